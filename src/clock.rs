@@ -1,0 +1,89 @@
+//! Where the crate asks for the time: [`Clock`], and nowhere else.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A source of time.
+///
+/// [`SystemClock`] is the default. `testing::ManualClock` (feature `testing`) stands still until
+/// it is told to move, so that expiry, rotation and back-off can be tested without sleeping.
+///
+/// A clock that runs slow accepts expired tokens; one that runs fast refuses good ones.
+pub trait Clock: Debug + Send + Sync + 'static {
+    /// The wall-clock time that `exp`, `nbf` and `iat` are compared with.
+    fn now(&self) -> SystemTime;
+
+    /// Time since some fixed moment, never going back: for life times and back-off, which must
+    /// not jump when somebody sets the wall clock.
+    fn elapsed(&self) -> Duration;
+}
+
+/// The operating system's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    origin: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { origin: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.origin.elapsed()
+    }
+}
+
+/// Seconds since the Unix epoch; a moment before 1970 counts as 0.
+pub(crate) fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Gives up on `work` after `limit` of real time, whatever the [`Clock`] says: a deadline guards
+/// against a peer that hangs, and a peer hangs in real time.
+pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+    tokio::time::timeout(limit, work).await.ok()
+}
+
+/// `period` moved by up to `share` of itself in either direction, so that many processes started
+/// together do not call their provider together.
+pub(crate) fn jittered(period: Duration, share: f64) -> Duration {
+    period.mul_f64(1.0 + share * (2.0 * random_fraction() - 1.0))
+}
+
+/// "Full jitter" back-off: a random part of `base · 2^failures`, at most `cap`, at least `base / 2`.
+pub(crate) fn backoff(base: Duration, cap: Duration, failures: u32) -> Duration {
+    let ceiling = base.saturating_mul(1 << failures.min(16)).min(cap);
+    ceiling.mul_f64(random_fraction()).max(base / 2)
+}
+
+/// A number in `0.0..1.0`. Spreading load needs no cryptographic randomness, so the hasher's
+/// per-instance seed will do.
+fn random_fraction() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(0_u8) >> 11;
+    random as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_and_backoff_stay_within_their_bounds() {
+        let (base, cap) = (Duration::from_secs(1), Duration::from_secs(60));
+        for failures in 0..100 {
+            let wait = backoff(base, cap, failures);
+            assert!(wait >= base / 2 && wait <= cap, "{wait:?} after {failures} failures");
+            let spread = jittered(cap, 0.1);
+            assert!(spread >= cap.mul_f64(0.9) && spread <= cap.mul_f64(1.1), "{spread:?}");
+        }
+    }
+}

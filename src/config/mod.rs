@@ -1,0 +1,4 @@
+//! Configuration.
+mod algorithm;
+
+pub use algorithm::{Algorithm, UnknownAlgorithm};

@@ -1,0 +1,369 @@
+//! The strict JSON reader behind everything that arrives from outside: JOSE headers, claims,
+//! keys, key sets and provider metadata.
+//!
+//! It is stricter than RFC 8259 where RFC 8725 asks for it: the text is one object with nothing
+//! behind it, no member name occurs twice at any depth, and nesting is bounded. The result is one
+//! flat list of nodes that borrow from the text; a value knows where its members end, so stepping
+//! over it costs nothing.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+/// How deep objects and lists may nest. Claims of real providers stay below 6.
+const MAX_DEPTH: usize = 16;
+
+/// Up to this many members an object is searched for duplicates pairwise; above, by sorting, so
+/// that a hostile object costs n·log n and not n².
+const PAIRWISE: usize = 16;
+
+/// Why a text was refused. Carries no part of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Not one JSON object, or nested too deep.
+    Syntax,
+    /// A member name occurs twice in one object.
+    Duplicate,
+}
+
+/// A parsed text: an object and everything in it.
+#[derive(Debug)]
+pub(crate) struct Document<'a> {
+    nodes: Vec<Node<'a>>,
+}
+
+#[derive(Debug)]
+struct Node<'a> {
+    /// The member name; empty for list items and the root.
+    name: Cow<'a, str>,
+    kind: Kind<'a>,
+    /// Index of the first node behind this one and all its descendants.
+    end: usize,
+}
+
+#[derive(Debug)]
+enum Kind<'a> {
+    Null,
+    Bool(bool),
+    /// All that is ever asked of a number is whether it is a time below 2^53.
+    Number(f64),
+    Text(Cow<'a, str>),
+    List,
+    Object,
+}
+
+impl<'a> Document<'a> {
+    /// Reads one object.
+    pub(crate) fn parse(text: &'a [u8]) -> Result<Self, Fault> {
+        let mut nodes = Vec::with_capacity(32);
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let seed = ValueSeed { nodes: &mut nodes, name: Cow::Borrowed(""), depth: 0 };
+        seed.deserialize(&mut reader).map_err(|_| Fault::Syntax)?;
+        reader.end().map_err(|_| Fault::Syntax)?;
+        let document = Self { nodes };
+        match document.nodes.first() {
+            Some(Node { kind: Kind::Object, .. }) => {}
+            _ => return Err(Fault::Syntax),
+        }
+        if document.has_duplicates() {
+            return Err(Fault::Duplicate);
+        }
+        Ok(document)
+    }
+
+    /// The object itself.
+    pub(crate) fn root(&self) -> Value<'_> {
+        Value { document: self, at: 0 }
+    }
+
+    fn has_duplicates(&self) -> bool {
+        (0..self.nodes.len()).any(|at| {
+            let value = Value { document: self, at };
+            value.is_object() && value.members_repeat()
+        })
+    }
+}
+
+/// One value inside a [`Document`].
+#[derive(Clone, Copy)]
+pub(crate) struct Value<'d> {
+    document: &'d Document<'d>,
+    at: usize,
+}
+
+impl<'d> Value<'d> {
+    fn node(self) -> Option<&'d Node<'d>> {
+        self.document.nodes.get(self.at)
+    }
+
+    fn kind(self) -> &'d Kind<'d> {
+        self.node().map_or(&Kind::Null, |node| &node.kind)
+    }
+
+    /// The member called `name`, if this is an object that has it.
+    pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
+        if !self.is_object() {
+            return None;
+        }
+        self.children().find(|child| child.name() == name)
+    }
+
+    /// The value an RFC 6901 pointer, split into its reference tokens, leads to.
+    pub(crate) fn follow(self, path: &[Box<str>]) -> Option<Value<'d>> {
+        path.iter().try_fold(self, |value, step| match value.kind() {
+            Kind::Object => value.get(step),
+            Kind::List => value.children().nth(step.parse().ok()?),
+            _ => None,
+        })
+    }
+
+    /// The items of a list or the members of an object, in the order sent.
+    pub(crate) fn children(self) -> impl Iterator<Item = Value<'d>> {
+        let end = self.node().map_or(self.at, |node| node.end);
+        let document = self.document;
+        let mut at = self.at + 1;
+        std::iter::from_fn(move || {
+            let child = Value { document, at };
+            (at < end).then(|| {
+                at = child.node().map_or(end, |node| node.end);
+                child
+            })
+        })
+    }
+
+    /// The member name this value stands under.
+    pub(crate) fn name(self) -> &'d str {
+        self.node().map_or("", |node| &node.name)
+    }
+
+    pub(crate) fn as_str(self) -> Option<&'d str> {
+        match self.kind() {
+            Kind::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_f64(self) -> Option<f64> {
+        match self.kind() {
+            Kind::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_bool(self) -> Option<bool> {
+        match self.kind() {
+            Kind::Bool(truth) => Some(*truth),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_list(self) -> bool {
+        matches!(self.kind(), Kind::List)
+    }
+
+    pub(crate) fn is_object(self) -> bool {
+        matches!(self.kind(), Kind::Object)
+    }
+
+    pub(crate) fn is_null(self) -> bool {
+        matches!(self.kind(), Kind::Null)
+    }
+
+    fn members_repeat(self) -> bool {
+        let count = self.children().count();
+        if count > PAIRWISE {
+            let mut names: Vec<&str> = self.children().map(Value::name).collect();
+            names.sort_unstable();
+            return names.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+        }
+        self.children().enumerate().any(|(nth, child)| {
+            self.children().take(nth).any(|earlier| earlier.name() == child.name())
+        })
+    }
+}
+
+/// Appends one value and its descendants to the list of nodes.
+struct ValueSeed<'n, 'a> {
+    nodes: &'n mut Vec<Node<'a>>,
+    name: Cow<'a, str>,
+    depth: usize,
+}
+
+impl<'a> ValueSeed<'_, 'a> {
+    fn leaf<E>(self, kind: Kind<'a>) -> Result<(), E> {
+        let end = self.nodes.len() + 1;
+        self.nodes.push(Node { name: self.name, kind, end });
+        Ok(())
+    }
+
+    fn open<E: Error>(
+        nodes: &mut Vec<Node<'a>>,
+        name: Cow<'a, str>,
+        kind: Kind<'a>,
+        depth: usize,
+    ) -> Result<usize, E> {
+        if depth >= MAX_DEPTH {
+            return Err(E::custom("nested too deep"));
+        }
+        nodes.push(Node { name, kind, end: 0 });
+        Ok(nodes.len() - 1)
+    }
+
+    fn close(nodes: &mut [Node<'a>], opened: usize) {
+        let end = nodes.len();
+        if let Some(node) = nodes.get_mut(opened) {
+            node.end = end;
+        }
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for ValueSeed<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for ValueSeed<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.leaf(Kind::Null)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<(), E> {
+        self.leaf(Kind::Bool(truth))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.leaf(Kind::Number(number as f64))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.leaf(Kind::Number(number as f64))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        self.leaf(Kind::Number(number))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<(), E> {
+        self.leaf(Kind::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.leaf(Kind::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<(), A::Error> {
+        let Self { nodes, name, depth } = self;
+        let opened = Self::open(nodes, name, Kind::List, depth)?;
+        while items
+            .next_element_seed(ValueSeed { nodes, name: Cow::Borrowed(""), depth: depth + 1 })?
+            .is_some()
+        {}
+        Self::close(nodes, opened);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<(), A::Error> {
+        let Self { nodes, name, depth } = self;
+        let opened = Self::open(nodes, name, Kind::Object, depth)?;
+        while let Some(name) = members.next_key_seed(NameSeed)? {
+            members.next_value_seed(ValueSeed { nodes, name, depth: depth + 1 })?;
+        }
+        Self::close(nodes, opened);
+        Ok(())
+    }
+}
+
+/// Reads a member name, borrowed from the text unless it is written with escapes.
+struct NameSeed;
+
+impl<'a> DeserializeSeed<'a> for NameSeed {
+    type Value = Cow<'a, str>;
+
+    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<Cow<'a, str>, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'a> for NameSeed {
+    type Value = Cow<'a, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'a str) -> Result<Cow<'a, str>, E> {
+        Ok(Cow::Borrowed(name))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Cow<'a, str>, E> {
+        Ok(Cow::Owned(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &[u8]) -> Option<Fault> {
+        Document::parse(text).err()
+    }
+
+    #[test]
+    fn only_one_well_formed_object_is_read() {
+        for text in ["", "[]", "1", "null", "\"a\"", "{}x", "{} {}", "{", "\u{feff}{}", "{\"a\":}"]
+        {
+            assert_eq!(fault(text.as_bytes()), Some(Fault::Syntax), "{text}");
+        }
+        assert_eq!(fault(b"{\"a\":\"\xff\"}"), Some(Fault::Syntax), "invalid UTF-8");
+        assert_eq!(fault(b"{\"a\":1e999}"), Some(Fault::Syntax), "not finite");
+        assert_eq!(fault(b" {\"a\" : 1} \n"), None, "white space around is JSON");
+    }
+
+    #[test]
+    fn a_name_written_twice_is_refused_at_any_depth_and_in_any_spelling() {
+        for text in [
+            r#"{"sub":"a","sub":"b"}"#,
+            r#"{"sub":"a","s\u0075b":"b"}"#,
+            r#"{"a":[{"b":{"c":1,"c":1}}]}"#,
+        ] {
+            assert_eq!(fault(text.as_bytes()), Some(Fault::Duplicate), "{text}");
+        }
+        let many: Vec<String> = (0..500).map(|n| format!("\"m{n}\":{n}")).collect();
+        assert_eq!(fault(format!("{{{}}}", many.join(",")).as_bytes()), None);
+        let twice = format!("{{{},\"m7\":0}}", many.join(","));
+        assert_eq!(fault(twice.as_bytes()), Some(Fault::Duplicate));
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        assert_eq!(fault(nested(MAX_DEPTH).as_bytes()), None);
+        assert_eq!(fault(nested(MAX_DEPTH + 1).as_bytes()), Some(Fault::Syntax));
+        assert_eq!(fault("[".repeat(100_000).as_bytes()), Some(Fault::Syntax));
+    }
+
+    #[test]
+    fn values_are_found_by_name_and_by_pointer() {
+        let text = br#"{"a":{"b":["x","y"],"c":null},"d":true,"e":1.5,"f":"\u0041"}"#;
+        let document = Document::parse(text).unwrap();
+        let root = document.root();
+        let path: Vec<Box<str>> = ["a", "b", "1"].map(Box::from).into();
+        assert_eq!(root.follow(&path).and_then(Value::as_str), Some("y"));
+        assert_eq!(root.get("d").and_then(Value::as_bool), Some(true));
+        assert_eq!(root.get("e").and_then(Value::as_f64), Some(1.5));
+        assert_eq!(root.get("f").and_then(Value::as_str), Some("A"));
+        assert!(root.get("a").and_then(|a| a.get("c")).is_some_and(Value::is_null));
+        assert!(root.get("b").is_none(), "members of members are not members");
+        assert_eq!(root.children().map(Value::name).collect::<Vec<_>>(), ["a", "d", "e", "f"]);
+    }
+}
