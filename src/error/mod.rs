@@ -1,0 +1,248 @@
+//! [`AuthError`]: every way a request can be refused, and what the caller is told.
+
+mod challenge;
+mod response;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+pub(crate) use challenge::Challenger;
+pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
+
+/// An error of a store or provider, as implementors of this crate's traits return it.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a request was refused.
+///
+/// Grouped by who must act: the caller ([`MissingCredentials`](Self::MissingCredentials) …
+/// [`TenantMismatch`](Self::TenantMismatch)), whoever runs the service or its provider
+/// ([`Unavailable`](Self::Unavailable)), or the author of the service
+/// ([`MissingLayer`](Self::MissingLayer)). The log gets [`reason`](Self::reason); the caller gets
+/// [`public_reason`](Self::public_reason), which says less.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// No bearer token was sent, or another scheme was used. 401 without an error code
+    /// (RFC 6750 §3.1).
+    #[error("the request carries no bearer token")]
+    MissingCredentials,
+    /// The credentials do not follow the grammar, or there is more than one. 400
+    /// `invalid_request`.
+    #[error("malformed credentials: {0}")]
+    MalformedCredentials(&'static str),
+    /// The token does not hold. 401 `invalid_token`.
+    #[error("invalid token: {0}")]
+    InvalidToken(InvalidToken),
+    /// The token holds but lacks scope. 403 `insufficient_scope`, naming what is required.
+    #[error("insufficient scope: {required} required")]
+    InsufficientScope {
+        /// All scopes the operation needs, separated by spaces.
+        required: Arc<str>,
+    },
+    /// The identity is not of the role, group, kind or provenance required. 403.
+    #[error("forbidden: {required} required")]
+    Forbidden {
+        /// What is required, for the log.
+        required: Arc<str>,
+    },
+    /// The user must authenticate again or more strongly. 401
+    /// `insufficient_user_authentication` (RFC 9470 §3).
+    #[error("a more recent multi-factor authentication is required")]
+    StepUpRequired {
+        /// How long ago the authentication may lie.
+        max_age: Duration,
+    },
+    /// The token names no tenant. 403: another token is needed, refreshing this one will not help.
+    #[error("the token names no tenant")]
+    TenantMissing,
+    /// The tenant does not exist. 403, or 404 when configured.
+    #[error("unknown tenant")]
+    UnknownTenant,
+    /// The tenant exists but may not be used. 403.
+    #[error("the tenant is suspended")]
+    TenantSuspended,
+    /// The request names another tenant than the token, without the right to. 403.
+    #[error("the token does not belong to the tenant of the request")]
+    TenantMismatch,
+    /// Something needed for the decision is away: the token may be good. 503 with `Retry-After`.
+    #[error("{what} unavailable")]
+    Unavailable {
+        /// What is away: `"keys"`, `"tenant store"`, …
+        what: &'static str,
+        /// When trying again makes sense; the answer says 1 s when this is `None`.
+        retry_after: Option<Duration>,
+        /// What went wrong, for the log.
+        source: Option<Arc<dyn Error + Send + Sync>>,
+    },
+    /// A guard or extractor ran on a request that no authentication layer has seen. 500: the
+    /// service is put together wrongly.
+    #[error(
+        "no authentication layer has seen this request: wrap the route with `.layer(auth.layer())`, outside of the guard or handler that asked for the identity"
+    )]
+    MissingLayer,
+}
+
+/// What is wrong with a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidToken {
+    /// Not a JWT this crate reads: shape, encoding, JSON, or a limit (RFC 7519 §7.2).
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+    /// The header's `alg` is unknown, forbidden for the issuer, or not the key's (RFC 8725 §3.1).
+    #[error("algorithm not allowed")]
+    Algorithm,
+    /// The `typ` says the token is something else than an access token (RFC 8725 §3.11).
+    #[error("not an access token")]
+    Type,
+    /// `iss` is none of the configured issuers.
+    #[error("unknown issuer")]
+    Issuer,
+    /// `aud` does not name this service.
+    #[error("meant for another audience")]
+    Audience,
+    /// Now is not before `exp`.
+    #[error("expired")]
+    Expired,
+    /// Now is before `nbf`, or `iat` lies in the future.
+    #[error("not yet valid")]
+    NotYetValid,
+    /// A claim the profile requires is absent.
+    #[error("claim `{0}` is missing")]
+    MissingClaim(&'static str),
+    /// A claim has the wrong JSON type or an impossible value.
+    #[error("claim `{0}` is malformed")]
+    MalformedClaim(&'static str),
+    /// The issuer publishes no such key.
+    #[error("unknown key")]
+    Key,
+    /// The signature does not verify.
+    #[error("bad signature")]
+    Signature,
+    /// The token is bound to a key (`cnf`) whose possession was not proven.
+    #[error("bound to a key that was not proven")]
+    Unproven,
+    /// The tenant in `iss` is not the tenant claimed.
+    #[error("tenant does not belong to the issuer")]
+    IssuerTenant,
+    /// No validator takes tokens of this shape.
+    #[error("not a token this service accepts")]
+    Unrecognised,
+}
+
+impl InvalidToken {
+    /// A stable name for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "token_malformed",
+            Self::Algorithm => "token_algorithm",
+            Self::Type => "token_type",
+            Self::Issuer => "token_issuer",
+            Self::Audience => "token_audience",
+            Self::Expired => "token_expired",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::MissingClaim(_) => "token_claim_missing",
+            Self::MalformedClaim(_) => "token_claim_malformed",
+            Self::Key => "token_key_unknown",
+            Self::Signature => "token_signature",
+            Self::Unproven => "token_unproven",
+            Self::IssuerTenant => "token_issuer_tenant",
+            Self::Unrecognised => "token_unrecognised",
+        }
+    }
+}
+
+impl AuthError {
+    /// A stable name for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::MissingCredentials => "credentials_missing",
+            Self::MalformedCredentials(_) => "credentials_malformed",
+            Self::InvalidToken(invalid) => invalid.reason(),
+            Self::InsufficientScope { .. } => "insufficient_scope",
+            Self::Forbidden { .. } => "forbidden",
+            Self::StepUpRequired { .. } => "step_up_required",
+            Self::TenantMissing => "tenant_missing",
+            Self::UnknownTenant => "tenant_unknown",
+            Self::TenantSuspended => "tenant_suspended",
+            Self::TenantMismatch => "tenant_mismatch",
+            Self::Unavailable { .. } => "unavailable",
+            Self::MissingLayer => "layer_missing",
+        }
+    }
+
+    /// The name the caller is told: of an invalid token only whether it has expired, so that a
+    /// client knows to refresh and an attacker learns nothing.
+    pub fn public_reason(&self) -> &'static str {
+        match self {
+            Self::InvalidToken(InvalidToken::Expired) => "token_expired",
+            Self::InvalidToken(_) => "token_invalid",
+            other => other.reason(),
+        }
+    }
+
+    /// The HTTP status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MalformedCredentials(_) => StatusCode::BAD_REQUEST,
+            Self::MissingCredentials | Self::InvalidToken(_) | Self::StepUpRequired { .. } => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::InsufficientScope { .. }
+            | Self::Forbidden { .. }
+            | Self::TenantMissing
+            | Self::UnknownTenant
+            | Self::TenantSuspended
+            | Self::TenantMismatch => StatusCode::FORBIDDEN,
+            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::MissingLayer => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// One fixed sentence for the caller. Says nothing that came with the request.
+    pub fn public_message(&self) -> &'static str {
+        match self {
+            Self::MissingCredentials => "This resource needs a bearer token.",
+            Self::MalformedCredentials(why) => why,
+            Self::InvalidToken(InvalidToken::Expired) => "The token has expired.",
+            Self::InvalidToken(_) => "The token is not valid here.",
+            Self::InsufficientScope { .. } => "The token lacks a scope this resource needs.",
+            Self::Forbidden { .. } => "The token does not grant access to this resource.",
+            Self::StepUpRequired { .. } => "A recent multi-factor sign-in is needed.",
+            Self::TenantMissing => "The token names no tenant.",
+            Self::UnknownTenant => "The tenant is not known here.",
+            Self::TenantSuspended => "The tenant is suspended.",
+            Self::TenantMismatch => "The token does not belong to this tenant.",
+            Self::Unavailable { .. } => "The token cannot be checked right now. Try again.",
+            Self::MissingLayer => "The service is misconfigured.",
+        }
+    }
+
+    /// When a caller should try again, for the answers where that helps.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => {
+                Some(retry_after.unwrap_or(Duration::from_secs(1)))
+            }
+            _ => None,
+        }
+    }
+
+    /// `Unavailable` with the error that caused it.
+    pub(crate) fn unavailable(
+        what: &'static str,
+        retry_after: Option<Duration>,
+        source: impl Into<BoxError>,
+    ) -> Self {
+        Self::Unavailable { what, retry_after, source: Some(Arc::from(source.into())) }
+    }
+}
+
+impl From<InvalidToken> for AuthError {
+    fn from(invalid: InvalidToken) -> Self {
+        Self::InvalidToken(invalid)
+    }
+}

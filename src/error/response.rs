@@ -1,0 +1,213 @@
+//! [`ErrorResponse`]: how a refusal looks on the wire, and the four looks that come with the crate.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::AuthError;
+
+/// A refusal about to be answered.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Refusal<'a> {
+    /// Why.
+    pub error: &'a AuthError,
+    /// Whether the request is gRPC (`content-type: application/grpc…`).
+    pub grpc: bool,
+    /// The status of the answer: [`AuthError::status`], unless the layer was told otherwise (for
+    /// instance 404 for an unknown tenant).
+    pub status: StatusCode,
+}
+
+impl<'a> Refusal<'a> {
+    pub(crate) fn new(error: &'a AuthError, grpc: bool) -> Self {
+        Self { error, grpc, status: error.status() }
+    }
+}
+
+/// Turns a refusal into a response of the service's own body type.
+///
+/// Any `Fn(&Refusal) -> Response<B> + Clone` is one. The layer adds `WWW-Authenticate` to a 400,
+/// 401 or 403 and `Retry-After` to a 503 afterwards, so an implementation cannot forget them.
+/// Harmless mistake: an ugly body. Attack: a status of 2xx for anything but gRPC tells the client
+/// that the request was served.
+pub trait ErrorResponse<B>: Clone {
+    /// Builds the answer.
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<B>;
+}
+
+impl<B, F: Fn(&Refusal<'_>) -> Response<B> + Clone> ErrorResponse<B> for F {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
+        self(refusal)
+    }
+}
+
+/// `application/problem+json` (RFC 9457): the default.
+///
+/// `type` is `urn:scaikey-auth:` and [`AuthError::public_reason`]. gRPC requests get a gRPC status
+/// instead, so that one layer serves both.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProblemJson;
+
+impl<B: From<Bytes>> ErrorResponse<B> for ProblemJson {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
+        if refusal.grpc {
+            return trailers_only(refusal.error, B::from(Bytes::new()));
+        }
+        let (error, status) = (refusal.error, refusal.status);
+        let scope = match error {
+            AuthError::InsufficientScope { required } => {
+                format!(",\"required_scope\":{}", text(required))
+            }
+            _ => String::new(),
+        };
+        let body = format!(
+            "{{\"type\":\"urn:scaikey-auth:{}\",\"title\":\"{}\",\"status\":{},\"detail\":{}{scope}}}",
+            error.public_reason(),
+            status.canonical_reason().unwrap_or("Refused"),
+            status.as_u16(),
+            text(error.public_message()),
+        );
+        answer(status, "application/problem+json", B::from(Bytes::from(body)))
+    }
+}
+
+/// `{"error":{"code":"…","message":"…"}}`, as products with an envelope answer.
+///
+/// The code is [`AuthError::public_reason`] in capitals behind the prefix: with `SW_AUTH_`, an
+/// expired token is `SW_AUTH_TOKEN_EXPIRED`. For a catalogue of codes of your own, use a closure.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    prefix: String,
+}
+
+impl Envelope {
+    /// Codes will begin with `prefix`.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+}
+
+impl<B: From<Bytes>> ErrorResponse<B> for Envelope {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
+        if refusal.grpc {
+            return trailers_only(refusal.error, B::from(Bytes::new()));
+        }
+        let code = format!("{}{}", self.prefix, refusal.error.public_reason().to_uppercase());
+        let body = format!(
+            "{{\"error\":{{\"code\":{},\"message\":{}}}}}",
+            text(&code),
+            text(refusal.error.public_message())
+        );
+        answer(refusal.status, "application/json", B::from(Bytes::from(body)))
+    }
+}
+
+/// The status and its headers, without a body.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EmptyBody;
+
+impl<B: Default> ErrorResponse<B> for EmptyBody {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
+        if refusal.grpc {
+            return trailers_only(refusal.error, B::default());
+        }
+        let mut response = Response::new(B::default());
+        *response.status_mut() = refusal.status;
+        response
+    }
+}
+
+/// A gRPC status without a message stream ("trailers-only"), for tonic.
+///
+/// 16 `UNAUTHENTICATED` when the caller is not known, 7 `PERMISSION_DENIED` when it is,
+/// 14 `UNAVAILABLE`, 3 `INVALID_ARGUMENT`, 13 `INTERNAL`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Grpc;
+
+impl<B: Default> ErrorResponse<B> for Grpc {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
+        trailers_only(refusal.error, B::default())
+    }
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// gRPC answers 200 and puts the verdict into `grpc-status`; the headers are the trailers when
+/// nothing follows them.
+fn trailers_only<B>(error: &AuthError, body: B) -> Response<B> {
+    let code = match error.status() {
+        StatusCode::BAD_REQUEST => "3",
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN => "7",
+        StatusCode::SERVICE_UNAVAILABLE => "14",
+        _ => "13",
+    };
+    let mut response = answer(StatusCode::OK, "application/grpc", body);
+    let headers = response.headers_mut();
+    headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+    // The fixed sentences are ASCII without `%`, so percent-encoding would change nothing.
+    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(error.public_message()));
+    response
+}
+
+fn answer<B>(status: StatusCode, content_type: &'static str, body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// A JSON string.
+fn text(value: &str) -> serde_json::Value {
+    serde_json::Value::from(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::InvalidToken;
+
+    fn body(look: impl ErrorResponse<Vec<u8>>, error: AuthError) -> String {
+        String::from_utf8(look.respond(&Refusal::new(&error, false)).into_body()).unwrap()
+    }
+
+    #[test]
+    fn the_bodies_are_as_their_formats_want_them() {
+        let problem = body(ProblemJson, InvalidToken::Expired.into());
+        assert_eq!(
+            problem,
+            r#"{"type":"urn:scaikey-auth:token_expired","title":"Unauthorized","status":401,"detail":"The token has expired."}"#
+        );
+        let scope = AuthError::InsufficientScope { required: "a\"b c".into() };
+        let parsed: serde_json::Value = serde_json::from_str(&body(ProblemJson, scope)).unwrap();
+        assert_eq!(parsed["required_scope"], "a\"b c");
+        assert_eq!(
+            body(Envelope::new("SW_AUTH_"), InvalidToken::Expired.into()),
+            r#"{"error":{"code":"SW_AUTH_TOKEN_EXPIRED","message":"The token has expired."}}"#
+        );
+        assert_eq!(body(EmptyBody, AuthError::TenantMissing), "");
+    }
+
+    #[test]
+    fn a_grpc_request_is_answered_with_a_grpc_status() {
+        let table = [
+            (AuthError::MissingCredentials, "16"),
+            (AuthError::TenantMissing, "7"),
+            (AuthError::Unavailable { what: "keys", retry_after: None, source: None }, "14"),
+        ];
+        for (error, code) in table {
+            let refusal = Refusal::new(&error, true);
+            for response in [
+                ErrorResponse::<Vec<u8>>::respond(&ProblemJson, &refusal),
+                ErrorResponse::<Vec<u8>>::respond(&Envelope::new("X_"), &refusal),
+                ErrorResponse::<Vec<u8>>::respond(&EmptyBody, &refusal),
+                ErrorResponse::<Vec<u8>>::respond(&Grpc, &refusal),
+            ] {
+                assert_eq!(response.status(), StatusCode::OK);
+                assert_eq!(response.headers()["grpc-status"], code);
+                assert!(response.body().is_empty());
+            }
+        }
+    }
+}

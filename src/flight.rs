@@ -1,0 +1,155 @@
+//! [`Flights`]: one piece of work per key, however many want its outcome.
+//!
+//! The work runs as a task of its own and callers only wait for it. So a caller that goes away,
+//! even the one that started it, disturbs nobody; and if the work itself dies, everybody learns
+//! that at once and the next caller starts anew.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+type Running<K, T> = Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>;
+
+/// The work now under way, by key.
+pub(crate) struct Flights<K, T> {
+    running: Running<K, T>,
+}
+
+impl<K, T> Default for Flights<K, T> {
+    fn default() -> Self {
+        Self { running: Arc::default() }
+    }
+}
+
+impl<K, T> fmt::Debug for Flights<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("running", &lock(&self.running).len()).finish()
+    }
+}
+
+impl<K, T> Flights<K, T>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// The flight under way for `key`, if there is one.
+    pub(crate) fn join(&self, key: &K) -> Option<Seat<T>> {
+        lock(&self.running).get(key).cloned().map(Seat)
+    }
+
+    /// Joins the flight for `key`, or starts one that does `work`.
+    ///
+    /// Outside of a tokio runtime nothing can be started, and the seat lands with `None`.
+    pub(crate) fn board<F>(&self, key: K, work: impl FnOnce() -> F) -> Seat<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut running = lock(&self.running);
+        if let Some(outcome) = running.get(&key) {
+            return Seat(outcome.clone());
+        }
+        let (land, outcome) = watch::channel(None);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            running.insert(key.clone(), outcome.clone());
+            let entry = Entry { running: self.running.clone(), key };
+            let work = work();
+            runtime.spawn(async move {
+                let _entry = entry;
+                let outcome = work.await;
+                land.send_replace(Some(outcome));
+            });
+        }
+        Seat(outcome)
+    }
+}
+
+/// A place in a flight.
+pub(crate) struct Seat<T>(watch::Receiver<Option<T>>);
+
+impl<T: Clone> Seat<T> {
+    /// Waits for the outcome; `None` when the work died: it panicked, or its runtime ended.
+    pub(crate) async fn landed(mut self) -> Option<T> {
+        let outcome = self.0.wait_for(Option::is_some).await.ok()?;
+        outcome.clone()
+    }
+}
+
+/// Takes the flight off the list when its task ends, in whatever way.
+struct Entry<K: Eq + Hash, T> {
+    running: Running<K, T>,
+    key: K,
+}
+
+impl<K: Eq + Hash, T> Drop for Entry<K, T> {
+    fn drop(&mut self) {
+        lock(&self.running).remove(&self.key);
+    }
+}
+
+/// A panic while the lock is held leaves the map whole, so poisoning carries no information.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_callers_share_one_piece_of_work() {
+        let (flights, started) = (Flights::default(), Arc::new(AtomicUsize::new(0)));
+        let gate = Arc::new(Notify::new());
+        let seats: Vec<_> = (0..1000)
+            .map(|_| {
+                let (started, gate) = (started.clone(), gate.clone());
+                flights.board("key", || async move {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    gate.notified().await;
+                    7
+                })
+            })
+            .collect();
+        gate.notify_one();
+        for seat in seats {
+            assert_eq!(seat.landed().await, Some(7));
+        }
+        assert_eq!(started.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_goes_away_disturbs_nobody() {
+        let (flights, gate) = (Flights::default(), Arc::new(Notify::new()));
+        let work = || {
+            let gate = gate.clone();
+            async move { gate.notified().await }
+        };
+        let leader = flights.board("key", work);
+        let follower = flights.board("key", work);
+        drop(leader);
+        gate.notify_one();
+        assert_eq!(follower.landed().await, Some(()));
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_strands_nobody_and_can_be_started_again() {
+        let flights = Flights::default();
+        let doomed = flights.board("key", || async { panic!("on purpose") });
+        assert_eq!(doomed.landed().await, None::<u8>);
+        assert_eq!(flights.board("key", || async { 7 }).landed().await, Some(7));
+    }
+
+    #[test]
+    fn without_a_runtime_nothing_starts_and_nothing_panics() {
+        let flights = Flights::default();
+        drop(flights.board("key", || async { 7 }));
+        assert!(flights.join(&"key").is_none());
+    }
+}

@@ -1,0 +1,150 @@
+//! [`ClaimsMapping`]: which claim says what. The default is ScaiKey's.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::IdentityKind;
+
+/// Where a value stands among the claims: a claim's name, or a JSON pointer (RFC 6901).
+///
+/// A path that begins with `/` is a pointer: Keycloak's roles are `/realm_access/roles`. Anything
+/// else is the name of one claim, so that Auth0's `https://example.com/roles` needs no escapes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClaimPath(Box<[Box<str>]>);
+
+/// The path is empty, or has a `~` that is neither `~0` nor `~1`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "write a claim's name, such as `tenant_id`, or a JSON pointer, such as `/realm_access/roles`"
+)]
+pub struct InvalidClaimPath;
+
+impl ClaimPath {
+    pub(super) fn steps(&self) -> &[Box<str>] {
+        &self.0
+    }
+
+    /// A path of one step, for the defaults.
+    fn claim(name: &str) -> Self {
+        Self(Box::new([name.into()]))
+    }
+}
+
+impl FromStr for ClaimPath {
+    type Err = InvalidClaimPath;
+
+    fn from_str(path: &str) -> Result<Self, InvalidClaimPath> {
+        let Some(pointer) = path.strip_prefix('/') else {
+            return if path.is_empty() { Err(InvalidClaimPath) } else { Ok(Self::claim(path)) };
+        };
+        let unescape = |step: &str| {
+            let stray = step.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1']));
+            if stray { None } else { Some(step.replace("~1", "/").replace("~0", "~").into()) }
+        };
+        pointer.split('/').map(unescape).collect::<Option<_>>().map(Self).ok_or(InvalidClaimPath)
+    }
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [name] = &*self.0 {
+            if !name.starts_with('/') {
+                return f.write_str(name);
+            }
+        }
+        self.0
+            .iter()
+            .try_for_each(|step| write!(f, "/{}", step.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+impl fmt::Debug for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl Serialize for ClaimPath {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ClaimPath {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which claims an [`Identity`](super::Identity) is read from.
+///
+/// Attributes with one value take the first path that leads somewhere; scopes, roles and groups
+/// take the union of all. `null` counts as absent; a value of another JSON type refuses the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ClaimsMapping {
+    /// Default `tenant_id`. Entra ID: `tid`.
+    pub tenant_id: Vec<ClaimPath>,
+    /// Default `partner_id`.
+    pub partner_id: Vec<ClaimPath>,
+    /// Default `name`, then `preferred_username`.
+    pub display_name: Vec<ClaimPath>,
+    /// Default `email`.
+    pub email: Vec<ClaimPath>,
+    /// Default `scope`, `scp` and `scopes`; strings are split at spaces, lists are taken as such.
+    pub scopes: Vec<ClaimPath>,
+    /// Default `roles` and `role`. Keycloak: `/realm_access/roles`.
+    pub roles: Vec<ClaimPath>,
+    /// Default `groups`.
+    pub groups: Vec<ClaimPath>,
+    /// Values of `acr` that mean multi-factor authentication, beside `mfa` in `amr`. Default none.
+    pub mfa_acr: Vec<String>,
+    /// The kind of every identity of this issuer. Default: service account if `token_type` is
+    /// `client_credentials` or `sub` equals `client_id` or `azp`, else user. Set it to `workload`
+    /// for an issuer that vouches for workloads only, such as a Kubernetes cluster.
+    pub kind: Option<IdentityKind>,
+}
+
+impl Default for ClaimsMapping {
+    fn default() -> Self {
+        let claims = |names: &[&str]| names.iter().map(|name| ClaimPath::claim(name)).collect();
+        Self {
+            tenant_id: claims(&["tenant_id"]),
+            partner_id: claims(&["partner_id"]),
+            display_name: claims(&["name", "preferred_username"]),
+            email: claims(&["email"]),
+            scopes: claims(&["scope", "scp", "scopes"]),
+            roles: claims(&["roles", "role"]),
+            groups: claims(&["groups"]),
+            mfa_acr: Vec::new(),
+            kind: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_claim_name_or_a_pointer() {
+        let table: [(&str, &[&str]); 5] = [
+            ("tid", &["tid"]),
+            ("https://example.com/roles", &["https://example.com/roles"]),
+            ("/realm_access/roles", &["realm_access", "roles"]),
+            ("/a~1b/m~0n", &["a/b", "m~n"]),
+            ("/~01", &["~1"]),
+        ];
+        for (path, steps) in table {
+            let parsed: ClaimPath = path.parse().unwrap();
+            assert!(parsed.steps().iter().map(AsRef::as_ref).eq(steps.iter().copied()), "{path}");
+            assert_eq!(parsed.to_string(), path);
+        }
+        for path in ["", "/a~2b", "/a~"] {
+            assert_eq!(path.parse::<ClaimPath>(), Err(InvalidClaimPath), "{path:?}");
+        }
+    }
+}

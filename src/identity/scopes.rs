@@ -1,0 +1,152 @@
+//! [`Scopes`]: a set of OAuth scopes (RFC 6749 §3.3).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A set of scopes: case-sensitive, without order or duplicates.
+///
+/// There is no hierarchy and no wildcard: `admin:*`, `admin:read` and `admin` are three scopes that
+/// have nothing to do with each other.
+#[derive(Clone, Default)]
+pub struct Scopes {
+    /// The scopes, separated by one space: one allocation however many there are.
+    joined: String,
+}
+
+/// A scope has a character outside `%x21 / %x23-5B / %x5D-7E`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a scope is made of printable ASCII without space, `\"` and `\\`")]
+pub struct InvalidScope;
+
+impl Scopes {
+    /// The empty set.
+    pub const fn new() -> Self {
+        Self { joined: String::new() }
+    }
+
+    /// Adds every scope of a space-separated list.
+    ///
+    /// # Errors
+    /// When a scope has a character RFC 6749 §3.3 does not allow; scopes before it were added.
+    pub fn insert(&mut self, list: &str) -> Result<(), InvalidScope> {
+        for scope in list.split(' ').filter(|scope| !scope.is_empty()) {
+            if !scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E)) {
+                return Err(InvalidScope);
+            }
+            if self.contains(scope) {
+                continue;
+            }
+            if !self.joined.is_empty() {
+                self.joined.push(' ');
+            }
+            self.joined.push_str(scope);
+        }
+        Ok(())
+    }
+
+    /// Whether `scope` is a member, letter for letter.
+    pub fn contains(&self, scope: &str) -> bool {
+        self.iter().any(|held| held == scope)
+    }
+
+    /// Whether every scope of `required` is a member.
+    pub fn contains_all(&self, required: &Scopes) -> bool {
+        required.iter().all(|scope| self.contains(scope))
+    }
+
+    /// The members, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.joined.split(' ').filter(|scope| !scope.is_empty())
+    }
+
+    /// Whether there is no member.
+    pub fn is_empty(&self) -> bool {
+        self.joined.is_empty()
+    }
+
+    /// The members, separated by one space: the form of the `scope` parameter.
+    pub fn as_str(&self) -> &str {
+        &self.joined
+    }
+}
+
+impl FromStr for Scopes {
+    type Err = InvalidScope;
+
+    fn from_str(list: &str) -> Result<Self, InvalidScope> {
+        let mut scopes = Self::new();
+        scopes.insert(list)?;
+        Ok(scopes)
+    }
+}
+
+impl PartialEq for Scopes {
+    fn eq(&self, other: &Self) -> bool {
+        self.contains_all(other) && other.contains_all(self)
+    }
+}
+
+impl Eq for Scopes {}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.joined)
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// Written as a list.
+impl Serialize for Scopes {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.iter())
+    }
+}
+
+/// Read from a list or a space-separated string.
+impl<'de> Deserialize<'de> for Scopes {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Sent {
+            Text(String),
+            List(Vec<String>),
+        }
+        let mut scopes = Self::new();
+        let list = match Sent::deserialize(from)? {
+            Sent::Text(text) => vec![text],
+            Sent::List(list) => list,
+        };
+        for scope in list {
+            scopes.insert(&scope).map_err(serde::de::Error::custom)?;
+        }
+        Ok(scopes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_a_case_sensitive_set() {
+        let scopes: Scopes = "read  write Read read".parse().unwrap();
+        assert_eq!(scopes.iter().collect::<Vec<_>>(), ["read", "write", "Read"]);
+        assert_eq!(scopes, "Read read write".parse().unwrap());
+        assert!(!scopes.contains("rea") && !scopes.contains("") && !scopes.contains("read write"));
+        assert!(Scopes::new().is_empty() && scopes.contains_all(&Scopes::new()));
+    }
+
+    #[test]
+    fn characters_outside_the_grammar_are_refused() {
+        for list in ["a\"b", "a\\b", "a\tb", "é", "a\n"] {
+            assert_eq!(list.parse::<Scopes>(), Err(InvalidScope), "{list:?}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Every event, field and metric name of the crate, once.
+//!
+//! Labels come from configuration or from fixed lists, never from a token: a flood of strange
+//! tokens makes no new time series. No event carries a token or a claim.
+
+/// The `target` of every event, for `RUST_LOG=scaikey_auth=debug`.
+pub(crate) const TARGET: &str = "scaikey_auth";
+
+/// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).
+pub(crate) fn refused(reason: &'static str) {
+    tracing::debug!(target: TARGET, reason, "request refused");
+    count("scaikey_auth_refusals_total", "reason", reason);
+}
+
+/// A key set was fetched and is in force.
+pub(crate) fn keys_refreshed(issuer: &str, usable: usize, unusable: usize) {
+    if unusable > 0 {
+        tracing::warn!(target: TARGET, issuer, usable, unusable, "key set has keys that cannot be used");
+    } else {
+        tracing::debug!(target: TARGET, issuer, usable, "key set refreshed");
+    }
+    count_for("scaikey_auth_jwks_refreshes_total", issuer, "ok");
+}
+
+/// A key set could not be fetched; the one held, if any, stays in force.
+pub(crate) fn keys_not_refreshed(issuer: &str, why: &dyn std::fmt::Display, holds_keys: bool) {
+    tracing::warn!(target: TARGET, issuer, %why, holds_keys, "key set could not be refreshed");
+    count_for("scaikey_auth_jwks_refreshes_total", issuer, "failed");
+}
+
+/// The provider names another host for its keys than before.
+pub(crate) fn keys_moved(issuer: &str, from: &str, to: &str) {
+    tracing::warn!(target: TARGET, issuer, from, to, "the provider's jwks_uri moved");
+}
+
+/// The tenant store failed; `stale` tells whether an earlier answer stood in.
+pub(crate) fn tenant_store_failed(why: &dyn std::fmt::Display, stale: bool) {
+    tracing::warn!(target: TARGET, %why, stale, "tenant store failed");
+    count(
+        "scaikey_auth_tenant_store_failures_total",
+        "stale",
+        if stale { "true" } else { "false" },
+    );
+}
+
+#[cfg(feature = "metrics")]
+fn count(name: &'static str, label: &'static str, value: &'static str) {
+    metrics::counter!(name, label => value).increment(1);
+}
+
+#[cfg(not(feature = "metrics"))]
+fn count(_name: &'static str, _label: &'static str, _value: &'static str) {}
+
+#[cfg(feature = "metrics")]
+fn count_for(name: &'static str, issuer: &str, outcome: &'static str) {
+    metrics::counter!(name, "issuer" => issuer.to_owned(), "outcome" => outcome).increment(1);
+}
+
+#[cfg(not(feature = "metrics"))]
+fn count_for(_name: &'static str, _issuer: &str, _outcome: &'static str) {}
