@@ -9,7 +9,7 @@ mod secret;
 mod telemetry;
 mod tenant;
 pub use clock::{Clock, SystemClock};
-pub use config::Algorithm;
+pub use config::*;
 pub use error::*;
 pub use identity::*;
 pub use secret::Secret;

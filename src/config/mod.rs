@@ -1,4 +1,154 @@
-//! Configuration.
+//! Configuration: [`AuthConfig`], the one type that builder, files and environment meet in.
+
 mod algorithm;
+mod env;
+mod fault;
+mod issuer;
+mod mode;
+
+use serde::Deserialize;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
+pub use env::{ENVIRONMENT, Variable};
+pub use fault::{ConfigError, Fault};
+pub use issuer::{IssuerConfig, JwksSettings, TokenProfile};
+pub use mode::{AuthMode, MockUser, UnknownAuthMode};
+
+pub(crate) use issuer::TENANT_PLACEHOLDER;
+
+use crate::secret::Secret;
+
+/// Everything that can be configured without writing code.
+///
+/// Three ways lead here: the setters of `AuthBuilder`, a file read with `serde` (unknown fields
+/// are refused), and [`from_env`](Self::from_env). Nothing is checked before `build()`, which
+/// reports all faults at once.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config: scaikey_auth::AuthConfig = serde_json::from_str(
+///     r#"{ "audience": ["scaiwave"], "issuers": [{ "issuer": "https://scaikey.example" }] }"#,
+/// )?;
+/// let auth = scaikey_auth::Auth::from_config(config).build()?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct AuthConfig {
+    /// Who is asked about tokens. Default [`AuthMode::ScaiKey`].
+    pub mode: AuthMode,
+    /// The issuers whose tokens are accepted. At least one, except in mock mode.
+    pub issuers: Vec<IssuerConfig>,
+    /// What this service is called in `aud`, for issuers that state no audience of their own. A
+    /// token must name at least one. There is no way to switch the check off.
+    pub audience: Vec<String>,
+    /// The `realm` of challenges. Default: the first audience.
+    pub realm: Option<String>,
+    /// Whether a token without a tenant is refused. Default true; switch it off for services that
+    /// platform-wide tokens may use.
+    pub tenant_required: bool,
+    /// Whether an unknown tenant is answered with 404 instead of 403. Default false.
+    pub unknown_tenant_is_not_found: bool,
+    /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). The
+    /// default, none, accepts every tenant that a verified token names.
+    pub database_url: Option<Secret>,
+    /// Who the mock user is, in mock and hybrid mode.
+    pub mock: MockUser,
+    /// Allows mock and hybrid mode although the environment says this is production. Default
+    /// false, and it should stay so.
+    pub dangerous_allow_mock_in_production: bool,
+    /// The prefix of the environment variables this came from, so that faults name them.
+    #[serde(skip)]
+    pub(crate) prefix: Option<String>,
+    /// Things that are not wrong but look like mistakes; logged by `build()`.
+    #[serde(skip)]
+    pub(crate) notices: Vec<String>,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::default(),
+            issuers: Vec::new(),
+            audience: Vec::new(),
+            realm: None,
+            tenant_required: true,
+            unknown_tenant_is_not_found: false,
+            database_url: None,
+            mock: MockUser::default(),
+            dangerous_allow_mock_in_production: false,
+            prefix: None,
+            notices: Vec::new(),
+        }
+    }
+}
+
+impl AuthConfig {
+    /// Reads the variables of [`ENVIRONMENT`], each behind `prefix` and an underscore:
+    /// `AuthConfig::from_env("SCAIWAVE")` reads `SCAIWAVE_AUTH_MODE` and so on.
+    ///
+    /// Variables that are unset or empty leave the default. One that looks like a misspelling is
+    /// named in a warning when the configuration is built.
+    ///
+    /// # Errors
+    /// Names every variable that cannot be read, and what to write instead.
+    pub fn from_env(prefix: &str) -> Result<Self, ConfigError> {
+        // A variable that is not UTF-8 can only be one of ours by mistake; it is read as broken
+        // text, so that its parser names it.
+        let all = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()));
+        Self::from_vars(prefix, all)
+    }
+
+    /// [`from_env`](Self::from_env) on variables given as pairs.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn from_vars(
+        prefix: &str,
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        env::read(prefix, vars)
+    }
+
+    /// Things that look like mistakes though they are none, such as a variable with a name close
+    /// to a known one.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// The audiences a token of `issuer` may name.
+    pub(crate) fn audience_of<'c>(&'c self, issuer: &'c IssuerConfig) -> &'c [String] {
+        if issuer.audience.is_empty() { &self.audience } else { &issuer.audience }
+    }
+
+    /// Everything that is wrong, not only the first thing.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let mut faults = Vec::new();
+        if self.issuers.is_empty() && self.mode != AuthMode::Mock {
+            faults.push(Fault::new(
+                "issuer",
+                "is missing: give the provider's URL, such as https://scaikey.example",
+            ));
+        }
+        for (nth, issuer) in self.issuers.iter().enumerate() {
+            issuer.check(nth, &mut faults);
+            if self.audience_of(issuer).is_empty() {
+                faults.push(Fault::new(
+                    "audience",
+                    "is missing: give the name this service has in `aud`",
+                ));
+            }
+            let expected = issuer.expected();
+            if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
+                faults.push(Fault::new(
+                    format!("issuers[{nth}].issuer"),
+                    format!("repeats `{expected}`: tokens could not tell the two apart"),
+                ));
+            }
+        }
+        self.mode.check(self, &mut faults);
+        ConfigError::from_faults(faults, self.prefix.as_deref())
+    }
+}

@@ -1,0 +1,55 @@
+//! [`ConfigError`]: all that is wrong with a configuration, at once.
+
+use std::fmt;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The field, or the environment variable, as whoever configures knows it.
+    pub field: String,
+    /// What is wrong with it and what to do.
+    pub problem: String,
+}
+
+impl Fault {
+    pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+}
+
+/// A configuration that cannot be used. Lists every fault, not only the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    faults: Vec<Fault>,
+}
+
+impl ConfigError {
+    /// An error, unless there are no faults. With a prefix, fields are named by their environment
+    /// variables.
+    pub(crate) fn from_faults(mut faults: Vec<Fault>, prefix: Option<&str>) -> Result<(), Self> {
+        if let Some(prefix) = prefix {
+            for fault in &mut faults {
+                if let Some(variable) = super::env::variable_for(&fault.field) {
+                    fault.field = format!("{prefix}_{variable}");
+                }
+            }
+        }
+        faults.dedup();
+        if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
+    }
+
+    /// Every fault, in the order of the fields.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the authentication configuration cannot be used:")?;
+        self.faults.iter().try_for_each(|fault| write!(f, "\n  {} {}", fault.field, fault.problem))
+    }
+}
+
+impl std::error::Error for ConfigError {}
