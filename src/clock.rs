@@ -46,6 +46,11 @@ pub(crate) fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Seconds since the Unix epoch with their fraction, to compare with NumericDates.
+pub(crate) fn unix_time(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
 /// Gives up on `work` after `limit` of real time, whatever the [`Clock`] says: a deadline guards
 /// against a peer that hangs, and a peer hangs in real time.
 pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {

@@ -6,9 +6,26 @@
 /// The `target` of every event, for `RUST_LOG=scaikey_auth=debug`.
 pub(crate) const TARGET: &str = "scaikey_auth";
 
+/// The configuration was put together.
+pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
+    for notice in notices {
+        tracing::warn!(target: TARGET, "{notice}");
+    }
+    if is_mock {
+        tracing::warn!(target: TARGET, mode, "THIS SERVICE ACCEPTS MOCK TOKENS: it must not be reachable by anybody else");
+    } else {
+        tracing::info!(target: TARGET, mode, "authentication configured");
+    }
+}
+
+/// No tenant store was configured.
+pub(crate) fn any_tenant() {
+    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted");
+}
+
 /// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).
-pub(crate) fn refused(reason: &'static str) {
-    tracing::debug!(target: TARGET, reason, "request refused");
+pub(crate) fn refused(reason: &'static str, error: &dyn std::error::Error) {
+    tracing::debug!(target: TARGET, reason, error, "request refused");
     count("scaikey_auth_refusals_total", "reason", reason);
 }
 

@@ -39,6 +39,10 @@ impl ConfigError {
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
+    pub(crate) fn one(fault: Fault) -> Self {
+        Self { faults: vec![fault] }
+    }
+
     /// Every fault, in the order of the fields.
     pub fn faults(&self) -> &[Fault] {
         &self.faults

@@ -14,7 +14,7 @@ pub use fault::{ConfigError, Fault};
 pub use issuer::{IssuerConfig, JwksSettings, TokenProfile};
 pub use mode::{AuthMode, MockUser, UnknownAuthMode};
 
-pub(crate) use issuer::TENANT_PLACEHOLDER;
+pub(crate) use issuer::{TENANT_PLACEHOLDER, is_loopback};
 
 use crate::secret::Secret;
 
@@ -50,6 +50,8 @@ pub struct AuthConfig {
     pub tenant_required: bool,
     /// Whether an unknown tenant is answered with 404 instead of 403. Default false.
     pub unknown_tenant_is_not_found: bool,
+    /// The longest token read, in bytes. Default 16 KiB; longer ones cost more to refuse.
+    pub max_token_bytes: usize,
     /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). The
     /// default, none, accepts every tenant that a verified token names.
     pub database_url: Option<Secret>,
@@ -75,6 +77,7 @@ impl Default for AuthConfig {
             realm: None,
             tenant_required: true,
             unknown_tenant_is_not_found: false,
+            max_token_bytes: 16 * 1024,
             database_url: None,
             mock: MockUser::default(),
             dangerous_allow_mock_in_production: false,
@@ -121,6 +124,11 @@ impl AuthConfig {
     /// The audiences a token of `issuer` may name.
     pub(crate) fn audience_of<'c>(&'c self, issuer: &'c IssuerConfig) -> &'c [String] {
         if issuer.audience.is_empty() { &self.audience } else { &issuer.audience }
+    }
+
+    /// The configuration of one issuer, to be checked by itself.
+    pub(crate) fn of_issuer(issuer: &IssuerConfig, audience: &[String]) -> Self {
+        Self { issuers: vec![issuer.clone()], audience: audience.to_vec(), ..Self::default() }
     }
 
     /// Everything that is wrong, not only the first thing.

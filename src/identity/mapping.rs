@@ -141,7 +141,7 @@ mod tests {
         for (path, steps) in table {
             let parsed: ClaimPath = path.parse().unwrap();
             assert!(parsed.steps().iter().map(AsRef::as_ref).eq(steps.iter().copied()), "{path}");
-            assert_eq!(parsed.to_string(), path);
+            assert_eq!(parsed.to_string().parse(), Ok(parsed), "{path}");
         }
         for path in ["", "/a~2b", "/a~"] {
             assert_eq!(path.parse::<ClaimPath>(), Err(InvalidClaimPath), "{path:?}");

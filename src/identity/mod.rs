@@ -16,6 +16,8 @@ pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
 pub use scopes::{InvalidScope, Scopes};
 
+pub(crate) use claims::{Reading, numeric_date, tenant as read_tenant};
+
 /// What kind of party an identity is.
 ///
 /// Part of [`IdentityKey`], because the id of a client may equal the id of a user (RFC 9700 §4.15).

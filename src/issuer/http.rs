@@ -1,0 +1,207 @@
+//! The one door to the network: bounded in time and size, and closed to surprising places.
+
+use std::error::Error;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use reqwest::redirect;
+use url::Url;
+
+use crate::config::is_loopback;
+
+/// How long connecting may take, within the deadline of the whole.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How many redirects are followed, all within one origin.
+const MAX_REDIRECTS: usize = 3;
+
+/// What a fetch may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) deadline: Duration,
+    pub(crate) max_bytes: usize,
+}
+
+/// A 200 answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) body: Vec<u8>,
+    /// `Cache-Control: max-age`; zero for `no-store` and `no-cache` (RFC 9111 §5.2.2).
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// Why a fetch failed. Says nothing that the other side sent but its status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error("answered {0}")]
+    Status(StatusCode),
+    #[error("answered with more than {0} bytes")]
+    TooLarge(usize),
+    #[error("gave no answer within {0:?}")]
+    Deadline(Duration),
+    #[error("could not be reached: {0}")]
+    Unreachable(String),
+    #[error("must not be asked: {0}")]
+    Forbidden(&'static str),
+}
+
+/// The HTTP client, built when first needed: building one reads the system's certificates.
+#[derive(Debug, Default)]
+pub(crate) struct Http {
+    client: OnceLock<Result<reqwest::Client, FetchError>>,
+}
+
+impl Http {
+    /// GETs `url`. Anything but a 200 within the limits is an error.
+    pub(crate) async fn get(&self, url: &Url, limits: Limits) -> Result<Answer, FetchError> {
+        let client = self.client.get_or_init(build).as_ref().map_err(Clone::clone)?;
+        let failed = |error: reqwest::Error| {
+            if error.is_timeout() {
+                FetchError::Deadline(limits.deadline)
+            } else {
+                FetchError::Unreachable(causes(&error.without_url()))
+            }
+        };
+        let request = client.get(url.clone()).timeout(limits.deadline);
+        let mut response =
+            request.header(header::ACCEPT, "application/json").send().await.map_err(failed)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
+        }
+        let max_age = max_age(response.headers());
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > limits.max_bytes {
+                return Err(FetchError::TooLarge(limits.max_bytes));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { body, max_age })
+    }
+}
+
+fn build() -> Result<reqwest::Client, FetchError> {
+    let within_origin = redirect::Policy::custom(|attempt| {
+        let first = attempt.previous().first();
+        if attempt.previous().len() > MAX_REDIRECTS {
+            attempt.error("too many redirects")
+        } else if first.is_some_and(|first| first.origin() == attempt.url().origin()) {
+            attempt.follow()
+        } else {
+            attempt.error("redirect to another origin")
+        }
+    });
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .redirect(within_origin)
+        .user_agent(concat!("scaikey-auth/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| FetchError::Unreachable(causes(&error)))
+}
+
+/// Judges a URL that came out of provider metadata: `https`, or loopback where allowed, and not
+/// an address of a private network unless the metadata itself came from that host (RFC 8725 §3.10).
+/// A *name* that resolves to a private address passes: providers inside a company have such names.
+pub(crate) fn check_learned_url(
+    url: &Url,
+    learned_from: &Url,
+    allow_loopback_http: bool,
+) -> Result<(), FetchError> {
+    let plain = url.scheme() == "http" && allow_loopback_http && is_loopback(url);
+    if url.scheme() != "https" && !plain {
+        return Err(FetchError::Forbidden("jwks_uri is not https"));
+    }
+    if is_private_address(url) && url.host() != learned_from.host() {
+        return Err(FetchError::Forbidden("jwks_uri is an address of a private network"));
+    }
+    Ok(())
+}
+
+fn is_private_address(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => {
+            address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified()
+        }
+        Some(url::Host::Ipv6(address)) => {
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_unicast_link_local()
+                || address.to_ipv4_mapped().is_some()
+        }
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => true,
+    }
+}
+
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let directives = headers.get_all(header::CACHE_CONTROL).into_iter();
+    directives.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).find_map(
+        |directive| {
+            let directive = directive.trim().to_ascii_lowercase();
+            match directive.strip_prefix("max-age=") {
+                Some(seconds) => seconds.trim_matches('"').parse().ok().map(Duration::from_secs),
+                None => ["no-store", "no-cache"].contains(&&*directive).then_some(Duration::ZERO),
+            }
+        },
+    )
+}
+
+/// An error with what caused it, in one line.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_cannot_point_into_private_networks() {
+        let from: Url = "https://scaikey.example/.well-known/openid-configuration".parse().unwrap();
+        let judge = |url: &str, from: &Url| check_learned_url(&url.parse().unwrap(), from, true);
+        for url in ["https://keys.example/jwks", "https://scaikey.example:8443/jwks"] {
+            assert_eq!(judge(url, &from), Ok(()), "{url}");
+        }
+        for url in [
+            "http://keys.example/jwks",
+            "ftp://keys.example/jwks",
+            "https://169.254.169.254/latest",
+            "https://127.0.0.1/jwks",
+            "http://localhost/jwks",
+            "https://10.0.0.1/jwks",
+            "https://[::1]/jwks",
+            "https://[fe80::1]/jwks",
+            "https://[::ffff:169.254.169.254]/jwks",
+        ] {
+            assert!(judge(url, &from).is_err(), "{url}");
+        }
+        let local: Url = "http://127.0.0.1:8080/".parse().unwrap();
+        assert_eq!(judge("http://127.0.0.1:8080/jwks", &local), Ok(()));
+        assert!(check_learned_url(&local, &local, false).is_err());
+    }
+
+    #[test]
+    fn cache_control_is_read_in_the_forms_providers_send() {
+        let read = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CACHE_CONTROL, value.parse().unwrap());
+            max_age(&headers).map(|age| age.as_secs())
+        };
+        assert_eq!(read("public, max-age=600, must-revalidate"), Some(600));
+        assert_eq!(read("Max-Age=\"7\""), Some(7));
+        assert_eq!(read("no-store"), Some(0));
+        assert_eq!(read("public"), None);
+        assert_eq!(read("max-age=soon"), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! Provider metadata: where it is looked for and what is taken from it (OpenID Connect Discovery 1.0,
+//! RFC 8414).
+
+use url::Url;
+
+use super::http::{FetchError, check_learned_url};
+use crate::json::{Document, Value};
+
+/// What a discovery document says that this crate uses.
+#[derive(Debug, Clone)]
+pub(crate) struct Metadata {
+    pub(crate) jwks_uri: Url,
+}
+
+/// Why a discovery document is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MetadataError {
+    #[error("is not a JSON object")]
+    Syntax,
+    #[error("is for another issuer than `{expected}`; if that is intended, set expected_issuer")]
+    Issuer { expected: String },
+    #[error("has no usable jwks_uri")]
+    JwksUri,
+    #[error(transparent)]
+    Forbidden(#[from] FetchError),
+}
+
+impl Metadata {
+    /// Reads a document fetched from `from`. Its `issuer` must be `expected` byte for byte
+    /// (RFC 8414 §3.3).
+    pub(crate) fn parse(
+        body: &[u8],
+        from: &Url,
+        expected: &str,
+        allow_loopback_http: bool,
+    ) -> Result<Self, MetadataError> {
+        let document = Document::parse(body).map_err(|_| MetadataError::Syntax)?;
+        let text = |name| document.root().get(name).and_then(Value::as_str);
+        if text("issuer") != Some(expected) {
+            return Err(MetadataError::Issuer { expected: expected.to_owned() });
+        }
+        let jwks_uri = text("jwks_uri").and_then(|uri| Url::parse(uri).ok());
+        let jwks_uri = jwks_uri.ok_or(MetadataError::JwksUri)?;
+        check_learned_url(&jwks_uri, from, allow_loopback_http)?;
+        Ok(Self { jwks_uri })
+    }
+}
+
+/// Where the metadata of `issuer` may be: RFC 8414 inserts the well-known path before the issuer's
+/// own, OpenID Connect appends it.
+pub(crate) fn well_known(issuer: &Url) -> Vec<Url> {
+    let path = issuer.path().trim_end_matches('/');
+    let mut places = vec![
+        format!("/.well-known/oauth-authorization-server{path}"),
+        format!("/.well-known/openid-configuration{path}"),
+        format!("{path}/.well-known/openid-configuration"),
+    ];
+    places.dedup();
+    let at = |path: String| {
+        let mut url = issuer.clone();
+        url.set_path(&path);
+        url
+    };
+    places.into_iter().map(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(issuer: &str) -> Vec<String> {
+        well_known(&issuer.parse().unwrap()).into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn the_well_known_paths_are_inserted_and_appended() {
+        assert_eq!(
+            places("https://a.example/realms/x/"),
+            [
+                "https://a.example/.well-known/oauth-authorization-server/realms/x",
+                "https://a.example/.well-known/openid-configuration/realms/x",
+                "https://a.example/realms/x/.well-known/openid-configuration",
+            ]
+        );
+        assert_eq!(places("https://a.example").len(), 2);
+    }
+
+    #[test]
+    fn a_document_for_another_issuer_is_not_used() {
+        let from: Url = "https://a.example/d".parse().unwrap();
+        let parse =
+            |body: &str| Metadata::parse(body.as_bytes(), &from, "https://a.example", false);
+        let good = r#"{"issuer":"https://a.example","jwks_uri":"https://a.example/k","x":{"y":1}}"#;
+        assert_eq!(parse(good).unwrap().jwks_uri.as_str(), "https://a.example/k");
+        for issuer in ["https://a.example/", "https://A.example", "https://b.example", ""] {
+            let body = format!(r#"{{"issuer":"{issuer}","jwks_uri":"https://a.example/k"}}"#);
+            assert!(matches!(parse(&body), Err(MetadataError::Issuer { .. })), "{issuer}");
+        }
+        for body in [
+            r#"{"issuer":"https://a.example"}"#,
+            r#"{"issuer":"https://a.example","jwks_uri":7}"#,
+            r#"{"issuer":"https://a.example","jwks_uri":"http://a.example/k"}"#,
+            r#"{"issuer":"https://a.example","issuer":"x","jwks_uri":"https://a.example/k"}"#,
+            "<html>",
+        ] {
+            assert!(parse(body).is_err(), "{body}");
+        }
+    }
+}

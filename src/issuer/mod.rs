@@ -1,0 +1,239 @@
+//! [`Issuers`]: the issuers a service trusts, by the `iss` of their tokens.
+
+mod http;
+mod jwk;
+mod keys;
+mod metadata;
+mod per_tenant;
+mod source;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{AuthConfig, ConfigError, Fault, IssuerConfig};
+use crate::error::AuthError;
+use crate::identity::TenantId;
+
+pub use keys::{IssuerHealth, KeyState};
+pub use per_tenant::TenantIssuers;
+
+pub(crate) use http::Http;
+pub(crate) use jwk::MAX_KID;
+pub(crate) use keys::{Keys, NoNewKeys, Verdict};
+pub(crate) use per_tenant::PerTenant;
+
+/// One issuer, ready to verify tokens.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    /// What `iss` says.
+    pub(crate) name: Arc<str>,
+    pub(crate) config: IssuerConfig,
+    pub(crate) audience: Box<[Box<str>]>,
+    pub(crate) keys: Arc<Keys>,
+    /// The one tenant this issuer speaks for, if it is a per-tenant one.
+    pub(crate) tenant: Option<TenantId>,
+}
+
+/// What `iss` leads to.
+pub(crate) enum Found {
+    Issuer(Arc<Issuer>),
+    /// An issuer of the right shape whose configuration is not at hand yet.
+    NotYet(Arc<PerTenant>, TenantId),
+    Unknown,
+}
+
+/// The issuers a service trusts. A handle: clones share the list.
+///
+/// Issuers can be added and removed while requests run. A token is matched with its issuer by
+/// `iss`, byte for byte, before anything else happens to it and without any network traffic.
+#[derive(Debug, Clone)]
+pub struct Issuers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    listed: ArcSwap<Listed>,
+    opener: Arc<Opener>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Listed {
+    by_name: HashMap<Arc<str>, Arc<Issuer>>,
+    per_tenant: Vec<Arc<PerTenant>>,
+}
+
+impl Issuers {
+    /// The issuers of a configuration.
+    ///
+    /// # Errors
+    /// When an issuer lacks an audience or has a URL that cannot be used.
+    pub fn new(config: &AuthConfig) -> Result<Self, ConfigError> {
+        Self::with_clock(config, Arc::new(SystemClock::default()))
+    }
+
+    /// [`new`](Self::new) with a clock of your own.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_clock(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+        config.check()?;
+        let issuers = Self(Arc::new(Inner {
+            listed: ArcSwap::default(),
+            opener: Arc::new(Opener {
+                http: Arc::default(),
+                clock,
+                audience: config.audience.clone(),
+            }),
+        }));
+        config.issuers.iter().try_for_each(|issuer| issuers.add(issuer.clone()))?;
+        Ok(issuers)
+    }
+
+    /// Adds an issuer, or replaces the one with the same `iss`; its keys are fetched when its first
+    /// token arrives.
+    ///
+    /// # Errors
+    /// When it lacks an audience or has a URL that cannot be used.
+    pub fn add(&self, issuer: impl Into<IssuerConfig>) -> Result<(), ConfigError> {
+        let config = issuer.into();
+        if config.is_per_tenant() {
+            return self.add_per_tenant(config, None);
+        }
+        let issuer = Arc::new(self.0.opener.open(config, None)?);
+        self.change(|listed| {
+            listed.by_name.insert(issuer.name.clone(), issuer.clone());
+        });
+        Ok(())
+    }
+
+    /// Adds per-tenant issuers whose whereabouts `resolver` knows. `template` says what they have
+    /// in common; its `iss` has `{tenant_id}` in it.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), and when `{tenant_id}` is missing.
+    pub fn add_tenant_issuers(
+        &self,
+        template: impl Into<IssuerConfig>,
+        resolver: Arc<dyn TenantIssuers>,
+    ) -> Result<(), ConfigError> {
+        self.add_per_tenant(template.into(), Some(resolver))
+    }
+
+    /// Removes the issuer whose `iss` is `name` (for per-tenant issuers: the template). From the
+    /// next request on its tokens are refused.
+    pub fn remove(&self, name: &str) {
+        self.change(|listed| {
+            listed.by_name.remove(name);
+            listed.per_tenant.retain(|issuers| issuers.template() != name);
+        });
+    }
+
+    /// Forgets the keys of an issuer, after a key of its was compromised: its tokens wait for a
+    /// newly fetched set.
+    pub fn purge(&self, name: &str) {
+        self.each(|issuer| {
+            if *issuer.name == *name {
+                issuer.keys.purge();
+            }
+        });
+    }
+
+    /// How the keys of each issuer are doing, sorted by issuer; of per-tenant issuers those in use.
+    /// Asks for keys that are due, so that a readiness probe makes an idle service ready.
+    pub fn health(&self) -> Vec<IssuerHealth> {
+        let mut health = Vec::new();
+        self.each(|issuer| health.push(issuer.keys.health()));
+        health.sort_by(|a, b| a.issuer.cmp(&b.issuer));
+        health
+    }
+
+    /// Waits until every listed issuer has keys; of per-tenant issuers nothing is waited for.
+    ///
+    /// # Errors
+    /// When a provider cannot be reached. Nothing is lost then: keys are fetched when needed.
+    pub async fn ready(&self) -> Result<(), AuthError> {
+        let listed = self.0.listed.load_full();
+        for issuer in listed.by_name.values() {
+            if !issuer.keys.health().can_verify() {
+                issuer.keys.refresh().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The issuer of tokens whose `iss` is `name`.
+    pub(crate) fn find(&self, name: &str) -> Found {
+        let listed = self.0.listed.load();
+        if let Some(issuer) = listed.by_name.get(name) {
+            return Found::Issuer(issuer.clone());
+        }
+        let matching = listed.per_tenant.iter().find_map(|all| Some((all, all.tenant_in(name)?)));
+        match matching {
+            None => Found::Unknown,
+            Some((all, tenant)) => match all.at_hand(&tenant) {
+                Some(issuer) => Found::Issuer(issuer),
+                None => Found::NotYet(all.clone(), tenant),
+            },
+        }
+    }
+
+    fn add_per_tenant(
+        &self,
+        config: IssuerConfig,
+        resolver: Option<Arc<dyn TenantIssuers>>,
+    ) -> Result<(), ConfigError> {
+        let all = Arc::new(PerTenant::new(config, resolver, self.0.opener.clone())?);
+        self.change(|listed| {
+            listed.per_tenant.retain(|other| other.template() != all.template());
+            listed.per_tenant.push(all.clone());
+        });
+        Ok(())
+    }
+
+    fn each(&self, mut visit: impl FnMut(&Arc<Issuer>)) {
+        let listed = self.0.listed.load();
+        listed.by_name.values().for_each(&mut visit);
+        listed.per_tenant.iter().flat_map(|all| all.in_use()).for_each(|issuer| visit(&issuer));
+    }
+
+    /// Requests must not wait for a change, so it happens on a copy that is swapped in.
+    fn change(&self, edit: impl Fn(&mut Listed)) {
+        self.0.listed.rcu(|listed| {
+            let mut listed = Listed::clone(listed);
+            edit(&mut listed);
+            listed
+        });
+    }
+}
+
+/// What it takes to open an issuer.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    http: Arc<Http>,
+    clock: Arc<dyn Clock>,
+    /// The audience of issuers that state none of their own.
+    audience: Vec<String>,
+}
+
+impl Opener {
+    fn check(&self, config: &IssuerConfig) -> Result<(), ConfigError> {
+        AuthConfig::of_issuer(config, &self.audience).check()
+    }
+
+    fn open(&self, config: IssuerConfig, tenant: Option<TenantId>) -> Result<Issuer, ConfigError> {
+        self.check(&config)?;
+        let name: Arc<str> = config.expected().into();
+        let audience = if config.audience.is_empty() { &self.audience } else { &config.audience };
+        let keys = Keys::new(name.clone(), &config, self.http.clone(), self.clock.clone());
+        let unusable = |_| Fault::new(name.as_ref(), "has a URL that cannot be used");
+        Ok(Issuer {
+            audience: audience.iter().map(|name| name.as_str().into()).collect(),
+            keys: Arc::new(keys.map_err(unusable).map_err(ConfigError::one)?),
+            name: name.clone(),
+            tenant,
+            config,
+        })
+    }
+}

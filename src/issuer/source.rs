@@ -1,0 +1,149 @@
+//! Where a key set comes from: a fixed URL, or wherever discovery says.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use url::Url;
+
+use super::http::{Answer, FetchError, Http, Limits};
+use super::metadata::{self, Metadata, MetadataError};
+use crate::clock::Clock;
+use crate::config::{IssuerConfig, JwksSettings};
+use crate::telemetry;
+
+/// How long what discovery said is relied upon.
+const METADATA_TTL: Duration = Duration::from_secs(3600);
+
+/// Why a key set could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchFault {
+    #[error("{url} {error}")]
+    Fetch { url: Url, error: FetchError },
+    #[error("the metadata at {url} {error}")]
+    Metadata { url: Url, error: MetadataError },
+    #[error("the key set is not a JSON object with a list of keys")]
+    NotAKeySet,
+    #[error("the key set has none of {published} keys that can be used here")]
+    NoUsableKey { published: usize },
+    #[error("the key set has more than {0} keys")]
+    TooManyKeys(usize),
+}
+
+/// Where an issuer's keys come from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    http: Arc<Http>,
+    clock: Arc<dyn Clock>,
+    issuer: Arc<str>,
+    allow_loopback_http: bool,
+    /// Where metadata may be; empty when the key set's URL is fixed.
+    places: Vec<Url>,
+    learned: Mutex<Option<Learned>>,
+}
+
+#[derive(Debug, Clone)]
+struct Learned {
+    jwks_uri: Url,
+    /// The place that answered; asked first the next time.
+    place: Option<Url>,
+    until: Duration,
+}
+
+impl Source {
+    pub(crate) fn new(
+        config: &IssuerConfig,
+        issuer: &Arc<str>,
+        http: Arc<Http>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, url::ParseError> {
+        let fixed = config.jwks_uri.as_deref().map(Url::parse).transpose()?;
+        let places = match (&fixed, &config.discovery_url) {
+            (Some(_), _) => Vec::new(),
+            (None, Some(url)) => vec![Url::parse(url)?],
+            (None, None) => metadata::well_known(&Url::parse(&config.issuer)?),
+        };
+        let learned = fixed.map(|jwks_uri| Learned { jwks_uri, place: None, until: Duration::MAX });
+        Ok(Self {
+            http,
+            clock,
+            issuer: issuer.clone(),
+            allow_loopback_http: config.allow_loopback_http,
+            places,
+            learned: Mutex::new(learned),
+        })
+    }
+
+    /// Fetches the key set, finding out first where it is if need be.
+    pub(crate) async fn fetch(&self, settings: &JwksSettings) -> Result<Answer, FetchFault> {
+        let limits = Limits { deadline: settings.timeout, max_bytes: settings.max_bytes };
+        let url = self.locate(limits).await?;
+        let answer = self.http.get(&url, limits).await;
+        answer.map_err(|error| {
+            self.forget();
+            FetchFault::Fetch { url, error }
+        })
+    }
+
+    async fn locate(&self, limits: Limits) -> Result<Url, FetchFault> {
+        let known = self.learned().clone();
+        match known {
+            Some(known) if self.clock.elapsed() < known.until => Ok(known.jwks_uri),
+            known => self.discover(known, limits).await,
+        }
+    }
+
+    /// Asks the places in turn, the one that answered last first.
+    async fn discover(&self, before: Option<Learned>, limits: Limits) -> Result<Url, FetchFault> {
+        let last = before.as_ref().and_then(|before| before.place.clone());
+        let others = self.places.iter().filter(|place| Some(*place) != last.as_ref());
+        let mut first_fault = None;
+        for place in last.iter().chain(others) {
+            match self.read_metadata(place, limits).await {
+                Ok(Metadata { jwks_uri }) => {
+                    self.learn(before, jwks_uri.clone(), place.clone());
+                    return Ok(jwks_uri);
+                }
+                // Nobody there: the other places are on the same host.
+                Err(
+                    fault @ FetchFault::Fetch {
+                        error: FetchError::Unreachable(_) | FetchError::Deadline(_),
+                        ..
+                    },
+                ) => {
+                    return Err(fault);
+                }
+                // A document that is wrong tells more than one that is missing.
+                Err(fault @ FetchFault::Metadata { .. }) => first_fault = Some(fault),
+                Err(fault) => first_fault = first_fault.or(Some(fault)),
+            }
+        }
+        Err(first_fault.unwrap_or(FetchFault::NotAKeySet))
+    }
+
+    async fn read_metadata(&self, place: &Url, limits: Limits) -> Result<Metadata, FetchFault> {
+        let answer = self.http.get(place, limits).await;
+        let answer = answer.map_err(|error| FetchFault::Fetch { url: place.clone(), error })?;
+        Metadata::parse(&answer.body, place, &self.issuer, self.allow_loopback_http)
+            .map_err(|error| FetchFault::Metadata { url: place.clone(), error })
+    }
+
+    fn learn(&self, before: Option<Learned>, jwks_uri: Url, place: Url) {
+        if let Some(before) = before.filter(|before| before.jwks_uri.host() != jwks_uri.host()) {
+            telemetry::keys_moved(&self.issuer, before.jwks_uri.as_str(), jwks_uri.as_str());
+        }
+        let until = self.clock.elapsed() + METADATA_TTL;
+        *self.learned() = Some(Learned { jwks_uri, place: Some(place), until });
+    }
+
+    /// After a failure the keys may have moved: discover again, unless the URL is fixed.
+    fn forget(&self) {
+        if let Some(learned) = self.learned().as_mut().filter(|learned| learned.place.is_some()) {
+            learned.until = Duration::ZERO;
+        }
+    }
+
+    fn learned(&self) -> std::sync::MutexGuard<'_, Option<Learned>> {
+        // Only whole values are written, so a panic cannot leave it half done.
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

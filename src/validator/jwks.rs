@@ -1,0 +1,164 @@
+//! [`JwksValidator`]: signed JWTs, verified against the keys their issuer publishes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::jws::{Header, Jws, document};
+use super::{Credentials, TokenValidator, rules};
+use crate::clock::{Clock, SystemClock, unix_time};
+use crate::config::{AuthConfig, ConfigError};
+use crate::error::{AuthError, InvalidToken};
+use crate::identity::TenantId;
+use crate::identity::{Identity, Provenance, Reading};
+use crate::issuer::{Found, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Verdict};
+
+/// Verifies signed JWTs (RFC 7519) against the published keys of their issuers (RFC 7517).
+///
+/// Usable by itself, without layer and tenants. What it checks, in this order, each before the next
+/// costs anything: size and shape; header (algorithm, `typ`, no `crit`); `iss` is configured; `aud`
+/// names this service; `exp`, `nbf`, `iat`; not an ID or refresh token; not bound to a key; the
+/// tenant belongs to the issuer; the signature; the types of all claims read.
+///
+/// *Not* checked: whether the token was revoked before it expired, and whether the tenant exists.
+#[derive(Debug, Clone)]
+pub struct JwksValidator {
+    issuers: Issuers,
+    clock: Arc<dyn Clock>,
+    max_token_bytes: usize,
+}
+
+/// How often a token may wait for keys: once for a fetch that was under way already, and once for
+/// one that began after the token arrived.
+const MAX_RENEWALS: usize = 2;
+
+/// A judgement for each thing a token may wait for, and the last.
+const MAX_ROUNDS: usize = MAX_RENEWALS + 3;
+
+/// What the token at hand leads to.
+enum Judgement {
+    Final(Result<Identity, AuthError>),
+    /// The issuer of its tenant must be found first.
+    NeedsIssuer(Arc<PerTenant>, TenantId),
+    /// No key at hand fits.
+    NeedsKeys(Arc<Keys>),
+}
+
+impl JwksValidator {
+    /// A validator for the issuers of `config`. Does no I/O.
+    ///
+    /// # Errors
+    /// Every fault of the configuration at once; without an issuer and an audience there is no
+    /// validator.
+    pub fn new(config: &AuthConfig) -> Result<Self, ConfigError> {
+        Self::with_clock(config, Arc::new(SystemClock::default()))
+    }
+
+    /// [`new`](Self::new) with a clock of your own.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_clock(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+        let issuers = Issuers::with_clock(config, clock.clone())?;
+        Ok(Self { issuers, clock, max_token_bytes: config.max_token_bytes })
+    }
+
+    /// The issuers trusted, to add, remove and watch.
+    pub fn issuers(&self) -> &Issuers {
+        &self.issuers
+    }
+
+    /// Judges a token by what is at hand.
+    fn judge(&self, token: &str) -> Judgement {
+        match self.examine(token) {
+            Ok(judgement) => judgement,
+            Err(invalid) => Judgement::Final(Err(invalid.into())),
+        }
+    }
+
+    fn examine(&self, token: &str) -> Result<Judgement, InvalidToken> {
+        let jws = Jws::split(token, self.max_token_bytes)?;
+        let header = jws.header()?;
+        let payload = jws.payload()?;
+        let claims = document(&payload)?;
+        let claims = claims.root();
+        let issuer = match self.issuers.find(rules::issuer(claims)?) {
+            Found::Issuer(issuer) => issuer,
+            Found::NotYet(all, tenant) => return Ok(Judgement::NeedsIssuer(all, tenant)),
+            Found::Unknown => return Err(InvalidToken::Issuer),
+        };
+        if !issuer.config.algorithms.contains(&header.algorithm) {
+            return Err(InvalidToken::Algorithm);
+        }
+        rules::check(claims, header.typ, &issuer, unix_time(self.clock.now()))?;
+        match verify(&issuer, &jws, &header)? {
+            Verdict::Verified => {}
+            Verdict::BadSignature => return Err(InvalidToken::Signature),
+            Verdict::WrongAlgorithm => return Err(InvalidToken::Algorithm),
+            Verdict::UnknownKey | Verdict::NoKeys => {
+                return Ok(Judgement::NeedsKeys(issuer.keys.clone()));
+            }
+        }
+        let reading = Reading {
+            issuer: issuer.name.clone(),
+            mapping: &issuer.config.claims,
+            provenance: Provenance::Verified,
+            legacy_service_tokens: issuer.config.legacy_service_tokens,
+        };
+        reading.identity(claims, &payload).map(|identity| Judgement::Final(Ok(identity)))
+    }
+}
+
+fn verify(issuer: &Issuer, jws: &Jws<'_>, header: &Header) -> Result<Verdict, InvalidToken> {
+    let signature = jws.signature()?;
+    Ok(issuer.keys.verify(header.kid.as_deref(), header.algorithm, jws.signed, &signature))
+}
+
+#[async_trait]
+impl TokenValidator for JwksValidator {
+    /// Every token of three parts; which issuer's it is, `iss` tells.
+    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+        presented.is_jws_shaped()
+    }
+
+    fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+        match self.judge(presented.token) {
+            Judgement::Final(verdict) => Some(verdict),
+            Judgement::NeedsIssuer(..) | Judgement::NeedsKeys(_) => None,
+        }
+    }
+
+    async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
+        let mut renewals = 0;
+        for _ in 0..MAX_ROUNDS {
+            match self.judge(presented.token) {
+                Judgement::Final(verdict) => return verdict,
+                Judgement::NeedsIssuer(all, tenant) => all.open(tenant).await?,
+                Judgement::NeedsKeys(_) if renewals == MAX_RENEWALS => {
+                    return Err(InvalidToken::Key.into());
+                }
+                Judgement::NeedsKeys(keys) => {
+                    renewals += 1;
+                    match keys.renew().await {
+                        // What was asked for may have answered just before: look once more.
+                        Err(NoNewKeys::AskedEnough) if renewals == 1 => renewals = MAX_RENEWALS,
+                        other => other?,
+                    }
+                }
+            }
+        }
+        Err(InvalidToken::Key.into())
+    }
+}
+
+/// Reads the claims of a JWT **without verifying anything**, for debugging (`tests`, command-line
+/// tools). The result says nothing about anybody: never base a decision on it.
+///
+/// # Errors
+/// When the token is not of three parts or its payload does not fit `T`.
+pub fn dangerous_peek_claims<T: serde::de::DeserializeOwned>(
+    token: &str,
+) -> Result<T, InvalidToken> {
+    let payload = Jws::split(token, usize::MAX)?.payload()?;
+    serde_json::from_slice(&payload).map_err(|_| InvalidToken::Malformed("claims"))
+}

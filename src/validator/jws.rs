@@ -1,0 +1,204 @@
+//! The outside of a token: three base64url parts and a header (RFC 7515), read strictly.
+
+use crate::base64url;
+use crate::config::Algorithm;
+use crate::error::InvalidToken;
+use crate::issuer::MAX_KID;
+use crate::json::{Document, Fault, Value};
+
+/// The longest encoded header read. Real ones have 40 to 200 bytes.
+const MAX_HEADER: usize = 4 * 1024;
+
+/// A token taken apart. Nothing is verified.
+pub(crate) struct Jws<'t> {
+    header: &'t [u8],
+    payload: &'t [u8],
+    signature: &'t [u8],
+    /// What the signature covers: header and payload, as sent.
+    pub(crate) signed: &'t [u8],
+}
+
+impl<'t> Jws<'t> {
+    /// Splits the compact serialization; any other form is refused.
+    pub(crate) fn split(token: &'t str, max_bytes: usize) -> Result<Self, InvalidToken> {
+        let token = token.as_bytes();
+        if token.len() > max_bytes {
+            return Err(InvalidToken::Malformed("longer than the limit"));
+        }
+        let mut dots = memchr::memchr_iter(b'.', token);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
+            return Err(InvalidToken::Malformed("not of three parts"));
+        };
+        let part = |from: usize, to: usize| token.get(from..to).unwrap_or_default();
+        if first > MAX_HEADER {
+            return Err(InvalidToken::Malformed("header longer than the limit"));
+        }
+        Ok(Self {
+            header: part(0, first),
+            payload: part(first + 1, second),
+            signature: part(second + 1, token.len()),
+            signed: part(0, second),
+        })
+    }
+
+    pub(crate) fn header(&self) -> Result<Header, InvalidToken> {
+        let text =
+            base64url::decode(self.header).ok_or(InvalidToken::Malformed("header encoding"))?;
+        Header::read(document(&text)?.root())
+    }
+
+    /// The octets of the claims, to be read with [`document`].
+    pub(crate) fn payload(&self) -> Result<Vec<u8>, InvalidToken> {
+        base64url::decode(self.payload).ok_or(InvalidToken::Malformed("payload encoding"))
+    }
+
+    pub(crate) fn signature(&self) -> Result<Vec<u8>, InvalidToken> {
+        base64url::decode(self.signature).ok_or(InvalidToken::Malformed("signature encoding"))
+    }
+}
+
+/// A JSON object, or the reason why it is none.
+pub(crate) fn document(text: &[u8]) -> Result<Document<'_>, InvalidToken> {
+    Document::parse(text).map_err(|fault| {
+        InvalidToken::Malformed(match fault {
+            Fault::Syntax => "not a JSON object",
+            Fault::Duplicate => "a member name occurs twice",
+        })
+    })
+}
+
+/// What of a header matters. `jku`, `x5u` and `x5c` do not: keys come from the issuer only.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) kid: Option<Box<str>>,
+    pub(crate) typ: Typ,
+}
+
+/// What `typ` says the token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Typ {
+    Absent,
+    Jwt,
+    AccessToken,
+    Other,
+}
+
+/// Members whose mere presence refuses a token: extensions that must be understood (`crit`, and
+/// this crate understands none), an unencoded payload, nesting, compression, and a key of the
+/// token's own choice.
+const REFUSED: [&str; 5] = ["crit", "b64", "cty", "zip", "jwk"];
+
+impl Header {
+    fn read(header: Value<'_>) -> Result<Self, InvalidToken> {
+        let mut algorithm = None;
+        let mut kid = None;
+        let mut typ = Typ::Absent;
+        for member in header.children() {
+            let text = || member.as_str().ok_or(InvalidToken::Malformed("header member type"));
+            match member.name() {
+                "alg" => algorithm = Some(text()?.parse().map_err(|_| InvalidToken::Algorithm)?),
+                "kid" if text()?.len() > MAX_KID => {
+                    return Err(InvalidToken::Malformed("kid longer than the limit"));
+                }
+                "kid" => kid = Some(text()?.into()),
+                "typ" => typ = Typ::read(text()?),
+                name if REFUSED.contains(&name) => {
+                    return Err(InvalidToken::Malformed("header member not supported"));
+                }
+                _ => {}
+            }
+        }
+        let algorithm = algorithm.ok_or(InvalidToken::Algorithm)?;
+        Ok(Self { algorithm, kid, typ })
+    }
+}
+
+impl Typ {
+    /// A media type: case does not matter, and `application/` may be left out (RFC 7515 §4.1.9).
+    fn read(typ: &str) -> Self {
+        let prefix = "application/";
+        let typ = match typ.get(..prefix.len()) {
+            Some(start) if start.eq_ignore_ascii_case(prefix) => &typ[prefix.len()..],
+            _ => typ,
+        };
+        match typ {
+            typ if typ.eq_ignore_ascii_case("jwt") => Self::Jwt,
+            typ if typ.eq_ignore_ascii_case("at+jwt") => Self::AccessToken,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(json: &str) -> Result<Header, InvalidToken> {
+        let token = format!("{}.e30.AA", base64url::encode(json));
+        Jws::split(&token, 16 * 1024)?.header()
+    }
+
+    #[test]
+    fn a_header_is_read_with_unknown_members_ignored() {
+        let read = header(r#"{"alg":"ES256","kid":"k","typ":"at+JWT","x5t":"a","foo":{"a":[1]}}"#);
+        let expected =
+            Header { algorithm: Algorithm::ES256, kid: Some("k".into()), typ: Typ::AccessToken };
+        assert_eq!(read, Ok(expected));
+    }
+
+    #[test]
+    fn types_compare_as_media_types() {
+        for (typ, read) in [
+            ("JWT", Typ::Jwt),
+            ("jwt", Typ::Jwt),
+            ("application/AT+jwt", Typ::AccessToken),
+            ("APPLICATION/at+jwt", Typ::AccessToken),
+            ("application/", Typ::Other),
+            ("é", Typ::Other),
+            ("logout+jwt", Typ::Other),
+            ("text/jwt", Typ::Other),
+            ("", Typ::Other),
+        ] {
+            assert_eq!(Typ::read(typ), read, "{typ}");
+        }
+    }
+
+    #[test]
+    fn headers_that_could_mislead_are_refused() {
+        for json in [
+            r#"{}"#,
+            r#"{"alg":"none"}"#,
+            r#"{"alg":"HS256"}"#,
+            r#"{"alg":"es256"}"#,
+            r#"{"alg":7}"#,
+            r#"{"alg":"ES256","alg":"ES256"}"#,
+            r#"{"alg":"ES256","kid":7}"#,
+            r#"{"alg":"ES256","kid":null}"#,
+            r#"{"alg":"ES256","typ":7}"#,
+            r#"{"alg":"ES256","crit":[]}"#,
+            r#"{"alg":"ES256","crit":["exp"]}"#,
+            r#"{"alg":"ES256","b64":true}"#,
+            r#"{"alg":"ES256","cty":"JWT"}"#,
+            r#"{"alg":"ES256","zip":"DEF"}"#,
+            r#"{"alg":"ES256","jwk":{}}"#,
+            r#"[{"alg":"ES256"}]"#,
+        ] {
+            assert!(header(json).is_err(), "{json}");
+        }
+        let kid =
+            |length: usize| header(&format!(r#"{{"alg":"ES256","kid":"{}"}}"#, "k".repeat(length)));
+        assert!(kid(256).is_ok() && kid(257).is_err());
+        assert!(header(&format!(r#"{{"alg":"ES256","x":"{}"}}"#, "x".repeat(4000))).is_err());
+    }
+
+    #[test]
+    fn only_three_parts_are_a_token() {
+        for token in ["", ".", "a.b", "a.b.c.d", "a.b.c.d.e", "{\"payload\":\"\"}"] {
+            assert!(Jws::split(token, 100).is_err(), "{token}");
+        }
+        assert!(Jws::split(&"a".repeat(101), 100).is_err());
+        let jws = Jws::split("aa.bb.cc", 100).ok().unwrap();
+        assert_eq!(jws.signed, b"aa.bb");
+    }
+}

@@ -1,0 +1,88 @@
+//! [`TokenValidator`]: from presented credentials to an identity.
+
+mod jwks;
+mod jws;
+#[cfg(feature = "mock")]
+mod mock;
+mod rules;
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::AuthError;
+use crate::identity::Identity;
+
+pub use jwks::{JwksValidator, dangerous_peek_claims};
+#[cfg(feature = "mock")]
+pub(crate) use mock::MockValidator;
+
+/// What a request presents to prove who sends it. `Debug` does not print the token.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Credentials<'r> {
+    /// The bearer token: one or more characters of token68 (RFC 9110 §11.2).
+    pub token: &'r str,
+}
+
+impl<'r> Credentials<'r> {
+    /// A bearer token.
+    pub fn bearer(token: &'r str) -> Self {
+        Self { token }
+    }
+
+    /// Whether the token has the shape of a signed JWT: three parts. Nothing is decoded.
+    pub fn is_jws_shaped(&self) -> bool {
+        memchr::memchr_iter(b'.', self.token.as_bytes()).count() == 2
+    }
+}
+
+impl Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+/// Judges tokens of one kind.
+///
+/// [`JwksValidator`] judges signed JWTs. Implement this for tokens of another kind, such as opaque
+/// API keys, and hand it to `AuthBuilder::validator`.
+///
+/// A token goes to the first validator that recognises it, and its verdict is final: there is no
+/// "try the next". Harmless mistake: to refuse good tokens. Attacks: to recognise tokens that
+/// belong to another validator; to answer from parts of a token that were not verified; to keep
+/// accepting a token after it expired.
+#[async_trait]
+pub trait TokenValidator: Debug + Send + Sync + 'static {
+    /// Whether tokens of this shape are this validator's. Decides by looking, never by trying.
+    fn recognises(&self, presented: &Credentials<'_>) -> bool;
+
+    /// The verdict, if it can be given without waiting. The default cannot.
+    fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+        let _ = presented;
+        None
+    }
+
+    /// The verdict.
+    ///
+    /// # Errors
+    /// [`AuthError::InvalidToken`] when the token does not hold; [`AuthError::Unavailable`] when
+    /// that cannot be told right now.
+    async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError>;
+}
+
+#[async_trait]
+impl<V: TokenValidator + ?Sized> TokenValidator for Arc<V> {
+    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+        (**self).recognises(presented)
+    }
+
+    fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+        (**self).at_once(presented)
+    }
+
+    async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
+        (**self).validate(presented).await
+    }
+}

@@ -1,0 +1,238 @@
+//! What a token must say beside a good signature: one pure function per rule.
+
+use super::jws::Typ;
+use crate::config::TokenProfile;
+use crate::error::InvalidToken;
+use crate::identity::{numeric_date, read_tenant};
+use crate::issuer::Issuer;
+use crate::json::Value;
+
+/// `iss`: one non-empty string (RFC 7519 §4.1.1).
+pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
+    match claims.get("iss") {
+        None => Err(InvalidToken::MissingClaim("iss")),
+        Some(iss) => iss.as_str().ok_or(InvalidToken::MalformedClaim("iss")),
+    }
+}
+
+/// Every rule that needs no key, cheapest first; `now` in seconds.
+pub(super) fn check(
+    claims: Value<'_>,
+    typ: Typ,
+    issuer: &Issuer,
+    now: f64,
+) -> Result<(), InvalidToken> {
+    let config = &issuer.config;
+    token_type(typ, config.profile)?;
+    audience(claims, &issuer.audience)?;
+    times(
+        claims,
+        now,
+        config.leeway.as_secs_f64(),
+        config.max_token_lifetime.map(|l| l.as_secs_f64()),
+    )?;
+    access_token(claims)?;
+    unbound(claims)?;
+    if config.profile == TokenProfile::Rfc9068 {
+        rfc9068(claims)?;
+    }
+    tenant(claims, issuer)
+}
+
+/// `typ` (RFC 9068 §4; RFC 8725 §3.11: a type that is stated must be the expected one).
+fn token_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
+    match (typ, profile) {
+        (Typ::AccessToken, _) | (Typ::Absent | Typ::Jwt, TokenProfile::Lenient) => Ok(()),
+        _ => Err(InvalidToken::Type),
+    }
+}
+
+/// `aud`: a string or a list of strings that contains a name of ours (RFC 7519 §4.1.3).
+fn audience(claims: Value<'_>, ours: &[Box<str>]) -> Result<(), InvalidToken> {
+    let is_ours = |name: &str| ours.iter().any(|own| **own == *name);
+    let aud = claims.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
+    let named = if let Some(single) = aud.as_str() {
+        is_ours(single)
+    } else if aud.is_list() {
+        let mut named = false;
+        for name in aud.children() {
+            named |= is_ours(name.as_str().ok_or(InvalidToken::MalformedClaim("aud"))?);
+        }
+        named
+    } else {
+        return Err(InvalidToken::MalformedClaim("aud"));
+    };
+    if named { Ok(()) } else { Err(InvalidToken::Audience) }
+}
+
+/// `exp`, `nbf`, `iat` (RFC 7519 §4.1.4–4.1.6). On the boundary, a token has expired.
+fn times(
+    claims: Value<'_>,
+    now: f64,
+    leeway: f64,
+    max_lifetime: Option<f64>,
+) -> Result<(), InvalidToken> {
+    let exp = numeric_date(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
+    let nbf = numeric_date(claims.get("nbf"), "nbf")?;
+    let iat = numeric_date(claims.get("iat"), "iat")?;
+    if now >= exp + leeway {
+        return Err(InvalidToken::Expired);
+    }
+    if [nbf, iat].into_iter().flatten().any(|begin| begin > now + leeway) {
+        return Err(InvalidToken::NotYetValid);
+    }
+    match max_lifetime {
+        None => Ok(()),
+        Some(limit) => match iat {
+            None => Err(InvalidToken::MissingClaim("iat")),
+            Some(iat) if exp - iat > limit => Err(InvalidToken::MalformedClaim("exp")),
+            Some(_) => Ok(()),
+        },
+    }
+}
+
+/// Refuses ID, refresh and logout tokens of the same issuer (RFC 8725 §3.12). Many issuers do not
+/// mark them by `typ`, but each carries claims that an access token does not.
+fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
+    const FOREIGN_CLAIMS: [&str; 4] = ["at_hash", "c_hash", "s_hash", "events"];
+    const FOREIGN_KINDS: [(&str, &[&str]); 3] = [
+        ("typ", &["ID", "Refresh", "Offline", "Logout"]),
+        ("token_use", &["id", "refresh"]),
+        ("token_type", &["refresh", "refresh_token", "id_token"]),
+    ];
+    let has = |name: &&str| claims.get(name).is_some();
+    let kind = |(name, foreign): &(&str, &[&str])| {
+        claims.get(name).and_then(Value::as_str).is_some_and(|kind| foreign.contains(&kind))
+    };
+    // `nonce` is an ID token's, though some issuers copy it into access tokens, which then also
+    // say what they may be used for or by whom.
+    let bare_nonce =
+        || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(|name| has(&name));
+    if FOREIGN_CLAIMS.iter().any(has) || FOREIGN_KINDS.iter().any(kind) || bare_nonce() {
+        return Err(InvalidToken::Type);
+    }
+    Ok(())
+}
+
+/// A token bound to a key is worth nothing without the proof (RFC 9449 §7.2, RFC 8705 §3), whatever
+/// the binding is.
+fn unbound(claims: Value<'_>) -> Result<(), InvalidToken> {
+    if claims.get("cnf").is_some() { Err(InvalidToken::Unproven) } else { Ok(()) }
+}
+
+/// The claims RFC 9068 §2.2 requires beyond those always required.
+fn rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
+    for name in ["client_id", "jti"] {
+        let claim = claims.get(name).ok_or(InvalidToken::MissingClaim(name))?;
+        claim.as_str().ok_or(InvalidToken::MalformedClaim(name))?;
+    }
+    match claims.get("iat") {
+        Some(_) => Ok(()),
+        None => Err(InvalidToken::MissingClaim("iat")),
+    }
+}
+
+/// An issuer speaks for its own tenants only: the one in its `iss`, or those configured.
+fn tenant(claims: Value<'_>, issuer: &Issuer) -> Result<(), InvalidToken> {
+    let allowed = &issuer.config.tenants;
+    if issuer.tenant.is_none() && allowed.is_empty() {
+        return Ok(());
+    }
+    let claimed = read_tenant(claims, &issuer.config.claims)?;
+    let own = issuer.tenant.is_none() || claimed == issuer.tenant;
+    let listed = match &claimed {
+        Some(claimed) => allowed.is_empty() || allowed.contains(claimed),
+        // No tenant is no other tenant; whether one is needed is not the issuer's affair.
+        None => true,
+    };
+    if own && listed { Ok(()) } else { Err(InvalidToken::IssuerTenant) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Document;
+
+    fn judge<T>(
+        json: &str,
+        rule: impl Fn(Value<'_>) -> Result<T, InvalidToken>,
+    ) -> Option<InvalidToken> {
+        rule(Document::parse(json.as_bytes()).unwrap().root()).err()
+    }
+
+    #[test]
+    fn the_audience_must_name_this_service_letter_for_letter() {
+        let ours = ["me".into(), "also-me".into()];
+        let table = [
+            (r#"{"aud":"me"}"#, None),
+            (r#"{"aud":["x","also-me"]}"#, None),
+            (r#"{}"#, Some(InvalidToken::MissingClaim("aud"))),
+            (r#"{"aud":"ME"}"#, Some(InvalidToken::Audience)),
+            (r#"{"aud":"me "}"#, Some(InvalidToken::Audience)),
+            (r#"{"aud":[]}"#, Some(InvalidToken::Audience)),
+            (r#"{"aud":""}"#, Some(InvalidToken::Audience)),
+            (r#"{"aud":null}"#, Some(InvalidToken::MalformedClaim("aud"))),
+            (r#"{"aud":["me",7]}"#, Some(InvalidToken::MalformedClaim("aud"))),
+            (r#"{"aud":{"me":1}}"#, Some(InvalidToken::MalformedClaim("aud"))),
+        ];
+        for (json, expected) in table {
+            assert_eq!(judge(json, |claims| audience(claims, &ours)), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn times_are_judged_on_both_sides_of_the_leeway() {
+        let now = 1000.0;
+        let table = [
+            (r#"{"exp":1001}"#, 0.0, None),
+            (r#"{"exp":1000}"#, 0.0, Some(InvalidToken::Expired)),
+            (r#"{"exp":941}"#, 60.0, None),
+            (r#"{"exp":940}"#, 60.0, Some(InvalidToken::Expired)),
+            (r#"{"exp":1000.5}"#, 0.0, None),
+            (r#"{"exp":2000,"nbf":1060}"#, 60.0, None),
+            (r#"{"exp":2000,"nbf":1061}"#, 60.0, Some(InvalidToken::NotYetValid)),
+            (r#"{"exp":2000,"iat":1061}"#, 60.0, Some(InvalidToken::NotYetValid)),
+            (r#"{}"#, 0.0, Some(InvalidToken::MissingClaim("exp"))),
+            (r#"{"exp":"2000"}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":null}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":-1}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":1e300}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":18446744073709551615}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":2000,"nbf":"9"}"#, 0.0, Some(InvalidToken::MalformedClaim("nbf"))),
+            (r#"{"exp":2000,"nbf":null}"#, 0.0, Some(InvalidToken::MalformedClaim("nbf"))),
+            (r#"{"exp":2000,"iat":[]}"#, 0.0, Some(InvalidToken::MalformedClaim("iat"))),
+        ];
+        for (json, leeway, expected) in table {
+            assert_eq!(judge(json, |claims| times(claims, now, leeway, None)), expected, "{json}");
+        }
+        let lifetime = |json| judge(json, |claims| times(claims, now, 0.0, Some(3600.0)));
+        assert_eq!(lifetime(r#"{"exp":4600,"iat":1000}"#), None);
+        assert_eq!(
+            lifetime(r#"{"exp":4601,"iat":1000}"#),
+            Some(InvalidToken::MalformedClaim("exp"))
+        );
+        assert_eq!(lifetime(r#"{"exp":2000}"#), Some(InvalidToken::MissingClaim("iat")));
+    }
+
+    #[test]
+    fn tokens_of_other_kinds_are_not_access_tokens() {
+        for json in [
+            r#"{"at_hash":"x","scope":"openid","client_id":"c"}"#,
+            r#"{"nonce":"x"}"#,
+            r#"{"events":{}}"#,
+            r#"{"typ":"Refresh","scope":"a"}"#,
+            r#"{"token_use":"id"}"#,
+            r#"{"token_type":"refresh_token"}"#,
+        ] {
+            assert_eq!(judge(json, access_token), Some(InvalidToken::Type), "{json}");
+        }
+        for json in [
+            r#"{"nonce":"x","scope":"a"}"#,
+            r#"{"typ":"Bearer"}"#,
+            r#"{"token_type":"client_credentials"}"#,
+        ] {
+            assert_eq!(judge(json, access_token), None, "{json}");
+        }
+        assert_eq!(judge(r#"{"cnf":{"future":1}}"#, unbound), Some(InvalidToken::Unproven));
+    }
+}
