@@ -24,8 +24,8 @@ pub(crate) fn any_tenant() {
 }
 
 /// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).
-pub(crate) fn refused(reason: &'static str, error: &dyn std::error::Error) {
-    tracing::debug!(target: TARGET, reason, error, "request refused");
+pub(crate) fn refused(reason: &'static str, error: &dyn std::fmt::Display) {
+    tracing::debug!(target: TARGET, reason, %error, "request refused");
     count("scaikey_auth_refusals_total", "reason", reason);
 }
 
