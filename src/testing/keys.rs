@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
@@ -97,6 +98,12 @@ impl SigningKey {
             Pair::Ec(pair) => pair.public_key().as_ref().to_vec(),
             Pair::Ed(pair) => pair.public_key().as_ref().to_vec(),
         }
+    }
+
+    /// An RSA public key as `SubjectPublicKeyInfo`, which PEM files hold. Empty for other keys.
+    pub(super) fn public_der(&self) -> Vec<u8> {
+        let Pair::Rsa(pair) = &self.0.pair else { return Vec::new() };
+        sure(pair.key().public_key().as_der()).as_ref().to_vec()
     }
 
     /// The JWS signature (RFC 7518 §3) of `message`.

@@ -27,12 +27,17 @@
 //!   counters, and [faults](Fault) that come and go.
 //! - [`ManualClock`] stands still until it is moved: nothing has to sleep.
 //!
+//! - [`forge`] makes the tokens that must be refused, and their honest twins.
+//! - [`challenge`] reads `WWW-Authenticate` headers as strictly as they should be written.
+//!
 //! It is a tool for tests. It gives tokens to whoever asks, has no TLS, and panics when something
 //! goes wrong: enable the feature for `dev-dependencies` only.
 
+pub mod challenge;
 mod clients;
 mod clock;
 mod faults;
+pub mod forge;
 mod issuer;
 mod keys;
 mod oauth;
