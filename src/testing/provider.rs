@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
@@ -10,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::issuer::{Issuer, Settings};
-use super::server::{self, Issuers};
+use super::server::{self, Site};
 use crate::config::Algorithm;
 use crate::{Clock, SystemClock};
 
@@ -22,7 +23,7 @@ use crate::{Clock, SystemClock};
 pub struct Provider {
     platform: Issuer,
     settings: Arc<Settings>,
-    issuers: Issuers,
+    site: Arc<Site>,
     address: SocketAddr,
     state: State,
 }
@@ -73,7 +74,7 @@ impl Provider {
     /// As at ScaiKey, it is found by *slug* while its tokens name it by *id*: their `iss` is
     /// `{url}/tenants/{id}`, its endpoints are under `{url}/api/v1/auth/tenants/{slug}`.
     pub fn tenant(&self, id: &str, slug: &str) -> Issuer {
-        let mut issuers = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut issuers = self.site.issuers.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = issuers.iter().find(|issuer| issuer.is_tenant(id)) {
             return known.clone();
         }
@@ -81,6 +82,12 @@ impl Provider {
         let issuer = Issuer::new(Arc::clone(&self.settings), base, Some(id));
         issuers.push(issuer.clone());
         issuer
+    }
+
+    /// How many requests belonged to no endpoint of any issuer: somebody followed a URL that a
+    /// token or a stranger gave.
+    pub fn strays(&self) -> u64 {
+        self.site.strays.load(Ordering::Relaxed)
     }
 
     /// Closes all connections and refuses new ones. Returns when that is done.
@@ -101,7 +108,7 @@ impl Provider {
     /// When the port cannot be had.
     pub async fn resume(&mut self) {
         match std::mem::replace(&mut self.state, State::Stopped) {
-            State::Paused(socket) => self.state = serving(listen(socket), &self.issuers),
+            State::Paused(socket) => self.state = serving(listen(socket), &self.site),
             other => self.state = other,
         }
     }
@@ -184,9 +191,10 @@ impl Builder {
             lifetime: self.lifetime,
         });
         let platform = Issuer::new(Arc::clone(&settings), String::new(), None);
-        let issuers = Arc::new(RwLock::new(vec![platform.clone()]));
-        let state = serving(listener, &issuers);
-        Provider { platform, settings, issuers, address, state }
+        let site = Arc::new(Site::default());
+        site.issuers.write().unwrap_or_else(PoisonError::into_inner).push(platform.clone());
+        let state = serving(listener, &site);
+        Provider { platform, settings, site, address, state }
     }
 }
 
@@ -203,9 +211,9 @@ fn listen(socket: TcpSocket) -> TcpListener {
     sure(socket.listen(1024))
 }
 
-fn serving(listener: TcpListener, issuers: &Issuers) -> State {
+fn serving(listener: TcpListener, site: &Arc<Site>) -> State {
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(server::serve(listener, Arc::clone(issuers), stopped));
+    let task = tokio::spawn(server::serve(listener, Arc::clone(site), stopped));
     State::Serving { stop: Some(stop), task }
 }
 
@@ -215,7 +223,7 @@ fn sure<T>(result: std::io::Result<T>) -> T {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::SystemTime;
 
     use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, ED25519, UnparsedPublicKey};
@@ -223,10 +231,12 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
-    use super::super::{Client, Endpoint, Fault, ManualClock};
+    use super::super::{Client, Endpoint, ManualClock};
     use super::*;
 
-    async fn get(url: &str) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+    pub(in super::super) async fn get(
+        url: &str,
+    ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
         let answer = client.get(url).send().await?.error_for_status()?;
         Ok(serde_json::from_slice(&answer.bytes().await?)?)
@@ -247,8 +257,8 @@ mod tests {
         }
         let keys = get(&provider.jwks_uri()).await.unwrap();
         assert_eq!(keys, provider.jwks());
-        assert_eq!((provider.discoveries(), provider.fetches()), (2, 1));
         get(&format!("{}/elsewhere", provider.url())).await.unwrap_err();
+        assert_eq!((provider.discoveries(), provider.fetches(), provider.strays()), (2, 1, 1));
     }
 
     #[tokio::test]
@@ -314,7 +324,7 @@ mod tests {
         assert_eq!(provider.rotate(), next);
         assert_eq!(provider.kid(), next);
         provider.withdraw_old();
-        assert_eq!(provider.kids(), [next.clone()]);
+        assert_eq!(provider.kids(), std::slice::from_ref(&next));
         let last = provider.rotate();
         provider.withdraw(&last);
         assert_eq!((provider.kids(), provider.kid()), (vec![next], last));
@@ -351,60 +361,6 @@ mod tests {
         assert_eq!(payload(answer["access_token"].as_str().unwrap())["sub"], "svc");
         let received = provider.received(Endpoint::Token);
         assert_eq!(received[0].form()[1], ("client_id".to_owned(), "svc".to_owned()));
-    }
-
-    #[tokio::test]
-    async fn faults_come_and_go_at_run_time() {
-        let provider = Provider::start().await;
-        let url = provider.jwks_uri();
-        let good = provider.jwks();
-        for fault in [
-            Fault::Status(500),
-            Fault::RetryAfter(503, 7),
-            Fault::HangUp,
-            Fault::Redirect(format!("{}/elsewhere", provider.url())),
-            Fault::garbage(),
-            Fault::html(),
-            Fault::rewrite(|_| "{".to_owned()),
-        ] {
-            provider.fail(Endpoint::Jwks, fault.clone());
-            get(&url).await.expect_err(&format!("{fault:?}"));
-        }
-        for fault in [Fault::RedirectHere, Fault::Padded(1 << 20), Fault::Slow(Duration::ZERO)] {
-            provider.fail(Endpoint::Jwks, fault.clone());
-            assert_eq!(get(&url).await.unwrap(), good, "{fault:?}");
-        }
-        provider.fail(Endpoint::Jwks, Fault::empty_key_set());
-        assert_eq!(get(&url).await.unwrap(), json!({ "keys": [] }));
-        provider.fail(Endpoint::Jwks, Fault::many_keys(500));
-        assert_eq!(get(&url).await.unwrap()["keys"].as_array().unwrap().len(), 500);
-        provider.heal(Endpoint::Jwks);
-        assert_eq!(get(&url).await.unwrap(), good);
-    }
-
-    #[tokio::test]
-    async fn a_request_that_hangs_or_stalls_ends_when_the_fault_does() {
-        let provider = Provider::start().await;
-        for (nth, fault) in [Fault::Hang, Fault::Stall].into_iter().enumerate() {
-            provider.fail(Endpoint::Jwks, fault);
-            let url = provider.jwks_uri();
-            let waiting = tokio::spawn(async move { get(&url).await });
-            provider.wait_for_fetches(nth as u64 + 1).await;
-            assert!(!waiting.is_finished());
-            provider.heal(Endpoint::Jwks);
-            assert_eq!(waiting.await.unwrap().unwrap(), provider.jwks());
-        }
-    }
-
-    #[tokio::test]
-    async fn an_endless_body_does_not_end() {
-        let provider = Provider::start().await;
-        provider.fail(Endpoint::Jwks, Fault::EndlessBody);
-        let mut answer = reqwest::get(provider.jwks_uri()).await.unwrap();
-        let mut read = 0;
-        while read < 10 << 20 {
-            read += answer.chunk().await.unwrap().unwrap().len();
-        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
@@ -24,8 +25,14 @@ use super::issuer::Issuer;
 use super::oauth::{self, Answer};
 use super::traffic::{Endpoint, Received};
 
-/// The issuers of a provider; tenants join while it runs.
-pub(super) type Issuers = Arc<RwLock<Vec<Issuer>>>;
+/// What is served.
+#[derive(Debug, Default)]
+pub(super) struct Site {
+    /// Tenants join while the provider runs.
+    pub(super) issuers: RwLock<Vec<Issuer>>,
+    /// Requests that belong to no endpoint.
+    pub(super) strays: AtomicU64,
+}
 
 /// In front of a path, this leads to the same document without faults or counting.
 const MOVED: &str = "/moved";
@@ -36,19 +43,15 @@ const MAX_BODY: usize = 1 << 20;
 type Reply = Response<BoxBody<Bytes, Infallible>>;
 
 /// Serves until told to stop; by then all connections are closed, too.
-pub(super) async fn serve(
-    listener: TcpListener,
-    issuers: Issuers,
-    mut stop: oneshot::Receiver<()>,
-) {
+pub(super) async fn serve(listener: TcpListener, site: Arc<Site>, mut stop: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = &mut stop => break,
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                let issuers = Arc::clone(&issuers);
-                let answer = service_fn(move |request| answer(Arc::clone(&issuers), request));
+                let site = Arc::clone(&site);
+                let answer = service_fn(move |request| answer(Arc::clone(&site), request));
                 let io = TokioIo::new(stream);
                 connections.spawn(http1::Builder::new().serve_connection(io, answer));
             }
@@ -59,7 +62,7 @@ pub(super) async fn serve(
     connections.shutdown().await;
 }
 
-async fn answer(issuers: Issuers, request: Request<Incoming>) -> io::Result<Reply> {
+async fn answer(site: Arc<Site>, request: Request<Incoming>) -> io::Result<Reply> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
         return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, Full::default()));
@@ -71,28 +74,33 @@ async fn answer(issuers: Issuers, request: Request<Incoming>) -> io::Result<Repl
         body: body.to_bytes(),
     };
     if let Some(path) = received.path().strip_prefix(MOVED) {
-        let found = find(&issuers, path);
+        let found = site.find(path);
         return Ok(found.map_or_else(missing, |(issuer, it)| good(&issuer, it, &received).reply()));
     }
-    let Some((issuer, endpoint)) = find(&issuers, received.path()) else { return Ok(missing()) };
+    let Some((issuer, endpoint)) = site.find(received.path()) else {
+        site.strays.fetch_add(1, Ordering::Relaxed);
+        return Ok(missing());
+    };
     issuer.traffic(endpoint).record(&received);
     answer_with_faults(&issuer, endpoint, &received).await
 }
 
-/// The issuer and the endpoint a path belongs to.
-fn find(issuers: &Issuers, path: &str) -> Option<(Issuer, Endpoint)> {
-    let issuers = issuers.read().unwrap_or_else(PoisonError::into_inner);
-    issuers.iter().find_map(|issuer| {
-        let endpoint = match path.strip_prefix(issuer.base())? {
-            "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
-                Endpoint::Discovery
-            }
-            "/.well-known/jwks.json" => Endpoint::Jwks,
-            "/oauth/token" => Endpoint::Token,
-            _ => return None,
-        };
-        Some((issuer.clone(), endpoint))
-    })
+impl Site {
+    /// The issuer and the endpoint a path belongs to.
+    fn find(&self, path: &str) -> Option<(Issuer, Endpoint)> {
+        let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
+        issuers.iter().find_map(|issuer| {
+            let endpoint = match path.strip_prefix(issuer.base())? {
+                "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
+                    Endpoint::Discovery
+                }
+                "/.well-known/jwks.json" => Endpoint::Jwks,
+                "/oauth/token" => Endpoint::Token,
+                _ => return None,
+            };
+            Some((issuer.clone(), endpoint))
+        })
+    }
 }
 
 async fn answer_with_faults(
@@ -242,5 +250,70 @@ impl Body for Stalled {
             self.release = None;
         }
         Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::super::Provider;
+    use super::super::provider::tests::get;
+    use super::*;
+
+    #[tokio::test]
+    async fn faults_come_and_go_at_run_time() {
+        let provider = Provider::start().await;
+        let url = provider.jwks_uri();
+        let good = provider.jwks();
+        for fault in [
+            Fault::Status(500),
+            Fault::RetryAfter(503, 7),
+            Fault::HangUp,
+            Fault::Redirect(format!("{}/elsewhere", provider.url())),
+            Fault::garbage(),
+            Fault::html(),
+            Fault::rewrite(|_| "{".to_owned()),
+        ] {
+            provider.fail(Endpoint::Jwks, fault.clone());
+            get(&url).await.expect_err(&format!("{fault:?}"));
+        }
+        for fault in [Fault::RedirectHere, Fault::Padded(1 << 20), Fault::Slow(Duration::ZERO)] {
+            provider.fail(Endpoint::Jwks, fault.clone());
+            assert_eq!(get(&url).await.unwrap(), good, "{fault:?}");
+        }
+        provider.fail(Endpoint::Jwks, Fault::empty_key_set());
+        assert_eq!(get(&url).await.unwrap(), json!({ "keys": [] }));
+        provider.fail(Endpoint::Jwks, Fault::many_keys(500));
+        assert_eq!(get(&url).await.unwrap()["keys"].as_array().unwrap().len(), 500);
+        provider.heal(Endpoint::Jwks);
+        assert_eq!(get(&url).await.unwrap(), good);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_hangs_or_stalls_ends_when_the_fault_does() {
+        let provider = Provider::start().await;
+        for (nth, fault) in [Fault::Hang, Fault::Stall].into_iter().enumerate() {
+            provider.fail(Endpoint::Jwks, fault);
+            let url = provider.jwks_uri();
+            let waiting = tokio::spawn(async move { get(&url).await });
+            provider.wait_for_fetches(nth as u64 + 1).await;
+            assert!(!waiting.is_finished());
+            provider.heal(Endpoint::Jwks);
+            assert_eq!(waiting.await.unwrap().unwrap(), provider.jwks());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_does_not_end() {
+        let provider = Provider::start().await;
+        provider.fail(Endpoint::Jwks, Fault::EndlessBody);
+        let mut answer = reqwest::get(provider.jwks_uri()).await.unwrap();
+        let mut read = 0;
+        while read < 10 << 20 {
+            read += answer.chunk().await.unwrap().unwrap().len();
+        }
     }
 }

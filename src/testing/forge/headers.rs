@@ -20,7 +20,7 @@ fn key_sources(list: &mut List<'_>) {
     let why = "the header never chooses the key (RFC 8725 §3.10)";
     let own = SigningKey::generate(Algorithm::RS256);
     let known = list.issuer.key_for(Algorithm::RS256);
-    // No server answers there; one that did would see the request of a verifier that asks.
+    // Who asks there is counted as a stray by the provider.
     let url = format!("{}/mallory.json", list.issuer.issuer());
     let certificate = STANDARD.encode(own.public_der());
     let signed = |list: &List<'_>| list.good().signed_by(&own);

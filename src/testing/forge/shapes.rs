@@ -7,9 +7,15 @@ pub(super) fn add(list: &mut List<'_>) {
     segments(list);
     encoding(list);
     characters(list);
+    add_json(list);
+    sizes(list);
+}
+
+/// Signed as they stand: what is wrong is the JSON.
+pub(super) fn add_json(list: &mut List<'_>) {
     json(list);
     duplicates(list);
-    sizes(list);
+    depths(list);
 }
 
 fn segments(list: &mut List<'_>) {
@@ -114,7 +120,6 @@ fn characters(list: &mut List<'_>) {
     list.add_malformed("JSON serialisation", why, flattened);
 }
 
-/// Signed as they stand.
 fn json(list: &mut List<'_>) {
     let why = "header and payload are one JSON object each, in UTF-8 (RFC 7519 §7.2)";
     let (key, header, payload) = list.good().parts();
@@ -191,9 +196,13 @@ fn duplicates(list: &mut List<'_>) {
 
 fn sizes(list: &mut List<'_>) {
     let why = "what is read is bounded (RFC 8725bis §3.15)";
-    let (key, header, payload) = list.good().parts();
     list.add("header above 4 KiB", why, list.good().header("x", "x".repeat(4096)).sign());
     list.add("token above 16 KiB", why, list.good().claim("x", "x".repeat(16 * 1024)).sign());
+}
+
+fn depths(list: &mut List<'_>) {
+    let why = "nesting is bounded, or a parser runs out of stack";
+    let (key, header, payload) = list.good().parts();
     let mut deep = |name, levels, within_header| {
         let nested = format!(r#""x":{}{}"#, "[".repeat(levels), "]".repeat(levels));
         list.add(name, why, deep_token(&key, &header, &payload, &nested, within_header));
