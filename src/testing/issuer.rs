@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::clients::{Client, Registry, User};
 use super::faults::Fault;
 use super::keys::SigningKey;
+use super::ring::KeyRing;
 use super::tokens::TokenBuilder;
 use super::traffic::{Endpoint, Received, Traffic};
 use crate::Clock;
@@ -47,26 +48,16 @@ struct Inner {
     registry: Registry,
 }
 
-/// A key's way: published, used, old, withdrawn.
-#[derive(Default)]
-struct KeyRing {
-    published: Vec<SigningKey>,
-    /// In order of use; the last of an algorithm is the current one.
-    used: Vec<SigningKey>,
-    /// Published ahead of its use.
-    next: Option<SigningKey>,
-    /// Held on to, so that no later key of this issuer is made of the same material.
-    withdrawn: Vec<SigningKey>,
-}
-
 impl Issuer {
     pub(super) fn new(settings: Arc<Settings>, base: String, tenant: Option<&str>) -> Self {
         let identifier = match tenant {
             Some(tenant) => format!("{}/tenants/{tenant}", settings.url),
             None => settings.url.clone(),
         };
-        let keys: Vec<_> = settings.algorithms.iter().map(|a| SigningKey::generate(*a)).collect();
-        let keys = KeyRing { published: keys.clone(), used: keys, ..KeyRing::default() };
+        let mut keys = KeyRing::default();
+        for algorithm in &settings.algorithms {
+            keys.adopt(SigningKey::generate(*algorithm));
+        }
         Self(Arc::new(Inner {
             settings,
             identifier,
@@ -138,10 +129,8 @@ impl Issuer {
     /// The key of this algorithm that signs now. If there is none, one is made and published.
     pub fn key_for(&self, algorithm: Algorithm) -> SigningKey {
         let mut ring = self.ring();
-        if let Some(current) = ring.used.iter().rev().find(|key| key.algorithm() == algorithm) {
-            return current.clone();
-        }
-        ring.adopt(SigningKey::generate(algorithm))
+        let current = ring.current(algorithm).cloned();
+        current.unwrap_or_else(|| ring.adopt(SigningKey::generate(algorithm)))
     }
 
     /// The name of the key that signs now.
@@ -151,7 +140,7 @@ impl Issuer {
 
     /// The names of the published keys.
     pub fn kids(&self) -> Vec<String> {
-        self.ring().published.iter().map(|key| key.kid().to_owned()).collect()
+        self.ring().published().iter().map(|key| key.kid().to_owned()).collect()
     }
 
     /// Changes to a new signing key of the same algorithm, and returns its name. The old key stays
@@ -159,16 +148,16 @@ impl Issuer {
     pub fn rotate(&self) -> String {
         let algorithm = self.key().algorithm();
         let mut ring = self.ring();
-        let key = ring.next.take().unwrap_or_else(|| SigningKey::generate(algorithm));
+        let key = ring.take_next().unwrap_or_else(|| SigningKey::generate(algorithm));
         ring.adopt(key).kid().to_owned()
     }
 
     /// Publishes the key that the next [`rotate`](Self::rotate) will use, and returns its name.
     pub fn publish_next(&self) -> String {
         let key = SigningKey::generate(self.key().algorithm());
-        let mut ring = self.ring();
-        ring.published.push(key.clone());
-        ring.next.insert(key).kid().to_owned()
+        let kid = key.kid().to_owned();
+        self.ring().publish_next(key);
+        kid
     }
 
     /// Publishes a key and signs with it from now on, when its algorithm is asked for.
@@ -184,13 +173,7 @@ impl Issuer {
 
     /// Takes all keys out of the set that do not sign any more (or not yet).
     pub fn withdraw_old(&self) {
-        let algorithms = Algorithm::ALL.into_iter();
-        let mut ring = self.ring();
-        let current: Vec<_> = algorithms
-            .filter_map(|algorithm| ring.used.iter().rev().find(|key| key.algorithm() == algorithm))
-            .map(|key| key.kid().to_owned())
-            .collect();
-        ring.withdraw(|key| !current.iter().any(|kid| kid == key.kid()));
+        self.ring().withdraw_old();
     }
 
     /// Sends this `Cache-Control` with the key set. None is sent unless set.
@@ -261,7 +244,7 @@ impl Issuer {
 
     /// The key set, as published now.
     pub fn jwks(&self) -> Value {
-        json!({ "keys": self.ring().published.iter().map(SigningKey::jwk).collect::<Value>() })
+        json!({ "keys": self.ring().published().iter().map(SigningKey::jwk).collect::<Value>() })
     }
 
     /// The discovery document, as published now.
@@ -341,20 +324,6 @@ impl Issuer {
 
     fn ring(&self) -> MutexGuard<'_, KeyRing> {
         lock(&self.0.keys)
-    }
-}
-
-impl KeyRing {
-    fn adopt(&mut self, key: SigningKey) -> SigningKey {
-        if !self.published.iter().any(|known| known.kid() == key.kid()) {
-            self.published.push(key.clone());
-        }
-        self.used.push(key.clone());
-        key
-    }
-
-    fn withdraw(&mut self, which: impl Fn(&SigningKey) -> bool) {
-        self.withdrawn.extend(self.published.extract_if(.., |key| which(key)));
     }
 }
 

@@ -42,6 +42,7 @@ mod issuer;
 mod keys;
 mod oauth;
 mod provider;
+mod ring;
 mod server;
 mod tokens;
 mod traffic;

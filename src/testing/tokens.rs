@@ -184,3 +184,69 @@ impl TokenBuilder {
         (key, Value::Object(header).to_string(), Value::Object(self.claims).to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, ED25519, UnparsedPublicKey};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::super::provider::tests::{get, payload};
+    use super::super::{ManualClock, Provider};
+    use super::*;
+
+    #[tokio::test]
+    async fn tokens_of_every_algorithm_verify_with_the_published_key() {
+        let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
+        let keys: Value = get(&provider.jwks_uri()).await.unwrap();
+        for algorithm in Algorithm::ALL {
+            let token = provider.token().algorithm(algorithm).sign();
+            let key = provider.key_for(algorithm);
+            let published = keys["keys"].as_array().unwrap().iter();
+            let jwk = published.clone().find(|jwk| jwk["kid"] == key.kid()).unwrap();
+            let (signed, signature) = token.rsplit_once('.').unwrap();
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            let native = |verifier| {
+                UnparsedPublicKey::new(verifier, key.public_key())
+                    .verify(signed.as_bytes(), &signature)
+                    .unwrap();
+            };
+            match algorithm {
+                // jsonwebtoken does not know these names.
+                Algorithm::ES512 => native(&ECDSA_P521_SHA512_FIXED),
+                Algorithm::Ed25519 => native(&ED25519),
+                _ => {
+                    let known: jsonwebtoken::Algorithm = algorithm.as_str().parse().unwrap();
+                    let mut rules = jsonwebtoken::Validation::new(known);
+                    rules.set_audience(&["scaiwave"]);
+                    rules.set_issuer(&[provider.url()]);
+                    let jwk = serde_json::from_value(jwk.clone()).unwrap();
+                    let key = jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap();
+                    jsonwebtoken::decode::<Value>(&token, &key, &rules).unwrap();
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_says_what_the_builder_was_told() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_778_935_867));
+        let provider = Provider::builder().clock(clock.clone()).start().await;
+        clock.advance(Duration::from_secs(3));
+        let claims = payload(&provider.token().scope("a b").without("jti").sign());
+        assert_eq!(
+            claims,
+            json!({
+                "iss": provider.url(), "sub": "alice-id", "tenant_id": "tenant-1",
+                "aud": "scaiwave", "preferred_username": "alice", "email": "alice@example.com",
+                "roles": ["docs_internal", "tenant_admin"], "groups": ["group-eng", "group-sre"],
+                "iat": 1_778_935_870, "exp": 1_778_939_470, "scope": "a b",
+            })
+        );
+        let claims = payload(&provider.service_token("indexer").expired().sign());
+        assert_eq!((&claims["sub"], &claims["exp"]), (&json!("indexer"), &json!(1_778_932_270)));
+        assert_eq!(claims["token_type"], "client_credentials");
+    }
+}
