@@ -1,1 +1,57 @@
-//! A provider in a box.
+//! "A ScaiKey in a box": a provider over real HTTP, an adjustable clock and forged tokens, for
+//! your tests as much as for ours (feature `testing`).
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use scaikey_auth::testing::{Endpoint, Fault, Provider};
+//!
+//! let provider = Provider::start().await;
+//! let token = provider.token().subject("alice").tenant("acme").scope("docs:read").sign();
+//! assert!(token.starts_with("eyJ"));
+//!
+//! // What your service under test is configured with:
+//! let issuer = provider.issuer();
+//! assert!(issuer.starts_with("http://127.0.0.1:"));
+//!
+//! // What may happen in a provider's life:
+//! provider.rotate();
+//! provider.withdraw_old();
+//! provider.fail(Endpoint::Jwks, Fault::Status(500));
+//! assert_eq!(provider.fetches(), 0);
+//! # }
+//! ```
+//!
+//! - [`Provider`] serves discovery, keys and a token endpoint on the loopback interface; its
+//!   [`Issuer`]s (the platform and each [tenant](Provider::tenant)) have keys that rotate,
+//!   counters, and [faults](Fault) that come and go.
+//! - [`ManualClock`] stands still until it is moved: nothing has to sleep.
+//!
+//! - [`forge`] makes the tokens that must be refused, and their honest twins.
+//! - [`challenge`] reads `WWW-Authenticate` headers as strictly as they should be written.
+//!
+//! It is a tool for tests. It gives tokens to whoever asks, has no TLS, and panics when something
+//! goes wrong: enable the feature for `dev-dependencies` only.
+
+pub mod challenge;
+mod clients;
+mod clock;
+mod faults;
+pub mod forge;
+mod issuer;
+mod keys;
+mod oauth;
+mod provider;
+mod ring;
+mod server;
+mod tokens;
+mod traffic;
+
+pub use clients::{Client, User};
+pub use clock::ManualClock;
+pub use faults::{BadKey, Fault, Rewrite};
+pub use issuer::Issuer;
+pub use keys::SigningKey;
+pub use provider::{Builder, Provider};
+pub use tokens::TokenBuilder;
+pub use traffic::{Endpoint, Received};

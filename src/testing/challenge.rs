@@ -1,0 +1,308 @@
+//! Reads `WWW-Authenticate` values, strictly, to check what a service sent (RFC 9110 §11.6.1).
+//!
+//! ```
+//! use scaikey_auth::testing::challenge;
+//!
+//! let sent = r#"Bearer realm="api", error="invalid_token""#;
+//! let challenges = challenge::parse(sent)?;
+//! assert_eq!(challenges[0].scheme, "Bearer");
+//! assert_eq!(challenges[0].param("error"), Some("invalid_token"));
+//! # Ok::<_, challenge::Malformed>(())
+//! ```
+
+/// One challenge of a header value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Challenge {
+    /// The scheme, spelt as sent. Schemes compare without regard to case.
+    pub scheme: String,
+    /// Names, spelt as sent, and values without quotes and escapes, in the order sent.
+    pub params: Vec<(String, String)>,
+    /// The one value of a scheme that has no parameters.
+    pub token68: Option<String>,
+}
+
+impl Challenge {
+    /// The value of a parameter. Names compare without regard to case.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        let same = |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
+        self.params.iter().find(same).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The value does not follow the grammar.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} expected at byte {at} of a WWW-Authenticate value")]
+#[non_exhaustive]
+pub struct Malformed {
+    /// What should have been there.
+    pub what: &'static str,
+    /// Where.
+    pub at: usize,
+}
+
+/// Reads all challenges of one header value.
+///
+/// # Errors
+/// [`Malformed`] where the text leaves the grammar, where there is no challenge at all, and where a
+/// parameter repeats within its challenge (RFC 9110 §11.2).
+pub fn parse(value: &str) -> Result<Vec<Challenge>, Malformed> {
+    let mut reader = Reader { text: value, at: 0 };
+    let mut challenges = Vec::new();
+    loop {
+        reader.empty_members();
+        if reader.is_done() {
+            break;
+        }
+        challenges.push(reader.challenge()?);
+    }
+    match challenges.is_empty() {
+        true => Err(reader.expected("a challenge")),
+        false => Ok(challenges),
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// `auth-scheme [ 1*SP ( token68 / #auth-param ) ]`, up to the end or the comma before the next.
+    fn challenge(&mut self) -> Result<Challenge, Malformed> {
+        let scheme = self.token("a scheme")?.to_owned();
+        let mut challenge = Challenge { scheme, params: Vec::new(), token68: None };
+        if self.skip(" ") == 0 {
+            return self.end_of_member().map(|()| challenge);
+        }
+        if let Some(token68) = self.token68() {
+            challenge.token68 = Some(token68.to_owned());
+            return self.end_of_member().map(|()| challenge);
+        }
+        if !(self.is_done() || self.peek() == Some(',') || self.at_param()) {
+            return Err(self.expected("a parameter or a token68"));
+        }
+        // Behind a comma, a name with `=` is ours; one without is the scheme of the next challenge.
+        loop {
+            self.empty_members();
+            if self.is_done() || !self.at_param() {
+                return Ok(challenge);
+            }
+            let (name, value) = self.param()?;
+            if challenge.param(&name).is_some() {
+                return Err(self.expected("a parameter that was not there yet"));
+            }
+            challenge.params.push((name, value));
+            self.end_of_member()?;
+        }
+    }
+
+    fn at_param(&self) -> bool {
+        let mut ahead = Reader { text: self.text, at: self.at };
+        ahead.token("").is_ok() && {
+            ahead.skip(" \t");
+            ahead.peek() == Some('=')
+        }
+    }
+
+    /// `token BWS "=" BWS ( token / quoted-string )`
+    fn param(&mut self) -> Result<(String, String), Malformed> {
+        let name = self.token("a parameter name")?.to_owned();
+        self.skip(" \t");
+        if !self.eat('=') {
+            return Err(self.expected("="));
+        }
+        self.skip(" \t");
+        let value = match self.peek() {
+            Some('"') => self.quoted()?,
+            _ => self.token("a value")?.to_owned(),
+        };
+        Ok((name, value))
+    }
+
+    /// RFC 9110 §5.6.4.
+    fn quoted(&mut self) -> Result<String, Malformed> {
+        let mut value = String::new();
+        self.eat('"');
+        loop {
+            match self.next() {
+                Some('"') => return Ok(value),
+                Some('\\') => match self.next() {
+                    Some(escaped) if is_text(escaped) => value.push(escaped),
+                    _ => return Err(self.expected("an escaped character")),
+                },
+                Some(character) if is_text(character) => value.push(character),
+                _ => return Err(self.expected("text or a closing quote")),
+            }
+        }
+    }
+
+    /// A token68 with nothing behind it but the end of the member; otherwise nothing is consumed.
+    fn token68(&mut self) -> Option<&'a str> {
+        let rest = self.rest();
+        let body = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"-._~+/".contains(c));
+        let body = body.unwrap_or(rest.len());
+        let padding = rest.get(body..)?.bytes().take_while(|b| *b == b'=').count();
+        let behind = rest.get(body + padding..)?.trim_start_matches([' ', '\t']);
+        if body == 0 || !(behind.is_empty() || behind.starts_with(',')) {
+            return None;
+        }
+        self.at += body + padding;
+        rest.get(..body + padding)
+    }
+
+    fn token(&mut self, what: &'static str) -> Result<&'a str, Malformed> {
+        let rest = self.rest();
+        let length = rest.find(|c| !is_token(c)).unwrap_or(rest.len());
+        match rest.get(..length) {
+            Some(token) if length > 0 => {
+                self.at += length;
+                Ok(token)
+            }
+            _ => Err(self.expected(what)),
+        }
+    }
+
+    fn end_of_member(&mut self) -> Result<(), Malformed> {
+        self.skip(" \t");
+        match self.is_done() || self.peek() == Some(',') {
+            true => Ok(()),
+            false => Err(self.expected("a comma")),
+        }
+    }
+
+    fn empty_members(&mut self) {
+        self.skip(", \t");
+    }
+
+    fn skip(&mut self, characters: &str) -> usize {
+        let rest = self.rest();
+        let skipped = rest.len() - rest.trim_start_matches(|c| characters.contains(c)).len();
+        self.at += skipped;
+        skipped
+    }
+
+    fn eat(&mut self, character: char) -> bool {
+        let found = self.peek() == Some(character);
+        if found {
+            self.at += character.len_utf8();
+        }
+        found
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let character = self.peek()?;
+        self.at += character.len_utf8();
+        Some(character)
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn is_done(&self) -> bool {
+        self.at >= self.text.len()
+    }
+
+    fn expected(&self, what: &'static str) -> Malformed {
+        Malformed { what, at: self.at }
+    }
+}
+
+/// `tchar` (RFC 9110 §5.6.2).
+fn is_token(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(character)
+}
+
+/// What may stand within quotes: no control character but the tab.
+fn is_text(character: char) -> bool {
+    character == '\t' || !character.is_control()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(scheme: &str, params: &[(&str, &str)], token68: Option<&str>) -> Challenge {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Challenge {
+            scheme: scheme.to_owned(),
+            params: params.iter().map(own).collect(),
+            token68: token68.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn challenges_are_read_as_the_grammar_has_them() {
+        let cases: [(&str, Vec<Challenge>); 12] = [
+            ("Bearer", vec![one("Bearer", &[], None)]),
+            ("Bearer ", vec![one("Bearer", &[], None)]),
+            (r#"Bearer realm="a""#, vec![one("Bearer", &[("realm", "a")], None)]),
+            (
+                r#"Bearer realm = "a" , x	=	y"#,
+                vec![one("Bearer", &[("realm", "a"), ("x", "y")], None)],
+            ),
+            (
+                r#"Bearer realm="a\"b\\c, d=e""#,
+                vec![one("Bearer", &[("realm", r#"a"b\c, d=e"#)], None)],
+            ),
+            ("Negotiate YWJj==", vec![one("Negotiate", &[], Some("YWJj=="))]),
+            ("Negotiate a.b/c+d", vec![one("Negotiate", &[], Some("a.b/c+d"))]),
+            ("A, B", vec![one("A", &[], None), one("B", &[], None)]),
+            ("A x=, B", vec![one("A", &[], Some("x=")), one("B", &[], None)]),
+            (
+                ",, A  ,x=1,, y=2 ,B tok==,",
+                vec![one("A", &[("x", "1"), ("y", "2")], None), one("B", &[], Some("tok=="))],
+            ),
+            (
+                r#"Newauth realm="apps", type=1, title="Login to \"apps\"", Basic realm="simple""#,
+                vec![
+                    one(
+                        "Newauth",
+                        &[("realm", "apps"), ("type", "1"), ("title", r#"Login to "apps""#)],
+                        None,
+                    ),
+                    one("Basic", &[("realm", "simple")], None),
+                ],
+            ),
+            (
+                r#"Bearer x="", DPoP algs="ES256 PS256""#,
+                vec![
+                    one("Bearer", &[("x", "")], None),
+                    one("DPoP", &[("algs", "ES256 PS256")], None),
+                ],
+            ),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(parse(value).as_ref(), Ok(&expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_the_grammar_is_refused() {
+        for value in [
+            "",
+            " , ",
+            "\"Bearer\"",
+            "Bearer realm=\"a",
+            "Bearer realm=\"a\\",
+            "Bearer realm=\"a\nb\"",
+            "Bearer realm=\"a\" error=\"b\"",
+            "Bearer realm=\"a\"b",
+            "Bearer realm=a b",
+            "Bearer x=\"1\", realm=",
+            "Bearer x=1, x=2",
+            "Bearer x=1, X=2",
+            "Bearer =1",
+            "Bearer\trealm=a",
+            "Bearer a b",
+            "Bearer x=é",
+        ] {
+            assert!(parse(value).is_err(), "{value:?}: {:?}", parse(value));
+        }
+    }
+}

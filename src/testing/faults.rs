@@ -1,0 +1,258 @@
+//! [`Fault`]: how an endpoint misbehaves on demand.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::keys::base64url;
+
+/// What an endpoint does instead of answering well.
+///
+/// Set with [`Issuer::fail`](super::Issuer::fail), taken back with
+/// [`Issuer::heal`](super::Issuer::heal). It holds for every request until then, also for those
+/// already waiting in [`Hang`](Fault::Hang).
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Fault {
+    /// An empty answer with this status code.
+    Status(u16),
+    /// A status code with `Retry-After` in seconds.
+    RetryAfter(u16, u64),
+    /// The good answer, late.
+    Slow(Duration),
+    /// No answer until the fault is taken back or replaced; then what holds by then.
+    Hang,
+    /// A good head, then no body until the fault is taken back; then the end of it.
+    Stall,
+    /// A 200 whose body never ends.
+    EndlessBody,
+    /// The good answer, behind this many bytes of white space. Valid JSON, too long.
+    Padded(usize),
+    /// This text with this content type, status 200.
+    Body(&'static str, String),
+    /// A redirect (302) to this URL.
+    Redirect(String),
+    /// A redirect (302) to another path of the same origin, where the good answer is.
+    RedirectHere,
+    /// The connection is closed without an answer.
+    HangUp,
+    /// The good answer, rewritten. See [`rewrite`](Fault::rewrite).
+    Rewrite(Rewrite),
+}
+
+/// A function from the good JSON answer to the text that is sent.
+#[derive(Clone)]
+pub struct Rewrite(Arc<dyn Fn(Value) -> String + Send + Sync>);
+
+impl Rewrite {
+    pub(super) fn apply(&self, good: Value) -> String {
+        (self.0)(good)
+    }
+}
+
+impl Fault {
+    /// The good answer, as changed by a function, which returns the text to send.
+    pub fn rewrite(change: impl Fn(Value) -> String + Send + Sync + 'static) -> Self {
+        Self::Rewrite(Rewrite(Arc::new(change)))
+    }
+
+    /// The good answer with one member replaced: a foreign `issuer`, an `expires_in` of text.
+    pub fn member(name: &str, value: impl Into<Value>) -> Self {
+        let (name, value) = (name.to_owned(), value.into());
+        Self::rewrite(move |mut good| {
+            if let Some(members) = good.as_object_mut() {
+                members.insert(name.clone(), value.clone());
+            }
+            good.to_string()
+        })
+    }
+
+    /// The good answer without one member.
+    pub fn without(name: &str) -> Self {
+        let name = name.to_owned();
+        Self::rewrite(move |mut good| {
+            if let Some(members) = good.as_object_mut() {
+                members.remove(&name);
+            }
+            good.to_string()
+        })
+    }
+
+    /// Bytes that are not JSON and not even text.
+    pub fn garbage() -> Self {
+        Self::Body("application/json", "\u{0}\u{1}{{{\u{fffd}]".to_owned())
+    }
+
+    /// A login page where JSON should be, as captive portals and misrouted proxies send.
+    pub fn html() -> Self {
+        Self::Body("text/html", "<!doctype html><title>Sign in</title>".to_owned())
+    }
+
+    /// A key set without keys.
+    pub fn empty_key_set() -> Self {
+        Self::member("keys", json!([]))
+    }
+
+    /// A key set of this many keys, none of them the issuer's.
+    pub fn many_keys(count: usize) -> Self {
+        let key = |number| {
+            json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": format!("many-{number}"),
+                    "x": base64url([7; 32]) })
+        };
+        Self::member("keys", (0..count).map(key).collect::<Value>())
+    }
+
+    /// The good keys with a bad one in front of them. A verifier must drop the one and keep the
+    /// others (RFC 7517 §5).
+    pub fn bad_key(bad: BadKey) -> Self {
+        Self::rewrite(move |good| {
+            let keys = good.get("keys").and_then(Value::as_array).cloned().unwrap_or_default();
+            let texts = std::iter::once(bad.jwk()).chain(keys.iter().map(Value::to_string));
+            format!(r#"{{"keys":[{}]}}"#, texts.collect::<Vec<_>>().join(","))
+        })
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(code) => write!(f, "Status({code})"),
+            Self::RetryAfter(code, seconds) => write!(f, "RetryAfter({code}, {seconds})"),
+            Self::Slow(delay) => write!(f, "Slow({delay:?})"),
+            Self::Hang => f.write_str("Hang"),
+            Self::Stall => f.write_str("Stall"),
+            Self::EndlessBody => f.write_str("EndlessBody"),
+            Self::Padded(bytes) => write!(f, "Padded({bytes})"),
+            Self::Body(content_type, _) => write!(f, "Body({content_type:?}, ..)"),
+            Self::Redirect(to) => write!(f, "Redirect({to:?})"),
+            Self::RedirectHere => f.write_str("RedirectHere"),
+            Self::HangUp => f.write_str("HangUp"),
+            Self::Rewrite(_) => f.write_str("Rewrite(..)"),
+        }
+    }
+}
+
+/// A key that a verifier must not use, for [`Fault::bad_key`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadKey {
+    /// `kty: AKP`, the key type of ML-DSA (RFC 9964).
+    UnknownType,
+    /// `crv: P-256K`.
+    UnknownCurve,
+    /// An RSA modulus of 1024 bits (RFC 7518 §3.3 asks for 2048).
+    ShortRsa,
+    /// An RSA key without `n`.
+    IncompleteRsa,
+    /// A point that is not on its curve.
+    OffCurve,
+    /// A coordinate without its leading zeros (RFC 7518 §6.2.1.2).
+    ShortCoordinate,
+    /// `use: enc`.
+    ForEncryption,
+    /// `key_ops` without `verify`.
+    NotForVerifying,
+    /// An HMAC secret, published.
+    Symmetric,
+    /// A `kid` that is a number.
+    NumericKid,
+    /// A member twice.
+    DuplicateMember,
+    /// Not an object at all.
+    NotAnObject,
+}
+
+impl BadKey {
+    /// Every kind.
+    pub const ALL: [Self; 12] = [
+        Self::UnknownType,
+        Self::UnknownCurve,
+        Self::ShortRsa,
+        Self::IncompleteRsa,
+        Self::OffCurve,
+        Self::ShortCoordinate,
+        Self::ForEncryption,
+        Self::NotForVerifying,
+        Self::Symmetric,
+        Self::NumericKid,
+        Self::DuplicateMember,
+        Self::NotAnObject,
+    ];
+
+    /// The `kid` that these keys carry, except those whose fault is in that member.
+    pub const KID: &'static str = "bad";
+
+    /// The key as JSON text.
+    pub fn jwk(self) -> String {
+        let n = base64url([0xff; 256]);
+        let key = match self {
+            Self::UnknownType => {
+                json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": base64url([7; 1312]) })
+            }
+            Self::UnknownCurve => {
+                json!({ "kty": "EC", "crv": "P-256K", "x": base64url([7; 32]), "y": base64url([7; 32]) })
+            }
+            Self::ShortRsa => {
+                json!({ "kty": "RSA", "alg": "RS256", "n": base64url([0xff; 128]), "e": "AQAB" })
+            }
+            Self::IncompleteRsa => json!({ "kty": "RSA", "alg": "RS256", "e": "AQAB" }),
+            Self::OffCurve => {
+                json!({ "kty": "EC", "crv": "P-256", "x": base64url([7; 32]), "y": base64url([7; 32]) })
+            }
+            Self::ShortCoordinate => {
+                json!({ "kty": "EC", "crv": "P-256", "x": base64url([7; 31]), "y": base64url([7; 32]) })
+            }
+            Self::ForEncryption => json!({ "kty": "RSA", "use": "enc", "n": n, "e": "AQAB" }),
+            Self::NotForVerifying => {
+                json!({ "kty": "RSA", "key_ops": ["encrypt"], "n": n, "e": "AQAB" })
+            }
+            Self::Symmetric => {
+                json!({ "kty": "oct", "alg": "HS256", "k": base64url(Self::SHARED_SECRET) })
+            }
+            Self::NumericKid => json!({ "kty": "RSA", "kid": 7, "n": n, "e": "AQAB" }),
+            Self::DuplicateMember => {
+                return format!(r#"{{"kty":"RSA","kid":"bad","kid":"bad","n":"{n}","e":"AQAB"}}"#);
+            }
+            Self::NotAnObject => return r#""bad""#.to_owned(),
+        };
+        named(key).to_string()
+    }
+
+    /// The secret of [`Symmetric`](Self::Symmetric): a verifier that uses it accepts what any
+    /// reader of the key set can sign.
+    pub const SHARED_SECRET: [u8; 32] = [7; 32];
+}
+
+fn named(mut key: Value) -> Value {
+    if let Some(members) = key.as_object_mut() {
+        members.entry("kid").or_insert_with(|| BadKey::KID.into());
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_keys_stand_in_front_of_the_good_ones() {
+        for bad in BadKey::ALL {
+            let Fault::Rewrite(rewrite) = Fault::bad_key(bad) else { unreachable!() };
+            let text = rewrite.apply(json!({ "keys": [{ "kid": "good" }] }));
+            assert!(text.starts_with(r#"{"keys":["#), "{bad:?}: {text}");
+            assert!(text.ends_with(r#",{"kid":"good"}]}"#), "{bad:?}: {text}");
+            serde_json::from_str::<Value>(&text).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_member_is_replaced_or_removed() {
+        let good = || json!({ "issuer": "a", "jwks_uri": "b" });
+        let Fault::Rewrite(rewrite) = Fault::member("issuer", "c") else { unreachable!() };
+        assert_eq!(rewrite.apply(good()), r#"{"issuer":"c","jwks_uri":"b"}"#);
+        let Fault::Rewrite(rewrite) = Fault::without("issuer") else { unreachable!() };
+        assert_eq!(rewrite.apply(good()), r#"{"jwks_uri":"b"}"#);
+    }
+}

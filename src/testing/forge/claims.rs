@@ -1,0 +1,176 @@
+//! Forgeries of the claims: all signed well, none for this service, at this time, of this shape.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::List;
+
+const HOUR: u64 = 3600;
+
+pub(super) fn add(list: &mut List<'_>) {
+    missing(list);
+    issuers(list);
+    audiences(list);
+    times(list);
+    types(list);
+    other_kinds(list);
+    bound(list);
+}
+
+fn missing(list: &mut List<'_>) {
+    for name in ["iss missing", "aud missing", "sub missing", "exp missing"] {
+        let claim = name.split(' ').next().unwrap_or_default();
+        list.add(name, "the claim is required", list.good().without(claim).sign());
+    }
+}
+
+fn issuers(list: &mut List<'_>) {
+    let why = "the issuer is compared byte for byte (RFC 8725 §3.8), and never fetched";
+    let iss = list.issuer.issuer();
+    for (name, value) in [
+        ("iss with a slash", json!(format!("{iss}/"))),
+        ("iss with a path", json!(format!("{iss}/evil"))),
+        ("iss with a query", json!(format!("{iss}?x"))),
+        ("iss with a fragment", json!(format!("{iss}#x"))),
+        ("iss with a space", json!(format!("{iss} "))),
+        ("iss with user information", json!(iss.replacen("://", "://evil@", 1))),
+        ("iss in upper case", json!(iss.to_uppercase())),
+        ("iss with another scheme", json!(iss.replacen("http:", "https:", 1))),
+        ("iss cut short", json!(iss.get(..iss.len() - 1))),
+        ("iss elsewhere", json!("https://issuer.example")),
+        ("iss the metadata service", json!("http://169.254.169.254/")),
+        ("iss a file", json!("file:///etc/passwd")),
+        ("iss empty", json!("")),
+        ("iss a list", json!([iss])),
+        ("iss a number", json!(1)),
+        ("iss null", Value::Null),
+    ] {
+        list.add(name, why, list.good().claim("iss", value).sign());
+    }
+}
+
+fn audiences(list: &mut List<'_>) {
+    let why = "a token for another service is not for this one (RFC 8725 §3.9)";
+    let me = list.issuer.audience().to_owned();
+    for (name, value) in [
+        ("aud another service", json!("another")),
+        ("aud other services", json!(["another", "third"])),
+        ("aud in upper case", json!(me.to_uppercase())),
+        ("aud longer", json!(format!("{me}-staging"))),
+        ("aud cut short", json!(me.get(..me.len() - 1))),
+        ("aud with a space", json!(format!("{me} "))),
+        ("aud two in one string", json!(format!("{me} another"))),
+        ("aud the issuer", json!(list.issuer.issuer())),
+        ("aud empty", json!("")),
+        ("aud an empty list", json!([])),
+        ("aud a number", json!(1)),
+        ("aud a list of a number", json!([1])),
+        ("aud a list with a number", json!([me, 1])),
+        ("aud a list of lists", json!([[me]])),
+        ("aud an object", json!({ me.as_str(): true })),
+        ("aud null", Value::Null),
+    ] {
+        list.add(name, why, list.good().claim("aud", value).sign());
+    }
+}
+
+fn times(list: &mut List<'_>) {
+    let now = list.issuer.unix_now();
+    let over = "a token ends at exp, at the latest a minute later (RFC 7519 §4.1.4)";
+    list.add("expired", over, list.good().expired().sign());
+    list.add(
+        "expired by exactly the leeway",
+        over,
+        list.good().claim("exp", now.saturating_sub(60)).sign(),
+    );
+    list.add("exp zero", over, list.good().claim("exp", 0).sign());
+    let early = "a token begins at nbf (RFC 7519 §4.1.5)";
+    let token = list.good().not_before(Duration::from_secs(HOUR)).sign();
+    list.add("not yet valid", early, token);
+    let token = list.good().claim("nbf", now + HOUR).claim("iat", now + HOUR);
+    let token = token.claim("exp", now + 2 * HOUR).sign();
+    list.add("from the future", early, token);
+    let token = list.good().claim("iat", now + HOUR).claim("exp", now + 2 * HOUR).sign();
+    list.add("issued in the future", "a clock is wrong, or a claim", token);
+
+    let date = "a time is a finite number of seconds below 2^53 (RFC 7519 §2)";
+    let (soon, past) = (now + HOUR, now.saturating_sub(HOUR));
+    for (name, claim, value) in [
+        ("exp a string", "exp", json!(soon.to_string())),
+        ("exp null", "exp", Value::Null),
+        ("exp true", "exp", json!(true)),
+        ("exp a list", "exp", json!([soon])),
+        ("exp 1e300", "exp", json!(1e300)),
+        ("exp negative", "exp", json!(-1)),
+        ("exp u64::MAX", "exp", json!(u64::MAX)),
+        ("exp above 2^53", "exp", json!((1_u64 << 53) + 2)),
+        ("nbf a string", "nbf", json!("9999999999")),
+        ("nbf a string of the past", "nbf", json!(past.to_string())),
+        ("nbf null", "nbf", Value::Null),
+        ("nbf 1e300", "nbf", json!(1e300)),
+        ("nbf negative", "nbf", json!(-1)),
+        ("iat a string", "iat", json!(past.to_string())),
+        ("iat null", "iat", Value::Null),
+        ("iat 1e300", "iat", json!(1e300)),
+        ("iat negative", "iat", json!(-1)),
+    ] {
+        list.add(name, date, list.good().claim(claim, value).sign());
+    }
+    let (key, header, payload) = list.good().without("exp").parts();
+    let payload = payload.replacen('{', r#"{"exp":1e400,"#, 1);
+    list.add("exp infinite", date, key.token(header, payload));
+}
+
+fn types(list: &mut List<'_>) {
+    let why = "a claim of the wrong type is malformed, not absent";
+    for (name, claim, value) in [
+        ("sub a number", "sub", json!(1)),
+        ("sub null", "sub", Value::Null),
+        ("sub a list", "sub", json!(["alice-id"])),
+        ("sub empty", "sub", json!("")),
+        ("tenant_id a number", "tenant_id", json!(1)),
+        ("tenant_id null", "tenant_id", Value::Null),
+        ("tenant_id a list", "tenant_id", json!(["tenant-1"])),
+        ("tenant_id an object", "tenant_id", json!({})),
+        ("scope a number", "scope", json!(1)),
+        ("scope an object", "scope", json!({ "admin": true })),
+        ("roles a number", "roles", json!(1)),
+        ("roles of numbers", "roles", json!([1])),
+        ("groups a number", "groups", json!(1)),
+        ("client_id a number", "client_id", json!(1)),
+        ("jti a number", "jti", json!(1)),
+    ] {
+        list.add(name, why, list.good().claim(claim, value).sign());
+    }
+}
+
+/// Tokens the issuer signs for other purposes, without saying so in `typ`.
+fn other_kinds(list: &mut List<'_>) {
+    let id = "an ID token tells who signed in; it opens nothing (RFC 9068 §5)";
+    let token = || list.good().without("tenant_id");
+    let (nonce, hash) = (token().claim("nonce", "n-0S6_WzA2Mj"), token().claim("at_hash", "77Qm"));
+    let code = token().claim("nonce", "n").claim("at_hash", "77Qm").claim("c_hash", "LDkt");
+    let tenant = list.good().claim("nonce", "n-0S6_WzA2Mj");
+    list.add("ID token with nonce", id, nonce.sign());
+    list.add("ID token with at_hash", id, hash.sign());
+    list.add("ID token of the hybrid flow", id, code.sign());
+    list.add("ID token with tenant", id, tenant.sign());
+    let events = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
+    let token = list.good().claim("events", events).claim("sid", "s1").sign();
+    list.add("logout token", "a security event opens nothing (RFC 8725 §3.12)", token);
+}
+
+fn bound(list: &mut List<'_>) {
+    let why = "a token bound to a key is no bearer token without proof of it (RFC 7800 §3.1)";
+    for (name, cnf) in [
+        ("cnf jkt", json!({ "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" })),
+        ("cnf x5t#S256", json!({ "x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2" })),
+        ("cnf of an unknown kind", json!({ "osc": "1" })),
+        ("cnf empty", json!({})),
+        ("cnf a string", json!("jkt")),
+        ("cnf null", Value::Null),
+    ] {
+        list.add(name, why, list.good().claim("cnf", cnf).sign());
+    }
+}

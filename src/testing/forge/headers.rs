@@ -1,0 +1,137 @@
+//! Forgeries of the JOSE header.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::super::keys::SigningKey;
+use super::List;
+use crate::config::Algorithm;
+
+pub(super) fn add(list: &mut List<'_>) {
+    key_sources(list);
+    critical(list);
+    types(list);
+    key_ids(list);
+}
+
+/// All signed by a key that only the header vouches for.
+fn key_sources(list: &mut List<'_>) {
+    let why = "the header never chooses the key (RFC 8725 §3.10)";
+    let own = SigningKey::generate(Algorithm::RS256);
+    let known = list.issuer.key_for(Algorithm::RS256);
+    // Who asks there is counted as a stray by the provider.
+    let url = format!("{}/mallory.json", list.issuer.issuer());
+    let certificate = STANDARD.encode(own.public_der());
+    let signed = |list: &List<'_>| list.good().signed_by(&own);
+    for (name, parameter, value) in [
+        ("jwk in the header", "jwk", own.jwk()),
+        ("jku in the header", "jku", url.as_str().into()),
+        ("x5u in the header", "x5u", url.as_str().into()),
+        ("x5c in the header", "x5c", json!([certificate])),
+    ] {
+        list.add(name, why, signed(list).header(parameter, value).sign());
+    }
+    let token = signed(list).kid(None).header("jwk", own.jwk()).sign();
+    list.add("jwk in the header, no kid", why, token);
+    let token = signed(list).kid(Some(known.kid())).header("jwk", own.jwk()).sign();
+    list.add("jwk in the header, kid of the issuer", why, token);
+    let token = signed(list).kid(Some(known.kid())).header("jku", url).sign();
+    list.add("jku in the header, kid of the issuer", why, token);
+}
+
+/// All signed well: what is wrong is that the verifier does not understand them.
+fn critical(list: &mut List<'_>) {
+    let why = "crit names what must be understood, and nothing is (RFC 7515 §4.1.11)";
+    for (name, crit) in [
+        ("crit of an unknown parameter", json!(["x"])),
+        ("crit of an absent parameter", json!(["absent"])),
+        ("crit of a claim", json!(["cnf"])),
+        ("crit of a registered parameter", json!(["alg"])),
+        ("crit empty", json!([])),
+        ("crit a string", json!("x")),
+        ("crit null", Value::Null),
+        ("crit of a number", json!([1])),
+        ("crit an object", json!({ "x": true })),
+    ] {
+        list.add(name, why, list.good().header("x", "1").header("crit", crit).sign());
+    }
+    for (name, b64) in [("crit b64, b64 false", false), ("crit b64, b64 true", true)] {
+        let token = list.good().header("crit", json!(["b64"])).header("b64", b64).sign();
+        list.add(name, "an unencoded payload is not a JWT (RFC 7797 §7)", token);
+    }
+    for (name, cty) in [("cty JWT", "JWT"), ("cty jwt", "jwt")] {
+        let token = list.good().header("cty", cty).sign();
+        list.add(name, "a token within a token is not unpacked (RFC 7519 §5.2)", token);
+    }
+    let token = list.good().header("zip", "DEF").sign();
+    list.add("zip", "nothing is decompressed (RFC 8725bis §3.15)", token);
+}
+
+/// All signed well: what is wrong is that they are tokens for something else.
+fn types(list: &mut List<'_>) {
+    let why = "a token of another kind is not an access token (RFC 8725 §3.11)";
+    for name in [
+        "typ logout+jwt",
+        "typ LOGOUT+JWT",
+        "typ application/logout+jwt",
+        "typ dpop+jwt",
+        "typ secevent+jwt",
+        "typ token-introspection+jwt",
+        "typ client-authentication+jwt",
+        "typ txntoken+jwt",
+        "typ wit+jwt",
+        "typ wpt+jwt",
+        "typ oauth-id-jag+jwt",
+        "typ oauth-authz-req+jwt",
+        "typ entity-statement+jwt",
+        "typ kb+jwt",
+        "typ dc+sd-jwt",
+        "typ id+jwt",
+        "typ rt+jwt",
+        "typ refresh+jwt",
+        "typ Refresh",
+        "typ text/at+jwt",
+        "typ x+at+jwt",
+    ] {
+        let typ = name.split(' ').nth(1);
+        list.add(name, why, list.good().typ(typ).sign());
+    }
+    let typed = "a parameter of the wrong type is malformed, not absent";
+    list.add("typ a number", typed, list.good().header("typ", 1).sign());
+    list.add("typ null", typed, list.good().header("typ", Value::Null).sign());
+    list.add("typ empty", why, list.good().typ(Some("")).sign());
+}
+
+/// All signed by the issuer: what is wrong is the name they give its key.
+fn key_ids(list: &mut List<'_>) {
+    let opaque = "a kid is compared, never interpreted (RFC 8725 §3.10)";
+    let known = list.issuer.key_for(Algorithm::RS256);
+    let upper = known.kid().to_uppercase();
+    let padded = format!("{} ", known.kid());
+    let long = "k".repeat(10_000);
+    let medium = "k".repeat(1000);
+    for (name, kid) in [
+        ("kid a path", "../../x"),
+        ("kid a file", "/dev/null"),
+        ("kid SQL", "x' UNION SELECT 'key"),
+        ("kid a URL", "http://169.254.169.254/"),
+        ("kid empty", ""),
+        ("kid in upper case", &upper),
+        ("kid with a space", &padded),
+        ("kid with a NUL", "k\0"),
+        ("kid of 1000 bytes", &medium),
+        ("kid of 10 kB", &long),
+    ] {
+        list.add(name, opaque, list.good().kid(Some(kid)).sign());
+    }
+    let typed = "a parameter of the wrong type is malformed, not absent";
+    for (name, kid) in [
+        ("kid a number", json!(1)),
+        ("kid null", Value::Null),
+        ("kid a list", json!([known.kid()])),
+        ("kid an object", json!({})),
+    ] {
+        list.add(name, typed, list.good().header("kid", kid).sign());
+    }
+}

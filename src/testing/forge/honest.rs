@@ -1,0 +1,106 @@
+//! Tokens that are unusual and good.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::issuer::Issuer;
+use super::super::tokens::TokenBuilder;
+use super::Honest;
+use super::shapes::spliced;
+use crate::config::Algorithm;
+
+/// Tokens that a verifier in its usual profile must accept.
+///
+/// One of them is signed with each algorithm the provider was
+/// [built with](super::super::Builder::algorithms); the verifier must allow these.
+pub fn accepted(issuer: &Issuer) -> Vec<Honest> {
+    let mut honest = Vec::new();
+    headers(issuer, &mut honest);
+    claims(issuer, &mut honest);
+    algorithms(issuer, &mut honest);
+    honest.into_iter().map(|(name, token)| Honest { name, token }).collect()
+}
+
+/// Tokens that a verifier must accept when it insists on the profile of RFC 9068.
+pub fn rfc9068_accepted(issuer: &Issuer) -> Vec<Honest> {
+    let types = [
+        ("strict: typ at+jwt", "at+jwt"),
+        ("strict: typ AT+JWT", "AT+JWT"),
+        ("strict: typ application/at+jwt", "application/at+jwt"),
+    ];
+    let honest = types.map(|(name, typ)| (name, rfc9068_token(issuer).typ(Some(typ)).sign()));
+    honest.into_iter().map(|(name, token)| Honest { name, token }).collect()
+}
+
+/// An access token with all that RFC 9068 §2 requires.
+pub(super) fn rfc9068_token(issuer: &Issuer) -> TokenBuilder {
+    issuer.token().typ(Some("at+jwt")).claim("client_id", "web").scope("openid")
+}
+
+type Rows = Vec<(&'static str, String)>;
+
+fn headers(issuer: &Issuer, honest: &mut Rows) {
+    let token = || issuer.token();
+    for (name, typ) in [
+        ("typ absent", None),
+        ("typ JWT", Some("JWT")),
+        ("typ jwt", Some("jwt")),
+        ("typ at+jwt", Some("at+jwt")),
+        ("typ AT+JWT", Some("AT+JWT")),
+        ("typ application/at+jwt", Some("application/at+jwt")),
+        ("typ application/jwt", Some("application/jwt")),
+    ] {
+        honest.push((name, token().typ(typ).sign()));
+    }
+    honest.extend([
+        ("kid absent", token().kid(None).sign()),
+        ("unknown parameter, an object", token().header("x", json!({ "a": [1] })).sign()),
+        ("unknown parameter, a number", token().header("x", 1.5).sign()),
+        ("unknown parameter, null", token().header("x", json!(null)).sign()),
+        ("header of almost 4 KiB", token().header("x", "x".repeat(2800)).sign()),
+    ]);
+    let (key, header, payload) = token().parts();
+    honest.push(("white space", key.token(format!(" {header}\n"), format!("\t{payload}\r\n "))));
+    let escaped = payload.replacen(r#""sub""#, r#""s\u0075b""#, 1);
+    honest.push(("a claim's name escaped", key.token(&header, escaped)));
+    let nested = format!(r#""x":{}{}"#, "[".repeat(15), "]".repeat(15));
+    honest.push(("claims 16 levels deep", key.token(&header, spliced(&payload, &nested))));
+}
+
+fn claims(issuer: &Issuer, honest: &mut Rows) {
+    let token = || issuer.token();
+    let me = issuer.audience();
+    let now = issuer.unix_now();
+    honest.extend([
+        ("nothing unusual", token().sign()),
+        ("service token", issuer.service_token("indexer").sign()),
+        ("aud a string", token().claim("aud", me).sign()),
+        ("aud a list", token().claim("aud", json!([me])).sign()),
+        ("aud a list with others", token().claim("aud", json!(["another", me])).sign()),
+        ("exp fractional", token().claim("exp", now as f64 + 1800.5).sign()),
+        ("exp within the leeway", token().claim("exp", now.saturating_sub(30)).sign()),
+        ("exp in ten years", token().expires_in(Duration::from_secs(315_360_000)).sign()),
+        ("nbf now", token().claim("nbf", now).sign()),
+        ("nbf within the leeway", token().claim("nbf", now + 30).sign()),
+        ("iat within the leeway", token().claim("iat", now + 30).sign()),
+        ("iat absent", token().without("iat").sign()),
+        ("jti absent", token().without("jti").sign()),
+        ("roles and groups empty", token().roles([""; 0]).groups([""; 0]).sign()),
+        ("roles and groups absent", token().without("roles").without("groups").sign()),
+        ("scope empty", token().scope("").sign()),
+        ("unknown claims", token().claim("x", json!({ "y": [1, null, "z"] })).sign()),
+        ("subject not ASCII", token().subject("ålice ☂").sign()),
+        ("token of almost 16 KiB", token().claim("x", "x".repeat(10_000)).sign()),
+    ]);
+}
+
+fn algorithms(issuer: &Issuer, honest: &mut Rows) {
+    for algorithm in issuer.algorithms() {
+        honest.push((algorithm.as_str(), issuer.token().algorithm(*algorithm).sign()));
+        if *algorithm == Algorithm::Ed25519 {
+            let token = issuer.token().algorithm(*algorithm).header("alg", "EdDSA").sign();
+            honest.push(("EdDSA", token));
+        }
+    }
+}

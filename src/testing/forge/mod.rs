@@ -1,0 +1,246 @@
+//! Tokens that must be refused, each with its reason, and their honest twins.
+//!
+//! Run [`all`] against whatever checks tokens, then [`accepted`], because a verifier that refuses
+//! everything passes the first:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use scaikey_auth::testing::{Provider, forge};
+//!
+//! let provider = Provider::start().await;
+//! for forged in forge::all(&provider) {
+//!     // let status = ask_your_service(&forged.token).await;
+//!     // assert_eq!(status, forged.expect.status(), "{}: {}", forged.name, forged.why);
+//! }
+//! # }
+//! ```
+//!
+//! The tokens are of one moment: make them when they are needed. They assume a verifier that
+//! trusts this issuer and its audience, allows a leeway of 60 seconds, reads at most 16 KiB of
+//! token and 4 KiB of header, and knows RS256 and ES256.
+
+mod claims;
+mod headers;
+mod honest;
+mod shapes;
+mod signatures;
+
+use http::{HeaderValue, StatusCode};
+
+use super::issuer::Issuer;
+use super::tokens::TokenBuilder;
+use crate::config::Algorithm;
+
+pub use honest::{accepted, rfc9068_accepted};
+
+/// A token that must be refused.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Forged {
+    /// What it is, in a few words; no two have the same name.
+    pub name: &'static str,
+    /// What goes wrong if it is accepted, or the rule it breaks.
+    pub why: &'static str,
+    /// The token.
+    pub token: String,
+    /// How it is to be refused.
+    pub expect: Expect,
+}
+
+impl Forged {
+    /// The value of an `Authorization` header with this token, if a header can carry it.
+    pub fn header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(format!("Bearer {}", self.token).as_bytes()).ok()
+    }
+}
+
+/// How a service refuses a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// 401 with `invalid_token`: it looks like a credential and is not a good one.
+    Unauthorized,
+    /// 400 with `invalid_request`: it has characters no bearer token has (RFC 6750 §2.1,
+    /// RFC 9110 §11.2), so the request is malformed.
+    BadRequest,
+}
+
+impl Expect {
+    /// The status code.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// A token that must be accepted.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Honest {
+    /// What is unusual about it; no two have the same name.
+    pub name: &'static str,
+    /// The token.
+    pub token: String,
+}
+
+/// Every forgery there is, for a verifier in its usual profile.
+///
+/// Publishes an RS256 and an ES256 key if the issuer has none.
+pub fn all(issuer: &Issuer) -> Vec<Forged> {
+    let mut list = List::new(issuer);
+    signatures::add(&mut list);
+    headers::add(&mut list);
+    shapes::add(&mut list);
+    claims::add(&mut list);
+    list.forged
+}
+
+/// What a verifier must refuse besides [`all`] when it insists on the profile of RFC 9068.
+pub fn rfc9068(issuer: &Issuer) -> Vec<Forged> {
+    let mut list = List::new(issuer);
+    let strict = || honest::rfc9068_token(issuer);
+    let typ = "RFC 9068 §2.1: the type is at+jwt";
+    list.add("strict: typ missing", typ, strict().typ(None).sign());
+    list.add("strict: typ JWT", typ, strict().typ(Some("JWT")).sign());
+    list.add("strict: typ jwt", typ, strict().typ(Some("jwt")).sign());
+    for name in [
+        "strict: iss missing",
+        "strict: exp missing",
+        "strict: aud missing",
+        "strict: sub missing",
+        "strict: client_id missing",
+        "strict: iat missing",
+        "strict: jti missing",
+    ] {
+        let claim = name.split(' ').nth(1).unwrap_or_default();
+        list.add(name, "RFC 9068 §2.2: the claim is required", strict().without(claim).sign());
+    }
+    list.forged
+}
+
+/// Forgeries as they pile up.
+struct List<'a> {
+    issuer: &'a Issuer,
+    forged: Vec<Forged>,
+}
+
+impl<'a> List<'a> {
+    fn new(issuer: &'a Issuer) -> Self {
+        Self { issuer, forged: Vec::new() }
+    }
+
+    fn add(&mut self, name: &'static str, why: &'static str, token: String) {
+        self.forged.push(Forged { name, why, token, expect: Expect::Unauthorized });
+    }
+
+    fn add_malformed(&mut self, name: &'static str, why: &'static str, token: String) {
+        self.forged.push(Forged { name, why, token, expect: Expect::BadRequest });
+    }
+
+    /// A good token, to be spoilt; signed with RS256.
+    fn good(&self) -> TokenBuilder {
+        self.issuer.token().algorithm(Algorithm::RS256)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+        VerificationAlgorithm,
+    };
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::super::Provider;
+    use super::*;
+
+    #[tokio::test]
+    async fn every_row_has_a_name_of_its_own_and_says_how_it_can_be_sent() {
+        let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
+        let mut names = HashSet::new();
+        let forged = all(&provider).into_iter().chain(rfc9068(&provider));
+        for Forged { name, token, expect, why } in forged {
+            assert!(names.insert(name), "{name} twice");
+            assert!(!why.is_empty(), "{name}");
+            let bearer = !token.is_empty()
+                && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b));
+            assert_eq!(bearer, expect == Expect::Unauthorized, "{name}");
+        }
+        for Honest { name, token } in accepted(&provider) {
+            assert!(names.insert(name), "{name} twice");
+            assert!(token.len() < 16 * 1024, "{name}");
+        }
+        assert!(names.len() > 200, "{}", names.len());
+    }
+
+    /// Whether the provider's RS256 or ES256 key made the signature.
+    fn is_signed(issuer: &Issuer, token: &str) -> bool {
+        let Some((signed, signature)) = token.rsplit_once('.') else { return false };
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+        let verifies = |verifier, algorithm| {
+            UnparsedPublicKey::new(verifier, issuer.key_for(algorithm).public_key())
+                .verify(signed.as_bytes(), &signature)
+                .is_ok()
+        };
+        verifies(&RSA_PKCS1_2048_8192_SHA256 as &dyn VerificationAlgorithm, Algorithm::RS256)
+            || verifies(&ECDSA_P256_SHA256_FIXED, Algorithm::ES256)
+    }
+
+    /// Whether header and payload are what the crate's own reader takes for an object.
+    fn is_strict_json(token: &str) -> bool {
+        token.split('.').take(2).all(|part| {
+            let text = URL_SAFE_NO_PAD.decode(part).unwrap();
+            crate::json::Document::parse(&text).is_ok()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_token_is_wrong_in_one_way_only() {
+        let provider = Provider::start().await;
+        for Honest { name, token } in accepted(&provider) {
+            assert!(is_signed(&provider, &token) && is_strict_json(&token), "{name}");
+        }
+        let mut list = List::new(&provider);
+        shapes::add_json(&mut list);
+        let empty = |name: &str| name.ends_with(" an empty object");
+        for Forged { name, token, .. } in &list.forged {
+            assert!(is_signed(&provider, token), "{name}");
+            assert_eq!(is_strict_json(token), empty(name), "{name}");
+        }
+        let mut list = List::new(&provider);
+        claims::add(&mut list);
+        for Forged { name, token, .. } in list.forged.into_iter().chain(rfc9068(&provider)) {
+            assert!(is_signed(&provider, &token), "{name}");
+        }
+        let mut list = List::new(&provider);
+        headers::add(&mut list);
+        for Forged { name, token, .. } in list.forged {
+            let embeds_a_key = name.contains(" in the header");
+            assert_ne!(is_signed(&provider, &token), embeds_a_key, "{name}");
+        }
+        let mut list = List::new(&provider);
+        signatures::add(&mut list);
+        // These are good but for the name in their header.
+        let renamed = |name: &str| {
+            name.starts_with("alg ") || name.contains(" pointing at ") || name.contains(" over an ")
+        };
+        for Forged { name, token, .. } in list.forged.iter().filter(|row| !renamed(row.name)) {
+            assert!(!is_signed(&provider, token), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_providers_share_no_forgery_that_has_content() {
+        let (one, other) = (Provider::start().await, Provider::start().await);
+        let tokens: HashSet<_> = all(&one).into_iter().map(|forged| forged.token).collect();
+        let same: Vec<_> =
+            all(&other).into_iter().filter(|forged| tokens.contains(&forged.token)).collect();
+        // Texts without any content of the issuer.
+        assert!(same.len() < 12, "{same:?}");
+    }
+}

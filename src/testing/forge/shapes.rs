@@ -1,0 +1,232 @@
+//! Forgeries of the text: what is not a compact JWS over two JSON objects.
+
+use super::super::keys::{SigningKey, base64url};
+use super::List;
+
+pub(super) fn add(list: &mut List<'_>) {
+    segments(list);
+    encoding(list);
+    characters(list);
+    add_json(list);
+    sizes(list);
+}
+
+/// Signed as they stand: what is wrong is the JSON.
+pub(super) fn add_json(list: &mut List<'_>) {
+    json(list);
+    duplicates(list);
+    depths(list);
+}
+
+fn segments(list: &mut List<'_>) {
+    let why = "a compact JWS has two dots (RFC 7515 §7.1)";
+    let good = list.good().sign();
+    let (signed, _) = good.rsplit_once('.').unwrap_or_default();
+    let payload = signed.split('.').nth(1).unwrap_or_default();
+    let jwe = |header: &str| format!("{}.AAAA.AAAA.AAAA.AAAA", base64url(header));
+    for (name, token) in [
+        ("one segment", payload.to_owned()),
+        ("two segments", signed.to_owned()),
+        ("four segments", format!("{good}.AAAA")),
+        ("five segments", format!("{good}.AAAA.AAAA")),
+        ("a dot behind", format!("{good}.")),
+        ("a dot in front", format!(".{good}")),
+        ("dots only", "..".to_owned()),
+        ("JWE", jwe(r#"{"alg":"dir","enc":"A256GCM"}"#)),
+        (
+            "JWE with 2^31 rounds of PBKDF2",
+            jwe(r#"{"alg":"PBES2-HS256+A128KW","enc":"A256GCM","p2c":2147483648,"p2s":"AAAA"}"#),
+        ),
+        ("JWE compressed", jwe(r#"{"alg":"dir","enc":"A256GCM","zip":"DEF"}"#)),
+    ] {
+        list.add(name, why, token);
+    }
+}
+
+fn encoding(list: &mut List<'_>) {
+    let why = "the text is bound, not only the bytes: base64url is exact (RFC 7515 §2)";
+    let (key, header, payload) = list.good().parts();
+    let good = key.token(&header, &payload);
+    list.add("signature padded", why, format!("{good}=="));
+    list.add("signature with spare bits", why, with_spare_bits(&good));
+    list.add("signature with a character too many", why, format!("{good}A"));
+    // 256 bytes hold one of these two with near certainty; the loop makes it one.
+    let mut standard = good.clone();
+    while !standard.contains(['+', '/']) {
+        let (signed, signature) = good.rsplit_once('.').unwrap_or_default();
+        standard = match signature.contains(['-', '_']) {
+            true => format!("{signed}.{}", signature.replace('-', "+").replace('_', "/")),
+            false => format!("{signed}.{signature}+"),
+        };
+    }
+    list.add("signature in the other alphabet", why, standard);
+    // The rest is signed as it stands, so that only its spelling is wrong.
+    let header = base64url(&header);
+    let mut payload = payload;
+    while payload.len() % 3 != 1 {
+        payload.push(' ');
+    }
+    let payload = base64url(&payload);
+    for (name, signed) in [
+        ("payload padded", format!("{header}.{payload}==")),
+        ("payload with spare bits", format!("{header}.{}", with_spare_bits(&payload))),
+        ("payload of impossible length", format!("{header}.{payload}AAA")),
+        ("header padded", format!("{header}=.{payload}")),
+    ] {
+        list.add(name, why, format!("{signed}.{}", base64url(key.sign(signed.as_bytes()))));
+    }
+}
+
+/// Changes bits of the last character that decode to nothing.
+fn with_spare_bits(text: &str) -> String {
+    let mut changed = text.to_owned();
+    // One byte over a multiple of three leaves four spare bits, all zero: A, Q, g or w.
+    let replacement = match changed.pop() {
+        Some('A') => 'B',
+        Some('Q') => 'R',
+        Some('g') => 'h',
+        Some('w') => 'x',
+        other => other.unwrap_or_default(),
+    };
+    changed.push(replacement);
+    changed
+}
+
+fn characters(list: &mut List<'_>) {
+    let why = "no bearer token has this character (RFC 6750 §2.1)";
+    let good = list.good().sign();
+    let (head, tail) = good.split_at(good.len() / 2);
+    for (name, token) in [
+        ("nothing at all", String::new()),
+        ("a space within", format!("{head} {tail}")),
+        ("a tab within", format!("{head}\t{tail}")),
+        ("a newline within", format!("{head}\n{tail}")),
+        ("a newline behind", format!("{good}\n")),
+        ("a NUL behind", format!("{good}\0")),
+        ("a comma behind", format!("{good},")),
+        ("two tokens", format!("{good},{good}")),
+        ("in quotes", format!("\"{good}\"")),
+        ("the scheme twice", format!("Bearer {good}")),
+        ("percent-encoded", good.replacen('.', "%2E", 2)),
+        ("not ASCII", format!("{head}é{tail}")),
+    ] {
+        list.add_malformed(name, why, token);
+    }
+    let mut parts = good.split('.');
+    let mut next = || parts.next().unwrap_or_default();
+    let (header, payload, signature) = (next(), next(), next());
+    let flattened =
+        format!(r#"{{"protected":"{header}","payload":"{payload}","signature":"{signature}"}}"#);
+    list.add_malformed("JSON serialisation", why, flattened);
+}
+
+fn json(list: &mut List<'_>) {
+    let why = "header and payload are one JSON object each, in UTF-8 (RFC 7519 §7.2)";
+    let (key, header, payload) = list.good().parts();
+    let bytes = payload.as_bytes();
+    let utf16: Vec<u8> = payload.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let rows: [(&'static str, Vec<u8>); 18] = [
+        ("payload empty", Vec::new()),
+        ("payload an empty object", b"{}".to_vec()),
+        ("payload a list", [b"[", bytes, b"]"].concat()),
+        ("payload a string", b"\"alice\"".to_vec()),
+        ("payload a number", b"1".to_vec()),
+        ("payload null", b"null".to_vec()),
+        ("payload true", b"true".to_vec()),
+        ("payload with a BOM", [b"\xef\xbb\xbf", bytes].concat()),
+        ("payload in UTF-16", utf16),
+        ("payload with invalid UTF-8", payload.replacen("alice", "al\u{7f}ce", 1).into_bytes()),
+        ("payload with data behind", [bytes, b"x"].concat()),
+        ("payload twice", [bytes, bytes].concat()),
+        ("payload with a NUL behind", [bytes, b"\0"].concat()),
+        ("payload with a comment", [b"/**/", bytes].concat()),
+        ("payload with a comma too many", payload.replacen('}', ",}", 1).into_bytes()),
+        (
+            "payload cut short",
+            bytes.split_last().map(|(_, rest)| rest.to_vec()).unwrap_or_default(),
+        ),
+        ("payload with a lone surrogate", spliced(&payload, r#""x":"\ud800""#).into_bytes()),
+        ("payload with a raw newline in text", spliced(&payload, "\"x\":\"\n\"").into_bytes()),
+    ];
+    for (name, mut text) in rows {
+        if name == "payload with invalid UTF-8" {
+            text.iter_mut().filter(|byte| **byte == 0x7f).for_each(|byte| *byte = 0xff);
+        }
+        list.add(name, why, key.token(&header, text));
+    }
+    for (name, text) in [
+        ("header empty", Vec::new()),
+        ("header an empty object", b"{}".to_vec()),
+        ("header a list", format!("[{header}]").into_bytes()),
+        ("header null", b"null".to_vec()),
+        ("header with a BOM", format!("\u{feff}{header}").into_bytes()),
+        ("header with data behind", format!("{header}{{}}").into_bytes()),
+        (
+            "header with invalid UTF-8",
+            [b"{\"\xff\":1,", header.get(1..).unwrap_or_default().as_bytes()].concat(),
+        ),
+    ] {
+        list.add(name, why, key.token(text, &payload));
+    }
+}
+
+fn duplicates(list: &mut List<'_>) {
+    let why = "which of the two counts, two parsers may see differently (RFC 7519 §4)";
+    let (key, header, payload) = list.good().parts();
+    let me = list.issuer.audience();
+    for (name, member) in [
+        ("sub twice", r#""sub":"mallory""#.to_owned()),
+        ("sub twice, once escaped", r#""s\u0075b":"mallory""#.to_owned()),
+        ("aud twice", format!(r#""aud":"{me}""#)),
+        ("exp twice", r#""exp":9007199254740991"#.to_owned()),
+        ("an unread claim twice", r#""x":1,"x":1"#.to_owned()),
+        ("a nested claim twice", r#""x":{"y":1,"y":1}"#.to_owned()),
+    ] {
+        list.add(name, why, key.token(&header, spliced(&payload, &member)));
+    }
+    for (name, member) in [
+        ("alg twice", r#""alg":"none""#),
+        ("alg twice, the same", r#""alg":"RS256""#),
+        ("kid twice", r#""kid":"x""#),
+        ("an unread parameter twice", r#""x":1,"x":1"#),
+    ] {
+        list.add(name, why, key.token(spliced(&header, member), &payload));
+    }
+}
+
+fn sizes(list: &mut List<'_>) {
+    let why = "what is read is bounded (RFC 8725bis §3.15)";
+    list.add("header above 4 KiB", why, list.good().header("x", "x".repeat(4096)).sign());
+    list.add("token above 16 KiB", why, list.good().claim("x", "x".repeat(16 * 1024)).sign());
+}
+
+fn depths(list: &mut List<'_>) {
+    let why = "nesting is bounded, or a parser runs out of stack";
+    let (key, header, payload) = list.good().parts();
+    let mut deep = |name, levels, within_header| {
+        let nested = format!(r#""x":{}{}"#, "[".repeat(levels), "]".repeat(levels));
+        list.add(name, why, deep_token(&key, &header, &payload, &nested, within_header));
+    };
+    // The object itself is the first level.
+    deep("claims 17 levels deep", 16, false);
+    deep("claims 1000 levels deep", 999, false);
+    deep("header 17 levels deep", 16, true);
+}
+
+fn deep_token(
+    key: &SigningKey,
+    header: &str,
+    payload: &str,
+    nested: &str,
+    in_header: bool,
+) -> String {
+    match in_header {
+        true => key.token(spliced(header, nested), payload),
+        false => key.token(header, spliced(payload, nested)),
+    }
+}
+
+/// Puts a member in front of the others.
+pub(super) fn spliced(object: &str, member: &str) -> String {
+    object.replacen('{', &format!("{{{member},"), 1)
+}

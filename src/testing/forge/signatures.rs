@@ -1,0 +1,175 @@
+//! Forgeries of the algorithm and the signature.
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::super::faults::BadKey;
+use super::super::keys::{SigningKey, base64url, signing_input};
+use super::List;
+use crate::config::Algorithm;
+
+pub(super) fn add(list: &mut List<'_>) {
+    unsigned(list);
+    symmetric(list);
+    wrong_algorithm(list);
+    wrong_key(list);
+    wrong_signature(list);
+}
+
+fn unsigned(list: &mut List<'_>) {
+    let why = "an unsigned token says whatever its author likes (RFC 7518 §3.6)";
+    for name in ["alg none", "alg None", "alg NONE", "alg nOnE"] {
+        let alg = name.split(' ').nth(1).unwrap_or_default();
+        let (_, header, payload) = list.good().header("alg", alg).parts();
+        list.add(name, why, format!("{}.", signing_input(header, payload)));
+    }
+    let (_, header, payload) = list.good().kid(None).header("alg", "none").parts();
+    list.add("alg none without kid", why, format!("{}.", signing_input(header, payload)));
+    list.add("alg none with a signature", why, list.good().header("alg", "none").sign());
+    let (_, header, payload) = list.good().parts();
+    list.add("signature empty", why, format!("{}.", signing_input(header, payload)));
+}
+
+fn symmetric(list: &mut List<'_>) {
+    let why = "a public key is no secret: everybody could sign (RFC 8725 §2.1)";
+    let key = list.issuer.key_for(Algorithm::RS256);
+    let der = key.public_der();
+    let jwk = key.jwk();
+    let n = jwk.get("n").and_then(Value::as_str).unwrap_or_default();
+    let modulus = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(n).unwrap_or_default();
+    for (name, secret) in [
+        ("HS256 with the public key as PEM", pem(&der).into_bytes()),
+        ("HS256 with the public key as PEM, no final newline", pem(&der).trim_end().into()),
+        ("HS256 with the public key as DER", der),
+        ("HS256 with the public key as PKCS #1", key.public_key()),
+        ("HS256 with the modulus", modulus),
+        ("HS256 with the modulus as text", n.into()),
+        ("HS256 with the JWK", jwk.to_string().into_bytes()),
+        ("HS256 with no secret", Vec::new()),
+    ] {
+        let (_, header, payload) = list.good().header("alg", "HS256").parts();
+        list.add(name, why, macced(hmac::HMAC_SHA256, &secret, &header, &payload));
+    }
+    let (_, header, payload) = list.good().header("alg", "HS512").parts();
+    let token = macced(hmac::HMAC_SHA512, pem(&key.public_der()).as_bytes(), &header, &payload);
+    list.add("HS512 with the public key as PEM", why, token);
+    let (_, header, payload) = list.good().kid(Some(BadKey::KID)).header("alg", "HS256").parts();
+    let token = macced(hmac::HMAC_SHA256, &BadKey::SHARED_SECRET, &header, &payload);
+    list.add("HS256 with a secret out of the key set", "a published secret is none", token);
+    let good = list.good().header("alg", "HS256").sign();
+    list.add("HS256 over an RSA signature", "no MAC is accepted", good);
+}
+
+fn wrong_algorithm(list: &mut List<'_>) {
+    let agree = "the header and the key must agree (RFC 8725 §3.1)";
+    let rsa = list.issuer.key_for(Algorithm::RS256);
+    let ec = list.issuer.key_for(Algorithm::ES256);
+    let token = list.good().kid(Some(ec.kid())).sign();
+    list.add("RS256 pointing at an EC key", agree, token);
+    let token = list.good().signed_by(&ec).kid(Some(rsa.kid())).sign();
+    list.add("ES256 pointing at an RSA key", agree, token);
+    let one = "one key, one algorithm (RFC 7517 §4.4)";
+    for (name, other) in [
+        ("PS256 by a key for RS256", Algorithm::PS256),
+        ("RS384 by a key for RS256", Algorithm::RS384),
+        ("RS512 by a key for RS256", Algorithm::RS512),
+    ] {
+        let (key, header, payload) = list.good().header("alg", other.as_str()).parts();
+        let signed = signing_input(header, payload);
+        let signature = key.sign_as(other, signed.as_bytes());
+        list.add(name, one, format!("{signed}.{}", base64url(signature)));
+    }
+    let exact = "names are exact (RFC 7515 §4.1.1)";
+    for name in ["alg rs256", "alg Rs256", "alg RS256K", "alg RS25", "alg ES256K", "alg RS1"] {
+        let alg = name.split(' ').nth(1).unwrap_or_default();
+        list.add(name, exact, list.good().header("alg", alg).sign());
+    }
+    list.add("alg empty", exact, list.good().header("alg", "").sign());
+    list.add("alg with a space", exact, list.good().header("alg", "RS256 ").sign());
+    let typed = "the algorithm is text and must be there (RFC 7515 §4.1.1)";
+    for (name, alg) in [
+        ("alg null", Value::Null),
+        ("alg a number", 256.into()),
+        ("alg a list", vec!["RS256"].into()),
+    ] {
+        list.add(name, typed, list.good().header("alg", alg).sign());
+    }
+    let (key, _, payload) = list.good().parts();
+    list.add("alg missing", typed, key.token(format!(r#"{{"kid":"{}"}}"#, key.kid()), payload));
+}
+
+fn wrong_key(list: &mut List<'_>) {
+    let why = "whoever made the key, the issuer did not";
+    for (name, algorithm) in [
+        ("RS256 by a stranger with a known kid", Algorithm::RS256),
+        ("ES256 by a stranger with a known kid", Algorithm::ES256),
+    ] {
+        let known = list.issuer.key_for(algorithm);
+        let stranger = SigningKey::with_kid(algorithm, known.kid());
+        list.add(name, why, list.good().signed_by(&stranger).sign());
+    }
+    let stranger = SigningKey::generate(Algorithm::RS256);
+    list.add("RS256 by a stranger", why, list.good().signed_by(&stranger).sign());
+    let token = list.good().signed_by(&stranger).kid(None).sign();
+    list.add("RS256 by a stranger without kid", why, token);
+}
+
+fn wrong_signature(list: &mut List<'_>) {
+    let why = "a signature is right or the token is nothing";
+    let (key, header, payload) = list.good().parts();
+    let signed = signing_input(&header, &payload);
+    let signature = key.sign(signed.as_bytes());
+    let mut cut = signature.clone();
+    cut.pop();
+    let mut flipped = signature.clone();
+    if let Some(first) = flipped.first_mut() {
+        *first ^= 1;
+    }
+    for (name, signature) in [
+        ("RS256 signature of zeros", vec![0; 256]),
+        ("RS256 signature one byte short", cut),
+        ("RS256 signature one byte long", [signature.as_slice(), &[0]].concat()),
+        ("RS256 signature one bit off", flipped),
+    ] {
+        list.add(name, why, format!("{signed}.{}", base64url(signature)));
+    }
+    let changed = payload.replacen("alice", "admin", 1);
+    let token = format!("{}.{}", signing_input(&header, changed), base64url(&signature));
+    list.add("payload changed after signing", why, token);
+    let token =
+        format!("{}.{}", signing_input(format!("{header} "), &payload), base64url(&signature));
+    list.add("header changed after signing", why, token);
+
+    let (ec, header, payload) = list.issuer.token().algorithm(Algorithm::ES256).parts();
+    let signed = signing_input(header, payload);
+    let fixed = ec.sign(signed.as_bytes());
+    for (name, why, signature) in [
+        ("ES256 signature of zeros", "CVE-2022-21449: r = s = 0", vec![0; 64]),
+        ("ES256 signature in DER", "it is r ‖ s (RFC 7518 §3.4)", ec.sign_der(signed.as_bytes())),
+        ("ES256 signature doubled", why, fixed.repeat(2)),
+        ("ES256 signature cut in half", why, fixed.iter().take(32).copied().collect()),
+    ] {
+        list.add(name, why, format!("{signed}.{}", base64url(signature)));
+    }
+}
+
+fn macced(algorithm: hmac::Algorithm, secret: &[u8], header: &str, payload: &str) -> String {
+    let signed = signing_input(header, payload);
+    let tag = hmac::sign(&hmac::Key::new(algorithm, secret), signed.as_bytes());
+    format!("{signed}.{}", base64url(tag))
+}
+
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+    for (nth, character) in text.chars().enumerate() {
+        if nth > 0 && nth % 64 == 0 {
+            pem.push('\n');
+        }
+        pem.push(character);
+    }
+    pem.push_str("\n-----END PUBLIC KEY-----\n");
+    pem
+}

@@ -1,0 +1,341 @@
+//! [`Issuer`]: keys, the addresses they are found at, and the tokens they sign.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::clients::{Client, Registry, User};
+use super::faults::Fault;
+use super::keys::SigningKey;
+use super::ring::KeyRing;
+use super::tokens::TokenBuilder;
+use super::traffic::{Endpoint, Received, Traffic};
+use crate::Clock;
+use crate::clock::unix_seconds;
+use crate::config::Algorithm;
+
+/// What all issuers of one provider have in common.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) url: String,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) audience: String,
+    pub(super) lifetime: Duration,
+}
+
+/// One issuer of a [`Provider`](super::Provider): the platform itself, or a tenant.
+///
+/// It has its own keys, counters and faults. Clones are the same issuer.
+#[derive(Clone)]
+pub struct Issuer(Arc<Inner>);
+
+struct Inner {
+    settings: Arc<Settings>,
+    /// The `iss` of its tokens.
+    identifier: String,
+    /// The path in front of its endpoints; empty for the platform.
+    base: String,
+    tenant: Option<String>,
+    keys: Mutex<KeyRing>,
+    cache_control: Mutex<Option<String>>,
+    discovery: Traffic,
+    jwks: Traffic,
+    token: Traffic,
+    registry: Registry,
+}
+
+impl Issuer {
+    pub(super) fn new(settings: Arc<Settings>, base: String, tenant: Option<&str>) -> Self {
+        let identifier = match tenant {
+            Some(tenant) => format!("{}/tenants/{tenant}", settings.url),
+            None => settings.url.clone(),
+        };
+        let mut keys = KeyRing::default();
+        for algorithm in &settings.algorithms {
+            keys.adopt(SigningKey::generate(*algorithm));
+        }
+        Self(Arc::new(Inner {
+            settings,
+            identifier,
+            base,
+            tenant: tenant.map(str::to_owned),
+            keys: Mutex::new(keys),
+            cache_control: Mutex::default(),
+            discovery: Traffic::new(),
+            jwks: Traffic::new(),
+            token: Traffic::new(),
+            registry: Registry::default(),
+        }))
+    }
+
+    /// The `iss` of its tokens.
+    pub fn issuer(&self) -> String {
+        self.0.identifier.clone()
+    }
+
+    /// Where its OpenID Connect discovery document is.
+    pub fn discovery_url(&self) -> String {
+        self.at("/.well-known/openid-configuration")
+    }
+
+    /// Where its keys are.
+    pub fn jwks_uri(&self) -> String {
+        self.at("/.well-known/jwks.json")
+    }
+
+    /// Where its token endpoint is.
+    pub fn token_endpoint(&self) -> String {
+        self.at("/oauth/token")
+    }
+
+    /// A user's access token: alice of tenant `tenant-1`, one hour, for the provider's audience.
+    pub fn token(&self) -> TokenBuilder {
+        TokenBuilder::new(
+            self,
+            json!({
+                "sub": "alice-id",
+                "tenant_id": self.tenant_id(),
+                "preferred_username": "alice",
+                "email": "alice@example.com",
+                "roles": ["docs_internal", "tenant_admin"],
+                "groups": ["group-eng", "group-sre"],
+            }),
+        )
+    }
+
+    /// A service's access token, as the client-credentials grant gives it to `client_id`.
+    pub fn service_token(&self, client_id: &str) -> TokenBuilder {
+        TokenBuilder::new(
+            self,
+            json!({
+                "sub": client_id,
+                "client_id": client_id,
+                "token_type": "client_credentials",
+                "tenant_id": self.tenant_id(),
+            }),
+        )
+    }
+
+    /// The key that signs now.
+    pub fn key(&self) -> SigningKey {
+        let algorithm = self.0.settings.algorithms.first().copied().unwrap_or(Algorithm::RS256);
+        self.key_for(algorithm)
+    }
+
+    /// The key of this algorithm that signs now. If there is none, one is made and published.
+    pub fn key_for(&self, algorithm: Algorithm) -> SigningKey {
+        let mut ring = self.ring();
+        let current = ring.current(algorithm).cloned();
+        current.unwrap_or_else(|| ring.adopt(SigningKey::generate(algorithm)))
+    }
+
+    /// The name of the key that signs now.
+    pub fn kid(&self) -> String {
+        self.key().kid().to_owned()
+    }
+
+    /// The names of the published keys.
+    pub fn kids(&self) -> Vec<String> {
+        self.ring().published().iter().map(|key| key.kid().to_owned()).collect()
+    }
+
+    /// Changes to a new signing key of the same algorithm, and returns its name. The old key stays
+    /// published. The new one is that of [`publish_next`](Self::publish_next), if there is one.
+    pub fn rotate(&self) -> String {
+        let algorithm = self.key().algorithm();
+        let mut ring = self.ring();
+        let key = ring.take_next().unwrap_or_else(|| SigningKey::generate(algorithm));
+        ring.adopt(key).kid().to_owned()
+    }
+
+    /// Publishes the key that the next [`rotate`](Self::rotate) will use, and returns its name.
+    pub fn publish_next(&self) -> String {
+        let key = SigningKey::generate(self.key().algorithm());
+        let kid = key.kid().to_owned();
+        self.ring().publish_next(key);
+        kid
+    }
+
+    /// Publishes a key and signs with it from now on, when its algorithm is asked for.
+    pub fn adopt(&self, key: SigningKey) {
+        self.ring().adopt(key);
+    }
+
+    /// Takes a key out of the set. It still signs if it is the current one, which no verifier that
+    /// has noticed should accept.
+    pub fn withdraw(&self, kid: &str) {
+        self.ring().withdraw(|key| key.kid() == kid);
+    }
+
+    /// Takes all keys out of the set that do not sign any more (or not yet).
+    pub fn withdraw_old(&self) {
+        self.ring().withdraw_old();
+    }
+
+    /// Sends this `Cache-Control` with the key set. None is sent unless set.
+    pub fn cache_control(&self, value: Option<&str>) {
+        *lock(&self.0.cache_control) = value.map(str::to_owned);
+    }
+
+    /// Lets an endpoint misbehave, from now on.
+    pub fn fail(&self, endpoint: Endpoint, fault: Fault) {
+        self.traffic(endpoint).set_fault(Some(fault));
+    }
+
+    /// Lets an endpoint behave again. Requests held by [`Fault::Hang`] are answered.
+    pub fn heal(&self, endpoint: Endpoint) {
+        self.traffic(endpoint).set_fault(None);
+    }
+
+    /// How many requests reached an endpoint, answered or not.
+    pub fn requests(&self, endpoint: Endpoint) -> u64 {
+        self.traffic(endpoint).count()
+    }
+
+    /// How many requests for keys there were.
+    pub fn fetches(&self) -> u64 {
+        self.requests(Endpoint::Jwks)
+    }
+
+    /// How many requests for metadata there were.
+    pub fn discoveries(&self) -> u64 {
+        self.requests(Endpoint::Discovery)
+    }
+
+    /// How many token requests there were.
+    pub fn token_requests(&self) -> u64 {
+        self.requests(Endpoint::Token)
+    }
+
+    /// The last 100 requests to an endpoint, oldest first.
+    pub fn received(&self, endpoint: Endpoint) -> Vec<Received> {
+        self.traffic(endpoint).recent()
+    }
+
+    /// Waits until an endpoint has seen `least` requests in all.
+    ///
+    /// # Panics
+    /// After ten seconds of real time.
+    pub async fn wait_for_requests(&self, endpoint: Endpoint, least: u64) {
+        self.traffic(endpoint).wait_for(least).await;
+    }
+
+    /// Waits until there were `least` requests for keys in all.
+    ///
+    /// # Panics
+    /// After ten seconds of real time.
+    pub async fn wait_for_fetches(&self, least: u64) {
+        self.wait_for_requests(Endpoint::Jwks, least).await;
+    }
+
+    /// Lets a client use the token endpoint.
+    pub fn register_client(&self, client: Client) {
+        self.0.registry.add_client(client);
+    }
+
+    /// Lets a user sign in with the password grant.
+    pub fn register_user(&self, user: User) {
+        self.0.registry.add_user(user);
+    }
+
+    /// The key set, as published now.
+    pub fn jwks(&self) -> Value {
+        json!({ "keys": self.ring().published().iter().map(SigningKey::jwk).collect::<Value>() })
+    }
+
+    /// The discovery document, as published now.
+    pub fn metadata(&self) -> Value {
+        json!({
+            "issuer": self.issuer(),
+            "jwks_uri": self.jwks_uri(),
+            "token_endpoint": self.token_endpoint(),
+            "authorization_endpoint": self.at("/auth"),
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "grant_types_supported": ["client_credentials", "password"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "id_token_signing_alg_values_supported":
+                self.0.settings.algorithms.iter().map(|a| a.as_str()).collect::<Value>(),
+            "code_challenge_methods_supported": ["S256"],
+        })
+    }
+
+    pub(super) fn base(&self) -> &str {
+        &self.0.base
+    }
+
+    pub(super) fn is_tenant(&self, id: &str) -> bool {
+        self.0.tenant.as_deref() == Some(id)
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    pub(super) fn current_cache_control(&self) -> Option<String> {
+        lock(&self.0.cache_control).clone()
+    }
+
+    pub(super) fn traffic(&self, endpoint: Endpoint) -> &Traffic {
+        match endpoint {
+            Endpoint::Discovery => &self.0.discovery,
+            Endpoint::Jwks => &self.0.jwks,
+            Endpoint::Token => &self.0.token,
+        }
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.0.settings.clock.now()
+    }
+
+    pub(super) fn unix_now(&self) -> u64 {
+        unix_seconds(self.now())
+    }
+
+    pub(super) fn audience(&self) -> &str {
+        &self.0.settings.audience
+    }
+
+    pub(super) fn token_lifetime(&self) -> Duration {
+        self.0.settings.lifetime
+    }
+
+    pub(super) fn algorithms(&self) -> &[Algorithm] {
+        &self.0.settings.algorithms
+    }
+
+    /// A `jti` no other token of this process has.
+    pub(super) fn next_jti(&self) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        format!("token-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn tenant_id(&self) -> &str {
+        self.0.tenant.as_deref().unwrap_or("tenant-1")
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{}{path}", self.0.settings.url, self.0.base)
+    }
+
+    fn ring(&self) -> MutexGuard<'_, KeyRing> {
+        lock(&self.0.keys)
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("issuer", &self.0.identifier)
+            .field("kids", &self.kids())
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,286 @@
+//! [`SigningKey`]: a private key, its public JWK, and the tokens it signs.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use crate::config::Algorithm;
+
+/// A private key of one algorithm, with a `kid`.
+///
+/// An [`Issuer`](super::Issuer) makes its own; make one yourself to sign what an issuer would not
+/// (a token signed by nobody's key, a key that another issuer also uses). Clones are the same key.
+///
+/// RSA keys are 2048 bits. Making one takes tens of milliseconds, so those that are dropped are
+/// used again, under another `kid`, by later keys of the same process.
+#[derive(Clone)]
+pub struct SigningKey(Arc<Inner>);
+
+struct Inner {
+    kid: String,
+    algorithm: Algorithm,
+    pair: Pair,
+}
+
+enum Pair {
+    Rsa(Lease),
+    Ec(Box<EcdsaKeyPair>),
+    Ed(Box<Ed25519KeyPair>),
+}
+
+impl SigningKey {
+    /// Makes a key whose `kid` no other key of this process has.
+    pub fn generate(algorithm: Algorithm) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self::with_kid(algorithm, format!("{}-{number}", algorithm.as_str().to_lowercase()))
+    }
+
+    /// Makes a key with a `kid` of your choice.
+    pub fn with_kid(algorithm: Algorithm, kid: impl Into<String>) -> Self {
+        let pair = match algorithm {
+            Algorithm::ES256 => ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+            Algorithm::ES384 => ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+            Algorithm::ES512 => ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+            Algorithm::Ed25519 => Pair::Ed(Box::new(sure(Ed25519KeyPair::generate()))),
+            _ => Pair::Rsa(Lease::take()),
+        };
+        Self(Arc::new(Inner { kid: kid.into(), algorithm, pair }))
+    }
+
+    /// The key's name.
+    pub fn kid(&self) -> &str {
+        &self.0.kid
+    }
+
+    /// What it signs with.
+    pub fn algorithm(&self) -> Algorithm {
+        self.0.algorithm
+    }
+
+    /// The public key as a JWK (RFC 7517), with `kid`, `use` and `alg`.
+    pub fn jwk(&self) -> Value {
+        let mut jwk = match &self.0.pair {
+            Pair::Rsa(pair) => {
+                let public = pair.key().public_key();
+                json!({
+                    "kty": "RSA",
+                    "n": base64url(public.modulus().big_endian_without_leading_zero()),
+                    "e": base64url(public.exponent().big_endian_without_leading_zero()),
+                })
+            }
+            Pair::Ec(pair) => ec_jwk(self.0.algorithm, pair.public_key().as_ref()),
+            Pair::Ed(pair) => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(pair.public_key().as_ref()) })
+            }
+        };
+        if let Value::Object(members) = &mut jwk {
+            members.insert("use".into(), "sig".into());
+            members.insert("kid".into(), self.kid().into());
+            members.insert("alg".into(), self.0.algorithm.as_str().into());
+        }
+        jwk
+    }
+
+    /// The public key as aws-lc-rs verifies with it: PKCS #1 DER for RSA, an uncompressed point
+    /// for EC, 32 bytes for Ed25519.
+    pub fn public_key(&self) -> Vec<u8> {
+        match &self.0.pair {
+            Pair::Rsa(pair) => pair.key().public_key().as_ref().to_vec(),
+            Pair::Ec(pair) => pair.public_key().as_ref().to_vec(),
+            Pair::Ed(pair) => pair.public_key().as_ref().to_vec(),
+        }
+    }
+
+    /// An RSA public key as `SubjectPublicKeyInfo`, which PEM files hold. Empty for other keys.
+    pub(super) fn public_der(&self) -> Vec<u8> {
+        let Pair::Rsa(pair) = &self.0.pair else { return Vec::new() };
+        sure(pair.key().public_key().as_der()).as_ref().to_vec()
+    }
+
+    /// The JWS signature (RFC 7518 §3) of `message`.
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.sign_as(self.0.algorithm, message)
+    }
+
+    /// Signs with another algorithm of the same key type, as no honest issuer does.
+    pub(super) fn sign_as(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match &self.0.pair {
+            Pair::Rsa(pair) => {
+                let mut signed = vec![0; pair.key().public_modulus_len()];
+                sure(pair.key().sign(rsa_encoding(algorithm), &random, message, &mut signed));
+                signed
+            }
+            Pair::Ec(pair) => sure(pair.sign(&random, message)).as_ref().to_vec(),
+            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+        }
+    }
+
+    /// An ECDSA signature in DER, which JWS does not use (RFC 7518 §3.4). Empty for other keys.
+    pub(super) fn sign_der(&self, message: &[u8]) -> Vec<u8> {
+        let Pair::Ec(pair) = &self.0.pair else { return Vec::new() };
+        let asn1 = match self.0.algorithm {
+            Algorithm::ES384 => &signature::ECDSA_P384_SHA384_ASN1_SIGNING,
+            Algorithm::ES512 => &signature::ECDSA_P521_SHA512_ASN1_SIGNING,
+            _ => &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
+        };
+        let document = sure(pair.to_pkcs8v1());
+        let twin = sure(EcdsaKeyPair::from_pkcs8(asn1, document.as_ref()));
+        sure(twin.sign(&SystemRandom::new(), message)).as_ref().to_vec()
+    }
+
+    /// A compact JWS over these two texts, exactly as they are: nothing is added, parsed or
+    /// checked, so that it can carry what no encoder would write.
+    pub fn token(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
+        let signed = signing_input(header, payload);
+        let signature = base64url(self.sign(signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.0.kid)
+            .field("algorithm", &self.0.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a JWS signature covers: the header, a dot, the payload (RFC 7515 §5.1).
+pub(super) fn signing_input(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
+    format!("{}.{}", base64url(header), base64url(payload))
+}
+
+pub(super) fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[expect(clippy::expect_used, reason = "a test tool without its random source cannot go on")]
+fn sure<T, E: fmt::Debug>(result: Result<T, E>) -> T {
+    result.expect("the cryptography library works")
+}
+
+fn ecdsa(algorithm: &'static signature::EcdsaSigningAlgorithm) -> Pair {
+    Pair::Ec(Box::new(sure(EcdsaKeyPair::generate(algorithm))))
+}
+
+fn ec_jwk(algorithm: Algorithm, point: &[u8]) -> Value {
+    let crv = match algorithm {
+        Algorithm::ES384 => "P-384",
+        Algorithm::ES512 => "P-521",
+        _ => "P-256",
+    };
+    // An uncompressed point: one byte 04, then x and y of equal length.
+    let coordinates = point.get(1..).unwrap_or_default();
+    let (x, y) = coordinates.split_at(coordinates.len() / 2);
+    json!({ "kty": "EC", "crv": crv, "x": base64url(x), "y": base64url(y) })
+}
+
+fn rsa_encoding(algorithm: Algorithm) -> &'static dyn signature::RsaEncoding {
+    match algorithm {
+        Algorithm::RS384 => &signature::RSA_PKCS1_SHA384,
+        Algorithm::RS512 => &signature::RSA_PKCS1_SHA512,
+        Algorithm::PS256 => &signature::RSA_PSS_SHA256,
+        Algorithm::PS384 => &signature::RSA_PSS_SHA384,
+        Algorithm::PS512 => &signature::RSA_PSS_SHA512,
+        _ => &signature::RSA_PKCS1_SHA256,
+    }
+}
+
+/// RSA pairs nobody holds at the moment. A pair has one holder at a time: two issuers with the
+/// same key material would make a test of "signed by the other issuer" meaningless.
+static IDLE: Mutex<Vec<RsaKeyPair>> = Mutex::new(Vec::new());
+
+/// An RSA pair that goes back to [`IDLE`] when its key is dropped.
+struct Lease(Option<RsaKeyPair>);
+
+impl Lease {
+    fn take() -> Self {
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self(Some(idle.unwrap_or_else(|| sure(RsaKeyPair::generate(KeySize::Rsa2048)))))
+    }
+
+    #[expect(clippy::expect_used, reason = "the pair leaves only in `drop`")]
+    fn key(&self) -> &RsaKeyPair {
+        self.0.as_ref().expect("held until dropped")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        IDLE.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{UnparsedPublicKey, VerificationAlgorithm};
+
+    use super::*;
+
+    fn verifier(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {
+        match algorithm {
+            Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+            Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+            Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+            Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
+            Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
+            Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+            Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+            Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+            Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
+            Algorithm::Ed25519 => &signature::ED25519,
+        }
+    }
+
+    #[test]
+    fn every_algorithm_signs_what_its_public_key_verifies() {
+        for algorithm in Algorithm::ALL {
+            let key = SigningKey::generate(algorithm);
+            let public = UnparsedPublicKey::new(verifier(algorithm), key.public_key());
+            public.verify(b"message", &key.sign(b"message")).unwrap();
+            public.verify(b"massage", &key.sign(b"message")).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_jwk_has_coordinates_of_full_length() {
+        for (algorithm, length) in
+            [(Algorithm::ES256, 32), (Algorithm::ES384, 48), (Algorithm::ES512, 66)]
+        {
+            let jwk = SigningKey::generate(algorithm).jwk();
+            for name in ["x", "y"] {
+                let coordinate = URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+                assert_eq!(coordinate.len(), length, "{algorithm} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_held_together_never_share_material() {
+        let one = SigningKey::generate(Algorithm::RS256);
+        let other = SigningKey::with_kid(Algorithm::RS256, one.kid());
+        assert_ne!(one.public_key(), other.public_key());
+    }
+
+    #[test]
+    fn a_der_signature_verifies_as_der_only() {
+        let key = SigningKey::generate(Algorithm::ES256);
+        let signed = key.sign_der(b"message");
+        let verify = |algorithm: &'static dyn VerificationAlgorithm| {
+            UnparsedPublicKey::new(algorithm, key.public_key()).verify(b"message", &signed)
+        };
+        verify(&signature::ECDSA_P256_SHA256_ASN1).unwrap();
+        verify(&signature::ECDSA_P256_SHA256_FIXED).unwrap_err();
+    }
+}

@@ -1,0 +1,334 @@
+//! [`Provider`]: the box, switched on.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::issuer::{Issuer, Settings};
+use super::server::{self, Site};
+use crate::config::Algorithm;
+use crate::{Clock, SystemClock};
+
+/// A running provider: an HTTP server on the loopback interface with a platform [`Issuer`], to
+/// which it dereferences, and as many tenant issuers as are asked for.
+///
+/// It stops when dropped. It must be started inside a Tokio runtime with I/O and time.
+#[derive(Debug)]
+pub struct Provider {
+    platform: Issuer,
+    settings: Arc<Settings>,
+    site: Arc<Site>,
+    address: SocketAddr,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Serving {
+        stop: Option<oneshot::Sender<()>>,
+        task: JoinHandle<()>,
+    },
+    /// The socket is bound but does not listen: connections are refused and the port stays ours.
+    Paused(TcpSocket),
+    Stopped,
+}
+
+impl Provider {
+    /// Starts one with the defaults of [`Builder`].
+    ///
+    /// # Panics
+    /// When no port can be had.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Sets one up.
+    pub fn builder() -> Builder {
+        Builder {
+            clock: Arc::new(SystemClock::default()),
+            algorithms: vec![Algorithm::RS256, Algorithm::ES256],
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            audience: "scaiwave".to_owned(),
+            lifetime: Duration::from_secs(3600),
+        }
+    }
+
+    /// `http://127.0.0.1:PORT`, which is also the platform's `iss`.
+    pub fn url(&self) -> String {
+        self.settings.url.clone()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The issuer of a tenant, with keys of its own; made at the first call.
+    ///
+    /// As at ScaiKey, it is found by *slug* while its tokens name it by *id*: their `iss` is
+    /// `{url}/tenants/{id}`, its endpoints are under `{url}/api/v1/auth/tenants/{slug}`.
+    pub fn tenant(&self, id: &str, slug: &str) -> Issuer {
+        let mut issuers = self.site.issuers.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = issuers.iter().find(|issuer| issuer.is_tenant(id)) {
+            return known.clone();
+        }
+        let base = format!("/api/v1/auth/tenants/{slug}");
+        let issuer = Issuer::new(Arc::clone(&self.settings), base, Some(id));
+        issuers.push(issuer.clone());
+        issuer
+    }
+
+    /// How many requests belonged to no endpoint of any issuer: somebody followed a URL that a
+    /// token or a stranger gave.
+    pub fn strays(&self) -> u64 {
+        self.site.strays.load(Ordering::Relaxed)
+    }
+
+    /// Closes all connections and refuses new ones. Returns when that is done.
+    ///
+    /// # Panics
+    /// When the port cannot be held.
+    pub async fn pause(&mut self) {
+        if let State::Serving { stop, task } = &mut self.state {
+            drop(stop.take());
+            let _ = task.await;
+            self.state = State::Paused(bind(self.address));
+        }
+    }
+
+    /// Listens again, on the same port.
+    ///
+    /// # Panics
+    /// When the port cannot be had.
+    pub async fn resume(&mut self) {
+        match std::mem::replace(&mut self.state, State::Stopped) {
+            State::Paused(socket) => self.state = serving(listen(socket), &self.site),
+            other => self.state = other,
+        }
+    }
+}
+
+impl Deref for Provider {
+    type Target = Issuer;
+
+    fn deref(&self) -> &Issuer {
+        &self.platform
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        // The connections belong to the task and end with it.
+        if let State::Serving { task, .. } = &self.state {
+            task.abort();
+        }
+    }
+}
+
+/// How a [`Provider`] is to be.
+#[derive(Debug, Clone)]
+#[must_use = "a provider exists only once it is started"]
+pub struct Builder {
+    clock: Arc<dyn Clock>,
+    algorithms: Vec<Algorithm>,
+    address: SocketAddr,
+    audience: String,
+    lifetime: Duration,
+}
+
+impl Builder {
+    /// The clock that `iat`, `exp` and `nbf` come from. Default: the system's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The algorithms there is a key of from the start, per issuer; the first one signs unless a
+    /// token asks for another. Default: RS256 and ES256. Each RSA algorithm has a key of its own.
+    pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+        self.algorithms = algorithms.into_iter().collect();
+        self
+    }
+
+    /// Where to listen. Default: `127.0.0.1`, a free port.
+    ///
+    /// There is no TLS and everybody gets what they ask for: stay on the loopback interface.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// The `aud` of tokens that do not say otherwise. Default: `scaiwave`.
+    pub fn audience(mut self, audience: &str) -> Self {
+        self.audience = audience.to_owned();
+        self
+    }
+
+    /// How long tokens live, in whole seconds. Default: one hour.
+    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Starts to listen.
+    ///
+    /// # Panics
+    /// When the address cannot be had.
+    pub async fn start(self) -> Provider {
+        let listener = listen(bind(self.address));
+        let address = sure(listener.local_addr());
+        let settings = Arc::new(Settings {
+            clock: self.clock,
+            url: format!("http://{address}"),
+            algorithms: self.algorithms,
+            audience: self.audience,
+            lifetime: self.lifetime,
+        });
+        let platform = Issuer::new(Arc::clone(&settings), String::new(), None);
+        let site = Arc::new(Site::default());
+        site.issuers.write().unwrap_or_else(PoisonError::into_inner).push(platform.clone());
+        let state = serving(listener, &site);
+        Provider { platform, settings, site, address, state }
+    }
+}
+
+fn bind(address: SocketAddr) -> TcpSocket {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = sure(socket);
+    // Without this, connections just closed keep the port busy for minutes.
+    sure(socket.set_reuseaddr(true));
+    sure(socket.bind(address));
+    socket
+}
+
+fn listen(socket: TcpSocket) -> TcpListener {
+    sure(socket.listen(1024))
+}
+
+fn serving(listener: TcpListener, site: &Arc<Site>) -> State {
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(server::serve(listener, Arc::clone(site), stopped));
+    State::Serving { stop: Some(stop), task }
+}
+
+#[expect(clippy::expect_used, reason = "a test without its provider cannot go on")]
+fn sure<T>(result: std::io::Result<T>) -> T {
+    result.expect("the provider has a socket")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    use super::super::{Client, Endpoint, SigningKey};
+    use super::*;
+
+    pub(in super::super) async fn get(
+        url: &str,
+    ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+        let answer = client.get(url).send().await?.error_for_status()?;
+        Ok(serde_json::from_slice(&answer.bytes().await?)?)
+    }
+
+    pub(in super::super) fn payload(token: &str) -> Value {
+        let part = token.split('.').nth(1).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_documents_lead_from_one_to_the_next() {
+        let provider = Provider::start().await;
+        for name in ["openid-configuration", "oauth-authorization-server"] {
+            let metadata = get(&format!("{}/.well-known/{name}", provider.url())).await.unwrap();
+            assert_eq!(metadata["issuer"], provider.url());
+            assert_eq!(metadata["jwks_uri"], provider.jwks_uri());
+        }
+        let keys = get(&provider.jwks_uri()).await.unwrap();
+        assert_eq!(keys, provider.jwks());
+        get(&format!("{}/elsewhere", provider.url())).await.unwrap_err();
+        assert_eq!((provider.discoveries(), provider.fetches(), provider.strays()), (2, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn keys_come_and_go() {
+        let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
+        let first = provider.kid();
+        let next = provider.publish_next();
+        assert_eq!(provider.kids(), [first.clone(), next.clone()]);
+        assert_eq!(provider.kid(), first);
+        assert_eq!(provider.rotate(), next);
+        assert_eq!(provider.kid(), next);
+        provider.withdraw_old();
+        assert_eq!(provider.kids(), std::slice::from_ref(&next));
+        let last = provider.rotate();
+        provider.withdraw(&last);
+        assert_eq!((provider.kids(), provider.kid()), (vec![next.clone()], last));
+        provider.adopt(SigningKey::with_kid(Algorithm::ES256, next.as_str()));
+        assert_eq!(provider.kids(), [next.as_str(), next.as_str()]);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_is_named_by_id_and_found_by_slug() {
+        let provider = Provider::start().await;
+        let acme = provider.tenant("tnt_acme", "acme");
+        let metadata = get(&acme.discovery_url()).await.unwrap();
+        assert_eq!(metadata["issuer"], format!("{}/tenants/tnt_acme", provider.url()));
+        let url = format!("{}/api/v1/auth/tenants/acme/.well-known/jwks.json", provider.url());
+        assert_eq!(get(&url).await.unwrap(), provider.tenant("tnt_acme", "acme").jwks());
+        assert_ne!(acme.kid(), provider.kid());
+        assert_eq!((acme.fetches(), provider.fetches()), (1, 0));
+        let claims = payload(&acme.token().sign());
+        assert_eq!(
+            (&claims["tenant_id"], &claims["iss"]),
+            (&json!("tnt_acme"), &metadata["issuer"])
+        );
+    }
+
+    #[tokio::test]
+    async fn the_token_endpoint_answers_over_http() {
+        let provider = Provider::start().await;
+        provider.register_client(Client::new("svc", "s3cret").scopes("read"));
+        let request = reqwest::Client::new()
+            .post(provider.token_endpoint())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body("grant_type=client_credentials&client_id=svc&client_secret=s3cret");
+        let answer = request.send().await.unwrap().bytes().await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["scope"], "read");
+        assert_eq!(payload(answer["access_token"].as_str().unwrap())["sub"], "svc");
+        let received = provider.received(Endpoint::Token);
+        assert_eq!(received[0].form()[1], ("client_id".to_owned(), "svc".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_paused_provider_refuses_connections_and_comes_back_on_its_port() {
+        let mut provider = Provider::start().await;
+        let url = provider.jwks_uri();
+        let client = reqwest::Client::new();
+        for _ in 0..3 {
+            client.get(&url).send().await.unwrap().bytes().await.unwrap();
+            provider.pause().await;
+            assert!(client.get(&url).send().await.unwrap_err().is_connect());
+            provider.resume().await;
+        }
+        assert_eq!(provider.fetches(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_provider_is_gone() {
+        let provider = Provider::start().await;
+        let address = provider.address();
+        drop(provider);
+        tokio::task::yield_now().await;
+        tokio::net::TcpStream::connect(address).await.unwrap_err();
+    }
+}

@@ -1,0 +1,319 @@
+//! The wire: accepts connections, finds the endpoint, applies its fault, answers.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::faults::Fault;
+use super::issuer::Issuer;
+use super::oauth::{self, Answer};
+use super::traffic::{Endpoint, Received};
+
+/// What is served.
+#[derive(Debug, Default)]
+pub(super) struct Site {
+    /// Tenants join while the provider runs.
+    pub(super) issuers: RwLock<Vec<Issuer>>,
+    /// Requests that belong to no endpoint.
+    pub(super) strays: AtomicU64,
+}
+
+/// In front of a path, this leads to the same document without faults or counting.
+const MOVED: &str = "/moved";
+
+/// No request to a provider is larger.
+const MAX_BODY: usize = 1 << 20;
+
+type Reply = Response<BoxBody<Bytes, Infallible>>;
+
+/// Serves until told to stop; by then all connections are closed, too.
+pub(super) async fn serve(listener: TcpListener, site: Arc<Site>, mut stop: oneshot::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stop => break,
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                let site = Arc::clone(&site);
+                let answer = service_fn(move |request| answer(Arc::clone(&site), request));
+                let io = TokioIo::new(stream);
+                connections.spawn(http1::Builder::new().serve_connection(io, answer));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+async fn answer(site: Arc<Site>, request: Request<Incoming>) -> io::Result<Reply> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+        return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, Full::default()));
+    };
+    let received = Received {
+        method: head.method,
+        target: head.uri.to_string(),
+        headers: head.headers,
+        body: body.to_bytes(),
+    };
+    if let Some(path) = received.path().strip_prefix(MOVED) {
+        let found = site.find(path);
+        return Ok(found.map_or_else(missing, |(issuer, it)| good(&issuer, it, &received).reply()));
+    }
+    let Some((issuer, endpoint)) = site.find(received.path()) else {
+        site.strays.fetch_add(1, Ordering::Relaxed);
+        return Ok(missing());
+    };
+    issuer.traffic(endpoint).record(&received);
+    answer_with_faults(&issuer, endpoint, &received).await
+}
+
+impl Site {
+    /// The issuer and the endpoint a path belongs to.
+    fn find(&self, path: &str) -> Option<(Issuer, Endpoint)> {
+        let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
+        issuers.iter().find_map(|issuer| {
+            let endpoint = match path.strip_prefix(issuer.base())? {
+                "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
+                    Endpoint::Discovery
+                }
+                "/.well-known/jwks.json" => Endpoint::Jwks,
+                "/oauth/token" => Endpoint::Token,
+                _ => return None,
+            };
+            Some((issuer.clone(), endpoint))
+        })
+    }
+}
+
+async fn answer_with_faults(
+    issuer: &Issuer,
+    endpoint: Endpoint,
+    request: &Received,
+) -> io::Result<Reply> {
+    let mut switch = issuer.traffic(endpoint).fault();
+    // Who waits here is answered as the switch stands when it is moved away from `Hang`.
+    let held = switch.wait_for(|fault| !matches!(fault, Some(Fault::Hang))).await;
+    let fault = held.ok().and_then(|fault| (*fault).clone());
+    let Some(fault) = fault else { return Ok(good(issuer, endpoint, request).reply()) };
+    if let Fault::Slow(delay) = fault {
+        tokio::time::sleep(delay).await;
+    }
+    let good = || good(issuer, endpoint, request);
+    Ok(match fault {
+        Fault::Status(code) => reply(status(code), Full::default()),
+        Fault::RetryAfter(code, seconds) => {
+            let mut answer = reply(status(code), Full::default());
+            answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+            answer
+        }
+        Fault::Slow(_) | Fault::Hang => good().reply(),
+        Fault::Stall => {
+            let text = Bytes::from(good().json.to_string());
+            json_reply(Stalled { text: Some(text), switch: Some(switch), release: None })
+        }
+        Fault::EndlessBody => json_reply(Endless),
+        Fault::Padded(bytes) => {
+            json_reply(Full::from(format!("{}{}", " ".repeat(bytes), good().json)))
+        }
+        Fault::Body(content_type, text) => {
+            let mut answer = reply(StatusCode::OK, Full::from(text));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            answer
+        }
+        Fault::Redirect(to) => redirect(&to),
+        Fault::RedirectHere => redirect(&format!("{MOVED}{}", request.target)),
+        Fault::HangUp => return Err(io::Error::other("hung up")),
+        Fault::Rewrite(rewrite) => {
+            let Answer { status, headers, json } = good();
+            let mut answer = json_reply(Full::from(rewrite.apply(json)));
+            *answer.status_mut() = status;
+            answer.headers_mut().extend(headers);
+            answer
+        }
+    })
+}
+
+/// The answer when nothing is wrong.
+fn good(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
+    let mut headers = http::HeaderMap::new();
+    let json = match endpoint {
+        Endpoint::Token => return oauth::answer(issuer, request),
+        Endpoint::Discovery => issuer.metadata(),
+        Endpoint::Jwks => {
+            let value = issuer.current_cache_control();
+            if let Some(value) = value.and_then(|text| HeaderValue::from_str(&text).ok()) {
+                headers.insert(CACHE_CONTROL, value);
+            }
+            issuer.jwks()
+        }
+    };
+    Answer { status: StatusCode::OK, headers, json }
+}
+
+impl Answer {
+    fn reply(self) -> Reply {
+        let mut answer = json_reply(Full::from(self.json.to_string()));
+        *answer.status_mut() = self.status;
+        answer.headers_mut().extend(self.headers);
+        answer
+    }
+}
+
+fn missing() -> Reply {
+    reply(StatusCode::NOT_FOUND, Full::default())
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn redirect(to: &str) -> Reply {
+    let mut answer = reply(StatusCode::FOUND, Full::default());
+    if let Ok(to) = HeaderValue::from_str(to) {
+        answer.headers_mut().insert(LOCATION, to);
+    }
+    answer
+}
+
+fn json_reply(body: impl Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static) -> Reply {
+    let mut answer = reply(StatusCode::OK, body);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn reply(
+    status: StatusCode,
+    body: impl Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,
+) -> Reply {
+    let mut answer = Response::new(BoxBody::new(body));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// White space for ever: a parser cannot refuse it early.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 8192])))))
+    }
+}
+
+type Release = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// A body that comes when the fault is taken back.
+struct Stalled {
+    text: Option<Bytes>,
+    switch: Option<watch::Receiver<Option<Fault>>>,
+    release: Option<Release>,
+}
+
+impl Body for Stalled {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(mut switch) = self.switch.take() {
+            self.release = Some(Box::pin(async move {
+                let _ = switch.wait_for(|fault| !matches!(fault, Some(Fault::Stall))).await;
+            }));
+        }
+        if let Some(release) = &mut self.release {
+            std::task::ready!(release.as_mut().poll(context));
+            self.release = None;
+        }
+        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::super::Provider;
+    use super::super::provider::tests::get;
+    use super::*;
+
+    #[tokio::test]
+    async fn faults_come_and_go_at_run_time() {
+        let provider = Provider::start().await;
+        let url = provider.jwks_uri();
+        let good = provider.jwks();
+        for fault in [
+            Fault::Status(500),
+            Fault::RetryAfter(503, 7),
+            Fault::HangUp,
+            Fault::Redirect(format!("{}/elsewhere", provider.url())),
+            Fault::garbage(),
+            Fault::html(),
+            Fault::rewrite(|_| "{".to_owned()),
+        ] {
+            provider.fail(Endpoint::Jwks, fault.clone());
+            get(&url).await.expect_err(&format!("{fault:?}"));
+        }
+        for fault in [Fault::RedirectHere, Fault::Padded(1 << 20), Fault::Slow(Duration::ZERO)] {
+            provider.fail(Endpoint::Jwks, fault.clone());
+            assert_eq!(get(&url).await.unwrap(), good, "{fault:?}");
+        }
+        provider.fail(Endpoint::Jwks, Fault::empty_key_set());
+        assert_eq!(get(&url).await.unwrap(), json!({ "keys": [] }));
+        provider.fail(Endpoint::Jwks, Fault::many_keys(500));
+        assert_eq!(get(&url).await.unwrap()["keys"].as_array().unwrap().len(), 500);
+        provider.heal(Endpoint::Jwks);
+        assert_eq!(get(&url).await.unwrap(), good);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_hangs_or_stalls_ends_when_the_fault_does() {
+        let provider = Provider::start().await;
+        for (nth, fault) in [Fault::Hang, Fault::Stall].into_iter().enumerate() {
+            provider.fail(Endpoint::Jwks, fault);
+            let url = provider.jwks_uri();
+            let waiting = tokio::spawn(async move { get(&url).await });
+            provider.wait_for_fetches(nth as u64 + 1).await;
+            assert!(!waiting.is_finished());
+            provider.heal(Endpoint::Jwks);
+            assert_eq!(waiting.await.unwrap().unwrap(), provider.jwks());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_does_not_end() {
+        let provider = Provider::start().await;
+        provider.fail(Endpoint::Jwks, Fault::EndlessBody);
+        let mut answer = reqwest::get(provider.jwks_uri()).await.unwrap();
+        let mut read = 0;
+        while read < 10 << 20 {
+            read += answer.chunk().await.unwrap().unwrap().len();
+        }
+    }
+}

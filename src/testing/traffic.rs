@@ -1,0 +1,109 @@
+//! What an endpoint saw and how it is set to answer: counters, a short log, a [`Fault`] switch.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use tokio::sync::watch;
+use url::form_urlencoded;
+
+use super::faults::Fault;
+use crate::clock::within;
+
+/// How many requests an endpoint remembers.
+const REMEMBERED: usize = 100;
+
+/// After this much real time a wait for requests has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One address of an issuer, with its own counter and fault switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// `/.well-known/openid-configuration` and `/.well-known/oauth-authorization-server`.
+    Discovery,
+    /// `/.well-known/jwks.json`.
+    Jwks,
+    /// `/oauth/token`.
+    Token,
+}
+
+/// A request as it arrived.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Received {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Received {
+    /// The body read as a form: names and values in the order sent.
+    pub fn form(&self) -> Vec<(String, String)> {
+        form_urlencoded::parse(&self.body).into_owned().collect()
+    }
+
+    /// The path alone.
+    pub(super) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+}
+
+/// The state of one endpoint.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    count: watch::Sender<u64>,
+    fault: watch::Sender<Option<Fault>>,
+    recent: Mutex<VecDeque<Received>>,
+}
+
+impl Traffic {
+    pub(super) fn new() -> Self {
+        Self {
+            count: watch::Sender::new(0),
+            fault: watch::Sender::new(None),
+            recent: Mutex::default(),
+        }
+    }
+
+    pub(super) fn record(&self, request: &Received) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() == REMEMBERED {
+            recent.pop_front();
+        }
+        recent.push_back(request.clone());
+        drop(recent);
+        self.count.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        *self.count.borrow()
+    }
+
+    pub(super) fn recent(&self) -> Vec<Received> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    #[expect(clippy::panic, reason = "a test that waits in vain has failed")]
+    pub(super) async fn wait_for(&self, least: u64) {
+        let mut count = self.count.subscribe();
+        if within(PATIENCE, count.wait_for(|count| *count >= least)).await.is_none() {
+            panic!("waited {PATIENCE:?} for {least} requests, saw {}", self.count());
+        }
+    }
+
+    pub(super) fn set_fault(&self, fault: Option<Fault>) {
+        self.fault.send_replace(fault);
+    }
+
+    pub(super) fn fault(&self) -> watch::Receiver<Option<Fault>> {
+        self.fault.subscribe()
+    }
+}
