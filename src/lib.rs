@@ -1,25 +1,109 @@
-//! scaikey-auth
-mod base64url;
-mod clock;
-mod config;
-mod error;
-mod flight;
-mod identity;
-mod issuer;
-mod json;
-mod secret;
+//! Authentication and tenancy for Rust services behind an OpenID provider, as a tower layer.
+//!
+//! Requests carry bearer JWTs. The layer verifies each against its issuer's rotating keys, finds
+//! the tenant, and puts both into the request; everything else is refused with the answer the RFCs
+//! want. It denies by default, does no I/O before the first token, and never takes a lock on the way
+//! of a request whose key is at hand.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use scaikey_auth::{Auth, Identity, Tenant, scope};
+//!
+//! async fn me(identity: Identity, tenant: Tenant) -> String {
+//!     format!("{} of {}", identity.subject(), tenant.id())
+//! }
+//!
+//! # fn main() -> Result<(), scaikey_auth::ConfigError> {
+//! let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+//! let app: Router = Router::new()
+//!     .route("/me", get(me))
+//!     .route("/admin", get(me).route_layer(auth.require(scope("admin"))))
+//!     .layer(auth.layer());
+//! # Ok(()) }
+//! ```
+//!
+//! # The street a request walks
+//!
+//! ```text
+//! middleware ──▶ auth ──▶ validator ──▶ issuer      the token: shape, claims, key, signature
+//!     │            └────▶ tenant                    the tenant it names
+//!     └──▶ your service, with an AuthContext in the request's extensions
+//! ```
+//!
+//! The modules below stand in this order, ground first, and each imports only from those above it.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`](crate::axum) |
+//! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
+//! | `sqlite`, `postgres` | no | `SqlTenants`: tenants in a database (Rust 1.94) |
+//! | `metrics` | no | counters through the `metrics` facade |
+//! | `testing` | no | a provider in a box and more, for your tests: [`testing`](crate::testing) |
+//!
+//! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
+//! [tenants](manual::tenants), [threats](manual::threats), [operating](manual::operating),
+//! [testing](manual::testing).
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod telemetry;
-mod tenant;
+
+mod clock;
+
+mod secret;
+
+mod base64url;
+
+mod json;
+
+mod flight;
+
+mod error;
+
+mod identity;
+
+mod config;
+
+mod issuer;
+
 mod validator;
-pub use clock::{Clock, SystemClock};
-pub use config::*;
-pub use error::*;
-pub use identity::*;
-pub use issuer::*;
-pub use secret::Secret;
-pub use tenant::*;
-pub use validator::*;
+
+mod tenant;
+
 mod auth;
-pub use auth::*;
+
+mod middleware;
+
+#[cfg(feature = "axum")]
+pub mod axum;
+
 #[cfg(feature = "testing")]
 pub mod testing;
+
+pub mod manual;
+
+pub use auth::{Auth, AuthBuilder, AuthContext, TenantAuthoriser};
+pub use clock::{Clock, SystemClock};
+pub use config::{
+    Algorithm, AuthConfig, AuthMode, ConfigError, ENVIRONMENT, Fault, IssuerConfig, JwksSettings,
+    MockUser, TokenProfile, UnknownAlgorithm, UnknownAuthMode, Variable,
+};
+pub use error::{
+    AuthError, BoxError, EmptyBody, Envelope, ErrorResponse, Grpc, InvalidToken, ProblemJson,
+    Refusal,
+};
+pub use identity::{
+    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKey, IdentityKind, InvalidClaimPath,
+    InvalidScope, InvalidTenantId, Provenance, Scopes, TenantId,
+};
+pub use issuer::{IssuerHealth, Issuers, KeyState, TenantIssuers};
+pub use middleware::{
+    AuthLayer, AuthService, CustomSource, Guard, GuardExt, GuardFuture, GuardService,
+    PROVENANCE_HEADER, RequestHead, RequireLayer, ResponseFuture, TenantSource, TokenSource,
+    any_role, any_scope, group, kind, mfa_within, role, scope, verified,
+};
+pub use secret::Secret;
+pub use tenant::{AnyTenant, MemoryTenants, Tenant, TenantResolver, TenantStatus};
+pub use validator::{Credentials, JwksValidator, TokenValidator, dangerous_peek_claims};

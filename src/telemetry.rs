@@ -29,6 +29,16 @@ pub(crate) fn refused(reason: &'static str, error: &dyn std::fmt::Display) {
     count("scaikey_auth_refusals_total", "reason", reason);
 }
 
+/// The service is put together wrongly: an extractor ran outside of every layer.
+pub(crate) fn layer_missing(error: &dyn std::fmt::Display) {
+    tracing::error!(target: TARGET, "{error}");
+}
+
+/// A handler asked for a row that the tenant store does not attach.
+pub(crate) fn tenant_row_missing(row: &'static str) {
+    tracing::error!(target: TARGET, row, "the tenant store attached no row of the type the handler asked for");
+}
+
 /// A key set was fetched and is in force.
 pub(crate) fn keys_refreshed(issuer: &str, usable: usize, unusable: usize) {
     if unusable > 0 {

@@ -207,10 +207,10 @@ impl IssuerConfig {
                 fault(field, problem.to_owned());
             }
         }
-        if let Ok(url) = Url::parse(&self.issuer) {
-            if url.query().is_some() || url.fragment().is_some() {
-                fault("issuer", "must have neither query nor fragment (RFC 8414 §2)".to_owned());
-            }
+        if let Ok(url) = Url::parse(&self.issuer)
+            && (url.query().is_some() || url.fragment().is_some())
+        {
+            fault("issuer", "must have neither query nor fragment (RFC 8414 §2)".to_owned());
         }
         if self.expected().is_empty() {
             fault("expected_issuer", "is empty: leave it out, or give what `iss` says".to_owned());

@@ -49,10 +49,10 @@ impl FromStr for ClaimPath {
 
 impl fmt::Display for ClaimPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [name] = &*self.0 {
-            if !name.starts_with('/') {
-                return f.write_str(name);
-            }
+        if let [name] = &*self.0
+            && !name.starts_with('/')
+        {
+            return f.write_str(name);
         }
         self.0
             .iter()

@@ -16,7 +16,7 @@ pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
 pub use scopes::{InvalidScope, Scopes};
 
-pub(crate) use claims::{Reading, numeric_date, tenant as read_tenant};
+pub(crate) use claims::{Reading, numeric_date, tenant as read_tenant, text};
 
 /// What kind of party an identity is.
 ///

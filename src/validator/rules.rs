@@ -3,7 +3,7 @@
 use super::jws::Typ;
 use crate::config::TokenProfile;
 use crate::error::InvalidToken;
-use crate::identity::{numeric_date, read_tenant};
+use crate::identity::{numeric_date, read_tenant, text};
 use crate::issuer::Issuer;
 use crate::json::Value;
 
@@ -33,6 +33,7 @@ pub(super) fn check(
     )?;
     access_token(claims)?;
     unbound(claims)?;
+    text(claims.get("jti"), "jti")?;
     if config.profile == TokenProfile::Rfc9068 {
         rfc9068(claims)?;
     }
@@ -107,7 +108,7 @@ fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
     // `nonce` is an ID token's, though some issuers copy it into access tokens, which then also
     // say what they may be used for or by whom.
     let bare_nonce =
-        || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(|name| has(&name));
+        || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(|name| has(name));
     if FOREIGN_CLAIMS.iter().any(has) || FOREIGN_KINDS.iter().any(kind) || bare_nonce() {
         return Err(InvalidToken::Type);
     }

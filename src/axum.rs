@@ -1,0 +1,168 @@
+//! Extractors for axum 0.8 handlers (feature `axum`).
+//!
+//! | argument | what it is | without a token, where that is allowed |
+//! |---|---|---|
+//! | [`AuthContext`] | identity and tenant | 401 |
+//! | [`Identity`] | who calls | 401 |
+//! | [`Tenant`] | the tenant the request runs in | 401 |
+//! | [`Claims<T>`] | the claims as a type of yours | 401 |
+//! | [`TenantRow<T>`] | the tenant store's own row | 401 |
+//! | `Option<…>` of the first three | | `None` |
+//!
+//! On a route that no [`AuthLayer`](crate::AuthLayer) wraps, all of them answer 500 and log what is
+//! missing.
+
+use std::any::Any;
+use std::ops::Deref;
+
+use axum_core::body::Body;
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum_core::response::{IntoResponse, Response};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::auth::AuthContext;
+use crate::error::{AuthError, ErrorResponse, InvalidToken, ProblemJson, Refusal};
+use crate::identity::Identity;
+use crate::middleware::{Passed, refuse};
+use crate::telemetry;
+use crate::tenant::Tenant;
+
+/// The claims of the token as a type of yours.
+#[derive(Debug, Clone)]
+pub struct Claims<T>(pub T);
+
+/// The row the tenant store attached to the tenant. Answers 500 when it attached none of this type.
+#[derive(Debug, Clone)]
+pub struct TenantRow<T>(pub T);
+
+impl<T> Deref for Claims<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Deref for TenantRow<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Why an extractor refused; as a response, what the layer would have answered.
+#[derive(Debug)]
+pub struct Rejection(Box<Response>);
+
+impl Rejection {
+    fn new(parts: &Parts, error: AuthError) -> Self {
+        let response = match parts.extensions.get::<Passed>() {
+            Some(Passed::Anonymous(auth)) => refuse(auth, &ProblemJson, &error, false),
+            _ => error.into_response(),
+        };
+        Self(Box::new(response))
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
+/// For handlers that refuse by themselves. Without the challenge, which the layer's realm belongs
+/// to: prefer a guard where one fits.
+impl IntoResponse for AuthError {
+    fn into_response(self) -> Response {
+        if let Self::MissingLayer = self {
+            telemetry::layer_missing(&self);
+        }
+        ErrorResponse::<Body>::respond(&ProblemJson, &Refusal::new(&self, false))
+    }
+}
+
+/// The context, or `None` for somebody who was let in without.
+fn context(parts: &Parts) -> Result<Option<&AuthContext>, Rejection> {
+    match (parts.extensions.get::<AuthContext>(), parts.extensions.get::<Passed>()) {
+        (Some(context), _) => Ok(Some(context)),
+        (None, Some(_)) => Ok(None),
+        (None, None) => Err(Rejection::new(parts, AuthError::MissingLayer)),
+    }
+}
+
+fn required(parts: &Parts) -> Result<&AuthContext, Rejection> {
+    context(parts)?.ok_or_else(|| Rejection::new(parts, AuthError::MissingCredentials))
+}
+
+impl<S: Sync> FromRequestParts<S> for AuthContext {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        required(parts).cloned()
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for AuthContext {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
+        Ok(context(parts)?.cloned())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Identity {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        Ok(required(parts)?.identity().clone())
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for Identity {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
+        Ok(context(parts)?.map(|context| context.identity().clone()))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Tenant {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let tenant = required(parts)?.tenant().cloned();
+        tenant.ok_or_else(|| Rejection::new(parts, AuthError::TenantMissing))
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for Tenant {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
+        Ok(context(parts)?.and_then(|context| context.tenant().cloned()))
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let claims = required(parts)?.identity().claims();
+        let malformed = |_| Rejection::new(parts, InvalidToken::Malformed("claims").into());
+        claims.map(Claims).map_err(malformed)
+    }
+}
+
+impl<S: Sync, T: Any + Clone> FromRequestParts<S> for TenantRow<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let row = required(parts)?.tenant().and_then(Tenant::row::<T>).cloned();
+        row.map(TenantRow).ok_or_else(|| {
+            telemetry::tenant_row_missing(std::any::type_name::<T>());
+            Rejection(Box::new(http::StatusCode::INTERNAL_SERVER_ERROR.into_response()))
+        })
+    }
+}

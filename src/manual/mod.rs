@@ -1,0 +1,19 @@
+//! The manual.
+
+#[doc = include_str!("modes.md")]
+pub mod modes {}
+
+#[doc = include_str!("request.md")]
+pub mod request {}
+
+#[doc = include_str!("tenants.md")]
+pub mod tenants {}
+
+#[doc = include_str!("threats.md")]
+pub mod threats {}
+
+#[doc = include_str!("operating.md")]
+pub mod operating {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}

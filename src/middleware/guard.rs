@@ -1,0 +1,268 @@
+//! Guards: what a single route requires of the identity, beyond having one.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::service::{Passed, refuse};
+use super::source::RequestHead;
+use crate::auth::{Auth, AuthContext, is_recent};
+use crate::error::{AuthError, ErrorResponse, ProblemJson};
+use crate::identity::{IdentityKind, Provenance, Scopes};
+
+/// A condition on an authenticated request.
+///
+/// Ready-made: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
+/// [`mfa_within`], [`verified`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is one too. Join
+/// them with [`and`](GuardExt::and) and [`or`](GuardExt::or).
+pub trait Guard: Send + Sync + 'static {
+    /// Whether the request may go on; `now` is the layer's clock.
+    ///
+    /// # Errors
+    /// Why not, as the caller is to be told.
+    fn check(&self, context: &AuthContext, now: SystemTime) -> Result<(), AuthError>;
+}
+
+impl<F> Guard for F
+where
+    F: Fn(&AuthContext) -> Result<(), AuthError> + Send + Sync + 'static,
+{
+    fn check(&self, context: &AuthContext, _now: SystemTime) -> Result<(), AuthError> {
+        self(context)
+    }
+}
+
+/// Joins guards.
+pub trait GuardExt: Guard + Sized {
+    /// Both must admit; the first refusal is told.
+    fn and(self, other: impl Guard) -> impl Guard {
+        Condition(move |context: &AuthContext, now| {
+            self.check(context, now)?;
+            other.check(context, now)
+        })
+    }
+
+    /// One must admit; otherwise the first refusal is told.
+    fn or(self, other: impl Guard) -> impl Guard {
+        Condition(move |context: &AuthContext, now| {
+            self.check(context, now)
+                .or_else(|refusal| other.check(context, now).map_err(|_| refusal))
+        })
+    }
+}
+
+impl<G: Guard> GuardExt for G {}
+
+/// A guard that looks at the clock.
+struct Condition<F>(F);
+
+impl<F> Guard for Condition<F>
+where
+    F: Fn(&AuthContext, SystemTime) -> Result<(), AuthError> + Send + Sync + 'static,
+{
+    fn check(&self, context: &AuthContext, now: SystemTime) -> Result<(), AuthError> {
+        (self.0)(context, now)
+    }
+}
+
+/// All of these scopes, separated by spaces: `scope("docs:read docs:write")`. A refusal names them
+/// all. Scopes are compared letter for letter; something that is no scope (RFC 6749 §3.3) admits
+/// nobody.
+pub fn scope(required: &str) -> impl Guard {
+    let scopes: Option<Scopes> = required.parse().ok().filter(|scopes: &Scopes| !scopes.is_empty());
+    let required: Arc<str> = required.into();
+    move |context: &AuthContext| {
+        let held = context.identity().scopes();
+        match &scopes {
+            Some(scopes) if held.contains_all(scopes) => Ok(()),
+            _ => Err(AuthError::InsufficientScope { required: required.clone() }),
+        }
+    }
+}
+
+/// At least one of these scopes, separated by spaces. A refusal names them all.
+pub fn any_scope(accepted: &str) -> impl Guard {
+    let accepted: Arc<str> = accepted.into();
+    move |context: &AuthContext| {
+        let held = context.identity().scopes();
+        if accepted.split(' ').any(|scope| held.contains(scope)) {
+            return Ok(());
+        }
+        Err(AuthError::InsufficientScope { required: accepted.clone() })
+    }
+}
+
+/// This role.
+pub fn role(required: impl Into<String>) -> impl Guard {
+    any_role([required])
+}
+
+/// At least one of these roles.
+pub fn any_role<T: Into<String>>(accepted: impl IntoIterator<Item = T>) -> impl Guard {
+    let accepted: Vec<String> = accepted.into_iter().map(Into::into).collect();
+    let told = forbidden("role", &accepted.join(" or "));
+    move |context: &AuthContext| {
+        let identity = context.identity();
+        if accepted.iter().any(|role| identity.has_role(role)) { Ok(()) } else { Err(told.clone()) }
+    }
+}
+
+/// This group.
+pub fn group(required: impl Into<String>) -> impl Guard {
+    let required = required.into();
+    let told = forbidden("group", &required);
+    move |context: &AuthContext| {
+        if context.identity().in_group(&required) { Ok(()) } else { Err(told.clone()) }
+    }
+}
+
+/// This kind of identity: users only, or service accounts only.
+pub fn kind(required: IdentityKind) -> impl Guard {
+    let told = forbidden("kind", required.as_str());
+    move |context: &AuthContext| {
+        if context.identity().kind() == required { Ok(()) } else { Err(told.clone()) }
+    }
+}
+
+/// A multi-factor authentication not longer ago than this. The refusal asks the client for one
+/// (RFC 9470), also when the token does not say when there was one.
+pub fn mfa_within(max_age: Duration) -> impl Guard {
+    Condition(move |context: &AuthContext, now| match context.identity().mfa_verified_at() {
+        Some(moment) if is_recent(moment, now, max_age) => Ok(()),
+        _ => Err(AuthError::StepUpRequired { max_age }),
+    })
+}
+
+/// An identity whose token was verified here: no mock, and no introspected opaque token.
+pub fn verified() -> impl Guard {
+    let told = forbidden("provenance", Provenance::Verified.as_str());
+    move |context: &AuthContext| {
+        let provenance = context.identity().provenance();
+        if provenance == Provenance::Verified { Ok(()) } else { Err(told.clone()) }
+    }
+}
+
+fn forbidden(what: &str, required: &str) -> AuthError {
+    AuthError::Forbidden { required: format!("{what} {required}").into() }
+}
+
+/// A layer that admits only requests its guard does. Made by [`Auth::require`].
+#[derive(Clone)]
+pub struct RequireLayer<R = ProblemJson> {
+    auth: Auth,
+    guard: Arc<dyn Guard>,
+    respond: R,
+}
+
+impl RequireLayer {
+    pub(super) fn new(auth: Auth, guard: impl Guard) -> Self {
+        Self { auth, guard: Arc::new(guard), respond: ProblemJson }
+    }
+}
+
+impl<R> RequireLayer<R> {
+    /// Sets how refusals are answered. Default [`ProblemJson`].
+    #[must_use]
+    pub fn respond_with<R2>(self, respond: R2) -> RequireLayer<R2> {
+        RequireLayer { auth: self.auth, guard: self.guard, respond }
+    }
+
+    fn check<Q>(&self, request: &Request<Q>) -> Result<(), AuthError> {
+        let extensions = request.extensions();
+        if let Some(context) = extensions.get::<AuthContext>() {
+            return self.guard.check(context, self.auth.now());
+        }
+        match extensions.get::<Passed>() {
+            Some(Passed::Anonymous(_)) => Err(AuthError::MissingCredentials),
+            Some(Passed::Preflight) => Ok(()),
+            None => Err(AuthError::MissingLayer),
+        }
+    }
+}
+
+impl<R> fmt::Debug for RequireLayer<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireLayer").finish_non_exhaustive()
+    }
+}
+
+impl<S, R: Clone> Layer<S> for RequireLayer<R> {
+    type Service = GuardService<S, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        GuardService { inner, require: self.clone() }
+    }
+}
+
+/// A service behind a [`RequireLayer`].
+#[derive(Debug, Clone)]
+pub struct GuardService<S, R> {
+    inner: S,
+    require: RequireLayer<R>,
+}
+
+impl<S, R, Q, B> Service<Request<Q>> for GuardService<S, R>
+where
+    S: Service<Request<Q>, Response = Response<B>>,
+    R: ErrorResponse<B>,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = GuardFuture<S::Future, Response<B>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        match self.require.check(&request) {
+            Ok(()) => GuardFuture::Admitted { future: self.inner.call(request) },
+            Err(error) => {
+                let RequireLayer { auth, respond, .. } = &self.require;
+                let grpc = RequestHead::of(&request).is_grpc();
+                GuardFuture::Refused { response: Some(refuse(auth, respond, &error, grpc)) }
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// The response of a [`GuardService`].
+    #[project = GuardProjection]
+    #[derive(Debug)]
+    #[allow(missing_docs)]
+    pub enum GuardFuture<F, T> {
+        Admitted {
+            #[pin]
+            future: F,
+        },
+        Refused {
+            response: Option<T>,
+        },
+    }
+}
+
+impl<F, T, E> Future for GuardFuture<F, T>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            GuardProjection::Admitted { future } => future.poll(context),
+            GuardProjection::Refused { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! [`AuthService`]: one request, from its token to the inner service or to a refusal.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use tower_service::Service;
+
+use super::future::ResponseFuture;
+use super::layer::Options;
+use super::source::{Presented, RequestHead, TenantSource};
+use crate::auth::{Auth, AuthContext, Progress};
+use crate::error::{AuthError, ErrorResponse, Refusal};
+use crate::telemetry;
+use crate::validator::Credentials;
+
+/// A service behind an [`AuthLayer`](super::AuthLayer).
+#[derive(Clone)]
+pub struct AuthService<S, R> {
+    inner: S,
+    auth: Auth,
+    options: Arc<Options>,
+    respond: R,
+}
+
+/// Left in the extensions of requests that pass without an identity, so that guards and extractors
+/// can tell "nobody" from "no layer".
+#[derive(Clone)]
+pub(crate) enum Passed {
+    /// No token was sent, and none was needed. Carries what a challenge is made from.
+    Anonymous(Auth),
+    /// A CORS preflight.
+    Preflight,
+}
+
+pub(super) type Pending = Pin<Box<dyn Future<Output = Result<AuthContext, AuthError>> + Send>>;
+
+/// What a request is told before anything is waited for.
+enum Decision {
+    Admit(AuthContext),
+    Pass(Passed),
+    Refuse(AuthError),
+    Wait(Pending),
+}
+
+impl<S, R> AuthService<S, R> {
+    pub(super) fn new(inner: S, auth: Auth, options: Arc<Options>, respond: R) -> Self {
+        Self { inner, auth, options, respond }
+    }
+
+    fn decide(&self, head: RequestHead<'_>) -> Decision {
+        if self.options.preflights_pass && head.is_preflight() {
+            return Decision::Pass(Passed::Preflight);
+        }
+        match self.judge(head) {
+            Ok(decision) => decision,
+            Err(AuthError::MissingCredentials) if self.options.optional => {
+                Decision::Pass(Passed::Anonymous(self.auth.clone()))
+            }
+            Err(error) => Decision::Refuse(error),
+        }
+    }
+
+    fn judge(&self, head: RequestHead<'_>) -> Result<Decision, AuthError> {
+        let presented = Presented::read(head, &self.options.tokens)?;
+        let presented = presented.ok_or(AuthError::MissingCredentials)?;
+        let requested = TenantSource::requested(&self.options.tenants, head)?;
+        let credentials = Credentials::bearer(presented.token());
+        match self.auth.at_once(&credentials, requested.as_ref()) {
+            Progress::Decided(verdict) => verdict.map(Decision::Admit),
+            progress => {
+                let (auth, presented) = (self.auth.clone(), presented.into_owned());
+                Ok(Decision::Wait(Box::pin(async move {
+                    let credentials = Credentials::bearer(presented.token());
+                    auth.finish(progress, &credentials, requested.as_ref()).await
+                })))
+            }
+        }
+    }
+}
+
+impl<S, R, Q, B> Service<Request<Q>> for AuthService<S, R>
+where
+    S: Service<Request<Q>, Response = Response<B>> + Clone,
+    R: ErrorResponse<B>,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, R, Q>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
+        // What an outer layer believed is not what this one verified.
+        let extensions = request.extensions_mut();
+        extensions.remove::<AuthContext>();
+        extensions.remove::<Passed>();
+        let head = RequestHead::of(&request);
+        match self.decide(head) {
+            Decision::Admit(context) => {
+                let mock = context.identity().is_mock();
+                request.extensions_mut().insert(context);
+                ResponseFuture::admitted(self.inner.call(request), mock)
+            }
+            Decision::Pass(passed) => {
+                request.extensions_mut().insert(passed);
+                ResponseFuture::admitted(self.inner.call(request), false)
+            }
+            Decision::Refuse(error) => {
+                ResponseFuture::refused(refuse(&self.auth, &self.respond, &error, head.is_grpc()))
+            }
+            Decision::Wait(pending) => {
+                // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
+                let spare = self.inner.clone();
+                let ready = mem::replace(&mut self.inner, spare);
+                ResponseFuture::waiting(
+                    pending,
+                    ready,
+                    request,
+                    self.auth.clone(),
+                    self.respond.clone(),
+                )
+            }
+        }
+    }
+}
+
+/// Builds the answer and adds the headers that no implementation may forget.
+pub(crate) fn refuse<B, R: ErrorResponse<B>>(
+    auth: &Auth,
+    respond: &R,
+    error: &AuthError,
+    grpc: bool,
+) -> Response<B> {
+    telemetry::refused(error.reason(), error);
+    let mut refusal = Refusal::new(error, grpc);
+    if matches!(error, AuthError::UnknownTenant) && auth.unknown_tenant_is_not_found() {
+        refusal.status = StatusCode::NOT_FOUND;
+    }
+    let mut response = respond.respond(&refusal);
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE
+        && let Some(wait) = error.retry_after()
+    {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if matches!(response.status().as_u16(), 400 | 401 | 403)
+        && let Some(challenge) = auth.challenger().challenge(error)
+    {
+        response.headers_mut().entry(header::WWW_AUTHENTICATE).or_insert(challenge);
+    }
+    response
+}
+
+impl<S: fmt::Debug, R> fmt::Debug for AuthService<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthService")
+            .field("inner", &self.inner)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,355 @@
+//! Where in a request the token and the tenant are looked for.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+
+use crate::auth::{RequestedTenant, TenantAuthoriser};
+use crate::error::AuthError;
+use crate::identity::{Identity, TenantId};
+use crate::tenant::Tenant;
+
+/// What of a request may be looked at to find token and tenant.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct RequestHead<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// The target, as the service inside of routers that strip prefixes sees it.
+    pub uri: &'r Uri,
+    /// The headers.
+    pub headers: &'r HeaderMap,
+}
+
+impl<'r> RequestHead<'r> {
+    pub(super) fn of<B>(request: &'r Request<B>) -> Self {
+        Self { method: request.method(), uri: request.uri(), headers: request.headers() }
+    }
+
+    pub(super) fn is_grpc(&self) -> bool {
+        let content_type = self.headers.get(header::CONTENT_TYPE);
+        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    }
+
+    /// A CORS preflight (Fetch §3.2.2): it never carries credentials.
+    pub(super) fn is_preflight(&self) -> bool {
+        *self.method == Method::OPTIONS
+            && self.headers.contains_key(header::ORIGIN)
+            && self.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+    }
+}
+
+/// A place where a token may be.
+///
+/// Tokens in the query are not among the places (RFC 9700 §4.3.2): they end up in logs.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum TokenSource {
+    /// `Authorization: Bearer …` (RFC 6750 §2.1). The default, and the only one.
+    Authorization,
+    /// A header that holds the bare token, such as `x-forwarded-access-token`. Only behind a proxy
+    /// that removes the header from what clients send.
+    Header(HeaderName),
+    /// Anything else. Called for every request; returns the bare token.
+    Custom(Arc<CustomSource>),
+}
+
+/// What [`TokenSource::Custom`] holds.
+pub type CustomSource =
+    dyn Fn(RequestHead<'_>) -> Result<Option<HeaderValue>, AuthError> + Send + Sync;
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authorization => f.write_str("Authorization"),
+            Self::Header(name) => f.debug_tuple("Header").field(name).finish(),
+            Self::Custom(_) => f.write_str("Custom"),
+        }
+    }
+}
+
+/// A header value with a token from `start` on. Owning one copies no text: header values are
+/// counted references.
+#[derive(Clone)]
+pub(super) struct Presented<'r> {
+    value: Cow<'r, HeaderValue>,
+    start: usize,
+}
+
+impl<'r> Presented<'r> {
+    pub(super) fn token(&self) -> &str {
+        // `check_token` has seen that every byte is ASCII.
+        let token = self.value.as_bytes().get(self.start..).unwrap_or_default();
+        std::str::from_utf8(token).unwrap_or_default()
+    }
+
+    pub(super) fn into_owned(self) -> Presented<'static> {
+        Presented { value: Cow::Owned(self.value.into_owned()), start: self.start }
+    }
+
+    /// The token among `sources`. More than one is refused: which of them would count, an attacker
+    /// might know better than we do (RFC 6750 §2).
+    pub(super) fn read(
+        head: RequestHead<'r>,
+        sources: &[TokenSource],
+    ) -> Result<Option<Self>, AuthError> {
+        let mut found = None;
+        for source in sources {
+            if let Some(presented) = source.read(head)?
+                && found.replace(presented).is_some()
+            {
+                return Err(AuthError::MalformedCredentials(
+                    "The request carries more than one token.",
+                ));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl TokenSource {
+    fn read<'r>(&self, head: RequestHead<'r>) -> Result<Option<Presented<'r>>, AuthError> {
+        let (value, start) = match self {
+            Self::Authorization => {
+                let Some(value) = single(head.headers, &header::AUTHORIZATION)? else {
+                    return Ok(None);
+                };
+                let Some(start) = after_bearer(value.as_bytes()) else { return Ok(None) };
+                (Cow::Borrowed(value), start)
+            }
+            Self::Header(name) => match single(head.headers, name)? {
+                Some(value) => (Cow::Borrowed(value), 0),
+                None => return Ok(None),
+            },
+            Self::Custom(read) => match read(head)? {
+                Some(value) => (Cow::Owned(value), 0),
+                None => return Ok(None),
+            },
+        };
+        check_token(value.as_bytes().get(start..).unwrap_or_default())?;
+        Ok(Some(Presented { value, start }))
+    }
+}
+
+/// The only value of a header; several are ambiguous (RFC 9110 §11.6.2).
+fn single<'r>(
+    headers: &'r HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'r HeaderValue>, AuthError> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(AuthError::MalformedCredentials("The request carries more than one token."));
+    }
+    Ok(first)
+}
+
+/// Where the token begins, if the scheme is `Bearer` in any case (RFC 9110 §11.1). Another scheme
+/// is no credentials at all to us.
+fn after_bearer(value: &[u8]) -> Option<usize> {
+    const SCHEME: &[u8] = b"bearer";
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().is_some_and(|byte| *byte != b' ') {
+        return None;
+    }
+    Some(SCHEME.len() + rest.iter().take_while(|byte| **byte == b' ').count())
+}
+
+/// `b64token` (RFC 6750 §2.1): at least one character, padding only at the end.
+fn check_token(token: &[u8]) -> Result<(), AuthError> {
+    let body = token.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+    let (body, _padding) = token.split_at_checked(body).unwrap_or_default();
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
+    if body.is_empty() || !body.iter().all(allowed) {
+        return Err(AuthError::MalformedCredentials(
+            "The bearer token is empty or has characters it may not have.",
+        ));
+    }
+    Ok(())
+}
+
+/// A place where a request may name its tenant, beside the token.
+///
+/// The tenant named must be the token's own, unless an authoriser lets the caller act in another.
+#[derive(Clone)]
+pub struct TenantSource {
+    place: Place,
+    authoriser: Option<TenantAuthoriser>,
+}
+
+#[derive(Clone)]
+enum Place {
+    Header(HeaderName),
+    /// What stands before and behind the tenant in a path.
+    Path(Arc<str>, Arc<str>),
+    Custom(Arc<dyn Fn(RequestHead<'_>) -> Option<String> + Send + Sync>),
+}
+
+impl TenantSource {
+    /// A header, such as `x-tenant-id`.
+    pub fn header(name: HeaderName) -> Self {
+        Self::at(Place::Header(name))
+    }
+
+    /// A segment of the path, written as `{tenant_id}`: `/v1/t/{tenant_id}/`. Paths that do not
+    /// begin like that name no tenant. The segment is taken as it stands, without decoding.
+    pub fn path(pattern: &str) -> Self {
+        let (before, after) = pattern.split_once("{tenant_id}").unwrap_or((pattern, ""));
+        Self::at(Place::Path(before.into(), after.into()))
+    }
+
+    /// Anything else, such as a sub-domain.
+    pub fn custom(
+        read: impl Fn(RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self::at(Place::Custom(Arc::new(read)))
+    }
+
+    /// Lets callers act in a tenant that is not their token's if `allows` says so: for partner
+    /// administrators, say, and only within their partner. It sees the tenant as the resolver
+    /// found it. An `allows` that is too generous opens every tenant to the caller.
+    #[must_use]
+    pub fn authorised_by(
+        mut self,
+        allows: impl Fn(&Identity, &Tenant) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.authoriser = Some(Arc::new(allows));
+        self
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place, authoriser: None }
+    }
+
+    /// The tenant the request names, if any of `sources` finds one. All that do must agree.
+    pub(super) fn requested(
+        sources: &[Self],
+        head: RequestHead<'_>,
+    ) -> Result<Option<RequestedTenant>, AuthError> {
+        let mut found: Option<RequestedTenant> = None;
+        for source in sources {
+            let Some(named) = source.read(head)? else { continue };
+            let id = TenantId::new(&named).map_err(|_| AuthError::TenantMismatch)?;
+            match &found {
+                Some(earlier) if earlier.id != id => return Err(AuthError::TenantMismatch),
+                Some(_) => {}
+                None => found = Some(RequestedTenant { id, authoriser: source.authoriser.clone() }),
+            }
+        }
+        Ok(found)
+    }
+
+    fn read<'r>(&self, head: RequestHead<'r>) -> Result<Option<Cow<'r, str>>, AuthError> {
+        match &self.place {
+            Place::Header(name) => {
+                let mut values = head.headers.get_all(name).iter();
+                match (values.next(), values.next()) {
+                    (None, _) => Ok(None),
+                    (Some(value), None) => match value.to_str() {
+                        Ok(id) => Ok(Some(id.into())),
+                        Err(_) => Err(AuthError::TenantMismatch),
+                    },
+                    (Some(_), Some(_)) => Err(AuthError::TenantMismatch),
+                }
+            }
+            Place::Path(before, after) => {
+                let segment = head.uri.path().strip_prefix(&**before).and_then(|rest| {
+                    let (segment, _) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                    rest.get(segment.len()..)?.starts_with(&**after).then_some(segment)
+                });
+                Ok(segment.map(Cow::Borrowed))
+            }
+            Place::Custom(read) => Ok(read(head).map(Cow::Owned)),
+        }
+    }
+}
+
+impl fmt::Debug for TenantSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place: &dyn fmt::Debug = match &self.place {
+            Place::Header(name) => name,
+            Place::Path(before, _) => before,
+            Place::Custom(_) => &"custom",
+        };
+        f.debug_struct("TenantSource")
+            .field("place", place)
+            .field("authorised", &self.authoriser.is_some())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(authorization: &[&str]) -> Result<Option<String>, u16> {
+        let mut request = Request::new(());
+        for value in authorization {
+            request
+                .headers_mut()
+                .append("authorization", HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        match Presented::read(RequestHead::of(&request), &[TokenSource::Authorization]) {
+            Ok(presented) => Ok(presented.map(|presented| presented.token().to_owned())),
+            Err(error) => Err(error.status().as_u16()),
+        }
+    }
+
+    #[test]
+    fn the_authorization_header_is_read_as_the_rfcs_say() {
+        let found = |text: &str| Ok(Some(text.to_owned()));
+        let table = [
+            (vec![], Ok(None)),
+            (vec!["Bearer abc"], found("abc")),
+            (vec!["bEaReR   a.b-c_~+/=="], found("a.b-c_~+/==")),
+            (vec!["Basic dXNlcjpwYXNz"], Ok(None)),
+            (vec!["Bearerabc"], Ok(None)),
+            (vec![""], Ok(None)),
+            (vec!["Bearer"], Err(400)),
+            (vec!["Bearer "], Err(400)),
+            (vec!["Bearer ="], Err(400)),
+            (vec!["Bearer a b"], Err(400)),
+            (vec!["Bearer a,b"], Err(400)),
+            (vec!["Bearer a=b"], Err(400)),
+            (vec!["Bearer \ta"], Err(400)),
+            (vec!["Bearer é"], Err(400)),
+            (vec!["Bearer a", "Bearer a"], Err(400)),
+            (vec!["Bearer a", "Basic b"], Err(400)),
+        ];
+        for (values, expected) in table {
+            assert_eq!(token(&values), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn two_sources_with_a_token_are_refused() {
+        let mut request = Request::new(());
+        request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer a"));
+        let sources =
+            [TokenSource::Authorization, TokenSource::Header(HeaderName::from_static("x-token"))];
+        let read = |request: &Request<()>| {
+            Presented::read(RequestHead::of(request), &sources).map(|found| found.is_some())
+        };
+        assert!(read(&request).unwrap());
+        request.headers_mut().insert("x-token", HeaderValue::from_static("b"));
+        assert!(matches!(read(&request), Err(AuthError::MalformedCredentials(_))));
+    }
+
+    #[test]
+    fn the_tenant_is_one_whole_segment_of_the_path() {
+        let tenant = |path: &str| {
+            let request = Request::builder().uri(path).body(()).unwrap();
+            let sources = [TenantSource::path("/v1/t/{tenant_id}/")];
+            TenantSource::requested(&sources, RequestHead::of(&request))
+                .map(|found| found.map(|found| found.id.to_string()))
+        };
+        assert_eq!(tenant("/v1/t/acme/docs?x=/").unwrap().as_deref(), Some("acme"));
+        assert_eq!(tenant("/v1/t/%61cme/docs").unwrap().as_deref(), Some("%61cme"));
+        for path in ["/v1/t/acme", "/v1/x/acme/", "/", "/v2/v1/t/acme/"] {
+            assert_eq!(tenant(path).unwrap(), None, "{path}");
+        }
+        assert!(tenant("/v1/t//docs").is_err(), "an empty segment is no tenant");
+    }
+}

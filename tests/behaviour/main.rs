@@ -1,0 +1,3 @@
+//! What the crate promises, shown over real sockets.
+
+mod forged;
