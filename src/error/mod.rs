@@ -1,6 +1,7 @@
 //! [`AuthError`]: every way a request can be refused, and what the caller is told.
 
 mod challenge;
+mod public;
 mod response;
 
 use std::error::Error;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+
+use public::Public;
 
 pub(crate) use challenge::Challenger;
 pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
@@ -177,47 +180,34 @@ impl AuthError {
     /// The name the caller is told: of an invalid token only whether it has expired, so that a
     /// client knows to refresh and an attacker learns nothing.
     pub fn public_reason(&self) -> &'static str {
-        match self {
-            Self::InvalidToken(InvalidToken::Expired) => "token_expired",
-            Self::InvalidToken(_) => "token_invalid",
-            other => other.reason(),
-        }
+        self.public().reason
     }
 
     /// The HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::MalformedCredentials(_) => StatusCode::BAD_REQUEST,
-            Self::MissingCredentials | Self::InvalidToken(_) | Self::StepUpRequired { .. } => {
-                StatusCode::UNAUTHORIZED
-            }
-            Self::InsufficientScope { .. }
-            | Self::Forbidden { .. }
-            | Self::TenantMissing
-            | Self::UnknownTenant
-            | Self::TenantSuspended
-            | Self::TenantMismatch => StatusCode::FORBIDDEN,
-            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::MissingLayer => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        self.public().status
     }
 
     /// One fixed sentence for the caller. Says nothing that came with the request.
     pub fn public_message(&self) -> &'static str {
+        self.public().message
+    }
+
+    fn public(&self) -> &'static Public {
         match self {
-            Self::MissingCredentials => "This resource needs a bearer token.",
-            Self::MalformedCredentials(why) => why,
-            Self::InvalidToken(InvalidToken::Expired) => "The token has expired.",
-            Self::InvalidToken(_) => "The token is not valid here.",
-            Self::InsufficientScope { .. } => "The token lacks a scope this resource needs.",
-            Self::Forbidden { .. } => "The token does not grant access to this resource.",
-            Self::StepUpRequired { .. } => "A recent multi-factor sign-in is needed.",
-            Self::TenantMissing => "The token names no tenant.",
-            Self::UnknownTenant => "The tenant is not known here.",
-            Self::TenantSuspended => "The tenant is suspended.",
-            Self::TenantMismatch => "The token does not belong to this tenant.",
-            Self::Unavailable { .. } => "The token cannot be checked right now. Try again.",
-            Self::MissingLayer => "The service is misconfigured.",
+            Self::MissingCredentials => &public::CREDENTIALS_MISSING,
+            Self::MalformedCredentials(_) => &public::CREDENTIALS_MALFORMED,
+            Self::InvalidToken(InvalidToken::Expired) => &public::TOKEN_EXPIRED,
+            Self::InvalidToken(_) => &public::TOKEN_INVALID,
+            Self::InsufficientScope { .. } => &public::INSUFFICIENT_SCOPE,
+            Self::Forbidden { .. } => &public::FORBIDDEN,
+            Self::StepUpRequired { .. } => &public::STEP_UP_REQUIRED,
+            Self::TenantMissing => &public::TENANT_MISSING,
+            Self::UnknownTenant => &public::TENANT_UNKNOWN,
+            Self::TenantSuspended => &public::TENANT_SUSPENDED,
+            Self::TenantMismatch => &public::TENANT_MISMATCH,
+            Self::Unavailable { .. } => &public::UNAVAILABLE,
+            Self::MissingLayer => &public::LAYER_MISSING,
         }
     }
 

@@ -54,21 +54,25 @@ impl<B: From<Bytes>> ErrorResponse<B> for ProblemJson {
             return trailers_only(refusal.error, B::from(Bytes::new()));
         }
         let (error, status) = (refusal.error, refusal.status);
-        let scope = match error {
+        let body = match error {
             AuthError::InsufficientScope { required } => {
-                format!(",\"required_scope\":{}", text(required))
+                problem(error, status, format!(",\"required_scope\":{}", text(required)))
             }
-            _ => String::new(),
+            _ if status == error.status() => Bytes::from_static(error.public().problem.as_bytes()),
+            _ => problem(error, status, String::new()),
         };
-        let body = format!(
-            "{{\"type\":\"urn:scaikey-auth:{}\",\"title\":\"{}\",\"status\":{},\"detail\":{}{scope}}}",
-            error.public_reason(),
-            status.canonical_reason().unwrap_or("Refused"),
-            status.as_u16(),
-            text(error.public_message()),
-        );
-        answer(status, "application/problem+json", B::from(Bytes::from(body)))
+        answer(status, "application/problem+json", B::from(body))
     }
+}
+
+/// An RFC 9457 document that is not ready-made: with a member more, or another status.
+fn problem(error: &AuthError, status: StatusCode, extension: String) -> Bytes {
+    let (reason, message) = (error.public_reason(), text(error.public_message()));
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let status = status.as_u16();
+    Bytes::from(format!(
+        r#"{{"type":"urn:scaikey-auth:{reason}","title":"{title}","status":{status},"detail":{message}{extension}}}"#
+    ))
 }
 
 /// `{"error":{"code":"…","message":"…"}}`, as products with an envelope answer.

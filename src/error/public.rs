@@ -1,0 +1,45 @@
+//! What callers are told, one row per answer, written out at compile time.
+
+use http::StatusCode;
+
+/// One answer.
+pub(super) struct Public {
+    pub(super) reason: &'static str,
+    pub(super) status: StatusCode,
+    pub(super) message: &'static str,
+    /// The RFC 9457 document, ready to send: refusing a flood of requests formats nothing.
+    pub(super) problem: &'static str,
+}
+
+macro_rules! answers {
+    ($($name:ident = $reason:literal, $status:literal $title:literal, $message:literal;)*) => {$(
+        pub(super) static $name: Public = Public {
+            reason: $reason,
+            status: match StatusCode::from_u16($status) {
+                Ok(status) => status,
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            message: $message,
+            problem: concat!(
+                r#"{"type":"urn:scaikey-auth:"#, $reason, r#"","title":""#, $title,
+                r#"","status":"#, $status, r#","detail":""#, $message, r#""}"#
+            ),
+        };
+    )*};
+}
+
+answers! {
+    CREDENTIALS_MISSING = "credentials_missing", 401 "Unauthorized", "This resource needs a bearer token.";
+    CREDENTIALS_MALFORMED = "credentials_malformed", 400 "Bad Request", "The request must carry exactly one well-formed bearer token.";
+    TOKEN_EXPIRED = "token_expired", 401 "Unauthorized", "The token has expired.";
+    TOKEN_INVALID = "token_invalid", 401 "Unauthorized", "The token is not valid here.";
+    INSUFFICIENT_SCOPE = "insufficient_scope", 403 "Forbidden", "The token lacks a scope that this resource needs.";
+    FORBIDDEN = "forbidden", 403 "Forbidden", "The token does not grant access to this resource.";
+    STEP_UP_REQUIRED = "step_up_required", 401 "Unauthorized", "A recent multi-factor sign-in is needed.";
+    TENANT_MISSING = "tenant_missing", 403 "Forbidden", "The token names no tenant.";
+    TENANT_UNKNOWN = "tenant_unknown", 403 "Forbidden", "The tenant is not known here.";
+    TENANT_SUSPENDED = "tenant_suspended", 403 "Forbidden", "The tenant is suspended.";
+    TENANT_MISMATCH = "tenant_mismatch", 403 "Forbidden", "The token does not belong to this tenant.";
+    UNAVAILABLE = "unavailable", 503 "Service Unavailable", "The token cannot be checked right now. Try again.";
+    LAYER_MISSING = "layer_missing", 500 "Internal Server Error", "The service is misconfigured.";
+}
