@@ -39,7 +39,9 @@ mod tests {
     #[test]
     fn spare_bits_are_refused() {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        for prefix in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        for prefix in
+            ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+        {
             for (value, last) in ALPHABET.iter().enumerate() {
                 let last = char::from(*last);
                 assert_eq!(decode(format!("{prefix}A{last}")).is_some(), value % 16 == 0);

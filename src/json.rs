@@ -37,6 +37,8 @@ pub(crate) struct Document<'a> {
 struct Node<'a> {
     /// The member name; empty for list items and the root.
     name: Cow<'a, str>,
+    /// A fingerprint of the name, so that most names are told apart without being compared.
+    tag: u8,
     kind: Kind<'a>,
     /// Index of the first node behind this one and all its descendants.
     end: usize,
@@ -108,7 +110,16 @@ impl<'d> Value<'d> {
         if !self.is_object() {
             return None;
         }
-        self.children().find(|child| child.name() == name)
+        let (tag, end) = (fingerprint(name), self.node()?.end);
+        let mut at = self.at + 1;
+        while at < end {
+            let node = self.document.nodes.get(at)?;
+            if node.tag == tag && node.name == name {
+                return Some(Value { document: self.document, at });
+            }
+            at = node.end;
+        }
+        None
     }
 
     /// The value an RFC 6901 pointer, split into its reference tokens, leads to.
@@ -179,10 +190,10 @@ impl<'d> Value<'d> {
             names.sort_unstable();
             return names.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
         }
-        // One bit per name tells most names apart without comparing them.
+        // One bit per fingerprint tells most names apart without comparing them.
         let mut seen = 0_u64;
         self.children().enumerate().any(|(nth, child)| {
-            let bit = fingerprint(child.name());
+            let bit = 1 << (child.node().map_or(0, |node| node.tag) % 64);
             let perhaps = seen & bit != 0;
             seen |= bit;
             perhaps && self.children().take(nth).any(|earlier| earlier.name() == child.name())
@@ -190,12 +201,12 @@ impl<'d> Value<'d> {
     }
 }
 
-/// One of 64 bits, by length and outer bytes: equal names have equal bits.
-fn fingerprint(name: &str) -> u64 {
+/// Equal for equal names; by length and outer bytes.
+fn fingerprint(name: &str) -> u8 {
     let name = name.as_bytes();
     let outer =
-        name.first().zip(name.last()).map_or(0, |(a, b)| usize::from(*a) * 5 + usize::from(*b));
-    1 << ((name.len() * 11 + outer) % 64)
+        name.first().zip(name.last()).map_or(0, |(a, b)| a.wrapping_mul(5).wrapping_add(*b));
+    outer.wrapping_add((name.len() as u8).wrapping_mul(11))
 }
 
 /// Appends one value and its descendants to the list of nodes.
@@ -208,7 +219,7 @@ struct ValueSeed<'n, 'a> {
 impl<'a> ValueSeed<'_, 'a> {
     fn leaf<E>(self, kind: Kind<'a>) -> Result<(), E> {
         let end = self.nodes.len() + 1;
-        self.nodes.push(Node { name: self.name, kind, end });
+        self.nodes.push(Node { tag: fingerprint(&self.name), name: self.name, kind, end });
         Ok(())
     }
 
@@ -221,7 +232,7 @@ impl<'a> ValueSeed<'_, 'a> {
         if depth >= MAX_DEPTH {
             return Err(E::custom("nested too deep"));
         }
-        nodes.push(Node { name, kind, end: 0 });
+        nodes.push(Node { tag: fingerprint(&name), name, kind, end: 0 });
         Ok(nodes.len() - 1)
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKind, Inner, Provenance, Scopes, TenantId,
+    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKind, Inner, Names, Provenance, Scopes,
+    TenantId,
 };
 use crate::error::InvalidToken;
 use crate::json::Value;
@@ -22,12 +23,9 @@ pub(crate) struct Reading<'r> {
 }
 
 impl Reading<'_> {
-    /// Reads `claims`; `payload` is the text they were parsed from.
-    pub(crate) fn identity(
-        self,
-        claims: Value<'_>,
-        payload: &[u8],
-    ) -> Result<Identity, InvalidToken> {
+    /// Reads `claims`. The identity lacks the text they were parsed from, since they borrow it:
+    /// that is what [`Unsealed::with_payload`] is for.
+    pub(crate) fn identity(self, claims: Value<'_>) -> Result<Unsealed, InvalidToken> {
         let mapping = self.mapping;
         let client_id = match text(claims.get("client_id"), "client_id")? {
             Some(client_id) => Some(client_id),
@@ -49,7 +47,7 @@ impl Reading<'_> {
         let issued_at = time(claims.get("iat"), "iat")?;
         let expires_at =
             time(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
-        Ok(Identity(Arc::new(Inner {
+        Ok(Unsealed(Inner {
             tenant_id: tenant(claims, mapping)?,
             partner_id: first(claims, &mapping.partner_id, "partner_id")?.map(Box::from),
             display_name: first(claims, &mapping.display_name, "name")?.map(Box::from),
@@ -64,11 +62,20 @@ impl Reading<'_> {
             subject: subject.into(),
             client_id: client_id.map(Box::from),
             provenance: self.provenance,
-            payload: payload.into(),
+            payload: Vec::new(),
             kind,
             issued_at,
             expires_at,
-        })))
+        }))
+    }
+}
+
+/// An identity whose claims cannot be had again yet.
+pub(crate) struct Unsealed(Inner);
+
+impl Unsealed {
+    pub(crate) fn with_payload(self, payload: Vec<u8>) -> Identity {
+        Identity(Arc::new(Inner { payload, ..self.0 }))
     }
 }
 
@@ -150,27 +157,22 @@ fn names(
     claims: Value<'_>,
     paths: &[ClaimPath],
     name: &'static str,
-) -> Result<Box<[Box<str>]>, InvalidToken> {
+) -> Result<Names, InvalidToken> {
     let malformed = InvalidToken::MalformedClaim(name);
-    let mut names: Vec<Box<str>> = Vec::new();
-    let mut add = |value: &str| {
-        if !names.iter().any(|held| **held == *value) {
-            names.push(value.into());
-        }
-    };
+    let mut names = Names::default();
     for value in found(claims, paths) {
         if let Some(single) = value.as_str() {
-            add(single);
+            names.insert(single).map_err(|_| malformed)?;
         } else if value.is_list() {
             for item in value.children() {
                 let named = item.as_str().or_else(|| item.get("value").and_then(Value::as_str));
-                add(named.ok_or(malformed)?);
+                names.insert(named.ok_or(malformed)?).map_err(|_| malformed)?;
             }
         } else {
             return Err(malformed);
         }
     }
-    Ok(names.into())
+    Ok(names)
 }
 
 fn mfa_verified_at(

@@ -3,6 +3,7 @@
 mod claims;
 mod ids;
 mod mapping;
+mod names;
 mod scopes;
 
 use std::fmt;
@@ -11,6 +12,8 @@ use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use names::Names;
 
 pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
@@ -105,14 +108,14 @@ struct Inner {
     email: Option<Box<str>>,
     email_verified: bool,
     scopes: Scopes,
-    roles: Box<[Box<str>]>,
-    groups: Box<[Box<str>]>,
+    roles: Names,
+    groups: Names,
     mfa_verified_at: Option<SystemTime>,
     issued_at: Option<SystemTime>,
     expires_at: SystemTime,
     provenance: Provenance,
     actors: Box<[Actor]>,
-    payload: Box<[u8]>,
+    payload: Vec<u8>,
 }
 
 impl Identity {
@@ -178,8 +181,8 @@ impl Identity {
     }
 
     /// The union of the claims `roles` and `role`.
-    pub fn roles(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.0.roles.iter().map(AsRef::as_ref)
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.0.roles.iter()
     }
 
     /// Whether `role` is among the roles, letter for letter.
@@ -188,8 +191,8 @@ impl Identity {
     }
 
     /// The claim `groups`.
-    pub fn groups(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.0.groups.iter().map(AsRef::as_ref)
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.0.groups.iter()
     }
 
     /// Whether `group` is among the groups, letter for letter.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::headers::Headers;
 use super::jws::{Header, Jws, document};
 use super::{Credentials, TokenValidator, rules};
 use crate::clock::{Clock, SystemClock, unix_time};
@@ -25,6 +26,7 @@ use crate::issuer::{Found, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Verdict}
 pub struct JwksValidator {
     issuers: Issuers,
     clock: Arc<dyn Clock>,
+    headers: Arc<Headers>,
     max_token_bytes: usize,
 }
 
@@ -60,7 +62,12 @@ impl JwksValidator {
     /// As [`new`](Self::new).
     pub fn with_clock(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
         let issuers = Issuers::with_clock(config, clock.clone())?;
-        Ok(Self { issuers, clock, max_token_bytes: config.max_token_bytes })
+        Ok(Self {
+            issuers,
+            clock,
+            headers: Arc::default(),
+            max_token_bytes: config.max_token_bytes,
+        })
     }
 
     /// The issuers trusted, to add, remove and watch.
@@ -78,7 +85,7 @@ impl JwksValidator {
 
     fn examine(&self, token: &str) -> Result<Judgement, InvalidToken> {
         let jws = Jws::split(token, self.max_token_bytes)?;
-        let header = jws.header()?;
+        let header = self.headers.read(&jws)?;
         let payload = jws.payload()?;
         let claims = document(&payload)?;
         let claims = claims.root();
@@ -92,7 +99,7 @@ impl JwksValidator {
         }
         rules::check(claims, header.typ, &issuer, unix_time(self.clock.now()))?;
         match verify(&issuer, &jws, &header)? {
-            Verdict::Verified => {}
+            Verdict::Verified => self.headers.remember(&jws, &header),
             Verdict::BadSignature => return Err(InvalidToken::Signature),
             Verdict::WrongAlgorithm => return Err(InvalidToken::Algorithm),
             Verdict::UnknownKey | Verdict::NoKeys => {
@@ -105,7 +112,8 @@ impl JwksValidator {
             provenance: Provenance::Verified,
             legacy_service_tokens: issuer.config.legacy_service_tokens,
         };
-        reading.identity(claims, &payload).map(|identity| Judgement::Final(Ok(identity)))
+        let identity = reading.identity(claims)?;
+        Ok(Judgement::Final(Ok(identity.with_payload(payload))))
     }
 }
 

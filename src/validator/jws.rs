@@ -41,6 +41,10 @@ impl<'t> Jws<'t> {
         })
     }
 
+    pub(crate) fn encoded_header(&self) -> &'t [u8] {
+        self.header
+    }
+
     pub(crate) fn header(&self) -> Result<Header, InvalidToken> {
         let text =
             base64url::decode(self.header).ok_or(InvalidToken::Malformed("header encoding"))?;

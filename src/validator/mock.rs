@@ -55,7 +55,8 @@ impl MockValidator {
             provenance: Provenance::Mock,
             legacy_service_tokens: false,
         };
-        reading.identity(document.root(), payload.as_bytes())
+        let identity = reading.identity(document.root())?;
+        Ok(identity.with_payload(payload.into_bytes()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`TokenValidator`]: from presented credentials to an identity.
 
+mod headers;
 mod jwks;
 mod jws;
 #[cfg(feature = "mock")]
