@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-use crate::Secret;
+use crate::secret::Secret;
 
 /// An OAuth client, for [`Issuer::register_client`](super::Issuer::register_client).
 ///

@@ -13,7 +13,7 @@ use super::keys::SigningKey;
 use super::ring::KeyRing;
 use super::tokens::TokenBuilder;
 use super::traffic::{Endpoint, Received, Traffic};
-use crate::Clock;
+use crate::clock::Clock;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
 

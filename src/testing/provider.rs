@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::issuer::{Issuer, Settings};
 use super::server::{self, Site};
+use crate::clock::{Clock, SystemClock};
 use crate::config::Algorithm;
-use crate::{Clock, SystemClock};
 
 /// A running provider: an HTTP server on the loopback interface with a platform [`Issuer`], to
 /// which it dereferences, and as many tenant issuers as are asked for.
