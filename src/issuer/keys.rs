@@ -419,7 +419,7 @@ impl Held {
 }
 
 /// Reads a key set (RFC 7517 §5) key by key, so that one strange key costs only itself.
-fn read_set(
+pub(super) fn read_set(
     body: &[u8],
     allowed: &[Algorithm],
     max_keys: usize,

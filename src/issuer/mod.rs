@@ -20,6 +20,8 @@ use crate::identity::TenantId;
 pub use keys::{IssuerHealth, KeyState};
 pub use per_tenant::TenantIssuers;
 
+#[cfg(feature = "testing")]
+pub(crate) use foreign::{read_key, read_key_set, read_metadata};
 pub(crate) use http::Http;
 pub(crate) use jwk::MAX_KID;
 pub(crate) use keys::{Keys, NoNewKeys, Verdict};
@@ -205,6 +207,30 @@ impl Issuers {
             edit(&mut listed);
             listed
         });
+    }
+}
+
+/// The parsers of foreign text, for the fuzz targets.
+#[cfg(feature = "testing")]
+mod foreign {
+    use super::{jwk::Key, keys, metadata::Metadata};
+    use crate::config::{Algorithm, JwksSettings};
+    use crate::json::Document;
+
+    pub(crate) fn read_key(jwk: &[u8], allowed: &[Algorithm]) -> bool {
+        Document::parse(jwk).is_ok_and(|document| Key::read(document.root(), allowed).is_ok())
+    }
+
+    /// How many keys are usable and how many are not.
+    pub(crate) fn read_key_set(body: &[u8]) -> Option<(usize, usize)> {
+        let max_keys = JwksSettings::default().max_keys;
+        let (keys, unusable) = keys::read_set(body, &Algorithm::ALL, max_keys).ok()?;
+        Some((keys.len(), unusable))
+    }
+
+    pub(crate) fn read_metadata(body: &[u8], issuer: &str) -> bool {
+        let from = url::Url::parse(issuer);
+        from.is_ok_and(|from| Metadata::parse(body, &from, issuer, false).is_ok())
     }
 }
 

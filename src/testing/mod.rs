@@ -38,6 +38,8 @@ mod clients;
 mod clock;
 mod faults;
 pub mod forge;
+#[doc(hidden)]
+pub mod fuzz;
 mod issuer;
 mod keys;
 mod oauth;

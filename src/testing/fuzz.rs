@@ -1,0 +1,96 @@
+//! What the fuzz targets call: every parser of foreign text, with the promises it must keep on any
+//! bytes. None of them may panic.
+
+use http::HeaderValue;
+
+use super::challenge;
+use crate::auth::Auth;
+use crate::config::{Algorithm, AuthConfig};
+use crate::error::{AuthError, Challenger};
+use crate::issuer::{read_key, read_key_set, read_metadata};
+use crate::json::Document;
+use crate::validator::{Credentials, dangerous_peek_claims};
+
+/// A fuzz target.
+pub type Target = fn(&[u8]);
+
+/// Every target by name: the folders of the corpus and the binaries are called the same.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("json", json),
+    ("token", token),
+    ("key", key),
+    ("key_set", key_set),
+    ("metadata", metadata),
+    ("challenge", challenges),
+    ("config", config),
+];
+
+/// The strict reader takes nothing that the ordinary one refuses.
+pub fn json(bytes: &[u8]) {
+    if Document::parse(bytes).is_ok() {
+        let value: Result<serde_json::Map<_, serde_json::Value>, _> = serde_json::from_slice(bytes);
+        assert!(value.is_ok(), "the strict reader took what is no JSON object");
+    }
+}
+
+/// No token is accepted that nobody signed.
+pub fn token(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = dangerous_peek_claims::<serde_json::Value>(text);
+    let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build();
+    let Ok(auth) = auth else { panic!("a fixed configuration") };
+    if let crate::auth::Progress::Decided(verdict) = auth.at_once(&Credentials::bearer(text), None)
+    {
+        assert!(verdict.is_err(), "accepted without a key");
+    }
+}
+
+/// One JWK.
+pub fn key(bytes: &[u8]) {
+    read_key(bytes, &Algorithm::ALL);
+}
+
+/// A key set never has more usable keys than were sent, and never none.
+pub fn key_set(bytes: &[u8]) {
+    if let Some((usable, unusable)) = read_key_set(bytes) {
+        assert!(usable > 0 && usable + unusable <= 100, "an impossible key set");
+    }
+}
+
+/// A metadata document is taken for the expected issuer only.
+pub fn metadata(bytes: &[u8]) {
+    if read_metadata(bytes, "https://scaikey.example") {
+        let document: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        assert_eq!(
+            document.get("issuer").and_then(|v| v.as_str()),
+            Some("https://scaikey.example")
+        );
+    }
+}
+
+/// What the crate writes, its strict reader reads; what others write does not break it.
+pub fn challenges(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = challenge::parse(text);
+    let Some(challenger) = Challenger::new(text, None) else { return };
+    let error = AuthError::InsufficientScope { required: text.into() };
+    for error in [AuthError::MissingCredentials, error] {
+        let written: Option<HeaderValue> = challenger.challenge(&error);
+        let written = written.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let read = challenge::parse(written).unwrap_or_default();
+        assert_eq!(read.first().and_then(|c| c.param("realm")), Some(text), "{written}");
+    }
+}
+
+/// A configuration file, and an environment with one variable per line.
+pub fn config(bytes: &[u8]) {
+    if let Ok(config) = serde_json::from_slice::<AuthConfig>(bytes) {
+        let _ = Auth::from_config(config).build();
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let variables = text.lines().filter_map(|line| line.split_once('='));
+    let variables = variables.map(|(name, value)| (format!("P_{name}"), value.to_owned()));
+    if let Ok(config) = AuthConfig::from_vars("P", variables) {
+        let _ = Auth::from_config(config).build();
+    }
+}

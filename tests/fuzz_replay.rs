@@ -1,0 +1,40 @@
+//! Replays the seeds of the fuzz targets, and whatever a fuzzer once found, as ordinary tests.
+
+use std::fs;
+
+use scaikey_auth::testing::fuzz::TARGETS;
+
+#[test]
+fn every_seed_is_survived_by_its_target() {
+    for (name, target) in TARGETS {
+        let folder = format!("tests/fuzz/corpus/{name}");
+        let mut seeds = 0;
+        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder}: {e}")) {
+            let seed = entry.unwrap().path();
+            target(&fs::read(&seed).unwrap());
+            seeds += 1;
+        }
+        assert!(seeds > 0, "{folder} has no seeds");
+    }
+}
+
+#[test]
+fn every_target_is_survived_by_the_seeds_of_the_others_cut_anywhere() {
+    for (folder, _) in TARGETS {
+        for entry in fs::read_dir(format!("tests/fuzz/corpus/{folder}")).unwrap() {
+            let seed = fs::read(entry.unwrap().path()).unwrap();
+            for length in (0..=seed.len()).step_by(7) {
+                TARGETS.iter().for_each(|(_, target)| target(&seed[..length]));
+            }
+        }
+    }
+}
+
+#[test]
+fn each_target_has_a_binary_for_the_fuzzer() {
+    let manifest = fs::read_to_string("tests/fuzz/Cargo.toml").unwrap();
+    for (name, _) in TARGETS {
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+        assert!(fs::exists(format!("tests/fuzz/fuzz_targets/{name}.rs")).unwrap(), "{name}");
+    }
+}
