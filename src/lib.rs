@@ -48,6 +48,11 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+/// The README's example, compiled with the tests.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod telemetry;
 
 mod clock;

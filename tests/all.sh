@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Installs what the tests need beyond Rust, and runs all of them: bash tests/all.sh
+#
+# Needed: a PostgreSQL server (each test starts a private one), curl (the examples are run as a
+# reader would), Node.js with npm (a third-party provider to verify tokens of). On Debian they are
+# installed by name; elsewhere the script says what is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing=()
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v curl >/dev/null || missing+=(curl)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+{ compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb; } >/dev/null || missing+=(postgresql)
+
+if ((${#missing[@]})); then
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    if ! command -v apt-get >/dev/null; then
+        echo "These are missing; install them and run this again: ${missing[*]}" >&2
+        exit 1
+    fi
+    "${as_root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+# The examples first, because tests run them.
+cargo build --locked --all-features --examples
+cargo test --locked --all-features "$@"
