@@ -1,1 +1,3 @@
 //! A provider in a box.
+
+pub mod conformance;
