@@ -202,7 +202,7 @@ impl SqlTenants {
 #[async_trait]
 impl TenantResolver for SqlTenants {
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
-        let found: Option<(String, Option<String>, Option<String>, String)> = on_either!(self, pool => sqlx::query_as(FIND)
+        let found: Option<(String, Option<String>, Option<String>, Option<String>)> = on_either!(self, pool => sqlx::query_as(FIND)
                 .bind(id.as_str())
                 .fetch_optional(pool)
                 .await
@@ -212,8 +212,8 @@ impl TenantResolver for SqlTenants {
         if found != id.as_str() {
             return Ok(None);
         }
-        let status = match status.as_str() {
-            "active" => TenantStatus::Active,
+        let status = match status.as_deref() {
+            Some("active") => TenantStatus::Active,
             _ => TenantStatus::Suspended,
         };
         let row = TenantRow { display_name, partner_id };

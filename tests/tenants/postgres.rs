@@ -2,7 +2,8 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -82,17 +83,13 @@ impl Postgres {
     }
 
     fn signal(&self, signal: &str) {
-        let Some(main) = self.main_process() else { return };
+        let Some(server) = &self.server else { return };
+        let main = server.id();
         let children = format!("/proc/{main}/task/{main}/children");
         let children = fs::read_to_string(children).unwrap_or_default();
         let mut kill = Command::new("kill");
-        kill.arg("-s").arg(signal).arg(&main).args(children.split_whitespace());
+        kill.args(["-s", signal, &main.to_string()]).args(children.split_whitespace());
         kill.stderr(Stdio::null()).status().unwrap();
-    }
-
-    fn main_process(&self) -> Option<String> {
-        let file = fs::read_to_string(self.home.join("postmaster.pid")).ok()?;
-        file.lines().next().map(str::to_owned)
     }
 }
 
@@ -105,20 +102,17 @@ impl Drop for Postgres {
 
 const HINT: &str = "install the Debian package `postgresql`";
 
-/// A program of the server, as the user `postgres` when the tests run as root, whom it refuses.
+/// A program of the server. It refuses to run as root, and then runs as the user `postgres`; it
+/// ends when the test does. (`runuser` would stay as a parent that stops when its child is paused.)
 fn run(program: &str) -> Command {
     let path = find(program).unwrap_or_else(|| panic!("no `{program}` found: {HINT}"));
-    let root = fs::metadata("/proc/self").is_ok_and(|this| owner(&this) == 0);
-    let mut command = if root { Command::new("runuser") } else { Command::new(&path) };
-    if root {
-        command.args(["-u", "postgres", "--"]).arg(path);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
     }
-    command.current_dir(env::temp_dir());
+    command.arg("--").arg(path).current_dir(env::temp_dir());
     command
-}
-
-fn owner(file: &fs::Metadata) -> u32 {
-    std::os::unix::fs::MetadataExt::uid(file)
 }
 
 /// Debian keeps the server's programs out of `PATH`, one folder for each version.
@@ -128,8 +122,5 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.sort();
     folders.reverse();
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    folders
-        .iter()
-        .map(|folder: &PathBuf| folder.join(program))
-        .find(|path: &PathBuf| Path::is_file(path))
+    folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
 }
