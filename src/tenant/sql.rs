@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 #[cfg(feature = "sqlite")]
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
-use url::Url;
 
 use super::{Tenant, TenantResolver, TenantStatus};
 use crate::error::BoxError;
@@ -281,7 +280,8 @@ fn sqlite(url: &Secret) -> Result<Pool, SqlTenantsError> {
     let mut options: SqliteConnectOptions =
         url.parse().map_err(|_| SqlTenantsError::MalformedUrl)?;
     options = options.busy_timeout(ACQUIRE_TIMEOUT);
-    let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
+    // A file needs no ping; and a lookup given up during one would take the connection with it.
+    let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
     let pool = if has(":memory:") || has("mode=memory") {
         // The database lives as long as its one connection.
         pool.max_connections(1).max_lifetime(None).idle_timeout(None)
@@ -302,7 +302,7 @@ fn sqlite(_url: &Secret) -> Result<Pool, SqlTenantsError> {
 #[cfg(feature = "postgres")]
 fn postgres(url: &Secret) -> Result<Pool, SqlTenantsError> {
     use sqlx::ConnectOptions;
-    let options = Url::parse(url.expose())
+    let options = url::Url::parse(url.expose())
         .ok()
         .and_then(|url| PgConnectOptions::from_url(&url).ok())
         .ok_or(SqlTenantsError::MalformedUrl)?;

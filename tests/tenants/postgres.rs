@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use scaikey_auth::Secret;
 
 /// A server of its own on a Unix socket. Stopped and removed when dropped.
-pub struct Postgres {
+pub(crate) struct Postgres {
     home: PathBuf,
     server: Option<Child>,
 }
 
 impl Postgres {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let home = env::temp_dir().join(format!("auth-pg-{}-{number}", std::process::id()));
@@ -33,12 +33,12 @@ impl Postgres {
         this
     }
 
-    pub fn url(&self) -> Secret {
+    pub(crate) fn url(&self) -> Secret {
         Secret::new(format!("postgres://postgres@localhost/postgres?host={}", self.home.display()))
     }
 
     /// Starts a server that was killed.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         assert!(self.server.is_none(), "still running");
         // What a killed server leaves behind would be taken for a running one's.
         let _ = fs::remove_file(self.home.join("postmaster.pid"));
@@ -62,7 +62,7 @@ impl Postgres {
     }
 
     /// As a crash or the kernel would: no farewell to anybody.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.signal("KILL");
         if let Some(mut server) = self.server.take() {
             server.wait().unwrap();
@@ -70,11 +70,11 @@ impl Postgres {
     }
 
     /// Every process stops where it is, with its connections open.
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.signal("STOP");
     }
 
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.signal("CONT");
     }
 

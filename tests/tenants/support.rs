@@ -10,16 +10,16 @@ use scaikey_auth::{
 };
 use tokio::sync::watch;
 
-pub fn id(text: &str) -> TenantId {
+pub(crate) fn id(text: &str) -> TenantId {
     text.parse().unwrap()
 }
 
-pub fn tenant(text: &str, status: TenantStatus) -> Tenant {
+pub(crate) fn tenant(text: &str, status: TenantStatus) -> Tenant {
     Tenant::with_row(id(text), status, ())
 }
 
 /// Status of the tenant the resolver finds, `None` for an unknown one.
-pub async fn status(
+pub(crate) async fn status(
     resolver: &dyn TenantResolver,
     tenant: &str,
 ) -> Result<Option<TenantStatus>, BoxError> {
@@ -27,14 +27,14 @@ pub async fn status(
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct ManualClock(Arc<Mutex<Duration>>);
+pub(crate) struct ManualClock(Arc<Mutex<Duration>>);
 
 impl ManualClock {
-    pub fn advance(&self, seconds: u64) {
+    pub(crate) fn advance(&self, seconds: u64) {
         *self.0.lock().unwrap() += Duration::from_secs(seconds);
     }
 
-    pub fn shared(&self) -> Arc<dyn Clock> {
+    pub(crate) fn shared(&self) -> Arc<dyn Clock> {
         Arc::new(self.clone())
     }
 }
@@ -51,7 +51,7 @@ impl Clock for ManualClock {
 
 /// How a [`Store`] answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Mood {
+pub(crate) enum Mood {
     /// As the list says.
     Well,
     /// Not until the mood changes.
@@ -66,28 +66,28 @@ pub enum Mood {
 
 /// A list of tenants that counts questions and has moods. Clones are the same store.
 #[derive(Debug, Clone)]
-pub struct Store<R = MemoryTenants> {
-    pub list: R,
+pub(crate) struct Store<R = MemoryTenants> {
+    pub(crate) list: R,
     questions: Arc<AtomicUsize>,
     mood: watch::Sender<Mood>,
 }
 
 impl<R> Store<R> {
-    pub fn over(list: R) -> Self {
+    pub(crate) fn over(list: R) -> Self {
         Self { list, questions: Arc::default(), mood: watch::Sender::new(Mood::Well) }
     }
 
-    pub fn questions(&self) -> usize {
+    pub(crate) fn questions(&self) -> usize {
         self.questions.load(Ordering::SeqCst)
     }
 
-    pub fn be(&self, mood: Mood) {
+    pub(crate) fn be(&self, mood: Mood) {
         self.mood.send_replace(mood);
     }
 }
 
 impl Store {
-    pub fn with(tenants: &[&str]) -> Self {
+    pub(crate) fn with(tenants: &[&str]) -> Self {
         Self::over(tenants.iter().map(|known| tenant(known, TenantStatus::Active)).collect())
     }
 }
