@@ -95,7 +95,7 @@ impl<R: TenantResolver> CachedTenants<R> {
     /// waiting when the store hangs; shorter mistakes a slow store for a failing one.
     #[must_use]
     pub fn deadline(mut self, limit: Duration) -> Self {
-        self.limits.deadline = limit;
+        self.limits.deadline = limit.min(LONGEST);
         self
     }
 
@@ -123,7 +123,7 @@ impl<R> CachedTenants<R> {
         let mut generation = self.memory.generation(id);
         *generation += 1;
         self.memory.known.invalidate(id);
-        self.memory.absent.invalidate(id);
+        self.memory.others.invalidate(id);
     }
 
     /// Forgets everything, as [`forget`](Self::forget) does for one tenant.
@@ -131,25 +131,24 @@ impl<R> CachedTenants<R> {
         let mut generations: Vec<_> = self.memory.generations.iter().map(lock).collect();
         generations.iter_mut().for_each(|generation| **generation += 1);
         self.memory.known.invalidate_all();
-        self.memory.absent.invalidate_all();
+        self.memory.others.invalidate_all();
     }
 
     /// What memory says about `id` now.
     fn held(&self, id: &TenantId) -> Held {
         let now = self.clock.elapsed();
-        if let Some(Known { tenant, fresh_until, stale_until, trouble }) = self.memory.known.get(id)
-        {
-            return match trouble {
-                _ if now < fresh_until => Held::Answer(Ok(Some(tenant))),
-                Some(trouble) if now < stale_until => trouble.stand_in(tenant, now, &self.limits),
-                Some(trouble) if now < trouble.retry_at => Held::Answer(Err(trouble.failure)),
-                _ => Held::Nothing,
-            };
-        }
-        match self.memory.absent.get(id) {
-            Some(Absent::Unknown { until }) if now < until => Held::Answer(Ok(None)),
-            Some(Absent::Unreachable(trouble)) if now < trouble.retry_at => {
-                Held::Answer(Err(trouble.failure))
+        let Some(entry) = self.memory.get(id) else { return Held::Nothing };
+        let stands_in = now < entry.stale_until;
+        match entry.trouble {
+            _ if now < entry.fresh_until => Held::Answer(Ok(entry.last)),
+            Some(trouble) if now < trouble.retry_at => {
+                Held::Answer(if stands_in { Ok(entry.last) } else { Err(trouble.failure) })
+            }
+            // Old trouble says nothing about the store now: after a pause, a request waits again.
+            Some(trouble)
+                if stands_in && now < trouble.retry_at + self.limits.deadline + BACKOFF_CAP =>
+            {
+                Held::StandIn(entry.last)
             }
             _ => Held::Nothing,
         }
@@ -168,9 +167,9 @@ impl<R: TenantResolver> TenantResolver for CachedTenants<R> {
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
         let asked = match self.held(id) {
             Held::Answer(answer) => return Ok(answer?),
-            Held::StandIn(tenant) => {
+            Held::StandIn(last) => {
                 drop(self.ask(id));
-                return Ok(Some(tenant));
+                return Ok(last);
             }
             Held::Nothing => self.ask(id),
         };
@@ -229,43 +228,21 @@ impl<R: TenantResolver> CachedTenants<R> {
             return outcome;
         }
         match outcome {
-            Ok(Some(tenant)) => {
-                let fresh_until = *asked_at + jittered(self.limits.time_to_live, 0.1);
-                let stale_until = fresh_until + self.limits.max_stale;
-                let known =
-                    Known { tenant: tenant.clone(), fresh_until, stale_until, trouble: None };
-                self.memory.absent.invalidate(id);
-                self.memory.known.insert(id.clone(), known);
-                Ok(Some(tenant))
+            Ok(last) => {
+                self.memory.put(id, Entry::new(last.clone(), *asked_at, &self.limits));
+                Ok(last)
             }
-            Ok(None) => {
-                let until = *asked_at + self.limits.negative_time_to_live;
-                self.memory.known.invalidate(id);
-                self.memory.absent.insert(id.clone(), Absent::Unknown { until });
-                Ok(None)
+            Err(failure) => {
+                let now = self.clock.elapsed();
+                let mut entry = self.memory.get(id).unwrap_or_default();
+                let stands_in = now < entry.stale_until;
+                telemetry::tenant_store_failed(&failure, stands_in);
+                entry.trouble = Some(Trouble::after(entry.trouble, failure.clone(), now));
+                let last = entry.last.clone();
+                self.memory.put(id, entry);
+                if stands_in { Ok(last) } else { Err(failure) }
             }
-            Err(failure) => self.learn_failure(id, failure),
         }
-    }
-
-    fn learn_failure(&self, id: &TenantId, failure: Failure) -> Answer {
-        let now = self.clock.elapsed();
-        let Some(mut known) = self.memory.known.get(id) else {
-            let before = match self.memory.absent.get(id) {
-                Some(Absent::Unreachable(trouble)) => Some(trouble),
-                _ => None,
-            };
-            telemetry::tenant_store_failed(&failure, false);
-            let trouble = Trouble::after(before, failure.clone(), now);
-            self.memory.absent.insert(id.clone(), Absent::Unreachable(trouble));
-            return Err(failure);
-        };
-        let stands_in = now < known.stale_until;
-        telemetry::tenant_store_failed(&failure, stands_in);
-        let tenant = known.tenant.clone();
-        known.trouble = Some(Trouble::after(known.trouble, failure.clone(), now));
-        self.memory.known.insert(id.clone(), known);
-        if stands_in { Ok(Some(tenant)) } else { Err(failure) }
     }
 }
 
@@ -290,8 +267,10 @@ impl<R: fmt::Debug> fmt::Debug for CachedTenants<R> {
 }
 
 struct Memory {
-    known: Cache<TenantId, Known>,
-    absent: Cache<TenantId, Absent>,
+    /// Tenants that the store knew when last asked.
+    known: Cache<TenantId, Entry>,
+    /// Those it did not, or that it could not be asked about yet.
+    others: Cache<TenantId, Entry>,
     /// How often the tenants that share a slot were forgotten. Part of a flight's key, so that
     /// nobody who comes after a `forget` joins a lookup from before it.
     generations: Vec<Mutex<u64>>,
@@ -303,11 +282,24 @@ impl Memory {
     fn new(max_tenants: u64) -> Self {
         Self {
             known: Cache::new(max_tenants),
-            absent: Cache::new(max_tenants),
+            others: Cache::new(max_tenants),
             generations: (0..GENERATIONS).map(|_| Mutex::default()).collect(),
             slot: RandomState::new(),
             flights: Flights::default(),
         }
+    }
+
+    fn get(&self, id: &TenantId) -> Option<Entry> {
+        self.known.get(id).or_else(|| self.others.get(id))
+    }
+
+    fn put(&self, id: &TenantId, entry: Entry) {
+        let (into, out_of) = match entry.last {
+            Some(_) => (&self.known, &self.others),
+            None => (&self.others, &self.known),
+        };
+        out_of.invalidate(id);
+        into.insert(id.clone(), entry);
     }
 
     #[expect(clippy::indexing_slicing, reason = "a remainder is less than its divisor")]
@@ -321,7 +313,7 @@ type Answer = Result<Option<Tenant>, Failure>;
 enum Held {
     Answer(Answer),
     /// The store is due to be asked, but failed a moment ago: nobody waits for it.
-    StandIn(Tenant),
+    StandIn(Option<Tenant>),
     Nothing,
 }
 
@@ -332,18 +324,24 @@ struct Question {
     asked_at: Duration,
 }
 
-#[derive(Clone)]
-struct Known {
-    tenant: Tenant,
+/// What the store said last, and how it has failed since.
+#[derive(Clone, Default)]
+struct Entry {
+    last: Option<Tenant>,
     fresh_until: Duration,
     stale_until: Duration,
     trouble: Option<Trouble>,
 }
 
-#[derive(Clone)]
-enum Absent {
-    Unknown { until: Duration },
-    Unreachable(Trouble),
+impl Entry {
+    fn new(last: Option<Tenant>, asked_at: Duration, limits: &Limits) -> Self {
+        let (fresh, stale) = match last {
+            Some(_) => (jittered(limits.time_to_live, 0.1), limits.max_stale),
+            None => (limits.negative_time_to_live, Duration::ZERO),
+        };
+        let fresh_until = asked_at + fresh;
+        Self { last, fresh_until, stale_until: fresh_until + stale, trouble: None }
+    }
 }
 
 /// The store's latest failures in a row.
@@ -359,17 +357,6 @@ impl Trouble {
         let failures = before.map_or(0, |before| before.failures.saturating_add(1));
         let retry_at = now + backoff(BACKOFF_BASE, BACKOFF_CAP, failures);
         Self { failure, failures, retry_at }
-    }
-
-    /// Old trouble says nothing about the store now, so after a pause a request waits again.
-    fn stand_in(self, tenant: Tenant, now: Duration, limits: &Limits) -> Held {
-        if now < self.retry_at {
-            Held::Answer(Ok(Some(tenant)))
-        } else if now < self.retry_at + limits.deadline + BACKOFF_CAP {
-            Held::StandIn(tenant)
-        } else {
-            Held::Nothing
-        }
     }
 }
 
