@@ -10,6 +10,8 @@ use crate::identity::{Identity, TenantId};
 use crate::issuer::{Issuers, TenantIssuers};
 use crate::telemetry;
 use crate::tenant::{AnyTenant, Tenant, TenantResolver, TenantStatus};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::tenant::{CachedTenants, SqlTenants};
 use crate::validator::{Credentials, JwksValidator, TokenValidator};
 
 /// Who calls, and for which tenant: what the layer puts into a request's extensions.
@@ -411,12 +413,23 @@ fn built_in(
 }
 
 fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, ConfigError> {
-    match &config.database_url {
-        None => {
-            telemetry::any_tenant();
-            Ok(Arc::new(AnyTenant))
-        }
-        Some(_) => Ok(Arc::new(AnyTenant)),
+    let Some(url) = &config.database_url else {
+        telemetry::any_tenant();
+        return Ok(Arc::new(AnyTenant));
+    };
+    let fault = |problem: String| {
+        ConfigError::one(Fault::new("database_url", problem)).named(config.prefix.as_deref())
+    };
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    {
+        let store = SqlTenants::connect_lazy(url);
+        let store = store.map_err(|error| fault(format!("cannot be used: {error}")))?;
+        Ok(Arc::new(CachedTenants::new(store)))
+    }
+    #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+    {
+        let _ = url;
+        Err(fault("needs the cargo feature `sqlite` or `postgres` of scaikey-auth".to_owned()))
     }
 }
 

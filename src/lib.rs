@@ -110,5 +110,7 @@ pub use middleware::{
     any_role, any_scope, group, kind, mfa_within, role, scope, verified,
 };
 pub use secret::Secret;
-pub use tenant::{AnyTenant, MemoryTenants, Tenant, TenantResolver, TenantStatus};
+pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use tenant::{SqlTenantRow, SqlTenants, SqlTenantsError};
 pub use validator::{Credentials, JwksValidator, TokenValidator, dangerous_peek_claims};

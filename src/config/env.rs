@@ -231,7 +231,7 @@ pub(super) fn read(
         ));
     }
     faults.sort_by_key(|fault| ENVIRONMENT.iter().position(|v| v.field == fault.field));
-    ConfigError::from_faults(faults, Some(prefix))?;
+    ConfigError::from_faults(faults).map_err(|error| error.named(Some(prefix)))?;
     Ok(config)
 }
 

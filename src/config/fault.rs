@@ -25,18 +25,22 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// An error, unless there are no faults. With a prefix, fields are named by their environment
-    /// variables.
-    pub(crate) fn from_faults(mut faults: Vec<Fault>, prefix: Option<&str>) -> Result<(), Self> {
-        if let Some(prefix) = prefix {
-            for fault in &mut faults {
-                if let Some(variable) = super::env::variable_for(&fault.field) {
-                    fault.field = format!("{prefix}_{variable}");
-                }
-            }
-        }
+    /// An error, unless there are no faults.
+    pub(crate) fn from_faults(mut faults: Vec<Fault>) -> Result<(), Self> {
         faults.dedup();
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
+    }
+
+    /// With a prefix, names fields by their environment variables.
+    pub(crate) fn named(mut self, prefix: Option<&str>) -> Self {
+        for fault in &mut self.faults {
+            let variable = super::env::variable_for(&fault.field);
+            if let Some((prefix, variable)) = prefix.zip(variable) {
+                fault.field = format!("{prefix}_{variable}");
+            }
+        }
+        self.faults.dedup();
+        self
     }
 
     pub(crate) fn one(fault: Fault) -> Self {

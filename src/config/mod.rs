@@ -157,6 +157,6 @@ impl AuthConfig {
             }
         }
         self.mode.check(self, &mut faults);
-        ConfigError::from_faults(faults, self.prefix.as_deref())
+        ConfigError::from_faults(faults).map_err(|error| error.named(self.prefix.as_deref()))
     }
 }

@@ -28,6 +28,7 @@
 //! - [`ManualClock`] stands still until it is moved: nothing has to sleep.
 //!
 //! - [`forge`] makes the tokens that must be refused, and their honest twins.
+//! - [`conformance`] examines your own tenant store.
 //! - [`challenge`] reads `WWW-Authenticate` headers as strictly as they should be written.
 //!
 //! It is a tool for tests. It gives tokens to whoever asks, has no TLS, and panics when something
@@ -36,6 +37,7 @@
 pub mod challenge;
 mod clients;
 mod clock;
+pub mod conformance;
 mod faults;
 pub mod forge;
 #[doc(hidden)]

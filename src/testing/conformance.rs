@@ -1,0 +1,263 @@
+//! Exams for your own implementations of this crate's traits: they panic with the rule broken.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use async_trait::async_trait;
+//! use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
+//! use scaikey_auth::{MemoryTenants, Tenant, TenantId, TenantResolver, TenantStatus};
+//!
+//! struct Exam(MemoryTenants);
+//!
+//! #[async_trait]
+//! impl TenantExam for Exam {
+//!     fn resolver(&self) -> Arc<dyn TenantResolver> {
+//!         Arc::new(self.0.clone())
+//!     }
+//!     fn known(&self) -> TenantId {
+//!         "acme".parse().unwrap()
+//!     }
+//!     fn unknown(&self) -> TenantId {
+//!         "nobody".parse().unwrap()
+//!     }
+//!     async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+//!         self.0.insert(Tenant::with_row(id.clone(), status, ()));
+//!         true
+//!     }
+//!     async fn remove(&self, id: &TenantId) {
+//!         self.0.remove(id);
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let acme = Tenant::new("acme".parse().unwrap());
+//! tenant_resolver(&Exam(MemoryTenants::from_iter([acme]))).await;
+//! # }
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+
+use crate::identity::TenantId;
+use crate::tenant::{TenantResolver, TenantStatus};
+
+/// A [`TenantResolver`] under exam, and how to change what it knows.
+#[async_trait]
+pub trait TenantExam: Sync {
+    /// The resolver.
+    fn resolver(&self) -> Arc<dyn TenantResolver>;
+
+    /// An active tenant. The store has none whose id differs from this one only by case, by
+    /// accents, or by its last character.
+    fn known(&self) -> TenantId;
+
+    /// The id of no tenant.
+    fn unknown(&self) -> TenantId;
+
+    /// Adds a tenant, or changes its status. When this returns, the resolver must know: a cache
+    /// must have been told to forget.
+    ///
+    /// `false` if the store cannot hold this id (say, because ids are UUIDs there), or cannot be
+    /// changed at all, which is the default. Rules that need the tenant are then left out.
+    async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+        let _ = (id, status);
+        false
+    }
+
+    /// Removes a tenant that [`put`](Self::put) added. When this returns, the resolver must know.
+    async fn remove(&self, id: &TenantId) {
+        let _ = id;
+    }
+}
+
+/// The exam for a [`TenantResolver`].
+///
+/// Tests that answers are about the very id asked for, byte by byte; that an unknown tenant is
+/// `Ok(None)`; that suspensions and removals are reported; that parallel and abandoned lookups do
+/// no harm; and that [`at_once`](TenantResolver::at_once) agrees with
+/// [`resolve`](TenantResolver::resolve). What is *not* tested: an outage of the store, which must
+/// be an `Err`, and the rows attached to tenants.
+///
+/// # Panics
+/// When a rule is broken; the message names it.
+pub async fn tenant_resolver(exam: &dyn TenantExam) {
+    let resolver = exam.resolver();
+    let (known, unknown) = (exam.known(), exam.unknown());
+    expect(&resolver, &known, Some(TenantStatus::Active), "a known tenant is found").await;
+    expect(&resolver, &unknown, None, "an unknown tenant is Ok(None)").await;
+    for id in neighbours(&known) {
+        expect(&resolver, &id, None, "ids are compared byte for byte").await;
+    }
+    abandoned_lookups(&resolver, &known).await;
+    parallel_lookups(&resolver, &known, &unknown).await;
+    changes(exam, &resolver).await;
+    odd_ids(exam, &resolver).await;
+}
+
+/// Resolves `id`, then compares with what is expected and with what `at_once` says.
+#[expect(clippy::panic, reason = "an exam is failed by panicking")]
+async fn expect(
+    resolver: &Arc<dyn TenantResolver>,
+    id: &TenantId,
+    expected: Option<TenantStatus>,
+    rule: &str,
+) {
+    let resolved = ("resolve", Some(resolver.resolve(id).await));
+    for (by, answer) in [resolved, ("at_once after resolve", resolver.at_once(id))] {
+        let found = match answer {
+            None => continue, // `at_once` may always pass
+            Some(Ok(found)) => found,
+            Some(Err(why)) => panic!("rule broken: {rule}: {by}({id:?}) failed: {why}"),
+        };
+        if let Some(tenant) = &found {
+            let rule = "an answer is about the id asked for";
+            assert_eq!(tenant.id(), id, "rule broken: {rule}: {by}({id:?})");
+        }
+        let status = found.map(|tenant| tenant.status());
+        assert_eq!(status, expected, "rule broken: {rule}: {by}({id:?})");
+    }
+}
+
+/// Ids that careless comparison, patterns or quoting take for `id`.
+fn neighbours(id: &TenantId) -> Vec<TenantId> {
+    let text = id.as_str();
+    let mut rest = text.chars();
+    let last = rest.next_back();
+    let start = rest.as_str();
+    [
+        text.to_lowercase(),
+        text.to_uppercase(),
+        start.to_owned(),
+        format!("{start}_"),
+        format!("{start}%"),
+        format!("{start}*"),
+        "%".to_owned(),
+        format!("{text}%"),
+        format!("{text}x"),
+        format!("{text}/"),
+        format!("{text}'"),
+        format!("{text}'--"),
+        "'OR'1'='1".to_owned(),
+        format!("{text}\u{301}"),  // a combining accent
+        format!("{text}\u{200b}"), // a space of no width
+        format!("{start}{}", last.map(full_width).unwrap_or_default()),
+    ]
+    .iter()
+    .filter(|neighbour| *neighbour != text)
+    .filter_map(|neighbour| TenantId::new(neighbour).ok())
+    .collect()
+}
+
+/// The form that Unicode's compatibility normalisation (NFKC) would turn back.
+fn full_width(letter: char) -> char {
+    match letter {
+        '!'..='~' => char::from_u32(u32::from(letter) + 0xfee0).unwrap_or(letter),
+        other => other,
+    }
+}
+
+async fn abandoned_lookups(resolver: &Arc<dyn TenantResolver>, known: &TenantId) {
+    for _ in 0..16 {
+        let _ = tokio::time::timeout(Duration::ZERO, resolver.resolve(known)).await;
+    }
+    let rule = "lookups given up half-way do no harm";
+    expect(resolver, known, Some(TenantStatus::Active), rule).await;
+}
+
+async fn parallel_lookups(
+    resolver: &Arc<dyn TenantResolver>,
+    known: &TenantId,
+    unknown: &TenantId,
+) {
+    let mut lookups = JoinSet::new();
+    for turn in 0..64 {
+        let (id, expected) = match turn % 2 {
+            0 => (known.clone(), Some(TenantStatus::Active)),
+            _ => (unknown.clone(), None),
+        };
+        let resolver = resolver.clone();
+        lookups.spawn(async move {
+            expect(&resolver, &id, expected, "parallel lookups give the same answers").await;
+        });
+    }
+    while let Some(lookup) = lookups.join_next().await {
+        if let Err(failed) = lookup {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+    }
+}
+
+async fn changes(exam: &dyn TenantExam, resolver: &Arc<dyn TenantResolver>) {
+    let Ok(id) = TenantId::new("exam-changes") else { return };
+    let steps = [
+        (Some(TenantStatus::Active), "a tenant just added is found"),
+        (Some(TenantStatus::Suspended), "a suspended tenant is found, as suspended"),
+        (Some(TenantStatus::Active), "a tenant no longer suspended is active"),
+        (None, "a removed tenant is Ok(None)"),
+        (Some(TenantStatus::Suspended), "a tenant added again has its new status"),
+        (None, "a removed tenant is Ok(None)"),
+    ];
+    expect(resolver, &id, None, "an unknown tenant is Ok(None)").await;
+    for (step, rule) in steps {
+        match step {
+            Some(status) if !exam.put(&id, status).await => return,
+            Some(_) => {}
+            None => exam.remove(&id).await,
+        }
+        expect(resolver, &id, step, rule).await;
+    }
+}
+
+/// Stores many ids that are easily confused, and reads each back with a status of its own.
+async fn odd_ids(exam: &dyn TenantExam, resolver: &Arc<dyn TenantResolver>) {
+    let long = "x".repeat(254);
+    let (longer, other) = (format!("{long}x"), format!("{long}y"));
+    let ids = [
+        "exam-acme",
+        "exam-Acme",
+        "exam-ACME",
+        "exam-acm_",
+        "exam-acm%",
+        "%",
+        "_",
+        "exam-acme'",
+        "exam-acme\"",
+        "exam-acme;--",
+        "exam-acme\\",
+        "exam-\u{e9}",
+        "exam-e\u{301}",
+        "exam-ß",
+        "exam-ss",
+        "exam-🦀",
+        "../exam",
+        "$1",
+        "?",
+        "7",
+        "007",
+        "7.0",
+        "null",
+        &long,
+        &longer,
+        &other,
+    ];
+    let mut held = Vec::new();
+    for (turn, id) in ids.into_iter().enumerate() {
+        let Ok(id) = TenantId::new(id) else { continue };
+        let status = [TenantStatus::Active, TenantStatus::Suspended].into_iter().nth(turn % 2);
+        if exam.put(&id, status.unwrap_or_default()).await {
+            held.push((id, status));
+        }
+    }
+    for (id, status) in &held {
+        expect(resolver, id, *status, "ids are stored and compared byte for byte").await;
+    }
+    while let Some((id, _)) = held.pop() {
+        exam.remove(&id).await;
+        expect(resolver, &id, None, "a removed tenant is Ok(None)").await;
+        if let Some((other, status)) = held.last() {
+            expect(resolver, other, *status, "removing a tenant leaves the others").await;
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Tenant stores: the cache in front, real databases, and what happens when they fail.
+//!
+//! The databases need `--features sqlite,postgres`; PostgreSQL is a private server that the tests
+//! start themselves, from the Debian package `postgresql`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking"
+)]
+
+mod cached;
+mod exam;
+#[cfg(feature = "postgres")]
+mod outages;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
+mod support;

@@ -1,0 +1,126 @@
+//! A private PostgreSQL server that can be killed, paused and started again.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use scaikey_auth::Secret;
+
+/// A server of its own on a Unix socket. Stopped and removed when dropped.
+pub(crate) struct Postgres {
+    home: PathBuf,
+    server: Option<Child>,
+}
+
+impl Postgres {
+    pub(crate) fn start() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::SeqCst);
+        let home = env::temp_dir().join(format!("auth-pg-{}-{number}", std::process::id()));
+        let made = run("initdb")
+            .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"])
+            .arg("--pgdata")
+            .arg(&home)
+            .output()
+            .unwrap_or_else(|why| panic!("initdb did not run ({why}): {HINT}"));
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let mut this = Self { home, server: None };
+        this.restart();
+        this
+    }
+
+    pub(crate) fn url(&self) -> Secret {
+        Secret::new(format!("postgres://postgres@localhost/postgres?host={}", self.home.display()))
+    }
+
+    /// Starts a server that was killed.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.server.is_none(), "still running");
+        // What a killed server leaves behind would be taken for a running one's.
+        let _ = fs::remove_file(self.home.join("postmaster.pid"));
+        let server = run("postgres")
+            .arg("-D")
+            .arg(&self.home)
+            .arg("-k")
+            .arg(&self.home)
+            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|why| panic!("postgres did not start ({why}): {HINT}"));
+        self.server = Some(server);
+        let since = Instant::now();
+        while !self.is_ready() {
+            assert!(since.elapsed() < Duration::from_secs(60), "postgres is not ready in time");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// As a crash or the kernel would: no farewell to anybody.
+    pub(crate) fn kill(&mut self) {
+        self.signal("KILL");
+        if let Some(mut server) = self.server.take() {
+            server.wait().unwrap();
+        }
+    }
+
+    /// Every process stops where it is, with its connections open.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn is_ready(&self) -> bool {
+        run("pg_isready").arg("-q").arg("-h").arg(&self.home).status().unwrap().success()
+    }
+
+    fn signal(&self, signal: &str) {
+        let Some(server) = &self.server else { return };
+        let main = server.id();
+        let children = format!("/proc/{main}/task/{main}/children");
+        let children = fs::read_to_string(children).unwrap_or_default();
+        let mut kill = Command::new("kill");
+        kill.args(["-s", signal, &main.to_string()]).args(children.split_whitespace());
+        kill.stderr(Stdio::null()).status().unwrap();
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+const HINT: &str = "install the Debian package `postgresql`";
+
+/// A program of the server. It refuses to run as root, and then runs as the user `postgres`; it
+/// ends when the test does. (`runuser` would stay as a parent that stops when its child is paused.)
+fn run(program: &str) -> Command {
+    let path = find(program).unwrap_or_else(|| panic!("no `{program}` found: {HINT}"));
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
+    }
+    command.arg("--").arg(path).current_dir(env::temp_dir());
+    command
+}
+
+/// Debian keeps the server's programs out of `PATH`, one folder for each version.
+fn find(program: &str) -> Option<PathBuf> {
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<_> = debian.map(|version| version.path().join("bin")).collect();
+    folders.sort();
+    folders.reverse();
+    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
+}
