@@ -157,6 +157,11 @@ impl AuthConfig {
             }
         }
         self.mode.check(self, &mut faults);
+        if !faults.is_empty() {
+            // What is missing may be there under a misspelt name.
+            let notices = self.notices.iter().filter_map(|notice| notice.split_once(' '));
+            faults.extend(notices.map(|(variable, problem)| Fault::new(variable, problem)));
+        }
         ConfigError::from_faults(faults, self.prefix.as_deref())
     }
 }
