@@ -134,19 +134,19 @@ impl AuthConfig {
     /// Everything that is wrong, not only the first thing.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let mut faults = Vec::new();
+        let no_audience =
+            || Fault::new("audience", "is missing: give the name this service has in `aud`");
         if self.issuers.is_empty() && self.mode != AuthMode::Mock {
             faults.push(Fault::new(
                 "issuer",
                 "is missing: give the provider's URL, such as https://scaikey.example",
             ));
+            faults.extend(self.audience.is_empty().then(no_audience));
         }
         for (nth, issuer) in self.issuers.iter().enumerate() {
             issuer.check(nth, &mut faults);
             if self.audience_of(issuer).is_empty() {
-                faults.push(Fault::new(
-                    "audience",
-                    "is missing: give the name this service has in `aud`",
-                ));
+                faults.push(no_audience());
             }
             let expected = issuer.expected();
             if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
