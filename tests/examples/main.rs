@@ -1,0 +1,6 @@
+//! The examples, run as somebody who reads the README runs them.
+
+mod client;
+mod process;
+mod service;
+mod talking;
