@@ -1,5 +1,7 @@
 //! An HTTP client that says what came back.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use http::HeaderMap;
 use serde_json::Value;
 

@@ -1,5 +1,7 @@
 //! Runs a program as its user would, and reads what it prints.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -55,7 +57,6 @@ impl Running {
     }
 
     /// Kills it and waits until it is gone, and its port free.
-    #[allow(dead_code, reason = "not every test binary restarts something")]
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
