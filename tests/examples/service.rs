@@ -9,6 +9,8 @@ use serde_json::json;
 use super::client::{Answer, get};
 use super::process::Running;
 
+type Variables = [(&'static str, &'static str)];
+
 const MOCK: (&str, &str) = ("SCAIWAVE_AUTH_MODE", "mock");
 const LOOPBACK: (&str, &str) = ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true");
 const AUDIENCE: (&str, &str) = ("SCAIWAVE_AUDIENCE", "scaiwave");
@@ -96,6 +98,8 @@ async fn it_starts_while_the_provider_is_away_and_serves_when_it_is_back() {
     assert_eq!(get(&format!("{url}/me"), None).await.status, 401);
     let health = get(&format!("{url}/healthz"), None).await;
     assert_eq!((health.status, &health.json()["issuers"][0]["state"]), (503, &json!("never")));
+    let next = health.json()["issuers"][0]["next_attempt"].as_u64();
+    assert!(next.is_some_and(|next| next > 1_700_000_000), "seconds since 1970: {health:?}");
 
     provider.resume().await;
     // As a client does: again, when the answer says so.
@@ -119,7 +123,7 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
 #[tokio::test]
 async fn what_cannot_be_used_ends_it_with_code_2_and_every_reason() {
     let issuer = ("SCAIWAVE_ISSUER", "https://id.example");
-    let table: [(&[(&str, &str)], &[&str]); 5] = [
+    let table: [(&Variables, &[&str]); 5] = [
         (&[], &["SCAIWAVE_ISSUER is missing", "SCAIWAVE_AUDIENCE is missing"]),
         (
             &[MOCK, ("APP_ENV", "production")],
