@@ -14,7 +14,7 @@ mod client;
 mod process;
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use client::{get, send};
 use process::Running;
@@ -69,7 +69,7 @@ impl Provider {
 /// Puts `oidc-provider` where the build puts everything else, unless it is there.
 fn install(folder: &Path) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().unwrap();
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     std::fs::create_dir_all(folder).unwrap();
     for file in ["package.json", "package-lock.json", "provider.mjs"] {
