@@ -84,6 +84,17 @@ async fn tokens_of_the_configured_provider_open_what_they_should() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_not_asked_for_the_keys_of_a_provider_on_this_machine() {
+    let provider = Provider::start().await;
+    let issuer = provider.url();
+    let proxy = ("http_proxy", "http://127.0.0.1:1");
+    let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE, proxy];
+    let (_service, url) = Running::service(&environment).await;
+    let answer = get(&format!("{url}/me"), Some(&provider.token().sign())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
 async fn it_starts_while_the_provider_is_away_and_serves_when_it_is_back() {
     let mut provider = Provider::start().await;
     provider.pause().await;
