@@ -91,11 +91,8 @@ impl Auth {
     }
 
     /// Starts from environment variables: see [`AuthConfig::from_env`].
-    ///
-    /// # Errors
-    /// Names every variable that cannot be read.
-    pub fn from_env(prefix: &str) -> Result<AuthBuilder, ConfigError> {
-        AuthConfig::from_env(prefix).map(Self::from_config)
+    pub fn from_env(prefix: &str) -> AuthBuilder {
+        Self::from_config(AuthConfig::from_env(prefix))
     }
 
     /// Judges a bearer token and finds its tenant, as the layer does: for web sockets, queues and

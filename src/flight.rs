@@ -58,8 +58,10 @@ where
             let entry = Entry { running: self.running.clone(), key };
             let work = work();
             runtime.spawn(async move {
-                let _entry = entry;
+                let entry = entry;
                 let outcome = work.await;
+                // First off the list: who comes after the outcome is known must not be handed it.
+                drop(entry);
                 land.send_replace(Some(outcome));
             });
         }

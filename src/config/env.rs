@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{AuthConfig, ConfigError, Fault, IssuerConfig};
+use super::{AuthConfig, Fault, IssuerConfig};
 use crate::secret::Secret;
 
 /// An environment variable this crate reads.
@@ -201,13 +201,9 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     ENVIRONMENT.iter().find(|variable| variable.field == field).map(|variable| variable.name)
 }
 
-/// Reads `vars`: first what is set, then what was perhaps meant.
-pub(super) fn read(
-    prefix: &str,
-    vars: impl IntoIterator<Item = (String, String)>,
-) -> Result<AuthConfig, ConfigError> {
+/// Reads `vars`, and remembers what cannot be read and what was perhaps meant.
+pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> AuthConfig {
     let mut config = AuthConfig { prefix: Some(prefix.to_owned()), ..AuthConfig::default() };
-    let mut faults = Vec::new();
     let ours = vars.into_iter().filter_map(|(name, value)| {
         let name = name.strip_prefix(prefix)?.strip_prefix('_')?.to_owned();
         Some((name, value.trim().to_owned()))
@@ -217,22 +213,13 @@ pub(super) fn read(
             Some(_) if value.is_empty() => {}
             Some(variable) => {
                 if let Err(problem) = (variable.set)(&mut config, &value) {
-                    faults.push(Fault::new(variable.field, problem));
+                    config.unreadable.push(Fault::new(variable.field, problem));
                 }
             }
             None => config.notices.extend(misspelling(prefix, &name)),
         }
     }
-    // An issuer that only has details is caught by `check`, which names the missing variable.
-    if config.issuers.first().is_some_and(|issuer| issuer.issuer.is_empty()) {
-        faults.push(Fault::new(
-            "issuers[0].issuer",
-            "is missing: give the provider's URL, such as https://scaikey.example",
-        ));
-    }
-    faults.sort_by_key(|fault| ENVIRONMENT.iter().position(|v| v.field == fault.field));
-    ConfigError::from_faults(faults).map_err(|error| error.named(Some(prefix)))?;
-    Ok(config)
+    config
 }
 
 /// The environment describes one issuer; it comes into being with its first variable.
@@ -304,7 +291,7 @@ mod tests {
     use super::*;
     use crate::config::{Algorithm, AuthMode, TokenProfile};
 
-    fn read_pairs(pairs: &[(&str, &str)]) -> Result<AuthConfig, ConfigError> {
+    fn read_pairs(pairs: &[(&str, &str)]) -> AuthConfig {
         read("SCAIWAVE", pairs.iter().map(|(n, v)| (format!("SCAIWAVE_{n}"), (*v).to_owned())))
     }
 
@@ -328,8 +315,7 @@ mod tests {
             ("ROLES_CLAIM", "/realm_access/roles"),
             ("GROUPS_CLAIM", "https://example.com/groups"),
             ("DATABASE_URL", "sqlite::memory:"),
-        ])
-        .unwrap();
+        ]);
         let issuer = &config.issuers[0];
         assert_eq!(config.mode, AuthMode::Mock);
         assert_eq!(issuer.issuer, "https://scaikey.example");
@@ -353,45 +339,51 @@ mod tests {
 
     #[test]
     fn nothing_set_is_scaikey_mode_and_asks_for_issuer_and_audience() {
-        let config = read_pairs(&[("AUTH_MODE", "  ")]).unwrap();
+        let config = read_pairs(&[("AUTH_MODE", "  ")]);
         assert_eq!(config.mode, AuthMode::ScaiKey);
         let error = config.check().unwrap_err();
         assert_eq!(error.faults()[0].field, "SCAIWAVE_ISSUER");
-        let error = read_pairs(&[("ISSUER", "https://a.example")]).unwrap().check().unwrap_err();
+        let error = read_pairs(&[("ISSUER", "https://a.example")]).check().unwrap_err();
         assert_eq!(error.faults()[0].field, "SCAIWAVE_AUDIENCE");
     }
 
     #[test]
     fn all_faults_are_reported_at_once_and_by_variable() {
-        let error = read_pairs(&[
+        let fields = |pairs: &[(&str, &str)]| -> Vec<String> {
+            let error = read_pairs(pairs).check().unwrap_err();
+            let name = |fault: &Fault| fault.field.trim_start_matches("SCAIWAVE_").to_owned();
+            error.faults().iter().map(name).collect()
+        };
+        let unreadable = [
             ("AUTH_MODE", "productoin"),
             ("ALGORITHMS", "RS256,none"),
             ("LEEWAY_SECONDS", "a minute"),
             ("ALLOW_LOOPBACK_HTTP", "maybe"),
-        ])
-        .unwrap_err();
-        let fields: Vec<_> = error.faults().iter().map(|fault| fault.field.as_str()).collect();
+        ];
         assert_eq!(
-            fields,
+            fields(&unreadable),
             [
-                "SCAIWAVE_AUTH_MODE",
-                "SCAIWAVE_ALGORITHMS",
-                "SCAIWAVE_LEEWAY_SECONDS",
-                "SCAIWAVE_ALLOW_LOOPBACK_HTTP",
+                "AUTH_MODE",
+                "ALGORITHMS",
+                "LEEWAY_SECONDS",
+                "ALLOW_LOOPBACK_HTTP",
+                "ISSUER",
+                "AUDIENCE"
             ]
         );
-        assert!(error.to_string().contains("`none`"), "{error}");
-        let error = read_pairs(&[
+        let impossible = [
             ("ISSUER", "http://scaikey.example"),
-            ("AUDIENCE", "a"),
+            ("AUDEINCE", "a"),
             ("JWKS_URI", "ftp://x"),
             ("LEEWAY_SECONDS", "3600"),
-        ])
-        .unwrap()
-        .check()
-        .unwrap_err();
-        let fields: Vec<_> = error.faults().iter().map(|fault| fault.field.as_str()).collect();
-        assert_eq!(fields, ["SCAIWAVE_ISSUER", "SCAIWAVE_JWKS_URI", "SCAIWAVE_LEEWAY_SECONDS"]);
+        ];
+        assert_eq!(
+            fields(&impossible),
+            ["ISSUER", "JWKS_URI", "LEEWAY_SECONDS", "AUDIENCE", "AUDEINCE"]
+        );
+        assert_eq!(fields(&[("JWKS_URI", "https://k.example"), ("AUDIENCE", "a")]), ["ISSUER"]);
+        let error = read_pairs(&unreadable).check().unwrap_err();
+        assert!(error.to_string().contains("`none`"), "{error}");
     }
 
     #[test]
@@ -401,8 +393,7 @@ mod tests {
             ("AUDEINCE", "a"),
             ("LISTEN", "127.0.0.1:8080"),
             ("SMTP_HOST", "x"),
-        ])
-        .unwrap();
+        ]);
         assert_eq!(
             config.notices(),
             [

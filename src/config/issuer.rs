@@ -8,6 +8,10 @@ use url::{Host, Url};
 use super::{Algorithm, Fault};
 use crate::identity::{ClaimsMapping, TenantId};
 
+/// What is said when nobody is named to trust.
+pub(super) const MISSING_ISSUER: &str =
+    "is missing: give the provider's URL, such as https://scaikey.example";
+
 /// What stands for the tenant's id in the URLs of per-tenant issuers.
 pub(crate) const TENANT_PLACEHOLDER: &str = "{tenant_id}";
 
@@ -197,8 +201,13 @@ impl IssuerConfig {
         let mut fault = |field: &str, problem: String| {
             faults.push(Fault::new(format!("issuers[{nth}].{field}"), problem));
         };
+        if self.issuer.is_empty() {
+            fault("issuer", MISSING_ISSUER.to_owned());
+        } else if self.expected().is_empty() {
+            fault("expected_issuer", "is empty: leave it out, or give what `iss` says".to_owned());
+        }
         let urls = [
-            ("issuer", Some(&self.issuer)),
+            ("issuer", Some(&self.issuer).filter(|url| !url.is_empty())),
             ("discovery_url", self.discovery_url.as_ref()),
             ("jwks_uri", self.jwks_uri.as_ref()),
         ];
@@ -211,9 +220,6 @@ impl IssuerConfig {
             && (url.query().is_some() || url.fragment().is_some())
         {
             fault("issuer", "must have neither query nor fragment (RFC 8414 §2)".to_owned());
-        }
-        if self.expected().is_empty() {
-            fault("expected_issuer", "is empty: leave it out, or give what `iss` says".to_owned());
         }
         if self.expected().matches(TENANT_PLACEHOLDER).count() > 1 {
             fault("issuer", format!("has {TENANT_PLACEHOLDER} more than once"));

@@ -63,6 +63,9 @@ pub struct AuthConfig {
     /// The prefix of the environment variables this came from, so that faults name them.
     #[serde(skip)]
     pub(crate) prefix: Option<String>,
+    /// Variables that could not be read.
+    #[serde(skip)]
+    pub(crate) unreadable: Vec<Fault>,
     /// Things that are not wrong but look like mistakes; logged by `build()`.
     #[serde(skip)]
     pub(crate) notices: Vec<String>,
@@ -82,6 +85,7 @@ impl Default for AuthConfig {
             mock: MockUser::default(),
             dangerous_allow_mock_in_production: false,
             prefix: None,
+            unreadable: Vec::new(),
             notices: Vec::new(),
         }
     }
@@ -91,12 +95,10 @@ impl AuthConfig {
     /// Reads the variables of [`ENVIRONMENT`], each behind `prefix` and an underscore:
     /// `AuthConfig::from_env("SCAIWAVE")` reads `SCAIWAVE_AUTH_MODE` and so on.
     ///
-    /// Variables that are unset or empty leave the default. One that looks like a misspelling is
-    /// named in a warning when the configuration is built.
-    ///
-    /// # Errors
-    /// Names every variable that cannot be read, and what to write instead.
-    pub fn from_env(prefix: &str) -> Result<Self, ConfigError> {
+    /// Variables that are unset or empty leave the default. Those that cannot be read are reported
+    /// by `build()`, with everything else that is wrong. One that looks like a misspelling is named
+    /// in a warning.
+    pub fn from_env(prefix: &str) -> Self {
         // A variable that is not UTF-8 can only be one of ours by mistake; it is read as broken
         // text, so that its parser names it.
         let all = std::env::vars_os()
@@ -105,13 +107,7 @@ impl AuthConfig {
     }
 
     /// [`from_env`](Self::from_env) on variables given as pairs.
-    ///
-    /// # Errors
-    /// As [`from_env`](Self::from_env).
-    pub fn from_vars(
-        prefix: &str,
-        vars: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
+    pub fn from_vars(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> Self {
         env::read(prefix, vars)
     }
 
@@ -133,20 +129,17 @@ impl AuthConfig {
 
     /// Everything that is wrong, not only the first thing.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let mut faults = Vec::new();
+        let mut faults = self.unreadable.clone();
+        let no_audience =
+            || Fault::new("audience", "is missing: give the name this service has in `aud`");
         if self.issuers.is_empty() && self.mode != AuthMode::Mock {
-            faults.push(Fault::new(
-                "issuer",
-                "is missing: give the provider's URL, such as https://scaikey.example",
-            ));
+            faults.push(Fault::new("issuer", issuer::MISSING_ISSUER));
+            faults.extend(self.audience.is_empty().then(no_audience));
         }
         for (nth, issuer) in self.issuers.iter().enumerate() {
             issuer.check(nth, &mut faults);
             if self.audience_of(issuer).is_empty() {
-                faults.push(Fault::new(
-                    "audience",
-                    "is missing: give the name this service has in `aud`",
-                ));
+                faults.push(no_audience());
             }
             let expected = issuer.expected();
             if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
@@ -157,6 +150,11 @@ impl AuthConfig {
             }
         }
         self.mode.check(self, &mut faults);
+        if !faults.is_empty() {
+            // What is missing may be there under a misspelt name.
+            let notices = self.notices.iter().filter_map(|notice| notice.split_once(' '));
+            faults.extend(notices.map(|(variable, problem)| Fault::new(variable, problem)));
+        }
         ConfigError::from_faults(faults).map_err(|error| error.named(self.prefix.as_deref()))
     }
 }

@@ -50,12 +50,18 @@ pub(crate) enum FetchError {
 #[derive(Debug, Default)]
 pub(crate) struct Http {
     client: OnceLock<Result<reqwest::Client, FetchError>>,
+    /// Past every proxy: unencrypted keys must not leave this machine and come back.
+    loopback: OnceLock<Result<reqwest::Client, FetchError>>,
 }
 
 impl Http {
     /// GETs `url`. Anything but a 200 within the limits is an error.
     pub(crate) async fn get(&self, url: &Url, limits: Limits) -> Result<Answer, FetchError> {
-        let client = self.client.get_or_init(build).as_ref().map_err(Clone::clone)?;
+        let client = match is_loopback(url) {
+            true => self.loopback.get_or_init(|| build(reqwest::Client::builder().no_proxy())),
+            false => self.client.get_or_init(|| build(reqwest::Client::builder())),
+        };
+        let client = client.as_ref().map_err(Clone::clone)?;
         let failed = |error: reqwest::Error| {
             if error.is_timeout() {
                 FetchError::Deadline(limits.deadline)
@@ -81,7 +87,7 @@ impl Http {
     }
 }
 
-fn build() -> Result<reqwest::Client, FetchError> {
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, FetchError> {
     let within_origin = redirect::Policy::custom(|attempt| {
         let first = attempt.previous().first();
         if attempt.previous().len() > MAX_REDIRECTS {
@@ -92,7 +98,7 @@ fn build() -> Result<reqwest::Client, FetchError> {
             attempt.error("redirect to another origin")
         }
     });
-    reqwest::Client::builder()
+    builder
         .connect_timeout(CONNECT)
         .redirect(within_origin)
         .user_agent(concat!("scaikey-auth/", env!("CARGO_PKG_VERSION")))

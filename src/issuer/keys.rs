@@ -65,11 +65,13 @@ pub struct IssuerHealth {
     pub keys: usize,
     /// How many published keys cannot be used, and were left out.
     pub unusable_keys: usize,
-    /// When the key set was last asked for.
+    /// When the key set was last asked for. Serialized in seconds since 1970, as in tokens.
+    #[serde(serialize_with = "seconds")]
     pub last_attempt: Option<SystemTime>,
     /// Why that failed, if it did.
     pub last_error: Option<String>,
     /// When it will be asked for next, by the first request or health report from then on.
+    #[serde(serialize_with = "seconds")]
     pub next_attempt: SystemTime,
 }
 
@@ -78,6 +80,14 @@ impl IssuerHealth {
     pub fn can_verify(&self) -> bool {
         !matches!(self.state, KeyState::Never | KeyState::Dead)
     }
+}
+
+fn seconds<T, S>(time: &T, to: S) -> Result<S::Ok, S::Error>
+where
+    T: Copy + Into<Option<SystemTime>>,
+    S: serde::Serializer,
+{
+    serde::Serialize::serialize(&(*time).into().map(clock::unix_seconds), to)
 }
 
 /// What came of looking for a signature's key.

@@ -90,7 +90,5 @@ pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let variables = text.lines().filter_map(|line| line.split_once('='));
     let variables = variables.map(|(name, value)| (format!("P_{name}"), value.to_owned()));
-    if let Ok(config) = AuthConfig::from_vars("P", variables) {
-        let _ = Auth::from_config(config).build();
-    }
+    let _ = Auth::from_config(AuthConfig::from_vars("P", variables)).build();
 }

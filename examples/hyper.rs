@@ -1,0 +1,50 @@
+//! Run with `cargo run --example hyper`
+//!
+//! The layer around a bare hyper 1 service: no framework. It prints the `curl` lines to try.
+
+#![expect(clippy::print_stdout, reason = "it talks to whoever runs it")]
+
+use std::convert::Infallible;
+use std::error::Error;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use scaikey_auth::{Auth, AuthContext, IssuerConfig, testing::Provider};
+use tokio::net::TcpListener;
+use tower::{ServiceBuilder, service_fn};
+
+/// Without extractors, the identity is in the request's extensions.
+async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let who = request.extensions().get::<AuthContext>().map(|context| context.identity().subject());
+    Ok(Response::new(Full::from(format!("hello, {}\n", who.unwrap_or("nobody")))))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+    let listener = TcpListener::bind(&listen).await.map_err(|error| {
+        format!("cannot listen on {listen}: {error}; set LISTEN to another address")
+    })?;
+    let provider = Provider::start().await;
+    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
+    let service = ServiceBuilder::new().layer(auth.layer()).service(service_fn(hello));
+    let service = TowerToHyperService::new(service);
+
+    let url = format!("http://{}", listener.local_addr()?);
+    println!("curl -i {url}");
+    println!("curl -i {url} -H 'Authorization: Bearer {}'", provider.token().sign());
+    loop {
+        let (connection, _) = listener.accept().await?;
+        let service = service.clone();
+        tokio::spawn(async move {
+            let server = auto::Builder::new(TokioExecutor::new());
+            // A client that hangs up is no reason to stop.
+            let _ = server.serve_connection(TokioIo::new(connection), service).await;
+        });
+    }
+}

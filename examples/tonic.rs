@@ -1,0 +1,57 @@
+//! Run with `cargo run --example tonic`
+//!
+//! The layer around a gRPC server, here tonic's own health service, and a client that calls it:
+//! with a token, without one, and with one that lacks the scope. Prints the status codes.
+
+#![expect(clippy::print_stdout, reason = "it talks to whoever runs it")]
+
+use std::error::Error;
+
+use scaikey_auth::{Auth, Grpc, IssuerConfig, scope, testing::Provider};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let provider = Provider::start().await;
+    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
+
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
+    let address = incoming.local_addr()?;
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    // A service of yours finds the `AuthContext` in `request.extensions()`.
+    let server = Server::builder()
+        .layer(auth.layer().respond_with(Grpc))
+        .layer(auth.require(scope("health:read")).respond_with(Grpc))
+        .add_service(health)
+        .serve_with_incoming(incoming);
+    tokio::spawn(server);
+
+    let channel = Endpoint::try_from(format!("http://{address}"))?.connect().await?;
+    let calls = [
+        ("with a token", Some(provider.token().scope("health:read").sign())),
+        ("without a token", None),
+        ("without the scope", Some(provider.token().sign())),
+    ];
+    for (what, token) in calls {
+        match check(&channel, token.as_deref()).await {
+            Ok(()) => println!("{what:18} {:?}", Code::Ok),
+            Err(status) => println!("{what:18} {:?}: {}", status.code(), status.message()),
+        }
+    }
+    Ok(())
+}
+
+async fn check(channel: &Channel, token: Option<&str>) -> Result<(), Status> {
+    let mut request = Request::new(HealthCheckRequest { service: String::new() });
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").parse();
+        let value = value.map_err(|_| Status::internal("a token is ASCII"))?;
+        request.metadata_mut().insert("authorization", value);
+    }
+    HealthClient::new(channel.clone()).check(request).await.map(|_| ())
+}

@@ -1,0 +1,186 @@
+//! The `service` example, which knows nothing but its environment.
+
+use std::time::Duration;
+
+use scaikey_auth::Algorithm;
+use scaikey_auth::testing::Provider;
+use serde_json::json;
+
+use super::client::{Answer, get};
+use super::process::Running;
+
+type Variables = [(&'static str, &'static str)];
+
+const MOCK: (&str, &str) = ("SCAIWAVE_AUTH_MODE", "mock");
+const LOOPBACK: (&str, &str) = ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true");
+const AUDIENCE: (&str, &str) = ("SCAIWAVE_AUDIENCE", "scaiwave");
+
+#[tokio::test]
+async fn in_mock_mode_everybody_is_the_mock_user_and_every_answer_says_so() {
+    let (_service, url) = Running::service(&[MOCK]).await;
+    let me = get(&format!("{url}/me"), Some("anything")).await;
+    assert_eq!((me.status, me.header("x-auth-provenance")), (200, "mock"));
+    assert_eq!(me.json()["identity"]["subject"], "mock-user");
+    assert_eq!(
+        (&me.json()["tenant"], &me.json()["provenance"]),
+        (&json!("mock-tenant"), &json!("mock"))
+    );
+    for (path, token, status) in [
+        ("/me", None, 401),
+        ("/admin", Some("anything"), 403),
+        ("/docs", Some("anything"), 403),
+        ("/public", None, 200),
+        ("/healthz", None, 200),
+    ] {
+        assert_eq!(get(&format!("{url}{path}"), token).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_warns_of_mock_mode_before_anything_is_served() {
+    let mut service = Running::example("service", &[MOCK, ("LISTEN", "127.0.0.1:0")]);
+    service.stderr.line("ACCEPTS MOCK TOKENS").await;
+    service.stderr.line("listening on").await;
+}
+
+#[tokio::test]
+async fn tokens_of_the_configured_provider_open_what_they_should() {
+    let provider = Provider::start().await;
+    let issuer = provider.url();
+    let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE];
+    let (_service, url) = Running::service(&environment).await;
+    let user = provider.token().sign();
+    let admin = provider.token().algorithm(Algorithm::ES256).scope("admin").sign();
+    let robot = provider.service_token("indexer").sign();
+    let expired = provider.token().expired().sign();
+    let foreign = provider.token().audience("somebody-else").sign();
+    let table = [
+        ("/me", Some(&user), 200),
+        ("/me", Some(&admin), 200),
+        ("/me", Some(&robot), 200),
+        ("/me", Some(&expired), 401),
+        ("/me", Some(&foreign), 401),
+        ("/me", None, 401),
+        ("/admin", Some(&admin), 200),
+        ("/admin", Some(&user), 403),
+        ("/docs", Some(&user), 200),
+        ("/docs", Some(&robot), 403),
+        ("/public", None, 200),
+        ("/public", Some(&user), 200),
+        ("/public", Some(&expired), 401),
+        ("/healthz", None, 200),
+    ];
+    for (path, token, status) in table {
+        let answer = get(&format!("{url}{path}"), token.map(String::as_str)).await;
+        assert_eq!(answer.status, status, "{path} {token:?} {answer:?}");
+    }
+    let me = get(&format!("{url}/me"), Some(&admin)).await.json();
+    assert_eq!(me["identity"]["issuer"], issuer);
+    assert_eq!(me["identity"]["scopes"], json!(["admin"]));
+    assert_eq!((&me["tenant"], &me["provenance"]), (&json!("tenant-1"), &json!("verified")));
+    provider.rotate();
+    let answer = get(&format!("{url}/me"), Some(&provider.token().sign())).await;
+    assert_eq!(answer.status, 200, "a token signed with a new key: {answer:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_is_not_asked_for_the_keys_of_a_provider_on_this_machine() {
+    let provider = Provider::start().await;
+    let issuer = provider.url();
+    let proxy = ("http_proxy", "http://127.0.0.1:1");
+    let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE, proxy];
+    let (_service, url) = Running::service(&environment).await;
+    let answer = get(&format!("{url}/me"), Some(&provider.token().sign())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn it_starts_while_the_provider_is_away_and_serves_when_it_is_back() {
+    let mut provider = Provider::start().await;
+    provider.pause().await;
+    let issuer = provider.url();
+    let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE];
+    let (mut service, url) = Running::service(&environment).await;
+    service.stderr.line("key set could not be refreshed").await;
+    let token = provider.token().sign();
+    let me = get(&format!("{url}/me"), Some(&token)).await;
+    assert_eq!(me.status, 503);
+    assert!(retry_after(&me).is_some(), "{me:?}");
+    assert_eq!(get(&format!("{url}/me"), None).await.status, 401);
+    let health = get(&format!("{url}/healthz"), None).await;
+    assert_eq!((health.status, &health.json()["issuers"][0]["state"]), (503, &json!("never")));
+    let next = health.json()["issuers"][0]["next_attempt"].as_u64();
+    assert!(next.is_some_and(|next| next > 1_700_000_000), "seconds since 1970: {health:?}");
+
+    provider.resume().await;
+    // As a client does: again, when the answer says so.
+    for _ in 0..10 {
+        let me = get(&format!("{url}/me"), Some(&token)).await;
+        match retry_after(&me) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => break,
+        }
+    }
+    assert_eq!(get(&format!("{url}/me"), Some(&token)).await.status, 200);
+    let health = get(&format!("{url}/healthz"), None).await;
+    assert_eq!((health.status, &health.json()["issuers"][0]["state"]), (200, &json!("fresh")));
+}
+
+fn retry_after(answer: &Answer) -> Option<Duration> {
+    (answer.status == 503)
+        .then(|| Duration::from_secs(answer.header("retry-after").parse().unwrap()))
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_ends_it_with_code_2_and_every_reason() {
+    let issuer = ("SCAIWAVE_ISSUER", "https://id.example");
+    let table: [(&Variables, &[&str]); 5] = [
+        (&[], &["SCAIWAVE_ISSUER is missing", "SCAIWAVE_AUDIENCE is missing"]),
+        (
+            &[MOCK, ("APP_ENV", "production")],
+            &["SCAIWAVE_AUTH_MODE", "`mock`", "APP_ENV=production"],
+        ),
+        (
+            &[
+                ("SCAIWAVE_ISSUER", "http://id.example"),
+                AUDIENCE,
+                ("SCAIWAVE_LEEWAY_SECONDS", "9999"),
+            ],
+            &["SCAIWAVE_ISSUER must be https", "SCAIWAVE_LEEWAY_SECONDS is above 600 s"],
+        ),
+        (
+            &[
+                issuer,
+                AUDIENCE,
+                ("SCAIWAVE_AUTH_MODE", "maybe"),
+                ("SCAIWAVE_ALGORITHMS", "none"),
+                ("SCAIWAVE_JWKS_TTL_SECONDS", "soon"),
+            ],
+            &[
+                "SCAIWAVE_AUTH_MODE `maybe`",
+                "SCAIWAVE_ALGORITHMS has `none`",
+                "SCAIWAVE_JWKS_TTL_SECONDS",
+            ],
+        ),
+        (
+            &[issuer, ("SCAIWAVE_AUDEINCE", "a")],
+            &["SCAIWAVE_AUDIENCE is missing", "SCAIWAVE_AUDEINCE"],
+        ),
+    ];
+    for (environment, reasons) in table {
+        let (code, stdout, stderr) = Running::example("service", environment).end().await;
+        assert_eq!(code, Some(2), "{environment:?}: {stderr}");
+        assert_eq!(stdout, "", "{environment:?}");
+        for reason in reasons {
+            assert!(stderr.contains(reason), "{environment:?}: {stderr}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_variable_is_warned_of_by_name() {
+    let misspelt = ("SCAIWAVE_LEEWAY_SECOND", "5");
+    let mut service = Running::example("service", &[MOCK, misspelt, ("LISTEN", "127.0.0.1:0")]);
+    let warning = service.stderr.line("SCAIWAVE_LEEWAY_SECOND ").await;
+    assert!(warning.contains("WARN") && warning.contains("SCAIWAVE_LEEWAY_SECONDS"), "{warning}");
+}

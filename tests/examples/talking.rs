@@ -1,0 +1,95 @@
+//! The examples that print what to do: their lines are pasted into a shell.
+
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use super::process::Running;
+
+const FREE_PORT: (&str, &str) = ("LISTEN", "127.0.0.1:0");
+
+/// Runs a line in a shell, with nothing but a `PATH`, and returns what it prints.
+async fn paste(line: &str) -> String {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    let (code, stdout, stderr) = Running::spawn(shell).end().await;
+    assert_ne!(code, Some(127), "`curl` is missing: install the Debian package `curl`");
+    assert_eq!(code, Some(0), "{line}\n{stderr}");
+    stdout
+}
+
+#[tokio::test]
+async fn the_lines_of_the_quickstart_do_what_it_says() {
+    let mut quickstart = Running::example("quickstart", &[FREE_PORT]);
+    for (path, status, says) in [
+        ("/me", "200", "You are alice of tenant-1."),
+        ("/admin", "403", r#""required_scope":"admin""#),
+        ("/me", "401", "The token has expired."),
+        ("/me", "401", "This resource needs a bearer token."),
+    ] {
+        quickstart.stdout.line(&format!("  {status}  ")).await;
+        let line = quickstart.stdout.line("curl ").await;
+        assert!(line.starts_with("curl ") && line.contains(path), "{line}");
+        let answer = paste(&line).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}\n{answer}");
+        assert!(answer.contains(says), "{line}\n{answer}");
+        assert_eq!(answer.contains("www-authenticate: Bearer "), status != "200", "{answer}");
+    }
+    quickstart.stdout.line("Ctrl-C").await;
+}
+
+#[tokio::test]
+async fn the_log_of_the_quickstart_says_why_when_asked() {
+    let log = ("RUST_LOG", "scaikey_auth=debug");
+    let mut quickstart = Running::example("quickstart", &[FREE_PORT, log]);
+    let line = loop {
+        let line = quickstart.stdout.line("curl ").await;
+        if line.contains("/admin") {
+            break line;
+        }
+    };
+    paste(&line).await;
+    quickstart.stdout.line("insufficient_scope").await;
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_had_is_named_together_with_the_way_out() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (listen, problem) in [(taken.as_str(), "in use"), ("here", "invalid")] {
+        for example in ["quickstart", "hyper", "service"] {
+            let environment = [("LISTEN", listen), ("SCAIWAVE_AUTH_MODE", "mock")];
+            let (code, _, stderr) = Running::example(example, &environment).end().await;
+            assert_eq!(code, Some(1), "{example}: {stderr}");
+            for part in [listen, "LISTEN", problem] {
+                assert!(stderr.contains(part), "{example}: {stderr}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_lines_of_the_hyper_example_work() {
+    let mut hyper = Running::example("hyper", &[FREE_PORT]);
+    for (status, says) in [("401", "This resource needs a bearer token."), ("200", "hello, alice")]
+    {
+        let answer = paste(&hyper.stdout.line("curl ").await).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(says), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_tonic_example_shows_three_codes() {
+    let (code, stdout, stderr) = Running::example("tonic", &[]).end().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let lines: Vec<_> = stdout.lines().collect();
+    let expected = [
+        ("with a token", "Ok"),
+        ("without a token", "Unauthenticated: This resource needs a bearer token."),
+        ("without the scope", "PermissionDenied: The token lacks a scope this resource needs."),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{stdout}");
+    for (line, (call, outcome)) in lines.iter().zip(expected) {
+        assert!(line.starts_with(call) && line.ends_with(outcome), "{line}");
+    }
+}

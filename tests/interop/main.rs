@@ -1,0 +1,172 @@
+//! The `service` example, told by environment alone to trust a provider nobody here wrote.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[path = "../examples/client.rs"]
+mod client;
+#[path = "../examples/process.rs"]
+mod process;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use client::{get, send};
+use process::Running;
+use serde_json::json;
+use tokio::process::Command;
+
+/// What is needed beside Rust; `oidc-provider` itself comes through npm.
+const NEEDED: &str = "install the Debian packages `nodejs` and `npm`";
+
+/// A running `oidc-provider`: see `provider.mjs`.
+struct Provider {
+    process: Running,
+    url: String,
+}
+
+impl Provider {
+    /// Starts one; port 0 is a free one.
+    async fn start(port: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
+        install(&folder);
+        let mut node = Command::new("node");
+        node.arg("provider.mjs").current_dir(folder).env("PORT", port);
+        let mut process = Running::spawn(node);
+        let url = process.stdout.line("http://").await;
+        Self { process, url }
+    }
+
+    /// The same provider at the same address, with other keys.
+    async fn restart(self) -> Self {
+        self.process.kill().await;
+        let (_, port) = self.url.rsplit_once(':').unwrap();
+        let restarted = Self::start(port).await;
+        assert_eq!(restarted.url, self.url);
+        restarted
+    }
+
+    /// An access token by client credentials; without a resource it is an opaque one.
+    async fn token(&self, resource: Option<&str>, scope: &str) -> String {
+        let url = format!("{}/token", self.url);
+        let mut form = format!("grant_type=client_credentials&scope={scope}");
+        if let Some(resource) = resource {
+            form.push_str(&format!("&resource={resource}"));
+        }
+        let request = client::client().post(url).basic_auth("svc", Some("s3cret")).body(form);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let answer = send(request).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Puts `oidc-provider` where the build puts everything else, unless it is there.
+fn install(folder: &Path) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    std::fs::create_dir_all(folder).unwrap();
+    for file in ["package.json", "package-lock.json", "provider.mjs"] {
+        std::fs::copy(source.join(file), folder.join(file)).unwrap();
+    }
+    let mut npm = std::process::Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund"]).current_dir(folder);
+    let output = npm.output().unwrap_or_else(|error| panic!("npm: {error}: {NEEDED}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "npm install failed ({NEEDED}): {said}");
+}
+
+async fn service(provider: &Provider, more: &[(&str, &str)]) -> (Running, String) {
+    let mut environment = vec![
+        ("SCAIWAVE_ISSUER", provider.url.as_str()),
+        ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
+        ("SCAIWAVE_AUDIENCE", "scaiwave"),
+    ];
+    environment.extend(more);
+    Running::service(&environment).await
+}
+
+async fn status(service: &str, path: &str, token: &str) -> u16 {
+    get(&format!("{service}{path}"), Some(token)).await.status
+}
+
+const RS256: Option<&str> = Some("https://scaiwave.example/rs256");
+const ES256: Option<&str> = Some("https://scaiwave.example/es256");
+const EDDSA: Option<&str> = Some("https://scaiwave.example/eddsa");
+
+#[tokio::test]
+async fn its_tokens_open_what_their_scopes_and_roles_say() {
+    let provider = Provider::start("0").await;
+    let more =
+        [("SCAIWAVE_ALGORITHMS", "RS256 ES256 EdDSA"), ("SCAIWAVE_TOKEN_PROFILE", "rfc9068")];
+    let (_service, url) = service(&provider, &more).await;
+    for resource in [RS256, ES256, EDDSA] {
+        let (admin, reader) =
+            (provider.token(resource, "admin").await, provider.token(resource, "docs:read").await);
+        for (path, token, expected) in [
+            ("/me", &admin, 200),
+            ("/admin", &admin, 200),
+            ("/docs", &admin, 200),
+            ("/me", &reader, 200),
+            ("/admin", &reader, 403),
+        ] {
+            assert_eq!(status(&url, path, token).await, expected, "{path} {token}");
+        }
+    }
+    let me = get(&format!("{url}/me"), Some(&provider.token(RS256, "admin").await)).await.json();
+    assert_eq!(
+        me["identity"],
+        json!({
+            "issuer": provider.url, "subject": "svc", "kind": "service_account", "name": null,
+            "email": null, "scopes": ["admin"], "roles": ["docs_internal"], "groups": [],
+        })
+    );
+    assert_eq!((&me["tenant"], &me["provenance"]), (&json!("tenant-1"), &json!("verified")));
+    let health = get(&format!("{url}/healthz"), None).await;
+    let issuer = &health.json()["issuers"][0];
+    assert_eq!(
+        (health.status, &issuer["state"], &issuer["keys"]),
+        (200, &json!("fresh"), &json!(3))
+    );
+}
+
+#[tokio::test]
+async fn what_it_did_not_sign_for_this_service_is_refused() {
+    let provider = Provider::start("0").await;
+    let (_service, url) = service(&provider, &[]).await;
+    let admin = provider.token(RS256, "admin").await;
+    let reader = provider.token(RS256, "docs:read").await;
+    assert_eq!(status(&url, "/me", &reader).await, 200);
+
+    let (signed, signature) = reader.rsplit_once('.').unwrap();
+    let other = if signature.starts_with('A') { "B" } else { "A" };
+    let tampered = format!("{signed}.{other}{}", &signature[1..]);
+    let (claims, _) = admin.rsplit_once('.').unwrap();
+    let borrowed = format!("{claims}.{signature}");
+    for (what, token) in [
+        ("a tampered signature", tampered),
+        ("another token's signature", borrowed),
+        ("another audience", provider.token(Some("https://elsewhere.example"), "admin").await),
+        ("an algorithm not allowed here", provider.token(EDDSA, "admin").await),
+        ("an opaque token", provider.token(None, "admin").await),
+    ] {
+        assert_eq!(status(&url, "/me", &token).await, 401, "{what}: {token}");
+    }
+}
+
+#[tokio::test]
+async fn when_it_changes_its_keys_new_tokens_hold_and_old_ones_do_not() {
+    let provider = Provider::start("0").await;
+    let (_service, url) = service(&provider, &[]).await;
+    let old = provider.token(ES256, "admin").await;
+    assert_eq!(status(&url, "/admin", &old).await, 200);
+    let provider = provider.restart().await;
+    assert_eq!(status(&url, "/admin", &provider.token(ES256, "admin").await).await, 200);
+    assert_eq!(status(&url, "/admin", &old).await, 401);
+}
