@@ -1,19 +1,20 @@
 //! Run with `cargo run --example custom_tenants --features sqlite`
 //!
-//! Tenants in a table of your own: `Workspaces` looks them up with SQLx, `CachedTenants` spares
-//! the database, and the exam for resolvers proves that nothing was overlooked.
-
-#![allow(clippy::expect_used, clippy::print_stdout, reason = "short, and talks to a reader")]
+//! Tenants in a table of your own: `Workspaces` looks them up with SQLx, `CachedTenants` spares the
+//! database, and handlers get the row back. Prints the `curl` lines to try.
 
 use std::error::Error;
-use std::sync::Arc;
 
 use async_trait::async_trait;
-use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
-use scaikey_auth::{BoxError, CachedTenants, Tenant, TenantId, TenantResolver, TenantStatus};
+use axum::{Router, routing::get};
+use scaikey_auth::axum::TenantRow;
+use scaikey_auth::{Auth, BoxError, CachedTenants, IssuerConfig, testing::Provider};
+use scaikey_auth::{Tenant, TenantId, TenantResolver, TenantStatus};
 use sqlx::SqlitePool;
+use tokio::net::TcpListener;
 
 /// What handlers want to know about a tenant.
+#[derive(Clone)]
 struct Workspace {
     number: i64,
     plan: String,
@@ -38,56 +39,48 @@ impl TenantResolver for Workspaces {
     }
 }
 
-/// Lets the exam change the store. In your crate this sits among the tests.
-#[async_trait]
-impl TenantExam for Workspaces {
-    fn resolver(&self) -> Arc<dyn TenantResolver> {
-        Arc::new(self.clone())
-    }
-
-    fn known(&self) -> TenantId {
-        "acme".parse().expect("a valid id")
-    }
-
-    fn unknown(&self) -> TenantId {
-        "nobody".parse().expect("a valid id")
-    }
-
-    async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
-        sqlx::query("REPLACE INTO workspaces (tenant, plan, paid) VALUES ($1, 'free', $2)")
-            .bind(id.as_str())
-            .bind(status == TenantStatus::Active)
-            .execute(&self.0)
-            .await
-            .is_ok()
-    }
-
-    async fn remove(&self, id: &TenantId) {
-        let remove = sqlx::query("DELETE FROM workspaces WHERE tenant = $1").bind(id.as_str());
-        remove.execute(&self.0).await.expect("a working database");
-    }
+async fn plan(TenantRow(workspace): TenantRow<Workspace>) -> String {
+    format!("workspace {} on plan {}\n", workspace.number, workspace.plan)
 }
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let pool = SqlitePool::connect("sqlite::memory:").await?;
+    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+    let listener = TcpListener::bind(&listen).await.map_err(|error| {
+        format!("cannot listen on {listen}: {error}; set LISTEN to another address")
+    })?;
+    let provider = Provider::start().await;
+    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+    let auth = Auth::builder()
+        .issuer(issuer)
+        .audience("scaiwave")
+        .tenants(CachedTenants::new(Workspaces(database().await?)))
+        .build()?;
+    let api = Router::new().route("/plan", get(plan)).layer(auth.layer());
+
+    let url = format!("http://{}/plan", listener.local_addr()?);
+    for (tenant, outcome) in [
+        ("acme", "200: a workspace that pays"),
+        ("late", "403: one that does not"),
+        ("nobody", "403: one that does not exist"),
+    ] {
+        println!("# {tenant} gets {outcome}");
+        let token = provider.token().tenant(tenant).sign();
+        println!("curl -i {url} -H 'Authorization: Bearer {token}'");
+    }
+    axum::serve(listener, api).await?;
+    Ok(())
+}
+
+async fn database() -> Result<SqlitePool, sqlx::Error> {
+    // A database in memory lives as long as its one connection.
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).idle_timeout(None);
+    let pool = pool.max_lifetime(None).connect("sqlite::memory:").await?;
     for statement in [
         "CREATE TABLE workspaces (number INTEGER PRIMARY KEY, tenant TEXT UNIQUE, plan TEXT, paid BOOLEAN)",
         "INSERT INTO workspaces (tenant, plan, paid) VALUES ('acme', 'gold', TRUE), ('late', 'free', FALSE)",
     ] {
         sqlx::query(statement).execute(&pool).await?;
     }
-    let workspaces = Workspaces(pool);
-    tenant_resolver(&workspaces).await;
-
-    let tenants = CachedTenants::new(workspaces);
-    for id in ["acme", "late", "nobody"] {
-        let found = tenants.resolve(&id.parse()?).await?;
-        let status = found.as_ref().map(Tenant::status);
-        println!("{id}: {status:?}");
-        if let Some(workspace) = found.as_ref().and_then(|tenant| tenant.row::<Workspace>()) {
-            println!("    workspace {} on plan {}", workspace.number, workspace.plan);
-        }
-    }
-    Ok(())
+    Ok(pool)
 }

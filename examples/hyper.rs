@@ -2,8 +2,6 @@
 //!
 //! The layer around a bare hyper 1 service: no framework. It prints the `curl` lines to try.
 
-#![expect(clippy::print_stdout, reason = "it talks to whoever runs it")]
-
 use std::convert::Infallible;
 use std::error::Error;
 

@@ -3,8 +3,6 @@
 //! Then paste the `curl` lines it prints into another terminal, or this one, which needs no token
 //! and gets 401: `curl -i http://127.0.0.1:8080/me`. `LISTEN` sets another address.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
-
 use std::process::ExitCode;
 
 use axum::{Router, routing::get};

@@ -4,8 +4,6 @@
 //! `curl -i http://127.0.0.1:8080/me -H 'Authorization: Bearer anything'`. Everything comes from
 //! the environment: `SCAIWAVE_…` (see the manual), `LISTEN`, `RUST_LOG`.
 
-#![expect(clippy::print_stderr, reason = "says why it cannot start")]
-
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 

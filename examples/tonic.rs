@@ -3,8 +3,6 @@
 //! The layer around a gRPC server, here tonic's own health service, and a client that calls it:
 //! with a token, without one, and with one that lacks the scope. Prints the status codes.
 
-#![expect(clippy::print_stdout, reason = "it talks to whoever runs it")]
-
 use std::error::Error;
 
 use scaikey_auth::{Auth, Grpc, IssuerConfig, scope, testing::Provider};

@@ -47,6 +47,15 @@
 //! [testing](manual::testing).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// What a library must not do to its users; tests, examples and benches may.
+#![warn(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 /// The README's example, compiled with the tests.
 #[cfg(all(doctest, feature = "axum"))]

@@ -110,8 +110,8 @@ impl<R: TenantResolver> CachedTenants<R> {
 
     /// Measures the periods above with `clock`; the deadline stays in real time.
     #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
         self
     }
 }

@@ -38,7 +38,7 @@ pub fn token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = dangerous_peek_claims::<serde_json::Value>(text);
     let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build();
-    let Ok(auth) = auth else { panic!("a fixed configuration") };
+    let Ok(auth) = auth else { return };
     if let crate::auth::Progress::Decided(verdict) = auth.at_once(&Credentials::bearer(text), None)
     {
         assert!(verdict.is_err(), "accepted without a key");

@@ -17,8 +17,11 @@ const CAPACITY: usize = 16;
 /// the list. It saves the reading and nothing else; every header in it passed the same checks.
 #[derive(Debug, Default)]
 pub(super) struct Headers {
-    known: ArcSwap<Vec<(Box<[u8]>, Arc<Header>)>>,
+    known: ArcSwap<Vec<Known>>,
 }
+
+/// An encoded header and what it says.
+type Known = (Box<[u8]>, Arc<Header>);
 
 impl Headers {
     /// The header of a token, from the list or read anew.
@@ -33,7 +36,7 @@ impl Headers {
     /// Remembers the header of a token that was verified.
     pub(super) fn remember(&self, jws: &Jws<'_>, header: &Arc<Header>) {
         let encoded = jws.encoded_header();
-        let is_known = |known: &[(Box<[u8]>, Arc<Header>)]| {
+        let is_known = |known: &[Known]| {
             // The list hands out its own `Arc`s: a header that came from it is recognised by that.
             known.iter().any(|(_, held)| Arc::ptr_eq(held, header))
         };

@@ -107,8 +107,7 @@ fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
     };
     // `nonce` is an ID token's, though some issuers copy it into access tokens, which then also
     // say what they may be used for or by whom.
-    let bare_nonce =
-        || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(|name| has(name));
+    let bare_nonce = || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(has);
     if FOREIGN_CLAIMS.iter().any(has) || FOREIGN_KINDS.iter().any(kind) || bare_nonce() {
         return Err(InvalidToken::Type);
     }

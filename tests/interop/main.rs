@@ -1,13 +1,5 @@
 //! The `service` example, told by environment alone to trust a provider nobody here wrote.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on has failed"
-)]
-
 #[path = "../examples/client.rs"]
 mod client;
 #[path = "../examples/process.rs"]

@@ -7,18 +7,19 @@ use scaikey_auth::TenantStatus::{Active, Suspended};
 use scaikey_auth::{CachedTenants, TenantResolver};
 use tokio::task::JoinSet;
 
-use crate::support::{ManualClock, Mood, Store, id, status, tenant};
+use crate::support::{Mood, Store, id, status, tenant};
+use scaikey_auth::testing::ManualClock;
 
 /// 60 s and 10 % of jitter.
-const PAST_TIME_TO_LIVE: u64 = 67;
+const PAST_TIME_TO_LIVE: Duration = Duration::from_secs(67);
 /// 10 min more.
-const PAST_STALENESS: u64 = 601;
+const PAST_STALENESS: Duration = Duration::from_secs(601);
 /// The longest back-off.
-const PAST_BACKOFF: u64 = 6;
+const PAST_BACKOFF: Duration = Duration::from_secs(6);
 
 fn cached(store: &Store) -> (CachedTenants<Store>, ManualClock) {
-    let clock = ManualClock::default();
-    (CachedTenants::new(store.clone()).with_clock(clock.shared()), clock)
+    let clock = ManualClock::new();
+    (CachedTenants::new(store.clone()).clock(clock.clone()), clock)
 }
 
 /// Waits for work in the background, which other tasks do as soon as this one yields.
@@ -37,7 +38,7 @@ async fn a_known_tenant_is_asked_for_once_and_then_answered_at_once() {
     let (tenants, clock) = cached(&store);
     assert!(tenants.at_once(&id("acme")).is_none());
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    clock.advance(53);
+    clock.advance(Duration::from_secs(53));
     let answer = tenants.at_once(&id("acme")).unwrap().unwrap().unwrap();
     assert_eq!((answer.id(), store.questions()), (&id("acme"), 1));
 }
@@ -63,10 +64,10 @@ async fn an_unknown_tenant_is_remembered_briefly_and_found_after_it_was_added() 
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), None);
     store.list.insert(tenant("acme", Active));
-    clock.advance(4);
+    clock.advance(Duration::from_secs(4));
     assert!(matches!(tenants.at_once(&id("acme")), Some(Ok(None))));
     assert_eq!(store.questions(), 1);
-    clock.advance(1);
+    clock.advance(Duration::from_secs(1));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
 }
 
@@ -119,7 +120,7 @@ async fn unknown_never_stands_in_for_a_failing_store() {
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), None);
     store.be(Mood::Failing);
-    clock.advance(5);
+    clock.advance(Duration::from_secs(5));
     assert!(status(&tenants, "acme").await.is_err());
 }
 
@@ -148,7 +149,7 @@ async fn during_an_outage_only_the_first_request_waits_and_recovery_is_noticed_b
     store.be(Mood::Hanging);
     clock.advance(PAST_TIME_TO_LIVE);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    clock.advance(1);
+    clock.advance(Duration::from_secs(1));
     // The store still hangs: with a deadline this long, waiting for it would show.
     let tenants = tenants.deadline(Duration::from_secs(3600));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
@@ -170,7 +171,7 @@ async fn trouble_of_long_ago_does_not_let_an_old_answer_stand_in_unasked() {
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     store.be(Mood::Well);
     store.list.insert(tenant("acme", Suspended));
-    clock.advance(60);
+    clock.advance(Duration::from_secs(60));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
 }
 

@@ -3,13 +3,6 @@
 //! The databases need `--features sqlite,postgres`; PostgreSQL is a private server that the tests
 //! start themselves, from the Debian package `postgresql`.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "tests fail by panicking"
-)]
-
 mod cached;
 mod exam;
 #[cfg(feature = "postgres")]

@@ -7,11 +7,12 @@ use scaikey_auth::{CachedTenants, SqlTenantRow, SqlTenants, TenantResolver, Tena
 use tokio::task::JoinSet;
 
 use crate::postgres::Postgres;
-use crate::support::{ManualClock, Store, id, status};
+use crate::support::{Store, id, status};
+use scaikey_auth::testing::ManualClock;
 
-const PAST_TIME_TO_LIVE: u64 = 67;
-const PAST_STALENESS: u64 = 601;
-const PAST_BACKOFF: u64 = 6;
+const PAST_TIME_TO_LIVE: Duration = Duration::from_secs(67);
+const PAST_STALENESS: Duration = Duration::from_secs(601);
+const PAST_BACKOFF: Duration = Duration::from_secs(6);
 
 struct Setting {
     server: Postgres,
@@ -25,8 +26,8 @@ async fn setting() -> Setting {
     let server = Postgres::start();
     let table = SqlTenants::connect_lazy(&server.url()).unwrap();
     table.migrate().await.unwrap();
-    let (store, clock) = (Store::over(table.clone()), ManualClock::default());
-    let tenants = CachedTenants::new(store.clone()).with_clock(clock.shared());
+    let (store, clock) = (Store::over(table.clone()), ManualClock::new());
+    let tenants = CachedTenants::new(store.clone()).clock(clock.clone());
     let this = Setting { server, table, tenants, store, clock };
     this.put("acme", Active).await;
     this
@@ -84,7 +85,7 @@ async fn a_paused_server_costs_one_deadline_and_then_nobody_waits() {
     let since = Instant::now();
     assert_eq!(setting.status("acme").await, Some(Active));
     assert!(since.elapsed() >= brief && since.elapsed() < Duration::from_secs(2));
-    setting.clock.advance(5);
+    setting.clock.advance(Duration::from_secs(5));
     let since = Instant::now();
     for _ in 0..100 {
         assert_eq!(setting.status("acme").await, Some(Active));
@@ -105,8 +106,8 @@ async fn a_service_starts_without_its_database_and_finds_it_later() {
     let table = SqlTenants::connect_lazy(&server.url()).unwrap();
     let error = format!("{:?}", SqlTenants::connect(&server.url()).await.unwrap_err());
     assert!(!error.contains(server.url().expose()), "{error}");
-    let clock = ManualClock::default();
-    let tenants = CachedTenants::new(table.clone()).with_clock(clock.shared());
+    let clock = ManualClock::new();
+    let tenants = CachedTenants::new(table.clone()).clock(clock.clone());
     assert!(status(&tenants, "acme").await.is_err());
     server.restart();
     table.migrate().await.unwrap();
@@ -123,7 +124,7 @@ async fn changes_in_the_table_are_seen_when_the_cache_says_so() {
     setting.put("later", Active).await;
     assert_eq!(setting.status("acme").await, Some(Active));
     assert_eq!(setting.status("later").await, None);
-    setting.clock.advance(5);
+    setting.clock.advance(Duration::from_secs(5));
     assert_eq!(setting.status("later").await, Some(Active));
     setting.clock.advance(PAST_TIME_TO_LIVE);
     assert_eq!(setting.status("acme").await, Some(Suspended));

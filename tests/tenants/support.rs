@@ -1,13 +1,10 @@
 //! A clock that is moved by hand, and a store that does as it is told.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use scaikey_auth::{
-    BoxError, Clock, MemoryTenants, Tenant, TenantId, TenantResolver, TenantStatus,
-};
+use scaikey_auth::{BoxError, MemoryTenants, Tenant, TenantId, TenantResolver, TenantStatus};
 use tokio::sync::watch;
 
 pub(crate) fn id(text: &str) -> TenantId {
@@ -24,29 +21,6 @@ pub(crate) async fn status(
     tenant: &str,
 ) -> Result<Option<TenantStatus>, BoxError> {
     Ok(resolver.resolve(&id(tenant)).await?.map(|tenant| tenant.status()))
-}
-
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ManualClock(Arc<Mutex<Duration>>);
-
-impl ManualClock {
-    pub(crate) fn advance(&self, seconds: u64) {
-        *self.0.lock().unwrap() += Duration::from_secs(seconds);
-    }
-
-    pub(crate) fn shared(&self) -> Arc<dyn Clock> {
-        Arc::new(self.clone())
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.elapsed()
-    }
-
-    fn elapsed(&self) -> Duration {
-        *self.0.lock().unwrap()
-    }
 }
 
 /// How a [`Store`] answers.
