@@ -121,6 +121,11 @@ fn built(name: &str) -> PathBuf {
         let mut build = std::process::Command::new(cargo);
         build.current_dir(root).args(["build", "--example", name, "--target-dir"]);
         build.arg(profile.parent().expect("target"));
+        let databases =
+            [("sqlite", cfg!(feature = "sqlite")), ("postgres", cfg!(feature = "postgres"))];
+        for (feature, _) in databases.iter().filter(|(_, on)| *on) {
+            build.args(["--features", feature]);
+        }
         if profile.ends_with("release") {
             build.arg("--release");
         }

@@ -83,6 +83,31 @@ async fn tokens_of_the_configured_provider_open_what_they_should() {
     assert_eq!(answer.status, 200, "a token signed with a new key: {answer:?}");
 }
 
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_database_named_in_the_environment_says_which_tenants_there_are() {
+    use scaikey_auth::{Secret, SqlTenantRow, SqlTenants, TenantStatus};
+
+    let file = std::env::temp_dir().join(format!("scaikey-auth-{}.db", std::process::id()));
+    let database = format!("sqlite:{}?mode=rwc", file.display());
+    let tenants = SqlTenants::connect(&Secret::new(&*database)).await.unwrap();
+    tenants.migrate().await.unwrap();
+    for (tenant, status) in [("acme", TenantStatus::Active), ("late", TenantStatus::Suspended)] {
+        tenants.put(&tenant.parse().unwrap(), SqlTenantRow::default(), status).await.unwrap();
+    }
+    let provider = Provider::start().await;
+    let issuer = provider.url();
+    let database = ("SCAIWAVE_DATABASE_URL", database.as_str());
+    let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE, database];
+    let (_service, url) = Running::service(&environment).await;
+    for (tenant, status) in [("acme", 200), ("late", 403), ("nobody", 403)] {
+        let token = provider.token().tenant(tenant).sign();
+        let answer = get(&format!("{url}/me"), Some(&token)).await;
+        assert_eq!(answer.status, status, "{tenant}: {answer:?}");
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
 #[tokio::test]
 async fn a_proxy_is_not_asked_for_the_keys_of_a_provider_on_this_machine() {
     let provider = Provider::start().await;

@@ -86,10 +86,29 @@ async fn the_tonic_example_shows_three_codes() {
     let expected = [
         ("with a token", "Ok"),
         ("without a token", "Unauthenticated: This resource needs a bearer token."),
-        ("without the scope", "PermissionDenied: The token lacks a scope this resource needs."),
+        (
+            "without the scope",
+            "PermissionDenied: The token lacks a scope that this resource needs.",
+        ),
     ];
     assert_eq!(lines.len(), expected.len(), "{stdout}");
     for (line, (call, outcome)) in lines.iter().zip(expected) {
         assert!(line.starts_with(call) && line.ends_with(outcome), "{line}");
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_lines_of_the_custom_tenants_example_do_what_it_says() {
+    let mut tenants = Running::example("custom_tenants", &[FREE_PORT]);
+    for (status, says) in [
+        ("200", "workspace 1 on plan gold"),
+        ("403", "The tenant is suspended."),
+        ("403", "The tenant is not known here."),
+    ] {
+        tenants.stdout.line(&format!("gets {status}")).await;
+        let answer = paste(&tenants.stdout.line("curl ").await).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(says), "{answer}");
     }
 }
