@@ -23,7 +23,8 @@ fn token(world: &World) -> TokenBuilder {
 /// What must not be found anywhere: each part of the token that is not the same for all, and the
 /// canary.
 fn needles(token: &str) -> Vec<String> {
-    token.split('.').skip(1).chain([CANARY]).map(str::to_owned).collect()
+    let parts = token.split('.').skip(1).filter(|part| part.len() > 9);
+    parts.chain([CANARY]).map(str::to_owned).collect()
 }
 
 fn assert_clean(text: &str, token: &str, place: &str) {
