@@ -169,6 +169,8 @@ async fn a_sign_in_in_the_future_is_not_recent() {
     let tokens = vec![token(now + 30), token(now + 3600), token(now * 1000)];
     let guard = mfa_within(Duration::from_secs(300));
     assert_eq!(statuses(&auth, guard, tokens).await, [200, 401, 401]);
+    let ever = mfa_within(Duration::MAX);
+    assert_eq!(statuses(&auth, ever, vec![token(0), world.provider.token()]).await, [200, 401]);
 }
 
 #[tokio::test]
