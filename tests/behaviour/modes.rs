@@ -3,10 +3,14 @@
 use std::process::Command;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::routing::any;
 use scaikey_auth::testing::{Endpoint, Fault, forge};
-use scaikey_auth::{Algorithm, Auth, AuthMode, Identity, IdentityKind, MockUser, Tenant, verified};
+use scaikey_auth::{
+    Algorithm, Auth, AuthMode, BoxError, Identity, IdentityKind, MockUser, Tenant, TenantId,
+    TenantResolver, verified,
+};
 use serde_json::json;
 
 use crate::support::{Server, Spy, World, mock};
@@ -57,7 +61,29 @@ async fn the_mock_user_is_who_the_configuration_says() {
     assert!(identity.is_mock() && identity.has_role("boss") && identity.scopes().contains("b"));
     assert_eq!((identity.subject(), identity.kind()), ("robot", IdentityKind::ServiceAccount));
     assert_eq!(identity.issuer(), "urn:scaikey-auth:mock", "it cannot pass for a provider's");
+    let claims: serde_json::Value = identity.claims().unwrap();
+    assert_eq!(claims["iss"], "urn:scaikey-auth:mock");
     assert!(identity.expires_at() > std::time::SystemTime::now());
+}
+
+/// Knows every tenant, but has to think.
+#[derive(Debug)]
+struct Thinking;
+
+#[async_trait]
+impl TenantResolver for Thinking {
+    async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
+        tokio::task::yield_now().await;
+        Ok(Some(Tenant::new(id.clone())))
+    }
+}
+
+#[tokio::test]
+async fn a_mock_response_is_marked_also_when_its_tenant_was_waited_for() {
+    let auth = Auth::builder().mode(AuthMode::Mock).tenants(Thinking).build().unwrap();
+    let answer = server(&auth).await.get_as("/", "x").await;
+    assert_eq!((answer.code(), answer.body.as_str()), (200, MOCK));
+    assert_eq!(answer.header("x-auth-provenance"), Some("mock"));
 }
 
 #[tokio::test]

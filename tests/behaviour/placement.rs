@@ -41,7 +41,7 @@ async fn only_one_well_formed_authorization_header_is_a_credential() {
     let ok = (200, None);
     let missing = (401, None);
     let malformed = (400, Some("invalid_request"));
-    let table: Vec<(Vec<&str>, (u16, Option<&str>))> = vec![
+    let table: [(Vec<&str>, _); 19] = [
         (vec![&bearer], ok),
         (vec![&lower], ok),
         (vec![&spaces], ok),

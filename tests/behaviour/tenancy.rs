@@ -170,6 +170,19 @@ async fn a_request_may_name_its_own_tenant_and_no_other() {
 }
 
 #[tokio::test]
+async fn without_an_authoriser_the_store_is_not_even_asked_about_another_tenant() {
+    let world = World::new().await;
+    let auth = world.auth().tenants(Odd { at_once: false, answer: None }).build().unwrap();
+    let layer = auth.layer().tenant_from(TenantSource::header(HEADER));
+    let server = Server::axum(app().layer(layer)).await;
+    let bearer = format!("Bearer {}", world.provider.token().sign());
+    for (tenant, status) in [("tenant-1", 503), ("tenant-2", 403)] {
+        let headers = [("authorization", bearer.as_str()), ("x-tenant-id", tenant)];
+        assert_eq!(server.get("/", &headers).await.code(), status, "{tenant}");
+    }
+}
+
+#[tokio::test]
 async fn an_authoriser_lets_some_act_elsewhere_and_tells_the_others_nothing() {
     let world = World::new().await;
     let auth = world.auth().tenants(tenants()).tenant_optional().build().unwrap();
