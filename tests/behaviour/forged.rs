@@ -1,7 +1,7 @@
 //! Tokens that must be refused, and their honest twins that must not.
 
 use scaikey_auth::testing::forge;
-use scaikey_auth::{Algorithm, Auth, TokenProfile};
+use scaikey_auth::{Algorithm, Auth, AuthError, InvalidToken, TokenProfile};
 
 use crate::support::{Server, Spy, World};
 
@@ -81,4 +81,16 @@ async fn every_forged_token_is_refused_over_http_and_sends_us_nowhere() {
     assert_eq!(spy.calls(), 0, "the service was called for a refused request");
     assert_eq!(world.provider.strays(), 0, "a token's URL was followed");
     assert!(world.provider.fetches() <= 3, "{} key fetches", world.provider.fetches());
+}
+
+#[tokio::test]
+async fn an_algorithm_the_issuer_may_not_use_is_refused_before_any_key_is_asked_for() {
+    let world = World::with([Algorithm::RS256, Algorithm::ES256]).await;
+    let issuer = world.issuer().algorithms([Algorithm::RS256]);
+    let auth = world.auth_with(issuer).build().unwrap();
+    let token = |algorithm| world.provider.token().algorithm(algorithm).sign();
+    let refusal = auth.authenticate(&token(Algorithm::ES256)).await.unwrap_err();
+    assert!(matches!(refusal, AuthError::InvalidToken(InvalidToken::Algorithm)), "{refusal}");
+    assert_eq!((world.provider.discoveries(), world.provider.fetches()), (0, 0));
+    auth.authenticate(&token(Algorithm::RS256)).await.unwrap();
 }
