@@ -29,7 +29,7 @@ pub(crate) fn refused(reason: &'static str, error: &dyn std::fmt::Display) {
     count("scaikey_auth_refusals_total", "reason", reason);
 }
 
-/// The service is put together wrongly: an extractor ran outside of every layer.
+/// The service is put together wrongly: a guard or extractor ran outside of every layer.
 pub(crate) fn layer_missing(error: &dyn std::fmt::Display) {
     tracing::error!(target: TARGET, "{error}");
 }

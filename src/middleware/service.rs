@@ -139,6 +139,9 @@ pub(crate) fn refuse<B, R: ErrorResponse<B>>(
     grpc: bool,
 ) -> Response<B> {
     telemetry::refused(error.reason(), error);
+    if let AuthError::MissingLayer = error {
+        telemetry::layer_missing(error);
+    }
     let mut refusal = Refusal::new(error, grpc);
     if matches!(error, AuthError::UnknownTenant) && auth.unknown_tenant_is_not_found() {
         refusal.status = StatusCode::NOT_FOUND;

@@ -1,47 +1,46 @@
 //! Tokens that must be refused, and their honest twins that must not.
 
-use scaikey_auth::testing::{ManualClock, Provider, forge};
-use scaikey_auth::{Algorithm, Auth, IssuerConfig, TokenProfile};
+use scaikey_auth::testing::forge;
+use scaikey_auth::{Algorithm, Auth, AuthError, InvalidToken, TokenProfile};
 
-async fn provider() -> (Provider, ManualClock) {
-    let clock = ManualClock::new();
-    let provider =
-        Provider::builder().algorithms(Algorithm::ALL).clock(clock.clone()).start().await;
-    (provider, clock)
+use crate::support::{Server, Spy, World};
+
+async fn world() -> World {
+    World::with(Algorithm::ALL).await
 }
 
-fn auth(provider: &Provider, clock: &ManualClock, profile: TokenProfile) -> Auth {
-    let issuer = IssuerConfig::new(provider.issuer())
-        .algorithms(Algorithm::ALL)
-        .profile(profile)
-        .allow_loopback_http(true);
-    Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone()).build().unwrap()
+fn auth(world: &World, profile: TokenProfile) -> Auth {
+    world.auth_with(world.issuer().profile(profile)).build().unwrap()
 }
 
 #[tokio::test]
 async fn every_honest_token_is_accepted() {
-    let (provider, clock) = provider().await;
+    let world = world().await;
     for (profile, honest) in [
-        (TokenProfile::Lenient, forge::accepted(&provider)),
-        (TokenProfile::Rfc9068, forge::rfc9068_accepted(&provider)),
+        (TokenProfile::Lenient, forge::accepted(&world.provider)),
+        (TokenProfile::Rfc9068, forge::rfc9068_accepted(&world.provider)),
     ] {
-        let auth = auth(&provider, &clock, profile);
+        let auth = auth(&world, profile);
+        let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
         for honest in honest {
             let verdict = auth.authenticate(&honest.token).await;
             assert!(verdict.is_ok(), "{}: {verdict:?}", honest.name);
+            let answer = server.get_as("/", &honest.token).await;
+            assert_eq!(answer.code(), 200, "{}: {answer:?}", honest.name);
         }
     }
 }
 
 #[tokio::test]
 async fn every_forged_token_is_refused() {
-    let (provider, clock) = provider().await;
+    let world = world().await;
     let mut bad = Vec::new();
     for (profile, forged) in [
-        (TokenProfile::Lenient, forge::all(&provider)),
-        (TokenProfile::Rfc9068, forge::rfc9068(&provider)),
+        (TokenProfile::Lenient, forge::all(&world.provider)),
+        (TokenProfile::Rfc9068, forge::all(&world.provider)),
+        (TokenProfile::Rfc9068, forge::rfc9068(&world.provider)),
     ] {
-        let auth = auth(&provider, &clock, profile);
+        let auth = auth(&world, profile);
         for forged in forged {
             match auth.authenticate(&forged.token).await {
                 Ok(_) => bad.push(format!("{}: accepted, although {}", forged.name, forged.why)),
@@ -53,4 +52,45 @@ async fn every_forged_token_is_refused() {
         }
     }
     assert!(bad.is_empty(), "{bad:#?}");
+}
+
+/// Over HTTP it also shows how: the status of the table, a challenge, no call of the service, no
+/// request to any place a token names, and hardly any to the provider.
+#[tokio::test]
+async fn every_forged_token_is_refused_over_http_and_sends_us_nowhere() {
+    let world = world().await;
+    let (auth, spy) = (auth(&world, TokenProfile::Lenient), Spy::default());
+    let server = Server::axum(spy.app().layer(auth.layer())).await;
+    let mut bad = Vec::new();
+    for forged in forge::all(&world.provider) {
+        let Some(value) = forged.header() else { continue };
+        let mut request = http::Request::builder().uri("/").body("").unwrap();
+        request.headers_mut().insert("authorization", value);
+        let answer = server.send(request).await;
+        let expected = match forged.expect {
+            forge::Expect::Unauthorized => "invalid_token",
+            forge::Expect::BadRequest => "invalid_request",
+        };
+        let is_as_expected =
+            answer.status == forged.expect.status() && answer.error().as_deref() == Some(expected);
+        if !is_as_expected {
+            bad.push(format!("{}: {answer:?}, although {}", forged.name, forged.why));
+        }
+    }
+    assert!(bad.is_empty(), "{bad:#?}");
+    assert_eq!(spy.calls(), 0, "the service was called for a refused request");
+    assert_eq!(world.provider.strays(), 0, "a token's URL was followed");
+    assert!(world.provider.fetches() <= 3, "{} key fetches", world.provider.fetches());
+}
+
+#[tokio::test]
+async fn an_algorithm_the_issuer_may_not_use_is_refused_before_any_key_is_asked_for() {
+    let world = World::with([Algorithm::RS256, Algorithm::ES256]).await;
+    let issuer = world.issuer().algorithms([Algorithm::RS256]);
+    let auth = world.auth_with(issuer).build().unwrap();
+    let token = |algorithm| world.provider.token().algorithm(algorithm).sign();
+    let refusal = auth.authenticate(&token(Algorithm::ES256)).await.unwrap_err();
+    assert!(matches!(refusal, AuthError::InvalidToken(InvalidToken::Algorithm)), "{refusal}");
+    assert_eq!((world.provider.discoveries(), world.provider.fetches()), (0, 0));
+    auth.authenticate(&token(Algorithm::RS256)).await.unwrap();
 }

@@ -130,7 +130,6 @@ fn types(list: &mut List<'_>) {
         ("sub a list", "sub", json!(["alice-id"])),
         ("sub empty", "sub", json!("")),
         ("tenant_id a number", "tenant_id", json!(1)),
-        ("tenant_id null", "tenant_id", Value::Null),
         ("tenant_id a list", "tenant_id", json!(["tenant-1"])),
         ("tenant_id an object", "tenant_id", json!({})),
         ("scope a number", "scope", json!(1)),

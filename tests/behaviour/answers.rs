@@ -1,0 +1,292 @@
+//! How refusals look on the wire: status, challenge, `Retry-After` and body.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::{
+    AuthError, BoxError, Credentials, EmptyBody, Envelope, Identity, InvalidToken, Refusal, Tenant,
+    TenantId, TenantResolver, TokenValidator, mfa_within, role, scope,
+};
+
+use crate::support::{Server, Spy, World, axum_request, mock};
+
+#[tokio::test]
+async fn a_refusal_is_a_problem_document_with_the_challenge_of_its_rfc() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let app = Router::new()
+        .route("/", get(|| async {}))
+        .route("/admin", get(|| async {}).route_layer(auth.require(scope("admin audit"))))
+        .route("/boss", get(|| async {}).route_layer(auth.require(role("boss"))))
+        .route("/mfa", get(|| async {}).route_layer(auth.require(mfa_within(MAX_AGE))))
+        .layer(auth.layer());
+    let server = Server::axum(app).await;
+    let token = || world.provider.token();
+    let bearer = |token: String| format!("Bearer {token}");
+    let table = [
+        (
+            "/",
+            None,
+            401,
+            Some(r#"Bearer realm="scaiwave""#),
+            r#"{"type":"urn:scaikey-auth:credentials_missing","title":"Unauthorized","status":401,"detail":"This resource needs a bearer token."}"#,
+        ),
+        (
+            "/",
+            Some("Bearer".to_owned()),
+            400,
+            Some(r#"Bearer realm="scaiwave", error="invalid_request""#),
+            r#"{"type":"urn:scaikey-auth:credentials_malformed","title":"Bad Request","status":400,"detail":"The bearer token is empty or has characters it may not have."}"#,
+        ),
+        (
+            "/",
+            Some(bearer(token().expired().sign())),
+            401,
+            Some(
+                r#"Bearer realm="scaiwave", error="invalid_token", error_description="The token has expired""#,
+            ),
+            r#"{"type":"urn:scaikey-auth:token_expired","title":"Unauthorized","status":401,"detail":"The token has expired."}"#,
+        ),
+        (
+            "/",
+            Some(bearer(token().audience("another").sign())),
+            401,
+            Some(r#"Bearer realm="scaiwave", error="invalid_token""#),
+            r#"{"type":"urn:scaikey-auth:token_invalid","title":"Unauthorized","status":401,"detail":"The token is not valid here."}"#,
+        ),
+        (
+            "/",
+            Some(bearer(token().without("tenant_id").sign())),
+            403,
+            None,
+            r#"{"type":"urn:scaikey-auth:tenant_missing","title":"Forbidden","status":403,"detail":"The token names no tenant."}"#,
+        ),
+        (
+            "/admin",
+            Some(bearer(token().scope("other").sign())),
+            403,
+            Some(r#"Bearer realm="scaiwave", error="insufficient_scope", scope="admin audit""#),
+            r#"{"type":"urn:scaikey-auth:insufficient_scope","title":"Forbidden","status":403,"detail":"The token lacks a scope this resource needs.","required_scope":"admin audit"}"#,
+        ),
+        (
+            "/boss",
+            Some(bearer(token().sign())),
+            403,
+            Some(r#"Bearer realm="scaiwave", error="insufficient_scope""#),
+            r#"{"type":"urn:scaikey-auth:forbidden","title":"Forbidden","status":403,"detail":"The token does not grant access to this resource."}"#,
+        ),
+        (
+            "/mfa",
+            Some(bearer(token().sign())),
+            401,
+            Some(
+                r#"Bearer realm="scaiwave", error="insufficient_user_authentication", max_age="300""#,
+            ),
+            r#"{"type":"urn:scaikey-auth:step_up_required","title":"Unauthorized","status":401,"detail":"A recent multi-factor sign-in is needed."}"#,
+        ),
+    ];
+    for (path, authorization, status, challenge, body) in table {
+        let headers: Vec<_> =
+            authorization.iter().map(|value| ("authorization", value.as_str())).collect();
+        let answer = server.get(path, &headers).await;
+        assert_eq!(answer.code(), status, "{path}: {answer:?}");
+        assert_eq!(answer.header("www-authenticate"), challenge, "{path}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(answer.header("retry-after"), None);
+        assert_eq!(answer.body, body, "{path}");
+        assert_eq!(answer.json()["status"], status, "the member is the real status");
+    }
+}
+
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+#[tokio::test]
+async fn keys_that_cannot_be_had_are_answered_with_503_and_retry_after() {
+    let world = World::new().await;
+    world.provider.fail(Endpoint::Discovery, Fault::Status(500));
+    let auth = world.auth().build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let answer = server.get_as("/", &world.provider.token().sign()).await;
+    assert_eq!(answer.code(), 503);
+    assert_eq!(answer.header("www-authenticate"), None, "another token would not help");
+    let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    assert_eq!(
+        answer.body,
+        r#"{"type":"urn:scaikey-auth:unavailable","title":"Service Unavailable","status":503,"detail":"The token cannot be checked right now. Try again."}"#
+    );
+}
+
+#[tokio::test]
+async fn every_look_answers_alike_but_for_the_body() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let layer = auth.layer();
+    let closure = |refusal: &Refusal<'_>| {
+        let mut response = Response::new(Body::from(refusal.error.reason()));
+        *response.status_mut() = refusal.status;
+        response
+    };
+    let app = || Spy::default().app();
+    let looks = [
+        (
+            Server::axum(app().layer(layer.clone().respond_with(Envelope::new("SW_AUTH_")))).await,
+            Some("application/json"),
+            r#"{"error":{"code":"SW_AUTH_TOKEN_EXPIRED","message":"The token has expired."}}"#,
+        ),
+        (Server::axum(app().layer(layer.clone().respond_with(EmptyBody))).await, None, ""),
+        (Server::axum(app().layer(layer.respond_with(closure))).await, None, "token_expired"),
+    ];
+    let expired = world.provider.token().expired().sign();
+    for (server, content_type, body) in looks {
+        let answer = server.get_as("/", &expired).await;
+        assert_eq!((answer.code(), answer.body.as_str()), (401, body));
+        assert_eq!(answer.header("content-type"), content_type);
+        assert_eq!(answer.error().as_deref(), Some("invalid_token"), "the layer adds it");
+    }
+}
+
+#[tokio::test]
+async fn bare_hyper_is_answered_as_axum_is() {
+    let world = World::new().await;
+    let auth = world.auth().realm(r#"say "hi""#).build().unwrap();
+    let spy = Spy::default();
+    let service = {
+        let spy = spy.clone();
+        tower::service_fn(move |request: Request<hyper::body::Incoming>| {
+            spy.called();
+            let context = request.extensions().get::<scaikey_auth::AuthContext>().unwrap();
+            let subject = context.identity().subject().to_owned();
+            let answer = Response::new(Full::<Bytes>::from(subject));
+            async move { Ok::<_, std::convert::Infallible>(answer) }
+        })
+    };
+    let service = tower::ServiceBuilder::new().layer(auth.layer()).service(service);
+    let server = Server::hyper(service).await;
+    let answer = server.get("/", &[]).await;
+    assert_eq!(answer.code(), 401);
+    assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="say \"hi\"""#));
+    assert_eq!(answer.challenge().unwrap().param("realm"), Some(r#"say "hi""#));
+    assert_eq!(spy.calls(), 0);
+    let answer = server.get_as("/", &world.provider.token().sign()).await;
+    assert_eq!((answer.code(), answer.body.as_str()), (200, "alice-id"));
+}
+
+/// Refuses every token in the way it was told.
+#[derive(Debug, Clone)]
+struct Refuses(AuthError);
+
+#[async_trait]
+impl TokenValidator for Refuses {
+    fn recognises(&self, _: &Credentials<'_>) -> bool {
+        true
+    }
+
+    async fn validate(&self, _: &Credentials<'_>) -> Result<Identity, AuthError> {
+        Err(self.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_401_carries_one_challenge_with_each_parameter_once() {
+    let invalid = [
+        InvalidToken::Malformed("a \"quote\"\r\n"),
+        InvalidToken::Algorithm,
+        InvalidToken::Type,
+        InvalidToken::Issuer,
+        InvalidToken::Audience,
+        InvalidToken::Expired,
+        InvalidToken::NotYetValid,
+        InvalidToken::MissingClaim("exp"),
+        InvalidToken::MalformedClaim("exp"),
+        InvalidToken::Key,
+        InvalidToken::Signature,
+        InvalidToken::Unproven,
+        InvalidToken::IssuerTenant,
+        InvalidToken::Unrecognised,
+    ];
+    let mut kinds: Vec<AuthError> = invalid.map(AuthError::from).to_vec();
+    kinds.extend([
+        AuthError::MissingCredentials,
+        AuthError::MalformedCredentials("why"),
+        AuthError::InsufficientScope { required: "a b".into() },
+        AuthError::InsufficientScope { required: "é\r\n\"".into() },
+        AuthError::Forbidden { required: "role é\r\n".into() },
+        AuthError::StepUpRequired { max_age: Duration::MAX },
+        AuthError::TenantMissing,
+        AuthError::UnknownTenant,
+        AuthError::TenantSuspended,
+        AuthError::TenantMismatch,
+        AuthError::Unavailable { what: "keys", retry_after: None, source: None },
+        AuthError::Unavailable { what: "keys", retry_after: Some(Duration::ZERO), source: None },
+        AuthError::Unavailable {
+            what: "keys",
+            retry_after: Some(Duration::from_millis(1500)),
+            source: Some(Arc::from(BoxError::from("secret cause"))),
+        },
+        AuthError::MissingLayer,
+    ]);
+    let world = World::new().await;
+    for error in kinds {
+        let auth = world.auth().validator(Refuses(error.clone())).build().unwrap();
+        let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+        let answer = server.get_as("/", "x").await;
+        assert_eq!(answer.status, error.status(), "{error:?}");
+        assert_eq!(answer.json()["status"], answer.code(), "{error:?}");
+        assert!(!answer.body.contains("secret cause"));
+        // The reader of the answer refuses a parameter that is there twice.
+        let challenge = answer.challenge();
+        if answer.code() == 401 {
+            assert_eq!(challenge.unwrap().param("realm"), Some("scaiwave"), "{error:?}");
+        }
+        assert_eq!(answer.header("retry-after").is_some(), answer.code() == 503, "{error:?}");
+        if let AuthError::Unavailable { retry_after, .. } = error {
+            let half = retry_after.is_some_and(|wait| !wait.is_zero());
+            let expected = if half { "2" } else { "1" };
+            assert_eq!(answer.header("retry-after"), Some(expected), "rounded up, never 0");
+        }
+    }
+}
+
+/// Answers every lookup with an outage.
+#[derive(Debug)]
+struct Down;
+
+#[async_trait]
+impl TenantResolver for Down {
+    async fn resolve(&self, _: &TenantId) -> Result<Option<Tenant>, BoxError> {
+        Err("postgres://user:password@db is away".into())
+    }
+}
+
+#[tokio::test]
+async fn what_broke_inside_is_not_told() {
+    let world = World::new().await;
+    let auth = world.auth().tenants(Down).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let answer = server.get_as("/", &world.provider.token().sign()).await;
+    assert_eq!(answer.code(), 503);
+    assert!(!format!("{answer:?}").contains("postgres"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_renderer_may_bring_its_own_challenge_and_it_stays_the_only_one() {
+    let auth = mock();
+    let own = |refusal: &Refusal<'_>| {
+        let response = Response::builder().status(refusal.status);
+        response.header("www-authenticate", r#"Bearer realm="own""#).body(Body::empty()).unwrap()
+    };
+    let app = Spy::default().app().layer(auth.layer().respond_with(own));
+    let response = tower::ServiceExt::oneshot(app, axum_request(None)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let challenges: Vec<_> = response.headers().get_all("www-authenticate").iter().collect();
+    assert_eq!(challenges, [r#"Bearer realm="own""#]);
+}

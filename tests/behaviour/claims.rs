@@ -1,0 +1,247 @@
+//! From claims to identities, for ScaiKey and for others.
+
+use std::time::{Duration, SystemTime};
+
+use scaikey_auth::testing::TokenBuilder;
+use scaikey_auth::{
+    AuthBuilder, AuthError, ClaimsMapping, Identity, IdentityKind, InvalidToken, Provenance,
+    dangerous_peek_claims,
+};
+use serde_json::{Value, json};
+
+use crate::support::World;
+
+async fn identity(builder: AuthBuilder, token: TokenBuilder) -> Identity {
+    builder.build().unwrap().authenticate(&token.sign()).await.unwrap().identity().clone()
+}
+
+async fn refusal(builder: AuthBuilder, token: TokenBuilder) -> AuthError {
+    builder.build().unwrap().authenticate(&token.sign()).await.unwrap_err()
+}
+
+fn mapping(json: Value) -> ClaimsMapping {
+    serde_json::from_value(json).unwrap()
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// The sample of ScaiWave's tutorial, with the `iss` it leaves out.
+#[tokio::test]
+async fn the_sample_token_of_the_tutorial_is_read_in_full() {
+    let world = World::new().await;
+    world.clock.set_wall(at(1_778_935_900));
+    let sample = json!({
+        "sub": "7a1f9c52-0d3e-4b8a-9f61-2c5d8e7b4a10",
+        "tenant_id": "6f1c2d3e-4a5b-4c6d-8e7f-901a2b3c4d5e",
+        "aud": "scaiwave",
+        "preferred_username": "alice",
+        "email": "alice@example.com",
+        "roles": ["docs_internal", "tenant_admin"],
+        "groups": ["group-eng", "group-sre"],
+        "exp": 1_778_939_467,
+        "iat": 1_778_935_867,
+        "iss": world.provider.issuer(),
+    });
+    let key = world.provider.key();
+    let header = json!({ "alg": key.algorithm(), "kid": key.kid() });
+    let token = key.token(header.to_string(), sample.to_string());
+    let auth = world.auth().build().unwrap();
+    let context = auth.authenticate(&token).await.unwrap();
+    let identity = context.identity();
+    assert_eq!(identity.subject(), sample["sub"]);
+    assert_eq!(identity.tenant_id().unwrap().as_str(), sample["tenant_id"]);
+    assert_eq!(context.tenant().unwrap().id().as_str(), sample["tenant_id"]);
+    assert_eq!(identity.display_name(), Some("alice"));
+    assert_eq!((identity.email(), identity.email_verified()), (Some("alice@example.com"), false));
+    assert!(identity.roles().eq(["docs_internal", "tenant_admin"]));
+    assert!(identity.groups().eq(["group-eng", "group-sre"]));
+    assert_eq!(identity.issued_at(), Some(at(1_778_935_867)));
+    assert_eq!(identity.expires_at(), at(1_778_939_467));
+    assert_eq!(
+        (identity.kind(), identity.provenance()),
+        (IdentityKind::User, Provenance::Verified)
+    );
+    assert!(identity.scopes().is_empty() && identity.actor().is_none());
+    assert_eq!((identity.client_id(), identity.partner_id()), (None, None));
+    assert_eq!(identity.mfa_verified_at(), None);
+    assert_eq!(identity.claims::<Value>().unwrap(), sample, "nothing is lost");
+    // As printed there, without `iss`, it could be anybody's.
+    let mut printed = sample.clone();
+    printed.as_object_mut().unwrap().remove("iss");
+    let token = key.token(header.to_string(), printed.to_string());
+    let refusal = auth.authenticate(&token).await.unwrap_err();
+    assert!(matches!(refusal, AuthError::InvalidToken(InvalidToken::MissingClaim("iss"))));
+}
+
+#[tokio::test]
+async fn scopes_are_the_union_of_their_three_spellings() {
+    let world = World::new().await;
+    let token =
+        world.provider.token().scope("a b").claim("scp", vec!["b", "c"]).claim("scopes", "d  e");
+    let identity = identity(world.auth(), token).await;
+    assert_eq!(identity.scopes(), &"a b c d e".parse().unwrap());
+    for (name, value) in [("scope", json!(7)), ("scp", json!([7])), ("scope", json!("a\tb"))] {
+        let refusal = refusal(world.auth(), world.provider.token().claim(name, value)).await;
+        let malformed = InvalidToken::MalformedClaim("scope");
+        assert!(matches!(refusal, AuthError::InvalidToken(kind) if kind == malformed), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn other_providers_are_read_by_mapping_alone() {
+    let world = World::new().await;
+    let cases = [
+        // Keycloak
+        (
+            json!({ "roles": ["/realm_access/roles", "/resource_access/scaiwave/roles"] }),
+            json!({ "realm_access": { "roles": ["boss"] },
+                    "resource_access": { "scaiwave": { "roles": ["clerk"] } } }),
+            vec!["boss", "clerk"],
+            "tenant-1",
+        ),
+        // Auth0
+        (
+            json!({ "roles": ["https://example.com/roles"], "tenant_id": ["org_id"] }),
+            json!({ "https://example.com/roles": ["boss"], "org_id": "org_1" }),
+            vec!["boss"],
+            "org_1",
+        ),
+        // Entra ID
+        (
+            json!({ "tenant_id": ["tid"] }),
+            json!({ "tid": "9188040d-6c67-4c5b-b112-36a304b66dad", "roles": "boss" }),
+            vec!["boss"],
+            "9188040d-6c67-4c5b-b112-36a304b66dad",
+        ),
+        // SCIM-like objects
+        (
+            json!({}),
+            json!({ "roles": [{ "value": "boss", "display": "Boss" }] }),
+            vec!["boss"],
+            "tenant-1",
+        ),
+    ];
+    for (paths, claims, roles, tenant) in cases {
+        let issuer = world.issuer().claims(mapping(paths.clone()));
+        let mut token = world.provider.token().without("roles");
+        for (name, value) in claims.as_object().unwrap() {
+            token = token.claim(name, value.clone());
+        }
+        let identity = identity(world.auth_with(issuer), token).await;
+        assert!(identity.roles().eq(roles.iter().copied()), "{paths}");
+        assert_eq!(identity.tenant_id().unwrap().as_str(), tenant, "{paths}");
+    }
+    // Without the mapping, the same claims mean nothing.
+    let token =
+        world.provider.token().without("roles").claim("realm_access", json!({ "roles": ["boss"] }));
+    assert_eq!(identity(world.auth(), token).await.roles().len(), 0);
+}
+
+#[tokio::test]
+async fn a_multi_factor_sign_in_is_when_the_token_says_and_never_guessed() {
+    let world = World::new().await;
+    let issuer = || world.issuer().claims(mapping(json!({ "mfa_acr": ["urn:mfa"] })));
+    for (claims, expected) in [
+        (json!({ "amr": ["pwd", "mfa"], "auth_time": 1000 }), Some(1000)),
+        (json!({ "acr": "urn:mfa", "auth_time": 1000.9 }), Some(1000)),
+        (json!({ "amr": ["mfa"] }), None),
+        (json!({ "amr": ["pwd", "otp"], "auth_time": 1000 }), None),
+        (json!({ "acr": "urn:other", "auth_time": 1000 }), None),
+        (json!({ "auth_time": 1000 }), None),
+        (json!({}), None),
+    ] {
+        let mut token = world.provider.token();
+        for (name, value) in claims.as_object().unwrap() {
+            token = token.claim(name, value.clone());
+        }
+        let identity = identity(world.auth_with(issuer()), token).await;
+        assert_eq!(identity.mfa_verified_at(), expected.map(at), "{claims}");
+    }
+    let broken = world.provider.token().claim("amr", vec!["mfa"]).claim("auth_time", "1000");
+    assert!(matches!(refusal(world.auth(), broken).await, AuthError::InvalidToken(_)));
+}
+
+#[tokio::test]
+async fn the_actor_is_the_outermost_and_those_before_are_history() {
+    let world = World::new().await;
+    let act = json!({
+        "sub": "support", "iss": "https://other.example", "exp": 1, "aud": "x",
+        "act": { "client_id": "gateway", "act": { "sub": "origin", "act": null } },
+    });
+    let identity = identity(world.auth(), world.provider.token().claim("act", act)).await;
+    let actor = identity.actor().unwrap();
+    assert_eq!(actor.subject.as_deref(), Some("support"));
+    assert_eq!(actor.issuer.as_deref(), Some("https://other.example"));
+    let prior: Vec<_> = identity.prior_actors().iter().collect();
+    assert_eq!(prior.len(), 2);
+    assert_eq!(prior[0].client_id.as_deref(), Some("gateway"));
+    assert_eq!(prior[1].subject.as_deref(), Some("origin"));
+    for odd in [json!("support"), json!([]), json!({ "sub": 7 }), json!({ "act": "x" })] {
+        let token = world.provider.token().claim("act", odd.clone());
+        assert!(matches!(refusal(world.auth(), token).await, AuthError::InvalidToken(_)), "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_a_service_account_whatever_its_name() {
+    let world = World::new().await;
+    for (token, kind) in [
+        (world.provider.service_token("indexer"), IdentityKind::ServiceAccount),
+        (world.provider.token().claim("azp", "alice-id"), IdentityKind::ServiceAccount),
+        (world.provider.token().claim("client_id", "alice-id"), IdentityKind::ServiceAccount),
+        (world.provider.token().claim("client_id", "web"), IdentityKind::User),
+        (world.provider.token().claim("token_type", "Bearer"), IdentityKind::User),
+    ] {
+        assert_eq!(identity(world.auth(), token).await.kind(), kind);
+    }
+    let issuer = world.issuer().claims(mapping(json!({ "kind": "workload" })));
+    let token = world.provider.service_token("indexer");
+    assert_eq!(identity(world.auth_with(issuer), token).await.kind(), IdentityKind::Workload);
+}
+
+#[tokio::test]
+async fn service_tokens_without_a_subject_need_the_switch_for_old_ones() {
+    let world = World::new().await;
+    let old = || world.provider.service_token("indexer").without("sub");
+    let missing = refusal(world.auth(), old()).await;
+    assert!(matches!(missing, AuthError::InvalidToken(InvalidToken::MissingClaim("sub"))));
+    let mut issuer = world.issuer();
+    issuer.legacy_service_tokens = true;
+    let identity = identity(world.auth_with(issuer.clone()), old()).await;
+    assert_eq!((identity.subject(), identity.kind()), ("indexer", IdentityKind::ServiceAccount));
+    // The switch is for client credentials only.
+    let user = world.provider.token().without("sub").claim("client_id", "web");
+    assert!(matches!(refusal(world.auth_with(issuer), user).await, AuthError::InvalidToken(_)));
+}
+
+#[tokio::test]
+async fn names_addresses_and_partners_are_read_and_never_required() {
+    let world = World::new().await;
+    let token = world
+        .provider
+        .token()
+        .claim("name", "Alice A.")
+        .claim("email_verified", true)
+        .claim("partner_id", "p-1")
+        .claim("client_id", "web");
+    let identity = identity(world.auth(), token).await;
+    assert_eq!(identity.display_name(), Some("Alice A."));
+    assert!(identity.email_verified());
+    assert_eq!((identity.partner_id(), identity.client_id()), (Some("p-1"), Some("web")));
+    // What is no boolean is no verification.
+    let token = world.provider.token().claim("email_verified", "true");
+    assert!(!self::identity(world.auth(), token).await.email_verified());
+}
+
+#[tokio::test]
+async fn peeking_shows_claims_of_any_token_and_proves_nothing() {
+    let world = World::new().await;
+    let token = world.provider.token().expired().issuer("https://nobody.example").sign();
+    let claims: Value = dangerous_peek_claims(&format!("{token}AAAA")).unwrap();
+    assert_eq!(claims["iss"], "https://nobody.example");
+    for text in ["", "x", "a.b", "a.b.c", "a.e30=.c", "a.W10.c.d"] {
+        assert!(dangerous_peek_claims::<Value>(text).is_err(), "{text}");
+    }
+}

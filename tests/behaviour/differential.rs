@@ -1,0 +1,259 @@
+//! The same tokens judged by `jsonwebtoken`, which shares no code with us but the cryptography.
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm as Theirs, DecodingKey, EncodingKey, Header, Validation};
+use scaikey_auth::testing::{Endpoint, Fault, forge};
+use scaikey_auth::{Algorithm, Clock};
+use serde_json::{Value, json};
+
+use crate::support::World;
+
+/// A key made without our help, as `jsonwebtoken` takes it.
+fn encoding_key(algorithm: Theirs) -> EncodingKey {
+    let ecdsa = |algorithm| EcdsaKeyPair::generate(algorithm).unwrap().to_pkcs8v1().unwrap();
+    let pem = |der: &[u8]| {
+        let body = STANDARD.encode(der);
+        let lines: Vec<_> =
+            body.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+    };
+    match algorithm {
+        Theirs::ES256 => {
+            let der = ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING);
+            EncodingKey::from_ec_pem(pem(der.as_ref()).as_bytes()).unwrap()
+        }
+        Theirs::ES384 => {
+            let der = ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING);
+            EncodingKey::from_ec_pem(pem(der.as_ref()).as_bytes()).unwrap()
+        }
+        Theirs::EdDSA => {
+            let der = Ed25519KeyPair::generate().unwrap().to_pkcs8v1().unwrap();
+            EncodingKey::from_ed_pem(pem(der.as_ref()).as_bytes()).unwrap()
+        }
+        _ => {
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+            let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+            EncodingKey::from_rsa_pem(pem(der.as_ref()).as_bytes()).unwrap()
+        }
+    }
+}
+
+const THEIRS: [Theirs; 9] = [
+    Theirs::RS256,
+    Theirs::RS384,
+    Theirs::RS512,
+    Theirs::PS256,
+    Theirs::PS384,
+    Theirs::PS512,
+    Theirs::ES256,
+    Theirs::ES384,
+    Theirs::EdDSA,
+];
+
+fn claims(world: &World) -> Value {
+    let now = world.clock.now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    json!({
+        "iss": world.provider.issuer(), "aud": "scaiwave", "sub": "alice", "tenant_id": "t",
+        "exp": now.as_secs() + 600, "name": "Ålice ☂ \u{1F511}",
+    })
+}
+
+#[tokio::test]
+async fn what_they_sign_we_verify() {
+    let world = World::new().await;
+    let keys: Vec<_> = THEIRS.map(|algorithm| (algorithm, encoding_key(algorithm))).into();
+    let publish = |(algorithm, key): &(Theirs, EncodingKey)| {
+        let mut jwk = Jwk::from_encoding_key(key, *algorithm).unwrap();
+        jwk.common.key_id = Some(format!("{algorithm:?}"));
+        serde_json::to_value(jwk).unwrap()
+    };
+    let set: Value = keys.iter().map(publish).collect();
+    world.provider.fail(Endpoint::Jwks, Fault::member("keys", set));
+    let auth = world.auth().build().unwrap();
+    for (algorithm, key) in &keys {
+        for kid in [Some(format!("{algorithm:?}")), None] {
+            let mut header = Header::new(*algorithm);
+            // Without a name only the first keys that fit are tried: RSA keys fit each other.
+            let is_rsa = !matches!(algorithm, Theirs::ES256 | Theirs::ES384 | Theirs::EdDSA);
+            if kid.is_none() && is_rsa {
+                continue;
+            }
+            header.kid = kid;
+            let token = jsonwebtoken::encode(&header, &claims(&world), key).unwrap();
+            let context = auth.authenticate(&token).await;
+            assert_eq!(context.unwrap().identity().subject(), "alice", "{algorithm:?}");
+            // And not with anybody else's signature.
+            let (_, other) = keys
+                .iter()
+                .find(|(other, _)| other != algorithm && same_family(*other, *algorithm))
+                .unwrap_or(&keys[0]);
+            if same_family(*algorithm, Theirs::RS256) {
+                let forged = jsonwebtoken::encode(&header, &claims(&world), other).unwrap();
+                assert!(auth.authenticate(&forged).await.is_err(), "{algorithm:?}");
+            }
+        }
+    }
+}
+
+fn same_family(one: Theirs, other: Theirs) -> bool {
+    let is_rsa = |algorithm| !matches!(algorithm, Theirs::ES256 | Theirs::ES384 | Theirs::EdDSA);
+    is_rsa(one) == is_rsa(other)
+}
+
+/// Their verdict, with rules set as close to ours as theirs can be.
+fn their_verdict(world: &World, token: &str) -> Result<Value, String> {
+    let header = jsonwebtoken::decode_header(token).map_err(|e| e.to_string())?;
+    let mut rules = Validation::new(header.alg);
+    rules.set_audience(&["scaiwave"]);
+    rules.set_issuer(&[world.provider.issuer()]);
+    rules.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+    rules.validate_nbf = true;
+    rules.leeway = 60;
+    let mut last = "no key".to_owned();
+    for mut jwk in world.provider.jwks()["keys"].as_array().unwrap().clone() {
+        // They know the key by its older name.
+        if jwk["alg"] == "Ed25519" {
+            jwk["alg"] = json!("EdDSA");
+        }
+        if header.kid.as_ref().is_some_and(|kid| jwk["kid"] != **kid) || jwk["alg"] == "ES512" {
+            continue;
+        }
+        let jwk: Jwk = serde_json::from_value(jwk).unwrap();
+        match jsonwebtoken::decode::<Value>(token, &DecodingKey::from_jwk(&jwk).unwrap(), &rules) {
+            Ok(decoded) => return Ok(decoded.claims),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+#[tokio::test]
+async fn what_our_provider_signs_they_verify() {
+    let world = World::with(Algorithm::ALL).await;
+    for algorithm in Algorithm::ALL {
+        // ES512 they do not know, and Ed25519 by another name.
+        if algorithm == Algorithm::ES512 {
+            continue;
+        }
+        let token = world.provider.token().algorithm(algorithm);
+        let token = match algorithm {
+            Algorithm::Ed25519 => token.header("alg", "EdDSA").sign(),
+            _ => token.sign(),
+        };
+        let claims = their_verdict(&world, &token).unwrap();
+        assert_eq!(claims["sub"], "alice-id", "{algorithm}");
+    }
+}
+
+/// Tokens near a good one: other claims, other headers, and texts changed after signing.
+fn neighbours(world: &World) -> Vec<(String, String)> {
+    let token = || world.provider.token();
+    let now =
+        world.clock.now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let mut all = Vec::new();
+    for name in ["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "tenant_id", "scope", "roles"] {
+        all.push((format!("without {name}"), token().without(name).sign()));
+        for value in [
+            json!(null),
+            json!(0),
+            json!(-1),
+            json!(1.5),
+            json!(1e300),
+            json!(now - 61),
+            json!(now + 61),
+            json!(now - 30),
+            json!(now + 30),
+            json!(""),
+            json!("x"),
+            json!("scaiwave"),
+            json!([]),
+            json!(["scaiwave"]),
+            json!(["x", "scaiwave"]),
+            json!([1]),
+            json!({}),
+            json!(true),
+            json!(now.to_string()),
+            json!(world.provider.issuer()),
+        ] {
+            all.push((format!("{name} = {value}"), token().claim(name, value).sign()));
+        }
+    }
+    for name in ["alg", "kid", "typ", "crit", "b64", "zip", "cty", "x5c", "jku", "x"] {
+        for value in [
+            json!(null),
+            json!(1),
+            json!(""),
+            json!("x"),
+            json!("none"),
+            json!("HS256"),
+            json!("RS256"),
+            json!("ES256"),
+            json!("JWT"),
+            json!([]),
+            json!(["exp"]),
+            json!({}),
+            json!(false),
+        ] {
+            all.push((format!("header {name} = {value}"), token().header(name, value).sign()));
+        }
+    }
+    let good = token().sign();
+    for at in 0..good.len() {
+        let mut flipped = good.clone().into_bytes();
+        flipped[at] ^= 1;
+        if let Ok(flipped) = String::from_utf8(flipped) {
+            all.push((format!("bit flipped at {at}"), flipped));
+        }
+        if at % 5 == 0 {
+            all.push((format!("cut at {at}"), good[..at].to_owned()));
+            all.push((
+                format!("doubled at {at}"),
+                format!("{}{}", &good[..at], &good[at.saturating_sub(1)..]),
+            ));
+        }
+    }
+    let parts: Vec<_> = good.split('.').collect();
+    let other = token().subject("mallory").sign();
+    let others: Vec<_> = other.split('.').collect();
+    let join = |parts: [&str; 3]| parts.join(".");
+    all.push(("payload swapped".to_owned(), join([parts[0], others[1], parts[2]])));
+    all.push(("signature swapped".to_owned(), join([parts[0], parts[1], others[2]])));
+    all.push(("order swapped".to_owned(), join([parts[1], parts[0], parts[2]])));
+    all.push(("signature dropped".to_owned(), join([parts[0], parts[1], ""])));
+    let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    all.push(("alg none".to_owned(), join([&none, parts[1], ""])));
+    all
+}
+
+#[tokio::test]
+async fn what_they_refuse_we_refuse() {
+    let world = World::with([Algorithm::ES256, Algorithm::RS256]).await;
+    let auth = world.auth().tenant_optional().build().unwrap();
+    let (mut both, mut stricter, mut laxer) = (0, 0, Vec::new());
+    let honest = forge::accepted(&world.provider).into_iter().map(|h| (h.name.to_owned(), h.token));
+    for (name, token) in neighbours(&world).into_iter().chain(honest) {
+        match (auth.authenticate(&token).await, their_verdict(&world, &token)) {
+            (Ok(context), Ok(claims)) => {
+                assert_eq!(context.identity().claims::<Value>().unwrap(), claims, "{name}");
+                both += 1;
+            }
+            (Err(_), Ok(_)) => stricter += 1,
+            // They read the types of members that we never look at, because keys come from the
+            // issuer alone.
+            (Ok(_), Err(_)) if name.starts_with("header x5c") || name.starts_with("header jku") => {
+            }
+            (Ok(_), Err(why)) => laxer.push(format!("{name}: {why}")),
+            (Err(_), Err(_)) => {}
+        }
+    }
+    assert!(laxer.is_empty(), "{laxer:#?}");
+    assert!(
+        both > 50 && stricter > 10,
+        "the table tells: {both} good, {stricter} refused by us alone"
+    );
+}

@@ -1,0 +1,88 @@
+//! Arguments of axum handlers.
+
+use axum::Router;
+use axum::routing::get;
+use scaikey_auth::axum::{Claims, TenantRow};
+use scaikey_auth::{AuthContext, AuthError, Identity, MemoryTenants, Tenant, TenantStatus};
+use serde::Deserialize;
+
+use crate::support::{Server, World, tenant_id};
+
+#[derive(Debug, Clone, Deserialize)]
+struct Mine {
+    preferred_username: String,
+    level: u8,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    plan: &'static str,
+}
+
+async fn everything(
+    context: AuthContext,
+    identity: Identity,
+    tenant: Tenant,
+    claims: Claims<Mine>,
+    row: TenantRow<Row>,
+) -> String {
+    assert_eq!(context.identity().key(), identity.key());
+    assert_eq!(context.tenant().map(Tenant::id), Some(tenant.id()));
+    format!("{} {} {}", claims.preferred_username, claims.0.level, row.plan)
+}
+
+fn app() -> Router {
+    Router::new()
+        .route("/all", get(everything))
+        .route("/claims", get(|_: Claims<Mine>| async {}))
+        .route("/row", get(|_: TenantRow<u8>| async {}))
+        .route("/tenant", get(|_: Tenant| async {}))
+        .route("/identity", get(|_: Identity| async {}))
+        .route("/context", get(|_: AuthContext| async {}))
+        .route("/maybe", get(|_: Option<Identity>| async {}))
+        .route("/error", get(|| async { Err::<(), _>(AuthError::TenantSuspended) }))
+}
+
+#[tokio::test]
+async fn handlers_get_what_they_ask_for() {
+    let world = World::new().await;
+    let row = Tenant::with_row(tenant_id("tenant-1"), TenantStatus::Active, Row { plan: "gold" });
+    let auth = world.auth().tenants(MemoryTenants::from_iter([row])).build().unwrap();
+    let server = Server::axum(app().layer(auth.layer())).await;
+    let token = world.provider.token().claim("level", 7).sign();
+    let answer = server.get_as("/all", &token).await;
+    assert_eq!((answer.code(), answer.body.as_str()), (200, "alice 7 gold"));
+    // Claims that do not fit are the token's fault, a row that does not the service's.
+    let answer = server.get_as("/claims", &world.provider.token().claim("level", 700).sign()).await;
+    assert_eq!(answer.code(), 401);
+    assert_eq!(server.get_as("/row", &token).await.code(), 500);
+    let answer = server.get_as("/error", &token).await;
+    assert_eq!((answer.code(), answer.json()["status"].as_u64()), (403, Some(403)));
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_not_there_is_missing_or_none() {
+    let world = World::new().await;
+    let auth = world.auth().tenant_optional().build().unwrap();
+    let maybe = get(|tenant: Option<Tenant>| async move { tenant.is_none().to_string() });
+    let server = Server::axum(app().route("/maybe-tenant", maybe).layer(auth.layer())).await;
+    let token = world.provider.token().without("tenant_id").sign();
+    let answer = server.get_as("/tenant", &token).await;
+    assert_eq!(
+        (answer.code(), answer.json()["type"].as_str()),
+        (403, Some("urn:scaikey-auth:tenant_missing"))
+    );
+    assert_eq!(server.get_as("/maybe-tenant", &token).await.body, "true");
+}
+
+#[tokio::test]
+async fn without_a_layer_every_extractor_answers_500() {
+    let world = World::new().await;
+    let server = Server::axum(app()).await;
+    let token = world.provider.token().sign();
+    for path in ["/all", "/claims", "/row", "/tenant", "/identity", "/context", "/maybe"] {
+        let answer = server.get_as(path, &token).await;
+        assert_eq!(answer.code(), 500, "{path}");
+        assert_eq!(answer.json()["detail"], "The service is misconfigured.", "{path}");
+    }
+}

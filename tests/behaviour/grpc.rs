@@ -1,0 +1,94 @@
+//! The layer before a tonic service, seen by tonic's client.
+
+use http::{HeaderName, HeaderValue};
+use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::{AuthLayer, Grpc, MemoryTenants};
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::support::{Server, Spy, World, request};
+
+async fn server(layer: AuthLayer) -> Server {
+    let (_, health) = tonic_health::server::health_reporter();
+    Server::start(|listener| async move {
+        let mut server = tonic::transport::Server::builder().layer(layer.respond_with(Grpc));
+        server.add_service(health).serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
+    })
+    .await
+}
+
+async fn check(server: &Server, authorization: Option<&str>) -> Result<i32, tonic::Status> {
+    let channel = tonic::transport::Channel::from_shared(server.url()).unwrap();
+    let mut client = HealthClient::new(channel.connect().await.unwrap());
+    let mut request = Request::new(HealthCheckRequest { service: String::new() });
+    if let Some(authorization) = authorization {
+        request.metadata_mut().insert("authorization", authorization.parse().unwrap());
+    }
+    client.check(request).await.map(|answer| answer.into_inner().status)
+}
+
+#[tokio::test]
+async fn a_grpc_client_sees_the_status_that_fits() {
+    let world = World::new().await;
+    let tenants: MemoryTenants = MemoryTenants::new();
+    tenants.insert(scaikey_auth::Tenant::new(crate::support::tenant_id("tenant-1")));
+    let auth = world.auth().tenants(tenants).build().unwrap();
+    let server = server(auth.layer()).await;
+    let bearer = |token: String| Some(format!("Bearer {token}"));
+    let table = [
+        (None, Err((Code::Unauthenticated, "This resource needs a bearer token."))),
+        (
+            Some("Bearer".to_owned()),
+            Err((
+                Code::InvalidArgument,
+                "The bearer token is empty or has characters it may not have.",
+            )),
+        ),
+        (
+            bearer(world.provider.token().expired().sign()),
+            Err((Code::Unauthenticated, "The token has expired.")),
+        ),
+        (
+            bearer(world.provider.token().tenant("tenant-2").sign()),
+            Err((Code::PermissionDenied, "The tenant is not known here.")),
+        ),
+        (bearer(world.provider.token().sign()), Ok(1)),
+    ];
+    for (authorization, expected) in table {
+        let answer = check(&server, authorization.as_deref()).await;
+        let told = answer.as_ref().map(|s| *s).map_err(|status| (status.code(), status.message()));
+        assert_eq!(told, expected, "{authorization:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_client_is_told_to_try_again_while_there_are_no_keys() {
+    let world = World::new().await;
+    world.provider.fail(Endpoint::Discovery, Fault::Status(500));
+    let server = server(world.auth().build().unwrap().layer()).await;
+    let token = format!("Bearer {}", world.provider.token().sign());
+    let status = check(&server, Some(&token)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn one_layer_serves_grpc_and_http_clients() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    for content_type in ["application/grpc", "application/grpc+proto"] {
+        let answer = server.send(request("POST", "/", &[("content-type", content_type)])).await;
+        assert_eq!((answer.code(), answer.body.as_str()), (200, ""));
+        assert_eq!(answer.header("grpc-status"), Some("16"));
+        assert_eq!(answer.header("content-type"), Some("application/grpc"));
+    }
+    let answer = server.send(request("POST", "/", &[("content-type", "application/json")])).await;
+    assert_eq!((answer.code(), answer.header("grpc-status")), (401, None));
+    // Two media types that only begin alike would be two answers; the header is what counts.
+    let mut odd = request("POST", "/", &[]);
+    odd.headers_mut()
+        .insert(HeaderName::from_static("content-type"), HeaderValue::from_bytes(b"\xff").unwrap());
+    assert_eq!(server.send(odd).await.code(), 401);
+}

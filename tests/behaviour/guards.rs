@@ -1,0 +1,237 @@
+//! What single routes require beyond a good token.
+
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::routing::get;
+use scaikey_auth::testing::TokenBuilder;
+use scaikey_auth::{
+    Auth, AuthContext, AuthError, Clock, Guard, GuardExt, IdentityKind, any_role, any_scope, group,
+    kind, mfa_within, role, scope, verified,
+};
+
+use crate::support::{Answer, Server, Spy, World};
+
+async fn guarded(auth: &Auth, guard: impl Guard) -> (Server, Spy) {
+    let spy = Spy::default();
+    let app = spy.app().layer(auth.require(guard)).layer(auth.layer());
+    (Server::axum(app).await, spy)
+}
+
+/// Sends each token past the guard, and checks the statuses and that refused ones go no further.
+async fn statuses(auth: &Auth, guard: impl Guard, tokens: Vec<TokenBuilder>) -> Vec<u16> {
+    let (server, spy) = guarded(auth, guard).await;
+    let mut statuses = Vec::new();
+    for token in tokens {
+        statuses.push(server.get_as("/", &token.sign()).await.code());
+    }
+    assert_eq!(spy.calls(), statuses.iter().filter(|status| **status == 200).count() as u64);
+    statuses
+}
+
+#[tokio::test]
+async fn scopes_are_required_letter_for_letter() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let tokens = || {
+        ["a b", "b c a", "a", "b", "A B", "ab", "a:b", "", "a,b"]
+            .map(|held| world.provider.token().scope(held))
+            .to_vec()
+    };
+    assert_eq!(
+        statuses(&auth, scope("a b"), tokens()).await,
+        [200, 200, 403, 403, 403, 403, 403, 403, 403]
+    );
+    assert_eq!(
+        statuses(&auth, any_scope("a b"), tokens()).await,
+        [200, 200, 200, 200, 403, 403, 403, 403, 403]
+    );
+    for nothing in ["", " ", "a\"b", "é"] {
+        assert_eq!(statuses(&auth, scope(nothing), tokens()).await, [403; 9], "{nothing:?}");
+        assert_eq!(statuses(&auth, any_scope(nothing), tokens()).await, [403; 9], "{nothing:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_all_scopes_that_are_needed() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let token = world.provider.token().scope("docs:read").sign();
+    let expect = |answer: Answer, scopes: &str| {
+        assert_eq!(answer.code(), 403);
+        assert_eq!(answer.challenge().unwrap().param("scope"), Some(scopes));
+        assert_eq!(answer.json()["required_scope"], scopes);
+    };
+    let (server, _) = guarded(&auth, scope("docs:read docs:write admin")).await;
+    expect(server.get_as("/", &token).await, "docs:read docs:write admin");
+    let (server, _) = guarded(&auth, any_scope("docs:write admin")).await;
+    expect(server.get_as("/", &token).await, "docs:write admin");
+}
+
+#[tokio::test]
+async fn roles_groups_and_kinds_are_required_letter_for_letter() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let tokens = || {
+        vec![
+            world.provider.token().roles(["boss"]).groups(["group-sre"]),
+            world.provider.token().roles(["Boss"]).groups(["sre"]),
+            world.provider.token().without("roles").without("groups").claim("role", "clerk"),
+            world.provider.service_token("indexer"),
+        ]
+    };
+    assert_eq!(statuses(&auth, role("boss"), tokens()).await, [200, 403, 403, 403]);
+    assert_eq!(statuses(&auth, any_role(["boss", "clerk"]), tokens()).await, [200, 403, 200, 403]);
+    assert_eq!(statuses(&auth, any_role([""; 0]), tokens()).await, [403; 4], "nobody has none");
+    assert_eq!(statuses(&auth, group("group-sre"), tokens()).await, [200, 403, 403, 403]);
+    assert_eq!(statuses(&auth, kind(IdentityKind::User), tokens()).await, [200, 200, 200, 403]);
+    let services = kind(IdentityKind::ServiceAccount);
+    assert_eq!(statuses(&auth, services, tokens()).await, [403, 403, 403, 200]);
+    assert_eq!(statuses(&auth, kind(IdentityKind::Workload), tokens()).await, [403; 4]);
+    assert_eq!(statuses(&auth, verified(), tokens()).await, [200; 4]);
+}
+
+#[tokio::test]
+async fn guards_join_with_and_and_or_and_closures_are_guards() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let tokens = || {
+        vec![
+            world.provider.token().scope("a b"),
+            world.provider.token().scope("a"),
+            world.provider.token().scope("c").subject("bob"),
+        ]
+    };
+    assert_eq!(statuses(&auth, scope("a").and(scope("b")), tokens()).await, [200, 403, 403]);
+    assert_eq!(statuses(&auth, scope("b").or(scope("c")), tokens()).await, [200, 403, 200]);
+    let either = scope("a").and(scope("b").or(role("tenant_admin")));
+    assert_eq!(statuses(&auth, either, tokens()).await, [200, 200, 403]);
+    let is_bob = |context: &AuthContext| match context.identity().subject() {
+        "bob" => Ok(()),
+        _ => Err(AuthError::TenantSuspended),
+    };
+    assert_eq!(statuses(&auth, is_bob, tokens()).await, [403, 403, 200]);
+    let (server, _) = guarded(&auth, scope("b").or(scope("c"))).await;
+    let answer = server.get_as("/", &world.provider.token().scope("a").sign()).await;
+    assert_eq!(answer.challenge().unwrap().param("scope"), Some("b"), "the first is told");
+}
+
+fn unix(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test]
+async fn a_multi_factor_sign_in_is_recent_up_to_its_age_and_no_longer() {
+    let world = World::new().await;
+    let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(unix(world.clock.now()));
+    world.clock.set_wall(whole);
+    let auth = world.auth().build().unwrap();
+    let (server, _) = guarded(&auth, mfa_within(Duration::from_secs(300))).await;
+    let now = unix(whole);
+    let token = world.provider.token().claim("amr", vec!["pwd", "mfa"]).claim("auth_time", now);
+    let token = token.sign();
+    assert_eq!(server.get_as("/", &token).await.code(), 200);
+    world.clock.advance(Duration::from_secs(300));
+    assert_eq!(server.get_as("/", &token).await.code(), 200, "on the boundary");
+    world.clock.advance(Duration::from_secs(1));
+    let answer = server.get_as("/", &token).await;
+    assert_eq!(answer.code(), 401);
+    let challenge = answer.challenge().unwrap();
+    assert_eq!(challenge.param("error"), Some("insufficient_user_authentication"));
+    assert_eq!(challenge.param("max_age"), Some("300"));
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_say_when_the_sign_in_was_is_not_recent() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let now = unix(world.clock.now());
+    let token = || world.provider.token();
+    let tokens = vec![
+        token(),
+        token().claim("auth_time", now),
+        token().claim("amr", vec!["mfa"]),
+        token().claim("amr", vec!["pwd"]).claim("auth_time", now),
+        token().claim("amr", vec!["MFA"]).claim("auth_time", now),
+        token().claim("amr", "mfa").claim("auth_time", now),
+        token().claim("acr", "mfa").claim("auth_time", now),
+    ];
+    assert_eq!(statuses(&auth, mfa_within(Duration::from_secs(300)), tokens).await, [401; 7]);
+}
+
+/// An issuer that writes milliseconds would otherwise sign in everybody for ever.
+#[tokio::test]
+async fn a_sign_in_in_the_future_is_not_recent() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let now = unix(world.clock.now());
+    let token = |at: u64| world.provider.token().claim("amr", vec!["mfa"]).claim("auth_time", at);
+    let tokens = vec![token(now + 30), token(now + 3600), token(now * 1000)];
+    let guard = mfa_within(Duration::from_secs(300));
+    assert_eq!(statuses(&auth, guard, tokens).await, [200, 401, 401]);
+    let ever = mfa_within(Duration::MAX);
+    assert_eq!(statuses(&auth, ever, vec![token(0), world.provider.token()]).await, [200, 401]);
+}
+
+#[tokio::test]
+async fn a_bad_token_is_refused_before_any_guard_speaks() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let (server, _) = guarded(&auth, mfa_within(Duration::from_secs(300))).await;
+    let answer = server.get_as("/", &world.provider.token().expired().sign()).await;
+    assert_eq!(answer.error().as_deref(), Some("invalid_token"), "policy is not told to strangers");
+    assert_eq!(answer.challenge().unwrap().param("max_age"), None);
+}
+
+#[tokio::test]
+async fn guards_belong_to_their_route_alone() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let app = Router::new()
+        .route("/open", get(|| async {}))
+        .route("/admin", get(|| async {}).route_layer(auth.require(scope("admin"))))
+        .layer(auth.layer());
+    let server = Server::axum(app).await;
+    let (plain, admin) =
+        (world.provider.token().sign(), world.provider.token().scope("admin").sign());
+    for (path, token, status) in [
+        ("/open", Some(&plain), 200),
+        ("/open", None, 401),
+        ("/admin", Some(&plain), 403),
+        ("/admin", Some(&admin), 200),
+        ("/admin", None, 401),
+    ] {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = bearer.iter().map(|b| ("authorization", b.as_str())).collect();
+        assert_eq!(server.get(path, &headers).await.code(), status, "{path} {token:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guard_without_a_layer_refuses_everybody_with_500() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let spy = Spy::default();
+    let always = |_: &AuthContext| Ok(());
+    let server = Server::axum(spy.app().layer(auth.require(always))).await;
+    for token in [world.provider.token().sign(), "x".to_owned()] {
+        let answer = server.get_as("/", &token).await;
+        assert_eq!((answer.code(), answer.header("www-authenticate")), (500, None));
+    }
+    assert_eq!(spy.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_guard_behind_an_optional_layer_wants_a_token() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let spy = Spy::default();
+    let always = |_: &AuthContext| Ok(());
+    let app = spy.app().layer(auth.require(always)).layer(auth.layer().optional());
+    let server = Server::axum(app).await;
+    let answer = server.get("/", &[]).await;
+    assert_eq!(answer.code(), 401);
+    assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="scaiwave""#));
+    assert_eq!(spy.calls(), 0);
+    assert_eq!(server.get_as("/", &world.provider.token().sign()).await.code(), 200);
+}

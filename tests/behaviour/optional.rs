@@ -1,0 +1,108 @@
+//! Routes that work without a token, and requests that cannot have one.
+
+use axum::Router;
+use axum::routing::any;
+use scaikey_auth::{AuthContext, AuthLayer, Identity, Tenant, scope};
+
+use crate::support::{Server, World, request};
+
+async fn who(
+    identity: Option<Identity>,
+    tenant: Option<Tenant>,
+    context: Option<AuthContext>,
+) -> String {
+    assert_eq!(identity.is_some(), context.is_some());
+    let identity = identity.map_or("nobody".to_owned(), |identity| identity.subject().to_owned());
+    let tenant = tenant.map_or("nowhere".to_owned(), |tenant| tenant.id().to_string());
+    format!("{identity} {tenant}")
+}
+
+async fn server(layer: AuthLayer) -> Server {
+    Server::axum(Router::new().fallback(any(who)).layer(layer)).await
+}
+
+#[tokio::test]
+async fn where_a_token_is_optional_none_is_nobody_and_a_bad_one_is_refused() {
+    let world = World::new().await;
+    let server = server(world.auth().build().unwrap().layer().optional()).await;
+    let token = world.provider.token();
+    for (authorization, status, body) in [
+        (None, 200, Some("nobody nowhere")),
+        (Some("Basic eA==".to_owned()), 200, Some("nobody nowhere")),
+        (Some(format!("Bearer {}", token.clone().sign())), 200, Some("alice-id tenant-1")),
+        (Some(format!("Bearer {}", token.clone().expired().sign())), 401, None),
+        (Some(format!("Bearer {}", token.without("tenant_id").sign())), 403, None),
+        (Some("Bearer garbage".to_owned()), 401, None),
+        (Some("Bearer".to_owned()), 400, None),
+    ] {
+        let headers: Vec<_> = authorization.iter().map(|a| ("authorization", a.as_str())).collect();
+        let answer = server.get("/", &headers).await;
+        assert_eq!(answer.code(), status, "{authorization:?}");
+        if let Some(body) = body {
+            assert_eq!(answer.body, body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_needs_an_identity_refuses_nobody_with_the_layers_challenge() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let strict = |identity: Identity| async move { identity.subject().to_owned() };
+    let app = Router::new().fallback(any(strict)).layer(auth.layer().optional());
+    let server = Server::axum(app).await;
+    let answer = server.get("/", &[]).await;
+    assert_eq!(answer.code(), 401);
+    assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="scaiwave""#));
+}
+
+const PREFLIGHT: [(&str, &str); 3] = [
+    ("origin", "https://app.example"),
+    ("access-control-request-method", "POST"),
+    ("access-control-request-headers", "authorization"),
+];
+
+#[tokio::test]
+async fn a_preflight_passes_and_everything_that_is_less_than_one_does_not() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let server = server(auth.layer()).await;
+    let table = [
+        ("OPTIONS", &PREFLIGHT[..], 200),
+        ("OPTIONS", &PREFLIGHT[..2], 200),
+        ("OPTIONS", &PREFLIGHT[..1], 401),
+        ("OPTIONS", &PREFLIGHT[1..], 401),
+        ("OPTIONS", &[], 401),
+        ("GET", &PREFLIGHT[..], 401),
+        ("POST", &PREFLIGHT[..], 401),
+    ];
+    for (method, headers, status) in table {
+        let answer = server.send(request(method, "/", headers)).await;
+        assert_eq!(answer.code(), status, "{method} {headers:?}");
+        if status == 200 {
+            assert_eq!(answer.body, "nobody nowhere");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_passes_guards_and_is_nobody_even_with_a_token() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let app =
+        Router::new().fallback(any(who)).layer(auth.require(scope("admin"))).layer(auth.layer());
+    let server = Server::axum(app).await;
+    let token = format!("Bearer {}", world.provider.token().sign());
+    let mut headers = PREFLIGHT.to_vec();
+    headers.push(("authorization", &token));
+    let answer = server.send(request("OPTIONS", "/", &headers)).await;
+    assert_eq!((answer.code(), answer.body.as_str()), (200, "nobody nowhere"));
+}
+
+#[tokio::test]
+async fn preflights_are_refused_where_an_outer_layer_answers_them() {
+    let world = World::new().await;
+    let server = server(world.auth().build().unwrap().layer().refuse_preflights()).await;
+    let answer = server.send(request("OPTIONS", "/", &PREFLIGHT)).await;
+    assert_eq!((answer.code(), answer.error()), (401, None));
+}

@@ -1,0 +1,245 @@
+//! What tower asks of a middleware: readiness, laziness, and types one can build with.
+
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Frame;
+use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::{Auth, AuthLayer, RequireLayer, TenantSource, TokenSource, scope};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+
+use crate::support::{Server, Spy, World, axum_request, soon};
+
+type Answer = Response<Body>;
+
+/// Panics when it is called without having been asked whether it is ready; a clone is not ready
+/// because its origin is.
+#[derive(Debug, Default)]
+struct Strict {
+    spy: Spy,
+    is_ready: bool,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        Self { spy: self.spy.clone(), is_ready: false }
+    }
+}
+
+impl<B> Service<Request<B>> for Strict {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Ready<Result<Answer, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.is_ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        assert!(std::mem::take(&mut self.is_ready), "called without being ready");
+        self.spy.called();
+        ready(Ok(Answer::default()))
+    }
+}
+
+/// Sends good and bad requests through one service and its clones, one by one and all at once:
+/// first with no key at hand, so that requests wait, then with keys.
+async fn exercise<S>(world: &World, mut service: S)
+where
+    S: Service<Request<Body>, Response = Answer> + Clone + Send + 'static,
+    S::Error: Into<BoxError> + std::fmt::Debug + Send,
+    S::Future: Send,
+{
+    let good = world.provider.token().sign();
+    let bad = world.provider.token().expired().sign();
+    let unknown_tenant = world.provider.token().without("tenant_id").sign();
+    for round in 0..3 {
+        let mut tasks = Vec::new();
+        for _ in 0..8 {
+            for (token, status) in
+                [(Some(&good), 200), (None, 401), (Some(&bad), 401), (Some(&unknown_tenant), 403)]
+            {
+                let request = axum_request(token.map(String::as_str));
+                let answer = service.clone().oneshot(request);
+                tasks.push((tokio::spawn(answer), status));
+            }
+        }
+        for (task, status) in tasks {
+            let answer = soon(task).await.unwrap().unwrap();
+            assert_eq!(answer.status(), status, "round {round}");
+        }
+        for (token, status) in [(None, 401), (Some(good.as_str()), 200), (Some(&bad), 401)] {
+            let ready = soon(service.ready()).await.unwrap();
+            let answer = soon(ready.call(axum_request(token))).await.unwrap();
+            assert_eq!(answer.status(), status);
+        }
+    }
+}
+
+async fn fresh() -> (World, Auth) {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    (world, auth)
+}
+
+#[tokio::test]
+async fn the_instance_that_was_ready_is_the_one_that_is_called() {
+    let (world, auth) = fresh().await;
+    let inner = Strict::default();
+    let spy = inner.spy.clone();
+    exercise(&world, auth.layer().layer(inner)).await;
+    assert_eq!(spy.calls(), 3 * (8 + 1), "the good requests and no others");
+}
+
+#[tokio::test]
+async fn the_instance_behind_a_guard_is_the_one_that_is_called() {
+    let (world, auth) = fresh().await;
+    let always = |_: &scaikey_auth::AuthContext| Ok(());
+    let service = ServiceBuilder::new().layer(auth.layer()).layer(auth.require(always));
+    exercise(&world, service.service(Strict::default())).await;
+}
+
+#[tokio::test]
+async fn limits_and_buffers_work_inside_and_outside_of_the_layer() {
+    let (world, auth) = fresh().await;
+    exercise(
+        &world,
+        ServiceBuilder::new().layer(auth.layer()).concurrency_limit(2).service(Strict::default()),
+    )
+    .await;
+    let (world, auth) = fresh().await;
+    exercise(
+        &world,
+        ServiceBuilder::new().concurrency_limit(2).layer(auth.layer()).service(Strict::default()),
+    )
+    .await;
+    let (world, auth) = fresh().await;
+    exercise(
+        &world,
+        ServiceBuilder::new().layer(auth.layer()).buffer(2).service(Strict::default()),
+    )
+    .await;
+    let (world, auth) = fresh().await;
+    exercise(
+        &world,
+        ServiceBuilder::new().buffer(2).layer(auth.layer()).service(Strict::default()),
+    )
+    .await;
+}
+
+/// Panics when it is read.
+struct Unread;
+
+impl hyper::body::Body for Unread {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("the body was read")
+    }
+}
+
+#[tokio::test]
+async fn the_body_is_not_read_before_the_decision_nor_after_a_refusal() {
+    let (world, auth) = fresh().await;
+    for token in [world.provider.token().sign(), "x".to_owned()] {
+        let request = Request::post("/").header("authorization", format!("Bearer {token}"));
+        let service = auth.layer().layer(Strict::default());
+        soon(service.oneshot(request.body(Unread).unwrap())).await.unwrap();
+    }
+    // On the wire: the answer comes although the body never does.
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let address = server.url().replace("http://", "");
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    soon(stream.read_exact(&mut start)).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 401");
+}
+
+#[tokio::test]
+async fn a_request_given_up_does_not_take_the_keys_from_the_others() {
+    let (world, auth) = fresh().await;
+    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    let token = world.provider.token().sign();
+    let service = auth.layer().layer(Strict::default());
+    let ask = || Box::pin(service.clone().oneshot(axum_request(Some(&token))));
+    let (mut first, mut second) = (ask(), ask());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    assert!(second.as_mut().poll(&mut context).is_pending());
+    world.provider.wait_for_fetches(1).await;
+    drop(first);
+    world.provider.heal(Endpoint::Jwks);
+    assert_eq!(soon(second).await.unwrap().status(), 200);
+    assert_eq!(world.provider.fetches(), 1);
+}
+
+#[tokio::test]
+async fn many_requests_without_a_key_share_one_fetch() {
+    let (world, auth) = fresh().await;
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let token = world.provider.token().sign();
+    let server = std::sync::Arc::new(server);
+    let ask = |_| {
+        let (server, token) = (server.clone(), token.clone());
+        tokio::spawn(async move { server.get_as("/", &token).await.code() })
+    };
+    for task in (0..50).map(ask).collect::<Vec<_>>() {
+        assert_eq!(soon(task).await.unwrap(), 200);
+    }
+    assert_eq!(world.provider.fetches(), 1);
+}
+
+#[tokio::test]
+async fn errors_of_the_service_go_through_unchanged() {
+    let (world, auth) = fresh().await;
+    let inner = tower::service_fn(|_: Request<Body>| async { Err::<Answer, _>("own error") });
+    for _ in 0..2 {
+        let token = world.provider.token().sign();
+        let error = auth.layer().layer(inner).oneshot(axum_request(Some(&token))).await;
+        assert_eq!(error.unwrap_err(), "own error");
+    }
+}
+
+#[test]
+fn layers_can_be_shared_and_their_futures_sent() {
+    fn shared<T: Clone + Send + Sync + 'static>() {}
+    fn sent<T: Send + 'static>(_: &T) {}
+    fn same<T>(_: &T, _: &T) {}
+    shared::<Auth>();
+    shared::<AuthLayer>();
+    shared::<AuthLayer<scaikey_auth::Envelope>>();
+    shared::<RequireLayer>();
+    let auth = crate::support::mock();
+    let inner =
+        tower::service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Answer::default()) });
+    let plain = auth.layer().layer(inner);
+    let configured = auth
+        .layer()
+        .tokens_from([TokenSource::Authorization])
+        .tenant_from(TenantSource::path("/t/{tenant_id}"))
+        .optional()
+        .refuse_preflights()
+        .layer(inner);
+    same(&plain, &configured);
+    sent(&plain.clone().call(axum_request(None)));
+    sent(&auth.require(scope("a")).layer(plain).call(axum_request(None)));
+    // The same layer serves other body types.
+    let full = tower::service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    sent(&auth.layer().layer(full).call(Request::new(())));
+}
