@@ -59,7 +59,8 @@ pub type TenantAuthoriser = Arc<dyn Fn(&Identity, &Tenant) -> bool + Send + Sync
 /// The tenant a request names beside its token.
 #[derive(Clone)]
 pub(crate) struct RequestedTenant {
-    pub(crate) id: TenantId,
+    /// `None` if what it names is no tenant.
+    pub(crate) id: Option<TenantId>,
     /// Without one, the tenant must be the token's.
     pub(crate) authoriser: Option<TenantAuthoriser>,
 }
@@ -201,11 +202,13 @@ impl Auth {
         identity: &'r Identity,
         requested: Option<&'r RequestedTenant>,
     ) -> Result<Option<&'r TenantId>, AuthError> {
-        match (identity.tenant_id(), requested) {
-            (None, None) if self.0.tenant_required => Err(AuthError::TenantMissing),
-            (own, None) => Ok(own),
-            (Some(own), Some(requested)) if *own == requested.id => Ok(Some(own)),
-            (_, Some(requested)) if requested.authoriser.is_some() => Ok(Some(&requested.id)),
+        let own = identity.tenant_id();
+        let Some(RequestedTenant { id, authoriser }) = requested else {
+            let missing = own.is_none() && self.0.tenant_required;
+            return if missing { Err(AuthError::TenantMissing) } else { Ok(own) };
+        };
+        match id {
+            Some(id) if own == Some(id) || authoriser.is_some() => Ok(Some(id)),
             _ => Err(AuthError::TenantMismatch),
         }
     }

@@ -145,7 +145,7 @@ impl AuthConfig {
             if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
                 faults.push(Fault::new(
                     format!("issuers[{nth}].issuer"),
-                    format!("repeats `{expected}`: tokens could not tell the two apart"),
+                    "repeats an earlier one: tokens could not tell the two apart",
                 ));
             }
         }

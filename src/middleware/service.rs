@@ -68,7 +68,7 @@ impl<S, R> AuthService<S, R> {
     fn judge(&self, head: RequestHead<'_>) -> Result<Decision, AuthError> {
         let presented = Presented::read(head, &self.options.tokens)?;
         let presented = presented.ok_or(AuthError::MissingCredentials)?;
-        let requested = TenantSource::requested(&self.options.tenants, head)?;
+        let requested = TenantSource::requested(&self.options.tenants, head);
         let credentials = Credentials::bearer(presented.token());
         match self.auth.at_once(&credentials, requested.as_ref()) {
             Progress::Decided(verdict) => verdict.map(Decision::Admit),

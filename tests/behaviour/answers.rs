@@ -44,7 +44,7 @@ async fn a_refusal_is_a_problem_document_with_the_challenge_of_its_rfc() {
             Some("Bearer".to_owned()),
             400,
             Some(r#"Bearer realm="scaiwave", error="invalid_request""#),
-            r#"{"type":"urn:scaikey-auth:credentials_malformed","title":"Bad Request","status":400,"detail":"The bearer token is empty or has characters it may not have."}"#,
+            r#"{"type":"urn:scaikey-auth:credentials_malformed","title":"Bad Request","status":400,"detail":"The request must carry exactly one well-formed bearer token."}"#,
         ),
         (
             "/",

@@ -43,7 +43,7 @@ async fn a_grpc_client_sees_the_status_that_fits() {
             Some("Bearer".to_owned()),
             Err((
                 Code::InvalidArgument,
-                "The bearer token is empty or has characters it may not have.",
+                "The request must carry exactly one well-formed bearer token.",
             )),
         ),
         (

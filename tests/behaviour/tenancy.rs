@@ -148,6 +148,8 @@ async fn a_request_may_name_its_own_tenant_and_no_other() {
     let server = Server::axum(app().layer(layer)).await;
     let bearer = format!("Bearer {}", world.provider.token().sign());
     let token = ("authorization", bearer.as_str());
+    let expired = format!("Bearer {}", world.provider.token().expired().sign());
+    let bad = ("authorization", expired.as_str());
     let header = |id| ("x-tenant-id", id);
     let table = [
         ("/", vec![token], 200),
@@ -162,6 +164,9 @@ async fn a_request_may_name_its_own_tenant_and_no_other() {
         ("/v1/t/tenant-1/docs", vec![token, header("tenant-2")], 403),
         ("/v1/t/tenant-2/docs", vec![token, header("tenant-1")], 403),
         ("/", vec![header("tenant-1")], 401),
+        // Whoever has no good token is told that first.
+        ("/", vec![bad, header("tenant-2")], 401),
+        ("/", vec![bad, header(""), header("")], 401),
     ];
     for (path, headers, status) in table {
         let answer = server.get(path, &headers).await;
