@@ -1,0 +1,14 @@
+//! The life of key sets and per-tenant issuers, shown over real sockets.
+
+mod algorithms;
+mod discovery;
+mod held;
+mod never;
+mod refresh;
+mod several;
+mod states;
+mod stranded;
+mod support;
+mod tenants;
+mod unknown;
+mod withdrawn;

@@ -1,0 +1,143 @@
+//! What the stories have in common: a provider, a clock, a service that trusts the one and asks the other.
+
+use std::time::{Duration, SystemTime};
+
+use scaikey_auth::testing::{Issuer, ManualClock, Provider, SigningKey};
+use scaikey_auth::{
+    Algorithm, Auth, Clock, IssuerConfig, IssuerHealth, JwksSettings, KeyState, TenantIssuers,
+};
+
+/// Longer than a set stays fresh by default, jitter included.
+pub(crate) const PAST_TTL: Duration = Duration::from_secs(331);
+
+/// Longer than any pause after a failed fetch.
+pub(crate) const PAST_BACKOFF: Duration = Duration::from_secs(61);
+
+/// A provider with one ES256 key, and a service that trusts it.
+pub(crate) struct World {
+    pub(crate) provider: Provider,
+    pub(crate) clock: ManualClock,
+    pub(crate) auth: Auth,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|settings| settings).await
+    }
+
+    pub(crate) async fn with(settings: impl FnOnce(JwksSettings) -> JwksSettings) -> Self {
+        let (provider, clock) = provider().await;
+        let config = trust(&provider).jwks(settings(JwksSettings::default()));
+        let auth = service([config], &clock);
+        Self { provider, clock, auth }
+    }
+
+    /// With the keys already fetched.
+    pub(crate) async fn warm() -> Self {
+        Self::new().await.warmed().await
+    }
+
+    pub(crate) async fn warmed(self) -> Self {
+        self.auth.ready().await.unwrap();
+        assert_eq!((self.state(), self.provider.fetches()), (KeyState::Fresh, 1));
+        self
+    }
+
+    /// What a good token of the provider's present key is answered with.
+    pub(crate) async fn good(&self) -> u16 {
+        self.status(&self.token()).await
+    }
+
+    /// What a token with an invented key id is answered with.
+    pub(crate) async fn strange(&self) -> u16 {
+        self.status(&strange(&self.provider)).await
+    }
+
+    pub(crate) async fn status(&self, token: &str) -> u16 {
+        status(&self.auth, token).await
+    }
+
+    /// A token that outlives every story.
+    pub(crate) fn token(&self) -> String {
+        token(&self.provider)
+    }
+
+    pub(crate) fn health(&self) -> IssuerHealth {
+        self.auth.issuers().health().remove(0)
+    }
+
+    pub(crate) fn state(&self) -> KeyState {
+        self.health().state
+    }
+
+    /// In how long the set is asked for next.
+    pub(crate) fn pause(&self) -> Duration {
+        self.health().next_attempt.duration_since(self.clock.now()).unwrap_or_default()
+    }
+
+    pub(crate) async fn until_state(&self, state: KeyState) {
+        until(|| self.state() == state).await;
+    }
+}
+
+pub(crate) async fn provider() -> (Provider, ManualClock) {
+    let clock = ManualClock::new();
+    let builder = Provider::builder().algorithms([Algorithm::ES256]).clock(clock.clone());
+    (builder.start().await, clock)
+}
+
+pub(crate) fn trust(issuer: &Issuer) -> IssuerConfig {
+    IssuerConfig::new(issuer.issuer()).allow_loopback_http(true)
+}
+
+pub(crate) fn service(
+    issuers: impl IntoIterator<Item = IssuerConfig>,
+    clock: &ManualClock,
+) -> Auth {
+    let builder = Auth::builder().audience("scaiwave").clock(clock.clone());
+    issuers.into_iter().fold(builder, |builder, issuer| builder.issuer(issuer)).build().unwrap()
+}
+
+pub(crate) fn service_of_tenants(
+    template: IssuerConfig,
+    resolver: impl TenantIssuers,
+    clock: &ManualClock,
+) -> Auth {
+    let builder = Auth::builder().audience("scaiwave").clock(clock.clone());
+    builder.tenant_issuers(template, resolver).build().unwrap()
+}
+
+/// A token that outlives every story.
+pub(crate) fn token(issuer: &Issuer) -> String {
+    issuer.token().expires_in(Duration::from_secs(30 * 24 * 3600)).sign()
+}
+
+/// A token signed by a key nobody published, under a name nobody has heard.
+pub(crate) fn strange(issuer: &Issuer) -> String {
+    issuer.token().signed_by(&SigningKey::generate(Algorithm::ES256)).sign()
+}
+
+pub(crate) async fn status(auth: &Auth, token: &str) -> u16 {
+    match auth.authenticate(token).await {
+        Ok(_) => 200,
+        Err(error) => error.status().as_u16(),
+    }
+}
+
+/// The stable name of the refusal, or `"accepted"`.
+pub(crate) async fn verdict(auth: &Auth, token: &str) -> &'static str {
+    match auth.authenticate(token).await {
+        Ok(_) => "accepted",
+        Err(error) => error.reason(),
+    }
+}
+
+/// Waits for what a background task does in its own time, for ten seconds at most.
+pub(crate) async fn until(mut reached: impl FnMut() -> bool) {
+    let patience = Duration::from_secs(10);
+    let start = SystemTime::now();
+    while !reached() {
+        assert!(start.elapsed().unwrap_or_default() < patience, "waited {patience:?} in vain");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -1,0 +1,360 @@
+//! One issuer per tenant: opened when needed, for tenants that exist, and for nobody else's tokens.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock, Provider};
+use scaikey_auth::{
+    Algorithm, Auth, AuthError, BoxError, IssuerConfig, KeyState, TenantId, TenantIssuers,
+};
+use tokio::sync::Semaphore;
+
+use crate::support::{provider, service, service_of_tenants, status, strange, token, verdict};
+
+/// What a tenant that does not exist is called here.
+const INVENTED: &str = "tnt-invented";
+
+fn template(provider: &Provider) -> IssuerConfig {
+    IssuerConfig::new(format!("{}/tenants/{{tenant_id}}", provider.url())).allow_loopback_http(true)
+}
+
+/// A token that a tenant's issuer would sign, if there were one.
+fn invented(provider: &Provider, id: &str) -> String {
+    let iss = format!("{}/tenants/{id}", provider.url());
+    provider.token().issuer(&iss).tenant(id).sign()
+}
+
+/// Maps ids to slugs, as a service's own directory does.
+#[derive(Debug, Clone)]
+struct Directory {
+    base: String,
+    slugs: Arc<HashMap<&'static str, &'static str>>,
+    asked: Arc<AtomicU64>,
+    /// Each answer takes one permit: none, and the directory hangs; closed, and it fails.
+    answers: Arc<Semaphore>,
+}
+
+impl Directory {
+    fn new(
+        provider: &Provider,
+        slugs: impl IntoIterator<Item = (&'static str, &'static str)>,
+    ) -> Self {
+        Self {
+            base: provider.url(),
+            slugs: Arc::new(slugs.into_iter().collect()),
+            asked: Arc::default(),
+            answers: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl TenantIssuers for Directory {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        template: IssuerConfig,
+    ) -> Result<Option<IssuerConfig>, BoxError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.answers.acquire().await?.forget();
+        let Some(slug) = self.slugs.get(tenant.as_str()) else { return Ok(None) };
+        if *slug == "panics" {
+            panic!("on purpose");
+        }
+        let place = format!("{}/api/v1/auth/tenants/{slug}", self.base);
+        Ok(Some(template.discovery_url(format!("{place}/.well-known/openid-configuration"))))
+    }
+}
+
+struct Town {
+    provider: Provider,
+    clock: ManualClock,
+    acme: Issuer,
+    globex: Issuer,
+    directory: Directory,
+    auth: Auth,
+}
+
+impl Town {
+    async fn new() -> Self {
+        let (provider, clock) = provider().await;
+        let (acme, globex) = (provider.tenant("tnt-1", "acme"), provider.tenant("tnt-2", "globex"));
+        let slugs = [("tnt-1", "acme"), ("tnt-2", "globex"), ("tnt-9", "panics")];
+        let directory = Directory::new(&provider, slugs);
+        let auth = service_of_tenants(template(&provider), directory.clone(), &clock);
+        Self { provider, clock, acme, globex, directory, auth }
+    }
+
+    async fn status(&self, token: &str) -> u16 {
+        status(&self.auth, token).await
+    }
+}
+
+#[tokio::test]
+async fn a_template_finds_keys_by_the_tenants_id() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("acme", "acme");
+    let place = format!("{}/api/v1/auth/tenants/{{tenant_id}}/.well-known", provider.url());
+    for config in [
+        template(&provider).jwks_uri(format!("{place}/jwks.json")),
+        template(&provider).discovery_url(format!("{place}/openid-configuration")),
+        template(&provider)
+            .expected_issuer(format!("{}/tenants/{{tenant_id}}", provider.url()))
+            .jwks_uri(format!("{place}/jwks.json")),
+    ] {
+        let auth = service([config.clone()], &clock);
+        let context = auth.authenticate(&token(&acme)).await.unwrap();
+        assert_eq!(context.identity().tenant_id().unwrap().as_str(), "acme");
+        assert_eq!(context.identity().issuer(), acme.issuer());
+        assert_eq!(verdict(&auth, &token(&provider)).await, "token_issuer", "{config:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_finds_keys_by_slug() {
+    let town = Town::new().await;
+    assert!(town.auth.issuers().health().is_empty());
+    for _ in 0..10 {
+        assert_eq!(town.status(&token(&town.acme)).await, 200);
+        assert_eq!(town.status(&token(&town.globex)).await, 200);
+    }
+    assert_eq!(town.directory.asked(), 2);
+    assert_eq!((town.acme.fetches(), town.globex.fetches()), (1, 1));
+    let health = town.auth.issuers().health();
+    assert_eq!(health.len(), 2);
+    assert!(health.iter().all(|one| one.state == KeyState::Fresh), "{health:?}");
+}
+
+#[tokio::test]
+async fn a_tenants_issuer_speaks_for_its_tenant_only() {
+    let Town { provider, acme, globex, auth, .. } = Town::new().await;
+    let table = [
+        (acme.token().tenant("tnt-2").sign(), "token_issuer_tenant"),
+        (acme.token().without("tenant_id").sign(), "token_issuer_tenant"),
+        (acme.token().issuer(&globex.issuer()).sign(), "token_issuer_tenant"),
+        // Acme's key under globex's name.
+        (acme.token().issuer(&globex.issuer()).tenant("tnt-2").sign(), "token_key_unknown"),
+        (globex.token().kid(Some(&acme.kid())).sign(), "token_key_unknown"),
+        (provider.token().issuer(&acme.issuer()).tenant("tnt-1").sign(), "token_key_unknown"),
+        (acme.token().sign(), "accepted"),
+        (globex.token().sign(), "accepted"),
+    ];
+    for (token, expected) in table {
+        assert_eq!(verdict(&auth, &token).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_hostile_id_in_iss_reaches_neither_directory_nor_network() {
+    let Town { provider, acme, directory, auth, .. } = Town::new().await;
+    let long = "x".repeat(200);
+    let ids = [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "../acme",
+        "%2e",
+        "%2e%2e",
+        "a%2fb",
+        "a?b",
+        "a#b",
+        "a b",
+        "a\\b",
+        "a@b",
+        "a:b",
+        "ä",
+        "a\n",
+        "\0",
+        "{tenant_id}",
+        &long,
+    ];
+    for id in ids {
+        let iss = format!("{}/tenants/{id}", provider.url());
+        let token = acme.token().issuer(&iss).tenant(id).sign();
+        assert_eq!(verdict(&auth, &token).await, "token_issuer", "{id:?}");
+    }
+    assert_eq!(directory.asked(), 0);
+    assert_eq!((provider.strays(), acme.discoveries(), acme.fetches()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_tenant_the_directory_does_not_know_is_refused_and_not_asked_for_each_time() {
+    let town = Town::new().await;
+    let stranger = invented(&town.provider, INVENTED);
+    for _ in 0..100 {
+        assert_eq!(verdict(&town.auth, &stranger).await, "token_issuer");
+    }
+    assert_eq!(town.directory.asked(), 1);
+    assert_eq!(town.provider.strays(), 0);
+    // A tenant that was just made is known a moment later.
+    town.clock.advance(Duration::from_secs(10));
+    assert_eq!(verdict(&town.auth, &stranger).await, "token_issuer");
+    assert_eq!(town.directory.asked(), 2);
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+}
+
+#[tokio::test]
+async fn a_directory_that_fails_or_hangs_is_answered_with_503() {
+    let town = Town::new().await;
+    town.directory.answers.forget_permits(Semaphore::MAX_PERMITS);
+    let error = town.auth.authenticate(&token(&town.acme)).await.unwrap_err();
+    assert!(matches!(error, AuthError::Unavailable { what: "issuer", .. }), "hangs: {error}");
+    town.directory.answers.close();
+    town.clock.advance(Duration::from_secs(10));
+    let error = town.auth.authenticate(&token(&town.acme)).await.unwrap_err();
+    assert!(matches!(error, AuthError::Unavailable { what: "issuer", .. }), "fails: {error}");
+    assert!(error.retry_after().unwrap() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_directory_that_panics_strands_nobody() {
+    let town = Town::new().await;
+    for nth in 1..4 {
+        assert_eq!(town.status(&invented(&town.provider, "tnt-9")).await, 503);
+        assert_eq!(town.directory.asked(), nth);
+    }
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_first_tokens_of_a_tenant_open_its_issuer_once() {
+    let town = Town::new().await;
+    let token = token(&town.acme);
+    let requests: Vec<_> = (0..500)
+        .map(|_| {
+            let (auth, token) = (town.auth.clone(), token.clone());
+            tokio::spawn(async move { status(&auth, &token).await })
+        })
+        .collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap(), 200);
+    }
+    assert_eq!((town.directory.asked(), town.acme.fetches()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_flood_of_invented_tenants_opens_a_bounded_number() {
+    let town = Town::new().await;
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    for nth in 0..1000 {
+        let status = town.status(&invented(&town.provider, &format!("flood-{nth}"))).await;
+        assert!([401, 503].contains(&status));
+    }
+    assert!(town.directory.asked() <= 50, "{}", town.directory.asked());
+    assert_eq!(town.status(&token(&town.acme)).await, 200, "open issuers go on");
+    town.clock.advance(Duration::from_secs(2));
+    assert_eq!(town.status(&token(&town.globex)).await, 200, "and so do new ones, soon");
+}
+
+#[tokio::test]
+async fn invented_tenants_cost_the_provider_what_opening_costs_and_nothing_later() {
+    // Without a directory the provider itself is asked whether there is such a tenant.
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("acme", "acme");
+    let place =
+        format!("{}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json", provider.url());
+    let auth = service([template(&provider).jwks_uri(place)], &clock);
+    assert_eq!(status(&auth, &token(&acme)).await, 200);
+    for nth in 0..200 {
+        assert_eq!(status(&auth, &invented(&provider, &format!("flood-{nth}"))).await, 503);
+    }
+    let asked = provider.strays();
+    assert!(asked <= 50, "{asked}");
+    // A probe does not ask for what never was, and an operator is not told about it.
+    clock.advance(Duration::from_secs(100));
+    for _ in 0..10 {
+        assert_eq!(auth.issuers().health().len(), 1);
+        assert_eq!(status(&auth, &token(&acme)).await, 200);
+    }
+    acme.wait_for_fetches(1).await;
+    assert_eq!(provider.strays(), asked);
+}
+
+#[tokio::test]
+async fn a_tenant_whose_keys_are_away_is_answered_with_503_and_then_recovers() {
+    for fault in [Fault::Status(404), Fault::Status(500), Fault::HangUp, Fault::html()] {
+        let town = Town::new().await;
+        town.acme.fail(Endpoint::Jwks, fault.clone());
+        for _ in 0..20 {
+            let error = town.auth.authenticate(&token(&town.acme)).await.unwrap_err();
+            assert_eq!(error.status(), 503, "{fault:?}");
+            assert!(error.retry_after().is_some(), "{fault:?}");
+        }
+        assert_eq!(town.acme.fetches(), 1, "{fault:?}");
+        assert_eq!(town.status(&token(&town.globex)).await, 200, "{fault:?}");
+        town.acme.heal(Endpoint::Jwks);
+        town.clock.advance(Duration::from_secs(61));
+        assert_eq!(town.status(&token(&town.acme)).await, 200, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_whose_keys_hang_is_waited_for_only_so_long() {
+    let town = Town::new().await;
+    let mut template = template(&town.provider);
+    template.jwks.wait = Duration::from_millis(50);
+    let auth = service_of_tenants(template, town.directory.clone(), &town.clock);
+    town.acme.fail(Endpoint::Jwks, Fault::Hang);
+    for _ in 0..3 {
+        assert_eq!(status(&auth, &token(&town.acme)).await, 503);
+    }
+    assert_eq!((town.directory.asked(), town.acme.fetches()), (1, 1));
+    town.acme.heal(Endpoint::Jwks);
+    crate::support::until(|| !auth.issuers().health().is_empty()).await;
+    assert_eq!(status(&auth, &token(&town.acme)).await, 200);
+    assert_eq!(town.acme.fetches(), 1);
+}
+
+#[tokio::test]
+async fn a_tenants_keys_live_as_those_of_other_issuers() {
+    let town = Town::new().await;
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    let old = token(&town.acme);
+    town.acme.rotate();
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    town.acme.withdraw_old();
+    town.auth.issuers().purge(&town.acme.issuer());
+    assert_eq!(town.status(&old).await, 401);
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    for _ in 0..10 {
+        assert_eq!(town.status(&strange(&town.acme)).await, 401);
+    }
+    assert!(town.acme.fetches() <= 5, "{}", town.acme.fetches());
+    assert_eq!((town.directory.asked(), town.globex.fetches()), (1, 0));
+}
+
+#[tokio::test]
+async fn templates_come_and_go() {
+    let town = Town::new().await;
+    let name = format!("{}/tenants/{{tenant_id}}", town.provider.url());
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    town.auth.issuers().remove(&name);
+    assert_eq!(verdict(&town.auth, &token(&town.acme)).await, "token_issuer");
+    assert!(town.auth.issuers().health().is_empty());
+    let directory = Arc::new(town.directory.clone());
+    town.auth.issuers().add_tenant_issuers(template(&town.provider), directory.clone()).unwrap();
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    let single = IssuerConfig::new(town.provider.issuer()).allow_loopback_http(true);
+    assert!(town.auth.issuers().add_tenant_issuers(single, directory).is_err(), "no placeholder");
+}
+
+#[tokio::test]
+async fn a_listed_issuer_goes_before_a_template_that_fits_it() {
+    let town = Town::new().await;
+    let listed = IssuerConfig::new(town.acme.issuer())
+        .jwks_uri(town.globex.jwks_uri())
+        .algorithms([Algorithm::ES256])
+        .allow_loopback_http(true);
+    town.auth.issuers().add(listed).unwrap();
+    let by_globex = town.acme.token().signed_by(&town.globex.key()).sign();
+    assert_eq!(town.status(&by_globex).await, 200);
+    assert_eq!(town.directory.asked(), 0);
+}
