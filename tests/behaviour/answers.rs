@@ -74,7 +74,7 @@ async fn a_refusal_is_a_problem_document_with_the_challenge_of_its_rfc() {
             Some(bearer(token().scope("other").sign())),
             403,
             Some(r#"Bearer realm="scaiwave", error="insufficient_scope", scope="admin audit""#),
-            r#"{"type":"urn:scaikey-auth:insufficient_scope","title":"Forbidden","status":403,"detail":"The token lacks a scope this resource needs.","required_scope":"admin audit"}"#,
+            r#"{"type":"urn:scaikey-auth:insufficient_scope","title":"Forbidden","status":403,"detail":"The token lacks a scope that this resource needs.","required_scope":"admin audit"}"#,
         ),
         (
             "/boss",
