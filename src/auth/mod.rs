@@ -1,18 +1,19 @@
 //! [`Auth`]: mode, validators and tenants put together. Everything else is a way to reach it.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+mod builder;
 
-use crate::clock::{Clock, SystemClock};
-use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use builder::AuthBuilder;
+
+use crate::clock::Clock;
+use crate::config::{AuthConfig, AuthMode};
 use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
 use crate::identity::{Identity, TenantId};
-use crate::issuer::{Issuers, TenantIssuers};
-use crate::telemetry;
-use crate::tenant::{AnyTenant, Tenant, TenantResolver, TenantStatus};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::tenant::{CachedTenants, SqlTenants};
-use crate::validator::{Credentials, JwksValidator, TokenValidator};
+use crate::issuer::Issuers;
+use crate::tenant::{Tenant, TenantResolver, TenantStatus};
+use crate::validator::{Credentials, TokenValidator};
 
 /// Who calls, and for which tenant: what the layer puts into a request's extensions.
 #[derive(Debug, Clone)]
@@ -82,13 +83,7 @@ impl Auth {
 
     /// Starts from a configuration read from a file.
     pub fn from_config(config: AuthConfig) -> AuthBuilder {
-        AuthBuilder {
-            config,
-            validators: Vec::new(),
-            tenant_issuers: Vec::new(),
-            tenants: None,
-            clock: None,
-        }
+        AuthBuilder::new(config)
     }
 
     /// Starts from environment variables: see [`AuthConfig::from_env`].
@@ -241,204 +236,5 @@ fn admit(
     match tenant.status() {
         TenantStatus::Active => Ok(tenant),
         _ => Err(AuthError::TenantSuspended),
-    }
-}
-
-/// Builds an [`Auth`]. `build` checks everything at once and does no I/O.
-#[derive(Debug)]
-#[must_use = "nothing is protected before `build()`"]
-pub struct AuthBuilder {
-    config: AuthConfig,
-    validators: Vec<Arc<dyn TokenValidator>>,
-    tenant_issuers: Vec<(IssuerConfig, Arc<dyn TenantIssuers>)>,
-    tenants: Option<Arc<dyn TenantResolver>>,
-    clock: Option<Arc<dyn Clock>>,
-}
-
-impl AuthBuilder {
-    /// Sets who is asked about tokens. Default [`AuthMode::ScaiKey`].
-    pub fn mode(mut self, mode: AuthMode) -> Self {
-        self.config.mode = mode;
-        self
-    }
-
-    /// Trusts an issuer: its URL, or an [`IssuerConfig`] with details. May be repeated.
-    pub fn issuer(mut self, issuer: impl Into<IssuerConfig>) -> Self {
-        self.config.issuers.push(issuer.into());
-        self
-    }
-
-    /// Trusts one issuer per tenant, found by `resolver`; `{tenant_id}` in the template's `iss`
-    /// stands for the tenant.
-    pub fn tenant_issuers(
-        mut self,
-        template: impl Into<IssuerConfig>,
-        resolver: impl TenantIssuers,
-    ) -> Self {
-        let template = template.into();
-        self.config.issuers.push(template.clone());
-        self.tenant_issuers.push((template, Arc::new(resolver)));
-        self
-    }
-
-    /// Adds a name this service has in `aud`. At least one is required.
-    pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.config.audience.push(audience.into());
-        self
-    }
-
-    /// Sets the `realm` of challenges. Default: the first audience.
-    pub fn realm(mut self, realm: impl Into<String>) -> Self {
-        self.config.realm = Some(realm.into());
-        self
-    }
-
-    /// Sets where tenants are looked up. Default [`AnyTenant`]: every tenant that a verified token
-    /// names. Wrap a store in `CachedTenants`, unless it answers at once.
-    pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
-        self.tenants = Some(Arc::new(tenants));
-        self
-    }
-
-    /// Accepts tokens that name no tenant. Default: they are refused with 403.
-    pub fn tenant_optional(mut self) -> Self {
-        self.config.tenant_required = false;
-        self
-    }
-
-    /// Answers 404 instead of 403 for a tenant that does not exist.
-    pub fn unknown_tenant_is_not_found(mut self) -> Self {
-        self.config.unknown_tenant_is_not_found = true;
-        self
-    }
-
-    /// Adds a validator for tokens of another kind. It is asked before the built-in ones whether
-    /// it recognises a token.
-    pub fn validator(mut self, validator: impl TokenValidator) -> Self {
-        self.validators.push(Arc::new(validator));
-        self
-    }
-
-    /// Sets who the mock user is.
-    pub fn mock_user(mut self, user: MockUser) -> Self {
-        self.config.mock = user;
-        self
-    }
-
-    /// Allows mock and hybrid mode where the environment says production. Everybody can then sign
-    /// in with any token.
-    pub fn dangerous_allow_mock_in_production(mut self) -> Self {
-        self.config.dangerous_allow_mock_in_production = true;
-        self
-    }
-
-    /// Sets the clock. Default [`SystemClock`].
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Arc::new(clock));
-        self
-    }
-
-    /// Checks the configuration and puts everything together. Does no I/O: the first token fetches
-    /// the keys, or [`Auth::ready`].
-    ///
-    /// # Errors
-    /// Every fault of the configuration at once.
-    pub fn build(self) -> Result<Auth, ConfigError> {
-        let Self { config, mut validators, tenant_issuers, tenants, clock } = self;
-        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
-        let jwks = JwksValidator::with_clock(&config, clock.clone())?;
-        let issuers = jwks.issuers().clone();
-        for (template, resolver) in tenant_issuers {
-            issuers.add_tenant_issuers(template, resolver)?;
-        }
-        let audience = config.audience.first().or_else(|| config.issuers.first()?.audience.first());
-        let realm = config.realm.as_deref().or(audience.map(String::as_str)).unwrap_or("scaikey");
-        let Some(challenger) = Challenger::new(realm, None) else {
-            let fault = Fault::new(
-                "realm",
-                "has characters that cannot stand in a header: use printable ASCII",
-            );
-            return Err(ConfigError::one(fault));
-        };
-        let tenants = match tenants {
-            Some(tenants) => tenants,
-            None => configured_tenants(&config)?,
-        };
-        validators.extend(built_in(&config, jwks, &clock));
-        telemetry::configured(
-            config.mode.as_str(),
-            config.mode != AuthMode::ScaiKey,
-            config.notices(),
-        );
-        Ok(Auth(Arc::new(Inner {
-            mode: config.mode,
-            validators,
-            issuers,
-            tenants,
-            tenant_required: config.tenant_required,
-            unknown_tenant_is_not_found: config.unknown_tenant_is_not_found,
-            challenger,
-            clock,
-        })))
-    }
-}
-
-/// The validators of a mode, in the order in which they are asked.
-fn built_in(
-    config: &AuthConfig,
-    jwks: JwksValidator,
-    clock: &Arc<dyn Clock>,
-) -> Vec<Arc<dyn TokenValidator>> {
-    match config.mode {
-        AuthMode::ScaiKey => vec![Arc::new(jwks)],
-        #[cfg(feature = "mock")]
-        AuthMode::Mock => {
-            vec![Arc::new(crate::validator::MockValidator::for_everybody(
-                &config.mock,
-                clock.clone(),
-            ))]
-        }
-        #[cfg(feature = "mock")]
-        AuthMode::Hybrid => vec![
-            Arc::new(jwks),
-            Arc::new(crate::validator::MockValidator::by_name(&config.mock, clock.clone())),
-        ],
-        // The configuration was checked: without the feature there is no such mode.
-        #[cfg(not(feature = "mock"))]
-        AuthMode::Mock | AuthMode::Hybrid => {
-            let _ = clock;
-            Vec::new()
-        }
-    }
-}
-
-fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, ConfigError> {
-    let Some(url) = &config.database_url else {
-        telemetry::any_tenant();
-        return Ok(Arc::new(AnyTenant));
-    };
-    let fault = |problem: String| {
-        ConfigError::one(Fault::new("database_url", problem)).named(config.prefix.as_deref())
-    };
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    {
-        let store = SqlTenants::connect_lazy(url);
-        let store = store.map_err(|error| fault(format!("cannot be used: {error}")))?;
-        Ok(Arc::new(CachedTenants::new(store)))
-    }
-    #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-    {
-        let _ = url;
-        Err(fault("needs the cargo feature `sqlite` or `postgres` of scaikey-auth".to_owned()))
-    }
-}
-
-/// Whether `moment` lies no longer ago than `max_age`. One in the future counts only as far as
-/// clocks differ: an issuer that writes milliseconds must not have signed everybody in for ever.
-pub(crate) fn is_recent(moment: SystemTime, now: SystemTime, max_age: Duration) -> bool {
-    const SKEW: Duration = Duration::from_secs(60);
-    match now.duration_since(moment) {
-        Ok(age) => age <= max_age,
-        Err(ahead) => ahead.duration() <= SKEW,
     }
 }

@@ -1,0 +1,213 @@
+//! [`AuthBuilder`]: from a configuration and what code adds to it to an [`Auth`].
+
+use std::sync::Arc;
+
+use super::{Auth, Inner};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser};
+use crate::error::Challenger;
+use crate::issuer::TenantIssuers;
+use crate::telemetry;
+use crate::tenant::{AnyTenant, TenantResolver};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::tenant::{CachedTenants, SqlTenants};
+use crate::validator::{JwksValidator, TokenValidator};
+
+/// Builds an [`Auth`]. `build` checks everything at once and does no I/O.
+#[derive(Debug)]
+#[must_use = "nothing is protected before `build()`"]
+pub struct AuthBuilder {
+    config: AuthConfig,
+    validators: Vec<Arc<dyn TokenValidator>>,
+    tenant_issuers: Vec<(IssuerConfig, Arc<dyn TenantIssuers>)>,
+    tenants: Option<Arc<dyn TenantResolver>>,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl AuthBuilder {
+    pub(super) fn new(config: AuthConfig) -> Self {
+        Self {
+            config,
+            validators: Vec::new(),
+            tenant_issuers: Vec::new(),
+            tenants: None,
+            clock: None,
+        }
+    }
+
+    /// Sets who is asked about tokens. Default [`AuthMode::ScaiKey`].
+    pub fn mode(mut self, mode: AuthMode) -> Self {
+        self.config.mode = mode;
+        self
+    }
+
+    /// Trusts an issuer: its URL, or an [`IssuerConfig`] with details. May be repeated.
+    pub fn issuer(mut self, issuer: impl Into<IssuerConfig>) -> Self {
+        self.config.issuers.push(issuer.into());
+        self
+    }
+
+    /// Trusts one issuer per tenant, found by `resolver`; `{tenant_id}` in the template's `iss`
+    /// stands for the tenant.
+    pub fn tenant_issuers(
+        mut self,
+        template: impl Into<IssuerConfig>,
+        resolver: impl TenantIssuers,
+    ) -> Self {
+        let template = template.into();
+        self.config.issuers.push(template.clone());
+        self.tenant_issuers.push((template, Arc::new(resolver)));
+        self
+    }
+
+    /// Adds a name this service has in `aud`. At least one is required.
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.config.audience.push(audience.into());
+        self
+    }
+
+    /// Sets the `realm` of challenges. Default: the first audience.
+    pub fn realm(mut self, realm: impl Into<String>) -> Self {
+        self.config.realm = Some(realm.into());
+        self
+    }
+
+    /// Sets where tenants are looked up. Default [`AnyTenant`]: every tenant that a verified token
+    /// names. Wrap a store in `CachedTenants`, unless it answers at once.
+    pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
+        self.tenants = Some(Arc::new(tenants));
+        self
+    }
+
+    /// Accepts tokens that name no tenant. Default: they are refused with 403.
+    pub fn tenant_optional(mut self) -> Self {
+        self.config.tenant_required = false;
+        self
+    }
+
+    /// Answers 404 instead of 403 for a tenant that does not exist.
+    pub fn unknown_tenant_is_not_found(mut self) -> Self {
+        self.config.unknown_tenant_is_not_found = true;
+        self
+    }
+
+    /// Adds a validator for tokens of another kind. It is asked before the built-in ones whether
+    /// it recognises a token.
+    pub fn validator(mut self, validator: impl TokenValidator) -> Self {
+        self.validators.push(Arc::new(validator));
+        self
+    }
+
+    /// Sets who the mock user is.
+    pub fn mock_user(mut self, user: MockUser) -> Self {
+        self.config.mock = user;
+        self
+    }
+
+    /// Allows mock and hybrid mode where the environment says production. Everybody can then sign
+    /// in with any token.
+    pub fn dangerous_allow_mock_in_production(mut self) -> Self {
+        self.config.dangerous_allow_mock_in_production = true;
+        self
+    }
+
+    /// Sets the clock. Default [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Checks the configuration and puts everything together. Does no I/O: the first token fetches
+    /// the keys, or [`Auth::ready`].
+    ///
+    /// # Errors
+    /// Every fault of the configuration at once.
+    pub fn build(self) -> Result<Auth, ConfigError> {
+        let Self { config, mut validators, tenant_issuers, tenants, clock } = self;
+        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
+        let jwks = JwksValidator::with_clock(&config, clock.clone())?;
+        let issuers = jwks.issuers().clone();
+        for (template, resolver) in tenant_issuers {
+            issuers.add_tenant_issuers(template, resolver)?;
+        }
+        let audience = config.audience.first().or_else(|| config.issuers.first()?.audience.first());
+        let realm = config.realm.as_deref().or(audience.map(String::as_str)).unwrap_or("scaikey");
+        let Some(challenger) = Challenger::new(realm, None) else {
+            let fault = Fault::new(
+                "realm",
+                "has characters that cannot stand in a header: use printable ASCII",
+            );
+            return Err(ConfigError::one(fault));
+        };
+        let tenants = match tenants {
+            Some(tenants) => tenants,
+            None => configured_tenants(&config)?,
+        };
+        validators.extend(built_in(&config, jwks, &clock));
+        telemetry::configured(
+            config.mode.as_str(),
+            config.mode != AuthMode::ScaiKey,
+            config.notices(),
+        );
+        Ok(Auth(Arc::new(Inner {
+            mode: config.mode,
+            validators,
+            issuers,
+            tenants,
+            tenant_required: config.tenant_required,
+            unknown_tenant_is_not_found: config.unknown_tenant_is_not_found,
+            challenger,
+            clock,
+        })))
+    }
+}
+
+/// The validators of a mode, in the order in which they are asked.
+fn built_in(
+    config: &AuthConfig,
+    jwks: JwksValidator,
+    clock: &Arc<dyn Clock>,
+) -> Vec<Arc<dyn TokenValidator>> {
+    match config.mode {
+        AuthMode::ScaiKey => vec![Arc::new(jwks)],
+        #[cfg(feature = "mock")]
+        AuthMode::Mock => {
+            vec![Arc::new(crate::validator::MockValidator::for_everybody(
+                &config.mock,
+                clock.clone(),
+            ))]
+        }
+        #[cfg(feature = "mock")]
+        AuthMode::Hybrid => vec![
+            Arc::new(jwks),
+            Arc::new(crate::validator::MockValidator::by_name(&config.mock, clock.clone())),
+        ],
+        // The configuration was checked: without the feature there is no such mode.
+        #[cfg(not(feature = "mock"))]
+        AuthMode::Mock | AuthMode::Hybrid => {
+            let _ = clock;
+            Vec::new()
+        }
+    }
+}
+
+fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, ConfigError> {
+    let Some(url) = &config.database_url else {
+        telemetry::any_tenant();
+        return Ok(Arc::new(AnyTenant));
+    };
+    let fault = |problem: String| {
+        ConfigError::one(Fault::new("database_url", problem)).named(config.prefix.as_deref())
+    };
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    {
+        let store = SqlTenants::connect_lazy(url);
+        let store = store.map_err(|error| fault(format!("cannot be used: {error}")))?;
+        Ok(Arc::new(CachedTenants::new(store)))
+    }
+    #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+    {
+        let _ = url;
+        Err(fault("needs the cargo feature `sqlite` or `postgres` of scaikey-auth".to_owned()))
+    }
+}
