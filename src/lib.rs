@@ -36,11 +36,11 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`](crate::axum) |
+//! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`] |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`: tenants in a database (Rust 1.94) |
 //! | `metrics` | no | counters through the `metrics` facade |
-//! | `testing` | no | a provider in a box and more, for your tests: [`testing`](crate::testing) |
+//! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
 //!
 //! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
 //! [tenants](manual::tenants), [threats](manual::threats), [operating](manual::operating),

@@ -35,6 +35,7 @@ pub(crate) fn layer_missing(error: &dyn std::fmt::Display) {
 }
 
 /// A handler asked for a row that the tenant store does not attach.
+#[cfg(feature = "axum")]
 pub(crate) fn tenant_row_missing(row: &'static str) {
     tracing::error!(target: TARGET, row, "the tenant store attached no row of the type the handler asked for");
 }

@@ -32,7 +32,10 @@ pub struct AuthService<S, R> {
 #[derive(Clone)]
 pub(crate) enum Passed {
     /// No token was sent, and none was needed. Carries what a challenge is made from.
-    Anonymous(Auth),
+    Anonymous(
+        #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the extractors read it"))]
+        Auth,
+    ),
     /// A CORS preflight.
     Preflight,
 }
