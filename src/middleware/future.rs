@@ -38,10 +38,11 @@ pin_project! {
         Refused {
             response: Option<T>,
         },
-        // The verdict needs keys or a tenant; the request is kept meanwhile.
+        // The verdict needs keys or a tenant; the request is kept meanwhile, out of the way of
+        // those that need not wait.
         Waiting {
             pending: Pending,
-            held: Option<Held<S, R, Q>>,
+            held: Option<Box<Held<S, R, Q>>>,
         },
     }
 }
@@ -70,7 +71,7 @@ impl<S: Service<Request<Q>>, R, Q> ResponseFuture<S, R, Q> {
         auth: Auth,
         respond: R,
     ) -> Self {
-        let held = Some(Held { ready, request, auth, respond });
+        let held = Some(Box::new(Held { ready, request, auth, respond }));
         Self { state: State::Waiting { pending, held }, mock: false }
     }
 }
@@ -101,9 +102,8 @@ where
                 },
                 StateProjection::Waiting { pending, held } => {
                     let verdict = ready!(pending.as_mut().poll(context));
-                    let Some(Held { mut ready, mut request, auth, respond }) = held.take() else {
-                        return Poll::Pending;
-                    };
+                    let Some(held) = held.take() else { return Poll::Pending };
+                    let Held { mut ready, mut request, auth, respond } = *held;
                     match verdict {
                         Ok(admitted) => {
                             *this.mock = admitted.identity().is_mock();
