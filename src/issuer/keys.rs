@@ -95,6 +95,15 @@ pub(crate) enum Verdict {
     NoKeys,
 }
 
+/// Whose fetch brought the set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// It began after the caller asked: what it did not bring is not published.
+    ByOwnFetch,
+    /// It was under way already: a key published since may be missing.
+    ByOthersFetch,
+}
+
 /// Why waiting for keys was no use.
 #[derive(Debug)]
 pub(crate) enum NoNewKeys {
@@ -218,17 +227,14 @@ impl Keys {
         }
     }
 
-    /// Waits until a set newer than the one at hand was asked for, if it may be.
-    pub(crate) async fn renew(self: &Arc<Self>) -> Result<(), NoNewKeys> {
-        let seat = match self.flights.join(&()) {
-            Some(seat) => seat,
-            None => {
-                self.permit_fetch()?;
-                self.start_fetch()
-            }
-        };
+    /// Waits for the fetch under way, or for a new one if it may be asked for. Tells which.
+    pub(crate) async fn renew(self: &Arc<Self>) -> Result<Renewed, NoNewKeys> {
+        let keys = Arc::clone(self);
+        let fetch = move || async move { keys.fetch().await };
+        let seat = self.flights.board_if((), || self.permit_fetch(), fetch)?;
+        let renewed = if seat.is_new() { Renewed::ByOwnFetch } else { Renewed::ByOthersFetch };
         match clock::within(self.settings.wait, seat.landed()).await {
-            Some(Some(Ok(()))) => Ok(()),
+            Some(Some(Ok(()))) => Ok(renewed),
             Some(Some(Err(fault))) => Err(self.unavailable(Some(fault))),
             Some(None) | None => Err(self.unavailable(None)),
         }

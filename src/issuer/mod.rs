@@ -22,7 +22,7 @@ pub use per_tenant::TenantIssuers;
 
 pub(crate) use http::Http;
 pub(crate) use jwk::MAX_KID;
-pub(crate) use keys::{Keys, NoNewKeys, Verdict};
+pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
 pub(crate) use per_tenant::PerTenant;
 
 /// One issuer, ready to verify tokens.

@@ -110,14 +110,9 @@ impl PerTenant {
 
     /// Opens the tenant's issuer, once for all who wait for it.
     pub(crate) async fn open(self: &Arc<Self>, tenant: TenantId) -> Result<(), AuthError> {
-        let seat = match self.opening.join(&tenant) {
-            Some(seat) => seat,
-            None => {
-                self.charge()?;
-                let all = self.clone();
-                self.opening.board(tenant.clone(), move || async move { all.resolve(tenant).await })
-            }
-        };
+        let (all, id) = (self.clone(), tenant.clone());
+        let resolve = move || async move { all.resolve(id).await };
+        let seat = self.opening.board_if(tenant, || self.charge(), resolve)?;
         let lost = || AuthError::unavailable("issuer", None, "resolving the tenant's issuer died");
         seat.landed().await.unwrap_or_else(|| Err(lost()))
     }
