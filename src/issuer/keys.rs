@@ -85,11 +85,11 @@ impl IssuerHealth {
 pub(crate) enum Verdict {
     /// The signature verifies.
     Verified,
-    /// A key fits, and the signature does not verify with it.
+    /// The key named fits, and the signature does not verify with it.
     BadSignature,
     /// The key named is for other algorithms.
     WrongAlgorithm,
-    /// The set has no such key.
+    /// The set has no such key, or no key is named and none verifies.
     UnknownKey,
     /// There is no usable set.
     NoKeys,
@@ -217,13 +217,13 @@ impl Keys {
             .filter_map(|key| key.prepared(algorithm))
             .take(MAX_CANDIDATES)
             .peekable();
-        if fitting.peek().is_none() {
-            // A key without a name that fits no candidate may be a new one; a named one may not.
-            return if kid.is_some() { Verdict::WrongAlgorithm } else { Verdict::UnknownKey };
-        }
-        match fitting.any(|key| key.verify_sig(message, signature).is_ok()) {
-            true => Verdict::Verified,
-            false => Verdict::BadSignature,
+        let some_fit = fitting.peek().is_some();
+        match (fitting.any(|key| key.verify_sig(message, signature).is_ok()), kid) {
+            (true, _) => Verdict::Verified,
+            // Without a name, only the signature can tell that the key is a new one.
+            (false, None) => Verdict::UnknownKey,
+            (false, Some(_)) if some_fit => Verdict::BadSignature,
+            (false, Some(_)) => Verdict::WrongAlgorithm,
         }
     }
 
