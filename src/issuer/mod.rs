@@ -133,11 +133,11 @@ impl Issuers {
     /// Forgets the keys of an issuer, after a key of its was compromised: its tokens wait for a
     /// newly fetched set.
     pub fn purge(&self, name: &str) {
-        self.each(|issuer| {
-            if *issuer.name == *name {
-                issuer.keys.purge();
-            }
-        });
+        let listed = self.0.listed.load();
+        if let Some(issuer) = listed.by_name.get(name) {
+            issuer.keys.purge();
+        }
+        listed.per_tenant.iter().for_each(|all| all.purge(name));
     }
 
     /// How the keys of each issuer are doing, sorted by issuer; of per-tenant issuers those in use.
