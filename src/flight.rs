@@ -5,6 +5,7 @@
 //! that at once and the next caller starts anew.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
@@ -36,11 +37,6 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// The flight under way for `key`, if there is one.
-    pub(crate) fn join(&self, key: &K) -> Option<Seat<T>> {
-        lock(&self.running).get(key).cloned().map(Seat)
-    }
-
     /// Joins the flight for `key`, or starts one that does `work`.
     ///
     /// Outside of a tokio runtime nothing can be started, and the seat lands with `None`.
@@ -48,34 +44,62 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
+        match self.board_if(key, || Ok::<_, Infallible>(()), work) {
+            Ok(seat) => seat,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Joins the flight for `key`, or starts one if `permit` allows it. The permit is asked while
+    /// nobody else can start, so that those who come together are charged once and all get a seat.
+    pub(crate) fn board_if<E, F>(
+        &self,
+        key: K,
+        permit: impl FnOnce() -> Result<(), E>,
+        work: impl FnOnce() -> F,
+    ) -> Result<Seat<T>, E>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let runtime = tokio::runtime::Handle::try_current();
         let mut running = lock(&self.running);
         if let Some(outcome) = running.get(&key) {
-            return Seat(outcome.clone());
+            return Ok(Seat { outcome: outcome.clone(), is_new: false });
         }
+        permit()?;
         let (land, outcome) = watch::channel(None);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if let Ok(runtime) = runtime {
             running.insert(key.clone(), outcome.clone());
+            // A runtime that has ended drops the task right here, and dropping it takes the lock.
+            drop(running);
             let entry = Entry { running: self.running.clone(), key };
             let work = work();
             runtime.spawn(async move {
-                let entry = entry;
                 let outcome = work.await;
-                // First off the list: who comes after the outcome is known must not be handed it.
+                // In this order: whoever asks from here on wants work that begins after they ask.
                 drop(entry);
                 land.send_replace(Some(outcome));
             });
         }
-        Seat(outcome)
+        Ok(Seat { outcome, is_new: true })
     }
 }
 
 /// A place in a flight.
-pub(crate) struct Seat<T>(watch::Receiver<Option<T>>);
+pub(crate) struct Seat<T> {
+    outcome: watch::Receiver<Option<T>>,
+    is_new: bool,
+}
 
 impl<T: Clone> Seat<T> {
+    /// Whether the flight began with this seat.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Waits for the outcome; `None` when the work died: it panicked, or its runtime ended.
     pub(crate) async fn landed(mut self) -> Option<T> {
-        let outcome = self.0.wait_for(Option::is_some).await.ok()?;
+        let outcome = self.outcome.wait_for(Option::is_some).await.ok()?;
         outcome.clone()
     }
 }
@@ -148,10 +172,40 @@ mod tests {
         assert_eq!(flights.board("key", || async { 7 }).landed().await, Some(7));
     }
 
+    #[tokio::test]
+    async fn who_joins_needs_no_permit_and_who_gets_none_starts_nothing() {
+        let (flights, gate) = (Flights::default(), Arc::new(Notify::new()));
+        let refused = flights.board_if("key", || Err("no"), || async {});
+        assert_eq!(refused.err(), Some("no"));
+        let leader = flights.board("key", || {
+            let gate = gate.clone();
+            async move { gate.notified().await }
+        });
+        let follower = flights.board_if("key", || Err("no"), || async {}).ok().unwrap();
+        assert!(leader.is_new() && !follower.is_new());
+        gate.notify_one();
+        assert_eq!(follower.landed().await, Some(()));
+    }
+
+    #[test]
+    fn in_a_runtime_that_has_ended_nothing_starts_and_nothing_hangs() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let (send, done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _inside = handle.enter();
+            let flights = Flights::default();
+            drop(flights.board("key", || async { 7 }));
+            send.send(lock(&flights.running).len())
+        });
+        assert_eq!(done.recv_timeout(std::time::Duration::from_secs(10)), Ok(0));
+    }
+
     #[test]
     fn without_a_runtime_nothing_starts_and_nothing_panics() {
         let flights = Flights::default();
         drop(flights.board("key", || async { 7 }));
-        assert!(flights.join(&"key").is_none());
+        assert!(lock(&flights.running).is_empty());
     }
 }

@@ -30,6 +30,10 @@ const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::fro
 /// The pause after a failed fetch: 1 s, doubling up to 60 s, with full jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// The longest duration taken from the settings: moments are sums of durations, and `Duration::MAX`
+/// for "never" must not make them overflow.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// How many unknown key ids may cause a fetch before the cool-down governs.
 const MISS_BURST: f64 = 2.0;
 
@@ -95,14 +99,23 @@ where
 pub(crate) enum Verdict {
     /// The signature verifies.
     Verified,
-    /// A key fits, and the signature does not verify with it.
+    /// The key named fits, and the signature does not verify with it.
     BadSignature,
     /// The key named is for other algorithms.
     WrongAlgorithm,
-    /// The set has no such key.
+    /// The set has no such key, or no key is named and none verifies.
     UnknownKey,
     /// There is no usable set.
     NoKeys,
+}
+
+/// Whose fetch brought the set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// It began after the caller asked: what it did not bring is not published.
+    ByOwnFetch,
+    /// It was under way already: a key published since may be missing.
+    ByOthersFetch,
 }
 
 /// Why waiting for keys was no use.
@@ -144,6 +157,13 @@ pub(crate) struct Keys {
     flights: Flights<(), Fetched>,
 }
 
+/// A set as it arrived.
+struct Published {
+    keys: Vec<Arc<Key>>,
+    unusable: usize,
+    ttl: Duration,
+}
+
 /// The set in force.
 #[derive(Debug)]
 struct Held {
@@ -158,6 +178,8 @@ struct Held {
 #[derive(Debug)]
 struct Record {
     failures: u32,
+    /// How often the set was purged: what was asked for before a purge is not used after it.
+    purges: u64,
     /// Not before this moment is a missing set asked for again.
     next_attempt: Duration,
     last_attempt: Option<SystemTime>,
@@ -176,12 +198,13 @@ impl Keys {
     ) -> Result<Self, url::ParseError> {
         Ok(Self {
             source: Source::new(config, &issuer, http, clock.clone())?,
-            settings: config.jwks.clone(),
+            settings: within_reason(&config.jwks),
             algorithms: config.algorithms.clone(),
             held: ArcSwapOption::empty(),
             due: AtomicU64::new(0),
             record: Mutex::new(Record {
                 failures: 0,
+                purges: 0,
                 next_attempt: Duration::ZERO,
                 last_attempt: None,
                 last_fault: None,
@@ -218,27 +241,24 @@ impl Keys {
             .filter_map(|key| key.prepared(algorithm))
             .take(MAX_CANDIDATES)
             .peekable();
-        if fitting.peek().is_none() {
-            // A key without a name that fits no candidate may be a new one; a named one may not.
-            return if kid.is_some() { Verdict::WrongAlgorithm } else { Verdict::UnknownKey };
-        }
-        match fitting.any(|key| key.verify_sig(message, signature).is_ok()) {
-            true => Verdict::Verified,
-            false => Verdict::BadSignature,
+        let some_fit = fitting.peek().is_some();
+        match (fitting.any(|key| key.verify_sig(message, signature).is_ok()), kid) {
+            (true, _) => Verdict::Verified,
+            // Without a name, only the signature can tell that the key is a new one.
+            (false, None) => Verdict::UnknownKey,
+            (false, Some(_)) if some_fit => Verdict::BadSignature,
+            (false, Some(_)) => Verdict::WrongAlgorithm,
         }
     }
 
-    /// Waits until a set newer than the one at hand was asked for, if it may be.
-    pub(crate) async fn renew(self: &Arc<Self>) -> Result<(), NoNewKeys> {
-        let seat = match self.flights.join(&()) {
-            Some(seat) => seat,
-            None => {
-                self.permit_fetch()?;
-                self.start_fetch()
-            }
-        };
+    /// Waits for the fetch under way, or for a new one if it may be asked for. Tells which.
+    pub(crate) async fn renew(self: &Arc<Self>) -> Result<Renewed, NoNewKeys> {
+        let keys = Arc::clone(self);
+        let fetch = move || async move { keys.fetch().await };
+        let seat = self.flights.board_if((), || self.permit_fetch(), fetch)?;
+        let renewed = if seat.is_new() { Renewed::ByOwnFetch } else { Renewed::ByOthersFetch };
         match clock::within(self.settings.wait, seat.landed()).await {
-            Some(Some(Ok(()))) => Ok(()),
+            Some(Some(Ok(()))) => Ok(renewed),
             Some(Some(Err(fault))) => Err(self.unavailable(Some(fault))),
             Some(None) | None => Err(self.unavailable(None)),
         }
@@ -253,13 +273,21 @@ impl Keys {
         }
     }
 
-    /// Forgets the set: every token of the issuer waits for a new one.
+    /// Forgets the set: every token of the issuer waits for a new one, asked for from now on.
     pub(crate) fn purge(&self) {
+        let mut record = self.record();
         if let Some(held) = self.held.swap(None) {
             held.all.iter().for_each(|key| key.withdraw());
         }
-        self.record().next_attempt = Duration::ZERO;
+        record.purges += 1;
+        record.next_attempt = Duration::ZERO;
         self.due.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the set is too old to be used. One that never was, or was purged, is not.
+    pub(crate) fn is_dead(&self) -> bool {
+        let now = self.clock.elapsed();
+        self.held.load().as_ref().is_some_and(|held| now >= held.dead_at)
     }
 
     /// Reports, and asks for the set if it is due: a readiness probe keeps an idle service ready.
@@ -276,11 +304,12 @@ impl Keys {
             Some(_) => KeyState::Fresh,
         };
         let due = Duration::from_millis(self.due.load(Ordering::Relaxed));
+        let usable = held.as_deref().filter(|held| now < held.dead_at);
         IssuerHealth {
             issuer: self.issuer.to_string(),
             state,
-            keys: held.as_deref().map_or(0, |held| held.all.len()),
-            unusable_keys: held.as_deref().map_or(0, |held| held.unusable),
+            keys: usable.map_or(0, |held| held.all.len()),
+            unusable_keys: usable.map_or(0, |held| held.unusable),
             last_attempt: record.last_attempt,
             last_error: record.last_fault.as_ref().map(ToString::to_string),
             next_attempt: self.clock.now() + due.saturating_sub(now),
@@ -338,67 +367,66 @@ impl Keys {
     /// One fetch, from asking to taking the answer. Only one runs at a time (they share a flight),
     /// so an older answer cannot overwrite a newer one.
     async fn fetch(&self) -> Fetched {
+        loop {
+            let purges = self.begin();
+            let answer = self.source.fetch(&self.settings).await;
+            let outcome = answer.and_then(|answer| self.read(&answer)).map_err(Arc::new);
+            // Asked for before a purge, the set may hold the very key that was purged: ask again.
+            if let Some(fetched) = self.conclude(outcome, purges) {
+                return fetched;
+            }
+        }
+    }
+
+    /// Writes down that the set is asked for. Tells how many purges there were before.
+    fn begin(&self) -> u64 {
+        let mut record = self.record();
+        record.last_attempt = Some(self.clock.now());
         // Should this task die, the next attempt is still due.
         let patience = self.settings.timeout * 4;
         self.due.store(millis(self.clock.elapsed() + patience), Ordering::Relaxed);
-        let outcome = match self.source.fetch(&self.settings).await {
-            Ok(answer) => self.take(&answer),
-            Err(fault) => Err(fault),
-        };
-        let outcome = outcome.map_err(Arc::new);
-        self.note(&outcome);
-        outcome
+        record.purges
     }
 
-    /// Puts a fetched set into force.
-    fn take(&self, answer: &Answer) -> Result<(), FetchFault> {
-        let now = self.clock.elapsed();
-        let before = self.held.load_full();
-        let (mut keys, unusable) =
-            read_set(&answer.body, &self.algorithms, self.settings.max_keys)?;
-        if let Some(before) = &before {
-            before.hand_over(&mut keys);
-        }
+    fn read(&self, answer: &Answer) -> Result<Published, FetchFault> {
+        let (keys, unusable) = read_set(&answer.body, &self.algorithms, self.settings.max_keys)?;
         let (floor, ceiling) = TTL_BOUNDS;
         let ttl = answer.max_age.map_or(self.settings.ttl, |age| age.clamp(floor, ceiling));
-        let mut by_kid: HashMap<Box<str>, Vec<Arc<Key>>> = HashMap::new();
-        for key in &keys {
-            if let Some(kid) = key.kid() {
-                by_kid.entry(kid.into()).or_default().push(key.clone());
-            }
-        }
-        telemetry::keys_refreshed(&self.issuer, keys.len(), unusable);
-        self.held.store(Some(Arc::new(Held {
-            by_kid,
-            all: keys,
-            unusable,
-            fresh_until: now + clock::jittered(ttl, 0.1),
-            dead_at: now + self.settings.max_stale.max(ttl),
-        })));
-        Ok(())
+        Ok(Published { keys, unusable, ttl })
     }
 
-    /// Writes down how a fetch ended and when the next is due.
-    fn note(&self, outcome: &Fetched) {
+    /// Puts the set into force, or notes why there is none, and when the next is due. `None` if the
+    /// set was purged after the count of `purges`.
+    fn conclude(
+        &self,
+        outcome: Result<Published, Arc<FetchFault>>,
+        purges: u64,
+    ) -> Option<Fetched> {
         let now = self.clock.elapsed();
-        let held = self.held.load();
         let mut record = self.record();
-        record.last_attempt = Some(self.clock.now());
+        if record.purges != purges {
+            return None;
+        }
         record.last_fault = outcome.as_ref().err().cloned();
-        match (outcome, held.as_ref()) {
-            (Ok(()), Some(held)) => {
+        let before = self.held.load_full();
+        let fetched = match outcome {
+            Ok(published) => {
+                telemetry::keys_refreshed(&self.issuer, published.keys.len(), published.unusable);
+                let held = Held::new(published, before.as_deref(), now, self.settings.max_stale);
                 record.failures = 0;
                 record.next_attempt = held.fresh_until;
+                self.held.store(Some(Arc::new(held)));
+                Ok(())
             }
-            _ => {
+            Err(fault) => {
+                telemetry::keys_not_refreshed(&self.issuer, &fault, before.is_some());
                 record.next_attempt = now + clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
                 record.failures = record.failures.saturating_add(1);
+                Err(fault)
             }
-        }
+        };
         self.due.store(millis(record.next_attempt), Ordering::Relaxed);
-        if let Err(fault) = outcome {
-            telemetry::keys_not_refreshed(&self.issuer, fault, held.is_some());
-        }
+        Some(fetched)
     }
 
     fn unavailable(&self, fault: Option<Arc<FetchFault>>) -> NoNewKeys {
@@ -409,6 +437,27 @@ impl Keys {
 }
 
 impl Held {
+    /// The set from now on. It is due before it dies, whatever the provider and jitter say.
+    fn new(
+        published: Published,
+        before: Option<&Held>,
+        now: Duration,
+        max_stale: Duration,
+    ) -> Self {
+        let Published { mut keys, unusable, ttl } = published;
+        if let Some(before) = before {
+            before.hand_over(&mut keys);
+        }
+        let mut by_kid: HashMap<Box<str>, Vec<Arc<Key>>> = HashMap::new();
+        for key in &keys {
+            if let Some(kid) = key.kid() {
+                by_kid.entry(kid.into()).or_default().push(key.clone());
+            }
+        }
+        let fresh_for = clock::jittered(ttl, 0.1).min(max_stale);
+        Self { by_kid, all: keys, unusable, fresh_until: now + fresh_for, dead_at: now + max_stale }
+    }
+
     /// The keys a token may have been signed with: those with its key id, else those without any.
     fn candidates(&self, kid: Option<&str>) -> &[Arc<Key>] {
         match kid {
@@ -460,6 +509,15 @@ struct KeysMember<'a> {
 impl<'a> KeysMember<'a> {
     fn parse(body: &'a [u8]) -> Result<Self, FetchFault> {
         serde_json::from_slice(body).map_err(|_| FetchFault::NotAKeySet)
+    }
+}
+
+fn within_reason(settings: &JwksSettings) -> JwksSettings {
+    JwksSettings {
+        ttl: settings.ttl.min(FOREVER),
+        max_stale: settings.max_stale.min(FOREVER),
+        timeout: settings.timeout.min(FOREVER),
+        ..settings.clone()
     }
 }
 

@@ -24,7 +24,7 @@ pub use per_tenant::TenantIssuers;
 pub(crate) use foreign::{read_key, read_key_set, read_metadata};
 pub(crate) use http::Http;
 pub(crate) use jwk::MAX_KID;
-pub(crate) use keys::{Keys, NoNewKeys, Verdict};
+pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
 pub(crate) use per_tenant::PerTenant;
 
 /// One issuer, ready to verify tokens.
@@ -135,11 +135,11 @@ impl Issuers {
     /// Forgets the keys of an issuer, after a key of its was compromised: its tokens wait for a
     /// newly fetched set.
     pub fn purge(&self, name: &str) {
-        self.each(|issuer| {
-            if *issuer.name == *name {
-                issuer.keys.purge();
-            }
-        });
+        let listed = self.0.listed.load();
+        if let Some(issuer) = listed.by_name.get(name) {
+            issuer.keys.purge();
+        }
+        listed.per_tenant.iter().for_each(|all| all.purge(name));
     }
 
     /// How the keys of each issuer are doing, sorted by issuer; of per-tenant issuers those in use.

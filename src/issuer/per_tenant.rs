@@ -1,10 +1,12 @@
 //! Issuers of which there is one per tenant, opened when their first token arrives.
 
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::{Issuer, Opener};
@@ -14,8 +16,12 @@ use crate::error::{AuthError, BoxError, InvalidToken};
 use crate::flight::Flights;
 use crate::identity::TenantId;
 
-/// How many tenants' issuers are kept open; the least used are closed first.
+/// How many tenants' issuers are kept open, and how many refusals are remembered; what was not used
+/// for longest goes first.
 const MAX_OPEN: u64 = 10_000;
+
+/// How long a tenant without issuer is refused unasked. Until then a tenant just made is refused.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// How many issuers may be opened at once, and how many per second after that. Somebody who invents
 /// tenants makes the provider answer no more than this.
@@ -37,7 +43,11 @@ const MAX_TENANT: usize = 128;
 /// be the one asked for.
 #[async_trait]
 pub trait TenantIssuers: Debug + Send + Sync + 'static {
-    /// The issuer of `tenant`, starting from the template; `None` when there is no such tenant.
+    /// The issuer of `tenant`, starting from the template; `None` when there is no such tenant,
+    /// which is believed for 10 s. `{tenant_id}` left in the answer's URLs is replaced by the id.
+    ///
+    /// Asked when the tenant's first token arrives, and again when its keys could not be fetched for
+    /// `max_stale`.
     ///
     /// # Errors
     /// When it cannot be told right now.
@@ -54,9 +64,19 @@ pub(crate) struct PerTenant {
     template: IssuerConfig,
     resolver: Arc<dyn TenantIssuers>,
     opener: Arc<Opener>,
+    /// Those whose keys were found. An invented tenant has none, and is not kept.
     open: Cache<TenantId, Arc<Issuer>>,
     opening: Flights<TenantId, Result<(), AuthError>>,
+    refused: Cache<TenantId, Refusal>,
     budget: Mutex<Budget>,
+    purges: AtomicU64,
+}
+
+/// Why an issuer could not be opened, and until when that stands.
+#[derive(Debug, Clone)]
+struct Refusal {
+    error: AuthError,
+    until: Duration,
 }
 
 #[derive(Debug)]
@@ -79,8 +99,10 @@ impl PerTenant {
         Ok(Self {
             template,
             resolver: resolver.unwrap_or_else(|| Arc::new(ByTemplate)),
-            open: Cache::new(MAX_OPEN),
+            open: bounded(),
             opening: Flights::default(),
+            refused: bounded(),
+            purges: AtomicU64::new(0),
             budget: Mutex::new(Budget { left: OPEN_BURST, counted_at: opener.clock.elapsed() }),
             opener,
         })
@@ -100,39 +122,78 @@ impl PerTenant {
         if safe { TenantId::new(id).ok() } else { None }
     }
 
+    /// The tenant's issuer, if it is open. One whose keys died may have moved: it is opened anew.
     pub(super) fn at_hand(&self, tenant: &TenantId) -> Option<Arc<Issuer>> {
-        self.open.get(tenant)
+        self.open.get(tenant).filter(|issuer| !issuer.keys.is_dead())
     }
 
     pub(super) fn in_use(&self) -> Vec<Arc<Issuer>> {
         self.open.iter().map(|(_, issuer)| issuer).collect()
     }
 
-    /// Opens the tenant's issuer, once for all who wait for it.
-    pub(crate) async fn open(self: &Arc<Self>, tenant: TenantId) -> Result<(), AuthError> {
-        let seat = match self.opening.join(&tenant) {
-            Some(seat) => seat,
-            None => {
-                self.charge()?;
-                let all = self.clone();
-                self.opening.board(tenant.clone(), move || async move { all.resolve(tenant).await })
-            }
-        };
-        let lost = || AuthError::unavailable("issuer", None, "resolving the tenant's issuer died");
-        seat.landed().await.unwrap_or_else(|| Err(lost()))
+    /// Forgets the keys of the issuer called `name`, also if it is being opened.
+    pub(super) fn purge(&self, name: &str) {
+        self.purges.fetch_add(1, Ordering::SeqCst);
+        self.in_use().iter().filter(|issuer| *issuer.name == *name).for_each(|it| it.keys.purge());
     }
 
-    async fn resolve(&self, tenant: TenantId) -> Result<(), AuthError> {
-        let asked = self.resolver.resolve(&tenant, self.template.clone());
+    /// Opens the tenant's issuer, once for all who wait for it.
+    pub(crate) async fn open(self: &Arc<Self>, tenant: TenantId) -> Result<(), AuthError> {
+        let (all, id) = (self.clone(), tenant.clone());
+        let work = move || async move { all.find(id).await };
+        let seat = match self.opening.board_if(tenant.clone(), || self.permit(&tenant), work) {
+            Ok(seat) => seat,
+            Err(answer) => return answer,
+        };
+        match clock::within(self.template.jwks.wait, seat.landed()).await {
+            Some(Some(outcome)) => outcome,
+            Some(None) => Err(unavailable("opening the tenant's issuer died")),
+            None => Err(unavailable("the tenant's issuer is still being opened")),
+        }
+    }
+
+    /// Whether somebody may look for the tenant's issuer; if not, the answer as it stands.
+    fn permit(&self, tenant: &TenantId) -> Result<(), Result<(), AuthError>> {
+        if self.at_hand(tenant).is_some() {
+            return Err(Ok(()));
+        }
+        let now = self.opener.clock.elapsed();
+        match self.refused.get(tenant).filter(|refusal| now < refusal.until) {
+            Some(refusal) => Err(Err(refusal.error)),
+            None => self.charge().map_err(Err),
+        }
+    }
+
+    async fn find(&self, tenant: TenantId) -> Result<(), AuthError> {
+        let found = self.resolve(&tenant).await;
+        if let Err(error) = &found {
+            let pause = error.retry_after().unwrap_or(UNKNOWN_FOR);
+            let until = self.opener.clock.elapsed() + pause;
+            self.refused.insert(tenant, Refusal { error: error.clone(), until });
+        }
+        found
+    }
+
+    async fn resolve(&self, tenant: &TenantId) -> Result<(), AuthError> {
+        let asked = self.resolver.resolve(tenant, self.template.clone());
         let answer = clock::within(RESOLVE, asked).await;
         let answer =
             answer.unwrap_or_else(|| Err("the tenant's issuer was not resolved in time".into()));
-        let config = answer.map_err(|error| AuthError::unavailable("issuer", None, error))?;
-        let mut config = config.ok_or(InvalidToken::Issuer)?;
-        config.expected_issuer = Some(expand(self.template(), &tenant));
-        let issuer = self.opener.open(config, Some(tenant.clone()));
-        let issuer = issuer.map_err(|error| AuthError::unavailable("issuer", None, error))?;
-        self.open.insert(tenant, Arc::new(issuer));
+        let mut config = answer.map_err(unavailable)?.ok_or(InvalidToken::Issuer)?;
+        config.expected_issuer = Some(expand(self.template(), tenant));
+        config.issuer = expand(&config.issuer, tenant);
+        for url in [&mut config.discovery_url, &mut config.jwks_uri].into_iter().flatten() {
+            *url = expand(url, tenant);
+        }
+        let issuer = self.opener.open(config, Some(tenant.clone())).map_err(unavailable)?;
+        let purges = self.purges.load(Ordering::SeqCst);
+        issuer.keys.refresh().await?;
+        let issuer = Arc::new(issuer);
+        self.open.insert(tenant.clone(), issuer.clone());
+        // A purge meanwhile did not see this issuer.
+        if self.purges.load(Ordering::SeqCst) != purges {
+            issuer.keys.purge();
+        }
         Ok(())
     }
 
@@ -150,7 +211,16 @@ impl PerTenant {
     }
 }
 
-/// Finds the issuer by putting the tenant's id into the template's URLs.
+fn bounded<V: Clone + Send + Sync + 'static>() -> Cache<TenantId, V> {
+    // The default policy turns new entries away when it is full; an issuer just opened is needed.
+    Cache::builder().max_capacity(MAX_OPEN).eviction_policy(EvictionPolicy::lru()).build()
+}
+
+fn unavailable(why: impl Into<BoxError>) -> AuthError {
+    AuthError::unavailable("issuer", None, why)
+}
+
+/// Finds the issuer by the tenant's id in the template's URLs.
 #[derive(Debug)]
 struct ByTemplate;
 
@@ -158,13 +228,9 @@ struct ByTemplate;
 impl TenantIssuers for ByTemplate {
     async fn resolve(
         &self,
-        tenant: &TenantId,
-        mut template: IssuerConfig,
+        _: &TenantId,
+        template: IssuerConfig,
     ) -> Result<Option<IssuerConfig>, BoxError> {
-        template.issuer = expand(&template.issuer, tenant);
-        for url in [&mut template.discovery_url, &mut template.jwks_uri] {
-            *url = url.as_deref().map(|url| expand(url, tenant));
-        }
         Ok(Some(template))
     }
 }

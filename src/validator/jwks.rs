@@ -12,7 +12,7 @@ use crate::config::{AuthConfig, ConfigError};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::TenantId;
 use crate::identity::{Identity, Provenance, Reading};
-use crate::issuer::{Found, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Verdict};
+use crate::issuer::{Found, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Renewed, Verdict};
 
 /// Verifies signed JWTs (RFC 7519) against the published keys of their issuers (RFC 7517).
 ///
@@ -142,17 +142,15 @@ impl TokenValidator for JwksValidator {
             match self.judge(presented.token) {
                 Judgement::Final(verdict) => return verdict,
                 Judgement::NeedsIssuer(all, tenant) => all.open(tenant).await?,
-                Judgement::NeedsKeys(_) if renewals == MAX_RENEWALS => {
-                    return Err(InvalidToken::Key.into());
-                }
-                Judgement::NeedsKeys(keys) => {
-                    renewals += 1;
-                    match keys.renew().await {
-                        // What was asked for may have answered just before: look once more.
-                        Err(NoNewKeys::AskedEnough) if renewals == 1 => renewals = MAX_RENEWALS,
-                        other => other?,
-                    }
-                }
+                Judgement::NeedsKeys(_) if renewals >= MAX_RENEWALS => break,
+                Judgement::NeedsKeys(keys) => match keys.renew().await {
+                    Ok(Renewed::ByOthersFetch) => renewals += 1,
+                    // Asking again would bring the same, and use up what the next rotation needs.
+                    Ok(Renewed::ByOwnFetch) => renewals = MAX_RENEWALS,
+                    // What others asked for may have come since we looked: look once more.
+                    Err(NoNewKeys::AskedEnough) => renewals = MAX_RENEWALS,
+                    Err(other) => return Err(other.into()),
+                },
             }
         }
         Err(InvalidToken::Key.into())

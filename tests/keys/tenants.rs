@@ -332,6 +332,39 @@ async fn a_tenants_keys_live_as_those_of_other_issuers() {
 }
 
 #[tokio::test]
+async fn a_tenant_whose_keys_died_is_looked_up_anew() {
+    let town = Town::new().await;
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    town.acme.fail(Endpoint::Jwks, Fault::Status(404));
+    town.clock.advance(Duration::from_secs(23 * 3600));
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    assert_eq!(town.directory.asked(), 1);
+    town.clock.advance(Duration::from_secs(3600));
+    assert_eq!(town.status(&token(&town.acme)).await, 503);
+    assert_eq!(town.directory.asked(), 2);
+    town.acme.heal(Endpoint::Jwks);
+    town.clock.advance(Duration::from_secs(61));
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+}
+
+#[tokio::test]
+async fn keys_of_a_tenant_that_were_on_their_way_when_they_were_purged_are_not_used() {
+    let town = Town::new().await;
+    let old = token(&town.acme);
+    town.acme.fail(Endpoint::Jwks, Fault::Stall);
+    let (auth, first) = (town.auth.clone(), old.clone());
+    let waiting = tokio::spawn(async move { status(&auth, &first).await });
+    town.acme.wait_for_fetches(1).await;
+    town.acme.rotate();
+    town.acme.withdraw_old();
+    town.auth.issuers().purge(&town.acme.issuer());
+    town.acme.heal(Endpoint::Jwks);
+    assert_eq!(waiting.await.unwrap(), 401);
+    assert_eq!(verdict(&town.auth, &old).await, "token_key_unknown");
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+}
+
+#[tokio::test]
 async fn templates_come_and_go() {
     let town = Town::new().await;
     let name = format!("{}/tenants/{{tenant_id}}", town.provider.url());
