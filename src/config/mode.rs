@@ -57,6 +57,10 @@ impl AuthMode {
                 format!("is `{self}`, which this build cannot do: enable the cargo feature `mock` of scaikey-auth, or use `scaikey`"),
             ));
         }
+        if self == Self::Hybrid && config.mock.token_prefix.is_empty() {
+            let problem = "is empty: every token without a dot would be the mock user";
+            faults.push(Fault::new("mock.token_prefix", problem));
+        }
         if config.dangerous_allow_mock_in_production {
             return;
         }
@@ -174,6 +178,18 @@ mod tests {
             assert_eq!(text.parse(), mode, "{text:?}");
         }
         assert_eq!(AuthMode::from_env("A_VARIABLE_NOBODY_SETS"), Ok(AuthMode::ScaiKey));
+    }
+
+    #[cfg(feature = "mock")]
+    #[test]
+    fn hybrid_needs_a_word_that_asks_for_the_mock_user() {
+        let mut config = AuthConfig::default();
+        config.mock.token_prefix.clear();
+        for (mode, expected) in [(AuthMode::Hybrid, 1), (AuthMode::Mock, 0)] {
+            let mut faults = Vec::new();
+            mode.check(&config, &mut faults);
+            assert_eq!(faults.len(), expected, "{faults:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,6 @@ use super::source::{Presented, RequestHead, TenantSource};
 use crate::auth::{Auth, AuthContext, Progress};
 use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::telemetry;
-use crate::validator::Credentials;
 
 /// A service behind an [`AuthLayer`](super::AuthLayer).
 #[derive(Clone)]
@@ -72,14 +71,12 @@ impl<S, R> AuthService<S, R> {
         let presented = Presented::read(head, &self.options.tokens)?;
         let presented = presented.ok_or(AuthError::MissingCredentials)?;
         let requested = TenantSource::requested(&self.options.tenants, head);
-        let credentials = Credentials::bearer(presented.token());
-        match self.auth.at_once(&credentials, requested.as_ref()) {
+        match self.auth.at_once(&presented.credentials(), requested.as_ref()) {
             Progress::Decided(verdict) => verdict.map(Decision::Admit),
             progress => {
                 let (auth, presented) = (self.auth.clone(), presented.into_owned());
                 Ok(Decision::Wait(Box::pin(async move {
-                    let credentials = Credentials::bearer(presented.token());
-                    auth.finish(progress, &credentials, requested.as_ref()).await
+                    auth.finish(progress, &presented.credentials(), requested.as_ref()).await
                 })))
             }
         }

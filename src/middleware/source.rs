@@ -10,6 +10,7 @@ use crate::auth::{RequestedTenant, TenantAuthoriser};
 use crate::error::AuthError;
 use crate::identity::{Identity, TenantId};
 use crate::tenant::Tenant;
+use crate::validator::Credentials;
 
 /// What of a request may be looked at to find token and tenant.
 #[derive(Debug, Clone, Copy)]
@@ -79,10 +80,8 @@ pub(super) struct Presented<'r> {
 }
 
 impl<'r> Presented<'r> {
-    pub(super) fn token(&self) -> &str {
-        // `check_token` has seen that every byte is ASCII.
-        let token = self.value.as_bytes().get(self.start..).unwrap_or_default();
-        std::str::from_utf8(token).unwrap_or_default()
+    pub(super) fn credentials(&self) -> Credentials<'_> {
+        Credentials::bearer_octets(self.value.as_bytes().get(self.start..).unwrap_or_default())
     }
 
     pub(super) fn into_owned(self) -> Presented<'static> {
@@ -293,7 +292,9 @@ mod tests {
                 .append("authorization", HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         match Presented::read(RequestHead::of(&request), &[TokenSource::Authorization]) {
-            Ok(presented) => Ok(presented.map(|presented| presented.token().to_owned())),
+            Ok(presented) => {
+                Ok(presented.map(|presented| presented.credentials().token().to_owned()))
+            }
             Err(error) => Err(error.status().as_u16()),
         }
     }

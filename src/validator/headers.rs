@@ -65,7 +65,7 @@ mod tests {
         };
         for kid in 0..CAPACITY + 5 {
             let token = token(kid);
-            let jws = Jws::split(&token, 1000).ok().unwrap();
+            let jws = Jws::split(token.as_bytes(), 1000).ok().unwrap();
             let read = headers.read(&jws).unwrap();
             headers.remember(&jws, &read);
             assert!(Arc::ptr_eq(&read, &headers.read(&jws).unwrap()));

@@ -76,14 +76,14 @@ impl JwksValidator {
     }
 
     /// Judges a token by what is at hand.
-    fn judge(&self, token: &str) -> Judgement {
+    fn judge(&self, token: &[u8]) -> Judgement {
         match self.examine(token) {
             Ok(judgement) => judgement,
             Err(invalid) => Judgement::Final(Err(invalid.into())),
         }
     }
 
-    fn examine(&self, token: &str) -> Result<Judgement, InvalidToken> {
+    fn examine(&self, token: &[u8]) -> Result<Judgement, InvalidToken> {
         let jws = Jws::split(token, self.max_token_bytes)?;
         let header = self.headers.read(&jws)?;
         let payload = jws.payload()?;
@@ -130,7 +130,7 @@ impl TokenValidator for JwksValidator {
     }
 
     fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
-        match self.judge(presented.token) {
+        match self.judge(presented.token_octets()) {
             Judgement::Final(verdict) => Some(verdict),
             Judgement::NeedsIssuer(..) | Judgement::NeedsKeys(_) => None,
         }
@@ -139,7 +139,7 @@ impl TokenValidator for JwksValidator {
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
         let mut renewals = 0;
         for _ in 0..MAX_ROUNDS {
-            match self.judge(presented.token) {
+            match self.judge(presented.token_octets()) {
                 Judgement::Final(verdict) => return verdict,
                 Judgement::NeedsIssuer(all, tenant) => all.open(tenant).await?,
                 Judgement::NeedsKeys(_) if renewals >= MAX_RENEWALS => break,
@@ -165,6 +165,6 @@ impl TokenValidator for JwksValidator {
 pub fn dangerous_peek_claims<T: serde::de::DeserializeOwned>(
     token: &str,
 ) -> Result<T, InvalidToken> {
-    let payload = Jws::split(token, usize::MAX)?.payload()?;
+    let payload = Jws::split(token.as_bytes(), usize::MAX)?.payload()?;
     serde_json::from_slice(&payload).map_err(|_| InvalidToken::Malformed("claims"))
 }

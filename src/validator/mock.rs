@@ -66,7 +66,10 @@ impl TokenValidator for MockValidator {
         match &self.prefix {
             None => true,
             // Whatever has a dot may be a real token, however broken: never the mock's.
-            Some(prefix) => !presented.token.contains('.') && presented.token.starts_with(prefix),
+            Some(prefix) => {
+                let token = presented.token_octets();
+                !token.contains(&b'.') && token.starts_with(prefix.as_bytes())
+            }
         }
     }
 

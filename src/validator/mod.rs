@@ -21,21 +21,35 @@ pub(crate) use mock::MockValidator;
 
 /// What a request presents to prove who sends it. `Debug` does not print the token.
 #[derive(Clone, Copy)]
-#[non_exhaustive]
 pub struct Credentials<'r> {
-    /// The bearer token: one or more characters of token68 (RFC 9110 §11.2).
-    pub token: &'r str,
+    token: &'r [u8],
 }
 
 impl<'r> Credentials<'r> {
     /// A bearer token.
     pub fn bearer(token: &'r str) -> Self {
+        Self { token: token.as_bytes() }
+    }
+
+    /// The octets of a bearer token that were found to be ASCII.
+    pub(crate) fn bearer_octets(token: &'r [u8]) -> Self {
         Self { token }
+    }
+
+    /// The bearer token: one or more characters of `b64token` (RFC 6750 §2.1) when the layer read
+    /// it from a request; any text when [`bearer`](Self::bearer) was given one.
+    pub fn token(&self) -> &'r str {
+        std::str::from_utf8(self.token).unwrap_or_default()
+    }
+
+    /// [`token`](Self::token) as octets, which costs nothing.
+    pub fn token_octets(&self) -> &'r [u8] {
+        self.token
     }
 
     /// Whether the token has the shape of a signed JWT: three parts. Nothing is decoded.
     pub fn is_jws_shaped(&self) -> bool {
-        memchr::memchr_iter(b'.', self.token.as_bytes()).count() == 2
+        memchr::memchr_iter(b'.', self.token).count() == 2
     }
 }
 
