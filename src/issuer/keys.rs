@@ -93,10 +93,11 @@ pub(crate) enum Verdict {
     BadSignature,
     /// The key named is for other algorithms.
     WrongAlgorithm,
-    /// The set has no such key, or no key is named and none verifies.
-    UnknownKey,
-    /// There is no usable set.
-    NoKeys,
+    /// There is no usable set; or it has no such key; or no key is named and none verifies.
+    NoKey {
+        /// How many sets had come by then.
+        as_of: u64,
+    },
 }
 
 /// Whose fetch brought the set.
@@ -104,7 +105,7 @@ pub(crate) enum Verdict {
 pub(crate) enum Renewed {
     /// It began after the caller asked: what it did not bring is not published.
     ByOwnFetch,
-    /// It was under way already: a key published since may be missing.
+    /// It was under way already, or came while we looked: a key published since may be missing.
     ByOthersFetch,
 }
 
@@ -141,6 +142,8 @@ pub(crate) struct Keys {
     algorithms: Vec<Algorithm>,
     clock: Arc<dyn Clock>,
     held: ArcSwapOption<Held>,
+    /// How many sets have come.
+    sets: AtomicU64,
     /// When the set should next be asked for in the background, in milliseconds of the clock.
     due: AtomicU64,
     record: Mutex<Record>,
@@ -191,6 +194,7 @@ impl Keys {
             settings: within_reason(&config.jwks),
             algorithms: config.algorithms.clone(),
             held: ArcSwapOption::empty(),
+            sets: AtomicU64::new(0),
             due: AtomicU64::new(0),
             record: Mutex::new(Record {
                 failures: 0,
@@ -217,14 +221,16 @@ impl Keys {
         signature: &[u8],
     ) -> Verdict {
         let now = self.clock.elapsed();
+        // Counted before looking: a set that comes in between is looked at the next time.
+        let no_key = Verdict::NoKey { as_of: self.sets.load(Ordering::Acquire) };
         let held = self.held.load();
         let Some(held) = held.as_ref().filter(|held| now < held.dead_at) else {
-            return Verdict::NoKeys;
+            return no_key;
         };
         self.renew_if_due(now);
         let candidates = held.candidates(kid);
         if candidates.is_empty() {
-            return Verdict::UnknownKey;
+            return no_key;
         }
         let mut fitting = candidates
             .iter()
@@ -235,17 +241,25 @@ impl Keys {
         match (fitting.any(|key| key.verify_sig(message, signature).is_ok()), kid) {
             (true, _) => Verdict::Verified,
             // Without a name, only the signature can tell that the key is a new one.
-            (false, None) => Verdict::UnknownKey,
+            (false, None) => no_key,
             (false, Some(_)) if some_fit => Verdict::BadSignature,
             (false, Some(_)) => Verdict::WrongAlgorithm,
         }
     }
 
-    /// Waits for the fetch under way, or for a new one if it may be asked for. Tells which.
-    pub(crate) async fn renew(self: &Arc<Self>) -> Result<Renewed, NoNewKeys> {
+    /// Waits for the fetch under way, or for a new one if it may be asked for. Tells which. Does
+    /// neither if a set has come since `as_of`.
+    pub(crate) async fn renew(self: &Arc<Self>, as_of: u64) -> Result<Renewed, NoNewKeys> {
         let keys = Arc::clone(self);
         let fetch = move || async move { keys.fetch().await };
-        let seat = self.flights.board_if((), || self.permit_fetch(), fetch)?;
+        let permit = || match self.sets.load(Ordering::Acquire) == as_of {
+            true => self.permit_fetch().map_err(Err),
+            false => Err(Ok(Renewed::ByOthersFetch)),
+        };
+        let seat = match self.flights.board_if((), permit, fetch) {
+            Ok(seat) => seat,
+            Err(answer) => return answer,
+        };
         let renewed = if seat.is_new() { Renewed::ByOwnFetch } else { Renewed::ByOthersFetch };
         match clock::within(self.settings.wait, seat.landed()).await {
             Some(Some(Ok(()))) => Ok(renewed),
@@ -406,6 +420,7 @@ impl Keys {
                 record.failures = 0;
                 record.next_attempt = held.fresh_until;
                 self.held.store(Some(Arc::new(held)));
+                self.sets.fetch_add(1, Ordering::Release);
                 Ok(())
             }
             Err(fault) => {
@@ -520,6 +535,20 @@ mod tests {
     use super::*;
 
     const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"a"}"#;
+
+    #[tokio::test]
+    async fn who_looked_before_a_set_came_looks_again_and_asks_for_no_other() {
+        // Nobody is there: asking would fail.
+        let config = IssuerConfig::new("http://127.0.0.1:1").allow_loopback_http(true);
+        let clock = Arc::new(clock::SystemClock::default());
+        let keys = Keys::new("issuer".into(), &config, Arc::default(), clock).unwrap();
+        let keys = Arc::new(keys);
+        let verdict = keys.verify(None, Algorithm::ES256, b"", b"");
+        assert!(matches!(verdict, Verdict::NoKey { as_of: 0 }), "{verdict:?}");
+        keys.sets.store(1, Ordering::Release);
+        assert!(matches!(keys.renew(0).await, Ok(Renewed::ByOthersFetch)));
+        assert!(matches!(keys.renew(1).await, Err(NoNewKeys::Unavailable { .. })));
+    }
 
     #[test]
     fn one_strange_key_costs_only_itself() {
