@@ -1,10 +1,13 @@
 //! [`Issuers`]: the issuers a service trusts, by the `iss` of their tokens.
 
+mod budget;
+mod health;
 mod http;
 mod jwk;
 mod keys;
 mod metadata;
 mod per_tenant;
+mod set;
 mod source;
 
 use std::collections::HashMap;
@@ -17,7 +20,7 @@ use crate::config::{AuthConfig, ConfigError, Fault, IssuerConfig};
 use crate::error::AuthError;
 use crate::identity::TenantId;
 
-pub use keys::{IssuerHealth, KeyState};
+pub use health::{IssuerHealth, KeyState};
 pub use per_tenant::TenantIssuers;
 
 pub(crate) use http::Http;
