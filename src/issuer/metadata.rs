@@ -66,6 +66,8 @@ pub(crate) fn well_known(issuer: &Url) -> Vec<Url> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn places(issuer: &str) -> Vec<String> {
@@ -104,6 +106,45 @@ mod tests {
             "<html>",
         ] {
             assert!(parse(body).is_err(), "{body}");
+        }
+    }
+
+    /// URLs of all kinds, some of which may be taken.
+    fn url() -> impl Strategy<Value = String> {
+        let scheme = prop::sample::select(vec!["https", "HTTPS", "http", "ftp", "file", ""]);
+        let host = prop::sample::select(vec![
+            "a.example",
+            "A.EXAMPLE",
+            "keys.example",
+            "127.0.0.1",
+            "127.1",
+            "localhost",
+            "[::1]",
+            "10.0.0.1",
+            "0x7f000001",
+            "[",
+            "",
+        ]);
+        (scheme, host, "[a-z0-9:@/?#%\\[\\].-]{0,12}")
+            .prop_map(|(scheme, host, rest)| format!("{scheme}://{host}{rest}"))
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let from = "https://a.example/d".parse().unwrap();
+            let _ = Metadata::parse(&body, &from, "https://a.example", true);
+        }
+
+        #[test]
+        fn whatever_is_taken_is_https_and_on_no_private_address(url in url()) {
+            let from = "https://a.example/d".parse().unwrap();
+            let body = format!(r#"{{"issuer":"https://a.example","jwks_uri":"{url}"}}"#);
+            if let Ok(taken) = Metadata::parse(body.as_bytes(), &from, "https://a.example", true) {
+                prop_assert_eq!(taken.jwks_uri.scheme(), "https");
+                let host = taken.jwks_uri.host_str().unwrap();
+                prop_assert!(!["127.0.0.1", "localhost", "[::1]", "10.0.0.1"].contains(&host));
+            }
         }
     }
 }

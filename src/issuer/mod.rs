@@ -1,10 +1,13 @@
 //! [`Issuers`]: the issuers a service trusts, by the `iss` of their tokens.
 
+mod budget;
+mod health;
 mod http;
 mod jwk;
 mod keys;
 mod metadata;
 mod per_tenant;
+mod set;
 mod source;
 
 use std::collections::HashMap;
@@ -17,7 +20,7 @@ use crate::config::{AuthConfig, ConfigError, Fault, IssuerConfig};
 use crate::error::AuthError;
 use crate::identity::TenantId;
 
-pub use keys::{IssuerHealth, KeyState};
+pub use health::{IssuerHealth, KeyState};
 pub use per_tenant::TenantIssuers;
 
 #[cfg(feature = "testing")]
@@ -213,7 +216,7 @@ impl Issuers {
 /// The parsers of foreign text, for the fuzz targets.
 #[cfg(feature = "testing")]
 mod foreign {
-    use super::{jwk::Key, keys, metadata::Metadata};
+    use super::{jwk::Key, metadata::Metadata, set::KeySet};
     use crate::config::{Algorithm, JwksSettings};
     use crate::json::Document;
 
@@ -224,8 +227,8 @@ mod foreign {
     /// How many keys are usable and how many are not.
     pub(crate) fn read_key_set(body: &[u8]) -> Option<(usize, usize)> {
         let max_keys = JwksSettings::default().max_keys;
-        let (keys, unusable) = keys::read_set(body, &Algorithm::ALL, max_keys).ok()?;
-        Some((keys.len(), unusable))
+        let set = KeySet::read(body, &Algorithm::ALL, max_keys).ok()?;
+        Some((set.all.len(), set.unusable))
     }
 
     pub(crate) fn read_metadata(body: &[u8], issuer: &str) -> bool {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::budget::Budget;
 use super::{Issuer, Opener};
 use crate::clock;
 use crate::config::{ConfigError, Fault, IssuerConfig, TENANT_PLACEHOLDER};
@@ -23,10 +24,10 @@ const MAX_OPEN: u64 = 10_000;
 /// How long a tenant without issuer is refused unasked. Until then a tenant just made is refused.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
-/// How many issuers may be opened at once, and how many per second after that. Somebody who invents
+/// How many issuers may be opened at once, and how often one more after that. Somebody who invents
 /// tenants makes the provider answer no more than this.
 const OPEN_BURST: f64 = 50.0;
-const OPEN_PER_SECOND: f64 = 5.0;
+const OPEN_EVERY: Duration = Duration::from_millis(200);
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(2);
@@ -79,12 +80,6 @@ struct Refusal {
     until: Duration,
 }
 
-#[derive(Debug)]
-struct Budget {
-    left: f64,
-    counted_at: Duration,
-}
-
 impl PerTenant {
     pub(super) fn new(
         template: IssuerConfig,
@@ -103,7 +98,7 @@ impl PerTenant {
             opening: Flights::default(),
             refused: bounded(),
             purges: AtomicU64::new(0),
-            budget: Mutex::new(Budget { left: OPEN_BURST, counted_at: opener.clock.elapsed() }),
+            budget: Mutex::new(Budget::new(OPEN_BURST, OPEN_EVERY, opener.clock.elapsed())),
             opener,
         })
     }
@@ -158,9 +153,12 @@ impl PerTenant {
             return Err(Ok(()));
         }
         let now = self.opener.clock.elapsed();
-        match self.refused.get(tenant).filter(|refusal| now < refusal.until) {
-            Some(refusal) => Err(Err(refusal.error)),
-            None => self.charge().map_err(Err),
+        if let Some(refusal) = self.refused.get(tenant).filter(|refusal| now < refusal.until) {
+            return Err(Err(refusal.error));
+        }
+        match self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+            true => Ok(()),
+            false => Err(Err(unavailable("too many tenants' issuers are being opened"))),
         }
     }
 
@@ -194,19 +192,6 @@ impl PerTenant {
         if self.purges.load(Ordering::SeqCst) != purges {
             issuer.keys.purge();
         }
-        Ok(())
-    }
-
-    fn charge(&self) -> Result<(), AuthError> {
-        let now = self.opener.clock.elapsed();
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let earned = now.saturating_sub(budget.counted_at).as_secs_f64() * OPEN_PER_SECOND;
-        budget.left = (budget.left + earned).min(OPEN_BURST);
-        budget.counted_at = now;
-        if budget.left < 1.0 {
-            return Err(AuthError::Unavailable { what: "issuer", retry_after: None, source: None });
-        }
-        budget.left -= 1.0;
         Ok(())
     }
 }

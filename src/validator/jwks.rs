@@ -42,8 +42,8 @@ enum Judgement {
     Final(Result<Identity, AuthError>),
     /// The issuer of its tenant must be found first.
     NeedsIssuer(Arc<PerTenant>, TenantId),
-    /// No key at hand fits.
-    NeedsKeys(Arc<Keys>),
+    /// No key at hand fits, as of so many sets.
+    NeedsKeys(Arc<Keys>, u64),
 }
 
 impl JwksValidator {
@@ -102,8 +102,8 @@ impl JwksValidator {
             Verdict::Verified => self.headers.remember(&jws, &header),
             Verdict::BadSignature => return Err(InvalidToken::Signature),
             Verdict::WrongAlgorithm => return Err(InvalidToken::Algorithm),
-            Verdict::UnknownKey | Verdict::NoKeys => {
-                return Ok(Judgement::NeedsKeys(issuer.keys.clone()));
+            Verdict::NoKey { as_of } => {
+                return Ok(Judgement::NeedsKeys(issuer.keys.clone(), as_of));
             }
         }
         let reading = Reading {
@@ -132,7 +132,7 @@ impl TokenValidator for JwksValidator {
     fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
         match self.judge(presented.token_octets()) {
             Judgement::Final(verdict) => Some(verdict),
-            Judgement::NeedsIssuer(..) | Judgement::NeedsKeys(_) => None,
+            Judgement::NeedsIssuer(..) | Judgement::NeedsKeys(..) => None,
         }
     }
 
@@ -142,8 +142,8 @@ impl TokenValidator for JwksValidator {
             match self.judge(presented.token_octets()) {
                 Judgement::Final(verdict) => return verdict,
                 Judgement::NeedsIssuer(all, tenant) => all.open(tenant).await?,
-                Judgement::NeedsKeys(_) if renewals >= MAX_RENEWALS => break,
-                Judgement::NeedsKeys(keys) => match keys.renew().await {
+                Judgement::NeedsKeys(..) if renewals >= MAX_RENEWALS => break,
+                Judgement::NeedsKeys(keys, as_of) => match keys.renew(as_of).await {
                     Ok(Renewed::ByOthersFetch) => renewals += 1,
                     // Asking again would bring the same, and use up what the next rotation needs.
                     Ok(Renewed::ByOwnFetch) => renewals = MAX_RENEWALS,

@@ -10,5 +10,6 @@ mod states;
 mod stranded;
 mod support;
 mod tenants;
+mod town;
 mod unknown;
 mod withdrawn;

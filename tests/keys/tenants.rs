@@ -1,101 +1,17 @@
 //! One issuer per tenant: opened when needed, for tenants that exist, and for nobody else's tokens.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock, Provider};
-use scaikey_auth::{
-    Algorithm, Auth, AuthError, BoxError, IssuerConfig, KeyState, TenantId, TenantIssuers,
-};
+use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::{Algorithm, AuthError, IssuerConfig, KeyState};
 use tokio::sync::Semaphore;
 
 use crate::support::{provider, service, service_of_tenants, status, strange, token, verdict};
+use crate::town::{Town, invented, template};
 
 /// What a tenant that does not exist is called here.
 const INVENTED: &str = "tnt-invented";
-
-fn template(provider: &Provider) -> IssuerConfig {
-    IssuerConfig::new(format!("{}/tenants/{{tenant_id}}", provider.url())).allow_loopback_http(true)
-}
-
-/// A token that a tenant's issuer would sign, if there were one.
-fn invented(provider: &Provider, id: &str) -> String {
-    let iss = format!("{}/tenants/{id}", provider.url());
-    provider.token().issuer(&iss).tenant(id).sign()
-}
-
-/// Maps ids to slugs, as a service's own directory does.
-#[derive(Debug, Clone)]
-struct Directory {
-    base: String,
-    slugs: Arc<HashMap<&'static str, &'static str>>,
-    asked: Arc<AtomicU64>,
-    /// Each answer takes one permit: none, and the directory hangs; closed, and it fails.
-    answers: Arc<Semaphore>,
-}
-
-impl Directory {
-    fn new(
-        provider: &Provider,
-        slugs: impl IntoIterator<Item = (&'static str, &'static str)>,
-    ) -> Self {
-        Self {
-            base: provider.url(),
-            slugs: Arc::new(slugs.into_iter().collect()),
-            asked: Arc::default(),
-            answers: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
-        }
-    }
-
-    fn asked(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst)
-    }
-}
-
-#[async_trait]
-impl TenantIssuers for Directory {
-    async fn resolve(
-        &self,
-        tenant: &TenantId,
-        template: IssuerConfig,
-    ) -> Result<Option<IssuerConfig>, BoxError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        self.answers.acquire().await?.forget();
-        let Some(slug) = self.slugs.get(tenant.as_str()) else { return Ok(None) };
-        if *slug == "panics" {
-            panic!("on purpose");
-        }
-        let place = format!("{}/api/v1/auth/tenants/{slug}", self.base);
-        Ok(Some(template.discovery_url(format!("{place}/.well-known/openid-configuration"))))
-    }
-}
-
-struct Town {
-    provider: Provider,
-    clock: ManualClock,
-    acme: Issuer,
-    globex: Issuer,
-    directory: Directory,
-    auth: Auth,
-}
-
-impl Town {
-    async fn new() -> Self {
-        let (provider, clock) = provider().await;
-        let (acme, globex) = (provider.tenant("tnt-1", "acme"), provider.tenant("tnt-2", "globex"));
-        let slugs = [("tnt-1", "acme"), ("tnt-2", "globex"), ("tnt-9", "panics")];
-        let directory = Directory::new(&provider, slugs);
-        let auth = service_of_tenants(template(&provider), directory.clone(), &clock);
-        Self { provider, clock, acme, globex, directory, auth }
-    }
-
-    async fn status(&self, token: &str) -> u16 {
-        status(&self.auth, token).await
-    }
-}
 
 #[tokio::test]
 async fn a_template_finds_keys_by_the_tenants_id() {
