@@ -52,9 +52,13 @@ pub(crate) fn unix_time(at: SystemTime) -> f64 {
 }
 
 /// Gives up on `work` after `limit` of real time, whatever the [`Clock`] says: a deadline guards
-/// against a peer that hangs, and a peer hangs in real time.
+/// against a peer that hangs, and a peer hangs in real time. Outside of a tokio runtime, where
+/// nothing can be measured and no peer is asked, there is no deadline.
 pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
-    tokio::time::timeout(limit, work).await.ok()
+    match tokio::runtime::Handle::try_current() {
+        Ok(_) => tokio::time::timeout(limit, work).await.ok(),
+        Err(_) => Some(work.await),
+    }
 }
 
 /// `period` moved by up to `share` of itself in either direction, so that many processes started

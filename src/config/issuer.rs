@@ -294,7 +294,8 @@ pub struct JwksSettings {
     #[serde(rename = "cooldown_seconds", with = "seconds")]
     pub cooldown: Duration,
     /// How long keys are used after they were last fetched, while the provider cannot be reached.
-    /// Default 24 h. Longer survives longer outages and trusts withdrawn keys longer.
+    /// Default 24 h. Longer survives longer outages and trusts withdrawn keys longer. Also the
+    /// longest TTL, whatever the provider says.
     #[serde(rename = "max_stale_seconds", with = "seconds")]
     pub max_stale: Duration,
     /// How long a request waits for keys it cannot do without. Default 2 s; then 503.

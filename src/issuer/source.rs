@@ -88,7 +88,14 @@ impl Source {
         let known = self.learned().clone();
         match known {
             Some(known) if self.clock.elapsed() < known.until => Ok(known.jwks_uri),
-            known => self.discover(known, limits).await,
+            known => {
+                let before = known.as_ref().map(|known| known.jwks_uri.clone());
+                match (self.discover(known, limits).await, before) {
+                    // Metadata that is away says nothing about keys that may not be.
+                    (Err(FetchFault::Fetch { .. }), Some(before)) => Ok(before),
+                    (found, _) => found,
+                }
+            }
         }
     }
 

@@ -84,7 +84,6 @@ async fn a_provider_that_never_answers_adds_no_waiting() {
 #[tokio::test]
 async fn metadata_that_went_bad_changes_nothing_but_the_report() {
     let bad = [
-        (Fault::Status(500), "answered 500"),
         (Fault::html(), "is not a JSON object"),
         (Fault::member("issuer", "https://evil.example"), "for another issuer"),
         (Fault::member("jwks_uri", "https://10.0.0.1/keys"), "private network"),
@@ -99,6 +98,18 @@ async fn metadata_that_went_bad_changes_nothing_but_the_report() {
         assert_eq!((world.good().await, world.provider.fetches()), (200, 1), "{fault:?}");
         let error = world.health().last_error.unwrap();
         assert!(error.contains(why), "{fault:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_is_away_does_not_keep_keys_from_being_renewed() {
+    for fault in [Fault::Status(500), Fault::Status(404), Fault::HangUp, Fault::EndlessBody] {
+        let world = World::warm().await;
+        world.provider.fail(Endpoint::Discovery, fault.clone());
+        world.provider.rotate();
+        world.clock.advance(Duration::from_secs(3601));
+        assert_eq!(world.good().await, 200, "a new key, where the old ones were: {fault:?}");
+        assert_eq!((world.health().state, world.provider.fetches()), (KeyState::Fresh, 2));
     }
 }
 
