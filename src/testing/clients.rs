@@ -1,40 +1,109 @@
 //! [`Client`] and [`User`]: who may use the token endpoint.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::keys::SigningKey;
 use crate::secret::Secret;
 
 /// An OAuth client, for [`Issuer::register_client`](super::Issuer::register_client).
 ///
-/// Without [`scopes`](Client::scopes) it may ask for none.
+/// Without [`scopes`](Client::scopes) it may ask for none, without
+/// [`may_exchange`](Client::may_exchange) it may exchange no token.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(super) id: String,
-    pub(super) secret: Option<Secret>,
+    pub(super) proof: Proof,
+    pub(super) scopes: Vec<String>,
+    pub(super) exchanges: Vec<Exchange>,
+    pub(super) lifetime: Option<Duration>,
+    pub(super) tells_expiry: bool,
+}
+
+/// How a client shows who it is.
+#[derive(Debug, Clone)]
+pub(super) enum Proof {
+    /// By nothing but its name (RFC 6749 §2.1).
+    None,
+    /// `client_secret_basic` or `client_secret_post`.
+    Secret(Secret),
+    /// `private_key_jwt`.
+    Key(SigningKey),
+}
+
+/// What a client may exchange a token for.
+#[derive(Debug, Clone)]
+pub(super) struct Exchange {
+    pub(super) audience: String,
     pub(super) scopes: Vec<String>,
 }
 
 impl Client {
-    /// A confidential client.
+    /// A confidential client with a secret: `client_secret_basic` or `client_secret_post`.
     pub fn new(id: &str, secret: &str) -> Self {
-        Self { id: id.to_owned(), secret: Some(secret.into()), scopes: Vec::new() }
+        Self::proven_by(id, Proof::Secret(secret.into()))
     }
 
-    /// A client without a secret (RFC 6749 §2.1). It cannot use the client-credentials grant.
+    /// A confidential client with a key: `private_key_jwt` (RFC 7523 §2.2).
+    pub fn with_key(id: &str, key: &SigningKey) -> Self {
+        Self::proven_by(id, Proof::Key(key.clone()))
+    }
+
+    /// A client without a secret (RFC 6749 §2.1). It can neither act for itself (the
+    /// client-credentials grant) nor exchange tokens.
     pub fn public(id: &str) -> Self {
-        Self { id: id.to_owned(), secret: None, scopes: Vec::new() }
+        Self::proven_by(id, Proof::None)
+    }
+
+    fn proven_by(id: &str, proof: Proof) -> Self {
+        Self {
+            id: id.to_owned(),
+            proof,
+            scopes: Vec::new(),
+            exchanges: Vec::new(),
+            lifetime: None,
+            tells_expiry: true,
+        }
     }
 
     /// What it may ask for, separated by spaces. It gets all of it when it does not ask.
     pub fn scopes(mut self, scopes: &str) -> Self {
-        self.scopes = scopes.split_ascii_whitespace().map(str::to_owned).collect();
+        self.scopes = list(scopes);
         self
+    }
+
+    /// Lets it exchange tokens for one with this `aud` (or `resource`) and, when it does not ask
+    /// for fewer, these scopes.
+    pub fn may_exchange(mut self, audience: &str, scopes: &str) -> Self {
+        self.exchanges.push(Exchange { audience: audience.to_owned(), scopes: list(scopes) });
+        self
+    }
+
+    /// How long its access tokens live, in whole seconds. Default: what
+    /// [`Issuer::set_token_lifetime`](super::Issuer::set_token_lifetime) says.
+    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
+        self
+    }
+
+    /// Leaves `expires_in` out of its answers.
+    pub fn without_expires_in(mut self) -> Self {
+        self.tells_expiry = false;
+        self
+    }
+
+    pub(super) fn is_public(&self) -> bool {
+        matches!(self.proof, Proof::None)
     }
 }
 
-/// A user with a password, for [`Issuer::register_user`](super::Issuer::register_user).
+fn list(scopes: &str) -> Vec<String> {
+    scopes.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// A user, for [`Issuer::register_user`](super::Issuer::register_user).
 ///
 /// Tokens carry the claims of [`Issuer::token`](super::Issuer::token) with the name and those set
 /// here in their place.

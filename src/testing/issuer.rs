@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::clients::{Client, Registry, User};
+use super::clients::Registry;
 use super::faults::Fault;
 use super::keys::SigningKey;
+use super::oauth::Ledger;
 use super::ring::KeyRing;
 use super::tokens::TokenBuilder;
 use super::traffic::{Endpoint, Received, Traffic};
@@ -45,7 +46,10 @@ struct Inner {
     discovery: Traffic,
     jwks: Traffic,
     token: Traffic,
+    revocation: Traffic,
+    introspection: Traffic,
     registry: Registry,
+    ledger: Ledger,
 }
 
 impl Issuer {
@@ -68,7 +72,10 @@ impl Issuer {
             discovery: Traffic::new(),
             jwks: Traffic::new(),
             token: Traffic::new(),
+            revocation: Traffic::new(),
+            introspection: Traffic::new(),
             registry: Registry::default(),
+            ledger: Ledger::default(),
         }))
     }
 
@@ -85,11 +92,6 @@ impl Issuer {
     /// Where its keys are.
     pub fn jwks_uri(&self) -> String {
         self.at("/.well-known/jwks.json")
-    }
-
-    /// Where its token endpoint is.
-    pub fn token_endpoint(&self) -> String {
-        self.at("/oauth/token")
     }
 
     /// A user's access token: alice of tenant `tenant-1`, one hour, for the provider's audience.
@@ -232,36 +234,9 @@ impl Issuer {
         self.wait_for_requests(Endpoint::Jwks, least).await;
     }
 
-    /// Lets a client use the token endpoint.
-    pub fn register_client(&self, client: Client) {
-        self.0.registry.add_client(client);
-    }
-
-    /// Lets a user sign in with the password grant.
-    pub fn register_user(&self, user: User) {
-        self.0.registry.add_user(user);
-    }
-
     /// The key set, as published now.
     pub fn jwks(&self) -> Value {
         json!({ "keys": self.ring().published().iter().map(SigningKey::jwk).collect::<Value>() })
-    }
-
-    /// The discovery document, as published now.
-    pub fn metadata(&self) -> Value {
-        json!({
-            "issuer": self.issuer(),
-            "jwks_uri": self.jwks_uri(),
-            "token_endpoint": self.token_endpoint(),
-            "authorization_endpoint": self.at("/auth"),
-            "response_types_supported": ["code"],
-            "subject_types_supported": ["public"],
-            "grant_types_supported": ["client_credentials", "password"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
-            "id_token_signing_alg_values_supported":
-                self.0.settings.algorithms.iter().map(|a| a.as_str()).collect::<Value>(),
-            "code_challenge_methods_supported": ["S256"],
-        })
     }
 
     pub(super) fn base(&self) -> &str {
@@ -276,6 +251,15 @@ impl Issuer {
         &self.0.registry
     }
 
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    /// The claims of a token that this issuer signed, whatever they say.
+    pub(super) fn own_claims(&self, token: &str) -> Option<Map<String, Value>> {
+        self.ring().published().iter().find_map(|key| key.claims_of(token))
+    }
+
     pub(super) fn current_cache_control(&self) -> Option<String> {
         lock(&self.0.cache_control).clone()
     }
@@ -285,6 +269,8 @@ impl Issuer {
             Endpoint::Discovery => &self.0.discovery,
             Endpoint::Jwks => &self.0.jwks,
             Endpoint::Token => &self.0.token,
+            Endpoint::Revocation => &self.0.revocation,
+            Endpoint::Introspection => &self.0.introspection,
         }
     }
 
@@ -318,7 +304,7 @@ impl Issuer {
         self.0.tenant.as_deref().unwrap_or("tenant-1")
     }
 
-    fn at(&self, path: &str) -> String {
+    pub(super) fn at(&self, path: &str) -> String {
         format!("{}{}{path}", self.0.settings.url, self.0.base)
     }
 

@@ -4,13 +4,16 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
+use aws_lc_rs::signature::{
+    self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Map, Value, json};
 
 use crate::config::Algorithm;
 
@@ -138,6 +141,35 @@ impl SigningKey {
         sure(twin.sign(&SystemRandom::new(), message)).as_ref().to_vec()
     }
 
+    /// Whether `signature` is this key's over `message`.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let public = UnparsedPublicKey::new(verifier(self.0.algorithm), self.public_key());
+        public.verify(message, signature).is_ok()
+    }
+
+    /// The payload of a compact JWS, if this key signed it.
+    pub(super) fn claims_of(&self, token: &str) -> Option<Map<String, Value>> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (_, payload) = signed.split_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        self.verifies(signed.as_bytes(), &signature).then_some(())?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+    }
+
+    /// The private key as unencrypted PKCS #8 in PEM (RFC 5958, RFC 7468): what a service that
+    /// proves itself by `private_key_jwt` is given.
+    pub fn private_pem(&self) -> String {
+        let der = match &self.0.pair {
+            Pair::Rsa(pair) => sure(AsDer::<Pkcs8V1Der<'_>>::as_der(pair.key())).as_ref().to_vec(),
+            Pair::Ec(pair) => sure(pair.to_pkcs8v1()).as_ref().to_vec(),
+            Pair::Ed(pair) => sure(pair.to_pkcs8v1()).as_ref().to_vec(),
+        };
+        let text = STANDARD.encode(der);
+        let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
+        let lines = lines.collect::<Vec<_>>().join("\n");
+        format!("-----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY-----\n")
+    }
+
     /// A compact JWS over these two texts, exactly as they are: nothing is added, parsed or
     /// checked, so that it can carry what no encoder would write.
     pub fn token(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
@@ -197,6 +229,21 @@ fn rsa_encoding(algorithm: Algorithm) -> &'static dyn signature::RsaEncoding {
     }
 }
 
+fn verifier(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {
+    match algorithm {
+        Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
+        Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
+        Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
+        Algorithm::Ed25519 => &signature::ED25519,
+    }
+}
+
 /// RSA pairs nobody holds at the moment. A pair has one holder at a time: two issuers with the
 /// same key material would make a test of "signed by the other issuer" meaningless.
 static IDLE: Mutex<Vec<RsaKeyPair>> = Mutex::new(Vec::new());
@@ -224,33 +271,24 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::signature::{UnparsedPublicKey, VerificationAlgorithm};
-
     use super::*;
-
-    fn verifier(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {
-        match algorithm {
-            Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-            Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-            Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-            Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
-            Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
-            Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
-            Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
-            Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
-            Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
-            Algorithm::Ed25519 => &signature::ED25519,
-        }
-    }
 
     #[test]
     fn every_algorithm_signs_what_its_public_key_verifies() {
         for algorithm in Algorithm::ALL {
             let key = SigningKey::generate(algorithm);
-            let public = UnparsedPublicKey::new(verifier(algorithm), key.public_key());
-            public.verify(b"message", &key.sign(b"message")).unwrap();
-            public.verify(b"massage", &key.sign(b"message")).unwrap_err();
+            assert!(key.verifies(b"message", &key.sign(b"message")), "{algorithm}");
+            assert!(!key.verifies(b"massage", &key.sign(b"message")), "{algorithm}");
         }
+    }
+
+    #[test]
+    fn the_private_key_can_be_read_by_others() {
+        use jsonwebtoken::EncodingKey;
+        let pem = |algorithm| SigningKey::generate(algorithm).private_pem();
+        EncodingKey::from_rsa_pem(pem(Algorithm::RS256).as_bytes()).unwrap();
+        EncodingKey::from_ec_pem(pem(Algorithm::ES384).as_bytes()).unwrap();
+        EncodingKey::from_ed_pem(pem(Algorithm::Ed25519).as_bytes()).unwrap();
     }
 
     #[test]

@@ -25,6 +25,8 @@
 //! - [`Provider`] serves discovery, keys and a token endpoint on the loopback interface; its
 //!   [`Issuer`]s (the platform and each [tenant](Provider::tenant)) have keys that rotate,
 //!   counters, and [faults](Fault) that come and go.
+//! - A [`Client`] gets tokens by client credentials, password, [code](Issuer::authorize), refresh
+//!   and [exchange](Client::may_exchange), and can revoke and introspect them.
 //! - [`ManualClock`] stands still until it is moved: nothing has to sleep.
 //!
 //! - [`forge`] makes the tokens that must be refused, and their honest twins.

@@ -96,6 +96,8 @@ impl Site {
                 }
                 "/.well-known/jwks.json" => Endpoint::Jwks,
                 "/oauth/token" => Endpoint::Token,
+                "/oauth/revoke" => Endpoint::Revocation,
+                "/oauth/introspect" => Endpoint::Introspection,
                 _ => return None,
             };
             Some((issuer.clone(), endpoint))
@@ -155,7 +157,9 @@ async fn answer_with_faults(
 fn good(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
     let mut headers = http::HeaderMap::new();
     let json = match endpoint {
-        Endpoint::Token => return oauth::answer(issuer, request),
+        Endpoint::Token | Endpoint::Revocation | Endpoint::Introspection => {
+            return oauth::answer(issuer, endpoint, request);
+        }
         Endpoint::Discovery => issuer.metadata(),
         Endpoint::Jwks => {
             let value = issuer.current_cache_control();
@@ -170,7 +174,10 @@ fn good(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
 
 impl Answer {
     fn reply(self) -> Reply {
-        let mut answer = json_reply(Full::from(self.json.to_string()));
+        let mut answer = match self.json {
+            serde_json::Value::Null => reply(StatusCode::OK, Full::default()),
+            json => json_reply(Full::from(json.to_string())),
+        };
         *answer.status_mut() = self.status;
         answer.headers_mut().extend(self.headers);
         answer

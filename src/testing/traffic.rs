@@ -28,6 +28,10 @@ pub enum Endpoint {
     Jwks,
     /// `/oauth/token`.
     Token,
+    /// `/oauth/revoke` (RFC 7009).
+    Revocation,
+    /// `/oauth/introspect` (RFC 7662).
+    Introspection,
 }
 
 /// A request as it arrived.

@@ -1,0 +1,156 @@
+//! Client authentication: secrets (RFC 6749 §2.3), keys (RFC 7523 §2.2), or none.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use super::super::clients::{Client, Proof};
+use super::super::issuer::Issuer;
+use super::super::keys::SigningKey;
+use super::super::traffic::Received;
+use super::{Form, Refusal};
+
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// No client assertion lives longer than this many seconds.
+const MAX_ASSERTION_LIFE: u64 = 60;
+
+/// Who calls, shown in one way and no more (RFC 6749 §2.3).
+pub(super) fn authenticate(
+    issuer: &Issuer,
+    request: &Received,
+    form: &Form,
+) -> Result<Arc<Client>, Refusal> {
+    let header = request.headers.get(AUTHORIZATION);
+    let ways = [header.is_some(), form.has("client_secret"), form.has("client_assertion")];
+    if ways.into_iter().filter(|way| *way).count() > 1 {
+        return Err(Refusal::new("invalid_request", "two ways of client authentication"));
+    }
+    if let Some(value) = header {
+        let (id, secret) = basic(value).ok_or_else(Refusal::challenge)?;
+        return by_secret(issuer, &id, Some(&secret)).ok_or_else(Refusal::challenge);
+    }
+    if let Some(assertion) = form.get("client_assertion") {
+        return by_key(issuer, form, assertion).ok_or_else(Refusal::invalid_client);
+    }
+    let id = form.get("client_id").ok_or_else(Refusal::invalid_client)?;
+    by_secret(issuer, id, form.get("client_secret")).ok_or_else(Refusal::invalid_client)
+}
+
+fn by_secret(issuer: &Issuer, id: &str, secret: Option<&str>) -> Option<Arc<Client>> {
+    let client = issuer.registry().client(id)?;
+    let shown = match (&client.proof, secret) {
+        (Proof::None, None) => true,
+        (Proof::Secret(known), Some(secret)) => known.expose() == secret,
+        _ => false,
+    };
+    shown.then_some(client)
+}
+
+/// The assertion is for this issuer and nobody else, short-lived, and used once
+/// (RFC 7523 §3 with the rules of its update: `aud` is the issuer, `typ` is explicit).
+fn by_key(issuer: &Issuer, form: &Form, assertion: &str) -> Option<Arc<Client>> {
+    if form.get("client_assertion_type") != Some(JWT_BEARER) {
+        return None;
+    }
+    let id = unverified_issuer(assertion)?;
+    let client = issuer.registry().client(&id)?;
+    let Proof::Key(key) = &client.proof else { return None };
+    let claims = verified(key, assertion)?;
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    let now = issuer.unix_now();
+    let exp = claims.get("exp").and_then(Value::as_u64)?;
+    let good = text("sub") == Some(&id)
+        && text("aud") == Some(&issuer.issuer())
+        && now < exp
+        && exp <= now + MAX_ASSERTION_LIFE
+        && form.get("client_id").is_none_or(|named| named == id)
+        && issuer.ledger().is_new_assertion(&id, text("jti")?);
+    good.then_some(client)
+}
+
+fn unverified_issuer(assertion: &str) -> Option<String> {
+    let payload = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1)?).ok()?;
+    let claims: Map<String, Value> = serde_json::from_slice(&payload).ok()?;
+    Some(claims.get("iss")?.as_str()?.to_owned())
+}
+
+fn verified(key: &SigningKey, assertion: &str) -> Option<Map<String, Value>> {
+    let header = URL_SAFE_NO_PAD.decode(assertion.split('.').next()?).ok()?;
+    let header: Map<String, Value> = serde_json::from_slice(&header).ok()?;
+    let says = |name: &str, value: &str| header.get(name).is_some_and(|said| said == value);
+    let good = says("typ", "client-authentication+jwt") && says("alg", key.algorithm().as_str());
+    good.then(|| key.claims_of(assertion)).flatten()
+}
+
+/// Both halves are form-encoded before they are joined (RFC 6749 §2.3.1, Appendix B).
+fn basic(value: &HeaderValue) -> Option<(String, String)> {
+    let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (id, secret) = text.split_once(':')?;
+    Some((form_decoded(id), form_decoded(secret)))
+}
+
+fn form_decoded(text: &str) -> String {
+    let named = format!("v={text}");
+    form_urlencoded::parse(named.as_bytes()).next().map_or_else(String::new, |(_, v)| v.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::super::super::{Provider, SigningKey};
+    use super::super::issuer::tests::{post, refused};
+    use super::*;
+    use crate::config::Algorithm;
+
+    #[tokio::test]
+    async fn an_assertion_proves_a_client_once_and_to_one_issuer() {
+        let provider = Provider::start().await;
+        let key = SigningKey::generate(Algorithm::ES256);
+        provider.register_client(Client::with_key("svc", &key).scopes("read"));
+        let assertion = || {
+            let lifetime = Duration::from_secs(60);
+            let token = provider.token().signed_by(&key).typ(Some("client-authentication+jwt"));
+            let token = token.claim("iss", "svc").subject("svc").audience(&provider.issuer());
+            token.expires_in(lifetime)
+        };
+        let send = async |assertion: &str| {
+            let url = provider.token_endpoint();
+            let form = [
+                ("grant_type", "client_credentials"),
+                ("client_assertion_type", JWT_BEARER),
+                ("client_assertion", assertion),
+            ];
+            post(&url, None, &form).await
+        };
+        let good = assertion().sign();
+        assert_eq!(send(&good).await.1["scope"], "read");
+        let stranger = SigningKey::generate(Algorithm::ES256);
+        for (bad, why) in [
+            (good, "used again"),
+            (assertion().typ(Some("JWT")).sign(), "another typ"),
+            (assertion().audience(&provider.token_endpoint()).sign(), "another audience"),
+            (assertion().claim("aud", json!([provider.issuer()])).sign(), "a list"),
+            (assertion().expires_in(Duration::from_secs(3600)).sign(), "too long a life"),
+            (assertion().expired().sign(), "expired"),
+            (assertion().without("jti").sign(), "no jti"),
+            (assertion().subject("other").sign(), "another subject"),
+            (assertion().signed_by(&stranger).sign(), "another key"),
+            ("x".to_owned(), "no JWT"),
+        ] {
+            assert_eq!(refused(send(&bad).await), (401, "invalid_client".into()), "{why}");
+        }
+    }
+}

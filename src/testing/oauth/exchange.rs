@@ -1,0 +1,204 @@
+//! The exchange of a token for one of another audience (RFC 8693).
+
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::super::clients::Client;
+use super::super::issuer::Issuer;
+use super::grants::{issue, within};
+use super::{Answer, Form, Refusal};
+
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// Gives `client` a token of the subject's for the targets it names, if its policy lets it.
+pub(super) fn exchange(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+    if client.is_public() {
+        return Err(Refusal::new("unauthorized_client", "a public client cannot use this grant"));
+    }
+    let issued_type = match form.get("requested_token_type") {
+        None | Some(ACCESS_TOKEN) => ACCESS_TOKEN,
+        Some(JWT) => JWT,
+        Some(_) => return Err(Refusal::new("invalid_request", "no such token is issued")),
+    };
+    let subject = presented(issuer, form, "subject_token")?
+        .ok_or(Refusal::new("invalid_request", "subject_token is missing"))?;
+    let actor = presented(issuer, form, "actor_token")?;
+    let targets = targets(form)?;
+    let scope = within(&scopes_at(client, &targets)?, form)?;
+
+    let token = subject.iter().filter(|(name, _)| is_about_the_subject(name));
+    let token = token.fold(issuer.token(), |token, (name, value)| token.claim(name, value.clone()));
+    let audience = match targets.as_slice() {
+        [one] => Value::from(*one),
+        many => many.iter().copied().collect(),
+    };
+    let token = token.claim("aud", audience).claim("client_id", client.id.as_str());
+    let token = token.claim("act", acting(client, actor.as_ref(), &subject));
+    let mut answer = issue(issuer, client, token, &scope);
+    if let Some(members) = answer.json.as_object_mut() {
+        members.insert("issued_token_type".to_owned(), issued_type.into());
+    }
+    Ok(answer)
+}
+
+/// The claims of a token that comes with its type, and is this issuer's and good. The error for
+/// everything else is `invalid_request` (RFC 8693 §2.2.2).
+fn presented(
+    issuer: &Issuer,
+    form: &Form,
+    name: &str,
+) -> Result<Option<Map<String, Value>>, Refusal> {
+    let refused = |why| Err(Refusal::new("invalid_request", why));
+    let (token, kind) = (form.get(name), form.get(&format!("{name}_type")));
+    match (token, kind) {
+        (None, None) => Ok(None),
+        (Some(token), Some(ACCESS_TOKEN | JWT)) => match issuer.live_claims(token) {
+            Some(claims) => Ok(Some(claims)),
+            None => refused("the token is not good"),
+        },
+        (Some(_), Some(_)) => refused("the type of token is not supported"),
+        _ => refused("a token comes with its type"),
+    }
+}
+
+/// Audiences and resources; the latter are absolute URIs without a fragment (RFC 8707 §2).
+fn targets(form: &Form) -> Result<Vec<&str>, Refusal> {
+    for resource in form.all("resource") {
+        if !Url::parse(resource).is_ok_and(|url| url.fragment().is_none()) {
+            return Err(Refusal::new("invalid_target", "a resource is an absolute URI"));
+        }
+    }
+    let targets: Vec<_> = form.all("audience").chain(form.all("resource")).collect();
+    match targets.is_empty() {
+        true => Err(Refusal::new("invalid_request", "audience is missing")),
+        false => Ok(targets),
+    }
+}
+
+/// The scopes the client may have at all of these targets together.
+fn scopes_at(client: &Client, targets: &[&str]) -> Result<Vec<String>, Refusal> {
+    let mut scopes = Vec::new();
+    for target in targets {
+        let policy = client.exchanges.iter().find(|policy| policy.audience == *target);
+        let policy = policy.ok_or(Refusal::new("invalid_target", "no tokens for this target"))?;
+        scopes.extend(policy.scopes.iter().cloned());
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    Ok(scopes)
+}
+
+fn is_about_the_subject(claim: &str) -> bool {
+    !matches!(claim, "iss" | "aud" | "iat" | "exp" | "nbf" | "jti" | "scope" | "act" | "client_id")
+}
+
+/// Who acts now, and within it who acted before (RFC 8693 §4.1).
+fn acting(
+    client: &Client,
+    actor: Option<&Map<String, Value>>,
+    subject: &Map<String, Value>,
+) -> Value {
+    let who = actor.and_then(|actor| actor.get("sub")).cloned();
+    let mut act = json!({ "sub": who.unwrap_or_else(|| client.id.as_str().into()) });
+    if let (Some(before), Some(members)) = (subject.get("act"), act.as_object_mut()) {
+        members.insert("act".to_owned(), before.clone());
+    }
+    act
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::provider::tests::payload;
+    use super::super::super::{Provider, SigningKey};
+    use super::super::grants::TOKEN_EXCHANGE;
+    use super::super::issuer::tests::{ask, refused};
+    use super::*;
+    use crate::config::Algorithm;
+
+    async fn provider() -> Provider {
+        let provider = Provider::start().await;
+        let drive = Client::new("drive", "s").may_exchange("scaivault", "vault:read vault:write");
+        provider.register_client(drive.may_exchange("https://grid.example/", "grid:use"));
+        provider.register_client(Client::new("stranger", "s"));
+        provider.register_client(Client::public("app").may_exchange("scaivault", ""));
+        provider
+    }
+
+    async fn exchange(
+        provider: &Provider,
+        client: &str,
+        subject: &str,
+        more: &[(&str, &str)],
+    ) -> (u16, Value) {
+        let mut form = vec![
+            ("grant_type", TOKEN_EXCHANGE),
+            ("subject_token", subject),
+            ("subject_token_type", ACCESS_TOKEN),
+        ];
+        form.extend_from_slice(more);
+        ask(provider, client, &form).await
+    }
+
+    #[tokio::test]
+    async fn the_new_token_is_the_subjects_for_the_audience_with_the_client_acting() {
+        let provider = provider().await;
+        let subject = provider.token().subject("bob-id").tenant("acme").scope("all").sign();
+        let more = [("audience", "scaivault"), ("requested_token_type", JWT)];
+        let (status, answer) = exchange(&provider, "drive", &subject, &more).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer["issued_token_type"], JWT);
+        assert_eq!(
+            (&answer["token_type"], &answer["expires_in"]),
+            (&json!("Bearer"), &json!(3600))
+        );
+        assert_eq!(answer["scope"], "vault:read vault:write");
+        let token = answer["access_token"].as_str().unwrap();
+        let claims = payload(token);
+        assert_eq!((&claims["sub"], &claims["tenant_id"]), (&json!("bob-id"), &json!("acme")));
+        assert_eq!(claims["aud"], "scaivault");
+        assert_eq!(claims["act"], json!({ "sub": "drive" }));
+        assert_eq!(provider.granted(TOKEN_EXCHANGE), 1);
+
+        // Once more, with what came out: the chain of actors grows.
+        let more = [("resource", "https://grid.example/"), ("audience", "scaivault")];
+        let (_, answer) = exchange(&provider, "drive", token, &more).await;
+        let claims = payload(answer["access_token"].as_str().unwrap());
+        assert_eq!(claims["aud"], json!(["scaivault", "https://grid.example/"]));
+        assert_eq!(claims["act"], json!({ "sub": "drive", "act": { "sub": "drive" } }));
+        assert_eq!(answer["issued_token_type"], ACCESS_TOKEN);
+    }
+
+    #[tokio::test]
+    async fn what_the_policy_or_the_rfc_forbids_is_refused_by_its_name() {
+        let provider = provider().await;
+        let good = provider.token().sign();
+        let expired = provider.token().expired().sign();
+        let foreign = provider.token().signed_by(&SigningKey::generate(Algorithm::ES256)).sign();
+        let vault = ("audience", "scaivault");
+        let cases: [(&str, &str, &[_], &str); 14] = [
+            ("drive", &good, &[("audience", "elsewhere")], "invalid_target"),
+            ("drive", &good, &[vault, ("audience", "elsewhere")], "invalid_target"),
+            ("stranger", &good, &[vault], "invalid_target"),
+            ("drive", &good, &[("resource", "grid")], "invalid_target"),
+            ("drive", &good, &[("resource", "https://grid.example/#x")], "invalid_target"),
+            ("drive", &good, &[], "invalid_request"),
+            ("drive", &expired, &[vault], "invalid_request"),
+            ("drive", &foreign, &[vault], "invalid_request"),
+            ("drive", "opaque", &[vault], "invalid_request"),
+            ("drive", "", &[vault], "invalid_request"),
+            ("drive", &good, &[vault, ("actor_token", &good)], "invalid_request"),
+            ("drive", &good, &[vault, ("actor_token_type", JWT)], "invalid_request"),
+            ("drive", &good, &[vault, ("requested_token_type", "x")], "invalid_request"),
+            ("drive", &good, &[vault, ("scope", "vault:admin")], "invalid_scope"),
+        ];
+        for (client, subject, more, error) in cases {
+            let refusal = refused(exchange(&provider, client, subject, more).await);
+            assert_eq!(refusal, (400, error.to_owned()), "{client} {more:?}");
+        }
+        let url = provider.token_endpoint();
+        let form = [("grant_type", TOKEN_EXCHANGE), ("client_id", "app")];
+        let refusal = refused(super::super::issuer::tests::post(&url, None, &form).await);
+        assert_eq!(refusal.1, "unauthorized_client");
+    }
+}

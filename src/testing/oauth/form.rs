@@ -1,0 +1,50 @@
+//! [`Form`]: the body of a request to an OAuth endpoint.
+
+use http::Method;
+use http::header::CONTENT_TYPE;
+
+use super::super::traffic::Received;
+use super::Refusal;
+
+/// The members of a request body. Empty ones count as absent (RFC 6749 §3.2).
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    pub(super) fn read(request: &Received) -> Result<Self, Refusal> {
+        if request.method != Method::POST {
+            return Err(Refusal::method());
+        }
+        let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+        if !essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Err(Refusal::new("invalid_request", "the body is not a form"));
+        }
+        let mut members = request.form();
+        members.retain(|(_, value)| !value.is_empty());
+        // RFC 8693 §2.1 lets these two repeat, and no others.
+        let mut names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
+        names.retain(|name| !matches!(*name, "audience" | "resource"));
+        names.sort_unstable();
+        if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            return Err(Refusal::new("invalid_request", "a parameter is repeated"));
+        }
+        Ok(Self(members))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// All values of a parameter that may repeat.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn require(&self, name: &str) -> Result<&str, Refusal> {
+        self.get(name).ok_or(Refusal::new("invalid_request", "a parameter is missing"))
+    }
+}

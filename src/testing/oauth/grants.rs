@@ -1,0 +1,276 @@
+//! The grants of the token endpoint (RFC 6749 §4, §6).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use serde_json::json;
+
+use super::super::clients::{Client, User};
+use super::super::issuer::Issuer;
+use super::super::keys::base64url;
+use super::super::tokens::TokenBuilder;
+use super::ledger::{Code, Session};
+use super::{Answer, Form, Refusal, exchange};
+
+pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
+/// All of them.
+pub(super) const GRANT_TYPES: [&str; 5] =
+    ["authorization_code", "client_credentials", "password", "refresh_token", TOKEN_EXCHANGE];
+
+/// Answers a token request of an authenticated client.
+pub(super) fn grant(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+    let grant_type = form.require("grant_type")?;
+    let answer = match grant_type {
+        "client_credentials" => client_credentials(issuer, client, form),
+        "password" => password(issuer, client, form),
+        "authorization_code" => authorization_code(issuer, client, form),
+        "refresh_token" => refresh(issuer, client, form),
+        TOKEN_EXCHANGE => exchange::exchange(issuer, client, form),
+        _ => Err(Refusal::new("unsupported_grant_type", "the grant is not supported")),
+    }?;
+    issuer.ledger().count(grant_type);
+    Ok(answer)
+}
+
+fn client_credentials(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+    if client.is_public() {
+        return Err(Refusal::new("unauthorized_client", "a public client cannot use this grant"));
+    }
+    let scope = within(&client.scopes, form)?;
+    let token = for_audience(issuer.service_token(&client.id), form);
+    Ok(issue(issuer, client, token, &scope))
+}
+
+fn password(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+    let (name, password) = (form.require("username")?, form.require("password")?);
+    let user = issuer
+        .registry()
+        .user(name)
+        .filter(|user| user.password.expose() == password)
+        .ok_or(Refusal::new("invalid_grant", "the name or the password is wrong"))?;
+    let session = Session::new(&client.id, user, within(&client.scopes, form)?);
+    Ok(signed_in(issuer, client, &session, &session.scope, form))
+}
+
+fn authorization_code(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+    let verifier = form.require("code_verifier")?;
+    let (code, redirect_uri) = (form.require("code")?, form.require("redirect_uri")?);
+    let challenge = base64url(digest::digest(&digest::SHA256, verifier.as_bytes()));
+    let now = issuer.unix_now();
+    let bound = |code: &Code| {
+        code.session.client == client.id
+            && code.redirect_uri == redirect_uri
+            && code.challenge == challenge
+            && now < code.expires_at
+    };
+    let session = issuer.ledger().spend_code(code, bound)?;
+    Ok(signed_in(issuer, client, &session, &session.scope, form))
+}
+
+fn refresh(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+    let token = form.require("refresh_token")?;
+    // Judged before the token is spent: a client that asked for too much can ask again.
+    let scope = match issuer.ledger().session(token) {
+        Some(session) => {
+            let granted: Vec<_> = session.scope.split(' ').map(str::to_owned).collect();
+            within(&granted, form)?
+        }
+        None => String::new(),
+    };
+    let session = issuer.ledger().spend_refresh_token(token, &client.id)?;
+    if issuer.ledger().keeps_refresh_tokens() {
+        return Ok(issue(issuer, client, user_token(issuer, client, &session, form), &scope));
+    }
+    Ok(signed_in(issuer, client, &session, &scope, form))
+}
+
+/// An answer with a refresh token.
+fn signed_in(
+    issuer: &Issuer,
+    client: &Client,
+    session: &Arc<Session>,
+    scope: &str,
+    form: &Form,
+) -> Answer {
+    let mut answer = issue(issuer, client, user_token(issuer, client, session, form), scope);
+    if let Some(members) = answer.json.as_object_mut() {
+        let token = issuer.ledger().add_refresh_token(session);
+        members.insert("refresh_token".to_owned(), token.into());
+    }
+    answer
+}
+
+fn user_token(issuer: &Issuer, client: &Client, session: &Session, form: &Form) -> TokenBuilder {
+    let token = issuer.token().claim("client_id", client.id.as_str());
+    let User { claims, .. } = &*session.user;
+    let token = claims.iter().fold(token, |token, (name, value)| token.claim(name, value.clone()));
+    for_audience(token.claim("sid", session.id.as_str()), form)
+}
+
+fn for_audience(token: TokenBuilder, form: &Form) -> TokenBuilder {
+    match form.get("audience") {
+        Some(audience) => token.audience(audience),
+        None => token,
+    }
+}
+
+/// The answer all grants have in common (RFC 6749 §5.1).
+pub(super) fn issue(
+    issuer: &Issuer,
+    client: &Client,
+    mut token: TokenBuilder,
+    scope: &str,
+) -> Answer {
+    let lifetime: Duration = client
+        .lifetime
+        .or_else(|| issuer.ledger().lifetime())
+        .unwrap_or_else(|| issuer.token_lifetime());
+    token = token.expires_in(lifetime);
+    if !scope.is_empty() {
+        token = token.scope(scope);
+    }
+    let mut json = json!({ "access_token": token.sign(), "token_type": "Bearer", "scope": scope });
+    if let (true, Some(members)) = (client.tells_expiry, json.as_object_mut()) {
+        members.insert("expires_in".to_owned(), lifetime.as_secs().into());
+    }
+    Answer::good(json)
+}
+
+/// What was asked for, if it is within what may be had; all of that, if nothing was asked for.
+pub(super) fn within(allowed: &[String], form: &Form) -> Result<String, Refusal> {
+    let Some(asked) = form.get("scope") else { return Ok(allowed.join(" ")) };
+    let is_allowed = |scope: &str| allowed.iter().any(|known| known == scope);
+    if asked.split_ascii_whitespace().all(is_allowed) {
+        return Ok(asked.to_owned());
+    }
+    Err(Refusal::new("invalid_scope", "the client may not ask for this"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::super::provider::tests::payload;
+    use super::super::super::{ManualClock, Provider};
+    use super::super::issuer::tests::{ask, refused};
+    use super::*;
+
+    // RFC 7636, Appendix B.
+    const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+    const HERE: &str = "https://app.example/cb";
+
+    async fn provider(clock: &ManualClock) -> Provider {
+        let provider = Provider::builder().clock(clock.clone()).start().await;
+        provider.register_client(Client::new("app", "s").scopes("read write"));
+        provider.register_client(Client::new("other", "s").scopes("read"));
+        provider.register_user(User::new("bob", "hunter2"));
+        provider
+    }
+
+    async fn sign_in(provider: &Provider) -> Value {
+        let form = [("grant_type", "password"), ("username", "bob"), ("password", "hunter2")];
+        ask(provider, "app", &form).await.1
+    }
+
+    async fn refresh(provider: &Provider, client: &str, token: &Value) -> (u16, Value) {
+        let token = token.as_str().unwrap();
+        ask(provider, client, &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    }
+
+    #[tokio::test]
+    async fn a_code_is_good_once_for_whom_it_was_given_and_for_a_minute() {
+        let clock = ManualClock::default();
+        let provider = provider(&clock).await;
+        let redeem = async |client: &str, code: &str, uri: &str, verifier: &str| {
+            let form = [
+                ("grant_type", "authorization_code"),
+                ("code", code),
+                ("redirect_uri", uri),
+                ("code_verifier", verifier),
+            ];
+            ask(&provider, client, &form).await
+        };
+        let code = provider.authorize("bob", "app", HERE, CHALLENGE);
+        for (client, uri, verifier) in [
+            ("other", HERE, VERIFIER),
+            ("app", "https://app.example/cb/", VERIFIER),
+            ("app", HERE, CHALLENGE),
+        ] {
+            let refusal = refused(redeem(client, &code, uri, verifier).await);
+            assert_eq!(refusal, (400, "invalid_grant".into()), "{client} {uri} {verifier}");
+        }
+        let (_, first) = redeem("app", &code, HERE, VERIFIER).await;
+        assert_eq!(payload(first["access_token"].as_str().unwrap())["sub"], "bob-id");
+        let (_, again) = redeem("app", &code, HERE, VERIFIER).await;
+        assert_eq!(again["error_description"], "code already used");
+        let (status, _) = refresh(&provider, "app", &first["refresh_token"]).await;
+        assert_eq!((status, provider.granted("authorization_code")), (400, 1));
+
+        let code = provider.authorize("bob", "app", HERE, CHALLENGE);
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(redeem("app", &code, HERE, VERIFIER).await.0, 400);
+    }
+
+    #[tokio::test]
+    async fn a_refresh_token_is_good_once_and_its_reuse_ends_the_family() {
+        let provider = provider(&ManualClock::default()).await;
+        let first = sign_in(&provider).await["refresh_token"].clone();
+        let bystander = sign_in(&provider).await["refresh_token"].clone();
+        assert_eq!(refused(refresh(&provider, "other", &first).await).1, "invalid_grant");
+        let (status, answer) = refresh(&provider, "app", &first).await;
+        assert_eq!((status, &answer["scope"]), (200, &"read write".into()));
+        let second = answer["refresh_token"].clone();
+        assert_ne!(first, second);
+        assert_eq!(provider.refresh_reuses(), 0);
+        assert_eq!(refused(refresh(&provider, "app", &first).await).1, "invalid_grant");
+        assert_eq!(refused(refresh(&provider, "app", &second).await).1, "invalid_grant");
+        assert_eq!(refresh(&provider, "app", &bystander).await.0, 200);
+        assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_refresh_may_ask_for_less_and_not_for_more() {
+        let provider = provider(&ManualClock::default()).await;
+        let token = sign_in(&provider).await["refresh_token"].clone();
+        let token = token.as_str().unwrap();
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token), ("scope", "admin")];
+        assert_eq!(refused(ask(&provider, "app", &form).await).1, "invalid_scope");
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token), ("scope", "read")];
+        assert_eq!(ask(&provider, "app", &form).await.1["scope"], "read");
+    }
+
+    #[tokio::test]
+    async fn without_rotation_a_refresh_token_stays() {
+        let provider = provider(&ManualClock::default()).await;
+        provider.keep_refresh_tokens(true);
+        let token = sign_in(&provider).await["refresh_token"].clone();
+        for _ in 0..3 {
+            let (status, answer) = refresh(&provider, "app", &token).await;
+            assert_eq!((status, answer.get("refresh_token")), (200, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_live_as_long_as_they_are_told_to_and_may_keep_it_to_themselves() {
+        let provider = provider(&ManualClock::default()).await;
+        let client = || Client::new("app", "s");
+        let minute = Duration::from_secs(60);
+        let cases = [
+            (client(), None, Some(3600), 3600),
+            (client(), Some(minute), Some(60), 60),
+            (client().token_lifetime(minute / 2), Some(minute), Some(30), 30),
+            (client().without_expires_in(), None, None, 3600),
+        ];
+        for (client, lifetime, told, lives) in cases {
+            provider.set_token_lifetime(lifetime);
+            provider.register_client(client);
+            let (_, answer) = ask(&provider, "app", &[("grant_type", "client_credentials")]).await;
+            assert_eq!(answer.get("expires_in"), told.map(Value::from).as_ref());
+            let claims = payload(answer["access_token"].as_str().unwrap());
+            assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), lives);
+        }
+    }
+}

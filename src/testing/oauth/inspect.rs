@@ -1,0 +1,111 @@
+//! What becomes of tokens: revocation (RFC 7009) and introspection (RFC 7662).
+
+use serde_json::{Value, json};
+
+use super::super::clients::Client;
+use super::super::issuer::Issuer;
+use super::{Answer, Form, Refusal};
+
+/// Ends a token: a refresh token with its whole session, an access token alone. A token that
+/// nobody knows has ended already (RFC 7009 §2.2).
+pub(super) fn revoke(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+    let token = form.require("token")?;
+    let refused = Err(Refusal::new("unauthorized_client", "another client's token"));
+    if let Some(session) = issuer.ledger().session(token) {
+        if session.client != client.id {
+            return refused;
+        }
+        issuer.ledger().revoke(&session.id);
+    } else if let Some(claims) = issuer.own_claims(token) {
+        if claims.get("client_id").is_some_and(|owner| owner != client.id.as_str()) {
+            return refused;
+        }
+        if let Some(id) = claims.get("jti").and_then(Value::as_str) {
+            issuer.ledger().revoke(id);
+        }
+    }
+    Ok(Answer::good(Value::Null))
+}
+
+/// Tells a confidential client what a token is, or that it is none that is good.
+pub(super) fn introspect(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+    if client.is_public() {
+        return Err(Refusal::invalid_client());
+    }
+    let token = form.require("token")?;
+    if let Some(session) = issuer.ledger().live_session(token) {
+        return Ok(Answer::good(json!({
+            "active": true,
+            "sub": session.user.claims.get("sub"),
+            "client_id": session.client,
+            "scope": session.scope,
+            "iss": issuer.issuer(),
+        })));
+    }
+    Ok(Answer::good(match issuer.live_claims(token) {
+        Some(mut claims) => {
+            claims.insert("active".to_owned(), true.into());
+            claims.insert("token_type".to_owned(), "Bearer".into());
+            Value::Object(claims)
+        }
+        None => json!({ "active": false }),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::{Endpoint, ManualClock, Provider, User};
+    use super::super::issuer::tests::{ask, post, refused};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_is_active_until_it_expires_or_is_revoked() {
+        let clock = ManualClock::default();
+        let provider = Provider::builder().clock(clock.clone()).start().await;
+        provider.register_client(Client::new("app", "s").scopes("read"));
+        provider.register_client(Client::new("other", "s"));
+        provider.register_user(User::new("bob", "hunter2"));
+        let sign_in = async || {
+            let form = [("grant_type", "password"), ("username", "bob"), ("password", "hunter2")];
+            let (_, answer) = ask(&provider, "app", &form).await;
+            let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+            (text("access_token"), text("refresh_token"))
+        };
+        let look = async |token: &str| {
+            let url = provider.introspection_endpoint();
+            post(&url, Some(("other", "s")), &[("token", token)]).await.1
+        };
+        let revoke = async |client: &str, token: &str| {
+            post(&provider.revocation_endpoint(), Some((client, "s")), &[("token", token)]).await
+        };
+
+        let (access, refresh) = sign_in().await;
+        let seen = look(&access).await;
+        assert_eq!((&seen["active"], &seen["sub"]), (&json!(true), &json!("bob-id")));
+        assert_eq!((&seen["client_id"], &seen["scope"]), (&json!("app"), &json!("read")));
+        assert_eq!(look(&refresh).await["sub"], "bob-id");
+        for token in ["nobody's", &provider.token().expired().sign()] {
+            assert_eq!(look(token).await, json!({ "active": false }));
+        }
+
+        assert_eq!(refused(revoke("other", &access).await).1, "unauthorized_client");
+        assert_eq!(revoke("app", &access).await, (200, Value::Null));
+        assert_eq!(look(&access).await, json!({ "active": false }));
+        assert_eq!(look(&refresh).await["active"], true);
+
+        let (access, refresh) = sign_in().await;
+        assert_eq!(refused(revoke("other", &refresh).await).1, "unauthorized_client");
+        assert_eq!(revoke("app", &refresh).await, (200, Value::Null));
+        assert_eq!(revoke("app", "nobody's").await, (200, Value::Null));
+        for token in [&access, &refresh] {
+            assert_eq!(look(token).await, json!({ "active": false }));
+        }
+        assert_eq!(provider.requests(Endpoint::Revocation), 5);
+
+        let (access, _) = sign_in().await;
+        clock.advance(Duration::from_secs(3600));
+        assert_eq!(look(&access).await, json!({ "active": false }));
+    }
+}

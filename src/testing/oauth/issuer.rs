@@ -1,0 +1,182 @@
+//! The OAuth side of an [`Issuer`]: who may use it, what it has granted, where it is found.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::super::clients::{Client, User};
+use super::super::issuer::Issuer;
+use super::grants::GRANT_TYPES;
+use super::ledger::{Code, Session};
+
+/// How long an authorization code is good, in seconds.
+const CODE_LIFE: u64 = 60;
+
+impl Issuer {
+    /// Where its token endpoint is.
+    pub fn token_endpoint(&self) -> String {
+        self.at("/oauth/token")
+    }
+
+    /// Where tokens are revoked (RFC 7009).
+    pub fn revocation_endpoint(&self) -> String {
+        self.at("/oauth/revoke")
+    }
+
+    /// Where tokens are looked at (RFC 7662).
+    pub fn introspection_endpoint(&self) -> String {
+        self.at("/oauth/introspect")
+    }
+
+    /// Lets a client use these endpoints.
+    pub fn register_client(&self, client: Client) {
+        self.registry().add_client(client);
+    }
+
+    /// Lets a user sign in: with the password grant, or by [`authorize`](Self::authorize).
+    pub fn register_user(&self, user: User) {
+        self.registry().add_user(user);
+    }
+
+    /// Signs a user in at a client as a browser would, and returns the authorization code. It is
+    /// good once, for a minute, with this `redirect_uri` and the verifier of this S256 challenge
+    /// (RFC 7636). All scopes of the client are granted.
+    ///
+    /// # Panics
+    /// When the user or the client is not registered.
+    #[expect(clippy::panic, reason = "a test that names nobody has failed")]
+    pub fn authorize(
+        &self,
+        user: &str,
+        client: &str,
+        redirect_uri: &str,
+        code_challenge: &str,
+    ) -> String {
+        let Some(user) = self.registry().user(user) else { panic!("no user `{user}`") };
+        let Some(client) = self.registry().client(client) else { panic!("no client `{client}`") };
+        self.ledger().add_code(Code {
+            session: Session::new(&client.id, user, client.scopes.join(" ")),
+            redirect_uri: redirect_uri.to_owned(),
+            challenge: code_challenge.to_owned(),
+            expires_at: self.unix_now() + CODE_LIFE,
+            used: false,
+        })
+    }
+
+    /// How long the access tokens of the token endpoint live from now on, in whole seconds.
+    /// `None`: as [`Builder::token_lifetime`](super::super::Builder::token_lifetime) said.
+    pub fn set_token_lifetime(&self, lifetime: Option<Duration>) {
+        self.ledger().set_lifetime(lifetime);
+    }
+
+    /// Whether refresh tokens stay as they are. By default each is good for one use, the answer
+    /// brings its successor, and a second use ends the session (RFC 9700 §4.14.2).
+    pub fn keep_refresh_tokens(&self, keep: bool) {
+        self.ledger().keep_refresh_tokens(keep);
+    }
+
+    /// How many requests of this `grant_type` were granted.
+    pub fn granted(&self, grant_type: &str) -> u64 {
+        self.ledger().granted(grant_type)
+    }
+
+    /// How often a refresh token was used a second time. A client that keeps to the rules never
+    /// lets this happen.
+    pub fn refresh_reuses(&self) -> u64 {
+        self.ledger().reuses()
+    }
+
+    /// The discovery document, as published now.
+    pub fn metadata(&self) -> Value {
+        let algorithms = self.algorithms().iter().map(|a| a.as_str()).collect::<Value>();
+        let proofs = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+        json!({
+            "issuer": self.issuer(),
+            "jwks_uri": self.jwks_uri(),
+            "authorization_endpoint": self.at("/auth"),
+            "token_endpoint": self.token_endpoint(),
+            "revocation_endpoint": self.revocation_endpoint(),
+            "introspection_endpoint": self.introspection_endpoint(),
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "grant_types_supported": GRANT_TYPES,
+            "token_endpoint_auth_methods_supported": proofs,
+            "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "id_token_signing_alg_values_supported": algorithms,
+            "code_challenge_methods_supported": ["S256"],
+        })
+    }
+
+    /// The claims of an access token of its own that is good now.
+    pub(super) fn live_claims(&self, token: &str) -> Option<Map<String, Value>> {
+        let claims = self.own_claims(token)?;
+        let ended = |name| {
+            let id = claims.get(name).and_then(Value::as_str);
+            id.is_some_and(|id| self.ledger().is_revoked(id))
+        };
+        let now = self.unix_now();
+        let unexpired = claims.get("exp").and_then(Value::as_u64).is_some_and(|exp| now < exp);
+        (unexpired && !ended("jti") && !ended("sid")).then_some(claims)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::super::Provider;
+    use super::super::super::provider::tests::get;
+    use super::*;
+    use http::header::CONTENT_TYPE;
+    use url::form_urlencoded::Serializer;
+
+    /// POSTs a form, with HTTP Basic if there is a name and a secret.
+    pub(in super::super) async fn post(
+        url: &str,
+        client: Option<(&str, &str)>,
+        form: &[(&str, &str)],
+    ) -> (u16, Value) {
+        let body = Serializer::new(String::new()).extend_pairs(form).finish();
+        let mut request = reqwest::Client::new()
+            .post(url)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body);
+        if let Some((id, secret)) = client {
+            request = request.basic_auth(id, Some(secret));
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body = answer.bytes().await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// POSTs to the token endpoint as a client whose secret is `s`.
+    pub(in super::super) async fn ask(
+        provider: &Provider,
+        client: &str,
+        form: &[(&str, &str)],
+    ) -> (u16, Value) {
+        post(&provider.token_endpoint(), Some((client, "s")), form).await
+    }
+
+    /// Status and error code.
+    pub(in super::super) fn refused((status, answer): (u16, Value)) -> (u16, String) {
+        (status, answer["error"].as_str().unwrap_or_default().to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_metadata_names_endpoints_that_answer() {
+        let provider = Provider::start().await;
+        provider.register_client(Client::new("app", "s"));
+        let acme = provider.tenant("tnt_acme", "acme");
+        let metadata = get(&provider.discovery_url()).await.unwrap();
+        for name in ["token_endpoint", "revocation_endpoint", "introspection_endpoint"] {
+            let url = metadata[name].as_str().unwrap();
+            let refusal = refused(post(url, Some(("app", "s")), &[]).await);
+            assert_eq!(refusal, (400, "invalid_request".into()), "{name}");
+            // A tenant has clients of its own.
+            let url = acme.metadata()[name].as_str().unwrap().to_owned();
+            assert_eq!(refused(post(&url, Some(("app", "s")), &[]).await).0, 401, "{name}");
+        }
+        assert_eq!(provider.strays(), 0);
+        assert_eq!(metadata["code_challenge_methods_supported"], json!(["S256"]));
+    }
+}

@@ -1,0 +1,182 @@
+//! [`Ledger`]: codes, sessions and refresh tokens that were given out, and what became of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+
+use super::super::clients::User;
+use super::super::keys::base64url;
+use super::Refusal;
+
+/// What an issuer remembers of the tokens it gave.
+#[derive(Debug, Default)]
+pub(in super::super) struct Ledger(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    codes: HashMap<String, Code>,
+    /// Each with whether it was used.
+    refresh_tokens: HashMap<String, (Arc<Session>, bool)>,
+    /// Sessions and access tokens (by `jti`) that ended before their time.
+    revoked: HashSet<String>,
+    assertions: HashSet<(String, String)>,
+    granted: HashMap<String, u64>,
+    reuses: u64,
+    keeps_refresh_tokens: bool,
+    lifetime: Option<Duration>,
+}
+
+/// A user signed in at a client: the family that refresh tokens belong to (RFC 9700 §4.14.2).
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) client: String,
+    pub(super) user: Arc<User>,
+    pub(super) scope: String,
+}
+
+impl Session {
+    pub(super) fn new(client: &str, user: Arc<User>, scope: String) -> Arc<Self> {
+        Arc::new(Self { id: random("session"), client: client.to_owned(), user, scope })
+    }
+}
+
+/// An authorization code and what it is bound to.
+#[derive(Debug)]
+pub(super) struct Code {
+    pub(super) session: Arc<Session>,
+    pub(super) redirect_uri: String,
+    pub(super) challenge: String,
+    pub(super) expires_at: u64,
+    pub(super) used: bool,
+}
+
+impl Ledger {
+    pub(super) fn add_code(&self, code: Code) -> String {
+        let name = random("code");
+        self.entries().codes.insert(name.clone(), code);
+        name
+    }
+
+    /// Spends a code. A second use ends the session of the first (RFC 6749 §4.1.2).
+    pub(super) fn spend_code(
+        &self,
+        name: &str,
+        bound: impl FnOnce(&Code) -> bool,
+    ) -> Result<Arc<Session>, Refusal> {
+        let mut entries = self.entries();
+        let Entries { codes, revoked, .. } = &mut *entries;
+        let refused = |why| Err(Refusal::new("invalid_grant", why));
+        match codes.get_mut(name) {
+            None => refused("unknown code"),
+            Some(code) if !bound(code) => refused("the code was given for something else"),
+            Some(code) if code.used => {
+                revoked.insert(code.session.id.clone());
+                refused("code already used")
+            }
+            Some(code) => {
+                code.used = true;
+                Ok(Arc::clone(&code.session))
+            }
+        }
+    }
+
+    /// A new refresh token of a session.
+    pub(super) fn add_refresh_token(&self, session: &Arc<Session>) -> String {
+        let token = random("refresh");
+        self.entries().refresh_tokens.insert(token.clone(), (Arc::clone(session), false));
+        token
+    }
+
+    /// Uses a refresh token, up if tokens rotate. A second use ends the session.
+    pub(super) fn spend_refresh_token(
+        &self,
+        token: &str,
+        client: &str,
+    ) -> Result<Arc<Session>, Refusal> {
+        let mut entries = self.entries();
+        let Entries { refresh_tokens, revoked, reuses, keeps_refresh_tokens, .. } = &mut *entries;
+        let refused = |why| Err(Refusal::new("invalid_grant", why));
+        match refresh_tokens.get_mut(token) {
+            None => refused("unknown refresh token"),
+            Some((session, _)) if session.client != client => refused("another client's token"),
+            Some((session, true)) => {
+                *reuses += 1;
+                revoked.insert(session.id.clone());
+                refused("refresh token already used")
+            }
+            Some((session, _)) if revoked.contains(&session.id) => refused("the session ended"),
+            Some((session, used)) => {
+                *used = !*keeps_refresh_tokens;
+                Ok(Arc::clone(session))
+            }
+        }
+    }
+
+    /// The session of a refresh token that can still be used.
+    pub(super) fn live_session(&self, token: &str) -> Option<Arc<Session>> {
+        let entries = self.entries();
+        let (session, used) = entries.refresh_tokens.get(token)?;
+        (!used && !entries.revoked.contains(&session.id)).then(|| Arc::clone(session))
+    }
+
+    /// The session a refresh token belongs or belonged to.
+    pub(super) fn session(&self, token: &str) -> Option<Arc<Session>> {
+        self.entries().refresh_tokens.get(token).map(|(session, _)| Arc::clone(session))
+    }
+
+    /// Ends a session, or an access token by its `jti`.
+    pub(super) fn revoke(&self, id: &str) {
+        self.entries().revoked.insert(id.to_owned());
+    }
+
+    pub(super) fn is_revoked(&self, id: &str) -> bool {
+        self.entries().revoked.contains(id)
+    }
+
+    pub(super) fn is_new_assertion(&self, client: &str, jti: &str) -> bool {
+        self.entries().assertions.insert((client.to_owned(), jti.to_owned()))
+    }
+
+    pub(super) fn count(&self, grant_type: &str) {
+        *self.entries().granted.entry(grant_type.to_owned()).or_default() += 1;
+    }
+
+    pub(super) fn granted(&self, grant_type: &str) -> u64 {
+        self.entries().granted.get(grant_type).copied().unwrap_or_default()
+    }
+
+    pub(super) fn reuses(&self) -> u64 {
+        self.entries().reuses
+    }
+
+    pub(super) fn keep_refresh_tokens(&self, keep: bool) {
+        self.entries().keeps_refresh_tokens = keep;
+    }
+
+    pub(super) fn keeps_refresh_tokens(&self) -> bool {
+        self.entries().keeps_refresh_tokens
+    }
+
+    pub(super) fn set_lifetime(&self, lifetime: Option<Duration>) {
+        self.entries().lifetime = lifetime;
+    }
+
+    pub(in super::super) fn lifetime(&self) -> Option<Duration> {
+        self.entries().lifetime
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A name that cannot be guessed and tells what it is for.
+#[expect(clippy::expect_used, reason = "a test tool without its random source cannot go on")]
+fn random(what: &str) -> String {
+    let mut octets = [0; 32];
+    rand::fill(&mut octets).expect("the system has random numbers");
+    format!("{what}-{}", base64url(octets))
+}

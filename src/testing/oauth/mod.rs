@@ -1,0 +1,186 @@
+//! The OAuth endpoints: tokens (RFC 6749), revocation (RFC 7009), introspection (RFC 7662).
+
+mod client;
+mod exchange;
+mod form;
+mod grants;
+mod inspect;
+mod issuer;
+mod ledger;
+
+use http::header::{ALLOW, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::issuer::Issuer;
+use super::traffic::{Endpoint, Received};
+use form::Form;
+pub(super) use ledger::Ledger;
+
+/// An answer before it is put on the wire.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// `null` stands for an empty body.
+    pub(super) json: Value,
+}
+
+/// Answers a request to one of the three endpoints.
+pub(super) fn answer(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
+    let answer = || {
+        let form = Form::read(request)?;
+        let client = client::authenticate(issuer, request, &form)?;
+        match endpoint {
+            Endpoint::Revocation => inspect::revoke(issuer, &client, &form),
+            Endpoint::Introspection => inspect::introspect(issuer, &client, &form),
+            _ => grants::grant(issuer, &client, &form),
+        }
+    };
+    answer().unwrap_or_else(Answer::from)
+}
+
+/// An error answer (RFC 6749 §5.2).
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: &'static str,
+    description: &'static str,
+    header: Option<(http::HeaderName, &'static str)>,
+}
+
+impl Refusal {
+    pub(super) const fn new(error: &'static str, description: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error, description, header: None }
+    }
+
+    fn method() -> Self {
+        let mut refusal = Self::new("invalid_request", "the method is POST");
+        refusal.status = StatusCode::METHOD_NOT_ALLOWED;
+        refusal.header = Some((ALLOW, "POST"));
+        refusal
+    }
+
+    fn invalid_client() -> Self {
+        let mut refusal = Self::new("invalid_client", "unknown client or wrong proof");
+        refusal.status = StatusCode::UNAUTHORIZED;
+        refusal
+    }
+
+    /// A client that tried the `Authorization` header is told which scheme to use.
+    fn challenge() -> Self {
+        let mut refusal = Self::invalid_client();
+        refusal.header = Some((WWW_AUTHENTICATE, r#"Basic realm="token endpoint""#));
+        refusal
+    }
+}
+
+impl Answer {
+    fn good(json: Value) -> Self {
+        Self { status: StatusCode::OK, headers: not_stored(), json }
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        let mut headers = not_stored();
+        if let Some((name, value)) = refusal.header {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let json = json!({ "error": refusal.error, "error_description": refusal.description });
+        Self { status: refusal.status, headers, json }
+    }
+}
+
+/// RFC 6749 §5.1 asks for both.
+fn not_stored() -> HeaderMap {
+    HeaderMap::from_iter([
+        (http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (http::header::PRAGMA, HeaderValue::from_static("no-cache")),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use http::Method;
+    use http::header::{AUTHORIZATION, CONTENT_TYPE};
+
+    use super::super::{Client, Endpoint, Provider, User};
+    use super::*;
+
+    const FORM: &str = "application/x-www-form-urlencoded";
+
+    fn request(authorization: Option<&str>, body: &str) -> Received {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(FORM));
+        if let Some(pair) = authorization {
+            let value = format!("basic {}", STANDARD.encode(pair));
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+        }
+        let body = body.to_owned().into();
+        Received { method: Method::POST, target: "/oauth/token".into(), headers, body }
+    }
+
+    async fn provider() -> Provider {
+        let provider = Provider::start().await;
+        provider.register_client(Client::new("a:b c", "p%+").scopes("read write"));
+        provider.register_client(Client::public("app"));
+        provider.register_user(User::new("bob", "hunter2"));
+        provider
+    }
+
+    #[tokio::test]
+    async fn credentials_are_form_decoded_and_scopes_are_bounded() {
+        let provider = provider().await;
+        let pair = Some("a%3Ab+c:p%25%2B");
+        let cases = [
+            (pair, "grant_type=client_credentials", 200, "read write"),
+            (pair, "grant_type=client_credentials&scope=read&foo=1", 200, "read"),
+            (pair, "grant_type=client_credentials&scope=", 200, "read write"),
+            (pair, "grant_type=client_credentials&scope=Read", 400, "invalid_scope"),
+            (pair, "grant_type=client_credentials&grant_type=password", 400, "invalid_request"),
+            (pair, "grant_type=client_credentials&client_secret=x", 400, "invalid_request"),
+            (pair, "grant_type=implicit", 400, "unsupported_grant_type"),
+            (pair, "scope=read", 400, "invalid_request"),
+            (pair, "grant_type=password&username=bob&password=wrong", 400, "invalid_grant"),
+            (pair, "grant_type=password&username=bob&password=hunter2", 200, "read write"),
+            (Some("a:b c:p%+"), "grant_type=client_credentials", 401, "invalid_client"),
+            (None, "grant_type=client_credentials", 401, "invalid_client"),
+            (None, "grant_type=client_credentials&client_id=app", 400, "unauthorized_client"),
+            (None, "grant_type=password&client_id=app&username=bob&password=hunter2", 200, ""),
+            (
+                None,
+                "grant_type=client_credentials&client_id=a:b+c&client_secret=p%25%2B",
+                200,
+                "read write",
+            ),
+        ];
+        for (authorization, body, status, says) in cases {
+            let answer = answer(&provider, Endpoint::Token, &request(authorization, body));
+            assert_eq!(answer.status, status, "{body}: {answer:?}");
+            let said = if status == 200 { "scope" } else { "error" };
+            assert_eq!(answer.json[said], says, "{body}");
+            assert_eq!(answer.headers["cache-control"], "no-store", "{body}");
+            let challenged = answer.headers.contains_key(WWW_AUTHENTICATE);
+            assert_eq!(challenged, status == 401 && authorization.is_some(), "{body}");
+        }
+        assert_eq!(provider.requests(Endpoint::Token), 0);
+    }
+
+    #[tokio::test]
+    async fn only_forms_by_post_are_read() {
+        let provider = provider().await;
+        let mut get = request(None, "");
+        get.method = Method::GET;
+        let refused = answer(&provider, Endpoint::Token, &get);
+        assert_eq!(
+            (refused.status.as_u16(), &refused.headers[ALLOW]),
+            (405, &"POST".parse().unwrap())
+        );
+        let mut json = request(None, r#"{"grant_type":"client_credentials"}"#);
+        json.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        assert_eq!(answer(&provider, Endpoint::Token, &json).json["error"], "invalid_request");
+    }
+}
