@@ -40,20 +40,26 @@ pub(crate) fn tenant_row_missing(row: &'static str) {
     tracing::error!(target: TARGET, row, "the tenant store attached no row of the type the handler asked for");
 }
 
-/// A key set was fetched and is in force.
-pub(crate) fn keys_refreshed(issuer: &str, usable: usize, unusable: usize) {
+/// A key set was fetched and is in force. Metrics count it under `series`: the issuer, or the template
+/// of a tenant's, since invented tenants must not become series.
+pub(crate) fn keys_refreshed(issuer: &str, series: &str, usable: usize, unusable: usize) {
     if unusable > 0 {
         tracing::warn!(target: TARGET, issuer, usable, unusable, "key set has keys that cannot be used");
     } else {
         tracing::debug!(target: TARGET, issuer, usable, "key set refreshed");
     }
-    count_for("scaikey_auth_jwks_refreshes_total", issuer, "ok");
+    count_for("scaikey_auth_jwks_refreshes_total", series, "ok");
 }
 
 /// A key set could not be fetched; the one held, if any, stays in force.
-pub(crate) fn keys_not_refreshed(issuer: &str, why: &dyn std::fmt::Display, holds_keys: bool) {
+pub(crate) fn keys_not_refreshed(
+    issuer: &str,
+    series: &str,
+    why: &dyn std::fmt::Display,
+    holds_keys: bool,
+) {
     tracing::warn!(target: TARGET, issuer, %why, holds_keys, "key set could not be refreshed");
-    count_for("scaikey_auth_jwks_refreshes_total", issuer, "failed");
+    count_for("scaikey_auth_jwks_refreshes_total", series, "failed");
 }
 
 /// The provider names another host for its keys than before.

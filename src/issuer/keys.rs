@@ -93,6 +93,8 @@ type Fetched = Result<(), Arc<FetchFault>>;
 #[derive(Debug)]
 pub(crate) struct Keys {
     issuer: Arc<str>,
+    /// As what metrics count the issuer.
+    series: Box<str>,
     source: Source,
     settings: JwksSettings,
     algorithms: Vec<Algorithm>,
@@ -137,6 +139,7 @@ struct Record {
 impl Keys {
     pub(crate) fn new(
         issuer: Arc<str>,
+        series: Box<str>,
         config: &IssuerConfig,
         http: Arc<Http>,
         clock: Arc<dyn Clock>,
@@ -158,6 +161,7 @@ impl Keys {
             }),
             flights: Flights::default(),
             issuer,
+            series,
             clock,
         })
     }
@@ -363,7 +367,7 @@ impl Keys {
         let fetched = match outcome {
             Ok(published) => {
                 let KeySet { all, unusable, .. } = &published.set;
-                telemetry::keys_refreshed(&self.issuer, all.len(), *unusable);
+                telemetry::keys_refreshed(&self.issuer, &self.series, all.len(), *unusable);
                 let held = Held::new(published, before.as_deref(), now, self.settings.max_stale);
                 record.failures = 0;
                 record.next_attempt = held.fresh_until;
@@ -372,7 +376,7 @@ impl Keys {
                 Ok(())
             }
             Err(fault) => {
-                telemetry::keys_not_refreshed(&self.issuer, &fault, before.is_some());
+                telemetry::keys_not_refreshed(&self.issuer, &self.series, &fault, before.is_some());
                 record.next_attempt = now + clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
                 record.failures = record.failures.saturating_add(1);
                 Err(fault)
@@ -423,7 +427,8 @@ mod tests {
         // Nobody is there: asking would fail.
         let config = IssuerConfig::new("http://127.0.0.1:1").allow_loopback_http(true);
         let clock = Arc::new(clock::SystemClock::default());
-        let keys = Keys::new("issuer".into(), &config, Arc::default(), clock).unwrap();
+        let keys =
+            Keys::new("issuer".into(), "issuer".into(), &config, Arc::default(), clock).unwrap();
         let keys = Arc::new(keys);
         let verdict = keys.verify(None, Algorithm::ES256, b"", b"");
         assert!(matches!(verdict, Verdict::NoKey { as_of: 0 }), "{verdict:?}");

@@ -106,7 +106,7 @@ impl Issuers {
         if config.is_per_tenant() {
             return self.add_per_tenant(config, None);
         }
-        let issuer = Arc::new(self.0.opener.open(config, None)?);
+        let issuer = Arc::new(self.0.opener.open(config, None, None)?);
         self.change(|listed| {
             listed.by_name.insert(issuer.name.clone(), issuer.clone());
         });
@@ -251,11 +251,18 @@ impl Opener {
         AuthConfig::of_issuer(config, &self.audience).check()
     }
 
-    fn open(&self, config: IssuerConfig, tenant: Option<TenantId>) -> Result<Issuer, ConfigError> {
+    /// `template` is what a tenant's issuer was made from: metrics must not count by what tokens say.
+    fn open(
+        &self,
+        config: IssuerConfig,
+        tenant: Option<TenantId>,
+        template: Option<&str>,
+    ) -> Result<Issuer, ConfigError> {
         self.check(&config)?;
         let name: Arc<str> = config.expected().into();
         let audience = if config.audience.is_empty() { &self.audience } else { &config.audience };
-        let keys = Keys::new(name.clone(), &config, self.http.clone(), self.clock.clone());
+        let series = template.unwrap_or(&name).into();
+        let keys = Keys::new(name.clone(), series, &config, self.http.clone(), self.clock.clone());
         let unusable = |_| Fault::new(name.as_ref(), "has a URL that cannot be used");
         Ok(Issuer {
             audience: audience.iter().map(|name| name.as_str().into()).collect(),

@@ -184,7 +184,10 @@ impl PerTenant {
         for url in [&mut config.discovery_url, &mut config.jwks_uri].into_iter().flatten() {
             *url = expand(url, tenant);
         }
-        let issuer = self.opener.open(config, Some(tenant.clone())).map_err(unavailable)?;
+        let issuer = self
+            .opener
+            .open(config, Some(tenant.clone()), Some(self.template()))
+            .map_err(unavailable)?;
         let purges = self.purges.load(Ordering::SeqCst);
         issuer.keys.refresh().await?;
         let issuer = Arc::new(issuer);

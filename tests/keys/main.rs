@@ -12,6 +12,8 @@ mod discovery;
 mod held;
 mod never;
 mod refresh;
+#[cfg(feature = "metrics")]
+mod series;
 mod several;
 mod states;
 mod stranded;
