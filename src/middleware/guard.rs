@@ -221,7 +221,7 @@ pub struct GuardService<S, R> {
 
 impl<S, R, Q, B> Service<Request<Q>> for GuardService<S, R>
 where
-    S: Service<Request<Q>, Response = Response<B>>,
+    S: Service<Request<Q>, Response = Response<B>> + Clone,
     R: ErrorResponse<B>,
 {
     type Response = Response<B>;
@@ -236,6 +236,8 @@ where
         match self.require.check(&request) {
             Ok(()) => GuardFuture::Admitted { future: self.inner.call(request) },
             Err(error) => {
+                // As in the layer: what `poll_ready` reserved is given back.
+                self.inner = self.inner.clone();
                 let RequireLayer { auth, respond, .. } = &self.require;
                 let grpc = RequestHead::of(&request).is_grpc();
                 GuardFuture::Refused { response: Some(refuse(auth, respond, &error, grpc)) }

@@ -113,6 +113,9 @@ where
                 ResponseFuture::admitted(self.inner.call(request), false)
             }
             Decision::Refuse(error) => {
+                // What `poll_ready` reserved (a place under a limit, say) is not needed: an instance
+                // that is kept must not keep it from others.
+                self.inner = self.inner.clone();
                 ResponseFuture::refused(refuse(&self.auth, &self.respond, &error, head.is_grpc()))
             }
             Decision::Wait(pending) => {

@@ -77,7 +77,7 @@ where
             assert_eq!(answer.status(), status, "round {round}");
         }
         for (token, status) in [(None, 401), (Some(good.as_str()), 200), (Some(&bad), 401)] {
-            let ready = soon(service.ready()).await.unwrap();
+            let ready = soon(ServiceExt::<Request<Body>>::ready(&mut service)).await.unwrap();
             let answer = soon(ready.call(axum_request(token))).await.unwrap();
             assert_eq!(answer.status(), status);
         }
@@ -147,6 +147,35 @@ impl hyper::body::Body for Unread {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         panic!("the body was read")
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
+    let (world, auth) = fresh().await;
+    auth.ready().await.unwrap();
+    let forbidden = |_: &scaikey_auth::AuthContext| {
+        Err(scaikey_auth::AuthError::Forbidden { required: "nobody".into() })
+    };
+    let limited = ServiceBuilder::new()
+        .layer(auth.layer())
+        .layer(auth.require(forbidden))
+        .concurrency_limit(1)
+        .service(Strict::default());
+    let token = world.provider.token().sign();
+    // Instances that are kept, as a server keeps one for each connection.
+    let mut kept = Vec::new();
+    for (headers, status) in [
+        (vec![], 401),
+        (vec![("authorization", format!("Bearer {token}"))], 403),
+        (vec![("authorization", "Bearer garbage".to_owned())], 401),
+    ] {
+        let mut service = limited.clone();
+        let request = headers.iter().fold(Request::builder(), |r, (n, v)| r.header(*n, v));
+        let request = request.body(Body::empty()).unwrap();
+        let ready = soon(ServiceExt::<Request<Body>>::ready(&mut service)).await.unwrap();
+        assert_eq!(ready.call(request).await.unwrap().status(), status);
+        kept.push(service);
     }
 }
 
