@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use url::Url;
 
+use super::contract::Relaxed;
 use super::{ClientAuth, TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Fault, TENANT_PLACEHOLDER, is_loopback};
@@ -23,6 +24,7 @@ pub struct TokenExchangeBuilder {
     tenant_parameter: Option<String>,
     allows_passwords: bool,
     allow_loopback_http: bool,
+    relaxed: Relaxed,
     timeout: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -38,6 +40,7 @@ impl TokenExchangeBuilder {
             tenant_parameter: None,
             allows_passwords: false,
             allow_loopback_http: false,
+            relaxed: Relaxed::default(),
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock::default()),
         }
@@ -85,6 +88,22 @@ impl TokenExchangeBuilder {
     /// Allows `http://` on the loopback interface, for development. Default: no.
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
         self.allow_loopback_http = allow;
+        self
+    }
+
+    /// Takes what an exchange gives whatever its `aud`, for providers whose tokens name none or
+    /// call the service something else. The price: a token meant for one service may be sent to
+    /// another.
+    pub fn insecure_any_audience(mut self) -> Self {
+        self.relaxed.audience = true;
+        self
+    }
+
+    /// Takes what an exchange gives whatever its `sub` and `tenant_id`, for providers that call a
+    /// user something else at each service. The price: a provider that mixes up users or tenants
+    /// is not noticed.
+    pub fn insecure_any_subject(mut self) -> Self {
+        self.relaxed.subject = true;
         self
     }
 
@@ -140,6 +159,7 @@ impl TokenExchangeBuilder {
             tenant_parameter: self.tenant_parameter,
             allows_passwords: self.allows_passwords,
             allow_loopback_http: self.allow_loopback_http,
+            relaxed: self.relaxed,
             timeout: self.timeout,
             learned: OnceCell::new(),
         })

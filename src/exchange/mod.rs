@@ -2,6 +2,7 @@
 
 mod builder;
 mod client_auth;
+mod contract;
 mod error;
 mod grant;
 mod pkce;
@@ -38,8 +39,10 @@ const MAX_BYTES: usize = 1 << 20;
 ///
 /// Nothing is kept and nothing is tried again: every call asks the provider once (and, the first
 /// time, its metadata). An answer must be a bearer token, and must not permit more than was asked
-/// for; a service token that is a JWT must name the tenant that was asked for. Signature, `aud`
-/// and `sub` of what the provider hands out are *not* checked.
+/// for. If what an exchange gives is a JWT, its `aud` must name all that was asked for, and `sub`
+/// and `tenant_id` must be those of the subject token, where that is a JWT, too. A service token
+/// that is a JWT with a `tenant_id` must be of the tenant asked for. Opaque tokens cannot be
+/// looked into; signatures are *not* verified, because the token came from the provider itself.
 ///
 /// ```no_run
 /// use scaikey_auth::{ClientAuth, ExchangeRequest, TokenExchangeClient};
@@ -65,6 +68,7 @@ pub struct TokenExchangeClient {
     tenant_parameter: Option<String>,
     allows_passwords: bool,
     allow_loopback_http: bool,
+    relaxed: contract::Relaxed,
     timeout: Duration,
     learned: OnceCell<(Url, Option<Url>)>,
 }
@@ -85,7 +89,9 @@ impl TokenExchangeClient {
             self.grant(&Grant::Exchange(request, self.requested_type.as_ref()), None).await?;
         let expected = [TokenType::AccessToken, TokenType::Jwt];
         match token.issued_token_type() {
-            Some(kind) if expected.iter().any(|known| known.as_str() == kind) => Ok(token),
+            Some(kind) if expected.iter().any(|known| known.as_str() == kind) => {
+                contract::check(request, &token, self.relaxed).map(|()| token)
+            }
             Some(_) => Err(ExchangeError::Answer("has another issued_token_type than asked for")),
             None => Err(ExchangeError::Answer("has no issued_token_type")),
         }

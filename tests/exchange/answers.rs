@@ -41,6 +41,38 @@ async fn an_answer_that_says_something_else_than_was_asked_is_refused() {
 }
 
 #[tokio::test]
+async fn a_token_of_somebody_else_or_for_somebody_else_is_refused_unless_that_is_allowed() {
+    let provider = provider().await;
+    let strict = client(&provider);
+    let any_audience = builder(&provider).insecure_any_audience().build().unwrap();
+    let any_subject = builder(&provider).insecure_any_subject().build().unwrap();
+    let token = || provider.token().audience("scaivault");
+    let several = token().claim("aud", vec!["scaigrid", "scaivault"]);
+    for (answer, by_default, by_audience, by_subject) in [
+        (token(), true, true, true),
+        (several, true, true, true),
+        (token().audience("scaivault2"), false, true, false),
+        (token().without("aud"), false, true, false),
+        (token().subject("bob-id"), false, false, true),
+        (token().without("sub"), false, false, true),
+        (token().tenant("tenant-2"), false, false, true),
+    ] {
+        let body = format!(
+            r#"{{"access_token":"{}","token_type":"Bearer","issued_token_type":"{}"}}"#,
+            answer.clone().sign(),
+            "urn:ietf:params:oauth:token-type:access_token",
+        );
+        provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+        let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+        for (client, good) in
+            [(&strict, by_default), (&any_audience, by_audience), (&any_subject, by_subject)]
+        {
+            assert_eq!(client.exchange(&request).await.is_ok(), good, "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
     let provider = provider().await;
     let client = builder(&provider).timeout(Duration::from_millis(300)).build().unwrap();
