@@ -86,6 +86,8 @@ mod validator;
 
 mod tenant;
 
+mod exchange;
+
 mod auth;
 
 mod middleware;
@@ -107,6 +109,11 @@ pub use config::{
 pub use error::{
     AuthError, BoxError, EmptyBody, Envelope, ErrorResponse, Grpc, InvalidToken, ProblemJson,
     Refusal,
+};
+pub use exchange::{
+    AccessToken, ClientAuth, CodeRequest, ExchangeError, ExchangeRequest, Freshness, OAuthError,
+    PasswordRequest, PkceVerifier, RefreshRequest, SecretSource, ServiceTokenRequest,
+    TokenExchangeBuilder, TokenExchangeClient, TokenType,
 };
 pub use identity::{
     Actor, ClaimPath, ClaimsMapping, Identity, IdentityKey, IdentityKind, InvalidClaimPath,

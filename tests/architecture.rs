@@ -15,7 +15,16 @@ const TESTS_ARE_FREE: &str = "#[cfg(test)]";
 /// Who may touch what, by the path of the file.
 const DOORS: &[(&str, &str, &[&str])] = &[
     ("the network", "reqwest::", &["src/issuer/http.rs"]),
-    ("signatures", "aws_lc_rs::", &["src/issuer/jwk.rs", "src/testing/"]),
+    (
+        "signatures",
+        "aws_lc_rs::",
+        &[
+            "src/issuer/jwk.rs",
+            "src/exchange/client_auth.rs",
+            "src/exchange/pkce.rs",
+            "src/testing/",
+        ],
+    ),
     ("the cache library", "moka::", &["src/issuer/per_tenant.rs", "src/tenant/cached.rs"]),
     ("the wall clock", "SystemTime::now", &["src/clock.rs", "src/testing/"]),
     ("the monotonic clock", "Instant::now", &["src/clock.rs", "src/testing/"]),

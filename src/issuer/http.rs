@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::redirect;
 use url::Url;
 
@@ -52,23 +52,28 @@ pub(crate) struct Http {
     client: OnceLock<Result<reqwest::Client, FetchError>>,
     /// Past every proxy: unencrypted keys must not leave this machine and come back.
     loopback: OnceLock<Result<reqwest::Client, FetchError>>,
+    /// For what carries credentials: no redirect is followed.
+    posting: OnceLock<Result<reqwest::Client, FetchError>>,
+    posting_loopback: OnceLock<Result<reqwest::Client, FetchError>>,
+}
+
+/// An answer to a form, whatever its status.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    pub(crate) status: StatusCode,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Http {
     /// GETs `url`. Anything but a 200 within the limits is an error.
     pub(crate) async fn get(&self, url: &Url, limits: Limits) -> Result<Answer, FetchError> {
         let client = match is_loopback(url) {
-            true => self.loopback.get_or_init(|| build(reqwest::Client::builder().no_proxy())),
-            false => self.client.get_or_init(|| build(reqwest::Client::builder())),
+            true => self.loopback.get_or_init(|| build(unproxied(), within_origin())),
+            false => self.client.get_or_init(|| build(proxied(), within_origin())),
         };
         let client = client.as_ref().map_err(Clone::clone)?;
-        let failed = |error: reqwest::Error| {
-            if error.is_timeout() {
-                FetchError::Deadline(limits.deadline)
-            } else {
-                FetchError::Unreachable(causes(&error.without_url()))
-            }
-        };
+        let failed = |error| failure(error, limits);
         let request = client.get(url.clone()).timeout(limits.deadline);
         let mut response =
             request.header(header::ACCEPT, "application/json").send().await.map_err(failed)?;
@@ -76,19 +81,78 @@ impl Http {
             return Err(FetchError::Status(response.status()));
         }
         let max_age = max_age(response.headers());
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > limits.max_bytes {
-                return Err(FetchError::TooLarge(limits.max_bytes));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read(&mut response, limits).await?;
         Ok(Answer { body, max_age })
+    }
+
+    /// POSTs a form to `url`. Every answer within the limits is handed on; a redirect is one, too.
+    pub(crate) async fn post_form(
+        &self,
+        url: &Url,
+        authorization: Option<HeaderValue>,
+        form: String,
+        deadline: Duration,
+        max_bytes: usize,
+    ) -> Result<Posted, FetchError> {
+        let limits = Limits { deadline, max_bytes };
+        let client = match is_loopback(url) {
+            true => &self.posting_loopback,
+            false => &self.posting,
+        };
+        let builder = if is_loopback(url) { unproxied } else { proxied };
+        let client = client.get_or_init(|| build(builder(), redirect::Policy::none()));
+        let client = client.as_ref().map_err(Clone::clone)?;
+        let mut request = client
+            .post(url.clone())
+            .timeout(deadline)
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form);
+        if let Some(value) = authorization {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let mut response = request.send().await.map_err(|error| failure(error, limits))?;
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        let body = read(&mut response, limits).await?;
+        Ok(Posted { status, retry_after, body })
     }
 }
 
-fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, FetchError> {
-    let within_origin = redirect::Policy::custom(|attempt| {
+async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8>, FetchError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failure(error, limits))? {
+        if body.len() + chunk.len() > limits.max_bytes {
+            return Err(FetchError::TooLarge(limits.max_bytes));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn failure(error: reqwest::Error, limits: Limits) -> FetchError {
+    if error.is_timeout() {
+        FetchError::Deadline(limits.deadline)
+    } else {
+        FetchError::Unreachable(causes(&error.without_url()))
+    }
+}
+
+/// `Retry-After` in seconds; the form with a date is not read (RFC 9110 §10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn proxied() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+}
+
+fn unproxied() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy()
+}
+
+fn within_origin() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
         let first = attempt.previous().first();
         if attempt.previous().len() > MAX_REDIRECTS {
             attempt.error("too many redirects")
@@ -97,10 +161,16 @@ fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, FetchError>
         } else {
             attempt.error("redirect to another origin")
         }
-    });
+    })
+}
+
+fn build(
+    builder: reqwest::ClientBuilder,
+    redirects: redirect::Policy,
+) -> Result<reqwest::Client, FetchError> {
     builder
         .connect_timeout(CONNECT)
-        .redirect(within_origin)
+        .redirect(redirects)
         .user_agent(concat!("scaikey-auth/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| FetchError::Unreachable(causes(&error)))

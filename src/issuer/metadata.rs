@@ -1,9 +1,11 @@
 //! Provider metadata: where it is looked for and what is taken from it (OpenID Connect Discovery 1.0,
 //! RFC 8414).
 
+use std::time::Duration;
+
 use url::Url;
 
-use super::http::{FetchError, check_learned_url};
+use super::http::{FetchError, Http, Limits, check_learned_url};
 use crate::json::{Document, Value};
 
 /// What a discovery document says that this crate uses.
@@ -43,6 +45,55 @@ impl Metadata {
         let jwks_uri = jwks_uri.ok_or(MetadataError::JwksUri)?;
         check_learned_url(&jwks_uri, from, allow_loopback_http)?;
         Ok(Self { jwks_uri })
+    }
+}
+
+/// The endpoints of an authorization server that its clients POST to.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoints {
+    pub(crate) token: Url,
+    pub(crate) revocation: Option<Url>,
+}
+
+impl Endpoints {
+    fn parse(body: &[u8], from: &Url, issuer: &str, loopback: bool) -> Result<Self, String> {
+        let document = Document::parse(body).map_err(|_| "is not a JSON object")?;
+        let text = |name: &str| document.root().get(name).and_then(Value::as_str);
+        if text("issuer") != Some(issuer) {
+            return Err(MetadataError::Issuer { expected: issuer.to_owned() }.to_string());
+        }
+        let endpoint = |name: &str| {
+            let url = Url::parse(text(name)?).ok()?;
+            // Credentials go there: the same rules as for keys, at least.
+            check_learned_url(&url, from, loopback).ok().map(|()| url)
+        };
+        let token = endpoint("token_endpoint").ok_or("has no usable token_endpoint")?;
+        Ok(Self { token, revocation: endpoint("revocation_endpoint") })
+    }
+}
+
+impl Http {
+    /// The endpoints that the metadata of `issuer` names, from the first place that has it.
+    pub(crate) async fn endpoints(
+        &self,
+        issuer: &Url,
+        name: &str,
+        loopback: bool,
+        deadline: Duration,
+        max_bytes: usize,
+    ) -> Result<Endpoints, String> {
+        let mut problem = String::new();
+        for place in well_known(issuer) {
+            let found = match self.get(&place, Limits { deadline, max_bytes }).await {
+                Ok(answer) => Endpoints::parse(&answer.body, &place, name, loopback),
+                Err(error) => Err(error.to_string()),
+            };
+            match found {
+                Ok(endpoints) => return Ok(endpoints),
+                Err(error) => problem = format!("the metadata at {place} {error}"),
+            }
+        }
+        Err(problem)
     }
 }
 

@@ -1,0 +1,208 @@
+//! [`ClientAuth`]: how the service proves itself to the provider (RFC 6749 §2.3, RFC 7523 §2.2).
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use aws_lc_rs::rand::{self, SystemRandom};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use http::HeaderValue;
+use url::form_urlencoded::{Serializer, byte_serialize};
+
+use super::ExchangeError;
+use crate::base64url;
+use crate::clock::unix_seconds;
+use crate::config::Algorithm;
+use crate::secret::Secret;
+
+/// How long a client assertion lives, in seconds.
+const ASSERTION_LIFE: u64 = 60;
+
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Where a secret or a private key comes from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum SecretSource {
+    /// This text.
+    Value(Secret),
+    /// A small local file. It is read for every request to the provider, so that a secret
+    /// replaced on disk is used at once. White space at its end does not count.
+    File(PathBuf),
+}
+
+impl SecretSource {
+    fn read(&self) -> Result<Secret, ExchangeError> {
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Secret::new(text.trim_end())),
+                Err(error) => Err(failed(format!("{}: {error}", path.display()))),
+            },
+        }
+    }
+}
+
+impl<S: Into<Secret>> From<S> for SecretSource {
+    fn from(secret: S) -> Self {
+        Self::Value(secret.into())
+    }
+}
+
+/// A client and its proof. The proof is never part of a URL, a log line or an error.
+#[derive(Debug, Clone)]
+pub struct ClientAuth {
+    id: String,
+    method: Method,
+}
+
+#[derive(Debug, Clone)]
+enum Method {
+    Basic(SecretSource),
+    Post(SecretSource),
+    Key { algorithm: Algorithm, key_id: Option<String>, pem: SecretSource },
+    None,
+}
+
+impl ClientAuth {
+    /// `client_secret_basic`: HTTP Basic with both halves form-encoded first (RFC 6749 §2.3.1).
+    /// What to use unless the provider wants something else.
+    pub fn basic(id: impl Into<String>, secret: impl Into<SecretSource>) -> Self {
+        Self { id: id.into(), method: Method::Basic(secret.into()) }
+    }
+
+    /// `client_secret_post`: the secret as a form member, for providers that cannot read Basic.
+    pub fn post(id: impl Into<String>, secret: impl Into<SecretSource>) -> Self {
+        Self { id: id.into(), method: Method::Post(secret.into()) }
+    }
+
+    /// `private_key_jwt`: a signed statement instead of a secret. Its `aud` is the issuer and
+    /// nothing else, it lives for 60 seconds, and each is used once. `pem` is an unencrypted
+    /// PKCS #8 key (`BEGIN PRIVATE KEY`) for this algorithm; `key_id` is the `kid` the provider
+    /// knows it by.
+    pub fn private_key_jwt(
+        id: impl Into<String>,
+        algorithm: Algorithm,
+        key_id: Option<&str>,
+        pem: impl Into<SecretSource>,
+    ) -> Self {
+        let key_id = key_id.map(str::to_owned);
+        Self { id: id.into(), method: Method::Key { algorithm, key_id, pem: pem.into() } }
+    }
+
+    /// A public client, which proves nothing. It cannot act for itself.
+    pub fn none(id: impl Into<String>) -> Self {
+        Self { id: id.into(), method: Method::None }
+    }
+
+    pub(super) fn is_public(&self) -> bool {
+        matches!(self.method, Method::None)
+    }
+
+    /// Adds the proof to a request: one header, or members of the form.
+    pub(super) fn prove(
+        &self,
+        form: &mut Serializer<'_, String>,
+        issuer: &str,
+        now: SystemTime,
+    ) -> Result<Option<HeaderValue>, ExchangeError> {
+        match &self.method {
+            Method::Basic(secret) => return self.basic_header(&secret.read()?).map(Some),
+            Method::Post(secret) => {
+                form.append_pair("client_id", &self.id);
+                form.append_pair("client_secret", secret.read()?.expose());
+            }
+            Method::Key { algorithm, key_id, pem } => {
+                let signed = self.statement(*algorithm, key_id.as_deref(), issuer, now)?;
+                let signature = sign(*algorithm, &pem.read()?, signed.as_bytes())?;
+                let assertion = format!("{signed}.{}", base64url::encode(signature));
+                form.append_pair("client_id", &self.id);
+                form.append_pair("client_assertion_type", JWT_BEARER);
+                form.append_pair("client_assertion", &assertion);
+            }
+            Method::None => {
+                form.append_pair("client_id", &self.id);
+            }
+        }
+        Ok(None)
+    }
+
+    fn basic_header(&self, secret: &Secret) -> Result<HeaderValue, ExchangeError> {
+        let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+        let pair = format!("{}:{}", encoded(&self.id), encoded(secret.expose()));
+        let value = format!("Basic {}", base64url::encode_standard(pair));
+        let mut value = HeaderValue::try_from(value).map_err(|_| failed("bad secret"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// What the key signs.
+    fn statement(
+        &self,
+        algorithm: Algorithm,
+        key_id: Option<&str>,
+        issuer: &str,
+        now: SystemTime,
+    ) -> Result<String, ExchangeError> {
+        let mut id = [0; 16];
+        rand::fill(&mut id).map_err(|_| failed("the system has no random numbers"))?;
+        let now = unix_seconds(now);
+        let mut header = serde_json::json!({
+            "alg": algorithm.as_str(),
+            "typ": "client-authentication+jwt",
+        });
+        if let (Some(kid), Some(members)) = (key_id, header.as_object_mut()) {
+            members.insert("kid".to_owned(), kid.into());
+        }
+        let claims = serde_json::json!({
+            "iss": self.id, "sub": self.id, "aud": issuer, "jti": base64url::encode(id),
+            "iat": now, "exp": now + ASSERTION_LIFE,
+        });
+        let part = |json: serde_json::Value| base64url::encode(json.to_string());
+        Ok(format!("{}.{}", part(header), part(claims)))
+    }
+}
+
+fn failed(problem: impl Into<String>) -> ExchangeError {
+    ExchangeError::ClientAuth(problem.into())
+}
+
+fn sign(algorithm: Algorithm, pem: &Secret, message: &[u8]) -> Result<Vec<u8>, ExchangeError> {
+    let der = der(pem).ok_or_else(|| failed("the key is not PKCS #8 in PEM"))?;
+    signed(algorithm, &der, message)
+        .ok_or_else(|| failed(format!("the key cannot sign {algorithm}")))
+}
+
+fn der(pem: &Secret) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    let (_, rest) = pem.expose().split_once("-----BEGIN PRIVATE KEY-----")?;
+    let (text, _) = rest.split_once("-----END PRIVATE KEY-----")?;
+    let text: zeroize::Zeroizing<String> = text.split_ascii_whitespace().collect::<String>().into();
+    base64url::decode_standard(text.as_bytes()).map(Into::into)
+}
+
+fn signed(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+    let random = SystemRandom::new();
+    let ecdsa = |kind| {
+        let pair = EcdsaKeyPair::from_pkcs8(kind, der).ok()?;
+        Some(pair.sign(&random, message).ok()?.as_ref().to_vec())
+    };
+    let rsa = |padding: &'static dyn signature::RsaEncoding| {
+        let pair = RsaKeyPair::from_pkcs8(der).ok()?;
+        let mut signed = vec![0; pair.public_modulus_len()];
+        pair.sign(padding, &random, message, &mut signed).ok()?;
+        Some(signed)
+    };
+    match algorithm {
+        Algorithm::RS256 => rsa(&signature::RSA_PKCS1_SHA256),
+        Algorithm::RS384 => rsa(&signature::RSA_PKCS1_SHA384),
+        Algorithm::RS512 => rsa(&signature::RSA_PKCS1_SHA512),
+        Algorithm::PS256 => rsa(&signature::RSA_PSS_SHA256),
+        Algorithm::PS384 => rsa(&signature::RSA_PSS_SHA384),
+        Algorithm::PS512 => rsa(&signature::RSA_PSS_SHA512),
+        Algorithm::ES256 => ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+        Algorithm::ES384 => ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+        Algorithm::ES512 => ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+        Algorithm::Ed25519 => {
+            Some(Ed25519KeyPair::from_pkcs8(der).ok()?.sign(message).as_ref().to_vec())
+        }
+    }
+}

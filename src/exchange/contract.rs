@@ -1,0 +1,66 @@
+//! Whether an exchange gave what was asked for: the audience, and the same subject and tenant.
+
+use super::{AccessToken, ExchangeError, ExchangeRequest};
+use crate::base64url;
+use crate::json::{Document, Fault, Value};
+use crate::secret::Secret;
+
+/// What is not compared, because of a provider that does it another way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Relaxed {
+    pub(super) audience: bool,
+    pub(super) subject: bool,
+}
+
+/// Compares the claims of what came with what was asked for. A token that is no JWT cannot be
+/// looked into and passes.
+pub(super) fn check(
+    request: &ExchangeRequest,
+    token: &AccessToken,
+    relaxed: Relaxed,
+) -> Result<(), ExchangeError> {
+    let Some(payload) = payload(token.secret()) else { return Ok(()) };
+    let got = match Document::parse(&payload) {
+        Ok(got) => got,
+        Err(Fault::Syntax) => return Ok(()),
+        // It says two things at once, and others may read the other one.
+        Err(Fault::Duplicate) => {
+            return Err(ExchangeError::Answer("is a token with a claim twice"));
+        }
+    };
+    let resources = request.resources.iter().map(|url| url.as_str());
+    let mut targets = request.audiences.iter().map(String::as_str).chain(resources);
+    if !relaxed.audience && !targets.all(|target| names(&got, target)) {
+        return Err(ExchangeError::Answer("is a token of another audience"));
+    }
+    if relaxed.subject {
+        return Ok(());
+    }
+    let Some(payload) = self::payload(&request.subject) else { return Ok(()) };
+    let Ok(had) = Document::parse(&payload) else { return Ok(()) };
+    if !agree(&had, &got, "sub") {
+        return Err(ExchangeError::Answer("is a token of another subject"));
+    }
+    if !agree(&had, &got, "tenant_id") {
+        return Err(ExchangeError::Answer("is a token of another tenant"));
+    }
+    Ok(())
+}
+
+fn payload(token: &Secret) -> Option<Vec<u8>> {
+    base64url::decode(token.expose().split('.').nth(1)?)
+}
+
+/// Whether `aud`, one string or a list of them, has this one.
+fn names(claims: &Document<'_>, target: &str) -> bool {
+    claims.root().get("aud").is_some_and(|aud| {
+        aud.as_str() == Some(target)
+            || (aud.is_list() && aud.children().any(|one| one.as_str() == Some(target)))
+    })
+}
+
+/// Whether a claim that was there before is the same now.
+fn agree(had: &Document<'_>, got: &Document<'_>, name: &str) -> bool {
+    let before = had.root().get(name).and_then(Value::as_str);
+    before.is_none() || got.root().get(name).and_then(Value::as_str) == before
+}

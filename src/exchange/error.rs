@@ -1,0 +1,130 @@
+//! [`ExchangeError`]: why there is no token.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::error::BoxError;
+use crate::json::{Document, Value};
+
+/// Why there is no token. Never holds a secret or a token; of what the provider said it holds the
+/// error code only.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExchangeError {
+    /// The provider said no.
+    #[error("the provider refused with {status}: {error:?}")]
+    Refused {
+        /// The status of the answer.
+        status: StatusCode,
+        /// `error` of the answer; `None` when the answer had no readable body.
+        error: Option<OAuthError>,
+        /// `Retry-After` of the answer, when given in seconds.
+        retry_after: Option<Duration>,
+    },
+    /// The provider could not be asked, or did not answer in time: 429 and 5xx count, too. Whether
+    /// a request that was sent took effect is not known: a refresh token may be spent.
+    #[error("the provider is unavailable: {source}")]
+    Unavailable {
+        /// `Retry-After` of the answer, when given in seconds.
+        retry_after: Option<Duration>,
+        /// What happened.
+        source: BoxError,
+    },
+    /// The provider's answer cannot be used.
+    #[error("the provider's answer {0}")]
+    Answer(&'static str),
+    /// The service cannot prove itself: a file that cannot be read, a key that cannot be used.
+    #[error("client authentication is not possible: {0}")]
+    ClientAuth(String),
+    /// The client was not configured for this.
+    #[error("{0}")]
+    NotConfigured(&'static str),
+}
+
+/// An error code of a token endpoint (RFC 6749 §5.2, RFC 8693 §2.2.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OAuthError {
+    /// `invalid_request`; for an exchange, also a subject token that is not good.
+    InvalidRequest,
+    /// `invalid_client`: the service did not prove itself.
+    InvalidClient,
+    /// `invalid_grant`: the code, password or refresh token is not good (any more).
+    InvalidGrant,
+    /// `unauthorized_client`: this client may not use this grant.
+    UnauthorizedClient,
+    /// `unsupported_grant_type`.
+    UnsupportedGrantType,
+    /// `invalid_scope`.
+    InvalidScope,
+    /// `invalid_target`: no tokens for this audience.
+    InvalidTarget,
+    /// Another code, if it has the characters of one and at most 64 of them.
+    Other(String),
+}
+
+impl OAuthError {
+    fn read(body: &[u8]) -> Option<Self> {
+        let document = Document::parse(body).ok()?;
+        Some(match document.root().get("error").and_then(Value::as_str)? {
+            "invalid_request" => Self::InvalidRequest,
+            "invalid_client" => Self::InvalidClient,
+            "invalid_grant" => Self::InvalidGrant,
+            "unauthorized_client" => Self::UnauthorizedClient,
+            "unsupported_grant_type" => Self::UnsupportedGrantType,
+            "invalid_scope" => Self::InvalidScope,
+            "invalid_target" => Self::InvalidTarget,
+            // It goes into logs, so a stranger's text must not.
+            code if code.len() <= 64 && code.bytes().all(|b| b.is_ascii_graphic()) => {
+                Self::Other(code.to_owned())
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl ExchangeError {
+    /// What an answer other than 200 means.
+    pub(super) fn of(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            let source = format!("it answered {status}").into();
+            return Self::Unavailable { retry_after, source };
+        }
+        Self::Refused { status, error: OAuthError::read(body), retry_after }
+    }
+
+    /// The provider's error code, if it gave one.
+    pub fn oauth(&self) -> Option<&OAuthError> {
+        match self {
+            Self::Refused { error, .. } => error.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// When the provider wants to be asked again, if it said.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_codes_are_read_and_strange_texts_are_not() {
+        let read = |body: &str| OAuthError::read(body.as_bytes());
+        assert_eq!(read(r#"{"error":"invalid_target"}"#), Some(OAuthError::InvalidTarget));
+        let other = OAuthError::Other("slow_down".to_owned());
+        assert_eq!(read(r#"{"error":"slow_down","error_description":null}"#), Some(other));
+        for body in ["", "<html>", r#"{"error":7}"#, r#"{"error":"a\nb"}"#, r#"{"message":"x"}"#] {
+            assert_eq!(read(body), None, "{body}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Answers that providers really give, and those that must not be believed.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{Client, Endpoint, Fault};
+use scaikey_auth::{ExchangeError, ExchangeRequest, RefreshRequest, ServiceTokenRequest};
+
+use super::{SECRET, builder, client, provider};
+
+#[tokio::test]
+async fn without_expires_in_the_life_of_a_jwt_counts() {
+    let provider = provider().await;
+    provider.register_client(Client::new("drive:1 %", SECRET).without_expires_in());
+    let token = client(&provider).service_token(&ServiceTokenRequest::default()).await.unwrap();
+    let lifetime = token.lifetime().unwrap();
+    assert!(lifetime > Duration::from_secs(3500) && lifetime <= Duration::from_secs(3600));
+}
+
+#[tokio::test]
+async fn an_answer_that_says_something_else_than_was_asked_is_refused() {
+    let provider = provider().await;
+    let client = client(&provider);
+    let exchange = async |members: &str| {
+        let body = format!(r#"{{"access_token":"opaque",{members}}}"#);
+        provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+        let request = ExchangeRequest::new("subject", "scaivault");
+        client.exchange(&request.scopes("vault:read".parse().unwrap())).await
+    };
+    let jwt = r#""issued_token_type":"urn:ietf:params:oauth:token-type:jwt""#;
+    exchange(&format!(r#""token_type":"bearer",{jwt}"#)).await.unwrap();
+    for members in [
+        format!(r#""token_type":"N_A",{jwt}"#),
+        format!(r#""token_type":"DPoP",{jwt}"#),
+        r#""token_type":"Bearer""#.to_owned(),
+        r#""token_type":"Bearer","issued_token_type":"urn:x""#.to_owned(),
+        format!(r#""token_type":"Bearer","scope":"vault:read vault:write",{jwt}"#),
+    ] {
+        let refused = exchange(&members).await.unwrap_err();
+        assert!(matches!(refused, ExchangeError::Answer(_)), "{members}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_somebody_else_or_for_somebody_else_is_refused_unless_that_is_allowed() {
+    let provider = provider().await;
+    let strict = client(&provider);
+    let any_audience = builder(&provider).insecure_any_audience().build().unwrap();
+    let any_subject = builder(&provider).insecure_any_subject().build().unwrap();
+    let token = || provider.token().audience("scaivault");
+    let several = token().claim("aud", vec!["scaigrid", "scaivault"]);
+    for (answer, by_default, by_audience, by_subject) in [
+        (token(), true, true, true),
+        (several, true, true, true),
+        (token().audience("scaivault2"), false, true, false),
+        (token().without("aud"), false, true, false),
+        (token().subject("bob-id"), false, false, true),
+        (token().without("sub"), false, false, true),
+        (token().tenant("tenant-2"), false, false, true),
+    ] {
+        let body = format!(
+            r#"{{"access_token":"{}","token_type":"Bearer","issued_token_type":"{}"}}"#,
+            answer.clone().sign(),
+            "urn:ietf:params:oauth:token-type:access_token",
+        );
+        provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+        let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+        for (client, good) in
+            [(&strict, by_default), (&any_audience, by_audience), (&any_subject, by_subject)]
+        {
+            assert_eq!(client.exchange(&request).await.is_ok(), good, "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
+    let provider = provider().await;
+    let client = builder(&provider).timeout(Duration::from_millis(300)).build().unwrap();
+    client.service_token(&ServiceTokenRequest::default()).await.unwrap();
+    let cases = [
+        (Fault::RetryAfter(503, 7), true, Some(7)),
+        (Fault::RetryAfter(429, 9), true, Some(9)),
+        (Fault::Status(500), true, None),
+        (Fault::HangUp, true, None),
+        (Fault::EndlessBody, true, None),
+        (Fault::Hang, true, None),
+        (Fault::Status(400), false, None),
+        (Fault::Status(401), false, None),
+        (Fault::RedirectHere, false, None),
+    ];
+    for (fault, unavailable, seconds) in cases {
+        provider.fail(Endpoint::Token, fault.clone());
+        let error = client.refresh(&RefreshRequest::new("hunter2")).await.unwrap_err();
+        let is = matches!(error, ExchangeError::Unavailable { .. });
+        assert_eq!(is, unavailable, "{fault:?}: {error:?}");
+        assert_eq!(error.oauth(), None, "{fault:?}");
+        assert_eq!(error.retry_after().map(|wait| wait.as_secs()), seconds, "{fault:?}");
+        assert!(!format!("{error:?} {error}").contains("hunter2"), "{fault:?}");
+    }
+    assert_eq!(provider.strays(), 0);
+}

@@ -1,0 +1,140 @@
+//! Each grant, as it goes over the wire and as it comes back.
+
+use scaikey_auth::testing::Endpoint;
+use scaikey_auth::{
+    CodeRequest, ExchangeError, ExchangeRequest, OAuthError, PasswordRequest, PkceVerifier,
+    RefreshRequest, ServiceTokenRequest, TenantId, TokenType, dangerous_peek_claims,
+};
+
+use super::{builder, client, provider};
+
+fn last_form(provider: &scaikey_auth::testing::Provider) -> Vec<(String, String)> {
+    let mut form = provider.received(Endpoint::Token).pop().unwrap().form();
+    form.sort();
+    form
+}
+
+#[tokio::test]
+async fn an_exchange_sends_the_five_parameters_and_no_more() {
+    let provider = provider().await;
+    let client = client(&provider);
+    let subject = provider.token().sign();
+    let token =
+        client.exchange(&ExchangeRequest::new(subject.as_str(), "scaivault")).await.unwrap();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(
+        last_form(&provider),
+        [
+            pair("audience", "scaivault"),
+            pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            pair("requested_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            pair("subject_token", &subject),
+            pair("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ]
+    );
+    assert_eq!(token.scopes().unwrap().as_str(), "vault:read vault:write");
+    assert_eq!(token.keep_for().unwrap().as_secs(), 3570);
+    assert!(token.is_bearer() && token.refresh_token().is_none());
+    let claims: serde_json::Value = dangerous_peek_claims(token.secret().expose()).unwrap();
+    assert_eq!((&claims["aud"], &claims["sub"]), (&"scaivault".into(), &"alice-id".into()));
+}
+
+#[tokio::test]
+async fn scopes_actor_and_type_are_sent_when_asked_for() {
+    let provider = provider().await;
+    let client = builder(&provider).requested_token_type(None).build().unwrap();
+    let (subject, actor) = (provider.token().sign(), provider.service_token("robot").sign());
+    let request = ExchangeRequest::new(subject, "scaivault")
+        .scopes("vault:read".parse().unwrap())
+        .actor(actor, TokenType::Jwt);
+    let token = client.exchange(&request).await.unwrap();
+    assert_eq!(token.scopes().unwrap().as_str(), "vault:read");
+    assert_eq!(token.issued_token_type(), Some(TokenType::AccessToken.as_str()));
+    let claims: serde_json::Value = dangerous_peek_claims(token.secret().expose()).unwrap();
+    assert_eq!(claims["act"]["sub"], "robot");
+    assert!(last_form(&provider).iter().all(|(name, _)| name != "requested_token_type"));
+}
+
+#[tokio::test]
+async fn refusals_are_typed() {
+    let provider = provider().await;
+    let client = client(&provider);
+    let (good, expired) = (provider.token().sign(), provider.token().expired().sign());
+    for (subject, audience, error) in [
+        (good, "elsewhere", OAuthError::InvalidTarget),
+        (expired, "scaivault", OAuthError::InvalidRequest),
+    ] {
+        let refused = client.exchange(&ExchangeRequest::new(subject, audience)).await.unwrap_err();
+        assert_eq!(refused.oauth(), Some(&error));
+    }
+    let refused = client.refresh(&RefreshRequest::new("unknown")).await.unwrap_err();
+    assert_eq!(refused.oauth(), Some(&OAuthError::InvalidGrant));
+}
+
+#[tokio::test]
+async fn a_session_begins_with_a_code_is_refreshed_and_is_revoked() {
+    let provider = provider().await;
+    let client = client(&provider);
+    let verifier = PkceVerifier::generate().unwrap();
+    let here = "https://app.example/cb";
+    let code = provider.authorize("bob", "drive:1 %", here, &verifier.challenge());
+    let request = CodeRequest::new(code, here, verifier);
+    let first = client.authorization_code(&request).await.unwrap();
+    let again = client.authorization_code(&request).await.unwrap_err();
+    assert_eq!(again.oauth(), Some(&OAuthError::InvalidGrant));
+
+    let verifier = PkceVerifier::generate().unwrap();
+    let code = provider.authorize("bob", "drive:1 %", here, &verifier.challenge());
+    let session = client.authorization_code(&CodeRequest::new(code, here, verifier)).await.unwrap();
+    let refresh = |token: &scaikey_auth::AccessToken| {
+        RefreshRequest::new(token.refresh_token().unwrap().expose())
+    };
+    let second = client.refresh(&refresh(&session)).await.unwrap();
+    assert_ne!(session.refresh_token(), second.refresh_token());
+    client.revoke(second.refresh_token().unwrap()).await.unwrap();
+    client.revoke(&"unknown".into()).await.unwrap();
+    for ended in [&first, &second] {
+        let refused = client.refresh(&refresh(ended)).await.unwrap_err();
+        assert_eq!(refused.oauth(), Some(&OAuthError::InvalidGrant));
+    }
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
+}
+
+#[tokio::test]
+async fn passwords_are_passed_on_only_if_that_was_enabled() {
+    let provider = provider().await;
+    let request = PasswordRequest::new("bob", "hunter2");
+    let refused = client(&provider).password(&request).await.unwrap_err();
+    assert!(matches!(refused, ExchangeError::NotConfigured(_)));
+    assert_eq!(provider.token_requests(), 0);
+    let client = builder(&provider).enable_password_grant().build().unwrap();
+    assert!(client.password(&request).await.unwrap().refresh_token().is_some());
+}
+
+#[tokio::test]
+async fn a_service_token_is_of_the_tenant_asked_for() {
+    let provider = provider().await;
+    let acme = provider.tenant("acme", "acme");
+    acme.register_client(scaikey_auth::testing::Client::new("drive:1 %", super::SECRET));
+    let tenant = |id: &str| ServiceTokenRequest::in_tenant(TenantId::new(id).unwrap());
+
+    client(&provider).service_token(&ServiceTokenRequest::default()).await.unwrap();
+    let refused = client(&provider).service_token(&tenant("acme")).await.unwrap_err();
+    assert!(matches!(refused, ExchangeError::NotConfigured(_)), "{refused}");
+
+    // The provider does not know the parameter and answers with a token of its own tenant.
+    let client = builder(&provider).tenant_parameter("tenant").build().unwrap();
+    client.service_token(&tenant("tenant-1")).await.unwrap();
+    assert!(last_form(&provider).contains(&("tenant".to_owned(), "tenant-1".to_owned())));
+    let refused = client.service_token(&tenant("acme")).await.unwrap_err();
+    assert!(matches!(refused, ExchangeError::Answer(_)), "{refused}");
+
+    let template = format!("{}/api/v1/auth/tenants/{{tenant_id}}/oauth/token", provider.url());
+    let client = builder(&provider).token_url(template).build().unwrap();
+    client.service_token(&tenant("acme")).await.unwrap();
+    assert_eq!(acme.granted("client_credentials"), 1);
+    for outside in ["..", "../../..", "acme/../acme", "?x", "#"] {
+        client.service_token(&tenant(outside)).await.unwrap_err();
+    }
+    assert_eq!(acme.token_requests(), 1);
+}

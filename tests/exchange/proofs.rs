@@ -1,0 +1,86 @@
+//! How the service proves itself, and where the proof must not appear.
+
+use http::header::AUTHORIZATION;
+use scaikey_auth::testing::{Client, Endpoint, SigningKey};
+use scaikey_auth::{
+    Algorithm, ClientAuth, ExchangeError, OAuthError, SecretSource, ServiceTokenRequest,
+    TokenExchangeClient,
+};
+
+use super::{SECRET, builder, provider};
+
+#[tokio::test]
+async fn a_secret_goes_into_one_header_or_one_member() {
+    let provider = provider().await;
+    for (auth, header) in [
+        (ClientAuth::basic("drive:1 %", SECRET), true),
+        (ClientAuth::post("drive:1 %", SECRET), false),
+    ] {
+        let client = builder(&provider).client_auth(auth).build().unwrap();
+        client.service_token(&ServiceTokenRequest::default()).await.unwrap();
+        let sent = provider.received(Endpoint::Token).pop().unwrap();
+        assert_eq!(sent.headers.contains_key(AUTHORIZATION), header);
+        let in_form = sent.form().iter().any(|(name, _)| name == "client_secret");
+        assert_eq!((in_form, sent.target.as_str()), (!header, "/oauth/token"));
+        assert!(!format!("{client:?}").contains(SECRET));
+    }
+}
+
+#[tokio::test]
+async fn a_key_proves_itself_anew_each_time() {
+    let provider = provider().await;
+    for algorithm in Algorithm::ALL {
+        let key = SigningKey::generate(algorithm);
+        provider.register_client(Client::with_key("svc", &key));
+        let auth =
+            ClientAuth::private_key_jwt("svc", algorithm, Some(key.kid()), key.private_pem());
+        let client = builder(&provider).client_auth(auth).build().unwrap();
+        for _ in 0..2 {
+            let got = client.service_token(&ServiceTokenRequest::default()).await;
+            got.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
+        }
+    }
+    let auth = ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, "hunter2");
+    let client = builder(&provider).client_auth(auth).build().unwrap();
+    let failed = client.service_token(&ServiceTokenRequest::default()).await.unwrap_err();
+    assert!(matches!(failed, ExchangeError::ClientAuth(_)));
+    assert!(!format!("{failed:?} {failed}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_secret_in_a_file_may_change() {
+    let provider = provider().await;
+    let name = format!("scaikey-auth-secret-{}", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    let auth = ClientAuth::basic("drive:1 %", SecretSource::File(file.clone()));
+    let client = builder(&provider).client_auth(auth).build().unwrap();
+    let ask = async || client.service_token(&ServiceTokenRequest::default()).await;
+    std::fs::write(&file, "old").unwrap();
+    assert_eq!(ask().await.unwrap_err().oauth(), Some(&OAuthError::InvalidClient));
+    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    ask().await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(ask().await, Err(ExchangeError::ClientAuth(_))));
+}
+
+#[tokio::test]
+async fn who_proves_nothing_gets_nothing_of_its_own() {
+    let provider = provider().await;
+    let client = builder(&provider).client_auth(ClientAuth::none("app")).build().unwrap();
+    let refused = client.service_token(&ServiceTokenRequest::default()).await.unwrap_err();
+    assert!(matches!(refused, ExchangeError::NotConfigured(_)));
+    assert_eq!(provider.token_requests(), 0);
+}
+
+#[test]
+fn a_client_that_cannot_work_is_not_built() {
+    let url = "https://scaikey.example";
+    let auth = || ClientAuth::basic("a", "b");
+    TokenExchangeClient::builder(url).client_auth(auth()).build().unwrap();
+    let faults = TokenExchangeClient::builder("http://127.0.0.1:1").build().unwrap_err();
+    assert_eq!(faults.faults().len(), 2, "{faults}");
+    for bad in ["http://scaikey.example/t", "t", "https://{tenant_id}.scaikey.example/t"] {
+        let builder = TokenExchangeClient::builder(url).client_auth(auth()).token_url(bad);
+        assert_eq!(builder.build().unwrap_err().faults()[0].field, "token_url", "{bad}");
+    }
+}
