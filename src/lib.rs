@@ -30,6 +30,9 @@
 //!     └──▶ your service, with an AuthContext in the request's extensions
 //! ```
 //!
+//! Tokens for other services come the other way: [`TokenExchangeClient`] asks the provider's token
+//! endpoint for them.
+//!
 //! The modules below stand in this order, ground first, and each imports only from those above it.
 //!
 //! # Features
