@@ -31,17 +31,26 @@ pub(crate) enum Fault {
 #[derive(Debug)]
 pub(crate) struct Document<'a> {
     nodes: Vec<Node<'a>>,
+    /// Strings that are written with escapes, unescaped.
+    unescaped: Vec<Box<str>>,
+}
+
+/// A string: as it stands in the text, or the place of its unescaped form.
+#[derive(Debug, Clone, Copy)]
+enum Str<'a> {
+    Plain(&'a str),
+    Unescaped(u32),
 }
 
 #[derive(Debug)]
 struct Node<'a> {
     /// The member name; empty for list items and the root.
-    name: Cow<'a, str>,
+    name: Str<'a>,
     /// A fingerprint of the name, so that most names are told apart without being compared.
     tag: u8,
     kind: Kind<'a>,
     /// Index of the first node behind this one and all its descendants.
-    end: usize,
+    end: u32,
 }
 
 #[derive(Debug)]
@@ -50,7 +59,7 @@ enum Kind<'a> {
     Bool(bool),
     /// All that is ever asked of a number is whether it is a time below 2^53.
     Number(f64),
-    Text(Cow<'a, str>),
+    Text(Str<'a>),
     List,
     Object,
 }
@@ -58,14 +67,14 @@ enum Kind<'a> {
 impl<'a> Document<'a> {
     /// Reads one object.
     pub(crate) fn parse(text: &'a [u8]) -> Result<Self, Fault> {
-        let mut nodes = Vec::with_capacity(32);
+        // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
+        let mut document = Self { nodes: Vec::with_capacity(21), unescaped: Vec::new() };
         // Checked once as a whole: the reader would do it string by string, at five times the cost.
         let text = std::str::from_utf8(text).map_err(|_| Fault::Syntax)?;
         let mut reader = serde_json::Deserializer::from_str(text);
-        let seed = ValueSeed { nodes: &mut nodes, name: Cow::Borrowed(""), depth: 0 };
+        let seed = ValueSeed { document: &mut document, name: Str::Plain(""), depth: 0 };
         seed.deserialize(&mut reader).map_err(|_| Fault::Syntax)?;
         reader.end().map_err(|_| Fault::Syntax)?;
-        let document = Self { nodes };
         match document.nodes.first() {
             Some(Node { kind: Kind::Object, .. }) => {}
             _ => return Err(Fault::Syntax),
@@ -81,8 +90,38 @@ impl<'a> Document<'a> {
         Value { document: self, at: 0 }
     }
 
+    /// `u32` counts the nodes of every text below 4 GiB.
+    fn len(&self) -> u32 {
+        self.nodes.len() as u32
+    }
+
+    fn text<'s>(&'s self, string: &Str<'s>) -> &'s str {
+        match *string {
+            Str::Plain(text) => text,
+            Str::Unescaped(at) => self.unescaped.get(at as usize).map_or("", |text| text),
+        }
+    }
+
+    fn unescape(&mut self, text: &str) -> Str<'a> {
+        self.unescaped.push(text.into());
+        Str::Unescaped(self.unescaped.len() as u32 - 1)
+    }
+
+    fn push(&mut self, name: Str<'a>, kind: Kind<'a>) -> u32 {
+        let (tag, at) = (fingerprint(self.text(&name)), self.len());
+        self.nodes.push(Node { name, tag, kind, end: at + 1 });
+        at
+    }
+
+    fn close(&mut self, opened: u32) {
+        let end = self.len();
+        if let Some(node) = self.nodes.get_mut(opened as usize) {
+            node.end = end;
+        }
+    }
+
     fn has_duplicates(&self) -> bool {
-        (0..self.nodes.len()).any(|at| {
+        (0..self.len()).any(|at| {
             let value = Value { document: self, at };
             value.is_object() && value.members_repeat()
         })
@@ -93,12 +132,12 @@ impl<'a> Document<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Value<'d> {
     document: &'d Document<'d>,
-    at: usize,
+    at: u32,
 }
 
 impl<'d> Value<'d> {
     fn node(self) -> Option<&'d Node<'d>> {
-        self.document.nodes.get(self.at)
+        self.document.nodes.get(self.at as usize)
     }
 
     fn kind(self) -> &'d Kind<'d> {
@@ -113,8 +152,8 @@ impl<'d> Value<'d> {
         let (tag, end) = (fingerprint(name), self.node()?.end);
         let mut at = self.at + 1;
         while at < end {
-            let node = self.document.nodes.get(at)?;
-            if node.tag == tag && node.name == name {
+            let node = self.document.nodes.get(at as usize)?;
+            if node.tag == tag && self.document.text(&node.name) == name {
                 return Some(Value { document: self.document, at });
             }
             at = node.end;
@@ -147,12 +186,12 @@ impl<'d> Value<'d> {
 
     /// The member name this value stands under.
     pub(crate) fn name(self) -> &'d str {
-        self.node().map_or("", |node| &node.name)
+        self.node().map_or("", |node| self.document.text(&node.name))
     }
 
     pub(crate) fn as_str(self) -> Option<&'d str> {
         match self.kind() {
-            Kind::Text(text) => Some(text),
+            Kind::Text(text) => Some(self.document.text(text)),
             _ => None,
         }
     }
@@ -211,36 +250,26 @@ fn fingerprint(name: &str) -> u8 {
 
 /// Appends one value and its descendants to the list of nodes.
 struct ValueSeed<'n, 'a> {
-    nodes: &'n mut Vec<Node<'a>>,
-    name: Cow<'a, str>,
+    document: &'n mut Document<'a>,
+    name: Str<'a>,
     depth: usize,
 }
 
 impl<'a> ValueSeed<'_, 'a> {
     fn leaf<E>(self, kind: Kind<'a>) -> Result<(), E> {
-        let end = self.nodes.len() + 1;
-        self.nodes.push(Node { tag: fingerprint(&self.name), name: self.name, kind, end });
+        self.document.push(self.name, kind);
         Ok(())
     }
 
-    fn open<E: Error>(
-        nodes: &mut Vec<Node<'a>>,
-        name: Cow<'a, str>,
-        kind: Kind<'a>,
-        depth: usize,
-    ) -> Result<usize, E> {
-        if depth >= MAX_DEPTH {
+    fn open<E: Error>(&mut self, kind: Kind<'a>) -> Result<u32, E> {
+        if self.depth >= MAX_DEPTH {
             return Err(E::custom("nested too deep"));
         }
-        nodes.push(Node { tag: fingerprint(&name), name, kind, end: 0 });
-        Ok(nodes.len() - 1)
+        Ok(self.document.push(self.name, kind))
     }
 
-    fn close(nodes: &mut [Node<'a>], opened: usize) {
-        let end = nodes.len();
-        if let Some(node) = nodes.get_mut(opened) {
-            node.end = end;
-        }
+    fn member(&mut self, name: Str<'a>) -> ValueSeed<'_, 'a> {
+        ValueSeed { document: self.document, name, depth: self.depth + 1 }
     }
 }
 
@@ -280,31 +309,31 @@ impl<'a> Visitor<'a> for ValueSeed<'_, 'a> {
     }
 
     fn visit_borrowed_str<E>(self, text: &'a str) -> Result<(), E> {
-        self.leaf(Kind::Text(Cow::Borrowed(text)))
+        self.leaf(Kind::Text(Str::Plain(text)))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.leaf(Kind::Text(Cow::Owned(text.to_owned())))
+        let text = self.document.unescape(text);
+        self.leaf(Kind::Text(text))
     }
 
-    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<(), A::Error> {
-        let Self { nodes, name, depth } = self;
-        let opened = Self::open(nodes, name, Kind::List, depth)?;
-        while items
-            .next_element_seed(ValueSeed { nodes, name: Cow::Borrowed(""), depth: depth + 1 })?
-            .is_some()
-        {}
-        Self::close(nodes, opened);
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut items: A) -> Result<(), A::Error> {
+        let opened = self.open(Kind::List)?;
+        while items.next_element_seed(self.member(Str::Plain("")))?.is_some() {}
+        self.document.close(opened);
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<(), A::Error> {
-        let Self { nodes, name, depth } = self;
-        let opened = Self::open(nodes, name, Kind::Object, depth)?;
+    fn visit_map<A: MapAccess<'a>>(mut self, mut members: A) -> Result<(), A::Error> {
+        let opened = self.open(Kind::Object)?;
         while let Some(name) = members.next_key_seed(NameSeed)? {
-            members.next_value_seed(ValueSeed { nodes, name, depth: depth + 1 })?;
+            let name = match name {
+                Cow::Borrowed(name) => Str::Plain(name),
+                Cow::Owned(name) => self.document.unescape(&name),
+            };
+            members.next_value_seed(self.member(name))?;
         }
-        Self::close(nodes, opened);
+        self.document.close(opened);
         Ok(())
     }
 }
