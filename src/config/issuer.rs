@@ -192,6 +192,20 @@ impl IssuerConfig {
         self
     }
 
+    /// Sets [`max_token_lifetime`](Self::max_token_lifetime).
+    #[must_use]
+    pub fn max_token_lifetime(mut self, limit: Duration) -> Self {
+        self.max_token_lifetime = Some(limit);
+        self
+    }
+
+    /// Sets [`legacy_service_tokens`](Self::legacy_service_tokens).
+    #[must_use]
+    pub fn legacy_service_tokens(mut self, accept: bool) -> Self {
+        self.legacy_service_tokens = accept;
+        self
+    }
+
     /// Whether this stands for one issuer per tenant.
     pub(crate) fn is_per_tenant(&self) -> bool {
         self.expected().contains(TENANT_PLACEHOLDER)

@@ -98,9 +98,7 @@ where
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         // What an outer layer believed is not what this one verified.
-        let extensions = request.extensions_mut();
-        extensions.remove::<AuthContext>();
-        extensions.remove::<Passed>();
+        request.extensions_mut().remove::<AuthContext>();
         let head = RequestHead::of(&request);
         match self.decide(head) {
             Decision::Admit(context) => {

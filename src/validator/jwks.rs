@@ -10,8 +10,7 @@ use super::{Credentials, TokenValidator, rules};
 use crate::clock::{Clock, SystemClock, unix_time};
 use crate::config::{AuthConfig, ConfigError};
 use crate::error::{AuthError, InvalidToken};
-use crate::identity::TenantId;
-use crate::identity::{Identity, Provenance, Reading};
+use crate::identity::{Identity, Provenance, Reading, TenantId};
 use crate::issuer::{Found, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Renewed, Verdict};
 
 /// Verifies signed JWTs (RFC 7519) against the published keys of their issuers (RFC 7517).
@@ -157,8 +156,8 @@ impl TokenValidator for JwksValidator {
     }
 }
 
-/// Reads the claims of a JWT **without verifying anything**, for debugging (`tests`, command-line
-/// tools). The result says nothing about anybody: never base a decision on it.
+/// Reads the claims of a JWT **without verifying anything**, for debugging and command-line
+/// tools. The result says nothing about anybody: never base a decision on it.
 ///
 /// # Errors
 /// When the token is not of three parts or its payload does not fit `T`.
