@@ -73,6 +73,8 @@ mod secret;
 
 mod base64url;
 
+mod mark;
+
 mod json;
 
 mod flight;
