@@ -61,6 +61,13 @@ pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Out
     }
 }
 
+/// Waits in real time. Outside of a tokio runtime, where nothing is waited for, not at all.
+pub(crate) async fn pause(period: Duration) {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        tokio::time::sleep(period).await;
+    }
+}
+
 /// `period` moved by up to `share` of itself in either direction, so that many processes started
 /// together do not call their provider together.
 pub(crate) fn jittered(period: Duration, share: f64) -> Duration {

@@ -115,16 +115,19 @@ pub use error::{
     AuthError, BoxError, EmptyBody, Envelope, ErrorResponse, Grpc, InvalidToken, ProblemJson,
     Refusal,
 };
+#[cfg(feature = "redis")]
+pub use exchange::RedisCache;
 pub use exchange::{
-    AccessToken, ClientAuth, CodeRequest, ExchangeError, ExchangeRequest, Freshness, OAuthError,
-    PasswordRequest, PkceVerifier, RefreshRequest, SecretSource, ServiceTokenRequest,
-    TokenExchangeBuilder, TokenExchangeClient, TokenType,
+    AccessToken, CacheKey, CacheKeys, CacheStatus, CodeRequest, ExchangeError, ExchangeRequest,
+    Fence, Freshness, Layered, MemoryCache, OAuthError, PasswordRequest, PkceVerifier,
+    RefreshRequest, ServiceTokenRequest, SessionTokens, TokenCache, TokenExchangeBuilder,
+    TokenExchangeClient, TokenType, TokenUrls,
 };
 pub use identity::{
     Actor, ClaimPath, ClaimsMapping, Identity, IdentityKey, IdentityKind, InvalidClaimPath,
     InvalidScope, InvalidTenantId, Provenance, Scopes, TenantId,
 };
-pub use issuer::{IssuerHealth, Issuers, KeyState, TenantIssuers};
+pub use issuer::{ClientAuth, IssuerHealth, Issuers, KeyState, SecretSource, TenantIssuers};
 pub use middleware::{
     AuthLayer, AuthService, CustomSource, Guard, GuardExt, GuardFuture, GuardService,
     PROVENANCE_HEADER, RequestHead, RequireLayer, ResponseFuture, TenantSource, TokenSource,

@@ -77,6 +77,62 @@ pub(crate) fn tenant_store_failed(why: &dyn std::fmt::Display, stale: bool) {
     );
 }
 
+/// A token endpoint was asked: for which grant, and how it ended.
+pub(crate) fn token_asked(
+    grant: &'static str,
+    outcome: &'static str,
+    error: Option<&dyn std::fmt::Display>,
+) {
+    match error {
+        None => tracing::debug!(target: TARGET, grant, "got a token"),
+        Some(error) => tracing::warn!(target: TARGET, grant, %error, "got no token"),
+    }
+    count_pair("scaikey_auth_token_requests_total", "grant", grant, outcome);
+}
+
+/// A request to a token endpoint is sent a second time.
+pub(crate) fn token_request_repeated() {
+    count("scaikey_auth_token_request_retries_total", "reason", "unavailable");
+}
+
+/// How a token was found: `hit`, `miss`, `collapsed`, or `refused` for a refusal repeated.
+pub(crate) fn token_cache(result: &'static str) {
+    count("scaikey_auth_token_cache_total", "result", result);
+}
+
+/// A token endpoint failed too often, and is left alone for a while.
+pub(crate) fn endpoint_left_alone(url: &str, pause: std::time::Duration) {
+    tracing::warn!(target: TARGET, url, ?pause, "token endpoint is left alone");
+    count("scaikey_auth_token_endpoint_breaker_total", "change", "opened");
+}
+
+/// A token endpoint that had been left alone answers.
+pub(crate) fn endpoint_answers_again(url: &str) {
+    tracing::info!(target: TARGET, url, "token endpoint answers again");
+    count("scaikey_auth_token_endpoint_breaker_total", "change", "closed");
+}
+
+/// The token cache did not answer, which each caller goes on without. Logged when it begins.
+pub(crate) fn token_cache_failed(error: &dyn std::fmt::Display, is_new: bool) {
+    if is_new {
+        tracing::warn!(target: TARGET, %error, "token cache fails; going on without it");
+    }
+    count("scaikey_auth_token_cache_failures_total", "reason", "unavailable");
+}
+
+/// The token cache answers again.
+pub(crate) fn token_cache_is_back() {
+    tracing::info!(target: TARGET, "token cache answers again");
+}
+
+#[cfg(feature = "metrics")]
+fn count_pair(name: &'static str, label: &'static str, value: &'static str, outcome: &'static str) {
+    metrics::counter!(name, label => value, "outcome" => outcome).increment(1);
+}
+
+#[cfg(not(feature = "metrics"))]
+fn count_pair(_: &'static str, _: &'static str, _: &'static str, _: &'static str) {}
+
 #[cfg(feature = "metrics")]
 fn count(name: &'static str, label: &'static str, value: &'static str) {
     metrics::counter!(name, label => value).increment(1);

@@ -1,16 +1,22 @@
 //! [`TokenExchangeBuilder`]: how a [`TokenExchangeClient`] is to be.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
 use url::Url;
 
+use super::breaker::Breakers;
+use super::cache::{CacheKeys, Ground, MemoryCache, TokenCache};
 use super::contract::Relaxed;
-use super::{ClientAuth, TokenExchangeClient, TokenType};
+use super::endpoint::{Place, TokenEndpoint, TokenUrls, is_fit};
+use super::kept::Kept;
+use super::setback::Setbacks;
+use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ConfigError, Fault, TENANT_PLACEHOLDER, is_loopback};
-use crate::issuer::Http;
+use crate::config::{ConfigError, Fault, TENANT_PLACEHOLDER};
+use crate::flight::Flights;
+use crate::issuer::{ClientAuth, Http};
 
 /// Sets up a [`TokenExchangeClient`]. Made by [`TokenExchangeClient::builder`].
 #[derive(Debug, Clone)]
@@ -19,14 +25,21 @@ pub struct TokenExchangeBuilder {
     issuer: String,
     auth: Option<ClientAuth>,
     token_url: Option<String>,
+    token_urls: Option<Arc<dyn TokenUrls>>,
     revocation_url: Option<String>,
     requested_type: Option<TokenType>,
     tenant_parameter: Option<String>,
     allows_passwords: bool,
     allow_loopback_http: bool,
     relaxed: Relaxed,
+    subjects_are_outlived: bool,
+    default_lifetime: Option<Duration>,
+    cache: Option<Arc<dyn TokenCache>>,
+    cache_keys: Option<CacheKeys>,
     timeout: Duration,
     clock: Arc<dyn Clock>,
+    /// What could not be read on the way here.
+    pub(super) faults: Vec<Fault>,
 }
 
 impl TokenExchangeBuilder {
@@ -35,14 +48,20 @@ impl TokenExchangeBuilder {
             issuer,
             auth: None,
             token_url: None,
+            token_urls: None,
             revocation_url: None,
             requested_type: Some(TokenType::Jwt),
             tenant_parameter: None,
             allows_passwords: false,
             allow_loopback_http: false,
             relaxed: Relaxed::default(),
+            subjects_are_outlived: false,
+            default_lifetime: None,
+            cache: None,
+            cache_keys: None,
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock::default()),
+            faults: Vec::new(),
         }
     }
 
@@ -52,11 +71,17 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// The token endpoint. Default: what the issuer's metadata names. `{tenant_id}` in it stands
-    /// for the tenant of a [`ServiceTokenRequest`](super::ServiceTokenRequest); a client with such
-    /// a URL serves no other requests.
+    /// The token endpoint. Default: what the issuer's metadata names, read again every hour.
+    /// `{tenant_id}` in it stands for the tenant of the request, which must name one then.
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = Some(url.into());
+        self
+    }
+
+    /// The token endpoint of each tenant, where the id alone does not tell. Takes the place of
+    /// [`token_url`](Self::token_url).
+    pub fn token_urls(mut self, urls: impl TokenUrls) -> Self {
+        self.token_urls = Some(Arc::new(urls));
         self
     }
 
@@ -107,6 +132,49 @@ impl TokenExchangeBuilder {
         self
     }
 
+    /// Takes what an exchange gives without `issued_token_type`, for providers that leave it out
+    /// although RFC 8693 §2.2.1 requires it. The price: something that is no access token may be
+    /// taken for one.
+    pub fn accept_untyped_tokens(mut self) -> Self {
+        self.relaxed.issued_type = true;
+        self
+    }
+
+    /// Takes what an exchange gives with a `token_type` of `N_A`, for services downstream that want
+    /// such tokens elsewhere than in `Authorization` (RFC 8693 §2.2.1):
+    /// [`is_bearer`](super::AccessToken::is_bearer) tells.
+    pub fn accept_other_token_types(mut self) -> Self {
+        self.relaxed.token_type = true;
+        self
+    }
+
+    /// Keeps a token beyond the end of the subject token it was exchanged for. Default: no. The
+    /// price: a user who has signed out goes on downstream.
+    pub fn insecure_outlive_subject(mut self) -> Self {
+        self.subjects_are_outlived = true;
+        self
+    }
+
+    /// How long a token lives that comes without `expires_in` and is no JWT with an `exp`. Default:
+    /// unknown, so it is not kept.
+    pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
+        self.default_lifetime = Some(lifetime);
+        self
+    }
+
+    /// Where tokens are kept. Default: a [`MemoryCache`] of its own.
+    pub fn cache(mut self, cache: impl TokenCache) -> Self {
+        self.cache = Some(Arc::new(cache));
+        self
+    }
+
+    /// Under which secrets tokens are sealed and filed in a cache that other processes share.
+    /// Needed for such a cache, and of no use without one.
+    pub fn cache_keys(mut self, keys: CacheKeys) -> Self {
+        self.cache_keys = Some(keys);
+        self
+    }
+
     /// How long a request may take, from connecting to the last byte. Default: 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -123,54 +191,100 @@ impl TokenExchangeBuilder {
     ///
     /// # Errors
     /// All faults at once: no [`client_auth`](Self::client_auth), a URL that is none or that is
-    /// neither `https` nor an allowed loopback one.
-    pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
-        let mut faults = Vec::new();
+    /// neither `https` nor an allowed loopback one, a shared cache without
+    /// [`cache_keys`](Self::cache_keys).
+    pub fn build(mut self) -> Result<TokenExchangeClient, ConfigError> {
+        let mut faults = std::mem::take(&mut self.faults);
         let issuer = self.url("issuer", &self.issuer, &mut faults);
-        if let Some(url) = &self.token_url {
-            let filled = |tenant| url.replace(TENANT_PLACEHOLDER, tenant);
-            let one = self.url("token_url", &filled("x"), &mut faults);
-            let other = Url::parse(&filled("y")).ok();
-            if one.zip(other).is_some_and(|(one, other)| one.origin() != other.origin()) {
-                // Credentials go to the hosts that were configured and to no others.
-                faults.push(Fault::new("token_url", "may have {tenant_id} in its path only"));
-            }
-        }
+        let place = self.place(&mut faults);
         let revocation = self.revocation_url.as_ref();
         let revocation_url =
             revocation.and_then(|url| self.url("revocation_url", url, &mut faults));
         if self.auth.is_none() {
             faults.push(Fault::new("client_auth", "is missing: say how the service proves itself"));
         }
-        let (Some(issuer), Some(auth), true) = (issuer, self.auth, faults.is_empty()) else {
+        let cache = self.cache.take().unwrap_or_else(|| Arc::new(MemoryCache::default()));
+        let keys = match self.cache_keys.take() {
+            Some(keys) => Some(keys),
+            None if cache.is_shared() => {
+                faults.push(Fault::new("cache_keys", "is missing: a shared cache needs them"));
+                None
+            }
+            None => Some(CacheKeys::random()?),
+        };
+        let (Some(issuer), Some(auth), Some(keys), true) =
+            (issuer, self.auth.take(), keys, faults.is_empty())
+        else {
             return Err(ConfigError::from_faults(faults)
                 .err()
                 .unwrap_or_else(|| ConfigError::one(Fault::new("issuer", "cannot be used"))));
         };
-        Ok(TokenExchangeClient {
+        let ground = self.ground(&auth);
+        let endpoint = TokenEndpoint {
             http: Http::default(),
             clock: self.clock,
             issuer,
             name: self.issuer,
             auth,
-            token_url: self.token_url,
+            place,
             revocation_url,
+            allow_loopback_http: self.allow_loopback_http,
+            allows_other_types: self.relaxed.token_type,
+            default_lifetime: self.default_lifetime,
+            timeout: self.timeout,
+            breakers: Breakers::default(),
+            learned: Mutex::new(None),
+        };
+        let kept = Kept {
+            endpoint,
+            cache,
+            keys,
+            ground,
             requested_type: self.requested_type,
             tenant_parameter: self.tenant_parameter,
-            allows_passwords: self.allows_passwords,
-            allow_loopback_http: self.allow_loopback_http,
             relaxed: self.relaxed,
-            timeout: self.timeout,
-            learned: OnceCell::new(),
-        })
+            subjects_are_outlived: self.subjects_are_outlived,
+            flights: Flights::default(),
+            setbacks: Setbacks::default(),
+            cache_is_away: AtomicBool::new(false),
+        };
+        Ok(TokenExchangeClient { kept: Arc::new(kept), allows_passwords: self.allows_passwords })
+    }
+
+    fn place(&self, faults: &mut Vec<Fault>) -> Place {
+        if let Some(urls) = &self.token_urls {
+            return Place::PerTenant(urls.clone());
+        }
+        let Some(url) = &self.token_url else { return Place::Learned };
+        let filled = |tenant| url.replace(TENANT_PLACEHOLDER, tenant);
+        let Some(one) = self.url("token_url", &filled("x"), faults) else { return Place::Learned };
+        if !url.contains(TENANT_PLACEHOLDER) {
+            return Place::Fixed(one);
+        }
+        if Url::parse(&filled("y")).is_ok_and(|other| one.origin() != other.origin()) {
+            // Credentials go to the hosts that were configured and to no others.
+            faults.push(Fault::new("token_url", "may have {tenant_id} in its path only"));
+        }
+        Place::Template(url.clone())
+    }
+
+    /// All settings that a token depends on: two clients that differ in one share no tokens.
+    fn ground(&self, auth: &ClientAuth) -> Ground {
+        let outlived = if self.subjects_are_outlived { "o" } else { "" };
+        let settings = [
+            "1",
+            &self.issuer,
+            auth.client_id(),
+            self.token_url.as_deref().unwrap_or_default(),
+            self.tenant_parameter.as_deref().unwrap_or_default(),
+            &self.relaxed.name(),
+            outlived,
+        ];
+        Ground::new(settings.into_iter())
     }
 
     fn url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {
-        let usable = |url: &Url| {
-            let plain = url.scheme() == "http" && self.allow_loopback_http && is_loopback(url);
-            url.scheme() == "https" || plain
-        };
-        let url = Url::parse(text).ok().filter(usable);
+        let url = Url::parse(text).ok().filter(|url| is_fit(url, self.allow_loopback_http));
         if url.is_none() {
             faults.push(Fault::new(field, "is not an https URL"));
         }

@@ -1,7 +1,8 @@
 //! Whether an exchange gave what was asked for: the audience, and the same subject and tenant.
 
-use super::{AccessToken, ExchangeError, ExchangeRequest};
+use super::{AccessToken, ExchangeError, ExchangeRequest, TokenType};
 use crate::base64url;
+use crate::identity::TenantId;
 use crate::json::{Document, Fault, Value};
 use crate::secret::Secret;
 
@@ -10,6 +11,45 @@ use crate::secret::Secret;
 pub(super) struct Relaxed {
     pub(super) audience: bool,
     pub(super) subject: bool,
+    pub(super) issued_type: bool,
+    pub(super) token_type: bool,
+}
+
+impl Relaxed {
+    /// One letter for each, to tell tokens taken under different rules apart.
+    pub(super) fn name(self) -> String {
+        let letters = [
+            (self.audience, 'a'),
+            (self.subject, 's'),
+            (self.issued_type, 'i'),
+            (self.token_type, 't'),
+        ];
+        letters.into_iter().filter_map(|(on, letter)| on.then_some(letter)).collect()
+    }
+}
+
+/// Whether a service token is of the tenant asked for, as far as it tells.
+pub(super) fn check_tenant(
+    tenant: Option<&TenantId>,
+    token: &AccessToken,
+) -> Result<(), ExchangeError> {
+    match (tenant, token.claim("tenant_id")) {
+        (Some(asked), Some(got)) if asked.as_str() != got => {
+            Err(ExchangeError::Answer("is a token of another tenant"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether what was issued is what was asked for, by its own name (RFC 8693 §2.2.1).
+pub(super) fn check_type(token: &AccessToken, relaxed: Relaxed) -> Result<(), ExchangeError> {
+    let expected = [TokenType::AccessToken, TokenType::Jwt];
+    match token.issued_token_type() {
+        Some(kind) if expected.iter().any(|known| known.as_str() == kind) => Ok(()),
+        Some(_) => Err(ExchangeError::Answer("has another issued_token_type than asked for")),
+        None if relaxed.issued_type => Ok(()),
+        None => Err(ExchangeError::Answer("has no issued_token_type")),
+    }
 }
 
 /// Compares the claims of what came with what was asked for. A token that is no JWT cannot be

@@ -1,15 +1,17 @@
 //! [`ExchangeError`]: why there is no token.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::error::BoxError;
+use crate::issuer::Unproven;
 use crate::json::{Document, Value};
 
 /// Why there is no token. Never holds a secret or a token; of what the provider said it holds the
-/// error code only.
-#[derive(Debug, thiserror::Error)]
+/// error code only. Cheap to clone: all who waited for the same answer get it.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
     /// The provider said no.
@@ -19,17 +21,18 @@ pub enum ExchangeError {
         status: StatusCode,
         /// `error` of the answer; `None` when the answer had no readable body.
         error: Option<OAuthError>,
-        /// `Retry-After` of the answer, when given in seconds.
+        /// `Retry-After` of the answer.
         retry_after: Option<Duration>,
     },
     /// The provider could not be asked, or did not answer in time: 429 and 5xx count, too. Whether
     /// a request that was sent took effect is not known: a refresh token may be spent.
     #[error("the provider is unavailable: {source}")]
     Unavailable {
-        /// `Retry-After` of the answer, when given in seconds.
+        /// When it is asked again at the earliest: `Retry-After` of the answer, or what is left of
+        /// the pause after several failures.
         retry_after: Option<Duration>,
         /// What happened.
-        source: BoxError,
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// The provider's answer cannot be used.
     #[error("the provider's answer {0}")]
@@ -88,10 +91,31 @@ impl ExchangeError {
     /// What an answer other than 200 means.
     pub(super) fn of(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            let source = format!("it answered {status}").into();
-            return Self::Unavailable { retry_after, source };
+            return Self::unavailable(retry_after, format!("it answered {status}"));
         }
         Self::Refused { status, error: OAuthError::read(body), retry_after }
+    }
+
+    pub(super) fn unavailable(retry_after: Option<Duration>, problem: impl Into<String>) -> Self {
+        let source: Box<dyn Error + Send + Sync> = problem.into().into();
+        Self::Unavailable { retry_after, source: source.into() }
+    }
+
+    /// Its name in metrics.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Answer(_) => "bad_answer",
+            Self::ClientAuth(_) => "client_auth",
+            Self::NotConfigured(_) => "not_configured",
+        }
+    }
+
+    /// Whether the provider itself said no, or gave what cannot be used: asking the same again at
+    /// once is of no use.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Answer(_))
     }
 
     /// The provider's error code, if it gave one.
@@ -102,7 +126,7 @@ impl ExchangeError {
         }
     }
 
-    /// When the provider wants to be asked again, if it said.
+    /// When to ask again at the earliest, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
@@ -110,6 +134,12 @@ impl ExchangeError {
             }
             _ => None,
         }
+    }
+}
+
+impl From<Unproven> for ExchangeError {
+    fn from(unproven: Unproven) -> Self {
+        Self::ClientAuth(unproven.to_string())
     }
 }
 

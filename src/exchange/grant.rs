@@ -52,6 +52,9 @@ pub struct ExchangeRequest {
     pub resources: Vec<Url>,
     /// What the new token is to permit. Empty: what the provider gives.
     pub scopes: Scopes,
+    /// The tenant of the subject. Fills `{tenant_id}` in the client's `token_url`; a JWT that
+    /// comes back must be of this tenant.
+    pub tenant: Option<TenantId>,
 }
 
 impl ExchangeRequest {
@@ -64,7 +67,14 @@ impl ExchangeRequest {
             audiences: vec![audience.into()],
             resources: Vec::new(),
             scopes: Scopes::new(),
+            tenant: None,
         }
+    }
+
+    /// Names the tenant of the subject.
+    pub fn in_tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
+        self
     }
 
     /// Asks for these scopes only.
@@ -110,6 +120,18 @@ impl ServiceTokenRequest {
     }
 }
 
+impl From<TenantId> for ServiceTokenRequest {
+    fn from(tenant: TenantId) -> Self {
+        Self::in_tenant(tenant)
+    }
+}
+
+impl From<&TenantId> for ServiceTokenRequest {
+    fn from(tenant: &TenantId) -> Self {
+        Self::in_tenant(tenant.clone())
+    }
+}
+
 /// A new access token for a session (RFC 6749 §6).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -118,12 +140,20 @@ pub struct RefreshRequest {
     pub refresh_token: Secret,
     /// Fewer scopes than before. Empty: the same.
     pub scopes: Scopes,
+    /// The tenant, for a `token_url` with `{tenant_id}`.
+    pub tenant: Option<TenantId>,
 }
 
 impl RefreshRequest {
     /// The same scopes as before.
     pub fn new(refresh_token: impl Into<Secret>) -> Self {
-        Self { refresh_token: refresh_token.into(), scopes: Scopes::new() }
+        Self { refresh_token: refresh_token.into(), scopes: Scopes::new(), tenant: None }
+    }
+
+    /// Fills `{tenant_id}` in the client's `token_url`.
+    pub fn in_tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
+        self
     }
 }
 
@@ -137,6 +167,8 @@ pub struct CodeRequest {
     pub redirect_uri: String,
     /// Whose challenge was in the authorization request.
     pub verifier: PkceVerifier,
+    /// The tenant, for a `token_url` with `{tenant_id}`.
+    pub tenant: Option<TenantId>,
 }
 
 impl CodeRequest {
@@ -146,7 +178,13 @@ impl CodeRequest {
         redirect_uri: impl Into<String>,
         verifier: PkceVerifier,
     ) -> Self {
-        Self { code: code.into(), redirect_uri: redirect_uri.into(), verifier }
+        Self { code: code.into(), redirect_uri: redirect_uri.into(), verifier, tenant: None }
+    }
+
+    /// Fills `{tenant_id}` in the client's `token_url`.
+    pub fn in_tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
+        self
     }
 }
 
@@ -161,12 +199,21 @@ pub struct PasswordRequest {
     pub password: Secret,
     /// What the token is to permit. Empty: what the provider gives.
     pub scopes: Scopes,
+    /// The tenant, for a `token_url` with `{tenant_id}`.
+    pub tenant: Option<TenantId>,
 }
 
 impl PasswordRequest {
     /// All scopes the provider gives.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
-        Self { username: username.into(), password: password.into(), scopes: Scopes::new() }
+        let (username, password) = (username.into(), password.into());
+        Self { username, password, scopes: Scopes::new(), tenant: None }
+    }
+
+    /// Fills `{tenant_id}` in the client's `token_url`.
+    pub fn in_tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
+        self
     }
 }
 
@@ -191,6 +238,33 @@ impl Grant<'_> {
             Self::Code(_) => return None,
         };
         (!scopes.is_empty()).then_some(scopes)
+    }
+
+    pub(super) fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Exchange(request, _) => request.tenant.as_ref(),
+            Self::Service(request, _) => request.tenant.as_ref(),
+            Self::Refresh(request) => request.tenant.as_ref(),
+            Self::Code(request) => request.tenant.as_ref(),
+            Self::Password(request) => request.tenant.as_ref(),
+        }
+    }
+
+    /// Its name in metrics.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Exchange(..) => "exchange",
+            Self::Service(..) => "client_credentials",
+            Self::Refresh(_) => "refresh",
+            Self::Code(_) => "code",
+            Self::Password(_) => "password",
+        }
+    }
+
+    /// Whether asking twice does no harm: what a code, a refresh token or a password does is done
+    /// once, and the first request may have done it although no answer came.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        matches!(self, Self::Exchange(..) | Self::Service(..))
     }
 
     pub(super) fn write(&self, form: &mut Serializer<'_, String>) {

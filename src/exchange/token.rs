@@ -1,10 +1,13 @@
 //! [`AccessToken`]: what the token endpoint gave, and how long it is good (RFC 6749 §5.1).
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use zeroize::Zeroizing;
 
 use super::ExchangeError;
 use crate::base64url;
-use crate::clock::{Clock, unix_time};
+use crate::clock::{Clock, jittered, unix_seconds, unix_time};
 use crate::identity::Scopes;
 use crate::json::{Document, Value};
 use crate::secret::Secret;
@@ -15,25 +18,38 @@ const SAFETY: Duration = Duration::from_secs(30);
 /// No token is relied upon for longer, whatever the provider says.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// An access token and what the provider said about it.
+/// An access token and what the provider said about it. Cheap to clone.
 ///
 /// Its age is measured on the monotonic clock from when it arrived, so a clock that is set does
 /// not make it older or younger.
 #[derive(Debug, Clone)]
 pub struct AccessToken {
+    issued: Arc<Issued>,
+    status: CacheStatus,
+}
+
+#[derive(Debug, Clone)]
+struct Issued {
     token: Secret,
     bearer: bool,
     issued_type: Option<String>,
     scopes: Option<Scopes>,
     refresh_token: Option<Secret>,
     arrived: Duration,
+    /// Its age when it arrived, if it was another process that got it.
+    age_then: Duration,
     lifetime: Option<Duration>,
+    /// How long it may be kept at most for a reason outside of it.
+    limit: Duration,
+    /// The share of its life after which the next one is sought.
+    due: f64,
 }
 
 /// Where a token is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// Less than 80 % of its life has passed.
+    /// Less than 80 % of its life has passed, give or take 5 % of that, so that many tokens got
+    /// together are not renewed together.
     Fresh,
     /// It is good, and time to get the next one.
     Due,
@@ -41,57 +57,188 @@ pub enum Freshness {
     Expired,
 }
 
+/// How a token came to its caller (after RFC 9211).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheStatus {
+    /// From the cache.
+    Hit,
+    /// From the provider, because this caller asked.
+    Miss,
+    /// From the provider or a shared cache, because somebody else was asking for the same already.
+    Collapsed,
+}
+
+impl CacheStatus {
+    /// `hit`, `miss` or `collapsed`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+        }
+    }
+}
+
 impl AccessToken {
     /// The token.
     pub fn secret(&self) -> &Secret {
-        &self.token
+        &self.issued.token
     }
 
     /// Whether it is sent as `Authorization: Bearer`. A `token_type` of `N_A` means that what was
     /// issued is no access token (RFC 8693 §2.2.1).
     pub fn is_bearer(&self) -> bool {
-        self.bearer
+        self.issued.bearer
     }
 
     /// `issued_token_type`, if the provider said.
     pub fn issued_token_type(&self) -> Option<&str> {
-        self.issued_type.as_deref()
+        self.issued.issued_type.as_deref()
     }
 
     /// What was granted, if the provider said; otherwise what was asked for.
     pub fn scopes(&self) -> Option<&Scopes> {
-        self.scopes.as_ref()
+        self.issued.scopes.as_ref()
     }
 
     /// The refresh token, if one came along. After a refresh, its absence means that the one used
-    /// stays good (RFC 6749 §6).
+    /// stays good (RFC 6749 §6). What exchanges and service tokens come with is left out
+    /// (RFC 6749 §4.4.3).
     pub fn refresh_token(&self) -> Option<&Secret> {
-        self.refresh_token.as_ref()
+        self.issued.refresh_token.as_ref()
     }
 
-    /// How long it lives from when it arrived: `expires_in`, else the `exp` of a JWT, else unknown.
+    /// How long it lives from when it was issued: `expires_in`, else the `exp` of a JWT, else what
+    /// the client was told to assume, else unknown.
     pub fn lifetime(&self) -> Option<Duration> {
-        self.lifetime
+        self.issued.lifetime
     }
 
-    /// How long it may be kept from when it arrived: 30 seconds less than it lives, and a day at
-    /// most. `None`: not at all.
+    /// How this one came.
+    pub fn cache_status(&self) -> CacheStatus {
+        self.status
+    }
+
+    /// How long it may be kept from when it was issued: 30 seconds less than it lives, no longer
+    /// than the subject token it was exchanged for, and a day at most. `None`: not at all.
     pub fn keep_for(&self) -> Option<Duration> {
-        let kept = self.lifetime?.saturating_sub(SAFETY).min(MAX_LIFETIME);
+        let kept = self.lifetime()?.saturating_sub(SAFETY).min(self.issued.limit);
         (!kept.is_zero()).then_some(kept)
     }
 
     /// Where it is in its life. Tokens that live for less than four minutes are due a little
     /// earlier than at 80 %, at nine tenths of what may be kept.
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
-        let age = clock.elapsed().saturating_sub(self.arrived);
-        match (self.lifetime, self.keep_for()) {
+        let age = self.age(clock);
+        match (self.lifetime(), self.keep_for()) {
             (Some(lifetime), Some(kept)) if age < kept => {
-                let due = lifetime.min(MAX_LIFETIME).mul_f64(0.8).min(kept.mul_f64(0.9));
-                if age < due { Freshness::Fresh } else { Freshness::Due }
+                let due = lifetime.min(MAX_LIFETIME).mul_f64(self.issued.due);
+                if age < due.min(kept.mul_f64(0.9)) { Freshness::Fresh } else { Freshness::Due }
             }
             _ => Freshness::Expired,
         }
+    }
+
+    /// Where it is in its life for whoever holds it as long as it lives: a session whose token
+    /// lives for ten seconds needs it for ten seconds.
+    pub(super) fn freshness_to_the_end(&self, clock: &dyn Clock) -> Freshness {
+        let Some(lifetime) = self.lifetime() else { return Freshness::Fresh };
+        match self.age(clock) {
+            age if age >= lifetime => Freshness::Expired,
+            age if age >= lifetime.mul_f64(self.issued.due) => Freshness::Due,
+            _ => Freshness::Fresh,
+        }
+    }
+
+    /// How much longer it may be kept; `None`: not at all.
+    pub(super) fn left(&self, clock: &dyn Clock) -> Option<Duration> {
+        let left = self.keep_for()?.saturating_sub(self.age(clock));
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// When it may be kept no longer, in seconds since 1970.
+    pub(super) fn expires_at(&self, clock: &dyn Clock) -> u64 {
+        unix_seconds(clock.now()) + self.left(clock).unwrap_or_default().as_secs()
+    }
+
+    pub(super) fn age(&self, clock: &dyn Clock) -> Duration {
+        clock.elapsed().saturating_sub(self.issued.arrived) + self.issued.age_then
+    }
+
+    /// How much memory its texts take.
+    pub(super) fn octets(&self) -> usize {
+        let of = |text: Option<&Secret>| text.map_or(0, |text| text.expose().len());
+        of(Some(self.secret())) + of(self.refresh_token())
+    }
+
+    pub(super) fn with_status(mut self, status: CacheStatus) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// For no longer than this, for a reason outside of it.
+    pub(super) fn kept_at_most(mut self, limit: Duration) -> Self {
+        let issued = Arc::make_mut(&mut self.issued);
+        issued.limit = issued.limit.min(limit);
+        self
+    }
+
+    pub(super) fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        Arc::make_mut(&mut self.issued).lifetime = Some(lifetime);
+        self
+    }
+
+    pub(super) fn with_refresh_token(mut self, refresh_token: Option<Secret>) -> Self {
+        Arc::make_mut(&mut self.issued).refresh_token = refresh_token;
+        self
+    }
+
+    /// For a cache outside of this process, where only the wall clock is common.
+    pub(super) fn to_octets(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
+        let issued = &*self.issued;
+        let issued_at = unix_time(clock.now()) - self.age(clock).as_secs_f64();
+        let mut out = Zeroizing::new(Vec::with_capacity(self.octets() + 200));
+        out.extend_from_slice(&issued_at.to_be_bytes());
+        out.extend_from_slice(&issued.lifetime.map_or(-1.0, |it| it.as_secs_f64()).to_be_bytes());
+        out.extend_from_slice(&issued.limit.as_secs_f64().to_be_bytes());
+        out.push(u8::from(issued.bearer));
+        let texts = [
+            Some(issued.token.expose()),
+            issued.issued_type.as_deref(),
+            issued.scopes.as_ref().map(Scopes::as_str),
+            issued.refresh_token.as_ref().map(Secret::expose),
+        ];
+        for text in texts {
+            let length = text.map_or(ABSENT, |text| text.len() as u32);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(text.unwrap_or_default().as_bytes());
+        }
+        out
+    }
+
+    /// What [`to_octets`](Self::to_octets) gave, here or elsewhere.
+    pub(super) fn from_octets(octets: &[u8], clock: &dyn Clock) -> Option<Self> {
+        let mut reader = Reader(octets);
+        let (issued_at, lifetime, limit) = (reader.number()?, reader.number()?, reader.number()?);
+        let bearer = reader.take(1)? == [1];
+        let token = reader.text()??.into();
+        let (issued_type, scopes) = (reader.text()?.map(str::to_owned), reader.text()?);
+        let refresh_token = reader.text()?.map(Secret::from);
+        let age = (unix_time(clock.now()) - issued_at).max(0.0);
+        let issued = Issued {
+            token,
+            bearer,
+            issued_type,
+            scopes: scopes.map(str::parse).transpose().ok()?,
+            refresh_token,
+            arrived: clock.elapsed(),
+            age_then: Duration::try_from_secs_f64(age).ok()?,
+            lifetime: Duration::try_from_secs_f64(lifetime).ok(),
+            limit: Duration::try_from_secs_f64(limit).ok()?,
+            due: due(),
+        };
+        Some(Self { issued: Arc::new(issued), status: CacheStatus::Hit })
     }
 
     /// Reads a successful answer. Members that are `null` count as absent.
@@ -113,22 +260,25 @@ impl AccessToken {
         let scopes = text("scope")?.map(str::parse).transpose();
         let told =
             member("expires_in").map(|value| seconds(value).ok_or(refused("has a bad expires_in")));
-        Ok(Self {
+        let refresh_token = text("refresh_token")?.filter(|token| !token.is_empty());
+        let issued = Issued {
             token: token.into(),
             bearer,
             issued_type: text("issued_token_type")?.map(str::to_owned),
             scopes: scopes.map_err(|_| refused("has a bad scope"))?,
-            refresh_token: text("refresh_token")?
-                .filter(|token| !token.is_empty())
-                .map(Secret::from),
+            refresh_token: refresh_token.map(Secret::from),
             arrived: clock.elapsed(),
+            age_then: Duration::ZERO,
             lifetime: told.transpose()?.or_else(|| until_exp(token, clock.now())),
-        })
+            limit: MAX_LIFETIME,
+            due: due(),
+        };
+        Ok(Self { issued: Arc::new(issued), status: CacheStatus::Miss })
     }
 
     /// A claim of the token if it is a JWT, unverified: the provider gave it to us directly.
     pub(super) fn claim(&self, name: &str) -> Option<String> {
-        let payload = base64url::decode(self.token.expose().split('.').nth(1)?)?;
+        let payload = base64url::decode(self.secret().expose().split('.').nth(1)?)?;
         let document = Document::parse(&payload).ok()?;
         document.root().get(name).and_then(Value::as_str).map(str::to_owned)
     }
@@ -143,7 +293,38 @@ fn seconds(value: Value<'_>) -> Option<Duration> {
     number.is_finite().then(|| Duration::from_secs_f64(number.clamp(0.0, 1e9)))
 }
 
-fn until_exp(token: &str, now: SystemTime) -> Option<Duration> {
+/// Four fifths, a little more or less.
+fn due() -> f64 {
+    jittered(Duration::from_millis(800), 0.05).as_secs_f64()
+}
+
+/// The length of a text that is not there.
+const ABSENT: u32 = u32::MAX;
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<f64> {
+        Some(f64::from_be_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn text(&mut self) -> Option<Option<&'a str>> {
+        let length = u32::from_be_bytes(self.take(4)?.try_into().ok()?);
+        if length == ABSENT {
+            return Some(None);
+        }
+        std::str::from_utf8(self.take(length as usize)?).ok().map(Some)
+    }
+}
+
+/// How long until the `exp` of a token, if it is a JWT that has one.
+pub(super) fn until_exp(token: &str, now: SystemTime) -> Option<Duration> {
     let payload = base64url::decode(token.split('.').nth(1)?)?;
     let document = Document::parse(&payload).ok()?;
     let left = document.root().get("exp")?.as_f64()? - unix_time(now);
@@ -205,8 +386,8 @@ mod tests {
     fn a_token_is_due_at_four_fifths_and_gone_half_a_minute_early() {
         use Freshness::{Due, Expired, Fresh};
         let cases = [
-            ("3600", 2879, Fresh),
-            ("3600", 2880, Due),
+            ("3600", 2735, Fresh),
+            ("3600", 3025, Due),
             ("3600", 3569, Due),
             ("3600", 3570, Expired),
             ("60", 26, Fresh),

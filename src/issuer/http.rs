@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::redirect;
@@ -42,6 +42,9 @@ pub(crate) enum FetchError {
     Deadline(Duration),
     #[error("could not be reached: {0}")]
     Unreachable(String),
+    /// Nothing was sent.
+    #[error("could not be connected to: {0}")]
+    Unconnected(String),
     #[error("must not be asked: {0}")]
     Forbidden(&'static str),
 }
@@ -91,10 +94,9 @@ impl Http {
         url: &Url,
         authorization: Option<HeaderValue>,
         form: String,
-        deadline: Duration,
-        max_bytes: usize,
+        limits: Limits,
+        now: SystemTime,
     ) -> Result<Posted, FetchError> {
-        let limits = Limits { deadline, max_bytes };
         let client = match is_loopback(url) {
             true => &self.posting_loopback,
             false => &self.posting,
@@ -104,7 +106,7 @@ impl Http {
         let client = client.as_ref().map_err(Clone::clone)?;
         let mut request = client
             .post(url.clone())
-            .timeout(deadline)
+            .timeout(limits.deadline)
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
@@ -112,7 +114,7 @@ impl Http {
             request = request.header(header::AUTHORIZATION, value);
         }
         let mut response = request.send().await.map_err(|error| failure(error, limits))?;
-        let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        let (status, retry_after) = (response.status(), retry_after(response.headers(), now));
         let body = read(&mut response, limits).await?;
         Ok(Posted { status, retry_after, body })
     }
@@ -130,17 +132,26 @@ async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8
 }
 
 fn failure(error: reqwest::Error, limits: Limits) -> FetchError {
-    if error.is_timeout() {
+    if error.is_connect() {
+        FetchError::Unconnected(causes(&error.without_url()))
+    } else if error.is_timeout() {
         FetchError::Deadline(limits.deadline)
     } else {
         FetchError::Unreachable(causes(&error.without_url()))
     }
 }
 
-/// `Retry-After` in seconds; the form with a date is not read (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+/// `Retry-After` in seconds, or as a date, which is compared with the other side's own clock when
+/// it tells it (RFC 9110 §10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let wait = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = wait.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text| httpdate::parse_http_date(text).ok();
+    let now = text(header::DATE).and_then(date).unwrap_or(now);
+    Some(date(wait)?.duration_since(now).unwrap_or_default())
 }
 
 fn proxied() -> reqwest::ClientBuilder {
@@ -265,6 +276,26 @@ mod tests {
         let local: Url = "http://127.0.0.1:8080/".parse().unwrap();
         assert_eq!(judge("http://127.0.0.1:8080/jwks", &local), Ok(()));
         assert!(check_learned_url(&local, &local, false).is_err());
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_as_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let read = |value: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(header::DATE, date.parse().unwrap());
+            }
+            retry_after(&headers, now).map(|wait| wait.as_secs())
+        };
+        let (sooner, later) = ("Sun, 06 Nov 1994 08:49:00 GMT", "Sun, 06 Nov 1994 08:49:47 GMT");
+        assert_eq!(read(" 7 ", None), Some(7));
+        assert_eq!(read(later, None), Some(10));
+        assert_eq!(read(later, Some(sooner)), Some(47));
+        assert_eq!(read(sooner, None), Some(0));
+        assert_eq!(read("soon", None), None);
+        assert_eq!(read("-1", None), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! [`Issuers`]: the issuers a service trusts, by the `iss` of their tokens.
 
 mod budget;
+mod client_auth;
 mod health;
 mod http;
 mod jwk;
@@ -20,14 +21,17 @@ use crate::config::{AuthConfig, ConfigError, Fault, IssuerConfig};
 use crate::error::AuthError;
 use crate::identity::TenantId;
 
+pub use client_auth::{ClientAuth, SecretSource};
 pub use health::{IssuerHealth, KeyState};
 pub use per_tenant::TenantIssuers;
 
+pub(crate) use client_auth::Unproven;
 #[cfg(feature = "testing")]
 pub(crate) use foreign::{read_key, read_key_set, read_metadata};
-pub(crate) use http::Http;
+pub(crate) use http::{FetchError, Http, Limits};
 pub(crate) use jwk::MAX_KID;
 pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
+pub(crate) use metadata::Endpoints;
 pub(crate) use per_tenant::PerTenant;
 
 /// One issuer, ready to verify tokens.

@@ -113,7 +113,10 @@ impl Source {
                 // Nobody there: the other places are on the same host.
                 Err(
                     fault @ FetchFault::Fetch {
-                        error: FetchError::Unreachable(_) | FetchError::Deadline(_),
+                        error:
+                            FetchError::Unreachable(_)
+                            | FetchError::Unconnected(_)
+                            | FetchError::Deadline(_),
                         ..
                     },
                 ) => {

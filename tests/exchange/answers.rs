@@ -11,7 +11,7 @@ use super::{SECRET, builder, client, provider};
 async fn without_expires_in_the_life_of_a_jwt_counts() {
     let provider = provider().await;
     provider.register_client(Client::new("drive:1 %", SECRET).without_expires_in());
-    let token = client(&provider).service_token(&ServiceTokenRequest::default()).await.unwrap();
+    let token = client(&provider).service_token(ServiceTokenRequest::default()).await.unwrap();
     let lifetime = token.lifetime().unwrap();
     assert!(lifetime > Duration::from_secs(3500) && lifetime <= Duration::from_secs(3600));
 }
@@ -19,8 +19,9 @@ async fn without_expires_in_the_life_of_a_jwt_counts() {
 #[tokio::test]
 async fn an_answer_that_says_something_else_than_was_asked_is_refused() {
     let provider = provider().await;
-    let client = client(&provider);
     let exchange = async |members: &str| {
+        // A new one each time: what was refused is not asked for again at once.
+        let client = client(&provider);
         let body = format!(r#"{{"access_token":"opaque",{members}}}"#);
         provider.fail(Endpoint::Token, Fault::Body("application/json", body));
         let request = ExchangeRequest::new("subject", "scaivault");
@@ -75,8 +76,6 @@ async fn a_token_of_somebody_else_or_for_somebody_else_is_refused_unless_that_is
 #[tokio::test]
 async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
     let provider = provider().await;
-    let client = builder(&provider).timeout(Duration::from_millis(300)).build().unwrap();
-    client.service_token(&ServiceTokenRequest::default()).await.unwrap();
     let cases = [
         (Fault::RetryAfter(503, 7), true, Some(7)),
         (Fault::RetryAfter(429, 9), true, Some(9)),
@@ -89,6 +88,8 @@ async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
         (Fault::RedirectHere, false, None),
     ];
     for (fault, unavailable, seconds) in cases {
+        // A new one each time: the last one leaves the endpoint alone for a while.
+        let client = builder(&provider).timeout(Duration::from_millis(300)).build().unwrap();
         provider.fail(Endpoint::Token, fault.clone());
         let error = client.refresh(&RefreshRequest::new("hunter2")).await.unwrap_err();
         let is = matches!(error, ExchangeError::Unavailable { .. });

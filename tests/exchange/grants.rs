@@ -118,23 +118,23 @@ async fn a_service_token_is_of_the_tenant_asked_for() {
     acme.register_client(scaikey_auth::testing::Client::new("drive:1 %", super::SECRET));
     let tenant = |id: &str| ServiceTokenRequest::in_tenant(TenantId::new(id).unwrap());
 
-    client(&provider).service_token(&ServiceTokenRequest::default()).await.unwrap();
-    let refused = client(&provider).service_token(&tenant("acme")).await.unwrap_err();
+    client(&provider).service_token(ServiceTokenRequest::default()).await.unwrap();
+    let refused = client(&provider).service_token(tenant("acme")).await.unwrap_err();
     assert!(matches!(refused, ExchangeError::NotConfigured(_)), "{refused}");
 
     // The provider does not know the parameter and answers with a token of its own tenant.
     let client = builder(&provider).tenant_parameter("tenant").build().unwrap();
-    client.service_token(&tenant("tenant-1")).await.unwrap();
+    client.service_token(tenant("tenant-1")).await.unwrap();
     assert!(last_form(&provider).contains(&("tenant".to_owned(), "tenant-1".to_owned())));
-    let refused = client.service_token(&tenant("acme")).await.unwrap_err();
+    let refused = client.service_token(tenant("acme")).await.unwrap_err();
     assert!(matches!(refused, ExchangeError::Answer(_)), "{refused}");
 
     let template = format!("{}/api/v1/auth/tenants/{{tenant_id}}/oauth/token", provider.url());
     let client = builder(&provider).token_url(template).build().unwrap();
-    client.service_token(&tenant("acme")).await.unwrap();
+    client.service_token(tenant("acme")).await.unwrap();
     assert_eq!(acme.granted("client_credentials"), 1);
     for outside in ["..", "../../..", "acme/../acme", "?x", "#"] {
-        client.service_token(&tenant(outside)).await.unwrap_err();
+        client.service_token(tenant(outside)).await.unwrap_err();
     }
     assert_eq!(acme.token_requests(), 1);
 }

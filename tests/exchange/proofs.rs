@@ -1,7 +1,9 @@
 //! How the service proves itself, and where the proof must not appear.
 
+use std::time::Duration;
+
 use http::header::AUTHORIZATION;
-use scaikey_auth::testing::{Client, Endpoint, SigningKey};
+use scaikey_auth::testing::{Client, Endpoint, ManualClock, SigningKey};
 use scaikey_auth::{
     Algorithm, ClientAuth, ExchangeError, OAuthError, SecretSource, ServiceTokenRequest,
     TokenExchangeClient,
@@ -17,7 +19,7 @@ async fn a_secret_goes_into_one_header_or_one_member() {
         (ClientAuth::post("drive:1 %", SECRET), false),
     ] {
         let client = builder(&provider).client_auth(auth).build().unwrap();
-        client.service_token(&ServiceTokenRequest::default()).await.unwrap();
+        client.service_token(ServiceTokenRequest::default()).await.unwrap();
         let sent = provider.received(Endpoint::Token).pop().unwrap();
         assert_eq!(sent.headers.contains_key(AUTHORIZATION), header);
         let in_form = sent.form().iter().any(|(name, _)| name == "client_secret");
@@ -31,18 +33,20 @@ async fn a_key_proves_itself_anew_each_time() {
     let provider = provider().await;
     for algorithm in Algorithm::ALL {
         let key = SigningKey::generate(algorithm);
-        provider.register_client(Client::with_key("svc", &key));
+        // Too short to be kept, so that each is asked for.
+        let life = Duration::from_secs(20);
+        provider.register_client(Client::with_key("svc", &key).token_lifetime(life));
         let auth =
             ClientAuth::private_key_jwt("svc", algorithm, Some(key.kid()), key.private_pem());
         let client = builder(&provider).client_auth(auth).build().unwrap();
         for _ in 0..2 {
-            let got = client.service_token(&ServiceTokenRequest::default()).await;
+            let got = client.service_token(ServiceTokenRequest::default()).await;
             got.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
         }
     }
     let auth = ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, "hunter2");
     let client = builder(&provider).client_auth(auth).build().unwrap();
-    let failed = client.service_token(&ServiceTokenRequest::default()).await.unwrap_err();
+    let failed = client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
     assert!(matches!(failed, ExchangeError::ClientAuth(_)));
     assert!(!format!("{failed:?} {failed}").contains("hunter2"));
 }
@@ -50,14 +54,18 @@ async fn a_key_proves_itself_anew_each_time() {
 #[tokio::test]
 async fn a_secret_in_a_file_may_change() {
     let provider = provider().await;
+    let drive = Client::new("drive:1 %", SECRET).token_lifetime(Duration::from_secs(20));
+    provider.register_client(drive);
     let name = format!("scaikey-auth-secret-{}", std::process::id());
     let file = std::env::temp_dir().join(name);
     let auth = ClientAuth::basic("drive:1 %", SecretSource::File(file.clone()));
-    let client = builder(&provider).client_auth(auth).build().unwrap();
-    let ask = async || client.service_token(&ServiceTokenRequest::default()).await;
+    let clock = ManualClock::default();
+    let client = builder(&provider).client_auth(auth).clock(clock.clone()).build().unwrap();
+    let ask = async || client.service_token(ServiceTokenRequest::default()).await;
     std::fs::write(&file, "old").unwrap();
     assert_eq!(ask().await.unwrap_err().oauth(), Some(&OAuthError::InvalidClient));
     std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    clock.advance(Duration::from_secs(1));
     ask().await.unwrap();
     std::fs::remove_file(&file).unwrap();
     assert!(matches!(ask().await, Err(ExchangeError::ClientAuth(_))));
@@ -67,7 +75,7 @@ async fn a_secret_in_a_file_may_change() {
 async fn who_proves_nothing_gets_nothing_of_its_own() {
     let provider = provider().await;
     let client = builder(&provider).client_auth(ClientAuth::none("app")).build().unwrap();
-    let refused = client.service_token(&ServiceTokenRequest::default()).await.unwrap_err();
+    let refused = client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
     assert!(matches!(refused, ExchangeError::NotConfigured(_)));
     assert_eq!(provider.token_requests(), 0);
 }

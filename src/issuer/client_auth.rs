@@ -8,7 +8,6 @@ use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 use http::HeaderValue;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::ExchangeError;
 use crate::base64url;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
@@ -31,7 +30,7 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    fn read(&self) -> Result<Secret, ExchangeError> {
+    fn read(&self) -> Result<Secret, Unproven> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
             Self::File(path) => match std::fs::read_to_string(path) {
@@ -48,6 +47,11 @@ impl<S: Into<Secret>> From<S> for SecretSource {
     }
 }
 
+/// Why the service cannot prove itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unproven(String);
+
 /// A client and its proof. The proof is never part of a URL, a log line or an error.
 #[derive(Debug, Clone)]
 pub struct ClientAuth {
@@ -59,7 +63,12 @@ pub struct ClientAuth {
 enum Method {
     Basic(SecretSource),
     Post(SecretSource),
-    Key { algorithm: Algorithm, key_id: Option<String>, pem: SecretSource },
+    Key {
+        algorithm: Algorithm,
+        key_id: Option<String>,
+        pem: SecretSource,
+        audience: Option<String>,
+    },
     None,
 }
 
@@ -86,7 +95,18 @@ impl ClientAuth {
         pem: impl Into<SecretSource>,
     ) -> Self {
         let key_id = key_id.map(str::to_owned);
-        Self { id: id.into(), method: Method::Key { algorithm, key_id, pem: pem.into() } }
+        let (pem, audience) = (pem.into(), None);
+        Self { id: id.into(), method: Method::Key { algorithm, key_id, pem, audience } }
+    }
+
+    /// The `aud` of the statements that [`private_key_jwt`](Self::private_key_jwt) signs, for
+    /// providers that want their token endpoint there and not, as they should, their issuer. The
+    /// price: two providers that are told the same may use each other's.
+    pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
+        if let Method::Key { audience: aud, .. } = &mut self.method {
+            *aud = Some(audience.into());
+        }
+        self
     }
 
     /// A public client, which proves nothing. It cannot act for itself.
@@ -94,25 +114,31 @@ impl ClientAuth {
         Self { id: id.into(), method: Method::None }
     }
 
-    pub(super) fn is_public(&self) -> bool {
+    /// The client's id.
+    pub fn client_id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn is_public(&self) -> bool {
         matches!(self.method, Method::None)
     }
 
     /// Adds the proof to a request: one header, or members of the form.
-    pub(super) fn prove(
+    pub(crate) fn prove(
         &self,
         form: &mut Serializer<'_, String>,
         issuer: &str,
         now: SystemTime,
-    ) -> Result<Option<HeaderValue>, ExchangeError> {
+    ) -> Result<Option<HeaderValue>, Unproven> {
         match &self.method {
             Method::Basic(secret) => return self.basic_header(&secret.read()?).map(Some),
             Method::Post(secret) => {
                 form.append_pair("client_id", &self.id);
                 form.append_pair("client_secret", secret.read()?.expose());
             }
-            Method::Key { algorithm, key_id, pem } => {
-                let signed = self.statement(*algorithm, key_id.as_deref(), issuer, now)?;
+            Method::Key { algorithm, key_id, pem, audience } => {
+                let audience = audience.as_deref().unwrap_or(issuer);
+                let signed = self.statement(*algorithm, key_id.as_deref(), audience, now)?;
                 let signature = sign(*algorithm, &pem.read()?, signed.as_bytes())?;
                 let assertion = format!("{signed}.{}", base64url::encode(signature));
                 form.append_pair("client_id", &self.id);
@@ -126,7 +152,7 @@ impl ClientAuth {
         Ok(None)
     }
 
-    fn basic_header(&self, secret: &Secret) -> Result<HeaderValue, ExchangeError> {
+    fn basic_header(&self, secret: &Secret) -> Result<HeaderValue, Unproven> {
         let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         let pair = format!("{}:{}", encoded(&self.id), encoded(secret.expose()));
         let value = format!("Basic {}", base64url::encode_standard(pair));
@@ -140,9 +166,9 @@ impl ClientAuth {
         &self,
         algorithm: Algorithm,
         key_id: Option<&str>,
-        issuer: &str,
+        audience: &str,
         now: SystemTime,
-    ) -> Result<String, ExchangeError> {
+    ) -> Result<String, Unproven> {
         let mut id = [0; 16];
         rand::fill(&mut id).map_err(|_| failed("the system has no random numbers"))?;
         let now = unix_seconds(now);
@@ -154,7 +180,7 @@ impl ClientAuth {
             members.insert("kid".to_owned(), kid.into());
         }
         let claims = serde_json::json!({
-            "iss": self.id, "sub": self.id, "aud": issuer, "jti": base64url::encode(id),
+            "iss": self.id, "sub": self.id, "aud": audience, "jti": base64url::encode(id),
             "iat": now, "exp": now + ASSERTION_LIFE,
         });
         let part = |json: serde_json::Value| base64url::encode(json.to_string());
@@ -162,11 +188,11 @@ impl ClientAuth {
     }
 }
 
-fn failed(problem: impl Into<String>) -> ExchangeError {
-    ExchangeError::ClientAuth(problem.into())
+fn failed(problem: impl Into<String>) -> Unproven {
+    Unproven(problem.into())
 }
 
-fn sign(algorithm: Algorithm, pem: &Secret, message: &[u8]) -> Result<Vec<u8>, ExchangeError> {
+fn sign(algorithm: Algorithm, pem: &Secret, message: &[u8]) -> Result<Vec<u8>, Unproven> {
     let der = der(pem).ok_or_else(|| failed("the key is not PKCS #8 in PEM"))?;
     signed(algorithm, &der, message)
         .ok_or_else(|| failed(format!("the key cannot sign {algorithm}")))

@@ -1,0 +1,255 @@
+//! [`CacheKey`]: all that was asked for, as something a cache can file tokens under.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use aws_lc_rs::{digest, hmac};
+
+use super::sealed::{DataKey, ServerKey};
+use crate::base64url;
+use crate::clock::Clock;
+use crate::exchange::token::{AccessToken, Freshness};
+use crate::identity::TenantId;
+use crate::mark::{Mark, Marker};
+
+/// What a cache files a token under: made of everything that tells one request from another.
+///
+/// Provider, client, endpoint, grant, tenant, subject token, actor, audiences, resources, scopes and
+/// token type all count, each with its tag and length, so that no two requests that differ in any
+/// of them share an entry; the order of audiences, resources and scopes does not count.
+pub struct CacheKey<'a> {
+    mark: Mark,
+    question: Question<'a>,
+    server_key: &'a ServerKey,
+    clock: &'a dyn Clock,
+    /// Not needed for what is found in memory.
+    derived: OnceLock<Derived>,
+}
+
+struct Derived {
+    digest: String,
+    data_key: DataKey,
+}
+
+impl<'a> CacheKey<'a> {
+    pub(crate) fn new(
+        question: Question<'a>,
+        server_key: &'a ServerKey,
+        clock: &'a dyn Clock,
+    ) -> Self {
+        Self { mark: question.mark(), question, server_key, clock, derived: OnceLock::new() }
+    }
+
+    /// The tenant the token is for, if the request names one: for caches that keep tenants apart
+    /// by name.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.question.tenant
+    }
+
+    /// 43 characters of `A-Z a-z 0-9 - _` that stand for the whole request: an HMAC-SHA-256 under
+    /// a key that is made from the server's. Two servers with the same [`CacheKeys`] and settings
+    /// have the same; nobody else can tell what it stands for.
+    ///
+    /// [`CacheKeys`]: super::CacheKeys
+    pub fn digest(&self) -> &str {
+        &self.derived().digest
+    }
+
+    /// The token encrypted and bound to this key, for a cache outside of this process. `None` when
+    /// the system has no random numbers.
+    ///
+    /// AES-256-GCM under a key that is derived from the server's and the subject token (or, for a
+    /// service's own tokens, the tenant): a copy of the store opens nothing.
+    pub fn seal(&self, token: &AccessToken) -> Option<Vec<u8>> {
+        let expires = token.expires_at(self.clock);
+        let plain = token.to_octets(self.clock);
+        self.server_key.seal(&self.derived().data_key, self.digest().as_bytes(), expires, &plain)
+    }
+
+    /// What [`seal`](Self::seal) gave, if it was this key's and nobody changed it.
+    pub fn open(&self, sealed: &[u8]) -> Option<AccessToken> {
+        let Derived { digest, data_key } = self.derived();
+        let plain = self.server_key.open(data_key, digest.as_bytes(), sealed)?;
+        AccessToken::from_octets(&plain, self.clock)
+    }
+
+    /// Where a token is in its life, by the client's clock.
+    pub fn freshness(&self, token: &AccessToken) -> Freshness {
+        token.freshness(self.clock)
+    }
+
+    /// How much longer a token may be kept, by the client's clock; `None`: not at all.
+    pub fn kept_for(&self, token: &AccessToken) -> Option<Duration> {
+        token.left(self.clock)
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    fn derived(&self) -> &Derived {
+        self.derived.get_or_init(|| {
+            let question = &self.question;
+            let subject = question.subject.map(|(token, _)| sha256(token.as_bytes()));
+            let mut mac = self.server_key.index();
+            mac.update(&question.ground.digest);
+            question.write(&mut mac, subject.as_ref().map(|digest| &digest[..]));
+            let owner: &[u8] = match (&subject, question.tenant) {
+                (Some(digest), _) => digest,
+                (None, Some(tenant)) => tenant.as_str().as_bytes(),
+                (None, None) => &[],
+            };
+            let data_key = self.server_key.data_key(subject.is_some(), owner);
+            Derived { digest: base64url::encode(mac.sign()), data_key }
+        })
+    }
+}
+
+impl fmt::Debug for CacheKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheKey").field("tenant", &self.tenant()).finish_non_exhaustive()
+    }
+}
+
+/// What all requests of one client have in common.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    marker: Marker,
+    digest: [u8; 32],
+}
+
+impl Ground {
+    /// From the client's settings, in a fixed order.
+    pub(crate) fn new<'s>(settings: impl Iterator<Item = &'s str>) -> Self {
+        let (mut marker, mut hash) = (Marker::default(), digest::Context::new(&digest::SHA256));
+        for setting in settings {
+            write(&mut marker, Tag::Ground, setting.as_bytes());
+            write(&mut hash, Tag::Ground, setting.as_bytes());
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hash.finish().as_ref());
+        Self { marker, digest }
+    }
+}
+
+impl fmt::Debug for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ground").finish_non_exhaustive()
+    }
+}
+
+/// All that tells one request of a client from another.
+#[derive(Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub(crate) ground: &'a Ground,
+    pub(crate) grant: &'static str,
+    pub(crate) tenant: Option<&'a TenantId>,
+    /// The token and its type.
+    pub(crate) subject: Option<(&'a str, &'a str)>,
+    pub(crate) actor: Option<(&'a str, &'a str)>,
+    pub(crate) audiences: &'a [String],
+    pub(crate) resources: &'a [url::Url],
+    /// Separated by spaces.
+    pub(crate) scopes: &'a str,
+    pub(crate) requested_type: Option<&'a str>,
+}
+
+/// What a part of a question is. The numbers are part of the format of shared caches.
+#[derive(Clone, Copy)]
+enum Tag {
+    Ground = 1,
+    Grant = 2,
+    Tenant = 3,
+    Subject = 4,
+    SubjectType = 5,
+    Actor = 6,
+    ActorType = 7,
+    Audiences = 8,
+    Resources = 9,
+    Scopes = 10,
+    RequestedType = 11,
+    Member = 12,
+}
+
+/// Takes octets in.
+trait Sink {
+    fn add(&mut self, octets: &[u8]);
+}
+
+impl Sink for Marker {
+    fn add(&mut self, octets: &[u8]) {
+        Marker::add(self, octets);
+    }
+}
+
+impl Sink for hmac::Context {
+    fn add(&mut self, octets: &[u8]) {
+        self.update(octets);
+    }
+}
+
+impl Sink for digest::Context {
+    fn add(&mut self, octets: &[u8]) {
+        self.update(octets);
+    }
+}
+
+impl Question<'_> {
+    fn mark(&self) -> Mark {
+        let mut marker = self.ground.marker.clone();
+        self.write(&mut marker, self.subject.map(|(token, _)| token.as_bytes()));
+        marker.mark()
+    }
+
+    fn write(&self, sink: &mut impl Sink, subject: Option<&[u8]>) {
+        write(sink, Tag::Grant, self.grant.as_bytes());
+        let texts = [
+            (Tag::Tenant, self.tenant.map(TenantId::as_str)),
+            (Tag::SubjectType, self.subject.map(|(_, kind)| kind)),
+            (Tag::Actor, self.actor.map(|(token, _)| token)),
+            (Tag::ActorType, self.actor.map(|(_, kind)| kind)),
+            (Tag::RequestedType, self.requested_type),
+        ];
+        let present = texts.iter().filter_map(|(tag, text)| Some((*tag, (*text)?)));
+        present.for_each(|(tag, text)| write(sink, tag, text.as_bytes()));
+        if let Some(subject) = subject {
+            write(sink, Tag::Subject, subject);
+        }
+        write_set(sink, Tag::Audiences, self.audiences.iter().map(String::as_str));
+        write_set(sink, Tag::Resources, self.resources.iter().map(url::Url::as_str));
+        write_set(sink, Tag::Scopes, self.scopes.split(' ').filter(|scope| !scope.is_empty()));
+    }
+}
+
+/// One part: its tag, its length, and then itself.
+fn write(sink: &mut impl Sink, tag: Tag, octets: &[u8]) {
+    let [a, b, c, d, e, f, g, h] = (octets.len() as u64).to_be_bytes();
+    sink.add(&[tag as u8, a, b, c, d, e, f, g, h]);
+    sink.add(octets);
+}
+
+/// A set: how many members, and then those in order, each once.
+fn write_set<'t>(sink: &mut impl Sink, tag: Tag, members: impl Iterator<Item = &'t str> + Clone) {
+    let mut few = members.clone();
+    match (few.next(), few.next()) {
+        (None, _) => {}
+        (Some(only), None) => {
+            write(sink, tag, &1_u64.to_be_bytes());
+            write(sink, Tag::Member, only.as_bytes());
+        }
+        _ => {
+            let mut sorted: Vec<&str> = members.collect();
+            sorted.sort_unstable();
+            sorted.dedup();
+            write(sink, tag, &(sorted.len() as u64).to_be_bytes());
+            sorted.iter().for_each(|member| write(sink, Tag::Member, member.as_bytes()));
+        }
+    }
+}
+
+fn sha256(octets: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, octets).as_ref());
+    out
+}

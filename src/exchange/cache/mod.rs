@@ -1,0 +1,146 @@
+//! [`TokenCache`]: where tokens are kept until they are due.
+
+mod key;
+mod layered;
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+mod sealed;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lc_rs::rand;
+
+use super::AccessToken;
+use crate::base64url;
+use crate::error::BoxError;
+
+pub use key::CacheKey;
+pub(crate) use key::{Ground, Question};
+pub use layered::Layered;
+pub use memory::MemoryCache;
+#[cfg(feature = "redis")]
+pub use redis::RedisCache;
+pub use sealed::CacheKeys;
+
+/// Keeps tokens between calls.
+///
+/// [`MemoryCache`] keeps them in this process, `RedisCache` (feature `redis`) where other
+/// processes find them, [`Layered`] does both. To keep them elsewhere, implement this: store what
+/// [`CacheKey::seal`] gives under [`CacheKey::digest`], and hand what was read to
+/// [`CacheKey::open`]. `testing::conformance::token_cache` examines an implementation.
+///
+/// Harmless mistakes: to forget something early; to fail, which counts as not having it; to give
+/// back what was put under another key or has since been tampered with, which `open` notices.
+/// Attack: to keep an [`AccessToken`] itself anywhere but in this process's memory.
+#[async_trait]
+pub trait TokenCache: Debug + Send + Sync + 'static {
+    /// Whether other processes see what is put here. Only then are [`CacheKeys`] needed and locks
+    /// taken.
+    fn is_shared(&self) -> bool;
+
+    /// What is kept in this process's memory, without waiting. The default keeps nothing there.
+    fn at_once(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+        let _ = key;
+        None
+    }
+
+    /// What is kept. It may be about to expire: the caller looks.
+    ///
+    /// # Errors
+    /// When it cannot be told right now.
+    async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError>;
+
+    /// Keeps a token, for `keep_for` at most. With a fence: only while the lock that gave it is
+    /// still held, because whoever took it since may know better.
+    ///
+    /// # Errors
+    /// When it could not be kept, as far as one can tell. A fence that does not hold is no error.
+    async fn put(
+        &self,
+        key: &CacheKey<'_>,
+        token: &AccessToken,
+        keep_for: Duration,
+        fence: Option<&Fence>,
+    ) -> Result<(), BoxError>;
+
+    /// Forgets what is kept.
+    ///
+    /// # Errors
+    /// When it may still be there.
+    async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError>;
+
+    /// Takes the lock of this key, unless somebody holds it (`None`). It ends by itself after
+    /// `life`. A cache that is not shared grants every lock: one process asks once anyway.
+    ///
+    /// # Errors
+    /// When it cannot be told whether it was taken.
+    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError>;
+
+    /// Gives the lock back, if it is still the one that gave this fence.
+    ///
+    /// # Errors
+    /// When that could not be done; it will end by itself.
+    async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError>;
+}
+
+/// Tells one holder of a lock from every other, for ever: 128 random bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence(String);
+
+impl Fence {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn random() -> Result<Self, BoxError> {
+        let mut octets = [0; 16];
+        rand::fill(&mut octets).map_err(|_| "the system has no random numbers")?;
+        Ok(Self(base64url::encode(octets)))
+    }
+
+    /// 22 characters, to be stored with the lock.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl<C: TokenCache + ?Sized> TokenCache for Arc<C> {
+    fn is_shared(&self) -> bool {
+        (**self).is_shared()
+    }
+
+    fn at_once(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+        (**self).at_once(key)
+    }
+
+    async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
+        (**self).get(key).await
+    }
+
+    async fn put(
+        &self,
+        key: &CacheKey<'_>,
+        token: &AccessToken,
+        keep_for: Duration,
+        fence: Option<&Fence>,
+    ) -> Result<(), BoxError> {
+        (**self).put(key, token, keep_for, fence).await
+    }
+
+    async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
+        (**self).remove(key).await
+    }
+
+    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError> {
+        (**self).lock(key, life).await
+    }
+
+    async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
+        (**self).unlock(key, fence).await
+    }
+}

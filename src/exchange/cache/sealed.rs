@@ -1,0 +1,179 @@
+//! [`CacheKeys`]: the secrets under which tokens leave this process.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::{hkdf, hmac, rand};
+use zeroize::Zeroizing;
+
+use crate::base64url;
+use crate::config::{ConfigError, Fault};
+use crate::secret::Secret;
+
+/// The format of what is sealed.
+const VERSION: u8 = 1;
+
+/// Version, key id and expiry, in front of nonce and ciphertext.
+const HEADER: usize = 1 + KEY_ID + 8;
+const KEY_ID: usize = 4;
+
+/// Fewer octets can be guessed.
+const MIN_KEY: usize = 32;
+
+/// One secret, or two while one replaces the other, under which all servers of a service file and
+/// seal tokens in a shared cache.
+///
+/// To replace a secret without losing what is kept: give `old,new` to every server, then
+/// `new,old`, then `new`, each time to all servers before the next step. Tokens are filed under
+/// both, and looked for under the first.
+#[derive(Clone)]
+pub struct CacheKeys(Vec<Arc<ServerKey>>);
+
+impl CacheKeys {
+    /// From one or two secrets of at least 32 octets in base64 or base64url, with a comma between
+    /// them: what `P_CACHE_KEYS` holds. `openssl rand -base64 32` makes one.
+    ///
+    /// # Errors
+    /// When there is none or more than two, or one is not base64 or too short.
+    pub fn parse(keys: &Secret) -> Result<Self, ConfigError> {
+        let wrong = |what| ConfigError::one(Fault::new("cache_keys", what));
+        let keys: Option<Vec<_>> = keys.expose().split(',').map(decode).collect();
+        let keys = keys.ok_or_else(|| wrong("is not base64, with a comma between two keys"))?;
+        if keys.iter().any(|key| key.len() < MIN_KEY) {
+            return Err(wrong("has a key of less than 32 octets"));
+        }
+        if keys.len() > 2 {
+            return Err(wrong("has more than two keys"));
+        }
+        Self::of(keys.iter().map(|key| &***key))
+    }
+
+    /// A secret of this process alone, which nobody else can open anything with.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn random() -> Result<Self, ConfigError> {
+        let mut key = Zeroizing::new([0; MIN_KEY]);
+        let failed = |_| ConfigError::one(Fault::new("cache_keys", "need random numbers"));
+        rand::fill(&mut *key).map_err(failed)?;
+        Self::of([&key[..]].into_iter())
+    }
+
+    fn of<'k>(keys: impl Iterator<Item = &'k [u8]>) -> Result<Self, ConfigError> {
+        let keys: Option<_> = keys.map(|key| ServerKey::new(key).map(Arc::new)).collect();
+        let failed = || ConfigError::one(Fault::new("cache_keys", "cannot be used"));
+        keys.map(Self).ok_or_else(failed)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ServerKey> {
+        self.0.iter().map(|key| &**key)
+    }
+}
+
+impl fmt::Debug for CacheKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|key| base64url::encode(key.id))).finish()
+    }
+}
+
+fn decode(key: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let key = key.trim().trim_end_matches('=');
+    let key: Zeroizing<String> = key.replace('+', "-").replace('/', "_").into();
+    base64url::decode(&**key).map(Zeroizing::new)
+}
+
+/// What is made from one secret.
+pub(crate) struct ServerKey {
+    id: [u8; KEY_ID],
+    index: hmac::Key,
+    sealing: hkdf::Prk,
+}
+
+/// Seals the tokens of one subject or tenant.
+pub(crate) struct DataKey(Option<LessSafeKey>);
+
+impl ServerKey {
+    fn new(secret: &[u8]) -> Option<Self> {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"scaikey-auth token cache 1");
+        let prk = salt.extract(secret);
+        let (mut id, mut index) = ([0; KEY_ID], Zeroizing::new([0; 32]));
+        fill(&prk, &[b"id"], &mut id)?;
+        fill(&prk, &[b"index"], &mut *index)?;
+        Some(Self { id, index: hmac::Key::new(hmac::HMAC_SHA256, &*index), sealing: prk })
+    }
+
+    pub(crate) fn index(&self) -> hmac::Context {
+        hmac::Context::with_key(&self.index)
+    }
+
+    /// The key for tokens of a user, by the digest of their token, or of a tenant.
+    pub(crate) fn data_key(&self, of_user: bool, owner: &[u8]) -> DataKey {
+        let mut key = Zeroizing::new([0; 32]);
+        let kind: &[u8] = if of_user { b"user" } else { b"service" };
+        let filled = fill(&self.sealing, &[kind, owner], &mut *key);
+        let unbound = filled.and_then(|()| UnboundKey::new(&AES_256_GCM, &*key).ok());
+        DataKey(unbound.map(LessSafeKey::new))
+    }
+
+    pub(crate) fn seal(
+        &self,
+        key: &DataKey,
+        digest: &[u8],
+        expires: u64,
+        plain: &[u8],
+    ) -> Option<Vec<u8>> {
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).ok()?;
+        let header = self.header(expires);
+        let mut sealed = Vec::with_capacity(HEADER + NONCE_LEN + plain.len() + 16);
+        sealed.extend_from_slice(&header);
+        sealed.extend_from_slice(&nonce);
+        let mut body = plain.to_vec();
+        let (nonce, bound) = (Nonce::assume_unique_for_key(nonce), bound(digest, &header));
+        key.0.as_ref()?.seal_in_place_append_tag(nonce, Aad::from(bound), &mut body).ok()?;
+        sealed.extend_from_slice(&body);
+        Some(sealed)
+    }
+
+    pub(crate) fn open(
+        &self,
+        key: &DataKey,
+        digest: &[u8],
+        sealed: &[u8],
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let (header, rest) = sealed.split_at_checked(HEADER)?;
+        let (nonce, body) = rest.split_at_checked(NONCE_LEN)?;
+        let expires = u64::from_be_bytes(header.get(1 + KEY_ID..)?.try_into().ok()?);
+        if header != self.header(expires) {
+            return None;
+        }
+        let (nonce, bound) = (Nonce::try_assume_unique_for_key(nonce).ok()?, bound(digest, header));
+        let mut body = Zeroizing::new(body.to_vec());
+        let plain = key.0.as_ref()?.open_in_place(nonce, Aad::from(bound), &mut body).ok()?.len();
+        body.truncate(plain);
+        Some(body)
+    }
+
+    fn header(&self, expires: u64) -> [u8; HEADER] {
+        let [a, b, c, d] = self.id;
+        let [e, f, g, h, i, j, k, l] = expires.to_be_bytes();
+        [VERSION, a, b, c, d, e, f, g, h, i, j, k, l]
+    }
+}
+
+/// What a sealed token is bound to.
+fn bound(digest: &[u8], header: &[u8]) -> Vec<u8> {
+    [digest, header].concat()
+}
+
+/// Derives `out`. It fails only for lengths that are not asked for.
+fn fill(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) -> Option<()> {
+    struct Octets(usize);
+    impl hkdf::KeyType for Octets {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    prk.expand(info, Octets(out.len())).ok()?.fill(out).ok()
+}

@@ -1,0 +1,268 @@
+//! [`TokenEndpoint`]: one request to the provider, and what becomes of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use http::{HeaderValue, StatusCode};
+use url::Url;
+use url::form_urlencoded::{Serializer, byte_serialize};
+
+use super::breaker::{Breakers, Change};
+use super::grant::Grant;
+use super::{AccessToken, ExchangeError};
+use crate::clock::{Clock, backoff, pause, within};
+use crate::config::{TENANT_PLACEHOLDER, is_loopback};
+use crate::error::BoxError;
+use crate::identity::TenantId;
+use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Limits, Unproven};
+use crate::telemetry;
+
+/// No answer of a token endpoint is larger.
+const MAX_BYTES: usize = 1 << 20;
+
+/// How long metadata is believed before it is read again.
+const METADATA_LIFE: Duration = Duration::from_secs(3600);
+
+/// The pause before the second attempt: half of it at least, twice as much at most.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Knows the token endpoint of each tenant, when the tenant's id alone does not tell.
+///
+/// ScaiKey has them under the tenant's *slug*. A closure from the id to the URL will do where
+/// nothing must be waited for.
+///
+/// Harmless mistake: to fail. Attack: to answer with a URL of somebody else, who would get the
+/// service's proof and the users' tokens.
+#[async_trait]
+pub trait TokenUrls: std::fmt::Debug + Send + Sync + 'static {
+    /// The URL for this tenant; `None` when there is no such tenant.
+    ///
+    /// # Errors
+    /// When it cannot be told right now.
+    async fn token_url(&self, tenant: &TenantId) -> Result<Option<String>, BoxError>;
+}
+
+/// Where tokens come from.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// Where metadata says.
+    Learned,
+    Fixed(Url),
+    /// A URL with the placeholder.
+    Template(String),
+    PerTenant(Arc<dyn TokenUrls>),
+}
+
+/// The provider's endpoints and the way to them.
+#[derive(Debug)]
+pub(super) struct TokenEndpoint {
+    pub(super) http: Http,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) issuer: Url,
+    /// The issuer as its metadata spells it.
+    pub(super) name: String,
+    pub(super) auth: ClientAuth,
+    pub(super) place: Place,
+    pub(super) revocation_url: Option<Url>,
+    pub(super) allow_loopback_http: bool,
+    pub(super) allows_other_types: bool,
+    pub(super) default_lifetime: Option<Duration>,
+    pub(super) timeout: Duration,
+    pub(super) breakers: Breakers,
+    pub(super) learned: Mutex<Option<Learned>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Learned {
+    at: Duration,
+    endpoints: Arc<Endpoints>,
+}
+
+impl TokenEndpoint {
+    /// Asks for a token.
+    pub(super) async fn ask(&self, grant: &Grant<'_>) -> Result<AccessToken, ExchangeError> {
+        let asked = self.ask_and_read(grant).await;
+        let error = asked.as_ref().err();
+        let outcome = error.map_or("ok", ExchangeError::kind);
+        telemetry::token_asked(grant.name(), outcome, error.map(|error| error as _));
+        asked
+    }
+
+    /// Tells the provider to end a token (RFC 7009).
+    pub(super) async fn revoke(&self, token: &str) -> Result<(), ExchangeError> {
+        let url = match &self.revocation_url {
+            Some(url) => url.clone(),
+            None => {
+                self.endpoints().await?.revocation.clone().ok_or(ExchangeError::NotConfigured(
+                    "the provider names no revocation_endpoint; set revocation_url",
+                ))?
+            }
+        };
+        let fill = |form: &mut Serializer<'_, String>| {
+            form.append_pair("token", token);
+        };
+        self.post(&url, fill, true).await.map(drop)
+    }
+
+    /// Whether it depends on the tenant.
+    pub(super) fn is_per_tenant(&self) -> bool {
+        matches!(self.place, Place::Template(_) | Place::PerTenant(_))
+    }
+
+    /// The longest that [`ask`](Self::ask) takes.
+    pub(super) fn longest(&self) -> Duration {
+        self.timeout.saturating_mul(3)
+    }
+
+    async fn ask_and_read(&self, grant: &Grant<'_>) -> Result<AccessToken, ExchangeError> {
+        let url = self.token_url(grant.tenant()).await?;
+        let body = self.post(&url, |form| grant.write(form), grant.may_be_repeated()).await?;
+        let mut token = AccessToken::parse(&body, &*self.clock)?;
+        if !token.is_bearer() && !self.allows_other_types {
+            return Err(ExchangeError::Answer("is no access token"));
+        }
+        if let (None, Some(lifetime)) = (token.lifetime(), self.default_lifetime) {
+            token = token.with_lifetime(lifetime);
+        }
+        match (grant.scopes(), token.scopes()) {
+            (Some(asked), Some(got)) if !asked.contains_all(got) => {
+                Err(ExchangeError::Answer("permits more than was asked for"))
+            }
+            _ => Ok(token),
+        }
+    }
+
+    /// POSTs a form with the client's proof; the body of a 200. A request that was never sent, or
+    /// that may be repeated, is tried twice.
+    async fn post(
+        &self,
+        url: &Url,
+        fill: impl Fn(&mut Serializer<'_, String>),
+        may_be_repeated: bool,
+    ) -> Result<Vec<u8>, ExchangeError> {
+        let breaker = self.breakers.of(url.as_str());
+        breaker.permit(self.clock.elapsed())?;
+        let attempts = async {
+            let (first, sent) = self.attempt(url, &fill).await;
+            let again = matches!(first, Err(ExchangeError::Unavailable { retry_after: None, .. }))
+                && (may_be_repeated || !sent);
+            if !again {
+                return first;
+            }
+            telemetry::token_request_repeated();
+            pause(backoff(RETRY, RETRY * 2, 1)).await;
+            self.attempt(url, &fill).await.0
+        };
+        let outcome = within(self.timeout, attempts).await.unwrap_or_else(|| {
+            let problem = format!("{url} gave no answer within {:?}", self.timeout);
+            Err(ExchangeError::unavailable(None, problem))
+        });
+        match breaker.note(&outcome, self.clock.elapsed()) {
+            Change::Opened(pause) => telemetry::endpoint_left_alone(url.as_str(), pause),
+            Change::Closed => telemetry::endpoint_answers_again(url.as_str()),
+            Change::None => {}
+        }
+        outcome
+    }
+
+    /// One request, and whether it was sent.
+    async fn attempt(
+        &self,
+        url: &Url,
+        fill: impl Fn(&mut Serializer<'_, String>),
+    ) -> (Result<Vec<u8>, ExchangeError>, bool) {
+        let now = self.clock.now();
+        let (header, form) = match self.proven(fill, now) {
+            Ok(proven) => proven,
+            Err(unproven) => return (Err(unproven.into()), false),
+        };
+        let limits = Limits { deadline: self.timeout, max_bytes: MAX_BYTES };
+        match self.http.post_form(url, header, form, limits, now).await {
+            Ok(answer) if answer.status == StatusCode::OK => (Ok(answer.body), true),
+            Ok(answer) => {
+                (Err(ExchangeError::of(answer.status, answer.retry_after, &answer.body)), true)
+            }
+            Err(error) => {
+                let sent = !matches!(error, FetchError::Unconnected(_));
+                (Err(ExchangeError::unavailable(None, format!("{url} {error}"))), sent)
+            }
+        }
+    }
+
+    async fn token_url(&self, tenant: Option<&TenantId>) -> Result<Url, ExchangeError> {
+        let refused = ExchangeError::NotConfigured;
+        let tenant = || tenant.ok_or(refused("the token endpoint depends on the tenant: name one"));
+        let url = match &self.place {
+            Place::Learned => return Ok(self.endpoints().await?.token.clone()),
+            Place::Fixed(url) => return Ok(url.clone()),
+            Place::Template(template) => template.replace(TENANT_PLACEHOLDER, &segment(tenant()?)?),
+            Place::PerTenant(urls) => {
+                let found = within(self.timeout, urls.token_url(tenant()?)).await;
+                let found = found.unwrap_or_else(|| Err("no answer in time".into()));
+                let failed = |error| format!("the tenant's token endpoint: {error}");
+                found
+                    .map_err(|error| ExchangeError::unavailable(None, failed(error)))?
+                    .ok_or(refused("there is no token endpoint for this tenant"))?
+            }
+        };
+        let url = Url::parse(&url).ok().filter(|url| is_fit(url, self.allow_loopback_http));
+        url.ok_or(refused("the tenant's token endpoint is not an https URL"))
+    }
+
+    /// What metadata says, an hour old at most. While it cannot be read, what it said before.
+    async fn endpoints(&self) -> Result<Arc<Endpoints>, ExchangeError> {
+        let held = self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = self.clock.elapsed();
+        if let Some(held) = &held
+            && now.saturating_sub(held.at) < METADATA_LIFE
+        {
+            return Ok(held.endpoints.clone());
+        }
+        let endpoints = match (self.learn().await, held) {
+            (Ok(endpoints), _) => Arc::new(endpoints),
+            (Err(_), Some(held)) => held.endpoints,
+            (Err(error), None) => return Err(error),
+        };
+        let learned = Learned { at: now, endpoints: endpoints.clone() };
+        *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(learned);
+        Ok(endpoints)
+    }
+
+    async fn learn(&self) -> Result<Endpoints, ExchangeError> {
+        let breaker = self.breakers.of(self.issuer.as_str());
+        breaker.permit(self.clock.elapsed())?;
+        let (issuer, plain) = (&self.issuer, self.allow_loopback_http);
+        let asked = self.http.endpoints(issuer, &self.name, plain, self.timeout, MAX_BYTES);
+        let asked = within(self.timeout, asked).await;
+        let asked = asked.unwrap_or_else(|| Err("the metadata came not in time".into()));
+        let learned = asked.map_err(|problem| ExchangeError::unavailable(None, problem));
+        breaker.note(&learned, self.clock.elapsed());
+        learned
+    }
+
+    /// The form with the client's proof, or with the header that is the proof.
+    fn proven(
+        &self,
+        fill: impl Fn(&mut Serializer<'_, String>),
+        now: SystemTime,
+    ) -> Result<(Option<HeaderValue>, String), Unproven> {
+        let mut form = Serializer::new(String::new());
+        fill(&mut form);
+        let header = self.auth.prove(&mut form, &self.name, now)?;
+        Ok((header, form.finish()))
+    }
+}
+
+/// Whether credentials may be sent there.
+pub(super) fn is_fit(url: &Url, allow_loopback_http: bool) -> bool {
+    url.scheme() == "https" || (url.scheme() == "http" && allow_loopback_http && is_loopback(url))
+}
+
+/// A tenant as one segment of a path. Dots alone would lead elsewhere.
+fn segment(tenant: &TenantId) -> Result<String, ExchangeError> {
+    if tenant.as_str().bytes().all(|b| b == b'.') {
+        return Err(ExchangeError::NotConfigured("this tenant cannot be part of a URL"));
+    }
+    Ok(byte_serialize(tenant.as_str().as_bytes()).collect())
+}

@@ -1,0 +1,392 @@
+//! [`Kept`]: a token from the cache, or one request to the provider for all who want it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::cache::{CacheKey, CacheKeys, Fence, Ground, Question, TokenCache};
+use super::contract::{self, Relaxed};
+use super::endpoint::TokenEndpoint;
+use super::grant::Grant;
+use super::setback::Setbacks;
+use super::token::until_exp;
+use super::{
+    AccessToken, CacheStatus, ExchangeError, ExchangeRequest, Freshness, RefreshRequest,
+    ServiceTokenRequest, TokenType,
+};
+use crate::clock::{jittered, pause, within};
+use crate::error::BoxError;
+use crate::flight::{Flights, Seat};
+use crate::mark::Mark;
+use crate::telemetry;
+
+/// A cache that takes longer is gone on without. `RedisCache` gives up sooner by itself.
+const CACHE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long what a refresh gave is kept for those who come with the same refresh token.
+const SUCCESSOR_LIFE: Duration = Duration::from_secs(60);
+
+/// How often a process looks whether another one has got what both want.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A downstream service that refuses a token this young does not refuse it for its age.
+const YOUNG: Duration = Duration::from_secs(10);
+
+type Outcome = Result<AccessToken, ExchangeError>;
+
+/// The endpoint, the cache in front of it, and what is under way between them.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) endpoint: TokenEndpoint,
+    pub(super) cache: Arc<dyn TokenCache>,
+    pub(super) keys: CacheKeys,
+    pub(super) ground: Ground,
+    pub(super) requested_type: Option<TokenType>,
+    pub(super) tenant_parameter: Option<String>,
+    pub(super) relaxed: Relaxed,
+    pub(super) subjects_are_outlived: bool,
+    pub(super) flights: Flights<Mark, Outcome>,
+    pub(super) setbacks: Setbacks,
+    pub(super) cache_is_away: AtomicBool,
+}
+
+/// What somebody wants.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'r> {
+    Exchange(&'r ExchangeRequest),
+    Service(&'r ServiceTokenRequest),
+    Refresh(&'r RefreshRequest),
+}
+
+/// The same, to be taken along by a task.
+enum Held {
+    Exchange(ExchangeRequest),
+    Service(ServiceTokenRequest),
+    Refresh(RefreshRequest),
+}
+
+impl Held {
+    fn of(wanted: Wanted<'_>) -> Self {
+        match wanted {
+            Wanted::Exchange(request) => Self::Exchange(request.clone()),
+            Wanted::Service(request) => Self::Service(request.clone()),
+            Wanted::Refresh(request) => Self::Refresh(request.clone()),
+        }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        match self {
+            Self::Exchange(request) => Wanted::Exchange(request),
+            Self::Service(request) => Wanted::Service(request),
+            Self::Refresh(request) => Wanted::Refresh(request),
+        }
+    }
+}
+
+/// Whose turn it is to ask the provider.
+enum Turn {
+    /// Nobody's: here is what another process got.
+    Found(AccessToken),
+    /// Ours, and no other process's, as far as these locks reach.
+    Ours(Vec<Fence>),
+    /// Ours, and perhaps others': the cache is away.
+    Unknown,
+    /// Another process's, which does not come to an end.
+    Theirs,
+}
+
+impl Kept {
+    /// A token for `wanted`. With `refused`, one that is not that: a service downstream did not
+    /// take it.
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        refused: Option<&AccessToken>,
+    ) -> Outcome {
+        if let Some(token) = refused.filter(|token| token.age(&*self.endpoint.clock) < YOUNG) {
+            return Ok(token.clone());
+        }
+        let Some(key) = self.cache_keys(wanted).next() else { return Err(no_key()) };
+        let found = match self.cache.at_once(&key) {
+            Some(token) => Some(token).filter(|token| self.serves(wanted, &key, token, refused)),
+            None => None,
+        };
+        if let Some(token) = found {
+            telemetry::token_cache("hit");
+            return Ok(token.with_status(CacheStatus::Hit));
+        }
+        if let Some(error) = self.setbacks.standing(key.mark(), self.endpoint.clock.elapsed()) {
+            telemetry::token_cache("refused");
+            return Err(error);
+        }
+        if self.cache.is_shared()
+            && let Some(token) = self.look(&key).await
+            && self.serves(wanted, &key, &token, refused)
+        {
+            telemetry::token_cache("hit");
+            return Ok(token.with_status(CacheStatus::Hit));
+        }
+        self.board_and_wait(wanted, key.mark(), refused).await
+    }
+
+    async fn board_and_wait(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        mark: Mark,
+        refused: Option<&AccessToken>,
+    ) -> Outcome {
+        let seat = self.board(wanted, mark, refused);
+        let is_new = seat.is_new();
+        telemetry::token_cache(if is_new { "miss" } else { "collapsed" });
+        let ended = || Err(ExchangeError::unavailable(None, "the request ended without an answer"));
+        let token = seat.landed().await.unwrap_or_else(ended)?;
+        Ok(if is_new { token } else { token.with_status(CacheStatus::Collapsed) })
+    }
+
+    /// One task for all who want the same.
+    fn board(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        mark: Mark,
+        refused: Option<&AccessToken>,
+    ) -> Seat<Outcome> {
+        self.flights.board(mark, || {
+            let (kept, held, refused) = (self.clone(), Held::of(wanted), refused.cloned());
+            async move { kept.obtain(held.wanted(), mark, refused.as_ref()).await }
+        })
+    }
+
+    /// Whether this token will do. If it is due, its successor is sought meanwhile.
+    fn serves(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        key: &CacheKey<'_>,
+        token: &AccessToken,
+        refused: Option<&AccessToken>,
+    ) -> bool {
+        if refused.is_some_and(|refused| refused.secret() == token.secret()) {
+            return false;
+        }
+        if let Wanted::Refresh(_) = wanted {
+            return true;
+        }
+        match key.freshness(token) {
+            Freshness::Fresh => true,
+            Freshness::Due => {
+                let now = self.endpoint.clock.elapsed();
+                if self.setbacks.permits_renewal(key.mark(), now) {
+                    drop(self.board(wanted, key.mark(), None));
+                }
+                true
+            }
+            Freshness::Expired => false,
+        }
+    }
+
+    /// Gets a fresh token, unless somebody else just did.
+    async fn obtain(
+        &self,
+        wanted: Wanted<'_>,
+        mark: Mark,
+        refused: Option<&AccessToken>,
+    ) -> Outcome {
+        let keys: Vec<_> = self.cache_keys(wanted).collect();
+        let Some(key) = keys.first() else { return Err(no_key()) };
+        let is_new = |token: &AccessToken| match wanted {
+            Wanted::Refresh(_) => true,
+            _ if refused.is_some_and(|refused| refused.secret() == token.secret()) => false,
+            _ => key.freshness(token) == Freshness::Fresh,
+        };
+        if let Some(token) = self.cache.at_once(key).filter(&is_new) {
+            return Ok(token.with_status(CacheStatus::Collapsed));
+        }
+        let fences = match self.turn(&keys, &is_new).await {
+            Turn::Found(token) => return Ok(token.with_status(CacheStatus::Collapsed)),
+            Turn::Ours(fences) => fences,
+            // To ask twice for the same is a waste; to spend a refresh token twice ends a session.
+            Turn::Theirs if matches!(wanted, Wanted::Refresh(_)) => {
+                let why = "another process is at it and does not come to an end";
+                return Err(ExchangeError::unavailable(None, why));
+            }
+            Turn::Unknown | Turn::Theirs => Vec::new(),
+        };
+        let outcome = self.ask(wanted).await;
+        self.setbacks.note(mark, &outcome, self.endpoint.clock.elapsed());
+        self.keep(wanted, &keys, &fences, outcome.as_ref().ok()).await;
+        outcome
+    }
+
+    /// Waits until it is this process's turn, or another one has brought what is wanted.
+    async fn turn(&self, keys: &[CacheKey<'_>], is_new: &impl Fn(&AccessToken) -> bool) -> Turn {
+        if !self.cache.is_shared() {
+            return Turn::Ours(Vec::new());
+        }
+        let Some(key) = keys.first() else { return Turn::Unknown };
+        let life = self.endpoint.longest() + CACHE_DEADLINE * 4;
+        let wait = async {
+            loop {
+                let locked = self.lock(keys, life).await;
+                match locked {
+                    Err(()) => return Turn::Unknown,
+                    // Whoever held the lock before may have left what is wanted.
+                    Ok(fences) => match (self.look(key).await.filter(is_new), fences) {
+                        (Some(token), fences) => {
+                            self.unlock(keys, &fences.unwrap_or_default()).await;
+                            return Turn::Found(token);
+                        }
+                        (None, Some(fences)) => return Turn::Ours(fences),
+                        (None, None) => {}
+                    },
+                }
+                pause(jittered(POLL, 0.5)).await;
+            }
+        };
+        within(self.endpoint.longest(), wait).await.unwrap_or(Turn::Theirs)
+    }
+
+    /// The locks of all these keys, or none of them.
+    async fn lock(&self, keys: &[CacheKey<'_>], life: Duration) -> Result<Option<Vec<Fence>>, ()> {
+        let mut fences = Vec::with_capacity(keys.len());
+        for key in in_order(keys) {
+            match self.cached(self.cache.lock(key, life)).await.ok_or(())? {
+                Some(fence) => fences.push(fence),
+                None => {
+                    self.unlock(keys, &fences).await;
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(fences))
+    }
+
+    async fn unlock(&self, keys: &[CacheKey<'_>], fences: &[Fence]) {
+        for (key, fence) in in_order(keys).into_iter().zip(fences) {
+            self.cached(self.cache.unlock(key, fence)).await;
+        }
+    }
+
+    /// Keeps what was got, under every key, and gives the locks back.
+    async fn keep(
+        &self,
+        wanted: Wanted<'_>,
+        keys: &[CacheKey<'_>],
+        fences: &[Fence],
+        token: Option<&AccessToken>,
+    ) {
+        let keep_for = token.and_then(|token| match wanted {
+            Wanted::Refresh(_) => Some(SUCCESSOR_LIFE),
+            _ => token.keep_for(),
+        });
+        if let (Some(token), Some(keep_for)) = (token, keep_for) {
+            for (index, key) in in_order(keys).into_iter().enumerate() {
+                self.cached(self.cache.put(key, token, keep_for, fences.get(index))).await;
+            }
+        }
+        self.unlock(keys, fences).await;
+    }
+
+    /// Asks the provider, and compares what it gave with what was wanted.
+    async fn ask(&self, wanted: Wanted<'_>) -> Outcome {
+        let grant = match wanted {
+            Wanted::Exchange(request) => Grant::Exchange(request, self.requested_type.as_ref()),
+            Wanted::Service(request) => Grant::Service(request, self.tenant_parameter.as_deref()),
+            Wanted::Refresh(request) => Grant::Refresh(request),
+        };
+        let token = self.endpoint.ask(&grant).await?;
+        match wanted {
+            Wanted::Refresh(_) => Ok(token),
+            Wanted::Service(request) => {
+                contract::check_tenant(request.tenant.as_ref(), &token)?;
+                Ok(token.with_refresh_token(None))
+            }
+            Wanted::Exchange(request) => {
+                contract::check_type(&token, self.relaxed)?;
+                contract::check(request, &token, self.relaxed)?;
+                let token = token.with_refresh_token(None);
+                let now = self.endpoint.clock.now();
+                Ok(match until_exp(request.subject.expose(), now) {
+                    Some(left) if !self.subjects_are_outlived => token.kept_at_most(left),
+                    _ => token,
+                })
+            }
+        }
+    }
+
+    async fn look(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+        self.cached(self.cache.get(key)).await.flatten()
+    }
+
+    /// What the cache answers. Without an answer one goes on without, but it is told.
+    async fn cached<T>(&self, answer: impl Future<Output = Result<T, BoxError>>) -> Option<T> {
+        let answer = within(CACHE_DEADLINE, answer).await;
+        match answer.unwrap_or_else(|| Err("gave no answer in time".into())) {
+            Ok(answer) => {
+                if self.cache_is_away.swap(false, Ordering::Relaxed) {
+                    telemetry::token_cache_is_back();
+                }
+                Some(answer)
+            }
+            Err(error) => {
+                let is_new = !self.cache_is_away.swap(true, Ordering::Relaxed);
+                telemetry::token_cache_failed(&error, is_new);
+                None
+            }
+        }
+    }
+
+    /// What to file `wanted` under: first what to look for it under.
+    fn cache_keys<'k>(&'k self, wanted: Wanted<'k>) -> impl Iterator<Item = CacheKey<'k>> {
+        let question = self.question(wanted);
+        self.keys.iter().map(move |key| CacheKey::new(question, key, &*self.endpoint.clock))
+    }
+
+    fn question<'q>(&'q self, wanted: Wanted<'q>) -> Question<'q> {
+        let question = |grant| Question {
+            ground: &self.ground,
+            grant,
+            tenant: None,
+            subject: None,
+            actor: None,
+            audiences: &[],
+            resources: &[],
+            scopes: "",
+            requested_type: None,
+        };
+        match wanted {
+            Wanted::Exchange(request) => Question {
+                tenant: request.tenant.as_ref(),
+                subject: Some((request.subject.expose(), request.subject_type.as_str())),
+                actor: request.actor.as_ref().map(|(token, kind)| (token.expose(), kind.as_str())),
+                audiences: &request.audiences,
+                resources: &request.resources,
+                scopes: request.scopes.as_str(),
+                requested_type: self.requested_type.as_ref().map(TokenType::as_str),
+                ..question("exchange")
+            },
+            Wanted::Service(request) => Question {
+                tenant: request.tenant.as_ref(),
+                scopes: request.scopes.as_str(),
+                ..question("client_credentials")
+            },
+            // Whatever scopes are asked for, the refresh token is spent once.
+            Wanted::Refresh(request) => Question {
+                tenant: request.tenant.as_ref(),
+                subject: Some((request.refresh_token.expose(), TokenType::RefreshToken.as_str())),
+                ..question("refresh_token")
+            },
+        }
+    }
+}
+
+/// In an order that every process keeps, so that no two wait for each other.
+fn in_order<'s, 'k>(keys: &'s [CacheKey<'k>]) -> Vec<&'s CacheKey<'k>> {
+    let mut keys: Vec<_> = keys.iter().collect();
+    if keys.len() > 1 {
+        keys.sort_unstable_by(|one, other| one.digest().cmp(other.digest()));
+    }
+    keys
+}
+
+fn no_key() -> ExchangeError {
+    ExchangeError::NotConfigured("there are no cache keys")
+}

@@ -1,0 +1,125 @@
+//! [`SessionTokens`]: a user's tokens, renewed in time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::{AccessToken, ExchangeError, Freshness, RefreshRequest, TokenExchangeClient};
+use crate::clock::backoff;
+use crate::flight::Flights;
+use crate::identity::TenantId;
+use crate::secret::Secret;
+
+/// How soon a renewal that failed is tried again while the token is still good.
+const BASE: Duration = Duration::from_secs(1);
+const CAP: Duration = Duration::from_secs(30);
+
+/// The tokens of one session: what sign-in gave, and what refreshes made of it. Cheap to clone:
+/// clones are the same session.
+///
+/// From 80 % of its life on, the access token is given out while the next one is sought; nobody
+/// waits for that before it has expired. A session that nobody uses is not renewed. Several of these
+/// (in several processes, with a shared cache) may hold the same refresh token: they end up with
+/// the same successors, if they renew within a minute of each other.
+#[derive(Debug, Clone)]
+pub struct SessionTokens(Arc<Session>);
+
+#[derive(Debug)]
+struct Session {
+    client: TokenExchangeClient,
+    tenant: Option<TenantId>,
+    held: ArcSwap<Tokens>,
+    renewals: Flights<(), Result<AccessToken, ExchangeError>>,
+}
+
+#[derive(Debug)]
+struct Tokens {
+    access: AccessToken,
+    refresh: Option<Secret>,
+    failures: u32,
+    renewed_from: Duration,
+}
+
+impl SessionTokens {
+    /// From what [`TokenExchangeClient::authorization_code`] or another grant gave. Without a
+    /// refresh token the session ends with its access token.
+    pub fn new(client: TokenExchangeClient, first: AccessToken) -> Self {
+        Self::of(client, first, None)
+    }
+
+    /// The same where the token endpoint depends on the tenant.
+    pub fn in_tenant(client: TokenExchangeClient, first: AccessToken, tenant: TenantId) -> Self {
+        Self::of(client, first, Some(tenant))
+    }
+
+    fn of(client: TokenExchangeClient, access: AccessToken, tenant: Option<TenantId>) -> Self {
+        let refresh = access.refresh_token().cloned();
+        let first = Tokens { access, refresh, failures: 0, renewed_from: Duration::ZERO };
+        let (held, renewals) = (ArcSwap::from_pointee(first), Flights::default());
+        Self(Arc::new(Session { client, tenant, held, renewals }))
+    }
+
+    /// The access token to use now.
+    ///
+    /// # Errors
+    /// When it has expired and no other was to be had: `invalid_grant` means that the user has to
+    /// sign in again.
+    pub async fn access_token(&self) -> Result<AccessToken, ExchangeError> {
+        let session = &self.0;
+        let held = session.held.load();
+        let clock = &*session.client.kept.endpoint.clock;
+        match held.access.freshness_to_the_end(clock) {
+            Freshness::Fresh => Ok(held.access.clone()),
+            Freshness::Due => {
+                if held.refresh.is_some() && clock.elapsed() >= held.renewed_from {
+                    drop(session.renewals.board((), || renew(session.clone())));
+                }
+                Ok(held.access.clone())
+            }
+            Freshness::Expired => {
+                let landed = session.renewals.board((), || renew(session.clone())).landed().await;
+                let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
+                landed.unwrap_or_else(|| Err(ended()))
+            }
+        }
+    }
+
+    /// The refresh token as of now, to keep the session elsewhere, or to
+    /// [revoke](TokenExchangeClient::revoke) it. It changes with every renewal.
+    pub fn refresh_token(&self) -> Option<Secret> {
+        self.0.held.load().refresh.clone()
+    }
+}
+
+/// Refreshes, and keeps what came of it.
+async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
+    let held = session.held.load_full();
+    let clock = session.client.kept.endpoint.clock.clone();
+    if held.access.freshness_to_the_end(&*clock) == Freshness::Fresh {
+        // Another renewal came to its end while this one was begun.
+        return Ok(held.access.clone());
+    }
+    let Some(refresh) = held.refresh.clone() else {
+        return Err(ExchangeError::NotConfigured("the session has no refresh token"));
+    };
+    let mut request = RefreshRequest::new(refresh.clone());
+    request.tenant = session.tenant.clone();
+    let outcome = session.client.refresh(&request).await;
+    let next = match &outcome {
+        Ok(access) => Tokens {
+            access: access.clone(),
+            refresh: access.refresh_token().cloned().or(Some(refresh)),
+            failures: 0,
+            renewed_from: Duration::ZERO,
+        },
+        Err(_) => Tokens {
+            access: held.access.clone(),
+            refresh: Some(refresh),
+            failures: held.failures.saturating_add(1),
+            renewed_from: clock.elapsed() + backoff(BASE, CAP, held.failures),
+        },
+    };
+    session.held.store(Arc::new(next));
+    outcome
+}
