@@ -2,16 +2,24 @@
 
 mod answers;
 mod grants;
+mod kept;
+mod outages;
 mod proofs;
+mod sessions;
 
-use scaikey_auth::testing::{Client, Provider, User};
+use std::time::Duration;
+
+use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{ClientAuth, TokenExchangeBuilder, TokenExchangeClient};
 
 const SECRET: &str = "s+%: /é";
 
 /// A provider at which `drive` may do everything.
 async fn provider() -> Provider {
-    let provider = Provider::start().await;
+    furnished(Provider::start().await)
+}
+
+fn furnished(provider: Provider) -> Provider {
     let drive = Client::new("drive:1 %", SECRET).scopes("read write");
     provider.register_client(drive.may_exchange("scaivault", "vault:read vault:write"));
     provider.register_user(User::new("bob", "hunter2"));
@@ -28,4 +36,29 @@ fn builder(provider: &Provider) -> TokenExchangeBuilder {
 
 fn client(provider: &Provider) -> TokenExchangeClient {
     builder(provider).build().unwrap()
+}
+
+/// A provider and a client that live by a clock to be moved.
+async fn timed() -> (Provider, TokenExchangeClient, ManualClock) {
+    timed_with(|builder| builder).await
+}
+
+async fn timed_with(
+    set_up: impl FnOnce(TokenExchangeBuilder) -> TokenExchangeBuilder,
+) -> (Provider, TokenExchangeClient, ManualClock) {
+    let clock = ManualClock::new();
+    let provider = furnished(Provider::builder().clock(clock.clone()).start().await);
+    let client = set_up(builder(&provider)).clock(clock.clone()).build().unwrap();
+    (provider, client, clock)
+}
+
+/// Waits for what other tasks bring about.
+async fn eventually(what: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it did not come to pass");
 }

@@ -1,0 +1,286 @@
+//! What is kept, for whom, and how long.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
+use scaikey_auth::{
+    AccessToken, CacheStatus, ExchangeError, ExchangeRequest, OAuthError, ServiceTokenRequest,
+    TenantId, TokenExchangeClient, TokenType,
+};
+use tokio::task::JoinSet;
+
+use super::{SECRET, builder, eventually, provider, timed};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_and_kept_for_half_a_minute_less_than_it_lives() {
+    let (provider, client, clock) = timed().await;
+    let request = ExchangeRequest::new(provider.token().expires_in(secs(90_000)).sign(), "scaivault");
+    let first = client.exchange(&request).await.unwrap();
+    assert_eq!(first.cache_status(), CacheStatus::Miss);
+    clock.advance(secs(2700));
+    let second = client.exchange(&request).await.unwrap();
+    assert_eq!(second.cache_status(), CacheStatus::Hit);
+    assert_eq!((second.secret(), provider.token_requests()), (first.secret(), 1));
+    // Due by now; but while the provider hangs, the old one serves to the end of its time.
+    provider.fail(Endpoint::Token, Fault::Hang);
+    clock.advance(secs(869));
+    assert_eq!(client.exchange(&request).await.unwrap().secret(), first.secret());
+    provider.heal(Endpoint::Token);
+    clock.advance(secs(1));
+    assert_ne!(client.exchange(&request).await.unwrap().secret(), first.secret());
+}
+
+#[tokio::test]
+async fn nobody_gets_what_somebody_else_asked_for() {
+    let provider = provider().await;
+    let drive = Client::new("drive:1 %", SECRET).may_exchange("scaivault", "vault:read vault:write");
+    provider.register_client(drive.may_exchange("scaigrid", "vault:read"));
+    let strict = client_without_type(&provider);
+    let (alice, bob) = (provider.token().sign(), provider.token().subject("bob-id").sign());
+    let another_session = provider.token().sign();
+    let actor = provider.service_token("robot").sign();
+    let request = |subject: &str| ExchangeRequest::new(subject, "scaivault");
+    let scoped = |scopes: &str| request(&alice).scopes(scopes.parse().unwrap());
+    let mut both = request(&alice);
+    both.audiences.push("scaigrid".to_owned());
+    let mut typed = request(&alice);
+    typed.subject_type = TokenType::Jwt;
+    let asked = [
+        request(&alice),
+        request(&bob),
+        request(&another_session),
+        ExchangeRequest::new(alice.as_str(), "scaigrid"),
+        both,
+        typed,
+        scoped("vault:read"),
+        scoped("vault:write"),
+        scoped("vault:read vault:write"),
+        request(&alice).actor(actor.as_str(), TokenType::Jwt),
+        request(&alice).actor(actor.as_str(), TokenType::AccessToken),
+        request(&alice).in_tenant(TenantId::new("tenant-1").unwrap()),
+    ];
+    let mut tokens = Vec::new();
+    for (index, request) in asked.iter().enumerate() {
+        let token = strict.exchange(request).await.unwrap_or_else(|e| panic!("{index}: {e}"));
+        assert_eq!(token.cache_status(), CacheStatus::Miss, "{index}");
+        tokens.push(token);
+    }
+    for (request, token) in asked.iter().zip(&tokens) {
+        let again = strict.exchange(request).await.unwrap();
+        assert_eq!((again.cache_status(), again.secret()), (CacheStatus::Hit, token.secret()));
+    }
+    // The order of a set makes no difference.
+    let turned = strict.exchange(&scoped("vault:write vault:read")).await.unwrap();
+    assert_eq!(turned.cache_status(), CacheStatus::Hit);
+}
+
+fn client_without_type(provider: &Provider) -> TokenExchangeClient {
+    builder(provider).requested_token_type(None).build().unwrap()
+}
+
+#[tokio::test]
+async fn a_token_of_one_tenant_is_never_another_tenants() {
+    let provider = provider().await;
+    let drive = || Client::new("drive:1 %", SECRET);
+    let tenants = ["acme", "umbrella"].map(|id| {
+        provider.tenant(id, id).register_client(drive());
+        TenantId::new(id).unwrap()
+    });
+    let template = format!("{}/api/v1/auth/tenants/{{tenant_id}}/oauth/token", provider.url());
+    let client = builder(&provider).token_url(template).build().unwrap();
+    for (round, status) in [CacheStatus::Miss, CacheStatus::Hit].into_iter().enumerate() {
+        for tenant in &tenants {
+            let token = client.service_token(tenant).await.unwrap();
+            let claims: serde_json::Value =
+                scaikey_auth::dangerous_peek_claims(token.secret().expose()).unwrap();
+            assert_eq!(claims["tenant_id"], tenant.as_str(), "{round}");
+            assert_eq!(token.cache_status(), status);
+        }
+    }
+}
+
+/// So many callers at once, and what each of them got.
+async fn herd(
+    client: &TokenExchangeClient,
+    request: &ExchangeRequest,
+    count: usize,
+) -> Vec<Result<AccessToken, ExchangeError>> {
+    let mut callers = JoinSet::new();
+    for _ in 0..count {
+        let (client, request) = (client.clone(), request.clone());
+        callers.spawn(async move { client.exchange(&request).await });
+    }
+    callers.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_callers_of_an_expired_token_make_one_request() {
+    let (provider, client, clock) = timed().await;
+    let subject = provider.token().expires_in(secs(90_000)).sign();
+    let request = ExchangeRequest::new(subject, "scaivault");
+    let old = client.exchange(&request).await.unwrap();
+    clock.advance(secs(3600));
+    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(50)));
+    let got = herd(&client, &request, 1000).await;
+    let first = got[0].as_ref().unwrap();
+    assert!(got.iter().all(|token| token.as_ref().unwrap().secret() == first.secret()));
+    assert_ne!(first.secret(), old.secret());
+    let misses = got.iter().flatten().filter(|it| it.cache_status() == CacheStatus::Miss).count();
+    assert_eq!((misses, provider.token_requests()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_leader_that_goes_away_strands_nobody() {
+    let provider = provider().await;
+    let client = super::client(&provider);
+    provider.fail(Endpoint::Token, Fault::Hang);
+    let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+    let task = |client: &TokenExchangeClient| {
+        let (client, request) = (client.clone(), request.clone());
+        tokio::spawn(async move { client.exchange(&request).await })
+    };
+    let leader = task(&client);
+    eventually(|| provider.token_requests() == 1).await;
+    let follower = task(&client);
+    leader.abort();
+    assert!(leader.await.unwrap_err().is_cancelled());
+    provider.heal(Endpoint::Token);
+    follower.await.unwrap().unwrap();
+    assert_eq!(provider.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn those_who_wait_share_the_failure_and_do_not_ask_again() {
+    let (provider, client, clock) = timed().await;
+    let request = ExchangeRequest::new(provider.token().sign(), "elsewhere");
+    for error in herd(&client, &request, 100).await {
+        assert_eq!(error.unwrap_err().oauth(), Some(&OAuthError::InvalidTarget));
+    }
+    clock.advance(secs(9));
+    client.exchange(&request).await.unwrap_err();
+    assert_eq!(provider.token_requests(), 1);
+    clock.advance(secs(1));
+    client.exchange(&request).await.unwrap_err();
+    assert_eq!(provider.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_short_token_is_shared_by_those_who_waited_and_not_kept() {
+    let provider = provider().await;
+    provider.set_token_lifetime(Some(secs(30)));
+    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(50)));
+    let client = super::client(&provider);
+    let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+    let got = herd(&client, &request, 50).await;
+    assert!(got.iter().all(Result::is_ok));
+    assert_eq!(provider.token_requests(), 1);
+    client.exchange(&request).await.unwrap();
+    assert_eq!(provider.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_token_is_not_kept_beyond_its_subject_unless_that_was_allowed() {
+    let (provider, client, clock) = timed().await;
+    let outliving =
+        builder(&provider).clock(clock.clone()).insecure_outlive_subject().build().unwrap();
+    let request = ExchangeRequest::new(provider.token().expires_in(secs(100)).sign(), "scaivault");
+    let token = client.exchange(&request).await.unwrap();
+    assert!(token.keep_for().unwrap() <= secs(100), "{:?}", token.keep_for());
+    outliving.exchange(&request).await.unwrap();
+    clock.advance(secs(101));
+    let refused = client.exchange(&request).await.unwrap_err();
+    assert_eq!(refused.oauth(), Some(&OAuthError::InvalidRequest));
+    outliving.exchange(&request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_that_is_due_is_given_out_and_replaced_behind_the_callers_back() {
+    let (provider, client, clock) = timed().await;
+    let service = || client.service_token(ServiceTokenRequest::default());
+    let first = service().await.unwrap();
+    clock.advance(secs(3600 * 74 / 100));
+    service().await.unwrap();
+    assert_eq!(provider.token_requests(), 1, "not due yet");
+    clock.advance(secs(3600 * 11 / 100));
+    provider.fail(Endpoint::Token, Fault::Hang);
+    for _ in 0..10 {
+        let token = service().await.unwrap();
+        assert_eq!((token.secret(), token.cache_status()), (first.secret(), CacheStatus::Hit));
+    }
+    eventually(|| provider.token_requests() == 2).await;
+    provider.heal(Endpoint::Token);
+    let mut renewed = service().await.unwrap();
+    for _ in 0..1000 {
+        if renewed.secret() != first.secret() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        renewed = service().await.unwrap();
+    }
+    assert_ne!(renewed.secret(), first.secret());
+    assert_eq!((renewed.cache_status(), provider.token_requests()), (CacheStatus::Hit, 2));
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_for_ten_minutes_is_not_noticed() {
+    let (provider, client, clock) = timed().await;
+    let service = || client.service_token(ServiceTokenRequest::default());
+    service().await.unwrap();
+    clock.advance(secs(48 * 60));
+    provider.fail(Endpoint::Token, Fault::Status(503));
+    for _ in 0..60 {
+        clock.advance(secs(10));
+        service().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let asked = provider.token_requests();
+    assert!((2..=60).contains(&asked), "{asked} requests in ten minutes");
+    provider.heal(Endpoint::Token);
+    clock.advance(secs(61));
+    service().await.unwrap();
+    eventually(|| provider.granted("client_credentials") == 2).await;
+}
+
+#[tokio::test]
+async fn a_token_refused_downstream_is_replaced_once_for_all_who_hold_it() {
+    let (provider, client, clock) = timed().await;
+    let subject = provider.token().expires_in(secs(90_000)).sign();
+    let request = ExchangeRequest::new(subject, "scaivault");
+    let refused = client.exchange(&request).await.unwrap();
+    let young = client.exchange_instead_of(&refused, &request).await.unwrap();
+    assert_eq!((young.secret(), provider.token_requests()), (refused.secret(), 1));
+    clock.advance(secs(10));
+    let mut callers = JoinSet::new();
+    for _ in 0..100 {
+        let (client, request, refused) = (client.clone(), request.clone(), refused.clone());
+        callers.spawn(async move { client.exchange_instead_of(&refused, &request).await });
+    }
+    let got = callers.join_all().await;
+    assert!(got.iter().all(|token| token.as_ref().unwrap().secret() != refused.secret()));
+    assert_eq!(provider.token_requests(), 2);
+    let now = client.exchange(&request).await.unwrap();
+    assert_eq!(now.secret(), got[0].as_ref().unwrap().secret());
+}
+
+#[tokio::test]
+async fn a_lifetime_nobody_tells_may_be_assumed() {
+    let clock = ManualClock::new();
+    let provider = provider().await;
+    let body = r#"{"access_token":"opaque","token_type":"Bearer"}"#.to_owned();
+    provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+    for (assumed, requests) in [(None, 2), (Some(secs(3600)), 3)] {
+        let mut builder = builder(&provider).clock(clock.clone());
+        if let Some(lifetime) = assumed {
+            builder = builder.default_lifetime(lifetime);
+        }
+        let client = builder.build().unwrap();
+        for _ in 0..2 {
+            client.service_token(ServiceTokenRequest::default()).await.unwrap();
+        }
+        assert_eq!(provider.token_requests(), requests);
+    }
+}

@@ -1,0 +1,84 @@
+//! A provider that does not answer, and what is tried again.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::{ExchangeError, ExchangeRequest, RefreshRequest, ServiceTokenRequest};
+
+use super::{builder, provider, timed};
+
+#[tokio::test]
+async fn only_what_does_no_harm_is_sent_twice() {
+    let provider = provider().await;
+    for fault in [Fault::Status(503), Fault::HangUp, Fault::Status(500)] {
+        provider.fail(Endpoint::Token, fault.clone());
+        let before = provider.token_requests();
+        let client = builder(&provider).build().unwrap();
+        client.exchange(&ExchangeRequest::new("subject", "scaivault")).await.unwrap_err();
+        assert_eq!(provider.token_requests() - before, 2, "{fault:?}");
+        let error = client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
+        assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
+        assert_eq!(provider.token_requests() - before, 3, "{fault:?}");
+    }
+    // Told to come later, one does.
+    provider.fail(Endpoint::Token, Fault::RetryAfter(429, 5));
+    let before = provider.token_requests();
+    let client = builder(&provider).build().unwrap();
+    for _ in 0..10 {
+        let error = client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
+        assert!(error.retry_after().unwrap() <= Duration::from_secs(5));
+    }
+    assert_eq!(provider.token_requests() - before, 1);
+}
+
+#[tokio::test]
+async fn a_request_that_could_not_be_sent_is_tried_again_whatever_it_is() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    drop(listener);
+    let client = scaikey_auth::TokenExchangeClient::builder("https://scaikey.example")
+        .client_auth(super::drive())
+        .allow_loopback_http(true)
+        .token_url(url)
+        .build()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
+    assert!(begun.elapsed() >= Duration::from_millis(50), "there was a pause between two attempts");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_keeps_failing_is_left_alone_and_then_tried_by_one() {
+    let (provider, client, clock) = timed().await;
+    provider.fail(Endpoint::Token, Fault::Status(500));
+    let ask = |n: usize| {
+        let (client, subject) = (client.clone(), format!("subject {n}"));
+        async move { client.exchange(&ExchangeRequest::new(subject, "scaivault")).await }
+    };
+    for n in 0..3 {
+        ask(n).await.unwrap_err();
+    }
+    assert_eq!(provider.token_requests(), 6);
+    for n in 0..100 {
+        let error = ask(n).await.unwrap_err();
+        assert!(error.retry_after().is_some_and(|wait| wait <= Duration::from_secs(1)), "{error}");
+    }
+    assert_eq!(provider.token_requests(), 6);
+    clock.advance(Duration::from_secs(1));
+    provider.heal(Endpoint::Token);
+    let error = ask(200).await.unwrap_err();
+    assert!(!matches!(error, ExchangeError::Unavailable { .. }), "it answers: {error}");
+    assert_eq!(provider.token_requests(), 7);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_every_call() {
+    let provider = provider().await;
+    for fault in [Fault::Hang, Fault::Stall, Fault::EndlessBody] {
+        provider.fail(Endpoint::Token, fault.clone());
+        let client = builder(&provider).timeout(Duration::from_millis(200)).build().unwrap();
+        let call = client.service_token(ServiceTokenRequest::default());
+        let ended = tokio::time::timeout(Duration::from_secs(5), call).await;
+        assert!(matches!(ended, Ok(Err(ExchangeError::Unavailable { .. }))), "{fault:?}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Refresh tokens that change with every use, and sessions that are renewed in time.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{Endpoint, Fault, Provider};
+use scaikey_auth::{
+    AccessToken, ExchangeError, OAuthError, PasswordRequest, RefreshRequest, SessionTokens,
+    TokenExchangeClient,
+};
+use tokio::task::JoinSet;
+
+use super::{builder, eventually, provider, timed_with};
+
+async fn signed_in(client: &TokenExchangeClient) -> AccessToken {
+    client.password(&PasswordRequest::new("bob", "hunter2")).await.unwrap()
+}
+
+fn refresh(token: &AccessToken) -> RefreshRequest {
+    RefreshRequest::new(token.refresh_token().unwrap().expose())
+}
+
+async fn with_passwords() -> (Provider, TokenExchangeClient) {
+    let provider = provider().await;
+    let client = builder(&provider).enable_password_grant().build().unwrap();
+    (provider, client)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_callers_with_one_refresh_token_spend_it_once() {
+    let (provider, client) = with_passwords().await;
+    let first = signed_in(&client).await;
+    let mut callers = JoinSet::new();
+    for _ in 0..50 {
+        let (client, request) = (client.clone(), refresh(&first));
+        callers.spawn(async move { client.refresh(&request).await.unwrap() });
+    }
+    let got = callers.join_all().await;
+    assert!(got.iter().all(|token| token.refresh_token() == got[0].refresh_token()));
+    // One who comes late gets the same, and the successor works.
+    let late = client.refresh(&refresh(&first)).await.unwrap();
+    assert_eq!(late.refresh_token(), got[0].refresh_token());
+    client.refresh(&refresh(&late)).await.unwrap();
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (2, 0));
+}
+
+#[tokio::test]
+async fn who_asks_for_less_than_the_first_gets_an_error_and_not_more() {
+    let (provider, client) = with_passwords().await;
+    let first = signed_in(&client).await;
+    client.refresh(&refresh(&first)).await.unwrap();
+    let mut fewer = refresh(&first);
+    fewer.scopes = "nothing".parse().unwrap();
+    let refused = client.refresh(&fewer).await.unwrap_err();
+    assert!(matches!(refused, ExchangeError::Answer(_)), "{refused}");
+    assert_eq!(provider.refresh_reuses(), 0);
+}
+
+#[tokio::test]
+async fn a_session_is_renewed_behind_its_users_back_from_four_fifths_on() {
+    let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
+    let session = SessionTokens::new(client.clone(), signed_in(&client).await);
+    let first = session.access_token().await.unwrap();
+    clock.advance(Duration::from_secs(3600 * 75 / 100));
+    session.access_token().await.unwrap();
+    assert_eq!(provider.granted("refresh_token"), 0);
+    clock.advance(Duration::from_secs(3600 * 10 / 100));
+    provider.fail(Endpoint::Token, Fault::Hang);
+    for _ in 0..10 {
+        assert_eq!(session.access_token().await.unwrap().secret(), first.secret());
+    }
+    eventually(|| provider.token_requests() == 2).await;
+    provider.heal(Endpoint::Token);
+    let old = session.refresh_token();
+    eventually(|| session.refresh_token() != old).await;
+    assert_ne!(session.access_token().await.unwrap().secret(), first.secret());
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_session_outlives_a_provider_that_is_away_as_long_as_its_token_does() {
+    let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
+    let session = SessionTokens::new(client.clone(), signed_in(&client).await);
+    provider.fail(Endpoint::Token, Fault::Status(503));
+    clock.advance(Duration::from_secs(2990));
+    for _ in 0..60 {
+        clock.advance(Duration::from_secs(10));
+        session.access_token().await.unwrap();
+    }
+    clock.advance(Duration::from_secs(10));
+    let error = session.access_token().await.unwrap_err();
+    assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
+    provider.heal(Endpoint::Token);
+    clock.advance(Duration::from_secs(61));
+    session.access_token().await.unwrap();
+    assert_eq!(provider.refresh_reuses(), 0);
+}
+
+#[tokio::test]
+async fn a_session_that_was_ended_says_so() {
+    let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
+    let session = SessionTokens::new(client.clone(), signed_in(&client).await);
+    client.revoke(&session.refresh_token().unwrap()).await.unwrap();
+    session.access_token().await.unwrap();
+    clock.advance(Duration::from_secs(3600));
+    for _ in 0..10 {
+        let refused = session.access_token().await.unwrap_err();
+        assert_eq!(refused.oauth(), Some(&OAuthError::InvalidGrant));
+    }
+    assert_eq!(provider.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_session_of_short_tokens_uses_each_to_its_end() {
+    let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
+    provider.set_token_lifetime(Some(Duration::from_secs(10)));
+    let session = SessionTokens::new(client.clone(), signed_in(&client).await);
+    let first = session.access_token().await.unwrap();
+    clock.advance(Duration::from_secs(7));
+    assert_eq!(session.access_token().await.unwrap().secret(), first.secret());
+    clock.advance(Duration::from_secs(3));
+    assert_ne!(session.access_token().await.unwrap().secret(), first.secret());
+    assert_eq!(provider.granted("refresh_token"), 1);
+}
