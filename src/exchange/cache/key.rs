@@ -253,3 +253,119 @@ fn sha256(octets: &[u8]) -> [u8; 32] {
     out.copy_from_slice(digest::digest(&digest::SHA256, octets).as_ref());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::exchange::cache::CacheKeys;
+    use crate::secret::Secret;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Asked {
+        settings: Vec<String>,
+        tenant: Option<String>,
+        subject: Option<(String, String)>,
+        actor: Option<(String, String)>,
+        audiences: Vec<String>,
+        scopes: Vec<String>,
+        requested_type: Option<String>,
+    }
+
+    impl Asked {
+        /// The same as somebody who does not care for the order and repetition of sets sees it.
+        fn meaning(&self) -> Self {
+            let mut asked = self.clone();
+            for set in [&mut asked.audiences, &mut asked.scopes] {
+                set.sort();
+                set.dedup();
+            }
+            asked
+        }
+
+        fn filed(&self, keys: &CacheKeys) -> (Mark, String) {
+            let ground = Ground::new(self.settings.iter().map(String::as_str));
+            let tenant = self.tenant.as_deref().map(|id| TenantId::new(id).unwrap());
+            let pair = |it: &'_ Option<(String, String)>| it.clone();
+            let (subject, actor) = (pair(&self.subject), pair(&self.actor));
+            let question = Question {
+                ground: &ground,
+                grant: "exchange",
+                tenant: tenant.as_ref(),
+                subject: subject.as_ref().map(|(token, kind)| (&**token, &**kind)),
+                actor: actor.as_ref().map(|(token, kind)| (&**token, &**kind)),
+                audiences: &self.audiences,
+                resources: &[],
+                scopes: &self.scopes.join(" "),
+                requested_type: self.requested_type.as_deref(),
+            };
+            let clock = SystemClock::default();
+            let key = CacheKey::new(question, keys.iter().next().unwrap(), &clock);
+            (key.mark(), key.digest().to_owned())
+        }
+    }
+
+    /// Texts that are easily taken for one another when they are put together.
+    fn text() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["a", "b", "ab", "a:b", "b:c", ":", "c"]).prop_map(str::to_owned)
+    }
+
+    fn asked() -> impl Strategy<Value = Asked> {
+        let pair = || prop::option::of((text(), text()));
+        let set = || prop::collection::vec(text(), 0..3);
+        let option = || prop::option::of(text());
+        (set(), option(), pair(), pair(), set(), set(), option()).prop_map(
+            |(settings, tenant, subject, actor, audiences, scopes, requested_type)| Asked {
+                settings,
+                tenant,
+                subject,
+                actor,
+                audiences,
+                scopes,
+                requested_type,
+            },
+        )
+    }
+
+    fn keys() -> CacheKeys {
+        CacheKeys::parse(&Secret::new("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn two_requests_have_one_key_exactly_when_they_mean_the_same(one in asked(), two in asked()) {
+            let (same, keys) = (one.meaning() == two.meaning(), keys());
+            let ((mark, digest), (other_mark, other_digest)) = (one.filed(&keys), two.filed(&keys));
+            prop_assert_eq!(mark == other_mark, same);
+            prop_assert_eq!(digest == other_digest, same);
+        }
+
+        #[test]
+        fn a_set_has_one_key_in_every_order(asked in asked()) {
+            let mut turned = asked.clone();
+            turned.audiences.reverse();
+            turned.scopes.extend(asked.scopes.iter().cloned().rev());
+            prop_assert_eq!(asked.filed(&keys()), turned.filed(&keys()));
+        }
+    }
+
+    #[test]
+    fn servers_with_the_same_secret_file_under_the_same_digest_for_ever() {
+        let asked = Asked {
+            settings: vec!["1".into(), "https://scaikey.example".into()],
+            tenant: Some("acme".into()),
+            subject: Some(("token".into(), "type".into())),
+            actor: None,
+            audiences: vec!["scaivault".into()],
+            scopes: vec![],
+            requested_type: None,
+        };
+        let digest = asked.filed(&keys()).1;
+        assert_eq!(digest, "7F0U-u7Q9rP4Vef7D8IbkDi8VtaBDz8kn0kKoz1PWKs");
+        assert_ne!(asked.filed(&CacheKeys::random().unwrap()).1, digest);
+    }
+}

@@ -177,3 +177,54 @@ fn fill(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) -> Option<()> {
     }
     prk.expand(info, Octets(out.len())).ok()?.fill(out).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(fill: u8) -> ServerKey {
+        ServerKey::new(&[fill; 32]).unwrap()
+    }
+
+    #[test]
+    fn what_was_sealed_opens_for_the_same_key_digest_and_owner_only() {
+        let (ours, theirs) = (key(1), key(2));
+        let seal = |key: &ServerKey| key.seal(&key.data_key(true, b"alice"), b"digest", 7, b"plain");
+        let sealed = seal(&ours).unwrap();
+        assert_ne!(sealed, seal(&ours).unwrap(), "a nonce is used once");
+        let open = |key: &ServerKey, of_user, owner: &[u8], digest: &[u8], sealed: &[u8]| {
+            let data_key = key.data_key(of_user, owner);
+            key.open(&data_key, digest, sealed).map(|plain| plain.to_vec())
+        };
+        assert_eq!(open(&ours, true, b"alice", b"digest", &sealed), Some(b"plain".to_vec()));
+        assert_eq!(open(&theirs, true, b"alice", b"digest", &sealed), None);
+        assert_eq!(open(&ours, false, b"alice", b"digest", &sealed), None);
+        assert_eq!(open(&ours, true, b"bob", b"digest", &sealed), None);
+        assert_eq!(open(&ours, true, b"alice", b"another", &sealed), None);
+        for changed in 0..sealed.len() {
+            let mut other = sealed.clone();
+            other[changed] ^= 1;
+            assert_eq!(open(&ours, true, b"alice", b"digest", &other), None, "octet {changed}");
+            assert_eq!(open(&ours, true, b"alice", b"digest", &sealed[..changed]), None);
+        }
+    }
+
+    #[test]
+    fn keys_are_one_or_two_secrets_of_some_length() {
+        let secret = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+        let url_safe = "-_8BAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4";
+        let parse = |text: &str| CacheKeys::parse(&text.into());
+        for (text, count) in [
+            (secret.to_owned(), 1),
+            (format!("{secret}, {url_safe}\n"), 2),
+            (secret.trim_end_matches('=').to_owned(), 1),
+        ] {
+            assert_eq!(parse(&text).unwrap().iter().count(), count, "{text}");
+        }
+        for text in ["", "hunter2", "QUFB", ",", &format!("{secret},{secret},{secret}")] {
+            let error = parse(text).unwrap_err();
+            assert!(text.is_empty() || !error.to_string().contains(text), "{error}");
+        }
+        assert!(!format!("{:?}", parse(secret).unwrap()).contains("QUFB"));
+    }
+}
