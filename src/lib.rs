@@ -108,8 +108,9 @@ pub mod manual;
 pub use auth::{Auth, AuthBuilder, AuthContext, TenantAuthoriser};
 pub use clock::{Clock, SystemClock};
 pub use config::{
-    Algorithm, AuthConfig, AuthMode, ConfigError, ENVIRONMENT, Fault, IssuerConfig, JwksSettings,
-    MockUser, TokenProfile, UnknownAlgorithm, UnknownAuthMode, Variable,
+    Algorithm, AuthConfig, AuthMode, ClientAuthMethod, ClientConfig, ConfigError, ENVIRONMENT,
+    Fault, IssuerConfig, JwksSettings, MockUser, TokenProfile, UnknownAlgorithm, UnknownAuthMode,
+    Variable,
 };
 pub use error::{
     AuthError, BoxError, EmptyBody, Envelope, ErrorResponse, Grpc, InvalidToken, ProblemJson,

@@ -39,7 +39,11 @@ const DOORS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("the wall clock", "SystemTime::now", &["src/clock.rs", "src/testing/"]),
-    ("redis", "redis::", &["src/exchange/cache/redis.rs", "src/exchange/cache/redis/"]),
+    (
+        "redis",
+        "redis::",
+        &["src/exchange/cache/mod.rs", "src/exchange/cache/redis.rs", "src/exchange/cache/redis/"],
+    ),
     ("the monotonic clock", "Instant::now", &["src/clock.rs", "src/testing/"]),
     ("timers", "tokio::time", &["src/clock.rs", "src/testing/"]),
     ("the environment", "std::env::", &["src/config/"]),

@@ -192,12 +192,130 @@ pub const ENVIRONMENT: &[Variable] = &[
             Ok(())
         },
     },
+    Variable {
+        name: "CLIENT_ID",
+        field: "client.id",
+        meaning: "this service's `client_id`, to get tokens for other services",
+        default: "none: `TokenExchangeClient` cannot be built",
+        set: |config, text| {
+            config.client.id = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "CLIENT_SECRET",
+        field: "client.secret",
+        meaning: "its secret",
+        default: "none",
+        set: |config, text| {
+            config.client.secret = Some(Secret::new(text));
+            Ok(())
+        },
+    },
+    Variable {
+        name: "CLIENT_SECRET_FILE",
+        field: "client.secret_file",
+        meaning: "a file with the secret instead, read for every request to the provider",
+        default: "none",
+        set: |config, text| {
+            config.client.secret_file = Some(text.into());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "CLIENT_AUTH",
+        field: "client.auth",
+        meaning: "how it proves itself: `basic`, `post`, `private_key_jwt` or `none`",
+        default: "`basic`",
+        set: |config, text| {
+            config.client.auth = text.parse()?;
+            Ok(())
+        },
+    },
+    Variable {
+        name: "CLIENT_KEY_FILE",
+        field: "client.key_file",
+        meaning: "the private key for `private_key_jwt`: PKCS #8 in PEM",
+        default: "none",
+        set: |config, text| {
+            config.client.key_file = Some(text.into());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "CLIENT_KEY_ID",
+        field: "client.key_id",
+        meaning: "the `kid` the provider knows that key by",
+        default: "none is sent",
+        set: |config, text| {
+            config.client.key_id = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "CLIENT_KEY_ALGORITHM",
+        field: "client.key_algorithm",
+        meaning: "what that key signs with",
+        default: "`RS256`",
+        set: |config, text| {
+            config.client.key_algorithm = text.parse().map_err(|e| format!("`{text}`: {e}"))?;
+            Ok(())
+        },
+    },
+    Variable {
+        name: "TOKEN_URL",
+        field: "client.token_url",
+        meaning: "the token endpoint; `{tenant_id}` in it stands for the tenant",
+        default: "from discovery",
+        set: |config, text| {
+            config.client.token_url = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "TENANT_PARAMETER",
+        field: "client.tenant_parameter",
+        meaning: "the form member that tells the provider the tenant of a service token",
+        default: "none",
+        set: |config, text| {
+            config.client.tenant_parameter = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "REDIS_URL",
+        field: "client.redis_url",
+        meaning: "a Redis or Valkey server in which all processes share tokens; several URLs, separated by commas, are a cluster",
+        default: "none: each process keeps its own",
+        set: |config, text| {
+            config.client.redis_url = Some(Secret::new(text));
+            Ok(())
+        },
+    },
+    Variable {
+        name: "CACHE_KEYS",
+        field: "client.cache_keys",
+        meaning: "the secret under which tokens are sealed there: 32 octets in base64, `openssl rand -base64 32`; while it is replaced two, separated by a comma",
+        default: "none; required with `P_REDIS_URL`",
+        set: |config, text| {
+            config.client.cache_keys = Some(Secret::new(text));
+            Ok(())
+        },
+    },
 ];
 
 /// The variable that sets `field`, whichever issuer the field belongs to.
 pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     let field = if field == "issuer" { "issuers[0].issuer" } else { field };
     let field = if field == "issuers[0].audience" { "audience" } else { field };
+    // What a `TokenExchangeBuilder` calls it.
+    let field = match field {
+        "client_auth" => "client.id",
+        "token_url" => "client.token_url",
+        "cache_keys" => "client.cache_keys",
+        "redis_url" => "client.redis_url",
+        _ => field,
+    };
     ENVIRONMENT.iter().find(|variable| variable.field == field).map(|variable| variable.name)
 }
 
@@ -315,7 +433,30 @@ mod tests {
             ("ROLES_CLAIM", "/realm_access/roles"),
             ("GROUPS_CLAIM", "https://example.com/groups"),
             ("DATABASE_URL", "sqlite::memory:"),
+            ("CLIENT_ID", "drive"),
+            ("CLIENT_SECRET", "s"),
+            ("CLIENT_SECRET_FILE", "/run/s"),
+            ("CLIENT_AUTH", "Private_Key_JWT"),
+            ("CLIENT_KEY_FILE", "/run/k"),
+            ("CLIENT_KEY_ID", "k1"),
+            ("CLIENT_KEY_ALGORITHM", "ES256"),
+            ("TOKEN_URL", "https://t.example"),
+            ("TENANT_PARAMETER", "tenant"),
+            ("REDIS_URL", "redis://r"),
+            ("CACHE_KEYS", "x"),
         ]);
+        let client = &config.client;
+        assert_eq!(client.id.as_deref(), Some("drive"));
+        assert_eq!(client.secret, Some(Secret::new("s")));
+        assert_eq!(client.secret_file, Some("/run/s".into()));
+        assert_eq!(client.auth, crate::config::ClientAuthMethod::PrivateKeyJwt);
+        assert_eq!(client.key_file, Some("/run/k".into()));
+        assert_eq!(client.key_id.as_deref(), Some("k1"));
+        assert_eq!(client.key_algorithm, Algorithm::ES256);
+        assert_eq!(client.token_url.as_deref(), Some("https://t.example"));
+        assert_eq!(client.tenant_parameter.as_deref(), Some("tenant"));
+        assert_eq!(client.redis_url, Some(Secret::new("redis://r")));
+        assert_eq!(client.cache_keys, Some(Secret::new("x")));
         let issuer = &config.issuers[0];
         assert_eq!(config.mode, AuthMode::Mock);
         assert_eq!(issuer.issuer, "https://scaikey.example");

@@ -1,6 +1,7 @@
 //! Configuration: [`AuthConfig`], the one type that builder, files and environment meet in.
 
 mod algorithm;
+mod client;
 mod env;
 mod fault;
 mod issuer;
@@ -9,6 +10,7 @@ mod mode;
 use serde::Deserialize;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
+pub use client::{ClientAuthMethod, ClientConfig};
 pub use env::{ENVIRONMENT, Variable};
 pub use fault::{ConfigError, Fault};
 pub use issuer::{IssuerConfig, JwksSettings, TokenProfile};
@@ -55,6 +57,8 @@ pub struct AuthConfig {
     /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). The
     /// default, none, accepts every tenant that a verified token names.
     pub database_url: Option<Secret>,
+    /// What the service is to the provider when it asks for tokens itself.
+    pub client: ClientConfig,
     /// Who the mock user is, in mock and hybrid mode.
     pub mock: MockUser,
     /// Allows mock and hybrid mode although the environment says this is production. Default
@@ -82,6 +86,7 @@ impl Default for AuthConfig {
             unknown_tenant_is_not_found: false,
             max_token_bytes: 16 * 1024,
             database_url: None,
+            client: ClientConfig::default(),
             mock: MockUser::default(),
             dangerous_allow_mock_in_production: false,
             prefix: None,

@@ -14,15 +14,21 @@ use super::kept::Kept;
 use super::setback::Setbacks;
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ConfigError, Fault, TENANT_PLACEHOLDER};
+use crate::config::{
+    AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig,
+    TENANT_PLACEHOLDER,
+};
 use crate::flight::Flights;
-use crate::issuer::{ClientAuth, Http};
+use crate::issuer::{ClientAuth, Http, SecretSource, well_known};
+use crate::secret::Secret;
 
 /// Sets up a [`TokenExchangeClient`]. Made by [`TokenExchangeClient::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a client exists only once it is built"]
 pub struct TokenExchangeBuilder {
     issuer: String,
+    expected_issuer: Option<String>,
+    discovery_url: Option<String>,
     auth: Option<ClientAuth>,
     token_url: Option<String>,
     token_urls: Option<Arc<dyn TokenUrls>>,
@@ -39,13 +45,17 @@ pub struct TokenExchangeBuilder {
     timeout: Duration,
     clock: Arc<dyn Clock>,
     /// What could not be read on the way here.
-    pub(super) faults: Vec<Fault>,
+    faults: Vec<Fault>,
+    /// The prefix of the environment variables this came from, so that faults name them.
+    prefix: Option<String>,
 }
 
 impl TokenExchangeBuilder {
     pub(super) fn new(issuer: String) -> Self {
         Self {
             issuer,
+            expected_issuer: None,
+            discovery_url: None,
             auth: None,
             token_url: None,
             token_urls: None,
@@ -62,7 +72,46 @@ impl TokenExchangeBuilder {
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock::default()),
             faults: Vec::new(),
+            prefix: None,
         }
+    }
+
+    pub(super) fn from_config(config: &AuthConfig) -> Self {
+        let issuer = config.issuers.first().cloned().unwrap_or_else(|| IssuerConfig::new(""));
+        let mut builder = Self::new(issuer.issuer);
+        builder.expected_issuer = issuer.expected_issuer;
+        builder.discovery_url = issuer.discovery_url;
+        builder.allow_loopback_http = issuer.allow_loopback_http;
+        builder.prefix = config.prefix.clone();
+        builder.faults = config.unreadable.clone();
+        let client = &config.client;
+        builder.token_url = client.token_url.clone();
+        builder.tenant_parameter = client.tenant_parameter.clone();
+        match proof(client) {
+            Ok(auth) => builder.auth = Some(auth),
+            Err(fault) => builder.faults.push(fault),
+        }
+        match client.cache_keys.as_ref().map(CacheKeys::parse).transpose() {
+            Ok(keys) => builder.cache_keys = keys,
+            Err(error) => builder.faults.extend_from_slice(error.faults()),
+        }
+        match client.redis_url.as_ref().map(shared).transpose() {
+            Ok(cache) => builder.cache = cache,
+            Err(error) => builder.faults.extend_from_slice(error.faults()),
+        }
+        builder
+    }
+
+    /// How the provider's metadata spells its issuer, when it is not the URL it is found under.
+    pub fn expected_issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.expected_issuer = Some(issuer.into());
+        self
+    }
+
+    /// The metadata document. Default: the well-known places under the issuer's URL.
+    pub fn discovery_url(mut self, url: impl Into<String>) -> Self {
+        self.discovery_url = Some(url.into());
+        self
     }
 
     /// How the service proves itself. Needed.
@@ -193,14 +242,19 @@ impl TokenExchangeBuilder {
     /// All faults at once: no [`client_auth`](Self::client_auth), a URL that is none or that is
     /// neither `https` nor an allowed loopback one, a shared cache without
     /// [`cache_keys`](Self::cache_keys).
-    pub fn build(mut self) -> Result<TokenExchangeClient, ConfigError> {
+    pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
+        let prefix = self.prefix.clone();
+        self.build_unnamed().map_err(|error| error.named(prefix.as_deref()))
+    }
+
+    fn build_unnamed(mut self) -> Result<TokenExchangeClient, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
-        let issuer = self.url("issuer", &self.issuer, &mut faults);
+        let places = self.places(&mut faults);
         let place = self.place(&mut faults);
         let revocation = self.revocation_url.as_ref();
         let revocation_url =
             revocation.and_then(|url| self.url("revocation_url", url, &mut faults));
-        if self.auth.is_none() {
+        if self.auth.is_none() && !faults.iter().any(|fault| fault.field.starts_with("client")) {
             faults.push(Fault::new("client_auth", "is missing: say how the service proves itself"));
         }
         let cache = self.cache.take().unwrap_or_else(|| Arc::new(MemoryCache::default()));
@@ -212,9 +266,7 @@ impl TokenExchangeBuilder {
             }
             None => Some(CacheKeys::random()?),
         };
-        let (Some(issuer), Some(auth), Some(keys), true) =
-            (issuer, self.auth.take(), keys, faults.is_empty())
-        else {
+        let (Some(auth), Some(keys), true) = (self.auth.take(), keys, faults.is_empty()) else {
             return Err(ConfigError::from_faults(faults)
                 .err()
                 .unwrap_or_else(|| ConfigError::one(Fault::new("issuer", "cannot be used"))));
@@ -223,8 +275,8 @@ impl TokenExchangeBuilder {
         let endpoint = TokenEndpoint {
             http: Http::default(),
             clock: self.clock,
-            issuer,
-            name: self.issuer,
+            places,
+            name: self.expected_issuer.unwrap_or(self.issuer),
             auth,
             place,
             revocation_url,
@@ -251,6 +303,22 @@ impl TokenExchangeBuilder {
         Ok(TokenExchangeClient { kept: Arc::new(kept), allows_passwords: self.allows_passwords })
     }
 
+    /// Where metadata is looked for.
+    fn places(&self, faults: &mut Vec<Fault>) -> Vec<Url> {
+        if let Some(url) = &self.discovery_url {
+            return self.url("discovery_url", url, faults).into_iter().collect();
+        }
+        if self.issuer.contains(TENANT_PLACEHOLDER) && self.is_told_the_endpoint() {
+            // One issuer per tenant: there is no metadata of them all.
+            return Vec::new();
+        }
+        self.url("issuer", &self.issuer, faults).map(|url| well_known(&url)).unwrap_or_default()
+    }
+
+    fn is_told_the_endpoint(&self) -> bool {
+        self.token_url.is_some() || self.token_urls.is_some()
+    }
+
     fn place(&self, faults: &mut Vec<Fault>) -> Place {
         if let Some(urls) = &self.token_urls {
             return Place::PerTenant(urls.clone());
@@ -273,7 +341,7 @@ impl TokenExchangeBuilder {
         let outlived = if self.subjects_are_outlived { "o" } else { "" };
         let settings = [
             "1",
-            &self.issuer,
+            self.expected_issuer.as_deref().unwrap_or(&self.issuer),
             auth.client_id(),
             self.token_url.as_deref().unwrap_or_default(),
             self.tenant_parameter.as_deref().unwrap_or_default(),
@@ -290,4 +358,39 @@ impl TokenExchangeBuilder {
         }
         url
     }
+}
+
+/// How the configuration says the service proves itself.
+fn proof(client: &ClientConfig) -> Result<ClientAuth, Fault> {
+    let missing = |field: &str, problem: &str| Fault::new(format!("client.{field}"), problem);
+    let id = client.id.as_deref().filter(|id| !id.is_empty());
+    let id = id.ok_or_else(|| missing("id", "is missing: give this service's client_id"))?;
+    let secret = || match (&client.secret, &client.secret_file) {
+        (Some(_), Some(_)) => Err(missing("secret_file", "is set beside the secret: choose one")),
+        (Some(secret), None) => Ok(SecretSource::Value(secret.clone())),
+        (None, Some(file)) => Ok(SecretSource::File(file.clone())),
+        (None, None) => Err(missing("secret", "is missing, and so is a file with it")),
+    };
+    Ok(match client.auth {
+        ClientAuthMethod::Basic => ClientAuth::basic(id, secret()?),
+        ClientAuthMethod::Post => ClientAuth::post(id, secret()?),
+        ClientAuthMethod::None => ClientAuth::none(id),
+        ClientAuthMethod::PrivateKeyJwt => {
+            let file = client.key_file.clone().ok_or_else(|| missing("key_file", "is missing"))?;
+            let (algorithm, kid) = (client.key_algorithm, client.key_id.as_deref());
+            ClientAuth::private_key_jwt(id, algorithm, kid, SecretSource::File(file))
+        }
+    })
+}
+
+/// The cache behind this URL, with a memory in front of it.
+#[cfg(feature = "redis")]
+fn shared(url: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
+    let redis = super::RedisCache::open(url)?;
+    Ok(Arc::new(super::Layered::new(MemoryCache::default(), redis)))
+}
+
+#[cfg(not(feature = "redis"))]
+fn shared(_: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
+    Err(ConfigError::one(Fault::new("redis_url", "needs the cargo feature `redis`")))
 }

@@ -59,7 +59,8 @@ pub(super) enum Place {
 pub(super) struct TokenEndpoint {
     pub(super) http: Http,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) issuer: Url,
+    /// Where metadata may be.
+    pub(super) places: Vec<Url>,
     /// The issuer as its metadata spells it.
     pub(super) name: String,
     pub(super) auth: ClientAuth,
@@ -230,10 +231,11 @@ impl TokenEndpoint {
     }
 
     async fn learn(&self) -> Result<Endpoints, ExchangeError> {
-        let breaker = self.breakers.of(self.issuer.as_str());
+        let breaker = self.breakers.of(&self.name);
         breaker.permit(self.clock.elapsed())?;
-        let (issuer, plain) = (&self.issuer, self.allow_loopback_http);
-        let asked = self.http.endpoints(issuer, &self.name, plain, self.timeout, MAX_BYTES);
+        let limits = Limits { deadline: self.timeout, max_bytes: MAX_BYTES };
+        let plain = self.allow_loopback_http;
+        let asked = self.http.endpoints(&self.places, &self.name, plain, limits);
         let asked = within(self.timeout, asked).await;
         let asked = asked.unwrap_or_else(|| Err("the metadata came not in time".into()));
         let learned = asked.map_err(|problem| ExchangeError::unavailable(None, problem));

@@ -15,6 +15,7 @@ mod token;
 
 use std::sync::Arc;
 
+use crate::config::AuthConfig;
 use crate::secret::Secret;
 use contract::check_tenant;
 use grant::Grant;
@@ -74,6 +75,18 @@ impl TokenExchangeClient {
     /// Begins to set one up for the provider with this issuer URL.
     pub fn builder(issuer: impl Into<String>) -> TokenExchangeBuilder {
         TokenExchangeBuilder::new(issuer.into())
+    }
+
+    /// Begins to set one up for the first issuer of this configuration, as the
+    /// [`client`](crate::AuthConfig::client) it names.
+    pub fn from_config(config: &AuthConfig) -> TokenExchangeBuilder {
+        TokenExchangeBuilder::from_config(config)
+    }
+
+    /// Begins to set one up from environment variables: [`AuthConfig::from_env`]. What cannot be
+    /// read is reported by [`build`](TokenExchangeBuilder::build).
+    pub fn from_env(prefix: &str) -> TokenExchangeBuilder {
+        Self::from_config(&AuthConfig::from_env(prefix))
     }
 
     /// Exchanges a token for one of another audience (RFC 8693), or gives the one it got before.

@@ -1,8 +1,6 @@
 //! Provider metadata: where it is looked for and what is taken from it (OpenID Connect Discovery 1.0,
 //! RFC 8414).
 
-use std::time::Duration;
-
 use url::Url;
 
 use super::http::{FetchError, Http, Limits, check_learned_url};
@@ -76,16 +74,15 @@ impl Http {
     /// The endpoints that the metadata of `issuer` names, from the first place that has it.
     pub(crate) async fn endpoints(
         &self,
-        issuer: &Url,
-        name: &str,
+        places: &[Url],
+        issuer: &str,
         loopback: bool,
-        deadline: Duration,
-        max_bytes: usize,
+        limits: Limits,
     ) -> Result<Endpoints, String> {
-        let mut problem = String::new();
-        for place in well_known(issuer) {
-            let found = match self.get(&place, Limits { deadline, max_bytes }).await {
-                Ok(answer) => Endpoints::parse(&answer.body, &place, name, loopback),
+        let mut problem = "there is no metadata to learn the endpoint from".to_owned();
+        for place in places {
+            let found = match self.get(place, limits).await {
+                Ok(answer) => Endpoints::parse(&answer.body, place, issuer, loopback),
                 Err(error) => Err(error.to_string()),
             };
             match found {

@@ -31,7 +31,7 @@ pub(crate) use foreign::{read_key, read_key_set, read_metadata};
 pub(crate) use http::{FetchError, Http, Limits};
 pub(crate) use jwk::MAX_KID;
 pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
-pub(crate) use metadata::Endpoints;
+pub(crate) use metadata::{Endpoints, well_known};
 pub(crate) use per_tenant::PerTenant;
 
 /// One issuer, ready to verify tokens.

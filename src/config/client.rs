@@ -1,0 +1,91 @@
+//! [`ClientConfig`]: what the service is to the provider when it asks for tokens itself.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::Algorithm;
+use crate::secret::Secret;
+
+/// The service as a client of the provider. Needed for `TokenExchangeClient` only.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// `client_id`.
+    pub id: Option<String>,
+    /// `client_secret`.
+    pub secret: Option<Secret>,
+    /// A file with the secret instead. Read for every request to the provider, so that it may be
+    /// replaced.
+    pub secret_file: Option<PathBuf>,
+    /// How the service proves itself. Default [`ClientAuthMethod::Basic`].
+    pub auth: ClientAuthMethod,
+    /// A file with the private key for `private_key_jwt`: PKCS #8 in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The `kid` the provider knows the key by. Default: none is sent.
+    pub key_id: Option<String>,
+    /// What the key signs with. Default RS256.
+    pub key_algorithm: Algorithm,
+    /// The token endpoint, when metadata does not name it; `{tenant_id}` in it stands for the
+    /// tenant.
+    pub token_url: Option<String>,
+    /// The form member that tells the provider the tenant of a service token.
+    pub tenant_parameter: Option<String>,
+    /// A Redis or Valkey server in which all processes of the service share tokens (feature
+    /// `redis`). Default: each process keeps its own.
+    pub redis_url: Option<Secret>,
+    /// The secrets under which they are sealed there; see `CacheKeys::parse`.
+    pub cache_keys: Option<Secret>,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            id: None,
+            secret: None,
+            secret_file: None,
+            auth: ClientAuthMethod::default(),
+            key_file: None,
+            key_id: None,
+            key_algorithm: Algorithm::RS256,
+            token_url: None,
+            tenant_parameter: None,
+            redis_url: None,
+            cache_keys: None,
+        }
+    }
+}
+
+/// How a client proves itself (RFC 6749 §2.3, RFC 7523 §2.2), by the names of RFC 8414.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[non_exhaustive]
+pub enum ClientAuthMethod {
+    /// `client_secret_basic`: in a header.
+    #[default]
+    #[serde(rename = "client_secret_basic", alias = "basic")]
+    Basic,
+    /// `client_secret_post`: in the form.
+    #[serde(rename = "client_secret_post", alias = "post")]
+    Post,
+    /// `private_key_jwt`: by a signature.
+    #[serde(rename = "private_key_jwt")]
+    PrivateKeyJwt,
+    /// `none`: not at all.
+    #[serde(rename = "none")]
+    None,
+}
+
+impl std::str::FromStr for ClientAuthMethod {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name.to_ascii_lowercase().as_str() {
+            "basic" | "client_secret_basic" => Ok(Self::Basic),
+            "post" | "client_secret_post" => Ok(Self::Post),
+            "private_key_jwt" => Ok(Self::PrivateKeyJwt),
+            "none" => Ok(Self::None),
+            _ => Err("must be `basic`, `post`, `private_key_jwt` or `none`".to_owned()),
+        }
+    }
+}
