@@ -15,7 +15,7 @@ use crate::json::{Document, Value};
 #[non_exhaustive]
 pub enum ExchangeError {
     /// The provider said no.
-    #[error("the provider refused with {status}: {error:?}")]
+    #[error("the provider refused with {}: {}", status.as_u16(), code(error.as_ref()))]
     Refused {
         /// The status of the answer.
         status: StatusCode,
@@ -68,6 +68,20 @@ pub enum OAuthError {
 }
 
 impl OAuthError {
+    /// The code as it goes over the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidClient => "invalid_client",
+            Self::InvalidGrant => "invalid_grant",
+            Self::UnauthorizedClient => "unauthorized_client",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::InvalidScope => "invalid_scope",
+            Self::InvalidTarget => "invalid_target",
+            Self::Other(code) => code,
+        }
+    }
+
     fn read(body: &[u8]) -> Option<Self> {
         let document = Document::parse(body).ok()?;
         Some(match document.root().get("error").and_then(Value::as_str)? {
@@ -85,6 +99,10 @@ impl OAuthError {
             _ => return None,
         })
     }
+}
+
+fn code(error: Option<&OAuthError>) -> &str {
+    error.map_or("without an error code", OAuthError::as_str)
 }
 
 impl ExchangeError {

@@ -112,3 +112,32 @@ async fn the_lines_of_the_custom_tenants_example_do_what_it_says() {
         assert!(answer.contains(says), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn the_token_exchange_example_asks_once_for_each_token() {
+    let (code, stdout, stderr) = Running::example("token_exchange", &[]).end().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let statuses: Vec<&str> =
+        stdout.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    let hits = ["miss", "miss", "hit", "hit", "1000", "hit", "hit", "hit", "the", "the"];
+    assert_eq!(statuses, hits, "{stdout}");
+    for line in ["  1000 tokens, 2 requests to the provider", "refused with 400: invalid_target"] {
+        assert!(stdout.contains(line), "{stdout}");
+    }
+    assert!(!stdout.contains("eyJ"), "a token is shown: {stdout}");
+}
+
+#[tokio::test]
+async fn the_background_worker_example_has_one_token_for_each_tenant() {
+    let (code, stdout, stderr) = Running::example("background_worker", &[]).end().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let lines: Vec<_> = stdout.lines().collect();
+    assert_eq!(lines.len(), 9, "{stdout}");
+    for (nth, line) in lines.iter().enumerate() {
+        let (status, tenant) =
+            (["miss", "hit "][usize::from(nth >= 3)], ["acme", "umbrella", "initech"][nth % 3]);
+        let round = nth / 3 + 1;
+        let expected = format!("round {round}, {status}: the documents of {tenant}, for indexer");
+        assert_eq!(*line, expected);
+    }
+}

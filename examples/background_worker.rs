@@ -1,0 +1,56 @@
+//! Run with `cargo run --example background_worker`
+//!
+//! A worker without a user: it indexes the documents of every tenant, each with a token of the
+//! service itself for that tenant (client credentials, RFC 6749 §4.4). Its store checks the tokens.
+
+use axum::{Router, routing::get};
+use scaikey_auth::testing::{Client, Provider};
+use scaikey_auth::{
+    Auth, ClientAuth, Identity, IssuerConfig, Tenant, TenantId, TokenExchangeClient,
+};
+
+const TENANTS: [&str; 3] = ["acme", "umbrella", "initech"];
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let provider = Provider::start().await;
+    for tenant in TENANTS {
+        // Each tenant has an issuer and a token endpoint of its own, as at ScaiKey.
+        provider.tenant(tenant, tenant).register_client(Client::new("indexer", "a secret"));
+    }
+    let store = store(&provider).await?;
+
+    let client = TokenExchangeClient::builder(provider.issuer())
+        .client_auth(ClientAuth::basic("indexer", "a secret"))
+        .allow_loopback_http(true)
+        .token_url(format!("{}/api/v1/auth/tenants/{{tenant_id}}/oauth/token", provider.url()))
+        .build()?;
+    let http = reqwest::Client::new();
+    for round in 1..=3 {
+        for tenant in TENANTS {
+            let token = client.service_token(TenantId::new(tenant)?).await?;
+            let status = token.cache_status().as_str();
+            let request = http.get(format!("{store}/documents"));
+            let answer = request.bearer_auth(token.secret().expose()).send().await?.text().await?;
+            println!("round {round}, {status:4}: {answer}");
+        }
+    }
+    Ok(())
+}
+
+/// A service that knows tenants by their tokens.
+async fn store(provider: &Provider) -> Result<String, Box<dyn std::error::Error>> {
+    let url = provider.url();
+    let issuer = IssuerConfig::new(format!("{url}/tenants/{{tenant_id}}"))
+        .jwks_uri(format!("{url}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json"))
+        .allow_loopback_http(true);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
+    let documents = async |identity: Identity, tenant: Tenant| {
+        format!("the documents of {}, for {}", tenant.id(), identity.subject())
+    };
+    let app: Router = Router::new().route("/documents", get(documents)).layer(auth.layer());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(url)
+}
