@@ -40,7 +40,10 @@ async fn setup() -> (Provider, TokenExchangeClient) {
 /// A hit in memory, from the request to the token.
 fn memory(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
     println!("a token kept in memory, by a bare moka get of the same value");
-    println!("{:28} {:>10} {:>14} {:>14} {:>7}", "", "cost", "by 32 octets", "by its text", "allocs");
+    println!(
+        "{:28} {:>10} {:>14} {:>14} {:>7}",
+        "", "cost", "by 32 octets", "by its text", "allocs"
+    );
     let subject = provider.token().sign();
     let request = ExchangeRequest::new(subject.as_str(), "vault");
     let token = runtime.block_on(client.exchange(&request)).expect("a token");

@@ -29,21 +29,63 @@ pub(crate) struct Mark([u64; 2]);
 /// Makes the mark of octets that come in parts. Parts leave no trace: where their boundaries
 /// matter, their lengths must be among what is added.
 #[derive(Clone)]
-pub(crate) struct Marker(HighwayHasher);
+pub(crate) struct Marker {
+    hasher: HighwayHasher,
+    /// Small parts are put together first: the hasher takes each as dear as a packet of 32 octets.
+    staged: [u8; STAGE],
+    filled: usize,
+}
+
+const STAGE: usize = 256;
+
+/// What all marks of one kind begin with, hashed once.
+#[derive(Clone, Copy)]
+pub(crate) struct Seed([u64; 4]);
 
 impl Default for Marker {
     fn default() -> Self {
-        Self(HighwayHasher::new(*KEY))
+        Self::of(Seed(KEY.0))
     }
 }
 
 impl Marker {
-    pub(crate) fn add(&mut self, octets: &[u8]) {
-        self.0.append(octets);
+    /// Goes on where the [`seed`](Self::seed) was taken.
+    #[inline]
+    pub(crate) fn of(seed: Seed) -> Self {
+        Self { hasher: HighwayHasher::new(Key(seed.0)), staged: [0; STAGE], filled: 0 }
     }
 
-    pub(crate) fn mark(self) -> Mark {
-        Mark(self.0.finalize128())
+    /// What was added so far, for the marks of many that begin with it.
+    pub(crate) fn seed(mut self) -> Seed {
+        self.flush();
+        Seed(self.hasher.finalize256())
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, octets: &[u8]) {
+        let end = self.filled + octets.len();
+        match self.staged.get_mut(self.filled..end) {
+            Some(room) => {
+                room.copy_from_slice(octets);
+                self.filled = end;
+            }
+            None => {
+                self.flush();
+                self.hasher.append(octets);
+            }
+        }
+    }
+
+    pub(crate) fn mark(mut self) -> Mark {
+        self.flush();
+        Mark(self.hasher.finalize128())
+    }
+
+    fn flush(&mut self) {
+        if let Some(staged) = self.staged.get(..self.filled).filter(|staged| !staged.is_empty()) {
+            self.hasher.append(staged);
+        }
+        self.filled = 0;
     }
 }
 
@@ -89,8 +131,12 @@ mod tests {
 
     #[test]
     fn a_mark_depends_on_every_octet_and_not_on_how_they_came() {
-        let text = [7; 100];
-        assert_eq!(mark(&[&text]), mark(&[&text[..33], &text[33..]]));
+        let text: [u8; 1000] = std::array::from_fn(|nth| nth as u8);
+        for split in [0, 1, 33, 255, 256, 257, 999, 1000] {
+            assert_eq!(mark(&[&text]), mark(&[&text[..split], &text[split..]]), "at {split}");
+        }
+        let small: Vec<&[u8]> = text.chunks(7).collect();
+        assert_eq!(mark(&[&text]), mark(&small));
         assert_ne!(mark(&[&text]), mark(&[&text[1..]]));
         for changed in 0..text.len() {
             let mut other = text;

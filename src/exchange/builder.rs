@@ -345,6 +345,7 @@ impl TokenExchangeBuilder {
             auth.client_id(),
             self.token_url.as_deref().unwrap_or_default(),
             self.tenant_parameter.as_deref().unwrap_or_default(),
+            self.requested_type.as_ref().map_or("", TokenType::as_str),
             &self.relaxed.name(),
             outlived,
         ];

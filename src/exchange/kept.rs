@@ -106,7 +106,8 @@ impl Kept {
         if let Some(token) = refused.filter(|token| token.age(&*self.endpoint.clock) < YOUNG) {
             return Ok(token.clone());
         }
-        let Some(key) = self.cache_keys(wanted).next() else { return Err(no_key()) };
+        let key = self.keys.first().ok_or_else(no_key)?;
+        let key = CacheKey::new(self.question(wanted), key, &*self.endpoint.clock);
         let found = match self.cache.at_once(&key) {
             Some(token) => Some(token).filter(|token| self.serves(wanted, &key, token, refused)),
             None => None,
@@ -350,7 +351,6 @@ impl Kept {
             audiences: &[],
             resources: &[],
             scopes: "",
-            requested_type: None,
         };
         match wanted {
             Wanted::Exchange(request) => Question {
@@ -360,7 +360,6 @@ impl Kept {
                 audiences: &request.audiences,
                 resources: &request.resources,
                 scopes: request.scopes.as_str(),
-                requested_type: self.requested_type.as_ref().map(TokenType::as_str),
                 ..question("exchange")
             },
             Wanted::Service(request) => Question {

@@ -43,6 +43,20 @@ struct Issued {
     limit: Duration,
     /// The share of its life after which the next one is sought.
     due: f64,
+    /// What follows from these: until what age it is fresh, and until what age it is kept.
+    fresh_for: Duration,
+    kept_for: Duration,
+}
+
+impl Issued {
+    /// With what follows from the rest.
+    fn scheduled(mut self) -> Self {
+        let lifetime = self.lifetime.unwrap_or_default();
+        self.kept_for = lifetime.saturating_sub(SAFETY).min(self.limit);
+        let due = lifetime.min(MAX_LIFETIME).mul_f64(self.due);
+        self.fresh_for = due.min(self.kept_for.mul_f64(0.9));
+        self
+    }
 }
 
 /// Where a token is in its life.
@@ -123,19 +137,15 @@ impl AccessToken {
     /// How long it may be kept from when it was issued: 30 seconds less than it lives, no longer
     /// than the subject token it was exchanged for, and a day at most. `None`: not at all.
     pub fn keep_for(&self) -> Option<Duration> {
-        let kept = self.lifetime()?.saturating_sub(SAFETY).min(self.issued.limit);
-        (!kept.is_zero()).then_some(kept)
+        Some(self.issued.kept_for).filter(|kept| !kept.is_zero())
     }
 
     /// Where it is in its life. Tokens that live for less than four minutes are due a little
     /// earlier than at 80 %, at nine tenths of what may be kept.
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
-        let age = self.age(clock);
-        match (self.lifetime(), self.keep_for()) {
-            (Some(lifetime), Some(kept)) if age < kept => {
-                let due = lifetime.min(MAX_LIFETIME).mul_f64(self.issued.due);
-                if age < due.min(kept.mul_f64(0.9)) { Freshness::Fresh } else { Freshness::Due }
-            }
+        match self.age(clock) {
+            age if age < self.issued.fresh_for => Freshness::Fresh,
+            age if age < self.issued.kept_for => Freshness::Due,
             _ => Freshness::Expired,
         }
     }
@@ -179,13 +189,16 @@ impl AccessToken {
 
     /// For no longer than this, for a reason outside of it.
     pub(super) fn kept_at_most(mut self, limit: Duration) -> Self {
-        let issued = Arc::make_mut(&mut self.issued);
+        let mut issued = Arc::unwrap_or_clone(self.issued);
         issued.limit = issued.limit.min(limit);
+        self.issued = Arc::new(issued.scheduled());
         self
     }
 
     pub(super) fn with_lifetime(mut self, lifetime: Duration) -> Self {
-        Arc::make_mut(&mut self.issued).lifetime = Some(lifetime);
+        let mut issued = Arc::unwrap_or_clone(self.issued);
+        issued.lifetime = Some(lifetime);
+        self.issued = Arc::new(issued.scheduled());
         self
     }
 
@@ -237,8 +250,10 @@ impl AccessToken {
             lifetime: Duration::try_from_secs_f64(lifetime).ok(),
             limit: Duration::try_from_secs_f64(limit).ok()?,
             due: due(),
+            fresh_for: Duration::ZERO,
+            kept_for: Duration::ZERO,
         };
-        Some(Self { issued: Arc::new(issued), status: CacheStatus::Hit })
+        Some(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Hit })
     }
 
     /// Reads a successful answer. Members that are `null` count as absent.
@@ -272,8 +287,10 @@ impl AccessToken {
             lifetime: told.transpose()?.or_else(|| until_exp(token, clock.now())),
             limit: MAX_LIFETIME,
             due: due(),
+            fresh_for: Duration::ZERO,
+            kept_for: Duration::ZERO,
         };
-        Ok(Self { issued: Arc::new(issued), status: CacheStatus::Miss })
+        Ok(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Miss })
     }
 
     /// A claim of the token if it is a JWT, unverified: the provider gave it to us directly.

@@ -11,7 +11,7 @@ use crate::base64url;
 use crate::clock::Clock;
 use crate::exchange::token::{AccessToken, Freshness};
 use crate::identity::TenantId;
-use crate::mark::{Mark, Marker};
+use crate::mark::{Mark, Marker, Seed};
 
 /// What a cache files a token under: made of everything that tells one request from another.
 ///
@@ -24,7 +24,7 @@ pub struct CacheKey<'a> {
     server_key: &'a ServerKey,
     clock: &'a dyn Clock,
     /// Not needed for what is found in memory.
-    derived: OnceLock<Derived>,
+    derived: OnceLock<Box<Derived>>,
 }
 
 struct Derived {
@@ -101,7 +101,7 @@ impl<'a> CacheKey<'a> {
                 (None, None) => &[],
             };
             let data_key = self.server_key.data_key(subject.is_some(), owner);
-            Derived { digest: base64url::encode(mac.sign()), data_key }
+            Box::new(Derived { digest: base64url::encode(mac.sign()), data_key })
         })
     }
 }
@@ -115,7 +115,7 @@ impl fmt::Debug for CacheKey<'_> {
 /// What all requests of one client have in common.
 #[derive(Clone)]
 pub(crate) struct Ground {
-    marker: Marker,
+    seed: Seed,
     digest: [u8; 32],
 }
 
@@ -129,7 +129,7 @@ impl Ground {
         }
         let mut digest = [0; 32];
         digest.copy_from_slice(hash.finish().as_ref());
-        Self { marker, digest }
+        Self { seed: marker.seed(), digest }
     }
 }
 
@@ -152,7 +152,6 @@ pub(crate) struct Question<'a> {
     pub(crate) resources: &'a [url::Url],
     /// Separated by spaces.
     pub(crate) scopes: &'a str,
-    pub(crate) requested_type: Option<&'a str>,
 }
 
 /// What a part of a question is. The numbers are part of the format of shared caches.
@@ -168,8 +167,7 @@ enum Tag {
     Audiences = 8,
     Resources = 9,
     Scopes = 10,
-    RequestedType = 11,
-    Member = 12,
+    Member = 11,
 }
 
 /// Takes octets in.
@@ -178,6 +176,7 @@ trait Sink {
 }
 
 impl Sink for Marker {
+    #[inline]
     fn add(&mut self, octets: &[u8]) {
         Marker::add(self, octets);
     }
@@ -197,7 +196,7 @@ impl Sink for digest::Context {
 
 impl Question<'_> {
     fn mark(&self) -> Mark {
-        let mut marker = self.ground.marker.clone();
+        let mut marker = Marker::of(self.ground.seed);
         self.write(&mut marker, self.subject.map(|(token, _)| token.as_bytes()));
         marker.mark()
     }
@@ -209,20 +208,25 @@ impl Question<'_> {
             (Tag::SubjectType, self.subject.map(|(_, kind)| kind)),
             (Tag::Actor, self.actor.map(|(token, _)| token)),
             (Tag::ActorType, self.actor.map(|(_, kind)| kind)),
-            (Tag::RequestedType, self.requested_type),
         ];
-        let present = texts.iter().filter_map(|(tag, text)| Some((*tag, (*text)?)));
-        present.for_each(|(tag, text)| write(sink, tag, text.as_bytes()));
+        for (tag, text) in texts {
+            if let Some(text) = text {
+                write(sink, tag, text.as_bytes());
+            }
+        }
         if let Some(subject) = subject {
             write(sink, Tag::Subject, subject);
         }
         write_set(sink, Tag::Audiences, self.audiences.iter().map(String::as_str));
         write_set(sink, Tag::Resources, self.resources.iter().map(url::Url::as_str));
-        write_set(sink, Tag::Scopes, self.scopes.split(' ').filter(|scope| !scope.is_empty()));
+        if !self.scopes.is_empty() {
+            write_set(sink, Tag::Scopes, self.scopes.split(' '));
+        }
     }
 }
 
 /// One part: its tag, its length, and then itself.
+#[inline]
 fn write(sink: &mut impl Sink, tag: Tag, octets: &[u8]) {
     let [a, b, c, d, e, f, g, h] = (octets.len() as u64).to_be_bytes();
     sink.add(&[tag as u8, a, b, c, d, e, f, g, h]);
@@ -271,7 +275,6 @@ mod tests {
         actor: Option<(String, String)>,
         audiences: Vec<String>,
         scopes: Vec<String>,
-        requested_type: Option<String>,
     }
 
     impl Asked {
@@ -299,7 +302,6 @@ mod tests {
                 audiences: &self.audiences,
                 resources: &[],
                 scopes: &self.scopes.join(" "),
-                requested_type: self.requested_type.as_deref(),
             };
             let clock = SystemClock::default();
             let key = CacheKey::new(question, keys.iter().next().unwrap(), &clock);
@@ -316,15 +318,14 @@ mod tests {
         let pair = || prop::option::of((text(), text()));
         let set = || prop::collection::vec(text(), 0..3);
         let option = || prop::option::of(text());
-        (set(), option(), pair(), pair(), set(), set(), option()).prop_map(
-            |(settings, tenant, subject, actor, audiences, scopes, requested_type)| Asked {
+        (set(), option(), pair(), pair(), set(), set()).prop_map(
+            |(settings, tenant, subject, actor, audiences, scopes)| Asked {
                 settings,
                 tenant,
                 subject,
                 actor,
                 audiences,
                 scopes,
-                requested_type,
             },
         )
     }
@@ -362,10 +363,9 @@ mod tests {
             actor: None,
             audiences: vec!["scaivault".into()],
             scopes: vec![],
-            requested_type: None,
         };
         let digest = asked.filed(&keys()).1;
-        assert_eq!(digest, "7F0U-u7Q9rP4Vef7D8IbkDi8VtaBDz8kn0kKoz1PWKs");
+        assert_eq!(digest, "ocXchrBavVScovahXObsKncswPL3HvHq31syH3IAsHw");
         assert_ne!(asked.filed(&CacheKeys::random().unwrap()).1, digest);
     }
 }

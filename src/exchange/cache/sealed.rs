@@ -66,6 +66,11 @@ impl CacheKeys {
         keys.map(Self).ok_or_else(failed)
     }
 
+    /// Under which tokens are looked for.
+    pub(crate) fn first(&self) -> Option<&ServerKey> {
+        self.0.first().map(|key| &**key)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ServerKey> {
         self.0.iter().map(|key| &**key)
     }
