@@ -30,8 +30,13 @@
 //!     └──▶ your service, with an AuthContext in the request's extensions
 //! ```
 //!
-//! Tokens for other services come the other way: [`TokenExchangeClient`] asks the provider's token
-//! endpoint for them.
+//! Tokens for other services walk another street: [`TokenExchangeClient`] gets them from the provider
+//! and keeps them.
+//!
+//! ```text
+//! exchange ──▶ cache                              kept, and not yet due?
+//!     └──────▶ flight ──▶ issuer                  one request for all who want it
+//! ```
 //!
 //! The modules below stand in this order, ground first, and each imports only from those above it.
 //!
@@ -42,11 +47,12 @@
 //! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`] |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`: tenants in a database (Rust 1.94) |
+//! | `redis` | no | `RedisCache`: tokens for other services, shared by all processes |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
 //!
 //! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
-//! [tenants](manual::tenants), [threats](manual::threats), [operating](manual::operating),
+//! [tenants](manual::tenants), [tokens for other services](manual::exchange), [threats](manual::threats), [operating](manual::operating),
 //! [testing](manual::testing).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -168,8 +168,8 @@ impl Kept {
         if refused.is_some_and(|refused| refused.secret() == token.secret()) {
             return false;
         }
-        if let Wanted::Refresh(_) = wanted {
-            return true;
+        if let Wanted::Refresh(request) = wanted {
+            return self.succeeds(request, token);
         }
         match key.freshness(token) {
             Freshness::Fresh => true,
@@ -184,6 +184,13 @@ impl Kept {
         }
     }
 
+    /// Whether this is what the next refresh would have to give: always when the refresh token is
+    /// spent, and while the access token is fresh when it is not.
+    fn succeeds(&self, request: &RefreshRequest, token: &AccessToken) -> bool {
+        let is_spent = token.refresh_token().is_some_and(|next| *next != request.refresh_token);
+        is_spent || token.freshness_to_the_end(&*self.endpoint.clock) == Freshness::Fresh
+    }
+
     /// Gets a fresh token, unless somebody else just did.
     async fn obtain(
         &self,
@@ -194,18 +201,20 @@ impl Kept {
         let keys: Vec<_> = self.cache_keys(wanted).collect();
         let Some(key) = keys.first() else { return Err(no_key()) };
         let is_new = |token: &AccessToken| match wanted {
-            Wanted::Refresh(_) => true,
+            Wanted::Refresh(request) => self.succeeds(request, token),
             _ if refused.is_some_and(|refused| refused.secret() == token.secret()) => false,
             _ => key.freshness(token) == Freshness::Fresh,
         };
         if let Some(token) = self.cache.at_once(key).filter(&is_new) {
             return Ok(token.with_status(CacheStatus::Collapsed));
         }
-        let fences = match self.turn(&keys, &is_new).await {
+        let is_refresh = matches!(wanted, Wanted::Refresh(_));
+        // To ask twice for the same is a waste; to spend a refresh token twice ends a session.
+        let patience = if is_refresh { self.endpoint.longest() } else { self.endpoint.timeout };
+        let fences = match self.turn(&keys, &is_new, patience).await {
             Turn::Found(token) => return Ok(token.with_status(CacheStatus::Collapsed)),
             Turn::Ours(fences) => fences,
-            // To ask twice for the same is a waste; to spend a refresh token twice ends a session.
-            Turn::Theirs if matches!(wanted, Wanted::Refresh(_)) => {
+            Turn::Theirs if is_refresh => {
                 let why = "another process is at it and does not come to an end";
                 return Err(ExchangeError::unavailable(None, why));
             }
@@ -218,7 +227,12 @@ impl Kept {
     }
 
     /// Waits until it is this process's turn, or another one has brought what is wanted.
-    async fn turn(&self, keys: &[CacheKey<'_>], is_new: &impl Fn(&AccessToken) -> bool) -> Turn {
+    async fn turn(
+        &self,
+        keys: &[CacheKey<'_>],
+        is_new: &impl Fn(&AccessToken) -> bool,
+        patience: Duration,
+    ) -> Turn {
         if !self.cache.is_shared() {
             return Turn::Ours(Vec::new());
         }
@@ -242,7 +256,7 @@ impl Kept {
                 pause(jittered(POLL, 0.5)).await;
             }
         };
-        within(self.endpoint.longest(), wait).await.unwrap_or(Turn::Theirs)
+        within(patience, wait).await.unwrap_or(Turn::Theirs)
     }
 
     /// The locks of all these keys, or none of them.

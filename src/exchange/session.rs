@@ -103,10 +103,8 @@ async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
     let Some(refresh) = held.refresh.clone() else {
         return Err(ExchangeError::NotConfigured("the session has no refresh token"));
     };
-    let mut request = RefreshRequest::new(refresh.clone());
-    request.tenant = session.tenant.clone();
-    let outcome = session.client.refresh(&request).await;
-    let next = match &outcome {
+    let outcome = next(&session, &refresh).await;
+    let tokens = match &outcome {
         Ok(access) => Tokens {
             access: access.clone(),
             refresh: access.refresh_token().cloned().or(Some(refresh)),
@@ -120,6 +118,24 @@ async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
             renewed_from: clock.elapsed() + backoff(BASE, CAP, held.failures),
         },
     };
-    session.held.store(Arc::new(next));
+    session.held.store(Arc::new(tokens));
     outcome
+}
+
+/// What comes after this refresh token. If another process spent it, and what it got has expired
+/// since, what comes after that.
+async fn next(session: &Session, refresh: &Secret) -> Result<AccessToken, ExchangeError> {
+    let request = |refresh: &Secret| {
+        let mut request = RefreshRequest::new(refresh.clone());
+        request.tenant = session.tenant.clone();
+        request
+    };
+    let first = session.client.refresh(&request(refresh)).await?;
+    let clock = &*session.client.kept.endpoint.clock;
+    match first.refresh_token().filter(|next| *next != refresh) {
+        Some(next) if first.freshness_to_the_end(clock) == Freshness::Expired => {
+            session.client.refresh(&request(next)).await
+        }
+        _ => Ok(first),
+    }
 }

@@ -6,6 +6,9 @@ pub mod modes {}
 #[doc = include_str!("request.md")]
 pub mod request {}
 
+#[doc = include_str!("exchange.md")]
+pub mod exchange {}
+
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}
 

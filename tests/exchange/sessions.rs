@@ -121,3 +121,36 @@ async fn a_session_of_short_tokens_uses_each_to_its_end() {
     assert_ne!(session.access_token().await.unwrap().secret(), first.secret());
     assert_eq!(provider.granted("refresh_token"), 1);
 }
+
+#[tokio::test]
+async fn a_refresh_token_that_stays_gives_a_new_token_each_time() {
+    let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
+    provider.keep_refresh_tokens(true);
+    provider.set_token_lifetime(Some(Duration::from_secs(10)));
+    let session = SessionTokens::new(client.clone(), signed_in(&client).await);
+    let mut seen = Vec::new();
+    for round in 0..4 {
+        let token = session.access_token().await.unwrap();
+        assert!(!seen.contains(token.secret()), "round {round}");
+        seen.push(token.secret().clone());
+        clock.advance(Duration::from_secs(10));
+    }
+    assert_eq!(provider.granted("refresh_token"), 3);
+}
+
+#[tokio::test]
+async fn a_session_that_another_holder_renewed_twice_goes_on_where_that_one_is() {
+    let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
+    provider.set_token_lifetime(Some(Duration::from_secs(10)));
+    let first = signed_in(&client).await;
+    let ours = SessionTokens::new(client.clone(), first.clone());
+    let theirs = SessionTokens::new(client.clone(), first);
+    clock.advance(Duration::from_secs(10));
+    let expired = theirs.access_token().await.unwrap();
+    clock.advance(Duration::from_secs(10));
+    let next = theirs.access_token().await.unwrap();
+    let got = ours.access_token().await.unwrap();
+    assert_ne!(got.secret(), expired.secret());
+    assert_eq!(got.secret(), next.secret());
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (2, 0));
+}
