@@ -45,6 +45,7 @@ async fn nobody_gets_what_somebody_else_asked_for() {
     let (alice, bob) = (provider.token().sign(), provider.token().subject("bob-id").sign());
     let another_session = provider.token().sign();
     let actor = provider.service_token("robot").sign();
+    let other_actor = provider.service_token("crawler").sign();
     let request = |subject: &str| ExchangeRequest::new(subject, "scaivault");
     let scoped = |scopes: &str| request(&alice).scopes(scopes.parse().unwrap());
     let mut both = request(&alice);
@@ -63,6 +64,7 @@ async fn nobody_gets_what_somebody_else_asked_for() {
         scoped("vault:read vault:write"),
         request(&alice).actor(actor.as_str(), TokenType::Jwt),
         request(&alice).actor(actor.as_str(), TokenType::AccessToken),
+        request(&alice).actor(other_actor.as_str(), TokenType::Jwt),
         request(&alice).in_tenant(TenantId::new("tenant-1").unwrap()),
     ];
     let mut tokens = Vec::new();
