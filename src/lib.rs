@@ -103,6 +103,8 @@ mod auth;
 
 mod middleware;
 
+mod outbound;
+
 #[cfg(feature = "axum")]
 pub mod axum;
 
@@ -139,6 +141,10 @@ pub use middleware::{
     AuthLayer, AuthService, CustomSource, Guard, GuardExt, GuardFuture, GuardService,
     PROVENANCE_HEADER, RequestHead, RequireLayer, ResponseFuture, TenantSource, TokenSource,
     any_role, any_scope, group, kind, mfa_within, role, scope, verified,
+};
+pub use outbound::{
+    CallerFuture, CallerLayer, CallerService, EmptyBodies, OutboundBuilder, OutboundError,
+    OutboundFuture, OutboundLayer, OutboundService, OutboundToken, Replay, with_caller,
 };
 pub use secret::Secret;
 pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 pub use builder::AuthBuilder;
 
+use http::HeaderValue;
+
 use crate::clock::Clock;
 use crate::config::{AuthConfig, AuthMode};
 use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
@@ -20,6 +22,20 @@ use crate::validator::{Credentials, TokenValidator};
 pub struct AuthContext {
     identity: Identity,
     tenant: Option<Tenant>,
+    token: Option<IncomingToken>,
+}
+
+/// A header value with the caller's token from `start` on: a counted reference, no copy.
+#[derive(Clone)]
+pub(crate) struct IncomingToken {
+    pub(crate) value: HeaderValue,
+    pub(crate) start: usize,
+}
+
+impl std::fmt::Debug for IncomingToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 impl AuthContext {
@@ -31,6 +47,18 @@ impl AuthContext {
     /// The tenant the request runs in. `None` only where tenants are optional.
     pub fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_ref()
+    }
+
+    /// The token the caller came with, to be exchanged or passed on. Every use of it is a place
+    /// where it can leak. `None` for a mock identity, whose token is none.
+    pub fn token(&self) -> Option<&str> {
+        let token = self.token.as_ref().filter(|_| !self.identity.is_mock())?;
+        std::str::from_utf8(token.value.as_bytes().get(token.start..)?).ok()
+    }
+
+    pub(crate) fn with_token(mut self, token: Option<IncomingToken>) -> Self {
+        self.token = token;
+        self
     }
 }
 
@@ -98,7 +126,9 @@ impl Auth {
     /// Every way a request can be refused.
     pub async fn authenticate(&self, token: &str) -> Result<AuthContext, AuthError> {
         let progress = self.at_once(&Credentials::bearer(token), None);
-        self.finish(progress, &Credentials::bearer(token), None).await
+        let context = self.finish(progress, &Credentials::bearer(token), None).await?;
+        let kept = HeaderValue::try_from(token).ok();
+        Ok(context.with_token(kept.map(|value| IncomingToken { value, start: 0 })))
     }
 
     /// The issuers trusted, to add, remove and watch.
@@ -137,16 +167,20 @@ impl Auth {
         };
         let wanted = match self.wanted_tenant(&identity, requested) {
             Err(error) => return Progress::Decided(Err(error)),
-            Ok(None) => return Progress::Decided(Ok(AuthContext { identity, tenant: None })),
+            Ok(None) => {
+                return Progress::Decided(Ok(AuthContext { identity, tenant: None, token: None }));
+            }
             Ok(Some(wanted)) => wanted,
         };
         match self.0.tenants.at_once(wanted) {
             None => Progress::Identified(identity),
             Some(answer) => {
                 let tenant = admit(answer, &identity, wanted, requested);
-                Progress::Decided(
-                    tenant.map(|tenant| AuthContext { identity, tenant: Some(tenant) }),
-                )
+                Progress::Decided(tenant.map(|tenant| AuthContext {
+                    identity,
+                    tenant: Some(tenant),
+                    token: None,
+                }))
             }
         }
     }
@@ -167,11 +201,11 @@ impl Auth {
             }
         };
         let Some(wanted) = self.wanted_tenant(&identity, requested)? else {
-            return Ok(AuthContext { identity, tenant: None });
+            return Ok(AuthContext { identity, tenant: None, token: None });
         };
         let answer = self.0.tenants.resolve(wanted).await;
         let tenant = Some(admit(answer, &identity, wanted, requested)?);
-        Ok(AuthContext { identity, tenant })
+        Ok(AuthContext { identity, tenant, token: None })
     }
 
     pub(crate) fn challenger(&self) -> &Challenger {

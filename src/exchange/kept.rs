@@ -317,6 +317,9 @@ impl Kept {
             Wanted::Exchange(request) => {
                 contract::check_type(&token, self.relaxed)?;
                 contract::check(request, &token, self.relaxed)?;
+                if !self.relaxed.subject {
+                    contract::check_tenant(request.tenant.as_ref(), &token)?;
+                }
                 let token = token.with_refresh_token(None);
                 let now = self.endpoint.clock.now();
                 Ok(match until_exp(request.subject.expose(), now) {

@@ -72,11 +72,16 @@ impl<S, R> AuthService<S, R> {
         let presented = presented.ok_or(AuthError::MissingCredentials)?;
         let requested = TenantSource::requested(&self.options.tenants, head);
         match self.auth.at_once(&presented.credentials(), requested.as_ref()) {
-            Progress::Decided(verdict) => verdict.map(Decision::Admit),
+            Progress::Decided(verdict) => {
+                let context = verdict?.with_token(Some(presented.into_token()));
+                Ok(Decision::Admit(context))
+            }
             progress => {
                 let (auth, presented) = (self.auth.clone(), presented.into_owned());
                 Ok(Decision::Wait(Box::pin(async move {
-                    auth.finish(progress, &presented.credentials(), requested.as_ref()).await
+                    let credentials = presented.credentials();
+                    let context = auth.finish(progress, &credentials, requested.as_ref()).await?;
+                    Ok(context.with_token(Some(presented.into_token())))
                 })))
             }
         }

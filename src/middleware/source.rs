@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 
-use crate::auth::{RequestedTenant, TenantAuthoriser};
+use crate::auth::{IncomingToken, RequestedTenant, TenantAuthoriser};
 use crate::error::AuthError;
 use crate::identity::{Identity, TenantId};
 use crate::tenant::Tenant;
@@ -86,6 +86,10 @@ impl<'r> Presented<'r> {
 
     pub(super) fn into_owned(self) -> Presented<'static> {
         Presented { value: Cow::Owned(self.value.into_owned()), start: self.start }
+    }
+
+    pub(super) fn into_token(self) -> IncomingToken {
+        IncomingToken { value: self.value.into_owned(), start: self.start }
     }
 
     /// The token among `sources`. More than one is refused: which of them would count, an attacker

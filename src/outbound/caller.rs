@@ -1,0 +1,92 @@
+//! [`CallerLayer`]: lets the requests a handler sends know on whose behalf it runs.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Request;
+use pin_project_lite::pin_project;
+use tokio::task::futures::TaskLocalFuture;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::auth::AuthContext;
+
+tokio::task_local! {
+    static CALLER: Option<AuthContext>;
+}
+
+/// Runs `work` on behalf of a caller: an [`OutboundLayer`](super::OutboundLayer) in it finds them.
+///
+/// Tasks that `work` spawns do not inherit the caller; wrap what they do once more:
+/// `tokio::spawn(with_caller(context, work))`.
+pub fn with_caller<F: Future>(context: AuthContext, work: F) -> CallerFuture<F> {
+    CallerFuture { work: CALLER.scope(Some(context), work) }
+}
+
+/// On whose behalf the current task runs.
+pub(super) fn current() -> Option<AuthContext> {
+    CALLER.try_with(Clone::clone).ok().flatten()
+}
+
+/// Runs each request inside of [`with_caller`], so that handlers need not pass anything on.
+///
+/// Put it inside of [`Auth::layer`](crate::Auth::layer). A request without an identity runs without
+/// a caller, also inside of a task that has one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallerLayer;
+
+impl<S> Layer<S> for CallerLayer {
+    type Service = CallerService<S>;
+
+    fn layer(&self, inner: S) -> CallerService<S> {
+        CallerService { inner }
+    }
+}
+
+/// A service behind a [`CallerLayer`].
+#[derive(Debug, Clone)]
+pub struct CallerService<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for CallerService<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = CallerFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let caller = request.extensions().get::<AuthContext>().cloned();
+        let work = CALLER.sync_scope(caller.clone(), || self.inner.call(request));
+        CallerFuture { work: CALLER.scope(caller, work) }
+    }
+}
+
+pin_project! {
+    /// Work done on behalf of a caller.
+    pub struct CallerFuture<F> {
+        #[pin]
+        work: TaskLocalFuture<Option<AuthContext>, F>,
+    }
+}
+
+impl<F: Future> Future for CallerFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().work.poll(context)
+    }
+}
+
+impl<F> std::fmt::Debug for CallerFuture<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallerFuture").finish_non_exhaustive()
+    }
+}

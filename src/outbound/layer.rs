@@ -1,0 +1,133 @@
+//! [`OutboundLayer`]: which destinations there are, around any HTTP client.
+
+use std::sync::Arc;
+
+use http_body::Body;
+use tower_layer::Layer;
+
+use super::destination::{Destination, OutboundToken};
+use super::service::OutboundService;
+use crate::config::{ConfigError, Fault};
+use crate::exchange::TokenExchangeClient;
+
+/// Puts the right token on each request an HTTP client sends, and sends none anywhere else.
+///
+/// Works around every `Service<http::Request<B>, Response = http::Response<_>>`. A request goes out
+/// only if its URI, which is what the client connects to, is one of the
+/// [destinations](OutboundBuilder::destination); everything else is refused before it is sent, and so
+/// is a request for which no token is to be had, and one that brings an `Authorization` of its own.
+/// Each request is looked at by itself: where a client below this layer follows redirects, it should
+/// drop `Authorization` when the host changes, as clients do.
+///
+/// When a service answers 401, the token is replaced once, if it is older than ten seconds, and the
+/// request is sent once more, if its body can be [replayed](OutboundBuilder::replay).
+///
+/// The caller is the [`AuthContext`](crate::AuthContext) in the extensions of the request that is
+/// sent, else the one of the task ([`with_caller`](super::with_caller),
+/// [`CallerLayer`](super::CallerLayer)).
+#[derive(Debug, Clone)]
+pub struct OutboundLayer<R = EmptyBodies> {
+    rules: Arc<Rules>,
+    replay: R,
+}
+
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) client: TokenExchangeClient,
+    pub(super) destinations: Vec<Destination>,
+}
+
+impl OutboundLayer {
+    /// Begins with no destination: nothing may be sent.
+    pub fn builder(client: TokenExchangeClient) -> OutboundBuilder {
+        let (destinations, replay) = (Vec::new(), EmptyBodies);
+        OutboundBuilder { client, destinations, allow_loopback_http: false, replay }
+    }
+}
+
+/// Sets up an [`OutboundLayer`]. Made by [`OutboundLayer::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a layer exists only once it is built"]
+pub struct OutboundBuilder<R = EmptyBodies> {
+    client: TokenExchangeClient,
+    destinations: Vec<(String, OutboundToken)>,
+    allow_loopback_http: bool,
+    replay: R,
+}
+
+impl<R> OutboundBuilder<R> {
+    /// Requests to `url` get this token: to its scheme, host and port, and to its path and all
+    /// below. Of several that fit, the longest path counts.
+    pub fn destination(mut self, url: impl Into<String>, token: OutboundToken) -> Self {
+        self.destinations.push((url.into(), token));
+        self
+    }
+
+    /// Allows `http://` to this machine, for development. Default: no.
+    pub fn allow_loopback_http(mut self, allow: bool) -> Self {
+        self.allow_loopback_http = allow;
+        self
+    }
+
+    /// How a body is had twice, for the second attempt after a 401: a closure that gives a copy,
+    /// or `None` when it cannot be had. `|body: &Full<Bytes>| Some(body.clone())` for bodies that
+    /// are in memory. Default: [`EmptyBodies`].
+    pub fn replay<P>(self, replay: P) -> OutboundBuilder<P> {
+        let Self { client, destinations, allow_loopback_http, .. } = self;
+        OutboundBuilder { client, destinations, allow_loopback_http, replay }
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    /// All faults at once: a destination that is no `https` URL (or allowed loopback one), has more
+    /// than host, port and path, or is given twice.
+    pub fn build(self) -> Result<OutboundLayer<R>, ConfigError> {
+        let (mut destinations, mut faults) = (Vec::new(), Vec::new());
+        for (nth, (url, token)) in self.destinations.iter().enumerate() {
+            if self.destinations.iter().take(nth).any(|(earlier, _)| earlier == url) {
+                faults.push(Fault::new("destination", format!("`{url}` is given twice")));
+            }
+            match Destination::new(url, token.clone(), self.allow_loopback_http) {
+                Ok(destination) => destinations.push(destination),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        ConfigError::from_faults(faults)?;
+        let rules = Arc::new(Rules { client: self.client, destinations });
+        Ok(OutboundLayer { rules, replay: self.replay })
+    }
+}
+
+impl<S, R: Clone> Layer<S> for OutboundLayer<R> {
+    type Service = OutboundService<S, R>;
+
+    fn layer(&self, inner: S) -> OutboundService<S, R> {
+        OutboundService::new(inner, self.rules.clone(), self.replay.clone())
+    }
+}
+
+/// Gives a body a second time. Closures of this shape are one.
+pub trait Replay<B>: Clone + Send + 'static {
+    /// A copy of a body that was not sent yet; `None` when there is none to be had.
+    fn copy(&self, body: &B) -> Option<B>;
+}
+
+/// Replays empty bodies only.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EmptyBodies;
+
+impl<B: Body + Default> Replay<B> for EmptyBodies {
+    fn copy(&self, body: &B) -> Option<B> {
+        body.is_end_stream().then(B::default)
+    }
+}
+
+impl<B, F> Replay<B> for F
+where
+    F: Fn(&B) -> Option<B> + Clone + Send + 'static,
+{
+    fn copy(&self, body: &B) -> Option<B> {
+        self(body)
+    }
+}
