@@ -134,4 +134,7 @@ pub use secret::Secret;
 pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use tenant::{SqlTenantRow, SqlTenants, SqlTenantsError};
-pub use validator::{Credentials, JwksValidator, TokenValidator, dangerous_peek_claims};
+pub use validator::{
+    Credentials, JwksValidator, KnownTokens, KnownTokensStats, TokenValidator,
+    dangerous_peek_claims,
+};

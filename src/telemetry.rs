@@ -77,6 +77,14 @@ pub(crate) fn tenant_store_failed(why: &dyn std::fmt::Display, stale: bool) {
     );
 }
 
+/// Tokens known to be good gave way to others, or were not remembered, for want of memory.
+pub(crate) fn known_tokens_displaced(tokens: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("scaikey_auth_known_tokens_displaced_total").increment(tokens);
+    #[cfg(not(feature = "metrics"))]
+    let _ = tokens;
+}
+
 #[cfg(feature = "metrics")]
 fn count(name: &'static str, label: &'static str, value: &'static str) {
     metrics::counter!(name, label => value).increment(1);

@@ -1,6 +1,7 @@
 //! [`Issuers`]: the issuers a service trusts, by the `iss` of their tokens.
 
 mod budget;
+mod grounds;
 mod health;
 mod http;
 mod jwk;
@@ -12,6 +13,7 @@ mod source;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -25,6 +27,7 @@ pub use per_tenant::TenantIssuers;
 
 #[cfg(feature = "testing")]
 pub(crate) use foreign::{read_key, read_key_set, read_metadata};
+pub(crate) use grounds::Grounds;
 pub(crate) use http::Http;
 pub(crate) use jwk::MAX_KID;
 pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
@@ -60,6 +63,8 @@ pub struct Issuers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     listed: ArcSwap<Listed>,
+    /// How often an `iss` came to mean something else than before.
+    changes: AtomicU64,
     opener: Arc<Opener>,
 }
 
@@ -86,6 +91,7 @@ impl Issuers {
         config.check()?;
         let issuers = Self(Arc::new(Inner {
             listed: ArcSwap::default(),
+            changes: AtomicU64::new(0),
             opener: Arc::new(Opener {
                 http: Arc::default(),
                 clock,
@@ -107,9 +113,13 @@ impl Issuers {
             return self.add_per_tenant(config, None);
         }
         let issuer = Arc::new(self.0.opener.open(config, None, None)?);
-        self.change(|listed| {
+        let before = self.edit(|listed| {
             listed.by_name.insert(issuer.name.clone(), issuer.clone());
         });
+        // Tokens of an issuer that was unknown before were never accepted.
+        if before.knows(&issuer.name) {
+            self.distrust();
+        }
         Ok(())
     }
 
@@ -129,10 +139,11 @@ impl Issuers {
     /// Removes the issuer whose `iss` is `name` (for per-tenant issuers: the template). From the
     /// next request on its tokens are refused.
     pub fn remove(&self, name: &str) {
-        self.change(|listed| {
+        self.edit(|listed| {
             listed.by_name.remove(name);
             listed.per_tenant.retain(|issuers| issuers.template() != name);
         });
+        self.distrust();
     }
 
     /// Forgets the keys of an issuer, after a key of its was compromised: its tokens wait for a
@@ -143,6 +154,7 @@ impl Issuers {
             issuer.keys.purge();
         }
         listed.per_tenant.iter().for_each(|all| all.purge(name));
+        self.distrust();
     }
 
     /// How the keys of each issuer are doing, sorted by issuer; of per-tenant issuers those in use.
@@ -190,10 +202,11 @@ impl Issuers {
         resolver: Option<Arc<dyn TenantIssuers>>,
     ) -> Result<(), ConfigError> {
         let all = Arc::new(PerTenant::new(config, resolver, self.0.opener.clone())?);
-        self.change(|listed| {
+        self.edit(|listed| {
             listed.per_tenant.retain(|other| other.template() != all.template());
             listed.per_tenant.push(all.clone());
         });
+        self.distrust();
         Ok(())
     }
 
@@ -203,13 +216,32 @@ impl Issuers {
         listed.per_tenant.iter().flat_map(|all| all.in_use()).for_each(|issuer| visit(&issuer));
     }
 
-    /// Requests must not wait for a change, so it happens on a copy that is swapped in.
-    fn change(&self, edit: impl Fn(&mut Listed)) {
+    /// Requests must not wait for a change, so it happens on a copy that is swapped in. Returns the
+    /// list as it was.
+    fn edit(&self, edit: impl Fn(&mut Listed)) -> Arc<Listed> {
         self.0.listed.rcu(|listed| {
             let mut listed = Listed::clone(listed);
             edit(&mut listed);
             listed
-        });
+        })
+    }
+
+    /// How often verdicts given before lost their worth. A verdict whose giver read the count
+    /// before [`find`](Self::find) holds while the count is the same.
+    pub(crate) fn changes(&self) -> u64 {
+        self.0.changes.load(Ordering::Acquire)
+    }
+
+    /// Counts a change, after it was made: who reads the new count sees the new list.
+    fn distrust(&self) {
+        self.0.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Listed {
+    fn knows(&self, name: &str) -> bool {
+        let one_of = |all: &Arc<PerTenant>| all.tenant_in(name).is_some();
+        self.by_name.contains_key(name) || self.per_tenant.iter().any(one_of)
     }
 }
 
