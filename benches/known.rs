@@ -14,7 +14,9 @@ use scaikey_auth::{
 };
 use tower::{Layer, service_fn};
 
-use support::{ROUNDS, allocations, bearer, floor, handler, median, service, status, time, trusting};
+use support::{
+    ROUNDS, allocations, bearer, floor, handler, median, service, status, time, trusting,
+};
 
 type Moka = moka::sync::Cache<String, Identity>;
 
@@ -47,15 +49,20 @@ fn main() {
 
     println!("\nwhat remembering adds to a first-seen token");
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
+        // As large as it is by default, empty at first and then full.
+        let auth = runtime.block_on(trusting(&provider, 16 * MIB));
         remembering(&provider, algorithm, &auth, &fresh);
     }
 
     println!("\ntwo threads on one hot token: time per call, by that of one thread alone");
-    contention("validator", &validator, &one[0]);
+    contend("validator", || verified(&validator, &one[0]).is_mock());
     let moka = Moka::new(1000);
     moka.insert(one[0].clone(), verified(&validator, &one[0]));
     contend("moka", || black_box(moka.get(one[0].as_str())).is_some());
-    contend("moka, no clone kept", || moka.contains_key(one[0].as_str()));
+    let header = bearer(&one[0]);
+    let layered = |auth: &Auth| auth.layer().layer(service_fn(handler));
+    contend("whole request, known", || status(&mut layered(&auth), Some(&header)) == 200);
+    contend("whole request, bare", || status(&mut service_fn(handler), Some(&header)) == 200);
 
     let count = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(20_000);
     println!("\n{count} tokens held, Ed25519");
@@ -160,10 +167,6 @@ fn remembering(provider: &Provider, algorithm: Algorithm, auth: &Auth, fresh: &A
     println!("{:24} {share:>6.1} % of a bare verification", algorithm.as_str());
 }
 
-fn contention(name: &str, validator: &JwksValidator, token: &str) {
-    contend(name, || black_box(verified(validator, token)).is_mock());
-}
-
 /// Time per call of two threads at once, by that of one alone.
 fn contend(name: &str, call: impl Fn() -> bool + Sync) {
     const CALLS: u32 = 100_000;
@@ -223,5 +226,10 @@ fn full(provider: &Provider, validator: &JwksValidator, count: usize) {
     let ours = time(count as u32, || verified(validator, turn.next().expect("a token")));
     let mut turn = tokens.iter().cycle();
     let theirs = time(count as u32, || moka.get(turn.next().expect("a token").as_str()));
-    println!("known {:>6.0} ns, moka {:>6.0} ns, ratio {:.3}", 1e3 * ours, 1e3 * theirs, ours / theirs);
+    println!(
+        "known {:>6.0} ns, moka {:>6.0} ns, ratio {:.3}",
+        1e3 * ours,
+        1e3 * theirs,
+        ours / theirs
+    );
 }

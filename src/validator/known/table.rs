@@ -22,8 +22,9 @@ const BYTES_PER_PLACE: usize = 512;
 /// How many places are looked through for something to displace, before a value is turned away.
 const PATIENCE: usize = 128;
 
-/// How many places are looked at for something dead whenever a value comes.
-const TIDIED: usize = WAYS;
+/// How many places are looked at for something dead whenever a value comes. Each may be a wait for
+/// memory.
+const TIDIED: usize = 1;
 
 #[derive(Debug)]
 pub(super) struct Table<V> {
@@ -233,18 +234,27 @@ impl<V> Set<V> {
         mark: Mark,
         is_dead: impl Fn(&V) -> bool,
     ) -> Option<(&AtomicU32, &Place<V>)> {
-        let rank = |place: &Place<V>| match place.load().as_deref() {
-            Some(kept) if kept.mark == mark => 0,
-            None => 1,
-            Some(kept) if is_dead(&kept.value) => 2,
-            Some(kept) if !kept.used.load(Ordering::Relaxed) => 3,
-            Some(_) => 4,
+        let places = || self.tags.iter().zip(&self.places);
+        let is_own = |(held, place): &(&AtomicU32, &Place<V>)| {
+            held.load(Ordering::Relaxed) == tag(mark)
+                && place.load().as_ref().is_some_and(|kept| kept.mark == mark)
         };
-        // Where all are used, not always the first should go.
+        let is_empty = |(_, place): &(&AtomicU32, &Place<V>)| place.load().is_none();
+        let loss = |place: &Place<V>| match place.load().as_deref() {
+            None => 0,
+            Some(kept) if is_dead(&kept.value) => 1,
+            Some(kept) if !kept.used.load(Ordering::Relaxed) => 2,
+            Some(_) => 3,
+        };
+        // What others hold is looked into last, because it is far away in memory; and not always
+        // from the first place on, or that would always be the one to go.
         let [_, word] = mark.words();
         let first = (word >> 32) as usize % WAYS;
-        let places = self.tags.iter().zip(&self.places).cycle().skip(first).take(WAYS);
-        places.min_by_key(|(_, place)| rank(place))
+        let from_first = || places().cycle().skip(first).take(WAYS);
+        places()
+            .find(is_own)
+            .or_else(|| places().find(is_empty))
+            .or_else(|| from_first().min_by_key(|(_, place)| loss(place)))
     }
 }
 
@@ -350,7 +360,9 @@ mod tests {
     fn half_full_the_table_has_a_place_for_nearly_everybody() {
         let table = Table::new(1 << 20);
         let places = table.sets.len() * WAYS;
-        (0..places / 2).for_each(|n| drop(table.insert(mark(n), 1, n, never)));
+        (0..places / 2).for_each(|n| {
+            table.insert(mark(n), 1, n, never);
+        });
         let found = (0..places / 2).filter(|n| value(&table, *n).is_some()).count();
         assert!(found * 100 >= places / 2 * 98, "{found} of {}", places / 2);
     }
@@ -367,7 +379,9 @@ mod tests {
                     for step in 0..20_000_usize {
                         let n = (step * 7919 + thread * 31) % 60;
                         match step % 5 {
-                            0 => drop(table.insert(mark(n), n, n, |held| held % 13 == step % 13)),
+                            0 => {
+                                table.insert(mark(n), n, n, |held| held % 13 == step % 13);
+                            }
                             1 if step % 50 == 1 => table.sweep(|held| held % 7 == thread),
                             _ => {
                                 let found = value(table, n);
