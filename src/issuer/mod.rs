@@ -305,3 +305,29 @@ impl Opener {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_counts_but_the_first_of_a_name_nobody_answered_to() {
+        let mut config = AuthConfig::default();
+        config.audience.push("me".to_owned());
+        config.issuers.push("https://one.example".into());
+        let issuers = Issuers::new(&config).unwrap();
+        let add = |name: &str| issuers.add(name).unwrap();
+        let counts = |change: &dyn Fn()| {
+            let before = issuers.changes();
+            change();
+            issuers.changes() != before
+        };
+        assert!(!counts(&|| add("https://two.example")));
+        assert!(counts(&|| add("https://two.example")), "replaced");
+        assert!(counts(&|| issuers.remove("https://two.example")));
+        assert!(!counts(&|| add("https://two.example")));
+        assert!(counts(&|| issuers.purge("https://two.example")));
+        assert!(counts(&|| add("https://many.example/{tenant_id}")));
+        assert!(counts(&|| add("https://many.example/acme")), "one of the template's");
+    }
+}

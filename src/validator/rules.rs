@@ -65,6 +65,11 @@ impl Lifetime {
     pub(super) fn is_over(&self, now: f64) -> bool {
         now >= self.expires + self.leeway
     }
+
+    #[cfg(test)]
+    pub(super) fn until(expires: f64) -> Self {
+        Self { begins: 0.0, expires, leeway: 0.0 }
+    }
 }
 
 /// `typ` (RFC 9068 §4; RFC 8725 §3.11: a type that is stated must be the expected one).

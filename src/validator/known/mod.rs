@@ -278,3 +278,264 @@ impl Flushes {
         self.last.get(lot).is_none_or(|last| sighted < last.load(Ordering::Relaxed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread;
+    use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::{ClaimsMapping, Provenance, Reading};
+    use crate::json::Document;
+
+    const BUDGET: usize = 1 << 20;
+
+    /// Seconds since 1970, and since the start.
+    #[derive(Debug, Default)]
+    struct Seconds(AtomicU64);
+
+    impl Seconds {
+        fn now(&self) -> u64 {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Clock for Seconds {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + self.elapsed()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_secs(self.now())
+        }
+    }
+
+    /// Somebody called `subject`, of a tenant, whose token expires then.
+    fn somebody(subject: &str, tenant: &str, exp: u64) -> Identity {
+        let claims = format!(r#"{{"sub":"{subject}","tenant_id":"{tenant}","exp":{exp}}}"#);
+        let reading = Reading {
+            issuer: "issuer".into(),
+            mapping: &ClaimsMapping::default(),
+            provenance: Provenance::Verified,
+            legacy_service_tokens: false,
+        };
+        let document = Document::parse(claims.as_bytes()).unwrap();
+        reading.identity(document.root()).unwrap().with_payload(claims.clone().into_bytes())
+    }
+
+    fn standing() -> Grounds {
+        Grounds::until(Duration::MAX).0
+    }
+
+    /// Remembers `token` as that of `identity`, for ever.
+    fn learn(known: &KnownTokens, token: &[u8], identity: &Identity, grounds: Grounds) {
+        let clock = Seconds::default();
+        if let Err(sighting) = known.recall(token, 0, &clock) {
+            known.remember(sighting, identity, Lifetime::until(f64::INFINITY), grounds, &clock);
+        }
+    }
+
+    fn subject(known: &KnownTokens, token: &[u8]) -> Option<String> {
+        let found = known.recall(token, 0, &Seconds::default());
+        found.ok().map(|identity| identity.subject().to_owned())
+    }
+
+    /// What an attacker would make of a good token: cut, prolonged, doubled, and with other letters.
+    fn variants(token: &[u8]) -> Vec<Vec<u8>> {
+        let mut variants = vec![token.to_ascii_uppercase(), token.to_ascii_lowercase()];
+        variants.extend((0..token.len()).map(|at| token[..at].to_vec()));
+        variants.extend((1..token.len()).map(|at| token[at..].to_vec()));
+        for more in [&b"="[..], b"==", b"A", b"\0", b" ", b".", b"\r\n", token] {
+            variants.extend([[token, more].concat(), [more, token].concat()]);
+        }
+        for at in 0..token.len() {
+            for changed in [token[at] ^ 1, token[at] ^ 0x20, token[at] ^ 0x80, b'.', 0] {
+                let mut variant = token.to_vec();
+                variant[at] = changed;
+                variants.push(variant);
+            }
+            let mut longer = token.to_vec();
+            longer.insert(at, token[at]);
+            variants.push(longer);
+        }
+        variants.retain(|variant| variant != token);
+        variants
+    }
+
+    #[test]
+    fn a_token_is_known_by_all_its_octets_and_nothing_near_it_is() {
+        for length in [1, 2, 31, 32, 33, 64, 100, 1053] {
+            let known = KnownTokens::new(BUDGET);
+            let token: Vec<u8> = (0..length).map(|n| b'A' + (n * 7 % 50) as u8).collect();
+            let name = format!("of {length}");
+            learn(&known, &token, &somebody(&name, "acme", 1), standing());
+            assert_eq!(subject(&known, &token), Some(name));
+            for variant in variants(&token) {
+                assert_eq!(subject(&known, &variant), None, "of {length}: {variant:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn however_alike_texts_are_each_is_known_as_itself(
+            texts in proptest::collection::hash_set("[ab.=]{0,12}|[ab]{30,34}", 0..100),
+        ) {
+            let known = KnownTokens::new(BUDGET);
+            let texts: Vec<_> = texts.into_iter().enumerate().collect();
+            for (n, text) in texts.iter().filter(|(n, _)| n % 2 == 0) {
+                learn(&known, text.as_bytes(), &somebody(&n.to_string(), "acme", 1), standing());
+            }
+            for (n, text) in &texts {
+                let expected = (n % 2 == 0).then(|| n.to_string());
+                prop_assert_eq!(subject(&known, text.as_bytes()), expected, "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_counts_while_time_key_issuers_and_flushes_allow_it() {
+        let known = KnownTokens::new(BUDGET);
+        let (grounds, withdraw) = Grounds::until(Duration::from_secs(50));
+        let clock = Seconds::default();
+        let learn = |grounds: &Grounds| {
+            let sighting = known.recall(b"token", 7, &clock).unwrap_err();
+            let lifetime = Lifetime::until(40.0);
+            known.remember(sighting, &somebody("a", "acme", 40), lifetime, grounds.clone(), &clock);
+        };
+        let counts = |changes, at| {
+            clock.0.store(at, Ordering::SeqCst);
+            known.recall(b"token", changes, &clock).is_ok()
+        };
+        learn(&grounds);
+        assert!(counts(7, 0) && counts(7, 39));
+        assert!(!counts(7, 40) && !counts(8, 0) && !counts(6, 0));
+        assert!(counts(7, 0), "looking changes nothing");
+        known.flush_tenant(&TenantId::new("acme").unwrap());
+        assert!(!counts(7, 0));
+        learn(&grounds);
+        assert!(counts(7, 0));
+        known.flush();
+        assert!(!counts(7, 0));
+        learn(&grounds);
+        assert!(counts(7, 0));
+        withdraw();
+        assert!(!counts(7, 0));
+        learn(&Grounds::until(Duration::from_secs(30)).0);
+        assert!(counts(7, 29) && !counts(7, 30), "its keys are due");
+        let stats = known.stats();
+        assert_eq!((stats.tokens, stats.displaced), (1, 0));
+    }
+
+    #[test]
+    fn what_was_sighted_before_a_flush_is_not_remembered_after_it() {
+        let clock = Seconds::default();
+        let acme = |known: &KnownTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
+        let flushes: [&dyn Fn(&KnownTokens); 2] = [&KnownTokens::flush, &acme];
+        for flush in flushes {
+            let known = KnownTokens::new(BUDGET);
+            let sighting = known.recall(b"token", 0, &clock).unwrap_err();
+            flush(&known);
+            let lifetime = Lifetime::until(f64::INFINITY);
+            known.remember(sighting, &somebody("a", "acme", 1), lifetime, standing(), &clock);
+            assert_eq!(subject(&known, b"token"), None);
+            learn(&known, b"token", &somebody("a", "acme", 1), standing());
+            assert_eq!(subject(&known, b"token").as_deref(), Some("a"));
+        }
+    }
+
+    #[test]
+    fn a_token_weighs_what_it_makes_the_allocator_give() {
+        let identity = |n: u32| {
+            let scopes = "read ".repeat(n as usize);
+            somebody(&format!("subject-{n}-{scopes}"), "acme", 1)
+        };
+        let known = KnownTokens::new(BUDGET);
+        // The first look sets up what belongs to the thread.
+        learn(&known, b"first", &identity(0), standing());
+        let before = known.stats().bytes;
+        let grounds = standing();
+        let allocated = allocation_counter::measure(|| {
+            for n in 0..100_u32 {
+                learn(&known, &n.to_ne_bytes(), &identity(n), grounds.clone());
+            }
+        });
+        let held = (known.stats().bytes - before) as i64;
+        // The name of the issuer is the issuer's; here each has its own.
+        let names = 100 * (2 * size_of::<usize>() + "issuer".len()).next_multiple_of(8) as i64;
+        assert_eq!(known.stats().tokens, 101);
+        let off = (allocated.bytes_current - names - held).abs();
+        assert!(off * 50 < held, "{held} said, {} given", allocated.bytes_current);
+    }
+
+    /// Threads verify, recall, flush, withdraw and let time pass, all at once. Whatever the order:
+    /// once a flush or a withdrawal has returned, or time has passed, nothing older is recalled.
+    #[test]
+    fn nothing_is_recalled_that_was_flushed_withdrawn_or_expired_before() {
+        const ROUNDS: u64 = 3000;
+        let known = KnownTokens::new(20_000);
+        let clock = Seconds::default();
+        // A round withdraws its key, flushes, and lets a second pass.
+        let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
+        let current = Mutex::new(Grounds::until(Duration::MAX));
+        let acme = TenantId::new("acme").unwrap();
+        let visit = |n: u64| {
+            let token = [n as u8 % 20];
+            let (over, now) = (ended.load(Ordering::SeqCst), clock.now());
+            match known.recall(&token, 0, &clock) {
+                Ok(identity) => {
+                    let round: u64 = identity.subject().parse().unwrap();
+                    assert!(round >= over, "of round {round} after round {over}");
+                    let expires = identity.expires_at();
+                    assert!(expires > SystemTime::UNIX_EPOCH + Duration::from_secs(now));
+                }
+                Err(sighting) => {
+                    let grounds = current.lock().unwrap().0.clone();
+                    // Not before the sighting: what is older than the label says is let pass, what
+                    // is younger is not.
+                    let round = begun.load(Ordering::SeqCst);
+                    let exp = now + 1 + n % 3;
+                    let identity = somebody(&round.to_string(), "acme", exp);
+                    let lifetime = Lifetime::until(exp as f64);
+                    known.remember(sighting, &identity, lifetime, grounds, &clock);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for start in 0..3 {
+                let (visit, ended) = (&visit, &ended);
+                scope.spawn(move || {
+                    let mut n = start;
+                    while ended.load(Ordering::SeqCst) < ROUNDS {
+                        visit(n);
+                        n += 7;
+                    }
+                });
+            }
+            for round in 1..=ROUNDS {
+                begun.store(round, Ordering::SeqCst);
+                match round % 3 {
+                    0 => known.flush(),
+                    1 => known.flush_tenant(&acme),
+                    _ => {
+                        let mut current = current.lock().unwrap();
+                        (current.1)();
+                        *current = Grounds::until(Duration::MAX);
+                    }
+                }
+                ended.store(round, Ordering::SeqCst);
+                clock.0.fetch_add(1, Ordering::SeqCst);
+                visit(round);
+                thread::yield_now();
+            }
+        });
+        let stats = known.stats();
+        assert!(stats.bytes <= stats.max_bytes);
+        assert!(stats.hits > 0 && stats.misses > 0, "{stats:?}");
+    }
+}

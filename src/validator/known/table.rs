@@ -15,9 +15,9 @@ use crate::mark::Mark;
 
 const WAYS: usize = 8;
 
-/// How many bytes of the budget there is a place for. Values have two or three times as many, so
-/// that at most half of the places are taken and hardly a value is without one.
-const BYTES_PER_PLACE: usize = 512;
+/// There is a place for so many bytes of the budget. Values have some 900, so that less than half of
+/// the places are taken and hardly a value finds none.
+const BYTES_PER_PLACE: usize = 384;
 
 /// How many places are looked through for something to displace, before a value is turned away.
 const PATIENCE: usize = 128;
@@ -301,6 +301,20 @@ mod tests {
         assert_eq!((table.entries(), table.bytes()), counted(&table));
         table.sweep(|_| true);
         assert_eq!((table.entries(), table.bytes()), (0, empty));
+    }
+
+    #[test]
+    fn marks_that_share_place_and_tag_are_told_apart() {
+        let table = Table::new(100_000);
+        let alike = [[7, 9], [6, 9], [7, 9 | 1 << 40]].map(Mark::of);
+        for (n, mark) in alike.into_iter().enumerate() {
+            assert_eq!(table.find(mark, |value| Some(*value)), None);
+            table.insert(mark, 500, n, never);
+        }
+        for (n, mark) in alike.into_iter().enumerate() {
+            assert_eq!(table.find(mark, |value| Some(*value)), Some(n));
+        }
+        assert_eq!(table.entries(), alike.len());
     }
 
     #[test]
