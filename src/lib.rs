@@ -25,7 +25,7 @@
 //! # The street a request walks
 //!
 //! ```text
-//! middleware ──▶ auth ──▶ validator ──▶ issuer      the token: known, or shape, claims, key, signature
+//! middleware ──▶ auth ──▶ validator ──▶ issuer      the token: known? else shape, claims, key, signature
 //!     │            └────▶ tenant                    the tenant it names
 //!     └──▶ your service, with an AuthContext in the request's extensions
 //! ```
