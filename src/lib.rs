@@ -25,7 +25,7 @@
 //! # The street a request walks
 //!
 //! ```text
-//! middleware ──▶ auth ──▶ validator ──▶ issuer      the token: shape, claims, key, signature
+//! middleware ──▶ auth ──▶ validator ──▶ issuer      the token: known? else shape, claims, key, signature
 //!     │            └────▶ tenant                    the tenant it names
 //!     └──▶ your service, with an AuthContext in the request's extensions
 //! ```
@@ -150,4 +150,7 @@ pub use secret::Secret;
 pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use tenant::{SqlTenantRow, SqlTenants, SqlTenantsError};
-pub use validator::{Credentials, JwksValidator, TokenValidator, dangerous_peek_claims};
+pub use validator::{
+    Credentials, JwksValidator, KnownTokens, KnownTokensStats, TokenValidator,
+    dangerous_peek_claims,
+};

@@ -89,6 +89,18 @@ impl Marker {
     }
 }
 
+impl Mark {
+    /// Its bits, which nobody outside can foresee, to place things by.
+    pub(crate) fn words(self) -> [u64; 2] {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+}
+
 /// A mark is its own hash.
 impl Hash for Mark {
     fn hash<H: Hasher>(&self, to: &mut H) {

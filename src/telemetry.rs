@@ -85,6 +85,10 @@ pub(crate) fn token_asked(
 ) {
     match error {
         None => tracing::debug!(target: TARGET, grant, "got a token"),
+        // What a caller brought may be to blame: not every bad token is to be a warning.
+        Some(error) if outcome == "refused" => {
+            tracing::debug!(target: TARGET, grant, %error, "got no token");
+        }
         Some(error) => tracing::warn!(target: TARGET, grant, %error, "got no token"),
     }
     count_pair("scaikey_auth_token_requests_total", "grant", grant, outcome);
@@ -132,6 +136,14 @@ fn count_pair(name: &'static str, label: &'static str, value: &'static str, outc
 
 #[cfg(not(feature = "metrics"))]
 fn count_pair(_: &'static str, _: &'static str, _: &'static str, _: &'static str) {}
+
+/// Tokens known to be good gave way to others, or were not remembered, for want of memory.
+pub(crate) fn known_tokens_displaced(tokens: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("scaikey_auth_known_tokens_displaced_total").increment(tokens);
+    #[cfg(not(feature = "metrics"))]
+    let _ = tokens;
+}
 
 #[cfg(feature = "metrics")]
 fn count(name: &'static str, label: &'static str, value: &'static str) {

@@ -91,6 +91,13 @@ impl AuthBuilder {
         self
     }
 
+    /// Sets how much memory may be spent on [tokens verified before](crate::KnownTokens), in bytes.
+    /// Default 16 MiB, for some 15,000 tokens; 0 verifies every request anew.
+    pub fn known_tokens_bytes(mut self, limit: usize) -> Self {
+        self.config.known_tokens_bytes = limit;
+        self
+    }
+
     /// Adds a validator for tokens of another kind. It is asked before the built-in ones whether
     /// it recognises a token.
     pub fn validator(mut self, validator: impl TokenValidator) -> Self {
@@ -127,6 +134,7 @@ impl AuthBuilder {
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let jwks = JwksValidator::with_clock(&config, clock.clone())?;
         let issuers = jwks.issuers().clone();
+        let known_tokens = jwks.known_tokens().clone();
         for (template, resolver) in tenant_issuers {
             issuers.add_tenant_issuers(template, resolver)?;
         }
@@ -153,6 +161,7 @@ impl AuthBuilder {
             mode: config.mode,
             validators,
             issuers,
+            known_tokens,
             tenants,
             tenant_required: config.tenant_required,
             unknown_tenant_is_not_found: config.unknown_tenant_is_not_found,

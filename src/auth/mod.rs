@@ -15,7 +15,7 @@ use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
 use crate::tenant::{Tenant, TenantResolver, TenantStatus};
-use crate::validator::{Credentials, TokenValidator};
+use crate::validator::{Credentials, KnownTokens, TokenValidator};
 
 /// Who calls, and for which tenant: what the layer puts into a request's extensions.
 #[derive(Debug, Clone)]
@@ -75,6 +75,7 @@ struct Inner {
     /// Asked in this order who recognises a token.
     validators: Vec<Arc<dyn TokenValidator>>,
     issuers: Issuers,
+    known_tokens: KnownTokens,
     tenants: Arc<dyn TenantResolver>,
     tenant_required: bool,
     unknown_tenant_is_not_found: bool,
@@ -134,6 +135,11 @@ impl Auth {
     /// The issuers trusted, to add, remove and watch.
     pub fn issuers(&self) -> &Issuers {
         &self.0.issuers
+    }
+
+    /// The tokens verified before, to watch and to flush.
+    pub fn known_tokens(&self) -> &KnownTokens {
+        &self.0.known_tokens
     }
 
     /// The mode.

@@ -183,6 +183,17 @@ pub const ENVIRONMENT: &[Variable] = &[
         },
     },
     Variable {
+        name: "KNOWN_TOKENS_BYTES",
+        field: "known_tokens_bytes",
+        meaning: "how much memory tokens verified before may take; `0` verifies every request anew",
+        default: "`16777216`",
+        set: |config, text| {
+            let bytes = text.parse().map_err(|_| "must be a whole number of bytes")?;
+            config.known_tokens_bytes = bytes;
+            Ok(())
+        },
+    },
+    Variable {
         name: "DATABASE_URL",
         field: "database_url",
         meaning: "the tenant store, `postgres://…` or `sqlite:…`",
@@ -432,6 +443,7 @@ mod tests {
             ("TENANT_CLAIM", "tid"),
             ("ROLES_CLAIM", "/realm_access/roles"),
             ("GROUPS_CLAIM", "https://example.com/groups"),
+            ("KNOWN_TOKENS_BYTES", "1000000"),
             ("DATABASE_URL", "sqlite::memory:"),
             ("CLIENT_ID", "drive"),
             ("CLIENT_SECRET", "s"),
@@ -474,6 +486,7 @@ mod tests {
         assert_eq!(issuer.claims.tenant_id, ["tid".parse().unwrap()]);
         assert_eq!(issuer.claims.roles, ["/realm_access/roles".parse().unwrap()]);
         assert_eq!(issuer.claims.groups, ["https://example.com/groups".parse().unwrap()]);
+        assert_eq!(config.known_tokens_bytes, 1_000_000);
         assert_eq!(config.database_url.as_ref().map(Secret::expose), Some("sqlite::memory:"));
         assert!(config.notices().is_empty());
     }
@@ -500,6 +513,7 @@ mod tests {
             ("ALGORITHMS", "RS256,none"),
             ("LEEWAY_SECONDS", "a minute"),
             ("ALLOW_LOOPBACK_HTTP", "maybe"),
+            ("KNOWN_TOKENS_BYTES", "16 MiB"),
         ];
         assert_eq!(
             fields(&unreadable),
@@ -508,6 +522,7 @@ mod tests {
                 "ALGORITHMS",
                 "LEEWAY_SECONDS",
                 "ALLOW_LOOPBACK_HTTP",
+                "KNOWN_TOKENS_BYTES",
                 "ISSUER",
                 "AUDIENCE"
             ]
@@ -517,10 +532,11 @@ mod tests {
             ("AUDEINCE", "a"),
             ("JWKS_URI", "ftp://x"),
             ("LEEWAY_SECONDS", "3600"),
+            ("KNOWN_TOKENS_BYTES", "68719476737"),
         ];
         assert_eq!(
             fields(&impossible),
-            ["ISSUER", "JWKS_URI", "LEEWAY_SECONDS", "AUDIENCE", "AUDEINCE"]
+            ["ISSUER", "JWKS_URI", "LEEWAY_SECONDS", "AUDIENCE", "KNOWN_TOKENS_BYTES", "AUDEINCE"]
         );
         assert_eq!(fields(&[("JWKS_URI", "https://k.example"), ("AUDIENCE", "a")]), ["ISSUER"]);
         let error = read_pairs(&unreadable).check().unwrap_err();

@@ -28,6 +28,10 @@ impl Names {
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         self.joined.split_terminator('\0')
     }
+
+    pub(super) fn footprint(&self) -> usize {
+        self.joined.capacity()
+    }
 }
 
 #[cfg(test)]

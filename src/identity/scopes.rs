@@ -46,6 +46,10 @@ impl Scopes {
         Ok(())
     }
 
+    pub(super) fn footprint(&self) -> usize {
+        self.joined.capacity()
+    }
+
     /// Whether `scope` is a member, letter for letter.
     pub fn contains(&self, scope: &str) -> bool {
         self.iter().any(|held| held == scope)

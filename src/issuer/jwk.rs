@@ -1,11 +1,10 @@
 //! One JWK becomes one prepared key (RFC 7517, RFC 7518 §6, RFC 8037), or is left out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use aws_lc_rs::digest;
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, VerificationAlgorithm};
 
+use super::grounds::Withdrawn;
 use crate::base64url;
 use crate::config::Algorithm;
 use crate::json::Value;
@@ -22,7 +21,7 @@ pub(crate) struct Key {
     prepared: Box<[(Algorithm, ParsedPublicKey)]>,
     /// Set when the issuer stops publishing the key, so that whatever was verified with it earlier
     /// can be distrusted without searching for it.
-    withdrawn: AtomicBool,
+    withdrawn: Withdrawn,
 }
 
 /// Why a JWK is left out.
@@ -78,7 +77,7 @@ impl Key {
             kid: kid.map(Box::from),
             thumbprint: material.thumbprint(),
             prepared,
-            withdrawn: AtomicBool::new(false),
+            withdrawn: Withdrawn::default(),
         })
     }
 
@@ -100,12 +99,12 @@ impl Key {
     }
 
     pub(crate) fn withdraw(&self) {
-        self.withdrawn.store(true, Ordering::Relaxed);
+        self.withdrawn.set();
     }
 
-    #[cfg(test)]
-    pub(crate) fn is_withdrawn(&self) -> bool {
-        self.withdrawn.load(Ordering::Relaxed)
+    /// The flag that says whether the issuer stopped publishing the key.
+    pub(crate) fn withdrawn(&self) -> &Withdrawn {
+        &self.withdrawn
     }
 }
 

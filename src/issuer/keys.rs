@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::budget::Budget;
+use super::grounds::{Grounds, Reliance, millis};
 use super::health::{IssuerHealth, KeyState};
 use super::http::{Answer, Http};
 use super::set::KeySet;
@@ -43,8 +44,8 @@ const MAX_CANDIDATES: usize = 4;
 /// What came of looking for a signature's key.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// The signature verifies.
-    Verified,
+    /// The signature verifies, on these grounds.
+    Verified(Grounds),
     /// The key named fits, and the signature does not verify with it.
     BadSignature,
     /// The key named is for other algorithms.
@@ -104,6 +105,8 @@ pub(crate) struct Keys {
     sets: AtomicU64,
     /// When the set should next be asked for in the background, in milliseconds of the clock.
     due: AtomicU64,
+    /// Until when signatures found good need not be verified again: the set is due then, or dead.
+    reliance: Reliance,
     record: Mutex<Record>,
     flights: Flights<(), Fetched>,
 }
@@ -151,6 +154,7 @@ impl Keys {
             held: ArcSwapOption::empty(),
             sets: AtomicU64::new(0),
             due: AtomicU64::new(0),
+            reliance: Reliance::default(),
             record: Mutex::new(Record {
                 failures: 0,
                 purges: 0,
@@ -189,16 +193,19 @@ impl Keys {
         }
         let mut fitting = candidates
             .iter()
-            .filter_map(|key| key.prepared(algorithm))
+            .filter_map(|key| Some((key, key.prepared(algorithm)?)))
             .take(MAX_CANDIDATES)
             .peekable();
         let some_fit = fitting.peek().is_some();
-        match (fitting.any(|key| key.verify_sig(message, signature).is_ok()), kid) {
-            (true, _) => Verdict::Verified,
+        match (fitting.find(|(_, key)| key.verify_sig(message, signature).is_ok()), kid) {
+            (Some((key, _)), _) => Verdict::Verified(Grounds {
+                key: key.withdrawn().clone(),
+                set: self.reliance.clone(),
+            }),
             // Without a name, only the signature can tell that the key is a new one.
-            (false, None) => no_key,
-            (false, Some(_)) if some_fit => Verdict::BadSignature,
-            (false, Some(_)) => Verdict::WrongAlgorithm,
+            (None, None) => no_key,
+            (None, Some(_)) if some_fit => Verdict::BadSignature,
+            (None, Some(_)) => Verdict::WrongAlgorithm,
         }
     }
 
@@ -240,7 +247,7 @@ impl Keys {
         }
         record.purges += 1;
         record.next_attempt = Duration::ZERO;
-        self.due.store(0, Ordering::Relaxed);
+        self.set_due(Duration::ZERO);
     }
 
     /// Whether the set is too old to be used. One that never was, or was purged, is not.
@@ -339,7 +346,7 @@ impl Keys {
         record.last_attempt = Some(self.clock.now());
         // Should this task die, the next attempt is still due.
         let patience = self.settings.timeout * 4;
-        self.due.store(millis(self.clock.elapsed() + patience), Ordering::Relaxed);
+        self.set_due(self.clock.elapsed() + patience);
         record.purges
     }
 
@@ -382,8 +389,16 @@ impl Keys {
                 Err(fault)
             }
         };
-        self.due.store(millis(record.next_attempt), Ordering::Relaxed);
+        self.set_due(record.next_attempt);
         Some(fetched)
+    }
+
+    /// Notes when the set is to be asked for. Whoever calls this holds the record, and has changed
+    /// the set before, so that due date and reliance are of the same set.
+    fn set_due(&self, at: Duration) {
+        let dead_at = self.held.load().as_ref().map_or(Duration::ZERO, |held| held.dead_at);
+        self.due.store(millis(at), Ordering::Relaxed);
+        self.reliance.set(at.min(dead_at));
     }
 
     fn unavailable(&self, fault: Option<Arc<FetchFault>>) -> NoNewKeys {
@@ -412,10 +427,6 @@ fn within_reason(settings: &JwksSettings) -> JwksSettings {
         timeout: settings.timeout.min(FOREVER),
         ..settings.clone()
     }
-}
-
-fn millis(moment: Duration) -> u64 {
-    u64::try_from(moment.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

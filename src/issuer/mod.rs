@@ -2,6 +2,7 @@
 
 mod budget;
 mod client_auth;
+mod grounds;
 mod health;
 mod http;
 mod jwk;
@@ -13,6 +14,7 @@ mod source;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -28,6 +30,7 @@ pub use per_tenant::TenantIssuers;
 pub(crate) use client_auth::Unproven;
 #[cfg(feature = "testing")]
 pub(crate) use foreign::{read_key, read_key_set, read_metadata};
+pub(crate) use grounds::Grounds;
 pub(crate) use http::{FetchError, Http, Limits};
 pub(crate) use jwk::MAX_KID;
 pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
@@ -64,6 +67,8 @@ pub struct Issuers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     listed: ArcSwap<Listed>,
+    /// How often an `iss` came to mean something else than before.
+    changes: AtomicU64,
     opener: Arc<Opener>,
 }
 
@@ -90,6 +95,7 @@ impl Issuers {
         config.check()?;
         let issuers = Self(Arc::new(Inner {
             listed: ArcSwap::default(),
+            changes: AtomicU64::new(0),
             opener: Arc::new(Opener {
                 http: Arc::default(),
                 clock,
@@ -111,9 +117,13 @@ impl Issuers {
             return self.add_per_tenant(config, None);
         }
         let issuer = Arc::new(self.0.opener.open(config, None, None)?);
-        self.change(|listed| {
+        let before = self.edit(|listed| {
             listed.by_name.insert(issuer.name.clone(), issuer.clone());
         });
+        // Tokens of an issuer that was unknown before were never accepted.
+        if before.knows(&issuer.name) {
+            self.distrust();
+        }
         Ok(())
     }
 
@@ -133,10 +143,11 @@ impl Issuers {
     /// Removes the issuer whose `iss` is `name` (for per-tenant issuers: the template). From the
     /// next request on its tokens are refused.
     pub fn remove(&self, name: &str) {
-        self.change(|listed| {
+        self.edit(|listed| {
             listed.by_name.remove(name);
             listed.per_tenant.retain(|issuers| issuers.template() != name);
         });
+        self.distrust();
     }
 
     /// Forgets the keys of an issuer, after a key of its was compromised: its tokens wait for a
@@ -147,6 +158,7 @@ impl Issuers {
             issuer.keys.purge();
         }
         listed.per_tenant.iter().for_each(|all| all.purge(name));
+        self.distrust();
     }
 
     /// How the keys of each issuer are doing, sorted by issuer; of per-tenant issuers those in use.
@@ -194,10 +206,11 @@ impl Issuers {
         resolver: Option<Arc<dyn TenantIssuers>>,
     ) -> Result<(), ConfigError> {
         let all = Arc::new(PerTenant::new(config, resolver, self.0.opener.clone())?);
-        self.change(|listed| {
+        self.edit(|listed| {
             listed.per_tenant.retain(|other| other.template() != all.template());
             listed.per_tenant.push(all.clone());
         });
+        self.distrust();
         Ok(())
     }
 
@@ -207,13 +220,32 @@ impl Issuers {
         listed.per_tenant.iter().flat_map(|all| all.in_use()).for_each(|issuer| visit(&issuer));
     }
 
-    /// Requests must not wait for a change, so it happens on a copy that is swapped in.
-    fn change(&self, edit: impl Fn(&mut Listed)) {
+    /// Requests must not wait for a change, so it happens on a copy that is swapped in. Returns the
+    /// list as it was.
+    fn edit(&self, edit: impl Fn(&mut Listed)) -> Arc<Listed> {
         self.0.listed.rcu(|listed| {
             let mut listed = Listed::clone(listed);
             edit(&mut listed);
             listed
-        });
+        })
+    }
+
+    /// How often verdicts given before lost their worth. A verdict whose giver read the count
+    /// before [`find`](Self::find) holds while the count is the same.
+    pub(crate) fn changes(&self) -> u64 {
+        self.0.changes.load(Ordering::Acquire)
+    }
+
+    /// Counts a change, after it was made: who reads the new count sees the new list.
+    fn distrust(&self) {
+        self.0.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Listed {
+    fn knows(&self, name: &str) -> bool {
+        let one_of = |all: &Arc<PerTenant>| all.tenant_in(name).is_some();
+        self.by_name.contains_key(name) || self.per_tenant.iter().any(one_of)
     }
 }
 
@@ -275,5 +307,31 @@ impl Opener {
             tenant,
             config,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_counts_but_the_first_of_a_name_nobody_answered_to() {
+        let mut config = AuthConfig::default();
+        config.audience.push("me".to_owned());
+        config.issuers.push("https://one.example".into());
+        let issuers = Issuers::new(&config).unwrap();
+        let add = |name: &str| issuers.add(name).unwrap();
+        let counts = |change: &dyn Fn()| {
+            let before = issuers.changes();
+            change();
+            issuers.changes() != before
+        };
+        assert!(!counts(&|| add("https://two.example")));
+        assert!(counts(&|| add("https://two.example")), "replaced");
+        assert!(counts(&|| issuers.remove("https://two.example")));
+        assert!(!counts(&|| add("https://two.example")));
+        assert!(counts(&|| issuers.purge("https://two.example")));
+        assert!(counts(&|| add("https://many.example/{tenant_id}")));
+        assert!(counts(&|| add("https://many.example/acme")), "one of the template's");
     }
 }

@@ -148,7 +148,7 @@ mod tests {
         next.succeed(&before);
         assert!(Arc::ptr_eq(&next.all[0], &before.all[0]), "the prepared key is used on");
         assert!(Arc::ptr_eq(&next.candidates(Some("a"))[0], &before.all[0]));
-        assert!(!before.all[0].is_withdrawn() && before.all[1].is_withdrawn());
+        assert!(!before.all[0].withdrawn().is_set() && before.all[1].withdrawn().is_set());
     }
 
     /// JSON near enough to a key to come far: its member names, with any values.

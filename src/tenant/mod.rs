@@ -30,48 +30,47 @@ pub enum TenantStatus {
     Suspended,
 }
 
-/// A tenant as this service knows it. Cheap to clone: clones share one allocation.
+/// A tenant as this service knows it. Cheap to clone: clones share id and row, and a tenant without
+/// a row allocates nothing.
 #[derive(Clone)]
-pub struct Tenant(Arc<Inner>);
-
-struct Inner {
+pub struct Tenant {
     id: TenantId,
     status: TenantStatus,
-    row: Option<Box<dyn Any + Send + Sync>>,
+    row: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Tenant {
     /// An active tenant about which nothing but its id is known.
     pub fn new(id: TenantId) -> Self {
-        Self(Arc::new(Inner { id, status: TenantStatus::Active, row: None }))
+        Self { id, status: TenantStatus::Active, row: None }
     }
 
     /// A tenant with the store's own row, for handlers to get back with [`row`](Self::row).
     pub fn with_row<R: Any + Send + Sync>(id: TenantId, status: TenantStatus, row: R) -> Self {
-        Self(Arc::new(Inner { id, status, row: Some(Box::new(row)) }))
+        Self { id, status, row: Some(Arc::new(row)) }
     }
 
     /// The tenant's id, as tokens name it.
     pub fn id(&self) -> &TenantId {
-        &self.0.id
+        &self.id
     }
 
     /// Whether the tenant may be used. Inside a handler it always may.
     pub fn status(&self) -> TenantStatus {
-        self.0.status
+        self.status
     }
 
     /// The store's own row; `None` when the resolver attached none, or one of another type.
     pub fn row<R: Any>(&self) -> Option<&R> {
-        self.0.row.as_deref()?.downcast_ref()
+        self.row.as_deref()?.downcast_ref()
     }
 }
 
 impl Debug for Tenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tenant")
-            .field("id", &self.0.id)
-            .field("status", &self.0.status)
+            .field("id", &self.id)
+            .field("status", &self.status)
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::headers::Headers;
 use super::jws::{Header, Jws, document};
+use super::known::{KnownTokens, Sighting};
 use super::{Credentials, TokenValidator, rules};
 use crate::clock::{Clock, SystemClock, unix_time};
 use crate::config::{AuthConfig, ConfigError};
@@ -20,12 +21,16 @@ use crate::issuer::{Found, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Renewed,
 /// names this service; `exp`, `nbf`, `iat`; not an ID or refresh token; not bound to a key; the
 /// tenant belongs to the issuer; the signature; the types of all claims read.
 ///
+/// A token that passed is [known](KnownTokens) from then on, and only what may have changed is
+/// checked again: the time, its key, and its issuer.
+///
 /// *Not* checked: whether the token was revoked before it expired, and whether the tenant exists.
 #[derive(Debug, Clone)]
 pub struct JwksValidator {
     issuers: Issuers,
     clock: Arc<dyn Clock>,
     headers: Arc<Headers>,
+    known: KnownTokens,
     max_token_bytes: usize,
 }
 
@@ -65,6 +70,7 @@ impl JwksValidator {
             issuers,
             clock,
             headers: Arc::default(),
+            known: KnownTokens::new(config.known_tokens_bytes),
             max_token_bytes: config.max_token_bytes,
         })
     }
@@ -74,15 +80,34 @@ impl JwksValidator {
         &self.issuers
     }
 
+    /// The tokens verified before, to watch and to flush.
+    pub fn known_tokens(&self) -> &KnownTokens {
+        &self.known
+    }
+
     /// Judges a token by what is at hand.
     fn judge(&self, token: &[u8]) -> Judgement {
-        match self.examine(token) {
+        let sighting = match self.recall(token) {
+            Ok(identity) => return Judgement::Final(Ok(identity)),
+            Err(sighting) => sighting,
+        };
+        match self.examine(token, sighting) {
             Ok(judgement) => judgement,
             Err(invalid) => Judgement::Final(Err(invalid.into())),
         }
     }
 
-    fn examine(&self, token: &[u8]) -> Result<Judgement, InvalidToken> {
+    fn recall(&self, token: &[u8]) -> Result<Identity, Sighting> {
+        // A token without end must not cost more than to see that.
+        if token.len() > self.max_token_bytes {
+            return Err(Sighting::NONE);
+        }
+        self.known.recall(token, self.issuers.changes(), &*self.clock)
+    }
+
+    /// Judges a token seen for the first time. A rule that may answer otherwise the next time must
+    /// have its say in `known` too.
+    fn examine(&self, token: &[u8], sighting: Sighting) -> Result<Judgement, InvalidToken> {
         let jws = Jws::split(token, self.max_token_bytes)?;
         let header = self.headers.read(&jws)?;
         let payload = jws.payload()?;
@@ -96,23 +121,26 @@ impl JwksValidator {
         if !issuer.config.algorithms.contains(&header.algorithm) {
             return Err(InvalidToken::Algorithm);
         }
-        rules::check(claims, header.typ, &issuer, unix_time(self.clock.now()))?;
-        match verify(&issuer, &jws, &header)? {
-            Verdict::Verified => self.headers.remember(&jws, &header),
+        let now = unix_time(self.clock.now());
+        let lifetime = rules::check(claims, header.typ, &issuer, now)?;
+        let grounds = match verify(&issuer, &jws, &header)? {
+            Verdict::Verified(grounds) => grounds,
             Verdict::BadSignature => return Err(InvalidToken::Signature),
             Verdict::WrongAlgorithm => return Err(InvalidToken::Algorithm),
             Verdict::NoKey { as_of } => {
                 return Ok(Judgement::NeedsKeys(issuer.keys.clone(), as_of));
             }
-        }
+        };
+        self.headers.remember(&jws, &header);
         let reading = Reading {
             issuer: issuer.name.clone(),
             mapping: &issuer.config.claims,
             provenance: Provenance::Verified,
             legacy_service_tokens: issuer.config.legacy_service_tokens,
         };
-        let identity = reading.identity(claims)?;
-        Ok(Judgement::Final(Ok(identity.with_payload(payload))))
+        let identity = reading.identity(claims)?.with_payload(payload);
+        self.known.remember(sighting, &identity, lifetime, grounds, &*self.clock);
+        Ok(Judgement::Final(Ok(identity)))
     }
 }
 

@@ -3,6 +3,7 @@
 mod headers;
 mod jwks;
 mod jws;
+mod known;
 #[cfg(feature = "mock")]
 mod mock;
 mod rules;
@@ -16,6 +17,7 @@ use crate::error::AuthError;
 use crate::identity::Identity;
 
 pub use jwks::{JwksValidator, dangerous_peek_claims};
+pub use known::{KnownTokens, KnownTokensStats};
 #[cfg(feature = "mock")]
 pub(crate) use mock::MockValidator;
 

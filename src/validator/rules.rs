@@ -15,17 +15,18 @@ pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
     }
 }
 
-/// Every rule that needs no key, cheapest first; `now` in seconds.
+/// Every rule that needs no key, cheapest first; `now` in seconds. Of what they look at, only the
+/// time changes while the issuer stays the same: what they found stands within the [`Lifetime`].
 pub(super) fn check(
     claims: Value<'_>,
     typ: Typ,
     issuer: &Issuer,
     now: f64,
-) -> Result<(), InvalidToken> {
+) -> Result<Lifetime, InvalidToken> {
     let config = &issuer.config;
     token_type(typ, config.profile)?;
     audience(claims, &issuer.audience)?;
-    times(
+    let lifetime = times(
         claims,
         now,
         config.leeway.as_secs_f64(),
@@ -37,7 +38,38 @@ pub(super) fn check(
     if config.profile == TokenProfile::Rfc9068 {
         rfc9068(claims)?;
     }
-    tenant(claims, issuer)
+    tenant(claims, issuer)?;
+    Ok(lifetime)
+}
+
+/// When a token counts, in seconds since 1970: from `begins` on, and before `expires`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lifetime {
+    begins: f64,
+    expires: f64,
+    leeway: f64,
+}
+
+impl Lifetime {
+    /// On the boundary, a token has expired.
+    pub(super) fn check(&self, now: f64) -> Result<(), InvalidToken> {
+        if self.is_over(now) {
+            return Err(InvalidToken::Expired);
+        }
+        if self.begins > now + self.leeway {
+            return Err(InvalidToken::NotYetValid);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_over(&self, now: f64) -> bool {
+        now >= self.expires + self.leeway
+    }
+
+    #[cfg(test)]
+    pub(super) fn until(expires: f64) -> Self {
+        Self { begins: 0.0, expires, leeway: 0.0 }
+    }
 }
 
 /// `typ` (RFC 9068 §4; RFC 8725 §3.11: a type that is stated must be the expected one).
@@ -66,28 +98,25 @@ fn audience(claims: Value<'_>, ours: &[Box<str>]) -> Result<(), InvalidToken> {
     if named { Ok(()) } else { Err(InvalidToken::Audience) }
 }
 
-/// `exp`, `nbf`, `iat` (RFC 7519 §4.1.4–4.1.6). On the boundary, a token has expired.
+/// `exp`, `nbf`, `iat` (RFC 7519 §4.1.4–4.1.6).
 fn times(
     claims: Value<'_>,
     now: f64,
     leeway: f64,
     max_lifetime: Option<f64>,
-) -> Result<(), InvalidToken> {
+) -> Result<Lifetime, InvalidToken> {
     let exp = numeric_date(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
     let nbf = numeric_date(claims.get("nbf"), "nbf")?;
     let iat = numeric_date(claims.get("iat"), "iat")?;
-    if now >= exp + leeway {
-        return Err(InvalidToken::Expired);
-    }
-    if [nbf, iat].into_iter().flatten().any(|begin| begin > now + leeway) {
-        return Err(InvalidToken::NotYetValid);
-    }
+    let begins = nbf.unwrap_or(0.0).max(iat.unwrap_or(0.0));
+    let lifetime = Lifetime { begins, expires: exp, leeway };
+    lifetime.check(now)?;
     match max_lifetime {
-        None => Ok(()),
+        None => Ok(lifetime),
         Some(limit) => match iat {
             None => Err(InvalidToken::MissingClaim("iat")),
             Some(iat) if exp - iat > limit => Err(InvalidToken::MalformedClaim("exp")),
-            Some(_) => Ok(()),
+            Some(_) => Ok(lifetime),
         },
     }
 }

@@ -18,6 +18,7 @@ mod forged;
 mod grpc;
 mod guards;
 mod isolation;
+mod known;
 mod modes;
 mod optional;
 mod placement;

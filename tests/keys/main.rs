@@ -10,6 +10,7 @@
 mod algorithms;
 mod discovery;
 mod held;
+mod known;
 mod never;
 mod refresh;
 #[cfg(feature = "metrics")]

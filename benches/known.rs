@@ -1,0 +1,235 @@
+//! What a token costs that was seen before, beside `moka` keyed by the token, as ratios taken in
+//! interleaved rounds of one run. `cargo bench --bench known -- 1000000` fills with so many tokens.
+
+mod support;
+
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+
+use http::HeaderValue;
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{
+    Algorithm, Auth, AuthConfig, Credentials, Identity, IssuerConfig, JwksValidator, TokenValidator,
+};
+use tower::{Layer, service_fn};
+
+use support::{
+    ROUNDS, allocations, bearer, floor, handler, median, service, status, time, trusting,
+};
+
+type Moka = moka::sync::Cache<String, Identity>;
+
+const MIB: usize = 1 << 20;
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (provider, auth) = runtime.block_on(service(256 * MIB));
+    let fresh = runtime.block_on(trusting(&provider, 0));
+    let validator = runtime.block_on(validator(&provider, 256 * MIB));
+    let many: Vec<_> = (0..10_000).map(|_| token(&provider, Algorithm::ES256)).collect();
+
+    println!("known token, validator alone, beside a moka get by the token");
+    println!("{:24} {:>10} {:>10} {:>8}", "tokens", "known", "moka", "ratio");
+    let one = [token(&provider, Algorithm::RS256)];
+    lookups("one, RS256", &validator, &one);
+    lookups("one, ES256", &validator, &many[..1]);
+    lookups("10,000, ES256", &validator, &many);
+
+    println!("\nknown token, whole request: the layer's share over the bare service");
+    println!(
+        "{:24} {:>10} {:>8} {:>12} {:>12}",
+        "tokens", "known", "allocs", "first seen", "first/known"
+    );
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
+        let tokens = [token(&provider, algorithm)];
+        requests(&format!("one, {}", algorithm.as_str()), &auth, &fresh, &tokens);
+    }
+    requests("10,000, ES256", &auth, &fresh, &many);
+
+    println!("\nwhat remembering adds to a first-seen token");
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
+        // As large as it is by default, empty at first and then full.
+        let auth = runtime.block_on(trusting(&provider, 16 * MIB));
+        remembering(&provider, algorithm, &auth, &fresh);
+    }
+
+    println!("\ntwo threads on one hot token: time per call, by that of one thread alone");
+    contend("validator", || verified(&validator, &one[0]).is_mock());
+    let moka = Moka::new(1000);
+    moka.insert(one[0].clone(), verified(&validator, &one[0]));
+    contend("moka", || black_box(moka.get(one[0].as_str())).is_some());
+    let header = bearer(&one[0]);
+    let layered = |auth: &Auth| auth.layer().layer(service_fn(handler));
+    contend("whole request, known", || status(&mut layered(&auth), Some(&header)) == 200);
+    contend("whole request, bare", || status(&mut service_fn(handler), Some(&header)) == 200);
+
+    let count = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(20_000);
+    println!("\n{count} tokens held, Ed25519");
+    full(&provider, &runtime.block_on(self::validator(&provider, 4096 * MIB)), count);
+}
+
+async fn validator(provider: &Provider, known_tokens_bytes: usize) -> JwksValidator {
+    let mut config = AuthConfig::default();
+    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+    config.issuers.push(issuer.algorithms([
+        Algorithm::RS256,
+        Algorithm::ES256,
+        Algorithm::Ed25519,
+    ]));
+    config.issuers[0].jwks.ttl = std::time::Duration::from_secs(7 * 24 * 3600);
+    config.issuers[0].jwks.max_stale = config.issuers[0].jwks.ttl;
+    config.audience.push("scaiwave".to_owned());
+    config.known_tokens_bytes = known_tokens_bytes;
+    let validator = JwksValidator::new(&config).expect("a configuration");
+    validator.issuers().ready().await.expect("keys");
+    validator
+}
+
+fn token(provider: &Provider, algorithm: Algorithm) -> String {
+    provider.token().algorithm(algorithm).sign()
+}
+
+fn verified(validator: &JwksValidator, token: &str) -> Identity {
+    let verdict = validator.at_once(&Credentials::bearer(token));
+    verdict.expect("keys are at hand").expect("a good token")
+}
+
+fn lookups(name: &str, validator: &JwksValidator, tokens: &[String]) {
+    let moka = Moka::new(1_000_000);
+    for token in tokens {
+        moka.insert(token.clone(), verified(validator, token));
+    }
+    let (mut known, mut cached, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let calls = tokens.len().max(2000) as u32;
+    for _ in 0..ROUNDS {
+        let mut turn = tokens.iter().cycle();
+        let ours = time(calls, || verified(validator, turn.next().expect("a token")));
+        let mut turn = tokens.iter().cycle();
+        let theirs = time(calls, || moka.get(turn.next().expect("a token").as_str()));
+        ratios.push(ours / theirs);
+        known.push(ours);
+        cached.push(theirs);
+    }
+    let (known, cached) = (1e3 * median(&mut known), 1e3 * median(&mut cached));
+    println!("{name:24} {known:>7.0} ns {cached:>7.0} ns {:>8.3}", median(&mut ratios));
+}
+
+fn requests(name: &str, auth: &Auth, fresh: &Auth, tokens: &[String]) {
+    let mut known = auth.layer().layer(service_fn(handler));
+    let mut first_seen = fresh.layer().layer(service_fn(handler));
+    let mut bare = service_fn(handler);
+    let headers: Vec<HeaderValue> = tokens.iter().map(|token| bearer(token)).collect();
+    for header in &headers {
+        assert_eq!(status(&mut known, Some(header)), 200);
+    }
+    let (mut shares, mut firsts, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let calls = headers.len().max(2000) as u32;
+    for _ in 0..ROUNDS {
+        let mut turn = headers.iter().cycle();
+        let with = time(calls, || status(&mut known, turn.next()));
+        let mut turn = headers.iter().cycle();
+        let without = time(calls, || status(&mut bare, turn.next()));
+        let first = time(50, || status(&mut first_seen, headers.first()));
+        shares.push(with - without);
+        firsts.push(first - without);
+        ratios.push((first - without) / (with - without));
+    }
+    let allocations =
+        allocations(&mut known, headers.first()) - allocations(&mut bare, headers.first());
+    println!(
+        "{name:24} {:>7.0} ns {allocations:>8} {:>9.2} µs {:>12.1}",
+        1e3 * median(&mut shares),
+        median(&mut firsts),
+        median(&mut ratios)
+    );
+}
+
+fn remembering(provider: &Provider, algorithm: Algorithm, auth: &Auth, fresh: &Auth) {
+    const CALLS: usize = 60;
+    let mut known = auth.layer().layer(service_fn(handler));
+    let mut first_seen = fresh.layer().layer(service_fn(handler));
+    let headers: Vec<HeaderValue> =
+        (0..CALLS * ROUNDS).map(|_| bearer(&token(provider, algorithm))).collect();
+    let (key, signed, signed_by) = floor(provider, algorithm, &token(provider, algorithm));
+    let mut added = Vec::new();
+    let mut headers = headers.chunks(CALLS);
+    for _ in 0..ROUNDS {
+        let chunk = headers.next().expect("enough tokens");
+        let mut turn = chunk.iter();
+        let without = time(CALLS as u32, || status(&mut first_seen, turn.next()));
+        let mut turn = chunk.iter();
+        let with = time(CALLS as u32, || status(&mut known, turn.next()));
+        let floor = time(60, || key.verify_sig(black_box(&signed), &signed_by).expect("verifies"));
+        added.push((with - without) / floor);
+    }
+    let share = 100.0 * median(&mut added);
+    println!("{:24} {share:>6.1} % of a bare verification", algorithm.as_str());
+}
+
+/// Time per call of two threads at once, by that of one alone.
+fn contend(name: &str, call: impl Fn() -> bool + Sync) {
+    const CALLS: u32 = 100_000;
+    let (mut alone, mut together, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS / 2 {
+        let one = time(CALLS, &call);
+        let start = Barrier::new(2);
+        let timed = || {
+            start.wait();
+            time(CALLS, &call)
+        };
+        let two = thread::scope(|scope| {
+            let other = scope.spawn(timed);
+            (timed() + other.join().expect("a time")) / 2.0
+        });
+        ratios.push(two / one);
+        alone.push(one);
+        together.push(two);
+    }
+    let (alone, together) = (1e3 * median(&mut alone), 1e3 * median(&mut together));
+    println!("{name:24} {alone:>7.0} ns {together:>7.0} ns {:>8.2}", median(&mut ratios));
+}
+
+/// Bytes per token, and the time of a lookup among so many.
+fn full(provider: &Provider, validator: &JwksValidator, count: usize) {
+    let moka = Moka::new(u64::MAX);
+    let token = |_| provider.token().algorithm(Algorithm::Ed25519).sign();
+    let tokens: Vec<String> = (0..count).map(token).collect();
+    let before = validator.known_tokens().stats();
+    let identities = allocation_counter::measure(|| {
+        for token in &tokens {
+            verified(validator, token);
+        }
+    });
+    let after = validator.known_tokens().stats();
+    let held = (after.bytes - before.bytes) as i64;
+    let share_of_table = before.bytes as i64 * count as i64 / 2 / (4096 * MIB as i64 / 1024);
+    println!(
+        "known {:>6} bytes each, {:>4} more in the table; stats say {} of {} tokens, {} bytes each",
+        identities.bytes_current / count as i64,
+        share_of_table / count as i64,
+        after.tokens,
+        count,
+        held / count as i64
+    );
+    let cached = allocation_counter::measure(|| {
+        for token in &tokens {
+            moka.insert(token.clone(), verified(validator, token));
+        }
+        moka.run_pending_tasks();
+    });
+    println!(
+        "moka  {:>6} bytes each beside the identity they share",
+        cached.bytes_current / count as i64
+    );
+    let mut turn = tokens.iter().cycle();
+    let ours = time(count as u32, || verified(validator, turn.next().expect("a token")));
+    let mut turn = tokens.iter().cycle();
+    let theirs = time(count as u32, || moka.get(turn.next().expect("a token").as_str()));
+    println!(
+        "known {:>6.0} ns, moka {:>6.0} ns, ratio {:.3}",
+        1e3 * ours,
+        1e3 * theirs,
+        ours / theirs
+    );
+}

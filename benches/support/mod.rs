@@ -1,0 +1,116 @@
+//! What the benches have in common: a provider, a service that trusts it, and a way to ask it.
+
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{Algorithm, Auth, IssuerConfig, JwksSettings};
+use tower::Service;
+
+pub(crate) const ROUNDS: usize = 41;
+
+pub(crate) type Answer = Result<Response<Bytes>, Infallible>;
+
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519];
+
+/// A provider of tokens that outlast the bench.
+pub(crate) async fn provider() -> Provider {
+    let lifetime = Duration::from_secs(7 * 24 * 3600);
+    Provider::builder().algorithms(ALGORITHMS).token_lifetime(lifetime).start().await
+}
+
+/// A service that trusts it, with its keys at hand for as long as the bench runs.
+pub(crate) async fn trusting(provider: &Provider, known_tokens_bytes: usize) -> Auth {
+    let mut jwks = JwksSettings::default();
+    jwks.ttl = Duration::from_secs(7 * 24 * 3600);
+    jwks.max_stale = jwks.ttl;
+    let issuer = IssuerConfig::new(provider.issuer())
+        .algorithms(ALGORITHMS)
+        .allow_loopback_http(true)
+        .jwks(jwks);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave");
+    let auth = auth.known_tokens_bytes(known_tokens_bytes).build().expect("a configuration");
+    auth.ready().await.expect("keys");
+    auth
+}
+
+/// Both.
+pub(crate) async fn service(known_tokens_bytes: usize) -> (Provider, Auth) {
+    let provider = provider().await;
+    let auth = trusting(&provider, known_tokens_bytes).await;
+    (provider, auth)
+}
+
+pub(crate) fn handler(_request: Request<()>) -> Ready<Answer> {
+    ready(Ok(Response::new(Bytes::new())))
+}
+
+/// One request through `service`, which must answer without waiting.
+pub(crate) fn status<S>(service: &mut S, authorization: Option<&HeaderValue>) -> u16
+where
+    S: Service<Request<()>, Response = Response<Bytes>, Error = Infallible>,
+{
+    let mut request = Request::new(());
+    if let Some(value) = authorization {
+        request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+    }
+    let response = pin!(service.call(black_box(request)));
+    match response.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(response)) => black_box(response).status().as_u16(),
+        Poll::Pending => panic!("the answer should have been at hand"),
+    }
+}
+
+pub(crate) fn allocations<S>(service: &mut S, authorization: Option<&HeaderValue>) -> u64
+where
+    S: Service<Request<()>, Response = Response<Bytes>, Error = Infallible>,
+{
+    allocation_counter::measure(|| {
+        status(service, authorization);
+    })
+    .count_total
+}
+
+/// What verifying `token` needs and nothing else: prepared key, signed text, decoded signature.
+pub(crate) fn floor(
+    provider: &Provider,
+    algorithm: Algorithm,
+    token: &str,
+) -> (ParsedPublicKey, Vec<u8>, Vec<u8>) {
+    use base64::Engine;
+    let library: &'static dyn VerificationAlgorithm = match algorithm {
+        Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+        _ => &signature::ED25519,
+    };
+    let key =
+        ParsedPublicKey::new(library, provider.key_for(algorithm).public_key()).expect("a key");
+    let (signed, encoded) = token.rsplit_once('.').expect("a token");
+    let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).expect("base64");
+    (key, signed.as_bytes().to_vec(), decoded)
+}
+
+pub(crate) fn bearer(token: &str) -> HeaderValue {
+    format!("Bearer {token}").parse().expect("a header value")
+}
+
+/// Microseconds per call.
+pub(crate) fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
+    let start = Instant::now();
+    for _ in 0..calls {
+        black_box(call());
+    }
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
+}
+
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,86 @@
+//! [`Grounds`]: what the verification of a token rests on, and whether that still stands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A key was withdrawn: set once, never taken back. Shared by the key and all that rests on it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Withdrawn(Arc<AtomicBool>);
+
+impl Withdrawn {
+    // Relaxed will do here and below: a request that began after the change in any way that can be
+    // told sees it, and nothing else is read on the strength of it.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Until when a key set may be relied on without being looked at, in milliseconds of the clock.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reliance(Arc<AtomicU64>);
+
+impl Reliance {
+    pub(super) fn set(&self, until: Duration) {
+        self.0.store(millis(until), Ordering::Relaxed);
+    }
+
+    fn is_over(&self, now: Duration) -> bool {
+        millis(now) >= self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the verification of a token rests on: a key, and the key set it stood in.
+///
+/// Small on purpose. Whoever remembers a token keeps neither keys nor issuers alive.
+#[derive(Debug, Clone)]
+pub(crate) struct Grounds {
+    pub(super) key: Withdrawn,
+    pub(super) set: Reliance,
+}
+
+impl Grounds {
+    /// Whether the same signature would be found good again: its key is still published as far as
+    /// is known, and the set is neither due to be asked for nor too old.
+    pub(crate) fn stand(&self, now: Duration) -> bool {
+        !self.key.is_set() && !self.set.is_over(now)
+    }
+
+    /// Whether they will never stand again: a key that is published anew is another one.
+    pub(crate) fn are_gone(&self) -> bool {
+        self.key.is_set()
+    }
+}
+
+pub(super) fn millis(moment: Duration) -> u64 {
+    u64::try_from(moment.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+impl Grounds {
+    /// Grounds that stand until `until`, and the handle that withdraws their key.
+    pub(crate) fn until(until: Duration) -> (Self, impl Fn() + Send + Sync) {
+        let grounds = Self { key: Withdrawn::default(), set: Reliance::default() };
+        grounds.set.set(until);
+        let key = grounds.key.clone();
+        (grounds, move || key.set())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grounds_fall_with_the_key_and_with_the_age_of_its_set() {
+        let (grounds, withdraw) = Grounds::until(Duration::from_secs(10));
+        assert!(grounds.stand(Duration::from_millis(9_999)));
+        assert!(!grounds.stand(Duration::from_secs(10)));
+        withdraw();
+        assert!(!grounds.stand(Duration::ZERO));
+    }
+}

@@ -1,0 +1,541 @@
+//! [`KnownTokens`]: tokens verified before, so that a signature is verified once and not per request.
+//!
+//! What is kept of a token is a [mark](crate::mark) of all its octets, the identity that was read
+//! from it, and what its verification rests on; no part of the token. Only tokens that passed every
+//! rule get in, and only acceptance is ever remembered: whatever else there is to say about a token,
+//! the way of a first-seen token says it. A remembered token is taken if
+//!
+//! - it is the same, octet for octet;
+//! - no issuer was removed, replaced or purged since before it was first looked at;
+//! - nobody flushed it since then;
+//! - its key was not withdrawn, and the key set is neither due to be asked for nor too old, so that
+//!   a service that sees known tokens only still learns of withdrawn keys;
+//! - the time is within its `nbf`, `iat` and `exp`, by the same arithmetic as the first time.
+//!
+//! Everything else the rules look at (audience, issuer policy, token type, claims mapping) belongs
+//! to the issuer's configuration, which never changes: a change makes a new issuer.
+
+mod table;
+mod tally;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use self::table::{Placed, Table};
+use self::tally::Tally;
+use super::rules::Lifetime;
+use crate::clock::{Clock, unix_time};
+use crate::identity::{Identity, TenantId};
+use crate::issuer::Grounds;
+use crate::mark::{Mark, Marker};
+use crate::telemetry;
+
+/// The tokens a validator verified before and need not verify again. A handle: clones share them.
+///
+/// Switched on by default and bounded by `AuthConfig::known_tokens_bytes`. A token is forgotten
+/// when it expires; it stops counting at once when its key is withdrawn or its issuer removed or
+/// purged. There is nothing to flush for safety: a flushed token is verified anew, and accepted if
+/// it still holds. Flush to free memory, or to hold fewer personal data of a tenant that left.
+#[derive(Clone)]
+pub struct KnownTokens(Option<Arc<Memory>>);
+
+/// How many tokens are known, and how often that helped. Counts are since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct KnownTokensStats {
+    /// Tokens held now, those included that stopped counting and were not cleared away yet.
+    pub tokens: usize,
+    /// Bytes held now, as asked of the allocator; it takes some more. The table that finds them,
+    /// 3 % of the limit, is included.
+    pub bytes: usize,
+    /// The limit; 0 if switched off.
+    pub max_bytes: usize,
+    /// Tokens looked for and found.
+    pub hits: u64,
+    /// Tokens looked for and not found, good or bad. One whose keys must be waited for is looked
+    /// for more than once.
+    pub misses: u64,
+    /// Tokens that were still good and gave way to others, or were not taken in for want of room.
+    /// When this grows like `misses`, the limit is too low.
+    pub displaced: u64,
+}
+
+impl KnownTokensStats {
+    /// The share of tokens that were found, if any was looked for.
+    pub fn hit_rate(&self) -> Option<f64> {
+        let all = self.hits.saturating_add(self.misses);
+        (all > 0).then(|| self.hits as f64 / all as f64)
+    }
+}
+
+#[derive(Debug)]
+struct Memory {
+    table: Table<Known>,
+    tally: Tally,
+    displaced: AtomicU64,
+    flushes: Flushes,
+}
+
+/// A token that was verified.
+#[derive(Debug)]
+struct Known {
+    identity: Identity,
+    lifetime: Lifetime,
+    grounds: Grounds,
+    /// [`Issuers::changes`](crate::issuer::Issuers::changes) before its issuer was looked up.
+    changes: u64,
+    /// When it was looked at, in flushes.
+    flushes: u64,
+    lot: usize,
+}
+
+/// A token looked at for the first time: what to remember it by, should it turn out to be good.
+#[derive(Debug)]
+pub(super) struct Sighting(Option<Sighted>);
+
+#[derive(Debug)]
+struct Sighted {
+    mark: Mark,
+    changes: u64,
+    flushes: u64,
+}
+
+impl Sighting {
+    /// Of a token that is not to be remembered.
+    pub(super) const NONE: Self = Self(None);
+}
+
+impl KnownTokens {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self((max_bytes > 0).then(|| {
+            Arc::new(Memory {
+                table: Table::new(max_bytes),
+                tally: Tally::default(),
+                displaced: AtomicU64::new(0),
+                flushes: Flushes::default(),
+            })
+        }))
+    }
+
+    /// Forgets all tokens. Also those being verified right now are not remembered.
+    pub fn flush(&self) {
+        if let Some(memory) = &self.0 {
+            memory.flushes.all();
+            memory.table.sweep(|_| true);
+        }
+    }
+
+    /// Forgets the tokens of one tenant, as [`flush`](Self::flush) does for all. Some of other
+    /// tenants may go along, and are verified anew.
+    pub fn flush_tenant(&self, tenant: &TenantId) {
+        if let Some(memory) = &self.0 {
+            memory.flushes.one(memory.flushes.lot(Some(tenant)));
+            memory.table.sweep(|known| known.identity.tenant_id() == Some(tenant));
+        }
+    }
+
+    /// How many tokens are known, and how often that helped.
+    pub fn stats(&self) -> KnownTokensStats {
+        let Some(memory) = &self.0 else { return KnownTokensStats::default() };
+        let (hits, misses) = memory.tally.totals();
+        KnownTokensStats {
+            tokens: memory.table.entries(),
+            bytes: memory.table.bytes(),
+            max_bytes: memory.table.max_bytes(),
+            hits,
+            misses,
+            displaced: memory.displaced.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Who the token stands for, if it is known and still good; `changes` is what the issuers say
+    /// now. Otherwise, what to [remember](Self::remember) it by.
+    pub(super) fn recall(
+        &self,
+        token: &[u8],
+        changes: u64,
+        clock: &dyn Clock,
+    ) -> Result<Identity, Sighting> {
+        let Some(memory) = &self.0 else { return Err(Sighting::NONE) };
+        let mut marker = Marker::default();
+        marker.add(token);
+        let mark = marker.mark();
+        // Before anything is verified: a flush from now on concerns this token too.
+        let flushes = memory.flushes.so_far();
+        let found = memory.table.find(mark, |known| {
+            let counts = memory.counts(known, changes) && known.holds(clock);
+            counts.then(|| known.identity.clone())
+        });
+        match found {
+            Some(_) => memory.tally.hit(),
+            None => memory.tally.miss(),
+        }
+        found.ok_or(Sighting(Some(Sighted { mark, changes, flushes })))
+    }
+
+    /// Remembers a token that passed every rule after it was sighted.
+    pub(super) fn remember(
+        &self,
+        sighting: Sighting,
+        identity: &Identity,
+        lifetime: Lifetime,
+        grounds: Grounds,
+        clock: &dyn Clock,
+    ) {
+        let (Some(memory), Some(sighted)) = (&self.0, sighting.0) else { return };
+        let Sighted { mark, changes, flushes } = sighted;
+        let lot = memory.flushes.lot(identity.tenant_id());
+        let known = Known { identity: identity.clone(), lifetime, grounds, changes, flushes, lot };
+        let now = unix_time(clock.now());
+        let is_dead = |known: &Known| !memory.counts(known, changes) || known.is_over(now);
+        let displaced = match memory.table.insert(mark, identity.footprint(), known, is_dead) {
+            Placed::Displacing(others) => others,
+            Placed::TurnedAway => 1,
+        };
+        if displaced > 0 {
+            memory.displaced.fetch_add(displaced as u64, Ordering::Relaxed);
+            telemetry::known_tokens_displaced(displaced as u64);
+        }
+    }
+}
+
+impl fmt::Debug for KnownTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KnownTokens").field(&self.stats()).finish()
+    }
+}
+
+impl Memory {
+    /// Whether neither a change of the issuers nor a flush came after the token was looked at.
+    fn counts(&self, known: &Known, changes: u64) -> bool {
+        known.changes == changes && !self.flushes.concern(known.lot, known.flushes)
+    }
+}
+
+impl Known {
+    /// Whether the token would be accepted again now.
+    fn holds(&self, clock: &dyn Clock) -> bool {
+        self.grounds.stand(clock.elapsed()) && self.lifetime.check(unix_time(clock.now())).is_ok()
+    }
+
+    /// Whether it never will be again.
+    fn is_over(&self, now: f64) -> bool {
+        self.grounds.are_gone() || self.lifetime.is_over(now)
+    }
+}
+
+/// How many lots tenants are in. One more costs eight bytes.
+const LOTS: usize = 64;
+
+/// What was flushed when, counted in flushes. A token sighted before the last flush of its lot is
+/// flushed, wherever it is just then: in the table, or on its way there.
+#[derive(Debug)]
+struct Flushes {
+    count: AtomicU64,
+    last: [AtomicU64; LOTS],
+    hasher: RandomState,
+}
+
+impl Default for Flushes {
+    fn default() -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            last: std::array::from_fn(|_| AtomicU64::new(0)),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Flushes {
+    fn lot(&self, tenant: Option<&TenantId>) -> usize {
+        (self.hasher.hash_one(tenant) % LOTS as u64) as usize
+    }
+
+    fn so_far(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn one(&self, lot: usize) {
+        let now = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(last) = self.last.get(lot) {
+            last.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    fn all(&self) {
+        let now = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        for last in &self.last {
+            last.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a token of this lot, sighted then, was flushed since.
+    fn concern(&self, lot: usize, sighted: u64) -> bool {
+        self.last.get(lot).is_none_or(|last| sighted < last.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread;
+    use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::{ClaimsMapping, Provenance, Reading};
+    use crate::json::Document;
+
+    const BUDGET: usize = 1 << 20;
+
+    /// Seconds since 1970, and since the start.
+    #[derive(Debug, Default)]
+    struct Seconds(AtomicU64);
+
+    impl Seconds {
+        fn now(&self) -> u64 {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Clock for Seconds {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + self.elapsed()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_secs(self.now())
+        }
+    }
+
+    /// Somebody called `subject`, of a tenant, whose token expires then.
+    fn somebody(subject: &str, tenant: &str, exp: u64) -> Identity {
+        let claims = format!(r#"{{"sub":"{subject}","tenant_id":"{tenant}","exp":{exp}}}"#);
+        let reading = Reading {
+            issuer: "issuer".into(),
+            mapping: &ClaimsMapping::default(),
+            provenance: Provenance::Verified,
+            legacy_service_tokens: false,
+        };
+        let document = Document::parse(claims.as_bytes()).unwrap();
+        reading.identity(document.root()).unwrap().with_payload(claims.clone().into_bytes())
+    }
+
+    fn standing() -> Grounds {
+        Grounds::until(Duration::MAX).0
+    }
+
+    /// Remembers `token` as that of `identity`, for ever.
+    fn learn(known: &KnownTokens, token: &[u8], identity: &Identity, grounds: Grounds) {
+        let clock = Seconds::default();
+        if let Err(sighting) = known.recall(token, 0, &clock) {
+            known.remember(sighting, identity, Lifetime::until(f64::INFINITY), grounds, &clock);
+        }
+    }
+
+    fn subject(known: &KnownTokens, token: &[u8]) -> Option<String> {
+        let found = known.recall(token, 0, &Seconds::default());
+        found.ok().map(|identity| identity.subject().to_owned())
+    }
+
+    /// What an attacker would make of a good token: cut, prolonged, doubled, and with other letters.
+    fn variants(token: &[u8]) -> Vec<Vec<u8>> {
+        let mut variants = vec![token.to_ascii_uppercase(), token.to_ascii_lowercase()];
+        variants.extend((0..token.len()).map(|at| token[..at].to_vec()));
+        variants.extend((1..token.len()).map(|at| token[at..].to_vec()));
+        for more in [&b"="[..], b"==", b"A", b"\0", b" ", b".", b"\r\n", token] {
+            variants.extend([[token, more].concat(), [more, token].concat()]);
+        }
+        for at in 0..token.len() {
+            for changed in [token[at] ^ 1, token[at] ^ 0x20, token[at] ^ 0x80, b'.', 0] {
+                let mut variant = token.to_vec();
+                variant[at] = changed;
+                variants.push(variant);
+            }
+            let mut longer = token.to_vec();
+            longer.insert(at, token[at]);
+            variants.push(longer);
+        }
+        variants.retain(|variant| variant != token);
+        variants
+    }
+
+    #[test]
+    fn a_token_is_known_by_all_its_octets_and_nothing_near_it_is() {
+        for length in [1, 2, 31, 32, 33, 64, 100, 1053] {
+            let known = KnownTokens::new(BUDGET);
+            let token: Vec<u8> = (0..length).map(|n| b'A' + (n * 7 % 50) as u8).collect();
+            let name = format!("of {length}");
+            learn(&known, &token, &somebody(&name, "acme", 1), standing());
+            assert_eq!(subject(&known, &token), Some(name));
+            for variant in variants(&token) {
+                assert_eq!(subject(&known, &variant), None, "of {length}: {variant:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn however_alike_texts_are_each_is_known_as_itself(
+            texts in proptest::collection::hash_set("[ab.=]{0,12}|[ab]{30,34}", 0..100),
+        ) {
+            let known = KnownTokens::new(BUDGET);
+            let texts: Vec<_> = texts.into_iter().enumerate().collect();
+            for (n, text) in texts.iter().filter(|(n, _)| n % 2 == 0) {
+                learn(&known, text.as_bytes(), &somebody(&n.to_string(), "acme", 1), standing());
+            }
+            for (n, text) in &texts {
+                let expected = (n % 2 == 0).then(|| n.to_string());
+                prop_assert_eq!(subject(&known, text.as_bytes()), expected, "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_counts_while_time_key_issuers_and_flushes_allow_it() {
+        let known = KnownTokens::new(BUDGET);
+        let (grounds, withdraw) = Grounds::until(Duration::from_secs(50));
+        let clock = Seconds::default();
+        let learn = |grounds: &Grounds| {
+            let sighting = known.recall(b"token", 7, &clock).unwrap_err();
+            let lifetime = Lifetime::until(40.0);
+            known.remember(sighting, &somebody("a", "acme", 40), lifetime, grounds.clone(), &clock);
+        };
+        let counts = |changes, at| {
+            clock.0.store(at, Ordering::SeqCst);
+            known.recall(b"token", changes, &clock).is_ok()
+        };
+        learn(&grounds);
+        assert!(counts(7, 0) && counts(7, 39));
+        assert!(!counts(7, 40) && !counts(8, 0) && !counts(6, 0));
+        assert!(counts(7, 0), "looking changes nothing");
+        known.flush_tenant(&TenantId::new("acme").unwrap());
+        assert!(!counts(7, 0));
+        learn(&grounds);
+        assert!(counts(7, 0));
+        known.flush();
+        assert!(!counts(7, 0));
+        learn(&grounds);
+        assert!(counts(7, 0));
+        withdraw();
+        assert!(!counts(7, 0));
+        learn(&Grounds::until(Duration::from_secs(30)).0);
+        assert!(counts(7, 29) && !counts(7, 30), "its keys are due");
+        let stats = known.stats();
+        assert_eq!((stats.tokens, stats.displaced), (1, 0));
+    }
+
+    #[test]
+    fn what_was_sighted_before_a_flush_is_not_remembered_after_it() {
+        let clock = Seconds::default();
+        let acme = |known: &KnownTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
+        let flushes: [&dyn Fn(&KnownTokens); 2] = [&KnownTokens::flush, &acme];
+        for flush in flushes {
+            let known = KnownTokens::new(BUDGET);
+            let sighting = known.recall(b"token", 0, &clock).unwrap_err();
+            flush(&known);
+            let lifetime = Lifetime::until(f64::INFINITY);
+            known.remember(sighting, &somebody("a", "acme", 1), lifetime, standing(), &clock);
+            assert_eq!(subject(&known, b"token"), None);
+            learn(&known, b"token", &somebody("a", "acme", 1), standing());
+            assert_eq!(subject(&known, b"token").as_deref(), Some("a"));
+        }
+    }
+
+    #[test]
+    fn a_token_weighs_what_it_makes_the_allocator_give() {
+        let identity = |n: u32| {
+            let scopes = "read ".repeat(n as usize);
+            somebody(&format!("subject-{n}-{scopes}"), "acme", 1)
+        };
+        let known = KnownTokens::new(BUDGET);
+        // The first look sets up what belongs to the thread.
+        learn(&known, b"first", &identity(0), standing());
+        let before = known.stats().bytes;
+        let grounds = standing();
+        let allocated = allocation_counter::measure(|| {
+            for n in 0..100_u32 {
+                learn(&known, &n.to_ne_bytes(), &identity(n), grounds.clone());
+            }
+        });
+        let held = (known.stats().bytes - before) as i64;
+        // The name of the issuer is the issuer's; here each has its own.
+        let names = 100 * (2 * size_of::<usize>() + "issuer".len()).next_multiple_of(8) as i64;
+        assert_eq!(known.stats().tokens, 101);
+        let off = (allocated.bytes_current - names - held).abs();
+        assert!(off * 50 < held, "{held} said, {} given", allocated.bytes_current);
+    }
+
+    /// Threads verify, recall, flush, withdraw and let time pass, all at once. Whatever the order:
+    /// once a flush or a withdrawal has returned, or time has passed, nothing older is recalled.
+    #[test]
+    fn nothing_is_recalled_that_was_flushed_withdrawn_or_expired_before() {
+        const ROUNDS: u64 = 3000;
+        let known = KnownTokens::new(20_000);
+        let clock = Seconds::default();
+        // A round withdraws its key, flushes, and lets a second pass.
+        let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
+        let current = Mutex::new(Grounds::until(Duration::MAX));
+        let acme = TenantId::new("acme").unwrap();
+        let visit = |n: u64| {
+            let token = [n as u8 % 20];
+            let (over, now) = (ended.load(Ordering::SeqCst), clock.now());
+            match known.recall(&token, 0, &clock) {
+                Ok(identity) => {
+                    let round: u64 = identity.subject().parse().unwrap();
+                    assert!(round >= over, "of round {round} after round {over}");
+                    let expires = identity.expires_at();
+                    assert!(expires > SystemTime::UNIX_EPOCH + Duration::from_secs(now));
+                }
+                Err(sighting) => {
+                    let grounds = current.lock().unwrap().0.clone();
+                    // Not before the sighting: what is older than the label says is let pass, what
+                    // is younger is not.
+                    let round = begun.load(Ordering::SeqCst);
+                    let exp = now + 1 + n % 3;
+                    let identity = somebody(&round.to_string(), "acme", exp);
+                    let lifetime = Lifetime::until(exp as f64);
+                    known.remember(sighting, &identity, lifetime, grounds, &clock);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for start in 0..3 {
+                let (visit, ended) = (&visit, &ended);
+                scope.spawn(move || {
+                    let mut n = start;
+                    while ended.load(Ordering::SeqCst) < ROUNDS {
+                        visit(n);
+                        n += 7;
+                    }
+                });
+            }
+            for round in 1..=ROUNDS {
+                begun.store(round, Ordering::SeqCst);
+                match round % 3 {
+                    0 => known.flush(),
+                    1 => known.flush_tenant(&acme),
+                    _ => {
+                        let mut current = current.lock().unwrap();
+                        (current.1)();
+                        *current = Grounds::until(Duration::MAX);
+                    }
+                }
+                ended.store(round, Ordering::SeqCst);
+                clock.0.fetch_add(1, Ordering::SeqCst);
+                visit(round);
+                thread::yield_now();
+            }
+        });
+        let stats = known.stats();
+        assert!(stats.bytes <= stats.max_bytes);
+        assert!(stats.hits > 0 && stats.misses > 0, "{stats:?}");
+    }
+}
