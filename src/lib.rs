@@ -42,6 +42,7 @@
 //! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`] |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`: tenants in a database (Rust 1.94) |
+//! | `trust` | no | foreign workload tokens, by a policy: [`trust`] |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
 //!
@@ -92,6 +93,9 @@ mod validator;
 mod tenant;
 
 mod exchange;
+
+#[cfg(feature = "trust")]
+pub mod trust;
 
 mod auth;
 

@@ -87,6 +87,9 @@ pub struct IssuerConfig {
     /// issued them before 2026-05-16. Default false.
     #[serde(default)]
     pub legacy_service_tokens: bool,
+    /// The key set itself. When set, nobody is asked for it.
+    #[serde(skip)]
+    pub(crate) inline_keys: Option<std::sync::Arc<str>>,
 }
 
 impl IssuerConfig {
@@ -107,6 +110,7 @@ impl IssuerConfig {
             claims: ClaimsMapping::default(),
             tenants: Vec::new(),
             legacy_service_tokens: false,
+            inline_keys: None,
         }
     }
 

@@ -16,6 +16,10 @@ use crate::error::AuthError;
 use crate::identity::Identity;
 
 pub use jwks::{JwksValidator, dangerous_peek_claims};
+#[cfg(feature = "trust")]
+pub(crate) use jwks::unverified_payload;
+#[cfg(feature = "trust")]
+pub(crate) use jws::document as unverified_document;
 #[cfg(feature = "mock")]
 pub(crate) use mock::MockValidator;
 
