@@ -99,11 +99,7 @@ impl Issuers {
         config.check()?;
         let issuers = Self(Arc::new(Inner {
             listed: ArcSwap::default(),
-            opener: Arc::new(Opener {
-                http,
-                clock,
-                audience: config.audience.clone(),
-            }),
+            opener: Arc::new(Opener { http, clock, audience: config.audience.clone() }),
         }));
         config.issuers.iter().try_for_each(|issuer| issuers.add(issuer.clone()))?;
         Ok(issuers)
@@ -230,10 +226,7 @@ impl Issuers {
 ///
 /// The error says what is wrong with them and what to do.
 #[cfg(feature = "trust")]
-pub(crate) fn inspect_keys(
-    set: &str,
-    allowed: &[crate::config::Algorithm],
-) -> Result<(), String> {
+pub(crate) fn inspect_keys(set: &str, allowed: &[crate::config::Algorithm]) -> Result<(), String> {
     let max_keys = crate::config::JwksSettings::default().max_keys;
     let read = set::KeySet::read(set.as_bytes(), allowed, max_keys);
     read.map_err(|fault| format!("cannot be used: {fault}"))?;

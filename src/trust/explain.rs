@@ -77,7 +77,9 @@ impl Explanation {
             (Some((grant, Some(identity))), mode) => {
                 let (tenant, scopes) = (&grant.map.tenant, &grant.map.scopes);
                 explanation.grant = Some(grant.name.clone());
-                explanation.say(format!("it becomes `{identity}` in tenant `{tenant}`, with at most: {scopes}"));
+                explanation.say(format!(
+                    "it becomes `{identity}` in tenant `{tenant}`, with at most: {scopes}"
+                ));
                 (mode == Mode::Audit).then_some(DenialReason::AuditMode)
             }
         };

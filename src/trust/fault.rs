@@ -15,11 +15,7 @@ pub struct PolicyFault {
 }
 
 impl PolicyFault {
-    pub(super) fn new(
-        line: usize,
-        place: impl Into<String>,
-        problem: impl Into<String>,
-    ) -> Self {
+    pub(super) fn new(line: usize, place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { line: (line > 0).then_some(line), place: place.into(), problem: problem.into() }
     }
 }

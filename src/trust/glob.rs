@@ -107,7 +107,11 @@ mod tests {
             ("arn:aws:iam::1:role/*", "arn:aws:iam::1:role/A", true),
         ];
         for (pattern, text, expected) in table {
-            assert_eq!(Glob::parse(pattern).unwrap().matches(text), expected, "{pattern} on {text}");
+            assert_eq!(
+                Glob::parse(pattern).unwrap().matches(text),
+                expected,
+                "{pattern} on {text}"
+            );
         }
     }
 

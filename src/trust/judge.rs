@@ -10,7 +10,9 @@ use crate::clock::Clock;
 use crate::error::InvalidToken;
 use crate::identity::Identity;
 use crate::json::{Document, Value};
-use crate::validator::{Credentials, JwksValidator, TokenValidator, unverified_document, unverified_payload};
+use crate::validator::{
+    Credentials, JwksValidator, TokenValidator, unverified_document, unverified_payload,
+};
 
 /// A trust with what verifies its tokens.
 #[derive(Debug)]
@@ -39,8 +41,12 @@ impl Findings {
         claims: Value<'_>,
         clock: &dyn Clock,
     ) -> Self {
-        let mut findings =
-            Self { trust: None, identity: None, rules: Vec::new(), verdict: Err(DenialReason::NoTrust) };
+        let mut findings = Self {
+            trust: None,
+            identity: None,
+            rules: Vec::new(),
+            verdict: Err(DenialReason::NoTrust),
+        };
         findings.verdict = findings.look(trusts, trust_id, token, claims, clock).await;
         findings
     }

@@ -94,7 +94,7 @@ struct Lint<'l> {
 
 impl Lint<'_> {
     fn fault(&mut self, field: &str, problem: impl Into<String>) {
-        let place = format!("trust.{}.{field}", self.trust.id);
+        let place = format!("trust.{}.{field}", self.trust.id.escape_debug());
         self.faults.push(PolicyFault::new(self.trust.line_of(field), place, problem));
     }
 
@@ -134,7 +134,10 @@ impl Lint<'_> {
                 "algorithms" => "algorithms",
                 _ => "issuer",
             };
-            self.fault(field, fault.problem.replace(", or the variable …_ALLOW_LOOPBACK_HTTP=true", " = true"));
+            self.fault(
+                field,
+                fault.problem.replace(", or the variable …_ALLOW_LOOPBACK_HTTP=true", " = true"),
+            );
         }
     }
 
@@ -151,7 +154,10 @@ impl Lint<'_> {
                 || PLATFORM_AUDIENCE_STARTS.iter().any(|start| lower.starts_with(start))
                 || lower == own.to_ascii_lowercase();
             if audience.is_empty() || audience.contains('*') {
-                self.fault("audiences", format!("has {audience:?}: an audience is compared letter for letter"));
+                self.fault(
+                    "audiences",
+                    format!("has {audience:?}: an audience is compared letter for letter"),
+                );
             } else if is_platform {
                 self.fault("audiences", format!("has {audience:?}, which is the platform's own: its tokens are everywhere; let workloads ask for a token for this service by name"));
             }
@@ -159,10 +165,8 @@ impl Lint<'_> {
     }
 
     fn times(&mut self) {
-        let periods = [
-            ("max_lifetime", Some(self.trust.max_lifetime)),
-            ("max_age", self.trust.max_age),
-        ];
+        let periods =
+            [("max_lifetime", Some(self.trust.max_lifetime)), ("max_age", self.trust.max_age)];
         for (field, period) in periods {
             if period.is_some_and(|period| period.0.is_zero()) {
                 self.fault(field, "is 0: no token could ever be good");
@@ -202,7 +206,13 @@ impl Lint<'_> {
             if other.name == grant.name {
                 rule.fault("name", "is the name of an earlier rule: give each its own");
             } else if other.subject == grant.subject && other.claims == grant.claims {
-                rule.fault("name", format!("asks the same as `{}`: two rules that match are refused as ambiguous", other.name));
+                rule.fault(
+                    "name",
+                    format!(
+                        "asks the same as `{}`: two rules that match are refused as ambiguous",
+                        other.name
+                    ),
+                );
             }
         }
         rule.somebody_in_particular();
@@ -223,8 +233,11 @@ struct RuleLint<'l> {
 
 impl RuleLint<'_> {
     fn at(&self, field: &str, problem: impl Into<String>) -> PolicyFault {
-        let place = format!("trust.{}.grant.{}.{field}", self.trust.id, self.grant.name);
-        PolicyFault::new(self.grant.line, place, problem)
+        let (trust, grant) = (self.trust.id.escape_debug(), self.grant.name.escape_debug());
+        let place = format!("trust.{trust}.grant.{grant}.{field}");
+        let field = field.split_once('.').map_or(field, |(field, _)| field);
+        let known = self.grant.lines.iter().find(|(name, _)| name == field);
+        PolicyFault::new(known.map_or(self.grant.line, |(_, line)| *line), place, problem)
     }
 
     fn fault(&mut self, field: &str, problem: impl Into<String>) {
@@ -244,6 +257,9 @@ impl RuleLint<'_> {
     fn somebody_in_particular(&mut self) {
         if self.grant.subject.as_ref().is_some_and(|s| *s == Pattern::Exact(String::new())) {
             self.fault("subject", "is empty");
+        }
+        if !self.grant.is_whole {
+            return;
         }
         if self.grant.subject.is_none() && self.grant.claims.is_empty() {
             self.fault("subject", "is missing, and there are no claims either: every token of the issuer would match; say whose tokens are meant");
@@ -273,24 +289,20 @@ impl RuleLint<'_> {
     }
 
     fn judged_elsewhere(&mut self) {
-        let found = self.grant.claims.iter().map(|(path, _)| path.to_string());
-        let bare = |path: String| path.trim_start_matches('/').to_owned();
-        let judged: Vec<String> =
-            found.map(bare).filter(|name| JUDGED.contains(&name.as_str())).collect();
-        for name in judged {
+        let claims = self.grant.claims.iter();
+        let names: Vec<String> =
+            claims.filter_map(|(path, _)| path.steps().first().map(ToString::to_string)).collect();
+        for name in names.iter().filter(|name| JUDGED.contains(&name.as_str())) {
             self.fault("claims", format!("has a condition on `{name}`, which is judged by the trust's own fields: remove it"));
         }
-        let on_subject = self.grant.claims.iter().any(|(path, _)| path.to_string() == "sub");
-        if on_subject {
+        if names.iter().any(|name| name == "sub") {
             self.fault("claims", "has a condition on `sub`: use the field `subject`");
         }
     }
 
     /// Request tags are chosen by whoever asks AWS for the token.
     fn request_tags(&mut self) {
-        let chosen = |(path, _): &(ClaimPath, Condition)| {
-            matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags")
-        };
+        let chosen = |(path, _): &(ClaimPath, Condition)| matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags");
         if self.grant.claims.iter().any(chosen) && !self.has_exact_subject() {
             self.fault("claims", "relies on request tags, which the caller chooses: pin the caller by an exact `subject`");
         }
@@ -304,10 +316,16 @@ impl RuleLint<'_> {
             _ => false,
         };
         if !begins_well {
-            self.fault("map.identity", "must begin with the kind of identity, written out: \"sa:…\"");
+            self.fault(
+                "map.identity",
+                "must begin with the kind of identity, written out: \"sa:…\"",
+            );
         }
         if matches!(template.parts.first(), Some(Part::Text(text)) if text.starts_with("user:")) {
-            self.fault("map.identity", "makes a workload pass for a person: begin with another kind, such as \"sa:\"");
+            self.fault(
+                "map.identity",
+                "makes a workload pass for a person: begin with another kind, such as \"sa:\"",
+            );
         }
         let names_trust = template.parts.contains(&Part::Trust);
         let free = template.claims().find(|path| match path.steps() {
@@ -324,6 +342,8 @@ impl RuleLint<'_> {
     fn client_id_alone(&self) -> Option<PolicyFault> {
         let relies = self.pins("appid") || self.pins("azp");
         let alone = relies && !self.has_exact_subject() && !self.pins("oid");
-        alone.then(|| self.at("claims", "relies on a client id alone: pin the object id, oid = { eq = … }"))
+        alone.then(|| {
+            self.at("claims", "relies on a client id alone: pin the object id, oid = { eq = … }")
+        })
     }
 }

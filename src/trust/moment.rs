@@ -96,7 +96,9 @@ fn numbers<const N: usize>(text: &str, separator: char, widths: [usize; N]) -> O
 
 /// In the Gregorian calendar; from 1970 on.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let length = |month: u64| match month {
         4 | 6 | 9 | 11 => 30,
         2 if is_leap(year) => 29,
@@ -104,7 +106,8 @@ fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
         _ => 31,
     };
     let exists = year >= 1970 && (1..=12).contains(&month) && (1..=length(month)).contains(&day);
-    let years = |year: u64| (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum::<u64>();
+    let years =
+        |year: u64| (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum::<u64>();
     exists.then(|| years(year) + (1..month).map(length).sum::<u64>() + day - 1)
 }
 

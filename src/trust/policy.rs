@@ -68,7 +68,8 @@ impl TrustPolicy {
         let same = |a: &str, b: &str| a.trim_end_matches('/') == b.trim_end_matches('/');
         let is_own = |trust: &&Trust| own.iter().any(|own| same(own, &trust.issuer));
         let fault = |trust: &Trust| {
-            let problem = "is this service's own issuer, whose tokens need no exchange: remove the trust";
+            let problem =
+                "is this service's own issuer, whose tokens need no exchange: remove the trust";
             PolicyFault::new(trust.line, format!("trust.{}.issuer", trust.id), problem)
         };
         PolicyError::from_faults(self.trusts.iter().filter(is_own).map(fault).collect())

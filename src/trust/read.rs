@@ -54,7 +54,8 @@ fn trust(node: &Node, nth: usize, faults: &mut Vec<PolicyFault>) -> Option<Trust
     let fields = Fields::of(node, place, TRUST, faults)?;
     let id = fields.required("id", "a short name for the log, such as \"k8s-prod-eu\"", faults);
     let issuer = fields.required("issuer", "what `iss` says, letter for letter", faults);
-    let parsed = |text: &str| Period::parse(text).ok_or("is no length of time: write 90s, 15m, 1h or 1d");
+    let parsed =
+        |text: &str| Period::parse(text).ok_or("is no length of time: write 90s, 15m, 1h or 1d");
     let trust = Trust {
         discovery_url: fields.text("discovery_url", faults),
         jwks: fields.get("jwks").and_then(|node| jwks(node, fields.at("jwks"), faults)),
@@ -68,7 +69,9 @@ fn trust(node: &Node, nth: usize, faults: &mut Vec<PolicyFault>) -> Option<Trust
         single_use_jti: fields.flag("single_use_jti", faults),
         not_after: fields.parsed(
             "not_after",
-            |text| Moment::parse(text).ok_or("is no date: write 2027-06-30 or 2027-06-30T12:00:00Z"),
+            |text| {
+                Moment::parse(text).ok_or("is no date: write 2027-06-30 or 2027-06-30T12:00:00Z")
+            },
             faults,
         ),
         mode: fields.parsed("mode", mode, faults).unwrap_or(Mode::Enforce),
@@ -77,7 +80,7 @@ fn trust(node: &Node, nth: usize, faults: &mut Vec<PolicyFault>) -> Option<Trust
         grants: grants(&fields, faults),
         line: node.line,
         lines: fields.lines(),
-        id: id?,
+        id: id.unwrap_or_else(|| format!("unnamed-{nth}")),
         issuer: issuer?,
     };
     Some(trust)
@@ -113,7 +116,8 @@ fn jwks(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Jwk
     let fields = Fields::of(node, place, JWKS, faults)?;
     for file in ["ca_file", "bearer_file"] {
         if fields.get(file).is_some() {
-            let problem = "is not supported yet: give the keys inline (`kubectl get --raw /openid/v1/jwks`)";
+            let problem =
+                "is not supported yet: give the keys inline (`kubectl get --raw /openid/v1/jwks`)";
             fields.fault(file, problem, faults);
         }
     }
@@ -123,7 +127,8 @@ fn jwks(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Jwk
         Some(Node { value: Value::Text(text), .. }) => Some(text.clone()),
         Some(table @ Node { value: Value::Table(_), .. }) => Some(table.to_json().to_string()),
         Some(other) => {
-            let problem = format!("is {}: give a key set, as JSON text or as a table", other.value.kind());
+            let problem =
+                format!("is {}: give a key set, as JSON text or as a table", other.value.kind());
             fields.fault("inline", problem, faults);
             return None;
         }
@@ -152,17 +157,22 @@ fn grants(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Vec<Grant> {
 
 fn grant(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Option<Grant> {
     let name = fields.required("name", "a short name for the log", faults);
+    let before = faults.len();
     let subject = fields.parsed("subject", Pattern::parse, faults);
     let claims = conditions(fields, faults);
+    let is_whole = faults.len() == before;
     let map = match fields.get("map") {
         Some(node) => mapping(node, fields.at("map"), faults),
         None => {
-            let problem = "is missing: say who a match becomes, { identity = …, tenant = …, scopes = [ … ] }";
+            let problem =
+                "is missing: say who a match becomes, { identity = …, tenant = …, scopes = [ … ] }";
             fields.fault("map", problem, faults);
             None
         }
     };
-    Some(Grant { name: name?, subject, claims, map: map?, line: fields.line })
+    let (line, lines) = (fields.line, fields.lines());
+    let name = name.unwrap_or_else(|| "unnamed".to_owned());
+    Some(Grant { name, subject, claims, map: map?, line, lines, is_whole })
 }
 
 fn mapping(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Mapping> {
@@ -178,19 +188,29 @@ fn mapping(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<
     let identity = fields.parsed("identity", Template::parse, faults);
     let tenant = |text: &str| match text.contains(['{', '}']) {
         true => Err("is a template: a rule leads into one tenant, by its id"),
-        false => TenantId::new(text).map_err(|_| "is no tenant id"),
+        false => {
+            TenantId::new(text).map_err(|_| "is no tenant id: 1 to 255 bytes without white space")
+        }
     };
     let tenant = fields.parsed("tenant", tenant, faults);
     let mut scopes = Scopes::new();
-    for scope in fields.texts("scopes", faults) {
-        if scopes.insert(&scope).is_err() {
-            fields.fault("scopes", "has a character that scopes do not have (RFC 6749 §3.3)", faults);
+    let listed = fields.texts("scopes", faults);
+    for scope in &listed {
+        if scopes.insert(scope).is_err() {
+            fields.fault(
+                "scopes",
+                "has a character that scopes do not have (RFC 6749 §3.3)",
+                faults,
+            );
         }
     }
-    if scopes.is_empty() && fields.get("scopes").is_some() {
+    if scopes.is_empty() && listed.iter().all(String::is_empty) && fields.get("scopes").is_some() {
         fields.fault("scopes", "is empty: a rule that permits nothing is no rule", faults);
     }
-    Some(Mapping { identity: identity?, tenant: tenant?, scopes })
+    // What could not be read is reported; with something in its place, the rest is looked at, too.
+    let identity = identity.or_else(|| Template::parse("sa:unreadable").ok())?;
+    let tenant = tenant.or_else(|| TenantId::new("unreadable").ok())?;
+    Some(Mapping { identity, tenant, scopes })
 }
 
 fn conditions(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Vec<(ClaimPath, Condition)> {
@@ -204,10 +224,12 @@ fn conditions(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Vec<(ClaimP
     };
     let mut conditions = Vec::new();
     for (path, node) in members {
-        let place = format!("{}.claims.{path}", fields.place);
+        let place = format!("{}.claims.{}", fields.place, path.escape_debug());
         match path.parse::<ClaimPath>() {
             Ok(path) => conditions.extend(condition(node, place, faults).map(|it| (path, it))),
-            Err(error) => faults.push(PolicyFault::new(node.line, place, format!("is no claim: {error}"))),
+            Err(error) => {
+                faults.push(PolicyFault::new(node.line, place, format!("is no claim: {error}")))
+            }
         }
     }
     conditions
@@ -215,7 +237,10 @@ fn conditions(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Vec<(ClaimP
 
 fn condition(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Condition> {
     if !matches!(node.value, Value::Table(_)) {
-        let problem = format!("is {}: write {{ eq = … }}, {{ one_of = [ … ] }}, {{ glob = … }} or {{ contains = … }}", node.value.kind());
+        let problem = format!(
+            "is {}: write {{ eq = … }}, {{ one_of = [ … ] }}, {{ glob = … }} or {{ contains = … }}",
+            node.value.kind()
+        );
         faults.push(PolicyFault::new(node.line, place, problem));
         return None;
     }
@@ -294,6 +319,11 @@ impl<'n> Fields<'n> {
         }
     }
 
+    /// How the header of a list of tables is written.
+    fn header(&self, name: &str) -> String {
+        if name == "grant" { "trust.grant".to_owned() } else { name.to_owned() }
+    }
+
     fn lines(&self) -> Vec<(String, usize)> {
         self.members.iter().map(|(name, node)| (name.clone(), node.line)).collect()
     }
@@ -350,7 +380,13 @@ impl<'n> Fields<'n> {
             None => &[],
             Some(Value::List(items)) => items,
             Some(other) => {
-                self.fault(name, format!("is {}: give a list", other.kind()), faults);
+                let problem = match other {
+                    Value::Table(_) => {
+                        format!("is a table: give a list; in TOML, write [[{}]]", self.header(name))
+                    }
+                    _ => format!("is {}: give a list", other.kind()),
+                };
+                self.fault(name, problem, faults);
                 &[]
             }
         }
@@ -376,7 +412,10 @@ impl<'n> Fields<'n> {
             Value::Bool(truth) => Some(Constant::Bool(*truth)),
             Value::Integer(number) if number.abs() < LARGEST => Some(Constant::Integer(*number)),
             other => {
-                let problem = format!("compares with {}: give a text, a whole number below 2^53, true or false", other.kind());
+                let problem = format!(
+                    "compares with {}: give a text, a whole number below 2^53, true or false",
+                    other.kind()
+                );
                 faults.push(PolicyFault::new(node.line, self.place.clone(), problem));
                 None
             }

@@ -20,9 +20,14 @@ pub(super) struct Grant {
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_table")]
     pub(super) claims: Vec<(ClaimPath, Condition)>,
     pub(super) map: Mapping,
-    /// Where it stands in the text.
+    /// Where it stands in the text, and its fields do.
     #[serde(skip)]
     pub(super) line: usize,
+    #[serde(skip)]
+    pub(super) lines: Vec<(String, usize)>,
+    /// Whether subject and claims could be read, all of them.
+    #[serde(skip)]
+    pub(super) is_whole: bool,
 }
 
 /// What a match is worth.
@@ -295,7 +300,8 @@ pub(super) fn quote(value: Option<Value<'_>>) -> String {
         (Some(number), _) => number.to_string(),
         (_, Some(truth)) => truth.to_string(),
         _ if value.is_list() => {
-            let items: Vec<String> = value.children().take(8).map(|item| quote(Some(item))).collect();
+            let items: Vec<String> =
+                value.children().take(8).map(|item| quote(Some(item))).collect();
             format!("[{}]", items.join(", "))
         }
         _ if value.is_null() => "null".to_owned(),

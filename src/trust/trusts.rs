@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
+use super::digest;
 use super::explain::Explanation;
 use super::fault::{PolicyError, PolicyFault};
 use super::judge::{Findings, Opened, claims_of, payload_of};
@@ -13,7 +14,6 @@ use super::outcome::{DenialReason, Denied, Granted};
 use super::policy::{Mode, TrustPolicy};
 use super::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use super::rule::Grant;
-use super::digest;
 use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
 use crate::identity::{IdentityKind, Scopes};
@@ -98,8 +98,7 @@ impl Trusts {
             Err(reason) => return Explanation::unreadable(reason),
         };
         let claims = document.root();
-        let findings =
-            Findings::of(&loaded.trusts, trust_id, token, claims, &*self.0.clock).await;
+        let findings = Findings::of(&loaded.trusts, trust_id, token, claims, &*self.0.clock).await;
         Explanation::of(findings, claims)
     }
 
@@ -167,8 +166,7 @@ impl Trusts {
         let document = claims_of(&payload)?;
         let claims = document.root();
         record.note_claims(claims);
-        let findings =
-            Findings::of(&loaded.trusts, trust_id, token, claims, &*self.0.clock).await;
+        let findings = Findings::of(&loaded.trusts, trust_id, token, claims, &*self.0.clock).await;
         record.note_findings(&findings);
         let Findings { trust: Some(opened), identity: Some(identity), verdict, .. } = findings
         else {
@@ -245,7 +243,8 @@ impl Inner {
                 Some(old) => old.validator.clone(),
                 None => {
                     let config = AuthConfig::of_issuer(&config, &[]);
-                    let opened = JwksValidator::through(&config, self.http.clone(), self.clock.clone());
+                    let opened =
+                        JwksValidator::through(&config, self.http.clone(), self.clock.clone());
                     let place = format!("trust.{}", trust.id);
                     opened.map_err(|error| {
                         PolicyError::one(PolicyFault::new(trust.line, place, error.to_string()))

@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use crate::error::AuthError;
 use crate::identity::Identity;
 
-pub use jwks::{JwksValidator, dangerous_peek_claims};
 #[cfg(feature = "trust")]
 pub(crate) use jwks::unverified_payload;
+pub use jwks::{JwksValidator, dangerous_peek_claims};
 #[cfg(feature = "trust")]
 pub(crate) use jws::document as unverified_document;
 #[cfg(feature = "mock")]
