@@ -177,8 +177,8 @@ impl Lint<'_> {
     }
 
     fn keys(&mut self) {
-        let Some(Jwks::Inline(set)) = &self.trust.jwks else { return };
-        if let Err(problem) = inspect_keys(set, &self.trust.algorithms) {
+        let Some(Jwks::Inline { inline }) = &self.trust.jwks else { return };
+        if let Err(problem) = inspect_keys(inline, &self.trust.algorithms) {
             self.fault("jwks", problem);
         }
     }

@@ -46,6 +46,8 @@
 //! | `issuer` | what `iss` says, letter for letter | required |
 //! | `discovery_url` | where the discovery document is, if not under the issuer | under the issuer |
 //! | `jwks` | `{ url = … }`: where the keys are; `{ inline = … }`: the keys, as JSON text or table | by discovery |
+//! | `jwks.ca_file` | certificates (PEM) that alone vouch for that `url`, such as a cluster's | the system's |
+//! | `jwks.bearer_file` | a token to show there, such as a pod's own; read for each fetch | none |
 //! | `algorithms` | what tokens may be signed with | RS256, ES256 |
 //! | `audiences` | what `aud` must say, one of these, letter for letter | required |
 //! | `max_lifetime` | the longest `exp - iat`, up to 7 d; `iat` is required | 24 h |

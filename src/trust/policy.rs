@@ -116,10 +116,18 @@ pub(super) struct Trust {
 
 /// Where keys come from when not by discovery.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(untagged)]
 pub(super) enum Jwks {
-    Url(String),
-    Inline(String),
+    Fetched {
+        url: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ca_file: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bearer_file: Option<String>,
+    },
+    Inline {
+        inline: String,
+    },
 }
 
 /// Whether a trust counts.
@@ -169,8 +177,12 @@ impl Trust {
         config.audience.clone_from(&self.audiences);
         config.discovery_url.clone_from(&self.discovery_url);
         match &self.jwks {
-            Some(Jwks::Url(url)) => config.jwks_uri = Some(url.clone()),
-            Some(Jwks::Inline(set)) => config.inline_keys = Some(set.as_str().into()),
+            Some(Jwks::Fetched { url, ca_file, bearer_file }) => {
+                config.jwks_uri = Some(url.clone());
+                config.key_access.ca_file = ca_file.as_ref().map(Into::into);
+                config.key_access.bearer_file = bearer_file.as_ref().map(Into::into);
+            }
+            Some(Jwks::Inline { inline }) => config.inline_keys = Some(inline.as_str().into()),
             None => {}
         }
         config

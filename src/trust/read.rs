@@ -114,13 +114,6 @@ fn algorithms(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Vec<Algorit
 
 fn jwks(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Jwks> {
     let fields = Fields::of(node, place, JWKS, faults)?;
-    for file in ["ca_file", "bearer_file"] {
-        if fields.get(file).is_some() {
-            let problem =
-                "is not supported yet: give the keys inline (`kubectl get --raw /openid/v1/jwks`)";
-            fields.fault(file, problem, faults);
-        }
-    }
     let url = fields.text("url", faults);
     let inline = match fields.get("inline") {
         None => None,
@@ -133,9 +126,15 @@ fn jwks(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Jwk
             return None;
         }
     };
+    let (ca_file, bearer_file) =
+        (fields.text("ca_file", faults), fields.text("bearer_file", faults));
     match (url, inline) {
-        (Some(url), None) => Some(Jwks::Url(url)),
-        (None, Some(set)) => Some(Jwks::Inline(set)),
+        (Some(url), None) => Some(Jwks::Fetched { url, ca_file, bearer_file }),
+        (None, Some(_)) if ca_file.is_some() || bearer_file.is_some() => {
+            fields.own_fault("names a file for fetching keys, and none are fetched", faults);
+            None
+        }
+        (None, Some(inline)) => Some(Jwks::Inline { inline }),
         _ => {
             fields.own_fault("needs either `url` or `inline`, and not both", faults);
             None

@@ -1,35 +1,13 @@
 //! A policy is exchanged whole, or not at all.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::trust::{TrustPolicy, Trusts};
 
-use super::support::{Log, ask, grant, platform, pod, policy, reporter, trust, trusts, why};
-
-/// A file that is gone when the test is.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> Self {
-        let file = Self(std::env::temp_dir().join(format!("{}-{name}", std::process::id())));
-        file.write(text);
-        file
-    }
-
-    fn write(&self, text: &str) {
-        fs::write(&self.0, text).unwrap();
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
+use super::support::{File, Log, ask, grant, platform, pod, policy, reporter, trust, trusts, why};
 
 fn text(cluster: &Provider, rule: &str) -> String {
     format!("{}{rule}", trust("k8s", cluster, "single_use_jti = true"))
