@@ -17,7 +17,7 @@ use crate::error::BoxError;
 pub struct ReplayKey([u8; 32]);
 
 impl ReplayKey {
-    pub(super) fn of(trust: &str, issuer: &str, jti: &str) -> Self {
+    pub(crate) fn of(trust: &str, issuer: &str, jti: &str) -> Self {
         Self(digest::of_parts(&[trust, issuer, jti]))
     }
 

@@ -1,10 +1,11 @@
 //! A token that works once works once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use scaikey_auth::testing::ManualClock;
+use scaikey_auth::testing::conformance::replay_log;
 use scaikey_auth::trust::{MemoryReplayLog, ReplayKey, ReplayLog, Trusts};
 use scaikey_auth::{BoxError, Clock, Scopes};
 use tokio::task::JoinSet;
@@ -164,4 +165,28 @@ async fn one_jti_of_two_trusts_is_two_tokens() {
         assert!(trusts.evaluate(&token, None, &Scopes::new()).await.is_ok());
         assert_eq!(why(&trusts, &token).await, "replayed");
     }
+}
+
+/// Asks, and notes only then.
+#[derive(Debug, Default)]
+struct InTwoSteps(Mutex<Vec<ReplayKey>>);
+
+#[async_trait]
+impl ReplayLog for InTwoSteps {
+    async fn first_use(&self, key: ReplayKey, _: SystemTime) -> Result<bool, BoxError> {
+        let is_known = self.0.lock().unwrap().contains(&key);
+        tokio::task::yield_now().await;
+        self.0.lock().unwrap().push(key);
+        Ok(!is_known)
+    }
+}
+
+#[tokio::test]
+async fn the_exam_is_passed_by_the_log_in_memory_and_failed_by_one_that_asks_first() {
+    let now = SystemTime::now();
+    replay_log(Arc::new(MemoryReplayLog::default()), now).await;
+    replay_log(Arc::new(Arc::new(MemoryReplayLog::new(80))), now).await;
+    let failed = tokio::spawn(replay_log(Arc::new(InTwoSteps::default()), now)).await.unwrap_err();
+    let message = failed.into_panic().downcast::<String>().unwrap();
+    assert!(message.contains("exactly one is the first"), "{message}");
 }
