@@ -7,7 +7,7 @@ use super::moment::{Moment, Period};
 use super::rule::Grant;
 use super::tree::Node;
 use super::{lint, read};
-use crate::config::{Algorithm, IssuerConfig};
+use crate::config::{Algorithm, IssuerConfig, TENANT_PLACEHOLDER};
 use crate::identity::{ClaimsMapping, IdentityKind};
 
 /// Which foreign tokens are believed, as whom, in which tenant and with which scopes.
@@ -65,14 +65,24 @@ impl TrustPolicy {
     /// What is wrong with the policy in a service that itself trusts the issuers `own`: an issuer
     /// of ours is nobody foreign, and a policy must not give its tokens other scopes.
     pub(super) fn check_own(&self, own: &[String]) -> Result<(), PolicyError> {
-        let same = |a: &str, b: &str| a.trim_end_matches('/') == b.trim_end_matches('/');
-        let is_own = |trust: &&Trust| own.iter().any(|own| same(own, &trust.issuer));
+        let is_own = |trust: &&Trust| own.iter().any(|own| stands_for(own, &trust.issuer));
         let fault = |trust: &Trust| {
             let problem =
                 "is this service's own issuer, whose tokens need no exchange: remove the trust";
             PolicyFault::new(trust.line, format!("trust.{}.issuer", trust.id), problem)
         };
         PolicyError::from_faults(self.trusts.iter().filter(is_own).map(fault).collect())
+    }
+}
+
+/// Whether `own` is this issuer, or the template of per-tenant issuers of which this is one.
+fn stands_for(own: &str, issuer: &str) -> bool {
+    let (own, issuer) = (own.trim_end_matches('/'), issuer.trim_end_matches('/'));
+    match own.split_once(TENANT_PLACEHOLDER) {
+        None => own == issuer,
+        Some((before, after)) => {
+            issuer.strip_prefix(before).is_some_and(|rest| rest.ends_with(after))
+        }
     }
 }
 

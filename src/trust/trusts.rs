@@ -296,10 +296,17 @@ impl TrustsBuilder {
         self
     }
 
-    /// Names an issuer whose tokens this service takes as its own. May be repeated. A policy that
-    /// lists it is refused: a rule must not give the provider's own tokens other scopes.
+    /// Names an issuer whose tokens this service takes as its own, or the template of such issuers
+    /// (`https://scaikey.example/tenants/{tenant_id}`). May be repeated. A policy that lists it is
+    /// refused: a rule must not give the provider's own tokens other scopes.
     pub fn own_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.own_issuers.push(issuer.into());
+        self
+    }
+
+    /// [`own_issuer`](Self::own_issuer) for every issuer of the service's configuration.
+    pub fn own_issuers(mut self, config: &AuthConfig) -> Self {
+        self.own_issuers.extend(config.issuers.iter().map(|issuer| issuer.expected().to_owned()));
         self
     }
 

@@ -1,5 +1,6 @@
 //! What a policy is refused for, with the line and the words.
 
+use scaikey_auth::AuthConfig;
 use scaikey_auth::testing::ManualClock;
 use scaikey_auth::trust::{PolicyError, TrustPolicy, Trusts, presets};
 
@@ -139,6 +140,17 @@ async fn our_own_issuer_is_nobody_foreign() {
         let built = Trusts::builder().policy(policy.clone()).own_issuer(name).build();
         assert!(built.unwrap_err().to_string().contains("own issuer"));
     }
+    let config: AuthConfig = serde_json::from_str(
+        r#"{"audience":["x"],"issuers":[{"issuer":"https://k.example/tenants/{tenant_id}"}]}"#,
+    )
+    .unwrap();
+    let of_a_tenant = TrustPolicy::from_toml(
+        "[[trust]]\nid = \"t\"\nissuer = \"https://k.example/tenants/acme\"\naudiences = [\"scaivault\"]\n",
+    );
+    let of_a_tenant = of_a_tenant.unwrap();
+    assert!(Trusts::builder().policy(of_a_tenant.clone()).build().is_ok());
+    let built = Trusts::builder().policy(of_a_tenant).own_issuers(&config).build();
+    assert_eq!(built.unwrap_err().faults()[0].line, Some(1));
     let trusts = Trusts::builder().own_issuer(own.issuer()).build().unwrap();
     assert!(trusts.replace(policy).is_err());
     assert_eq!(trusts.policy().trust_ids().count(), 0);

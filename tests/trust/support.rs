@@ -1,20 +1,20 @@
 //! A foreign platform, a policy that trusts it, and what is logged meanwhile.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, TokenBuilder};
 use scaikey_auth::trust::{Denied, Granted, TrustPolicy, Trusts};
 use scaikey_auth::{Algorithm, Scopes};
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) const REPORTER: &str = "system:serviceaccount:reports:reporter";
 
 /// A platform with a clock of its own, which signs with ES256.
 pub(crate) async fn platform(clock: &ManualClock) -> Provider {
+    listen();
     Provider::builder().clock(clock.clone()).algorithms([Algorithm::ES256]).start().await
 }
 
@@ -68,6 +68,7 @@ pub(crate) fn policy(parts: &[String]) -> TrustPolicy {
 }
 
 pub(crate) fn trusts(clock: &ManualClock, parts: &[String]) -> Trusts {
+    listen();
     Trusts::builder().policy(policy(parts)).clock(clock.clone()).build().unwrap()
 }
 
@@ -104,18 +105,20 @@ impl Drop for File {
     }
 }
 
-/// Everything logged on this thread since it was made.
-pub(crate) struct Log {
-    text: Buffer,
-    _guard: DefaultGuard,
+/// Everything logged on this thread since it was made. The runtime of `#[tokio::test]` has one
+/// thread, so all tasks are heard.
+pub(crate) struct Log(());
+
+thread_local! {
+    static LOGGED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-#[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
+/// Writes to the log of the thread, if there is one.
+struct ToThread;
 
-impl io::Write for Buffer {
+impl io::Write for ToThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
+        LOGGED.with_borrow_mut(|logged| logged.iter_mut().for_each(|logged| logged.extend(bytes)));
         Ok(bytes.len())
     }
 
@@ -124,25 +127,27 @@ impl io::Write for Buffer {
     }
 }
 
-impl<'w> MakeWriter<'w> for Buffer {
-    type Writer = Self;
-
-    fn make_writer(&'w self) -> Self {
-        self.clone()
-    }
+/// One subscriber for the whole process, before the first event: those that come and go with a
+/// thread make the others miss events.
+fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(|| ToThread);
+        tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    });
 }
 
 impl Log {
     pub(crate) fn start() -> Self {
-        let text = Buffer::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(text.clone());
-        Self { text, _guard: tracing::subscriber::set_default(subscriber.finish()) }
+        listen();
+        LOGGED.set(Some(Vec::new()));
+        Self(())
     }
 
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.text.0.lock().unwrap().clone()).unwrap()
+        LOGGED.with_borrow(|logged| String::from_utf8(logged.clone().unwrap()).unwrap())
     }
 }
