@@ -1,5 +1,6 @@
 //! What a policy is refused for, with the line and the words.
 
+use proptest::prelude::*;
 use scaikey_auth::AuthConfig;
 use scaikey_auth::testing::ManualClock;
 use scaikey_auth::trust::{PolicyError, TrustPolicy, Trusts, presets};
@@ -154,4 +155,35 @@ async fn our_own_issuer_is_nobody_foreign() {
     let trusts = Trusts::builder().own_issuer(own.issuer()).build().unwrap();
     assert!(trusts.replace(policy).is_err());
     assert_eq!(trusts.policy().trust_ids().count(), 0);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(
+        case in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        with in "[\\PC\n\"{}\\[\\]=.#<>*']{0,8}",
+    ) {
+        let cases: Vec<_> = cases().collect();
+        let mut text: Vec<char> = case.get(&cases).1.chars().collect();
+        let at = at.index(text.len());
+        text.splice(at..(at + with.len() / 2).min(text.len()), with.chars());
+        let text: String = text.into_iter().collect();
+        if let Ok(policy) = TrustPolicy::from_toml(&text) {
+            // What is taken is taken again when it was written out.
+            let json = serde_json::to_string(&policy).unwrap();
+            prop_assert_eq!(TrustPolicy::from_json(&json).unwrap(), policy);
+            let _ = TrustPolicy::from_json(&json[..json.len() / 2]);
+        }
+        let _ = TrustPolicy::from_json(&text);
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused_and_not_followed() {
+    for depth in [20, 200, 100_000] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        assert!(TrustPolicy::from_toml(&format!("trust = {open}{close}")).is_err());
+        assert!(TrustPolicy::from_json(&format!("{{\"trust\":{open}{close}}}")).is_err());
+    }
 }
