@@ -18,8 +18,7 @@ fn secs(seconds: u64) -> Duration {
 #[tokio::test]
 async fn a_token_is_asked_for_once_and_kept_for_half_a_minute_less_than_it_lives() {
     let (provider, client, clock) = timed().await;
-    let request =
-        ExchangeRequest::new(provider.token().expires_in(secs(90_000)).sign(), "scaivault");
+    let request = ExchangeRequest::new(provider.token().expires_in(secs(90_000)).sign(), "scaivault");
     let first = client.exchange(&request).await.unwrap();
     assert_eq!(first.cache_status(), CacheStatus::Miss);
     clock.advance(secs(2700));
@@ -38,8 +37,7 @@ async fn a_token_is_asked_for_once_and_kept_for_half_a_minute_less_than_it_lives
 #[tokio::test]
 async fn nobody_gets_what_somebody_else_asked_for() {
     let provider = provider().await;
-    let drive =
-        Client::new("drive:1 %", SECRET).may_exchange("scaivault", "vault:read vault:write");
+    let drive = Client::new("drive:1 %", SECRET).may_exchange("scaivault", "vault:read vault:write");
     provider.register_client(drive.may_exchange("scaigrid", "vault:read"));
     let strict = client_without_type(&provider);
     let (alice, bob) = (provider.token().sign(), provider.token().subject("bob-id").sign());

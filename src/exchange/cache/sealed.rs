@@ -189,8 +189,7 @@ mod tests {
     #[test]
     fn what_was_sealed_opens_for_the_same_key_digest_and_owner_only() {
         let (ours, theirs) = (key(1), key(2));
-        let seal =
-            |key: &ServerKey| key.seal(&key.data_key(true, b"alice"), b"digest", 7, b"plain");
+        let seal = |key: &ServerKey| key.seal(&key.data_key(true, b"alice"), b"digest", 7, b"plain");
         let sealed = seal(&ours).unwrap();
         assert_ne!(sealed, seal(&ours).unwrap(), "a nonce is used once");
         let open = |key: &ServerKey, of_user, owner: &[u8], digest: &[u8], sealed: &[u8]| {
