@@ -48,6 +48,7 @@
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`: tenants in a database (Rust 1.94) |
 //! | `redis` | no | `RedisCache`: tokens for other services, shared by all processes |
+//! | `trust` | no | foreign workload tokens, by a policy: [`trust`] |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
 //!
@@ -98,6 +99,9 @@ mod validator;
 mod tenant;
 
 mod exchange;
+
+#[cfg(feature = "trust")]
+pub mod trust;
 
 mod auth;
 

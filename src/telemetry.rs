@@ -145,6 +145,54 @@ pub(crate) fn known_tokens_displaced(tokens: u64) {
     let _ = tokens;
 }
 
+/// A decision about a foreign token, for the audit log. Of the token it has digests only.
+#[cfg(feature = "trust")]
+pub(crate) struct TrustDecision<'d> {
+    pub(crate) trust: Option<&'d str>,
+    pub(crate) issuer: Option<&'d str>,
+    pub(crate) grant: Option<&'d str>,
+    pub(crate) outcome: &'static str,
+    pub(crate) subject_sha256: Option<&'d str>,
+    pub(crate) jti_sha256: Option<&'d str>,
+    pub(crate) is_verified: bool,
+}
+
+/// A foreign token was granted something, or denied. What nobody vouches for is for debugging:
+/// anybody can make such tokens.
+#[cfg(feature = "trust")]
+pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
+    let TrustDecision { trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified } =
+        *decision;
+    match is_verified {
+        true => {
+            tracing::info!(target: TARGET, trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified, "foreign token judged");
+        }
+        false => {
+            tracing::debug!(target: TARGET, trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified, "foreign token judged");
+        }
+    }
+    count("scaikey_auth_trust_decisions_total", "outcome", outcome);
+}
+
+/// A trust policy came into force.
+#[cfg(feature = "trust")]
+pub(crate) fn trust_policy_loaded(trusts: usize) {
+    tracing::info!(target: TARGET, trusts, "trust policy in force");
+}
+
+/// A trust policy was refused; the one before stays in force.
+#[cfg(feature = "trust")]
+pub(crate) fn trust_policy_refused(why: &dyn std::fmt::Display) {
+    tracing::error!(target: TARGET, %why, "trust policy refused; the one before stays in force");
+}
+
+/// The log of used tokens failed: tokens of trusts with single use are denied.
+#[cfg(feature = "trust")]
+pub(crate) fn replay_log_failed(why: &dyn std::fmt::Display) {
+    tracing::error!(target: TARGET, %why, "replay log failed");
+    count("scaikey_auth_replay_log_failures_total", "answer", "denied");
+}
+
 #[cfg(feature = "metrics")]
 fn count(name: &'static str, label: &'static str, value: &'static str) {
     metrics::counter!(name, label => value).increment(1);

@@ -1,5 +1,7 @@
 //! [`IssuerConfig`]: one issuer, as configured.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -87,6 +89,22 @@ pub struct IssuerConfig {
     /// issued them before 2026-05-16. Default false.
     #[serde(default)]
     pub legacy_service_tokens: bool,
+    /// The key set itself. When set, nobody is asked for it.
+    #[serde(skip)]
+    pub(crate) inline_keys: Option<Arc<str>>,
+    /// What it takes to fetch the key set, beside its URL.
+    #[serde(skip)]
+    pub(crate) key_access: KeyAccess,
+}
+
+/// Files that fetching a key set needs where the place is not open to everybody. They are read for
+/// each fetch, since both kinds are exchanged while a service runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct KeyAccess {
+    /// The certificates, in PEM, that alone vouch for the place.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The bearer token to show.
+    pub(crate) bearer_file: Option<PathBuf>,
 }
 
 impl IssuerConfig {
@@ -107,6 +125,8 @@ impl IssuerConfig {
             claims: ClaimsMapping::default(),
             tenants: Vec::new(),
             legacy_service_tokens: false,
+            inline_keys: None,
+            key_access: KeyAccess::default(),
         }
     }
 

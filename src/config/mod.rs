@@ -16,7 +16,7 @@ pub use fault::{ConfigError, Fault};
 pub use issuer::{IssuerConfig, JwksSettings, TokenProfile};
 pub use mode::{AuthMode, MockUser, UnknownAuthMode};
 
-pub(crate) use issuer::{TENANT_PLACEHOLDER, is_loopback};
+pub(crate) use issuer::{KeyAccess, TENANT_PLACEHOLDER, is_loopback};
 
 use crate::secret::Secret;
 

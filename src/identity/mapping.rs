@@ -22,7 +22,7 @@ pub struct ClaimPath(Box<[Box<str>]>);
 pub struct InvalidClaimPath;
 
 impl ClaimPath {
-    pub(super) fn steps(&self) -> &[Box<str>] {
+    pub(crate) fn steps(&self) -> &[Box<str>] {
         &self.0
     }
 

@@ -71,21 +71,36 @@ pub(crate) struct Posted {
 impl Http {
     /// GETs `url`. Anything but a 200 within the limits is an error.
     pub(crate) async fn get(&self, url: &Url, limits: Limits) -> Result<Answer, FetchError> {
+        ask(self.getting(url)?.get(url.clone()), limits).await
+    }
+
+    /// [`get`](Self::get) from a place that is not open to everybody: with a bearer token to show,
+    /// and where `ca` is given (PEM), believing no other certificates.
+    pub(crate) async fn get_as(
+        &self,
+        url: &Url,
+        limits: Limits,
+        ca: Option<&[u8]>,
+        bearer: Option<HeaderValue>,
+    ) -> Result<Answer, FetchError> {
+        let own = ca.map(believing).transpose()?;
+        let client = match &own {
+            Some(client) => client,
+            None => self.getting(url)?,
+        };
+        let mut request = client.get(url.clone());
+        if let Some(bearer) = bearer {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        ask(request, limits).await
+    }
+
+    fn getting(&self, url: &Url) -> Result<&reqwest::Client, FetchError> {
         let client = match is_loopback(url) {
             true => self.loopback.get_or_init(|| build(unproxied(), within_origin())),
             false => self.client.get_or_init(|| build(proxied(), within_origin())),
         };
-        let client = client.as_ref().map_err(Clone::clone)?;
-        let failed = |error| failure(error, limits);
-        let request = client.get(url.clone()).timeout(limits.deadline);
-        let mut response =
-            request.header(header::ACCEPT, "application/json").send().await.map_err(failed)?;
-        if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
-        }
-        let max_age = max_age(response.headers());
-        let body = read(&mut response, limits).await?;
-        Ok(Answer { body, max_age })
+        client.as_ref().map_err(Clone::clone)
     }
 
     /// POSTs a form to `url`. Every answer within the limits is handed on; a redirect is one, too.
@@ -118,6 +133,18 @@ impl Http {
         let body = read(&mut response, limits).await?;
         Ok(Posted { status, retry_after, body })
     }
+}
+
+async fn ask(request: reqwest::RequestBuilder, limits: Limits) -> Result<Answer, FetchError> {
+    let failed = |error| failure(error, limits);
+    let request = request.timeout(limits.deadline).header(header::ACCEPT, "application/json");
+    let mut response = request.send().await.map_err(failed)?;
+    if response.status() != StatusCode::OK {
+        return Err(FetchError::Status(response.status()));
+    }
+    let max_age = max_age(response.headers());
+    let body = read(&mut response, limits).await?;
+    Ok(Answer { body, max_age })
 }
 
 async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8>, FetchError> {
@@ -173,6 +200,17 @@ fn within_origin() -> redirect::Policy {
             attempt.error("redirect to another origin")
         }
     })
+}
+
+/// A client that believes these certificates and no others, past every proxy: what has its own
+/// certificates is within the house.
+fn believing(ca: &[u8]) -> Result<reqwest::Client, FetchError> {
+    let unusable = || FetchError::Unreachable("the certificates to believe cannot be read".into());
+    let certificates = reqwest::Certificate::from_pem_bundle(ca).map_err(|_| unusable())?;
+    if certificates.is_empty() {
+        return Err(unusable());
+    }
+    build(unproxied().tls_certs_only(certificates), within_origin())
 }
 
 fn build(

@@ -92,15 +92,20 @@ impl Issuers {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_clock(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+        Self::through(config, Arc::default(), clock)
+    }
+
+    /// With a door to the network that others use, too: each reads the system's certificates.
+    pub(crate) fn through(
+        config: &AuthConfig,
+        http: Arc<Http>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConfigError> {
         config.check()?;
         let issuers = Self(Arc::new(Inner {
             listed: ArcSwap::default(),
             changes: AtomicU64::new(0),
-            opener: Arc::new(Opener {
-                http: Arc::default(),
-                clock,
-                audience: config.audience.clone(),
-            }),
+            opener: Arc::new(Opener { http, clock, audience: config.audience.clone() }),
         }));
         config.issuers.iter().try_for_each(|issuer| issuers.add(issuer.clone()))?;
         Ok(issuers)
@@ -246,6 +251,23 @@ impl Listed {
     fn knows(&self, name: &str) -> bool {
         let one_of = |all: &Arc<PerTenant>| all.tenant_in(name).is_some();
         self.by_name.contains_key(name) || self.per_tenant.iter().any(one_of)
+    }
+}
+
+/// Whether keys written into a policy can be used.
+///
+/// The error says what is wrong with them and what to do.
+#[cfg(feature = "trust")]
+pub(crate) fn inspect_keys(set: &str, allowed: &[crate::config::Algorithm]) -> Result<(), String> {
+    let max_keys = crate::config::JwksSettings::default().max_keys;
+    let read = set::KeySet::read(set.as_bytes(), allowed, max_keys);
+    read.map_err(|fault| format!("cannot be used: {fault}"))?;
+    let value: serde_json::Value = serde_json::from_str(set).unwrap_or_default();
+    let keys = value.get("keys").and_then(serde_json::Value::as_array);
+    let is_secret = |key: &serde_json::Value| key.get("d").is_some() || key.get("k").is_some();
+    match keys.is_some_and(|keys| keys.iter().any(is_secret)) {
+        true => Err("has a private or symmetric key: leave the public ones, and replace the key that was written down here".to_owned()),
+        false => Ok(()),
     }
 }
 

@@ -1,14 +1,17 @@
 //! Where a key set comes from: a fixed URL, or wherever discovery says.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::http::{Answer, FetchError, Http, Limits};
 use super::metadata::{self, Metadata, MetadataError};
 use crate::clock::Clock;
-use crate::config::{IssuerConfig, JwksSettings};
+use crate::config::{IssuerConfig, JwksSettings, KeyAccess};
 use crate::telemetry;
 
 /// How long what discovery said is relied upon.
@@ -19,6 +22,8 @@ const METADATA_TTL: Duration = Duration::from_secs(3600);
 pub(crate) enum FetchFault {
     #[error("{url} {error}")]
     Fetch { url: Url, error: FetchError },
+    #[error("{path} cannot be used: {error}")]
+    File { path: String, error: String },
     #[error("the metadata at {url} {error}")]
     Metadata { url: Url, error: MetadataError },
     #[error("the key set is not a JSON object with a list of keys")]
@@ -35,6 +40,9 @@ pub(crate) struct Source {
     http: Arc<Http>,
     clock: Arc<dyn Clock>,
     issuer: Arc<str>,
+    /// The set itself, where nobody is to be asked.
+    inline: Option<Arc<str>>,
+    access: KeyAccess,
     allow_loopback_http: bool,
     /// Where metadata may be; empty when the key set's URL is fixed.
     places: Vec<Url>,
@@ -67,6 +75,8 @@ impl Source {
             http,
             clock,
             issuer: issuer.clone(),
+            inline: config.inline_keys.clone(),
+            access: config.key_access.clone(),
             allow_loopback_http: config.allow_loopback_http,
             places,
             learned: Mutex::new(learned),
@@ -75,9 +85,19 @@ impl Source {
 
     /// Fetches the key set, finding out first where it is if need be.
     pub(crate) async fn fetch(&self, settings: &JwksSettings) -> Result<Answer, FetchFault> {
+        if let Some(set) = &self.inline {
+            return Ok(Answer { body: set.as_bytes().to_vec(), max_age: None });
+        }
         let limits = Limits { deadline: settings.timeout, max_bytes: settings.max_bytes };
         let url = self.locate(limits).await?;
-        let answer = self.http.get(&url, limits).await;
+        let answer = match &self.access {
+            KeyAccess { ca_file: None, bearer_file: None } => self.http.get(&url, limits).await,
+            access => {
+                let ca = access.ca_file.as_deref().map(contents).transpose()?;
+                let bearer = access.bearer_file.as_deref().map(bearer).transpose()?;
+                self.http.get_as(&url, limits, ca.as_deref(), bearer).await
+            }
+        };
         answer.map_err(|error| {
             self.forget();
             FetchFault::Fetch { url, error }
@@ -156,4 +176,23 @@ impl Source {
         // Only whole values are written, so a panic cannot leave it half done.
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn contents(file: &Path) -> Result<Vec<u8>, FetchFault> {
+    std::fs::read(file).map_err(|error| unusable(file, &error.to_string()))
+}
+
+/// The `Authorization` that shows the token in a file.
+fn bearer(file: &Path) -> Result<HeaderValue, FetchFault> {
+    let token = Zeroizing::new(contents(file)?);
+    let mut header = Zeroizing::new(b"Bearer ".to_vec());
+    header.extend_from_slice(token.trim_ascii());
+    let value = HeaderValue::from_bytes(&header);
+    let mut value = value.map_err(|_| unusable(file, "it holds no bearer token"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn unusable(file: &Path, error: &str) -> FetchFault {
+    FetchFault::File { path: file.display().to_string(), error: error.to_owned() }
 }

@@ -34,6 +34,9 @@
 //! # }
 //! ```
 
+#[cfg(feature = "trust")]
+mod replay;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +45,9 @@ use tokio::task::JoinSet;
 
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};
+
+#[cfg(feature = "trust")]
+pub use replay::replay_log;
 
 /// A [`TenantResolver`] under exam, and how to change what it knows.
 #[async_trait]

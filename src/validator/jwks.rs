@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock, unix_time};
 use crate::config::{AuthConfig, ConfigError};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, Provenance, Reading, TenantId};
-use crate::issuer::{Found, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Renewed, Verdict};
+use crate::issuer::{Found, Http, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Renewed, Verdict};
 
 /// Verifies signed JWTs (RFC 7519) against the published keys of their issuers (RFC 7517).
 ///
@@ -65,7 +65,16 @@ impl JwksValidator {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_clock(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        let issuers = Issuers::with_clock(config, clock.clone())?;
+        Self::through(config, Arc::default(), clock)
+    }
+
+    /// With a door to the network that others use, too.
+    pub(crate) fn through(
+        config: &AuthConfig,
+        http: Arc<Http>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConfigError> {
+        let issuers = Issuers::through(config, http, clock.clone())?;
         Ok(Self {
             issuers,
             clock,
@@ -182,6 +191,13 @@ impl TokenValidator for JwksValidator {
         }
         Err(InvalidToken::Key.into())
     }
+}
+
+/// The octets of a token's claims, read as strictly as those of a token that is verified; nothing
+/// is.
+#[cfg(feature = "trust")]
+pub(crate) fn unverified_payload(token: &str) -> Result<Vec<u8>, InvalidToken> {
+    Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?.payload()
 }
 
 /// Reads the claims of a JWT **without verifying anything**, for debugging and command-line

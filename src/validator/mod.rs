@@ -16,8 +16,12 @@ use async_trait::async_trait;
 use crate::error::AuthError;
 use crate::identity::Identity;
 
+#[cfg(feature = "trust")]
+pub(crate) use jwks::unverified_payload;
 pub use jwks::{JwksValidator, dangerous_peek_claims};
 pub use known::{KnownTokens, KnownTokensStats};
+#[cfg(feature = "trust")]
+pub(crate) use jws::document as unverified_document;
 #[cfg(feature = "mock")]
 pub(crate) use mock::MockValidator;
 

@@ -141,3 +141,14 @@ async fn the_background_worker_example_has_one_token_for_each_tenant() {
         assert_eq!(*line, expected);
     }
 }
+
+#[cfg(feature = "trust")]
+#[tokio::test]
+async fn the_workloads_are_let_in_by_policy_and_the_program_ends() {
+    let (code, stdout, stderr) = Running::example("workload_identity", &[]).end().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stdout.matches("granted:  ").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches("the caller reads: invalid_request").count(), 5, "{stdout}");
+    assert_eq!(stdout.matches("the caller reads: invalid_scope").count(), 1, "{stdout}");
+    assert!(stdout.contains("rule `deploy`: does not match: `repository_id` is"), "{stdout}");
+}

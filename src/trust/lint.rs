@@ -1,0 +1,349 @@
+//! The linter: what reads well and would still trust more than it seems to is refused at load.
+
+use std::time::Duration;
+
+use super::fault::PolicyFault;
+use super::moment::Period;
+use super::policy::{Jwks, Trust};
+use super::read::is_label;
+use super::rule::{Condition, Constant, Grant, Part, Pattern};
+use super::tree::{Node, Value};
+use crate::config::AuthConfig;
+use crate::identity::ClaimPath;
+use crate::issuer::inspect_keys;
+
+/// A token that lives longer is a password.
+const LONGEST: Period = Period(Duration::from_secs(7 * 24 * 3600));
+
+/// Issuers whose one name and key set serve everybody's workloads, and the claims that say whose
+/// a token is and are never given to somebody else. Names can be: repositories are renamed,
+/// organisations deleted and registered anew.
+const SHARED: &[(&str, &[&str])] = &[
+    ("https://token.actions.githubusercontent.com", &["repository_id", "repository_owner_id"]),
+    ("https://gitlab.com", &["project_id", "namespace_id"]),
+    ("https://accounts.google.com", &[]),
+    ("https://oidc.circleci.com", &["oidc.circleci.com/project-id"]),
+    ("https://app.terraform.io", &["terraform_workspace_id", "terraform_organization_id"]),
+    ("https://agent.buildkite.com", &["pipeline_id", "organization_id"]),
+];
+
+/// What platforms call themselves in `aud`: tokens meant for the platform are not meant for us.
+const PLATFORM_AUDIENCES: &[&str] = &[
+    "sts.amazonaws.com",
+    "https://sts.amazonaws.com",
+    "pods.eks.amazonaws.com",
+    "api://azureadtokenexchange",
+    "https://kubernetes.default.svc",
+    "https://kubernetes.default.svc.cluster.local",
+    "https://management.azure.com",
+    "https://vault.azure.net",
+    "https://sts.googleapis.com",
+];
+
+/// How audiences begin that a platform fills in when the workload asks for none.
+const PLATFORM_AUDIENCE_STARTS: &[&str] =
+    &["https://github.com/", "//iam.googleapis.com/", "https://iam.googleapis.com/"];
+
+/// Claims that every token is judged by before a rule sees it.
+const JUDGED: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti"];
+
+pub(super) fn check(
+    trusts: &[Trust],
+    faults: &mut Vec<PolicyFault>,
+    warnings: &mut Vec<PolicyFault>,
+) {
+    for (nth, trust) in trusts.iter().enumerate() {
+        let mut lint = Lint { trust, faults, warnings };
+        lint.identifier(trusts.iter().take(nth));
+        lint.issuer();
+        lint.audiences();
+        lint.times();
+        lint.keys();
+        lint.told_apart(trusts.iter().take(nth));
+        for (nth, grant) in trust.grants.iter().enumerate() {
+            lint.grant(grant, trust.grants.iter().take(nth));
+        }
+    }
+}
+
+/// Refuses texts that still have a gap to be filled in, and whatever else is said of their lines.
+pub(super) fn placeholders(tree: &Node, faults: &mut Vec<PolicyFault>) {
+    let mut gaps = Vec::new();
+    tree.each(&mut |node| {
+        if let Value::Text(text) = &node.value
+            && let Some(gap) = gap(text)
+        {
+            let problem = format!("still has the placeholder <{gap}>: put your own value there");
+            gaps.push(PolicyFault::new(node.line, "the text", problem));
+        }
+    });
+    faults.retain(|fault| !gaps.iter().any(|gap| gap.line.is_some() && gap.line == fault.line));
+    faults.append(&mut gaps);
+}
+
+fn gap(text: &str) -> Option<&str> {
+    let (gap, _) = text.split_once('<')?.1.split_once('>')?;
+    Some(gap).filter(|gap| gap.len() < 80 && !gap.contains('<'))
+}
+
+struct Lint<'l> {
+    trust: &'l Trust,
+    faults: &'l mut Vec<PolicyFault>,
+    warnings: &'l mut Vec<PolicyFault>,
+}
+
+impl Lint<'_> {
+    fn fault(&mut self, field: &str, problem: impl Into<String>) {
+        let place = format!("trust.{}.{field}", self.trust.id.escape_debug());
+        self.faults.push(PolicyFault::new(self.trust.line_of(field), place, problem));
+    }
+
+    fn identifier<'t>(&mut self, mut earlier: impl Iterator<Item = &'t Trust>) {
+        if !is_label(&self.trust.id) {
+            self.fault("id", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
+        }
+        if earlier.any(|other| other.id == self.trust.id) {
+            self.fault("id", "is the id of an earlier trust: give each its own");
+        }
+    }
+
+    fn issuer(&mut self) {
+        let issuer = self.trust.issuer.clone();
+        if issuer.contains(['{', '}', '*']) {
+            self.fault("issuer", "is a pattern: one trust believes one issuer, letter for letter");
+        }
+        let common = ["common", "organizations", "consumers"];
+        let is_entra = issuer.starts_with("https://login.microsoftonline.com/")
+            || issuer.starts_with("https://sts.windows.net/");
+        if is_entra && issuer.split('/').any(|segment| common.contains(&segment)) {
+            self.fault("issuer", "is the address of all Entra tenants, which is no issuer: name your tenant's, https://login.microsoftonline.com/TENANT-ID/v2.0");
+        }
+        if self.trust.discovery_url.is_some() && self.trust.jwks.is_some() {
+            self.fault("discovery_url", "is not asked when `jwks` is given: remove one of them");
+        }
+        // Everything that is the same for the issuers of this crate.
+        let config = self.trust.issuer_config();
+        let Err(error) = AuthConfig::of_issuer(&config, &[]).check() else { return };
+        for fault in error.faults() {
+            let field = match fault.field.strip_prefix("issuers[0].").unwrap_or(&fault.field) {
+                // The audience is looked at more closely elsewhere.
+                "audience" => continue,
+                "jwks_uri" => "jwks",
+                "leeway_seconds" => "leeway",
+                "discovery_url" => "discovery_url",
+                "algorithms" => "algorithms",
+                _ => "issuer",
+            };
+            self.fault(
+                field,
+                fault.problem.replace(", or the variable …_ALLOW_LOOPBACK_HTTP=true", " = true"),
+            );
+        }
+    }
+
+    fn audiences(&mut self) {
+        let audiences = self.trust.audiences.clone();
+        if audiences.is_empty() {
+            self.fault("audiences", "is missing: name what `aud` must say, such as [\"scaivault\"]; a token for somebody else must not work here");
+        }
+        let own = self.trust.issuer.trim_end_matches('/');
+        for audience in &audiences {
+            let lower = audience.to_ascii_lowercase();
+            let lower = lower.trim_end_matches('/');
+            let is_platform = PLATFORM_AUDIENCES.contains(&lower)
+                || PLATFORM_AUDIENCE_STARTS.iter().any(|start| lower.starts_with(start))
+                || lower == own.to_ascii_lowercase();
+            if audience.is_empty() || audience.contains('*') {
+                self.fault(
+                    "audiences",
+                    format!("has {audience:?}: an audience is compared letter for letter"),
+                );
+            } else if is_platform {
+                self.fault("audiences", format!("has {audience:?}, which is the platform's own: its tokens are everywhere; let workloads ask for a token for this service by name"));
+            }
+        }
+    }
+
+    fn times(&mut self) {
+        let periods =
+            [("max_lifetime", Some(self.trust.max_lifetime)), ("max_age", self.trust.max_age)];
+        for (field, period) in periods {
+            if period.is_some_and(|period| period.0.is_zero()) {
+                self.fault(field, "is 0: no token could ever be good");
+            } else if period.is_some_and(|period| period > LONGEST) {
+                self.fault(field, "is above 7d: a token that lives so long is a password");
+            }
+        }
+    }
+
+    fn keys(&mut self) {
+        let Some(Jwks::Inline { inline }) = &self.trust.jwks else { return };
+        if let Err(problem) = inspect_keys(inline, &self.trust.algorithms) {
+            self.fault("jwks", problem);
+        }
+    }
+
+    /// A token must lead to one trust: by issuer and audience, or because the caller says which.
+    fn told_apart<'t>(&mut self, earlier: impl Iterator<Item = &'t Trust>) {
+        let trust = self.trust;
+        let collides = |other: &&Trust| {
+            let shares = |audience: &String| other.audiences.contains(audience);
+            other.issuer == trust.issuer
+                && !(other.named_only || trust.named_only)
+                && trust.audiences.iter().any(shares)
+        };
+        for other in earlier.filter(collides) {
+            self.fault("audiences", format!("has an audience of `{}`, which has the same issuer, so that a token could belong to either: give each its own audience, or set `named_only = true` and let callers name the trust", other.id));
+        }
+    }
+
+    fn grant<'g>(&mut self, grant: &Grant, mut earlier: impl Iterator<Item = &'g Grant>) {
+        let mut rule = RuleLint { trust: self.trust, grant, found: Vec::new() };
+        if !is_label(&grant.name) {
+            rule.fault("name", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
+        }
+        for other in earlier.by_ref() {
+            if other.name == grant.name {
+                rule.fault("name", "is the name of an earlier rule: give each its own");
+            } else if other.subject == grant.subject && other.claims == grant.claims {
+                rule.fault(
+                    "name",
+                    format!(
+                        "asks the same as `{}`: two rules that match are refused as ambiguous",
+                        other.name
+                    ),
+                );
+            }
+        }
+        rule.somebody_in_particular();
+        rule.verified_email();
+        rule.judged_elsewhere();
+        rule.request_tags();
+        rule.identity();
+        self.faults.append(&mut rule.found);
+        self.warnings.extend(rule.client_id_alone());
+    }
+}
+
+struct RuleLint<'l> {
+    trust: &'l Trust,
+    grant: &'l Grant,
+    found: Vec<PolicyFault>,
+}
+
+impl RuleLint<'_> {
+    fn at(&self, field: &str, problem: impl Into<String>) -> PolicyFault {
+        let (trust, grant) = (self.trust.id.escape_debug(), self.grant.name.escape_debug());
+        let place = format!("trust.{trust}.grant.{grant}.{field}");
+        let field = field.split_once('.').map_or(field, |(field, _)| field);
+        let known = self.grant.lines.iter().find(|(name, _)| name == field);
+        PolicyFault::new(known.map_or(self.grant.line, |(_, line)| *line), place, problem)
+    }
+
+    fn fault(&mut self, field: &str, problem: impl Into<String>) {
+        let fault = self.at(field, problem);
+        self.found.push(fault);
+    }
+
+    fn has_exact_subject(&self) -> bool {
+        matches!(self.grant.subject, Some(Pattern::Exact(_)))
+    }
+
+    /// Whether only tokens with one of a few written-out values in this claim match.
+    fn pins(&self, claim: &str) -> bool {
+        self.grant.conditions_on(claim).any(Condition::is_exact)
+    }
+
+    fn somebody_in_particular(&mut self) {
+        if self.grant.subject.as_ref().is_some_and(|s| *s == Pattern::Exact(String::new())) {
+            self.fault("subject", "is empty");
+        }
+        if !self.grant.is_whole {
+            return;
+        }
+        if self.grant.subject.is_none() && self.grant.claims.is_empty() {
+            self.fault("subject", "is missing, and there are no claims either: every token of the issuer would match; say whose tokens are meant");
+            return;
+        }
+        let issuer = self.trust.issuer.trim_end_matches('/');
+        let Some((_, ids)) = SHARED.iter().find(|(shared, _)| *shared == issuer) else { return };
+        if self.has_exact_subject() || ids.iter().any(|id| self.pins(id)) {
+            return;
+        }
+        let how = match ids {
+            [] => "an exact `subject`".to_owned(),
+            ids => format!("an exact `subject`, or eq / one_of on `{}`", ids.join("` or `")),
+        };
+        self.fault("subject", format!("does not say whose workload is meant: this issuer signs for everybody, and names there can change hands; pin it by {how}"));
+    }
+
+    fn verified_email(&mut self) {
+        let is_email = |path: &ClaimPath| matches!(path.steps(), [only] if **only == *"email");
+        let used = self.grant.claims.iter().map(|(path, _)| path).any(is_email)
+            || self.grant.map.identity.claims().any(is_email);
+        let verified = Condition::Eq(Constant::Bool(true));
+        let is_verified = self.grant.conditions_on("email_verified").any(|it| *it == verified);
+        if used && !is_verified {
+            self.fault("claims", "relies on `email`, which anybody may have written: add email_verified = { eq = true }");
+        }
+    }
+
+    fn judged_elsewhere(&mut self) {
+        let claims = self.grant.claims.iter();
+        let names: Vec<String> =
+            claims.filter_map(|(path, _)| path.steps().first().map(ToString::to_string)).collect();
+        for name in names.iter().filter(|name| JUDGED.contains(&name.as_str())) {
+            self.fault("claims", format!("has a condition on `{name}`, which is judged by the trust's own fields: remove it"));
+        }
+        if names.iter().any(|name| name == "sub") {
+            self.fault("claims", "has a condition on `sub`: use the field `subject`");
+        }
+    }
+
+    /// Request tags are chosen by whoever asks AWS for the token.
+    fn request_tags(&mut self) {
+        let chosen = |(path, _): &(ClaimPath, Condition)| matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags");
+        if self.grant.claims.iter().any(chosen) && !self.has_exact_subject() {
+            self.fault("claims", "relies on request tags, which the caller chooses: pin the caller by an exact `subject`");
+        }
+    }
+
+    /// What a token says may fill a name in, but not begin it, and not reach into other trusts.
+    fn identity(&mut self) {
+        let template = &self.grant.map.identity;
+        let begins_well = match template.parts.first() {
+            Some(Part::Text(text)) => text.find(':').is_some_and(|at| at > 0),
+            _ => false,
+        };
+        if !begins_well {
+            self.fault(
+                "map.identity",
+                "must begin with the kind of identity, written out: \"sa:…\"",
+            );
+        }
+        if matches!(template.parts.first(), Some(Part::Text(text)) if text.starts_with("user:")) {
+            self.fault(
+                "map.identity",
+                "makes a workload pass for a person: begin with another kind, such as \"sa:\"",
+            );
+        }
+        let names_trust = template.parts.contains(&Part::Trust);
+        let free = template.claims().find(|path| match path.steps() {
+            [only] if **only == *"sub" => !self.has_exact_subject(),
+            _ => !self.grant.claims.iter().any(|(on, it)| on == *path && it.is_exact()),
+        });
+        if let Some(path) = free.filter(|_| !names_trust).map(ToString::to_string) {
+            self.fault("map.identity", format!("is made from `{path}` without {{trust}}: another trust's workload could get the same name"));
+        }
+    }
+
+    /// Anybody in an Entra tenant with the client's secret has its id; the object id is the
+    /// workload's own.
+    fn client_id_alone(&self) -> Option<PolicyFault> {
+        let relies = self.pins("appid") || self.pins("azp");
+        let alone = relies && !self.has_exact_subject() && !self.pins("oid");
+        alone.then(|| {
+            self.at("claims", "relies on a client id alone: pin the object id, oid = { eq = … }")
+        })
+    }
+}

@@ -1,0 +1,379 @@
+//! [`Grant`]: which tokens of a trust are believed as whom, and the matching itself.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::glob::Glob;
+use crate::identity::{ClaimPath, Scopes, TenantId};
+use crate::json::Value;
+
+/// The longest identity made from a template, in bytes.
+const MAX_IDENTITY: usize = 255;
+
+/// One rule: who matches becomes this identity, in this tenant, with at most these scopes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Grant {
+    pub(super) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<Pattern>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_table")]
+    pub(super) claims: Vec<(ClaimPath, Condition)>,
+    pub(super) map: Mapping,
+    /// Where it stands in the text, and its fields do.
+    #[serde(skip)]
+    pub(super) line: usize,
+    #[serde(skip)]
+    pub(super) lines: Vec<(String, usize)>,
+    /// Whether subject and claims could be read, all of them.
+    #[serde(skip)]
+    pub(super) is_whole: bool,
+}
+
+/// What a match is worth.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Mapping {
+    pub(super) identity: Template,
+    pub(super) tenant: TenantId,
+    pub(super) scopes: Scopes,
+}
+
+fn as_table<S: Serializer>(claims: &[(ClaimPath, Condition)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(claims.iter().map(|(path, condition)| (path, condition)))
+}
+
+/// A text, or a glob.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Pattern {
+    Exact(String),
+    Glob(Glob),
+}
+
+impl Pattern {
+    /// A text with `*` in it is a glob.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text.contains('*') {
+            true => Glob::parse(text).map(Self::Glob),
+            false => Ok(Self::Exact(text.to_owned())),
+        }
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == text,
+            Self::Glob(glob) => glob.matches(text),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Exact(exact) => exact,
+            Self::Glob(glob) => glob.as_str(),
+        }
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
+    }
+}
+
+/// What a claim is compared with: type and value must be the same.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Constant {
+    Text(String),
+    Integer(i64),
+    Bool(bool),
+}
+
+impl Constant {
+    fn is(&self, value: Value<'_>) -> bool {
+        match self {
+            Self::Text(text) => value.as_str() == Some(text),
+            // The linter takes no number that a JSON reader would round.
+            Self::Integer(number) => value.as_f64() == Some(*number as f64),
+            Self::Bool(truth) => value.as_bool() == Some(*truth),
+        }
+    }
+}
+
+impl fmt::Display for Constant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::Bool(truth) => write!(f, "{truth}"),
+        }
+    }
+}
+
+/// What must hold for a claim. An absent claim meets none.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Condition {
+    Eq(Constant),
+    OneOf(Vec<Constant>),
+    Glob(Pattern),
+    /// The claim is a list with this among its items.
+    Contains(Constant),
+}
+
+impl Condition {
+    fn holds(&self, value: Value<'_>) -> bool {
+        match self {
+            Self::Eq(constant) => constant.is(value),
+            Self::OneOf(constants) => constants.iter().any(|constant| constant.is(value)),
+            Self::Glob(pattern) => value.as_str().is_some_and(|text| pattern.matches(text)),
+            Self::Contains(constant) => {
+                value.is_list() && value.children().any(|item| constant.is(item))
+            }
+        }
+    }
+
+    /// Whether only values that are written out meet it.
+    pub(super) fn is_exact(&self) -> bool {
+        matches!(self, Self::Eq(_) | Self::OneOf(_))
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Eq(constant) => write!(f, "{constant}"),
+            Self::OneOf(constants) => {
+                f.write_str("one of")?;
+                constants.iter().try_for_each(|constant| write!(f, " {constant}"))
+            }
+            Self::Glob(pattern) => write!(f, "a text like {:?}", pattern.as_str()),
+            Self::Contains(constant) => write!(f, "a list that contains {constant}"),
+        }
+    }
+}
+
+/// The identity a match becomes: a text with `{trust}`, `{sub}` and `{/json/pointer}` in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Template {
+    text: String,
+    pub(super) parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Part {
+    Text(String),
+    Trust,
+    Claim(ClaimPath),
+}
+
+impl Template {
+    /// The error says what to do.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((name, after)) = after.split_once('}') else {
+                return Err("has `{` without `}`".to_owned());
+            };
+            parts.extend((!before.is_empty()).then(|| Part::Text(before.to_owned())));
+            parts.push(match name {
+                "trust" => Part::Trust,
+                path => Part::Claim(path.parse().map_err(|_| {
+                    format!("has the placeholder `{{{path}}}`, which names nothing: use {{trust}}, {{sub}} or a claim such as {{/kubernetes.io/namespace}}")
+                })?),
+            });
+            rest = after;
+        }
+        parts.extend((!rest.is_empty()).then(|| Part::Text(rest.to_owned())));
+        if parts.iter().any(|part| matches!(part, Part::Text(text) if !is_name(text))) {
+            return Err("has white space, control characters, or `}` without `{`".to_owned());
+        }
+        Ok(Self { text: text.to_owned(), parts })
+    }
+
+    /// The claims it takes from the token.
+    pub(super) fn claims(&self) -> impl Iterator<Item = &ClaimPath> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Claim(path) => Some(path),
+            _ => None,
+        })
+    }
+
+    /// Fills it in. Several values from a token must not run into each other, so that two
+    /// workloads never get one name: with more than one, none may have a `:` or `/`.
+    pub(super) fn fill(&self, trust: &str, claims: Value<'_>) -> Option<String> {
+        let is_alone = self.claims().count() < 2;
+        let mut identity = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => identity.push_str(text),
+                Part::Trust => identity.push_str(trust),
+                Part::Claim(path) => {
+                    let value = claims.follow(path.steps())?.as_str()?;
+                    let fits = is_name(value) && (is_alone || !value.contains([':', '/']));
+                    identity.push_str(Some(value).filter(|_| fits)?);
+                }
+            }
+        }
+        (identity.len() <= MAX_IDENTITY).then_some(identity)
+    }
+}
+
+/// Neither empty nor able to break a log line or to pass for something longer.
+fn is_name(text: &str) -> bool {
+    let strange = |c: char| c.is_whitespace() || c.is_control() || c == '{' || c == '}';
+    !text.is_empty() && !text.chars().any(strange)
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Serialize for Template {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.text)
+    }
+}
+
+/// The first thing that keeps a token from matching a rule.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Mismatch {
+    Subject,
+    /// The condition at this place of the list.
+    Claim(usize),
+}
+
+impl Grant {
+    /// Compares a verified token's claims with the rule.
+    pub(super) fn compare(&self, claims: Value<'_>) -> Result<(), Mismatch> {
+        let subject = claims.get("sub").and_then(Value::as_str);
+        if let Some(pattern) = &self.subject
+            && !subject.is_some_and(|subject| pattern.matches(subject))
+        {
+            return Err(Mismatch::Subject);
+        }
+        let met = |(path, condition): &(ClaimPath, Condition)| {
+            claims.follow(path.steps()).is_some_and(|value| condition.holds(value))
+        };
+        match self.claims.iter().position(|wanted| !met(wanted)) {
+            Some(nth) => Err(Mismatch::Claim(nth)),
+            None => Ok(()),
+        }
+    }
+
+    /// Says in words what [`compare`](Self::compare) found. For administrators: it quotes claims.
+    pub(super) fn describe(&self, mismatch: &Mismatch, claims: Value<'_>) -> String {
+        let (name, value, wanted) = match mismatch {
+            Mismatch::Subject => {
+                let wanted = self.subject.as_ref().map_or("", Pattern::as_str);
+                ("sub".to_owned(), claims.get("sub"), format!("{wanted:?}"))
+            }
+            Mismatch::Claim(nth) => {
+                let Some((path, condition)) = self.claims.get(*nth) else { return String::new() };
+                (path.to_string(), claims.follow(path.steps()), condition.to_string())
+            }
+        };
+        format!("`{name}` is {}, and the rule wants {wanted}", quote(value))
+    }
+
+    /// What it asks of the claim `name`, which is not within another.
+    pub(super) fn conditions_on<'g>(
+        &'g self,
+        name: &'g str,
+    ) -> impl Iterator<Item = &'g Condition> {
+        let is_named = move |path: &ClaimPath| matches!(path.steps(), [only] if **only == *name);
+        self.claims.iter().filter(move |(path, _)| is_named(path)).map(|(_, condition)| condition)
+    }
+}
+
+/// A value as an administrator may read it: escaped, and not longer than a line.
+pub(super) fn quote(value: Option<Value<'_>>) -> String {
+    let Some(value) = value else { return "absent".to_owned() };
+    if let Some(text) = value.as_str() {
+        let shown: String = text.chars().take(120).collect();
+        let cut = if shown.len() < text.len() { " (cut)" } else { "" };
+        return format!("{shown:?}{cut}");
+    }
+    match (value.as_f64(), value.as_bool()) {
+        (Some(number), _) => number.to_string(),
+        (_, Some(truth)) => truth.to_string(),
+        _ if value.is_list() => {
+            let items: Vec<String> =
+                value.children().take(8).map(|item| quote(Some(item))).collect();
+            format!("[{}]", items.join(", "))
+        }
+        _ if value.is_null() => "null".to_owned(),
+        _ => "an object".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Document;
+
+    fn holds(condition: &Condition, claim: &str) -> bool {
+        let text = format!(r#"{{"c":{claim}}}"#);
+        let document = Document::parse(text.as_bytes()).unwrap();
+        document.root().get("c").is_some_and(|value| condition.holds(value))
+    }
+
+    #[test]
+    fn conditions_compare_type_and_value() {
+        let text = |text: &str| Constant::Text(text.to_owned());
+        let table = [
+            (Condition::Eq(text("a")), "\"a\"", true),
+            (Condition::Eq(text("a")), "\"A\"", false),
+            (Condition::Eq(text("1")), "1", false),
+            (Condition::Eq(text("true")), "true", false),
+            (Condition::Eq(text("a")), "[\"a\"]", false),
+            (Condition::Eq(text("a")), "null", false),
+            (Condition::Eq(Constant::Integer(7)), "7", true),
+            (Condition::Eq(Constant::Integer(7)), "7.5", false),
+            (Condition::Eq(Constant::Integer(7)), "\"7\"", false),
+            (Condition::Eq(Constant::Bool(true)), "true", true),
+            (Condition::Eq(Constant::Bool(true)), "\"true\"", false),
+            (Condition::OneOf(vec![text("a"), text("b")]), "\"b\"", true),
+            (Condition::OneOf(vec![text("a"), text("b")]), "\"c\"", false),
+            (Condition::OneOf(vec![]), "\"c\"", false),
+            (Condition::Contains(text("a")), "[\"b\",\"a\"]", true),
+            (Condition::Contains(text("a")), "\"a\"", false),
+            (Condition::Contains(text("a")), "{\"x\":\"a\"}", false),
+            (Condition::Glob(Pattern::parse("a/*").unwrap()), "\"a/b\"", true),
+            (Condition::Glob(Pattern::parse("a/*").unwrap()), "\"a/b/c\"", false),
+        ];
+        for (condition, claim, expected) in table {
+            assert_eq!(holds(&condition, claim), expected, "{condition} on {claim}");
+        }
+    }
+
+    #[test]
+    fn a_template_is_filled_so_that_no_two_workloads_share_a_name() {
+        let fill = |template: &str, claims: &str| {
+            let document = Document::parse(claims.as_bytes()).unwrap();
+            Template::parse(template).unwrap().fill("k8s", document.root())
+        };
+        assert_eq!(fill("sa:{trust}:{sub}", r#"{"sub":"a:b"}"#).as_deref(), Some("sa:k8s:a:b"));
+        assert_eq!(fill("sa:{/k/n}", r#"{"k":{"n":"x"}}"#).as_deref(), Some("sa:x"));
+        assert_eq!(fill("sa:{a}:{b}", r#"{"a":"x","b":"y"}"#).as_deref(), Some("sa:x:y"));
+        let refused = [
+            ("sa:{a}:{b}", r#"{"a":"x:y","b":"z"}"#),
+            ("sa:{a}:{b}", r#"{"a":"x","b":"y/z"}"#),
+            ("sa:{sub}", r#"{"sub":""}"#),
+            ("sa:{sub}", r#"{"sub":"a b"}"#),
+            ("sa:{sub}", r#"{"sub":"a\u0000"}"#),
+            ("sa:{sub}", r#"{"sub":"{trust}"}"#),
+            ("sa:{sub}", r#"{"sub":7}"#),
+            ("sa:{sub}", r#"{}"#),
+        ];
+        for (template, claims) in refused {
+            assert_eq!(fill(template, claims), None, "{template} on {claims}");
+        }
+        assert_eq!(fill("sa:{sub}", &format!(r#"{{"sub":"{}"}}"#, "x".repeat(300))), None);
+        for template in ["sa:{sub", "sa:sub}", "sa: x", "sa:{}", "sa:{/a~2}"] {
+            assert!(Template::parse(template).is_err(), "{template}");
+        }
+    }
+}
