@@ -43,7 +43,7 @@ pub(crate) enum FetchError {
     #[error("could not be reached: {0}")]
     Unreachable(String),
     /// Nothing was sent.
-    #[error("could not be connected to: {0}")]
+    #[error("could not be reached: {0}")]
     Unconnected(String),
     #[error("must not be asked: {0}")]
     Forbidden(&'static str),

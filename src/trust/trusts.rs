@@ -242,7 +242,9 @@ impl Inner {
             let validator = match unchanged {
                 Some(old) => old.validator.clone(),
                 None => {
-                    let config = AuthConfig::of_issuer(&config, &[]);
+                    let mut config = AuthConfig::of_issuer(&config, &[]);
+                    // A foreign token comes once: there is nothing to remember.
+                    config.known_tokens_bytes = 0;
                     let opened =
                         JwksValidator::through(&config, self.http.clone(), self.clock.clone());
                     let place = format!("trust.{}", trust.id);

@@ -19,9 +19,9 @@ use crate::identity::Identity;
 #[cfg(feature = "trust")]
 pub(crate) use jwks::unverified_payload;
 pub use jwks::{JwksValidator, dangerous_peek_claims};
-pub use known::{KnownTokens, KnownTokensStats};
 #[cfg(feature = "trust")]
 pub(crate) use jws::document as unverified_document;
+pub use known::{KnownTokens, KnownTokensStats};
 #[cfg(feature = "mock")]
 pub(crate) use mock::MockValidator;
 
