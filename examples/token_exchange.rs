@@ -43,8 +43,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens = requests.join_all().await;
     println!("  {} tokens, {} requests to the provider", tokens.len(), provider.token_requests());
 
-    println!("50 minutes later the tokens are due. They serve while the next ones are got:");
-    clock.advance(Duration::from_secs(50 * 60));
+    println!("52 minutes later the tokens are due. They serve while the next ones are got:");
+    clock.advance(Duration::from_secs(52 * 60));
     tell(&provider, client.exchange(&for_vault(&alice)).await);
     while provider.granted("urn:ietf:params:oauth:grant-type:token-exchange") < 3 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tell(&provider, client.exchange(&for_vault(&alice)).await);
 
     println!(
-        "The provider goes away. Nobody notices, for bob's token is good for 10 minutes more:"
+        "The provider goes away. Nobody notices, for bob's token is good for 8 minutes more:"
     );
     provider.fail(Endpoint::Token, Fault::Status(503));
     clock.advance(Duration::from_secs(5 * 60));
