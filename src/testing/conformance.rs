@@ -34,11 +34,15 @@
 //! # }
 //! ```
 
+mod cache;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
+
+pub use cache::{CacheExam, token_cache};
 
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};
