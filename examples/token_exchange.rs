@@ -51,9 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     tell(&provider, client.exchange(&for_vault(&alice)).await);
 
-    println!(
-        "The provider goes away. Nobody notices, for bob's token is good for 8 minutes more:"
-    );
+    println!("The provider goes away. Nobody notices, for bob's token is good for 8 minutes more:");
     provider.fail(Endpoint::Token, Fault::Status(503));
     clock.advance(Duration::from_secs(5 * 60));
     tell(&provider, client.exchange(&for_vault(&bob)).await);

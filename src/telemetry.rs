@@ -124,6 +124,16 @@ pub(crate) fn token_cache_failed(error: &dyn std::fmt::Display, is_new: bool) {
     count("scaikey_auth_token_cache_failures_total", "reason", "unavailable");
 }
 
+/// The token cache held something that none of our servers put there, or that was changed since. It
+/// counts as nothing. Logged when it begins.
+#[cfg(feature = "redis")]
+pub(crate) fn token_cache_garbage(is_new: bool) {
+    if is_new {
+        tracing::warn!(target: TARGET, "token cache holds what does not open; it is discarded");
+    }
+    count("scaikey_auth_token_cache_failures_total", "reason", "garbage");
+}
+
 /// The token cache answers again.
 pub(crate) fn token_cache_is_back() {
     tracing::info!(target: TARGET, "token cache answers again");

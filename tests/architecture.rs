@@ -45,6 +45,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
         "redis::",
         &["src/exchange/cache/mod.rs", "src/exchange/cache/redis.rs", "src/exchange/cache/redis/"],
     ),
+    ("TLS", "rustls::", &["src/exchange/cache/redis/server.rs"]),
     ("the monotonic clock", "Instant::now", &["src/clock.rs", "src/testing/"]),
     ("timers", "tokio::time", &["src/clock.rs", "src/testing/"]),
     ("the environment", "std::env::", &["src/config/"]),

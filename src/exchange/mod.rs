@@ -24,6 +24,8 @@ use kept::{Kept, Wanted};
 pub use builder::TokenExchangeBuilder;
 #[cfg(feature = "redis")]
 pub use cache::RedisCache;
+#[cfg(feature = "testing")]
+pub(crate) use cache::{Ground, Question};
 pub use cache::{CacheKey, CacheKeys, Fence, Layered, MemoryCache, TokenCache};
 pub use endpoint::TokenUrls;
 pub use error::{ExchangeError, OAuthError};

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::ExchangeError;
 use crate::base64url;
-use crate::clock::{Clock, jittered, unix_seconds, unix_time};
+use crate::clock::{Clock, jittered, unix_time};
 use crate::identity::Scopes;
 use crate::json::{Document, Value};
 use crate::secret::Secret;
@@ -26,6 +26,8 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 pub struct AccessToken {
     issued: Arc<Issued>,
     status: CacheStatus,
+    /// How long a shared cache still kept it when it came from there.
+    stay: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -164,12 +166,8 @@ impl AccessToken {
     /// How much longer it may be kept; `None`: not at all.
     pub(super) fn left(&self, clock: &dyn Clock) -> Option<Duration> {
         let left = self.keep_for()?.saturating_sub(self.age(clock));
+        let left = left.min(self.stay.unwrap_or(Duration::MAX));
         (!left.is_zero()).then_some(left)
-    }
-
-    /// When it may be kept no longer, in seconds since 1970.
-    pub(super) fn expires_at(&self, clock: &dyn Clock) -> u64 {
-        unix_seconds(clock.now()) + self.left(clock).unwrap_or_default().as_secs()
     }
 
     pub(super) fn age(&self, clock: &dyn Clock) -> Duration {
@@ -184,6 +182,12 @@ impl AccessToken {
 
     pub(super) fn with_status(mut self, status: CacheStatus) -> Self {
         self.status = status;
+        self
+    }
+
+    /// As it comes from a shared cache, which keeps it for so much longer.
+    pub(super) fn staying(mut self, stay: Duration) -> Self {
+        self.stay = Some(stay);
         self
     }
 
@@ -253,11 +257,11 @@ impl AccessToken {
             fresh_for: Duration::ZERO,
             kept_for: Duration::ZERO,
         };
-        Some(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Hit })
+        Some(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Hit, stay: None })
     }
 
     /// Reads a successful answer. Members that are `null` count as absent.
-    pub(super) fn parse(body: &[u8], clock: &dyn Clock) -> Result<Self, ExchangeError> {
+    pub(crate) fn parse(body: &[u8], clock: &dyn Clock) -> Result<Self, ExchangeError> {
         let refused = ExchangeError::Answer;
         let document = Document::parse(body).map_err(|_| refused("is not a JSON object"))?;
         let member = |name| document.root().get(name).filter(|value| !value.is_null());
@@ -290,7 +294,7 @@ impl AccessToken {
             fresh_for: Duration::ZERO,
             kept_for: Duration::ZERO,
         };
-        Ok(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Miss })
+        Ok(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Miss, stay: None })
     }
 
     /// A claim of the token if it is a JWT, unverified: the provider gave it to us directly.

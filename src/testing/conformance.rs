@@ -34,6 +34,7 @@
 //! # }
 //! ```
 
+mod cache;
 #[cfg(feature = "trust")]
 mod replay;
 
@@ -42,6 +43,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
+
+pub use cache::{CacheExam, token_cache};
 
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};

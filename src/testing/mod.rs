@@ -30,7 +30,7 @@
 //! - [`ManualClock`] stands still until it is moved: nothing has to sleep.
 //!
 //! - [`forge`] makes the tokens that must be refused, and their honest twins.
-//! - [`conformance`] examines your own tenant store and replay log.
+//! - [`conformance`] examines your own tenant store, token cache and replay log.
 //! - [`challenge`] reads `WWW-Authenticate` headers as strictly as they should be written.
 //!
 //! It is a tool for tests. It gives tokens to whoever asks, has no TLS, and panics when something

@@ -8,10 +8,13 @@ use aws_lc_rs::{digest, hmac};
 
 use super::sealed::{DataKey, ServerKey};
 use crate::base64url;
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_time};
 use crate::exchange::token::{AccessToken, Freshness};
 use crate::identity::TenantId;
 use crate::mark::{Mark, Marker, Seed};
+
+/// By how many milliseconds the clocks of two servers may differ.
+const SKEW: u64 = 60_000;
 
 /// What a cache files a token under: made of everything that tells one request from another.
 ///
@@ -56,22 +59,28 @@ impl<'a> CacheKey<'a> {
         &self.derived().digest
     }
 
-    /// The token encrypted and bound to this key, for a cache outside of this process. `None` when
-    /// the system has no random numbers.
+    /// The token encrypted and bound to this key, to be kept outside of this process for so long.
+    /// `None` when the system has no random numbers.
     ///
     /// AES-256-GCM under a key that is derived from the server's and the subject token (or, for a
     /// service's own tokens, the tenant): a copy of the store opens nothing.
-    pub fn seal(&self, token: &AccessToken) -> Option<Vec<u8>> {
-        let expires = token.expires_at(self.clock);
+    pub fn seal(&self, token: &AccessToken, keep_for: Duration) -> Option<Vec<u8>> {
+        let expires = self.milliseconds().saturating_add(u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX));
         let plain = token.to_octets(self.clock);
         self.server_key.seal(&self.derived().data_key, self.digest().as_bytes(), expires, &plain)
     }
 
-    /// What [`seal`](Self::seal) gave, if it was this key's and nobody changed it.
+    /// What [`seal`](Self::seal) gave, if it was this key's, nobody changed it, and the time for
+    /// which it was to be kept is not over by more than a minute, which servers' clocks may differ.
     pub fn open(&self, sealed: &[u8]) -> Option<AccessToken> {
         let Derived { digest, data_key } = self.derived();
-        let plain = self.server_key.open(data_key, digest.as_bytes(), sealed)?;
-        AccessToken::from_octets(&plain, self.clock)
+        let (plain, expires) = self.server_key.open(data_key, digest.as_bytes(), sealed)?;
+        let now = self.milliseconds();
+        if expires.saturating_add(SKEW) < now {
+            return None;
+        }
+        let stays = Duration::from_millis(expires.saturating_sub(now));
+        Some(AccessToken::from_octets(&plain, self.clock)?.staying(stays))
     }
 
     /// Where a token is in its life, by the client's clock.
@@ -79,9 +88,14 @@ impl<'a> CacheKey<'a> {
         token.freshness(self.clock)
     }
 
-    /// How much longer a token may be kept, by the client's clock; `None`: not at all.
+    /// How much longer a token may be kept, by the client's clock; `None`: not at all. One that
+    /// [`open`](Self::open) gave, no longer than the cache it came from keeps it.
     pub fn kept_for(&self, token: &AccessToken) -> Option<Duration> {
         token.left(self.clock)
+    }
+
+    fn milliseconds(&self) -> u64 {
+        (unix_time(self.clock.now()) * 1000.0) as u64
     }
 
     pub(crate) fn mark(&self) -> Mark {

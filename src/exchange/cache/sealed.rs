@@ -14,7 +14,7 @@ use crate::secret::Secret;
 /// The format of what is sealed.
 const VERSION: u8 = 1;
 
-/// Version, key id and expiry, in front of nonce and ciphertext.
+/// Version, key id and expiry (in milliseconds since 1970), in front of nonce and ciphertext.
 const HEADER: usize = 1 + KEY_ID + 8;
 const KEY_ID: usize = 4;
 
@@ -146,7 +146,7 @@ impl ServerKey {
         key: &DataKey,
         digest: &[u8],
         sealed: &[u8],
-    ) -> Option<Zeroizing<Vec<u8>>> {
+    ) -> Option<(Zeroizing<Vec<u8>>, u64)> {
         let (header, rest) = sealed.split_at_checked(HEADER)?;
         let (nonce, body) = rest.split_at_checked(NONCE_LEN)?;
         let expires = u64::from_be_bytes(header.get(1 + KEY_ID..)?.try_into().ok()?);
@@ -157,7 +157,7 @@ impl ServerKey {
         let mut body = Zeroizing::new(body.to_vec());
         let plain = key.0.as_ref()?.open_in_place(nonce, Aad::from(bound), &mut body).ok()?.len();
         body.truncate(plain);
-        Some(body)
+        Some((body, expires))
     }
 
     fn header(&self, expires: u64) -> [u8; HEADER] {
@@ -200,7 +200,7 @@ mod tests {
         assert_ne!(sealed, seal(&ours).unwrap(), "a nonce is used once");
         let open = |key: &ServerKey, of_user, owner: &[u8], digest: &[u8], sealed: &[u8]| {
             let data_key = key.data_key(of_user, owner);
-            key.open(&data_key, digest, sealed).map(|plain| plain.to_vec())
+            key.open(&data_key, digest, sealed).map(|(plain, _)| plain.to_vec())
         };
         assert_eq!(open(&ours, true, b"alice", b"digest", &sealed), Some(b"plain".to_vec()));
         assert_eq!(open(&theirs, true, b"alice", b"digest", &sealed), None);

@@ -1,0 +1,291 @@
+//! The exam for token caches: ours pass, and broken ones fail by the rule they break.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use scaikey_auth::testing::conformance::{CacheExam, token_cache};
+use scaikey_auth::{AccessToken, BoxError, CacheKey, Fence, MemoryCache, RedisCache, TokenCache};
+
+use super::server::Redis;
+use super::support::{layered, redis};
+
+struct Memory(MemoryCache);
+
+#[async_trait]
+impl CacheExam for Memory {
+    fn cache(&self) -> Arc<dyn TokenCache> {
+        Arc::new(self.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn memory_passes() {
+    token_cache(&Memory(MemoryCache::default())).await;
+}
+
+/// A server, and how to make a cache on it.
+struct Far<M>(Redis, M);
+
+#[async_trait]
+impl<M: Fn(&Redis) -> Arc<dyn TokenCache> + Sync> CacheExam for Far<M> {
+    fn cache(&self) -> Arc<dyn TokenCache> {
+        (self.1)(&self.0)
+    }
+
+    async fn stored(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let stored = self.0.stored().into_iter();
+        stored.map(|(name, value)| (name.into_bytes(), value)).collect()
+    }
+
+    async fn overwrite(&self, name: &[u8], value: &[u8]) {
+        self.0.overwrite(std::str::from_utf8(name).unwrap(), value);
+    }
+}
+
+/// The machine may be busy; what is examined here is not speed.
+fn patient(cache: RedisCache) -> RedisCache {
+    cache.budget(Duration::from_secs(5))
+}
+
+#[tokio::test]
+async fn redis_passes() {
+    let cache = |server: &Redis| Arc::new(patient(redis(&server.url()))) as Arc<dyn TokenCache>;
+    token_cache(&Far(Redis::start(), cache)).await;
+}
+
+#[tokio::test]
+async fn redis_behind_memory_passes() {
+    let cache = |server: &Redis| {
+        let far = patient(redis(&server.url())).prefix("sw{x}");
+        Arc::new(scaikey_auth::Layered::new(MemoryCache::default(), far)) as Arc<dyn TokenCache>
+    };
+    token_cache(&Far(Redis::start(), cache)).await;
+}
+
+#[tokio::test]
+async fn a_cache_behind_pointers_passes() {
+    let cache = |server: &Redis| {
+        let inner: Arc<dyn TokenCache> = Arc::new(patient(redis(&server.url())));
+        Arc::new(Arc::new(inner)) as Arc<dyn TokenCache>
+    };
+    token_cache(&Far(Redis::with_password("hunter2"), cache)).await;
+}
+
+#[tokio::test]
+async fn a_cluster_passes() {
+    let cache = |server: &Redis| {
+        let url = server.url();
+        let urls = format!("{0},{0}", url.expose());
+        Arc::new(patient(redis(&urls.as_str().into()))) as Arc<dyn TokenCache>
+    };
+    token_cache(&Far(Redis::cluster(), cache)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_spoken_with_whom_the_certificates_name_and_with_nobody_else() {
+    let (server, certificate) = Redis::with_tls();
+    let url = server.tls_url();
+    assert!(redis(&server.url()).root_certificates(&certificate).is_err(), "not rediss://");
+    assert!(redis(&url).root_certificates(b"no certificate").is_err());
+    // Whom the system trusts does not include this one.
+    let untrusting: Arc<dyn TokenCache> = Arc::new(patient(redis(&url)));
+    let why = failure(token_cache(&Only(untrusting))).await;
+    assert!(why.contains("certificate"), "{why}");
+    let cache = move |_: &Redis| {
+        let cache = redis(&url).root_certificates(&certificate).unwrap();
+        Arc::new(patient(cache)) as Arc<dyn TokenCache>
+    };
+    token_cache(&Far(server, cache)).await;
+}
+
+struct Only(Arc<dyn TokenCache>);
+
+#[async_trait]
+impl CacheExam for Only {
+    fn cache(&self) -> Arc<dyn TokenCache> {
+        self.0.clone()
+    }
+}
+
+/// With what message an exam is failed.
+async fn failure(exam: impl Future<Output = ()>) -> String {
+    let task = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(exam));
+    }));
+    let why = task.expect_err("it should be failed");
+    why.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+/// A shared cache as a user might write one, over a store in memory; flawless, or with one flaw.
+#[derive(Debug, Clone)]
+struct Board {
+    flaw: &'static str,
+    store: Arc<Mutex<HashMap<String, (Vec<u8>, Instant)>>>,
+    plain: Arc<Mutex<HashMap<String, AccessToken>>>,
+}
+
+impl Board {
+    fn new(flaw: &'static str) -> Self {
+        Self { flaw, store: Arc::default(), plain: Arc::default() }
+    }
+
+    fn has(&self, flaw: &str) -> bool {
+        self.flaw == flaw
+    }
+
+    fn name(&self, key: &CacheKey<'_>) -> String {
+        match self.flaw {
+            "mixes keys" => "token".to_owned(),
+            "mixes a tenant's keys" => format!("{:?}", key.tenant()),
+            _ => key.digest().to_owned(),
+        }
+    }
+
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let store = self.store.lock().unwrap();
+        let (value, until) = store.get(name)?;
+        let for_ever = match name.ends_with("lock") {
+            true => self.has("locks for ever"),
+            false => self.has("keeps for ever"),
+        };
+        (for_ever || Instant::now() < *until).then(|| value.clone())
+    }
+
+    fn write(&self, name: &str, value: &[u8], keep_for: Duration) {
+        let until = Instant::now() + keep_for.min(Duration::from_secs(3600));
+        self.store.lock().unwrap().insert(name.to_owned(), (value.to_owned(), until));
+    }
+
+    fn holds(&self, name: &str, fence: &Fence) -> bool {
+        self.read(&format!("{name}lock")).is_some_and(|held| held == fence.as_str().as_bytes())
+    }
+}
+
+#[async_trait]
+impl TokenCache for Board {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
+        let name = self.name(key);
+        if self.has("forgets") {
+            return Ok(None);
+        }
+        if self.has("fails") {
+            return Err("no".into());
+        }
+        if ["trusts its store", "mixes keys", "mixes a tenant's keys"].contains(&self.flaw) {
+            return Ok(self.read(&name).and_then(|_| self.plain.lock().unwrap().get(&name).cloned()));
+        }
+        Ok(self.read(&name).and_then(|sealed| key.open(&sealed)))
+    }
+
+    async fn put(
+        &self,
+        key: &CacheKey<'_>,
+        token: &AccessToken,
+        keep_for: Duration,
+        fence: Option<&Fence>,
+    ) -> Result<(), BoxError> {
+        let name = self.name(key);
+        let fenced_off = fence.is_some_and(|fence| !self.holds(&name, fence));
+        let is_there = self.read(&name).is_some();
+        if (fenced_off && !self.has("ignores fences")) || (is_there && self.has("keeps the first")) {
+            return Ok(());
+        }
+        let sealed = key.seal(token, keep_for).ok_or("no random numbers")?;
+        self.plain.lock().unwrap().insert(name.clone(), token.clone());
+        if self.has("leaks") {
+            self.write("leak", token.secret().expose().as_bytes(), keep_for);
+        }
+        self.write(&name, &sealed, keep_for);
+        Ok(())
+    }
+
+    async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
+        if !self.has("removes nothing") {
+            self.store.lock().unwrap().remove(&self.name(key));
+        }
+        Ok(())
+    }
+
+    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError> {
+        let (fence, name) = (Fence::random()?, format!("{}lock", self.name(key)));
+        if self.read(&name).is_some() && !self.has("grants every lock") {
+            return Ok(None);
+        }
+        self.write(&name, fence.as_str().as_bytes(), life);
+        Ok(Some(fence))
+    }
+
+    async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
+        let name = self.name(key);
+        if self.holds(&name, fence) || self.has("unlocks for anybody") {
+            self.store.lock().unwrap().remove(&format!("{name}lock"));
+        }
+        Ok(())
+    }
+}
+
+struct BoardExam(Board);
+
+#[async_trait]
+impl CacheExam for BoardExam {
+    fn cache(&self) -> Arc<dyn TokenCache> {
+        match self.0.flaw {
+            "is not shared" => Arc::new(Board::new("is not shared")),
+            _ => Arc::new(self.0.clone()),
+        }
+    }
+
+    async fn stored(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let store = self.0.store.lock().unwrap();
+        store.iter().map(|(name, (value, _))| (name.clone().into(), value.clone())).collect()
+    }
+
+    async fn overwrite(&self, name: &[u8], value: &[u8]) {
+        let name = std::str::from_utf8(name).unwrap();
+        self.0.write(name, value, Duration::from_secs(600));
+    }
+}
+
+#[tokio::test]
+async fn a_users_own_shared_cache_passes() {
+    token_cache(&BoardExam(Board::new(""))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_caches_fail_by_the_rule_they_break() {
+    for (flaw, rule) in [
+        ("forgets", "what was put last is what is got"),
+        ("fails", "a store that is up answers"),
+        ("keeps the first", "what was put last is what is got"),
+        ("mixes keys", "each key has a token of its own"),
+        ("mixes a tenant's keys", "each key has a token of its own"),
+        ("removes nothing", "what was removed is gone"),
+        ("keeps for ever", "a token is kept for as long as was said and no longer"),
+        ("is not shared", "as long as was said|a shared cache is shared"),
+        ("grants every lock", "a lock has one holder"),
+        ("unlocks for anybody", "an old fence opens no later lock"),
+        ("locks for ever", "a lock ends by itself"),
+        ("ignores fences", "who no longer holds the lock changes nothing"),
+        ("leaks", "values in the store are sealed"),
+        ("trusts its store", "is a miss"),
+    ] {
+        let exam = BoardExam(Board::new(flaw));
+        let why = failure(token_cache(&exam)).await;
+        assert!(rule.split('|').any(|rule| why.contains(rule)), "a cache that {flaw}: {why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_that_keeps_what_the_far_one_does_not_is_found_out() {
+    // The server is away: a cache that hides it is no help to anybody who examines one.
+    let server = Redis::later();
+    let why = failure(token_cache(&Only(Arc::new(layered(&server.url()))))).await;
+    assert!(why.contains("a store that is up answers"), "{why}");
+}

@@ -1,0 +1,217 @@
+//! Several processes that share a Redis, as a service on several machines does.
+
+use std::env;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use scaikey_auth::testing::{Endpoint, Fault, Provider};
+use scaikey_auth::{
+    ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest, TokenExchangeClient,
+};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinSet;
+
+use super::server::Redis;
+use super::support::{builder, client, eventually, fresh, layered, provider};
+
+/// What a child is to do, in its environment.
+const JOB: &str = "SCAIKEY_AUTH_TEST_JOB";
+
+/// A process of its own, at the same provider and Redis.
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    /// Starts one, and waits until it is ready. `what` it does is `exchange` or `refresh`, with
+    /// this token and so many callers at once, each call taking `timeout` at most.
+    async fn start(
+        provider: &Provider,
+        server: &Redis,
+        what: &str,
+        token: &str,
+        callers: usize,
+        timeout: Duration,
+    ) -> Self {
+        let (issuer, url) = (provider.issuer(), server.url());
+        let job = [
+            what,
+            token,
+            &callers.to_string(),
+            &timeout.as_millis().to_string(),
+            &issuer,
+            url.expose(),
+        ];
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "processes::child", "--ignored", "--nocapture"])
+            .env(JOB, job.join(" "))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut this = Self { child, stdin, lines: BufReader::new(stdout).lines() };
+        assert_eq!(this.said().await, "ready");
+        this
+    }
+
+    /// Sets it off.
+    async fn go(&mut self) {
+        self.stdin.write_all(b"go\n").await.unwrap();
+    }
+
+    /// The next thing it says for us.
+    async fn said(&mut self) -> String {
+        let next = async {
+            loop {
+                let line = self.lines.next_line().await.unwrap().expect("the child went on");
+                if let Some((_, said)) = line.split_once("child: ") {
+                    return said.to_owned();
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), next).await.expect("the child answers")
+    }
+}
+
+/// All get the same token.
+async fn all_agree(mut processes: Vec<Process>) -> String {
+    for process in &mut processes {
+        process.go().await;
+    }
+    let mut said = Vec::new();
+    for process in &mut processes {
+        said.push(process.said().await);
+    }
+    assert!(said.iter().all(|it| it == &said[0] && it.starts_with("all ")), "{said:#?}");
+    said.remove(0)
+}
+
+#[test]
+#[ignore = "started by the tests below, as a process of its own"]
+fn child() {
+    let Ok(job) = env::var(JOB) else { return };
+    let job: Vec<_> = job.split(' ').collect();
+    let [what, token, callers, timeout, issuer, url] = job[..] else { panic!("{job:?}") };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = builder(issuer)
+            .cache(layered(&url.into()))
+            .timeout(Duration::from_millis(timeout.parse().unwrap()))
+            .build()
+            .unwrap();
+        println!("child: ready");
+        BufReader::new(tokio::io::stdin()).lines().next_line().await.unwrap();
+        let mut calls = JoinSet::new();
+        for _ in 0..callers.parse().unwrap() {
+            let (client, what, token) = (client.clone(), what.to_owned(), token.to_owned());
+            calls.spawn(async move { called(&client, &what, &token).await });
+        }
+        let mut got = calls.join_all().await;
+        got.sort();
+        got.dedup();
+        println!("child: all {got:?}");
+    });
+}
+
+async fn called(client: &TokenExchangeClient, what: &str, token: &str) -> Result<String, String> {
+    let got = match what {
+        "exchange" => client.exchange(&ExchangeRequest::new(token, "vault")).await,
+        _ => client.refresh(&RefreshRequest::new(token)).await,
+    };
+    got.map(|token| token.secret().expose().to_owned()).map_err(|why| why.to_string())
+}
+
+const USUAL: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_callers_in_four_processes_make_one_request_for_an_expired_token() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let request = fresh(&provider);
+    provider.set_token_lifetime(Some(Duration::from_secs(31)));
+    let one = client(&provider, layered(&server.url()));
+    let old = one.exchange(&request).await.unwrap();
+    assert_eq!(server.tokens().len(), 1);
+    provider.set_token_lifetime(None);
+    let subject = request.subject.expose();
+    let mut processes = Vec::new();
+    for _ in 0..4 {
+        let process = Process::start(&provider, &server, "exchange", subject, 250, USUAL);
+        processes.push(process.await);
+    }
+    eventually(async || server.tokens().is_empty()).await;
+    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
+    let said = all_agree(processes).await;
+    assert!(said.starts_with("all [Ok(") && !said.contains("Err"), "{said}");
+    assert!(!said.contains(old.secret().expose()));
+    assert_eq!(provider.token_requests(), 2, "one for the old token and one for the new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_is_spent_once_by_150_callers_in_three_processes() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let token = signed_in(&provider, &server).await;
+    let mut processes = Vec::new();
+    for _ in 0..3 {
+        processes.push(Process::start(&provider, &server, "refresh", &token, 50, USUAL).await);
+    }
+    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
+    let said = all_agree(processes).await;
+    assert!(said.starts_with("all [Ok(") && !said.contains("Err"), "{said}");
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
+}
+
+async fn signed_in(provider: &Provider, server: &Redis) -> String {
+    let client = client(provider, layered(&server.url()));
+    let session = client.password(&PasswordRequest::new("bob", "hunter2")).await.unwrap();
+    session.refresh_token().unwrap().expose().to_owned()
+}
+
+/// A process that asks, holds the lock, and is killed before there is an answer.
+async fn killed_in_the_middle(provider: &Provider, server: &Redis, what: &str, token: &str) {
+    let before = provider.token_requests();
+    provider.fail(Endpoint::Token, Fault::Hang);
+    let mut process = Process::start(provider, server, what, token, 1, SHORT).await;
+    process.go().await;
+    provider.wait_for_requests(Endpoint::Token, before + 1).await;
+    process.child.kill().await.unwrap();
+    let is_lock = |(name, _): &(String, Vec<u8>)| name.ends_with(":lock");
+    assert!(server.stored().iter().any(is_lock), "it held the lock");
+    provider.heal(Endpoint::Token);
+}
+
+/// A timeout under which a lock lives for five seconds and is waited for one.
+const SHORT: Duration = Duration::from_millis(350);
+
+fn short(provider: &Provider, server: &Redis) -> TokenExchangeClient {
+    let builder = builder(&provider.issuer()).cache(layered(&server.url()));
+    builder.timeout(SHORT).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_dies_with_the_lock_keeps_nobody_from_a_token() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let request = fresh(&provider);
+    killed_in_the_middle(&provider, &server, "exchange", request.subject.expose()).await;
+    let begun = Instant::now();
+    short(&provider, &server).exchange(&request).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_dies_with_the_lock_makes_nobody_replay_a_refresh_token() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let token = signed_in(&provider, &server).await;
+    killed_in_the_middle(&provider, &server, "refresh", &token).await;
+    let (client, request) = (short(&provider, &server), RefreshRequest::new(token.as_str()));
+    let error = client.refresh(&request).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
+    assert_eq!(provider.granted("refresh_token"), 0, "nobody asked beside the lock");
+    // Once the lock has ended, whoever comes next tries again.
+    eventually(async || client.refresh(&request).await.is_ok()).await;
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
+}

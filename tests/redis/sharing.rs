@@ -1,0 +1,169 @@
+//! What one process gets, and the others find.
+
+use scaikey_auth::testing::{Client, Provider};
+use scaikey_auth::{
+    CacheStatus, PasswordRequest, RefreshRequest, ServiceTokenRequest, TenantId, TokenCache,
+    TokenExchangeClient,
+};
+
+use super::server::Redis;
+use super::support::{NEW, OLD, builder, client, fresh, keys, layered, provider, redis};
+
+#[tokio::test]
+async fn a_token_that_one_process_got_is_found_by_another() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let behind_memory = || client(&provider, layered(&server.url()));
+    let alone = || client(&provider, redis(&server.url()));
+    for (one, two) in [(behind_memory(), behind_memory()), (alone(), behind_memory())] {
+        let (request, before) = (fresh(&provider), provider.token_requests());
+        let got = one.exchange(&request).await.unwrap();
+        let found = two.exchange(&request).await.unwrap();
+        assert_eq!((got.cache_status(), found.cache_status()), (CacheStatus::Miss, CacheStatus::Hit));
+        assert_eq!((found.secret(), found.scopes()), (got.secret(), got.scopes()));
+        let again = alone().exchange(&request).await.unwrap();
+        assert_eq!(again.secret(), got.secret());
+        assert_eq!(provider.token_requests() - before, 1);
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_another_secret_finds_nothing() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let request = fresh(&provider);
+    let got = client(&provider, redis(&server.url())).exchange(&request).await.unwrap();
+    let stranger = builder(&provider.issuer()).cache(redis(&server.url())).cache_keys(keys(NEW));
+    let theirs = stranger.build().unwrap().exchange(&request).await.unwrap();
+    assert_eq!(theirs.cache_status(), CacheStatus::Miss);
+    assert_ne!(theirs.secret(), got.secret());
+    assert_eq!(server.tokens().len(), 2);
+}
+
+#[tokio::test]
+async fn a_secret_is_replaced_in_three_steps_without_a_request_more() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let steps = [OLD.to_owned(), format!("{OLD},{NEW}"), format!("{NEW},{OLD}"), NEW.to_owned()];
+    let with = |step: &String| {
+        let client = builder(&provider.issuer()).cache(redis(&server.url()));
+        client.cache_keys(keys(step)).build().unwrap()
+    };
+    // While a step is taken, servers before and after it work side by side, and in both ways.
+    for (before, after) in steps.iter().zip(&steps[1..]) {
+        for (first, second) in [(before, after), (after, before)] {
+            let request = fresh(&provider);
+            let asked = provider.token_requests();
+            let got = with(first).exchange(&request).await.unwrap();
+            let found = with(second).exchange(&request).await.unwrap();
+            assert_eq!(found.secret(), got.secret(), "from {first} to {second}");
+            assert_eq!(provider.token_requests() - asked, 1);
+            let session = signed_in(&with(first)).await;
+            let one = with(first).refresh(&session).await.unwrap();
+            let two = with(second).refresh(&session).await.unwrap();
+            assert_eq!(one.refresh_token(), two.refresh_token());
+        }
+    }
+    assert_eq!(provider.refresh_reuses(), 0);
+}
+
+async fn signed_in(client: &TokenExchangeClient) -> RefreshRequest {
+    let session = client.password(&PasswordRequest::new("bob", "hunter2")).await.unwrap();
+    RefreshRequest::new(session.refresh_token().unwrap().expose())
+}
+
+#[tokio::test]
+async fn names_begin_with_prefix_and_tenant_and_end_by_themselves() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let client = client(&provider, redis(&server.url()).prefix("sw"));
+    for tenant in [Some("acme"), Some("{}"), None] {
+        let mut request = fresh(&provider);
+        request.tenant = tenant.map(|id| TenantId::new(id).unwrap());
+        client.exchange(&request).await.unwrap();
+    }
+    let mut names = server.tokens();
+    names.sort();
+    assert_eq!(names.len(), 3);
+    for name in &names {
+        let begins = ["sw:acme:token:{", "sw:%7B%7D:token:{", "sw:-:token:{"];
+        assert!(begins.iter().any(|begin| name.starts_with(begin)), "{name}");
+        let digest = name.split_once(":token:{").unwrap().1;
+        assert!(digest.len() == 44 && digest.ends_with('}'), "{name}");
+        let left: i64 = server.ask(&["PTTL", name]);
+        assert!((3_500_000..=3_570_000).contains(&left), "{name} stays for {left} ms");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_the_store_holds_no_token_no_subject_and_no_secret() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let client = client(&provider, layered(&server.url()));
+    let request = fresh(&provider);
+    let exchanged = client.exchange(&request).await.unwrap();
+    let own = client.service_token(ServiceTokenRequest::default()).await.unwrap();
+    let session = signed_in(&client).await;
+    let renewed = client.refresh(&session).await.unwrap();
+    let stored = server.stored();
+    assert_eq!(stored.len(), 3, "a token of each kind, and no lock left");
+    let canaries = [
+        request.subject.expose(),
+        exchanged.secret().expose(),
+        own.secret().expose(),
+        session.refresh_token.expose(),
+        renewed.secret().expose(),
+        renewed.refresh_token().unwrap().expose(),
+        "client-secret-canary",
+        "hunter2",
+        "vault",
+        "bob",
+        "drive",
+        OLD,
+    ];
+    for (name, value) in &stored {
+        for canary in canaries {
+            // A part of a token is as good as the whole: the claims of a JWT lie in its middle.
+            let middle = &canary[canary.len() / 3..canary.len() / 3 * 2];
+            for text in [canary, middle].into_iter().filter(|text| text.len() > 2) {
+                let shows = |octets: &[u8]| {
+                    octets.windows(text.len()).any(|part| part == text.as_bytes())
+                };
+                assert!(!shows(value) && !shows(name.as_bytes()), "{name} shows {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_token_is_never_another_tenants() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let ids = ["acme", "umbrella"];
+    for id in ids {
+        provider.tenant(id, id).register_client(Client::new("drive", "client-secret-canary"));
+    }
+    let url = format!("{}/api/v1/auth/tenants/{{tenant_id}}/oauth/token", provider.url());
+    let with = |cache: Box<dyn FnOnce() -> std::sync::Arc<dyn TokenCache>>| {
+        builder(&provider.issuer()).token_url(url.as_str()).cache(cache()).build().unwrap()
+    };
+    for status in [CacheStatus::Miss, CacheStatus::Hit] {
+        let far = redis(&server.url());
+        let client = with(Box::new(move || std::sync::Arc::new(far)));
+        for id in ids {
+            let token = client.service_token(&TenantId::new(id).unwrap()).await.unwrap();
+            assert_eq!(tenant_of(token.secret().expose()), id);
+            assert_eq!(token.cache_status(), status);
+        }
+    }
+}
+
+fn tenant_of(token: &str) -> String {
+    let claims: serde_json::Value = scaikey_auth::dangerous_peek_claims(token).unwrap();
+    claims["tenant_id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_password_is_never_printed() {
+    let url = "redis://user:hunter2@127.0.0.1:1".into();
+    let cache = layered(&url);
+    let provider: Provider = provider().await;
+    let client = client(&provider, cache.clone());
+    assert!(!format!("{cache:?} {client:?}").contains("hunter2"));
+    client.exchange(&fresh(&provider)).await.unwrap();
+    assert!(!format!("{cache:?} {client:?}").contains("hunter2"));
+}
