@@ -7,13 +7,20 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing::get};
-use scaikey_auth::{Auth, AuthContext, AuthMode, Identity, IssuerHealth, role, scope};
+use scaikey_auth::{
+    AccessToken, Auth, AuthConfig, AuthContext, AuthMode, ConfigError, ExchangeError,
+    ExchangeRequest, Identity, IssuerHealth, OAuthError, TenantId, TokenExchangeClient,
+    dangerous_peek_claims, role, scope,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
+
+type Tokens = Option<TokenExchangeClient>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -21,15 +28,16 @@ async fn main() -> ExitCode {
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     log.with_ansi(std::io::stderr().is_terminal()).init();
 
-    let auth = match Auth::from_env("SCAIWAVE").build() {
-        Ok(auth) => auth,
-        Err(faults) => {
-            eprintln!("{faults}");
+    let config = AuthConfig::from_env("SCAIWAVE");
+    let (auth, tokens) = match (Auth::from_config(config.clone()).build(), tokens(&config)) {
+        (Ok(auth), Ok(tokens)) => (auth, tokens),
+        (auth, tokens) => {
+            auth.err().into_iter().chain(tokens.err()).for_each(|faults| eprintln!("{faults}"));
             return ExitCode::from(2);
         }
     };
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    match serve(&listen, auth).await {
+    match serve(&listen, auth, tokens).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot listen on {listen}: {error}; set LISTEN to another address");
@@ -38,21 +46,33 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(listen: &str, auth: Auth) -> std::io::Result<()> {
+/// Where tokens for other services come from, if this service has a `client_id`.
+fn tokens(config: &AuthConfig) -> Result<Tokens, ConfigError> {
+    let wanted = config.client.id.is_some();
+    wanted.then(|| TokenExchangeClient::from_config(config).build()).transpose()
+}
+
+async fn serve(listen: &str, auth: Auth, tokens: Tokens) -> std::io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
     // The first request need not wait for keys then. If the provider is away, the library logs it,
     // and the keys are fetched when a token or a health check asks for them.
     let warm = auth.clone();
     tokio::spawn(async move { warm.ready().await });
-    axum::serve(listener, api(&auth)).await
+    axum::serve(listener, api(&auth, tokens)).await
 }
 
-fn api(auth: &Auth) -> Router {
+fn api(auth: &Auth, tokens: Tokens) -> Router {
     let protected = Router::new()
         .route("/me", get(me))
         .route("/admin", get(admin).route_layer(auth.require(scope("admin"))))
         .route("/docs", get(docs).route_layer(auth.require(role("docs_internal"))))
+        .route("/downstream/{audience}", get(downstream))
+        .route(
+            "/service-token/{tenant}",
+            get(service_token).route_layer(auth.require(scope("admin"))),
+        )
+        .with_state(tokens)
         .layer(auth.layer());
     let public = Router::new().route("/public", get(public)).layer(auth.layer().optional());
     let health = Router::new().route("/healthz", get(healthz)).with_state(auth.clone());
@@ -83,6 +103,54 @@ async fn admin(identity: Identity) -> String {
 
 async fn docs(identity: Identity) -> String {
     format!("{} may read the internal documents\n", identity.subject())
+}
+
+/// Gets the caller's token for another service, and tells what it says: never the token itself.
+async fn downstream(
+    State(tokens): State<Tokens>,
+    Path(audience): Path<String>,
+    context: AuthContext,
+) -> Response {
+    let (Some(tokens), Some(token)) = (tokens, context.token()) else { return no_client() };
+    let mut request = ExchangeRequest::new(token, audience);
+    request.tenant = context.identity().tenant_id().cloned();
+    told(tokens.exchange(&request).await)
+}
+
+/// Gets a token of this service itself for one tenant, and tells what it says.
+async fn service_token(State(tokens): State<Tokens>, Path(tenant): Path<TenantId>) -> Response {
+    let Some(tokens) = tokens else { return no_client() };
+    told(tokens.service_token(tenant).await)
+}
+
+fn told(outcome: Result<AccessToken, ExchangeError>) -> Response {
+    let error = match outcome {
+        Ok(token) => {
+            let claims: Value = dangerous_peek_claims(token.secret().expose()).unwrap_or_default();
+            let cache = token.cache_status().as_str();
+            return Json(json!({ "cache": cache, "claims": claims })).into_response();
+        }
+        Err(error) => error,
+    };
+    let status = match &error {
+        ExchangeError::Refused { .. } => StatusCode::FORBIDDEN,
+        ExchangeError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    tracing::warn!(%error, "no token");
+    let code = error.oauth().map_or("unavailable", OAuthError::as_str);
+    let mut response = (status, Json(json!({ "error": code }))).into_response();
+    if let Some(wait) = error.retry_after() {
+        let seconds = wait.as_secs_f64().ceil() as u64;
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn no_client() -> Response {
+    let why =
+        "set SCAIWAVE_CLIENT_ID, and present a real token, to get tokens for other services\n";
+    (StatusCode::NOT_IMPLEMENTED, why).into_response()
 }
 
 async fn public(identity: Option<Identity>) -> String {

@@ -24,9 +24,9 @@ use kept::{Kept, Wanted};
 pub use builder::TokenExchangeBuilder;
 #[cfg(feature = "redis")]
 pub use cache::RedisCache;
+pub use cache::{CacheKey, CacheKeys, Fence, Layered, MemoryCache, TokenCache};
 #[cfg(feature = "testing")]
 pub(crate) use cache::{Ground, Question};
-pub use cache::{CacheKey, CacheKeys, Fence, Layered, MemoryCache, TokenCache};
 pub use endpoint::TokenUrls;
 pub use error::{ExchangeError, OAuthError};
 pub use grant::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scaikey_auth::Algorithm;
-use scaikey_auth::testing::Provider;
+use scaikey_auth::testing::{Client, Provider};
 use serde_json::json;
 
 use super::client::{Answer, get};
@@ -208,4 +208,74 @@ async fn a_misspelt_variable_is_warned_of_by_name() {
     let mut service = Running::example("service", &[MOCK, misspelt, ("LISTEN", "127.0.0.1:0")]);
     let warning = service.stderr.line("SCAIWAVE_LEEWAY_SECOND ").await;
     assert!(warning.contains("WARN") && warning.contains("SCAIWAVE_LEEWAY_SECONDS"), "{warning}");
+}
+
+#[tokio::test]
+async fn it_tells_what_its_tokens_for_other_services_say_and_never_the_tokens() {
+    let provider = Provider::start().await;
+    let wave = Client::new("scaiwave", "a secret").may_exchange("scaivault", "vault:read");
+    provider.register_client(wave);
+    let acme = provider.tenant("acme", "acme");
+    acme.register_client(Client::new("scaiwave", "a secret"));
+    let issuer = provider.url();
+    let environment = [
+        ("SCAIWAVE_ISSUER", issuer.as_str()),
+        LOOPBACK,
+        AUDIENCE,
+        ("SCAIWAVE_CLIENT_ID", "scaiwave"),
+        ("SCAIWAVE_CLIENT_SECRET", "a secret"),
+    ];
+    let (_service, url) = Running::service(&environment).await;
+    let token = provider.token().sign();
+    for cache in ["miss", "hit"] {
+        let answer = get(&format!("{url}/downstream/scaivault"), Some(&token)).await;
+        let said = answer.json();
+        assert_eq!((answer.status, &said["cache"]), (200, &json!(cache)), "{answer:?}");
+        let claims = &said["claims"];
+        assert_eq!((&claims["aud"], &claims["sub"]), (&json!("scaivault"), &json!("alice-id")));
+        assert!(!format!("{answer:?}").contains("eyJ"), "a token is shown: {answer:?}");
+    }
+    let answer = get(&format!("{url}/downstream/payroll"), Some(&token)).await;
+    assert_eq!((answer.status, &answer.json()["error"]), (403, &json!("invalid_target")));
+    assert_eq!(get(&format!("{url}/downstream/scaivault"), None).await.status, 401);
+    assert_eq!(get(&format!("{url}/service-token/acme"), Some(&token)).await.status, 403);
+
+    // One endpoint for each tenant.
+    let endpoint = format!("{issuer}/api/v1/auth/tenants/{{tenant_id}}/oauth/token");
+    let environment = [&environment[..], &[("SCAIWAVE_TOKEN_URL", endpoint.as_str())]].concat();
+    let (_service, url) = Running::service(&environment).await;
+    let admin = provider.token().scope("admin").sign();
+    for cache in ["miss", "hit"] {
+        let answer = get(&format!("{url}/service-token/acme"), Some(&admin)).await;
+        let said = answer.json();
+        assert_eq!((answer.status, &said["cache"]), (200, &json!(cache)), "{answer:?}");
+        let (tenant, sub) = (&said["claims"]["tenant_id"], &said["claims"]["sub"]);
+        assert_eq!((tenant, sub), (&json!("acme"), &json!("scaiwave")));
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_client_is_said_by_the_names_of_the_variables() {
+    let environment = [
+        ("SCAIWAVE_ISSUER", "https://id.example"),
+        AUDIENCE,
+        ("SCAIWAVE_CLIENT_ID", "scaiwave"),
+        ("SCAIWAVE_CLIENT_AUTH", "private_key_jwt"),
+        ("SCAIWAVE_TOKEN_URL", "http://id.example/token"),
+        ("SCAIWAVE_CACHE_KEYS", "hunter2"),
+    ];
+    let (code, _, stderr) = Running::example("service", &environment).end().await;
+    assert_eq!(code, Some(2), "{stderr}");
+    for name in ["SCAIWAVE_CLIENT_KEY_FILE", "SCAIWAVE_TOKEN_URL", "SCAIWAVE_CACHE_KEYS"] {
+        assert!(stderr.contains(name), "{name}: {stderr}");
+    }
+    assert!(!stderr.contains("hunter2"), "{stderr}");
+}
+
+#[tokio::test]
+async fn without_a_client_it_says_which_variable_is_missing() {
+    let (_service, url) = Running::service(&[MOCK]).await;
+    let answer = get(&format!("{url}/downstream/scaivault"), Some("anything")).await;
+    assert_eq!(answer.status, 501);
+    assert!(format!("{answer:?}").contains("SCAIWAVE_CLIENT_ID"), "{answer:?}");
 }

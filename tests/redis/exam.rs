@@ -179,7 +179,9 @@ impl TokenCache for Board {
             return Err("no".into());
         }
         if ["trusts its store", "mixes keys", "mixes a tenant's keys"].contains(&self.flaw) {
-            return Ok(self.read(&name).and_then(|_| self.plain.lock().unwrap().get(&name).cloned()));
+            return Ok(self
+                .read(&name)
+                .and_then(|_| self.plain.lock().unwrap().get(&name).cloned()));
         }
         Ok(self.read(&name).and_then(|sealed| key.open(&sealed)))
     }
@@ -194,7 +196,8 @@ impl TokenCache for Board {
         let name = self.name(key);
         let fenced_off = fence.is_some_and(|fence| !self.holds(&name, fence));
         let is_there = self.read(&name).is_some();
-        if (fenced_off && !self.has("ignores fences")) || (is_there && self.has("keeps the first")) {
+        if (fenced_off && !self.has("ignores fences")) || (is_there && self.has("keeps the first"))
+        {
             return Ok(());
         }
         let sealed = key.seal(token, keep_for).ok_or("no random numbers")?;

@@ -18,7 +18,10 @@ async fn a_token_that_one_process_got_is_found_by_another() {
         let (request, before) = (fresh(&provider), provider.token_requests());
         let got = one.exchange(&request).await.unwrap();
         let found = two.exchange(&request).await.unwrap();
-        assert_eq!((got.cache_status(), found.cache_status()), (CacheStatus::Miss, CacheStatus::Hit));
+        assert_eq!(
+            (got.cache_status(), found.cache_status()),
+            (CacheStatus::Miss, CacheStatus::Hit)
+        );
         assert_eq!((found.secret(), found.scopes()), (got.secret(), got.scopes()));
         let again = alone().exchange(&request).await.unwrap();
         assert_eq!(again.secret(), got.secret());
@@ -121,9 +124,8 @@ async fn a_copy_of_the_store_holds_no_token_no_subject_and_no_secret() {
             // A part of a token is as good as the whole: the claims of a JWT lie in its middle.
             let middle = &canary[canary.len() / 3..canary.len() / 3 * 2];
             for text in [canary, middle].into_iter().filter(|text| text.len() > 2) {
-                let shows = |octets: &[u8]| {
-                    octets.windows(text.len()).any(|part| part == text.as_bytes())
-                };
+                let shows =
+                    |octets: &[u8]| octets.windows(text.len()).any(|part| part == text.as_bytes());
                 assert!(!shows(value) && !shows(name.as_bytes()), "{name} shows {text}");
             }
         }

@@ -65,7 +65,9 @@ impl<'a> CacheKey<'a> {
     /// AES-256-GCM under a key that is derived from the server's and the subject token (or, for a
     /// service's own tokens, the tenant): a copy of the store opens nothing.
     pub fn seal(&self, token: &AccessToken, keep_for: Duration) -> Option<Vec<u8>> {
-        let expires = self.milliseconds().saturating_add(u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX));
+        let expires = self
+            .milliseconds()
+            .saturating_add(u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX));
         let plain = token.to_octets(self.clock);
         self.server_key.seal(&self.derived().data_key, self.digest().as_bytes(), expires, &plain)
     }

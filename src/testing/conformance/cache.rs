@@ -428,7 +428,10 @@ async fn distrusts(exam: &dyn CacheExam, desk: &Desk) {
     else {
         return;
     };
-    assert!(!before.iter().any(|(name, _)| *name == alice), "rule broken: what was removed is gone");
+    assert!(
+        !before.iter().any(|(name, _)| *name == alice),
+        "rule broken: what was removed is gone"
+    );
     let half = sealed.get(..sealed.len() / 2).unwrap_or_default();
     let mut changed = sealed.clone();
     if let Some(last) = changed.last_mut() {
@@ -499,7 +502,8 @@ fn sure<T>(it: Option<T>, rule: &str) -> T {
 }
 
 fn answered<T, E: std::fmt::Display>(call: &str, answer: Result<T, E>) -> T {
-    answer.unwrap_or_else(|why| broken(&format!("a store that is up answers: {call} failed: {why}")))
+    answer
+        .unwrap_or_else(|why| broken(&format!("a store that is up answers: {call} failed: {why}")))
 }
 
 #[expect(clippy::panic, reason = "an exam is failed by panicking")]

@@ -56,10 +56,8 @@ fn node(url: &str) -> Result<ConnectionInfo, ConfigError> {
 impl Server {
     /// The server behind these addresses, trusting these certificates or the system's.
     pub(super) fn new(nodes: &[ConnectionInfo], roots: Option<&[u8]>) -> Result<Self, ConfigError> {
-        let roots = roots.map(|pem| TlsCertificates {
-            client_tls: None,
-            root_cert: Some(pem.to_owned()),
-        });
+        let roots =
+            roots.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_owned()) });
         match (nodes, roots) {
             ([node], None) => Client::open(node.clone()).map(Self::One).ok(),
             ([node], Some(roots)) => {
