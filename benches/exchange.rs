@@ -1,5 +1,6 @@
 //! What a token for another service costs when it is kept, as ratios taken in interleaved rounds of
-//! one run: from memory against a bare moka `get`, and for a herd against one round trip.
+//! one run: from memory against a bare moka `get`, for a herd against one round trip, and from Redis
+//! (with `--features redis`, and a `redis-server` on the `PATH`) against a bare `GET`.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -24,6 +25,8 @@ fn main() {
     let (provider, client) = runtime.block_on(setup());
     memory(&runtime, &provider, &client);
     herd(&runtime, &provider, &client);
+    #[cfg(feature = "redis")]
+    redis_level::compare(&runtime, &provider);
 }
 
 async fn setup() -> (Provider, TokenExchangeClient) {
@@ -112,6 +115,95 @@ fn herd(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
         median(&mut ratios),
         requests.iter().fold(0.0_f64, |most, some| most.max(*some))
     );
+}
+
+/// A hit in Redis, with no memory in front of it.
+#[cfg(feature = "redis")]
+mod redis_level {
+    use std::net::TcpListener;
+    use std::process::{Child, Command, Stdio};
+
+    use redis::AsyncCommands as _;
+    use scaikey_auth::{CacheKeys, RedisCache, Secret};
+
+    use super::*;
+
+    struct Server(Child);
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    pub(super) fn compare(runtime: &Runtime, provider: &Provider) {
+        println!(
+            "\na token kept in Redis, by a bare GET of as many octets on a connection like it"
+        );
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+        let port = free.expect("a free port").port().to_string();
+        let mut command = Command::new("redis-server");
+        let command = command.args(["--port", &port, "--save", ""]).stdout(Stdio::null());
+        let Ok(child) = command.spawn() else {
+            println!("there is no `redis-server` here: nothing measured");
+            return;
+        };
+        let _server = Server(child);
+        let url = format!("redis://127.0.0.1:{port}");
+        runtime.block_on(measure(provider, &url));
+    }
+
+    async fn measure(provider: &Provider, url: &str) {
+        let bare = redis::Client::open(url).expect("a URL");
+        let mut bare = loop {
+            match bare.get_multiplexed_async_connection().await {
+                Ok(connection) => break connection,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let cache = RedisCache::open(&Secret::new(url)).expect("a URL");
+        let client = TokenExchangeClient::builder(provider.issuer())
+            .client_auth(ClientAuth::basic("drive", "secret"))
+            .allow_loopback_http(true)
+            .cache(cache.budget(Duration::from_secs(5)))
+            .cache_keys(CacheKeys::random().expect("random numbers"))
+            .build()
+            .expect("a configuration");
+        let request = fresh(provider);
+        client.exchange(&request).await.expect("a token");
+        let names: Vec<String> = bare.keys("*").await.expect("an answer");
+        let name = names.first().expect("the token is kept");
+        assert_eq!(
+            client.exchange(&request).await.map(|it| it.cache_status()).ok(),
+            Some(CacheStatus::Hit)
+        );
+        let (mut ours, mut gets, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            for _ in 0..300 {
+                black_box(client.exchange(&request).await.expect("a token"));
+            }
+            let with = begun.elapsed().as_secs_f64() * 1e6 / 300.0;
+            let begun = Instant::now();
+            for _ in 0..300 {
+                let value: Vec<u8> = bare.get(name).await.expect("a value");
+                black_box(value);
+            }
+            let without = begun.elapsed().as_secs_f64() * 1e6 / 300.0;
+            ours.push(with);
+            gets.push(without);
+            ratios.push(with / without);
+        }
+        println!("{:28} {:>10} {:>14} {:>14}", "", "cost", "bare GET", "ratio");
+        println!(
+            "{:28} {:>7.1} µs {:>11.1} µs {:>12.2} ×",
+            "exchange",
+            median(&mut ours),
+            median(&mut gets),
+            median(&mut ratios)
+        );
+    }
 }
 
 fn fresh(provider: &Provider) -> ExchangeRequest {
