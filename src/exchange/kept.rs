@@ -103,23 +103,42 @@ impl Kept {
         wanted: Wanted<'_>,
         refused: Option<&AccessToken>,
     ) -> Outcome {
-        if let Some(token) = refused.filter(|token| token.age(&*self.endpoint.clock) < YOUNG) {
-            return Ok(token.clone());
+        match self.at_once(wanted, refused) {
+            Some(outcome) => outcome,
+            // Boxed, so that the futures of callers that need not wait stay small.
+            None => Box::pin(self.wait_for(wanted, refused)).await,
         }
+    }
+
+    /// What can be said without waiting.
+    fn at_once(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        refused: Option<&AccessToken>,
+    ) -> Option<Outcome> {
+        let clock = &*self.endpoint.clock;
+        if let Some(token) = refused.filter(|token| token.age(clock) < YOUNG) {
+            return Some(Ok(token.clone()));
+        }
+        let key = CacheKey::new(self.question(wanted), self.keys.first()?, clock);
+        if let Some(token) = self.cache.at_once(&key)
+            && self.serves(wanted, &key, &token, refused)
+        {
+            telemetry::token_cache("hit");
+            return Some(Ok(token.with_status(CacheStatus::Hit)));
+        }
+        let error = self.setbacks.standing(key.mark(), clock.elapsed())?;
+        telemetry::token_cache("refused");
+        Some(Err(error))
+    }
+
+    async fn wait_for(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        refused: Option<&AccessToken>,
+    ) -> Outcome {
         let key = self.keys.first().ok_or_else(no_key)?;
         let key = CacheKey::new(self.question(wanted), key, &*self.endpoint.clock);
-        let found = match self.cache.at_once(&key) {
-            Some(token) => Some(token).filter(|token| self.serves(wanted, &key, token, refused)),
-            None => None,
-        };
-        if let Some(token) = found {
-            telemetry::token_cache("hit");
-            return Ok(token.with_status(CacheStatus::Hit));
-        }
-        if let Some(error) = self.setbacks.standing(key.mark(), self.endpoint.clock.elapsed()) {
-            telemetry::token_cache("refused");
-            return Err(error);
-        }
         if self.cache.is_shared()
             && let Some(token) = self.look(&key).await
             && self.serves(wanted, &key, &token, refused)

@@ -140,8 +140,8 @@ impl Ground {
     pub(crate) fn new<'s>(settings: impl Iterator<Item = &'s str>) -> Self {
         let (mut marker, mut hash) = (Marker::default(), digest::Context::new(&digest::SHA256));
         for setting in settings {
-            write(&mut marker, Tag::Ground, setting.as_bytes());
-            write(&mut hash, Tag::Ground, setting.as_bytes());
+            write(&mut marker, setting);
+            write(&mut hash, setting);
         }
         let mut digest = [0; 32];
         digest.copy_from_slice(hash.finish().as_ref());
@@ -168,22 +168,6 @@ pub(crate) struct Question<'a> {
     pub(crate) resources: &'a [url::Url],
     /// Separated by spaces.
     pub(crate) scopes: &'a str,
-}
-
-/// What a part of a question is. The numbers are part of the format of shared caches.
-#[derive(Clone, Copy)]
-enum Tag {
-    Ground = 1,
-    Grant = 2,
-    Tenant = 3,
-    Subject = 4,
-    SubjectType = 5,
-    Actor = 6,
-    ActorType = 7,
-    Audiences = 8,
-    Resources = 9,
-    Scopes = 10,
-    Member = 11,
 }
 
 /// Takes octets in.
@@ -217,53 +201,65 @@ impl Question<'_> {
         marker.mark()
     }
 
+    /// First how long each text is (or that it is not there), then the texts, then the sets: so no
+    /// two questions are written alike.
     fn write(&self, sink: &mut impl Sink, subject: Option<&[u8]>) {
-        write(sink, Tag::Grant, self.grant.as_bytes());
-        let texts = [
-            (Tag::Tenant, self.tenant.map(TenantId::as_str)),
-            (Tag::SubjectType, self.subject.map(|(_, kind)| kind)),
-            (Tag::Actor, self.actor.map(|(token, _)| token)),
-            (Tag::ActorType, self.actor.map(|(_, kind)| kind)),
+        let octets = |text: Option<&'_ str>| text.map(str::len);
+        let lengths = [
+            Some(self.grant.len()),
+            octets(self.tenant.map(TenantId::as_str)),
+            octets(self.subject.map(|(_, kind)| kind)),
+            octets(self.actor.map(|(token, _)| token)),
+            octets(self.actor.map(|(_, kind)| kind)),
+            subject.map(<[u8]>::len),
         ];
-        for (tag, text) in texts {
-            if let Some(text) = text {
-                write(sink, tag, text.as_bytes());
-            }
+        for length in lengths {
+            sink.add(&length.map_or(ABSENT, |length| length as u64).to_be_bytes());
+        }
+        sink.add(self.grant.as_bytes());
+        if let Some(tenant) = self.tenant {
+            sink.add(tenant.as_str().as_bytes());
+        }
+        if let Some((_, kind)) = self.subject {
+            sink.add(kind.as_bytes());
+        }
+        if let Some((token, kind)) = self.actor {
+            sink.add(token.as_bytes());
+            sink.add(kind.as_bytes());
         }
         if let Some(subject) = subject {
-            write(sink, Tag::Subject, subject);
+            sink.add(subject);
         }
-        write_set(sink, Tag::Audiences, self.audiences.iter().map(String::as_str));
-        write_set(sink, Tag::Resources, self.resources.iter().map(url::Url::as_str));
-        if !self.scopes.is_empty() {
-            write_set(sink, Tag::Scopes, self.scopes.split(' '));
-        }
+        write_set(sink, self.audiences.iter().map(String::as_str));
+        write_set(sink, self.resources.iter().map(url::Url::as_str));
+        write_set(sink, self.scopes.split(' ').filter(|scope| !scope.is_empty()));
     }
 }
 
-/// One part: its tag, its length, and then itself.
-#[inline]
-fn write(sink: &mut impl Sink, tag: Tag, octets: &[u8]) {
-    let [a, b, c, d, e, f, g, h] = (octets.len() as u64).to_be_bytes();
-    sink.add(&[tag as u8, a, b, c, d, e, f, g, h]);
-    sink.add(octets);
+/// The length of what is not there.
+const ABSENT: u64 = u64::MAX;
+
+/// A text by itself: its length, and then it.
+fn write(sink: &mut impl Sink, text: &str) {
+    sink.add(&(text.len() as u64).to_be_bytes());
+    sink.add(text.as_bytes());
 }
 
 /// A set: how many members, and then those in order, each once.
-fn write_set<'t>(sink: &mut impl Sink, tag: Tag, members: impl Iterator<Item = &'t str> + Clone) {
+fn write_set<'t>(sink: &mut impl Sink, members: impl Iterator<Item = &'t str> + Clone) {
     let mut few = members.clone();
     match (few.next(), few.next()) {
-        (None, _) => {}
+        (None, _) => sink.add(&0_u64.to_be_bytes()),
         (Some(only), None) => {
-            write(sink, tag, &1_u64.to_be_bytes());
-            write(sink, Tag::Member, only.as_bytes());
+            sink.add(&1_u64.to_be_bytes());
+            write(sink, only);
         }
         _ => {
             let mut sorted: Vec<&str> = members.collect();
             sorted.sort_unstable();
             sorted.dedup();
-            write(sink, tag, &(sorted.len() as u64).to_be_bytes());
-            sorted.iter().for_each(|member| write(sink, Tag::Member, member.as_bytes()));
+            sink.add(&(sorted.len() as u64).to_be_bytes());
+            sorted.iter().for_each(|member| write(sink, member));
         }
     }
 }
@@ -381,7 +377,7 @@ mod tests {
             scopes: vec![],
         };
         let digest = asked.filed(&keys()).1;
-        assert_eq!(digest, "ocXchrBavVScovahXObsKncswPL3HvHq31syH3IAsHw");
+        assert_eq!(digest, "tlYDhaxhyp8H2zMxxUlVvluhs624LMTQyrvCo4Fbr_A");
         assert_ne!(asked.filed(&CacheKeys::random().unwrap()).1, digest);
     }
 }
