@@ -100,3 +100,36 @@ async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
     }
     assert_eq!(provider.strays(), 0);
 }
+
+#[tokio::test]
+async fn what_providers_leave_out_is_taken_if_that_was_allowed_by_name() {
+    let provider = provider().await;
+    let answer =
+        |members: &str| format!(r#"{{"access_token":"opaque","expires_in":60,{members}}}"#);
+    let untyped = answer(r#""token_type":"Bearer""#);
+    let jwt = r#""issued_token_type":"urn:ietf:params:oauth:token-type:jwt""#;
+    let other = answer(&format!(r#""token_type":"N_A",{jwt}"#));
+    for (body, takes_untyped, takes_other) in [(untyped, true, false), (other, false, true)] {
+        provider.fail(Endpoint::Token, Fault::Body("application/json", body.clone()));
+        let clients = [
+            (client(&provider), false),
+            (builder(&provider).accept_untyped_tokens().build().unwrap(), takes_untyped),
+            (builder(&provider).accept_other_token_types().build().unwrap(), takes_other),
+        ];
+        for (client, takes) in clients {
+            let got = client.exchange(&ExchangeRequest::new("subject", "scaivault")).await;
+            assert_eq!(got.is_ok(), takes, "{body}");
+            assert!(got.is_err() || got.unwrap().is_bearer() == takes_untyped, "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_exchanged_token_is_of_the_tenant_that_was_named() {
+    let provider = provider().await;
+    let request = || ExchangeRequest::new(provider.token().sign(), "scaivault");
+    let tenant = |id: &str| scaikey_auth::TenantId::new(id).unwrap();
+    client(&provider).exchange(&request().in_tenant(tenant("tenant-1"))).await.unwrap();
+    let refused = client(&provider).exchange(&request().in_tenant(tenant("acme"))).await;
+    assert!(matches!(refused, Err(ExchangeError::Answer(_))), "{refused:?}");
+}

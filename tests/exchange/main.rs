@@ -4,6 +4,7 @@ mod answers;
 mod grants;
 mod kept;
 mod outages;
+mod places;
 mod proofs;
 mod sessions;
 

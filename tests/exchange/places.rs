@@ -1,0 +1,147 @@
+//! Where the token endpoint is: metadata, fixed, by tenant, and metadata that changes.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock};
+use scaikey_auth::{
+    Algorithm, AuthConfig, BoxError, ClientAuth, ExchangeError, ServiceTokenRequest, TenantId,
+    TokenExchangeClient, TokenUrls,
+};
+
+use super::{SECRET, builder, drive, provider, timed};
+
+/// Tenants by slug, as a service keeps them in its own store.
+#[derive(Debug)]
+struct Slugs(String);
+
+#[async_trait]
+impl TokenUrls for Slugs {
+    async fn token_url(&self, tenant: &TenantId) -> Result<Option<String>, BoxError> {
+        match tenant.as_str() {
+            "id-of-acme" => Ok(Some(format!("{}/api/v1/auth/tenants/acme/oauth/token", self.0))),
+            "elsewhere" => Ok(Some("http://scaikey.example/token".to_owned())),
+            "broken" => Err("the store is away".into()),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_endpoint_may_be_known_to_the_service_alone() {
+    let provider = provider().await;
+    let acme = provider.tenant("id-of-acme", "acme");
+    acme.register_client(Client::new("drive:1 %", SECRET));
+    let client = builder(&provider).token_urls(Slugs(provider.url())).build().unwrap();
+    let ask = async |id: &str| client.service_token(TenantId::new(id).unwrap()).await;
+    ask("id-of-acme").await.unwrap();
+    assert_eq!(acme.granted("client_credentials"), 1);
+    assert!(matches!(ask("nobody").await, Err(ExchangeError::NotConfigured(_))));
+    assert!(matches!(ask("elsewhere").await, Err(ExchangeError::NotConfigured(_))));
+    assert!(matches!(ask("broken").await, Err(ExchangeError::Unavailable { .. })));
+    let without = client.service_token(ServiceTokenRequest::default()).await;
+    assert!(matches!(without, Err(ExchangeError::NotConfigured(_))));
+    assert_eq!((provider.token_requests(), provider.strays()), (0, 0));
+}
+
+#[tokio::test]
+async fn metadata_is_read_again_after_an_hour_and_stands_while_it_cannot_be() {
+    let (provider, client, clock) = timed().await;
+    provider.set_token_lifetime(Some(Duration::from_secs(20)));
+    let ask = async || client.service_token(ServiceTokenRequest::default()).await;
+    for _ in 0..3 {
+        ask().await.unwrap();
+    }
+    assert_eq!(provider.discoveries(), 1);
+    provider.fail(Endpoint::Discovery, Fault::Status(404));
+    clock.advance(Duration::from_secs(3600));
+    ask().await.unwrap();
+    assert!(provider.discoveries() > 1, "it was asked for");
+    provider.heal(Endpoint::Discovery);
+    let before = provider.discoveries();
+    clock.advance(Duration::from_secs(3600));
+    ask().await.unwrap();
+    assert_eq!(provider.discoveries(), before + 1);
+}
+
+#[tokio::test]
+async fn an_issuer_may_be_found_elsewhere_and_spelt_otherwise() {
+    let provider = provider().await;
+    let acme = provider.tenant("acme", "acme");
+    acme.register_client(Client::new("drive:1 %", SECRET));
+    let start = || {
+        TokenExchangeClient::builder("https://not.asked.example")
+            .client_auth(drive())
+            .allow_loopback_http(true)
+            .discovery_url(acme.discovery_url())
+    };
+    let client = start().expected_issuer(acme.issuer()).build().unwrap();
+    client.service_token(ServiceTokenRequest::default()).await.unwrap();
+    let wrong = start().build().unwrap().service_token(ServiceTokenRequest::default()).await;
+    assert!(matches!(wrong, Err(ExchangeError::Unavailable { .. })), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn a_client_is_set_up_by_variables_alone() {
+    let provider = provider().await;
+    let key = scaikey_auth::testing::SigningKey::generate(Algorithm::ES256);
+    provider.register_client(Client::with_key("svc", &key));
+    let folder = std::env::temp_dir().join(format!("scaikey-auth-client-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (secret_file, key_file) = (folder.join("secret"), folder.join("key.pem"));
+    std::fs::write(&secret_file, format!("{SECRET}\n")).unwrap();
+    std::fs::write(&key_file, key.private_pem()).unwrap();
+    let path = |file: &std::path::Path| file.to_str().unwrap().to_owned();
+    let text = str::to_owned;
+    let ways = [
+        vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET", text(SECRET))],
+        vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET_FILE", path(&secret_file))],
+        vec![
+            ("CLIENT_ID", text("drive:1 %")),
+            ("CLIENT_SECRET", text(SECRET)),
+            ("CLIENT_AUTH", text("post")),
+            ("TOKEN_URL", provider.token_endpoint()),
+        ],
+        vec![
+            ("CLIENT_ID", text("svc")),
+            ("CLIENT_AUTH", text("private_key_jwt")),
+            ("CLIENT_KEY_FILE", path(&key_file)),
+            ("CLIENT_KEY_ID", text(key.kid())),
+            ("CLIENT_KEY_ALGORITHM", text("ES256")),
+        ],
+    ];
+    for way in ways {
+        let common = [("ISSUER", provider.url()), ("ALLOW_LOOPBACK_HTTP", text("true"))];
+        let all = common.into_iter().chain(way.clone());
+        let config =
+            AuthConfig::from_vars("P", all.map(|(name, value)| (format!("P_{name}"), value)));
+        let client = TokenExchangeClient::from_config(&config).build().unwrap();
+        let got = client.service_token(ServiceTokenRequest::default()).await;
+        got.unwrap_or_else(|error| panic!("{way:?}: {error}"));
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_may_be_addressed_as_an_old_provider_wants_it() {
+    let provider = provider().await;
+    let key = scaikey_auth::testing::SigningKey::generate(Algorithm::ES256);
+    provider.register_client(Client::with_key("svc", &key));
+    let by_key =
+        || ClientAuth::private_key_jwt("svc", Algorithm::ES256, Some(key.kid()), key.private_pem());
+    for (auth, expected) in [
+        (by_key(), provider.issuer()),
+        (
+            by_key().assertion_audience("https://old.example/token"),
+            "https://old.example/token".into(),
+        ),
+    ] {
+        let client =
+            builder(&provider).client_auth(auth).clock(ManualClock::new()).build().unwrap();
+        let _ = client.service_token(ServiceTokenRequest::default()).await;
+        let form = provider.received(Endpoint::Token).pop().unwrap().form();
+        let (_, assertion) = form.iter().find(|(name, _)| name == "client_assertion").unwrap();
+        let claims: serde_json::Value = scaikey_auth::dangerous_peek_claims(assertion).unwrap();
+        assert_eq!(claims["aud"], expected);
+    }
+}
