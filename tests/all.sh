@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Rust, and runs all of them: bash tests/all.sh
 #
-# Needed: a PostgreSQL server (each test starts a private one), curl (the examples are run as a
+# Needed: PostgreSQL and Redis servers (tests start private ones), curl (the examples are run as a
 # reader would), Node.js with npm (a third-party provider to verify tokens of). On Debian they are
 # installed by name; elsewhere the script says what is missing.
 set -euo pipefail
@@ -12,6 +12,8 @@ command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v curl >/dev/null || missing+=(curl)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v setpriv >/dev/null || missing+=(util-linux)
 { compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb; } >/dev/null || missing+=(postgresql)
 
 if ((${#missing[@]})); then

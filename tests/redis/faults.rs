@@ -125,7 +125,8 @@ async fn a_server_that_hangs_costs_one_budget_and_then_nothing() {
     assert!(calls > 60, "{calls} calls in three seconds");
     server.resume();
     recovers(&client, &provider, &server).await;
-    assert_eq!(watch.said(), (1, 1));
+    // Two clients were in trouble, and one of them was used since.
+    assert_eq!(watch.said(), (2, 1));
 }
 
 #[tokio::test]

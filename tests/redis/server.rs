@@ -68,15 +68,10 @@ impl Redis {
     /// With TLS on another port, and the certificate for it, which signed itself.
     pub(crate) fn with_tls() -> (Self, Vec<u8>) {
         let this = Self::start();
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-            .args(["-nodes", "-days", "2", "-subj", "/CN=redis", "-keyout", "key.pem"])
-            .args(["-addext", "subjectAltName=IP:127.0.0.1", "-out", "cert.pem"])
-            .current_dir(&this.home)
-            .output()
-            .unwrap_or_else(|why| panic!("openssl did not run ({why}): install `openssl`"));
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let (key, cert) = (this.home.join("key.pem"), this.home.join("cert.pem"));
+        fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+        fs::write(&cert, own.cert.pem()).unwrap();
         let (port, key, file) =
             ((this.port + 1).to_string(), key.display().to_string(), cert.display().to_string());
         let set = ["CONFIG", "SET", "tls-key-file", &key, "tls-cert-file", &file];

@@ -17,8 +17,12 @@ use crate::secret::Secret;
 /// The longest that connecting may take. Nobody waits for it that long.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
 
+/// How a certificate begins in PEM.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// One server, or the nodes of a cluster.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each cache")]
 pub(super) enum Server {
     One(Client),
     Cluster(ClusterClient),
@@ -56,6 +60,9 @@ fn node(url: &str) -> Result<ConnectionInfo, ConfigError> {
 impl Server {
     /// The server behind these addresses, trusting these certificates or the system's.
     pub(super) fn new(nodes: &[ConnectionInfo], roots: Option<&[u8]>) -> Result<Self, ConfigError> {
+        if roots.is_some_and(|pem| memchr::memmem::find(pem, CERTIFICATE).is_none()) {
+            return Err(wrong("cannot trust certificates that are not in PEM"));
+        }
         let roots =
             roots.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_owned()) });
         match (nodes, roots) {
