@@ -31,11 +31,11 @@
 //! ```
 //!
 //! Tokens for other services walk another street: [`TokenExchangeClient`] gets them from the provider
-//! and keeps them.
+//! and keeps them, [`OutboundLayer`] puts them on the requests that need them.
 //!
 //! ```text
-//! exchange ──▶ cache                              kept, and not yet due?
-//!     └──────▶ flight ──▶ issuer                  one request for all who want it
+//! outbound ──▶ exchange ──▶ cache                 kept, and not yet due?
+//!                 └───────▶ flight ──▶ issuer     one request for all who want it
 //! ```
 //!
 //! [`OutboundLayer`] puts them on the requests of an HTTP client: the one that is configured for where

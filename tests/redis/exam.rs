@@ -120,11 +120,13 @@ async fn failure(exam: impl Future<Output = ()>) -> String {
     why.downcast_ref::<String>().cloned().or(text).unwrap_or_default()
 }
 
+type Store = HashMap<String, (Vec<u8>, Instant)>;
+
 /// A shared cache as a user might write one, over a store in memory; flawless, or with one flaw.
 #[derive(Debug, Clone)]
 struct Board {
     flaw: &'static str,
-    store: Arc<Mutex<HashMap<String, (Vec<u8>, Instant)>>>,
+    store: Arc<Mutex<Store>>,
     plain: Arc<Mutex<HashMap<String, AccessToken>>>,
 }
 

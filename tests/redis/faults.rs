@@ -191,13 +191,16 @@ async fn a_wrong_password_is_told_and_not_printed() {
     assert!(text.contains("authentication failed"), "{text}");
 }
 
+/// How a value is spoilt, and what that is called.
+type Change<'c> = (&'c str, &'c dyn Fn(&str, &[u8]));
+
 #[tokio::test]
 async fn garbage_is_a_miss_that_is_counted_and_replaced() {
     let (watch, provider, server) = (Watch::begin(), provider().await, Redis::start());
     let with = || client(&provider, redis(&server.url()));
     let request = fresh(&provider);
     let huge = vec![7; 1 << 20];
-    let changes: [(&str, &dyn Fn(&str, &[u8])); 7] = [
+    let changes: [Change<'_>; 7] = [
         ("garbage", &|name, _| server.overwrite(name, b"garbage")),
         ("half of it", &|name, value| server.overwrite(name, &value[..value.len() / 2])),
         ("too much", &|name, _| server.overwrite(name, &huge)),
