@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A source of time.
@@ -19,15 +20,18 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn elapsed(&self) -> Duration;
 }
 
-/// The operating system's clocks.
+/// The operating system's clocks. All of them in a process agree: what was put into a cache under
+/// one is as old under another.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     origin: Instant,
 }
 
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { origin: Instant::now() }
+        Self { origin: *ORIGIN }
     }
 }
 
@@ -91,6 +95,15 @@ fn random_fraction() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_system_clocks_agree() {
+        let (first, begun) = (SystemClock::default(), Instant::now());
+        while begun.elapsed() < Duration::from_millis(2) {}
+        let before = first.elapsed();
+        let second = SystemClock::default();
+        assert!(before >= Duration::from_millis(2) && second.elapsed() >= before);
+    }
 
     #[test]
     fn jitter_and_backoff_stay_within_their_bounds() {

@@ -278,15 +278,15 @@ impl Kept {
         within(patience, wait).await.unwrap_or(Turn::Theirs)
     }
 
-    /// The locks of all these keys, or none of them.
+    /// The locks of all these keys, or none of them. An error when the cache is away.
     async fn lock(&self, keys: &[CacheKey<'_>], life: Duration) -> Result<Option<Vec<Fence>>, ()> {
         let mut fences = Vec::with_capacity(keys.len());
         for key in in_order(keys) {
-            match self.cached(self.cache.lock(key, life)).await.ok_or(())? {
-                Some(fence) => fences.push(fence),
-                None => {
+            match self.cached(self.cache.lock(key, life)).await {
+                Some(Some(fence)) => fences.push(fence),
+                not_taken => {
                     self.unlock(keys, &fences).await;
-                    return Ok(None);
+                    return not_taken.map(|_| None).ok_or(());
                 }
             }
         }

@@ -104,6 +104,11 @@ impl<'a> CacheKey<'a> {
         self.mark
     }
 
+    /// The time by the client's clock.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
     fn derived(&self) -> &Derived {
         self.derived.get_or_init(|| {
             let question = &self.question;
