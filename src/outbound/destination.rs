@@ -1,7 +1,10 @@
 //! Where tokens may go: destinations, and which token each of them gets.
 
+use std::ptr;
+
 use http::Uri;
 use http::header::{HOST, HeaderMap};
+use http::uri::Authority;
 use url::Url;
 
 use super::OutboundError;
@@ -77,6 +80,8 @@ pub(super) struct Destination {
     port: u16,
     /// Without a slash at its end; empty for all paths.
     path: String,
+    /// The path as a lenient server reads it.
+    lenient: String,
     pub(super) token: OutboundToken,
 }
 
@@ -98,13 +103,19 @@ impl Destination {
         }
         let (host, port) = (parsed.host_str(), parsed.port_or_known_default());
         let (host, port) = host.zip(port).ok_or_else(|| wrong("has no host"))?;
-        Ok(Self {
-            scheme: parsed.scheme().to_owned(),
-            host: host.to_owned(),
-            port,
-            path: parsed.path().trim_end_matches('/').to_owned(),
-            token,
-        })
+        let path = parsed.path().trim_end_matches('/').to_owned();
+        let lenient = read_leniently(&path);
+        if is_ambiguous(&path, &lenient) {
+            return Err(wrong("has a path that can be read in two ways"));
+        }
+        let (scheme, host) = (parsed.scheme().to_owned(), host.to_owned());
+        Ok(Self { scheme, host, port, path, lenient, token })
+    }
+
+    /// Whether both are the same place, however they are written.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let place = |of: &Self| (of.scheme.clone(), of.host.clone(), of.port, of.lenient.clone());
+        place(self) == place(other)
     }
 
     fn is_origin_of(&self, target: &Target<'_>) -> bool {
@@ -112,11 +123,19 @@ impl Destination {
             && self.port == target.port
             && self.host.eq_ignore_ascii_case(target.host)
     }
+}
 
-    fn covers(&self, path: &str) -> bool {
-        let rest = path.strip_prefix(self.path.as_str());
+/// The longest of these paths that covers this one.
+fn longest<'d>(
+    known: impl Iterator<Item = &'d Destination>,
+    path: &str,
+    of: impl Fn(&'d Destination) -> &'d str,
+) -> Option<&'d Destination> {
+    let covers = |part: &str| {
+        let rest = path.strip_prefix(part);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
+    };
+    known.filter(|known| covers(of(known))).max_by_key(|known| of(known).len())
 }
 
 /// What a client will connect to.
@@ -128,16 +147,27 @@ struct Target<'r> {
 
 impl<'r> Target<'r> {
     fn of(uri: &'r Uri) -> Option<Self> {
-        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
-        let port = match (uri.port_u16(), scheme) {
-            (Some(port), _) => port,
-            (None, "https") => 443,
-            (None, "http") => 80,
-            _ => return None,
-        };
-        let plain = !authority.as_str().contains('@');
-        plain.then_some(Self { scheme, host: authority.host(), port })
+        let (scheme, (host, port)) = (uri.scheme_str()?, host_and_port(uri.authority()?)?);
+        Some(Self { scheme, host, port: port.or(default_port(scheme))? })
     }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
+    }
+}
+
+/// `None` when there is more: a user, or a port that is no number, of which a client may make
+/// what it likes.
+fn host_and_port(authority: &Authority) -> Option<(&str, Option<u16>)> {
+    let host = authority.host();
+    let rest = authority.as_str().strip_prefix(host)?;
+    let Some(port) = rest.strip_prefix(':') else { return rest.is_empty().then_some((host, None)) };
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some((host, Some(port.parse().ok()?)))
 }
 
 /// The destination of a request: the longest path that covers it, at the origin it names.
@@ -153,27 +183,63 @@ pub(super) fn find<'d>(
         return Err(OutboundError::Host);
     }
     let at_origin = || destinations.iter().filter(|known| known.is_origin_of(&target));
-    if is_ambiguous(uri.path()) && at_origin().any(|known| !known.path.is_empty()) {
-        return Err(OutboundError::Path);
+    let found = longest(at_origin(), uri.path(), |known| &known.path);
+    if at_origin().any(|known| !known.path.is_empty()) {
+        let lenient = read_leniently(uri.path());
+        let other = longest(at_origin(), &lenient, |known| &known.lenient);
+        let is_one = found.map(ptr::from_ref) == other.map(ptr::from_ref);
+        if !is_one || is_ambiguous(uri.path(), &lenient) {
+            return Err(OutboundError::Path);
+        }
     }
-    let covering = at_origin().filter(|known| known.covers(uri.path()));
-    covering.max_by_key(|known| known.path.len()).ok_or_else(refused)
+    found.ok_or_else(refused)
 }
 
 /// Whether a `Host` header names what will be connected to.
 fn names(host: &[u8], target: &Target<'_>) -> bool {
-    let Ok(authority) = http::uri::Authority::try_from(host) else { return false };
-    let port = authority.port_u16().unwrap_or(if target.scheme == "https" { 443 } else { 80 });
-    !authority.as_str().contains('@')
-        && authority.host().eq_ignore_ascii_case(target.host)
-        && port == target.port
+    let Ok(authority) = Authority::try_from(host) else { return false };
+    host_and_port(&authority).is_some_and(|(host, port)| {
+        host.eq_ignore_ascii_case(target.host)
+            && port.or(default_port(target.scheme)) == Some(target.port)
+    })
+}
+
+/// A path as the most lenient of servers reads it: decoded once at a gateway and once behind it,
+/// in one case, backslashes as slashes, without the parameters of segments (RFC 3986 §3.3).
+fn read_leniently(path: &str) -> String {
+    let path = decoded(&decoded(path)).replace('\\', "/").to_ascii_lowercase();
+    let names = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    names.collect::<Vec<_>>().join("/")
+}
+
+/// With the ASCII characters that were percent-encoded.
+fn decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let byte = part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (byte.filter(u8::is_ascii), part.get(2..)) {
+            (Some(byte), Some(rest)) => {
+                text.push(char::from(byte));
+                text.push_str(rest);
+            }
+            _ => {
+                text.push('%');
+                text.push_str(part);
+            }
+        }
+    }
+    text
 }
 
 /// Whether a server may read the path as another one: dots, empty segments, hidden slashes.
-fn is_ambiguous(path: &str) -> bool {
-    let path = path.to_ascii_lowercase().replace("%2e", ".");
-    let inner = path.strip_prefix('/').unwrap_or(&path);
-    let inner = inner.strip_suffix('/').unwrap_or(inner);
-    let hidden = ["%2f", "%5c", "\\"].iter().any(|slash| path.contains(slash));
-    hidden || (!inner.is_empty() && inner.split('/').any(|part| ["", ".", ".."].contains(&part)))
+fn is_ambiguous(path: &str, lenient: &str) -> bool {
+    let mut segments = lenient.split('/').skip(1).peekable();
+    let mut is_odd = false;
+    while let Some(segment) = segments.next() {
+        // An empty one at the end is a slash at the end.
+        let is_empty = segment.is_empty() && segments.peek().is_some();
+        is_odd |= is_empty || matches!(segment, "." | "..");
+    }
+    is_odd || lenient.matches('/').count() != path.matches('/').count()
 }

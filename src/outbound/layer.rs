@@ -16,11 +16,12 @@ use crate::exchange::TokenExchangeClient;
 /// only if its URI, which is what the client connects to, is one of the
 /// [destinations](OutboundBuilder::destination); everything else is refused before it is sent, and so
 /// is a request for which no token is to be had, and one that brings an `Authorization` of its own.
-/// Each request is looked at by itself: where a client below this layer follows redirects, it should
-/// drop `Authorization` when the host changes, as clients do.
+/// Each request is looked at by itself, and what happens below this layer it does not see: a client
+/// there should not follow redirects, and no layer there should change the URI.
 ///
 /// When a service answers 401, the token is replaced once, if it is older than ten seconds, and the
-/// request is sent once more, if its body can be [replayed](OutboundBuilder::replay).
+/// request is sent once more, if its body can be [replayed](OutboundBuilder::replay). A forwarded
+/// token cannot be replaced.
 ///
 /// The caller is the [`AuthContext`](crate::AuthContext) in the extensions of the request that is
 /// sent, else the one of the task ([`with_caller`](super::with_caller),
@@ -81,14 +82,15 @@ impl<R> OutboundBuilder<R> {
     ///
     /// # Errors
     /// All faults at once: a destination that is no `https` URL (or allowed loopback one), has more
-    /// than host, port and path, or is given twice.
+    /// than host, port and path, has a path that can be read in two ways, or is given twice, in
+    /// whatever spelling.
     pub fn build(self) -> Result<OutboundLayer<R>, ConfigError> {
-        let (mut destinations, mut faults) = (Vec::new(), Vec::new());
-        for (nth, (url, token)) in self.destinations.iter().enumerate() {
-            if self.destinations.iter().take(nth).any(|(earlier, _)| earlier == url) {
-                faults.push(Fault::new("destination", format!("`{url}` is given twice")));
-            }
-            match Destination::new(url, token.clone(), self.allow_loopback_http) {
+        let (mut destinations, mut faults) = (Vec::<Destination>::new(), Vec::new());
+        for (url, token) in self.destinations {
+            match Destination::new(&url, token, self.allow_loopback_http) {
+                Ok(twin) if destinations.iter().any(|known| known.is_same(&twin)) => {
+                    faults.push(Fault::new("destination", format!("`{url}` is given twice")));
+                }
                 Ok(destination) => destinations.push(destination),
                 Err(fault) => faults.push(fault),
             }

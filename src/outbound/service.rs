@@ -28,8 +28,8 @@ pub enum OutboundError {
     /// The `Host` header names something else than the request's URI.
     #[error("the Host header is not that of the URI")]
     Host,
-    /// The path has dot segments, empty ones or encoded slashes, so that the server may read it as
-    /// the path of another rule.
+    /// The path has dot segments, empty ones or encoded slashes, or is spelt so that a lenient server
+    /// reads it as the path of another rule. Looked at only where an origin has rules for paths.
     #[error("the path can be read in two ways")]
     Path,
     /// The request already has an `Authorization`: which of the two is meant is not for this layer
@@ -122,19 +122,20 @@ where
     let again = copy(&request, &replay);
     request.headers_mut().insert(AUTHORIZATION, bearer(token.secret().expose())?);
     let response = client.call(request).await.map_err(Into::into)?;
-    let (StatusCode::UNAUTHORIZED, Some(mut again)) = (response.status(), again) else {
+    if response.status() != StatusCode::UNAUTHORIZED {
         return Ok(response);
-    };
-    match asked.token(&rules, Some(&token)).await {
-        Ok(Had::Got(other)) if other.secret() != token.secret() => {
-            drop(response);
-            again.headers_mut().insert(AUTHORIZATION, bearer(other.secret().expose())?);
-            poll_fn(|context| client.poll_ready(context)).await.map_err(Into::into)?;
-            client.call(again).await.map_err(Into::into)
-        }
-        // There is no better one: the answer stands.
-        _ => Ok(response),
     }
+    // Also for a request that cannot be sent again: the next ones need a better token, too.
+    let other = match asked.token(&rules, Some(&token)).await {
+        Ok(Had::Got(other)) if other.secret() != token.secret() => other,
+        // There is no better one: the answer stands.
+        _ => return Ok(response),
+    };
+    let Some(mut again) = again else { return Ok(response) };
+    drop(response);
+    again.headers_mut().insert(AUTHORIZATION, bearer(other.secret().expose())?);
+    poll_fn(|context| client.poll_ready(context)).await.map_err(Into::into)?;
+    client.call(again).await.map_err(Into::into)
 }
 
 /// What a request needs, with the caller's part in it.
@@ -186,7 +187,7 @@ impl<'r> Asked<'r> {
         refused: Option<&AccessToken>,
     ) -> Result<Had, OutboundError> {
         let client = &rules.client;
-        Ok(Had::Got(match (self, refused) {
+        let token = match (self, refused) {
             (Self::Forward(token), _) => return Ok(Had::Forwarded(bearer(token)?)),
             (Self::Exchange(request), None) => client.exchange(request).await?,
             (Self::Exchange(request), Some(refused)) => {
@@ -196,7 +197,11 @@ impl<'r> Asked<'r> {
             (Self::Service(request), Some(refused)) => {
                 client.service_token_instead_of(refused, request.clone()).await?
             }
-        }))
+        };
+        if !token.is_bearer() {
+            return Err(ExchangeError::Answer("is no token to be sent as a bearer's").into());
+        }
+        Ok(Had::Got(token))
     }
 }
 

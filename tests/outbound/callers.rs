@@ -1,0 +1,229 @@
+//! Whose request a handler's own requests belong to.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use scaikey_auth::{
+    Auth, CallerLayer, EmptyBodies, OutboundError, OutboundService, OutboundToken, with_caller,
+};
+use tokio::net::TcpListener;
+use tokio::sync::Barrier;
+use tokio::task::{JoinHandle, JoinSet};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+
+use super::{Downstream, Http, World, http, soon, why};
+
+type Calls = OutboundService<Http, EmptyBodies>;
+
+/// A service whose handlers call the vault, with no word of who called them.
+#[derive(Clone)]
+struct Drive {
+    calls: Calls,
+    vault: String,
+    all_here: Arc<Barrier>,
+}
+
+impl Drive {
+    fn new(world: &World, vault: &Downstream, together: usize) -> Self {
+        let layer = world.layer(vault, OutboundToken::on_behalf_of_caller("scaivault"));
+        let all_here = Arc::new(Barrier::new(together));
+        Self { calls: layer.layer(http()), vault: vault.url(), all_here }
+    }
+
+    async fn ask(&self, path: &str) -> Result<u16, scaikey_auth::BoxError> {
+        let request = Request::get(format!("{}{path}", self.vault)).body(Full::default()).unwrap();
+        Ok(self.calls.clone().oneshot(request).await?.status().as_u16())
+    }
+
+    /// `name` is in the path that the vault sees, to be compared with the token.
+    async fn handler(
+        State(drive): State<Self>,
+        Path(name): Path<String>,
+    ) -> Result<String, StatusCode> {
+        // Everybody is in a handler at the same time, and comes back on whatever thread.
+        soon(drive.all_here.wait()).await;
+        for round in 0..3 {
+            tokio::task::yield_now().await;
+            let status = drive.ask(&format!("/{name}/{round}")).await;
+            status.map_err(|_| StatusCode::BAD_GATEWAY)?;
+        }
+        Ok(name)
+    }
+}
+
+async fn serve(app: Router) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (url, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
+}
+
+fn guarded(drive: Drive, auth: &Auth) -> Router {
+    let layers = ServiceBuilder::new().layer(auth.layer()).layer(CallerLayer);
+    Router::new().route("/{name}", get(Drive::handler)).layer(layers).with_state(drive)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_of_many_users_at_once_is_followed_by_a_token_of_their_own() {
+    const USERS: usize = 60;
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let (url, server) = serve(guarded(Drive::new(&world, &vault, USERS), &world.auth)).await;
+    let (client, mut requests) = (http(), JoinSet::new());
+    for user in 0..USERS {
+        let token = world.provider.token().subject(&format!("user-{user}")).sign();
+        let request = Request::get(format!("{url}/user-{user}"));
+        let request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        requests.spawn(client.request(request.body(Full::<Bytes>::default()).unwrap()));
+    }
+    for answer in soon(requests.join_all()).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let seen = vault.seen();
+    assert_eq!(seen.len(), 3 * USERS);
+    for one in seen {
+        let claims = one.claims();
+        let user = claims["sub"].as_str().unwrap();
+        assert!(one.path.starts_with(&format!("/{user}/")), "{user} at {}", one.path);
+    }
+    server.abort();
+}
+
+#[tokio::test]
+async fn one_connection_serves_one_caller_after_the_other() {
+    // hyper polls all requests of a connection in one task: nothing may stay behind in it.
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let auth = world.auth.layer().optional();
+    let layers = ServiceBuilder::new().layer(auth).layer(CallerLayer);
+    let drive = Drive::new(&world, &vault, 1);
+    let app = Router::new().route("/{name}", get(Drive::handler)).layer(layers).with_state(drive);
+    let (url, server) = serve(app).await;
+    let client = http();
+    for name in ["alice", "nobody", "bob", "nobody", "alice"] {
+        let mut request = Request::get(format!("{url}/{name}"));
+        if name != "nobody" {
+            let token = world.provider.token().subject(name).sign();
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let answer = soon(client.request(request.body(Full::<Bytes>::default()).unwrap())).await;
+        let status = if name == "nobody" { 502 } else { 200 };
+        assert_eq!(answer.unwrap().status(), status, "{name}");
+    }
+    let mut callers: Vec<_> =
+        vault.seen().iter().map(|one| one.claims()["sub"].as_str().unwrap().to_owned()).collect();
+    callers.dedup();
+    assert_eq!(callers, ["alice", "bob", "alice"]);
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_spawned_task_has_a_caller_only_if_it_is_given_one() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let drive = Drive::new(&world, &vault, 1);
+    let alice = world.caller("alice-id").await;
+    let given = alice.clone();
+    let (without, with) = with_caller(alice, async move {
+        let (first, second) = (drive.clone(), drive);
+        let without = tokio::spawn(async move { first.ask("/").await });
+        let with = tokio::spawn(with_caller(given, async move { second.ask("/").await }));
+        (without.await.unwrap(), with.await.unwrap())
+    })
+    .await;
+    assert!(matches!(why(without), OutboundError::Caller));
+    assert_eq!(with.unwrap(), 200);
+    assert_eq!(vault.only().claims()["sub"], "alice-id");
+}
+
+#[tokio::test]
+async fn nothing_of_a_caller_stays_in_the_task_nor_leaks_between_polls() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let drive = Drive::new(&world, &vault, 1);
+    let (alice, bob) = (world.caller("alice-id").await, world.caller("bob-id").await);
+    let outer = {
+        let drive = drive.clone();
+        with_caller(alice, async move {
+            let inner = drive.clone();
+            let both = futures_of_two(
+                with_caller(bob, async move {
+                    tokio::task::yield_now().await;
+                    inner.ask("/bob").await
+                }),
+                async {
+                    tokio::task::yield_now().await;
+                    drive.ask("/alice").await
+                },
+            );
+            both.await
+        })
+    };
+    let (bob, alice) = outer.await;
+    assert_eq!((bob.unwrap(), alice.unwrap()), (200, 200));
+    assert!(matches!(why(drive.ask("/").await), OutboundError::Caller));
+    for one in vault.seen() {
+        let claims = one.claims();
+        let name = claims["sub"].as_str().unwrap().strip_suffix("-id").unwrap();
+        assert_eq!(one.path, format!("/{name}"));
+    }
+    assert_eq!(vault.seen().len(), 2);
+}
+
+/// Polls both in one task.
+async fn futures_of_two<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    tokio::join!(a, b)
+}
+
+#[tokio::test]
+async fn a_request_without_an_identity_has_no_caller_also_inside_of_one_that_has() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let drive = Drive::new(&world, &vault, 1);
+    // Asks while it is called, and once more while it is polled.
+    let service = tower::service_fn(move |_: Request<()>| {
+        let (at_once, later) = (drive.calls.clone(), drive.clone());
+        let request = Request::get(&drive.vault).body(Full::<Bytes>::default()).unwrap();
+        let at_once = at_once.oneshot(request);
+        let called = {
+            let mut ready = drive.calls.clone();
+            let request = Request::get(&drive.vault).body(Full::<Bytes>::default()).unwrap();
+            ready.call(request)
+        };
+        async move {
+            let outcomes =
+                [at_once.await.map(drop), called.await.map(drop), later.ask("/").await.map(drop)];
+            Ok::<_, scaikey_auth::BoxError>(outcomes)
+        }
+    });
+    let service = CallerLayer.layer(service);
+    let alice = world.caller("alice-id").await;
+    let mut asked = Request::new(());
+    asked.extensions_mut().insert(alice.clone());
+    for outcome in service.clone().oneshot(asked).await.unwrap() {
+        outcome.unwrap();
+    }
+    assert_eq!(vault.seen().len(), 3);
+    let nested = with_caller(alice, service.oneshot(Request::new(())));
+    for outcome in nested.await.unwrap() {
+        assert!(matches!(why(outcome), OutboundError::Caller));
+    }
+    assert_eq!(vault.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_buffer_around_the_layer_loses_the_caller_and_inside_of_it_does_not() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
+    let alice = world.caller("alice-id").await;
+    let inside = ServiceBuilder::new().layer(layer.clone()).buffer(4).service(http());
+    let answer = with_caller(alice.clone(), inside.oneshot(vault.get("/"))).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    let around = ServiceBuilder::new().buffer(4).layer(layer).service(http());
+    let lost = with_caller(alice.clone(), around.clone().oneshot(vault.get("/"))).await;
+    assert!(matches!(why(lost), OutboundError::Caller));
+    // The extensions of a request go wherever it goes.
+    let answer = around.oneshot(super::by(&alice, vault.get("/"))).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    assert_eq!(vault.seen().len(), 2);
+}

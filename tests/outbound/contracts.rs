@@ -1,0 +1,162 @@
+//! What tower asks of a middleware, and what an HTTP client may be.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use scaikey_auth::{OutboundLayer, OutboundToken, with_caller};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+
+use super::{World, secs, soon};
+
+/// Panics when it is called without having been asked whether it is ready; a clone is not ready
+/// because its origin is. Answers 401 as often as it is told.
+#[derive(Debug, Default)]
+struct Strict {
+    calls: Arc<AtomicUsize>,
+    refusals: Arc<AtomicUsize>,
+    is_ready: bool,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        let (calls, refusals) = (self.calls.clone(), self.refusals.clone());
+        Self { calls, refusals, is_ready: false }
+    }
+}
+
+impl<B> Service<Request<B>> for Strict {
+    type Response = Response<()>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<()>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.is_ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        assert!(std::mem::take(&mut self.is_ready), "called without being ready");
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let less = |left: usize| left.checked_sub(1);
+        let is_refused =
+            self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+        let mut answer = Response::new(());
+        if is_refused {
+            *answer.status_mut() = http::StatusCode::UNAUTHORIZED;
+        }
+        ready(Ok(answer))
+    }
+}
+
+const URL: &str = "https://vault.example/";
+
+fn layer(world: &World) -> OutboundLayer {
+    world.builder().destination(URL, OutboundToken::service()).build().unwrap()
+}
+
+fn request(uri: &str) -> Request<Full<Bytes>> {
+    Request::get(uri).body(Full::default()).unwrap()
+}
+
+/// Good requests, refused ones, and ones sent twice; one by one and at once.
+async fn exercise<S>(world: &World, refusals: &AtomicUsize, mut service: S)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<()>, Error = BoxError>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    for _ in 0..3 {
+        let ready = soon(service.ready()).await.unwrap();
+        assert_eq!(soon(ready.call(request(URL))).await.unwrap().status(), 200);
+        let ready = soon(service.ready()).await.unwrap();
+        soon(ready.call(request("https://evil.example/"))).await.unwrap_err();
+        world.clock.advance(secs(11));
+        refusals.store(1, Ordering::SeqCst);
+        let ready = soon(service.ready()).await.unwrap();
+        assert_eq!(soon(ready.call(request(URL))).await.unwrap().status(), 200);
+        let at_once: Vec<_> =
+            (0..8).map(|_| tokio::spawn(service.clone().oneshot(request(URL)))).collect();
+        for answer in at_once {
+            assert_eq!(soon(answer).await.unwrap().unwrap().status(), 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_instance_that_was_ready_is_the_one_that_is_called() {
+    let world = World::new().await;
+    let inner = Strict::default();
+    let (calls, refusals) = (inner.calls.clone(), inner.refusals.clone());
+    exercise(&world, &refusals, layer(&world).layer(inner)).await;
+    assert_eq!(calls.load(Ordering::SeqCst), 3 * (1 + 2 + 8));
+}
+
+#[tokio::test]
+async fn limits_and_buffers_work_inside_and_outside_of_the_layer() {
+    let world = World::new().await;
+    let inner = Strict::default();
+    let refusals = inner.refusals.clone();
+    let outbound = layer(&world);
+    let stack = || ServiceBuilder::new();
+    let inside = stack().layer(outbound.clone()).concurrency_limit(1).service(inner.clone());
+    exercise(&world, &refusals, inside).await;
+    let outside = stack().concurrency_limit(1).layer(outbound.clone()).service(inner.clone());
+    exercise(&world, &refusals, outside).await;
+    let inside = stack().layer(outbound.clone()).buffer(1).service(inner.clone());
+    exercise(&world, &refusals, inside).await;
+    let outside = stack().buffer(1).layer(outbound).service(inner);
+    exercise(&world, &refusals, outside).await;
+}
+
+#[tokio::test]
+async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
+    let world = World::new().await;
+    let limited = ServiceBuilder::new().layer(layer(&world)).concurrency_limit(1);
+    let limited = limited.service(Strict::default());
+    let mut kept = Vec::new();
+    for uri in ["https://evil.example/", "/", URL] {
+        let mut service = limited.clone();
+        let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
+        let _ = soon(ready.call(request(uri))).await;
+        kept.push(service);
+    }
+}
+
+#[tokio::test]
+async fn errors_of_the_client_go_through() {
+    let world = World::new().await;
+    let broken = |_: Request<Full<Bytes>>| async { Err::<Response<()>, BoxError>("own".into()) };
+    let service = layer(&world).layer(tower::service_fn(broken));
+    assert_eq!(service.oneshot(request(URL)).await.unwrap_err().to_string(), "own");
+}
+
+#[tokio::test]
+async fn a_layer_can_be_shared_and_a_future_sent() {
+    fn shared<T: Clone + Send + Sync + 'static>(_: &T) {}
+    fn sent<T: Send + 'static>(value: T) -> T {
+        value
+    }
+    let world = World::new().await;
+    let outbound = layer(&world);
+    shared(&outbound);
+    shared(&scaikey_auth::CallerLayer);
+    let mut service = outbound.layer(Strict::default());
+    shared(&service);
+    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut service).await.unwrap();
+    let caller = world.caller("alice-id").await;
+    let answer = sent(with_caller(caller, sent(ready.call(request(URL))))).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    // Bodies that are sent once only, and cannot be shared between threads.
+    let streamed = world.builder().destination(URL, OutboundToken::service());
+    let streamed = streamed.replay(|_: &axum::body::Body| None).build().unwrap();
+    let mut service = streamed.layer(Strict::default());
+    let request = Request::get(URL).body(axum::body::Body::empty()).unwrap();
+    let ready = ServiceExt::<Request<axum::body::Body>>::ready(&mut service).await.unwrap();
+    assert_eq!(sent(ready.call(request)).await.unwrap().status(), 200);
+}

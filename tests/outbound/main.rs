@@ -1,0 +1,210 @@
+//! The layer for HTTP clients: which token goes where, and that none goes anywhere else.
+
+mod callers;
+mod canary;
+mod contracts;
+mod destinations;
+mod refused;
+mod ways;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use scaikey_auth::testing::{self, ManualClock, Provider};
+use scaikey_auth::{
+    Algorithm, Auth, AuthContext, AuthMode, BoxError, ClientAuth, IssuerConfig, OutboundBuilder,
+    OutboundError, OutboundLayer, OutboundToken, TokenExchangeBuilder, TokenExchangeClient,
+    dangerous_peek_claims,
+};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower::{Layer, ServiceExt};
+
+type Http = Client<HttpConnector, Full<Bytes>>;
+
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const SERVICE: &str = "client_credentials";
+
+/// A provider, a service called `scaiwave` that trusts it, and its client there, by one clock.
+struct World {
+    provider: Provider,
+    clock: ManualClock,
+    auth: Auth,
+}
+
+impl World {
+    async fn new() -> Self {
+        let clock = ManualClock::new();
+        let provider = Provider::builder().algorithms([Algorithm::ES256]).clock(clock.clone());
+        let provider = provider.start().await;
+        provider.register_client(drive());
+        let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+        let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
+        Self { auth: auth.tenant_optional().build().unwrap(), provider, clock }
+    }
+
+    fn client_builder(&self) -> TokenExchangeBuilder {
+        TokenExchangeClient::builder(self.provider.issuer())
+            .client_auth(ClientAuth::basic("drive", "a secret"))
+            .allow_loopback_http(true)
+            .clock(self.clock.clone())
+    }
+
+    fn builder(&self) -> OutboundBuilder {
+        let client = self.client_builder().build().unwrap();
+        OutboundLayer::builder(client).allow_loopback_http(true)
+    }
+
+    /// A layer with one destination.
+    fn layer(&self, to: &Downstream, token: OutboundToken) -> OutboundLayer {
+        self.builder().destination(to.url(), token).build().unwrap()
+    }
+
+    /// A user of tenant `tenant-1` for a day, as the service came to know them.
+    async fn caller(&self, subject: &str) -> AuthContext {
+        let token = self.provider.token().subject(subject).expires_in(secs(86_400)).sign();
+        self.auth.authenticate(&token).await.unwrap()
+    }
+}
+
+fn drive() -> testing::Client {
+    let drive = testing::Client::new("drive", "a secret").scopes("read write");
+    drive.may_exchange("scaivault", "vault:read vault:write")
+}
+
+/// A mock user, who has no token of a provider's.
+async fn mock_caller() -> AuthContext {
+    let auth = Auth::builder().mode(AuthMode::Mock).build().unwrap();
+    auth.authenticate("anything").await.unwrap()
+}
+
+/// A request as a downstream service got it.
+#[derive(Debug, Clone)]
+struct Seen {
+    path: String,
+    /// All its `Authorization` values.
+    authorization: Vec<String>,
+    body: Bytes,
+}
+
+impl Seen {
+    /// The one token.
+    fn token(&self) -> &str {
+        let [value] = self.authorization.as_slice() else { panic!("not one token: {self:?}") };
+        value.strip_prefix("Bearer ").unwrap()
+    }
+
+    fn claims(&self) -> Value {
+        dangerous_peek_claims(self.token()).unwrap()
+    }
+}
+
+/// A service on a real socket that writes down what comes. It ends with its value.
+struct Downstream {
+    port: u16,
+    book: Book,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Default)]
+struct Book {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    /// What is answered next; 200 when there is none.
+    answers: Arc<Mutex<VecDeque<u16>>>,
+}
+
+impl Downstream {
+    async fn start() -> Self {
+        let book = Book::default();
+        let app = Router::new().fallback(note).with_state(book.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { port, book, task }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn get(&self, path: &str) -> Request<Full<Bytes>> {
+        Request::get(format!("{}{path}", self.url())).body(Full::default()).unwrap()
+    }
+
+    fn will_answer(&self, statuses: impl IntoIterator<Item = u16>) {
+        self.book.answers.lock().unwrap().extend(statuses);
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.book.seen.lock().unwrap().clone()
+    }
+
+    /// The one request there was.
+    fn only(&self) -> Seen {
+        let seen = self.seen();
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        seen[0].clone()
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn note(State(book): State<Book>, request: Request<Body>) -> StatusCode {
+    let (head, body) = request.into_parts();
+    let values = head.headers.get_all(AUTHORIZATION).iter();
+    let authorization = values.map(|value| value.to_str().unwrap().to_owned()).collect();
+    let body = axum::body::to_bytes(body, 10_000).await.unwrap();
+    book.seen.lock().unwrap().push(Seen { path: head.uri.path().to_owned(), authorization, body });
+    let status = book.answers.lock().unwrap().pop_front();
+    StatusCode::from_u16(status.unwrap_or(200)).unwrap()
+}
+
+fn http() -> Http {
+    Client::builder(TokioExecutor::new()).build(HttpConnector::new())
+}
+
+/// Sends a request through the layer and a real client.
+async fn send(
+    layer: &OutboundLayer,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, BoxError> {
+    soon(layer.layer(http()).oneshot(request)).await
+}
+
+/// On behalf of this caller.
+fn by(caller: &AuthContext, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    request.extensions_mut().insert(caller.clone());
+    request
+}
+
+/// Why a request was not sent.
+fn why<T: std::fmt::Debug>(outcome: Result<T, BoxError>) -> OutboundError {
+    *outcome.unwrap_err().downcast::<OutboundError>().expect("an OutboundError")
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A future that must end soon, because nothing it waits for is late.
+async fn soon<F: Future>(work: F) -> F::Output {
+    tokio::time::timeout(secs(20), work).await.expect("ends soon")
+}

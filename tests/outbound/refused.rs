@@ -1,0 +1,203 @@
+//! What happens when a service downstream answers 401.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{Empty, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use scaikey_auth::{OutboundToken, Replay};
+use tower::{Layer, ServiceExt};
+
+use super::{Downstream, World, by, http, secs, send, soon};
+
+const OLD: u64 = 10;
+const YOUNG: u64 = 9;
+
+fn ways() -> [OutboundToken; 2] {
+    [OutboundToken::on_behalf_of_caller("scaivault"), OutboundToken::service()]
+}
+
+#[tokio::test]
+async fn an_old_token_is_replaced_and_the_request_sent_once_more() {
+    for way in ways() {
+        let (world, vault) = (World::new().await, Downstream::start().await);
+        let layer = world.layer(&vault, way);
+        let alice = world.caller("alice-id").await;
+        send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+        world.clock.advance(secs(OLD));
+        vault.will_answer([401, 201]);
+        let mut request = by(&alice, vault.get("/a/b?c=d"));
+        request.headers_mut().insert("x-own", "kept".parse().unwrap());
+        assert_eq!(send(&layer, request).await.unwrap().status(), 201);
+        let [first, refused, again] = &vault.seen()[..] else { panic!("{:?}", vault.seen()) };
+        assert_eq!((refused.path.as_str(), again.path.as_str()), ("/a/b", "/a/b"));
+        assert_eq!(first.token(), refused.token());
+        assert_ne!(refused.token(), again.token());
+        // From now on it is the new one.
+        send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+        assert_eq!(vault.seen()[3].token(), again.token());
+        assert_eq!(world.provider.token_requests(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_young_token_was_not_refused_for_its_age() {
+    for way in ways() {
+        let (world, vault) = (World::new().await, Downstream::start().await);
+        let layer = world.layer(&vault, way);
+        let alice = world.caller("alice-id").await;
+        send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+        world.clock.advance(secs(YOUNG));
+        vault.will_answer([401, 201]);
+        assert_eq!(send(&layer, by(&alice, vault.get("/"))).await.unwrap().status(), 401);
+        assert_eq!((vault.seen().len(), world.provider.token_requests()), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_always_says_401_is_called_once_more_and_its_answer_stands() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
+    let alice = world.caller("alice-id").await;
+    send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+    world.clock.advance(secs(OLD));
+    vault.will_answer([401; 20]);
+    assert_eq!(send(&layer, by(&alice, vault.get("/"))).await.unwrap().status(), 401);
+    assert_eq!((vault.seen().len(), world.provider.token_requests()), (3, 2));
+    // The new token is young: for ten seconds nobody tries again.
+    for _ in 0..5 {
+        assert_eq!(send(&layer, by(&alice, vault.get("/"))).await.unwrap().status(), 401);
+    }
+    assert_eq!((vault.seen().len(), world.provider.token_requests()), (8, 2));
+}
+
+#[tokio::test]
+async fn other_answers_are_not_asked_about() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::service());
+    send(&layer, vault.get("/")).await.unwrap();
+    world.clock.advance(secs(OLD));
+    let statuses = [200, 204, 302, 400, 403, 404, 407, 429, 500, 503];
+    vault.will_answer(statuses);
+    for status in statuses {
+        assert_eq!(send(&layer, vault.get("/")).await.unwrap().status(), status);
+    }
+    assert_eq!((vault.seen().len(), world.provider.token_requests()), (11, 1));
+}
+
+/// The bodies that came, after a first request, a pause, a 401 and what followed; and how many
+/// tokens there were.
+async fn posted<R: Replay<Full<Bytes>> + Sync>(replay: Option<R>) -> (Vec<Bytes>, u64) {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let builder = world.builder().destination(vault.url(), OutboundToken::service());
+    let request = || Request::post(vault.url()).body(Full::from("a letter")).unwrap();
+    vault.will_answer([200, 401, 201]);
+    let both = async |service: tower::util::BoxCloneService<_, _, _>| {
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            let answer: http::Response<hyper::body::Incoming> =
+                soon(service.clone().oneshot(request())).await.unwrap();
+            answers.push(answer.status().as_u16());
+            world.clock.advance(secs(OLD));
+        }
+        answers
+    };
+    let (service, last) = match replay {
+        Some(replay) => (builder.replay(replay).build().unwrap().layer(http()).boxed_clone(), 201),
+        None => (builder.build().unwrap().layer(http()).boxed_clone(), 401),
+    };
+    assert_eq!(both(service).await, [200, last]);
+    let bodies = vault.seen().into_iter().map(|seen| seen.body).collect();
+    (bodies, world.provider.token_requests())
+}
+
+#[tokio::test]
+async fn a_body_is_sent_again_only_when_it_can_be_had_twice() {
+    let never = None::<fn(&Full<Bytes>) -> Option<Full<Bytes>>>;
+    let (bodies, tokens) = posted(never).await;
+    // The token is replaced all the same: the next request shall not fail like this one.
+    assert_eq!((bodies.len(), tokens), (2, 2), "not replayable");
+    let (bodies, tokens) = posted(Some(|body: &Full<Bytes>| Some(body.clone()))).await;
+    assert_eq!((bodies, tokens), (vec![Bytes::from("a letter"); 3], 2));
+}
+
+#[tokio::test]
+async fn the_request_after_one_that_could_not_be_sent_again_has_the_new_token() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::service());
+    let request = || Request::post(vault.url()).body(Full::from("a letter")).unwrap();
+    send(&layer, request()).await.unwrap();
+    world.clock.advance(secs(OLD));
+    vault.will_answer([401]);
+    assert_eq!(send(&layer, request()).await.unwrap().status(), 401);
+    send(&layer, request()).await.unwrap();
+    let seen = vault.seen();
+    assert_eq!(seen[0].token(), seen[1].token());
+    assert_ne!(seen[1].token(), seen[2].token());
+}
+
+#[tokio::test]
+async fn a_forwarded_token_is_never_tried_again() {
+    let (world, twin) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&twin, OutboundToken::forwarded());
+    let alice = world.caller("alice-id").await;
+    world.clock.advance(secs(60));
+    twin.will_answer([401, 201]);
+    assert_eq!(send(&layer, by(&alice, twin.get("/"))).await.unwrap().status(), 401);
+    assert_eq!((twin.seen().len(), world.provider.token_requests()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_request_without_a_token_is_never_tried_again() {
+    let (world, open) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&open, OutboundToken::none());
+    open.will_answer([401, 201]);
+    assert_eq!(send(&layer, open.get("/")).await.unwrap().status(), 401);
+    assert_eq!(open.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn when_there_is_no_better_token_the_answer_stands() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::service());
+    send(&layer, vault.get("/")).await.unwrap();
+    world.clock.advance(secs(OLD));
+    vault.will_answer([401, 201]);
+    let fault = scaikey_auth::testing::Fault::Status(500);
+    world.provider.fail(scaikey_auth::testing::Endpoint::Token, fault);
+    assert_eq!(send(&layer, vault.get("/")).await.unwrap().status(), 401);
+    assert_eq!(vault.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn many_refused_at_once_get_one_new_token() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
+    let service = layer.layer(http());
+    let alice = world.caller("alice-id").await;
+    send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+    world.clock.advance(secs(OLD));
+    vault.will_answer([401; 30]);
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        requests.spawn(service.clone().oneshot(by(&alice, vault.get("/"))));
+    }
+    soon(requests.join_all()).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    let seen = vault.seen();
+    assert!(seen.len() <= 61, "{}", seen.len());
+    assert_eq!(world.provider.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn empty_bodies_of_other_types_are_sent_again_too() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let http: Client<HttpConnector, Empty<Bytes>> =
+        Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+    let service = world.layer(&vault, OutboundToken::service()).layer(http);
+    let request = || Request::delete(vault.url()).body(Empty::new()).unwrap();
+    soon(service.clone().oneshot(request())).await.unwrap();
+    world.clock.advance(secs(OLD));
+    vault.will_answer([401, 201]);
+    assert_eq!(soon(service.oneshot(request())).await.unwrap().status(), 201);
+}

@@ -1,0 +1,270 @@
+//! The ways a destination can be had: whose token it gets, and what happens when there is none.
+
+use bytes::Bytes;
+use http::Request;
+use http::header::AUTHORIZATION;
+use http_body_util::Full;
+use scaikey_auth::testing::{Endpoint, Fault, Provider};
+use scaikey_auth::{
+    Auth, ExchangeError, IssuerConfig, OutboundError, OutboundLayer, OutboundToken, TenantId,
+    TenantSource, with_caller,
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tower::{Layer, ServiceExt};
+
+use super::{
+    Downstream, EXCHANGE, SERVICE, World, by, drive, http, mock_caller, secs, send, soon, why,
+};
+
+#[tokio::test]
+async fn on_behalf_of_the_caller_the_service_sees_the_user_and_who_acts() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
+    let alice = world.caller("alice-id").await;
+    assert_eq!(send(&layer, by(&alice, vault.get("/secrets"))).await.unwrap().status(), 200);
+    let seen = vault.only();
+    let claims = seen.claims();
+    assert_eq!((&claims["sub"], &claims["aud"]), (&json!("alice-id"), &json!("scaivault")));
+    assert_eq!(claims["act"], json!({ "sub": "drive" }));
+    assert_eq!(claims["scope"], "vault:read vault:write");
+    assert_ne!(Some(seen.token()), alice.token());
+    assert_eq!(seen.path, "/secrets");
+}
+
+#[tokio::test]
+async fn only_the_scopes_named_are_asked_for() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let read = || "vault:read".parse().unwrap();
+    let on_behalf = OutboundToken::on_behalf_of_caller("scaivault").scopes(read());
+    let alice = world.caller("alice-id").await;
+    send(&world.layer(&vault, on_behalf), by(&alice, vault.get("/"))).await.unwrap();
+    let own = OutboundToken::service().scopes("write".parse().unwrap());
+    send(&world.layer(&vault, own), vault.get("/")).await.unwrap();
+    let scopes = vault.seen().iter().map(|seen| seen.claims()["scope"].clone()).collect::<Vec<_>>();
+    assert_eq!(scopes, ["vault:read", "write"]);
+}
+
+#[tokio::test]
+async fn a_service_token_is_the_services_whoever_calls() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::service());
+    let alice = world.caller("alice-id").await;
+    send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+    send(&layer, vault.get("/")).await.unwrap();
+    let [first, second] = &vault.seen()[..] else { panic!("two requests") };
+    assert_eq!(first.claims()["sub"], "drive");
+    assert_eq!(first.token(), second.token());
+    assert_eq!((world.provider.granted(SERVICE), world.provider.granted(EXCHANGE)), (1, 0));
+}
+
+/// A provider with an issuer for each tenant, a service that trusts them all, and a client of both.
+async fn town() -> (Provider, Auth, impl Fn(&Downstream, OutboundToken) -> OutboundLayer) {
+    let provider = Provider::start().await;
+    for tenant in ["acme", "umbrella"] {
+        provider.tenant(tenant, tenant).register_client(drive());
+    }
+    let url = provider.url();
+    let issuer = IssuerConfig::new(format!("{url}/tenants/{{tenant_id}}"))
+        .jwks_uri(format!("{url}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json"))
+        .allow_loopback_http(true);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build().unwrap();
+    let client = scaikey_auth::TokenExchangeClient::builder(provider.issuer())
+        .client_auth(scaikey_auth::ClientAuth::basic("drive", "a secret"))
+        .allow_loopback_http(true)
+        .token_url(format!("{url}/api/v1/auth/tenants/{{tenant_id}}/oauth/token"))
+        .build()
+        .unwrap();
+    let layer = move |to: &Downstream, token| {
+        let builder = OutboundLayer::builder(client.clone()).allow_loopback_http(true);
+        builder.destination(to.url(), token).build().unwrap()
+    };
+    (provider, auth, layer)
+}
+
+#[tokio::test]
+async fn the_tenant_of_a_token_is_the_one_named_or_the_callers() {
+    let (provider, auth, layer) = town().await;
+    let vault = Downstream::start().await;
+    let acme = TenantId::new("acme").unwrap();
+    let fixed = layer(&vault, OutboundToken::service_in(acme));
+    let callers = layer(&vault, OutboundToken::service_in_callers_tenant());
+    let on_behalf = layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
+    let user = provider.tenant("umbrella", "umbrella").token().subject("bob-id").sign();
+    let bob = auth.authenticate(&user).await.unwrap();
+    for layer in [&fixed, &callers, &on_behalf] {
+        send(layer, by(&bob, vault.get("/"))).await.unwrap();
+    }
+    let seen: Vec<_> = vault.seen().iter().map(|seen| seen.claims()).collect();
+    let tenants = seen.iter().map(|claims| &claims["tenant_id"]).collect::<Vec<_>>();
+    let subjects = seen.iter().map(|claims| &claims["sub"]).collect::<Vec<_>>();
+    assert_eq!(tenants, ["acme", "umbrella", "umbrella"]);
+    assert_eq!(subjects, ["drive", "drive", "bob-id"]);
+}
+
+#[tokio::test]
+async fn in_a_tenant_that_is_not_the_callers_own_the_service_acts_there_and_the_user_does_not() {
+    let (provider, auth, layer) = town().await;
+    let vault = Downstream::start().await;
+    // The request names another tenant than the token, and is allowed to.
+    let tenants = TenantSource::header(http::HeaderName::from_static("x-tenant"));
+    let incoming = auth.layer().tenant_from(tenants.authorised_by(|_, _| true));
+    let layers = [
+        layer(&vault, OutboundToken::service_in_callers_tenant()),
+        layer(&vault, OutboundToken::on_behalf_of_caller("scaivault")),
+    ];
+    let url = vault.url();
+    let handler = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let (layers, url) = (layers.clone(), url.clone());
+        async move {
+            let caller = request.extensions().get::<scaikey_auth::AuthContext>().unwrap().clone();
+            for layer in layers {
+                let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+                layer.layer(http()).oneshot(by(&caller, request)).await?;
+            }
+            Ok::<_, scaikey_auth::BoxError>(http::Response::new(Full::<Bytes>::default()))
+        }
+    });
+    let token = provider.tenant("umbrella", "umbrella").token().sign();
+    let request = Request::get("/").header("x-tenant", "acme");
+    let request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    let answer = incoming.layer(handler).oneshot(request.body(Full::default()).unwrap());
+    assert_eq!(soon(answer).await.unwrap().status(), 200);
+    let seen: Vec<_> = vault.seen().iter().map(|seen| seen.claims()["tenant_id"].clone()).collect();
+    assert_eq!(seen, ["acme", "umbrella"]);
+}
+
+#[tokio::test]
+async fn a_forwarded_token_is_the_callers_own() {
+    let (world, twin) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&twin, OutboundToken::forwarded());
+    let alice = world.caller("alice-id").await;
+    send(&layer, by(&alice, twin.get("/"))).await.unwrap();
+    assert_eq!(Some(twin.only().token()), alice.token());
+    assert_eq!(world.provider.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn without_a_token_a_request_passes_as_it_is() {
+    let (world, open) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&open, OutboundToken::none());
+    let alice = world.caller("alice-id").await;
+    send(&layer, by(&alice, open.get("/"))).await.unwrap();
+    let mut own = open.get("/");
+    own.headers_mut().insert(AUTHORIZATION, "Basic eDp5".parse().unwrap());
+    send(&layer, by(&alice, own)).await.unwrap();
+    let seen: Vec<_> = open.seen().into_iter().map(|seen| seen.authorization).collect();
+    assert_eq!(seen, [vec![], vec!["Basic eDp5".to_owned()]]);
+    assert_eq!(world.provider.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn the_caller_in_the_request_counts_more_than_the_one_of_the_task() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
+    let (alice, bob) = (world.caller("alice-id").await, world.caller("bob-id").await);
+    let both = send(&layer, by(&bob, vault.get("/")));
+    with_caller(alice.clone(), both).await.unwrap();
+    with_caller(alice, send(&layer, vault.get("/"))).await.unwrap();
+    let subjects: Vec<_> = vault.seen().iter().map(|seen| seen.claims()["sub"].clone()).collect();
+    assert_eq!(subjects, ["bob-id", "alice-id"]);
+}
+
+#[tokio::test]
+async fn a_hundred_requests_of_one_caller_at_once_make_one_exchange() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let service =
+        world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault")).layer(http());
+    let alice = world.caller("alice-id").await;
+    world.provider.fail(Endpoint::Token, Fault::Slow(std::time::Duration::from_millis(50)));
+    let mut requests = JoinSet::new();
+    for _ in 0..100 {
+        requests.spawn(service.clone().oneshot(by(&alice, vault.get("/"))));
+    }
+    for answer in soon(requests.join_all()).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let seen = vault.seen();
+    assert_eq!((seen.len(), world.provider.token_requests()), (100, 1));
+    assert!(seen.iter().all(|one| one.token() == seen[0].token()));
+}
+
+#[tokio::test]
+async fn a_request_that_lacks_what_its_token_needs_is_not_sent() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let alice = world.caller("alice-id").await;
+    let nowhere = world.provider.token().without("tenant_id").sign();
+    let nowhere = world.auth.authenticate(&nowhere).await.unwrap();
+    let mock = mock_caller().await;
+    let on_behalf = || OutboundToken::on_behalf_of_caller("scaivault");
+    let in_tenant = OutboundToken::service_in_callers_tenant;
+    let own = |caller| {
+        let mut request = by(caller, vault.get("/"));
+        request.headers_mut().insert(AUTHORIZATION, "Bearer own".parse().unwrap());
+        request
+    };
+    let cases = [
+        (on_behalf(), vault.get("/"), "Caller"),
+        (OutboundToken::forwarded(), vault.get("/"), "Caller"),
+        (in_tenant(), vault.get("/"), "Caller"),
+        (on_behalf(), by(&mock, vault.get("/")), "Mock"),
+        (OutboundToken::forwarded(), by(&mock, vault.get("/")), "Mock"),
+        (in_tenant(), by(&nowhere, vault.get("/")), "Tenant"),
+        (on_behalf(), own(&alice), "Authorization"),
+        (OutboundToken::service(), own(&alice), "Authorization"),
+        (OutboundToken::forwarded(), own(&alice), "Authorization"),
+    ];
+    for (token, request, expected) in cases {
+        let case = format!("{token:?}");
+        let error = why(send(&world.layer(&vault, token), request).await);
+        assert_eq!(format!("{error:?}"), expected, "{case}");
+    }
+    assert_eq!((vault.seen().len(), world.provider.token_requests()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_request_whose_token_is_not_to_be_had_is_not_sent() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let alice = world.caller("alice-id").await;
+    let refused = world.layer(&vault, OutboundToken::on_behalf_of_caller("payroll"));
+    let error = why(send(&refused, by(&alice, vault.get("/"))).await);
+    assert!(matches!(error, OutboundError::Token(ExchangeError::Refused { .. })), "{error:?}");
+    // A tenant, and no way to tell the provider.
+    let stuck = world.layer(&vault, OutboundToken::service_in_callers_tenant());
+    let error = why(send(&stuck, by(&alice, vault.get("/"))).await);
+    assert!(matches!(error, OutboundError::Token(ExchangeError::NotConfigured(_))), "{error:?}");
+    world.provider.fail(Endpoint::Token, Fault::Status(503));
+    let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
+    let error = why(send(&layer, by(&alice, vault.get("/"))).await);
+    assert!(matches!(error, OutboundError::Token(ExchangeError::Unavailable { .. })), "{error:?}");
+    assert_eq!(vault.seen().len(), 0);
+    // Once there is a token, it serves while the provider is away.
+    world.provider.heal(Endpoint::Token);
+    world.clock.advance(secs(60));
+    send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+    world.provider.fail(Endpoint::Token, Fault::Status(503));
+    send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+    assert_eq!(vault.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_no_bearer_token_is_not_sent_as_one() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let client = world.client_builder().accept_other_token_types().build().unwrap();
+    let layer = OutboundLayer::builder(client)
+        .allow_loopback_http(true)
+        .destination(vault.url(), OutboundToken::on_behalf_of_caller("scaivault"))
+        .build()
+        .unwrap();
+    world.provider.fail(
+        Endpoint::Token,
+        Fault::rewrite(|mut answer| {
+            answer["token_type"] = "N_A".into();
+            answer.to_string()
+        }),
+    );
+    let alice = world.caller("alice-id").await;
+    let error = why(send(&layer, by(&alice, vault.get("/"))).await);
+    assert!(matches!(error, OutboundError::Token(ExchangeError::Answer(_))), "{error:?}");
+    assert_eq!((vault.seen().len(), world.provider.token_requests()), (0, 1));
+}
