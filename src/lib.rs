@@ -38,6 +38,9 @@
 //!     └──────▶ flight ──▶ issuer                  one request for all who want it
 //! ```
 //!
+//! [`OutboundLayer`] puts them on the requests of an HTTP client: the one that is configured for where
+//! a request goes, and none anywhere else.
+//!
 //! The modules below stand in this order, ground first, and each imports only from those above it.
 //!
 //! # Features
@@ -53,8 +56,9 @@
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
 //!
 //! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
-//! [tenants](manual::tenants), [tokens for other services](manual::exchange), [threats](manual::threats), [operating](manual::operating),
-//! [testing](manual::testing).
+//! [tenants](manual::tenants), [tokens for other services](manual::exchange),
+//! [calling other services](manual::outbound), [threats](manual::threats),
+//! [operating](manual::operating), [testing](manual::testing).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // What a library must not do to its users; tests, examples and benches may.

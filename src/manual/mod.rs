@@ -9,6 +9,9 @@ pub mod request {}
 #[doc = include_str!("exchange.md")]
 pub mod exchange {}
 
+#[doc = include_str!("outbound.md")]
+pub mod outbound {}
+
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}
 

@@ -142,6 +142,29 @@ async fn the_background_worker_example_has_one_token_for_each_tenant() {
     }
 }
 
+#[tokio::test]
+async fn the_on_behalf_of_example_shows_whom_the_vault_saw() {
+    let (code, stdout, stderr) = Running::example("on_behalf_of", &[]).end().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let seen: Vec<serde_json::Value> = stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("  the vault saw "))
+        .map(|claims| serde_json::from_str(claims).unwrap())
+        .collect();
+    let user = |name: &str| {
+        serde_json::json!({
+            "sub": name, "aud": "scaivault", "act": "scaidrive", "scope": "vault:read"
+        })
+    };
+    let service = serde_json::json!({
+        "sub": "scaidrive", "aud": "scaivault", "act": null, "scope": "audit:write"
+    });
+    assert_eq!(seen, [user("alice"), user("bob"), user("alice"), service], "{stdout}");
+    assert!(stdout.contains("is no destination"), "{stdout}");
+    assert!(stdout.contains("3 requests to the provider"), "{stdout}");
+    assert!(!stdout.contains("eyJ"), "a token is shown: {stdout}");
+}
+
 #[cfg(feature = "trust")]
 #[tokio::test]
 async fn the_workloads_are_let_in_by_policy_and_the_program_ends() {

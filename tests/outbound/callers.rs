@@ -147,7 +147,7 @@ async fn nothing_of_a_caller_stays_in_the_task_nor_leaks_between_polls() {
         let drive = drive.clone();
         with_caller(alice, async move {
             let inner = drive.clone();
-            let both = futures_of_two(
+            let both = both_at_once(
                 with_caller(bob, async move {
                     tokio::task::yield_now().await;
                     inner.ask("/bob").await
@@ -172,7 +172,7 @@ async fn nothing_of_a_caller_stays_in_the_task_nor_leaks_between_polls() {
 }
 
 /// Polls both in one task.
-async fn futures_of_two<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+async fn both_at_once<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     tokio::join!(a, b)
 }
 
@@ -209,6 +209,21 @@ async fn a_request_without_an_identity_has_no_caller_also_inside_of_one_that_has
         assert!(matches!(why(outcome), OutboundError::Caller));
     }
     assert_eq!(vault.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn what_a_handler_leaves_to_be_done_after_it_returned_has_no_caller() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let drive = Drive::new(&world, &vault, 1);
+    let service = CallerLayer.layer(tower::service_fn(move |_: Request<()>| {
+        let drive = drive.clone();
+        async move { Ok::<_, scaikey_auth::BoxError>(async move { drive.ask("/").await }) }
+    }));
+    let mut request = Request::new(());
+    request.extensions_mut().insert(world.caller("alice-id").await);
+    let left = service.oneshot(request).await.unwrap();
+    assert!(matches!(why(left.await), OutboundError::Caller));
+    assert_eq!(vault.seen().len(), 0);
 }
 
 #[tokio::test]

@@ -160,3 +160,26 @@ async fn a_layer_can_be_shared_and_a_future_sent() {
     let ready = ServiceExt::<Request<axum::body::Body>>::ready(&mut service).await.unwrap();
     assert_eq!(sent(ready.call(request)).await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn reqwest_is_such_a_client_by_the_adapter_of_the_manual() {
+    let (world, vault) = (World::new().await, super::Downstream::start().await);
+    let builder = world.builder().destination(vault.url(), OutboundToken::service());
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    let client = client.build().unwrap();
+    let adapter = tower::service_fn(move |request: Request<reqwest::Body>| {
+        let (client, request) = (client.clone(), reqwest::Request::try_from(request));
+        async move { Ok::<_, reqwest::Error>(Response::from(client.execute(request?).await?)) }
+    });
+    let http = builder.build().unwrap().layer(adapter);
+    let request = |url: String| Request::get(url).body(reqwest::Body::default()).unwrap();
+    let answer = soon(http.clone().oneshot(request(vault.url()))).await.unwrap();
+    assert_eq!(reqwest::Response::from(answer).status(), 200);
+    world.clock.advance(secs(11));
+    vault.will_answer([401, 307]);
+    let answer = soon(http.clone().oneshot(request(vault.url()))).await.unwrap();
+    assert_eq!((answer.status().as_u16(), vault.seen().len()), (307, 3));
+    let elsewhere = vault.url().replace("127.0.0.1", "localhost");
+    super::why(soon(http.oneshot(request(elsewhere))).await);
+    assert_eq!(vault.seen()[0].claims()["sub"], "drive");
+}
