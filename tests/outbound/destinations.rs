@@ -213,6 +213,8 @@ async fn a_rule_for_a_path_holds_below_it_and_nowhere_else() {
         ("/api/x%252fy", "Path"),
         ("/api/..%5cadmin", "Path"),
         ("/api/v2%5Copen", "Path"),
+        (r"/api/..\admin", "Path"),
+        (r"/api/v2\open", "Path"),
         // Other spellings of another rule.
         ("/api/v2/%6fpen", "Path"),
         ("/api/v2/%256fpen", "Path"),
