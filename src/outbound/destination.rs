@@ -1,5 +1,6 @@
 //! Where tokens may go: destinations, and which token each of them gets.
 
+use std::borrow::Cow;
 use std::ptr;
 
 use http::Uri;
@@ -13,11 +14,15 @@ use crate::identity::{Scopes, TenantId};
 
 /// Which token a destination gets.
 #[derive(Debug, Clone)]
-pub struct OutboundToken(pub(super) Kind);
+pub struct OutboundToken {
+    pub(super) kind: Kind,
+    /// What was asked of it that it cannot do; told when the layer is built.
+    problem: Option<&'static str>,
+}
 
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
-    OnBehalf { audience: String, scopes: Scopes },
+    OnBehalf { audience: String, resources: Vec<Url>, scopes: Scopes },
     Service { tenant: ServiceTenant, scopes: Scopes },
     Forwarded,
     None,
@@ -31,42 +36,67 @@ pub(super) enum ServiceTenant {
 }
 
 impl OutboundToken {
+    fn new(kind: Kind) -> Self {
+        Self { kind, problem: None }
+    }
+
+    fn of_service(tenant: ServiceTenant) -> Self {
+        Self::new(Kind::Service { tenant, scopes: Scopes::new() })
+    }
+
     /// The caller's token exchanged for one of this audience (RFC 8693): the service there sees
     /// the user, and a token that is good for nobody else.
     pub fn on_behalf_of_caller(audience: impl Into<String>) -> Self {
-        Self(Kind::OnBehalf { audience: audience.into(), scopes: Scopes::new() })
+        let audience = audience.into();
+        let problem = audience.is_empty().then_some("has an empty audience");
+        let kind = Kind::OnBehalf { audience, resources: Vec::new(), scopes: Scopes::new() };
+        Self { kind, problem }
     }
 
     /// A token of this service itself, whoever calls.
     pub fn service() -> Self {
-        Self(Kind::Service { tenant: ServiceTenant::None, scopes: Scopes::new() })
+        Self::of_service(ServiceTenant::None)
     }
 
     /// A token of this service itself, in this tenant.
     pub fn service_in(tenant: TenantId) -> Self {
-        Self(Kind::Service { tenant: ServiceTenant::Fixed(tenant), scopes: Scopes::new() })
+        Self::of_service(ServiceTenant::Fixed(tenant))
     }
 
     /// A token of this service itself, in the tenant of the request it is serving.
     pub fn service_in_callers_tenant() -> Self {
-        Self(Kind::Service { tenant: ServiceTenant::Callers, scopes: Scopes::new() })
+        Self::of_service(ServiceTenant::Callers)
     }
 
     /// The caller's own token, as it came. The price: the service there can use it wherever it is
     /// good, this service included. For services that are the same audience.
     pub fn forwarded() -> Self {
-        Self(Kind::Forwarded)
+        Self::new(Kind::Forwarded)
     }
 
     /// No token: requests pass as they are.
     pub fn none() -> Self {
-        Self(Kind::None)
+        Self::new(Kind::None)
     }
 
-    /// Asks for these scopes only, where a token is asked for.
+    /// Asks for these scopes only. A token that is not asked for cannot be narrowed: for
+    /// [`forwarded`](Self::forwarded) and [`none`](Self::none) the layer does not build.
     pub fn scopes(mut self, only: Scopes) -> Self {
-        if let Kind::OnBehalf { scopes, .. } | Kind::Service { scopes, .. } = &mut self.0 {
-            *scopes = only;
+        match &mut self.kind {
+            Kind::OnBehalf { scopes, .. } | Kind::Service { scopes, .. } => *scopes = only,
+            Kind::Forwarded | Kind::None => {
+                self.problem = Some("has scopes for a token that is not asked for");
+            }
+        }
+        self
+    }
+
+    /// Names what the token is for by its URL as well (RFC 8693 §2.1, RFC 8707). Only for
+    /// [`on_behalf_of_caller`](Self::on_behalf_of_caller); with another the layer does not build.
+    pub fn resource(mut self, resource: Url) -> Self {
+        match &mut self.kind {
+            Kind::OnBehalf { resources, .. } => resources.push(resource),
+            _ => self.problem = Some("has a resource for a token that is not exchanged"),
         }
         self
     }
@@ -101,10 +131,13 @@ impl Destination {
         if extra.is_some() || !parsed.username().is_empty() {
             return Err(wrong("has more than a host, a port and a path"));
         }
+        if let Some(problem) = token.problem {
+            return Err(wrong(problem));
+        }
         let (host, port) = (parsed.host_str(), parsed.port_or_known_default());
         let (host, port) = host.zip(port).ok_or_else(|| wrong("has no host"))?;
         let path = parsed.path().trim_end_matches('/').to_owned();
-        let lenient = read_leniently(&path);
+        let lenient = read_leniently(&path).into_owned();
         if is_ambiguous(&path, &lenient) {
             return Err(wrong("has a path that can be read in two ways"));
         }
@@ -206,10 +239,14 @@ fn names(host: &[u8], target: &Target<'_>) -> bool {
 
 /// A path as the most lenient of servers reads it: decoded once at a gateway and once behind it,
 /// in one case, backslashes as slashes, without the parameters of segments (RFC 3986 §3.3).
-fn read_leniently(path: &str) -> String {
+fn read_leniently(path: &str) -> Cow<'_, str> {
+    let is_odd = |byte| matches!(byte, b'%' | b'\\' | b';' | b'A'..=b'Z');
+    if !path.bytes().any(is_odd) {
+        return Cow::Borrowed(path);
+    }
     let path = decoded(&decoded(path)).replace('\\', "/").to_ascii_lowercase();
     let names = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
-    names.collect::<Vec<_>>().join("/")
+    Cow::Owned(names.collect::<Vec<_>>().join("/"))
 }
 
 /// With the ASCII characters that were percent-encoded.

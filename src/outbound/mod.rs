@@ -2,10 +2,12 @@
 
 mod caller;
 mod destination;
+mod future;
 mod layer;
 mod service;
 
 pub use caller::{CallerFuture, CallerLayer, CallerService, with_caller};
 pub use destination::OutboundToken;
+pub use future::OutboundFuture;
 pub use layer::{EmptyBodies, OutboundBuilder, OutboundLayer, Replay};
-pub use service::{OutboundError, OutboundFuture, OutboundService};
+pub use service::{OutboundError, OutboundService};

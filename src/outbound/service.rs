@@ -1,22 +1,25 @@
 //! [`OutboundService`]: one request, from its destination's rule to its answer.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::caller;
 use super::destination::{Kind, ServiceTenant, find};
+use super::future::OutboundFuture;
 use super::layer::{Replay, Rules};
 use crate::auth::AuthContext;
 use crate::error::BoxError;
-use crate::exchange::{AccessToken, ExchangeError, ExchangeRequest, ServiceTokenRequest};
+use crate::exchange::{
+    AccessToken, ExchangeError, ExchangeRequest, ServiceTokenRequest, TokenExchangeClient,
+};
 
 /// Why a request was not sent. Found in the error of an [`OutboundService`] by `downcast_ref`.
 #[derive(Debug, thiserror::Error)]
@@ -77,27 +80,94 @@ where
 {
     type Response = Response<B>;
     type Error = BoxError;
-    type Future = OutboundFuture<B>;
+    type Future = OutboundFuture<S::Future, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<Q>) -> Self::Future {
-        // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
-        let spare = self.inner.clone();
-        let ready = mem::replace(&mut self.inner, spare);
-        let caller = request.extensions().get::<AuthContext>().cloned().or_else(caller::current);
-        let work = send(ready, self.rules.clone(), self.replay.clone(), caller, request);
-        OutboundFuture(Box::pin(work))
+    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
+        match decide(&self.rules, &request) {
+            Ok(Decision::Pass) => OutboundFuture::sent(self.inner.call(request)),
+            Ok(Decision::Forward(header)) => {
+                request.headers_mut().insert(AUTHORIZATION, header);
+                OutboundFuture::sent(self.inner.call(request))
+            }
+            Ok(Decision::Ask(asked)) => {
+                // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
+                let spare = self.inner.clone();
+                let ready = mem::replace(&mut self.inner, spare);
+                let (rules, replay) = (self.rules.clone(), self.replay.clone());
+                OutboundFuture::asking(Box::pin(send(ready, rules, replay, asked, request)))
+            }
+            Err(error) => {
+                // What `poll_ready` reserved (a place under a limit, say) is not needed: an instance
+                // that is kept must not keep it from others.
+                self.inner = self.inner.clone();
+                OutboundFuture::refused(error)
+            }
+        }
     }
+}
+
+/// What a request is told before anything is waited for.
+enum Decision {
+    Pass,
+    Forward(HeaderValue),
+    Ask(Asked),
+}
+
+fn decide<Q>(rules: &Rules, request: &Request<Q>) -> Result<Decision, OutboundError> {
+    let destination = find(&rules.destinations, request.uri(), request.headers())?;
+    let decision = Decision::of(&destination.token.kind, request.extensions())?;
+    if !matches!(decision, Decision::Pass) && request.headers().contains_key(AUTHORIZATION) {
+        return Err(OutboundError::Authorization);
+    }
+    Ok(decision)
+}
+
+impl Decision {
+    fn of(kind: &Kind, extensions: &Extensions) -> Result<Self, OutboundError> {
+        let caller = || {
+            let given = extensions.get().map(Cow::Borrowed);
+            given.or_else(|| caller::current().map(Cow::Owned)).ok_or(OutboundError::Caller)
+        };
+        Ok(match kind {
+            Kind::None => Self::Pass,
+            Kind::Forwarded => Self::Forward(bearer(token_of(&*caller()?)?)?),
+            Kind::OnBehalf { audience, resources, scopes } => {
+                let caller = caller()?;
+                let request = ExchangeRequest::new(token_of(&caller)?, audience.clone());
+                let request = request.scopes(scopes.clone());
+                let mut request =
+                    resources.iter().cloned().fold(request, ExchangeRequest::resource);
+                request.tenant = caller.identity().tenant_id().cloned();
+                Self::Ask(Asked::Exchange(request))
+            }
+            Kind::Service { tenant, scopes } => {
+                let mut request = ServiceTokenRequest::default().scopes(scopes.clone());
+                request.tenant = match tenant {
+                    ServiceTenant::None => None,
+                    ServiceTenant::Fixed(tenant) => Some(tenant.clone()),
+                    ServiceTenant::Callers => {
+                        Some(caller()?.tenant().ok_or(OutboundError::Tenant)?.id().clone())
+                    }
+                };
+                Self::Ask(Asked::Service(request))
+            }
+        })
+    }
+}
+
+fn token_of(caller: &AuthContext) -> Result<&str, OutboundError> {
+    caller.token().ok_or(OutboundError::Mock)
 }
 
 async fn send<S, R, Q, B>(
     mut client: S,
     rules: Arc<Rules>,
     replay: R,
-    caller: Option<AuthContext>,
+    asked: Asked,
     mut request: Request<Q>,
 ) -> Result<Response<B>, BoxError>
 where
@@ -105,20 +175,7 @@ where
     S::Error: Into<BoxError>,
     R: Replay<Q>,
 {
-    let destination = find(&rules.destinations, request.uri(), request.headers())?;
-    let Some(asked) = Asked::of(&destination.token.0, caller.as_ref())? else {
-        return client.call(request).await.map_err(Into::into);
-    };
-    if request.headers().contains_key(AUTHORIZATION) {
-        return Err(OutboundError::Authorization.into());
-    }
-    let token = match asked.token(&rules, None).await? {
-        Had::Forwarded(header) => {
-            request.headers_mut().insert(AUTHORIZATION, header);
-            return client.call(request).await.map_err(Into::into);
-        }
-        Had::Got(token) => token,
-    };
+    let token = asked.token(&rules.client, None).await?;
     let again = copy(&request, &replay);
     request.headers_mut().insert(AUTHORIZATION, bearer(token.secret().expose())?);
     let response = client.call(request).await.map_err(Into::into)?;
@@ -126,8 +183,8 @@ where
         return Ok(response);
     }
     // Also for a request that cannot be sent again: the next ones need a better token, too.
-    let other = match asked.token(&rules, Some(&token)).await {
-        Ok(Had::Got(other)) if other.secret() != token.secret() => other,
+    let other = match asked.token(&rules.client, Some(&token)).await {
+        Ok(other) if other.secret() != token.secret() => other,
         // There is no better one: the answer stands.
         _ => return Ok(response),
     };
@@ -138,57 +195,19 @@ where
     client.call(again).await.map_err(Into::into)
 }
 
-/// What a request needs, with the caller's part in it.
-enum Asked<'r> {
+/// What the provider is asked for, with the caller's part in it.
+enum Asked {
     Exchange(ExchangeRequest),
     Service(ServiceTokenRequest),
-    Forward(&'r str),
 }
 
-enum Had {
-    Got(AccessToken),
-    Forwarded(HeaderValue),
-}
-
-impl<'r> Asked<'r> {
-    fn of(kind: &Kind, caller: Option<&'r AuthContext>) -> Result<Option<Self>, OutboundError> {
-        let tokened = || {
-            let caller = caller.ok_or(OutboundError::Caller)?;
-            Ok::<_, OutboundError>((caller, caller.token().ok_or(OutboundError::Mock)?))
-        };
-        Ok(Some(match kind {
-            Kind::None => return Ok(None),
-            Kind::Forwarded => Self::Forward(tokened()?.1),
-            Kind::OnBehalf { audience, scopes } => {
-                let (caller, token) = tokened()?;
-                let mut request =
-                    ExchangeRequest::new(token, audience.clone()).scopes(scopes.clone());
-                request.tenant = caller.identity().tenant_id().cloned();
-                Self::Exchange(request)
-            }
-            Kind::Service { tenant, scopes } => {
-                let mut request = ServiceTokenRequest::default().scopes(scopes.clone());
-                request.tenant = match tenant {
-                    ServiceTenant::None => None,
-                    ServiceTenant::Fixed(tenant) => Some(tenant.clone()),
-                    ServiceTenant::Callers => {
-                        let caller = caller.ok_or(OutboundError::Caller)?;
-                        Some(caller.tenant().ok_or(OutboundError::Tenant)?.id().clone())
-                    }
-                };
-                Self::Service(request)
-            }
-        }))
-    }
-
+impl Asked {
     async fn token(
         &self,
-        rules: &Rules,
+        client: &TokenExchangeClient,
         refused: Option<&AccessToken>,
-    ) -> Result<Had, OutboundError> {
-        let client = &rules.client;
+    ) -> Result<AccessToken, OutboundError> {
         let token = match (self, refused) {
-            (Self::Forward(token), _) => return Ok(Had::Forwarded(bearer(token)?)),
             (Self::Exchange(request), None) => client.exchange(request).await?,
             (Self::Exchange(request), Some(refused)) => {
                 client.exchange_instead_of(refused, request).await?
@@ -201,7 +220,7 @@ impl<'r> Asked<'r> {
         if !token.is_bearer() {
             return Err(ExchangeError::Answer("is no token to be sent as a bearer's").into());
         }
-        Ok(Had::Got(token))
+        Ok(token)
     }
 }
 
@@ -221,23 +240,6 @@ fn bearer(token: &str) -> Result<HeaderValue, OutboundError> {
         .map_err(|_| ExchangeError::Answer("is no token that fits into a header"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// A response under way.
-pub struct OutboundFuture<B>(Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>);
-
-impl<B> Future for OutboundFuture<B> {
-    type Output = Result<Response<B>, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
-    }
-}
-
-impl<B> fmt::Debug for OutboundFuture<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OutboundFuture").finish_non_exhaustive()
-    }
 }
 
 impl<S: fmt::Debug, R> fmt::Debug for OutboundService<S, R> {

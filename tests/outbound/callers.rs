@@ -1,16 +1,18 @@
 //! Whose request a handler's own requests belong to.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
-use http::{Request, StatusCode};
-use http_body_util::Full;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
 use scaikey_auth::{
-    Auth, CallerLayer, EmptyBodies, OutboundError, OutboundService, OutboundToken, with_caller,
+    Auth, AuthContext, AuthError, CallerLayer, EmptyBodies, OutboundError, OutboundService,
+    OutboundToken, RequestHead, TokenSource, with_caller,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
@@ -91,6 +93,43 @@ async fn each_of_many_users_at_once_is_followed_by_a_token_of_their_own() {
         assert!(one.path.starts_with(&format!("/{user}/")), "{user} at {}", one.path);
     }
     server.abort();
+}
+
+/// Reads the cookie `token`.
+fn cookie(head: RequestHead<'_>) -> Result<Option<HeaderValue>, AuthError> {
+    let cookies = head.headers.get(COOKIE).and_then(|value| value.to_str().ok());
+    let token = cookies.and_then(|all| all.split("; ").find_map(|one| one.strip_prefix("token=")));
+    Ok(token.map(|token| HeaderValue::try_from(token).unwrap()))
+}
+
+#[tokio::test]
+async fn a_caller_keeps_the_token_from_wherever_in_the_request_it_was() {
+    let header = HeaderName::from_static("x-token");
+    let cases = [
+        (TokenSource::Authorization, "authorization", "Bearer "),
+        (TokenSource::Authorization, "authorization", "bEARER   "),
+        (TokenSource::Header(header), "x-token", ""),
+        (TokenSource::Custom(Arc::new(cookie)), "cookie", "theme=dark; token="),
+    ];
+    for (source, name, before) in cases {
+        let world = World::new().await;
+        let token = world.provider.token().sign();
+        let told = async |request: Request<()>| {
+            let context = request.extensions().get::<AuthContext>().unwrap();
+            assert!(!format!("{context:?}").contains(context.token().unwrap()));
+            let body = Full::<Bytes>::from(context.token().unwrap().to_owned());
+            Ok::<_, Infallible>(Response::new(body))
+        };
+        let layer = world.auth.layer().tokens_from([source]);
+        let service = layer.layer(tower::service_fn(told));
+        // The first one waits for keys, the second one does not.
+        for _ in 0..2 {
+            let request = Request::get("/").header(name, format!("{before}{token}"));
+            let answer = soon(service.clone().oneshot(request.body(()).unwrap())).await.unwrap();
+            let kept = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(kept == token.as_str(), "{name}: {before}");
+        }
+    }
 }
 
 #[tokio::test]

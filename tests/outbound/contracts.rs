@@ -1,15 +1,19 @@
 //! What tower asks of a middleware, and what an HTTP client may be.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Ready, poll_fn, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use scaikey_auth::testing::{Endpoint, Fault};
 use scaikey_auth::{OutboundLayer, OutboundToken, with_caller};
+use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
 use super::{World, secs, soon};
@@ -125,6 +129,54 @@ async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
         let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
         let _ = soon(ready.call(request(uri))).await;
         kept.push(service);
+    }
+}
+
+#[tokio::test]
+async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_comes() {
+    let world = World::new().await;
+    let inner = Strict::default();
+    let calls = inner.calls.clone();
+    let mut service = layer(&world).layer(ConcurrencyLimit::new(inner, 1));
+    world.provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
+    let held = Arc::new(());
+    for _ in 0..3 {
+        let mut request = request(URL);
+        request.extensions_mut().insert(held.clone());
+        let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
+        let mut response = Box::pin(ready.call(request));
+        // It asks for its token, and is given up.
+        assert!(poll_once(&mut response).await.is_pending());
+        drop(response);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+    let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
+    assert_eq!(soon(ready.call(request(URL))).await.unwrap().status(), 200);
+    assert_eq!((calls.load(Ordering::SeqCst), world.provider.token_requests()), (1, 1));
+}
+
+/// What one poll says.
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+}
+
+#[tokio::test]
+async fn a_request_that_gets_no_token_from_the_provider_is_the_clients_at_once() {
+    let world = World::new().await;
+    let builder = world.builder().destination(URL, OutboundToken::none());
+    let twin = "https://twin.example/";
+    let outbound = builder.destination(twin, OutboundToken::forwarded()).build().unwrap();
+    let inner = Strict::default();
+    let calls = inner.calls.clone();
+    let mut service = outbound.layer(inner);
+    let alice = world.caller("alice-id").await;
+    for (nth, uri) in [URL, twin].into_iter().enumerate() {
+        let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
+        let mut response = ready.call(super::by(&alice, request(uri)));
+        // Before it is polled; and the answer is there with the first poll.
+        assert_eq!(calls.load(Ordering::SeqCst), nth + 1, "{uri}");
+        let answer = poll_once(&mut response).await;
+        assert!(matches!(answer, Poll::Ready(Ok(_))), "{uri}");
     }
 }
 

@@ -213,6 +213,8 @@ async fn a_rule_for_a_path_holds_below_it_and_nowhere_else() {
         ("/api/x%252fy", "Path"),
         ("/api/..%5cadmin", "Path"),
         ("/api/v2%5Copen", "Path"),
+        (r"/api/..\admin", "Path"),
+        (r"/api/v2\open", "Path"),
         // Other spellings of another rule.
         ("/api/v2/%6fpen", "Path"),
         ("/api/v2/%256fpen", "Path"),
@@ -359,6 +361,34 @@ async fn all_faults_of_the_destinations_are_told_at_once() {
     for (fault, (url, problem)) in error.faults().iter().zip(wrong) {
         let text = format!("{fault:?}");
         assert!(text.contains(problem) && !text.contains("word@ "), "{url}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_had_as_it_is_described_is_a_fault() {
+    let world = World::new().await;
+    let scopes = || "read".parse().unwrap();
+    let resource = || "https://vault.example/".parse().unwrap();
+    let on_behalf = OutboundToken::on_behalf_of_caller;
+    let cases = [
+        (on_behalf("scaivault").scopes(scopes()).resource(resource()), None),
+        (OutboundToken::service().scopes(scopes()), None),
+        (OutboundToken::service_in_callers_tenant().scopes(scopes()), None),
+        (on_behalf(""), Some("has an empty audience")),
+        (OutboundToken::forwarded().scopes(scopes()), Some("has scopes for a token")),
+        (OutboundToken::none().scopes(scopes()), Some("has scopes for a token")),
+        (OutboundToken::service().resource(resource()), Some("has a resource for a token")),
+        (OutboundToken::forwarded().resource(resource()), Some("has a resource for a token")),
+        (OutboundToken::none().resource(resource()), Some("has a resource for a token")),
+    ];
+    for (token, problem) in cases {
+        let case = format!("{token:?}");
+        let built = world.builder().destination("https://vault.example", token).build();
+        match (built, problem) {
+            (Ok(_), None) => {}
+            (Err(error), Some(problem)) => assert!(error.to_string().contains(problem), "{error}"),
+            (built, _) => panic!("{case}: {built:?}"),
+        }
     }
 }
 

@@ -46,6 +46,18 @@ async fn only_the_scopes_named_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_resource_is_named_beside_the_audience() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let url = "https://vault.example/";
+    world.provider.register_client(drive().may_exchange(url, "vault:read"));
+    let token = OutboundToken::on_behalf_of_caller("scaivault");
+    let token = token.resource(format!("{url}#part").parse().unwrap());
+    let alice = world.caller("alice-id").await;
+    send(&world.layer(&vault, token), by(&alice, vault.get("/"))).await.unwrap();
+    assert_eq!(vault.only().claims()["aud"], json!(["scaivault", url]));
+}
+
+#[tokio::test]
 async fn a_service_token_is_the_services_whoever_calls() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::service());
