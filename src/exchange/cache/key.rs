@@ -31,8 +31,10 @@ pub struct CacheKey<'a> {
 }
 
 struct Derived {
+    /// Of the subject token.
+    subject: Option<[u8; 32]>,
     digest: String,
-    data_key: DataKey,
+    data_key: OnceLock<DataKey>,
 }
 
 impl<'a> CacheKey<'a> {
@@ -69,14 +71,14 @@ impl<'a> CacheKey<'a> {
             .milliseconds()
             .saturating_add(u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX));
         let plain = token.to_octets(self.clock);
-        self.server_key.seal(&self.derived().data_key, self.digest().as_bytes(), expires, &plain)
+        self.server_key.seal(self.data_key(), self.digest().as_bytes(), expires, &plain)
     }
 
     /// What [`seal`](Self::seal) gave, if it was this key's, nobody changed it, and the time for
     /// which it was to be kept is not over by more than a minute, which servers' clocks may differ.
     pub fn open(&self, sealed: &[u8]) -> Option<AccessToken> {
-        let Derived { digest, data_key } = self.derived();
-        let (plain, expires) = self.server_key.open(data_key, digest.as_bytes(), sealed)?;
+        let (data_key, digest) = (self.data_key(), self.digest().as_bytes());
+        let (plain, expires) = self.server_key.open(data_key, digest, sealed)?;
         let now = self.milliseconds();
         if expires.saturating_add(SKEW) < now {
             return None;
@@ -116,13 +118,21 @@ impl<'a> CacheKey<'a> {
             let mut mac = self.server_key.index();
             mac.update(&question.ground.digest);
             question.write(&mut mac, subject.as_ref().map(|digest| &digest[..]));
-            let owner: &[u8] = match (&subject, question.tenant) {
+            let digest = base64url::encode(mac.sign());
+            Box::new(Derived { subject, digest, data_key: OnceLock::new() })
+        })
+    }
+
+    /// What seals the token. A cache that waits for its store may have it made meanwhile.
+    pub(crate) fn data_key(&self) -> &DataKey {
+        let derived = self.derived();
+        derived.data_key.get_or_init(|| {
+            let owner: &[u8] = match (&derived.subject, self.question.tenant) {
                 (Some(digest), _) => digest,
                 (None, Some(tenant)) => tenant.as_str().as_bytes(),
                 (None, None) => &[],
             };
-            let data_key = self.server_key.data_key(subject.is_some(), owner);
-            Box::new(Derived { digest: base64url::encode(mac.sign()), data_key })
+            self.server_key.data_key(derived.subject.is_some(), owner)
         })
     }
 }
