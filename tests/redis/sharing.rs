@@ -2,8 +2,8 @@
 
 use scaikey_auth::testing::{Client, Provider};
 use scaikey_auth::{
-    CacheStatus, PasswordRequest, RefreshRequest, ServiceTokenRequest, TenantId, TokenCache,
-    TokenExchangeClient,
+    AuthConfig, CacheStatus, PasswordRequest, RefreshRequest, ServiceTokenRequest, TenantId,
+    TokenCache, TokenExchangeClient,
 };
 
 use super::server::Redis;
@@ -170,4 +170,31 @@ async fn a_password_is_never_printed() {
     assert!(!format!("{cache:?} {client:?}").contains("hunter2"));
     client.exchange(&fresh(&provider)).await.unwrap();
     assert!(!format!("{cache:?} {client:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_shared_cache_is_set_up_by_variables_alone() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let url = server.url();
+    let variables = [
+        ("P_ISSUER", provider.issuer()),
+        ("P_ALLOW_LOOPBACK_HTTP", "true".to_owned()),
+        ("P_CLIENT_ID", "drive".to_owned()),
+        ("P_CLIENT_SECRET", "client-secret-canary".to_owned()),
+        ("P_REDIS_URL", url.expose().to_owned()),
+        ("P_CACHE_KEYS", OLD.to_owned()),
+    ];
+    let build = |count: usize| {
+        let some = variables.iter().take(count);
+        let config =
+            AuthConfig::from_vars("P", some.map(|(name, value)| (name.to_string(), value.clone())));
+        TokenExchangeClient::from_config(&config).build()
+    };
+    let request = fresh(&provider);
+    for client in [build(6).unwrap(), build(6).unwrap()] {
+        client.exchange(&request).await.unwrap();
+    }
+    assert_eq!((provider.token_requests(), server.tokens().len()), (1, 1));
+    let without_keys = build(5).unwrap_err().to_string();
+    assert!(without_keys.contains("P_CACHE_KEYS"), "{without_keys}");
 }
