@@ -1,12 +1,16 @@
 //! A server that is down, hangs, is full, or holds garbage: nobody is failed, and it is told once.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{CacheStatus, TokenCache, TokenExchangeClient};
+use scaikey_auth::{
+    AccessToken, BoxError, CacheKey, CacheStatus, Fence, RedisCache, TokenCache,
+    TokenExchangeClient,
+};
 
 use super::log::Log;
 use super::server::Redis;
@@ -163,13 +167,18 @@ async fn a_server_that_takes_no_writes_is_gone_on_without_until_it_does() {
             let words: Vec<_> = command.into_iter().filter(|word| !word.is_empty()).collect();
             let _: () = server.ask(&words);
         };
-        let client = client(&provider, layered(&server.url()));
-        client.exchange(&fresh(&provider)).await.unwrap();
+        let client = client(&provider, redis(&server.url()));
+        let kept = fresh(&provider);
+        client.exchange(&kept).await.unwrap();
         given(breaks);
-        // For as long as several trials take: none of them is a recovery.
+        // For as long as several trials take: none of them is a recovery, although what was kept
+        // could still be read. The pauses are for trials to end between two calls.
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(2) {
-            goes_on(&client, &provider).await;
+            client.exchange(&fresh(&provider)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            client.exchange(&kept).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(watch.said(), (1, 0), "{}", watch.log.text());
         given(mends);
@@ -260,10 +269,96 @@ async fn much_garbage_is_told_once() {
     if cfg!(feature = "metrics") {
         assert_eq!(watch.counts.failures("garbage"), 5);
     }
-    let two = client(&provider, layered(&server.url()));
-    for request in &requests {
-        assert_eq!(two.exchange(request).await.unwrap().cache_status(), CacheStatus::Hit);
+    for client in [&one, &client(&provider, layered(&server.url()))] {
+        for request in &requests {
+            assert_eq!(client.exchange(request).await.unwrap().cache_status(), CacheStatus::Hit);
+        }
     }
+    // It was well meanwhile, so this is news.
+    server.overwrite(&server.tokens()[0], b"garbage");
+    for request in &requests {
+        one.exchange(request).await.unwrap();
+    }
+    assert_eq!(watch.log.text().matches("does not open").count(), 2);
+}
+
+/// Notes how long each call to the cache takes.
+#[derive(Debug)]
+struct Timed(RedisCache, Arc<Mutex<Vec<Duration>>>);
+
+impl Timed {
+    async fn timed<T>(&self, call: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let answer = call.await;
+        self.1.lock().unwrap().push(begun.elapsed());
+        answer
+    }
+}
+
+#[async_trait]
+impl TokenCache for Timed {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
+        self.timed(self.0.get(key)).await
+    }
+
+    async fn put(
+        &self,
+        key: &CacheKey<'_>,
+        token: &AccessToken,
+        keep_for: Duration,
+        fence: Option<&Fence>,
+    ) -> Result<(), BoxError> {
+        self.timed(self.0.put(key, token, keep_for, fence)).await
+    }
+
+    async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
+        self.timed(self.0.remove(key)).await
+    }
+
+    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError> {
+        self.timed(self.0.lock(key, life)).await
+    }
+
+    async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
+        self.timed(self.0.unlock(key, fence)).await
+    }
+}
+
+#[tokio::test]
+async fn one_call_waits_for_a_server_that_never_answers_and_none_after_it() {
+    // It takes connections and says nothing, so that each trial lasts its two seconds.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let seen = attempts.clone();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for connection in listener.incoming() {
+            held.push(connection);
+            seen.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let provider = provider().await;
+    let (budget, took) = (Duration::from_millis(200), Arc::new(Mutex::new(Vec::new())));
+    let cache = redis(&url.as_str().into()).budget(budget);
+    let client = client(&provider, Timed(cache, took.clone()));
+    // To the middle of the second trial.
+    let mut trials = 0;
+    let begun = Instant::now();
+    while trials < 2 || begun.elapsed() < Duration::from_millis(3500) {
+        client.exchange(&fresh(&provider)).await.unwrap();
+        trials = attempts.load(Ordering::SeqCst);
+        assert!(begun.elapsed() < Duration::from_secs(30), "there was no second trial");
+    }
+    let took = took.lock().unwrap();
+    let waited = took.iter().filter(|took| **took >= budget * 3 / 4).count();
+    // A busy machine may keep one or two from being at once.
+    assert!((1..=3).contains(&waited), "{waited} of {} calls waited", took.len());
+    assert!(took.len() > 100, "{} calls", took.len());
 }
 
 #[tokio::test]

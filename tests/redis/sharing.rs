@@ -1,9 +1,11 @@
 //! What one process gets, and the others find.
 
-use scaikey_auth::testing::{Client, Provider};
+use std::time::Duration;
+
+use scaikey_auth::testing::{Client, ManualClock, Provider};
 use scaikey_auth::{
-    AuthConfig, CacheStatus, PasswordRequest, RefreshRequest, ServiceTokenRequest, TenantId,
-    TokenCache, TokenExchangeClient,
+    AuthConfig, CacheStatus, OAuthError, PasswordRequest, RefreshRequest, ServiceTokenRequest,
+    TenantId, TokenCache, TokenExchangeClient,
 };
 
 use super::server::Redis;
@@ -159,6 +161,26 @@ async fn a_tenants_token_is_never_another_tenants() {
 fn tenant_of(token: &str) -> String {
     let claims: serde_json::Value = scaikey_auth::dangerous_peek_claims(token).unwrap();
     claims["tenant_id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn what_was_kept_for_a_while_cannot_be_put_back_later() {
+    let (server, provider, clock) = (Redis::start(), provider().await, ManualClock::new());
+    let with = || {
+        let builder = builder(&provider.issuer()).cache(redis(&server.url()));
+        builder.clock(clock.clone()).build().unwrap()
+    };
+    let session = signed_in(&with()).await;
+    let successor = with().refresh(&session).await.unwrap();
+    let (name, sealed) = server.stored().remove(0);
+    // It is kept for a minute, and two servers' clocks may be another one apart.
+    clock.advance(Duration::from_secs(115));
+    let found = with().refresh(&session).await.unwrap();
+    assert_eq!(found.refresh_token(), successor.refresh_token());
+    clock.advance(Duration::from_secs(10));
+    server.overwrite(&name, &sealed);
+    let refused = with().refresh(&session).await.unwrap_err();
+    assert_eq!(refused.oauth(), Some(&OAuthError::InvalidGrant), "{refused}");
 }
 
 #[tokio::test]

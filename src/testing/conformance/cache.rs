@@ -357,13 +357,24 @@ async fn locks(exam: &dyn CacheExam, desk: &Desk) {
     desk.unlock(two, &ALICE, &next).await;
     desk.unlock(two, &other, &elsewhere).await;
 
+    // However long it is to live, what takes it answers.
+    let endless = taken(desk.lock(one, &ALICE, Duration::MAX).await);
+    desk.unlock(one, &ALICE, &endless).await;
+    desk.lock(one, &ALICE, Duration::ZERO).await;
+    ends(one, desk).await;
+
     let short = taken(desk.lock(one, &ALICE, SHORT).await);
     let ended = until(async || desk.lock(two, &ALICE, SHORT).await.is_some()).await;
     assert!(ended, "rule broken: a lock ends by itself");
     desk.unlock(one, &ALICE, &short).await;
-    let ended = until(async || match desk.lock(two, &ALICE, LONG).await {
+    ends(two, desk).await;
+}
+
+/// Whoever holds this lock loses it.
+async fn ends(cache: &dyn TokenCache, desk: &Desk) {
+    let ended = until(async || match desk.lock(cache, &ALICE, LONG).await {
         Some(fence) => {
-            desk.unlock(two, &ALICE, &fence).await;
+            desk.unlock(cache, &ALICE, &fence).await;
             true
         }
         None => false,
