@@ -24,9 +24,10 @@ const MIN_KEY: usize = 32;
 /// One secret, or two while one replaces the other, under which all servers of a service file and
 /// seal tokens in a shared cache.
 ///
-/// To replace a secret without losing what is kept: give `old,new` to every server, then
-/// `new,old`, then `new`, each time to all servers before the next step. Tokens are filed under
-/// both, and looked for under the first.
+/// To replace a secret: give `old,new` to every server, then `new,old`, then `new`, each time to
+/// all servers before the next step. Tokens are filed under both and looked for under the first. So
+/// one that was filed before `old,new`, and is not in memory, is not found from `new,old` on and
+/// costs a request; wait as long as tokens live before that step to save those, too.
 #[derive(Clone)]
 pub struct CacheKeys(Vec<Arc<ServerKey>>);
 
