@@ -296,6 +296,7 @@ impl TokenExchangeBuilder {
             tenant_parameter: self.tenant_parameter,
             relaxed: self.relaxed,
             subjects_are_outlived: self.subjects_are_outlived,
+            lookups: Flights::default(),
             flights: Flights::default(),
             setbacks: Setbacks::default(),
             cache_is_away: AtomicBool::new(false),

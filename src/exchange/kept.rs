@@ -45,6 +45,9 @@ pub(super) struct Kept {
     pub(super) tenant_parameter: Option<String>,
     pub(super) relaxed: Relaxed,
     pub(super) subjects_are_outlived: bool,
+    /// Looks into a shared cache: one for all who want the same, or a herd would keep its own
+    /// questions waiting until they are too late.
+    pub(super) lookups: Flights<Mark, Option<AccessToken>>,
     pub(super) flights: Flights<Mark, Outcome>,
     pub(super) setbacks: Setbacks,
     pub(super) cache_is_away: AtomicBool,
@@ -140,7 +143,7 @@ impl Kept {
         let key = self.keys.first().ok_or_else(no_key)?;
         let key = CacheKey::new(self.question(wanted), key, &*self.endpoint.clock);
         if self.cache.is_shared()
-            && let Some(token) = self.look(&key).await
+            && let Some(token) = self.look_together(wanted, key.mark()).await
             && self.serves(wanted, &key, &token, refused)
         {
             telemetry::token_cache("hit");
@@ -347,6 +350,19 @@ impl Kept {
                 })
             }
         }
+    }
+
+    /// What the shared cache has, for all who ask for it now.
+    async fn look_together(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        mark: Mark,
+    ) -> Option<AccessToken> {
+        let seat = self.lookups.board(mark, || {
+            let (kept, held) = (self.clone(), Held::of(wanted));
+            async move { kept.look(&kept.cache_keys(held.wanted()).next()?).await }
+        });
+        seat.landed().await.flatten()
     }
 
     async fn look(&self, key: &CacheKey<'_>) -> Option<AccessToken> {

@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 
 use scaikey_auth::testing::{Endpoint, Fault, Provider};
 use scaikey_auth::{
-    ExchangeError, ExchangeRequest, Layered, MemoryCache, PasswordRequest, RefreshRequest,
-    TokenExchangeClient,
+    ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest, TokenExchangeClient,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 use super::server::Redis;
-use super::support::{builder, client, eventually, fresh, layered, provider, redis};
+use super::support::{builder, client, eventually, fresh, layered, provider};
 
 /// What a child is to do, in its environment.
 const JOB: &str = "SCAIKEY_AUTH_TEST_JOB";
@@ -100,10 +99,8 @@ fn child() {
     let [what, token, callers, timeout, issuer, url] = job[..] else { panic!("{job:?}") };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        // What is examined here is not how fast a busy machine is.
-        let far = redis(&url.into()).budget(Duration::from_secs(1));
         let client = builder(issuer)
-            .cache(Layered::new(MemoryCache::default(), far))
+            .cache(layered(&url.into()))
             .timeout(Duration::from_millis(timeout.parse().unwrap()))
             .build()
             .unwrap();
