@@ -54,7 +54,12 @@ const DOORS: &[(&str, &str, &[&str])] = &[
     (
         "databases",
         "sqlx::",
-        &["src/database.rs", "src/tenant/sql.rs", "src/registrar/sql.rs", "src/registrar/schema.rs"],
+        &[
+            "src/database.rs",
+            "src/tenant/sql.rs",
+            "src/registrar/sql.rs",
+            "src/registrar/schema.rs",
+        ],
     ),
     ("base64", "base64_simd::", &["src/base64url.rs"]),
     ("TOML", "toml::", &["src/trust/tree.rs"]),

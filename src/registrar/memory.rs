@@ -8,9 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use super::{
-    Entry, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId,
-};
+use super::{Entry, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId};
 use crate::clock::{Clock, SystemClock, unix_seconds};
 use crate::identity::{Identity, IdentityKey};
 

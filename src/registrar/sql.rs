@@ -286,9 +286,7 @@ async fn find(pool: &Pool, entry: &Entry) -> Result<Option<Row>, sqlx::Error> {
         #[cfg(feature = "sqlite")]
         Pool::Sqlite(db) => keyed!(sqlx::query_as(FIND_SQLITE), entry).fetch_optional(db).await,
         #[cfg(feature = "postgres")]
-        Pool::Postgres(db) => {
-            keyed!(sqlx::query_as(FIND_POSTGRES), entry).fetch_optional(db).await
-        }
+        Pool::Postgres(db) => keyed!(sqlx::query_as(FIND_POSTGRES), entry).fetch_optional(db).await,
     }
 }
 
@@ -388,8 +386,7 @@ macro_rules! find_by_key {
 const FIND_SQLITE: &str = find_by_key!("CAST(strftime('%s', p.created_at) AS INTEGER)");
 
 #[cfg(feature = "postgres")]
-const FIND_POSTGRES: &str =
-    find_by_key!("CAST(FLOOR(EXTRACT(EPOCH FROM p.created_at)) AS BIGINT)");
+const FIND_POSTGRES: &str = find_by_key!("CAST(FLOOR(EXTRACT(EPOCH FROM p.created_at)) AS BIGINT)");
 
 const INSERT_PARTICIPANT: &str = "INSERT INTO auth_participants \
     (issuer, tenant_id, kind, subject, display_name, email, email_verified, id) \
