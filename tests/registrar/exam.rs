@@ -43,9 +43,18 @@ async fn memory_tells_when_by_its_clock_and_refuses_what_no_store_can_hold() {
     assert_eq!(registrar.register(&alice).await.unwrap().created_at, first.created_at);
     assert_eq!(format!("{registrar:?}"), "MemoryRegistrar { participants: 1 }");
     for (claims, reason) in [
-        (json!({"sub": "a".repeat(1025)}), "the subject of this identity cannot be stored: it has more"),
-        (json!({"sub": "hunter\02"}), "the subject of this identity cannot be stored: it has a NUL"),
-        (json!({"sub": "a", "iss": "i".repeat(1025)}), "the issuer of this identity cannot be stored"),
+        (
+            json!({"sub": "a".repeat(1025)}),
+            "the subject of this identity cannot be stored: it has more",
+        ),
+        (
+            json!({"sub": "hunter\02"}),
+            "the subject of this identity cannot be stored: it has a NUL",
+        ),
+        (
+            json!({"sub": "a", "iss": "i".repeat(1025)}),
+            "the issuer of this identity cannot be stored",
+        ),
     ] {
         let error = registrar.register(&identity(claims)).await.unwrap_err();
         assert!(matches!(error, RegistrarError::Unfit { .. }), "{error:?}");
@@ -110,8 +119,9 @@ impl Registrar for Broken {
         let (key, fresh) = ((self.key)(identity), self.fresh(identity));
         if self.fault == Fault::LooksThenInserts {
             let found = self.known.lock().unwrap().get(&key).cloned();
-            if let Some((found, _)) = found {
-                return Ok(Registration { created: false, ..found });
+            if let Some((mut found, _)) = found {
+                found.created = false;
+                return Ok(found);
             }
             tokio::task::yield_now().await;
             let entry = (fresh.clone(), Profile::of(identity));
@@ -186,7 +196,11 @@ async fn careless_keys_fail() {
             |i| format!("{}{:?}", whole(i), i.email()),
             "another address makes nobody another",
         ),
-        ("no issuer", |i| format!("{:?} {} {}", i.tenant_id(), i.kind(), i.subject()), "told apart"),
+        (
+            "no issuer",
+            |i| format!("{:?} {} {}", i.tenant_id(), i.kind(), i.subject()),
+            "told apart",
+        ),
         ("no tenant", |i| format!("{} {} {}", i.issuer(), i.kind(), i.subject()), "told apart"),
         (
             "no kind",
@@ -194,7 +208,11 @@ async fn careless_keys_fail() {
             "told apart",
         ),
         ("no case", |i| whole(i).to_lowercase(), "told apart"),
-        ("trimmed", |i| format!("{} {:?} {} {}", i.issuer(), i.tenant_id(), i.kind(), i.subject().trim()), "told apart"),
+        (
+            "trimmed",
+            |i| format!("{} {:?} {} {}", i.issuer(), i.tenant_id(), i.kind(), i.subject().trim()),
+            "told apart",
+        ),
         (
             "parts put together",
             |i| {

@@ -221,10 +221,11 @@ mod sqlite {
         let error = registrar.migrate().await.unwrap_err();
         assert!(matches!(error, SqlRegistrarError::Migration(_)), "{error:?}");
         assert!(error.to_string().contains("call `migrate` with one that may"), "{error}");
-        let left: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
-            .fetch_all(&pool)
-            .await
-            .unwrap();
+        let left: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
         assert_eq!(left, ["auth_workspaces"], "all steps or none");
 
         sqlx::query("DROP TABLE auth_workspaces").execute(&pool).await.unwrap();
@@ -296,9 +297,13 @@ mod postgres {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_pool_of_the_strictest_isolation_passes_the_exam() {
         let server = Postgres::start();
-        let url = format!("{}&options=-c%20default_transaction_isolation%3Dserializable", server.url().expose());
+        let url = format!(
+            "{}&options=-c%20default_transaction_isolation%3Dserializable",
+            server.url().expose()
+        );
         let pool = sqlx::PgPool::connect(&url).await.unwrap();
-        let level: String = sqlx::query_scalar("SHOW transaction_isolation").fetch_one(&pool).await.unwrap();
+        let level: String =
+            sqlx::query_scalar("SHOW transaction_isolation").fetch_one(&pool).await.unwrap();
         assert_eq!(level, "serializable");
         fresh_then_examined(|| SqlRegistrar::from_postgres(pool.clone())).await;
     }
