@@ -48,7 +48,7 @@ async fn memory_tells_when_by_its_clock_and_refuses_what_no_store_can_hold() {
             "the subject of this identity cannot be stored: it has more",
         ),
         (
-            json!({"sub": "hunter\02"}),
+            json!({"sub": "hunter\u{0}2"}),
             "the subject of this identity cannot be stored: it has a NUL",
         ),
         (
