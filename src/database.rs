@@ -6,8 +6,10 @@ use std::time::Duration;
 #[cfg(feature = "postgres")]
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 #[cfg(feature = "sqlite")]
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
 
+#[cfg(feature = "sqlite")]
+use crate::clock::pause;
 use crate::secret::Secret;
 
 /// How long to wait for a connection. A pool handed in has its own setting.
@@ -15,6 +17,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A file of SQLite serves as many readers at once, a server as many statements.
 const CONNECTIONS: u32 = 8;
+
+/// What others need to put a file into WAL mode.
+#[cfg(feature = "sqlite")]
+const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// Clones share the connections.
 #[derive(Clone)]
@@ -90,20 +96,37 @@ pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
 fn sqlite(url: &Secret) -> Result<Pool, Unusable> {
     let url = url.expose();
     let has = |text| url.contains(text);
-    let mut options: SqliteConnectOptions = url.parse().map_err(|_| Unusable::MalformedUrl)?;
-    options = options.busy_timeout(ACQUIRE_TIMEOUT);
+    let options: SqliteConnectOptions = url.parse().map_err(|_| Unusable::MalformedUrl)?;
+    let options = options.busy_timeout(ACQUIRE_TIMEOUT);
     // A file needs no ping; and a lookup given up during one would take the connection with it.
     let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
     let pool = if has(":memory:") || has("mode=memory") {
         // The database lives as long as its one connection.
         pool.max_connections(1).max_lifetime(None).idle_timeout(None)
-    } else {
-        if !has("mode=ro") && !has("immutable=") {
-            options = options.journal_mode(SqliteJournalMode::Wal);
-        }
+    } else if has("mode=ro") || has("immutable=") {
         pool.max_connections(CONNECTIONS)
+    } else {
+        let pool = pool.max_connections(CONNECTIONS);
+        pool.after_connect(|connection, _| Box::pin(write_ahead(connection)))
     };
     Ok(Pool::Sqlite(pool.connect_lazy_with(options)))
+}
+
+/// Puts the file into WAL mode. Of several that do so together, SQLite refuses some at once, whatever
+/// their busy timeout. The pool's limit on waiting for a connection ends this, too.
+///
+/// A file that cannot be changed stays as it is; what is wrong with it, the first statement says.
+#[cfg(feature = "sqlite")]
+async fn write_ahead(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    const BUSY: &str = "5";
+    loop {
+        match sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(BUSY) => {
+                pause(RETRY_AFTER).await;
+            }
+            _ => return Ok(()),
+        }
+    }
 }
 
 #[cfg(not(feature = "sqlite"))]

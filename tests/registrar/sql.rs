@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
 use scaikey_auth::testing::identity;
-use scaikey_auth::{
-    ParticipantId, Profile, Registrar, RegistrarError, Secret, SqlRegistrar, SqlRegistrarError,
-};
+use scaikey_auth::{ParticipantId, Profile, Registrar, Secret, SqlRegistrar, SqlRegistrarError};
 use serde_json::json;
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 /// Each registrar shares connections, and nothing else, with the others.
@@ -70,9 +69,11 @@ fn outside_of_a_runtime_connecting_is_an_error_and_no_panic() {
 /// Several processes that start at once: each has its own connections.
 async fn register_together_without_tables(url: &Secret) {
     let mut processes = JoinSet::new();
-    for number in 0..4 {
-        let url = url.clone();
+    let start = Arc::new(Barrier::new(8));
+    for number in 0..8 {
+        let (url, start) = (url.clone(), start.clone());
         processes.spawn(async move {
+            start.wait().await;
             let somebody = identity(json!({"sub": format!("somebody-{number}")}));
             let registrar = SqlRegistrar::connect(&url).await.unwrap();
             registrar.deadline(Duration::from_secs(60)).register(&somebody).await
@@ -90,6 +91,7 @@ mod sqlite {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
+    use scaikey_auth::RegistrarError;
     use sqlx::SqlitePool;
 
     use super::*;
@@ -145,9 +147,12 @@ mod sqlite {
         fresh_then_examined(|| both[turn.fetch_add(1, Ordering::SeqCst) % 2].clone()).await;
     }
 
+    /// SQLite refuses, at once, some of those that switch a new file to WAL mode together.
     #[tokio::test(flavor = "multi_thread")]
     async fn the_first_calls_of_several_processes_create_the_tables_once() {
-        register_together_without_tables(&File::new().url()).await;
+        for _ in 0..20 {
+            register_together_without_tables(&File::new().url()).await;
+        }
     }
 
     #[tokio::test]
