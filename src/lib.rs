@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`] |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
-//! | `sqlite`, `postgres` | no | `SqlTenants`: tenants in a database (Rust 1.94) |
+//! | `sqlite`, `postgres` | no | `SqlTenants`, `SqlRegistrar`: tenants and participants in a database (Rust 1.94) |
 //! | `redis` | no | `RedisCache`: tokens for other services, shared by all processes |
 //! | `trust` | no | foreign workload tokens, by a policy: [`trust`] |
 //! | `metrics` | no | counters through the `metrics` facade |
@@ -100,7 +100,12 @@ mod issuer;
 
 mod validator;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod database;
+
 mod tenant;
+
+mod registrar;
 
 mod exchange;
 
@@ -154,6 +159,12 @@ pub use outbound::{
     CallerFuture, CallerLayer, CallerService, EmptyBodies, OutboundBuilder, OutboundError,
     OutboundFuture, OutboundLayer, OutboundService, OutboundToken, Replay, with_caller,
 };
+pub use registrar::{
+    InvalidLocalId, MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError,
+    Registration, WorkspaceId,
+};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use registrar::{SqlRegistrar, SqlRegistrarError};
 pub use secret::Secret;
 pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

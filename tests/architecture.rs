@@ -24,6 +24,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
             "src/exchange/pkce.rs",
             "src/exchange/cache/",
             "src/mark.rs",
+            "src/registrar/ids.rs",
             "src/trust/digest.rs",
             "src/testing/",
         ],
@@ -50,7 +51,16 @@ const DOORS: &[(&str, &str, &[&str])] = &[
     ("timers", "tokio::time", &["src/clock.rs", "src/testing/"]),
     ("the environment", "std::env::", &["src/config/"]),
     ("events", "tracing::", &["src/telemetry.rs"]),
-    ("databases", "sqlx::", &["src/tenant/sql.rs", "src/tenant/sql/"]),
+    (
+        "databases",
+        "sqlx::",
+        &[
+            "src/database.rs",
+            "src/tenant/sql.rs",
+            "src/registrar/sql.rs",
+            "src/registrar/schema.rs",
+        ],
+    ),
     ("base64", "base64_simd::", &["src/base64url.rs"]),
     ("TOML", "toml::", &["src/trust/tree.rs"]),
 ];

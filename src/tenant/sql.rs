@@ -1,24 +1,18 @@
 //! [`SqlTenants`]: tenants in a table of SQLite or PostgreSQL, through SQLx.
 
 use std::fmt;
-use std::time::Duration;
 
 use async_trait::async_trait;
 #[cfg(feature = "postgres")]
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::PgPool;
 #[cfg(feature = "sqlite")]
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::SqlitePool;
 
 use super::{Tenant, TenantResolver, TenantStatus};
+use crate::database::{Pool, Unusable, is_missing_table, on_either};
 use crate::error::BoxError;
 use crate::identity::TenantId;
 use crate::secret::Secret;
-
-/// How long to wait for a connection. A pool handed in has its own setting.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A file of SQLite serves as many readers at once, a server as many statements.
-const CONNECTIONS: u32 = 8;
 
 /// The table `auth_tenants`. Clones share the connections.
 ///
@@ -74,26 +68,6 @@ pub enum SqlTenantsError {
     Database(#[source] BoxError),
 }
 
-#[derive(Clone)]
-enum Pool {
-    #[cfg(feature = "sqlite")]
-    Sqlite(SqlitePool),
-    #[cfg(feature = "postgres")]
-    Postgres(PgPool),
-}
-
-/// The same text for either database: both know `$1`, and both pools the same methods.
-macro_rules! on_either {
-    ($self:ident, $pool:ident => $work:expr) => {
-        match &$self.pool {
-            #[cfg(feature = "sqlite")]
-            Pool::Sqlite($pool) => $work,
-            #[cfg(feature = "postgres")]
-            Pool::Postgres($pool) => $work,
-        }
-    };
-}
-
 impl SqlTenants {
     /// Takes a connection string, such as `sqlite:///var/lib/app/tenants.db?mode=rwc`,
     /// `sqlite::memory:` or `postgres://app@db.example/app`, and connects when first needed.
@@ -106,14 +80,7 @@ impl SqlTenants {
     /// When the connection string is malformed or needs a feature that is off, and outside of a
     /// tokio runtime.
     pub fn connect_lazy(url: &Secret) -> Result<Self, SqlTenantsError> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(SqlTenantsError::NoRuntime);
-        }
-        let pool = match url.expose().split_once(':') {
-            Some(("sqlite", _)) => sqlite(url)?,
-            Some(("postgres" | "postgresql", _)) => postgres(url)?,
-            _ => return Err(SqlTenantsError::UnknownScheme),
-        };
+        let pool = Pool::connect_lazy(url)?;
         Ok(Self { pool })
     }
 
@@ -123,7 +90,7 @@ impl SqlTenants {
     /// Also when it cannot.
     pub async fn connect(url: &Secret) -> Result<Self, SqlTenantsError> {
         let this = Self::connect_lazy(url)?;
-        on_either!(this, pool => drop(pool.acquire().await?));
+        this.pool.prove().await?;
         Ok(this)
     }
 
@@ -173,7 +140,7 @@ impl SqlTenants {
         row: SqlTenantRow,
         status: TenantStatus,
     ) -> Result<(), SqlTenantsError> {
-        on_either!(self, pool => sqlx::query(PUT)
+        on_either!(&self.pool, pool => sqlx::query(PUT)
             .bind(id.as_str())
             .bind(row.display_name)
             .bind(row.partner_id)
@@ -190,7 +157,7 @@ impl SqlTenants {
     /// # Errors
     /// When the database cannot be reached or refuses.
     pub async fn remove(&self, id: &TenantId) -> Result<(), SqlTenantsError> {
-        on_either!(self, pool => sqlx::query(REMOVE)
+        on_either!(&self.pool, pool => sqlx::query(REMOVE)
             .bind(id.as_str())
             .execute(pool)
             .await
@@ -201,7 +168,7 @@ impl SqlTenants {
 
 impl SqlTenants {
     async fn find(&self, id: &TenantId) -> Result<Option<Found>, sqlx::Error> {
-        on_either!(self, pool => sqlx::query_as(FIND).bind(id.as_str()).fetch_optional(pool).await)
+        on_either!(&self.pool, pool => sqlx::query_as(FIND).bind(id.as_str()).fetch_optional(pool).await)
     }
 }
 
@@ -235,12 +202,18 @@ impl TenantResolver for SqlTenants {
 
 impl fmt::Debug for SqlTenants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.pool {
-            #[cfg(feature = "sqlite")]
-            Pool::Sqlite(_) => "SqlTenants(SQLite)",
-            #[cfg(feature = "postgres")]
-            Pool::Postgres(_) => "SqlTenants(PostgreSQL)",
-        })
+        write!(f, "SqlTenants({:?})", self.pool)
+    }
+}
+
+impl From<Unusable> for SqlTenantsError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::UnknownScheme => Self::UnknownScheme,
+            Unusable::FeatureMissing(feature) => Self::FeatureMissing(feature),
+            Unusable::MalformedUrl => Self::MalformedUrl,
+            Unusable::NoRuntime => Self::NoRuntime,
+        }
     }
 }
 
@@ -248,13 +221,6 @@ impl From<sqlx::Error> for SqlTenantsError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error.into())
     }
-}
-
-/// PostgreSQL has a code for it (42P01, `undefined_table`); SQLite only a sentence.
-fn is_missing_table(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| {
-        error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
-    })
 }
 
 const FIND: &str = "SELECT id, display_name, partner_id, status FROM auth_tenants WHERE id = $1";
@@ -291,46 +257,4 @@ fn status_text(status: TenantStatus) -> &'static str {
         TenantStatus::Active => "active",
         TenantStatus::Suspended => "suspended",
     }
-}
-
-#[cfg(feature = "sqlite")]
-fn sqlite(url: &Secret) -> Result<Pool, SqlTenantsError> {
-    let url = url.expose();
-    let has = |text| url.contains(text);
-    let mut options: SqliteConnectOptions =
-        url.parse().map_err(|_| SqlTenantsError::MalformedUrl)?;
-    options = options.busy_timeout(ACQUIRE_TIMEOUT);
-    // A file needs no ping; and a lookup given up during one would take the connection with it.
-    let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
-    let pool = if has(":memory:") || has("mode=memory") {
-        // The database lives as long as its one connection.
-        pool.max_connections(1).max_lifetime(None).idle_timeout(None)
-    } else {
-        if !has("mode=ro") && !has("immutable=") {
-            options = options.journal_mode(SqliteJournalMode::Wal);
-        }
-        pool.max_connections(CONNECTIONS)
-    };
-    Ok(Pool::Sqlite(pool.connect_lazy_with(options)))
-}
-
-#[cfg(not(feature = "sqlite"))]
-fn sqlite(_url: &Secret) -> Result<Pool, SqlTenantsError> {
-    Err(SqlTenantsError::FeatureMissing("sqlite"))
-}
-
-#[cfg(feature = "postgres")]
-fn postgres(url: &Secret) -> Result<Pool, SqlTenantsError> {
-    use sqlx::ConnectOptions;
-    let options = url::Url::parse(url.expose())
-        .ok()
-        .and_then(|url| PgConnectOptions::from_url(&url).ok())
-        .ok_or(SqlTenantsError::MalformedUrl)?;
-    let pool = PgPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).max_connections(CONNECTIONS);
-    Ok(Pool::Postgres(pool.connect_lazy_with(options)))
-}
-
-#[cfg(not(feature = "postgres"))]
-fn postgres(_url: &Secret) -> Result<Pool, SqlTenantsError> {
-    Err(SqlTenantsError::FeatureMissing("postgres"))
 }

@@ -35,6 +35,7 @@
 //! ```
 
 mod cache;
+mod registrar;
 #[cfg(feature = "trust")]
 mod replay;
 
@@ -45,6 +46,7 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 pub use cache::{CacheExam, token_cache};
+pub use registrar::{RegistrarExam, registrar};
 
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};

@@ -30,7 +30,7 @@
 //! - [`ManualClock`] stands still until it is moved: nothing has to sleep.
 //!
 //! - [`forge`] makes the tokens that must be refused, and their honest twins.
-//! - [`conformance`] examines your own tenant store, token cache and replay log.
+//! - [`conformance`] examines your own tenant store, registrar, token cache and replay log.
 //! - [`challenge`] reads `WWW-Authenticate` headers as strictly as they should be written.
 //!
 //! It is a tool for tests. It gives tokens to whoever asks, has no TLS, and panics when something
@@ -44,6 +44,7 @@ mod faults;
 pub mod forge;
 #[doc(hidden)]
 pub mod fuzz;
+mod identity;
 mod issuer;
 mod keys;
 mod oauth;
@@ -56,6 +57,7 @@ mod traffic;
 pub use clients::{Client, User};
 pub use clock::ManualClock;
 pub use faults::{BadKey, Fault, Rewrite};
+pub use identity::identity;
 pub use issuer::Issuer;
 pub use keys::SigningKey;
 pub use provider::{Builder, Provider};

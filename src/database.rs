@@ -1,0 +1,151 @@
+//! [`Pool`]: connections to SQLite or PostgreSQL, for the stores that come with this crate.
+
+use std::fmt;
+use std::time::Duration;
+
+#[cfg(feature = "postgres")]
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+#[cfg(feature = "sqlite")]
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
+
+#[cfg(feature = "sqlite")]
+use crate::clock::pause;
+use crate::secret::Secret;
+
+/// How long to wait for a connection. A pool handed in has its own setting.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A file of SQLite serves as many readers at once, a server as many statements.
+const CONNECTIONS: u32 = 8;
+
+/// What others need to put a file into WAL mode.
+#[cfg(feature = "sqlite")]
+const RETRY_AFTER: Duration = Duration::from_millis(10);
+
+/// Clones share the connections.
+#[derive(Clone)]
+pub(crate) enum Pool {
+    #[cfg(feature = "sqlite")]
+    Sqlite(SqlitePool),
+    #[cfg(feature = "postgres")]
+    Postgres(PgPool),
+}
+
+/// Why a connection string is of no use. Never holds any of it.
+pub(crate) enum Unusable {
+    UnknownScheme,
+    #[cfg_attr(all(feature = "sqlite", feature = "postgres"), expect(dead_code))]
+    FeatureMissing(&'static str),
+    MalformedUrl,
+    NoRuntime,
+}
+
+/// The same text for either database: both know `$1`, and both pools the same methods.
+macro_rules! on_either {
+    ($pool:expr, $connections:ident => $work:expr) => {
+        match $pool {
+            #[cfg(feature = "sqlite")]
+            $crate::database::Pool::Sqlite($connections) => $work,
+            #[cfg(feature = "postgres")]
+            $crate::database::Pool::Postgres($connections) => $work,
+        }
+    };
+}
+pub(crate) use on_either;
+
+impl Pool {
+    /// Connects when first needed. SQLite files are put into WAL mode, so that a writer blocks no
+    /// reader, unless `mode=ro` or `immutable` forbids it.
+    pub(crate) fn connect_lazy(url: &Secret) -> Result<Self, Unusable> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Unusable::NoRuntime);
+        }
+        match url.expose().split_once(':') {
+            Some(("sqlite", _)) => sqlite(url),
+            Some(("postgres" | "postgresql", _)) => postgres(url),
+            _ => Err(Unusable::UnknownScheme),
+        }
+    }
+
+    /// Proves that the database can be reached.
+    pub(crate) async fn prove(&self) -> Result<(), sqlx::Error> {
+        on_either!(self, pool => pool.acquire().await.map(drop))
+    }
+}
+
+/// The kind of database, and nothing about where it is.
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => "SQLite",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "PostgreSQL",
+        })
+    }
+}
+
+/// PostgreSQL has a code for it (42P01, `undefined_table`); SQLite only a sentence.
+pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
+    })
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite(url: &Secret) -> Result<Pool, Unusable> {
+    let url = url.expose();
+    let has = |text| url.contains(text);
+    let options: SqliteConnectOptions = url.parse().map_err(|_| Unusable::MalformedUrl)?;
+    let options = options.busy_timeout(ACQUIRE_TIMEOUT);
+    // A file needs no ping; and a lookup given up during one would take the connection with it.
+    let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
+    let pool = if has(":memory:") || has("mode=memory") {
+        // The database lives as long as its one connection.
+        pool.max_connections(1).max_lifetime(None).idle_timeout(None)
+    } else if has("mode=ro") || has("immutable=") {
+        pool.max_connections(CONNECTIONS)
+    } else {
+        let pool = pool.max_connections(CONNECTIONS);
+        pool.after_connect(|connection, _| Box::pin(write_ahead(connection)))
+    };
+    Ok(Pool::Sqlite(pool.connect_lazy_with(options)))
+}
+
+/// Puts the file into WAL mode. Of several that do so together, SQLite refuses some at once, whatever
+/// their busy timeout. The pool's limit on waiting for a connection ends this, too.
+///
+/// A file that cannot be changed stays as it is; what is wrong with it, the first statement says.
+#[cfg(feature = "sqlite")]
+async fn write_ahead(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    const BUSY: &str = "5";
+    loop {
+        match sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(BUSY) => {
+                pause(RETRY_AFTER).await;
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn sqlite(_url: &Secret) -> Result<Pool, Unusable> {
+    Err(Unusable::FeatureMissing("sqlite"))
+}
+
+#[cfg(feature = "postgres")]
+fn postgres(url: &Secret) -> Result<Pool, Unusable> {
+    use sqlx::ConnectOptions;
+    let options = url::Url::parse(url.expose())
+        .ok()
+        .and_then(|url| PgConnectOptions::from_url(&url).ok())
+        .ok_or(Unusable::MalformedUrl)?;
+    let pool = PgPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).max_connections(CONNECTIONS);
+    Ok(Pool::Postgres(pool.connect_lazy_with(options)))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(_url: &Secret) -> Result<Pool, Unusable> {
+    Err(Unusable::FeatureMissing("postgres"))
+}

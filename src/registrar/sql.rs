@@ -1,0 +1,410 @@
+//! [`SqlRegistrar`]: participants and workspaces in tables of SQLite or PostgreSQL, through SQLx.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+#[cfg(feature = "postgres")]
+use sqlx::postgres::PgPool;
+#[cfg(feature = "sqlite")]
+use sqlx::sqlite::SqlitePool;
+
+use super::{
+    Entry, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId, schema,
+};
+use crate::clock::within;
+use crate::database::{Pool, Unusable, is_missing_table, on_either};
+use crate::error::BoxError;
+use crate::flight::Flights;
+use crate::identity::{Identity, IdentityKey};
+use crate::secret::Secret;
+
+/// As long as somebody who signs in waits without wondering.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The tables `auth_participants` and `auth_workspaces`. Clones share the connections.
+///
+/// ```sql
+/// CREATE TABLE auth_participants (
+///     id             TEXT PRIMARY KEY,   -- random, a UUID of version 4
+///     issuer         TEXT NOT NULL,      -- these four are compared byte for byte
+///     tenant_id      TEXT NOT NULL,      -- '' for an identity without tenant
+///     kind           TEXT NOT NULL,      -- 'user', 'service_account' or 'workload'
+///     subject        TEXT NOT NULL,
+///     display_name   TEXT,               -- to show, and for nothing else
+///     email          TEXT,
+///     email_verified BOOLEAN NOT NULL,
+///     created_at     TIMESTAMP NOT NULL,
+///     updated_at     TIMESTAMP NOT NULL, -- when the profile last changed
+///     UNIQUE (issuer, tenant_id, kind, subject)
+/// );
+/// CREATE TABLE auth_workspaces (
+///     id             TEXT PRIMARY KEY,
+///     participant_id TEXT NOT NULL UNIQUE REFERENCES auth_participants (id),
+///     created_at     TIMESTAMP NOT NULL
+/// );
+/// ```
+///
+/// The unique constraints do the work, however many processes register at once. Both rows are
+/// written in one transaction, so that a crash leaves none or both; and a participant without
+/// workspace, however that came to be, gets one on the next call. Whoever is registered and says
+/// nothing new of itself costs one read. Equal calls that come together in one process are one, and
+/// go on when the callers go away.
+///
+/// Tables of yours may refer to `auth_participants (id)`. To remove somebody, delete the workspace,
+/// then the participant; who comes again is somebody new.
+#[derive(Clone)]
+pub struct SqlRegistrar {
+    pool: Pool,
+    deadline: Duration,
+    flights: Arc<Flights<Entry, Result<Registration, RegistrarError>>>,
+}
+
+/// Why [`SqlRegistrar`] could not do what it was asked. Never holds the connection string.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SqlRegistrarError {
+    /// The connection string does not begin with `sqlite:`, `postgres:` or `postgresql:`.
+    #[error("the connection string names no known database: use sqlite: or postgres:")]
+    UnknownScheme,
+    /// The connection string needs a cargo feature that is off.
+    #[error("this database needs the feature `{0}` of scaikey-auth")]
+    FeatureMissing(&'static str),
+    /// The connection string cannot be read: its host, port or an option is malformed.
+    #[error("the connection string is malformed")]
+    MalformedUrl,
+    /// The pool of connections needs a tokio runtime to live in.
+    #[error("called outside of a tokio runtime")]
+    NoRuntime,
+    /// The tables are missing or old, and could not be brought up to date.
+    #[error(
+        "the tables auth_participants and auth_workspaces could not be created or altered: {0}; \
+         if this role may not, call `migrate` with one that may"
+    )]
+    Migration(#[source] BoxError),
+    /// A row was found whose key is not the one asked for: the table was not made by
+    /// [`migrate`](SqlRegistrar::migrate), and overlooks case, accents or the end of long texts.
+    #[error(
+        "the table auth_participants takes two keys for one: its columns issuer, tenant_id, kind \
+         and subject must be compared byte for byte"
+    )]
+    LooseKey,
+    /// The database cannot be reached, refused, or holds what this crate did not write.
+    #[error("the database failed: {0}")]
+    Database(#[source] BoxError),
+}
+
+impl SqlRegistrar {
+    /// Takes a connection string, such as `sqlite:///var/lib/app/app.db?mode=rwc`,
+    /// `sqlite::memory:` or `postgres://app@db.example/app`, and connects when first needed.
+    ///
+    /// A service built this way starts without its database. At most 8 connections; a call waits
+    /// up to 2 s for one. SQLite files are put into WAL mode, unless `mode=ro` or `immutable`
+    /// forbids it.
+    ///
+    /// # Errors
+    /// When the connection string is malformed or needs a feature that is off, and outside of a
+    /// tokio runtime.
+    pub fn connect_lazy(url: &Secret) -> Result<Self, SqlRegistrarError> {
+        Ok(Self::over(Pool::connect_lazy(url)?))
+    }
+
+    /// As [`connect_lazy`](Self::connect_lazy), but proves that the database can be reached.
+    ///
+    /// # Errors
+    /// Also when it cannot.
+    pub async fn connect(url: &Secret) -> Result<Self, SqlRegistrarError> {
+        let this = Self::connect_lazy(url)?;
+        this.pool.prove().await?;
+        Ok(this)
+    }
+
+    /// Uses connections that the service has already, with their limits and timeouts.
+    #[cfg(feature = "sqlite")]
+    pub fn from_sqlite(pool: SqlitePool) -> Self {
+        Self::over(Pool::Sqlite(pool))
+    }
+
+    /// Uses connections that the service has already, with their limits and timeouts.
+    #[cfg(feature = "postgres")]
+    pub fn from_postgres(pool: PgPool) -> Self {
+        Self::over(Pool::Postgres(pool))
+    }
+
+    /// How long a registration may take in all, in real time. Default 2 s. What was not committed
+    /// by then is undone.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Creates the tables, or brings them up to date. Several processes may do so at once, and
+    /// again. The first registration that misses a table does it too, so a service need not call
+    /// this, unless its role may not create tables. The table `auth_registrar_versions` remembers
+    /// what was done; tables of a newer version of this crate are left alone.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or refuses.
+    pub async fn migrate(&self) -> Result<(), SqlRegistrarError> {
+        schema::migrate(&self.pool).await
+    }
+
+    /// What a participant is shown as; `None` for an unknown one.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or refuses, and before there are tables.
+    pub async fn profile(
+        &self,
+        participant: &ParticipantId,
+    ) -> Result<Option<Profile>, SqlRegistrarError> {
+        let found: Option<Shown> = on_either!(&self.pool, db => sqlx::query_as(PROFILE)
+            .bind(participant.as_str())
+            .fetch_optional(db)
+            .await?);
+        Ok(found.map(profile_of))
+    }
+
+    fn over(pool: Pool) -> Self {
+        Self { pool, deadline: DEADLINE, flights: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Registrar for SqlRegistrar {
+    async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
+        let entry = Entry::of(identity)?;
+        let (pool, deadline) = (self.pool.clone(), self.deadline);
+        // In a task of its own, so that a caller that goes away cuts no transaction short.
+        let seat = self.flights.board(entry.clone(), || async move {
+            match within(deadline, register(&pool, &entry)).await {
+                Some(outcome) => outcome.map_err(RegistrarError::store),
+                None => Err(RegistrarError::Slow(deadline)),
+            }
+        });
+        let is_first = seat.is_new();
+        let died = || Err(RegistrarError::store("the tokio runtime is missing or ending"));
+        let registration = seat.landed().await.unwrap_or_else(died)?;
+        Ok(Registration { created: registration.created && is_first, ..registration })
+    }
+}
+
+impl fmt::Debug for SqlRegistrar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SqlRegistrar({:?})", self.pool)
+    }
+}
+
+async fn register(pool: &Pool, entry: &Entry) -> Result<Registration, SqlRegistrarError> {
+    match find_or_create(pool, entry).await {
+        Err(error) if error.misses_table() => {
+            schema::migrate(pool).await?;
+            find_or_create(pool, entry).await
+        }
+        registered => registered,
+    }
+}
+
+async fn find_or_create(pool: &Pool, entry: &Entry) -> Result<Registration, SqlRegistrarError> {
+    if let Some(row) = find(pool, entry).await? {
+        let (registration, profile) = read(row, entry)?;
+        let mut refreshed = profile.clone();
+        refreshed.refresh(&entry.profile);
+        if let Some(registration) = registration.filter(|_| refreshed == profile) {
+            return Ok(registration);
+        }
+    }
+    write(pool, entry).await
+}
+
+/// Binds the key, as `$1` to `$4`.
+macro_rules! keyed {
+    ($query:expr, $entry:ident) => {
+        $query
+            .bind(&*$entry.key.issuer)
+            .bind(tenant_of(&$entry.key))
+            .bind($entry.key.kind.as_str())
+            .bind(&*$entry.key.subject)
+    };
+}
+
+/// Binds key and profile, as `$1` to `$7`.
+macro_rules! described {
+    ($query:expr, $entry:ident) => {
+        keyed!($query, $entry)
+            .bind($entry.profile.display_name.as_deref())
+            .bind($entry.profile.email.as_deref())
+            .bind($entry.profile.email_verified)
+    };
+}
+
+/// Writes what is missing, and reads the outcome.
+///
+/// Whoever comes second waits at a unique constraint until the first has committed or is undone,
+/// and then finds its rows or makes its own. All take their locks in the same order.
+macro_rules! write_missing {
+    ($transaction:ident, $entry:ident, $find:expr) => {{
+        let (participant, workspace) = (ParticipantId::random()?, WorkspaceId::random()?);
+        let inserted = described!(sqlx::query(INSERT_PARTICIPANT), $entry)
+            .bind(participant.as_str())
+            .execute(&mut *$transaction)
+            .await?
+            .rows_affected();
+        keyed!(sqlx::query(INSERT_WORKSPACE), $entry)
+            .bind(workspace.as_str())
+            .execute(&mut *$transaction)
+            .await?;
+        if inserted == 0 {
+            described!(sqlx::query(REFRESH), $entry).execute(&mut *$transaction).await?;
+        }
+        let row = keyed!(sqlx::query_as($find), $entry).fetch_one(&mut *$transaction).await?;
+        let registration = read(row, $entry)?.0.ok_or(sqlx::Error::RowNotFound)?;
+        $transaction.commit().await?;
+        Ok(Registration { created: inserted == 1, ..registration })
+    }};
+}
+
+async fn write(pool: &Pool, entry: &Entry) -> Result<Registration, SqlRegistrarError> {
+    match pool {
+        #[cfg(feature = "sqlite")]
+        Pool::Sqlite(db) => {
+            // Immediate: a transaction that begins by reading cannot wait for its turn to write.
+            let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+            write_missing!(transaction, entry, FIND_SQLITE)
+        }
+        #[cfg(feature = "postgres")]
+        Pool::Postgres(db) => {
+            // Whatever the pool's own: stricter levels do not see what ON CONFLICT ran into.
+            let mut transaction = db.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            write_missing!(transaction, entry, FIND_POSTGRES)
+        }
+    }
+}
+
+async fn find(pool: &Pool, entry: &Entry) -> Result<Option<Row>, sqlx::Error> {
+    match pool {
+        #[cfg(feature = "sqlite")]
+        Pool::Sqlite(db) => keyed!(sqlx::query_as(FIND_SQLITE), entry).fetch_optional(db).await,
+        #[cfg(feature = "postgres")]
+        Pool::Postgres(db) => keyed!(sqlx::query_as(FIND_POSTGRES), entry).fetch_optional(db).await,
+    }
+}
+
+/// The key, the participant's id and time, its workspace's id, and the profile as stored.
+type Row = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    i64,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    bool,
+);
+
+/// A profile as stored.
+type Shown = (Option<String>, Option<String>, bool);
+
+/// The registration, if it is complete, and the profile.
+fn read(row: Row, entry: &Entry) -> Result<(Option<Registration>, Profile), SqlRegistrarError> {
+    let (issuer, tenant, kind, subject, id, created_at, workspace, name, email, verified) = row;
+    let key = &entry.key;
+    let asked = [&*key.issuer, tenant_of(key), key.kind.as_str(), &key.subject];
+    if [&*issuer, &*tenant, &*kind, &*subject] != asked {
+        return Err(SqlRegistrarError::LooseKey);
+    }
+    let participant = ParticipantId::new(&id).map_err(SqlRegistrarError::broken)?;
+    let workspace = workspace.map(|id| WorkspaceId::new(&id)).transpose();
+    let workspace = workspace.map_err(SqlRegistrarError::broken)?;
+    let since = Duration::from_secs(u64::try_from(created_at).unwrap_or_default());
+    let created_at = SystemTime::UNIX_EPOCH.checked_add(since);
+    let created_at = created_at.ok_or_else(|| SqlRegistrarError::broken("created_at"))?;
+    let registration = workspace.map(|id| Registration::new(participant, id, created_at));
+    Ok((registration, profile_of((name, email, verified))))
+}
+
+fn profile_of((display_name, email, email_verified): Shown) -> Profile {
+    let text = |text: Option<String>| text.map(String::into_boxed_str);
+    Profile { display_name: text(display_name), email: text(email), email_verified }
+}
+
+/// A unique constraint takes no two NULLs for the same. No tenant's id is empty.
+fn tenant_of(key: &IdentityKey) -> &str {
+    key.tenant_id.as_ref().map_or("", |id| id.as_str())
+}
+
+impl SqlRegistrarError {
+    fn broken(source: impl Into<BoxError>) -> Self {
+        Self::Database(source.into())
+    }
+
+    fn misses_table(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        error.downcast_ref().is_some_and(is_missing_table)
+    }
+}
+
+impl From<sqlx::Error> for SqlRegistrarError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<RegistrarError> for SqlRegistrarError {
+    fn from(error: RegistrarError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<Unusable> for SqlRegistrarError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::UnknownScheme => Self::UnknownScheme,
+            Unusable::FeatureMissing(feature) => Self::FeatureMissing(feature),
+            Unusable::MalformedUrl => Self::MalformedUrl,
+            Unusable::NoRuntime => Self::NoRuntime,
+        }
+    }
+}
+
+/// The databases differ only in how they tell seconds since 1970.
+macro_rules! find_by_key {
+    ($created_at:literal) => {
+        concat!(
+            "SELECT p.issuer, p.tenant_id, p.kind, p.subject, p.id, ",
+            $created_at,
+            ", w.id, p.display_name, p.email, p.email_verified FROM auth_participants p \
+             LEFT JOIN auth_workspaces w ON w.participant_id = p.id \
+             WHERE p.issuer = $1 AND p.tenant_id = $2 AND p.kind = $3 AND p.subject = $4"
+        )
+    };
+}
+
+#[cfg(feature = "sqlite")]
+const FIND_SQLITE: &str = find_by_key!("CAST(strftime('%s', p.created_at) AS INTEGER)");
+
+#[cfg(feature = "postgres")]
+const FIND_POSTGRES: &str = find_by_key!("CAST(FLOOR(EXTRACT(EPOCH FROM p.created_at)) AS BIGINT)");
+
+const INSERT_PARTICIPANT: &str = "INSERT INTO auth_participants \
+    (issuer, tenant_id, kind, subject, display_name, email, email_verified, id) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+    ON CONFLICT (issuer, tenant_id, kind, subject) DO NOTHING";
+
+const INSERT_WORKSPACE: &str = "INSERT INTO auth_workspaces (id, participant_id) \
+    SELECT $5, id FROM auth_participants \
+    WHERE issuer = $1 AND tenant_id = $2 AND kind = $3 AND subject = $4 \
+    ON CONFLICT (participant_id) DO NOTHING";
+
+/// As [`Profile::refresh`] does.
+const REFRESH: &str = "UPDATE auth_participants SET \
+    display_name = COALESCE($5, display_name), \
+    email = COALESCE($6, email), \
+    email_verified = CASE WHEN $6 IS NULL THEN email_verified ELSE $7 END, \
+    updated_at = CURRENT_TIMESTAMP \
+    WHERE issuer = $1 AND tenant_id = $2 AND kind = $3 AND subject = $4";
+
+const PROFILE: &str =
+    "SELECT display_name, email, email_verified FROM auth_participants WHERE id = $1";

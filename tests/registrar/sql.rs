@@ -1,0 +1,346 @@
+//! `SqlRegistrar` on real databases: the exam, migrations, repairs, and rows nobody expected.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
+use scaikey_auth::testing::identity;
+use scaikey_auth::{ParticipantId, Profile, Registrar, Secret, SqlRegistrar, SqlRegistrarError};
+use serde_json::json;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+/// Each registrar shares connections, and nothing else, with the others.
+struct Exam<F>(F);
+
+#[async_trait]
+impl<F: Fn() -> SqlRegistrar + Sync> RegistrarExam for Exam<F> {
+    fn registrar(&self) -> Arc<dyn Registrar> {
+        Arc::new((self.0)().deadline(Duration::from_secs(60)))
+    }
+
+    async fn profile(&self, participant: &ParticipantId) -> Option<Profile> {
+        (self.0)().profile(participant).await.unwrap()
+    }
+}
+
+async fn fresh_then_examined(make: impl Fn() -> SqlRegistrar + Sync) {
+    let before = SystemTime::now() - Duration::from_secs(2);
+    let alice = identity(json!({"sub": "alice", "name": "Alice"}));
+    let first = make().register(&alice).await.expect("the first call creates the tables");
+    assert!(first.created);
+    assert!((before..=SystemTime::now()).contains(&first.created_at), "{:?}", first.created_at);
+    make().migrate().await.unwrap();
+    make().migrate().await.unwrap();
+    let again = make().register(&alice).await.unwrap();
+    assert_eq!((again.participant_id, again.created), (first.participant_id, false));
+    let nobody = ParticipantId::new("nobody").unwrap();
+    assert_eq!(make().profile(&nobody).await.unwrap(), None);
+    registrar(&Exam(make)).await;
+}
+
+#[tokio::test]
+async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown() {
+    for (url, reason) in [
+        ("", "names no known database"),
+        ("mysql://app:hunter2@db/app", "names no known database"),
+        #[cfg(feature = "sqlite")]
+        ("sqlite:x?hunter2=hunter2", "malformed"),
+        #[cfg(not(feature = "sqlite"))]
+        ("sqlite:hunter2", "needs the feature `sqlite`"),
+        #[cfg(feature = "postgres")]
+        ("postgres://app:hunter2@db:hunter2/app", "malformed"),
+        #[cfg(not(feature = "postgres"))]
+        ("postgres://app:hunter2@db/app", "needs the feature `postgres`"),
+    ] {
+        let error = SqlRegistrar::connect_lazy(&url.into()).unwrap_err();
+        assert!(error.to_string().contains(reason), "{url}: {error}");
+        assert!(!format!("{error:?} {error}").contains("hunter2"), "{url}: {error:?}");
+    }
+}
+
+#[test]
+fn outside_of_a_runtime_connecting_is_an_error_and_no_panic() {
+    let error = SqlRegistrar::connect_lazy(&"sqlite::memory:".into()).unwrap_err();
+    assert!(matches!(error, SqlRegistrarError::NoRuntime));
+}
+
+/// Several processes that start at once: each has its own connections.
+async fn register_together_without_tables(url: &Secret) {
+    let mut processes = JoinSet::new();
+    let start = Arc::new(Barrier::new(8));
+    for number in 0..8 {
+        let (url, start) = (url.clone(), start.clone());
+        processes.spawn(async move {
+            start.wait().await;
+            let somebody = identity(json!({"sub": format!("somebody-{number}")}));
+            let registrar = SqlRegistrar::connect(&url).await.unwrap();
+            registrar.deadline(Duration::from_secs(60)).register(&somebody).await
+        });
+    }
+    for outcome in processes.join_all().await {
+        assert!(outcome.unwrap().created);
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use scaikey_auth::RegistrarError;
+    use sqlx::SqlitePool;
+
+    use super::*;
+
+    /// A database file, removed when dropped.
+    struct File(PathBuf);
+
+    impl File {
+        fn new() -> Self {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let number = COUNT.fetch_add(1, Ordering::SeqCst);
+            let name = format!("auth-registrar-{}-{number}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn url(&self) -> Secret {
+            format!("sqlite://{}?mode=rwc", self.0.join("app.db").display()).into()
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    async fn memory() -> SqlitePool {
+        let one = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+        one.connect("sqlite::memory:").await.unwrap()
+    }
+
+    async fn count(pool: &SqlitePool) -> (i64, i64) {
+        let both = "SELECT (SELECT COUNT(*) FROM auth_participants), \
+                    (SELECT COUNT(*) FROM auth_workspaces)";
+        sqlx::query_as(both).fetch_one(pool).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn sqlite_in_memory_passes_the_exam() {
+        let pool = memory().await;
+        fresh_then_examined(|| SqlRegistrar::from_sqlite(pool.clone())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn sqlite_in_a_file_passes_the_exam() {
+        let file = File::new();
+        let url = file.url();
+        // Two with connections of their own, whose clones share flights as in one process.
+        let both = [0, 1].map(|_| SqlRegistrar::connect_lazy(&url).unwrap());
+        let turn = AtomicUsize::new(0);
+        fresh_then_examined(|| both[turn.fetch_add(1, Ordering::SeqCst) % 2].clone()).await;
+    }
+
+    /// SQLite refuses, at once, some of those that switch a new file to WAL mode together.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_first_calls_of_several_processes_create_the_tables_once() {
+        for _ in 0..20 {
+            register_together_without_tables(&File::new().url()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_registered_outlives_the_process() {
+        let (file, alice) = (File::new(), identity(json!({"sub": "alice"})));
+        let first = SqlRegistrar::connect(&file.url()).await.unwrap();
+        let first = first.register(&alice).await.unwrap();
+        let again = SqlRegistrar::connect(&file.url()).await.unwrap();
+        let again = again.register(&alice).await.unwrap();
+        assert_eq!(again.participant_id, first.participant_id);
+        assert_eq!(again.workspace_id, first.workspace_id);
+        assert!(!again.created);
+    }
+
+    #[tokio::test]
+    async fn a_participant_without_workspace_gets_one_and_keeps_it() {
+        let pool = memory().await;
+        let registrar = SqlRegistrar::from_sqlite(pool.clone());
+        let alice = identity(json!({"sub": "alice"}));
+        let whole = registrar.register(&alice).await.unwrap();
+        sqlx::query("DELETE FROM auth_workspaces").execute(&pool).await.unwrap();
+        let healed = registrar.register(&alice).await.unwrap();
+        assert_eq!(healed.participant_id, whole.participant_id);
+        assert_eq!(healed.created_at, whole.created_at);
+        assert_ne!(healed.workspace_id, whole.workspace_id);
+        assert!(!healed.created, "the participant was there");
+        assert_eq!(registrar.register(&alice).await.unwrap(), healed);
+        assert_eq!(count(&pool).await, (1, 1));
+    }
+
+    #[tokio::test]
+    async fn whoever_says_nothing_new_is_only_read() {
+        let pool = memory().await;
+        let registrar = SqlRegistrar::from_sqlite(pool.clone());
+        let alice = identity(json!({"sub": "alice", "name": "Alice", "email": "a@b.example"}));
+        let brief = identity(json!({"sub": "alice"}));
+        let first = registrar.register(&alice).await.unwrap();
+        sqlx::query("PRAGMA query_only = ON").execute(&pool).await.unwrap();
+        for _ in 0..3 {
+            let again = registrar.register(&alice).await.unwrap();
+            assert_eq!(again.participant_id, first.participant_id);
+            registrar.register(&brief).await.unwrap();
+        }
+        let renamed = identity(json!({"sub": "alice", "name": "Alice Smith"}));
+        assert!(matches!(registrar.register(&renamed).await, Err(RegistrarError::Store(_))));
+    }
+
+    #[tokio::test]
+    async fn a_table_that_overlooks_case_gives_nobody_another_ones_participant() {
+        let pool = memory().await;
+        for statement in [
+            "CREATE TABLE auth_participants (id TEXT PRIMARY KEY, issuer TEXT, tenant_id TEXT, \
+             kind TEXT, subject TEXT COLLATE NOCASE, display_name TEXT, email TEXT, \
+             email_verified BOOLEAN DEFAULT FALSE, created_at TEXT DEFAULT CURRENT_TIMESTAMP, \
+             updated_at TEXT, UNIQUE (issuer, tenant_id, kind, subject))",
+            "CREATE TABLE auth_workspaces (id TEXT PRIMARY KEY, participant_id TEXT UNIQUE)",
+        ] {
+            sqlx::query(statement).execute(&pool).await.unwrap();
+        }
+        let registrar = SqlRegistrar::from_sqlite(pool);
+        registrar.register(&identity(json!({"sub": "alice"}))).await.unwrap();
+        let error = registrar.register(&identity(json!({"sub": "Alice"}))).await.unwrap_err();
+        assert!(error.to_string().contains("byte for byte"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn tables_of_a_newer_version_are_left_alone_and_a_failed_migration_leaves_nothing() {
+        let pool = memory().await;
+        let registrar = SqlRegistrar::from_sqlite(pool.clone());
+        sqlx::query("CREATE TABLE auth_workspaces (surprise TEXT)").execute(&pool).await.unwrap();
+        let error = registrar.migrate().await.unwrap_err();
+        assert!(matches!(error, SqlRegistrarError::Migration(_)), "{error:?}");
+        assert!(error.to_string().contains("call `migrate` with one that may"), "{error}");
+        let left: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        assert_eq!(left, ["auth_workspaces"], "all steps or none");
+
+        sqlx::query("DROP TABLE auth_workspaces").execute(&pool).await.unwrap();
+        registrar.migrate().await.unwrap();
+        let newer = "INSERT INTO auth_registrar_versions (version) VALUES (2)";
+        sqlx::query(newer).execute(&pool).await.unwrap();
+        registrar.migrate().await.unwrap();
+        let versions: Vec<i64> =
+            sqlx::query_scalar("SELECT version FROM auth_registrar_versions ORDER BY version")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        assert_eq!(versions, [1, 2]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_writer_that_will_not_end_costs_the_deadline_and_readers_nothing() {
+        let file = File::new();
+        let deadline = Duration::from_millis(300);
+        let registrar = SqlRegistrar::connect(&file.url()).await.unwrap();
+        let known = identity(json!({"sub": "known"}));
+        registrar.register(&known).await.unwrap();
+        let registrar = registrar.deadline(deadline);
+        let other = SqlitePool::connect(file.url().expose()).await.unwrap();
+        let writing = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+
+        registrar.register(&known).await.expect("readers do not wait");
+        let since = Instant::now();
+        let stranger = identity(json!({"sub": "stranger"}));
+        let error = registrar.register(&stranger).await.unwrap_err();
+        assert!(matches!(error, RegistrarError::Slow(limit) if limit == deadline), "{error:?}");
+        assert!(since.elapsed() >= deadline && since.elapsed() < Duration::from_secs(2));
+
+        writing.rollback().await.unwrap();
+        let registrar = registrar.deadline(Duration::from_secs(60));
+        registrar.register(&stranger).await.unwrap();
+        assert_eq!(count(&other).await, (2, 2));
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_leaves_a_whole_registration_or_none() {
+        let file = File::new();
+        let registrar = SqlRegistrar::connect(&file.url()).await.unwrap();
+        registrar.migrate().await.unwrap();
+        for number in 0..50 {
+            let somebody = identity(json!({"sub": format!("somebody-{number}")}));
+            let patience = Duration::from_micros(100 * number);
+            let _ = tokio::time::timeout(patience, registrar.register(&somebody)).await;
+        }
+        let pool = SqlitePool::connect(file.url().expose()).await.unwrap();
+        let whole = "SELECT (SELECT COUNT(*) FROM auth_participants) = \
+                     (SELECT COUNT(*) FROM auth_workspaces)";
+        assert!(sqlx::query_scalar::<_, bool>(whole).fetch_one(&pool).await.unwrap());
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+    use crate::postgres::Postgres;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn postgres_passes_the_exam() {
+        let server = Postgres::start();
+        let pool = sqlx::PgPool::connect(server.url().expose()).await.unwrap();
+        fresh_then_examined(|| SqlRegistrar::from_postgres(pool.clone())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pool_of_the_strictest_isolation_passes_the_exam() {
+        let server = Postgres::start();
+        let url = format!(
+            "{}&options=-c%20default_transaction_isolation%3Dserializable",
+            server.url().expose()
+        );
+        let pool = sqlx::PgPool::connect(&url).await.unwrap();
+        let level: String =
+            sqlx::query_scalar("SHOW transaction_isolation").fetch_one(&pool).await.unwrap();
+        assert_eq!(level, "serializable");
+        fresh_then_examined(|| SqlRegistrar::from_postgres(pool.clone())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_first_calls_of_several_processes_create_the_tables_once() {
+        let server = Postgres::start();
+        register_together_without_tables(&server.url()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_role_that_may_not_create_tables_is_told_what_to_do_and_needs_no_more_than_rows() {
+        let server = Postgres::start();
+        let owner = sqlx::PgPool::connect(server.url().expose()).await.unwrap();
+        for statement in ["CREATE ROLE app LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC"] {
+            sqlx::query(statement).execute(&owner).await.unwrap();
+        }
+        let url = server.url().expose().replace("postgres@", "app@");
+        let registrar = SqlRegistrar::connect(&url.into()).await.unwrap();
+        let alice = identity(json!({"sub": "alice"}));
+        let error = registrar.register(&alice).await.unwrap_err().to_string();
+        assert!(error.contains("call `migrate` with one that may"), "{error}");
+        assert!(error.contains("permission denied"), "{error}");
+
+        SqlRegistrar::from_postgres(owner.clone()).migrate().await.unwrap();
+        for statement in [
+            "GRANT SELECT, INSERT, UPDATE ON auth_participants, auth_workspaces TO app",
+            "GRANT SELECT ON auth_registrar_versions TO app",
+        ] {
+            sqlx::query(statement).execute(&owner).await.unwrap();
+        }
+        registrar.migrate().await.unwrap();
+        assert!(registrar.register(&alice).await.unwrap().created);
+    }
+}
