@@ -118,6 +118,10 @@ mod middleware;
 
 mod outbound;
 
+mod session;
+
+mod endpoints;
+
 #[cfg(feature = "axum")]
 pub mod axum;
 
@@ -130,8 +134,13 @@ pub use auth::{Auth, AuthBuilder, AuthContext, TenantAuthoriser};
 pub use clock::{Clock, SystemClock};
 pub use config::{
     Algorithm, AuthConfig, AuthMode, ClientAuthMethod, ClientConfig, ConfigError, ENVIRONMENT,
-    Fault, IssuerConfig, JwksSettings, MockUser, TokenProfile, UnknownAlgorithm, UnknownAuthMode,
-    Variable,
+    EndpointsConfig, Fault, IssuerConfig, JwksSettings, MockUser, TokenProfile, UnknownAlgorithm,
+    UnknownAuthMode, Variable,
+};
+pub use endpoints::{
+    Attempt, Endpoint, Endpoints, EndpointsBuilder, EndpointsFuture, EndpointsService,
+    InvalidNetwork, NotFound, PasswordAttempt, PasswordVerdict, SignIn, Throttle, TokenBuckets,
+    TrustedProxies,
 };
 pub use error::{
     AuthError, BoxError, EmptyBody, Envelope, ErrorResponse, Grpc, InvalidToken, ProblemJson,
@@ -140,10 +149,10 @@ pub use error::{
 #[cfg(feature = "redis")]
 pub use exchange::RedisCache;
 pub use exchange::{
-    AccessToken, CacheKey, CacheKeys, CacheStatus, CodeRequest, ExchangeError, ExchangeRequest,
-    Fence, Freshness, Layered, MemoryCache, OAuthError, PasswordRequest, PkceVerifier,
-    RefreshRequest, ServiceTokenRequest, SessionTokens, TokenCache, TokenExchangeBuilder,
-    TokenExchangeClient, TokenType, TokenUrls,
+    AccessToken, AuthorizationRequest, CacheKey, CacheKeys, CacheStatus, CodeRequest,
+    ExchangeError, ExchangeRequest, Fence, Freshness, Layered, MemoryCache, OAuthError,
+    PasswordRequest, PkceVerifier, RefreshRequest, ServiceTokenRequest, SessionTokens, TokenCache,
+    TokenExchangeBuilder, TokenExchangeClient, TokenType, TokenUrls,
 };
 pub use identity::{
     Actor, ClaimPath, ClaimsMapping, Identity, IdentityKey, IdentityKind, InvalidClaimPath,
@@ -166,6 +175,9 @@ pub use registrar::{
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use registrar::{SqlRegistrar, SqlRegistrarError};
 pub use secret::Secret;
+pub use session::{
+    SessionFuture, SessionKeys, SessionLayer, SessionService, Sessions, SessionsBuilder,
+};
 pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use tenant::{SqlTenantRow, SqlTenants, SqlTenantsError};

@@ -139,6 +139,33 @@ pub(crate) fn token_cache_is_back() {
     tracing::info!(target: TARGET, "token cache answers again");
 }
 
+/// An endpoint of the crate answered; `endpoint` is of a fixed list.
+pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
+    tracing::debug!(target: TARGET, endpoint, status, "endpoint answered");
+    let class = match status {
+        ..=399 => "ok",
+        429 => "throttled",
+        400..=499 => "refused",
+        _ => "failed",
+    };
+    count_pair("scaikey_auth_endpoint_answers_total", "endpoint", endpoint, class);
+}
+
+/// An endpoint cannot do its work, and its caller is not to blame.
+pub(crate) fn endpoint_misconfigured(problem: &dyn std::fmt::Display) {
+    tracing::error!(target: TARGET, %problem, "endpoint cannot do its work");
+}
+
+/// The provider sent a browser back with an error; of the code only what can be printed.
+pub(crate) fn sign_in_refused(error: &str) {
+    tracing::debug!(target: TARGET, error, "sign-in was not completed");
+}
+
+/// The password grant is on for everybody.
+pub(crate) fn passwords_are_taken() {
+    tracing::warn!(target: TARGET, "passwords are taken at the token endpoint: RFC 9700 §2.4 says that this must not be");
+}
+
 #[cfg(feature = "metrics")]
 fn count_pair(name: &'static str, label: &'static str, value: &'static str, outcome: &'static str) {
     metrics::counter!(name, label => value, "outcome" => outcome).increment(1);

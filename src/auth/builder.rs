@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Auth, Inner};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser};
+use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
 use crate::error::Challenger;
 use crate::issuer::TenantIssuers;
 use crate::telemetry;
@@ -69,6 +69,13 @@ impl AuthBuilder {
     /// Sets the `realm` of challenges. Default: the first audience.
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         self.config.realm = Some(realm.into());
+        self
+    }
+
+    /// Sets the public URL of this service, as clients know it: challenges then say where its
+    /// metadata is (RFC 9728 §5.1), and [`endpoints`](Auth::endpoints) publish them.
+    pub fn resource(mut self, url: impl Into<String>) -> Self {
+        self.config.resource = Some(url.into());
         self
     }
 
@@ -140,7 +147,9 @@ impl AuthBuilder {
         }
         let audience = config.audience.first().or_else(|| config.issuers.first()?.audience.first());
         let realm = config.realm.as_deref().or(audience.map(String::as_str)).unwrap_or("scaikey");
-        let Some(challenger) = Challenger::new(realm, None) else {
+        let resource = config.resource.as_deref().and_then(Resource::new);
+        let metadata = resource.as_ref().map(Resource::metadata_url);
+        let Some(challenger) = Challenger::new(realm, metadata.as_deref()) else {
             let fault = Fault::new(
                 "realm",
                 "has characters that cannot stand in a header: use printable ASCII",
@@ -166,6 +175,8 @@ impl AuthBuilder {
             tenant_required: config.tenant_required,
             unknown_tenant_is_not_found: config.unknown_tenant_is_not_found,
             challenger,
+            resource,
+            audience: config.audience.clone(),
             clock,
         })))
     }

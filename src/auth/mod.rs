@@ -10,7 +10,7 @@ pub use builder::AuthBuilder;
 use http::HeaderValue;
 
 use crate::clock::Clock;
-use crate::config::{AuthConfig, AuthMode};
+use crate::config::{AuthConfig, AuthMode, Resource};
 use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
@@ -80,6 +80,8 @@ struct Inner {
     tenant_required: bool,
     unknown_tenant_is_not_found: bool,
     challenger: Challenger,
+    resource: Option<Resource>,
+    audience: Vec<String>,
     clock: Arc<dyn Clock>,
 }
 
@@ -216,6 +218,20 @@ impl Auth {
 
     pub(crate) fn challenger(&self) -> &Challenger {
         &self.0.challenger
+    }
+
+    /// What clients call this service by its URL.
+    pub(crate) fn resource(&self) -> Option<&Resource> {
+        self.0.resource.as_ref()
+    }
+
+    /// What this service is called in `aud`.
+    pub(crate) fn audience(&self) -> &[String] {
+        &self.0.audience
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
     }
 
     pub(crate) fn now(&self) -> SystemTime {

@@ -30,6 +30,8 @@ pub struct ClientConfig {
     /// The token endpoint, when metadata does not name it; `{tenant_id}` in it stands for the
     /// tenant.
     pub token_url: Option<String>,
+    /// The authorization endpoint, when metadata does not name it.
+    pub authorization_url: Option<String>,
     /// The form member that tells the provider the tenant of a service token.
     pub tenant_parameter: Option<String>,
     /// A Redis or Valkey server in which all processes of the service share tokens (feature
@@ -50,6 +52,7 @@ impl Default for ClientConfig {
             key_id: None,
             key_algorithm: Algorithm::RS256,
             token_url: None,
+            authorization_url: None,
             tenant_parameter: None,
             redis_url: None,
             cache_keys: None,

@@ -284,6 +284,16 @@ pub const ENVIRONMENT: &[Variable] = &[
         },
     },
     Variable {
+        name: "AUTHORIZATION_URL",
+        field: "client.authorization_url",
+        meaning: "the authorization endpoint, where users sign in",
+        default: "from discovery",
+        set: |config, text| {
+            config.client.authorization_url = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
         name: "TENANT_PARAMETER",
         field: "client.tenant_parameter",
         meaning: "the form member that tells the provider the tenant of a service token",
@@ -313,6 +323,76 @@ pub const ENVIRONMENT: &[Variable] = &[
             Ok(())
         },
     },
+    Variable {
+        name: "RESOURCE",
+        field: "resource",
+        meaning: "the public URL of this service, for challenges and metadata (RFC 9728)",
+        default: "none: challenges name no metadata",
+        set: |config, text| {
+            config.resource = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "REDIRECT_URI",
+        field: "endpoints.redirect_uri",
+        meaning: "the public URL of `login`, as registered at the provider",
+        default: "none: nobody signs in here",
+        set: |config, text| {
+            config.endpoints.redirect_uri = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "SCOPES",
+        field: "endpoints.scopes",
+        meaning: "what sign-ins ask for; several, separated by spaces",
+        default: "`openid profile email offline_access`",
+        set: |config, text| {
+            config.endpoints.scopes = Some(text.parse().map_err(|e| format!("{e}"))?);
+            Ok(())
+        },
+    },
+    Variable {
+        name: "SESSION_KEYS",
+        field: "endpoints.session_keys",
+        meaning: "the secret under which sessions are sealed into cookies, as `P_CACHE_KEYS`",
+        default: "none: sign-ins give tokens",
+        set: |config, text| {
+            config.endpoints.session_keys = Some(Secret::new(text));
+            Ok(())
+        },
+    },
+    Variable {
+        name: "PASSWORD_GRANT",
+        field: "endpoints.password_grant",
+        meaning: "`true` lets `token` take passwords",
+        default: "`false`",
+        set: |config, text| {
+            config.endpoints.password_grant = boolean(text)?;
+            Ok(())
+        },
+    },
+    Variable {
+        name: "TRUST_FILE",
+        field: "endpoints.trust_file",
+        meaning: "the trust policy for foreign tokens, TOML or JSON (feature `trust`)",
+        default: "none: foreign tokens are not accepted",
+        set: |config, text| {
+            config.endpoints.trust_file = Some(text.into());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "TRUSTED_PROXIES",
+        field: "endpoints.trusted_proxies",
+        meaning: "addresses and networks whose `X-Forwarded-For` is believed; several, separated by commas or spaces",
+        default: "none",
+        set: |config, text| {
+            config.endpoints.trusted_proxies = list(text)?;
+            Ok(())
+        },
+    },
 ];
 
 /// The variable that sets `field`, whichever issuer the field belongs to.
@@ -323,6 +403,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     let field = match field {
         "client_auth" => "client.id",
         "token_url" => "client.token_url",
+        "authorization_url" => "client.authorization_url",
         "cache_keys" => "client.cache_keys",
         "redis_url" => "client.redis_url",
         _ => field,

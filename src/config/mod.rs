@@ -2,21 +2,25 @@
 
 mod algorithm;
 mod client;
+mod endpoints;
 mod env;
 mod fault;
 mod issuer;
 mod mode;
+mod resource;
 
 use serde::Deserialize;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use client::{ClientAuthMethod, ClientConfig};
+pub use endpoints::EndpointsConfig;
 pub use env::{ENVIRONMENT, Variable};
 pub use fault::{ConfigError, Fault};
 pub use issuer::{IssuerConfig, JwksSettings, TokenProfile};
 pub use mode::{AuthMode, MockUser, UnknownAuthMode};
 
 pub(crate) use issuer::{KeyAccess, TENANT_PLACEHOLDER, is_loopback};
+pub(crate) use resource::Resource;
 
 use crate::secret::Secret;
 
@@ -67,6 +71,11 @@ pub struct AuthConfig {
     pub database_url: Option<Secret>,
     /// What the service is to the provider when it asks for tokens itself.
     pub client: ClientConfig,
+    /// What the endpoints under `/v1/auth/` need to know.
+    pub endpoints: EndpointsConfig,
+    /// The public URL of this service, as clients know it (`resource`, RFC 9728 §1.2): challenges
+    /// then say where its metadata is.
+    pub resource: Option<String>,
     /// Who the mock user is, in mock and hybrid mode.
     pub mock: MockUser,
     /// Allows mock and hybrid mode although the environment says this is production. Default
@@ -96,6 +105,8 @@ impl Default for AuthConfig {
             known_tokens_bytes: 16 * 1024 * 1024,
             database_url: None,
             client: ClientConfig::default(),
+            endpoints: EndpointsConfig::default(),
+            resource: None,
             mock: MockUser::default(),
             dangerous_allow_mock_in_production: false,
             prefix: None,
@@ -162,6 +173,9 @@ impl AuthConfig {
                     "repeats an earlier one: tokens could not tell the two apart",
                 ));
             }
+        }
+        if let Some(resource) = &self.resource {
+            faults.extend(resource::check(resource).err());
         }
         if self.known_tokens_bytes as u64 > MAX_KNOWN_TOKENS_BYTES {
             faults.push(Fault::new("known_tokens_bytes", "is above 64 GiB"));

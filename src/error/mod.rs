@@ -80,6 +80,18 @@ pub enum AuthError {
         /// What went wrong, for the log.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
+    /// A request to one of the crate's own endpoints lacks something. 400.
+    #[error("malformed request: {0}")]
+    MalformedRequest(&'static str),
+    /// The caller asked too often. 429 with `Retry-After`.
+    #[error("too many requests")]
+    TooManyRequests {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// The identity holds, and can never be registered. 422.
+    #[error("cannot be registered: {0}")]
+    Unregistrable(String),
     /// A guard or extractor ran on a request that no authentication layer has seen. 500: the
     /// service is put together wrongly.
     #[error(
@@ -173,6 +185,9 @@ impl AuthError {
             Self::TenantSuspended => "tenant_suspended",
             Self::TenantMismatch => "tenant_mismatch",
             Self::Unavailable { .. } => "unavailable",
+            Self::MalformedRequest(_) => "request_malformed",
+            Self::TooManyRequests { .. } => "too_many_requests",
+            Self::Unregistrable(_) => "unregistrable",
             Self::MissingLayer => "layer_missing",
         }
     }
@@ -207,6 +222,9 @@ impl AuthError {
             Self::TenantSuspended => &public::TENANT_SUSPENDED,
             Self::TenantMismatch => &public::TENANT_MISMATCH,
             Self::Unavailable { .. } => &public::UNAVAILABLE,
+            Self::MalformedRequest(_) => &public::REQUEST_MALFORMED,
+            Self::TooManyRequests { .. } => &public::TOO_MANY_REQUESTS,
+            Self::Unregistrable(_) => &public::UNREGISTRABLE,
             Self::MissingLayer => &public::LAYER_MISSING,
         }
     }
@@ -217,6 +235,7 @@ impl AuthError {
             Self::Unavailable { retry_after, .. } => {
                 Some(retry_after.unwrap_or(Duration::from_secs(1)))
             }
+            Self::TooManyRequests { retry_after } => Some(*retry_after),
             _ => None,
         }
     }

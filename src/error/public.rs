@@ -41,5 +41,8 @@ answers! {
     TENANT_SUSPENDED = "tenant_suspended", 403 "Forbidden", "The tenant is suspended.";
     TENANT_MISMATCH = "tenant_mismatch", 403 "Forbidden", "The token does not belong to this tenant.";
     UNAVAILABLE = "unavailable", 503 "Service Unavailable", "The token cannot be checked right now. Try again.";
+    REQUEST_MALFORMED = "request_malformed", 400 "Bad Request", "The request lacks what this resource needs, or has it twice.";
+    TOO_MANY_REQUESTS = "too_many_requests", 429 "Too Many Requests", "Too many requests. Try again later.";
+    UNREGISTRABLE = "unregistrable", 422 "Unprocessable Content", "This identity cannot be registered here.";
     LAYER_MISSING = "layer_missing", 500 "Internal Server Error", "The service is misconfigured.";
 }

@@ -33,6 +33,7 @@ pub struct TokenExchangeBuilder {
     token_url: Option<String>,
     token_urls: Option<Arc<dyn TokenUrls>>,
     revocation_url: Option<String>,
+    authorization_url: Option<String>,
     requested_type: Option<TokenType>,
     tenant_parameter: Option<String>,
     allows_passwords: bool,
@@ -60,6 +61,7 @@ impl TokenExchangeBuilder {
             token_url: None,
             token_urls: None,
             revocation_url: None,
+            authorization_url: None,
             requested_type: Some(TokenType::Jwt),
             tenant_parameter: None,
             allows_passwords: false,
@@ -84,8 +86,10 @@ impl TokenExchangeBuilder {
         builder.allow_loopback_http = issuer.allow_loopback_http;
         builder.prefix = config.prefix.clone();
         builder.faults = config.unreadable.clone();
+        builder.allows_passwords = config.endpoints.password_grant;
         let client = &config.client;
         builder.token_url = client.token_url.clone();
+        builder.authorization_url = client.authorization_url.clone();
         builder.tenant_parameter = client.tenant_parameter.clone();
         match proof(client) {
             Ok(auth) => builder.auth = Some(auth),
@@ -137,6 +141,12 @@ impl TokenExchangeBuilder {
     /// The revocation endpoint. Default: what the issuer's metadata names.
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(url.into());
+        self
+    }
+
+    /// The authorization endpoint, where users sign in. Default: what the issuer's metadata names.
+    pub fn authorization_url(mut self, url: impl Into<String>) -> Self {
+        self.authorization_url = Some(url.into());
         self
     }
 
@@ -254,6 +264,9 @@ impl TokenExchangeBuilder {
         let revocation = self.revocation_url.as_ref();
         let revocation_url =
             revocation.and_then(|url| self.url("revocation_url", url, &mut faults));
+        let authorization = self.authorization_url.as_ref();
+        let authorization_url =
+            authorization.and_then(|url| self.url("authorization_url", url, &mut faults));
         if self.auth.is_none() && !faults.iter().any(|fault| fault.field.starts_with("client")) {
             faults.push(Fault::new("client_auth", "is missing: say how the service proves itself"));
         }
@@ -280,6 +293,7 @@ impl TokenExchangeBuilder {
             auth,
             place,
             revocation_url,
+            authorization_url,
             allow_loopback_http: self.allow_loopback_http,
             allows_other_types: self.relaxed.token_type,
             default_lifetime: self.default_lifetime,

@@ -66,6 +66,7 @@ pub(super) struct TokenEndpoint {
     pub(super) auth: ClientAuth,
     pub(super) place: Place,
     pub(super) revocation_url: Option<Url>,
+    pub(super) authorization_url: Option<Url>,
     pub(super) allow_loopback_http: bool,
     pub(super) allows_other_types: bool,
     pub(super) default_lifetime: Option<Duration>,
@@ -212,7 +213,7 @@ impl TokenEndpoint {
     }
 
     /// What metadata says, an hour old at most. While it cannot be read, what it said before.
-    async fn endpoints(&self) -> Result<Arc<Endpoints>, ExchangeError> {
+    pub(super) async fn endpoints(&self) -> Result<Arc<Endpoints>, ExchangeError> {
         let held = self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = self.clock.elapsed();
         if let Some(held) = &held

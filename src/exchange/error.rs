@@ -114,7 +114,7 @@ impl ExchangeError {
         Self::Refused { status, error: OAuthError::read(body), retry_after }
     }
 
-    pub(super) fn unavailable(retry_after: Option<Duration>, problem: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(retry_after: Option<Duration>, problem: impl Into<String>) -> Self {
         let source: Box<dyn Error + Send + Sync> = problem.into().into();
         Self::Unavailable { retry_after, source: source.into() }
     }

@@ -166,19 +166,27 @@ pub struct CodeRequest {
     /// The same as in the authorization request, byte for byte.
     pub redirect_uri: String,
     /// Whose challenge was in the authorization request.
-    pub verifier: PkceVerifier,
+    pub verifier: Option<PkceVerifier>,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
 }
 
 impl CodeRequest {
-    /// All three are needed.
+    /// All three belong together.
     pub fn new(
         code: impl Into<Secret>,
         redirect_uri: impl Into<String>,
         verifier: PkceVerifier,
     ) -> Self {
-        Self { code: code.into(), redirect_uri: redirect_uri.into(), verifier, tenant: None }
+        let (code, redirect_uri) = (code.into(), redirect_uri.into());
+        Self { code, redirect_uri, verifier: Some(verifier), tenant: None }
+    }
+
+    /// A code that was asked for without a challenge, if the provider allows that. The price:
+    /// whoever gets hold of such a code can use it (RFC 9700 §2.1.1).
+    pub fn unbound(code: impl Into<Secret>, redirect_uri: impl Into<String>) -> Self {
+        let (code, redirect_uri) = (code.into(), redirect_uri.into());
+        Self { code, redirect_uri, verifier: None, tenant: None }
     }
 
     /// Fills `{tenant_id}` in the client's `token_url`.
@@ -284,7 +292,9 @@ impl Grant<'_> {
                 form.append_pair("grant_type", "authorization_code");
                 form.append_pair("code", request.code.expose());
                 form.append_pair("redirect_uri", &request.redirect_uri);
-                form.append_pair("code_verifier", request.verifier.secret().expose());
+                if let Some(verifier) = &request.verifier {
+                    form.append_pair("code_verifier", verifier.secret().expose());
+                }
             }
             Self::Password(request) => {
                 form.append_pair("grant_type", "password");

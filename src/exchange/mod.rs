@@ -1,5 +1,6 @@
 //! [`TokenExchangeClient`]: the right token for each call to another service.
 
+mod authorize;
 mod breaker;
 mod builder;
 mod cache;
@@ -21,6 +22,7 @@ use contract::check_tenant;
 use grant::Grant;
 use kept::{Kept, Wanted};
 
+pub use authorize::AuthorizationRequest;
 pub use builder::TokenExchangeBuilder;
 #[cfg(feature = "redis")]
 pub use cache::RedisCache;
@@ -205,6 +207,10 @@ impl TokenExchangeClient {
             return Err(ExchangeError::NotConfigured("the password grant is not enabled"));
         }
         self.granted(&Grant::Password(request)).await
+    }
+
+    pub(crate) fn allows_passwords(&self) -> bool {
+        self.allows_passwords
     }
 
     async fn granted(&self, grant: &Grant<'_>) -> Result<AccessToken, ExchangeError> {

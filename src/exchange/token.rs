@@ -37,6 +37,7 @@ struct Issued {
     issued_type: Option<String>,
     scopes: Option<Scopes>,
     refresh_token: Option<Secret>,
+    id_token: Option<Secret>,
     arrived: Duration,
     /// Its age when it arrived, if it was another process that got it.
     age_then: Duration,
@@ -125,6 +126,12 @@ impl AccessToken {
         self.issued.refresh_token.as_ref()
     }
 
+    /// The ID token, if one came along: who signed in, *not verified*. It is of use once, when the
+    /// sign-in ends, and is not kept outside of this process.
+    pub fn id_token(&self) -> Option<&Secret> {
+        self.issued.id_token.as_ref()
+    }
+
     /// How long it lives from when it was issued: `expires_in`, else the `exp` of a JWT, else what
     /// the client was told to assume, else unknown.
     pub fn lifetime(&self) -> Option<Duration> {
@@ -154,7 +161,7 @@ impl AccessToken {
 
     /// Where it is in its life for whoever holds it as long as it lives: a session whose token
     /// lives for ten seconds needs it for ten seconds.
-    pub(super) fn freshness_to_the_end(&self, clock: &dyn Clock) -> Freshness {
+    pub(crate) fn freshness_to_the_end(&self, clock: &dyn Clock) -> Freshness {
         let Some(lifetime) = self.lifetime() else { return Freshness::Fresh };
         match self.age(clock) {
             age if age >= lifetime => Freshness::Expired,
@@ -170,6 +177,11 @@ impl AccessToken {
         (!left.is_zero()).then_some(left)
     }
 
+    /// How much longer it lives, where that is known.
+    pub(crate) fn remaining(&self, clock: &dyn Clock) -> Option<Duration> {
+        Some(self.lifetime()?.saturating_sub(self.age(clock)))
+    }
+
     pub(super) fn age(&self, clock: &dyn Clock) -> Duration {
         clock.elapsed().saturating_sub(self.issued.arrived) + self.issued.age_then
     }
@@ -177,7 +189,7 @@ impl AccessToken {
     /// How much memory its texts take.
     pub(super) fn octets(&self) -> usize {
         let of = |text: Option<&Secret>| text.map_or(0, |text| text.expose().len());
-        of(Some(self.secret())) + of(self.refresh_token())
+        of(Some(self.secret())) + of(self.refresh_token()) + of(self.id_token())
     }
 
     pub(super) fn with_status(mut self, status: CacheStatus) -> Self {
@@ -206,13 +218,13 @@ impl AccessToken {
         self
     }
 
-    pub(super) fn with_refresh_token(mut self, refresh_token: Option<Secret>) -> Self {
+    pub(crate) fn with_refresh_token(mut self, refresh_token: Option<Secret>) -> Self {
         Arc::make_mut(&mut self.issued).refresh_token = refresh_token;
         self
     }
 
     /// For a cache outside of this process, where only the wall clock is common.
-    pub(super) fn to_octets(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn to_octets(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
         let issued = &*self.issued;
         let issued_at = unix_time(clock.now()) - self.age(clock).as_secs_f64();
         let mut out = Zeroizing::new(Vec::with_capacity(self.octets() + 200));
@@ -235,7 +247,7 @@ impl AccessToken {
     }
 
     /// What [`to_octets`](Self::to_octets) gave, here or elsewhere.
-    pub(super) fn from_octets(octets: &[u8], clock: &dyn Clock) -> Option<Self> {
+    pub(crate) fn from_octets(octets: &[u8], clock: &dyn Clock) -> Option<Self> {
         let mut reader = Reader(octets);
         let (issued_at, lifetime, limit) = (reader.number()?, reader.number()?, reader.number()?);
         let bearer = reader.take(1)? == [1];
@@ -249,6 +261,7 @@ impl AccessToken {
             issued_type,
             scopes: scopes.map(str::parse).transpose().ok()?,
             refresh_token,
+            id_token: None,
             arrived: clock.elapsed(),
             age_then: Duration::try_from_secs_f64(age).ok()?,
             lifetime: Duration::try_from_secs_f64(lifetime).ok(),
@@ -286,6 +299,7 @@ impl AccessToken {
             issued_type: text("issued_token_type")?.map(str::to_owned),
             scopes: scopes.map_err(|_| refused("has a bad scope"))?,
             refresh_token: refresh_token.map(Secret::from),
+            id_token: text("id_token")?.map(Secret::from),
             arrived: clock.elapsed(),
             age_then: Duration::ZERO,
             lifetime: told.transpose()?.or_else(|| until_exp(token, clock.now())),
@@ -297,8 +311,17 @@ impl AccessToken {
         Ok(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Miss, stay: None })
     }
 
+    /// Whether it has the `sub` and the tenant of another, as far as both tell: a session stays its
+    /// user's.
+    pub(crate) fn is_of_the_same(&self, other: &Self) -> bool {
+        ["sub", "tenant_id"].into_iter().all(|name| match (self.claim(name), other.claim(name)) {
+            (Some(one), Some(another)) => one == another,
+            _ => true,
+        })
+    }
+
     /// A claim of the token if it is a JWT, unverified: the provider gave it to us directly.
-    pub(super) fn claim(&self, name: &str) -> Option<String> {
+    pub(crate) fn claim(&self, name: &str) -> Option<String> {
         let payload = base64url::decode(self.secret().expose().split('.').nth(1)?)?;
         let document = Document::parse(&payload).ok()?;
         document.root().get(name).and_then(Value::as_str).map(str::to_owned)

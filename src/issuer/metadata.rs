@@ -46,11 +46,16 @@ impl Metadata {
     }
 }
 
-/// The endpoints of an authorization server that its clients POST to.
+/// The endpoints of an authorization server that its clients use, and how it answers there.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoints {
     pub(crate) token: Url,
     pub(crate) revocation: Option<Url>,
+    pub(crate) authorization: Option<Url>,
+    /// Whether authorization responses carry `iss` (RFC 9207 §3).
+    pub(crate) names_itself: bool,
+    /// Whether it says which code challenges it takes, and S256 is not one of them.
+    pub(crate) lacks_s256: bool,
 }
 
 impl Endpoints {
@@ -65,8 +70,17 @@ impl Endpoints {
             // Credentials go there: the same rules as for keys, at least.
             check_learned_url(&url, from, loopback).ok().map(|()| url)
         };
-        let token = endpoint("token_endpoint").ok_or("has no usable token_endpoint")?;
-        Ok(Self { token, revocation: endpoint("revocation_endpoint") })
+        let member = |name: &str| document.root().get(name);
+        let names_itself = member("authorization_response_iss_parameter_supported");
+        let challenges = member("code_challenge_methods_supported").filter(|list| list.is_list());
+        let has_s256 = |list: Value<'_>| list.children().any(|one| one.as_str() == Some("S256"));
+        Ok(Self {
+            token: endpoint("token_endpoint").ok_or("has no usable token_endpoint")?,
+            revocation: endpoint("revocation_endpoint"),
+            authorization: endpoint("authorization_endpoint"),
+            names_itself: names_itself.and_then(Value::as_bool).unwrap_or(false),
+            lacks_s256: challenges.is_some_and(|list| !has_s256(list)),
+        })
     }
 }
 

@@ -189,6 +189,14 @@ impl Issuers {
         Ok(())
     }
 
+    /// What those are called that can be told by name: not the ones of tenants.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let listed = self.0.listed.load();
+        let mut names: Vec<_> = listed.by_name.keys().map(|name| name.to_string()).collect();
+        names.sort();
+        names
+    }
+
     /// The issuer of tokens whose `iss` is `name`.
     pub(crate) fn find(&self, name: &str) -> Found {
         let listed = self.0.listed.load();

@@ -16,7 +16,8 @@ pub use service::AuthService;
 pub use source::{CustomSource, RequestHead, TenantSource, TokenSource};
 
 #[cfg(feature = "axum")]
-pub(crate) use service::{Passed, refuse};
+pub(crate) use service::Passed;
+pub(crate) use service::{authenticate, in_seconds, refuse};
 
 use crate::auth::Auth;
 use crate::error::ProblemJson;

@@ -6,13 +6,14 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::layer::Options;
-use super::source::{Presented, RequestHead, TenantSource};
+use super::source::{Presented, RequestHead, TenantSource, TokenSource};
 use crate::auth::{Auth, AuthContext, Progress};
 use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::telemetry;
@@ -88,6 +89,18 @@ impl<S, R> AuthService<S, R> {
     }
 }
 
+/// Judges the one bearer token in the `Authorization` header, for endpoints of this crate.
+pub(crate) async fn authenticate(
+    auth: &Auth,
+    head: RequestHead<'_>,
+) -> Result<AuthContext, AuthError> {
+    let presented = Presented::read(head, &[TokenSource::Authorization])?;
+    let presented = presented.ok_or(AuthError::MissingCredentials)?;
+    let progress = auth.at_once(&presented.credentials(), None);
+    let context = auth.finish(progress, &presented.credentials(), None).await?;
+    Ok(context.with_token(Some(presented.into_token())))
+}
+
 impl<S, R, Q, B> Service<Request<Q>> for AuthService<S, R>
 where
     S: Service<Request<Q>, Response = Response<B>> + Clone,
@@ -153,11 +166,10 @@ pub(crate) fn refuse<B, R: ErrorResponse<B>>(
         refusal.status = StatusCode::NOT_FOUND;
     }
     let mut response = respond.respond(&refusal);
-    if response.status() == StatusCode::SERVICE_UNAVAILABLE
+    if matches!(response.status().as_u16(), 429 | 503)
         && let Some(wait) = error.retry_after()
     {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        response.headers_mut().insert(header::RETRY_AFTER, in_seconds(wait));
     }
     if matches!(response.status().as_u16(), 400 | 401 | 403)
         && let Some(challenge) = auth.challenger().challenge(error)
@@ -165,6 +177,12 @@ pub(crate) fn refuse<B, R: ErrorResponse<B>>(
         response.headers_mut().entry(header::WWW_AUTHENTICATE).or_insert(challenge);
     }
     response
+}
+
+/// A `Retry-After`: whole seconds, rounded up, one at least.
+pub(crate) fn in_seconds(wait: Duration) -> HeaderValue {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    HeaderValue::from(seconds.max(1))
 }
 
 impl<S: fmt::Debug, R> fmt::Debug for AuthService<S, R> {

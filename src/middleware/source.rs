@@ -29,6 +29,10 @@ impl<'r> RequestHead<'r> {
         Self { method: request.method(), uri: request.uri(), headers: request.headers() }
     }
 
+    pub(crate) fn of_parts(parts: &'r http::request::Parts) -> Self {
+        Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers }
+    }
+
     pub(super) fn is_grpc(&self) -> bool {
         let content_type = self.headers.get(header::CONTENT_TYPE);
         content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::headers::Headers;
+use super::judgement::{Judgement, settle};
 use super::jws::{Header, Jws, document};
 use super::known::{KnownTokens, Sighting};
 use super::{Credentials, TokenValidator, rules};
 use crate::clock::{Clock, SystemClock, unix_time};
 use crate::config::{AuthConfig, ConfigError};
 use crate::error::{AuthError, InvalidToken};
-use crate::identity::{Identity, Provenance, Reading, TenantId};
-use crate::issuer::{Found, Http, Issuer, Issuers, Keys, NoNewKeys, PerTenant, Renewed, Verdict};
+use crate::identity::{Identity, Provenance, Reading};
+use crate::issuer::{Found, Http, Issuer, Issuers, Verdict};
 
 /// Verifies signed JWTs (RFC 7519) against the published keys of their issuers (RFC 7517).
 ///
@@ -32,22 +33,6 @@ pub struct JwksValidator {
     headers: Arc<Headers>,
     known: KnownTokens,
     max_token_bytes: usize,
-}
-
-/// How often a token may wait for keys: once for a fetch that was under way already, and once for
-/// one that began after the token arrived.
-const MAX_RENEWALS: usize = 2;
-
-/// A judgement for each thing a token may wait for, and the last.
-const MAX_ROUNDS: usize = MAX_RENEWALS + 3;
-
-/// What the token at hand leads to.
-enum Judgement {
-    Final(Result<Identity, AuthError>),
-    /// The issuer of its tenant must be found first.
-    NeedsIssuer(Arc<PerTenant>, TenantId),
-    /// No key at hand fits, as of so many sets.
-    NeedsKeys(Arc<Keys>, u64),
 }
 
 impl JwksValidator {
@@ -95,7 +80,7 @@ impl JwksValidator {
     }
 
     /// Judges a token by what is at hand.
-    fn judge(&self, token: &[u8]) -> Judgement {
+    fn judge(&self, token: &[u8]) -> Judgement<Identity> {
         let sighting = match self.recall(token) {
             Ok(identity) => return Judgement::Final(Ok(identity)),
             Err(sighting) => sighting,
@@ -116,7 +101,11 @@ impl JwksValidator {
 
     /// Judges a token seen for the first time. A rule that may answer otherwise the next time must
     /// have its say in `known` too.
-    fn examine(&self, token: &[u8], sighting: Sighting) -> Result<Judgement, InvalidToken> {
+    fn examine(
+        &self,
+        token: &[u8],
+        sighting: Sighting,
+    ) -> Result<Judgement<Identity>, InvalidToken> {
         let jws = Jws::split(token, self.max_token_bytes)?;
         let header = self.headers.read(&jws)?;
         let payload = jws.payload()?;
@@ -173,23 +162,7 @@ impl TokenValidator for JwksValidator {
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
-        let mut renewals = 0;
-        for _ in 0..MAX_ROUNDS {
-            match self.judge(presented.token_octets()) {
-                Judgement::Final(verdict) => return verdict,
-                Judgement::NeedsIssuer(all, tenant) => all.open(tenant).await?,
-                Judgement::NeedsKeys(..) if renewals >= MAX_RENEWALS => break,
-                Judgement::NeedsKeys(keys, as_of) => match keys.renew(as_of).await {
-                    Ok(Renewed::ByOthersFetch) => renewals += 1,
-                    // Asking again would bring the same, and use up what the next rotation needs.
-                    Ok(Renewed::ByOwnFetch) => renewals = MAX_RENEWALS,
-                    // What others asked for may have come since we looked: look once more.
-                    Err(NoNewKeys::AskedEnough) => renewals = MAX_RENEWALS,
-                    Err(other) => return Err(other.into()),
-                },
-            }
-        }
-        Err(InvalidToken::Key.into())
+        settle(|| self.judge(presented.token_octets())).await
     }
 }
 

@@ -1,6 +1,8 @@
 //! [`TokenValidator`]: from presented credentials to an identity.
 
 mod headers;
+mod id_token;
+mod judgement;
 mod jwks;
 mod jws;
 mod known;
@@ -16,6 +18,7 @@ use async_trait::async_trait;
 use crate::error::AuthError;
 use crate::identity::Identity;
 
+pub(crate) use id_token::{IdTokenRules, verify_id_token};
 #[cfg(feature = "trust")]
 pub(crate) use jwks::unverified_payload;
 pub use jwks::{JwksValidator, dangerous_peek_claims};

@@ -115,9 +115,18 @@ impl ServerKey {
 
     /// The key for tokens of a user, by the digest of their token, or of a tenant.
     pub(crate) fn data_key(&self, of_user: bool, owner: &[u8]) -> DataKey {
-        let mut key = Zeroizing::new([0; 32]);
         let kind: &[u8] = if of_user { b"user" } else { b"service" };
-        let filled = fill(&self.sealing, &[kind, owner], &mut *key);
+        self.derived(&[kind, owner])
+    }
+
+    /// The key for what browsers keep.
+    pub(crate) fn cookie_key(&self) -> DataKey {
+        self.derived(&[b"cookie"])
+    }
+
+    fn derived(&self, info: &[&[u8]]) -> DataKey {
+        let mut key = Zeroizing::new([0; 32]);
+        let filled = fill(&self.sealing, info, &mut *key);
         let unbound = filled.and_then(|()| UnboundKey::new(&AES_256_GCM, &*key).ok());
         DataKey(unbound.map(LessSafeKey::new))
     }

@@ -1,0 +1,195 @@
+//! What is answered: JSON, redirects, and the errors of RFC 6749 §5.2.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Endpoint, Inner};
+use crate::error::{AuthError, Refusal};
+use crate::exchange::{ExchangeError, OAuthError};
+use crate::middleware::{in_seconds, refuse};
+use crate::telemetry;
+
+/// How refusals of [`AuthError`] look.
+pub(super) type Respond = Arc<dyn Fn(&Refusal<'_>) -> Response<Bytes> + Send + Sync>;
+
+/// Why an endpoint does not do what it was asked.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The caller has no right, or what tells that is away.
+    Auth(AuthError),
+    /// An error code of OAuth, and what it means here. The text is fixed.
+    OAuth(&'static str, &'static str),
+    /// The media type of the body is none of those read here.
+    MediaType(&'static str),
+    TooLarge,
+    TooMany(Duration),
+    /// Of the provider, or on the way to it.
+    Exchange(ExchangeError),
+    /// The endpoint lacks something that its service should have given it.
+    NotConfigured(&'static str),
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self::Auth(error)
+    }
+}
+
+impl From<ExchangeError> for Failure {
+    fn from(error: ExchangeError) -> Self {
+        Self::Exchange(error)
+    }
+}
+
+const INVALID_REQUEST: &str = "invalid_request";
+
+/// The caller's fault: what is wrong, in a fixed text.
+pub(super) const fn invalid_request(problem: &'static str) -> Failure {
+    Failure::OAuth(INVALID_REQUEST, problem)
+}
+
+impl Inner {
+    pub(super) fn failed(&self, endpoint: Endpoint, failure: Failure) -> Response<Bytes> {
+        match endpoint {
+            Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect => {
+                let respond = &self.respond;
+                let look = |refusal: &Refusal<'_>| respond(refusal);
+                refuse(&self.auth, &look, &as_auth_error(failure), false)
+            }
+            _ => self.oauth_failed(failure),
+        }
+    }
+
+    fn oauth_failed(&self, failure: Failure) -> Response<Bytes> {
+        let (status, code, description, wait) = match failure {
+            Failure::OAuth(code, description) => (400, code, description, None),
+            Failure::MediaType(description) => (415, INVALID_REQUEST, description, None),
+            Failure::TooLarge => (413, INVALID_REQUEST, "The body is too large.", None),
+            Failure::TooMany(wait) => {
+                (429, "temporarily_unavailable", "Too many attempts. Try again later.", Some(wait))
+            }
+            Failure::Auth(error) => {
+                let (wait, description) = (error.retry_after(), error.public_message());
+                telemetry::refused(error.reason(), &error);
+                match error.status().as_u16() {
+                    503 => (503, "temporarily_unavailable", description, wait),
+                    _ => (400, "invalid_grant", description, None),
+                }
+            }
+            Failure::Exchange(error) => return exchange_failed(&error),
+            Failure::NotConfigured(problem) => {
+                telemetry::endpoint_misconfigured(&problem);
+                (500, "server_error", "The service is misconfigured.", None)
+            }
+        };
+        oauth_error(status, code, description, wait)
+    }
+}
+
+/// Endpoints that act for a caller answer in the way of the layer.
+fn as_auth_error(failure: Failure) -> AuthError {
+    match failure {
+        Failure::Auth(error) => error,
+        Failure::TooMany(retry_after) => AuthError::TooManyRequests { retry_after },
+        Failure::OAuth(_, problem)
+        | Failure::MediaType(problem)
+        | Failure::NotConfigured(problem) => AuthError::MalformedRequest(problem),
+        Failure::TooLarge => AuthError::MalformedRequest("the body is too large"),
+        Failure::Exchange(error) => {
+            let retry_after = error.retry_after();
+            AuthError::unavailable("identity provider", retry_after, error)
+        }
+    }
+}
+
+/// What of the provider's answer is the caller's business. That the *service* is not accepted there
+/// is not.
+fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
+    use OAuthError::{InvalidGrant, InvalidScope, InvalidTarget};
+    match error {
+        ExchangeError::Refused { error: Some(code), .. } => {
+            let description = match code {
+                InvalidGrant => "The code, password or refresh token is not valid (any more).",
+                InvalidScope => "The scope cannot be granted.",
+                InvalidTarget => "There are no tokens for this target.",
+                _ => return provider_failed(error),
+            };
+            oauth_error(400, code.as_str(), description, None)
+        }
+        ExchangeError::Unavailable { retry_after, .. } => {
+            let wait = retry_after.unwrap_or(Duration::from_secs(1));
+            let description = "The identity provider is unavailable. Try again.";
+            oauth_error(503, "temporarily_unavailable", description, Some(wait))
+        }
+        _ => provider_failed(error),
+    }
+}
+
+fn provider_failed(error: &ExchangeError) -> Response<Bytes> {
+    telemetry::endpoint_misconfigured(error);
+    oauth_error(502, "server_error", "The identity provider did not do its part.", None)
+}
+
+/// RFC 6749 §5.2.
+pub(super) fn oauth_error(
+    status: u16,
+    code: &str,
+    description: &'static str,
+    wait: Option<Duration>,
+) -> Response<Bytes> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = json!({ "error": code, "error_description": description });
+    let mut response = answer(status, &body);
+    if let Some(wait) = wait {
+        response.headers_mut().insert(header::RETRY_AFTER, in_seconds(wait));
+    }
+    response
+}
+
+impl Inner {
+    /// A good answer, bare or in `{"data": …}`.
+    pub(super) fn good(&self, body: &impl Serialize) -> Response<Bytes> {
+        self.answered(StatusCode::OK, body)
+    }
+
+    pub(super) fn answered(&self, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
+        if self.in_data {
+            return answer(status, &json!({ "data": body }));
+        }
+        answer(status, body)
+    }
+}
+
+pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
+    // What is written here are maps with text keys, which cannot fail.
+    let mut response = Response::new(serde_json::to_vec(body).unwrap_or_default().into());
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+pub(super) fn no_content() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// 303: whatever the method was, the next is GET (RFC 9700 §4.12).
+pub(super) fn see_other(to: &str) -> Option<Response<Bytes>> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    response.headers_mut().insert(header::LOCATION, HeaderValue::try_from(to).ok()?);
+    Some(response)
+}
+
+/// RFC 6749 §5.1 asks for both.
+pub(super) fn not_stored(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+}

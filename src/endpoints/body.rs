@@ -1,0 +1,44 @@
+//! Request bodies, read up to a limit and for so long.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::Body;
+
+use super::answer::{Failure, invalid_request};
+use crate::clock::within;
+
+/// Tokens have 16 KiB at most, and few parameters stand beside them.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// A client that sends more slowly is not waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn read<B: Body>(body: B) -> Result<Bytes, Failure> {
+    let late = || Err(invalid_request("The body did not arrive in time."));
+    within(PATIENCE, collect(body)).await.unwrap_or_else(late)
+}
+
+async fn collect<B: Body>(body: B) -> Result<Bytes, Failure> {
+    if body.size_hint().lower() > MAX_BYTES as u64 {
+        return Err(Failure::TooLarge);
+    }
+    let (mut body, mut read) = (pin!(body), BytesMut::new());
+    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+        let broken = |_| invalid_request("The body could not be read.");
+        // Trailers say nothing here.
+        let Ok(mut data) = frame.map_err(broken)?.into_data() else { continue };
+        if read.len() + data.remaining() > MAX_BYTES {
+            return Err(Failure::TooLarge);
+        }
+        while data.has_remaining() {
+            let chunk = data.chunk();
+            let length = chunk.len();
+            read.extend_from_slice(chunk);
+            data.advance(length);
+        }
+    }
+    Ok(read.freeze())
+}

@@ -1,0 +1,337 @@
+//! [`EndpointsBuilder`]: which endpoints there are, and what they do.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+
+use super::answer::Respond;
+use super::names::by_address;
+use super::proxies::{ClientAddress, TrustedProxies};
+use super::sign_in::SignIn;
+use super::throttle::{Throttle, TokenBuckets};
+use super::tokens::{PasswordAttempt, PasswordRule, PasswordVerdict, everywhere};
+use super::{Endpoint, Endpoints, Inner};
+use crate::auth::Auth;
+use crate::config::{AuthConfig, AuthMode, ConfigError, Fault};
+use crate::error::{ErrorResponse, ProblemJson};
+use crate::exchange::TokenExchangeClient;
+use crate::identity::Identity;
+use crate::middleware::{Guard, scope};
+use crate::registrar::Registrar;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::registrar::SqlRegistrar;
+use crate::session::{SessionKeys, Sessions};
+
+/// Sets up [`Endpoints`]. Made by [`Auth::endpoints`].
+#[must_use = "there are no endpoints before `build()`"]
+pub struct EndpointsBuilder {
+    auth: Auth,
+    prefix: String,
+    without: Vec<Endpoint>,
+    client: Option<TokenExchangeClient>,
+    sign_in: Option<SignIn>,
+    sessions: Option<Sessions>,
+    registrar: Option<Arc<dyn Registrar>>,
+    password_rule: Option<PasswordRule>,
+    introspect_guard: Box<dyn Guard>,
+    introspects_all_tenants: bool,
+    naming: super::Naming,
+    in_data: bool,
+    respond: Respond,
+    throttle: Option<Arc<dyn Throttle>>,
+    client_address: ClientAddress,
+    faults: Vec<Fault>,
+    /// The prefix of the environment variables, so that faults name them.
+    variables: Option<String>,
+}
+
+impl Auth {
+    /// The endpoints under `/v1/auth/`: with nothing added, `whoami` and `introspect`.
+    pub fn endpoints(&self) -> EndpointsBuilder {
+        EndpointsBuilder {
+            auth: self.clone(),
+            prefix: "/v1/auth".to_owned(),
+            without: Vec::new(),
+            client: None,
+            sign_in: None,
+            sessions: None,
+            registrar: None,
+            password_rule: None,
+            introspect_guard: Box::new(scope("admin")),
+            introspects_all_tenants: false,
+            naming: Arc::new(by_address),
+            in_data: false,
+            respond: Arc::new(|refusal| ProblemJson.respond(refusal)),
+            throttle: Some(Arc::new(TokenBuckets::new())),
+            client_address: ClientAddress::default(),
+            faults: Vec::new(),
+            variables: None,
+        }
+    }
+}
+
+impl EndpointsBuilder {
+    /// What stands in front of the paths. Default `/v1/auth`; empty where a router takes it away.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Leaves one out. May be repeated.
+    pub fn without(mut self, endpoint: Endpoint) -> Self {
+        self.without.push(endpoint);
+        self
+    }
+
+    /// Gets tokens from the provider by this client: offers `token`, `refresh` and `logout`.
+    pub fn client(mut self, client: TokenExchangeClient) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// Lets users sign in: offers `login` and `config`. Needs a [`client`](Self::client).
+    pub fn sign_in(mut self, sign_in: SignIn) -> Self {
+        self.sign_in = Some(sign_in);
+        self
+    }
+
+    /// Ends sign-ins of browsers in a session instead of tokens. Their
+    /// [layer](Sessions::layer) belongs outside of the endpoints.
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = Some(sessions);
+        self
+    }
+
+    /// Offers `register`.
+    pub fn registrar(mut self, registrar: impl Registrar) -> Self {
+        self.registrar = Some(Arc::new(registrar));
+        self
+    }
+
+    /// Takes passwords at `token` where `rule` says so. Default: nowhere. RFC 9700 §2.4 says never:
+    /// the service sees the password, and no second factor is asked for. The client must have
+    /// [the grant enabled](crate::TokenExchangeBuilder::enable_password_grant), too.
+    pub fn password_grant(
+        mut self,
+        rule: impl Fn(&PasswordAttempt<'_>) -> PasswordVerdict + Send + Sync + 'static,
+    ) -> Self {
+        self.password_rule = Some(Arc::new(rule));
+        self
+    }
+
+    /// Who may introspect. Default [`scope("admin")`](scope), letter for letter.
+    pub fn introspection_requires(mut self, guard: impl Guard) -> Self {
+        self.introspect_guard = Box::new(guard);
+        self
+    }
+
+    /// Tells callers of `introspect` about tokens of tenants that are not theirs. Default: those
+    /// are inactive to them.
+    pub fn introspect_all_tenants(mut self) -> Self {
+        self.introspects_all_tenants = true;
+        self
+    }
+
+    /// What `identity_id` says at `whoami` and `introspect`. Default: `user:` with the verified
+    /// address, else the name to sign in with, else `sub`; `sa:` and `workload:` with `sub`.
+    pub fn identity_ids(
+        mut self,
+        name: impl Fn(&Identity) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.naming = Arc::new(name);
+        self
+    }
+
+    /// Answers `{"data": …}` in place of the bare object. Errors, and the metadata of RFC 9728,
+    /// stay as they are.
+    pub fn answers_in_data(mut self) -> Self {
+        self.in_data = true;
+        self
+    }
+
+    /// How `register`, `whoami` and `introspect` refuse. Default [`ProblemJson`]. Where tokens are
+    /// asked for, errors are those of RFC 6749 §5.2 always.
+    pub fn respond_with(
+        mut self,
+        respond: impl ErrorResponse<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.respond = Arc::new(move |refusal| respond.respond(refusal));
+        self
+    }
+
+    /// How often endpoints may be tried. Default [`TokenBuckets`].
+    pub fn throttle(mut self, throttle: impl Throttle) -> Self {
+        self.throttle = Some(Arc::new(throttle));
+        self
+    }
+
+    /// Lets endpoints be tried without end, where something in front counts.
+    pub fn unthrottled(mut self) -> Self {
+        self.throttle = None;
+        self
+    }
+
+    /// Where the address of the connection is found. Default: a [`std::net::SocketAddr`] among the
+    /// request's extensions. With axum's `into_make_service_with_connect_info`:
+    /// `|head| Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip())`.
+    pub fn client_address(
+        mut self,
+        peer: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.client_address.peer = Arc::new(peer);
+        self
+    }
+
+    /// Whose `X-Forwarded-For` is believed. Default: nobody's.
+    pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.client_address.proxies = proxies;
+        self
+    }
+
+    /// Adds what a configuration names, as the environment variables `P_REDIRECT_URI` and others do:
+    /// client, sign-in, sessions, passwords, registrar, trusted proxies, workloads. What was set
+    /// before stays, so a client that the service has already is not made twice.
+    pub fn configured(mut self, config: &AuthConfig) -> Self {
+        self.variables.clone_from(&config.prefix);
+        let wanted = &config.endpoints;
+        if self.client.is_none() && config.client.id.is_some() {
+            let client = TokenExchangeClient::from_config(config).build();
+            self.client = self.noted(client);
+        }
+        if let (None, Some(uri)) = (&self.sign_in, &wanted.redirect_uri) {
+            let sign_in = SignIn::new(uri.as_str());
+            let scopes = wanted.scopes.as_ref();
+            self.sign_in = Some(match scopes {
+                Some(scopes) => sign_in.scopes(scopes.as_str()),
+                None => sign_in,
+            });
+        }
+        if let (None, Some(keys), Some(client)) =
+            (&self.sessions, &wanted.session_keys, &self.client)
+        {
+            let client = client.clone();
+            let sessions = SessionKeys::parse(keys)
+                .and_then(|keys| Sessions::builder(&self.auth, client, keys).build());
+            self.sessions = self.noted(sessions);
+        }
+        if self.password_rule.is_none() && wanted.password_grant {
+            self.password_rule = Some(everywhere());
+        }
+        match TrustedProxies::new(&wanted.trusted_proxies) {
+            Ok(_) if wanted.trusted_proxies.is_empty() => {}
+            Ok(proxies) => self.client_address.proxies = proxies,
+            Err(error) => {
+                self.faults.push(Fault::new("endpoints.trusted_proxies", error.to_string()));
+            }
+        }
+        self.with_database(config)
+    }
+
+    /// The participants live beside the tenants.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    fn with_database(mut self, config: &AuthConfig) -> Self {
+        if let (None, Some(url)) = (&self.registrar, &config.database_url) {
+            let unusable = |error| {
+                ConfigError::one(Fault::new("database_url", format!("cannot be used: {error}")))
+            };
+            let registrar = SqlRegistrar::connect_lazy(url).map_err(unusable);
+            self.registrar = self.noted(registrar).map(|it| Arc::new(it) as Arc<dyn Registrar>);
+        }
+        self
+    }
+
+    #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+    fn with_database(self, _: &AuthConfig) -> Self {
+        self
+    }
+
+    fn noted<T>(&mut self, outcome: Result<T, ConfigError>) -> Option<T> {
+        outcome.map_err(|error| self.faults.extend_from_slice(error.faults())).ok()
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// All faults at once: a sign-in or sessions without a client, URLs that are none, passwords
+    /// that the client does not take, a prefix that is no path.
+    pub fn build(mut self) -> Result<Endpoints, ConfigError> {
+        self.check();
+        if !self.faults.is_empty() {
+            let variables = self.variables.take();
+            ConfigError::from_faults(std::mem::take(&mut self.faults))
+                .map_err(|error| error.named(variables.as_deref()))?;
+        }
+        let keys = match (&self.sign_in, &self.sessions) {
+            (Some(SignIn { keys: None, .. }), Some(sessions)) => Some(sessions.keys().clone()),
+            (Some(SignIn { keys: None, .. }), None) => Some(SessionKeys::random()?),
+            _ => None,
+        };
+        if let (Some(sign_in), Some(keys)) = (&mut self.sign_in, keys) {
+            sign_in.keys = Some(keys);
+        }
+        let offered = Endpoint::ALL.into_iter().filter(|endpoint| self.offers(*endpoint)).collect();
+        let prefix = self.prefix.trim_end_matches('/').to_owned();
+        Ok(Endpoints(Arc::new(Inner {
+            auth: self.auth,
+            prefix,
+            offered,
+            client: self.client,
+            sign_in: self.sign_in,
+            sessions: self.sessions,
+            registrar: self.registrar,
+            password_rule: self.password_rule,
+            introspect_guard: self.introspect_guard,
+            introspects_all_tenants: self.introspects_all_tenants,
+            naming: self.naming,
+            in_data: self.in_data,
+            respond: self.respond,
+            throttle: self.throttle,
+            client_address: self.client_address,
+        })))
+    }
+
+    fn check(&mut self) {
+        let mut faults = std::mem::take(&mut self.faults);
+        let mut wrong = |field: &str, problem: &str| faults.push(Fault::new(field, problem));
+        if !self.prefix.is_empty() && !self.prefix.starts_with('/') {
+            wrong("prefix", "is no path: begin it with `/`, or leave it empty");
+        }
+        if self.client.is_none() && (self.sign_in.is_some() || self.sessions.is_some()) {
+            wrong("client.id", "is missing: sign-ins need a client of the provider");
+        }
+        if self.sign_in.is_some() && self.auth.mode() == AuthMode::Mock {
+            wrong("endpoints.redirect_uri", "is of no use in mock mode: there is no provider");
+        }
+        let takes_passwords = self.client.as_ref().is_some_and(|client| client.allows_passwords());
+        if self.password_rule.is_some() && !takes_passwords {
+            wrong(
+                "endpoints.password_grant",
+                "needs a client with enable_password_grant: nothing could be asked",
+            );
+        }
+        if let Some(sign_in) = &self.sign_in {
+            sign_in.check(&mut faults);
+        }
+        self.faults = faults;
+    }
+
+    fn offers(&self, endpoint: Endpoint) -> bool {
+        let possible = match endpoint {
+            Endpoint::Login | Endpoint::Config => self.sign_in.is_some(),
+            Endpoint::Token | Endpoint::Refresh | Endpoint::Logout => self.client.is_some(),
+            Endpoint::Register => self.registrar.is_some(),
+            Endpoint::Whoami | Endpoint::Introspect => true,
+            Endpoint::Exchange => false,
+            Endpoint::Metadata => self.auth.resource().is_some(),
+        };
+        possible && !self.without.contains(&endpoint)
+    }
+}
+
+impl std::fmt::Debug for EndpointsBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointsBuilder").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,42 @@
+//! `GET config`: what a client needs to begin a sign-in.
+
+use bytes::Bytes;
+use http::Response;
+use serde::Serialize;
+
+use super::Inner;
+use super::answer::Failure;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    issuer: &'a str,
+    client_id: &'a str,
+    authorization_endpoint: String,
+    redirect_uri: &'a str,
+    scopes: Vec<&'a str>,
+    response_type: &'static str,
+    code_challenge_method: &'static str,
+    /// Where the code is redeemed: here, never at the provider.
+    login_endpoint: String,
+    password_grant_enabled: bool,
+    /// Whether a sign-in begun here ends in a cookie.
+    sessions: bool,
+}
+
+impl Inner {
+    pub(super) async fn config(&self) -> Result<Response<Bytes>, Failure> {
+        let (client, sign_in) = (self.client()?, self.sign_in()?);
+        Ok(self.good(&Answer {
+            issuer: client.issuer(),
+            client_id: client.client_id(),
+            authorization_endpoint: client.authorization_endpoint().await?.into(),
+            redirect_uri: sign_in.redirect_uri(),
+            scopes: sign_in.scopes.iter().collect(),
+            response_type: "code",
+            code_challenge_method: "S256",
+            login_endpoint: format!("{}/login", self.prefix),
+            password_grant_enabled: self.password_rule.is_some(),
+            sessions: self.sessions.is_some(),
+        }))
+    }
+}

@@ -1,0 +1,81 @@
+//! `POST introspect`: what a token is worth here (RFC 7662).
+
+use bytes::Bytes;
+use http::Response;
+use serde::Serialize;
+use serde_json::json;
+
+use super::answer::Failure;
+use super::names::rfc3339;
+use super::parameters::{Parameters, Reads};
+use super::{Asked, Endpoint, Inner};
+use crate::auth::AuthContext;
+use crate::clock::unix_seconds;
+use crate::error::AuthError;
+use crate::identity::{Identity, IdentityKind, Scopes};
+
+/// The service's own members, and behind them those of RFC 7662 §2.2.
+#[derive(Serialize)]
+struct Answer<'a> {
+    active: bool,
+    identity_id: String,
+    identity_type: IdentityKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_id: Option<&'a str>,
+    scopes: &'a Scopes,
+    expires_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_at: Option<String>,
+    scope: &'a str,
+    iss: &'a str,
+    sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a str>,
+    token_type: &'static str,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<u64>,
+}
+
+impl Inner {
+    pub(super) async fn introspect(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+        let caller = self.caller(asked).await?;
+        self.introspect_guard.check(&caller, self.auth.now())?;
+        let account = caller.identity().key();
+        self.admit(Endpoint::Introspect, asked, Some(&account.subject))?;
+        let parameters = Parameters::of_body(asked, Reads::FormsAndJson)?;
+        let token = parameters.required("token", "The parameter token is missing.")?;
+        match self.auth.authenticate(token).await {
+            Ok(found) if self.may_be_told(&caller, &found) => Ok(self.active(found.identity())),
+            // What is away may know the token: it is not inactive for that.
+            Err(error @ AuthError::Unavailable { .. }) => Err(error.into()),
+            // One answer, whatever the reason is (RFC 7662 §2.2).
+            _ => Ok(self.good(&json!({ "active": false }))),
+        }
+    }
+
+    /// Whether the caller may know of the token: it is of the same tenant.
+    fn may_be_told(&self, caller: &AuthContext, found: &AuthContext) -> bool {
+        self.introspects_all_tenants
+            || caller.identity().tenant_id() == found.identity().tenant_id()
+    }
+
+    fn active(&self, identity: &Identity) -> Response<Bytes> {
+        self.good(&Answer {
+            active: true,
+            identity_id: (self.naming)(identity),
+            identity_type: identity.kind(),
+            tenant_id: identity.tenant_id().map(|id| id.as_str()),
+            scopes: identity.scopes(),
+            expires_at: rfc3339(identity.expires_at()),
+            issued_at: identity.issued_at().map(rfc3339),
+            scope: identity.scopes().as_str(),
+            iss: identity.issuer(),
+            sub: identity.subject(),
+            client_id: identity.client_id(),
+            token_type: "Bearer",
+            exp: unix_seconds(identity.expires_at()),
+            iat: identity.issued_at().map(unix_seconds),
+        })
+    }
+}

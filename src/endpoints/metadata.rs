@@ -1,0 +1,37 @@
+//! `GET /.well-known/oauth-protected-resource`: what this service is (RFC 9728).
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+use super::Inner;
+use super::answer::answer;
+
+/// Lists without members are left out (RFC 9728 §3.2).
+#[derive(Serialize)]
+struct Metadata<'a> {
+    resource: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    authorization_servers: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scopes_supported: Vec<&'a str>,
+    bearer_methods_supported: [&'static str; 1],
+}
+
+impl Inner {
+    /// Made of what the layer itself goes by. It may be kept, and any page may read it.
+    pub(super) fn metadata(&self) -> Response<Bytes> {
+        let sign_in = self.sign_in.as_ref();
+        let metadata = Metadata {
+            resource: self.auth.resource().map_or("", |resource| &resource.identifier),
+            authorization_servers: self.auth.issuers().names(),
+            scopes_supported: sign_in.map(|it| it.scopes.iter().collect()).unwrap_or_default(),
+            bearer_methods_supported: ["header"],
+        };
+        let mut response = answer(StatusCode::OK, &metadata);
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        response
+    }
+}

@@ -1,0 +1,273 @@
+//! [`Endpoints`]: sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer.
+
+mod answer;
+mod body;
+mod builder;
+mod config;
+mod introspect;
+mod login;
+mod logout;
+mod metadata;
+mod names;
+mod parameters;
+mod proxies;
+mod register;
+mod service;
+mod sign_in;
+mod throttle;
+mod tokens;
+mod transaction;
+mod whoami;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
+
+use crate::auth::{Auth, AuthContext};
+use crate::error::AuthError;
+use crate::exchange::TokenExchangeClient;
+use crate::middleware::{Guard, RequestHead, authenticate};
+use crate::registrar::Registrar;
+use crate::session::Sessions;
+use crate::telemetry;
+use answer::{Failure, Respond};
+use names::Naming;
+use proxies::ClientAddress;
+use tokens::PasswordRule;
+
+pub use builder::EndpointsBuilder;
+pub use proxies::{InvalidNetwork, TrustedProxies};
+pub use service::{EndpointsFuture, EndpointsService, NotFound};
+pub use sign_in::SignIn;
+pub use throttle::{Attempt, Throttle, TokenBuckets};
+pub use tokens::{PasswordAttempt, PasswordVerdict};
+
+/// One of the [`Endpoints`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// `GET login` begins and ends a sign-in in the browser, `POST login` redeems a code that a
+    /// client of its own got (RFC 6749 §4.1.3).
+    Login,
+    /// `POST token`: the password grant (RFC 6749 §4.3), off unless allowed.
+    Token,
+    /// `POST refresh` (RFC 6749 §6).
+    Refresh,
+    /// `POST logout`: ends a session and revokes its refresh token (RFC 7009).
+    Logout,
+    /// `POST register`: gives the caller a participant and a workspace.
+    Register,
+    /// `GET whoami`: who the service sees the caller as.
+    Whoami,
+    /// `POST introspect`: what a token is worth here (RFC 7662).
+    Introspect,
+    /// `POST exchange`: a foreign workload token for one of the provider's (RFC 8693; feature
+    /// `trust`).
+    Exchange,
+    /// `GET config`: what a client needs to begin a sign-in.
+    Config,
+    /// `GET /.well-known/oauth-protected-resource` (RFC 9728).
+    Metadata,
+}
+
+impl Endpoint {
+    /// All of them.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Login,
+        Self::Token,
+        Self::Refresh,
+        Self::Logout,
+        Self::Register,
+        Self::Whoami,
+        Self::Introspect,
+        Self::Exchange,
+        Self::Config,
+        Self::Metadata,
+    ];
+
+    /// The last segment of its path, and its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Token => "token",
+            Self::Refresh => "refresh",
+            Self::Logout => "logout",
+            Self::Register => "register",
+            Self::Whoami => "whoami",
+            Self::Introspect => "introspect",
+            Self::Exchange => "exchange",
+            Self::Config => "config",
+            Self::Metadata => "oauth-protected-resource",
+        }
+    }
+
+    /// What `Allow` says (RFC 9110 §10.2.1).
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Login => "GET, POST",
+            Self::Whoami | Self::Config | Self::Metadata => "GET, HEAD",
+            _ => "POST",
+        }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+/// The authentication endpoints of a service, as a [`tower_layer::Layer`]: it answers the requests
+/// that are for them and hands on all others. [`service`](Self::service) is the same without
+/// anything behind. Made by [`Auth::endpoints`]; cheap to clone.
+///
+/// ```
+/// use axum::Router;
+/// use scaikey_auth::{Auth, ConfigError, Endpoints, MemoryRegistrar, SignIn, TokenExchangeClient};
+///
+/// fn app(auth: &Auth, client: TokenExchangeClient, api: Router) -> Result<Router, ConfigError> {
+///     let endpoints = auth
+///         .endpoints()
+///         .client(client)
+///         .sign_in(SignIn::new("https://wave.example/v1/auth/login"))
+///         .registrar(MemoryRegistrar::new())
+///         .build()?;
+///     Ok(api.layer(auth.layer()).layer(endpoints))
+/// }
+/// ```
+///
+/// The layer belongs outside of [`Auth::layer`], which would refuse who has no token yet, and inside
+/// of [`Sessions::layer`](crate::Sessions::layer) and CORS layers.
+///
+/// | path | needs | offered with |
+/// |---|---|---|
+/// | `GET /v1/auth/login` | nothing; `return_to` | [`sign_in`](EndpointsBuilder::sign_in) |
+/// | `POST /v1/auth/login` | `code`, `code_verifier` | `sign_in` |
+/// | `POST /v1/auth/token` | `grant_type=password`, `username`, `password` | [`client`](EndpointsBuilder::client); refused unless [allowed](EndpointsBuilder::password_grant) |
+/// | `POST /v1/auth/refresh` | `refresh_token` | `client` |
+/// | `POST /v1/auth/logout` | a session, or `refresh_token` | `client` |
+/// | `POST /v1/auth/register` | a bearer token | [`registrar`](EndpointsBuilder::registrar) |
+/// | `GET /v1/auth/whoami` | a bearer token | always |
+/// | `POST /v1/auth/introspect` | a bearer token with scope `admin`; `token` | always |
+/// | `POST /v1/auth/exchange` | a foreign token | `workloads` (feature `trust`) |
+/// | `GET /v1/auth/config` | nothing | `sign_in` |
+/// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
+///
+/// What is not offered is handed on. Every answer but the last has `Cache-Control: no-store`. Forms
+/// and JSON objects are read up to 64 KiB, and no parameter may come twice; `token` and `refresh`
+/// take forms only. Errors are those of RFC 6749 §5.2 where tokens are asked for, and those of
+/// [`Auth::layer`] at `register`, `whoami` and `introspect`.
+#[derive(Clone)]
+pub struct Endpoints(Arc<Inner>);
+
+struct Inner {
+    auth: Auth,
+    prefix: String,
+    offered: Vec<Endpoint>,
+    client: Option<TokenExchangeClient>,
+    sign_in: Option<SignIn>,
+    sessions: Option<Sessions>,
+    registrar: Option<Arc<dyn Registrar>>,
+    password_rule: Option<PasswordRule>,
+    introspect_guard: Box<dyn Guard>,
+    introspects_all_tenants: bool,
+    naming: Naming,
+    in_data: bool,
+    respond: Respond,
+    throttle: Option<Arc<dyn Throttle>>,
+    client_address: ClientAddress,
+}
+
+/// A request with its body.
+struct Asked {
+    head: Parts,
+    body: Bytes,
+}
+
+impl Endpoints {
+    /// The endpoints by themselves: whatever is not theirs is 404. For `Router::nest_service` with
+    /// [`prefix("")`](EndpointsBuilder::prefix), for `fallback_service`, and for bare hyper.
+    pub fn service<B>(&self) -> EndpointsService<NotFound<B>> {
+        EndpointsService::new(NotFound::new(), self.clone())
+    }
+
+    /// What is offered here.
+    pub fn offered(&self) -> &[Endpoint] {
+        &self.0.offered
+    }
+
+    /// Which endpoint a path is.
+    fn find(&self, path: &str) -> Option<Endpoint> {
+        let Inner { auth, prefix, offered, .. } = &*self.0;
+        let own = path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        let found = offered.iter().find(|endpoint| match endpoint {
+            Endpoint::Metadata => {
+                auth.resource().is_some_and(|resource| resource.has_metadata_at(path))
+            }
+            endpoint => own == Some(endpoint.as_str()),
+        });
+        found.copied()
+    }
+}
+
+impl Inner {
+    async fn answer(&self, endpoint: Endpoint, asked: Asked) -> Response<Bytes> {
+        let outcome = match endpoint {
+            Endpoint::Login => self.login(&asked).await,
+            Endpoint::Token => self.token(&asked).await,
+            Endpoint::Refresh => self.refresh(&asked).await,
+            Endpoint::Logout => self.logout(&asked).await,
+            Endpoint::Register => self.register(&asked).await,
+            Endpoint::Whoami => self.whoami(&asked).await,
+            Endpoint::Introspect => self.introspect(&asked).await,
+            Endpoint::Exchange => Err(Failure::NotConfigured("needs the cargo feature `trust`")),
+            Endpoint::Config => self.config().await,
+            Endpoint::Metadata => return self.metadata(),
+        };
+        let mut response = outcome.unwrap_or_else(|failure| self.failed(endpoint, failure));
+        telemetry::endpoint_answered(endpoint.as_str(), response.status().as_u16());
+        answer::not_stored(response.headers_mut());
+        response
+    }
+
+    /// RFC 9110 §15.5.6.
+    fn method_not_allowed(&self, endpoint: Endpoint) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        let allow = HeaderValue::from_static(endpoint.allow());
+        response.headers_mut().insert(header::ALLOW, allow);
+        response
+    }
+
+    /// The caller, by the token the request carries.
+    async fn caller(&self, asked: &Asked) -> Result<AuthContext, AuthError> {
+        authenticate(&self.auth, RequestHead::of_parts(&asked.head)).await
+    }
+
+    /// Whether this may be tried now.
+    fn admit(
+        &self,
+        endpoint: Endpoint,
+        asked: &Asked,
+        account: Option<&str>,
+    ) -> Result<(), Failure> {
+        let Some(throttle) = &self.throttle else { return Ok(()) };
+        let address = self.client_address.of(&asked.head);
+        let attempt = Attempt { endpoint, address, account };
+        let now = self.auth.clock().elapsed();
+        throttle.admit(&attempt, now).map_err(Failure::TooMany)
+    }
+
+    fn client(&self) -> Result<&TokenExchangeClient, Failure> {
+        self.client.as_ref().ok_or(Failure::NotConfigured("there is no token client"))
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoints")
+            .field("prefix", &self.0.prefix)
+            .field("offered", &self.0.offered)
+            .finish_non_exhaustive()
+    }
+}

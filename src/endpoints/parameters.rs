@@ -1,0 +1,142 @@
+//! [`Parameters`]: what a request says, from a query, a form or a JSON object.
+
+use http::{HeaderMap, header};
+use url::form_urlencoded;
+
+use super::Asked;
+use super::answer::{Failure, invalid_request};
+use crate::json::{Document, Fault};
+use crate::secret::Secret;
+
+/// Names and values, each name once (RFC 6749 §3.2). Values may be secrets.
+#[derive(Debug, Default)]
+pub(super) struct Parameters(Vec<(String, Secret)>);
+
+/// What a body may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reads {
+    Forms,
+    FormsAndJson,
+}
+
+const TWICE: Failure = invalid_request("A parameter is there twice.");
+
+impl Parameters {
+    pub(super) fn of_query(asked: &Asked) -> Result<Self, Failure> {
+        Self::of_form(asked.head.uri.query().unwrap_or_default().as_bytes())
+    }
+
+    /// Of the body. One that is empty says nothing, whatever its type.
+    pub(super) fn of_body(asked: &Asked, reads: Reads) -> Result<Self, Failure> {
+        if asked.body.is_empty() {
+            return Ok(Self::default());
+        }
+        match (media_type(&asked.head.headers).as_str(), reads) {
+            ("application/x-www-form-urlencoded", _) => Self::of_form(&asked.body),
+            ("application/json", Reads::FormsAndJson) => Self::of_json(&asked.body),
+            (_, Reads::Forms) => {
+                Err(Failure::MediaType("The body must be application/x-www-form-urlencoded."))
+            }
+            (_, Reads::FormsAndJson) => Err(Failure::MediaType(
+                "The body must be application/x-www-form-urlencoded or application/json.",
+            )),
+        }
+    }
+
+    fn of_form(text: &[u8]) -> Result<Self, Failure> {
+        let mut read = Self::default();
+        for (name, value) in form_urlencoded::parse(text) {
+            read.add(&name, &value)?;
+        }
+        Ok(read)
+    }
+
+    /// A JSON object of texts; `null` is as absent, numbers are nobody's parameters.
+    fn of_json(text: &[u8]) -> Result<Self, Failure> {
+        let document = Document::parse(text).map_err(|fault| match fault {
+            Fault::Duplicate => TWICE,
+            Fault::Syntax => invalid_request("The body is not a JSON object."),
+        })?;
+        let mut read = Self::default();
+        for member in document.root().children().filter(|member| !member.is_null()) {
+            let text = member.as_str();
+            let text = text.ok_or(invalid_request("A parameter is not a text."))?;
+            read.add(member.name(), text)?;
+        }
+        Ok(read)
+    }
+
+    fn add(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        if self.0.iter().any(|(known, _)| known == name) {
+            return Err(TWICE);
+        }
+        self.0.push((name.to_owned(), value.into()));
+        Ok(())
+    }
+
+    /// A parameter without a value is as one that is not there (RFC 6749 §3.2).
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        Some(value.expose()).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn required(&self, name: &str, missing: &'static str) -> Result<&str, Failure> {
+        self.get(name).ok_or(invalid_request(missing))
+    }
+}
+
+/// The media type without its parameters, in small letters.
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.unwrap_or_default().split(';').next().unwrap_or_default();
+    essence.trim().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn read(content_type: &str, body: &str, reads: Reads) -> Result<Vec<(String, String)>, String> {
+        let request = Request::builder().header("content-type", content_type).body(()).unwrap();
+        let head = request.into_parts().0;
+        let asked = Asked { head, body: body.to_owned().into() };
+        let read = Parameters::of_body(&asked, reads).map_err(|failure| match failure {
+            Failure::OAuth(code, description) => format!("{code} {description}"),
+            other => format!("{other:?}"),
+        })?;
+        let pairs = read.0.into_iter();
+        Ok(pairs.map(|(name, value)| (name, value.expose().to_owned())).collect())
+    }
+
+    #[test]
+    fn forms_and_json_say_the_same() {
+        let (form, json) = ("application/x-www-form-urlencoded", "Application/JSON; charset=utf-8");
+        let expected = Ok(vec![("a".to_owned(), "1 ä".to_owned()), ("b".into(), "".into())]);
+        assert_eq!(read(form, "a=1+%C3%A4&b=", Reads::Forms), expected);
+        assert_eq!(read(json, r#"{"a":"1 ä","b":"","c":null}"#, Reads::FormsAndJson), expected);
+        assert_eq!(read("text/plain", "", Reads::Forms), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_ambiguous_or_of_another_type_is_refused() {
+        let (form, json) = ("application/x-www-form-urlencoded", "application/json");
+        let table = [
+            (form, "a=1&a=1", Reads::Forms, "twice"),
+            (form, "a=1&%61=2", Reads::Forms, "twice"),
+            (json, r#"{"a":"1","a":"2"}"#, Reads::FormsAndJson, "twice"),
+            (json, r#"{"a":1}"#, Reads::FormsAndJson, "not a text"),
+            (json, r#"{"a":["x"]}"#, Reads::FormsAndJson, "not a text"),
+            (json, r#"["a"]"#, Reads::FormsAndJson, "JSON object"),
+            (json, "a=1", Reads::FormsAndJson, "JSON object"),
+            (json, r#"{"a":"1"}"#, Reads::Forms, "MediaType"),
+            ("text/plain", "a=1", Reads::FormsAndJson, "MediaType"),
+            ("", "a=1", Reads::FormsAndJson, "MediaType"),
+        ];
+        for (content_type, body, reads, problem) in table {
+            let error = read(content_type, body, reads).unwrap_err();
+            assert!(error.contains(problem), "{body}: {error}");
+        }
+    }
+}

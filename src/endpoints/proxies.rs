@@ -1,0 +1,176 @@
+//! [`TrustedProxies`]: whose address counts, when there are proxies in between.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::request::Parts;
+
+/// How the address of a client is found.
+#[derive(Clone)]
+pub(super) struct ClientAddress {
+    /// Of the connection.
+    pub(super) peer: Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>,
+    pub(super) proxies: TrustedProxies,
+}
+
+impl ClientAddress {
+    pub(super) fn of(&self, head: &Parts) -> Option<IpAddr> {
+        let peer = (self.peer)(head)?;
+        Some(self.proxies.client(peer, &head.headers))
+    }
+}
+
+impl Default for ClientAddress {
+    fn default() -> Self {
+        let peer = |head: &Parts| head.extensions.get::<SocketAddr>().map(SocketAddr::ip);
+        Self { peer: Arc::new(peer), proxies: TrustedProxies::default() }
+    }
+}
+
+/// Networks of proxies whose `X-Forwarded-For` is believed. None by default: everybody can write
+/// that header.
+///
+/// Each proxy adds the address it was asked from at the end. So the list is read from there, and the
+/// first address that is no trusted proxy's is the client's; what stands before it, the client may
+/// have written.
+#[derive(Clone, Default)]
+pub struct TrustedProxies(Vec<Network>);
+
+/// An address, or its first bits.
+#[derive(Debug, Clone, Copy)]
+struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// Something is no address and no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no address and no network: write 10.0.0.7 or 10.0.0.0/8")]
+pub struct InvalidNetwork(String);
+
+impl TrustedProxies {
+    /// Of addresses and networks: `10.0.0.7`, `10.0.0.0/8`, `2001:db8::/32`.
+    ///
+    /// # Errors
+    /// The first that is neither.
+    pub fn new<T: AsRef<str>>(
+        networks: impl IntoIterator<Item = T>,
+    ) -> Result<Self, InvalidNetwork> {
+        let networks = networks.into_iter().map(|network| network.as_ref().parse());
+        networks.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.has(address))
+    }
+
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let values = headers.get_all("x-forwarded-for").iter();
+        let texts: Vec<_> = values.map(|value| value.to_str().unwrap_or_default()).collect();
+        let mut client = peer.to_canonical();
+        for told in texts.iter().rev().flat_map(|text| text.rsplit(',')) {
+            if !self.trusts(client) {
+                break;
+            }
+            // Who is said here cannot be read: the proxy that said so is the last one known.
+            let Some(address) = address(told.trim()) else { break };
+            client = address;
+        }
+        client
+    }
+}
+
+/// Some proxies add the port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.parse::<IpAddr>().ok();
+    let bare = bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    bare.map(|address| address.to_canonical())
+}
+
+impl Network {
+    fn has(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                u32::from(own).checked_shr(32 - u32::from(self.bits)).unwrap_or_default()
+                    == u32::from(other).checked_shr(32 - u32::from(self.bits)).unwrap_or_default()
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                u128::from(own).checked_shr(128 - u32::from(self.bits)).unwrap_or_default()
+                    == u128::from(other).checked_shr(128 - u32::from(self.bits)).unwrap_or_default()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = InvalidNetwork;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
+        let invalid = || InvalidNetwork(text.to_owned());
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| invalid())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| invalid()))?;
+        if bits > most {
+            return Err(invalid());
+        }
+        Ok(Self { address, bits })
+    }
+}
+
+impl fmt::Debug for TrustedProxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |network: &Network| format!("{}/{}", network.address, network.bits);
+        f.debug_list().entries(self.0.iter().map(text)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_who_asked_the_first_trusted_proxy() {
+        let proxies = TrustedProxies::new(["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]).unwrap();
+        let client = |peer: &str, forwarded: &[&str]| {
+            let values = forwarded.iter().map(|text| text.parse().unwrap());
+            let name = http::HeaderName::from_static("x-forwarded-for");
+            let headers = values.map(|value| (name.clone(), value)).collect();
+            proxies.client(peer.parse().unwrap(), &headers).to_string()
+        };
+        let table: &[(&str, &[&str], &str)] = &[
+            ("203.0.113.9", &[], "203.0.113.9"),
+            ("203.0.113.9", &["198.51.100.1"], "203.0.113.9"),
+            ("10.1.2.3", &["198.51.100.1"], "198.51.100.1"),
+            ("::ffff:10.1.2.3", &["198.51.100.1"], "198.51.100.1"),
+            ("10.1.2.3", &["6.6.6.6, 198.51.100.1"], "198.51.100.1"),
+            ("10.1.2.3", &["6.6.6.6, 198.51.100.1, 192.0.2.7"], "198.51.100.1"),
+            ("10.1.2.3", &["6.6.6.6", "198.51.100.1, 10.9.9.9"], "198.51.100.1"),
+            ("2001:db8::1", &["198.51.100.1:4711"], "198.51.100.1"),
+            ("10.1.2.3", &["[2001:dead::1]:443"], "2001:dead::1"),
+            ("10.1.2.3", &["unknown"], "10.1.2.3"),
+            ("10.1.2.3", &["198.51.100.1, unknown, 10.9.9.9"], "10.9.9.9"),
+            ("10.1.2.3", &["10.0.0.1, 10.0.0.2"], "10.0.0.1"),
+            ("192.0.2.8", &["6.6.6.6"], "192.0.2.8"),
+        ];
+        for (peer, forwarded, expected) in table {
+            assert_eq!(client(peer, forwarded), *expected, "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn networks_are_written_as_usual() {
+        for bad in ["", "x", "10.0.0.0/33", "10.0.0.0/-1", "2001:db8::/129", "10.0.0.0/a"] {
+            assert!(TrustedProxies::new([bad]).is_err(), "{bad}");
+        }
+        let all = TrustedProxies::new(["0.0.0.0/0"]).unwrap();
+        assert!(all.trusts("8.8.8.8".parse().unwrap()) && !all.trusts("::1".parse().unwrap()));
+    }
+}

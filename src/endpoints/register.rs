@@ -1,0 +1,45 @@
+//! `POST register`: gives the caller a participant and a personal workspace.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use super::answer::Failure;
+use super::names::rfc3339;
+use super::{Asked, Inner};
+use crate::error::AuthError;
+use crate::registrar::{ParticipantId, RegistrarError, WorkspaceId};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    participant_id: &'a ParticipantId,
+    workspace_id: &'a WorkspaceId,
+    created_at: String,
+}
+
+impl Inner {
+    /// 201 for whoever is new, 200 for whoever was here before, with the same ids. A body is not
+    /// looked at.
+    pub(super) async fn register(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+        let caller = self.caller(asked).await?;
+        let registrar = self.registrar.as_ref();
+        let registrar = registrar.ok_or(Failure::NotConfigured("there is no registrar"))?;
+        let registered = registrar.register(caller.identity()).await.map_err(unregistered)?;
+        let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
+        let body = Answer {
+            participant_id: &registered.participant_id,
+            workspace_id: &registered.workspace_id,
+            created_at: rfc3339(registered.created_at),
+        };
+        let mut response = self.answered(status, &body);
+        super::service::mark_mock(&caller, &mut response);
+        Ok(response)
+    }
+}
+
+fn unregistered(error: RegistrarError) -> AuthError {
+    match error {
+        RegistrarError::Unfit { .. } => AuthError::Unregistrable(error.to_string()),
+        error => AuthError::unavailable("store of participants", None, error),
+    }
+}

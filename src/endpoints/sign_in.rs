@@ -1,0 +1,177 @@
+//! [`SignIn`]: how users sign in here, by way of the provider.
+
+use url::Url;
+
+use super::Inner;
+use super::answer::Failure;
+use crate::config::{Fault, is_loopback};
+use crate::identity::Scopes;
+use crate::session::SessionKeys;
+
+/// What sign-ins ask for unless told otherwise: an ID token, who it is, and a refresh token
+/// (OpenID Connect Core §5.4, §11).
+const SCOPES: &str = "openid profile email offline_access";
+
+/// Sign-in with the authorization code flow and PKCE (RFC 6749 §4.1, RFC 7636, OpenID Connect Core
+/// §3.1). For [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
+///
+/// `GET login` sends a browser to the provider, with state, nonce and code challenge that a sealed
+/// cookie of its own ties to this browser, for ten minutes; so any process with the same keys ends
+/// what another began. When the browser comes back there, state, `iss` (RFC 9207) and the ID token
+/// are checked, and it gets a session and goes on to `return_to`; or, without
+/// [`sessions`](super::EndpointsBuilder::sessions), the tokens as JSON.
+///
+/// `POST login` is for clients that began by themselves: `code`, `code_verifier`, `redirect_uri`
+/// if it is not the first one here, and `nonce` if they sent one. They compare `state` themselves.
+/// They get tokens, and no session.
+#[derive(Debug, Clone)]
+#[must_use = "does nothing before it is given to the endpoints"]
+pub struct SignIn {
+    pub(super) redirect_uris: Vec<String>,
+    pub(super) scopes: Scopes,
+    pub(super) landing: String,
+    pub(super) failure_page: Option<String>,
+    pub(super) extra: Vec<(String, String)>,
+    pub(super) keys: Option<SessionKeys>,
+    pub(super) unbound_codes: bool,
+    faults: Vec<Fault>,
+}
+
+impl SignIn {
+    /// Comes back to this URL: the public one of `login`, as it is registered at the provider.
+    pub fn new(redirect_uri: impl Into<String>) -> Self {
+        Self {
+            redirect_uris: vec![redirect_uri.into()],
+            scopes: SCOPES.parse().unwrap_or_default(),
+            landing: "/".to_owned(),
+            failure_page: None,
+            extra: Vec::new(),
+            keys: None,
+            unbound_codes: false,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Takes codes that clients got with this redirect URI, too (`POST login`). May be repeated.
+    pub fn also_redirect_uri(mut self, uri: impl Into<String>) -> Self {
+        self.redirect_uris.push(uri.into());
+        self
+    }
+
+    /// What is asked for. Default `openid profile email offline_access`. Without `openid` there is
+    /// no ID token, and who signed in is not checked before the access token is used.
+    pub fn scopes(mut self, scopes: &str) -> Self {
+        match scopes.parse() {
+            Ok(scopes) => self.scopes = scopes,
+            Err(_) => self.faults.push(Fault::new("scopes", "are no scopes")),
+        }
+        self
+    }
+
+    /// Where a browser goes after its sign-in if `return_to` does not say: a path of this host.
+    /// Default `/`.
+    pub fn landing(mut self, path: impl Into<String>) -> Self {
+        self.landing = path.into();
+        self
+    }
+
+    /// Where a browser goes after a sign-in that failed: a path of this host, to which `error` with
+    /// the code is added. Default: it is shown the error as JSON.
+    pub fn failure_page(mut self, path: impl Into<String>) -> Self {
+        self.failure_page = Some(path.into());
+        self
+    }
+
+    /// Adds a parameter of the provider's own to its sign-in page: `prompt`, `acr_values`.
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extra.push((name.into(), value.into()));
+        self
+    }
+
+    /// Under which secret the cookie of a sign-in is sealed. Default: the one of the sessions; and
+    /// without those one of this process, so that a sign-in ends where it began.
+    pub fn keys(mut self, keys: SessionKeys) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Takes codes at `POST login` without `code_verifier`. The price: whoever gets hold of a code
+    /// can use it, and can have somebody else use it (RFC 9700 §2.1.1).
+    pub fn insecure_allow_unbound_codes(mut self) -> Self {
+        self.unbound_codes = true;
+        self
+    }
+
+    pub(super) fn redirect_uri(&self) -> &str {
+        self.redirect_uris.first().map_or("", String::as_str)
+    }
+
+    pub(super) fn check(&self, faults: &mut Vec<Fault>) {
+        faults.extend(self.faults.iter().cloned());
+        for uri in &self.redirect_uris {
+            let url = Url::parse(uri).ok();
+            let secure =
+                |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
+            if !url.is_some_and(|url| secure(&url) && url.fragment().is_none()) {
+                let problem = "is no https URL: give the public one of `login`";
+                faults.push(Fault::new("redirect_uri", problem));
+            }
+        }
+        let pages = [Some(&self.landing), self.failure_page.as_ref()];
+        if pages.into_iter().flatten().any(|page| !is_own_path(page)) {
+            faults.push(Fault::new("sign_in", "has a page that is no path of this host"));
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn sign_in(&self) -> Result<&SignIn, Failure> {
+        self.sign_in.as_ref().ok_or(Failure::NotConfigured("there is no sign-in"))
+    }
+}
+
+/// Whether a browser stays on this host when it is sent there. Browsers take `\` for `/`, drop
+/// tabs and line ends, and see a host behind two slashes.
+pub(super) fn is_own_path(path: &str) -> bool {
+    let plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    path.len() <= 2048 && plain && path.starts_with('/') && !path.starts_with("//")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_sent_to_paths_of_this_host_only() {
+        for good in ["/", "/a/b?c=d&e=%2F#f", "/a//b", "/@x", "/:x"] {
+            assert!(is_own_path(good), "{good}");
+        }
+        let long = format!("/{}", "a".repeat(2048));
+        for bad in [
+            "",
+            "a",
+            "//evil.example",
+            "///evil.example",
+            "/\\evil.example",
+            "\\/evil.example",
+            "/a\\b",
+            "/\t/evil.example",
+            "/\n/evil.example",
+            "/a b",
+            "/ä",
+            "https://evil.example",
+            "javascript:alert(1)",
+            " /a",
+            "?a",
+            "#a",
+            &long,
+        ] {
+            assert!(!is_own_path(bad), "{bad:?}");
+        }
+        // As a browser reads them.
+        let here = Url::parse("https://app.example/login").unwrap();
+        for path in ["/", "/a/b?c=d#f", "/a//b", "/@evil.example", "/:80"] {
+            assert_eq!(here.join(path).unwrap().origin(), here.origin(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! [`Throttle`]: how often endpoints may be tried.
+
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::Endpoint;
+use crate::mark::{Mark, MarkHasher, Marker};
+
+/// Somebody tries an endpoint.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Attempt<'a> {
+    /// Which.
+    pub endpoint: Endpoint,
+    /// From where, if that is known: see
+    /// [`client_address`](super::EndpointsBuilder::client_address).
+    pub address: Option<IpAddr>,
+    /// On whose account: the user name at `token`, the caller at `introspect`. As sent: it may be
+    /// anything.
+    pub account: Option<&'a str>,
+}
+
+/// Says whether an attempt may go on, so that nobody guesses passwords, codes and tokens
+/// (RFC 6749 §4.3.2, §10.10; RFC 7662 §4). [`TokenBuckets`] does it in memory.
+///
+/// Asked before the provider or a key is. `now` is the monotonic clock's. Harmless mistakes: to
+/// forget, to count wrong by a few. Attacks: to keep something for each address or account without
+/// a bound, since callers choose both; to refuse everybody because of one.
+pub trait Throttle: Debug + Send + Sync + 'static {
+    /// Counts the attempt.
+    ///
+    /// # Errors
+    /// How long to wait, if it is one too many: it is answered with 429 and `Retry-After`.
+    fn admit(&self, attempt: &Attempt<'_>, now: Duration) -> Result<(), Duration>;
+}
+
+/// How often something may happen: so many at once, and then one per period.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    burst: u32,
+    period: Duration,
+}
+
+/// Token buckets in the memory of this process, one for each endpoint and address, and one for each
+/// endpoint and account. The default.
+///
+/// | | at once | then one per |
+/// |---|---|---|
+/// | each address: `login`, `token`, `refresh`, `logout`, `exchange` | 60 | second |
+/// | each address, and each caller: `introspect` | 1000 | 10 ms |
+/// | each account: `token` | 10 | 30 seconds |
+///
+/// An IPv6 network of 64 bits counts as one address, since whoever has one address has all of it. An
+/// address that is not known is not counted, so say how to [find
+/// it](super::EndpointsBuilder::client_address). What was not seen for an hour is forgotten, and of
+/// the rest the least used beyond 100,000. Several processes count each for itself.
+#[derive(Debug)]
+pub struct TokenBuckets {
+    buckets: Cache<Mark, Arc<Mutex<Bucket>>, MarkHasher>,
+    per_address: Rate,
+    per_account: Rate,
+    introspections: Rate,
+}
+
+/// When the bucket will be full: the one number a bucket needs.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bucket {
+    full_at: Duration,
+}
+
+const MAX_BUCKETS: u64 = 100_000;
+const IDLE: Duration = Duration::from_secs(3600);
+
+impl Default for TokenBuckets {
+    fn default() -> Self {
+        let rate = |burst, period| Rate { burst, period };
+        Self {
+            buckets: Cache::builder()
+                .max_capacity(MAX_BUCKETS)
+                .time_to_idle(IDLE)
+                .build_with_hasher(MarkHasher::default()),
+            per_address: rate(60, Duration::from_secs(1)),
+            per_account: rate(10, Duration::from_secs(30)),
+            introspections: rate(1000, Duration::from_millis(10)),
+        }
+    }
+}
+
+impl TokenBuckets {
+    /// The default rates.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// So many attempts at once from each address, and then one per `period`.
+    #[must_use]
+    pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
+        self.per_address = Rate { burst: burst.max(1), period };
+        self
+    }
+
+    /// So many attempts at once on each account, and then one per `period`.
+    #[must_use]
+    pub fn per_account(mut self, burst: u32, period: Duration) -> Self {
+        self.per_account = Rate { burst: burst.max(1), period };
+        self
+    }
+
+    /// So many introspections at once from each address and by each caller, and then one per
+    /// `period`.
+    #[must_use]
+    pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
+        self.introspections = Rate { burst: burst.max(1), period };
+        self
+    }
+
+    fn take(
+        &self,
+        kind: &str,
+        who: &[u8],
+        endpoint: Endpoint,
+        rate: Rate,
+        now: Duration,
+    ) -> Result<(), Duration> {
+        let mut marker = Marker::default();
+        for part in [kind.as_bytes(), endpoint.as_str().as_bytes(), who] {
+            marker.add(&(part.len() as u64).to_be_bytes());
+            marker.add(part);
+        }
+        let bucket = self.buckets.get_with(marker.mark(), Arc::default);
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = bucket.full_at.max(now) + rate.period;
+        let most = now + rate.period.saturating_mul(rate.burst);
+        if full_at > most {
+            return Err(full_at - most);
+        }
+        bucket.full_at = full_at;
+        Ok(())
+    }
+}
+
+impl Throttle for TokenBuckets {
+    fn admit(&self, attempt: &Attempt<'_>, now: Duration) -> Result<(), Duration> {
+        let introspects = attempt.endpoint == Endpoint::Introspect;
+        let rate = if introspects { self.introspections } else { self.per_address };
+        if let Some(address) = attempt.address {
+            self.take("address", &network(address), attempt.endpoint, rate, now)?;
+        }
+        let rate = if introspects { self.introspections } else { self.per_account };
+        match attempt.account {
+            Some(account) => self.take("account", account.as_bytes(), attempt.endpoint, rate, now),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What counts as one address.
+fn network(address: IpAddr) -> Vec<u8> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => {
+            let prefix = u128::from(address) & !(u128::MAX >> 64);
+            Ipv6Addr::from(prefix).octets().to_vec()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn attempt<'a>(endpoint: Endpoint, address: &str, account: Option<&'a str>) -> Attempt<'a> {
+        Attempt { endpoint, address: Some(address.parse().unwrap()), account }
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_one_per_period() {
+        let buckets = TokenBuckets::new().per_address(3, SECOND);
+        let login = attempt(Endpoint::Login, "192.0.2.1", None);
+        let mut now = Duration::from_secs(1000);
+        for _ in 0..3 {
+            buckets.admit(&login, now).unwrap();
+        }
+        assert_eq!(buckets.admit(&login, now), Err(SECOND));
+        // To be refused costs nothing.
+        assert_eq!(buckets.admit(&login, now), Err(SECOND));
+        now += SECOND / 2;
+        assert_eq!(buckets.admit(&login, now), Err(SECOND / 2));
+        now += SECOND / 2;
+        buckets.admit(&login, now).unwrap();
+        assert_eq!(buckets.admit(&login, now), Err(SECOND));
+        now += SECOND * 100;
+        for _ in 0..3 {
+            buckets.admit(&login, now).unwrap();
+        }
+        assert_eq!(buckets.admit(&login, now), Err(SECOND), "not more than the burst is saved up");
+    }
+
+    #[test]
+    fn others_are_not_refused_because_of_one() {
+        let buckets = TokenBuckets::new().per_address(1, SECOND).per_account(2, SECOND);
+        let now = Duration::from_secs(1);
+        let once = |attempt: Attempt<'_>| buckets.admit(&attempt, now);
+        once(attempt(Endpoint::Token, "192.0.2.1", Some("alice"))).unwrap();
+        once(attempt(Endpoint::Token, "192.0.2.1", Some("bob"))).unwrap_err();
+        once(attempt(Endpoint::Login, "192.0.2.1", None)).unwrap();
+        once(attempt(Endpoint::Token, "::ffff:192.0.2.1", None)).unwrap_err();
+        once(attempt(Endpoint::Token, "2001:db8::1", Some("alice"))).unwrap();
+        once(attempt(Endpoint::Token, "2001:db8::ffff:2", None)).unwrap_err();
+        once(attempt(Endpoint::Token, "2001:db8:0:1::1", Some("alice"))).unwrap_err();
+        once(attempt(Endpoint::Token, "2001:db8:0:2::1", Some("bob"))).unwrap();
+    }
+}

@@ -1,0 +1,121 @@
+//! `POST token` and `POST refresh`, and how tokens are answered (RFC 6749 §5.1).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use serde::Serialize;
+
+use super::answer::Failure;
+use super::parameters::{Parameters, Reads};
+use super::{Asked, Endpoint, Inner};
+use crate::clock::Clock;
+use crate::exchange::{AccessToken, PasswordRequest, RefreshRequest};
+use crate::identity::Scopes;
+use crate::middleware::RequestHead;
+use crate::telemetry;
+
+/// Somebody wants to sign in with a password.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PasswordAttempt<'a> {
+    /// Method, URI and headers of the request: its host may tell the tenant.
+    pub head: RequestHead<'a>,
+    /// Whose password it is said to be.
+    pub username: &'a str,
+}
+
+/// Whether passwords are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PasswordVerdict {
+    /// The provider is asked.
+    Allowed,
+    /// Not in this tenant: `unauthorized_client`.
+    NotInThisTenant,
+    /// Nowhere: `unsupported_grant_type`.
+    Off,
+}
+
+pub(super) type PasswordRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> PasswordVerdict + Send + Sync>;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
+}
+
+impl Inner {
+    /// The password grant (RFC 6749 §4.3), for automation that has no better way (RFC 9700 §2.4).
+    pub(super) async fn token(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+        let parameters = Parameters::of_body(asked, Reads::Forms)?;
+        let unsupported = Failure::OAuth("unsupported_grant_type", "This grant is not offered.");
+        match parameters.required("grant_type", "The parameter grant_type is missing.")? {
+            "password" => {}
+            _ => return Err(unsupported),
+        }
+        let Some(rule) = &self.password_rule else { return Err(unsupported) };
+        let username = parameters.required("username", "The parameter username is missing.")?;
+        let password = parameters.required("password", "The parameter password is missing.")?;
+        let attempt = PasswordAttempt { head: RequestHead::of_parts(&asked.head), username };
+        match rule(&attempt) {
+            PasswordVerdict::Allowed => {}
+            PasswordVerdict::Off => return Err(unsupported),
+            PasswordVerdict::NotInThisTenant => {
+                let problem = "Passwords are not taken in this tenant.";
+                return Err(Failure::OAuth("unauthorized_client", problem));
+            }
+        }
+        self.admit(Endpoint::Token, asked, Some(username))?;
+        let mut request = PasswordRequest::new(username, password);
+        request.scopes = scopes(&parameters)?;
+        let token = self.client()?.password(&request).await?;
+        Ok(self.granted(&token))
+    }
+
+    /// Without `grant_type` as the seed of this endpoint has it, or with `refresh_token`.
+    pub(super) async fn refresh(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+        let parameters = Parameters::of_body(asked, Reads::Forms)?;
+        if parameters.get("grant_type").is_some_and(|grant| grant != "refresh_token") {
+            return Err(Failure::OAuth("unsupported_grant_type", "Only refresh_token is offered."));
+        }
+        let missing = "The parameter refresh_token is missing.";
+        let refresh_token = parameters.required("refresh_token", missing)?;
+        self.admit(Endpoint::Refresh, asked, None)?;
+        let mut request = RefreshRequest::new(refresh_token);
+        request.scopes = scopes(&parameters)?;
+        let token = self.client()?.refresh(&request).await?;
+        Ok(self.granted(&token))
+    }
+
+    /// What the provider granted. Its ID token stays here: it is proof for this service.
+    pub(super) fn granted(&self, token: &AccessToken) -> Response<Bytes> {
+        let clock: &dyn Clock = &**self.auth.clock();
+        self.good(&Answer {
+            access_token: token.secret().expose(),
+            token_type: "Bearer",
+            expires_in: token.remaining(clock).map(|left| left.as_secs()),
+            refresh_token: token.refresh_token().map(|token| token.expose()),
+            scope: token.scopes().map(Scopes::as_str).filter(|scope| !scope.is_empty()),
+        })
+    }
+}
+
+fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
+    let scopes = parameters.get("scope").map(str::parse).transpose();
+    let malformed = |_| Failure::OAuth("invalid_scope", "The scope is malformed.");
+    scopes.map(Option::unwrap_or_default).map_err(malformed)
+}
+
+/// The rule that takes passwords everywhere. It is loud, since RFC 9700 §2.4 says that this grant
+/// must not be used.
+pub(super) fn everywhere() -> PasswordRule {
+    telemetry::passwords_are_taken();
+    Arc::new(|_| PasswordVerdict::Allowed)
+}

@@ -1,0 +1,58 @@
+//! `GET whoami`: who the service sees the caller as.
+
+use bytes::Bytes;
+use http::Response;
+use serde::Serialize;
+
+use super::answer::Failure;
+use super::names::rfc3339;
+use super::{Asked, Inner};
+use crate::identity::{Identity, IdentityKind, Scopes};
+
+/// Lists are always there, what is not known is left out.
+#[derive(Serialize)]
+struct Answer<'a> {
+    identity_id: String,
+    identity_type: IdentityKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partner_id: Option<&'a str>,
+    scopes: &'a Scopes,
+    groups: Vec<&'a str>,
+    roles: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mfa_verified_at: Option<String>,
+    token_expires_at: String,
+    /// What stays the same when names change.
+    issuer: &'a str,
+    subject: &'a str,
+}
+
+impl Inner {
+    pub(super) async fn whoami(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+        let context = self.caller(asked).await?;
+        let mut response = self.good(&self.told(context.identity()));
+        super::service::mark_mock(&context, &mut response);
+        Ok(response)
+    }
+
+    fn told<'a>(&self, identity: &'a Identity) -> Answer<'a> {
+        Answer {
+            identity_id: (self.naming)(identity),
+            identity_type: identity.kind(),
+            display_name: identity.display_name(),
+            tenant_id: identity.tenant_id().map(|id| id.as_str()),
+            partner_id: identity.partner_id(),
+            scopes: identity.scopes(),
+            groups: identity.groups().collect(),
+            roles: identity.roles().collect(),
+            mfa_verified_at: identity.mfa_verified_at().map(rfc3339),
+            token_expires_at: rfc3339(identity.expires_at()),
+            issuer: identity.issuer(),
+            subject: identity.subject(),
+        }
+    }
+}
