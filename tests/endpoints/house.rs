@@ -1,0 +1,318 @@
+//! A service with all endpoints, its provider, and somebody who talks to it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::{Router, routing::get};
+use scaikey_auth::testing::{Client, ManualClock, Provider, User};
+use scaikey_auth::{
+    Auth, ClientAuth, EndpointsBuilder, Identity, IssuerConfig, MemoryRegistrar, PasswordVerdict,
+    SessionKeys, Sessions, SignIn, TokenExchangeClient,
+};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+/// The redirect URI as it is registered. Tests follow it to where the service really listens.
+pub const REDIRECT: &str = "https://wave.example/v1/auth/login";
+
+pub struct House {
+    pub provider: Provider,
+    pub clock: ManualClock,
+    pub auth: Auth,
+    pub client: TokenExchangeClient,
+    pub api: String,
+}
+
+/// What is different from the usual house.
+pub struct Plan {
+    pub sessions: Option<SessionKeys>,
+    pub endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
+    pub sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            sessions: None,
+            endpoints: Box::new(|endpoints| endpoints),
+            sign_in: Box::new(|sign_in| sign_in),
+        }
+    }
+}
+
+impl Plan {
+    pub fn with_sessions() -> Self {
+        Self { sessions: Some(SessionKeys::random().unwrap()), ..Self::default() }
+    }
+
+    pub fn endpoints(
+        mut self,
+        change: impl FnOnce(EndpointsBuilder) -> EndpointsBuilder + 'static,
+    ) -> Self {
+        self.endpoints = Box::new(change);
+        self
+    }
+
+    pub fn sign_in(mut self, change: impl FnOnce(SignIn) -> SignIn + 'static) -> Self {
+        self.sign_in = Box::new(change);
+        self
+    }
+
+    pub async fn build(self) -> House {
+        let clock = ManualClock::new();
+        let provider = Provider::builder().clock(clock.clone()).start().await;
+        let wave = Client::new("wave", "secret").scopes("docs:read");
+        provider.register_client(wave);
+        provider.register_user(User::new("bob", "hunter2"));
+        let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+        let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
+        let auth = auth.resource("https://wave.example").build().unwrap();
+        let client = client(&provider, &clock);
+        let house = House { provider, clock, auth, client, api: String::new() };
+        house.open(self).await
+    }
+}
+
+impl House {
+    pub async fn new() -> Self {
+        Plan::default().build().await
+    }
+
+    /// What the next process would have: it shares no memory with this one.
+    pub fn with_a_client_of_its_own(mut self) -> Self {
+        self.client = client(&self.provider, &self.clock);
+        self
+    }
+
+    /// Another process of the same service.
+    pub async fn open(mut self, plan: Plan) -> Self {
+        let sign_in = SignIn::new(REDIRECT).scopes("docs:read");
+        let mut endpoints = self
+            .auth
+            .endpoints()
+            .client(self.client.clone())
+            .sign_in((plan.sign_in)(sign_in))
+            .registrar(MemoryRegistrar::new().clock(self.clock.clone()))
+            .password_grant(|_| PasswordVerdict::Allowed)
+            .client_address(|head| Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+        let mut app = Router::new()
+            .route("/me", get(me).post(me))
+            .layer(self.auth.layer())
+            .route("/public", get(public));
+        let sessions = plan.sessions.map(|keys| {
+            let sessions = Sessions::builder(&self.auth, self.client.clone(), keys);
+            sessions.trusted_origin("https://spa.example").build().unwrap()
+        });
+        if let Some(sessions) = &sessions {
+            endpoints = endpoints.sessions(sessions.clone());
+        }
+        app = app.layer((plan.endpoints)(endpoints).build().unwrap());
+        if let Some(sessions) = &sessions {
+            app = app.layer(sessions.layer());
+        }
+        self.api = serve(app).await;
+        self
+    }
+
+    pub fn visitor(&self) -> Visitor {
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let (http, api) = (http.build().unwrap(), self.api.clone());
+        Visitor { http, api, cookies: Mutex::default() }
+    }
+
+    /// What the provider's sign-in page does: bob signs in, and the browser is sent back.
+    pub fn signed_in_at_provider(&self, location: &str) -> String {
+        let asked: BTreeMap<_, _> =
+            url::Url::parse(location).unwrap().query_pairs().into_owned().collect();
+        assert_eq!(asked["redirect_uri"], REDIRECT);
+        assert_eq!(asked["code_challenge_method"], "S256");
+        let code = self.provider.authorize_with(
+            "bob",
+            "wave",
+            REDIRECT,
+            &asked["code_challenge"],
+            asked.get("scope").map_or("", String::as_str),
+            asked.get("nonce").map(String::as_str),
+        );
+        let (state, issuer) = (&asked["state"], self.provider.issuer());
+        format!("/v1/auth/login?code={code}&state={state}&iss={}", encoded(&issuer))
+    }
+
+    /// Signs bob in, in this browser.
+    pub async fn sign_in(&self, browser: &Visitor) -> Answer {
+        let away = browser.get("/v1/auth/login?return_to=/me").await;
+        assert_eq!(away.status, 303, "{away:?}");
+        let back = self.signed_in_at_provider(away.header("location"));
+        browser.get(&back).await
+    }
+
+    pub async fn tokens_of_bob(&self) -> Value {
+        let visitor = self.visitor();
+        let form = "grant_type=password&username=bob&password=hunter2";
+        visitor.post_form("/v1/auth/token", form).await.json()
+    }
+}
+
+fn client(provider: &Provider, clock: &ManualClock) -> TokenExchangeClient {
+    TokenExchangeClient::builder(provider.issuer())
+        .allow_loopback_http(true)
+        .client_auth(ClientAuth::basic("wave", "secret"))
+        .enable_password_grant()
+        .clock(clock.clone())
+        .build()
+        .unwrap()
+}
+
+pub fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+async fn serve(app: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    api
+}
+
+async fn me(identity: Identity, headers: HeaderMap) -> String {
+    let cookies = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
+    format!("{} {}", identity.subject(), cookies.collect::<Vec<_>>().join("; "))
+}
+
+async fn public(headers: HeaderMap) -> (StatusCode, String) {
+    (StatusCode::OK, format!("{}", headers.contains_key("authorization")))
+}
+
+/// A browser, or a program: keeps cookies, and follows nothing by itself.
+pub struct Visitor {
+    http: reqwest::Client,
+    api: String,
+    pub cookies: Mutex<BTreeMap<String, String>>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Visitor {
+    /// Goes on with another process of the service.
+    pub fn at(self, house: &House) -> Self {
+        Self { api: house.api.clone(), ..self }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    pub async fn post_form(&self, path: &str, form: &str) -> Answer {
+        let kind = ("content-type", "application/x-www-form-urlencoded");
+        self.send(Method::POST, path, &[kind], form).await
+    }
+
+    pub async fn post_json(&self, path: &str, json: &Value) -> Answer {
+        let kind = ("content-type", "application/json");
+        self.send(Method::POST, path, &[kind], &json.to_string()).await
+    }
+
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut request = self.http.request(method, format!("{}{path}", self.api));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let cookies: Vec<_> = self
+            .cookies
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        if !cookies.is_empty() {
+            request = request.header("cookie", cookies.join("; "));
+        }
+        let answer = request.body(body.to_owned()).send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        self.keep(&headers);
+        Answer { status, headers, body: answer.text().await.unwrap() }
+    }
+
+    fn keep(&self, headers: &HeaderMap) {
+        let mut kept = self.cookies.lock().unwrap();
+        for cookie in headers.get_all("set-cookie") {
+            let text = cookie.to_str().unwrap();
+            for rule in ["; Path=/;", "; Secure; HttpOnly; SameSite=Lax"] {
+                assert!(text.contains(rule), "{text}");
+            }
+            assert!(text.starts_with("__Host-") && !text.contains("Domain"), "{text}");
+            let (name, value) = text.split(';').next().unwrap().split_once('=').unwrap();
+            match text.contains("Max-Age=0;") {
+                true => drop(kept.remove(name)),
+                false => drop(kept.insert(name.to_owned(), value.to_owned())),
+            }
+        }
+    }
+
+    /// The names of the cookies kept.
+    pub fn jar(&self) -> Vec<String> {
+        self.cookies.lock().unwrap().keys().cloned().collect()
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}"));
+        value.to_str().unwrap()
+    }
+
+    /// The error code of RFC 6749 §5.2, with its status.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.json()["error"], code, "{self:?}");
+        assert_eq!(self.header("cache-control"), "no-store");
+        assert_eq!(self.header("content-type"), "application/json");
+    }
+}
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub trait Shim {
+    fn authorize_with(
+        &self,
+        u: &str,
+        c: &str,
+        r: &str,
+        ch: &str,
+        s: &str,
+        n: Option<&str>,
+    ) -> String;
+}
+impl Shim for Provider {
+    fn authorize_with(
+        &self,
+        u: &str,
+        c: &str,
+        r: &str,
+        ch: &str,
+        _: &str,
+        _: Option<&str>,
+    ) -> String {
+        self.authorize(u, c, r, ch)
+    }
+}

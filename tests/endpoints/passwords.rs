@@ -1,0 +1,122 @@
+//! Passwords and refresh tokens.
+
+use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::{PasswordVerdict, TokenExchangeClient};
+
+use super::house::{House, Plan};
+
+const FORM: &str = "grant_type=password&username=bob&password=hunter2";
+
+#[tokio::test]
+async fn passwords_are_taken_only_where_the_service_says_so() {
+    let house = House::new().await;
+    let plan = Plan::default().endpoints(|endpoints| {
+        endpoints.password_grant(|attempt| match attempt.head.headers.get("x-tenant") {
+            Some(tenant) if tenant == "open" && attempt.username == "bob" => {
+                PasswordVerdict::Allowed
+            }
+            Some(_) => PasswordVerdict::NotInThisTenant,
+            None => PasswordVerdict::Off,
+        })
+    });
+    let house = house.open(plan).await;
+    let visitor = house.visitor();
+    let try_at = async |tenant: Option<&str>| {
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let mut headers = vec![form];
+        headers.extend(tenant.map(|tenant| ("x-tenant", tenant)));
+        visitor.send(axum::http::Method::POST, "/v1/auth/token", &headers, FORM).await
+    };
+    try_at(None).await.refused(400, "unsupported_grant_type");
+    try_at(Some("closed")).await.refused(400, "unauthorized_client");
+    assert_eq!(house.provider.requests(Endpoint::Token), 0);
+    assert_eq!(try_at(Some("open")).await.status, 200);
+}
+
+#[tokio::test]
+async fn by_default_no_password_is_taken() {
+    let house = House::new().await;
+    let endpoints = house.auth.endpoints().client(house.client.clone()).build().unwrap();
+    let service = endpoints.service::<axum::body::Body>();
+    let request = axum::http::Request::post("/v1/auth/token")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(axum::body::Body::from(FORM))
+        .unwrap();
+    let answer = tower::ServiceExt::oneshot(service, request).await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert_eq!(house.provider.requests(Endpoint::Token), 0);
+    // A client that takes none is no use to a service that does.
+    let client = TokenExchangeClient::builder("https://id.example")
+        .client_auth(scaikey_auth::ClientAuth::none("x"))
+        .build()
+        .unwrap();
+    let rule = |_: &scaikey_auth::PasswordAttempt<'_>| PasswordVerdict::Allowed;
+    let refused = house.auth.endpoints().client(client).password_grant(rule).build();
+    assert!(refused.unwrap_err().to_string().contains("enable_password_grant"));
+}
+
+#[tokio::test]
+async fn other_grants_and_missing_members_are_named() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    for (form, code) in [
+        ("", "invalid_request"),
+        ("username=bob&password=hunter2", "invalid_request"),
+        ("grant_type=password&password=hunter2", "invalid_request"),
+        ("grant_type=password&username=bob", "invalid_request"),
+        ("grant_type=password&username=bob&password=", "invalid_request"),
+        ("grant_type=client_credentials", "unsupported_grant_type"),
+        ("grant_type=authorization_code&code=x", "unsupported_grant_type"),
+        ("grant_type=password&username=bob&password=hunter2&scope=%22", "invalid_scope"),
+        ("grant_type=password&username=bob&password=hunter2&scope=admin", "invalid_scope"),
+        ("grant_type=password&username=bob&password=wrong", "invalid_grant"),
+    ] {
+        visitor.post_form("/v1/auth/token", form).await.refused(400, code);
+    }
+    for (form, code) in [
+        ("", "invalid_request"),
+        ("refresh_token=", "invalid_request"),
+        ("refresh_token=x", "invalid_grant"),
+        ("refresh_token=x&grant_type=password", "unsupported_grant_type"),
+    ] {
+        visitor.post_form("/v1/auth/refresh", form).await.refused(400, code);
+    }
+    // What a caller says of itself is not handed on (the service proves itself).
+    let form = format!("{FORM}&client_id=evil&client_secret=guess");
+    assert_eq!(visitor.post_form("/v1/auth/token", &form).await.status, 200);
+    let asked = house.provider.received(Endpoint::Token);
+    let sent = asked.last().unwrap().form();
+    assert!(sent.iter().all(|(name, _)| !name.starts_with("client_")), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_refresh_token_works_with_and_without_its_grant_type_and_is_replaced() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    let mut tokens = house.tokens_of_bob().await;
+    for suffix in ["", "&grant_type=refresh_token"] {
+        let had = tokens["refresh_token"].as_str().unwrap().to_owned();
+        let answer =
+            visitor.post_form("/v1/auth/refresh", &format!("refresh_token={had}{suffix}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        tokens = answer.json();
+        assert_ne!(tokens["refresh_token"], had.as_str());
+    }
+    house.provider.keep_refresh_tokens(true);
+    let had = tokens["refresh_token"].as_str().unwrap();
+    let answer = visitor.post_form("/v1/auth/refresh", &format!("refresh_token={had}")).await;
+    assert!(answer.json().get("refresh_token").is_none(), "absent: the one used stays good");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_or_misunderstood_is_not_the_callers_fault() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    house.provider.fail(Endpoint::Token, Fault::RetryAfter(503, 7));
+    let answer = visitor.post_form("/v1/auth/token", FORM).await;
+    answer.refused(503, "temporarily_unavailable");
+    assert_eq!(answer.header("retry-after"), "7");
+    let house = House::new().await;
+    house.provider.fail(Endpoint::Token, Fault::rewrite(|_| r#"{"access_token":7}"#.to_owned()));
+    house.visitor().post_form("/v1/auth/token", FORM).await.refused(502, "server_error");
+}

@@ -1,0 +1,277 @@
+//! Browsers with a session: what they may do, and what others cannot do by way of them.
+
+use axum::http::Method;
+use scaikey_auth::SessionKeys;
+use scaikey_auth::testing::{Endpoint, Fault};
+
+use super::house::{House, MINUTE, Plan, Visitor};
+
+const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
+
+async fn signed_in() -> (House, Visitor) {
+    let house = Plan::with_sessions().build().await;
+    let browser = house.visitor();
+    let arrived = house.sign_in(&browser).await;
+    assert_eq!((arrived.status, arrived.header("location")), (303, "/me"), "{arrived:?}");
+    assert_eq!(browser.jar(), ["__Host-session"]);
+    (house, browser)
+}
+
+#[tokio::test]
+async fn a_browser_is_signed_in_and_sees_no_token() {
+    let (house, browser) = signed_in().await;
+    let me = browser.get("/me").await;
+    assert_eq!((me.status, me.body.as_str()), (200, "bob-id "), "the cookie goes no further");
+    assert_eq!((me.header("cache-control"), me.header("vary")), ("private", "cookie"));
+    assert!(me.headers.get("set-cookie").is_none(), "nothing is new");
+    let whoami = browser.get("/v1/auth/whoami").await;
+    assert_eq!(whoami.json()["subject"], "bob-id");
+    let cookie = browser.cookies.lock().unwrap()["__Host-session"].clone();
+    assert!(!cookie.contains("eyJ"), "sealed");
+    assert_eq!(house.visitor().get("/me").await.status, 401);
+    // Routes that need nobody work with the session, too, and other cookies pass.
+    assert_eq!(browser.get("/public").await.body, "true");
+    browser.cookies.lock().unwrap().insert("theme".into(), "dark".into());
+    assert_eq!(browser.get("/me").await.body, "bob-id theme=dark");
+}
+
+#[tokio::test]
+async fn pages_of_others_cannot_act_by_way_of_it() {
+    let (_house, browser) = signed_in().await;
+    let post = async |headers: &[(&str, &str)]| {
+        browser.send(Method::POST, "/me", headers, "").await.status
+    };
+    assert_eq!(post(&[SAME]).await, 200);
+    assert_eq!(post(&[("origin", "https://spa.example")]).await, 200);
+    assert_eq!(
+        post(&[("origin", "https://spa.example"), ("sec-fetch-site", "cross-site")]).await,
+        200
+    );
+    for forged in [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "null")],
+        &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")],
+        &[],
+    ] {
+        assert_eq!(post(forged).await, 403, "{forged:?}");
+    }
+    let socket = [("sec-websocket-key", "x"), ("origin", "https://evil.example")];
+    assert_eq!(browser.send(Method::GET, "/me", &socket, "").await.status, 403);
+    // A link from elsewhere may lead here.
+    let followed = browser.send(Method::GET, "/me", &[("sec-fetch-site", "cross-site")], "").await;
+    assert_eq!(followed.status, 200);
+    // Somebody without a session is none of this layer's business.
+    browser.cookies.lock().unwrap().clear();
+    assert_eq!(post(&[]).await, 401);
+}
+
+#[tokio::test]
+async fn a_token_beside_the_session_is_ambiguous_unless_it_is_the_same() {
+    let (house, browser) = signed_in().await;
+    let other = format!("Bearer {}", house.provider.token().sign());
+    let get =
+        async |value: &str| browser.send(Method::GET, "/me", &[("authorization", value)], "").await;
+    let answer = get(&other).await;
+    assert_eq!(
+        (answer.status, &answer.json()["type"]),
+        (400, &"urn:scaikey-auth:credentials_malformed".into())
+    );
+    browser.cookies.lock().unwrap().clear();
+    assert_eq!(get(&other).await.status, 200);
+}
+
+#[tokio::test]
+async fn it_is_renewed_behind_the_browsers_back_from_four_fifths_on() {
+    let (house, browser) = signed_in().await;
+    let before = browser.cookies.lock().unwrap()["__Host-session"].clone();
+    house.clock.advance(MINUTE * 40);
+    browser.get("/me").await;
+    assert_eq!(house.provider.granted("refresh_token"), 0);
+    house.clock.advance(MINUTE * 12);
+    let renewed = browser.get("/me").await;
+    assert_eq!(renewed.status, 200);
+    let after = browser.cookies.lock().unwrap()["__Host-session"].clone();
+    assert_ne!(before, after, "{renewed:?}");
+    assert_eq!(house.provider.granted("refresh_token"), 1);
+    // Long after the first token expired, with many requests in between.
+    for _ in 0..10 {
+        house.clock.advance(MINUTE * 30);
+        assert_eq!(browser.get("/me").await.status, 200);
+    }
+    assert_eq!(house.provider.refresh_reuses(), 0);
+}
+
+#[tokio::test]
+async fn parallel_requests_that_find_it_due_spend_one_refresh_token() {
+    let (house, browser) = signed_in().await;
+    for period in [MINUTE * 52, MINUTE * 70] {
+        house.clock.advance(period);
+        let before = house.provider.granted("refresh_token");
+        let all = (0..20).map(|_| browser.get("/me"));
+        for answer in futures_of(all).await {
+            assert_eq!(answer.status, 200);
+        }
+        assert_eq!(house.provider.granted("refresh_token"), before + 1);
+    }
+    assert_eq!(house.provider.refresh_reuses(), 0);
+}
+
+/// Polls all of them in turn, as a browser's connections are.
+async fn futures_of<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = all.into_iter().map(|one| (Box::pin(one), None)).collect();
+    std::future::poll_fn(|context| {
+        for (future, output) in &mut pending {
+            if output.is_none()
+                && let std::task::Poll::Ready(ready) = future.as_mut().poll(context)
+            {
+                *output = Some(ready);
+            }
+        }
+        match pending.iter().all(|(_, output)| output.is_some()) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+    pending.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+#[tokio::test]
+async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
+    let (house, browser) = signed_in().await;
+    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    house.clock.advance(MINUTE * 55);
+    assert_eq!(browser.get("/me").await.status, 200);
+    house.clock.advance(MINUTE * 10);
+    let answer = browser.get("/me").await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty());
+    assert_eq!(browser.jar(), ["__Host-session"], "nothing is lost");
+    house.provider.heal(Endpoint::Token);
+    house.clock.advance(MINUTE);
+    assert_eq!(browser.get("/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_that_the_provider_ended_or_that_lasted_long_enough_is_taken_away() {
+    let keys = SessionKeys::random().unwrap();
+    let plan = |keys: &SessionKeys| Plan { sessions: Some(keys.clone()), ..Plan::default() };
+    let house = plan(&keys).build().await;
+    let browser = house.visitor();
+    house.sign_in(&browser).await;
+    for hours in 0..11 {
+        house.clock.advance(MINUTE * 60);
+        assert_eq!(browser.get("/me").await.status, 200, "{hours}");
+    }
+    house.clock.advance(MINUTE * 61);
+    assert_eq!(browser.get("/me").await.status, 401);
+    assert!(browser.jar().is_empty());
+
+    // Somebody copied the cookie, and comes to a process that does not know its refresh token to be
+    // used: the provider ends the session, for everybody.
+    house.sign_in(&browser).await;
+    let old = browser.cookies.lock().unwrap().clone();
+    house.clock.advance(MINUTE * 70);
+    assert_eq!(browser.get("/me").await.status, 200);
+    let house = house.with_a_client_of_its_own().open(plan(&keys)).await;
+    let thief = house.visitor();
+    *thief.cookies.lock().unwrap() = old;
+    assert_eq!(thief.get("/me").await.status, 401);
+    assert!(thief.jar().is_empty());
+    assert_eq!(house.provider.refresh_reuses(), 1);
+    house.clock.advance(MINUTE * 70);
+    assert_eq!(browser.get("/me").await.status, 401);
+}
+
+#[tokio::test]
+async fn cookies_that_were_made_up_or_changed_are_no_session() {
+    let (house, browser) = signed_in().await;
+    let good = browser.cookies.lock().unwrap()["__Host-session"].clone();
+    let cut = good[..good.len() / 2].to_owned();
+    let swapped = good.replace(['A', 'B'], "C");
+    for bad in ["", "x", "%%%", &cut, &swapped, &format!("{good}A"), &"A".repeat(3000)] {
+        let thief = house.visitor();
+        thief.cookies.lock().unwrap().insert("__Host-session".into(), bad.to_owned());
+        assert_eq!(thief.get("/me").await.status, 401, "{bad}");
+        assert!(thief.jar().is_empty(), "it is taken away");
+    }
+    // The cookie of a sign-in is none either.
+    let thief = house.visitor();
+    thief.get("/v1/auth/login").await;
+    let begun = thief.cookies.lock().unwrap().values().next().unwrap().clone();
+    thief.cookies.lock().unwrap().insert("__Host-session".into(), begun);
+    assert_eq!(thief.get("/me").await.status, 401);
+}
+
+#[tokio::test]
+async fn signing_out_ends_it_here_and_at_the_provider() {
+    let (house, browser) = signed_in().await;
+    let copy = browser.cookies.lock().unwrap().clone();
+    let forged = browser.send(Method::POST, "/v1/auth/logout", &[], "").await;
+    assert_eq!((forged.status, browser.jar().len()), (403, 1));
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!(out.status, 204, "{out:?}");
+    assert!(browser.jar().is_empty());
+    assert_eq!(browser.get("/me").await.status, 401);
+    // The copy lasts as long as its access token, and cannot be renewed.
+    let thief = house.visitor();
+    *thief.cookies.lock().unwrap() = copy;
+    house.clock.advance(MINUTE * 70);
+    assert_eq!(thief.get("/me").await.status, 401);
+
+    house.sign_in(&browser).await;
+    house.provider.fail(Endpoint::Revocation, Fault::Status(503));
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    out.refused(503, "temporarily_unavailable");
+    assert!(browser.jar().is_empty(), "here it ended all the same");
+}
+
+#[tokio::test]
+async fn without_a_session_a_refresh_token_can_be_revoked() {
+    let house = House::new().await;
+    let tokens = house.tokens_of_bob().await;
+    let form = format!("refresh_token={}", tokens["refresh_token"].as_str().unwrap());
+    let visitor = house.visitor();
+    for _ in 0..2 {
+        assert_eq!(visitor.post_form("/v1/auth/logout", &form).await.status, 204);
+    }
+    visitor.post_form("/v1/auth/refresh", &form).await.refused(400, "invalid_grant");
+    visitor.post_form("/v1/auth/logout", "").await.refused(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn any_process_with_the_keys_serves_it_and_old_keys_are_replaced_without_loss() {
+    let [old, new] = ["QUFB".repeat(12), "QkJC".repeat(12)];
+    let plan = |keys: &str| {
+        let keys = SessionKeys::parse(&keys.into()).unwrap();
+        Plan { sessions: Some(keys), ..Plan::default() }
+    };
+    let first = plan(&old).build().await;
+    let browser = first.visitor();
+    first.sign_in(&browser).await;
+    let second = first.open(plan(&format!("{new},{old}"))).await;
+    let browser = browser.at(&second);
+    assert_eq!(browser.get("/me").await.status, 200);
+    second.clock.advance(MINUTE * 55);
+    assert_eq!(browser.get("/me").await.status, 200, "renewed, under the new key");
+    let third = second.open(plan(&new)).await;
+    let browser = browser.at(&third);
+    assert_eq!(browser.get("/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn large_tokens_travel_in_several_cookies() {
+    let house = Plan::with_sessions().build().await;
+    let groups: Vec<_> = (0..250).map(|nth| format!("group-{nth:08}")).collect();
+    house
+        .provider
+        .register_user(scaikey_auth::testing::User::new("bob", "hunter2").claim("groups", groups));
+    let browser = house.visitor();
+    house.sign_in(&browser).await;
+    assert!(browser.jar().len() > 1, "{:?}", browser.jar());
+    assert_eq!(browser.get("/me").await.body, "bob-id ");
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!((out.status, browser.jar().len()), (204, 0));
+}

@@ -1,0 +1,129 @@
+//! What requests may look like, and what else the endpoints leave alone.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request};
+use scaikey_auth::{Auth, Endpoint, Endpoints};
+use serde_json::json;
+use tower::ServiceExt as _;
+
+use super::house::{House, Plan};
+
+#[tokio::test]
+async fn other_methods_are_405_and_are_told_which_will_do() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    for (path, allow) in [
+        ("/v1/auth/login", "GET, POST"),
+        ("/v1/auth/token", "POST"),
+        ("/v1/auth/refresh", "POST"),
+        ("/v1/auth/logout", "POST"),
+        ("/v1/auth/register", "POST"),
+        ("/v1/auth/introspect", "POST"),
+        ("/v1/auth/whoami", "GET, HEAD"),
+        ("/v1/auth/config", "GET, HEAD"),
+        ("/.well-known/oauth-protected-resource", "GET, HEAD"),
+    ] {
+        let all = [
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+            Method::PATCH,
+            Method::OPTIONS,
+        ];
+        for method in all {
+            let answer = visitor.send(method.clone(), path, &[], "").await;
+            let allowed = allow.split(", ").any(|name| name == method.as_str());
+            assert_eq!(answer.status == 405, !allowed, "{method} {path} {}", answer.status);
+            if !allowed {
+                assert_eq!(answer.header("allow"), allow, "{path}");
+            }
+        }
+    }
+    let head = visitor.send(Method::HEAD, "/v1/auth/config", &[], "").await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_and_of_the_types_that_are_read() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    for path in ["/v1/auth/token", "/v1/auth/refresh"] {
+        let json = json!({ "grant_type": "password", "username": "bob", "password": "hunter2" });
+        visitor.post_json(path, &json).await.refused(415, "invalid_request");
+    }
+    let large = "x".repeat(65 * 1024);
+    for path in ["/v1/auth/login", "/v1/auth/token", "/v1/auth/refresh", "/v1/auth/logout"] {
+        let answer = visitor.post_form(path, &format!("a={large}")).await;
+        answer.refused(413, "invalid_request");
+        let twice = "grant_type=password&grant_type=password&code=a&code=a";
+        visitor.post_form(path, twice).await.refused(400, "invalid_request");
+        let answer =
+            visitor.send(Method::POST, path, &[("content-type", "text/plain")], "a=b").await;
+        answer.refused(415, "invalid_request");
+    }
+    let twice = r#"{"code":"a","code":"b"}"#;
+    let json = [("content-type", "application/json")];
+    let answer = visitor.send(Method::POST, "/v1/auth/login", &json, twice).await;
+    answer.refused(400, "invalid_request");
+    let answer = visitor.get("/v1/auth/login?state=a&state=b").await;
+    answer.refused(400, "invalid_request");
+    assert_eq!(house.provider.requests(scaikey_auth::testing::Endpoint::Token), 0);
+}
+
+#[tokio::test]
+async fn what_is_left_out_or_not_set_up_belongs_to_the_service() {
+    let plan = Plan::default().endpoints(|endpoints| endpoints.without(Endpoint::Token));
+    let house = plan.build().await;
+    let answer = house.visitor().post_form("/v1/auth/token", "grant_type=password").await;
+    assert_eq!(answer.status, house.visitor().get("/nowhere").await.status);
+    for path in ["/v1/auth/", "/v1/auth", "/v1/auth/whoami/", "/v1/auth//whoami", "/v1/authwhoami"]
+    {
+        let answer = house.visitor().get(path).await;
+        assert!(answer.headers.get("pragma").is_none(), "{path} is none of ours: {answer:?}");
+    }
+
+    let bare = Auth::builder().issuer("https://id.example").audience("me").build().unwrap();
+    let endpoints = bare.endpoints().build().unwrap();
+    assert_eq!(endpoints.offered(), [Endpoint::Whoami, Endpoint::Introspect]);
+}
+
+async fn status(router: Router, path: &str) -> u16 {
+    let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+    router.oneshot(request).await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn they_can_be_mounted_in_each_way_that_axum_has() {
+    let auth = Auth::builder().issuer("https://id.example").audience("me").build().unwrap();
+    let at = |prefix: &str| -> Endpoints { auth.endpoints().prefix(prefix).build().unwrap() };
+    let layered = Router::new().layer(at("/v1/auth"));
+    let fallback = Router::new().fallback_service(at("/v1/auth/").service::<Body>());
+    let nested = Router::new().nest_service("/v1/auth", at("").service::<Body>());
+    let merged =
+        Router::new().merge(Router::new().fallback_service(at("/v1/auth").service::<Body>()));
+    for (how, router) in
+        [("layer", layered), ("fallback", fallback), ("nested", nested), ("merged", merged)]
+    {
+        assert_eq!(status(router.clone(), "/v1/auth/whoami").await, 401, "{how}");
+        assert_eq!(status(router, "/v1/auth/other").await, 404, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_when_it_is_set_up() {
+    let house = House::new().await;
+    let faults = |build: &dyn Fn() -> scaikey_auth::EndpointsBuilder, problem: &str| {
+        let error = build().build().unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    };
+    let sign_in = || scaikey_auth::SignIn::new("https://wave.example/v1/auth/login");
+    faults(&|| house.auth.endpoints().sign_in(sign_in()), "client");
+    faults(&|| house.auth.endpoints().prefix("v1"), "prefix");
+    let with = |sign_in| house.auth.endpoints().client(house.client.clone()).sign_in(sign_in);
+    faults(&|| with(scaikey_auth::SignIn::new("http://wave.example/x")), "redirect_uri");
+    faults(&|| with(sign_in().landing("https://evil.example")), "no path of this host");
+    faults(&|| with(sign_in().failure_page("//evil.example")), "no path of this host");
+    faults(&|| with(sign_in().scopes("a\"b")), "scopes");
+}

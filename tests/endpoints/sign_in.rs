@@ -1,0 +1,260 @@
+//! Signing in: the browser's way, and the way of clients that begin by themselves.
+
+use std::collections::BTreeMap;
+
+use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::{PkceVerifier, SessionKeys};
+use serde_json::json;
+
+use super::house::{House, MINUTE, Plan, REDIRECT, Shim, encoded};
+
+#[tokio::test]
+async fn a_browser_signs_in_and_gets_tokens() {
+    let house = House::new().await;
+    let browser = house.visitor();
+    let away = browser.get("/v1/auth/login").await;
+    assert_eq!(away.status, 303);
+    let asked: BTreeMap<_, _> =
+        url::Url::parse(away.header("location")).unwrap().query_pairs().into_owned().collect();
+    assert_eq!(asked["response_type"], "code");
+    assert_eq!(asked["client_id"], "wave");
+    assert!(asked["state"].len() == 43 && asked["nonce"].len() == 43);
+    assert_eq!(browser.jar().len(), 1, "one cookie goes along");
+    let back = house.signed_in_at_provider(away.header("location"));
+    let tokens = browser.get(&back).await;
+    assert_eq!(tokens.status, 200, "{tokens:?}");
+    let told = tokens.json();
+    for name in ["access_token", "refresh_token", "expires_in", "token_type"] {
+        assert!(told.get(name).is_some(), "{told}");
+    }
+    assert!(browser.jar().is_empty(), "it is good once");
+    // The service proved itself, and the verifier was the one of this sign-in.
+    let redeemed = house.provider.received(Endpoint::Token);
+    let sent: BTreeMap<_, _> = redeemed[0].form().into_iter().collect();
+    assert_eq!(sent["redirect_uri"], REDIRECT);
+    assert!(redeemed[0].headers["authorization"].to_str().unwrap().starts_with("Basic "));
+    // The same answer a second time: the browser has no such sign-in any more.
+    browser.get(&back).await.refused(400, "invalid_request");
+    assert_eq!(house.provider.requests(Endpoint::Token), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_this_browsers_is_refused_before_the_provider_is_asked() {
+    let house = House::new().await;
+    let (victim, attacker) = (house.visitor(), house.visitor());
+    let begun = |answer: &super::house::Answer| answer.header("location").to_owned();
+    let (mine, theirs) =
+        (begun(&victim.get("/v1/auth/login").await), begun(&attacker.get("/v1/auth/login").await));
+    let (my_way, their_way) =
+        (house.signed_in_at_provider(&mine), house.signed_in_at_provider(&theirs));
+    let state_of = |way: &str| way.split("state=").nth(1).unwrap()[..43].to_owned();
+    let foreign = [
+        their_way.clone(),
+        my_way.replace(&state_of(&my_way), &state_of(&their_way)),
+        my_way.replace("state=", "xstate="),
+        format!("{my_way}x").replace("state=", "state=A"),
+        "/v1/auth/login?code=abc".to_owned(),
+        "/v1/auth/login?error=access_denied".to_owned(),
+        "/v1/auth/login?error=access_denied&error_description=%3Cscript%3E&state=x".to_owned(),
+    ];
+    for way in &foreign {
+        let answer = victim.get(way).await;
+        answer.refused(400, "invalid_request");
+        assert!(!answer.body.contains("<script") && !answer.body.contains("access_denied"));
+    }
+    assert_eq!(house.provider.requests(Endpoint::Token), 0);
+    // It was no use, and did no harm.
+    assert_eq!(victim.get(&my_way).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_provider_must_say_that_it_is_the_one_that_was_asked() {
+    let house = House::new().await;
+    let issuer = encoded(&house.provider.issuer());
+    for wrong in [
+        "&iss=https%3A%2F%2Fevil.example".to_owned(),
+        format!("&iss={issuer}%2F"),
+        "&iss=".to_owned(),
+        String::new(),
+    ] {
+        let browser = house.visitor();
+        let away = browser.get("/v1/auth/login").await;
+        let back = house.signed_in_at_provider(away.header("location"));
+        let back = back.replace(&format!("&iss={issuer}"), &wrong);
+        browser.get(&back).await.refused(400, "invalid_request");
+    }
+    assert_eq!(house.provider.requests(Endpoint::Token), 0);
+}
+
+#[tokio::test]
+async fn two_tabs_sign_in_at_once_and_a_late_one_does_not() {
+    let house = House::new().await;
+    let browser = house.visitor();
+    let (one, two) = (browser.get("/v1/auth/login").await, browser.get("/v1/auth/login").await);
+    assert_eq!(browser.jar().len(), 2);
+    for away in [two, one] {
+        let back = house.signed_in_at_provider(away.header("location"));
+        assert_eq!(browser.get(&back).await.status, 200);
+    }
+    let away = browser.get("/v1/auth/login").await;
+    house.clock.advance(MINUTE * 10);
+    let back = house.signed_in_at_provider(away.header("location"));
+    browser.get(&back).await.refused(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn another_process_with_the_same_keys_ends_what_one_began() {
+    let keys = SessionKeys::random().unwrap();
+    let mut plan = Plan::default();
+    let shared = keys.clone();
+    plan = plan.sign_in(move |sign_in| sign_in.keys(shared));
+    let first = plan.build().await;
+    let browser = first.visitor();
+    let away = browser.get("/v1/auth/login").await;
+    let back = first.signed_in_at_provider(away.header("location"));
+    let shared = keys.clone();
+    let second = first.open(Plan::default().sign_in(move |sign_in| sign_in.keys(shared))).await;
+    let browser = browser.at(&second);
+    assert_eq!(browser.get(&back).await.status, 200);
+    // Without, a process does not know what another began.
+    let away = browser.get("/v1/auth/login").await;
+    let back = second.signed_in_at_provider(away.header("location"));
+    let third = second.open(Plan::default()).await;
+    browser.at(&third).get(&back).await.refused(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn nobody_is_sent_to_another_host() {
+    let house = House::new().await;
+    let browser = house.visitor();
+    for to in [
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "/%09/evil.example",
+        "\\\\evil.example",
+        "javascript:alert(1)",
+        "evil",
+    ] {
+        // `%09` and such arrive decoded.
+        let to = to.replace("%09", "\t");
+        let answer = browser.get(&format!("/v1/auth/login?return_to={}", encoded(&to))).await;
+        answer.refused(400, "invalid_request");
+        assert!(browser.jar().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
+    let house = House::new().await;
+    let issuer = encoded(&house.provider.issuer());
+    let refused = |location: &str, error: &str| {
+        let state = location.split("state=").nth(1).unwrap()[..43].to_owned();
+        format!("/v1/auth/login?error={error}&state={state}&iss={issuer}&error_description=x")
+    };
+    let browser = house.visitor();
+    let away = browser.get("/v1/auth/login").await;
+    let answer = browser.get(&refused(away.header("location"), "access_denied")).await;
+    answer.refused(400, "access_denied");
+    assert!(browser.jar().is_empty());
+    let away = browser.get("/v1/auth/login").await;
+    let answer = browser.get(&refused(away.header("location"), "%3Cb%3E")).await;
+    answer.refused(400, "server_error");
+
+    let house =
+        house.open(Plan::default().sign_in(|it| it.failure_page("/sorry?from=login"))).await;
+    let browser = house.visitor();
+    let away = browser.get("/v1/auth/login").await;
+    let answer = browser.get(&refused(away.header("location"), "access_denied")).await;
+    assert_eq!(answer.header("location"), "/sorry?from=login&error=access_denied");
+    assert_eq!(answer.status, 303);
+}
+
+#[tokio::test]
+async fn a_client_that_began_by_itself_redeems_its_code_once() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    let verifier = PkceVerifier::generate().unwrap();
+    let code = || {
+        let challenge = verifier.challenge();
+        house.provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some("n-1"))
+    };
+    let secret = verifier.secret().expose();
+    let first = code();
+    let body = json!({
+        "code": first, "code_verifier": secret, "redirect_uri": REDIRECT, "state": "theirs",
+        "nonce": "n-1",
+    });
+    let answer = visitor.post_json("/v1/auth/login", &body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    visitor.post_json("/v1/auth/login", &body).await.refused(400, "invalid_grant");
+    let form = format!("code={}&code_verifier={secret}", code());
+    assert_eq!(visitor.post_form("/v1/auth/login", &form).await.status, 200);
+
+    let other = PkceVerifier::generate().unwrap();
+    let other = other.secret().expose();
+    for (form, code) in [
+        (format!("code={}", code()), "invalid_request"),
+        (format!("code_verifier={secret}"), "invalid_request"),
+        (format!("code={}&code_verifier=short", code()), "invalid_request"),
+        (format!("code={}&code_verifier={other}", code()), "invalid_grant"),
+        (format!("code=made-up&code_verifier={secret}"), "invalid_grant"),
+        (
+            format!(
+                "code={}&code_verifier={secret}&redirect_uri=https%3A%2F%2Fevil.example",
+                code()
+            ),
+            "invalid_request",
+        ),
+        (format!("code={}&code_verifier={secret}&nonce=n-2", code()), "invalid_grant"),
+    ] {
+        visitor.post_form("/v1/auth/login", &form).await.refused(400, code);
+    }
+}
+
+#[tokio::test]
+async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
+    let house = House::new().await;
+    let id_token = |change: &str, value: serde_json::Value| {
+        let token = house.provider.token().audience("wave").without("scope").subject("bob-id");
+        let token = token.claim("nonce", "n-1").claim(change, value);
+        token.typ(Some("JWT")).sign()
+    };
+    let verifier = PkceVerifier::generate().unwrap();
+    let redeem = async || {
+        let challenge = verifier.challenge();
+        let code = house.provider.authorize_with(
+            "bob",
+            "wave",
+            REDIRECT,
+            &challenge,
+            "openid",
+            Some("n-1"),
+        );
+        let secret = verifier.secret().expose();
+        let form = format!("code={code}&code_verifier={secret}&nonce=n-1");
+        house.visitor().post_form("/v1/auth/login", &form).await
+    };
+    let answers = |token: String| Fault::member("id_token", token);
+    house.provider.fail(Endpoint::Token, answers(id_token("x", 1.into())));
+    assert_eq!(redeem().await.status, 200, "{:?}", redeem().await);
+    for (what, token) in [
+        ("another client's", id_token("aud", "other".into())),
+        ("another user's", id_token("sub", "mallory".into())),
+        ("another issuer's", id_token("iss", "https://evil.example".into())),
+        ("old", id_token("exp", 1000.into())),
+        ("of another sign-in", id_token("nonce", "n-2".into())),
+        ("of another token", id_token("at_hash", "AAAAAAAAAAAAAAAAAAAAAA".into())),
+        ("not signed", format!("{}AAAA", id_token("x", 1.into()))),
+    ] {
+        house.provider.fail(Endpoint::Token, answers(token));
+        let answer = redeem().await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]),
+            (400, &json!("invalid_grant")),
+            "{what}"
+        );
+    }
+    house.provider.fail(Endpoint::Token, Fault::without("id_token"));
+    redeem().await.refused(400, "invalid_grant");
+}
