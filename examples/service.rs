@@ -2,19 +2,21 @@
 //!
 //! or, without any provider, with `SCAIWAVE_AUTH_MODE=mock cargo run --example service`; then try
 //! `curl -i http://127.0.0.1:8080/me -H 'Authorization: Bearer anything'`. Everything comes from
-//! the environment: `SCAIWAVE_…` (see the manual), `LISTEN`, `RUST_LOG`.
+//! the environment: `SCAIWAVE_…` (see the manual), `LISTEN`, `RUST_LOG`. The endpoints under
+//! `/v1/auth/` are there too: `curl -i http://127.0.0.1:8080/v1/auth/whoami -H …`.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing::get};
 use scaikey_auth::{
-    AccessToken, Auth, AuthConfig, AuthContext, AuthMode, ConfigError, ExchangeError,
-    ExchangeRequest, Identity, IssuerHealth, OAuthError, TenantId, TokenExchangeClient,
-    dangerous_peek_claims, role, scope,
+    AccessToken, Auth, AuthConfig, AuthContext, AuthMode, ConfigError, Endpoints, ExchangeError,
+    ExchangeRequest, Identity, IssuerHealth, MemoryRegistrar, OAuthError, TenantId,
+    TokenExchangeClient, dangerous_peek_claims, role, scope,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -36,8 +38,15 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let endpoints = match endpoints(&config, &auth, &tokens) {
+        Ok(endpoints) => endpoints,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(2);
+        }
+    };
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    match serve(&listen, auth, tokens).await {
+    match serve(&listen, auth, tokens, endpoints).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot listen on {listen}: {error}; set LISTEN to another address");
@@ -52,14 +61,37 @@ fn tokens(config: &AuthConfig) -> Result<Tokens, ConfigError> {
     wanted.then(|| TokenExchangeClient::from_config(config).build()).transpose()
 }
 
-async fn serve(listen: &str, auth: Auth, tokens: Tokens) -> std::io::Result<()> {
+/// What is under `/v1/auth/`. Participants are in the database, if there is one.
+fn endpoints(config: &AuthConfig, auth: &Auth, tokens: &Tokens) -> Result<Endpoints, ConfigError> {
+    let mut endpoints = auth
+        .endpoints()
+        .client_address(|head| Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+    if let Some(tokens) = tokens {
+        endpoints = endpoints.client(tokens.clone());
+    }
+    if config.database_url.is_none() {
+        endpoints = endpoints.registrar(MemoryRegistrar::new());
+    }
+    endpoints.configured(config).build()
+}
+
+async fn serve(
+    listen: &str,
+    auth: Auth,
+    tokens: Tokens,
+    endpoints: Endpoints,
+) -> std::io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
     // The first request need not wait for keys then. If the provider is away, the library logs it,
     // and the keys are fetched when a token or a health check asks for them.
     let warm = auth.clone();
     tokio::spawn(async move { warm.ready().await });
-    axum::serve(listener, api(&auth, tokens)).await
+    let mut app = api(&auth, tokens).layer(endpoints.clone());
+    if let Some(sessions) = endpoints.sessions() {
+        app = app.layer(sessions.layer());
+    }
+    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 fn api(auth: &Auth, tokens: Tokens) -> Router {

@@ -51,7 +51,7 @@
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`, `SqlRegistrar`: tenants and participants in a database (Rust 1.94) |
 //! | `redis` | no | `RedisCache`: tokens for other services, shared by all processes |
-//! | `trust` | no | foreign workload tokens, by a policy: [`trust`] |
+//! | `trust` | no | foreign workload tokens, by a policy, for tokens of ours: [`trust`], [`mint`] |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
 //!
@@ -111,6 +111,9 @@ mod exchange;
 
 #[cfg(feature = "trust")]
 pub mod trust;
+
+#[cfg(feature = "trust")]
+pub mod mint;
 
 mod auth;
 

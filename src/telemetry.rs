@@ -211,6 +211,19 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
     count("scaikey_auth_trust_decisions_total", "outcome", outcome);
 }
 
+/// A token was minted for a workload that a policy let in, or was not.
+#[cfg(feature = "trust")]
+pub(crate) fn workload_minted(trust: &str, grant: &str, error: Option<&dyn std::fmt::Display>) {
+    let outcome = if error.is_none() { "minted" } else { "failed" };
+    match error {
+        None => tracing::info!(target: TARGET, trust, grant, outcome, "token for a workload"),
+        Some(error) => {
+            tracing::warn!(target: TARGET, trust, grant, outcome, %error, "token for a workload")
+        }
+    }
+    count("scaikey_auth_workload_tokens_total", "outcome", outcome);
+}
+
 /// A trust policy came into force.
 #[cfg(feature = "trust")]
 pub(crate) fn trust_policy_loaded(trusts: usize) {

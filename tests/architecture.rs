@@ -21,6 +21,8 @@ const DOORS: &[(&str, &str, &[&str])] = &[
         &[
             "src/issuer/jwk.rs",
             "src/issuer/client_auth.rs",
+            "src/issuer/signing.rs",
+            "src/mint/local.rs",
             "src/exchange/pkce.rs",
             "src/exchange/cache/",
             "src/mark.rs",

@@ -163,6 +163,14 @@ impl IssuerConfig {
         self
     }
 
+    /// Gives the key set itself (RFC 7517, as JSON): nobody is asked for it, and nothing replaces it
+    /// while the service runs.
+    #[must_use]
+    pub fn keys(mut self, key_set: &str) -> Self {
+        self.inline_keys = Some(key_set.into());
+        self
+    }
+
     /// Sets [`algorithms`](Self::algorithms).
     #[must_use]
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {

@@ -34,6 +34,8 @@ pub struct EndpointsBuilder {
     sign_in: Option<SignIn>,
     sessions: Option<Sessions>,
     registrar: Option<Arc<dyn Registrar>>,
+    #[cfg(feature = "trust")]
+    workloads: Option<crate::mint::WorkloadExchange>,
     password_rule: Option<PasswordRule>,
     introspect_guard: Box<dyn Guard>,
     introspects_all_tenants: bool,
@@ -58,6 +60,8 @@ impl Auth {
             sign_in: None,
             sessions: None,
             registrar: None,
+            #[cfg(feature = "trust")]
+            workloads: None,
             password_rule: None,
             introspect_guard: Box::new(scope("admin")),
             introspects_all_tenants: false,
@@ -107,6 +111,13 @@ impl EndpointsBuilder {
     /// Offers `register`.
     pub fn registrar(mut self, registrar: impl Registrar) -> Self {
         self.registrar = Some(Arc::new(registrar));
+        self
+    }
+
+    /// Offers `exchange`, for foreign workload tokens that a policy trusts.
+    #[cfg(feature = "trust")]
+    pub fn workloads(mut self, workloads: crate::mint::WorkloadExchange) -> Self {
+        self.workloads = Some(workloads);
         self
     }
 
@@ -226,7 +237,7 @@ impl EndpointsBuilder {
                 self.faults.push(Fault::new("endpoints.trusted_proxies", error.to_string()));
             }
         }
-        self.with_database(config)
+        self.with_database(config).with_workloads(config)
     }
 
     /// The participants live beside the tenants.
@@ -244,6 +255,25 @@ impl EndpointsBuilder {
 
     #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
     fn with_database(self, _: &AuthConfig) -> Self {
+        self
+    }
+
+    #[cfg(feature = "trust")]
+    fn with_workloads(mut self, config: &AuthConfig) -> Self {
+        if let (None, Some(file)) = (&self.workloads, &config.endpoints.trust_file) {
+            let workloads =
+                super::exchange::from_file(file, config, &self.auth, self.client.as_ref());
+            self.workloads = self.noted(workloads);
+        }
+        self
+    }
+
+    #[cfg(not(feature = "trust"))]
+    fn with_workloads(mut self, config: &AuthConfig) -> Self {
+        if config.endpoints.trust_file.is_some() {
+            let problem = "needs the cargo feature `trust` of scaikey-auth";
+            self.faults.push(Fault::new("endpoints.trust_file", problem));
+        }
         self
     }
 
@@ -281,6 +311,8 @@ impl EndpointsBuilder {
             sign_in: self.sign_in,
             sessions: self.sessions,
             registrar: self.registrar,
+            #[cfg(feature = "trust")]
+            workloads: self.workloads,
             password_rule: self.password_rule,
             introspect_guard: self.introspect_guard,
             introspects_all_tenants: self.introspects_all_tenants,
@@ -323,6 +355,9 @@ impl EndpointsBuilder {
             Endpoint::Token | Endpoint::Refresh | Endpoint::Logout => self.client.is_some(),
             Endpoint::Register => self.registrar.is_some(),
             Endpoint::Whoami | Endpoint::Introspect => true,
+            #[cfg(feature = "trust")]
+            Endpoint::Exchange => self.workloads.is_some(),
+            #[cfg(not(feature = "trust"))]
             Endpoint::Exchange => false,
             Endpoint::Metadata => self.auth.resource().is_some(),
         };

@@ -4,6 +4,8 @@ mod answer;
 mod body;
 mod builder;
 mod config;
+#[cfg(feature = "trust")]
+mod exchange;
 mod introspect;
 mod login;
 mod logout;
@@ -168,6 +170,8 @@ struct Inner {
     sign_in: Option<SignIn>,
     sessions: Option<Sessions>,
     registrar: Option<Arc<dyn Registrar>>,
+    #[cfg(feature = "trust")]
+    workloads: Option<crate::mint::WorkloadExchange>,
     password_rule: Option<PasswordRule>,
     introspect_guard: Box<dyn Guard>,
     introspects_all_tenants: bool,
@@ -196,6 +200,12 @@ impl Endpoints {
         &self.0.offered
     }
 
+    /// The sessions that sign-ins begin, if there are any: their [layer](Sessions::layer) belongs
+    /// outside of this one.
+    pub fn sessions(&self) -> Option<&Sessions> {
+        self.0.sessions.as_ref()
+    }
+
     /// Which endpoint a path is.
     fn find(&self, path: &str) -> Option<Endpoint> {
         let Inner { auth, prefix, offered, .. } = &*self.0;
@@ -220,6 +230,9 @@ impl Inner {
             Endpoint::Register => self.register(&asked).await,
             Endpoint::Whoami => self.whoami(&asked).await,
             Endpoint::Introspect => self.introspect(&asked).await,
+            #[cfg(feature = "trust")]
+            Endpoint::Exchange => self.exchange(&asked).await,
+            #[cfg(not(feature = "trust"))]
             Endpoint::Exchange => Err(Failure::NotConfigured("needs the cargo feature `trust`")),
             Endpoint::Config => self.config().await,
             Endpoint::Metadata => return self.metadata(),

@@ -107,7 +107,7 @@ impl Inner {
     }
 }
 
-fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
+pub(super) fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
     let scopes = parameters.get("scope").map(str::parse).transpose();
     let malformed = |_| Failure::OAuth("invalid_scope", "The scope is malformed.");
     scopes.map(Option::unwrap_or_default).map_err(malformed)

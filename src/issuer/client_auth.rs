@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use aws_lc_rs::rand::{self, SystemRandom};
-use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use aws_lc_rs::rand;
 use http::HeaderValue;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
+use super::signing::SigningKey;
 use crate::base64url;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
@@ -15,6 +15,8 @@ use crate::secret::Secret;
 
 /// How long a client assertion lives, in seconds.
 const ASSERTION_LIFE: u64 = 60;
+
+const ASSERTION_TYPE: &str = "client-authentication+jwt";
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -30,7 +32,7 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    fn read(&self) -> Result<Secret, Unproven> {
+    pub(super) fn read(&self) -> Result<Secret, Unproven> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
             Self::File(path) => match std::fs::read_to_string(path) {
@@ -63,12 +65,7 @@ pub struct ClientAuth {
 enum Method {
     Basic(SecretSource),
     Post(SecretSource),
-    Key {
-        algorithm: Algorithm,
-        key_id: Option<String>,
-        pem: SecretSource,
-        audience: Option<String>,
-    },
+    Key(SigningKey, Option<String>),
     None,
 }
 
@@ -94,16 +91,15 @@ impl ClientAuth {
         key_id: Option<&str>,
         pem: impl Into<SecretSource>,
     ) -> Self {
-        let key_id = key_id.map(str::to_owned);
-        let (pem, audience) = (pem.into(), None);
-        Self { id: id.into(), method: Method::Key { algorithm, key_id, pem, audience } }
+        let key = SigningKey::new(algorithm, pem.into(), key_id.map(str::to_owned));
+        Self { id: id.into(), method: Method::Key(key, None) }
     }
 
     /// The `aud` of the statements that [`private_key_jwt`](Self::private_key_jwt) signs, for
     /// providers that want their token endpoint there and not, as they should, their issuer. The
     /// price: two providers that are told the same may use each other's.
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
-        if let Method::Key { audience: aud, .. } = &mut self.method {
+        if let Method::Key(_, aud) = &mut self.method {
             *aud = Some(audience.into());
         }
         self
@@ -136,11 +132,9 @@ impl ClientAuth {
                 form.append_pair("client_id", &self.id);
                 form.append_pair("client_secret", secret.read()?.expose());
             }
-            Method::Key { algorithm, key_id, pem, audience } => {
+            Method::Key(key, audience) => {
                 let audience = audience.as_deref().unwrap_or(issuer);
-                let signed = self.statement(*algorithm, key_id.as_deref(), audience, now)?;
-                let signature = sign(*algorithm, &pem.read()?, signed.as_bytes())?;
-                let assertion = format!("{signed}.{}", base64url::encode(signature));
+                let assertion = key.sign(ASSERTION_TYPE, &self.statement(audience, now)?)?;
                 form.append_pair("client_id", &self.id);
                 form.append_pair("client_assertion_type", JWT_BEARER);
                 form.append_pair("client_assertion", &assertion);
@@ -162,73 +156,17 @@ impl ClientAuth {
     }
 
     /// What the key signs.
-    fn statement(
-        &self,
-        algorithm: Algorithm,
-        key_id: Option<&str>,
-        audience: &str,
-        now: SystemTime,
-    ) -> Result<String, Unproven> {
+    fn statement(&self, audience: &str, now: SystemTime) -> Result<serde_json::Value, Unproven> {
         let mut id = [0; 16];
         rand::fill(&mut id).map_err(|_| failed("the system has no random numbers"))?;
         let now = unix_seconds(now);
-        let mut header = serde_json::json!({
-            "alg": algorithm.as_str(),
-            "typ": "client-authentication+jwt",
-        });
-        if let (Some(kid), Some(members)) = (key_id, header.as_object_mut()) {
-            members.insert("kid".to_owned(), kid.into());
-        }
-        let claims = serde_json::json!({
+        Ok(serde_json::json!({
             "iss": self.id, "sub": self.id, "aud": audience, "jti": base64url::encode(id),
             "iat": now, "exp": now + ASSERTION_LIFE,
-        });
-        let part = |json: serde_json::Value| base64url::encode(json.to_string());
-        Ok(format!("{}.{}", part(header), part(claims)))
+        }))
     }
 }
 
-fn failed(problem: impl Into<String>) -> Unproven {
+pub(super) fn failed(problem: impl Into<String>) -> Unproven {
     Unproven(problem.into())
-}
-
-fn sign(algorithm: Algorithm, pem: &Secret, message: &[u8]) -> Result<Vec<u8>, Unproven> {
-    let der = der(pem).ok_or_else(|| failed("the key is not PKCS #8 in PEM"))?;
-    signed(algorithm, &der, message)
-        .ok_or_else(|| failed(format!("the key cannot sign {algorithm}")))
-}
-
-fn der(pem: &Secret) -> Option<zeroize::Zeroizing<Vec<u8>>> {
-    let (_, rest) = pem.expose().split_once("-----BEGIN PRIVATE KEY-----")?;
-    let (text, _) = rest.split_once("-----END PRIVATE KEY-----")?;
-    let text: zeroize::Zeroizing<String> = text.split_ascii_whitespace().collect::<String>().into();
-    base64url::decode_standard(text.as_bytes()).map(Into::into)
-}
-
-fn signed(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>> {
-    let random = SystemRandom::new();
-    let ecdsa = |kind| {
-        let pair = EcdsaKeyPair::from_pkcs8(kind, der).ok()?;
-        Some(pair.sign(&random, message).ok()?.as_ref().to_vec())
-    };
-    let rsa = |padding: &'static dyn signature::RsaEncoding| {
-        let pair = RsaKeyPair::from_pkcs8(der).ok()?;
-        let mut signed = vec![0; pair.public_modulus_len()];
-        pair.sign(padding, &random, message, &mut signed).ok()?;
-        Some(signed)
-    };
-    match algorithm {
-        Algorithm::RS256 => rsa(&signature::RSA_PKCS1_SHA256),
-        Algorithm::RS384 => rsa(&signature::RSA_PKCS1_SHA384),
-        Algorithm::RS512 => rsa(&signature::RSA_PKCS1_SHA512),
-        Algorithm::PS256 => rsa(&signature::RSA_PSS_SHA256),
-        Algorithm::PS384 => rsa(&signature::RSA_PSS_SHA384),
-        Algorithm::PS512 => rsa(&signature::RSA_PSS_SHA512),
-        Algorithm::ES256 => ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
-        Algorithm::ES384 => ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
-        Algorithm::ES512 => ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
-        Algorithm::Ed25519 => {
-            Some(Ed25519KeyPair::from_pkcs8(der).ok()?.sign(message).as_ref().to_vec())
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod keys;
 mod metadata;
 mod per_tenant;
 mod set;
+mod signing;
 mod source;
 
 use std::collections::HashMap;
@@ -36,6 +37,8 @@ pub(crate) use jwk::MAX_KID;
 pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
 pub(crate) use metadata::{Endpoints, well_known};
 pub(crate) use per_tenant::PerTenant;
+#[cfg(feature = "trust")]
+pub(crate) use signing::SigningKey;
 
 /// One issuer, ready to verify tokens.
 #[derive(Debug)]

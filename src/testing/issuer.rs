@@ -50,6 +50,14 @@ struct Inner {
     introspection: Traffic,
     registry: Registry,
     ledger: Ledger,
+    workloads: Mutex<Vec<Workloads>>,
+}
+
+/// What is believed of another issuer's tokens: as whom, and in which tenant.
+struct Workloads {
+    foreign: Issuer,
+    identity: String,
+    tenant: String,
 }
 
 impl Issuer {
@@ -76,6 +84,7 @@ impl Issuer {
             introspection: Traffic::new(),
             registry: Registry::default(),
             ledger: Ledger::default(),
+            workloads: Mutex::default(),
         }))
     }
 
@@ -258,6 +267,21 @@ impl Issuer {
     /// The claims of a token that this issuer signed, whatever they say.
     pub(super) fn own_claims(&self, token: &str) -> Option<Map<String, Value>> {
         self.ring().published().iter().find_map(|key| key.claims_of(token))
+    }
+
+    /// Exchanges tokens that `foreign` signed for ones of `identity` in `tenant`, whatever else they
+    /// say: the trust that a provider has in the platform of a workload.
+    pub fn trust_workloads(&self, foreign: &Issuer, identity: &str, tenant: &str) {
+        let (foreign, identity, tenant) = (foreign.clone(), identity.to_owned(), tenant.to_owned());
+        lock(&self.0.workloads).push(Workloads { foreign, identity, tenant });
+    }
+
+    /// Who a foreign token is here.
+    pub(super) fn workload(&self, token: &str) -> Option<Map<String, Value>> {
+        let workloads = lock(&self.0.workloads);
+        let trusted = workloads.iter().find(|it| it.foreign.own_claims(token).is_some())?;
+        let claims = json!({ "sub": trusted.identity, "tenant_id": trusted.tenant });
+        claims.as_object().cloned()
     }
 
     pub(super) fn current_cache_control(&self) -> Option<String> {

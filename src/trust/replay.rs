@@ -43,7 +43,7 @@ impl fmt::Debug for ReplayKey {
 /// Where the use of tokens is noted.
 ///
 /// [`MemoryReplayLog`] is for one process. Several processes behind one name need a log in common,
-/// or each would accept a token once: with Redis, `SET key 1 NX PXAT until`.
+/// or each would accept a token once: `RedisCache` is one (feature `redis`).
 ///
 /// Harmless mistakes: to say "used before" of a token that was not; to remember for longer than
 /// asked; to fail, which denies. Attacks: to ask and to note in two steps, between which a second
@@ -146,6 +146,28 @@ impl Used {
         }
     }
 }
+
+/// The log that all processes share (feature `redis`): `SET … NX PX` under a digest, beside the
+/// tokens, or in another server.
+///
+/// A server that is away, or does not answer within the budget, denies. One that loses what it was
+/// told, because it restarts empty or evicts, lets tokens be used again: give it persistence and a
+/// `maxmemory-policy` of `noeviction`.
+#[cfg(feature = "redis")]
+#[async_trait]
+impl ReplayLog for crate::exchange::RedisCache {
+    async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
+        match until.duration_since(self.now()) {
+            Ok(left) => self.note(&key.to_string(), left + LEEWAY).await,
+            // It is over: nobody may use it.
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+/// Clocks of servers differ; what is remembered a little longer does no harm.
+#[cfg(feature = "redis")]
+const LEEWAY: Duration = Duration::from_secs(60);
 
 #[async_trait]
 impl ReplayLog for MemoryReplayLog {

@@ -10,6 +10,7 @@ mod idle;
 #[path = "../behaviour/log.rs"]
 mod log;
 mod processes;
+mod replay;
 mod server;
 mod sharing;
 mod support;

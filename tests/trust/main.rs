@@ -10,6 +10,7 @@ mod clusters;
 mod deciding;
 mod explaining;
 mod linter;
+mod minting;
 mod platforms;
 mod reloading;
 mod replay;

@@ -112,6 +112,18 @@ impl RedisCache {
         }
     }
 
+    #[cfg(feature = "trust")]
+    pub(crate) fn now(&self) -> std::time::SystemTime {
+        self.line.settings.clock.now()
+    }
+
+    /// Notes that `what` was used, for so long; whether that was the first time, for all processes.
+    #[cfg(feature = "trust")]
+    pub(crate) async fn note(&self, what: &str, life: Duration) -> Result<bool, BoxError> {
+        let name = format!("{}:-:used:{what}", self.line.settings.prefix);
+        Ok(self.line.call(|link| commands::note(link, &name, life)).await?)
+    }
+
     /// Forgets what cannot have been put there under this key.
     async fn discard(&self, name: &str) {
         self.line.found_garbage();

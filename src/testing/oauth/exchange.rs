@@ -53,10 +53,12 @@ fn presented(
     let (token, kind) = (form.get(name), form.get(&format!("{name}_type")));
     match (token, kind) {
         (None, None) => Ok(None),
-        (Some(token), Some(ACCESS_TOKEN | JWT)) => match issuer.live_claims(token) {
-            Some(claims) => Ok(Some(claims)),
-            None => refused("the token is not good"),
-        },
+        (Some(token), Some(ACCESS_TOKEN | JWT)) => {
+            match issuer.live_claims(token).or_else(|| issuer.workload(token)) {
+                Some(claims) => Ok(Some(claims)),
+                None => refused("the token is not good"),
+            }
+        }
         (Some(_), Some(_)) => refused("the type of token is not supported"),
         _ => refused("a token comes with its type"),
     }

@@ -64,6 +64,14 @@ pub(super) async fn remove(mut link: Link, name: &str) -> RedisResult<()> {
     link.ask(cmd("DEL").arg(name)).await
 }
 
+/// Notes a name for so long; whether it was not noted before. The server does both at once.
+#[cfg(feature = "trust")]
+pub(super) async fn note(mut link: Link, name: &str, life: Duration) -> RedisResult<bool> {
+    let mut set = cmd("SET");
+    set.arg(name).arg(1).arg("NX").arg("PX").arg(milliseconds(life));
+    link.ask::<Option<String>>(&set).await.map(|done| done.is_some())
+}
+
 /// Whether the lock was free, or is held without an end, as none of ours is.
 pub(super) async fn lock(
     mut link: Link,

@@ -1,0 +1,101 @@
+//! `POST exchange`: a foreign workload token for one of the provider's.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use http::Response;
+use serde::Serialize;
+
+use super::answer::{Failure, invalid_request, oauth_error};
+use super::parameters::{Parameters, Reads};
+use super::tokens::scopes;
+use super::{Asked, Endpoint, Inner};
+use crate::auth::Auth;
+use crate::config::{AuthConfig, ConfigError, Fault};
+use crate::exchange::TokenExchangeClient;
+use crate::mint::{ForwardingMinter, WorkloadExchange, WorkloadRequest};
+use crate::trust::Trusts;
+
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
+/// RFC 8693 §2.2.1.
+#[derive(Serialize)]
+struct Answer<'a> {
+    access_token: &'a str,
+    issued_token_type: &'a str,
+    token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
+    scope: &'a str,
+}
+
+impl Inner {
+    /// The foreign token is the only credential: an `Authorization` header says nothing here.
+    pub(super) async fn exchange(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+        self.admit(Endpoint::Exchange, asked, None)?;
+        let parameters = Parameters::of_body(asked, Reads::FormsAndJson)?;
+        match parameters.required("grant_type", "The parameter grant_type is missing.")? {
+            TOKEN_EXCHANGE | "token_exchange" => {}
+            _ => {
+                let problem = "This grant is not offered.";
+                return Err(Failure::OAuth("unsupported_grant_type", problem));
+            }
+        }
+        let workloads = self.workloads.as_ref();
+        let workloads = workloads.ok_or(Failure::NotConfigured("there is no trust policy"))?;
+        match workloads.exchange(&request(&parameters)?).await {
+            Ok(minted) => Ok(self.good(&Answer {
+                access_token: minted.access_token.expose(),
+                issued_token_type: &minted.issued_token_type,
+                token_type: "Bearer",
+                expires_in: minted.expires_in.map(|life| life.as_secs()),
+                scope: minted.scopes.as_str(),
+            })),
+            Err(refusal) => {
+                let (code, message) = (refusal.code(), refusal.public_message());
+                Ok(oauth_error(refusal.status(), code, message, refusal.retry_after()))
+            }
+        }
+    }
+}
+
+fn request(parameters: &Parameters) -> Result<WorkloadRequest, Failure> {
+    let text = |name: &str| parameters.get(name).map(str::to_owned);
+    if parameters.get("actor_token").is_some() || parameters.get("actor_token_type").is_some() {
+        return Err(invalid_request("Nobody acts for a workload here."));
+    }
+    let missing = "The parameter subject_token is missing.";
+    let mut request = WorkloadRequest::new(parameters.required("subject_token", missing)?);
+    let missing = "The parameter subject_token_type is missing.";
+    request.subject_token_type = parameters.required("subject_token_type", missing)?.to_owned();
+    request.audience = text("audience");
+    request.resource = text("resource");
+    request.requested_token_type = text("requested_token_type");
+    request.trust_id = text("trust_id");
+    request.scopes = scopes(parameters)?;
+    Ok(request)
+}
+
+/// A policy in a file, forwarded to the provider by the service's own client.
+pub(super) fn from_file(
+    file: &Path,
+    config: &AuthConfig,
+    auth: &Auth,
+    client: Option<&TokenExchangeClient>,
+) -> Result<WorkloadExchange, ConfigError> {
+    let fault = |problem: String| ConfigError::one(Fault::new("endpoints.trust_file", problem));
+    let client = client.ok_or_else(|| {
+        fault("needs a client of the provider, which mints: set the client's id".to_owned())
+    })?;
+    let audience = auth.audience().first();
+    let audience = audience.ok_or_else(|| fault("needs an audience".to_owned()))?;
+    let issuers = config.issuers.iter().map(|issuer| issuer.expected().to_owned());
+    let trusts = issuers.fold(Trusts::builder().file(file), |trusts, own| trusts.own_issuer(own));
+    let trusts = trusts.build().map_err(|error| fault(format!("cannot be used: {error}")))?;
+    let minter = ForwardingMinter::new(client.clone());
+    let workloads = WorkloadExchange::new(trusts, minter, audience);
+    Ok(match auth.resource() {
+        Some(resource) => workloads.resource(&resource.identifier),
+        None => workloads,
+    })
+}

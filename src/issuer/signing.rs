@@ -1,0 +1,143 @@
+//! [`SigningKey`]: a private key of the service's own, and the JWTs it signs.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use serde_json::{Value, json};
+
+use super::client_auth::{SecretSource, Unproven, failed};
+use crate::base64url;
+use crate::config::Algorithm;
+use crate::secret::Secret;
+
+/// A private key: PKCS #8 in PEM, read each time it signs, so that it may be replaced on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct SigningKey {
+    algorithm: Algorithm,
+    pem: SecretSource,
+    key_id: Option<String>,
+}
+
+impl SigningKey {
+    pub(crate) fn new(algorithm: Algorithm, pem: SecretSource, key_id: Option<String>) -> Self {
+        Self { algorithm, pem, key_id }
+    }
+
+    #[cfg(feature = "trust")]
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// A JWT in compact form.
+    pub(crate) fn sign(&self, typ: &str, claims: &Value) -> Result<String, Unproven> {
+        let mut header = json!({ "alg": self.algorithm.as_str(), "typ": typ });
+        if let (Some(kid), Some(members)) = (&self.key_id, header.as_object_mut()) {
+            members.insert("kid".to_owned(), kid.as_str().into());
+        }
+        let part = |json: &Value| base64url::encode(json.to_string());
+        let signed = format!("{}.{}", part(&header), part(claims));
+        let der = self.der()?;
+        let signature = signature(self.algorithm, &der, signed.as_bytes())
+            .ok_or_else(|| failed(format!("the key cannot sign {}", self.algorithm)))?;
+        Ok(format!("{signed}.{}", base64url::encode(signature)))
+    }
+
+    /// The public half (RFC 7517).
+    #[cfg(feature = "trust")]
+    pub(crate) fn public_jwk(&self) -> Result<Value, Unproven> {
+        let der = self.der()?;
+        let jwk = public(self.algorithm, &der);
+        let mut jwk =
+            jwk.ok_or_else(|| failed(format!("the key cannot sign {}", self.algorithm)))?;
+        if let Some(members) = jwk.as_object_mut() {
+            members.insert("alg".to_owned(), self.algorithm.as_str().into());
+            members.insert("use".to_owned(), "sig".into());
+            members.extend(self.key_id.as_ref().map(|kid| ("kid".to_owned(), kid.as_str().into())));
+        }
+        Ok(jwk)
+    }
+
+    fn der(&self) -> Result<zeroize::Zeroizing<Vec<u8>>, Unproven> {
+        der(&self.pem.read()?).ok_or_else(|| failed("the key is not PKCS #8 in PEM"))
+    }
+}
+
+fn der(pem: &Secret) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    let (_, rest) = pem.expose().split_once("-----BEGIN PRIVATE KEY-----")?;
+    let (text, _) = rest.split_once("-----END PRIVATE KEY-----")?;
+    let text: zeroize::Zeroizing<String> = text.split_ascii_whitespace().collect::<String>().into();
+    base64url::decode_standard(text.as_bytes()).map(Into::into)
+}
+
+/// How an algorithm signs.
+enum Way {
+    Rsa(&'static dyn signature::RsaEncoding),
+    Ecdsa(&'static signature::EcdsaSigningAlgorithm),
+    Ed25519,
+}
+
+fn way(algorithm: Algorithm) -> Way {
+    match algorithm {
+        Algorithm::RS256 => Way::Rsa(&signature::RSA_PKCS1_SHA256),
+        Algorithm::RS384 => Way::Rsa(&signature::RSA_PKCS1_SHA384),
+        Algorithm::RS512 => Way::Rsa(&signature::RSA_PKCS1_SHA512),
+        Algorithm::PS256 => Way::Rsa(&signature::RSA_PSS_SHA256),
+        Algorithm::PS384 => Way::Rsa(&signature::RSA_PSS_SHA384),
+        Algorithm::PS512 => Way::Rsa(&signature::RSA_PSS_SHA512),
+        Algorithm::ES256 => Way::Ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+        Algorithm::ES384 => Way::Ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+        Algorithm::ES512 => Way::Ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+        Algorithm::Ed25519 => Way::Ed25519,
+    }
+}
+
+fn signature(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+    let random = SystemRandom::new();
+    match way(algorithm) {
+        Way::Rsa(padding) => {
+            let pair = RsaKeyPair::from_pkcs8(der).ok()?;
+            let mut signed = vec![0; pair.public_modulus_len()];
+            pair.sign(padding, &random, message, &mut signed).ok()?;
+            Some(signed)
+        }
+        Way::Ecdsa(kind) => {
+            let pair = EcdsaKeyPair::from_pkcs8(kind, der).ok()?;
+            Some(pair.sign(&random, message).ok()?.as_ref().to_vec())
+        }
+        Way::Ed25519 => Some(Ed25519KeyPair::from_pkcs8(der).ok()?.sign(message).as_ref().to_vec()),
+    }
+}
+
+#[cfg(feature = "trust")]
+fn public(algorithm: Algorithm, der: &[u8]) -> Option<Value> {
+    match way(algorithm) {
+        Way::Rsa(_) => {
+            let pair = RsaKeyPair::from_pkcs8(der).ok()?;
+            let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
+            let octets = |number: &[u8]| base64url::encode(number);
+            let (n, e) = (
+                octets(n.big_endian_without_leading_zero()),
+                octets(e.big_endian_without_leading_zero()),
+            );
+            Some(json!({ "kty": "RSA", "n": n, "e": e }))
+        }
+        Way::Ecdsa(kind) => {
+            let pair = EcdsaKeyPair::from_pkcs8(kind, der).ok()?;
+            // An uncompressed point: one octet 04, then x and y of equal length.
+            let point = pair.public_key().as_ref().get(1..)?;
+            let (x, y) = point.split_at(point.len() / 2);
+            let crv = match algorithm {
+                Algorithm::ES384 => "P-384",
+                Algorithm::ES512 => "P-521",
+                _ => "P-256",
+            };
+            let (x, y) = (base64url::encode(x), base64url::encode(y));
+            Some(json!({ "kty": "EC", "crv": crv, "x": x, "y": y }))
+        }
+        Way::Ed25519 => {
+            let pair = Ed25519KeyPair::from_pkcs8(der).ok()?;
+            let x = base64url::encode(pair.public_key().as_ref());
+            Some(json!({ "kty": "OKP", "crv": "Ed25519", "x": x }))
+        }
+    }
+}

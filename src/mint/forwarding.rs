@@ -1,0 +1,38 @@
+//! [`ForwardingMinter`]: the provider mints, asked by RFC 8693.
+
+use async_trait::async_trait;
+
+use super::{MintOrder, Minted, Minter};
+use crate::exchange::{ExchangeError, ExchangeRequest, TokenExchangeClient, TokenType};
+
+/// Has the provider mint: hands on the foreign token, which must trust its issuer as well, and asks
+/// for the granted scopes and for this service, by its `audience` alone (RFC 8693). The service proves itself by its own
+/// client authentication.
+///
+/// The answer must name the audience in `aud`, must not permit more than was granted, and, where it
+/// is a JWT with a tenant, must be of the granted one. Its `sub` is the provider's to say. Nothing
+/// is kept: each token of a workload is judged anew, and one of single use is never answered twice.
+/// A token may outlive the foreign one, as the provider sees fit.
+#[derive(Debug, Clone)]
+pub struct ForwardingMinter(TokenExchangeClient);
+
+impl ForwardingMinter {
+    /// By this client.
+    pub fn new(client: TokenExchangeClient) -> Self {
+        Self(client)
+    }
+}
+
+#[async_trait]
+impl Minter for ForwardingMinter {
+    async fn mint(&self, order: &MintOrder<'_>) -> Result<Minted, ExchangeError> {
+        let granted = order.granted;
+        let mut request = ExchangeRequest::new(order.subject_token.clone(), order.audience)
+            .scopes(granted.scopes.clone())
+            .in_tenant(granted.tenant.clone());
+        request.subject_type = TokenType::Jwt;
+        let token = self.0.exchange_foreign(&request).await?;
+        let scopes = token.scopes().unwrap_or(&granted.scopes).clone();
+        Ok(Minted::new(token.secret().clone(), token.lifetime(), scopes))
+    }
+}
