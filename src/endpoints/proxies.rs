@@ -8,11 +8,14 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::request::Parts;
 
+/// Finds the address of a connection.
+pub(super) type Peer = Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>;
+
 /// How the address of a client is found.
 #[derive(Clone)]
 pub(super) struct ClientAddress {
     /// Of the connection.
-    pub(super) peer: Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>,
+    pub(super) peer: Peer,
     pub(super) proxies: TrustedProxies,
 }
 

@@ -18,6 +18,7 @@ pub struct Client {
     pub(super) proof: Proof,
     pub(super) scopes: Vec<String>,
     pub(super) exchanges: Vec<Exchange>,
+    pub(super) redirect_uris: Vec<String>,
     pub(super) lifetime: Option<Duration>,
     pub(super) tells_expiry: bool,
 }
@@ -63,6 +64,7 @@ impl Client {
             proof,
             scopes: Vec::new(),
             exchanges: Vec::new(),
+            redirect_uris: Vec::new(),
             lifetime: None,
             tells_expiry: true,
         }
@@ -71,6 +73,12 @@ impl Client {
     /// What it may ask for, separated by spaces. It gets all of it when it does not ask.
     pub fn scopes(mut self, scopes: &str) -> Self {
         self.scopes = list(scopes);
+        self
+    }
+
+    /// Where browsers may be sent back to after a sign-in, letter for letter. May be repeated.
+    pub fn redirect_uri(mut self, uri: &str) -> Self {
+        self.redirect_uris.push(uri.to_owned());
         self
     }
 

@@ -45,6 +45,7 @@ struct Inner {
     cache_control: Mutex<Option<String>>,
     discovery: Traffic,
     jwks: Traffic,
+    authorization: Traffic,
     token: Traffic,
     revocation: Traffic,
     introspection: Traffic,
@@ -79,6 +80,7 @@ impl Issuer {
             cache_control: Mutex::default(),
             discovery: Traffic::new(),
             jwks: Traffic::new(),
+            authorization: Traffic::new(),
             token: Traffic::new(),
             revocation: Traffic::new(),
             introspection: Traffic::new(),
@@ -292,6 +294,7 @@ impl Issuer {
         match endpoint {
             Endpoint::Discovery => &self.0.discovery,
             Endpoint::Jwks => &self.0.jwks,
+            Endpoint::Authorization => &self.0.authorization,
             Endpoint::Token => &self.0.token,
             Endpoint::Revocation => &self.0.revocation,
             Endpoint::Introspection => &self.0.introspection,

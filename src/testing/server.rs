@@ -95,6 +95,7 @@ impl Site {
                     Endpoint::Discovery
                 }
                 "/.well-known/jwks.json" => Endpoint::Jwks,
+                "/auth" => Endpoint::Authorization,
                 "/oauth/token" => Endpoint::Token,
                 "/oauth/revoke" => Endpoint::Revocation,
                 "/oauth/introspect" => Endpoint::Introspection,
@@ -144,7 +145,7 @@ async fn answer_with_faults(
         Fault::RedirectHere => redirect(&format!("{MOVED}{}", request.target)),
         Fault::HangUp => return Err(io::Error::other("hung up")),
         Fault::Rewrite(rewrite) => {
-            let Answer { status, headers, json } = good();
+            let Answer { status, headers, json, .. } = good();
             let mut answer = json_reply(Full::from(rewrite.apply(json)));
             *answer.status_mut() = status;
             answer.headers_mut().extend(headers);
@@ -157,9 +158,10 @@ async fn answer_with_faults(
 fn good(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
     let mut headers = http::HeaderMap::new();
     let json = match endpoint {
-        Endpoint::Token | Endpoint::Revocation | Endpoint::Introspection => {
-            return oauth::answer(issuer, endpoint, request);
-        }
+        Endpoint::Authorization
+        | Endpoint::Token
+        | Endpoint::Revocation
+        | Endpoint::Introspection => return oauth::answer(issuer, endpoint, request),
         Endpoint::Discovery => issuer.metadata(),
         Endpoint::Jwks => {
             let value = issuer.current_cache_control();
@@ -169,14 +171,15 @@ fn good(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
             issuer.jwks()
         }
     };
-    Answer { status: StatusCode::OK, headers, json }
+    Answer { status: StatusCode::OK, headers, json, page: None }
 }
 
 impl Answer {
     fn reply(self) -> Reply {
-        let mut answer = match self.json {
-            serde_json::Value::Null => reply(StatusCode::OK, Full::default()),
-            json => json_reply(Full::from(json.to_string())),
+        let mut answer = match (self.page, self.json) {
+            (Some(page), _) => reply(StatusCode::OK, Full::from(page)),
+            (None, serde_json::Value::Null) => reply(StatusCode::OK, Full::default()),
+            (None, json) => json_reply(Full::from(json.to_string())),
         };
         *answer.status_mut() = self.status;
         answer.headers_mut().extend(self.headers);

@@ -26,6 +26,8 @@ pub enum Endpoint {
     Discovery,
     /// `/.well-known/jwks.json`.
     Jwks,
+    /// `/auth`, where users sign in.
+    Authorization,
     /// `/oauth/token`.
     Token,
     /// `/oauth/revoke` (RFC 7009).

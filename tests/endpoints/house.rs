@@ -17,21 +17,21 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 /// The redirect URI as it is registered. Tests follow it to where the service really listens.
-pub const REDIRECT: &str = "https://wave.example/v1/auth/login";
+pub(crate) const REDIRECT: &str = "https://wave.example/v1/auth/login";
 
-pub struct House {
-    pub provider: Provider,
-    pub clock: ManualClock,
-    pub auth: Auth,
-    pub client: TokenExchangeClient,
-    pub api: String,
+pub(crate) struct House {
+    pub(crate) provider: Provider,
+    pub(crate) clock: ManualClock,
+    pub(crate) auth: Auth,
+    pub(crate) client: TokenExchangeClient,
+    pub(crate) api: String,
 }
 
 /// What is different from the usual house.
-pub struct Plan {
-    pub sessions: Option<SessionKeys>,
-    pub endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
-    pub sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
+pub(crate) struct Plan {
+    pub(crate) sessions: Option<SessionKeys>,
+    pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
+    pub(crate) sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
 }
 
 impl Default for Plan {
@@ -45,11 +45,11 @@ impl Default for Plan {
 }
 
 impl Plan {
-    pub fn with_sessions() -> Self {
+    pub(crate) fn with_sessions() -> Self {
         Self { sessions: Some(SessionKeys::random().unwrap()), ..Self::default() }
     }
 
-    pub fn endpoints(
+    pub(crate) fn endpoints(
         mut self,
         change: impl FnOnce(EndpointsBuilder) -> EndpointsBuilder + 'static,
     ) -> Self {
@@ -57,15 +57,15 @@ impl Plan {
         self
     }
 
-    pub fn sign_in(mut self, change: impl FnOnce(SignIn) -> SignIn + 'static) -> Self {
+    pub(crate) fn sign_in(mut self, change: impl FnOnce(SignIn) -> SignIn + 'static) -> Self {
         self.sign_in = Box::new(change);
         self
     }
 
-    pub async fn build(self) -> House {
+    pub(crate) async fn build(self) -> House {
         let clock = ManualClock::new();
         let provider = Provider::builder().clock(clock.clone()).start().await;
-        let wave = Client::new("wave", "secret").scopes("docs:read");
+        let wave = Client::new("wave", "secret").scopes("openid docs:read").redirect_uri(REDIRECT);
         provider.register_client(wave);
         provider.register_user(User::new("bob", "hunter2"));
         let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
@@ -78,19 +78,19 @@ impl Plan {
 }
 
 impl House {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Plan::default().build().await
     }
 
     /// What the next process would have: it shares no memory with this one.
-    pub fn with_a_client_of_its_own(mut self) -> Self {
+    pub(crate) fn with_a_client_of_its_own(mut self) -> Self {
         self.client = client(&self.provider, &self.clock);
         self
     }
 
     /// Another process of the same service.
-    pub async fn open(mut self, plan: Plan) -> Self {
-        let sign_in = SignIn::new(REDIRECT).scopes("docs:read");
+    pub(crate) async fn open(mut self, plan: Plan) -> Self {
+        let sign_in = SignIn::new(REDIRECT).scopes("openid docs:read");
         let mut endpoints = self
             .auth
             .endpoints()
@@ -118,14 +118,14 @@ impl House {
         self
     }
 
-    pub fn visitor(&self) -> Visitor {
+    pub(crate) fn visitor(&self) -> Visitor {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         let (http, api) = (http.build().unwrap(), self.api.clone());
         Visitor { http, api, cookies: Mutex::default() }
     }
 
     /// What the provider's sign-in page does: bob signs in, and the browser is sent back.
-    pub fn signed_in_at_provider(&self, location: &str) -> String {
+    pub(crate) fn signed_in_at_provider(&self, location: &str) -> String {
         let asked: BTreeMap<_, _> =
             url::Url::parse(location).unwrap().query_pairs().into_owned().collect();
         assert_eq!(asked["redirect_uri"], REDIRECT);
@@ -143,14 +143,14 @@ impl House {
     }
 
     /// Signs bob in, in this browser.
-    pub async fn sign_in(&self, browser: &Visitor) -> Answer {
+    pub(crate) async fn sign_in(&self, browser: &Visitor) -> Answer {
         let away = browser.get("/v1/auth/login?return_to=/me").await;
         assert_eq!(away.status, 303, "{away:?}");
         let back = self.signed_in_at_provider(away.header("location"));
         browser.get(&back).await
     }
 
-    pub async fn tokens_of_bob(&self) -> Value {
+    pub(crate) async fn tokens_of_bob(&self) -> Value {
         let visitor = self.visitor();
         let form = "grant_type=password&username=bob&password=hunter2";
         visitor.post_form("/v1/auth/token", form).await.json()
@@ -167,7 +167,7 @@ fn client(provider: &Provider, clock: &ManualClock) -> TokenExchangeClient {
         .unwrap()
 }
 
-pub fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
@@ -189,40 +189,40 @@ async fn public(headers: HeaderMap) -> (StatusCode, String) {
 }
 
 /// A browser, or a program: keeps cookies, and follows nothing by itself.
-pub struct Visitor {
+pub(crate) struct Visitor {
     http: reqwest::Client,
     api: String,
-    pub cookies: Mutex<BTreeMap<String, String>>,
+    pub(crate) cookies: Mutex<BTreeMap<String, String>>,
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Visitor {
     /// Goes on with another process of the service.
-    pub fn at(self, house: &House) -> Self {
+    pub(crate) fn at(self, house: &House) -> Self {
         Self { api: house.api.clone(), ..self }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await
     }
 
-    pub async fn post_form(&self, path: &str, form: &str) -> Answer {
+    pub(crate) async fn post_form(&self, path: &str, form: &str) -> Answer {
         let kind = ("content-type", "application/x-www-form-urlencoded");
         self.send(Method::POST, path, &[kind], form).await
     }
 
-    pub async fn post_json(&self, path: &str, json: &Value) -> Answer {
+    pub(crate) async fn post_json(&self, path: &str, json: &Value) -> Answer {
         let kind = ("content-type", "application/json");
         self.send(Method::POST, path, &[kind], &json.to_string()).await
     }
 
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -266,24 +266,24 @@ impl Visitor {
     }
 
     /// The names of the cookies kept.
-    pub fn jar(&self) -> Vec<String> {
+    pub(crate) fn jar(&self) -> Vec<String> {
         self.cookies.lock().unwrap().keys().cloned().collect()
     }
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}"));
         value.to_str().unwrap()
     }
 
     /// The error code of RFC 6749 §5.2, with its status.
     #[track_caller]
-    pub fn refused(&self, status: u16, code: &str) {
+    pub(crate) fn refused(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.json()["error"], code, "{self:?}");
         assert_eq!(self.header("cache-control"), "no-store");
@@ -291,28 +291,4 @@ impl Answer {
     }
 }
 
-pub const MINUTE: Duration = Duration::from_secs(60);
-pub trait Shim {
-    fn authorize_with(
-        &self,
-        u: &str,
-        c: &str,
-        r: &str,
-        ch: &str,
-        s: &str,
-        n: Option<&str>,
-    ) -> String;
-}
-impl Shim for Provider {
-    fn authorize_with(
-        &self,
-        u: &str,
-        c: &str,
-        r: &str,
-        ch: &str,
-        _: &str,
-        _: Option<&str>,
-    ) -> String {
-        self.authorize(u, c, r, ch)
-    }
-}
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);

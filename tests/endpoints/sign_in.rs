@@ -6,7 +6,7 @@ use scaikey_auth::testing::{Endpoint, Fault};
 use scaikey_auth::{PkceVerifier, SessionKeys};
 use serde_json::json;
 
-use super::house::{House, MINUTE, Plan, REDIRECT, Shim, encoded};
+use super::house::{House, MINUTE, Plan, REDIRECT, encoded};
 
 #[tokio::test]
 async fn a_browser_signs_in_and_gets_tokens() {

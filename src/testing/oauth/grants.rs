@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::clients::{Client, User};
 use super::super::issuer::Issuer;
@@ -50,7 +50,8 @@ fn password(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Ref
         .user(name)
         .filter(|user| user.password.expose() == password)
         .ok_or(Refusal::new("invalid_grant", "the name or the password is wrong"))?;
-    let session = Session::new(&client.id, user, within(&client.scopes, form)?);
+    let scope = within(&client.scopes, form)?;
+    let session = Session::new(&client.id, user, scope, issuer.unix_now());
     Ok(signed_in(issuer, client, &session, &session.scope, form))
 }
 
@@ -65,8 +66,10 @@ fn authorization_code(issuer: &Issuer, client: &Client, form: &Form) -> Result<A
             && code.challenge == challenge
             && now < code.expires_at
     };
-    let session = issuer.ledger().spend_code(code, bound)?;
-    Ok(signed_in(issuer, client, &session, &session.scope, form))
+    let (session, nonce) = issuer.ledger().spend_code(code, bound)?;
+    let mut answer = signed_in(issuer, client, &session, &session.scope, form);
+    add_id_token(issuer, &session, nonce, &mut answer);
+    Ok(answer)
 }
 
 fn refresh(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
@@ -83,7 +86,36 @@ fn refresh(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refu
     if issuer.ledger().keeps_refresh_tokens() {
         return Ok(issue(issuer, client, user_token(issuer, client, &session, form), &scope));
     }
-    Ok(signed_in(issuer, client, &session, &scope, form))
+    let mut answer = signed_in(issuer, client, &session, &scope, form);
+    add_id_token(issuer, &session, None, &mut answer);
+    Ok(answer)
+}
+
+/// Who signed in, for the client alone, where `openid` was granted (OpenID Connect Core §2).
+fn add_id_token(issuer: &Issuer, session: &Session, nonce: Option<String>, answer: &mut Answer) {
+    if !session.scope.split(' ').any(|scope| scope == "openid") {
+        return;
+    }
+    let Some(members) = answer.json.as_object_mut() else { return };
+    let access_token = members.get("access_token").and_then(Value::as_str).unwrap_or_default();
+    let hash = digest::digest(&digest::SHA256, access_token.as_bytes());
+    let (left, _) = hash.as_ref().split_at(hash.as_ref().len() / 2);
+    let User { claims, .. } = &*session.user;
+    let token =
+        claims.iter().fold(issuer.token(), |token, (name, value)| token.claim(name, value.clone()));
+    let mut token = token
+        .without("roles")
+        .without("groups")
+        .audience(&session.client)
+        .claim("auth_time", session.began)
+        .claim("sid", session.id.as_str());
+    if issuer.key().algorithm().as_str().ends_with("256") {
+        token = token.claim("at_hash", base64url(left));
+    }
+    if let Some(nonce) = nonce {
+        token = token.claim("nonce", nonce);
+    }
+    members.insert("id_token".to_owned(), token.sign().into());
 }
 
 /// An answer with a refresh token.
@@ -150,8 +182,6 @@ pub(super) fn within(allowed: &[String], form: &Form) -> Result<String, Refusal>
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::super::super::provider::tests::payload;
     use super::super::super::{ManualClock, Provider};
     use super::super::issuer::tests::{ask, refused};

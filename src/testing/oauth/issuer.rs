@@ -1,5 +1,6 @@
 //! The OAuth side of an [`Issuer`]: who may use it, what it has granted, where it is found.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -13,6 +14,11 @@ use super::ledger::{Code, Session};
 const CODE_LIFE: u64 = 60;
 
 impl Issuer {
+    /// Where users sign in: a page with a form.
+    pub fn authorization_endpoint(&self) -> String {
+        self.at("/auth")
+    }
+
     /// Where its token endpoint is.
     pub fn token_endpoint(&self) -> String {
         self.at("/oauth/token")
@@ -44,7 +50,6 @@ impl Issuer {
     ///
     /// # Panics
     /// When the user or the client is not registered.
-    #[expect(clippy::panic, reason = "a test that names nobody has failed")]
     pub fn authorize(
         &self,
         user: &str,
@@ -52,13 +57,46 @@ impl Issuer {
         redirect_uri: &str,
         code_challenge: &str,
     ) -> String {
+        self.authorize_with(user, client, redirect_uri, code_challenge, "", None)
+    }
+
+    /// [`authorize`](Self::authorize) for these scopes, separated by spaces (none: all of the
+    /// client's), and with the nonce for the ID token.
+    ///
+    /// # Panics
+    /// When the user or the client is not registered.
+    #[expect(clippy::panic, reason = "a test that names nobody has failed")]
+    pub fn authorize_with(
+        &self,
+        user: &str,
+        client: &str,
+        redirect_uri: &str,
+        code_challenge: &str,
+        scope: &str,
+        nonce: Option<&str>,
+    ) -> String {
         let Some(user) = self.registry().user(user) else { panic!("no user `{user}`") };
         let Some(client) = self.registry().client(client) else { panic!("no client `{client}`") };
+        let scope = if scope.is_empty() { client.scopes.join(" ") } else { scope.to_owned() };
+        self.add_code(user, &client.id, redirect_uri, code_challenge, scope, nonce)
+    }
+
+    pub(super) fn add_code(
+        &self,
+        user: Arc<User>,
+        client: &str,
+        redirect_uri: &str,
+        code_challenge: &str,
+        scope: String,
+        nonce: Option<&str>,
+    ) -> String {
+        let now = self.unix_now();
         self.ledger().add_code(Code {
-            session: Session::new(&client.id, user, client.scopes.join(" ")),
+            session: Session::new(client, user, scope, now),
             redirect_uri: redirect_uri.to_owned(),
             challenge: code_challenge.to_owned(),
-            expires_at: self.unix_now() + CODE_LIFE,
+            nonce: nonce.map(str::to_owned),
+            expires_at: now + CODE_LIFE,
             used: false,
         })
     }
@@ -93,7 +131,8 @@ impl Issuer {
         json!({
             "issuer": self.issuer(),
             "jwks_uri": self.jwks_uri(),
-            "authorization_endpoint": self.at("/auth"),
+            "authorization_endpoint": self.authorization_endpoint(),
+            "authorization_response_iss_parameter_supported": true,
             "token_endpoint": self.token_endpoint(),
             "revocation_endpoint": self.revocation_endpoint(),
             "introspection_endpoint": self.introspection_endpoint(),

@@ -35,11 +35,13 @@ pub(super) struct Session {
     pub(super) client: String,
     pub(super) user: Arc<User>,
     pub(super) scope: String,
+    /// When the user signed in.
+    pub(super) began: u64,
 }
 
 impl Session {
-    pub(super) fn new(client: &str, user: Arc<User>, scope: String) -> Arc<Self> {
-        Arc::new(Self { id: random("session"), client: client.to_owned(), user, scope })
+    pub(super) fn new(client: &str, user: Arc<User>, scope: String, began: u64) -> Arc<Self> {
+        Arc::new(Self { id: random("session"), client: client.to_owned(), user, scope, began })
     }
 }
 
@@ -49,6 +51,7 @@ pub(super) struct Code {
     pub(super) session: Arc<Session>,
     pub(super) redirect_uri: String,
     pub(super) challenge: String,
+    pub(super) nonce: Option<String>,
     pub(super) expires_at: u64,
     pub(super) used: bool,
 }
@@ -65,7 +68,7 @@ impl Ledger {
         &self,
         name: &str,
         bound: impl FnOnce(&Code) -> bool,
-    ) -> Result<Arc<Session>, Refusal> {
+    ) -> Result<(Arc<Session>, Option<String>), Refusal> {
         let mut entries = self.entries();
         let Entries { codes, revoked, .. } = &mut *entries;
         let refused = |why| Err(Refusal::new("invalid_grant", why));
@@ -78,7 +81,7 @@ impl Ledger {
             }
             Some(code) => {
                 code.used = true;
-                Ok(Arc::clone(&code.session))
+                Ok((Arc::clone(&code.session), code.nonce.clone()))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The OAuth endpoints: tokens (RFC 6749), revocation (RFC 7009), introspection (RFC 7662).
 
+mod authorize;
 mod client;
 mod exchange;
 mod form;
@@ -24,10 +25,15 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     /// `null` stands for an empty body.
     pub(super) json: Value,
+    /// HTML in place of it.
+    pub(super) page: Option<String>,
 }
 
-/// Answers a request to one of the three endpoints.
+/// Answers a request to one of the endpoints.
 pub(super) fn answer(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
+    if endpoint == Endpoint::Authorization {
+        return authorize::answer(issuer, request);
+    }
     let answer = || {
         let form = Form::read(request)?;
         let client = client::authenticate(issuer, request, &form)?;
@@ -77,7 +83,7 @@ impl Refusal {
 
 impl Answer {
     fn good(json: Value) -> Self {
-        Self { status: StatusCode::OK, headers: not_stored(), json }
+        Self { status: StatusCode::OK, headers: not_stored(), json, page: None }
     }
 }
 
@@ -88,7 +94,7 @@ impl From<Refusal> for Answer {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let json = json!({ "error": refusal.error, "error_description": refusal.description });
-        Self { status: refusal.status, headers, json }
+        Self { status: refusal.status, headers, json, page: None }
     }
 }
 

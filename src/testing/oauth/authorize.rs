@@ -1,0 +1,331 @@
+//! The page where users sign in (RFC 6749 §4.1.1, OpenID Connect Core §3.1.2).
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::Value;
+use url::{Url, form_urlencoded};
+
+use super::super::clients::Client;
+use super::super::issuer::Issuer;
+use super::super::traffic::Received;
+use super::{Answer, not_stored};
+
+/// What a client asks for, read from the query. The form posts to the same address.
+struct Asked {
+    members: Vec<(String, String)>,
+    client: Arc<Client>,
+    redirect_uri: String,
+}
+
+pub(super) fn answer(issuer: &Issuer, request: &Received) -> Answer {
+    let asked = match Asked::read(issuer, request) {
+        Ok(asked) => asked,
+        // Nobody is sent to an address that is not the client's (RFC 6749 §3.1.2.4).
+        Err(problem) => return page(StatusCode::BAD_REQUEST, &notice(problem)),
+    };
+    if let Some(error) = asked.fault() {
+        return asked.send_back(issuer, &[("error", error)]);
+    }
+    match request.method {
+        Method::POST => asked.sign_in(issuer, request),
+        _ => page(StatusCode::OK, &asked.form(None)),
+    }
+}
+
+impl Asked {
+    fn read(issuer: &Issuer, request: &Received) -> Result<Self, &'static str> {
+        let (_, query) = request.target.split_once('?').unwrap_or_default();
+        let members: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let find = |name: &str| {
+            let mut found = members.iter().filter(|(known, _)| known == name);
+            let (_, value) = found.next()?;
+            found.next().is_none().then_some(value.as_str())
+        };
+        let client = find("client_id").and_then(|id| issuer.registry().client(id));
+        let client = client.ok_or("This client is not registered here.")?;
+        let redirect_uri = find("redirect_uri").unwrap_or_default().to_owned();
+        if !client.redirect_uris.contains(&redirect_uri) {
+            return Err("This redirect_uri is not registered for the client.");
+        }
+        Ok(Self { members, client, redirect_uri })
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.members.iter().find(|(known, _)| known == name)?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The error code for a request that nobody can sign in by.
+    fn fault(&self) -> Option<&'static str> {
+        let repeated = self.members.iter().enumerate().any(|(nth, (name, _))| {
+            self.members.iter().take(nth).any(|(earlier, _)| earlier == name)
+        });
+        let is = |name: &str, value: &str| self.get(name) == Some(value);
+        let allowed = |scope: &str| self.client.scopes.iter().any(|known| known == scope);
+        if repeated || self.get("code_challenge").is_none_or(|it| it.len() != 43) {
+            return Some("invalid_request");
+        }
+        if !is("code_challenge_method", "S256") {
+            return Some("invalid_request");
+        }
+        if !is("response_type", "code") {
+            return Some("unsupported_response_type");
+        }
+        if !self.scope().split_ascii_whitespace().all(allowed) {
+            return Some("invalid_scope");
+        }
+        is("prompt", "none").then_some("login_required")
+    }
+
+    fn scope(&self) -> &str {
+        self.get("scope").unwrap_or_default()
+    }
+
+    fn sign_in(&self, issuer: &Issuer, request: &Received) -> Answer {
+        let form = request.form();
+        let find = |name: &str| {
+            let found = form.iter().find(|(known, _)| known == name);
+            found.map_or("", |(_, value)| value.as_str())
+        };
+        if find("cancel") == "yes" {
+            return self.send_back(issuer, &[("error", "access_denied")]);
+        }
+        let user = issuer.registry().user(find("username"));
+        let Some(user) = user.filter(|user| user.password.expose() == find("password")) else {
+            let problem = "The user name or the password is wrong.";
+            return page(StatusCode::OK, &self.form(Some(problem)));
+        };
+        let scope = match self.scope() {
+            "" => self.client.scopes.join(" "),
+            scope => scope.to_owned(),
+        };
+        let challenge = self.get("code_challenge").unwrap_or_default();
+        let (client, nonce) = (self.client.id.as_str(), self.get("nonce"));
+        let code = issuer.add_code(user, client, &self.redirect_uri, challenge, scope, nonce);
+        self.send_back(issuer, &[("code", &code)])
+    }
+
+    /// 303: the password must not be posted on (RFC 9700 §4.12).
+    fn send_back(&self, issuer: &Issuer, members: &[(&str, &str)]) -> Answer {
+        let Ok(mut url) = Url::parse(&self.redirect_uri) else {
+            return page(StatusCode::BAD_REQUEST, &notice("The redirect_uri is no URL."));
+        };
+        url.query_pairs_mut()
+            .extend_pairs(members)
+            .extend_pairs(self.get("state").map(|state| ("state", state)))
+            .append_pair("iss", &issuer.issuer());
+        let mut answer = page(StatusCode::SEE_OTHER, "");
+        if let Ok(to) = HeaderValue::try_from(url.as_str()) {
+            answer.headers.insert(LOCATION, to);
+        }
+        answer
+    }
+
+    fn form(&self, problem: Option<&str>) -> String {
+        let client = escaped(&self.client.id);
+        let wishes = self.scope().split_ascii_whitespace().map(escaped);
+        let wishes: String = wishes.map(|scope| format!("<li>{scope}</li>")).collect();
+        let problem = problem.map(|text| format!(r#"<p class="problem" role="alert">{text}</p>"#));
+        format!(
+            r#"<h1>Sign in</h1>
+<p>to continue to <strong>{client}</strong></p>
+{problem}
+<form method="post">
+<label for="username">User name</label>
+<input id="username" name="username" autocomplete="username" autofocus required>
+<label for="password">Password</label>
+<input id="password" name="password" type="password" autocomplete="current-password" required>
+<button type="submit" id="sign-in">Sign in</button>
+<button type="submit" id="cancel" class="quiet" name="cancel" value="yes" formnovalidate>Cancel</button>
+</form>
+<p class="small">{client} asks for</p>
+<ul class="scopes">{wishes}</ul>"#,
+            problem = problem.unwrap_or_default(),
+        )
+    }
+}
+
+fn notice(problem: &str) -> String {
+    format!("<h1>This does not work</h1>\n<p>{problem}</p>")
+}
+
+fn page(status: StatusCode, main: &str) -> Answer {
+    let mut headers = not_stored();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    // No form-action: browsers apply it to where a form leads in the end, which is the client.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    let page = format!(
+        r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Sign in – provider in a box</title>
+<style>{STYLE}</style>
+<main>
+<p class="brand"><span></span>provider in a box</p>
+{main}
+</main>
+</html>
+"#
+    );
+    Answer { status, headers, json: Value::Null, page: Some(page) }
+}
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --ink: #1b1f2a; --soft: #687084; --card: #fff; --paper: #eef1f6; --line: #d5dae4; --key: #2f5bea }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8ebf2; --soft: #98a1b5; --card: #1c212d; --paper: #11141c; --line: #343c4e; --key: #7b9bff } }
+* { box-sizing: border-box }
+body { margin: 0; min-height: 100vh; display: grid; place-items: center; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
+main { width: min(23rem, 92vw); padding: 2rem; background: var(--card); border: 1px solid var(--line); border-radius: 14px; box-shadow: 0 12px 32px rgb(20 30 60 / .08) }
+.brand { margin: 0 0 1.5rem; color: var(--soft); font-size: .85rem; display: flex; align-items: center; gap: .5rem }
+.brand span { width: .9rem; height: .9rem; border-radius: 4px; background: var(--key) }
+h1 { margin: 0; font-size: 1.5rem }
+h1 + p { margin: .1rem 0 1.4rem; color: var(--soft) }
+strong { color: var(--ink) }
+label { display: block; margin: .9rem 0 .3rem; font-size: .9rem; font-weight: 600 }
+input { width: 100%; padding: .6rem .7rem; font: inherit; color: inherit; background: transparent; border: 1px solid var(--line); border-radius: 8px }
+input:focus { outline: 2px solid var(--key); outline-offset: 1px; border-color: transparent }
+button { width: 100%; margin-top: 1.3rem; padding: .65rem; font: inherit; font-weight: 600; color: #fff; background: #2f5bea; border: 0; border-radius: 8px; cursor: pointer }
+button.quiet { margin-top: .4rem; color: var(--soft); background: transparent; font-weight: 400 }
+.problem { margin: 0 0 .5rem; padding: .6rem .8rem; border-radius: 8px; background: #fdecec; color: #8c1d1d; font-size: .9rem }
+.small { margin: 1.5rem 0 .4rem; color: var(--soft); font-size: .85rem }
+.scopes { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .35rem }
+.scopes li { padding: .1rem .55rem; border: 1px solid var(--line); border-radius: 99px; font-size: .8rem; color: var(--soft) }
+";
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::provider::tests::payload;
+    use super::super::super::{Endpoint, Provider, User};
+    use super::super::issuer::tests::ask;
+    use super::*;
+
+    const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+    const HERE: &str = "https://app.example/cb?x=1";
+
+    async fn provider() -> Provider {
+        let provider = Provider::start().await;
+        let app = Client::new("app", "s").scopes("openid read").redirect_uri(HERE);
+        provider.register_client(app);
+        provider.register_client(Client::new("<b>", "s").redirect_uri(HERE));
+        provider.register_user(User::new("bob", "hunter2"));
+        provider
+    }
+
+    fn target(change: &[(&str, Option<&str>)]) -> String {
+        let mut members = vec![
+            ("response_type", "code"),
+            ("client_id", "app"),
+            ("redirect_uri", HERE),
+            ("scope", "openid read"),
+            ("state", "s t"),
+            ("nonce", "n-1"),
+            ("code_challenge", CHALLENGE),
+            ("code_challenge_method", "S256"),
+        ];
+        for (name, value) in change {
+            members.retain(|(known, _)| known != name);
+            members.extend(value.map(|value| (*name, value)));
+        }
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
+        format!("/auth?{query}")
+    }
+
+    fn at(provider: &Provider, method: Method, target: String, body: &str) -> Answer {
+        let (headers, body) = (http::HeaderMap::new(), body.to_owned().into());
+        answer(provider, &Received { method, target, headers, body })
+    }
+
+    fn went_to(answer: &Answer) -> Vec<(String, String)> {
+        let url: Url = answer.headers[LOCATION].to_str().unwrap().parse().unwrap();
+        assert!(url.as_str().starts_with(HERE), "{url}");
+        url.query_pairs().into_owned().skip(1).collect()
+    }
+
+    #[tokio::test]
+    async fn a_user_signs_in_by_the_form_and_the_client_gets_tokens() {
+        let provider = provider().await;
+        let form = at(&provider, Method::GET, target(&[]), "");
+        let page = form.page.unwrap();
+        assert!(page.contains("to continue to <strong>app</strong>"), "{page}");
+        assert!(page.contains("<li>openid</li><li>read</li>"), "{page}");
+        let wrong = at(&provider, Method::POST, target(&[]), "username=bob&password=x");
+        assert!(wrong.page.unwrap().contains("is wrong"));
+        let back = at(&provider, Method::POST, target(&[]), "username=bob&password=hunter2");
+        assert_eq!(back.status, 303);
+        let told = went_to(&back);
+        let issuer = provider.issuer();
+        assert_eq!(told[1..], [("state".into(), "s t".into()), ("iss".into(), issuer.clone())]);
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", told[0].1.as_str()),
+            ("redirect_uri", HERE),
+            ("code_verifier", VERIFIER),
+        ];
+        let (status, tokens) = ask(&provider, "app", &form).await;
+        assert_eq!(status, 200, "{tokens}");
+        let id = payload(tokens["id_token"].as_str().unwrap());
+        assert_eq!(
+            (&id["aud"], &id["nonce"], &id["sub"]),
+            (&"app".into(), &"n-1".into(), &"bob-id".into())
+        );
+        let refresh = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", tokens["refresh_token"].as_str().unwrap()),
+        ];
+        let (_, renewed) = ask(&provider, "app", &refresh).await;
+        let again = payload(renewed["id_token"].as_str().unwrap());
+        assert_eq!((&again["sub"], again.get("nonce")), (&id["sub"], None));
+        assert_eq!(provider.requests(Endpoint::Authorization), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_goes_to_the_client_or_if_that_is_not_known_to_nobody() {
+        let provider = provider().await;
+        for (change, error) in [
+            (("code_challenge_method", Some("plain")), "invalid_request"),
+            (("code_challenge", None), "invalid_request"),
+            (("response_type", Some("token")), "unsupported_response_type"),
+            (("scope", Some("openid admin")), "invalid_scope"),
+            (("prompt", Some("none")), "login_required"),
+        ] {
+            let answer = at(&provider, Method::GET, target(&[change]), "");
+            assert_eq!(went_to(&answer)[0], ("error".into(), error.into()), "{change:?}");
+        }
+        let cancelled = at(&provider, Method::POST, target(&[]), "cancel=yes");
+        assert_eq!(went_to(&cancelled)[0].1, "access_denied");
+        for change in [
+            ("client_id", Some("nobody")),
+            ("client_id", None),
+            ("redirect_uri", Some("https://evil.example")),
+            ("redirect_uri", Some("https://app.example/cb")),
+            ("redirect_uri", None),
+        ] {
+            let answer = at(&provider, Method::GET, target(&[change]), "");
+            assert_eq!(answer.status, 400, "{change:?}");
+            assert!(!answer.headers.contains_key(LOCATION));
+        }
+        let odd =
+            at(&provider, Method::GET, target(&[("client_id", Some("<b>")), ("scope", None)]), "");
+        assert!(odd.page.unwrap().contains("<strong>&lt;b&gt;</strong>"));
+    }
+}
