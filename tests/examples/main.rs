@@ -1,6 +1,8 @@
 //! The examples, run as somebody who reads the README runs them.
 
+mod browser;
 mod client;
 mod process;
 mod service;
 mod talking;
+mod webdriver;

@@ -1,0 +1,100 @@
+//! Run with `cargo run --example browser_login`
+//!
+//! Then open the page it prints and sign in as `alice` with the password `wonderland`. The page is
+//! plain HTML, its API is behind the layer, and the provider in a box shows the sign-in form. The
+//! browser holds a sealed cookie and no token. `LISTEN` sets another address, `TOKEN_SECONDS` how
+//! long an access token lives: it is replaced while you go on.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::response::Html;
+use axum::{Router, routing};
+use scaikey_auth::testing::{Client, Provider, User};
+use scaikey_auth::{
+    Auth, BoxError, ClientAuth, Identity, IssuerConfig, SessionKeys, Sessions, SignIn, Tenant,
+    TokenExchangeClient,
+};
+use tokio::net::TcpListener;
+
+const PAGE: &str = include_str!("browser_login.html");
+
+/// The page, its API, sign-in and sessions. The page itself is for everybody.
+fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
+    // The provider in a box has no TLS; anything but loopback must be https.
+    let trusted = IssuerConfig::new(&issuer).allow_loopback_http(true);
+    let auth = Auth::builder().issuer(trusted).audience("scaiwave").build()?;
+    let client = TokenExchangeClient::builder(issuer)
+        .allow_loopback_http(true)
+        .client_auth(ClientAuth::basic("scaiwave", "secret"))
+        .build()?;
+    // A service with several processes has its keys from P_SESSION_KEYS.
+    let sessions = Sessions::builder(&auth, client.clone(), SessionKeys::random()?).build()?;
+    let endpoints = auth
+        .endpoints()
+        .client(client)
+        .sign_in(SignIn::new(format!("{here}/v1/auth/login")))
+        .sessions(sessions.clone())
+        .build()?;
+
+    let notes = Arc::new(AtomicU64::new(0));
+    let write = move |identity: Identity, tenant: Tenant| async move {
+        let nth = notes.fetch_add(1, Ordering::Relaxed) + 1;
+        format!("note {nth} of {} in {}", identity.subject(), tenant.id())
+    };
+    Ok(Router::new()
+        .route("/api/notes", routing::post(write))
+        .layer(auth.layer())
+        .route("/", routing::get(Html(PAGE)))
+        .layer(endpoints)
+        .layer(sessions.layer()))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt::init(); // silent, unless RUST_LOG says otherwise
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), BoxError> {
+    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+    let listener = TcpListener::bind(&listen).await.map_err(|error| {
+        format!(
+            "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example browser_login"
+        )
+    })?;
+    // Browsers take secure cookies over plain http from this name.
+    let here = format!("http://localhost:{}", listener.local_addr()?.port());
+    let provider = Provider::start().await;
+    provider.register_client(
+        Client::new("scaiwave", "secret")
+            .scopes("openid profile email offline_access")
+            .redirect_uri(&format!("{here}/v1/auth/login")),
+    );
+    let alice = User::new("alice", "wonderland").claim("name", "Alice Smith");
+    provider.register_user(alice.claim("email_verified", true));
+    if let Some(seconds) = std::env::var("TOKEN_SECONDS").ok().and_then(|text| text.parse().ok()) {
+        provider.set_token_lifetime(Some(Duration::from_secs(seconds)));
+    }
+    let app = app(provider.issuer(), &here)?;
+    println!(
+        "\
+Open {here} in a browser, and sign in as alice with the password wonderland.
+
+  service   {here}
+  provider  {provider}   in a box: shows the sign-in form, signs tokens
+
+Ctrl-C stops both.",
+        provider = provider.url(),
+    );
+    axum::serve(listener, app).await?;
+    Ok(())
+}
