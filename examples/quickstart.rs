@@ -81,6 +81,8 @@ curl -i -w '\\n' {api}/me{expired}
   401  somebody comes without a token
 curl -i -w '\\n' {api}/me
 
+To sign in with a browser: cargo run --example browser_login, and open http://localhost:8080
+
 Ctrl-C stops both. With RUST_LOG=scaikey_auth=debug, the log here says why a request was refused.",
         provider = provider.url(),
     );

@@ -38,8 +38,14 @@
 //!                 └───────▶ flight ──▶ issuer     one request for all who want it
 //! ```
 //!
-//! [`OutboundLayer`] puts them on the requests of an HTTP client: the one that is configured for where
-//! a request goes, and none anywhere else.
+//! Who has no token yet gets one at the [`Endpoints`] under `/v1/auth/`; a browser may keep it in a
+//! sealed cookie ([`Sessions`]).
+//!
+//! ```text
+//! session ──▶ endpoints ──▶ exchange              sign-in, refresh, sign-out
+//!                 ├───────▶ trust ──▶ mint        a foreign workload token for one of ours
+//!                 └───────▶ registrar             who somebody is in this service
+//! ```
 //!
 //! The modules below stand in this order, ground first, and each imports only from those above it.
 //!
@@ -56,7 +62,8 @@
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
 //!
 //! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
-//! [tenants](manual::tenants), [tokens for other services](manual::exchange),
+//! [tenants](manual::tenants), [sign-in and endpoints](manual::endpoints),
+//! [tokens for other services](manual::exchange),
 //! [calling other services](manual::outbound), [threats](manual::threats),
 //! [operating](manual::operating), [testing](manual::testing).
 

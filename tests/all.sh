@@ -2,8 +2,9 @@
 # Installs what the tests need beyond Rust, and runs all of them: bash tests/all.sh
 #
 # Needed: PostgreSQL and Redis servers (tests start private ones), curl (the examples are run as a
-# reader would), Node.js with npm (a third-party provider to verify tokens of). On Debian they are
-# installed by name; elsewhere the script says what is missing.
+# reader would), Chromium with its driver (so are their pages), Node.js with npm (a third-party
+# provider to verify tokens of). On Debian they are installed by name; elsewhere the script says what
+# is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +14,8 @@ command -v curl >/dev/null || missing+=(curl)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v redis-server >/dev/null || missing+=(redis-server)
+command -v chromium >/dev/null || missing+=(chromium)
+command -v chromedriver >/dev/null || missing+=(chromium-driver)
 command -v setpriv >/dev/null || missing+=(util-linux)
 { compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb; } >/dev/null || missing+=(postgresql)
 

@@ -100,7 +100,8 @@ impl Inner {
         self.good(&Answer {
             access_token: token.secret().expose(),
             token_type: "Bearer",
-            expires_in: token.remaining(clock).map(|left| left.as_secs()),
+            // Rounded: what came this moment lives as long as the provider said.
+            expires_in: token.remaining(clock).map(|left| left.as_secs_f64().round() as u64),
             refresh_token: token.refresh_token().map(|token| token.expose()),
             scope: token.scopes().map(Scopes::as_str).filter(|scope| !scope.is_empty()),
         })

@@ -12,6 +12,9 @@ pub mod exchange {}
 #[doc = include_str!("outbound.md")]
 pub mod outbound {}
 
+#[doc = include_str!("endpoints.md")]
+pub mod endpoints {}
+
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}
 

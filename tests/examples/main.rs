@@ -3,6 +3,7 @@
 mod browser;
 mod client;
 mod process;
+mod seeds;
 mod service;
 mod talking;
 mod webdriver;

@@ -1,0 +1,84 @@
+//! The documents this crate was made for, followed with `curl` against the `service` example.
+
+use std::fs;
+
+use scaikey_auth::PkceVerifier;
+use scaikey_auth::testing::{Client, Provider, User};
+use tokio::process::Command;
+
+use super::process::Running;
+
+#[tokio::test]
+async fn both_documents_can_be_followed_line_by_line() {
+    let (scaikey, cluster) = (Provider::start().await, Provider::start().await);
+    let redirect = "http://127.0.0.1:1/v1/auth/login";
+    scaikey.register_client(
+        Client::new("scaiwave", "secret")
+            .scopes("openid profile email offline_access")
+            .redirect_uri(redirect)
+            .may_exchange("scaidrive", "drive:read")
+            .may_exchange("scaiwave", "secrets:read"),
+    );
+    scaikey.register_user(User::new("alice", "wonderland").claim("email_verified", true));
+    scaikey.trust_workloads(&cluster, "reporting-service", "tenant-1");
+    let trust =
+        std::env::temp_dir().join(format!("scaikey-auth-seeds-{}.toml", std::process::id()));
+    fs::write(&trust, policy(&cluster)).unwrap();
+    let issuer = scaikey.issuer();
+    let environment = [
+        ("SCAIWAVE_ISSUER", issuer.as_str()),
+        ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
+        ("SCAIWAVE_AUDIENCE", "scaiwave"),
+        ("SCAIWAVE_CLIENT_ID", "scaiwave"),
+        ("SCAIWAVE_CLIENT_SECRET", "secret"),
+        ("SCAIWAVE_TENANT_PARAMETER", "tenant_id"),
+        ("SCAIWAVE_RESOURCE", "https://scaiwave.example"),
+        ("SCAIWAVE_REDIRECT_URI", redirect),
+        ("SCAIWAVE_PASSWORD_GRANT", "true"),
+        ("SCAIWAVE_TRUST_FILE", trust.to_str().unwrap()),
+    ];
+    let (_service, base) = Running::service(&environment).await;
+
+    let verifier = PkceVerifier::generate().unwrap();
+    let code = scaikey.authorize("alice", "scaiwave", redirect, &verifier.challenge());
+    let admin = scaikey.token().subject("gateway").scope("admin").sign();
+    let pod = cluster.token().audience("scaiwave").without("tenant_id");
+    let pod = pod.subject("system:serviceaccount:reports:reporter").sign();
+    let mut walk = Command::new("sh");
+    walk.arg("tests/seeds/walk.sh").env_clear().envs([
+        ("PATH", std::env::var("PATH").unwrap().as_str()),
+        ("BASE", &base),
+        ("ISSUER", &issuer),
+        ("USER", "alice"),
+        ("PASS", "wonderland"),
+        ("CODE", &code),
+        ("VERIFIER", verifier.secret().expose()),
+        ("SELF_TOKEN", &admin),
+        ("WORKLOAD_TOKEN", &pod),
+    ]);
+    let (status, walked, problems) = Running::spawn(walk).end().await;
+    assert_eq!(status, Some(0), "{problems}\n{walked}");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write("tests/seeds/walk.txt", &walked).unwrap();
+    }
+    let expected = fs::read_to_string("tests/seeds/walk.txt").unwrap_or_default();
+    assert_eq!(walked, expected);
+    fs::remove_file(&trust).unwrap();
+}
+
+fn policy(cluster: &Provider) -> String {
+    format!(
+        r#"
+        [[trust]]
+        id = "k8s"
+        issuer = "{}"
+        allow_loopback_http = true
+        audiences = ["scaiwave"]
+        [[trust.grant]]
+        name = "reporting"
+        subject = "system:serviceaccount:reports:reporter"
+        map = {{ identity = "sa:reporter", tenant = "tenant-1", scopes = ["secrets:read"] }}
+        "#,
+        cluster.issuer()
+    )
+}
