@@ -50,6 +50,19 @@ where
         }
     }
 
+    /// Joins whoever does the work for `key`, or becomes that one. For short work, which is not worth
+    /// a task.
+    pub(crate) fn lead(&self, key: K) -> Lead<K, T> {
+        let mut running = lock(&self.running);
+        if let Some(outcome) = running.get(&key) {
+            return Lead::Joined(Seat { outcome: outcome.clone(), is_new: false });
+        }
+        let (land, outcome) = watch::channel(None);
+        running.insert(key.clone(), outcome);
+        drop(running);
+        Lead::First(Leader { entry: Entry { running: self.running.clone(), key }, land })
+    }
+
     /// Joins the flight for `key`, or starts one if `permit` allows it. The permit is asked while
     /// nobody else can start, so that those who come together are charged once and all get a seat.
     pub(crate) fn board_if<E, F>(
@@ -82,6 +95,27 @@ where
             });
         }
         Ok(Seat { outcome, is_new: true })
+    }
+}
+
+/// Who leads a piece of work, and who waits for what it brings.
+pub(crate) enum Lead<K: Eq + Hash, T> {
+    First(Leader<K, T>),
+    Joined(Seat<T>),
+}
+
+/// The one who does the work, in its own task: it is not done when this caller goes away. Those who
+/// wait learn that, and see to themselves.
+pub(crate) struct Leader<K: Eq + Hash, T> {
+    entry: Entry<K, T>,
+    land: watch::Sender<Option<T>>,
+}
+
+impl<K: Eq + Hash, T> Leader<K, T> {
+    pub(crate) fn land(self, outcome: T) {
+        // In this order: whoever asks from here on wants work that begins after they ask.
+        drop(self.entry);
+        self.land.send_replace(Some(outcome));
     }
 }
 

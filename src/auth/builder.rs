@@ -176,7 +176,6 @@ impl AuthBuilder {
             unknown_tenant_is_not_found: config.unknown_tenant_is_not_found,
             challenger,
             resource,
-            audience: config.audience.clone(),
             clock,
         })))
     }

@@ -81,7 +81,6 @@ struct Inner {
     unknown_tenant_is_not_found: bool,
     challenger: Challenger,
     resource: Option<Resource>,
-    audience: Vec<String>,
     clock: Arc<dyn Clock>,
 }
 
@@ -223,11 +222,6 @@ impl Auth {
     /// What clients call this service by its URL.
     pub(crate) fn resource(&self) -> Option<&Resource> {
         self.0.resource.as_ref()
-    }
-
-    /// What this service is called in `aud`.
-    pub(crate) fn audience(&self) -> &[String] {
-        &self.0.audience
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {

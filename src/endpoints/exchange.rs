@@ -87,8 +87,8 @@ pub(super) fn from_file(
     let client = client.ok_or_else(|| {
         fault("needs a client of the provider, which mints: set the client's id".to_owned())
     })?;
-    let audience = auth.audience().first();
-    let audience = audience.ok_or_else(|| fault("needs an audience".to_owned()))?;
+    let own = config.issuers.first().and_then(|issuer| config.audience_of(issuer).first());
+    let audience = own.ok_or_else(|| fault("needs an audience".to_owned()))?;
     let issuers = config.issuers.iter().map(|issuer| issuer.expected().to_owned());
     let trusts = issuers.fold(Trusts::builder().file(file), |trusts, own| trusts.own_issuer(own));
     let trusts = trusts.build().map_err(|error| fault(format!("cannot be used: {error}")))?;

@@ -354,11 +354,15 @@ impl TokenExchangeBuilder {
     /// All settings that a token depends on: two clients that differ in one share no tokens.
     fn ground(&self, auth: &ClientAuth) -> Ground {
         let outlived = if self.subjects_are_outlived { "o" } else { "" };
+        let lifetime = self.default_lifetime.map(|life| life.as_millis().to_string());
+        let lifetime = lifetime.unwrap_or_default();
         let settings = [
-            "1",
+            "2",
             self.expected_issuer.as_deref().unwrap_or(&self.issuer),
             auth.client_id(),
             self.token_url.as_deref().unwrap_or_default(),
+            self.discovery_url.as_deref().unwrap_or_default(),
+            &lifetime,
             self.tenant_parameter.as_deref().unwrap_or_default(),
             self.requested_type.as_ref().map_or("", TokenType::as_str),
             &self.relaxed.name(),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::clock::{jittered, pause, within};
 use crate::error::BoxError;
-use crate::flight::{Flights, Seat};
+use crate::flight::{Flights, Lead, Seat};
 use crate::mark::Mark;
 use crate::telemetry;
 
@@ -143,7 +143,7 @@ impl Kept {
         let key = self.keys.first().ok_or_else(no_key)?;
         let key = CacheKey::new(self.question(wanted), key, &*self.endpoint.clock);
         if self.cache.is_shared()
-            && let Some(token) = self.look_together(wanted, key.mark()).await
+            && let Some(token) = self.look_together(&key).await
             && self.serves(wanted, &key, &token, refused)
         {
             telemetry::token_cache("hit");
@@ -353,16 +353,18 @@ impl Kept {
     }
 
     /// What the shared cache has, for all who ask for it now.
-    async fn look_together(
-        self: &Arc<Self>,
-        wanted: Wanted<'_>,
-        mark: Mark,
-    ) -> Option<AccessToken> {
-        let seat = self.lookups.board(mark, || {
-            let (kept, held) = (self.clone(), Held::of(wanted));
-            async move { kept.look(&kept.cache_keys(held.wanted()).next()?).await }
-        });
-        seat.landed().await.flatten()
+    async fn look_together(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+        match self.lookups.lead(key.mark()) {
+            Lead::First(leader) => {
+                let found = self.look(key).await;
+                leader.land(found.clone());
+                found
+            }
+            Lead::Joined(seat) => match seat.landed().await {
+                Some(found) => found,
+                None => self.look(key).await,
+            },
+        }
     }
 
     async fn look(&self, key: &CacheKey<'_>) -> Option<AccessToken> {

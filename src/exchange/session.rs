@@ -67,7 +67,7 @@ impl SessionTokens {
     /// sign in again.
     pub async fn access_token(&self) -> Result<AccessToken, ExchangeError> {
         let session = &self.0;
-        let held = session.held.load();
+        let held = session.held.load_full();
         let clock = &*session.client.kept.endpoint.clock;
         match held.access.freshness_to_the_end(clock) {
             Freshness::Fresh => Ok(held.access.clone()),

@@ -2,7 +2,9 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
-use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+#[cfg(feature = "trust")]
+use aws_lc_rs::signature::KeyPair as _;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair};
 use serde_json::{Value, json};
 
 use super::client_auth::{SecretSource, Unproven, failed};

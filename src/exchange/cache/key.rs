@@ -19,7 +19,7 @@ const SKEW: u64 = 60_000;
 /// What a cache files a token under: made of everything that tells one request from another.
 ///
 /// Provider, client, endpoint, grant, tenant, subject token, actor, audiences, resources, scopes and
-/// token type all count, each with its tag and length, so that no two requests that differ in any
+/// token type all count, each with its length, so that no two requests that differ in any
 /// of them share an entry; the order of audiences, resources and scopes does not count.
 pub struct CacheKey<'a> {
     mark: Mark,
