@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{PkceVerifier, SessionKeys};
+use scaikey_auth::{Algorithm, PkceVerifier, SessionKeys};
 use serde_json::json;
 
 use super::house::{House, MINUTE, Plan, REDIRECT, encoded};
@@ -215,11 +215,11 @@ async fn a_client_that_began_by_itself_redeems_its_code_once() {
 #[tokio::test]
 async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
     let house = House::new().await;
-    let id_token = |change: &str, value: serde_json::Value| {
+    let good = || {
         let token = house.provider.token().audience("wave").without("scope").subject("bob-id");
-        let token = token.claim("nonce", "n-1").claim(change, value);
-        token.typ(Some("JWT")).sign()
+        token.claim("nonce", "n-1").typ(Some("JWT"))
     };
+    let id_token = |change: &str, value: serde_json::Value| good().claim(change, value).sign();
     let verifier = PkceVerifier::generate().unwrap();
     let redeem = async || {
         let challenge = verifier.challenge();
@@ -245,6 +245,12 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
         ("old", id_token("exp", 1000.into())),
         ("of another sign-in", id_token("nonce", "n-2".into())),
         ("of another token", id_token("at_hash", "AAAAAAAAAAAAAAAAAAAAAA".into())),
+        ("for somebody else, too", id_token("aud", json!(["wave", "other"]))),
+        ("for another party", id_token("azp", "other".into())),
+        ("made long ago", id_token("iat", 1000.into())),
+        ("a logout token", id_token("events", json!({}))),
+        ("an access token", good().typ(Some("at+jwt")).sign()),
+        ("of an algorithm not allowed", good().algorithm(Algorithm::ES384).sign()),
         ("not signed", format!("{}AAAA", id_token("x", 1.into()))),
     ] {
         house.provider.fail(Endpoint::Token, answers(token));

@@ -2,6 +2,7 @@
 
 #[path = "../examples/client.rs"]
 mod client;
+mod client_side;
 #[path = "../examples/process.rs"]
 mod process;
 
@@ -25,10 +26,15 @@ struct Provider {
 impl Provider {
     /// Starts one; port 0 is a free one.
     async fn start(port: &str) -> Self {
+        Self::start_for(port, "").await
+    }
+
+    /// Starts one at which the client `keyed` has this public key.
+    async fn start_for(port: &str, jwk: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
         install(&folder);
         let mut node = Command::new("node");
-        node.arg("provider.mjs").current_dir(folder).env("PORT", port);
+        node.arg("provider.mjs").current_dir(folder).env("PORT", port).env("CLIENT_JWK", jwk);
         let mut process = Running::spawn(node);
         let url = process.stdout.line("http://").await;
         Self { process, url }

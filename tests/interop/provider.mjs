@@ -1,65 +1,195 @@
 // An OpenID provider on the loopback interface, made of `oidc-provider`. Every start makes new keys.
 //
-// PORT sets the port (default: a free one); its URL is the first line it prints. The client `svc`
-// with the secret `s3cret` gets JWTs for the resources below by client credentials.
+// PORT sets the port (default: a free one), CLIENT_JWK the public key of the client `keyed`; its URL is
+// the first line it prints. The client `svc` with the secret `s3cret` gets JWTs for the resources below
+// by client credentials; `web` signs users in, refreshes, and exchanges tokens. Whoever comes to sign in
+// is alice. `/counts` tells which grants succeeded.
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
-import Provider from 'oidc-provider';
+import { createLocalJWKSet, jwtVerify } from 'jose';
+import Provider, { errors } from 'oidc-provider';
 
 const RESOURCES = {
   'https://scaiwave.example/rs256': { audience: 'scaiwave', alg: 'RS256' },
   'https://scaiwave.example/es256': { audience: 'scaiwave', alg: 'ES256' },
   'https://scaiwave.example/eddsa': { audience: 'scaiwave', alg: 'EdDSA' },
   'https://elsewhere.example': { audience: 'elsewhere', alg: 'RS256' },
+  'https://drive.example': { audience: 'scaidrive', alg: 'RS256' },
 };
+const DEFAULT_RESOURCE = 'https://scaiwave.example/rs256';
+const REDIRECT_URI = 'https://wave.example/v1/auth/login';
+const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:';
 
 function key(type, options) {
   const { privateKey } = generateKeyPairSync(type, options);
   return { ...privateKey.export({ format: 'jwk' }), use: 'sig', kid: randomUUID() };
 }
 
-const configuration = {
-  jwks: {
-    keys: [
-      key('rsa', { modulusLength: 2048 }),
-      key('ec', { namedCurve: 'P-256' }),
-      key('ed25519'),
-    ],
-  },
-  cookies: { keys: [randomUUID()] },
-  clients: [
-    {
-      client_id: 'svc',
-      client_secret: 's3cret',
-      grant_types: ['client_credentials'],
-      redirect_uris: [],
-      response_types: [],
-    },
+const jwks = {
+  keys: [
+    key('rsa', { modulusLength: 2048 }),
+    key('ec', { namedCurve: 'P-256' }),
+    key('ed25519'),
   ],
-  scopes: ['admin', 'docs:read'],
+};
+
+const userClient = {
+  grant_types: ['authorization_code', 'refresh_token', 'client_credentials', TOKEN_EXCHANGE],
+  redirect_uris: [REDIRECT_URI],
+  response_types: ['code'],
+};
+
+const clients = [
+  {
+    client_id: 'svc',
+    client_secret: 's3cret',
+    grant_types: ['client_credentials'],
+    redirect_uris: [],
+    response_types: [],
+  },
+  { ...userClient, client_id: 'web', client_secret: 'p+ss %w/o:rd&=x' },
+  {
+    ...userClient,
+    client_id: 'posting',
+    client_secret: 'p+ss %w/o:rd&=x',
+    token_endpoint_auth_method: 'client_secret_post',
+  },
+  {
+    ...userClient,
+    client_id: 'public',
+    grant_types: ['authorization_code', 'refresh_token'],
+    token_endpoint_auth_method: 'none',
+  },
+];
+if (process.env.CLIENT_JWK) {
+  clients.push({
+    ...userClient,
+    client_id: 'keyed',
+    token_endpoint_auth_method: 'private_key_jwt',
+    token_endpoint_auth_signing_alg: 'ES256',
+    jwks: { keys: [JSON.parse(process.env.CLIENT_JWK)] },
+  });
+}
+
+function resourceServer(resource) {
+  const { audience, alg } = RESOURCES[resource] ?? {};
+  if (!audience) throw new errors.InvalidTarget();
+  return {
+    audience,
+    scope: 'admin docs:read',
+    accessTokenFormat: 'jwt',
+    jwt: { sign: { alg } },
+  };
+}
+
+const configuration = {
+  jwks,
+  cookies: { keys: [randomUUID()] },
+  clients,
+  scopes: ['openid', 'offline_access', 'email', 'profile', 'admin', 'docs:read'],
+  claims: { email: ['email', 'email_verified'], profile: ['name'] },
+  conformIdTokenClaims: false,
+  rotateRefreshToken: true,
+  issueRefreshToken: async () => true,
   extraTokenClaims: () => ({ tenant_id: 'tenant-1', roles: ['docs_internal'] }),
+  async findAccount(_ctx, id) {
+    const claims = { sub: id, name: 'Alice Smith', email: 'alice@example.com', email_verified: true };
+    return { accountId: id, claims: async () => claims };
+  },
+  // Alice consents to whatever is asked for.
+  async loadExistingGrant(ctx) {
+    const { client, session, params } = ctx.oidc;
+    if (!session.accountId) return undefined;
+    const grant = new ctx.oidc.provider.Grant({ clientId: client.clientId, accountId: session.accountId });
+    grant.addOIDCScope(params.scope);
+    grant.addResourceScope(DEFAULT_RESOURCE, 'admin docs:read');
+    await grant.save();
+    return grant;
+  },
+  interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
+    revocation: { enabled: true },
+    introspection: { enabled: true },
     resourceIndicators: {
       enabled: true,
-      getResourceServerInfo(_ctx, resource) {
-        const { audience, alg } = RESOURCES[resource];
-        return {
-          audience,
-          scope: 'admin docs:read',
-          accessTokenFormat: 'jwt',
-          jwt: { sign: { alg } },
-        };
-      },
+      defaultResource: (_ctx, client) => (client.clientId === 'svc' ? undefined : DEFAULT_RESOURCE),
+      useGrantedResource: () => true,
+      getResourceServerInfo: (_ctx, resource) => resourceServer(resource),
     },
   },
 };
 
+const AUDIENCES = { scaidrive: 'https://drive.example', scaiwave: DEFAULT_RESOURCE };
+
+// RFC 8693, as strict as it may be: what is not understood is refused.
+function exchange(provider, issuer) {
+  const keys = createLocalJWKSet({
+    keys: jwks.keys.map(({ kty, crv, x, y, n, e, kid, use }) => ({ kty, crv, x, y, n, e, kid, use })),
+  });
+  const parameters = [
+    'subject_token',
+    'subject_token_type',
+    'requested_token_type',
+    'audience',
+    'scope',
+  ];
+  const handler = async (ctx) => {
+    const { client, params } = ctx.oidc;
+    if (params.subject_token_type !== `${TOKEN_TYPE}access_token`) {
+      throw new errors.InvalidRequest('subject_token_type');
+    }
+    if (params.requested_token_type !== `${TOKEN_TYPE}jwt`) {
+      throw new errors.InvalidRequest('requested_token_type');
+    }
+    const resource = AUDIENCES[params.audience];
+    if (!resource) throw new errors.InvalidTarget('no such audience');
+    const subject = await jwtVerify(params.subject_token, keys, { issuer }).catch(() => {
+      throw new errors.InvalidRequest('subject_token');
+    });
+    const token = new provider.AccessToken({
+      accountId: subject.payload.sub,
+      client,
+      grantId: randomUUID(),
+      gty: 'token_exchange',
+      scope: params.scope ?? 'docs:read',
+    });
+    token.resourceServer = new provider.ResourceServer(resource, resourceServer(resource));
+    ctx.body = {
+      access_token: await token.save(),
+      issued_token_type: `${TOKEN_TYPE}jwt`,
+      token_type: 'Bearer',
+      expires_in: token.expiration,
+      scope: token.scope,
+    };
+  };
+  provider.registerGrantType(TOKEN_EXCHANGE, handler, parameters, []);
+}
+
 const server = createServer();
 server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => {
   const url = `http://127.0.0.1:${server.address().port}`;
-  server.on('request', new Provider(url, configuration).callback());
+  const provider = new Provider(url, configuration);
+  exchange(provider, url);
+  const counts = {};
+  provider.on('grant.success', (ctx) => {
+    const { grant_type: grant } = ctx.oidc.params;
+    counts[grant] = (counts[grant] ?? 0) + 1;
+  });
+  const callback = provider.callback();
+  server.on('request', (request, response) => {
+    if (request.url === '/counts') {
+      response.end(JSON.stringify(counts));
+    } else if (request.url.startsWith('/interaction/')) {
+      provider
+        .interactionFinished(request, response, { login: { accountId: 'alice' } })
+        .catch((error) => response.writeHead(500).end(String(error)));
+    } else {
+      callback(request, response);
+    }
+  });
   console.log(url);
 });

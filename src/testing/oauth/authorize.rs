@@ -265,6 +265,9 @@ mod tests {
     async fn a_user_signs_in_by_the_form_and_the_client_gets_tokens() {
         let provider = provider().await;
         let form = at(&provider, Method::GET, target(&[]), "");
+        assert_eq!(form.headers["cache-control"], "no-store");
+        assert_eq!(form.headers[CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(form.headers.contains_key(CONTENT_SECURITY_POLICY));
         let page = form.page.unwrap();
         assert!(page.contains("to continue to <strong>app</strong>"), "{page}");
         assert!(page.contains("<li>openid</li><li>read</li>"), "{page}");
@@ -309,7 +312,9 @@ mod tests {
             (("prompt", Some("none")), "login_required"),
         ] {
             let answer = at(&provider, Method::GET, target(&[change]), "");
-            assert_eq!(went_to(&answer)[0], ("error".into(), error.into()), "{change:?}");
+            let told = went_to(&answer);
+            assert_eq!(told[0], ("error".into(), error.into()), "{change:?}");
+            assert_eq!((told[1].1.as_str(), &told[2].1), ("s t", &provider.issuer()));
         }
         let cancelled = at(&provider, Method::POST, target(&[]), "cancel=yes");
         assert_eq!(went_to(&cancelled)[0].1, "access_denied");

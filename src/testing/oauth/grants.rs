@@ -83,20 +83,21 @@ fn refresh(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refu
         None => String::new(),
     };
     let session = issuer.ledger().spend_refresh_token(token, &client.id)?;
-    if issuer.ledger().keeps_refresh_tokens() {
-        return Ok(issue(issuer, client, user_token(issuer, client, &session, form), &scope));
-    }
-    let mut answer = signed_in(issuer, client, &session, &scope, form);
+    let mut answer = match issuer.ledger().keeps_refresh_tokens() {
+        true => issue(issuer, client, user_token(issuer, client, &session, form), &scope),
+        false => signed_in(issuer, client, &session, &scope, form),
+    };
     add_id_token(issuer, &session, None, &mut answer);
     Ok(answer)
 }
 
 /// Who signed in, for the client alone, where `openid` was granted (OpenID Connect Core §2).
 fn add_id_token(issuer: &Issuer, session: &Session, nonce: Option<String>, answer: &mut Answer) {
-    if !session.scope.split(' ').any(|scope| scope == "openid") {
+    let Some(members) = answer.json.as_object_mut() else { return };
+    let granted = members.get("scope").and_then(Value::as_str).unwrap_or_default();
+    if !granted.split(' ').any(|scope| scope == "openid") {
         return;
     }
-    let Some(members) = answer.json.as_object_mut() else { return };
     let access_token = members.get("access_token").and_then(Value::as_str).unwrap_or_default();
     let hash = digest::digest(&digest::SHA256, access_token.as_bytes());
     let (left, _) = hash.as_ref().split_at(hash.as_ref().len() / 2);

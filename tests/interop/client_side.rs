@@ -1,0 +1,237 @@
+//! Signing in, refreshing, exchanging and revoking at a provider nobody here wrote.
+
+use std::collections::BTreeMap;
+
+use scaikey_auth::testing::SigningKey;
+use scaikey_auth::{
+    AccessToken, Algorithm, Auth, AuthorizationRequest, ClientAuth, CodeRequest, ExchangeError,
+    ExchangeRequest, IssuerConfig, OAuthError, PkceVerifier, RefreshRequest, ServiceTokenRequest,
+    TokenExchangeClient,
+};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::client::{self, Answer, get, send};
+use super::{Provider, process::Running};
+
+const REDIRECT: &str = "https://wave.example/v1/auth/login";
+const SECRET: &str = "p+ss %w/o:rd&=x";
+const SCOPES: &str = "openid offline_access email profile docs:read";
+
+/// Follows a browser's way through the provider until it is sent back to the service.
+async fn signed_in(first: &str) -> String {
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
+    let http = http.build().unwrap();
+    let (mut at, mut cookies) = (first.to_owned(), BTreeMap::new());
+    for _ in 0..10 {
+        let jar: Vec<_> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let answer = http.get(&at).header("cookie", jar.join("; ")).send().await.unwrap();
+        for cookie in answer.headers().get_all("set-cookie") {
+            let pair = cookie.to_str().unwrap().split(';').next().unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            cookies.insert(name.to_owned(), value.to_owned());
+        }
+        let Some(next) = answer.headers().get("location") else {
+            panic!("{at} leads nowhere: {}", answer.text().await.unwrap());
+        };
+        let next = url::Url::parse(&at).unwrap().join(next.to_str().unwrap()).unwrap();
+        if next.as_str().starts_with(REDIRECT) {
+            return next.into();
+        }
+        at = next.into();
+    }
+    panic!("the provider leads around in circles");
+}
+
+fn asked(url: &str) -> BTreeMap<String, String> {
+    url::Url::parse(url).unwrap().query_pairs().into_owned().collect()
+}
+
+fn client(provider: &Provider, auth: ClientAuth) -> TokenExchangeClient {
+    let client = TokenExchangeClient::builder(&provider.url).allow_loopback_http(true);
+    client.client_auth(auth).build().unwrap()
+}
+
+fn web(provider: &Provider) -> TokenExchangeClient {
+    client(provider, ClientAuth::basic("web", SECRET))
+}
+
+/// A sign-in as a service does it.
+async fn code(client: &TokenExchangeClient, verifier: &PkceVerifier) -> String {
+    let request = AuthorizationRequest::new(REDIRECT, verifier, "state-1")
+        .scopes(SCOPES.parse().unwrap())
+        .nonce("n-1");
+    let url = client.authorization_url(&request).await.unwrap();
+    let back = asked(&signed_in(url.as_str()).await);
+    assert_eq!(back.get("error"), None, "{back:?}");
+    assert_eq!(
+        (&back["state"], &back["iss"]),
+        (&"state-1".to_owned(), &client.issuer().to_owned())
+    );
+    back["code"].clone()
+}
+
+async fn tokens(client: &TokenExchangeClient) -> AccessToken {
+    let verifier = PkceVerifier::generate().unwrap();
+    let code = code(client, &verifier).await;
+    client.authorization_code(&CodeRequest::new(code, REDIRECT, verifier)).await.unwrap()
+}
+
+async fn counts(provider: &Provider) -> Value {
+    get(&format!("{}/counts", provider.url), None).await.json()
+}
+
+#[track_caller]
+fn is_refused(outcome: Result<AccessToken, ExchangeError>, code: &OAuthError) {
+    let error = outcome.unwrap_err();
+    assert_eq!(error.oauth(), Some(code), "{error}");
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_at_the_service_by_way_of_it() {
+    let provider = Provider::start("0").await;
+    let environment = [
+        ("SCAIWAVE_ISSUER", provider.url.as_str()),
+        ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
+        ("SCAIWAVE_AUDIENCE", "scaiwave"),
+        ("SCAIWAVE_CLIENT_ID", "web"),
+        ("SCAIWAVE_CLIENT_SECRET", SECRET),
+        ("SCAIWAVE_REDIRECT_URI", REDIRECT),
+        ("SCAIWAVE_SCOPES", SCOPES),
+    ];
+    let (_service, service) = Running::service(&environment).await;
+    let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
+    let browser = browser.build().unwrap();
+    let away = send(browser.get(format!("{service}/v1/auth/login"))).await;
+    assert_eq!(away.status, 303, "{away:?}");
+    let cookie = away.header("set-cookie").split(';').next().unwrap().to_owned();
+    let back = signed_in(away.header("location")).await;
+    let here = back.replace("https://wave.example", &service);
+    let arrive = || send(browser.get(&here).header("cookie", &cookie));
+    let arrived: Answer = arrive().await;
+    assert_eq!(arrived.status, 200, "{arrived:?}");
+    let token = arrived.json()["access_token"].as_str().unwrap().to_owned();
+    let me = get(&format!("{service}/v1/auth/whoami"), Some(&token)).await.json();
+    assert_eq!((&me["subject"], &me["identity_type"]), (&"alice".into(), &"user".into()));
+    // The code is good once, whoever keeps the cookie.
+    let again = arrive().await;
+    assert_eq!((again.status, &again.json()["error"]), (400, &"invalid_grant".into()));
+    let form = format!("refresh_token={}", arrived.json()["refresh_token"].as_str().unwrap());
+    let request = client::client().post(format!("{service}/v1/auth/refresh")).body(form);
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    // A code that came twice ends what the first gave (RFC 6749 §4.1.2).
+    assert_eq!(send(request).await.json()["error"], "invalid_grant");
+}
+
+#[tokio::test]
+async fn a_code_is_redeemed_with_its_verifier_only() {
+    let provider = Provider::start("0").await;
+    let client = web(&provider);
+    let (verifier, other) = (PkceVerifier::generate().unwrap(), PkceVerifier::generate().unwrap());
+    let first = code(&client, &verifier).await;
+    let outcome = client.authorization_code(&CodeRequest::new(first, REDIRECT, other)).await;
+    is_refused(outcome, &OAuthError::InvalidGrant);
+    let token = tokens(&client).await;
+    assert!(token.refresh_token().is_some() && token.id_token().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_callers_spend_a_rotating_refresh_token_once() {
+    let provider = Provider::start("0").await;
+    let client = web(&provider);
+    let first = tokens(&client).await;
+    let refresh = RefreshRequest::new(first.refresh_token().unwrap().clone());
+    let mut callers = JoinSet::new();
+    for _ in 0..50 {
+        let (client, refresh) = (client.clone(), refresh.clone());
+        callers.spawn(async move { client.refresh(&refresh).await.unwrap() });
+    }
+    let got = callers.join_all().await;
+    assert!(got.iter().all(|token| token.refresh_token() == got[0].refresh_token()));
+    assert_ne!(got[0].refresh_token(), first.refresh_token());
+    assert_eq!(counts(&provider).await["refresh_token"], 1);
+    // Somebody else who uses it again sets off the alarm, and the family is gone.
+    let stranger = web(&provider);
+    is_refused(stranger.refresh(&refresh).await, &OAuthError::InvalidGrant);
+    let successor = RefreshRequest::new(got[0].refresh_token().unwrap().clone());
+    is_refused(stranger.refresh(&successor).await, &OAuthError::InvalidGrant);
+}
+
+#[tokio::test]
+async fn its_service_tokens_and_exchanged_tokens_are_taken_where_they_are_meant_for() {
+    let provider = Provider::start("0").await;
+    let client = web(&provider);
+    let at = |audience: &str| {
+        let issuer = IssuerConfig::new(&provider.url).allow_loopback_http(true);
+        Auth::builder().issuer(issuer).audience(audience).build().unwrap()
+    };
+    let service = ServiceTokenRequest::default().scopes("docs:read".parse().unwrap());
+    let own = client.service_token(service).await.unwrap();
+    let context = at("scaiwave").authenticate(own.secret().expose()).await.unwrap();
+    assert_eq!(context.identity().subject(), "web");
+
+    let alice = tokens(&client).await;
+    at("scaiwave").authenticate(alice.secret().expose()).await.unwrap();
+    let request = ExchangeRequest::new(alice.secret().clone(), "scaidrive");
+    let exchanged = client.exchange(&request).await.unwrap();
+    let context = at("scaidrive").authenticate(exchanged.secret().expose()).await.unwrap();
+    assert_eq!(context.identity().subject(), "alice");
+    at("scaiwave").authenticate(exchanged.secret().expose()).await.unwrap_err();
+    client.exchange(&request).await.unwrap();
+    let counted = counts(&provider).await;
+    assert_eq!(counted["urn:ietf:params:oauth:grant-type:token-exchange"], 1, "the second is kept");
+
+    let elsewhere = ExchangeRequest::new(alice.secret().clone(), "nowhere");
+    is_refused(client.exchange(&elsewhere).await, &OAuthError::InvalidTarget);
+    let garbage = ExchangeRequest::new("a.b.c", "scaidrive");
+    is_refused(client.exchange(&garbage).await, &OAuthError::InvalidRequest);
+}
+
+#[tokio::test]
+async fn a_service_proves_itself_in_each_way_there_is() {
+    let key = SigningKey::generate(Algorithm::ES256);
+    let provider = Provider::start_for("0", &key.jwk().to_string()).await;
+    let keyed = |pem: String| ClientAuth::private_key_jwt("keyed", Algorithm::ES256, None, pem);
+    for auth in [
+        ClientAuth::basic("web", SECRET),
+        ClientAuth::post("posting", SECRET),
+        keyed(key.private_pem()),
+        ClientAuth::none("public"),
+    ] {
+        let client = client(&provider, auth);
+        let token = tokens(&client).await;
+        let refresh = RefreshRequest::new(token.refresh_token().unwrap().clone());
+        client.refresh(&refresh).await.unwrap();
+    }
+    let stranger = SigningKey::generate(Algorithm::ES256).private_pem();
+    for auth in [ClientAuth::basic("web", "guess"), keyed(stranger)] {
+        let outcome = client(&provider, auth).service_token(ServiceTokenRequest::default()).await;
+        is_refused(outcome, &OAuthError::InvalidClient);
+    }
+}
+
+#[tokio::test]
+async fn what_was_revoked_is_of_no_use_any_more() {
+    let provider = Provider::start("0").await;
+    let client = web(&provider);
+    let token = tokens(&client).await;
+    let refresh = token.refresh_token().unwrap().clone();
+    let introspected = async || {
+        let url = format!("{}/token/introspection", provider.url);
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        let form = form.append_pair("token", refresh.expose()).finish();
+        let encoded: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
+        let request = client::client().post(url).basic_auth("web", Some(encoded)).body(form);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        send(request).await.json()["active"].clone()
+    };
+    assert_eq!(introspected().await, true);
+    for _ in 0..2 {
+        client.revoke(&refresh).await.unwrap();
+    }
+    assert_eq!(introspected().await, false);
+    is_refused(
+        client.refresh(&RefreshRequest::new(refresh.clone())).await,
+        &OAuthError::InvalidGrant,
+    );
+}
