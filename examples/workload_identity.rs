@@ -6,10 +6,11 @@
 
 use std::error::Error;
 
-use scaikey_auth::testing::{Issuer, Provider, TokenBuilder};
+use scaikey_auth::mint::{LocalMinter, WorkloadExchange, WorkloadRequest};
+use scaikey_auth::testing::{Issuer, Provider, SigningKey, TokenBuilder};
 use scaikey_auth::trust::{Granted, TrustPolicy, Trusts, presets};
-use scaikey_auth::{Algorithm, Scopes};
-use serde_json::json;
+use scaikey_auth::{Algorithm, Scopes, dangerous_peek_claims};
+use serde_json::{Value, json};
 
 /// As the file of a real service, but for where the keys come from: the platforms of this program
 /// are on this machine, so that it needs no network.
@@ -95,6 +96,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     show(&trusts, "A machine whose trust is on trial", &vm, "").await;
     let stranger = workload(&google, "https://elsewhere.example").subject("108712345").sign();
     show(&trusts, "A stranger", &stranger, "").await;
+
+    // With a service that mints by itself, the pod's token becomes one of the service's.
+    let key = SigningKey::generate(Algorithm::ES256).private_pem();
+    let minter = LocalMinter::new("https://vault.example", Algorithm::ES256, key, "minter-1")?;
+    let exchange = WorkloadExchange::new(trusts, minter, "scaivault");
+    let request = WorkloadRequest::new(pod(&k8s, "reports", "reporter"));
+    let minted = exchange.exchange(&request).await?;
+    let claims: Value = dangerous_peek_claims(minted.access_token.expose())?;
+    println!("# What the pod of the reports gets for its token\n\n{claims:#}");
     Ok(())
 }
 

@@ -26,12 +26,16 @@ impl Inner {
         let parameters = Parameters::of_query(asked)?;
         match ["code", "error", "state"].iter().any(|name| parameters.get(name).is_some()) {
             true => self.come_back(asked, &parameters).await,
-            false => self.leave(&parameters).await,
+            false => self.leave(asked, &parameters).await,
         }
     }
 
     /// Sends a browser to the provider.
-    async fn leave(&self, parameters: &Parameters) -> Result<Response<Bytes>, Failure> {
+    async fn leave(
+        &self,
+        asked: &Asked,
+        parameters: &Parameters,
+    ) -> Result<Response<Bytes>, Failure> {
         let sign_in = self.sign_in()?;
         let return_to = parameters.get("return_to").unwrap_or(&sign_in.landing);
         if !is_own_path(return_to) {
@@ -49,7 +53,10 @@ impl Inner {
         let cookie = cookie.ok_or(Failure::NotConfigured("the sign-in could not be sealed"))?;
         let response = see_other(url.as_str());
         let mut response = response.ok_or(Failure::NotConfigured("the provider's URL is odd"))?;
-        response.headers_mut().append(header::SET_COOKIE, cookie);
+        let old = Transaction::clear_many(&asked.head.headers);
+        for cookie in old.into_iter().chain([cookie]) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
         Ok(response)
     }
 

@@ -20,7 +20,13 @@ impl Inner {
         let session = asked.head.extensions.get::<CurrentSession>();
         let from_body = parameters.get("refresh_token").map(Secret::from);
         let outcome = match (session, from_body) {
-            (Some(session), _) => self.revoke(session.0.token.refresh_token()).await,
+            (Some(session), _) => {
+                let token = match &self.sessions {
+                    Some(sessions) => sessions.last_refresh_token(&session.0).await,
+                    None => session.0.token.refresh_token().cloned(),
+                };
+                self.revoke(token.as_ref()).await
+            }
             (None, Some(token)) => {
                 self.admit(Endpoint::Logout, asked, None)?;
                 self.revoke(Some(&token)).await

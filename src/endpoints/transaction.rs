@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -19,6 +19,9 @@ use crate::session::{SessionKeys, clear_cookie, read_cookie, set_cookie};
 const LIFE: Duration = Duration::from_secs(600);
 
 const NAME: &str = "__Host-sign-in-";
+
+/// So many sign-ins of one browser may be under way.
+const MANY: usize = 6;
 
 /// How much of the state names the cookie: enough to tell tabs apart.
 const TAG: usize = 8;
@@ -67,6 +70,19 @@ impl Transaction {
         same(&found.state, state).then_some(found)
     }
 
+    /// Takes away what a browser began and left lying about, once it is more than a few: their cookies
+    /// go with every request.
+    pub(super) fn clear_many(headers: &HeaderMap) -> Vec<HeaderValue> {
+        let values = headers.get_all(header::COOKIE).iter();
+        let pairs = values.filter_map(|text| text.to_str().ok()).flat_map(|text| text.split(';'));
+        let names = pairs.filter_map(|pair| Some(pair.trim().split_once('=')?.0));
+        let begun: Vec<_> = names.filter(|name| name.starts_with(NAME)).collect();
+        if begun.len() < MANY {
+            return Vec::new();
+        }
+        begun.into_iter().filter_map(clear_cookie).collect()
+    }
+
     /// Takes the cookie of a sign-in away: it is good once.
     pub(super) fn clear(state: &str) -> Option<HeaderValue> {
         clear_cookie(&cookie_name(state)?)
@@ -93,8 +109,6 @@ fn random() -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use http::header;
-
     use super::*;
     use crate::clock::SystemClock;
 

@@ -121,10 +121,7 @@ impl Sessions {
         &self.0.origins
     }
 
-    /// The cookies of a session that begins now.
-    ///
-    /// # Errors
-    /// When the tokens are too large for cookies.
+    /// The cookies of a session that begins now; `None` when the tokens are too large for them.
     pub(crate) fn begin(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
         let begun = self.0.auth.now();
         self.cookies(&Session { token, begun, parts: 0 })
@@ -138,7 +135,21 @@ impl Sessions {
         }
     }
 
-    /// Takes the cookies away from the browser, and from what else sees the request.
+    /// The refresh token a session ends with. One that is being renewed has another in a moment,
+    /// which must not outlive it.
+    pub(crate) async fn last_refresh_token(&self, session: &Session) -> Option<Secret> {
+        let renewed = match self.freshness(session) {
+            Freshness::Fresh => None,
+            _ => self.renew(session),
+        };
+        let renewed = match renewed {
+            Some(renewal) => renewal.await.ok(),
+            None => None,
+        };
+        renewed.as_ref().unwrap_or(session).token.refresh_token().cloned()
+    }
+
+    /// Takes the cookies away from the browser.
     pub(crate) fn clear(&self) -> Vec<HeaderValue> {
         self.0.name.clear(0)
     }

@@ -229,6 +229,28 @@ async fn signing_out_ends_it_here_and_at_the_provider() {
 }
 
 #[tokio::test]
+async fn signing_out_while_it_is_renewed_leaves_no_token_behind() {
+    let (house, browser) = signed_in().await;
+    let copy = browser.cookies.lock().unwrap().clone();
+    house.clock.advance(MINUTE * 55);
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!((out.status, browser.jar().len()), (204, 0), "{out:?}");
+    assert_eq!(house.provider.granted("refresh_token"), 1, "it was due");
+    let revoked = house.provider.received(Endpoint::Revocation).pop().unwrap().form();
+    let spent = house.provider.received(Endpoint::Token).pop().unwrap().form();
+    let token = |form: &[(String, String)], name: &str| {
+        form.iter().find(|(known, _)| known == name).unwrap().1.clone()
+    };
+    assert_ne!(token(&revoked, "token"), token(&spent, "refresh_token"), "the one it became");
+    let thief = house.visitor();
+    *thief.cookies.lock().unwrap() = copy;
+    house.clock.advance(MINUTE * 70);
+    let house = house.with_a_client_of_its_own();
+    assert_eq!(thief.get("/me").await.status, 401);
+    drop(house);
+}
+
+#[tokio::test]
 async fn without_a_session_a_refresh_token_can_be_revoked() {
     let house = House::new().await;
     let tokens = house.tokens_of_bob().await;

@@ -103,6 +103,18 @@ async fn two_tabs_sign_in_at_once_and_a_late_one_does_not() {
 }
 
 #[tokio::test]
+async fn sign_ins_that_were_left_do_not_pile_up() {
+    let house = House::new().await;
+    let browser = house.visitor();
+    let mut most = 0;
+    for _ in 0..20 {
+        browser.get("/v1/auth/login").await;
+        most = most.max(browser.jar().len());
+    }
+    assert!((2..=6).contains(&most), "{most}");
+}
+
+#[tokio::test]
 async fn another_process_with_the_same_keys_ends_what_one_began() {
     let keys = SessionKeys::random().unwrap();
     let mut plan = Plan::default();

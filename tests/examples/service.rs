@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use scaikey_auth::Algorithm;
-use scaikey_auth::testing::{Client, Provider};
+use scaikey_auth::testing::{Client, Provider, User};
+use scaikey_auth::{Algorithm, SqlTenantRow, SqlTenants, TenantStatus};
 use serde_json::json;
 
-use super::client::{Answer, get};
+use super::client::{Answer, get, send};
 use super::process::Running;
 
 type Variables = [(&'static str, &'static str)];
@@ -278,4 +278,68 @@ async fn without_a_client_it_says_which_variable_is_missing() {
     let answer = get(&format!("{url}/downstream/scaivault"), Some("anything")).await;
     assert_eq!(answer.status, 501);
     assert!(format!("{answer:?}").contains("SCAIWAVE_CLIENT_ID"), "{answer:?}");
+}
+
+/// Two processes, one after the other, with the same keys and the same file.
+#[tokio::test]
+async fn sessions_and_participants_outlive_the_process() {
+    let provider = Provider::start().await;
+    let redirect = "http://127.0.0.1:1/v1/auth/login";
+    let wave = Client::new("scaiwave", "secret").scopes("openid profile").redirect_uri(redirect);
+    provider.register_client(wave);
+    provider.register_user(User::new("alice", "wonderland"));
+    let file = std::env::temp_dir().join(format!("scaikey-auth-service-{}.db", std::process::id()));
+    let database = format!("sqlite:{}?mode=rwc", file.display());
+    let tenants = SqlTenants::connect(&database.as_str().into()).await.unwrap();
+    tenants.migrate().await.unwrap();
+    tenants
+        .put(&"tenant-1".parse().unwrap(), SqlTenantRow::default(), TenantStatus::Active)
+        .await
+        .unwrap();
+    let (issuer, keys) = (provider.issuer(), "QUFB".repeat(12));
+    let environment = [
+        ("SCAIWAVE_ISSUER", issuer.as_str()),
+        LOOPBACK,
+        AUDIENCE,
+        ("SCAIWAVE_CLIENT_ID", "scaiwave"),
+        ("SCAIWAVE_CLIENT_SECRET", "secret"),
+        ("SCAIWAVE_REDIRECT_URI", redirect),
+        ("SCAIWAVE_SCOPES", "openid profile"),
+        ("SCAIWAVE_SESSION_KEYS", keys.as_str()),
+        ("SCAIWAVE_DATABASE_URL", database.as_str()),
+    ];
+    let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    let browser = browser.no_proxy().build().unwrap();
+    let cookie_of = |answer: &Answer| {
+        let cookies = answer.headers.get_all("set-cookie").iter();
+        let mut pairs = cookies.map(|it| it.to_str().unwrap().split(';').next().unwrap());
+        pairs.find(|pair| !pair.ends_with('=')).unwrap().to_owned()
+    };
+    let (service, url) = Running::service(&environment).await;
+    let away = send(browser.get(format!("{url}/v1/auth/login?return_to=/me"))).await;
+    let page = away.header("location").to_owned();
+    let form = browser.post(page).header("content-type", "application/x-www-form-urlencoded");
+    let back = send(form.body("username=alice&password=wonderland")).await;
+    let (_, query) = back.header("location").split_once('?').unwrap();
+    service.kill().await;
+
+    let (service, url) = Running::service(&environment).await;
+    let arrive = browser.get(format!("{url}/v1/auth/login?{query}"));
+    let arrived = send(arrive.header("cookie", cookie_of(&away))).await;
+    assert_eq!((arrived.status, arrived.header("location")), (303, "/me"), "{arrived:?}");
+    let session = cookie_of(&arrived);
+    let register = async |url: &str| {
+        let request = browser.post(format!("{url}/v1/auth/register")).header("cookie", &session);
+        send(request.header("sec-fetch-site", "same-origin")).await
+    };
+    let first = register(&url).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    service.kill().await;
+
+    let (_service, url) = Running::service(&environment).await;
+    let second = register(&url).await;
+    assert_eq!((second.status, second.json()), (200, first.json()));
+    let me = send(browser.get(format!("{url}/me")).header("cookie", &session)).await;
+    assert_eq!(me.json()["identity"]["subject"], "alice-id");
+    let _ = std::fs::remove_file(file);
 }
