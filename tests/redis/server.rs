@@ -1,4 +1,6 @@
 //! A private Redis server that can be killed, paused, filled and started again.
+//!
+//! `REDIS_SERVER` names another program that takes the same options, such as `valkey-server`.
 
 use std::env;
 use std::fs;
@@ -9,6 +11,10 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, FromRedisValue, cmd};
 use scaikey_auth::Secret;
+
+fn program() -> String {
+    env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
 
 /// A server of its own on the loopback interface. Killed and removed when dropped.
 pub(crate) struct Redis {
@@ -101,7 +107,7 @@ impl Redis {
     fn try_start(&mut self) -> bool {
         assert!(self.server.is_none(), "still running");
         let server = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "redis-server", "--save", "", "--appendonly", "no"])
+            .args(["--pdeathsig", "KILL", "--", &program(), "--save", "", "--appendonly", "no"])
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .args(["--enable-debug-command", "yes", "--dir"])
             .arg(&self.home)
