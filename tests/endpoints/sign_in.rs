@@ -276,3 +276,16 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
     house.provider.fail(Endpoint::Token, Fault::without("id_token"));
     redeem().await.refused(400, "invalid_grant");
 }
+
+#[tokio::test]
+async fn without_s256_or_without_the_provider_nobody_is_sent_anywhere() {
+    let house = House::new().await;
+    let plain = Fault::member("code_challenge_methods_supported", json!(["plain"]));
+    house.provider.fail(Endpoint::Discovery, plain);
+    house.visitor().get("/v1/auth/login").await.refused(502, "server_error");
+    let house = House::new().await;
+    house.provider.fail(Endpoint::Discovery, Fault::Status(503));
+    let answer = house.visitor().get("/v1/auth/login").await;
+    answer.refused(503, "temporarily_unavailable");
+    assert!(!answer.header("retry-after").is_empty());
+}
