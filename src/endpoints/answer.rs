@@ -96,9 +96,10 @@ fn as_auth_error(failure: Failure) -> AuthError {
     match failure {
         Failure::Auth(error) => error,
         Failure::TooMany(retry_after) => AuthError::TooManyRequests { retry_after },
-        Failure::OAuth(_, problem)
-        | Failure::MediaType(problem)
-        | Failure::NotConfigured(problem) => AuthError::MalformedRequest(problem),
+        Failure::OAuth(_, problem) | Failure::MediaType(problem) => {
+            AuthError::MalformedRequest(problem)
+        }
+        Failure::NotConfigured(problem) => AuthError::unavailable(problem, None, problem),
         Failure::TooLarge => AuthError::MalformedRequest("the body is too large"),
         Failure::Exchange(error) => {
             let retry_after = error.retry_after();
