@@ -52,6 +52,9 @@ const NAME: &str = "session";
 ///
 /// From 80 % of its life on, an access token is replaced by way of its refresh token while the
 /// request that found it due is served; the answer brings the new cookie. The browser does nothing.
+/// Requests that find it due together spend its refresh token once, in all processes whose clients
+/// share a cache: with several processes, give them `RedisCache`, or two that find a session due at
+/// once end it at a provider that rotates refresh tokens.
 ///
 /// Since browsers send cookies by themselves, requests that may change something must come from the
 /// service's own pages: `Sec-Fetch-Site: same-origin`, or an `Origin` that is the `Host` asked or
