@@ -12,5 +12,6 @@ mod log;
 mod processes;
 mod replay;
 mod server;
+mod sessions;
 mod sharing;
 mod support;
