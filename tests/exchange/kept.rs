@@ -1,11 +1,16 @@
 //! What is kept, for whom, and how long.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
 use scaikey_auth::{
-    AccessToken, CacheStatus, ExchangeError, ExchangeRequest, OAuthError, ServiceTokenRequest,
-    TenantId, TokenExchangeClient, TokenType,
+    AccessToken, BoxError, CacheKey, CacheKeys, CacheStatus, ExchangeError, ExchangeRequest, Fence,
+    MemoryCache, OAuthError, ServiceTokenRequest, TenantId, TokenCache, TokenExchangeClient,
+    TokenType,
 };
 use tokio::task::JoinSet;
 
@@ -287,4 +292,78 @@ async fn a_lifetime_nobody_tells_may_be_assumed() {
         }
         assert_eq!(provider.token_requests(), requests);
     }
+}
+
+#[tokio::test]
+async fn a_memory_that_was_cleared_knows_nothing() {
+    let provider = provider().await;
+    let cache = MemoryCache::default();
+    let client = builder(&provider).cache(cache.clone()).build().unwrap();
+    let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+    for expected in [1, 1, 2] {
+        if expected == 2 {
+            cache.clear();
+        }
+        client.exchange(&request).await.unwrap();
+        assert_eq!(provider.token_requests(), expected);
+    }
+}
+
+/// A shared cache that keeps nothing and gives one lock, and then fails.
+#[derive(Debug, Default)]
+struct OneLock {
+    held: Mutex<HashSet<String>>,
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl TokenCache for OneLock {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn get(&self, _: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
+        Ok(None)
+    }
+
+    async fn put(
+        &self,
+        _: &CacheKey<'_>,
+        _: &AccessToken,
+        _: Duration,
+        _: Option<&Fence>,
+    ) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: &CacheKey<'_>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    async fn lock(&self, key: &CacheKey<'_>, _: Duration) -> Result<Option<Fence>, BoxError> {
+        if self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Err("away".into());
+        }
+        self.held.lock().unwrap().insert(key.digest().to_owned());
+        Fence::random().map(Some)
+    }
+
+    async fn unlock(&self, key: &CacheKey<'_>, _: &Fence) -> Result<(), BoxError> {
+        self.held.lock().unwrap().remove(key.digest());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_lock_is_given_back_when_the_other_cannot_be_had() {
+    let provider = provider().await;
+    let cache = Arc::new(OneLock::default());
+    // While one secret replaces another there are two locks for each token.
+    let keys = format!("{},{}", "QUFB".repeat(12), "QkJC".repeat(12));
+    let client = builder(&provider).cache(cache.clone());
+    let client = client.cache_keys(CacheKeys::parse(&keys.into()).unwrap()).build().unwrap();
+    let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+    client.exchange(&request).await.unwrap();
+    assert_eq!(cache.asked.load(Ordering::SeqCst), 2);
+    assert!(cache.held.lock().unwrap().is_empty());
 }
