@@ -185,6 +185,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn short_work_is_done_by_the_first_and_known_to_the_others() {
+        let flights = Flights::<_, u8>::default();
+        let Lead::First(leader) = flights.lead("key") else { panic!("somebody else leads") };
+        let joined = || match flights.lead("key") {
+            Lead::Joined(seat) => seat,
+            Lead::First(_) => panic!("two do the same"),
+        };
+        let seats = [joined(), joined()];
+        leader.land(7);
+        for seat in seats {
+            assert_eq!(seat.landed().await, Some(7));
+        }
+        // One that gives up leaves nobody waiting.
+        let Lead::First(leader) = flights.lead("key") else { panic!("it was over") };
+        let seat = joined();
+        drop(leader);
+        assert_eq!(seat.landed().await, None);
+        assert!(matches!(flights.lead("key"), Lead::First(_)));
+    }
+
+    #[tokio::test]
     async fn a_leader_that_goes_away_disturbs_nobody() {
         let (flights, gate) = (Flights::default(), Arc::new(Notify::new()));
         let work = || {

@@ -111,11 +111,13 @@ fn as_auth_error(failure: Failure) -> AuthError {
 /// What of the provider's answer is the caller's business. That the *service* is not accepted there
 /// is not.
 fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
-    use OAuthError::{InvalidGrant, InvalidScope, InvalidTarget};
+    use OAuthError::{InvalidGrant, InvalidRequest, InvalidScope, InvalidTarget};
     match error {
         ExchangeError::Refused { error: Some(code), .. } => {
             let description = match code {
                 InvalidGrant => "The code, password or refresh token is not valid (any more).",
+                // The rest of the request is ours: what the provider cannot read is what was handed on.
+                InvalidRequest => "The code, password or refresh token cannot be read.",
                 InvalidScope => "The scope cannot be granted.",
                 InvalidTarget => "There are no tokens for this target.",
                 _ => return provider_failed(error),

@@ -100,8 +100,12 @@ impl<S, R> SessionService<S, R> {
     }
 }
 
+/// Of another scheme, such as a proxy's Basic, the layer behind would make nothing.
 fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let is_bearer = |value: &&HeaderValue| {
+        value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
+    };
+    let mut values = headers.get_all(header::AUTHORIZATION).iter().filter(is_bearer);
     values.any(|value| bearer(&session.token).is_none_or(|own| own != value))
 }
 

@@ -116,6 +116,13 @@ async fn a_provider_that_is_away_or_misunderstood_is_not_the_callers_fault() {
     let answer = visitor.post_form("/v1/auth/token", FORM).await;
     answer.refused(503, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "7");
+    house.provider.heal(Endpoint::Token);
+    // Some providers say so of a token that is none of theirs.
+    let house = House::new().await;
+    let odd = Fault::rewrite(|_| r#"{"error":"invalid_request"}"#.to_owned());
+    house.provider.fail(Endpoint::Token, odd);
+    let form = "refresh_token=odd";
+    house.visitor().post_form("/v1/auth/refresh", form).await.refused(400, "invalid_request");
     let house = House::new().await;
     house.provider.fail(Endpoint::Token, Fault::rewrite(|_| r#"{"access_token":7}"#.to_owned()));
     house.visitor().post_form("/v1/auth/token", FORM).await.refused(502, "server_error");

@@ -78,6 +78,8 @@ async fn a_token_beside_the_session_is_ambiguous_unless_it_is_the_same() {
         (answer.status, &answer.json()["type"]),
         (400, &"urn:scaikey-auth:credentials_malformed".into())
     );
+    assert_eq!(get(&other.replace("Bearer", "bEARER")).await.status, 400);
+    assert_eq!(get("Basic cHJveHk6cHJveHk=").await.status, 200, "a proxy's, and no token");
     browser.cookies.lock().unwrap().clear();
     assert_eq!(get(&other).await.status, 200);
 }
