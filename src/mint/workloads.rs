@@ -169,6 +169,10 @@ impl WorkloadExchange {
     /// Gets a workload a token: of its request first what is cheap, then the policy, which logs its
     /// decision, then the minter.
     ///
+    /// A token of [single use](crate::trust) is used up once it is granted, whether or not one can
+    /// be minted: if the provider does not answer, nobody knows. Its workload comes back with
+    /// another one.
+    ///
     /// # Errors
     /// [`WorkloadRefusal`], which tells the caller next to nothing.
     pub async fn exchange(&self, request: &WorkloadRequest) -> Result<Minted, WorkloadRefusal> {
