@@ -243,7 +243,8 @@ async fn a_provider_that_refuses_fails_or_gives_too_much_is_not_believed() {
 
 #[tokio::test]
 async fn a_service_without_a_provider_mints_by_itself_and_believes_its_own() {
-    for algorithm in [Algorithm::ES256, Algorithm::ES384, Algorithm::RS256, Algorithm::Ed25519] {
+    use Algorithm::{ES256, ES384, ES512, Ed25519, PS256, RS256};
+    for algorithm in [ES256, ES384, ES512, RS256, PS256, Ed25519] {
         let house = House::new().await;
         let pem = SigningKey::generate(algorithm).private_pem();
         let minter = LocalMinter::new("https://vault.example", algorithm, pem, "m-1").unwrap();
@@ -486,13 +487,22 @@ async fn the_log_tells_what_was_minted_by_trust_and_rule_and_never_a_token() {
     let request = WorkloadRequest::new(pod(&house.cluster).sign());
     tokens.push(request.subject_token.expose().to_owned());
     let refusal = house.workloads(house.forwarded(), "").exchange(&request).await.unwrap_err();
+    // What is not given out was not minted.
+    let greedy = house.workloads(Wilful(Ok("secrets:read admin")), "");
+    greedy.exchange(&WorkloadRequest::new(pod(&house.cluster).sign())).await.unwrap_err();
     let text = format!("{} {refusal} {refusal:?}", log.text());
     let told = |outcome: &str| {
         let lines = text.lines().filter(|line| line.contains("token for a workload"));
         let of = format!("trust=\"k8s\" grant=\"reporting\" outcome=\"{outcome}\"");
         lines.filter(|line| line.contains(&of)).count()
     };
-    assert_eq!((told("minted"), told("failed")), (2, 1), "{text}");
+    assert_eq!((told("minted"), told("failed")), (2, 2), "{text}");
+    // Both events tell of whom: `printf %s "$sub" | sha256sum`.
+    let whom = "ac787648293acaaf";
+    for event in ["foreign token judged", "token for a workload"] {
+        let lines = text.lines().filter(|line| line.contains(event));
+        assert_eq!(lines.filter(|line| line.contains(whom)).count(), 4, "{event} {text}");
+    }
     for token in tokens {
         for part in token.split('.').skip(1) {
             assert!(!text.contains(part), "{part}");
