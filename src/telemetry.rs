@@ -211,14 +211,22 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
     count("scaikey_auth_trust_decisions_total", "outcome", outcome);
 }
 
-/// A token was minted for a workload that a policy let in, or was not.
+/// A token was minted for a workload that a policy let in, or was not. The digest is the one of the
+/// policy's decision.
 #[cfg(feature = "trust")]
-pub(crate) fn workload_minted(trust: &str, grant: &str, error: Option<&dyn std::fmt::Display>) {
+pub(crate) fn workload_minted(
+    trust: &str,
+    grant: &str,
+    subject_sha256: &str,
+    error: Option<&dyn std::fmt::Display>,
+) {
     let outcome = if error.is_none() { "minted" } else { "failed" };
     match error {
-        None => tracing::info!(target: TARGET, trust, grant, outcome, "token for a workload"),
+        None => {
+            tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, "token for a workload");
+        }
         Some(error) => {
-            tracing::warn!(target: TARGET, trust, grant, outcome, %error, "token for a workload")
+            tracing::warn!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload");
         }
     }
     count("scaikey_auth_workload_tokens_total", "outcome", outcome);

@@ -3,6 +3,8 @@
 use super::{AccessToken, ExchangeError, ExchangeRequest, TokenType};
 use crate::base64url;
 use crate::identity::TenantId;
+#[cfg(feature = "trust")]
+use crate::identity::{ClaimsMapping, Scopes, read_scopes};
 use crate::json::{Document, Fault, Value};
 use crate::secret::Secret;
 
@@ -38,6 +40,19 @@ pub(super) fn check_tenant(
             Err(ExchangeError::Answer("is a token of another tenant"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether a token permits no more than this, as far as it tells. An answer without `scope` says
+/// that it is what was asked for (RFC 6749 §5.1); services believe the token.
+#[cfg(feature = "trust")]
+pub(super) fn check_scopes(granted: &Scopes, token: &AccessToken) -> Result<(), ExchangeError> {
+    let Some(payload) = payload(token.secret()) else { return Ok(()) };
+    let Ok(claims) = Document::parse(&payload) else { return Ok(()) };
+    match read_scopes(claims.root(), &ClaimsMapping::default()) {
+        Ok(permitted) if granted.contains_all(&permitted) => Ok(()),
+        Ok(_) => Err(ExchangeError::Answer("is a token that permits more than was asked for")),
+        Err(_) => Err(ExchangeError::Answer("is a token with a malformed scope")),
     }
 }
 

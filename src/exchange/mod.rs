@@ -221,6 +221,7 @@ impl TokenExchangeClient {
         let token = kept.endpoint.ask(&grant).await?;
         contract::check_type(&token, kept.relaxed)?;
         contract::check(request, &token, contract::Relaxed { subject: true, ..kept.relaxed })?;
+        contract::check_scopes(&request.scopes, &token)?;
         check_tenant(request.tenant.as_ref(), &token).map(|()| token)
     }
 

@@ -135,7 +135,7 @@ fn first<'v>(
     text(found(claims, paths).next(), name)
 }
 
-fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scopes, InvalidToken> {
+pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scopes, InvalidToken> {
     let malformed = InvalidToken::MalformedClaim("scope");
     let mut scopes = Scopes::new();
     for value in found(claims, &mapping.scopes) {

@@ -19,6 +19,8 @@ pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
 pub use scopes::{InvalidScope, Scopes};
 
+#[cfg(feature = "trust")]
+pub(crate) use claims::scopes as read_scopes;
 pub(crate) use claims::{Reading, numeric_date, tenant as read_tenant, text};
 
 /// What kind of party an identity is.

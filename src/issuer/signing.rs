@@ -12,7 +12,8 @@ use crate::base64url;
 use crate::config::Algorithm;
 use crate::secret::Secret;
 
-/// A private key: PKCS #8 in PEM, read each time it signs, so that it may be replaced on disk.
+/// A private key: PKCS #8 in PEM, read each time it signs, so that it may be replaced on disk,
+/// unless it is [`held`](Self::held).
 #[derive(Debug, Clone)]
 pub(crate) struct SigningKey {
     algorithm: Algorithm,
@@ -28,6 +29,13 @@ impl SigningKey {
     #[cfg(feature = "trust")]
     pub(crate) fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// With the key as it is now, whatever becomes of its file.
+    #[cfg(feature = "trust")]
+    pub(crate) fn held(mut self) -> Result<Self, Unproven> {
+        self.pem = SecretSource::Value(self.pem.read()?);
+        Ok(self)
     }
 
     /// A JWT in compact form.

@@ -5,14 +5,16 @@ use async_trait::async_trait;
 use super::{MintOrder, Minted, Minter};
 use crate::exchange::{ExchangeError, ExchangeRequest, TokenExchangeClient, TokenType};
 
-/// Has the provider mint: hands on the foreign token, which must trust its issuer as well, and asks
-/// for the granted scopes and for this service, by its `audience` alone (RFC 8693). The service proves itself by its own
-/// client authentication.
+/// Has the provider mint: hands on the foreign token, whose issuer the provider must trust as well,
+/// and asks for the granted scopes and for this service, by its `audience` alone (RFC 8693). The
+/// service proves itself by its own client authentication.
 ///
-/// The answer must name the audience in `aud`, must not permit more than was granted, and, where it
-/// is a JWT with a tenant, must be of the granted one. Its `sub` is the provider's to say. Nothing
-/// is kept: each token of a workload is judged anew, and one of single use is never answered twice.
-/// A token may outlive the foreign one, as the provider sees fit.
+/// Neither the answer nor a JWT in it (`scope`, `scp`, `scopes`) may permit more than was granted. A
+/// JWT must name the audience in `aud`, and if it has a `tenant_id`, that must be the granted one.
+/// Opaque tokens cannot be looked into. `sub`, and roles and groups, are the provider's to say.
+///
+/// Nothing is kept: each token of a workload is judged anew, and one of single use is never answered
+/// twice. A token may outlive the foreign one, as the provider sees fit.
 #[derive(Debug, Clone)]
 pub struct ForwardingMinter(TokenExchangeClient);
 

@@ -46,7 +46,11 @@ pub struct LocalMinter {
 
 impl LocalMinter {
     /// `issuer` is what `iss` says, and no other issuer's; `pem` an unencrypted PKCS #8 key
-    /// (`BEGIN PRIVATE KEY`) for this algorithm.
+    /// (`BEGIN PRIVATE KEY`) for this algorithm. A file is read here and not again, so that what
+    /// signs is what [`key_set`](Self::key_set) publishes.
+    ///
+    /// Name it to the policy as well ([`own_issuer`](crate::trust::TrustsBuilder::own_issuer)), so
+    /// that no rule can give a token of this service's another life or other scopes.
     ///
     /// # Errors
     /// When the key cannot be read, or is not for this algorithm.
@@ -56,12 +60,12 @@ impl LocalMinter {
         pem: impl Into<SecretSource>,
         key_id: impl Into<String>,
     ) -> Result<Self, ExchangeError> {
-        let key = SigningKey::new(algorithm, pem.into(), Some(key_id.into()));
+        let key = SigningKey::new(algorithm, pem.into(), Some(key_id.into())).held()?;
         let key_set = json!({ "keys": [key.public_jwk()?] }).to_string();
         Ok(Self { issuer: issuer.into(), key, key_set, lifetime: LIFETIME })
     }
 
-    /// How long a token lives, if the foreign one does. Default 15 minutes.
+    /// How long a token lives, in whole seconds, if the foreign one does. Default 15 minutes.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -91,8 +95,10 @@ impl Minter for LocalMinter {
         let no_random = |_| ExchangeError::ClientAuth("the system has no random numbers".into());
         rand::fill(&mut id).map_err(no_random)?;
         let now = unix_seconds(order.now);
-        let life = unix_seconds(granted.expires_at).saturating_sub(now);
-        let life = life.min(self.lifetime.as_secs());
+        let exp = now.saturating_add(self.lifetime.as_secs());
+        // Which is over already when the foreign token was taken within the leeway.
+        let exp = exp.min(unix_seconds(granted.expires_at));
+        let life = exp.saturating_sub(now);
         let claims = json!({
             "iss": self.issuer,
             "sub": granted.identity,
@@ -102,7 +108,7 @@ impl Minter for LocalMinter {
             "scope": granted.scopes.as_str(),
             "jti": base64url::encode(id),
             "iat": now,
-            "exp": now + life,
+            "exp": exp,
         });
         let token = self.key.sign("at+jwt", &claims)?;
         Ok(Minted::new(token, Some(Duration::from_secs(life)), granted.scopes.clone()))

@@ -73,8 +73,9 @@ impl Minted {
 ///
 /// Harmless mistake: to fail. Attacks: to give more scopes than
 /// [`granted.scopes`](Granted::scopes), or a token of another tenant or for another service than the
-/// order says, or one that lives beyond [`granted.expires_at`](Granted::expires_at); to take who it
-/// is for from the foreign token in place of [`granted.identity`](Granted::identity).
+/// order says; to sign one that lives beyond [`granted.expires_at`](Granted::expires_at); to take
+/// who it is for from the foreign token in place of [`granted.identity`](Granted::identity); to
+/// answer with a token made before. Only the scopes are looked at again.
 #[async_trait]
 pub trait Minter: Debug + Send + Sync + 'static {
     /// Makes one.

@@ -11,7 +11,7 @@ use crate::exchange::{ExchangeError, OAuthError};
 use crate::identity::Scopes;
 use crate::secret::Secret;
 use crate::telemetry;
-use crate::trust::{Denied, Trusts};
+use crate::trust::{Denied, Granted, Trusts};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -169,6 +169,10 @@ impl WorkloadExchange {
     /// Gets a workload a token: of its request first what is cheap, then the policy, which logs its
     /// decision, then the minter.
     ///
+    /// A token of [single use](crate::trust) is used up once it is granted, whether or not one can
+    /// be minted: if the provider does not answer, nobody knows. Its workload comes back with
+    /// another one.
+    ///
     /// # Errors
     /// [`WorkloadRefusal`], which tells the caller next to nothing.
     pub async fn exchange(&self, request: &WorkloadRequest) -> Result<Minted, WorkloadRefusal> {
@@ -183,15 +187,11 @@ impl WorkloadExchange {
             resource: resource.as_ref(),
             now: self.clock.now(),
         };
-        let minted = self.minter.mint(&order).await;
+        let minted = self.minter.mint(&order).await.and_then(|minted| within(&granted, minted));
         let error = minted.as_ref().err().map(|error| error as _);
-        telemetry::workload_minted(&granted.trust, &granted.grant, error);
-        let minted = minted.map_err(WorkloadRefusal::Unminted)?;
-        if !granted.scopes.contains_all(&minted.scopes) {
-            let more = ExchangeError::Answer("permits more than was granted");
-            return Err(WorkloadRefusal::Unminted(more));
-        }
-        Ok(minted)
+        let (trust, grant) = (&granted.trust, &granted.grant);
+        telemetry::workload_minted(trust, grant, &granted.subject_sha256(), error);
+        minted.map_err(WorkloadRefusal::Unminted)
     }
 
     /// Whether it is for this service, and asks for what there is.
@@ -213,5 +213,13 @@ impl WorkloadExchange {
             Some(url) if self.resources.contains(resource) => Ok(Some(url)),
             _ => Err(WorkloadRefusal::Target),
         }
+    }
+}
+
+/// What a minter says it made, if it was told to.
+fn within(granted: &Granted, minted: Minted) -> Result<Minted, ExchangeError> {
+    match granted.scopes.contains_all(&minted.scopes) {
+        true => Ok(minted),
+        false => Err(ExchangeError::Answer("permits more than was granted")),
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 
+use super::digest;
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, IdentityKind, Scopes, TenantId};
 
@@ -11,8 +12,8 @@ use crate::identity::{Identity, IdentityKind, Scopes, TenantId};
 ///
 /// With this an endpoint either forwards the token to the provider (RFC 8693, asking for
 /// [`scopes`](Self::scopes) in [`tenant`](Self::tenant)), or mints a token of its own for
-/// [`identity`](Self::identity). It must not give out one that outlives
-/// [`expires_at`](Self::expires_at), nor one with other scopes.
+/// [`identity`](Self::identity), which must not outlive [`expires_at`](Self::expires_at). It must
+/// not give out one with other scopes.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Granted {
@@ -33,6 +34,13 @@ pub struct Granted {
     /// The foreign token as verified: its `iss`, `sub` and claims, for whoever needs more. Nothing
     /// in it says what the workload is here.
     pub workload: Identity,
+}
+
+impl Granted {
+    /// Whom the foreign token is of, for the log, which has it as a digest.
+    pub(crate) fn subject_sha256(&self) -> String {
+        digest::of_text(self.workload.subject())
+    }
 }
 
 /// A foreign token that is not believed, or asks for too much.

@@ -151,16 +151,18 @@ impl Used {
 /// tokens, or in another server.
 ///
 /// A server that is away, or does not answer within the budget, denies. One that loses what it was
-/// told, because it restarts empty or evicts, lets tokens be used again: give it persistence and a
-/// `maxmemory-policy` of `noeviction`.
+/// told lets tokens be used again: because it restarts empty, evicts, or hands over to a replica
+/// that had not heard yet. Give it persistence and a `maxmemory-policy` of `noeviction`, and tokens
+/// a short life.
 #[cfg(feature = "redis")]
 #[async_trait]
 impl ReplayLog for crate::exchange::RedisCache {
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
         match until.duration_since(self.now()) {
-            Ok(left) => self.note(&key.to_string(), left + LEEWAY).await,
+            Ok(left) if left > LONGEST => Err("the token is to be remembered for too long".into()),
+            Ok(left) if !left.is_zero() => self.note(&key.to_string(), left + LEEWAY).await,
             // It is over: nobody may use it.
-            Err(_) => Ok(false),
+            _ => Ok(false),
         }
     }
 }
@@ -168,6 +170,10 @@ impl ReplayLog for crate::exchange::RedisCache {
 /// Clocks of servers differ; what is remembered a little longer does no harm.
 #[cfg(feature = "redis")]
 const LEEWAY: Duration = Duration::from_secs(60);
+
+/// What is kept in Redis is kept for a year at most. Policies do with a week.
+#[cfg(feature = "redis")]
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[async_trait]
 impl ReplayLog for MemoryReplayLog {
