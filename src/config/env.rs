@@ -306,7 +306,7 @@ pub const ENVIRONMENT: &[Variable] = &[
     Variable {
         name: "REDIS_URL",
         field: "client.redis_url",
-        meaning: "a Redis or Valkey server in which all processes share tokens; several URLs, separated by commas, are a cluster",
+        meaning: "a Redis or Valkey server in which all processes share tokens, and the log of used workload tokens; several URLs, separated by commas, are a cluster",
         default: "none: each process keeps its own",
         set: |config, text| {
             config.client.redis_url = Some(Secret::new(text));
