@@ -161,6 +161,11 @@ pub(crate) fn sign_in_refused(error: &str) {
     tracing::debug!(target: TARGET, error, "sign-in was not completed");
 }
 
+/// A session's tokens have more characters than cookies hold, so that it cannot begin or go on.
+pub(crate) fn session_too_large(characters: usize) {
+    tracing::error!(target: TARGET, characters, "a session does not fit into cookies: ask the provider for smaller tokens");
+}
+
 /// The password grant is on for everybody.
 pub(crate) fn passwords_are_taken() {
     tracing::warn!(target: TARGET, "passwords are taken at the token endpoint: RFC 9700 §2.4 says that this must not be");

@@ -227,6 +227,10 @@ impl EndpointsBuilder {
                 .and_then(|keys| Sessions::builder(&self.auth, client, keys).build());
             self.sessions = self.noted(sessions);
         }
+        if wanted.session_keys.is_some() && self.client.is_none() && self.faults.is_empty() {
+            let problem = "is missing: sessions need a client of the provider";
+            self.faults.push(Fault::new("client.id", problem));
+        }
         if self.password_rule.is_none() && wanted.password_grant {
             self.password_rule = Some(everywhere());
         }

@@ -9,12 +9,14 @@ use super::sign_in::is_own_path;
 use super::transaction::Transaction;
 use super::{Asked, Endpoint, Inner};
 use crate::clock::Clock;
-use crate::exchange::{AccessToken, AuthorizationRequest, CodeRequest, OAuthError, PkceVerifier};
+use crate::exchange::{
+    AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
+};
 use crate::session::SessionKeys;
 use crate::telemetry;
 use crate::validator::{IdTokenRules, verify_id_token};
 
-/// Longest code of an error that is shown or handed on.
+/// So much of a stranger's error code goes into the log.
 const LONGEST_ERROR: usize = 64;
 
 impl Inner {
@@ -177,7 +179,11 @@ impl Inner {
     fn sign_in_failed(&self, page: Option<&str>, failure: Failure) -> Response<Bytes> {
         let code = match &failure {
             Failure::OAuth(code, _) => code,
-            Failure::Exchange(error) => error.oauth().map_or("server_error", OAuthError::as_str),
+            Failure::Exchange(ExchangeError::Unavailable { .. }) => "temporarily_unavailable",
+            Failure::Exchange(error) if error.oauth() == Some(&OAuthError::InvalidGrant) => {
+                "invalid_grant"
+            }
+            // Not what the provider thinks of this service.
             _ => "server_error",
         };
         let to = page.map(|page| {

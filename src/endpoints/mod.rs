@@ -155,7 +155,7 @@ impl Endpoint {
 /// | `GET /v1/auth/config` | nothing | `sign_in` |
 /// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
 ///
-/// What is not offered is handed on. Every answer but the last has `Cache-Control: no-store`. Forms
+/// What is not offered is handed on. Every answer but the metadata has `Cache-Control: no-store`. Forms
 /// and JSON objects are read up to 64 KiB, and no parameter may come twice; `token` and `refresh`
 /// take forms only. Errors are those of RFC 6749 §5.2 where tokens are asked for, and those of
 /// [`Auth::layer`] at `register`, `whoami` and `introspect`.
@@ -249,6 +249,7 @@ impl Inner {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         let allow = HeaderValue::from_static(endpoint.allow());
         response.headers_mut().insert(header::ALLOW, allow);
+        answer::not_stored(response.headers_mut());
         response
     }
 

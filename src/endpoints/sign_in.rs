@@ -119,9 +119,13 @@ impl SignIn {
                 faults.push(Fault::new("redirect_uri", problem));
             }
         }
-        let pages = [Some(&self.landing), self.failure_page.as_ref()];
-        if pages.into_iter().flatten().any(|page| !is_own_path(page)) {
-            faults.push(Fault::new("sign_in", "has a page that is no path of this host"));
+        if !is_own_path(&self.landing) {
+            faults.push(Fault::new("landing", "is no path of this host"));
+        }
+        // Behind a fragment, nobody would read the code.
+        let failure_page = self.failure_page.as_ref();
+        if failure_page.is_some_and(|page| !is_own_path(page) || page.contains('#')) {
+            faults.push(Fault::new("failure_page", "is no path of this host without a fragment"));
         }
     }
 }

@@ -45,6 +45,12 @@ struct Rate {
     period: Duration,
 }
 
+impl Rate {
+    fn new(burst: u32, period: Duration) -> Self {
+        Self { burst: burst.max(1), period: period.min(IDLE) }
+    }
+}
+
 /// Token buckets in the memory of this process, one for each endpoint and address, and one for each
 /// endpoint and account. The default.
 ///
@@ -77,15 +83,14 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 impl Default for TokenBuckets {
     fn default() -> Self {
-        let rate = |burst, period| Rate { burst, period };
         Self {
             buckets: Cache::builder()
                 .max_capacity(MAX_BUCKETS)
                 .time_to_idle(IDLE)
                 .build_with_hasher(MarkHasher::default()),
-            per_address: rate(60, Duration::from_secs(1)),
-            per_account: rate(10, Duration::from_secs(30)),
-            introspections: rate(1000, Duration::from_millis(10)),
+            per_address: Rate::new(60, Duration::from_secs(1)),
+            per_account: Rate::new(10, Duration::from_secs(30)),
+            introspections: Rate::new(1000, Duration::from_millis(10)),
         }
     }
 }
@@ -96,17 +101,19 @@ impl TokenBuckets {
         Self::default()
     }
 
-    /// So many attempts at once from each address, and then one per `period`.
+    /// So many attempts at once from each address, and then one per `period`, an
+    /// hour at most.
     #[must_use]
     pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
-        self.per_address = Rate { burst: burst.max(1), period };
+        self.per_address = Rate::new(burst, period);
         self
     }
 
-    /// So many attempts at once on each account, and then one per `period`.
+    /// So many attempts at once on each account, and then one per `period`, an
+    /// hour at most.
     #[must_use]
     pub fn per_account(mut self, burst: u32, period: Duration) -> Self {
-        self.per_account = Rate { burst: burst.max(1), period };
+        self.per_account = Rate::new(burst, period);
         self
     }
 
@@ -114,7 +121,7 @@ impl TokenBuckets {
     /// `period`.
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
-        self.introspections = Rate { burst: burst.max(1), period };
+        self.introspections = Rate::new(burst, period);
         self
     }
 
@@ -133,8 +140,8 @@ impl TokenBuckets {
         }
         let bucket = self.buckets.get_with(marker.mark(), Arc::default);
         let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_at = bucket.full_at.max(now) + rate.period;
-        let most = now + rate.period.saturating_mul(rate.burst);
+        let full_at = bucket.full_at.max(now).saturating_add(rate.period);
+        let most = now.saturating_add(rate.period.saturating_mul(rate.burst));
         if full_at > most {
             return Err(full_at - most);
         }
@@ -200,6 +207,17 @@ mod tests {
             buckets.admit(&login, now).unwrap();
         }
         assert_eq!(buckets.admit(&login, now), Err(SECOND), "not more than the burst is saved up");
+    }
+
+    #[test]
+    fn a_period_without_end_is_an_hour() {
+        let buckets = TokenBuckets::new().per_address(2, Duration::MAX);
+        let login = attempt(Endpoint::Login, "192.0.2.1", None);
+        for now in [Duration::ZERO, Duration::ZERO] {
+            buckets.admit(&login, now).unwrap();
+        }
+        assert_eq!(buckets.admit(&login, Duration::ZERO), Err(Duration::from_secs(3600)));
+        let _ = buckets.admit(&login, Duration::MAX);
     }
 
     #[test]

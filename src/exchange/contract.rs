@@ -2,9 +2,7 @@
 
 use super::{AccessToken, ExchangeError, ExchangeRequest, TokenType};
 use crate::base64url;
-use crate::identity::TenantId;
-#[cfg(feature = "trust")]
-use crate::identity::{ClaimsMapping, Scopes, read_scopes};
+use crate::identity::{ClaimsMapping, Scopes, TenantId, read_scopes};
 use crate::json::{Document, Fault, Value};
 use crate::secret::Secret;
 
@@ -45,7 +43,6 @@ pub(super) fn check_tenant(
 
 /// Whether a token permits no more than this, as far as it tells. An answer without `scope` says
 /// that it is what was asked for (RFC 6749 §5.1); services believe the token.
-#[cfg(feature = "trust")]
 pub(super) fn check_scopes(granted: &Scopes, token: &AccessToken) -> Result<(), ExchangeError> {
     let Some(payload) = payload(token.secret()) else { return Ok(()) };
     let Ok(claims) = Document::parse(&payload) else { return Ok(()) };

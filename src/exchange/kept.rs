@@ -339,6 +339,9 @@ impl Kept {
             Wanted::Exchange(request) => {
                 contract::check_type(&token, self.relaxed)?;
                 contract::check(request, &token, self.relaxed)?;
+                if !request.scopes.is_empty() {
+                    contract::check_scopes(&request.scopes, &token)?;
+                }
                 if !self.relaxed.subject {
                     contract::check_tenant(request.tenant.as_ref(), &token)?;
                 }

@@ -19,9 +19,9 @@ pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
 pub use scopes::{InvalidScope, Scopes};
 
-#[cfg(feature = "trust")]
-pub(crate) use claims::scopes as read_scopes;
-pub(crate) use claims::{Reading, numeric_date, tenant as read_tenant, text};
+pub(crate) use claims::{
+    Reading, numeric_date, scopes as read_scopes, tenant as read_tenant, text,
+};
 
 /// What kind of party an identity is.
 ///

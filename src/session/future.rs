@@ -21,9 +21,9 @@ use crate::middleware::refuse;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) type Renewal =
-    Pin<Box<dyn Future<Output = Result<Session, ExchangeError>> + Send + 'static>>;
+    Pin<Box<dyn Future<Output = Result<Option<Session>, ExchangeError>> + Send + 'static>>;
 
-type Late = Pin<Box<dyn Future<Output = Option<Result<Session, ExchangeError>>> + Send>>;
+type Late = Pin<Box<dyn Future<Output = Option<Result<Option<Session>, ExchangeError>>> + Send>>;
 
 /// What is done to an answer.
 pub(super) struct Aftermath {
@@ -33,17 +33,12 @@ pub(super) struct Aftermath {
 
 impl Aftermath {
     /// Sets these cookies.
-    pub(super) fn served(cookies: Vec<HeaderValue>) -> Self {
-        Self { cookies, renewal: None }
-    }
-
-    /// Takes the session away.
-    pub(super) fn cleared(cookies: Vec<HeaderValue>) -> Self {
+    pub(super) fn setting(cookies: Vec<HeaderValue>) -> Self {
         Self { cookies, renewal: None }
     }
 
     /// Sets the cookies of the session that is being renewed.
-    pub(super) fn renewed(renewal: Renewal) -> Self {
+    pub(super) fn renewing(renewal: Renewal) -> Self {
         Self { cookies: Vec::new(), renewal: Some(renewal) }
     }
 }
@@ -151,8 +146,10 @@ where
                     let Some((mut response, sessions)) = answer.take() else {
                         return Poll::Pending;
                     };
-                    // If that failed the token is good for a while, and the next request tries.
-                    let cookies = renewed.and_then(Result::ok).and_then(|it| sessions.cookies(&it));
+                    // Whatever came of it, this token is good for a while: the next request tries, or
+                    // meets the end.
+                    let session = renewed.and_then(Result::ok).flatten();
+                    let cookies = session.and_then(|session| sessions.cookies(&session));
                     attach(response.headers_mut(), cookies.unwrap_or_default());
                     return Poll::Ready(Ok(response));
                 }

@@ -126,21 +126,21 @@ pub(super) fn enter<Q>(request: &mut Request<Q>, session: Session) {
 /// What becomes of a request whose session had to be renewed first.
 pub(super) fn after_renewal<Q>(
     sessions: &Sessions,
-    renewed: Result<Session, ExchangeError>,
+    renewed: Result<Option<Session>, ExchangeError>,
     request: &mut Request<Q>,
 ) -> Result<Aftermath, AuthError> {
     match renewed {
-        Ok(session) => {
+        Ok(Some(session)) => {
             let cookies = sessions.cookies(&session);
             enter(request, session);
-            Ok(Aftermath::served(cookies.unwrap_or_default()))
+            Ok(Aftermath::setting(cookies.unwrap_or_default()))
         }
-        Err(error @ ExchangeError::Unavailable { .. }) => {
+        // It is over; whether the request needs one, the layer behind knows.
+        Ok(None) => Ok(Aftermath::setting(sessions.clear())),
+        Err(error) => {
             let retry_after = error.retry_after();
             Err(AuthError::unavailable("identity provider", retry_after, error))
         }
-        // The provider ended the session; whether the request needs one, the layer behind knows.
-        Err(_) => Ok(Aftermath::cleared(sessions.clear())),
     }
 }
 
@@ -166,7 +166,7 @@ where
         match decision {
             Decision::Pass => SessionFuture::passing(self.inner.call(request)),
             Decision::PassCleared => {
-                let after = Aftermath::cleared(self.sessions.clear());
+                let after = Aftermath::setting(self.sessions.clear());
                 SessionFuture::serving(self.inner.call(request), after, &self.sessions)
             }
             Decision::Refuse(error) => {
@@ -191,8 +191,8 @@ where
                     _ => None,
                 };
                 let after = match renewal {
-                    Some(renewal) => Aftermath::renewed(Box::pin(renewal)),
-                    None => Aftermath::served(Vec::new()),
+                    Some(renewal) => Aftermath::renewing(Box::pin(renewal)),
+                    None => Aftermath::setting(Vec::new()),
                 };
                 enter(&mut request, session);
                 SessionFuture::serving(self.inner.call(request), after, &self.sessions)

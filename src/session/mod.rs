@@ -15,10 +15,13 @@ use http::{HeaderMap, HeaderValue};
 use crate::auth::Auth;
 use crate::clock::unix_time;
 use crate::config::{ConfigError, Fault};
-use crate::exchange::{AccessToken, ExchangeError, Freshness, RefreshRequest, TokenExchangeClient};
+use crate::exchange::{
+    AccessToken, ExchangeError, Freshness, OAuthError, RefreshRequest, TokenExchangeClient,
+};
 use crate::flight::Flights;
 use crate::mark::{Mark, Marker};
 use crate::secret::Secret;
+use crate::telemetry;
 use cookie::CookieName;
 use origin::Origins;
 
@@ -31,6 +34,9 @@ pub(crate) use layer::CurrentSession;
 
 /// How long a session lasts, however often it is renewed.
 const LIFE: Duration = Duration::from_secs(12 * 3600);
+
+/// Browsers keep no cookie for longer (RFC 6265bis §5.5).
+const LONGEST_LIFE: Duration = Duration::from_secs(400 * 86_400);
 
 /// The cookie, less its prefix.
 const NAME: &str = "session";
@@ -75,7 +81,7 @@ struct Inner {
     name: CookieName,
     life: Duration,
     origins: Origins,
-    renewals: Flights<Mark, Result<AccessToken, ExchangeError>>,
+    renewals: Flights<Mark, Result<Option<AccessToken>, ExchangeError>>,
 }
 
 /// A session as its cookie tells it.
@@ -146,7 +152,7 @@ impl Sessions {
             _ => self.renew(session),
         };
         let renewed = match renewed {
-            Some(renewal) => renewal.await.ok(),
+            Some(renewal) => renewal.await.ok().flatten(),
             None => None,
         };
         renewed.as_ref().unwrap_or(session).token.refresh_token().cloned()
@@ -176,38 +182,57 @@ impl Sessions {
         let ends = session.begun + self.0.life;
         let sealed = self.0.keys.seal(self.0.name.as_str(), &plain, ends)?;
         let left = ends.duration_since(clock.now()).unwrap_or_default();
-        self.0.name.set(&sealed, left, session.parts)
+        let cookies = self.0.name.set(&sealed, left, session.parts);
+        if cookies.is_none() {
+            telemetry::session_too_large(sealed.len());
+        }
+        cookies
     }
 
     fn freshness(&self, session: &Session) -> Freshness {
         session.token.freshness_to_the_end(&**self.0.auth.clock())
     }
 
-    /// Starts to renew a session, once for all its requests. `None` if it cannot be renewed.
+    /// Starts to renew a session, once for all its requests. `None` if it has nothing to be renewed
+    /// with; what comes is `None` if the provider ended it.
     fn renew(
         &self,
         session: &Session,
-    ) -> Option<impl Future<Output = Result<Session, ExchangeError>> + Send + 'static> {
+    ) -> Option<impl Future<Output = Result<Option<Session>, ExchangeError>> + Send + 'static> {
         let refresh = session.token.refresh_token()?.clone();
-        let (had, client) = (session.clone(), self.0.client.clone());
-        let seat = self.0.renewals.board(mark_of(&refresh), move || async move {
-            let renewed = client.refresh(&RefreshRequest::new(refresh.clone())).await?;
-            if !renewed.is_of_the_same(&had.token) {
-                return Err(ExchangeError::Answer("is a token of somebody else"));
-            }
-            // Absent, the one used stays good (RFC 6749 §6).
-            Ok(match renewed.refresh_token() {
-                Some(_) => renewed,
-                None => renewed.with_refresh_token(Some(refresh)),
-            })
-        });
+        let (had, client) = (session.token.clone(), self.0.client.clone());
+        let mark = mark_of(&refresh);
+        let seat = self.0.renewals.board(mark, move || renewed(client, had, refresh));
         let (begun, parts) = (session.begun, session.parts);
         Some(async move {
             let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
             let token = seat.landed().await.unwrap_or_else(|| Err(ended()))?;
-            Ok(Session { token, begun, parts })
+            Ok(token.map(|token| Session { token, begun, parts }))
         })
     }
+}
+
+/// The next token of a session; `None` if the provider takes its refresh token no more, or gives
+/// somebody else's. Whatever else goes wrong is not the session's fault, and does not end it.
+async fn renewed(
+    client: TokenExchangeClient,
+    had: AccessToken,
+    refresh: Secret,
+) -> Result<Option<AccessToken>, ExchangeError> {
+    let outcome = client.refresh(&RefreshRequest::new(refresh.clone())).await;
+    let token = match outcome {
+        Err(error) => match error.oauth() {
+            Some(OAuthError::InvalidGrant | OAuthError::InvalidRequest) => return Ok(None),
+            _ => return Err(error),
+        },
+        Ok(token) if !token.is_of_the_same(&had) => return Ok(None),
+        Ok(token) => token,
+    };
+    // Absent, the one used stays good (RFC 6749 §6).
+    Ok(Some(match token.refresh_token() {
+        Some(_) => token,
+        None => token.with_refresh_token(Some(refresh)),
+    }))
 }
 
 fn mark_of(refresh: &Secret) -> Mark {
@@ -249,7 +274,7 @@ impl SessionsBuilder {
     }
 
     /// How long a session lasts from sign-in, however often its tokens are renewed. Default 12
-    /// hours.
+    /// hours; at most 400 days.
     pub fn life(mut self, life: Duration) -> Self {
         self.life = life;
         self
@@ -272,8 +297,8 @@ impl SessionsBuilder {
         if name.is_none() {
             faults.push(Fault::new("cookie_name", "has characters a cookie's name cannot have"));
         }
-        if self.life.is_zero() {
-            faults.push(Fault::new("life", "is zero"));
+        if self.life.is_zero() || self.life > LONGEST_LIFE {
+            faults.push(Fault::new("life", "is not between a moment and 400 days"));
         }
         let origins = Origins::new(&self.origins, &mut faults);
         let Some(name) = name.filter(|_| faults.is_empty()) else {

@@ -188,6 +188,37 @@ async fn a_session_that_the_provider_ended_or_that_lasted_long_enough_is_taken_a
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
+    let (house, browser) = signed_in().await;
+    house.clock.advance(MINUTE * 70);
+    // The provider refuses the service, or says what nobody understands.
+    let odd = Fault::member("token_type", "odd");
+    for fault in [Fault::Status(403), Fault::Status(401), odd] {
+        house.provider.fail(Endpoint::Token, fault.clone());
+        assert_eq!(browser.get("/me").await.status, 503, "{fault:?}");
+        assert_eq!(browser.jar(), ["__Host-session"], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
+    let house = House::new().await;
+    let sessions = || {
+        let keys = SessionKeys::random().unwrap();
+        scaikey_auth::Sessions::builder(&house.auth, house.client.clone(), keys)
+    };
+    for (builder, problem) in [
+        (sessions().life(std::time::Duration::ZERO), "life"),
+        (sessions().life(std::time::Duration::MAX), "life"),
+        (sessions().cookie_name("a b"), "cookie_name"),
+        (sessions().trusted_origin("https://app.example/"), "trusted_origin"),
+    ] {
+        let error = builder.build().unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn cookies_that_were_made_up_or_changed_are_no_session() {
     let (house, browser) = signed_in().await;
     let good = browser.cookies.lock().unwrap()["__Host-session"].clone();

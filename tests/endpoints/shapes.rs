@@ -38,6 +38,7 @@ async fn other_methods_are_405_and_are_told_which_will_do() {
             assert_eq!(answer.status == 405, !allowed, "{method} {path} {}", answer.status);
             if !allowed {
                 assert_eq!(answer.header("allow"), allow, "{path}");
+                assert_eq!(answer.header("cache-control"), "no-store", "{path}");
             }
         }
     }
@@ -123,7 +124,26 @@ async fn what_cannot_work_is_refused_when_it_is_set_up() {
     faults(&|| house.auth.endpoints().prefix("v1"), "prefix");
     let with = |sign_in| house.auth.endpoints().client(house.client.clone()).sign_in(sign_in);
     faults(&|| with(scaikey_auth::SignIn::new("http://wave.example/x")), "redirect_uri");
-    faults(&|| with(sign_in().landing("https://evil.example")), "no path of this host");
-    faults(&|| with(sign_in().failure_page("//evil.example")), "no path of this host");
+    faults(&|| with(sign_in().landing("https://evil.example")), "landing");
+    faults(&|| with(sign_in().failure_page("//evil.example")), "failure_page");
+    faults(&|| with(sign_in().failure_page("/sorry#there")), "failure_page");
     faults(&|| with(sign_in().scopes("a\"b")), "scopes");
+    let variables = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
+        let config = scaikey_auth::AuthConfig::from_vars("P", pairs);
+        house.auth.endpoints().configured(&config).build().unwrap_err().to_string()
+    };
+    let keys = "QUFB".repeat(12);
+    let error = variables(&[("SESSION_KEYS", &keys)]);
+    assert!(error.contains("P_CLIENT_ID"), "{error}");
+    let client = [("ISSUER", "https://id.example"), ("CLIENT_ID", "x"), ("CLIENT_SECRET", "y")];
+    for (name, value) in [
+        ("SESSION_KEYS", "short"),
+        ("REDIRECT_URI", "http://wave.example/v1/auth/login"),
+        ("TRUSTED_PROXIES", "everybody"),
+        ("TRUST_FILE", "/nowhere.toml"),
+    ] {
+        let error = variables(&[&client[..], &[(name, value)]].concat());
+        assert!(error.contains(&format!("P_{name}")), "{name}: {error}");
+    }
 }

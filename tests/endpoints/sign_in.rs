@@ -180,6 +180,17 @@ async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
     let answer = browser.get(&refused(away.header("location"), "access_denied")).await;
     assert_eq!(answer.header("location"), "/sorry?from=login&error=access_denied");
     assert_eq!(answer.status, 303);
+    // What the provider thinks of the service is nothing for an address.
+    for (fault, code) in
+        [(Fault::Status(401), "server_error"), (Fault::Status(503), "temporarily_unavailable")]
+    {
+        let browser = house.visitor();
+        let away = browser.get("/v1/auth/login").await;
+        let back = house.signed_in_at_provider(away.header("location"));
+        house.provider.fail(Endpoint::Token, fault);
+        let answer = browser.get(&back).await;
+        assert_eq!(answer.header("location"), format!("/sorry?from=login&error={code}"));
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use scaikey_auth::testing::{Client, Endpoint, Fault};
 use scaikey_auth::{ExchangeError, ExchangeRequest, RefreshRequest, ServiceTokenRequest};
 
+use serde_json::json;
+
 use super::{SECRET, builder, client, provider};
 
 #[tokio::test]
@@ -132,4 +134,26 @@ async fn an_exchanged_token_is_of_the_tenant_that_was_named() {
     client(&provider).exchange(&request().in_tenant(tenant("tenant-1"))).await.unwrap();
     let refused = client(&provider).exchange(&request().in_tenant(tenant("acme"))).await;
     assert!(matches!(refused, Err(ExchangeError::Answer(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_permits_more_than_its_answer_says_is_refused() {
+    let provider = provider().await;
+    let request = || {
+        let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+        request.scopes("vault:read".parse().unwrap())
+    };
+    let jwt = |scope: &str| provider.token().audience("scaivault").scope(scope).sign();
+    for (scope, is_taken) in
+        [("vault:read", true), ("vault:read vault:write", false), ("admin", false)]
+    {
+        let token = jwt(scope);
+        let answer = json!({
+            "access_token": token, "token_type": "Bearer", "expires_in": 60,
+            "issued_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        });
+        provider.fail(Endpoint::Token, Fault::rewrite(move |_| answer.to_string()));
+        let outcome = client(&provider).exchange(&request()).await;
+        assert_eq!(outcome.is_ok(), is_taken, "{scope}: {outcome:?}");
+    }
 }
