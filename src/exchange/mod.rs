@@ -52,8 +52,9 @@ pub use token::{AccessToken, CacheStatus, Freshness};
 /// left alone for 1 to 60 seconds, or as long as its `Retry-After` says, up to a minute.
 ///
 /// An answer must be a bearer token, and must not permit more than was asked for. If what an
-/// exchange gives is a JWT, its `aud` must name all that was asked for, and `sub` and `tenant_id`
-/// must be those of the subject token, where that is a JWT, too. A service token that is a JWT with
+/// exchange gives is a JWT, its `aud` must name all that was asked for, its scopes must be among those
+/// asked for, where any were, and `sub` and `tenant_id` must be those of the subject token, where that
+/// is a JWT, too. A service token that is a JWT with
 /// a `tenant_id` must be of the tenant asked for. Opaque tokens cannot be looked into; signatures
 /// are *not* verified, because the token came from the provider itself.
 ///

@@ -201,6 +201,18 @@ async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
 }
 
 #[tokio::test]
+async fn a_session_does_not_become_somebody_elses() {
+    for (claim, value) in [("sub", "mallory-id"), ("tenant_id", "tenant-2")] {
+        let (house, browser) = signed_in().await;
+        house.clock.advance(MINUTE * 70);
+        let other = house.provider.token().subject("bob-id").claim(claim, value).sign();
+        house.provider.fail(Endpoint::Token, Fault::member("access_token", other));
+        assert_eq!(browser.get("/me").await.status, 401, "{claim}");
+        assert!(browser.jar().is_empty(), "{claim}");
+    }
+}
+
+#[tokio::test]
 async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
     let house = House::new().await;
     let sessions = || {

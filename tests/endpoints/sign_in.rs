@@ -300,3 +300,16 @@ async fn without_s256_or_without_the_provider_nobody_is_sent_anywhere() {
     answer.refused(503, "temporarily_unavailable");
     assert!(!answer.header("retry-after").is_empty());
 }
+
+#[tokio::test]
+async fn a_browser_is_not_signed_in_by_the_id_token_of_another_sign_in() {
+    let house = Plan::with_sessions().build().await;
+    let browser = house.visitor();
+    let other = house.provider.token().audience("wave").subject("bob-id").without("scope");
+    let other = other.claim("nonce", "of-another-sign-in").sign();
+    house.provider.fail(Endpoint::Token, Fault::member("id_token", other));
+    house.sign_in(&browser).await.refused(400, "invalid_grant");
+    assert!(browser.jar().is_empty(), "neither a session nor the sign-in is left");
+    house.provider.heal(Endpoint::Token);
+    assert_eq!(house.sign_in(&browser).await.status, 303);
+}
