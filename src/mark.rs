@@ -94,11 +94,6 @@ impl Mark {
     pub(crate) fn words(self) -> [u64; 2] {
         self.0
     }
-
-    #[cfg(test)]
-    pub(crate) fn of(words: [u64; 2]) -> Self {
-        Self(words)
-    }
 }
 
 /// A mark is its own hash.

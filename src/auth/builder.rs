@@ -139,7 +139,7 @@ impl AuthBuilder {
     pub fn build(self) -> Result<Auth, ConfigError> {
         let Self { config, mut validators, tenant_issuers, tenants, clock } = self;
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
-        let jwks = JwksValidator::with_clock(&config, clock.clone())?;
+        let jwks = Arc::new(JwksValidator::with_clock(&config, clock.clone())?);
         let issuers = jwks.issuers().clone();
         let known_tokens = jwks.known_tokens().clone();
         for (template, resolver) in tenant_issuers {
@@ -160,7 +160,8 @@ impl AuthBuilder {
             Some(tenants) => tenants,
             None => configured_tenants(&config)?,
         };
-        validators.extend(built_in(&config, jwks, &clock));
+        let is_first = validators.is_empty() && config.mode != AuthMode::Mock;
+        validators.extend(built_in(&config, jwks.clone(), &clock));
         telemetry::configured(
             config.mode.as_str(),
             config.mode != AuthMode::ScaiKey,
@@ -169,6 +170,7 @@ impl AuthBuilder {
         Ok(Auth(Arc::new(Inner {
             mode: config.mode,
             validators,
+            first: is_first.then_some(jwks),
             issuers,
             known_tokens,
             tenants,
@@ -184,11 +186,11 @@ impl AuthBuilder {
 /// The validators of a mode, in the order in which they are asked.
 fn built_in(
     config: &AuthConfig,
-    jwks: JwksValidator,
+    jwks: Arc<JwksValidator>,
     clock: &Arc<dyn Clock>,
 ) -> Vec<Arc<dyn TokenValidator>> {
     match config.mode {
-        AuthMode::ScaiKey => vec![Arc::new(jwks)],
+        AuthMode::ScaiKey => vec![jwks],
         #[cfg(feature = "mock")]
         AuthMode::Mock => {
             vec![Arc::new(crate::validator::MockValidator::for_everybody(
@@ -198,7 +200,7 @@ fn built_in(
         }
         #[cfg(feature = "mock")]
         AuthMode::Hybrid => vec![
-            Arc::new(jwks),
+            jwks,
             Arc::new(crate::validator::MockValidator::by_name(&config.mock, clock.clone())),
         ],
         // The configuration was checked: without the feature there is no such mode.

@@ -15,7 +15,7 @@ use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
 use crate::tenant::{Tenant, TenantResolver, TenantStatus};
-use crate::validator::{Credentials, KnownTokens, TokenValidator};
+use crate::validator::{Credentials, JwksValidator, KnownTokens, TokenValidator};
 
 /// Who calls, and for which tenant: what the layer puts into a request's extensions.
 #[derive(Debug, Clone)]
@@ -74,6 +74,8 @@ struct Inner {
     mode: AuthMode,
     /// Asked in this order who recognises a token.
     validators: Vec<Arc<dyn TokenValidator>>,
+    /// The first of them, if it is one that knows tokens.
+    first: Option<Arc<JwksValidator>>,
     issuers: Issuers,
     known_tokens: KnownTokens,
     tenants: Arc<dyn TenantResolver>,
@@ -164,13 +166,10 @@ impl Auth {
         presented: &Credentials<'_>,
         requested: Option<&RequestedTenant>,
     ) -> Progress {
-        let Some(validator) = self.validator_for(presented) else {
-            return Progress::Decided(Err(InvalidToken::Unrecognised.into()));
-        };
-        let identity = match validator.at_once(presented) {
-            None => return Progress::Presented,
-            Some(Err(error)) => return Progress::Decided(Err(error)),
-            Some(Ok(identity)) => identity,
+        let identity = match self.verdict(presented) {
+            Err(error) | Ok(Some(Err(error))) => return Progress::Decided(Err(error)),
+            Ok(None) => return Progress::Presented,
+            Ok(Some(Ok(identity))) => identity,
         };
         let wanted = match self.wanted_tenant(&identity, requested) {
             Err(error) => return Progress::Decided(Err(error)),
@@ -202,10 +201,7 @@ impl Auth {
         let identity = match progress {
             Progress::Decided(verdict) => return verdict,
             Progress::Identified(identity) => identity,
-            Progress::Presented => {
-                let validator = self.validator_for(presented).ok_or(InvalidToken::Unrecognised)?;
-                validator.validate(presented).await?
-            }
+            Progress::Presented => self.validator_for(presented)?.validate(presented).await?,
         };
         let Some(wanted) = self.wanted_tenant(&identity, requested)? else {
             return Ok(AuthContext { identity, tenant: None, token: None });
@@ -236,8 +232,34 @@ impl Auth {
         self.0.unknown_tenant_is_not_found
     }
 
-    fn validator_for(&self, presented: &Credentials<'_>) -> Option<&Arc<dyn TokenValidator>> {
-        self.0.validators.iter().find(|validator| validator.recognises(presented))
+    /// The verdict on a token, if it can be given without waiting.
+    fn verdict(
+        &self,
+        presented: &Credentials<'_>,
+    ) -> Result<Option<Result<Identity, AuthError>>, AuthError> {
+        let Some(first) = &self.0.first else {
+            presented.check()?;
+            return Ok(self.validator_for(presented)?.at_once(presented));
+        };
+        // A token that is known was looked at and recognised when it was seen first.
+        let sighting = match first.recall(presented) {
+            Ok(identity) => return Ok(Some(Ok(identity))),
+            Err(sighting) => sighting,
+        };
+        presented.check()?;
+        if first.recognises(presented) {
+            return Ok(first.first_seen(presented, sighting));
+        }
+        Ok(self.validator_for(presented)?.at_once(presented))
+    }
+
+    fn validator_for(
+        &self,
+        presented: &Credentials<'_>,
+    ) -> Result<&Arc<dyn TokenValidator>, InvalidToken> {
+        let mut validators = self.0.validators.iter();
+        let recognises = |validator: &&Arc<dyn TokenValidator>| validator.recognises(presented);
+        validators.find(recognises).ok_or(InvalidToken::Unrecognised)
     }
 
     /// The tenant the request is to run in: the token's own, or another if there is somebody to

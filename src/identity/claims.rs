@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::sent::Sent;
+use super::texts::{Span, Writer};
 use super::{
-    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKind, Inner, Names, Provenance, Scopes,
-    TenantId,
+    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKind, Inner, Provenance, Scopes, TenantId,
 };
 use crate::error::InvalidToken;
 use crate::json::Value;
@@ -24,7 +25,7 @@ pub(crate) struct Reading<'r> {
 
 impl Reading<'_> {
     /// Reads `claims`. The identity lacks the text they were parsed from, since they borrow it:
-    /// that is what [`Unsealed::with_payload`] is for.
+    /// that is what [`Unsealed::sent`] is for.
     pub(crate) fn identity(self, claims: Value<'_>) -> Result<Unsealed, InvalidToken> {
         let mapping = self.mapping;
         let client_id = match text(claims.get("client_id"), "client_id")? {
@@ -47,22 +48,24 @@ impl Reading<'_> {
         let issued_at = time(claims.get("iat"), "iat")?;
         let expires_at =
             time(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
+        let mut texts = Writer::new();
         Ok(Unsealed(Inner {
             tenant_id: tenant(claims, mapping)?,
-            partner_id: first(claims, &mapping.partner_id, "partner_id")?.map(Box::from),
-            display_name: first(claims, &mapping.display_name, "name")?.map(Box::from),
-            email: first(claims, &mapping.email, "email")?.map(Box::from),
+            subject: texts.add(subject),
+            client_id: texts.add_if_any(client_id),
+            partner_id: texts.add_if_any(first(claims, &mapping.partner_id, "partner_id")?),
+            display_name: texts.add_if_any(first(claims, &mapping.display_name, "name")?),
+            email: texts.add_if_any(first(claims, &mapping.email, "email")?),
             email_verified: claims.get("email_verified").and_then(Value::as_bool).unwrap_or(false),
             scopes: scopes(claims, mapping)?,
-            roles: names(claims, &mapping.roles, "roles")?,
-            groups: names(claims, &mapping.groups, "groups")?,
+            roles: names(claims, &mapping.roles, "roles", &mut texts)?,
+            groups: names(claims, &mapping.groups, "groups", &mut texts)?,
             mfa_verified_at: mfa_verified_at(claims, mapping)?,
             actors: actors(claims)?,
             issuer: self.issuer,
-            subject: subject.into(),
-            client_id: client_id.map(Box::from),
             provenance: self.provenance,
-            payload: Vec::new(),
+            texts: texts.finish(),
+            sent: Sent::Json(Box::default()),
             kind,
             issued_at,
             expires_at,
@@ -74,8 +77,9 @@ impl Reading<'_> {
 pub(crate) struct Unsealed(Inner);
 
 impl Unsealed {
-    pub(crate) fn with_payload(self, payload: Vec<u8>) -> Identity {
-        Identity(Arc::new(Inner { payload, ..self.0 }))
+    /// The identity, with the text of its claims as they were sent.
+    pub(crate) fn sent(self, sent: Sent) -> Identity {
+        Identity(Arc::new(Inner { sent, ..self.0 }))
     }
 }
 
@@ -157,9 +161,10 @@ fn names(
     claims: Value<'_>,
     paths: &[ClaimPath],
     name: &'static str,
-) -> Result<Names, InvalidToken> {
+    texts: &mut Writer,
+) -> Result<Span, InvalidToken> {
     let malformed = InvalidToken::MalformedClaim(name);
-    let mut names = Names::default();
+    let mut names = texts.list();
     for value in found(claims, paths) {
         if let Some(single) = value.as_str() {
             names.insert(single).map_err(|_| malformed)?;
@@ -172,7 +177,7 @@ fn names(
             return Err(malformed);
         }
     }
-    Ok(names)
+    Ok(names.finish())
 }
 
 fn mfa_verified_at(

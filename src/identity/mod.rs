@@ -3,8 +3,9 @@
 mod claims;
 mod ids;
 mod mapping;
-mod names;
 mod scopes;
+mod sent;
+mod texts;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use names::Names;
+use texts::{Span, Texts};
 
 pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
@@ -22,6 +23,7 @@ pub use scopes::{InvalidScope, Scopes};
 pub(crate) use claims::{
     Reading, numeric_date, scopes as read_scopes, tenant as read_tenant, text,
 };
+pub(crate) use sent::Sent;
 
 /// What kind of party an identity is.
 ///
@@ -101,23 +103,25 @@ pub struct Identity(Arc<Inner>);
 
 struct Inner {
     issuer: Arc<str>,
-    subject: Box<str>,
+    /// What the spans are of.
+    texts: Texts,
+    subject: Span,
     kind: IdentityKind,
     tenant_id: Option<TenantId>,
-    partner_id: Option<Box<str>>,
-    client_id: Option<Box<str>>,
-    display_name: Option<Box<str>>,
-    email: Option<Box<str>>,
+    partner_id: Span,
+    client_id: Span,
+    display_name: Span,
+    email: Span,
     email_verified: bool,
     scopes: Scopes,
-    roles: Names,
-    groups: Names,
+    roles: Span,
+    groups: Span,
     mfa_verified_at: Option<SystemTime>,
     issued_at: Option<SystemTime>,
     expires_at: SystemTime,
     provenance: Provenance,
     actors: Box<[Actor]>,
-    payload: Vec<u8>,
+    sent: Sent,
 }
 
 impl Identity {
@@ -128,7 +132,7 @@ impl Identity {
 
     /// `sub`: unique within issuer, tenant and kind only.
     pub fn subject(&self) -> &str {
-        &self.0.subject
+        self.text(self.0.subject).unwrap_or_default()
     }
 
     /// User, service account or workload.
@@ -142,7 +146,7 @@ impl Identity {
             issuer: self.0.issuer.clone(),
             tenant_id: self.0.tenant_id.clone(),
             kind: self.0.kind,
-            subject: self.0.subject.clone(),
+            subject: self.subject().into(),
         }
     }
 
@@ -154,22 +158,22 @@ impl Identity {
 
     /// The partner the tenant belongs to (ScaiKey's `partner_id`).
     pub fn partner_id(&self) -> Option<&str> {
-        self.0.partner_id.as_deref()
+        self.text(self.0.partner_id)
     }
 
     /// The client the token was issued to (`client_id`, else `azp`).
     pub fn client_id(&self) -> Option<&str> {
-        self.0.client_id.as_deref()
+        self.text(self.0.client_id)
     }
 
     /// A name to show.
     pub fn display_name(&self) -> Option<&str> {
-        self.0.display_name.as_deref()
+        self.text(self.0.display_name)
     }
 
     /// The e-mail address, verified or not: see [`email_verified`](Self::email_verified).
     pub fn email(&self) -> Option<&str> {
-        self.0.email.as_deref()
+        self.text(self.0.email)
     }
 
     /// Whether the issuer says it verified the address. Absent counts as no.
@@ -184,7 +188,7 @@ impl Identity {
 
     /// The union of the claims `roles` and `role`.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
-        self.0.roles.iter()
+        self.0.texts.names(self.0.roles)
     }
 
     /// Whether `role` is among the roles, letter for letter.
@@ -194,7 +198,7 @@ impl Identity {
 
     /// The claim `groups`.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.0.groups.iter()
+        self.0.texts.names(self.0.groups)
     }
 
     /// Whether `group` is among the groups, letter for letter.
@@ -244,29 +248,33 @@ impl Identity {
     /// # Errors
     /// When the claims do not fit `T`.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.0.payload)
+        self.0.sent.read()
+    }
+
+    /// The part of the token that its signature covers, if the identity came in a signed token.
+    pub(crate) fn signed_text(&self) -> Option<&[u8]> {
+        self.0.sent.signed_text()
+    }
+
+    fn text(&self, span: Span) -> Option<&str> {
+        self.0.texts.get(span)
     }
 
     /// How many bytes it holds, as asked of the allocator; the issuer's name belongs to the issuer.
     pub(crate) fn footprint(&self) -> usize {
-        let Inner { subject, tenant_id, partner_id, client_id, display_name, email, .. } = &*self.0;
-        let Inner { scopes, roles, groups, actors, payload, .. } = &*self.0;
+        let Inner { texts, tenant_id, scopes, actors, sent, .. } = &*self.0;
         let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-        let texts = [partner_id, client_id, display_name, email];
         let named = |actor: &Actor| {
             length(&actor.subject) + length(&actor.client_id) + length(&actor.issuer)
         };
         ARC_COUNTS
             + size_of::<Inner>()
-            + subject.len()
             + tenant_id.as_ref().map_or(0, |id| ARC_COUNTS + id.as_str().len())
-            + texts.into_iter().map(length).sum::<usize>()
+            + texts.footprint()
             + scopes.footprint()
-            + roles.footprint()
-            + groups.footprint()
             + size_of_val(&**actors)
             + actors.iter().map(named).sum::<usize>()
-            + payload.capacity()
+            + sent.footprint()
     }
 }
 
@@ -280,7 +288,7 @@ impl fmt::Debug for Identity {
             .field("issuer", &self.0.issuer)
             .field("tenant_id", &self.0.tenant_id)
             .field("kind", &self.0.kind)
-            .field("subject", &self.0.subject)
+            .field("subject", &self.subject())
             .field("provenance", &self.0.provenance)
             .finish_non_exhaustive()
     }

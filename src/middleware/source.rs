@@ -75,8 +75,8 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-/// A header value with a token from `start` on. Owning one copies no text: header values are
-/// counted references.
+/// A header value with what should be a token from `start` on: nobody looked at it yet. Owning one
+/// copies no text: header values are counted references.
 #[derive(Clone)]
 pub(super) struct Presented<'r> {
     value: Cow<'r, HeaderValue>,
@@ -85,7 +85,7 @@ pub(super) struct Presented<'r> {
 
 impl<'r> Presented<'r> {
     pub(super) fn credentials(&self) -> Credentials<'_> {
-        Credentials::bearer_octets(self.value.as_bytes().get(self.start..).unwrap_or_default())
+        Credentials::raw(self.value.as_bytes().get(self.start..).unwrap_or_default())
     }
 
     pub(super) fn into_owned(self) -> Presented<'static> {
@@ -135,7 +135,6 @@ impl TokenSource {
                 None => return Ok(None),
             },
         };
-        check_token(value.as_bytes().get(start..).unwrap_or_default())?;
         Ok(Some(Presented { value, start }))
     }
 }
@@ -162,27 +161,6 @@ fn after_bearer(value: &[u8]) -> Option<usize> {
         return None;
     }
     Some(SCHEME.len() + rest.iter().take_while(|byte| **byte == b' ').count())
-}
-
-/// `b64token` (RFC 6750 §2.1): at least one character, padding only at the end.
-fn check_token(token: &[u8]) -> Result<(), AuthError> {
-    let body = token.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
-    let (body, _padding) = token.split_at_checked(body).unwrap_or_default();
-    // Without a branch per byte the compiler checks many at once: 0.1 µs instead of 1.5 µs.
-    let allowed = body.iter().fold(true, |all, byte| all & is_b64token(*byte));
-    if body.is_empty() || !allowed {
-        return Err(AuthError::MalformedCredentials(
-            "The bearer token is empty or has characters it may not have.",
-        ));
-    }
-    Ok(())
-}
-
-fn is_b64token(byte: u8) -> bool {
-    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-    // `-`, `.`, `/` and the digits stand in one row.
-    let dash_to_nine = byte.wrapping_sub(b'-') < 13;
-    letter | dash_to_nine | (byte == b'_') | (byte == b'~') | (byte == b'+')
 }
 
 /// A place where a request may name its tenant, beside the token.
@@ -300,8 +278,11 @@ mod tests {
                 .append("authorization", HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         match Presented::read(RequestHead::of(&request), &[TokenSource::Authorization]) {
-            Ok(presented) => {
-                Ok(presented.map(|presented| presented.credentials().token().to_owned()))
+            Ok(None) => Ok(None),
+            Ok(Some(presented)) => {
+                let credentials = presented.credentials();
+                let checked = credentials.check().map(|()| Some(credentials.token().to_owned()));
+                checked.map_err(|error| error.status().as_u16())
             }
             Err(error) => Err(error.status().as_u16()),
         }
@@ -330,14 +311,6 @@ mod tests {
         ];
         for (values, expected) in table {
             assert_eq!(token(&values), expected, "{values:?}");
-        }
-    }
-
-    #[test]
-    fn the_characters_of_a_token_are_those_of_rfc_6750() {
-        for byte in 0..=u8::MAX {
-            let expected = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-            assert_eq!(is_b64token(byte), expected, "{byte:#x}");
         }
     }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::clock::{Clock, SystemClock, unix_seconds};
-use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
+use crate::identity::{ClaimsMapping, Identity, Provenance, Reading, Sent};
 use crate::json::Document;
 
 /// The identity that a token with these claims would have, for what is tested without requests.
@@ -41,7 +41,7 @@ pub fn identity(claims: Value) -> Identity {
         panic!("these claims are not read: {payload}")
     };
     match reading.identity(document.root()) {
-        Ok(identity) => identity.with_payload(payload.into_bytes()),
+        Ok(identity) => identity.sent(Sent::Json(payload.into_bytes().into())),
         Err(why) => panic!("no token may have these claims: {why}: {payload}"),
     }
 }

@@ -22,6 +22,16 @@ pub(super) enum Judgement<T> {
     NeedsKeys(Arc<Keys>, u64),
 }
 
+impl<T> Judgement<T> {
+    /// The verdict, if there is nothing to wait for.
+    pub(super) fn at_once(self) -> Option<Result<T, AuthError>> {
+        match self {
+            Self::Final(verdict) => Some(verdict),
+            Self::NeedsIssuer(..) | Self::NeedsKeys(..) => None,
+        }
+    }
+}
+
 /// Judges until there is a verdict, and waits in between for what is needed.
 pub(super) async fn settle<T>(judge: impl Fn() -> Judgement<T>) -> Result<T, AuthError> {
     let mut renewals = 0;

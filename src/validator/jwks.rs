@@ -80,23 +80,37 @@ impl JwksValidator {
     }
 
     /// Judges a token by what is at hand.
-    fn judge(&self, token: &[u8]) -> Judgement<Identity> {
-        let sighting = match self.recall(token) {
-            Ok(identity) => return Judgement::Final(Ok(identity)),
-            Err(sighting) => sighting,
-        };
-        match self.examine(token, sighting) {
+    fn judge(&self, presented: &Credentials<'_>) -> Judgement<Identity> {
+        match self.recall(presented) {
+            Ok(identity) => Judgement::Final(Ok(identity)),
+            Err(sighting) => self.judge_anew(presented, sighting),
+        }
+    }
+
+    fn judge_anew(&self, presented: &Credentials<'_>, sighting: Sighting) -> Judgement<Identity> {
+        match self.examine(presented.token_octets(), sighting) {
             Ok(judgement) => judgement,
             Err(invalid) => Judgement::Final(Err(invalid.into())),
         }
     }
 
-    fn recall(&self, token: &[u8]) -> Result<Identity, Sighting> {
+    /// Who the token stands for, if it is known, whatever else there might be to say about it.
+    pub(crate) fn recall(&self, presented: &Credentials<'_>) -> Result<Identity, Sighting> {
+        let token = presented.token_octets();
         // A token without end must not cost more than to see that.
         if token.len() > self.max_token_bytes {
             return Err(Sighting::NONE);
         }
         self.known.recall(token, self.issuers.changes(), &*self.clock)
+    }
+
+    /// The verdict on a token that is not known, if it can be given without waiting.
+    pub(crate) fn first_seen(
+        &self,
+        presented: &Credentials<'_>,
+        sighting: Sighting,
+    ) -> Option<Result<Identity, AuthError>> {
+        self.judge_anew(presented, sighting).at_once()
     }
 
     /// Judges a token seen for the first time. A rule that may answer otherwise the next time must
@@ -136,7 +150,7 @@ impl JwksValidator {
             provenance: Provenance::Verified,
             legacy_service_tokens: issuer.config.legacy_service_tokens,
         };
-        let identity = reading.identity(claims)?.with_payload(payload);
+        let identity = reading.identity(claims)?.sent(jws.sent());
         self.known.remember(sighting, &identity, lifetime, grounds, &*self.clock);
         Ok(Judgement::Final(Ok(identity)))
     }
@@ -155,14 +169,11 @@ impl TokenValidator for JwksValidator {
     }
 
     fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
-        match self.judge(presented.token_octets()) {
-            Judgement::Final(verdict) => Some(verdict),
-            Judgement::NeedsIssuer(..) | Judgement::NeedsKeys(..) => None,
-        }
+        self.judge(presented).at_once()
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
-        settle(|| self.judge(presented.token_octets())).await
+        settle(|| self.judge(presented)).await
     }
 }
 

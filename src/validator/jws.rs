@@ -3,6 +3,7 @@
 use crate::base64url;
 use crate::config::Algorithm;
 use crate::error::InvalidToken;
+use crate::identity::Sent;
 use crate::issuer::MAX_KID;
 use crate::json::{Document, Fault, Value};
 
@@ -48,6 +49,11 @@ impl<'t> Jws<'t> {
         let text =
             base64url::decode(self.header).ok_or(InvalidToken::Malformed("header encoding"))?;
         Header::read(document(&text)?.root())
+    }
+
+    /// The claims as sent, for the identity to keep.
+    pub(crate) fn sent(&self) -> Sent {
+        Sent::Signed { text: self.signed.into(), payload: self.header.len() + 1 }
     }
 
     /// The octets of the claims, to be read with [`document`].

@@ -10,7 +10,7 @@ use super::{Credentials, TokenValidator};
 use crate::clock::{Clock, unix_seconds};
 use crate::config::MockUser;
 use crate::error::{AuthError, InvalidToken};
-use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
+use crate::identity::{ClaimsMapping, Identity, Provenance, Reading, Sent};
 use crate::json::Document;
 
 /// `iss` of mock identities: no provider can have it.
@@ -56,7 +56,7 @@ impl MockValidator {
             legacy_service_tokens: false,
         };
         let identity = reading.identity(document.root())?;
-        Ok(identity.with_payload(payload.into_bytes()))
+        Ok(identity.sent(Sent::Json(payload.into_bytes().into())))
     }
 }
 

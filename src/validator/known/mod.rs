@@ -1,11 +1,12 @@
 //! [`KnownTokens`]: tokens verified before, so that a signature is verified once and not per request.
 //!
-//! What is kept of a token is a [mark](crate::mark) of all its octets, the identity that was read
-//! from it, and what its verification rests on; no part of the token. Only tokens that passed every
-//! rule get in, and only acceptance is ever remembered: whatever else there is to say about a token,
-//! the way of a first-seen token says it. A remembered token is taken if
+//! What is kept of a token is the identity with the text of its claims, a [mark](mark::Mark) of its
+//! signature, and what its verification rests on. The signature itself is not kept, and without it
+//! the rest is no token. Only tokens that passed every rule get in, and only acceptance is ever
+//! remembered: whatever else there is to say about a token, the way of a first-seen token says it. A
+//! remembered token is taken if
 //!
-//! - it is the same, octet for octet;
+//! - what it signs is the same, octet for octet, and so is its signature, by its mark;
 //! - no issuer was removed, replaced or purged since before it was first looked at;
 //! - nobody flushed it since then;
 //! - its key was not withdrawn, and the key set is neither due to be asked for nor too old, so that
@@ -15,6 +16,7 @@
 //! Everything else the rules look at (audience, issuer policy, token type, claims mapping) belongs
 //! to the issuer's configuration, which never changes: a change makes a new issuer.
 
+mod mark;
 mod table;
 mod tally;
 
@@ -25,13 +27,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use self::mark::Mark;
 use self::table::{Placed, Table};
 use self::tally::Tally;
 use super::rules::Lifetime;
 use crate::clock::{Clock, unix_time};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Grounds;
-use crate::mark::{Mark, Marker};
 use crate::telemetry;
 
 /// The tokens a validator verified before and need not verify again. A handle: clones share them.
@@ -95,7 +97,7 @@ struct Known {
 
 /// A token looked at for the first time: what to remember it by, should it turn out to be good.
 #[derive(Debug)]
-pub(super) struct Sighting(Option<Sighted>);
+pub(crate) struct Sighting(Option<Sighted>);
 
 #[derive(Debug)]
 struct Sighted {
@@ -161,13 +163,11 @@ impl KnownTokens {
         clock: &dyn Clock,
     ) -> Result<Identity, Sighting> {
         let Some(memory) = &self.0 else { return Err(Sighting::NONE) };
-        let mut marker = Marker::default();
-        marker.add(token);
-        let mark = marker.mark();
+        let Some((signed, mark)) = taken_apart(token) else { return Err(Sighting::NONE) };
         // Before anything is verified: a flush from now on concerns this token too.
         let flushes = memory.flushes.so_far();
         let found = memory.table.find(mark, |known| {
-            let counts = memory.counts(known, changes) && known.holds(clock);
+            let counts = memory.counts(known, changes) && known.says(signed) && known.holds(clock);
             counts.then(|| known.identity.clone())
         });
         match found {
@@ -216,10 +216,22 @@ impl Memory {
     }
 }
 
+/// What a token signs, and the mark of its signature. `None` if it can be no signed token.
+fn taken_apart(token: &[u8]) -> Option<(&[u8], Mark)> {
+    let (signed, signature) = token.split_at_checked(memchr::memrchr(b'.', token)?)?;
+    Some((signed, Mark::of(signature)?))
+}
+
 impl Known {
+    /// Whether this is, letter for letter, what the token signed.
+    fn says(&self, signed: &[u8]) -> bool {
+        self.identity.signed_text() == Some(signed)
+    }
+
     /// Whether the token would be accepted again now.
     fn holds(&self, clock: &dyn Clock) -> bool {
-        self.grounds.stand(clock.elapsed()) && self.lifetime.check(unix_time(clock.now())).is_ok()
+        let (now, elapsed) = clock.both();
+        self.grounds.stand(elapsed) && self.lifetime.check(unix_time(now)).is_ok()
     }
 
     /// Whether it never will be again.
@@ -288,10 +300,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::{ClaimsMapping, Provenance, Reading};
+    use crate::identity::{ClaimsMapping, Provenance, Reading, Sent};
     use crate::json::Document;
 
     const BUDGET: usize = 1 << 20;
+    const TOKEN: &[u8] = b"claims.signature";
 
     /// Seconds since 1970, and since the start.
     #[derive(Debug, Default)]
@@ -313,8 +326,8 @@ mod tests {
         }
     }
 
-    /// Somebody called `subject`, of a tenant, whose token expires then.
-    fn somebody(subject: &str, tenant: &str, exp: u64) -> Identity {
+    /// Somebody called `subject`, of a tenant, whose token is this and expires then.
+    fn somebody(token: &[u8], subject: &str, tenant: &str, exp: u64) -> Identity {
         let claims = format!(r#"{{"sub":"{subject}","tenant_id":"{tenant}","exp":{exp}}}"#);
         let reading = Reading {
             issuer: "issuer".into(),
@@ -323,7 +336,10 @@ mod tests {
             legacy_service_tokens: false,
         };
         let document = Document::parse(claims.as_bytes()).unwrap();
-        reading.identity(document.root()).unwrap().with_payload(claims.clone().into_bytes())
+        let signed =
+            token.iter().rposition(|octet| *octet == b'.').map_or(token, |dot| &token[..dot]);
+        let sent = Sent::Signed { text: signed.into(), payload: 0 };
+        reading.identity(document.root()).unwrap().sent(sent)
     }
 
     fn standing() -> Grounds {
@@ -367,14 +383,19 @@ mod tests {
 
     #[test]
     fn a_token_is_known_by_all_its_octets_and_nothing_near_it_is() {
-        for length in [1, 2, 31, 32, 33, 64, 100, 1053] {
+        // How long what is signed is, and the signature: of one block and of several, whole and not.
+        for (signed, signature) in
+            [(0, 0), (0, 1), (3, 15), (3, 16), (3, 17), (100, 86), (700, 342)]
+        {
             let known = KnownTokens::new(BUDGET);
-            let token: Vec<u8> = (0..length).map(|n| b'A' + (n * 7 % 50) as u8).collect();
-            let name = format!("of {length}");
-            learn(&known, &token, &somebody(&name, "acme", 1), standing());
-            assert_eq!(subject(&known, &token), Some(name));
+            let letter = |n: usize| b'A' + (n * 7 % 50) as u8;
+            let mut token: Vec<u8> = (0..=signed + signature).map(letter).collect();
+            token[signed] = b'.';
+            let name = format!("of {signed} and {signature}");
+            learn(&known, &token, &somebody(&token, &name, "acme", 1), standing());
+            assert_eq!(subject(&known, &token).as_ref(), Some(&name));
             for variant in variants(&token) {
-                assert_eq!(subject(&known, &variant), None, "of {length}: {variant:?}");
+                assert_eq!(subject(&known, &variant), None, "{name}: {variant:?}");
             }
         }
     }
@@ -384,16 +405,21 @@ mod tests {
 
         #[test]
         fn however_alike_texts_are_each_is_known_as_itself(
-            texts in proptest::collection::hash_set("[ab.=]{0,12}|[ab]{30,34}", 0..100),
+            texts in proptest::collection::hash_set("[ab.=]{0,6}\\.[ab.=]{0,6}|[ab]?\\.[ab]{30,34}", 0..100),
         ) {
             let known = KnownTokens::new(BUDGET);
             let texts: Vec<_> = texts.into_iter().enumerate().collect();
             for (n, text) in texts.iter().filter(|(n, _)| n % 2 == 0) {
-                learn(&known, text.as_bytes(), &somebody(&n.to_string(), "acme", 1), standing());
+                let identity = somebody(text.as_bytes(), &n.to_string(), "acme", 1);
+                learn(&known, text.as_bytes(), &identity, standing());
             }
+            let signature = |text: &str| text.rsplit_once('.').map(|(_, it)| it.to_owned());
             for (n, text) in &texts {
-                let expected = (n % 2 == 0).then(|| n.to_string());
-                prop_assert_eq!(subject(&known, text.as_bytes()), expected, "{}", text);
+                let found = subject(&known, text.as_bytes());
+                // Of several with one signature, which signers do not give, the last is known.
+                let alike = |(m, other): &&(usize, String)| m % 2 == 0 && signature(other) == signature(text);
+                let last = texts.iter().rfind(alike).is_some_and(|(m, _)| m == n);
+                prop_assert_eq!(found, last.then(|| n.to_string()), "{}", text);
             }
         }
     }
@@ -404,13 +430,19 @@ mod tests {
         let (grounds, withdraw) = Grounds::until(Duration::from_secs(50));
         let clock = Seconds::default();
         let learn = |grounds: &Grounds| {
-            let sighting = known.recall(b"token", 7, &clock).unwrap_err();
+            let sighting = known.recall(TOKEN, 7, &clock).unwrap_err();
             let lifetime = Lifetime::until(40.0);
-            known.remember(sighting, &somebody("a", "acme", 40), lifetime, grounds.clone(), &clock);
+            known.remember(
+                sighting,
+                &somebody(TOKEN, "a", "acme", 40),
+                lifetime,
+                grounds.clone(),
+                &clock,
+            );
         };
         let counts = |changes, at| {
             clock.0.store(at, Ordering::SeqCst);
-            known.recall(b"token", changes, &clock).is_ok()
+            known.recall(TOKEN, changes, &clock).is_ok()
         };
         learn(&grounds);
         assert!(counts(7, 0) && counts(7, 39));
@@ -439,30 +471,37 @@ mod tests {
         let flushes: [&dyn Fn(&KnownTokens); 2] = [&KnownTokens::flush, &acme];
         for flush in flushes {
             let known = KnownTokens::new(BUDGET);
-            let sighting = known.recall(b"token", 0, &clock).unwrap_err();
+            let sighting = known.recall(TOKEN, 0, &clock).unwrap_err();
             flush(&known);
             let lifetime = Lifetime::until(f64::INFINITY);
-            known.remember(sighting, &somebody("a", "acme", 1), lifetime, standing(), &clock);
-            assert_eq!(subject(&known, b"token"), None);
-            learn(&known, b"token", &somebody("a", "acme", 1), standing());
-            assert_eq!(subject(&known, b"token").as_deref(), Some("a"));
+            known.remember(
+                sighting,
+                &somebody(TOKEN, "a", "acme", 1),
+                lifetime,
+                standing(),
+                &clock,
+            );
+            assert_eq!(subject(&known, TOKEN), None);
+            learn(&known, TOKEN, &somebody(TOKEN, "a", "acme", 1), standing());
+            assert_eq!(subject(&known, TOKEN).as_deref(), Some("a"));
         }
     }
 
     #[test]
     fn a_token_weighs_what_it_makes_the_allocator_give() {
+        let token = |n: u32| [b"claims.", &n.to_ne_bytes()[..]].concat();
         let identity = |n: u32| {
             let scopes = "read ".repeat(n as usize);
-            somebody(&format!("subject-{n}-{scopes}"), "acme", 1)
+            somebody(&token(n), &format!("subject-{n}-{scopes}"), "acme", 1)
         };
         let known = KnownTokens::new(BUDGET);
         // The first look sets up what belongs to the thread.
-        learn(&known, b"first", &identity(0), standing());
+        learn(&known, b"first.", &somebody(b"first.", "first", "acme", 1), standing());
         let before = known.stats().bytes;
         let grounds = standing();
         let allocated = allocation_counter::measure(|| {
             for n in 0..100_u32 {
-                learn(&known, &n.to_ne_bytes(), &identity(n), grounds.clone());
+                learn(&known, &token(n), &identity(n), grounds.clone());
             }
         });
         let held = (known.stats().bytes - before) as i64;
@@ -485,7 +524,7 @@ mod tests {
         let current = Mutex::new(Grounds::until(Duration::MAX));
         let acme = TenantId::new("acme").unwrap();
         let visit = |n: u64| {
-            let token = [n as u8 % 20];
+            let token = [b'.', n as u8 % 20];
             let (over, now) = (ended.load(Ordering::SeqCst), clock.now());
             match known.recall(&token, 0, &clock) {
                 Ok(identity) => {
@@ -500,7 +539,7 @@ mod tests {
                     // is younger is not.
                     let round = begun.load(Ordering::SeqCst);
                     let exp = now + 1 + n % 3;
-                    let identity = somebody(&round.to_string(), "acme", exp);
+                    let identity = somebody(&token, &round.to_string(), "acme", exp);
                     let lifetime = Lifetime::until(exp as f64);
                     known.remember(sighting, &identity, lifetime, grounds, &clock);
                 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-use crate::mark::Mark;
+use super::mark::Mark;
 
 const WAYS: usize = 8;
 
@@ -209,7 +209,7 @@ impl<V> Table<V> {
 
     /// The set of a mark. Its bits are as good as random, so that any number of sets fills evenly.
     fn set(&self, mark: Mark) -> Option<&Set<V>> {
-        let [word, _] = mark.words();
+        let [word, _] = mark.places();
         let nth = (u128::from(word) * self.sets.len() as u128) >> 64;
         self.sets.get(nth as usize)
     }
@@ -219,7 +219,7 @@ impl<V> Table<V> {
 const ARC_COUNTS: usize = 2 * size_of::<usize>();
 
 fn tag(mark: Mark) -> u32 {
-    let [_, word] = mark.words();
+    let [_, word] = mark.places();
     word as u32
 }
 
@@ -248,7 +248,7 @@ impl<V> Set<V> {
         };
         // What others hold is looked into last, because it is far away in memory; and not always
         // from the first place on, or that would always be the one to go.
-        let [_, word] = mark.words();
+        let [_, word] = mark.places();
         let first = (word >> 32) as usize % WAYS;
         let from_first = || places().cycle().skip(first).take(WAYS);
         places()
@@ -261,12 +261,9 @@ impl<V> Set<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mark::Marker;
 
     fn mark(n: usize) -> Mark {
-        let mut marker = Marker::default();
-        marker.add(&n.to_ne_bytes());
-        marker.mark()
+        Mark::of(&n.to_ne_bytes()).unwrap()
     }
 
     fn never(_: &usize) -> bool {
@@ -306,7 +303,7 @@ mod tests {
     #[test]
     fn marks_that_share_place_and_tag_are_told_apart() {
         let table = Table::new(100_000);
-        let alike = [[7, 9], [6, 9], [7, 9 | 1 << 40]].map(Mark::of);
+        let alike = [7, 6, 1 << 40].map(Mark::alike);
         for (n, mark) in alike.into_iter().enumerate() {
             assert_eq!(table.find(mark, |value| Some(*value)), None);
             table.insert(mark, 500, n, never);
