@@ -1,0 +1,123 @@
+//! How long it takes from the start of a process to its first authenticated answer, over a process
+//! that only fetches the key set with the same HTTP client, in interleaved rounds of one run.
+
+mod support;
+
+use std::env;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{Auth, IssuerConfig};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+use tower::{Layer, service_fn};
+
+use support::wire::{self, Connection, answer, listen, serve};
+use support::{ROUNDS, median, provider};
+
+fn main() {
+    let arguments: Vec<String> = env::args().collect();
+    let value = |name: &str| arguments.iter().find_map(|it| it.strip_prefix(name));
+    if let Some(kind) = value("serve=") {
+        let (issuer, keys) = (value("issuer=").expect("an issuer"), value("keys=").expect("a URL"));
+        return Runtime::new().expect("a runtime").block_on(child(kind, issuer, keys));
+    }
+    let runtime = Runtime::new().expect("a runtime");
+    let provider = runtime.block_on(provider());
+    compare(&provider);
+}
+
+/// Runs until killed, after its port is told.
+async fn child(kind: &str, issuer: &str, keys: &str) {
+    let (listener, port) = listen().await;
+    let issuer = IssuerConfig::new(issuer).allow_loopback_http(true);
+    match kind {
+        "floor" => {
+            println!("{port}");
+            floor(listener, keys).await;
+        }
+        "found" => protected(listener, port, issuer).await,
+        _ => protected(listener, port, issuer.jwks_uri(keys)).await,
+    }
+}
+
+async fn protected(listener: tokio::net::TcpListener, port: u16, issuer: IssuerConfig) {
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build();
+    let auth = auth.expect("a configuration");
+    println!("{port}");
+    serve(listener, auth.layer().layer(service_fn(answer))).await;
+}
+
+/// Fetches the key set before the first answer, and does not look at it.
+async fn floor(listener: tokio::net::TcpListener, keys: &str) {
+    let (keys, fetched) = (Arc::<str>::from(keys), Arc::new(OnceCell::new()));
+    let service = move |request| {
+        let (keys, fetched) = (keys.clone(), fetched.clone());
+        async move {
+            fetched.get_or_init(|| fetch(&keys)).await;
+            answer(request).await
+        }
+    };
+    serve(listener, service_fn(service)).await;
+}
+
+async fn fetch(url: &str) -> bytes::Bytes {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let response = client.get(url).send().await.expect("an answer");
+    response.bytes().await.expect("a key set")
+}
+
+fn compare(provider: &Provider) {
+    println!("from process start to the first 200, by one that only fetches the key set");
+    println!("{:32} {:>10} {:>10} {:>8}", "", "floor", "layer", "ratio");
+    let request = wire::get(Some(&provider.token().sign()));
+    for (name, kind) in [("the key set's URL is given", "given"), ("it is discovered", "found")] {
+        let (mut floors, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let floor = first_answer(provider, "floor", &request);
+            let our = first_answer(provider, kind, &request);
+            ratios.push(our / floor);
+            floors.push(floor);
+            ours.push(our);
+        }
+        let (floor, our) = (median(&mut floors), median(&mut ours));
+        println!("{name:32} {floor:>7.1} ms {our:>7.1} ms {:>8.3}", median(&mut ratios));
+    }
+}
+
+/// Milliseconds from the start of a process like this one to its first answer.
+fn first_answer(provider: &Provider, kind: &str, request: &[u8]) -> f64 {
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    command
+        .arg(format!("serve={kind}"))
+        .arg(format!("issuer={}", provider.issuer()))
+        .arg(format!("keys={}", provider.jwks_uri()))
+        .stdout(Stdio::piped());
+    let begun = Instant::now();
+    let mut server = Server(command.spawn().expect("a process"));
+    let mut connection = Connection::open(server.port());
+    connection.send(request);
+    assert_eq!(connection.status(), 200);
+    begun.elapsed().as_secs_f64() * 1e3
+}
+
+struct Server(Child);
+
+impl Server {
+    fn port(&mut self) -> u16 {
+        let mut line = String::new();
+        let output = self.0.stdout.take().expect("its output");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        line.trim().parse().expect("a port")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
