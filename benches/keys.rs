@@ -5,6 +5,7 @@ mod support;
 
 use std::hint::black_box;
 
+use aws_lc_rs::signature::ParsedPublicKey;
 use http::HeaderValue;
 use scaikey_auth::testing::{Provider, SigningKey};
 use scaikey_auth::{Algorithm, Auth, IssuerConfig};
@@ -19,6 +20,8 @@ use support::{
 /// As many as an issuer may have by default.
 const KEYS: usize = 100;
 const ISSUERS: usize = 1000;
+/// Many short rounds: what else the machine does interrupts few of them.
+const TURNS: usize = 5 * ROUNDS;
 /// Room for all tokens of this bench.
 const REMEMBERED: usize = 64 << 20;
 
@@ -49,6 +52,7 @@ fn main() {
     let one = issuers(&runtime, &provider, &[ISSUERS / 2], &[ISSUERS / 2; ISSUERS]);
     let many = issuers(&runtime, &provider, &all, &all);
     grow(&format!("1 → {ISSUERS} issuers, {ISSUERS} tokens"), &one, &many);
+    scattered(&provider);
     threads(&runtime, &provider);
 }
 
@@ -83,8 +87,8 @@ fn side(runtime: &Runtime, issuers: &[IssuerConfig], headers: Vec<HeaderValue>) 
 }
 
 fn grow(name: &str, few: &Side, many: &Side) {
-    let known = compare(2000, few, many, |side| &side.known);
-    let fresh = compare(100, few, many, |side| &side.fresh);
+    let known = compare(300, few, many, |side| &side.known);
+    let fresh = compare(20, few, many, |side| &side.fresh);
     println!(
         "{name:32} {:>5.0} ns {:>5.0} ns {:>7.3} {:>9.2} µs {:>6.2} µs {:>7.3}",
         1e3 * known.0,
@@ -102,8 +106,8 @@ fn compare(calls: u32, few: &Side, many: &Side, auth: fn(&Side) -> &Auth) -> (f6
     let mut to_many = asking(auth(many), &many.headers);
     let mut bare = service_fn(handler);
     let (mut fews, mut manys, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let without = time(2000, || status(&mut bare, few.headers.first()));
+    for _ in 0..TURNS {
+        let without = time(300, || status(&mut bare, few.headers.first()));
         let few = time(calls, &mut to_few) - without;
         let many = time(calls, &mut to_many) - without;
         fews.push(few);
@@ -121,6 +125,36 @@ fn asking(auth: &Auth, headers: &[HeaderValue]) -> impl FnMut() -> u16 {
     }
     let mut turn = headers.iter().cycle();
     move || status(&mut service, turn.next())
+}
+
+/// What so many keys cost by being in so many places of memory, without the layer.
+fn scattered(provider: &Provider) {
+    let signed = |_| {
+        let token = provider.token().sign();
+        let (key, signed, signed_by) = floor(provider, Algorithm::RS256, &token);
+        move |key_of: Option<&ParsedPublicKey>| {
+            let key = key_of.unwrap_or(&key);
+            key.verify_sig(black_box(&signed), &signed_by).expect("verifies");
+        }
+    };
+    let tokens: Vec<_> = (0..ISSUERS).map(signed).collect();
+    let one = floor(provider, Algorithm::RS256, &provider.token().sign()).0;
+    let (mut to_one, mut to_own) = (tokens.iter().cycle(), tokens.iter().cycle());
+    let (mut ones, mut owns, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let few = time(20, || to_one.next().expect("a token")(Some(&one)));
+        let many = time(20, || to_own.next().expect("a token")(None));
+        ones.push(few);
+        owns.push(many);
+        ratios.push(many / few);
+    }
+    println!(
+        "{:57} {:>9.2} µs {:>6.2} µs {:>7.3}",
+        "the same, verification alone",
+        median(&mut ones),
+        median(&mut owns),
+        median(&mut ratios)
+    );
 }
 
 /// Known tokens in two threads: see the bench `known`.
