@@ -4,8 +4,6 @@
 mod support;
 
 use std::hint::black_box;
-use std::sync::Barrier;
-use std::thread;
 
 use http::HeaderValue;
 use scaikey_auth::testing::Provider;
@@ -15,12 +13,14 @@ use scaikey_auth::{
 use tower::{Layer, service_fn};
 
 use support::{
-    ROUNDS, allocations, bearer, floor, handler, median, service, status, time, trusting,
+    ROUNDS, allocations, bearer, contend, floor, handler, median, service, status, time, trusting,
 };
 
 type Moka = moka::sync::Cache<String, Identity>;
 
 const MIB: usize = 1 << 20;
+
+const CONTENDED: u32 = 100_000;
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -55,14 +55,18 @@ fn main() {
     }
 
     println!("\ntwo threads on one hot token: time per call, by that of one thread alone");
-    contend("validator", || verified(&validator, &one[0]).is_mock());
+    contend("validator", CONTENDED, || verified(&validator, &one[0]).is_mock());
     let moka = Moka::new(1000);
     moka.insert(one[0].clone(), verified(&validator, &one[0]));
-    contend("moka", || black_box(moka.get(one[0].as_str())).is_some());
+    contend("moka", CONTENDED, || black_box(moka.get(one[0].as_str())).is_some());
     let header = bearer(&one[0]);
     let layered = |auth: &Auth| auth.layer().layer(service_fn(handler));
-    contend("whole request, known", || status(&mut layered(&auth), Some(&header)) == 200);
-    contend("whole request, bare", || status(&mut service_fn(handler), Some(&header)) == 200);
+    contend("whole request, known", CONTENDED, || {
+        status(&mut layered(&auth), Some(&header)) == 200
+    });
+    contend("whole request, bare", CONTENDED, || {
+        status(&mut service_fn(handler), Some(&header)) == 200
+    });
 
     let count = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(20_000);
     println!("\n{count} tokens held, Ed25519");
@@ -165,29 +169,6 @@ fn remembering(provider: &Provider, algorithm: Algorithm, auth: &Auth, fresh: &A
     }
     let share = 100.0 * median(&mut added);
     println!("{:24} {share:>6.1} % of a bare verification", algorithm.as_str());
-}
-
-/// Time per call of two threads at once, by that of one alone.
-fn contend(name: &str, call: impl Fn() -> bool + Sync) {
-    const CALLS: u32 = 100_000;
-    let (mut alone, mut together, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS / 2 {
-        let one = time(CALLS, &call);
-        let start = Barrier::new(2);
-        let timed = || {
-            start.wait();
-            time(CALLS, &call)
-        };
-        let two = thread::scope(|scope| {
-            let other = scope.spawn(timed);
-            (timed() + other.join().expect("a time")) / 2.0
-        });
-        ratios.push(two / one);
-        alone.push(one);
-        together.push(two);
-    }
-    let (alone, together) = (1e3 * median(&mut alone), 1e3 * median(&mut together));
-    println!("{name:24} {alone:>7.0} ns {together:>7.0} ns {:>8.2}", median(&mut ratios));
 }
 
 /// Bytes per token, and the time of a lookup among so many.

@@ -1,17 +1,23 @@
 //! What the benches have in common: a provider, a service that trusts it, and a way to ask it.
 
+#![allow(dead_code, reason = "each bench uses its part")]
+
+pub(crate) mod wire;
+
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::hint::black_box;
 use std::pin::pin;
+use std::sync::Barrier;
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{Algorithm, Auth, IssuerConfig, JwksSettings};
+use scaikey_auth::{Algorithm, Auth, AuthConfig, IssuerConfig, JwksSettings};
 use tower::Service;
 
 pub(crate) const ROUNDS: usize = 41;
@@ -28,17 +34,29 @@ pub(crate) async fn provider() -> Provider {
 
 /// A service that trusts it, with its keys at hand for as long as the bench runs.
 pub(crate) async fn trusting(provider: &Provider, known_tokens_bytes: usize) -> Auth {
+    trusting_all([issuer(&provider.issuer())], known_tokens_bytes).await
+}
+
+/// A service that trusts all of these, with their keys at hand.
+pub(crate) async fn trusting_all(
+    issuers: impl IntoIterator<Item = IssuerConfig>,
+    known_tokens_bytes: usize,
+) -> Auth {
+    let mut config = AuthConfig::default();
+    config.issuers.extend(issuers);
+    config.audience.push("scaiwave".to_owned());
+    config.known_tokens_bytes = known_tokens_bytes;
+    let auth = Auth::from_config(config).build().expect("a configuration");
+    auth.ready().await.expect("keys");
+    auth
+}
+
+/// An issuer whose keys are not asked for again while the bench runs.
+pub(crate) fn issuer(name: &str) -> IssuerConfig {
     let mut jwks = JwksSettings::default();
     jwks.ttl = Duration::from_secs(7 * 24 * 3600);
     jwks.max_stale = jwks.ttl;
-    let issuer = IssuerConfig::new(provider.issuer())
-        .algorithms(ALGORITHMS)
-        .allow_loopback_http(true)
-        .jwks(jwks);
-    let auth = Auth::builder().issuer(issuer).audience("scaiwave");
-    let auth = auth.known_tokens_bytes(known_tokens_bytes).build().expect("a configuration");
-    auth.ready().await.expect("keys");
-    auth
+    IssuerConfig::new(name).algorithms(ALGORITHMS).allow_loopback_http(true).jwks(jwks)
 }
 
 /// Both.
@@ -84,14 +102,22 @@ pub(crate) fn floor(
     algorithm: Algorithm,
     token: &str,
 ) -> (ParsedPublicKey, Vec<u8>, Vec<u8>) {
+    floor_of(algorithm, &provider.key_for(algorithm).public_key(), token)
+}
+
+/// The same, given the public key.
+pub(crate) fn floor_of(
+    algorithm: Algorithm,
+    public_key: &[u8],
+    token: &str,
+) -> (ParsedPublicKey, Vec<u8>, Vec<u8>) {
     use base64::Engine;
     let library: &'static dyn VerificationAlgorithm = match algorithm {
         Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
         Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
         _ => &signature::ED25519,
     };
-    let key =
-        ParsedPublicKey::new(library, provider.key_for(algorithm).public_key()).expect("a key");
+    let key = ParsedPublicKey::new(library, public_key).expect("a key");
     let (signed, encoded) = token.rsplit_once('.').expect("a token");
     let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).expect("base64");
     (key, signed.as_bytes().to_vec(), decoded)
@@ -108,6 +134,28 @@ pub(crate) fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
         black_box(call());
     }
     start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
+}
+
+/// Time per call of two threads at once, by that of one alone.
+pub(crate) fn contend(name: &str, calls: u32, call: impl Fn() -> bool + Sync) {
+    let (mut alone, mut together, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS / 2 {
+        let one = time(calls, &call);
+        let start = Barrier::new(2);
+        let timed = || {
+            start.wait();
+            time(calls, &call)
+        };
+        let two = thread::scope(|scope| {
+            let other = scope.spawn(timed);
+            (timed() + other.join().expect("a time")) / 2.0
+        });
+        ratios.push(two / one);
+        alone.push(one);
+        together.push(two);
+    }
+    let (alone, together) = (1e3 * median(&mut alone), 1e3 * median(&mut together));
+    println!("{name:24} {alone:>7.0} ns {together:>7.0} ns {:>8.2}", median(&mut ratios));
 }
 
 pub(crate) fn median(values: &mut [f64]) -> f64 {

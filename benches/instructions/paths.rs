@@ -1,0 +1,209 @@
+//! [`Path`]: what is counted, and what it takes to walk it.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::future::Future;
+use std::hint::black_box;
+use std::path::Path as File;
+use std::pin::pin;
+use std::process;
+use std::task::{Context, Poll, Waker};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderValue;
+use scaikey_auth::testing::{Client, Provider};
+use scaikey_auth::{
+    Algorithm, Auth, CacheStatus, ClientAuth, ExchangeRequest, TokenExchangeClient,
+};
+use tokio::runtime::Runtime;
+use tower::{Layer, service_fn};
+
+use super::support::{bearer, floor_of, handler, issuer, provider, status, trusting_all};
+
+/// The same in every run: an issuer with a port in its name may be longer the next time.
+const ISSUER: &str = "https://scaikey.example";
+
+/// Calls before the counted ones, to get past everything that happens once.
+const WARM_UP: u32 = 50;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Path {
+    /// A request with a token to a service without the layer.
+    Bare,
+    /// A signature verified with a prepared key.
+    VerifyRs256,
+    VerifyEs256,
+    /// A request with a token seen before.
+    Known,
+    /// One whose token is verified.
+    FirstRs256,
+    FirstEs256,
+    /// One that is refused.
+    Expired,
+    /// A token for another service that is kept.
+    Exchange,
+}
+
+impl Path {
+    /// In the order of their declaration.
+    pub(super) const ALL: [Self; 8] = [
+        Self::Bare,
+        Self::VerifyRs256,
+        Self::VerifyEs256,
+        Self::Known,
+        Self::FirstRs256,
+        Self::FirstEs256,
+        Self::Expired,
+        Self::Exchange,
+    ];
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|path| format!("{path:?}").eq_ignore_ascii_case(name))
+    }
+
+    /// With how many calls a run is made, and another one: enough that a chance event is not seen.
+    pub(super) fn calls(self) -> (u32, u32) {
+        match self {
+            Self::VerifyRs256 | Self::VerifyEs256 | Self::FirstRs256 | Self::FirstEs256 => {
+                (50, 250)
+            }
+            Self::Bare | Self::Known | Self::Expired | Self::Exchange => (500, 10_500),
+        }
+    }
+}
+
+/// Walks a path so many times, with the inputs in a file or with its own.
+pub(super) fn walk(path: Path, calls: u32, inputs: Option<&str>) {
+    let runtime = Runtime::new().expect("a runtime");
+    let _inside = runtime.enter();
+    let (_provider, inputs) = match inputs {
+        Some(file) => (None, Inputs::read(File::new(file))),
+        None => {
+            let (provider, inputs) = runtime.block_on(Inputs::make());
+            (Some(provider), inputs)
+        }
+    };
+    let trusting = |bytes| {
+        let issuer = issuer(ISSUER).keys(&inputs.get("keys"));
+        runtime.block_on(trusting_all([issuer], bytes))
+    };
+    let header = |token: &str| bearer(&inputs.get(token));
+    match path {
+        Path::Bare => {
+            let (mut bare, header) = (service_fn(handler), header("rs256"));
+            repeat(calls, || assert_eq!(status(&mut bare, Some(&header)), 200));
+        }
+        Path::VerifyRs256 => verify(calls, Algorithm::RS256, &inputs, "rs256"),
+        Path::VerifyEs256 => verify(calls, Algorithm::ES256, &inputs, "es256"),
+        Path::Known => ask(calls, &trusting(1 << 20), &header("rs256"), 200),
+        Path::FirstRs256 => ask(calls, &trusting(0), &header("rs256"), 200),
+        Path::FirstEs256 => ask(calls, &trusting(0), &header("es256"), 200),
+        Path::Expired => ask(calls, &trusting(1 << 20), &header("expired"), 401),
+        Path::Exchange => exchange(calls, &runtime, &inputs),
+    }
+}
+
+fn verify(calls: u32, algorithm: Algorithm, inputs: &Inputs, token: &str) {
+    let key = URL_SAFE_NO_PAD.decode(inputs.get(&format!("{token} key"))).expect("a key");
+    let (key, signed, signed_by) = floor_of(algorithm, &key, &inputs.get(token));
+    repeat(calls, || key.verify_sig(black_box(&signed), &signed_by).expect("verifies"));
+}
+
+fn ask(calls: u32, auth: &Auth, header: &HeaderValue, expected: u16) {
+    let mut service = auth.layer().layer(service_fn(handler));
+    repeat(calls, || assert_eq!(status(&mut service, Some(header)), expected));
+}
+
+fn exchange(calls: u32, runtime: &Runtime, inputs: &Inputs) {
+    let client = TokenExchangeClient::builder(inputs.get("provider"))
+        .client_auth(ClientAuth::basic("drive", "secret"))
+        .allow_loopback_http(true)
+        .build()
+        .expect("a configuration");
+    let request = ExchangeRequest::new(inputs.get("subject"), "vault");
+    runtime.block_on(client.exchange(&request)).expect("a token");
+    repeat(calls, || {
+        let token = at_once(client.exchange(black_box(&request)));
+        assert_eq!(token.cache_status(), CacheStatus::Hit);
+    });
+}
+
+fn repeat<T>(calls: u32, mut call: impl FnMut() -> T) {
+    (0..WARM_UP).for_each(|_| drop(black_box(call())));
+    counted_calls(calls, call);
+}
+
+/// Callgrind counts while this runs: it must keep its name, and no other name may contain it.
+#[inline(never)]
+fn counted_calls<T>(calls: u32, mut call: impl FnMut() -> T) {
+    for _ in 0..calls {
+        black_box(call());
+    }
+}
+
+/// The outcome of a call that must not wait.
+fn at_once<T, E: std::fmt::Debug>(call: impl Future<Output = Result<T, E>>) -> T {
+    match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome.expect("a token"),
+        Poll::Pending => panic!("the token should have been at hand"),
+    }
+}
+
+/// Keys and tokens. Made once and not under callgrind, where that takes a minute.
+pub(super) struct Inputs(BTreeMap<String, String>);
+
+impl Inputs {
+    pub(super) async fn make() -> (Provider, Self) {
+        let provider = provider().await;
+        let drive = Client::new("drive", "secret").may_exchange("vault", "vault:read");
+        provider.register_client(drive);
+        let token = || provider.token().issuer(ISSUER);
+        let key = |it| URL_SAFE_NO_PAD.encode(provider.key_for(it).public_key());
+        let inputs = [
+            ("provider", provider.issuer()),
+            ("keys", provider.jwks().to_string()),
+            ("rs256", token().sign()),
+            ("rs256 key", key(Algorithm::RS256)),
+            ("es256", token().algorithm(Algorithm::ES256).sign()),
+            ("es256 key", key(Algorithm::ES256)),
+            ("expired", token().expired().sign()),
+            ("subject", provider.token().sign()),
+        ];
+        let inputs = inputs.map(|(name, value)| (name.to_owned(), value));
+        (provider, Self(inputs.into()))
+    }
+
+    fn get(&self, name: &str) -> String {
+        self.0[name].clone()
+    }
+
+    fn read(file: &File) -> Self {
+        let text = fs::read_to_string(file).expect("the inputs");
+        let lines = text.lines().filter_map(|line| line.split_once('\t'));
+        Self(lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// Into a file that lives as long as what is returned.
+    pub(super) fn write(&self) -> Written {
+        let file = env::temp_dir().join(format!("scaikey-auth-instructions-{}", process::id()));
+        let lines = self.0.iter().map(|(name, value)| format!("{name}\t{value}\n"));
+        fs::write(&file, lines.collect::<String>()).expect("the inputs can be written");
+        Written(file)
+    }
+}
+
+pub(super) struct Written(std::path::PathBuf);
+
+impl Written {
+    pub(super) fn path(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
