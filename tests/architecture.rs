@@ -26,6 +26,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
             "src/exchange/pkce.rs",
             "src/exchange/cache/",
             "src/mark.rs",
+            "src/validator/known/mark.rs",
             "src/registrar/ids.rs",
             "src/trust/digest.rs",
             "src/validator/id_token.rs",

@@ -55,18 +55,15 @@ impl Mark {
             return None;
         }
         let (blocks, rest) = signature.as_chunks();
-        let mut last = [0; BLOCK];
-        last.get_mut(..rest.len())?.copy_from_slice(rest);
-        let (mut keys, mut sums) = (keys.iter(), [0_u128; 2]);
+        let (mut sums, mut keys) = ([0; 2], keys.iter());
         let mut key = keys.next()?;
-        // Both passes in one go: the words are loaded once.
-        for (block, next) in blocks.iter().chain([&last]).zip(keys) {
-            let text = words(block);
-            let [first, second] = sums;
-            sums =
-                [first.wrapping_add(product(text, key)), second.wrapping_add(product(text, next))];
+        for (block, next) in blocks.iter().zip(&mut keys) {
+            sums = with_block(sums, block, key, next);
             key = next;
         }
+        let mut last = [0; BLOCK];
+        last.get_mut(..rest.len())?.copy_from_slice(rest);
+        let sums = with_block(sums, &last, key, keys.next()?);
         Some(Self { sums, length: signature.len() })
     }
 
@@ -85,6 +82,17 @@ impl Mark {
         let (high, low) = ((spread >> 64) as u64, spread as u64);
         [high ^ low, low.wrapping_add(high.rotate_left(32))]
     }
+}
+
+/// Both passes in one go: the words are loaded once.
+fn with_block(
+    [first, second]: [u128; 2],
+    block: &[u8; BLOCK],
+    key: &Pair,
+    next: &Pair,
+) -> [u128; 2] {
+    let text = words(block);
+    [first.wrapping_add(product(text, key)), second.wrapping_add(product(text, next))]
 }
 
 fn words(block: &[u8; BLOCK]) -> Pair {
