@@ -1,5 +1,6 @@
 //! What a token costs that was seen before, beside `moka` keyed by the token, as ratios taken in
 //! interleaved rounds of one run. `cargo bench --bench known -- 1000000` fills with so many tokens.
+//! What holds on a busy machine are instructions: `cargo bench --bench instructions`.
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! What a protected request costs, as ratios taken in interleaved rounds of one run, and what it
-//! allocates. The floor is the bare signature verification with a prepared key.
+//! allocates. The floor is the bare signature verification with a prepared key. What holds on a busy
+//! machine are instructions: `cargo bench --bench instructions`.
 
 mod support;
 
