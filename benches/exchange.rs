@@ -125,6 +125,7 @@ mod redis_level {
 
     use redis::AsyncCommands as _;
     use scaikey_auth::{CacheKeys, RedisCache, Secret};
+    use tokio::runtime::Builder;
 
     use super::*;
 
@@ -151,10 +152,13 @@ mod redis_level {
         };
         let _server = Server(child);
         let url = format!("redis://127.0.0.1:{port}");
-        runtime.block_on(measure(provider, &url));
+        println!("{:28} {:>10} {:>14} {:>14}", "exchange", "cost", "bare GET", "ratio");
+        let alone = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        alone.block_on(measure("on one thread", provider, &url));
+        runtime.block_on(measure("on several threads", provider, &url));
     }
 
-    async fn measure(provider: &Provider, url: &str) {
+    async fn measure(name: &str, provider: &Provider, url: &str) {
         let bare = redis::Client::open(url).expect("a URL");
         let mut bare = loop {
             match bare.get_multiplexed_async_connection().await {
@@ -173,7 +177,7 @@ mod redis_level {
         let request = fresh(provider);
         client.exchange(&request).await.expect("a token");
         let names: Vec<String> = bare.keys("*").await.expect("an answer");
-        let name = names.first().expect("the token is kept");
+        let kept = names.first().expect("the token is kept");
         assert_eq!(
             client.exchange(&request).await.map(|it| it.cache_status()).ok(),
             Some(CacheStatus::Hit)
@@ -187,7 +191,7 @@ mod redis_level {
             let with = begun.elapsed().as_secs_f64() * 1e6 / 300.0;
             let begun = Instant::now();
             for _ in 0..300 {
-                let value: Vec<u8> = bare.get(name).await.expect("a value");
+                let value: Vec<u8> = bare.get(kept).await.expect("a value");
                 black_box(value);
             }
             let without = begun.elapsed().as_secs_f64() * 1e6 / 300.0;
@@ -195,10 +199,9 @@ mod redis_level {
             gets.push(without);
             ratios.push(with / without);
         }
-        println!("{:28} {:>10} {:>14} {:>14}", "", "cost", "bare GET", "ratio");
         println!(
             "{:28} {:>7.1} µs {:>11.1} µs {:>12.2} ×",
-            "exchange",
+            name,
             median(&mut ours),
             median(&mut gets),
             median(&mut ratios)

@@ -106,10 +106,12 @@ impl Kept {
         wanted: Wanted<'_>,
         refused: Option<&AccessToken>,
     ) -> Outcome {
-        match self.at_once(wanted, refused) {
+        let server_key = self.keys.first().ok_or_else(no_key)?;
+        let key = CacheKey::new(self.question(wanted), server_key, &*self.endpoint.clock);
+        match self.at_once(wanted, &key, refused) {
             Some(outcome) => outcome,
             // Boxed, so that the futures of callers that need not wait stay small.
-            None => Box::pin(self.wait_for(wanted, refused)).await,
+            None => Box::pin(self.wait_for(wanted, key, refused)).await,
         }
     }
 
@@ -117,15 +119,15 @@ impl Kept {
     fn at_once(
         self: &Arc<Self>,
         wanted: Wanted<'_>,
+        key: &CacheKey<'_>,
         refused: Option<&AccessToken>,
     ) -> Option<Outcome> {
         let clock = &*self.endpoint.clock;
         if let Some(token) = refused.filter(|token| token.age(clock) < YOUNG) {
             return Some(Ok(token.clone()));
         }
-        let key = CacheKey::new(self.question(wanted), self.keys.first()?, clock);
-        if let Some(token) = self.cache.at_once(&key)
-            && self.serves(wanted, &key, &token, refused)
+        if let Some(token) = self.cache.at_once(key)
+            && self.serves(wanted, key, &token, refused)
         {
             telemetry::token_cache("hit");
             return Some(Ok(token.with_status(CacheStatus::Hit)));
@@ -138,10 +140,9 @@ impl Kept {
     async fn wait_for(
         self: &Arc<Self>,
         wanted: Wanted<'_>,
+        key: CacheKey<'_>,
         refused: Option<&AccessToken>,
     ) -> Outcome {
-        let key = self.keys.first().ok_or_else(no_key)?;
-        let key = CacheKey::new(self.question(wanted), key, &*self.endpoint.clock);
         if self.cache.is_shared()
             && let Some(token) = self.look_together(&key).await
             && self.serves(wanted, &key, &token, refused)
