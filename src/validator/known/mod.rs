@@ -19,9 +19,8 @@ mod table;
 mod tally;
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -32,6 +31,7 @@ use crate::clock::{Clock, unix_time};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Grounds;
 use crate::mark::{Mark, Marker};
+use crate::sync::{AtomicU64, Ordering, RandomState};
 use crate::telemetry;
 
 /// The tokens a validator verified before and need not verify again. A handle: clones share them.

@@ -7,11 +7,9 @@
 
 use std::iter;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-
-use arc_swap::ArcSwapOption;
 
 use crate::mark::Mark;
+use crate::sync::{ArcSwapOption, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 const WAYS: usize = 8;
 
@@ -160,7 +158,9 @@ impl<V> Table<V> {
         if fits() {
             return Some(0);
         }
-        for place in self.next_places(&self.hand, PATIENCE) {
+        // Twice round takes out everything: what was used on the first, the rest on the second.
+        let patience = PATIENCE.min(2 * WAYS * self.sets.len());
+        for place in self.next_places(&self.hand, patience) {
             let gone = self.take_out(place, |kept| {
                 is_dead(&kept.value) || !kept.used.swap(false, Ordering::Relaxed)
             });
