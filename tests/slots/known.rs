@@ -126,6 +126,22 @@ fn a_token_is_not_recalled_after_its_key_was_withdrawn() {
     });
 }
 
+/// The set before had died, so the token did not count; nor does it with the set that comes.
+#[test]
+fn a_token_is_not_recalled_while_a_set_comes_that_withdraws_its_key() {
+    in_every_order(None, || {
+        let (known, grounds) = (known_tokens(), Grounds::until(10));
+        learn(&known, TOKEN, "a", &grounds);
+        let comes = thread::spawn(move || {
+            grounds.withdraw();
+            grounds.rely_until(100);
+        });
+        assert_eq!(name(&known, TOKEN), None);
+        comes.join().unwrap();
+        assert_eq!(name(&known, TOKEN), None);
+    });
+}
+
 #[test]
 fn no_token_is_taken_for_another() {
     in_every_order(3, || {
