@@ -103,6 +103,27 @@ fn a_flush_holds_though_another_is_under_way() {
     }
 }
 
+/// A count that another brought back to what it was would make two flushes one.
+#[test]
+fn no_flush_is_taken_for_another() {
+    in_every_order(3, || {
+        let known = known_tokens();
+        let flush = FLUSHES[1];
+        let flusher = thread::spawn({
+            let known = known.clone();
+            move || flush(&known)
+        });
+        flush(&known);
+        flush(&known);
+        let sighting = recall(&known, TOKEN, 0).unwrap_err();
+        flush(&known);
+        remember(&known, sighting, &somebody("a"), &Grounds::until(100));
+        assert_eq!(name(&known, TOKEN), None);
+        flusher.join().unwrap();
+        assert_eq!(name(&known, TOKEN), None);
+    });
+}
+
 #[test]
 fn a_token_is_not_recalled_after_its_key_was_withdrawn() {
     in_every_order(None, || {
