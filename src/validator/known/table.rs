@@ -2,8 +2,9 @@
 //!
 //! A mark has eight places to stand in. Reading looks at their tags, takes a reference to what
 //! stands where the tag fits, and compares the whole mark: a tag only saves looking, so it may lag
-//! behind its place. Writing swaps a place whole. Each value leaves its place in exactly one swap,
-//! and whoever made that swap gives its bytes back.
+//! behind its place. It may even stay that of another value, where two wrote at once: then the value
+//! is missed until it is put in again. Writing swaps a place whole. Each value leaves its place in
+//! exactly one swap, and whoever made that swap gives its bytes back.
 
 use std::iter;
 use std::sync::Arc;
