@@ -93,6 +93,8 @@ mod base64url;
 
 mod mark;
 
+mod sync;
+
 mod json;
 
 mod flight;

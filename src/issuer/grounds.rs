@@ -1,16 +1,17 @@
 //! [`Grounds`]: what the verification of a token rests on, and whether that still stands.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// A key was withdrawn: set once, never taken back. Shared by the key and all that rests on it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Withdrawn(Arc<AtomicBool>);
 
 impl Withdrawn {
-    // Relaxed will do here and below: a request that began after the change in any way that can be
-    // told sees it, and nothing else is read on the strength of it.
+    // Relaxed will do: a request that began after the change in any way that can be told sees it,
+    // and whoever relies on the set that brought the change does, by the order below.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -25,12 +26,13 @@ impl Withdrawn {
 pub(crate) struct Reliance(Arc<AtomicU64>);
 
 impl Reliance {
+    /// After the keys that the set lacks were withdrawn: who relies on it knows of them.
     pub(super) fn set(&self, until: Duration) {
-        self.0.store(millis(until), Ordering::Relaxed);
+        self.0.store(millis(until), Ordering::Release);
     }
 
     fn is_over(&self, now: Duration) -> bool {
-        millis(now) >= self.0.load(Ordering::Relaxed)
+        millis(now) >= self.0.load(Ordering::Acquire)
     }
 }
 
@@ -47,7 +49,9 @@ impl Grounds {
     /// Whether the same signature would be found good again: its key is still published as far as
     /// is known, and the set is neither due to be asked for nor too old.
     pub(crate) fn stand(&self, now: Duration) -> bool {
-        !self.key.is_set() && !self.set.is_over(now)
+        // The key last. A set that comes in between, after the one before had died, would otherwise
+        // be relied on for a key that it withdrew.
+        !self.set.is_over(now) && !self.key.is_set()
     }
 
     /// Whether they will never stand again: a key that is published anew is another one.

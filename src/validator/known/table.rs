@@ -1,17 +1,16 @@
-//! [`Table`]: values by [`Mark`], in a fixed number of places and of bytes, read without a lock.
+//! [`Table`]: values by [`SignatureMark`], in a fixed number of places and of bytes, read without a lock.
 //!
 //! A mark has eight places to stand in. Reading looks at their tags, takes a reference to what
 //! stands where the tag fits, and compares the whole mark: a tag only saves looking, so it may lag
-//! behind its place. Writing swaps a place whole. Each value leaves its place in exactly one swap,
-//! and whoever made that swap gives its bytes back.
+//! behind its place. It may even stay that of another value, where two wrote at once: then the value
+//! is missed until it is put in again. Writing swaps a place whole. Each value leaves its place in
+//! exactly one swap, and whoever made that swap gives its bytes back.
 
 use std::iter;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
-
-use super::mark::Mark;
+use crate::mark::SignatureMark;
+use crate::sync::{ArcSwapOption, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 const WAYS: usize = 8;
 
@@ -49,7 +48,7 @@ type Place<V> = ArcSwapOption<Kept<V>>;
 
 #[derive(Debug)]
 struct Kept<V> {
-    mark: Mark,
+    mark: SignatureMark,
     bytes: usize,
     /// Whether it was found since the hand came by.
     used: AtomicBool,
@@ -94,7 +93,11 @@ impl<V> Table<V> {
     }
 
     /// What `accept` makes of the value with this mark, if there is one and it makes something.
-    pub(super) fn find<R>(&self, mark: Mark, accept: impl Fn(&V) -> Option<R>) -> Option<R> {
+    pub(super) fn find<R>(
+        &self,
+        mark: SignatureMark,
+        accept: impl Fn(&V) -> Option<R>,
+    ) -> Option<R> {
         let tag = tag(mark);
         let set = self.set(mark)?;
         let mut places = set.tags.iter().zip(&set.places);
@@ -116,7 +119,7 @@ impl<V> Table<V> {
     /// Puts a value in that has `bytes` elsewhere. `is_dead` tells which values are worth nothing.
     pub(super) fn insert(
         &self,
-        mark: Mark,
+        mark: SignatureMark,
         bytes: usize,
         value: V,
         is_dead: impl Fn(&V) -> bool,
@@ -160,7 +163,9 @@ impl<V> Table<V> {
         if fits() {
             return Some(0);
         }
-        for place in self.next_places(&self.hand, PATIENCE) {
+        // Twice round takes out everything: what was used on the first, the rest on the second.
+        let patience = PATIENCE.min(2 * WAYS * self.sets.len());
+        for place in self.next_places(&self.hand, patience) {
             let gone = self.take_out(place, |kept| {
                 is_dead(&kept.value) || !kept.used.swap(false, Ordering::Relaxed)
             });
@@ -208,7 +213,7 @@ impl<V> Table<V> {
     }
 
     /// The set of a mark. Its bits are as good as random, so that any number of sets fills evenly.
-    fn set(&self, mark: Mark) -> Option<&Set<V>> {
+    fn set(&self, mark: SignatureMark) -> Option<&Set<V>> {
         let [word, _] = mark.places();
         let nth = (u128::from(word) * self.sets.len() as u128) >> 64;
         self.sets.get(nth as usize)
@@ -218,7 +223,7 @@ impl<V> Table<V> {
 /// The counters in front of what an `Arc` points to.
 const ARC_COUNTS: usize = 2 * size_of::<usize>();
 
-fn tag(mark: Mark) -> u32 {
+fn tag(mark: SignatureMark) -> u32 {
     let [_, word] = mark.places();
     word as u32
 }
@@ -231,7 +236,7 @@ impl<V> Set<V> {
     /// The place for a new value: its own, an empty one, or that of whom it hurts least to lose.
     fn place_for(
         &self,
-        mark: Mark,
+        mark: SignatureMark,
         is_dead: impl Fn(&V) -> bool,
     ) -> Option<(&AtomicU32, &Place<V>)> {
         let places = || self.tags.iter().zip(&self.places);
@@ -262,8 +267,8 @@ impl<V> Set<V> {
 mod tests {
     use super::*;
 
-    fn mark(n: usize) -> Mark {
-        Mark::of(&n.to_ne_bytes()).unwrap()
+    fn mark(n: usize) -> SignatureMark {
+        SignatureMark::of(&n.to_ne_bytes()).unwrap()
     }
 
     fn never(_: &usize) -> bool {
@@ -303,7 +308,7 @@ mod tests {
     #[test]
     fn marks_that_share_place_and_tag_are_told_apart() {
         let table = Table::new(100_000);
-        let alike = [7, 6, 1 << 40].map(Mark::alike);
+        let alike = [7, 6, 1 << 40].map(SignatureMark::alike);
         for (n, mark) in alike.into_iter().enumerate() {
             assert_eq!(table.find(mark, |value| Some(*value)), None);
             table.insert(mark, 500, n, never);

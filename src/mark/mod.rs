@@ -5,11 +5,15 @@
 //! mark only by chance: 2⁻⁶⁴ after four thousand million texts. A copy of the memory would give
 //! away which texts were seen to somebody who can guess them whole, and nothing else.
 
+mod signature;
+
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::LazyLock;
 
 use aws_lc_rs::rand;
 use highway::{HighwayHash, HighwayHasher, Key};
+
+pub(crate) use signature::SignatureMark;
 
 static KEY: LazyLock<Key> = LazyLock::new(|| {
     let mut key = [0; 4];

@@ -1,4 +1,4 @@
-//! [`Mark`]: recognises a signature that was seen before, without keeping it.
+//! [`SignatureMark`]: recognises a signature that was seen before, without keeping it.
 //!
 //! A mark is the universal hash NH (RFC 4418 §5.2) with words of 64 bits, twice over with the key
 //! moved on in between (the Toeplitz construction of the same paper). For any two different texts
@@ -39,14 +39,14 @@ fn random() -> Pair {
 
 /// Stands for a signature, in this process only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct SignatureMark {
     sums: [u128; 2],
     length: usize,
 }
 
-impl Mark {
+impl SignatureMark {
     /// `None` when the text is longer than signatures are.
-    pub(super) fn of(signature: &[u8]) -> Option<Self> {
+    pub(crate) fn of(signature: &[u8]) -> Option<Self> {
         Self::under(&KEYS.sums, signature)
     }
 
@@ -69,12 +69,12 @@ impl Mark {
 
     /// One of many that are placed alike.
     #[cfg(test)]
-    pub(super) fn alike(nth: u64) -> Self {
+    pub(crate) fn alike(nth: u64) -> Self {
         Self { sums: [nth.into(); 2], length: 0 }
     }
 
     /// Bits to place things by, spread evenly.
-    pub(super) fn places(self) -> Pair {
+    pub(crate) fn places(self) -> Pair {
         let Self { sums: [first, second], length } = self;
         let [a, b] = KEYS.places;
         let (high, low) = ((first >> 64) as u64, first as u64 ^ second as u64);
@@ -116,10 +116,10 @@ mod tests {
         keys[..3].copy_from_slice(&[[1, 2], [u64::MAX, 3], [5, u64::MAX]]);
         let block = |a: u64, b: u64| [a.to_le_bytes(), b.to_le_bytes()].concat();
         let text = [block(10, 20), block(1 << 63, 40)[..9].to_vec()].concat();
-        let mark = Mark::under(&keys, &text).unwrap();
+        let mark = SignatureMark::under(&keys, &text).unwrap();
         let first = 11 * 22 + ((1_u128 << 63) - 1) * (40 + 3);
         let second = 9 * 23 + ((1_u128 << 63) + 5) * 39;
-        assert_eq!(mark, Mark { sums: [first, second], length: 25 });
+        assert_eq!(mark, SignatureMark { sums: [first, second], length: 25 });
     }
 
     #[test]
@@ -127,16 +127,16 @@ mod tests {
         let text = [b'A'; LONGEST];
         let mut marks = HashSet::new();
         for length in 0..=LONGEST {
-            assert!(marks.insert(format!("{:?}", Mark::of(&text[..length]))), "{length}");
+            assert!(marks.insert(format!("{:?}", SignatureMark::of(&text[..length]))), "{length}");
         }
         for changed in 0..LONGEST {
             let mut other = text;
             other[changed] = b'B';
-            assert!(marks.insert(format!("{:?}", Mark::of(&other))), "octet {changed}");
+            assert!(marks.insert(format!("{:?}", SignatureMark::of(&other))), "octet {changed}");
         }
-        assert_eq!(Mark::of(&[text.as_slice(), b"A"].concat()), None);
+        assert_eq!(SignatureMark::of(&[text.as_slice(), b"A"].concat()), None);
         // What stands behind the end does not count as if it were there.
-        assert_ne!(Mark::of(b"AA"), Mark::of(b"AA\0"));
+        assert_ne!(SignatureMark::of(b"AA"), SignatureMark::of(b"AA\0"));
     }
 
     /// Sixty-four places for a thousand marks: each gets some, also of texts that differ in one bit.
@@ -144,7 +144,7 @@ mod tests {
     fn places_are_spread_evenly() {
         let (mut high, mut low) = ([0; 64], [0; 64]);
         for n in 0..1000_u64 {
-            let mark = Mark::of(&n.to_le_bytes()).unwrap();
+            let mark = SignatureMark::of(&n.to_le_bytes()).unwrap();
             let [a, b] = mark.places();
             high[(a >> 58) as usize] += 1;
             low[(b % 64) as usize] += 1;
