@@ -10,6 +10,7 @@ mod protocol;
 mod report;
 mod rows;
 mod table;
+mod view;
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -79,7 +79,7 @@ pub(crate) const ROWS: &[Row] = &[
         package: "axum-keycloak-auth",
         title: "axum-keycloak-auth",
         note: "a router; audience and expiry but no issuer; takes the algorithm from the token \
-               and tries every key; never sees a rotated key; ring",
+               and tries every key; never sees a rotated key; its own type of claims; ring",
     },
     Row {
         name: "axum-jwks",
@@ -111,6 +111,7 @@ pub(crate) const ROWS: &[Row] = &[
         package: "huskarl-axum",
         title: "huskarl-axum",
         note: "a router; the RFC 9068 profile: issuer, audience, expiry, type, client; looks for \
-               bound tokens (DPoP, mTLS), too; sees rotated keys; no tenant; RustCrypto",
+               bound tokens (DPoP, mTLS), too; sees rotated keys; hands over the claims of the profile \
+               and no others; no tenant; RustCrypto",
     },
 ];
