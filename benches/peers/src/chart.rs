@@ -8,7 +8,7 @@ use crate::cells::{Cell, Kind};
 use crate::measure::{Runner, median};
 use crate::rows::{FIRST_SEEN, KNOWN, ROWS};
 
-const NAMES: f64 = 270.0;
+const NAMES: f64 = 290.0;
 const BARS: f64 = 380.0;
 const LINE: f64 = 22.0;
 const WIDTH: f64 = NAMES + BARS + 70.0;
@@ -26,16 +26,19 @@ struct Bar {
     microseconds: f64,
 }
 
-pub(crate) fn draw(runners: &[Runner], columns: &[Cell]) -> String {
+pub(crate) fn draw(runners: &[Runner], columns: &[Cell], many: usize) -> String {
     let panels = [
-        ("one valid RS256 token, over and over", Kind::One, Algorithm::RS256),
-        ("many valid ES256 tokens, in turn", Kind::Many, Algorithm::ES256),
+        ("one valid RS256 token, over and over".to_owned(), Kind::One, Algorithm::RS256),
+        (format!("{many} valid ES256 tokens, in turn"), Kind::Many, Algorithm::ES256),
     ];
+    let panels =
+        panels.map(|(title, kind, algorithm)| (title, bars(runners, columns, kind, algorithm)));
+    // One scale for both, so that bars can be compared across panels.
+    let scale = decades(panels.iter().flat_map(|(_, bars)| bars));
     let mut body = String::new();
     let mut top = 10.0;
-    for (title, kind, algorithm) in panels {
-        let bars = bars(runners, columns, kind, algorithm);
-        top = panel(&mut body, top, title, &bars);
+    for (title, bars) in &panels {
+        top = panel(&mut body, top, title, bars, scale);
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {top}\" role=\"img\" \
@@ -59,8 +62,7 @@ fn bars(runners: &[Runner], columns: &[Cell], kind: Kind, algorithm: Algorithm) 
 }
 
 /// Draws one panel and says where the next may begin.
-fn panel(body: &mut String, top: f64, title: &str, bars: &[Bar]) -> f64 {
-    let (low, high) = decades(bars);
+fn panel(body: &mut String, top: f64, title: &str, bars: &[Bar], (low, high): (f64, f64)) -> f64 {
     let x = |microseconds: f64| NAMES + BARS * (microseconds.log10() - low) / (high - low);
     let bottom = top + 34.0 + LINE * bars.len() as f64;
     text(body, "head", 0.0, top + 14.0, "start", &format!("{title}: µs added to a request"));
@@ -89,11 +91,14 @@ fn panel(body: &mut String, top: f64, title: &str, bars: &[Bar]) -> f64 {
     bottom + 36.0
 }
 
-/// The powers of ten that hold all bars.
-fn decades(bars: &[Bar]) -> (f64, f64) {
-    let logs = || bars.iter().map(|bar| bar.microseconds.log10());
-    let low = logs().fold(0.0, f64::min).floor();
-    (low, logs().fold(low + 1.0, f64::max).ceil())
+/// The powers of ten that hold all bars, from a tenth of a microsecond or less.
+fn decades<'a>(bars: impl Iterator<Item = &'a Bar>) -> (f64, f64) {
+    let (mut low, mut high) = (-1.0_f64, 1.0_f64);
+    for bar in bars {
+        low = low.min(bar.microseconds.log10().floor());
+        high = high.max(bar.microseconds.log10().ceil());
+    }
+    (low, high)
 }
 
 fn label(microseconds: f64) -> String {

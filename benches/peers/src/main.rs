@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if options.write {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         std::fs::write(folder.join("RESULTS.md"), report.markdown())?;
-        std::fs::write(folder.join("chart.svg"), chart::draw(&runners, &columns))?;
+        std::fs::write(folder.join("chart.svg"), chart::draw(&runners, &columns, options.many))?;
     }
     Ok(())
 }
