@@ -1,0 +1,37 @@
+//! The little service for peers that wrap any tower service.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+
+use http::{Extensions, HeaderValue, Request, Response};
+use tower::Service;
+
+use crate::service::{SUBJECT_HEADER, SUBJECT_PATH};
+
+/// Finds whom a layer saw, where that layer leaves it.
+pub(super) type SubjectOf = fn(&Extensions) -> Option<String>;
+
+/// Tells whom it saw if it is asked for that; otherwise it does nothing.
+pub(super) fn little<B, R: Default>(
+    subject_of: SubjectOf,
+) -> impl Service<Request<B>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send
+where
+    B: 'static,
+    R: Send + 'static,
+{
+    tower::service_fn(move |request: Request<B>| answer(&request, subject_of))
+}
+
+fn answer<B, R: Default>(
+    request: &Request<B>,
+    subject_of: SubjectOf,
+) -> Ready<Result<Response<R>, Infallible>> {
+    let mut response = Response::new(R::default());
+    if request.uri().path() == SUBJECT_PATH
+        && let Some(subject) = subject_of(request.extensions())
+        && let Ok(subject) = HeaderValue::try_from(subject)
+    {
+        response.headers_mut().insert(SUBJECT_HEADER, subject);
+    }
+    ready(Ok(response))
+}

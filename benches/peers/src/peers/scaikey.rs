@@ -1,0 +1,41 @@
+//! scaikey-auth, as its README sets it up: with the memory of known tokens, and without.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use scaikey_auth::{Algorithm, Auth, AuthBuilder, AuthContext, IssuerConfig, JwksSettings};
+use tower::Layer;
+
+use super::Built;
+use super::little::little;
+use crate::protocol::Provider;
+use crate::service::Pair;
+
+pub(super) async fn known(provider: &Provider) -> Built {
+    build(builder(provider)).await
+}
+
+pub(super) async fn first_seen(provider: &Provider) -> Built {
+    build(builder(provider).known_tokens_bytes(0)).await
+}
+
+fn builder(provider: &Provider) -> AuthBuilder {
+    // The keys outlast the run, so that no refresh falls into a round.
+    let mut jwks = JwksSettings::default();
+    jwks.ttl = Duration::from_secs(24 * 3600);
+    jwks.max_stale = jwks.ttl;
+    let issuer = IssuerConfig::new(provider.issuer.as_str())
+        .algorithms([Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519])
+        .allow_loopback_http(true)
+        .jwks(jwks);
+    Auth::builder().issuer(issuer).audience(provider.audience.as_str())
+}
+
+async fn build(builder: AuthBuilder) -> Built {
+    let auth = builder.build()?;
+    auth.ready().await?;
+    let service = little::<(), Bytes>(|extensions| {
+        extensions.get::<AuthContext>().map(|context| context.identity().subject().to_owned())
+    });
+    Ok(Some(Pair::new::<(), _, _, _>(auth.layer().layer(service.clone()), service)))
+}

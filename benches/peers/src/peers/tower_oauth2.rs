@@ -1,0 +1,29 @@
+//! tower-oauth2-resource-server with its key set in memory; which of its crypto it has, the build says.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tower::Layer;
+use tower_oauth2_resource_server::server::OAuth2ResourceServer;
+use tower_oauth2_resource_server::tenant::TenantConfiguration;
+use tower_oauth2_resource_server::validation::ClaimsValidationSpec;
+
+use super::Built;
+use super::claims::Claims;
+use super::little::little;
+use crate::protocol::Provider;
+use crate::service::Pair;
+
+pub(super) async fn build(provider: &Provider) -> Built {
+    let audiences = vec![provider.audience.clone()];
+    let tenant = TenantConfiguration::static_builder(provider.jwks.as_str())
+        .identifier(&provider.issuer)
+        .audiences(&audiences)
+        .claims_validation(ClaimsValidationSpec::recommended(&provider.issuer, &audiences))
+        .build()?;
+    let server = OAuth2ResourceServer::<Claims>::builder().add_tenant(tenant).build().await?;
+    // It takes its keys over in a task of its own.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let service = little::<(), Bytes>(|extensions| Some(extensions.get::<Claims>()?.sub.clone()));
+    Ok(Some(Pair::new::<(), _, _, _>(server.into_layer().layer(service.clone()), service)))
+}

@@ -1,0 +1,92 @@
+//! Tables of what was found: rows are runners, columns are kinds of tokens.
+
+use crate::cells::{Cell, Kind};
+use crate::measure::{Finding, Runner, median};
+use crate::rows::ROWS;
+use crate::table::Table;
+
+/// What all tables are made of.
+pub(crate) struct View<'a> {
+    pub(crate) runners: &'a [Runner],
+    pub(crate) columns: &'a [Cell],
+    pub(crate) rounds: usize,
+    pub(crate) many: usize,
+}
+
+impl View<'_> {
+    pub(crate) fn table(
+        &self,
+        title: &str,
+        columns: &[usize],
+        figure: &dyn Fn(&Finding) -> Option<f64>,
+    ) -> Table {
+        let mut head = vec![String::new()];
+        head.extend(columns.iter().map(|at| self.head(self.columns[*at])));
+        let row = |runner: &Runner| {
+            let mut row = vec![ROWS[runner.row].title.to_owned()];
+            row.extend(columns.iter().map(|at| {
+                let finding = &runner.findings[*at];
+                shown(self.columns[*at], finding, figure(finding))
+            }));
+            row
+        };
+        Table { title: title.to_owned(), head, rows: self.runners.iter().map(row).collect() }
+    }
+
+    fn head(&self, cell: Cell) -> String {
+        match cell.kind {
+            Kind::One => format!("one {}", cell.title()),
+            Kind::Many => format!("{} {}", self.many, cell.title()),
+            Kind::BadSignature => format!("bad {}", cell.title()),
+            _ => cell.title(),
+        }
+    }
+
+    pub(crate) fn add_allocations(&self, table: &mut Table) {
+        table.head.push("allocations".to_owned());
+        for (row, runner) in table.rows.iter_mut().zip(self.runners) {
+            row.push(runner.allocations.map_or_else(String::new, |count| format!("{count:.0}")));
+        }
+    }
+
+    /// Times the cost of another row in the same round.
+    pub(crate) fn ratios(&self, title: &str, columns: &[usize], of: usize) -> Table {
+        let Some(base) = self.runners.iter().find(|runner| runner.row == of) else {
+            return self.table(title, &[], &|_| None);
+        };
+        let mut table = self.table(title, columns, &|_| None);
+        for (row, runner) in table.rows.iter_mut().zip(self.runners) {
+            for (text, at) in row.iter_mut().skip(1).zip(columns) {
+                let (finding, base) = (&runner.findings[*at], &base.findings[*at].shares);
+                let pairs = finding.shares.iter().zip(base).take(self.rounds);
+                let ratio = median(pairs.map(|(share, base)| share / base));
+                *text = shown(self.columns[*at], finding, ratio);
+            }
+        }
+        table
+    }
+}
+
+pub(crate) fn microseconds(finding: &Finding) -> Option<f64> {
+    median(finding.shares.iter().copied())
+}
+
+/// A figure with three digits that mean something, and what was answered wrongly.
+fn shown(cell: Cell, finding: &Finding, figure: Option<f64>) -> String {
+    let Some(statuses) = &finding.statuses else { return "–".to_owned() };
+    let figure = figure.map_or_else(String::new, digits);
+    match cell.fault(statuses) {
+        // How fast a good token is refused is no news.
+        Some(status) if cell.valid() => format!("({status})"),
+        Some(status) => format!("{figure} ({status})"),
+        None => figure,
+    }
+}
+
+fn digits(figure: f64) -> String {
+    match figure.abs() {
+        large if large >= 100.0 => format!("{figure:.0}"),
+        medium if medium >= 10.0 => format!("{figure:.1}"),
+        _ => format!("{figure:.2}"),
+    }
+}
