@@ -4,6 +4,7 @@
 //! every order of threads and every value that a load may see; the rest by the least that will do.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::duplicate_mod, reason = "the table is looked at by itself, too")]
 
 mod rest;
 mod sync;
@@ -67,7 +68,12 @@ impl<V> Table<V> {
 
     /// How many others went, or `None` if it was turned away.
     pub fn insert(&self, mark: Words, value: V, is_dead: impl Fn(&V) -> bool) -> Option<usize> {
-        match self.0.insert(mark::SignatureMark::with_places(mark), Self::ROOM - 150, value, is_dead) {
+        match self.0.insert(
+            mark::SignatureMark::with_places(mark),
+            Self::ROOM - 150,
+            value,
+            is_dead,
+        ) {
             table::Placed::Displacing(others) => Some(others),
             table::Placed::TurnedAway => None,
         }

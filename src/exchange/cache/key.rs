@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::digest;
+use zeroize::Zeroizing;
 
 use super::sealed::{DataKey, ServerKey};
 use crate::base64url;
@@ -15,6 +16,9 @@ use crate::mark::{Mark, Marker, Seed};
 
 /// By how many milliseconds the clocks of two servers may differ.
 const SKEW: u64 = 60_000;
+
+/// How long what is asked usually is, without an actor's token.
+const USUAL: usize = 480;
 
 /// What a cache files a token under: made of everything that tells one request from another.
 ///
@@ -34,7 +38,6 @@ struct Derived {
     /// Of the subject token.
     subject: Option<[u8; 32]>,
     digest: String,
-    data_key: OnceLock<DataKey>,
 }
 
 impl<'a> CacheKey<'a> {
@@ -71,14 +74,14 @@ impl<'a> CacheKey<'a> {
             .milliseconds()
             .saturating_add(u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX));
         let plain = token.to_octets(self.clock);
-        self.server_key.seal(self.data_key(), self.digest().as_bytes(), expires, &plain)
+        self.server_key.seal(&self.data_key(), self.digest().as_bytes(), expires, &plain)
     }
 
     /// What [`seal`](Self::seal) gave, if it was this key's, nobody changed it, and the time for
     /// which it was to be kept is not over by more than a minute, which servers' clocks may differ.
     pub fn open(&self, sealed: &[u8]) -> Option<AccessToken> {
         let (data_key, digest) = (self.data_key(), self.digest().as_bytes());
-        let (plain, expires) = self.server_key.open(data_key, digest, sealed)?;
+        let (plain, expires) = self.server_key.open(&data_key, digest, sealed)?;
         let now = self.milliseconds();
         if expires.saturating_add(SKEW) < now {
             return None;
@@ -115,25 +118,25 @@ impl<'a> CacheKey<'a> {
         self.derived.get_or_init(|| {
             let question = &self.question;
             let subject = question.subject.map(|(token, _)| sha256(token.as_bytes()));
-            let mut mac = self.server_key.index();
-            mac.update(&question.ground.digest);
-            question.write(&mut mac, subject.as_ref().map(|digest| &digest[..]));
-            let digest = base64url::encode(mac.sign());
-            Box::new(Derived { subject, digest, data_key: OnceLock::new() })
+            let actor = question.actor.map_or(0, |(token, _)| token.len());
+            // Written in one place first: the library takes each part as dear as a block.
+            let mut written = Zeroizing::new(Vec::with_capacity(USUAL + actor));
+            written.extend_from_slice(&question.ground.digest);
+            question.write(&mut *written, subject.as_ref().map(|digest| &digest[..]));
+            let digest = base64url::encode(self.server_key.index(&written));
+            Box::new(Derived { subject, digest })
         })
     }
 
-    /// What seals the token. A cache that waits for its store may have it made meanwhile.
-    pub(crate) fn data_key(&self) -> &DataKey {
-        let derived = self.derived();
-        derived.data_key.get_or_init(|| {
-            let owner: &[u8] = match (&derived.subject, self.question.tenant) {
-                (Some(digest), _) => digest,
-                (None, Some(tenant)) => tenant.as_str().as_bytes(),
-                (None, None) => &[],
-            };
-            self.server_key.data_key(derived.subject.is_some(), owner)
-        })
+    /// What seals the token.
+    fn data_key(&self) -> DataKey {
+        let subject = &self.derived().subject;
+        let owner: &[u8] = match (subject, self.question.tenant) {
+            (Some(digest), _) => digest,
+            (None, Some(tenant)) => tenant.as_str().as_bytes(),
+            (None, None) => &[],
+        };
+        self.server_key.data_key(subject.is_some(), owner)
     }
 }
 
@@ -197,9 +200,9 @@ impl Sink for Marker {
     }
 }
 
-impl Sink for hmac::Context {
+impl Sink for Vec<u8> {
     fn add(&mut self, octets: &[u8]) {
-        self.update(octets);
+        self.extend_from_slice(octets);
     }
 }
 

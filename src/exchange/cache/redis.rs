@@ -5,8 +5,6 @@ mod line;
 mod server;
 
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +64,7 @@ impl RedisCache {
 
     /// What all keys begin with. Default: `scaikey`.
     pub fn prefix(self, prefix: &str) -> Self {
-        self.changed(|settings| settings.prefix = names(prefix))
+        self.changed(|settings| settings.prefix = names(prefix).into_owned())
     }
 
     /// How long a call may take, connecting included, before it is gone on without. Default: 50 ms.
@@ -140,14 +138,7 @@ impl TokenCache for RedisCache {
 
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
         let name = self.name(key);
-        let mut found = pin!(self.line.call(|link| commands::get(link, &name)));
-        let found = poll_fn(|context| {
-            let found = found.as_mut().poll(context);
-            // While the server is at work: 3 µs less to wait for afterwards.
-            key.data_key();
-            found
-        });
-        let found = found.await?;
+        let found = self.line.call(|link| commands::get(link, &name)).await?;
         let token = match found {
             Found::Nothing => return Ok(None),
             Found::Value(sealed) => key.open(&sealed),

@@ -1,5 +1,6 @@
 //! What is said to the server: a few commands, each of them atomic.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -95,8 +96,12 @@ pub(super) async fn unlock(mut link: Link, name: &str, fence: &Fence) -> RedisRe
 }
 
 /// A part of a name. Braces would move a lock to another slot of a cluster than its token.
-pub(super) fn names(part: &str) -> String {
-    part.replace('%', "%25").replace('{', "%7B").replace('}', "%7D")
+pub(super) fn names(part: &str) -> Cow<'_, str> {
+    if part.contains(['%', '{', '}']) {
+        part.replace('%', "%25").replace('{', "%7B").replace('}', "%7D").into()
+    } else {
+        part.into()
+    }
 }
 
 fn lock_of(name: &str) -> String {
