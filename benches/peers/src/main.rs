@@ -27,7 +27,13 @@ use report::Report;
 use rows::{FIRST_SEEN, KNOWN, ROWS};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let options = Options::read(std::env::args().skip(1))?;
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(usage) => {
+            eprintln!("{usage}");
+            std::process::exit(2);
+        }
+    };
     let files = build_children(&options);
     // The provider answers on threads of its own, while this one waits for a child.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

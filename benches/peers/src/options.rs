@@ -35,6 +35,7 @@ impl Options {
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             match word.as_str() {
+                "--help" => return Err(USAGE.to_owned()),
                 "--write" => options.write = true,
                 "--rounds" => options.rounds = number(words.next())?,
                 "--milliseconds" => options.milliseconds = number(words.next())?,

@@ -12,12 +12,12 @@ use crate::service::{SUBJECT_HEADER, SUBJECT_PATH};
 pub(super) type SubjectOf = fn(&Extensions) -> Option<String>;
 
 /// Tells whom it saw if it is asked for that; otherwise it does nothing.
-pub(super) fn little<B, R: Default>(
+pub(super) fn little<B, R>(
     subject_of: SubjectOf,
 ) -> impl Service<Request<B>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send
 where
     B: 'static,
-    R: Send + 'static,
+    R: Default + Send + 'static,
 {
     tower::service_fn(move |request: Request<B>| answer(&request, subject_of))
 }
