@@ -54,11 +54,18 @@ fn main() {
     let (key, signed, signed_by) = floor(&provider, Algorithm::RS256, &token);
     let garbage = "A".repeat(1000);
     let expired = provider.token().expired().sign();
+    let unknown = provider.token().kid(Some("nobody")).sign();
+    for _ in 0..3 {
+        // The key set is asked for again, until that has been done often enough for now.
+        let refused = runtime.block_on(auth.authenticate(&unknown));
+        assert!(refused.is_err(), "there is no such key");
+    }
     let refused = [
         ("no token", None),
         ("garbage, 1000 bytes", Some(bearer(&garbage))),
         ("expired", Some(bearer(&expired))),
         ("another audience", Some(bearer(&provider.token().audience("other").sign()))),
+        ("unknown key", Some(bearer(&unknown))),
         ("bad signature", Some(bearer(&tampered(&token)))),
     ];
     for (name, header) in refused {

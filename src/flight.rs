@@ -50,6 +50,11 @@ where
         }
     }
 
+    /// Whether somebody does the work for `key` now.
+    pub(crate) fn is_under_way(&self, key: &K) -> bool {
+        lock(&self.running).contains_key(key)
+    }
+
     /// Joins whoever does the work for `key`, or becomes that one. For short work, which is not worth
     /// a task.
     pub(crate) fn lead(&self, key: K) -> Lead<K, T> {

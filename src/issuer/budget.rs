@@ -16,12 +16,17 @@ impl Budget {
         Self { burst, every, left: burst, counted_at: now }
     }
 
-    /// Whether it may happen now; if so, it is charged.
-    pub(crate) fn take(&mut self, now: Duration) -> bool {
+    /// Whether it may happen now.
+    pub(crate) fn has_left(&mut self, now: Duration) -> bool {
         let earned = now.saturating_sub(self.counted_at).div_duration_f64(self.every);
         self.left = (self.left + earned).min(self.burst);
         self.counted_at = self.counted_at.max(now);
-        let may = self.left >= 1.0;
+        self.left >= 1.0
+    }
+
+    /// Whether it may happen now; if so, it is charged.
+    pub(crate) fn take(&mut self, now: Duration) -> bool {
+        let may = self.has_left(now);
         if may {
             self.left -= 1.0;
         }

@@ -215,7 +215,7 @@ impl Keys {
         let keys = Arc::clone(self);
         let fetch = move || async move { keys.fetch().await };
         let permit = || match self.sets.load(Ordering::Acquire) == as_of {
-            true => self.permit_fetch().map_err(Err),
+            true => self.permit_fetch(Budget::take).map_err(Err),
             false => Err(Ok(Renewed::ByOthersFetch)),
         };
         let seat = match self.flights.board_if((), permit, fetch) {
@@ -293,10 +293,23 @@ impl Keys {
         }
     }
 
+    /// Why [`renew`](Self::renew) would bring nothing, if that is certain without waiting. It spares
+    /// whoever floods a service with unknown key ids the price of a wait.
+    pub(crate) fn no_new_keys(&self, as_of: u64) -> Option<NoNewKeys> {
+        // In this order: a fetch that is over by now has been counted.
+        if self.flights.is_under_way(&()) || self.sets.load(Ordering::Acquire) != as_of {
+            return None;
+        }
+        self.permit_fetch(Budget::has_left).err()
+    }
+
     /// Whether a request may cause a fetch: without a set, as soon as the back-off is over; with
-    /// one, while the budget for unknown key ids lasts. The budget is charged here, at the attempt,
-    /// so that neither failing nor hanging up earns another.
-    fn permit_fetch(&self) -> Result<(), NoNewKeys> {
+    /// one, while the budget for unknown key ids lasts. The budget is charged at the attempt, so that
+    /// neither failing nor hanging up earns another.
+    fn permit_fetch(
+        &self,
+        of_budget: impl Fn(&mut Budget, Duration) -> bool,
+    ) -> Result<(), NoNewKeys> {
         let now = self.clock.elapsed();
         let has_keys = self.held.load().as_ref().is_some_and(|held| now < held.dead_at);
         let mut record = self.record();
@@ -308,7 +321,7 @@ impl Keys {
             let fault = record.last_fault.clone();
             return Err(NoNewKeys::Unavailable { retry_after: wait, fault });
         }
-        if record.misses.take(now) {
+        if of_budget(&mut record.misses, now) {
             return Ok(());
         }
         match &record.last_fault {

@@ -27,7 +27,10 @@ impl<T> Judgement<T> {
     pub(super) fn at_once(self) -> Option<Result<T, AuthError>> {
         match self {
             Self::Final(verdict) => Some(verdict),
-            Self::NeedsIssuer(..) | Self::NeedsKeys(..) => None,
+            Self::NeedsIssuer(..) => None,
+            Self::NeedsKeys(keys, as_of) => {
+                keys.no_new_keys(as_of).map(|reason| Err(reason.into()))
+            }
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Key ids nobody has heard of: a rotation refuses nobody, a flood costs next to nothing.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use scaikey_auth::testing::{Endpoint, Fault, SigningKey};
 use scaikey_auth::{Algorithm, KeyState};
 
-use crate::support::{PAST_BACKOFF, World, status, strange, token, verdict};
+use crate::support::{PAST_BACKOFF, PAST_TTL, World, status, strange, token, verdict};
 
 const COOLDOWN: Duration = Duration::from_secs(30);
 
@@ -189,4 +192,26 @@ async fn the_budget_of_one_issuer_is_not_spent_on_another() {
     b.rotate();
     assert_eq!(a.status(&token(&b)).await, 200);
     assert_eq!((a.provider.fetches(), b.fetches()), (3, 2));
+}
+
+#[tokio::test]
+async fn a_set_under_way_is_waited_for_though_no_other_may_be_asked_for() {
+    let world = World::with(|mut settings| {
+        settings.cooldown = Duration::from_secs(24 * 3600);
+        settings
+    });
+    let world = world.await.warmed().await;
+    for _ in 0..3 {
+        assert_eq!(world.strange().await, 401);
+    }
+    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.clock.advance(PAST_TTL);
+    assert_eq!(world.good().await, 200);
+    world.provider.wait_for_fetches(4).await;
+    world.provider.rotate();
+    let mut good = pin!(world.good());
+    assert!(poll_fn(|context| Poll::Ready(good.as_mut().poll(context))).await.is_pending());
+    world.provider.heal(Endpoint::Jwks);
+    assert_eq!(good.await, 200);
+    assert_eq!((world.strange().await, world.provider.fetches()), (401, 4));
 }
