@@ -6,6 +6,8 @@
 //! flat list of nodes that borrow from the text; a value knows where its members end, so stepping
 //! over it costs nothing.
 
+mod plain;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -71,23 +73,34 @@ enum Kind<'a> {
 impl<'a> Document<'a> {
     /// Reads one object.
     pub(crate) fn parse(text: &'a [u8]) -> Result<Self, Fault> {
-        // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
-        let nodes = Vec::with_capacity(21);
-        let mut document = Self { nodes, unescaped: Vec::new(), outermost: [0; 4] };
-        // Checked once as a whole: the reader would do it string by string, at five times the cost.
+        // Checked once as a whole: the readers would do it string by string, at five times the cost.
         let text = std::str::from_utf8(text).map_err(|_| Fault::Syntax)?;
+        let document = match plain::read(text) {
+            Some(document) => document,
+            None => Self::general(text)?,
+        };
+        if document.has_duplicates() {
+            return Err(Fault::Duplicate);
+        }
+        Ok(document)
+    }
+
+    fn with_room() -> Self {
+        // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
+        Self { nodes: Vec::with_capacity(21), unescaped: Vec::new(), outermost: [0; 4] }
+    }
+
+    /// Whatever JSON there is.
+    fn general(text: &'a str) -> Result<Self, Fault> {
+        let mut document = Self::with_room();
         let mut reader = serde_json::Deserializer::from_str(text);
         let seed = ValueSeed { document: &mut document, name: Str::Plain(""), depth: 0 };
         seed.deserialize(&mut reader).map_err(|_| Fault::Syntax)?;
         reader.end().map_err(|_| Fault::Syntax)?;
         match document.nodes.first() {
-            Some(Node { kind: Kind::Object, .. }) => {}
-            _ => return Err(Fault::Syntax),
+            Some(Node { kind: Kind::Object, .. }) => Ok(document),
+            _ => Err(Fault::Syntax),
         }
-        if document.has_duplicates() {
-            return Err(Fault::Duplicate);
-        }
-        Ok(document)
     }
 
     /// The object itself.
