@@ -17,9 +17,6 @@ use crate::mark::{Mark, Marker, Seed};
 /// By how many milliseconds the clocks of two servers may differ.
 const SKEW: u64 = 60_000;
 
-/// How long what is asked usually is, without an actor's token.
-const USUAL: usize = 480;
-
 /// What a cache files a token under: made of everything that tells one request from another.
 ///
 /// Provider, client, endpoint, grant, tenant, subject token, actor, audiences, resources, scopes and
@@ -118,11 +115,14 @@ impl<'a> CacheKey<'a> {
         self.derived.get_or_init(|| {
             let question = &self.question;
             let subject = question.subject.map(|(token, _)| sha256(token.as_bytes()));
-            let actor = question.actor.map_or(0, |(token, _)| token.len());
-            // Written in one place first: the library takes each part as dear as a block.
-            let mut written = Zeroizing::new(Vec::with_capacity(USUAL + actor));
+            let digest = subject.as_ref().map(|digest| &digest[..]);
+            // Written in one place first: the library takes each part as dear as a block. The place
+            // never grows, which would leave a copy of the actor's token behind.
+            let mut length = Length(question.ground.digest.len());
+            question.write(&mut length, digest);
+            let mut written = Zeroizing::new(Vec::with_capacity(length.0));
             written.extend_from_slice(&question.ground.digest);
-            question.write(&mut *written, subject.as_ref().map(|digest| &digest[..]));
+            question.write(&mut *written, digest);
             let digest = base64url::encode(self.server_key.index(&written));
             Box::new(Derived { subject, digest })
         })
@@ -197,6 +197,15 @@ impl Sink for Marker {
     #[inline]
     fn add(&mut self, octets: &[u8]) {
         Marker::add(self, octets);
+    }
+}
+
+/// How much was added.
+struct Length(usize);
+
+impl Sink for Length {
+    fn add(&mut self, octets: &[u8]) {
+        self.0 += octets.len();
     }
 }
 
