@@ -127,7 +127,11 @@ fn a_runtime_that_ends_in_the_middle_of_the_first_fetch_strands_nobody() {
     provider.heal(Endpoint::Jwks);
     let answer = second.join().unwrap();
     assert!([200, 503].contains(&answer), "{answer}");
-    assert_eq!(Runtime::new().unwrap().block_on(status(&auth, &token)), 200);
+    // A runtime ends its tasks in any order. If the connection goes before the fetch, the fetch sees
+    // a failure like another, after which nobody is asked for a second.
+    clock.advance(Duration::from_secs(1));
+    let last = Runtime::new().unwrap().block_on(status(&auth, &token));
+    assert_eq!(last, 200, "{:?}", auth.issuers().health());
 }
 
 #[test]
