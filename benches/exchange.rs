@@ -73,7 +73,7 @@ fn row(name: &str, token: &AccessToken, text: &str, hit: impl Fn() -> AccessToke
         to_octets.push(ours / octets);
         to_text.push(ours / texts);
     }
-    let allocations = allocation_counter::measure(|| drop(black_box(hit()))).count_total;
+    let allocations = allocations::measure(|| drop(black_box(hit()))).count;
     println!(
         "{:28} {:>7.0} ns {:>12.2} × {:>12.2} × {:>7}",
         name,

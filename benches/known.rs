@@ -13,9 +13,7 @@ use scaikey_auth::{
 };
 use tower::{Layer, service_fn};
 
-use support::{
-    ROUNDS, allocations, bearer, contend, floor, handler, median, service, status, time, trusting,
-};
+use support::{ROUNDS, bearer, contend, floor, handler, median, service, status, time, trusting};
 
 type Moka = moka::sync::Cache<String, Identity>;
 
@@ -140,8 +138,9 @@ fn requests(name: &str, auth: &Auth, fresh: &Auth, tokens: &[String]) {
         firsts.push(first - without);
         ratios.push((first - without) / (with - without));
     }
-    let allocations =
-        allocations(&mut known, headers.first()) - allocations(&mut bare, headers.first());
+    let of = |call: &mut dyn FnMut() -> u16| allocations::measure(|| drop(black_box(call()))).count;
+    let allocations = of(&mut || status(&mut known, headers.first()))
+        - of(&mut || status(&mut bare, headers.first()));
     println!(
         "{name:24} {:>7.0} ns {allocations:>8} {:>9.2} µs {:>12.1}",
         1e3 * median(&mut shares),
@@ -178,7 +177,7 @@ fn full(provider: &Provider, validator: &JwksValidator, count: usize) {
     let token = |_| provider.token().algorithm(Algorithm::Ed25519).sign();
     let tokens: Vec<String> = (0..count).map(token).collect();
     let before = validator.known_tokens().stats();
-    let identities = allocation_counter::measure(|| {
+    let identities = allocations::measure(|| {
         for token in &tokens {
             verified(validator, token);
         }
@@ -188,22 +187,19 @@ fn full(provider: &Provider, validator: &JwksValidator, count: usize) {
     let share_of_table = before.bytes as i64 * count as i64 / 2 / (4096 * MIB as i64 / 1024);
     println!(
         "known {:>6} bytes each, {:>4} more in the table; stats say {} of {} tokens, {} bytes each",
-        identities.bytes_current / count as i64,
+        identities.bytes / count as i64,
         share_of_table / count as i64,
         after.tokens,
         count,
         held / count as i64
     );
-    let cached = allocation_counter::measure(|| {
+    let cached = allocations::measure(|| {
         for token in &tokens {
             moka.insert(token.clone(), verified(validator, token));
         }
         moka.run_pending_tasks();
     });
-    println!(
-        "moka  {:>6} bytes each beside the identity they share",
-        cached.bytes_current / count as i64
-    );
+    println!("moka  {:>6} bytes each beside the identity they share", cached.bytes / count as i64);
     let mut turn = tokens.iter().cycle();
     let ours = time(count as u32, || verified(validator, turn.next().expect("a token")));
     let mut turn = tokens.iter().cycle();

@@ -90,7 +90,7 @@ where
 }
 
 fn allocations(call: impl FnOnce()) -> u64 {
-    allocation_counter::measure(call).count_total
+    allocations::measure(call).count
 }
 
 /// Microseconds per call.

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use scaikey_auth::Algorithm;
 use tower::{Layer, service_fn};
 
-use support::{ROUNDS, allocations, bearer, floor, handler, median, service, status, time};
+use support::{ROUNDS, bearer, floor, handler, median, service, status, time};
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -36,8 +36,8 @@ fn main() {
             floors.push(floor);
             layers.push(with - without);
         }
-        let allocations =
-            allocations(&mut protected, Some(&bearer)) - allocations(&mut bare, Some(&bearer));
+        let allocations = allocated(|| status(&mut protected, Some(&bearer)))
+            - allocated(|| status(&mut bare, Some(&bearer)));
         println!(
             "{:10} {:>9.2} µs {:>9.2} µs {:>8.3} {:>8}",
             algorithm.as_str(),
@@ -79,8 +79,8 @@ fn main() {
             shares.push((with - without) / floor);
             costs.push(with - without);
         }
-        let allocations = allocations(&mut protected, header.as_ref()) as i64
-            - allocations(&mut bare, header.as_ref()) as i64;
+        let allocations = allocated(|| status(&mut protected, header.as_ref()))
+            - allocated(|| status(&mut bare, header.as_ref()));
         println!(
             "{:24} {:>7.3} µs {:>6.1} % {:>8}",
             name,
@@ -89,6 +89,10 @@ fn main() {
             allocations
         );
     }
+}
+
+fn allocated(call: impl FnOnce() -> u16) -> i64 {
+    allocations::measure(|| drop(black_box(call()))).count as i64
 }
 
 fn tampered(token: &str) -> String {

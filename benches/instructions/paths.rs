@@ -100,7 +100,12 @@ pub(super) fn walk(path: Path, calls: u32, inputs: Option<&str>) {
         Path::Known => ask(calls, &trusting(1 << 20), &header("rs256"), 200),
         Path::FirstRs256 => ask(calls, &trusting(0), &header("rs256"), 200),
         Path::FirstEs256 => ask(calls, &trusting(0), &header("es256"), 200),
-        Path::Expired => ask(calls, &trusting(1 << 20), &header("expired"), 401),
+        Path::Expired => {
+            // Its key's header was seen before, as in every service after its first token.
+            let auth = trusting(1 << 20);
+            ask(1, &auth, &header("rs256"), 200);
+            ask(calls, &auth, &header("expired"), 401);
+        }
         Path::Exchange => exchange(calls, &runtime, &inputs),
     }
 }

@@ -86,16 +86,6 @@ where
     }
 }
 
-pub(crate) fn allocations<S>(service: &mut S, authorization: Option<&HeaderValue>) -> u64
-where
-    S: Service<Request<()>, Response = Response<Bytes>, Error = Infallible>,
-{
-    allocation_counter::measure(|| {
-        status(service, authorization);
-    })
-    .count_total
-}
-
 /// What verifying `token` needs and nothing else: prepared key, signed text, decoded signature.
 pub(crate) fn floor(
     provider: &Provider,

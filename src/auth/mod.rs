@@ -246,10 +246,9 @@ impl Auth {
             Ok(identity) => return Ok(Some(Ok(identity))),
             Err(sighting) => sighting,
         };
-        if first.recognises(presented) {
-            let verdict = first.first_seen(presented, sighting);
-            // A good token is made of nothing else than what tokens are made of.
-            if !matches!(verdict, Some(Ok(_))) {
+        if let Some(verdict) = first.first_seen(presented, sighting) {
+            // What was decoded is made of nothing else than what tokens are made of.
+            if let None | Some(Err(AuthError::InvalidToken(InvalidToken::Malformed(_)))) = verdict {
                 presented.check()?;
             }
             return Ok(verdict);

@@ -48,14 +48,20 @@ impl Reading<'_> {
         let issued_at = time(claims.get("iat"), "iat")?;
         let expires_at =
             time(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
-        let mut texts = Writer::new();
+        let partner_id = first(claims, &mapping.partner_id, "partner_id")?;
+        let display_name = first(claims, &mapping.display_name, "name")?;
+        let email = first(claims, &mapping.email, "email")?;
+        let singles = [Some(subject), client_id, partner_id, display_name, email];
+        let lists = [&mapping.roles, &mapping.groups].map(|paths| room_for_names(claims, paths));
+        let room = singles.into_iter().flatten().map(str::len).chain(lists).sum();
+        let mut texts = Writer::with_room(room);
         Ok(Unsealed(Inner {
             tenant_id: tenant(claims, mapping)?,
             subject: texts.add(subject),
             client_id: texts.add_if_any(client_id),
-            partner_id: texts.add_if_any(first(claims, &mapping.partner_id, "partner_id")?),
-            display_name: texts.add_if_any(first(claims, &mapping.display_name, "name")?),
-            email: texts.add_if_any(first(claims, &mapping.email, "email")?),
+            partner_id: texts.add_if_any(partner_id),
+            display_name: texts.add_if_any(display_name),
+            email: texts.add_if_any(email),
             email_verified: claims.get("email_verified").and_then(Value::as_bool).unwrap_or(false),
             scopes: scopes(claims, mapping)?,
             roles: names(claims, &mapping.roles, "roles", &mut texts)?,
@@ -154,6 +160,14 @@ pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scope
         }
     }
     Ok(scopes)
+}
+
+/// What [`names`] takes if no name occurs twice.
+fn room_for_names(claims: Value<'_>, paths: &[ClaimPath]) -> usize {
+    let named = |value: Value<'_>| value.as_str().map_or(0, |name| name.len() + 1);
+    let of =
+        |value: Value<'_>| value.children().map(named).fold(named(value), usize::saturating_add);
+    found(claims, paths).map(of).sum()
 }
 
 /// A string, or a list of strings or of objects with a `value` (RFC 9068 §2.2.3.1, RFC 7643 §4.1.2).

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::texts::pieces;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A set of scopes: case-sensitive, without order or duplicates.
@@ -31,7 +32,8 @@ impl Scopes {
     /// # Errors
     /// When a scope has a character RFC 6749 §3.3 does not allow; scopes before it were added.
     pub fn insert(&mut self, list: &str) -> Result<(), InvalidScope> {
-        for scope in list.split(' ').filter(|scope| !scope.is_empty()) {
+        self.joined.reserve(list.len() + 1);
+        for scope in pieces(list, b' ').filter(|scope| !scope.is_empty()) {
             if !scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E)) {
                 return Err(InvalidScope);
             }
@@ -62,7 +64,7 @@ impl Scopes {
 
     /// The members, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.joined.split(' ').filter(|scope| !scope.is_empty())
+        pieces(&self.joined, b' ').filter(|scope| !scope.is_empty())
     }
 
     /// Whether there is no member.

@@ -10,15 +10,16 @@ mod plain;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// How deep objects and lists may nest. Claims of real providers stay below 6.
 const MAX_DEPTH: usize = 16;
 
-/// Up to this many members an object is searched for duplicates pairwise; above, by sorting, so
-/// that a hostile object costs n·log n and not n².
-const PAIRWISE: usize = 16;
+/// Up to this many members of an object are compared with earlier ones that look like them; all are
+/// sorted where there are more, so that a hostile object costs n·log n and not n².
+const PAIRWISE: u32 = 32;
 
 /// Why a text was refused. Carries no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +36,55 @@ pub(crate) struct Document<'a> {
     nodes: Vec<Node<'a>>,
     /// Strings that are written with escapes, unescaped.
     unescaped: Vec<Box<str>>,
-    /// A bit for each fingerprint that a member of the outermost object has. Of all the claims that
-    /// are looked for a token has a few; this tells of most others at once that they are not there
-    /// (6 instructions instead of 150).
-    outermost: [u64; 4],
+    /// Of the outermost object. Many claims are looked for; this tells at once where one is, or that
+    /// it is not there (6 instructions instead of 150).
+    outermost: Names,
+    /// Whether a name occurs twice in some object.
+    repeats: bool,
+}
+
+/// Where the members of an object are, by the fingerprints of their names.
+#[derive(Debug, Clone, Copy)]
+struct Names {
+    count: u32,
+    /// How many nodes behind the object its first member with a fingerprint stands, or an earlier
+    /// member if that is too far for an octet. Zero: there is none.
+    first: [u8; 256],
+}
+
+impl Names {
+    const NONE: Self = Self { count: 0, first: [0; 256] };
+
+    #[inline]
+    fn first(&self, tag: u8) -> Option<u32> {
+        Some(u32::from(self.first[usize::from(tag)])).filter(|distance| *distance != 0)
+    }
+
+    #[inline]
+    fn add(&mut self, tag: u8, distance: u32) {
+        let first = &mut self.first[usize::from(tag)];
+        if *first == 0 {
+            // Next to the object stands its first member.
+            *first = u8::try_from(distance).unwrap_or(1);
+        }
+        self.count += 1;
+    }
+}
+
+/// A member name with its fingerprint; nameless are list items and the root.
+#[derive(Debug, Clone, Copy)]
+struct Name<'a> {
+    text: Str<'a>,
+    tag: u8,
+}
+
+impl<'a> Name<'a> {
+    const NONE: Self = Self { text: Str::Plain(""), tag: 0 };
+
+    #[inline]
+    fn plain(text: &'a str) -> Self {
+        Self { text: Str::Plain(text), tag: fingerprint(text) }
+    }
 }
 
 /// A string: as it stands in the text, or the place of its unescaped form.
@@ -52,7 +98,7 @@ enum Str<'a> {
 struct Node<'a> {
     /// The member name; empty for list items and the root.
     name: Str<'a>,
-    /// A fingerprint of the name, so that most names are told apart without being compared.
+    /// The name's fingerprint, so that most names are told apart without being compared.
     tag: u8,
     kind: Kind<'a>,
     /// Index of the first node behind this one and all its descendants.
@@ -75,30 +121,32 @@ impl<'a> Document<'a> {
     pub(crate) fn parse(text: &'a [u8]) -> Result<Self, Fault> {
         // Checked once as a whole: the readers would do it string by string, at five times the cost.
         let text = std::str::from_utf8(text).map_err(|_| Fault::Syntax)?;
-        let document = match plain::read(text) {
-            Some(document) => document,
-            None => Self::general(text)?,
-        };
-        if document.has_duplicates() {
-            return Err(Fault::Duplicate);
+        let mut document = Self::with_room();
+        if plain::read(text, &mut document).is_none() {
+            document = Self::with_room();
+            document.read(text)?;
         }
-        Ok(document)
+        if document.repeats { Err(Fault::Duplicate) } else { Ok(document) }
     }
 
     fn with_room() -> Self {
         // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
-        Self { nodes: Vec::with_capacity(21), unescaped: Vec::new(), outermost: [0; 4] }
+        Self {
+            nodes: Vec::with_capacity(21),
+            unescaped: Vec::new(),
+            outermost: Names::NONE,
+            repeats: false,
+        }
     }
 
-    /// Whatever JSON there is.
-    fn general(text: &'a str) -> Result<Self, Fault> {
-        let mut document = Self::with_room();
+    /// Reads whatever JSON there is.
+    fn read(&mut self, text: &'a str) -> Result<(), Fault> {
         let mut reader = serde_json::Deserializer::from_str(text);
-        let seed = ValueSeed { document: &mut document, name: Str::Plain(""), depth: 0 };
+        let seed = ValueSeed { document: self, name: Name::NONE, depth: 0 };
         seed.deserialize(&mut reader).map_err(|_| Fault::Syntax)?;
         reader.end().map_err(|_| Fault::Syntax)?;
-        match document.nodes.first() {
-            Some(Node { kind: Kind::Object, .. }) => Ok(document),
+        match self.nodes.first() {
+            Some(Node { kind: Kind::Object, .. }) => Ok(()),
             _ => Err(Fault::Syntax),
         }
     }
@@ -125,22 +173,36 @@ impl<'a> Document<'a> {
         Str::Unescaped(self.unescaped.len() as u32 - 1)
     }
 
-    fn push(&mut self, name: Str<'a>, kind: Kind<'a>) -> u32 {
-        let (tag, at) = (fingerprint(self.text(&name)), self.len());
-        self.nodes.push(Node { name, tag, kind, end: at + 1 });
+    #[inline]
+    fn push(&mut self, name: Name<'a>, kind: Kind<'a>) -> u32 {
+        let at = self.len();
+        self.nodes.push(Node { name: name.text, tag: name.tag, kind, end: at + 1 });
         at
     }
 
-    fn note_outermost(&mut self, name: &Str<'a>) {
-        let (word, bit) = place(fingerprint(self.text(name)));
-        if let Some(word) = self.outermost.get_mut(word) {
-            *word |= bit;
+    /// Notes a member that comes next in the object that was `opened`.
+    #[inline]
+    fn note(&mut self, opened: u32, names: &mut Names, name: &Name<'a>) {
+        if names.count <= PAIRWISE
+            && let Some(distance) = names.first(name.tag)
+        {
+            let earlier = (opened + distance)..self.len();
+            self.repeats |= self.find(self.text(&name.text), name.tag, earlier).is_some();
         }
+        names.add(name.tag, self.len() - opened);
     }
 
-    fn may_have(&self, tag: u8) -> bool {
-        let (word, bit) = place(tag);
-        self.outermost.get(word).is_some_and(|word| word & bit != 0)
+    /// The member called `name` among those that stand in a row there.
+    fn find(&self, name: &str, tag: u8, among: Range<u32>) -> Option<u32> {
+        let mut at = among.start;
+        while at < among.end {
+            let node = self.nodes.get(at as usize)?;
+            if node.tag == tag && self.text(&node.name) == name {
+                return Some(at);
+            }
+            at = node.end;
+        }
+        None
     }
 
     fn close(&mut self, opened: u32) {
@@ -150,11 +212,14 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn has_duplicates(&self) -> bool {
-        (0..self.len()).any(|at| {
-            let value = Value { document: self, at };
-            value.is_object() && value.members_repeat()
-        })
+    fn close_object(&mut self, opened: u32, names: &Names) {
+        self.close(opened);
+        if opened == 0 {
+            self.outermost = *names;
+        }
+        if names.count > PAIRWISE {
+            self.repeats |= Value { document: self, at: opened }.members_repeat();
+        }
     }
 }
 
@@ -178,29 +243,23 @@ impl<'d> Value<'d> {
     #[inline]
     pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
         let tag = fingerprint(name);
-        if self.at == 0 && !self.document.may_have(tag) {
-            return None;
-        }
-        self.find(name, tag)
-    }
-
-    fn find(self, name: &str, tag: u8) -> Option<Value<'d>> {
-        if !self.is_object() {
-            return None;
-        }
-        let (mut at, end) = (self.at + 1, self.node()?.end);
-        while at < end {
-            let node = self.document.nodes.get(at as usize)?;
-            if node.tag == tag && self.document.text(&node.name) == name {
-                return Some(Value { document: self.document, at });
-            }
-            at = node.end;
-        }
-        None
+        let distance = if self.at == 0 { self.document.outermost.first(tag)? } else { 1 };
+        let object = self.node().filter(|_| self.is_object())?;
+        let at = self.document.find(name, tag, self.at + distance..object.end)?;
+        Some(Value { document: self.document, at })
     }
 
     /// The value an RFC 6901 pointer, split into its reference tokens, leads to.
+    #[inline]
     pub(crate) fn follow(self, path: &[Box<str>]) -> Option<Value<'d>> {
+        match path {
+            // Nearly all paths are a name, and the outermost value is an object.
+            [name] if self.at == 0 => self.get(name),
+            path => self.follow_steps(path),
+        }
+    }
+
+    fn follow_steps(self, path: &[Box<str>]) -> Option<Value<'d>> {
         path.iter().try_fold(self, |value, step| match value.kind() {
             Kind::Object => value.get(step),
             Kind::List => value.children().nth(step.parse().ok()?),
@@ -261,27 +320,10 @@ impl<'d> Value<'d> {
     }
 
     fn members_repeat(self) -> bool {
-        let count = self.children().count();
-        if count > PAIRWISE {
-            let mut names: Vec<&str> = self.children().map(Value::name).collect();
-            names.sort_unstable();
-            return names.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
-        }
-        // One bit per fingerprint tells most names apart without comparing them.
-        let mut seen = 0_u64;
-        self.children().enumerate().any(|(nth, child)| {
-            let bit = 1 << (child.node().map_or(0, |node| node.tag) % 64);
-            let perhaps = seen & bit != 0;
-            seen |= bit;
-            perhaps && self.children().take(nth).any(|earlier| earlier.name() == child.name())
-        })
+        let mut names: Vec<&str> = self.children().map(Value::name).collect();
+        names.sort_unstable();
+        names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
     }
-}
-
-/// Which bit of which word stands for a fingerprint.
-#[inline]
-fn place(tag: u8) -> (usize, u64) {
-    (usize::from(tag / 64), 1 << (tag % 64))
 }
 
 /// Equal for equal names; by length and outer bytes.
@@ -296,7 +338,7 @@ fn fingerprint(name: &str) -> u8 {
 /// Appends one value and its descendants to the list of nodes.
 struct ValueSeed<'n, 'a> {
     document: &'n mut Document<'a>,
-    name: Str<'a>,
+    name: Name<'a>,
     depth: usize,
 }
 
@@ -313,7 +355,7 @@ impl<'a> ValueSeed<'_, 'a> {
         Ok(self.document.push(self.name, kind))
     }
 
-    fn member(&mut self, name: Str<'a>) -> ValueSeed<'_, 'a> {
+    fn member(&mut self, name: Name<'a>) -> ValueSeed<'_, 'a> {
         ValueSeed { document: self.document, name, depth: self.depth + 1 }
     }
 }
@@ -364,24 +406,25 @@ impl<'a> Visitor<'a> for ValueSeed<'_, 'a> {
 
     fn visit_seq<A: SeqAccess<'a>>(mut self, mut items: A) -> Result<(), A::Error> {
         let opened = self.open(Kind::List)?;
-        while items.next_element_seed(self.member(Str::Plain("")))?.is_some() {}
+        while items.next_element_seed(self.member(Name::NONE))?.is_some() {}
         self.document.close(opened);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'a>>(mut self, mut members: A) -> Result<(), A::Error> {
         let opened = self.open(Kind::Object)?;
+        let mut names = Names::NONE;
         while let Some(name) = members.next_key_seed(NameSeed)? {
             let name = match name {
-                Cow::Borrowed(name) => Str::Plain(name),
-                Cow::Owned(name) => self.document.unescape(&name),
+                Cow::Borrowed(name) => Name::plain(name),
+                Cow::Owned(name) => {
+                    Name { tag: fingerprint(&name), text: self.document.unescape(&name) }
+                }
             };
-            if self.depth == 0 {
-                self.document.note_outermost(&name);
-            }
+            self.document.note(opened, &mut names, &name);
             members.next_value_seed(self.member(name))?;
         }
-        self.document.close(opened);
+        self.document.close_object(opened, &names);
         Ok(())
     }
 }
@@ -445,6 +488,22 @@ mod tests {
         assert_eq!(fault(format!("{{{}}}", many.join(",")).as_bytes()), None);
         let twice = format!("{{{},\"m7\":0}}", many.join(","));
         assert_eq!(fault(twice.as_bytes()), Some(Fault::Duplicate));
+        // The last name is that of the first, of one in the middle, or of its neighbour, in objects
+        // on both sides of the border between two ways to look.
+        for count in (1..5).chain(PAIRWISE as usize - 2..PAIRWISE as usize + 3) {
+            for of in [0, count / 2, count - 1] {
+                for text in [
+                    format!("{{{},\"m{of}\":0}}", many[..count].join(",")),
+                    format!("{{\"x\":{{{},\"m{of}\":0}}}}", many[..count].join(",")),
+                    format!("{{{},\"\\u006d{of}\":0}}", many[..count].join(",")),
+                ] {
+                    assert_eq!(fault(text.as_bytes()), Some(Fault::Duplicate), "{text}");
+                }
+            }
+            assert_eq!(fault(format!("{{{}}}", many[..=count].join(",")).as_bytes()), None);
+        }
+        let inside = r#"{"a":{"b":1},"b":{"a":1},"c":[{"a":1},{"a":1}]}"#;
+        assert_eq!(fault(inside.as_bytes()), None, "the same name in different objects");
     }
 
     #[test]
@@ -468,5 +527,22 @@ mod tests {
         assert!(root.get("a").and_then(|a| a.get("c")).is_some_and(Value::is_null));
         assert!(root.get("b").is_none(), "members of members are not members");
         assert_eq!(root.children().map(Value::name).collect::<Vec<_>>(), ["a", "d", "e", "f"]);
+    }
+
+    #[test]
+    fn every_member_of_a_large_object_is_found() {
+        // More than an octet counts, of all lengths, and many that look alike.
+        let names: Vec<String> = (0..600).map(|n| format!("{}m{n}", "-".repeat(n % 7))).collect();
+        let member = |(n, name): (usize, &String)| format!("\"{name}\":[{n}]");
+        let members = names.iter().enumerate().map(member).collect::<Vec<_>>().join(",");
+        let text = format!("{{{members},\"inside\":{{{members}}}}}");
+        let document = Document::parse(text.as_bytes()).unwrap();
+        for object in [document.root(), document.root().get("inside").unwrap()] {
+            for (n, name) in names.iter().enumerate() {
+                let first = object.get(name).and_then(|list| list.children().next());
+                assert_eq!(first.and_then(Value::as_f64), Some(n as f64), "{name}");
+            }
+            assert!(object.get("m600").is_none() && object.get("").is_none());
+        }
     }
 }

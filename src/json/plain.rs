@@ -5,35 +5,33 @@
 //! all that could be wrong here is to take something otherwise than that reader does: the tests
 //! compare the two.
 
-use memchr::memchr;
-
-use super::{Document, Kind, MAX_DEPTH, Str};
+use super::{Document, Kind, MAX_DEPTH, Name, Names, Str};
 
 /// Whole numbers of so many digits are exact as [`f64`].
 const MAX_DIGITS: usize = 15;
 
-/// The text as the general reader would read it, or `None` if that has to be asked.
-pub(super) fn read(text: &str) -> Option<Document<'_>> {
+/// Reads the text as the general reader would, or gives up half-way: then that has to be asked.
+pub(super) fn read<'a>(text: &'a str, document: &mut Document<'a>) -> Option<()> {
     // One look at all octets, many at a time, and none later at those within strings.
     let is_special = |octet| u8::from(octet < b' ' || octet == b'\\');
     if text.bytes().fold(0, |any, octet| any | is_special(octet)) != 0 {
         return None;
     }
-    let mut reader = Reader { text, at: 0, document: Document::with_room() };
+    let mut reader = Reader { text, at: 0, document };
     match reader.next()? {
-        b'{' => reader.object(Str::Plain(""), 0)?,
+        b'{' => reader.object(Name::NONE, 0)?,
         _ => return None,
     }
-    reader.next().is_none().then_some(reader.document)
+    reader.next().is_none().then_some(())
 }
 
-struct Reader<'a> {
+struct Reader<'d, 'a> {
     text: &'a str,
     at: usize,
-    document: Document<'a>,
+    document: &'d mut Document<'a>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Reader<'_, 'a> {
     /// The next octet that is no space.
     #[inline]
     fn next(&mut self) -> Option<u8> {
@@ -46,7 +44,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&mut self, first: u8, name: Str<'a>, depth: usize) -> Option<()> {
+    fn value(&mut self, first: u8, name: Name<'a>, depth: usize) -> Option<()> {
         let kind = match first {
             b'"' => Kind::Text(Str::Plain(self.string()?)),
             b'0'..=b'9' => Kind::Number(self.number(first)?),
@@ -62,18 +60,17 @@ impl<'a> Reader<'a> {
     }
 
     /// What stands behind an opening brace.
-    fn object(&mut self, name: Str<'a>, depth: usize) -> Option<()> {
+    fn object(&mut self, name: Name<'a>, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::Object, depth)?;
+        let mut names = Names::NONE;
         let mut next = self.next()?;
         if next != b'}' {
             loop {
                 if next != b'"' {
                     return None;
                 }
-                let name = Str::Plain(self.string()?);
-                if depth == 0 {
-                    self.document.note_outermost(&name);
-                }
+                let name = Name::plain(self.string()?);
+                self.document.note(opened, &mut names, &name);
                 if self.next()? != b':' {
                     return None;
                 }
@@ -86,17 +83,17 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        self.document.close(opened);
+        self.document.close_object(opened, &names);
         Some(())
     }
 
     /// What stands behind an opening bracket.
-    fn list(&mut self, name: Str<'a>, depth: usize) -> Option<()> {
+    fn list(&mut self, name: Name<'a>, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::List, depth)?;
         let mut next = self.next()?;
         if next != b']' {
             loop {
-                self.value(next, Str::Plain(""), depth + 1)?;
+                self.value(next, Name::NONE, depth + 1)?;
                 match self.next()? {
                     b',' => next = self.next()?,
                     b']' => break,
@@ -108,7 +105,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    fn open(&mut self, name: Str<'a>, kind: Kind<'a>, depth: usize) -> Option<u32> {
+    fn open(&mut self, name: Name<'a>, kind: Kind<'a>, depth: usize) -> Option<u32> {
         (depth < MAX_DEPTH).then(|| self.document.push(name, kind))
     }
 
@@ -116,7 +113,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn string(&mut self) -> Option<&'a str> {
         let rest = self.text.get(self.at..)?;
-        let end = memchr(b'"', rest.as_bytes())?;
+        let end = quotation_mark(rest.as_bytes())?;
         self.at += end + 1;
         rest.get(..end)
     }
@@ -144,16 +141,40 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Where the first quotation mark stands. What stands between two is short in tokens, so that calling
+/// `memchr` takes longer than to look at eight octets at a time.
+#[inline]
+fn quotation_mark(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (eights, rest) = text.as_chunks();
+    for (nth, eight) in eights.iter().enumerate() {
+        let differing = u64::from_le_bytes(*eight) ^ (ONES * u64::from(b'"'));
+        // The lowest bit set is the top of the first octet that differs in nothing.
+        let same = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
+        if same != 0 {
+            return Some(nth * 8 + same.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|octet| *octet == b'"')?;
+    Some(eights.len() * 8 + at)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
+    fn plain(text: &str) -> Option<String> {
+        let mut document = Document::with_room();
+        read(text, &mut document).map(|()| format!("{document:?}"))
+    }
+
     /// Both readers of one text, as far as there is something to tell.
     fn both(text: &str) -> (Option<String>, Option<String>) {
-        let told = |document: Document<'_>| format!("{document:?}");
-        (read(text).map(told), Document::general(text).ok().map(told))
+        let mut document = Document::with_room();
+        let general = document.read(text).ok().map(|()| format!("{document:?}"));
+        (plain(text), general)
     }
 
     #[test]
@@ -207,10 +228,24 @@ mod tests {
             " ",
             "NaN",
         ] {
-            assert!(read(&format!("{{\"a\":{value}}}")).is_none(), "{value}");
+            assert!(plain(&format!("{{\"a\":{value}}}")).is_none(), "{value}");
         }
         for text in ["", "[]", "1", "\"a\"", "{} {}", "{}x", "{", "\u{feff}{}"] {
-            assert!(read(text).is_none(), "{text}");
+            assert!(plain(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_quotation_mark_is_found_wherever_it_stands() {
+        for length in 0..40 {
+            for around in [b'!', b'#', 0, 0x7f, 0x80, 0xa2, 0xff, b'a'] {
+                let mut text = vec![around; length];
+                assert_eq!(quotation_mark(&text), None, "{around} × {length}");
+                for at in (0..length).rev() {
+                    text[at] = b'"';
+                    assert_eq!(quotation_mark(&text), Some(at), "{around} × {length}");
+                }
+            }
         }
     }
 
@@ -319,7 +354,7 @@ mod tests {
             prop_assert!(general.is_some());
             prop_assert!(plain.is_none() || plain == general, "{text:?}: {plain:?} {general:?}");
             let end = (0..=cut.index(text.len())).rfind(|end| text.is_char_boundary(*end)).unwrap();
-            prop_assert!(read(&text[..end]).is_none());
+            prop_assert!(both(&text[..end]).0.is_none());
         }
     }
 }

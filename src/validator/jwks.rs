@@ -83,12 +83,15 @@ impl JwksValidator {
     fn judge(&self, presented: &Credentials<'_>) -> Judgement<Identity> {
         match self.recall(presented) {
             Ok(identity) => Judgement::Final(Ok(identity)),
-            Err(sighting) => self.judge_anew(presented, sighting),
+            Err(sighting) => match Jws::of_three_parts(presented.token_octets()) {
+                Some(jws) => self.judge_anew(&jws, sighting),
+                None => Judgement::Final(Err(InvalidToken::Malformed("not of three parts").into())),
+            },
         }
     }
 
-    fn judge_anew(&self, presented: &Credentials<'_>, sighting: Sighting) -> Judgement<Identity> {
-        match self.examine(presented.token_octets(), sighting) {
+    fn judge_anew(&self, jws: &Jws<'_>, sighting: Sighting) -> Judgement<Identity> {
+        match self.examine(jws, sighting) {
             Ok(judgement) => judgement,
             Err(invalid) => Judgement::Final(Err(invalid.into())),
         }
@@ -104,24 +107,26 @@ impl JwksValidator {
         self.known.recall(token, self.issuers.changes(), &*self.clock)
     }
 
-    /// The verdict on a token that is not known, if it can be given without waiting.
+    /// The verdict on a token that is not known, if it can be given without waiting. `None` for a
+    /// token that is not [recognised](TokenValidator::recognises).
     pub(crate) fn first_seen(
         &self,
         presented: &Credentials<'_>,
         sighting: Sighting,
-    ) -> Option<Result<Identity, AuthError>> {
-        self.judge_anew(presented, sighting).at_once()
+    ) -> Option<Option<Result<Identity, AuthError>>> {
+        let jws = Jws::of_three_parts(presented.token_octets())?;
+        Some(self.judge_anew(&jws, sighting).at_once())
     }
 
     /// Judges a token seen for the first time. A rule that may answer otherwise the next time must
     /// have its say in `known` too.
     fn examine(
         &self,
-        token: &[u8],
+        jws: &Jws<'_>,
         sighting: Sighting,
     ) -> Result<Judgement<Identity>, InvalidToken> {
-        let jws = Jws::split(token, self.max_token_bytes)?;
-        let header = self.headers.read(&jws)?;
+        jws.check_size(self.max_token_bytes)?;
+        let header = self.headers.read(jws)?;
         let payload = jws.payload()?;
         let claims = document(&payload)?;
         let claims = claims.root();
@@ -135,7 +140,7 @@ impl JwksValidator {
         }
         let now = unix_time(self.clock.now());
         let lifetime = rules::check(claims, header.typ, &issuer, now)?;
-        let grounds = match verify(&issuer, &jws, &header)? {
+        let grounds = match verify(&issuer, jws, &header)? {
             Verdict::Verified(grounds) => grounds,
             Verdict::BadSignature => return Err(InvalidToken::Signature),
             Verdict::WrongAlgorithm => return Err(InvalidToken::Algorithm),
@@ -143,7 +148,7 @@ impl JwksValidator {
                 return Ok(Judgement::NeedsKeys(issuer.keys.clone(), as_of));
             }
         };
-        self.headers.remember(&jws, &header);
+        self.headers.remember(jws, &header);
         let reading = Reading {
             issuer: issuer.name.clone(),
             mapping: &issuer.config.claims,

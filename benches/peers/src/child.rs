@@ -95,10 +95,10 @@ impl Child {
         const CALLS: u32 = 100;
         let (runtime, pair, slot) = self.at(slot)?;
         let requests = pair.side(bare).send(slot, CALLS);
-        let info = allocation_counter::measure(|| {
+        let info = allocations::measure(|| {
             runtime.block_on(requests);
         });
-        Ok(Answer::Allocated(info.count_total as f64 / f64::from(CALLS)))
+        Ok(Answer::Allocated(info.count as f64 / f64::from(CALLS)))
     }
 
     fn at(&mut self, slot: usize) -> Result<(&Runtime, &mut Pair, &mut Slot), Box<dyn Error>> {
