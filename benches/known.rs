@@ -8,12 +8,12 @@ use std::hint::black_box;
 
 use http::HeaderValue;
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{
-    Algorithm, Auth, AuthConfig, Credentials, Identity, IssuerConfig, JwksValidator, TokenValidator,
-};
+use scaikey_auth::{Algorithm, Auth, Identity, JwksValidator};
 use tower::{Layer, service_fn};
 
-use support::{ROUNDS, bearer, contend, floor, handler, median, service, status, time, trusting};
+use support::{
+    ROUNDS, bearer, contend, floor, handler, median, service, status, time, trusting, verified,
+};
 
 type Moka = moka::sync::Cache<String, Identity>;
 
@@ -25,7 +25,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (provider, auth) = runtime.block_on(service(256 * MIB));
     let fresh = runtime.block_on(trusting(&provider, 0));
-    let validator = runtime.block_on(validator(&provider, 256 * MIB));
+    let validator = runtime.block_on(support::validator(&provider, 256 * MIB));
     let many: Vec<_> = (0..10_000).map(|_| token(&provider, Algorithm::ES256)).collect();
 
     println!("known token, validator alone, beside a moka get by the token");
@@ -69,33 +69,11 @@ fn main() {
 
     let count = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(20_000);
     println!("\n{count} tokens held, Ed25519");
-    full(&provider, &runtime.block_on(self::validator(&provider, 4096 * MIB)), count);
-}
-
-async fn validator(provider: &Provider, known_tokens_bytes: usize) -> JwksValidator {
-    let mut config = AuthConfig::default();
-    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
-    config.issuers.push(issuer.algorithms([
-        Algorithm::RS256,
-        Algorithm::ES256,
-        Algorithm::Ed25519,
-    ]));
-    config.issuers[0].jwks.ttl = std::time::Duration::from_secs(7 * 24 * 3600);
-    config.issuers[0].jwks.max_stale = config.issuers[0].jwks.ttl;
-    config.audience.push("scaiwave".to_owned());
-    config.known_tokens_bytes = known_tokens_bytes;
-    let validator = JwksValidator::new(&config).expect("a configuration");
-    validator.issuers().ready().await.expect("keys");
-    validator
+    full(&provider, &runtime.block_on(support::validator(&provider, 4096 * MIB)), count);
 }
 
 fn token(provider: &Provider, algorithm: Algorithm) -> String {
     provider.token().algorithm(algorithm).sign()
-}
-
-fn verified(validator: &JwksValidator, token: &str) -> Identity {
-    let verdict = validator.at_once(&Credentials::bearer(token));
-    verdict.expect("keys are at hand").expect("a good token")
 }
 
 fn lookups(name: &str, validator: &JwksValidator, tokens: &[String]) {
@@ -138,7 +116,7 @@ fn requests(name: &str, auth: &Auth, fresh: &Auth, tokens: &[String]) {
         firsts.push(first - without);
         ratios.push((first - without) / (with - without));
     }
-    let of = |call: &mut dyn FnMut() -> u16| allocations::measure(|| drop(black_box(call()))).count;
+    let of = |call: &mut dyn FnMut() -> u16| allocations::measure(|| assert_eq!(call(), 200)).count;
     let allocations = of(&mut || status(&mut known, headers.first()))
         - of(&mut || status(&mut bare, headers.first()));
     println!(

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use scaikey_auth::Algorithm;
 use tower::{Layer, service_fn};
 
-use support::{ROUNDS, bearer, floor, handler, median, service, status, time};
+use support::{ROUNDS, bearer, floor, handler, median, service, status, time, verified};
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -18,30 +18,42 @@ fn main() {
     let mut protected = auth.layer().layer(service_fn(handler));
     let mut bare = service_fn(handler);
 
-    println!("first-seen token: the layer's share over the bare service, by the bare verification");
-    println!("{:10} {:>12} {:>12} {:>8} {:>8}", "algorithm", "floor", "layer", "ratio", "allocs");
+    let validator = runtime.block_on(support::validator(&provider, 0));
+    println!(
+        "first-seen token, by the bare verification: the validator alone, and what the layer adds"
+    );
+    println!("to the bare service");
+    println!(
+        "{:10} {:>12} {:>12} {:>8} {:>12} {:>8} {:>8}",
+        "algorithm", "floor", "validator", "ratio", "layer", "ratio", "allocs"
+    );
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
         let token = provider.token().algorithm(algorithm).sign();
         let (key, signed, signed_by) = floor(&provider, algorithm, &token);
         let bearer = bearer(&token);
         assert_eq!(status(&mut protected, Some(&bearer)), 200);
-        let mut ratios = Vec::new();
-        let (mut floors, mut layers) = (Vec::new(), Vec::new());
+        let (mut floors, mut alone, mut layers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut by_floor, mut ratios) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let floor =
                 time(60, || key.verify_sig(black_box(&signed), &signed_by).expect("verifies"));
+            let validated = time(60, || verified(&validator, &token));
             let with = time(60, || status(&mut protected, Some(&bearer)));
             let without = time(600, || status(&mut bare, Some(&bearer)));
+            by_floor.push(validated / floor);
             ratios.push((with - without) / floor);
+            alone.push(validated);
             floors.push(floor);
             layers.push(with - without);
         }
         let allocations = allocated(|| status(&mut protected, Some(&bearer)))
             - allocated(|| status(&mut bare, Some(&bearer)));
         println!(
-            "{:10} {:>9.2} µs {:>9.2} µs {:>8.3} {:>8}",
+            "{:10} {:>9.2} µs {:>9.2} µs {:>8.3} {:>9.2} µs {:>8.3} {:>8}",
             algorithm.as_str(),
             median(&mut floors),
+            median(&mut alone),
+            median(&mut by_floor),
             median(&mut layers),
             median(&mut ratios),
             allocations
@@ -92,7 +104,10 @@ fn main() {
 }
 
 fn allocated(call: impl FnOnce() -> u16) -> i64 {
-    allocations::measure(|| drop(black_box(call()))).count as i64
+    let mut answered = 0;
+    let allocated = allocations::measure(|| answered = call()).count;
+    assert!(answered > 0);
+    allocated as i64
 }
 
 fn tampered(token: &str) -> String {

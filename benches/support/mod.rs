@@ -17,7 +17,10 @@ use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{Algorithm, Auth, AuthConfig, IssuerConfig, JwksSettings};
+use scaikey_auth::{
+    Algorithm, Auth, AuthConfig, Credentials, Identity, IssuerConfig, JwksSettings, JwksValidator,
+    TokenValidator,
+};
 use tower::Service;
 
 pub(crate) const ROUNDS: usize = 41;
@@ -49,6 +52,23 @@ pub(crate) async fn trusting_all(
     let auth = Auth::from_config(config).build().expect("a configuration");
     auth.ready().await.expect("keys");
     auth
+}
+
+/// A validator by itself, without layer and tenants.
+pub(crate) async fn validator(provider: &Provider, known_tokens_bytes: usize) -> JwksValidator {
+    let mut config = AuthConfig::default();
+    config.issuers.push(issuer(&provider.issuer()));
+    config.audience.push("scaiwave".to_owned());
+    config.known_tokens_bytes = known_tokens_bytes;
+    let validator = JwksValidator::new(&config).expect("a configuration");
+    validator.issuers().ready().await.expect("keys");
+    validator
+}
+
+/// Whose a good token is.
+pub(crate) fn verified(validator: &JwksValidator, token: &str) -> Identity {
+    let verdict = validator.at_once(&Credentials::bearer(token));
+    verdict.expect("keys are at hand").expect("a good token")
 }
 
 /// An issuer whose keys are not asked for again while the bench runs.

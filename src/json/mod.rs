@@ -57,13 +57,13 @@ impl Names {
 
     #[inline]
     fn first(&self, tag: u8) -> Option<u32> {
-        Some(u32::from(self.first[usize::from(tag)])).filter(|distance| *distance != 0)
+        let distance = *self.first.get(usize::from(tag))?;
+        (distance != 0).then_some(u32::from(distance))
     }
 
     #[inline]
     fn add(&mut self, tag: u8, distance: u32) {
-        let first = &mut self.first[usize::from(tag)];
-        if *first == 0 {
+        if let Some(first @ 0) = self.first.get_mut(usize::from(tag)) {
             // Next to the object stands its first member.
             *first = u8::try_from(distance).unwrap_or(1);
         }
