@@ -24,9 +24,12 @@ pub(crate) struct Reading<'r> {
 }
 
 impl Reading<'_> {
-    /// Reads `claims`. The identity lacks the text they were parsed from, since they borrow it:
-    /// that is what [`Unsealed::sent`] is for.
-    pub(crate) fn identity(self, claims: Value<'_>) -> Result<Unsealed, InvalidToken> {
+    /// Reads `claims`, which the identity keeps as they were `sent`.
+    pub(crate) fn identity(
+        self,
+        claims: Value<'_>,
+        sent: impl FnOnce() -> Sent,
+    ) -> Result<Identity, InvalidToken> {
         let mapping = self.mapping;
         let client_id = match text(claims.get("client_id"), "client_id")? {
             Some(client_id) => Some(client_id),
@@ -55,7 +58,7 @@ impl Reading<'_> {
         let lists = [&mapping.roles, &mapping.groups].map(|paths| room_for_names(claims, paths));
         let room = singles.into_iter().flatten().map(str::len).chain(lists).sum();
         let mut texts = Writer::with_room(room);
-        Ok(Unsealed(Inner {
+        Ok(Identity(Arc::new(Inner {
             tenant_id: tenant(claims, mapping)?,
             subject: texts.add(subject),
             client_id: texts.add_if_any(client_id),
@@ -71,21 +74,11 @@ impl Reading<'_> {
             issuer: self.issuer,
             provenance: self.provenance,
             texts: texts.finish(),
-            sent: Sent::Json(Box::default()),
+            sent: sent(),
             kind,
             issued_at,
             expires_at,
-        }))
-    }
-}
-
-/// An identity whose claims cannot be had again yet.
-pub(crate) struct Unsealed(Inner);
-
-impl Unsealed {
-    /// The identity, with the text of its claims as they were sent.
-    pub(crate) fn sent(self, sent: Sent) -> Identity {
-        Identity(Arc::new(Inner { sent, ..self.0 }))
+        })))
     }
 }
 

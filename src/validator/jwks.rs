@@ -155,7 +155,7 @@ impl JwksValidator {
             provenance: Provenance::Verified,
             legacy_service_tokens: issuer.config.legacy_service_tokens,
         };
-        let identity = reading.identity(claims)?.sent(jws.sent());
+        let identity = reading.identity(claims, || jws.sent())?;
         self.known.remember(sighting, &identity, lifetime, grounds, &*self.clock);
         Ok(Judgement::Final(Ok(identity)))
     }

@@ -55,8 +55,7 @@ impl MockValidator {
             provenance: Provenance::Mock,
             legacy_service_tokens: false,
         };
-        let identity = reading.identity(document.root())?;
-        Ok(identity.sent(Sent::Json(payload.into_bytes().into())))
+        reading.identity(document.root(), || Sent::Json(payload.as_bytes().into()))
     }
 }
 

@@ -338,7 +338,7 @@ mod tests {
         let signed =
             token.iter().rposition(|octet| *octet == b'.').map_or(token, |dot| &token[..dot]);
         let sent = Sent::Signed { text: signed.into(), payload: 0 };
-        reading.identity(document.root()).unwrap().sent(sent)
+        reading.identity(document.root(), || sent).unwrap()
     }
 
     fn standing() -> Grounds {
