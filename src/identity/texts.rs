@@ -81,8 +81,8 @@ fn terminated(names: &str) -> impl Iterator<Item = &str> {
     names.strip_suffix('\0').into_iter().flat_map(|names| pieces(names, 0))
 }
 
-/// The text split at an ASCII character, as `str::split` does it: in a fifth of the instructions, as
-/// scopes and roles are so short that a call of `memchr` for each takes longer than to look.
+/// The text split at an ASCII character, as `str::split` does it, but octet by octet: scopes and roles
+/// are so short that to call `memchr` for each takes longer.
 pub(super) fn pieces(text: &str, at: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

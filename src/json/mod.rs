@@ -36,8 +36,8 @@ pub(crate) struct Document<'a> {
     nodes: Vec<Node<'a>>,
     /// Strings that are written with escapes, unescaped.
     unescaped: Vec<Box<str>>,
-    /// Of the outermost object. Many claims are looked for; this tells at once where one is, or that
-    /// it is not there (6 instructions instead of 150).
+    /// Of the outermost object. Many claims are looked for; this tells at once where one is, or, of
+    /// most others, that it is not there.
     outermost: Names,
     /// Whether a name occurs twice in some object.
     repeats: bool,

@@ -10,21 +10,18 @@ mod signature;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::LazyLock;
 
-use aws_lc_rs::rand;
 use highway::{HighwayHash, HighwayHasher, Key};
 
 pub(crate) use signature::SignatureMark;
 
-static KEY: LazyLock<Key> = LazyLock::new(|| {
-    let mut key = [0; 4];
-    for word in &mut key {
-        let mut octets = [0; 8];
-        #[expect(clippy::expect_used, reason = "without random numbers no secret can be kept")]
-        rand::fill(&mut octets).expect("the system has random numbers");
-        *word = u64::from_ne_bytes(octets);
-    }
-    Key(key)
-});
+static KEY: LazyLock<Key> = LazyLock::new(|| Key(std::array::from_fn(|_| random())));
+
+/// A word of a key, from the operating system: the crypto library would first take 60 ms to gather
+/// entropy of its own, and the first request would wait for that.
+fn random() -> u64 {
+    #[expect(clippy::expect_used, reason = "without random numbers no secret can be kept")]
+    getrandom::u64().expect("the system has random numbers")
+}
 
 /// Stands for some octets, in this process only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use aws_lc_rs::rand;
+use super::random;
 
 /// The longest signature that gets a mark: that of an RSA key of 8192 bits.
 const LONGEST: usize = 1366;
@@ -27,15 +27,10 @@ struct Keys {
     places: Pair,
 }
 
-static KEYS: LazyLock<Keys> =
-    LazyLock::new(|| Keys { sums: Box::new(std::array::from_fn(|_| random())), places: random() });
-
-fn random() -> Pair {
-    let mut octets = [0; BLOCK];
-    #[expect(clippy::expect_used, reason = "without random numbers no secret can be kept")]
-    rand::fill(&mut octets).expect("the system has random numbers");
-    words(&octets)
-}
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let pair = || [random(), random()];
+    Keys { sums: Box::new(std::array::from_fn(|_| pair())), places: pair() }
+});
 
 /// Stands for a signature, in this process only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
