@@ -61,7 +61,7 @@ impl<B: From<Bytes>> ErrorResponse<B> for ProblemJson {
             _ if status == error.status() => Bytes::from_static(error.public().problem.as_bytes()),
             _ => problem(error, status, String::new()),
         };
-        answer(status, "application/problem+json", B::from(body))
+        answer(status, PROBLEM, B::from(body))
     }
 }
 
@@ -102,7 +102,7 @@ impl<B: From<Bytes>> ErrorResponse<B> for Envelope {
             text(&code),
             text(refusal.error.public_message())
         );
-        answer(refusal.status, "application/json", B::from(Bytes::from(body)))
+        answer(refusal.status, JSON, B::from(Bytes::from(body)))
     }
 }
 
@@ -147,7 +147,7 @@ fn trailers_only<B>(error: &AuthError, body: B) -> Response<B> {
         StatusCode::SERVICE_UNAVAILABLE => "14",
         _ => "13",
     };
-    let mut response = answer(StatusCode::OK, "application/grpc", body);
+    let mut response = answer(StatusCode::OK, GRPC, body);
     let headers = response.headers_mut();
     headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
     // The fixed sentences are ASCII without `%`, so percent-encoding would change nothing.
@@ -155,10 +155,14 @@ fn trailers_only<B>(error: &AuthError, body: B) -> Response<B> {
     response
 }
 
-fn answer<B>(status: StatusCode, content_type: &'static str, body: B) -> Response<B> {
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+fn answer<B>(status: StatusCode, content_type: HeaderValue, body: B) -> Response<B> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }
 
