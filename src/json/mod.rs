@@ -183,7 +183,7 @@ impl<'a> Document<'a> {
     /// Notes a member that comes next in the object that was `opened`.
     #[inline]
     fn note(&mut self, opened: u32, names: &mut Names, name: &Name<'a>) {
-        if names.count <= PAIRWISE
+        if names.count < PAIRWISE
             && let Some(distance) = names.first(name.tag)
         {
             let earlier = (opened + distance)..self.len();
@@ -543,6 +543,21 @@ mod tests {
                 assert_eq!(first.and_then(Value::as_f64), Some(n as f64), "{name}");
             }
             assert!(object.get("m600").is_none() && object.get("").is_none());
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_far_away_is_not_taken_for_one_inside_of_another() {
+        // Somewhere around the distance that an octet can still tell.
+        for padding in 230..260 {
+            let inside = r#""a":0,"b":0,"c":0,"late":"inside","d":0"#;
+            let text = format!(
+                r#"{{"pad":[{}0],"in":{{{inside}}},"late":"outside"}}"#,
+                "0,".repeat(padding)
+            );
+            let document = Document::parse(text.as_bytes()).unwrap();
+            let late = document.root().get("late").and_then(Value::as_str);
+            assert_eq!(late, Some("outside"), "{padding}");
         }
     }
 }
