@@ -251,9 +251,9 @@ impl Identity {
         self.0.sent.read()
     }
 
-    /// The part of the token that its signature covers, if the identity came in a signed token.
-    pub(crate) fn signed_text(&self) -> Option<&[u8]> {
-        self.0.sent.signed_text()
+    /// The part of the token that its signature covers, where the identity came in a signed token.
+    pub(crate) fn signed_text(&self) -> &[u8] {
+        self.0.sent.text()
     }
 
     fn text(&self, span: Span) -> Option<&str> {

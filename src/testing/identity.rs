@@ -40,7 +40,7 @@ pub fn identity(claims: Value) -> Identity {
     let Ok(document) = Document::parse(payload.as_bytes()) else {
         panic!("these claims are not read: {payload}")
     };
-    match reading.identity(document.root(), || Sent::Json(payload.as_bytes().into())) {
+    match reading.identity(document.root(), || Sent::unsigned(&payload)) {
         Ok(identity) => identity,
         Err(why) => panic!("no token may have these claims: {why}: {payload}"),
     }

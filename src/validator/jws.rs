@@ -64,7 +64,7 @@ impl<'t> Jws<'t> {
 
     /// The claims as sent, for the identity to keep.
     pub(crate) fn sent(&self) -> Sent {
-        Sent::Signed { text: self.signed.into(), payload: self.header.len() + 1 }
+        Sent::signed(self.signed, self.header.len() + 1)
     }
 
     /// The octets of the claims, to be read with [`document`].

@@ -55,7 +55,7 @@ impl MockValidator {
             provenance: Provenance::Mock,
             legacy_service_tokens: false,
         };
-        reading.identity(document.root(), || Sent::Json(payload.as_bytes().into()))
+        reading.identity(document.root(), || Sent::unsigned(&payload))
     }
 }
 

@@ -224,7 +224,7 @@ fn taken_apart(token: &[u8]) -> Option<(&[u8], SignatureMark)> {
 impl Known {
     /// Whether this is, letter for letter, what the token signed.
     fn says(&self, signed: &[u8]) -> bool {
-        self.identity.signed_text() == Some(signed)
+        self.identity.signed_text() == signed
     }
 
     /// Whether the token would be accepted again now.
@@ -337,7 +337,7 @@ mod tests {
         let document = Document::parse(claims.as_bytes()).unwrap();
         let signed =
             token.iter().rposition(|octet| *octet == b'.').map_or(token, |dot| &token[..dot]);
-        let sent = Sent::Signed { text: signed.into(), payload: 0 };
+        let sent = Sent::signed(signed, 0);
         reading.identity(document.root(), || sent).unwrap()
     }
 
