@@ -73,6 +73,25 @@ async fn only_one_well_formed_authorization_header_is_a_credential() {
 }
 
 #[tokio::test]
+async fn a_character_that_no_token_has_is_noticed_wherever_it_stands() {
+    let world = World::new().await;
+    let (server, spy) = server(&world, None).await;
+    let good = world.provider.token().sign();
+    let second = good.rfind('.').unwrap();
+    for at in [0, 5, good.find('.').unwrap() + 5, second + 1, good.len() - 1] {
+        let mut broken = good.clone();
+        broken.replace_range(at..=at, ",");
+        let answer = server.get("/", &[("authorization", &format!("Bearer {broken}"))]).await;
+        assert_eq!(verdict(&answer), (400, Some("invalid_request".to_owned())), "{at}");
+    }
+    // In the signature it comes last: what the claims say is said.
+    let expired = format!("Bearer {},", world.provider.token().expired().sign());
+    let answer = server.get("/", &[("authorization", &expired)]).await;
+    assert_eq!(verdict(&answer), (401, Some("invalid_token".to_owned())));
+    assert_eq!(spy.calls(), 0);
+}
+
+#[tokio::test]
 async fn tokens_elsewhere_in_the_request_are_not_looked_at() {
     let world = World::new().await;
     let (server, spy) = server(&world, None).await;
