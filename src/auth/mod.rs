@@ -247,7 +247,8 @@ impl Auth {
             Err(sighting) => sighting,
         };
         if let Some(verdict) = first.first_seen(presented, sighting) {
-            // What was decoded is made of nothing else than what tokens are made of.
+            // What is not malformed was decoded, which leaves no stray character in it: but for the
+            // signature of a token that is refused for its claims before.
             if let None | Some(Err(AuthError::InvalidToken(InvalidToken::Malformed(_)))) = verdict {
                 presented.check()?;
             }

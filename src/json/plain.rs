@@ -10,7 +10,7 @@ use super::{Document, Kind, MAX_DEPTH, Name, Names, Str};
 /// Whole numbers of so many digits are exact as [`f64`].
 const MAX_DIGITS: usize = 15;
 
-/// Reads the text as the general reader would, or gives up half-way: then that has to be asked.
+/// Reads the text as the general reader would, or gives up half-way: then that reader has to be asked.
 pub(super) fn read<'a>(text: &'a str, document: &mut Document<'a>) -> Option<()> {
     // One look at all octets, many at a time, and none later at those within strings.
     let is_special = |octet| u8::from(octet < b' ' || octet == b'\\');
