@@ -106,6 +106,15 @@ where
     }
 }
 
+/// Requests with `token` in a header of their own, one for each call; whether they are served.
+pub(crate) fn served<S>(mut service: S, token: &str) -> impl FnMut() -> bool
+where
+    S: Service<Request<()>, Response = Response<Bytes>, Error = Infallible>,
+{
+    let header = bearer(token);
+    move || status(&mut service, Some(&header)) == 200
+}
+
 /// What verifying `token` needs and nothing else: prepared key, signed text, decoded signature.
 pub(crate) fn floor(
     provider: &Provider,
@@ -146,15 +155,20 @@ pub(crate) fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
     start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
 }
 
-/// Time per call of two threads at once, by that of one alone.
-pub(crate) fn contend(name: &str, calls: u32, call: impl Fn() -> bool + Sync) {
+/// Time per call of two threads at once, by that of one alone. Each makes a call of its own, as each
+/// connection has headers of its own: what calls share is what the service shares.
+pub(crate) fn contend<C>(name: &str, calls: u32, make: impl Fn() -> C + Sync)
+where
+    C: FnMut() -> bool,
+{
     let (mut alone, mut together, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS / 2 {
-        let one = time(calls, &call);
+        let one = time(calls, make());
         let start = Barrier::new(2);
         let timed = || {
+            let call = make();
             start.wait();
-            time(calls, &call)
+            time(calls, call)
         };
         let two = thread::scope(|scope| {
             let other = scope.spawn(timed);

@@ -56,6 +56,7 @@ impl AuthContext {
         std::str::from_utf8(token.value.as_bytes().get(token.start..)?).ok()
     }
 
+    #[inline]
     pub(crate) fn with_token(mut self, token: Option<IncomingToken>) -> Self {
         self.token = token;
         self
@@ -288,6 +289,7 @@ impl Auth {
 
 /// Judges the tenant store's answer about `wanted`. Whoever asks for a tenant that is not their own
 /// does not learn whether it exists.
+#[inline]
 fn admit(
     answer: Result<Option<Tenant>, BoxError>,
     identity: &Identity,

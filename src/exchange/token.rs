@@ -183,7 +183,8 @@ impl AccessToken {
     }
 
     pub(super) fn age(&self, clock: &dyn Clock) -> Duration {
-        clock.elapsed().saturating_sub(self.issued.arrived) + self.issued.age_then
+        let (_, now) = clock.coarse();
+        now.saturating_sub(self.issued.arrived) + self.issued.age_then
     }
 
     /// How much memory its texts take.

@@ -269,7 +269,7 @@ impl Identity {
         };
         ARC_COUNTS
             + size_of::<Inner>()
-            + tenant_id.as_ref().map_or(0, |id| ARC_COUNTS + id.as_str().len())
+            + tenant_id.as_ref().map_or(0, TenantId::footprint)
             + texts.footprint()
             + scopes.footprint()
             + size_of_val(&**actors)

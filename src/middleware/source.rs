@@ -39,6 +39,7 @@ impl<'r> RequestHead<'r> {
     }
 
     /// A CORS preflight (Fetch §3.2.2): it never carries credentials.
+    #[inline]
     pub(super) fn is_preflight(&self) -> bool {
         *self.method == Method::OPTIONS
             && self.headers.contains_key(header::ORIGIN)
@@ -84,6 +85,7 @@ pub(super) struct Presented<'r> {
 }
 
 impl<'r> Presented<'r> {
+    #[inline]
     pub(super) fn credentials(&self) -> Credentials<'_> {
         Credentials::raw(self.value.as_bytes().get(self.start..).unwrap_or_default())
     }
@@ -92,6 +94,7 @@ impl<'r> Presented<'r> {
         Presented { value: Cow::Owned(self.value.into_owned()), start: self.start }
     }
 
+    #[inline]
     pub(super) fn into_token(self) -> IncomingToken {
         IncomingToken { value: self.value.into_owned(), start: self.start }
     }
@@ -104,12 +107,14 @@ impl<'r> Presented<'r> {
     ) -> Result<Option<Self>, AuthError> {
         let mut found = None;
         for source in sources {
-            if let Some(presented) = source.read(head)?
-                && found.replace(presented).is_some()
-            {
-                return Err(AuthError::MalformedCredentials(
-                    "The request carries more than one token.",
-                ));
+            match source.read(head)? {
+                None => {}
+                Some(_) if found.is_some() => {
+                    return Err(AuthError::MalformedCredentials(
+                        "The request carries more than one token.",
+                    ));
+                }
+                presented => found = presented,
             }
         }
         Ok(found)
@@ -117,6 +122,7 @@ impl<'r> Presented<'r> {
 }
 
 impl TokenSource {
+    #[inline]
     fn read<'r>(&self, head: RequestHead<'r>) -> Result<Option<Presented<'r>>, AuthError> {
         let (value, start) = match self {
             Self::Authorization => {
@@ -140,6 +146,7 @@ impl TokenSource {
 }
 
 /// The only value of a header; several are ambiguous (RFC 9110 §11.6.2).
+#[inline]
 fn single<'r>(
     headers: &'r HeaderMap,
     name: &HeaderName,
@@ -154,10 +161,15 @@ fn single<'r>(
 
 /// Where the token begins, if the scheme is `Bearer` in any case (RFC 9110 §11.1). Another scheme
 /// is no credentials at all to us.
+#[inline]
 fn after_bearer(value: &[u8]) -> Option<usize> {
-    const SCHEME: &[u8] = b"bearer";
-    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
-    if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().is_some_and(|byte| *byte != b' ') {
+    const SCHEME: &[u8; 6] = b"bearer";
+    let (scheme, rest) = value.split_first_chunk()?;
+    // The bit that makes a letter small makes nothing else one; all at once, without a call.
+    let small = |[a, b, c, d, e, f]: [u8; 6]| {
+        u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]) | u64::from_ne_bytes([b' '; 8])
+    };
+    if small(*scheme) != small(*SCHEME) || rest.first().is_some_and(|octet| *octet != b' ') {
         return None;
     }
     Some(SCHEME.len() + rest.iter().take_while(|byte| **byte == b' ').count())
@@ -218,6 +230,7 @@ impl TenantSource {
 
     /// The tenant the request names, if any of `sources` finds one. Those that do must agree; if
     /// they do not, or what they find is no tenant, the request names a tenant that is nobody's.
+    #[inline]
     pub(super) fn requested(sources: &[Self], head: RequestHead<'_>) -> Option<RequestedTenant> {
         let mut found: Option<RequestedTenant> = None;
         for source in sources {

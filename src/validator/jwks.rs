@@ -138,8 +138,8 @@ impl JwksValidator {
         if !issuer.config.algorithms.contains(&header.algorithm) {
             return Err(InvalidToken::Algorithm);
         }
-        let now = unix_time(self.clock.now());
-        let lifetime = rules::check(claims, header.typ, &issuer, now)?;
+        let (now, _) = self.clock.coarse();
+        let lifetime = rules::check(claims, header.typ, &issuer, unix_time(now))?;
         let grounds = match verify(&issuer, jws, &header)? {
             Verdict::Verified(grounds) => grounds,
             Verdict::BadSignature => return Err(InvalidToken::Signature),

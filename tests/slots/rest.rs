@@ -7,7 +7,7 @@ pub(crate) mod clock {
     pub(crate) trait Clock: Debug {
         fn now(&self) -> SystemTime;
         fn elapsed(&self) -> Duration;
-        fn both(&self) -> (SystemTime, Duration) {
+        fn coarse(&self) -> (SystemTime, Duration) {
             (self.now(), self.elapsed())
         }
     }

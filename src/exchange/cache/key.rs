@@ -108,7 +108,7 @@ impl<'a> CacheKey<'a> {
 
     /// The time by the client's clock.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.clock.elapsed()
+        self.clock.coarse().1
     }
 
     fn derived(&self) -> &Derived {
@@ -240,9 +240,8 @@ impl Question<'_> {
             octets(self.actor.map(|(_, kind)| kind)),
             subject.map(<[u8]>::len),
         ];
-        for length in lengths {
-            sink.add(&length.map_or(ABSENT, |length| length as u64).to_be_bytes());
-        }
+        let told = |length: Option<usize>| length.map_or(ABSENT, |it| it as u64).to_be_bytes();
+        sink.add(lengths.map(told).as_flattened());
         sink.add(self.grant.as_bytes());
         if let Some(tenant) = self.tenant {
             sink.add(tenant.as_str().as_bytes());

@@ -189,7 +189,7 @@ impl KnownTokens {
         let Sighted { mark, changes, flushes } = sighted;
         let lot = memory.flushes.lot(identity.tenant_id());
         let known = Known { identity: identity.clone(), lifetime, grounds, changes, flushes, lot };
-        let now = unix_time(clock.now());
+        let now = unix_time(clock.coarse().0);
         let is_dead = |known: &Known| !memory.counts(known, changes) || known.is_over(now);
         let displaced = match memory.table.insert(mark, identity.footprint(), known, is_dead) {
             Placed::Displacing(others) => others,
@@ -229,7 +229,7 @@ impl Known {
 
     /// Whether the token would be accepted again now.
     fn holds(&self, clock: &dyn Clock) -> bool {
-        let (now, elapsed) = clock.both();
+        let (now, elapsed) = clock.coarse();
         self.grounds.stand(elapsed) && self.lifetime.check(unix_time(now)).is_ok()
     }
 
