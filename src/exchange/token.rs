@@ -183,8 +183,7 @@ impl AccessToken {
     }
 
     pub(super) fn age(&self, clock: &dyn Clock) -> Duration {
-        let (_, now) = clock.coarse();
-        now.saturating_sub(self.issued.arrived) + self.issued.age_then
+        clock.elapsed().saturating_sub(self.issued.arrived) + self.issued.age_then
     }
 
     /// How much memory its texts take.

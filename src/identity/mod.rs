@@ -101,6 +101,7 @@ pub struct Actor {
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     issuer: Arc<str>,
     /// What the spans are of.
@@ -258,6 +259,11 @@ impl Identity {
 
     fn text(&self, span: Span) -> Option<&str> {
         self.0.texts.get(span)
+    }
+
+    /// The same in memory of its own, for a thread that does not want to count along with others.
+    pub(crate) fn copy(&self) -> Self {
+        Self(Arc::new(Inner::clone(&self.0)))
     }
 
     /// How many bytes it holds, as asked of the allocator; the issuer's name belongs to the issuer.

@@ -179,7 +179,7 @@ impl Keys {
         message: &[u8],
         signature: &[u8],
     ) -> Verdict {
-        let (_, now) = self.clock.coarse();
+        let now = self.clock.elapsed();
         // Counted before looking: a set that comes in between is looked at the next time.
         let no_key = Verdict::NoKey { as_of: self.sets.load(Ordering::Acquire) };
         let held = self.held.load();

@@ -48,6 +48,10 @@ pub(crate) mod identity {
             300
         }
 
+        pub(crate) fn copy(&self) -> Self {
+            self.clone()
+        }
+
         pub(crate) fn signed_text(&self) -> &[u8] {
             b""
         }
@@ -85,7 +89,7 @@ pub(crate) mod mark {
 
 pub(crate) mod rules {
     /// For ever.
-    #[derive(Debug)]
+    #[derive(Debug, Clone, Copy)]
     pub(crate) struct Lifetime;
 
     impl Lifetime {

@@ -108,7 +108,7 @@ impl<'a> CacheKey<'a> {
 
     /// The time by the client's clock.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.clock.coarse().1
+        self.clock.elapsed()
     }
 
     fn derived(&self) -> &Derived {

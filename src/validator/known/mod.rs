@@ -16,6 +16,7 @@
 //! Everything else the rules look at (audience, issuer policy, token type, claims mapping) belongs
 //! to the issuer's configuration, which never changes: a change makes a new issuer.
 
+mod hot;
 mod table;
 mod tally;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::hot::Hot;
 use self::table::{Placed, Table};
 use self::tally::Tally;
 use super::rules::Lifetime;
@@ -51,7 +53,8 @@ pub struct KnownTokensStats {
     /// Tokens held now, those included that stopped counting and were not cleared away yet.
     pub tokens: usize,
     /// Bytes held now, as asked of the allocator; it takes some more. The table that finds them,
-    /// 3 % of the limit, is included.
+    /// 3 % of the limit, is included, and so are the copies of tokens that one thread is asked for
+    /// over and over, at most a sixteenth.
     pub bytes: usize,
     /// The limit; 0 if switched off.
     pub max_bytes: usize,
@@ -76,6 +79,7 @@ impl KnownTokensStats {
 #[derive(Debug)]
 struct Memory {
     table: Table<Known>,
+    hot: Hot<Known>,
     tally: Tally,
     displaced: AtomicU64,
     flushes: Flushes,
@@ -113,8 +117,10 @@ impl Sighting {
 impl KnownTokens {
     pub(super) fn new(max_bytes: usize) -> Self {
         Self((max_bytes > 0).then(|| {
+            let hot = Hot::within(max_bytes);
             Arc::new(Memory {
-                table: Table::new(max_bytes),
+                table: Table::new(max_bytes - hot.max_bytes()),
+                hot,
                 tally: Tally::default(),
                 displaced: AtomicU64::new(0),
                 flushes: Flushes::default(),
@@ -126,7 +132,7 @@ impl KnownTokens {
     pub fn flush(&self) {
         if let Some(memory) = &self.0 {
             memory.flushes.all();
-            memory.table.sweep(|_| true);
+            memory.sweep(|_| true);
         }
     }
 
@@ -135,7 +141,7 @@ impl KnownTokens {
     pub fn flush_tenant(&self, tenant: &TenantId) {
         if let Some(memory) = &self.0 {
             memory.flushes.one(memory.flushes.lot(Some(tenant)));
-            memory.table.sweep(|known| known.identity.tenant_id() == Some(tenant));
+            memory.sweep(|known| known.identity.tenant_id() == Some(tenant));
         }
     }
 
@@ -145,8 +151,8 @@ impl KnownTokens {
         let (hits, misses) = memory.tally.totals();
         KnownTokensStats {
             tokens: memory.table.entries(),
-            bytes: memory.table.bytes(),
-            max_bytes: memory.table.max_bytes(),
+            bytes: memory.table.bytes() + memory.hot.bytes(),
+            max_bytes: memory.table.max_bytes() + memory.hot.max_bytes(),
             hits,
             misses,
             displaced: memory.displaced.load(Ordering::Relaxed),
@@ -165,10 +171,11 @@ impl KnownTokens {
         let Some((signed, mark)) = taken_apart(token) else { return Err(Sighting::NONE) };
         // Before anything is verified: a flush from now on concerns this token too.
         let flushes = memory.flushes.so_far();
-        let found = memory.table.find(mark, |known| {
-            let counts = memory.counts(known, changes) && known.says(signed) && known.holds(clock);
-            counts.then(|| known.identity.clone())
-        });
+        let accept = |known: &Known| {
+            memory.counts(known, changes) && known.says(signed) && known.holds(clock)
+        };
+        let own = memory.hot.find(mark, |known| accept(known).then(|| known.identity.clone()));
+        let found = own.or_else(|| memory.find_shared(mark, accept, clock));
         match found {
             Some(_) => memory.tally.hit(),
             None => memory.tally.miss(),
@@ -209,6 +216,30 @@ impl fmt::Debug for KnownTokens {
 }
 
 impl Memory {
+    /// What all threads find. One that finds it over and over gets a copy.
+    fn find_shared(
+        &self,
+        mark: SignatureMark,
+        accept: impl Fn(&Known) -> bool,
+        clock: &dyn Clock,
+    ) -> Option<Identity> {
+        let (identity, copy) = self.table.find(mark, |known| {
+            let copied = || self.hot.wants(mark).then(|| known.copy());
+            accept(known).then(|| (known.identity.clone(), copied()))
+        })?;
+        if let Some(copy) = copy {
+            let (changes, now) = (copy.changes, unix_time(clock.coarse().0));
+            let is_dead = |known: &Known| !self.counts(known, changes) || known.is_over(now);
+            self.hot.insert(mark, copy.identity.footprint(), copy, is_dead);
+        }
+        Some(identity)
+    }
+
+    fn sweep(&self, is_unwanted: impl Fn(&Known) -> bool) {
+        self.table.sweep(&is_unwanted);
+        self.hot.sweep(is_unwanted);
+    }
+
     /// Whether neither a change of the issuers nor a flush came after the token was looked at.
     fn counts(&self, known: &Known, changes: u64) -> bool {
         known.changes == changes && !self.flushes.concern(known.lot, known.flushes)
@@ -222,6 +253,13 @@ fn taken_apart(token: &[u8]) -> Option<(&[u8], SignatureMark)> {
 }
 
 impl Known {
+    /// The same in memory of its own.
+    fn copy(&self) -> Self {
+        let Self { lifetime, changes, flushes, lot, .. } = *self;
+        let (identity, grounds) = (self.identity.copy(), self.grounds.clone());
+        Self { identity, lifetime, grounds, changes, flushes, lot }
+    }
+
     /// Whether this is, letter for letter, what the token signed.
     fn says(&self, signed: &[u8]) -> bool {
         self.identity.signed_text() == signed
@@ -345,12 +383,21 @@ mod tests {
         Grounds::until(Duration::MAX).0
     }
 
-    /// Remembers `token` as that of `identity`, for ever.
+    /// So often must a token be found that the thread has a copy, and that the copy is found.
+    const OFTEN: usize = 3;
+
+    /// Remembers `token` as that of `identity`, for ever, and asks for it over and over.
     fn learn(known: &KnownTokens, token: &[u8], identity: &Identity, grounds: Grounds) {
         let clock = Seconds::default();
         if let Err(sighting) = known.recall(token, 0, &clock) {
             known.remember(sighting, identity, Lifetime::until(f64::INFINITY), grounds, &clock);
         }
+        (0..OFTEN).for_each(|_| drop(known.recall(token, 0, &clock)));
+    }
+
+    /// What the copies of all threads take.
+    fn hot_bytes(known: &KnownTokens) -> usize {
+        known.0.as_ref().unwrap().hot.bytes()
     }
 
     fn subject(known: &KnownTokens, token: &[u8]) -> Option<String> {
@@ -438,6 +485,11 @@ mod tests {
                 grounds.clone(),
                 &clock,
             );
+            (0..OFTEN).for_each(|_| drop(known.recall(TOKEN, 7, &clock).unwrap()));
+            let (memory, (_, mark)) = (known.0.as_ref().unwrap(), taken_apart(TOKEN).unwrap());
+            let good = |known: &Known| memory.counts(known, 7) && known.holds(&clock);
+            let copy = memory.hot.find(mark, |known| good(known).then_some(()));
+            assert!(copy.is_some(), "the thread has a good copy");
         };
         let counts = |changes, at| {
             clock.0.store(at, Ordering::SeqCst);
@@ -461,6 +513,43 @@ mod tests {
         assert!(counts(7, 29) && !counts(7, 30), "its keys are due");
         let stats = known.stats();
         assert_eq!((stats.tokens, stats.displaced), (1, 0));
+    }
+
+    #[test]
+    fn threads_that_ask_for_one_token_over_and_over_do_not_share_its_identity() {
+        let known = KnownTokens::new(BUDGET);
+        learn(&known, TOKEN, &somebody(TOKEN, "a", "acme", 1), standing());
+        let place = || {
+            let found = || known.recall(TOKEN, 0, &Seconds::default()).unwrap();
+            (0..OFTEN).for_each(|_| drop(found()));
+            let identity = found();
+            assert_eq!((identity.subject(), identity.signed_text()), ("a", &b"claims"[..]));
+            identity.subject().as_ptr() as usize
+        };
+        let other = thread::scope(|scope| scope.spawn(place).join().unwrap());
+        assert_eq!(place(), place());
+        assert_ne!(place(), other);
+        let stats = known.stats();
+        assert_eq!((stats.tokens, stats.misses), (1, 1));
+        let held = stats.bytes;
+        known.flush();
+        assert_eq!((known.stats().tokens, hot_bytes(&known) < 1000), (0, true));
+        assert!(known.stats().bytes < held);
+    }
+
+    #[test]
+    fn tokens_that_come_in_turn_are_not_copied() {
+        let known = KnownTokens::new(BUDGET);
+        let tokens: Vec<String> = (0..100).map(|n| format!("claims.{n}")).collect();
+        for token in tokens.iter().cycle().take(1000) {
+            let clock = Seconds::default();
+            if let Err(sighting) = known.recall(token.as_bytes(), 0, &clock) {
+                let identity = somebody(token.as_bytes(), "a", "acme", 1);
+                let lifetime = Lifetime::until(f64::INFINITY);
+                known.remember(sighting, &identity, lifetime, standing(), &clock);
+            }
+        }
+        assert_eq!((known.stats().hits, hot_bytes(&known)), (900, 0));
     }
 
     #[test]
@@ -515,8 +604,16 @@ mod tests {
     /// once a flush or a withdrawal has returned, or time has passed, nothing older is recalled.
     #[test]
     fn nothing_is_recalled_that_was_flushed_withdrawn_or_expired_before() {
+        let copied = [20_000, BUDGET].map(|budget| {
+            let known = KnownTokens::new(budget);
+            visit_flush_withdraw_and_let_time_pass(&known);
+            hot_bytes(&known) > 0
+        });
+        assert_eq!(copied, [false, true], "with copies and without");
+    }
+
+    fn visit_flush_withdraw_and_let_time_pass(known: &KnownTokens) {
         const ROUNDS: u64 = 3000;
-        let known = KnownTokens::new(20_000);
         let clock = Seconds::default();
         // A round withdraws its key, flushes, and lets a second pass.
         let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -550,7 +647,7 @@ mod tests {
                 scope.spawn(move || {
                     let mut n = start;
                     while ended.load(Ordering::SeqCst) < ROUNDS {
-                        visit(n);
+                        (0..=OFTEN).for_each(|_| visit(n));
                         n += 7;
                     }
                 });

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// More threads than this share.
-const STRIPES: usize = 16;
+pub(super) const STRIPES: usize = 16;
 
 /// How often a token was found and how often not.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Tally {
 }
 
 /// The stripe of this thread. Threads take turns in choosing.
-fn own_stripe() -> usize {
+pub(super) fn own_stripe() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
