@@ -12,8 +12,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoo
 use crate::clock::pause;
 use crate::secret::Secret;
 
-/// How long to wait for a connection. A pool handed in has its own setting.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait for a connection: less than the 2 s that a lookup or a registration may take, so
+/// that what is said is why there is none. A pool handed in has its own setting.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A file of SQLite serves as many readers at once, a server as many statements.
 const CONNECTIONS: u32 = 8;

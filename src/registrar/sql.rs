@@ -100,7 +100,7 @@ impl SqlRegistrar {
     /// `sqlite::memory:` or `postgres://app@db.example/app`, and connects when first needed.
     ///
     /// A service built this way starts without its database. At most 8 connections; a call waits
-    /// up to 2 s for one. SQLite files are put into WAL mode, unless `mode=ro` or `immutable`
+    /// up to 1.5 s for one. SQLite files are put into WAL mode, unless `mode=ro` or `immutable`
     /// forbids it.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ impl SqlTenants {
     /// `sqlite::memory:` or `postgres://app@db.example/app`, and connects when first needed.
     ///
     /// A service built this way starts without its database. At most 8 connections; a lookup
-    /// waits up to 2 s for one. SQLite files are put into WAL mode, so that a writer blocks no
+    /// waits up to 1.5 s for one. SQLite files are put into WAL mode, so that a writer blocks no
     /// lookup, unless `mode=ro` or `immutable` forbids it.
     ///
     /// # Errors
