@@ -4,9 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
-
-use monotonic::Monotonic;
+use std::time::{Duration, Instant, SystemTime};
 
 /// A source of time.
 ///
@@ -23,8 +21,8 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn elapsed(&self) -> Duration;
 
     /// [`now`](Self::now) and [`elapsed`](Self::elapsed) together and as cheaply as can be: what every
-    /// request asks for. [`SystemClock`] takes up to a second to notice that somebody set the wall
-    /// clock.
+    /// request asks for. By default, one after the other. [`SystemClock`] takes up to a second to notice
+    /// that somebody set the wall clock.
     fn coarse(&self) -> (SystemTime, Duration) {
         (self.now(), self.elapsed())
     }
@@ -38,51 +36,22 @@ pub trait Clock: Debug + Send + Sync + 'static {
 /// systems other than Linux, Android, macOS, FreeBSD, DragonFly and Windows it is the exact one.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
-    origin: Monotonic,
+    origin: coarsetime::Instant,
+    exact_origin: Instant,
 }
 
-#[cfg(any(
+/// Elsewhere, what `coarsetime` reads may go back.
+const COARSE_NEVER_GOES_BACK: bool = cfg!(any(
     target_os = "linux",
     target_os = "android",
     target_os = "macos",
     target_os = "freebsd",
     target_os = "dragonfly",
     windows
-))]
-mod monotonic {
-    pub(super) use coarsetime::Instant as Monotonic;
+));
 
-    /// Without leaving the time behind for others, where threads would contend for it.
-    pub(super) fn now() -> Monotonic {
-        Monotonic::now_without_cache_update()
-    }
-
-    pub(super) fn nanos_since(origin: Monotonic) -> u64 {
-        now().duration_since(origin).as_nanos()
-    }
-}
-
-#[cfg(not(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "macos",
-    target_os = "freebsd",
-    target_os = "dragonfly",
-    windows
-)))]
-mod monotonic {
-    pub(super) use std::time::Instant as Monotonic;
-
-    pub(super) fn now() -> Monotonic {
-        Monotonic::now()
-    }
-
-    pub(super) fn nanos_since(origin: Monotonic) -> u64 {
-        u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-static ORIGIN: LazyLock<Monotonic> = LazyLock::new(monotonic::now);
+static FIRST: LazyLock<SystemClock> =
+    LazyLock::new(|| SystemClock { origin: coarse_now(), exact_origin: Instant::now() });
 
 /// When it was that the origin was, by the wall clock, in nanoseconds since 1970.
 static ORIGIN_BY_WALL: AtomicU64 = AtomicU64::new(0);
@@ -94,8 +63,24 @@ const SECOND: u64 = 1_000_000_000;
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { origin: *ORIGIN }
+        *FIRST
     }
+}
+
+impl SystemClock {
+    /// Since the origin.
+    fn nanos(&self) -> u64 {
+        if COARSE_NEVER_GOES_BACK {
+            coarse_now().duration_since(self.origin).as_nanos()
+        } else {
+            u64::try_from(self.exact_origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+/// Without leaving the time behind for others, where threads would contend for it.
+fn coarse_now() -> coarsetime::Instant {
+    coarsetime::Instant::now_without_cache_update()
 }
 
 impl Clock for SystemClock {
@@ -104,11 +89,11 @@ impl Clock for SystemClock {
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_nanos(monotonic::nanos_since(self.origin))
+        Duration::from_nanos(self.nanos())
     }
 
     fn coarse(&self) -> (SystemTime, Duration) {
-        let elapsed = monotonic::nanos_since(self.origin);
+        let elapsed = self.nanos();
         if elapsed >= NEXT_COMPARED.load(Ordering::Acquire) {
             let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let wall = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
@@ -169,8 +154,6 @@ fn random_fraction() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]

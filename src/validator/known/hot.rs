@@ -17,6 +17,9 @@ const SHARE: usize = 16;
 /// Fewer bytes for a thread are not worth the trouble.
 const LEAST: usize = 4096;
 
+/// A copy that takes more of a thread's bytes than this part would push out too many others.
+const LARGEST: usize = 2;
+
 /// A value is hot if it is among so many that the thread found last.
 const LATELY: usize = 4;
 
@@ -66,9 +69,10 @@ impl<V> Hot<V> {
         self.own()?.copies.get()?.find(mark, accept)
     }
 
-    /// Whether this thread, which found a value elsewhere, had better have a copy.
-    pub(super) fn wants(&self, mark: SignatureMark) -> bool {
-        self.max_bytes > 0 && self.own().is_some_and(|stripe| stripe.found_lately(mark))
+    /// Whether this thread, which found a value of so many bytes elsewhere, had better have a copy.
+    pub(super) fn wants(&self, mark: SignatureMark, bytes: usize) -> bool {
+        bytes <= self.max_bytes / LARGEST
+            && self.own().is_some_and(|stripe| stripe.found_lately(mark))
     }
 
     /// As [`Table::insert`].
@@ -138,10 +142,11 @@ mod tests {
     #[test]
     fn what_is_found_again_soon_is_wanted_and_what_comes_in_turn_is_not() {
         let hot = Hot::<usize>::within(1 << 20);
-        assert!((0..3 * LATELY).all(|n| !hot.wants(mark(n % (LATELY + 1)))));
-        assert!((0..LATELY).all(|_| hot.wants(mark(1))));
+        assert!((0..3 * LATELY).all(|n| !hot.wants(mark(n % (LATELY + 1)), 500)));
+        assert!((0..LATELY).all(|_| hot.wants(mark(1), 500)));
+        assert!((0..LATELY).all(|_| !hot.wants(mark(1), LEAST / LARGEST + 1)), "too large");
         let none = Hot::<usize>::within((1 << 20) - 1);
-        assert!((0..9).all(|_| !none.wants(mark(1))));
+        assert!((0..9).all(|_| !none.wants(mark(1), 500)));
         assert_eq!((none.max_bytes(), hot.max_bytes()), (0, (1 << 20) / SHARE));
     }
 

@@ -196,8 +196,7 @@ impl KnownTokens {
         let Sighted { mark, changes, flushes } = sighted;
         let lot = memory.flushes.lot(identity.tenant_id());
         let known = Known { identity: identity.clone(), lifetime, grounds, changes, flushes, lot };
-        let now = unix_time(clock.coarse().0);
-        let is_dead = |known: &Known| !memory.counts(known, changes) || known.is_over(now);
+        let is_dead = memory.is_dead(changes, clock);
         let displaced = match memory.table.insert(mark, identity.footprint(), known, is_dead) {
             Placed::Displacing(others) => others,
             Placed::TurnedAway => 1,
@@ -224,15 +223,20 @@ impl Memory {
         clock: &dyn Clock,
     ) -> Option<Identity> {
         let (identity, copy) = self.table.find(mark, |known| {
-            let copied = || self.hot.wants(mark).then(|| known.copy());
-            accept(known).then(|| (known.identity.clone(), copied()))
+            let wanted = || self.hot.wants(mark, known.identity.footprint());
+            accept(known).then(|| (known.identity.clone(), wanted().then(|| known.copy())))
         })?;
         if let Some(copy) = copy {
-            let (changes, now) = (copy.changes, unix_time(clock.coarse().0));
-            let is_dead = |known: &Known| !self.counts(known, changes) || known.is_over(now);
+            let is_dead = self.is_dead(copy.changes, clock);
             self.hot.insert(mark, copy.identity.footprint(), copy, is_dead);
         }
         Some(identity)
+    }
+
+    /// Tells which tokens are worth nothing any more.
+    fn is_dead(&self, changes: u64, clock: &dyn Clock) -> impl Fn(&Known) -> bool {
+        let now = unix_time(clock.coarse().0);
+        move |known| !self.counts(known, changes) || known.is_over(now)
     }
 
     fn sweep(&self, is_unwanted: impl Fn(&Known) -> bool) {
