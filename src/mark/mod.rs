@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use highway::{HighwayHash, HighwayHasher, Key};
 
-pub(crate) use signature::SignatureMark;
+pub(crate) use signature::{Signature, SignatureMark};
 
 static KEY: LazyLock<Key> = LazyLock::new(|| Key(std::array::from_fn(|_| random())));
 

@@ -90,7 +90,7 @@ impl JwksValidator {
         }
     }
 
-    fn judge_anew(&self, jws: &Jws<'_>, sighting: Sighting) -> Judgement<Identity> {
+    fn judge_anew(&self, jws: &Jws<'_>, sighting: Sighting<'_>) -> Judgement<Identity> {
         match self.examine(jws, sighting) {
             Ok(judgement) => judgement,
             Err(invalid) => Judgement::Final(Err(invalid.into())),
@@ -98,7 +98,7 @@ impl JwksValidator {
     }
 
     /// Who the token stands for, if it is known, whatever else there might be to say about it.
-    pub(crate) fn recall(&self, presented: &Credentials<'_>) -> Result<Identity, Sighting> {
+    pub(crate) fn recall<'t>(&self, presented: &Credentials<'t>) -> Result<Identity, Sighting<'t>> {
         let token = presented.token_octets();
         // A token without end must not cost more than to see that.
         if token.len() > self.max_token_bytes {
@@ -112,7 +112,7 @@ impl JwksValidator {
     pub(crate) fn first_seen(
         &self,
         presented: &Credentials<'_>,
-        sighting: Sighting,
+        sighting: Sighting<'_>,
     ) -> Option<Option<Result<Identity, AuthError>>> {
         let jws = Jws::of_three_parts(presented.token_octets())?;
         Some(self.judge_anew(&jws, sighting).at_once())
@@ -123,7 +123,7 @@ impl JwksValidator {
     fn examine(
         &self,
         jws: &Jws<'_>,
-        sighting: Sighting,
+        sighting: Sighting<'_>,
     ) -> Result<Judgement<Identity>, InvalidToken> {
         jws.check_size(self.max_token_bytes)?;
         let header = self.headers.read(jws)?;

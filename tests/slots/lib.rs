@@ -67,20 +67,16 @@ impl<V> Table<V> {
     }
 
     /// How many others went, or `None` if it was turned away.
-    pub fn insert(&self, mark: Words, value: V, is_dead: impl Fn(&V) -> bool) -> Option<usize> {
-        match self.0.insert(
-            mark::SignatureMark::with_places(mark),
-            Self::ROOM - 150,
-            value,
-            is_dead,
-        ) {
+    pub fn insert(&self, words: Words, value: V, is_dead: impl Fn(&V) -> bool) -> Option<usize> {
+        let signature = mark::Signature::with_places(words);
+        match self.0.insert(&signature, Self::ROOM - 150, value, is_dead) {
             table::Placed::Displacing(others) => Some(others),
             table::Placed::TurnedAway => None,
         }
     }
 
-    pub fn find<R>(&self, mark: Words, accept: impl Fn(&V) -> Option<R>) -> Option<R> {
-        self.0.find(mark::SignatureMark::with_places(mark), accept)
+    pub fn find<R>(&self, words: Words, accept: impl Fn(&V) -> Option<R>) -> Option<R> {
+        self.0.find(&mark::Signature::with_places(words), accept)
     }
 
     pub fn sweep(&self, is_unwanted: impl Fn(&V) -> bool) {
@@ -127,7 +123,7 @@ impl Grounds {
 
 /// A token that was looked for and not found.
 #[derive(Debug)]
-pub struct Sighting(known::Sighting);
+pub struct Sighting<'t>(known::Sighting<'t>);
 
 pub fn known_tokens() -> KnownTokens {
     // One set of places.
@@ -135,11 +131,20 @@ pub fn known_tokens() -> KnownTokens {
 }
 
 /// Looks for a token, at that moment.
-pub fn recall(known: &KnownTokens, token: &[u8], now: u64) -> Result<Identity, Sighting> {
+pub fn recall<'t>(
+    known: &KnownTokens,
+    token: &'t [u8],
+    now: u64,
+) -> Result<Identity, Sighting<'t>> {
     known.recall(token, 0, &clock::At(now)).map_err(Sighting)
 }
 
 /// Remembers a token that never expires.
-pub fn remember(known: &KnownTokens, sighting: Sighting, identity: &Identity, grounds: &Grounds) {
+pub fn remember(
+    known: &KnownTokens,
+    sighting: Sighting<'_>,
+    identity: &Identity,
+    grounds: &Grounds,
+) {
     known.remember(sighting.0, identity, rules::Lifetime, grounds.0.clone(), &clock::At(0));
 }

@@ -68,21 +68,30 @@ pub(crate) mod issuer {
 
 pub(crate) mod mark {
     /// The octets of a short text, so that models can choose who is near whom.
+    #[derive(Debug)]
+    pub(crate) struct Signature<'t> {
+        pub(crate) places: [u64; 2],
+        _text: &'t [u8],
+    }
+
+    /// All of them.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) struct SignatureMark([u64; 2]);
 
-    impl SignatureMark {
-        pub(crate) fn of(text: &[u8]) -> Option<Self> {
+    impl<'t> Signature<'t> {
+        pub(crate) fn of(text: &'t [u8]) -> Option<Self> {
             let word = text.iter().fold(0, |word, octet| word << 8 | u64::from(*octet));
-            Some(Self([0, word]))
+            Some(Self { places: [0, word], _text: text })
         }
 
-        pub(crate) fn with_places(words: [u64; 2]) -> Self {
-            Self(words)
+        pub(crate) fn mark(&self) -> SignatureMark {
+            SignatureMark(self.places)
         }
+    }
 
-        pub(crate) fn places(self) -> [u64; 2] {
-            self.0
+    impl Signature<'static> {
+        pub(crate) fn with_places(places: [u64; 2]) -> Self {
+            Self { places, _text: b"" }
         }
     }
 }

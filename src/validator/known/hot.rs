@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::table::Table;
 use super::tally::{STRIPES, own_stripe};
-use crate::mark::SignatureMark;
+use crate::mark::Signature;
 
 /// The part of a budget that all copies together may take.
 const SHARE: usize = 16;
@@ -35,7 +35,7 @@ pub(super) struct Hot<V> {
 #[repr(align(128))]
 struct Stripe<V> {
     copies: OnceLock<Table<V>>,
-    /// Bits of the marks found last. Guesses may be wrong: what they decide is only speed.
+    /// Places of the signatures found last. Guesses may be wrong: what they decide is only speed.
     lately: [AtomicU64; LATELY],
     next: AtomicUsize,
 }
@@ -63,29 +63,29 @@ impl<V> Hot<V> {
     /// As [`Table::find`].
     pub(super) fn find<R>(
         &self,
-        mark: SignatureMark,
+        signature: &Signature<'_>,
         accept: impl Fn(&V) -> Option<R>,
     ) -> Option<R> {
-        self.own()?.copies.get()?.find(mark, accept)
+        self.own()?.copies.get()?.find(signature, accept)
     }
 
     /// Whether this thread, which found a value of so many bytes elsewhere, had better have a copy.
-    pub(super) fn wants(&self, mark: SignatureMark, bytes: usize) -> bool {
+    pub(super) fn wants(&self, signature: &Signature<'_>, bytes: usize) -> bool {
         bytes <= self.max_bytes / LARGEST
-            && self.own().is_some_and(|stripe| stripe.found_lately(mark))
+            && self.own().is_some_and(|stripe| stripe.found_lately(signature))
     }
 
     /// As [`Table::insert`].
     pub(super) fn insert(
         &self,
-        mark: SignatureMark,
+        signature: &Signature<'_>,
         bytes: usize,
         copy: V,
         is_dead: impl Fn(&V) -> bool,
     ) {
         if let Some(stripe) = self.own() {
             let copies = stripe.copies.get_or_init(|| Table::new(self.max_bytes));
-            copies.insert(mark, bytes, copy, is_dead);
+            copies.insert(signature, bytes, copy, is_dead);
         }
     }
 
@@ -113,8 +113,8 @@ impl<V> Stripe<V> {
     }
 
     /// Whether the value was among the last found; it is from now on.
-    fn found_lately(&self, mark: SignatureMark) -> bool {
-        let [bits, _] = mark.places();
+    fn found_lately(&self, signature: &Signature<'_>) -> bool {
+        let [bits, _] = signature.places;
         if self.lately.iter().any(|found| found.load(Ordering::Relaxed) == bits) {
             return true;
         }
@@ -131,22 +131,22 @@ impl<V> Stripe<V> {
 mod tests {
     use super::*;
 
-    fn mark(n: usize) -> SignatureMark {
-        SignatureMark::of(&n.to_ne_bytes()).unwrap()
+    fn wants(hot: &Hot<usize>, n: usize, bytes: usize) -> bool {
+        hot.wants(&Signature::of(&n.to_ne_bytes()).unwrap(), bytes)
     }
 
     fn value(hot: &Hot<usize>, n: usize) -> Option<usize> {
-        hot.find(mark(n), |value| Some(*value))
+        hot.find(&Signature::of(&n.to_ne_bytes()).unwrap(), |value| Some(*value))
     }
 
     #[test]
     fn what_is_found_again_soon_is_wanted_and_what_comes_in_turn_is_not() {
         let hot = Hot::<usize>::within(1 << 20);
-        assert!((0..3 * LATELY).all(|n| !hot.wants(mark(n % (LATELY + 1)), 500)));
-        assert!((0..LATELY).all(|_| hot.wants(mark(1), 500)));
-        assert!((0..LATELY).all(|_| !hot.wants(mark(1), LEAST / LARGEST + 1)), "too large");
+        assert!((0..3 * LATELY).all(|n| !wants(&hot, n % (LATELY + 1), 500)));
+        assert!((0..LATELY).all(|_| wants(&hot, 1, 500)));
+        assert!((0..LATELY).all(|_| !wants(&hot, 1, LEAST / LARGEST + 1)), "too large");
         let none = Hot::<usize>::within((1 << 20) - 1);
-        assert!((0..9).all(|_| !none.wants(mark(1), 500)));
+        assert!((0..9).all(|_| !wants(&none, 1, 500)));
         assert_eq!((none.max_bytes(), hot.max_bytes()), (0, (1 << 20) / SHARE));
     }
 
@@ -155,7 +155,7 @@ mod tests {
         let hot = Hot::within(1 << 20);
         let threads = std::sync::Barrier::new(2);
         let work = |n: usize| {
-            hot.insert(mark(n), 500, n, |_| false);
+            hot.insert(&Signature::of(&n.to_ne_bytes()).unwrap(), 500, n, |_| false);
             threads.wait();
             let found = (value(&hot, n), value(&hot, 1 - n));
             threads.wait();

@@ -1,6 +1,6 @@
 //! [`KnownTokens`]: tokens verified before, so that a signature is verified once and not per request.
 //!
-//! What is kept of a token is the identity with the text of its claims, a [mark](SignatureMark) of its
+//! What is kept of a token is the identity with the text of its claims, a [mark](crate::mark::SignatureMark) of its
 //! signature, and what its verification rests on. The signature itself is not kept, and without it
 //! the rest is no token. Only tokens that passed every rule get in, and only acceptance is ever
 //! remembered: whatever else there is to say about a token, the way of a first-seen token says it. A
@@ -33,7 +33,7 @@ use super::rules::Lifetime;
 use crate::clock::{Clock, unix_time};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Grounds;
-use crate::mark::SignatureMark;
+use crate::mark::Signature;
 use crate::sync::{AtomicU64, Ordering, RandomState};
 use crate::telemetry;
 
@@ -100,16 +100,16 @@ struct Known {
 
 /// A token looked at for the first time: what to remember it by, should it turn out to be good.
 #[derive(Debug)]
-pub(crate) struct Sighting(Option<Sighted>);
+pub(crate) struct Sighting<'t>(Option<Sighted<'t>>);
 
 #[derive(Debug)]
-struct Sighted {
-    mark: SignatureMark,
+struct Sighted<'t> {
+    signature: Signature<'t>,
     changes: u64,
     flushes: u64,
 }
 
-impl Sighting {
+impl Sighting<'_> {
     /// Of a token that is not to be remembered.
     pub(super) const NONE: Self = Self(None);
 }
@@ -161,43 +161,45 @@ impl KnownTokens {
 
     /// Who the token stands for, if it is known and still good; `changes` is what the issuers say
     /// now. Otherwise, what to [remember](Self::remember) it by.
-    pub(super) fn recall(
+    pub(super) fn recall<'t>(
         &self,
-        token: &[u8],
+        token: &'t [u8],
         changes: u64,
         clock: &dyn Clock,
-    ) -> Result<Identity, Sighting> {
+    ) -> Result<Identity, Sighting<'t>> {
         let Some(memory) = &self.0 else { return Err(Sighting::NONE) };
-        let Some((signed, mark)) = taken_apart(token) else { return Err(Sighting::NONE) };
+        let Some((signed, signature)) = taken_apart(token) else { return Err(Sighting::NONE) };
         // Before anything is verified: a flush from now on concerns this token too.
         let flushes = memory.flushes.so_far();
         let accept = |known: &Known| {
             memory.counts(known, changes) && known.says(signed) && known.holds(clock)
         };
-        let own = memory.hot.find(mark, |known| accept(known).then(|| known.identity.clone()));
-        let found = own.or_else(|| memory.find_shared(mark, accept, clock));
+        let own =
+            memory.hot.find(&signature, |known| accept(known).then(|| known.identity.clone()));
+        let found = own.or_else(|| memory.find_shared(&signature, accept, clock));
         match found {
             Some(_) => memory.tally.hit(),
             None => memory.tally.miss(),
         }
-        found.ok_or(Sighting(Some(Sighted { mark, changes, flushes })))
+        found.ok_or(Sighting(Some(Sighted { signature, changes, flushes })))
     }
 
     /// Remembers a token that passed every rule after it was sighted.
     pub(super) fn remember(
         &self,
-        sighting: Sighting,
+        sighting: Sighting<'_>,
         identity: &Identity,
         lifetime: Lifetime,
         grounds: Grounds,
         clock: &dyn Clock,
     ) {
         let (Some(memory), Some(sighted)) = (&self.0, sighting.0) else { return };
-        let Sighted { mark, changes, flushes } = sighted;
+        let Sighted { signature, changes, flushes } = sighted;
         let lot = memory.flushes.lot(identity.tenant_id());
         let known = Known { identity: identity.clone(), lifetime, grounds, changes, flushes, lot };
         let is_dead = memory.is_dead(changes, clock);
-        let displaced = match memory.table.insert(mark, identity.footprint(), known, is_dead) {
+        let displaced = match memory.table.insert(&signature, identity.footprint(), known, is_dead)
+        {
             Placed::Displacing(others) => others,
             Placed::TurnedAway => 1,
         };
@@ -218,17 +220,17 @@ impl Memory {
     /// What all threads find. One that finds it over and over gets a copy.
     fn find_shared(
         &self,
-        mark: SignatureMark,
+        signature: &Signature<'_>,
         accept: impl Fn(&Known) -> bool,
         clock: &dyn Clock,
     ) -> Option<Identity> {
-        let (identity, copy) = self.table.find(mark, |known| {
-            let wanted = || self.hot.wants(mark, known.identity.footprint());
+        let (identity, copy) = self.table.find(signature, |known| {
+            let wanted = || self.hot.wants(signature, known.identity.footprint());
             accept(known).then(|| (known.identity.clone(), wanted().then(|| known.copy())))
         })?;
         if let Some(copy) = copy {
             let is_dead = self.is_dead(copy.changes, clock);
-            self.hot.insert(mark, copy.identity.footprint(), copy, is_dead);
+            self.hot.insert(signature, copy.identity.footprint(), copy, is_dead);
         }
         Some(identity)
     }
@@ -250,10 +252,10 @@ impl Memory {
     }
 }
 
-/// What a token signs, and the mark of its signature. `None` if it can be no signed token.
-fn taken_apart(token: &[u8]) -> Option<(&[u8], SignatureMark)> {
+/// What a token signs, and its signature with the dot. `None` if it can be no signed token.
+fn taken_apart(token: &[u8]) -> Option<(&[u8], Signature<'_>)> {
     let (signed, signature) = token.split_at_checked(memchr::memrchr(b'.', token)?)?;
-    Some((signed, SignatureMark::of(signature)?))
+    Some((signed, Signature::of(signature)?))
 }
 
 impl Known {
@@ -490,9 +492,9 @@ mod tests {
                 &clock,
             );
             (0..OFTEN).for_each(|_| drop(known.recall(TOKEN, 7, &clock).unwrap()));
-            let (memory, (_, mark)) = (known.0.as_ref().unwrap(), taken_apart(TOKEN).unwrap());
+            let (memory, (_, signature)) = (known.0.as_ref().unwrap(), taken_apart(TOKEN).unwrap());
             let good = |known: &Known| memory.counts(known, 7) && known.holds(&clock);
-            let copy = memory.hot.find(mark, |known| good(known).then_some(()));
+            let copy = memory.hot.find(&signature, |known| good(known).then_some(()));
             assert!(copy.is_some(), "the thread has a good copy");
         };
         let counts = |changes, at| {

@@ -1,7 +1,7 @@
-//! [`Table`]: values by [`SignatureMark`], in a fixed number of places and of bytes, read without a lock.
+//! [`Table`]: values by [`Signature`], in a fixed number of places and of bytes, read without a lock.
 //!
-//! A mark has eight places to stand in. Reading looks at their tags, takes a reference to what
-//! stands where the tag fits, and compares the whole mark: a tag only saves looking, so it may lag
+//! A signature has eight places to stand in. Reading looks at their tags, takes a reference to what
+//! stands where the tag fits, and compares the mark: a tag only saves looking, so it may lag
 //! behind its place. It may even stay that of another value, where two wrote at once: then the value
 //! is missed until it is put in again. Writing swaps a place whole. Each value leaves its place in
 //! exactly one swap, and whoever made that swap gives its bytes back.
@@ -9,7 +9,7 @@
 use std::iter;
 use std::sync::Arc;
 
-use crate::mark::SignatureMark;
+use crate::mark::{Signature, SignatureMark};
 use crate::sync::{ArcSwapOption, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 const WAYS: usize = 8;
@@ -92,21 +92,19 @@ impl<V> Table<V> {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// What `accept` makes of the value with this mark, if there is one and it makes something.
+    /// What `accept` makes of the value of this signature, if there is one and it makes something.
     pub(super) fn find<R>(
         &self,
-        mark: SignatureMark,
+        signature: &Signature<'_>,
         accept: impl Fn(&V) -> Option<R>,
     ) -> Option<R> {
-        let tag = tag(mark);
-        let set = self.set(mark)?;
-        let mut places = set.tags.iter().zip(&set.places);
-        places.find_map(|(held, place)| {
+        let tag = tag(signature);
+        self.set(signature)?.ways(signature).find_map(|(held, place)| {
             if held.load(Ordering::Relaxed) != tag {
                 return None;
             }
             let kept = place.load();
-            let kept = kept.as_ref().filter(|kept| kept.mark == mark)?;
+            let kept = kept.as_ref().filter(|kept| kept.mark == signature.mark())?;
             let accepted = accept(&kept.value)?;
             // Read first: many threads may find the same value, and none should wait to write.
             if !kept.used.load(Ordering::Relaxed) {
@@ -119,7 +117,7 @@ impl<V> Table<V> {
     /// Puts a value in that has `bytes` elsewhere. `is_dead` tells which values are worth nothing.
     pub(super) fn insert(
         &self,
-        mark: SignatureMark,
+        signature: &Signature<'_>,
         bytes: usize,
         value: V,
         is_dead: impl Fn(&V) -> bool,
@@ -127,11 +125,13 @@ impl<V> Table<V> {
         self.tidy(&is_dead);
         let bytes = bytes + size_of::<Kept<V>>() + ARC_COUNTS;
         let Some(mut displaced) = self.reserve(bytes, &is_dead) else { return Placed::TurnedAway };
+        let mark = signature.mark();
         let kept = Kept { mark, bytes, used: AtomicBool::new(false), value };
-        if let Some((held, place)) = self.set(mark).and_then(|set| set.place_for(mark, &is_dead)) {
+        let set = self.set(signature);
+        if let Some((held, place)) = set.and_then(|set| set.place_for(signature, mark, &is_dead)) {
             self.entries.fetch_add(1, Ordering::Relaxed);
             let before = place.swap(Some(Arc::new(kept)));
-            held.store(tag(mark), Ordering::Relaxed);
+            held.store(tag(signature), Ordering::Relaxed);
             if let Some(before) = before {
                 displaced += usize::from(before.mark != mark && !is_dead(&before.value));
                 self.gone(&before);
@@ -212,9 +212,9 @@ impl<V> Table<V> {
         self.entries.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The set of a mark. Its bits are as good as random, so that any number of sets fills evenly.
-    fn set(&self, mark: SignatureMark) -> Option<&Set<V>> {
-        let [word, _] = mark.places();
+    /// The set of a signature. Its bits are as good as random, so that any number of sets fills evenly.
+    fn set(&self, signature: &Signature<'_>) -> Option<&Set<V>> {
+        let [word, _] = signature.places;
         let nth = (u128::from(word) * self.sets.len() as u128) >> 64;
         self.sets.get(nth as usize)
     }
@@ -223,8 +223,8 @@ impl<V> Table<V> {
 /// The counters in front of what an `Arc` points to.
 const ARC_COUNTS: usize = 2 * size_of::<usize>();
 
-fn tag(mark: SignatureMark) -> u32 {
-    let [_, word] = mark.places();
+fn tag(signature: &Signature<'_>) -> u32 {
+    let [_, word] = signature.places;
     word as u32
 }
 
@@ -233,15 +233,28 @@ impl<V> Set<V> {
         Self { tags: Default::default(), places: Default::default() }
     }
 
+    /// All places with their tags, from a signature's first choice on: most stand there, and are
+    /// found at the first look.
+    fn ways(&self, signature: &Signature<'_>) -> impl Iterator<Item = (&AtomicU32, &Place<V>)> {
+        let [_, word] = signature.places;
+        let first = (word >> 32) as usize;
+        let way = move |nth| {
+            let way = first.wrapping_add(nth) % WAYS;
+            Some((self.tags.get(way)?, self.places.get(way)?))
+        };
+        (0..WAYS).filter_map(way)
+    }
+
     /// The place for a new value: its own, an empty one, or that of whom it hurts least to lose.
     fn place_for(
         &self,
+        signature: &Signature<'_>,
         mark: SignatureMark,
         is_dead: impl Fn(&V) -> bool,
     ) -> Option<(&AtomicU32, &Place<V>)> {
-        let places = || self.tags.iter().zip(&self.places);
+        let places = || self.ways(signature);
         let is_own = |(held, place): &(&AtomicU32, &Place<V>)| {
-            held.load(Ordering::Relaxed) == tag(mark)
+            held.load(Ordering::Relaxed) == tag(signature)
                 && place.load().as_ref().is_some_and(|kept| kept.mark == mark)
         };
         let is_empty = |(_, place): &(&AtomicU32, &Place<V>)| place.load().is_none();
@@ -251,15 +264,11 @@ impl<V> Set<V> {
             Some(kept) if !kept.used.load(Ordering::Relaxed) => 2,
             Some(_) => 3,
         };
-        // What others hold is looked into last, because it is far away in memory; and not always
-        // from the first place on, or that would always be the one to go.
-        let [_, word] = mark.places();
-        let first = (word >> 32) as usize % WAYS;
-        let from_first = || places().cycle().skip(first).take(WAYS);
+        // What others hold is looked into last, because it is far away in memory.
         places()
             .find(is_own)
             .or_else(|| places().find(is_empty))
-            .or_else(|| from_first().min_by_key(|(_, place)| loss(place)))
+            .or_else(|| places().min_by_key(|(_, place)| loss(place)))
     }
 }
 
@@ -267,8 +276,14 @@ impl<V> Set<V> {
 mod tests {
     use super::*;
 
-    fn mark(n: usize) -> SignatureMark {
-        SignatureMark::of(&n.to_ne_bytes()).unwrap()
+    fn put_in(
+        table: &Table<usize>,
+        n: usize,
+        bytes: usize,
+        value: usize,
+        is_dead: impl Fn(&usize) -> bool,
+    ) -> Placed {
+        table.insert(&Signature::of(&n.to_ne_bytes()).unwrap(), bytes, value, is_dead)
     }
 
     fn never(_: &usize) -> bool {
@@ -276,7 +291,7 @@ mod tests {
     }
 
     fn value(table: &Table<usize>, n: usize) -> Option<usize> {
-        table.find(mark(n), |value| Some(*value))
+        table.find(&Signature::of(&n.to_ne_bytes()).unwrap(), |value| Some(*value))
     }
 
     /// What is in the places, counted by hand: entries and bytes.
@@ -288,11 +303,11 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_found_by_its_mark_until_it_is_swept_out() {
+    fn a_value_is_found_by_its_signature_until_it_is_swept_out() {
         let table = Table::new(100_000);
         let empty = table.bytes();
         for n in 0..40 {
-            assert_eq!(table.insert(mark(n), 500, n, never), Placed::Displacing(0));
+            assert_eq!(put_in(&table, n, 500, n, never), Placed::Displacing(0));
             assert_eq!((value(&table, n), value(&table, n + 1)), (Some(n), None));
         }
         assert_eq!((table.entries(), table.bytes()), counted(&table));
@@ -306,24 +321,26 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_share_place_and_tag_are_told_apart() {
+    fn signatures_that_share_place_and_tag_are_told_apart() {
         let table = Table::new(100_000);
-        let alike = [7, 6, 1 << 40].map(SignatureMark::alike);
-        for (n, mark) in alike.into_iter().enumerate() {
-            assert_eq!(table.find(mark, |value| Some(*value)), None);
-            table.insert(mark, 500, n, never);
+        let texts = ["A", "B", "C"].map(|first| first.to_owned() + &"x".repeat(99));
+        let alike = texts.each_ref().map(|text| Signature::of(text.as_bytes()).unwrap());
+        assert!(alike.iter().all(|it| it.places == alike[0].places));
+        for (n, signature) in alike.iter().enumerate() {
+            assert_eq!(table.find(signature, |value| Some(*value)), None);
+            table.insert(signature, 500, n, never);
         }
-        for (n, mark) in alike.into_iter().enumerate() {
-            assert_eq!(table.find(mark, |value| Some(*value)), Some(n));
+        for (n, signature) in alike.iter().enumerate() {
+            assert_eq!(table.find(signature, |value| Some(*value)), Some(n));
         }
         assert_eq!(table.entries(), alike.len());
     }
 
     #[test]
-    fn the_same_mark_again_replaces_the_value() {
+    fn the_same_signature_again_replaces_the_value() {
         let table = Table::new(100_000);
         for n in 0..5 {
-            assert_eq!(table.insert(mark(0), 500, n, never), Placed::Displacing(0));
+            assert_eq!(put_in(&table, 0, 500, n, never), Placed::Displacing(0));
             assert_eq!((value(&table, 0), table.entries()), (Some(n), 1));
         }
     }
@@ -332,11 +349,11 @@ mod tests {
     fn a_flood_stays_within_the_budget_and_leaves_what_is_in_use() {
         let table = Table::new(100_000);
         for n in 0..20 {
-            table.insert(mark(n), 1000, n, never);
+            put_in(&table, n, 1000, n, never);
         }
         for n in 20..10_000 {
             (0..20).for_each(|hot| assert_eq!(value(&table, hot), Some(hot), "after {n}"));
-            table.insert(mark(n), 1000, n, never);
+            put_in(&table, n, 1000, n, never);
             assert!(table.bytes() <= table.max_bytes());
         }
         assert_eq!((table.entries(), table.bytes()), counted(&table));
@@ -347,7 +364,7 @@ mod tests {
     fn what_can_never_fit_is_turned_away() {
         for max_bytes in [1, 1000, 10_000] {
             let table = Table::new(max_bytes);
-            assert_eq!(table.insert(mark(0), max_bytes, 0, never), Placed::TurnedAway);
+            assert_eq!(put_in(&table, 0, max_bytes, 0, never), Placed::TurnedAway);
             assert_eq!((value(&table, 0), table.entries()), (None, 0));
             assert_eq!((table.entries(), table.bytes()), counted(&table));
         }
@@ -358,18 +375,18 @@ mod tests {
         let table = Table::new(100_000);
         let is_dead = |n: &usize| *n < 50;
         for n in 0..50 {
-            table.insert(mark(n), 500, n, never);
+            put_in(&table, n, 500, n, never);
         }
         let rounds = table.sets.len() * WAYS / TIDIED + 1;
         for n in 0..rounds {
-            assert_eq!(table.insert(mark(100), 500, 100 + n, is_dead), Placed::Displacing(0));
+            assert_eq!(put_in(&table, 100, 500, 100 + n, is_dead), Placed::Displacing(0));
         }
         assert_eq!(table.entries(), 1);
         for n in 100..10_000 {
-            table.insert(mark(n), 500, n, |n| *n > 10_000);
+            put_in(&table, n, 500, n, |n| *n > 10_000);
         }
         // All of them good, and too many.
-        assert!(matches!(table.insert(mark(0), 2000, 0, never), Placed::Displacing(1..)));
+        assert!(matches!(put_in(&table, 0, 2000, 0, never), Placed::Displacing(1..)));
     }
 
     #[test]
@@ -377,14 +394,14 @@ mod tests {
         let table = Table::new(1 << 20);
         let places = table.sets.len() * WAYS;
         (0..places / 2).for_each(|n| {
-            table.insert(mark(n), 1, n, never);
+            put_in(&table, n, 1, n, never);
         });
         let found = (0..places / 2).filter(|n| value(&table, *n).is_some()).count();
         assert!(found * 100 >= places / 2 * 98, "{found} of {}", places / 2);
     }
 
     /// Threads put in, find, sweep and displace at once. Whatever is found is what was put in under
-    /// that mark, and in the end every byte is accounted for.
+    /// that signature, and in the end every byte is accounted for.
     #[test]
     fn however_threads_mix_nothing_is_mistaken_and_no_byte_is_lost() {
         let table = Table::new(20_000);
@@ -396,7 +413,7 @@ mod tests {
                         let n = (step * 7919 + thread * 31) % 60;
                         match step % 5 {
                             0 => {
-                                table.insert(mark(n), n, n, |held| held % 13 == step % 13);
+                                put_in(table, n, n, n, |held| held % 13 == step % 13);
                             }
                             1 if step % 50 == 1 => table.sweep(|held| held % 7 == thread),
                             _ => {
