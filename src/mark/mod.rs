@@ -6,13 +6,15 @@
 //! away which texts were seen to somebody who can guess them whole, and nothing else.
 
 mod signature;
+mod spot;
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::LazyLock;
 
 use highway::{HighwayHash, HighwayHasher, Key};
 
-pub(crate) use signature::{Signature, SignatureMark};
+pub(crate) use signature::SignatureMark;
+pub(crate) use spot::Spot;
 
 static KEY: LazyLock<Key> = LazyLock::new(|| Key(std::array::from_fn(|_| random())));
 

@@ -4,16 +4,13 @@
 //! moved on in between (the Toeplitz construction of the same paper). For any two different texts
 //! of one length, one key in 2¹²⁸ gives both the same mark: that is proven, and rests on nothing but
 //! the key, which is drawn when the process starts and never leaves it.
-//!
-//! Where a signature is looked for follows from its end, under a key of its own: most tokens that are
-//! refused are found nowhere and need no mark, and how long a search takes tells nothing of marks.
 
 use std::sync::LazyLock;
 
 use super::random;
 
-/// The longest signature that gets a mark: that of an RSA key of 8192 bits.
-const LONGEST: usize = 1366;
+/// The longest signature that gets a mark: that of an RSA key of 8192 bits, with the dot before it.
+const LONGEST: usize = 1367;
 
 /// Four words at a time: as many as the sums of both passes leave registers for.
 const CHUNK: usize = 32;
@@ -22,28 +19,10 @@ const CHUNK_WORDS: usize = CHUNK / size_of::<u64>();
 /// A word for each word of text, and as many more for the second pass.
 const WORDS: usize = (LONGEST.div_ceil(CHUNK) + 1) * CHUNK_WORDS;
 
-/// Signatures differ in their ends as much as anywhere: 24 characters have 144 bits.
-const END: usize = 24;
+pub(super) type Pair = [u64; 2];
 
-type Pair = [u64; 2];
-
-/// What marks are made with.
-struct Keys {
-    sums: Box<[u64; WORDS]>,
-    places: [Pair; 2],
-}
-
-static KEYS: LazyLock<Keys> = LazyLock::new(|| {
-    let places = std::array::from_fn(|_| [random(), random()]);
-    Keys { sums: Box::new(std::array::from_fn(|_| random())), places }
-});
-
-/// A signature that is looked for, with bits to place it by that are spread evenly.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Signature<'t> {
-    text: &'t [u8],
-    pub(crate) places: Pair,
-}
+static KEY: LazyLock<Box<[u64; WORDS]>> =
+    LazyLock::new(|| Box::new(std::array::from_fn(|_| random())));
 
 /// Stands for a signature, in this process only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,30 +31,18 @@ pub(crate) struct SignatureMark {
     length: usize,
 }
 
-impl<'t> Signature<'t> {
-    /// `None` when the text is longer than signatures are.
-    pub(crate) fn of(text: &'t [u8]) -> Option<Self> {
-        (text.len() <= LONGEST).then(|| Self { text, places: places(text) })
-    }
-
-    /// Made anew each time: whoever needs it more than once keeps it.
-    pub(crate) fn mark(&self) -> SignatureMark {
-        SignatureMark::under(&KEYS.sums, self.text)
-    }
-}
-
-/// The same hash, once, of the end and the length.
-fn places(text: &[u8]) -> Pair {
-    let mut room = [0; END];
-    let ([a, b, c], _) = end(text, &mut room).as_chunks() else { return Pair::default() };
-    let [key, other] = KEYS.places;
-    let length = text.len().to_le_bytes();
-    let spread = product([a, b], key).wrapping_add(product([c, &length], other));
-    let (high, low) = ((spread >> 64) as u64, spread as u64);
-    [high ^ low, low.wrapping_add(high.rotate_left(32))]
-}
-
 impl SignatureMark {
+    /// `None` when the text is longer than signatures are.
+    pub(crate) fn of(signature: &[u8]) -> Option<Self> {
+        (signature.len() <= LONGEST).then(|| Self::under(&KEY, signature))
+    }
+
+    /// What stands before the signature in a token that ends with it.
+    pub(crate) fn before<'t>(&self, token: &'t [u8]) -> Option<&'t [u8]> {
+        let (before, end) = token.split_at_checked(token.len().checked_sub(self.length)?)?;
+        (Self::of(end)? == *self).then_some(before)
+    }
+
     /// The last chunk is what the text ends with, even if part of it was in the one before: so only
     /// a text that is shorter than a chunk is copied.
     fn under(keys: &[u64; WORDS], text: &[u8]) -> Self {
@@ -110,13 +77,13 @@ fn with_chunk(
     [first, second]
 }
 
-fn product([a, b]: [&[u8; 8]; 2], [with_a, with_b]: Pair) -> u128 {
+pub(super) fn product([a, b]: [&[u8; 8]; 2], [with_a, with_b]: Pair) -> u128 {
     let with = |word: &[u8; 8], key| u64::from_le_bytes(*word).wrapping_add(key);
     u128::from(with(a, with_a)) * u128::from(with(b, with_b))
 }
 
 /// What a text ends with; a shorter one stands at the front of `room`.
-fn end<'t, const N: usize>(text: &'t [u8], room: &'t mut [u8; N]) -> &'t [u8; N] {
+pub(super) fn end<'t, const N: usize>(text: &'t [u8], room: &'t mut [u8; N]) -> &'t [u8; N] {
     text.last_chunk().unwrap_or_else(|| {
         room.iter_mut().zip(text).for_each(|(octet, from)| *octet = *from);
         room
@@ -130,7 +97,7 @@ mod tests {
     use super::*;
 
     fn mark(text: &[u8]) -> SignatureMark {
-        Signature::of(text).unwrap().mark()
+        SignatureMark::of(text).unwrap()
     }
 
     /// The sums of a text that fills its chunks, as the paper writes them.
@@ -157,7 +124,7 @@ mod tests {
             (32, [&text[..32], &text[..32]].concat()),
             (87, [&text[..64], &text[55..87]].concat()),
             (343, [&text[..320], &text[311..343]].concat()),
-            (LONGEST, [&text[..1344], &text[1334..]].concat()),
+            (LONGEST, [&text[..1344], &text[1335..]].concat()),
         ] {
             let mark = SignatureMark::under(&keys, &text[..length]);
             assert_eq!(mark, SignatureMark { sums: defined(&keys, &hashed), length });
@@ -176,40 +143,18 @@ mod tests {
             other[changed] = b'B';
             assert!(marks.insert(format!("{:?}", mark(&other))), "octet {changed}");
         }
-        assert!(Signature::of(&[text.as_slice(), b"A"].concat()).is_none());
+        assert_eq!(SignatureMark::of(&[text.as_slice(), b"A"].concat()), None);
         // What stands behind the end does not count as if it were there.
         assert_ne!(mark(b"AA"), mark(b"AA\0"));
     }
 
     #[test]
-    fn places_depend_on_the_end_and_on_the_length() {
-        let places = |text: &[u8]| Signature::of(text).unwrap().places;
-        let text = [b'A'; 100];
-        for length in 0..text.len() {
-            for changed in 0..length {
-                let mut other = text;
-                other[changed] = b'B';
-                let alike = places(&text[..length]) == places(&other[..length]);
-                assert_eq!(alike, changed + END < length, "octet {changed} of {length}");
-            }
-            assert_ne!(places(&text[..length]), places(&text[..length + 1]));
-        }
-    }
-
-    /// Sixty-four places for a thousand texts: each gets some, also of texts that differ in one bit.
-    #[test]
-    fn places_are_spread_evenly() {
-        for behind in [0, 10, 60] {
-            let (mut high, mut low) = ([0; 64], [0; 64]);
-            for n in 0..1000_u64 {
-                let text = [&n.to_le_bytes()[..], &vec![0; behind]].concat();
-                let [a, b] = Signature::of(&text[..8 + behind.min(END - 8)]).unwrap().places;
-                high[(a >> 58) as usize] += 1;
-                low[(b % 64) as usize] += 1;
-            }
-            for count in high.into_iter().chain(low) {
-                assert!((1..60).contains(&count), "{high:?} {low:?}");
-            }
+    fn what_precedes_a_signature_is_told_of_the_token_that_ends_with_it_only() {
+        let mark = mark(b".signature");
+        assert_eq!(mark.before(b"a.b.signature"), Some(&b"a.b"[..]));
+        assert_eq!(mark.before(b".signature"), Some(&b""[..]));
+        for other in ["a.b.signaturf", "a.b-signature", "signature", "a.b.signature ", "", "."] {
+            assert_eq!(mark.before(other.as_bytes()), None, "{other}");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::judgement::{Judgement, settle};
 use super::jws::{Header, Jws, document};
 use super::known::{KnownTokens, Sighting};
 use super::{Credentials, TokenValidator, rules};
-use crate::clock::{Clock, SystemClock, unix_time};
+use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, ConfigError};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, Provenance, Reading};
@@ -139,7 +139,7 @@ impl JwksValidator {
             return Err(InvalidToken::Algorithm);
         }
         let (now, _) = self.clock.coarse();
-        let lifetime = rules::check(claims, header.typ, &issuer, unix_time(now))?;
+        let lifetime = rules::check(claims, header.typ, &issuer, now)?;
         let grounds = match verify(&issuer, jws, &header)? {
             Verdict::Verified(grounds) => grounds,
             Verdict::BadSignature => return Err(InvalidToken::Signature),

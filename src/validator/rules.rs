@@ -1,5 +1,7 @@
 //! What a token must say beside a good signature: one pure function per rule.
 
+use std::time::{Duration, SystemTime};
+
 use super::jws::Typ;
 use crate::config::TokenProfile;
 use crate::error::InvalidToken;
@@ -15,23 +17,18 @@ pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
     }
 }
 
-/// Every rule that needs no key, cheapest first; `now` in seconds. Of what they look at, only the
+/// Every rule that needs no key, cheapest first. Of what they look at, only the
 /// time changes while the issuer stays the same: what they found stands within the [`Lifetime`].
 pub(super) fn check(
     claims: Value<'_>,
     typ: Typ,
     issuer: &Issuer,
-    now: f64,
+    now: SystemTime,
 ) -> Result<Lifetime, InvalidToken> {
     let config = &issuer.config;
     token_type(typ, config.profile)?;
     audience(claims, &issuer.audience)?;
-    let lifetime = times(
-        claims,
-        now,
-        config.leeway.as_secs_f64(),
-        config.max_token_lifetime.map(|l| l.as_secs_f64()),
-    )?;
+    let lifetime = times(claims, now, config.leeway, config.max_token_lifetime)?;
     access_token(claims)?;
     unbound(claims)?;
     text(claims.get("jti"), "jti")?;
@@ -42,33 +39,40 @@ pub(super) fn check(
     Ok(lifetime)
 }
 
-/// When a token counts, in seconds since 1970: from `begins` on, and before `expires`.
+/// When a token counts: from `begins` on, and before `ends`. The leeway is in both.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lifetime {
-    begins: f64,
-    expires: f64,
-    leeway: f64,
+    begins: SystemTime,
+    ends: SystemTime,
 }
 
 impl Lifetime {
+    /// Of NumericDates. `None` for one that the system's clock will never show.
+    fn between(begins: f64, expires: f64, leeway: Duration) -> Option<Self> {
+        let begins = Duration::try_from_secs_f64(begins).ok()?.saturating_sub(leeway);
+        let ends = Duration::try_from_secs_f64(expires).ok()?.saturating_add(leeway);
+        let moment = |since| SystemTime::UNIX_EPOCH.checked_add(since);
+        Some(Self { begins: moment(begins)?, ends: moment(ends)? })
+    }
+
     /// On the boundary, a token has expired.
-    pub(super) fn check(&self, now: f64) -> Result<(), InvalidToken> {
+    pub(super) fn check(&self, now: SystemTime) -> Result<(), InvalidToken> {
         if self.is_over(now) {
             return Err(InvalidToken::Expired);
         }
-        if self.begins > now + self.leeway {
+        if self.begins > now {
             return Err(InvalidToken::NotYetValid);
         }
         Ok(())
     }
 
-    pub(super) fn is_over(&self, now: f64) -> bool {
-        now >= self.expires + self.leeway
+    pub(super) fn is_over(&self, now: SystemTime) -> bool {
+        now >= self.ends
     }
 
     #[cfg(test)]
-    pub(super) fn until(expires: f64) -> Self {
-        Self { begins: 0.0, expires, leeway: 0.0 }
+    pub(super) fn until(expires: u64) -> Self {
+        Self::between(0.0, expires as f64, Duration::ZERO).unwrap()
     }
 }
 
@@ -101,21 +105,24 @@ fn audience(claims: Value<'_>, ours: &[Box<str>]) -> Result<(), InvalidToken> {
 /// `exp`, `nbf`, `iat` (RFC 7519 §4.1.4–4.1.6).
 fn times(
     claims: Value<'_>,
-    now: f64,
-    leeway: f64,
-    max_lifetime: Option<f64>,
+    now: SystemTime,
+    leeway: Duration,
+    max_lifetime: Option<Duration>,
 ) -> Result<Lifetime, InvalidToken> {
     let exp = numeric_date(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
     let nbf = numeric_date(claims.get("nbf"), "nbf")?;
     let iat = numeric_date(claims.get("iat"), "iat")?;
     let begins = nbf.unwrap_or(0.0).max(iat.unwrap_or(0.0));
-    let lifetime = Lifetime { begins, expires: exp, leeway };
+    let lifetime = Lifetime::between(begins, exp, leeway);
+    let lifetime = lifetime.ok_or(InvalidToken::MalformedClaim("exp"))?;
     lifetime.check(now)?;
     match max_lifetime {
         None => Ok(lifetime),
         Some(limit) => match iat {
             None => Err(InvalidToken::MissingClaim("iat")),
-            Some(iat) if exp - iat > limit => Err(InvalidToken::MalformedClaim("exp")),
+            Some(iat) if exp - iat > limit.as_secs_f64() => {
+                Err(InvalidToken::MalformedClaim("exp"))
+            }
             Some(_) => Ok(lifetime),
         },
     }
@@ -211,30 +218,38 @@ mod tests {
 
     #[test]
     fn times_are_judged_on_both_sides_of_the_leeway() {
-        let now = 1000.0;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let table = [
-            (r#"{"exp":1001}"#, 0.0, None),
-            (r#"{"exp":1000}"#, 0.0, Some(InvalidToken::Expired)),
-            (r#"{"exp":941}"#, 60.0, None),
-            (r#"{"exp":940}"#, 60.0, Some(InvalidToken::Expired)),
-            (r#"{"exp":1000.5}"#, 0.0, None),
-            (r#"{"exp":2000,"nbf":1060}"#, 60.0, None),
-            (r#"{"exp":2000,"nbf":1061}"#, 60.0, Some(InvalidToken::NotYetValid)),
-            (r#"{"exp":2000,"iat":1061}"#, 60.0, Some(InvalidToken::NotYetValid)),
-            (r#"{}"#, 0.0, Some(InvalidToken::MissingClaim("exp"))),
-            (r#"{"exp":"2000"}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
-            (r#"{"exp":null}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
-            (r#"{"exp":-1}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
-            (r#"{"exp":1e300}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
-            (r#"{"exp":18446744073709551615}"#, 0.0, Some(InvalidToken::MalformedClaim("exp"))),
-            (r#"{"exp":2000,"nbf":"9"}"#, 0.0, Some(InvalidToken::MalformedClaim("nbf"))),
-            (r#"{"exp":2000,"nbf":null}"#, 0.0, Some(InvalidToken::MalformedClaim("nbf"))),
-            (r#"{"exp":2000,"iat":[]}"#, 0.0, Some(InvalidToken::MalformedClaim("iat"))),
+            (r#"{"exp":1001}"#, 0, None),
+            (r#"{"exp":1000}"#, 0, Some(InvalidToken::Expired)),
+            (r#"{"exp":941}"#, 60, None),
+            (r#"{"exp":940}"#, 60, Some(InvalidToken::Expired)),
+            (r#"{"exp":1000.5}"#, 0, None),
+            (r#"{"exp":2000,"nbf":1060}"#, 60, None),
+            (r#"{"exp":2000,"nbf":1061}"#, 60, Some(InvalidToken::NotYetValid)),
+            (r#"{"exp":2000,"iat":1061}"#, 60, Some(InvalidToken::NotYetValid)),
+            (r#"{}"#, 0, Some(InvalidToken::MissingClaim("exp"))),
+            (r#"{"exp":"2000"}"#, 0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":null}"#, 0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":-1}"#, 0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":1e300}"#, 0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":18446744073709551615}"#, 0, Some(InvalidToken::MalformedClaim("exp"))),
+            (r#"{"exp":2000,"nbf":"9"}"#, 0, Some(InvalidToken::MalformedClaim("nbf"))),
+            (r#"{"exp":2000,"nbf":null}"#, 0, Some(InvalidToken::MalformedClaim("nbf"))),
+            (r#"{"exp":2000,"iat":[]}"#, 0, Some(InvalidToken::MalformedClaim("iat"))),
         ];
         for (json, leeway, expected) in table {
-            assert_eq!(judge(json, |claims| times(claims, now, leeway, None)), expected, "{json}");
+            assert_eq!(
+                judge(json, |claims| times(claims, now, Duration::from_secs(leeway), None)),
+                expected,
+                "{json}"
+            );
         }
-        let lifetime = |json| judge(json, |claims| times(claims, now, 0.0, Some(3600.0)));
+        let lifetime = |json| {
+            judge(json, |claims| {
+                times(claims, now, Duration::ZERO, Some(Duration::from_secs(3600)))
+            })
+        };
         assert_eq!(lifetime(r#"{"exp":4600,"iat":1000}"#), None);
         assert_eq!(
             lifetime(r#"{"exp":4601,"iat":1000}"#),

@@ -53,7 +53,7 @@ pub type Words = [u64; 2];
 
 /// The table, of eight places.
 #[derive(Debug)]
-pub struct Table<V>(table::Table<V>);
+pub struct Table<V>(table::Table<(Words, V)>);
 
 impl<V> Table<V> {
     const ITSELF: usize = 8 * (size_of::<sync::AtomicU32>() + size_of::<sync::ArcSwapOption<V>>());
@@ -67,20 +67,22 @@ impl<V> Table<V> {
     }
 
     /// How many others went, or `None` if it was turned away.
-    pub fn insert(&self, words: Words, value: V, is_dead: impl Fn(&V) -> bool) -> Option<usize> {
-        let signature = mark::Signature::with_places(words);
-        match self.0.insert(&signature, Self::ROOM - 150, value, is_dead) {
+    pub fn insert(&self, name: Words, value: V, is_dead: impl Fn(&V) -> bool) -> Option<usize> {
+        let (spot, bytes) = (mark::Spot::at(name), Self::ROOM - 150);
+        let is_same = |(held, _): &(Words, V)| *held == name;
+        match self.0.insert(spot, bytes, (name, value), is_same, |(_, value)| is_dead(value)) {
             table::Placed::Displacing(others) => Some(others),
             table::Placed::TurnedAway => None,
         }
     }
 
-    pub fn find<R>(&self, words: Words, accept: impl Fn(&V) -> Option<R>) -> Option<R> {
-        self.0.find(&mark::Signature::with_places(words), accept)
+    pub fn find<R>(&self, name: Words, accept: impl Fn(&V) -> Option<R>) -> Option<R> {
+        let accept = |(held, value): &(Words, V)| if *held == name { accept(value) } else { None };
+        self.0.find(mark::Spot::at(name), accept)
     }
 
     pub fn sweep(&self, is_unwanted: impl Fn(&V) -> bool) {
-        self.0.sweep(is_unwanted);
+        self.0.sweep(|(_, value)| is_unwanted(value));
     }
 
     pub fn entries(&self) -> usize {

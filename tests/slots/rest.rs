@@ -25,10 +25,6 @@ pub(crate) mod clock {
             Duration::from_secs(self.0)
         }
     }
-
-    pub(crate) fn unix_time(at: SystemTime) -> f64 {
-        at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-    }
 }
 
 pub(crate) mod identity {
@@ -68,45 +64,55 @@ pub(crate) mod issuer {
 
 pub(crate) mod mark {
     /// The octets of a short text, so that models can choose who is near whom.
-    #[derive(Debug)]
-    pub(crate) struct Signature<'t> {
-        pub(crate) places: [u64; 2],
-        _text: &'t [u8],
-    }
-
-    /// All of them.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) struct SignatureMark([u64; 2]);
+    pub(crate) struct SignatureMark(u64);
 
-    impl<'t> Signature<'t> {
-        pub(crate) fn of(text: &'t [u8]) -> Option<Self> {
-            let word = text.iter().fold(0, |word, octet| word << 8 | u64::from(*octet));
-            Some(Self { places: [0, word], _text: text })
+    /// A few of them.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Spot {
+        pub(crate) row: u64,
+        pub(crate) way: u32,
+        pub(crate) tag: u32,
+    }
+
+    fn word(text: &[u8]) -> u64 {
+        text.iter().fold(0, |word, octet| word << 8 | u64::from(*octet))
+    }
+
+    impl SignatureMark {
+        pub(crate) fn of(text: &[u8]) -> Option<Self> {
+            Some(Self(word(text)))
         }
 
-        pub(crate) fn mark(&self) -> SignatureMark {
-            SignatureMark(self.places)
+        pub(crate) fn before<'t>(&self, token: &'t [u8]) -> Option<&'t [u8]> {
+            (word(token) == self.0).then_some(b"")
         }
     }
 
-    impl Signature<'static> {
-        pub(crate) fn with_places(places: [u64; 2]) -> Self {
-            Self { places, _text: b"" }
+    impl Spot {
+        pub(crate) fn of(text: &[u8]) -> Self {
+            Self::at([0, word(text)])
+        }
+
+        pub(crate) fn at([row, word]: [u64; 2]) -> Self {
+            Self { row, way: (word >> 32) as u32, tag: word as u32 }
         }
     }
 }
 
 pub(crate) mod rules {
+    use std::time::SystemTime;
+
     /// For ever.
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct Lifetime;
 
     impl Lifetime {
-        pub(crate) fn check(&self, _: f64) -> Result<(), ()> {
+        pub(crate) fn check(&self, _: SystemTime) -> Result<(), ()> {
             Ok(())
         }
 
-        pub(crate) fn is_over(&self, _: f64) -> bool {
+        pub(crate) fn is_over(&self, _: SystemTime) -> bool {
             false
         }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::table::Table;
 use super::tally::{STRIPES, own_stripe};
-use crate::mark::Signature;
+use crate::mark::Spot;
 
 /// The part of a budget that all copies together may take.
 const SHARE: usize = 16;
@@ -35,7 +35,7 @@ pub(super) struct Hot<V> {
 #[repr(align(128))]
 struct Stripe<V> {
     copies: OnceLock<Table<V>>,
-    /// Places of the signatures found last. Guesses may be wrong: what they decide is only speed.
+    /// Rows of the spots found last. Guesses may be wrong: what they decide is only speed.
     lately: [AtomicU64; LATELY],
     next: AtomicUsize,
 }
@@ -61,31 +61,28 @@ impl<V> Hot<V> {
     }
 
     /// As [`Table::find`].
-    pub(super) fn find<R>(
-        &self,
-        signature: &Signature<'_>,
-        accept: impl Fn(&V) -> Option<R>,
-    ) -> Option<R> {
-        self.own()?.copies.get()?.find(signature, accept)
+    pub(super) fn find<R>(&self, spot: Spot, accept: impl Fn(&V) -> Option<R>) -> Option<R> {
+        self.own()?.copies.get()?.find(spot, accept)
     }
 
     /// Whether this thread, which found a value of so many bytes elsewhere, had better have a copy.
-    pub(super) fn wants(&self, signature: &Signature<'_>, bytes: usize) -> bool {
+    pub(super) fn wants(&self, spot: Spot, bytes: usize) -> bool {
         bytes <= self.max_bytes / LARGEST
-            && self.own().is_some_and(|stripe| stripe.found_lately(signature))
+            && self.own().is_some_and(|stripe| stripe.found_lately(spot))
     }
 
     /// As [`Table::insert`].
     pub(super) fn insert(
         &self,
-        signature: &Signature<'_>,
+        spot: Spot,
         bytes: usize,
         copy: V,
+        is_same: impl Fn(&V) -> bool,
         is_dead: impl Fn(&V) -> bool,
     ) {
         if let Some(stripe) = self.own() {
             let copies = stripe.copies.get_or_init(|| Table::new(self.max_bytes));
-            copies.insert(signature, bytes, copy, is_dead);
+            copies.insert(spot, bytes, copy, is_same, is_dead);
         }
     }
 
@@ -113,14 +110,13 @@ impl<V> Stripe<V> {
     }
 
     /// Whether the value was among the last found; it is from now on.
-    fn found_lately(&self, signature: &Signature<'_>) -> bool {
-        let [bits, _] = signature.places;
-        if self.lately.iter().any(|found| found.load(Ordering::Relaxed) == bits) {
+    fn found_lately(&self, spot: Spot) -> bool {
+        if self.lately.iter().any(|found| found.load(Ordering::Relaxed) == spot.row) {
             return true;
         }
         let next = self.next.load(Ordering::Relaxed);
         if let Some(oldest) = self.lately.get(next % LATELY) {
-            oldest.store(bits, Ordering::Relaxed);
+            oldest.store(spot.row, Ordering::Relaxed);
         }
         self.next.store(next.wrapping_add(1), Ordering::Relaxed);
         false
@@ -132,11 +128,11 @@ mod tests {
     use super::*;
 
     fn wants(hot: &Hot<usize>, n: usize, bytes: usize) -> bool {
-        hot.wants(&Signature::of(&n.to_ne_bytes()).unwrap(), bytes)
+        hot.wants(Spot::of(&n.to_ne_bytes()), bytes)
     }
 
     fn value(hot: &Hot<usize>, n: usize) -> Option<usize> {
-        hot.find(&Signature::of(&n.to_ne_bytes()).unwrap(), |value| Some(*value))
+        hot.find(Spot::of(&n.to_ne_bytes()), |value| Some(*value))
     }
 
     #[test]
@@ -155,7 +151,7 @@ mod tests {
         let hot = Hot::within(1 << 20);
         let threads = std::sync::Barrier::new(2);
         let work = |n: usize| {
-            hot.insert(&Signature::of(&n.to_ne_bytes()).unwrap(), 500, n, |_| false);
+            hot.insert(Spot::of(&n.to_ne_bytes()), 500, n, |held| *held == n, |_| false);
             threads.wait();
             let found = (value(&hot, n), value(&hot, 1 - n));
             threads.wait();

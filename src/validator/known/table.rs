@@ -1,15 +1,15 @@
-//! [`Table`]: values by [`Signature`], in a fixed number of places and of bytes, read without a lock.
+//! [`Table`]: values by [`Spot`], in a fixed number of places and of bytes, read without a lock.
 //!
-//! A signature has eight places to stand in. Reading looks at their tags, takes a reference to what
-//! stands where the tag fits, and compares the mark: a tag only saves looking, so it may lag
-//! behind its place. It may even stay that of another value, where two wrote at once: then the value
-//! is missed until it is put in again. Writing swaps a place whole. Each value leaves its place in
-//! exactly one swap, and whoever made that swap gives its bytes back.
+//! A spot has eight places to stand in. Reading looks at their tags, takes a reference to what
+//! stands where the tag fits, and asks whether that is what was looked for: a tag only saves looking,
+//! so it may lag behind its place. It may even stay that of another value, where two wrote at once: then
+//! the value is missed until it is put in again. Writing swaps a place whole. Each value leaves its
+//! place in exactly one swap, and whoever made that swap gives its bytes back.
 
 use std::iter;
 use std::sync::Arc;
 
-use crate::mark::{Signature, SignatureMark};
+use crate::mark::Spot;
 use crate::sync::{ArcSwapOption, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 const WAYS: usize = 8;
@@ -48,7 +48,6 @@ type Place<V> = ArcSwapOption<Kept<V>>;
 
 #[derive(Debug)]
 struct Kept<V> {
-    mark: SignatureMark,
     bytes: usize,
     /// Whether it was found since the hand came by.
     used: AtomicBool,
@@ -92,19 +91,14 @@ impl<V> Table<V> {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// What `accept` makes of the value of this signature, if there is one and it makes something.
-    pub(super) fn find<R>(
-        &self,
-        signature: &Signature<'_>,
-        accept: impl Fn(&V) -> Option<R>,
-    ) -> Option<R> {
-        let tag = tag(signature);
-        self.set(signature)?.ways(signature).find_map(|(held, place)| {
-            if held.load(Ordering::Relaxed) != tag {
+    /// What `accept` makes of a value at this spot. It is asked until it makes something of one.
+    pub(super) fn find<R>(&self, spot: Spot, accept: impl Fn(&V) -> Option<R>) -> Option<R> {
+        self.set(spot)?.ways(spot).find_map(|(held, place)| {
+            if held.load(Ordering::Relaxed) != spot.tag {
                 return None;
             }
             let kept = place.load();
-            let kept = kept.as_ref().filter(|kept| kept.mark == signature.mark())?;
+            let kept = kept.as_ref()?;
             let accepted = accept(&kept.value)?;
             // Read first: many threads may find the same value, and none should wait to write.
             if !kept.used.load(Ordering::Relaxed) {
@@ -114,26 +108,27 @@ impl<V> Table<V> {
         })
     }
 
-    /// Puts a value in that has `bytes` elsewhere. `is_dead` tells which values are worth nothing.
+    /// Puts a value in that has `bytes` elsewhere. `is_same` tells which one it replaces, `is_dead`
+    /// which ones are worth nothing.
     pub(super) fn insert(
         &self,
-        signature: &Signature<'_>,
+        spot: Spot,
         bytes: usize,
         value: V,
+        is_same: impl Fn(&V) -> bool,
         is_dead: impl Fn(&V) -> bool,
     ) -> Placed {
         self.tidy(&is_dead);
         let bytes = bytes + size_of::<Kept<V>>() + ARC_COUNTS;
         let Some(mut displaced) = self.reserve(bytes, &is_dead) else { return Placed::TurnedAway };
-        let mark = signature.mark();
-        let kept = Kept { mark, bytes, used: AtomicBool::new(false), value };
-        let set = self.set(signature);
-        if let Some((held, place)) = set.and_then(|set| set.place_for(signature, mark, &is_dead)) {
+        let kept = Kept { bytes, used: AtomicBool::new(false), value };
+        let set = self.set(spot);
+        if let Some((held, place)) = set.and_then(|set| set.place_for(spot, &is_same, &is_dead)) {
             self.entries.fetch_add(1, Ordering::Relaxed);
             let before = place.swap(Some(Arc::new(kept)));
-            held.store(tag(signature), Ordering::Relaxed);
+            held.store(spot.tag, Ordering::Relaxed);
             if let Some(before) = before {
-                displaced += usize::from(before.mark != mark && !is_dead(&before.value));
+                displaced += usize::from(!is_same(&before.value) && !is_dead(&before.value));
                 self.gone(&before);
             }
         }
@@ -212,10 +207,9 @@ impl<V> Table<V> {
         self.entries.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The set of a signature. Its bits are as good as random, so that any number of sets fills evenly.
-    fn set(&self, signature: &Signature<'_>) -> Option<&Set<V>> {
-        let [word, _] = signature.places;
-        let nth = (u128::from(word) * self.sets.len() as u128) >> 64;
+    /// The set of a spot. Rows are as good as random, so that any number of sets fills evenly.
+    fn set(&self, spot: Spot) -> Option<&Set<V>> {
+        let nth = (u128::from(spot.row) * self.sets.len() as u128) >> 64;
         self.sets.get(nth as usize)
     }
 }
@@ -223,23 +217,16 @@ impl<V> Table<V> {
 /// The counters in front of what an `Arc` points to.
 const ARC_COUNTS: usize = 2 * size_of::<usize>();
 
-fn tag(signature: &Signature<'_>) -> u32 {
-    let [_, word] = signature.places;
-    word as u32
-}
-
 impl<V> Set<V> {
     fn new() -> Self {
         Self { tags: Default::default(), places: Default::default() }
     }
 
-    /// All places with their tags, from a signature's first choice on: most stand there, and are
+    /// All places with their tags, from a spot's first choice on: most values stand there, and are
     /// found at the first look.
-    fn ways(&self, signature: &Signature<'_>) -> impl Iterator<Item = (&AtomicU32, &Place<V>)> {
-        let [_, word] = signature.places;
-        let first = (word >> 32) as usize;
+    fn ways(&self, spot: Spot) -> impl Iterator<Item = (&AtomicU32, &Place<V>)> {
         let way = move |nth| {
-            let way = first.wrapping_add(nth) % WAYS;
+            let way = (spot.way as usize).wrapping_add(nth) % WAYS;
             Some((self.tags.get(way)?, self.places.get(way)?))
         };
         (0..WAYS).filter_map(way)
@@ -248,14 +235,14 @@ impl<V> Set<V> {
     /// The place for a new value: its own, an empty one, or that of whom it hurts least to lose.
     fn place_for(
         &self,
-        signature: &Signature<'_>,
-        mark: SignatureMark,
+        spot: Spot,
+        is_same: impl Fn(&V) -> bool,
         is_dead: impl Fn(&V) -> bool,
     ) -> Option<(&AtomicU32, &Place<V>)> {
-        let places = || self.ways(signature);
+        let places = || self.ways(spot);
         let is_own = |(held, place): &(&AtomicU32, &Place<V>)| {
-            held.load(Ordering::Relaxed) == tag(signature)
-                && place.load().as_ref().is_some_and(|kept| kept.mark == mark)
+            held.load(Ordering::Relaxed) == spot.tag
+                && place.load().as_ref().is_some_and(|kept| is_same(&kept.value))
         };
         let is_empty = |(_, place): &(&AtomicU32, &Place<V>)| place.load().is_none();
         let loss = |place: &Place<V>| match place.load().as_deref() {
@@ -276,26 +263,34 @@ impl<V> Set<V> {
 mod tests {
     use super::*;
 
-    fn put_in(
-        table: &Table<usize>,
-        n: usize,
-        bytes: usize,
-        value: usize,
-        is_dead: impl Fn(&usize) -> bool,
-    ) -> Placed {
-        table.insert(&Signature::of(&n.to_ne_bytes()).unwrap(), bytes, value, is_dead)
+    /// A name, which the value has its spot by, and something to tell values of one name apart.
+    type Named = (usize, usize);
+
+    fn spot(name: usize) -> Spot {
+        Spot::of(&name.to_ne_bytes())
     }
 
-    fn never(_: &usize) -> bool {
+    fn put_in(
+        table: &Table<Named>,
+        name: usize,
+        bytes: usize,
+        value: usize,
+        is_dead: impl Fn(usize) -> bool,
+    ) -> Placed {
+        let is_same = |(held, _): &Named| *held == name;
+        table.insert(spot(name), bytes, (name, value), is_same, |(_, value)| is_dead(*value))
+    }
+
+    fn never(_: usize) -> bool {
         false
     }
 
-    fn value(table: &Table<usize>, n: usize) -> Option<usize> {
-        table.find(&Signature::of(&n.to_ne_bytes()).unwrap(), |value| Some(*value))
+    fn value(table: &Table<Named>, name: usize) -> Option<usize> {
+        table.find(spot(name), |(held, value)| (*held == name).then_some(*value))
     }
 
     /// What is in the places, counted by hand: entries and bytes.
-    fn counted(table: &Table<usize>) -> (usize, usize) {
+    fn counted(table: &Table<Named>) -> (usize, usize) {
         let places = table.sets.iter().flat_map(|set| &set.places);
         let kept: Vec<_> = places.filter_map(ArcSwapOption::load_full).collect();
         let bytes: usize = kept.iter().map(|kept| kept.bytes).sum();
@@ -303,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_found_by_its_signature_until_it_is_swept_out() {
+    fn a_value_is_found_at_its_spot_until_it_is_swept_out() {
         let table = Table::new(100_000);
         let empty = table.bytes();
         for n in 0..40 {
@@ -311,7 +306,7 @@ mod tests {
             assert_eq!((value(&table, n), value(&table, n + 1)), (Some(n), None));
         }
         assert_eq!((table.entries(), table.bytes()), counted(&table));
-        table.sweep(|n| n % 2 == 0);
+        table.sweep(|(n, _)| n % 2 == 0);
         for n in 0..40 {
             assert_eq!(value(&table, n), (n % 2 == 1).then_some(n));
         }
@@ -321,23 +316,21 @@ mod tests {
     }
 
     #[test]
-    fn signatures_that_share_place_and_tag_are_told_apart() {
+    fn values_at_one_spot_are_told_apart() {
         let table = Table::new(100_000);
-        let texts = ["A", "B", "C"].map(|first| first.to_owned() + &"x".repeat(99));
-        let alike = texts.each_ref().map(|text| Signature::of(text.as_bytes()).unwrap());
-        assert!(alike.iter().all(|it| it.places == alike[0].places));
-        for (n, signature) in alike.iter().enumerate() {
-            assert_eq!(table.find(signature, |value| Some(*value)), None);
-            table.insert(signature, 500, n, never);
+        let named = |name| table.find(spot(0), |held| (*held == name).then_some(name));
+        for name in ["a", "b", "c"] {
+            assert_eq!(named(name), None);
+            let is_same = |held: &&str| *held == name;
+            let placed = table.insert(spot(0), 500, name, is_same, |_| false);
+            assert_eq!(placed, Placed::Displacing(0));
         }
-        for (n, signature) in alike.iter().enumerate() {
-            assert_eq!(table.find(signature, |value| Some(*value)), Some(n));
-        }
-        assert_eq!(table.entries(), alike.len());
+        assert_eq!(["a", "b", "c"].map(named), ["a", "b", "c"].map(Some));
+        assert_eq!(table.entries(), 3);
     }
 
     #[test]
-    fn the_same_signature_again_replaces_the_value() {
+    fn the_same_name_again_replaces_the_value() {
         let table = Table::new(100_000);
         for n in 0..5 {
             assert_eq!(put_in(&table, 0, 500, n, never), Placed::Displacing(0));
@@ -373,7 +366,7 @@ mod tests {
     #[test]
     fn the_dead_go_first_and_do_not_stay_though_nobody_asks_for_them() {
         let table = Table::new(100_000);
-        let is_dead = |n: &usize| *n < 50;
+        let is_dead = |n| n < 50;
         for n in 0..50 {
             put_in(&table, n, 500, n, never);
         }
@@ -383,7 +376,7 @@ mod tests {
         }
         assert_eq!(table.entries(), 1);
         for n in 100..10_000 {
-            put_in(&table, n, 500, n, |n| *n > 10_000);
+            put_in(&table, n, 500, n, |n| n > 10_000);
         }
         // All of them good, and too many.
         assert!(matches!(put_in(&table, 0, 2000, 0, never), Placed::Displacing(1..)));
@@ -401,7 +394,7 @@ mod tests {
     }
 
     /// Threads put in, find, sweep and displace at once. Whatever is found is what was put in under
-    /// that signature, and in the end every byte is accounted for.
+    /// that name, and in the end every byte is accounted for.
     #[test]
     fn however_threads_mix_nothing_is_mistaken_and_no_byte_is_lost() {
         let table = Table::new(20_000);
@@ -415,7 +408,7 @@ mod tests {
                             0 => {
                                 put_in(table, n, n, n, |held| held % 13 == step % 13);
                             }
-                            1 if step % 50 == 1 => table.sweep(|held| held % 7 == thread),
+                            1 if step % 50 == 1 => table.sweep(|(held, _)| held % 7 == thread),
                             _ => {
                                 let found = value(table, n);
                                 assert!(found.is_none_or(|found| found == n));

@@ -1,0 +1,76 @@
+//! [`Spot`]: where a text is looked for.
+
+use std::sync::LazyLock;
+
+use super::random;
+use super::signature::{Pair, end, product};
+
+/// Tokens differ in their ends as much as anywhere: 24 characters have 144 bits.
+const END: usize = 24;
+
+/// A key for the end, and one for what is left of it and the length. Marks have keys of their own, so
+/// that how long a search takes tells nothing of them.
+static KEYS: LazyLock<[Pair; 2]> = LazyLock::new(|| std::array::from_fn(|_| [random(), random()]));
+
+/// Where a text is looked for. Follows from its end and its length, in a way that nobody outside can
+/// foresee, so that whatever is placed by it spreads evenly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) row: u64,
+    pub(crate) way: u32,
+    /// Of texts in one row, few have the same one.
+    pub(crate) tag: u32,
+}
+
+impl Spot {
+    /// By the hash that [signatures](super::SignatureMark) are marked with.
+    pub(crate) fn of(text: &[u8]) -> Self {
+        let mut room = [0; END];
+        let (words, _) = end(text, &mut room).as_chunks();
+        let length = text.len().to_le_bytes();
+        let [key, other] = *KEYS;
+        let sum = match words {
+            [a, b, c] => product([a, b], key).wrapping_add(product([c, &length], other)),
+            _ => 0,
+        };
+        let (high, low) = ((sum >> 64) as u64, sum as u64);
+        let rest = low.wrapping_add(high.rotate_left(32));
+        Self { row: high ^ low, way: (rest >> 32) as u32, tag: rest as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spot_depends_on_the_end_and_on_the_length() {
+        let text = [b'A'; 100];
+        for length in 0..text.len() {
+            for changed in 0..length {
+                let mut other = text;
+                other[changed] = b'B';
+                let alike = Spot::of(&text[..length]) == Spot::of(&other[..length]);
+                assert_eq!(alike, changed + END < length, "octet {changed} of {length}");
+            }
+            assert_ne!(Spot::of(&text[..length]), Spot::of(&text[..length + 1]));
+        }
+    }
+
+    /// Sixty-four places for a thousand texts: each gets some, also of texts that differ in one bit.
+    #[test]
+    fn spots_are_spread_evenly() {
+        for behind in [0, 7, END - 8] {
+            let mut counts = [[0; 64]; 3];
+            for n in 0..1000_u64 {
+                let Spot { row, way, tag } =
+                    Spot::of(&[&n.to_le_bytes()[..], &[0; END][..behind]].concat());
+                let bits = [row >> 58, u64::from(way) % 64, u64::from(tag) % 64];
+                counts.iter_mut().zip(bits).for_each(|(counts, at)| counts[at as usize] += 1);
+            }
+            for counts in counts {
+                assert!(counts.iter().all(|count| (1..60).contains(count)), "{counts:?}");
+            }
+        }
+    }
+}
