@@ -101,28 +101,31 @@ pub struct Actor {
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
 
+/// In this order, and so in two or three cache lines, stands what every request asks for whose token
+/// is known: with many tokens, each line more is a wait for memory. Then what handlers ask for.
 #[derive(Clone)]
+#[repr(C)]
 struct Inner {
+    sent: Sent,
+    tenant_id: Option<TenantId>,
+    provenance: Provenance,
+    kind: IdentityKind,
+    email_verified: bool,
     issuer: Arc<str>,
     /// What the spans are of.
     texts: Texts,
     subject: Span,
-    kind: IdentityKind,
-    tenant_id: Option<TenantId>,
     partner_id: Span,
     client_id: Span,
     display_name: Span,
     email: Span,
-    email_verified: bool,
-    scopes: Scopes,
     roles: Span,
     groups: Span,
+    scopes: Scopes,
     mfa_verified_at: Option<SystemTime>,
     issued_at: Option<SystemTime>,
     expires_at: SystemTime,
-    provenance: Provenance,
     actors: Box<[Actor]>,
-    sent: Sent,
 }
 
 impl Identity {

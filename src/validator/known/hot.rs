@@ -65,10 +65,12 @@ impl<V> Hot<V> {
         self.own()?.copies.get()?.find(spot, accept)
     }
 
-    /// Whether this thread, which found a value of so many bytes elsewhere, had better have a copy.
-    pub(super) fn wants(&self, spot: Spot, bytes: usize) -> bool {
-        bytes <= self.max_bytes / LARGEST
+    /// Whether this thread, which found a value elsewhere, had better have a copy. How many `bytes` that
+    /// has is asked only if it may matter: the answer is a wait for memory.
+    pub(super) fn wants(&self, spot: Spot, bytes: impl FnOnce() -> usize) -> bool {
+        self.max_bytes > 0
             && self.own().is_some_and(|stripe| stripe.found_lately(spot))
+            && bytes() <= self.max_bytes / LARGEST
     }
 
     /// As [`Table::insert`].
@@ -128,7 +130,7 @@ mod tests {
     use super::*;
 
     fn wants(hot: &Hot<usize>, n: usize, bytes: usize) -> bool {
-        hot.wants(Spot::of(&n.to_ne_bytes()), bytes)
+        hot.wants(Spot::of(&n.to_ne_bytes()), || bytes)
     }
 
     fn value(hot: &Hot<usize>, n: usize) -> Option<usize> {

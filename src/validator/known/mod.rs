@@ -230,7 +230,7 @@ impl Memory {
         clock: &dyn Clock,
     ) -> Option<Identity> {
         let (identity, copy) = self.table.find(spot, |known| {
-            let wanted = || self.hot.wants(spot, known.identity.footprint());
+            let wanted = || self.hot.wants(spot, || known.identity.footprint());
             accept(known).then(|| (known.identity.clone(), wanted().then(|| known.copy())))
         })?;
         if let Some(copy) = copy {
