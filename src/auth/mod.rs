@@ -32,6 +32,16 @@ pub(crate) struct IncomingToken {
     pub(crate) start: usize,
 }
 
+impl IncomingToken {
+    pub(crate) fn credentials(&self) -> Credentials<'_> {
+        Credentials::raw(self.octets())
+    }
+
+    fn octets(&self) -> &[u8] {
+        self.value.as_bytes().get(self.start..).unwrap_or_default()
+    }
+}
+
 impl std::fmt::Debug for IncomingToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")
@@ -53,12 +63,12 @@ impl AuthContext {
     /// where it can leak. `None` for a mock identity, whose token is none.
     pub fn token(&self) -> Option<&str> {
         let token = self.token.as_ref().filter(|_| !self.identity.is_mock())?;
-        std::str::from_utf8(token.value.as_bytes().get(token.start..)?).ok()
+        std::str::from_utf8(token.octets()).ok()
     }
 
     #[inline]
-    pub(crate) fn with_token(mut self, token: Option<IncomingToken>) -> Self {
-        self.token = token;
+    pub(crate) fn with_token(mut self, token: IncomingToken) -> Self {
+        self.token = Some(token);
         self
     }
 }
@@ -132,8 +142,10 @@ impl Auth {
     pub async fn authenticate(&self, token: &str) -> Result<AuthContext, AuthError> {
         let progress = self.at_once(&Credentials::bearer(token), None);
         let context = self.finish(progress, &Credentials::bearer(token), None).await?;
-        let kept = HeaderValue::try_from(token).ok();
-        Ok(context.with_token(kept.map(|value| IncomingToken { value, start: 0 })))
+        Ok(match HeaderValue::try_from(token) {
+            Ok(value) => context.with_token(IncomingToken { value, start: 0 }),
+            Err(_) => context,
+        })
     }
 
     /// The issuers trusted, to add, remove and watch.

@@ -74,15 +74,14 @@ impl<S, R> AuthService<S, R> {
         let requested = TenantSource::requested(&self.options.tenants, head);
         match self.auth.at_once(&presented.credentials(), requested.as_ref()) {
             Progress::Decided(verdict) => {
-                let context = verdict?.with_token(Some(presented.into_token()));
-                Ok(Decision::Admit(context))
+                Ok(Decision::Admit(verdict?.with_token(presented.token())))
             }
             progress => {
-                let (auth, presented) = (self.auth.clone(), presented.into_owned());
+                let (auth, token) = (self.auth.clone(), presented.token());
                 Ok(Decision::Wait(Box::pin(async move {
-                    let credentials = presented.credentials();
+                    let credentials = token.credentials();
                     let context = auth.finish(progress, &credentials, requested.as_ref()).await?;
-                    Ok(context.with_token(Some(presented.into_token())))
+                    Ok(context.with_token(token))
                 })))
             }
         }
@@ -98,7 +97,7 @@ pub(crate) async fn authenticate(
     let presented = presented.ok_or(AuthError::MissingCredentials)?;
     let progress = auth.at_once(&presented.credentials(), None);
     let context = auth.finish(progress, &presented.credentials(), None).await?;
-    Ok(context.with_token(Some(presented.into_token())))
+    Ok(context.with_token(presented.token()))
 }
 
 impl<S, R, Q, B> Service<Request<Q>> for AuthService<S, R>

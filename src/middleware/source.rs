@@ -76,29 +76,40 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-/// A header value with what should be a token from `start` on: nobody looked at it yet. Owning one
-/// copies no text: header values are counted references.
-#[derive(Clone)]
+/// A header value with what should be a token from `start` on: nobody looked at it yet.
 pub(super) struct Presented<'r> {
-    value: Cow<'r, HeaderValue>,
+    value: Value<'r>,
     start: usize,
 }
 
-impl<'r> Presented<'r> {
+/// Boxed where it is rare, so that it is moved in a register where it is common.
+enum Value<'r> {
+    OfRequest(&'r HeaderValue),
+    Custom(Box<HeaderValue>),
+}
+
+impl Presented<'_> {
     #[inline]
     pub(super) fn credentials(&self) -> Credentials<'_> {
-        Credentials::raw(self.value.as_bytes().get(self.start..).unwrap_or_default())
+        Credentials::raw(self.value().as_bytes().get(self.start..).unwrap_or_default())
     }
 
-    pub(super) fn into_owned(self) -> Presented<'static> {
-        Presented { value: Cow::Owned(self.value.into_owned()), start: self.start }
+    /// To be kept: no text is copied, header values are counted references.
+    #[inline]
+    pub(super) fn token(&self) -> IncomingToken {
+        IncomingToken { value: self.value().clone(), start: self.start }
     }
 
     #[inline]
-    pub(super) fn into_token(self) -> IncomingToken {
-        IncomingToken { value: self.value.into_owned(), start: self.start }
+    fn value(&self) -> &HeaderValue {
+        match &self.value {
+            Value::OfRequest(value) => value,
+            Value::Custom(value) => value,
+        }
     }
+}
 
+impl<'r> Presented<'r> {
     /// The token among `sources`. More than one is refused: which of them would count, an attacker
     /// might know better than we do (RFC 6750 §2).
     pub(super) fn read(
@@ -130,14 +141,14 @@ impl TokenSource {
                     return Ok(None);
                 };
                 let Some(start) = after_bearer(value.as_bytes()) else { return Ok(None) };
-                (Cow::Borrowed(value), start)
+                (Value::OfRequest(value), start)
             }
             Self::Header(name) => match single(head.headers, name)? {
-                Some(value) => (Cow::Borrowed(value), 0),
+                Some(value) => (Value::OfRequest(value), 0),
                 None => return Ok(None),
             },
             Self::Custom(read) => match read(head)? {
-                Some(value) => (Cow::Owned(value), 0),
+                Some(value) => (Value::Custom(Box::new(value)), 0),
                 None => return Ok(None),
             },
         };
