@@ -191,17 +191,15 @@ impl Auth {
             }
             Ok(Some(wanted)) => wanted,
         };
-        match self.0.tenants.at_once(wanted) {
-            None => Progress::Identified(identity),
-            Some(answer) => {
-                let tenant = admit(answer, &identity, wanted, requested);
-                Progress::Decided(tenant.map(|tenant| AuthContext {
-                    identity,
-                    tenant: Some(tenant),
-                    token: None,
-                }))
-            }
-        }
+        let tenant = match self.0.tenants.at_once(wanted) {
+            None => return Progress::Identified(identity),
+            Some(Err(error)) => return Progress::Decided(Err(unavailable(error))),
+            Some(Ok(tenant)) => tenant,
+        };
+        Progress::Decided(match admit(&tenant, &identity, wanted, requested) {
+            Ok(()) => Ok(AuthContext { identity, tenant, token: None }),
+            Err(error) => Err(error),
+        })
     }
 
     /// Decides the rest.
@@ -219,8 +217,8 @@ impl Auth {
         let Some(wanted) = self.wanted_tenant(&identity, requested)? else {
             return Ok(AuthContext { identity, tenant: None, token: None });
         };
-        let answer = self.0.tenants.resolve(wanted).await;
-        let tenant = Some(admit(answer, &identity, wanted, requested)?);
+        let tenant = self.0.tenants.resolve(wanted).await.map_err(unavailable)?;
+        admit(&tenant, &identity, wanted, requested)?;
         Ok(AuthContext { identity, tenant, token: None })
     }
 
@@ -303,14 +301,13 @@ impl Auth {
 /// does not learn whether it exists.
 #[inline]
 fn admit(
-    answer: Result<Option<Tenant>, BoxError>,
+    tenant: &Option<Tenant>,
     identity: &Identity,
     wanted: &TenantId,
     requested: Option<&RequestedTenant>,
-) -> Result<Tenant, AuthError> {
-    let unavailable = |error| AuthError::unavailable("tenant store", None, error);
+) -> Result<(), AuthError> {
     let foreign = identity.tenant_id() != Some(wanted);
-    let tenant = match answer.map_err(unavailable)? {
+    let tenant = match tenant {
         None if foreign => return Err(AuthError::TenantMismatch),
         None => return Err(AuthError::UnknownTenant),
         Some(tenant) if tenant.id() != wanted => {
@@ -320,12 +317,16 @@ fn admit(
     };
     if foreign {
         let authoriser = requested.and_then(|requested| requested.authoriser.as_ref());
-        if !authoriser.is_some_and(|allows| allows(identity, &tenant)) {
+        if !authoriser.is_some_and(|allows| allows(identity, tenant)) {
             return Err(AuthError::TenantMismatch);
         }
     }
     match tenant.status() {
-        TenantStatus::Active => Ok(tenant),
+        TenantStatus::Active => Ok(()),
         _ => Err(AuthError::TenantSuspended),
     }
+}
+
+fn unavailable(error: BoxError) -> AuthError {
+    AuthError::unavailable("tenant store", None, error)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
 use tower_service::Service;
 
 use super::future::ResponseFuture;
@@ -44,8 +44,10 @@ pub(super) type Pending = Pin<Box<dyn Future<Output = Result<AuthContext, AuthEr
 
 /// What a request is told before anything is waited for.
 enum Decision {
-    Admit(AuthContext),
-    Pass(Passed),
+    /// It goes on, and says by whom in its extensions.
+    Pass {
+        mock: bool,
+    },
     Refuse(AuthError),
     Wait(Pending),
 }
@@ -55,26 +57,37 @@ impl<S, R> AuthService<S, R> {
         Self { inner, auth, options, respond }
     }
 
-    fn decide(&self, head: RequestHead<'_>) -> Decision {
+    fn decide(&self, head: RequestHead<'_>, extensions: &mut Extensions) -> Decision {
+        // What an outer layer believed is not what this one verified.
+        extensions.remove::<AuthContext>();
         if self.options.preflights_pass && head.is_preflight() {
-            return Decision::Pass(Passed::Preflight);
+            extensions.insert(Passed::Preflight);
+            return Decision::Pass { mock: false };
         }
-        match self.judge(head) {
+        match self.judge(head, extensions) {
             Ok(decision) => decision,
             Err(AuthError::MissingCredentials) if self.options.optional => {
-                Decision::Pass(Passed::Anonymous(self.auth.clone()))
+                extensions.insert(Passed::Anonymous(self.auth.clone()));
+                Decision::Pass { mock: false }
             }
             Err(error) => Decision::Refuse(error),
         }
     }
 
-    fn judge(&self, head: RequestHead<'_>) -> Result<Decision, AuthError> {
+    fn judge(
+        &self,
+        head: RequestHead<'_>,
+        extensions: &mut Extensions,
+    ) -> Result<Decision, AuthError> {
         let presented = Presented::read(head, &self.options.tokens)?;
         let presented = presented.ok_or(AuthError::MissingCredentials)?;
         let requested = TenantSource::requested(&self.options.tenants, head);
         match self.auth.at_once(&presented.credentials(), requested.as_ref()) {
             Progress::Decided(verdict) => {
-                Ok(Decision::Admit(verdict?.with_token(presented.token())))
+                let context = verdict?;
+                let mock = context.identity().is_mock();
+                extensions.insert(context.with_token(presented.token()));
+                Ok(Decision::Pass { mock })
             }
             progress => {
                 let (auth, token) = (self.auth.clone(), presented.token());
@@ -114,24 +127,18 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        // What an outer layer believed is not what this one verified.
-        request.extensions_mut().remove::<AuthContext>();
-        let head = RequestHead::of(&request);
-        match self.decide(head) {
-            Decision::Admit(context) => {
-                let mock = context.identity().is_mock();
-                request.extensions_mut().insert(context);
-                ResponseFuture::admitted(self.inner.call(request), mock)
-            }
-            Decision::Pass(passed) => {
-                request.extensions_mut().insert(passed);
-                ResponseFuture::admitted(self.inner.call(request), false)
-            }
+        // Taken out, so that what is found in the head goes there straight away: the context is large.
+        let mut extensions = mem::take(request.extensions_mut());
+        let decision = self.decide(RequestHead::of(&request), &mut extensions);
+        *request.extensions_mut() = extensions;
+        match decision {
+            Decision::Pass { mock } => ResponseFuture::admitted(self.inner.call(request), mock),
             Decision::Refuse(error) => {
                 // What `poll_ready` reserved (a place under a limit, say) is not needed: an instance
                 // that is kept must not keep it from others.
                 self.inner = self.inner.clone();
-                ResponseFuture::refused(refuse(&self.auth, &self.respond, &error, head.is_grpc()))
+                let grpc = RequestHead::of(&request).is_grpc();
+                ResponseFuture::refused(refuse(&self.auth, &self.respond, &error, grpc))
             }
             Decision::Wait(pending) => {
                 // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
