@@ -21,12 +21,20 @@ pub struct TenantId(Name);
 /// that serve the tenant would contend for, and are read without a detour through memory.
 #[derive(Clone)]
 enum Name {
-    Short { length: u8, octets: [u8; SHORT] },
+    Short(Short),
     Long(Arc<str>),
 }
 
+/// Aligned, so that it is moved in whole words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(align(8))]
+struct Short {
+    length: u8,
+    octets: [u8; SHORT],
+}
+
 /// A UUID with its dashes has 36 octets; more would make the name larger by a word.
-const SHORT: usize = 38;
+const SHORT: usize = 39;
 
 impl Name {
     fn new(name: &str) -> Self {
@@ -34,7 +42,7 @@ impl Name {
         match (octets.get_mut(..name.len()), u8::try_from(name.len())) {
             (Some(room), Ok(length)) => {
                 room.copy_from_slice(name.as_bytes());
-                Self::Short { length, octets }
+                Self::Short(Short { length, octets })
             }
             _ => Self::Long(name.into()),
         }
@@ -42,14 +50,16 @@ impl Name {
 
     fn as_octets(&self) -> &[u8] {
         match self {
-            Self::Short { length, octets } => octets.get(..(*length).into()).unwrap_or_default(),
+            Self::Short(Short { length, octets }) => {
+                octets.get(..(*length).into()).unwrap_or_default()
+            }
             Self::Long(name) => name.as_bytes(),
         }
     }
 
     fn as_str(&self) -> &str {
         match self {
-            Self::Short { .. } => std::str::from_utf8(self.as_octets()).unwrap_or_default(),
+            Self::Short(_) => std::str::from_utf8(self.as_octets()).unwrap_or_default(),
             Self::Long(name) => name,
         }
     }
@@ -81,7 +91,7 @@ impl TenantId {
     /// How many bytes it holds elsewhere, as asked of the allocator.
     pub(super) fn footprint(&self) -> usize {
         match &self.0 {
-            Name::Short { .. } => 0,
+            Name::Short(_) => 0,
             Name::Long(name) => ARC_COUNTS + name.len(),
         }
     }
@@ -91,10 +101,7 @@ impl PartialEq for TenantId {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             // What is behind the end is the same in all: whole rooms are compared without a loop.
-            (
-                Name::Short { length, octets },
-                Name::Short { length: other_length, octets: other_octets },
-            ) => length == other_length && octets == other_octets,
+            (Name::Short(own), Name::Short(other)) => own == other,
             (own, other) => own.as_octets() == other.as_octets(),
         }
     }

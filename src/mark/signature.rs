@@ -27,8 +27,9 @@ static KEY: LazyLock<Box<[u64; WORDS]>> =
 /// Stands for a signature, in this process only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SignatureMark {
-    sums: [u128; 2],
-    length: usize,
+    /// In halves, which need no more room than they have bits.
+    sums: [Pair; 2],
+    length: u32,
 }
 
 impl SignatureMark {
@@ -39,7 +40,8 @@ impl SignatureMark {
 
     /// What stands before the signature in a token that ends with it.
     pub(crate) fn before<'t>(&self, token: &'t [u8]) -> Option<&'t [u8]> {
-        let (before, end) = token.split_at_checked(token.len().checked_sub(self.length)?)?;
+        let (before, end) =
+            token.split_at_checked(token.len().checked_sub(self.length as usize)?)?;
         (Self::of(end)? == *self).then_some(before)
     }
 
@@ -56,7 +58,7 @@ impl SignatureMark {
         if let Some([key, next, ..]) = keys.get(chunks.len()..) {
             sums = with_chunk(sums, end(text, &mut room), key, next);
         }
-        Self { sums, length: text.len() }
+        Self { sums: sums.map(halves), length: text.len() as u32 }
     }
 }
 
@@ -75,6 +77,10 @@ fn with_chunk(
         second = second.wrapping_add(product([c, d], [*m, *n]));
     }
     [first, second]
+}
+
+pub(super) fn halves(sum: u128) -> Pair {
+    [(sum >> 64) as u64, sum as u64]
 }
 
 pub(super) fn product([a, b]: [&[u8; 8]; 2], [with_a, with_b]: Pair) -> u128 {
@@ -101,7 +107,7 @@ mod tests {
     }
 
     /// The sums of a text that fills its chunks, as the paper writes them.
-    fn defined(keys: &[u64], text: &[u8]) -> [u128; 2] {
+    fn defined(keys: &[u64], text: &[u8]) -> [Pair; 2] {
         let words: Vec<_> =
             text.chunks(8).map(|it| u64::from_le_bytes(it.try_into().unwrap())).collect();
         [0, 2].map(|moved| {
@@ -109,7 +115,7 @@ mod tests {
             let sum = |text: &[u64], key: &[u64]| {
                 u128::from(text[0].wrapping_add(key[0])) * u128::from(text[1].wrapping_add(key[1]))
             };
-            pairs.map(|(text, key)| sum(text, key)).fold(0, u128::wrapping_add)
+            halves(pairs.map(|(text, key)| sum(text, key)).fold(0, u128::wrapping_add))
         })
     }
 
@@ -127,7 +133,10 @@ mod tests {
             (LONGEST, [&text[..1344], &text[1335..]].concat()),
         ] {
             let mark = SignatureMark::under(&keys, &text[..length]);
-            assert_eq!(mark, SignatureMark { sums: defined(&keys, &hashed), length });
+            assert_eq!(
+                mark,
+                SignatureMark { sums: defined(&keys, &hashed), length: length as u32 }
+            );
         }
     }
 

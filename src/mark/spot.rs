@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::random;
-use super::signature::{Pair, end, product};
+use super::signature::{Pair, end, halves, product};
 
 /// Tokens differ in their ends as much as anywhere: 24 characters have 144 bits.
 const END: usize = 24;
@@ -33,7 +33,7 @@ impl Spot {
             [a, b, c] => product([a, b], key).wrapping_add(product([c, &length], other)),
             _ => 0,
         };
-        let (high, low) = ((sum >> 64) as u64, sum as u64);
+        let [high, low] = halves(sum);
         let rest = low.wrapping_add(high.rotate_left(32));
         Self { row: high ^ low, way: (rest >> 32) as u32, tag: rest as u32 }
     }
