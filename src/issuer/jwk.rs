@@ -4,6 +4,7 @@ use aws_lc_rs::digest;
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, VerificationAlgorithm};
 
+use super::ecdsa::Asn1;
 use super::grounds::Withdrawn;
 use crate::base64url;
 use crate::config::Algorithm;
@@ -17,11 +18,31 @@ pub(crate) const MAX_KID: usize = 256;
 pub(crate) struct Key {
     kid: Option<Box<str>>,
     thumbprint: [u8; 32],
-    /// One prepared key per algorithm: the library binds the algorithm when it parses.
-    prepared: Box<[(Algorithm, ParsedPublicKey)]>,
+    /// One per algorithm: the library binds the algorithm when it parses.
+    prepared: Box<[Prepared]>,
     /// Set when the issuer stops publishing the key, so that whatever was verified with it earlier
     /// can be distrusted without searching for it.
     withdrawn: Withdrawn,
+}
+
+/// A key as the library verifies with it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    algorithm: Algorithm,
+    key: ParsedPublicKey,
+    /// Of an elliptic curve: how many octets each of a signature's two numbers has.
+    coordinate: Option<usize>,
+}
+
+impl Prepared {
+    /// Whether this is the signature of the message.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self.coordinate {
+            None => self.key.verify_sig(message, signature).is_ok(),
+            Some(coordinate) => Asn1::of(signature, coordinate)
+                .is_some_and(|asn1| self.key.verify_sig(message, asn1.as_octets()).is_ok()),
+        }
+    }
 }
 
 /// Why a JWK is left out.
@@ -67,7 +88,7 @@ impl Key {
         };
         let algorithms = material.algorithms().iter().filter(usable);
         let prepared: Box<[_]> = algorithms
-            .map(|&algorithm| Some((algorithm, material.prepare(algorithm)?)))
+            .map(|&algorithm| material.prepare(algorithm))
             .collect::<Option<_>>()
             .ok_or(Unusable::Weak)?;
         if prepared.is_empty() {
@@ -87,15 +108,15 @@ impl Key {
 
     /// Whether `other` is this key: same name, same material, same algorithms.
     pub(crate) fn is_same_as(&self, other: &Key) -> bool {
-        let algorithms = |key: &Key| key.prepared.iter().map(|(alg, _)| *alg).collect::<Vec<_>>();
+        let algorithms = |key: &Key| key.prepared.iter().map(|it| it.algorithm).collect::<Vec<_>>();
         self.kid == other.kid
             && self.thumbprint == other.thumbprint
             && algorithms(self) == algorithms(other)
     }
 
     /// The key prepared for `algorithm`, if it may be used with it.
-    pub(crate) fn prepared(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
-        self.prepared.iter().find(|(bound, _)| *bound == algorithm).map(|(_, key)| key)
+    pub(crate) fn prepared(&self, algorithm: Algorithm) -> Option<&Prepared> {
+        self.prepared.iter().find(|it| it.algorithm == algorithm)
     }
 
     pub(crate) fn withdraw(&self) {
@@ -193,17 +214,20 @@ impl Material {
     }
 
     /// `None` when the library refuses the key, such as a point off its curve.
-    fn prepare(&self, algorithm: Algorithm) -> Option<ParsedPublicKey> {
-        match self {
+    fn prepare(&self, algorithm: Algorithm) -> Option<Prepared> {
+        let mut coordinate = None;
+        let key = match self {
             Self::Rsa { n, e } => {
-                PublicKeyComponents { n, e }.to_parsed_public_key(rsa_parameters(algorithm)?).ok()
+                PublicKeyComponents { n, e }.to_parsed_public_key(rsa_parameters(algorithm)?)
             }
-            Self::Ec { x, y, .. } => {
+            Self::Ec { curve, x, y } => {
+                coordinate = Some(curve.coordinate);
                 let point = [&[4], &**x, &**y].concat();
-                ParsedPublicKey::new(ec_parameters(algorithm)?, point).ok()
+                ParsedPublicKey::new(ec_parameters(algorithm)?, point)
             }
-            Self::Ed25519 { x } => ParsedPublicKey::new(&signature::ED25519, x).ok(),
-        }
+            Self::Ed25519 { x } => ParsedPublicKey::new(&signature::ED25519, x),
+        };
+        Some(Prepared { algorithm, key: key.ok()?, coordinate })
     }
 
     /// RFC 7638: SHA-256 over the required members in lexicographic order.
@@ -239,9 +263,9 @@ fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
 
 fn ec_parameters(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match algorithm {
-        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
-        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
-        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_ASN1,
+        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_ASN1,
+        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_ASN1,
         _ => return None,
     })
 }
@@ -319,5 +343,37 @@ mod tests {
         let only_es256 =
             Key::read(Document::parse(RFC7638.as_bytes()).unwrap().root(), &[Algorithm::ES256]);
         assert_eq!(only_es256.err(), Some(Unusable::Algorithm), "not allowed for the issuer");
+    }
+
+    /// One number in 256 begins with a zero, and its encoding is shorter.
+    #[test]
+    fn whatever_numbers_a_signature_has_it_verifies_and_none_near_it_does() {
+        use aws_lc_rs::rand::SystemRandom;
+        use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair};
+        let table = [
+            (&signature::ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256, 2000),
+            (&signature::ECDSA_P384_SHA384_FIXED_SIGNING, Algorithm::ES384, 300),
+            (&signature::ECDSA_P521_SHA512_FIXED_SIGNING, Algorithm::ES512, 100),
+        ];
+        for (signing, algorithm, signatures) in table {
+            let pair = EcdsaKeyPair::generate(signing).unwrap();
+            let curve = CURVES.iter().find(|curve| curve.algorithm == algorithm).unwrap();
+            let (x, y) = pair.public_key().as_ref()[1..].split_at(curve.coordinate);
+            let material = Material::Ec { curve, x: x.into(), y: y.into() };
+            let key = material.prepare(algorithm).unwrap();
+            for n in 0..signatures {
+                let message = format!("message {n}");
+                let signed = pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+                let mut octets = signed.as_ref().to_vec();
+                assert!(key.verifies(message.as_bytes(), &octets), "{octets:?}");
+                if n < 50 {
+                    let (at, bit) = (n * 7 % octets.len(), 1 << (n % 8));
+                    octets[at] ^= bit;
+                    assert!(!key.verifies(message.as_bytes(), &octets), "{octets:?}");
+                }
+            }
+            let zeros = vec![0; 2 * curve.coordinate];
+            assert!(!key.verifies(b"message 0", &zeros) && !key.verifies(b"message 0", b""));
+        }
     }
 }

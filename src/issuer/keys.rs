@@ -197,7 +197,7 @@ impl Keys {
             .take(MAX_CANDIDATES)
             .peekable();
         let some_fit = fitting.peek().is_some();
-        match (fitting.find(|(_, key)| key.verify_sig(message, signature).is_ok()), kid) {
+        match (fitting.find(|(_, key)| key.verifies(message, signature)), kid) {
             (Some((key, _)), _) => Verdict::Verified(Grounds {
                 key: key.withdrawn().clone(),
                 set: self.reliance.clone(),

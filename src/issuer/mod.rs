@@ -2,6 +2,7 @@
 
 mod budget;
 mod client_auth;
+mod ecdsa;
 mod grounds;
 mod health;
 mod http;
