@@ -133,13 +133,27 @@ pub(crate) fn floor_of(
     use base64::Engine;
     let library: &'static dyn VerificationAlgorithm = match algorithm {
         Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+        // The form that it verifies without making another of it.
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_ASN1,
         _ => &signature::ED25519,
     };
     let key = ParsedPublicKey::new(library, public_key).expect("a key");
     let (signed, encoded) = token.rsplit_once('.').expect("a token");
     let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).expect("base64");
+    let decoded = if algorithm == Algorithm::ES256 { asn1(&decoded) } else { decoded };
     (key, signed.as_bytes().to_vec(), decoded)
+}
+
+/// Two numbers in DER, each of so few octets that its length takes one.
+fn asn1(signature: &[u8]) -> Vec<u8> {
+    let integer = |number: &[u8]| {
+        let digits: Vec<u8> = number.iter().copied().skip_while(|octet| *octet == 0).collect();
+        let zero = if digits.first().is_some_and(|octet| *octet < 0x80) { vec![] } else { vec![0] };
+        [&[2, (zero.len() + digits.len()) as u8], &*zero, &*digits].concat()
+    };
+    let (r, s) = signature.split_at(signature.len() / 2);
+    let content = [integer(r), integer(s)].concat();
+    [&[0x30, content.len() as u8], &*content].concat()
 }
 
 pub(crate) fn bearer(token: &str) -> HeaderValue {
