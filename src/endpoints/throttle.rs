@@ -8,7 +8,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::Endpoint;
-use crate::mark::{Mark, MarkHasher, Marker};
+use crate::mark::{Mark, MarkHasher};
 
 /// Somebody tries an endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -133,12 +133,9 @@ impl TokenBuckets {
         rate: Rate,
         now: Duration,
     ) -> Result<(), Duration> {
-        let mut marker = Marker::default();
-        for part in [kind.as_bytes(), endpoint.as_str().as_bytes(), who] {
-            marker.add(&(part.len() as u64).to_be_bytes());
-            marker.add(part);
-        }
-        let bucket = self.buckets.get_with(marker.mark(), Arc::default);
+        // No kind or endpoint has a NUL in its name.
+        let key = [kind.as_bytes(), endpoint.as_str().as_bytes(), who].join(&0);
+        let bucket = self.buckets.get_with(Mark::of(&key), Arc::default);
         let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = bucket.full_at.max(now).saturating_add(rate.period);
         let most = now.saturating_add(rate.period.saturating_mul(rate.burst));

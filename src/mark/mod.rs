@@ -1,69 +1,104 @@
 //! [`Mark`]: recognises octets that were seen before, without keeping them.
 //!
-//! A mark is a HighwayHash of 128 bits under a key that is drawn when the process starts and never
-//! leaves it. Whoever chooses the octets sees neither key nor marks, so that two texts have one
-//! mark only by chance: 2⁻⁶⁴ after four thousand million texts. A copy of the memory would give
-//! away which texts were seen to somebody who can guess them whole, and nothing else.
+//! A mark is a universal [hash](nh) and the length of what it is of. For any two different texts, one key
+//! in 2¹²⁸ gives both the same mark: that is proven, and rests on nothing but the key, which is drawn
+//! when the process starts and never leaves it, as no mark does. A copy of the memory, which holds key
+//! and marks, would give away 256 bits of each text that was seen, and nothing else.
+//!
+//! The key has an end. What is longer counts by its SHA-256.
 
-mod signature;
+mod nh;
 mod spot;
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::LazyLock;
 
-use highway::{HighwayHash, HighwayHasher, Key};
+use aws_lc_rs::digest::{SHA256, digest};
 
-pub(crate) use signature::SignatureMark;
-pub(crate) use spot::Spot;
+use self::nh::{Pair, Sums, halves};
 
-static KEY: LazyLock<Key> = LazyLock::new(|| Key(std::array::from_fn(|_| random())));
+pub(crate) use self::spot::Spot;
 
-/// A word of a key, from the operating system: the crypto library would first take 60 ms to gather
-/// entropy of its own, and the first request would wait for that.
-fn random() -> u64 {
+/// So many octets in words, from the operating system: the crypto library would first take 60 ms to
+/// gather entropy of its own, and the first request would wait for that.
+fn random(octets: usize) -> Vec<u64> {
+    let mut random = vec![0; octets];
     #[expect(clippy::expect_used, reason = "without random numbers no secret can be kept")]
-    getrandom::u64().expect("the system has random numbers")
+    getrandom::fill(&mut random).expect("the system has random numbers");
+    let (words, _) = random.as_chunks();
+    words.iter().map(|word| u64::from_ne_bytes(*word)).collect()
+}
+
+fn random_pair() -> Pair {
+    let words = random(size_of::<Pair>());
+    words.first_chunk().copied().unwrap_or_default()
 }
 
 /// Stands for some octets, in this process only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark([u64; 2]);
+pub(crate) struct Mark {
+    sums: [Pair; 2],
+    /// How many it is of, and whether they count by their digest.
+    length: u64,
+}
 
-/// Makes the mark of octets that come in parts. Parts leave no trace: where their boundaries
-/// matter, their lengths must be among what is added.
-#[derive(Clone)]
+/// Among a mark's length. Nothing that long is marked.
+const DIGESTED: u64 = 1 << 63;
+
+/// What places are found with, so that marks themselves show nowhere.
+static PLACES: LazyLock<Pair> = LazyLock::new(random_pair);
+
+impl Mark {
+    pub(crate) fn of(text: &[u8]) -> Self {
+        match Sums::of(text) {
+            Some(sums) => Self { sums, length: text.len() as u64 },
+            None => Self::of_digest(text),
+        }
+    }
+
+    /// By its digest, however long it is.
+    pub(crate) fn of_digest(text: &[u8]) -> Self {
+        let sums = Sums::of(digest(&SHA256, text).as_ref()).unwrap_or_default();
+        Self { sums, length: text.len() as u64 | DIGESTED }
+    }
+
+    /// What stands before the marked text in one that ends with it.
+    pub(crate) fn before<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
+        let length = usize::try_from(self.length & !DIGESTED).ok()?;
+        let (before, end) = text.split_at_checked(text.len().checked_sub(length)?)?;
+        (Self::of(end) == *self).then_some(before)
+    }
+
+    /// Bits to place things by, spread evenly, which nobody outside can foresee.
+    pub(crate) fn places(&self) -> u64 {
+        let [[a, b], [c, d]] = self.sums;
+        let [key, other] = *PLACES;
+        let spread = u128::from(a ^ c ^ key) * u128::from(b ^ d ^ self.length ^ other);
+        let [high, low] = halves(spread);
+        high ^ low
+    }
+}
+
+/// Makes the mark of octets that come in parts. What they mean must be told by the parts in their order
+/// and by nothing else: where it is not clear where one ends, its length is to be added before.
 pub(crate) struct Marker {
-    hasher: HighwayHasher,
-    /// Small parts are put together first: the hasher takes each as dear as a packet of 32 octets.
+    sums: Sums,
+    length: u64,
+    /// Small parts are put together first.
     staged: [u8; STAGE],
     filled: usize,
 }
 
 const STAGE: usize = 256;
 
-/// What all marks of one kind begin with, hashed once.
-#[derive(Clone, Copy)]
-pub(crate) struct Seed([u64; 4]);
-
 impl Default for Marker {
+    #[inline]
     fn default() -> Self {
-        Self::of(Seed(KEY.0))
+        Self { sums: Sums::default(), length: 0, staged: [0; STAGE], filled: 0 }
     }
 }
 
 impl Marker {
-    /// Goes on where the [`seed`](Self::seed) was taken.
-    #[inline]
-    pub(crate) fn of(seed: Seed) -> Self {
-        Self { hasher: HighwayHasher::new(Key(seed.0)), staged: [0; STAGE], filled: 0 }
-    }
-
-    /// What was added so far, for the marks of many that begin with it.
-    pub(crate) fn seed(mut self) -> Seed {
-        self.flush();
-        Seed(self.hasher.finalize256())
-    }
-
     #[inline]
     pub(crate) fn add(&mut self, octets: &[u8]) {
         let end = self.filled + octets.len();
@@ -71,45 +106,42 @@ impl Marker {
             Some(room) => {
                 room.copy_from_slice(octets);
                 self.filled = end;
+                self.length += octets.len() as u64;
             }
-            None => {
-                self.flush();
-                self.hasher.append(octets);
-            }
+            None => self.add_long(octets),
         }
     }
 
-    pub(crate) fn mark(mut self) -> Mark {
+    /// Without a detour.
+    fn add_long(&mut self, octets: &[u8]) {
         self.flush();
-        Mark(self.hasher.finalize128())
+        self.sums.add(octets);
+        self.length += octets.len() as u64;
+    }
+
+    /// `None` if all that was too long: then it must be made by a [digest](Mark::of_digest).
+    pub(crate) fn mark(mut self) -> Option<Mark> {
+        self.flush();
+        Some(Mark { sums: self.sums.finish()?, length: self.length })
     }
 
     fn flush(&mut self) {
-        if let Some(staged) = self.staged.get(..self.filled).filter(|staged| !staged.is_empty()) {
-            self.hasher.append(staged);
-        }
+        self.sums.add(self.staged.get(..self.filled).unwrap_or_default());
         self.filled = 0;
     }
 }
 
-impl Mark {
-    /// Its bits, which nobody outside can foresee, to place things by.
-    pub(crate) fn words(self) -> [u64; 2] {
-        self.0
-    }
-}
-
-/// A mark is its own hash.
+/// By its places, which need no other hash.
 impl Hash for Mark {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        to.write_u64(self.0[0]);
+        to.write_u64(self.places());
     }
 }
 
 /// For maps whose keys are marks.
 pub(crate) type MarkHasher = BuildHasherDefault<AsIs>;
 
-/// Hands a mark on as its hash.
+/// Hands a mark's places on as its hash.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct AsIs(u64);
 
@@ -131,27 +163,89 @@ impl Hasher for AsIs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use super::nh::LONGEST;
     use super::*;
 
-    fn mark(parts: &[&[u8]]) -> Mark {
+    fn of_parts(parts: &[&[u8]]) -> Option<Mark> {
         let mut marker = Marker::default();
         parts.iter().for_each(|part| marker.add(part));
         marker.mark()
     }
 
     #[test]
-    fn a_mark_depends_on_every_octet_and_not_on_how_they_came() {
-        let text: [u8; 1000] = std::array::from_fn(|nth| nth as u8);
-        for split in [0, 1, 33, 255, 256, 257, 999, 1000] {
-            assert_eq!(mark(&[&text]), mark(&[&text[..split], &text[split..]]), "at {split}");
+    fn a_mark_depends_on_every_octet_and_on_the_length() {
+        for letters in [1000, LONGEST + 100] {
+            let text = vec![b'A'; letters];
+            let mut marks = HashSet::new();
+            let lengths = (0..=1000).chain(LONGEST - 10..LONGEST + 10);
+            for length in lengths.filter(|length| *length <= letters) {
+                assert!(marks.insert(Mark::of(&text[..length])), "{length}");
+            }
+            for changed in (0..900).chain(letters - 100..letters) {
+                let mut other = text.clone();
+                other[changed] = b'B';
+                assert!(marks.insert(Mark::of(&other)), "octet {changed}");
+            }
         }
-        let small: Vec<&[u8]> = text.chunks(7).collect();
-        assert_eq!(mark(&[&text]), mark(&small));
-        assert_ne!(mark(&[&text]), mark(&[&text[1..]]));
-        for changed in 0..text.len() {
-            let mut other = text;
-            other[changed] ^= 1;
-            assert_ne!(mark(&[&text]), mark(&[&other]), "octet {changed}");
+        // What stands behind the end does not count as if it were there.
+        assert_ne!(Mark::of(b"AA"), Mark::of(b"AA\0"));
+    }
+
+    #[test]
+    fn a_digest_is_no_text_of_its_own() {
+        let text = vec![b'A'; LONGEST + 1];
+        let digest = digest(&SHA256, &text);
+        assert_eq!(Mark::of(&text), Mark::of_digest(&text));
+        assert_ne!(Mark::of(&text), Mark::of(digest.as_ref()));
+        assert_ne!(Mark::of_digest(b"A"), Mark::of(b"A"));
+    }
+
+    #[test]
+    fn a_mark_depends_on_every_octet_of_every_part() {
+        let octets: Vec<u8> = (0..1000).map(|nth| nth as u8).collect();
+        for split in [0, 1, 33, 255, 256, 257, 512, 999, 1000] {
+            let mut marks = HashSet::new();
+            for changed in 0..=octets.len() {
+                let mut other = octets.clone();
+                if let Some(octet) = other.get_mut(changed) {
+                    *octet ^= 1;
+                }
+                let (one, two) = other.split_at(split);
+                assert!(marks.insert(of_parts(&[one, two, b"end"])), "{changed} at {split}");
+            }
+        }
+        assert_eq!(of_parts(&[b"one", b"two"]), of_parts(&[b"onetwo"]));
+        assert_ne!(of_parts(&[b"one", b"two"]), of_parts(&[b"one", b"two", b"\0"]));
+        assert_eq!(of_parts(&[&[0; LONGEST], b"more"]), None);
+    }
+
+    #[test]
+    fn what_precedes_a_text_is_told_of_one_that_ends_with_it_only() {
+        let mark = Mark::of(b".signature");
+        assert_eq!(mark.before(b"a.b.signature"), Some(&b"a.b"[..]));
+        assert_eq!(mark.before(b".signature"), Some(&b""[..]));
+        for other in ["a.b.signaturf", "a.b-signature", "signature", "a.b.signature ", "", "."] {
+            assert_eq!(mark.before(other.as_bytes()), None, "{other}");
+        }
+        let long = vec![b'A'; LONGEST + 1];
+        let text = [b"a.b", &long[..]].concat();
+        assert_eq!(Mark::of(&long).before(&text), Some(&b"a.b"[..]));
+        assert_eq!(Mark::of(&long).before(&text[..LONGEST + 3]), None);
+    }
+
+    /// Sixty-four places for a thousand marks: each gets some, also of texts that differ in one bit.
+    #[test]
+    fn places_are_spread_evenly() {
+        let (mut high, mut low) = ([0; 64], [0; 64]);
+        for n in 0..1000_u64 {
+            let places = Mark::of(&n.to_le_bytes()).places();
+            high[(places >> 58) as usize] += 1;
+            low[(places % 64) as usize] += 1;
+        }
+        for count in high.into_iter().chain(low) {
+            assert!((1..60).contains(&count), "{high:?} {low:?}");
         }
     }
 }

@@ -1,33 +1,33 @@
-//! [`Spot`]: where a text is looked for.
+//! [`Spot`]: where a token is looked for.
 
 use std::sync::LazyLock;
 
-use super::random;
-use super::signature::{Pair, end, halves, product};
+use super::nh::{Pair, end, halves, product};
+use super::random_pair;
 
 /// Tokens differ in their ends as much as anywhere: 24 characters have 144 bits.
 const END: usize = 24;
 
-/// A key for the end, and one for what is left of it and the length. Marks have keys of their own, so
-/// that how long a search takes tells nothing of them.
-static KEYS: LazyLock<[Pair; 2]> = LazyLock::new(|| std::array::from_fn(|_| [random(), random()]));
+/// A key for the end, and one for what is left of it and the length. Marks have another, so that how
+/// long a search takes tells nothing of them.
+static KEYS: LazyLock<[Pair; 2]> = LazyLock::new(|| [random_pair(), random_pair()]);
 
-/// Where a text is looked for. Follows from its end and its length, in a way that nobody outside can
+/// Where a token is looked for. Follows from its end and its length, in a way that nobody outside can
 /// foresee, so that whatever is placed by it spreads evenly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spot {
     pub(crate) row: u64,
     pub(crate) way: u32,
-    /// Of texts in one row, few have the same one.
+    /// Of tokens in one row, few have the same one.
     pub(crate) tag: u32,
 }
 
 impl Spot {
-    /// By the hash that [signatures](super::SignatureMark) are marked with.
-    pub(crate) fn of(text: &[u8]) -> Self {
+    /// By the hash that marks are made with.
+    pub(crate) fn of(token: &[u8]) -> Self {
         let mut room = [0; END];
-        let (words, _) = end(text, &mut room).as_chunks();
-        let length = text.len().to_le_bytes();
+        let (words, _) = end(token, &mut room).as_chunks();
+        let length = token.len().to_le_bytes();
         let [key, other] = *KEYS;
         let sum = match words {
             [a, b, c] => product([a, b], key).wrapping_add(product([c, &length], other)),

@@ -19,7 +19,7 @@ use crate::exchange::{
     AccessToken, ExchangeError, Freshness, OAuthError, RefreshRequest, TokenExchangeClient,
 };
 use crate::flight::Flights;
-use crate::mark::{Mark, Marker};
+use crate::mark::Mark;
 use crate::secret::Secret;
 use crate::telemetry;
 use cookie::CookieName;
@@ -201,7 +201,7 @@ impl Sessions {
     ) -> Option<impl Future<Output = Result<Option<Session>, ExchangeError>> + Send + 'static> {
         let refresh = session.token.refresh_token()?.clone();
         let (had, client) = (session.token.clone(), self.0.client.clone());
-        let mark = mark_of(&refresh);
+        let mark = Mark::of(refresh.expose().as_bytes());
         let seat = self.0.renewals.board(mark, move || renewed(client, had, refresh));
         let (begun, parts) = (session.begun, session.parts);
         Some(async move {
@@ -233,12 +233,6 @@ async fn renewed(
         Some(_) => token,
         None => token.with_refresh_token(Some(refresh)),
     }))
-}
-
-fn mark_of(refresh: &Secret) -> Mark {
-    let mut marker = Marker::default();
-    marker.add(refresh.expose().as_bytes());
-    marker.mark()
 }
 
 impl fmt::Debug for Sessions {

@@ -65,7 +65,7 @@ pub(crate) mod issuer {
 pub(crate) mod mark {
     /// The octets of a short text, so that models can choose who is near whom.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) struct SignatureMark(u64);
+    pub(crate) struct Mark(u64);
 
     /// A few of them.
     #[derive(Debug, Clone, Copy)]
@@ -79,9 +79,9 @@ pub(crate) mod mark {
         text.iter().fold(0, |word, octet| word << 8 | u64::from(*octet))
     }
 
-    impl SignatureMark {
-        pub(crate) fn of(text: &[u8]) -> Option<Self> {
-            Some(Self(word(text)))
+    impl Mark {
+        pub(crate) fn of(text: &[u8]) -> Self {
+            Self(word(text))
         }
 
         pub(crate) fn before<'t>(&self, token: &'t [u8]) -> Option<&'t [u8]> {

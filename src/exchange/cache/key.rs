@@ -12,7 +12,7 @@ use crate::base64url;
 use crate::clock::{Clock, unix_time};
 use crate::exchange::token::{AccessToken, Freshness};
 use crate::identity::TenantId;
-use crate::mark::{Mark, Marker, Seed};
+use crate::mark::{Mark, Marker};
 
 /// By how many milliseconds the clocks of two servers may differ.
 const SKEW: u64 = 60_000;
@@ -116,14 +116,7 @@ impl<'a> CacheKey<'a> {
             let question = &self.question;
             let subject = question.subject.map(|(token, _)| sha256(token.as_bytes()));
             let digest = subject.as_ref().map(|digest| &digest[..]);
-            // Written in one place first: the library takes each part as dear as a block. The place
-            // never grows, which would leave a copy of the actor's token behind.
-            let mut length = Length(question.ground.digest.len());
-            question.write(&mut length, digest);
-            let mut written = Zeroizing::new(Vec::with_capacity(length.0));
-            written.extend_from_slice(&question.ground.digest);
-            question.write(&mut *written, digest);
-            let digest = base64url::encode(self.server_key.index(&written));
+            let digest = base64url::encode(self.server_key.index(&question.written(digest)));
             Box::new(Derived { subject, digest })
         })
     }
@@ -149,21 +142,17 @@ impl fmt::Debug for CacheKey<'_> {
 /// What all requests of one client have in common.
 #[derive(Clone)]
 pub(crate) struct Ground {
-    seed: Seed,
     digest: [u8; 32],
 }
 
 impl Ground {
     /// From the client's settings, in a fixed order.
     pub(crate) fn new<'s>(settings: impl Iterator<Item = &'s str>) -> Self {
-        let (mut marker, mut hash) = (Marker::default(), digest::Context::new(&digest::SHA256));
-        for setting in settings {
-            write(&mut marker, setting);
-            write(&mut hash, setting);
-        }
+        let mut hash = digest::Context::new(&digest::SHA256);
+        settings.for_each(|setting| write(&mut hash, setting));
         let mut digest = [0; 32];
         digest.copy_from_slice(hash.finish().as_ref());
-        Self { seed: marker.seed(), digest }
+        Self { digest }
     }
 }
 
@@ -223,13 +212,23 @@ impl Sink for digest::Context {
 
 impl Question<'_> {
     fn mark(&self) -> Mark {
-        let mut marker = Marker::of(self.ground.seed);
-        self.write(&mut marker, self.subject.map(|(token, _)| token.as_bytes()));
-        marker.mark()
+        let subject = self.subject.map(|(token, _)| token.as_bytes());
+        let mut marker = Marker::default();
+        self.write(&mut marker, subject);
+        marker.mark().unwrap_or_else(|| Mark::of_digest(&self.written(subject)))
     }
 
-    /// First how long each text is (or that it is not there), then the texts, then the sets: so no
-    /// two questions are written alike.
+    /// In one place, which never grows: that would leave a copy of a token behind.
+    fn written(&self, subject: Option<&[u8]>) -> Zeroizing<Vec<u8>> {
+        let mut length = Length(0);
+        self.write(&mut length, subject);
+        let mut written = Zeroizing::new(Vec::with_capacity(length.0));
+        self.write(&mut *written, subject);
+        written
+    }
+
+    /// First what is as long in all, and how long each text is (or that it is not there), then the
+    /// texts, then the sets: so no two questions are written alike.
     fn write(&self, sink: &mut impl Sink, subject: Option<&[u8]>) {
         let octets = |text: Option<&'_ str>| text.map(str::len);
         let lengths = [
@@ -241,6 +240,7 @@ impl Question<'_> {
             subject.map(<[u8]>::len),
         ];
         let told = |length: Option<usize>| length.map_or(ABSENT, |it| it as u64).to_be_bytes();
+        sink.add(&self.ground.digest);
         sink.add(lengths.map(told).as_flattened());
         sink.add(self.grant.as_bytes());
         if let Some(tenant) = self.tenant {

@@ -78,8 +78,7 @@ impl MemoryCache {
 
     /// Where a token with this mark is, if it is among the recent ones.
     fn place(&self, mark: Mark) -> Option<&ArcSwapOption<Recent>> {
-        let [_, word] = mark.words();
-        self.recent.get(word as usize % RECENT)
+        self.recent.get(mark.places() as usize % RECENT)
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`KnownTokens`]: tokens verified before, so that a signature is verified once and not per request.
 //!
-//! What is kept of a token is the identity with the text of its claims, a [mark](SignatureMark) of its
+//! What is kept of a token is the identity with the text of its claims, a [mark](Mark) of its
 //! signature, and what its verification rests on. The signature itself is not kept, and without it
 //! the rest is no token. Only tokens that passed every rule get in, and only acceptance is ever
 //! remembered: whatever else there is to say about a token, the way of a first-seen token says it. A
@@ -34,7 +34,7 @@ use super::rules::Lifetime;
 use crate::clock::Clock;
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Grounds;
-use crate::mark::{SignatureMark, Spot};
+use crate::mark::{Mark, Spot};
 use crate::sync::{AtomicU64, Ordering, RandomState};
 use crate::telemetry;
 
@@ -90,7 +90,7 @@ struct Memory {
 #[derive(Debug)]
 struct Known {
     identity: Identity,
-    mark: SignatureMark,
+    mark: Mark,
     lifetime: Lifetime,
     grounds: Grounds,
     /// [`Issuers::changes`](crate::issuer::Issuers::changes) before its issuer was looked up.
@@ -196,8 +196,7 @@ impl KnownTokens {
     ) {
         let (Some(memory), Some(sighted)) = (&self.0, sighting.0) else { return };
         let Sighted { token, spot, changes, flushes } = sighted;
-        let signature = token.get(identity.signed_text().len()..);
-        let Some(mark) = signature.and_then(SignatureMark::of) else { return };
+        let mark = Mark::of(token.get(identity.signed_text().len()..).unwrap_or_default());
         let lot = memory.flushes.lot(identity.tenant_id());
         let identity = identity.clone();
         let known = Known { identity, mark, lifetime, grounds, changes, flushes, lot };
