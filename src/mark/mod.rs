@@ -49,6 +49,7 @@ const DIGESTED: u64 = 1 << 63;
 static PLACES: LazyLock<Pair> = LazyLock::new(random_pair);
 
 impl Mark {
+    #[inline]
     pub(crate) fn of(text: &[u8]) -> Self {
         match Sums::of(text) {
             Some(sums) => Self { sums, length: text.len() as u64 },
@@ -63,6 +64,7 @@ impl Mark {
     }
 
     /// What stands before the marked text in one that ends with it.
+    #[inline]
     pub(crate) fn before<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
         let length = usize::try_from(self.length & !DIGESTED).ok()?;
         let (before, end) = text.split_at_checked(text.len().checked_sub(length)?)?;

@@ -25,13 +25,13 @@ static KEY: LazyLock<Box<[Words]>> =
 /// Of two different rows of as many chunks, one key in 2¹²⁸ gives both the same sums.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Sums {
-    first: u128,
-    second: u128,
+    of_passes: [u128; 2],
     chunks: usize,
 }
 
 impl Sums {
     /// Those of a text by itself. `None` if the key is too short.
+    #[inline]
     pub(super) fn of(text: &[u8]) -> Option<[Pair; 2]> {
         if text.len() > LONGEST {
             return None;
@@ -52,32 +52,41 @@ impl Sums {
     fn add_under(&mut self, key: &[Words], text: &[u8]) {
         let key = key.get(self.chunks..).unwrap_or_default();
         let (chunks, rest) = text.as_chunks();
+        let mut sums = self.of_passes;
         for ((chunk, key), next) in chunks.iter().zip(key).zip(key.iter().skip(1)) {
-            self.add_chunk(chunk, key, next);
+            sums = with_chunk(sums, chunk, key, next);
         }
         if !rest.is_empty()
             && let Some([key, next, ..]) = key.get(chunks.len()..)
         {
-            self.add_chunk(end(text, &mut [0; CHUNK]), key, next);
+            sums = with_chunk(sums, end(text, &mut [0; CHUNK]), key, next);
         }
+        self.of_passes = sums;
         self.chunks += text.len().div_ceil(CHUNK);
     }
 
-    /// Both passes in one go: the words are loaded once.
-    #[inline]
-    fn add_chunk(&mut self, chunk: &[u8; CHUNK], [i, j, k, l]: &Words, [m, n, ..]: &Words) {
-        if let ([a, b, c, d], _) = chunk.as_chunks() {
-            self.first = self.first.wrapping_add(product([a, b], [*i, *j]));
-            self.second = self.second.wrapping_add(product([a, b], [*k, *l]));
-            self.first = self.first.wrapping_add(product([c, d], [*k, *l]));
-            self.second = self.second.wrapping_add(product([c, d], [*m, *n]));
-        }
-    }
-
     /// `None` where the key was too short.
+    #[inline]
     pub(super) fn finish(self) -> Option<[Pair; 2]> {
-        (self.chunks <= CHUNKS).then(|| [halves(self.first), halves(self.second)])
+        (self.chunks <= CHUNKS).then(|| self.of_passes.map(halves))
     }
+}
+
+/// Both passes in one go: the words are loaded once. Handed on by value, sums stay in registers.
+#[inline]
+fn with_chunk(
+    [mut first, mut second]: [u128; 2],
+    chunk: &[u8; CHUNK],
+    [i, j, k, l]: &Words,
+    [m, n, ..]: &Words,
+) -> [u128; 2] {
+    if let ([a, b, c, d], _) = chunk.as_chunks() {
+        first = first.wrapping_add(product([a, b], [*i, *j]));
+        second = second.wrapping_add(product([a, b], [*k, *l]));
+        first = first.wrapping_add(product([c, d], [*k, *l]));
+        second = second.wrapping_add(product([c, d], [*m, *n]));
+    }
+    [first, second]
 }
 
 pub(super) fn halves(sum: u128) -> Pair {
