@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 
 use super::nh::{Pair, end, halves, product};
-use super::random_pair;
+use super::{random_pair, spread};
 
 /// Tokens differ in their ends as much as anywhere: 24 characters have 144 bits.
 const END: usize = 24;
 
-/// A key for the end, and one for what is left of it and the length. Marks have another, so that how
-/// long a search takes tells nothing of them.
-static KEYS: LazyLock<[Pair; 2]> = LazyLock::new(|| [random_pair(), random_pair()]);
+/// A key for the end, one for what is left of it and the length, and one to spread the sum with. Marks
+/// have others, so that how long a search takes tells nothing of them.
+static KEYS: LazyLock<[Pair; 3]> = LazyLock::new(|| [(); 3].map(|()| random_pair()));
 
 /// Where a token is looked for. Follows from its end and its length, in a way that nobody outside can
 /// foresee, so that whatever is placed by it spreads evenly.
@@ -28,14 +28,13 @@ impl Spot {
         let mut room = [0; END];
         let (words, _) = end(token, &mut room).as_chunks();
         let length = token.len().to_le_bytes();
-        let [key, other] = *KEYS;
+        let [key, other, to_spread] = *KEYS;
         let sum = match words {
             [a, b, c] => product([a, b], key).wrapping_add(product([c, &length], other)),
             _ => 0,
         };
-        let [high, low] = halves(sum);
-        let rest = low.wrapping_add(high.rotate_left(32));
-        Self { row: high ^ low, way: (rest >> 32) as u32, tag: rest as u32 }
+        let [row, rest] = spread(halves(sum), to_spread);
+        Self { row, way: (rest >> 32) as u32, tag: rest as u32 }
     }
 }
 
@@ -57,19 +56,19 @@ mod tests {
         }
     }
 
-    /// Sixty-four places for a thousand texts: each gets some, also of texts that differ in one bit.
+    /// Sixty-four places for two thousand texts: each gets some, also of texts that differ in one bit.
     #[test]
     fn spots_are_spread_evenly() {
         for behind in [0, 7, END - 8] {
             let mut counts = [[0; 64]; 3];
-            for n in 0..1000_u64 {
+            for n in 0..2000_u64 {
                 let Spot { row, way, tag } =
                     Spot::of(&[&n.to_le_bytes()[..], &[0; END][..behind]].concat());
                 let bits = [row >> 58, u64::from(way) % 64, u64::from(tag) % 64];
                 counts.iter_mut().zip(bits).for_each(|(counts, at)| counts[at as usize] += 1);
             }
             for counts in counts {
-                assert!(counts.iter().all(|count| (1..60).contains(count)), "{counts:?}");
+                assert!(counts.iter().all(|count| (1..120).contains(count)), "{counts:?}");
             }
         }
     }
