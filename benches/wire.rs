@@ -1,5 +1,7 @@
 //! What the layer adds to a request over HTTP/1.1: processor time of the server's thread, over that of
-//! the same hyper server without the layer, as ratios taken in interleaved rounds of one run.
+//! the same hyper server without the layer, as ratios taken in interleaved rounds of one run. On one
+//! processor, or the scheduler decides which of the servers shares one with its clients:
+//! `taskset -c 0 cargo bench --bench wire`.
 
 mod support;
 
@@ -46,6 +48,9 @@ fn main() {
         compare(&name, &mut known, &mut bare, &token(algorithm), 200);
     }
     compare("no token", &mut known, &mut bare, &wire::get(None), 401);
+    compare("garbage, 1000 bytes", &mut known, &mut bare, &wire::get(Some(&"x".repeat(1000))), 401);
+    let unknown = provider.token().kid(Some("nobody")).sign();
+    compare("unknown key", &mut known, &mut bare, &wire::get(Some(&unknown)), 401);
     for algorithm in [Algorithm::RS256, Algorithm::ES256] {
         let name = format!("first-seen {}", algorithm.as_str());
         compare(&name, &mut fresh, &mut bare, &token(algorithm), 200);

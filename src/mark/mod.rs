@@ -1,7 +1,7 @@
 //! [`Mark`]: recognises octets that were seen before, without keeping them.
 //!
-//! A mark is a universal [hash](nh) and the length of what it is of. For any two different texts, one key
-//! in 2¹²⁸ gives both the same mark: that is proven, and rests on nothing but the key, which is drawn
+//! A mark is a universal [hash](nh), and how long that is of which it is. For any two different texts, one
+//! key in 2¹²⁸ gives both the same mark: that is proven, and rests on nothing but the key, which is drawn
 //! when the process starts and never leaves it, as no mark does. A copy of the memory, which holds key
 //! and marks, would give away 256 bits of each text that was seen, and nothing else.
 //!
@@ -38,12 +38,11 @@ fn random_pair() -> Pair {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     sums: [Pair; 2],
-    /// How many it is of, and whether they count by their digest.
-    length: u64,
+    /// How many chunks the sums are of: hashes of more and of fewer must not be taken for each other.
+    /// None of its own has what counts by its digest.
+    chunks: u32,
+    octets: u32,
 }
-
-/// Among a mark's length. Nothing that long is marked.
-const DIGESTED: u64 = 1 << 63;
 
 /// What places are found with, so that marks themselves show nowhere.
 static PLACES: LazyLock<Pair> = LazyLock::new(random_pair);
@@ -52,29 +51,28 @@ impl Mark {
     #[inline]
     pub(crate) fn of(text: &[u8]) -> Self {
         match Sums::of(text) {
-            Some(sums) => Self { sums, length: text.len() as u64 },
+            Some((sums, chunks)) => Self { sums, chunks, octets: text.len() as u32 },
             None => Self::of_digest(text),
         }
     }
 
     /// By its digest, however long it is.
     pub(crate) fn of_digest(text: &[u8]) -> Self {
-        let sums = Sums::of(digest(&SHA256, text).as_ref()).unwrap_or_default();
-        Self { sums, length: text.len() as u64 | DIGESTED }
+        let (sums, _) = Sums::of(digest(&SHA256, text).as_ref()).unwrap_or_default();
+        Self { sums, chunks: 0, octets: text.len() as u32 }
     }
 
     /// What stands before the marked text in one that ends with it.
     #[inline]
     pub(crate) fn before<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
-        let length = usize::try_from(self.length & !DIGESTED).ok()?;
-        let (before, end) = text.split_at_checked(text.len().checked_sub(length)?)?;
+        let (before, end) = text.split_at_checked(text.len().checked_sub(self.octets as usize)?)?;
         (Self::of(end) == *self).then_some(before)
     }
 
     /// Bits to place things by, spread evenly, which nobody outside can foresee.
     pub(crate) fn places(&self) -> u64 {
         let [[a, b], [c, d]] = self.sums;
-        let [places, _] = spread([a ^ c, b ^ d ^ self.length], *PLACES);
+        let [places, _] = spread([a ^ c, b ^ d ^ u64::from(self.octets)], *PLACES);
         places
     }
 }
@@ -93,7 +91,7 @@ fn spread([a, b]: Pair, [key, other]: Pair) -> Pair {
 /// and by nothing else: where it is not clear where one ends, its length is to be added before.
 pub(crate) struct Marker {
     sums: Sums,
-    length: u64,
+    octets: usize,
     /// Small parts are put together first.
     staged: [u8; STAGE],
     filled: usize,
@@ -104,7 +102,7 @@ const STAGE: usize = 256;
 impl Default for Marker {
     #[inline]
     fn default() -> Self {
-        Self { sums: Sums::default(), length: 0, staged: [0; STAGE], filled: 0 }
+        Self { sums: Sums::default(), octets: 0, staged: [0; STAGE], filled: 0 }
     }
 }
 
@@ -116,23 +114,20 @@ impl Marker {
             Some(room) => {
                 room.copy_from_slice(octets);
                 self.filled = end;
-                self.length += octets.len() as u64;
             }
-            None => self.add_long(octets),
+            None => {
+                self.flush();
+                self.sums.add(octets);
+            }
         }
-    }
-
-    /// Without a detour.
-    fn add_long(&mut self, octets: &[u8]) {
-        self.flush();
-        self.sums.add(octets);
-        self.length += octets.len() as u64;
+        self.octets += octets.len();
     }
 
     /// `None` if all that was too long: then it must be made by a [digest](Mark::of_digest).
     pub(crate) fn mark(mut self) -> Option<Mark> {
         self.flush();
-        Some(Mark { sums: self.sums.finish()?, length: self.length })
+        let (sums, chunks) = self.sums.finish()?;
+        Some(Mark { sums, chunks, octets: self.octets as u32 })
     }
 
     fn flush(&mut self) {
@@ -228,6 +223,10 @@ mod tests {
         }
         assert_eq!(of_parts(&[b"one", b"two"]), of_parts(&[b"onetwo"]));
         assert_ne!(of_parts(&[b"one", b"two"]), of_parts(&[b"one", b"two", b"\0"]));
+        let zeros = [0; 700];
+        let split = |at: usize| of_parts(&[&zeros[..300], &zeros[300..at], &zeros[at..]]);
+        let told = |mark: Mark| (mark.octets, mark.chunks);
+        assert_eq!([331, 600].map(|at| split(at).map(told)), [Some((700, 23)), Some((700, 24))]);
         assert_eq!(of_parts(&[&[0; LONGEST], b"more"]), None);
     }
 

@@ -30,9 +30,9 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Those of a text by itself. `None` if the key is too short.
+    /// Those of a text by itself, and of how many chunks. `None` if the key is too short.
     #[inline]
-    pub(super) fn of(text: &[u8]) -> Option<[Pair; 2]> {
+    pub(super) fn of(text: &[u8]) -> Option<([Pair; 2], u32)> {
         if text.len() > LONGEST {
             return None;
         }
@@ -67,8 +67,8 @@ impl Sums {
 
     /// `None` where the key was too short.
     #[inline]
-    pub(super) fn finish(self) -> Option<[Pair; 2]> {
-        (self.chunks <= CHUNKS).then(|| self.of_passes.map(halves))
+    pub(super) fn finish(self) -> Option<([Pair; 2], u32)> {
+        (self.chunks <= CHUNKS).then(|| (self.of_passes.map(halves), self.chunks as u32))
     }
 }
 
@@ -146,7 +146,8 @@ mod tests {
         ] {
             let mut sums = Sums::default();
             sums.add_under(&key, &text[..length]);
-            assert_eq!(sums.finish(), Some(defined(&key, &hashed)), "{length}");
+            let chunks = (hashed.len() / CHUNK) as u32;
+            assert_eq!(sums.finish(), Some((defined(&key, &hashed), chunks)), "{length}");
         }
     }
 
@@ -158,9 +159,9 @@ mod tests {
         sums.add_under(&key, &text[..33]);
         sums.add_under(&key, &text[..64]);
         sums.add_under(&key, b"");
-        assert_eq!(sums.finish(), Some(defined(&key, &text[..4 * CHUNK])));
+        assert_eq!(sums.finish(), Some((defined(&key, &text[..4 * CHUNK]), 4)));
         sums.add_under(&key, &text[4 * CHUNK..]);
-        assert_eq!(sums.finish(), Some(defined(&key, &text)));
+        assert_eq!(sums.finish(), Some((defined(&key, &text), CHUNKS as u32)));
         sums.add_under(&key, b"a");
         assert_eq!(sums.finish(), None);
     }
