@@ -3,7 +3,7 @@
 //! A mark is a universal [hash](nh), and how long that is of which it is. For any two different texts, one
 //! key in 2¹²⁸ gives both the same mark: that is proven, and rests on nothing but the key, which is drawn
 //! when the process starts and never leaves it, as no mark does. A copy of the memory, which holds key
-//! and marks, would give away 256 bits of each text that was seen, and nothing else.
+//! and marks, would give away 256 bits of each text that was seen: of a long one little, a short one whole.
 //!
 //! The key has an end. What is longer counts by its SHA-256.
 
@@ -39,7 +39,7 @@ fn random_pair() -> Pair {
 pub(crate) struct Mark {
     sums: [Pair; 2],
     /// How many chunks the sums are of: hashes of more and of fewer must not be taken for each other.
-    /// None of its own has what counts by its digest.
+    /// 0 for what counts by its digest, which is no text of its own.
     chunks: u32,
     octets: u32,
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::random;
 
 /// Four words at a time: as many as the sums of both passes leave registers for.
-pub(super) const CHUNK: usize = 32;
+const CHUNK: usize = 32;
 
 type Words = [u64; CHUNK / size_of::<u64>()];
 

@@ -127,7 +127,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        // Taken out, so that what is found in the head goes there straight away: the context is large.
+        // Taken out while the head is looked at, so that the context, which is large, is put there where
+        // it is made.
         let mut extensions = mem::take(request.extensions_mut());
         let decision = self.decide(RequestHead::of(&request), &mut extensions);
         *request.extensions_mut() = extensions;

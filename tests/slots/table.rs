@@ -1,4 +1,4 @@
-//! The table: values by mark, in places that are swapped.
+//! The table: values by the spot of their name, in places that are swapped.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use interleaved::loom::sync::atomic::{AtomicBool, Ordering};
 use interleaved::loom::thread;
 use interleaved::{Table, Words, in_every_order, most_taken, taken};
 
-/// Two that have all in common but a bit of the mark: their places and their tag.
+/// Two that have all in common but a bit of the name: their places and their tag.
 const ALIKE: [Words; 2] = [[7, 9], [6, 9]];
 
 /// Two that go to different places if all are taken, and one of another tag.
@@ -18,8 +18,8 @@ fn never(_: &u32) -> bool {
     false
 }
 
-fn value(table: &Table<u32>, mark: Words) -> Option<u32> {
-    table.find(mark, |value| Some(*value))
+fn value(table: &Table<u32>, name: Words) -> Option<u32> {
+    table.find(name, |value| Some(*value))
 }
 
 fn with_room_for(values: usize) -> Arc<Table<u32>> {
@@ -53,29 +53,29 @@ fn counted(table: &Table<u32>, (empty, each): (usize, usize)) -> usize {
 }
 
 #[test]
-fn each_mark_finds_its_own_value_or_none() {
+fn each_name_finds_its_own_value_or_none() {
     let weights = weights();
-    for marks in [ALIKE, APART, OTHER_TAG] {
+    for names in [ALIKE, APART, OTHER_TAG] {
         in_every_order(3, move || {
             let table = with_room_for(3);
             let own = |table: &Table<u32>| {
-                for (n, mark) in (1..).zip(marks) {
-                    assert!(value(table, mark).is_none_or(|found| found == n));
+                for (n, name) in (1..).zip(names) {
+                    assert!(value(table, name).is_none_or(|found| found == n));
                 }
             };
-            let writers = [(marks[0], 1), (marks[1], 2)].map(|(mark, n)| {
+            let writers = [(names[0], 1), (names[1], 2)].map(|(name, n)| {
                 let table = table.clone();
-                thread::spawn(move || table.insert(mark, n, never))
+                thread::spawn(move || table.insert(name, n, never))
             });
             own(&table);
             writers.into_iter().for_each(|writer| assert!(writer.join().unwrap().is_some()));
             own(&table);
             assert!((1..=2).contains(&counted(&table, weights)));
             // Two that met in one place may have left the value of one under the tag of the other.
-            for (n, mark) in (1..).zip(marks) {
-                table.insert(mark, n, never);
+            for (n, name) in (1..).zip(names) {
+                table.insert(name, n, never);
             }
-            assert_eq!(marks.map(|mark| value(&table, mark)), [Some(1), Some(2)]);
+            assert_eq!(names.map(|name| value(&table, name)), [Some(1), Some(2)]);
         });
     }
 }
@@ -83,19 +83,19 @@ fn each_mark_finds_its_own_value_or_none() {
 #[test]
 fn writers_that_meet_in_a_full_set_lose_no_count() {
     let weights = weights();
-    for marks in [ALIKE, APART] {
+    for names in [ALIKE, APART] {
         in_every_order(3, move || {
             let table = with_room_for(9);
             (0..8).for_each(|n| assert_eq!(table.insert([n, 100 + n], 0, never), Some(0)));
             let writer = thread::spawn({
                 let table = table.clone();
-                move || table.insert(marks[0], 1, never)
+                move || table.insert(names[0], 1, never)
             });
-            let gone = table.insert(marks[1], 2, never);
+            let gone = table.insert(names[1], 2, never);
             assert_eq!((writer.join().unwrap(), gone), (Some(1), Some(1)));
             assert_eq!(counted(&table, weights), 8);
-            for (n, mark) in (1..).zip(marks) {
-                assert!(value(&table, mark).is_none_or(|found| found == n));
+            for (n, name) in (1..).zip(names) {
+                assert!(value(&table, name).is_none_or(|found| found == n));
             }
         });
     }
@@ -104,13 +104,13 @@ fn writers_that_meet_in_a_full_set_lose_no_count() {
 #[test]
 fn writers_and_a_broom_account_for_every_byte() {
     let weights = weights();
-    for marks in [[ALIKE[0]; 2], ALIKE, APART] {
+    for names in [[ALIKE[0]; 2], ALIKE, APART] {
         in_every_order(2, move || {
             let table = with_room_for(3);
-            table.insert(marks[0], 0, never);
-            let writers = marks.map(|mark| {
+            table.insert(names[0], 0, never);
+            let writers = names.map(|name| {
                 let table = table.clone();
-                thread::spawn(move || table.insert(mark, 1, never))
+                thread::spawn(move || table.insert(name, 1, never))
             });
             table.sweep(|value| *value == 0);
             writers.into_iter().for_each(|writer| assert!(writer.join().unwrap().is_some()));
@@ -146,8 +146,8 @@ fn what_is_there_never_exceeds_the_budget() {
         in_every_order(interruptions, move || {
             let table = with_room_for(room);
             (0..there).for_each(|n| assert_eq!(table.insert([1, n], 0, never), Some(0)));
-            let write = move |table: Arc<Table<u32>>, mark| {
-                table.insert(mark, 1, never);
+            let write = move |table: Arc<Table<u32>>, name| {
+                table.insert(name, 1, never);
                 assert!(table.bytes() <= table.max_bytes() + weights.1);
             };
             let writer = thread::spawn({
@@ -199,10 +199,10 @@ fn what_was_dead_or_swept_out_before_is_not_found() {
     }
 }
 
-/// One value of a mark, or one for each who put it in at once. Any is as good, all are counted, and
+/// One value of a name, or one for each who put it in at once. Any is as good, all are counted, and
 /// the next to be put in is the one that is found.
 #[test]
-fn a_mark_put_in_by_two_at_once_has_one_value_or_two() {
+fn a_name_put_in_by_two_at_once_has_one_value_or_two() {
     let weights = weights();
     in_every_order(4, move || {
         let table = with_room_for(3);

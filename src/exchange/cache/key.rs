@@ -227,8 +227,8 @@ impl Question<'_> {
         written
     }
 
-    /// First what is as long in all, and how long each text is (or that it is not there), then the
-    /// texts, then the sets: so no two questions are written alike.
+    /// First the client's settings, by their digest; then how long each text is (or that it is not
+    /// there), then the texts, then the sets: so no two questions are written alike.
     fn write(&self, sink: &mut impl Sink, subject: Option<&[u8]>) {
         let octets = |text: Option<&'_ str>| text.map(str::len);
         let lengths = [

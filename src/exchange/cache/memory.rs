@@ -24,9 +24,10 @@ const ENTRY: usize = 400;
 /// Tokens in the memory of this process: what a client uses unless it is given another cache.
 ///
 /// Bounded to 32 MiB by default, some 20,000 tokens of usual size; those used least go first. The last
-/// thousand or so that were put are found beside it, whatever they weigh. Keys are marks under a
-/// secret of the process, which hold neither tokens nor names. The tokens themselves lie in memory
-/// as they are, as they do while they are used. Clones share everything.
+/// thousand or so that were put are found beside it, whatever they weigh. Keys are marks of 256 bits
+/// under a secret of the process. The tokens themselves lie in memory as they are, as they do while they
+/// are used: whoever can read it has them, and can tell subject tokens from their marks if they are short.
+/// Clones share everything.
 #[derive(Clone)]
 pub struct MemoryCache {
     tokens: Cache<Mark, Entry, MarkHasher>,

@@ -437,7 +437,7 @@ mod tests {
     fn a_token_is_known_by_all_its_octets_and_nothing_near_it_is() {
         // How long what is signed is, and the signature: of one block and of several, whole and not.
         for (signed, signature) in
-            [(0, 0), (0, 1), (3, 15), (3, 16), (3, 17), (100, 86), (700, 342)]
+            [(0, 0), (0, 1), (3, 31), (3, 32), (3, 33), (100, 86), (700, 342)]
         {
             let known = KnownTokens::new(BUDGET);
             let letter = |n: usize| b'A' + (n * 7 % 50) as u8;
@@ -448,6 +448,22 @@ mod tests {
             assert_eq!(subject(&known, &token).as_ref(), Some(&name));
             for variant in variants(&token) {
                 assert_eq!(subject(&known, &variant), None, "{name}: {variant:?}");
+            }
+        }
+    }
+
+    /// Longer than the key that marks are made with; of RSA keys of 8,192 bits, and of 16,384.
+    #[test]
+    fn a_long_signature_is_known_by_all_its_octets_too() {
+        for signature in [1366, 2731, 9000] {
+            let known = KnownTokens::new(BUDGET);
+            let token = [b"claims.", &vec![b'A'; signature][..]].concat();
+            learn(&known, &token, &somebody(&token, "a", "acme", 1), standing());
+            assert_eq!(subject(&known, &token).as_deref(), Some("a"), "{signature}");
+            for at in [7, 8, 500, signature / 2, signature - 30, signature - 20, signature + 6] {
+                let mut variant = token.clone();
+                variant[at] = b'B';
+                assert_eq!(subject(&known, &variant), None, "octet {at} of {signature}");
             }
         }
     }
