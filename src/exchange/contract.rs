@@ -45,7 +45,7 @@ pub(super) fn check_tenant(
 /// that it is what was asked for (RFC 6749 §5.1); services believe the token.
 pub(super) fn check_scopes(granted: &Scopes, token: &AccessToken) -> Result<(), ExchangeError> {
     let Some(payload) = payload(token.secret()) else { return Ok(()) };
-    let Ok(claims) = Document::parse(&payload) else { return Ok(()) };
+    let Ok(claims) = Document::parse(payload) else { return Ok(()) };
     match read_scopes(claims.root(), &ClaimsMapping::default()) {
         Ok(permitted) if granted.contains_all(&permitted) => Ok(()),
         Ok(_) => Err(ExchangeError::Answer("is a token that permits more than was asked for")),
@@ -72,7 +72,7 @@ pub(super) fn check(
     relaxed: Relaxed,
 ) -> Result<(), ExchangeError> {
     let Some(payload) = payload(token.secret()) else { return Ok(()) };
-    let got = match Document::parse(&payload) {
+    let got = match Document::parse(payload) {
         Ok(got) => got,
         Err(Fault::Syntax) => return Ok(()),
         // It says two things at once, and others may read the other one.
@@ -89,7 +89,7 @@ pub(super) fn check(
         return Ok(());
     }
     let Some(payload) = self::payload(&request.subject) else { return Ok(()) };
-    let Ok(had) = Document::parse(&payload) else { return Ok(()) };
+    let Ok(had) = Document::parse(payload) else { return Ok(()) };
     if !agree(&had, &got, "sub") {
         return Err(ExchangeError::Answer("is a token of another subject"));
     }
@@ -104,7 +104,7 @@ fn payload(token: &Secret) -> Option<Vec<u8>> {
 }
 
 /// Whether `aud`, one string or a list of them, has this one.
-fn names(claims: &Document<'_>, target: &str) -> bool {
+fn names(claims: &Document, target: &str) -> bool {
     claims.root().get("aud").is_some_and(|aud| {
         aud.as_str() == Some(target)
             || (aud.is_list() && aud.children().any(|one| one.as_str() == Some(target)))
@@ -112,7 +112,7 @@ fn names(claims: &Document<'_>, target: &str) -> bool {
 }
 
 /// Whether a claim that was there before is the same now.
-fn agree(had: &Document<'_>, got: &Document<'_>, name: &str) -> bool {
+fn agree(had: &Document, got: &Document, name: &str) -> bool {
     let before = had.root().get(name).and_then(Value::as_str);
     before.is_none() || got.root().get(name).and_then(Value::as_str) == before
 }

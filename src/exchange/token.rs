@@ -323,7 +323,7 @@ impl AccessToken {
     /// A claim of the token if it is a JWT, unverified: the provider gave it to us directly.
     pub(crate) fn claim(&self, name: &str) -> Option<String> {
         let payload = base64url::decode(self.secret().expose().split('.').nth(1)?)?;
-        let document = Document::parse(&payload).ok()?;
+        let document = Document::parse(payload).ok()?;
         document.root().get(name).and_then(Value::as_str).map(str::to_owned)
     }
 }
@@ -370,7 +370,7 @@ impl<'a> Reader<'a> {
 /// How long until the `exp` of a token, if it is a JWT that has one.
 pub(super) fn until_exp(token: &str, now: SystemTime) -> Option<Duration> {
     let payload = base64url::decode(token.split('.').nth(1)?)?;
-    let document = Document::parse(&payload).ok()?;
+    let document = Document::parse(payload).ok()?;
     let left = document.root().get("exp")?.as_f64()? - unix_time(now);
     left.is_finite().then(|| Duration::from_secs_f64(left.clamp(0.0, 1e9)))
 }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::sent::Sent;
-use super::texts::{Span, Writer};
 use super::{
     Actor, ClaimPath, ClaimsMapping, Identity, IdentityKind, Inner, Provenance, Scopes, TenantId,
 };
 use crate::error::InvalidToken;
-use crate::json::Value;
+use crate::json::{Document, Span, Value};
 
 /// The largest NumericDate taken: 2^53, up to which JSON numbers are exact.
 const LATEST: f64 = 9_007_199_254_740_992.0;
@@ -24,60 +23,51 @@ pub(crate) struct Reading<'r> {
 }
 
 impl Reading<'_> {
-    /// Reads `claims`, which the identity keeps as they were `sent`.
-    pub(crate) fn identity(
-        self,
-        claims: Value<'_>,
-        sent: impl FnOnce() -> Sent,
-    ) -> Result<Identity, InvalidToken> {
-        let mapping = self.mapping;
-        let client_id = match text(claims.get("client_id"), "client_id")? {
+    /// Who is described by the claims in `document`, which the identity keeps.
+    pub(crate) fn identity(self, document: Document) -> Result<Identity, InvalidToken> {
+        let (claims, mapping) = (document.root(), self.mapping);
+        let client_id = match string(claims.get("client_id"), "client_id")? {
             Some(client_id) => Some(client_id),
-            None => text(claims.get("azp"), "azp")?,
+            None => string(claims.get("azp"), "azp")?,
         };
         let client_grant =
             claims.get("token_type").and_then(Value::as_str) == Some("client_credentials");
-        let subject = match text(claims.get("sub"), "sub")? {
+        let subject = match string(claims.get("sub"), "sub")? {
             None if self.legacy_service_tokens && client_grant => client_id,
             subject => subject,
         };
-        let subject =
-            subject.filter(|sub| !sub.is_empty()).ok_or(InvalidToken::MissingClaim("sub"))?;
+        let subject = subject.filter(|sub| sub.as_str().is_some_and(|sub| !sub.is_empty()));
+        let subject = subject.ok_or(InvalidToken::MissingClaim("sub"))?;
+        let is_its_client = || client_id.is_some_and(|id| id.as_str() == subject.as_str());
         let kind = match mapping.kind {
             Some(kind) => kind,
-            None if client_grant || client_id == Some(subject) => IdentityKind::ServiceAccount,
+            None if client_grant || is_its_client() => IdentityKind::ServiceAccount,
             None => IdentityKind::User,
         };
-        let issued_at = time(claims.get("iat"), "iat")?;
         let expires_at =
             time(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
-        let partner_id = first(claims, &mapping.partner_id, "partner_id")?;
-        let display_name = first(claims, &mapping.display_name, "name")?;
-        let email = first(claims, &mapping.email, "email")?;
-        let singles = [Some(subject), client_id, partner_id, display_name, email];
-        let lists = [&mapping.roles, &mapping.groups].map(|paths| room_for_names(claims, paths));
-        let room = singles.into_iter().flatten().map(str::len).chain(lists).sum();
-        let mut texts = Writer::with_room(room);
+        let mut names = Names::with_room(claims, [&mapping.roles, &mapping.groups]);
+        let roles = names.add_all(claims, &mapping.roles, "roles")?;
+        names.add_all(claims, &mapping.groups, "groups")?;
         Ok(Identity(Arc::new(Inner {
             tenant_id: tenant(claims, mapping)?,
-            subject: texts.add(subject),
-            client_id: texts.add_if_any(client_id),
-            partner_id: texts.add_if_any(partner_id),
-            display_name: texts.add_if_any(display_name),
-            email: texts.add_if_any(email),
+            subject: span(Some(subject)),
+            client_id: span(client_id),
+            partner_id: span(first(claims, &mapping.partner_id, "partner_id")?),
+            display_name: span(first(claims, &mapping.display_name, "name")?),
+            email: span(first(claims, &mapping.email, "email")?),
             email_verified: claims.get("email_verified").and_then(Value::as_bool).unwrap_or(false),
             scopes: scopes(claims, mapping)?,
-            roles: names(claims, &mapping.roles, "roles", &mut texts)?,
-            groups: names(claims, &mapping.groups, "groups", &mut texts)?,
+            names: names.found.into(),
+            roles,
             mfa_verified_at: mfa_verified_at(claims, mapping)?,
             actors: actors(claims)?,
             issuer: self.issuer,
             provenance: self.provenance,
-            texts: texts.finish(),
-            sent: sent(),
             kind,
-            issued_at,
+            issued_at: time(claims.get("iat"), "iat")?,
             expires_at,
+            sent: Sent::of(document),
         })))
     }
 }
@@ -88,6 +78,7 @@ pub(crate) fn tenant(
     mapping: &ClaimsMapping,
 ) -> Result<Option<TenantId>, InvalidToken> {
     first(claims, &mapping.tenant_id, "tenant_id")?
+        .and_then(Value::as_str)
         .map(|id| TenantId::new(id).map_err(|_| InvalidToken::MalformedClaim("tenant_id")))
         .transpose()
 }
@@ -118,11 +109,23 @@ pub(crate) fn text<'v>(
     value: Option<Value<'v>>,
     name: &'static str,
 ) -> Result<Option<&'v str>, InvalidToken> {
+    Ok(string(value, name)?.and_then(Value::as_str))
+}
+
+/// As [`text`], with the place where it stands.
+fn string<'v>(
+    value: Option<Value<'v>>,
+    name: &'static str,
+) -> Result<Option<Value<'v>>, InvalidToken> {
     match value {
-        None => Ok(None),
-        Some(value) if value.is_null() => Ok(None),
-        Some(value) => value.as_str().map(Some).ok_or(InvalidToken::MalformedClaim(name)),
+        Some(value) if value.span().is_some() => Ok(Some(value)),
+        Some(value) if !value.is_null() => Err(InvalidToken::MalformedClaim(name)),
+        _ => Ok(None),
     }
+}
+
+fn span(string: Option<Value<'_>>) -> Span {
+    string.and_then(Value::span).unwrap_or_default()
 }
 
 /// What the paths lead to, without `null`s.
@@ -134,8 +137,8 @@ fn first<'v>(
     claims: Value<'v>,
     paths: &'v [ClaimPath],
     name: &'static str,
-) -> Result<Option<&'v str>, InvalidToken> {
-    text(found(claims, paths).next(), name)
+) -> Result<Option<Value<'v>>, InvalidToken> {
+    string(found(claims, paths).next(), name)
 }
 
 pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scopes, InvalidToken> {
@@ -155,36 +158,50 @@ pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scope
     Ok(scopes)
 }
 
-/// What [`names`] takes if no name occurs twice.
-fn room_for_names(claims: Value<'_>, paths: &[ClaimPath]) -> usize {
-    let named = |value: Value<'_>| value.as_str().map_or(0, |name| name.len() + 1);
-    let of =
-        |value: Value<'_>| value.children().map(named).fold(named(value), usize::saturating_add);
-    found(claims, paths).map(of).sum()
+/// Lists of names, one behind the other.
+struct Names {
+    found: Vec<Span>,
 }
 
-/// A string, or a list of strings or of objects with a `value` (RFC 9068 §2.2.3.1, RFC 7643 §4.1.2).
-fn names(
-    claims: Value<'_>,
-    paths: &[ClaimPath],
-    name: &'static str,
-    texts: &mut Writer,
-) -> Result<Span, InvalidToken> {
-    let malformed = InvalidToken::MalformedClaim(name);
-    let mut names = texts.list();
-    for value in found(claims, paths) {
-        if let Some(single) = value.as_str() {
-            names.insert(single).map_err(|_| malformed)?;
-        } else if value.is_list() {
-            for item in value.children() {
-                let named = item.as_str().or_else(|| item.get("value").and_then(Value::as_str));
-                names.insert(named.ok_or(malformed)?).map_err(|_| malformed)?;
+impl Names {
+    /// Room for all, if each is in one list only: then nothing is moved in the end.
+    fn with_room(claims: Value<'_>, lists: [&[ClaimPath]; 2]) -> Self {
+        let room =
+            |paths| found(claims, paths).map(|list| list.descendants().max(1)).sum::<usize>();
+        Self { found: Vec::with_capacity(lists.map(room).iter().sum()) }
+    }
+
+    /// Adds the names of one list, each once, in the order sent: from strings, and from lists of strings
+    /// or of objects with a `value` (RFC 9068 §2.2.3.1, RFC 7643 §4.1.2). How many there are by then.
+    fn add_all(
+        &mut self,
+        claims: Value<'_>,
+        paths: &[ClaimPath],
+        name: &'static str,
+    ) -> Result<usize, InvalidToken> {
+        let start = self.found.len();
+        for value in found(claims, paths) {
+            if value.span().is_some() {
+                self.add(start, value);
+            } else if value.is_list() {
+                for item in value.children() {
+                    let named = if item.is_object() { item.get("value") } else { Some(item) };
+                    let named = named.filter(|named| named.span().is_some());
+                    self.add(start, named.ok_or(InvalidToken::MalformedClaim(name))?);
+                }
+            } else {
+                return Err(InvalidToken::MalformedClaim(name));
             }
-        } else {
-            return Err(malformed);
+        }
+        Ok(self.found.len())
+    }
+
+    fn add(&mut self, start: usize, name: Value<'_>) {
+        let earlier = self.found.get(start..).unwrap_or_default();
+        if !earlier.iter().any(|span| name.is_also_at(*span)) {
+            self.found.extend(name.span());
         }
     }
-    Ok(names.finish())
 }
 
 fn mfa_verified_at(

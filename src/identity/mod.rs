@@ -5,7 +5,6 @@ mod ids;
 mod mapping;
 mod scopes;
 mod sent;
-mod texts;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +13,8 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use texts::{Span, Texts};
+use crate::json::Span;
+use sent::Sent;
 
 pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
@@ -23,7 +23,6 @@ pub use scopes::{InvalidScope, Scopes};
 pub(crate) use claims::{
     Reading, numeric_date, scopes as read_scopes, tenant as read_tenant, text,
 };
-pub(crate) use sent::Sent;
 
 /// What kind of party an identity is.
 ///
@@ -112,15 +111,16 @@ struct Inner {
     kind: IdentityKind,
     email_verified: bool,
     issuer: Arc<str>,
-    /// What the spans are of.
-    texts: Texts,
+    // Where in what was sent it stands.
     subject: Span,
     partner_id: Span,
     client_id: Span,
     display_name: Span,
     email: Span,
-    roles: Span,
-    groups: Span,
+    /// First the roles, then the groups.
+    names: Box<[Span]>,
+    /// How many of the names are roles.
+    roles: usize,
     scopes: Scopes,
     mfa_verified_at: Option<SystemTime>,
     issued_at: Option<SystemTime>,
@@ -192,7 +192,7 @@ impl Identity {
 
     /// The union of the claims `roles` and `role`.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
-        self.0.texts.names(self.0.roles)
+        self.names().take(self.0.roles)
     }
 
     /// Whether `role` is among the roles, letter for letter.
@@ -202,7 +202,7 @@ impl Identity {
 
     /// The claim `groups`.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.0.texts.names(self.0.groups)
+        self.names().skip(self.0.roles)
     }
 
     /// Whether `group` is among the groups, letter for letter.
@@ -255,13 +255,13 @@ impl Identity {
         self.0.sent.read()
     }
 
-    /// The part of the token that its signature covers, where the identity came in a signed token.
-    pub(crate) fn signed_text(&self) -> &[u8] {
-        self.0.sent.text()
+    fn text(&self, span: Span) -> Option<&str> {
+        self.0.sent.get(span)
     }
 
-    fn text(&self, span: Span) -> Option<&str> {
-        self.0.texts.get(span)
+    /// The roles, then the groups.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.names.iter().filter_map(|span| self.text(*span))
     }
 
     /// The same in memory of its own, for a thread that does not want to count along with others.
@@ -271,7 +271,7 @@ impl Identity {
 
     /// How many bytes it holds, as asked of the allocator; the issuer's name belongs to the issuer.
     pub(crate) fn footprint(&self) -> usize {
-        let Inner { texts, tenant_id, scopes, actors, sent, .. } = &*self.0;
+        let Inner { tenant_id, names, scopes, actors, sent, .. } = &*self.0;
         let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
         let named = |actor: &Actor| {
             length(&actor.subject) + length(&actor.client_id) + length(&actor.issuer)
@@ -279,7 +279,7 @@ impl Identity {
         ARC_COUNTS
             + size_of::<Inner>()
             + tenant_id.as_ref().map_or(0, TenantId::footprint)
-            + texts.footprint()
+            + size_of_val(&**names)
             + scopes.footprint()
             + size_of_val(&**actors)
             + actors.iter().map(named).sum::<usize>()

@@ -1,36 +1,30 @@
-//! [`Sent`]: the claims as they were sent, for whoever wants to read more of them.
+//! [`Sent`]: the claims as they were sent. All that an identity says in words stands there.
 
-use serde::de::{DeserializeOwned, Error};
+use serde::de::DeserializeOwned;
 
-use crate::base64url;
+use crate::json::{Document, Span};
 
-/// Claims as sent: what a token signs, that is its encoded header, a dot, and from `payload` on the
-/// encoded claims. Without the signature this is no token, and opens nothing.
+/// Claims as sent, and behind them the strings that are written with escapes there, without.
 #[derive(Clone)]
-pub(crate) struct Sent {
-    text: Box<[u8]>,
-    payload: usize,
+pub(super) struct Sent {
+    text: Box<str>,
+    /// How much of the text was sent.
+    length: usize,
 }
 
 impl Sent {
-    pub(crate) fn signed(text: &[u8], payload: usize) -> Self {
-        Self { text: text.into(), payload }
+    pub(super) fn of(document: Document) -> Self {
+        let (text, length) = document.into_text();
+        Self { text: text.into(), length }
     }
 
-    /// Claims that nobody signed.
-    #[cfg(any(feature = "mock", feature = "testing"))]
-    pub(crate) fn unsigned(claims: &str) -> Self {
-        Self { text: base64url::encode(claims).into_bytes().into(), payload: 0 }
+    /// `None` for a span that stands nowhere.
+    pub(super) fn get(&self, span: Span) -> Option<&str> {
+        self.text.get(span.range())
     }
 
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        let claims = self.text.get(self.payload..).and_then(base64url::decode);
-        let claims = claims.ok_or_else(|| serde_json::Error::custom("no base64url"))?;
-        serde_json::from_slice(&claims)
-    }
-
-    pub(super) fn text(&self) -> &[u8] {
-        &self.text
+        serde_json::from_str(self.text.get(..self.length).unwrap_or_default())
     }
 
     pub(super) fn footprint(&self) -> usize {

@@ -3,16 +3,14 @@
 //!
 //! It is stricter than RFC 8259 where RFC 8725 asks for it: the text is one object with nothing
 //! behind it, no member name occurs twice at any depth, and nesting is bounded. The result is one
-//! flat list of nodes that borrow from the text; a value knows where its members end, so stepping
-//! over it costs nothing. A small reader takes what most providers write, `serde_json` all the rest.
+//! flat list of nodes that say where in the text their strings stand; a value knows where its members
+//! end, so stepping over it costs nothing. A small reader takes what most providers write,
+//! `serde_json` all the rest.
 
+mod general;
 mod plain;
 
-use std::borrow::Cow;
-use std::fmt;
-use std::ops::Range;
-
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::ops::{Deref, Range};
 
 /// How deep objects and lists may nest. Claims of real providers stay below 6.
 const MAX_DEPTH: usize = 16;
@@ -24,7 +22,7 @@ const PAIRWISE: u32 = 32;
 /// Why a text was refused. Carries no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Not one JSON object, or nested too deep.
+    /// Not one JSON object, nested too deep, or 2 GiB long.
     Syntax,
     /// A member name occurs twice in one object.
     Duplicate,
@@ -32,123 +30,124 @@ pub(crate) enum Fault {
 
 /// A parsed text: an object and everything in it.
 #[derive(Debug)]
-pub(crate) struct Document<'a> {
-    nodes: Vec<Node<'a>>,
-    /// Strings that are written with escapes, unescaped.
-    unescaped: Vec<Box<str>>,
-    /// Of the outermost object. Many claims are looked for; this tells at once where one is, or, of
-    /// most others, that it is not there.
+pub(crate) struct Document {
+    text: String,
+    /// Large, and not to be moved.
+    tree: Box<Tree>,
+}
+
+/// Where a string stands: in a text or, if it is written with escapes there, behind its end, where what
+/// was unescaped is. The default stands nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { start: 1, end: 0 }
+    }
+}
+
+impl Span {
+    const EMPTY: Self = Self { start: 0, end: 0 };
+
+    /// Texts are shorter than 2 GiB.
+    #[inline]
+    fn between(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    #[inline]
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// What is found in a text.
+#[derive(Debug)]
+struct Tree {
+    nodes: Vec<Node>,
+    /// Strings that are written with escapes, unescaped, one behind the other.
+    unescaped: String,
     outermost: Names,
     /// Whether a name occurs twice in some object.
     repeats: bool,
 }
 
-/// Where the members of an object are, by the fingerprints of their names.
-#[derive(Debug, Clone, Copy)]
+/// Where the members of the outermost object are, by the fingerprints of their names. Many claims are
+/// looked for; this tells at once where one is, or, of most others, that it is not there.
+#[derive(Debug)]
 struct Names {
-    count: u32,
-    /// How many nodes behind the object its first member with a fingerprint stands, or an earlier
-    /// member if that is too far for an octet. Zero: there is none.
+    /// The first member with a fingerprint, or an earlier one if that is too far for an octet. Zero,
+    /// where the object itself stands: there is none.
     first: [u8; 256],
 }
 
 impl Names {
-    const NONE: Self = Self { count: 0, first: [0; 256] };
-
     #[inline]
     fn first(&self, tag: u8) -> Option<u32> {
-        let distance = *self.first.get(usize::from(tag))?;
-        (distance != 0).then_some(u32::from(distance))
+        let at = *self.first.get(usize::from(tag))?;
+        (at != 0).then_some(u32::from(at))
     }
 
+    /// Adds a member; an earlier one that may have the same name.
     #[inline]
-    fn add(&mut self, tag: u8, distance: u32) {
+    fn add(&mut self, tag: u8, at: u32) -> Option<u32> {
+        let before = self.first(tag);
         if let Some(first @ 0) = self.first.get_mut(usize::from(tag)) {
-            // Next to the object stands its first member.
-            *first = u8::try_from(distance).unwrap_or(1);
+            // The first member of all comes right behind the object.
+            *first = u8::try_from(at).unwrap_or(1);
         }
-        self.count += 1;
+        before
     }
 }
 
 /// A member name with its fingerprint; nameless are list items and the root.
 #[derive(Debug, Clone, Copy)]
-struct Name<'a> {
-    text: Str<'a>,
+struct Name {
+    span: Span,
     tag: u8,
 }
 
-impl<'a> Name<'a> {
-    const NONE: Self = Self { text: Str::Plain(""), tag: 0 };
-
-    #[inline]
-    fn plain(text: &'a str) -> Self {
-        Self { text: Str::Plain(text), tag: fingerprint(text) }
-    }
-}
-
-/// A string: as it stands in the text, or the place of its unescaped form.
-#[derive(Debug, Clone, Copy)]
-enum Str<'a> {
-    Plain(&'a str),
-    Unescaped(u32),
+impl Name {
+    const NONE: Self = Self { span: Span::EMPTY, tag: 0 };
 }
 
 #[derive(Debug)]
-struct Node<'a> {
+struct Node {
+    kind: Kind,
     /// The member name; empty for list items and the root.
-    name: Str<'a>,
-    /// The name's fingerprint, so that most names are told apart without being compared.
-    tag: u8,
-    kind: Kind<'a>,
+    name: Span,
     /// Index of the first node behind this one and all its descendants.
     end: u32,
+    /// The name's fingerprint, so that most names are told apart without being compared.
+    tag: u8,
 }
 
 #[derive(Debug)]
-enum Kind<'a> {
+enum Kind {
     Null,
     Bool(bool),
     /// All that is ever asked of a number is whether it is a time below 2^53.
     Number(f64),
-    Text(Str<'a>),
+    Text(Span),
     List,
     Object,
 }
 
-impl<'a> Document<'a> {
+impl Document {
     /// Reads one object.
-    pub(crate) fn parse(text: &'a [u8]) -> Result<Self, Fault> {
+    pub(crate) fn parse(text: impl Into<Vec<u8>>) -> Result<Self, Fault> {
         // Checked once as a whole: the readers would do it string by string, at five times the cost.
-        let text = std::str::from_utf8(text).map_err(|_| Fault::Syntax)?;
-        let mut document = Self::with_room();
-        if plain::read(text, &mut document).is_none() {
-            document = Self::with_room();
-            document.read(text)?;
+        let text = String::from_utf8(text.into()).map_err(|_| Fault::Syntax)?;
+        // So that there is room for places behind its end.
+        if text.len() > i32::MAX as usize {
+            return Err(Fault::Syntax);
         }
-        if document.repeats { Err(Fault::Duplicate) } else { Ok(document) }
-    }
-
-    fn with_room() -> Self {
-        // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
-        Self {
-            nodes: Vec::with_capacity(21),
-            unescaped: Vec::new(),
-            outermost: Names::NONE,
-            repeats: false,
-        }
-    }
-
-    /// Reads whatever JSON there is.
-    fn read(&mut self, text: &'a str) -> Result<(), Fault> {
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let seed = ValueSeed { document: self, name: Name::NONE, depth: 0 };
-        seed.deserialize(&mut reader).map_err(|_| Fault::Syntax)?;
-        reader.end().map_err(|_| Fault::Syntax)?;
-        match self.nodes.first() {
-            Some(Node { kind: Kind::Object, .. }) => Ok(()),
-            _ => Err(Fault::Syntax),
-        }
+        let tree = plain::read(&text).or_else(|| general::read(&text)).ok_or(Fault::Syntax)?;
+        if tree.repeats { Err(Fault::Duplicate) } else { Ok(Self { text, tree }) }
     }
 
     /// The object itself.
@@ -156,48 +155,91 @@ impl<'a> Document<'a> {
         Value { document: self, at: 0 }
     }
 
-    /// `u32` counts the nodes of every text below 4 GiB.
+    /// The text, how long it is, and behind it what was unescaped: all that [spans](Span) are of.
+    pub(crate) fn into_text(self) -> (String, usize) {
+        let Self { mut text, tree } = self;
+        let length = text.len();
+        text.push_str(&tree.unescaped);
+        (text, length)
+    }
+
+    #[inline]
+    fn node(&self, at: u32) -> Option<&Node> {
+        self.tree.nodes.get(at as usize)
+    }
+}
+
+impl Tree {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
+            nodes: Vec::with_capacity(1024 / size_of::<Node>()),
+            unescaped: String::new(),
+            outermost: Names { first: [0; 256] },
+            repeats: false,
+        })
+    }
+
+    /// No text has more nodes than octets.
+    #[inline]
     fn len(&self) -> u32 {
         self.nodes.len() as u32
     }
 
-    fn text<'s>(&'s self, string: &Str<'s>) -> &'s str {
-        match *string {
-            Str::Plain(text) => text,
-            Str::Unescaped(at) => self.unescaped.get(at as usize).map_or("", |text| text),
-        }
+    /// What stands there, in the text that this is of or behind it.
+    #[inline]
+    fn string<'t>(&'t self, text: &'t str, span: Span) -> &'t str {
+        text.get(span.range()).unwrap_or_else(|| self.unescaped(text, span))
     }
 
-    fn unescape(&mut self, text: &str) -> Str<'a> {
-        self.unescaped.push(text.into());
-        Str::Unescaped(self.unescaped.len() as u32 - 1)
+    /// The same as octets, which takes less time to find.
+    #[inline]
+    fn octets<'t>(&'t self, text: &'t str, span: Span) -> &'t [u8] {
+        let octets = text.as_bytes().get(span.range());
+        octets.unwrap_or_else(|| self.unescaped(text, span).as_bytes())
+    }
+
+    #[cold]
+    fn unescaped(&self, text: &str, span: Span) -> &str {
+        let Range { start, end } = span.range();
+        let before = text.len();
+        let place = start.checked_sub(before).zip(end.checked_sub(before));
+        place.and_then(|(start, end)| self.unescaped.get(start..end)).unwrap_or_default()
+    }
+
+    fn add_unescaped(&mut self, text: &str, string: &str) -> Span {
+        let start = text.len() + self.unescaped.len();
+        self.unescaped.push_str(string);
+        Span::between(start, start + string.len())
     }
 
     #[inline]
-    fn push(&mut self, name: Name<'a>, kind: Kind<'a>) -> u32 {
+    fn push(&mut self, name: Name, kind: Kind) -> u32 {
         let at = self.len();
-        self.nodes.push(Node { name: name.text, tag: name.tag, kind, end: at + 1 });
+        self.nodes.push(Node { name: name.span, tag: name.tag, kind, end: at + 1 });
         at
     }
 
-    /// Notes a member that comes next in the object that was `opened`.
+    /// Notes the next member of the object that was `opened` and has so many already.
     #[inline]
-    fn note(&mut self, opened: u32, names: &mut Names, name: &Name<'a>) {
-        if names.count < PAIRWISE
-            && let Some(distance) = names.first(name.tag)
-        {
-            let earlier = (opened + distance)..self.len();
-            self.repeats |= self.find(self.text(&name.text), name.tag, earlier).is_some();
+    fn note(&mut self, text: &str, opened: u32, count: u32, name: Name) {
+        let at = self.len();
+        let earlier = match opened {
+            0 => self.outermost.add(name.tag, at),
+            _ => Some(opened + 1),
+        };
+        if let Some(earlier) = earlier.filter(|_| count < PAIRWISE) {
+            let called = self.octets(text, name.span);
+            self.repeats |= self.find(text, called, name.tag, earlier..at).is_some();
         }
-        names.add(name.tag, self.len() - opened);
     }
 
     /// The member called `name` among those that stand in a row there.
-    fn find(&self, name: &str, tag: u8, among: Range<u32>) -> Option<u32> {
+    fn find(&self, text: &str, name: &[u8], tag: u8, among: Range<u32>) -> Option<u32> {
         let mut at = among.start;
         while at < among.end {
             let node = self.nodes.get(at as usize)?;
-            if node.tag == tag && self.text(&node.name) == name {
+            if node.tag == tag && are_same(self.octets(text, node.name), name) {
                 return Some(at);
             }
             at = node.end;
@@ -212,54 +254,80 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn close_object(&mut self, opened: u32, names: &Names) {
+    fn close_object(&mut self, text: &str, opened: u32, count: u32) {
         self.close(opened);
-        if opened == 0 {
-            self.outermost = *names;
+        if count > PAIRWISE {
+            self.repeats |= self.members_repeat(text, opened);
         }
-        if names.count > PAIRWISE {
-            self.repeats |= Value { document: self, at: opened }.members_repeat();
-        }
+    }
+
+    fn members_repeat(&self, text: &str, object: u32) -> bool {
+        let members = self.children(object).filter_map(|at| self.nodes.get(at as usize));
+        let mut names: Vec<&str> = members.map(|node| self.string(text, node.name)).collect();
+        names.sort_unstable();
+        names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+    }
+
+    /// Where the items of a list or the members of an object are.
+    fn children(&self, of: u32) -> impl Iterator<Item = u32> {
+        let end = self.nodes.get(of as usize).map_or(of, |node| node.end);
+        let mut next = of + 1;
+        std::iter::from_fn(move || {
+            let at = next;
+            (at < end).then(|| {
+                next = self.nodes.get(at as usize).map_or(end, |node| node.end);
+                at
+            })
+        })
     }
 }
 
 /// One value inside a [`Document`].
 #[derive(Clone, Copy)]
 pub(crate) struct Value<'d> {
-    document: &'d Document<'d>,
+    document: &'d Document,
     at: u32,
 }
 
 impl<'d> Value<'d> {
-    fn node(self) -> Option<&'d Node<'d>> {
-        self.document.nodes.get(self.at as usize)
+    fn node(self) -> Option<&'d Node> {
+        self.document.node(self.at)
     }
 
-    fn kind(self) -> &'d Kind<'d> {
+    fn kind(self) -> &'d Kind {
         self.node().map_or(&Kind::Null, |node| &node.kind)
+    }
+
+    fn string(self, span: Span) -> &'d str {
+        self.document.tree.string(&self.document.text, span)
     }
 
     /// The member called `name`, if this is an object that has it.
     #[inline]
     pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
-        let tag = fingerprint(name);
-        let distance = if self.at == 0 { self.document.outermost.first(tag)? } else { 1 };
+        self.member(name, fingerprint(name.as_bytes()))
+    }
+
+    #[inline]
+    fn member(self, name: &str, tag: u8) -> Option<Value<'d>> {
+        let Document { text, tree } = self.document;
+        let first = if self.at == 0 { tree.outermost.first(tag)? } else { self.at + 1 };
         let object = self.node().filter(|_| self.is_object())?;
-        let at = self.document.find(name, tag, self.at + distance..object.end)?;
+        let at = tree.find(text, name.as_bytes(), tag, first..object.end)?;
         Some(Value { document: self.document, at })
     }
 
     /// The value an RFC 6901 pointer, split into its reference tokens, leads to.
     #[inline]
-    pub(crate) fn follow(self, path: &[Box<str>]) -> Option<Value<'d>> {
+    pub(crate) fn follow(self, path: &[Step]) -> Option<Value<'d>> {
         match path {
             // Nearly all paths are a name, and the outermost value is an object.
-            [name] if self.at == 0 => self.get(name),
+            [Step { name, tag }] if self.at == 0 => self.member(name, *tag),
             path => self.follow_steps(path),
         }
     }
 
-    fn follow_steps(self, path: &[Box<str>]) -> Option<Value<'d>> {
+    fn follow_steps(self, path: &[Step]) -> Option<Value<'d>> {
         path.iter().try_fold(self, |value, step| match value.kind() {
             Kind::Object => value.get(step),
             Kind::List => value.children().nth(step.parse().ok()?),
@@ -269,28 +337,37 @@ impl<'d> Value<'d> {
 
     /// The items of a list or the members of an object, in the order sent.
     pub(crate) fn children(self) -> impl Iterator<Item = Value<'d>> {
-        let end = self.node().map_or(self.at, |node| node.end);
         let document = self.document;
-        let mut at = self.at + 1;
-        std::iter::from_fn(move || {
-            let child = Value { document, at };
-            (at < end).then(|| {
-                at = child.node().map_or(end, |node| node.end);
-                child
-            })
-        })
+        document.tree.children(self.at).map(move |at| Value { document, at })
+    }
+
+    /// How many values are inside, at any depth.
+    pub(crate) fn descendants(self) -> usize {
+        self.node().map_or(0, |node| (node.end - self.at - 1) as usize)
     }
 
     /// The member name this value stands under.
     pub(crate) fn name(self) -> &'d str {
-        self.node().map_or("", |node| self.document.text(&node.name))
+        self.node().map_or("", |node| self.string(node.name))
     }
 
-    pub(crate) fn as_str(self) -> Option<&'d str> {
+    /// Where it stands, if it is a string.
+    #[inline]
+    pub(crate) fn span(self) -> Option<Span> {
         match self.kind() {
-            Kind::Text(text) => Some(self.document.text(text)),
+            Kind::Text(span) => Some(*span),
             _ => None,
         }
+    }
+
+    #[inline]
+    pub(crate) fn as_str(self) -> Option<&'d str> {
+        self.span().map(|span| self.string(span))
+    }
+
+    /// Whether it is a string, and the same one stands there.
+    pub(crate) fn is_also_at(self, span: Span) -> bool {
+        self.as_str().is_some_and(|text| text == self.string(span))
     }
 
     pub(crate) fn as_f64(self) -> Option<f64> {
@@ -318,142 +395,51 @@ impl<'d> Value<'d> {
     pub(crate) fn is_null(self) -> bool {
         matches!(self.kind(), Kind::Null)
     }
+}
 
-    fn members_repeat(self) -> bool {
-        let mut names: Vec<&str> = self.children().map(Value::name).collect();
-        names.sort_unstable();
-        names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+/// A reference token of a pointer (RFC 6901): a member's name, or where in a list an item stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    name: Box<str>,
+    tag: u8,
+}
+
+impl From<&str> for Step {
+    fn from(name: &str) -> Self {
+        Self { name: name.into(), tag: fingerprint(name.as_bytes()) }
+    }
+}
+
+impl Deref for Step {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
     }
 }
 
 /// Equal for equal names; by length and outer bytes.
 #[inline]
-fn fingerprint(name: &str) -> u8 {
-    let name = name.as_bytes();
+fn fingerprint(name: &[u8]) -> u8 {
     let outer =
         name.first().zip(name.last()).map_or(0, |(a, b)| a.wrapping_mul(5).wrapping_add(*b));
     outer.wrapping_add((name.len() as u8).wrapping_mul(11))
 }
 
-/// Appends one value and its descendants to the list of nodes.
-struct ValueSeed<'n, 'a> {
-    document: &'n mut Document<'a>,
-    name: Name<'a>,
-    depth: usize,
-}
-
-impl<'a> ValueSeed<'_, 'a> {
-    fn leaf<E>(self, kind: Kind<'a>) -> Result<(), E> {
-        self.document.push(self.name, kind);
-        Ok(())
+/// Names are so short that the library's way to compare them takes longer to be called than this.
+#[inline]
+fn are_same(one: &[u8], other: &[u8]) -> bool {
+    // What is at both ends of two texts of one length, and may overlap in the middle.
+    fn ends<const N: usize>(one: &[u8], other: &[u8]) -> bool {
+        one.first_chunk::<N>() == other.first_chunk() && one.last_chunk::<N>() == other.last_chunk()
     }
-
-    fn open<E: Error>(&mut self, kind: Kind<'a>) -> Result<u32, E> {
-        if self.depth >= MAX_DEPTH {
-            return Err(E::custom("nested too deep"));
+    one.len() == other.len()
+        && match one.len() {
+            8..=16 => ends::<8>(one, other),
+            4..8 => ends::<4>(one, other),
+            2..4 => ends::<2>(one, other),
+            _ => one == other,
         }
-        Ok(self.document.push(self.name, kind))
-    }
-
-    fn member(&mut self, name: Name<'a>) -> ValueSeed<'_, 'a> {
-        ValueSeed { document: self.document, name, depth: self.depth + 1 }
-    }
-}
-
-impl<'a> DeserializeSeed<'a> for ValueSeed<'_, 'a> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for ValueSeed<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.leaf(Kind::Null)
-    }
-
-    fn visit_bool<E>(self, truth: bool) -> Result<(), E> {
-        self.leaf(Kind::Bool(truth))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.leaf(Kind::Number(number as f64))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.leaf(Kind::Number(number as f64))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        self.leaf(Kind::Number(number))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<(), E> {
-        self.leaf(Kind::Text(Str::Plain(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        let text = self.document.unescape(text);
-        self.leaf(Kind::Text(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(mut self, mut items: A) -> Result<(), A::Error> {
-        let opened = self.open(Kind::List)?;
-        while items.next_element_seed(self.member(Name::NONE))?.is_some() {}
-        self.document.close(opened);
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'a>>(mut self, mut members: A) -> Result<(), A::Error> {
-        let opened = self.open(Kind::Object)?;
-        let mut names = Names::NONE;
-        while let Some(name) = members.next_key_seed(NameSeed)? {
-            let name = match name {
-                Cow::Borrowed(name) => Name::plain(name),
-                Cow::Owned(name) => {
-                    Name { tag: fingerprint(&name), text: self.document.unescape(&name) }
-                }
-            };
-            self.document.note(opened, &mut names, &name);
-            members.next_value_seed(self.member(name))?;
-        }
-        self.document.close_object(opened, &names);
-        Ok(())
-    }
-}
-
-/// Reads a member name, borrowed from the text unless it is written with escapes.
-struct NameSeed;
-
-impl<'a> DeserializeSeed<'a> for NameSeed {
-    type Value = Cow<'a, str>;
-
-    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<Cow<'a, str>, D::Error> {
-        from.deserialize_str(self)
-    }
-}
-
-impl<'a> Visitor<'a> for NameSeed {
-    type Value = Cow<'a, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member name")
-    }
-
-    fn visit_borrowed_str<E>(self, name: &'a str) -> Result<Cow<'a, str>, E> {
-        Ok(Cow::Borrowed(name))
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Cow<'a, str>, E> {
-        Ok(Cow::Owned(name.to_owned()))
-    }
 }
 
 #[cfg(test)]
@@ -519,7 +505,7 @@ mod tests {
         let text = br#"{"a":{"b":["x","y"],"c":null},"d":true,"e":1.5,"f":"\u0041"}"#;
         let document = Document::parse(text).unwrap();
         let root = document.root();
-        let path: Vec<Box<str>> = ["a", "b", "1"].map(Box::from).into();
+        let path = ["a", "b", "1"].map(Step::from);
         assert_eq!(root.follow(&path).and_then(Value::as_str), Some("y"));
         assert_eq!(root.get("d").and_then(Value::as_bool), Some(true));
         assert_eq!(root.get("e").and_then(Value::as_f64), Some(1.5));
@@ -558,6 +544,20 @@ mod tests {
             let document = Document::parse(text.as_bytes()).unwrap();
             let late = document.root().get("late").and_then(Value::as_str);
             assert_eq!(late, Some("outside"), "{padding}");
+        }
+    }
+
+    #[test]
+    fn names_are_compared_to_the_last_octet() {
+        let name: Vec<u8> = (0..40).map(|n| b'a' + n % 26).collect();
+        for length in 0..name.len() {
+            let one = &name[..length];
+            assert!(are_same(one, one) && !are_same(one, &name[..=length]));
+            for at in 0..length {
+                let mut other = one.to_vec();
+                other[at] ^= 1;
+                assert!(!are_same(one, &other), "octet {at} of {length}");
+            }
         }
     }
 }

@@ -5,33 +5,33 @@
 //! all that could be wrong here is to take something otherwise than that reader does: the tests
 //! compare the two.
 
-use super::{Document, Kind, MAX_DEPTH, Name, Names, Str};
+use super::{Kind, MAX_DEPTH, Name, Span, Tree, fingerprint};
 
 /// Whole numbers of so many digits are exact as [`f64`].
 const MAX_DIGITS: usize = 15;
 
 /// Reads the text as the general reader would, or gives up half-way: then that reader has to be asked.
-pub(super) fn read<'a>(text: &'a str, document: &mut Document<'a>) -> Option<()> {
+pub(super) fn read(text: &str) -> Option<Box<Tree>> {
     // One look at all octets, many at a time, and none later at those within strings.
     let is_special = |octet| u8::from(octet < b' ' || octet == b'\\');
     if text.bytes().fold(0, |any, octet| any | is_special(octet)) != 0 {
         return None;
     }
-    let mut reader = Reader { text, at: 0, document };
+    let mut reader = Reader { text, at: 0, tree: Tree::new() };
     match reader.next()? {
         b'{' => reader.object(Name::NONE, 0)?,
         _ => return None,
     }
-    reader.next().is_none().then_some(())
+    reader.next().is_none().then_some(reader.tree)
 }
 
-struct Reader<'d, 'a> {
+struct Reader<'a> {
     text: &'a str,
     at: usize,
-    document: &'d mut Document<'a>,
+    tree: Box<Tree>,
 }
 
-impl<'a> Reader<'_, 'a> {
+impl Reader<'_> {
     /// The next octet that is no space.
     #[inline]
     fn next(&mut self) -> Option<u8> {
@@ -44,9 +44,9 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    fn value(&mut self, first: u8, name: Name<'a>, depth: usize) -> Option<()> {
+    fn value(&mut self, first: u8, name: Name, depth: usize) -> Option<()> {
         let kind = match first {
-            b'"' => Kind::Text(Str::Plain(self.string()?)),
+            b'"' => Kind::Text(self.string()?),
             b'0'..=b'9' => Kind::Number(self.number(first)?),
             b'[' => return self.list(name, depth),
             b'{' => return self.object(name, depth),
@@ -55,22 +55,23 @@ impl<'a> Reader<'_, 'a> {
             b'n' => self.word("ull", Kind::Null)?,
             _ => return None,
         };
-        self.document.push(name, kind);
+        self.tree.push(name, kind);
         Some(())
     }
 
     /// What stands behind an opening brace.
-    fn object(&mut self, name: Name<'a>, depth: usize) -> Option<()> {
+    fn object(&mut self, name: Name, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::Object, depth)?;
-        let mut names = Names::NONE;
+        let mut count = 0;
         let mut next = self.next()?;
         if next != b'}' {
             loop {
                 if next != b'"' {
                     return None;
                 }
-                let name = Name::plain(self.string()?);
-                self.document.note(opened, &mut names, &name);
+                let name = self.name()?;
+                self.tree.note(self.text, opened, count, name);
+                count += 1;
                 if self.next()? != b':' {
                     return None;
                 }
@@ -83,12 +84,12 @@ impl<'a> Reader<'_, 'a> {
                 }
             }
         }
-        self.document.close_object(opened, &names);
+        self.tree.close_object(self.text, opened, count);
         Some(())
     }
 
     /// What stands behind an opening bracket.
-    fn list(&mut self, name: Name<'a>, depth: usize) -> Option<()> {
+    fn list(&mut self, name: Name, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::List, depth)?;
         let mut next = self.next()?;
         if next != b']' {
@@ -101,21 +102,28 @@ impl<'a> Reader<'_, 'a> {
                 }
             }
         }
-        self.document.close(opened);
+        self.tree.close(opened);
         Some(())
     }
 
-    fn open(&mut self, name: Name<'a>, kind: Kind<'a>, depth: usize) -> Option<u32> {
-        (depth < MAX_DEPTH).then(|| self.document.push(name, kind))
+    fn open(&mut self, name: Name, kind: Kind, depth: usize) -> Option<u32> {
+        (depth < MAX_DEPTH).then(|| self.tree.push(name, kind))
     }
 
     /// What stands behind an opening quotation mark, up to the closing one.
     #[inline]
-    fn string(&mut self) -> Option<&'a str> {
-        let rest = self.text.get(self.at..)?;
-        let end = quotation_mark(rest.as_bytes())?;
-        self.at += end + 1;
-        rest.get(..end)
+    fn string(&mut self) -> Option<Span> {
+        let start = self.at;
+        let end = start + quotation_mark(self.text.as_bytes().get(start..)?)?;
+        self.at = end + 1;
+        Some(Span::between(start, end))
+    }
+
+    #[inline]
+    fn name(&mut self) -> Option<Name> {
+        let span = self.string()?;
+        let tag = fingerprint(self.text.as_bytes().get(span.range())?);
+        Some(Name { span, tag })
     }
 
     /// A fraction or an exponent is left, and nobody knows what to do with it.
@@ -133,7 +141,7 @@ impl<'a> Reader<'_, 'a> {
         (!is_long).then_some(number as f64)
     }
 
-    fn word(&mut self, rest: &str, kind: Kind<'a>) -> Option<Kind<'a>> {
+    fn word(&mut self, rest: &str, kind: Kind) -> Option<Kind> {
         let end = self.at + rest.len();
         let is_there = self.text.as_bytes().get(self.at..end)? == rest.as_bytes();
         self.at = end;
@@ -164,17 +172,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::json::general;
 
     fn plain(text: &str) -> Option<String> {
-        let mut document = Document::with_room();
-        read(text, &mut document).map(|()| format!("{document:?}"))
+        read(text).map(|tree| format!("{tree:?}"))
     }
 
     /// Both readers of one text, as far as there is something to tell.
     fn both(text: &str) -> (Option<String>, Option<String>) {
-        let mut document = Document::with_room();
-        let general = document.read(text).ok().map(|()| format!("{document:?}"));
-        (plain(text), general)
+        (plain(text), general::read(text).map(|tree| format!("{tree:?}")))
     }
 
     #[test]

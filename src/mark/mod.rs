@@ -62,13 +62,6 @@ impl Mark {
         Self { sums, chunks: 0, octets: text.len() as u32 }
     }
 
-    /// What stands before the marked text in one that ends with it.
-    #[inline]
-    pub(crate) fn before<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
-        let (before, end) = text.split_at_checked(text.len().checked_sub(self.octets as usize)?)?;
-        (Self::of(end) == *self).then_some(before)
-    }
-
     /// Bits to place things by, spread evenly, which nobody outside can foresee.
     pub(crate) fn places(&self) -> u64 {
         let [[a, b], [c, d]] = self.sums;
@@ -107,7 +100,8 @@ impl Default for Marker {
 }
 
 impl Marker {
-    #[inline]
+    /// Most parts are short, and of a length that the caller knows: a call would take longer than a copy.
+    #[inline(always)]
     pub(crate) fn add(&mut self, octets: &[u8]) {
         let end = self.filled + octets.len();
         match self.staged.get_mut(self.filled..end) {
@@ -229,20 +223,6 @@ mod tests {
         let told = |mark: Mark| (mark.octets, mark.chunks);
         assert_eq!([331, 600].map(|at| split(at).map(told)), [Some((700, 23)), Some((700, 24))]);
         assert_eq!(of_parts(&[&[0; LONGEST], b"more"]), None);
-    }
-
-    #[test]
-    fn what_precedes_a_text_is_told_of_one_that_ends_with_it_only() {
-        let mark = Mark::of(b".signature");
-        assert_eq!(mark.before(b"a.b.signature"), Some(&b"a.b"[..]));
-        assert_eq!(mark.before(b".signature"), Some(&b""[..]));
-        for other in ["a.b.signaturf", "a.b-signature", "signature", "a.b.signature ", "", "."] {
-            assert_eq!(mark.before(other.as_bytes()), None, "{other}");
-        }
-        let long = vec![b'A'; LONGEST + 1];
-        let text = [b"a.b", &long[..]].concat();
-        assert_eq!(Mark::of(&long).before(&text), Some(&b"a.b"[..]));
-        assert_eq!(Mark::of(&long).before(&text[..LONGEST + 3]), None);
     }
 
     /// Sixty-four places for two thousand marks: each gets some, also of texts that differ in one bit.

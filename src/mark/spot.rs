@@ -17,9 +17,8 @@ static KEYS: LazyLock<[Pair; 3]> = LazyLock::new(|| [(); 3].map(|()| random_pair
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spot {
     pub(crate) row: u64,
-    pub(crate) way: u32,
-    /// Of tokens in one row, few have the same one.
-    pub(crate) tag: u32,
+    /// Way and tag: two words are handed on in registers, three fields would be through memory.
+    rest: u64,
 }
 
 impl Spot {
@@ -34,7 +33,16 @@ impl Spot {
             _ => 0,
         };
         let [row, rest] = spread(halves(sum), to_spread);
-        Self { row, way: (rest >> 32) as u32, tag: rest as u32 }
+        Self { row, rest }
+    }
+
+    pub(crate) fn way(self) -> usize {
+        (self.rest >> 32) as usize
+    }
+
+    /// Of tokens in one row, few have the same one.
+    pub(crate) fn tag(self) -> u32 {
+        self.rest as u32
     }
 }
 
@@ -62,9 +70,8 @@ mod tests {
         for behind in [0, 7, END - 8] {
             let mut counts = [[0; 64]; 3];
             for n in 0..2000_u64 {
-                let Spot { row, way, tag } =
-                    Spot::of(&[&n.to_le_bytes()[..], &[0; END][..behind]].concat());
-                let bits = [row >> 58, u64::from(way) % 64, u64::from(tag) % 64];
+                let spot = Spot::of(&[&n.to_le_bytes()[..], &[0; END][..behind]].concat());
+                let bits = [spot.row >> 58, spot.way() as u64 % 64, u64::from(spot.tag()) % 64];
                 counts.iter_mut().zip(bits).for_each(|(counts, at)| counts[at as usize] += 1);
             }
             for counts in counts {

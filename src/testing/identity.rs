@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::clock::{Clock, SystemClock, unix_seconds};
-use crate::identity::{ClaimsMapping, Identity, Provenance, Reading, Sent};
+use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
 use crate::json::Document;
 
 /// The identity that a token with these claims would have, for what is tested without requests.
@@ -37,10 +37,10 @@ pub fn identity(claims: Value) -> Identity {
         provenance: Provenance::Mock,
         legacy_service_tokens: false,
     };
-    let Ok(document) = Document::parse(payload.as_bytes()) else {
+    let Ok(document) = Document::parse(payload.clone()) else {
         panic!("these claims are not read: {payload}")
     };
-    match reading.identity(document.root(), || Sent::unsigned(&payload)) {
+    match reading.identity(document) {
         Ok(identity) => identity,
         Err(why) => panic!("no token may have these claims: {why}: {payload}"),
     }

@@ -9,10 +9,8 @@ use super::rule::Mismatch;
 use crate::clock::Clock;
 use crate::error::InvalidToken;
 use crate::identity::Identity;
-use crate::json::{Document, Value};
-use crate::validator::{
-    Credentials, JwksValidator, TokenValidator, unverified_document, unverified_payload,
-};
+use crate::json::Value;
+use crate::validator::{Credentials, JwksValidator, TokenValidator};
 
 /// A trust with what verifies its tokens.
 #[derive(Debug)]
@@ -77,16 +75,6 @@ impl Findings {
             (Some(_), Some(_)) => Err(DenialReason::AmbiguousGrants),
         }
     }
-}
-
-/// The payload of a token, to be read with [`claims_of`].
-pub(super) fn payload_of(token: &str) -> Result<Vec<u8>, DenialReason> {
-    Ok(unverified_payload(token)?)
-}
-
-/// What a payload claims. Nothing is verified.
-pub(super) fn claims_of(payload: &[u8]) -> Result<Document<'_>, DenialReason> {
-    Ok(unverified_document(payload)?)
 }
 
 /// The trust the caller names; or else the one that has the token's issuer and audience, by which

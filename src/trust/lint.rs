@@ -291,7 +291,7 @@ impl RuleLint<'_> {
     fn judged_elsewhere(&mut self) {
         let claims = self.grant.claims.iter();
         let names: Vec<String> =
-            claims.filter_map(|(path, _)| path.steps().first().map(ToString::to_string)).collect();
+            claims.filter_map(|(path, _)| Some(path.steps().first()?.to_string())).collect();
         for name in names.iter().filter(|name| JUDGED.contains(&name.as_str())) {
             self.fault("claims", format!("has a condition on `{name}`, which is judged by the trust's own fields: remove it"));
         }

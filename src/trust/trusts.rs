@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::digest;
 use super::explain::Explanation;
 use super::fault::{PolicyError, PolicyFault};
-use super::judge::{Findings, Opened, claims_of, payload_of};
+use super::judge::{Findings, Opened};
 use super::outcome::{DenialReason, Denied, Granted};
 use super::policy::{Mode, TrustPolicy};
 use super::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
@@ -20,7 +20,7 @@ use crate::identity::{IdentityKind, Scopes};
 use crate::issuer::{Http, IssuerHealth};
 use crate::json::Value;
 use crate::telemetry;
-use crate::validator::JwksValidator;
+use crate::validator::{JwksValidator, unverified_claims};
 
 /// The foreign issuers a service trusts, by a [`TrustPolicy`]. A handle: clones share the policy.
 ///
@@ -89,13 +89,9 @@ impl Trusts {
     /// in it. Scopes and earlier use are not looked at, and the token is not used up.
     pub async fn explain(&self, token: &str, trust_id: Option<&str>) -> Explanation {
         let loaded = self.0.loaded.load_full();
-        let payload = match payload_of(token) {
-            Ok(payload) => payload,
-            Err(reason) => return Explanation::unreadable(reason),
-        };
-        let document = match claims_of(&payload) {
+        let document = match unverified_claims(token) {
             Ok(document) => document,
-            Err(reason) => return Explanation::unreadable(reason),
+            Err(reason) => return Explanation::unreadable(reason.into()),
         };
         let claims = document.root();
         let findings = Findings::of(&loaded.trusts, trust_id, token, claims, &*self.0.clock).await;
@@ -162,8 +158,7 @@ impl Trusts {
         requested: &Scopes,
         record: &mut Record,
     ) -> Result<Granted, DenialReason> {
-        let payload = payload_of(token)?;
-        let document = claims_of(&payload)?;
+        let document = unverified_claims(token)?;
         let claims = document.root();
         record.note_claims(claims);
         let findings = Findings::of(&loaded.trusts, trust_id, token, claims, &*self.0.clock).await;

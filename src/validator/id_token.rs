@@ -53,9 +53,8 @@ fn judge(
 ) -> Result<Judgement<String>, InvalidToken> {
     let jws = Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?;
     let header = jws.header()?;
-    let payload = jws.payload()?;
-    let claims = document(&payload)?;
-    let claims = claims.root();
+    let document = document(jws.payload()?)?;
+    let claims = document.root();
     if rules::issuer(claims)? != wanted.issuer {
         return Err(InvalidToken::Issuer);
     }

@@ -14,6 +14,8 @@ use crate::config::{AuthConfig, ConfigError};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, Provenance, Reading};
 use crate::issuer::{Found, Http, Issuer, Issuers, Verdict};
+#[cfg(feature = "trust")]
+use crate::json::Document;
 
 /// Verifies signed JWTs (RFC 7519) against the published keys of their issuers (RFC 7517).
 ///
@@ -127,9 +129,8 @@ impl JwksValidator {
     ) -> Result<Judgement<Identity>, InvalidToken> {
         jws.check_size(self.max_token_bytes)?;
         let header = self.headers.read(jws)?;
-        let payload = jws.payload()?;
-        let claims = document(&payload)?;
-        let claims = claims.root();
+        let document = document(jws.payload()?)?;
+        let claims = document.root();
         let issuer = match self.issuers.find(rules::issuer(claims)?) {
             Found::Issuer(issuer) => issuer,
             Found::NotYet(all, tenant) => return Ok(Judgement::NeedsIssuer(all, tenant)),
@@ -155,7 +156,7 @@ impl JwksValidator {
             provenance: Provenance::Verified,
             legacy_service_tokens: issuer.config.legacy_service_tokens,
         };
-        let identity = reading.identity(claims, || jws.sent())?;
+        let identity = reading.identity(document)?;
         self.known.remember(sighting, &identity, lifetime, grounds, &*self.clock);
         Ok(Judgement::Final(Ok(identity)))
     }
@@ -182,11 +183,10 @@ impl TokenValidator for JwksValidator {
     }
 }
 
-/// The octets of a token's claims, read as strictly as those of a token that is verified; nothing
-/// is.
+/// What a token claims, read as strictly as that of a token that is verified; nothing is.
 #[cfg(feature = "trust")]
-pub(crate) fn unverified_payload(token: &str) -> Result<Vec<u8>, InvalidToken> {
-    Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?.payload()
+pub(crate) fn unverified_claims(token: &str) -> Result<Document, InvalidToken> {
+    document(Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?.payload()?)
 }
 
 /// Reads the claims of a JWT **without verifying anything**, for debugging and command-line

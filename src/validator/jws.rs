@@ -3,7 +3,6 @@
 use crate::base64url;
 use crate::config::Algorithm;
 use crate::error::InvalidToken;
-use crate::identity::Sent;
 use crate::issuer::MAX_KID;
 use crate::json::{Document, Fault, Value};
 
@@ -59,12 +58,7 @@ impl<'t> Jws<'t> {
     pub(crate) fn header(&self) -> Result<Header, InvalidToken> {
         let text =
             base64url::decode(self.header).ok_or(InvalidToken::Malformed("header encoding"))?;
-        Header::read(document(&text)?.root())
-    }
-
-    /// The claims as sent, for the identity to keep.
-    pub(crate) fn sent(&self) -> Sent {
-        Sent::signed(self.signed, self.header.len() + 1)
+        Header::read(document(text)?.root())
     }
 
     /// The octets of the claims, to be read with [`document`].
@@ -78,7 +72,7 @@ impl<'t> Jws<'t> {
 }
 
 /// A JSON object, or the reason why it is none.
-pub(crate) fn document(text: &[u8]) -> Result<Document<'_>, InvalidToken> {
+pub(crate) fn document(text: impl Into<Vec<u8>>) -> Result<Document, InvalidToken> {
     Document::parse(text).map_err(|fault| {
         InvalidToken::Malformed(match fault {
             Fault::Syntax => "not a JSON object",

@@ -10,7 +10,7 @@ use super::{Credentials, TokenValidator};
 use crate::clock::{Clock, unix_seconds};
 use crate::config::MockUser;
 use crate::error::{AuthError, InvalidToken};
-use crate::identity::{ClaimsMapping, Identity, Provenance, Reading, Sent};
+use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
 use crate::json::Document;
 
 /// `iss` of mock identities: no provider can have it.
@@ -46,7 +46,7 @@ impl MockValidator {
         claims.insert("iat".to_owned(), unix_seconds(now).into());
         claims.insert("exp".to_owned(), unix_seconds(now + LIFETIME).into());
         let payload = Value::Object(claims).to_string();
-        let document = Document::parse(payload.as_bytes());
+        let document = Document::parse(payload);
         let document = document.map_err(|_| InvalidToken::Malformed("mock claims"))?;
         let mapping = ClaimsMapping::default();
         let reading = Reading {
@@ -55,7 +55,7 @@ impl MockValidator {
             provenance: Provenance::Mock,
             legacy_service_tokens: false,
         };
-        reading.identity(document.root(), || Sent::unsigned(&payload))
+        reading.identity(document)
     }
 }
 

@@ -20,10 +20,8 @@ use crate::identity::Identity;
 
 pub(crate) use id_token::{IdTokenRules, verify_id_token};
 #[cfg(feature = "trust")]
-pub(crate) use jwks::unverified_payload;
+pub(crate) use jwks::unverified_claims;
 pub use jwks::{JwksValidator, dangerous_peek_claims};
-#[cfg(feature = "trust")]
-pub(crate) use jws::document as unverified_document;
 pub use known::{KnownTokens, KnownTokensStats};
 #[cfg(feature = "mock")]
 pub(crate) use mock::MockValidator;

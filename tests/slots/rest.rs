@@ -48,10 +48,6 @@ pub(crate) mod identity {
             self.clone()
         }
 
-        pub(crate) fn signed_text(&self) -> &[u8] {
-            b""
-        }
-
         pub(crate) fn tenant_id(&self) -> Option<&TenantId> {
             Some(&self.tenant)
         }
@@ -71,8 +67,7 @@ pub(crate) mod mark {
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct Spot {
         pub(crate) row: u64,
-        pub(crate) way: u32,
-        pub(crate) tag: u32,
+        rest: u64,
     }
 
     fn word(text: &[u8]) -> u64 {
@@ -83,10 +78,6 @@ pub(crate) mod mark {
         pub(crate) fn of(text: &[u8]) -> Self {
             Self(word(text))
         }
-
-        pub(crate) fn before<'t>(&self, token: &'t [u8]) -> Option<&'t [u8]> {
-            (word(token) == self.0).then_some(b"")
-        }
     }
 
     impl Spot {
@@ -95,7 +86,15 @@ pub(crate) mod mark {
         }
 
         pub(crate) fn at([row, word]: [u64; 2]) -> Self {
-            Self { row, way: (word >> 32) as u32, tag: word as u32 }
+            Self { row, rest: word }
+        }
+
+        pub(crate) fn way(self) -> usize {
+            (self.rest >> 32) as usize
+        }
+
+        pub(crate) fn tag(self) -> u32 {
+            self.rest as u32
         }
     }
 }

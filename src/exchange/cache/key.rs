@@ -183,7 +183,7 @@ trait Sink {
 }
 
 impl Sink for Marker {
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, octets: &[u8]) {
         Marker::add(self, octets);
     }

@@ -94,7 +94,7 @@ impl<V> Table<V> {
     /// What `accept` makes of a value at this spot. It is asked until it makes something of one.
     pub(super) fn find<R>(&self, spot: Spot, accept: impl Fn(&V) -> Option<R>) -> Option<R> {
         self.set(spot)?.ways(spot).find_map(|(held, place)| {
-            if held.load(Ordering::Relaxed) != spot.tag {
+            if held.load(Ordering::Relaxed) != spot.tag() {
                 return None;
             }
             let kept = place.load();
@@ -126,7 +126,7 @@ impl<V> Table<V> {
         if let Some((held, place)) = set.and_then(|set| set.place_for(spot, &is_same, &is_dead)) {
             self.entries.fetch_add(1, Ordering::Relaxed);
             let before = place.swap(Some(Arc::new(kept)));
-            held.store(spot.tag, Ordering::Relaxed);
+            held.store(spot.tag(), Ordering::Relaxed);
             if let Some(before) = before {
                 displaced += usize::from(!is_same(&before.value) && !is_dead(&before.value));
                 self.gone(&before);
@@ -226,7 +226,7 @@ impl<V> Set<V> {
     /// found at the first look.
     fn ways(&self, spot: Spot) -> impl Iterator<Item = (&AtomicU32, &Place<V>)> {
         let way = move |nth| {
-            let way = (spot.way as usize).wrapping_add(nth) % WAYS;
+            let way = spot.way().wrapping_add(nth) % WAYS;
             Some((self.tags.get(way)?, self.places.get(way)?))
         };
         (0..WAYS).filter_map(way)
@@ -241,7 +241,7 @@ impl<V> Set<V> {
     ) -> Option<(&AtomicU32, &Place<V>)> {
         let places = || self.ways(spot);
         let is_own = |(held, place): &(&AtomicU32, &Place<V>)| {
-            held.load(Ordering::Relaxed) == spot.tag
+            held.load(Ordering::Relaxed) == spot.tag()
                 && place.load().as_ref().is_some_and(|kept| is_same(&kept.value))
         };
         let is_empty = |(_, place): &(&AtomicU32, &Place<V>)| place.load().is_none();
