@@ -1,11 +1,10 @@
 //! Claims to [`Identity`]: the only place where what was sent becomes what we believe.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use super::sent::Sent;
 use super::{
-    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKind, Inner, Provenance, Scopes, TenantId,
+    Actor, ClaimPath, ClaimsMapping, Date, Identity, IdentityKind, Inner, Provenance, Scopes,
+    TenantId,
 };
 use crate::error::InvalidToken;
 use crate::json::{Document, Span, Value};
@@ -44,30 +43,35 @@ impl Reading<'_> {
             None if client_grant || is_its_client() => IdentityKind::ServiceAccount,
             None => IdentityKind::User,
         };
-        let expires_at =
-            time(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
+        let (issued_at, expires_at) = (date(claims, "iat")?, date(claims, "exp")?);
+        let expires_at = expires_at.ok_or(InvalidToken::MissingClaim("exp"))?;
         let mut names = Names::with_room(claims, [&mapping.roles, &mapping.groups]);
         let roles = names.add_all(claims, &mapping.roles, "roles")?;
         names.add_all(claims, &mapping.groups, "groups")?;
+        let (tenant_id, scopes) = (tenant(claims, mapping)?, scopes(claims, mapping)?);
+        let partner_id = first(claims, &mapping.partner_id, "partner_id")?;
+        let display_name = first(claims, &mapping.display_name, "name")?;
+        let email = first(claims, &mapping.email, "email")?;
         Ok(Identity(Arc::new(Inner {
-            tenant_id: tenant(claims, mapping)?,
-            subject: span(Some(subject)),
-            client_id: span(client_id),
-            partner_id: span(first(claims, &mapping.partner_id, "partner_id")?),
-            display_name: span(first(claims, &mapping.display_name, "name")?),
-            email: span(first(claims, &mapping.email, "email")?),
-            email_verified: claims.get("email_verified").and_then(Value::as_bool).unwrap_or(false),
-            scopes: scopes(claims, mapping)?,
-            names: names.found.into(),
-            roles,
-            mfa_verified_at: mfa_verified_at(claims, mapping)?,
-            actors: actors(claims)?,
-            issuer: self.issuer,
+            tenant_id,
             provenance: self.provenance,
             kind,
-            issued_at: time(claims.get("iat"), "iat")?,
+            email_verified: claims.get("email_verified").and_then(Value::as_bool).unwrap_or(false),
+            issuer: self.issuer,
+            subject: span(Some(subject)),
+            partner_id: span(partner_id),
+            client_id: span(client_id),
+            display_name: span(display_name),
+            email: span(email),
+            names: names.found.into(),
+            scopes,
+            issued_at: issued_at.unwrap_or(Date::NONE),
             expires_at,
-            sent: Sent::of(document),
+            mfa_verified_at: mfa_verified_at(claims, mapping)?.unwrap_or(Date::NONE),
+            actors: actors(claims)?,
+            roles,
+            sent: document.length(),
+            text: document.into_text(),
         })))
     }
 }
@@ -95,13 +99,12 @@ pub(crate) fn numeric_date(
     }
 }
 
-fn time(value: Option<Value<'_>>, name: &'static str) -> Result<Option<SystemTime>, InvalidToken> {
-    let Some(seconds) = numeric_date(value, name)? else { return Ok(None) };
+fn date(claims: Value<'_>, name: &'static str) -> Result<Option<Date>, InvalidToken> {
+    let Some(seconds) = numeric_date(claims.get(name), name)? else { return Ok(None) };
     // Whole seconds: what a fraction adds is below every leeway.
-    SystemTime::UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds as u64))
-        .map(Some)
-        .ok_or(InvalidToken::MalformedClaim(name))
+    let date = Date(seconds as u64);
+    // Not all systems have a time for each.
+    date.time().map(|_| Some(date)).ok_or(InvalidToken::MalformedClaim(name))
 }
 
 /// A string, or absent; `null` is absent.
@@ -178,7 +181,7 @@ impl Names {
         claims: Value<'_>,
         paths: &[ClaimPath],
         name: &'static str,
-    ) -> Result<usize, InvalidToken> {
+    ) -> Result<u32, InvalidToken> {
         let start = self.found.len();
         for value in found(claims, paths) {
             if value.span().is_some() {
@@ -193,7 +196,8 @@ impl Names {
                 return Err(InvalidToken::MalformedClaim(name));
             }
         }
-        Ok(self.found.len())
+        // As few as there are octets, and those are counted by as much.
+        Ok(self.found.len() as u32)
     }
 
     fn add(&mut self, start: usize, name: Value<'_>) {
@@ -207,13 +211,13 @@ impl Names {
 fn mfa_verified_at(
     claims: Value<'_>,
     mapping: &ClaimsMapping,
-) -> Result<Option<SystemTime>, InvalidToken> {
+) -> Result<Option<Date>, InvalidToken> {
     let amr = claims.get("amr").filter(|amr| amr.is_list());
     let by_method =
         amr.is_some_and(|amr| amr.children().any(|method| method.as_str() == Some("mfa")));
     let acr = claims.get("acr").and_then(Value::as_str);
     let by_class = acr.is_some_and(|acr| mapping.mfa_acr.iter().any(|mfa| mfa == acr));
-    if by_method || by_class { time(claims.get("auth_time"), "auth_time") } else { Ok(None) }
+    if by_method || by_class { date(claims, "auth_time") } else { Ok(None) }
 }
 
 /// The `act` chain, outermost first. Its depth is bounded by the JSON reader.

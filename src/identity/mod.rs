@@ -4,17 +4,15 @@ mod claims;
 mod ids;
 mod mapping;
 mod scopes;
-mod sent;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::json::Span;
-use sent::Sent;
 
 pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
@@ -100,18 +98,21 @@ pub struct Actor {
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
 
-/// In this order, and so in two or three cache lines, stands what every request asks for whose token
-/// is known: with many tokens, each line more is a wait for memory. Then what handlers ask for.
+/// In this order, and so in two cache lines, stands what every request asks for whose token is known:
+/// with many tokens, each line more is a wait for memory. Then what handlers ask for.
 #[derive(Clone)]
 #[repr(C)]
 struct Inner {
-    sent: Sent,
     tenant_id: Option<TenantId>,
     provenance: Provenance,
     kind: IdentityKind,
     email_verified: bool,
+    /// How much of the text was sent.
+    sent: u32,
     issuer: Arc<str>,
-    // Where in what was sent it stands.
+    /// The claims as sent, and behind them the strings that are written with escapes there, without.
+    text: Box<str>,
+    // Where in the text it stands.
     subject: Span,
     partner_id: Span,
     client_id: Span,
@@ -119,13 +120,27 @@ struct Inner {
     email: Span,
     /// First the roles, then the groups.
     names: Box<[Span]>,
-    /// How many of the names are roles.
-    roles: usize,
     scopes: Scopes,
-    mfa_verified_at: Option<SystemTime>,
-    issued_at: Option<SystemTime>,
-    expires_at: SystemTime,
+    issued_at: Date,
+    expires_at: Date,
+    mfa_verified_at: Date,
     actors: Box<[Actor]>,
+    /// How many of the names are roles.
+    roles: u32,
+}
+
+/// A NumericDate in whole seconds, or none: two words less than what the standard library has for it.
+#[derive(Clone, Copy)]
+struct Date(u64);
+
+impl Date {
+    const NONE: Self = Self(u64::MAX);
+
+    fn time(self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_secs(self.0))
+            .filter(|_| self.0 != u64::MAX)
+    }
 }
 
 impl Identity {
@@ -192,7 +207,7 @@ impl Identity {
 
     /// The union of the claims `roles` and `role`.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
-        self.names().take(self.0.roles)
+        self.names().take(self.0.roles as usize)
     }
 
     /// Whether `role` is among the roles, letter for letter.
@@ -202,7 +217,7 @@ impl Identity {
 
     /// The claim `groups`.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.names().skip(self.0.roles)
+        self.names().skip(self.0.roles as usize)
     }
 
     /// Whether `group` is among the groups, letter for letter.
@@ -213,17 +228,18 @@ impl Identity {
     /// When the user last passed multi-factor authentication: `auth_time`, if `amr` contains
     /// `mfa` or `acr` is one configured as such. Never guessed from `iat`.
     pub fn mfa_verified_at(&self) -> Option<SystemTime> {
-        self.0.mfa_verified_at
+        self.0.mfa_verified_at.time()
     }
 
     /// `iat`.
     pub fn issued_at(&self) -> Option<SystemTime> {
-        self.0.issued_at
+        self.0.issued_at.time()
     }
 
     /// `exp`.
     pub fn expires_at(&self) -> SystemTime {
-        self.0.expires_at
+        // There is one, or there would be no identity.
+        self.0.expires_at.time().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// How we came to believe this identity.
@@ -252,11 +268,11 @@ impl Identity {
     /// # Errors
     /// When the claims do not fit `T`.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        self.0.sent.read()
+        serde_json::from_str(self.0.text.get(..self.0.sent as usize).unwrap_or_default())
     }
 
     fn text(&self, span: Span) -> Option<&str> {
-        self.0.sent.get(span)
+        self.0.text.get(span.range())
     }
 
     /// The roles, then the groups.
@@ -269,9 +285,14 @@ impl Identity {
         Self(Arc::new(Inner::clone(&self.0)))
     }
 
+    /// True, for whoever will look into it soon.
+    pub(crate) fn is_there(&self) -> bool {
+        Arc::strong_count(&self.0) > 0
+    }
+
     /// How many bytes it holds, as asked of the allocator; the issuer's name belongs to the issuer.
     pub(crate) fn footprint(&self) -> usize {
-        let Inner { tenant_id, names, scopes, actors, sent, .. } = &*self.0;
+        let Inner { tenant_id, text, names, scopes, actors, .. } = &*self.0;
         let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
         let named = |actor: &Actor| {
             length(&actor.subject) + length(&actor.client_id) + length(&actor.issuer)
@@ -283,7 +304,7 @@ impl Identity {
             + scopes.footprint()
             + size_of_val(&**actors)
             + actors.iter().map(named).sum::<usize>()
-            + sent.footprint()
+            + text.len()
     }
 }
 

@@ -31,7 +31,8 @@ impl Scopes {
     /// # Errors
     /// When a scope has a character RFC 6749 §3.3 does not allow; scopes before it were added.
     pub fn insert(&mut self, list: &str) -> Result<(), InvalidScope> {
-        self.joined.reserve(list.len() + 1);
+        // Exact where the list is all there is: most identities have one, and are kept.
+        self.joined.reserve_exact(list.len() + usize::from(!self.joined.is_empty()));
         for scope in between_spaces(list) {
             if !scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E)) {
                 return Err(InvalidScope);

@@ -155,12 +155,16 @@ impl Document {
         Value { document: self, at: 0 }
     }
 
-    /// The text, how long it is, and behind it what was unescaped: all that [spans](Span) are of.
-    pub(crate) fn into_text(self) -> (String, usize) {
+    /// How many octets were read.
+    pub(crate) fn length(&self) -> u32 {
+        self.text.len() as u32
+    }
+
+    /// The text, and behind it what was unescaped: all that [spans](Span) are of.
+    pub(crate) fn into_text(self) -> Box<str> {
         let Self { mut text, tree } = self;
-        let length = text.len();
         text.push_str(&tree.unescaped);
-        (text, length)
+        text.into()
     }
 
     #[inline]

@@ -48,6 +48,10 @@ pub(crate) mod identity {
             self.clone()
         }
 
+        pub(crate) fn is_there(&self) -> bool {
+            true
+        }
+
         pub(crate) fn tenant_id(&self) -> Option<&TenantId> {
             Some(&self.tenant)
         }

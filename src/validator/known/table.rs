@@ -48,7 +48,7 @@ type Place<V> = ArcSwapOption<Kept<V>>;
 
 #[derive(Debug)]
 struct Kept<V> {
-    bytes: usize,
+    bytes: u32,
     /// Whether it was found since the hand came by.
     used: AtomicBool,
     value: V,
@@ -120,8 +120,9 @@ impl<V> Table<V> {
     ) -> Placed {
         self.tidy(&is_dead);
         let bytes = bytes + size_of::<Kept<V>>() + ARC_COUNTS;
+        let Ok(counted) = u32::try_from(bytes) else { return Placed::TurnedAway };
         let Some(mut displaced) = self.reserve(bytes, &is_dead) else { return Placed::TurnedAway };
-        let kept = Kept { bytes, used: AtomicBool::new(false), value };
+        let kept = Kept { bytes: counted, used: AtomicBool::new(false), value };
         let set = self.set(spot);
         if let Some((held, place)) = set.and_then(|set| set.place_for(spot, &is_same, &is_dead)) {
             self.entries.fetch_add(1, Ordering::Relaxed);
@@ -203,7 +204,7 @@ impl<V> Table<V> {
     }
 
     fn gone(&self, kept: &Kept<V>) {
-        self.bytes.fetch_sub(kept.bytes, Ordering::Relaxed);
+        self.bytes.fetch_sub(kept.bytes as usize, Ordering::Relaxed);
         self.entries.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -293,7 +294,7 @@ mod tests {
     fn counted(table: &Table<Named>) -> (usize, usize) {
         let places = table.sets.iter().flat_map(|set| &set.places);
         let kept: Vec<_> = places.filter_map(ArcSwapOption::load_full).collect();
-        let bytes: usize = kept.iter().map(|kept| kept.bytes).sum();
+        let bytes: usize = kept.iter().map(|kept| kept.bytes as usize).sum();
         (kept.len(), size_of_val(&*table.sets) + bytes)
     }
 
