@@ -129,7 +129,7 @@ pub struct Sighting<'t>(known::Sighting<'t>);
 
 pub fn known_tokens() -> KnownTokens {
     // One set of places.
-    KnownTokens::new(6000)
+    KnownTokens::new(5000)
 }
 
 /// Looks for a token, at that moment.

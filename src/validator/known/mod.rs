@@ -53,7 +53,7 @@ pub struct KnownTokensStats {
     /// Tokens held now, those included that stopped counting and were not cleared away yet.
     pub tokens: usize,
     /// Bytes held now, as asked of the allocator; it takes some more. The table that finds them,
-    /// 3 % of the limit, is included, and so are the copies of tokens that one thread is asked for
+    /// 4 % of the limit, is included, and so are the copies of tokens that one thread is asked for
     /// over and over, at most a sixteenth.
     pub bytes: usize,
     /// The limit; 0 if switched off.

@@ -14,9 +14,9 @@ use crate::sync::{ArcSwapOption, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 const WAYS: usize = 8;
 
-/// There is a place for so many bytes of the budget. Values have some 900, so that less than half of
+/// There is a place for so many bytes of the budget. Values have 700 and more, so that less than half of
 /// the places are taken and hardly a value finds none.
-const BYTES_PER_PLACE: usize = 384;
+const BYTES_PER_PLACE: usize = 320;
 
 /// How many places are looked through for something to displace, before a value is turned away.
 const PATIENCE: usize = 128;
