@@ -4,10 +4,17 @@
 
 mod support;
 
+use std::future::Future;
 use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::{HeaderValue, Request, header};
 use scaikey_auth::Algorithm;
-use tower::{Layer, service_fn};
+use tower::{Layer, Service, service_fn};
 
 use support::{ROUNDS, bearer, floor, handler, median, service, status, time, verified};
 
@@ -60,8 +67,16 @@ fn main() {
         );
     }
 
-    println!("\nrefusals: their share over the bare service, by one RS256 verification");
-    println!("{:24} {:>10} {:>8} {:>8}", "request", "cost", "share", "allocs");
+    println!(
+        "\nrefusals: their share over the bare service, by one RS256 verification; and the whole"
+    );
+    println!("request by that of a bare axum router, to which the same is added");
+    println!(
+        "{:24} {:>10} {:>8} {:>8} {:>12} {:>8}",
+        "request", "cost", "share", "allocs", "bare router", "ratio"
+    );
+    let mut bare_router = Router::new().route("/", get(|| async {}));
+    let mut router = bare_router.clone().layer(auth.layer());
     let token = provider.token().sign();
     let (key, signed, signed_by) = floor(&provider, Algorithm::RS256, &token);
     let garbage = "A".repeat(1000);
@@ -82,7 +97,9 @@ fn main() {
     ];
     for (name, header) in refused {
         assert_ne!(status(&mut protected, header.as_ref()), 200, "{name}");
+        assert_ne!(routed(&mut router, header.as_ref()), 200, "{name}");
         let (mut shares, mut costs) = (Vec::new(), Vec::new());
+        let (mut bares, mut ratios) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let floor =
                 time(60, || key.verify_sig(black_box(&signed), &signed_by).expect("verifies"));
@@ -90,16 +107,35 @@ fn main() {
             let without = time(600, || status(&mut bare, header.as_ref()));
             shares.push((with - without) / floor);
             costs.push(with - without);
+            let with = time(600, || routed(&mut router, header.as_ref()));
+            let without = time(600, || routed(&mut bare_router, header.as_ref()));
+            bares.push(without);
+            ratios.push(with / without);
         }
         let allocations = allocated(|| status(&mut protected, header.as_ref()))
             - allocated(|| status(&mut bare, header.as_ref()));
         println!(
-            "{:24} {:>7.3} µs {:>6.1} % {:>8}",
+            "{:24} {:>7.3} µs {:>6.1} % {:>8} {:>9.3} µs {:>8.2}",
             name,
             median(&mut costs),
             100.0 * median(&mut shares),
-            allocations
+            allocations,
+            median(&mut bares),
+            median(&mut ratios)
         );
+    }
+}
+
+/// One request through a router, which answers without waiting.
+fn routed(router: &mut Router, authorization: Option<&HeaderValue>) -> u16 {
+    let mut request = Request::new(Body::empty());
+    if let Some(value) = authorization {
+        request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+    }
+    let answer = pin!(router.call(black_box(request)));
+    match answer.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(response)) => black_box(response).status().as_u16(),
+        Poll::Pending => panic!("the answer should have been at hand"),
     }
 }
 

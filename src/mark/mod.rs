@@ -56,6 +56,31 @@ impl Mark {
         }
     }
 
+    /// Of two texts. How long each is must be told by something else.
+    #[inline]
+    pub(crate) fn of_both(first: &[u8], second: &[u8]) -> Self {
+        let mut sums = Sums::default();
+        sums.add(first);
+        sums.add(second);
+        let octets = (first.len() + second.len()) as u32;
+        match sums.finish() {
+            Some((sums, chunks)) => Self { sums, chunks, octets },
+            None => Self::of_digest(&[first, second].concat()),
+        }
+    }
+
+    /// What a text adds to the mark [of both](Self::of_both) if it comes second, behind so many octets.
+    /// Whoever knows the first text learns no more of the second from both marks than from one.
+    #[inline]
+    pub(crate) fn behind(octets: usize, second: &[u8]) -> Self {
+        let mut sums = Sums::behind(octets);
+        sums.add(second);
+        match sums.finish() {
+            Some((sums, chunks)) => Self { sums, chunks, octets: second.len() as u32 },
+            None => Self::of_digest(second),
+        }
+    }
+
     /// By its digest, however long it is.
     pub(crate) fn of_digest(text: &[u8]) -> Self {
         let (sums, _) = Sums::of(digest(&SHA256, text).as_ref()).unwrap_or_default();
@@ -223,6 +248,32 @@ mod tests {
         let told = |mark: Mark| (mark.octets, mark.chunks);
         assert_eq!([331, 600].map(|at| split(at).map(told)), [Some((700, 23)), Some((700, 24))]);
         assert_eq!(of_parts(&[&[0; LONGEST], b"more"]), None);
+    }
+
+    #[test]
+    fn a_mark_of_two_texts_depends_on_both_and_that_of_the_second_gives_away_no_more() {
+        let (first, second) = ([b'A'; 500], [b'B'; 86]);
+        let (mark, behind) = (Mark::of_both(&first, &second), Mark::behind(500, &second));
+        for at in 0..500 {
+            let mut other = first;
+            other[at] ^= 1;
+            assert_ne!(mark, Mark::of_both(&other, &second), "octet {at}");
+        }
+        for at in 0..86 {
+            let mut other = second;
+            other[at] ^= 1;
+            assert_ne!(mark, Mark::of_both(&first, &other), "octet {at}");
+            assert_ne!(behind, Mark::behind(500, &other), "octet {at}");
+        }
+        // The difference is what the first text has by itself.
+        let number = |[high, low]: Pair| u128::from(high) << 64 | u128::from(low);
+        let [mark, behind, first] = [mark, behind, Mark::of(&first)].map(|it| it.sums.map(number));
+        for pass in 0..2 {
+            assert_eq!(mark[pass].wrapping_sub(behind[pass]), first[pass]);
+        }
+        let long = vec![b'A'; LONGEST];
+        assert_eq!(Mark::of_both(&long, b"more"), Mark::of_digest(&[&long[..], b"more"].concat()));
+        assert_eq!(Mark::behind(LONGEST, b"more"), Mark::of_digest(b"more"));
     }
 
     /// Sixty-four places for two thousand marks: each gets some, also of texts that differ in one bit.

@@ -41,6 +41,12 @@ impl Sums {
         sums.finish()
     }
 
+    /// Those of nothing, but as if a text of so many octets had been added.
+    #[inline]
+    pub(super) fn behind(octets: usize) -> Self {
+        Self { of_passes: [0; 2], chunks: octets.div_ceil(CHUNK) }
+    }
+
     /// Adds a text. Its last chunk is what it ends with, even if part of that was in the one before: so
     /// only a text that is shorter than a chunk is copied. How texts became chunks is told by their
     /// lengths alone.

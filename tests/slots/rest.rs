@@ -79,8 +79,12 @@ pub(crate) mod mark {
     }
 
     impl Mark {
-        pub(crate) fn of(text: &[u8]) -> Self {
+        pub(crate) fn behind(_: usize, text: &[u8]) -> Self {
             Self(word(text))
+        }
+
+        pub(crate) fn of_both(first: &[u8], second: &[u8]) -> Self {
+            Self(word(&[first, second].concat()))
         }
     }
 

@@ -90,13 +90,13 @@ struct Memory {
 struct Known {
     identity: Identity,
     mark: Mark,
+    lot: u32,
     lifetime: Lifetime,
     grounds: Grounds,
     /// [`Issuers::changes`](crate::issuer::Issuers::changes) before its issuer was looked up.
     changes: u64,
     /// When it was looked at, in flushes.
     flushes: u64,
-    lot: usize,
 }
 
 /// The same in memory of its own, for one thread. It is compared so often that what the token signs is
@@ -105,7 +105,7 @@ struct Known {
 struct Copied {
     known: Known,
     signed: Box<[u8]>,
-    /// Of all the rest.
+    /// Of the rest, as it stands behind that.
     signature: Mark,
 }
 
@@ -206,10 +206,10 @@ impl KnownTokens {
     ) {
         let (Some(memory), Some(sighted)) = (&self.0, sighting.0) else { return };
         let Sighted { token, spot, changes, flushes } = sighted;
-        let mark = Mark::of(token);
+        let mark = mark(token);
         let lot = memory.flushes.lot(identity.tenant_id());
         let identity = identity.clone();
-        let known = Known { identity, mark, lifetime, grounds, changes, flushes, lot };
+        let known = Known { identity, mark, lot, lifetime, grounds, changes, flushes };
         let (is_same, is_dead) = (|held: &Known| held.is(token), memory.is_dead(changes, clock));
         let bytes = known.identity.footprint();
         let displaced = match memory.table.insert(spot, bytes, known, is_same, is_dead) {
@@ -272,17 +272,16 @@ impl Memory {
 
 impl Known {
     fn is(&self, token: &[u8]) -> bool {
-        self.mark == Mark::of(token)
+        mark(token) == self.mark
     }
 
     /// A copy, for whoever comes with the token again.
     fn copy(&self, token: &[u8]) -> Copied {
-        let Self { mark, lifetime, changes, flushes, lot, .. } = *self;
+        let Self { mark, lot, lifetime, changes, flushes, .. } = *self;
         let (identity, grounds) = (self.identity.copy(), self.grounds.clone());
-        let known = Self { identity, mark, lifetime, grounds, changes, flushes, lot };
-        let signature = token.iter().rposition(|octet| *octet == b'.').unwrap_or_default();
-        let (signed, signature) = token.split_at_checked(signature).unwrap_or_default();
-        Copied { known, signed: signed.into(), signature: Mark::of(signature) }
+        let known = Self { identity, mark, lot, lifetime, grounds, changes, flushes };
+        let (signed, signature) = parts(token);
+        Copied { known, signed: signed.into(), signature: Mark::behind(signed.len(), signature) }
     }
 
     /// Whether the token would be accepted again now.
@@ -299,15 +298,27 @@ impl Known {
 
 impl Copied {
     fn is(&self, token: &[u8]) -> bool {
-        let parts = token.split_at_checked(self.signed.len());
-        parts.is_some_and(|(signed, signature)| {
-            Mark::of(signature) == self.signature && *signed == *self.signed
+        let length = self.signed.len();
+        token.split_at_checked(length).is_some_and(|(signed, signature)| {
+            Mark::behind(length, signature) == self.signature && *signed == *self.signed
         })
     }
 
     fn footprint(&self) -> usize {
         self.known.identity.footprint() + self.signed.len()
     }
+}
+
+/// What a token signs, and from the last dot on its signature.
+fn parts(token: &[u8]) -> (&[u8], &[u8]) {
+    let dot = memchr::memrchr(b'.', token).unwrap_or_default();
+    token.split_at_checked(dot).unwrap_or_default()
+}
+
+/// Follows from the token alone, so that it is made while what it is compared with comes from memory.
+fn mark(token: &[u8]) -> Mark {
+    let (signed, signature) = parts(token);
+    Mark::of_both(signed, signature)
 }
 
 /// How many lots tenants are in. One more costs eight bytes.
@@ -333,17 +344,17 @@ impl Default for Flushes {
 }
 
 impl Flushes {
-    fn lot(&self, tenant: Option<&TenantId>) -> usize {
-        (self.hasher.hash_one(tenant) % LOTS as u64) as usize
+    fn lot(&self, tenant: Option<&TenantId>) -> u32 {
+        (self.hasher.hash_one(tenant) % LOTS as u64) as u32
     }
 
     fn so_far(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn one(&self, lot: usize) {
+    fn one(&self, lot: u32) {
         let now = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(last) = self.last.get(lot) {
+        if let Some(last) = self.last.get(lot as usize) {
             last.fetch_max(now, Ordering::Relaxed);
         }
     }
@@ -356,8 +367,8 @@ impl Flushes {
     }
 
     /// Whether a token of this lot, sighted then, was flushed since.
-    fn concern(&self, lot: usize, sighted: u64) -> bool {
-        self.last.get(lot).is_none_or(|last| sighted < last.load(Ordering::Relaxed))
+    fn concern(&self, lot: u32, sighted: u64) -> bool {
+        self.last.get(lot as usize).is_none_or(|last| sighted < last.load(Ordering::Relaxed))
     }
 }
 
