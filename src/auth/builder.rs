@@ -99,7 +99,7 @@ impl AuthBuilder {
     }
 
     /// Sets how much memory may be spent on [tokens verified before](crate::KnownTokens), in bytes.
-    /// Default 16 MiB, for some 15,000 tokens; 0 verifies every request anew.
+    /// Default 16 MiB, for some 20,000 tokens; 0 verifies every request anew.
     pub fn known_tokens_bytes(mut self, limit: usize) -> Self {
         self.config.known_tokens_bytes = limit;
         self

@@ -238,3 +238,66 @@ fn actors(claims: Value<'_>) -> Result<Box<[Actor]>, InvalidToken> {
     }
     Ok(chain.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn read(claims: &str) -> Result<Identity, InvalidToken> {
+        let reading = Reading {
+            issuer: "issuer".into(),
+            mapping: &ClaimsMapping::default(),
+            provenance: Provenance::Verified,
+            legacy_service_tokens: false,
+        };
+        reading.identity(Document::parse(claims).unwrap())
+    }
+
+    #[test]
+    fn it_makes_no_difference_how_claims_are_spelled() {
+        let plain = r#"{"sub":"alice","name":"é\u0000\"\\","exp":1,"email":"","tenant_id":"acme",
+            "roles":["a b","","a b","é"],"role":"","groups":[{"value":"g"},"h","g"],"scope":"r w r"}"#;
+        let escaped = r#"{"s\u0075b":"\u0061lice","name":"\u00e9\u0000\u0022\u005c","exp":1e0,"email":"",
+            "tenant_id":"\u0061cme","roles":["a\u0020b","","a b","\u00e9"],"role":[""],
+            "groups":[{"v\u0061lue":"g"},"\u0068","\u0067"],"scope":["r","\u0077","r"]}"#;
+        let all: [Json; 2] = [plain, escaped].map(|claims| {
+            let identity = read(claims).unwrap();
+            let (roles, groups): (Vec<_>, Vec<_>) =
+                (identity.roles().collect(), identity.groups().collect());
+            assert_eq!((roles, groups), (vec!["a b", "", "é"], vec!["g", "h"]));
+            assert_eq!((identity.subject(), identity.scopes().as_str()), ("alice", "r w"));
+            assert_eq!(identity.display_name(), Some("é\0\"\\"));
+            assert_eq!((identity.email(), identity.partner_id()), (Some(""), None));
+            assert_eq!(identity.tenant_id().map(TenantId::as_str), Some("acme"));
+            assert!(identity.has_role("é") && identity.has_role("") && !identity.has_role("a"));
+            assert!(identity.in_group("h") && !identity.in_group("é"));
+            assert_eq!(identity.copy().roles().count(), 3);
+            identity.claims().unwrap()
+        });
+        // As sent, to the last detail.
+        assert_eq!(all[0]["groups"], json!([{"value": "g"}, "h", "g"]));
+        assert_eq!((&all[0]["sub"], &all[0]["groups"]), (&all[1]["sub"], &all[1]["groups"]));
+    }
+
+    #[test]
+    fn names_that_are_no_names_refuse_the_token() {
+        for roles in
+            [r#"7"#, r#"[7]"#, r#"[{}]"#, r#"[{"value":7}]"#, r#"{"value":"a"}"#, r#"[["a"]]"#]
+        {
+            for claim in ["roles", "groups"] {
+                let claims = format!(r#"{{"sub":"a","exp":1,"{claim}":{roles}}}"#);
+                assert_eq!(
+                    read(&claims).err(),
+                    Some(InvalidToken::MalformedClaim(claim)),
+                    "{roles}"
+                );
+            }
+        }
+        for roles in ["null", "[]", "\"\""] {
+            let claims = format!(r#"{{"sub":"a","exp":1,"roles":{roles}}}"#);
+            assert!(read(&claims).is_ok(), "{roles}");
+        }
+    }
+}

@@ -59,7 +59,7 @@ impl<V> Table<V> {
     const ITSELF: usize = 8 * (size_of::<sync::AtomicU32>() + size_of::<sync::ArcSwapOption<V>>());
 
     /// Little enough for one set of places to be made.
-    const ROOM: usize = 600;
+    const ROOM: usize = 500;
 
     /// A table in whose budget there is room for so many values. For exactly so many up to three.
     pub fn with_room_for(values: usize) -> Self {
