@@ -187,19 +187,24 @@ struct Claims {
     iat: u64,
     jti: String,
     azp: String,
+    scope: String,
     tenant_id: String,
+    partner_id: String,
+    name: String,
     preferred_username: String,
     email: String,
     roles: Vec<String>,
     groups: Vec<String>,
 }
 
-/// A token as long as real ones: names are UUIDs.
+/// A token as long as real ones, with all that the provider says of a user. Ids are UUIDs.
 fn full_token(provider: &Provider, nth: usize) -> String {
     let uuid = |kind: &str| format!("6f1c2f0e-8a52-4d0b-{kind}-{nth:012x}");
     let token = provider.token().algorithm(Algorithm::Ed25519).subject(&uuid("a3f1"));
     let token = token.tenant(&uuid("b7c4")).claim("jti", uuid("9d2e"));
-    token.claim("azp", "scaiwave-web").claim("typ", "Bearer").sign()
+    let token = token.claim("azp", "scaiwave-web").claim("typ", "Bearer");
+    let token = token.claim("partner_id", "ptn_acme").claim("name", "Alice Smith");
+    token.scope("secrets:read secrets:write audit:read").sign()
 }
 
 /// Bytes per token, and the time of a lookup among so many.

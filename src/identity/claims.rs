@@ -258,15 +258,15 @@ mod tests {
     #[test]
     fn it_makes_no_difference_how_claims_are_spelled() {
         let plain = r#"{"sub":"alice","name":"é\u0000\"\\","exp":1,"email":"","tenant_id":"acme",
-            "roles":["a b","","a b","é"],"role":"","groups":[{"value":"g"},"h","g"],"scope":"r w r"}"#;
+            "roles":["a b","","a b","é"],"role":"","groups":[{"value":"g"},"h","g",""],"scope":"r w r"}"#;
         let escaped = r#"{"s\u0075b":"\u0061lice","name":"\u00e9\u0000\u0022\u005c","exp":1e0,"email":"",
             "tenant_id":"\u0061cme","roles":["a\u0020b","","a b","\u00e9"],"role":[""],
-            "groups":[{"v\u0061lue":"g"},"\u0068","\u0067"],"scope":["r","\u0077","r"]}"#;
+            "groups":[{"v\u0061lue":"g"},"\u0068","\u0067",""],"scope":["r","\u0077","r"]}"#;
         let all: [Json; 2] = [plain, escaped].map(|claims| {
             let identity = read(claims).unwrap();
             let (roles, groups): (Vec<_>, Vec<_>) =
                 (identity.roles().collect(), identity.groups().collect());
-            assert_eq!((roles, groups), (vec!["a b", "", "é"], vec!["g", "h"]));
+            assert_eq!((roles, groups), (vec!["a b", "", "é"], vec!["g", "h", ""]));
             assert_eq!((identity.subject(), identity.scopes().as_str()), ("alice", "r w"));
             assert_eq!(identity.display_name(), Some("é\0\"\\"));
             assert_eq!((identity.email(), identity.partner_id()), (Some(""), None));
@@ -277,7 +277,7 @@ mod tests {
             identity.claims().unwrap()
         });
         // As sent, to the last detail.
-        assert_eq!(all[0]["groups"], json!([{"value": "g"}, "h", "g"]));
+        assert_eq!(all[0]["groups"], json!([{"value": "g"}, "h", "g", ""]));
         assert_eq!((&all[0]["sub"], &all[0]["groups"]), (&all[1]["sub"], &all[1]["groups"]));
     }
 

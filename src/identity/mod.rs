@@ -98,8 +98,8 @@ pub struct Actor {
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
 
-/// In this order, and so in two cache lines, stands what every request asks for whose token is known:
-/// with many tokens, each line more is a wait for memory. Then what handlers ask for.
+/// In this order, and so in two or three cache lines, stands what every request asks for whose token
+/// is known: with many tokens, each line more is a wait for memory. Then what handlers ask for.
 #[derive(Clone)]
 #[repr(C)]
 struct Inner {
@@ -129,7 +129,7 @@ struct Inner {
     roles: u32,
 }
 
-/// A NumericDate in whole seconds, or none: two words less than what the standard library has for it.
+/// A NumericDate in whole seconds, or none: half of what the standard library takes for it.
 #[derive(Clone, Copy)]
 struct Date(u64);
 

@@ -265,6 +265,8 @@ mod tests {
             assert_ne!(mark, Mark::of_both(&first, &other), "octet {at}");
             assert_ne!(behind, Mark::behind(500, &other), "octet {at}");
         }
+        assert_ne!(Mark::of_both(b"AA", b"B"), Mark::of_both(b"AA\0", b"B"));
+        assert_ne!(Mark::behind(2, b"B"), Mark::behind(2, b"B\0"));
         // The difference is what the first text has by itself.
         let number = |[high, low]: Pair| u128::from(high) << 64 | u128::from(low);
         let [mark, behind, first] = [mark, behind, Mark::of(&first)].map(|it| it.sums.map(number));

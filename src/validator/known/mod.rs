@@ -1,9 +1,9 @@
 //! [`KnownTokens`]: tokens verified before, so that a signature is verified once and not per request.
 //!
 //! What is kept of a token is the identity with its claims, a [mark](Mark) of all its octets, and what
-//! its verification rests on. That is no token, and none can be made of it. Only tokens that passed
-//! every rule get in, and only acceptance is ever remembered: whatever else there is to say about a
-//! token, the way of a first-seen token says it. A remembered token is taken if
+//! its verification rests on; that is no token. Only tokens that passed every rule get in, and only
+//! acceptance is ever remembered: whatever else there is to say about a token, the way of a first-seen
+//! token says it. A remembered token is taken if
 //!
 //! - it is the same, by its mark;
 //! - no issuer was removed, replaced or purged since before it was first looked at;
@@ -99,8 +99,8 @@ struct Known {
     flushes: u64,
 }
 
-/// The same in memory of its own, for one thread. It is compared so often that what the token signs is
-/// kept to be compared as it stands, in a quarter of the time that a mark of it takes.
+/// The same in memory of its own, for one thread. It is found so often that what the token signs is kept
+/// as it stands: to compare that takes less time than to make a mark of it, too.
 #[derive(Debug)]
 struct Copied {
     known: Known,
@@ -239,7 +239,7 @@ impl Memory {
         clock: &dyn Clock,
     ) -> Option<Identity> {
         let (identity, copy) = self.table.find(spot, |known| {
-            // Asked of memory now, it comes while the mark is made: a sixth of the time saved.
+            // Asked of memory now, it comes while the mark is made: with many tokens, a sixth of the time.
             let is_it = known.identity.is_there() && known.is(token);
             let identity = is_it.then(|| accept(known))??;
             let wanted = self.hot.wants(spot, || known.identity.footprint() + token.len());
