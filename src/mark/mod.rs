@@ -56,7 +56,8 @@ impl Mark {
         }
     }
 
-    /// Of two texts. How long each is must be told by something else.
+    /// Of two texts. How long the first is must be told by something else: texts that are divided otherwise
+    /// may be made of the same chunks.
     #[inline]
     pub(crate) fn of_both(first: &[u8], second: &[u8]) -> Self {
         let mut sums = Sums::default();

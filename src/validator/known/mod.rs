@@ -90,6 +90,8 @@ struct Memory {
 struct Known {
     identity: Identity,
     mark: Mark,
+    /// How long that is which the token signs. The mark does not tell, being of two texts.
+    signed: u32,
     lot: u32,
     lifetime: Lifetime,
     grounds: Grounds,
@@ -206,10 +208,10 @@ impl KnownTokens {
     ) {
         let (Some(memory), Some(sighted)) = (&self.0, sighting.0) else { return };
         let Sighted { token, spot, changes, flushes } = sighted;
-        let mark = mark(token);
+        let (signed, mark) = mark(token);
         let lot = memory.flushes.lot(identity.tenant_id());
         let identity = identity.clone();
-        let known = Known { identity, mark, lot, lifetime, grounds, changes, flushes };
+        let known = Known { identity, mark, signed, lot, lifetime, grounds, changes, flushes };
         let (is_same, is_dead) = (|held: &Known| held.is(token), memory.is_dead(changes, clock));
         let bytes = known.identity.footprint();
         let displaced = match memory.table.insert(spot, bytes, known, is_same, is_dead) {
@@ -272,14 +274,14 @@ impl Memory {
 
 impl Known {
     fn is(&self, token: &[u8]) -> bool {
-        mark(token) == self.mark
+        mark(token) == (self.signed, self.mark)
     }
 
     /// A copy, for whoever comes with the token again.
     fn copy(&self, token: &[u8]) -> Copied {
-        let Self { mark, lot, lifetime, changes, flushes, .. } = *self;
+        let Self { mark, signed, lot, lifetime, changes, flushes, .. } = *self;
         let (identity, grounds) = (self.identity.copy(), self.grounds.clone());
-        let known = Self { identity, mark, lot, lifetime, grounds, changes, flushes };
+        let known = Self { identity, mark, signed, lot, lifetime, grounds, changes, flushes };
         let (signed, signature) = parts(token);
         Copied { known, signed: signed.into(), signature: Mark::behind(signed.len(), signature) }
     }
@@ -315,10 +317,11 @@ fn parts(token: &[u8]) -> (&[u8], &[u8]) {
     token.split_at_checked(dot).unwrap_or_default()
 }
 
-/// Follows from the token alone, so that it is made while what it is compared with comes from memory.
-fn mark(token: &[u8]) -> Mark {
+/// What a token is known by: how long that is which it signs, and the mark. Follows from the token alone,
+/// so that it is made while what it is compared with comes from memory.
+fn mark(token: &[u8]) -> (u32, Mark) {
     let (signed, signature) = parts(token);
-    Mark::of_both(signed, signature)
+    (signed.len() as u32, Mark::of_both(signed, signature))
 }
 
 /// How many lots tenants are in. One more costs eight bytes.
@@ -586,6 +589,21 @@ mod tests {
         assert!(counts(7, 29) && !counts(7, 30), "its keys are due");
         let stats = known.stats();
         assert_eq!((stats.tokens, stats.displaced), (1, 0));
+    }
+
+    /// The last chunks of texts overlap what is before them, so that such texts are made of the same chunks
+    /// wherever the dot stands.
+    #[test]
+    fn a_dot_that_stands_elsewhere_makes_another_token() {
+        let token = |dot: usize| ["B".repeat(dot), "A".repeat(139 - dot)].join(".").into_bytes();
+        for dot in [33, 40, 64, 70, 100] {
+            let known = KnownTokens::new(BUDGET);
+            learn(&known, &token(dot), &somebody("a"), standing());
+            for other in 20..=110 {
+                let expected = (other == dot).then(|| "a".to_owned());
+                assert_eq!(subject(&known, &token(other)), expected, "{other} for {dot}");
+            }
+        }
     }
 
     #[test]
