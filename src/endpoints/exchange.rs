@@ -18,6 +18,20 @@ use crate::trust::{Trusts, TrustsBuilder};
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
+/// What a request may say (RFC 8693 §2.1).
+const KNOWN: [&str; 10] = [
+    "grant_type",
+    "subject_token",
+    "subject_token_type",
+    "actor_token",
+    "actor_token_type",
+    "audience",
+    "resource",
+    "requested_token_type",
+    "scope",
+    "trust_id",
+];
+
 /// RFC 8693 §2.2.1.
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -33,7 +47,7 @@ impl Inner {
     /// The foreign token is the only credential: an `Authorization` header says nothing here.
     pub(super) async fn exchange(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
         self.admit(Endpoint::Exchange, asked, None)?;
-        let parameters = Parameters::of_body(asked, Reads::FormsAndJson)?;
+        let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &KNOWN)?;
         match parameters.required("grant_type", "The parameter grant_type is missing.")? {
             TOKEN_EXCHANGE | "token_exchange" => {}
             _ => {

@@ -43,7 +43,7 @@ impl Inner {
         self.introspect_guard.check(&caller, self.auth.now())?;
         let account = caller.identity().key();
         self.admit(Endpoint::Introspect, asked, Some(&account.subject))?;
-        let parameters = Parameters::of_body(asked, Reads::FormsAndJson)?;
+        let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &["token"])?;
         let token = parameters.required("token", "The parameter token is missing.")?;
         match self.auth.authenticate(token).await {
             Ok(found) if self.may_be_told(&caller, &found) => Ok(self.active(found.identity())),

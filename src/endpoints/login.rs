@@ -19,13 +19,21 @@ use crate::validator::{IdTokenRules, verify_id_token};
 /// So much of a stranger's error code goes into the log.
 const LONGEST_ERROR: usize = 64;
 
+/// What a browser brings: from a page of the service, or from the provider (RFC 6749 §4.1.2,
+/// RFC 9207 §2).
+const IN_QUERY: [&str; 7] =
+    ["return_to", "code", "state", "iss", "error", "error_description", "error_uri"];
+
+/// What a client brings that began by itself.
+const IN_BODY: [&str; 4] = ["code", "code_verifier", "redirect_uri", "nonce"];
+
 impl Inner {
     pub(super) async fn login(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
         self.admit(Endpoint::Login, asked, None)?;
         if asked.head.method == Method::POST {
             return self.redeem(asked).await;
         }
-        let parameters = Parameters::of_query(asked)?;
+        let parameters = Parameters::of_query(asked, &IN_QUERY)?;
         match ["code", "error", "state"].iter().any(|name| parameters.get(name).is_some()) {
             true => self.come_back(asked, &parameters).await,
             false => self.leave(asked, &parameters).await,
@@ -130,7 +138,7 @@ impl Inner {
     /// A client that began by itself brings its code.
     async fn redeem(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
         let sign_in = self.sign_in()?;
-        let parameters = Parameters::of_body(asked, Reads::FormsAndJson)?;
+        let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &IN_BODY)?;
         let code = parameters.required("code", "The parameter code is missing.")?;
         let redirect_uri = parameters.get("redirect_uri").unwrap_or(sign_in.redirect_uri());
         if !sign_in.redirect_uris.iter().any(|known| known == redirect_uri) {

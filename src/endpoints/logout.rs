@@ -16,7 +16,7 @@ impl Inner {
     /// not know (RFC 7009 §2.2); 503 when the provider is away and the token lives on. The cookie
     /// is gone in any case.
     pub(super) async fn logout(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        let parameters = Parameters::of_body(asked, Reads::FormsAndJson)?;
+        let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &["refresh_token"])?;
         let session = asked.head.extensions.get::<CurrentSession>();
         let from_body = parameters.get("refresh_token").map(Secret::from);
         let outcome = match (session, from_body) {

@@ -8,7 +8,11 @@ use super::answer::{Failure, invalid_request};
 use crate::json::{Document, Fault};
 use crate::secret::Secret;
 
-/// Names and values, each name once (RFC 6749 §3.2). Values may be secrets.
+/// Names and values, each name once. Values may be secrets.
+///
+/// Read are the names that an endpoint knows. Others are ignored, however often they come: RFC 6749
+/// says so of requests (§3.1, §3.2) and of what an authorization endpoint answers (§4.1.2). That no
+/// parameter may come twice (§3.1, §3.2) is held against those that mean something here.
 #[derive(Debug, Default)]
 pub(super) struct Parameters(Vec<(String, Secret)>);
 
@@ -22,18 +26,18 @@ pub(super) enum Reads {
 const TWICE: Failure = invalid_request("A parameter is there twice.");
 
 impl Parameters {
-    pub(super) fn of_query(asked: &Asked) -> Result<Self, Failure> {
-        Self::of_form(asked.head.uri.query().unwrap_or_default().as_bytes())
+    pub(super) fn of_query(asked: &Asked, known: &[&str]) -> Result<Self, Failure> {
+        Self::of_form(asked.head.uri.query().unwrap_or_default().as_bytes(), known)
     }
 
     /// Of the body. One that is empty says nothing, whatever its type.
-    pub(super) fn of_body(asked: &Asked, reads: Reads) -> Result<Self, Failure> {
+    pub(super) fn of_body(asked: &Asked, reads: Reads, known: &[&str]) -> Result<Self, Failure> {
         if asked.body.is_empty() {
             return Ok(Self::default());
         }
         match (media_type(&asked.head.headers).as_str(), reads) {
-            ("application/x-www-form-urlencoded", _) => Self::of_form(&asked.body),
-            ("application/json", Reads::FormsAndJson) => Self::of_json(&asked.body),
+            ("application/x-www-form-urlencoded", _) => Self::of_form(&asked.body, known),
+            ("application/json", Reads::FormsAndJson) => Self::of_json(&asked.body, known),
             (_, Reads::Forms) => {
                 Err(Failure::MediaType("The body must be application/x-www-form-urlencoded."))
             }
@@ -43,22 +47,25 @@ impl Parameters {
         }
     }
 
-    fn of_form(text: &[u8]) -> Result<Self, Failure> {
+    fn of_form(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
         let mut read = Self::default();
-        for (name, value) in form_urlencoded::parse(text) {
+        let pairs = form_urlencoded::parse(text);
+        for (name, value) in pairs.filter(|(name, _)| known.contains(&name.as_ref())) {
             read.add(&name, &value)?;
         }
         Ok(read)
     }
 
-    /// A JSON object of texts; `null` is as absent, numbers are nobody's parameters.
-    fn of_json(text: &[u8]) -> Result<Self, Failure> {
+    /// A JSON object of texts; `null` is as absent. No member may come twice, known or not: two
+    /// readers could take two different ones (RFC 8259 §4).
+    fn of_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
         let document = Document::parse(text).map_err(|fault| match fault {
             Fault::Duplicate => TWICE,
             Fault::Syntax => invalid_request("The body is not a JSON object."),
         })?;
         let mut read = Self::default();
-        for member in document.root().children().filter(|member| !member.is_null()) {
+        let members = document.root().children().filter(|member| known.contains(&member.name()));
+        for member in members.filter(|member| !member.is_null()) {
             let text = member.as_str();
             let text = text.ok_or(invalid_request("A parameter is not a text."))?;
             read.add(member.name(), text)?;
@@ -102,7 +109,7 @@ mod tests {
         let request = Request::builder().header("content-type", content_type).body(()).unwrap();
         let head = request.into_parts().0;
         let asked = Asked { head, body: body.to_owned().into() };
-        let read = Parameters::of_body(&asked, reads).map_err(|failure| match failure {
+        let read = Parameters::of_body(&asked, reads, &["a", "b", "c"]).map_err(|failure| match failure {
             Failure::OAuth(code, description) => format!("{code} {description}"),
             other => format!("{other:?}"),
         })?;
@@ -117,6 +124,9 @@ mod tests {
         assert_eq!(read(form, "a=1+%C3%A4&b=", Reads::Forms), expected);
         assert_eq!(read(json, r#"{"a":"1 ä","b":"","c":null}"#, Reads::FormsAndJson), expected);
         assert_eq!(read("text/plain", "", Reads::Forms), Ok(Vec::new()));
+        // What nobody knows is ignored, of whatever type and however often it comes.
+        assert_eq!(read(form, "x=1&a=1+%C3%A4&x=2&b=&x=3", Reads::Forms), expected);
+        assert_eq!(read(json, r#"{"x":1,"a":"1 ä","b":""}"#, Reads::FormsAndJson), expected);
     }
 
     #[test]

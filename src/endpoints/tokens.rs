@@ -54,7 +54,8 @@ struct Answer<'a> {
 impl Inner {
     /// The password grant (RFC 6749 §4.3), for automation that has no better way (RFC 9700 §2.4).
     pub(super) async fn token(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        let parameters = Parameters::of_body(asked, Reads::Forms)?;
+        let known = ["grant_type", "username", "password", "scope"];
+        let parameters = Parameters::of_body(asked, Reads::Forms, &known)?;
         let unsupported = Failure::OAuth("unsupported_grant_type", "This grant is not offered.");
         match parameters.required("grant_type", "The parameter grant_type is missing.")? {
             "password" => {}
@@ -81,7 +82,8 @@ impl Inner {
 
     /// Without `grant_type` as the seed of this endpoint has it, or with `refresh_token`.
     pub(super) async fn refresh(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        let parameters = Parameters::of_body(asked, Reads::Forms)?;
+        let known = ["grant_type", "refresh_token", "scope"];
+        let parameters = Parameters::of_body(asked, Reads::Forms, &known)?;
         if parameters.get("grant_type").is_some_and(|grant| grant != "refresh_token") {
             return Err(Failure::OAuth("unsupported_grant_type", "Only refresh_token is offered."));
         }
