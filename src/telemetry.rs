@@ -3,8 +3,122 @@
 //! Labels come from configuration or from fixed lists, never from a token: a flood of strange
 //! tokens makes no new time series. No event carries a token or a claim.
 
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::error::Error;
+use std::fmt::{self, Display, Write};
+use std::hash::Hasher;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 /// The `target` of every event, for `RUST_LOG=scaikey_auth=debug`.
 pub(crate) const TARGET: &str = "scaikey_auth";
+
+/// So many causes of one outage are told. A cause whose text is new each time must not fill the log.
+const MAX_CAUSES: usize = 8;
+
+/// So many changes are told per minute. What fails for every second caller changes all the time.
+const MAX_CHANGES: u32 = 20;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Whether something that a service depends on works, as far as the log was told.
+///
+/// A service asks its stores and its provider for every request. The log is told of changes: that
+/// something fails, with each cause once; and that it works again.
+#[derive(Debug, Default)]
+pub(crate) struct Outage {
+    is_told: AtomicBool,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// Digests of the causes of the outage that is under way.
+    causes: HashSet<u64>,
+    /// When the present minute ends, and how many changes were told in it.
+    minute_ends: Duration,
+    changes: u32,
+}
+
+impl Outage {
+    /// Notes that it failed for this cause, at this moment of a clock that never goes back. Returns
+    /// whether that is news.
+    pub(crate) fn begins(&self, cause: &dyn Display, now: Duration) -> bool {
+        let mut digest = Digest(DefaultHasher::new());
+        // Writing into a hasher cannot fail.
+        let _ = write!(digest, "{cause}");
+        let cause = digest.0.finish();
+        let mut told = self.told();
+        let is_known = told.causes.contains(&cause) || told.causes.len() >= MAX_CAUSES;
+        if is_known || !told.may_tell(now) {
+            return false;
+        }
+        told.causes.insert(cause);
+        self.is_told.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Notes that it worked. Returns whether that is news. Costs next to nothing if not.
+    pub(crate) fn ends(&self, now: Duration) -> bool {
+        if !self.is_told.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut told = self.told();
+        if told.causes.is_empty() || !told.may_tell(now) {
+            return false;
+        }
+        told.causes.clear();
+        self.is_told.store(false, Ordering::Relaxed);
+        true
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        // Whatever a panic left, it is a set of digests and two numbers.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Told {
+    fn may_tell(&mut self, now: Duration) -> bool {
+        if now >= self.minute_ends {
+            self.minute_ends = now + MINUTE;
+            self.changes = 0;
+        }
+        self.changes = self.changes.saturating_add(1);
+        self.changes <= MAX_CHANGES
+    }
+}
+
+struct Digest(DefaultHasher);
+
+impl Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// An error with its causes, in one line. A cause that the text before it quotes is left out.
+pub(crate) struct Causes<'e>(pub(crate) &'e (dyn Error + 'static));
+
+impl Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last = self.0.to_string();
+        f.write_str(&last)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !last.contains(&text) {
+                write!(f, ": {text}")?;
+                last = text;
+            }
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
 
 /// The configuration was put together.
 pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
@@ -24,8 +138,8 @@ pub(crate) fn any_tenant() {
 }
 
 /// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).
-pub(crate) fn refused(reason: &'static str, error: &dyn std::fmt::Display) {
-    tracing::debug!(target: TARGET, reason, %error, "request refused");
+pub(crate) fn refused(reason: &'static str, error: &(dyn Error + 'static)) {
+    tracing::debug!(target: TARGET, reason, error = %Causes(error), "request refused");
     count("scaikey_auth_refusals_total", "reason", reason);
 }
 
@@ -85,13 +199,30 @@ pub(crate) fn token_asked(
 ) {
     match error {
         None => tracing::debug!(target: TARGET, grant, "got a token"),
-        // What a caller brought may be to blame: not every bad token is to be a warning.
-        Some(error) if outcome == "refused" => {
-            tracing::debug!(target: TARGET, grant, %error, "got no token");
-        }
-        Some(error) => tracing::warn!(target: TARGET, grant, %error, "got no token"),
+        // Not every bad token is to be a warning, nor every request of an outage.
+        Some(error) => tracing::debug!(target: TARGET, grant, %error, "got no token"),
     }
     count_pair("scaikey_auth_token_requests_total", "grant", grant, outcome);
+}
+
+/// A token endpoint was not asked, although a token was wanted.
+pub(crate) fn token_not_asked(
+    grant: &'static str,
+    reason: &'static str,
+    error: &dyn std::fmt::Display,
+) {
+    tracing::debug!(target: TARGET, grant, reason, %error, "no token was asked for");
+    count_pair("scaikey_auth_token_requests_withheld_total", "grant", grant, reason);
+}
+
+/// A token endpoint fails this service: for one grant, or for `all`. Told once for each change.
+pub(crate) fn token_endpoint_fails(url: &str, grant: &'static str, error: &dyn Display) {
+    tracing::warn!(target: TARGET, url, grant, %error, "token endpoint fails");
+}
+
+/// A token endpoint that failed this service serves it.
+pub(crate) fn token_endpoint_works(url: &str, grant: &'static str) {
+    tracing::info!(target: TARGET, url, grant, "token endpoint works again");
 }
 
 /// A request to a token endpoint is sent a second time.
@@ -104,15 +235,15 @@ pub(crate) fn token_cache(result: &'static str) {
     count("scaikey_auth_token_cache_total", "result", result);
 }
 
-/// A token endpoint failed too often, and is left alone for a while.
-pub(crate) fn endpoint_left_alone(url: &str, pause: std::time::Duration) {
-    tracing::warn!(target: TARGET, url, ?pause, "token endpoint is left alone");
+/// A token endpoint failed too often, and is left alone for a while. That it fails was told.
+pub(crate) fn endpoint_left_alone(url: &str, grant: &'static str, pause: Duration) {
+    tracing::info!(target: TARGET, url, grant, ?pause, "token endpoint is left alone");
     count("scaikey_auth_token_endpoint_breaker_total", "change", "opened");
 }
 
 /// A token endpoint that had been left alone answers.
 pub(crate) fn endpoint_answers_again(url: &str) {
-    tracing::info!(target: TARGET, url, "token endpoint answers again");
+    tracing::debug!(target: TARGET, url, "token endpoint is asked as before");
     count("scaikey_auth_token_endpoint_breaker_total", "change", "closed");
 }
 
@@ -271,3 +402,56 @@ fn count_for(name: &'static str, issuer: &str, outcome: &'static str) {
 
 #[cfg(not(feature = "metrics"))]
 fn count_for(_name: &'static str, _issuer: &str, _outcome: &'static str) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::ZERO;
+
+    #[test]
+    fn outage_is_told_once_per_change() {
+        let outage = Outage::default();
+        assert!(!outage.ends(START), "nothing had failed");
+        assert!(outage.begins(&"away", START));
+        assert!(!outage.begins(&"away", START));
+        assert!(outage.begins(&"refuses", START), "another cause");
+        assert!(!outage.begins(&"away", START), "they alternate");
+        assert!(outage.ends(START));
+        assert!(!outage.ends(START));
+        assert!(outage.begins(&"away", START), "a second outage");
+    }
+
+    #[test]
+    fn varying_causes_do_not_fill_logs() {
+        let outage = Outage::default();
+        let told = (0..1000).filter(|nth| outage.begins(nth, START)).count();
+        assert_eq!(told, MAX_CAUSES);
+        assert!(outage.ends(START));
+    }
+
+    #[test]
+    fn flapping_is_told_within_bounds() {
+        let outage = Outage::default();
+        let told = (0..1000)
+            .map(|_| u32::from(outage.begins(&"away", START)) + u32::from(outage.ends(START)))
+            .sum::<u32>();
+        assert_eq!(told, MAX_CHANGES);
+        // What the log says last is right a minute later.
+        let told = [outage.begins(&"away", MINUTE), outage.ends(MINUTE)];
+        assert_eq!(told, [true, true]);
+    }
+
+    #[test]
+    fn causes_are_told_in_one_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the store failed")]
+        struct Outer(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("the database failed: {0}")]
+        struct Inner(#[source] std::io::Error);
+        let error = Outer(Inner(std::io::Error::other("no such host")));
+        let text = "the store failed: the database failed: no such host";
+        assert_eq!(Causes(&error).to_string(), text);
+    }
+}

@@ -8,9 +8,9 @@ use http::{HeaderValue, StatusCode};
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::breaker::{Breakers, Change};
+use super::breaker::{ALL, Breaker, Breakers, Change, Reached};
 use super::grant::Grant;
-use super::{AccessToken, ExchangeError};
+use super::{AccessToken, ExchangeError, OAuthError};
 use crate::clock::{Clock, backoff, pause, within};
 use crate::config::{TENANT_PLACEHOLDER, is_loopback};
 use crate::error::BoxError;
@@ -26,6 +26,11 @@ const METADATA_LIFE: Duration = Duration::from_secs(3600);
 
 /// The pause before the second attempt: half of it at least, twice as much at most.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// Under these names, beside those of grants, requests are told and counted that are for no token.
+const METADATA: &str = "metadata";
+const REVOCATION: &str = "revocation";
+const TOKEN_URLS: &str = "token_urls";
 
 /// Knows the token endpoint of each tenant, when the tenant's id alone does not tell.
 ///
@@ -82,13 +87,34 @@ pub(super) struct Learned {
 }
 
 impl TokenEndpoint {
-    /// Asks for a token.
-    pub(super) async fn ask(&self, grant: &Grant<'_>) -> Result<AccessToken, ExchangeError> {
-        let asked = self.ask_and_read(grant).await;
-        let error = asked.as_ref().err();
+    /// Asks for a token, and for the verdict of `check` on it.
+    pub(super) async fn ask(
+        &self,
+        grant: &Grant<'_>,
+        check: impl FnOnce(AccessToken) -> Result<AccessToken, ExchangeError>,
+    ) -> Result<AccessToken, ExchangeError> {
+        let name = grant.name();
+        let withheld = |reason| {
+            move |error: ExchangeError| {
+                telemetry::token_not_asked(name, reason, &error);
+                error
+            }
+        };
+        let url = self.token_url(grant.tenant()).await.map_err(withheld("no_endpoint"))?;
+        let breaker = self.breakers.of(url.as_str());
+        breaker.permit(name, self.clock.elapsed()).map_err(withheld("left_alone"))?;
+        let fill = |form: &mut Serializer<'_, String>| grant.write(form);
+        let (reached, answer) =
+            self.post(&url, &breaker, name, fill, grant.may_be_repeated()).await;
+        let token = answer.and_then(|body| self.read(grant, &body)).and_then(check);
+        let error = token.as_ref().err();
+        self.tell(&url, &breaker, name, reached, error);
+        if reached == Reached::Nothing {
+            return token.map_err(withheld("client_auth"));
+        }
         let outcome = error.map_or("ok", ExchangeError::kind);
-        telemetry::token_asked(grant.name(), outcome, error.map(|error| error as _));
-        asked
+        telemetry::token_asked(name, outcome, error.map(|error| error as _));
+        token
     }
 
     /// Tells the provider to end a token (RFC 7009).
@@ -104,7 +130,11 @@ impl TokenEndpoint {
         let fill = |form: &mut Serializer<'_, String>| {
             form.append_pair("token", token);
         };
-        self.post(&url, fill, true).await.map(drop)
+        let breaker = self.breakers.of(url.as_str());
+        breaker.permit(REVOCATION, self.clock.elapsed())?;
+        let (reached, answer) = self.post(&url, &breaker, REVOCATION, fill, true).await;
+        self.tell(&url, &breaker, REVOCATION, reached, answer.as_ref().err());
+        answer.map(drop)
     }
 
     /// Whether it depends on the tenant.
@@ -117,10 +147,9 @@ impl TokenEndpoint {
         self.timeout.saturating_mul(3)
     }
 
-    async fn ask_and_read(&self, grant: &Grant<'_>) -> Result<AccessToken, ExchangeError> {
-        let url = self.token_url(grant.tenant()).await?;
-        let body = self.post(&url, |form| grant.write(form), grant.may_be_repeated()).await?;
-        let mut token = AccessToken::parse(&body, &*self.clock)?;
+    /// A token, if the answer is one.
+    fn read(&self, grant: &Grant<'_>, body: &[u8]) -> Result<AccessToken, ExchangeError> {
+        let mut token = AccessToken::parse(body, &*self.clock)?;
         if !token.is_bearer() && !self.allows_other_types {
             return Err(ExchangeError::Answer("is no access token"));
         }
@@ -135,79 +164,137 @@ impl TokenEndpoint {
         }
     }
 
-    /// POSTs a form with the client's proof; the body of a 200. A request that was never sent, or
-    /// that may be repeated, is tried twice.
+    /// POSTs a form with the client's proof, which the breaker has permitted. Returns how far it
+    /// came, and the body of a 200. A request that was never sent, or that may be repeated, is tried
+    /// twice.
     async fn post(
         &self,
         url: &Url,
+        breaker: &Breaker,
+        grant: &'static str,
         fill: impl Fn(&mut Serializer<'_, String>),
         may_be_repeated: bool,
-    ) -> Result<Vec<u8>, ExchangeError> {
-        let breaker = self.breakers.of(url.as_str());
-        breaker.permit(self.clock.elapsed())?;
+    ) -> (Reached, Result<Vec<u8>, ExchangeError>) {
         let attempts = async {
-            let (first, sent) = self.attempt(url, &fill).await;
+            let (reached, first) = self.attempt(url, &fill).await;
             let again = matches!(first, Err(ExchangeError::Unavailable { retry_after: None, .. }))
-                && (may_be_repeated || !sent);
+                && (may_be_repeated || reached == Reached::NoConnection);
             if !again {
-                return first;
+                return (reached, first);
             }
             telemetry::token_request_repeated();
             pause(backoff(RETRY, RETRY * 2, 1)).await;
-            self.attempt(url, &fill).await.0
+            self.attempt(url, &fill).await
         };
-        let outcome = within(self.timeout, attempts).await.unwrap_or_else(|| {
+        let (reached, outcome) = within(self.timeout, attempts).await.unwrap_or_else(|| {
             let problem = format!("{url} gave no answer within {:?}", self.timeout);
-            Err(ExchangeError::unavailable(None, problem))
+            (Reached::NoAnswer, Err(ExchangeError::unavailable(None, problem)))
         });
-        match breaker.note(&outcome, self.clock.elapsed()) {
-            Change::Opened(pause) => telemetry::endpoint_left_alone(url.as_str(), pause),
+        match breaker.note(grant, reached, &outcome, self.clock.elapsed()) {
+            Change::Opened(grant, pause) => {
+                telemetry::endpoint_left_alone(url.as_str(), grant, pause);
+            }
             Change::Closed => telemetry::endpoint_answers_again(url.as_str()),
             Change::None => {}
         }
-        outcome
+        (reached, outcome)
     }
 
-    /// One request, and whether it was sent.
+    /// One request, and how far it came.
     async fn attempt(
         &self,
         url: &Url,
         fill: impl Fn(&mut Serializer<'_, String>),
-    ) -> (Result<Vec<u8>, ExchangeError>, bool) {
+    ) -> (Reached, Result<Vec<u8>, ExchangeError>) {
         let now = self.clock.now();
         let (header, form) = match self.proven(fill, now) {
             Ok(proven) => proven,
-            Err(unproven) => return (Err(unproven.into()), false),
+            Err(unproven) => return (Reached::Nothing, Err(unproven.into())),
         };
         let limits = Limits { deadline: self.timeout, max_bytes: MAX_BYTES };
         match self.http.post_form(url, header, form, limits, now).await {
-            Ok(answer) if answer.status == StatusCode::OK => (Ok(answer.body), true),
+            Ok(answer) if answer.status == StatusCode::OK => {
+                (Reached::Answer(answer.status), Ok(answer.body))
+            }
             Ok(answer) => {
-                (Err(ExchangeError::of(answer.status, answer.retry_after, &answer.body)), true)
+                let refused = ExchangeError::of(answer.status, answer.retry_after, &answer.body);
+                (Reached::Answer(answer.status), Err(refused))
             }
             Err(error) => {
-                let sent = !matches!(error, FetchError::Unconnected(_));
-                (Err(ExchangeError::unavailable(None, format!("{url} {error}"))), sent)
+                let reached = match error {
+                    FetchError::Unconnected(_) => Reached::NoConnection,
+                    _ => Reached::NoAnswer,
+                };
+                (reached, Err(ExchangeError::unavailable(None, format!("{url} {error}"))))
             }
         }
     }
 
+    /// Tells the log once when the endpoint begins to fail this service, and once when that is over.
+    /// A caller's bad credential is no failure.
+    fn tell(
+        &self,
+        url: &Url,
+        breaker: &Breaker,
+        grant: &'static str,
+        reached: Reached,
+        error: Option<&ExchangeError>,
+    ) {
+        let failure = error.and_then(|error| Some((error, blamed(error, reached, grant)?)));
+        // What failed for one grant was answered: for all together the endpoint works.
+        let is_answered = matches!(reached, Reached::Answer(_));
+        if is_answered && failure.is_none_or(|(_, blamed)| blamed != ALL) {
+            self.tell_of(url.as_str(), breaker, ALL, None);
+        }
+        match failure {
+            Some((error, blamed)) => self.tell_of(url.as_str(), breaker, blamed, Some(error)),
+            None => self.tell_of(url.as_str(), breaker, grant, None),
+        }
+    }
+
+    fn tell_of(
+        &self,
+        url: &str,
+        breaker: &Breaker,
+        grant: &'static str,
+        failure: Option<&ExchangeError>,
+    ) {
+        let (now, outage) = (self.clock.elapsed(), breaker.outage(grant));
+        match failure {
+            Some(error) if outage.begins(error, now) => {
+                telemetry::token_endpoint_fails(url, grant, error);
+            }
+            None if outage.ends(now) => telemetry::token_endpoint_works(url, grant),
+            _ => {}
+        }
+    }
+
     async fn token_url(&self, tenant: Option<&TenantId>) -> Result<Url, ExchangeError> {
-        let refused = ExchangeError::NotConfigured;
-        let tenant = || tenant.ok_or(refused("the token endpoint depends on the tenant: name one"));
-        let url = match &self.place {
+        match &self.place {
             Place::Learned => return Ok(self.endpoints().await?.token.clone()),
             Place::Fixed(url) => return Ok(url.clone()),
-            Place::Template(template) => template.replace(TENANT_PLACEHOLDER, &segment(tenant()?)?),
+            Place::Template(_) | Place::PerTenant(_) => {}
+        }
+        let url = self.tenants_url(tenant).await;
+        let breaker = self.breakers.of(&self.name);
+        self.tell_of(&self.name, &breaker, TOKEN_URLS, url.as_ref().err());
+        url
+    }
+
+    async fn tenants_url(&self, tenant: Option<&TenantId>) -> Result<Url, ExchangeError> {
+        let refused = ExchangeError::NotConfigured;
+        let tenant = tenant.ok_or(refused("the token endpoint depends on the tenant: name one"))?;
+        let url = match &self.place {
+            Place::Learned | Place::Fixed(_) => None,
+            Place::Template(url) => Some(url.replace(TENANT_PLACEHOLDER, &segment(tenant)?)),
             Place::PerTenant(urls) => {
-                let found = within(self.timeout, urls.token_url(tenant()?)).await;
+                let found = within(self.timeout, urls.token_url(tenant)).await;
                 let found = found.unwrap_or_else(|| Err("no answer in time".into()));
                 let failed = |error| format!("the tenant's token endpoint: {error}");
-                found
-                    .map_err(|error| ExchangeError::unavailable(None, failed(error)))?
-                    .ok_or(refused("there is no token endpoint for this tenant"))?
+                found.map_err(|error| ExchangeError::unavailable(None, failed(error)))?
             }
         };
+        let url = url.ok_or(refused("there is no token endpoint for this tenant"))?;
         let url = Url::parse(&url).ok().filter(|url| is_fit(url, self.allow_loopback_http));
         url.ok_or(refused("the tenant's token endpoint is not an https URL"))
     }
@@ -233,14 +320,15 @@ impl TokenEndpoint {
 
     async fn learn(&self) -> Result<Endpoints, ExchangeError> {
         let breaker = self.breakers.of(&self.name);
-        breaker.permit(self.clock.elapsed())?;
+        breaker.permit(METADATA, self.clock.elapsed())?;
         let limits = Limits { deadline: self.timeout, max_bytes: MAX_BYTES };
         let plain = self.allow_loopback_http;
         let asked = self.http.endpoints(&self.places, &self.name, plain, limits);
         let asked = within(self.timeout, asked).await;
         let asked = asked.unwrap_or_else(|| Err("the metadata came not in time".into()));
         let learned = asked.map_err(|problem| ExchangeError::unavailable(None, problem));
-        breaker.note(&learned, self.clock.elapsed());
+        breaker.note(METADATA, Reached::NoAnswer, &learned, self.clock.elapsed());
+        self.tell_of(&self.name, &breaker, METADATA, learned.as_ref().err());
         learned
     }
 
@@ -254,6 +342,25 @@ impl TokenEndpoint {
         fill(&mut form);
         let header = self.auth.prove(&mut form, &self.name, now)?;
         Ok((header, form.finish()))
+    }
+}
+
+/// For whom the endpoint fails, as the log is told: for all grants, or for this one. Where a caller's
+/// credential is to blame, for nobody.
+fn blamed(error: &ExchangeError, reached: Reached, grant: &'static str) -> Option<&'static str> {
+    use OAuthError::{InvalidClient, UnauthorizedClient, UnsupportedGrantType};
+    match error {
+        ExchangeError::Unavailable { .. } if reached.concerns_all() => Some(ALL),
+        ExchangeError::ClientAuth(_)
+        | ExchangeError::Refused { error: Some(InvalidClient), .. } => Some(ALL),
+        ExchangeError::Refused {
+            error: Some(UnauthorizedClient | UnsupportedGrantType) | None,
+            ..
+        }
+        | ExchangeError::Unavailable { .. }
+        | ExchangeError::Answer(_)
+        | ExchangeError::NotConfigured(_) => Some(grant),
+        ExchangeError::Refused { error: Some(_), .. } => None,
     }
 }
 

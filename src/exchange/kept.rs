@@ -330,7 +330,11 @@ impl Kept {
             Wanted::Service(request) => Grant::Service(request, self.tenant_parameter.as_deref()),
             Wanted::Refresh(request) => Grant::Refresh(request),
         };
-        let token = self.endpoint.ask(&grant).await?;
+        self.endpoint.ask(&grant, |token| self.check(wanted, token)).await
+    }
+
+    /// What the provider gave, if it is what was wanted.
+    fn check(&self, wanted: Wanted<'_>, token: AccessToken) -> Outcome {
         match wanted {
             Wanted::Refresh(_) => Ok(token),
             Wanted::Service(request) => {

@@ -49,7 +49,9 @@ pub use token::{AccessToken, CacheStatus, Freshness};
 ///
 /// The other grants ask the provider for each call. A request that was not sent is tried twice,
 /// and so are the ones above other than a refresh. After three failures in a row the endpoint is
-/// left alone for 1 to 60 seconds, or as long as its `Retry-After` says, up to a minute.
+/// left alone for 1 to 60 seconds, or as long as its `Retry-After` says, up to a minute: for all
+/// grants if there was no connection or a gateway answered (502, 503, 504), else for the grant that
+/// failed, because 429, 500 and silence may be due to what one caller sent.
 ///
 /// An answer must be a bearer token, and must not permit more than was asked for. If what an
 /// exchange gives is a JWT, its `aud` must name all that was asked for, its scopes must be among those
@@ -219,11 +221,14 @@ impl TokenExchangeClient {
     ) -> Result<AccessToken, ExchangeError> {
         let kept = &self.kept;
         let grant = Grant::Exchange(request, kept.requested_type.as_ref());
-        let token = kept.endpoint.ask(&grant).await?;
-        contract::check_type(&token, kept.relaxed)?;
-        contract::check(request, &token, contract::Relaxed { subject: true, ..kept.relaxed })?;
-        contract::check_scopes(&request.scopes, &token)?;
-        check_tenant(request.tenant.as_ref(), &token).map(|()| token)
+        let relaxed = contract::Relaxed { subject: true, ..kept.relaxed };
+        let check = |token: AccessToken| {
+            contract::check_type(&token, relaxed)?;
+            contract::check(request, &token, relaxed)?;
+            contract::check_scopes(&request.scopes, &token)?;
+            check_tenant(request.tenant.as_ref(), &token).map(|()| token)
+        };
+        kept.endpoint.ask(&grant, check).await
     }
 
     pub(crate) fn allows_passwords(&self) -> bool {
@@ -231,8 +236,8 @@ impl TokenExchangeClient {
     }
 
     async fn granted(&self, grant: &Grant<'_>) -> Result<AccessToken, ExchangeError> {
-        let token = self.kept.endpoint.ask(grant).await?;
-        check_tenant(grant.tenant(), &token).map(|()| token)
+        let check = |token| check_tenant(grant.tenant(), &token).map(|()| token);
+        self.kept.endpoint.ask(grant, check).await
     }
 
     /// Ends a token before its time (RFC 7009). A token the provider does not know is a success.

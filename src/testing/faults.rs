@@ -20,6 +20,8 @@ pub enum Fault {
     Status(u16),
     /// A status code with `Retry-After` in seconds.
     RetryAfter(u16, u64),
+    /// A status code with this `error` of RFC 6749 §5.2.
+    Refusal(u16, &'static str),
     /// The good answer, late.
     Slow(Duration),
     /// No answer until the fault is taken back or replaced; then what holds by then.
@@ -128,6 +130,7 @@ impl fmt::Debug for Fault {
             Self::Body(content_type, _) => write!(f, "Body({content_type:?}, ..)"),
             Self::Redirect(to) => write!(f, "Redirect({to:?})"),
             Self::RedirectHere => f.write_str("RedirectHere"),
+            Self::Refusal(code, error) => write!(f, "Refusal({code}, {error})"),
             Self::HangUp => f.write_str("HangUp"),
             Self::Rewrite(_) => f.write_str("Rewrite(..)"),
         }

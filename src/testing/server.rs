@@ -127,6 +127,12 @@ async fn answer_with_faults(
             answer.headers_mut().insert(RETRY_AFTER, seconds.into());
             answer
         }
+        Fault::Refusal(code, error) => {
+            let body = serde_json::json!({ "error": error });
+            let mut answer = json_reply(Full::from(body.to_string()));
+            *answer.status_mut() = status(code);
+            answer
+        }
         Fault::Slow(_) | Fault::Hang => good().reply(),
         Fault::Stall => {
             let text = Bytes::from(good().json.to_string());

@@ -1,12 +1,17 @@
 //! Tokens for downstream services: grants, client authentication and answers, over real sockets.
 
 mod answers;
+#[cfg(feature = "metrics")]
+mod counts;
 mod grants;
 mod kept;
+#[path = "../behaviour/log.rs"]
+mod log;
 mod outages;
 mod places;
 mod proofs;
 mod sessions;
+mod signals;
 
 use std::time::Duration;
 
