@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::seen::Seen;
 use super::{
     Actor, ClaimPath, ClaimsMapping, Date, Identity, IdentityKind, Inner, Provenance, Scopes,
     TenantId,
@@ -151,9 +152,9 @@ pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scope
         if let Some(list) = value.as_str() {
             scopes.insert(list).map_err(|_| malformed)?;
         } else if value.is_list() {
-            for item in value.children() {
-                scopes.insert(item.as_str().ok_or(malformed)?).map_err(|_| malformed)?;
-            }
+            // Added together: each addition looks at all the scopes that are there.
+            let items: Option<Vec<_>> = value.children().map(Value::as_str).collect();
+            scopes.insert(&items.ok_or(malformed)?.join(" ")).map_err(|_| malformed)?;
         } else {
             return Err(malformed);
         }
@@ -182,15 +183,15 @@ impl Names {
         paths: &[ClaimPath],
         name: &'static str,
     ) -> Result<u32, InvalidToken> {
-        let start = self.found.len();
+        let mut seen = Seen::new();
         for value in found(claims, paths) {
             if value.span().is_some() {
-                self.add(start, value);
+                self.add(&mut seen, value);
             } else if value.is_list() {
                 for item in value.children() {
                     let named = if item.is_object() { item.get("value") } else { Some(item) };
                     let named = named.filter(|named| named.span().is_some());
-                    self.add(start, named.ok_or(InvalidToken::MalformedClaim(name))?);
+                    self.add(&mut seen, named.ok_or(InvalidToken::MalformedClaim(name))?);
                 }
             } else {
                 return Err(InvalidToken::MalformedClaim(name));
@@ -200,9 +201,8 @@ impl Names {
         Ok(self.found.len() as u32)
     }
 
-    fn add(&mut self, start: usize, name: Value<'_>) {
-        let earlier = self.found.get(start..).unwrap_or_default();
-        if !earlier.iter().any(|span| name.is_also_at(*span)) {
+    fn add<'v>(&mut self, seen: &mut Seen<&'v str>, name: Value<'v>) {
+        if name.as_str().is_some_and(|text| seen.insert(text)) {
             self.found.extend(name.span());
         }
     }
@@ -279,6 +279,17 @@ mod tests {
         // As sent, to the last detail.
         assert_eq!(all[0]["groups"], json!([{"value": "g"}, "h", "g", ""]));
         assert_eq!((&all[0]["sub"], &all[0]["groups"]), (&all[1]["sub"], &all[1]["groups"]));
+    }
+
+    #[test]
+    fn long_lists_keep_each_name_once() {
+        let names = |many| (0..many).map(|n| format!("n{}", n % 1200)).collect::<Vec<_>>();
+        let claims = json!({"sub": "a", "exp": 1, "roles": names(2400), "role": names(3),
+            "groups": names(1300), "scp": names(2400)});
+        let identity = read(&claims.to_string()).unwrap();
+        let once = names(1200);
+        assert!(identity.roles().eq(&once) && identity.groups().eq(&once));
+        assert!(identity.scopes().iter().eq(&once));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod claims;
 mod ids;
 mod mapping;
 mod scopes;
+mod seen;
 
 use std::fmt;
 use std::sync::Arc;

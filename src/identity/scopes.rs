@@ -1,9 +1,12 @@
 //! [`Scopes`]: a set of OAuth scopes (RFC 6749 §3.3).
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::seen::Seen;
 
 /// A set of scopes: case-sensitive, without order or duplicates.
 ///
@@ -14,6 +17,10 @@ pub struct Scopes {
     /// The scopes, separated by one space: one allocation however many there are.
     joined: String,
 }
+
+/// Up to this length, the scopes required are looked for one by one, which allocates nothing. Longer
+/// lists come from callers, and are hashed.
+const FEW_BYTES: usize = 128;
 
 /// A scope has a character outside `%x21 / %x23-5B / %x5D-7E`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,13 +38,18 @@ impl Scopes {
     /// # Errors
     /// When a scope has a character RFC 6749 §3.3 does not allow; scopes before it were added.
     pub fn insert(&mut self, list: &str) -> Result<(), InvalidScope> {
+        let earlier = self.joined.clone();
+        let mut seen = Seen::new();
+        for scope in between_spaces(&earlier) {
+            seen.insert(scope);
+        }
         // Exact where the list is all there is: most identities have one, and are kept.
-        self.joined.reserve_exact(list.len() + usize::from(!self.joined.is_empty()));
+        self.joined.reserve_exact(list.len() + usize::from(!earlier.is_empty()));
         for scope in between_spaces(list) {
             if !scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E)) {
                 return Err(InvalidScope);
             }
-            if self.contains(scope) {
+            if !seen.insert(scope) {
                 continue;
             }
             if !self.joined.is_empty() {
@@ -59,7 +71,11 @@ impl Scopes {
 
     /// Whether every scope of `required` is a member.
     pub fn contains_all(&self, required: &Scopes) -> bool {
-        required.iter().all(|scope| self.contains(scope))
+        if required.joined.len() <= FEW_BYTES {
+            return required.iter().all(|scope| self.contains(scope));
+        }
+        let held: HashSet<&str> = self.iter().collect();
+        required.iter().all(|scope| held.contains(scope))
     }
 
     /// The members, in the order in which they were added.
@@ -140,15 +156,11 @@ impl<'de> Deserialize<'de> for Scopes {
             Text(String),
             List(Vec<String>),
         }
-        let mut scopes = Self::new();
         let list = match Sent::deserialize(from)? {
-            Sent::Text(text) => vec![text],
-            Sent::List(list) => list,
+            Sent::Text(text) => text,
+            Sent::List(list) => list.join(" "),
         };
-        for scope in list {
-            scopes.insert(&scope).map_err(serde::de::Error::custom)?;
-        }
-        Ok(scopes)
+        list.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -170,6 +182,21 @@ mod tests {
         for list in ["a\"b", "a\\b", "a\tb", "é", "a\n"] {
             assert_eq!(list.parse::<Scopes>(), Err(InvalidScope), "{list:?}");
         }
+    }
+
+    #[test]
+    fn long_lists_are_the_same_sets() {
+        let names = || (0..500).map(|n| format!("s{}", n % 250));
+        let long: Scopes = names().collect::<Vec<_>>().join(" ").parse().unwrap();
+        assert!(long.iter().eq((0..250).map(|n| format!("s{n}"))));
+        let mut grown: Scopes = "s249 s3".parse().unwrap();
+        grown.insert(long.as_str()).unwrap();
+        assert_eq!((grown.iter().next(), grown.iter().count()), (Some("s249"), 250));
+        assert!(grown == long && grown.contains_all(&"s7 s8".parse().unwrap()));
+        grown.insert("one-more").unwrap();
+        assert!(grown != long && grown.contains_all(&long) && !long.contains_all(&grown));
+        let list: Scopes = serde_json::from_value(names().collect()).unwrap();
+        assert_eq!(list, long);
     }
 
     #[test]

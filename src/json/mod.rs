@@ -369,11 +369,6 @@ impl<'d> Value<'d> {
         self.span().map(|span| self.string(span))
     }
 
-    /// Whether it is a string, and the same one stands there.
-    pub(crate) fn is_also_at(self, span: Span) -> bool {
-        self.as_str().is_some_and(|text| text == self.string(span))
-    }
-
     pub(crate) fn as_f64(self) -> Option<f64> {
         match self.kind() {
             Kind::Number(number) => Some(*number),
