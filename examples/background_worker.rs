@@ -9,6 +9,8 @@ use scaikey_auth::{
     Auth, ClientAuth, Identity, IssuerConfig, Tenant, TenantId, TokenExchangeClient,
 };
 
+mod serve;
+
 const TENANTS: [&str; 3] = ["acme", "umbrella", "initech"];
 
 #[tokio::main]
@@ -51,6 +53,6 @@ async fn store(provider: &Provider) -> Result<String, Box<dyn std::error::Error>
     let app: Router = Router::new().route("/documents", get(documents)).layer(auth.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio::spawn(async move { serve::serve(listener, app, serve::HEAD).await });
     Ok(url)
 }

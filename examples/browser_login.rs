@@ -19,6 +19,8 @@ use scaikey_auth::{
 };
 use tokio::net::TcpListener;
 
+mod serve;
+
 const PAGE: &str = include_str!("browser_login.html");
 
 /// The page, its API, sign-in and sessions. The page itself is for everybody.
@@ -55,7 +57,7 @@ fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt::init(); // silent, unless RUST_LOG says otherwise
-    match serve().await {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("{problem}");
@@ -64,7 +66,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve() -> Result<(), BoxError> {
+async fn run() -> Result<(), BoxError> {
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = TcpListener::bind(&listen).await.map_err(|error| {
         format!(
@@ -95,6 +97,6 @@ Open {here} in a browser, and sign in as alice with the password wonderland.
 Ctrl-C stops both.",
         provider = provider.url(),
     );
-    axum::serve(listener, app).await?;
+    serve::serve(listener, app, serve::HEAD).await;
     Ok(())
 }

@@ -13,6 +13,8 @@ use scaikey_auth::{Tenant, TenantId, TenantResolver, TenantStatus};
 use sqlx::SqlitePool;
 use tokio::net::TcpListener;
 
+mod serve;
+
 /// What handlers want to know about a tenant.
 #[derive(Clone)]
 struct Workspace {
@@ -68,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let token = provider.token().tenant(tenant).sign();
         println!("curl -i {url} -H 'Authorization: Bearer {token}'");
     }
-    axum::serve(listener, api).await?;
+    serve::serve(listener, api, serve::HEAD).await;
     Ok(())
 }
 

@@ -8,12 +8,11 @@ use std::error::Error;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use scaikey_auth::{Auth, AuthContext, IssuerConfig, testing::Provider};
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
+
+mod serve;
 
 /// Without extractors, the identity is in the request's extensions.
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -31,18 +30,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
     let service = ServiceBuilder::new().layer(auth.layer()).service(service_fn(hello));
-    let service = TowerToHyperService::new(service);
 
     let url = format!("http://{}", listener.local_addr()?);
     println!("curl -i {url}");
     println!("curl -i {url} -H 'Authorization: Bearer {}'", provider.token().sign());
-    loop {
-        let (connection, _) = listener.accept().await?;
-        let service = service.clone();
-        tokio::spawn(async move {
-            let server = auto::Builder::new(TokioExecutor::new());
-            // A client that hangs up is no reason to stop.
-            let _ = server.serve_connection(TokioIo::new(connection), service).await;
-        });
-    }
+    serve::serve(listener, service, serve::HEAD).await;
+    Ok(())
 }

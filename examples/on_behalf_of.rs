@@ -16,6 +16,8 @@ use scaikey_auth::{
 use serde_json::{Value, json};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 
+mod serve;
+
 type Http = Client<HttpConnector, axum::body::Body>;
 
 /// What the drive's handlers share.
@@ -30,8 +32,8 @@ async fn main() -> Result<(), BoxError> {
     let provider = Provider::builder().audience("scaivault").start().await;
     let account = testing::Client::new("scaidrive", "a secret").scopes("audit:write");
     provider.register_client(account.may_exchange("scaivault", "vault:read"));
-    let vault = serve(vault(&provider)?).await?;
-    let drive = serve(drive(&provider, &vault)?).await?;
+    let vault = open(vault(&provider)?).await?;
+    let drive = open(drive(&provider, &vault)?).await?;
 
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let token = |user| provider.token().subject(user).audience("scaidrive").sign();
@@ -111,9 +113,9 @@ where
     Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
 
-async fn serve(app: Router) -> Result<String, BoxError> {
+async fn open(app: Router) -> Result<String, BoxError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio::spawn(serve::serve(listener, app, serve::HEAD));
     Ok(url)
 }

@@ -10,6 +10,8 @@ use scaikey_auth::{Algorithm, Auth, ConfigError, Identity, IssuerConfig, Tenant}
 use scaikey_auth::{scope, testing::Provider};
 use tokio::net::TcpListener;
 
+mod serve;
+
 async fn me(identity: Identity, tenant: Tenant) -> String {
     format!("You are {} of {}.", identity.subject(), tenant.id())
 }
@@ -32,7 +34,7 @@ fn api(issuer: String) -> Result<Router, ConfigError> {
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt::init(); // silent, unless RUST_LOG says otherwise
-    match serve().await {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("{problem}");
@@ -41,7 +43,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = TcpListener::bind(&listen).await.map_err(|error| {
         format!(
@@ -52,7 +54,7 @@ async fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
     let api = api(provider.issuer())?;
     introduce(&format!("http://{}", listener.local_addr()?), &provider);
-    axum::serve(listener, api).await?;
+    serve::serve(listener, api, serve::HEAD).await;
     Ok(())
 }
 

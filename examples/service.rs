@@ -6,10 +6,9 @@
 //! `/v1/auth/` are there too: `curl -i http://127.0.0.1:8080/v1/auth/whoami -H …`.
 
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing::get};
@@ -21,6 +20,8 @@ use scaikey_auth::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
+
+mod serve;
 
 type Tokens = Option<TokenExchangeClient>;
 
@@ -46,7 +47,7 @@ async fn main() -> ExitCode {
         }
     };
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    match serve(&listen, auth, tokens, endpoints).await {
+    match run(&listen, auth, tokens, endpoints).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot listen on {listen}: {error}; set LISTEN to another address");
@@ -63,9 +64,7 @@ fn tokens(config: &AuthConfig) -> Result<Tokens, ConfigError> {
 
 /// What is under `/v1/auth/`. Participants are in the database, if there is one.
 fn endpoints(config: &AuthConfig, auth: &Auth, tokens: &Tokens) -> Result<Endpoints, ConfigError> {
-    let mut endpoints = auth
-        .endpoints()
-        .client_address(|head| Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+    let mut endpoints = auth.endpoints();
     if let Some(tokens) = tokens {
         endpoints = endpoints.client(tokens.clone());
     }
@@ -75,7 +74,7 @@ fn endpoints(config: &AuthConfig, auth: &Auth, tokens: &Tokens) -> Result<Endpoi
     endpoints.configured(config).build()
 }
 
-async fn serve(
+async fn run(
     listen: &str,
     auth: Auth,
     tokens: Tokens,
@@ -91,7 +90,8 @@ async fn serve(
     if let Some(sessions) = endpoints.sessions() {
         app = app.layer(sessions.layer());
     }
-    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
+    serve::serve(listener, app, serve::HEAD).await;
+    Ok(())
 }
 
 fn api(auth: &Auth, tokens: Tokens) -> Router {

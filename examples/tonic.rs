@@ -4,6 +4,7 @@
 //! with a token, without one, and with one that lacks the scope. Prints the status codes.
 
 use std::error::Error;
+use std::time::Duration;
 
 use scaikey_auth::{Auth, Grpc, IssuerConfig, scope, testing::Provider};
 use tonic::transport::server::TcpIncoming;
@@ -23,6 +24,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (_reporter, health) = tonic_health::server::health_reporter();
     // A service of yours finds the `AuthContext` in `request.extensions()`.
     let server = Server::builder()
+        // Clients that stay away, or never say what they want, are not waited for without an end.
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .max_connection_age(Duration::from_secs(3600))
         .layer(auth.layer().respond_with(Grpc))
         .layer(auth.require(scope("health:read")).respond_with(Grpc))
         .add_service(health)

@@ -115,7 +115,8 @@ fn built(name: &str) -> PathBuf {
         profile.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
     let modified = |path: &Path| path.metadata().and_then(|of| of.modified()).ok();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let source = newest(&root.join("src")).max(modified(&root.join(format!("examples/{name}.rs"))));
+    let own = modified(&root.join(format!("examples/{name}.rs")));
+    let source = newest(&root.join("src")).max(newest(&root.join("examples/serve"))).max(own);
     if modified(&example) < source {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = std::process::Command::new(cargo);
