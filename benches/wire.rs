@@ -5,29 +5,13 @@
 
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
 
 use scaikey_auth::{Algorithm, Auth};
 use tower::{Layer, service_fn};
 
-use support::wire::{self, Connection, answer, listen, serve};
+use support::wire::{self, Server, answer};
 use support::{ROUNDS, median, provider, trusting};
-
-/// How many clients ask at once, each on a connection of its own.
-const CLIENTS: usize = 8;
-/// How often each of them asks in a round.
-const REQUESTS: usize = 50;
-
-/// A server on a thread of its own, and its clients.
-struct Server {
-    /// Where Linux says how long the thread ran.
-    meter: PathBuf,
-    clients: Vec<Connection>,
-}
 
 fn main() {
     if !Path::new("/proc/thread-self/schedstat").exists() {
@@ -36,9 +20,10 @@ fn main() {
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let provider = runtime.block_on(provider());
-    let mut bare = Server::start(None);
-    let mut known = Server::start(Some(runtime.block_on(trusting(&provider, 16 << 20))));
-    let mut fresh = Server::start(Some(runtime.block_on(trusting(&provider, 0))));
+    let behind = |auth: Auth| auth.layer().layer(service_fn(answer));
+    let mut bare = Server::start(service_fn(answer));
+    let mut known = Server::start(behind(runtime.block_on(trusting(&provider, 16 << 20))));
+    let mut fresh = Server::start(behind(runtime.block_on(trusting(&provider, 0))));
     let token = |algorithm| wire::get(Some(&provider.token().algorithm(algorithm).sign()));
 
     println!("processor time of the server per request, by that of the bare server");
@@ -54,54 +39,6 @@ fn main() {
     for algorithm in [Algorithm::RS256, Algorithm::ES256] {
         let name = format!("first-seen {}", algorithm.as_str());
         compare(&name, &mut fresh, &mut bare, &token(algorithm), 200);
-    }
-}
-
-impl Server {
-    fn start(auth: Option<Auth>) -> Self {
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async {
-                let thread = fs::read_link("/proc/thread-self").expect("this thread");
-                let (listener, port) = listen().await;
-                tell.send((port, thread)).expect("somebody waits");
-                match auth {
-                    Some(auth) => serve(listener, auth.layer().layer(service_fn(answer))).await,
-                    None => serve(listener, service_fn(answer)).await,
-                }
-            });
-        });
-        let (port, thread) = told.recv().expect("the server listens");
-        let meter = Path::new("/proc").join(thread).join("schedstat");
-        Self { meter, clients: (0..CLIENTS).map(|_| Connection::open(port)).collect() }
-    }
-
-    /// Microseconds of the server's thread per request.
-    fn cost(&mut self, request: &[u8], expected: u16) -> f64 {
-        let before = self.ran();
-        for _ in 0..REQUESTS {
-            self.clients.iter_mut().for_each(|client| client.send(request));
-            for client in &mut self.clients {
-                assert_eq!(client.status(), expected);
-            }
-        }
-        (self.ran() - before) as f64 / 1e3 / (CLIENTS * REQUESTS) as f64
-    }
-
-    /// Nanoseconds the thread ran. What it did last counts only once it has gone to sleep.
-    fn ran(&self) -> u64 {
-        let mut last = None;
-        loop {
-            thread::sleep(Duration::from_micros(300));
-            let line = fs::read_to_string(&self.meter).expect("the thread lives");
-            let ran = line.split(' ').next().and_then(|it| it.parse().ok());
-            let ran: u64 = ran.expect("a time");
-            if last == Some(ran) {
-                return ran;
-            }
-            last = Some(ran);
-        }
     }
 }
 

@@ -53,7 +53,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`] |
+//! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`]; the endpoints find the address of a connection |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`, `SqlRegistrar`: tenants and participants in a database (Rust 1.94) |
 //! | `redis` | no | `RedisCache`: tokens for other services, shared by all processes |

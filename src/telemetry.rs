@@ -297,6 +297,16 @@ pub(crate) fn session_too_large(characters: usize) {
     tracing::error!(target: TARGET, characters, "a session does not fit into cookies: ask the provider for smaller tokens");
 }
 
+/// Attempts are throttled by address, and there is none.
+pub(crate) fn no_client_address() {
+    tracing::warn!(target: TARGET, "no client address: attempts are not throttled by address. With axum, serve with into_make_service_with_connect_info::<SocketAddr>(); with another server, insert the connection's SocketAddr into the request's extensions, or set client_address");
+}
+
+/// A proxy tells whom it asks for, and is not believed.
+pub(crate) fn untrusted_proxy(peer: std::net::IpAddr) {
+    tracing::warn!(target: TARGET, %peer, "X-Forwarded-For comes from a peer that is not trusted: all clients behind it are throttled as one. If it is your proxy, name it in trusted_proxies or P_TRUSTED_PROXIES");
+}
+
 /// The password grant is on for everybody.
 pub(crate) fn passwords_are_taken() {
     tracing::warn!(target: TARGET, "passwords are taken at the token endpoint: RFC 9700 §2.4 says that this must not be");

@@ -1,8 +1,13 @@
 //! HTTP/1.1 over the loopback interface: a hyper server, and a client that asks with prepared octets.
 
 use std::convert::Infallible;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -85,4 +90,66 @@ fn complete(answer: &[u8]) -> Option<u16> {
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     let length: usize = length.and_then(|it| it.parse().ok()).expect("a length");
     (body.len() == length).then(|| head[9..12].parse().expect("a status"))
+}
+
+/// How many clients ask at once, each on a connection of its own.
+const CLIENTS: usize = 8;
+/// How often each of them asks in a round.
+const REQUESTS: usize = 50;
+
+/// A server on a thread of its own, and its clients.
+pub(crate) struct Server {
+    /// Where Linux says how long the thread ran.
+    meter: PathBuf,
+    clients: Vec<Connection>,
+}
+
+impl Server {
+    pub(crate) fn start<S>(service: S) -> Self
+    where
+        S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let thread = fs::read_link("/proc/thread-self").expect("this thread");
+                let (listener, port) = listen().await;
+                tell.send((port, thread)).expect("somebody waits");
+                serve(listener, service).await;
+            });
+        });
+        let (port, thread) = told.recv().expect("the server listens");
+        let meter = Path::new("/proc").join(thread).join("schedstat");
+        Self { meter, clients: (0..CLIENTS).map(|_| Connection::open(port)).collect() }
+    }
+
+    /// Microseconds of the server's thread per request.
+    pub(crate) fn cost(&mut self, request: &[u8], expected: u16) -> f64 {
+        let before = self.ran();
+        for _ in 0..REQUESTS {
+            self.clients.iter_mut().for_each(|client| client.send(request));
+            for client in &mut self.clients {
+                assert_eq!(client.status(), expected);
+            }
+        }
+        (self.ran() - before) as f64 / 1e3 / (CLIENTS * REQUESTS) as f64
+    }
+
+    /// Nanoseconds the thread ran. What it did last counts only once it has gone to sleep.
+    fn ran(&self) -> u64 {
+        let mut last = None;
+        loop {
+            thread::sleep(Duration::from_micros(300));
+            let line = fs::read_to_string(&self.meter).expect("the thread lives");
+            let ran = line.split(' ').next().and_then(|it| it.parse().ok());
+            let ran: u64 = ran.expect("a time");
+            if last == Some(ran) {
+                return ran;
+            }
+            last = Some(ran);
+        }
+    }
 }

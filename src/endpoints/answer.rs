@@ -27,6 +27,8 @@ pub(super) enum Failure {
     /// The media type of the body is none of those read here.
     MediaType(&'static str),
     TooLarge,
+    /// The body did not arrive in time (RFC 9110 §15.5.9).
+    TooLate,
     TooMany(Duration),
     /// Of the provider, or on the way to it.
     Exchange(ExchangeError),
@@ -58,7 +60,11 @@ impl Inner {
         match endpoint {
             Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect => {
                 let respond = &self.respond;
-                let look = |refusal: &Refusal<'_>| respond(refusal);
+                let status = of_body(&failure);
+                let look = |refusal: &Refusal<'_>| match status {
+                    Some(status) => respond(&Refusal { status, ..*refusal }),
+                    None => respond(refusal),
+                };
                 refuse(&self.auth, &look, &as_auth_error(failure), false)
             }
             _ => self.oauth_failed(failure),
@@ -70,6 +76,7 @@ impl Inner {
             Failure::OAuth(code, description) => (400, code, description, None),
             Failure::MediaType(description) => (415, INVALID_REQUEST, description, None),
             Failure::TooLarge => (413, INVALID_REQUEST, "The body is too large.", None),
+            Failure::TooLate => (408, INVALID_REQUEST, "The body did not arrive in time.", None),
             Failure::TooMany(wait) => {
                 (429, "temporarily_unavailable", "Too many attempts. Try again later.", Some(wait))
             }
@@ -91,6 +98,16 @@ impl Inner {
     }
 }
 
+/// The status of a body that was not read, which is no matter of tokens.
+fn of_body(failure: &Failure) -> Option<StatusCode> {
+    match failure {
+        Failure::TooLarge => Some(StatusCode::PAYLOAD_TOO_LARGE),
+        Failure::TooLate => Some(StatusCode::REQUEST_TIMEOUT),
+        Failure::MediaType(_) => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        _ => None,
+    }
+}
+
 /// Endpoints that act for a caller answer in the way of the layer.
 fn as_auth_error(failure: Failure) -> AuthError {
     match failure {
@@ -101,6 +118,7 @@ fn as_auth_error(failure: Failure) -> AuthError {
         }
         Failure::NotConfigured(problem) => AuthError::unavailable(problem, None, problem),
         Failure::TooLarge => AuthError::MalformedRequest("the body is too large"),
+        Failure::TooLate => AuthError::MalformedRequest("the body did not arrive in time"),
         Failure::Exchange(error) => {
             let retry_after = error.retry_after();
             AuthError::unavailable("identity provider", retry_after, error)

@@ -13,12 +13,12 @@ use crate::clock::within;
 /// Tokens have 16 KiB at most, and few parameters stand beside them.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// A client that sends more slowly is not waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to send a body, unless the service says otherwise.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn read<B: Body>(body: B) -> Result<Bytes, Failure> {
-    let late = || Err(invalid_request("The body did not arrive in time."));
-    within(PATIENCE, collect(body)).await.unwrap_or_else(late)
+/// Reads a whole body, which must be there within `timeout`.
+pub(super) async fn read<B: Body>(body: B, timeout: Duration) -> Result<Bytes, Failure> {
+    within(timeout, collect(body)).await.unwrap_or(Err(Failure::TooLate))
 }
 
 async fn collect<B: Body>(body: B) -> Result<Bytes, Failure> {

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 
+use super::accounts::AccountRule;
 use super::answer::Respond;
+use super::body;
 use super::names::by_address;
 use super::proxies::{ClientAddress, TrustedProxies};
 use super::sign_in::SignIn;
@@ -43,7 +46,9 @@ pub struct EndpointsBuilder {
     in_data: bool,
     respond: Respond,
     throttle: Option<Arc<dyn Throttle>>,
+    account_rule: AccountRule,
     client_address: ClientAddress,
+    body_timeout: Duration,
     faults: Vec<Fault>,
     /// The prefix of the environment variables, so that faults name them.
     variables: Option<String>,
@@ -69,7 +74,9 @@ impl Auth {
             in_data: false,
             respond: Arc::new(|refusal| ProblemJson.respond(refusal)),
             throttle: Some(Arc::new(TokenBuckets::new())),
+            account_rule: Arc::new(|attempt| attempt.account()),
             client_address: ClientAddress::default(),
+            body_timeout: body::TIMEOUT,
             faults: Vec::new(),
             variables: None,
         }
@@ -184,9 +191,34 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Where the address of the connection is found. Default: a [`std::net::SocketAddr`] among the
-    /// request's extensions. With axum's `into_make_service_with_connect_info`:
-    /// `|head| Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip())`.
+    /// Names the account that a password is tried on, for the [throttle](Self::throttle). Names that
+    /// come out alike share a count. Default [`PasswordAttempt::account`]: case, outer and repeated
+    /// space, compatibility forms and invisible characters make no difference.
+    ///
+    /// Not known here are aliases that only the provider knows, such as `bob+x@…`, `DOMAIN\bob` or a
+    /// number instead of a name, and tenants: where two tenants may each have a `bob`, put the tenant in
+    /// front, or a flood on one makes the other wait. Take it from a fixed list: whatever the caller can
+    /// invent gives a new count for each try.
+    pub fn account_of(
+        mut self,
+        rule: impl Fn(&PasswordAttempt<'_>) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.account_rule = Arc::new(rule);
+        self
+    }
+
+    /// Sets how long a body may take to arrive, from its head on. Default 10 seconds; then the answer
+    /// is 408 (RFC 9110 §15.5.9). How long a *head* may take, the server must be told: see the
+    /// [manual](crate::manual::operating).
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_timeout = timeout;
+        self
+    }
+
+    /// Where the address of the connection is found. Default: axum's `ConnectInfo<SocketAddr>`
+    /// (feature `axum`), which `into_make_service_with_connect_info` puts among the request's
+    /// extensions; else a [`std::net::SocketAddr`] there, which a server of your own may insert. While
+    /// attempts are throttled and no address is found, the log says so once.
     pub fn client_address(
         mut self,
         peer: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
@@ -324,7 +356,9 @@ impl EndpointsBuilder {
             in_data: self.in_data,
             respond: self.respond,
             throttle: self.throttle,
+            account_rule: self.account_rule,
             client_address: self.client_address,
+            body_timeout: self.body_timeout,
         })))
     }
 

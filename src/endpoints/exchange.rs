@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::answer::{Failure, invalid_request, oauth_error};
 use super::parameters::{Parameters, Reads};
 use super::tokens::scopes;
-use super::{Asked, Endpoint, Inner};
+use super::{Asked, Inner};
 use crate::auth::Auth;
 use crate::config::{AuthConfig, ConfigError, Fault};
 use crate::exchange::TokenExchangeClient;
@@ -46,7 +46,6 @@ struct Answer<'a> {
 impl Inner {
     /// The foreign token is the only credential: an `Authorization` header says nothing here.
     pub(super) async fn exchange(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        self.admit(Endpoint::Exchange, asked, None)?;
         let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &KNOWN)?;
         match parameters.required("grant_type", "The parameter grant_type is missing.")? {
             TOKEN_EXCHANGE | "token_exchange" => {}

@@ -12,7 +12,7 @@ use super::{Asked, Endpoint, Inner};
 use crate::auth::AuthContext;
 use crate::clock::unix_seconds;
 use crate::error::AuthError;
-use crate::identity::{Identity, IdentityKind, Scopes};
+use crate::identity::{Identity, IdentityKey, IdentityKind, Scopes};
 
 /// The service's own members, and behind them those of RFC 7662 §2.2.
 #[derive(Serialize)]
@@ -37,12 +37,19 @@ struct Answer<'a> {
     iat: Option<u64>,
 }
 
+/// Subjects of two issuers or tenants may be spelt alike. None of the parts has a line end.
+fn account(identity: &Identity) -> String {
+    let IdentityKey { issuer, tenant_id, kind, subject } = identity.key();
+    let tenant = tenant_id.as_ref().map_or("", |id| id.as_str());
+    format!("{issuer}\n{tenant}\n{kind}\n{subject}")
+}
+
 impl Inner {
     pub(super) async fn introspect(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
         let caller = self.caller(asked).await?;
         self.introspect_guard.check(&caller, self.auth.now())?;
-        let account = caller.identity().key();
-        self.admit(Endpoint::Introspect, asked, Some(&account.subject))?;
+        let account = account(caller.identity());
+        self.admit(Endpoint::Introspect, &asked.head, Some(&account))?;
         let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &["token"])?;
         let token = parameters.required("token", "The parameter token is missing.")?;
         match self.auth.authenticate(token).await {

@@ -29,10 +29,10 @@ const IN_BODY: [&str; 4] = ["code", "code_verifier", "redirect_uri", "nonce"];
 
 impl Inner {
     pub(super) async fn login(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        self.admit(Endpoint::Login, asked, None)?;
         if asked.head.method == Method::POST {
             return self.redeem(asked).await;
         }
+        self.admit(Endpoint::Login, &asked.head, None)?;
         let parameters = Parameters::of_query(asked, &IN_QUERY)?;
         match ["code", "error", "state"].iter().any(|name| parameters.get(name).is_some()) {
             true => self.come_back(asked, &parameters).await,

@@ -27,10 +27,7 @@ impl Inner {
                 };
                 self.revoke(token.as_ref()).await
             }
-            (None, Some(token)) => {
-                self.admit(Endpoint::Logout, asked, None)?;
-                self.revoke(Some(&token)).await
-            }
+            (None, Some(token)) => self.revoke(Some(&token)).await,
             (None, None) => Err(invalid_request(
                 "There is no session, and the parameter refresh_token is missing.",
             )),

@@ -1,5 +1,6 @@
 //! [`Endpoints`]: sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer.
 
+mod accounts;
 mod answer;
 mod body;
 mod builder;
@@ -23,6 +24,7 @@ mod whoami;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
@@ -34,6 +36,7 @@ use crate::middleware::{Guard, RequestHead, authenticate};
 use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::telemetry;
+use accounts::AccountRule;
 use answer::{Failure, Respond};
 use names::Naming;
 use proxies::ClientAddress;
@@ -117,6 +120,11 @@ impl Endpoint {
     fn allows(self, method: &Method) -> bool {
         self.allow().split(", ").any(|allowed| allowed == method.as_str())
     }
+
+    /// Whether a body says something. Others are not read.
+    fn reads_body(self, method: &Method) -> bool {
+        *method == Method::POST && self != Self::Register
+    }
 }
 
 /// The authentication endpoints of a service, as a [`tower_layer::Layer`]: it answers the requests
@@ -156,8 +164,10 @@ impl Endpoint {
 /// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
 ///
 /// What is not offered is handed on. Every answer but the metadata has `Cache-Control: no-store`. Forms
-/// and JSON objects are read up to 64 KiB, and no parameter may come twice; `token` and `refresh`
-/// take forms only. Errors are those of RFC 6749 §5.2 where tokens are asked for, and those of
+/// and JSON objects are read up to 64 KiB and 64 parameters, of which none may come twice; `token` and
+/// `refresh` take forms only. A body must be there within 10 seconds
+/// ([`body_timeout`](EndpointsBuilder::body_timeout)), else the answer is 408; where it says nothing, it
+/// is not read. Errors are those of RFC 6749 §5.2 where tokens are asked for, and those of
 /// [`Auth::layer`] at `register`, `whoami` and `introspect`.
 #[derive(Clone)]
 pub struct Endpoints(Arc<Inner>);
@@ -179,7 +189,9 @@ struct Inner {
     in_data: bool,
     respond: Respond,
     throttle: Option<Arc<dyn Throttle>>,
+    account_rule: AccountRule,
     client_address: ClientAddress,
+    body_timeout: Duration,
 }
 
 /// A request with its body.
@@ -237,6 +249,15 @@ impl Inner {
             Endpoint::Config => self.config().await,
             Endpoint::Metadata => return self.metadata(),
         };
+        self.finish(endpoint, outcome)
+    }
+
+    /// The answer to whatever came of a request.
+    fn finish(
+        &self,
+        endpoint: Endpoint,
+        outcome: Result<Response<Bytes>, Failure>,
+    ) -> Response<Bytes> {
         let mut response = outcome.unwrap_or_else(|failure| self.failed(endpoint, failure));
         telemetry::endpoint_answered(endpoint.as_str(), response.status().as_u16());
         answer::not_stored(response.headers_mut());
@@ -258,15 +279,16 @@ impl Inner {
         authenticate(&self.auth, RequestHead::of_parts(&asked.head)).await
     }
 
-    /// Whether this may be tried now.
+    /// Whether this may be tried now: asked without an account when an attempt begins, and again as
+    /// soon as an account is known.
     fn admit(
         &self,
         endpoint: Endpoint,
-        asked: &Asked,
+        head: &Parts,
         account: Option<&str>,
     ) -> Result<(), Failure> {
         let Some(throttle) = &self.throttle else { return Ok(()) };
-        let address = self.client_address.of(&asked.head);
+        let address = self.client_address.of(head);
         let attempt = Attempt { endpoint, address, account };
         let now = self.auth.clock().elapsed();
         throttle.admit(&attempt, now).map_err(Failure::TooMany)

@@ -1,11 +1,14 @@
 //! [`Parameters`]: what a request says, from a query, a form or a JSON object.
 
+use std::fmt;
+
 use http::{HeaderMap, header};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use url::form_urlencoded;
 
 use super::Asked;
 use super::answer::{Failure, invalid_request};
-use crate::json::{Document, Fault};
 use crate::secret::Secret;
 
 /// Names and values, each name once. Values may be secrets.
@@ -23,7 +26,14 @@ pub(super) enum Reads {
     FormsAndJson,
 }
 
+/// So many parameters are read, known or not. No endpoint knows a quarter of that, and since names are
+/// compared with those before them, there must be an end.
+const MOST: usize = 64;
+
 const TWICE: Failure = invalid_request("A parameter is there twice.");
+const TOO_MANY: Failure = invalid_request("There are more than 64 parameters.");
+const NO_TEXT: Failure = invalid_request("A parameter is not a text.");
+const NO_OBJECT: Failure = invalid_request("The body is not a JSON object.");
 
 impl Parameters {
     pub(super) fn of_query(asked: &Asked, known: &[&str]) -> Result<Self, Failure> {
@@ -49,28 +59,29 @@ impl Parameters {
 
     fn of_form(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
         let mut read = Self::default();
-        let pairs = form_urlencoded::parse(text);
-        for (name, value) in pairs.filter(|(name, _)| known.contains(&name.as_ref())) {
-            read.add(&name, &value)?;
+        for (nth, (name, value)) in form_urlencoded::parse(text).enumerate() {
+            if nth >= MOST {
+                return Err(TOO_MANY);
+            }
+            if known.contains(&name.as_ref()) {
+                read.add(&name, &value)?;
+            }
         }
         Ok(read)
     }
 
     /// A JSON object of texts; `null` is as absent. No member may come twice, known or not: two
-    /// readers could take two different ones (RFC 8259 §4).
+    /// readers could take two different ones (RFC 8259 §4). Nothing is read beyond the first fault.
     fn of_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
-        let document = Document::parse(text).map_err(|fault| match fault {
-            Fault::Duplicate => TWICE,
-            Fault::Syntax => invalid_request("The body is not a JSON object."),
-        })?;
-        let mut read = Self::default();
-        let members = document.root().children().filter(|member| known.contains(&member.name()));
-        for member in members.filter(|member| !member.is_null()) {
-            let text = member.as_str();
-            let text = text.ok_or(invalid_request("A parameter is not a text."))?;
-            read.add(member.name(), text)?;
+        let (mut read, mut fault) = (Self::default(), None);
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let members = Members { known, read: &mut read, fault: &mut fault };
+        let outcome = members.deserialize(&mut json).and_then(|()| json.end());
+        match (fault, outcome) {
+            (Some(fault), _) => Err(fault),
+            (None, Err(_)) => Err(NO_OBJECT),
+            (None, Ok(())) => Ok(read),
         }
-        Ok(read)
     }
 
     fn add(&mut self, name: &str, value: &str) -> Result<(), Failure> {
@@ -92,6 +103,115 @@ impl Parameters {
     }
 }
 
+/// Reads the members of a JSON object, as long as they are parameters.
+struct Members<'r> {
+    known: &'r [&'r str],
+    read: &'r mut Parameters,
+    /// What is wrong with a member, where it is not the syntax.
+    fault: &'r mut Option<Failure>,
+}
+
+impl Members<'_> {
+    fn add(&mut self, name: &str, value: &Sent) -> Result<(), Failure> {
+        match value {
+            _ if !self.known.contains(&name) => Ok(()),
+            Sent::Text(value) => self.read.add(name, value),
+            Sent::Null => Ok(()),
+            Sent::Other => Err(NO_TEXT),
+        }
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for Members<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Members<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut members: A) -> Result<(), A::Error> {
+        let mut names: Vec<String> = Vec::new();
+        while let Some(name) = members.next_key()? {
+            let added = match names.contains(&name) {
+                true => Err(TWICE),
+                false if names.len() >= MOST => Err(TOO_MANY),
+                false => self.add(&name, &members.next_value()?),
+            };
+            if let Err(fault) = added {
+                *self.fault = Some(fault);
+                return Err(A::Error::custom("not a parameter"));
+            }
+            names.push(name);
+        }
+        Ok(())
+    }
+}
+
+/// A JSON value, as far as it can be a parameter.
+enum Sent {
+    Text(String),
+    Null,
+    Other,
+}
+
+impl<'a> Deserialize<'a> for Sent {
+    fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(SentVisitor)
+    }
+}
+
+struct SentVisitor;
+
+impl<'a> Visitor<'a> for SentVisitor {
+    type Value = Sent;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Sent, E> {
+        Ok(Sent::Text(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Sent, E> {
+        Ok(Sent::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<Sent, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Sent::Other)
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<Sent, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Sent::Other)
+    }
+}
+
 /// The media type without its parameters, in small letters.
 fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -109,10 +229,13 @@ mod tests {
         let request = Request::builder().header("content-type", content_type).body(()).unwrap();
         let head = request.into_parts().0;
         let asked = Asked { head, body: body.to_owned().into() };
-        let read = Parameters::of_body(&asked, reads, &["a", "b", "c"]).map_err(|failure| match failure {
-            Failure::OAuth(code, description) => format!("{code} {description}"),
-            other => format!("{other:?}"),
-        })?;
+        let read =
+            Parameters::of_body(&asked, reads, &["a", "b", "c"]).map_err(
+                |failure| match failure {
+                    Failure::OAuth(code, description) => format!("{code} {description}"),
+                    other => format!("{other:?}"),
+                },
+            )?;
         let pairs = read.0.into_iter();
         Ok(pairs.map(|(name, value)| (name, value.expose().to_owned())).collect())
     }
@@ -136,7 +259,14 @@ mod tests {
             (form, "a=1&a=1", Reads::Forms, "twice"),
             (form, "a=1&%61=2", Reads::Forms, "twice"),
             (json, r#"{"a":"1","a":"2"}"#, Reads::FormsAndJson, "twice"),
+            (json, r#"{"a":null,"\u0061":"2"}"#, Reads::FormsAndJson, "twice"),
             (json, r#"{"a":1}"#, Reads::FormsAndJson, "not a text"),
+            (json, r#"{"a":-1.5e3}"#, Reads::FormsAndJson, "not a text"),
+            (json, r#"{"a":true}"#, Reads::FormsAndJson, "not a text"),
+            (json, r#"{"a":{"b":[]}}"#, Reads::FormsAndJson, "not a text"),
+            (json, r#"{"a":"1"} x"#, Reads::FormsAndJson, "JSON object"),
+            (json, r#"{"a":"1""#, Reads::FormsAndJson, "JSON object"),
+            (json, r#"null"#, Reads::FormsAndJson, "JSON object"),
             (json, r#"{"a":["x"]}"#, Reads::FormsAndJson, "not a text"),
             (json, r#"["a"]"#, Reads::FormsAndJson, "JSON object"),
             (json, "a=1", Reads::FormsAndJson, "JSON object"),

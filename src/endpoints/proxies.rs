@@ -3,33 +3,70 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use http::HeaderMap;
 use http::request::Parts;
+
+use crate::telemetry;
 
 /// Finds the address of a connection.
 pub(super) type Peer = Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>;
 
 /// How the address of a client is found.
-#[derive(Clone)]
 pub(super) struct ClientAddress {
     /// Of the connection.
     pub(super) peer: Peer,
     pub(super) proxies: TrustedProxies,
+    /// That there is no address is told once.
+    unknown: Once,
+    /// And so is that all clients of a proxy count as one.
+    untrusted: Once,
 }
 
+const FORWARDED: &str = "x-forwarded-for";
+
+/// So many proxies are looked through: a list without end is not worth its time.
+const MAX_HOPS: usize = 32;
+
 impl ClientAddress {
+    /// The address that attempts are counted by, if there is one.
     pub(super) fn of(&self, head: &Parts) -> Option<IpAddr> {
-        let peer = (self.peer)(head)?;
+        let Some(peer) = (self.peer)(head) else {
+            self.unknown.call_once(telemetry::no_client_address);
+            return None;
+        };
+        // Where the peer is out in the world, its header is its own invention.
+        let is_proxy = || is_inside(peer) && head.headers.contains_key(FORWARDED);
+        if !self.untrusted.is_completed() && !self.proxies.trusts(peer) && is_proxy() {
+            self.untrusted.call_once(|| telemetry::untrusted_proxy(peer));
+        }
         Some(self.proxies.client(peer, &head.headers))
     }
 }
 
 impl Default for ClientAddress {
     fn default() -> Self {
-        let peer = |head: &Parts| head.extensions.get::<SocketAddr>().map(SocketAddr::ip);
-        Self { peer: Arc::new(peer), proxies: TrustedProxies::default() }
+        let (unknown, untrusted) = (Once::new(), Once::new());
+        let proxies = TrustedProxies::default();
+        Self { peer: Arc::new(of_connection), proxies, unknown, untrusted }
+    }
+}
+
+/// The address as axum leaves it, or a server of the user's own.
+fn of_connection(head: &Parts) -> Option<IpAddr> {
+    #[cfg(feature = "axum")]
+    if let Some(info) = head.extensions.get::<::axum::extract::ConnectInfo<SocketAddr>>() {
+        return Some(info.0.ip());
+    }
+    head.extensions.get::<SocketAddr>().map(SocketAddr::ip)
+}
+
+/// Whether an address belongs to this machine or a network that is not the world's.
+fn is_inside(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 
@@ -38,7 +75,7 @@ impl Default for ClientAddress {
 ///
 /// Each proxy adds the address it was asked from at the end. So the list is read from there, and the
 /// first address that is no trusted proxy's is the client's; what stands before it, the client may
-/// have written.
+/// have written. At most 32 entries are read.
 #[derive(Clone, Default)]
 pub struct TrustedProxies(Vec<Network>);
 
@@ -71,24 +108,29 @@ impl TrustedProxies {
     }
 
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let values = headers.get_all("x-forwarded-for").iter();
-        let texts: Vec<_> = values.map(|value| value.to_str().unwrap_or_default()).collect();
         let mut client = peer.to_canonical();
-        for told in texts.iter().rev().flat_map(|text| text.rsplit(',')) {
-            if !self.trusts(client) {
-                break;
-            }
+        // No text is looked at whose writer is not trusted.
+        if !self.trusts(client) {
+            return client;
+        }
+        let values = headers.get_all(FORWARDED).iter().rev();
+        let told = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+        for told in told.take(MAX_HOPS) {
             // Who is said here cannot be read: the proxy that said so is the last one known.
             let Some(address) = address(told.trim()) else { break };
             client = address;
+            if !self.trusts(client) {
+                break;
+            }
         }
         client
     }
 }
 
-/// Some proxies add the port.
+/// Some proxies add the port, or put brackets around IPv6 without one.
 fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.parse::<IpAddr>().ok();
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let bare = inner.parse::<IpAddr>().ok();
     let bare = bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
     bare.map(|address| address.to_canonical())
 }
@@ -158,6 +200,7 @@ mod tests {
             ("10.1.2.3", &["6.6.6.6", "198.51.100.1, 10.9.9.9"], "198.51.100.1"),
             ("2001:db8::1", &["198.51.100.1:4711"], "198.51.100.1"),
             ("10.1.2.3", &["[2001:dead::1]:443"], "2001:dead::1"),
+            ("10.1.2.3", &["[2001:dead::1]"], "2001:dead::1"),
             ("10.1.2.3", &["unknown"], "10.1.2.3"),
             ("10.1.2.3", &["198.51.100.1, unknown, 10.9.9.9"], "10.9.9.9"),
             ("10.1.2.3", &["10.0.0.1, 10.0.0.2"], "10.0.0.1"),
@@ -166,6 +209,21 @@ mod tests {
         for (peer, forwarded, expected) in table {
             assert_eq!(client(peer, forwarded), *expected, "{peer} {forwarded:?}");
         }
+    }
+
+    #[test]
+    fn forwarded_list_has_an_end() {
+        let proxies = TrustedProxies::new(["10.0.0.0/8"]).unwrap();
+        let hops = |many: usize| format!("198.51.100.1{}", ", 10.9.9.9".repeat(many));
+        let client = |list: String| {
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static(FORWARDED),
+                list.parse().unwrap(),
+            )]);
+            proxies.client("10.1.2.3".parse().unwrap(), &headers).to_string()
+        };
+        assert_eq!(client(hops(MAX_HOPS - 1)), "198.51.100.1");
+        assert_eq!(client(hops(MAX_HOPS)), "10.9.9.9");
     }
 
     #[test]

@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::answer::not_stored;
 use super::{Asked, Endpoint, Endpoints, Inner, body};
 use crate::auth::AuthContext;
 use crate::middleware::PROVENANCE_HEADER;
@@ -116,11 +115,23 @@ async fn answer<Q: Body>(
     if !endpoint.allows(&head.method) {
         return endpoints.method_not_allowed(endpoint);
     }
-    match body::read(body).await {
+    if !endpoint.reads_body(&head.method) {
+        return endpoints.answer(endpoint, Asked { head, body: Bytes::new() }).await;
+    }
+    // Before the body: whoever comes too often is not to cost more than a head.
+    if let Err(failure) = endpoints.admit(endpoint, &head, None) {
+        return endpoints.finish(endpoint, Err(failure));
+    }
+    let version = head.version;
+    match body::read(body, endpoints.body_timeout).await {
         Ok(body) => endpoints.answer(endpoint, Asked { head, body }).await,
         Err(failure) => {
-            let mut response = endpoints.failed(endpoint, failure);
-            not_stored(response.headers_mut());
+            let mut response = endpoints.finish(endpoint, Err(failure));
+            // What is left of the body would be taken for the next request. HTTP/2 has no such header.
+            if version <= Version::HTTP_11 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
             response
         }
     }

@@ -19,15 +19,19 @@ pub struct Attempt<'a> {
     /// From where, if that is known: see
     /// [`client_address`](super::EndpointsBuilder::client_address).
     pub address: Option<IpAddr>,
-    /// On whose account: the user name at `token`, the caller at `introspect`. As sent: it may be
-    /// anything.
+    /// On whose account. `None` as an attempt begins, before its body is read; then, where there is an
+    /// account, the throttle is asked a second time about the same attempt.
+    ///
+    /// At `token` it is the user name, folded so that all its spellings are one account
+    /// ([`account_of`](super::EndpointsBuilder::account_of)); apart from that the caller chooses it, so
+    /// it may be anything. At `introspect` it is the caller: issuer, tenant, kind and subject.
     pub account: Option<&'a str>,
 }
 
 /// Says whether an attempt may go on, so that nobody guesses passwords, codes and tokens
 /// (RFC 6749 §4.3.2, §10.10; RFC 7662 §4). [`TokenBuckets`] does it in memory.
 ///
-/// Asked before the provider or a key is. `now` is the monotonic clock's. Harmless mistakes: to
+/// Asked before a body is read, and before the provider or a key is. `now` is the monotonic clock's. Harmless mistakes: to
 /// forget, to count wrong by a few. Attacks: to keep something for each address or account without
 /// a bound, since callers choose both; to refuse everybody because of one.
 pub trait Throttle: Debug + Send + Sync + 'static {
@@ -58,11 +62,13 @@ impl Rate {
 /// |---|---|---|
 /// | each address: `login`, `token`, `refresh`, `logout`, `exchange` | 60 | second |
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
-/// | each account: `token` | 10 | 30 seconds |
+/// | each account, [however it is spelt](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
+/// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata, which
+/// read none, are not counted.
 /// An IPv6 network of 64 bits counts as one address, since whoever has one address has all of it. An
-/// address that is not known is not counted, so say how to [find
-/// it](super::EndpointsBuilder::client_address). What was not seen for an hour is forgotten, and of
+/// address that is not known is not counted: the log says so once, and
+/// [`client_address`](super::EndpointsBuilder::client_address) how to find it. What was not seen for an hour is forgotten, and of
 /// the rest the least used beyond 100,000. Several processes count each for itself.
 #[derive(Debug)]
 pub struct TokenBuckets {
@@ -150,15 +156,14 @@ impl TokenBuckets {
 impl Throttle for TokenBuckets {
     fn admit(&self, attempt: &Attempt<'_>, now: Duration) -> Result<(), Duration> {
         let introspects = attempt.endpoint == Endpoint::Introspect;
-        let rate = if introspects { self.introspections } else { self.per_address };
-        if let Some(address) = attempt.address {
-            self.take("address", &network(address), attempt.endpoint, rate, now)?;
-        }
-        let rate = if introspects { self.introspections } else { self.per_account };
-        match attempt.account {
-            Some(account) => self.take("account", account.as_bytes(), attempt.endpoint, rate, now),
-            None => Ok(()),
-        }
+        let (kind, who, rate) = match (attempt.account, attempt.address) {
+            // Its address was counted as it began.
+            (Some(account), _) => ("account", account.as_bytes().to_vec(), self.per_account),
+            (None, Some(address)) => ("address", network(address), self.per_address),
+            (None, None) => return Ok(()),
+        };
+        let rate = if introspects { self.introspections } else { rate };
+        self.take(kind, &who, attempt.endpoint, rate, now)
     }
 }
 
@@ -181,6 +186,12 @@ mod tests {
 
     fn attempt<'a>(endpoint: Endpoint, address: &str, account: Option<&'a str>) -> Attempt<'a> {
         Attempt { endpoint, address: Some(address.parse().unwrap()), account }
+    }
+
+    /// As the endpoints ask: at first about the address alone.
+    fn whole(buckets: &TokenBuckets, whole: &Attempt<'_>, now: Duration) -> Result<(), Duration> {
+        buckets.admit(&Attempt { account: None, ..*whole }, now)?;
+        if whole.account.is_some() { buckets.admit(whole, now) } else { Ok(()) }
     }
 
     #[test]
@@ -221,7 +232,7 @@ mod tests {
     fn others_are_not_refused_because_of_one() {
         let buckets = TokenBuckets::new().per_address(1, SECOND).per_account(2, SECOND);
         let now = Duration::from_secs(1);
-        let once = |attempt: Attempt<'_>| buckets.admit(&attempt, now);
+        let once = |attempt: Attempt<'_>| whole(&buckets, &attempt, now);
         once(attempt(Endpoint::Token, "192.0.2.1", Some("alice"))).unwrap();
         once(attempt(Endpoint::Token, "192.0.2.1", Some("bob"))).unwrap_err();
         once(attempt(Endpoint::Login, "192.0.2.1", None)).unwrap();

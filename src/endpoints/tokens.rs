@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
 
-use super::answer::Failure;
+use super::accounts::folded;
+use super::answer::{Failure, invalid_request};
 use super::parameters::{Parameters, Reads};
 use super::{Asked, Endpoint, Inner};
 use crate::clock::Clock;
@@ -21,9 +22,24 @@ use crate::telemetry;
 pub struct PasswordAttempt<'a> {
     /// Method, URI and headers of the request: its host may tell the tenant.
     pub head: RequestHead<'a>,
-    /// Whose password it is said to be.
+    /// Whose password it is said to be: as sent, with at most 1,024 bytes.
     pub username: &'a str,
 }
+
+impl PasswordAttempt<'_> {
+    /// Returns what all spellings of the user name have in common: without regard to case,
+    /// compatibility forms (NFKC), invisible characters, and outer or repeated space, as directories
+    /// compare names (RFC 4518 §2). Accents and punctuation stay.
+    pub fn account(&self) -> String {
+        folded(self.username)
+    }
+}
+
+/// The longest user name, in bytes: a directory's principal name may have as many characters.
+const LONGEST_NAME: usize = 1024;
+
+/// The longest `scope`, in bytes.
+const LONGEST_SCOPE: usize = 4096;
 
 /// Whether passwords are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +79,9 @@ impl Inner {
         }
         let Some(rule) = &self.password_rule else { return Err(unsupported) };
         let username = parameters.required("username", "The parameter username is missing.")?;
+        if username.len() > LONGEST_NAME {
+            return Err(invalid_request("The username has more than 1024 bytes."));
+        }
         let password = parameters.required("password", "The parameter password is missing.")?;
         let attempt = PasswordAttempt { head: RequestHead::of_parts(&asked.head), username };
         match rule(&attempt) {
@@ -73,7 +92,7 @@ impl Inner {
                 return Err(Failure::OAuth("unauthorized_client", problem));
             }
         }
-        self.admit(Endpoint::Token, asked, Some(username))?;
+        self.admit(Endpoint::Token, &asked.head, Some(&(self.account_rule)(&attempt)))?;
         let mut request = PasswordRequest::new(username, password);
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.password(&request).await?;
@@ -89,7 +108,6 @@ impl Inner {
         }
         let missing = "The parameter refresh_token is missing.";
         let refresh_token = parameters.required("refresh_token", missing)?;
-        self.admit(Endpoint::Refresh, asked, None)?;
         let mut request = RefreshRequest::new(refresh_token);
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.refresh(&request).await?;
@@ -111,7 +129,11 @@ impl Inner {
 }
 
 pub(super) fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
-    let scopes = parameters.get("scope").map(str::parse).transpose();
+    let list = parameters.get("scope");
+    if list.is_some_and(|list| list.len() > LONGEST_SCOPE) {
+        return Err(Failure::OAuth("invalid_scope", "The scope has more than 4096 bytes."));
+    }
+    let scopes = list.map(str::parse).transpose();
     let malformed = |_| Failure::OAuth("invalid_scope", "The scope is malformed.");
     scopes.map(Option::unwrap_or_default).map_err(malformed)
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::{Router, routing::get};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
@@ -97,8 +96,7 @@ impl House {
             .client(self.client.clone())
             .sign_in((plan.sign_in)(sign_in))
             .registrar(MemoryRegistrar::new().clock(self.clock.clone()))
-            .password_grant(|_| PasswordVerdict::Allowed)
-            .client_address(|head| Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+            .password_grant(|_| PasswordVerdict::Allowed);
         let mut app = Router::new()
             .route("/me", get(me).post(me))
             .layer(self.auth.layer())

@@ -2,8 +2,11 @@
 
 mod answers;
 mod canary;
+mod heads;
 mod house;
 mod limits;
+#[path = "../behaviour/log.rs"]
+mod log;
 mod passwords;
 mod sessions;
 mod shapes;

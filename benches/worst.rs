@@ -1,0 +1,234 @@
+//! The dearest requests that a caller without credentials can send, by a bare hyper server that reads
+//! requests of the same size: processor time of the server's thread, as ratios taken in interleaved
+//! rounds. None is to cost more than [`BAR`] times the bare request. On one processor:
+//! `taskset -c 0 cargo bench --bench worst`.
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{
+    Attempt, Auth, ClientAuth, Endpoints, PasswordVerdict, SessionKeys, Sessions, SignIn, Throttle,
+    TokenExchangeClient, TrustedProxies,
+};
+use tower::{Layer, service_fn};
+
+use support::wire::{Answer, Server};
+use support::{median, provider, trusting};
+
+const BAR: f64 = 20.0;
+
+const ROUNDS: usize = 11;
+
+/// The largest body that is read.
+const BODY: usize = 64 * 1024;
+
+/// The longest token that is looked into, in characters.
+const TOKEN: usize = 16 * 1024;
+
+/// Lets attempts begin, and refuses accounts: the provider is not to be asked here.
+#[derive(Debug)]
+struct NoAccounts;
+
+impl Throttle for NoAccounts {
+    fn admit(&self, attempt: &Attempt<'_>, _: Duration) -> Result<(), Duration> {
+        attempt.account.map_or(Ok(()), |_| Err(Duration::from_secs(1)))
+    }
+}
+
+fn main() {
+    if !Path::new("/proc/thread-self/schedstat").exists() {
+        println!("Nothing is measured: this system does not say how long a thread ran.");
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let provider = runtime.block_on(provider());
+    let auth = runtime.block_on(trusting(&provider, 16 << 20));
+    let (endpoints, sessions) = endpoints(&provider, &auth);
+    let layered = sessions.layer().layer(endpoints.service());
+    let mut ours = Server::start(layered);
+    let mut bare = Server::start(service_fn(reading));
+
+    println!("{:44} {:>10} {:>10} {:>7}", "request", "bare", "endpoints", "ratio");
+    for (name, request, expected) in requests(&provider) {
+        compare(&name, &mut ours, &mut bare, &request, expected);
+    }
+}
+
+fn endpoints(provider: &Provider, auth: &Auth) -> (Endpoints, Sessions) {
+    let client = TokenExchangeClient::builder(provider.issuer())
+        .allow_loopback_http(true)
+        .client_auth(ClientAuth::basic("wave", "secret"))
+        .enable_password_grant()
+        .build()
+        .expect("a client");
+    let keys = SessionKeys::random().expect("random numbers");
+    let sessions = Sessions::builder(auth, client.clone(), keys).build().expect("sessions");
+    let endpoints = auth
+        .endpoints()
+        .client(client)
+        .sign_in(SignIn::new("https://wave.example/v1/auth/login"))
+        .sessions(sessions.clone())
+        .password_grant(|_| PasswordVerdict::Allowed)
+        .throttle(NoAccounts)
+        .client_address(|_| Some([10, 0, 0, 1].into()))
+        .trusted_proxies(TrustedProxies::new(["10.0.0.0/8"]).expect("a network"))
+        .build();
+    (endpoints.expect("endpoints"), sessions)
+}
+
+async fn reading(request: Request<Incoming>) -> Answer {
+    let body = request.into_body().collect().await.expect("a body").to_bytes();
+    std::hint::black_box(body);
+    Ok(http::Response::new(Full::from("hello")))
+}
+
+/// Each with its name and its status.
+fn requests(provider: &Provider) -> Vec<(String, Vec<u8>, u16)> {
+    let mut all = Vec::new();
+    let mut add = |name: &str, request, status| all.push((name.to_owned(), request, status));
+    let form = |path, body: &str| post(path, "application/x-www-form-urlencoded", body);
+    let json = |path, body: &str| post(path, "application/json", body);
+    let fill = |unit: &str| unit.repeat(BODY / unit.len());
+
+    let names: Vec<_> = (0..16_383).map(|nth| format!("{nth:03x}")).collect();
+    add("form of 16,383 names", form("refresh", &names.join("&")[..BODY - 1]), 400);
+    add("form of nothing but &", form("refresh", &fill("&")), 400);
+    add("form of one escaped value", form("refresh", &format!("x={}", &fill("%C3")[3..])), 400);
+    let pad = "n".repeat(1000);
+    let long: Vec<_> = (0..64).map(|nth| format!("{pad}{nth:02}")).collect();
+    add("form of 64 long names that begin alike", form("refresh", &long.join("&")), 400);
+    let scopes: Vec<_> = (0..1000).map(|nth| format!("{nth:03x}")).collect();
+    let scopes = format!("grant_type=password&username=x&password=x&scope={}", scopes.join("+"));
+    add("form of 1,000 scopes", form("token", &scopes), 429);
+    let user = |name: &str| {
+        let name = name.repeat(1024 / name.len());
+        let name = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
+        form("token", &format!("grant_type=password&password=x&username={name}"))
+    };
+    add("user name that grows as it is folded", user("\u{fdfa}"), 429);
+    add("user name of accents", user("\u{345}\u{301}"), 429);
+
+    let members: Vec<_> = (0..9_000).map(|nth| format!("\"{nth:03x}\":\"\"")).collect();
+    let object = format!("{{{}}}", members.join(","));
+    add("JSON of many members", json("login", &object[..BODY - 1]), 400);
+    add("JSON of one deep list", json("login", &format!("{{\"a\":{}", fill("["))[..BODY]), 400);
+    add("JSON of one long list", json("login", &format!("{{\"a\":[{}", fill("0,"))[..BODY]), 400);
+    add("JSON of one escaped text", json("login", &escaped()), 400);
+
+    for (name, claims) in hostile_claims() {
+        add(name, whoami(&unsigned(provider, &claims)), 401);
+    }
+    add("token of dots", whoami(&".".repeat(300_000)), 401);
+    add("cookies", head("Cookie", &"a=b; ".repeat(60_000)), 401);
+    let session = format!("__Host-session={}", "A".repeat(300_000));
+    add("session that is none", head("Cookie", &session), 401);
+    let hops = "X-Forwarded-For: 10.0.0.1,10.0.0.1,10.0.0.1\r\n".repeat(80);
+    add("proxies without end", raw("POST", "refresh", &hops, ""), 400);
+    all
+}
+
+fn escaped() -> String {
+    format!("{{\"a\":\"{}\",\"b\":0}}", "\\u0061".repeat((BODY - 20) / 6))
+}
+
+/// Claims up to the longest token: everything that is judged before a signature is.
+fn hostile_claims() -> Vec<(&'static str, String)> {
+    let room = (TOKEN - 600) / 4 * 3 - 200;
+    let fill = |unit: &dyn Fn(usize) -> String| {
+        let mut text = String::new();
+        for nth in 0.. {
+            let more = unit(nth);
+            if text.len() + more.len() > room {
+                break;
+            }
+            text.push_str(&more);
+        }
+        text
+    };
+    vec![
+        ("claims of many names", fill(&|nth| format!(",\"{nth:03x}\":0"))),
+        (
+            "claims of many names, then an escape",
+            fill(&|nth| format!(",\"{nth:03x}\":0")) + ",\"\\u0061\":0",
+        ),
+        (
+            "claims of objects of 33 names",
+            fill(&|nth| {
+                let names: Vec<_> = (0..33).map(|it| format!("\"{it:02}\":0")).collect();
+                format!(",\"o{nth}\":{{{}}}", names.join(","))
+            }),
+        ),
+        (
+            "claims of 32 names in many objects",
+            fill(&|nth| {
+                let names: Vec<_> = (0..32).map(|it| format!("\"{}\":0", 10 + it)).collect();
+                format!(",\"o{nth}\":{{{}}}", names.join(","))
+            }),
+        ),
+        ("claims of one deep list", format!(",\"x\":{}", "[".repeat(16))),
+        ("claims of one long list", format!(",\"x\":[{}0]", "0,".repeat(room / 2 - 10))),
+        (
+            "claims of one audience list",
+            format!(",\"aud2\":[{}\"\"]", "\"\",".repeat(room / 3 - 10)),
+        ),
+        ("claims of numbers", fill(&|nth| format!(",\"{nth:03x}\":1.7976931348623157e-308"))),
+        ("claims of escapes", format!(",\"x\":\"{}\"", "\\u0061".repeat(room / 6 - 10))),
+    ]
+}
+
+/// A token that nobody signed, with the claims of a good one and others.
+fn unsigned(provider: &Provider, more: &str) -> String {
+    let good = provider.token().sign();
+    let (header, rest) = good.split_once('.').expect("a token");
+    let (claims, signature) = rest.split_once('.').expect("a token");
+    let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64");
+    let claims = String::from_utf8(claims).expect("text");
+    let claims = format!("{}{more}}}", claims.strip_suffix('}').expect("an object"));
+    let token = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(claims));
+    assert!(token.len() <= TOKEN, "{}", token.len());
+    token
+}
+
+fn post(path: &str, media_type: &str, body: &str) -> Vec<u8> {
+    assert!(body.len() <= BODY, "{}", body.len());
+    raw("POST", path, &format!("Content-Type: {media_type}\r\n"), body)
+}
+
+fn whoami(token: &str) -> Vec<u8> {
+    raw("GET", "whoami", &format!("Authorization: Bearer {token}\r\n"), "")
+}
+
+fn head(name: &str, value: &str) -> Vec<u8> {
+    raw("GET", "whoami", &format!("{name}: {value}\r\n"), "")
+}
+
+fn raw(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    let line = format!("{method} /v1/auth/{path} HTTP/1.1\r\nHost: localhost\r\n");
+    format!("{line}Content-Length: {length}\r\n{headers}\r\n{body}").into_bytes()
+}
+
+/// The same request to both, in turn.
+fn compare(name: &str, ours: &mut Server, bare: &mut Server, request: &[u8], expected: u16) {
+    let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    ours.cost(request, expected);
+    bare.cost(request, 200);
+    for _ in 0..ROUNDS {
+        let floor = bare.cost(request, 200);
+        let cost = ours.cost(request, expected);
+        ratios.push(cost / floor);
+        with.push(cost);
+        without.push(floor);
+    }
+    let (with, without, ratio) = (median(&mut with), median(&mut without), median(&mut ratios));
+    let above = if ratio > BAR { "  ABOVE" } else { "" };
+    println!("{name:44} {without:>7.1} µs {with:>7.1} µs {ratio:>7.2}{above}");
+}
