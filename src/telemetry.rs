@@ -318,6 +318,36 @@ pub(crate) fn untrusted_proxy(peer: std::net::IpAddr) {
     tracing::warn!(target: TARGET, %peer, "X-Forwarded-For comes from a peer that is not trusted: all clients behind it are throttled as one. If it is your proxy, name it in trusted_proxies or P_TRUSTED_PROXIES");
 }
 
+/// A session ended before its time; `reason` is of a fixed list. The provider's part of it, a refresh
+/// token that it takes no more, happens to every session that its user ended elsewhere.
+pub(crate) fn session_ended(reason: &'static str) {
+    match reason {
+        "refresh_token_refused" => tracing::info!(target: TARGET, reason, "session ended"),
+        _ => tracing::warn!(target: TARGET, reason, "session ended"),
+    }
+    count("scaikey_auth_sessions_ended_total", "reason", reason);
+}
+
+/// A token that should have ended lives on at the provider.
+pub(crate) fn not_revoked(what: &'static str, error: &dyn std::fmt::Display) {
+    tracing::warn!(target: TARGET, what, %error, "not revoked at the provider");
+}
+
+/// A token that a sign-in brought does not hold here: `claim` names what is wrong with it.
+pub(crate) fn sign_in_token_refused(
+    token: &'static str,
+    reason: &'static str,
+    claim: &'static str,
+    is_new: bool,
+) {
+    if is_new {
+        tracing::warn!(target: TARGET, reason, claim, "the {token} of a sign-in is refused");
+    } else {
+        tracing::debug!(target: TARGET, reason, claim, "the {token} of a sign-in is refused");
+    }
+    count("scaikey_auth_sign_in_tokens_refused_total", "reason", reason);
+}
+
 /// The password grant is on for everybody.
 pub(crate) fn passwords_are_taken() {
     tracing::warn!(target: TARGET, "passwords are taken at the token endpoint: RFC 9700 §2.4 says that this must not be");

@@ -9,10 +9,11 @@ use super::sign_in::is_own_path;
 use super::transaction::Transaction;
 use super::{Asked, Endpoint, Inner};
 use crate::clock::Clock;
+use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{
     AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
 };
-use crate::session::SessionKeys;
+use crate::session::{CurrentSession, SessionKeys, revoke};
 use crate::telemetry;
 use crate::validator::{IdTokenRules, verify_id_token};
 
@@ -32,6 +33,12 @@ impl Inner {
         if asked.head.method == Method::POST {
             return self.redeem(asked).await;
         }
+        // A browser shows a page, whatever went wrong.
+        let outcome = self.browse(asked).await;
+        Ok(outcome.unwrap_or_else(|failure| self.sign_in_failed(failure)))
+    }
+
+    async fn browse(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
         self.admit(Endpoint::Login, &asked.head, None)?;
         let parameters = Parameters::of_query(asked, &IN_QUERY)?;
         match ["code", "error", "state"].iter().any(|name| parameters.get(name).is_some()) {
@@ -52,48 +59,60 @@ impl Inner {
             return Err(invalid_request("The parameter return_to must be a path of this host."));
         }
         let verifier = PkceVerifier::generate()?;
-        let begun = Transaction::new(verifier.secret().expose(), return_to)?;
+        let (prefix, now) = (sign_in.cookie_name(), self.clock().now());
+        let begun = Transaction::new(verifier.secret().expose(), return_to, now)?;
         let request = AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &begun.state)
             .scopes(sign_in.scopes.clone())
             .nonce(&begun.nonce);
         let request =
             sign_in.extra.iter().fold(request, |request, (name, value)| request.with(name, value));
         let url = self.client()?.authorization_url(&request).await?;
-        let cookie = begun.cookie(self.sign_in_keys()?, self.clock());
+        let cookie = begun.cookie(&prefix, self.sign_in_keys()?, self.clock());
         let cookie = cookie.ok_or(Failure::NotConfigured("the sign-in could not be sealed"))?;
         let response = see_other(url.as_str());
         let mut response = response.ok_or(Failure::NotConfigured("the provider's URL is odd"))?;
-        let old = Transaction::clear_many(&asked.head.headers);
+        let old = Transaction::clear_oldest(&prefix, &asked.head.headers);
         for cookie in old.into_iter().chain([cookie]) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
     }
 
-    /// A browser is back from the provider, or somebody says so. Its cookie of this sign-in is
-    /// taken away whatever comes of it.
+    /// A browser is back from the provider, or seems to be. Its cookie of this sign-in is taken away
+    /// whatever comes of it.
     async fn come_back(
         &self,
         asked: &Asked,
         parameters: &Parameters,
     ) -> Result<Response<Bytes>, Failure> {
         let (sign_in, keys) = (self.sign_in()?, self.sign_in_keys()?);
-        let state = parameters.get("state").unwrap_or_default();
-        let begun = Transaction::find(state, &asked.head.headers, keys, self.clock());
-        // Without it, whatever else is said is somebody else's: not even an error is shown.
-        let begun = begun.ok_or(invalid_request(
-            "This sign-in was not begun in this browser, or more than ten minutes ago.",
-        ))?;
+        let (prefix, state) = (sign_in.cookie_name(), parameters.get("state").unwrap_or_default());
+        let headers = &asked.head.headers;
+        let Some(begun) = Transaction::find(&prefix, state, headers, keys, self.clock()) else {
+            // The back button, most likely, or another tab was faster.
+            if self.has_session(asked).await {
+                let landing = see_other(&sign_in.landing);
+                return landing.ok_or(Failure::NotConfigured("the landing is odd"));
+            }
+            // Whatever else is said may be a stranger's: not even an error is shown.
+            return Err(invalid_request(
+                "This sign-in was not begun in this browser, or more than ten minutes ago.",
+            ));
+        };
         let outcome = match self.code_of(parameters).await {
             Ok(code) => self.arrive(code, &begun).await,
             Err(failure) => Err(failure),
         };
-        let failed = |failure| self.sign_in_failed(sign_in.failure_page.as_deref(), failure);
-        let mut response = outcome.unwrap_or_else(failed);
-        if let Some(cookie) = Transaction::clear(state) {
+        let mut response = outcome.unwrap_or_else(|failure| self.sign_in_failed(failure));
+        if let Some(cookie) = Transaction::clear(&prefix, state) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// Whether the browser has a session that is good for something.
+    async fn has_session(&self, asked: &Asked) -> bool {
+        asked.head.extensions.get::<CurrentSession>().is_some() && self.caller(asked).await.is_ok()
     }
 
     /// The code, if it is the provider's that was asked (RFC 9207 §2.4), or why there is none.
@@ -122,9 +141,23 @@ impl Inner {
         let verifier = verifier.ok_or(Failure::NotConfigured("the verifier was lost"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
         let token = self.client()?.authorization_code(&request).await?;
-        self.check_id_token(&token, Some(&begun.nonce)).await?;
-        let Some(sessions) = &self.sessions else { return Ok(self.granted(&token)) };
-        let cookies = sessions.begin(token);
+        let nonce = Some(begun.nonce.as_str());
+        let outcome = match self.check_id_token(&token, nonce).await {
+            Ok(()) => self.welcome(&token, begun).await,
+            Err(failure) => Err(failure),
+        };
+        self.or_revoked(outcome, &token).await
+    }
+
+    /// Begins a session, with an access token that this service takes.
+    async fn welcome(
+        &self,
+        token: &AccessToken,
+        begun: &Transaction,
+    ) -> Result<Response<Bytes>, Failure> {
+        let Some(sessions) = &self.sessions else { return Ok(self.granted(token)) };
+        self.check_access_token(token).await?;
+        let cookies = sessions.begin(token.clone());
         let cookies =
             cookies.ok_or(Failure::NotConfigured("the tokens do not fit into cookies"))?;
         let response = see_other(&begun.return_to);
@@ -133,6 +166,32 @@ impl Inner {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// A session with a token that this service refuses would be of no use to its user.
+    async fn check_access_token(&self, token: &AccessToken) -> Result<(), Failure> {
+        match self.auth.validate(token.secret().expose()).await {
+            Ok(_) => Ok(()),
+            Err(error @ AuthError::Unavailable { .. }) => Err(error.into()),
+            Err(error) => {
+                self.sign_in()?.refusals.tell("access token", &error, self.clock().elapsed());
+                let described = "The provider's access token is not one that this service takes.";
+                Err(Failure::OAuth("server_error", described))
+            }
+        }
+    }
+
+    /// Where a sign-in fails after all, its tokens are nobody's: they must not live on.
+    async fn or_revoked<T>(
+        &self,
+        outcome: Result<T, Failure>,
+        token: &AccessToken,
+    ) -> Result<T, Failure> {
+        if let (Err(_), Some(token)) = (&outcome, token.refresh_token()) {
+            // What was not revoked is in the log; the caller learns why the sign-in failed.
+            let _ = revoke(self.client()?, token).await;
+        }
+        outcome
     }
 
     /// A client that began by itself brings its code.
@@ -151,7 +210,8 @@ impl Inner {
             None => return Err(invalid_request("The parameter code_verifier is missing.")),
         };
         let token = self.client()?.authorization_code(&request).await?;
-        self.check_id_token(&token, parameters.get("nonce")).await?;
+        let checked = self.check_id_token(&token, parameters.get("nonce")).await;
+        self.or_revoked(checked, &token).await?;
         Ok(self.granted(&token))
     }
 
@@ -161,11 +221,13 @@ impl Inner {
         token: &AccessToken,
         nonce: Option<&str>,
     ) -> Result<(), Failure> {
-        let client = self.client()?;
+        let (client, sign_in, now) = (self.client()?, self.sign_in()?, self.clock().elapsed());
         let Some(id_token) = token.id_token() else {
-            let wanted = self.sign_in()?.scopes.contains("openid");
-            let missing = Failure::OAuth("invalid_grant", "The provider gave no ID token.");
-            return if wanted { Err(missing) } else { Ok(()) };
+            if !sign_in.scopes.contains("openid") {
+                return Ok(());
+            }
+            sign_in.refusals.tell_missing("ID token", now);
+            return Err(Failure::OAuth("invalid_grant", "The provider gave no ID token."));
         };
         let rules = IdTokenRules {
             issuer: client.issuer(),
@@ -174,26 +236,32 @@ impl Inner {
             access_token: token.secret().expose(),
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
-        let subject = verify_id_token(issuers, clock, id_token.expose(), &rules).await?;
+        let subject = match verify_id_token(issuers, clock, id_token.expose(), &rules).await {
+            Ok(subject) => subject,
+            Err(error) => {
+                if !matches!(error, AuthError::Unavailable { .. }) {
+                    sign_in.refusals.tell("ID token", &error, now);
+                }
+                return Err(error.into());
+            }
+        };
         match token.claim("sub") {
-            Some(other) if other != subject => Err(Failure::OAuth(
-                "invalid_grant",
-                "The access token and the ID token are of different users.",
-            )),
+            Some(other) if other != subject => {
+                let error = InvalidToken::MalformedClaim("sub").into();
+                sign_in.refusals.tell("ID token", &error, now);
+                Err(Failure::OAuth(
+                    "invalid_grant",
+                    "The access token and the ID token are of different users.",
+                ))
+            }
             _ => Ok(()),
         }
     }
 
-    fn sign_in_failed(&self, page: Option<&str>, failure: Failure) -> Response<Bytes> {
-        let code = match &failure {
-            Failure::OAuth(code, _) => code,
-            Failure::Exchange(ExchangeError::Unavailable { .. }) => "temporarily_unavailable",
-            Failure::Exchange(error) if error.oauth() == Some(&OAuthError::InvalidGrant) => {
-                "invalid_grant"
-            }
-            // Not what the provider thinks of this service.
-            _ => "server_error",
-        };
+    /// Shows the page for it, if there is one.
+    fn sign_in_failed(&self, failure: Failure) -> Response<Bytes> {
+        let code = code_of(&failure);
+        let page = self.sign_in.as_ref().and_then(|sign_in| sign_in.failure_page.as_deref());
         let to = page.map(|page| {
             let separator = if page.contains('?') { '&' } else { '?' };
             format!("{page}{separator}error={code}")
@@ -209,6 +277,22 @@ impl Inner {
 
     fn clock(&self) -> &dyn Clock {
         &**self.auth.clock()
+    }
+}
+
+/// What a failure is called where a browser sees it: of a fixed list, and nothing of what the provider
+/// thinks of this service.
+fn code_of(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::OAuth(code, _) => code,
+        Failure::TooMany(_)
+        | Failure::Exchange(ExchangeError::Unavailable { .. })
+        | Failure::Auth(AuthError::Unavailable { .. }) => "temporarily_unavailable",
+        Failure::Auth(_) => "invalid_grant",
+        Failure::Exchange(error) if error.oauth() == Some(&OAuthError::InvalidGrant) => {
+            "invalid_grant"
+        }
+        _ => "server_error",
     }
 }
 

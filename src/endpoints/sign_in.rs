@@ -1,16 +1,28 @@
 //! [`SignIn`]: how users sign in here, by way of the provider.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use url::Url;
 
 use super::Inner;
 use super::answer::Failure;
 use crate::config::{Fault, is_loopback};
+use crate::error::AuthError;
 use crate::identity::Scopes;
-use crate::session::SessionKeys;
+use crate::session::{SessionKeys, is_cookie_name};
+use crate::telemetry;
 
 /// What sign-ins ask for unless told otherwise: an ID token, who it is, and a refresh token
 /// (OpenID Connect Core §5.4, §11).
 const SCOPES: &str = "openid profile email offline_access";
+
+/// What the cookies of sign-ins are named after, behind `__Host-`.
+const COOKIE_PREFIX: &str = "sign-in";
+
+/// A cause that stays is told again after so long.
+const TOLD_FOR: Duration = Duration::from_secs(3600);
 
 /// Sign-in with the authorization code flow and PKCE (RFC 6749 §4.1, RFC 7636, OpenID Connect Core
 /// §3.1). For [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
@@ -19,7 +31,14 @@ const SCOPES: &str = "openid profile email offline_access";
 /// cookie of its own ties to this browser, for ten minutes; so any process with the same keys ends
 /// what another began. When the browser comes back there, state, `iss` (RFC 9207) and the ID token
 /// are checked, and it gets a session and goes on to `return_to`; or, without
-/// [`sessions`](super::EndpointsBuilder::sessions), the tokens as JSON.
+/// [`sessions`](super::EndpointsBuilder::sessions), the tokens as JSON. A session begins only with an
+/// access token that this service takes: where the provider makes it for another audience, say, the
+/// sign-in fails with `server_error`, and a warning in the log names the claim. Whether the token's
+/// *tenant* may use the service is not asked at sign-in. Tokens of a sign-in that fails are revoked.
+///
+/// A browser that comes back with a sign-in that is spent, expired or of another browser goes on to
+/// [`landing`](Self::landing) if it has a session, and otherwise to the
+/// [`failure_page`](Self::failure_page).
 ///
 /// `POST login` is for clients that began by themselves: `code`, `code_verifier`, `redirect_uri`
 /// if it is not the first one here, and `nonce` if they sent one. They compare `state` themselves.
@@ -34,7 +53,46 @@ pub struct SignIn {
     pub(super) extra: Vec<(String, String)>,
     pub(super) keys: Option<SessionKeys>,
     pub(super) unbound_codes: bool,
+    pub(super) refusals: Arc<Refusals>,
+    cookie_prefix: String,
     faults: Vec<Fault>,
+}
+
+/// What was told of refused tokens, and when: one warning for each cause in an hour.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<HashMap<(&'static str, &'static str, &'static str), Duration>>);
+
+impl Refusals {
+    /// Tells the operator that a token of a sign-in was refused. Reasons and claims are of fixed lists,
+    /// so the memory of them is bounded.
+    pub(super) fn tell(&self, token: &'static str, error: &AuthError, now: Duration) {
+        let claim = match error {
+            AuthError::InvalidToken(invalid) => invalid.claim(),
+            _ => "",
+        };
+        self.tell_cause(token, error.reason(), claim, now);
+    }
+
+    pub(super) fn tell_missing(&self, token: &'static str, now: Duration) {
+        self.tell_cause(token, "missing", "", now);
+    }
+
+    fn tell_cause(
+        &self,
+        token: &'static str,
+        reason: &'static str,
+        claim: &'static str,
+        now: Duration,
+    ) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = told.get(&(token, reason, claim));
+        let is_new = last.is_none_or(|at| now.saturating_sub(*at) >= TOLD_FOR);
+        if is_new {
+            told.insert((token, reason, claim), now);
+        }
+        drop(told);
+        telemetry::sign_in_token_refused(token, reason, claim, is_new);
+    }
 }
 
 impl SignIn {
@@ -48,6 +106,8 @@ impl SignIn {
             extra: Vec::new(),
             keys: None,
             unbound_codes: false,
+            refusals: Arc::default(),
+            cookie_prefix: COOKIE_PREFIX.to_owned(),
             faults: Vec::new(),
         }
     }
@@ -75,8 +135,12 @@ impl SignIn {
         self
     }
 
-    /// Where a browser goes after a sign-in that failed: a path of this host, to which `error` with
-    /// the code is added. Default: it is shown the error as JSON.
+    /// Where a browser goes after a sign-in that failed, for whatever reason: a path of this host, to
+    /// which `error` is added with a code of a fixed list (`invalid_request` where this sign-in was
+    /// not begun in this browser or took more than ten minutes, `temporarily_unavailable` where the
+    /// provider is away or there were too many attempts, what the provider said where that is a code
+    /// of RFC 6749 §4.1.2.1 or OpenID Connect Core §3.1.2.6, `invalid_grant`, and `server_error` for
+    /// the rest). Default: it is shown the error as JSON.
     pub fn failure_page(mut self, path: impl Into<String>) -> Self {
         self.failure_page = Some(path.into());
         self
@@ -87,6 +151,14 @@ impl SignIn {
     /// [`mfa_within`](crate::mfa_within), or `auth_time` among the claims.
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
+        self
+    }
+
+    /// Names the cookies of sign-ins: each is `__Host-`, this, `-` and a random text. Default
+    /// `sign-in`. Of one prefix, a browser keeps the newest six: services on one host need different
+    /// ones, or they clear each other's.
+    pub fn cookie_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.cookie_prefix = prefix.into();
         self
     }
 
@@ -108,8 +180,17 @@ impl SignIn {
         self.redirect_uris.first().map_or("", String::as_str)
     }
 
+    /// What the name of a sign-in's cookie begins with.
+    pub(super) fn cookie_name(&self) -> String {
+        format!("__Host-{}-", self.cookie_prefix)
+    }
+
     pub(super) fn check(&self, faults: &mut Vec<Fault>) {
         faults.extend(self.faults.iter().cloned());
+        if !is_cookie_name(&self.cookie_prefix) {
+            let problem = "has characters a cookie's name cannot have, or none, or more than 64";
+            faults.push(Fault::new("cookie_prefix", problem));
+        }
         for uri in &self.redirect_uris {
             let url = Url::parse(uri).ok();
             let secure =

@@ -1,33 +1,39 @@
 //! [`Transaction`]: what ties a browser that left to sign in to the one that comes back.
 //!
 //! It travels in a cookie of the browser, sealed, so that no process keeps it. Each sign-in has a
-//! cookie of its own: two tabs may sign in at once.
+//! cookie of its own: several tabs may sign in at once.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::answer::Failure;
 use crate::base64url;
 use crate::clock::Clock;
-use crate::session::{SessionKeys, clear_cookie, read_cookie, set_cookie};
+use crate::session::{SessionKeys, clear_cookie, cookies_named, set_cookie};
 
 /// How long a user may take.
 const LIFE: Duration = Duration::from_secs(600);
 
-const NAME: &str = "__Host-sign-in-";
-
-/// So many sign-ins of one browser may be under way.
+/// So many sign-ins of one browser may be under way. Their cookies go with every request.
 const MANY: usize = 6;
 
-/// How much of the state names the cookie: enough to tell tabs apart.
-const TAG: usize = 8;
+/// So many bytes all of them may have, but for the newest: a long `return_to` makes large ones, and
+/// servers refuse requests whose head is too large.
+const MANY_BYTES: usize = 4096;
 
-/// The state has more: 32 octets in base64url.
+/// How much of the state names the cookie: the time, and enough random bits to tell tabs apart.
+const TAG: usize = 16;
+
+/// The state has more: 32 bytes in base64url.
 const STATE: usize = 43;
+
+/// A state begins with the time in milliseconds, so that the oldest cookie is known by its name:
+/// browsers send them in no order that can be relied upon. The other 26 bytes are random.
+const TIME: usize = 6;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Transaction {
@@ -38,18 +44,23 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    pub(super) fn new(verifier: &str, return_to: &str) -> Result<Self, Failure> {
+    pub(super) fn new(verifier: &str, return_to: &str, now: SystemTime) -> Result<Self, Failure> {
         Ok(Self {
-            state: random()?,
-            nonce: random()?,
+            state: new_state(now)?,
+            nonce: base64url::encode(random()?),
             verifier: verifier.to_owned(),
             return_to: return_to.to_owned(),
         })
     }
 
-    /// The cookie that goes with the browser.
-    pub(super) fn cookie(&self, keys: &SessionKeys, clock: &dyn Clock) -> Option<HeaderValue> {
-        let name = cookie_name(&self.state)?;
+    /// The cookie that goes with the browser. Names begin with `prefix`.
+    pub(super) fn cookie(
+        &self,
+        prefix: &str,
+        keys: &SessionKeys,
+        clock: &dyn Clock,
+    ) -> Option<HeaderValue> {
+        let name = cookie_name(prefix, &self.state)?;
         let plain = Zeroizing::new(serde_json::to_vec(self).ok()?);
         set_cookie(&name, &keys.seal(&name, &plain, clock.now() + LIFE)?, LIFE)
     }
@@ -58,42 +69,51 @@ impl Transaction {
     /// opened under its own name, and what is in it says the whole state: a cookie of another
     /// sign-in, or of another browser, is none.
     pub(super) fn find(
+        prefix: &str,
         state: &str,
         headers: &HeaderMap,
         keys: &SessionKeys,
         clock: &dyn Clock,
     ) -> Option<Self> {
-        let name = cookie_name(state)?;
-        let sealed = read_cookie(headers, &name)?;
+        let name = cookie_name(prefix, state)?;
+        let (_, sealed) = cookies_named(headers, &name).find(|(rest, _)| rest.is_empty())?;
         let plain = keys.open_until(&name, sealed, clock.now())?;
         let found: Self = serde_json::from_slice(&plain).ok()?;
         same(&found.state, state).then_some(found)
     }
 
-    /// Takes away what a browser began and left lying about, once it is more than a few: their cookies
-    /// go with every request.
-    pub(super) fn clear_many(headers: &HeaderMap) -> Vec<HeaderValue> {
-        let values = headers.get_all(header::COOKIE).iter();
-        let pairs = values.filter_map(|text| text.to_str().ok()).flat_map(|text| text.split(';'));
-        let names = pairs.filter_map(|pair| Some(pair.trim().split_once('=')?.0));
-        let begun: Vec<_> = names.filter(|name| name.starts_with(NAME)).collect();
-        if begun.len() < MANY {
-            return Vec::new();
-        }
-        begun.into_iter().filter_map(clear_cookie).collect()
+    /// Makes room for one more: clears the oldest of what this browser began, until few and small ones
+    /// are left.
+    pub(super) fn clear_oldest(prefix: &str, headers: &HeaderMap) -> Vec<HeaderValue> {
+        let mut begun: Vec<_> = cookies_named(headers, prefix)
+            .map(|(tag, sealed)| (begun_at(tag), tag, prefix.len() + tag.len() + sealed.len()))
+            .collect();
+        begun.sort_unstable_by(|one, other| other.cmp(one));
+        let (mut kept, mut bytes) = (0, 0);
+        let too_many = begun.into_iter().filter(|(_, _, size)| {
+            (kept, bytes) = (kept + 1, bytes + size);
+            kept >= MANY || bytes > MANY_BYTES
+        });
+        too_many.filter_map(|(_, tag, _)| clear_cookie(&format!("{prefix}{tag}"))).collect()
     }
 
     /// Takes the cookie of a sign-in away: it is good once.
-    pub(super) fn clear(state: &str) -> Option<HeaderValue> {
-        clear_cookie(&cookie_name(state)?)
+    pub(super) fn clear(prefix: &str, state: &str) -> Option<HeaderValue> {
+        clear_cookie(&cookie_name(prefix, state)?)
     }
 }
 
 /// `None` for what cannot be a state of ours.
-fn cookie_name(state: &str) -> Option<String> {
+fn cookie_name(prefix: &str, state: &str) -> Option<String> {
     let ours = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     let tag = state.get(..TAG).filter(|_| state.len() == STATE && state.bytes().all(ours))?;
-    Some(format!("{NAME}{tag}"))
+    Some(format!("{prefix}{tag}"))
+}
+
+/// When a sign-in was begun, by the name of its cookie. `None`, the oldest of all, for what is none of
+/// ours.
+fn begun_at(tag: &str) -> Option<Vec<u8>> {
+    base64url::decode(tag).filter(|_| tag.len() == TAG)
 }
 
 /// In a time that does not tell where they differ.
@@ -101,16 +121,29 @@ fn same(one: &str, other: &str) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(one.as_bytes(), other.as_bytes()).is_ok()
 }
 
-fn random() -> Result<String, Failure> {
-    let mut octets = [0; 32];
-    rand::fill(&mut octets).map_err(|_| Failure::NotConfigured("there are no random numbers"))?;
-    Ok(base64url::encode(octets))
+fn new_state(now: SystemTime) -> Result<String, Failure> {
+    let mut state = random()?;
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).to_be_bytes();
+    let time = milliseconds.iter().skip(milliseconds.len() - TIME);
+    state.iter_mut().zip(time).for_each(|(byte, time)| *byte = *time);
+    Ok(base64url::encode(state))
+}
+
+fn random() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).map_err(|_| Failure::NotConfigured("there are no random numbers"))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
     use crate::clock::SystemClock;
+
+    const PREFIX: &str = "__Host-sign-in-";
 
     fn sent(cookie: &HeaderValue) -> HeaderMap {
         let pair = cookie.to_str().unwrap().split(';').next().unwrap();
@@ -120,11 +153,11 @@ mod tests {
     #[test]
     fn only_the_browser_that_left_comes_back() {
         let (keys, clock) = (SessionKeys::random().unwrap(), SystemClock::default());
-        let [mine, yours] = [1, 2].map(|_| Transaction::new("v", "/home").unwrap());
+        let [mine, yours] = [1, 2].map(|_| Transaction::new("v", "/home", clock.now()).unwrap());
         let [my_cookie, your_cookie] =
-            [&mine, &yours].map(|begun| sent(&begun.cookie(&keys, &clock).unwrap()));
+            [&mine, &yours].map(|begun| sent(&begun.cookie(PREFIX, &keys, &clock).unwrap()));
         let find = |state: &str, headers: &HeaderMap| {
-            Transaction::find(state, headers, &keys, &clock).map(|found| found.return_to)
+            Transaction::find(PREFIX, state, headers, &keys, &clock).map(|found| found.return_to)
         };
         assert_eq!(find(&mine.state, &my_cookie).as_deref(), Some("/home"));
         assert_eq!(find(&mine.state, &your_cookie), None);
@@ -136,6 +169,34 @@ mod tests {
             assert_eq!(find(state, &my_cookie), None, "{state}");
         }
         let other_keys = SessionKeys::random().unwrap();
-        assert!(Transaction::find(&mine.state, &my_cookie, &other_keys, &clock).is_none());
+        assert!(Transaction::find(PREFIX, &mine.state, &my_cookie, &other_keys, &clock).is_none());
+    }
+    #[test]
+    fn oldest_sign_ins_are_cleared() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let name = |seconds| {
+            let begun = Transaction::new("v", "/", at(seconds)).unwrap();
+            cookie_name(PREFIX, &begun.state).unwrap()
+        };
+        let cleared = |pairs: &[String]| {
+            let headers =
+                HeaderMap::from_iter([(header::COOKIE, pairs.join("; ").parse().unwrap())]);
+            let cleared = Transaction::clear_oldest(PREFIX, &headers);
+            let names = cleared.iter().map(|it| it.to_str().unwrap().split('=').next().unwrap());
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        // In whatever order they come, and what is none of ours goes first.
+        let names: Vec<_> = [1003, 1, 1005, 2, 1004, 1001, 1002].into_iter().map(name).collect();
+        let odd = format!("{PREFIX}odd");
+        let mut pairs: Vec<_> = names.iter().chain([&odd]).map(|it| format!("{it}=x")).collect();
+        assert_eq!(cleared(&pairs), [&names[3], &names[1], &odd].map(String::as_str));
+        assert!(cleared(&[]).is_empty());
+        // One that is large leaves less room.
+        pairs.truncate(1);
+        pairs.push(format!("{}={}", names[2], "x".repeat(3000)));
+        assert!(cleared(&pairs).is_empty());
+        pairs.push(format!("{}={}", names[1], "x".repeat(3000)));
+        assert_eq!(cleared(&pairs), [names[1].as_str()]);
+        assert_eq!(cleared(&[format!("{odd}={}", "x".repeat(5000))]), [odd.as_str()]);
     }
 }

@@ -168,6 +168,23 @@ impl InvalidToken {
             Self::Unrecognised => "token_unrecognised",
         }
     }
+
+    /// The claim or header parameter that is to blame, for the log; empty where none is.
+    pub(crate) fn claim(&self) -> &'static str {
+        match self {
+            Self::MissingClaim(name) | Self::MalformedClaim(name) => name,
+            Self::Audience => "aud",
+            Self::Issuer => "iss",
+            Self::Expired => "exp",
+            Self::NotYetValid => "nbf or iat",
+            Self::IssuerTenant => "tenant of iss",
+            Self::Unproven => "cnf",
+            Self::Algorithm => "alg",
+            Self::Type => "typ",
+            Self::Key => "kid",
+            Self::Malformed(_) | Self::Signature | Self::Unrecognised => "",
+        }
+    }
 }
 
 impl AuthError {

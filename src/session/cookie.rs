@@ -1,97 +1,254 @@
-//! Cookies (RFC 6265): set so that no script, no other host and no plain connection gets at them.
+//! Cookies (RFC 6265): the one reader of what browsers send, and how cookies are set so that no
+//! script, no other host and no plain connection gets at them.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::rand;
 use http::{HeaderMap, HeaderValue, header};
 
-/// Browsers hold 4096 octets per cookie, name and attributes included.
+/// Browsers hold 4096 bytes per cookie, name and value together (RFC 6265bis §5.6).
 const PART: usize = 3800;
 
 /// More than this, and servers on the way refuse the request.
 const MAX_PARTS: usize = 4;
 
-/// The name of a cookie that may have several parts.
+/// An answer clears no more cookies than this; the next one clears the rest.
+const MAX_CLEARED: usize = 24;
+
+/// So many sets of data cookies are tried, newest first. Late answers leave one or two behind.
+const MAX_TRIED: usize = 4;
+
+/// Characters of a [`CookieId`]'s tag.
+const TAG: usize = 20;
+
+/// The name that all cookies of the sessions begin with.
+///
+/// A session has a *marker* cookie, `NAME-TAG`, which its sign-in sets and its end clears, and *data*
+/// cookies, `NAME-TAG.GENERATION.PART`, which every renewal replaces by those of the next
+/// generation. Data without the marker is no session, and the newest session and generation count.
+/// So answers may arrive in any order: one that was under way while its session ended, was renewed,
+/// or gave way to another sets data cookies that nobody reads, and the next answer clears them.
 #[derive(Debug, Clone)]
 pub(super) struct CookieName(String);
+
+/// Which session, and how often it was renewed. Ordered by age.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CookieId {
+    /// When it was begun, in milliseconds, and random bits; in hexadecimal digits.
+    tag: String,
+    generation: u32,
+}
+
+impl CookieId {
+    /// The id of a session that begins now; `None` without random numbers.
+    pub(super) fn new(now: SystemTime) -> Option<Self> {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let milliseconds = u64::try_from(since.as_millis()).ok()? & 0xffff_ffff_ffff;
+        let mut bytes = [0; 4];
+        rand::fill(&mut bytes).ok()?;
+        let tag = format!("{milliseconds:012x}{:08x}", u32::from_be_bytes(bytes));
+        Some(Self { tag, generation: 0 })
+    }
+
+    /// The id after one more renewal.
+    pub(super) fn next(&self) -> Self {
+        Self { tag: self.tag.clone(), generation: self.generation.saturating_add(1) }
+    }
+}
+
+impl fmt::Display for CookieId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.tag, self.generation)
+    }
+}
+
+/// What a cookie of a session is.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role<'n> {
+    Marker(&'n str),
+    Data(&'n str, u32, usize),
+}
+
+/// The session cookies of a request.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// The names of all of them.
+    pub(super) names: Vec<String>,
+    /// What may be a session, newest first. Whether it is one, opening it tells.
+    pub(super) candidates: Vec<Candidate>,
+}
+
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) id: CookieId,
+    pub(super) sealed: String,
+    pub(super) marker: String,
+    /// The names of its data cookies.
+    pub(super) data: Vec<String>,
+}
 
 impl CookieName {
     /// With `__Host-` in front: such a cookie is bound to one host, over TLS, for all its paths.
     pub(super) fn new(name: &str) -> Option<Self> {
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        let fits = (1..=64).contains(&name.len()) && name.bytes().all(token);
-        fits.then(|| Self(format!("__Host-{name}")))
+        is_cookie_name(name).then(|| Self(format!("__Host-{name}")))
     }
 
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
-    fn part(&self, nth: usize) -> String {
-        if nth == 0 { self.0.clone() } else { format!("{}.{nth}", self.0) }
+    fn marker(&self, tag: &str) -> String {
+        format!("{}-{tag}", self.0)
     }
 
-    /// The value, put together from its parts, and how many there are.
-    pub(super) fn read(&self, headers: &HeaderMap) -> Option<(String, usize)> {
-        let mut value = read_cookie(headers, &self.0)?.to_owned();
-        let mut parts = 1;
-        while let Some(more) = read_cookie(headers, &self.part(parts)).filter(|_| parts < MAX_PARTS)
-        {
-            value.push_str(more);
-            parts += 1;
+    /// What the names of a generation's parts begin with, and what they are sealed as.
+    pub(super) fn data(&self, id: &CookieId) -> String {
+        format!("{}-{id}", self.0)
+    }
+
+    fn part(&self, id: &CookieId, nth: usize) -> String {
+        format!("{}-{id}.{nth}", self.0)
+    }
+
+    fn role<'n>(&self, name: &'n str) -> Option<Role<'n>> {
+        let rest = name.strip_prefix(self.as_str())?.strip_prefix('-')?;
+        let mut fields = rest.split('.');
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let tag = fields.next().filter(|tag| tag.len() == TAG && tag.bytes().all(is_digit))?;
+        match (fields.next(), fields.next(), fields.next()) {
+            (None, ..) => Some(Role::Marker(tag)),
+            (Some(generation), Some(nth), None) => {
+                Some(Role::Data(tag, generation.parse().ok()?, nth.parse().ok()?))
+            }
+            _ => None,
         }
-        Some((value, parts))
     }
 
-    /// The value in as many parts as it needs, in place of one that had `before`. `None` when it is
-    /// too large.
+    fn role_of_bytes<'n>(&self, name: &'n [u8]) -> Option<(Role<'n>, &'n str)> {
+        let name = std::str::from_utf8(name).ok()?;
+        Some((self.role(name)?, name))
+    }
+
+    /// The cookies of sessions that a request brings.
+    pub(super) fn read(&self, headers: &HeaderMap) -> Sent {
+        let (mut names, mut sent) = (Vec::new(), BTreeMap::new());
+        for (name, value) in pairs(headers).filter_map(name_and_value) {
+            let Some((role, name)) = self.role_of_bytes(name) else { continue };
+            names.push(name.to_owned());
+            sent.entry(role).or_insert(std::str::from_utf8(value).unwrap_or_default());
+        }
+        let candidates = sent.iter().rev().filter_map(|(role, value)| match *role {
+            Role::Data(tag, generation, 0) if sent.contains_key(&Role::Marker(tag)) => {
+                let id = CookieId { tag: tag.to_owned(), generation };
+                self.whole(id, value, |nth| sent.get(&Role::Data(tag, generation, nth)).copied())
+            }
+            _ => None,
+        });
+        let candidates = candidates.take(MAX_TRIED).collect();
+        Sent { names, candidates }
+    }
+
+    /// Part 0 says how many parts there are.
+    fn whole<'v>(
+        &self,
+        id: CookieId,
+        first: &str,
+        part: impl Fn(usize) -> Option<&'v str>,
+    ) -> Option<Candidate> {
+        let (count, first) = first.split_once('.')?;
+        let count: usize = count.parse().ok().filter(|count| (1..=MAX_PARTS).contains(count))?;
+        let mut sealed = first.to_owned();
+        for nth in 1..count {
+            sealed.push_str(part(nth)?);
+        }
+        let data = (0..count).map(|nth| self.part(&id, nth)).collect();
+        Some(Candidate { marker: self.marker(&id.tag), id, sealed, data })
+    }
+
+    /// The marker cookie, for so long. That it is there is all it says.
+    pub(super) fn begin(&self, id: &CookieId, life: Duration) -> Option<HeaderValue> {
+        set_cookie(&self.marker(&id.tag), &id.tag, life)
+    }
+
+    /// The data cookies, as many as the value needs. `None` when it is too large.
     pub(super) fn set(
         &self,
-        value: &str,
+        id: &CookieId,
+        sealed: &str,
         life: Duration,
-        before: usize,
     ) -> Option<Vec<HeaderValue>> {
-        let parts = value.len().div_ceil(PART);
-        if parts > MAX_PARTS {
+        let count = sealed.len().div_ceil(PART);
+        if count > MAX_PARTS {
             return None;
         }
-        let part = |nth: usize| value.get(nth * PART..((nth + 1) * PART).min(value.len()));
-        let mut cookies = Vec::with_capacity(parts);
-        for nth in 0..parts {
-            cookies.push(set_cookie(&self.part(nth), part(nth)?, life)?);
-        }
-        cookies.extend((parts..before).filter_map(|nth| clear_cookie(&self.part(nth))));
-        Some(cookies)
+        let part = |nth: usize| {
+            let text = sealed.get(nth * PART..((nth + 1) * PART).min(sealed.len()))?;
+            let said = if nth == 0 { format!("{count}.") } else { String::new() };
+            set_cookie(&self.part(id, nth), &format!("{said}{text}"), life)
+        };
+        (0..count).map(part).collect()
     }
 
-    /// Takes all parts from `from` on away from the browser.
-    pub(super) fn clear(&self, from: usize) -> Vec<HeaderValue> {
-        (from..MAX_PARTS).filter_map(|nth| clear_cookie(&self.part(nth))).collect()
+    /// Ends a session in the browser: without its marker the rest is nothing.
+    pub(super) fn end(&self, id: &CookieId) -> Option<HeaderValue> {
+        clear_cookie(&self.marker(&id.tag))
     }
 
-    /// Takes the parts out of a request, so that what is behind sees no session.
+    /// Whether an answer that carries this `Set-Cookie` begins, renews or ends a session itself.
+    pub(super) fn is_set_by(&self, cookie: &HeaderValue) -> bool {
+        name_and_value(cookie.as_bytes())
+            .is_some_and(|(name, _)| self.role_of_bytes(name).is_some())
+    }
+
+    /// Takes the cookies out of a request, so that what is behind sees no session.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        let ours = |name: &str| (0..MAX_PARTS).any(|nth| self.part(nth) == name);
-        let values = headers.get_all(header::COOKIE).iter();
-        let pairs = values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
-        let pairs = pairs.map(str::trim).filter(|pair| !pair.is_empty());
-        let kept: Vec<_> = pairs.filter(|pair| !ours(name_of(pair))).collect();
-        match HeaderValue::try_from(kept.join("; ")) {
+        let ours = |pair: &&[u8]| self.role_of_bytes(name_of(pair)).is_some();
+        if !pairs(headers).any(|pair| ours(&pair)) {
+            return;
+        }
+        let kept: Vec<_> = pairs(headers).filter(|pair| !ours(pair)).collect();
+        match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
             Ok(rest) if !rest.is_empty() => headers.insert(header::COOKIE, rest),
             _ => headers.remove(header::COOKIE),
         };
     }
 }
 
-fn name_of(pair: &str) -> &str {
-    pair.split_once('=').map_or(pair, |(name, _)| name)
+/// Whether a cookie may have this name behind its prefix.
+pub(crate) fn is_cookie_name(name: &str) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=64).contains(&name.len()) && name.bytes().all(token)
 }
 
-/// The value of a cookie of a request.
-pub(crate) fn read_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+/// The cookies of a request as they came, whatever bytes are in them: another cookie's are none of
+/// our business, and every sub-domain can set one.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(header::COOKIE).iter();
-    let pairs = values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
-    let mut pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
+    let pairs = values.flat_map(|value| value.as_bytes().split(|b| *b == b';'));
+    pairs.map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
+}
+
+fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = pair.iter().position(|b| *b == b'=')?;
+    let (name, value) = pair.split_at_checked(at)?;
+    Some((name, value.strip_prefix(b"=")?))
+}
+
+fn name_of(pair: &[u8]) -> &[u8] {
+    name_and_value(pair).map_or(pair, |(name, _)| name)
+}
+
+/// The cookies of a request whose names begin so: the rest of the name, and the value.
+pub(crate) fn cookies_named<'h>(
+    headers: &'h HeaderMap,
+    prefix: &str,
+) -> impl Iterator<Item = (&'h str, &'h str)> {
+    pairs(headers).filter_map(name_and_value).filter_map(move |(name, value)| {
+        let rest = std::str::from_utf8(name.strip_prefix(prefix.as_bytes())?).ok()?;
+        Some((rest, std::str::from_utf8(value).ok()?))
+    })
 }
 
 /// A `Set-Cookie` for so long. `Lax`: sent when a link of another site leads here, which is how a
@@ -109,59 +266,116 @@ pub(crate) fn clear_cookie(name: &str) -> Option<HeaderValue> {
     set_cookie(name, "", Duration::ZERO)
 }
 
+/// `Set-Cookie`s that end these, or the first of them when they are very many.
+pub(super) fn clear_cookies<'n>(
+    names: impl IntoIterator<Item = &'n String>,
+) -> impl Iterator<Item = HeaderValue> {
+    names.into_iter().take(MAX_CLEARED).filter_map(|name| clear_cookie(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(cookies: &[&str]) -> HeaderMap {
-        let values = cookies.iter().map(|text| HeaderValue::from_str(text).unwrap());
+    const LIFE: Duration = Duration::from_secs(9);
+
+    fn headers(cookies: &[&[u8]]) -> HeaderMap {
+        let values = cookies.iter().map(|text| HeaderValue::from_bytes(text).unwrap());
         values.map(|value| (header::COOKIE, value)).collect()
     }
 
+    /// As a browser sends what was set.
+    fn sent(cookies: &[HeaderValue]) -> Vec<Vec<u8>> {
+        let pair =
+            |cookie: &HeaderValue| cookie.as_bytes().split(|b| *b == b';').next().unwrap().to_vec();
+        cookies.iter().map(pair).collect()
+    }
+
+    fn id(tag: char, generation: u32) -> CookieId {
+        CookieId { tag: tag.to_string().repeat(TAG), generation }
+    }
+
+    fn read(name: &CookieName, cookies: &[Vec<u8>]) -> Vec<(CookieId, String)> {
+        let sent = name.read(&headers(&cookies.iter().map(Vec::as_slice).collect::<Vec<_>>()));
+        assert_eq!(sent.names.len(), cookies.len());
+        sent.candidates.into_iter().map(|it| (it.id, it.sealed)).collect()
+    }
+
     #[test]
-    fn a_long_value_travels_in_parts_and_comes_back_whole() {
+    fn long_value_travels_in_parts() {
         let name = CookieName::new("session").unwrap();
+        let id = CookieId::new(SystemTime::UNIX_EPOCH + LIFE).unwrap();
         for length in [1, PART, PART + 1, 2 * PART, MAX_PARTS * PART] {
             let value = "x".repeat(length);
-            let set = name.set(&value, Duration::from_secs(9), 0).unwrap();
-            let sent: Vec<_> = set
-                .iter()
-                .map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap())
-                .collect();
-            assert!(sent.iter().all(|cookie| cookie.len() < 4000));
-            assert_eq!(name.read(&headers(&sent)), Some((value.clone(), set.len())), "{length}");
-            assert_eq!(name.read(&headers(&[&sent.join("; ")])).unwrap().0, value);
+            let mut set = name.set(&id, &value, LIFE).unwrap();
+            set.push(name.begin(&id, LIFE).unwrap());
+            let sent = sent(&set);
+            assert!(sent.iter().all(|cookie| cookie.len() < 4096));
+            assert_eq!(read(&name, &sent), [(id.clone(), value.clone())], "{length}");
+            let joined = sent.join(&b"; "[..]);
+            assert_eq!(name.read(&headers(&[&joined])).candidates[0].sealed, value);
+            for missing in 0..sent.len() {
+                let mut some = sent.clone();
+                some.remove(missing);
+                assert_eq!(read(&name, &some), [], "part {missing} of {length}");
+            }
         }
-        assert!(name.set(&"x".repeat(MAX_PARTS * PART + 1), Duration::ZERO, 0).is_none());
+        assert!(name.set(&id, &"x".repeat(MAX_PARTS * PART + 1), LIFE).is_none());
     }
 
     #[test]
-    fn parts_that_are_no_longer_needed_are_taken_away() {
+    fn newest_marked_generation_comes_first() {
         let name = CookieName::new("s").unwrap();
-        let set = name.set("short", Duration::from_secs(9), 3).unwrap();
-        let told: Vec<_> = set.iter().map(|cookie| cookie.to_str().unwrap()).collect();
-        assert_eq!(
-            told,
-            [
-                "__Host-s=short; Path=/; Max-Age=9; Secure; HttpOnly; SameSite=Lax",
-                "__Host-s.1=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax",
-                "__Host-s.2=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax",
-            ]
-        );
+        let all: Vec<_> = [id('1', 0), id('2', 9), id('2', 10), id('3', 0)]
+            .iter()
+            .flat_map(|id| name.set(id, &id.to_string(), LIFE).unwrap())
+            .chain(['1', '2'].map(|tag| name.begin(&id(tag, 0), LIFE).unwrap()))
+            .collect();
+        let found: Vec<_> = read(&name, &sent(&all)).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(found, [id('2', 10), id('2', 9), id('1', 0)]);
     }
 
     #[test]
-    fn only_our_cookies_are_taken_out_of_a_request() {
+    fn cookies_are_set_and_cleared_for_this_host() {
         let name = CookieName::new("s").unwrap();
-        let strip = |cookies: &[&str]| {
+        let id = id('a', 3);
+        let tag = "a".repeat(TAG);
+        let set = name.set(&id, "short", LIFE).unwrap();
+        let rules = "Secure; HttpOnly; SameSite=Lax";
+        assert_eq!(set, [format!("__Host-s-{tag}.3.0=1.short; Path=/; Max-Age=9; {rules}")]);
+        let end = name.end(&id).unwrap();
+        assert_eq!(end, format!("__Host-s-{tag}=; Path=/; Max-Age=0; {rules}"));
+        assert!(name.is_set_by(&set[0]) && name.is_set_by(&end));
+        assert!(!name.is_set_by(&HeaderValue::from_static("__Host-sign-in-x=1")));
+        let many: Vec<_> = (0..100).map(|nth| format!("n{nth}")).collect();
+        assert_eq!(clear_cookies(&many).count(), MAX_CLEARED);
+    }
+
+    #[test]
+    fn only_own_cookies_are_stripped() {
+        let name = CookieName::new("s").unwrap();
+        let tag = "0".repeat(TAG);
+        let strip = |cookies: &[&[u8]]| {
             let mut headers = headers(cookies);
             name.strip(&mut headers);
-            headers.get(header::COOKIE).map(|value| value.to_str().unwrap().to_owned())
+            let values = headers.get_all(header::COOKIE).iter();
+            values.map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>()
         };
-        let kept = Some("a=1; __Host-sx=2; b".to_owned());
-        assert_eq!(strip(&["a=1; __Host-s=x", "__Host-s.1=y; __Host-sx=2; b"]), kept);
-        assert_eq!(strip(&["__Host-s=x"]), None);
-        assert_eq!(strip(&[]), None);
+        let (marker, data) = (format!("__Host-s-{tag}=1"), format!("__Host-s-{tag}.0.0=1.x"));
+        let first = format!("a=1; {marker}; caf\u{e9}=\u{fffd}");
+        let second = format!("{data}; __Host-sx=2; b");
+        let kept = "a=1; caf\u{e9}=\u{fffd}; __Host-sx=2; b".as_bytes().to_vec();
+        assert_eq!(strip(&[first.as_bytes(), second.as_bytes()]), [kept]);
+        assert_eq!(strip(&[b"\xff=1;\xfe"]), [b"\xff=1;\xfe"], "not ours, so not touched");
+        assert!(strip(&[marker.as_bytes()]).is_empty());
+        assert!(strip(&[]).is_empty());
+        // Names that only look like ours.
+        for other in ["__Host-s", "__Host-s-", "__Host-s-0", "__Host-t-0", "x"] {
+            assert_eq!(name.role(other), None, "{other}");
+        }
+        for other in ["x", ".1", ".1.", ".1.2.3", ".x.0", ".0.x", ".99999999999.0"] {
+            assert_eq!(name.role(&format!("__Host-s-{tag}{other}")), None, "{other}");
+        }
     }
 
     #[test]
@@ -170,5 +384,12 @@ mod tests {
             assert!(CookieName::new(bad).is_none(), "{bad:?}");
         }
         assert_eq!(CookieName::new("a-b_c.9").unwrap().as_str(), "__Host-a-b_c.9");
+    }
+
+    #[test]
+    fn later_session_has_the_greater_id() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let [first, second] = [1_000, 2_000_000_000].map(|at_| CookieId::new(at(at_)).unwrap());
+        assert!(first < first.next() && first.next() < second && first.tag.len() == TAG);
     }
 }

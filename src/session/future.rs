@@ -3,43 +3,82 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::layer::after_renewal;
-use super::{Session, Sessions};
+use super::{Names, Session, Sessions, clear_cookies};
 use crate::clock::within;
 use crate::error::ErrorResponse;
 use crate::exchange::ExchangeError;
 use crate::middleware::refuse;
 
-/// How long an answer waits for the new cookie. What comes later is kept for a minute, and goes
-/// with another answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+type Renewed = Result<Option<Session>, ExchangeError>;
 
-pub(super) type Renewal =
-    Pin<Box<dyn Future<Output = Result<Option<Session>, ExchangeError>> + Send + 'static>>;
+pub(super) type Renewal = Pin<Box<dyn Future<Output = Renewed> + Send + 'static>>;
 
-type Late = Pin<Box<dyn Future<Output = Option<Result<Option<Session>, ExchangeError>>> + Send>>;
+type Late = Pin<Box<dyn Future<Output = Option<Renewed>> + Send>>;
+
+/// What happened to a session.
+pub(super) enum Change {
+    None,
+    Renewed(Session),
+    Over,
+}
 
 /// What is done to an answer.
 pub(super) struct Aftermath {
-    cookies: Vec<HeaderValue>,
+    sessions: Sessions,
+    names: Names,
+    change: Change,
     renewal: Option<Renewal>,
 }
 
 impl Aftermath {
-    /// Sets these cookies.
-    pub(super) fn setting(cookies: Vec<HeaderValue>) -> Self {
-        Self { cookies, renewal: None }
+    pub(super) fn new(sessions: &Sessions, names: Names) -> Self {
+        Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
     }
 
-    /// Sets the cookies of the session that is being renewed.
-    pub(super) fn renewing(renewal: Renewal) -> Self {
-        Self { cookies: Vec::new(), renewal: Some(renewal) }
+    pub(super) fn with(mut self, change: Change) -> Self {
+        self.change = change;
+        self
+    }
+
+    /// Waits for this renewal when the answer is there.
+    pub(super) fn renewing(mut self, renewal: Renewal) -> Self {
+        self.renewal = Some(renewal);
+        self
+    }
+
+    /// The renewal to wait for before [`finish`](Self::finish). An answer that begins or ends a session
+    /// itself need not wait.
+    fn pending(&mut self, headers: &HeaderMap) -> Option<Late> {
+        let renewal = self.renewal.take().filter(|_| !self.is_done_by(headers))?;
+        Some(Box::pin(within(self.sessions.0.renewal_patience, renewal)))
+    }
+
+    fn is_done_by(&self, headers: &HeaderMap) -> bool {
+        let name = &self.sessions.0.name;
+        headers.get_all(header::SET_COOKIE).iter().any(|cookie| name.is_set_by(cookie))
+    }
+
+    /// Sets and clears cookies. What the service behind does about sessions (it began one, say) stands,
+    /// and takes the place of all that the browser had.
+    fn finish(self, headers: &mut HeaderMap) {
+        let Names { marker, data, others } = &self.names;
+        let change = if self.is_done_by(headers) { Change::Over } else { self.change };
+        let mut cookies: Vec<_> = clear_cookies(others).collect();
+        match change {
+            Change::None => {}
+            Change::Over => cookies.extend(clear_cookies(marker.iter().chain(data))),
+            Change::Renewed(session) => {
+                cookies.extend(clear_cookies(data));
+                cookies.extend(self.sessions.cookies(&session).unwrap_or_default());
+            }
+        }
+        attach(headers, cookies);
     }
 }
 
@@ -66,14 +105,14 @@ pin_project! {
         Serving {
             #[pin]
             future: F,
-            after: Option<(Aftermath, Sessions)>,
+            after: Option<Aftermath>,
         },
-        // The answer is there; the new cookie is not yet.
+        // The answer is there; the new cookies are not yet.
         Renewing {
             renewal: Late,
-            answer: Option<(T, Sessions)>,
+            answer: Option<(T, Aftermath)>,
         },
-        // There is no token before the session is renewed.
+        // The token does not last until the session is renewed.
         Waiting {
             pending: Renewal,
             held: Option<Box<Held<S, R, Q>>>,
@@ -85,11 +124,12 @@ pin_project! {
 }
 
 /// A request that waits, and what goes on with it.
-struct Held<S, R, Q> {
-    ready: S,
-    request: Request<Q>,
-    sessions: Sessions,
-    respond: R,
+pub(super) struct Held<S, R, Q> {
+    pub(super) ready: S,
+    pub(super) request: Request<Q>,
+    pub(super) session: Session,
+    pub(super) after: Aftermath,
+    pub(super) respond: R,
 }
 
 impl<S: Service<Request<Q>>, R, Q> SessionFuture<S, R, Q> {
@@ -97,23 +137,16 @@ impl<S: Service<Request<Q>>, R, Q> SessionFuture<S, R, Q> {
         Self { state: State::Passing { future } }
     }
 
-    pub(super) fn serving(future: S::Future, after: Aftermath, sessions: &Sessions) -> Self {
-        Self { state: State::Serving { future, after: Some((after, sessions.clone())) } }
+    pub(super) fn serving(future: S::Future, after: Aftermath) -> Self {
+        Self { state: State::Serving { future, after: Some(after) } }
     }
 
     pub(super) fn refused(response: S::Response) -> Self {
         Self { state: State::Refused { response: Some(response) } }
     }
 
-    pub(super) fn waiting(
-        pending: Renewal,
-        ready: S,
-        request: Request<Q>,
-        sessions: Sessions,
-        respond: R,
-    ) -> Self {
-        let held = Some(Box::new(Held { ready, request, sessions, respond }));
-        Self { state: State::Waiting { pending, held } }
+    pub(super) fn waiting(pending: Renewal, held: Held<S, R, Q>) -> Self {
+        Self { state: State::Waiting { pending, held: Some(Box::new(held)) } }
     }
 }
 
@@ -131,36 +164,38 @@ where
                 StateProjection::Passing { future } => return future.poll(context),
                 StateProjection::Serving { future, after } => {
                     let mut response = ready!(future.poll(context))?;
-                    let Some((after, sessions)) = after.take() else { return Poll::Pending };
-                    attach(response.headers_mut(), after.cookies);
-                    match after.renewal {
-                        None => return Poll::Ready(Ok(response)),
-                        Some(renewal) => State::Renewing {
-                            renewal: Box::pin(within(PATIENCE, renewal)),
-                            answer: Some((response, sessions)),
-                        },
+                    let Some(mut after) = after.take() else { return Poll::Pending };
+                    match after.pending(response.headers()) {
+                        None => {
+                            after.finish(response.headers_mut());
+                            return Poll::Ready(Ok(response));
+                        }
+                        Some(renewal) => {
+                            State::Renewing { renewal, answer: Some((response, after)) }
+                        }
                     }
                 }
                 StateProjection::Renewing { renewal, answer } => {
                     let renewed = ready!(renewal.as_mut().poll(context));
-                    let Some((mut response, sessions)) = answer.take() else {
-                        return Poll::Pending;
+                    let Some((mut response, after)) = answer.take() else { return Poll::Pending };
+                    let change = match renewed {
+                        Some(Ok(Some(session))) => Change::Renewed(session),
+                        Some(Ok(None)) => Change::Over,
+                        // This token is good for a while: the next request tries again.
+                        Some(Err(_)) | None => Change::None,
                     };
-                    // Whatever came of it, this token is good for a while: the next request tries, or
-                    // meets the end.
-                    let session = renewed.and_then(Result::ok).flatten();
-                    let cookies = session.and_then(|session| sessions.cookies(&session));
-                    attach(response.headers_mut(), cookies.unwrap_or_default());
+                    after.with(change).finish(response.headers_mut());
                     return Poll::Ready(Ok(response));
                 }
                 StateProjection::Waiting { pending, held } => {
                     let renewed = ready!(pending.as_mut().poll(context));
                     let Some(held) = held.take() else { return Poll::Pending };
-                    let Held { mut ready, mut request, sessions, respond } = *held;
-                    match after_renewal(&sessions, renewed, &mut request) {
-                        Ok(after) => State::Serving {
+                    let Held { mut ready, mut request, session, after, respond } = *held;
+                    let sessions = after.sessions.clone();
+                    match after_renewal(&sessions, renewed, session, &mut request) {
+                        Ok(change) => State::Serving {
                             future: ready.call(request),
-                            after: Some((after, sessions)),
+                            after: Some(after.with(change)),
                         },
                         Err(error) => {
                             let response = refuse(&sessions.0.auth, &respond, &error, false);
@@ -178,22 +213,34 @@ where
     }
 }
 
-/// Adds cookies, unless the service behind sets the same ones (it ended the session, say). An answer
-/// that depends on a cookie is the browser's alone, as one to an `Authorization` header would be
-/// (RFC 9111 §3.5).
+/// Adds cookies, unless the service behind sets the same ones. An answer that depends on a cookie is the
+/// browser's alone, as one to an `Authorization` header would be (RFC 9111 §3.5); and one that sets
+/// cookies must not be stored for others, whatever the service behind says (RFC 9111 §7.3).
 fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     let name =
         |value: &HeaderValue| value.as_bytes().split(|b| *b == b'=').next().map(<[u8]>::to_vec);
     let set: Vec<_> = headers.get_all(header::SET_COOKIE).iter().map(name).collect();
+    let sets = !cookies.is_empty();
     for cookie in cookies.into_iter().filter(|cookie| !set.contains(&name(cookie))) {
         headers.append(header::SET_COOKIE, cookie);
     }
-    let private = || HeaderValue::from_static("private");
-    headers.entry(header::CACHE_CONTROL).or_insert_with(private);
+    if !headers.contains_key(header::CACHE_CONTROL) || (sets && !is_private(headers)) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
     let cookie = HeaderValue::from_static("cookie");
     if !headers.get_all(header::VARY).iter().any(|value| *value == cookie) {
         headers.append(header::VARY, cookie);
     }
+}
+
+/// Whether no shared cache stores the answer.
+fn is_private(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter();
+    let mut directives = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    directives.any(|directive| {
+        let directive = directive.trim_ascii();
+        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
+    })
 }
 
 impl<S: Service<Request<Q>>, R, Q> std::fmt::Debug for SessionFuture<S, R, Q> {

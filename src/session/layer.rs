@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::future::{Aftermath, SessionFuture};
+use super::future::{Aftermath, Change, Held, SessionFuture};
 use super::origin::{is_same_site, is_unsafe};
-use super::{Session, Sessions, Told};
+use super::{Session, Sessions};
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
 use crate::middleware::refuse;
@@ -20,9 +20,13 @@ use crate::middleware::refuse;
 /// [`AuthLayer`](crate::AuthLayer) and of [`Endpoints`](crate::Endpoints), and inside of CORS and
 /// tracing layers.
 ///
-/// A request without the cookie passes as it is, one with it as if its `Authorization` header held
-/// the session's token; the cookie does not go on. A request with the cookie *and* another bearer
-/// token is 400. A session that ended is taken from the browser, and the request passes without it.
+/// A request without a session passes as it is, one with a session as if its `Authorization` header
+/// held the session's token; the session's cookies do not go on. A request with a session *and* another
+/// bearer token is 400. A session that ended is taken from the browser, and the request passes
+/// without it.
+///
+/// An answer sets cookies only where something changes. Then it is `Cache-Control: private`, whatever
+/// the service behind said, so that no shared cache gives them to others.
 #[derive(Clone)]
 pub struct SessionLayer<R = ProblemJson> {
     sessions: Sessions,
@@ -66,21 +70,16 @@ pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 
 /// What a request's cookies lead to.
 enum Decision {
+    /// No session, or one that is over.
     Pass,
-    /// The session is over.
-    PassCleared,
     Serve(Session, Freshness),
     Refuse(AuthError),
 }
 
 impl<S, R> SessionService<S, R> {
-    fn decide<Q>(&self, request: &Request<Q>) -> Decision {
+    fn decide<Q>(&self, request: &Request<Q>, session: Option<Session>) -> Decision {
         let headers = request.headers();
-        let session = match self.sessions.read(headers) {
-            Told::Nothing => return Decision::Pass,
-            Told::Ended => return Decision::PassCleared,
-            Told::Session(session) => *session,
-        };
+        let Some(session) = session else { return Decision::Pass };
         if is_unsafe(request.method(), headers)
             && !is_same_site(request.uri(), headers, self.sessions.origins())
         {
@@ -94,7 +93,7 @@ impl<S, R> SessionService<S, R> {
         }
         let freshness = self.sessions.freshness(&session);
         match freshness {
-            Freshness::Expired if session.token.refresh_token().is_none() => Decision::PassCleared,
+            Freshness::Expired if session.token.refresh_token().is_none() => Decision::Pass,
             freshness => Decision::Serve(session, freshness),
         }
     }
@@ -123,21 +122,27 @@ pub(super) fn enter<Q>(request: &mut Request<Q>, session: Session) {
     request.extensions_mut().insert(CurrentSession(Arc::new(session)));
 }
 
-/// What becomes of a request whose session had to be renewed first.
+/// What becomes of a request whose session had to be renewed first. The session as it was serves if the
+/// provider is away and its token is good.
 pub(super) fn after_renewal<Q>(
     sessions: &Sessions,
     renewed: Result<Option<Session>, ExchangeError>,
+    before: Session,
     request: &mut Request<Q>,
-) -> Result<Aftermath, AuthError> {
-    match renewed {
-        Ok(Some(session)) => {
-            let cookies = sessions.cookies(&session);
-            enter(request, session);
-            Ok(Aftermath::setting(cookies.unwrap_or_default()))
+) -> Result<Change, AuthError> {
+    let is_good = sessions.freshness(&before) != Freshness::Expired;
+    match (renewed, Some(before).filter(|_| is_good)) {
+        (Ok(Some(session)), _) => {
+            enter(request, session.clone());
+            Ok(Change::Renewed(session))
         }
         // It is over; whether the request needs one, the layer behind knows.
-        Ok(None) => Ok(Aftermath::setting(sessions.clear())),
-        Err(error) => {
+        (Ok(None), _) => Ok(Change::Over),
+        (Err(_), Some(session)) => {
+            enter(request, session);
+            Ok(Change::None)
+        }
+        (Err(error), None) => {
             let retry_after = error.retry_after();
             Err(AuthError::unavailable("identity provider", retry_after, error))
         }
@@ -159,43 +164,50 @@ where
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         request.extensions_mut().remove::<CurrentSession>();
-        let decision = self.decide(&request);
-        if let Decision::Serve(..) | Decision::PassCleared = decision {
+        let (session, names) = self.sessions.read(request.headers());
+        if session.is_none() && names.others.is_empty() {
+            return SessionFuture::passing(self.inner.call(request));
+        }
+        let after = Aftermath::new(&self.sessions, names);
+        let decision = self.decide(&request, session);
+        if !matches!(decision, Decision::Refuse(_)) {
             self.sessions.0.name.strip(request.headers_mut());
         }
-        match decision {
-            Decision::Pass => SessionFuture::passing(self.inner.call(request)),
-            Decision::PassCleared => {
-                let after = Aftermath::setting(self.sessions.clear());
-                SessionFuture::serving(self.inner.call(request), after, &self.sessions)
+        let (session, freshness) = match decision {
+            Decision::Pass => {
+                let after = after.with(Change::Over);
+                return SessionFuture::serving(self.inner.call(request), after);
             }
             Decision::Refuse(error) => {
                 // What `poll_ready` reserved is not needed: others must get it.
                 self.inner = self.inner.clone();
                 let auth = &self.sessions.0.auth;
-                SessionFuture::refused(refuse(auth, &self.respond, &error, false))
+                return SessionFuture::refused(refuse(auth, &self.respond, &error, false));
             }
-            Decision::Serve(session, Freshness::Expired) => {
-                let Some(pending) = self.sessions.renew(&session) else {
-                    return SessionFuture::passing(self.inner.call(request));
-                };
+            Decision::Serve(session, freshness) => (session, freshness),
+        };
+        let renewal = match freshness {
+            Freshness::Fresh => None,
+            _ => self.sessions.renew(&session),
+        };
+        let is_urgent =
+            freshness == Freshness::Expired || self.sessions.is_in_last_seconds(&session);
+        match renewal {
+            Some(renewal) if is_urgent => {
                 // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
                 let spare = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, spare);
-                let (sessions, respond) = (self.sessions.clone(), self.respond.clone());
-                SessionFuture::waiting(Box::pin(pending), ready, request, sessions, respond)
+                let held = Held { ready, request, session, after, respond: self.respond.clone() };
+                SessionFuture::waiting(Box::pin(renewal), held)
             }
-            Decision::Serve(session, freshness) => {
-                let renewal = match freshness {
-                    Freshness::Due => self.sessions.renew(&session),
-                    _ => None,
-                };
-                let after = match renewal {
-                    Some(renewal) => Aftermath::renewing(Box::pin(renewal)),
-                    None => Aftermath::setting(Vec::new()),
-                };
+            Some(renewal) => {
                 enter(&mut request, session);
-                SessionFuture::serving(self.inner.call(request), after, &self.sessions)
+                let after = after.renewing(Box::pin(renewal));
+                SessionFuture::serving(self.inner.call(request), after)
+            }
+            None => {
+                enter(&mut request, session);
+                SessionFuture::serving(self.inner.call(request), after)
             }
         }
     }

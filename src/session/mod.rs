@@ -22,14 +22,14 @@ use crate::flight::Flights;
 use crate::mark::Mark;
 use crate::secret::Secret;
 use crate::telemetry;
-use cookie::CookieName;
+use cookie::{CookieId, CookieName, clear_cookies};
 use origin::Origins;
 
 pub use future::SessionFuture;
 pub use keys::SessionKeys;
 pub use layer::{SessionLayer, SessionService};
 
-pub(crate) use cookie::{clear_cookie, read_cookie, set_cookie};
+pub(crate) use cookie::{clear_cookie, cookies_named, is_cookie_name, set_cookie};
 pub(crate) use layer::CurrentSession;
 
 /// How long a session lasts, however often it is renewed.
@@ -38,15 +38,22 @@ const LIFE: Duration = Duration::from_secs(12 * 3600);
 /// Browsers keep no cookie for longer (RFC 6265bis §5.5).
 const LONGEST_LIFE: Duration = Duration::from_secs(400 * 86_400);
 
-/// The cookie, less its prefix.
+/// What the names of the cookies begin with, behind `__Host-`.
 const NAME: &str = "session";
+
+/// How long an answer waits for the new cookies.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A token with less left may expire before the service behind has looked at it: its `exp` is in
+/// whole seconds, and clocks differ.
+const LAST_SECONDS: Duration = Duration::from_secs(5);
 
 /// Sessions of browsers. Cheap to clone: clones are the same.
 ///
-/// A session is a cookie that holds the tokens, sealed under [`SessionKeys`]: scripts cannot read it
-/// (`HttpOnly`), other hosts neither set nor get it (`__Host-`, `Secure`), and no server keeps
+/// A session is a few cookies that hold the tokens, sealed under [`SessionKeys`]: scripts cannot read
+/// them (`HttpOnly`), other hosts neither set nor get them (`__Host-`, `Secure`), and no server keeps
 /// anything, so that any number of processes with the same keys serve it.
-/// [`endpoints`](crate::Endpoints) begin and end sessions, [`layer`](Self::layer) turns the cookie
+/// [`endpoints`](crate::Endpoints) begin and end sessions, [`layer`](Self::layer) turns the cookies
 /// into the `Authorization` header that [`Auth::layer`] judges:
 ///
 /// ```
@@ -57,7 +64,12 @@ const NAME: &str = "session";
 /// ```
 ///
 /// From 80 % of its life on, an access token is replaced by way of its refresh token while the
-/// request that found it due is served; the answer brings the new cookie. The browser does nothing.
+/// request that found it due is served; the answer brings the new cookies. The browser does nothing.
+/// A request that comes in the last five seconds of the token waits for the next one instead.
+///
+/// Each session has cookies of its own, so answers may arrive in any order: one that was under way
+/// when its user signed out, or when another user signed in, changes nothing.
+///
 /// Requests that find it due together spend its refresh token once, in all processes whose clients
 /// share a cache: with several processes, give them `RedisCache`, or two that find a session due at
 /// once end it at a provider that rotates refresh tokens.
@@ -70,7 +82,8 @@ const NAME: &str = "session";
 /// What this cannot do: end a session everywhere at once. Who copied the cookie before its user
 /// signed out can use its access token until that expires; the refresh token is revoked at the
 /// provider. And an answer that never reached the browser takes the new refresh token with it: if
-/// the browser comes back within a minute nothing is lost, later its user signs in again.
+/// the browser comes back within a minute nothing is lost, later its user signs in again. Tokens that
+/// outgrow the cookies end the session, and are revoked: the log says so.
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
@@ -80,27 +93,35 @@ struct Inner {
     keys: SessionKeys,
     name: CookieName,
     life: Duration,
+    renewal_patience: Duration,
     origins: Origins,
     renewals: Flights<Mark, Result<Option<AccessToken>, ExchangeError>>,
 }
 
-/// A session as its cookie tells it.
+/// A session as its cookies tell it.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) token: AccessToken,
     /// When its user signed in.
     begun: SystemTime,
-    /// In how many cookies it came.
-    parts: usize,
+    /// What its cookies are named after.
+    id: CookieId,
 }
 
-/// What a request's cookies tell.
-pub(crate) enum Told {
-    /// There is no session cookie.
-    Nothing,
-    /// There was a session, or somebody made the cookie up.
-    Ended,
-    Session(Box<Session>),
+impl Session {
+    fn with(&self, token: AccessToken) -> Self {
+        Self { token, begun: self.begun, id: self.id.next() }
+    }
+}
+
+/// The names of a request's session cookies.
+#[derive(Debug, Default)]
+struct Names {
+    /// Of the session in force.
+    marker: Option<String>,
+    data: Vec<String>,
+    /// Of sessions that ended, of earlier generations, or made up.
+    others: Vec<String>,
 }
 
 impl Sessions {
@@ -112,6 +133,7 @@ impl Sessions {
             keys,
             name: NAME.to_owned(),
             life: LIFE,
+            renewal_patience: RENEWAL_PATIENCE,
             origins: Vec::new(),
         }
     }
@@ -131,62 +153,85 @@ impl Sessions {
     }
 
     /// The cookies of a session that begins now; `None` when the tokens are too large for them.
+    /// Those of an earlier session are cleared by the layer.
     pub(crate) fn begin(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
         let begun = self.0.auth.now();
-        self.cookies(&Session { token, begun, parts: 0 })
+        let session = Session { token, begun, id: CookieId::new(begun)? };
+        let mut cookies = vec![self.0.name.begin(&session.id, self.0.life)?];
+        cookies.extend(self.cookies(&session)?);
+        Some(cookies)
     }
 
-    pub(crate) fn read(&self, headers: &HeaderMap) -> Told {
-        let Some((sealed, parts)) = self.0.name.read(headers) else { return Told::Nothing };
-        match self.open(&sealed, parts) {
-            Some(session) => Told::Session(Box::new(session)),
-            None => Told::Ended,
+    /// Ends a session in the browser. The layer clears what belongs to it.
+    pub(crate) fn end(&self, session: &Session) -> Option<HeaderValue> {
+        self.0.name.end(&session.id)
+    }
+
+    /// The session that a request's cookies tell, if there is one, and what they are.
+    fn read(&self, headers: &HeaderMap) -> (Option<Session>, Names) {
+        let sent = self.0.name.read(headers);
+        let mut names = Names { others: sent.names, ..Names::default() };
+        for candidate in sent.candidates {
+            let Some(session) = self.open(candidate.id, &candidate.sealed) else { continue };
+            let (marker, data) = (candidate.marker, candidate.data);
+            names.others.retain(|name| *name != marker && !data.contains(name));
+            (names.marker, names.data) = (Some(marker), data);
+            return (Some(session), names);
         }
+        (None, names)
     }
 
-    /// The refresh token a session ends with. One that is being renewed has another in a moment,
-    /// which must not outlive it.
-    pub(crate) async fn last_refresh_token(&self, session: &Session) -> Option<Secret> {
-        let renewed = match self.freshness(session) {
+    /// Revokes what a session ends with at the provider. The token of one that is being renewed has a
+    /// successor in a moment, which must not outlive it.
+    pub(crate) async fn revoke(&self, session: &Session) -> Result<(), ExchangeError> {
+        let renewal = match self.freshness(session) {
             Freshness::Fresh => None,
             _ => self.renew(session),
         };
-        let renewed = match renewed {
-            Some(renewal) => renewal.await.ok().flatten(),
-            None => None,
+        let renewed = match renewal {
+            Some(renewal) => renewal.await,
+            None => Ok(None),
         };
-        renewed.as_ref().unwrap_or(session).token.refresh_token().cloned()
+        if let Err(error) = &renewed {
+            telemetry::not_revoked("the successor of a refresh token", error);
+        }
+        let last = renewed.ok().flatten();
+        match last.as_ref().unwrap_or(session).token.refresh_token() {
+            Some(token) => revoke(&self.0.client, token).await,
+            None => Ok(()),
+        }
     }
 
-    /// Takes the cookies away from the browser.
-    pub(crate) fn clear(&self) -> Vec<HeaderValue> {
-        self.0.name.clear(0)
-    }
-
-    fn open(&self, sealed: &str, parts: usize) -> Option<Session> {
+    fn open(&self, id: CookieId, sealed: &str) -> Option<Session> {
         let clock = &**self.0.auth.clock();
-        let plain = self.0.keys.open(self.0.name.as_str(), sealed)?;
+        let plain = self.0.keys.open(&self.0.name.data(&id), sealed)?;
         let (begun, token) = plain.split_at_checked(size_of::<f64>())?;
         let begun = Duration::try_from_secs_f64(f64::from_be_bytes(begun.try_into().ok()?)).ok()?;
         let begun = SystemTime::UNIX_EPOCH.checked_add(begun)?;
         let age = clock.now().duration_since(begun).unwrap_or_default();
         let token = AccessToken::from_octets(token, clock)?;
-        (age < self.0.life).then_some(Session { token, begun, parts })
+        (age < self.0.life).then_some(Session { token, begun, id })
     }
 
-    /// `None` when they would be too large, or when there are no random numbers.
+    /// The data cookies. `None` when they would be too large, or when there are no random numbers.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
         let mut plain = session.token.to_octets(clock);
         plain.splice(0..0, unix_time(session.begun).to_be_bytes());
         let ends = session.begun + self.0.life;
-        let sealed = self.0.keys.seal(self.0.name.as_str(), &plain, ends)?;
+        let sealed = self.0.keys.seal(&self.0.name.data(&session.id), &plain, ends)?;
         let left = ends.duration_since(clock.now()).unwrap_or_default();
-        let cookies = self.0.name.set(&sealed, left, session.parts);
+        let cookies = self.0.name.set(&session.id, &sealed, left);
         if cookies.is_none() {
             telemetry::session_too_large(sealed.len());
         }
         cookies
+    }
+
+    /// Whether the access token may expire before it is judged.
+    fn is_in_last_seconds(&self, session: &Session) -> bool {
+        let left = session.token.remaining(&**self.0.auth.clock());
+        left.is_some_and(|left| left < LAST_SECONDS)
     }
 
     fn freshness(&self, session: &Session) -> Freshness {
@@ -194,45 +239,73 @@ impl Sessions {
     }
 
     /// Starts to renew a session, once for all its requests. `None` if it has nothing to be renewed
-    /// with; what comes is `None` if the provider ended it.
+    /// with; what comes is `None` if the session is over.
     fn renew(
         &self,
         session: &Session,
     ) -> Option<impl Future<Output = Result<Option<Session>, ExchangeError>> + Send + 'static> {
         let refresh = session.token.refresh_token()?.clone();
-        let (had, client) = (session.token.clone(), self.0.client.clone());
+        let (sessions, had) = (self.clone(), session.clone());
         let mark = Mark::of(refresh.expose().as_bytes());
-        let seat = self.0.renewals.board(mark, move || renewed(client, had, refresh));
-        let (begun, parts) = (session.begun, session.parts);
+        let seat = self.0.renewals.board(mark, move || sessions.renewed(had, refresh));
+        let session = session.clone();
         Some(async move {
             let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
             let token = seat.landed().await.unwrap_or_else(|| Err(ended()))?;
-            Ok(token.map(|token| Session { token, begun, parts }))
+            Ok(token.map(|token| session.with(token)))
         })
+    }
+
+    /// The next token of a session; `None` if the session is over: the provider takes its refresh
+    /// token no more, or gives what the session cannot go on with, which is revoked. Whatever else
+    /// goes wrong is not the session's fault, and does not end it.
+    async fn renewed(
+        self,
+        had: Session,
+        refresh: Secret,
+    ) -> Result<Option<AccessToken>, ExchangeError> {
+        let client = &self.0.client;
+        let token = match client.refresh(&RefreshRequest::new(refresh.clone())).await {
+            Ok(token) => token,
+            Err(error) => match error.oauth() {
+                Some(OAuthError::InvalidGrant | OAuthError::InvalidRequest) => {
+                    telemetry::session_ended("refresh_token_refused");
+                    return Ok(None);
+                }
+                _ => return Err(error),
+            },
+        };
+        // Absent, the one used stays good (RFC 6749 §6).
+        let token = match token.refresh_token() {
+            Some(_) => token,
+            None => token.with_refresh_token(Some(refresh)),
+        };
+        let reason = if !token.is_of_the_same(&had.token) {
+            "tokens_of_another_user"
+        } else if self.cookies(&had.with(token.clone())).is_none() {
+            "tokens_too_large"
+        } else {
+            return Ok(Some(token));
+        };
+        telemetry::session_ended(reason);
+        if let Some(token) = token.refresh_token() {
+            // What was not revoked is in the log; the session is over all the same.
+            let _ = revoke(client, token).await;
+        }
+        Ok(None)
     }
 }
 
-/// The next token of a session; `None` if the provider takes its refresh token no more, or gives
-/// somebody else's. Whatever else goes wrong is not the session's fault, and does not end it.
-async fn renewed(
-    client: TokenExchangeClient,
-    had: AccessToken,
-    refresh: Secret,
-) -> Result<Option<AccessToken>, ExchangeError> {
-    let outcome = client.refresh(&RefreshRequest::new(refresh.clone())).await;
-    let token = match outcome {
-        Err(error) => match error.oauth() {
-            Some(OAuthError::InvalidGrant | OAuthError::InvalidRequest) => return Ok(None),
-            _ => return Err(error),
-        },
-        Ok(token) if !token.is_of_the_same(&had) => return Ok(None),
-        Ok(token) => token,
-    };
-    // Absent, the one used stays good (RFC 6749 §6).
-    Ok(Some(match token.refresh_token() {
-        Some(_) => token,
-        None => token.with_refresh_token(Some(refresh)),
-    }))
+/// Revokes a token at the provider. What was not revoked is told to the operator: it lives on.
+pub(crate) async fn revoke(
+    client: &TokenExchangeClient,
+    token: &Secret,
+) -> Result<(), ExchangeError> {
+    let outcome = client.revoke(token).await;
+    if let Err(error) = &outcome {
+        telemetry::not_revoked("a refresh token", error);
+    }
+    outcome
 }
 
 impl fmt::Debug for Sessions {
@@ -256,12 +329,13 @@ pub struct SessionsBuilder {
     keys: SessionKeys,
     name: String,
     life: Duration,
+    renewal_patience: Duration,
     origins: Vec<String>,
 }
 
 impl SessionsBuilder {
-    /// Names the cookie: `__Host-` and this. Default `session`. Services on one host need
-    /// different names.
+    /// Names the cookies: all begin with `__Host-` and this. Default `session`. Services on one host
+    /// need different names, and different [prefixes](crate::SignIn::cookie_prefix) for sign-ins.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -271,6 +345,14 @@ impl SessionsBuilder {
     /// hours; at most 400 days.
     pub fn life(mut self, life: Duration) -> Self {
         self.life = life;
+        self
+    }
+
+    /// How long an answer that is ready waits for the renewal that its request began. Default 3
+    /// seconds. A renewal that comes later is kept for a minute, and goes with another answer of that
+    /// time; if there is none, the user signs in again.
+    pub fn renewal_patience(mut self, patience: Duration) -> Self {
+        self.renewal_patience = patience;
         self
     }
 
@@ -305,6 +387,7 @@ impl SessionsBuilder {
             keys: self.keys,
             name,
             life: self.life,
+            renewal_patience: self.renewal_patience,
             origins,
             renewals: Flights::default(),
         })))

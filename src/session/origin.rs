@@ -55,12 +55,19 @@ pub(super) fn is_same_site(uri: &Uri, headers: &HeaderMap, trusted: &Origins) ->
 }
 
 /// Whether an origin is the host that was asked. Its scheme cannot be compared: behind a proxy the
-/// request has lost it. A `__Host-` cookie is never sent without TLS.
+/// request has lost it. A `__Host-` cookie is never sent without TLS. The port that the scheme implies
+/// may be written or not (RFC 6454 §5): browsers leave it out, some proxies put it into `Host`.
 fn is_host(origin: &str, uri: &Uri, headers: &HeaderMap) -> bool {
     let asked = uri.authority().map(|authority| authority.as_str());
     let asked = asked.or_else(|| headers.get(header::HOST)?.to_str().ok());
     let Some((scheme, host)) = origin.split_once("://") else { return false };
-    matches!(scheme, "https" | "http") && asked.is_some_and(|it| it.eq_ignore_ascii_case(host))
+    let port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return false,
+    };
+    let bare = |host: &str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
+    asked.is_some_and(|asked| !host.is_empty() && bare(asked) == bare(host))
 }
 
 #[cfg(test)]
@@ -89,6 +96,15 @@ mod tests {
             (&[host, ("origin", "https://spa.example")], true),
             (&[host, ("origin", "https://app.example")], true),
             (&[host, ("origin", "https://APP.example")], true),
+            (&[host, ("origin", "https://app.example:443")], true),
+            (&[("host", "app.example:443"), ("origin", "https://app.example")], true),
+            (&[("host", "app.example:443"), ("origin", "https://app.example:443")], true),
+            (&[("host", "app.example:80"), ("origin", "http://app.example")], true),
+            (&[("host", "[::1]:443"), ("origin", "https://[::1]")], true),
+            (&[("host", "app.example:80"), ("origin", "https://app.example")], false),
+            (&[("host", "app.example:443"), ("origin", "http://app.example")], false),
+            (&[("host", "app.example:4443"), ("origin", "https://app.example")], false),
+            (&[("host", ":443"), ("origin", "https://")], false),
             (&[host, ("origin", "https://app.example:8443")], false),
             (&[host, ("origin", "https://app.example.evil.example")], false),
             (&[host, ("origin", "https://evil.example")], false),

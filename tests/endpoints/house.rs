@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::{Router, routing::get};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{
@@ -14,6 +15,7 @@ use scaikey_auth::{
 };
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 /// The redirect URI as it is registered. Tests follow it to where the service really listens.
 pub(crate) const REDIRECT: &str = "https://wave.example/v1/auth/login";
@@ -24,6 +26,14 @@ pub(crate) struct House {
     pub(crate) auth: Auth,
     pub(crate) client: TokenExchangeClient,
     pub(crate) api: String,
+    pub(crate) slow: Arc<Slow>,
+}
+
+/// The handler of `/slow`: it says that it began, and goes on when it is told to.
+#[derive(Default)]
+pub(crate) struct Slow {
+    pub(crate) began: Notify,
+    pub(crate) go_on: Notify,
 }
 
 /// What is different from the usual house.
@@ -31,6 +41,9 @@ pub(crate) struct Plan {
     pub(crate) sessions: Option<SessionKeys>,
     pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
     pub(crate) sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
+    pub(crate) clock: ManualClock,
+    /// How far apart the clocks of provider and service may be.
+    pub(crate) leeway: Duration,
 }
 
 impl Default for Plan {
@@ -39,6 +52,8 @@ impl Default for Plan {
             sessions: None,
             endpoints: Box::new(|endpoints| endpoints),
             sign_in: Box::new(|sign_in| sign_in),
+            clock: ManualClock::new(),
+            leeway: MINUTE,
         }
     }
 }
@@ -62,16 +77,19 @@ impl Plan {
     }
 
     pub(crate) async fn build(self) -> House {
-        let clock = ManualClock::new();
+        let clock = self.clock.clone();
         let provider = Provider::builder().clock(clock.clone()).start().await;
         let wave = Client::new("wave", "secret").scopes("openid docs:read").redirect_uri(REDIRECT);
         provider.register_client(wave);
         provider.register_user(User::new("bob", "hunter2"));
+        provider.register_user(User::new("alice", "wonderland"));
         let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+        let issuer = issuer.leeway(self.leeway);
         let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
         let auth = auth.resource("https://wave.example").build().unwrap();
         let client = client(&provider, &clock);
-        let house = House { provider, clock, auth, client, api: String::new() };
+        let house =
+            House { provider, clock, auth, client, api: String::new(), slow: Arc::default() };
         house.open(self).await
     }
 }
@@ -99,10 +117,14 @@ impl House {
             .password_grant(|_| PasswordVerdict::Allowed);
         let mut app = Router::new()
             .route("/me", get(me).post(me))
+            .route("/slow", get(slow).with_state(self.slow.clone()))
             .layer(self.auth.layer())
-            .route("/public", get(public));
+            .route("/public", get(public))
+            .route("/cached", get(async || [("cache-control", "public, max-age=60")]));
         let sessions = plan.sessions.map(|keys| {
             let sessions = Sessions::builder(&self.auth, self.client.clone(), keys);
+            // Longer than any answer takes on a machine that is busy.
+            let sessions = sessions.renewal_patience(MINUTE);
             sessions.trusted_origin("https://spa.example").build().unwrap()
         });
         if let Some(sessions) = &sessions {
@@ -124,12 +146,16 @@ impl House {
 
     /// What the provider's sign-in page does: bob signs in, and the browser is sent back.
     pub(crate) fn signed_in_at_provider(&self, location: &str) -> String {
+        self.signed_in_as("bob", location)
+    }
+
+    pub(crate) fn signed_in_as(&self, user: &str, location: &str) -> String {
         let asked: BTreeMap<_, _> =
             url::Url::parse(location).unwrap().query_pairs().into_owned().collect();
         assert_eq!(asked["redirect_uri"], REDIRECT);
         assert_eq!(asked["code_challenge_method"], "S256");
         let code = self.provider.authorize_with(
-            "bob",
+            user,
             "wave",
             REDIRECT,
             &asked["code_challenge"],
@@ -142,10 +168,28 @@ impl House {
 
     /// Signs bob in, in this browser.
     pub(crate) async fn sign_in(&self, browser: &Visitor) -> Answer {
+        self.sign_in_as("bob", browser).await
+    }
+
+    pub(crate) async fn sign_in_as(&self, user: &str, browser: &Visitor) -> Answer {
         let away = browser.get("/v1/auth/login?return_to=/me").await;
         assert_eq!(away.status, 303, "{away:?}");
-        let back = self.signed_in_at_provider(away.header("location"));
+        let back = self.signed_in_as(user, away.header("location"));
         browser.get(&back).await
+    }
+
+    /// Does this while the handler of `/slow` is at work for the browser; what that answers.
+    pub(crate) async fn during_slow(
+        &self,
+        browser: &Visitor,
+        meanwhile: impl Future<Output = ()>,
+    ) -> Answer {
+        let meanwhile = async {
+            self.slow.began.notified().await;
+            meanwhile.await;
+            self.slow.go_on.notify_one();
+        };
+        tokio::join!(browser.get("/slow"), meanwhile).0
     }
 
     pub(crate) async fn tokens_of_bob(&self) -> Value {
@@ -180,6 +224,12 @@ async fn serve(app: Router) -> String {
 async fn me(identity: Identity, headers: HeaderMap) -> String {
     let cookies = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
     format!("{} {}", identity.subject(), cookies.collect::<Vec<_>>().join("; "))
+}
+
+async fn slow(identity: Identity, State(slow): State<Arc<Slow>>) -> String {
+    slow.began.notify_one();
+    slow.go_on.notified().await;
+    identity.subject().to_owned()
 }
 
 async fn public(headers: HeaderMap) -> (StatusCode, String) {
@@ -239,7 +289,9 @@ impl Visitor {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         if !cookies.is_empty() {
-            request = request.header("cookie", cookies.join("; "));
+            // Browsers send whatever bytes a page gave to a cookie.
+            let cookies = HeaderValue::from_bytes(cookies.join("; ").as_bytes()).unwrap();
+            request = request.header("cookie", cookies);
         }
         let answer = request.body(body.to_owned()).send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
@@ -261,6 +313,13 @@ impl Visitor {
                 false => drop(kept.insert(name.to_owned(), value.to_owned())),
             }
         }
+    }
+
+    /// The cookies of the session.
+    pub(crate) fn session(&self) -> BTreeMap<String, String> {
+        let kept = self.cookies.lock().unwrap();
+        let session = kept.iter().filter(|(name, _)| name.starts_with("__Host-session"));
+        session.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// The names of the cookies kept.

@@ -2,12 +2,14 @@
 
 mod answers;
 mod canary;
+mod failures;
 mod heads;
 mod house;
 mod limits;
 #[path = "../behaviour/log.rs"]
 mod log;
 mod passwords;
+mod races;
 mod sessions;
 mod shapes;
 mod sign_in;

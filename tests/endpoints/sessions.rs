@@ -1,10 +1,13 @@
 //! Browsers with a session: what they may do, and what others cannot do by way of them.
 
+use std::time::{Duration, SystemTime};
+
 use axum::http::Method;
 use scaikey_auth::SessionKeys;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Endpoint, Fault, ManualClock};
 
 use super::house::{House, MINUTE, Plan, Visitor};
+use super::log::Log;
 
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
 
@@ -13,7 +16,8 @@ async fn signed_in() -> (House, Visitor) {
     let browser = house.visitor();
     let arrived = house.sign_in(&browser).await;
     assert_eq!((arrived.status, arrived.header("location")), (303, "/me"), "{arrived:?}");
-    assert_eq!(browser.jar(), ["__Host-session"]);
+    assert_eq!(browser.jar().len(), browser.session().len(), "the sign-in's own is gone");
+    assert!(!browser.jar().is_empty());
     (house, browser)
 }
 
@@ -26,8 +30,7 @@ async fn a_browser_is_signed_in_and_sees_no_token() {
     assert!(me.headers.get("set-cookie").is_none(), "nothing is new");
     let whoami = browser.get("/v1/auth/whoami").await;
     assert_eq!(whoami.json()["subject"], "bob-id");
-    let cookie = browser.cookies.lock().unwrap()["__Host-session"].clone();
-    assert!(!cookie.contains("eyJ"), "sealed");
+    assert!(browser.session().values().all(|cookie| !cookie.contains("eyJ")), "sealed");
     assert_eq!(house.visitor().get("/me").await.status, 401);
     // Routes that need nobody work with the session, too, and other cookies pass.
     assert_eq!(browser.get("/public").await.body, "true");
@@ -87,15 +90,16 @@ async fn a_token_beside_the_session_is_ambiguous_unless_it_is_the_same() {
 #[tokio::test]
 async fn it_is_renewed_behind_the_browsers_back_from_four_fifths_on() {
     let (house, browser) = signed_in().await;
-    let before = browser.cookies.lock().unwrap()["__Host-session"].clone();
+    let before = browser.session();
     house.clock.advance(MINUTE * 40);
     browser.get("/me").await;
     assert_eq!(house.provider.granted("refresh_token"), 0);
     house.clock.advance(MINUTE * 12);
     let renewed = browser.get("/me").await;
     assert_eq!(renewed.status, 200);
-    let after = browser.cookies.lock().unwrap()["__Host-session"].clone();
+    let after = browser.session();
     assert_ne!(before, after, "{renewed:?}");
+    assert_eq!(before.len(), after.len(), "in place of those before");
     assert_eq!(house.provider.granted("refresh_token"), 1);
     // Long after the first token expired, with many requests in between.
     for _ in 0..10 {
@@ -150,7 +154,7 @@ async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
     let answer = browser.get("/me").await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(!answer.header("retry-after").is_empty());
-    assert_eq!(browser.jar(), ["__Host-session"], "nothing is lost");
+    assert!(!browser.session().is_empty(), "nothing is lost");
     house.provider.heal(Endpoint::Token);
     house.clock.advance(MINUTE);
     assert_eq!(browser.get("/me").await.status, 200);
@@ -196,7 +200,7 @@ async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
     for fault in [Fault::Status(403), Fault::Status(401), odd] {
         house.provider.fail(Endpoint::Token, fault.clone());
         assert_eq!(browser.get("/me").await.status, 503, "{fault:?}");
-        assert_eq!(browser.jar(), ["__Host-session"], "{fault:?}");
+        assert!(!browser.session().is_empty(), "{fault:?}");
     }
 }
 
@@ -233,20 +237,37 @@ async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
 #[tokio::test]
 async fn cookies_that_were_made_up_or_changed_are_no_session() {
     let (house, browser) = signed_in().await;
-    let good = browser.cookies.lock().unwrap()["__Host-session"].clone();
-    let cut = good[..good.len() / 2].to_owned();
-    let swapped = good.replace(['A', 'B'], "C");
-    for bad in ["", "x", "%%%", &cut, &swapped, &format!("{good}A"), &"A".repeat(3000)] {
+    let good = browser.session();
+    let (part, value) = good.iter().max_by_key(|(_, value)| value.len()).unwrap();
+    let swapped = value.replace(['A', 'B'], "C");
+    for bad in ["", "x", "%%%", &value[..value.len() / 2], &swapped, &format!("{value}A"), "9.A"] {
         let thief = house.visitor();
-        thief.cookies.lock().unwrap().insert("__Host-session".into(), bad.to_owned());
+        thief.cookies.lock().unwrap().extend(good.clone());
+        thief.cookies.lock().unwrap().insert(part.clone(), bad.to_owned());
         assert_eq!(thief.get("/me").await.status, 401, "{bad}");
         assert!(thief.jar().is_empty(), "it is taken away");
     }
-    // The cookie of a sign-in is none either.
+    // A part of it is none, and the cookie of a sign-in is none either.
+    for name in good.keys() {
+        let thief = house.visitor();
+        thief.cookies.lock().unwrap().extend(good.clone());
+        thief.cookies.lock().unwrap().remove(name);
+        assert_eq!(thief.get("/me").await.status, 401, "{name}");
+    }
     let thief = house.visitor();
     thief.get("/v1/auth/login").await;
     let begun = thief.cookies.lock().unwrap().values().next().unwrap().clone();
-    thief.cookies.lock().unwrap().insert("__Host-session".into(), begun);
+    thief.cookies.lock().unwrap().extend(good.clone());
+    thief.cookies.lock().unwrap().insert(part.clone(), begun);
+    assert_eq!(thief.get("/me").await.status, 401);
+    // Nor is what was sealed for another session.
+    let other = house.visitor();
+    house.clock.advance(MINUTE);
+    house.sign_in_as("alice", &other).await;
+    let theirs = other.session().into_values().max_by_key(String::len).unwrap();
+    let thief = house.visitor();
+    thief.cookies.lock().unwrap().extend(good.clone());
+    thief.cookies.lock().unwrap().insert(part.clone(), theirs);
     assert_eq!(thief.get("/me").await.status, 401);
 }
 
@@ -255,7 +276,7 @@ async fn signing_out_ends_it_here_and_at_the_provider() {
     let (house, browser) = signed_in().await;
     let copy = browser.cookies.lock().unwrap().clone();
     let forged = browser.send(Method::POST, "/v1/auth/logout", &[], "").await;
-    assert_eq!((forged.status, browser.jar().len()), (403, 1));
+    assert_eq!((forged.status, browser.session()), (403, copy.clone()));
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!(out.status, 204, "{out:?}");
     assert!(browser.jar().is_empty());
@@ -341,4 +362,121 @@ async fn large_tokens_travel_in_several_cookies() {
     assert_eq!(browser.get("/me").await.body, "bob-id ");
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!((out.status, browser.jar().len()), (204, 0));
+}
+
+#[tokio::test]
+async fn bytes_of_other_cookies_do_not_matter() {
+    let house = Plan::with_sessions().build().await;
+    for theme in ["café", "\u{fffd}", "a\"b", "=;;="] {
+        let browser = house.visitor();
+        browser.cookies.lock().unwrap().insert("AAA".to_owned(), theme.to_owned());
+        browser.cookies.lock().unwrap().insert("zzz".to_owned(), theme.to_owned());
+        assert_eq!(house.sign_in(&browser).await.status, 303, "{theme}");
+        let me = browser.get("/me").await;
+        assert_eq!(me.status, 200, "{theme}");
+        let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+        assert_eq!((out.status, browser.session().len()), (204, 0), "{theme}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_outgrow_cookies_end_the_session() {
+    let log = Log::start();
+    // While it is due, and when it has expired.
+    for minutes in [52, 70] {
+        let (house, browser) = signed_in().await;
+        house.clock.advance(MINUTE * minutes);
+        let groups: Vec<_> = (0..2000).map(|nth| format!("group-{nth:08}")).collect();
+        let large = house.provider.token().subject("bob-id").claim("groups", groups).sign();
+        house.provider.fail(Endpoint::Token, Fault::member("access_token", large));
+        browser.get("/me").await;
+        assert!(browser.jar().is_empty(), "the spent refresh token is gone");
+        assert_eq!(browser.get("/me").await.status, 401);
+        let revoked = house.provider.received(Endpoint::Revocation).pop().unwrap().form();
+        let spent = house.provider.received(Endpoint::Token).pop().unwrap().form();
+        let token = |form: &[(String, String)], name: &str| {
+            form.iter().find(|(known, _)| known == name).unwrap().1.clone()
+        };
+        assert_ne!(token(&revoked, "token"), token(&spent, "refresh_token"), "its successor");
+        assert_eq!(house.provider.refresh_reuses(), 0);
+        assert!(log.text().contains("a session does not fit into cookies"));
+    }
+}
+
+#[tokio::test]
+async fn last_seconds_of_a_token_wait_for_the_next() {
+    // Its `exp` is in whole seconds, so it ends a little before `expires_in` says.
+    let begun = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
+    let plan = || {
+        let clock = ManualClock::at(begun);
+        Plan { clock, leeway: Duration::ZERO, ..Plan::with_sessions() }
+    };
+    for left in [4000, 1000, 500] {
+        let house = plan().build().await;
+        let browser = house.visitor();
+        house.sign_in(&browser).await;
+        house.clock.advance(MINUTE * 60 - Duration::from_millis(left));
+        let me = browser.get("/me").await;
+        assert_eq!(
+            (me.status, house.provider.granted("refresh_token")),
+            (200, 1),
+            "{left}: {me:?}"
+        );
+    }
+    // While the provider is away it serves as long as it is good.
+    let house = plan().build().await;
+    let browser = house.visitor();
+    house.sign_in(&browser).await;
+    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    house.clock.advance(MINUTE * 60 - Duration::from_secs(3));
+    assert_eq!(browser.get("/me").await.status, 200);
+    assert!(!browser.session().is_empty());
+}
+
+#[tokio::test]
+async fn sign_out_tells_what_was_not_revoked() {
+    let keys = SessionKeys::random().unwrap();
+    let plan = || Plan { sessions: Some(keys.clone()), ..Plan::default() };
+    let house = plan().build().await;
+    house.provider.fail(Endpoint::Discovery, Fault::without("revocation_endpoint"));
+    let warned = |log: &Log| {
+        let text = log.text();
+        text.lines().any(|line| line.contains("WARN") && line.contains("not revoked"))
+    };
+    let log = Log::start();
+    let browser = house.visitor();
+    house.sign_in(&browser).await;
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!((out.status, browser.jar().len()), (204, 0));
+    assert!(warned(&log), "no endpoint: {}", log.text());
+    drop(log);
+
+    let (house, browser) = signed_in().await;
+    for fault in [Fault::Status(503), Fault::Status(400)] {
+        let log = Log::start();
+        house.sign_in(&browser).await;
+        house.provider.fail(Endpoint::Revocation, fault);
+        browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+        assert!(browser.jar().is_empty());
+        assert!(warned(&log), "an error: {}", log.text());
+        house.provider.heal(Endpoint::Revocation);
+    }
+
+    // The token it was to become is not known: it may live.
+    let log = Log::start();
+    house.sign_in(&browser).await;
+    house.clock.advance(MINUTE * 55);
+    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert!(browser.jar().is_empty());
+    assert!(warned(&log), "a renewal that failed: {}", log.text());
+}
+
+#[tokio::test]
+async fn new_cookies_are_for_no_shared_cache() {
+    let (house, browser) = signed_in().await;
+    house.clock.advance(MINUTE * 52);
+    let answer = browser.get("/cached").await;
+    assert_eq!(answer.header("cache-control"), "private", "{answer:?}");
+    assert_eq!(browser.get("/cached").await.header("cache-control"), "public, max-age=60");
 }

@@ -115,6 +115,39 @@ async fn sign_ins_that_were_left_do_not_pile_up() {
 }
 
 #[tokio::test]
+async fn oldest_sign_in_makes_room_for_the_newest() {
+    let house = House::new().await;
+    let browser = house.visitor();
+    let mut begun = Vec::new();
+    for _ in 0..10 {
+        let away = browser.get("/v1/auth/login").await;
+        begun.push(house.signed_in_at_provider(away.header("location")));
+        house.clock.advance(std::time::Duration::from_secs(1));
+    }
+    let mut arrived = Vec::new();
+    for back in &begun {
+        arrived.push(browser.get(back).await.status == 200);
+    }
+    assert_eq!(arrived, [vec![false; 4], vec![true; 6]].concat());
+}
+
+#[tokio::test]
+async fn sign_ins_with_long_ways_back_stay_small() {
+    let house = House::new().await;
+    let browser = house.visitor();
+    let long = "a".repeat(2000);
+    for _ in 0..10 {
+        browser.get(&format!("/v1/auth/login?return_to=/{long}")).await;
+        house.clock.advance(std::time::Duration::from_secs(1));
+    }
+    let kept: usize = browser.cookies.lock().unwrap().values().map(String::len).sum();
+    assert!(kept < 8000, "{kept}");
+    let away = browser.get("/v1/auth/login").await;
+    let back = house.signed_in_at_provider(away.header("location"));
+    assert_eq!(browser.get(&back).await.status, 200, "the newest is there in any case");
+}
+
+#[tokio::test]
 async fn another_process_with_the_same_keys_ends_what_one_began() {
     let keys = SessionKeys::random().unwrap();
     let mut plan = Plan::default();
