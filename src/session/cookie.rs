@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::rand;
 use http::{HeaderMap, HeaderValue, header};
+
+use crate::exchange::Fence;
 
 /// Browsers hold 4096 bytes per cookie, name and value together (RFC 6265bis §5.6).
 const PART: usize = 3800;
@@ -20,8 +21,9 @@ const MAX_CLEARED: usize = 24;
 /// So many sets of data cookies are tried, newest first. Late answers leave one or two behind.
 const MAX_TRIED: usize = 4;
 
-/// Characters of a [`CookieId`]'s tag.
-const TAG: usize = 20;
+/// Characters of a [`CookieId`]'s tag: the time in hexadecimal digits, and random ones behind it.
+const TAG: usize = TIME + 8;
+const TIME: usize = 12;
 
 /// The name that all cookies of the sessions begin with.
 ///
@@ -36,7 +38,8 @@ pub(super) struct CookieName(String);
 /// Which session, and how often it was renewed. Ordered by age.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CookieId {
-    /// When it was begun, in milliseconds, and random bits; in hexadecimal digits.
+    /// When it was begun, in milliseconds, and 48 random bits: not even two sessions of one moment share
+    /// it. Nothing rests upon its being a secret.
     tag: String,
     generation: u32,
 }
@@ -45,10 +48,9 @@ impl CookieId {
     /// The id of a session that begins now; `None` without random numbers.
     pub(super) fn new(now: SystemTime) -> Option<Self> {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let milliseconds = u64::try_from(since.as_millis()).ok()? & 0xffff_ffff_ffff;
-        let mut bytes = [0; 4];
-        rand::fill(&mut bytes).ok()?;
-        let tag = format!("{milliseconds:012x}{:08x}", u32::from_be_bytes(bytes));
+        let random = Fence::random().ok()?;
+        let mut tag = format!("{:0TIME$x}{}", since.as_millis(), random.as_str());
+        tag.truncate(TAG);
         Some(Self { tag, generation: 0 })
     }
 
@@ -115,8 +117,8 @@ impl CookieName {
     fn role<'n>(&self, name: &'n str) -> Option<Role<'n>> {
         let rest = name.strip_prefix(self.as_str())?.strip_prefix('-')?;
         let mut fields = rest.split('.');
-        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let tag = fields.next().filter(|tag| tag.len() == TAG && tag.bytes().all(is_digit))?;
+        let ours = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let tag = fields.next().filter(|tag| tag.len() == TAG && tag.bytes().all(ours))?;
         match (fields.next(), fields.next(), fields.next()) {
             (None, ..) => Some(Role::Marker(tag)),
             (Some(generation), Some(nth), None) => {

@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::config::Fault;
 
-/// Origins whose pages may send requests with the cookie, beside the service's own.
+/// Origins whose pages may send requests with a session, beside the service's own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origins(Vec<String>);
 

@@ -1,31 +1,10 @@
 //! Secrets that pass through the endpoints and must not be seen again.
 
-use std::cell::RefCell;
-use std::io;
-
 use axum::http::Method;
 use serde_json::json;
-use tracing_subscriber::filter::LevelFilter;
 
 use super::house::{House, MINUTE, Plan, Visitor};
-
-thread_local! {
-    /// What was logged on this thread: a test's own, its server included.
-    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-struct Log;
-
-impl io::Write for Log {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        LOG.with_borrow_mut(|log| log.extend_from_slice(octets));
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use super::log::Log;
 
 /// Asks everything there is to ask, well and badly. Returns what nobody may read.
 async fn everything(house: &House) -> Vec<String> {
@@ -68,11 +47,10 @@ async fn everything(house: &House) -> Vec<String> {
 
 #[tokio::test]
 async fn no_password_code_token_or_cookie_is_written_to_the_log() {
-    let logging = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false);
-    logging.with_writer(|| Log).init();
+    let log = Log::start();
     let house = Plan::with_sessions().build().await;
     let secrets = everything(&house).await;
-    let written = LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
+    let written = log.text();
     // Of our own words: what other libraries write at this level is theirs.
     let ours: Vec<_> = written.lines().filter(|line| line.contains("scaikey_auth")).collect();
     assert!(ours.iter().any(|line| line.contains("endpoint answered")), "{written}");

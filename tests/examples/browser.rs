@@ -1,8 +1,16 @@
 //! The `browser_login` example, in a real browser.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::response::Html;
 use axum::{Router, routing};
+use scaikey_auth::testing::{Client, ManualClock, Provider, User};
+use scaikey_auth::{
+    Auth, ClientAuth, Identity, IssuerConfig, SessionKeys, Sessions, SignIn, TokenExchangeClient,
+};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use super::process::Running;
 use super::webdriver::Browser;
@@ -46,22 +54,25 @@ async fn a_user_signs_in_uses_the_api_beyond_the_life_of_a_token_and_signs_out()
     assert_eq!(browser.url().await, format!("{here}/"));
     browser.shows("user:alice@example.com").await;
 
-    // The browser keeps a cookie that its scripts cannot read, and nothing else.
+    // The browser keeps a session's cookies that its scripts cannot read, and nothing else.
     let cookies = browser.cookies().await;
-    assert_eq!(cookies.len(), 1, "{cookies:?}");
-    assert_eq!(cookies[0]["name"], "__Host-session");
-    assert_eq!((&cookies[0]["httpOnly"], &cookies[0]["secure"]), (&true.into(), &true.into()));
+    assert_eq!(cookies.len(), 2, "{cookies:?}");
+    for cookie in &cookies {
+        assert!(cookie["name"].as_str().unwrap().starts_with("__Host-session-"), "{cookie}");
+        assert_eq!((&cookie["httpOnly"], &cookie["secure"]), (&true.into(), &true.into()));
+    }
     assert_eq!(browser.script("return document.cookie").await, "");
 
     browser.click("#call").await;
     browser.shows("200 note 1 of alice-id in tenant-1").await;
     browser.screenshot("3-signed-in").await;
-    let first = cookies[0]["value"].clone();
     // Until the browser has been given another one, which it was without doing anything for it.
     for nth in 2.. {
         browser.click("#call").await;
         browser.shows(&format!("200 note {nth} of alice-id")).await;
-        if browser.cookies().await[0]["value"] != first {
+        let now = browser.cookies().await;
+        assert_eq!(now.len(), cookies.len(), "{now:?}");
+        if now.iter().any(|cookie| !cookies.contains(cookie)) {
             break;
         }
         assert!(nth < 200, "the session is not renewed");
@@ -118,4 +129,105 @@ async fn a_user_who_does_not_want_to_sign_in_is_not_signed_in() {
     assert!(browser.cookies().await.is_empty());
     browser.open(&here).await;
     browser.shows("Welcome").await;
+}
+
+/// A service that says who asks, at once (`/who`) and when it is told to (`/slow`).
+struct Slow {
+    here: String,
+    clock: ManualClock,
+    began: Arc<Notify>,
+    go_on: Arc<Notify>,
+    _provider: Provider,
+}
+
+impl Slow {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let redirect = format!("{here}/v1/auth/login");
+        let clock = ManualClock::new();
+        let provider = Provider::builder().clock(clock.clone()).start().await;
+        let wave = Client::new("wave", "secret").scopes("openid").redirect_uri(&redirect);
+        provider.register_client(wave);
+        provider.register_user(User::new("alice", "wonderland"));
+        provider.register_user(User::new("bob", "hunter2"));
+        let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+        let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
+        let auth = auth.build().unwrap();
+        let client = TokenExchangeClient::builder(provider.issuer())
+            .allow_loopback_http(true)
+            .client_auth(ClientAuth::basic("wave", "secret"))
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let sessions = Sessions::builder(&auth, client.clone(), SessionKeys::random().unwrap());
+        let sessions = sessions.renewal_patience(Duration::from_secs(60)).build().unwrap();
+        let endpoints = auth.endpoints().client(client).sessions(sessions.clone());
+        let endpoints = endpoints.sign_in(SignIn::new(redirect).scopes("openid").landing("/who"));
+        let (began, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (begins, goes_on) = (began.clone(), go_on.clone());
+        let slow = move |identity: Identity| async move {
+            begins.notify_one();
+            goes_on.notified().await;
+            identity.subject().to_owned()
+        };
+        let who = async |identity: Identity| format!("I am {}", identity.subject());
+        let app = Router::new()
+            .route("/who", routing::get(who))
+            .route("/slow", routing::get(slow))
+            .layer(auth.layer())
+            .layer(endpoints.build().unwrap())
+            .layer(sessions.layer());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { here, clock, began, go_on, _provider: provider }
+    }
+
+    async fn sign_in(&self, browser: &Browser, user: &str, password: &str) {
+        browser.open(&format!("{}/v1/auth/login", self.here)).await;
+        browser.shows("to continue to").await;
+        browser.write("#username", user).await;
+        browser.write("#password", password).await;
+        browser.click("button[type=submit]").await;
+        browser.shows(&format!("I am {user}-id")).await;
+    }
+
+    /// Begins a request whose answer will bring a renewed session, and comes back meanwhile.
+    async fn begin(&self, browser: &Browser) {
+        self.clock.advance(Duration::from_secs(52 * 60));
+        browser
+            .script("window.late = fetch('/slow').then(answer => answer.text()); return 1")
+            .await;
+        self.began.notified().await;
+    }
+
+    async fn end(&self, browser: &Browser) -> String {
+        self.go_on.notify_one();
+        browser.script("return window.late").await.as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn late_answer_signs_nobody_in() {
+    let slow = Slow::start().await;
+    let browser = Browser::start().await;
+    slow.sign_in(&browser, "alice", "wonderland").await;
+    slow.begin(&browser).await;
+    let sign_out = "return fetch('/v1/auth/logout', { method: 'POST' }).then(it => it.status)";
+    assert_eq!(browser.script(sign_out).await, 204);
+    assert!(browser.cookies().await.is_empty());
+    assert_eq!(slow.end(&browser).await, "alice-id");
+    let who = "return fetch('/who').then(answer => answer.status)";
+    assert_eq!(browser.script(who).await, 401);
+    assert!(browser.cookies().await.is_empty());
+
+    slow.sign_in(&browser, "alice", "wonderland").await;
+    slow.begin(&browser).await;
+    let first = browser.new_tab().await;
+    slow.sign_in(&browser, "bob", "hunter2").await;
+    let bobs = browser.cookies().await;
+    browser.switch_to(&first).await;
+    assert_eq!(slow.end(&browser).await, "alice-id");
+    browser.open(&format!("{}/who", slow.here)).await;
+    browser.shows("I am bob-id").await;
+    assert_eq!(browser.cookies().await.len(), bobs.len());
 }

@@ -69,6 +69,18 @@ impl Browser {
         self.ask("GET", "/url", &Value::Null).await.as_str().unwrap().to_owned()
     }
 
+    /// Goes on in a new tab; the name of the one before.
+    pub(crate) async fn new_tab(&self) -> Value {
+        let before = self.ask("GET", "/window", &Value::Null).await;
+        let tab = self.ask("POST", "/window/new", &json!({ "type": "tab" })).await;
+        self.switch_to(&tab["handle"]).await;
+        before
+    }
+
+    pub(crate) async fn switch_to(&self, tab: &Value) {
+        self.ask("POST", "/window", &json!({ "handle": tab })).await;
+    }
+
     pub(crate) async fn click(&self, selector: &str) {
         let element = self.element(selector).await;
         self.ask("POST", &format!("/element/{element}/click"), &json!({})).await;
