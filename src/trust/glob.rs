@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What segments are separated by. A wildcard never stands for one of these.
-const SEPARATORS: [char; 2] = [':', '/'];
+pub(super) const SEPARATORS: [char; 2] = [':', '/'];
 
 /// A pattern of segments: `system:serviceaccount:reports:*`.
 ///

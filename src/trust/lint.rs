@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::fault::PolicyFault;
 use super::moment::Period;
+use super::overlap::Identities;
 use super::policy::{Jwks, Trust};
 use super::read::is_label;
 use super::rule::{Condition, Constant, Grant, Part, Pattern};
 use super::tree::{Node, Value};
-use crate::config::{AuthConfig, JwksSettings};
+use crate::config::AuthConfig;
 use crate::identity::ClaimPath;
 use crate::issuer::inspect_keys;
 
@@ -62,6 +63,28 @@ pub(super) fn check(
         lint.told_apart(trusts.iter().take(nth));
         for (nth, grant) in trust.grants.iter().enumerate() {
             lint.grant(grant, trust.grants.iter().take(nth));
+        }
+    }
+    told_apart(trusts, faults);
+}
+
+/// Refuses rules that could make one identity of two workloads. Two that take the same claims of one
+/// trust's tokens make the same of one workload; and what is written out twice is meant.
+fn told_apart(trusts: &[Trust], faults: &mut Vec<PolicyFault>) {
+    let rules: Vec<_> = trusts
+        .iter()
+        .flat_map(|trust| trust.grants.iter().map(move |grant| (trust, grant)))
+        .filter(|(_, grant)| grant.is_whole && grant.map.identity.keeps_apart())
+        .map(|(trust, grant)| (trust, grant, Identities::of(trust, grant)))
+        .collect();
+    for (nth, (trust, grant, these)) in rules.iter().enumerate() {
+        let could_be = |(other_trust, other, those): &&(&Trust, &Grant, Identities)| {
+            let is_same = trust.id == other_trust.id && grant.map.identity == other.map.identity;
+            !is_same && (these.is_open || those.is_open) && these.meet(those)
+        };
+        if let Some((other_trust, other, _)) = rules.iter().take(nth).find(could_be) {
+            let rule = RuleLint { trust, grant, found: Vec::new() };
+            faults.push(rule.at("map.identity", format!("could be what rule `{}` of trust `{}` makes of another workload: put a word of its own behind {{trust}}, such as \"sa:{{trust}}:{}:…\"", other.name.escape_debug(), other_trust.id.escape_debug(), grant.name.escape_debug())));
         }
     }
 }
@@ -128,8 +151,6 @@ impl Lint<'_> {
             let field = match fault.field.strip_prefix("issuers[0].").unwrap_or(&fault.field) {
                 // The audience is looked at more closely elsewhere.
                 "audience" => continue,
-                // A template was refused above, whatever its tenants.
-                "tenants" | "claims.tenant_id" => continue,
                 "jwks_uri" => "jwks",
                 "leeway_seconds" => "leeway",
                 "discovery_url" => "discovery_url",
@@ -180,8 +201,7 @@ impl Lint<'_> {
 
     fn keys(&mut self) {
         let Some(Jwks::Inline { inline }) = &self.trust.jwks else { return };
-        let max_keys = JwksSettings::default().max_keys;
-        if let Err(problem) = inspect_keys(inline, &self.trust.algorithms, max_keys) {
+        if let Err(problem) = inspect_keys(inline, &self.trust.algorithms) {
             self.fault("jwks", problem);
         }
     }
@@ -329,6 +349,11 @@ impl RuleLint<'_> {
                 "map.identity",
                 "makes a workload pass for a person: begin with another kind, such as \"sa:\"",
             );
+        }
+        if !template.keeps_apart() {
+            self.fault("map.identity", format!("could be the same for two workloads: between placeholders, and on both sides of {{trust}}, there must be a `:` or `/`, which no value contains; write {:?}", template.in_segments()));
+        } else if template.has_claim_before_trust() {
+            self.fault("map.identity", format!("has a claim before {{trust}}, where a workload could write another trust's name: write {:?}", template.in_segments()));
         }
         let names_trust = template.parts.contains(&Part::Trust);
         let free = template.claims().find(|path| match path.steps() {

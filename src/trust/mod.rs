@@ -66,11 +66,18 @@
 //! | `name` | its name in the log |
 //! | `subject` | what `sub` says: exact, or with `*` for whole segments between `:` or `/` |
 //! | `claims` | claim name or JSON pointer = one of `{ eq = … }`, `{ one_of = [ … ] }`, `{ glob = … }`, `{ contains = … }`; text, whole number and truth value are different things |
-//! | `map.identity` | who it becomes; `{trust}`, `{sub}` and `{/json/pointer}` are filled in |
+//! | `map.identity` | who it becomes; `{trust}`, `{sub}` and `{/json/pointer}` are filled in, see below |
 //! | `map.tenant` | the tenant |
 //! | `map.scopes` | what it may do at most |
 //!
 //! All conditions of a rule must hold, and exactly one rule of the trust must match.
+//!
+//! No two workloads become one identity. `{trust}` is a segment of its own, before the claims, and
+//! between two claims stands a `:` or `/`: write `sa:{trust}:{ns}:{name}`, not
+//! `sa:{trust}:{ns}-{name}`, which makes one name of `team-a`, `b` and of `team`, `a-b`. What an
+//! identity does not take as it is (white space, control characters, `{`, `}`, `%`, all that is not
+//! ASCII) is percent-encoded (RFC 3986 §2.1); where there are several claims, `:` and `/` are, too. An
+//! identity has at most 255 bytes; a token that makes a longer one is denied.
 //!
 //! Two clusters may have one issuer string. Each is a trust of its own with keys of its own: give
 //! them different audiences, or set `named_only` and let callers say which is meant.
@@ -83,7 +90,8 @@
 //! is never given away; a wildcard that begins a pattern, is part of a segment, or would cross one;
 //! two trusts that a token could belong to; Entra's `common`; e-mail without `email_verified`;
 //! request tags without the caller; this service's own issuer; identities that begin as the token
-//! likes or could be another trust's; private keys; unknown fields; gaps of a preset.
+//! likes, could be another trust's, or could be the same for two workloads, by one rule or by two;
+//! private keys; unknown fields; gaps of a preset.
 
 mod digest;
 mod explain;
@@ -93,6 +101,7 @@ mod judge;
 mod lint;
 mod moment;
 mod outcome;
+mod overlap;
 mod policy;
 pub mod presets;
 mod read;

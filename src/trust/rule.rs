@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::glob::Glob;
+use super::glob::{Glob, SEPARATORS};
 use crate::identity::{ClaimPath, Scopes, TenantId};
 use crate::json::Value;
 
@@ -199,8 +199,49 @@ impl Template {
         })
     }
 
-    /// Fills it in. Several values from a token must not run into each other, so that two
-    /// workloads never get one name: with more than one, none may have a `:` or `/`.
+    /// Whether the filled-in text tells where each value begins and ends. `{trust}` is a segment of its
+    /// own, and between two claims stands a separator, which no value of several has in it.
+    pub(super) fn keeps_apart(&self) -> bool {
+        let text = |part: Option<&Part>| match part {
+            Some(Part::Text(text)) => Some(text.clone()),
+            Some(_) => Some(String::new()),
+            None => None,
+        };
+        self.parts.iter().enumerate().all(|(nth, part)| {
+            let before = text(nth.checked_sub(1).and_then(|before| self.parts.get(before)));
+            let after = text(self.parts.get(nth + 1));
+            let is_last_claim = !self.parts.iter().skip(nth + 1).any(Part::is_placeholder);
+            match part {
+                Part::Text(_) => true,
+                Part::Trust => {
+                    before.is_none_or(|text| text.ends_with(SEPARATORS))
+                        && after.is_none_or(|text| text.starts_with(SEPARATORS))
+                }
+                Part::Claim(_) => {
+                    is_last_claim || after.is_some_and(|text| text.contains(SEPARATORS))
+                }
+            }
+        })
+    }
+
+    /// Whether a value from a token stands before `{trust}`.
+    pub(super) fn has_claim_before_trust(&self) -> bool {
+        let trust = self.parts.iter().rposition(|part| *part == Part::Trust);
+        let claim = self.parts.iter().position(|part| matches!(part, Part::Claim(_)));
+        trust.zip(claim).is_some_and(|(trust, claim)| claim < trust)
+    }
+
+    /// A template of the same kind and placeholders in which each is a segment.
+    pub(super) fn in_segments(&self) -> String {
+        let kind = self.text.split(SEPARATORS).next().filter(|kind| !kind.contains('{'));
+        let mut segments = vec![kind.unwrap_or("sa").to_owned()];
+        segments.extend(self.parts.contains(&Part::Trust).then(|| "{trust}".to_owned()));
+        segments.extend(self.claims().map(|path| format!("{{{path}}}")));
+        segments.join(":")
+    }
+
+    /// Fills it in. What an identity does not take as it is, is percent-encoded, and so is `%`, so that
+    /// different values stay different; of several values, each is kept within its segment, too.
     pub(super) fn fill(&self, trust: &str, claims: Value<'_>) -> Option<String> {
         let is_alone = self.claims().count() < 2;
         let mut identity = String::new();
@@ -209,14 +250,36 @@ impl Template {
                 Part::Text(text) => identity.push_str(text),
                 Part::Trust => identity.push_str(trust),
                 Part::Claim(path) => {
-                    let value = claims.follow(path.steps())?.as_str()?;
-                    let fits = is_name(value) && (is_alone || !value.contains([':', '/']));
-                    identity.push_str(Some(value).filter(|_| fits)?);
+                    let value = claims.follow(path.steps())?.as_str();
+                    let value = value.filter(|value| !value.is_empty())?;
+                    identity.push_str(&encoded(value, is_alone));
                 }
             }
         }
         (identity.len() <= MAX_IDENTITY).then_some(identity)
     }
+}
+
+impl Part {
+    fn is_placeholder(&self) -> bool {
+        !matches!(self, Self::Text(_))
+    }
+}
+
+/// A value of a token as an identity takes it (RFC 3986 §2.1). What is encoded could break a log line, look
+/// like another character, or pass for a placeholder.
+pub(super) fn encoded(value: &str, keeps_separators: bool) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        let character = char::from(byte);
+        let is_kept = character.is_ascii_graphic() && !['%', '{', '}'].contains(&character);
+        if is_kept && (keeps_separators || !SEPARATORS.contains(&character)) {
+            text.push(character);
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
 }
 
 /// Neither empty nor able to break a log line or to pass for something longer.
@@ -278,6 +341,26 @@ impl Grant {
         format!("`{name}` is {}, and the rule wants {wanted}", quote(value))
     }
 
+    /// What it asks of a claim.
+    pub(super) fn conditions<'g>(
+        &'g self,
+        path: &'g ClaimPath,
+    ) -> impl Iterator<Item = &'g Condition> {
+        self.claims.iter().filter(move |(on, _)| on == path).map(|(_, condition)| condition)
+    }
+
+    /// What a claim must look like, if it must look like one thing.
+    pub(super) fn pattern_of(&self, path: &ClaimPath) -> Option<Pattern> {
+        if matches!(path.steps(), [only] if **only == *"sub") {
+            return self.subject.clone();
+        }
+        self.conditions(path).find_map(|condition| match condition {
+            Condition::Eq(Constant::Text(text)) => Some(Pattern::Exact(text.clone())),
+            Condition::Glob(pattern) => Some(pattern.clone()),
+            _ => None,
+        })
+    }
+
     /// What it asks of the claim `name`, which is not within another.
     pub(super) fn conditions_on<'g>(
         &'g self,
@@ -311,6 +394,8 @@ pub(super) fn quote(value: Option<Value<'_>>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::json::Document;
 
@@ -349,6 +434,26 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn different_values_fill_differently(
+            one in prop::array::uniform2("[a%23:/ {}-]{1,4}"),
+            other in prop::array::uniform2("[a%23:/ {}-]{1,4}"),
+            template in prop::sample::select(vec![
+                "sa:{trust}:{a}:{b}", "sa:{a}-:x{b}", "sa:{trust}/{a}/-{b}/x", "sa:{trust}:{a}",
+            ]),
+        ) {
+            let fill = |[a, b]: &[String; 2]| {
+                let claims = serde_json::json!({ "a": a, "b": b }).to_string();
+                let document = Document::parse(claims).unwrap();
+                Template::parse(template).unwrap().fill("k8s", document.root()).unwrap()
+            };
+            let is_same = one[0] == other[0] && (one[1] == other[1] || !template.contains("{b}"));
+            prop_assert!(Template::parse(template).unwrap().keeps_apart());
+            prop_assert_eq!(fill(&one) == fill(&other), is_same, "{} {}", fill(&one), fill(&other));
+        }
+    }
+
     #[test]
     fn a_template_is_filled_so_that_no_two_workloads_share_a_name() {
         let fill = |template: &str, claims: &str| {
@@ -358,16 +463,19 @@ mod tests {
         assert_eq!(fill("sa:{trust}:{sub}", r#"{"sub":"a:b"}"#).as_deref(), Some("sa:k8s:a:b"));
         assert_eq!(fill("sa:{/k/n}", r#"{"k":{"n":"x"}}"#).as_deref(), Some("sa:x"));
         assert_eq!(fill("sa:{a}:{b}", r#"{"a":"x","b":"y"}"#).as_deref(), Some("sa:x:y"));
-        let refused = [
-            ("sa:{a}:{b}", r#"{"a":"x:y","b":"z"}"#),
-            ("sa:{a}:{b}", r#"{"a":"x","b":"y/z"}"#),
-            ("sa:{sub}", r#"{"sub":""}"#),
-            ("sa:{sub}", r#"{"sub":"a b"}"#),
-            ("sa:{sub}", r#"{"sub":"a\u0000"}"#),
-            ("sa:{sub}", r#"{"sub":"{trust}"}"#),
-            ("sa:{sub}", r#"{"sub":7}"#),
-            ("sa:{sub}", r#"{}"#),
+        let encoded = [
+            ("sa:{a}:{b}", r#"{"a":"x:y","b":"z"}"#, "sa:x%3Ay:z"),
+            ("sa:{a}:{b}", r#"{"a":"x","b":"y/z"}"#, "sa:x:y%2Fz"),
+            ("sa:{sub}", r#"{"sub":"a b"}"#, "sa:a%20b"),
+            ("sa:{sub}", r#"{"sub":"a%20b"}"#, "sa:a%2520b"),
+            ("sa:{sub}", r#"{"sub":"a\u0000"}"#, "sa:a%00"),
+            ("sa:{sub}", r#"{"sub":"{trust}"}"#, "sa:%7Btrust%7D"),
         ];
+        for (template, claims, identity) in encoded {
+            assert_eq!(fill(template, claims).as_deref(), Some(identity), "{template} on {claims}");
+        }
+        let refused =
+            [("sa:{sub}", r#"{"sub":""}"#), ("sa:{sub}", r#"{"sub":7}"#), ("sa:{sub}", r#"{}"#)];
         for (template, claims) in refused {
             assert_eq!(fill(template, claims), None, "{template} on {claims}");
         }

@@ -191,3 +191,51 @@ async fn a_managed_identity_is_its_object_id_under_an_issuer_found_elsewhere() {
         "trust_none"
     );
 }
+
+/// Platforms write what people chose to call their projects. Every character that an identity does not
+/// take as it is gets encoded, so that two subjects never become one identity.
+#[tokio::test]
+async fn strange_subjects_become_distinct_identities() {
+    let clock = ManualClock::new();
+    let ci = platform(&clock).await;
+    let rule = r#"
+        [[trust.grant]]
+        name = "jobs"
+        subject = "project:*:ref:main"
+        map = { identity = "sa:{trust}:{sub}", tenant = "tnt_acme", scopes = ["a"] }
+    "#;
+    let trusts = trusts(&clock, &[trust("ci", &ci, ""), rule.to_owned()]);
+    let table = [
+        ("project:my app:ref:main", "sa:ci:project:my%20app:ref:main"),
+        ("project:my%20app:ref:main", "sa:ci:project:my%2520app:ref:main"),
+        ("project:{trust}:ref:main", "sa:ci:project:%7Btrust%7D:ref:main"),
+        ("project:a\tb\n:ref:main", "sa:ci:project:a%09b%0A:ref:main"),
+        ("project:é\u{202e}:ref:main", "sa:ci:project:%C3%A9%E2%80%AE:ref:main"),
+        ("project:a+b~c=d@e:ref:main", "sa:ci:project:a+b~c=d@e:ref:main"),
+    ];
+    for (subject, identity) in table {
+        let granted = ask(&trusts, &bare(&ci).subject(subject).sign()).await;
+        assert_eq!(granted.unwrap().identity, identity, "{subject:?}");
+    }
+}
+
+#[tokio::test]
+async fn several_claims_stay_apart_in_an_identity() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let rule = r#"
+        [[trust.grant]]
+        name = "all"
+        subject = "system:serviceaccount:*:*"
+        map = { identity = "sa:{trust}:{ns}:{name}", tenant = "acme", scopes = ["a"] }
+    "#;
+    let trusts = trusts(&clock, &[trust("k8s", &cluster, ""), rule.to_owned()]);
+    let mut seen = std::collections::BTreeSet::new();
+    let pairs = [("team-a", "b"), ("team", "a-b"), ("a:b", "c"), ("a", "b:c"), ("a/b", "c")];
+    for (ns, name) in pairs {
+        let token = pod(&cluster).claim("ns", ns).claim("name", name).sign();
+        let granted = ask(&trusts, &token).await.unwrap();
+        assert!(seen.insert(granted.identity.clone()), "{} twice", granted.identity);
+    }
+    assert!(seen.contains("sa:k8s:a%3Ab:c") && seen.contains("sa:k8s:a%2Fb:c"), "{seen:?}");
+}
