@@ -54,8 +54,7 @@ impl AuthBuilder {
         template: impl Into<IssuerConfig>,
         resolver: impl TenantIssuers,
     ) -> Self {
-        let mut template = template.into();
-        template.has_resolver = true;
+        let template = template.into();
         self.config.issuers.push(template.clone());
         self.tenant_issuers.push((template, Arc::new(resolver)));
         self
@@ -81,8 +80,7 @@ impl AuthBuilder {
     }
 
     /// Sets where tenants are looked up. Default [`AnyTenant`]: every tenant that a verified token
-    /// names; where an issuer has `{tenant_id}` in it and no list of tenants, that must be said by
-    /// setting it here. Wrap a store in `CachedTenants`, unless it answers at once.
+    /// names. Wrap a store in `CachedTenants`, unless it answers at once.
     pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
         self.tenants = Some(Arc::new(tenants));
         self
@@ -120,8 +118,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Allows mock and hybrid mode where the environment says production. Everybody can then sign
-    /// in with any token.
+    /// Allows mock and hybrid mode wherever the service runs: in release builds without a marker, in
+    /// Kubernetes, and where a marker says production. Everybody can then sign in with any token.
     pub fn dangerous_allow_mock_in_production(mut self) -> Self {
         self.config.dangerous_allow_mock_in_production = true;
         self
@@ -139,9 +137,7 @@ impl AuthBuilder {
     /// # Errors
     /// Every fault of the configuration at once.
     pub fn build(self) -> Result<Auth, ConfigError> {
-        let Self { mut config, mut validators, tenant_issuers, tenants, clock } = self;
-        // Whoever sets a resolver of tenants says with it which there are, or that all are meant.
-        config.any_tenant |= tenants.is_some();
+        let Self { config, mut validators, tenant_issuers, tenants, clock } = self;
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let jwks = Arc::new(JwksValidator::with_clock(&config, clock.clone())?);
         let issuers = jwks.issuers().clone();

@@ -14,7 +14,9 @@ use super::{AuthConfig, Fault};
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
     /// Nobody: every non-empty bearer token is the mock user. For laptops. Needs the cargo feature
-    /// `mock`, and refuses to start where the environment says production.
+    /// `mock`. A debug build refuses to start where a variable such as `APP_ENV` says anything but
+    /// development, test, staging or local; a release build where none says so; both in Kubernetes.
+    /// See [modes](crate::manual::modes).
     Mock,
     /// The configured issuers. The default, and the only mode for production.
     #[default]
@@ -46,7 +48,7 @@ impl AuthMode {
         }
     }
 
-    /// The guards: mocking must be compiled in, and this must not be production.
+    /// The guards: mocking must be compiled in, and allowed where this runs.
     pub(super) fn check(self, config: &AuthConfig, faults: &mut Vec<Fault>) {
         if self == Self::ScaiKey {
             return;
@@ -64,44 +66,72 @@ impl AuthMode {
         if config.dangerous_allow_mock_in_production {
             return;
         }
+        // What is no text says something, too, and nothing harmless.
         let variables = std::env::vars_os()
-            .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
-        if let Some(marker) = production_marker(config.prefix.as_deref(), variables) {
-            faults.push(Fault::new(
-                "mode",
-                format!("is `{self}`, but {marker} says this is production, where everybody could sign in: use `scaikey`"),
-            ));
+            .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()));
+        let prefix = config.prefix.as_deref();
+        if let Some(why) = objection(prefix, variables, cfg!(debug_assertions)) {
+            let problem =
+                format!("is `{self}`, but {why}, where everybody could sign in: use `scaikey`");
+            faults.push(Fault::new("mode", problem));
         }
     }
 }
 
-/// The variable, with its value, that says this is production.
-fn production_marker(
+/// Variables that say what an environment is for, bare or behind the service's own prefix.
+const MARKERS: [&str; 13] = [
+    "APP_ENV",
+    "APP_ENVIRONMENT",
+    "ENV",
+    "ENVIRONMENT",
+    "STAGE",
+    "DEPLOY_ENV",
+    "DEPLOYMENT_ENV",
+    "DEPLOYMENT_ENVIRONMENT",
+    "RUST_ENV",
+    "NODE_ENV",
+    "RAILS_ENV",
+    "RACK_ENV",
+    "DOTNET_ENVIRONMENT",
+];
+
+/// What a marker may say where mocking is allowed.
+const HARMLESS: [&str; 7] = ["development", "dev", "test", "testing", "staging", "stage", "local"];
+
+/// Is set in every container of a cluster.
+const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
+
+/// Why nobody may mock in an environment with these variables. What is not known to be harmless is
+/// production: names of environments have no end (`prod-eu`, `prd`, `live2`).
+fn objection(
     prefix: Option<&str>,
-    variables: impl IntoIterator<Item = (String, String)>,
+    variables: impl IntoIterator<Item = [String; 2]>,
+    is_debug_build: bool,
 ) -> Option<String> {
-    const MARKERS: [&str; 8] = [
-        "APP_ENV",
-        "ENV",
-        "ENVIRONMENT",
-        "DEPLOY_ENV",
-        "DEPLOYMENT_ENVIRONMENT",
-        "RUST_ENV",
-        "NODE_ENV",
-        "RAILS_ENV",
-    ];
     let is_marker = |name: &str| {
         let own = prefix.and_then(|prefix| name.strip_prefix(prefix)?.strip_prefix('_'));
         MARKERS.contains(&name) || own.is_some_and(|name| MARKERS.contains(&name))
     };
-    let is_production = |value: &str| {
-        let value = value.trim().to_ascii_lowercase();
-        ["production", "prod", "live"].contains(&value.as_str())
-    };
-    variables
-        .into_iter()
-        .find(|(name, value)| is_marker(name) && is_production(value))
-        .map(|(name, value)| format!("{name}={value}"))
+    let mut is_marked = false;
+    for [name, value] in variables {
+        let word = value.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'');
+        if name == KUBERNETES {
+            return Some("this is Kubernetes ($KUBERNETES_SERVICE_HOST is set)".to_owned());
+        }
+        // To shells, `ENV` is the file that they read at their start.
+        let is_file = name == "ENV" && word.starts_with(['/', '~', '$']);
+        if !is_marker(&name) || word.is_empty() || is_file {
+            continue;
+        }
+        if !HARMLESS.contains(&&*word.to_ascii_lowercase()) {
+            return Some(format!(
+                "{name}={value} does not say that this is development, test, staging or local"
+            ));
+        }
+        is_marked = true;
+    }
+    let is_free = is_marked || is_debug_build;
+    (!is_free).then(|| "this is a release build, and nothing says that it is for development, test, staging or local (such as APP_ENV=local)".to_owned())
 }
 
 /// The text names no mode.
@@ -184,6 +214,7 @@ mod tests {
     #[test]
     fn hybrid_needs_a_word_that_asks_for_the_mock_user() {
         let mut config = AuthConfig::default();
+        config.dangerous_allow_mock_in_production = true;
         config.mock.token_prefix.clear();
         for (mode, expected) in [(AuthMode::Hybrid, 1), (AuthMode::Mock, 0)] {
             let mut faults = Vec::new();
@@ -193,15 +224,39 @@ mod tests {
     }
 
     #[test]
-    fn production_is_recognised_by_the_usual_variables() {
-        let marker = |name: &str, value: &str| {
-            production_marker(Some("SCAIWAVE"), [(name.to_owned(), value.to_owned())])
+    fn mocking_needs_a_harmless_environment() {
+        let objection = |variables: &[(&str, &str)], is_debug_build| {
+            let variables = variables.iter().map(|(n, v)| [(*n).to_owned(), (*v).to_owned()]);
+            objection(Some("SCAIWAVE"), variables, is_debug_build)
         };
-        assert_eq!(marker("APP_ENV", "Production").as_deref(), Some("APP_ENV=Production"));
-        assert!(marker("SCAIWAVE_ENV", "prod").is_some());
-        assert!(marker("ENVIRONMENT", "live").is_some());
-        for (name, value) in [("APP_ENV", "staging"), ("OTHER_ENV", "prod"), ("APP", "prod")] {
-            assert_eq!(marker(name, value), None, "{name}={value}");
+        // What is set, and whether a debug build and a release build may mock there.
+        let table: &[(&[(&str, &str)], bool, bool)] = &[
+            (&[], true, false),
+            (&[("PATH", "/bin"), ("OTHER_ENV", "prod"), ("APP", "prod")], true, false),
+            (&[("APP_ENV", "")], true, false),
+            (&[("APP_ENV", " \"\" ")], true, false),
+            (&[("ENV", "/root/.shrc")], true, false),
+            (&[("ENV", "$HOME/.shrc")], true, false),
+            (&[("APP_ENV", "Development")], true, true),
+            (&[("APP_ENV", "'test'\n")], true, true),
+            (&[("SCAIWAVE_ENVIRONMENT", "staging")], true, true),
+            (&[("STAGE", "local"), ("NODE_ENV", "dev")], true, true),
+            (&[("APP_ENV", "production")], false, false),
+            (&[("APP_ENV", "prod-eu")], false, false),
+            (&[("APP_ENV", "\"production\"")], false, false),
+            (&[("ENVIRONMENT", "prd")], false, false),
+            (&[("STAGE", "prod")], false, false),
+            (&[("SCAIWAVE_ENV", "live")], false, false),
+            (&[("APP_ENV", "not-development")], false, false),
+            (&[("APP_ENV", "/etc/production")], false, false),
+            (&[("APP_ENV", "\u{fffd}")], false, false),
+            (&[("APP_ENV", "local"), ("NODE_ENV", "production")], false, false),
+            (&[("APP_ENV", "local"), (KUBERNETES, "10.0.0.1")], false, false),
+            (&[(KUBERNETES, "")], false, false),
+        ];
+        for (variables, debug, release) in table {
+            assert_eq!(objection(variables, true).is_none(), *debug, "{variables:?}, debug");
+            assert_eq!(objection(variables, false).is_none(), *release, "{variables:?}, release");
         }
     }
 }

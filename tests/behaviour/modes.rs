@@ -8,8 +8,8 @@ use axum::Router;
 use axum::routing::any;
 use scaikey_auth::testing::{Endpoint, Fault, forge};
 use scaikey_auth::{
-    Algorithm, Auth, AuthMode, BoxError, Identity, IdentityKind, MockUser, Tenant, TenantId,
-    TenantResolver, verified,
+    Algorithm, Auth, AuthConfig, AuthMode, BoxError, Identity, IdentityKind, MockUser, Tenant,
+    TenantId, TenantResolver, verified,
 };
 use serde_json::json;
 
@@ -55,7 +55,12 @@ async fn the_mock_user_is_who_the_configuration_says() {
         "iss": "https://scaikey.example", "exp": 1, "amr": ["mfa"], "auth_time": 7,
     });
     user.claims = claims.as_object().unwrap().clone();
-    let auth = Auth::builder().mode(AuthMode::Mock).mock_user(user).build().unwrap();
+    let auth = Auth::builder()
+        .mode(AuthMode::Mock)
+        .mock_user(user)
+        .dangerous_allow_mock_in_production()
+        .build()
+        .unwrap();
     let context = auth.authenticate("x").await.unwrap();
     let identity = context.identity();
     assert!(identity.is_mock() && identity.has_role("boss") && identity.scopes().contains("b"));
@@ -80,7 +85,12 @@ impl TenantResolver for Thinking {
 
 #[tokio::test]
 async fn a_mock_response_is_marked_also_when_its_tenant_was_waited_for() {
-    let auth = Auth::builder().mode(AuthMode::Mock).tenants(Thinking).build().unwrap();
+    let auth = Auth::builder()
+        .mode(AuthMode::Mock)
+        .dangerous_allow_mock_in_production()
+        .tenants(Thinking)
+        .build()
+        .unwrap();
     let answer = server(&auth).await.get_as("/", "x").await;
     assert_eq!((answer.code(), answer.body.as_str()), (200, MOCK));
     assert_eq!(answer.header("x-auth-provenance"), Some("mock"));
@@ -89,7 +99,8 @@ async fn a_mock_response_is_marked_also_when_its_tenant_was_waited_for() {
 #[tokio::test]
 async fn a_guard_can_refuse_mock_identities_and_says_so_in_the_response() {
     let world = World::new().await;
-    let auth = world.auth().mode(AuthMode::Hybrid).build().unwrap();
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
     let app = Spy::default().app().layer(auth.require(verified())).layer(auth.layer());
     let server = Server::axum(app).await;
     let answer = server.get_as("/", "mock").await;
@@ -101,7 +112,8 @@ async fn a_guard_can_refuse_mock_identities_and_says_so_in_the_response() {
 #[tokio::test]
 async fn hybrid_mode_judges_whatever_may_be_real_as_real() {
     let world = World::new().await;
-    let auth = world.auth().mode(AuthMode::Hybrid).build().unwrap();
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
     let server = server(&auth).await;
     let token = || world.provider.token();
     let good = token().sign();
@@ -146,7 +158,8 @@ async fn hybrid_mode_judges_whatever_may_be_real_as_real() {
 #[tokio::test]
 async fn no_forged_token_becomes_the_mock_user_in_hybrid_mode() {
     let world = World::with([Algorithm::RS256, Algorithm::ES256]).await;
-    let auth = world.auth().mode(AuthMode::Hybrid).build().unwrap();
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
     for forged in forge::all(&world.provider) {
         let verdict = auth.authenticate(&forged.token).await;
         assert!(verdict.is_err(), "{}: {}", forged.name, forged.why);
@@ -156,7 +169,8 @@ async fn no_forged_token_becomes_the_mock_user_in_hybrid_mode() {
 #[tokio::test]
 async fn while_the_provider_is_away_hybrid_mode_answers_503_for_real_tokens_it_has_no_keys_for() {
     let mut world = World::new().await;
-    let auth = world.auth().mode(AuthMode::Hybrid).build().unwrap();
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
     let server = server(&auth).await;
     let real = world.provider.token().sign();
     world.provider.pause().await;
@@ -172,7 +186,8 @@ async fn while_the_provider_is_away_hybrid_mode_answers_503_for_real_tokens_it_h
 #[tokio::test]
 async fn while_the_provider_is_away_hybrid_mode_goes_on_with_the_keys_it_has() {
     let mut world = World::new().await;
-    let auth = world.auth().mode(AuthMode::Hybrid).build().unwrap();
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
     let server = server(&auth).await;
     assert_eq!(server.get_as("/", &world.provider.token().sign()).await.body, REAL);
     world.provider.pause().await;
@@ -195,33 +210,57 @@ async fn the_default_mode_knows_no_mock() {
     assert_eq!(server.get_as("/", &world.provider.token().sign()).await.code(), 503);
 }
 
-/// Runs in this process, where nothing says production, and again in a child where something does:
-/// the environment of a running process cannot be changed safely.
+/// Tells a child what to expect of the environment it is given: the environment of a running process
+/// cannot be changed safely.
+const EXPECTED: &str = "SCAIKEY_AUTH_TEST_EXPECTED";
+
+/// Not a test of its own: what a child finds out.
 #[test]
-fn mock_and_hybrid_start_exactly_where_nothing_says_production() {
-    let marker = std::env::var("APP_ENV").unwrap_or_default();
-    let is_production = marker == "production";
+#[ignore = "started by other tests"]
+fn child() {
+    let Ok(expected) = std::env::var(EXPECTED) else { return };
     for mode in [AuthMode::Mock, AuthMode::Hybrid, AuthMode::ScaiKey] {
-        let builder =
-            || Auth::builder().mode(mode).issuer("https://scaikey.example").audience("scaiwave");
-        let refused = is_production && mode != AuthMode::ScaiKey;
-        match builder().build() {
-            Ok(_) => assert!(!refused, "{mode} started in production"),
-            Err(error) => {
-                assert!(refused, "{mode}: {error}");
-                assert!(error.to_string().contains("APP_ENV=production"), "{error}");
-            }
-        }
-        assert!(builder().dangerous_allow_mock_in_production().build().is_ok());
+        let builder = || {
+            let config = AuthConfig::from_env("SCAIWAVE");
+            Auth::from_config(config).mode(mode).issuer("https://k.example").audience("scaiwave")
+        };
+        let told = builder().build().map_or_else(|error| error.to_string(), |_| String::new());
+        let is_free = expected.is_empty() || mode == AuthMode::ScaiKey;
+        assert!(if is_free { told.is_empty() } else { told.contains(&expected) }, "{mode}: {told}");
+        assert!(builder().dangerous_allow_mock_in_production().build().is_ok(), "{mode}");
     }
 }
 
 #[test]
-fn mock_and_hybrid_refuse_to_start_in_production() {
+fn mock_modes_start_where_markers_permit() {
+    let table: &[(&[(&str, &str)], &str)] = &[
+        (&[], if cfg!(debug_assertions) { "" } else { "release build" }),
+        (&[("APP_ENV", "development")], ""),
+        (&[("APP_ENV", " \"Dev\" ")], ""),
+        (&[("SCAIWAVE_ENV", "staging"), ("NODE_ENV", "test")], ""),
+        (&[("STAGE", "local"), ("APP_ENV", "")], ""),
+        (&[("APP_ENV", "production")], "APP_ENV=production"),
+        (&[("APP_ENV", "prod-eu")], "APP_ENV=prod-eu"),
+        (&[("APP_ENV", "\"production\"")], "APP_ENV=\"production\""),
+        (&[("ENVIRONMENT", "prd")], "ENVIRONMENT=prd"),
+        (&[("STAGE", "prod")], "STAGE=prod"),
+        (&[("SCAIWAVE_STAGE", "live")], "SCAIWAVE_STAGE=live"),
+        (&[("APP_ENV", "development"), ("RUST_ENV", "prod")], "RUST_ENV=prod"),
+        (&[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("APP_ENV", "staging")], "Kubernetes"),
+    ];
     let itself = std::env::current_exe().unwrap();
-    let test = "modes::mock_and_hybrid_start_exactly_where_nothing_says_production";
-    let child =
-        Command::new(itself).args(["--exact", test]).env("APP_ENV", "production").output().unwrap();
-    let told = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && told.contains("1 passed"), "{told}");
+    for (variables, expected) in table {
+        let mut child = Command::new(&itself);
+        child.args(["--exact", "modes::child", "--ignored"]).env_clear();
+        let child = child.envs(variables.iter().copied()).env(EXPECTED, expected).output().unwrap();
+        let told = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && told.contains("1 passed"), "{variables:?}: {told}");
+    }
+}
+
+/// A file is no code: who may write one could let everybody in.
+#[test]
+fn a_file_cannot_allow_mock_modes() {
+    let text = r#"{ "mode": "mock", "dangerous_allow_mock_in_production": true }"#;
+    assert!(serde_json::from_str::<AuthConfig>(text).is_err());
 }

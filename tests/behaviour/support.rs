@@ -64,7 +64,7 @@ pub(crate) fn trusted(url: &str) -> IssuerConfig {
 
 /// A service that asks nobody.
 pub(crate) fn mock() -> Auth {
-    Auth::builder().mode(AuthMode::Mock).build().unwrap()
+    Auth::builder().mode(AuthMode::Mock).dangerous_allow_mock_in_production().build().unwrap()
 }
 
 pub(crate) fn tenant_id(id: &str) -> TenantId {

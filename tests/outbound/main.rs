@@ -88,7 +88,8 @@ fn drive() -> testing::Client {
 
 /// A mock user, who has no token of a provider's.
 async fn mock_caller() -> AuthContext {
-    let auth = Auth::builder().mode(AuthMode::Mock).build().unwrap();
+    let auth =
+        Auth::builder().mode(AuthMode::Mock).dangerous_allow_mock_in_production().build().unwrap();
     auth.authenticate("anything").await.unwrap()
 }
 
