@@ -4,8 +4,9 @@
 //! It is stricter than RFC 8259 where RFC 8725 asks for it: the text is one object with nothing
 //! behind it, no member name occurs twice at any depth, and nesting is bounded. The result is one
 //! flat list of nodes that say where in the text their strings stand; a value knows where its members
-//! end, so stepping over it costs nothing. A small reader takes what most providers write,
-//! `serde_json` all the rest.
+//! end, so stepping over it costs nothing. A small reader takes what most providers write, a general one
+//! all the rest. Both are this crate's own, so that no feature of a library that other crates of the
+//! program switch on changes what a number is.
 
 mod general;
 mod plain;

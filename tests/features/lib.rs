@@ -1,0 +1,106 @@
+//! What must be the same whatever features of `serde_json` a program has.
+#![cfg(test)]
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{Client, ManualClock, Provider};
+use scaikey_auth::trust::TrustPolicy;
+use scaikey_auth::{
+    Auth, AuthConfig, AuthMode, ClientAuth, IssuerConfig, MockUser, ServiceTokenRequest,
+    TokenExchangeClient,
+};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// Without it, the tests below would prove nothing.
+#[test]
+fn numbers_of_the_library_are_texts() {
+    assert_eq!(json("4000000000.0").to_string(), "4000000000.0");
+    assert_eq!(json("1e400").to_string(), "1e+400");
+}
+
+#[tokio::test]
+async fn times_are_read_in_every_spelling() {
+    let clock = ManualClock::new();
+    let provider = Provider::builder().clock(clock.clone()).start().await;
+    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock).build().unwrap();
+    let table = [
+        ("4000000000", true),
+        ("4000000000.0", true),
+        ("4000000000.25", true),
+        ("4e9", true),
+        ("40.0E+8", true),
+        ("1e400", false),
+        ("-4e9", false),
+        ("1000000000.5", false),
+        ("\"4000000000\"", false),
+        ("{}", false),
+        ("[4000000000]", false),
+    ];
+    for (text, is_good) in table {
+        let token = provider.token().claim("exp", json(text)).sign();
+        assert_eq!(auth.authenticate(&token).await.is_ok(), is_good, "{text}");
+    }
+    let fraction = provider.token().claim("iat", json("1.5e9")).claim("nbf", json("1.5e9"));
+    assert!(auth.authenticate(&fraction.sign()).await.is_ok());
+    let later = provider.token().claim("nbf", json("3999999999.5")).sign();
+    assert!(auth.authenticate(&later).await.is_err());
+    let counted = provider.token().claim("visits", json("3.0")).claim("score", json("0.5")).sign();
+    let context = auth.authenticate(&counted).await.unwrap();
+    let claims: Value = context.identity().claims().unwrap();
+    assert_eq!((claims["visits"].as_f64(), claims["score"].as_f64()), (Some(3.0), Some(0.5)));
+}
+
+#[tokio::test]
+async fn provider_answers_are_read_alike() {
+    let provider = Provider::start().await;
+    provider.register_client(Client::new("drive", "secret").scopes("read"));
+    let client = TokenExchangeClient::builder(provider.issuer())
+        .allow_loopback_http(true)
+        .client_auth(ClientAuth::basic("drive", "secret"));
+    let client = client.build().unwrap();
+    let token = client.service_token(ServiceTokenRequest::default()).await.unwrap();
+    assert!(token.lifetime().unwrap() > Duration::from_secs(60));
+}
+
+#[test]
+fn policies_compare_numbers_alike() {
+    let text = r#"{ "trust": [{
+        "id": "ci", "issuer": "https://ci.example", "audiences": ["scaivault"],
+        "grant": [{
+            "name": "deploy", "claims": { "project": { "eq": 74 }, "runs": { "one_of": [1, -2] } },
+            "map": { "identity": "sa:deploy", "tenant": "acme", "scopes": ["a"] }
+        }]
+    }] }"#;
+    let policy = TrustPolicy::from_json(text).unwrap();
+    assert_eq!(serde_json::from_str::<TrustPolicy>(text).unwrap(), policy);
+    assert_eq!(serde_json::from_value::<TrustPolicy>(json(text)).unwrap(), policy);
+    for refused in ["74.5", "7.4e1", "9007199254740993", "1e400"] {
+        let text = text.replace("74", refused);
+        assert!(TrustPolicy::from_json(&text).is_err(), "{refused}");
+        assert!(serde_json::from_str::<TrustPolicy>(&text).is_err(), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn settings_of_a_file_are_read_alike() {
+    let text = r#"{ "audience": ["scaiwave"], "known_tokens_bytes": 1048576,
+        "issuers": [{ "issuer": "https://k.example", "leeway_seconds": 30 }] }"#;
+    let config: AuthConfig = serde_json::from_str(text).unwrap();
+    assert_eq!((config.known_tokens_bytes, config.issuers[0].leeway.as_secs()), (1_048_576, 30));
+    let config: AuthConfig = serde_json::from_value(json(text)).unwrap();
+    assert_eq!(config.issuers[0].leeway.as_secs(), 30);
+    let user =
+        r#"{ "claims": { "sub": "dev", "tenant_id": "acme", "amr": ["mfa"], "auth_time": 7.0 } }"#;
+    let user: MockUser = serde_json::from_str(user).unwrap();
+    let auth = Auth::builder().mode(AuthMode::Mock).mock_user(user);
+    let auth = auth.dangerous_allow_mock_in_production().build().unwrap();
+    let context = auth.authenticate("x").await.unwrap();
+    let mfa = context.identity().mfa_verified_at().unwrap();
+    assert_eq!(mfa.duration_since(std::time::UNIX_EPOCH).unwrap(), Duration::from_secs(7));
+}
