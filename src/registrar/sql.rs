@@ -14,7 +14,7 @@ use super::{
     Entry, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId, schema,
 };
 use crate::clock::within;
-use crate::database::{Pool, Unusable, is_missing_table, on_either};
+use crate::database::{Pool, Unusable, is_missing_table, on_either, once};
 use crate::error::BoxError;
 use crate::flight::Flights;
 use crate::identity::{Identity, IdentityKey};
@@ -51,6 +51,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// workspace, however that came to be, gets one on the next call. Whoever is registered and says
 /// nothing new of itself costs one read. Equal calls that come together in one process are one, and
 /// go on when the callers go away.
+///
+/// Works behind PgBouncer in transaction mode: no statement is kept between transactions.
 ///
 /// Tables of yours may refer to `auth_participants (id)`. To remove somebody, delete the workspace,
 /// then the participant; who comes again is somebody new.
@@ -158,9 +160,9 @@ impl SqlRegistrar {
         &self,
         participant: &ParticipantId,
     ) -> Result<Option<Profile>, SqlRegistrarError> {
-        let found: Option<Shown> = on_either!(&self.pool, db => sqlx::query_as(PROFILE)
+        let found: Option<Shown> = on_either!(&self.pool, connection => once!(sqlx::query_as, PROFILE)
             .bind(participant.as_str())
-            .fetch_optional(db)
+            .fetch_optional(connection)
             .await?);
         Ok(found.map(profile_of))
     }
@@ -245,19 +247,20 @@ macro_rules! described {
 macro_rules! write_missing {
     ($transaction:ident, $entry:ident, $find:expr) => {{
         let (participant, workspace) = (ParticipantId::random()?, WorkspaceId::random()?);
-        let inserted = described!(sqlx::query(INSERT_PARTICIPANT), $entry)
+        let inserted = described!(once!(sqlx::query, INSERT_PARTICIPANT), $entry)
             .bind(participant.as_str())
             .execute(&mut *$transaction)
             .await?
             .rows_affected();
-        keyed!(sqlx::query(INSERT_WORKSPACE), $entry)
+        keyed!(once!(sqlx::query, INSERT_WORKSPACE), $entry)
             .bind(workspace.as_str())
             .execute(&mut *$transaction)
             .await?;
         if inserted == 0 {
-            described!(sqlx::query(REFRESH), $entry).execute(&mut *$transaction).await?;
+            described!(once!(sqlx::query, REFRESH), $entry).execute(&mut *$transaction).await?;
         }
-        let row = keyed!(sqlx::query_as($find), $entry).fetch_one(&mut *$transaction).await?;
+        let row =
+            keyed!(once!(sqlx::query_as, $find), $entry).fetch_one(&mut *$transaction).await?;
         let registration = read(row, $entry)?.0.ok_or(sqlx::Error::RowNotFound)?;
         $transaction.commit().await?;
         Ok(Registration { created: inserted == 1, ..registration })
@@ -282,12 +285,15 @@ async fn write(pool: &Pool, entry: &Entry) -> Result<Registration, SqlRegistrarE
 }
 
 async fn find(pool: &Pool, entry: &Entry) -> Result<Option<Row>, sqlx::Error> {
-    match pool {
+    let find = match pool {
         #[cfg(feature = "sqlite")]
-        Pool::Sqlite(db) => keyed!(sqlx::query_as(FIND_SQLITE), entry).fetch_optional(db).await,
+        Pool::Sqlite(_) => FIND_SQLITE,
         #[cfg(feature = "postgres")]
-        Pool::Postgres(db) => keyed!(sqlx::query_as(FIND_POSTGRES), entry).fetch_optional(db).await,
-    }
+        Pool::Postgres(_) => FIND_POSTGRES,
+    };
+    Ok(on_either!(pool, connection => keyed!(once!(sqlx::query_as, find), entry)
+        .fetch_optional(connection)
+        .await?))
 }
 
 /// The key, the participant's id and time, its workspace's id, and the profile as stored.

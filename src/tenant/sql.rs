@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 
 use super::{Tenant, TenantResolver, TenantStatus};
-use crate::database::{Pool, Unusable, is_missing_table, on_either};
+use crate::database::{Pool, Unusable, is_missing_table, on_either, once};
 use crate::error::BoxError;
 use crate::identity::TenantId;
 use crate::secret::Secret;
@@ -25,6 +25,8 @@ use crate::secret::Secret;
 ///     created_at   TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
 /// )
 /// ```
+///
+/// Works behind PgBouncer in transaction mode: no statement is kept between transactions.
 ///
 /// Every lookup is a query: wrap it in [`CachedTenants`](super::CachedTenants), which also sets a
 /// deadline and bridges outages. Handlers get the rest of the row with
@@ -115,14 +117,14 @@ impl SqlTenants {
         match &self.pool {
             #[cfg(feature = "sqlite")]
             Pool::Sqlite(pool) => {
-                sqlx::query(SQLITE_TABLE).execute(pool).await?;
+                once!(sqlx::query, SQLITE_TABLE).execute(pool).await?;
             }
             #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => {
                 let mut transaction = pool.begin().await?;
                 // IF NOT EXISTS alone fails when two sessions create the table at once.
-                sqlx::query(POSTGRES_LOCK).execute(&mut *transaction).await?;
-                sqlx::query(POSTGRES_TABLE).execute(&mut *transaction).await?;
+                once!(sqlx::query, POSTGRES_LOCK).execute(&mut *transaction).await?;
+                once!(sqlx::query, POSTGRES_TABLE).execute(&mut *transaction).await?;
                 transaction.commit().await?;
             }
         }
@@ -140,12 +142,12 @@ impl SqlTenants {
         row: SqlTenantRow,
         status: TenantStatus,
     ) -> Result<(), SqlTenantsError> {
-        on_either!(&self.pool, pool => sqlx::query(PUT)
+        on_either!(&self.pool, connection => once!(sqlx::query, PUT)
             .bind(id.as_str())
             .bind(row.display_name)
             .bind(row.partner_id)
             .bind(status_text(status))
-            .execute(pool)
+            .execute(connection)
             .await
             .map(drop)?);
         Ok(())
@@ -157,9 +159,9 @@ impl SqlTenants {
     /// # Errors
     /// When the database cannot be reached or refuses.
     pub async fn remove(&self, id: &TenantId) -> Result<(), SqlTenantsError> {
-        on_either!(&self.pool, pool => sqlx::query(REMOVE)
+        on_either!(&self.pool, connection => once!(sqlx::query, REMOVE)
             .bind(id.as_str())
-            .execute(pool)
+            .execute(connection)
             .await
             .map(drop)?);
         Ok(())
@@ -168,7 +170,10 @@ impl SqlTenants {
 
 impl SqlTenants {
     async fn find(&self, id: &TenantId) -> Result<Option<Found>, sqlx::Error> {
-        on_either!(&self.pool, pool => sqlx::query_as(FIND).bind(id.as_str()).fetch_optional(pool).await)
+        Ok(on_either!(&self.pool, connection => once!(sqlx::query_as, FIND)
+            .bind(id.as_str())
+            .fetch_optional(connection)
+            .await?))
     }
 }
 

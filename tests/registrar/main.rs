@@ -1,8 +1,10 @@
 //! Registrars: the exam, real databases, several processes, and what happens when something dies.
 //!
 //! The databases need `--features sqlite,postgres`; PostgreSQL is a private server that the tests
-//! start themselves, from the Debian package `postgresql`.
+//! start themselves, from the Debian packages `postgresql` and `pgbouncer`.
 
+#[cfg(feature = "postgres")]
+mod bouncer;
 mod exam;
 #[cfg(feature = "postgres")]
 mod outages;

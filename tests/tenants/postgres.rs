@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,6 +101,51 @@ impl Drop for Postgres {
     }
 }
 
+/// PgBouncer before a server, in transaction mode: every transaction may get another connection to the
+/// server, of which there are fewer than clients. Stopped when dropped.
+pub(crate) struct Bouncer {
+    home: PathBuf,
+    process: Child,
+}
+
+impl Bouncer {
+    pub(crate) fn before(server: &Postgres) -> Self {
+        let home = server.home.clone();
+        let settings = format!(
+            "[databases]\n* = host={0} user=postgres\n\
+             [pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {0}\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n\
+             max_client_conn = 300\n",
+            home.display()
+        );
+        let file = home.join("pgbouncer.ini");
+        fs::write(&file, settings).unwrap();
+        let mut command = run("pgbouncer");
+        command.arg("-q").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+        let process = command.stderr(Stdio::null()).spawn();
+        let process = process.expect("install the Debian package `pgbouncer`");
+        let this = Self { home, process };
+        let since = Instant::now();
+        while UnixStream::connect(this.home.join(".s.PGSQL.6432")).is_err() {
+            assert!(since.elapsed() < Duration::from_secs(60), "pgbouncer is not ready in time");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        this
+    }
+
+    pub(crate) fn url(&self) -> Secret {
+        let home = self.home.display();
+        Secret::new(format!("postgres://postgres@localhost:6432/postgres?host={home}"))
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
 const HINT: &str = "install the Debian package `postgresql`";
 
 /// A program of the server. It refuses to run as root, and then runs as the user `postgres`; it
@@ -122,5 +168,6 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.sort();
     folders.reverse();
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    folders.push("/usr/sbin".into());
     folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
 }
