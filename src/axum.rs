@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::auth::AuthContext;
 use crate::error::{AuthError, ErrorResponse, InvalidToken, ProblemJson, Refusal};
 use crate::identity::Identity;
-use crate::middleware::{Passed, refuse};
+use crate::middleware::{Passed, RequestHead, refuse};
 use crate::telemetry;
 use crate::tenant::Tenant;
 
@@ -58,9 +58,10 @@ pub struct Rejection(Box<Response>);
 
 impl Rejection {
     fn new(parts: &Parts, error: AuthError) -> Self {
+        let grpc = RequestHead::of_parts(parts).is_grpc();
         let response = match parts.extensions.get::<Passed>() {
-            Some(Passed::Anonymous(auth)) => refuse(auth, &ProblemJson, &error, false),
-            _ => error.into_response(),
+            Some(Passed::Anonymous(auth)) => refuse(auth, &ProblemJson, &error, grpc),
+            _ => bare(error, grpc),
         };
         Self(Box::new(response))
     }
@@ -76,11 +77,15 @@ impl IntoResponse for Rejection {
 /// to: prefer a guard where one fits.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
-        if let Self::MissingLayer = self {
-            telemetry::layer_missing(&self);
-        }
-        ErrorResponse::<Body>::respond(&ProblemJson, &Refusal::new(&self, false))
+        bare(self, false)
     }
+}
+
+fn bare(error: AuthError, grpc: bool) -> Response {
+    if let AuthError::MissingLayer = error {
+        telemetry::layer_missing(&error);
+    }
+    ErrorResponse::<Body>::respond(&ProblemJson, &Refusal::new(&error, grpc))
 }
 
 /// The context, or `None` for somebody who was let in without.

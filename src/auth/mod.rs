@@ -100,13 +100,22 @@ struct Inner {
 /// Says whether an identity may act in a tenant other than its own.
 pub type TenantAuthoriser = Arc<dyn Fn(&Identity, &Tenant) -> bool + Send + Sync>;
 
-/// The tenant a request names beside its token.
+/// The tenant a request names beside its token, in one place or several.
 #[derive(Clone)]
 pub(crate) struct RequestedTenant {
     /// `None` if what it names is no tenant.
     pub(crate) id: Option<TenantId>,
-    /// Without one, the tenant must be the token's.
-    pub(crate) authoriser: Option<TenantAuthoriser>,
+    /// Those of all places that name it.
+    pub(crate) authorisers: Vec<TenantAuthoriser>,
+    /// Whether some place that names it has none: then the tenant must be the token's.
+    pub(crate) own_only: bool,
+}
+
+impl RequestedTenant {
+    /// Whether each place that names the tenant lets the identity act in it.
+    fn allows(&self, identity: &Identity, tenant: &Tenant) -> bool {
+        !self.own_only && self.authorisers.iter().all(|allows| allows(identity, tenant))
+    }
 }
 
 /// How far a request came without waiting.
@@ -285,20 +294,20 @@ impl Auth {
         validators.find(recognises).ok_or(InvalidToken::Unrecognised)
     }
 
-    /// The tenant the request is to run in: the token's own, or another if there is somebody to
-    /// allow it.
+    /// The tenant the request is to run in: the token's own, or another if every place that names it
+    /// has an authoriser.
     fn wanted_tenant<'r>(
         &self,
         identity: &'r Identity,
         requested: Option<&'r RequestedTenant>,
     ) -> Result<Option<&'r TenantId>, AuthError> {
         let own = identity.tenant_id();
-        let Some(RequestedTenant { id, authoriser }) = requested else {
+        let Some(RequestedTenant { id, own_only, .. }) = requested else {
             let missing = own.is_none() && self.0.tenant_required;
             return if missing { Err(AuthError::TenantMissing) } else { Ok(own) };
         };
         match id {
-            Some(id) if own == Some(id) || authoriser.is_some() => Ok(Some(id)),
+            Some(id) if own == Some(id) || !own_only => Ok(Some(id)),
             _ => Err(AuthError::TenantMismatch),
         }
     }
@@ -322,11 +331,8 @@ fn admit(
         }
         Some(tenant) => tenant,
     };
-    if foreign {
-        let authoriser = requested.and_then(|requested| requested.authoriser.as_ref());
-        if !authoriser.is_some_and(|allows| allows(identity, tenant)) {
-            return Err(AuthError::TenantMismatch);
-        }
+    if foreign && !requested.is_some_and(|requested| requested.allows(identity, tenant)) {
+        return Err(AuthError::TenantMismatch);
     }
     match tenant.status() {
         TenantStatus::Active => Ok(()),

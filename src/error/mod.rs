@@ -13,6 +13,7 @@ use http::StatusCode;
 use public::Public;
 
 pub(crate) use challenge::Challenger;
+pub(crate) use response::NO_STORE;
 pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
 
 /// An error of a store or provider, as implementors of this crate's traits return it.

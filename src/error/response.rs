@@ -11,7 +11,8 @@ use super::AuthError;
 pub struct Refusal<'a> {
     /// Why.
     pub error: &'a AuthError,
-    /// Whether the request is gRPC (`content-type: application/grpc…`).
+    /// Whether the request is gRPC: `POST` with the content type `application/grpc`, alone or followed
+    /// by `+` or `;`.
     pub grpc: bool,
     /// The status of the answer: [`AuthError::status`], unless the layer was told otherwise (for
     /// instance 404 for an unknown tenant).
@@ -27,7 +28,8 @@ impl<'a> Refusal<'a> {
 /// Turns a refusal into a response of the service's own body type.
 ///
 /// Any `Fn(&Refusal) -> Response<B> + Clone` is one. The layer adds `WWW-Authenticate` to a 400,
-/// 401 or 403 and `Retry-After` to a 503 afterwards, so an implementation cannot forget them.
+/// 401 or 403, `Retry-After` to a 503 and `Cache-Control: no-store` to all afterwards, so an
+/// implementation cannot forget them.
 /// Harmless mistake: an ugly body. Attack: a status of 2xx for anything but gRPC tells the client
 /// that the request was served.
 pub trait ErrorResponse<B>: Clone {
@@ -117,6 +119,7 @@ impl<B: Default> ErrorResponse<B> for EmptyBody {
         }
         let mut response = Response::new(B::default());
         *response.status_mut() = refusal.status;
+        response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
         response
     }
 }
@@ -155,6 +158,10 @@ fn trailers_only<B>(error: &AuthError, body: B) -> Response<B> {
     response
 }
 
+/// No refusal may be kept: a 404 may be, where nothing is said (RFC 9110 §15.1), and so may a gRPC status,
+/// which comes with 200.
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -163,6 +170,7 @@ fn answer<B>(status: StatusCode, content_type: HeaderValue, body: B) -> Response
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     response
 }
 

@@ -13,9 +13,9 @@ use crate::error::ProblemJson;
 /// A [`tower_layer::Layer`] that admits only authenticated requests and puts an
 /// [`AuthContext`](crate::AuthContext) into their extensions.
 ///
-/// Works for every body type: axum, bare hyper, tonic (with [`Grpc`](crate::Grpc)). Refused requests
+/// Works for every type of body (`http_body::Body`): axum, bare hyper, tonic (with [`Grpc`](crate::Grpc)). Refused requests
 /// do not reach the service, and their bodies are not read. CORS preflights, which cannot carry
-/// credentials, pass without an identity.
+/// credentials, pass without an identity; a request with a body is none, whatever its headers say.
 #[derive(Clone)]
 pub struct AuthLayer<R = ProblemJson> {
     auth: Auth,
@@ -65,8 +65,9 @@ impl<R> AuthLayer<R> {
         self.with(|options| options.tokens = sources)
     }
 
-    /// Lets requests name their tenant in another place than the token. May be repeated; all places
-    /// that name one must agree.
+    /// Lets requests name their tenant in another place than the token. May be repeated, in any order:
+    /// all places that name one must agree, and each must
+    /// [allow](TenantSource::authorised_by) a tenant that is not the token's.
     #[must_use]
     pub fn tenant_from(self, source: TenantSource) -> Self {
         self.with(|options| options.tenants.push(source))

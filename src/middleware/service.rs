@@ -9,13 +9,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
 use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::layer::Options;
 use super::source::{Presented, RequestHead, TenantSource, TokenSource};
 use crate::auth::{Auth, AuthContext, Progress};
-use crate::error::{AuthError, ErrorResponse, Refusal};
+use crate::error::{AuthError, ErrorResponse, NO_STORE, Refusal};
 use crate::telemetry;
 
 /// A service behind an [`AuthLayer`](super::AuthLayer).
@@ -57,10 +58,15 @@ impl<S, R> AuthService<S, R> {
         Self { inner, auth, options, respond }
     }
 
-    fn decide(&self, head: RequestHead<'_>, extensions: &mut Extensions) -> Decision {
+    fn decide(
+        &self,
+        head: RequestHead<'_>,
+        body: &impl Body,
+        extensions: &mut Extensions,
+    ) -> Decision {
         // What an outer layer believed is not what this one verified.
         extensions.remove::<AuthContext>();
-        if self.options.preflights_pass && head.is_preflight() {
+        if self.options.preflights_pass && head.is_preflight() && is_empty(body) {
             extensions.insert(Passed::Preflight);
             return Decision::Pass { mock: false };
         }
@@ -101,6 +107,11 @@ impl<S, R> AuthService<S, R> {
     }
 }
 
+/// Whether there is nothing to read. HTTP/2 announces no length, so the headers alone do not tell.
+fn is_empty(body: &impl Body) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
+}
+
 /// Judges the one bearer token in the `Authorization` header, for endpoints of this crate.
 pub(crate) async fn authenticate(
     auth: &Auth,
@@ -117,6 +128,7 @@ impl<S, R, Q, B> Service<Request<Q>> for AuthService<S, R>
 where
     S: Service<Request<Q>, Response = Response<B>> + Clone,
     R: ErrorResponse<B>,
+    Q: Body,
 {
     type Response = Response<B>;
     type Error = S::Error;
@@ -130,7 +142,7 @@ where
         // Taken out while the head is looked at, so that the context, which is large, is put there where
         // it is made.
         let mut extensions = mem::take(request.extensions_mut());
-        let decision = self.decide(RequestHead::of(&request), &mut extensions);
+        let decision = self.decide(RequestHead::of(&request), request.body(), &mut extensions);
         *request.extensions_mut() = extensions;
         match decision {
             Decision::Pass { mock } => ResponseFuture::admitted(self.inner.call(request), mock),
@@ -173,6 +185,8 @@ pub(crate) fn refuse<B, R: ErrorResponse<B>>(
         refusal.status = StatusCode::NOT_FOUND;
     }
     let mut response = respond.respond(&refusal);
+    // A shared cache would hand the refusal of one caller to all others.
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     if matches!(response.status().as_u16(), 429 | 503)
         && let Some(wait) = error.retry_after()
     {

@@ -12,6 +12,8 @@ use crate::identity::{Identity, TenantId};
 use crate::tenant::Tenant;
 use crate::validator::Credentials;
 
+const GRPC: &[u8] = b"application/grpc";
+
 /// What of a request may be looked at to find token and tenant.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -33,17 +35,27 @@ impl<'r> RequestHead<'r> {
         Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers }
     }
 
-    pub(super) fn is_grpc(&self) -> bool {
-        let content_type = self.headers.get(header::CONTENT_TYPE);
-        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    /// A gRPC request, which alone understands a refusal with status 200: `POST` of
+    /// `application/grpc`, alone or with a message format or parameters (gRPC over HTTP/2, Requests).
+    pub(crate) fn is_grpc(&self) -> bool {
+        let content_type = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let parts = content_type.and_then(|value| value.split_at_checked(GRPC.len()));
+        *self.method == Method::POST
+            && parts.is_some_and(|(start, rest)| {
+                start.eq_ignore_ascii_case(GRPC) && matches!(rest, [] | [b'+' | b';', ..])
+            })
     }
 
-    /// A CORS preflight (Fetch §3.2.2): it never carries credentials.
+    /// A CORS preflight (Fetch §4.8), by its method and headers: it carries no credentials and
+    /// announces neither content nor another protocol.
     #[inline]
     pub(super) fn is_preflight(&self) -> bool {
         *self.method == Method::OPTIONS
             && self.headers.contains_key(header::ORIGIN)
             && self.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+            && !self.headers.contains_key(header::TRANSFER_ENCODING)
+            && !self.headers.contains_key(header::UPGRADE)
+            && self.headers.get_all(header::CONTENT_LENGTH).iter().all(|length| *length == "0")
     }
 }
 
@@ -188,7 +200,9 @@ fn after_bearer(value: &[u8]) -> Option<usize> {
 
 /// A place where a request may name its tenant, beside the token.
 ///
-/// The tenant named must be the token's own, unless an authoriser lets the caller act in another.
+/// The tenant named must be the token's own, unless an authoriser lets the caller act in another. Where
+/// several places of a request name it, each must allow that: a place without an authoriser allows only
+/// the token's own.
 #[derive(Clone)]
 pub struct TenantSource {
     place: Place,
@@ -239,19 +253,27 @@ impl TenantSource {
         Self { place, authoriser: None }
     }
 
-    /// The tenant the request names, if any of `sources` finds one. Those that do must agree; if
-    /// they do not, or what they find is no tenant, the request names a tenant that is nobody's.
+    /// The tenant the request names, if any of `sources` finds one. Those that do must agree, and each
+    /// must allow it; if they disagree, or what they find is no tenant, the request names a tenant
+    /// that is nobody's.
     #[inline]
     pub(super) fn requested(sources: &[Self], head: RequestHead<'_>) -> Option<RequestedTenant> {
         let mut found: Option<RequestedTenant> = None;
         for source in sources {
             let Some(named) = source.read(head) else { continue };
             let id = named.and_then(|named| TenantId::new(&named).ok());
-            let authoriser = source.authoriser.clone();
+            let authorisers = source.authoriser.clone().into_iter();
+            let own_only = source.authoriser.is_none();
             match &mut found {
-                Some(earlier) if earlier.id != id => earlier.id = None,
-                Some(_) => {}
-                None => found = Some(RequestedTenant { id, authoriser }),
+                None => {
+                    let authorisers = authorisers.collect();
+                    found = Some(RequestedTenant { id, authorisers, own_only });
+                }
+                Some(earlier) => {
+                    earlier.id = earlier.id.take().filter(|earlier| Some(earlier) == id.as_ref());
+                    earlier.authorisers.extend(authorisers);
+                    earlier.own_only |= own_only;
+                }
             }
         }
         found

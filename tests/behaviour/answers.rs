@@ -12,8 +12,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use scaikey_auth::testing::{Endpoint, Fault};
 use scaikey_auth::{
-    AuthError, BoxError, Credentials, EmptyBody, Envelope, Identity, InvalidToken, Refusal, Tenant,
-    TenantId, TenantResolver, TokenValidator, mfa_within, role, scope,
+    AuthError, BoxError, Credentials, EmptyBody, Envelope, Grpc, Identity, InvalidToken,
+    MemoryTenants, Refusal, Tenant, TenantId, TenantResolver, TokenValidator, mfa_within, role,
+    scope,
 };
 
 use crate::support::{Server, Spy, World, axum_request, mock};
@@ -289,4 +290,48 @@ async fn a_renderer_may_bring_its_own_challenge_and_it_stays_the_only_one() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     let challenges: Vec<_> = response.headers().get_all("www-authenticate").iter().collect();
     assert_eq!(challenges, [r#"Bearer realm="own""#]);
+}
+
+/// A 404 may be kept by a cache that was not told anything (RFC 9110 §15.1), and so may a gRPC status,
+/// which comes with 200.
+#[tokio::test]
+async fn every_refusal_is_kept_by_nobody() {
+    let world = World::new().await;
+    let nowhere: MemoryTenants = MemoryTenants::new();
+    let auth = world.auth().unknown_tenant_is_not_found().tenants(nowhere).build().unwrap();
+    let careless = |refusal: &Refusal<'_>| {
+        let response = Response::builder().status(refusal.status);
+        response.header("cache-control", "public, max-age=60").body(Body::empty()).unwrap()
+    };
+    let guard = |_: &scaikey_auth::AuthContext| Ok(());
+    let layer = auth.layer();
+    let app = || Spy::default().app();
+    let by_extractor = Router::new().fallback(|_: Identity| async {});
+    let by_handler = Router::new().fallback(|| async { Err::<(), _>(AuthError::TenantMissing) });
+    let apps = [
+        app().layer(layer.clone()),
+        app().layer(layer.clone().respond_with(EmptyBody)),
+        app().layer(layer.clone().respond_with(Envelope::new("X_"))),
+        app().layer(layer.clone().respond_with(Grpc)),
+        app().layer(layer.clone().respond_with(careless)),
+        app().layer(auth.require(guard)),
+        app().layer(auth.require(guard)).layer(auth.layer().optional()),
+        by_extractor.layer(auth.layer().optional()),
+        by_handler,
+    ];
+    let token = world.provider.token().sign();
+    for (nth, app) in apps.into_iter().enumerate() {
+        let server = Server::axum(app).await;
+        let grpc = [("content-type", "application/grpc")];
+        for answer in [
+            server.get("/", &[]).await,
+            server.get_as("/", &token).await,
+            server.get_as("/", "x").await,
+            server.send(crate::support::request("POST", "/", &grpc)).await,
+        ] {
+            let is_refused = answer.code() >= 400 || answer.header("grpc-status").is_some();
+            let kept = answer.header("cache-control");
+            assert!(!is_refused || kept == Some("no-store"), "app {nth}: {answer:?}");
+        }
+    }
 }

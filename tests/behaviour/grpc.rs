@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{AuthLayer, Grpc, MemoryTenants};
+use scaikey_auth::{AuthLayer, Grpc, Identity, MemoryTenants};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -78,7 +78,8 @@ async fn one_layer_serves_grpc_and_http_clients() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
-    for content_type in ["application/grpc", "application/grpc+proto"] {
+    let grpc = ["application/grpc", "application/grpc+proto", "application/grpc;charset=x"];
+    for content_type in grpc {
         let answer = server.send(request("POST", "/", &[("content-type", content_type)])).await;
         assert_eq!((answer.code(), answer.body.as_str()), (200, ""));
         assert_eq!(answer.header("grpc-status"), Some("16"));
@@ -91,4 +92,48 @@ async fn one_layer_serves_grpc_and_http_clients() {
     odd.headers_mut()
         .insert(HeaderName::from_static("content-type"), HeaderValue::from_bytes(b"\xff").unwrap());
     assert_eq!(server.send(odd).await.code(), 401);
+}
+
+/// A refusal with status 200 is a refusal to gRPC clients alone: everything else would take it for the
+/// answer, and a cache would keep it (RFC 9110 §15.3.1).
+#[tokio::test]
+async fn only_grpc_requests_are_refused_with_200() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let inner = Spy::default().app().layer(auth.require(|_: &_| Ok(())));
+    let servers = [
+        Server::axum(Spy::default().app().layer(auth.layer())).await,
+        Server::axum(inner.layer(auth.layer().optional())).await,
+    ];
+    let table = [
+        ("GET", "application/grpc"),
+        ("PUT", "application/grpc"),
+        ("GET", "application/grpcX"),
+        ("POST", "application/grpcX"),
+        ("POST", "application/grpc-web+proto"),
+        ("POST", "application/grpc/x"),
+    ];
+    for server in &servers {
+        for (method, content_type) in table {
+            let answer = server.send(request(method, "/", &[("content-type", content_type)])).await;
+            let told = (answer.code(), answer.header("grpc-status"));
+            assert_eq!(told, (401, None), "{method} {content_type}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn extractors_refuse_grpc_requests_with_a_grpc_status() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let strict = |identity: Identity| async move { identity.subject().to_owned() };
+    let app = || axum::Router::new().fallback(axum::routing::any(strict));
+    let table = [(app().layer(auth.layer().optional()), "16"), (app(), "13")];
+    for (app, status) in table {
+        let server = Server::axum(app).await;
+        let grpc = [("content-type", "application/grpc+proto")];
+        let answer = server.send(request("POST", "/", &grpc)).await;
+        assert_eq!((answer.code(), answer.header("grpc-status")), (200, Some(status)));
+        assert_eq!(server.send(request("GET", "/", &grpc)).await.header("grpc-status"), None);
+    }
 }

@@ -1,10 +1,15 @@
 //! Routes that work without a token, and requests that cannot have one.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::Router;
+use axum::body::Body;
 use axum::routing::any;
+use hyper::body::Frame;
 use scaikey_auth::{AuthContext, AuthLayer, Identity, Tenant, scope};
 
-use crate::support::{Server, World, request};
+use crate::support::{Server, Spy, World, request};
 
 async fn who(
     identity: Option<Identity>,
@@ -105,4 +110,48 @@ async fn preflights_are_refused_where_an_outer_layer_answers_them() {
     let server = server(world.auth().build().unwrap().layer().refuse_preflights()).await;
     let answer = server.send(request("OPTIONS", "/", &PREFLIGHT)).await;
     assert_eq!((answer.code(), answer.error()), (401, None));
+}
+
+/// Browsers send none with a preflight (Fetch §4.8): what has a body is an ordinary request, whose
+/// handler might act upon it.
+#[tokio::test]
+async fn a_preflight_with_a_body_needs_a_token() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let spy = Spy::default();
+    let app = spy.app().layer(auth.require(scope("admin"))).layer(auth.layer());
+    let server = Server::axum(app.clone()).await;
+    let mut with_body = request("OPTIONS", "/", &PREFLIGHT);
+    *with_body.body_mut() = "delete=everything";
+    assert_eq!(server.send(with_body).await.code(), 401);
+    for more in [("content-length", "1"), ("transfer-encoding", "chunked"), ("upgrade", "x")] {
+        let headers = [&PREFLIGHT[..], &[more]].concat();
+        let request = request("OPTIONS", "/", &headers).map(|_| Body::empty());
+        let answer = tower::ServiceExt::oneshot(app.clone(), request).await.unwrap();
+        assert_eq!(answer.status(), 401, "{more:?}");
+    }
+    // As HTTP/2 may send it: without a length.
+    let unannounced = request("OPTIONS", "/", &PREFLIGHT).map(|_| Body::new(Unannounced));
+    let answer = tower::ServiceExt::oneshot(app.clone(), unannounced).await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert_eq!(spy.calls(), 0);
+    let headers = [&PREFLIGHT[..], &[("content-length", "0")]].concat();
+    let empty = request("OPTIONS", "/", &headers).map(|_| Body::empty());
+    assert_eq!(tower::ServiceExt::oneshot(app, empty).await.unwrap().status(), 200);
+    assert_eq!(spy.calls(), 1);
+}
+
+/// A body of unknown length, which nobody has to read.
+struct Unannounced;
+
+impl hyper::body::Body for Unannounced {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Poll::Ready(Some(Ok(Frame::data(bytes::Bytes::from_static(b"x")))))
+    }
 }

@@ -227,6 +227,35 @@ async fn an_authoriser_lets_some_act_elsewhere_and_tells_the_others_nothing() {
     assert_eq!(problem(&ask(&admin, "suspended").await), (403, "tenant_suspended".to_owned()));
 }
 
+/// A place with an authoriser speaks for itself alone: another that names the tenant, too, has rules of
+/// its own, whichever of them the layer was told of first.
+#[tokio::test]
+async fn every_naming_place_must_allow_the_tenant() {
+    let world = World::new().await;
+    let auth = world.auth().tenants(tenants()).build().unwrap();
+    let header = || TenantSource::header(HEADER);
+    let path = || TenantSource::path("/t/{tenant_id}");
+    let anyone = |_: &Identity, _: &Tenant| true;
+    let nobody = |_: &Identity, _: &Tenant| false;
+    let bearer = format!("Bearer {}", world.provider.token().sign());
+    let both = [("authorization", bearer.as_str()), ("x-tenant-id", "tenant-2")];
+    let table = [
+        ([header().authorised_by(anyone), path()], 403),
+        ([path(), header().authorised_by(anyone)], 403),
+        ([header(), path().authorised_by(anyone)], 403),
+        ([header().authorised_by(anyone), path().authorised_by(nobody)], 403),
+        ([path().authorised_by(nobody), header().authorised_by(anyone)], 403),
+        ([header().authorised_by(anyone), path().authorised_by(anyone)], 200),
+    ];
+    for (nth, (places, status)) in table.into_iter().enumerate() {
+        let layer = places.into_iter().fold(auth.layer(), scaikey_auth::AuthLayer::tenant_from);
+        let server = Server::axum(app().layer(layer)).await;
+        assert_eq!(server.get("/t/tenant-2", &both).await.code(), status, "row {nth}");
+        let own = [("authorization", bearer.as_str()), ("x-tenant-id", "tenant-1")];
+        assert_eq!(server.get("/t/tenant-1", &own).await.code(), 200, "row {nth}, own tenant");
+    }
+}
+
 #[tokio::test]
 async fn forbidden_and_unknown_tenants_look_alike_where_unknown_ones_are_not_found() {
     let world = World::new().await;

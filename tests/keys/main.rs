@@ -9,13 +9,9 @@
 
 mod algorithms;
 mod discovery;
-mod given;
 mod held;
 mod known;
-#[path = "../behaviour/log.rs"]
-mod log;
 mod never;
-mod published;
 mod refresh;
 #[cfg(feature = "metrics")]
 mod series;
@@ -26,5 +22,4 @@ mod support;
 mod tenants;
 mod town;
 mod unknown;
-mod wire;
 mod withdrawn;

@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, SigningKey};
 use scaikey_auth::{
-    Algorithm, AnyTenant, Auth, Clock, IssuerConfig, IssuerHealth, JwksSettings, KeyState,
-    TenantIssuers,
+    Algorithm, Auth, Clock, IssuerConfig, IssuerHealth, JwksSettings, KeyState, TenantIssuers,
 };
 
 /// Longer than a set stays fresh by default, jitter included.
@@ -95,7 +94,7 @@ pub(crate) fn service(
     issuers: impl IntoIterator<Item = IssuerConfig>,
     clock: &ManualClock,
 ) -> Auth {
-    let builder = Auth::builder().audience("scaiwave").clock(clock.clone()).tenants(AnyTenant);
+    let builder = Auth::builder().audience("scaiwave").clock(clock.clone());
     issuers.into_iter().fold(builder, |builder, issuer| builder.issuer(issuer)).build().unwrap()
 }
 
