@@ -235,7 +235,7 @@ mod tests {
             (&[("PATH", "/bin"), ("OTHER_ENV", "prod"), ("APP", "prod")], true, false),
             (&[("APP_ENV", "")], true, false),
             (&[("APP_ENV", " \"\" ")], true, false),
-            (&[("ENV", "/root/.shrc")], true, false),
+            (&[("ENV", "/etc/shrc")], true, false),
             (&[("ENV", "$HOME/.shrc")], true, false),
             (&[("APP_ENV", "Development")], true, true),
             (&[("APP_ENV", "'test'\n")], true, true),
