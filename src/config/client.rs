@@ -39,6 +39,9 @@ pub struct ClientConfig {
     pub redis_url: Option<Secret>,
     /// The secrets under which they are sealed there; see `CacheKeys::parse`.
     pub cache_keys: Option<Secret>,
+    /// Spends refresh tokens and codes also while that server gives no answer: right for a service
+    /// of one process; see `TokenExchangeBuilder::insecure_spend_without_lock`. Default: no.
+    pub insecure_spend_without_lock: bool,
 }
 
 impl Default for ClientConfig {
@@ -56,6 +59,7 @@ impl Default for ClientConfig {
             tenant_parameter: None,
             redis_url: None,
             cache_keys: None,
+            insecure_spend_without_lock: false,
         }
     }
 }

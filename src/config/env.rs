@@ -324,6 +324,16 @@ pub const ENVIRONMENT: &[Variable] = &[
         },
     },
     Variable {
+        name: "INSECURE_SPEND_WITHOUT_LOCK",
+        field: "client.insecure_spend_without_lock",
+        meaning: "`true` spends refresh tokens and codes also while Redis gives no answer; right for a service of one process, with more of them a session may end",
+        default: "`false`: they wait for Redis, then 503",
+        set: |config, text| {
+            config.client.insecure_spend_without_lock = boolean(text)?;
+            Ok(())
+        },
+    },
+    Variable {
         name: "RESOURCE",
         field: "resource",
         meaning: "the public URL of this service, for challenges and metadata (RFC 9728)",

@@ -140,6 +140,8 @@ impl Inner {
         let verifier = PkceVerifier::kept(&begun.verifier);
         let verifier = verifier.ok_or(Failure::NotConfigured("the verifier was lost"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
+        // A browser may send the same callback twice: both arrive, for one redemption.
+        let request = request.allow_repeats();
         let token = self.client()?.authorization_code(&request).await?;
         let nonce = Some(begun.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {

@@ -10,7 +10,7 @@ use super::breaker::Breakers;
 use super::cache::{CacheKeys, Ground, MemoryCache, TokenCache};
 use super::contract::Relaxed;
 use super::endpoint::{Place, TokenEndpoint, TokenUrls, is_fit};
-use super::kept::Kept;
+use super::kept::{Kept, strays, successors};
 use super::setback::Setbacks;
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
@@ -43,6 +43,8 @@ pub struct TokenExchangeBuilder {
     default_lifetime: Option<Duration>,
     cache: Option<Arc<dyn TokenCache>>,
     cache_keys: Option<CacheKeys>,
+    cache_timeout: Duration,
+    spends_without_lock: bool,
     timeout: Duration,
     clock: Arc<dyn Clock>,
     /// What could not be read on the way here.
@@ -71,6 +73,8 @@ impl TokenExchangeBuilder {
             default_lifetime: None,
             cache: None,
             cache_keys: None,
+            cache_timeout: Duration::from_secs(5),
+            spends_without_lock: false,
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock::default()),
             faults: Vec::new(),
@@ -91,6 +95,7 @@ impl TokenExchangeBuilder {
         builder.token_url = client.token_url.clone();
         builder.authorization_url = client.authorization_url.clone();
         builder.tenant_parameter = client.tenant_parameter.clone();
+        builder.spends_without_lock = client.insecure_spend_without_lock;
         match proof(client) {
             Ok(auth) => builder.auth = Some(auth),
             Err(fault) => builder.faults.push(fault),
@@ -234,6 +239,24 @@ impl TokenExchangeBuilder {
         self
     }
 
+    /// How long a cache that gives no answer is waited for. Default: 5 seconds. Each call of an
+    /// exchange or for a service token takes no longer, and goes on without; `RedisCache` gives up
+    /// sooner by itself. A refresh or a code asks again for so long, and fails then with
+    /// [`Unavailable`](super::ExchangeError::Unavailable).
+    pub fn cache_timeout(mut self, timeout: Duration) -> Self {
+        self.cache_timeout = timeout;
+        self
+    }
+
+    /// Spends refresh tokens and codes also while a shared cache gives no answer: once in each
+    /// process. Default: no, they are not spent. Right for a service of one process. The price
+    /// with more: while the cache is away two processes may spend the same refresh token, and the
+    /// provider ends that session (RFC 9700 §4.14.2).
+    pub fn insecure_spend_without_lock(mut self) -> Self {
+        self.spends_without_lock = true;
+        self
+    }
+
     /// How long a request may take, from connecting to the last byte. Default: 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -310,6 +333,10 @@ impl TokenExchangeBuilder {
             tenant_parameter: self.tenant_parameter,
             relaxed: self.relaxed,
             subjects_are_outlived: self.subjects_are_outlived,
+            cache_timeout: self.cache_timeout,
+            spends_without_lock: self.spends_without_lock,
+            successors: successors(),
+            strays: strays(),
             lookups: Flights::default(),
             flights: Flights::default(),
             setbacks: Setbacks::default(),

@@ -169,6 +169,8 @@ pub struct CodeRequest {
     pub verifier: Option<PkceVerifier>,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
+    /// Whether whoever comes again within a minute gets the same tokens.
+    pub(super) repeats: bool,
 }
 
 impl CodeRequest {
@@ -179,19 +181,27 @@ impl CodeRequest {
         verifier: PkceVerifier,
     ) -> Self {
         let (code, redirect_uri) = (code.into(), redirect_uri.into());
-        Self { code, redirect_uri, verifier: Some(verifier), tenant: None }
+        Self { code, redirect_uri, verifier: Some(verifier), tenant: None, repeats: false }
     }
 
     /// A code that was asked for without a challenge, if the provider allows that. The price:
     /// whoever gets hold of such a code can use it (RFC 9700 §2.1.1).
     pub fn unbound(code: impl Into<Secret>, redirect_uri: impl Into<String>) -> Self {
         let (code, redirect_uri) = (code.into(), redirect_uri.into());
-        Self { code, redirect_uri, verifier: None, tenant: None }
+        Self { code, redirect_uri, verifier: None, tenant: None, repeats: false }
     }
 
     /// Fills `{tenant_id}` in the client's `token_url`.
     pub fn in_tenant(mut self, tenant: TenantId) -> Self {
         self.tenant = Some(tenant);
+        self
+    }
+
+    /// Gives the same tokens to all who come with this code, verifier and redirect URI within a
+    /// minute. Default: only the first gets tokens. For callbacks of browsers whose `state` was
+    /// compared: a browser may send the same one twice. Not for codes that anyone may bring.
+    pub fn allow_repeats(mut self) -> Self {
+        self.repeats = true;
         self
     }
 }

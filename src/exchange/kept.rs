@@ -4,15 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::cache::{CacheKey, CacheKeys, Fence, Ground, Question, TokenCache};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::cache::{
+    CODE_GRANT, CacheKey, CacheKeys, Ground, MemoryCache, Question, TokenCache, in_order,
+};
 use super::contract::{self, Relaxed};
 use super::endpoint::TokenEndpoint;
 use super::grant::Grant;
+use super::locks::Locks;
 use super::setback::Setbacks;
 use super::token::until_exp;
 use super::{
-    AccessToken, CacheStatus, ExchangeError, ExchangeRequest, Freshness, RefreshRequest,
-    ServiceTokenRequest, TokenType,
+    AccessToken, CacheStatus, CodeRequest, ExchangeError, ExchangeRequest, Freshness,
+    RefreshRequest, ServiceTokenRequest, TokenType,
 };
 use crate::clock::{jittered, pause, within};
 use crate::error::BoxError;
@@ -20,14 +26,27 @@ use crate::flight::{Flights, Lead, Seat};
 use crate::mark::Mark;
 use crate::telemetry;
 
-/// A cache that takes longer is gone on without. `RedisCache` gives up sooner by itself.
-const CACHE_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a lock outlives the longest request: for the look before it and the write after it.
+const LOCK_RESERVE: Duration = Duration::from_secs(4);
 
-/// How long what a refresh gave is kept for those who come with the same refresh token.
+/// How long what a refresh or a code gave is kept for those who come with the same one.
 const SUCCESSOR_LIFE: Duration = Duration::from_secs(60);
 
-/// How often a process looks whether another one has got what both want.
+/// How many bytes of them this process keeps beside a shared cache, which may lose them.
+const SUCCESSOR_BYTES: u64 = 8 << 20;
+
+/// How often a process looks whether another one has got what both want, or asks again what was
+/// not answered.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How often the cache is told again what it did not take.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// So many locks are given back at a time behind everybody's back; those beyond end by themselves.
+const STRAYS: usize = 256;
+
+/// How soon to come back when the shared cache is away.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// A downstream service that refuses a token this young does not refuse it for its age.
 const YOUNG: Duration = Duration::from_secs(10);
@@ -45,6 +64,15 @@ pub(super) struct Kept {
     pub(super) tenant_parameter: Option<String>,
     pub(super) relaxed: Relaxed,
     pub(super) subjects_are_outlived: bool,
+    /// How long an answer of the cache is waited for, and how long it is asked again for what can be
+    /// spent once.
+    pub(super) cache_timeout: Duration,
+    /// Whether that is spent without an answer, too.
+    pub(super) spends_without_lock: bool,
+    /// What this process got for refresh tokens and codes, whatever becomes of a shared cache.
+    pub(super) successors: MemoryCache,
+    /// Locks being given back.
+    pub(super) strays: Arc<Semaphore>,
     /// Looks into a shared cache: one for all who want the same, or a herd would keep its own
     /// questions waiting until they are too late.
     pub(super) lookups: Flights<Mark, Option<AccessToken>>,
@@ -53,12 +81,20 @@ pub(super) struct Kept {
     pub(super) cache_is_away: AtomicBool,
 }
 
-/// What somebody wants.
+/// What a caller wants.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted<'r> {
     Exchange(&'r ExchangeRequest),
     Service(&'r ServiceTokenRequest),
     Refresh(&'r RefreshRequest),
+    Code(&'r CodeRequest),
+}
+
+impl Wanted<'_> {
+    /// Whether it is got for a credential that can be spent once only.
+    fn spends(self) -> bool {
+        matches!(self, Self::Refresh(_) | Self::Code(_))
+    }
 }
 
 /// The same, to be taken along by a task.
@@ -66,6 +102,7 @@ enum Held {
     Exchange(ExchangeRequest),
     Service(ServiceTokenRequest),
     Refresh(RefreshRequest),
+    Code(CodeRequest),
 }
 
 impl Held {
@@ -74,6 +111,7 @@ impl Held {
             Wanted::Exchange(request) => Self::Exchange(request.clone()),
             Wanted::Service(request) => Self::Service(request.clone()),
             Wanted::Refresh(request) => Self::Refresh(request.clone()),
+            Wanted::Code(request) => Self::Code(request.clone()),
         }
     }
 
@@ -82,6 +120,7 @@ impl Held {
             Self::Exchange(request) => Wanted::Exchange(request),
             Self::Service(request) => Wanted::Service(request),
             Self::Refresh(request) => Wanted::Refresh(request),
+            Self::Code(request) => Wanted::Code(request),
         }
     }
 }
@@ -90,12 +129,20 @@ impl Held {
 enum Turn {
     /// Nobody's: here is what another process got.
     Found(AccessToken),
-    /// Ours, and no other process's, as far as these locks reach.
-    Ours(Vec<Fence>),
-    /// Ours, and perhaps others': the cache is away.
+    /// Ours, and no other process's, as far as the locks reach.
+    Ours,
+    /// Not known: the cache gives no answer.
     Unknown,
     /// Another process's, which does not come to an end.
     Theirs,
+}
+
+/// How a publication ended, or how a caller came to ask without one.
+struct Found<'t> {
+    token: &'t AccessToken,
+    keep_for: Duration,
+    /// Whether it is held back when another process holds the lock.
+    is_fenced: bool,
 }
 
 impl Kept {
@@ -126,7 +173,7 @@ impl Kept {
         if let Some(token) = refused.filter(|token| token.age(clock) < YOUNG) {
             return Some(Ok(token.clone()));
         }
-        if let Some(token) = self.cache.at_once(key)
+        if let Some(token) = self.near(key)
             && self.serves(wanted, key, &token, refused)
         {
             telemetry::token_cache("hit");
@@ -137,13 +184,22 @@ impl Kept {
         Some(Err(error))
     }
 
+    /// What is in this process's memory.
+    fn near(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+        let near = self.cache.at_once(key);
+        near.or_else(|| self.successors.at_once(key).filter(|_| key.is_single_use()))
+    }
+
     async fn wait_for(
         self: &Arc<Self>,
         wanted: Wanted<'_>,
         key: CacheKey<'_>,
         refused: Option<&AccessToken>,
     ) -> Outcome {
+        // A cache that is known to be away is waited for once: for the lock.
+        let waits = key.is_single_use() && self.cache_is_away.load(Ordering::Relaxed);
         if self.cache.is_shared()
+            && !waits
             && let Some(token) = self.look_together(&key).await
             && self.serves(wanted, &key, &token, refused)
         {
@@ -191,8 +247,10 @@ impl Kept {
         if refused.is_some_and(|refused| refused.secret() == token.secret()) {
             return false;
         }
-        if let Wanted::Refresh(request) = wanted {
-            return self.succeeds(request, token);
+        match wanted {
+            Wanted::Refresh(request) => return self.succeeds(request, token),
+            Wanted::Code(_) => return true,
+            Wanted::Exchange(_) | Wanted::Service(_) => {}
         }
         match key.freshness(token) {
             Freshness::Fresh => true,
@@ -214,9 +272,9 @@ impl Kept {
         is_spent || token.freshness_to_the_end(&*self.endpoint.clock) == Freshness::Fresh
     }
 
-    /// Gets a fresh token, unless somebody else just did.
+    /// Gets a fresh token, unless another caller just did.
     async fn obtain(
-        &self,
+        self: &Arc<Self>,
         wanted: Wanted<'_>,
         mark: Mark,
         refused: Option<&AccessToken>,
@@ -225,102 +283,236 @@ impl Kept {
         let Some(key) = keys.first() else { return Err(no_key()) };
         let is_new = |token: &AccessToken| match wanted {
             Wanted::Refresh(request) => self.succeeds(request, token),
+            Wanted::Code(_) => true,
             _ if refused.is_some_and(|refused| refused.secret() == token.secret()) => false,
             _ => key.freshness(token) == Freshness::Fresh,
         };
-        if let Some(token) = self.cache.at_once(key).filter(&is_new) {
+        if let Some(token) = self.near(key).filter(&is_new) {
             return Ok(token.with_status(CacheStatus::Collapsed));
         }
-        let is_refresh = matches!(wanted, Wanted::Refresh(_));
         // To ask twice for the same is a waste; to spend a refresh token twice ends a session.
-        let patience = if is_refresh { self.endpoint.longest() } else { self.endpoint.timeout };
-        let fences = match self.turn(&keys, &is_new, patience).await {
-            Turn::Found(token) => return Ok(token.with_status(CacheStatus::Collapsed)),
-            Turn::Ours(fences) => fences,
-            Turn::Theirs if is_refresh => {
-                let why = "another process is at it and does not come to an end";
-                return Err(ExchangeError::unavailable(None, why));
+        let patience =
+            if wanted.spends() { self.endpoint.longest() } else { self.endpoint.timeout };
+        let locks = Locks::new(keys.len()).ok_or_else(no_random)?;
+        let turn = self.turn(&keys, &locks, &is_new, patience).await;
+        let why = match turn {
+            Turn::Found(token) => {
+                self.give_back(wanted, &keys, locks).await;
+                return Ok(token.with_status(CacheStatus::Collapsed));
             }
-            Turn::Unknown | Turn::Theirs => Vec::new(),
+            Turn::Unknown if key.is_single_use() => "the shared cache does not answer",
+            Turn::Theirs if wanted.spends() => {
+                "another process is at it and does not come to an end"
+            }
+            Turn::Ours | Turn::Unknown | Turn::Theirs => {
+                let outcome = self.ask(wanted).await;
+                self.setbacks.note(mark, &outcome, self.endpoint.clock.elapsed());
+                let is_fenced = matches!(turn, Turn::Ours);
+                self.keep(wanted, &keys, locks, outcome.as_ref().ok(), is_fenced).await;
+                return outcome;
+            }
         };
-        let outcome = self.ask(wanted).await;
-        self.setbacks.note(mark, &outcome, self.endpoint.clock.elapsed());
-        self.keep(wanted, &keys, &fences, outcome.as_ref().ok()).await;
-        outcome
+        self.finish_later(wanted, locks, None);
+        Err(ExchangeError::unavailable(Some(RETRY_AFTER), why))
     }
 
     /// Waits until it is this process's turn, or another one has brought what is wanted.
     async fn turn(
         &self,
         keys: &[CacheKey<'_>],
+        locks: &Locks,
         is_new: &impl Fn(&AccessToken) -> bool,
         patience: Duration,
     ) -> Turn {
         if !self.cache.is_shared() {
-            return Turn::Ours(Vec::new());
+            return Turn::Ours;
         }
-        let Some(key) = keys.first() else { return Turn::Unknown };
-        let life = self.endpoint.longest() + CACHE_DEADLINE * 4;
         let wait = async {
             loop {
-                let locked = self.lock(keys, life).await;
-                match locked {
-                    Err(()) => return Turn::Unknown,
-                    // Whoever held the lock before may have left what is wanted.
-                    Ok(fences) => match (self.look(key).await.filter(is_new), fences) {
-                        (Some(token), fences) => {
-                            self.unlock(keys, &fences.unwrap_or_default()).await;
-                            return Turn::Found(token);
-                        }
-                        (None, Some(fences)) => return Turn::Ours(fences),
-                        (None, None) => {}
-                    },
+                match self.answered_turn(keys, locks, is_new).await {
+                    None => return Turn::Unknown,
+                    Some(Some(turn)) => return turn,
+                    Some(None) => pause(jittered(POLL, 0.5)).await,
                 }
-                pause(jittered(POLL, 0.5)).await;
             }
         };
         within(patience, wait).await.unwrap_or(Turn::Theirs)
     }
 
-    /// The locks of all these keys, or none of them. An error when the cache is away.
-    async fn lock(&self, keys: &[CacheKey<'_>], life: Duration) -> Result<Option<Vec<Fence>>, ()> {
-        let mut fences = Vec::with_capacity(keys.len());
-        for key in in_order(keys) {
-            match self.cached(self.cache.lock(key, life)).await {
-                Some(Some(fence)) => fences.push(fence),
-                not_taken => {
-                    self.unlock(keys, &fences).await;
-                    return not_taken.map(|_| None).ok_or(());
+    /// Whose turn it is now: `Some(None)`: another process's. `None` without an answer. For what
+    /// can be spent once, the cache is asked until it answers.
+    async fn answered_turn(
+        &self,
+        keys: &[CacheKey<'_>],
+        locks: &Locks,
+        is_new: &impl Fn(&AccessToken) -> bool,
+    ) -> Option<Option<Turn>> {
+        if !keys.first()?.is_single_use() {
+            return self.try_turn(keys, locks, is_new).await;
+        }
+        let asking = async {
+            loop {
+                if let Some(answer) = self.try_turn(keys, locks, is_new).await {
+                    return answer;
+                }
+                pause(jittered(POLL, 0.5)).await;
+            }
+        };
+        within(self.cache_timeout, asking).await
+    }
+
+    /// Takes the locks, and looks whether their holder before left what is wanted.
+    async fn try_turn(
+        &self,
+        keys: &[CacheKey<'_>],
+        locks: &Locks,
+        is_new: &impl Fn(&AccessToken) -> bool,
+    ) -> Option<Option<Turn>> {
+        let is_taken = self.lock(keys, locks).await?;
+        match (self.look(keys.first()?).await, is_taken) {
+            (Some(Some(token)), _) if is_new(&token) => Some(Some(Turn::Found(token))),
+            (Some(_), true) => Some(Some(Turn::Ours)),
+            (None, true) => None,
+            (_, false) => Some(None),
+        }
+    }
+
+    /// Whether the locks of all these keys were taken; if not, none of them is. `None` without an
+    /// answer: they may be.
+    async fn lock(&self, keys: &[CacheKey<'_>], locks: &Locks) -> Option<bool> {
+        let life = self.endpoint.longest() + LOCK_RESERVE;
+        for (key, lock) in in_order(keys).into_iter().zip(locks.iter()) {
+            lock.is_asked_for();
+            if !self.cached(self.cache.lock(key, lock.fence(), life)).await? {
+                lock.is_free();
+                self.unlock(keys, locks).await;
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    /// Gives back what is held, or may be; whether that was answered.
+    async fn unlock(&self, keys: &[CacheKey<'_>], locks: &Locks) -> bool {
+        let mut all = true;
+        for (key, lock) in in_order(keys).into_iter().zip(locks.iter()) {
+            if lock.may_be_held() {
+                // Nobody waits for it, and the next call tells whether the cache is away.
+                match self.answer(self.cache.unlock(key, lock.fence())).await {
+                    Ok(()) => lock.is_free(),
+                    Err(_) => all = false,
                 }
             }
         }
-        Ok(Some(fences))
+        all
     }
 
-    async fn unlock(&self, keys: &[CacheKey<'_>], fences: &[Fence]) {
-        for (key, fence) in in_order(keys).into_iter().zip(fences) {
-            self.cached(self.cache.unlock(key, fence)).await;
+    async fn give_back(self: &Arc<Self>, wanted: Wanted<'_>, keys: &[CacheKey<'_>], locks: Locks) {
+        if !self.unlock(keys, &locks).await {
+            self.finish_later(wanted, locks, None);
         }
     }
 
     /// Keeps what was got, under every key, and gives the locks back.
     async fn keep(
-        &self,
+        self: &Arc<Self>,
         wanted: Wanted<'_>,
         keys: &[CacheKey<'_>],
-        fences: &[Fence],
+        locks: Locks,
         token: Option<&AccessToken>,
+        is_fenced: bool,
     ) {
-        let keep_for = token.and_then(|token| match wanted {
-            Wanted::Refresh(_) => Some(SUCCESSOR_LIFE),
-            _ => token.keep_for(),
-        });
-        if let (Some(token), Some(keep_for)) = (token, keep_for) {
-            for (index, key) in in_order(keys).into_iter().enumerate() {
-                self.cached(self.cache.put(key, token, keep_for, fences.get(index))).await;
+        let keep_for = |token: &AccessToken| match wanted.spends() {
+            true => Some(SUCCESSOR_LIFE),
+            false => token.keep_for(),
+        };
+        if let Some((token, keep_for)) = token.and_then(|token| Some((token, keep_for(token)?))) {
+            self.remember(keys, token, keep_for).await;
+            let found = Found { token, keep_for, is_fenced };
+            let is_kept = self.publish(keys, &locks, &found).await;
+            if !is_kept && keys.first().is_some_and(CacheKey::is_single_use) {
+                // Whoever comes when the lock is over would spend it again.
+                return self.finish_later(wanted, locks, Some(token.clone()));
             }
         }
-        self.unlock(keys, fences).await;
+        self.give_back(wanted, keys, locks).await;
+    }
+
+    /// Keeps what was got for what can be spent once in this process, too.
+    async fn remember(&self, keys: &[CacheKey<'_>], token: &AccessToken, keep_for: Duration) {
+        if let Some(key) = keys.first()
+            && self.cache.is_shared()
+            && key.is_single_use()
+        {
+            // It is memory, which does not fail.
+            let _ = self.successors.put(key, token, keep_for, None).await;
+        }
+    }
+
+    /// Whether the cache answered that it has the token now, or that it is not to have it.
+    async fn publish(&self, keys: &[CacheKey<'_>], locks: &Locks, found: &Found<'_>) -> bool {
+        let mut all = true;
+        for (key, lock) in in_order(keys).into_iter().zip(locks.iter()) {
+            let fence = found.is_fenced.then(|| lock.fence());
+            let put = self.cache.put(key, found.token, found.keep_for, fence);
+            all &= self.cached(put).await.is_some();
+        }
+        all
+    }
+
+    /// Tells the cache behind everybody's back what it did not take: the token that was got, and
+    /// that the locks are free.
+    fn finish_later(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        locks: Locks,
+        token: Option<AccessToken>,
+    ) {
+        if token.is_none() && !locks.iter().any(|lock| lock.may_be_held()) {
+            return;
+        }
+        let permit = self.strays.clone().try_acquire_owned().ok();
+        // A token is written whatever else goes on: it was paid for.
+        let (Ok(runtime), true) = (Handle::try_current(), token.is_some() || permit.is_some())
+        else {
+            return;
+        };
+        let (kept, held) = (self.clone(), Held::of(wanted));
+        runtime.spawn(async move { kept.finish(held, locks, token, permit).await });
+    }
+
+    async fn finish(
+        &self,
+        held: Held,
+        locks: Locks,
+        token: Option<AccessToken>,
+        _permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let keys: Vec<_> = self.cache_keys(held.wanted()).collect();
+        let since = self.endpoint.clock.elapsed();
+        let telling = async {
+            loop {
+                pause(jittered(AGAIN, 0.5)).await;
+                let age = self.endpoint.clock.elapsed().saturating_sub(since);
+                let found = token.as_ref().map(|token| Found {
+                    token,
+                    keep_for: SUCCESSOR_LIFE.saturating_sub(age),
+                    is_fenced: true,
+                });
+                let is_told = match &found {
+                    Some(found) => self.publish(&keys, &locks, found).await,
+                    None => true,
+                };
+                if is_told && self.unlock(&keys, &locks).await {
+                    return;
+                }
+            }
+        };
+        let limit = match token {
+            Some(_) => SUCCESSOR_LIFE,
+            None => self.endpoint.longest() + LOCK_RESERVE,
+        };
+        within(limit, telling).await;
     }
 
     /// Asks the provider, and compares what it gave with what was wanted.
@@ -329,6 +521,7 @@ impl Kept {
             Wanted::Exchange(request) => Grant::Exchange(request, self.requested_type.as_ref()),
             Wanted::Service(request) => Grant::Service(request, self.tenant_parameter.as_deref()),
             Wanted::Refresh(request) => Grant::Refresh(request),
+            Wanted::Code(request) => Grant::Code(request),
         };
         self.endpoint.ask(&grant, |token| self.check(wanted, token)).await
     }
@@ -337,6 +530,9 @@ impl Kept {
     fn check(&self, wanted: Wanted<'_>, token: AccessToken) -> Outcome {
         match wanted {
             Wanted::Refresh(_) => Ok(token),
+            Wanted::Code(request) => {
+                contract::check_tenant(request.tenant.as_ref(), &token).map(|()| token)
+            }
             Wanted::Service(request) => {
                 contract::check_tenant(request.tenant.as_ref(), &token)?;
                 Ok(token.with_refresh_token(None))
@@ -364,25 +560,33 @@ impl Kept {
     async fn look_together(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
         match self.lookups.lead(key.mark()) {
             Lead::First(leader) => {
-                let found = self.look(key).await;
+                let found = self.look(key).await.flatten();
                 leader.land(found.clone());
                 found
             }
             Lead::Joined(seat) => match seat.landed().await {
                 Some(found) => found,
-                None => self.look(key).await,
+                None => self.look(key).await.flatten(),
             },
         }
     }
 
-    async fn look(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
-        self.cached(self.cache.get(key)).await.flatten()
+    /// What the cache has; `None` without an answer.
+    async fn look(&self, key: &CacheKey<'_>) -> Option<Option<AccessToken>> {
+        self.cached(self.cache.get(key)).await
     }
 
-    /// What the cache answers. Without an answer one goes on without, but it is told.
+    async fn answer<T>(
+        &self,
+        answer: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, BoxError> {
+        let answer = within(self.cache_timeout, answer).await;
+        answer.unwrap_or_else(|| Err("gave no answer in time".into()))
+    }
+
+    /// What the cache answers. That there is no answer is told.
     async fn cached<T>(&self, answer: impl Future<Output = Result<T, BoxError>>) -> Option<T> {
-        let answer = within(CACHE_DEADLINE, answer).await;
-        match answer.unwrap_or_else(|| Err("gave no answer in time".into())) {
+        match self.answer(answer).await {
             Ok(answer) => {
                 if self.cache_is_away.swap(false, Ordering::Relaxed) {
                     telemetry::token_cache_is_back();
@@ -413,6 +617,7 @@ impl Kept {
             audiences: &[],
             resources: &[],
             scopes: "",
+            single_use: wanted.spends() && !self.spends_without_lock,
         };
         match wanted {
             Wanted::Exchange(request) => Question {
@@ -435,19 +640,33 @@ impl Kept {
                 subject: Some((request.refresh_token.expose(), TokenType::RefreshToken.as_str())),
                 ..question("refresh_token")
             },
+            // All that has to be right for the code to be redeemed.
+            Wanted::Code(request) => Question {
+                tenant: request.tenant.as_ref(),
+                subject: Some((request.code.expose(), CODE_GRANT)),
+                actor: Some((
+                    request.verifier.as_ref().map_or("", |it| it.secret().expose()),
+                    &request.redirect_uri,
+                )),
+                ..question(CODE_GRANT)
+            },
         }
     }
 }
 
-/// In an order that every process keeps, so that no two wait for each other.
-fn in_order<'s, 'k>(keys: &'s [CacheKey<'k>]) -> Vec<&'s CacheKey<'k>> {
-    let mut keys: Vec<_> = keys.iter().collect();
-    if keys.len() > 1 {
-        keys.sort_unstable_by(|one, other| one.digest().cmp(other.digest()));
-    }
-    keys
-}
-
 fn no_key() -> ExchangeError {
     ExchangeError::NotConfigured("there are no cache keys")
+}
+
+fn no_random() -> ExchangeError {
+    ExchangeError::NotConfigured("the system has no random numbers")
+}
+
+/// Where this process keeps what it got for refresh tokens and codes.
+pub(super) fn successors() -> MemoryCache {
+    MemoryCache::new(SUCCESSOR_BYTES)
+}
+
+pub(super) fn strays() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(STRAYS))
 }

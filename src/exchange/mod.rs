@@ -9,6 +9,7 @@ mod endpoint;
 mod error;
 mod grant;
 mod kept;
+mod locks;
 mod pkce;
 mod session;
 mod setback;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use crate::config::AuthConfig;
 use crate::secret::Secret;
 use contract::check_tenant;
+use http::StatusCode;
 use grant::Grant;
 use kept::{Kept, Wanted};
 
@@ -45,9 +47,10 @@ pub use token::{AccessToken, CacheStatus, Freshness};
 /// [`TokenCache`] when they can. However many callers want the same token at once, the provider is
 /// asked once, and a caller that goes away disturbs nobody. From 80 % of its life on, a token is
 /// still given out while its successor is sought; so a provider that is away for a while is not
-/// noticed. [`refresh`](Self::refresh) spends a refresh token once, however many come with it.
+/// noticed. [`refresh`](Self::refresh) spends a refresh token once, however many come with it, and
+/// [`authorization_code`](Self::authorization_code) a code.
 ///
-/// The other grants ask the provider for each call. A request that was not sent is tried twice,
+/// The password grant asks the provider for each call. A request that was not sent is tried twice,
 /// and so are the ones above other than a refresh. After three failures in a row the endpoint is
 /// left alone for 1 to 60 seconds, or as long as its `Retry-After` says, up to a minute: for all
 /// grants if there was no connection or a gateway answered (502, 503, 504), else for the grant that
@@ -174,7 +177,10 @@ impl TokenExchangeClient {
     ///
     /// Where the provider rotates refresh tokens, two grants with the same one end the session. So
     /// all who come with one within a minute get what the first of them got, in all processes that
-    /// share a cache. The request is not repeated when no answer came: it may have been granted.
+    /// share a cache. While a shared cache does not answer, no refresh token is spent: the error is
+    /// [`Unavailable`](ExchangeError::Unavailable) after a
+    /// [while](TokenExchangeBuilder::cache_timeout). The request is not repeated when no answer
+    /// came: it may have been granted.
     ///
     /// # Errors
     /// [`ExchangeError`]; `invalid_grant` means that the user has to sign in again.
@@ -191,13 +197,27 @@ impl TokenExchangeClient {
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
     ///
+    /// A provider that sees a code twice ends the session (RFC 6749 §4.1.2). So the first who comes
+    /// with one redeems it, in all processes that share a cache. Whoever comes with the same code,
+    /// verifier and redirect URI within a minute is refused with `invalid_grant` here, and the
+    /// provider is not asked; with [`allow_repeats`](CodeRequest::allow_repeats) they get the same
+    /// tokens.
+    ///
     /// # Errors
     /// [`ExchangeError`].
     pub async fn authorization_code(
         &self,
         request: &CodeRequest,
     ) -> Result<AccessToken, ExchangeError> {
-        self.granted(&Grant::Code(request)).await
+        let token = self.kept.get(Wanted::Code(request), None).await?;
+        if request.repeats || token.cache_status() == CacheStatus::Miss {
+            return Ok(token);
+        }
+        Err(ExchangeError::Refused {
+            status: StatusCode::BAD_REQUEST,
+            error: Some(OAuthError::InvalidGrant),
+            retry_after: None,
+        })
     }
 
     /// Signs a user in with a password (RFC 6749 §4.3). Off unless

@@ -127,7 +127,8 @@ impl AccessToken {
     }
 
     /// The ID token, if one came along: who signed in, *not verified*. It is of use once, when the
-    /// sign-in ends, and is not kept outside of this process.
+    /// sign-in ends. A shared cache keeps it sealed for a minute, for a browser that comes back
+    /// twice; sessions do not keep it.
     pub fn id_token(&self) -> Option<&Secret> {
         self.issued.id_token.as_ref()
     }
@@ -246,6 +247,20 @@ impl AccessToken {
         out
     }
 
+    /// The same with the ID token, for whoever ends the same sign-in elsewhere.
+    pub(super) fn to_octets_with_id_token(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
+        let mut out = self.to_octets(clock);
+        if let Some(id_token) = self.id_token() {
+            let text = id_token.expose();
+            let mut whole = Zeroizing::new(Vec::with_capacity(out.len() + 4 + text.len()));
+            whole.extend_from_slice(&out);
+            whole.extend_from_slice(&(text.len() as u32).to_be_bytes());
+            whole.extend_from_slice(text.as_bytes());
+            out = whole;
+        }
+        out
+    }
+
     /// What [`to_octets`](Self::to_octets) gave, here or elsewhere.
     pub(crate) fn from_octets(octets: &[u8], clock: &dyn Clock) -> Option<Self> {
         let mut reader = Reader(octets);
@@ -254,6 +269,8 @@ impl AccessToken {
         let token = reader.text()??.into();
         let (issued_type, scopes) = (reader.text()?.map(str::to_owned), reader.text()?);
         let refresh_token = reader.text()?.map(Secret::from);
+        // Only there if it was asked for.
+        let id_token = reader.text().flatten().map(Secret::from);
         let age = (unix_time(clock.now()) - issued_at).max(0.0);
         let issued = Issued {
             token,
@@ -261,7 +278,7 @@ impl AccessToken {
             issued_type,
             scopes: scopes.map(str::parse).transpose().ok()?,
             refresh_token,
-            id_token: None,
+            id_token,
             arrived: clock.elapsed(),
             age_then: Duration::try_from_secs_f64(age).ok()?,
             lifetime: Duration::try_from_secs_f64(lifetime).ok(),

@@ -80,8 +80,14 @@ async fn a_session_begins_with_a_code_is_refreshed_and_is_revoked() {
     let code = provider.authorize("bob", "drive:1 %", here, &verifier.challenge());
     let request = CodeRequest::new(code, here, verifier);
     let first = client.authorization_code(&request).await.unwrap();
+    // The provider does not learn of it, and does not end the session.
     let again = client.authorization_code(&request).await.unwrap_err();
     assert_eq!(again.oauth(), Some(&OAuthError::InvalidGrant));
+    let repeats = client.authorization_code(&request.clone().allow_repeats()).await.unwrap();
+    assert_eq!((repeats.secret(), provider.granted("authorization_code")), (first.secret(), 1));
+    let other = CodeRequest { verifier: PkceVerifier::generate().ok(), ..request };
+    let stolen = client.authorization_code(&other.allow_repeats()).await.unwrap_err();
+    assert_eq!(stolen.oauth(), Some(&OAuthError::InvalidGrant));
 
     let verifier = PkceVerifier::generate().unwrap();
     let code = provider.authorize("bob", "drive:1 %", here, &verifier.challenge());

@@ -2,19 +2,17 @@
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use scaikey_auth::testing::Provider;
-use scaikey_auth::{
-    AccessToken, BoxError, CacheKey, CacheStatus, Fence, RedisCache, TokenCache,
-    TokenExchangeClient,
-};
+use scaikey_auth::testing::{ManualClock, Provider};
+use scaikey_auth::{CacheStatus, Layered, MemoryCache, TokenCache, TokenExchangeClient};
 
 use super::log::Log;
 use super::server::Redis;
-use super::support::{Counts, client, eventually, fresh, layered, provider, redis};
+use super::support::{
+    Counts, builder, client, eventually, fresh, layered, provider, redis, told,
+};
 
 /// What is watched while a server fails.
 struct Watch {
@@ -57,8 +55,14 @@ async fn goes_on(client: &TokenExchangeClient, provider: &Provider) {
 }
 
 /// Sooner or later tokens are shared again.
-async fn recovers(client: &TokenExchangeClient, provider: &Provider, server: &Redis) {
+async fn recovers(
+    client: &TokenExchangeClient,
+    provider: &Provider,
+    server: &Redis,
+    clock: &ManualClock,
+) {
     eventually(async || {
+        clock.advance(Duration::from_secs(6));
         let request = fresh(provider);
         let got = client.exchange(&request).await.unwrap();
         let other = super::support::client(provider, redis(&server.url()));
@@ -71,15 +75,17 @@ async fn recovers(client: &TokenExchangeClient, provider: &Provider, server: &Re
 async fn a_server_that_is_down_from_the_start_is_gone_on_without_and_found_when_it_comes() {
     for is_layered in [true, false] {
         let (watch, provider, mut server) = (Watch::begin(), provider().await, Redis::later());
+        let clock = ManualClock::new();
+        let far = redis(&server.url()).clock(clock.clone());
         let client = match is_layered {
-            true => client(&provider, layered(&server.url())),
-            false => client(&provider, redis(&server.url())),
+            true => client(&provider, Layered::new(MemoryCache::default(), far)),
+            false => client(&provider, far),
         };
         goes_on(&client, &provider).await;
         assert_eq!(watch.said(), (1, 0));
         assert!(watch.failures("unavailable") > 0);
         server.restart();
-        recovers(&client, &provider, &server).await;
+        recovers(&client, &provider, &server, &clock).await;
         assert_eq!(watch.said(), (1, 1));
     }
 }
@@ -87,7 +93,9 @@ async fn a_server_that_is_down_from_the_start_is_gone_on_without_and_found_when_
 #[tokio::test]
 async fn a_server_that_is_killed_midway_is_gone_on_without_and_comes_back_empty() {
     let (watch, provider, mut server) = (Watch::begin(), provider().await, Redis::start());
-    let client = client(&provider, layered(&server.url()));
+    let clock = ManualClock::new();
+    let far = redis(&server.url()).clock(clock.clone());
+    let client = client(&provider, Layered::new(MemoryCache::default(), far));
     let request = fresh(&provider);
     let kept = client.exchange(&request).await.unwrap();
     assert_eq!(watch.said(), (0, 0));
@@ -97,44 +105,37 @@ async fn a_server_that_is_killed_midway_is_gone_on_without_and_comes_back_empty(
     // What is in memory is served meanwhile.
     assert_eq!(client.exchange(&request).await.unwrap().secret(), kept.secret());
     server.restart();
-    recovers(&client, &provider, &server).await;
+    recovers(&client, &provider, &server, &clock).await;
     assert_eq!(watch.said(), (1, 1));
 }
 
 #[tokio::test]
 async fn a_server_that_hangs_costs_one_budget_and_then_nothing() {
     let (watch, provider, server) = (Watch::begin(), provider().await, Redis::start());
-    let client = client(&provider, redis(&server.url()));
-    client.exchange(&fresh(&provider)).await.unwrap();
+    let clock = ManualClock::new();
+    let cache = redis(&server.url()).clock(clock.clone());
+    cache.connect().await.unwrap();
+    let cache = cache.budget(Duration::from_secs(2)).write_timeout(Duration::from_secs(2));
+    cache.connect().await.unwrap();
+    let (cache, told) = told(cache);
+    let client = client(&provider, cache);
     server.pause();
-    let begun = Instant::now();
-    client.exchange(&fresh(&provider)).await.unwrap();
-    let first = begun.elapsed();
-    assert!(first >= Duration::from_millis(50), "{first:?}: it should have been waited for");
-    assert!(first < Duration::from_millis(1000), "{first:?}");
-    goes_on(&client, &provider).await;
-    assert_eq!(watch.said(), (1, 0));
-    // Whatever the trials behind everybody's back are doing, nobody waits for them.
-    let cache = redis(&server.url());
-    let provider_alone = super::support::client(&provider, cache);
-    provider_alone.exchange(&fresh(&provider)).await.unwrap();
-    let (begun, before) = (Instant::now(), provider.token_requests());
-    while begun.elapsed() < Duration::from_secs(3) {
-        let call = Instant::now();
-        provider_alone.exchange(&fresh(&provider)).await.unwrap();
-        assert!(call.elapsed() < Duration::from_secs(1), "{:?}", call.elapsed());
+    for _ in 0..4 {
+        goes_on(&client, &provider).await;
+        // A trial, behind everybody's back.
+        clock.advance(Duration::from_secs(6));
     }
-    let calls = provider.token_requests() - before;
-    // With 50 ms for each of the four times the cache is asked, it would be 15.
-    assert!(calls > 60, "{calls} calls in three seconds");
+    let told = told.lock().unwrap().clone();
+    let waited = told.iter().filter(|told| !told.contains("left alone")).collect::<Vec<_>>();
+    assert_eq!(waited, ["Redis does not answer in time"]);
+    assert_eq!(watch.said(), (1, 0));
     server.resume();
-    recovers(&client, &provider, &server).await;
-    // Two clients were in trouble, and one of them was used since.
-    assert_eq!(watch.said(), (2, 1));
+    recovers(&client, &provider, &server, &clock).await;
+    assert_eq!(watch.said(), (1, 1));
 }
 
 #[tokio::test]
-async fn a_dead_server_is_asked_a_few_times_a_second_however_many_call() {
+async fn a_dead_server_is_asked_once_for_each_rest_however_many_call() {
     // It takes connections and ends them, so that each attempt is seen.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
@@ -145,16 +146,19 @@ async fn a_dead_server_is_asked_a_few_times_a_second_however_many_call() {
             seen.fetch_add(1, Ordering::SeqCst);
         }
     });
-    let provider = provider().await;
-    let client = client(&provider, redis(&url.as_str().into()));
-    let (begun, mut calls) = (Instant::now(), 0);
-    while begun.elapsed() < Duration::from_secs(2) {
-        client.exchange(&fresh(&provider)).await.unwrap();
-        calls += 1;
+    let (provider, clock) = (provider().await, ManualClock::new());
+    let client = client(&provider, redis(&url.as_str().into()).clock(clock.clone()));
+    for trial in 1..=4 {
+        for _ in 0..20 {
+            client.exchange(&fresh(&provider)).await.unwrap();
+        }
+        eventually(async || attempts.load(Ordering::SeqCst) == trial).await;
+        for _ in 0..20 {
+            client.exchange(&fresh(&provider)).await.unwrap();
+        }
+        assert_eq!(attempts.load(Ordering::SeqCst), trial);
+        clock.advance(Duration::from_secs(6));
     }
-    let attempts = attempts.load(Ordering::SeqCst);
-    assert!((2..=17).contains(&attempts), "{attempts} attempts for {calls} calls");
-    assert!(calls > 40, "{calls}");
 }
 
 #[tokio::test]
@@ -167,14 +171,15 @@ async fn a_server_that_takes_no_writes_is_gone_on_without_until_it_does() {
             let words: Vec<_> = command.into_iter().filter(|word| !word.is_empty()).collect();
             let _: () = server.ask(&words);
         };
-        let client = client(&provider, redis(&server.url()));
+        let clock = ManualClock::new();
+        let client = client(&provider, redis(&server.url()).clock(clock.clone()));
         let kept = fresh(&provider);
         client.exchange(&kept).await.unwrap();
         given(breaks);
-        // For as long as several trials take: none of them is a recovery, although what was kept
-        // could still be read. The pauses are for trials to end between two calls.
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(2) {
+        // Several trials: none of them is a recovery, although what was kept could still be read.
+        // The pauses are for trials to end between two calls.
+        for _ in 0..10 {
+            clock.advance(Duration::from_secs(6));
             client.exchange(&fresh(&provider)).await.unwrap();
             tokio::time::sleep(Duration::from_millis(10)).await;
             client.exchange(&kept).await.unwrap();
@@ -182,7 +187,7 @@ async fn a_server_that_takes_no_writes_is_gone_on_without_until_it_does() {
         }
         assert_eq!(watch.said(), (1, 0), "{}", watch.log.text());
         given(mends);
-        recovers(&client, &provider, &server).await;
+        recovers(&client, &provider, &server, &clock).await;
         assert_eq!(watch.said(), (1, 1));
     }
 }
@@ -206,7 +211,12 @@ type Change<'c> = (&'c str, &'c dyn Fn(&str, &[u8]));
 #[tokio::test]
 async fn garbage_is_a_miss_that_is_counted_and_replaced() {
     let (watch, provider, server) = (Watch::begin(), provider().await, Redis::start());
-    let with = || client(&provider, redis(&server.url()));
+    // A lock that is no lock of ours is not waited for: that would take a minute.
+    let timeout = Duration::from_secs(60);
+    let with = || {
+        let builder = builder(&provider.issuer()).cache(redis(&server.url()));
+        builder.timeout(timeout).build().unwrap()
+    };
     let request = fresh(&provider);
     let huge = vec![7; 1 << 20];
     let changes: [Change<'_>; 7] = [
@@ -236,7 +246,7 @@ async fn garbage_is_a_miss_that_is_counted_and_replaced() {
         let begun = Instant::now();
         let next = with().exchange(&request).await.unwrap();
         assert_ne!(next.secret(), last.secret(), "{what}");
-        assert!(begun.elapsed() < Duration::from_secs(3), "{what}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < timeout, "{what}: {:?}", begun.elapsed());
         let found = with().exchange(&request).await.unwrap();
         assert_eq!(found.secret(), next.secret(), "{what}: it was not replaced");
         last = next;
@@ -282,55 +292,9 @@ async fn much_garbage_is_told_once() {
     assert_eq!(watch.log.text().matches("does not open").count(), 2);
 }
 
-/// Notes how long each call to the cache takes.
-#[derive(Debug)]
-struct Timed(RedisCache, Arc<Mutex<Vec<Duration>>>);
-
-impl Timed {
-    async fn timed<T>(&self, call: impl Future<Output = T>) -> T {
-        let begun = Instant::now();
-        let answer = call.await;
-        self.1.lock().unwrap().push(begun.elapsed());
-        answer
-    }
-}
-
-#[async_trait]
-impl TokenCache for Timed {
-    fn is_shared(&self) -> bool {
-        true
-    }
-
-    async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
-        self.timed(self.0.get(key)).await
-    }
-
-    async fn put(
-        &self,
-        key: &CacheKey<'_>,
-        token: &AccessToken,
-        keep_for: Duration,
-        fence: Option<&Fence>,
-    ) -> Result<(), BoxError> {
-        self.timed(self.0.put(key, token, keep_for, fence)).await
-    }
-
-    async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
-        self.timed(self.0.remove(key)).await
-    }
-
-    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError> {
-        self.timed(self.0.lock(key, life)).await
-    }
-
-    async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
-        self.timed(self.0.unlock(key, fence)).await
-    }
-}
-
 #[tokio::test]
 async fn one_call_waits_for_a_server_that_never_answers_and_none_after_it() {
-    // It takes connections and says nothing, so that each trial lasts its two seconds.
+    // It takes connections and says nothing.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let attempts = Arc::new(AtomicUsize::new(0));
@@ -342,23 +306,22 @@ async fn one_call_waits_for_a_server_that_never_answers_and_none_after_it() {
             seen.fetch_add(1, Ordering::SeqCst);
         }
     });
-    let provider = provider().await;
-    let (budget, took) = (Duration::from_millis(200), Arc::new(Mutex::new(Vec::new())));
-    let cache = redis(&url.as_str().into()).budget(budget);
-    let client = client(&provider, Timed(cache, took.clone()));
-    // To the middle of the second trial.
-    let mut trials = 0;
-    let begun = Instant::now();
-    while trials < 2 || begun.elapsed() < Duration::from_millis(3500) {
-        client.exchange(&fresh(&provider)).await.unwrap();
-        trials = attempts.load(Ordering::SeqCst);
-        assert!(begun.elapsed() < Duration::from_secs(30), "there was no second trial");
+    let (provider, clock) = (provider().await, ManualClock::new());
+    let cache = redis(&url.as_str().into()).write_timeout(Duration::from_millis(200));
+    let (cache, told) = told(cache.clock(clock.clone()));
+    let client = client(&provider, cache);
+    for trial in 1..=3 {
+        for _ in 0..20 {
+            client.exchange(&fresh(&provider)).await.unwrap();
+        }
+        // It fails once it had its time, and a clock that stands still allows no other.
+        eventually(async || attempts.load(Ordering::SeqCst) == trial).await;
+        clock.advance(Duration::from_secs(6));
     }
-    let took = took.lock().unwrap();
-    let waited = took.iter().filter(|took| **took >= budget * 3 / 4).count();
-    // A busy machine may keep one or two from being at once.
-    assert!((1..=3).contains(&waited), "{waited} of {} calls waited", took.len());
-    assert!(took.len() > 100, "{} calls", took.len());
+    let told = told.lock().unwrap();
+    let waited = told.iter().filter(|told| !told.contains("left alone")).collect::<Vec<_>>();
+    assert_eq!(waited, ["Redis does not answer in time"]);
+    assert!(told.len() >= 180, "{} calls", told.len());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::support::{client, fresh, provider, redis};
 async fn a_connection_closed_after_a_while_is_replaced_and_nobody_notices() {
     let (log, provider, server) = (Log::start(), provider().await, Redis::start());
     let clock = ManualClock::new();
-    let cache = redis(&server.url()).clock(clock.clone()).budget(Duration::from_secs(5));
+    let cache = redis(&server.url()).clock(clock.clone());
     let client = client(&provider, cache);
     let request = fresh(&provider);
     client.exchange(&request).await.unwrap();
@@ -30,7 +30,7 @@ async fn a_connection_closed_after_a_while_is_replaced_and_nobody_notices() {
 async fn a_connection_closed_at_once_is_a_failure_and_the_server_left_alone_for_a_while() {
     let (log, provider, server) = (Log::start(), provider().await, Redis::start());
     let clock = ManualClock::new();
-    let cache = redis(&server.url()).clock(clock.clone()).budget(Duration::from_secs(5));
+    let cache = redis(&server.url()).clock(clock.clone());
     let client = client(&provider, cache);
     let request = fresh(&provider);
     client.exchange(&request).await.unwrap();

@@ -10,8 +10,11 @@ mod idle;
 #[path = "../behaviour/log.rs"]
 mod log;
 mod processes;
+mod proxy;
 mod replay;
 mod server;
 mod sessions;
+mod shards;
 mod sharing;
+mod spent_once;
 mod support;

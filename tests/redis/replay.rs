@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use axum::body::Body;
@@ -40,9 +40,8 @@ fn trusts(cluster: &Provider, log: impl ReplayLog) -> Trusts {
     Trusts::builder().policy(policy).replay_log(log).build().unwrap()
 }
 
-/// With time enough on a machine that is busy.
 fn log(server: &Redis) -> RedisCache {
-    redis(&server.url()).budget(Duration::from_secs(10))
+    redis(&server.url())
 }
 
 fn pod(cluster: &Provider) -> TokenBuilder {
@@ -75,12 +74,10 @@ async fn of_many_callers_at_many_processes_exactly_one_wins() {
 #[tokio::test]
 async fn while_the_server_cannot_tell_every_token_is_denied() {
     let (mut server, cluster) = (Redis::start(), Provider::start().await);
-    let trusts = trusts(&cluster, redis(&server.url()).budget(Duration::from_millis(200)));
+    let trusts = trusts(&cluster, redis(&server.url()).write_timeout(Duration::from_millis(500)));
     let why = async || {
-        let (token, since) = (pod(&cluster).sign(), Instant::now());
-        let outcome = trusts.evaluate(&token, None, &Scopes::new()).await;
-        // Without a budget it would hang as long as the server does.
-        assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+        // Without a limit it would hang as long as the server does.
+        let outcome = trusts.evaluate(&pod(&cluster).sign(), None, &Scopes::new()).await;
         outcome.map(drop).map_err(|denied| (denied.reason().as_str(), denied.code()))
     };
     let away = Err(("unavailable", "temporarily_unavailable"));
@@ -108,7 +105,7 @@ async fn the_server_learns_nothing_of_a_token_and_forgets_it_when_it_is_over() {
     trusts.evaluate(&token, None, &Scopes::new()).await.unwrap();
     let stored = server.stored();
     let [(name, value)] = stored.as_slice() else { panic!("{stored:?}") };
-    assert_eq!(value, b"1");
+    assert_eq!(value.len(), 22, "a random text");
     let digest = name.strip_prefix("vault:-:used:").unwrap();
     assert!(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
     // The token's 600 s, the leeway of the trust and of the log, and a second cut off.

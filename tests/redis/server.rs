@@ -47,6 +47,44 @@ impl Redis {
         this
     }
 
+    /// A cluster of three nodes without replicas, each with a third of the slots. Whether it
+    /// goes on when one is missing.
+    pub(crate) fn three(goes_on: bool) -> [Self; 3] {
+        let coverage = if goes_on { "no" } else { "yes" };
+        let options = [
+            ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"],
+            ["--cluster-require-full-coverage", coverage, "--cluster-node-timeout", "2000"],
+        ];
+        let nodes = [(); 3].map(|()| Self::with(options.as_flattened(), None));
+        let ranges = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
+        for (index, (node, (first, last))) in nodes.iter().zip(ranges).enumerate() {
+            let _: () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", first, last]);
+            let _: () = node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
+        }
+        for node in &nodes[1..] {
+            let port = node.port.to_string();
+            let _: () = nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &port]);
+        }
+        for node in &nodes {
+            node.until_cluster_is_ready();
+        }
+        nodes
+    }
+
+    /// It knows who has which slot.
+    pub(crate) fn until_cluster_is_ready(&self) {
+        let since = Instant::now();
+        loop {
+            let info: String = self.ask(&["CLUSTER", "INFO"]);
+            let has = |what: &str| info.lines().any(|line| line == what);
+            if has("cluster_state:ok") && has("cluster_slots_ok:16384") {
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(60), "the cluster is not ready: {info}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// A server that is yet to be started.
     pub(crate) fn later() -> Self {
         // Below the ports that the system gives to clients, so that nobody else gets ours.
@@ -84,6 +122,10 @@ impl Redis {
         let set = [&set[..], &["tls-auth-clients", "no", "tls-port", &port]].concat();
         let _: () = this.ask(&set);
         (this, fs::read(cert).unwrap())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn tls_url(&self) -> Secret {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use scaikey_auth::testing::{Client, Provider, User};
 use scaikey_auth::{
-    CacheKeys, ClientAuth, ExchangeRequest, Layered, MemoryCache, RedisCache, Secret, TokenCache,
-    TokenExchangeBuilder, TokenExchangeClient,
+    AccessToken, BoxError, CacheKey, CacheKeys, ClientAuth, ExchangeRequest, Fence, Layered,
+    MemoryCache, RedisCache, Secret, TokenCache, TokenExchangeBuilder, TokenExchangeClient,
 };
 
 pub(crate) const OLD: &str = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
@@ -46,9 +47,12 @@ pub(crate) fn client(provider: &Provider, cache: impl TokenCache) -> TokenExchan
     builder(&provider.issuer()).cache(cache).build().unwrap()
 }
 
+/// With time enough on a machine that is busy: what is tested is seldom speed.
 pub(crate) fn redis(url: &Secret) -> RedisCache {
-    RedisCache::open(url).unwrap()
+    RedisCache::open(url).unwrap().budget(PATIENT).write_timeout(PATIENT)
 }
+
+const PATIENT: Duration = Duration::from_secs(20);
 
 pub(crate) fn layered(url: &Secret) -> Layered<MemoryCache, RedisCache> {
     Layered::new(MemoryCache::default(), redis(url))
@@ -59,11 +63,68 @@ pub(crate) fn fresh(provider: &Provider) -> ExchangeRequest {
     ExchangeRequest::new(provider.token().sign(), "vault")
 }
 
+/// The same as a cache that tells what its calls came to.
+pub(crate) fn told(cache: RedisCache) -> (Told, Arc<Mutex<Vec<String>>>) {
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    (Told(cache, told.clone()), told)
+}
+
+/// Notes what each call to the cache came to: `ok`, or why it failed.
+#[derive(Debug)]
+pub(crate) struct Told(RedisCache, Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    async fn told<T>(&self, call: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
+        let answer = call.await;
+        let text = answer.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+        self.1.lock().unwrap().push(text);
+        answer
+    }
+}
+
+#[async_trait]
+impl TokenCache for Told {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
+        self.told(self.0.get(key)).await
+    }
+
+    async fn put(
+        &self,
+        key: &CacheKey<'_>,
+        token: &AccessToken,
+        keep_for: Duration,
+        fence: Option<&Fence>,
+    ) -> Result<(), BoxError> {
+        self.told(self.0.put(key, token, keep_for, fence)).await
+    }
+
+    async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
+        self.told(self.0.remove(key)).await
+    }
+
+    async fn lock(
+        &self,
+        key: &CacheKey<'_>,
+        fence: &Fence,
+        life: Duration,
+    ) -> Result<bool, BoxError> {
+        self.told(self.0.lock(key, fence, life)).await
+    }
+
+    async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
+        self.told(self.0.unlock(key, fence)).await
+    }
+}
+
 /// Waits for what comes to pass by itself.
 pub(crate) async fn eventually(mut what: impl AsyncFnMut() -> bool) {
     let since = Instant::now();
     while !what().await {
-        assert!(since.elapsed() < Duration::from_secs(30), "it did not come to pass");
+        assert!(since.elapsed() < Duration::from_secs(120), "it did not come to pass");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

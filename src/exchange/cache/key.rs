@@ -70,7 +70,11 @@ impl<'a> CacheKey<'a> {
         let expires = self
             .milliseconds()
             .saturating_add(u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX));
-        let plain = token.to_octets(self.clock);
+        let plain = match self.question.grant {
+            // Whoever comes with the same code checks the same ID token.
+            CODE_GRANT => token.to_octets_with_id_token(self.clock),
+            _ => token.to_octets(self.clock),
+        };
         self.server_key.seal(&self.data_key(), self.digest().as_bytes(), expires, &plain)
     }
 
@@ -85,6 +89,13 @@ impl<'a> CacheKey<'a> {
         }
         let stays = Duration::from_millis(expires.saturating_sub(now));
         Some(AccessToken::from_octets(&plain, self.clock)?.staying(stays))
+    }
+
+    /// Whether the token under this key was bought with a refresh token or a code, which can be
+    /// spent once only. No answer is then no substitute for an answer: rather than being gone on
+    /// without, the cache is asked again. A cache may take its time for these keys.
+    pub fn is_single_use(&self) -> bool {
+        self.question.single_use
     }
 
     /// Where a token is in its life, by the client's clock.
@@ -175,6 +186,20 @@ pub(crate) struct Question<'a> {
     pub(crate) resources: &'a [url::Url],
     /// Separated by spaces.
     pub(crate) scopes: &'a str,
+    /// What it says of the answer, not of the question: it is not written.
+    pub(crate) single_use: bool,
+}
+
+/// What a question about a code calls its grant.
+pub(crate) const CODE_GRANT: &str = "authorization_code";
+
+/// In an order that every process keeps, so that no two wait for each other.
+pub(crate) fn in_order<'s, 'k>(keys: &'s [CacheKey<'k>]) -> Vec<&'s CacheKey<'k>> {
+    let mut keys: Vec<_> = keys.iter().collect();
+    if keys.len() > 1 {
+        keys.sort_unstable_by(|one, other| one.digest().cmp(other.digest()));
+    }
+    keys
 }
 
 /// Takes octets in.
@@ -340,6 +365,7 @@ mod tests {
                 audiences: &self.audiences,
                 resources: &[],
                 scopes: &self.scopes.join(" "),
+                single_use: false,
             };
             let clock = SystemClock::default();
             let key = CacheKey::new(question, keys.iter().next().unwrap(), &clock);

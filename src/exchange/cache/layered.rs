@@ -66,8 +66,13 @@ impl<N: TokenCache, F: TokenCache> TokenCache for Layered<N, F> {
         self.far.remove(key).await.and(near)
     }
 
-    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError> {
-        self.far.lock(key, life).await
+    async fn lock(
+        &self,
+        key: &CacheKey<'_>,
+        fence: &Fence,
+        life: Duration,
+    ) -> Result<bool, BoxError> {
+        self.far.lock(key, fence, life).await
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {

@@ -19,6 +19,7 @@ use crate::base64url;
 use crate::error::BoxError;
 
 pub use key::CacheKey;
+pub(super) use key::{CODE_GRANT, in_order};
 pub(crate) use key::{Ground, Question};
 pub use layered::Layered;
 pub use memory::MemoryCache;
@@ -33,9 +34,15 @@ pub use sealed::CacheKeys;
 /// [`CacheKey::seal`] gives under [`CacheKey::digest`], and hand what was read to
 /// [`CacheKey::open`]. `testing::conformance::token_cache` examines an implementation.
 ///
-/// Harmless mistakes: to forget something early; to fail, which counts as not having it; to give
-/// back what was put under another key or has since been tampered with, which `open` notices.
-/// Attack: to keep an [`AccessToken`] itself anywhere but in this process's memory.
+/// Calls may come at any time and again: one that gives no answer is repeated where that matters
+/// ([`CacheKey::is_single_use`]), with the same fence.
+///
+/// Harmless mistakes: to forget a token early; to fail, which counts as not having it for tokens
+/// that can be got again, and as "ask again" for those that cannot; to give back what was put under
+/// another key or has since been tampered with, which `open` notices. Attacks: to keep an
+/// [`AccessToken`] itself anywhere but in this process's memory; to say that a lock was taken that
+/// another caller holds, or that there is nothing under a single-use key when the store did not
+/// say so: a refresh token is spent twice then.
 #[async_trait]
 pub trait TokenCache: Debug + Send + Sync + 'static {
     /// Whether other processes see what is put here. Only then are [`CacheKeys`] needed and locks
@@ -54,8 +61,9 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
     /// When it cannot be told right now.
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError>;
 
-    /// Keeps a token, for `keep_for` at most. With a fence: only while the lock that gave it is
-    /// still held, because whoever took it since may know better.
+    /// Keeps a token, for `keep_for` at most. With a fence: not while a caller with another fence
+    /// holds the lock, which may know better. A lock that nobody holds (it ended, was evicted, or
+    /// was lost with a server) fences nobody off; then the token is kept if nothing else is.
     ///
     /// # Errors
     /// When it could not be kept, as far as one can tell. A fence that does not hold is no error.
@@ -73,14 +81,21 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
     /// When it may still be there.
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError>;
 
-    /// Takes the lock of this key, unless somebody holds it (`None`). It ends by itself after
-    /// `life`. A cache that is not shared grants every lock: one process asks once anyway.
+    /// Takes the lock of this key, unless a caller with another fence holds it: whether it was
+    /// taken. It ends by itself after `life`. The same fence takes it again, for another `life`:
+    /// the first answer may have been lost. A cache that is not shared grants every lock: one
+    /// process asks once anyway.
     ///
     /// # Errors
-    /// When it cannot be told whether it was taken.
-    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError>;
+    /// When it cannot be told whether it was taken. The caller gives it back by its fence.
+    async fn lock(
+        &self,
+        key: &CacheKey<'_>,
+        fence: &Fence,
+        life: Duration,
+    ) -> Result<bool, BoxError>;
 
-    /// Gives the lock back, if it is still the one that gave this fence.
+    /// Gives the lock back, if it is held with this fence.
     ///
     /// # Errors
     /// When that could not be done; it will end by itself.
@@ -136,8 +151,13 @@ impl<C: TokenCache + ?Sized> TokenCache for Arc<C> {
         (**self).remove(key).await
     }
 
-    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError> {
-        (**self).lock(key, life).await
+    async fn lock(
+        &self,
+        key: &CacheKey<'_>,
+        fence: &Fence,
+        life: Duration,
+    ) -> Result<bool, BoxError> {
+        (**self).lock(key, fence, life).await
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {

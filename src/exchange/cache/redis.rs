@@ -3,6 +3,7 @@
 mod commands;
 mod line;
 mod server;
+mod slots;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +18,22 @@ use crate::error::BoxError;
 use crate::exchange::AccessToken;
 use crate::secret::Secret;
 use commands::{Found, MAX_VALUE, names};
-use line::{Line, Settings};
+use line::{Line, Need, Settings};
 
 /// Tokens in Redis 6 or later, or Valkey: what one process gets, the others find. Usually behind a
 /// [`MemoryCache`](super::MemoryCache), in a [`Layered`](super::Layered).
 ///
-/// Nothing connects before the first use. All calls share one connection, and none of them takes
-/// longer than the [`budget`](Self::budget), connecting included. After a failure the server is
-/// left alone for 0.25 to 5 seconds, longer each time: calls fail at once meanwhile, and one task
-/// tries whether it is back. A server counts as back when it takes, keeps and gives back a value;
-/// so one that is full, loading or a read-only replica is gone on without, like one that is down.
+/// Nothing connects before the first use, or [`connect`](Self::connect). All calls share one
+/// connection. Calls for tokens that can be got again take no longer than the
+/// [`budget`](Self::budget). Calls for what can be spent once only
+/// ([`CacheKey::is_single_use`]) and for the log of used workload tokens take as long as the
+/// [`write_timeout`](Self::write_timeout), and so does connecting.
+///
+/// After a failure the server is left alone for 0.25 to 5 seconds, longer each time: calls for
+/// tokens that can be got again fail immediately meanwhile, and one task tries whether it is back;
+/// the others wait for it. A server counts as back when it takes, keeps and gives back a value; so
+/// one that is full, loading or a read-only replica is gone on without, like one that is down. Of a
+/// cluster each node is left alone for itself: the keys of the others go on.
 ///
 /// Tokens lie there sealed ([`CacheKey::seal`]) under `{prefix}:{tenant}:token:{digest}`, with
 /// the braces around the digest, so that a token and its lock are in one slot of a cluster, and
@@ -67,10 +74,28 @@ impl RedisCache {
         self.changed(|settings| settings.prefix = names(prefix).into_owned())
     }
 
-    /// How long a call may take, connecting included, before it is gone on without. Default: 50 ms.
-    /// It is what a server that hangs costs the calls under way then; those after it wait no more.
+    /// How long a call for a token that can be got again may take before it is gone on without.
+    /// Default: 50 ms. It is what a server that hangs costs the calls under way then; those after
+    /// it wait no more.
     pub fn budget(self, budget: Duration) -> Self {
         self.changed(|settings| settings.budget = budget)
+    }
+
+    /// How long connecting may take, and a call that must have an answer: for a refresh token or a
+    /// code, or to note that a workload token was used. Default: 2 s. The first calls of a process
+    /// wait so long for their connection; once the server has failed, only those wait that must
+    /// have an answer.
+    pub fn write_timeout(self, timeout: Duration) -> Self {
+        self.changed(|settings| settings.write_timeout = timeout)
+    }
+
+    /// Connects now, so that no request waits for it. Not needed: the first call connects.
+    ///
+    /// # Errors
+    /// When the server is not there within the [`write_timeout`](Self::write_timeout), or does not
+    /// keep what it is given. Later calls try again.
+    pub async fn connect(&self) -> Result<(), BoxError> {
+        Ok(self.line.connect().await?)
     }
 
     /// Trusts the authorities in this PEM text and no others, for `rediss://`. Default: those the
@@ -119,14 +144,16 @@ impl RedisCache {
     #[cfg(feature = "trust")]
     pub(crate) async fn note(&self, what: &str, life: Duration) -> Result<bool, BoxError> {
         let name = format!("{}:-:used:{what}", self.line.settings.prefix);
-        Ok(self.line.call(|link| commands::note(link, &name, life)).await?)
+        let fence = Fence::random()?;
+        let note = |link| commands::note(link, &name, &fence, life);
+        Ok(self.line.call(Need::Certainty, &name, note).await?)
     }
 
     /// Forgets what cannot have been put there under this key.
     async fn discard(&self, name: &str) {
         self.line.found_garbage();
         // It is a miss all the same. If it stays, it is met again.
-        let _ = self.line.call(|link| commands::remove(link, name)).await;
+        let _ = self.line.call(Need::Speed, name, |link| commands::remove(link, name)).await;
     }
 }
 
@@ -138,7 +165,7 @@ impl TokenCache for RedisCache {
 
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
         let name = self.name(key);
-        let found = self.line.call(|link| commands::get(link, &name)).await?;
+        let found = self.line.call(need(key), &name, |link| commands::get(link, &name)).await?;
         let token = match found {
             Found::Nothing => return Ok(None),
             Found::Value(sealed) => key.open(&sealed),
@@ -163,27 +190,33 @@ impl TokenCache for RedisCache {
         if sealed.len() > MAX_VALUE || keep_for < commands::SHORTEST {
             return Ok(());
         }
-        self.line.call(|link| commands::put(link, &name, &sealed, keep_for, fence)).await?;
-        Ok(())
+        let put = |link| commands::put(link, &name, &sealed, keep_for, fence);
+        Ok(self.line.call(need(key), &name, put).await?)
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
         let name = self.name(key);
-        self.line.call(|link| commands::remove(link, &name)).await?;
-        Ok(())
+        Ok(self.line.call(need(key), &name, |link| commands::remove(link, &name)).await?)
     }
 
-    async fn lock(&self, key: &CacheKey<'_>, life: Duration) -> Result<Option<Fence>, BoxError> {
-        let (name, fence) = (self.name(key), Fence::random()?);
-        let taken = self.line.call(|link| commands::lock(link, &name, &fence, life)).await?;
-        Ok(taken.then_some(fence))
+    async fn lock(
+        &self,
+        key: &CacheKey<'_>,
+        fence: &Fence,
+        life: Duration,
+    ) -> Result<bool, BoxError> {
+        let name = self.name(key);
+        Ok(self.line.call(need(key), &name, |link| commands::lock(link, &name, fence, life)).await?)
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
         let name = self.name(key);
-        self.line.call(|link| commands::unlock(link, &name, fence)).await?;
-        Ok(())
+        Ok(self.line.call(need(key), &name, |link| commands::unlock(link, &name, fence)).await?)
     }
+}
+
+fn need(key: &CacheKey<'_>) -> Need {
+    if key.is_single_use() { Need::Certainty } else { Need::Speed }
 }
 
 /// Without the URL, which holds a password.
@@ -192,6 +225,7 @@ impl fmt::Debug for RedisCache {
         f.debug_struct("RedisCache")
             .field("prefix", &self.line.settings.prefix)
             .field("budget", &self.line.settings.budget)
+            .field("write_timeout", &self.line.settings.write_timeout)
             .field("is_connected", &self.line.is_connected())
             .finish_non_exhaustive()
     }

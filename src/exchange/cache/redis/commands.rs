@@ -40,7 +40,7 @@ pub(super) async fn get(mut link: Link, name: &str) -> RedisResult<Found> {
     }
 }
 
-/// With a fence: only while it holds.
+/// With a fence: unless another one holds, or none does and something is there.
 pub(super) async fn put(
     mut link: Link,
     name: &str,
@@ -65,12 +65,19 @@ pub(super) async fn remove(mut link: Link, name: &str) -> RedisResult<()> {
     link.ask(cmd("DEL").arg(name)).await
 }
 
-/// Notes a name for so long; whether it was not noted before. The server does both at once.
+/// Notes a name for so long; whether it was not noted before, but by this fence. The server does
+/// both in one step.
 #[cfg(feature = "trust")]
-pub(super) async fn note(mut link: Link, name: &str, life: Duration) -> RedisResult<bool> {
-    let mut set = cmd("SET");
-    set.arg(name).arg(1).arg("NX").arg("PX").arg(milliseconds(life));
-    link.ask::<Option<String>>(&set).await.map(|done| done.is_some())
+pub(super) async fn note(
+    mut link: Link,
+    name: &str,
+    fence: &Fence,
+    life: Duration,
+) -> RedisResult<bool> {
+    let fill = |command: &mut Cmd| {
+        command.arg(1).arg(name).arg(fence.as_str()).arg(milliseconds(life));
+    };
+    NOTE.run(&mut link, fill).await
 }
 
 /// Whether the lock was free, or is held without an end, as none of ours is.
@@ -143,9 +150,25 @@ impl Atomic {
 // `pcall`, because a lock that somebody made a list is a lock that is not ours, and no error.
 static PUT: LazyLock<Atomic> = LazyLock::new(|| {
     Atomic::new(
-        "if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 0 end \
-         redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
-         return 1",
+        "local held = redis.pcall('GET', KEYS[2]) \
+         if held == ARGV[1] then \
+           redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
+           return 1 \
+         end \
+         if not held and redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PX', ARGV[3]) then \
+           return 1 \
+         end \
+         return 0",
+    )
+});
+
+// As with locks, the same fence may come twice.
+#[cfg(feature = "trust")]
+static NOTE: LazyLock<Atomic> = LazyLock::new(|| {
+    Atomic::new(
+        "if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end \
+         if redis.pcall('GET', KEYS[1]) == ARGV[1] then return 1 end \
+         return 0",
     )
 });
 

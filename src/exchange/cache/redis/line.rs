@@ -1,18 +1,21 @@
 //! [`Line`]: the connection in use, and what happens while there is none.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::{ConnectionInfo, RedisError, RedisResult};
+use tokio::task::JoinSet;
 
 use super::super::Fence;
 use super::commands::{self, Found};
-use super::server::{self, CONNECT, Link, Server};
-use crate::clock::{Clock, SystemClock, backoff, within};
+use super::server::{self, Link, Server};
+use super::slots::{Node, Slots};
+use crate::clock::{Clock, SystemClock, backoff, jittered, pause, within};
 use crate::config::ConfigError;
-use crate::flight::Flights;
+use crate::flight::{Flights, Seat};
 use crate::secret::Secret;
 use crate::telemetry;
 
@@ -23,6 +26,19 @@ const CAP: Duration = Duration::from_secs(5);
 /// A connection that lasted so long has made up for the failures before it.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// How soon a call that must have an answer tries again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What matters to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// To be over soon: without an answer its caller goes on without.
+    Speed,
+    /// To have an answer: its caller cannot go on without. It is asked again when a connection
+    /// breaks, and also while the server is left alone by others.
+    Certainty,
+}
+
 /// How a [`RedisCache`](super::RedisCache) is to be.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -30,6 +46,7 @@ pub(super) struct Settings {
     server: Server,
     pub(super) prefix: String,
     pub(super) budget: Duration,
+    pub(super) write_timeout: Duration,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -41,6 +58,7 @@ impl Settings {
             nodes,
             prefix: "scaikey".to_owned(),
             budget: Duration::from_millis(50),
+            write_timeout: Duration::from_secs(2),
             clock: Arc::new(SystemClock::default()),
         })
     }
@@ -54,15 +72,21 @@ impl Settings {
 pub(super) struct Line {
     pub(super) settings: Settings,
     open: ArcSwapOption<Open>,
-    /// Whoever changes `open` holds this.
-    rest: Mutex<Rest>,
+    /// Failures of each node of a cluster, and of the whole (`None`). Whoever changes `open` holds
+    /// this.
+    rests: Mutex<HashMap<Option<Node>, Rest>>,
     dials: Flights<(), Result<Arc<Open>, Trouble>>,
+    /// The same for those that wait until there is a connection.
+    waits: Flights<(), Result<Arc<Open>, Trouble>>,
+    /// Of nodes that failed.
+    trials: Flights<Node, ()>,
     finds_garbage: AtomicBool,
 }
 
 /// A connection in use.
 struct Open {
     link: Link,
+    slots: Arc<Slots>,
     since: Duration,
 }
 
@@ -108,8 +132,10 @@ impl Line {
         Self {
             settings,
             open: ArcSwapOption::empty(),
-            rest: Mutex::default(),
+            rests: Mutex::default(),
             dials: Flights::default(),
+            waits: Flights::default(),
+            trials: Flights::default(),
             finds_garbage: AtomicBool::new(false),
         }
     }
@@ -118,81 +144,241 @@ impl Line {
         self.open.load().is_some()
     }
 
-    /// What the server answers within the budget.
-    pub(super) async fn call<T, F>(self: &Arc<Self>, ask: impl Fn(Link) -> F) -> Result<T, Trouble>
+    /// Connects, unless it is connected.
+    pub(super) async fn connect(self: &Arc<Self>) -> Result<(), Trouble> {
+        self.awaited_connection().await.map(drop)
+    }
+
+    /// What the server answers about this key, in the time that the need allows.
+    pub(super) async fn call<T, F>(
+        self: &Arc<Self>,
+        need: Need,
+        name: &str,
+        ask: impl Fn(Link) -> F,
+    ) -> Result<T, Trouble>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let asked = async {
-            let open = self.connection().await?;
-            match ask(open.link.clone()).await {
-                Ok(answer) => Ok(answer),
-                Err(error) if error.is_connection_dropped() && self.is_just_stale(&open) => {
-                    let open = self.connection().await?;
-                    ask(open.link.clone()).await.map_err(|error| self.given_up(&open, error.into()))
+        if need == Need::Speed {
+            return self.call_soon(name, ask).await;
+        }
+        let asked = within(self.settings.write_timeout, self.call_surely(name, ask)).await;
+        asked.unwrap_or_else(|| match self.open.load_full() {
+            Some(open) => Err(self.given_up(&open, name, Trouble::Slow)),
+            None => Err(Trouble::Slow),
+        })
+    }
+
+    async fn call_soon<T, F>(
+        self: &Arc<Self>,
+        name: &str,
+        ask: impl Fn(Link) -> F,
+    ) -> Result<T, Trouble>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let mut is_again = false;
+        loop {
+            let open = self.connection(name).await?;
+            let trouble = match within(self.settings.budget, ask(open.link.clone())).await {
+                Some(Ok(answer)) => return Ok(answer),
+                Some(Err(error)) if !is_again && self.is_stale(&open, &error) => {
+                    is_again = true;
+                    continue;
                 }
-                Err(error) => Err(self.given_up(&open, error.into())),
+                Some(Err(error)) => error.into(),
+                None => Trouble::Slow,
+            };
+            return Err(self.given_up(&open, name, trouble));
+        }
+    }
+
+    async fn call_surely<T, F>(
+        self: &Arc<Self>,
+        name: &str,
+        ask: impl Fn(Link) -> F,
+    ) -> Result<T, Trouble>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        loop {
+            let open = self.awaited_connection().await?;
+            match ask(open.link.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if self.is_stale(&open, &error) => {}
+                Err(error) if error.is_connection_dropped() => {
+                    self.given_up(&open, name, error.into());
+                    pause(jittered(AGAIN, 0.5)).await;
+                }
+                Err(error) => return Err(self.given_up(&open, name, error.into())),
             }
-        };
-        within(self.settings.budget, asked).await.unwrap_or_else(|| Err(self.too_late()))
+        }
     }
 
     /// The connection in use. Without one, the first who come wait for it; once the server has
     /// failed, a trial goes on behind everybody's back.
-    async fn connection(self: &Arc<Self>) -> Result<Arc<Open>, Trouble> {
+    async fn connection(self: &Arc<Self>, name: &str) -> Result<Arc<Open>, Trouble> {
+        if let Some(open) = self.open.load_full() {
+            return match open.slots.owner(name) {
+                Some(node) => self.permitted(node, &open).map(|()| open.clone()),
+                None => Ok(open),
+            };
+        }
+        if self.has_failed(None)? {
+            drop(self.dial());
+            return Err(Trouble::Resting);
+        }
+        match within(self.settings.write_timeout, self.dial().landed()).await {
+            Some(Some(outcome)) => outcome,
+            Some(None) => {
+                self.rests().entry(None).or_default().begin(self.now());
+                Err(died())
+            }
+            None => {
+                // It is still being dialled. Whoever comes now need not wait as long as this one.
+                let mut rests = self.rests();
+                let rest = rests.entry(None).or_default();
+                rest.failures = rest.failures.max(1);
+                Err(Trouble::Slow)
+            }
+        }
+    }
+
+    /// The connection in use, or the next one, for those that wait until there is one.
+    async fn awaited_connection(self: &Arc<Self>) -> Result<Arc<Open>, Trouble> {
         if let Some(open) = self.open.load_full() {
             return Ok(open);
         }
-        let has_failed = {
-            let rest = self.rest();
-            if self.now() < rest.until {
-                return Err(Trouble::Resting);
-            }
-            rest.failures > 0
-        };
-        let dial = self.dials.board((), || {
+        let wait = self.waits.board((), || {
             let line = self.clone();
-            async move { line.dial().await }
+            async move { line.dial_until_open().await }
         });
-        if has_failed {
-            return Err(Trouble::Resting);
+        wait.landed().await.unwrap_or_else(|| Err(died()))
+    }
+
+    async fn dial_until_open(self: &Arc<Self>) -> Result<Arc<Open>, Trouble> {
+        let mut last = Trouble::Slow;
+        let dialling = async {
+            loop {
+                match self.dial().landed().await.unwrap_or_else(|| Err(died())) {
+                    Ok(open) => return open,
+                    Err(trouble) => last = trouble,
+                }
+                pause(jittered(AGAIN, 0.5)).await;
+            }
+        };
+        let open = within(self.settings.write_timeout, dialling).await;
+        open.ok_or(last)
+    }
+
+    /// Whether the server or this node failed; an error while it is left alone.
+    fn has_failed(&self, node: Option<&Node>) -> Result<bool, Trouble> {
+        let rests = self.rests();
+        match rests.get(&node.cloned()) {
+            Some(rest) if self.now() < rest.until => Err(Trouble::Resting),
+            rest => Ok(rest.is_some_and(|rest| rest.failures > 0)),
         }
-        dial.landed().await.unwrap_or_else(|| {
-            self.rest().begin(self.now());
-            Err(Trouble::Failed("connecting ended without an outcome".into()))
+    }
+
+    /// Whether a node may be asked. One that failed is tried behind everybody's back.
+    fn permitted(self: &Arc<Self>, node: &Node, open: &Arc<Open>) -> Result<(), Trouble> {
+        if !self.has_failed(Some(node))? {
+            return Ok(());
+        }
+        drop(self.trials.board(node.clone(), || {
+            let (line, open, node) = (self.clone(), open.clone(), node.clone());
+            async move { line.try_node(&open, node).await }
+        }));
+        Err(Trouble::Resting)
+    }
+
+    async fn try_node(&self, open: &Arc<Open>, node: Node) {
+        let trial = self.rehearse(&open.link, &open.slots, Some(&node));
+        let outcome = within(self.settings.write_timeout, trial).await.unwrap_or(Err(Trouble::Slow));
+        let mut rests = self.rests();
+        if outcome.is_ok() {
+            rests.remove(&Some(node));
+            return;
+        }
+        rests.entry(Some(node)).or_default().begin(self.now());
+        let all_fail = open.slots.nodes().into_iter().all(|node| rests.contains_key(&Some(node)));
+        if all_fail && self.is_current(open) {
+            // Perhaps it is another cluster by now.
+            self.open.store(None);
+            rests.clear();
+            rests.entry(None).or_default().begin(self.now());
+        }
+    }
+
+    fn dial(self: &Arc<Self>) -> Seat<Result<Arc<Open>, Trouble>> {
+        self.dials.board((), || {
+            let line = self.clone();
+            async move { line.dialled().await }
         })
     }
 
-    async fn dial(&self) -> Result<Arc<Open>, Trouble> {
+    async fn dialled(self: &Arc<Self>) -> Result<Arc<Open>, Trouble> {
         if let Some(open) = self.open.load_full() {
             return Ok(open);
         }
+        let limit = self.settings.write_timeout;
         let connecting = async {
-            let link = self.settings.server.connect().await?;
-            self.rehearse(&link).await.map(|()| link)
+            let mut link = self.settings.server.connect(limit).await?;
+            let slots = Arc::new(link.slots().await?);
+            self.rehearse_anywhere(&link, &slots).await?;
+            Ok((link, slots))
         };
-        let link = within(CONNECT, connecting).await.unwrap_or(Err(Trouble::Slow));
-        let mut rest = self.rest();
-        match link {
-            Ok(link) => {
-                let open = Arc::new(Open { link, since: self.now() });
+        let connected = within(limit, connecting).await.unwrap_or(Err(Trouble::Slow));
+        let mut rests = self.rests();
+        match connected {
+            Ok((link, slots)) => {
+                let open = Arc::new(Open { link, slots, since: self.now() });
                 self.open.store(Some(open.clone()));
                 Ok(open)
             }
             Err(trouble) => {
-                rest.begin(self.now());
+                rests.entry(None).or_default().begin(self.now());
                 Err(trouble)
             }
         }
     }
 
+    /// Rehearses with one node that can. Those that cannot are found out about when they are asked.
+    async fn rehearse_anywhere(
+        self: &Arc<Self>,
+        link: &Link,
+        slots: &Arc<Slots>,
+    ) -> Result<(), Trouble> {
+        let nodes = slots.nodes();
+        if nodes.is_empty() {
+            return self.rehearse(link, slots, None).await;
+        }
+        let mut rehearsals = JoinSet::new();
+        for node in nodes {
+            let (line, link, slots) = (self.clone(), link.clone(), slots.clone());
+            rehearsals.spawn(async move { line.rehearse(&link, &slots, Some(&node)).await });
+        }
+        let mut last = died();
+        while let Some(outcome) = rehearsals.join_next().await {
+            match outcome {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(trouble)) => last = trouble,
+                Err(_) => {}
+            }
+        }
+        Err(last)
+    }
+
     /// Does once what calls will do. A server that cannot is better left alone than found out
     /// about with every call.
-    async fn rehearse(&self, link: &Link) -> Result<(), Trouble> {
+    async fn rehearse(
+        &self,
+        link: &Link,
+        slots: &Slots,
+        node: Option<&Node>,
+    ) -> Result<(), Trouble> {
         const LIFE: Duration = Duration::from_secs(1);
-        let failed = |what: &str| Trouble::Failed(what.into());
-        let fence = Fence::random().map_err(|_| failed("the system has no random numbers"))?;
-        let name = format!("{}:-:token:{{{}}}", self.settings.prefix, fence.as_str());
+        let (name, fence) = self.rehearsal(slots, node)?;
         commands::lock(link.clone(), &name, &fence, LIFE).await?;
         commands::put(link.clone(), &name, b"rehearsal", LIFE, Some(&fence)).await?;
         let found = commands::get(link.clone(), &name).await?;
@@ -204,43 +390,54 @@ impl Line {
         }
     }
 
+    /// A key of this node that nobody else uses.
+    fn rehearsal(&self, slots: &Slots, node: Option<&Node>) -> Result<(String, Fence), Trouble> {
+        const TRIES: usize = 100_000;
+        for _ in 0..TRIES {
+            let fence = Fence::random().map_err(|_| failed("the system has no random numbers"))?;
+            let name = format!("{}:-:token:{{{}}}", self.settings.prefix, fence.as_str());
+            if node.is_none() || slots.owner(&name) == node {
+                return Ok((name, fence));
+            }
+        }
+        Err(failed("a node of the cluster has no keys"))
+    }
+
     /// Whether this connection broke only after it had lasted: servers, and what stands before
-    /// them, close what is idle. That is no failure yet.
-    fn is_just_stale(&self, open: &Arc<Open>) -> bool {
-        let mut rest = self.rest();
-        if !self.is_steady(open) {
+    /// them, close what is idle. That is no failure yet. A cluster's connects again by itself.
+    fn is_stale(&self, open: &Arc<Open>, error: &RedisError) -> bool {
+        let mut rests = self.rests();
+        if !error.is_connection_dropped() || !self.is_steady(open) || !open.slots.is_empty() {
             return false;
         }
         if self.is_current(open) {
             self.open.store(None);
-            *rest = Rest::default();
+            rests.remove(&None);
         }
         true
     }
 
-    fn given_up(&self, open: &Arc<Open>, trouble: Trouble) -> Trouble {
-        let mut rest = self.rest();
+    fn given_up(&self, open: &Arc<Open>, name: &str, trouble: Trouble) -> Trouble {
+        let mut rests = self.rests();
         // Many calls fail together; the first of them counts.
-        if self.is_current(open) {
-            self.open.store(None);
-            if self.is_steady(open) {
-                rest.failures = 0;
-            }
-            rest.begin(self.now());
+        if !self.is_current(open) {
+            return trouble;
         }
+        let now = self.now();
+        if let Some(node) = open.slots.owner(name) {
+            let rest = rests.entry(Some(node.clone())).or_default();
+            if now >= rest.until {
+                rest.begin(now);
+            }
+            return trouble;
+        }
+        self.open.store(None);
+        let rest = rests.entry(None).or_default();
+        if self.is_steady(open) {
+            rest.failures = 0;
+        }
+        rest.begin(now);
         trouble
-    }
-
-    fn too_late(&self) -> Trouble {
-        match self.open.load_full() {
-            Some(open) => self.given_up(&open, Trouble::Slow),
-            None => {
-                // It is still being dialled. Whoever comes now need not wait as long as this one.
-                let mut rest = self.rest();
-                rest.failures = rest.failures.max(1);
-                Trouble::Slow
-            }
-        }
     }
 
     fn is_current(&self, open: &Arc<Open>) -> bool {
@@ -268,7 +465,15 @@ impl Line {
     }
 
     /// A panic while the lock is held leaves it whole, so poisoning carries no information.
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rests(&self) -> MutexGuard<'_, HashMap<Option<Node>, Rest>> {
+        self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn failed(what: &str) -> Trouble {
+    Trouble::Failed(what.into())
+}
+
+fn died() -> Trouble {
+    failed("connecting ended without an outcome")
 }

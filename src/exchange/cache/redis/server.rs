@@ -8,14 +8,15 @@ use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue,
-    IntoConnectionInfo, RedisResult, TlsCertificates,
+    IntoConnectionInfo, RedisResult, TlsCertificates, Value, cmd,
 };
 
+use super::slots::Slots;
 use crate::config::{ConfigError, Fault};
 use crate::secret::Secret;
 
-/// The longest that connecting may take. Nobody waits for it that long.
-pub(super) const CONNECT: Duration = Duration::from_secs(2);
+/// The longest that one node of a cluster may take to connect or to answer.
+const NODE: Duration = Duration::from_secs(2);
 
 /// How a certificate begins in PEM.
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
@@ -73,8 +74,8 @@ impl Server {
             (nodes, roots) => {
                 let builder = ClusterClient::builder(nodes.iter().cloned())
                     .tcp_settings(TcpSettings::default().set_nodelay(true))
-                    .connection_timeout(CONNECT)
-                    .response_timeout(CONNECT)
+                    .connection_timeout(NODE)
+                    .response_timeout(NODE)
                     .overall_response_timeout(None)
                     .retries(1);
                 let builder = match roots {
@@ -92,7 +93,8 @@ impl Server {
         })
     }
 
-    pub(super) async fn connect(&self) -> RedisResult<Link> {
+    /// Connects within this time.
+    pub(super) async fn connect(&self, limit: Duration) -> RedisResult<Link> {
         match self {
             Self::One(client) => {
                 if let ConnectionAddr::TcpTls { .. } = client.get_connection_info().addr() {
@@ -100,7 +102,7 @@ impl Server {
                 }
                 // Calls have a deadline of their own.
                 let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT))
+                    .set_connection_timeout(Some(limit))
                     .set_response_timeout(None);
                 client.get_multiplexed_async_connection_with_config(&config).await.map(Link::One)
             }
@@ -126,6 +128,17 @@ impl Link {
         match self {
             Self::One(link) => command.query_async(link).await,
             Self::Cluster(link) => command.query_async(link).await,
+        }
+    }
+
+    /// Which node of a cluster has which keys; of one server, nothing.
+    pub(super) async fn slots(&mut self) -> RedisResult<Slots> {
+        match self {
+            Self::One(_) => Ok(Slots::default()),
+            Self::Cluster(link) => {
+                let told: Vec<Value> = cmd("CLUSTER").arg("SLOTS").query_async(link).await?;
+                Ok(Slots::read(&told))
+            }
         }
     }
 }

@@ -1,0 +1,288 @@
+//! Refresh tokens and codes are spent once, also while Redis is slow, breaks or is away.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{Endpoint, Fault, Provider};
+use scaikey_auth::{
+    AccessToken, CodeRequest, ExchangeError, Layered, MemoryCache, OAuthError, PasswordRequest,
+    PkceVerifier, RedisCache, RefreshRequest, Secret, TokenExchangeClient,
+};
+use tokio::task::JoinHandle;
+
+use super::proxy::Proxy;
+use super::server::Redis;
+use super::support::{OLD, builder, client, eventually, fresh, keys, provider};
+
+type Call = JoinHandle<Result<AccessToken, ExchangeError>>;
+
+/// A cache as users have it, with the usual budgets.
+fn usual(url: &Secret) -> Layered<MemoryCache, RedisCache> {
+    Layered::new(MemoryCache::default(), RedisCache::open(url).unwrap())
+}
+
+async fn signed_in(provider: &Provider, url: &Secret) -> String {
+    let client = client(provider, usual(url));
+    let session = client.password(&PasswordRequest::new("bob", "hunter2")).await.unwrap();
+    session.refresh_token().unwrap().expose().to_owned()
+}
+
+/// A process that has its connection.
+async fn connected(provider: &Provider, url: &Secret) -> TokenExchangeClient {
+    let client = client(provider, usual(url));
+    connected_with(&client, provider, url).await;
+    client
+}
+
+async fn connected_with(client: &TokenExchangeClient, provider: &Provider, url: &Secret) {
+    let other = super::support::client(provider, super::support::redis(url));
+    eventually(async || {
+        let request = fresh(provider);
+        let got = client.exchange(&request).await.unwrap();
+        other.exchange(&request).await.unwrap().secret() == got.secret()
+    })
+    .await;
+}
+
+fn refresh(client: &TokenExchangeClient, token: &str) -> Call {
+    let (client, request) = (client.clone(), RefreshRequest::new(token));
+    tokio::spawn(async move { client.refresh(&request).await })
+}
+
+/// All get the same token, for one grant.
+async fn spent_once(provider: &Provider, calls: Vec<Call>) {
+    let mut got = Vec::new();
+    for call in calls {
+        got.push(call.await.unwrap().unwrap());
+    }
+    assert!(got.iter().all(|token| token.secret() == got[0].secret()));
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
+}
+
+/// The provider has the request of the first, and takes its time.
+async fn first_asks(provider: &Provider, client: &TokenExchangeClient, token: &str) -> Call {
+    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(600)));
+    let before = provider.token_requests();
+    let call = refresh(client, token);
+    provider.wait_for_requests(Endpoint::Token, before + 1).await;
+    call
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paused_server_costs_no_second_grant() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let token = signed_in(&provider, &server.url()).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(connected(&provider, &server.url()).await);
+    }
+    let mut calls = vec![first_asks(&provider, &clients[0], &token).await];
+    calls.extend(clients[1..].iter().map(|client| refresh(client, &token)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.pause();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.resume();
+    spent_once(&provider, calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_lock_answer_costs_no_second_grant() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let proxy = Proxy::before(&server).await;
+    let token = signed_in(&provider, &server.url()).await;
+    let (one, two) =
+        (connected(&provider, &server.url()).await, connected(&provider, &proxy.url()).await);
+    let first = first_asks(&provider, &one, &token).await;
+    proxy.catch("EVALSHA", 1);
+    let second = refresh(&two, &token);
+    proxy.caught(1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    proxy.release();
+    spent_once(&provider, vec![first, second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_look_costs_no_second_grant() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let proxy = Proxy::before(&server).await;
+    let token = signed_in(&provider, &server.url()).await;
+    let (one, two) =
+        (connected(&provider, &server.url()).await, connected(&provider, &proxy.url()).await);
+    let first = refresh(&one, &token).await.unwrap();
+    // Both looks: the one before the lock was taken, and the one after.
+    proxy.catch("GETRANGE", 2);
+    let second = refresh(&two, &token);
+    proxy.caught(1).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    proxy.release();
+    let calls = vec![tokio::spawn(async { first }), second];
+    spent_once(&provider, calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_connection_of_holder_loses_no_successor() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let token = signed_in(&provider, &server.url()).await;
+    let (one, two) =
+        (connected(&provider, &server.url()).await, connected(&provider, &server.url()).await);
+    let first = first_asks(&provider, &one, &token).await;
+    let _: () = server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let first = first.await.unwrap();
+    // Whoever comes when the lock is gone finds what was got.
+    let is_lock = |(name, _): &(String, Vec<u8>)| name.ends_with(":lock");
+    let calls = vec![tokio::spawn(async { first }), refresh(&two, &token)];
+    spent_once(&provider, calls).await;
+    eventually(async || !server.stored().iter().any(is_lock)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lock_lost_in_failover_loses_no_successor() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let token = signed_in(&provider, &server.url()).await;
+    let (one, two) =
+        (connected(&provider, &server.url()).await, connected(&provider, &server.url()).await);
+    let first = first_asks(&provider, &one, &token).await;
+    let _: () = server.ask(&["FLUSHALL"]);
+    let first = first.await.unwrap();
+    let calls = vec![tokio::spawn(async { first }), refresh(&two, &token)];
+    spent_once(&provider, calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fresh_processes_share_far_server() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let proxy = Proxy::before(&server).await;
+    let token = signed_in(&provider, &server.url()).await;
+    proxy.delay(Duration::from_millis(15));
+    let clients = [(); 3].map(|()| client(&provider, usual(&proxy.url())));
+    let first = first_asks(&provider, &clients[0], &token).await;
+    let mut calls = vec![first];
+    calls.extend(clients[1..].iter().map(|client| refresh(client, &token)));
+    spent_once(&provider, calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unanswered_cache_spends_nothing() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let token = signed_in(&provider, &server.url()).await;
+    let build = |server: &Redis| {
+        let builder = builder(&provider.issuer()).cache(usual(&server.url()));
+        builder.cache_timeout(Duration::from_secs(1))
+    };
+    let strict = build(&server).build().unwrap();
+    server.pause();
+    for _ in 0..2 {
+        let error = strict.refresh(&RefreshRequest::new(token.as_str())).await.unwrap_err();
+        assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
+        assert!(error.retry_after().is_some() && error.to_string().contains("cache"), "{error}");
+    }
+    assert_eq!(provider.granted("refresh_token"), 0);
+    server.resume();
+    let first = strict.refresh(&RefreshRequest::new(token.as_str())).await.unwrap();
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
+
+    // A service of one process may go on.
+    let next = first.refresh_token().unwrap().clone();
+    server.pause();
+    let lenient = build(&server).insecure_spend_without_lock().build().unwrap();
+    lenient.refresh(&RefreshRequest::new(next)).await.unwrap();
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (2, 0));
+    server.resume();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lock_without_answer_is_given_back() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let proxy = Proxy::before(&server).await;
+    let token = signed_in(&provider, &server.url()).await;
+    let builder = builder(&provider.issuer()).cache(usual(&proxy.url()));
+    let slow = builder.cache_timeout(Duration::from_millis(300)).build().unwrap();
+    connected_with(&slow, &provider, &server.url()).await;
+    // Taken, but its caller never learns that, and gives up.
+    proxy.catch("EVALSHA", usize::MAX);
+    let error = refresh(&slow, &token).await.unwrap().unwrap_err();
+    assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
+    proxy.release();
+    eventually(async || server.stored().iter().all(|(name, _)| !name.ends_with(":lock"))).await;
+    let call = refresh(&client(&provider, usual(&server.url())), &token);
+    spent_once(&provider, vec![call]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_write_is_repeated_until_taken() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let proxy = Proxy::before(&server).await;
+    let token = signed_in(&provider, &server.url()).await;
+    let (one, two) =
+        (connected(&provider, &proxy.url()).await, connected(&provider, &server.url()).await);
+    let first = first_asks(&provider, &one, &token).await;
+    // The server takes nothing when the answer comes, nor for as long as one call lasts.
+    let _: () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let first = first.await.unwrap();
+    let second = refresh(&two, &token);
+    let _: () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    let calls = vec![tokio::spawn(async { first }), second];
+    spent_once(&provider, calls).await;
+}
+
+const HERE: &str = "https://app.example/cb";
+
+fn redeem(client: &TokenExchangeClient, request: &CodeRequest) -> Call {
+    let (client, request) = (client.clone(), request.clone());
+    tokio::spawn(async move { client.authorization_code(&request).await })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_is_redeemed_once_in_all_processes() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let clients = [(); 2].map(|()| client(&provider, usual(&server.url())));
+    let code = || {
+        let verifier = PkceVerifier::generate().unwrap();
+        let challenge = verifier.challenge();
+        let code = provider.authorize_with("bob", "drive", HERE, &challenge, "openid", Some("n"));
+        CodeRequest::new(code, HERE, verifier)
+    };
+    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(200)));
+    let request = code().allow_repeats();
+    let calls: Vec<_> = (0..8).map(|nth| redeem(&clients[nth % 2], &request)).collect();
+    let mut got = Vec::new();
+    for call in calls {
+        got.push(call.await.unwrap().unwrap());
+    }
+    assert!(got.iter().all(|token| token.secret() == got[0].secret()));
+    assert!(got.iter().all(|token| token.id_token() == got[0].id_token()), "all can check it");
+    assert!(got[0].id_token().is_some());
+    assert_eq!(provider.granted("authorization_code"), 1);
+
+    // Unless it is said that the code comes with a state, the first gets tokens and nobody else.
+    let request = code();
+    let calls: Vec<_> = (0..8).map(|nth| redeem(&clients[nth % 2], &request)).collect();
+    let mut refused = 0;
+    for call in calls {
+        if let Err(error) = call.await.unwrap() {
+            assert_eq!(error.oauth(), Some(&OAuthError::InvalidGrant), "{error}");
+            refused += 1;
+        }
+    }
+    assert_eq!((refused, provider.granted("authorization_code")), (7, 2));
+    // The provider saw no code twice, so the session goes on.
+    let session = refresh(&clients[0], got[0].refresh_token().unwrap().expose());
+    session.await.unwrap().unwrap();
+    let stored = server.stored();
+    let id_token = got[0].id_token().unwrap().expose();
+    assert!(stored.iter().all(|(_, value)| !String::from_utf8_lossy(value).contains(id_token)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_secrets_take_two_locks_once() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let token = signed_in(&provider, &server.url()).await;
+    let with = |secrets: &str| {
+        let builder = builder(&provider.issuer()).cache(usual(&server.url()));
+        builder.cache_keys(keys(secrets)).build().unwrap()
+    };
+    let both = format!("{OLD},{}", super::support::NEW);
+    let clients = [with(&both), with(OLD), with(&both)];
+    let mut calls = vec![first_asks(&provider, &clients[0], &token).await];
+    calls.extend(clients[1..].iter().map(|client| refresh(client, &token)));
+    spent_once(&provider, calls).await;
+}
