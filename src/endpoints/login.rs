@@ -122,7 +122,7 @@ impl Inner {
             Some(issuer) if issuer != client.issuer() => {
                 return Err(invalid_request("The answer came from another provider."));
             }
-            None if client.provider_names_itself().await => {
+            None if client.provider_names_itself().await? => {
                 return Err(invalid_request("The answer does not say which provider it is from."));
             }
             _ => {}

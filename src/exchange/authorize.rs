@@ -128,10 +128,18 @@ impl TokenExchangeClient {
         &self.kept.endpoint.name
     }
 
-    /// Whether the provider's authorization responses carry `iss` (RFC 9207 §2.4). Not known
-    /// counts as no.
-    pub(crate) async fn provider_names_itself(&self) -> bool {
-        self.kept.endpoint.endpoints().await.is_ok_and(|known| known.names_itself)
+    /// Whether the provider's authorization responses carry `iss` (RFC 9207 §2.4). Where all
+    /// endpoints are configured there may be no metadata, and not known counts as no.
+    ///
+    /// # Errors
+    /// When metadata is needed and cannot be read.
+    pub(crate) async fn provider_names_itself(&self) -> Result<bool, ExchangeError> {
+        let endpoint = &self.kept.endpoint;
+        match endpoint.endpoints().await {
+            Ok(known) => Ok(known.names_itself),
+            Err(error) if endpoint.needs_metadata() => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 }
 

@@ -142,6 +142,11 @@ impl TokenEndpoint {
         matches!(self.place, Place::Template(_) | Place::PerTenant(_))
     }
 
+    /// Whether the token endpoint is found there and nowhere else.
+    pub(super) fn needs_metadata(&self) -> bool {
+        matches!(self.place, Place::Learned)
+    }
+
     /// The longest that [`ask`](Self::ask) takes.
     pub(super) fn longest(&self) -> Duration {
         self.timeout.saturating_mul(3)

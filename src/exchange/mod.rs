@@ -20,8 +20,8 @@ use std::sync::Arc;
 use crate::config::AuthConfig;
 use crate::secret::Secret;
 use contract::check_tenant;
-use http::StatusCode;
 use grant::Grant;
+use http::StatusCode;
 use kept::{Kept, Wanted};
 
 pub use authorize::AuthorizationRequest;

@@ -1,8 +1,8 @@
 //! A server that is down, hangs, is full, or holds garbage: nobody is failed, and it is told once.
 
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use scaikey_auth::testing::{ManualClock, Provider};
@@ -10,9 +10,7 @@ use scaikey_auth::{CacheStatus, Layered, MemoryCache, TokenCache, TokenExchangeC
 
 use super::log::Log;
 use super::server::Redis;
-use super::support::{
-    Counts, builder, client, eventually, fresh, layered, provider, redis, told,
-};
+use super::support::{Counts, builder, client, eventually, fresh, layered, provider, redis, told};
 
 /// What is watched while a server fails.
 struct Watch {

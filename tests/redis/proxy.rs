@@ -71,10 +71,8 @@ impl Proxy {
     /// Waits until so many answers were kept back since the start.
     pub(crate) async fn caught(&self, count: usize) {
         let mut caught = self.caught.clone();
-        let seen = tokio::time::timeout(
-            Duration::from_secs(60),
-            caught.wait_for(|it| *it >= count),
-        );
+        let seen =
+            tokio::time::timeout(Duration::from_secs(60), caught.wait_for(|it| *it >= count));
         seen.await.expect("the command comes").unwrap();
     }
 

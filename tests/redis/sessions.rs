@@ -7,7 +7,8 @@ use axum::http::{Request, Response};
 use axum::{Router, routing::get};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{
-    Auth, ClientAuth, IssuerConfig, SessionKeys, Sessions, SignIn, TokenExchangeClient,
+    Auth, ClientAuth, IssuerConfig, RedisCache, SessionKeys, Sessions, SignIn, TokenCache,
+    TokenExchangeClient,
 };
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
@@ -19,13 +20,23 @@ const REDIRECT: &str = "https://wave.example/v1/auth/login";
 
 /// What one process serves. Nothing but Redis and the secrets is shared with others.
 fn process(provider: &Provider, clock: &ManualClock, server: &Redis) -> Router {
+    process_with(provider, clock, layered(&server.url()), Duration::from_secs(60))
+}
+
+fn process_with(
+    provider: &Provider,
+    clock: &ManualClock,
+    cache: impl TokenCache,
+    patience: Duration,
+) -> Router {
     let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
     let auth = auth.build().unwrap();
     let client = TokenExchangeClient::builder(provider.issuer())
         .allow_loopback_http(true)
         .client_auth(ClientAuth::basic("wave", "secret"))
-        .cache(layered(&server.url()))
+        .cache(cache)
+        .cache_timeout(patience)
         .cache_keys(keys(OLD))
         .clock(clock.clone())
         .build()
@@ -55,24 +66,12 @@ fn cookie_of(answer: &Response<Body>) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_find_a_session_due_at_once_spend_its_refresh_token_once() {
     let (server, clock) = (Redis::start(), ManualClock::new());
-    let provider = Provider::builder().clock(clock.clone()).start().await;
-    provider.register_client(Client::new("wave", "secret").scopes("openid").redirect_uri(REDIRECT));
-    provider.register_user(User::new("bob", "hunter2"));
+    let provider = provider(&clock).await;
     let processes = [(); 2].map(|()| process(&provider, &clock, &server));
 
     // One begins the sign-in, the other ends it.
-    let away = ask(&processes[0], "/v1/auth/login?return_to=/me", "").await;
-    let url = url::Url::parse(away.headers()["location"].to_str().unwrap()).unwrap();
-    let asked = |name: &str| {
-        let (_, value) = url.query_pairs().find(|(known, _)| known == name).unwrap();
-        value.into_owned()
-    };
-    let (challenge, nonce) = (asked("code_challenge"), asked("nonce"));
-    let code = provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some(&nonce));
-    let issuer: String =
-        url::form_urlencoded::byte_serialize(provider.issuer().as_bytes()).collect();
-    let back = format!("/v1/auth/login?code={code}&state={}&iss={issuer}", asked("state"));
-    let arrived = ask(&processes[1], &back, &cookie_of(&away)).await;
+    let (back, transaction) = signed_in_at(&provider, &processes[0]).await;
+    let arrived = ask(&processes[1], &back, &transaction).await;
     assert_eq!(arrived.status(), 303);
     let mut session = cookie_of(&arrived);
 
@@ -89,4 +88,79 @@ async fn processes_that_find_a_session_due_at_once_spend_its_refresh_token_once(
         }
         assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (round, 0));
     }
+}
+
+async fn provider(clock: &ManualClock) -> Provider {
+    let provider = Provider::builder().clock(clock.clone()).start().await;
+    provider.register_client(Client::new("wave", "secret").scopes("openid").redirect_uri(REDIRECT));
+    provider.register_user(User::new("bob", "hunter2"));
+    provider
+}
+
+/// Where the provider sends a browser back to that this process sent there, and its cookie.
+async fn signed_in_at(provider: &Provider, process: &Router) -> (String, String) {
+    let away = ask(process, "/v1/auth/login?return_to=/me", "").await;
+    let url = url::Url::parse(away.headers()["location"].to_str().unwrap()).unwrap();
+    let asked = |name: &str| {
+        let (_, value) = url.query_pairs().find(|(known, _)| known == name).unwrap();
+        value.into_owned()
+    };
+    let (challenge, nonce) = (asked("code_challenge"), asked("nonce"));
+    let code = provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some(&nonce));
+    let issuer: String =
+        url::form_urlencoded::byte_serialize(provider.issuer().as_bytes()).collect();
+    let back = format!("/v1/auth/login?code={code}&state={}&iss={issuer}", asked("state"));
+    (back, cookie_of(&away))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_callbacks_redeem_one_code() {
+    let (server, clock) = (Redis::start(), ManualClock::new());
+    let provider = provider(&clock).await;
+    let processes = [(); 2].map(|()| process(&provider, &clock, &server));
+    let (back, transaction) = signed_in_at(&provider, &processes[0]).await;
+    let mut callbacks = JoinSet::new();
+    for nth in 0..6 {
+        let (process, back, cookie) =
+            (processes[nth % 2].clone(), back.clone(), transaction.clone());
+        callbacks.spawn(async move { ask(&process, &back, &cookie).await });
+    }
+    let mut session = String::new();
+    for answer in callbacks.join_all().await {
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["location"]),
+            (303, &"/me".parse().unwrap())
+        );
+        session = cookie_of(&answer);
+    }
+    assert_eq!(provider.granted("authorization_code"), 1);
+    // The provider saw nothing to end the session for.
+    clock.advance(Duration::from_secs(55 * 60));
+    assert_eq!(ask(&processes[0], "/me", &session).await.status(), 200);
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_outlives_cache_that_is_away() {
+    let (server, clock) = (Redis::start(), ManualClock::new());
+    let provider = provider(&clock).await;
+    let process = process(&provider, &clock, &server);
+    let (back, transaction) = signed_in_at(&provider, &process).await;
+    let session = cookie_of(&ask(&process, &back, &transaction).await);
+    let short = Duration::from_secs(1);
+    let usual = RedisCache::open(&server.url()).unwrap();
+    let process = process_with(&provider, &clock, usual, short);
+    server.pause();
+    // The access token serves while it lasts, and what is in the cookie stays.
+    for (minutes, status) in [(55, 200), (10, 503)] {
+        clock.advance(Duration::from_secs(minutes * 60));
+        let answer = ask(&process, "/me", &session).await;
+        assert_eq!(answer.status(), status);
+        assert!(!answer.headers().contains_key("set-cookie"));
+        assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
+    }
+    assert_eq!(provider.granted("refresh_token"), 0);
+    server.resume();
+    super::support::eventually(async || ask(&process, "/me", &session).await.status() == 200).await;
+    assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 }

@@ -74,7 +74,10 @@ pub(crate) fn told(cache: RedisCache) -> (Told, Arc<Mutex<Vec<String>>>) {
 pub(crate) struct Told(RedisCache, Arc<Mutex<Vec<String>>>);
 
 impl Told {
-    async fn told<T>(&self, call: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
+    async fn told<T>(
+        &self,
+        call: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, BoxError> {
         let answer = call.await;
         let text = answer.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
         self.1.lock().unwrap().push(text);

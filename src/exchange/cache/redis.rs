@@ -206,7 +206,10 @@ impl TokenCache for RedisCache {
         life: Duration,
     ) -> Result<bool, BoxError> {
         let name = self.name(key);
-        Ok(self.line.call(need(key), &name, |link| commands::lock(link, &name, fence, life)).await?)
+        Ok(self
+            .line
+            .call(need(key), &name, |link| commands::lock(link, &name, fence, life))
+            .await?)
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {

@@ -294,7 +294,8 @@ impl Line {
 
     async fn try_node(&self, open: &Arc<Open>, node: Node) {
         let trial = self.rehearse(&open.link, &open.slots, Some(&node));
-        let outcome = within(self.settings.write_timeout, trial).await.unwrap_or(Err(Trouble::Slow));
+        let outcome =
+            within(self.settings.write_timeout, trial).await.unwrap_or(Err(Trouble::Slow));
         let mut rests = self.rests();
         if outcome.is_ok() {
             rests.remove(&Some(node));

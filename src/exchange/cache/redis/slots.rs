@@ -88,9 +88,8 @@ mod tests {
 
     #[test]
     fn owner_is_read_from_answer() {
-        let node = |host: &str, port| {
-            Value::Array(vec![Value::BulkString(host.into()), Value::Int(port)])
-        };
+        let node =
+            |host: &str, port| Value::Array(vec![Value::BulkString(host.into()), Value::Int(port)]);
         let told = [
             Value::Array(vec![Value::Int(0), Value::Int(8191), node("a", 1), node("replica", 2)]),
             Value::Array(vec![Value::Int(8192), Value::Int(16383), node("b", 3)]),
