@@ -6,7 +6,7 @@
 use axum::{Router, routing::get};
 use scaikey_auth::testing::{Client, Provider};
 use scaikey_auth::{
-    Auth, ClientAuth, Identity, IssuerConfig, Tenant, TenantId, TokenExchangeClient,
+    AnyTenant, Auth, ClientAuth, Identity, IssuerConfig, Tenant, TenantId, TokenExchangeClient,
 };
 
 mod serve;
@@ -46,7 +46,8 @@ async fn store(provider: &Provider) -> Result<String, Box<dyn std::error::Error>
     let issuer = IssuerConfig::new(format!("{url}/tenants/{{tenant_id}}"))
         .jwks_uri(format!("{url}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json"))
         .allow_loopback_http(true);
-    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
+    // Every tenant of this provider is a customer.
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").tenants(AnyTenant).build()?;
     let documents = async |identity: Identity, tenant: Tenant| {
         format!("the documents of {}, for {}", tenant.id(), identity.subject())
     };

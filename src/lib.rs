@@ -170,7 +170,9 @@ pub use identity::{
     Actor, ClaimPath, ClaimsMapping, Identity, IdentityKey, IdentityKind, InvalidClaimPath,
     InvalidScope, InvalidTenantId, Provenance, Scopes, TenantId,
 };
-pub use issuer::{ClientAuth, IssuerHealth, Issuers, KeyState, SecretSource, TenantIssuers};
+pub use issuer::{
+    ClientAuth, IssuerHealth, Issuers, KeyState, SecretSource, TenantIssuers, UnusableKey,
+};
 pub use middleware::{
     AuthLayer, AuthService, CustomSource, Guard, GuardExt, GuardFuture, GuardService,
     PROVENANCE_HEADER, RequestHead, RequireLayer, ResponseFuture, TenantSource, TokenSource,

@@ -156,13 +156,24 @@ pub(crate) fn tenant_row_missing(row: &'static str) {
 
 /// A key set was fetched and is in force. Metrics count it under `series`: the issuer, or the template
 /// of a tenant's, since invented tenants must not become series.
-pub(crate) fn keys_refreshed(issuer: &str, series: &str, usable: usize, unusable: usize) {
-    if unusable > 0 {
-        tracing::warn!(target: TARGET, issuer, usable, unusable, "key set has keys that cannot be used");
-    } else {
-        tracing::debug!(target: TARGET, issuer, usable, "key set refreshed");
-    }
+pub(crate) fn keys_refreshed(issuer: &str, series: &str, usable: usize) {
+    tracing::debug!(target: TARGET, issuer, usable, "key set refreshed");
     count_for("scaikey_auth_jwks_refreshes_total", series, "ok");
+}
+
+/// Some published keys are wrong. Logged when they change.
+pub(crate) fn keys_broken(issuer: &str, keys: &str) {
+    tracing::warn!(target: TARGET, issuer, "key set has broken keys, which are left out{keys}");
+}
+
+/// Some published keys are not for this service, such as keys for encryption. Logged when they change.
+pub(crate) fn keys_of_others(issuer: &str, keys: &str) {
+    tracing::info!(target: TARGET, issuer, "key set has keys that are not used here{keys}");
+}
+
+/// A token without key id fits more keys than are tried for one. Logged once for each issuer.
+pub(crate) fn keys_not_all_tried(issuer: &str, tried: usize) {
+    tracing::warn!(target: TARGET, issuer, tried, "tokens that name no key, or a name that many keys have, fit more keys than are tried for one token, so good ones may be refused: have the provider put kid, x5t or x5t#S256 into its tokens");
 }
 
 /// A key set could not be fetched; the one held, if any, stays in force.

@@ -54,7 +54,8 @@ impl AuthBuilder {
         template: impl Into<IssuerConfig>,
         resolver: impl TenantIssuers,
     ) -> Self {
-        let template = template.into();
+        let mut template = template.into();
+        template.has_resolver = true;
         self.config.issuers.push(template.clone());
         self.tenant_issuers.push((template, Arc::new(resolver)));
         self
@@ -80,7 +81,8 @@ impl AuthBuilder {
     }
 
     /// Sets where tenants are looked up. Default [`AnyTenant`]: every tenant that a verified token
-    /// names. Wrap a store in `CachedTenants`, unless it answers at once.
+    /// names; where an issuer has `{tenant_id}` in it and no list of tenants, that must be said by
+    /// setting it here. Wrap a store in `CachedTenants`, unless it answers at once.
     pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
         self.tenants = Some(Arc::new(tenants));
         self
@@ -137,7 +139,9 @@ impl AuthBuilder {
     /// # Errors
     /// Every fault of the configuration at once.
     pub fn build(self) -> Result<Auth, ConfigError> {
-        let Self { config, mut validators, tenant_issuers, tenants, clock } = self;
+        let Self { mut config, mut validators, tenant_issuers, tenants, clock } = self;
+        // Whoever sets a resolver of tenants says with it which there are, or that all are meant.
+        config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let jwks = Arc::new(JwksValidator::with_clock(&config, clock.clone())?);
         let issuers = jwks.issuers().clone();

@@ -204,6 +204,26 @@ pub const ENVIRONMENT: &[Variable] = &[
         },
     },
     Variable {
+        name: "TENANTS",
+        field: "issuers[0].tenants",
+        meaning: "the tenants the issuer may speak for; several, separated by commas or spaces",
+        default: "any; with `{tenant_id}` in the issuer, one of this, `P_ANY_TENANT` and `P_DATABASE_URL` is required",
+        set: |config, text| {
+            let tenants = list(text)?;
+            issuer(config, |issuer| issuer.tenants = tenants)
+        },
+    },
+    Variable {
+        name: "ANY_TENANT",
+        field: "any_tenant",
+        meaning: "`true` accepts every tenant of an issuer with `{tenant_id}`",
+        default: "`false`",
+        set: |config, text| {
+            config.any_tenant = boolean(text)?;
+            Ok(())
+        },
+    },
+    Variable {
         name: "CLIENT_ID",
         field: "client.id",
         meaning: "this service's `client_id`, to get tokens for other services",

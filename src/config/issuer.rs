@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 use super::{Algorithm, Fault};
 use crate::identity::{ClaimsMapping, TenantId};
@@ -40,6 +40,11 @@ pub enum TokenProfile {
 /// [`discovery_url`](Self::discovery_url) or [`jwks_uri`](Self::jwks_uri); where the provider uses
 /// another name for the tenant there, see `AuthBuilder::tenant_issuers`. The tenant in `iss` must
 /// be the one the token claims.
+///
+/// It may stand in paths and queries, and never in a host, port or user name, also not in a part of
+/// one: an unverified token would choose whom this service asks. Which tenants count must be said:
+/// by [`tenants`](Self::tenants), a tenant store, a resolver of issuers, or
+/// [`AuthConfig::any_tenant`](super::AuthConfig::any_tenant).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -82,7 +87,7 @@ pub struct IssuerConfig {
     /// Which of its claims say what. The default is ScaiKey's.
     #[serde(default)]
     pub claims: ClaimsMapping,
-    /// The tenants it may issue tokens for. Default, empty: any.
+    /// The tenants it may issue tokens for. Default, empty: any; for per-tenant issuers, see above.
     #[serde(default)]
     pub tenants: Vec<TenantId>,
     /// Takes `client_id` for `sub` in client-credentials tokens that have no `sub`, as ScaiKey
@@ -95,6 +100,9 @@ pub struct IssuerConfig {
     /// What it takes to fetch the key set, beside its URL.
     #[serde(skip)]
     pub(crate) key_access: KeyAccess,
+    /// Whether a resolver says which tenants have an issuer.
+    #[serde(skip)]
+    pub(crate) has_resolver: bool,
 }
 
 /// Files that fetching a key set needs where the place is not open to everybody. They are read for
@@ -127,6 +135,7 @@ impl IssuerConfig {
             legacy_service_tokens: false,
             inline_keys: None,
             key_access: KeyAccess::default(),
+            has_resolver: false,
         }
     }
 
@@ -163,11 +172,16 @@ impl IssuerConfig {
         self
     }
 
-    /// Gives the key set itself (RFC 7517, as JSON): nobody is asked for it, and nothing replaces it
-    /// while the service runs.
+    /// Gives the keys themselves: nobody is asked for them, and nothing replaces them while the
+    /// service runs. They are a key set or one JWK (RFC 7517, JSON), or PEM (RFC 7468) with
+    /// `PUBLIC KEY`, `RSA PUBLIC KEY` and `CERTIFICATE` blocks. Keys in PEM have no `kid`: they
+    /// verify tokens whatever `kid` these name. *Not* checked: who issued a certificate, and when
+    /// it expires.
+    ///
+    /// `build()` refuses a text without usable key, and one with private or symmetric keys.
     #[must_use]
-    pub fn keys(mut self, key_set: &str) -> Self {
-        self.inline_keys = Some(key_set.into());
+    pub fn keys(mut self, keys: &str) -> Self {
+        self.inline_keys = Some(keys.into());
         self
     }
 
@@ -258,6 +272,8 @@ impl IssuerConfig {
                 fault(field, problem.to_owned());
             }
         }
+        self.check_placeholders(&mut fault);
+        self.check_never(&mut fault);
         if let Ok(url) = Url::parse(&self.issuer)
             && (url.query().is_some() || url.fragment().is_some())
         {
@@ -279,6 +295,74 @@ impl IssuerConfig {
             fault("audience", "has an empty entry".to_owned());
         }
         self.jwks.check(&mut fault);
+    }
+
+    /// The URLs that have the placeholder, by their fields.
+    fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let fields = [
+            ("issuer", Some(&self.issuer)),
+            ("expected_issuer", self.expected_issuer.as_ref()),
+            ("discovery_url", self.discovery_url.as_ref()),
+            ("jwks_uri", self.jwks_uri.as_ref()),
+        ];
+        let urls = fields.into_iter().filter_map(|(field, url)| Some((field, url?.as_str())));
+        urls.filter(|(_, url)| url.contains(TENANT_PLACEHOLDER))
+    }
+
+    /// The field of a URL in which the tenant's id, which unverified tokens name, would decide
+    /// which server is asked.
+    pub(crate) fn server_by_tenant(&self) -> Option<&'static str> {
+        let mut templates = self.templates();
+        templates.find(|(_, url)| !is_same_server_for_all(url)).map(|(field, _)| field)
+    }
+
+    fn check_placeholders(&self, fault: &mut impl FnMut(&str, String)) {
+        if let Some(field) = self.server_by_tenant() {
+            fault(
+                field,
+                format!(
+                    "has {TENANT_PLACEHOLDER} before its path: unverified tokens would choose the server that is asked for keys. Put it into the path, or list each tenant's issuer"
+                ),
+            );
+        }
+        let unfilled = self.templates().filter(|_| !self.is_per_tenant());
+        for (field, _) in unfilled {
+            fault(
+                field,
+                format!(
+                    "has {TENANT_PLACEHOLDER}, which nothing replaces: put it into what `iss` says, too (expected_issuer, where that is set, else issuer)"
+                ),
+            );
+        }
+    }
+
+    /// Settings with which no token could ever be accepted.
+    fn check_never(&self, fault: &mut impl FnMut(&str, String)) {
+        let has_outer_space = |text: &str| text.trim() != text;
+        if has_outer_space(self.expected()) {
+            fault("issuer", "begins or ends with white space, which `iss` does not".to_owned());
+        }
+        if self.audience.iter().any(|name| has_outer_space(name)) {
+            fault("audience", "begins or ends with white space, which `aud` does not".to_owned());
+        }
+        if self.max_token_lifetime.is_some_and(|limit| limit.is_zero()) {
+            fault("max_token_lifetime_seconds", "must not be 0".to_owned());
+        }
+        if self.inline_keys.is_some() && self.jwks_uri.is_some() {
+            fault("jwks_uri", "is given beside the keys themselves: leave one out".to_owned());
+        }
+        if self.is_per_tenant() && self.claims.tenant_id.is_empty() {
+            fault(
+                "claims.tenant_id",
+                "is empty: a tenant's issuer needs the claim with the tenant".to_owned(),
+            );
+        }
+        for (field, url) in [("discovery_url", &self.discovery_url), ("jwks_uri", &self.jwks_uri)] {
+            let url = url.as_deref().and_then(|url| Url::parse(url).ok());
+            if url.is_some_and(|url| url.fragment().is_some()) {
+                fault(field, "has a fragment, which is never sent: remove it".to_owned());
+            }
+        }
     }
 
     /// `https`, or `http` on loopback where allowed; no user information.
@@ -309,6 +393,17 @@ impl From<String> for IssuerConfig {
     fn from(issuer: String) -> Self {
         Self::new(issuer)
     }
+}
+
+/// Whether scheme, user, host and port of a URL are the same whatever stands for the placeholder.
+fn is_same_server_for_all(url: &str) -> bool {
+    // Digits, because only they may stand in a port.
+    let server = |tenant: &str| {
+        let url = Url::parse(&url.replace(TENANT_PLACEHOLDER, tenant)).ok()?;
+        Some(url[..Position::BeforePath].to_owned())
+    };
+    let one = server("1");
+    one.is_some() && one == server("2")
 }
 
 /// Whether the URL's host is an address of this machine, or `localhost`.

@@ -27,6 +27,9 @@ use crate::secret::Secret;
 /// More is a slip of the pen; the part that is taken at once might not be there.
 const MAX_KNOWN_TOKENS_BYTES: u64 = 64 << 30;
 
+/// What is said of per-tenant issuers whose tenants are anybody's.
+const UNSAID_TENANTS: &str = "is empty, and there is no tenant store: every tenant of the provider would be accepted. List the tenants, set a tenant store (database_url, `AuthBuilder::tenants`), or say that all are meant (any_tenant, `tenants(AnyTenant)`)";
+
 /// Everything that can be configured without writing code.
 ///
 /// Three ways lead here: the setters of `AuthBuilder`, a file read with `serde` (unknown fields
@@ -69,6 +72,11 @@ pub struct AuthConfig {
     /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). The
     /// default, none, accepts every tenant that a verified token names.
     pub database_url: Option<Secret>,
+    /// Accepts every tenant of per-tenant issuers (`{tenant_id}`) for which neither a list of
+    /// [tenants](IssuerConfig::tenants) nor a tenant store nor a resolver says which there are.
+    /// Default false: such a configuration is refused. Right where every tenant of the provider is
+    /// a customer of this service, wrong where anybody can have one, as at Entra ID.
+    pub any_tenant: bool,
     /// What the service is to the provider when it asks for tokens itself.
     pub client: ClientConfig,
     /// What the endpoints under `/v1/auth/` need to know.
@@ -105,6 +113,7 @@ impl Default for AuthConfig {
             max_token_bytes: 16 * 1024,
             known_tokens_bytes: 16 * 1024 * 1024,
             database_url: None,
+            any_tenant: false,
             client: ClientConfig::default(),
             endpoints: EndpointsConfig::default(),
             resource: None,
@@ -153,6 +162,12 @@ impl AuthConfig {
         Self { issuers: vec![issuer.clone()], audience: audience.to_vec(), ..Self::default() }
     }
 
+    /// Whether something says which tenants of a per-tenant issuer count.
+    fn says_which_tenants(&self, issuer: &IssuerConfig) -> bool {
+        let has_store = self.database_url.is_some() || self.mode == AuthMode::Mock;
+        !issuer.tenants.is_empty() || issuer.has_resolver || has_store || self.any_tenant
+    }
+
     /// Everything that is wrong, not only the first thing.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let mut faults = self.unreadable.clone();
@@ -167,6 +182,9 @@ impl AuthConfig {
             if self.audience_of(issuer).is_empty() {
                 faults.push(no_audience());
             }
+            if issuer.is_per_tenant() && !self.says_which_tenants(issuer) {
+                faults.push(Fault::new(format!("issuers[{nth}].tenants"), UNSAID_TENANTS));
+            }
             let expected = issuer.expected();
             if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
                 faults.push(Fault::new(
@@ -177,6 +195,13 @@ impl AuthConfig {
         }
         if let Some(resource) = &self.resource {
             faults.extend(resource::check(resource).err());
+        }
+        if self.max_token_bytes == 0 {
+            faults.push(Fault::new("max_token_bytes", "must not be 0"));
+        }
+        if self.audience.iter().any(|name| name.trim() != name || name.is_empty()) {
+            let problem = "has an entry that is empty or begins or ends with white space";
+            faults.push(Fault::new("audience", problem));
         }
         if self.known_tokens_bytes as u64 > MAX_KNOWN_TOKENS_BYTES {
             faults.push(Fault::new("known_tokens_bytes", "is above 64 GiB"));

@@ -1,7 +1,9 @@
 //! What an issuer's keys are doing, for readiness probes: [`IssuerHealth`].
 
+use std::fmt;
 use std::time::SystemTime;
 
+use super::jwk::{MAX_KID, Unusable};
 use crate::clock;
 
 /// What is known of an issuer's keys.
@@ -33,6 +35,8 @@ pub struct IssuerHealth {
     pub keys: usize,
     /// How many published keys cannot be used, and were left out.
     pub unusable_keys: usize,
+    /// Which these are, and why, in the order in which they are published.
+    pub unusable: Vec<UnusableKey>,
     /// When the key set was last asked for. Serialized in seconds since 1970, as in tokens.
     #[serde(serialize_with = "seconds")]
     pub last_attempt: Option<SystemTime>,
@@ -41,6 +45,49 @@ pub struct IssuerHealth {
     /// When it will be asked for next, by the first request or health report from then on.
     #[serde(serialize_with = "seconds")]
     pub next_attempt: SystemTime,
+}
+
+/// A published key that was left out of its set.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct UnusableKey {
+    /// Its `kid`, unless it has none that can be read.
+    pub kid: Option<String>,
+    /// Why, as one of some fixed texts.
+    pub reason: &'static str,
+    /// Whether the provider should mend it. False for a good key that is not for this service: of
+    /// another type or algorithm, for encryption, or revoked.
+    pub is_fault: bool,
+}
+
+impl UnusableKey {
+    pub(super) fn new(kid: Option<&str>, why: Unusable) -> Self {
+        let kid = kid.filter(|kid| kid.len() <= MAX_KID).map(str::to_owned);
+        Self { kid, reason: why.reason(), is_fault: why.is_fault() }
+    }
+}
+
+/// The name is quoted, because the provider chose it.
+impl fmt::Display for UnusableKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kid {
+            Some(kid) => write!(f, "{kid:?}: {}", self.reason),
+            None => write!(f, "a key without kid: {}", self.reason),
+        }
+    }
+}
+
+/// The most keys that one line of the log tells about.
+const MAX_TOLD: usize = 10;
+
+/// Left-out keys with their reasons, in one line behind a colon; nothing if there are none.
+pub(super) fn list(keys: &[UnusableKey]) -> String {
+    let told: Vec<_> = keys.iter().take(MAX_TOLD).map(ToString::to_string).collect();
+    match keys.len() {
+        0 => String::new(),
+        ..=MAX_TOLD => format!(": {}", told.join("; ")),
+        all => format!(": {}; and {} more", told.join("; "), all - MAX_TOLD),
+    }
 }
 
 impl IssuerHealth {

@@ -13,6 +13,14 @@ use crate::config::is_loopback;
 /// How long connecting may take, within the deadline of the whole.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// What is asked for. RFC 7517 §8.5 registers a type of its own for key sets; files on plain web
+/// servers are of any type.
+const ACCEPT: &str = "application/json, application/jwk-set+json, */*;q=0.1";
+
+/// Content codings are not undone, because a short answer could unfold into a very long one.
+/// Without this header a server may use any (RFC 9110 §12.5.3).
+const ACCEPT_ENCODING: &str = "identity";
+
 /// How many redirects are followed, all within one origin.
 const MAX_REDIRECTS: usize = 3;
 
@@ -29,13 +37,23 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// `Cache-Control: max-age`; zero for `no-store` and `no-cache` (RFC 9111 §5.2.2).
     pub(crate) max_age: Option<Duration>,
+    /// Whether this was configured, and not fetched.
+    pub(crate) is_given: bool,
 }
 
 /// Why a fetch failed. Says nothing that the other side sent but its status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FetchError {
-    #[error("answered {0}")]
-    Status(StatusCode),
+    #[error("answered {status}")]
+    Status {
+        status: StatusCode,
+        /// `Retry-After` of a 429 or 503.
+        retry_after: Option<Duration>,
+    },
+    #[error(
+        "answered in the content coding {0}, which was not asked for: switch compression off there"
+    )]
+    Encoded(&'static str),
     #[error("answered with more than {0} bytes")]
     TooLarge(usize),
     #[error("gave no answer within {0:?}")]
@@ -123,13 +141,15 @@ impl Http {
             .post(url.clone())
             .timeout(limits.deadline)
             .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT_ENCODING, ACCEPT_ENCODING)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
         let mut response = request.send().await.map_err(|error| failure(error, limits))?;
-        let (status, retry_after) = (response.status(), retry_after(response.headers(), now));
+        let status = response.status();
+        let retry_after = retry_after(response.headers(), Some(now));
         let body = read(&mut response, limits).await?;
         Ok(Posted { status, retry_after, body })
     }
@@ -137,17 +157,27 @@ impl Http {
 
 async fn ask(request: reqwest::RequestBuilder, limits: Limits) -> Result<Answer, FetchError> {
     let failed = |error| failure(error, limits);
-    let request = request.timeout(limits.deadline).header(header::ACCEPT, "application/json");
+    let request = request
+        .timeout(limits.deadline)
+        .header(header::ACCEPT, ACCEPT)
+        .header(header::ACCEPT_ENCODING, ACCEPT_ENCODING);
     let mut response = request.send().await.map_err(failed)?;
-    if response.status() != StatusCode::OK {
-        return Err(FetchError::Status(response.status()));
+    let status = response.status();
+    if status != StatusCode::OK {
+        let is_busy =
+            [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
+        let retry_after = retry_after(response.headers(), None).filter(|_| is_busy);
+        return Err(FetchError::Status { status, retry_after });
     }
     let max_age = max_age(response.headers());
     let body = read(&mut response, limits).await?;
-    Ok(Answer { body, max_age })
+    Ok(Answer { body, max_age, is_given: false })
 }
 
 async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8>, FetchError> {
+    if let Some(coding) = content_coding(response.headers()) {
+        return Err(FetchError::Encoded(coding));
+    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failure(error, limits))? {
         if body.len() + chunk.len() > limits.max_bytes {
@@ -155,7 +185,25 @@ async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    // Servers of compressed files do not always say so. JSON begins otherwise.
+    match body.starts_with(&GZIP) {
+        true => Err(FetchError::Encoded("gzip")),
+        false => Ok(body),
+    }
+}
+
+/// How every gzip file begins (RFC 1952 §2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// The coding of a body that is not as it is, by its registered name.
+fn content_coding(headers: &HeaderMap) -> Option<&'static str> {
+    const NAMES: [&str; 6] = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress"];
+    let codings = headers.get_all(header::CONTENT_ENCODING).into_iter();
+    let codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut codings = codings.map(<[u8]>::trim_ascii);
+    let used = codings.find(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity"))?;
+    let name = NAMES.into_iter().find(|name| used.eq_ignore_ascii_case(name.as_bytes()));
+    Some(name.unwrap_or("of another name"))
 }
 
 fn failure(error: reqwest::Error, limits: Limits) -> FetchError {
@@ -169,15 +217,15 @@ fn failure(error: reqwest::Error, limits: Limits) -> FetchError {
 }
 
 /// `Retry-After` in seconds, or as a date, which is compared with the other side's own clock when
-/// it tells it (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// it tells it (RFC 9110 §10.2.3), and else with `now`.
+fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let wait = text(header::RETRY_AFTER)?;
     if let Ok(seconds) = wait.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let date = |text| httpdate::parse_http_date(text).ok();
-    let now = text(header::DATE).and_then(date).unwrap_or(now);
+    let now = text(header::DATE).and_then(date).or(now)?;
     Some(date(wait)?.duration_since(now).unwrap_or_default())
 }
 
@@ -325,7 +373,7 @@ mod tests {
             if let Some(date) = date {
                 headers.insert(header::DATE, date.parse().unwrap());
             }
-            retry_after(&headers, now).map(|wait| wait.as_secs())
+            retry_after(&headers, Some(now)).map(|wait| wait.as_secs())
         };
         let (sooner, later) = ("Sun, 06 Nov 1994 08:49:00 GMT", "Sun, 06 Nov 1994 08:49:47 GMT");
         assert_eq!(read(" 7 ", None), Some(7));
@@ -334,6 +382,24 @@ mod tests {
         assert_eq!(read(sooner, None), Some(0));
         assert_eq!(read("soon", None), None);
         assert_eq!(read("-1", None), None);
+    }
+
+    #[test]
+    fn content_codings_are_told_by_name() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
+            }
+            content_coding(&headers)
+        };
+        for values in [&[][..], &[""], &["identity"], &["Identity", " , identity"]] {
+            assert_eq!(read(values), None, "{values:?}");
+        }
+        assert_eq!(read(&["GZIP"]), Some("gzip"));
+        assert_eq!(read(&["identity, br"]), Some("br"));
+        assert_eq!(read(&["identity", "zstd"]), Some("zstd"));
+        assert_eq!(read(&["rot13"]), Some("of another name"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! One JWK becomes one prepared key (RFC 7517, RFC 7518 §6, RFC 8037), or is left out.
 
+use std::time::{Duration, SystemTime};
+
 use aws_lc_rs::digest;
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, VerificationAlgorithm};
@@ -7,11 +9,118 @@ use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, VerificationAlg
 use super::ecdsa::Asn1;
 use super::grounds::Withdrawn;
 use crate::base64url;
-use crate::config::Algorithm;
+use crate::clock::unix_time;
+use crate::config::{Algorithm, TENANT_PLACEHOLDER};
+use crate::identity::numeric_date;
 use crate::json::Value;
 
 /// The longest key id read, in bytes. It is an opaque name, and names are short.
 pub(crate) const MAX_KID: usize = 256;
+
+/// How Entra ID writes the tenant in a JWK's `issuer`.
+const ENTRA_PLACEHOLDER: &str = "{tenantid}";
+
+/// What a token says about its key, and for whose token a key is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyQuery<'q> {
+    /// The token's `kid`.
+    pub(crate) kid: Option<&'q str>,
+    /// The token's `x5t` and `x5t#S256`.
+    pub(crate) certificate: &'q CertificateHash,
+    /// The token's `iss`.
+    pub(crate) issuer: &'q str,
+    pub(crate) now: SystemTime,
+    /// How far clocks may differ.
+    pub(crate) leeway: Duration,
+}
+
+/// The hashes that name a certificate (RFC 7517 §4.8 and §4.9, RFC 7515 §4.1.7 and §4.1.8), as
+/// they are written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CertificateHash {
+    /// `x5t`, of SHA-1: a name, not a proof.
+    pub(crate) sha1: Option<Box<str>>,
+    /// `x5t#S256`.
+    pub(crate) sha256: Option<Box<str>>,
+}
+
+impl CertificateHash {
+    /// The hashes that a JWK states, or those of its first certificate (`x5c`).
+    fn read(jwk: Value<'_>) -> Result<Self, Unusable> {
+        let text = |name| match jwk.get(name) {
+            None => Ok(None),
+            Some(value) => value.as_str().map(Some).ok_or(Unusable::Malformed),
+        };
+        let (sha1, sha256) = (text("x5t")?, text("x5t#S256")?);
+        let first = jwk.get("x5c").and_then(|chain| chain.children().next());
+        let der = first.and_then(Value::as_str).and_then(base64url::decode_standard);
+        let hash =
+            |algorithm| der.as_ref().map(|der| base64url::encode(digest::digest(algorithm, der)));
+        let stated_or = |stated: Option<&str>, algorithm| match stated {
+            Some(stated) => Some(stated.into()),
+            None => hash(algorithm).map(String::into_boxed_str),
+        };
+        Ok(Self {
+            sha1: stated_or(sha1, &digest::SHA1_FOR_LEGACY_USE_ONLY),
+            sha256: stated_or(sha256, &digest::SHA256),
+        })
+    }
+
+    /// Whether both may name one certificate: no hash that both have differs.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let agree = |one: &Option<Box<str>>, other: &Option<Box<str>>| match (one, other) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        agree(&self.sha1, &other.sha1) && agree(&self.sha256, &other.sha256)
+    }
+}
+
+/// For whose tokens and in which time a key is published. Judged when a key is chosen, because
+/// issuers may share a key set, and a time may come or pass while the set is held.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Validity {
+    /// `issuer`, as Entra ID publishes it: one issuer, or a template of issuers.
+    issuer: Option<Box<str>>,
+    /// `nbf` and `exp` (OpenID Federation 1.0), in seconds since 1970.
+    not_before: Option<f64>,
+    expires: Option<f64>,
+}
+
+impl Validity {
+    fn read(jwk: Value<'_>) -> Result<Self, Unusable> {
+        // `revoked` is an object that says when and why (OpenID Federation 1.0). Whatever it says,
+        // the provider wants the key to be used no longer.
+        let revoked = jwk.get("revoked");
+        if revoked.is_some_and(|it| !it.is_null() && it.as_bool() != Some(false)) {
+            return Err(Unusable::Revoked);
+        }
+        let issuer = match jwk.get("issuer") {
+            None => None,
+            Some(issuer) => Some(issuer.as_str().ok_or(Unusable::Malformed)?.into()),
+        };
+        let date = |name| numeric_date(jwk.get(name), name).map_err(|_| Unusable::Malformed);
+        Ok(Self { issuer, not_before: date("nbf")?, expires: date("exp")? })
+    }
+
+    fn covers(&self, query: &KeyQuery<'_>) -> bool {
+        let (now, leeway) = (unix_time(query.now), query.leeway.as_secs_f64());
+        self.issuer.as_deref().is_none_or(|published| is_for(published, query.issuer))
+            && self.not_before.is_none_or(|begins| begins <= now + leeway)
+            && self.expires.is_none_or(|ends| now < ends + leeway)
+    }
+}
+
+/// Whether a key that names `published` is for tokens of `issuer`: they are equal, or the former is
+/// a template, in which the placeholder stands for one segment of a path.
+fn is_for(published: &str, issuer: &str) -> bool {
+    let split = published
+        .split_once(ENTRA_PLACEHOLDER)
+        .or_else(|| published.split_once(TENANT_PLACEHOLDER));
+    let Some((before, after)) = split else { return published == issuer };
+    let tenant = issuer.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+    tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains(['/', '?', '#']))
+}
 
 /// A public key, parsed once, bound to the algorithms it may be used with.
 #[derive(Debug)]
@@ -20,6 +129,8 @@ pub(crate) struct Key {
     thumbprint: [u8; 32],
     /// One per algorithm: the library binds the algorithm when it parses.
     prepared: Box<[Prepared]>,
+    validity: Validity,
+    certificate: CertificateHash,
     /// Set when the issuer stops publishing the key, so that whatever was verified with it earlier
     /// can be distrusted without searching for it.
     withdrawn: Withdrawn,
@@ -54,12 +165,39 @@ pub(crate) enum Unusable {
     Type,
     /// `use` or `key_ops` say it is not for verifying.
     Purpose,
-    /// Its `alg` does not fit it, or the issuer may use none of its algorithms.
+    /// The issuer may use none of its algorithms.
     Algorithm,
+    /// Its `alg` is one that keys of its type cannot be used with.
+    Mismatch,
     /// RSA below 2048 bits or above 8192, a point off the curve, or an impossible exponent.
     Weak,
     /// A symmetric key, or the private half of one: whoever can read the set could sign.
     Secret,
+    /// The provider says so.
+    Revoked,
+}
+
+impl Unusable {
+    /// One fixed text for logs and health reports.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "a member is missing, or has the wrong type or length",
+            Self::Type => "its type or curve is not supported",
+            Self::Purpose => "`use` or `key_ops` say that it is not for verifying",
+            Self::Algorithm => "it is for an algorithm that this issuer may not use here",
+            Self::Mismatch => "its `alg` does not belong to its type",
+            Self::Weak => {
+                "RSA below 2048 or above 8192 bits, an impossible exponent, or a point off its curve"
+            }
+            Self::Secret => "it is a private or symmetric key, which must not be published",
+            Self::Revoked => "it is marked as revoked",
+        }
+    }
+
+    /// Whether the provider should mend it. Other keys are only not for us.
+    pub(crate) fn is_fault(self) -> bool {
+        matches!(self, Self::Malformed | Self::Mismatch | Self::Weak | Self::Secret)
+    }
 }
 
 impl Key {
@@ -76,6 +214,8 @@ impl Key {
         };
         check_purpose(jwk)?;
         let material = Material::read(jwk)?;
+        let validity = Validity::read(jwk)?;
+        let certificate = CertificateHash::read(jwk)?;
         let stated = match jwk.get("alg") {
             None => None,
             Some(alg) => {
@@ -83,6 +223,9 @@ impl Key {
                 Some(name.parse::<Algorithm>().map_err(|_| Unusable::Algorithm)?)
             }
         };
+        if stated.is_some_and(|stated| !material.algorithms().contains(&stated)) {
+            return Err(Unusable::Mismatch);
+        }
         let usable = |algorithm: &&Algorithm| {
             allowed.contains(algorithm) && stated.is_none_or(|stated| stated == **algorithm)
         };
@@ -98,6 +241,8 @@ impl Key {
             kid: kid.map(Box::from),
             thumbprint: material.thumbprint(),
             prepared,
+            validity,
+            certificate,
             withdrawn: Withdrawn::default(),
         })
     }
@@ -106,10 +251,28 @@ impl Key {
         self.kid.as_deref()
     }
 
-    /// Whether `other` is this key: same name, same material, same algorithms.
+    /// Whether the key is published for the token's issuer and for this time.
+    pub(crate) fn counts_for(&self, query: &KeyQuery<'_>) -> bool {
+        self.validity.covers(query)
+    }
+
+    /// Whether the token may mean this key's certificate. A key without one may be meant.
+    pub(crate) fn may_have(&self, certificate: &CertificateHash) -> bool {
+        self.certificate.agrees_with(certificate)
+    }
+
+    /// When the key counts no longer, leeway included, if its provider says so.
+    pub(crate) fn ends(&self, leeway: Duration) -> Option<SystemTime> {
+        let expires = Duration::try_from_secs_f64(self.validity.expires?).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(expires.saturating_add(leeway))
+    }
+
+    /// Whether `other` is this key: same name, same material, same algorithms, for the same tokens.
     pub(crate) fn is_same_as(&self, other: &Key) -> bool {
         let algorithms = |key: &Key| key.prepared.iter().map(|it| it.algorithm).collect::<Vec<_>>();
         self.kid == other.kid
+            && self.validity == other.validity
+            && self.certificate == other.certificate
             && self.thumbprint == other.thumbprint
             && algorithms(self) == algorithms(other)
     }
@@ -143,6 +306,15 @@ fn check_purpose(jwk: Value<'_>) -> Result<(), Unusable> {
     Ok(())
 }
 
+/// Members of private and symmetric keys (RFC 7518 §6, RFC 9964). A prime is as bad as `d`.
+const SECRET_MEMBERS: [&str; 9] = ["d", "k", "p", "q", "dp", "dq", "qi", "oth", "priv"];
+
+fn without_leading_zeros(mut number: Vec<u8>) -> Vec<u8> {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    number.drain(..zeros);
+    number
+}
+
 /// The octets a key is made of.
 enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8> },
@@ -167,22 +339,18 @@ impl Material {
     fn read(jwk: Value<'_>) -> Result<Self, Unusable> {
         let text = |name| jwk.get(name).and_then(Value::as_str).ok_or(Unusable::Malformed);
         let octets = |name| base64url::decode(text(name)?).ok_or(Unusable::Malformed);
-        if jwk.get("d").is_some() || jwk.get("k").is_some() {
+        if SECRET_MEMBERS.iter().any(|name| jwk.get(name).is_some()) {
             return Err(Unusable::Secret);
         }
         match text("kty")? {
             "RSA" => {
-                let (n, e) = (octets("n")?, octets("e")?);
+                // RFC 7518 §2 has no leading zero bytes. Java's `BigInteger.toByteArray`, though,
+                // writes one before a number whose first bit is set; the number is the same.
+                let number = |name| octets(name).map(without_leading_zeros);
+                let (n, e) = (number("n")?, number("e")?);
                 let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
                 let odd = |octets: &[u8]| octets.last().is_some_and(|byte| byte % 2 == 1);
-                let leads = |octets: &[u8]| octets.first().is_some_and(|byte| *byte != 0);
-                if !(2048..=8192).contains(&bits)
-                    || !odd(&n)
-                    || !odd(&e)
-                    || !leads(&n)
-                    || !leads(&e)
-                    || e == [1]
-                {
+                if !(2048..=8192).contains(&bits) || !odd(&n) || !odd(&e) || e == [1] {
                     return Err(Unusable::Weak);
                 }
                 Ok(Self::Rsa { n, e })
@@ -314,7 +482,7 @@ mod tests {
             (with(P256, r#""use":7"#), Unusable::Purpose),
             (with(P256, r#""key_ops":["sign"]"#), Unusable::Purpose),
             (with(P256, r#""key_ops":"verify""#), Unusable::Purpose),
-            (with(P256, r#""alg":"RS256""#), Unusable::Algorithm),
+            (with(P256, r#""alg":"RS256""#), Unusable::Mismatch),
             (with(P256, r#""alg":"ECDH-ES""#), Unusable::Algorithm),
             (with(P256, r#""alg":7"#), Unusable::Malformed),
             (with(P256, r#""kid":7"#), Unusable::Malformed),
@@ -332,7 +500,17 @@ mod tests {
             (RFC8037.replace("Ed25519", "Ed448"), Unusable::Type),
             (RFC8037.replace("11qY", "11q"), Unusable::Malformed),
             (RFC7638.replace("AQAB", "AQ"), Unusable::Weak),
-            (RFC7638.replace("AQAB", "AAEAAQ"), Unusable::Weak),
+            (RFC7638.replace("AQAB", "AAAAAQ"), Unusable::Weak),
+            (RFC7638.replace("AQAB", "AAAA"), Unusable::Weak),
+            (RFC7638.replace("AQAB", "AQAA"), Unusable::Weak),
+            (with(RFC7638, r#""p":"AQ""#), Unusable::Secret),
+            (with(P256, r#""priv":"AQ""#), Unusable::Secret),
+            (with(P256, r#""revoked":{"revoked_at":1}"#), Unusable::Revoked),
+            (with(P256, r#""revoked":true"#), Unusable::Revoked),
+            (with(P256, r#""exp":"4000000000""#), Unusable::Malformed),
+            (with(P256, r#""nbf":null"#), Unusable::Malformed),
+            (with(P256, r#""issuer":["https://a.example"]"#), Unusable::Malformed),
+            (with(P256, r#""x5t":7"#), Unusable::Malformed),
             (r#"{"kty":"RSA","n":"3Q","e":"AQAB"}"#.to_owned(), Unusable::Weak),
             (r#"{"kty":"RSA","e":"AQAB"}"#.to_owned(), Unusable::Malformed),
             (r#"{"kid":"x"}"#.to_owned(), Unusable::Malformed),
@@ -343,6 +521,116 @@ mod tests {
         let only_es256 =
             Key::read(Document::parse(RFC7638.as_bytes()).unwrap().root(), &[Algorithm::ES256]);
         assert_eq!(only_es256.err(), Some(Unusable::Algorithm), "not allowed for the issuer");
+    }
+
+    #[test]
+    fn leading_zeros_of_rsa_numbers_are_stripped() {
+        let n = RFC7638.split('"').nth(7).unwrap();
+        let spelt = |zeros: usize, number: &str| {
+            base64url::encode([vec![0; zeros], base64url::decode(number).unwrap()].concat())
+        };
+        let plain = read(RFC7638).unwrap();
+        for (before_n, before_e) in [(1, 0), (0, 1), (1, 1), (3, 5)] {
+            let jwk = RFC7638.replace(n, &spelt(before_n, n));
+            let key = read(&jwk.replace("AQAB", &spelt(before_e, "AQAB"))).unwrap();
+            assert!(key.is_same_as(&plain), "{before_n} {before_e}");
+        }
+        // Zeros make no short key a long one.
+        let short = format!(r#"{{"kty":"RSA","n":"{}","e":"AQAB"}}"#, spelt(200, "3d3d3Q"));
+        assert_eq!(read(&short).err(), Some(Unusable::Weak));
+    }
+
+    fn query<'q>(issuer: &'q str, now: u64, certificate: &'q CertificateHash) -> KeyQuery<'q> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+        KeyQuery { kid: None, certificate, issuer, now, leeway: Duration::from_secs(60) }
+    }
+
+    #[test]
+    fn key_counts_for_the_issuer_it_names() {
+        let counts = |published: &str, issuer: &str| {
+            let member = format!(r#","issuer":"{published}"}}"#);
+            let key = read(&P256.replace('}', &member)).unwrap();
+            key.counts_for(&query(issuer, 1000, &CertificateHash::default()))
+        };
+        let (consumers, business) = ("9188040d-6c67-4c5b-b112-36a304b66dad", "contoso");
+        let at = |tenant: &str| format!("https://login.example/{tenant}/v2.0");
+        for (published, issuer, expected) in [
+            (at(consumers), at(consumers), true),
+            (at(consumers), at(business), false),
+            (at("{tenantid}"), at(business), true),
+            (at("{tenantid}"), at(consumers), true),
+            (at("{tenant_id}"), at(business), true),
+            (at("{tenantid}"), at(""), false),
+            (at("{tenantid}"), at("a/b"), false),
+            (at("{tenantid}"), at("a?b"), false),
+            (at("{tenantid}"), at(business) + "/", false),
+            (at("{tenantid}"), "https://login.example/v2.0".to_owned(), false),
+            (at("{TENANTID}"), at(business), false),
+            (at(business) + "/", at(business), false),
+            (at("Contoso"), at(business), false),
+            (String::new(), at(business), false),
+        ] {
+            assert_eq!(counts(&published, &issuer), expected, "{published} {issuer}");
+        }
+    }
+
+    #[test]
+    fn key_counts_from_nbf_until_exp() {
+        let certificate = CertificateHash::default();
+        let counts = |members: &str, now: u64| {
+            let key = read(&P256.replace('}', &format!(",{members}}}"))).unwrap();
+            key.counts_for(&query("https://a.example", now, &certificate))
+        };
+        for (members, now, expected) in [
+            (r#""exp":2000"#, 2059, true),
+            (r#""exp":2000"#, 2060, false),
+            (r#""nbf":2000"#, 1939, false),
+            (r#""nbf":2000"#, 1940, true),
+            (r#""nbf":1000,"exp":2000"#, 1500, true),
+            (r#""iat":9000,"revoked":false"#, 1500, true),
+            (r#""revoked":null"#, 1500, true),
+        ] {
+            assert_eq!(counts(members, now), expected, "{members} at {now}");
+        }
+    }
+
+    #[test]
+    fn certificate_hashes_tell_keys_apart() {
+        let certificate =
+            |members: &str| read(&P256.replace('}', &format!("{members}}}"))).unwrap().certificate;
+        let hash = |sha1: Option<&str>, sha256: Option<&str>| CertificateHash {
+            sha1: sha1.map(Box::from),
+            sha256: sha256.map(Box::from),
+        };
+        // The digests of "certificate".
+        let (sha1, sha256) =
+            ("c1rVccGJ17qERkv0qfHSKAF1sSg", "A9Zt0Ig1wco_EozOrNHzGslBYwlrIPRFroQoW8CDLXI");
+        let computed = certificate(r#","x5c":["Y2VydGlmaWNhdGU=","AAAA"]"#);
+        assert_eq!(computed, hash(Some(sha1), Some(sha256)));
+        let stated = certificate(r#","x5t":"stated","x5c":["Y2VydGlmaWNhdGU="]"#);
+        assert_eq!(stated, hash(Some("stated"), Some(sha256)));
+        assert_eq!(certificate(r#","x5c":["?"]"#), certificate(""));
+        for (asked, expected) in [
+            (hash(None, None), true),
+            (hash(Some(sha1), None), true),
+            (hash(None, Some(sha256)), true),
+            (hash(Some(sha1), Some(sha256)), true),
+            (hash(Some("other"), None), false),
+            (hash(Some(sha1), Some("other")), false),
+        ] {
+            assert_eq!(computed.agrees_with(&asked), expected, "{asked:?}");
+            assert!(certificate("").agrees_with(&asked), "a key without certificate");
+        }
+    }
+
+    #[test]
+    fn key_whose_terms_change_is_another_key() {
+        let with = |members: &str| read(&P256.replace('}', &format!("{members}}}"))).unwrap();
+        let before = with(r#","exp":2000"#);
+        assert!(before.is_same_as(&with(r#","exp":2000,"foo":1"#)));
+        for members in ["", r#","exp":3000"#, r#","exp":2000,"issuer":"x""#] {
+            assert!(!before.is_same_as(&with(members)), "{members}");
+        }
     }
 
     /// One number in 256 begins with a zero, and its encoding is shorter.

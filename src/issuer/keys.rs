@@ -7,7 +7,7 @@
 //! A request whose key is at hand only looks at the set and the clock. Fetching happens in tasks of
 //! its own, one at a time; requests wait for one only if they cannot do without.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,8 +15,9 @@ use arc_swap::ArcSwapOption;
 
 use super::budget::Budget;
 use super::grounds::{Grounds, Reliance, millis};
-use super::health::{IssuerHealth, KeyState};
+use super::health::{IssuerHealth, KeyState, list};
 use super::http::{Answer, Http};
+use super::jwk::KeyQuery;
 use super::set::KeySet;
 use super::source::{FetchFault, Source};
 use crate::clock::{self, Clock};
@@ -31,6 +32,10 @@ const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::fro
 /// The pause after a failed fetch: 1 s, doubling up to 60 s, with full jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// How long `Retry-After` is kept to, while there are keys and while there are none: without keys
+/// every request is refused, so the provider is asked again sooner than it may want.
+const MAX_RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(60));
+
 /// The longest duration taken from the settings: moments are sums of durations, and `Duration::MAX`
 /// for "never" must not make them overflow.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -38,14 +43,15 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// How many unknown key ids may cause a fetch before the cool-down governs.
 const MISS_BURST: f64 = 2.0;
 
-/// How many keys with one id, or without one, are tried for a token.
-const MAX_CANDIDATES: usize = 4;
+/// How many keys with one id, or without one, are tried for a token. Each costs 20 to 70 µs, also
+/// for a forged token.
+const MAX_CANDIDATES: usize = 8;
 
 /// What came of looking for a signature's key.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// The signature verifies, on these grounds.
-    Verified(Grounds),
+    /// The signature verifies, on these grounds, with a key that counts until then.
+    Verified(Grounds, Option<SystemTime>),
     /// The key named fits, and the signature does not verify with it.
     BadSignature,
     /// The key named is for other algorithms.
@@ -107,6 +113,8 @@ pub(crate) struct Keys {
     due: AtomicU64,
     /// Until when signatures found good need not be verified again: the set is due then, or dead.
     reliance: Reliance,
+    /// Whether the log was told that tokens fit more keys than are tried.
+    told_of_bound: AtomicBool,
     record: Mutex<Record>,
     flights: Flights<(), Fetched>,
 }
@@ -133,6 +141,8 @@ struct Record {
     purges: u64,
     /// Not before this moment is a missing set asked for again.
     next_attempt: Duration,
+    /// Not before this moment is any set asked for: the provider said so.
+    left_alone_until: Duration,
     last_attempt: Option<SystemTime>,
     last_fault: Option<Arc<FetchFault>>,
     /// How often an unknown key id may cause a fetch.
@@ -155,10 +165,12 @@ impl Keys {
             sets: AtomicU64::new(0),
             due: AtomicU64::new(0),
             reliance: Reliance::default(),
+            told_of_bound: AtomicBool::new(false),
             record: Mutex::new(Record {
                 failures: 0,
                 purges: 0,
                 next_attempt: Duration::ZERO,
+                left_alone_until: Duration::ZERO,
                 last_attempt: None,
                 last_fault: None,
                 misses: Budget::new(MISS_BURST, config.jwks.cooldown, clock.elapsed()),
@@ -174,7 +186,7 @@ impl Keys {
     /// when one is due.
     pub(crate) fn verify(
         self: &Arc<Self>,
-        kid: Option<&str>,
+        query: &KeyQuery<'_>,
         algorithm: Algorithm,
         message: &[u8],
         signature: &[u8],
@@ -187,25 +199,33 @@ impl Keys {
             return no_key;
         };
         self.renew_if_due(now);
-        let candidates = held.set.candidates(kid);
-        if candidates.is_empty() {
+        let mut candidates = held.set.candidates(query).peekable();
+        if candidates.peek().is_none() {
             return no_key;
         }
-        let mut fitting = candidates
-            .iter()
-            .filter_map(|key| Some((key, key.prepared(algorithm)?)))
-            .take(MAX_CANDIDATES)
-            .peekable();
+        let mut fitting =
+            candidates.filter_map(|key| Some((key, key.prepared(algorithm)?))).peekable();
         let some_fit = fitting.peek().is_some();
-        match (fitting.find(|(_, key)| key.verifies(message, signature)), kid) {
-            (Some((key, _)), _) => Verdict::Verified(Grounds {
-                key: key.withdrawn().clone(),
-                set: self.reliance.clone(),
-            }),
+        let mut tried = fitting.by_ref().take(MAX_CANDIDATES);
+        let found = tried.find(|(_, key)| key.verifies(message, signature));
+        if found.is_none() && fitting.next().is_some() {
+            self.tell_of_bound();
+        }
+        match (found, query.kid) {
+            (Some((key, _)), _) => {
+                let grounds = Grounds { key: key.withdrawn().clone(), set: self.reliance.clone() };
+                Verdict::Verified(grounds, key.ends(query.leeway))
+            }
             // Without a name, only the signature can tell that the key is a new one.
             (None, None) => no_key,
             (None, Some(_)) if some_fit => Verdict::BadSignature,
             (None, Some(_)) => Verdict::WrongAlgorithm,
+        }
+    }
+
+    fn tell_of_bound(&self) {
+        if !self.told_of_bound.swap(true, Ordering::Relaxed) {
+            telemetry::keys_not_all_tried(&self.issuer, MAX_CANDIDATES);
         }
     }
 
@@ -247,6 +267,7 @@ impl Keys {
         }
         record.purges += 1;
         record.next_attempt = Duration::ZERO;
+        record.left_alone_until = Duration::ZERO;
         self.set_due(Duration::ZERO);
     }
 
@@ -275,7 +296,8 @@ impl Keys {
             issuer: self.issuer.to_string(),
             state,
             keys: usable.map_or(0, |held| held.set.all.len()),
-            unusable_keys: usable.map_or(0, |held| held.set.unusable),
+            unusable_keys: usable.map_or(0, |held| held.set.unusable.len()),
+            unusable: usable.map_or_else(Vec::new, |held| held.set.unusable.clone()),
             last_attempt: record.last_attempt,
             last_error: record.last_fault.as_ref().map(ToString::to_string),
             next_attempt: self.clock.now() + due.saturating_sub(now),
@@ -321,6 +343,11 @@ impl Keys {
             let fault = record.last_fault.clone();
             return Err(NoNewKeys::Unavailable { retry_after: wait, fault });
         }
+        let left_alone = record.left_alone_until.saturating_sub(now);
+        if !left_alone.is_zero() {
+            let fault = record.last_fault.clone();
+            return Err(NoNewKeys::Unavailable { retry_after: left_alone, fault });
+        }
         if of_budget(&mut record.misses, now) {
             return Ok(());
         }
@@ -364,7 +391,11 @@ impl Keys {
     }
 
     fn read(&self, answer: &Answer) -> Result<Published, FetchFault> {
-        let set = KeySet::read(&answer.body, &self.algorithms, self.settings.max_keys)?;
+        let (allowed, max_keys) = (&self.algorithms, self.settings.max_keys);
+        let set = match std::str::from_utf8(&answer.body) {
+            Ok(text) if answer.is_given => KeySet::read_given(text, allowed, max_keys)?,
+            _ => KeySet::read(&answer.body, allowed, max_keys)?,
+        };
         let (floor, ceiling) = TTL_BOUNDS;
         let ttl = answer.max_age.map_or(self.settings.ttl, |age| age.clamp(floor, ceiling));
         Ok(Published { set, ttl })
@@ -386,10 +417,11 @@ impl Keys {
         let before = self.held.load_full();
         let fetched = match outcome {
             Ok(published) => {
-                let KeySet { all, unusable, .. } = &published.set;
-                telemetry::keys_refreshed(&self.issuer, &self.series, all.len(), *unusable);
+                telemetry::keys_refreshed(&self.issuer, &self.series, published.set.all.len());
+                self.tell_of_unusable(&published.set, before.as_deref().map(|held| &held.set));
                 let held = Held::new(published, before.as_deref(), now, self.settings.max_stale);
                 record.failures = 0;
+                record.left_alone_until = Duration::ZERO;
                 record.next_attempt = held.fresh_until;
                 self.held.store(Some(Arc::new(held)));
                 self.sets.fetch_add(1, Ordering::Release);
@@ -397,13 +429,33 @@ impl Keys {
             }
             Err(fault) => {
                 telemetry::keys_not_refreshed(&self.issuer, &self.series, &fault, before.is_some());
-                record.next_attempt = now + clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
+                let (with_keys, without) = MAX_RETRY_AFTER;
+                let longest = if before.is_some() { with_keys } else { without };
+                let asked_for = fault.retry_after().unwrap_or_default().min(longest);
+                let pause = clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
+                record.left_alone_until = now + asked_for;
+                record.next_attempt = now + pause.max(asked_for);
                 record.failures = record.failures.saturating_add(1);
                 Err(fault)
             }
         };
         self.set_due(record.next_attempt);
         Some(fetched)
+    }
+
+    /// Logs the keys that are left out, once for each change of them.
+    fn tell_of_unusable(&self, now: &KeySet, before: Option<&KeySet>) {
+        if before.is_some_and(|before| before.unusable == now.unusable) {
+            return;
+        }
+        let (broken, other): (Vec<_>, Vec<_>) =
+            now.unusable.iter().cloned().partition(|key| key.is_fault);
+        if !broken.is_empty() {
+            telemetry::keys_broken(&self.issuer, &list(&broken));
+        }
+        if !other.is_empty() {
+            telemetry::keys_of_others(&self.issuer, &list(&other));
+        }
     }
 
     /// Notes when the set is to be asked for. Whoever calls this holds the record, and has changed
@@ -444,6 +496,7 @@ fn within_reason(settings: &JwksSettings) -> JwksSettings {
 
 #[cfg(test)]
 mod tests {
+    use super::super::jwk::CertificateHash;
     use super::*;
 
     #[tokio::test]
@@ -454,7 +507,14 @@ mod tests {
         let keys =
             Keys::new("issuer".into(), "issuer".into(), &config, Arc::default(), clock).unwrap();
         let keys = Arc::new(keys);
-        let verdict = keys.verify(None, Algorithm::ES256, b"", b"");
+        let query = KeyQuery {
+            kid: None,
+            certificate: &CertificateHash::default(),
+            issuer: "issuer",
+            now: SystemTime::UNIX_EPOCH,
+            leeway: Duration::ZERO,
+        };
+        let verdict = keys.verify(&query, Algorithm::ES256, b"", b"");
         assert!(matches!(verdict, Verdict::NoKey { as_of: 0 }), "{verdict:?}");
         keys.sets.store(1, Ordering::Release);
         assert!(matches!(keys.renew(0).await, Ok(Renewed::ByOthersFetch)));

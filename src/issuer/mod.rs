@@ -9,6 +9,7 @@ mod http;
 mod jwk;
 mod keys;
 mod metadata;
+mod pem;
 mod per_tenant;
 mod set;
 mod signing;
@@ -21,20 +22,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AuthConfig, ConfigError, Fault, IssuerConfig};
+use crate::config::{Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig};
 use crate::error::AuthError;
 use crate::identity::TenantId;
 
 pub use client_auth::{ClientAuth, SecretSource};
-pub use health::{IssuerHealth, KeyState};
+pub use health::{IssuerHealth, KeyState, UnusableKey};
 pub use per_tenant::TenantIssuers;
 
 pub(crate) use client_auth::Unproven;
 #[cfg(feature = "testing")]
-pub(crate) use foreign::{read_key, read_key_set, read_metadata};
+pub(crate) use foreign::{read_given_keys, read_key, read_key_set, read_metadata};
 pub(crate) use grounds::Grounds;
 pub(crate) use http::{FetchError, Http, Limits};
-pub(crate) use jwk::MAX_KID;
+pub(crate) use jwk::{CertificateHash, KeyQuery, MAX_KID};
 pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
 pub(crate) use metadata::{Endpoints, well_known};
 pub(crate) use per_tenant::PerTenant;
@@ -105,11 +106,17 @@ impl Issuers {
         http: Arc<Http>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ConfigError> {
-        config.check()?;
+        check(config)?;
+        let opener = Opener {
+            http,
+            clock,
+            audience: config.audience.clone(),
+            any_tenant: config.any_tenant || config.database_url.is_some(),
+        };
         let issuers = Self(Arc::new(Inner {
             listed: ArcSwap::default(),
             changes: AtomicU64::new(0),
-            opener: Arc::new(Opener { http, clock, audience: config.audience.clone() }),
+            opener: Arc::new(opener),
         }));
         config.issuers.iter().try_for_each(|issuer| issuers.add(issuer.clone()))?;
         Ok(issuers)
@@ -266,22 +273,46 @@ impl Listed {
     }
 }
 
-/// Whether keys written into a policy can be used.
+/// Everything that is wrong with a configuration and the keys in it.
+fn check(config: &AuthConfig) -> Result<(), ConfigError> {
+    let mut faults = config.check().map_or_else(|error| error.faults().to_vec(), |()| Vec::new());
+    for (nth, issuer) in config.issuers.iter().enumerate() {
+        if let Some(keys) = &issuer.inline_keys
+            && let Err(problem) = inspect_keys(keys, &issuer.algorithms, issuer.jwks.max_keys)
+        {
+            faults.push(Fault::new(format!("issuers[{nth}].keys"), problem));
+        }
+    }
+    ConfigError::from_faults(faults).map_err(|error| error.named(config.prefix.as_deref()))
+}
+
+/// Whether keys written into a configuration or a policy can be used.
 ///
 /// The error says what is wrong with them and what to do.
-#[cfg(feature = "trust")]
-pub(crate) fn inspect_keys(set: &str, allowed: &[crate::config::Algorithm]) -> Result<(), String> {
-    let max_keys = crate::config::JwksSettings::default().max_keys;
-    let read = set::KeySet::read(set.as_bytes(), allowed, max_keys);
-    read.map_err(|fault| format!("cannot be used: {fault}"))?;
-    let value: serde_json::Value = serde_json::from_str(set).unwrap_or_default();
-    let keys = value.get("keys").and_then(serde_json::Value::as_array);
-    let is_secret = |key: &serde_json::Value| key.get("d").is_some() || key.get("k").is_some();
-    match keys.is_some_and(|keys| keys.iter().any(is_secret)) {
-        true => Err("has a private or symmetric key: leave the public ones, and replace the key that was written down here".to_owned()),
-        false => Ok(()),
-    }
+pub(crate) fn inspect_keys(
+    keys: &str,
+    allowed: &[Algorithm],
+    max_keys: usize,
+) -> Result<(), String> {
+    use source::FetchFault::{NoUsableKey, NotAKeySet, Pem};
+    let secret = jwk::Unusable::Secret.reason();
+    let has_secret = |keys: &[UnusableKey]| keys.iter().any(|key| key.reason == secret);
+    let fault = match set::KeySet::read_given(keys, allowed, max_keys) {
+        Ok(set) if !has_secret(&set.unusable) => return Ok(()),
+        Ok(_) => return Err(SECRET_GIVEN.to_owned()),
+        Err(fault) => fault,
+    };
+    Err(match fault {
+        NoUsableKey(unusable) if has_secret(&unusable) => SECRET_GIVEN.to_owned(),
+        NotAKeySet => NO_KEYS_GIVEN.to_owned(),
+        Pem(problem) => problem.to_owned(),
+        fault => format!("cannot be used: {fault}"),
+    })
 }
+
+const SECRET_GIVEN: &str = "has a private or symmetric key: leave the public ones, and replace the key that was written down here";
+
+const NO_KEYS_GIVEN: &str = "is neither a key set or JWK in JSON (RFC 7517) nor PEM with public keys or certificates; a shared secret cannot be used";
 
 /// The parsers of foreign text, for the fuzz targets.
 #[cfg(feature = "testing")]
@@ -298,7 +329,14 @@ mod foreign {
     pub(crate) fn read_key_set(body: &[u8]) -> Option<(usize, usize)> {
         let max_keys = JwksSettings::default().max_keys;
         let set = KeySet::read(body, &Algorithm::ALL, max_keys).ok()?;
-        Some((set.all.len(), set.unusable))
+        Some((set.all.len(), set.unusable.len()))
+    }
+
+    /// How many keys of a configuration are usable and how many are not.
+    pub(crate) fn read_given_keys(text: &str) -> Option<(usize, usize)> {
+        let max_keys = JwksSettings::default().max_keys;
+        let set = KeySet::read_given(text, &Algorithm::ALL, max_keys).ok()?;
+        Some((set.all.len(), set.unusable.len()))
     }
 
     pub(crate) fn read_metadata(body: &[u8], issuer: &str) -> bool {
@@ -314,11 +352,14 @@ pub(crate) struct Opener {
     clock: Arc<dyn Clock>,
     /// The audience of issuers that state none of their own.
     audience: Vec<String>,
+    /// Whether it was said that every tenant counts, or a tenant store says which do.
+    any_tenant: bool,
 }
 
 impl Opener {
     fn check(&self, config: &IssuerConfig) -> Result<(), ConfigError> {
-        AuthConfig::of_issuer(config, &self.audience).check()
+        let config = AuthConfig::of_issuer(config, &self.audience);
+        check(&AuthConfig { any_tenant: self.any_tenant, ..config })
     }
 
     /// `template` is what a tenant's issuer was made from: metrics must not count by what tokens say.
@@ -353,6 +394,7 @@ mod tests {
         let mut config = AuthConfig::default();
         config.audience.push("me".to_owned());
         config.issuers.push("https://one.example".into());
+        config.any_tenant = true;
         let issuers = Issuers::new(&config).unwrap();
         let add = |name: &str| issuers.add(name).unwrap();
         let counts = |change: &dyn Fn()| {

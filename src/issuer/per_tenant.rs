@@ -83,10 +83,11 @@ struct Refusal {
 
 impl PerTenant {
     pub(super) fn new(
-        template: IssuerConfig,
+        mut template: IssuerConfig,
         resolver: Option<Arc<dyn TenantIssuers>>,
         opener: Arc<Opener>,
     ) -> Result<Self, ConfigError> {
+        template.has_resolver |= resolver.is_some();
         if !template.is_per_tenant() {
             let problem = format!("must have {TENANT_PLACEHOLDER} where the tenant's id stands");
             return Err(ConfigError::one(Fault::new("issuer", problem)));
@@ -179,6 +180,10 @@ impl PerTenant {
         let answer =
             answer.unwrap_or_else(|| Err("the tenant's issuer was not resolved in time".into()));
         let mut config = answer.map_err(unavailable)?.ok_or(InvalidToken::Issuer)?;
+        if let Some(field) = config.server_by_tenant() {
+            let problem = "has {tenant_id} before its path: the resolver must name the host";
+            return Err(unavailable(format!("{field} {problem}")));
+        }
         config.expected_issuer = Some(expand(self.template(), tenant));
         config.issuer = expand(&config.issuer, tenant);
         for url in [&mut config.discovery_url, &mut config.jwks_uri].into_iter().flatten() {

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::health::{UnusableKey, list};
 use super::http::{Answer, FetchError, Http, Limits};
 use super::metadata::{self, Metadata, MetadataError};
 use crate::clock::Clock;
@@ -28,10 +29,23 @@ pub(crate) enum FetchFault {
     Metadata { url: Url, error: MetadataError },
     #[error("the key set is not a JSON object with a list of keys")]
     NotAKeySet,
-    #[error("the key set has none of {published} keys that can be used here")]
-    NoUsableKey { published: usize },
+    #[error("the key set has none of {} keys that can be used here{}", .0.len(), list(.0))]
+    NoUsableKey(Vec<UnusableKey>),
     #[error("the key set has more than {0} keys")]
     TooManyKeys(usize),
+    /// In keys that were configured.
+    #[error("{0}")]
+    Pem(&'static str),
+}
+
+impl FetchFault {
+    /// How long the provider wants to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Fetch { error: FetchError::Status { retry_after, .. }, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// Where an issuer's keys come from.
@@ -86,7 +100,7 @@ impl Source {
     /// Fetches the key set, finding out first where it is if need be.
     pub(crate) async fn fetch(&self, settings: &JwksSettings) -> Result<Answer, FetchFault> {
         if let Some(set) = &self.inline {
-            return Ok(Answer { body: set.as_bytes().to_vec(), max_age: None });
+            return Ok(Answer { body: set.as_bytes().to_vec(), max_age: None, is_given: true });
         }
         let limits = Limits { deadline: settings.timeout, max_bytes: settings.max_bytes };
         let url = self.locate(limits).await?;
@@ -112,7 +126,10 @@ impl Source {
                 let before = known.as_ref().map(|known| known.jwks_uri.clone());
                 match (self.discover(known, limits).await, before) {
                     // Metadata that is away says nothing about keys that may not be.
-                    (Err(FetchFault::Fetch { .. }), Some(before)) => Ok(before),
+                    (Err(fault @ FetchFault::Fetch { .. }), Some(before)) => {
+                        self.postpone(fault.retry_after());
+                        Ok(before)
+                    }
                     (found, _) => found,
                 }
             }
@@ -130,6 +147,8 @@ impl Source {
                     self.learn(before, jwks_uri.clone(), place.clone());
                     return Ok(jwks_uri);
                 }
+                // The other places are on the same host, which wants to be left alone.
+                Err(fault) if fault.retry_after().is_some() => return Err(fault),
                 // Nobody there: the other places are on the same host.
                 Err(
                     fault @ FetchFault::Fetch {
@@ -163,6 +182,13 @@ impl Source {
         }
         let until = self.clock.elapsed() + METADATA_TTL;
         *self.learned() = Some(Learned { jwks_uri, place: Some(place), until });
+    }
+
+    /// Metadata is not asked for until the provider wants to be asked again.
+    fn postpone(&self, retry_after: Option<Duration>) {
+        if let (Some(learned), Some(wait)) = (self.learned().as_mut(), retry_after) {
+            learned.until = self.clock.elapsed() + wait.min(METADATA_TTL);
+        }
     }
 
     /// After a failure the keys may have moved: discover again, unless the URL is fixed.

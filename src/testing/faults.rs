@@ -34,6 +34,8 @@ pub enum Fault {
     Padded(usize),
     /// This text with this content type, status 200.
     Body(&'static str, String),
+    /// These bytes with these headers, status 200.
+    Bytes(Vec<(&'static str, &'static str)>, Vec<u8>),
     /// A redirect (302) to this URL.
     Redirect(String),
     /// A redirect (302) to another path of the same origin, where the good answer is.
@@ -128,6 +130,7 @@ impl fmt::Debug for Fault {
             Self::EndlessBody => f.write_str("EndlessBody"),
             Self::Padded(bytes) => write!(f, "Padded({bytes})"),
             Self::Body(content_type, _) => write!(f, "Body({content_type:?}, ..)"),
+            Self::Bytes(headers, bytes) => write!(f, "Bytes({headers:?}, {} bytes)", bytes.len()),
             Self::Redirect(to) => write!(f, "Redirect({to:?})"),
             Self::RedirectHere => f.write_str("RedirectHere"),
             Self::Refusal(code, error) => write!(f, "Refusal({code}, {error})"),

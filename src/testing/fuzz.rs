@@ -7,7 +7,7 @@ use super::challenge;
 use crate::auth::Auth;
 use crate::config::{Algorithm, AuthConfig};
 use crate::error::{AuthError, Challenger};
-use crate::issuer::{read_key, read_key_set, read_metadata};
+use crate::issuer::{read_given_keys, read_key, read_key_set, read_metadata};
 use crate::json::Document;
 use crate::validator::{Credentials, dangerous_peek_claims};
 
@@ -15,11 +15,12 @@ use crate::validator::{Credentials, dangerous_peek_claims};
 pub type Target = fn(&[u8]);
 
 /// Every target by name: the folders of the corpus and the binaries are called the same.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("json", json),
     ("token", token),
     ("key", key),
     ("key_set", key_set),
+    ("pem", pem),
     ("metadata", metadata),
     ("challenge", challenges),
     ("config", config),
@@ -54,6 +55,14 @@ pub fn key(bytes: &[u8]) {
 pub fn key_set(bytes: &[u8]) {
     if let Some((usable, unusable)) = read_key_set(bytes) {
         assert!(usable > 0 && usable + unusable <= 100, "an impossible key set");
+    }
+}
+
+/// Keys in a configuration: JSON or PEM. What is taken has a key.
+pub fn pem(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some((usable, _)) = read_given_keys(text) {
+        assert!(usable > 0, "taken without a key");
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -156,6 +156,21 @@ impl SigningKey {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
     }
 
+    /// The public key as `SubjectPublicKeyInfo` in PEM (RFC 7468 §13): what
+    /// [`IssuerConfig::keys`](crate::IssuerConfig::keys) takes beside JWKs.
+    pub fn public_pem(&self) -> String {
+        let der = match &self.0.pair {
+            Pair::Rsa(_) => self.public_der(),
+            Pair::Ec(pair) => {
+                sure(AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())).as_ref().to_vec()
+            }
+            Pair::Ed(pair) => {
+                sure(AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())).as_ref().to_vec()
+            }
+        };
+        pem("PUBLIC KEY", &der)
+    }
+
     /// The private key as unencrypted PKCS #8 in PEM (RFC 5958, RFC 7468): what a service that
     /// proves itself by `private_key_jwt` is given.
     pub fn private_pem(&self) -> String {
@@ -164,10 +179,7 @@ impl SigningKey {
             Pair::Ec(pair) => sure(pair.to_pkcs8v1()).as_ref().to_vec(),
             Pair::Ed(pair) => sure(pair.to_pkcs8v1()).as_ref().to_vec(),
         };
-        let text = STANDARD.encode(der);
-        let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
-        let lines = lines.collect::<Vec<_>>().join("\n");
-        format!("-----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY-----\n")
+        pem("PRIVATE KEY", &der)
     }
 
     /// A compact JWS over these two texts, exactly as they are: nothing is added, parsed or
@@ -191,6 +203,13 @@ impl fmt::Debug for SigningKey {
 /// What a JWS signature covers: the header, a dot, the payload (RFC 7515 §5.1).
 pub(super) fn signing_input(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
     format!("{}.{}", base64url(header), base64url(payload))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
 }
 
 pub(super) fn base64url(bytes: impl AsRef<[u8]>) -> String {

@@ -147,6 +147,13 @@ async fn answer_with_faults(
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             answer
         }
+        Fault::Bytes(headers, bytes) => {
+            let mut answer = reply(StatusCode::OK, Full::from(bytes));
+            for (name, value) in headers {
+                answer.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            answer
+        }
         Fault::Redirect(to) => redirect(&to),
         Fault::RedirectHere => redirect(&format!("{MOVED}{}", request.target)),
         Fault::HangUp => return Err(io::Error::other("hung up")),

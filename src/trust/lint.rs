@@ -9,7 +9,7 @@ use super::policy::{Jwks, Trust};
 use super::read::is_label;
 use super::rule::{Condition, Constant, Grant, Part, Pattern};
 use super::tree::{Node, Value};
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, JwksSettings};
 use crate::identity::ClaimPath;
 use crate::issuer::inspect_keys;
 
@@ -151,6 +151,8 @@ impl Lint<'_> {
             let field = match fault.field.strip_prefix("issuers[0].").unwrap_or(&fault.field) {
                 // The audience is looked at more closely elsewhere.
                 "audience" => continue,
+                // A template was refused above, whatever its tenants.
+                "tenants" | "claims.tenant_id" => continue,
                 "jwks_uri" => "jwks",
                 "leeway_seconds" => "leeway",
                 "discovery_url" => "discovery_url",
@@ -201,7 +203,8 @@ impl Lint<'_> {
 
     fn keys(&mut self) {
         let Some(Jwks::Inline { inline }) = &self.trust.jwks else { return };
-        if let Err(problem) = inspect_keys(inline, &self.trust.algorithms) {
+        let max_keys = JwksSettings::default().max_keys;
+        if let Err(problem) = inspect_keys(inline, &self.trust.algorithms, max_keys) {
             self.fault("jwks", problem);
         }
     }

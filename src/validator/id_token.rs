@@ -69,9 +69,9 @@ fn judge(
     let leeway = issuer.config.leeway.as_secs_f64();
     check(claims, &header, wanted, unix_time(clock.now()), leeway)?;
     let signature = jws.signature()?;
-    let kid = header.kid.as_deref();
-    match issuer.keys.verify(kid, header.algorithm, jws.signed, &signature) {
-        Verdict::Verified(_) => {
+    let query = header.key_query(&issuer, clock.now());
+    match issuer.keys.verify(&query, header.algorithm, jws.signed, &signature) {
+        Verdict::Verified(..) => {
             let subject = text(claims.get("sub"), "sub")?.filter(|sub| !sub.is_empty());
             let subject = subject.ok_or(InvalidToken::MissingClaim("sub"))?;
             Ok(Judgement::Final(Ok(subject.to_owned())))
@@ -177,7 +177,12 @@ mod tests {
         }
         let text = serde_json::Value::Object(claims).to_string();
         let document = Document::parse(text.as_bytes()).unwrap();
-        let header = Header { algorithm: Algorithm::ES256, kid: None, typ: Typ::Jwt };
+        let header = Header {
+            algorithm: Algorithm::ES256,
+            kid: None,
+            certificate: Default::default(),
+            typ: Typ::Jwt,
+        };
         let wanted = IdTokenRules {
             issuer: "https://id.example",
             client_id: "app",

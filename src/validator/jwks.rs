@@ -1,6 +1,7 @@
 //! [`JwksValidator`]: signed JWTs, verified against the keys their issuer publishes.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
@@ -141,14 +142,16 @@ impl JwksValidator {
         }
         let (now, _) = self.clock.coarse();
         let lifetime = rules::check(claims, header.typ, &issuer, now)?;
-        let grounds = match verify(&issuer, jws, &header)? {
-            Verdict::Verified(grounds) => grounds,
+        let (grounds, key_ends) = match verify(&issuer, jws, &header, now)? {
+            Verdict::Verified(grounds, key_ends) => (grounds, key_ends),
             Verdict::BadSignature => return Err(InvalidToken::Signature),
             Verdict::WrongAlgorithm => return Err(InvalidToken::Algorithm),
             Verdict::NoKey { as_of } => {
                 return Ok(Judgement::NeedsKeys(issuer.keys.clone(), as_of));
             }
         };
+        // Beyond the key's end the token is verified anew, and finds that there is none.
+        let lifetime = lifetime.at_most(key_ends);
         self.headers.remember(jws, &header);
         let reading = Reading {
             issuer: issuer.name.clone(),
@@ -162,9 +165,15 @@ impl JwksValidator {
     }
 }
 
-fn verify(issuer: &Issuer, jws: &Jws<'_>, header: &Header) -> Result<Verdict, InvalidToken> {
+fn verify(
+    issuer: &Issuer,
+    jws: &Jws<'_>,
+    header: &Header,
+    now: SystemTime,
+) -> Result<Verdict, InvalidToken> {
     let signature = jws.signature()?;
-    Ok(issuer.keys.verify(header.kid.as_deref(), header.algorithm, jws.signed, &signature))
+    let query = header.key_query(issuer, now);
+    Ok(issuer.keys.verify(&query, header.algorithm, jws.signed, &signature))
 }
 
 #[async_trait]

@@ -1,9 +1,11 @@
 //! The outside of a token: three base64url parts and a header (RFC 7515), read strictly.
 
+use std::time::SystemTime;
+
 use crate::base64url;
 use crate::config::Algorithm;
 use crate::error::InvalidToken;
-use crate::issuer::MAX_KID;
+use crate::issuer::{CertificateHash, Issuer, KeyQuery, MAX_KID};
 use crate::json::{Document, Fault, Value};
 
 /// The longest encoded header read. Real ones have 40 to 200 bytes.
@@ -86,6 +88,8 @@ pub(crate) fn document(text: impl Into<Vec<u8>>) -> Result<Document, InvalidToke
 pub(crate) struct Header {
     pub(crate) algorithm: Algorithm,
     pub(crate) kid: Option<Box<str>>,
+    /// `x5t` and `x5t#S256`: they choose among the issuer's keys, as `kid` does.
+    pub(crate) certificate: CertificateHash,
     pub(crate) typ: Typ,
 }
 
@@ -107,6 +111,7 @@ impl Header {
     fn read(header: Value<'_>) -> Result<Self, InvalidToken> {
         let mut algorithm = None;
         let mut kid = None;
+        let mut certificate = CertificateHash::default();
         let mut typ = Typ::Absent;
         for member in header.children() {
             let text = || member.as_str().ok_or(InvalidToken::Malformed("header member type"));
@@ -116,6 +121,8 @@ impl Header {
                     return Err(InvalidToken::Malformed("kid longer than the limit"));
                 }
                 "kid" => kid = Some(text()?.into()),
+                "x5t" => certificate.sha1 = Some(text()?.into()),
+                "x5t#S256" => certificate.sha256 = Some(text()?.into()),
                 "typ" => typ = Typ::read(text()?),
                 name if REFUSED.contains(&name) => {
                     return Err(InvalidToken::Malformed("header member not supported"));
@@ -124,7 +131,20 @@ impl Header {
             }
         }
         let algorithm = algorithm.ok_or(InvalidToken::Algorithm)?;
-        Ok(Self { algorithm, kid, typ })
+        Ok(Self { algorithm, kid, certificate, typ })
+    }
+}
+
+impl Header {
+    /// The keys of its issuer that may have signed it.
+    pub(crate) fn key_query<'q>(&'q self, issuer: &'q Issuer, now: SystemTime) -> KeyQuery<'q> {
+        KeyQuery {
+            kid: self.kid.as_deref(),
+            certificate: &self.certificate,
+            issuer: &issuer.name,
+            now,
+            leeway: issuer.config.leeway,
+        }
     }
 }
 
@@ -156,8 +176,12 @@ mod tests {
     #[test]
     fn a_header_is_read_with_unknown_members_ignored() {
         let read = header(r#"{"alg":"ES256","kid":"k","typ":"at+JWT","x5t":"a","foo":{"a":[1]}}"#);
-        let expected =
-            Header { algorithm: Algorithm::ES256, kid: Some("k".into()), typ: Typ::AccessToken };
+        let expected = Header {
+            algorithm: Algorithm::ES256,
+            kid: Some("k".into()),
+            certificate: CertificateHash { sha1: Some("a".into()), sha256: None },
+            typ: Typ::AccessToken,
+        };
         assert_eq!(read, Ok(expected));
     }
 
@@ -189,6 +213,8 @@ mod tests {
             r#"{"alg":"ES256","alg":"ES256"}"#,
             r#"{"alg":"ES256","kid":7}"#,
             r#"{"alg":"ES256","kid":null}"#,
+            r#"{"alg":"ES256","x5t":7}"#,
+            r#"{"alg":"ES256","x5t#S256":null}"#,
             r#"{"alg":"ES256","typ":7}"#,
             r#"{"alg":"ES256","crit":[]}"#,
             r#"{"alg":"ES256","crit":["exp"]}"#,

@@ -55,6 +55,11 @@ impl Lifetime {
         Some(Self { begins: moment(begins)?, ends: moment(ends)? })
     }
 
+    /// The same, and over by `end` if there is one.
+    pub(super) fn at_most(self, end: Option<SystemTime>) -> Self {
+        Self { ends: end.map_or(self.ends, |end| self.ends.min(end)), ..self }
+    }
+
     /// On the boundary, a token has expired.
     pub(super) fn check(&self, now: SystemTime) -> Result<(), InvalidToken> {
         if self.is_over(now) {

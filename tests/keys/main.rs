@@ -9,9 +9,13 @@
 
 mod algorithms;
 mod discovery;
+mod given;
 mod held;
 mod known;
+#[path = "../behaviour/log.rs"]
+mod log;
 mod never;
+mod published;
 mod refresh;
 #[cfg(feature = "metrics")]
 mod series;
@@ -22,4 +26,5 @@ mod support;
 mod tenants;
 mod town;
 mod unknown;
+mod wire;
 mod withdrawn;

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, SigningKey};
 use scaikey_auth::{
-    Algorithm, Auth, Clock, IssuerConfig, IssuerHealth, JwksSettings, KeyState, TenantIssuers,
+    Algorithm, AnyTenant, Auth, Clock, IssuerConfig, IssuerHealth, JwksSettings, KeyState,
+    TenantIssuers,
 };
 
 /// Longer than a set stays fresh by default, jitter included.
@@ -94,7 +95,7 @@ pub(crate) fn service(
     issuers: impl IntoIterator<Item = IssuerConfig>,
     clock: &ManualClock,
 ) -> Auth {
-    let builder = Auth::builder().audience("scaiwave").clock(clock.clone());
+    let builder = Auth::builder().audience("scaiwave").clock(clock.clone()).tenants(AnyTenant);
     issuers.into_iter().fold(builder, |builder, issuer| builder.issuer(issuer)).build().unwrap()
 }
 

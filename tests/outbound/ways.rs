@@ -6,8 +6,8 @@ use http::header::AUTHORIZATION;
 use http_body_util::Full;
 use scaikey_auth::testing::{Endpoint, Fault, Provider};
 use scaikey_auth::{
-    Auth, ExchangeError, IssuerConfig, OutboundError, OutboundLayer, OutboundToken, TenantId,
-    TenantSource, with_caller,
+    AnyTenant, Auth, ExchangeError, IssuerConfig, OutboundError, OutboundLayer, OutboundToken,
+    TenantId, TenantSource, with_caller,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -80,7 +80,8 @@ async fn town() -> (Provider, Auth, impl Fn(&Downstream, OutboundToken) -> Outbo
     let issuer = IssuerConfig::new(format!("{url}/tenants/{{tenant_id}}"))
         .jwks_uri(format!("{url}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json"))
         .allow_loopback_http(true);
-    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build().unwrap();
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").tenants(AnyTenant);
+    let auth = auth.build().unwrap();
     let client = scaikey_auth::TokenExchangeClient::builder(provider.issuer())
         .client_auth(scaikey_auth::ClientAuth::basic("drive", "a secret"))
         .allow_loopback_http(true)

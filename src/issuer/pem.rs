@@ -1,0 +1,270 @@
+//! Public keys and certificates in PEM (RFC 7468), turned into a key set.
+
+use serde_json::{Value, json};
+
+use crate::base64url;
+
+const BEGIN: &str = "-----BEGIN ";
+const END: &str = "-----END ";
+const DASHES: &str = "-----";
+
+/// Tags of DER (X.690).
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OBJECT_ID: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+/// The version in a certificate, which version 1 leaves out.
+const EXPLICIT_0: u8 = 0xa0;
+
+/// Object identifiers (RFC 3279 §2.3, RFC 5480 §2.1.1, RFC 8410 §3).
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+const CURVES: [(&[u8], &str); 3] = [
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07], "P-256"),
+    (&[0x2b, 0x81, 0x04, 0x00, 0x22], "P-384"),
+    (&[0x2b, 0x81, 0x04, 0x00, 0x23], "P-521"),
+];
+
+const PRIVATE: &str =
+    "has a private key: give the public one, and replace the key that was written down here";
+const UNREADABLE: &str = "has a PEM block that cannot be read";
+const UNSUPPORTED: &str = "has a PEM block that is neither a public key (RSA, P-256, P-384, P-521, Ed25519) nor a certificate";
+
+/// Whether a text is PEM; explanations may stand before its first block.
+pub(super) fn is_pem(text: &str) -> bool {
+    !text.trim_start().starts_with('{') && text.contains(BEGIN)
+}
+
+/// A key set with the keys of `PUBLIC KEY`, `RSA PUBLIC KEY` and `CERTIFICATE` blocks, without key
+/// ids. A key of a certificate also has `x5c`. *Not* checked: who issued a certificate, and when it
+/// expires.
+pub(super) fn to_key_set(text: &str) -> Result<String, &'static str> {
+    let mut keys = Vec::new();
+    let mut rest = text;
+    while let Some((_, block)) = rest.split_once(BEGIN) {
+        let (label, block) = block.split_once(DASHES).ok_or(UNREADABLE)?;
+        if label.ends_with("PRIVATE KEY") {
+            return Err(PRIVATE);
+        }
+        let (content, after) = block.split_once(END).ok_or(UNREADABLE)?;
+        let content: String = content.split_ascii_whitespace().collect();
+        let der = base64url::decode_standard(content.as_bytes()).ok_or(UNREADABLE)?;
+        keys.push(match label {
+            "PUBLIC KEY" => public_key(&der).ok_or(UNSUPPORTED)?,
+            "RSA PUBLIC KEY" => rsa(&der).ok_or(UNREADABLE)?,
+            "CERTIFICATE" => certified_key(&der, content).ok_or(UNSUPPORTED)?,
+            _ => return Err(UNSUPPORTED),
+        });
+        rest = after;
+    }
+    Ok(json!({ "keys": keys }).to_string())
+}
+
+/// The key of a certificate (RFC 5280 §4.1).
+fn certified_key(der: &[u8], content: String) -> Option<Value> {
+    let mut certificate = Der(Der(der).only(SEQUENCE)?);
+    let mut body = Der(certificate.next(SEQUENCE)?);
+    body.skip_if(EXPLICIT_0);
+    body.next(INTEGER)?;
+    // Signature algorithm, issuer, validity, subject.
+    for _ in 0..4 {
+        body.next(SEQUENCE)?;
+    }
+    let mut key = of_info(Der(body.next(SEQUENCE)?))?;
+    key.as_object_mut()?.insert("x5c".to_owned(), json!([content]));
+    Some(key)
+}
+
+/// `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
+fn public_key(der: &[u8]) -> Option<Value> {
+    of_info(Der(Der(der).only(SEQUENCE)?))
+}
+
+fn of_info(mut info: Der<'_>) -> Option<Value> {
+    let mut algorithm = Der(info.next(SEQUENCE)?);
+    // The first byte tells how many bits of the last one do not count: none.
+    let (0, key) = info.only(BIT_STRING)?.split_first()? else { return None };
+    match algorithm.next(OBJECT_ID)? {
+        id if id == RSA => rsa(key),
+        id if id == EC => ec(algorithm.only(OBJECT_ID)?, key),
+        id if id == ED25519 => {
+            Some(json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url::encode(key) }))
+        }
+        _ => None,
+    }
+}
+
+/// `RSAPublicKey` (RFC 8017 §A.1.1).
+fn rsa(der: &[u8]) -> Option<Value> {
+    let mut key = Der(Der(der).only(SEQUENCE)?);
+    let (n, e) = (key.next(INTEGER)?, key.only(INTEGER)?);
+    Some(json!({ "kty": "RSA", "n": base64url::encode(n), "e": base64url::encode(e) }))
+}
+
+/// An uncompressed point (SEC 1 §2.3.3).
+fn ec(curve: &[u8], point: &[u8]) -> Option<Value> {
+    let (_, name) = CURVES.iter().find(|(id, _)| *id == curve)?;
+    let (4, coordinates) = point.split_first()? else { return None };
+    let (x, y) = coordinates.split_at(coordinates.len() / 2);
+    let (x, y) = (base64url::encode(x), base64url::encode(y));
+    Some(json!({ "kty": "EC", "crv": name, "x": x, "y": y }))
+}
+
+/// What is left of a DER encoding.
+struct Der<'d>(&'d [u8]);
+
+impl<'d> Der<'d> {
+    /// The content of the next value, which must have this tag.
+    fn next(&mut self, tag: u8) -> Option<&'d [u8]> {
+        let (found, rest) = self.0.split_first()?;
+        let (length, rest) = length(rest)?;
+        let (content, rest) = rest.split_at_checked(length)?;
+        if *found != tag {
+            return None;
+        }
+        self.0 = rest;
+        Some(content)
+    }
+
+    /// The content of the last value.
+    fn only(mut self, tag: u8) -> Option<&'d [u8]> {
+        self.next(tag).filter(|_| self.0.is_empty())
+    }
+
+    fn skip_if(&mut self, tag: u8) {
+        let _ = self.next(tag);
+    }
+}
+
+/// A length up to 64 KiB, and what comes after it.
+fn length(der: &[u8]) -> Option<(usize, &[u8])> {
+    match *der {
+        [short @ ..=0x7f, ref rest @ ..] => Some((usize::from(short), rest)),
+        [0x81, length, ref rest @ ..] => Some((usize::from(length), rest)),
+        [0x82, high, low, ref rest @ ..] => {
+            Some((usize::from(u16::from_be_bytes([high, low])), rest))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ED25519_PEM: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAn3+Z+nbjERpcfP0LWuj/VHaKNdfhfd3DXYa009hetWE=
+-----END PUBLIC KEY-----";
+    const P256_PEM: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEVsJURw6t029g7fa7+9zX/J4HoI3h
+ALY6ePceyfcXwdLEDl72MTG2ouacdLf/gT8PAN9bE4G39acFoDBTMgS7uA==
+-----END PUBLIC KEY-----";
+    const P256_CERTIFICATE_PEM: &str = "-----BEGIN CERTIFICATE-----
+MIIBfDCCASGgAwIBAgIUCKpSe/zSqLZmENE0dAEsD6dhxBMwCgYIKoZIzj0EAwIw
+EjEQMA4GA1UEAwwHZXhhbXBsZTAgFw0yNjExMjkwMTA4MjJaGA8yMTI2MTEwNTAx
+MDgyMlowEjEQMA4GA1UEAwwHZXhhbXBsZTBZMBMGByqGSM49AgEGCCqGSM49AwEH
+A0IABFbCVEcOrdNvYO32u/vc1/yeB6CN4QC2Onj3Hsn3F8HSxA5e9jExtqLmnHS3
+/4E/DwDfWxOBt/WnBaAwUzIEu7ijUzBRMB0GA1UdDgQWBBQkl9bxRNzLJVBoxGG7
+T+aM2QM1cTAfBgNVHSMEGDAWgBQkl9bxRNzLJVBoxGG7T+aM2QM1cTAPBgNVHRMB
+Af8EBTADAQH/MAoGCCqGSM49BAMCA0kAMEYCIQCX2bi593n3FTOk9Gkfhg+KuIK1
+7J0YlcGBm3Be10+ERwIhAJlGBrn4txYxyNItAYiDYpQ8j3fn2xPChYgZ5Acz8+kU
+-----END CERTIFICATE-----";
+    const P384_PEM: &str = "-----BEGIN PUBLIC KEY-----
+MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEchqa+7eWD4zyyEjMcfyhtEVpqESKXC3d
+qLNddNX39a3FsPUC6SuU4/4fMAWzM/IPPTYYD+u6eOoiIgdeVhOD7E7TooLl1mze
+roumPWeNVjZI3dvZpPUTdOI6kZqfU64o
+-----END PUBLIC KEY-----";
+    const P521_PEM: &str = "-----BEGIN PUBLIC KEY-----
+MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQA1fae1Pg4fz7wBNaG7lVA16hiPWE1
+U+Qq7IcSG0Nsq70tw3aqEg6WbqrrXIAoTtUeHRjhSr2WHSiz8DAWLx267ygAAZiL
+SzTMxWkykH+VHsdhItF9MGENDcsGO1Vl4bAQBZzJplS3fxnP34m48ayO+gSljLHA
+YjQhw3lWQ5J/Z8YFnoQ=
+-----END PUBLIC KEY-----";
+    const RSA_PEM: &str = "-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAz0DEXO91L8/YAZJWkLqx
+ZssXy5tGv0/OCIpG1bfVkAP5VId6kvSgDkrBEMrzqJ7CAra8ywsNHl4nv+AOVcjZ
+UwpId9rs9y5kYrpCZOLE1YGdaqztXv+wDwqUU7Z2o+e0QNt5mVCnE8QLmekQC+/f
+LAIMwWiv3UrOK2VQ9K/VvnwoBsaoIiGU7cYMD+Mf66Atx9HM+mrJqwngq9pxU0iX
+AHB0MuHC7WUpENxhrbGFL789qEsA7kXXqvvqaKc2ttgI6Dqcb7zVGn9JKMktxu72
+yGWSouu0lbMkjJn6rcCF7zNIVbg8KIVxR5/REBvD1Kna76dGimFIzdUYxLHoC1Zn
+KwIDAQAB
+-----END PUBLIC KEY-----";
+    const RSA_PKCS1_PEM: &str = "-----BEGIN RSA PUBLIC KEY-----
+MIIBCgKCAQEAz0DEXO91L8/YAZJWkLqxZssXy5tGv0/OCIpG1bfVkAP5VId6kvSg
+DkrBEMrzqJ7CAra8ywsNHl4nv+AOVcjZUwpId9rs9y5kYrpCZOLE1YGdaqztXv+w
+DwqUU7Z2o+e0QNt5mVCnE8QLmekQC+/fLAIMwWiv3UrOK2VQ9K/VvnwoBsaoIiGU
+7cYMD+Mf66Atx9HM+mrJqwngq9pxU0iXAHB0MuHC7WUpENxhrbGFL789qEsA7kXX
+qvvqaKc2ttgI6Dqcb7zVGn9JKMktxu72yGWSouu0lbMkjJn6rcCF7zNIVbg8KIVx
+R5/REBvD1Kna76dGimFIzdUYxLHoC1ZnKwIDAQAB
+-----END RSA PUBLIC KEY-----";
+
+    fn parse(text: &str) -> Result<Value, &'static str> {
+        to_key_set(text).map(|set| serde_json::from_str(&set).unwrap())
+    }
+
+    #[test]
+    fn blocks_of_other_kinds_are_refused() {
+        for (text, why) in [
+            ("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----", PRIVATE),
+            ("-----BEGIN RSA PRIVATE KEY-----\nAA==\n-----END RSA PRIVATE KEY-----", PRIVATE),
+            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", PRIVATE),
+            ("-----BEGIN PUBLIC KEY-----\nAA==", UNREADABLE),
+            ("-----BEGIN PUBLIC KEY", UNREADABLE),
+            ("-----BEGIN PUBLIC KEY-----\n?\n-----END PUBLIC KEY-----", UNREADABLE),
+            ("-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----", UNSUPPORTED),
+            ("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----", UNSUPPORTED),
+            ("-----BEGIN DH PARAMETERS-----\nMAA=\n-----END DH PARAMETERS-----", UNSUPPORTED),
+        ] {
+            assert_eq!(parse(text), Err(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn public_keys_become_jwks() {
+        let first = |pem: &str| parse(pem).unwrap()["keys"][0].clone();
+        let length =
+            |key: &Value, name: &str| base64url::decode(key[name].as_str().unwrap()).unwrap().len();
+        for (pem, crv, coordinate) in
+            [(P256_PEM, "P-256", 32), (P384_PEM, "P-384", 48), (P521_PEM, "P-521", 66)]
+        {
+            let key = first(pem);
+            assert_eq!((&key["kty"], &key["crv"]), (&json!("EC"), &json!(crv)));
+            assert_eq!((length(&key, "x"), length(&key, "y")), (coordinate, coordinate), "{crv}");
+        }
+        let ed25519 = first(ED25519_PEM);
+        assert_eq!((&ed25519["crv"], length(&ed25519, "x")), (&json!("Ed25519"), 32));
+        let rsa = first(RSA_PEM);
+        assert_eq!((&rsa["e"], length(&rsa, "n")), (&json!("AQAB"), 257), "with a sign byte");
+        assert_eq!(rsa, first(RSA_PKCS1_PEM));
+    }
+
+    #[test]
+    fn certificates_give_their_key_and_themselves() {
+        let two = format!("subject=CN = example\n{P256_CERTIFICATE_PEM}{ED25519_PEM}");
+        assert!(is_pem(&two) && !is_pem(r#"{"keys":[]}"#) && !is_pem("s3cr3t"));
+        let set = parse(&two).unwrap();
+        let alone = parse(P256_PEM).unwrap();
+        let mut certified = set["keys"][0].clone();
+        let chain = certified.as_object_mut().unwrap().remove("x5c").unwrap();
+        assert_eq!(certified, alone["keys"][0]);
+        assert!(chain[0].as_str().unwrap().starts_with("MIIBfDCCASGg"));
+        assert_eq!(set["keys"][1]["crv"], "Ed25519");
+    }
+
+    #[test]
+    fn cut_and_changed_blocks_are_survived() {
+        for pem in [P256_CERTIFICATE_PEM, RSA_PEM, ED25519_PEM] {
+            let der: String = pem.lines().filter(|line| !line.starts_with(DASHES)).collect();
+            let der = base64url::decode_standard(der.as_bytes()).unwrap();
+            for at in 0..der.len() {
+                let mut changed = der.clone();
+                changed[at] ^= 0xff;
+                for der in [&der[..at], &changed] {
+                    let _ = (public_key(der), rsa(der), certified_key(der, String::new()));
+                }
+                assert_eq!(public_key(&der[..at]), None);
+            }
+        }
+    }
+}
