@@ -218,6 +218,14 @@ impl Endpoints {
         self.0.sessions.as_ref()
     }
 
+    /// The exchange of foreign workload tokens, if it is offered: its
+    /// [trusts](crate::mint::WorkloadExchange::trusts) reload the policy, explain tokens, and report
+    /// on the keys of foreign issuers.
+    #[cfg(feature = "trust")]
+    pub fn workloads(&self) -> Option<&crate::mint::WorkloadExchange> {
+        self.0.workloads.as_ref()
+    }
+
     /// Which endpoint a path is.
     fn find(&self, path: &str) -> Option<Endpoint> {
         let Inner { auth, prefix, offered, .. } = &*self.0;

@@ -49,6 +49,13 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
+    /// Sends it a signal by name, such as `HUP`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await;
+        assert!(sent.unwrap().success());
+    }
+
     /// Waits for its end: exit code, all of stdout, all of stderr.
     pub(crate) async fn end(mut self) -> (Option<i32>, String, String) {
         let status = timeout(PATIENCE, self.child.wait()).await;

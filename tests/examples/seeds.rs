@@ -6,6 +6,7 @@ use scaikey_auth::PkceVerifier;
 use scaikey_auth::testing::{Client, Provider, User};
 use tokio::process::Command;
 
+use super::client::get;
 use super::process::Running;
 
 #[tokio::test]
@@ -63,6 +64,34 @@ async fn both_documents_can_be_followed_line_by_line() {
     }
     let expected = fs::read_to_string("tests/seeds/walk.txt").unwrap_or_default();
     assert_eq!(walked, expected);
+    fs::remove_file(&trust).unwrap();
+}
+
+#[tokio::test]
+async fn trust_policy_is_reloaded_on_hangup() {
+    let (scaikey, cluster) = (Provider::start().await, Provider::start().await);
+    let name = format!("scaikey-auth-hangup-{}.toml", std::process::id());
+    let trust = std::env::temp_dir().join(name);
+    fs::write(&trust, "").unwrap();
+    let issuer = scaikey.issuer();
+    let environment = [
+        ("SCAIWAVE_ISSUER", issuer.as_str()),
+        ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
+        ("SCAIWAVE_AUDIENCE", "scaiwave"),
+        ("SCAIWAVE_CLIENT_ID", "scaiwave"),
+        ("SCAIWAVE_CLIENT_SECRET", "secret"),
+        ("SCAIWAVE_TRUST_FILE", trust.to_str().unwrap()),
+    ];
+    let (mut service, base) = Running::service(&environment).await;
+    let trusts = async || get(&format!("{base}/healthz"), None).await.json()["trusts"].clone();
+    assert_eq!(trusts().await, serde_json::json!([]));
+    fs::write(&trust, "[[trust]]\n").unwrap();
+    service.signal("HUP").await;
+    service.stderr.line("trust policy refused").await;
+    fs::write(&trust, policy(&cluster)).unwrap();
+    service.signal("HUP").await;
+    service.stderr.line("trust policy in force").await;
+    assert_eq!(trusts().await[0][0], "k8s");
     fs::remove_file(&trust).unwrap();
 }
 
