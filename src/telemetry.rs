@@ -60,11 +60,13 @@ impl Outage {
         true
     }
 
-    /// Notes that it worked. Returns whether that is news. Costs next to nothing if not.
-    pub(crate) fn ends(&self, now: Duration) -> bool {
+    /// Notes that it worked. Returns whether that is news. Costs next to nothing if not: the clock is
+    /// not asked.
+    pub(crate) fn ends(&self, now: impl FnOnce() -> Duration) -> bool {
         if !self.is_told.load(Ordering::Relaxed) {
             return false;
         }
+        let now = now();
         let mut told = self.told();
         if told.causes.is_empty() || !told.may_tell(now) {
             return false;
@@ -192,14 +194,34 @@ pub(crate) fn keys_moved(issuer: &str, from: &str, to: &str) {
     tracing::warn!(target: TARGET, issuer, from, to, "the provider's jwks_uri moved");
 }
 
-/// The tenant store failed; `stale` tells whether an earlier answer stood in.
-pub(crate) fn tenant_store_failed(why: &dyn std::fmt::Display, stale: bool) {
-    tracing::warn!(target: TARGET, %why, stale, "tenant store failed");
+/// The tenant store failed; `stale` tells whether an earlier answer stood in. Warned of when it is news.
+pub(crate) fn tenant_store_failed(why: &(dyn Error + 'static), stale: bool, is_new: bool) {
+    let why = Causes(why);
+    if is_new {
+        tracing::warn!(target: TARGET, %why, stale, "tenant store failed");
+    } else {
+        tracing::debug!(target: TARGET, %why, stale, "tenant store failed");
+    }
     count(
         "scaikey_auth_tenant_store_failures_total",
         "stale",
         if stale { "true" } else { "false" },
     );
+}
+
+/// The tenant store answers again.
+pub(crate) fn tenant_store_works() {
+    tracing::info!(target: TARGET, "tenant store works again");
+}
+
+/// The store of participants failed. Told once for each change.
+pub(crate) fn registrar_fails(why: &(dyn Error + 'static)) {
+    tracing::warn!(target: TARGET, why = %Causes(why), "store of participants fails");
+}
+
+/// The store of participants answers again.
+pub(crate) fn registrar_works() {
+    tracing::info!(target: TARGET, "store of participants works again");
 }
 
 /// A token endpoint was asked: for which grant, and how it ended.
@@ -293,9 +315,9 @@ pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
     count_pair("scaikey_auth_endpoint_answers_total", "endpoint", endpoint, class);
 }
 
-/// An endpoint cannot do its work, and its caller is not to blame.
-pub(crate) fn endpoint_misconfigured(problem: &dyn std::fmt::Display) {
-    tracing::error!(target: TARGET, %problem, "endpoint cannot do its work");
+/// An endpoint cannot do its work, and its caller is not to blame. Told once for each change.
+pub(crate) fn endpoint_misconfigured(endpoint: &'static str, problem: &dyn Display) {
+    tracing::error!(target: TARGET, endpoint, %problem, "endpoint cannot do its work");
 }
 
 /// The provider sent a browser back with an error; of the code only what can be printed.
@@ -400,23 +422,35 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
 
 /// A token was minted for a workload that a policy let in, or was not. The digest is the one of the
 /// policy's decision.
+///
+/// A failure is warned of when it is news.
 #[cfg(feature = "trust")]
 pub(crate) fn workload_minted(
     trust: &str,
     grant: &str,
     subject_sha256: &str,
     error: Option<&dyn std::fmt::Display>,
+    is_new: bool,
 ) {
     let outcome = if error.is_none() { "minted" } else { "failed" };
     match error {
         None => {
             tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, "token for a workload");
         }
-        Some(error) => {
+        Some(error) if is_new => {
             tracing::warn!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload");
+        }
+        Some(error) => {
+            tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload");
         }
     }
     count("scaikey_auth_workload_tokens_total", "outcome", outcome);
+}
+
+/// The log of used tokens answers again.
+#[cfg(feature = "trust")]
+pub(crate) fn replay_log_works() {
+    tracing::info!(target: TARGET, "replay log works again");
 }
 
 /// A trust policy came into force.
@@ -431,10 +465,16 @@ pub(crate) fn trust_policy_refused(why: &dyn std::fmt::Display) {
     tracing::error!(target: TARGET, %why, "trust policy refused; the one before stays in force");
 }
 
-/// The log of used tokens failed: tokens of trusts with single use are denied.
+/// The log of used tokens failed: tokens of trusts with single use are denied. Warned of when it is
+/// news.
 #[cfg(feature = "trust")]
-pub(crate) fn replay_log_failed(why: &dyn std::fmt::Display) {
-    tracing::error!(target: TARGET, %why, "replay log failed");
+pub(crate) fn replay_log_failed(why: &(dyn Error + 'static), is_new: bool) {
+    let why = Causes(why);
+    if is_new {
+        tracing::error!(target: TARGET, %why, "replay log failed");
+    } else {
+        tracing::debug!(target: TARGET, %why, "replay log failed");
+    }
     count("scaikey_auth_replay_log_failures_total", "answer", "denied");
 }
 
@@ -463,13 +503,14 @@ mod tests {
     #[test]
     fn outage_is_told_once_per_change() {
         let outage = Outage::default();
-        assert!(!outage.ends(START), "nothing had failed");
+        let start = || START;
+        assert!(!outage.ends(start), "nothing had failed");
         assert!(outage.begins(&"away", START));
         assert!(!outage.begins(&"away", START));
         assert!(outage.begins(&"refuses", START), "another cause");
         assert!(!outage.begins(&"away", START), "they alternate");
-        assert!(outage.ends(START));
-        assert!(!outage.ends(START));
+        assert!(outage.ends(start));
+        assert!(!outage.ends(start));
         assert!(outage.begins(&"away", START), "a second outage");
     }
 
@@ -478,18 +519,18 @@ mod tests {
         let outage = Outage::default();
         let told = (0..1000).filter(|nth| outage.begins(nth, START)).count();
         assert_eq!(told, MAX_CAUSES);
-        assert!(outage.ends(START));
+        assert!(outage.ends(|| START));
     }
 
     #[test]
     fn flapping_is_told_within_bounds() {
         let outage = Outage::default();
         let told = (0..1000)
-            .map(|_| u32::from(outage.begins(&"away", START)) + u32::from(outage.ends(START)))
+            .map(|_| u32::from(outage.begins(&"away", START)) + u32::from(outage.ends(|| START)))
             .sum::<u32>();
         assert_eq!(told, MAX_CHANGES);
         // What the log says last is right a minute later.
-        let told = [outage.begins(&"away", MINUTE), outage.ends(MINUTE)];
+        let told = [outage.begins(&"away", MINUTE), outage.ends(|| MINUTE)];
         assert_eq!(told, [true, true]);
     }
 

@@ -7,7 +7,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
 use crate::error::Challenger;
 use crate::issuer::TenantIssuers;
-use crate::telemetry;
+use crate::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tenant::{CachedTenants, SqlTenants};
@@ -77,6 +77,19 @@ impl AuthBuilder {
     /// metadata is (RFC 9728 §5.1), and [`endpoints`](Auth::endpoints) publish them.
     pub fn resource(mut self, url: impl Into<String>) -> Self {
         self.config.resource = Some(url.into());
+        self
+    }
+
+    /// Sets the scopes that this service knows, published in its metadata (`scopes_supported`, RFC 9728
+    /// §2). Default: none are published. Those that a sign-in asks for are not these.
+    pub fn resource_scopes(mut self, scopes: &str) -> Self {
+        match scopes.parse() {
+            Ok(scopes) => self.config.resource_scopes = scopes,
+            Err(error) => {
+                let problem = format!("cannot be read: {error}");
+                self.config.unreadable.push(Fault::new("resource_scopes", problem));
+            }
+        }
         self
     }
 
@@ -151,7 +164,8 @@ impl AuthBuilder {
         }
         let audience = config.audience.first().or_else(|| config.issuers.first()?.audience.first());
         let realm = config.realm.as_deref().or(audience.map(String::as_str)).unwrap_or("scaikey");
-        let resource = config.resource.as_deref().and_then(Resource::new);
+        let resource = config.resource.as_deref();
+        let resource = resource.and_then(|it| Resource::new(it, &config.resource_scopes));
         let metadata = resource.as_ref().map(Resource::metadata_url);
         let Some(challenger) = Challenger::new(realm, metadata.as_deref()) else {
             let fault = Fault::new(
@@ -178,6 +192,7 @@ impl AuthBuilder {
             issuers,
             known_tokens,
             tenants,
+            tenant_outage: Outage::default(),
             tenant_required: config.tenant_required,
             unknown_tenant_is_not_found: config.unknown_tenant_is_not_found,
             challenger,

@@ -14,7 +14,8 @@ use crate::config::{AuthConfig, AuthMode, Resource};
 use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
-use crate::tenant::{Tenant, TenantResolver, TenantStatus};
+use crate::telemetry::{self, Outage};
+use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_told};
 use crate::validator::{Credentials, JwksValidator, KnownTokens, TokenValidator};
 
 /// Who calls, and for which tenant: what the layer puts into a request's extensions.
@@ -90,6 +91,8 @@ struct Inner {
     issuers: Issuers,
     known_tokens: KnownTokens,
     tenants: Arc<dyn TenantResolver>,
+    /// What the log was told of them.
+    tenant_outage: Outage,
     tenant_required: bool,
     unknown_tenant_is_not_found: bool,
     challenger: Challenger,
@@ -202,8 +205,10 @@ impl Auth {
         };
         let tenant = match self.0.tenants.at_once(wanted) {
             None => return Progress::Identified(identity),
-            Some(Err(error)) => return Progress::Decided(Err(unavailable(error))),
-            Some(Ok(tenant)) => tenant,
+            Some(answer) => match self.told(answer, wanted) {
+                Err(error) => return Progress::Decided(Err(error)),
+                Ok(tenant) => tenant,
+            },
         };
         Progress::Decided(match admit(&tenant, &identity, wanted, requested) {
             Ok(()) => Ok(AuthContext { identity, tenant, token: None }),
@@ -226,7 +231,7 @@ impl Auth {
         let Some(wanted) = self.wanted_tenant(&identity, requested)? else {
             return Ok(AuthContext { identity, tenant: None, token: None });
         };
-        let tenant = self.0.tenants.resolve(wanted).await.map_err(unavailable)?;
+        let tenant = self.told(self.0.tenants.resolve(wanted).await, wanted)?;
         admit(&tenant, &identity, wanted, requested)?;
         Ok(AuthContext { identity, tenant, token: None })
     }
@@ -236,6 +241,33 @@ impl Auth {
         let presented = Credentials::raw(token.as_bytes());
         presented.check()?;
         self.validator_for(&presented)?.validate(&presented).await
+    }
+
+    /// The tenant store's answer, of whose failures the log is told: once for each change.
+    #[inline]
+    fn told(
+        &self,
+        answer: Result<Option<Tenant>, BoxError>,
+        wanted: &TenantId,
+    ) -> Result<Option<Tenant>, AuthError> {
+        let (outage, clock) = (&self.0.tenant_outage, &self.0.clock);
+        let error = match answer {
+            Ok(Some(tenant)) if tenant.id() != wanted => {
+                "the tenant store answered with another tenant".into()
+            }
+            Ok(tenant) => {
+                if outage.ends(|| clock.elapsed()) {
+                    telemetry::tenant_store_works();
+                }
+                return Ok(tenant);
+            }
+            Err(error) => error,
+        };
+        if !is_told(&error) {
+            let is_new = outage.begins(&error, clock.elapsed());
+            telemetry::tenant_store_failed(&*error, false, is_new);
+        }
+        Err(unavailable(error))
     }
 
     pub(crate) fn challenger(&self) -> &Challenger {
@@ -326,9 +358,6 @@ fn admit(
     let tenant = match tenant {
         None if foreign => return Err(AuthError::TenantMismatch),
         None => return Err(AuthError::UnknownTenant),
-        Some(tenant) if tenant.id() != wanted => {
-            return Err(unavailable("the tenant store answered with another tenant".into()));
-        }
         Some(tenant) => tenant,
     };
     if foreign && !requested.is_some_and(|requested| requested.allows(identity, tenant)) {

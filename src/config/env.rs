@@ -364,6 +364,16 @@ pub const ENVIRONMENT: &[Variable] = &[
         },
     },
     Variable {
+        name: "RESOURCE_SCOPES",
+        field: "resource_scopes",
+        meaning: "the scopes that this service knows, published in its metadata; several, separated by spaces",
+        default: "none are published",
+        set: |config, text| {
+            config.resource_scopes = text.parse().map_err(|e| format!("{e}"))?;
+            Ok(())
+        },
+    },
+    Variable {
         name: "REDIRECT_URI",
         field: "endpoints.redirect_uri",
         meaning: "the public URL of `login`, as registered at the provider",

@@ -22,6 +22,7 @@ pub use mode::{AuthMode, MockUser, UnknownAuthMode};
 pub(crate) use issuer::{KeyAccess, TENANT_PLACEHOLDER, is_loopback};
 pub(crate) use resource::Resource;
 
+use crate::identity::Scopes;
 use crate::secret::Secret;
 
 /// More is a slip of the pen; the part that is taken at once might not be there.
@@ -84,6 +85,9 @@ pub struct AuthConfig {
     /// The public URL of this service, as clients know it (`resource`, RFC 9728 §1.2): challenges
     /// then say where its metadata is.
     pub resource: Option<String>,
+    /// The scopes that this service knows, for clients to ask for: `scopes_supported` of its metadata
+    /// (RFC 9728 §2). Default: none are published. What sign-ins ask for is not published.
+    pub resource_scopes: Scopes,
     /// Who the mock user is, in mock and hybrid mode.
     pub mock: MockUser,
     /// Allows mock and hybrid mode wherever the service runs. Default false, and it should stay so. Set in
@@ -117,6 +121,7 @@ impl Default for AuthConfig {
             client: ClientConfig::default(),
             endpoints: EndpointsConfig::default(),
             resource: None,
+            resource_scopes: Scopes::new(),
             mock: MockUser::default(),
             dangerous_allow_mock_in_production: false,
             prefix: None,
@@ -195,6 +200,9 @@ impl AuthConfig {
         }
         if let Some(resource) = &self.resource {
             faults.extend(resource::check(resource).err());
+        } else if !self.resource_scopes.is_empty() {
+            let problem = "is of no use without resource, the URL whose metadata names them";
+            faults.push(Fault::new("resource_scopes", problem));
         }
         if self.max_token_bytes == 0 {
             faults.push(Fault::new("max_token_bytes", "must not be 0"));

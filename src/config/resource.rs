@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::{Fault, is_loopback};
+use crate::identity::Scopes;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
@@ -11,6 +12,8 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 pub(crate) struct Resource {
     /// As configured: it is compared byte for byte.
     pub(crate) identifier: String,
+    /// What clients may ask for.
+    pub(crate) scopes: Scopes,
     url: Url,
 }
 
@@ -22,12 +25,13 @@ pub(super) fn check(resource: &str) -> Result<Resource, Fault> {
         scheme && url.query().is_none() && url.fragment().is_none()
     });
     let url = url.ok_or_else(|| Fault::new("resource", "is not an https URL without a query"))?;
-    Ok(Resource { identifier: resource.to_owned(), url })
+    Ok(Resource { identifier: resource.to_owned(), scopes: Scopes::new(), url })
 }
 
 impl Resource {
-    pub(crate) fn new(resource: &str) -> Option<Self> {
-        check(resource).ok()
+    pub(crate) fn new(resource: &str, scopes: &Scopes) -> Option<Self> {
+        let resource = check(resource).ok()?;
+        Some(Self { scopes: scopes.clone(), ..resource })
     }
 
     /// The path of the metadata: the well-known part stands in front of the resource's own

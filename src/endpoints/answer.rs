@@ -12,10 +12,35 @@ use super::{Endpoint, Inner};
 use crate::error::{AuthError, Refusal};
 use crate::exchange::{ExchangeError, OAuthError};
 use crate::middleware::{in_seconds, refuse};
-use crate::telemetry;
+use crate::telemetry::{self, Outage};
 
 /// How refusals of [`AuthError`] look.
 pub(super) type Respond = Arc<dyn Fn(&Refusal<'_>) -> Response<Bytes> + Send + Sync>;
+
+/// What the log was told of what the endpoints depend on.
+#[derive(Debug, Default)]
+pub(super) struct Outages {
+    pub(super) registrar: Outage,
+    /// One for each endpoint.
+    misconfigured: [Outage; Endpoint::ALL.len()],
+}
+
+impl Outages {
+    /// Tells once that an endpoint lacks something.
+    fn misconfigured(&self, endpoint: Endpoint, problem: &str, now: Duration) {
+        let outage = self.misconfigured.get(endpoint as usize);
+        if outage.is_some_and(|outage| outage.begins(&problem, now)) {
+            telemetry::endpoint_misconfigured(endpoint.as_str(), &problem);
+        }
+    }
+
+    /// Notes that an endpoint did what it was asked.
+    pub(super) fn works(&self, endpoint: Endpoint, now: impl FnOnce() -> Duration) {
+        if let Some(outage) = self.misconfigured.get(endpoint as usize) {
+            outage.ends(now);
+        }
+    }
+}
 
 /// Why an endpoint does not do what it was asked.
 #[derive(Debug)]
@@ -57,6 +82,11 @@ pub(super) const fn invalid_request(problem: &'static str) -> Failure {
 
 impl Inner {
     pub(super) fn failed(&self, endpoint: Endpoint, failure: Failure) -> Response<Bytes> {
+        if let Failure::NotConfigured(problem)
+        | Failure::Exchange(ExchangeError::NotConfigured(problem)) = &failure
+        {
+            self.outages.misconfigured(endpoint, problem, self.auth.clock().elapsed());
+        }
         match endpoint {
             Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect => {
                 let respond = &self.respond;
@@ -89,8 +119,7 @@ impl Inner {
                 }
             }
             Failure::Exchange(error) => return exchange_failed(&error),
-            Failure::NotConfigured(problem) => {
-                telemetry::endpoint_misconfigured(&problem);
+            Failure::NotConfigured(_) => {
                 (500, "server_error", "The service is misconfigured.", None)
             }
         };
@@ -138,7 +167,7 @@ fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
                 InvalidRequest => "The code, password or refresh token cannot be read.",
                 InvalidScope => "The scope cannot be granted.",
                 InvalidTarget => "There are no tokens for this target.",
-                _ => return provider_failed(error),
+                _ => return provider_failed(),
             };
             oauth_error(400, code.as_str(), description, None)
         }
@@ -147,12 +176,12 @@ fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
             let description = "The identity provider is unavailable. Try again.";
             oauth_error(503, "temporarily_unavailable", description, Some(wait))
         }
-        _ => provider_failed(error),
+        _ => provider_failed(),
     }
 }
 
-fn provider_failed(error: &ExchangeError) -> Response<Bytes> {
-    telemetry::endpoint_misconfigured(error);
+/// The log was told why when the provider was asked.
+fn provider_failed() -> Response<Bytes> {
     oauth_error(502, "server_error", "The identity provider did not do its part.", None)
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::request::Parts;
 
 use super::accounts::AccountRule;
-use super::answer::Respond;
+use super::answer::{Outages, Respond};
 use super::body;
 use super::names::by_address;
 use super::proxies::{ClientAddress, TrustedProxies};
@@ -153,7 +153,14 @@ impl EndpointsBuilder {
     }
 
     /// What `identity_id` says at `whoami` and `introspect`. Default: `user:` with the verified
-    /// address, else the name to sign in with, else `sub`; `sa:` and `workload:` with `sub`.
+    /// address, else `sub`; `sa:` and `workload:` with `sub`. In a user's `sub`, `@` is written `%40`, so
+    /// no `sub` looks like an address, and in every `sub` `%`, spaces, control characters and signs that
+    /// are not seen are percent-encoded. The name to sign in with (`preferred_username`) is not used:
+    /// users choose it, and two may have the same (OpenID Connect Core §5.7).
+    ///
+    /// Not checked: that two issuers, or two tenants, do not verify the same address or give the same
+    /// `sub`. Beside `identity_id` the answers have `tenant_id`, and `whoami` has `issuer` and
+    /// `subject`: decide by those.
     pub fn identity_ids(
         mut self,
         name: impl Fn(&Identity) -> String + Send + Sync + 'static,
@@ -359,6 +366,7 @@ impl EndpointsBuilder {
             account_rule: self.account_rule,
             client_address: self.client_address,
             body_timeout: self.body_timeout,
+            outages: Outages::default(),
         })))
     }
 
@@ -384,7 +392,25 @@ impl EndpointsBuilder {
         if let Some(sign_in) = &self.sign_in {
             sign_in.check(&mut faults);
         }
+        self.check_client(&mut faults);
         self.faults = faults;
+    }
+
+    /// Whether the client can do what the endpoints will ask of it, which name no tenant.
+    fn check_client(&self, faults: &mut Vec<Fault>) {
+        let Some(client) = &self.client else { return };
+        let asks = self.sign_in.is_some()
+            || self.sessions.is_some()
+            || self.offers(Endpoint::Refresh)
+            || (self.offers(Endpoint::Token) && self.password_rule.is_some());
+        if asks && client.is_per_tenant() {
+            let problem = "depends on the tenant, and sign-ins, sessions and refreshes here name none: \
+                           give a client with one token endpoint, or leave these endpoints out";
+            faults.push(Fault::new("token_url", problem));
+        }
+        if let Some(sign_in) = &self.sign_in {
+            faults.extend(client.sign_in_faults(sign_in.scopes.contains("openid")));
+        }
     }
 
     fn offers(&self, endpoint: Endpoint) -> bool {

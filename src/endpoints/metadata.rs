@@ -21,11 +21,12 @@ struct Metadata<'a> {
 impl Inner {
     /// Made of what the layer itself goes by. It may be kept, and any page may read it.
     pub(super) fn metadata(&self) -> Response<Bytes> {
-        let sign_in = self.sign_in.as_ref();
+        let resource = self.auth.resource();
         let metadata = Metadata {
-            resource: self.auth.resource().map_or("", |resource| &resource.identifier),
+            resource: resource.map_or("", |resource| &resource.identifier),
             authorization_servers: self.auth.issuers().names(),
-            scopes_supported: sign_in.map(|it| it.scopes.iter().collect()).unwrap_or_default(),
+            // Not those of sign-ins: `offline_access` is no scope of a resource.
+            scopes_supported: resource.map(|it| it.scopes.iter().collect()).unwrap_or_default(),
             bearer_methods_supported: ["header"],
         };
         let mut response = answer(StatusCode::OK, &metadata);

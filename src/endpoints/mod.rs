@@ -37,7 +37,7 @@ use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::telemetry;
 use accounts::AccountRule;
-use answer::{Failure, Respond};
+use answer::{Failure, Outages, Respond};
 use names::Naming;
 use proxies::ClientAddress;
 use tokens::PasswordRule;
@@ -192,6 +192,7 @@ struct Inner {
     account_rule: AccountRule,
     client_address: ClientAddress,
     body_timeout: Duration,
+    outages: Outages,
 }
 
 /// A request with its body.
@@ -266,6 +267,9 @@ impl Inner {
         endpoint: Endpoint,
         outcome: Result<Response<Bytes>, Failure>,
     ) -> Response<Bytes> {
+        if outcome.is_ok() {
+            self.outages.works(endpoint, || self.auth.clock().elapsed());
+        }
         let mut response = outcome.unwrap_or_else(|failure| self.failed(endpoint, failure));
         telemetry::endpoint_answered(endpoint.as_str(), response.status().as_u16());
         answer::not_stored(response.headers_mut());

@@ -4,31 +4,58 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::Deserialize;
-
 use crate::clock::unix_seconds;
 use crate::identity::{Identity, IdentityKind};
 
 /// From an identity to its `identity_id`.
 pub(super) type Naming = Arc<dyn Fn(&Identity) -> String + Send + Sync>;
 
-/// `user:` and the verified address, else the name to sign in with, else `sub`; `sa:` and
-/// `workload:` with `sub`. To be shown, and never to be authorized by: addresses move.
+/// `user:` and the verified address, else `sub`; `sa:` and `workload:` with `sub`. To be shown, and
+/// never to be authorized by: addresses move, and another issuer may verify the same one.
+///
+/// No two identities of one issuer and tenant have the same: a `sub` is written without `@`, and what
+/// counts as an address has one.
 pub(super) fn by_address(identity: &Identity) -> String {
-    #[derive(Default, Deserialize)]
-    struct Names {
-        preferred_username: Option<String>,
-    }
+    let subject = identity.subject();
     match identity.kind() {
         IdentityKind::User => {
             let verified = identity.email().filter(|_| identity.email_verified());
-            let named = || identity.claims::<Names>().unwrap_or_default().preferred_username;
-            let name = verified.map(str::to_owned).or_else(named);
-            format!("user:{}", name.as_deref().unwrap_or(identity.subject()))
+            match verified.filter(|address| is_address(address)) {
+                Some(address) => format!("user:{address}"),
+                None => format!("user:{}", encoded(subject, true)),
+            }
         }
-        IdentityKind::ServiceAccount => format!("sa:{}", identity.subject()),
-        IdentityKind::Workload => format!("workload:{}", identity.subject()),
+        IdentityKind::ServiceAccount => format!("sa:{}", encoded(subject, false)),
+        IdentityKind::Workload => format!("workload:{}", encoded(subject, false)),
     }
+}
+
+/// Whether it can be shown as an address: something on both sides of an `@`, and every sign is seen.
+fn is_address(text: &str) -> bool {
+    let parts = text.rsplit_once('@');
+    parts.is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
+        && text.chars().all(is_seen)
+}
+
+/// Percent-encodes what could be mistaken: `%` itself, signs that are not seen, and where asked `@`.
+fn encoded(text: &str, and_at: bool) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_seen(letter) && letter != '%' && !(and_at && letter == '@') {
+            encoded.push(letter);
+            continue;
+        }
+        for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+            // Writing into a text cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// Letters, digits and what else ASCII prints: no spaces, no marks of direction, no joiners.
+fn is_seen(letter: char) -> bool {
+    letter.is_ascii_graphic() || letter.is_alphanumeric()
 }
 
 /// RFC 3339 in UTC, whole seconds: `2026-04-23T13:45:00Z`.

@@ -8,7 +8,8 @@ use super::answer::Failure;
 use super::names::rfc3339;
 use super::{Asked, Inner};
 use crate::error::AuthError;
-use crate::registrar::{ParticipantId, RegistrarError, WorkspaceId};
+use crate::registrar::{ParticipantId, RegistrarError, Registration, WorkspaceId};
+use crate::telemetry::{self, Causes};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -24,7 +25,9 @@ impl Inner {
         let caller = self.caller(asked).await?;
         let registrar = self.registrar.as_ref();
         let registrar = registrar.ok_or(Failure::NotConfigured("there is no registrar"))?;
-        let registered = registrar.register(caller.identity()).await.map_err(unregistered)?;
+        let registered = registrar.register(caller.identity()).await;
+        self.tell(&registered);
+        let registered = registered.map_err(unregistered)?;
         let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
         let body = Answer {
             participant_id: &registered.participant_id,
@@ -34,6 +37,21 @@ impl Inner {
         let mut response = self.answered(status, &body);
         super::service::mark_mock(&caller, &mut response);
         Ok(response)
+    }
+
+    /// Tells the log once when the store begins to fail, and once when that is over. An identity that
+    /// can never be stored says nothing of the store.
+    fn tell(&self, outcome: &Result<Registration, RegistrarError>) {
+        let (outage, clock) = (&self.outages.registrar, self.auth.clock());
+        match outcome {
+            Err(RegistrarError::Unfit { .. }) => {}
+            Err(error) if outage.begins(&Causes(error), clock.elapsed()) => {
+                telemetry::registrar_fails(error);
+            }
+            Err(_) => {}
+            Ok(_) if outage.ends(|| clock.elapsed()) => telemetry::registrar_works(),
+            Ok(_) => {}
+        }
     }
 }
 

@@ -71,10 +71,13 @@ pub enum AuthError {
     /// The request names another tenant than the token, without the right to. 403.
     #[error("the token does not belong to the tenant of the request")]
     TenantMismatch,
-    /// Something needed for the decision is away: the token may be good. 503 with `Retry-After`.
+    /// Something needed for the decision is away: the token may be good. 503 with `Retry-After`. The
+    /// answer's sentence says what, for the values of [`what`](Self::Unavailable::what) that this
+    /// crate uses.
     #[error("{what} unavailable")]
     Unavailable {
-        /// What is away: `"keys"`, `"tenant store"`, …
+        /// What is away: `"keys"`, `"issuer"`, `"tenant store"`, `"store of participants"` or
+        /// `"identity provider"`; of validators of your own, whatever you call it.
         what: &'static str,
         /// When trying again makes sense; the answer says 1 s when this is `None`.
         retry_after: Option<Duration>,
@@ -239,7 +242,7 @@ impl AuthError {
             Self::UnknownTenant => &public::TENANT_UNKNOWN,
             Self::TenantSuspended => &public::TENANT_SUSPENDED,
             Self::TenantMismatch => &public::TENANT_MISMATCH,
-            Self::Unavailable { .. } => &public::UNAVAILABLE,
+            Self::Unavailable { what, .. } => public::unavailable(what),
             Self::MalformedRequest(_) => &public::REQUEST_MALFORMED,
             Self::TooManyRequests { .. } => &public::TOO_MANY_REQUESTS,
             Self::Unregistrable(_) => &public::UNREGISTRABLE,

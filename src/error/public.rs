@@ -40,9 +40,24 @@ answers! {
     TENANT_UNKNOWN = "tenant_unknown", 403 "Forbidden", "The tenant is not known here.";
     TENANT_SUSPENDED = "tenant_suspended", 403 "Forbidden", "The tenant is suspended.";
     TENANT_MISMATCH = "tenant_mismatch", 403 "Forbidden", "The token does not belong to this tenant.";
-    UNAVAILABLE = "unavailable", 503 "Service Unavailable", "The token cannot be checked right now. Try again.";
+    UNAVAILABLE = "unavailable", 503 "Service Unavailable", "Something that this answer needs is unavailable right now. Try again.";
+    UNAVAILABLE_KEYS = "unavailable", 503 "Service Unavailable", "The token cannot be checked right now. Try again.";
+    UNAVAILABLE_TENANTS = "unavailable", 503 "Service Unavailable", "The tenant cannot be looked up right now. Try again.";
+    UNAVAILABLE_PARTICIPANTS = "unavailable", 503 "Service Unavailable", "The store of participants is unavailable right now. Try again.";
+    UNAVAILABLE_PROVIDER = "unavailable", 503 "Service Unavailable", "The identity provider is unavailable right now. Try again.";
     REQUEST_MALFORMED = "request_malformed", 400 "Bad Request", "The request lacks what this resource needs, or has it twice.";
     TOO_MANY_REQUESTS = "too_many_requests", 429 "Too Many Requests", "Too many requests. Try again later.";
     UNREGISTRABLE = "unregistrable", 422 "Unprocessable Content", "This identity cannot be registered here.";
     LAYER_MISSING = "layer_missing", 500 "Internal Server Error", "The service is misconfigured.";
+}
+
+/// The answer that names what is away.
+pub(super) fn unavailable(what: &str) -> &'static Public {
+    match what {
+        "keys" | "issuer" => &UNAVAILABLE_KEYS,
+        "tenant store" => &UNAVAILABLE_TENANTS,
+        "store of participants" => &UNAVAILABLE_PARTICIPANTS,
+        "identity provider" => &UNAVAILABLE_PROVIDER,
+        _ => &UNAVAILABLE,
+    }
 }

@@ -4,6 +4,7 @@
 use url::Url;
 
 use super::{ExchangeError, PkceVerifier, TokenExchangeClient};
+use crate::config::{Fault, TENANT_PLACEHOLDER};
 use crate::identity::Scopes;
 
 /// What the provider's sign-in page is asked for.
@@ -126,6 +127,27 @@ impl TokenExchangeClient {
     /// The provider's name, as `iss` says it.
     pub fn issuer(&self) -> &str {
         &self.kept.endpoint.name
+    }
+
+    /// Whether the token endpoint depends on the tenant, which every request must name then.
+    pub(crate) fn is_per_tenant(&self) -> bool {
+        self.kept.endpoint.is_per_tenant()
+    }
+
+    /// Why no sign-in could ever succeed, with an ID token or without.
+    pub(crate) fn sign_in_faults(&self, with_id_token: bool) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let endpoint = &self.kept.endpoint;
+        if endpoint.authorization_url.is_none() && endpoint.places.is_empty() {
+            let problem = "is missing: where there is one issuer per tenant, no metadata names it";
+            faults.push(Fault::new("authorization_url", problem));
+        }
+        if with_id_token && endpoint.name.contains(TENANT_PLACEHOLDER) {
+            let problem = "stands for many: ID tokens name one issuer, so set expected_issuer to that one, \
+                           or sign in without the scope openid";
+            faults.push(Fault::new("issuer", problem));
+        }
+        faults
     }
 
     /// Whether the provider's authorization responses carry `iss` (RFC 9207 §2.4). Where all

@@ -274,7 +274,9 @@ impl TokenExchangeBuilder {
     /// # Errors
     /// All faults at once: no [`client_auth`](Self::client_auth), a URL that is none or that is
     /// neither `https` nor an allowed loopback one, a shared cache without
-    /// [`cache_keys`](Self::cache_keys).
+    /// [`cache_keys`](Self::cache_keys), an issuer with `{tenant_id}` without
+    /// [`token_url`](Self::token_url) or [`token_urls`](Self::token_urls), `{tenant_id}` in another URL
+    /// than that, a [`timeout`](Self::timeout) of 0.
     pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
         let prefix = self.prefix.clone();
         self.build_unnamed().map_err(|error| error.named(prefix.as_deref()))
@@ -286,10 +288,13 @@ impl TokenExchangeBuilder {
         let place = self.place(&mut faults);
         let revocation = self.revocation_url.as_ref();
         let revocation_url =
-            revocation.and_then(|url| self.url("revocation_url", url, &mut faults));
+            revocation.and_then(|url| self.one_url("revocation_url", url, &mut faults));
         let authorization = self.authorization_url.as_ref();
         let authorization_url =
-            authorization.and_then(|url| self.url("authorization_url", url, &mut faults));
+            authorization.and_then(|url| self.one_url("authorization_url", url, &mut faults));
+        if self.timeout.is_zero() {
+            faults.push(Fault::new("timeout", "is 0: no request could be answered in time"));
+        }
         if self.auth.is_none() && !faults.iter().any(|fault| fault.field.starts_with("client")) {
             faults.push(Fault::new("client_auth", "is missing: say how the service proves itself"));
         }
@@ -348,10 +353,14 @@ impl TokenExchangeBuilder {
     /// Where metadata is looked for.
     fn places(&self, faults: &mut Vec<Fault>) -> Vec<Url> {
         if let Some(url) = &self.discovery_url {
-            return self.url("discovery_url", url, faults).into_iter().collect();
+            return self.one_url("discovery_url", url, faults).into_iter().collect();
         }
-        if self.issuer.contains(TENANT_PLACEHOLDER) && self.is_told_the_endpoint() {
-            // One issuer per tenant: there is no metadata of them all.
+        if self.issuer.contains(TENANT_PLACEHOLDER) {
+            if !self.is_told_the_endpoint() {
+                let problem = "stands for one issuer per tenant, and that has no metadata: \
+                               set token_url, or discovery_url";
+                faults.push(Fault::new("issuer", problem));
+            }
             return Vec::new();
         }
         self.url("issuer", &self.issuer, faults).map(|url| well_known(&url)).unwrap_or_default()
@@ -396,6 +405,17 @@ impl TokenExchangeBuilder {
             outlived,
         ];
         Ground::new(settings.into_iter())
+    }
+
+    /// A URL in which no tenant is filled in.
+    fn one_url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {
+        if text.contains(TENANT_PLACEHOLDER) {
+            let problem =
+                "has {tenant_id}, which is filled in token_url alone: give one URL for all";
+            faults.push(Fault::new(field, problem));
+            return None;
+        }
+        self.url(field, text, faults)
     }
 
     fn url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {

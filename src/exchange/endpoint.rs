@@ -264,12 +264,14 @@ impl TokenEndpoint {
         grant: &'static str,
         failure: Option<&ExchangeError>,
     ) {
-        let (now, outage) = (self.clock.elapsed(), breaker.outage(grant));
+        let outage = breaker.outage(grant);
         match failure {
-            Some(error) if outage.begins(error, now) => {
+            Some(error) if outage.begins(error, self.clock.elapsed()) => {
                 telemetry::token_endpoint_fails(url, grant, error);
             }
-            None if outage.ends(now) => telemetry::token_endpoint_works(url, grant),
+            None if outage.ends(|| self.clock.elapsed()) => {
+                telemetry::token_endpoint_works(url, grant)
+            }
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::exchange::{ExchangeError, OAuthError};
 use crate::identity::Scopes;
 use crate::secret::Secret;
-use crate::telemetry;
+use crate::telemetry::{self, Outage};
 use crate::trust::{Denied, Granted, Trusts};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -132,6 +132,8 @@ pub struct WorkloadExchange {
     audience: String,
     resources: Vec<String>,
     clock: Arc<dyn Clock>,
+    /// What the log was told of the minter.
+    outage: Arc<Outage>,
 }
 
 impl WorkloadExchange {
@@ -143,6 +145,7 @@ impl WorkloadExchange {
             audience: audience.into(),
             resources: Vec::new(),
             clock: Arc::new(SystemClock::default()),
+            outage: Arc::default(),
         }
     }
 
@@ -188,9 +191,14 @@ impl WorkloadExchange {
             now: self.clock.now(),
         };
         let minted = self.minter.mint(&order).await.and_then(|minted| within(&granted, minted));
-        let error = minted.as_ref().err().map(|error| error as _);
+        let error = minted.as_ref().err();
+        let is_new = match error {
+            Some(error) => self.outage.begins(error, self.clock.elapsed()),
+            None => self.outage.ends(|| self.clock.elapsed()),
+        };
         let (trust, grant) = (&granted.trust, &granted.grant);
-        telemetry::workload_minted(trust, grant, &granted.subject_sha256(), error);
+        let error = error.map(|error| error as _);
+        telemetry::workload_minted(trust, grant, &granted.subject_sha256(), error, is_new);
         minted.map_err(WorkloadRefusal::Unminted)
     }
 

@@ -13,7 +13,7 @@ use crate::clock::{Clock, SystemClock, backoff, jittered, within};
 use crate::error::BoxError;
 use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
-use crate::telemetry;
+use crate::telemetry::{self, Outage};
 
 const BACKOFF_BASE: Duration = Duration::from_millis(250);
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
@@ -230,13 +230,17 @@ impl<R: TenantResolver> CachedTenants<R> {
         match outcome {
             Ok(last) => {
                 self.memory.put(id, Entry::new(last.clone(), *asked_at, &self.limits));
+                if self.memory.outage.ends(|| self.clock.elapsed()) {
+                    telemetry::tenant_store_works();
+                }
                 Ok(last)
             }
             Err(failure) => {
                 let now = self.clock.elapsed();
                 let mut entry = self.memory.get(id).unwrap_or_default();
                 let stands_in = now < entry.stale_until;
-                telemetry::tenant_store_failed(&failure, stands_in);
+                let is_new = self.memory.outage.begins(&failure, now);
+                telemetry::tenant_store_failed(&failure, stands_in, is_new);
                 entry.trouble = Some(Trouble::after(entry.trouble, failure.clone(), now));
                 let last = entry.last.clone();
                 self.memory.put(id, entry);
@@ -276,6 +280,8 @@ struct Memory {
     generations: Vec<Mutex<u64>>,
     slot: RandomState,
     flights: Flights<(TenantId, u64), Answer>,
+    /// What the log was told of the store.
+    outage: Outage,
 }
 
 impl Memory {
@@ -286,6 +292,7 @@ impl Memory {
             generations: (0..GENERATIONS).map(|_| Mutex::default()).collect(),
             slot: RandomState::new(),
             flights: Flights::default(),
+            outage: Outage::default(),
         }
     }
 
@@ -309,6 +316,11 @@ impl Memory {
 }
 
 type Answer = Result<Option<Tenant>, Failure>;
+
+/// Whether the log was told of this error here.
+pub(crate) fn is_told(error: &BoxError) -> bool {
+    error.is::<Failure>()
+}
 
 enum Held {
     Answer(Answer),

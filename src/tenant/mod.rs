@@ -15,6 +15,7 @@ use crate::error::BoxError;
 use crate::identity::TenantId;
 
 pub use cached::CachedTenants;
+pub(crate) use cached::is_told;
 pub use memory::MemoryTenants;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::{SqlTenantRow, SqlTenants, SqlTenantsError};

@@ -19,7 +19,7 @@ use crate::config::AuthConfig;
 use crate::identity::{IdentityKind, Scopes};
 use crate::issuer::{Http, IssuerHealth};
 use crate::json::Value;
-use crate::telemetry;
+use crate::telemetry::{self, Outage};
 use crate::validator::{JwksValidator, unverified_claims};
 
 /// The foreign issuers a service trusts, by a [`TrustPolicy`]. A handle: clones share the policy.
@@ -36,6 +36,8 @@ struct Inner {
     file: Option<PathBuf>,
     own_issuers: Vec<String>,
     replay_log: Arc<dyn ReplayLog>,
+    /// What the log was told of it.
+    replay_outage: Outage,
     clock: Arc<dyn Clock>,
     http: Arc<Http>,
     /// Held while the policy is exchanged, so that an older file does not overtake a newer one.
@@ -204,10 +206,15 @@ impl Trusts {
         let until = until + std::time::Duration::from_secs(1);
         let key = ReplayKey::of(&opened.trust.id, &opened.trust.issuer, jti);
         match self.0.replay_log.first_use(key, until).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(DenialReason::Replayed),
+            Ok(is_first) => {
+                if self.0.replay_outage.ends(|| self.0.clock.elapsed()) {
+                    telemetry::replay_log_works();
+                }
+                if is_first { Ok(()) } else { Err(DenialReason::Replayed) }
+            }
             Err(error) => {
-                telemetry::replay_log_failed(&error);
+                let is_new = self.0.replay_outage.begins(&error, self.0.clock.elapsed());
+                telemetry::replay_log_failed(&*error, is_new);
                 Err(DenialReason::Unavailable { what: "replay log", retry_after: None })
             }
         }
@@ -338,6 +345,7 @@ impl TrustsBuilder {
         let inner = Inner {
             loaded: ArcSwap::default(),
             replay_log: replay_log.unwrap_or_else(in_memory),
+            replay_outage: Outage::default(),
             http: Arc::default(),
             changing: Mutex::default(),
             file,

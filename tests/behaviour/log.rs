@@ -1,23 +1,22 @@
 //! Reads what the crate logs, at every level, on the thread of one test.
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::Once;
 
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
-
-/// Everything logged on this thread since it was made.
-pub(crate) struct Log {
-    text: Buffer,
-    _guard: DefaultGuard,
+thread_local! {
+    /// What was logged on this thread since its test began to listen.
+    static LOGGED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-#[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
+/// Everything logged on this thread since it was made.
+pub(crate) struct Log(());
 
-impl io::Write for Buffer {
+struct ToThread;
+
+impl io::Write for ToThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
+        LOGGED.with_borrow_mut(|logged| logged.as_mut().map(|logged| logged.extend(bytes)));
         Ok(bytes.len())
     }
 
@@ -26,28 +25,31 @@ impl io::Write for Buffer {
     }
 }
 
-impl<'w> MakeWriter<'w> for Buffer {
-    type Writer = Self;
-
-    fn make_writer(&'w self) -> Self {
-        self.clone()
-    }
+/// One subscriber for the whole process, before the first event. Whether an event is of interest to
+/// anybody is remembered when it first happens: if that is on a thread where nobody listens, others
+/// that begin to listen later do not hear of it.
+fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(|| ToThread);
+        tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    });
 }
 
 impl Log {
     /// Starts to listen. The runtime of `#[tokio::test]` has one thread, so all tasks are heard.
     pub(crate) fn start() -> Self {
-        listen_everywhere();
-        let text = Buffer::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(text.clone());
-        Self { text, _guard: tracing::subscriber::set_default(subscriber.finish()) }
+        listen();
+        LOGGED.set(Some(Vec::new()));
+        Self(())
     }
 
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.text.0.lock().unwrap().clone()).unwrap()
+        let logged = LOGGED.with_borrow(|logged| logged.clone().unwrap_or_default());
+        String::from_utf8(logged).unwrap()
     }
 
     /// The lines of one level: `ERROR`, `WARN`, `INFO`, `DEBUG`.
@@ -56,18 +58,4 @@ impl Log {
         let of_level = |line: &&str| line.split_whitespace().nth(1) == Some(level);
         self.text().lines().filter(of_level).map(str::to_owned).collect()
     }
-}
-
-/// Has threads without a listener listen, too, to nothing. Whether an event is of interest to anybody
-/// is remembered when it first happens: if that is on a thread where nobody listens, nobody else
-/// would hear of it.
-fn listen_everywhere() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let deaf = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(io::sink)
-            .finish();
-        tracing::subscriber::set_global_default(deaf).unwrap();
-    });
 }

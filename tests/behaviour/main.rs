@@ -21,6 +21,7 @@ mod isolation;
 mod known;
 mod modes;
 mod optional;
+mod outages;
 mod placement;
 mod properties;
 mod secrets;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use axum::http::Method;
 use scaikey_auth::testing::TokenBuilder;
+use scaikey_auth::{Auth, AuthConfig};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use super::house::{Answer, House, Plan, Visitor};
 
@@ -136,7 +138,49 @@ async fn an_unverified_address_names_nobody() {
     let house = in_april().await;
     let unverified = of_the_reference(&house).claim("email_verified", false).sign();
     let told = whoami(&house.visitor(), &unverified).await.json();
-    assert_eq!(told["identity_id"], "user:alice");
+    assert_eq!(told["identity_id"], "user:9f1c");
+}
+
+#[tokio::test]
+async fn identity_ids_do_not_collide() {
+    let house = in_april().await;
+    let visitor = house.visitor();
+    let token = |subject: &str| {
+        let token = house.provider.token().subject(subject);
+        ["preferred_username", "email", "email_verified"]
+            .iter()
+            .fold(token, |token, name| token.without(name))
+    };
+    let verified = |subject, email| token(subject).email(email).claim("email_verified", true);
+    let named = |subject, name| token(subject).claim("preferred_username", name);
+    let service = |subject| token(subject).claim("client_id", subject);
+    let address = "alice@acme.example";
+    let ids = [
+        // Whose address it is, and those who are called so.
+        (verified("1", address), "user:alice@acme.example"),
+        (named("2", address), "user:2"),
+        (token("3").email(address).claim("email_verified", false), "user:3"),
+        (token(address), "user:alice%40acme.example"),
+        (token("alice%40acme.example"), "user:alice%2540acme.example"),
+        (service(address), "sa:alice@acme.example"),
+        // Called as another's `sub` is.
+        (named("4", "5"), "user:4"),
+        (token("5"), "user:5"),
+        // What is said to be an address and is none.
+        (verified("6", "5"), "user:6"),
+        (verified("7", "@"), "user:7"),
+        (verified("8", "alice@acme.example\n"), "user:8"),
+        (verified("9", " alice@acme.example"), "user:9"),
+        // Signs that nobody sees.
+        (token("alice\u{200b}"), "user:alice%E2%80%8B"),
+        (token("sören"), "user:sören"),
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for (token, id) in ids {
+        let told = whoami(&visitor, &token.sign()).await.json();
+        assert_eq!(told["identity_id"], id, "{told}");
+        assert!(seen.insert(id), "{id} is another's");
+    }
 }
 
 #[tokio::test]
@@ -243,6 +287,7 @@ async fn what_clients_need_to_know_is_told_to_everybody() {
     golden("config", &visitor.get("/v1/auth/config").await, &house);
     let metadata = visitor.get("/.well-known/oauth-protected-resource").await;
     golden("metadata", &metadata, &house);
+    assert_eq!(metadata.json().get("scopes_supported"), None, "those of sign-ins are not these");
     // The challenge leads there.
     let refused = visitor.get("/me").await;
     let challenge = refused.header("www-authenticate");
@@ -267,4 +312,47 @@ async fn answers_can_come_in_the_envelope_of_the_product() {
     assert_eq!(told["data"]["identity_id"], "id:alice-id");
     // Who asks for tokens gets errors as OAuth has them, always.
     visitor.post_form("/v1/auth/refresh", "").await.refused(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn resource_scopes_are_published() {
+    let config = |more: serde_json::Value| {
+        let mut config = json!({
+            "audience": ["wave"],
+            "issuers": [{ "issuer": "https://id.example" }],
+        });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value::<AuthConfig>(config).unwrap()
+    };
+    let variables = |pairs: &[(&str, &str)]| {
+        let all = [("ISSUER", "https://id.example"), ("AUDIENCE", "wave")];
+        let all = all.iter().chain(pairs);
+        let all = all.map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
+        Auth::from_config(AuthConfig::from_vars("P", all))
+    };
+    let resource = "https://wave.example";
+    let in_code = Auth::from_config(config(json!({})));
+    for auth in [
+        in_code.resource(resource).resource_scopes("docs:read docs:write"),
+        Auth::from_config(config(
+            json!({ "resource": resource, "resource_scopes": "docs:read docs:write" }),
+        )),
+        variables(&[("RESOURCE", resource), ("RESOURCE_SCOPES", "docs:read docs:write")]),
+    ] {
+        let endpoints = auth.build().unwrap().endpoints().build().unwrap();
+        let request = axum::http::Request::get("/.well-known/oauth-protected-resource");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let answer = endpoints.service::<axum::body::Body>().oneshot(request).await.unwrap();
+        let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 9999).await;
+        let body: Value = serde_json::from_slice(&body.unwrap()).unwrap();
+        assert_eq!(body["scopes_supported"], json!(["docs:read", "docs:write"]));
+    }
+    let fault = |auth: scaikey_auth::AuthBuilder| auth.build().unwrap_err().to_string();
+    let error = fault(variables(&[("RESOURCE_SCOPES", "docs:read")]));
+    assert!(error.contains("P_RESOURCE_SCOPES"), "{error}");
+    let error = fault(variables(&[("RESOURCE", resource), ("RESOURCE_SCOPES", "a\"b")]));
+    assert!(error.contains("P_RESOURCE_SCOPES"), "{error}");
+    let error =
+        fault(Auth::from_config(config(json!({}))).resource(resource).resource_scopes("\""));
+    assert!(error.contains("resource_scopes"), "{error}");
 }

@@ -11,5 +11,7 @@ mod log;
 mod passwords;
 mod races;
 mod sessions;
+mod setting_up;
 mod shapes;
 mod sign_in;
+mod stores;
