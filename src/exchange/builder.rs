@@ -298,6 +298,9 @@ impl TokenExchangeBuilder {
         if self.auth.is_none() && !faults.iter().any(|fault| fault.field.starts_with("client")) {
             faults.push(Fault::new("client_auth", "is missing: say how the service proves itself"));
         }
+        if let Some(Err(problem)) = self.auth.as_ref().map(ClientAuth::check) {
+            faults.push(Fault::new("client_auth", problem));
+        }
         let cache = self.cache.take().unwrap_or_else(|| Arc::new(MemoryCache::default()));
         let keys = match self.cache_keys.take() {
             Some(keys) => Some(keys),

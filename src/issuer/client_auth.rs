@@ -119,6 +119,20 @@ impl ClientAuth {
         matches!(self.method, Method::None)
     }
 
+    /// Why a proof that was given as a value can never work. A file may come later.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match &self.method {
+            Method::Basic(SecretSource::Value(secret))
+            | Method::Post(SecretSource::Value(secret))
+                if secret.expose().is_empty() =>
+            {
+                Err("has an empty secret: give one, or say that the client has none".to_owned())
+            }
+            Method::Key(key, _) => key.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// Adds the proof to a request: one header, or members of the form.
     pub(crate) fn prove(
         &self,

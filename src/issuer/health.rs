@@ -85,7 +85,7 @@ pub(super) fn list(keys: &[UnusableKey]) -> String {
     let told: Vec<_> = keys.iter().take(MAX_TOLD).map(ToString::to_string).collect();
     match keys.len() {
         0 => String::new(),
-        ..=MAX_TOLD => format!(": {}", told.join("; ")),
+        1..=MAX_TOLD => format!(": {}", told.join("; ")),
         all => format!(": {}; and {} more", told.join("; "), all - MAX_TOLD),
     }
 }

@@ -38,6 +38,16 @@ impl SigningKey {
         Ok(self)
     }
 
+    /// Whether a key that was given as a value can sign.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match &self.pem {
+            SecretSource::Value(_) => self.sign("JWT", &json!({})).map(drop).map_err(|unproven| {
+                format!("cannot be used: {unproven} (PKCS #8 in PEM, `BEGIN PRIVATE KEY`)")
+            }),
+            SecretSource::File(_) => Ok(()),
+        }
+    }
+
     /// A JWT in compact form.
     pub(crate) fn sign(&self, typ: &str, claims: &Value) -> Result<String, Unproven> {
         let mut header = json!({ "alg": self.algorithm.as_str(), "typ": typ });

@@ -44,11 +44,20 @@ async fn a_key_proves_itself_anew_each_time() {
             got.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
         }
     }
-    let auth = ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, "hunter2");
+    // A file may be mended while the service runs; a text is refused when the client is built.
+    let file = std::env::temp_dir().join(format!("scaikey-auth-key-{}", std::process::id()));
+    std::fs::write(&file, "hunter2").unwrap();
+    let auth = ClientAuth::private_key_jwt(
+        "svc",
+        Algorithm::ES256,
+        None,
+        SecretSource::File(file.clone()),
+    );
     let client = builder(&provider).client_auth(auth).build().unwrap();
     let failed = client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
     assert!(matches!(failed, ExchangeError::ClientAuth(_)));
     assert!(!format!("{failed:?} {failed}").contains("hunter2"));
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[tokio::test]
@@ -78,6 +87,22 @@ async fn who_proves_nothing_gets_nothing_of_its_own() {
     let refused = client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
     assert!(matches!(refused, ExchangeError::NotConfigured(_)));
     assert_eq!(provider.token_requests(), 0);
+}
+
+#[test]
+fn proof_that_can_never_work_is_refused() {
+    let key = SigningKey::generate(Algorithm::ES384).private_pem();
+    for (auth, why) in [
+        (ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, "hunter2"), "PKCS #8"),
+        (ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, key), "cannot sign ES256"),
+        (ClientAuth::basic("svc", ""), "empty secret"),
+        (ClientAuth::post("svc", ""), "empty secret"),
+    ] {
+        let builder = TokenExchangeClient::builder("https://scaikey.example").client_auth(auth);
+        let error = builder.build().unwrap_err().to_string();
+        assert!(error.contains("client_auth") && error.contains(why), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]
