@@ -4,7 +4,8 @@
 //! `--release`, add `APP_ENV=local`); then try
 //! `curl -i http://127.0.0.1:8080/me -H 'Authorization: Bearer anything'`. Everything comes from
 //! the environment: `SCAIWAVE_…` (see the manual), `LISTEN`, `RUST_LOG`. The endpoints under
-//! `/v1/auth/` are there too: `curl -i http://127.0.0.1:8080/v1/auth/whoami -H …`.
+//! `/v1/auth/` are there too: `curl -i http://127.0.0.1:8080/v1/auth/whoami -H …`. `SIGHUP` has the
+//! trust policy (`SCAIWAVE_TRUST_FILE`) read again: `kill -HUP` and the process id.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -87,7 +88,8 @@ async fn run(
     // and the keys are fetched when a token or a health check asks for them.
     let warm = auth.clone();
     tokio::spawn(async move { warm.ready().await });
-    let mut app = api(&auth, tokens).layer(endpoints.clone());
+    reload_on_hangup(&endpoints)?;
+    let mut app = api(&auth, tokens, &endpoints).layer(endpoints.clone());
     if let Some(sessions) = endpoints.sessions() {
         app = app.layer(sessions.layer());
     }
@@ -95,7 +97,29 @@ async fn run(
     Ok(())
 }
 
-fn api(auth: &Auth, tokens: Tokens) -> Router {
+/// Reads the trust policy again at each `SIGHUP`. The library logs what is wrong with it; the policy
+/// before stays in force then. Without a policy the signal changes nothing.
+#[cfg(unix)]
+fn reload_on_hangup(endpoints: &Endpoints) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let endpoints = endpoints.clone();
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            if let Some(workloads) = endpoints.workloads() {
+                let _ = workloads.trusts().reload();
+            }
+        }
+    });
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn reload_on_hangup(_: &Endpoints) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn api(auth: &Auth, tokens: Tokens, endpoints: &Endpoints) -> Router {
     let protected = Router::new()
         .route("/me", get(me))
         .route("/admin", get(admin).route_layer(auth.require(scope("admin"))))
@@ -108,7 +132,8 @@ fn api(auth: &Auth, tokens: Tokens) -> Router {
         .with_state(tokens)
         .layer(auth.layer());
     let public = Router::new().route("/public", get(public)).layer(auth.layer().optional());
-    let health = Router::new().route("/healthz", get(healthz)).with_state(auth.clone());
+    let health = (auth.clone(), endpoints.clone());
+    let health = Router::new().route("/healthz", get(healthz)).with_state(health);
     protected.merge(public).merge(health)
 }
 
@@ -190,10 +215,12 @@ async fn public(identity: Option<Identity>) -> String {
     format!("hello, {}\n", identity.as_ref().map_or("stranger", Identity::subject))
 }
 
-/// For readiness probes: 200 when tokens can be verified.
-async fn healthz(State(auth): State<Auth>) -> (StatusCode, Json<Value>) {
+/// For readiness probes: 200 when tokens can be verified. Foreign issuers are reported, but a
+/// cluster that is away makes the service no less ready for its users.
+async fn healthz(State((auth, endpoints)): State<(Auth, Endpoints)>) -> (StatusCode, Json<Value>) {
     let issuers = auth.issuers().health();
     let able = auth.mode() == AuthMode::Mock || issuers.iter().all(IssuerHealth::can_verify);
     let status = if able { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "mode": auth.mode(), "issuers": issuers })))
+    let trusts = endpoints.workloads().map(|workloads| workloads.trusts().health());
+    (status, Json(json!({ "mode": auth.mode(), "issuers": issuers, "trusts": trusts })))
 }

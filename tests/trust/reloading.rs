@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::trust::{TrustPolicy, Trusts};
+use scaikey_auth::{Auth, AuthConfig, TokenExchangeClient};
 
 use super::support::{File, Log, ask, grant, platform, pod, policy, reporter, trust, trusts, why};
 
@@ -34,6 +35,32 @@ async fn a_bad_file_leaves_the_policy_in_force_and_every_fault_is_told() {
     file.write("");
     trusts.reload().unwrap();
     assert_eq!(why(&trusts, &pod(&cluster).sign()).await, "trust_none");
+}
+
+#[tokio::test]
+async fn endpoints_hand_out_their_trusts() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let file = File::new("endpoints.toml", "");
+    let path = file.0.display().to_string();
+    let variables = [
+        ("ISSUER", "https://scaikey.example"),
+        ("AUDIENCE", "scaivault"),
+        ("CLIENT_ID", "scaivault"),
+        ("CLIENT_SECRET", "secret"),
+        ("TRUST_FILE", &path),
+    ];
+    let variables = variables.map(|(name, value)| (format!("P_{name}"), value.to_owned()));
+    let config = AuthConfig::from_vars("P", variables);
+    let auth = Auth::from_config(config.clone()).build().unwrap();
+    assert!(auth.endpoints().build().unwrap().workloads().is_none());
+    let client = TokenExchangeClient::from_config(&config).build().unwrap();
+    let endpoints = auth.endpoints().client(client).configured(&config).build().unwrap();
+    let trusts = endpoints.workloads().unwrap().trusts();
+    assert!(trusts.health().is_empty());
+    file.write(&text(&cluster, &reporter()));
+    trusts.reload().unwrap();
+    assert_eq!(trusts.health()[0].0, "k8s");
 }
 
 #[tokio::test]
