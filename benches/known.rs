@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
+use http_body_util::Empty;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{Algorithm, Auth, Identity, JwksValidator, dangerous_peek_claims};
 use serde::Deserialize;
@@ -118,7 +119,7 @@ fn requests(name: &str, runtime: &Runtime, [auth, fresh]: [&Auth; 2], tokens: &[
     let mut bare = service_fn(handler);
     // What no layer can do without: the handler learns who calls.
     let context = runtime.block_on(auth.authenticate(&tokens[0])).expect("a good token");
-    let mut handing_over = service_fn(|mut request: Request<()>| {
+    let mut handing_over = service_fn(|mut request: Request<Empty<bytes::Bytes>>| {
         request.extensions_mut().insert(context.clone());
         handler(request)
     });

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
+use http_body_util::Empty;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{
     Algorithm, Auth, AuthConfig, Credentials, Identity, IssuerConfig, JwksSettings, JwksValidator,
@@ -86,16 +87,16 @@ pub(crate) async fn service(known_tokens_bytes: usize) -> (Provider, Auth) {
     (provider, auth)
 }
 
-pub(crate) fn handler(_request: Request<()>) -> Ready<Answer> {
+pub(crate) fn handler(_request: Request<Empty<Bytes>>) -> Ready<Answer> {
     ready(Ok(Response::new(Bytes::new())))
 }
 
 /// One request through `service`, which must answer without waiting.
 pub(crate) fn status<S>(service: &mut S, authorization: Option<&HeaderValue>) -> u16
 where
-    S: Service<Request<()>, Response = Response<Bytes>, Error = Infallible>,
+    S: Service<Request<Empty<Bytes>>, Response = Response<Bytes>, Error = Infallible>,
 {
-    let mut request = Request::new(());
+    let mut request = Request::new(Empty::new());
     if let Some(value) = authorization {
         request.headers_mut().insert(header::AUTHORIZATION, value.clone());
     }
@@ -109,7 +110,7 @@ where
 /// Requests with `token` in a header of their own, one for each call; whether they are served.
 pub(crate) fn served<S>(mut service: S, token: &str) -> impl FnMut() -> bool
 where
-    S: Service<Request<()>, Response = Response<Bytes>, Error = Infallible>,
+    S: Service<Request<Empty<Bytes>>, Response = Response<Bytes>, Error = Infallible>,
 {
     let header = bearer(token);
     move || status(&mut service, Some(&header)) == 200

@@ -265,7 +265,14 @@ fn build(
     builder: reqwest::ClientBuilder,
     redirects: redirect::Policy,
 ) -> Result<reqwest::Client, FetchError> {
+    // What other crates of the program may have switched on in the client, which is shared with them:
+    // another TLS, and decompression, which makes little of what was sent into much.
     builder
+        .tls_backend_rustls()
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
         .connect_timeout(CONNECT)
         .redirect(redirects)
         .user_agent(concat!("scaikey-auth/", env!("CARGO_PKG_VERSION")))

@@ -358,6 +358,13 @@ impl RuleLint<'_> {
         } else if template.has_claim_before_trust() {
             self.fault("map.identity", format!("has a claim before {{trust}}, where a workload could write another trust's name: write {:?}", template.in_segments()));
         }
+        let unfit = template
+            .claims()
+            .find(|path| self.grant.conditions(path).any(Condition::takes_no_text))
+            .map(ToString::to_string);
+        if let Some(path) = unfit {
+            self.fault("map.identity", format!("is made from `{path}`, which the rule wants to be no text, so that a match would be denied: an identity takes texts alone; write the name out"));
+        }
         let names_trust = template.parts.contains(&Part::Trust);
         let free = template.claims().find(|path| match path.steps() {
             [only] if **only == *"sub" => !self.has_exact_subject(),

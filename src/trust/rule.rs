@@ -132,6 +132,17 @@ impl Condition {
         }
     }
 
+    /// Whether some value that meets it is no text, and so cannot be put into an identity.
+    pub(super) fn takes_no_text(&self) -> bool {
+        let is_text = |constant: &Constant| matches!(constant, Constant::Text(_));
+        match self {
+            Self::Eq(constant) => !is_text(constant),
+            Self::OneOf(constants) => !constants.iter().all(is_text),
+            Self::Glob(_) => false,
+            Self::Contains(_) => true,
+        }
+    }
+
     /// Whether only values that are written out meet it.
     pub(super) fn is_exact(&self) -> bool {
         matches!(self, Self::Eq(_) | Self::OneOf(_))

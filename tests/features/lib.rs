@@ -11,6 +11,8 @@ use scaikey_auth::{
     TokenExchangeClient,
 };
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -66,6 +68,33 @@ async fn provider_answers_are_read_alike() {
     let client = client.build().unwrap();
     let token = client.service_token(ServiceTokenRequest::default()).await.unwrap();
     assert!(token.lifetime().unwrap() > Duration::from_secs(60));
+}
+
+/// A key set is asked for as it is: what comes compressed may be a thousand times as long.
+#[tokio::test]
+async fn answers_are_not_asked_for_compressed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // With the feature, the library asks for it by itself.
+    let theirs = reqwest::Client::new();
+    let issuer = IssuerConfig::new(&url).allow_loopback_http(true);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build().unwrap();
+    let ours = tokio::spawn(async move { auth.ready().await });
+    assert!(!asked(&listener).await.contains("gzip"));
+    ours.abort();
+    let theirs = tokio::spawn(theirs.get(url).send());
+    assert!(asked(&listener).await.contains("gzip"));
+    theirs.abort();
+}
+
+/// The head of the next request.
+async fn asked(listener: &TcpListener) -> String {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_ascii_lowercase()
 }
 
 #[test]
