@@ -213,8 +213,8 @@ mod tests {
     #[cfg(feature = "mock")]
     #[test]
     fn hybrid_needs_a_word_that_asks_for_the_mock_user() {
-        let mut config = AuthConfig::default();
-        config.dangerous_allow_mock_in_production = true;
+        let mut config =
+            AuthConfig { dangerous_allow_mock_in_production: true, ..AuthConfig::default() };
         config.mock.token_prefix.clear();
         for (mode, expected) in [(AuthMode::Hybrid, 1), (AuthMode::Mock, 0)] {
             let mut faults = Vec::new();
@@ -225,12 +225,13 @@ mod tests {
 
     #[test]
     fn mocking_needs_a_harmless_environment() {
-        let objection = |variables: &[(&str, &str)], is_debug_build| {
+        type Variables = &'static [(&'static str, &'static str)];
+        let objection = |variables: Variables, is_debug_build| {
             let variables = variables.iter().map(|(n, v)| [(*n).to_owned(), (*v).to_owned()]);
             objection(Some("SCAIWAVE"), variables, is_debug_build)
         };
         // What is set, and whether a debug build and a release build may mock there.
-        let table: &[(&[(&str, &str)], bool, bool)] = &[
+        let table: &[(Variables, bool, bool)] = &[
             (&[], true, false),
             (&[("PATH", "/bin"), ("OTHER_ENV", "prod"), ("APP", "prod")], true, false),
             (&[("APP_ENV", "")], true, false),
