@@ -128,11 +128,25 @@ fn requests(provider: &Provider) -> Vec<(String, Vec<u8>, u16)> {
     }
     add("token of dots", whoami(&".".repeat(300_000)), 401);
     add("cookies", head("Cookie", &"a=b; ".repeat(60_000)), 401);
-    let session = format!("__Host-session={}", "A".repeat(300_000));
-    add("session that is none", head("Cookie", &session), 401);
+    add("session that is none", head("Cookie", &made_up_session(3800, 19)), 401);
+    add("session of many small cookies", head("Cookie", &made_up_session(1, 1500)), 401);
     let hops = "X-Forwarded-For: 10.0.0.1,10.0.0.1,10.0.0.1\r\n".repeat(80);
     add("proxies without end", raw("POST", "refresh", &hops, ""), 400);
     all
+}
+
+/// The marker of a session, and so many generations of its data, none of which opens.
+fn made_up_session(part: usize, generations: usize) -> String {
+    let name = format!("__Host-session-{}", "0".repeat(20));
+    let value = "A".repeat(part);
+    let mut cookies = format!("{name}=1");
+    for generation in 0..generations {
+        for nth in 0..4 {
+            let count = if nth == 0 { "4." } else { "" };
+            cookies.push_str(&format!("; {name}.{generation}.{nth}={count}{value}"));
+        }
+    }
+    cookies
 }
 
 fn escaped() -> String {

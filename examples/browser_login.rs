@@ -2,7 +2,7 @@
 //!
 //! Then open the page it prints and sign in as `alice` with the password `wonderland`. The page is
 //! plain HTML, its API is behind the layer, and the provider in a box shows the sign-in form. The
-//! browser holds a sealed cookie and no token. `LISTEN` sets another address, `TOKEN_SECONDS` how
+//! browser holds sealed cookies and no token. `LISTEN` sets another address, `TOKEN_SECONDS` how
 //! long an access token lives: it is replaced while you go on.
 
 use std::process::ExitCode;

@@ -94,7 +94,7 @@ impl Inner {
                 let landing = see_other(&sign_in.landing);
                 return landing.ok_or(Failure::NotConfigured("the landing is odd"));
             }
-            // Whatever else is said may be a stranger's: not even an error is shown.
+            // An attacker may have written the rest of it: not even its error is shown.
             return Err(invalid_request(
                 "This sign-in was not begun in this browser, or more than ten minutes ago.",
             ));
@@ -177,13 +177,14 @@ impl Inner {
             Err(error @ AuthError::Unavailable { .. }) => Err(error.into()),
             Err(error) => {
                 self.sign_in()?.refusals.tell("access token", &error, self.clock().elapsed());
-                let described = "The provider's access token is not one that this service takes.";
-                Err(Failure::OAuth("server_error", described))
+                Err(Failure::NotConfigured(
+                    "the provider's access token is not one that is taken here",
+                ))
             }
         }
     }
 
-    /// Where a sign-in fails after all, its tokens are nobody's: they must not live on.
+    /// Revokes the tokens of a sign-in that fails after all: no user has them.
     async fn or_revoked<T>(
         &self,
         outcome: Result<T, Failure>,

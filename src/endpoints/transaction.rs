@@ -1,7 +1,7 @@
 //! [`Transaction`]: what ties a browser that left to sign in to the one that comes back.
 //!
 //! It travels in a cookie of the browser, sealed, so that no process keeps it. Each sign-in has a
-//! cookie of its own: several tabs may sign in at once.
+//! cookie of its own: several tabs may sign in together.
 
 use std::time::{Duration, SystemTime};
 

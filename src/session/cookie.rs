@@ -18,6 +18,9 @@ const MAX_PARTS: usize = 4;
 /// An answer clears no more cookies than this; the next one clears the rest.
 const MAX_CLEARED: usize = 24;
 
+/// So many session cookies of a request are looked at. Browsers have a few.
+const MAX_READ: usize = 64;
+
 /// So many sets of data cookies are tried, newest first. Late answers leave one or two behind.
 const MAX_TRIED: usize = 4;
 
@@ -31,7 +34,7 @@ const TIME: usize = 12;
 /// cookies, `NAME-TAG.GENERATION.PART`, which every renewal replaces by those of the next
 /// generation. Data without the marker is no session, and the newest session and generation count.
 /// So answers may arrive in any order: one that was under way while its session ended, was renewed,
-/// or gave way to another sets data cookies that nobody reads, and the next answer clears them.
+/// or gave way to another sets data cookies that are not read, and the next answer clears them.
 #[derive(Debug, Clone)]
 pub(super) struct CookieName(String);
 
@@ -136,8 +139,11 @@ impl CookieName {
     /// The cookies of sessions that a request brings.
     pub(super) fn read(&self, headers: &HeaderMap) -> Sent {
         let (mut names, mut sent) = (Vec::new(), BTreeMap::new());
-        for (name, value) in pairs(headers).filter_map(name_and_value) {
-            let Some((role, name)) = self.role_of_bytes(name) else { continue };
+        let ours = pairs(headers).filter_map(name_and_value).filter_map(|(name, value)| {
+            let (role, name) = self.role_of_bytes(name)?;
+            Some((role, name, value))
+        });
+        for (role, name, value) in ours.take(MAX_READ) {
             names.push(name.to_owned());
             sent.entry(role).or_insert(std::str::from_utf8(value).unwrap_or_default());
         }
@@ -161,9 +167,10 @@ impl CookieName {
     ) -> Option<Candidate> {
         let (count, first) = first.split_once('.')?;
         let count: usize = count.parse().ok().filter(|count| (1..=MAX_PARTS).contains(count))?;
-        let mut sealed = first.to_owned();
+        let fits = |text: &&str| text.len() <= PART;
+        let mut sealed = Some(first).filter(fits)?.to_owned();
         for nth in 1..count {
-            sealed.push_str(part(nth)?);
+            sealed.push_str(part(nth).filter(fits)?);
         }
         let data = (0..count).map(|nth| self.part(&id, nth)).collect();
         Some(Candidate { marker: self.marker(&id.tag), id, sealed, data })
@@ -277,6 +284,9 @@ pub(super) fn clear_cookies<'n>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     const LIFE: Duration = Duration::from_secs(9);
@@ -323,6 +333,9 @@ mod tests {
             }
         }
         assert!(name.set(&id, &"x".repeat(MAX_PARTS * PART + 1), LIFE).is_none());
+        // No larger than they are set.
+        let large = [name.marker(&id.tag), name.part(&id, 0) + "=1." + &"x".repeat(PART + 1)];
+        assert_eq!(read(&name, &large.map(String::into_bytes)), []);
     }
 
     #[test]
@@ -377,6 +390,30 @@ mod tests {
         }
         for other in ["x", ".1", ".1.", ".1.2.3", ".x.0", ".0.x", ".99999999999.0"] {
             assert_eq!(name.role(&format!("__Host-s-{tag}{other}")), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cookies_of_others_pass_whatever_their_bytes(
+            others in vec(vec(prop::sample::select(b"a=\" \t,\x80\xff.-_%0123s".to_vec()), 0..20), 0..8),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let name = CookieName::new("s").unwrap();
+            let id = id('a', 1);
+            let mut own = sent(&name.set(&id, &"x".repeat(PART + 1), LIFE).unwrap());
+            own.extend(sent(&[name.begin(&id, LIFE).unwrap()]));
+            let mut all = others.clone();
+            let at = at.index(others.len() + 1);
+            all.splice(at..at, own);
+            let mut headers = headers(&[&all.join(&b';')]);
+            let found = name.read(&headers).candidates;
+            prop_assert_eq!(found.len(), 1);
+            prop_assert_eq!(&found[0].id, &id);
+            name.strip(&mut headers);
+            let left: Vec<_> = pairs(&headers).collect();
+            let others = others.iter().map(|pair| pair.trim_ascii());
+            prop_assert_eq!(left, others.filter(|pair| !pair.is_empty()).collect::<Vec<_>>());
         }
     }
 
