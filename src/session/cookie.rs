@@ -334,7 +334,8 @@ mod tests {
         }
         assert!(name.set(&id, &"x".repeat(MAX_PARTS * PART + 1), LIFE).is_none());
         // No larger than they are set.
-        let large = [name.marker(&id.tag), name.part(&id, 0) + "=1." + &"x".repeat(PART + 1)];
+        let large =
+            [name.marker(&id.tag) + "=1", name.part(&id, 0) + "=1." + &"x".repeat(PART + 1)];
         assert_eq!(read(&name, &large.map(String::into_bytes)), []);
     }
 
