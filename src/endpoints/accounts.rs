@@ -26,7 +26,7 @@ fn space_for_control(c: char) -> char {
     if matches!(c, '\u{9}'..='\u{d}' | '\u{85}') { ' ' } else { c }
 }
 
-/// Characters that nobody sees: RFC 4518 §2.2 maps them to nothing.
+/// Invisible characters: RFC 4518 §2.2 maps them to nothing.
 fn is_ignored(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -109,7 +109,7 @@ impl TrustedProxies {
 
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        // No text is looked at whose writer is not trusted.
+        // Nothing is read that a peer wrote who is not trusted.
         if !self.trusts(client) {
             return client;
         }

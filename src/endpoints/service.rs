@@ -118,7 +118,7 @@ async fn answer<Q: Body>(
     if !endpoint.reads_body(&head.method) {
         return endpoints.answer(endpoint, Asked { head, body: Bytes::new() }).await;
     }
-    // Before the body: whoever comes too often is not to cost more than a head.
+    // Before the body: a caller that comes too often must not cost more than a head.
     if let Err(failure) = endpoints.admit(endpoint, &head, None) {
         return endpoints.finish(endpoint, Err(failure));
     }

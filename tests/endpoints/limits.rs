@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -305,6 +306,20 @@ async fn missing_address_is_told_once() {
         ask(&endpoints, Method::POST, "refresh", Full::from("refresh_token=x")).await;
     }
     assert_eq!(told(&log), 1, "{}", log.text());
+}
+
+#[tokio::test]
+async fn address_of_bare_servers_is_found() {
+    let house = House::new().await;
+    let endpoints = bare(&house).throttle(slowly()).build().unwrap();
+    let mut answers = Vec::new();
+    for port in 4000..4004 {
+        let mut request = Request::post("/v1/auth/token").body(Full::<Bytes>::default()).unwrap();
+        request.extensions_mut().insert(SocketAddr::from(([192, 0, 2, 1], port)));
+        let answer: Response<Bytes> = endpoints.service().oneshot(request).await.unwrap();
+        answers.push(answer.status().as_u16());
+    }
+    assert_eq!(answers, [400, 400, 400, 429]);
 }
 
 #[tokio::test]
