@@ -9,6 +9,9 @@ use super::tokens::PasswordAttempt;
 /// Names the account that an attempt is made on.
 pub(super) type AccountRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> String + Send + Sync>;
 
+/// So many characters tell accounts apart. Single ones grow to 18 as they are folded.
+const MOST: usize = 256;
+
 /// Returns what all spellings of `name` have in common: as directories compare names (RFC 4518 §2),
 /// without regard to case, compatibility forms, invisible characters and outer or repeated space.
 ///
@@ -17,7 +20,7 @@ pub(super) type AccountRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> String + Send 
 pub(super) fn folded(name: &str) -> String {
     let visible = name.chars().map(space_for_control).filter(|c| !is_ignored(*c));
     let capitals = visible.flat_map(char::to_lowercase).flat_map(char::to_uppercase);
-    let mapped: String = Uts46MapperBorrowed::new().map_normalize(capitals).collect();
+    let mapped: String = Uts46MapperBorrowed::new().map_normalize(capitals).take(MOST).collect();
     mapped.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -61,6 +64,12 @@ mod tests {
             }
         }
         assert_eq!(folded("bob"), "bob");
+    }
+
+    #[test]
+    fn folded_names_are_bounded() {
+        assert!(folded(&"\u{fdfa}".repeat(300)).chars().count() <= MOST);
+        assert_eq!(folded(&format!("bob{}", "\u{ad}".repeat(500))), "bob");
     }
 
     #[test]

@@ -58,11 +58,12 @@ impl Parameters {
     }
 
     fn of_form(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
+        // Counted before any is decoded, the empty ones too.
+        if text.iter().filter(|byte| **byte == b'&').count() >= MOST {
+            return Err(TOO_MANY);
+        }
         let mut read = Self::default();
-        for (nth, (name, value)) in form_urlencoded::parse(text).enumerate() {
-            if nth >= MOST {
-                return Err(TOO_MANY);
-            }
+        for (name, value) in form_urlencoded::parse(text) {
             if known.contains(&name.as_ref()) {
                 read.add(&name, &value)?;
             }
