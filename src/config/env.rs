@@ -136,7 +136,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         name: "JWKS_COOLDOWN_SECONDS",
         field: "issuers[0].jwks.cooldown_seconds",
         meaning: "how often an unknown key id may cause a fetch, beyond a burst of two",
-        default: "`30`",
+        default: "`5`",
         set: |config, text| {
             let cooldown = seconds(text)?;
             issuer(config, |issuer| issuer.jwks.cooldown = cooldown)

@@ -107,7 +107,7 @@ pub struct IssuerConfig {
 
 /// Files that fetching a key set needs where the place is not open to everybody. They are read for
 /// each fetch, since both kinds are exchanged while a service runs.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct KeyAccess {
     /// The certificates, in PEM, that alone vouch for the place.
     pub(crate) ca_file: Option<PathBuf>,
@@ -417,7 +417,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 /// The life cycle of a key set. Every default is meant for production.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct JwksSettings {
@@ -426,8 +426,9 @@ pub struct JwksSettings {
     /// says is held between 1 min and 1 h. Shorter sees withdrawals sooner and asks more often.
     #[serde(rename = "ttl_seconds", with = "seconds")]
     pub ttl: Duration,
-    /// How often an unknown key id may cause a fetch, beyond a burst of two. Default 30 s. Shorter
-    /// sees rotations sooner under attack, and lets the attack cost the provider more.
+    /// How often an unknown key id, or a bad signature under a known one, may cause a fetch of the
+    /// set, beyond a burst of two. Default 5 s, which is also how long good tokens are refused when
+    /// the provider changes its key in the middle of an attack. Longer spares the provider.
     #[serde(rename = "cooldown_seconds", with = "seconds")]
     pub cooldown: Duration,
     /// How long keys are used after they were last fetched, while the provider cannot be reached.
@@ -451,7 +452,7 @@ impl Default for JwksSettings {
     fn default() -> Self {
         Self {
             ttl: Duration::from_secs(300),
-            cooldown: Duration::from_secs(30),
+            cooldown: Duration::from_secs(5),
             max_stale: Duration::from_secs(24 * 3600),
             wait: Duration::from_secs(2),
             timeout: Duration::from_secs(5),

@@ -344,6 +344,9 @@ impl EndpointsBuilder {
         if let (Some(sign_in), Some(keys)) = (&mut self.sign_in, keys) {
             sign_in.keys = Some(keys);
         }
+        if let Some(client) = &self.client {
+            client.share_metadata(self.auth.issuers());
+        }
         let offered = Endpoint::ALL.into_iter().filter(|endpoint| self.offers(*endpoint)).collect();
         let prefix = self.prefix.trim_end_matches('/').to_owned();
         Ok(Endpoints(Arc::new(Inner {

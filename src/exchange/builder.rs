@@ -1,7 +1,7 @@
 //! [`TokenExchangeBuilder`]: how a [`TokenExchangeClient`] is to be.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use url::Url;
@@ -19,7 +19,7 @@ use crate::config::{
     TENANT_PLACEHOLDER,
 };
 use crate::flight::Flights;
-use crate::issuer::{ClientAuth, Http, SecretSource, well_known};
+use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
 use crate::secret::Secret;
 
 /// Sets up a [`TokenExchangeClient`]. Made by [`TokenExchangeClient::builder`].
@@ -47,6 +47,7 @@ pub struct TokenExchangeBuilder {
     spends_without_lock: bool,
     timeout: Duration,
     clock: Arc<dyn Clock>,
+    issuers: Option<Issuers>,
     /// What could not be read on the way here.
     faults: Vec<Fault>,
     /// The prefix of the environment variables this came from, so that faults name them.
@@ -77,6 +78,7 @@ impl TokenExchangeBuilder {
             spends_without_lock: false,
             timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock::default()),
+            issuers: None,
             faults: Vec::new(),
             prefix: None,
         }
@@ -263,6 +265,15 @@ impl TokenExchangeBuilder {
         self
     }
 
+    /// Shares the issuer's metadata with those who verify its tokens (`Auth::issuers`), so that they
+    /// are read once for both. Endpoints and sessions do so by themselves. Nothing else is shared,
+    /// and nothing at all where `issuers` does not list this issuer, looks for its metadata
+    /// elsewhere, or needs none. Default: the client reads them for itself.
+    pub fn issuers(mut self, issuers: &Issuers) -> Self {
+        self.issuers = Some(issuers.clone());
+        self
+    }
+
     /// Where the time comes from. Default: the system.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -331,6 +342,7 @@ impl TokenExchangeBuilder {
             timeout: self.timeout,
             breakers: Breakers::default(),
             learned: Mutex::new(None),
+            issuers: self.issuers.map(OnceLock::from).unwrap_or_default(),
         };
         let kept = Kept {
             endpoint,

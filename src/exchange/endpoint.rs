@@ -1,6 +1,6 @@
 //! [`TokenEndpoint`]: one request to the provider, and what becomes of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use crate::clock::{Clock, backoff, pause, within};
 use crate::config::{TENANT_PLACEHOLDER, is_loopback};
 use crate::error::BoxError;
 use crate::identity::TenantId;
-use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Limits, Unproven};
+use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Issuers, Limits, Unproven};
 use crate::telemetry;
 
 /// No answer of a token endpoint is larger.
@@ -78,6 +78,8 @@ pub(super) struct TokenEndpoint {
     pub(super) timeout: Duration,
     pub(super) breakers: Breakers,
     pub(super) learned: Mutex<Option<Learned>>,
+    /// Who reads the same metadata for the sake of keys.
+    pub(super) issuers: OnceLock<Issuers>,
 }
 
 #[derive(Debug, Clone)]
@@ -308,6 +310,12 @@ impl TokenEndpoint {
 
     /// What metadata says, an hour old at most. While it cannot be read, what it said before.
     pub(super) async fn endpoints(&self) -> Result<Arc<Endpoints>, ExchangeError> {
+        let plain = self.allow_loopback_http;
+        if let Some(issuers) = self.issuers.get()
+            && let Some(known) = issuers.endpoints(&self.name, &self.places, plain).await
+        {
+            return Ok(known);
+        }
         let held = self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = self.clock.elapsed();
         if let Some(held) = &held

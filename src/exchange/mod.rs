@@ -18,6 +18,7 @@ mod token;
 use std::sync::Arc;
 
 use crate::config::AuthConfig;
+use crate::issuer::Issuers;
 use crate::secret::Secret;
 use contract::check_tenant;
 use grant::Grant;
@@ -85,6 +86,12 @@ impl TokenExchangeClient {
     /// Begins to set one up for the provider with this issuer URL.
     pub fn builder(issuer: impl Into<String>) -> TokenExchangeBuilder {
         TokenExchangeBuilder::new(issuer.into())
+    }
+
+    /// [`issuers`](TokenExchangeBuilder::issuers), unless that was said when it was built.
+    pub(crate) fn share_metadata(&self, issuers: &Issuers) {
+        // Who comes second finds the same metadata with the first.
+        let _ = self.kept.endpoint.issuers.set(issuers.clone());
     }
 
     /// Begins to set one up for the first issuer of this configuration, as the

@@ -1,4 +1,4 @@
-//! The life of one issuer's key set: fetched, used, renewed, kept through outages, and given up.
+//! The life of a key set: fetched, used, renewed, kept through outages, and given up.
 //!
 //! ```text
 //! Never ──fetched──▶ Fresh ──TTL──▶ Due ──fetch failed──▶ Stale ──max_stale──▶ Dead
@@ -12,16 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use url::Url;
 
 use super::budget::Budget;
 use super::grounds::{Grounds, Reliance, millis};
 use super::health::{IssuerHealth, KeyState, list};
 use super::http::{Answer, Http};
 use super::jwk::KeyQuery;
+use super::key_sets::KeySetId;
+use super::quota::Quota;
 use super::set::KeySet;
 use super::source::{FetchFault, Source};
 use crate::clock::{self, Clock};
-use crate::config::{Algorithm, IssuerConfig, JwksSettings};
+use crate::config::{Algorithm, JwksSettings};
 use crate::error::AuthError;
 use crate::flight::{Flights, Seat};
 use crate::telemetry;
@@ -52,15 +55,22 @@ const MAX_CANDIDATES: usize = 8;
 pub(crate) enum Verdict {
     /// The signature verifies, on these grounds, with a key that counts until then.
     Verified(Grounds, Option<SystemTime>),
-    /// The key named fits, and the signature does not verify with it.
-    BadSignature,
-    /// The key named is for other algorithms.
-    WrongAlgorithm,
+    /// The key named fits, and the signature does not verify with it. Another key may be published
+    /// under its name by now.
+    BadSignature(Seen),
+    /// The key named is for other algorithms. The same holds.
+    WrongAlgorithm(Seen),
     /// There is no usable set; or it has no such key; or no key is named and none verifies.
-    NoKey {
-        /// How many sets had come by then.
-        as_of: u64,
-    },
+    NoKey(Seen),
+}
+
+/// The keys that a verdict was given by.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// `None` where it was not known yet which set it is.
+    pub(super) keys: Option<Arc<Keys>>,
+    /// How many sets had come by then.
+    pub(super) sets: u64,
 }
 
 /// Whose fetch brought the set.
@@ -73,12 +83,22 @@ pub(crate) enum Renewed {
 }
 
 /// Why waiting for keys was no use.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum NoNewKeys {
     /// The provider's set is known, and may not be asked for again so soon.
     AskedEnough,
     /// The provider did not answer: the token may be good.
     Unavailable { retry_after: Duration, fault: Option<Arc<FetchFault>> },
+}
+
+impl NoNewKeys {
+    /// What went wrong, if anything did.
+    pub(super) fn fault(self) -> Option<Arc<FetchFault>> {
+        match self {
+            Self::AskedEnough => None,
+            Self::Unavailable { fault, .. } => fault,
+        }
+    }
 }
 
 impl From<NoNewKeys> for AuthError {
@@ -96,21 +116,23 @@ impl From<NoNewKeys> for AuthError {
 
 type Fetched = Result<(), Arc<FetchFault>>;
 
-/// The key set of one issuer.
+/// A key set, for all issuers that name its URL.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    issuer: Arc<str>,
-    /// As what metrics count the issuer.
+    id: KeySetId,
+    /// As what log and metrics know it: the issuer that named it first, or the template of that.
     series: Box<str>,
-    source: Source,
     settings: JwksSettings,
-    algorithms: Vec<Algorithm>,
+    http: Arc<Http>,
     clock: Arc<dyn Clock>,
     held: ArcSwapOption<Held>,
     /// How many sets have come.
     sets: AtomicU64,
     /// When the set should next be asked for in the background, in milliseconds of the clock.
     due: AtomicU64,
+    /// When it was last asked for, and when that last failed, in milliseconds of the clock.
+    fetched_at: AtomicU64,
+    failed_at: AtomicU64,
     /// Until when signatures found good need not be verified again: the set is due then, or dead.
     reliance: Reliance,
     /// Whether the log was told that tokens fit more keys than are tried.
@@ -151,19 +173,18 @@ struct Record {
 
 impl Keys {
     pub(crate) fn new(
-        issuer: Arc<str>,
+        id: KeySetId,
         series: Box<str>,
-        config: &IssuerConfig,
         http: Arc<Http>,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, url::ParseError> {
-        Ok(Self {
-            source: Source::new(config, &issuer, http, clock.clone())?,
-            settings: within_reason(&config.jwks),
-            algorithms: config.algorithms.clone(),
+    ) -> Self {
+        Self {
+            settings: within_reason(&id.settings),
             held: ArcSwapOption::empty(),
             sets: AtomicU64::new(0),
             due: AtomicU64::new(0),
+            fetched_at: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
             reliance: Reliance::default(),
             told_of_bound: AtomicBool::new(false),
             record: Mutex::new(Record {
@@ -173,17 +194,17 @@ impl Keys {
                 left_alone_until: Duration::ZERO,
                 last_attempt: None,
                 last_fault: None,
-                misses: Budget::new(MISS_BURST, config.jwks.cooldown, clock.elapsed()),
+                misses: Budget::new(MISS_BURST, id.settings.cooldown, clock.elapsed()),
             }),
             flights: Flights::default(),
-            issuer,
+            id,
             series,
+            http,
             clock,
-        })
+        }
     }
 
-    /// Judges a signature by the keys at hand. Takes no lock; starts a renewal in the background
-    /// when one is due.
+    /// Judges a signature by the keys at hand. Takes no lock, and asks nobody.
     pub(crate) fn verify(
         self: &Arc<Self>,
         query: &KeyQuery<'_>,
@@ -193,15 +214,15 @@ impl Keys {
     ) -> Verdict {
         let now = self.clock.elapsed();
         // Counted before looking: a set that comes in between is looked at the next time.
-        let no_key = Verdict::NoKey { as_of: self.sets.load(Ordering::Acquire) };
+        let sets = self.sets.load(Ordering::Acquire);
+        let seen = || Seen { keys: Some(self.clone()), sets };
         let held = self.held.load();
         let Some(held) = held.as_ref().filter(|held| now < held.dead_at) else {
-            return no_key;
+            return Verdict::NoKey(seen());
         };
-        self.renew_if_due(now);
         let mut candidates = held.set.candidates(query).peekable();
         if candidates.peek().is_none() {
-            return no_key;
+            return Verdict::NoKey(seen());
         }
         let mut fitting =
             candidates.filter_map(|key| Some((key, key.prepared(algorithm)?))).peekable();
@@ -217,43 +238,70 @@ impl Keys {
                 Verdict::Verified(grounds, key.ends(query.leeway))
             }
             // Without a name, only the signature can tell that the key is a new one.
-            (None, None) => no_key,
-            (None, Some(_)) if some_fit => Verdict::BadSignature,
-            (None, Some(_)) => Verdict::WrongAlgorithm,
+            (None, None) => Verdict::NoKey(seen()),
+            (None, Some(_)) if some_fit => Verdict::BadSignature(seen()),
+            (None, Some(_)) => Verdict::WrongAlgorithm(seen()),
         }
     }
 
     fn tell_of_bound(&self) {
         if !self.told_of_bound.swap(true, Ordering::Relaxed) {
-            telemetry::keys_not_all_tried(&self.issuer, MAX_CANDIDATES);
+            telemetry::keys_not_all_tried(&self.series, MAX_CANDIDATES);
         }
     }
 
     /// Waits for the fetch under way, or for a new one if it may be asked for. Tells which. Does
-    /// neither if a set has come since `as_of`.
-    pub(crate) async fn renew(self: &Arc<Self>, as_of: u64) -> Result<Renewed, NoNewKeys> {
-        let keys = Arc::clone(self);
-        let fetch = move || async move { keys.fetch().await };
-        let permit = || match self.sets.load(Ordering::Acquire) == as_of {
-            true => self.permit_fetch(Budget::take).map_err(Err),
+    /// neither if a set has come since there were so many.
+    pub(crate) async fn renew(
+        self: &Arc<Self>,
+        sets: u64,
+        quota: Option<&Quota>,
+    ) -> Result<Renewed, NoNewKeys> {
+        let mut others = Vec::new();
+        let seat = self.board_if(|| match self.sets() == sets {
+            true => self.permit_fetch(quota, &mut others).map_err(Err),
             false => Err(Ok(Renewed::ByOthersFetch)),
-        };
-        let seat = match self.flights.board_if((), permit, fetch) {
-            Ok(seat) => seat,
-            Err(answer) => return answer,
-        };
-        let renewed = if seat.is_new() { Renewed::ByOwnFetch } else { Renewed::ByOthersFetch };
-        match clock::within(self.settings.wait, seat.landed()).await {
-            Some(Some(Ok(()))) => Ok(renewed),
-            Some(Some(Err(fault))) => Err(self.unavailable(Some(fault))),
-            Some(None) | None => Err(self.unavailable(None)),
+        });
+        // Not before: two sets that ask for each other would wait for each other.
+        others.iter().for_each(|other| drop(other.start_fetch()));
+        match seat {
+            Ok(seat) => self.wait(seat).await,
+            Err(answer) => answer,
         }
     }
 
-    /// Renews the set whatever its age, and waits for it.
-    pub(crate) async fn refresh(self: &Arc<Self>) -> Result<(), NoNewKeys> {
-        match self.start_fetch().landed().await {
-            Some(Ok(())) => Ok(()),
+    /// Waits until there are keys that can be used, however long that takes. `in_a_hurry` asks for
+    /// them also while the last failure says to wait.
+    pub(crate) async fn obtain(self: &Arc<Self>, in_a_hurry: bool) -> Result<Renewed, NoNewKeys> {
+        let seat = self.board_if(|| match self.is_usable() {
+            true => Err(Ok(Renewed::ByOthersFetch)),
+            false if in_a_hurry => Ok(()),
+            false => self.permit_first_fetch().map_err(Err),
+        });
+        match seat {
+            Ok(seat) => self.landed(seat).await,
+            Err(answer) => answer,
+        }
+    }
+
+    fn board_if<E>(
+        self: &Arc<Self>,
+        permit: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Seat<Fetched>, E> {
+        let keys = Arc::clone(self);
+        self.flights.board_if((), permit, move || async move { keys.fetch().await })
+    }
+
+    /// Waits for a fetch as long as a request may.
+    async fn wait(&self, seat: Seat<Fetched>) -> Result<Renewed, NoNewKeys> {
+        let waited = clock::within(self.settings.wait, self.landed(seat)).await;
+        waited.unwrap_or_else(|| Err(self.unavailable(None)))
+    }
+
+    async fn landed(&self, seat: Seat<Fetched>) -> Result<Renewed, NoNewKeys> {
+        let renewed = if seat.is_new() { Renewed::ByOwnFetch } else { Renewed::ByOthersFetch };
+        match seat.landed().await {
+            Some(Ok(())) => Ok(renewed),
             Some(Err(fault)) => Err(self.unavailable(Some(fault))),
             None => Err(self.unavailable(None)),
         }
@@ -271,16 +319,45 @@ impl Keys {
         self.set_due(Duration::ZERO);
     }
 
+    /// Where it is fetched from, if it is.
+    pub(super) fn url(&self) -> Option<&Url> {
+        match &self.id.source {
+            Source::Url { url, .. } => Some(url),
+            Source::Inline(_) => None,
+        }
+    }
+
+    /// How many sets have come.
+    pub(super) fn sets(&self) -> u64 {
+        self.sets.load(Ordering::Acquire)
+    }
+
+    /// When it was last asked for.
+    pub(super) fn fetched_at(&self) -> Duration {
+        Duration::from_millis(self.fetched_at.load(Ordering::Relaxed))
+    }
+
+    /// When asking for it last failed, if it did not succeed since.
+    pub(super) fn failed_at(&self) -> Option<Duration> {
+        let failed_at = self.failed_at.load(Ordering::Relaxed);
+        (failed_at > 0).then(|| Duration::from_millis(failed_at))
+    }
+
+    /// Whether there are keys to verify with.
+    pub(crate) fn is_usable(&self) -> bool {
+        let now = self.clock.elapsed();
+        self.held.load().as_ref().is_some_and(|held| now < held.dead_at)
+    }
+
     /// Whether the set is too old to be used. One that never was, or was purged, is not.
     pub(crate) fn is_dead(&self) -> bool {
         let now = self.clock.elapsed();
         self.held.load().as_ref().is_some_and(|held| now >= held.dead_at)
     }
 
-    /// Reports, and asks for the set if it is due: a readiness probe keeps an idle service ready.
-    pub(crate) fn health(self: &Arc<Self>) -> IssuerHealth {
+    /// How it is doing, for an issuer that names it.
+    pub(crate) fn health(&self, issuer: &str) -> IssuerHealth {
         let now = self.clock.elapsed();
-        self.renew_if_due(now);
         let held = self.held.load();
         let record = self.record();
         let state = match held.as_deref() {
@@ -293,7 +370,7 @@ impl Keys {
         let due = Duration::from_millis(self.due.load(Ordering::Relaxed));
         let usable = held.as_deref().filter(|held| now < held.dead_at);
         IssuerHealth {
-            issuer: self.issuer.to_string(),
+            issuer: issuer.to_owned(),
             state,
             keys: usable.map_or(0, |held| held.set.all.len()),
             unusable_keys: usable.map_or(0, |held| held.set.unusable.len()),
@@ -309,59 +386,102 @@ impl Keys {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn renew_if_due(self: &Arc<Self>, now: Duration) {
-        if millis(now) >= self.due.load(Ordering::Relaxed) {
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        millis(now) >= self.due.load(Ordering::Relaxed)
+    }
+
+    /// Asks for the set in the background, if it is due.
+    pub(super) fn renew_if_due(self: &Arc<Self>, now: Duration) {
+        if self.is_due(now) {
             drop(self.start_fetch());
         }
     }
 
     /// Why [`renew`](Self::renew) would bring nothing, if that is certain without waiting. It spares
     /// whoever floods a service with unknown key ids the price of a wait.
-    pub(crate) fn no_new_keys(&self, as_of: u64) -> Option<NoNewKeys> {
+    pub(crate) fn no_new_keys(
+        self: &Arc<Self>,
+        sets: u64,
+        quota: Option<&Quota>,
+    ) -> Option<NoNewKeys> {
         // In this order: a fetch that is over by now has been counted.
-        if self.flights.is_under_way(&()) || self.sets.load(Ordering::Acquire) != as_of {
+        if self.flights.is_under_way(&()) || self.sets() != sets {
             return None;
         }
-        self.permit_fetch(Budget::has_left).err()
+        if !self.is_usable() {
+            return self.permit_first_fetch().err();
+        }
+        let now = self.clock.elapsed();
+        let may_ask = self.is_left_alone(now).is_none()
+            && self.has_misses_left(now)
+            && quota.is_none_or(|quota| quota.has_left(self, now));
+        if may_ask { None } else { Some(self.asked_enough(now)) }
     }
 
     /// Whether a request may cause a fetch: without a set, as soon as the back-off is over; with
-    /// one, while the budget for unknown key ids lasts. The budget is charged at the attempt, so that
-    /// neither failing nor hanging up earns another.
+    /// one, while the budgets for unknown key ids last, its own and that of its template. They are
+    /// charged at the attempt, so that neither failing nor hanging up earns another.
     fn permit_fetch(
-        &self,
-        of_budget: impl Fn(&mut Budget, Duration) -> bool,
+        self: &Arc<Self>,
+        quota: Option<&Quota>,
+        others: &mut Vec<Arc<Self>>,
     ) -> Result<(), NoNewKeys> {
+        if !self.is_usable() {
+            return self.permit_first_fetch();
+        }
         let now = self.clock.elapsed();
-        let has_keys = self.held.load().as_ref().is_some_and(|held| now < held.dead_at);
-        let mut record = self.record();
-        if !has_keys {
-            let wait = record.next_attempt.saturating_sub(now);
-            if wait.is_zero() {
-                return Ok(());
-            }
-            let fault = record.last_fault.clone();
-            return Err(NoNewKeys::Unavailable { retry_after: wait, fault });
-        }
-        let left_alone = record.left_alone_until.saturating_sub(now);
-        if !left_alone.is_zero() {
-            let fault = record.last_fault.clone();
-            return Err(NoNewKeys::Unavailable { retry_after: left_alone, fault });
-        }
-        if of_budget(&mut record.misses, now) {
-            return Ok(());
-        }
-        match &record.last_fault {
-            None => Err(NoNewKeys::AskedEnough),
-            // We do not know the provider's present set, so we cannot call the key unknown.
-            Some(fault) => Err(NoNewKeys::Unavailable {
-                retry_after: self.settings.cooldown,
-                fault: Some(fault.clone()),
-            }),
+        let permitted = self.is_left_alone(now).is_none()
+            && self.has_misses_left(now)
+            && quota.is_none_or(|quota| quota.take(self, now, others));
+        match permitted && self.take_miss(now) {
+            true => Ok(()),
+            false => Err(self.asked_enough(now)),
         }
     }
 
-    fn start_fetch(self: &Arc<Self>) -> Seat<Fetched> {
+    /// Without a usable set: whether it may be asked for yet.
+    fn permit_first_fetch(&self) -> Result<(), NoNewKeys> {
+        let now = self.clock.elapsed();
+        let record = self.record();
+        let wait = record.next_attempt.max(record.left_alone_until).saturating_sub(now);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let fault = record.last_fault.clone();
+        Err(NoNewKeys::Unavailable { retry_after: wait, fault })
+    }
+
+    /// Why a set that is held is not asked for.
+    fn asked_enough(&self, now: Duration) -> NoNewKeys {
+        let record = self.record();
+        let left_alone = record.left_alone_until.saturating_sub(now);
+        match &record.last_fault {
+            None => NoNewKeys::AskedEnough,
+            // We do not know the provider's present set, so we cannot call the key unknown.
+            Some(fault) => NoNewKeys::Unavailable {
+                retry_after: left_alone.max(self.settings.cooldown),
+                fault: Some(fault.clone()),
+            },
+        }
+    }
+
+    /// Whether the provider said that it wants not to be asked.
+    fn is_left_alone(&self, now: Duration) -> Option<Duration> {
+        let wait = self.record().left_alone_until.saturating_sub(now);
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// Whether an unknown key id may cause a fetch.
+    pub(super) fn has_misses_left(&self, now: Duration) -> bool {
+        self.record().misses.has_left(now)
+    }
+
+    /// Charges a fetch that an unknown key id causes.
+    pub(super) fn take_miss(&self, now: Duration) -> bool {
+        self.record().misses.take(now)
+    }
+
+    pub(super) fn start_fetch(self: &Arc<Self>) -> Seat<Fetched> {
         let keys = Arc::clone(self);
         self.flights.board((), move || async move { keys.fetch().await })
     }
@@ -371,7 +491,7 @@ impl Keys {
     async fn fetch(&self) -> Fetched {
         loop {
             let purges = self.begin();
-            let answer = self.source.fetch(&self.settings).await;
+            let answer = self.id.source.fetch(&self.http, &self.settings).await;
             let outcome = answer.and_then(|answer| self.read(&answer)).map_err(Arc::new);
             // Asked for before a purge, the set may hold the very key that was purged: ask again.
             if let Some(fetched) = self.conclude(outcome, purges) {
@@ -384,6 +504,7 @@ impl Keys {
     fn begin(&self) -> u64 {
         let mut record = self.record();
         record.last_attempt = Some(self.clock.now());
+        self.fetched_at.store(millis(self.clock.elapsed()), Ordering::Relaxed);
         // Should this task die, the next attempt is still due.
         let patience = self.settings.timeout * 4;
         self.set_due(self.clock.elapsed() + patience);
@@ -391,7 +512,7 @@ impl Keys {
     }
 
     fn read(&self, answer: &Answer) -> Result<Published, FetchFault> {
-        let (allowed, max_keys) = (&self.algorithms, self.settings.max_keys);
+        let (allowed, max_keys) = (&self.id.algorithms, self.settings.max_keys);
         let set = match std::str::from_utf8(&answer.body) {
             Ok(text) if answer.is_given => KeySet::read_given(text, allowed, max_keys)?,
             _ => KeySet::read(&answer.body, allowed, max_keys)?,
@@ -417,10 +538,11 @@ impl Keys {
         let before = self.held.load_full();
         let fetched = match outcome {
             Ok(published) => {
-                telemetry::keys_refreshed(&self.issuer, &self.series, published.set.all.len());
+                telemetry::keys_refreshed(&self.series, &self.series, published.set.all.len());
                 self.tell_of_unusable(&published.set, before.as_deref().map(|held| &held.set));
                 let held = Held::new(published, before.as_deref(), now, self.settings.max_stale);
                 record.failures = 0;
+                self.failed_at.store(0, Ordering::Relaxed);
                 record.left_alone_until = Duration::ZERO;
                 record.next_attempt = held.fresh_until;
                 self.held.store(Some(Arc::new(held)));
@@ -428,7 +550,7 @@ impl Keys {
                 Ok(())
             }
             Err(fault) => {
-                telemetry::keys_not_refreshed(&self.issuer, &self.series, &fault, before.is_some());
+                telemetry::keys_not_refreshed(&self.series, &self.series, &fault, before.is_some());
                 let (with_keys, without) = MAX_RETRY_AFTER;
                 let longest = if before.is_some() { with_keys } else { without };
                 let asked_for = fault.retry_after().unwrap_or_default().min(longest);
@@ -436,6 +558,7 @@ impl Keys {
                 record.left_alone_until = now + asked_for;
                 record.next_attempt = now + pause.max(asked_for);
                 record.failures = record.failures.saturating_add(1);
+                self.failed_at.store(millis(now).max(1), Ordering::Relaxed);
                 Err(fault)
             }
         };
@@ -451,10 +574,10 @@ impl Keys {
         let (broken, other): (Vec<_>, Vec<_>) =
             now.unusable.iter().cloned().partition(|key| key.is_fault);
         if !broken.is_empty() {
-            telemetry::keys_broken(&self.issuer, &list(&broken));
+            telemetry::keys_broken(&self.series, &list(&broken));
         }
         if !other.is_empty() {
-            telemetry::keys_of_others(&self.issuer, &list(&other));
+            telemetry::keys_of_others(&self.series, &list(&other));
         }
     }
 
@@ -498,15 +621,18 @@ fn within_reason(settings: &JwksSettings) -> JwksSettings {
 mod tests {
     use super::super::jwk::CertificateHash;
     use super::*;
+    use crate::config::KeyAccess;
 
     #[tokio::test]
     async fn who_looked_before_a_set_came_looks_again_and_asks_for_no_other() {
         // Nobody is there: asking would fail.
-        let config = IssuerConfig::new("http://127.0.0.1:1").allow_loopback_http(true);
+        let id = KeySetId {
+            source: Source::at("http://127.0.0.1:1".parse().unwrap(), KeyAccess::default()),
+            algorithms: vec![Algorithm::ES256],
+            settings: JwksSettings::default(),
+        };
         let clock = Arc::new(clock::SystemClock::default());
-        let keys =
-            Keys::new("issuer".into(), "issuer".into(), &config, Arc::default(), clock).unwrap();
-        let keys = Arc::new(keys);
+        let keys = Arc::new(Keys::new(id, "issuer".into(), Arc::default(), clock));
         let query = KeyQuery {
             kid: None,
             certificate: &CertificateHash::default(),
@@ -515,9 +641,9 @@ mod tests {
             leeway: Duration::ZERO,
         };
         let verdict = keys.verify(&query, Algorithm::ES256, b"", b"");
-        assert!(matches!(verdict, Verdict::NoKey { as_of: 0 }), "{verdict:?}");
+        assert!(matches!(verdict, Verdict::NoKey(Seen { sets: 0, .. })), "{verdict:?}");
         keys.sets.store(1, Ordering::Release);
-        assert!(matches!(keys.renew(0).await, Ok(Renewed::ByOthersFetch)));
-        assert!(matches!(keys.renew(1).await, Err(NoNewKeys::Unavailable { .. })));
+        assert!(matches!(keys.renew(0, None).await, Ok(Renewed::ByOthersFetch)));
+        assert!(matches!(keys.renew(1, None).await, Err(NoNewKeys::Unavailable { .. })));
     }
 }

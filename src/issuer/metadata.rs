@@ -59,7 +59,12 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    fn parse(body: &[u8], from: &Url, issuer: &str, loopback: bool) -> Result<Self, String> {
+    pub(super) fn parse(
+        body: &[u8],
+        from: &Url,
+        issuer: &str,
+        loopback: bool,
+    ) -> Result<Self, String> {
         let document = Document::parse(body).map_err(|_| "is not a JSON object")?;
         let text = |name: &str| document.root().get(name).and_then(Value::as_str);
         if text("issuer") != Some(issuer) {

@@ -2,15 +2,19 @@
 
 mod budget;
 mod client_auth;
+mod discovery;
 mod ecdsa;
 mod grounds;
 mod health;
 mod http;
+mod issuer_keys;
 mod jwk;
+mod key_sets;
 mod keys;
 mod metadata;
 mod pem;
 mod per_tenant;
+mod quota;
 mod set;
 mod signing;
 mod source;
@@ -35,8 +39,10 @@ pub(crate) use client_auth::Unproven;
 pub(crate) use foreign::{read_given_keys, read_key, read_key_set, read_metadata};
 pub(crate) use grounds::Grounds;
 pub(crate) use http::{FetchError, Http, Limits};
+pub(crate) use issuer_keys::IssuerKeys;
 pub(crate) use jwk::{CertificateHash, KeyQuery, MAX_KID};
-pub(crate) use keys::{Keys, NoNewKeys, Renewed, Verdict};
+pub(crate) use key_sets::KeySets;
+pub(crate) use keys::{NoNewKeys, Renewed, Seen, Verdict};
 pub(crate) use metadata::{Endpoints, well_known};
 pub(crate) use per_tenant::PerTenant;
 #[cfg(feature = "trust")]
@@ -47,11 +53,32 @@ pub(crate) use signing::SigningKey;
 pub(crate) struct Issuer {
     /// What `iss` says.
     pub(crate) name: Arc<str>,
-    pub(crate) config: IssuerConfig,
-    pub(crate) audience: Box<[Box<str>]>,
-    pub(crate) keys: Arc<Keys>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) keys: Arc<IssuerKeys>,
     /// The one tenant this issuer speaks for, if it is a per-tenant one.
     pub(crate) tenant: Option<TenantId>,
+    /// Where it is to be kept open once a token of its was verified.
+    keeper: Option<Arc<PerTenant>>,
+}
+
+/// What its tokens must say. The tenants of a template have these in common.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Rules {
+    pub(crate) config: IssuerConfig,
+    pub(crate) audience: Box<[Box<str>]>,
+}
+
+impl Issuer {
+    /// A signature of the issuer's was verified: the tenant in `iss` is not invented.
+    pub(crate) fn was_verified(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(self);
+        }
+    }
+
+    fn health(&self) -> IssuerHealth {
+        self.keys.health(&self.name)
+    }
 }
 
 /// What `iss` leads to.
@@ -72,9 +99,23 @@ pub struct Issuers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     listed: ArcSwap<Listed>,
-    /// How often an `iss` came to mean something else than before.
-    changes: AtomicU64,
     opener: Arc<Opener>,
+}
+
+/// How often an `iss`, or the set of keys behind it, came to mean something else than before.
+/// Clones share the count.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes(Arc<AtomicU64>);
+
+impl Changes {
+    /// Counts a change, after it was made: who reads the new count sees what was changed.
+    pub(super) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn so_far(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -97,27 +138,23 @@ impl Issuers {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_clock(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        Self::through(config, Arc::default(), clock)
+        Self::through(config, Arc::new(KeySets::new(clock)))
     }
 
-    /// With a door to the network that others use, too: each reads the system's certificates.
+    /// With key sets that others use, too.
     pub(crate) fn through(
         config: &AuthConfig,
-        http: Arc<Http>,
-        clock: Arc<dyn Clock>,
+        key_sets: Arc<KeySets>,
     ) -> Result<Self, ConfigError> {
         check(config)?;
         let opener = Opener {
-            http,
-            clock,
+            key_sets,
             audience: config.audience.clone(),
+            changes: Changes::default(),
             any_tenant: config.any_tenant || config.database_url.is_some(),
         };
-        let issuers = Self(Arc::new(Inner {
-            listed: ArcSwap::default(),
-            changes: AtomicU64::new(0),
-            opener: Arc::new(opener),
-        }));
+        let issuers =
+            Self(Arc::new(Inner { listed: ArcSwap::default(), opener: Arc::new(opener) }));
         config.issuers.iter().try_for_each(|issuer| issuers.add(issuer.clone()))?;
         Ok(issuers)
     }
@@ -132,7 +169,7 @@ impl Issuers {
         if config.is_per_tenant() {
             return self.add_per_tenant(config, None);
         }
-        let issuer = Arc::new(self.0.opener.open(config, None, None)?);
+        let issuer = Arc::new(self.0.opener.open(config)?);
         let before = self.edit(|listed| {
             listed.by_name.insert(issuer.name.clone(), issuer.clone());
         });
@@ -167,7 +204,7 @@ impl Issuers {
     }
 
     /// Forgets the keys of an issuer, after a key of its was compromised: its tokens wait for a
-    /// newly fetched set.
+    /// newly fetched set, and so do those of all issuers that name the same key set.
     pub fn purge(&self, name: &str) {
         let listed = self.0.listed.load();
         if let Some(issuer) = listed.by_name.get(name) {
@@ -181,7 +218,7 @@ impl Issuers {
     /// Asks for keys that are due, so that a readiness probe makes an idle service ready.
     pub fn health(&self) -> Vec<IssuerHealth> {
         let mut health = Vec::new();
-        self.each(|issuer| health.push(issuer.keys.health()));
+        self.each(|issuer| health.push(issuer.health()));
         health.sort_by(|a, b| a.issuer.cmp(&b.issuer));
         health
     }
@@ -193,8 +230,8 @@ impl Issuers {
     pub async fn ready(&self) -> Result<(), AuthError> {
         let listed = self.0.listed.load_full();
         for issuer in listed.by_name.values() {
-            if !issuer.keys.health().can_verify() {
-                issuer.keys.refresh().await?;
+            if !issuer.health().can_verify() {
+                issuer.keys.obtain(true).await?;
             }
         }
         Ok(())
@@ -206,6 +243,22 @@ impl Issuers {
         let mut names: Vec<_> = listed.by_name.keys().map(|name| name.to_string()).collect();
         names.sort();
         names
+    }
+
+    /// The endpoints of the issuer called `name`, if that is listed and its metadata are looked for
+    /// at the same places: who needs them for something else need not read them again.
+    pub(crate) async fn endpoints(
+        &self,
+        name: &str,
+        places: &[url::Url],
+        allow_loopback_http: bool,
+    ) -> Option<Arc<Endpoints>> {
+        let listed = self.0.listed.load_full();
+        let keys = &listed.by_name.get(name)?.keys;
+        match keys.is_discovered_at(places, allow_loopback_http) {
+            true => keys.endpoints().await,
+            false => None,
+        }
     }
 
     /// The issuer of tokens whose `iss` is `name`.
@@ -257,12 +310,12 @@ impl Issuers {
     /// How often verdicts given before lost their worth. A verdict whose giver read the count
     /// before [`find`](Self::find) holds while the count is the same.
     pub(crate) fn changes(&self) -> u64 {
-        self.0.changes.load(Ordering::Acquire)
+        self.0.opener.changes.so_far()
     }
 
     /// Counts a change, after it was made: who reads the new count sees the new list.
     fn distrust(&self) {
-        self.0.changes.fetch_add(1, Ordering::Release);
+        self.0.opener.changes.count();
     }
 }
 
@@ -348,10 +401,10 @@ mod foreign {
 /// What it takes to open an issuer.
 #[derive(Debug)]
 pub(crate) struct Opener {
-    http: Arc<Http>,
-    clock: Arc<dyn Clock>,
+    key_sets: Arc<KeySets>,
     /// The audience of issuers that state none of their own.
     audience: Vec<String>,
+    changes: Changes,
     /// Whether it was said that every tenant counts, or a tenant store says which do.
     any_tenant: bool,
 }
@@ -362,26 +415,31 @@ impl Opener {
         check(&AuthConfig { any_tenant: self.any_tenant, ..config })
     }
 
-    /// `template` is what a tenant's issuer was made from: metrics must not count by what tokens say.
-    fn open(
-        &self,
-        config: IssuerConfig,
-        tenant: Option<TenantId>,
-        template: Option<&str>,
-    ) -> Result<Issuer, ConfigError> {
+    fn rules(&self, config: IssuerConfig) -> Rules {
+        let audience = if config.audience.is_empty() { &self.audience } else { &config.audience };
+        Rules { audience: audience.iter().map(|name| name.as_str().into()).collect(), config }
+    }
+
+    fn open(&self, config: IssuerConfig) -> Result<Issuer, ConfigError> {
         self.check(&config)?;
         let name: Arc<str> = config.expected().into();
-        let audience = if config.audience.is_empty() { &self.audience } else { &config.audience };
-        let series = template.unwrap_or(&name).into();
-        let keys = Keys::new(name.clone(), series, &config, self.http.clone(), self.clock.clone());
+        let keys = self.keys(&name, name.clone(), &config, None)?;
+        let rules = Arc::new(self.rules(config));
+        Ok(Issuer { name, rules, keys: Arc::new(keys), tenant: None, keeper: None })
+    }
+
+    /// `series` is what a tenant's issuer was made from: metrics must not count by what tokens say.
+    fn keys(
+        &self,
+        name: &Arc<str>,
+        series: Arc<str>,
+        config: &IssuerConfig,
+        quota: Option<Arc<quota::Quota>>,
+    ) -> Result<IssuerKeys, ConfigError> {
+        let (key_sets, changes) = (self.key_sets.clone(), self.changes.clone());
+        let keys = IssuerKeys::new(name, series, config, key_sets, quota, changes);
         let unusable = |_| Fault::new(name.as_ref(), "has a URL that cannot be used");
-        Ok(Issuer {
-            audience: audience.iter().map(|name| name.as_str().into()).collect(),
-            keys: Arc::new(keys.map_err(unusable).map_err(ConfigError::one)?),
-            name: name.clone(),
-            tenant,
-            config,
-        })
+        keys.map_err(unusable).map_err(ConfigError::one)
     }
 }
 

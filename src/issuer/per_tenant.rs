@@ -2,19 +2,24 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use tokio::sync::{Notify, Semaphore};
 
 use super::budget::Budget;
-use super::{Issuer, Opener};
+use super::issuer_keys::IssuerKeys;
+use super::jwk::KeyQuery;
+use super::keys::{Keys, Verdict};
+use super::quota::Quota;
+use super::{Issuer, Opener, Rules};
 use crate::clock;
-use crate::config::{ConfigError, Fault, IssuerConfig, TENANT_PLACEHOLDER};
+use crate::config::{Algorithm, ConfigError, Fault, IssuerConfig, TENANT_PLACEHOLDER};
 use crate::error::{AuthError, BoxError, InvalidToken};
-use crate::flight::Flights;
+use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
 
 /// How many tenants' issuers are kept open, and how many refusals are remembered; what was not used
@@ -24,11 +29,22 @@ const MAX_OPEN: u64 = 10_000;
 /// How long a tenant without issuer is refused unasked. Until then a tenant just made is refused.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
-/// How many issuers may be opened at once, and how often one more after that. Somebody who invents
-/// tenants makes resolver and provider answer no more than this; a service with a thousand tenants
-/// has opened them all 40 s after a restart.
+/// How many issuers of tenants that may be invented are opened at once, and how often one more
+/// after that: resolver and provider answer no more than this. Tenants that are known pass.
 const OPEN_BURST: f64 = 200.0;
 const OPEN_EVERY: Duration = Duration::from_millis(50);
+
+/// How many tenants are remembered to have been opened once.
+const MAX_REMEMBERED: u64 = 5 * MAX_OPEN;
+
+/// How many issuers are being opened at the same time; the others wait their turn.
+const MAX_OPENING: usize = 64;
+
+/// How many requests wait for a turn that the budget does not give them yet.
+const MAX_QUEUE: usize = 4096;
+
+/// How many key sets are asked whether they know a token whose issuer is not open.
+const MAX_VOUCHING: usize = 4;
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(2);
@@ -49,7 +65,8 @@ pub trait TenantIssuers: Debug + Send + Sync + 'static {
     /// which is believed for 10 s. `{tenant_id}` left in the answer's URLs is replaced by the id.
     ///
     /// Asked when the tenant's first token arrives, and again when its keys could not be fetched for
-    /// `max_stale`.
+    /// `max_stale`. The token was judged by the template before, except for its signature: the
+    /// answer may ask for more than the template does, and not for less.
     ///
     /// # Errors
     /// When it cannot be told right now.
@@ -58,20 +75,52 @@ pub trait TenantIssuers: Debug + Send + Sync + 'static {
         tenant: &TenantId,
         template: IssuerConfig,
     ) -> Result<Option<IssuerConfig>, BoxError>;
+
+    /// Whether there is such a tenant, if that can be told without waiting. Default: `None`, it
+    /// cannot.
+    ///
+    /// Anybody can invent tenants, so [`resolve`](Self::resolve) is asked for 200 of them at once
+    /// and then for 20 a second; whoever comes then waits a moment, or is answered with 503. A
+    /// tenant for which this says `Some(true)` is resolved regardless, and one for which it says
+    /// `Some(false)` is refused without being resolved.
+    fn knows(&self, tenant: &TenantId) -> Option<bool> {
+        let _ = tenant;
+        None
+    }
 }
 
 /// All issuers of one template.
 #[derive(Debug)]
 pub(crate) struct PerTenant {
-    template: IssuerConfig,
+    rules: Arc<Rules>,
+    series: Arc<str>,
     resolver: Arc<dyn TenantIssuers>,
     opener: Arc<Opener>,
+    quota: Arc<Quota>,
+    /// The keys of all its tenants, where neither resolver nor metadata say which these are. Then
+    /// there is nothing to open.
+    common: Option<Arc<IssuerKeys>>,
     /// Those whose keys were found. An invented tenant has none, and is not kept.
     open: Cache<TenantId, Arc<Issuer>>,
+    /// Those that were open once: they are not invented.
+    opened: Cache<TenantId, ()>,
     opening: Flights<TenantId, Result<(), AuthError>>,
+    turns: Semaphore,
     refused: Cache<TenantId, Refusal>,
     budget: Mutex<Budget>,
+    queue: Semaphore,
+    /// Told when there are keys of an issuer's, after there were none.
+    first_keys: Notify,
+    /// Some sets of its issuers, the latest first.
+    sets: Mutex<Vec<Weak<Keys>>>,
     purges: AtomicU64,
+}
+
+/// Whether an issuer may be opened now.
+enum Permit {
+    No(Result<(), AuthError>),
+    /// Only when the budget gives a turn.
+    NotYet,
 }
 
 /// Why an issuer could not be opened, and until when that stands.
@@ -93,20 +142,47 @@ impl PerTenant {
             return Err(ConfigError::one(Fault::new("issuer", problem)));
         }
         opener.check(&template)?;
+        let (now, series) = (opener.key_sets.clock().elapsed(), Arc::from(template.expected()));
+        let quota = Arc::new(Quota::new(now));
+        let common = match (&resolver, is_the_same_for_all(&template)) {
+            (None, true) => {
+                let keys = opener.keys(&series, series.clone(), &template, Some(quota.clone()))?;
+                Some(Arc::new(keys))
+            }
+            _ => None,
+        };
         Ok(Self {
-            template,
+            rules: Arc::new(opener.rules(template)),
+            series,
             resolver: resolver.unwrap_or_else(|| Arc::new(ByTemplate)),
-            open: bounded(),
+            quota,
+            common,
+            open: bounded(MAX_OPEN),
+            opened: bounded(MAX_REMEMBERED),
             opening: Flights::default(),
-            refused: bounded(),
+            turns: Semaphore::new(MAX_OPENING),
+            refused: bounded(MAX_OPEN),
             purges: AtomicU64::new(0),
-            budget: Mutex::new(Budget::new(OPEN_BURST, OPEN_EVERY, opener.clock.elapsed())),
+            budget: Mutex::new(Budget::new(OPEN_BURST, OPEN_EVERY, now)),
+            queue: Semaphore::new(MAX_QUEUE),
+            first_keys: Notify::new(),
+            sets: Mutex::default(),
             opener,
         })
     }
 
     pub(super) fn template(&self) -> &str {
-        self.template.expected()
+        &self.series
+    }
+
+    /// What tokens of all its tenants must say.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What `iss` says in tokens of the tenant.
+    pub(crate) fn name_of(&self, tenant: &TenantId) -> String {
+        expand(self.template(), tenant)
     }
 
     /// The tenant in `iss`, if it has the template's shape and an id that is safe in a URL.
@@ -119,9 +195,32 @@ impl PerTenant {
         if safe { TenantId::new(id).ok() } else { None }
     }
 
-    /// The tenant's issuer, if it is open. One whose keys died may have moved: it is opened anew.
-    pub(super) fn at_hand(&self, tenant: &TenantId) -> Option<Arc<Issuer>> {
-        self.open.get(tenant).filter(|issuer| !issuer.keys.is_dead())
+    /// The tenant's issuer, if it is open or nothing is needed to open it. One whose keys died may
+    /// have moved: it is opened anew.
+    pub(super) fn at_hand(self: &Arc<Self>, tenant: &TenantId) -> Option<Arc<Issuer>> {
+        let open = self.open.get(tenant);
+        match &self.common {
+            None => open.filter(|issuer| !issuer.keys.is_dead()),
+            Some(keys) => Some(open.unwrap_or_else(|| {
+                Arc::new(Issuer {
+                    name: self.name_of(tenant).into(),
+                    rules: self.rules.clone(),
+                    keys: keys.clone(),
+                    tenant: Some(tenant.clone()),
+                    keeper: Some(self.clone()),
+                })
+            })),
+        }
+    }
+
+    /// Keeps an issuer open.
+    pub(super) fn keep(&self, issuer: &Issuer) {
+        if let Some(tenant) = &issuer.tenant {
+            let (name, rules) = (issuer.name.clone(), issuer.rules.clone());
+            let (keys, kept) = (issuer.keys.clone(), Some(tenant.clone()));
+            let issuer = Issuer { name, rules, keys, tenant: kept, keeper: None };
+            self.open.insert(tenant.clone(), Arc::new(issuer));
+        }
     }
 
     pub(super) fn in_use(&self) -> Vec<Arc<Issuer>> {
@@ -132,50 +231,145 @@ impl PerTenant {
     pub(super) fn purge(&self, name: &str) {
         self.purges.fetch_add(1, Ordering::SeqCst);
         self.in_use().iter().filter(|issuer| *issuer.name == *name).for_each(|it| it.keys.purge());
+        if let (Some(keys), Some(_)) = (&self.common, self.tenant_in(name)) {
+            keys.purge();
+        }
     }
 
-    /// Opens the tenant's issuer, once for all who wait for it.
-    pub(crate) async fn open(self: &Arc<Self>, tenant: TenantId) -> Result<(), AuthError> {
-        let (all, id) = (self.clone(), tenant.clone());
-        let work = move || async move { all.find(id).await };
-        let seat = match self.opening.board_if(tenant.clone(), || self.permit(&tenant), work) {
-            Ok(seat) => seat,
-            Err(answer) => return answer,
+    /// Whether a key that is published for other tenants made this signature for a token of the
+    /// tenant called so. Then somebody whom the provider knows has the token, and the tenant is
+    /// not invented; whether the key is the tenant's, only its issuer tells.
+    pub(crate) fn vouches(
+        &self,
+        query: &KeyQuery<'_>,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        let sets: Vec<_> = self.sets().iter().filter_map(Weak::upgrade).collect();
+        let verifies = |set: &Arc<Keys>| {
+            matches!(set.verify(query, algorithm, message, signature), Verdict::Verified(..))
         };
-        match clock::within(self.template.jwks.wait, seat.landed()).await {
+        sets.iter().any(verifies)
+    }
+
+    /// Opens the tenant's issuer, once for all who wait for it. `is_vouched` tells whether a
+    /// signature vouches for the tenant; while it waits for its turn, the token is looked at again
+    /// when the first keys come.
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        is_vouched: bool,
+        look_again: impl Fn() -> bool,
+    ) -> Result<(), AuthError> {
+        let wait = self.rules.config.jwks.wait;
+        // Half of the time, so that there is time to open it.
+        let boarded = clock::within(wait / 2, self.board(tenant, is_vouched, look_again)).await;
+        let seat = match boarded {
+            Some(Ok(seat)) => seat,
+            Some(Err(Permit::No(answer))) => return answer,
+            Some(Err(Permit::NotYet)) | None => {
+                return Err(unavailable("too many tenants' issuers are being opened"));
+            }
+        };
+        match clock::within(wait, seat.landed()).await {
             Some(Some(outcome)) => outcome,
             Some(None) => Err(unavailable("opening the tenant's issuer died")),
             None => Err(unavailable("the tenant's issuer is still being opened")),
         }
     }
 
-    /// Whether somebody may look for the tenant's issuer; if not, the answer as it stands.
-    fn permit(&self, tenant: &TenantId) -> Result<(), Result<(), AuthError>> {
-        if self.at_hand(tenant).is_some() {
-            return Err(Ok(()));
-        }
-        let now = self.opener.clock.elapsed();
-        if let Some(refusal) = self.refused.get(tenant).filter(|refusal| now < refusal.until) {
-            return Err(Err(refusal.error));
-        }
-        match self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
-            true => Ok(()),
-            false => Err(Err(unavailable("too many tenants' issuers are being opened"))),
+    /// Waits for a turn, where the budget gives none at once.
+    async fn board(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        mut is_vouched: bool,
+        look_again: impl Fn() -> bool,
+    ) -> Result<Seat<Result<(), AuthError>>, Permit> {
+        let (mut place, mut has_looked) = (None, is_vouched);
+        loop {
+            // Before looking, so that nothing is missed in between.
+            let first_keys = self.first_keys.notified();
+            let (all, id) = (self.clone(), tenant.clone());
+            let work = move || async move { all.find(id).await };
+            let permit = || self.permit(&tenant, is_vouched);
+            match self.opening.board_if(tenant.clone(), permit, work) {
+                Err(Permit::NotYet) => {}
+                other => return other,
+            }
+            if !has_looked && !self.sets().is_empty() {
+                (has_looked, is_vouched) = (true, look_again());
+                continue;
+            }
+            if place.is_none() {
+                place = Some(self.queue.try_acquire().map_err(|_| Permit::NotYet)?);
+            }
+            clock::within(OPEN_EVERY, first_keys).await;
         }
     }
 
+    /// Whether somebody may look for the tenant's issuer now.
+    fn permit(self: &Arc<Self>, tenant: &TenantId, is_vouched: bool) -> Result<(), Permit> {
+        if self.at_hand(tenant).is_some() {
+            return Err(Permit::No(Ok(())));
+        }
+        let now = self.now();
+        if let Some(refusal) = self.refused.get(tenant).filter(|refusal| now < refusal.until) {
+            return Err(Permit::No(Err(refusal.error)));
+        }
+        let is_known = match self.resolver.knows(tenant) {
+            Some(false) => return Err(Permit::No(Err(InvalidToken::Issuer.into()))),
+            Some(true) => true,
+            None => {
+                let listed = &self.rules.config.tenants;
+                listed.contains(tenant) || self.opened.contains_key(tenant) || is_vouched
+            }
+        };
+        match is_known || self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+            true => Ok(()),
+            false => Err(Permit::NotYet),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.opener.key_sets.clock().elapsed()
+    }
+
+    fn sets(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Keys>>> {
+        // Whatever a panic leaves behind is a list of sets.
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the set of an issuer that was opened.
+    fn note(&self, set: &Arc<Keys>) {
+        let mut sets = self.sets();
+        if sets.first().is_some_and(|first| std::ptr::eq(first.as_ptr(), Arc::as_ptr(set))) {
+            return;
+        }
+        sets.retain(|other| {
+            other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(set))
+        });
+        if sets.is_empty() {
+            self.first_keys.notify_waiters();
+        }
+        sets.insert(0, Arc::downgrade(set));
+        sets.truncate(MAX_VOUCHING);
+    }
+
     async fn find(&self, tenant: TenantId) -> Result<(), AuthError> {
+        let turn = self.turns.acquire().await;
         let found = self.resolve(&tenant).await;
+        drop(turn);
         if let Err(error) = &found {
             let pause = error.retry_after().unwrap_or(UNKNOWN_FOR);
-            let until = self.opener.clock.elapsed() + pause;
+            let until = self.now() + pause;
             self.refused.insert(tenant, Refusal { error: error.clone(), until });
         }
         found
     }
 
     async fn resolve(&self, tenant: &TenantId) -> Result<(), AuthError> {
-        let asked = self.resolver.resolve(tenant, self.template.clone());
+        let asked = self.resolver.resolve(tenant, self.rules.config.clone());
         let answer = clock::within(RESOLVE, asked).await;
         let answer =
             answer.unwrap_or_else(|| Err("the tenant's issuer was not resolved in time".into()));
@@ -184,30 +378,52 @@ impl PerTenant {
             let problem = "has {tenant_id} before its path: the resolver must name the host";
             return Err(unavailable(format!("{field} {problem}")));
         }
-        config.expected_issuer = Some(expand(self.template(), tenant));
+        let name: Arc<str> = self.name_of(tenant).into();
+        config.expected_issuer = Some(name.to_string());
         config.issuer = expand(&config.issuer, tenant);
         for url in [&mut config.discovery_url, &mut config.jwks_uri].into_iter().flatten() {
             *url = expand(url, tenant);
         }
-        let issuer = self
-            .opener
-            .open(config, Some(tenant.clone()), Some(self.template()))
-            .map_err(unavailable)?;
+        self.opener.check(&config).map_err(unavailable)?;
+        let keys = self.opener.keys(&name, self.series.clone(), &config, Some(self.quota.clone()));
+        let keys = Arc::new(keys.map_err(unavailable)?);
         let purges = self.purges.load(Ordering::SeqCst);
-        issuer.keys.refresh().await?;
-        let issuer = Arc::new(issuer);
+        keys.obtain(false).await?;
+        keys.set().iter().for_each(|set| self.note(set));
+        let (rules, own) = (self.rules_of(config), Some(tenant.clone()));
+        let issuer = Arc::new(Issuer { name, rules, keys, tenant: own, keeper: None });
         self.open.insert(tenant.clone(), issuer.clone());
+        self.opened.insert(tenant.clone(), ());
         // A purge meanwhile did not see this issuer.
         if self.purges.load(Ordering::SeqCst) != purges {
             issuer.keys.purge();
         }
         Ok(())
     }
+
+    /// What tokens of a tenant must say: most often the same as of all.
+    fn rules_of(&self, mut config: IssuerConfig) -> Arc<Rules> {
+        let template = &self.rules.config;
+        config.issuer.clone_from(&template.issuer);
+        config.expected_issuer.clone_from(&template.expected_issuer);
+        config.discovery_url.clone_from(&template.discovery_url);
+        config.jwks_uri.clone_from(&template.jwks_uri);
+        match config == *template {
+            true => self.rules.clone(),
+            false => Arc::new(self.opener.rules(config)),
+        }
+    }
 }
 
-fn bounded<V: Clone + Send + Sync + 'static>() -> Cache<TenantId, V> {
+/// Whether the keys of all tenants are at one URL, or written down.
+fn is_the_same_for_all(template: &IssuerConfig) -> bool {
+    let url = template.jwks_uri.as_ref();
+    template.inline_keys.is_some() || url.is_some_and(|url| !url.contains(TENANT_PLACEHOLDER))
+}
+
+fn bounded<V: Clone + Send + Sync + 'static>(entries: u64) -> Cache<TenantId, V> {
     // The default policy turns new entries away when it is full; an issuer just opened is needed.
-    Cache::builder().max_capacity(MAX_OPEN).eviction_policy(EvictionPolicy::lru()).build()
+    Cache::builder().max_capacity(entries).eviction_policy(EvictionPolicy::lru()).build()
 }
 
 fn unavailable(why: impl Into<BoxError>) -> AuthError {

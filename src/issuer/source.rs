@@ -1,7 +1,7 @@
-//! Where a key set comes from: a fixed URL, or wherever discovery says.
+//! [`Source`]: where a key set is, and how it is fetched from there.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -10,13 +10,8 @@ use zeroize::Zeroizing;
 
 use super::health::{UnusableKey, list};
 use super::http::{Answer, FetchError, Http, Limits};
-use super::metadata::{self, Metadata, MetadataError};
-use crate::clock::Clock;
-use crate::config::{IssuerConfig, JwksSettings, KeyAccess};
-use crate::telemetry;
-
-/// How long what discovery said is relied upon.
-const METADATA_TTL: Duration = Duration::from_secs(3600);
+use super::metadata::MetadataError;
+use crate::config::{JwksSettings, KeyAccess};
 
 /// Why a key set could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +28,9 @@ pub(crate) enum FetchFault {
     NoUsableKey(Vec<UnusableKey>),
     #[error("the key set has more than {0} keys")]
     TooManyKeys(usize),
+    /// The task that fetched it died.
+    #[error("the key set was not fetched to the end")]
+    Lost,
     /// In keys that were configured.
     #[error("{0}")]
     Pem(&'static str),
@@ -48,159 +46,43 @@ impl FetchFault {
     }
 }
 
-/// Where an issuer's keys come from.
-#[derive(Debug)]
-pub(crate) struct Source {
-    http: Arc<Http>,
-    clock: Arc<dyn Clock>,
-    issuer: Arc<str>,
-    /// The set itself, where nobody is to be asked.
-    inline: Option<Arc<str>>,
-    access: KeyAccess,
-    allow_loopback_http: bool,
-    /// Where metadata may be; empty when the key set's URL is fixed.
-    places: Vec<Url>,
-    learned: Mutex<Option<Learned>>,
-}
-
-#[derive(Debug, Clone)]
-struct Learned {
-    jwks_uri: Url,
-    /// The place that answered; asked first the next time.
-    place: Option<Url>,
-    until: Duration,
+/// Where a key set is. Two sources that are equal give the same set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    Url {
+        url: Url,
+        access: KeyAccess,
+    },
+    /// The set itself: nobody is to be asked.
+    Inline(Arc<str>),
 }
 
 impl Source {
-    pub(crate) fn new(
-        config: &IssuerConfig,
-        issuer: &Arc<str>,
-        http: Arc<Http>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, url::ParseError> {
-        let fixed = config.jwks_uri.as_deref().map(Url::parse).transpose()?;
-        let places = match (&fixed, &config.discovery_url) {
-            (Some(_), _) => Vec::new(),
-            (None, Some(url)) => vec![Url::parse(url)?],
-            (None, None) => metadata::well_known(&Url::parse(&config.issuer)?),
-        };
-        let learned = fixed.map(|jwks_uri| Learned { jwks_uri, place: None, until: Duration::MAX });
-        Ok(Self {
-            http,
-            clock,
-            issuer: issuer.clone(),
-            inline: config.inline_keys.clone(),
-            access: config.key_access.clone(),
-            allow_loopback_http: config.allow_loopback_http,
-            places,
-            learned: Mutex::new(learned),
-        })
+    pub(crate) fn at(url: Url, access: KeyAccess) -> Self {
+        Self::Url { url, access }
     }
 
-    /// Fetches the key set, finding out first where it is if need be.
-    pub(crate) async fn fetch(&self, settings: &JwksSettings) -> Result<Answer, FetchFault> {
-        if let Some(set) = &self.inline {
-            return Ok(Answer { body: set.as_bytes().to_vec(), max_age: None, is_given: true });
-        }
+    pub(super) async fn fetch(
+        &self,
+        http: &Http,
+        settings: &JwksSettings,
+    ) -> Result<Answer, FetchFault> {
+        let (url, access) = match self {
+            Self::Url { url, access } => (url, access),
+            Self::Inline(set) => {
+                return Ok(Answer { body: set.as_bytes().to_vec(), max_age: None, is_given: true });
+            }
+        };
         let limits = Limits { deadline: settings.timeout, max_bytes: settings.max_bytes };
-        let url = self.locate(limits).await?;
-        let answer = match &self.access {
-            KeyAccess { ca_file: None, bearer_file: None } => self.http.get(&url, limits).await,
+        let answer = match access {
+            KeyAccess { ca_file: None, bearer_file: None } => http.get(url, limits).await,
             access => {
                 let ca = access.ca_file.as_deref().map(contents).transpose()?;
                 let bearer = access.bearer_file.as_deref().map(bearer).transpose()?;
-                self.http.get_as(&url, limits, ca.as_deref(), bearer).await
+                http.get_as(url, limits, ca.as_deref(), bearer).await
             }
         };
-        answer.map_err(|error| {
-            self.forget();
-            FetchFault::Fetch { url, error }
-        })
-    }
-
-    async fn locate(&self, limits: Limits) -> Result<Url, FetchFault> {
-        let known = self.learned().clone();
-        match known {
-            Some(known) if self.clock.elapsed() < known.until => Ok(known.jwks_uri),
-            known => {
-                let before = known.as_ref().map(|known| known.jwks_uri.clone());
-                match (self.discover(known, limits).await, before) {
-                    // Metadata that is away says nothing about keys that may not be.
-                    (Err(fault @ FetchFault::Fetch { .. }), Some(before)) => {
-                        self.postpone(fault.retry_after());
-                        Ok(before)
-                    }
-                    (found, _) => found,
-                }
-            }
-        }
-    }
-
-    /// Asks the places in turn, the one that answered last first.
-    async fn discover(&self, before: Option<Learned>, limits: Limits) -> Result<Url, FetchFault> {
-        let last = before.as_ref().and_then(|before| before.place.clone());
-        let others = self.places.iter().filter(|place| Some(*place) != last.as_ref());
-        let mut first_fault = None;
-        for place in last.iter().chain(others) {
-            match self.read_metadata(place, limits).await {
-                Ok(Metadata { jwks_uri }) => {
-                    self.learn(before, jwks_uri.clone(), place.clone());
-                    return Ok(jwks_uri);
-                }
-                // The other places are on the same host, which wants to be left alone.
-                Err(fault) if fault.retry_after().is_some() => return Err(fault),
-                // Nobody there: the other places are on the same host.
-                Err(
-                    fault @ FetchFault::Fetch {
-                        error:
-                            FetchError::Unreachable(_)
-                            | FetchError::Unconnected(_)
-                            | FetchError::Deadline(_),
-                        ..
-                    },
-                ) => {
-                    return Err(fault);
-                }
-                // A document that is wrong tells more than one that is missing.
-                Err(fault @ FetchFault::Metadata { .. }) => first_fault = Some(fault),
-                Err(fault) => first_fault = first_fault.or(Some(fault)),
-            }
-        }
-        Err(first_fault.unwrap_or(FetchFault::NotAKeySet))
-    }
-
-    async fn read_metadata(&self, place: &Url, limits: Limits) -> Result<Metadata, FetchFault> {
-        let answer = self.http.get(place, limits).await;
-        let answer = answer.map_err(|error| FetchFault::Fetch { url: place.clone(), error })?;
-        Metadata::parse(&answer.body, place, &self.issuer, self.allow_loopback_http)
-            .map_err(|error| FetchFault::Metadata { url: place.clone(), error })
-    }
-
-    fn learn(&self, before: Option<Learned>, jwks_uri: Url, place: Url) {
-        if let Some(before) = before.filter(|before| before.jwks_uri.host() != jwks_uri.host()) {
-            telemetry::keys_moved(&self.issuer, before.jwks_uri.as_str(), jwks_uri.as_str());
-        }
-        let until = self.clock.elapsed() + METADATA_TTL;
-        *self.learned() = Some(Learned { jwks_uri, place: Some(place), until });
-    }
-
-    /// Metadata is not asked for until the provider wants to be asked again.
-    fn postpone(&self, retry_after: Option<Duration>) {
-        if let (Some(learned), Some(wait)) = (self.learned().as_mut(), retry_after) {
-            learned.until = self.clock.elapsed() + wait.min(METADATA_TTL);
-        }
-    }
-
-    /// After a failure the keys may have moved: discover again, unless the URL is fixed.
-    fn forget(&self) {
-        if let Some(learned) = self.learned().as_mut().filter(|learned| learned.place.is_some()) {
-            learned.until = Duration::ZERO;
-        }
-    }
-
-    fn learned(&self) -> std::sync::MutexGuard<'_, Option<Learned>> {
-        // Only whole values are written, so a panic cannot leave it half done.
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+        answer.map_err(|error| FetchFault::Fetch { url: url.clone(), error })
     }
 }
 

@@ -127,6 +127,7 @@ struct Names {
 impl Sessions {
     /// Begins to set sessions up: tokens are renewed by `client` and judged by `auth`.
     pub fn builder(auth: &Auth, client: TokenExchangeClient, keys: SessionKeys) -> SessionsBuilder {
+        client.share_metadata(auth.issuers());
         SessionsBuilder {
             auth: auth.clone(),
             client,

@@ -17,7 +17,7 @@ use super::rule::Grant;
 use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
 use crate::identity::{IdentityKind, Scopes};
-use crate::issuer::{Http, IssuerHealth};
+use crate::issuer::{IssuerHealth, KeySets};
 use crate::json::Value;
 use crate::telemetry::{self, Outage};
 use crate::validator::{JwksValidator, unverified_claims};
@@ -39,7 +39,8 @@ struct Inner {
     /// What the log was told of it.
     replay_outage: Outage,
     clock: Arc<dyn Clock>,
-    http: Arc<Http>,
+    /// Trusts that name the same URL share its keys, which are at hand after a reload, too.
+    key_sets: Arc<KeySets>,
     /// Held while the policy is exchanged, so that an older file does not overtake a newer one.
     changing: Mutex<()>,
 }
@@ -247,8 +248,7 @@ impl Inner {
                     let mut config = AuthConfig::of_issuer(&config, &[]);
                     // A foreign token comes once: there is nothing to remember.
                     config.known_tokens_bytes = 0;
-                    let opened =
-                        JwksValidator::through(&config, self.http.clone(), self.clock.clone());
+                    let opened = JwksValidator::through(&config, self.key_sets.clone());
                     let place = format!("trust.{}", trust.id);
                     opened.map_err(|error| {
                         PolicyError::one(PolicyFault::new(trust.line, place, error.to_string()))
@@ -346,7 +346,7 @@ impl TrustsBuilder {
             loaded: ArcSwap::default(),
             replay_log: replay_log.unwrap_or_else(in_memory),
             replay_outage: Outage::default(),
-            http: Arc::default(),
+            key_sets: Arc::new(KeySets::new(clock.clone())),
             changing: Mutex::default(),
             file,
             own_issuers,

@@ -60,25 +60,31 @@ fn judge(
     }
     let issuer = match issuers.find(wanted.issuer) {
         Found::Issuer(issuer) => issuer,
-        Found::NotYet(all, tenant) => return Ok(Judgement::NeedsIssuer(all, tenant)),
+        // The provider gave it to us itself.
+        Found::NotYet(of, tenant) => {
+            return Ok(Judgement::NeedsIssuer { of, tenant, is_vouched: true });
+        }
         Found::Unknown => return Err(InvalidToken::Issuer),
     };
-    if !issuer.config.algorithms.contains(&header.algorithm) {
+    if !issuer.rules.config.algorithms.contains(&header.algorithm) {
         return Err(InvalidToken::Algorithm);
     }
-    let leeway = issuer.config.leeway.as_secs_f64();
+    let leeway = issuer.rules.config.leeway.as_secs_f64();
     check(claims, &header, wanted, unix_time(clock.now()), leeway)?;
     let signature = jws.signature()?;
-    let query = header.key_query(&issuer, clock.now());
+    let query = header.key_query(&issuer.name, &issuer.rules, clock.now());
     match issuer.keys.verify(&query, header.algorithm, jws.signed, &signature) {
         Verdict::Verified(..) => {
+            issuer.was_verified();
             let subject = text(claims.get("sub"), "sub")?.filter(|sub| !sub.is_empty());
             let subject = subject.ok_or(InvalidToken::MissingClaim("sub"))?;
             Ok(Judgement::Final(Ok(subject.to_owned())))
         }
-        Verdict::BadSignature => Err(InvalidToken::Signature),
-        Verdict::WrongAlgorithm => Err(InvalidToken::Algorithm),
-        Verdict::NoKey { as_of } => Ok(Judgement::NeedsKeys(issuer.keys.clone(), as_of)),
+        Verdict::BadSignature(seen) => Ok(Judgement::keys(&issuer, seen, InvalidToken::Signature)),
+        Verdict::WrongAlgorithm(seen) => {
+            Ok(Judgement::keys(&issuer, seen, InvalidToken::Algorithm))
+        }
+        Verdict::NoKey(seen) => Ok(Judgement::keys(&issuer, seen, InvalidToken::Key)),
     }
 }
 

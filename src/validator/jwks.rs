@@ -13,8 +13,8 @@ use super::{Credentials, TokenValidator, rules};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, ConfigError};
 use crate::error::{AuthError, InvalidToken};
-use crate::identity::{Identity, Provenance, Reading};
-use crate::issuer::{Found, Http, Issuer, Issuers, Verdict};
+use crate::identity::{Identity, Provenance, Reading, TenantId};
+use crate::issuer::{Found, Issuer, Issuers, KeySets, PerTenant, Verdict};
 #[cfg(feature = "trust")]
 use crate::json::Document;
 
@@ -53,16 +53,16 @@ impl JwksValidator {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_clock(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        Self::through(config, Arc::default(), clock)
+        Self::through(config, Arc::new(KeySets::new(clock)))
     }
 
-    /// With a door to the network that others use, too.
+    /// With key sets that others use, too.
     pub(crate) fn through(
         config: &AuthConfig,
-        http: Arc<Http>,
-        clock: Arc<dyn Clock>,
+        key_sets: Arc<KeySets>,
     ) -> Result<Self, ConfigError> {
-        let issuers = Issuers::through(config, http, clock.clone())?;
+        let clock = key_sets.clock().clone();
+        let issuers = Issuers::through(config, key_sets)?;
         Ok(Self {
             issuers,
             clock,
@@ -132,32 +132,39 @@ impl JwksValidator {
         let header = self.headers.read(jws)?;
         let document = document(jws.payload()?)?;
         let claims = document.root();
+        let (now, _) = self.clock.coarse();
         let issuer = match self.issuers.find(rules::issuer(claims)?) {
             Found::Issuer(issuer) => issuer,
-            Found::NotYet(all, tenant) => return Ok(Judgement::NeedsIssuer(all, tenant)),
+            Found::NotYet(of, tenant) => {
+                // Whoever cannot make a token that is right but for its signature opens nothing.
+                rules::check(claims, &header, of.rules(), Some(&tenant), now)?;
+                let is_vouched = vouched(&of, &tenant, jws, &header, now)?;
+                return Ok(Judgement::NeedsIssuer { of, tenant, is_vouched });
+            }
             Found::Unknown => return Err(InvalidToken::Issuer),
         };
-        if !issuer.config.algorithms.contains(&header.algorithm) {
-            return Err(InvalidToken::Algorithm);
-        }
-        let (now, _) = self.clock.coarse();
-        let lifetime = rules::check(claims, header.typ, &issuer, now)?;
+        let rules = &issuer.rules;
+        let lifetime = rules::check(claims, &header, rules, issuer.tenant.as_ref(), now)?;
         let (grounds, key_ends) = match verify(&issuer, jws, &header, now)? {
             Verdict::Verified(grounds, key_ends) => (grounds, key_ends),
-            Verdict::BadSignature => return Err(InvalidToken::Signature),
-            Verdict::WrongAlgorithm => return Err(InvalidToken::Algorithm),
-            Verdict::NoKey { as_of } => {
-                return Ok(Judgement::NeedsKeys(issuer.keys.clone(), as_of));
+            // Another key may have taken the place of the one that was named.
+            Verdict::BadSignature(seen) => {
+                return Ok(Judgement::keys(&issuer, seen, InvalidToken::Signature));
             }
+            Verdict::WrongAlgorithm(seen) => {
+                return Ok(Judgement::keys(&issuer, seen, InvalidToken::Algorithm));
+            }
+            Verdict::NoKey(seen) => return Ok(Judgement::keys(&issuer, seen, InvalidToken::Key)),
         };
+        issuer.was_verified();
         // Beyond the key's end the token is verified anew, and finds that there is none.
         let lifetime = lifetime.at_most(key_ends);
         self.headers.remember(jws, &header);
         let reading = Reading {
             issuer: issuer.name.clone(),
-            mapping: &issuer.config.claims,
+            mapping: &rules.config.claims,
             provenance: Provenance::Verified,
-            legacy_service_tokens: issuer.config.legacy_service_tokens,
+            legacy_service_tokens: rules.config.legacy_service_tokens,
         };
         let identity = reading.identity(document)?;
         self.known.remember(sighting, &identity, lifetime, grounds, &*self.clock);
@@ -172,8 +179,21 @@ fn verify(
     now: SystemTime,
 ) -> Result<Verdict, InvalidToken> {
     let signature = jws.signature()?;
-    let query = header.key_query(issuer, now);
+    let query = header.key_query(&issuer.name, &issuer.rules, now);
     Ok(issuer.keys.verify(&query, header.algorithm, jws.signed, &signature))
+}
+
+/// Whether the signature shows that the tenant is not invented, though its issuer is not open.
+fn vouched(
+    of: &PerTenant,
+    tenant: &TenantId,
+    jws: &Jws<'_>,
+    header: &Header,
+    now: SystemTime,
+) -> Result<bool, InvalidToken> {
+    let (signature, name) = (jws.signature()?, of.name_of(tenant));
+    let query = header.key_query(&name, of.rules(), now);
+    Ok(of.vouches(&query, header.algorithm, jws.signed, &signature))
 }
 
 #[async_trait]

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::base64url;
 use crate::config::Algorithm;
 use crate::error::InvalidToken;
-use crate::issuer::{CertificateHash, Issuer, KeyQuery, MAX_KID};
+use crate::issuer::{CertificateHash, KeyQuery, MAX_KID, Rules};
 use crate::json::{Document, Fault, Value};
 
 /// The longest encoded header read. Real ones have 40 to 200 bytes.
@@ -137,13 +137,18 @@ impl Header {
 
 impl Header {
     /// The keys of its issuer that may have signed it.
-    pub(crate) fn key_query<'q>(&'q self, issuer: &'q Issuer, now: SystemTime) -> KeyQuery<'q> {
+    pub(crate) fn key_query<'q>(
+        &'q self,
+        issuer: &'q str,
+        rules: &Rules,
+        now: SystemTime,
+    ) -> KeyQuery<'q> {
         KeyQuery {
             kid: self.kid.as_deref(),
             certificate: &self.certificate,
-            issuer: &issuer.name,
+            issuer,
             now,
-            leeway: issuer.config.leeway,
+            leeway: rules.config.leeway,
         }
     }
 }

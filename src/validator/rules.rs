@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::jws::Typ;
-use crate::config::TokenProfile;
+use super::jws::{Header, Typ};
+use crate::config::{IssuerConfig, TokenProfile};
 use crate::error::InvalidToken;
-use crate::identity::{numeric_date, read_tenant, text};
-use crate::issuer::Issuer;
+use crate::identity::{TenantId, numeric_date, read_tenant, text};
+use crate::issuer::Rules;
 use crate::json::Value;
 
 /// `iss`: one non-empty string (RFC 7519 §4.1.1).
@@ -21,13 +21,17 @@ pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
 /// time changes while the issuer stays the same: what they found stands within the [`Lifetime`].
 pub(super) fn check(
     claims: Value<'_>,
-    typ: Typ,
-    issuer: &Issuer,
+    header: &Header,
+    rules: &Rules,
+    own_tenant: Option<&TenantId>,
     now: SystemTime,
 ) -> Result<Lifetime, InvalidToken> {
-    let config = &issuer.config;
-    token_type(typ, config.profile)?;
-    audience(claims, &issuer.audience)?;
+    let config = &rules.config;
+    if !config.algorithms.contains(&header.algorithm) {
+        return Err(InvalidToken::Algorithm);
+    }
+    token_type(header.typ, config.profile)?;
+    audience(claims, &rules.audience)?;
     let lifetime = times(claims, now, config.leeway, config.max_token_lifetime)?;
     access_token(claims)?;
     unbound(claims)?;
@@ -35,7 +39,7 @@ pub(super) fn check(
     if config.profile == TokenProfile::Rfc9068 {
         rfc9068(claims)?;
     }
-    tenant(claims, issuer)?;
+    tenant(claims, config, own_tenant)?;
     Ok(lifetime)
 }
 
@@ -174,13 +178,17 @@ fn rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
 }
 
 /// An issuer speaks for its own tenants only: the one in its `iss`, or those configured.
-fn tenant(claims: Value<'_>, issuer: &Issuer) -> Result<(), InvalidToken> {
-    let allowed = &issuer.config.tenants;
-    if issuer.tenant.is_none() && allowed.is_empty() {
+fn tenant(
+    claims: Value<'_>,
+    config: &IssuerConfig,
+    own: Option<&TenantId>,
+) -> Result<(), InvalidToken> {
+    let allowed = &config.tenants;
+    if own.is_none() && allowed.is_empty() {
         return Ok(());
     }
-    let claimed = read_tenant(claims, &issuer.config.claims)?;
-    let own = issuer.tenant.is_none() || claimed == issuer.tenant;
+    let claimed = read_tenant(claims, &config.claims)?;
+    let own = own.is_none() || claimed.as_ref() == own;
     let listed = match &claimed {
         Some(claimed) => allowed.is_empty() || allowed.contains(claimed),
         // No tenant is no other tenant; whether one is needed is not the issuer's affair.

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use scaikey_auth::IssuerConfig;
 use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock};
+use scaikey_auth::{
+    Auth, ClientAuth, Endpoints, IssuerConfig, Secret, ServiceTokenRequest, SessionKeys, Sessions,
+    TokenExchangeBuilder, TokenExchangeClient,
+};
 
 use crate::support::{provider, service, status, token, trust};
 
@@ -156,4 +159,73 @@ async fn keys_that_moved_are_followed() {
     clock.advance(Duration::from_secs(61));
     assert_eq!(status(&auth, &token).await, 200);
     assert_eq!((provider.fetches(), acme.fetches()), (2, 1));
+}
+
+fn client(provider: &Issuer) -> TokenExchangeBuilder {
+    TokenExchangeClient::builder(provider.issuer())
+        .client_auth(ClientAuth::basic("scaiwave", "s3cr3t"))
+        .allow_loopback_http(true)
+}
+
+/// What a service does at its start: it verifies a token, asks for one, and ends one.
+async fn start(auth: &Auth, client: &TokenExchangeClient, provider: &Issuer) {
+    let (token, ended) = (token(provider), Secret::new("a-refresh-token"));
+    let (status, got, ended) = tokio::join!(
+        status(auth, &token),
+        client.service_token(ServiceTokenRequest::default()),
+        client.revoke(&ended),
+    );
+    assert_eq!(status, 200);
+    drop((got, ended));
+    assert!(provider.token_requests() > 0 && provider.requests(Endpoint::Revocation) > 0);
+}
+
+#[tokio::test]
+async fn client_and_issuer_read_metadata_once() {
+    let (provider, clock) = provider().await;
+    let auth = service([trust(&provider)], &clock);
+    let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();
+    start(&auth, &client, &provider).await;
+    assert_eq!(provider.discoveries(), 1);
+    clock.advance(Duration::from_secs(3601));
+    start(&auth, &client, &provider).await;
+    assert_eq!(provider.discoveries(), 2, "both rely on it for an hour");
+}
+
+#[tokio::test]
+async fn endpoints_and_sessions_share_the_metadata() {
+    let (provider, clock) = provider().await;
+    for with_sessions in [false, true] {
+        let auth = service([trust(&provider)], &clock);
+        let client = client(&provider).clock(clock.clone()).build().unwrap();
+        let before = provider.discoveries();
+        match with_sessions {
+            true => {
+                let keys = SessionKeys::random().unwrap();
+                drop(Sessions::builder(&auth, client.clone(), keys).build().unwrap());
+            }
+            false => {
+                let endpoints: Endpoints = auth.endpoints().client(client.clone()).build().unwrap();
+                drop(endpoints);
+            }
+        }
+        start(&auth, &client, &provider).await;
+        assert_eq!(provider.discoveries(), before + 1, "sessions: {with_sessions}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_another_issuer_reads_its_own_metadata() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("tnt-7", "acme");
+    let auth = service([trust(&provider)], &clock);
+    let client = client(&acme)
+        .discovery_url(acme.discovery_url())
+        .clock(clock.clone())
+        .issuers(auth.issuers())
+        .build()
+        .unwrap();
+    drop(client.revoke(&Secret::new("a-refresh-token")).await);
+    assert_eq!((provider.discoveries(), acme.discoveries()), (0, 1));
+    assert_eq!(acme.requests(Endpoint::Revocation), 1);
 }

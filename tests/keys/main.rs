@@ -20,6 +20,7 @@ mod refresh;
 #[cfg(feature = "metrics")]
 mod series;
 mod several;
+mod shared;
 mod states;
 mod stranded;
 mod support;

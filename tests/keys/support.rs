@@ -125,6 +125,22 @@ pub(crate) async fn status(auth: &Auth, token: &str) -> u16 {
     }
 }
 
+/// What each token is answered with when all come at the same time.
+pub(crate) async fn statuses(auth: &Auth, tokens: impl IntoIterator<Item = String>) -> Vec<u16> {
+    let requests: Vec<_> = tokens
+        .into_iter()
+        .map(|token| {
+            let auth = auth.clone();
+            tokio::spawn(async move { status(&auth, &token).await })
+        })
+        .collect();
+    let mut statuses = Vec::new();
+    for request in requests {
+        statuses.push(request.await.unwrap());
+    }
+    statuses
+}
+
 /// The stable name of the refusal, or `"accepted"`.
 pub(crate) async fn verdict(auth: &Auth, token: &str) -> &'static str {
     match auth.authenticate(token).await {

@@ -7,7 +7,9 @@ use scaikey_auth::testing::{Endpoint, Fault};
 use scaikey_auth::{Algorithm, AuthError, IssuerConfig, KeyState};
 use tokio::sync::Semaphore;
 
-use crate::support::{provider, service, service_of_tenants, status, strange, token, verdict};
+use crate::support::{
+    provider, service, service_of_tenants, status, statuses, strange, token, until, verdict,
+};
 use crate::town::{Town, invented, template};
 
 /// What a tenant that does not exist is called here.
@@ -160,10 +162,9 @@ async fn many_first_tokens_of_a_tenant_open_its_issuer_once() {
 async fn a_flood_of_invented_tenants_opens_a_bounded_number() {
     let town = Town::new().await;
     assert_eq!(town.status(&token(&town.acme)).await, 200);
-    for nth in 0..1000 {
-        let status = town.status(&invented(&town.provider, &format!("flood-{nth}"))).await;
-        assert!([401, 503].contains(&status));
-    }
+    let flood = (0..1000).map(|nth| invented(&town.provider, &format!("flood-{nth}")));
+    let statuses = statuses(&town.auth, flood).await;
+    assert!(statuses.iter().all(|status| [401, 503].contains(status)));
     assert!(town.directory.asked() <= 200, "{}", town.directory.asked());
     assert_eq!(town.status(&token(&town.acme)).await, 200, "open issuers go on");
     town.clock.advance(Duration::from_secs(2));
@@ -179,9 +180,8 @@ async fn invented_tenants_cost_the_provider_what_opening_costs_and_nothing_later
         format!("{}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json", provider.url());
     let auth = service([template(&provider).jwks_uri(place)], &clock);
     assert_eq!(status(&auth, &token(&acme)).await, 200);
-    for nth in 0..500 {
-        assert_eq!(status(&auth, &invented(&provider, &format!("flood-{nth}"))).await, 503);
-    }
+    let flood = (0..500).map(|nth| invented(&provider, &format!("flood-{nth}")));
+    assert!(statuses(&auth, flood).await.iter().all(|status| *status == 503));
     let asked = provider.strays();
     assert!(asked <= 200, "{asked}");
     // A probe does not ask for what never was, and an operator is not told about it.
@@ -306,4 +306,137 @@ async fn a_listed_issuer_goes_before_a_template_that_fits_it() {
     let by_globex = town.acme.token().signed_by(&town.globex.key()).sign();
     assert_eq!(town.status(&by_globex).await, 200);
     assert_eq!(town.directory.asked(), 0);
+}
+
+/// Uses up what tenants that may be invented are given at once.
+async fn exhaust(town: &Town) {
+    for nth in 0..200 {
+        assert_eq!(town.status(&invented(&town.provider, &format!("flood-{nth}"))).await, 401);
+    }
+    assert_eq!(town.directory.asked(), 200);
+}
+
+#[tokio::test]
+async fn a_token_that_is_wrong_opens_nothing() {
+    let town = Town::new().await;
+    let named = |id: &str| {
+        let iss = format!("{}/tenants/{id}", town.provider.url());
+        town.provider.token().issuer(&iss).tenant(id)
+    };
+    let bare = |id: &str| {
+        let token = named(id).without("aud").without("exp").without("iat");
+        token.without("sub").without("nbf").sign()
+    };
+    for nth in 0..1000 {
+        assert_eq!(town.status(&bare(&format!("bare-{nth}"))).await, 401);
+    }
+    let table = [
+        (named("a").without("exp").sign(), "token_claim_missing"),
+        (named("a").without("aud").sign(), "token_claim_missing"),
+        (named("a").audience("another").sign(), "token_audience"),
+        (named("a").expired().sign(), "token_expired"),
+        (named("a").typ(Some("logout+jwt")).sign(), "token_type"),
+        (named("a").tenant("b").sign(), "token_issuer_tenant"),
+        (named("a").algorithm(Algorithm::RS384).sign(), "token_algorithm"),
+    ];
+    for (token, expected) in table {
+        assert_eq!(verdict(&town.auth, &token).await, expected);
+    }
+    assert_eq!((town.directory.asked(), town.provider.strays()), (0, 0));
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+}
+
+#[tokio::test]
+async fn a_tenant_opened_before_passes_the_budget() {
+    let town = Town::new().await;
+    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    town.acme.fail(Endpoint::Jwks, Fault::Status(500));
+    town.clock.advance(Duration::from_secs(24 * 3600));
+    town.acme.heal(Endpoint::Jwks);
+    let stale = token(&town.acme);
+    for nth in 0..200 {
+        assert_eq!(town.status(&invented(&town.provider, &format!("flood-{nth}"))).await, 401);
+    }
+    assert_eq!(town.directory.asked(), 1 + 200);
+    assert_eq!(town.status(&stale).await, 200, "its keys died, and it is opened anew");
+}
+
+#[tokio::test]
+async fn a_listed_tenant_passes_the_budget() {
+    let town = Town::new().await;
+    let ids = (0..250).map(|nth| format!("flood-{nth}")).chain(["tnt-1".to_owned()]);
+    let ids: Vec<_> = ids.map(|id| scaikey_auth::TenantId::new(&id).unwrap()).collect();
+    let listed = template(&town.provider).tenants(ids);
+    let auth = service_of_tenants(listed, town.directory.clone(), &town.clock);
+    let flood = (0..250).map(|nth| invented(&town.provider, &format!("flood-{nth}")));
+    assert!(statuses(&auth, flood).await.iter().all(|status| *status == 401));
+    assert_eq!(town.directory.asked(), 250, "nobody else can be invented");
+    assert_eq!(verdict(&auth, &invented(&town.provider, "tnt-3")).await, "token_issuer_tenant");
+    assert_eq!(status(&auth, &token(&town.acme)).await, 200);
+}
+
+/// A directory that has its tenants in memory.
+#[derive(Debug)]
+struct InMemory(crate::town::Directory);
+
+#[async_trait::async_trait]
+impl scaikey_auth::TenantIssuers for InMemory {
+    async fn resolve(
+        &self,
+        tenant: &scaikey_auth::TenantId,
+        template: IssuerConfig,
+    ) -> Result<Option<IssuerConfig>, scaikey_auth::BoxError> {
+        self.0.resolve(tenant, template).await
+    }
+
+    fn knows(&self, tenant: &scaikey_auth::TenantId) -> Option<bool> {
+        Some(!tenant.as_str().starts_with("flood"))
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_knows_refuses_without_resolving() {
+    let town = Town::new().await;
+    let directory = InMemory(town.directory.clone());
+    let auth = service_of_tenants(template(&town.provider), directory, &town.clock);
+    let flood = (0..1000).map(|nth| invented(&town.provider, &format!("flood-{nth}")));
+    assert!(statuses(&auth, flood).await.iter().all(|status| *status == 401));
+    assert_eq!(town.directory.asked(), 0);
+    assert_eq!(status(&auth, &token(&town.acme)).await, 200);
+}
+
+#[tokio::test]
+async fn a_tenant_waits_for_its_turn() {
+    let town = Town::with(|mut template| {
+        template.jwks.wait = Duration::from_secs(3600);
+        template
+    })
+    .await;
+    exhaust(&town).await;
+    let (auth, first) = (town.auth.clone(), token(&town.acme));
+    let mut waiting = std::pin::pin!(status(&auth, &first));
+    for _ in 0..3 {
+        let step = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(std::future::Future::poll(waiting.as_mut(), context))
+        });
+        assert!(step.await.is_pending());
+    }
+    town.clock.advance(Duration::from_millis(50));
+    assert_eq!(waiting.await, 200, "the budget gave it a turn");
+}
+
+#[tokio::test]
+async fn an_issuer_of_common_keys_is_kept_once_verified() {
+    let (provider, clock) = provider().await;
+    let auth = service([template(&provider).jwks_uri(provider.jwks_uri())], &clock);
+    for nth in 0..100 {
+        let iss = format!("{}/tenants/flood-{nth}", provider.url());
+        let stranger = scaikey_auth::testing::SigningKey::generate(Algorithm::ES256);
+        let forged = provider.token().issuer(&iss).tenant(&format!("flood-{nth}"));
+        assert_eq!(status(&auth, &forged.signed_by(&stranger).sign()).await, 401);
+    }
+    assert!(auth.issuers().health().is_empty(), "nobody was verified");
+    assert_eq!(status(&auth, &invented(&provider, "real")).await, 200);
+    until(|| auth.issuers().health().len() == 1).await;
+    assert!(provider.fetches() <= 3, "{}", provider.fetches());
 }

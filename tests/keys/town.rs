@@ -78,11 +78,17 @@ pub(crate) struct Town {
 
 impl Town {
     pub(crate) async fn new() -> Self {
+        Self::with(|template| template).await
+    }
+
+    /// With a template of another kind.
+    pub(crate) async fn with(change: impl FnOnce(IssuerConfig) -> IssuerConfig) -> Self {
         let (provider, clock) = provider().await;
         let (acme, globex) = (provider.tenant("tnt-1", "acme"), provider.tenant("tnt-2", "globex"));
         let slugs = [("tnt-1", "acme"), ("tnt-2", "globex"), ("tnt-9", "panics")];
         let directory = Directory::new(&provider, slugs);
-        let auth = service_of_tenants(template(&provider), directory.clone(), &clock);
+        let template = change(template(&provider));
+        let auth = service_of_tenants(template, directory.clone(), &clock);
         Self { provider, clock, acme, globex, directory, auth }
     }
 

@@ -10,7 +10,7 @@ use scaikey_auth::{Algorithm, KeyState};
 
 use crate::support::{PAST_BACKOFF, PAST_TTL, World, status, strange, token, verdict};
 
-const COOLDOWN: Duration = Duration::from_secs(30);
+const COOLDOWN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rotation_right_after_a_fetch_refuses_nobody() {
@@ -154,14 +154,53 @@ async fn a_rotation_while_the_provider_is_away_is_answered_with_503_until_it_is_
 }
 
 #[tokio::test]
-async fn a_known_name_with_a_foreign_signature_asks_nobody() {
+async fn a_key_replaced_under_its_name_is_found() {
+    for algorithm in [Algorithm::ES256, Algorithm::RS256] {
+        let world = World::warm().await;
+        let old = world.token();
+        assert_eq!(world.status(&old).await, 200);
+        let kid = world.provider.kid();
+        world.provider.withdraw(&kid);
+        world.provider.adopt(SigningKey::with_kid(algorithm, kid));
+        let new = world.provider.token().algorithm(algorithm).sign();
+        assert_eq!((world.status(&new).await, world.provider.fetches()), (200, 2), "{algorithm}");
+        assert_ne!(world.status(&old).await, 200, "{algorithm}");
+    }
+}
+
+#[tokio::test]
+async fn bad_signatures_share_the_unknown_keys_budget() {
     let world = World::warm().await;
     let foreign = SigningKey::with_kid(Algorithm::ES256, world.provider.kid());
     let token = world.provider.token().signed_by(&foreign).sign();
     for _ in 0..10 {
         assert_eq!(verdict(&world.auth, &token).await, "token_signature");
+        assert_eq!(world.strange().await, 401);
     }
-    assert_eq!(world.provider.fetches(), 1);
+    assert_eq!(world.provider.fetches(), 1 + 2);
+    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    for _ in 0..10 {
+        world.clock.advance(COOLDOWN);
+        assert_eq!(verdict(&world.auth, &token).await, "token_signature", "not 503");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_after_a_flood_takes_five_seconds() {
+    let world = World::warm().await;
+    for _ in 0..100 {
+        assert_eq!(world.strange().await, 401);
+    }
+    let fetches = world.provider.fetches();
+    world.provider.rotate();
+    world.provider.withdraw_old();
+    for _ in 0..4 {
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(world.good().await, 401);
+    }
+    assert_eq!(world.provider.fetches(), fetches, "the provider is left alone");
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!((world.good().await, world.provider.fetches()), (200, fetches + 1));
 }
 
 #[tokio::test]

@@ -1,0 +1,367 @@
+//! [`IssuerKeys`]: an issuer's key set, once it is known where that is.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+
+use super::Changes;
+use super::discovery::{Discovery, Place};
+use super::health::{IssuerHealth, KeyState};
+use super::jwk::KeyQuery;
+use super::key_sets::{KeySetId, KeySets};
+use super::keys::{Keys, NoNewKeys, Renewed, Seen, Verdict};
+use super::metadata::Endpoints;
+use super::quota::Quota;
+use super::source::{FetchFault, Source};
+use crate::clock;
+use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess};
+use crate::flight::{Flights, Seat};
+use crate::telemetry;
+
+type Read = Result<(), Arc<FetchFault>>;
+
+/// The keys of an issuer: a set that others may name, too, and the way to it.
+#[derive(Debug)]
+pub(crate) struct IssuerKeys {
+    /// As what metrics count the issuer.
+    series: Arc<str>,
+    key_sets: Arc<KeySets>,
+    /// `None` before discovery told where the set is.
+    set: ArcSwapOption<Keys>,
+    /// `None` where the set's URL is fixed.
+    discovery: Option<Box<Discovering>>,
+    /// What the issuers of a template share.
+    quota: Option<Arc<Quota>>,
+    /// Told when the issuer comes to have another set: what was verified with the one before may
+    /// not hold any more, though that one lives on.
+    changes: Changes,
+}
+
+#[derive(Debug)]
+struct Discovering {
+    discovery: Discovery,
+    flights: Flights<(), Read>,
+    /// What the set is but for its URL.
+    access: KeyAccess,
+    algorithms: Vec<Algorithm>,
+    settings: JwksSettings,
+}
+
+impl IssuerKeys {
+    pub(super) fn new(
+        issuer: &Arc<str>,
+        series: Arc<str>,
+        config: &IssuerConfig,
+        key_sets: Arc<KeySets>,
+        quota: Option<Arc<Quota>>,
+        changes: Changes,
+    ) -> Result<Self, url::ParseError> {
+        let id = |source| KeySetId {
+            source,
+            algorithms: config.algorithms.clone(),
+            settings: config.jwks.clone(),
+        };
+        let access = config.key_access.clone();
+        let fixed = match (&config.inline_keys, &config.jwks_uri) {
+            (Some(keys), _) => Some(id(Source::Inline(keys.clone()))),
+            (None, Some(url)) => Some(id(Source::at(url.parse()?, access.clone()))),
+            (None, None) => None,
+        };
+        let discovering = |place| {
+            let (http, clock) = (key_sets.http().clone(), key_sets.clock().clone());
+            let keeps_endpoints = quota.is_none();
+            Box::new(Discovering {
+                discovery: Discovery::new(
+                    issuer.clone(),
+                    place,
+                    config,
+                    keeps_endpoints,
+                    http,
+                    clock,
+                ),
+                flights: Flights::default(),
+                access,
+                algorithms: config.algorithms.clone(),
+                settings: config.jwks.clone(),
+            })
+        };
+        let discovery = Place::of(config)?.map(discovering);
+        Ok(Self {
+            set: ArcSwapOption::new(fixed.map(|id| key_sets.get(id, &series))),
+            discovery,
+            series,
+            key_sets,
+            quota,
+            changes,
+        })
+    }
+
+    /// Judges a signature by the keys at hand. Takes no lock; starts a renewal in the background
+    /// when one is due.
+    pub(crate) fn verify(
+        self: &Arc<Self>,
+        query: &KeyQuery<'_>,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Verdict {
+        let set = self.set.load();
+        let Some(set) = &*set else { return Verdict::NoKey(Seen::default()) };
+        let verdict = set.verify(query, algorithm, message, signature);
+        if set.is_usable() {
+            self.tend(set);
+        }
+        verdict
+    }
+
+    /// The set, if it is known which.
+    pub(super) fn set(&self) -> Option<Arc<Keys>> {
+        self.set.load_full()
+    }
+
+    /// Waits for newer keys than those seen, if they may be asked for. Tells whose fetch brought
+    /// them.
+    pub(crate) async fn renew(self: &Arc<Self>, seen: &Seen) -> Result<Renewed, NoNewKeys> {
+        self.locate_if_needed().await?;
+        let Some(set) = self.set() else { return Err(self.unavailable()) };
+        let sets = match seen.is_of(&set) {
+            true => seen.sets,
+            false if set.is_usable() => return Ok(Renewed::ByOthersFetch),
+            false => set.sets(),
+        };
+        set.renew(sets, self.quota.as_deref()).await
+    }
+
+    /// Why [`renew`](Self::renew) would bring nothing, if that is certain without waiting.
+    pub(crate) fn no_new_keys(&self, seen: &Seen) -> Option<NoNewKeys> {
+        if let Some(way) = self.discovery.as_deref() {
+            if way.flights.is_under_way(&()) {
+                return None;
+            }
+            if self.set.load().is_none() || way.discovery.is_misled() {
+                let is_due = way.discovery.is_due(self.now());
+                return (!is_due).then(|| way.discovery.unavailable());
+            }
+        }
+        let set = self.set().filter(|set| seen.is_of(set))?;
+        set.no_new_keys(seen.sets, self.quota.as_deref())
+    }
+
+    /// Waits until there are keys that can be used, however long that takes. `in_a_hurry` asks for
+    /// them also while the last failure says to wait.
+    pub(crate) async fn obtain(self: &Arc<Self>, in_a_hurry: bool) -> Result<(), NoNewKeys> {
+        if let (Some(way), None) = (self.discovery.as_deref(), self.set()) {
+            if !in_a_hurry && !way.discovery.is_due(self.now()) && !way.flights.is_under_way(&()) {
+                return Err(way.discovery.unavailable());
+            }
+            self.start_locating(way, false).landed().await;
+        }
+        let Some(set) = self.set() else { return Err(self.unavailable()) };
+        set.obtain(in_a_hurry).await.map(drop)
+    }
+
+    /// The endpoints that the metadata name, if they are read for the keys' sake and nothing but
+    /// waiting for them is needed.
+    pub(super) async fn endpoints(self: &Arc<Self>) -> Option<Arc<Endpoints>> {
+        let way = self.discovery.as_deref()?;
+        if let Some(endpoints) = way.discovery.endpoints() {
+            return Some(endpoints);
+        }
+        if way.flights.is_under_way(&()) || way.discovery.is_due(self.now()) {
+            self.start_locating(way, false).landed().await;
+        }
+        way.discovery.endpoints()
+    }
+
+    /// Whether somebody who looks for metadata at these places looks where this does.
+    pub(super) fn is_discovered_at(&self, places: &[url::Url], allow_loopback_http: bool) -> bool {
+        let way = self.discovery.as_deref();
+        way.is_some_and(|way| way.discovery.is_at(places, allow_loopback_http))
+    }
+
+    /// Forgets the set, for all who name it: every token waits for a new one, asked for from now on.
+    pub(crate) fn purge(&self) {
+        if let Some(set) = self.set() {
+            set.purge();
+        }
+    }
+
+    /// Whether the set is too old to be used. One that never was, or was purged, is not.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.set.load().as_ref().is_some_and(|set| set.is_dead())
+    }
+
+    /// Reports, and asks for what is due: a readiness probe keeps an idle service ready.
+    pub(crate) fn health(self: &Arc<Self>, issuer: &str) -> IssuerHealth {
+        let set = self.set();
+        match (&set, self.discovery.as_deref()) {
+            (Some(set), _) => self.tend(set),
+            (None, Some(way)) if way.discovery.is_due(self.now()) => {
+                drop(self.start_locating(way, true));
+            }
+            (None, _) => {}
+        }
+        let mut health = match &set {
+            Some(set) => set.health(issuer),
+            None => never(issuer, self.key_sets.clock().now()),
+        };
+        let Some(way) = self.discovery.as_deref() else { return health };
+        health.last_attempt = health.last_attempt.max(way.discovery.last_attempt());
+        if set.is_none() || way.discovery.is_misled() {
+            health.last_error = way.discovery.last_fault().map(|fault| fault.to_string());
+            health.next_attempt = way.discovery.next_attempt();
+            if matches!(health.state, KeyState::Fresh | KeyState::Due) {
+                health.state = KeyState::Stale;
+            }
+        }
+        health
+    }
+
+    fn now(&self) -> Duration {
+        self.key_sets.clock().elapsed()
+    }
+
+    /// Starts what is due, in the background. Metadata come before keys, which may have moved.
+    fn tend(self: &Arc<Self>, set: &Arc<Keys>) {
+        let now = self.now();
+        match self.discovery.as_deref() {
+            Some(way) if self.must_locate(way, set, now) && self.may_locate(now) => {
+                drop(self.start_locating(way, true));
+            }
+            // Where the metadata are wrong, what they said before is not insisted on.
+            Some(way) if way.discovery.is_misled() => {}
+            // Not before it is known where the keys are.
+            Some(way) if set.is_due(now) && way.flights.is_under_way(&()) => {}
+            _ => set.renew_if_due(now),
+        }
+    }
+
+    /// Whether the metadata are to be read: they are old, or the keys are not where they said.
+    fn must_locate(&self, way: &Discovering, set: &Keys, now: Duration) -> bool {
+        let has_lost_keys = || set.is_due(now) && way.discovery.is_older_than(set.failed_at());
+        way.discovery.is_due(now) || has_lost_keys()
+    }
+
+    fn may_locate(&self, now: Duration) -> bool {
+        self.quota.as_ref().is_none_or(|quota| quota.take_metadata(now))
+    }
+
+    /// Waits for the metadata, where there is no set yet, or they are being read, or the set
+    /// cannot be used and they may tell why.
+    async fn locate_if_needed(self: &Arc<Self>) -> Result<(), NoNewKeys> {
+        let Some(way) = self.discovery.as_deref() else { return Ok(()) };
+        let (set, now) = (self.set(), self.now());
+        let is_needed = match &set {
+            None => way.discovery.is_due(now),
+            Some(set) => {
+                !set.is_usable() && self.must_locate(way, set, now) && self.may_locate(now)
+            }
+        };
+        if is_needed || way.flights.is_under_way(&()) {
+            self.wait_for(self.start_locating(way, false)).await?;
+        }
+        match set.is_none() && self.set().is_none() || way.discovery.is_misled() {
+            true => Err(way.discovery.unavailable()),
+            false => Ok(()),
+        }
+    }
+
+    async fn wait_for(&self, seat: Seat<Read>) -> Result<(), NoNewKeys> {
+        let limit = self.discovery.as_deref().map_or(Duration::ZERO, |way| way.settings.wait);
+        match clock::within(limit, seat.landed()).await {
+            Some(Some(Ok(()))) => Ok(()),
+            _ => Err(self.unavailable()),
+        }
+    }
+
+    fn unavailable(&self) -> NoNewKeys {
+        let retry_after = Duration::from_secs(1);
+        let none = NoNewKeys::Unavailable { retry_after, fault: None };
+        self.discovery.as_deref().map_or(none, |way| way.discovery.unavailable())
+    }
+
+    fn start_locating(self: &Arc<Self>, way: &Discovering, then_renew: bool) -> Seat<Read> {
+        let keys = self.clone();
+        way.flights.board((), move || async move {
+            let Some(way) = keys.discovery.as_deref() else { return Ok(()) };
+            let located = keys.locate(way).await;
+            if let (true, true, Some(set)) = (then_renew, located.is_ok(), keys.set()) {
+                set.renew_if_due(keys.now());
+            }
+            located
+        })
+    }
+
+    /// Reads the metadata, and changes to the set that they name.
+    async fn locate(self: &Arc<Self>, way: &Discovering) -> Read {
+        let before = self.set();
+        let found = match way.discovery.read().await {
+            Ok(found) => found,
+            Err(fault) => return self.not_located(way, fault, before.as_ref()),
+        };
+        let set = self.key_sets.get(
+            KeySetId {
+                source: Source::at(found.jwks_uri.clone(), way.access.clone()),
+                algorithms: way.algorithms.clone(),
+                settings: way.settings.clone(),
+            },
+            &self.series,
+        );
+        match before {
+            None => self.set.store(Some(set)),
+            Some(before) if Arc::ptr_eq(&before, &set) => {}
+            Some(before) => {
+                way.discovery.tell_of_move(before.url(), &found.jwks_uri);
+                // The set before serves until the other one is there.
+                if let Err(reason) = set.obtain(true).await {
+                    let fault = reason.fault().unwrap_or_else(|| Arc::new(FetchFault::Lost));
+                    way.discovery.failed(fault.clone(), true);
+                    return Err(fault);
+                }
+                self.set.store(Some(set));
+                self.changes.count();
+            }
+        }
+        way.discovery.succeeded(found);
+        Ok(())
+    }
+
+    fn not_located(
+        &self,
+        way: &Discovering,
+        fault: FetchFault,
+        before: Option<&Arc<Keys>>,
+    ) -> Read {
+        // Metadata that are away say nothing about keys that may not be.
+        let is_away = matches!(fault, FetchFault::Fetch { .. });
+        let fault = Arc::new(fault);
+        let is_misled = before.is_some() && !is_away;
+        let is_new = way.discovery.failed(fault.clone(), is_misled);
+        if is_new || before.is_none() {
+            let issuer = way.discovery.issuer();
+            telemetry::keys_not_refreshed(issuer, &self.series, &fault, before.is_some());
+        }
+        if before.is_some() && is_away { Ok(()) } else { Err(fault) }
+    }
+}
+
+impl Seen {
+    fn is_of(&self, set: &Arc<Keys>) -> bool {
+        self.keys.as_ref().is_some_and(|keys| Arc::ptr_eq(keys, set))
+    }
+}
+
+/// Of an issuer that nothing is known of yet.
+fn never(issuer: &str, now: SystemTime) -> IssuerHealth {
+    IssuerHealth {
+        issuer: issuer.to_owned(),
+        state: KeyState::Never,
+        keys: 0,
+        unusable_keys: 0,
+        unusable: Vec::new(),
+        last_attempt: None,
+        last_error: None,
+        next_attempt: now,
+    }
+}
