@@ -193,3 +193,46 @@ async fn the_exam_is_passed_by_the_log_in_memory_and_failed_by_one_that_asks_fir
     let message = failed.into_panic().downcast::<String>().unwrap();
     assert!(message.contains("exactly one is the first"), "{message}");
 }
+
+/// A log that fails on demand.
+#[derive(Debug, Default)]
+struct Moody(std::sync::atomic::AtomicBool);
+
+#[async_trait]
+impl ReplayLog for Moody {
+    async fn first_use(&self, _: ReplayKey, _: SystemTime) -> Result<bool, BoxError> {
+        match self.0.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err("the disk is full".into()),
+            false => Ok(true),
+        }
+    }
+}
+
+#[tokio::test]
+async fn failing_replay_log_is_told_once() {
+    let told = super::support::Log::start();
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let log = Arc::new(Moody::default());
+    let trusts = Trusts::builder()
+        .policy(policy(&[trust("k8s", &cluster, ONCE), reporter()]))
+        .clock(clock.clone())
+        .replay_log(log.clone())
+        .build()
+        .unwrap();
+    for outage in 1..=2 {
+        log.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        for _ in 0..10 {
+            assert_eq!(why(&trusts, &pod(&cluster).sign()).await, "unavailable");
+        }
+        log.0.store(false, std::sync::atomic::Ordering::SeqCst);
+        for _ in 0..3 {
+            ask(&trusts, &pod(&cluster).sign()).await.unwrap();
+        }
+        let text = told.text();
+        let errors: Vec<_> = text.lines().filter(|line| line.contains("ERROR")).collect();
+        assert_eq!(errors.len(), outage, "{errors:#?}");
+        assert!(errors[0].contains("the disk is full"), "{errors:#?}");
+        assert_eq!(text.matches("replay log works again").count(), outage);
+    }
+}
