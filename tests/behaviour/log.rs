@@ -59,3 +59,9 @@ impl Log {
         self.text().lines().filter(of_level).map(str::to_owned).collect()
     }
 }
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        LOGGED.set(None);
+    }
+}
