@@ -178,15 +178,25 @@ pub(crate) fn keys_not_all_tried(issuer: &str, tried: usize) {
     tracing::warn!(target: TARGET, issuer, tried, "tokens that name no key, or a name that many keys have, fit more keys than are tried for one token, so good ones may be refused: have the provider put kid, x5t or x5t#S256 into its tokens");
 }
 
-/// A key set could not be fetched; the one held, if any, stays in force.
+/// A key set could not be fetched; the one held, if any, stays in force. Warned of when it is news.
 pub(crate) fn keys_not_refreshed(
     issuer: &str,
     series: &str,
     why: &dyn std::fmt::Display,
     holds_keys: bool,
+    is_new: bool,
 ) {
-    tracing::warn!(target: TARGET, issuer, %why, holds_keys, "key set could not be refreshed");
+    if is_new {
+        tracing::warn!(target: TARGET, issuer, %why, holds_keys, "key set could not be refreshed");
+    } else {
+        tracing::debug!(target: TARGET, issuer, %why, holds_keys, "key set could not be refreshed");
+    }
     count_for("scaikey_auth_jwks_refreshes_total", series, "failed");
+}
+
+/// A key set that could not be fetched was fetched.
+pub(crate) fn keys_can_be_fetched(issuer: &str) {
+    tracing::info!(target: TARGET, issuer, "keys can be fetched again");
 }
 
 /// The provider names another host for its keys than before.

@@ -340,7 +340,8 @@ impl IssuerKeys {
         let is_new = way.discovery.failed(fault.clone(), is_misled);
         if is_new || before.is_none() {
             let issuer = way.discovery.issuer();
-            telemetry::keys_not_refreshed(issuer, &self.series, &fault, before.is_some());
+            let holds_keys = before.is_some();
+            telemetry::keys_not_refreshed(issuer, &self.series, &fault, holds_keys, is_new);
         }
         if before.is_some() && is_away { Ok(()) } else { Err(fault) }
     }

@@ -27,7 +27,7 @@ use crate::clock::{self, Clock};
 use crate::config::{Algorithm, JwksSettings};
 use crate::error::AuthError;
 use crate::flight::{Flights, Seat};
-use crate::telemetry;
+use crate::telemetry::{self, Outage};
 
 /// What the provider's `Cache-Control` may ask for.
 const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
@@ -137,6 +137,8 @@ pub(crate) struct Keys {
     reliance: Reliance,
     /// Whether the log was told that tokens fit more keys than are tried.
     told_of_bound: AtomicBool,
+    /// What the log was told of fetches.
+    outage: Outage,
     record: Mutex<Record>,
     flights: Flights<(), Fetched>,
 }
@@ -187,6 +189,7 @@ impl Keys {
             failed_at: AtomicU64::new(0),
             reliance: Reliance::default(),
             told_of_bound: AtomicBool::new(false),
+            outage: Outage::default(),
             record: Mutex::new(Record {
                 failures: 0,
                 purges: 0,
@@ -539,6 +542,9 @@ impl Keys {
         let fetched = match outcome {
             Ok(published) => {
                 telemetry::keys_refreshed(&self.series, &self.series, published.set.all.len());
+                if self.outage.ends(|| now) {
+                    telemetry::keys_can_be_fetched(&self.series);
+                }
                 self.tell_of_unusable(&published.set, before.as_deref().map(|held| &held.set));
                 let held = Held::new(published, before.as_deref(), now, self.settings.max_stale);
                 record.failures = 0;
@@ -550,7 +556,9 @@ impl Keys {
                 Ok(())
             }
             Err(fault) => {
-                telemetry::keys_not_refreshed(&self.series, &self.series, &fault, before.is_some());
+                let (series, holds_keys) = (&self.series, before.is_some());
+                let is_new = self.outage.begins(&fault, now);
+                telemetry::keys_not_refreshed(series, series, &fault, holds_keys, is_new);
                 let (with_keys, without) = MAX_RETRY_AFTER;
                 let longest = if before.is_some() { with_keys } else { without };
                 let asked_for = fault.retry_after().unwrap_or_default().min(longest);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use scaikey_auth::testing::{Endpoint, Fault};
 use scaikey_auth::{BoxError, CachedTenants, Tenant, TenantId, TenantResolver};
 
 use crate::log::Log;
@@ -79,4 +80,27 @@ async fn failing_cached_store_is_warned_of_once() {
     let store = Store::default();
     let cached = CachedTenants::new(store.clone()).clock(world.clock.clone());
     is_told_once(&world, &store, cached).await;
+}
+
+#[tokio::test]
+async fn missing_keys_are_warned_of_once() {
+    let log = Log::start();
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    for outage in 1..=2 {
+        world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+        for _ in 0..20 {
+            server.get_as("/", &world.provider.token().sign()).await;
+            auth.ready().await.ok();
+            world.clock.advance(Duration::from_secs(3600));
+        }
+        let warnings = log.lines("WARN");
+        assert_eq!(warnings.len(), outage, "{warnings:#?}");
+        assert!(warnings[outage - 1].contains("500"), "{warnings:#?}");
+        world.provider.heal(Endpoint::Jwks);
+        world.clock.advance(Duration::from_secs(3600 * 25));
+        assert_eq!(server.get_as("/", &world.provider.token().sign()).await.code(), 200);
+        assert_eq!(log.text().matches("keys can be fetched again").count(), outage);
+    }
 }
