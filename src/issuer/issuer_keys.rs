@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 
 use super::Changes;
 use super::discovery::{Discovery, Place};
+use super::grounds::millis;
 use super::health::{IssuerHealth, KeyState};
 use super::jwk::KeyQuery;
 use super::key_sets::{KeySetId, KeySets};
@@ -123,14 +124,20 @@ impl IssuerKeys {
     /// Waits for newer keys than those seen, if they may be asked for. Tells whose fetch brought
     /// them.
     pub(crate) async fn renew(self: &Arc<Self>, seen: &Seen) -> Result<Renewed, NoNewKeys> {
-        self.locate_if_needed().await?;
+        let asked_at = self.now();
+        let located = self.locate_if_needed().await?;
         let Some(set) = self.set() else { return Err(self.unavailable()) };
         let sets = match seen.is_of(&set) {
             true => seen.sets,
-            false if set.is_usable() => return Ok(Renewed::ByOthersFetch),
             false => set.sets(),
         };
-        set.renew(sets, self.quota.as_deref()).await
+        let renewed = match !seen.is_of(&set) && set.is_usable() {
+            true => Renewed::ByOthersFetch,
+            false => set.renew(sets, self.quota.as_deref()).await?,
+        };
+        // What the metadata led to was fetched for this caller.
+        let is_own = located && millis(set.fetched_at()) >= millis(asked_at);
+        Ok(if is_own { Renewed::ByOwnFetch } else { renewed })
     }
 
     /// Why [`renew`](Self::renew) would bring nothing, if that is certain without waiting.
@@ -248,9 +255,11 @@ impl IssuerKeys {
     }
 
     /// Waits for the metadata, where there is no set yet, or they are being read, or the set
-    /// cannot be used and they may tell why.
-    async fn locate_if_needed(self: &Arc<Self>) -> Result<(), NoNewKeys> {
-        let Some(way) = self.discovery.as_deref() else { return Ok(()) };
+    /// cannot be used and they may tell why. Tells whether that began with this. The keys follow,
+    /// even if whoever waits goes away.
+    async fn locate_if_needed(self: &Arc<Self>) -> Result<bool, NoNewKeys> {
+        let Some(way) = self.discovery.as_deref() else { return Ok(false) };
+        let mut is_new = false;
         let (set, now) = (self.set(), self.now());
         let is_needed = match &set {
             None => way.discovery.is_due(now),
@@ -259,11 +268,13 @@ impl IssuerKeys {
             }
         };
         if is_needed || way.flights.is_under_way(&()) {
-            self.wait_for(self.start_locating(way, false)).await?;
+            let seat = self.start_locating(way, true);
+            is_new = seat.is_new();
+            self.wait_for(seat).await?;
         }
         match set.is_none() && self.set().is_none() || way.discovery.is_misled() {
             true => Err(way.discovery.unavailable()),
-            false => Ok(()),
+            false => Ok(is_new),
         }
     }
 
