@@ -26,3 +26,6 @@ pub mod operating {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("decisions.md")]
+pub mod decisions {}
