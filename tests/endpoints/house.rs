@@ -83,10 +83,13 @@ impl Plan {
         provider.register_client(wave);
         provider.register_user(User::new("bob", "hunter2"));
         provider.register_user(User::new("alice", "wonderland"));
-        let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+        let mut issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+        // Long enough on a busy machine.
+        issuer.jwks.wait = std::time::Duration::from_secs(60);
         let issuer = issuer.leeway(self.leeway);
         let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
-        let auth = auth.resource("https://wave.example").build().unwrap();
+        let auth =
+            auth.known_tokens_bytes(1 << 20).resource("https://wave.example").build().unwrap();
         let client = client(&provider, &clock);
         let house =
             House { provider, clock, auth, client, api: String::new(), slow: Arc::default() };

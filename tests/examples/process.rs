@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
 /// How long something may take that takes a moment.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A program under way. It is killed when dropped.
 pub(crate) struct Running {
@@ -129,9 +129,14 @@ fn built(name: &str) -> PathBuf {
         let mut build = std::process::Command::new(cargo);
         build.current_dir(root).args(["build", "--example", name, "--target-dir"]);
         build.arg(profile.parent().expect("target"));
-        let databases =
-            [("sqlite", cfg!(feature = "sqlite")), ("postgres", cfg!(feature = "postgres"))];
-        for (feature, _) in databases.iter().filter(|(_, on)| *on) {
+        // With the features of this build: with others, all dependencies would be built once more.
+        let features = [
+            ("metrics", cfg!(feature = "metrics")),
+            ("postgres", cfg!(feature = "postgres")),
+            ("redis", cfg!(feature = "redis")),
+            ("sqlite", cfg!(feature = "sqlite")),
+        ];
+        for (feature, _) in features.iter().filter(|(_, on)| *on) {
             build.args(["--features", feature]);
         }
         if profile.ends_with("release") {

@@ -48,7 +48,7 @@ impl Browser {
             "goog:chromeOptions": { "args": arguments },
         } } });
         let mut browser = Self { driver, session: driver_url.clone(), http, profile };
-        for _ in 0..200 {
+        for _ in 0..2400 {
             let request = browser.http.get(format!("{driver_url}/status")).send().await;
             if request.is_ok() {
                 break;
@@ -100,7 +100,7 @@ impl Browser {
     /// Waits until the page shows a text.
     pub(crate) async fn shows(&self, text: &str) {
         let mut seen = Value::Null;
-        for _ in 0..200 {
+        for _ in 0..2400 {
             seen = self.script("return document.body.innerText").await;
             if seen.as_str().is_some_and(|seen| seen.contains(text)) {
                 return;

@@ -60,7 +60,7 @@ async fn timed_with(
 
 /// Waits for what other tasks bring about.
 async fn eventually(what: impl Fn() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..24_000 {
         if what() {
             return;
         }

@@ -78,7 +78,7 @@ async fn a_deadline_ends_every_call() {
         provider.fail(Endpoint::Token, fault.clone());
         let client = builder(&provider).timeout(Duration::from_millis(200)).build().unwrap();
         let call = client.service_token(ServiceTokenRequest::default());
-        let ended = tokio::time::timeout(Duration::from_secs(5), call).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), call).await;
         assert!(matches!(ended, Ok(Err(ExchangeError::Unavailable { .. }))), "{fault:?}");
     }
 }

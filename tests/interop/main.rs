@@ -66,8 +66,11 @@ impl Provider {
 
 /// Puts `oidc-provider` where the build puts everything else, unless it is there.
 fn install(folder: &Path) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    static DONE: Mutex<bool> = Mutex::new(false);
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if *done {
+        return;
+    }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     std::fs::create_dir_all(folder).unwrap();
     for file in ["package.json", "package-lock.json", "provider.mjs"] {
@@ -78,6 +81,7 @@ fn install(folder: &Path) {
     let output = npm.output().unwrap_or_else(|error| panic!("npm: {error}: {NEEDED}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "npm install failed ({NEEDED}): {said}");
+    *done = true;
 }
 
 async fn service(provider: &Provider, more: &[(&str, &str)]) -> (Running, String) {

@@ -4,12 +4,12 @@ use scaikey_auth::testing::{Endpoint, Fault, Provider, SigningKey};
 use scaikey_auth::{Algorithm, Auth};
 use serde_json::{Value, json};
 
-use crate::support::{World, provider, service, status, trust, verdict};
+use crate::support::{World, provider, service, small_auth, status, trust, verdict};
 
 async fn of_all() -> (Provider, Auth) {
     let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
     let config = trust(&provider).algorithms(Algorithm::ALL);
-    let auth = Auth::builder().issuer(config).audience("scaiwave").build().unwrap();
+    let auth = small_auth().issuer(config).audience("scaiwave").build().unwrap();
     (provider, auth)
 }
 
@@ -45,7 +45,7 @@ async fn an_issuer_may_use_its_own_algorithms_only() {
     let provider =
         Provider::builder().algorithms([Algorithm::ES256, Algorithm::RS256]).start().await;
     let config = trust(&provider).algorithms([Algorithm::ES256]);
-    let auth = Auth::builder().issuer(config).audience("scaiwave").build().unwrap();
+    let auth = small_auth().issuer(config).audience("scaiwave").build().unwrap();
     let good = provider.token().algorithm(Algorithm::ES256).sign();
     let other = provider.token().algorithm(Algorithm::RS256).sign();
     assert_eq!(verdict(&auth, &other).await, "token_algorithm");

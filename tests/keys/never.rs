@@ -49,6 +49,7 @@ async fn a_slow_provider_is_waited_for_only_so_long() {
     let error = world.auth.authenticate(&world.token()).await.unwrap_err();
     assert!(error.retry_after().is_some(), "{error}");
     assert_eq!(world.good().await, 503);
+    world.provider.wait_for_fetches(1).await;
     assert_eq!(world.provider.fetches(), 1, "the second request waited for the same fetch");
 
     // The fetch went on when nobody waited any more.

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, SigningKey};
 use scaikey_auth::{
-    Algorithm, AnyTenant, Auth, Clock, IssuerConfig, IssuerHealth, JwksSettings, KeyState,
-    TenantIssuers,
+    Algorithm, AnyTenant, Auth, AuthBuilder, Clock, IssuerConfig, IssuerHealth, JwksSettings,
+    KeyState, TenantIssuers,
 };
 
 /// Longer than a set stays fresh by default, jitter included.
@@ -28,7 +28,9 @@ impl World {
 
     pub(crate) async fn with(settings: impl FnOnce(JwksSettings) -> JwksSettings) -> Self {
         let (provider, clock) = provider().await;
-        let config = trust(&provider).jwks(settings(JwksSettings::default()));
+        let config = trust(&provider);
+        let settings = settings(config.jwks.clone());
+        let config = config.jwks(settings);
         let auth = service([config], &clock);
         Self { provider, clock, auth }
     }
@@ -88,14 +90,24 @@ pub(crate) async fn provider() -> (Provider, ManualClock) {
 }
 
 pub(crate) fn trust(issuer: &Issuer) -> IssuerConfig {
-    IssuerConfig::new(issuer.issuer()).allow_loopback_http(true)
+    // Long enough on a busy machine; tests of waiting set their own.
+    let mut config = IssuerConfig::new(issuer.issuer()).allow_loopback_http(true);
+    config.jwks.wait = Duration::from_secs(60);
+    config.jwks.timeout = Duration::from_secs(60);
+    config
+}
+
+/// Known tokens have a small table: emptying one of the default size takes an unoptimised build longer than
+/// most of these tests.
+pub(crate) fn small_auth() -> AuthBuilder {
+    Auth::builder().known_tokens_bytes(1 << 20)
 }
 
 pub(crate) fn service(
     issuers: impl IntoIterator<Item = IssuerConfig>,
     clock: &ManualClock,
 ) -> Auth {
-    let builder = Auth::builder().audience("scaiwave").clock(clock.clone()).tenants(AnyTenant);
+    let builder = small_auth().audience("scaiwave").clock(clock.clone()).tenants(AnyTenant);
     issuers.into_iter().fold(builder, |builder, issuer| builder.issuer(issuer)).build().unwrap()
 }
 
@@ -104,7 +116,7 @@ pub(crate) fn service_of_tenants(
     resolver: impl TenantIssuers,
     clock: &ManualClock,
 ) -> Auth {
-    let builder = Auth::builder().audience("scaiwave").clock(clock.clone());
+    let builder = small_auth().audience("scaiwave").clock(clock.clone());
     builder.tenant_issuers(template, resolver).build().unwrap()
 }
 
@@ -149,9 +161,9 @@ pub(crate) async fn verdict(auth: &Auth, token: &str) -> &'static str {
     }
 }
 
-/// Waits for what a background task does in its own time, for ten seconds at most.
+/// Waits for what a background task does in its own time, for two minutes at most.
 pub(crate) async fn until(mut reached: impl FnMut() -> bool) {
-    let patience = Duration::from_secs(10);
+    let patience = Duration::from_secs(120);
     let start = SystemTime::now();
     while !reached() {
         assert!(start.elapsed().unwrap_or_default() < patience, "waited {patience:?} in vain");

@@ -222,6 +222,7 @@ async fn a_tenant_whose_keys_hang_is_waited_for_only_so_long() {
     for _ in 0..3 {
         assert_eq!(status(&auth, &token(&town.acme)).await, 503);
     }
+    town.acme.wait_for_fetches(1).await;
     assert_eq!((town.directory.asked(), town.acme.fetches()), (1, 1));
     town.acme.heal(Endpoint::Jwks);
     crate::support::until(|| !auth.issuers().health().is_empty()).await;

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -138,7 +137,7 @@ async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_com
     let inner = Strict::default();
     let calls = inner.calls.clone();
     let mut service = layer(&world).layer(ConcurrencyLimit::new(inner, 1));
-    world.provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
+    world.provider.fail(Endpoint::Token, Fault::Hang);
     let held = Arc::new(());
     for _ in 0..3 {
         let mut request = request(URL);
@@ -150,6 +149,7 @@ async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_com
         drop(response);
         assert_eq!(Arc::strong_count(&held), 1);
     }
+    world.provider.heal(Endpoint::Token);
     let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
     assert_eq!(soon(ready.call(request(URL))).await.unwrap().status(), 200);
     assert_eq!((calls.load(Ordering::SeqCst), world.provider.token_requests()), (1, 1));

@@ -277,7 +277,8 @@ async fn a_path_made_to_be_slow_is_read_at_once() {
         let uri = format!("https://h.example/api/%{}", part.repeat(60_000 / part.len()));
         let _ = try_it(&layer, &uri, &[]).await;
     }
-    assert!(begin.elapsed() < super::secs(2), "{:?}", begin.elapsed());
+    // Read from end to end it takes milliseconds; read again for each layer of encoding, hours.
+    assert!(begin.elapsed() < super::secs(60), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

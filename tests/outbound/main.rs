@@ -52,9 +52,15 @@ impl World {
         let provider = Provider::builder().algorithms([Algorithm::ES256]).clock(clock.clone());
         let provider = provider.start().await;
         provider.register_client(drive());
-        let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+        let mut issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+        // Long enough on a busy machine.
+        issuer.jwks.wait = std::time::Duration::from_secs(60);
         let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
-        Self { auth: auth.tenant_optional().build().unwrap(), provider, clock }
+        Self {
+            auth: auth.tenant_optional().known_tokens_bytes(1 << 20).build().unwrap(),
+            provider,
+            clock,
+        }
     }
 
     fn client_builder(&self) -> TokenExchangeBuilder {
@@ -88,8 +94,8 @@ fn drive() -> testing::Client {
 
 /// A mock user, who has no token of a provider's.
 async fn mock_caller() -> AuthContext {
-    let auth =
-        Auth::builder().mode(AuthMode::Mock).dangerous_allow_mock_in_production().build().unwrap();
+    let auth = Auth::builder().known_tokens_bytes(0).mode(AuthMode::Mock);
+    let auth = auth.dangerous_allow_mock_in_production().build().unwrap();
     auth.authenticate("anything").await.unwrap()
 }
 
@@ -207,5 +213,5 @@ fn secs(seconds: u64) -> Duration {
 
 /// A future that must end soon, because nothing it waits for is late.
 async fn soon<F: Future>(work: F) -> F::Output {
-    tokio::time::timeout(secs(20), work).await.expect("ends soon")
+    tokio::time::timeout(secs(120), work).await.expect("ends soon")
 }

@@ -50,7 +50,7 @@ impl Setting {
             if status(&self.tenants, "acme").await.is_ok_and(|found| found == Some(expected)) {
                 return;
             }
-            assert!(since.elapsed() < Duration::from_secs(30), "did not recover");
+            assert!(since.elapsed() < Duration::from_secs(120), "did not recover");
             tokio::task::yield_now().await;
         }
     }
@@ -76,22 +76,25 @@ async fn a_killed_server_is_bridged_within_the_bound_and_then_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_server_costs_one_deadline_and_then_nobody_waits() {
     let setting = setting().await;
-    let brief = Duration::from_millis(300);
-    let setting = Setting { tenants: setting.tenants.deadline(brief), ..setting };
+    let brief = setting.tenants.clone().deadline(Duration::from_millis(300));
+    let endless = setting.tenants.clone().deadline(Duration::MAX);
+    let setting = Setting { tenants: setting.tenants.deadline(Duration::from_secs(60)), ..setting };
     assert_eq!(setting.status("acme").await, Some(Active));
     setting.server.pause();
     setting.clock.advance(PAST_TIME_TO_LIVE);
 
     let since = Instant::now();
-    assert_eq!(setting.status("acme").await, Some(Active));
-    assert!(since.elapsed() >= brief && since.elapsed() < Duration::from_secs(2));
+    assert_eq!(status(&brief, "acme").await.unwrap(), Some(Active));
+    assert!(since.elapsed() >= Duration::from_millis(300), "{:?}", since.elapsed());
     setting.clock.advance(Duration::from_secs(5));
-    let since = Instant::now();
-    for _ in 0..100 {
-        assert_eq!(setting.status("acme").await, Some(Active));
-    }
-    assert!(since.elapsed() < brief, "{:?}", since.elapsed());
-    let error = status(&setting.tenants, "never-seen").await.unwrap_err().to_string();
+    // Whoever waited for the paused server now would wait for ever.
+    let nobody_waits = async {
+        for _ in 0..100 {
+            assert_eq!(status(&endless, "acme").await.unwrap(), Some(Active));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), nobody_waits).await.expect("nobody waits");
+    let error = status(&brief, "never-seen").await.unwrap_err().to_string();
     assert_eq!(error, "the tenant store gave no answer within 300ms");
 
     setting.server.resume();

@@ -59,7 +59,7 @@ impl House {
 
     fn auth(&self, issuer: IssuerConfig) -> Auth {
         let auth = Auth::builder().issuer(issuer).audience("scaivault").clock(self.clock.clone());
-        auth.build().unwrap()
+        auth.known_tokens_bytes(1 << 20).build().unwrap()
     }
 
     fn endpoints(&self, workloads: WorkloadExchange) -> Endpoints {
