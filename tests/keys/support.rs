@@ -93,7 +93,6 @@ pub(crate) fn trust(issuer: &Issuer) -> IssuerConfig {
     // Long enough on a busy machine; tests of waiting set their own.
     let mut config = IssuerConfig::new(issuer.issuer()).allow_loopback_http(true);
     config.jwks.wait = Duration::from_secs(60);
-    config.jwks.timeout = Duration::from_secs(60);
     config
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use scaikey_auth::Secret;
@@ -15,21 +16,51 @@ use scaikey_auth::Secret;
 pub(crate) struct Postgres {
     home: PathBuf,
     server: Option<Child>,
+    _fresh: Arc<Fresh>,
+}
+
+/// A cluster that was never started, of which servers get copies: `initdb` takes longer than most tests.
+/// It is there as long as one of those servers is.
+struct Fresh(PathBuf);
+
+impl Fresh {
+    fn get() -> Arc<Self> {
+        static MADE: Mutex<Weak<Fresh>> = Mutex::new(Weak::new());
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.upgrade().unwrap_or_else(|| {
+            let fresh = Arc::new(Self(home("fresh")));
+            *made = Arc::downgrade(&fresh);
+            let done = run("initdb")
+                .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"])
+                .arg("--pgdata")
+                .arg(&fresh.0)
+                .output()
+                .unwrap_or_else(|why| panic!("initdb did not run ({why}): {HINT}"));
+            assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
+            fresh
+        })
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A folder that no other server of this process or another has.
+fn home(kind: &str) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::SeqCst);
+    env::temp_dir().join(format!("auth-pg-{kind}-{}-{number}", std::process::id()))
 }
 
 impl Postgres {
     pub(crate) fn start() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::SeqCst);
-        let home = env::temp_dir().join(format!("auth-pg-{}-{number}", std::process::id()));
-        let made = run("initdb")
-            .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"])
-            .arg("--pgdata")
-            .arg(&home)
-            .output()
-            .unwrap_or_else(|why| panic!("initdb did not run ({why}): {HINT}"));
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let mut this = Self { home, server: None };
+        let (fresh, home) = (Fresh::get(), home("server"));
+        let copied = Command::new("cp").arg("-a").arg(&fresh.0).arg(&home).status();
+        assert!(copied.is_ok_and(|status| status.success()), "the cluster is copied");
+        let mut this = Self { home, server: None, _fresh: fresh };
         this.restart();
         this
     }
