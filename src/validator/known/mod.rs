@@ -685,7 +685,7 @@ mod tests {
     /// once a flush or a withdrawal has returned, or time has passed, nothing older is recalled.
     #[test]
     fn nothing_is_recalled_that_was_flushed_withdrawn_or_expired_before() {
-        let copied = [20_000, BUDGET / 8].map(|budget| {
+        let copied = [20_000, BUDGET].map(|budget| {
             let known = KnownTokens::new(budget);
             visit_flush_withdraw_and_let_time_pass(&known);
             hot_bytes(&known) > 0
@@ -694,7 +694,7 @@ mod tests {
     }
 
     fn visit_flush_withdraw_and_let_time_pass(known: &KnownTokens) {
-        const ROUNDS: u64 = 1500;
+        const ROUNDS: u64 = 900;
         let clock = Seconds::default();
         // A round withdraws its key, flushes, and lets a second pass.
         let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
