@@ -67,7 +67,10 @@ fn tokens(config: &AuthConfig) -> Result<Tokens, ConfigError> {
 /// What is under `/v1/auth/`. Participants are in the database, if there is one.
 fn endpoints(config: &AuthConfig, auth: &Auth, tokens: &Tokens) -> Result<Endpoints, ConfigError> {
     let mut endpoints = auth.endpoints();
-    if let Some(tokens) = tokens {
+    // Sign-ins and refreshes name no tenant: a client whose token endpoint depends on one is none for them.
+    let per_tenant =
+        config.client.token_url.as_deref().is_some_and(|url| url.contains("{tenant_id}"));
+    if let (Some(tokens), false) = (tokens, per_tenant) {
         endpoints = endpoints.client(tokens.clone());
     }
     if config.database_url.is_none() {

@@ -242,13 +242,20 @@ impl EndpointsBuilder {
 
     /// Adds what a configuration names, as the environment variables `P_REDIRECT_URI` and others do:
     /// client, sign-in, sessions, passwords, registrar, trusted proxies, workloads. What was set
-    /// before stays, so a client that the service has already is not made twice.
+    /// before stays, so a client that the service has already is not made twice. A client whose token
+    /// endpoint depends on the tenant is left out where neither sign-in, sessions nor passwords are named:
+    /// refreshes name no tenant.
     pub fn configured(mut self, config: &AuthConfig) -> Self {
         self.variables.clone_from(&config.prefix);
         let wanted = &config.endpoints;
         if self.client.is_none() && config.client.id.is_some() {
             let client = TokenExchangeClient::from_config(config).build();
-            self.client = self.noted(client);
+            let asked_for = wanted.redirect_uri.is_some()
+                || wanted.session_keys.is_some()
+                || wanted.password_grant;
+            // One with a token endpoint for each tenant is there for exchanges, unless more is asked for.
+            let client = self.noted(client);
+            self.client = client.filter(|client| asked_for || !client.is_per_tenant());
         }
         if let (None, Some(uri)) = (&self.sign_in, &wanted.redirect_uri) {
             let sign_in = SignIn::new(uri.as_str());
