@@ -33,9 +33,10 @@ async fn only_what_does_no_harm_is_sent_twice() {
 
 #[tokio::test]
 async fn a_request_that_could_not_be_sent_is_tried_again_whatever_it_is() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/token", listener.local_addr().unwrap());
-    drop(listener);
+    // Held and not listened at, so that no other server gets the port meanwhile.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/token", held.local_addr().unwrap());
     let client = scaikey_auth::TokenExchangeClient::builder("https://scaikey.example")
         .client_auth(super::drive())
         .allow_loopback_http(true)
