@@ -12,9 +12,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoo
 use crate::clock::pause;
 use crate::secret::Secret;
 
-/// How long to wait for a connection: less than the 2 s that a lookup or a registration may take, so
-/// that what is said is why there is none. A pool handed in has its own setting.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long to wait for a connection, unless another limit is given: less than the 2 s that a lookup or a
+/// registration may take, so that what is said is why there is none. A pool handed in has its own setting.
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A file of SQLite serves as many readers at once, a server as many statements.
 const CONNECTIONS: u32 = 8;
@@ -79,14 +79,15 @@ pub(crate) use once;
 
 impl Pool {
     /// Connects when first needed. SQLite files are put into WAL mode, so that a writer blocks no
-    /// reader, unless `mode=ro` or `immutable` forbids it.
-    pub(crate) fn connect_lazy(url: &Secret) -> Result<Self, Unusable> {
+    /// reader, unless `mode=ro` or `immutable` forbids it. A call waits up to `acquire_timeout` for a
+    /// connection, and as long again for another writer of the file.
+    pub(crate) fn connect_lazy(url: &Secret, acquire_timeout: Duration) -> Result<Self, Unusable> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Unusable::NoRuntime);
         }
         match url.expose().split_once(':') {
-            Some(("sqlite", _)) => sqlite(url),
-            Some(("postgres" | "postgresql", _)) => postgres(url),
+            Some(("sqlite", _)) => sqlite(url, acquire_timeout),
+            Some(("postgres" | "postgresql", _)) => postgres(url, acquire_timeout),
             _ => Err(Unusable::UnknownScheme),
         }
     }
@@ -122,13 +123,13 @@ pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
 }
 
 #[cfg(feature = "sqlite")]
-fn sqlite(url: &Secret) -> Result<Pool, Unusable> {
+fn sqlite(url: &Secret, acquire_timeout: Duration) -> Result<Pool, Unusable> {
     let url = url.expose();
     let has = |text| url.contains(text);
     let options: SqliteConnectOptions = url.parse().map_err(|_| Unusable::MalformedUrl)?;
-    let options = options.busy_timeout(ACQUIRE_TIMEOUT);
+    let options = options.busy_timeout(acquire_timeout);
     // A file needs no ping; and a lookup given up during one would take the connection with it.
-    let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
+    let pool = SqlitePoolOptions::new().acquire_timeout(acquire_timeout).test_before_acquire(false);
     let pool = if has(":memory:") || has("mode=memory") {
         // The database lives as long as its one connection.
         pool.max_connections(1).max_lifetime(None).idle_timeout(None)
@@ -159,12 +160,12 @@ async fn write_ahead(connection: &mut SqliteConnection) -> Result<(), sqlx::Erro
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn sqlite(_url: &Secret) -> Result<Pool, Unusable> {
+fn sqlite(_url: &Secret, _: Duration) -> Result<Pool, Unusable> {
     Err(Unusable::FeatureMissing("sqlite"))
 }
 
 #[cfg(feature = "postgres")]
-fn postgres(url: &Secret) -> Result<Pool, Unusable> {
+fn postgres(url: &Secret, acquire_timeout: Duration) -> Result<Pool, Unusable> {
     use sqlx::ConnectOptions;
     let options = url::Url::parse(url.expose())
         .ok()
@@ -172,11 +173,11 @@ fn postgres(url: &Secret) -> Result<Pool, Unusable> {
         .ok_or(Unusable::MalformedUrl)?
         // PgBouncer takes no connection that asks for it, and there are no such numbers here.
         .extra_float_digits(None);
-    let pool = PgPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).max_connections(CONNECTIONS);
+    let pool = PgPoolOptions::new().acquire_timeout(acquire_timeout).max_connections(CONNECTIONS);
     Ok(Pool::Postgres(pool.connect_lazy_with(options)))
 }
 
 #[cfg(not(feature = "postgres"))]
-fn postgres(_url: &Secret) -> Result<Pool, Unusable> {
+fn postgres(_url: &Secret, _: Duration) -> Result<Pool, Unusable> {
     Err(Unusable::FeatureMissing("postgres"))
 }

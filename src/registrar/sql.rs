@@ -14,7 +14,7 @@ use super::{
     Entry, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId, schema,
 };
 use crate::clock::within;
-use crate::database::{Pool, Unusable, is_missing_table, on_either, once};
+use crate::database::{ACQUIRE_TIMEOUT, Pool, Unusable, is_missing_table, on_either, once};
 use crate::error::BoxError;
 use crate::flight::Flights;
 use crate::identity::{Identity, IdentityKey};
@@ -109,7 +109,20 @@ impl SqlRegistrar {
     /// When the connection string is malformed or needs a feature that is off, and outside of a
     /// tokio runtime.
     pub fn connect_lazy(url: &Secret) -> Result<Self, SqlRegistrarError> {
-        Ok(Self::over(Pool::connect_lazy(url)?))
+        Self::connect_lazy_with_timeout(url, ACQUIRE_TIMEOUT)
+    }
+
+    /// As [`connect_lazy`](Self::connect_lazy), but a call waits up to `acquire_timeout` for a connection,
+    /// and as long again for another writer of a SQLite file: for many writers, or a database far away. The
+    /// [`deadline`](Self::deadline) of a registration, 2 s by default, should be longer.
+    ///
+    /// # Errors
+    /// As `connect_lazy`.
+    pub fn connect_lazy_with_timeout(
+        url: &Secret,
+        acquire_timeout: Duration,
+    ) -> Result<Self, SqlRegistrarError> {
+        Ok(Self::over(Pool::connect_lazy(url, acquire_timeout)?))
     }
 
     /// As [`connect_lazy`](Self::connect_lazy), but proves that the database can be reached.

@@ -1,6 +1,7 @@
 //! [`SqlTenants`]: tenants in a table of SQLite or PostgreSQL, through SQLx.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 #[cfg(feature = "postgres")]
@@ -9,7 +10,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 
 use super::{Tenant, TenantResolver, TenantStatus};
-use crate::database::{Pool, Unusable, is_missing_table, on_either, once};
+use crate::database::{ACQUIRE_TIMEOUT, Pool, Unusable, is_missing_table, on_either, once};
 use crate::error::BoxError;
 use crate::identity::TenantId;
 use crate::secret::Secret;
@@ -82,8 +83,20 @@ impl SqlTenants {
     /// When the connection string is malformed or needs a feature that is off, and outside of a
     /// tokio runtime.
     pub fn connect_lazy(url: &Secret) -> Result<Self, SqlTenantsError> {
-        let pool = Pool::connect_lazy(url)?;
-        Ok(Self { pool })
+        Self::connect_lazy_with_timeout(url, ACQUIRE_TIMEOUT)
+    }
+
+    /// As [`connect_lazy`](Self::connect_lazy), but a lookup waits up to `acquire_timeout` for a connection,
+    /// and a writer as long again for another of a SQLite file: for a database far away. The deadline of a
+    /// [`CachedTenants`](crate::CachedTenants), 2 s by default, should be longer.
+    ///
+    /// # Errors
+    /// As `connect_lazy`.
+    pub fn connect_lazy_with_timeout(
+        url: &Secret,
+        acquire_timeout: Duration,
+    ) -> Result<Self, SqlTenantsError> {
+        Ok(Self { pool: Pool::connect_lazy(url, acquire_timeout)? })
     }
 
     /// As [`connect_lazy`](Self::connect_lazy), but proves that the database can be reached.

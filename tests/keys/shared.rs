@@ -18,7 +18,7 @@ const FOREVER: Duration = Duration::from_secs(3600);
 /// One template whose tenants all have the platform's keys.
 fn shared(provider: &Provider) -> IssuerConfig {
     let mut template = template(provider).jwks_uri(provider.jwks_uri());
-    template.jwks.wait = FOREVER;
+    (template.jwks.wait, template.jwks.timeout) = (FOREVER, FOREVER);
     template
 }
 
@@ -49,7 +49,7 @@ fn discovered(provider: &Provider) -> IssuerConfig {
     let place = format!("{}/api/v1/auth/tenants/{{tenant_id}}", provider.url());
     let place = format!("{place}/.well-known/openid-configuration");
     let mut template = template(provider).discovery_url(place);
-    template.jwks.wait = FOREVER;
+    (template.jwks.wait, template.jwks.timeout) = (FOREVER, FOREVER);
     template
 }
 
@@ -111,7 +111,7 @@ impl TenantIssuers for Central {
 async fn cold_start_with_a_resolver_refuses_nobody() {
     let (provider, clock) = provider().await;
     let mut template = template(&provider);
-    template.jwks.wait = FOREVER;
+    (template.jwks.wait, template.jwks.timeout) = (FOREVER, FOREVER);
     let auth = service_of_tenants(template, Central(provider.jwks_uri()), &clock);
     let tokens = ids(1000).into_iter().map(|id| invented(&provider, &id));
     assert!(all_are(200, &statuses(&auth, tokens).await));

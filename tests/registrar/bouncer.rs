@@ -16,10 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Registrars of six services, one of which hands its own connections in.
 async fn services(bouncer: &Bouncer) -> Vec<SqlRegistrar> {
-    let connect = |_| SqlRegistrar::connect_lazy(&bouncer.url()).unwrap();
+    let connect = |_| SqlRegistrar::connect_lazy_with_timeout(&bouncer.url(), PATIENCE).unwrap();
     let mut registrars: Vec<_> = (0..5).map(connect).collect();
     let options: PgConnectOptions = bouncer.url().expose().parse().unwrap();
-    let pool = PgPoolOptions::new().connect_lazy_with(options.extra_float_digits(None));
+    let pool = PgPoolOptions::new()
+        .acquire_timeout(PATIENCE)
+        .connect_lazy_with(options.extra_float_digits(None));
     registrars.push(SqlRegistrar::from_postgres(pool));
     registrars.into_iter().map(|registrar| registrar.deadline(PATIENCE)).collect()
 }
