@@ -24,6 +24,9 @@ const MAX_READ: usize = 64;
 /// So many sets of data cookies are tried, newest first. Late answers leave one or two behind.
 const MAX_TRIED: usize = 4;
 
+/// What stood behind the name before sessions had markers.
+const OLD_PARTS: [&str; 4] = ["", ".1", ".2", ".3"];
+
 /// Characters of a [`CookieId`]'s tag: the time in hexadecimal digits, and random ones behind it.
 const TAG: usize = TIME + 8;
 const TIME: usize = 12;
@@ -34,7 +37,8 @@ const TIME: usize = 12;
 /// cookies, `NAME-TAG.GENERATION.PART`, which every renewal replaces by those of the next
 /// generation. Data without the marker is no session, and the newest session and generation count.
 /// So answers may arrive in any order: one that was under way while its session ended, was renewed,
-/// or gave way to another sets data cookies that are not read, and the next answer clears them.
+/// or gave way to another sets data cookies that are not read, and the next answer clears them. So it
+/// does with `NAME` and `NAME.PART`, which held whole sessions once.
 #[derive(Debug, Clone)]
 pub(super) struct CookieName(String);
 
@@ -72,6 +76,8 @@ impl fmt::Display for CookieId {
 /// What a cookie of a session is.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role<'n> {
+    /// A part of a session as it was kept before there were markers.
+    Old(usize),
     Marker(&'n str),
     Data(&'n str, u32, usize),
 }
@@ -118,7 +124,11 @@ impl CookieName {
     }
 
     fn role<'n>(&self, name: &'n str) -> Option<Role<'n>> {
-        let rest = name.strip_prefix(self.as_str())?.strip_prefix('-')?;
+        let rest = name.strip_prefix(self.as_str())?;
+        if let Some(nth) = OLD_PARTS.iter().position(|part| *part == rest) {
+            return Some(Role::Old(nth));
+        }
+        let rest = rest.strip_prefix('-')?;
         let mut fields = rest.split('.');
         let ours = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
         let tag = fields.next().filter(|tag| tag.len() == TAG && tag.bytes().all(ours))?;
@@ -207,8 +217,8 @@ impl CookieName {
 
     /// Whether an answer that carries this `Set-Cookie` begins, renews or ends a session itself.
     pub(super) fn is_set_by(&self, cookie: &HeaderValue) -> bool {
-        name_and_value(cookie.as_bytes())
-            .is_some_and(|(name, _)| self.role_of_bytes(name).is_some())
+        let role = name_and_value(cookie.as_bytes()).and_then(|(name, _)| self.role_of_bytes(name));
+        matches!(role, Some((Role::Marker(_) | Role::Data(..), _)))
     }
 
     /// Takes the cookies out of a request, so that what is behind sees no session.
@@ -381,12 +391,14 @@ mod tests {
         let first = format!("a=1; {marker}; caf\u{e9}=\u{fffd}");
         let second = format!("{data}; __Host-sx=2; b");
         let kept = "a=1; caf\u{e9}=\u{fffd}; __Host-sx=2; b".as_bytes().to_vec();
+        assert!(strip(&[b"__Host-s=old; __Host-s.3=old"]).is_empty());
+        assert!(!name.is_set_by(&HeaderValue::from_static("__Host-s=1")));
         assert_eq!(strip(&[first.as_bytes(), second.as_bytes()]), [kept]);
         assert_eq!(strip(&[b"\xff=1;\xfe"]), [b"\xff=1;\xfe"], "not ours, so not touched");
         assert!(strip(&[marker.as_bytes()]).is_empty());
         assert!(strip(&[]).is_empty());
         // Names that only look like ours.
-        for other in ["__Host-s", "__Host-s-", "__Host-s-0", "__Host-t-0", "x"] {
+        for other in ["__Host-s-", "__Host-s-0", "__Host-s.4", "__Host-s.01", "__Host-t-0", "x"] {
             assert_eq!(name.role(other), None, "{other}");
         }
         for other in ["x", ".1", ".1.", ".1.2.3", ".x.0", ".0.x", ".99999999999.0"] {

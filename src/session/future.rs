@@ -4,22 +4,27 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::layer::after_renewal;
 use super::{Names, Session, Sessions, clear_cookies};
 use crate::clock::within;
-use crate::error::ErrorResponse;
+use crate::error::{AuthError, ErrorResponse};
 use crate::exchange::ExchangeError;
 use crate::middleware::refuse;
 
-type Renewed = Result<Option<Session>, ExchangeError>;
+pub(super) type Renewed = Result<Option<Session>, ExchangeError>;
 
 pub(super) type Renewal = Pin<Box<dyn Future<Output = Renewed> + Send + 'static>>;
 
-type Late = Pin<Box<dyn Future<Output = Option<Renewed>> + Send>>;
+/// `None` when it takes too long; it goes on.
+pub(super) type Late = Pin<Box<dyn Future<Output = Option<Renewed>> + Send>>;
+
+/// How a gRPC service says that there is no identity: with status 200.
+const GRPC_STATUS: &str = "grpc-status";
+const GRPC_UNAUTHENTICATED: &str = "16";
 
 /// What happened to a session.
 pub(super) enum Change {
@@ -39,6 +44,10 @@ pub(super) struct Aftermath {
 impl Aftermath {
     pub(super) fn new(sessions: &Sessions, names: Names) -> Self {
         Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
+    }
+
+    pub(super) fn sessions(&self) -> Sessions {
+        self.sessions.clone()
     }
 
     pub(super) fn with(mut self, change: Change) -> Self {
@@ -106,6 +115,7 @@ pin_project! {
             #[pin]
             future: F,
             after: Option<Aftermath>,
+            excuse: Option<Box<Excuse<R>>>,
         },
         // The answer is there; the new cookies are not yet.
         Renewing {
@@ -114,13 +124,20 @@ pin_project! {
         },
         // The token does not last until the session is renewed.
         Waiting {
-            pending: Renewal,
+            pending: Late,
             held: Option<Box<Held<S, R, Q>>>,
         },
         Refused {
             response: Option<T>,
         },
     }
+}
+
+/// Why a browser that has a session is served without it, and how that is answered where an identity is
+/// needed: a 401 would tell the page that its user signed out.
+struct Excuse<R> {
+    error: AuthError,
+    respond: R,
 }
 
 /// A request that waits, and what goes on with it.
@@ -138,14 +155,14 @@ impl<S: Service<Request<Q>>, R, Q> SessionFuture<S, R, Q> {
     }
 
     pub(super) fn serving(future: S::Future, after: Aftermath) -> Self {
-        Self { state: State::Serving { future, after: Some(after) } }
+        Self { state: State::Serving { future, after: Some(after), excuse: None } }
     }
 
     pub(super) fn refused(response: S::Response) -> Self {
         Self { state: State::Refused { response: Some(response) } }
     }
 
-    pub(super) fn waiting(pending: Renewal, held: Held<S, R, Q>) -> Self {
+    pub(super) fn waiting(pending: Late, held: Held<S, R, Q>) -> Self {
         Self { state: State::Waiting { pending, held: Some(Box::new(held)) } }
     }
 }
@@ -162,9 +179,12 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProjection::Passing { future } => return future.poll(context),
-                StateProjection::Serving { future, after } => {
+                StateProjection::Serving { future, after, excuse } => {
                     let mut response = ready!(future.poll(context))?;
                     let Some(mut after) = after.take() else { return Poll::Pending };
+                    if let Some(excuse) = excuse.take() {
+                        response = excuse.in_place_of(response, &after.sessions);
+                    }
                     match after.pending(response.headers()) {
                         None => {
                             after.finish(response.headers_mut());
@@ -191,17 +211,9 @@ where
                     let renewed = ready!(pending.as_mut().poll(context));
                     let Some(held) = held.take() else { return Poll::Pending };
                     let Held { mut ready, mut request, session, after, respond } = *held;
-                    let sessions = after.sessions.clone();
-                    match after_renewal(&sessions, renewed, session, &mut request) {
-                        Ok(change) => State::Serving {
-                            future: ready.call(request),
-                            after: Some(after.with(change)),
-                        },
-                        Err(error) => {
-                            let response = refuse(&sessions.0.auth, &respond, &error, false);
-                            State::Refused { response: Some(response) }
-                        }
-                    }
+                    let (after, error) = after_renewal(renewed, session, after, &mut request);
+                    let excuse = error.map(|error| Box::new(Excuse { error, respond }));
+                    State::Serving { future: ready.call(request), after: Some(after), excuse }
                 }
                 StateProjection::Refused { response } => match response.take() {
                     Some(response) => return Poll::Ready(Ok(response)),
@@ -210,6 +222,21 @@ where
             };
             this.state.set(next);
         }
+    }
+}
+
+impl<R> Excuse<R> {
+    /// The answer, unless it says that it lacks an identity.
+    fn in_place_of<B>(&self, answer: Response<B>, sessions: &Sessions) -> Response<B>
+    where
+        R: ErrorResponse<B>,
+    {
+        let status = answer.headers().get(GRPC_STATUS);
+        let is_grpc = status.is_some_and(|status| status == GRPC_UNAUTHENTICATED);
+        if is_grpc || answer.status() == StatusCode::UNAUTHORIZED {
+            return refuse(&sessions.0.auth, &self.respond, &self.error, is_grpc);
+        }
+        answer
     }
 }
 

@@ -9,9 +9,10 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::future::{Aftermath, Change, Held, SessionFuture};
+use super::future::{Aftermath, Change, Held, Renewed, SessionFuture};
 use super::origin::{is_same_site, is_unsafe};
 use super::{Session, Sessions};
+use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
 use crate::middleware::refuse;
@@ -25,8 +26,13 @@ use crate::middleware::refuse;
 /// bearer token is 400. A session that ended is taken from the browser, and the request passes
 /// without it.
 ///
-/// An answer sets cookies only where something changes. Then it is `Cache-Control: private`, whatever
-/// the service behind said, so that no shared cache gives them to others.
+/// A session whose access token expired while the provider is away stays, and the request passes
+/// without it: what anonymous callers get is answered, `logout` ends the session, and where the service
+/// behind answers 401 the browser gets 503.
+///
+/// An answer sets cookies only where something changes. Then its `Cache-Control` is
+/// `private`, or stays `no-store`, whatever else the service behind said, so that no shared cache gives
+/// them to others.
 #[derive(Clone)]
 pub struct SessionLayer<R = ProblemJson> {
     sessions: Sessions,
@@ -115,38 +121,49 @@ fn bearer(token: &crate::exchange::AccessToken) -> Option<HeaderValue> {
 }
 
 /// Makes the session the request's credentials.
-pub(super) fn enter<Q>(request: &mut Request<Q>, session: Session) {
+fn enter<Q>(request: &mut Request<Q>, session: Session) {
     if let Some(value) = bearer(&session.token) {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     request.extensions_mut().insert(CurrentSession(Arc::new(session)));
 }
 
-/// What becomes of a request whose session had to be renewed first. The session as it was serves if the
-/// provider is away and its token is good.
+/// What becomes of a request whose session had to be renewed first, and why it has no identity if it
+/// should have one. The session as it was serves if the provider is away, or slow, and its token is good.
 pub(super) fn after_renewal<Q>(
-    sessions: &Sessions,
-    renewed: Result<Option<Session>, ExchangeError>,
+    renewed: Option<Renewed>,
     before: Session,
+    after: Aftermath,
     request: &mut Request<Q>,
-) -> Result<Change, AuthError> {
+) -> (Aftermath, Option<AuthError>) {
+    let sessions = after.sessions();
     let is_good = sessions.freshness(&before) != Freshness::Expired;
-    match (renewed, Some(before).filter(|_| is_good)) {
-        (Ok(Some(session)), _) => {
+    let error = match renewed {
+        Some(Ok(Some(session))) => {
             enter(request, session.clone());
-            Ok(Change::Renewed(session))
+            return (after.with(Change::Renewed(session)), None);
         }
         // It is over; whether the request needs one, the layer behind knows.
-        (Ok(None), _) => Ok(Change::Over),
-        (Err(_), Some(session)) => {
-            enter(request, session);
-            Ok(Change::None)
+        Some(Ok(None)) => return (after.with(Change::Over), None),
+        None if is_good => {
+            let under_way = sessions.renew(&before);
+            enter(request, before);
+            let after = match under_way {
+                Some(renewal) => after.renewing(Box::pin(renewal)),
+                None => after,
+            };
+            return (after, None);
         }
-        (Err(error), None) => {
-            let retry_after = error.retry_after();
-            Err(AuthError::unavailable("identity provider", retry_after, error))
+        Some(Err(_)) if is_good => {
+            enter(request, before);
+            return (after, None);
         }
-    }
+        Some(Err(error)) => error,
+        None => ExchangeError::unavailable(None, "the renewal takes longer than the token lasts"),
+    };
+    // Its user may still sign out.
+    request.extensions_mut().insert(CurrentSession(Arc::new(before)));
+    (after, Some(AuthError::unavailable("identity provider", error.retry_after(), error)))
 }
 
 impl<S, R, Q, B> Service<Request<Q>> for SessionService<S, R>
@@ -197,8 +214,9 @@ where
                 // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
                 let spare = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, spare);
+                let patience = self.sessions.patience(&session);
                 let held = Held { ready, request, session, after, respond: self.respond.clone() };
-                SessionFuture::waiting(Box::pin(renewal), held)
+                SessionFuture::waiting(Box::pin(within(patience, renewal)), held)
             }
             Some(renewal) => {
                 enter(&mut request, session);

@@ -48,6 +48,9 @@ const RENEWAL_PATIENCE: Duration = Duration::from_secs(3);
 /// whole seconds, and clocks differ.
 const LAST_SECONDS: Duration = Duration::from_secs(5);
 
+/// With less left than this, only the next token will do.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+
 /// Sessions of browsers. Cheap to clone: clones are the same.
 ///
 /// A session is a few cookies that hold the tokens, sealed under [`SessionKeys`]: scripts cannot read
@@ -65,7 +68,8 @@ const LAST_SECONDS: Duration = Duration::from_secs(5);
 ///
 /// From 80 % of its life on, an access token is replaced by way of its refresh token while the
 /// request that found it due is served; the answer brings the new cookies. The browser does nothing.
-/// A request that comes in the last five seconds of the token waits for the next one instead.
+/// A request that comes in the last five seconds of the token waits for the next one instead, until a
+/// second is left: then it is served with the present one.
 ///
 /// Each session has cookies of its own, so answers may arrive in any order: one that was under way
 /// when its user signed out, or when another user signed in, changes nothing.
@@ -233,6 +237,14 @@ impl Sessions {
     fn is_in_last_seconds(&self, session: &Session) -> bool {
         let left = session.token.remaining(&**self.0.auth.clock());
         left.is_some_and(|left| left < LAST_SECONDS)
+    }
+
+    /// How long a request waits for its session to be renewed: while its token serves, and without end
+    /// of its own where it does not. Then the client's own limits count.
+    fn patience(&self, session: &Session) -> Duration {
+        let left = session.token.remaining(&**self.0.auth.clock()).unwrap_or_default();
+        let spare = left.saturating_sub(LAST_SECOND);
+        if spare.is_zero() { Duration::MAX } else { spare }
     }
 
     fn freshness(&self, session: &Session) -> Freshness {

@@ -479,3 +479,61 @@ async fn new_cookies_are_for_no_shared_cache() {
     assert_eq!(answer.header("cache-control"), "private", "{answer:?}");
     assert_eq!(browser.get("/cached").await.header("cache-control"), "public, max-age=60");
 }
+
+#[tokio::test]
+async fn sign_out_works_while_the_provider_is_away() {
+    for (minutes, revocation, status) in [(0, 503, 503), (61, 503, 503), (61, 200, 204)] {
+        let (house, browser) = signed_in().await;
+        house.clock.advance(MINUTE * minutes);
+        house.provider.fail(Endpoint::Token, Fault::Status(503));
+        if revocation != 200 {
+            house.provider.fail(Endpoint::Revocation, Fault::Status(revocation));
+        }
+        // What anybody gets.
+        let public = browser.get("/public").await;
+        let has_identity = (minutes == 0).to_string();
+        assert_eq!((public.status, public.body), (200, has_identity), "{minutes}");
+        assert_eq!(browser.get("/v1/auth/login").await.status, 303, "{minutes}");
+        let me = browser.get("/me").await;
+        assert_eq!(me.status, if minutes == 0 { 200 } else { 503 }, "{me:?}");
+        assert!(!browser.session().is_empty(), "{minutes}: the session stays");
+
+        let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+        assert_eq!(out.status, status, "{minutes}: {out:?}");
+        assert!(browser.session().is_empty(), "{minutes}");
+        house.provider.heal(Endpoint::Token);
+        house.clock.advance(MINUTE * 2);
+        assert_eq!(browser.get("/me").await.status, 401, "{minutes}");
+    }
+}
+
+#[tokio::test]
+async fn slow_renewal_holds_no_request_whose_token_serves() {
+    let (house, browser) = signed_in().await;
+    house.clock.advance(MINUTE * 60 - Duration::from_millis(1200));
+    house.provider.fail(Endpoint::Token, Fault::Hang);
+    let answer = house.during_slow(&browser, async { house.provider.heal(Endpoint::Token) }).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "bob-id"), "{answer:?}");
+    // It went on meanwhile: the answer brings what came of it.
+    assert!(answer.headers.contains_key("set-cookie"), "{answer:?}");
+    assert_eq!(house.provider.granted("refresh_token"), 1);
+}
+
+#[tokio::test]
+async fn cookies_of_the_old_kind_are_cleared() {
+    let old = ["__Host-session", "__Host-session.1", "__Host-session.3"];
+    let put = |browser: &Visitor| {
+        let mut jar = browser.cookies.lock().unwrap();
+        jar.extend(old.map(|name| (name.to_owned(), "sealed".to_owned())));
+    };
+    let (house, browser) = signed_in().await;
+    let session = browser.session();
+    put(&browser);
+    let me = browser.get("/me").await;
+    assert_eq!((me.status, me.body.as_str()), (200, "bob-id "), "the service sees none");
+    assert_eq!(browser.session(), session);
+    let stranger = house.visitor();
+    put(&stranger);
+    assert_eq!(stranger.get("/public").await.status, 200);
+    assert!(stranger.jar().is_empty());
+}
