@@ -20,8 +20,19 @@ const MOST: usize = 256;
 pub(super) fn folded(name: &str) -> String {
     let visible = name.chars().map(space_for_control).filter(|c| !is_ignored(*c));
     let capitals = visible.flat_map(char::to_lowercase).flat_map(char::to_uppercase);
-    let mapped: String = Uts46MapperBorrowed::new().map_normalize(capitals).take(MOST).collect();
-    mapped.split_whitespace().collect::<Vec<_>>().join(" ")
+    let mapper = Uts46MapperBorrowed::new();
+    let mapped = mapper.map_normalize(capitals);
+    // Before the rest is cut off: more space in front would leave less of the name.
+    let mut folded: String = single_spaced(mapped).take(MOST).collect();
+    folded.truncate(folded.trim_end().len());
+    folded
+}
+
+/// Without space in front, and with one for several.
+fn single_spaced(text: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
+    let mut is_behind_space = true;
+    let text = text.map(|c| if c.is_whitespace() { ' ' } else { c });
+    text.filter(move |c| !std::mem::replace(&mut is_behind_space, *c == ' ') || *c != ' ')
 }
 
 /// Line ends and tabs are space (RFC 4518 §2.2).
@@ -29,14 +40,14 @@ fn space_for_control(c: char) -> char {
     if matches!(c, '\u{9}'..='\u{d}' | '\u{85}') { ' ' } else { c }
 }
 
-/// Invisible characters: RFC 4518 §2.2 maps them to nothing.
+/// Invisible characters: RFC 4518 §2.2 maps them to nothing, and Unicode has given signs of direction
+/// (UAX 9) and of invisible operators since.
 fn is_ignored(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
             '\u{ad}' | '\u{34f}' | '\u{6dd}' | '\u{70f}' | '\u{1806}' | '\u{180b}'..='\u{180e}'
-                | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2063}'
-                | '\u{206a}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+                | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
                 | '\u{fff9}'..='\u{fffc}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}'
                 | '\u{e0020}'..='\u{e007f}'
         )
@@ -51,6 +62,7 @@ mod tests {
         let table: &[(&str, &[&str])] = &[
             ("bob", &["BOB", " bob ", "\tbob\r\n", "ｂｏｂ", "𝐁𝐨𝐛", "b\u{ad}ob", "b\u{200d}ob"]),
             ("bob", &["\u{feff}bob", "bo\u{fe0f}b", "bob\0", "\u{a0}bob\u{3000}", "b\u{202e}ob"]),
+            ("bob", &["b\u{2064}o\u{2066}b\u{2069}", "\u{61c}bob"]),
             ("josé@x.example", &["JOSÉ@X.EXAMPLE", "jose\u{301}@x.example"]),
             ("strasse", &["straße", "STRASSE", "STRAẞE"]),
             ("σς", &["ΣΣ", "σσ"]),
@@ -69,7 +81,15 @@ mod tests {
     #[test]
     fn folded_names_are_bounded() {
         assert!(folded(&"\u{fdfa}".repeat(300)).chars().count() <= MOST);
-        assert_eq!(folded(&format!("bob{}", "\u{ad}".repeat(500))), "bob");
+        for filler in ["\u{ad}", " ", "\t", "\u{3000}"] {
+            let filler = filler.repeat(500);
+            for spelling in [format!("{filler}bob"), format!("bob{filler}")] {
+                assert_eq!(folded(&spelling), "bob", "{filler:?}");
+            }
+        }
+        assert_eq!(folded(&format!("a{}b", " ".repeat(500))), "a b");
+        let long = "x".repeat(MOST - 1);
+        assert_eq!(folded(&format!("{long} y")), long);
     }
 
     #[test]

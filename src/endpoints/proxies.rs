@@ -114,10 +114,14 @@ impl TrustedProxies {
             return client;
         }
         let values = headers.get_all(FORWARDED).iter().rev();
-        let told = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+        // As bytes: what the client wrote in front may be no text, and must not hide what the proxy added.
+        let told = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
         for told in told.take(MAX_HOPS) {
             // Who is said here cannot be read: the proxy that said so is the last one known.
-            let Some(address) = address(told.trim()) else { break };
+            let Some(address) = std::str::from_utf8(told).ok().and_then(|it| address(it.trim()))
+            else {
+                break;
+            };
             client = address;
             if !self.trusts(client) {
                 break;
@@ -208,6 +212,22 @@ mod tests {
         ];
         for (peer, forwarded, expected) in table {
             assert_eq!(client(peer, forwarded), *expected, "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn foreign_bytes_hide_no_client() {
+        let proxies = TrustedProxies::new(["10.0.0.0/8"]).unwrap();
+        for (forwarded, expected) in [
+            (&b"\xe9, 192.0.2.7"[..], "192.0.2.7"),
+            (b"6.6.6.6\xff,192.0.2.7 , 10.9.9.9", "192.0.2.7"),
+            (b"192.0.2.7, \xe9, 10.9.9.9", "10.9.9.9"),
+        ] {
+            let value = http::HeaderValue::from_bytes(forwarded).unwrap();
+            let name = http::HeaderName::from_static(FORWARDED);
+            let client =
+                proxies.client("10.1.2.3".parse().unwrap(), &HeaderMap::from_iter([(name, value)]));
+            assert_eq!(client.to_string(), expected);
         }
     }
 
