@@ -400,7 +400,8 @@ impl EndpointsBuilder {
             );
         }
         if let Some(sign_in) = &self.sign_in {
-            sign_in.check(&mut faults);
+            let prefix = self.prefix.trim_end_matches('/');
+            sign_in.check(&format!("{prefix}/{}", Endpoint::Login.as_str()), &mut faults);
         }
         self.check_client(&mut faults);
         self.faults = faults;

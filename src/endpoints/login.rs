@@ -148,7 +148,11 @@ impl Inner {
             Ok(()) => self.welcome(&token, begun).await,
             Err(failure) => Err(failure),
         };
-        self.or_revoked(outcome, &token).await
+        match outcome {
+            // An equal callback beside this one may begin a session with these tokens yet.
+            Err(failure) if is_unavailable(&failure) => Err(failure),
+            outcome => self.or_revoked(outcome, &token).await,
+        }
     }
 
     /// Begins a session, with an access token that this service takes.
@@ -288,15 +292,22 @@ impl Inner {
 fn code_of(failure: &Failure) -> &'static str {
     match failure {
         Failure::OAuth(code, _) => code,
-        Failure::TooMany(_)
-        | Failure::Exchange(ExchangeError::Unavailable { .. })
-        | Failure::Auth(AuthError::Unavailable { .. }) => "temporarily_unavailable",
+        Failure::TooMany(_) => "temporarily_unavailable",
+        failure if is_unavailable(failure) => "temporarily_unavailable",
         Failure::Auth(_) => "invalid_grant",
         Failure::Exchange(error) if error.oauth() == Some(&OAuthError::InvalidGrant) => {
             "invalid_grant"
         }
         _ => "server_error",
     }
+}
+
+fn is_unavailable(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Exchange(ExchangeError::Unavailable { .. })
+            | Failure::Auth(AuthError::Unavailable { .. })
+    )
 }
 
 /// The codes an authorization endpoint answers with (RFC 6749 §4.1.2.1, OpenID Connect Core

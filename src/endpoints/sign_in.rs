@@ -34,7 +34,9 @@ const TOLD_FOR: Duration = Duration::from_secs(3600);
 /// [`sessions`](super::EndpointsBuilder::sessions), the tokens as JSON. A session begins only with an
 /// access token that this service takes: where the provider makes it for another audience, say, the
 /// sign-in fails with `server_error`, and a warning in the log names the claim. Whether the token's
-/// *tenant* may use the service is not asked at sign-in. Tokens of a sign-in that fails are revoked.
+/// *tenant* may use the service is not asked at sign-in. Tokens of a sign-in that fails are revoked,
+/// but for one that fails because the provider is away after it gave them: browsers may send a callback
+/// twice, and the other one may begin a session with them.
 ///
 /// A browser that comes back with a sign-in that is spent, expired or of another browser goes on to
 /// [`landing`](Self::landing) if it has a session, and otherwise to the
@@ -129,7 +131,7 @@ impl SignIn {
     }
 
     /// Where a browser goes after its sign-in if `return_to` does not say: a path of this host.
-    /// Default `/`.
+    /// Default `/`. It cannot be `login`.
     pub fn landing(mut self, path: impl Into<String>) -> Self {
         self.landing = path.into();
         self
@@ -140,7 +142,7 @@ impl SignIn {
     /// not begun in this browser or took more than ten minutes, `temporarily_unavailable` where the
     /// provider is away or there were too many attempts, what the provider said where that is a code
     /// of RFC 6749 §4.1.2.1 or OpenID Connect Core §3.1.2.6, `invalid_grant`, and `server_error` for
-    /// the rest). Default: it is shown the error as JSON.
+    /// the rest). Default: it is shown the error as JSON. It cannot be `login`.
     pub fn failure_page(mut self, path: impl Into<String>) -> Self {
         self.failure_page = Some(path.into());
         self
@@ -185,7 +187,8 @@ impl SignIn {
         format!("__Host-{}-", self.cookie_prefix)
     }
 
-    pub(super) fn check(&self, faults: &mut Vec<Fault>) {
+    /// `login` is the path of the endpoint.
+    pub(super) fn check(&self, login: &str, faults: &mut Vec<Fault>) {
         faults.extend(self.faults.iter().cloned());
         if !is_cookie_name(&self.cookie_prefix) {
             let problem = "has characters a cookie's name cannot have, or none, or more than 64";
@@ -208,7 +211,21 @@ impl SignIn {
         if failure_page.is_some_and(|page| !is_own_path(page) || page.contains('#')) {
             faults.push(Fault::new("failure_page", "is no path of this host without a fragment"));
         }
+        let pages = [("landing", Some(&self.landing)), ("failure_page", failure_page)];
+        for (field, page) in pages {
+            if page.is_some_and(|page| leads_to(login, page)) {
+                let problem = "is `login` itself, which would begin the next sign-in: give a page";
+                faults.push(Fault::new(field, problem));
+            }
+        }
     }
+}
+
+/// Whether a browser that is sent to `page` asks for `path`: it takes dots out, and the query is another
+/// matter.
+fn leads_to(path: &str, page: &str) -> bool {
+    let here = Url::parse("https://here.invalid").ok();
+    here.and_then(|here| here.join(page).ok()).is_some_and(|url| url.path() == path)
 }
 
 impl Inner {

@@ -1,10 +1,10 @@
 //! Sign-ins that fail in a browser: what it is shown, and what the operator reads.
 
 use scaikey_auth::testing::{Endpoint, Fault, User};
-use scaikey_auth::{SessionKeys, TokenBuckets};
+use scaikey_auth::{SessionKeys, SignIn, TokenBuckets};
 use serde_json::json;
 
-use super::house::{House, MINUTE, Plan, encoded};
+use super::house::{House, MINUTE, Plan, REDIRECT, encoded};
 use super::log::Log;
 
 const PAGE: &str = "/sorry";
@@ -194,18 +194,18 @@ async fn two_services_keep_their_own_sign_ins() {
         sessions: Some(SessionKeys::random().unwrap()),
         ..Plan::default().sign_in(move |it| it.cookie_prefix(prefix))
     };
-    let first = plan("one").build().await;
+    let first = plan("one-two").build().await;
     let browser = first.visitor();
     let away = browser.get("/v1/auth/login").await;
     let back = first.signed_in_at_provider(away.header("location"));
     let api = first.api.clone();
-    let second = first.open(plan("two")).await;
+    let second = first.open(plan("one")).await;
     let browser = browser.at(&second);
     for _ in 0..10 {
         browser.get("/v1/auth/login").await;
     }
-    let one = |name: &&String| name.starts_with("__Host-one-");
-    assert_eq!(browser.jar().iter().filter(one).count(), 1);
+    let is_first = |name: &&String| name.starts_with("__Host-one-two-");
+    assert_eq!(browser.jar().iter().filter(is_first).count(), 1);
     let first = House { api, ..second };
     assert_eq!(browser.at(&first).get(&back).await.status, 303);
 }
@@ -214,9 +214,48 @@ async fn two_services_keep_their_own_sign_ins() {
 async fn sign_in_cookies_need_a_good_prefix() {
     let house = House::new().await;
     for bad in ["", "a b", "a;b", "a=b"] {
-        let sign_in = scaikey_auth::SignIn::new(super::house::REDIRECT).cookie_prefix(bad);
+        let sign_in = SignIn::new(REDIRECT).cookie_prefix(bad);
         let built = house.auth.endpoints().client(house.client.clone()).sign_in(sign_in).build();
         let error = built.unwrap_err().to_string();
         assert!(error.contains("cookie_prefix"), "{bad:?}: {error}");
     }
+}
+
+#[tokio::test]
+async fn login_is_no_page_of_its_own() {
+    let house = House::new().await;
+    for path in ["/v1/auth/login", "/v1/auth/login?a=b", "/v1/./x/../auth/login"] {
+        let pages = [
+            (SignIn::new(REDIRECT).failure_page(path), "failure_page"),
+            (SignIn::new(REDIRECT).landing(path), "landing"),
+        ];
+        for (sign_in, field) in pages {
+            let endpoints = house.auth.endpoints().prefix("/v1/auth/");
+            let built = endpoints.client(house.client.clone()).sign_in(sign_in).build();
+            let error = built.unwrap_err().to_string();
+            assert!(error.contains(field) && error.contains("`login`"), "{path}: {error}");
+        }
+    }
+    let sign_in = SignIn::new(REDIRECT).failure_page("/login").landing("/v1/auth/login/x");
+    let endpoints = house.auth.endpoints().client(house.client.clone());
+    assert!(endpoints.sign_in(sign_in).build().is_ok());
+}
+
+#[tokio::test]
+async fn callback_repeated_after_an_outage_arrives() {
+    let house = Plan::with_sessions().build().await;
+    let browser = house.visitor();
+    let away = browser.get("/v1/auth/login?return_to=/me").await;
+    let back = house.signed_in_at_provider(away.header("location"));
+    let cookies = browser.cookies.lock().unwrap().clone();
+    house.provider.fail(Endpoint::Jwks, Fault::Status(503));
+    let first = browser.get(&back).await;
+    assert_eq!(first.status, 503, "{first:?}");
+    house.provider.heal(Endpoint::Jwks);
+    house.clock.advance(MINUTE / 2);
+    *browser.cookies.lock().unwrap() = cookies;
+    let second = browser.get(&back).await;
+    assert_eq!((second.status, second.header("location")), (303, "/me"), "{second:?}");
+    assert_eq!(house.provider.requests(Endpoint::Revocation), 0);
+    assert_eq!(browser.get("/me").await.status, 200);
 }
