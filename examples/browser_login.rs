@@ -37,7 +37,7 @@ fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
     let endpoints = auth
         .endpoints()
         .client(client)
-        .sign_in(SignIn::new(format!("{here}/v1/auth/login")))
+        .sign_in(SignIn::new(format!("{here}/v1/auth/login")).failure_page("/"))
         .sessions(sessions.clone())
         .build()?;
 
