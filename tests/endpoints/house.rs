@@ -123,6 +123,7 @@ impl House {
             .route("/slow", get(slow).with_state(self.slow.clone()))
             .layer(self.auth.layer())
             .route("/public", get(public))
+            .route("/grpc", get(async || [("grpc-status", "16")]))
             .route("/cached", get(async || [("cache-control", "public, max-age=60")]));
         let sessions = plan.sessions.map(|keys| {
             let sessions = Sessions::builder(&self.auth, self.client.clone(), keys);

@@ -496,6 +496,9 @@ async fn sign_out_works_while_the_provider_is_away() {
         assert_eq!(browser.get("/v1/auth/login").await.status, 303, "{minutes}");
         let me = browser.get("/me").await;
         assert_eq!(me.status, if minutes == 0 { 200 } else { 503 }, "{me:?}");
+        let called = browser.get("/grpc").await;
+        let unavailable = if minutes == 0 { "16" } else { "14" };
+        assert_eq!((called.status, called.header("grpc-status")), (200, unavailable));
         assert!(!browser.session().is_empty(), "{minutes}: the session stays");
 
         let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;

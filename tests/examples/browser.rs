@@ -39,6 +39,10 @@ async fn sign_in(browser: &Browser) {
 #[tokio::test]
 async fn a_user_signs_in_uses_the_api_beyond_the_life_of_a_token_and_signs_out() {
     let (_example, browser, here) = opened("4").await;
+    browser.open(&format!("{here}/v1/auth/login?error=access_denied")).await;
+    browser.shows("did not succeed (invalid_request)").await;
+    browser.open(&here).await;
+    browser.shows("Welcome").await;
     browser.screenshot("1-welcome").await;
     browser.click("#sign-in").await;
     browser.shows("to continue to scaiwave").await;
