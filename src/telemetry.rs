@@ -290,10 +290,16 @@ pub(crate) fn endpoint_answers_again(url: &str) {
     count("scaikey_auth_token_endpoint_breaker_total", "change", "closed");
 }
 
-/// The token cache did not answer, which each caller goes on without. Logged when it begins.
-pub(crate) fn token_cache_failed(error: &dyn std::fmt::Display, is_new: bool) {
-    if is_new {
-        tracing::warn!(target: TARGET, %error, "token cache fails; going on without it");
+/// The token cache did not answer. Logged when it begins.
+pub(crate) fn token_cache_failed(
+    error: &dyn std::fmt::Display,
+    is_new: bool,
+    spends_without_lock: bool,
+) {
+    if is_new && spends_without_lock {
+        tracing::warn!(target: TARGET, %error, "token cache fails: all go on without it, refresh tokens and codes, too (insecure_spend_without_lock)");
+    } else if is_new {
+        tracing::warn!(target: TARGET, %error, "token cache fails: exchanges and service tokens go on without it; refresh tokens and codes are not spent until it answers (503)");
     }
     count("scaikey_auth_token_cache_failures_total", "reason", "unavailable");
 }

@@ -150,7 +150,8 @@ fn as_auth_error(failure: Failure) -> AuthError {
         Failure::TooLate => AuthError::MalformedRequest("the body did not arrive in time"),
         Failure::Exchange(error) => {
             let retry_after = error.retry_after();
-            AuthError::unavailable("identity provider", retry_after, error)
+            let what = if error.is_of_the_cache() { "token store" } else { "identity provider" };
+            AuthError::unavailable(what, retry_after, error)
         }
     }
 }
@@ -173,7 +174,10 @@ fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
         }
         ExchangeError::Unavailable { retry_after, .. } => {
             let wait = retry_after.unwrap_or(Duration::from_secs(1));
-            let description = "The identity provider is unavailable. Try again.";
+            let description = match error.is_of_the_cache() {
+                true => "The service's token store is unavailable right now. Try again.",
+                false => "The identity provider is unavailable. Try again.",
+            };
             oauth_error(503, "temporarily_unavailable", description, Some(wait))
         }
         _ => provider_failed(),

@@ -25,8 +25,9 @@ pub enum ExchangeError {
         retry_after: Option<Duration>,
     },
     /// The provider could not be asked, or did not answer in time: 429 and 5xx count, too. Whether
-    /// a request that was sent took effect is not known: a refresh token may be spent.
-    #[error("the provider is unavailable: {source}")]
+    /// a request that was sent took effect is not known: a refresh token may be spent. Or the shared cache
+    /// gave no answer, without which no refresh token or code is spent.
+    #[error("{}{source}", subject(&**source))]
     Unavailable {
         /// When it is asked again at the earliest: `Retry-After` of the answer, or what is left of
         /// the pause after several failures.
@@ -101,6 +102,16 @@ impl OAuthError {
     }
 }
 
+/// Why a refresh token or code was not spent.
+#[derive(Debug, thiserror::Error)]
+#[error("the shared cache does not answer, and nothing is spent without it")]
+struct CacheIsAway;
+
+/// Who is unavailable, unless the source says so.
+fn subject(source: &(dyn Error + Send + Sync + 'static)) -> &'static str {
+    if source.is::<CacheIsAway>() { "" } else { "the provider is unavailable: " }
+}
+
 fn code(error: Option<&OAuthError>) -> &str {
     error.map_or("without an error code", OAuthError::as_str)
 }
@@ -112,6 +123,16 @@ impl ExchangeError {
             return Self::unavailable(retry_after, format!("it answered {status}"));
         }
         Self::Refused { status, error: OAuthError::read(body), retry_after }
+    }
+
+    /// The shared cache does not tell whether a refresh token or code may be spent.
+    pub(super) fn cache_is_away(retry_after: Duration) -> Self {
+        Self::Unavailable { retry_after: Some(retry_after), source: Arc::new(CacheIsAway) }
+    }
+
+    /// Whether it is the shared cache that is unavailable, and not the provider.
+    pub(crate) fn is_of_the_cache(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if source.is::<CacheIsAway>())
     }
 
     pub(crate) fn unavailable(retry_after: Option<Duration>, problem: impl Into<String>) -> Self {

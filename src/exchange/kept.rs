@@ -26,13 +26,17 @@ use crate::flight::{Flights, Lead, Seat};
 use crate::mark::Mark;
 use crate::telemetry;
 
-/// How long a lock outlives the longest request: for the look before it and the write after it.
+/// How long a lock outlives the longest request, at least: for the look before it and the write after
+/// it.
 const LOCK_RESERVE: Duration = Duration::from_secs(4);
+
+/// How long a caller waits for locks to be given back; what takes longer is done behind its back.
+const UNLOCK_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long what a refresh or a code gave is kept for those who come with the same one.
 const SUCCESSOR_LIFE: Duration = Duration::from_secs(60);
 
-/// How many bytes of them this process keeps beside a shared cache, which may lose them.
+/// How many bytes of them this process keeps beside its cache, which may lose them.
 const SUCCESSOR_BYTES: u64 = 8 << 20;
 
 /// How often a process looks whether another one has got what both want, or asks again what was
@@ -75,7 +79,7 @@ pub(super) struct Kept {
     pub(super) strays: Arc<Semaphore>,
     /// Looks into a shared cache: one for all who want the same, or a herd would keep its own
     /// questions waiting until they are too late.
-    pub(super) lookups: Flights<Mark, Option<AccessToken>>,
+    pub(super) lookups: Flights<Mark, Option<Option<AccessToken>>>,
     pub(super) flights: Flights<Mark, Outcome>,
     pub(super) setbacks: Setbacks,
     pub(super) cache_is_away: AtomicBool,
@@ -173,7 +177,7 @@ impl Kept {
         if let Some(token) = refused.filter(|token| token.age(clock) < YOUNG) {
             return Some(Ok(token.clone()));
         }
-        if let Some(token) = self.near(key)
+        if let Some(token) = self.near(wanted, key)
             && self.serves(wanted, key, &token, refused)
         {
             telemetry::token_cache("hit");
@@ -185,9 +189,9 @@ impl Kept {
     }
 
     /// What is in this process's memory.
-    fn near(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+    fn near(&self, wanted: Wanted<'_>, key: &CacheKey<'_>) -> Option<AccessToken> {
         let near = self.cache.at_once(key);
-        near.or_else(|| self.successors.at_once(key).filter(|_| key.is_single_use()))
+        near.or_else(|| self.successors.at_once(key).filter(|_| wanted.spends()))
     }
 
     async fn wait_for(
@@ -198,15 +202,20 @@ impl Kept {
     ) -> Outcome {
         // A cache that is known to be away is waited for once: for the lock.
         let waits = key.is_single_use() && self.cache_is_away.load(Ordering::Relaxed);
-        if self.cache.is_shared()
-            && !waits
-            && let Some(token) = self.look_together(&key).await
-            && self.serves(wanted, &key, &token, refused)
-        {
-            telemetry::token_cache("hit");
-            return Ok(token.with_status(CacheStatus::Hit));
+        let mut left = self.cache_timeout;
+        if self.cache.is_shared() && !waits {
+            // Half of the time is for this look, the rest for the lock: together no more than was said.
+            let half = self.cache_timeout / 2;
+            match within(half, self.look_together(&key)).await.flatten() {
+                Some(Some(token)) if self.serves(wanted, &key, &token, refused) => {
+                    telemetry::token_cache("hit");
+                    return Ok(token.with_status(CacheStatus::Hit));
+                }
+                Some(_) => {}
+                None => left = half,
+            }
         }
-        self.board_and_wait(wanted, key.mark(), refused).await
+        self.board_and_wait(wanted, key.mark(), refused, left).await
     }
 
     async fn board_and_wait(
@@ -214,8 +223,9 @@ impl Kept {
         wanted: Wanted<'_>,
         mark: Mark,
         refused: Option<&AccessToken>,
+        cache_patience: Duration,
     ) -> Outcome {
-        let seat = self.board(wanted, mark, refused);
+        let seat = self.board(wanted, mark, refused, cache_patience);
         let is_new = seat.is_new();
         telemetry::token_cache(if is_new { "miss" } else { "collapsed" });
         let ended = || Err(ExchangeError::unavailable(None, "the request ended without an answer"));
@@ -229,10 +239,11 @@ impl Kept {
         wanted: Wanted<'_>,
         mark: Mark,
         refused: Option<&AccessToken>,
+        cache_patience: Duration,
     ) -> Seat<Outcome> {
         self.flights.board(mark, || {
             let (kept, held, refused) = (self.clone(), Held::of(wanted), refused.cloned());
-            async move { kept.obtain(held.wanted(), mark, refused.as_ref()).await }
+            async move { kept.obtain(held.wanted(), mark, refused.as_ref(), cache_patience).await }
         })
     }
 
@@ -257,7 +268,7 @@ impl Kept {
             Freshness::Due => {
                 let now = self.endpoint.clock.elapsed();
                 if self.setbacks.permits_renewal(key.mark(), now) {
-                    drop(self.board(wanted, key.mark(), None));
+                    drop(self.board(wanted, key.mark(), None, self.cache_timeout));
                 }
                 true
             }
@@ -272,12 +283,14 @@ impl Kept {
         is_spent || token.freshness_to_the_end(&*self.endpoint.clock) == Freshness::Fresh
     }
 
-    /// Gets a fresh token, unless another caller just did.
+    /// Gets a fresh token, unless another caller just did. With `cache_patience` the cache is asked
+    /// whose turn it is.
     async fn obtain(
         self: &Arc<Self>,
         wanted: Wanted<'_>,
         mark: Mark,
         refused: Option<&AccessToken>,
+        cache_patience: Duration,
     ) -> Outcome {
         let keys: Vec<_> = self.cache_keys(wanted).collect();
         let Some(key) = keys.first() else { return Err(no_key()) };
@@ -287,22 +300,23 @@ impl Kept {
             _ if refused.is_some_and(|refused| refused.secret() == token.secret()) => false,
             _ => key.freshness(token) == Freshness::Fresh,
         };
-        if let Some(token) = self.near(key).filter(&is_new) {
+        if let Some(token) = self.near(wanted, key).filter(&is_new) {
             return Ok(token.with_status(CacheStatus::Collapsed));
         }
         // To ask twice for the same is a waste; to spend a refresh token twice ends a session.
         let patience =
             if wanted.spends() { self.endpoint.longest() } else { self.endpoint.timeout };
         let locks = Locks::new(keys.len()).ok_or_else(no_random)?;
-        let turn = self.turn(&keys, &locks, &is_new, patience).await;
-        let why = match turn {
+        let turn = self.turn(&keys, &locks, &is_new, patience, cache_patience).await;
+        let error = match turn {
             Turn::Found(token) => {
                 self.give_back(wanted, &keys, locks).await;
                 return Ok(token.with_status(CacheStatus::Collapsed));
             }
-            Turn::Unknown if key.is_single_use() => "the shared cache does not answer",
+            Turn::Unknown if key.is_single_use() => ExchangeError::cache_is_away(RETRY_AFTER),
             Turn::Theirs if wanted.spends() => {
-                "another process is at it and does not come to an end"
+                let why = "another process is at it and does not come to an end";
+                ExchangeError::unavailable(Some(RETRY_AFTER), why)
             }
             Turn::Ours | Turn::Unknown | Turn::Theirs => {
                 let outcome = self.ask(wanted).await;
@@ -313,7 +327,7 @@ impl Kept {
             }
         };
         self.finish_later(wanted, locks, None);
-        Err(ExchangeError::unavailable(Some(RETRY_AFTER), why))
+        Err(error)
     }
 
     /// Waits until it is this process's turn, or another one has brought what is wanted.
@@ -323,13 +337,14 @@ impl Kept {
         locks: &Locks,
         is_new: &impl Fn(&AccessToken) -> bool,
         patience: Duration,
+        cache_patience: Duration,
     ) -> Turn {
         if !self.cache.is_shared() {
             return Turn::Ours;
         }
         let wait = async {
             loop {
-                match self.answered_turn(keys, locks, is_new).await {
+                match self.answered_turn(keys, locks, is_new, cache_patience).await {
                     None => return Turn::Unknown,
                     Some(Some(turn)) => return turn,
                     Some(None) => pause(jittered(POLL, 0.5)).await,
@@ -346,6 +361,7 @@ impl Kept {
         keys: &[CacheKey<'_>],
         locks: &Locks,
         is_new: &impl Fn(&AccessToken) -> bool,
+        cache_patience: Duration,
     ) -> Option<Option<Turn>> {
         if !keys.first()?.is_single_use() {
             return self.try_turn(keys, locks, is_new).await;
@@ -358,7 +374,7 @@ impl Kept {
                 pause(jittered(POLL, 0.5)).await;
             }
         };
-        within(self.cache_timeout, asking).await
+        within(cache_patience, asking).await
     }
 
     /// Takes the locks, and looks whether their holder before left what is wanted.
@@ -377,10 +393,17 @@ impl Kept {
         }
     }
 
+    /// A lock lasts through a look, the longest request and a write: each call to the cache takes as
+    /// long as it may.
+    fn lock_life(&self) -> Duration {
+        let reserve = self.cache_timeout.saturating_mul(2).max(LOCK_RESERVE);
+        self.endpoint.longest().saturating_add(reserve)
+    }
+
     /// Whether the locks of all these keys were taken; if not, none of them is. `None` without an
     /// answer: they may be.
     async fn lock(&self, keys: &[CacheKey<'_>], locks: &Locks) -> Option<bool> {
-        let life = self.endpoint.longest() + LOCK_RESERVE;
+        let life = self.lock_life();
         for (key, lock) in in_order(keys).into_iter().zip(locks.iter()) {
             lock.is_asked_for();
             if !self.cached(self.cache.lock(key, lock.fence(), life)).await? {
@@ -408,7 +431,8 @@ impl Kept {
     }
 
     async fn give_back(self: &Arc<Self>, wanted: Wanted<'_>, keys: &[CacheKey<'_>], locks: Locks) {
-        if !self.unlock(keys, &locks).await {
+        let is_answered = within(UNLOCK_PATIENCE, self.unlock(keys, &locks)).await;
+        if is_answered != Some(true) {
             self.finish_later(wanted, locks, None);
         }
     }
@@ -427,7 +451,7 @@ impl Kept {
             false => token.keep_for(),
         };
         if let Some((token, keep_for)) = token.and_then(|token| Some((token, keep_for(token)?))) {
-            self.remember(keys, token, keep_for).await;
+            self.remember(wanted, keys, token).await;
             let found = Found { token, keep_for, is_fenced };
             let is_kept = self.publish(keys, &locks, &found).await;
             if !is_kept && keys.first().is_some_and(CacheKey::is_single_use) {
@@ -439,13 +463,10 @@ impl Kept {
     }
 
     /// Keeps what was got for what can be spent once in this process, too.
-    async fn remember(&self, keys: &[CacheKey<'_>], token: &AccessToken, keep_for: Duration) {
-        if let Some(key) = keys.first()
-            && self.cache.is_shared()
-            && key.is_single_use()
-        {
+    async fn remember(&self, wanted: Wanted<'_>, keys: &[CacheKey<'_>], token: &AccessToken) {
+        if let Some(key) = keys.first().filter(|_| wanted.spends()) {
             // It is memory, which does not fail.
-            let _ = self.successors.put(key, token, keep_for, None).await;
+            let _ = self.successors.put(key, token, SUCCESSOR_LIFE, None).await;
         }
     }
 
@@ -510,7 +531,7 @@ impl Kept {
         };
         let limit = match token {
             Some(_) => SUCCESSOR_LIFE,
-            None => self.endpoint.longest() + LOCK_RESERVE,
+            None => self.lock_life(),
         };
         within(limit, telling).await;
     }
@@ -556,17 +577,17 @@ impl Kept {
         }
     }
 
-    /// What the shared cache has, for all who ask for it now.
-    async fn look_together(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+    /// What the shared cache has, for all who ask for it now; `None` without an answer.
+    async fn look_together(&self, key: &CacheKey<'_>) -> Option<Option<AccessToken>> {
         match self.lookups.lead(key.mark()) {
             Lead::First(leader) => {
-                let found = self.look(key).await.flatten();
+                let found = self.look(key).await;
                 leader.land(found.clone());
                 found
             }
             Lead::Joined(seat) => match seat.landed().await {
                 Some(found) => found,
-                None => self.look(key).await.flatten(),
+                None => self.look(key).await,
             },
         }
     }
@@ -595,7 +616,7 @@ impl Kept {
             }
             Err(error) => {
                 let is_new = !self.cache_is_away.swap(true, Ordering::Relaxed);
-                telemetry::token_cache_failed(&error, is_new);
+                telemetry::token_cache_failed(&error, is_new, self.spends_without_lock);
                 None
             }
         }
@@ -664,7 +685,7 @@ fn no_random() -> ExchangeError {
 
 /// Where this process keeps what it got for refresh tokens and codes.
 pub(super) fn successors() -> MemoryCache {
-    MemoryCache::new(SUCCESSOR_BYTES)
+    MemoryCache::of_the_latest(SUCCESSOR_BYTES)
 }
 
 pub(super) fn strays() -> Arc<Semaphore> {

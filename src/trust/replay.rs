@@ -150,7 +150,8 @@ impl Used {
 /// The log that all processes share (feature `redis`): `SET … NX PX` under a digest, beside the
 /// tokens, or in another server.
 ///
-/// A server that is away, or does not answer within the budget, denies. One that loses what it was
+/// A server that is away, or does not answer within
+/// [`RedisCache::write_timeout`](crate::RedisCache::write_timeout), denies. One that loses what it was
 /// told lets tokens be used again: because it restarts empty, evicts, or hands over to a replica
 /// that had not heard yet. Give it persistence and a `maxmemory-policy` of `noeviction`, and tokens
 /// a short life.

@@ -12,6 +12,7 @@ mod places;
 mod proofs;
 mod sessions;
 mod signals;
+mod spent_once;
 
 use std::time::Duration;
 

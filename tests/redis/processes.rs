@@ -99,11 +99,10 @@ fn child() {
     let [what, token, callers, timeout, issuer, url] = job[..] else { panic!("{job:?}") };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let client = builder(issuer)
-            .cache(layered(&url.into()))
-            .timeout(Duration::from_millis(timeout.parse().unwrap()))
-            .build()
-            .unwrap();
+        let timeout = Duration::from_millis(timeout.parse().unwrap());
+        let builder = builder(issuer).cache(layered(&url.into())).timeout(timeout);
+        // A lock lives as long as calls to the cache may take, too.
+        let client = builder.cache_timeout(timeout.min(USUAL / 2)).build().unwrap();
         // A process that serves has its connections: what is examined is not how long they take.
         let nobodys = ExchangeRequest::new(format!("of-{}", std::process::id()), "vault");
         client.exchange(&nobodys).await.unwrap_err();

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use scaikey_auth::testing::{Endpoint, Fault, Provider};
+use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
 use scaikey_auth::{
     AccessToken, CodeRequest, ExchangeError, Layered, MemoryCache, OAuthError, PasswordRequest,
     PkceVerifier, RedisCache, RefreshRequest, Secret, TokenExchangeClient,
 };
 use tokio::task::JoinHandle;
 
+use super::log::Log;
 use super::proxy::Proxy;
 use super::server::Redis;
 use super::support::{OLD, builder, client, eventually, fresh, keys, provider};
@@ -285,4 +286,51 @@ async fn two_secrets_take_two_locks_once() {
     let mut calls = vec![first_asks(&provider, &clients[0], &token).await];
     calls.extend(clients[1..].iter().map(|client| refresh(client, &token)));
     spent_once(&provider, calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_successor_is_found_elsewhere() {
+    let (server, provider) = (Redis::start(), provider().await);
+    let token = signed_in(&provider, &server.url()).await;
+    let (one, two) =
+        (connected(&provider, &server.url()).await, connected(&provider, &server.url()).await);
+    let large = Fault::member("access_token", "x".repeat(900_000));
+    provider.fail(Endpoint::Token, large);
+    let first = refresh(&one, &token).await.unwrap();
+    let calls = vec![tokio::spawn(async { first }), refresh(&two, &token)];
+    spent_once(&provider, calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_apart_share_successors() {
+    // A process that is ahead, and one that is behind.
+    for is_first_ahead in [true, false] {
+        let (server, provider) = (Redis::start(), provider().await);
+        let token = signed_in(&provider, &server.url()).await;
+        let (right, ahead) = (ManualClock::new(), ManualClock::new());
+        ahead.advance(Duration::from_secs(500));
+        let build = |clock: &ManualClock| {
+            let cache = super::support::layered(&server.url());
+            builder(&provider.issuer()).cache(cache).clock(clock.clone()).build().unwrap()
+        };
+        let (first, second) = match is_first_ahead {
+            true => (build(&ahead), build(&right)),
+            false => (build(&right), build(&ahead)),
+        };
+        let got = refresh(&first, &token).await.unwrap();
+        let calls = vec![tokio::spawn(async { got }), refresh(&second, &token)];
+        spent_once(&provider, calls).await;
+    }
+}
+
+#[tokio::test]
+async fn failed_connect_names_cause_in_warning() {
+    let (log, provider) = (Log::start(), provider().await);
+    let clock = ManualClock::new();
+    let cache = RedisCache::open(&"redis://127.0.0.1:1".into()).unwrap().clock(clock);
+    let cache = cache.write_timeout(Duration::from_millis(50));
+    cache.connect().await.unwrap_err();
+    client(&provider, cache).exchange(&fresh(&provider)).await.unwrap();
+    let text = log.text();
+    assert!(text.contains("token cache fails") && text.contains("refused"), "{text}");
 }

@@ -17,6 +17,9 @@ use crate::mark::{Mark, Marker};
 /// By how many milliseconds the clocks of two servers may differ.
 const SKEW: u64 = 60_000;
 
+/// The same for what can be spent once only: to take it for garbage ends a session.
+const SINGLE_USE_SKEW: u64 = 600_000;
+
 /// What a cache files a token under: made of everything that tells one request from another.
 ///
 /// Provider, client, endpoint, grant, tenant, subject token, actor, audiences, resources, scopes and
@@ -80,11 +83,14 @@ impl<'a> CacheKey<'a> {
 
     /// What [`seal`](Self::seal) gave, if it was this key's, nobody changed it, and the time for
     /// which it was to be kept is not over by more than a minute, which servers' clocks may differ.
+    /// Under a key of [single use](Self::is_single_use) ten minutes: what a refresh token or a code gave is
+    /// better given out late than bought twice.
     pub fn open(&self, sealed: &[u8]) -> Option<AccessToken> {
         let (data_key, digest) = (self.data_key(), self.digest().as_bytes());
         let (plain, expires) = self.server_key.open(&data_key, digest, sealed)?;
         let now = self.milliseconds();
-        if expires.saturating_add(SKEW) < now {
+        let skew = if self.is_single_use() { SINGLE_USE_SKEW } else { SKEW };
+        if expires.saturating_add(skew) < now {
             return None;
         }
         let stays = Duration::from_millis(expires.saturating_sub(now));

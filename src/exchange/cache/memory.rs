@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use moka::Expiry;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::{CacheKey, Fence, TokenCache};
@@ -59,12 +60,23 @@ impl Default for MemoryCache {
 impl MemoryCache {
     /// A cache of at most so many bytes, about.
     pub fn new(max_bytes: u64) -> Self {
+        Self::evicting(max_bytes, EvictionPolicy::tiny_lfu())
+    }
+
+    /// One that always takes what is put: what was used longest ago goes first. By default a cache that is
+    /// full turns away what is not asked for often.
+    pub(in crate::exchange) fn of_the_latest(max_bytes: u64) -> Self {
+        Self::evicting(max_bytes, EvictionPolicy::lru())
+    }
+
+    fn evicting(max_bytes: u64, policy: EvictionPolicy) -> Self {
         let weigh = |_: &Mark, entry: &Entry| {
             u32::try_from(entry.token.octets() + ENTRY).unwrap_or(u32::MAX)
         };
         let tokens = Cache::builder()
             .max_capacity(max_bytes)
             .weigher(weigh)
+            .eviction_policy(policy)
             .expire_after(KeepFor)
             .build_with_hasher(MarkHasher::default());
         let recent = iter::repeat_with(ArcSwapOption::empty).take(RECENT).collect();

@@ -17,7 +17,7 @@ use crate::config::ConfigError;
 use crate::error::BoxError;
 use crate::exchange::AccessToken;
 use crate::secret::Secret;
-use commands::{Found, MAX_VALUE, names};
+use commands::{Found, MAX_SINGLE_USE_VALUE, MAX_VALUE, names};
 use line::{Line, Need, Settings};
 
 /// Tokens in Redis 6 or later, or Valkey: what one process gets, the others find. Usually behind a
@@ -38,7 +38,8 @@ use line::{Line, Need, Settings};
 /// Tokens lie there sealed ([`CacheKey::seal`]) under `{prefix}:{tenant}:token:{digest}`, with
 /// the braces around the digest, so that a token and its lock are in one slot of a cluster, and
 /// with `-` for no tenant. What does not open (garbage, a value moved or changed) is a miss, is
-/// counted and deleted. Values of more than 64 KiB are neither kept nor read.
+/// counted and deleted. Values of more than 64 KiB are neither kept nor read; what was got for a
+/// refresh token or a code may have as much as a provider may send, 1 MiB.
 ///
 /// *Not* protected: what is stored may be deleted or held back by whoever can write there. That
 /// costs requests to the provider; it gives nobody a token.
@@ -165,7 +166,8 @@ impl TokenCache for RedisCache {
 
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
         let name = self.name(key);
-        let found = self.line.call(need(key), &name, |link| commands::get(link, &name)).await?;
+        let get = |link| commands::get(link, &name, longest(key));
+        let found = self.line.call(need(key), &name, get).await?;
         let token = match found {
             Found::Nothing => return Ok(None),
             Found::Value(sealed) => key.open(&sealed),
@@ -187,7 +189,10 @@ impl TokenCache for RedisCache {
     ) -> Result<(), BoxError> {
         let name = self.name(key);
         let sealed = key.seal(token, keep_for).ok_or("the system has no random numbers")?;
-        if sealed.len() > MAX_VALUE || keep_for < commands::SHORTEST {
+        if sealed.len() > longest(key) && key.is_single_use() {
+            return Err("what was got is too large to be kept".into());
+        }
+        if sealed.len() > longest(key) || keep_for < commands::SHORTEST {
             return Ok(());
         }
         let put = |link| commands::put(link, &name, &sealed, keep_for, fence);
@@ -220,6 +225,11 @@ impl TokenCache for RedisCache {
 
 fn need(key: &CacheKey<'_>) -> Need {
     if key.is_single_use() { Need::Certainty } else { Need::Speed }
+}
+
+/// How many bytes may lie under this key.
+fn longest(key: &CacheKey<'_>) -> usize {
+    if key.is_single_use() { MAX_SINGLE_USE_VALUE } else { MAX_VALUE }
 }
 
 /// Without the URL, which holds a password.

@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(600);
 /// What is to end by itself.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// By when it must have ended.
+/// By when it must have ended, by default.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A [`TokenCache`] under exam, and a way into its store.
@@ -39,6 +39,12 @@ pub trait CacheExam: Sync {
     async fn overwrite(&self, name: &[u8], value: &[u8]) {
         let _ = (name, value);
     }
+
+    /// By when what is to end by itself after half a second must have ended. Default: 60 s, for machines
+    /// that are busy.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
 }
 
 /// The exam for a [`TokenCache`].
@@ -57,7 +63,7 @@ pub trait CacheExam: Sync {
 /// # Panics
 /// When a rule is broken; the message names it.
 pub async fn token_cache(exam: &dyn CacheExam) {
-    let desk = Desk::new();
+    let desk = Desk::new(exam.patience());
     keeps_what_it_is_given(exam, &desk).await;
     keeps_keys_apart(exam, &desk).await;
     forgets(exam, &desk).await;
@@ -80,6 +86,7 @@ struct Desk {
     ground: Ground,
     clock: SystemClock,
     mark: String,
+    patience: Duration,
 }
 
 /// What tells one key from another.
@@ -107,14 +114,25 @@ const ALICE: Asked = Asked {
 };
 
 impl Desk {
-    fn new() -> Self {
+    fn new(patience: Duration) -> Self {
         let mark = sure(Fence::random().ok(), "there are random numbers").as_str().to_owned();
         Self {
             keys: sure(CacheKeys::random().ok(), "there are random numbers"),
             ground: Ground::new([mark.as_str()].into_iter()),
             clock: SystemClock::default(),
             mark,
+            patience,
         }
+    }
+
+    /// Whether it comes to pass.
+    async fn until(&self, mut what: impl AsyncFnMut() -> bool) -> bool {
+        let polling = async {
+            while !what().await {
+                pause(SHORT / 10).await;
+            }
+        };
+        within(self.patience, polling).await.is_some()
     }
 
     /// Does something with the key of what is asked.
@@ -296,7 +314,7 @@ async fn forgets(exam: &dyn CacheExam, desk: &Desk) {
     let other = &*exam.cache();
     desk.get(other, &ALICE).await;
     for cache in [cache, other] {
-        let gone = until(async || desk.get(cache, &ALICE).await.is_none()).await;
+        let gone = desk.until(async || desk.get(cache, &ALICE).await.is_none()).await;
         assert!(gone, "rule broken: a token is kept for as long as was said and no longer");
     }
     desk.put_for(cache, &ALICE, &token, Duration::ZERO, None).await;
@@ -378,7 +396,7 @@ async fn locks(exam: &dyn CacheExam, desk: &Desk) {
     ends(one, desk).await;
 
     let short = taken(desk.lock(one, &ALICE, SHORT).await);
-    let ended = until(async || desk.lock(two, &ALICE, SHORT).await.is_some()).await;
+    let ended = desk.until(async || desk.lock(two, &ALICE, SHORT).await.is_some()).await;
     assert!(ended, "rule broken: a lock ends by itself");
     desk.unlock(one, &ALICE, &short).await;
     ends(two, desk).await;
@@ -386,7 +404,7 @@ async fn locks(exam: &dyn CacheExam, desk: &Desk) {
 
 /// Whoever holds this lock loses it.
 async fn ends(cache: &dyn TokenCache, desk: &Desk) {
-    let ended = until(async || match desk.lock(cache, &ALICE, LONG).await {
+    let ended = desk.until(async || match desk.lock(cache, &ALICE, LONG).await {
         Some(fence) => {
             desk.unlock(cache, &ALICE, &fence).await;
             true
@@ -508,16 +526,6 @@ async fn grants_every_lock(exam: &dyn CacheExam, desk: &Desk) {
         let fence = desk.lock(cache, &ALICE, LONG).await;
         assert!(fence.is_some(), "rule broken: a cache that is not shared grants every lock");
     }
-}
-
-/// Whether it comes to pass.
-async fn until(mut what: impl AsyncFnMut() -> bool) -> bool {
-    let polling = async {
-        while !what().await {
-            pause(SHORT / 10).await;
-        }
-    };
-    within(PATIENCE, polling).await.is_some()
 }
 
 fn taken(fence: Option<Fence>) -> Fence {

@@ -13,6 +13,9 @@ use super::server::Link;
 /// not be.
 pub(super) const MAX_VALUE: usize = 64 << 10;
 
+/// The same for what can be spent once only: all that a provider may send, and what sealing adds.
+pub(super) const MAX_SINGLE_USE_VALUE: usize = (1 << 20) + (64 << 10);
+
 /// The server counts in milliseconds, and takes 0 for a mistake.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -27,13 +30,13 @@ pub(super) enum Found {
     Garbage,
 }
 
-pub(super) async fn get(mut link: Link, name: &str) -> RedisResult<Found> {
+pub(super) async fn get(mut link: Link, name: &str, longest: usize) -> RedisResult<Found> {
     // Unlike GET, it reads no more of a huge value than it takes to see that it is one.
     let mut range = cmd("GETRANGE");
-    range.arg(name).arg(0).arg(MAX_VALUE);
+    range.arg(name).arg(0).arg(longest);
     match link.ask::<Vec<u8>>(&range).await {
         Ok(value) if value.is_empty() => Ok(Found::Nothing),
-        Ok(value) if value.len() > MAX_VALUE => Ok(Found::Garbage),
+        Ok(value) if value.len() > longest => Ok(Found::Garbage),
         Ok(value) => Ok(Found::Value(value)),
         Err(error) if error.code() == Some("WRONGTYPE") => Ok(Found::Garbage),
         Err(error) => Err(error),

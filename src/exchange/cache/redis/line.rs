@@ -10,7 +10,7 @@ use redis::{ConnectionInfo, RedisError, RedisResult};
 use tokio::task::JoinSet;
 
 use super::super::Fence;
-use super::commands::{self, Found};
+use super::commands::{self, Found, MAX_VALUE};
 use super::server::{self, Link, Server};
 use super::slots::{Node, Slots};
 use crate::clock::{Clock, SystemClock, backoff, jittered, pause, within};
@@ -96,10 +96,13 @@ struct Rest {
     failures: u32,
     /// Nobody tries before.
     until: Duration,
+    /// What happened last.
+    why: Arc<str>,
 }
 
 impl Rest {
-    fn begin(&mut self, now: Duration) {
+    fn begin(&mut self, now: Duration, trouble: &Trouble) {
+        self.why = trouble.to_string().into();
         self.until = now + backoff(BASE, CAP, self.failures);
         self.failures = self.failures.saturating_add(1);
     }
@@ -110,8 +113,8 @@ impl Rest {
 pub(super) enum Trouble {
     #[error("Redis does not answer in time")]
     Slow,
-    #[error("Redis failed a moment ago and is left alone")]
-    Resting,
+    #[error("Redis failed a moment ago and is left alone: {0}")]
+    Resting(Arc<str>),
     #[error("Redis failed: {0}")]
     Failed(Arc<str>),
 }
@@ -224,21 +227,23 @@ impl Line {
                 None => Ok(open),
             };
         }
-        if self.has_failed(None)? {
+        if let Some(why) = self.has_failed(None)? {
             drop(self.dial());
-            return Err(Trouble::Resting);
+            return Err(Trouble::Resting(why));
         }
         match within(self.settings.write_timeout, self.dial().landed()).await {
             Some(Some(outcome)) => outcome,
             Some(None) => {
-                self.rests().entry(None).or_default().begin(self.now());
+                self.rests().entry(None).or_default().begin(self.now(), &died());
                 Err(died())
             }
             None => {
                 // It is still being dialled. Whoever comes now need not wait as long as this one.
                 let mut rests = self.rests();
                 let rest = rests.entry(None).or_default();
-                rest.failures = rest.failures.max(1);
+                if rest.failures == 0 {
+                    (rest.failures, rest.why) = (1, Trouble::Slow.to_string().into());
+                }
                 Err(Trouble::Slow)
             }
         }
@@ -271,25 +276,23 @@ impl Line {
         open.ok_or(last)
     }
 
-    /// Whether the server or this node failed; an error while it is left alone.
-    fn has_failed(&self, node: Option<&Node>) -> Result<bool, Trouble> {
+    /// How the server or this node failed, if it did; an error while it is left alone.
+    fn has_failed(&self, node: Option<&Node>) -> Result<Option<Arc<str>>, Trouble> {
         let rests = self.rests();
         match rests.get(&node.cloned()) {
-            Some(rest) if self.now() < rest.until => Err(Trouble::Resting),
-            rest => Ok(rest.is_some_and(|rest| rest.failures > 0)),
+            Some(rest) if self.now() < rest.until => Err(Trouble::Resting(rest.why.clone())),
+            rest => Ok(rest.filter(|rest| rest.failures > 0).map(|rest| rest.why.clone())),
         }
     }
 
     /// Whether a node may be asked. One that failed is tried behind everybody's back.
     fn permitted(self: &Arc<Self>, node: &Node, open: &Arc<Open>) -> Result<(), Trouble> {
-        if !self.has_failed(Some(node))? {
-            return Ok(());
-        }
+        let Some(why) = self.has_failed(Some(node))? else { return Ok(()) };
         drop(self.trials.board(node.clone(), || {
             let (line, open, node) = (self.clone(), open.clone(), node.clone());
             async move { line.try_node(&open, node).await }
         }));
-        Err(Trouble::Resting)
+        Err(Trouble::Resting(why))
     }
 
     async fn try_node(&self, open: &Arc<Open>, node: Node) {
@@ -297,17 +300,17 @@ impl Line {
         let outcome =
             within(self.settings.write_timeout, trial).await.unwrap_or(Err(Trouble::Slow));
         let mut rests = self.rests();
-        if outcome.is_ok() {
+        let Err(trouble) = outcome else {
             rests.remove(&Some(node));
             return;
-        }
-        rests.entry(Some(node)).or_default().begin(self.now());
+        };
+        rests.entry(Some(node)).or_default().begin(self.now(), &trouble);
         let all_fail = open.slots.nodes().into_iter().all(|node| rests.contains_key(&Some(node)));
         if all_fail && self.is_current(open) {
             // Perhaps it is another cluster by now.
             self.open.store(None);
             rests.clear();
-            rests.entry(None).or_default().begin(self.now());
+            rests.entry(None).or_default().begin(self.now(), &trouble);
         }
     }
 
@@ -338,7 +341,7 @@ impl Line {
                 Ok(open)
             }
             Err(trouble) => {
-                rests.entry(None).or_default().begin(self.now());
+                rests.entry(None).or_default().begin(self.now(), &trouble);
                 Err(trouble)
             }
         }
@@ -382,7 +385,7 @@ impl Line {
         let (name, fence) = self.rehearsal(slots, node)?;
         commands::lock(link.clone(), &name, &fence, LIFE).await?;
         commands::put(link.clone(), &name, b"rehearsal", LIFE, Some(&fence)).await?;
-        let found = commands::get(link.clone(), &name).await?;
+        let found = commands::get(link.clone(), &name, MAX_VALUE).await?;
         commands::unlock(link.clone(), &name, &fence).await?;
         commands::remove(link.clone(), &name).await?;
         match found {
@@ -428,7 +431,7 @@ impl Line {
         if let Some(node) = open.slots.owner(name) {
             let rest = rests.entry(Some(node.clone())).or_default();
             if now >= rest.until {
-                rest.begin(now);
+                rest.begin(now, &trouble);
             }
             return trouble;
         }
@@ -437,7 +440,7 @@ impl Line {
         if self.is_steady(open) {
             rest.failures = 0;
         }
-        rest.begin(now);
+        rest.begin(now, &trouble);
         trouble
     }
 
