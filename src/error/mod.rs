@@ -59,6 +59,10 @@ pub enum AuthError {
         /// How long ago the authentication may lie.
         max_age: Duration,
     },
+    /// A request with a session cookie that may change something came from a page of another origin, or
+    /// did not say from where. 403.
+    #[error("the request does not come from the service's own pages")]
+    ForeignOrigin,
     /// The token names no tenant. 403: another token is needed, refreshing this one will not help.
     #[error("the token names no tenant")]
     TenantMissing,
@@ -201,6 +205,7 @@ impl AuthError {
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Forbidden { .. } => "forbidden",
             Self::StepUpRequired { .. } => "step_up_required",
+            Self::ForeignOrigin => "foreign_origin",
             Self::TenantMissing => "tenant_missing",
             Self::UnknownTenant => "tenant_unknown",
             Self::TenantSuspended => "tenant_suspended",
@@ -238,6 +243,7 @@ impl AuthError {
             Self::InsufficientScope { .. } => &public::INSUFFICIENT_SCOPE,
             Self::Forbidden { .. } => &public::FORBIDDEN,
             Self::StepUpRequired { .. } => &public::STEP_UP_REQUIRED,
+            Self::ForeignOrigin => &public::FOREIGN_ORIGIN,
             Self::TenantMissing => &public::TENANT_MISSING,
             Self::UnknownTenant => &public::TENANT_UNKNOWN,
             Self::TenantSuspended => &public::TENANT_SUSPENDED,

@@ -36,6 +36,7 @@ answers! {
     INSUFFICIENT_SCOPE = "insufficient_scope", 403 "Forbidden", "The token lacks a scope that this resource needs.";
     FORBIDDEN = "forbidden", 403 "Forbidden", "The token does not grant access to this resource.";
     STEP_UP_REQUIRED = "step_up_required", 401 "Unauthorized", "A recent multi-factor sign-in is needed.";
+    FOREIGN_ORIGIN = "foreign_origin", 403 "Forbidden", "The request does not come from this service's own pages.";
     TENANT_MISSING = "tenant_missing", 403 "Forbidden", "The token names no tenant.";
     TENANT_UNKNOWN = "tenant_unknown", 403 "Forbidden", "The tenant is not known here.";
     TENANT_SUSPENDED = "tenant_suspended", 403 "Forbidden", "The tenant is suspended.";

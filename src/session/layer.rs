@@ -89,8 +89,7 @@ impl<S, R> SessionService<S, R> {
         if is_unsafe(request.method(), headers)
             && !is_same_site(request.uri(), headers, self.sessions.origins())
         {
-            let required = "a request from the service's own pages".into();
-            return Decision::Refuse(AuthError::Forbidden { required });
+            return Decision::Refuse(AuthError::ForeignOrigin);
         }
         if carries_another_token(headers, &session) {
             return Decision::Refuse(AuthError::MalformedCredentials(

@@ -222,6 +222,7 @@ async fn every_kind_of_401_carries_one_challenge_with_each_parameter_once() {
         AuthError::InsufficientScope { required: "é\r\n\"".into() },
         AuthError::Forbidden { required: "role é\r\n".into() },
         AuthError::StepUpRequired { max_age: Duration::MAX },
+        AuthError::ForeignOrigin,
         AuthError::TenantMissing,
         AuthError::UnknownTenant,
         AuthError::TenantSuspended,

@@ -58,7 +58,9 @@ async fn pages_of_others_cannot_act_by_way_of_it() {
         &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")],
         &[],
     ] {
-        assert_eq!(post(forged).await, 403, "{forged:?}");
+        let answer = browser.send(Method::POST, "/me", forged, "").await;
+        assert_eq!(answer.status, 403, "{forged:?}");
+        assert!(answer.body.contains("foreign_origin"), "{}", answer.body);
     }
     let socket = [("sec-websocket-key", "x"), ("origin", "https://evil.example")];
     assert_eq!(browser.send(Method::GET, "/me", &socket, "").await.status, 403);
