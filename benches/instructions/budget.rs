@@ -14,11 +14,9 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/bu
 /// What the name of the tools begins the line with.
 const TOOLS: &str = "counted with";
 
-/// By how many per cent a path may differ from its budget: ten times what the counts vary by.
-const TOLERANCE: f64 = 3.0;
-
-/// The same for other tools than the budget was counted with: each compiler generates other code.
-const TOLERANCE_OF_OTHER_TOOLS: f64 = 10.0;
+/// By how many per cent a path may differ from its budget. Counts repeat to 0.3 %, but another compiler
+/// generates other code, and a check more on the way of a token is no reason to fail.
+pub(super) const TOLERANCE: f64 = 10.0;
 
 /// Instructions per call by the name of the path.
 pub(super) struct Budget {
@@ -60,17 +58,12 @@ impl Budget {
         self.paths.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
     }
 
-    /// In per cent. Says so when it is the wider one.
-    pub(super) fn tolerance(&self) -> f64 {
+    /// Says so when the budget was counted with other tools than are here.
+    pub(super) fn compare_tools(&self) {
         let here = tools();
-        if here == self.tools {
-            return TOLERANCE;
+        if here != self.tools {
+            println!("the budget was counted with other tools: {}\n  here: {here}", self.tools);
         }
-        println!(
-            "warning: the budget was counted with other tools, so {TOLERANCE_OF_OTHER_TOOLS} % are allowed"
-        );
-        println!("  budget: {}\n  here:   {here}", self.tools);
-        TOLERANCE_OF_OTHER_TOOLS
     }
 }
 

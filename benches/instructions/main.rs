@@ -81,7 +81,8 @@ fn count() -> Result<Vec<Row>, Unavailable> {
 
 /// Prints all paths and what is to be done about them; fails if one is above its budget.
 fn report(rows: &[Row], budget: &Budget) -> ExitCode {
-    let tolerance = budget.tolerance();
+    let tolerance = budget::TOLERANCE;
+    budget.compare_tools();
     println!("instructions per call, whole and of our own, beside the budget");
     println!("{:28} {:>10} {:>10} {:>10} {:>8}", "", "whole", "ours", "budget", "by");
     let mut advice = Vec::new();
