@@ -179,7 +179,8 @@ impl Auth {
     /// answer 503 at first. Returns at once in mock mode.
     ///
     /// # Errors
-    /// When a provider cannot be reached. The service may start all the same: keys are fetched
+    /// When a provider cannot be reached, or said not to be asked again before long (429, or 503 with
+    /// `Retry-After`). The service may start all the same: keys are fetched
     /// when a token needs them.
     pub async fn ready(&self) -> Result<(), AuthError> {
         self.0.issuers.ready().await

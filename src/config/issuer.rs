@@ -17,6 +17,9 @@ pub(super) const MISSING_ISSUER: &str =
 /// What stands for the tenant's id in the URLs of per-tenant issuers.
 pub(crate) const TENANT_PLACEHOLDER: &str = "{tenant_id}";
 
+/// The longest tenant id that is put into a URL, in bytes.
+const MAX_TENANT_IN_URL: usize = 128;
+
 /// How much a token must say to be taken for an access token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -299,14 +302,17 @@ impl IssuerConfig {
 
     /// The URLs that have the placeholder, by their fields.
     fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.urls().filter(|(_, url)| url.contains(TENANT_PLACEHOLDER))
+    }
+
+    fn urls(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let fields = [
             ("issuer", Some(&self.issuer)),
             ("expected_issuer", self.expected_issuer.as_ref()),
             ("discovery_url", self.discovery_url.as_ref()),
             ("jwks_uri", self.jwks_uri.as_ref()),
         ];
-        let urls = fields.into_iter().filter_map(|(field, url)| Some((field, url?.as_str())));
-        urls.filter(|(_, url)| url.contains(TENANT_PLACEHOLDER))
+        fields.into_iter().filter_map(|(field, url)| Some((field, url?.as_str())))
     }
 
     /// The field of a URL in which the tenant's id, which unverified tokens name, would decide
@@ -317,6 +323,21 @@ impl IssuerConfig {
     }
 
     fn check_placeholders(&self, fault: &mut impl FnMut(&str, String)) {
+        for (field, url) in self.urls() {
+            if let Some(other) = other_placeholder(url) {
+                fault(field, format!("has {other}: the placeholder is {TENANT_PLACEHOLDER}"));
+            }
+        }
+        let is_unfit = |tenant: &&TenantId| self.is_per_tenant() && !fits_url(tenant.as_str());
+        if let Some(tenant) = self.tenants.iter().find(is_unfit) {
+            fault(
+                "tenants",
+                format!(
+                    "has {:?}, of which no token would be accepted: where issuers have {TENANT_PLACEHOLDER}, a tenant's id has letters, digits and -_.~ only, and {MAX_TENANT_IN_URL} bytes at most",
+                    tenant.as_str()
+                ),
+            );
+        }
         if let Some(field) = self.server_by_tenant() {
             fault(
                 field,
@@ -393,6 +414,21 @@ impl From<String> for IssuerConfig {
     fn from(issuer: String) -> Self {
         Self::new(issuer)
     }
+}
+
+/// What stands in braces in a URL and is not the placeholder.
+pub(crate) fn other_placeholder(url: &str) -> Option<&str> {
+    url.match_indices('{')
+        .filter_map(|(start, _)| url[start..].find('}').map(|end| &url[start..=start + end]))
+        .find(|found| *found != TENANT_PLACEHOLDER)
+}
+
+/// Whether a tenant's id means the same in a URL as outside of it.
+pub(crate) fn fits_url(tenant: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    tenant.len() <= MAX_TENANT_IN_URL
+        && tenant.bytes().all(plain)
+        && !tenant.bytes().all(|byte| byte == b'.')
 }
 
 /// Whether scheme, user, host and port of a URL are the same whatever stands for the placeholder.

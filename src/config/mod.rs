@@ -19,7 +19,7 @@ pub use fault::{ConfigError, Fault};
 pub use issuer::{IssuerConfig, JwksSettings, TokenProfile};
 pub use mode::{AuthMode, MockUser, UnknownAuthMode};
 
-pub(crate) use issuer::{KeyAccess, TENANT_PLACEHOLDER, is_loopback};
+pub(crate) use issuer::{KeyAccess, TENANT_PLACEHOLDER, fits_url, is_loopback, other_placeholder};
 pub(crate) use resource::Resource;
 
 use crate::identity::Scopes;

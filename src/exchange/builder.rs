@@ -16,7 +16,7 @@ use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig,
-    TENANT_PLACEHOLDER,
+    TENANT_PLACEHOLDER, other_placeholder,
 };
 use crate::flight::Flights;
 use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
@@ -390,6 +390,10 @@ impl TokenExchangeBuilder {
             return Place::PerTenant(urls.clone());
         }
         let Some(url) = &self.token_url else { return Place::Learned };
+        if let Some(other) = other_placeholder(url) {
+            let problem = format!("has {other}: the placeholder is {TENANT_PLACEHOLDER}");
+            faults.push(Fault::new("token_url", problem));
+        }
         let filled = |tenant| url.replace(TENANT_PLACEHOLDER, tenant);
         let Some(one) = self.url("token_url", &filled("x"), faults) else { return Place::Learned };
         if !url.contains(TENANT_PLACEHOLDER) {

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::grounds::millis;
 use super::http::{FetchError, Http, Limits};
-use super::keys::NoNewKeys;
+use super::keys::{NoNewKeys, left_alone_for};
 use super::metadata::{Endpoints, Metadata, well_known};
 use super::source::FetchFault;
 use crate::clock::{self, Clock};
@@ -61,6 +61,8 @@ pub(super) struct Discovery {
     keeps_endpoints: bool,
     /// When the metadata should next be read, in milliseconds of the clock.
     due: AtomicU64,
+    /// Not before this moment is anybody asked, in milliseconds of the clock: a place said so.
+    left_alone_until: AtomicU64,
     /// When they were last read, in milliseconds of the clock.
     read_at: AtomicU64,
     /// Whether they were read and are wrong.
@@ -103,6 +105,7 @@ impl Discovery {
             http,
             keeps_endpoints,
             due: AtomicU64::new(0),
+            left_alone_until: AtomicU64::new(0),
             read_at: AtomicU64::new(0),
             is_misled: AtomicBool::new(false),
             record: Mutex::default(),
@@ -128,6 +131,11 @@ impl Discovery {
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
         millis(now) >= self.due.load(Ordering::Relaxed)
+    }
+
+    /// Whether a place said that it wants not to be asked.
+    pub(super) fn is_left_alone(&self, now: Duration) -> bool {
+        millis(now) < self.left_alone_until.load(Ordering::Relaxed)
     }
 
     /// Whether the metadata were read before a failure, after which the keys may have moved.
@@ -190,20 +198,24 @@ impl Discovery {
         record.answered = Some(found.answered);
         record.endpoints = found.endpoints.map(Arc::new);
         self.is_misled.store(false, Ordering::Relaxed);
+        self.left_alone_until.store(0, Ordering::Relaxed);
         self.read_at.store(millis(now), Ordering::Relaxed);
         self.set_due(now + METADATA_TTL);
     }
 
-    /// Writes down why nothing can be used. Returns whether that is new.
-    pub(super) fn failed(&self, fault: Arc<FetchFault>, is_misled: bool) -> bool {
+    /// Writes down why nothing can be used, and whether there are keys to go on with. Returns
+    /// whether that is new.
+    pub(super) fn failed(&self, fault: Arc<FetchFault>, is_misled: bool, holds_keys: bool) -> bool {
+        let now = self.clock.elapsed();
         let mut record = self.record();
         let pause = clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
-        let asked_for = fault.retry_after().unwrap_or_default().min(METADATA_TTL);
+        let asked_for = left_alone_for(&fault, pause, holds_keys);
         let is_new = record.failures == 0;
         record.failures = record.failures.saturating_add(1);
         record.last_fault = Some(fault);
         self.is_misled.store(is_misled, Ordering::Relaxed);
-        self.set_due(self.clock.elapsed() + pause.max(asked_for));
+        self.left_alone_until.store(millis(now + asked_for), Ordering::Relaxed);
+        self.set_due(now + pause.max(asked_for));
         is_new
     }
 
@@ -255,6 +267,6 @@ impl FetchFault {
             error,
             FetchError::Unreachable(_) | FetchError::Unconnected(_) | FetchError::Deadline(_)
         );
-        is_away || self.retry_after().is_some()
+        is_away || self.retry_after().is_some() || self.is_of_too_many_requests()
     }
 }

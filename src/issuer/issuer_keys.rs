@@ -156,10 +156,15 @@ impl IssuerKeys {
     }
 
     /// Waits until there are keys that can be used, however long that takes. `in_a_hurry` asks for
-    /// them also while the last failure says to wait.
+    /// them also while the last failure says to wait, unless the provider itself said so.
     pub(crate) async fn obtain(self: &Arc<Self>, in_a_hurry: bool) -> Result<(), NoNewKeys> {
         if let (Some(way), None) = (self.discovery.as_deref(), self.set()) {
-            if !in_a_hurry && !way.discovery.is_due(self.now()) && !way.flights.is_under_way(&()) {
+            let now = self.now();
+            let may_ask = match in_a_hurry {
+                true => !way.discovery.is_left_alone(now),
+                false => way.discovery.is_due(now),
+            };
+            if !may_ask && !way.flights.is_under_way(&()) {
                 return Err(way.discovery.unavailable());
             }
             self.start_locating(way, false).landed().await;
@@ -327,7 +332,7 @@ impl IssuerKeys {
                 // The set before serves until the other one is there.
                 if let Err(reason) = set.obtain(true).await {
                     let fault = reason.fault().unwrap_or_else(|| Arc::new(FetchFault::Lost));
-                    way.discovery.failed(fault.clone(), true);
+                    way.discovery.failed(fault.clone(), true, true);
                     return Err(fault);
                 }
                 self.set.store(Some(set));
@@ -348,10 +353,10 @@ impl IssuerKeys {
         let is_away = matches!(fault, FetchFault::Fetch { .. });
         let fault = Arc::new(fault);
         let is_misled = before.is_some() && !is_away;
-        let is_new = way.discovery.failed(fault.clone(), is_misled);
+        let holds_keys = before.is_some();
+        let is_new = way.discovery.failed(fault.clone(), is_misled, holds_keys);
         if is_new || before.is_none() {
             let issuer = way.discovery.issuer();
-            let holds_keys = before.is_some();
             telemetry::keys_not_refreshed(issuer, &self.series, &fault, holds_keys, is_new);
         }
         if before.is_some() && is_away { Ok(()) } else { Err(fault) }

@@ -48,7 +48,7 @@ const MISS_BURST: f64 = 2.0;
 
 /// How many keys with one id, or without one, are tried for a token. Each costs 20 to 70 µs, also
 /// for a forged token.
-const MAX_CANDIDATES: usize = 8;
+pub(super) const MAX_CANDIDATES: usize = 8;
 
 /// What came of looking for a signature's key.
 #[derive(Debug)]
@@ -207,6 +207,29 @@ impl Keys {
         }
     }
 
+    /// Whether a key at hand made a signature. Each that is tried takes one of `tries`. Takes no
+    /// lock, and asks nobody.
+    pub(super) fn has_made(
+        &self,
+        query: &KeyQuery<'_>,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+        tries: &mut usize,
+    ) -> bool {
+        let now = self.clock.elapsed();
+        let held = self.held.load();
+        let Some(held) = held.as_ref().filter(|held| now < held.dead_at) else { return false };
+        let fitting = held.set.candidates(query).filter_map(|key| key.prepared(algorithm));
+        for key in fitting.take(*tries) {
+            *tries -= 1;
+            if key.verifies(message, signature) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Judges a signature by the keys at hand. Takes no lock, and asks nobody.
     pub(crate) fn verify(
         self: &Arc<Self>,
@@ -274,12 +297,11 @@ impl Keys {
     }
 
     /// Waits until there are keys that can be used, however long that takes. `in_a_hurry` asks for
-    /// them also while the last failure says to wait.
+    /// them also while the last failure says to wait, unless the provider itself said so.
     pub(crate) async fn obtain(self: &Arc<Self>, in_a_hurry: bool) -> Result<Renewed, NoNewKeys> {
         let seat = self.board_if(|| match self.is_usable() {
             true => Err(Ok(Renewed::ByOthersFetch)),
-            false if in_a_hurry => Ok(()),
-            false => self.permit_first_fetch().map_err(Err),
+            false => self.permit_first_fetch(in_a_hurry).map_err(Err),
         });
         match seat {
             Ok(seat) => self.landed(seat).await,
@@ -412,7 +434,7 @@ impl Keys {
             return None;
         }
         if !self.is_usable() {
-            return self.permit_first_fetch().err();
+            return self.permit_first_fetch(false).err();
         }
         let now = self.clock.elapsed();
         let may_ask = self.is_left_alone(now).is_none()
@@ -430,7 +452,7 @@ impl Keys {
         others: &mut Vec<Arc<Self>>,
     ) -> Result<(), NoNewKeys> {
         if !self.is_usable() {
-            return self.permit_first_fetch();
+            return self.permit_first_fetch(false);
         }
         let now = self.clock.elapsed();
         let permitted = self.is_left_alone(now).is_none()
@@ -443,10 +465,11 @@ impl Keys {
     }
 
     /// Without a usable set: whether it may be asked for yet.
-    fn permit_first_fetch(&self) -> Result<(), NoNewKeys> {
+    fn permit_first_fetch(&self, in_a_hurry: bool) -> Result<(), NoNewKeys> {
         let now = self.clock.elapsed();
         let record = self.record();
-        let wait = record.next_attempt.max(record.left_alone_until).saturating_sub(now);
+        let next_attempt = if in_a_hurry { Duration::ZERO } else { record.next_attempt };
+        let wait = next_attempt.max(record.left_alone_until).saturating_sub(now);
         if wait.is_zero() {
             return Ok(());
         }
@@ -559,10 +582,8 @@ impl Keys {
                 let (series, holds_keys) = (&self.series, before.is_some());
                 let is_new = self.outage.begins(&fault, now);
                 telemetry::keys_not_refreshed(series, series, &fault, holds_keys, is_new);
-                let (with_keys, without) = MAX_RETRY_AFTER;
-                let longest = if before.is_some() { with_keys } else { without };
-                let asked_for = fault.retry_after().unwrap_or_default().min(longest);
                 let pause = clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
+                let asked_for = left_alone_for(&fault, pause, holds_keys);
                 record.left_alone_until = now + asked_for;
                 record.next_attempt = now + pause.max(asked_for);
                 record.failures = record.failures.saturating_add(1);
@@ -614,6 +635,16 @@ impl Held {
         let fresh_for = clock::jittered(ttl, 0.1).min(stale);
         Self { set, fresh_until: now + fresh_for, dead_at: now + stale }
     }
+}
+
+/// How long whoever answered so is not asked again, whatever may want it: as long as `Retry-After`
+/// says, within bounds. Who has had too much and does not say for how long is given the pause of
+/// the back-off.
+pub(super) fn left_alone_for(fault: &FetchFault, pause: Duration, holds_keys: bool) -> Duration {
+    let (with_keys, without) = MAX_RETRY_AFTER;
+    let longest = if holds_keys { with_keys } else { without };
+    let unsaid = if fault.is_of_too_many_requests() { pause } else { Duration::ZERO };
+    fault.retry_after().unwrap_or(unsaid).min(longest)
 }
 
 fn within_reason(settings: &JwksSettings) -> JwksSettings {

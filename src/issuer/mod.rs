@@ -365,7 +365,7 @@ pub(crate) fn inspect_keys(
 
 const SECRET_GIVEN: &str = "has a private or symmetric key: leave the public ones, and replace the key that was written down here";
 
-const NO_KEYS_GIVEN: &str = "is neither a key set or JWK in JSON (RFC 7517) nor PEM with public keys or certificates; a shared secret cannot be used";
+const NO_KEYS_GIVEN: &str = "is neither a key set or JWK in JSON (RFC 7517) nor PEM with public keys or certificates: give the text itself, not a path or URL; a shared secret cannot be used";
 
 /// The parsers of foreign text, for the fuzz targets.
 #[cfg(feature = "testing")]

@@ -40,13 +40,15 @@ pub(super) fn is_pem(text: &str) -> bool {
 /// ids. A key of a certificate also has `x5c`. *Not* checked: who issued a certificate, and when it
 /// expires.
 pub(super) fn to_key_set(text: &str) -> Result<String, &'static str> {
+    // First of all: a private key may stand behind a block that is refused.
+    let labels = text.split(BEGIN).skip(1).filter_map(|block| block.split(DASHES).next());
+    if labels.into_iter().any(|label| label.ends_with("PRIVATE KEY")) {
+        return Err(PRIVATE);
+    }
     let mut keys = Vec::new();
     let mut rest = text;
     while let Some((_, block)) = rest.split_once(BEGIN) {
         let (label, block) = block.split_once(DASHES).ok_or(UNREADABLE)?;
-        if label.ends_with("PRIVATE KEY") {
-            return Err(PRIVATE);
-        }
         let (content, after) = block.split_once(END).ok_or(UNREADABLE)?;
         let content: String = content.split_ascii_whitespace().collect();
         let der = base64url::decode_standard(content.as_bytes()).ok_or(UNREADABLE)?;
@@ -209,6 +211,10 @@ R5/REBvD1Kna76dGimFIzdUYxLHoC1ZnKwIDAQAB
             ("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----", PRIVATE),
             ("-----BEGIN RSA PRIVATE KEY-----\nAA==\n-----END RSA PRIVATE KEY-----", PRIVATE),
             ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", PRIVATE),
+            (
+                "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----",
+                PRIVATE,
+            ),
             ("-----BEGIN PUBLIC KEY-----\nAA==", UNREADABLE),
             ("-----BEGIN PUBLIC KEY", UNREADABLE),
             ("-----BEGIN PUBLIC KEY-----\n?\n-----END PUBLIC KEY-----", UNREADABLE),

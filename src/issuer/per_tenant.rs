@@ -13,11 +13,11 @@ use tokio::sync::{Notify, Semaphore};
 use super::budget::Budget;
 use super::issuer_keys::IssuerKeys;
 use super::jwk::KeyQuery;
-use super::keys::{Keys, Verdict};
+use super::keys::{Keys, MAX_CANDIDATES};
 use super::quota::Quota;
 use super::{Issuer, Opener, Rules};
 use crate::clock;
-use crate::config::{Algorithm, ConfigError, Fault, IssuerConfig, TENANT_PLACEHOLDER};
+use crate::config::{Algorithm, ConfigError, Fault, IssuerConfig, TENANT_PLACEHOLDER, fits_url};
 use crate::error::{AuthError, BoxError, InvalidToken};
 use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
@@ -37,7 +37,8 @@ const OPEN_EVERY: Duration = Duration::from_millis(50);
 /// How many tenants are remembered to have been opened once.
 const MAX_REMEMBERED: u64 = 5 * MAX_OPEN;
 
-/// How many issuers are being opened at the same time; the others wait their turn.
+/// How many issuers are being opened at the same time; the others wait their turn. Those of known
+/// tenants have as many turns of their own, so that they do not wait behind invented ones.
 const MAX_OPENING: usize = 64;
 
 /// How many requests wait for a turn that the budget does not give them yet.
@@ -48,9 +49,6 @@ const MAX_VOUCHING: usize = 4;
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(2);
-
-/// The longest tenant id that is put into a URL, in bytes.
-const MAX_TENANT: usize = 128;
 
 /// Knows where each tenant's issuer is found, when the tenant's id alone does not tell.
 ///
@@ -106,6 +104,7 @@ pub(crate) struct PerTenant {
     opened: Cache<TenantId, ()>,
     opening: Flights<TenantId, Result<(), AuthError>>,
     turns: Semaphore,
+    turns_of_known: Semaphore,
     refused: Cache<TenantId, Refusal>,
     budget: Mutex<Budget>,
     queue: Semaphore,
@@ -161,6 +160,7 @@ impl PerTenant {
             opened: bounded(MAX_REMEMBERED),
             opening: Flights::default(),
             turns: Semaphore::new(MAX_OPENING),
+            turns_of_known: Semaphore::new(MAX_OPENING),
             refused: bounded(MAX_OPEN),
             purges: AtomicU64::new(0),
             budget: Mutex::new(Budget::new(OPEN_BURST, OPEN_EVERY, now)),
@@ -189,10 +189,7 @@ impl PerTenant {
     pub(super) fn tenant_in(&self, iss: &str) -> Option<TenantId> {
         let (before, after) = self.template().split_once(TENANT_PLACEHOLDER)?;
         let id = iss.strip_prefix(before)?.strip_suffix(after)?;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-        let safe =
-            id.len() <= MAX_TENANT && id.bytes().all(plain) && !id.bytes().all(|b| b == b'.');
-        if safe { TenantId::new(id).ok() } else { None }
+        if fits_url(id) { TenantId::new(id).ok() } else { None }
     }
 
     /// The tenant's issuer, if it is open or nothing is needed to open it. One whose keys died may
@@ -238,19 +235,38 @@ impl PerTenant {
 
     /// Whether a key that is published for other tenants made this signature for a token of the
     /// tenant called so. Then somebody whom the provider knows has the token, and the tenant is
-    /// not invented; whether the key is the tenant's, only its issuer tells.
+    /// not invented; whether the key is the tenant's, only its issuer tells. No key is tried where
+    /// its word would change nothing, and no more for all sets than for a token of an open issuer.
     pub(crate) fn vouches(
         &self,
+        tenant: &TenantId,
         query: &KeyQuery<'_>,
         algorithm: Algorithm,
         message: &[u8],
         signature: &[u8],
     ) -> bool {
+        if self.refusal(tenant).is_some() || self.knows(tenant).is_some() {
+            return false;
+        }
         let sets: Vec<_> = self.sets().iter().filter_map(Weak::upgrade).collect();
-        let verifies = |set: &Arc<Keys>| {
-            matches!(set.verify(query, algorithm, message, signature), Verdict::Verified(..))
-        };
-        sets.iter().any(verifies)
+        let mut tries = MAX_CANDIDATES;
+        let mut made =
+            |set: &Arc<Keys>| set.has_made(query, algorithm, message, signature, &mut tries);
+        sets.iter().any(&mut made)
+    }
+
+    /// Whether there is such a tenant, if that can be told by what is at hand.
+    fn knows(&self, tenant: &TenantId) -> Option<bool> {
+        self.resolver.knows(tenant).or_else(|| {
+            let listed = &self.rules.config.tenants;
+            (listed.contains(tenant) || self.opened.contains_key(tenant)).then_some(true)
+        })
+    }
+
+    /// Why the tenant's issuer could not be opened a moment ago.
+    fn refusal(&self, tenant: &TenantId) -> Option<AuthError> {
+        let now = self.now();
+        Some(self.refused.get(tenant).filter(|refusal| now < refusal.until)?.error)
     }
 
     /// Opens the tenant's issuer, once for all who wait for it. `is_vouched` tells whether a
@@ -291,7 +307,7 @@ impl PerTenant {
             // Before looking, so that nothing is missed in between.
             let first_keys = self.first_keys.notified();
             let (all, id) = (self.clone(), tenant.clone());
-            let work = move || async move { all.find(id).await };
+            let work = move || async move { all.find(id, is_vouched).await };
             let permit = || self.permit(&tenant, is_vouched);
             match self.opening.board_if(tenant.clone(), permit, work) {
                 Err(Permit::NotYet) => {}
@@ -313,18 +329,15 @@ impl PerTenant {
         if self.at_hand(tenant).is_some() {
             return Err(Permit::No(Ok(())));
         }
-        let now = self.now();
-        if let Some(refusal) = self.refused.get(tenant).filter(|refusal| now < refusal.until) {
-            return Err(Permit::No(Err(refusal.error)));
+        if let Some(error) = self.refusal(tenant) {
+            return Err(Permit::No(Err(error)));
         }
-        let is_known = match self.resolver.knows(tenant) {
+        let is_known = match self.knows(tenant) {
             Some(false) => return Err(Permit::No(Err(InvalidToken::Issuer.into()))),
             Some(true) => true,
-            None => {
-                let listed = &self.rules.config.tenants;
-                listed.contains(tenant) || self.opened.contains_key(tenant) || is_vouched
-            }
+            None => is_vouched,
         };
+        let now = self.now();
         match is_known || self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
             true => Ok(()),
             false => Err(Permit::NotYet),
@@ -356,8 +369,10 @@ impl PerTenant {
         sets.truncate(MAX_VOUCHING);
     }
 
-    async fn find(&self, tenant: TenantId) -> Result<(), AuthError> {
-        let turn = self.turns.acquire().await;
+    async fn find(&self, tenant: TenantId, is_vouched: bool) -> Result<(), AuthError> {
+        let is_known = is_vouched || self.knows(&tenant) == Some(true);
+        let turns = if is_known { &self.turns_of_known } else { &self.turns };
+        let turn = turns.acquire().await;
         let found = self.resolve(&tenant).await;
         drop(turn);
         if let Err(error) = &found {
@@ -447,4 +462,104 @@ impl TenantIssuers for ByTemplate {
 
 fn expand(template: &str, tenant: &TenantId) -> String {
     template.replace(TENANT_PLACEHOLDER, tenant.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #![cfg(feature = "testing")]
+
+    use serde_json::json;
+
+    use super::super::jwk::CertificateHash;
+    use super::super::{Changes, KeySets};
+    use super::*;
+    use crate::config::JwksSettings;
+    use crate::testing::SigningKey;
+
+    /// Has the keys of tenants by their first letter; knows those whose name begins with `k`.
+    #[derive(Debug)]
+    struct Given([String; 2]);
+
+    #[async_trait]
+    impl TenantIssuers for Given {
+        async fn resolve(
+            &self,
+            tenant: &TenantId,
+            template: IssuerConfig,
+        ) -> Result<Option<IssuerConfig>, BoxError> {
+            let keys = &self.0[usize::from(tenant.as_str().starts_with('b'))];
+            Ok(Some(template.keys(keys)))
+        }
+
+        fn knows(&self, tenant: &TenantId) -> Option<bool> {
+            tenant.as_str().starts_with('k').then_some(true)
+        }
+    }
+
+    fn id(id: &str) -> TenantId {
+        TenantId::new(id).unwrap()
+    }
+
+    fn all(sets: [&[SigningKey]; 2]) -> Arc<PerTenant> {
+        let set = |keys: &[SigningKey]| {
+            json!({ "keys": keys.iter().map(SigningKey::jwk).collect::<Vec<_>>() }).to_string()
+        };
+        let opener = Opener {
+            key_sets: Arc::new(KeySets::default()),
+            audience: vec!["scaiwave".to_owned()],
+            changes: Changes::default(),
+            any_tenant: true,
+        };
+        let mut template = IssuerConfig::new("https://scaikey.example/tenants/{tenant_id}");
+        // Nobody needs so long who has a turn.
+        template.jwks.wait = Duration::from_secs(60);
+        let resolver = Arc::new(Given(sets.map(set)));
+        Arc::new(PerTenant::new(template, Some(resolver), Arc::new(opener)).unwrap())
+    }
+
+    fn keys(count: usize) -> Vec<SigningKey> {
+        (0..count).map(|_| SigningKey::generate(Algorithm::ES256)).collect()
+    }
+
+    #[tokio::test]
+    async fn known_tenants_wait_behind_no_invented_ones() {
+        let one = keys(1);
+        let all = all([&one, &one]);
+        let _taken = all.turns.acquire_many(MAX_OPENING as u32).await.unwrap();
+        all.opened.insert(id("opened"), ());
+        for (tenant, is_vouched) in [("known", false), ("vouched", true), ("opened", false)] {
+            all.open(id(tenant), is_vouched, || false).await.expect(tenant);
+        }
+    }
+
+    #[tokio::test]
+    async fn vouching_tries_eight_keys_for_all_sets() {
+        let (first, second) = (keys(MAX_CANDIDATES), keys(MAX_CANDIDATES));
+        let all = all([&first, &second]);
+        for tenant in ["a", "b"] {
+            all.resolve(&id(tenant)).await.unwrap();
+        }
+        let vouches = |tenant: &str, key: &SigningKey, is_named: bool| {
+            let name = all.name_of(&id(tenant));
+            let query = KeyQuery {
+                kid: is_named.then_some(key.kid()),
+                certificate: &CertificateHash::default(),
+                issuer: &name,
+                now: std::time::SystemTime::now(),
+                leeway: JwksSettings::default().cooldown,
+            };
+            all.vouches(&id(tenant), &query, Algorithm::ES256, b"text", &key.sign(b"text"))
+        };
+        assert!(vouches("new", &second[7], false));
+        assert!(!vouches("new", &first[0], false), "it would be the ninth");
+        assert!(vouches("new", &first[0], true));
+        assert!(!vouches("new", &keys(1)[0], true));
+        // Its word would change nothing for these.
+        let until = all.now() + Duration::from_secs(3600);
+        let refusal = Refusal { error: InvalidToken::Issuer.into(), until };
+        all.refused.insert(id("refused"), refusal);
+        for tenant in ["refused", "known", "a"] {
+            assert!(!vouches(tenant, &second[0], true), "{tenant}");
+        }
+    }
 }

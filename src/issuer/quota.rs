@@ -12,6 +12,10 @@ use super::keys::Keys;
 const BURST: f64 = 20.0;
 const EVERY: Duration = Duration::from_millis(500);
 
+/// For how long a set that was refused a fetch wants one: whoever needs it asks again, and what a
+/// flood wanted ends soon after the flood.
+const WISH: Duration = Duration::from_secs(5);
+
 /// The limits that the issuers of one template share, whoever asks.
 #[derive(Debug)]
 pub(crate) struct Quota(Mutex<State>);
@@ -31,6 +35,7 @@ struct Wanting {
     keys: Weak<Keys>,
     /// When it was last fetched, as it was refused: it wants no more if it was fetched since.
     fetched_at: Duration,
+    refused_at: Duration,
 }
 
 impl Quota {
@@ -47,14 +52,14 @@ impl Quota {
         let mut state = self.state();
         let has_left = state.misses.has_left(now);
         if !has_left {
-            state.note(keys);
+            state.note(keys, now);
         }
         has_left
     }
 
     /// Charges a fetch that an unknown key id causes, and says whether it is for `keys`. Where
     /// other sets have wanted one and were fetched longer ago, it is for those: they are handed
-    /// out, to be fetched in its place.
+    /// out, to be fetched in its place. Of several that can be had, the last is for `keys`.
     pub(crate) fn take(
         &self,
         keys: &Arc<Keys>,
@@ -63,7 +68,9 @@ impl Quota {
     ) -> bool {
         let mut state = self.state();
         while state.misses.take(now) {
-            match state.first_before(keys, now) {
+            let is_for_keys = !others.is_empty() && !state.misses.has_left(now);
+            let other = if is_for_keys { None } else { state.first_before(keys, now) };
+            match other {
                 None => {
                     state.wanting.remove(&address(keys));
                     return true;
@@ -71,7 +78,7 @@ impl Quota {
                 Some(other) => others.push(other),
             }
         }
-        state.note(keys);
+        state.note(keys, now);
         false
     }
 
@@ -87,15 +94,17 @@ impl Quota {
 }
 
 impl State {
-    fn note(&mut self, keys: &Arc<Keys>) {
-        let wanting = Wanting { keys: Arc::downgrade(keys), fetched_at: keys.fetched_at() };
+    fn note(&mut self, keys: &Arc<Keys>, now: Duration) {
+        let (fetched_at, keys_then) = (keys.fetched_at(), Arc::downgrade(keys));
+        let wanting = Wanting { keys: keys_then, fetched_at, refused_at: now };
         self.wanting.insert(address(keys), wanting);
     }
 
     /// Takes out the wanting set that was fetched longest ago, if that is longer than `keys`.
     fn first_before(&mut self, keys: &Arc<Keys>, now: Duration) -> Option<Arc<Keys>> {
         self.wanting.retain(|_, it| {
-            it.keys.upgrade().is_some_and(|keys| keys.fetched_at() == it.fetched_at)
+            now.saturating_sub(it.refused_at) < WISH
+                && it.keys.upgrade().is_some_and(|keys| keys.fetched_at() == it.fetched_at)
         });
         let others = self.wanting.values().filter(|it| it.fetched_at < keys.fetched_at());
         let others = others.filter_map(|it| it.keys.upgrade());

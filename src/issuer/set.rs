@@ -42,8 +42,10 @@ impl KeySet {
                 Err(left_out) => unusable.push(left_out),
             }
         }
-        if all.is_empty() {
-            return Err(FetchFault::NoUsableKey(unusable));
+        match (all.is_empty(), unusable.is_empty()) {
+            (false, _) => {}
+            (true, true) => return Err(FetchFault::Empty),
+            (true, false) => return Err(FetchFault::NoUsableKey(unusable)),
         }
         Ok(Self { by_kid: by_kid(&all), all, unusable, is_nameless: false })
     }

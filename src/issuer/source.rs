@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -24,6 +24,8 @@ pub(crate) enum FetchFault {
     Metadata { url: Url, error: MetadataError },
     #[error("the key set is not a JSON object with a list of keys")]
     NotAKeySet,
+    #[error("the key set is empty")]
+    Empty,
     #[error("the key set has none of {} keys that can be used here{}", .0.len(), list(.0))]
     NoUsableKey(Vec<UnusableKey>),
     #[error("the key set has more than {0} keys")]
@@ -37,6 +39,12 @@ pub(crate) enum FetchFault {
 }
 
 impl FetchFault {
+    /// Whether the provider says that it was asked too often.
+    pub(crate) fn is_of_too_many_requests(&self) -> bool {
+        let too_many = StatusCode::TOO_MANY_REQUESTS;
+        matches!(self, Self::Fetch { error: FetchError::Status { status, .. }, .. } if *status == too_many)
+    }
+
     /// How long the provider wants to be left alone.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -72,7 +72,8 @@
 //!
 //! All conditions of a rule must hold, and exactly one rule of the trust must match.
 //!
-//! No two workloads become one identity. `{trust}` is a segment of its own, before the claims, and
+//! No two workloads become one identity, unless a policy writes the whole identity out (`sa:deploy`):
+//! then all who match share it. `{trust}` is a segment of its own, before the claims, and
 //! between two claims stands a `:` or `/`: write `sa:{trust}:{ns}:{name}`, not
 //! `sa:{trust}:{ns}-{name}`, which makes one name of `team-a`, `b` and of `team`, `a-b`. What an
 //! identity does not take as it is (white space, control characters, `{`, `}`, `%`, all that is not

@@ -193,7 +193,7 @@ fn vouched(
 ) -> Result<bool, InvalidToken> {
     let (signature, name) = (jws.signature()?, of.name_of(tenant));
     let query = header.key_query(&name, of.rules(), now);
-    Ok(of.vouches(&query, header.algorithm, jws.signed, &signature))
+    Ok(of.vouches(tenant, &query, header.algorithm, jws.signed, &signature))
 }
 
 #[async_trait]

@@ -229,3 +229,37 @@ async fn a_client_of_another_issuer_reads_its_own_metadata() {
     assert_eq!((provider.discoveries(), acme.discoveries()), (0, 1));
     assert_eq!(acme.requests(Endpoint::Revocation), 1);
 }
+
+#[tokio::test]
+async fn a_client_with_other_places_reads_its_own_metadata() {
+    let (provider, clock) = provider().await;
+    let auth = service([trust(&provider)], &clock);
+    let client = client(&provider).discovery_url(provider.discovery_url()).clock(clock.clone());
+    let client = client.issuers(auth.issuers()).build().unwrap();
+    drop(client.revoke(&Secret::new("a-refresh-token")).await);
+    assert_eq!(provider.requests(Endpoint::Revocation), 1);
+    assert_eq!(paths(&provider), ["/.well-known/openid-configuration"]);
+}
+
+#[tokio::test]
+async fn metadata_of_another_issuer_are_not_shared() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("tnt-7", "acme");
+    let auth = service([trust(&provider).discovery_url(provider.discovery_url())], &clock);
+    let client = client(&acme).discovery_url(provider.discovery_url()).clock(clock.clone());
+    let client = client.issuers(auth.issuers()).build().unwrap();
+    drop(client.revoke(&Secret::new("a-refresh-token")).await);
+    assert_eq!(provider.requests(Endpoint::Revocation), 0, "its metadata are not the client's");
+}
+
+#[tokio::test]
+async fn shared_metadata_are_read_anew_hourly() {
+    let (provider, clock) = provider().await;
+    let auth = service([trust(&provider)], &clock);
+    let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();
+    for nth in 1..=3 {
+        drop(client.revoke(&Secret::new("a-refresh-token")).await);
+        assert_eq!((provider.discoveries(), provider.requests(Endpoint::Revocation)), (nth, nth));
+        clock.advance(Duration::from_secs(3601));
+    }
+}

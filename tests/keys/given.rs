@@ -34,9 +34,11 @@ fn keys_without_a_usable_one_are_refused() {
     let other = json!({ "keys": [SigningKey::generate(Algorithm::ES384).jwk()] }).to_string();
     for (keys, why) in [
         ("garbage", "neither a key set"),
-        ("", "neither a key set"),
+        ("", "give the text itself"),
+        ("/etc/ssl/pub.pem", "not a path or URL"),
+        ("https://a.example/jwks.json", "not a path or URL"),
         ("my-hmac-secret-of-32-characters!", "a shared secret cannot be used"),
-        (r#"{"keys":[]}"#, "of 0 keys"),
+        (r#"{"keys":[]}"#, "is empty"),
         (secret.as_str(), "private or symmetric"),
         (short.as_str(), "2048"),
         (other.as_str(), "algorithm"),
@@ -169,6 +171,20 @@ async fn resolver_cannot_let_tokens_name_hosts() {
     let token = provider.token().issuer(&iss).tenant("1").sign();
     assert_eq!(status(&auth, &token).await, 503);
     assert_eq!(provider.fetches(), 0);
+}
+
+#[test]
+fn misspelt_placeholders_are_faults() {
+    for url in ["https://a.example/{tenant}", "https://a.example/{tenant_id}/{tenantid}"] {
+        for issuer in [of(url), of(TEMPLATE).jwks_uri(url), of(TEMPLATE).discovery_url(url)] {
+            let error = refusal(issuer);
+            assert!(error.contains("the placeholder is {tenant_id}"), "{error}");
+        }
+    }
+    let tenants = |id: &str| [TenantId::new(id).unwrap()];
+    let error = refusal(of(TEMPLATE).tenants(tenants("b/c")));
+    assert!(error.contains("issuers[0].tenants has \"b/c\""), "{error}");
+    build(of("https://a.example").tenants(tenants("b/c"))).unwrap();
 }
 
 #[test]

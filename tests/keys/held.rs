@@ -20,7 +20,7 @@ async fn garbage() -> Vec<(Fault, &'static str)> {
         (Fault::Body("application/json", "[]".to_owned()), "not a JSON object"),
         (Fault::Body("application/json", r#"{"keys":{}}"#.to_owned()), "not a JSON object"),
         (Fault::without("keys"), "not a JSON object"),
-        (Fault::empty_key_set(), "none of 0 keys"),
+        (Fault::empty_key_set(), "the key set is empty"),
         (Fault::many_keys(101), "more than 100 keys"),
         (Fault::Padded(256 * 1024), "more than 262144 bytes"),
         (Fault::EndlessBody, "more than 262144 bytes"),

@@ -75,7 +75,7 @@ async fn a_set_never_dies_before_it_may_be_renewed() {
     // The provider asks for an hour, or the operator sets both limits alike: jitter must not
     // leave a gap between the end of the set and the next attempt.
     for (cache_control, ttl) in [(Some("max-age=3600"), 60), (None, 600)] {
-        for _ in 0..20 {
+        for _ in 0..10 {
             let world = World::with(|mut settings| {
                 settings.ttl = Duration::from_secs(ttl);
                 settings.max_stale = Duration::from_secs(600);

@@ -82,6 +82,36 @@ async fn retry_after_is_capped() {
 }
 
 #[tokio::test]
+async fn retry_after_of_metadata_is_capped() {
+    let world = World::new().await;
+    world.provider.fail(Endpoint::Discovery, Fault::RetryAfter(503, 86_400));
+    assert_eq!(world.good().await, 503);
+    world.provider.heal(Endpoint::Discovery);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.good().await, 200);
+}
+
+#[tokio::test]
+async fn readiness_probes_leave_a_busy_provider_alone() {
+    for (endpoint, fault) in [
+        (Endpoint::Jwks, Fault::Status(429)),
+        (Endpoint::Jwks, Fault::RetryAfter(503, 60)),
+        (Endpoint::Discovery, Fault::Status(429)),
+        (Endpoint::Discovery, Fault::RetryAfter(503, 60)),
+    ] {
+        let world = World::new().await;
+        world.provider.fail(endpoint, fault.clone());
+        for _ in 0..20 {
+            world.auth.ready().await.unwrap_err();
+        }
+        assert_eq!(world.provider.requests(endpoint), 1, "{endpoint:?} {fault:?}");
+        world.provider.heal(endpoint);
+        world.clock.advance(Duration::from_secs(60));
+        world.auth.ready().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn retry_after_outlasts_unknown_key_ids() {
     let world = World::warm().await;
     world.provider.fail(Endpoint::Jwks, Fault::RetryAfter(429, 120));
@@ -102,14 +132,16 @@ async fn retry_after_outlasts_unknown_key_ids() {
 async fn retry_after_of_metadata_is_kept_to() {
     let world = World::warm().await;
     let discoveries = world.provider.discoveries();
-    world.provider.fail(Endpoint::Discovery, Fault::RetryAfter(503, 900));
+    world.provider.fail(Endpoint::Discovery, Fault::RetryAfter(503, 299));
     // Metadata is read again after an hour, keys after five minutes.
     world.clock.advance(Duration::from_secs(3601));
-    for nth in 2..4 {
-        assert_eq!(world.good().await, 200);
-        world.provider.wait_for_fetches(nth).await;
-        world.until_state(KeyState::Fresh).await;
-        world.clock.advance(PAST_TTL);
-    }
+    assert_eq!(world.good().await, 200);
+    world.provider.wait_for_fetches(2).await;
+    world.until_state(KeyState::Fresh).await;
+    world.clock.advance(Duration::from_secs(298));
+    assert_eq!(world.good().await, 200);
     assert_eq!(world.provider.discoveries(), discoveries + 1);
+    world.clock.advance(Duration::from_secs(2));
+    assert_eq!(world.good().await, 200);
+    crate::support::until(|| world.provider.discoveries() == discoveries + 2).await;
 }
