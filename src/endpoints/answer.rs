@@ -150,8 +150,7 @@ fn as_auth_error(failure: Failure) -> AuthError {
         Failure::TooLate => AuthError::MalformedRequest("the body did not arrive in time"),
         Failure::Exchange(error) => {
             let retry_after = error.retry_after();
-            let what = if error.is_of_the_cache() { "token store" } else { "identity provider" };
-            AuthError::unavailable(what, retry_after, error)
+            AuthError::unavailable(error.who_is_away(), retry_after, error)
         }
     }
 }

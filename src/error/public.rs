@@ -46,6 +46,7 @@ answers! {
     UNAVAILABLE_TENANTS = "unavailable", 503 "Service Unavailable", "The tenant cannot be looked up right now. Try again.";
     UNAVAILABLE_PARTICIPANTS = "unavailable", 503 "Service Unavailable", "The store of participants is unavailable right now. Try again.";
     UNAVAILABLE_PROVIDER = "unavailable", 503 "Service Unavailable", "The identity provider is unavailable right now. Try again.";
+    UNAVAILABLE_TOKEN_STORE = "unavailable", 503 "Service Unavailable", "The service's token store is unavailable right now. Try again.";
     REQUEST_MALFORMED = "request_malformed", 400 "Bad Request", "The request lacks what this resource needs, or has it twice.";
     TOO_MANY_REQUESTS = "too_many_requests", 429 "Too Many Requests", "Too many requests. Try again later.";
     UNREGISTRABLE = "unregistrable", 422 "Unprocessable Content", "This identity cannot be registered here.";
@@ -59,6 +60,7 @@ pub(super) fn unavailable(what: &str) -> &'static Public {
         "tenant store" => &UNAVAILABLE_TENANTS,
         "store of participants" => &UNAVAILABLE_PARTICIPANTS,
         "identity provider" => &UNAVAILABLE_PROVIDER,
+        "token store" => &UNAVAILABLE_TOKEN_STORE,
         _ => &UNAVAILABLE,
     }
 }

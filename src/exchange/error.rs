@@ -135,6 +135,11 @@ impl ExchangeError {
         matches!(self, Self::Unavailable { source, .. } if source.is::<CacheIsAway>())
     }
 
+    /// What is unavailable, for those who are told nothing else.
+    pub(crate) fn who_is_away(&self) -> &'static str {
+        if self.is_of_the_cache() { "token store" } else { "identity provider" }
+    }
+
     pub(crate) fn unavailable(retry_after: Option<Duration>, problem: impl Into<String>) -> Self {
         let source: Box<dyn Error + Send + Sync> = problem.into().into();
         Self::Unavailable { retry_after, source: source.into() }

@@ -162,7 +162,7 @@ pub(super) fn after_renewal<Q>(
     };
     // Its user may still sign out.
     request.extensions_mut().insert(CurrentSession(Arc::new(before)));
-    (after, Some(AuthError::unavailable("identity provider", error.retry_after(), error)))
+    (after, Some(AuthError::unavailable(error.who_is_away(), error.retry_after(), error)))
 }
 
 impl<S, R, Q, B> Service<Request<Q>> for SessionService<S, R>

@@ -174,6 +174,15 @@ async fn session_outlives_cache_that_is_away() {
         assert!(!answer.headers().contains_key("set-cookie"));
         assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
     }
+    // Whoever brings a refresh token is told that it is not the provider that is away.
+    let request = Request::post("/v1/auth/refresh")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from("refresh_token=a-token-that-nobody-spends"));
+    let answer = process.clone().oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+    let text = String::from_utf8_lossy(&body);
+    assert!(text.contains("token store") && !text.contains("provider"), "{text}");
     assert_eq!(provider.granted("refresh_token"), 0);
     server.resume();
     super::support::eventually(async || ask(&process, "/me", &session).await.status() == 200).await;
