@@ -141,7 +141,7 @@ impl Inner {
         let verifier = verifier.ok_or(Failure::NotConfigured("the verifier was lost"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
         // A browser may send the same callback twice: both arrive, for one redemption.
-        let request = request.allow_repeats();
+        let request = request.allow_repeats().of_anybody();
         let token = self.client()?.authorization_code(&request).await?;
         let nonce = Some(begun.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {
@@ -216,7 +216,7 @@ impl Inner {
             None if sign_in.unbound_codes => CodeRequest::unbound(code, redirect_uri),
             None => return Err(invalid_request("The parameter code_verifier is missing.")),
         };
-        let token = self.client()?.authorization_code(&request).await?;
+        let token = self.client()?.authorization_code(&request.of_anybody()).await?;
         let checked = self.check_id_token(&token, parameters.get("nonce")).await;
         self.or_revoked(checked, &token).await?;
         Ok(self.granted(&token))

@@ -93,7 +93,7 @@ impl Inner {
             }
         }
         self.admit(Endpoint::Token, &asked.head, Some(&(self.account_rule)(&attempt)))?;
-        let mut request = PasswordRequest::new(username, password);
+        let mut request = PasswordRequest::new(username, password).of_anybody();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.password(&request).await?;
         Ok(self.granted(&token))
@@ -108,7 +108,7 @@ impl Inner {
         }
         let missing = "The parameter refresh_token is missing.";
         let refresh_token = parameters.required("refresh_token", missing)?;
-        let mut request = RefreshRequest::new(refresh_token);
+        let mut request = RefreshRequest::new(refresh_token).of_anybody();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.refresh(&request).await?;
         Ok(self.granted(&token))

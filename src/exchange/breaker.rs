@@ -8,7 +8,7 @@ use http::StatusCode;
 use moka::sync::Cache;
 
 use super::ExchangeError;
-use crate::clock::backoff;
+use crate::clock::{Clock, backoff};
 use crate::telemetry::Outage;
 
 /// So many failures in a row before the endpoint is left alone.
@@ -18,7 +18,8 @@ const THRESHOLD: u32 = 3;
 const BASE: Duration = Duration::from_secs(1);
 const CAP: Duration = Duration::from_secs(60);
 
-/// How long a trial may be under way before another one is allowed: its caller may have gone.
+/// How long a trial may be under way before another one is allowed. One that is given up ends then
+/// and there.
 const TRIAL: Duration = Duration::from_secs(30);
 
 /// So many endpoints are remembered: one, or one for each tenant.
@@ -59,7 +60,8 @@ pub(super) enum Reached {
 impl Reached {
     /// Whether a failure is one of the endpoint as a whole: no connection, or an answer of the
     /// gateway in front of it. A caller cannot provoke these. All other failures, 429, 500 and
-    /// silence, may be due to what one caller sent, so they count for the grant alone.
+    /// silence, may be due to what one caller sent, so they count for the grant alone, and not even
+    /// for that where anybody can bring a made-up credential.
     pub(super) fn concerns_all(self) -> bool {
         match self {
             Self::NoConnection => true,
@@ -102,61 +104,102 @@ pub(super) enum Change {
     Closed,
 }
 
+/// Leave to send one request. Dropped before its end is noted, it gives its place back: its caller
+/// went away, and the next one tries.
+#[derive(Debug)]
+pub(super) struct Permit {
+    breaker: Arc<Breaker>,
+    clock: Arc<dyn Clock>,
+    /// `None`: only failures of the endpoint as a whole count.
+    grant: Option<&'static str>,
+    /// Until when others wait for this one, if it is a trial.
+    trial: Duration,
+    is_noted: bool,
+}
+
+impl Permit {
+    /// Notes how the request ended.
+    pub(super) fn note<T>(
+        mut self,
+        reached: Reached,
+        outcome: &Result<T, ExchangeError>,
+    ) -> Change {
+        self.is_noted = true;
+        let failed = match outcome {
+            Err(ExchangeError::Unavailable { retry_after, .. }) => Some(*retry_after),
+            _ => None,
+        };
+        let now = self.clock.elapsed();
+        let mut states = self.breaker.states();
+        let States { whole, grants } = &mut *states;
+        let mut unnamed = State::default();
+        let own = self.grant.map_or(&mut unnamed, |grant| grants.entry(grant).or_default());
+        match (reached, failed) {
+            (Reached::Nothing, _) => {
+                whole.end_trial(self.trial, now);
+                own.end_trial(self.trial, now);
+                Change::None
+            }
+            (reached, Some(retry_after)) if reached.concerns_all() => {
+                own.end_trial(self.trial, now);
+                whole
+                    .fail(retry_after, now)
+                    .map_or(Change::None, |pause| Change::Opened(ALL, pause))
+            }
+            (reached, Some(retry_after)) => {
+                whole.end_trial(self.trial, now);
+                let was_open = matches!(reached, Reached::Answer(_)) && whole.close();
+                match (own.fail(retry_after, now), self.grant) {
+                    (Some(pause), Some(grant)) => Change::Opened(grant, pause),
+                    _ => closed(was_open),
+                }
+            }
+            (_, None) => closed(whole.close() | own.close()),
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.is_noted {
+            return;
+        }
+        let now = self.clock.elapsed();
+        let mut states = self.breaker.states();
+        states.whole.end_trial(self.trial, now);
+        if let Some(own) = self.grant.and_then(|grant| states.grants.get_mut(grant)) {
+            own.end_trial(self.trial, now);
+        }
+    }
+}
+
 impl Breaker {
-    /// Whether the endpoint may be asked for this grant now.
-    pub(super) fn permit(&self, grant: &'static str, now: Duration) -> Result<(), ExchangeError> {
+    /// Leave to ask the endpoint for this grant now. Without a grant, only failures of the endpoint
+    /// as a whole stand in the way: for credentials that anybody may bring, or one caller with
+    /// made-up ones would stop everybody.
+    pub(super) fn permit(
+        self: &Arc<Self>,
+        grant: Option<&'static str>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Permit, ExchangeError> {
+        let now = clock.elapsed();
         let mut states = self.states();
         let States { whole, grants } = &mut *states;
-        let own = grants.entry(grant).or_default();
+        let mut unnamed = State::default();
+        let own = grant.map_or(&mut unnamed, |grant| grants.entry(grant).or_default());
         let closed_until = whole.closed_until.max(own.closed_until);
         if now < closed_until {
             let why = "it failed before and is not asked for a while";
             return Err(ExchangeError::unavailable(Some(closed_until - now), why));
         }
         // One caller tries; the others wait for the outcome.
+        let trial = now + TRIAL;
         for state in [whole, own].into_iter().filter(|state| state.is_open()) {
-            state.closed_until = now + TRIAL;
+            state.closed_until = trial;
         }
-        Ok(())
-    }
-
-    /// Notes how a permitted request ended.
-    pub(super) fn note<T>(
-        &self,
-        grant: &'static str,
-        reached: Reached,
-        outcome: &Result<T, ExchangeError>,
-        now: Duration,
-    ) -> Change {
-        let mut states = self.states();
-        let States { whole, grants } = &mut *states;
-        let own = grants.entry(grant).or_default();
-        let failed = match outcome {
-            Err(ExchangeError::Unavailable { retry_after, .. }) => Some(*retry_after),
-            _ => None,
-        };
-        match (reached, failed) {
-            (Reached::Nothing, _) => {
-                whole.end_trial(now);
-                own.end_trial(now);
-                Change::None
-            }
-            (reached, Some(retry_after)) if reached.concerns_all() => {
-                own.end_trial(now);
-                whole
-                    .fail(retry_after, now)
-                    .map_or(Change::None, |pause| Change::Opened(ALL, pause))
-            }
-            (reached, Some(retry_after)) => {
-                whole.end_trial(now);
-                let was_open = matches!(reached, Reached::Answer(_)) && whole.close();
-                match own.fail(retry_after, now) {
-                    Some(pause) => Change::Opened(grant, pause),
-                    None => closed(was_open),
-                }
-            }
-            (_, None) => closed(whole.close() | own.close()),
-        }
+        drop(states);
+        let (breaker, clock) = (self.clone(), clock.clone());
+        Ok(Permit { breaker, clock, grant, trial, is_noted: false })
     }
 
     /// What the log was told of this grant, or of [`ALL`].
@@ -184,9 +227,12 @@ impl State {
         std::mem::take(self).is_open()
     }
 
-    /// The trial says nothing: the next caller tries.
-    fn end_trial(&mut self, now: Duration) {
-        self.closed_until = self.closed_until.min(now);
+    /// The trial that was to last until then says nothing: the next caller tries. A pause that
+    /// began meanwhile stays.
+    fn end_trial(&mut self, trial: Duration, now: Duration) {
+        if self.closed_until == trial {
+            self.closed_until = now;
+        }
     }
 
     /// Counts a failure. The pause, if this one opened it.
@@ -210,54 +256,91 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::SystemTime;
 
     const OK: StatusCode = StatusCode::OK;
 
+    #[derive(Debug)]
+    struct At(u64);
+
+    impl Clock for At {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+
+        fn elapsed(&self) -> Duration {
+            seconds(self.0)
+        }
+    }
+
     fn failed(retry_after: Option<u64>) -> Result<(), ExchangeError> {
         Err(ExchangeError::unavailable(retry_after.map(Duration::from_secs), "test"))
+    }
+
+    fn status(status: u16) -> Reached {
+        Reached::Answer(StatusCode::from_u16(status).unwrap())
     }
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    impl Breaker {
-        fn fails(&self, grant: &'static str, status: u16, wait: Option<u64>, now: u64) -> Change {
-            let reached = Reached::Answer(StatusCode::from_u16(status).unwrap());
-            self.note(grant, reached, &failed(wait), seconds(now))
+    /// A breaker, seen at one second after the other.
+    struct Watched(Arc<Breaker>);
+
+    impl Watched {
+        fn new() -> Self {
+            Self(Arc::default())
         }
 
-        fn works(&self, grant: &'static str, now: u64) -> Change {
-            self.note(grant, Reached::Answer(OK), &Ok(()), seconds(now))
+        fn permit(&self, grant: &'static str, now: u64) -> Option<Permit> {
+            self.permit_of(Some(grant), now)
         }
 
+        fn permit_of(&self, grant: Option<&'static str>, now: u64) -> Option<Permit> {
+            let clock: Arc<dyn Clock> = Arc::new(At(now));
+            self.0.permit(grant, &clock).ok()
+        }
+
+        /// Whether it would permit a request that is never sent.
         fn permits(&self, grant: &'static str, now: u64) -> bool {
-            self.permit(grant, seconds(now)).is_ok()
+            self.permit(grant, now).is_some()
+        }
+
+        /// A request permitted and ended in this second.
+        fn ends(
+            &self,
+            grant: &'static str,
+            reached: Reached,
+            outcome: &Result<(), ExchangeError>,
+            now: u64,
+        ) -> Change {
+            self.permit(grant, now).expect("is permitted").note(reached, outcome)
         }
     }
 
     #[test]
     fn it_opens_at_the_third_failure_lets_one_try_and_closes_when_that_one_succeeds() {
-        let breaker = Breaker::default();
+        let breaker = Watched::new();
         for failure in 1..=2 {
-            assert!(breaker.permits("refresh", 0));
-            assert_eq!(breaker.fails("refresh", 500, None, 0), Change::None, "{failure}");
+            let change = breaker.ends("refresh", status(500), &failed(None), 0);
+            assert_eq!(change, Change::None, "{failure}");
         }
-        assert!(breaker.permits("refresh", 0));
-        assert!(matches!(breaker.fails("refresh", 500, None, 0), Change::Opened("refresh", _)));
+        let change = breaker.ends("refresh", status(500), &failed(None), 0);
+        assert!(matches!(change, Change::Opened("refresh", _)));
         assert!(!breaker.permits("refresh", 0));
-        assert!(breaker.permits("refresh", 61));
+        let trial = breaker.permit("refresh", 61).unwrap();
         assert!(!breaker.permits("refresh", 61));
-        assert_eq!(breaker.works("refresh", 61), Change::Closed);
-        assert!(breaker.permits("refresh", 61));
-        assert!(breaker.permits("refresh", 61));
+        assert_eq!(trial.note(Reached::Answer(OK), &Ok::<_, ExchangeError>(())), Change::Closed);
+        let first = breaker.permit("refresh", 61);
+        assert!(first.is_some() && breaker.permits("refresh", 61));
     }
 
     #[test]
     fn who_is_told_to_wait_waits_for_a_minute_at_most() {
         for (told, waits) in [(7, 7), (3600, 60)] {
-            let breaker = Breaker::default();
-            let opened = breaker.fails("password", 429, Some(told), 0);
+            let breaker = Watched::new();
+            let opened = breaker.ends("password", status(429), &failed(Some(told)), 0);
             assert_eq!(opened, Change::Opened("password", seconds(waits)));
             assert!(!breaker.permits("password", waits - 1));
             assert!(breaker.permits("password", waits));
@@ -265,64 +348,92 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_answer_and_a_trial_nobody_saw_the_end_of_blocks_for_half_a_minute() {
-        let breaker = Breaker::default();
-        let _ = breaker.fails("code", 429, Some(1), 0);
-        assert!(breaker.permits("code", 1));
+    fn a_refusal_is_an_answer_and_a_trial_without_end_blocks_for_half_a_minute() {
+        let breaker = Watched::new();
+        let _ = breaker.ends("code", status(429), &failed(Some(1)), 0);
+        let endless = breaker.permit("code", 1).unwrap();
         assert!(!breaker.permits("code", 30));
-        assert!(breaker.permits("code", 31));
+        let second = breaker.permit("code", 31).unwrap();
+        drop(endless);
+        assert!(!breaker.permits("code", 31), "the first is not the trial any more");
         let refused: Result<(), _> = Err(ExchangeError::Answer("test"));
-        let noted = breaker.note("code", Reached::Answer(OK), &refused, seconds(32));
-        assert_eq!(noted, Change::Closed);
+        assert_eq!(second.note(Reached::Answer(OK), &refused), Change::Closed);
+    }
+
+    #[test]
+    fn trials_given_up_leave_their_place() {
+        for code in [429, 503] {
+            let breaker = Watched::new();
+            let _ = breaker.ends("code", status(code), &failed(Some(1)), 0);
+            let trial = breaker.permit("code", 1).unwrap();
+            assert!(!breaker.permits("code", 1), "{code}");
+            drop(trial);
+            assert!(breaker.permits("code", 1), "{code}");
+        }
+        // What began before it failed is no trial: its end does not shorten the pause.
+        let breaker = Watched::new();
+        let early = breaker.permit("code", 0).unwrap();
+        let _ = breaker.ends("code", status(429), &failed(Some(60)), 0);
+        drop(early);
+        assert!(!breaker.permits("code", 59));
     }
 
     #[test]
     fn callers_failures_count_for_their_grant() {
-        for reached in
-            [429, 500, 501].map(|code| Reached::Answer(StatusCode::from_u16(code).unwrap()))
-        {
-            let breaker = Breaker::default();
-            let _ = breaker.note("password", reached, &failed(Some(60)), seconds(0));
+        for reached in [429, 500, 501].map(status) {
+            let breaker = Watched::new();
+            let _ = breaker.ends("password", reached, &failed(Some(60)), 0);
             assert!(!breaker.permits("password", 0), "{reached:?}");
             assert!(breaker.permits("exchange", 0), "{reached:?}");
         }
-        let breaker = Breaker::default();
-        for _ in 0..9 {
-            let _ = breaker.note("password", Reached::NoAnswer, &failed(None), seconds(0));
+        let breaker = Watched::new();
+        for _ in 0..3 {
+            let _ = breaker.ends("password", Reached::NoAnswer, &failed(None), 0);
         }
         assert!(!breaker.permits("password", 0) && breaker.permits("exchange", 0));
     }
 
     #[test]
+    fn strangers_failures_count_for_nobody() {
+        let breaker = Watched::new();
+        for reached in [status(429), status(500), Reached::NoAnswer] {
+            for _ in 0..9 {
+                let permit = breaker.permit_of(None, 0).unwrap();
+                assert_eq!(permit.note(reached, &failed(Some(60))), Change::None, "{reached:?}");
+            }
+        }
+        assert!(breaker.permits("refresh", 0));
+        // Those of the endpoint as a whole do.
+        let _ = breaker.permit_of(None, 0).unwrap().note(status(503), &failed(Some(60)));
+        assert!(!breaker.permits("refresh", 0) && breaker.permit_of(None, 0).is_none());
+    }
+
+    #[test]
     fn endpoints_failures_count_for_all() {
-        for reached in [
-            Reached::NoConnection,
-            Reached::Answer(StatusCode::BAD_GATEWAY),
-            Reached::Answer(StatusCode::SERVICE_UNAVAILABLE),
-            Reached::Answer(StatusCode::GATEWAY_TIMEOUT),
-        ] {
-            let breaker = Breaker::default();
+        for reached in [Reached::NoConnection, status(502), status(503), status(504)] {
+            let breaker = Watched::new();
             for grant in ["password", "exchange", "refresh"] {
-                assert!(breaker.permits(grant, 0), "{reached:?}");
-                let _ = breaker.note(grant, reached, &failed(None), seconds(0));
+                let _ = breaker.ends(grant, reached, &failed(None), 0);
             }
             assert!(!breaker.permits("code", 0), "{reached:?}");
             // One trial, of whichever grant, and the others wait for it.
-            assert!(breaker.permits("code", 2), "{reached:?}");
+            let trial = breaker.permit("code", 2).unwrap();
             assert!(!breaker.permits("exchange", 2), "{reached:?}");
-            assert_eq!(breaker.works("code", 2), Change::Closed);
+            let change = trial.note(Reached::Answer(OK), &Ok::<_, ExchangeError>(()));
+            assert_eq!(change, Change::Closed);
             assert!(breaker.permits("exchange", 2), "{reached:?}");
         }
     }
 
     #[test]
     fn unsent_trials_leave_their_place() {
-        let breaker = Breaker::default();
-        let _ = breaker.fails("exchange", 503, Some(1), 0);
-        assert!(breaker.permits("exchange", 1) && !breaker.permits("exchange", 1));
+        let breaker = Watched::new();
+        let _ = breaker.ends("exchange", status(503), &failed(Some(1)), 0);
+        let trial = breaker.permit("exchange", 1).unwrap();
+        assert!(!breaker.permits("exchange", 1));
         let unproven: Result<(), _> = Err(ExchangeError::ClientAuth("test".to_owned()));
-        let noted = breaker.note("exchange", Reached::Nothing, &unproven, seconds(1));
-        assert_eq!(noted, Change::None);
-        assert!(breaker.permits("exchange", 1) && !breaker.permits("exchange", 1), "still open");
+        assert_eq!(trial.note(Reached::Nothing, &unproven), Change::None);
+        let trial = breaker.permit("exchange", 1);
+        assert!(trial.is_some() && !breaker.permits("exchange", 1), "still open");
     }
 }

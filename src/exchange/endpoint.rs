@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::breaker::{ALL, Breaker, Breakers, Change, Reached};
+use super::breaker::{ALL, Breaker, Breakers, Change, Permit, Reached};
 use super::grant::Grant;
 use super::{AccessToken, ExchangeError, OAuthError};
 use crate::clock::{Clock, backoff, pause, within};
@@ -104,10 +104,10 @@ impl TokenEndpoint {
         };
         let url = self.token_url(grant.tenant()).await.map_err(withheld("no_endpoint"))?;
         let breaker = self.breakers.of(url.as_str());
-        breaker.permit(name, self.clock.elapsed()).map_err(withheld("left_alone"))?;
+        let own = (!grant.is_of_anybody()).then_some(name);
+        let permit = breaker.permit(own, &self.clock).map_err(withheld("left_alone"))?;
         let fill = |form: &mut Serializer<'_, String>| grant.write(form);
-        let (reached, answer) =
-            self.post(&url, &breaker, name, fill, grant.may_be_repeated()).await;
+        let (reached, answer) = self.post(&url, permit, fill, grant.may_be_repeated()).await;
         let token = answer.and_then(|body| self.read(grant, &body)).and_then(check);
         let error = token.as_ref().err();
         self.tell(&url, &breaker, name, reached, error);
@@ -133,8 +133,9 @@ impl TokenEndpoint {
             form.append_pair("token", token);
         };
         let breaker = self.breakers.of(url.as_str());
-        breaker.permit(REVOCATION, self.clock.elapsed())?;
-        let (reached, answer) = self.post(&url, &breaker, REVOCATION, fill, true).await;
+        // Anybody may bring a token to be revoked.
+        let permit = breaker.permit(None, &self.clock)?;
+        let (reached, answer) = self.post(&url, permit, fill, true).await;
         self.tell(&url, &breaker, REVOCATION, reached, answer.as_ref().err());
         answer.map(drop)
     }
@@ -177,8 +178,7 @@ impl TokenEndpoint {
     async fn post(
         &self,
         url: &Url,
-        breaker: &Breaker,
-        grant: &'static str,
+        permit: Permit,
         fill: impl Fn(&mut Serializer<'_, String>),
         may_be_repeated: bool,
     ) -> (Reached, Result<Vec<u8>, ExchangeError>) {
@@ -197,7 +197,7 @@ impl TokenEndpoint {
             let problem = format!("{url} gave no answer within {:?}", self.timeout);
             (Reached::NoAnswer, Err(ExchangeError::unavailable(None, problem)))
         });
-        match breaker.note(grant, reached, &outcome, self.clock.elapsed()) {
+        match permit.note(reached, &outcome) {
             Change::Opened(grant, pause) => {
                 telemetry::endpoint_left_alone(url.as_str(), grant, pause);
             }
@@ -335,14 +335,14 @@ impl TokenEndpoint {
 
     async fn learn(&self) -> Result<Endpoints, ExchangeError> {
         let breaker = self.breakers.of(&self.name);
-        breaker.permit(METADATA, self.clock.elapsed())?;
+        let permit = breaker.permit(Some(METADATA), &self.clock)?;
         let limits = Limits { deadline: self.timeout, max_bytes: MAX_BYTES };
         let plain = self.allow_loopback_http;
         let asked = self.http.endpoints(&self.places, &self.name, plain, limits);
         let asked = within(self.timeout, asked).await;
         let asked = asked.unwrap_or_else(|| Err("the metadata came not in time".into()));
         let learned = asked.map_err(|problem| ExchangeError::unavailable(None, problem));
-        breaker.note(METADATA, Reached::NoAnswer, &learned, self.clock.elapsed());
+        permit.note(Reached::NoAnswer, &learned);
         self.tell_of(&self.name, &breaker, METADATA, learned.as_ref().err());
         learned
     }

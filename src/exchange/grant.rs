@@ -142,12 +142,21 @@ pub struct RefreshRequest {
     pub scopes: Scopes,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
+    /// Whether anybody may have brought the refresh token.
+    of_anybody: bool,
 }
 
 impl RefreshRequest {
     /// The same scopes as before.
     pub fn new(refresh_token: impl Into<Secret>) -> Self {
-        Self { refresh_token: refresh_token.into(), scopes: Scopes::new(), tenant: None }
+        let (refresh_token, scopes) = (refresh_token.into(), Scopes::new());
+        Self { refresh_token, scopes, tenant: None, of_anybody: false }
+    }
+
+    /// The refresh token is as an anonymous caller sent it: see [`Grant::is_of_anybody`].
+    pub(crate) fn of_anybody(mut self) -> Self {
+        self.of_anybody = true;
+        self
     }
 
     /// Fills `{tenant_id}` in the client's `token_url`.
@@ -171,6 +180,8 @@ pub struct CodeRequest {
     pub tenant: Option<TenantId>,
     /// Whether whoever comes again within a minute gets the same tokens.
     pub(super) repeats: bool,
+    /// Whether anybody may have brought the code.
+    of_anybody: bool,
 }
 
 impl CodeRequest {
@@ -181,19 +192,27 @@ impl CodeRequest {
         verifier: PkceVerifier,
     ) -> Self {
         let (code, redirect_uri) = (code.into(), redirect_uri.into());
-        Self { code, redirect_uri, verifier: Some(verifier), tenant: None, repeats: false }
+        let verifier = Some(verifier);
+        Self { code, redirect_uri, verifier, tenant: None, repeats: false, of_anybody: false }
     }
 
     /// A code that was asked for without a challenge, if the provider allows that. The price:
     /// whoever gets hold of such a code can use it (RFC 9700 §2.1.1).
     pub fn unbound(code: impl Into<Secret>, redirect_uri: impl Into<String>) -> Self {
         let (code, redirect_uri) = (code.into(), redirect_uri.into());
-        Self { code, redirect_uri, verifier: None, tenant: None, repeats: false }
+        let verifier = None;
+        Self { code, redirect_uri, verifier, tenant: None, repeats: false, of_anybody: false }
     }
 
     /// Fills `{tenant_id}` in the client's `token_url`.
     pub fn in_tenant(mut self, tenant: TenantId) -> Self {
         self.tenant = Some(tenant);
+        self
+    }
+
+    /// The code is as an anonymous caller sent it: see [`Grant::is_of_anybody`].
+    pub(crate) fn of_anybody(mut self) -> Self {
+        self.of_anybody = true;
         self
     }
 
@@ -219,13 +238,21 @@ pub struct PasswordRequest {
     pub scopes: Scopes,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
+    /// Whether anybody may have brought the password.
+    of_anybody: bool,
 }
 
 impl PasswordRequest {
     /// All scopes the provider gives.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         let (username, password) = (username.into(), password.into());
-        Self { username, password, scopes: Scopes::new(), tenant: None }
+        Self { username, password, scopes: Scopes::new(), tenant: None, of_anybody: false }
+    }
+
+    /// The password is as an anonymous caller sent it: see [`Grant::is_of_anybody`].
+    pub(crate) fn of_anybody(mut self) -> Self {
+        self.of_anybody = true;
+        self
     }
 
     /// Fills `{tenant_id}` in the client's `token_url`.
@@ -283,6 +310,17 @@ impl Grant<'_> {
     /// once, and the first request may have done it although no answer came.
     pub(super) fn may_be_repeated(&self) -> bool {
         matches!(self, Self::Exchange(..) | Self::Service(..))
+    }
+
+    /// Whether its credential is as an anonymous caller sent it, and may be made up. What the provider
+    /// thinks of that one says nothing about the next.
+    pub(super) fn is_of_anybody(&self) -> bool {
+        match self {
+            Self::Exchange(..) | Self::Service(..) => false,
+            Self::Refresh(request) => request.of_anybody,
+            Self::Code(request) => request.of_anybody,
+            Self::Password(request) => request.of_anybody,
+        }
     }
 
     pub(super) fn write(&self, form: &mut Serializer<'_, String>) {

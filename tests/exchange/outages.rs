@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{ExchangeError, ExchangeRequest, RefreshRequest, ServiceTokenRequest};
+use scaikey_auth::{
+    ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest,
+};
 
-use super::{builder, provider, timed};
+use super::{builder, eventually, provider, timed, timed_with};
 
 #[tokio::test]
 async fn only_what_does_no_harm_is_sent_twice() {
@@ -82,4 +84,27 @@ async fn a_deadline_ends_every_call() {
         let ended = tokio::time::timeout(Duration::from_secs(60), call).await;
         assert!(matches!(ended, Ok(Err(ExchangeError::Unavailable { .. }))), "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn trial_given_up_stops_nobody() {
+    let (provider, client, clock) = timed_with(|it| it.enable_password_grant()).await;
+    let password = PasswordRequest::new("bob", "hunter2");
+    provider.fail(Endpoint::Token, Fault::Status(503));
+    for _ in 0..4 {
+        client.password(&password).await.unwrap_err();
+    }
+    provider.fail(Endpoint::Token, Fault::Hang);
+    clock.advance(Duration::from_secs(61));
+    let before = provider.token_requests();
+    let (trying, request) = (client.clone(), password.clone());
+    let trial = tokio::spawn(async move { trying.password(&request).await.map(drop) });
+    eventually(|| provider.token_requests() > before).await;
+    client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
+    assert_eq!(provider.token_requests(), before + 1, "the others wait for the trial");
+    trial.abort();
+    trial.await.unwrap_err();
+    provider.heal(Endpoint::Token);
+    client.service_token(ServiceTokenRequest::default()).await.unwrap();
+    client.password(&password).await.unwrap();
 }
