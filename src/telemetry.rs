@@ -134,9 +134,9 @@ pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
     }
 }
 
-/// No tenant store was configured.
+/// Neither a tenant store nor a list says which tenants there are.
 pub(crate) fn any_tenant() {
-    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted");
+    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted; list them in P_TENANTS, or set P_DATABASE_URL");
 }
 
 /// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).
@@ -319,6 +319,11 @@ pub(crate) fn token_cache_is_back() {
     tracing::info!(target: TARGET, "token cache answers again");
 }
 
+/// The configured client is of no use to these endpoints.
+pub(crate) fn endpoints_left_out() {
+    tracing::info!(target: TARGET, "the token endpoint depends on the tenant: token, refresh and logout name none and are left out");
+}
+
 /// An endpoint of the crate answered; `endpoint` is of a fixed list.
 pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
     tracing::debug!(target: TARGET, endpoint, status, "endpoint answered");
@@ -366,9 +371,19 @@ pub(crate) fn session_ended(reason: &'static str) {
     count("scaikey_auth_sessions_ended_total", "reason", reason);
 }
 
-/// A token that should have ended lives on at the provider.
-pub(crate) fn not_revoked(what: &'static str, error: &dyn std::fmt::Display) {
-    tracing::warn!(target: TARGET, what, %error, "not revoked at the provider");
+/// A token that should have ended lives on at the provider. Warned of when it is news.
+pub(crate) fn not_revoked(
+    what: &'static str,
+    reason: &'static str,
+    error: &dyn std::fmt::Display,
+    is_new: bool,
+) {
+    if is_new {
+        tracing::warn!(target: TARGET, what, %error, "not revoked at the provider");
+    } else {
+        tracing::debug!(target: TARGET, what, %error, "not revoked at the provider");
+    }
+    count("scaikey_auth_tokens_not_revoked_total", "reason", reason);
 }
 
 /// A token that a sign-in brought does not hold here: `claim` names what is wrong with it.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::config::AuthConfig;
 use crate::issuer::Issuers;
 use crate::secret::Secret;
+use crate::telemetry;
 use contract::check_tenant;
 use grant::Grant;
 use http::StatusCode;
@@ -273,5 +274,21 @@ impl TokenExchangeClient {
     /// [`ExchangeError`]; also when neither metadata nor configuration name an endpoint.
     pub async fn revoke(&self, token: &Secret) -> Result<(), ExchangeError> {
         self.kept.endpoint.revoke(token.expose()).await
+    }
+
+    /// Tells the operator of a token that should have ended and lives on: warns of each cause once
+    /// until revocation works, because anybody can ask for it.
+    pub(crate) fn tell_of_revocation(&self, what: &'static str, error: Option<&ExchangeError>) {
+        let endpoint = &self.kept.endpoint;
+        let outage = endpoint.breakers.of(&endpoint.name).outage(what);
+        match error {
+            Some(error) => {
+                let is_new = outage.begins(error, endpoint.clock.elapsed());
+                telemetry::not_revoked(what, error.kind(), error, is_new);
+            }
+            None => {
+                outage.ends(|| endpoint.clock.elapsed());
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::metadata::{Endpoints, Metadata, well_known};
 use super::source::FetchFault;
 use crate::clock::{self, Clock};
 use crate::config::IssuerConfig;
-use crate::telemetry;
+use crate::telemetry::{self, Outage};
 
 /// How long what discovery said is relied upon.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
@@ -68,6 +68,8 @@ pub(super) struct Discovery {
     /// Whether they were read and are wrong.
     is_misled: AtomicBool,
     record: Mutex<Record>,
+    /// What the log was told of metadata of its template's tenants that never came.
+    never: Option<Arc<Outage>>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +97,7 @@ impl Discovery {
         keeps_endpoints: bool,
         http: Arc<Http>,
         clock: Arc<dyn Clock>,
+        never: Option<Arc<Outage>>,
     ) -> Self {
         Self {
             issuer,
@@ -109,6 +112,7 @@ impl Discovery {
             read_at: AtomicU64::new(0),
             is_misled: AtomicBool::new(false),
             record: Mutex::default(),
+            never,
         }
     }
 
@@ -195,7 +199,10 @@ impl Discovery {
         let mut record = self.record();
         record.failures = 0;
         record.last_fault = None;
-        record.answered = Some(found.answered);
+        let is_first = record.answered.replace(found.answered).is_none();
+        if let Some(never) = self.never.as_ref().filter(|_| is_first) {
+            never.ends(|| now);
+        }
         record.endpoints = found.endpoints.map(Arc::new);
         self.is_misled.store(false, Ordering::Relaxed);
         self.left_alone_until.store(0, Ordering::Relaxed);
@@ -210,7 +217,10 @@ impl Discovery {
         let mut record = self.record();
         let pause = clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
         let asked_for = left_alone_for(&fault, pause, holds_keys);
-        let is_new = record.failures == 0;
+        let is_new = match &self.never {
+            Some(never) if record.answered.is_none() => never.begins(&fault, now),
+            _ => record.failures == 0,
+        };
         record.failures = record.failures.saturating_add(1);
         record.last_fault = Some(fault);
         self.is_misled.store(is_misled, Ordering::Relaxed);

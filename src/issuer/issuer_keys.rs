@@ -72,6 +72,7 @@ impl IssuerKeys {
         let discovering = |place| {
             let (http, clock) = (key_sets.http().clone(), key_sets.clock().clone());
             let keeps_endpoints = quota.is_none();
+            let never = key_sets.outage_of_template("metadata", &series);
             Box::new(Discovering {
                 discovery: Discovery::new(
                     issuer.clone(),
@@ -80,6 +81,7 @@ impl IssuerKeys {
                     keeps_endpoints,
                     http,
                     clock,
+                    never,
                 ),
                 flights: Flights::default(),
                 access,

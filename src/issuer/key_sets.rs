@@ -7,7 +7,8 @@ use super::http::Http;
 use super::keys::Keys;
 use super::source::Source;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Algorithm, JwksSettings};
+use crate::config::{Algorithm, JwksSettings, TENANT_PLACEHOLDER};
+use crate::telemetry::Outage;
 
 /// What tells two key sets apart: where they are and who may see them there, which of their keys
 /// are used, and how they are kept.
@@ -25,7 +26,12 @@ pub(crate) struct KeySets {
     http: Arc<Http>,
     clock: Arc<dyn Clock>,
     sets: Mutex<Sets>,
+    /// What the log was told of those of a template's tenants that never worked.
+    outages: Mutex<Outages>,
 }
+
+/// By what never came, and the template.
+type Outages = HashMap<(&'static str, Box<str>), Arc<Outage>>;
 
 #[derive(Debug, Default)]
 struct Sets {
@@ -42,7 +48,8 @@ impl Default for KeySets {
 
 impl KeySets {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { http: Arc::default(), clock, sets: Mutex::default() }
+        let (http, sets, outages) = (Arc::default(), Mutex::default(), Mutex::default());
+        Self { http, clock, sets, outages }
     }
 
     pub(crate) fn http(&self) -> &Arc<Http> {
@@ -51,6 +58,20 @@ impl KeySets {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// What the log was told of tenants of this template whose keys, or metadata, never came. Anybody
+    /// can invent tenants: one warning for each would fill the log. `None`: this is no template.
+    pub(crate) fn outage_of_template(
+        &self,
+        what: &'static str,
+        series: &str,
+    ) -> Option<Arc<Outage>> {
+        if !series.contains(TENANT_PLACEHOLDER) {
+            return None;
+        }
+        let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(outages.entry((what, series.into())).or_default().clone())
     }
 
     /// The set that `id` names, which begins empty. Metrics count it under the `series` of the
@@ -67,7 +88,8 @@ impl KeySets {
             sets.after_clearing = sets.by_id.len();
         }
         let (http, clock) = (self.http.clone(), self.clock.clone());
-        let keys = Arc::new(Keys::new(id.clone(), series.into(), http, clock));
+        let never = self.outage_of_template("keys", series);
+        let keys = Arc::new(Keys::new(id.clone(), series.into(), http, clock, never));
         sets.by_id.insert(id, Arc::downgrade(&keys));
         keys
     }

@@ -137,8 +137,10 @@ pub(crate) struct Keys {
     reliance: Reliance,
     /// Whether the log was told that tokens fit more keys than are tried.
     told_of_bound: AtomicBool,
-    /// What the log was told of fetches.
+    /// What the log was told of fetches: of this set's own, and of those of all sets of its template
+    /// that never came.
     outage: Outage,
+    never: Option<Arc<Outage>>,
     record: Mutex<Record>,
     flights: Flights<(), Fetched>,
 }
@@ -179,6 +181,7 @@ impl Keys {
         series: Box<str>,
         http: Arc<Http>,
         clock: Arc<dyn Clock>,
+        never: Option<Arc<Outage>>,
     ) -> Self {
         Self {
             settings: within_reason(&id.settings),
@@ -190,6 +193,7 @@ impl Keys {
             reliance: Reliance::default(),
             told_of_bound: AtomicBool::new(false),
             outage: Outage::default(),
+            never,
             record: Mutex::new(Record {
                 failures: 0,
                 purges: 0,
@@ -565,7 +569,7 @@ impl Keys {
         let fetched = match outcome {
             Ok(published) => {
                 telemetry::keys_refreshed(&self.series, &self.series, published.set.all.len());
-                if self.outage.ends(|| now) {
+                if self.outage().ends(|| now) {
                     telemetry::keys_can_be_fetched(&self.series);
                 }
                 self.tell_of_unusable(&published.set, before.as_deref().map(|held| &held.set));
@@ -580,7 +584,7 @@ impl Keys {
             }
             Err(fault) => {
                 let (series, holds_keys) = (&self.series, before.is_some());
-                let is_new = self.outage.begins(&fault, now);
+                let is_new = self.outage().begins(&fault, now);
                 telemetry::keys_not_refreshed(series, series, &fault, holds_keys, is_new);
                 let pause = clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
                 let asked_for = left_alone_for(&fault, pause, holds_keys);
@@ -593,6 +597,13 @@ impl Keys {
         };
         self.set_due(record.next_attempt);
         Some(fetched)
+    }
+
+    fn outage(&self) -> &Outage {
+        match &self.never {
+            Some(never) if self.sets() == 0 => never,
+            _ => &self.outage,
+        }
     }
 
     /// Logs the keys that are left out, once for each change of them.
@@ -671,7 +682,7 @@ mod tests {
             settings: JwksSettings::default(),
         };
         let clock = Arc::new(clock::SystemClock::default());
-        let keys = Arc::new(Keys::new(id, "issuer".into(), Arc::default(), clock));
+        let keys = Arc::new(Keys::new(id, "issuer".into(), Arc::default(), clock, None));
         let query = KeyQuery {
             kid: None,
             certificate: &CertificateHash::default(),

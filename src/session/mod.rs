@@ -194,12 +194,14 @@ impl Sessions {
             _ => self.renew(session),
         };
         let renewed = match renewal {
-            Some(renewal) => renewal.await,
+            Some(renewal) => {
+                let renewed = renewal.await;
+                let what = "the successor of a refresh token";
+                self.0.client.tell_of_revocation(what, renewed.as_ref().err());
+                renewed
+            }
             None => Ok(None),
         };
-        if let Err(error) = &renewed {
-            telemetry::not_revoked("the successor of a refresh token", error);
-        }
         let last = renewed.ok().flatten();
         match last.as_ref().unwrap_or(session).token.refresh_token() {
             Some(token) => revoke(&self.0.client, token).await,
@@ -315,9 +317,7 @@ pub(crate) async fn revoke(
     token: &Secret,
 ) -> Result<(), ExchangeError> {
     let outcome = client.revoke(token).await;
-    if let Err(error) = &outcome {
-        telemetry::not_revoked("a refresh token", error);
-    }
+    client.tell_of_revocation("a refresh token", outcome.as_ref().err());
     outcome
 }
 

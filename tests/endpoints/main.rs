@@ -15,3 +15,4 @@ mod setting_up;
 mod shapes;
 mod sign_in;
 mod stores;
+mod strangers;

@@ -7,6 +7,7 @@ use scaikey_auth::testing::{Endpoint, Fault};
 use scaikey_auth::{Algorithm, AuthError, IssuerConfig, KeyState};
 use tokio::sync::Semaphore;
 
+use crate::log::Log;
 use crate::support::{
     provider, service, service_of_tenants, status, statuses, strange, token, until, verdict,
 };
@@ -32,6 +33,34 @@ async fn a_template_finds_keys_by_the_tenants_id() {
         assert_eq!(context.identity().tenant_id().unwrap().as_str(), "acme");
         assert_eq!(context.identity().issuer(), acme.issuer());
         assert_eq!(verdict(&auth, &token(&provider)).await, "token_issuer", "{config:?}");
+    }
+}
+
+#[tokio::test]
+async fn invented_tenants_share_their_warnings() {
+    let place = "/api/v1/auth/tenants/{tenant_id}/.well-known";
+    for by_metadata in [false, true] {
+        let log = Log::start();
+        let (provider, clock) = provider().await;
+        let place = format!("{}{place}", provider.url());
+        let template = match by_metadata {
+            true => template(&provider).discovery_url(format!("{place}/openid-configuration")),
+            false => template(&provider).jwks_uri(format!("{place}/jwks.json")),
+        };
+        let auth = service([template], &clock);
+        for nth in 0..50 {
+            assert_eq!(status(&auth, &invented(&provider, &format!("no-{nth}"))).await, 503);
+        }
+        let warnings = log.lines("WARN");
+        assert!((1..=8).contains(&warnings.len()), "{by_metadata}: {warnings:#?}");
+        // A tenant that is there is told of by itself.
+        let acme = provider.tenant("acme", "acme");
+        assert_eq!(status(&auth, &token(&acme)).await, 200);
+        let before = log.lines("WARN").len();
+        acme.fail(Endpoint::Jwks, Fault::Status(500));
+        clock.advance(Duration::from_secs(400));
+        assert_eq!(status(&auth, &token(&acme)).await, 200);
+        until(|| log.lines("WARN").len() > before).await;
     }
 }
 
