@@ -233,7 +233,8 @@ fn built_in(
 
 fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, ConfigError> {
     let Some(url) = &config.database_url else {
-        if config.mode != AuthMode::Mock {
+        let is_open = config.issuers.iter().any(|issuer| issuer.tenants.is_empty());
+        if config.mode != AuthMode::Mock && is_open {
             telemetry::any_tenant();
         }
         return Ok(Arc::new(AnyTenant));

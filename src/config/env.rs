@@ -135,7 +135,7 @@ pub const ENVIRONMENT: &[Variable] = &[
     Variable {
         name: "JWKS_COOLDOWN_SECONDS",
         field: "issuers[0].jwks.cooldown_seconds",
-        meaning: "how often an unknown key id may cause a fetch, beyond a burst of two",
+        meaning: "how often an unknown key id, or a bad signature under a known one, may cause a fetch, beyond a burst of two",
         default: "`5`",
         set: |config, text| {
             let cooldown = seconds(text)?;
@@ -442,6 +442,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     // What a `TokenExchangeBuilder` calls it.
     let field = match field {
         "client_auth" => "client.id",
+        "discovery_url" => "issuers[0].discovery_url",
         "token_url" => "client.token_url",
         "authorization_url" => "client.authorization_url",
         "cache_keys" => "client.cache_keys",

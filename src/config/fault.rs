@@ -31,12 +31,16 @@ impl ConfigError {
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
-    /// With a prefix, names fields by their environment variables.
+    /// With a prefix, names fields by their environment variables, and gives it to those that are
+    /// written as `P_…` in the problems.
     pub(crate) fn named(mut self, prefix: Option<&str>) -> Self {
         for fault in &mut self.faults {
             let variable = super::env::variable_for(&fault.field);
             if let Some((prefix, variable)) = prefix.zip(variable) {
                 fault.field = format!("{prefix}_{variable}");
+            }
+            if let Some(prefix) = prefix {
+                fault.problem = fault.problem.replace("`P_", &format!("`{prefix}_"));
             }
         }
         self.faults.dedup();

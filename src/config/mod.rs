@@ -29,7 +29,7 @@ use crate::secret::Secret;
 const MAX_KNOWN_TOKENS_BYTES: u64 = 64 << 30;
 
 /// What is said of per-tenant issuers whose tenants are anybody's.
-const UNSAID_TENANTS: &str = "is empty, and there is no tenant store: every tenant of the provider would be accepted. List the tenants, set a tenant store (database_url, `AuthBuilder::tenants`), or say that all are meant (any_tenant, `tenants(AnyTenant)`)";
+const UNSAID_TENANTS: &str = "is empty, and there is no tenant store: every tenant of the provider would be accepted. List the tenants (tenants, `P_TENANTS`), set a tenant store (database_url, `P_DATABASE_URL`, or in code `AuthBuilder::tenants`), or say that all are meant (any_tenant, `P_ANY_TENANT=true`, or in code `tenants(AnyTenant)`)";
 
 /// Everything that can be configured without writing code.
 ///

@@ -71,8 +71,11 @@ impl AuthMode {
             .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()));
         let prefix = config.prefix.as_deref();
         if let Some(why) = objection(prefix, variables, cfg!(debug_assertions)) {
-            let problem =
-                format!("is `{self}`, but {why}, where everybody could sign in: use `scaikey`");
+            let price = match self {
+                Self::Hybrid => "any caller can be the mock user",
+                Self::Mock | Self::ScaiKey => "every caller is signed in",
+            };
+            let problem = format!("is `{self}`, with which {price}, but {why}");
             faults.push(Fault::new("mode", problem));
         }
     }
@@ -101,7 +104,7 @@ const HARMLESS: [&str; 7] = ["development", "dev", "test", "testing", "staging",
 /// Is set in every container of a cluster.
 const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 
-/// Why nobody may mock in an environment with these variables. What is not known to be harmless is
+/// Why nobody may mock in an environment with these variables, and what to do. What is not known to be harmless is
 /// production: names of environments have no end (`prod-eu`, `prd`, `live2`).
 fn objection(
     prefix: Option<&str>,
@@ -116,7 +119,7 @@ fn objection(
     for [name, value] in variables {
         let word = value.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'');
         if name == KUBERNETES {
-            return Some("this is Kubernetes ($KUBERNETES_SERVICE_HOST is set)".to_owned());
+            return Some(format!("this is Kubernetes ({KUBERNETES} is set): use `scaikey`"));
         }
         // To shells, `ENV` is the file that they read at their start.
         let is_file = name == "ENV" && word.starts_with(['/', '~', '$']);
@@ -125,13 +128,13 @@ fn objection(
         }
         if !HARMLESS.contains(&&*word.to_ascii_lowercase()) {
             return Some(format!(
-                "{name}={value} does not say that this is development, test, staging or local"
+                "{name}={value} is none of development, test, staging, local: use `scaikey`, or correct {name}"
             ));
         }
         is_marked = true;
     }
     let is_free = is_marked || is_debug_build;
-    (!is_free).then(|| "this is a release build, and nothing says that it is for development, test, staging or local (such as APP_ENV=local)".to_owned())
+    (!is_free).then(|| "this is a release build that nothing says is for development, test, staging or local: use `scaikey`, or set one such as APP_ENV=local".to_owned())
 }
 
 /// The text names no mode.
@@ -220,6 +223,19 @@ mod tests {
             let mut faults = Vec::new();
             mode.check(&config, &mut faults);
             assert_eq!(faults.len(), expected, "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn objections_say_what_to_do() {
+        let objection = |name: &str, value: &str| {
+            objection(None, [[name.to_owned(), value.to_owned()]], false).unwrap()
+        };
+        let why = "APP_ENV=prod-eu is none of development, test, staging, local: use `scaikey`, or \
+                   correct APP_ENV";
+        assert_eq!(objection("APP_ENV", "prod-eu"), why);
+        for (name, value) in [(KUBERNETES, "10.0.0.1"), ("PATH", "/bin")] {
+            assert!(objection(name, value).contains(": use `scaikey`"), "{name}");
         }
     }
 

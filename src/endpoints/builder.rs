@@ -26,6 +26,7 @@ use crate::registrar::Registrar;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::registrar::SqlRegistrar;
 use crate::session::{SessionKeys, Sessions};
+use crate::telemetry;
 
 /// Sets up [`Endpoints`]. Made by [`Auth::endpoints`].
 #[must_use = "there are no endpoints before `build()`"]
@@ -242,9 +243,9 @@ impl EndpointsBuilder {
 
     /// Adds what a configuration names, as the environment variables `P_REDIRECT_URI` and others do:
     /// client, sign-in, sessions, passwords, registrar, trusted proxies, workloads. What was set
-    /// before stays, so a client that the service has already is not made twice. A client whose token
-    /// endpoint depends on the tenant is left out where neither sign-in, sessions nor passwords are named:
-    /// refreshes name no tenant.
+    /// before stays, so a client that the service has already is not made twice. Where the client's
+    /// token endpoint depends on the tenant, and neither sign-in, sessions nor passwords are named,
+    /// `token`, `refresh` and `logout` are left out, with a line in the log: they name no tenant.
     pub fn configured(mut self, config: &AuthConfig) -> Self {
         self.variables.clone_from(&config.prefix);
         let wanted = &config.endpoints;
@@ -253,9 +254,12 @@ impl EndpointsBuilder {
             let asked_for = wanted.redirect_uri.is_some()
                 || wanted.session_keys.is_some()
                 || wanted.password_grant;
+            self.client = self.noted(client);
             // One with a token endpoint for each tenant is there for exchanges, unless more is asked for.
-            let client = self.noted(client);
-            self.client = client.filter(|client| asked_for || !client.is_per_tenant());
+            if !asked_for && self.client.as_ref().is_some_and(|client| client.is_per_tenant()) {
+                telemetry::endpoints_left_out();
+                self.without.extend([Endpoint::Token, Endpoint::Refresh, Endpoint::Logout]);
+            }
         }
         if let (None, Some(uri)) = (&self.sign_in, &wanted.redirect_uri) {
             let sign_in = SignIn::new(uri.as_str());
@@ -416,7 +420,8 @@ impl EndpointsBuilder {
             || (self.offers(Endpoint::Token) && self.password_rule.is_some());
         if asks && client.is_per_tenant() {
             let problem = "depends on the tenant, and sign-ins, sessions and refreshes here name none: \
-                           give a client with one token endpoint, or leave these endpoints out";
+                           give a client with one token endpoint, or leave them out (in code `without`, \
+                           by environment no `P_REDIRECT_URI`, `P_SESSION_KEYS`, `P_PASSWORD_GRANT`)";
             faults.push(Fault::new("token_url", problem));
         }
         if let Some(sign_in) = &self.sign_in {

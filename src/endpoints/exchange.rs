@@ -98,7 +98,8 @@ pub(super) fn from_file(
 ) -> Result<WorkloadExchange, ConfigError> {
     let fault = |problem: String| ConfigError::one(Fault::new("endpoints.trust_file", problem));
     let client = client.ok_or_else(|| {
-        fault("needs a client of the provider, which mints: set the client's id".to_owned())
+        let problem = "needs a client of the provider, which mints: set client.id (`P_CLIENT_ID`)";
+        fault(problem.to_owned())
     })?;
     let own = config.issuers.first().and_then(|issuer| config.audience_of(issuer).first());
     let audience = own.ok_or_else(|| fault("needs an audience".to_owned()))?;

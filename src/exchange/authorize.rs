@@ -143,8 +143,8 @@ impl TokenExchangeClient {
             faults.push(Fault::new("authorization_url", problem));
         }
         if with_id_token && endpoint.name.contains(TENANT_PLACEHOLDER) {
-            let problem = "stands for many: ID tokens name one issuer, so set expected_issuer to that one, \
-                           or sign in without the scope openid";
+            let problem = "stands for many, and ID tokens name one issuer: sign in with a client of one issuer \
+                           (`TokenExchangeClient::builder`), or without the scope openid (scopes, `P_SCOPES`)";
             faults.push(Fault::new("issuer", problem));
         }
         faults

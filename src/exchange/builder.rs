@@ -373,7 +373,7 @@ impl TokenExchangeBuilder {
         if self.issuer.contains(TENANT_PLACEHOLDER) {
             if !self.is_told_the_endpoint() {
                 let problem = "stands for one issuer per tenant, and that has no metadata: \
-                               set token_url, or discovery_url";
+                               set token_url (`P_TOKEN_URL`), or discovery_url (`P_DISCOVERY_URL`)";
                 faults.push(Fault::new("issuer", problem));
             }
             return Vec::new();
@@ -446,6 +446,8 @@ impl TokenExchangeBuilder {
     }
 }
 
+const NO_KEY_FILE: &str = "is missing: private_key_jwt needs the file with the private key";
+
 /// How the configuration says the service proves itself.
 fn proof(client: &ClientConfig) -> Result<ClientAuth, Fault> {
     let missing = |field: &str, problem: &str| Fault::new(format!("client.{field}"), problem);
@@ -455,14 +457,18 @@ fn proof(client: &ClientConfig) -> Result<ClientAuth, Fault> {
         (Some(_), Some(_)) => Err(missing("secret_file", "is set beside the secret: choose one")),
         (Some(secret), None) => Ok(SecretSource::Value(secret.clone())),
         (None, Some(file)) => Ok(SecretSource::File(file.clone())),
-        (None, None) => Err(missing("secret", "is missing, and so is a file with it")),
+        (None, None) => Err(missing(
+            "secret",
+            "is missing: set it, or secret_file (`P_CLIENT_SECRET_FILE`), or for a client without \
+             secret auth = none (`P_CLIENT_AUTH=none`)",
+        )),
     };
     Ok(match client.auth {
         ClientAuthMethod::Basic => ClientAuth::basic(id, secret()?),
         ClientAuthMethod::Post => ClientAuth::post(id, secret()?),
         ClientAuthMethod::None => ClientAuth::none(id),
         ClientAuthMethod::PrivateKeyJwt => {
-            let file = client.key_file.clone().ok_or_else(|| missing("key_file", "is missing"))?;
+            let file = client.key_file.clone().ok_or_else(|| missing("key_file", NO_KEY_FILE))?;
             let (algorithm, kid) = (client.key_algorithm, client.key_id.as_deref());
             ClientAuth::private_key_jwt(id, algorithm, kid, SecretSource::File(file))
         }

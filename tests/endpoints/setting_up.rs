@@ -1,10 +1,11 @@
 //! Configurations that could never work are refused when they are built.
 
 use scaikey_auth::{
-    Auth, AuthConfig, ClientAuth, ConfigError, Endpoint, SessionKeys, Sessions, SignIn,
+    Auth, AuthConfig, ClientAuth, ConfigError, Endpoint, Endpoints, SessionKeys, Sessions, SignIn,
     TokenExchangeBuilder, TokenExchangeClient,
 };
 
+use super::log::Log;
 use super::stores::Nowhere;
 
 const TEMPLATE: &str = "https://id.example/tenants/{tenant_id}";
@@ -78,6 +79,61 @@ fn tenants_token_endpoints_for_sign_in_are_refused() {
     let endpoints = endpoints().without(Endpoint::Refresh).without(Endpoint::Token);
     let endpoints = endpoints.sessions(sessions.build().unwrap());
     refused(endpoints.build(), "token_url", "depends on the tenant");
+}
+
+fn from_variables(variables: &[(&str, &str)]) -> Result<Endpoints, ConfigError> {
+    let all = variables.iter().map(|(name, value)| (format!("WAVE_{name}"), (*value).to_owned()));
+    auth().endpoints().configured(&AuthConfig::from_vars("WAVE", all)).build()
+}
+
+#[test]
+fn tenants_token_endpoints_leave_refreshes_out() {
+    let log = Log::start();
+    let variables = [
+        ("ISSUER", TEMPLATE),
+        ("TOKEN_URL", "https://id.example/tenants/{tenant_id}/token"),
+        ("CLIENT_ID", "wave"),
+        ("CLIENT_SECRET", "secret"),
+    ];
+    let endpoints = from_variables(&variables).unwrap();
+    assert_eq!(endpoints.offered(), [Endpoint::Whoami, Endpoint::Introspect]);
+    assert!(log.text().contains("token, refresh and logout"), "{}", log.text());
+    // Whoever asks for more is told what stands in the way.
+    let more = [("PASSWORD_GRANT", "true")];
+    let refused_for = from_variables(&[&variables[..], &more].concat());
+    refused(refused_for, "WAVE_TOKEN_URL", "no `WAVE_REDIRECT_URI`");
+}
+
+#[test]
+fn faults_name_variables_to_set() {
+    let client = [("ISSUER", "https://id.example"), ("CLIENT_ID", "wave")];
+    let secret = from_variables(&client);
+    refused(secret, "WAVE_CLIENT_SECRET", "`WAVE_CLIENT_SECRET_FILE`");
+    let keys = [("CLIENT_SECRET", "secret"), ("SESSION_KEYS", "short")];
+    let keys = from_variables(&[&client[..], &keys].concat());
+    refused(keys, "WAVE_SESSION_KEYS", "openssl rand -base64 32");
+    let template = [("ISSUER", TEMPLATE), ("CLIENT_ID", "wave"), ("CLIENT_SECRET", "secret")];
+    refused(from_variables(&template), "WAVE_ISSUER", "`WAVE_TOKEN_URL`");
+    let policy = [("TRUST_FILE", "/nowhere")];
+    refused(from_variables(&policy), "WAVE_TRUST_FILE", "`WAVE_CLIENT_ID`");
+    let tenants = [("ISSUER", TEMPLATE), ("AUDIENCE", "wave")];
+    let tenants = tenants.map(|(name, value)| (format!("WAVE_{name}"), value.to_owned()));
+    let tenants = Auth::from_config(AuthConfig::from_vars("WAVE", tenants)).build();
+    refused(tenants, "WAVE_TENANTS", "`WAVE_ANY_TENANT=true`");
+}
+
+#[test]
+fn listed_tenants_are_not_called_open() {
+    let told = |variables: &[(&str, &str)]| {
+        let log = Log::start();
+        let fixed = [("ISSUER", "https://id.example"), ("AUDIENCE", "wave")];
+        let all = fixed.iter().chain(variables);
+        let all = all.map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
+        Auth::from_config(AuthConfig::from_vars("P", all)).build().unwrap();
+        log.text().contains("every tenant that a verified token names")
+    };
+    assert!(told(&[]));
+    assert!(!told(&[("TENANTS", "acme,globex")]));
 }
 
 #[test]

@@ -40,9 +40,11 @@ impl CacheKeys {
     pub fn parse(keys: &Secret) -> Result<Self, ConfigError> {
         let wrong = |what| ConfigError::one(Fault::new("cache_keys", what));
         let keys: Option<Vec<_>> = keys.expose().split(',').map(decode).collect();
-        let keys = keys.ok_or_else(|| wrong("is not base64, with a comma between two keys"))?;
+        let keys = keys.ok_or_else(|| wrong("is not base64, with a comma between two keys: make one with `openssl rand -base64 32`"))?;
         if keys.iter().any(|key| key.len() < MIN_KEY) {
-            return Err(wrong("has a key of less than 32 octets"));
+            return Err(wrong(
+                "has a key of less than 32 bytes: make one with `openssl rand -base64 32`",
+            ));
         }
         if keys.len() > 2 {
             return Err(wrong("has more than two keys"));
