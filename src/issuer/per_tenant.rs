@@ -465,8 +465,8 @@ fn expand(template: &str, tenant: &TenantId) -> String {
 }
 
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
-    #![cfg(feature = "testing")]
 
     use serde_json::json;
 
