@@ -34,8 +34,9 @@ fn builder(provider: &Provider) -> AuthBuilder {
 async fn build(builder: AuthBuilder) -> Built {
     let auth = builder.build()?;
     auth.ready().await?;
-    let service = little::<(), Bytes>(|extensions| {
+    // An empty text is the least that is a body, which the layer asks for.
+    let service = little::<String, Bytes>(|extensions| {
         extensions.get::<AuthContext>().map(|context| context.identity().subject().to_owned())
     });
-    Ok(Some(Pair::new::<(), _, _, _>(auth.layer().layer(service.clone()), service)))
+    Ok(Some(Pair::new::<String, _, _, _>(auth.layer().layer(service.clone()), service)))
 }
