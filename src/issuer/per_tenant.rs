@@ -464,10 +464,9 @@ fn expand(template: &str, tenant: &TenantId) -> String {
     template.replace(TENANT_PLACEHOLDER, tenant.as_str())
 }
 
-#[cfg(test)]
 #[cfg(feature = "testing")]
+#[cfg(test)]
 mod tests {
-
     use serde_json::json;
 
     use super::super::jwk::CertificateHash;

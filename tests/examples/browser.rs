@@ -106,7 +106,7 @@ async fn a_page_of_another_origin_cannot_act_for_the_user() {
 
     browser.open(&evil).await;
     browser.click("#attack").await;
-    browser.shows("urn:scaikey-auth:forbidden").await;
+    browser.shows("urn:scaikey-auth:foreign_origin").await;
     browser.open(&evil).await;
     let attack = format!(
         "return fetch('{here}/api/notes', {{ method: 'POST', mode: 'no-cors', credentials: 'include' }})
