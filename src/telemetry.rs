@@ -224,6 +224,16 @@ pub(crate) fn tenant_store_works() {
     tracing::info!(target: TARGET, "tenant store works again");
 }
 
+/// A resolver of tenants' issuers failed. Told once for each change.
+pub(crate) fn resolver_fails(template: &str, why: &(dyn Error + 'static)) {
+    tracing::warn!(target: TARGET, template, why = %Causes(why), "resolver of tenants' issuers fails");
+}
+
+/// A resolver of tenants' issuers answers again.
+pub(crate) fn resolver_works(template: &str) {
+    tracing::info!(target: TARGET, template, "resolver of tenants' issuers works again");
+}
+
 /// The store of participants failed. Told once for each change.
 pub(crate) fn registrar_fails(why: &(dyn Error + 'static)) {
     tracing::warn!(target: TARGET, why = %Causes(why), "store of participants fails");

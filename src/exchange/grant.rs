@@ -178,7 +178,7 @@ pub struct CodeRequest {
     pub verifier: Option<PkceVerifier>,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
-    /// Whether whoever comes again within a minute gets the same tokens.
+    /// Whether a caller that repeats the request within a minute gets the same tokens.
     pub(super) repeats: bool,
     /// Whether anybody may have brought the code.
     of_anybody: bool,

@@ -141,7 +141,7 @@ enum Turn {
     Theirs,
 }
 
-/// How a publication ended, or how a caller came to ask without one.
+/// A token that the provider gave, to be written to the cache.
 struct Found<'t> {
     token: &'t AccessToken,
     keep_for: Duration,

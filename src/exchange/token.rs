@@ -247,7 +247,7 @@ impl AccessToken {
         out
     }
 
-    /// The same with the ID token, for whoever ends the same sign-in elsewhere.
+    /// The same with the ID token, for a process that ends the same sign-in.
     pub(super) fn to_octets_with_id_token(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
         let mut out = self.to_octets(clock);
         if let Some(id_token) = self.id_token() {

@@ -21,6 +21,7 @@ use crate::config::{Algorithm, ConfigError, Fault, IssuerConfig, TENANT_PLACEHOL
 use crate::error::{AuthError, BoxError, InvalidToken};
 use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
+use crate::telemetry::{self, Causes, Outage};
 
 /// How many tenants' issuers are kept open, and how many refusals are remembered; what was not used
 /// for longest goes first.
@@ -77,8 +78,8 @@ pub trait TenantIssuers: Debug + Send + Sync + 'static {
     /// Whether there is such a tenant, if that can be told without waiting. Default: `None`, it
     /// cannot.
     ///
-    /// Anybody can invent tenants, so [`resolve`](Self::resolve) is asked for 200 of them at once
-    /// and then for 20 a second; whoever comes then waits a moment, or is answered with 503. A
+    /// Anybody can invent tenants, so [`resolve`](Self::resolve) is asked for 200 of them
+    /// immediately and then for 20 a second; a request beyond that waits a moment, or is answered with 503. A
     /// tenant for which this says `Some(true)` is resolved regardless, and one for which it says
     /// `Some(false)` is refused without being resolved.
     fn knows(&self, tenant: &TenantId) -> Option<bool> {
@@ -93,6 +94,8 @@ pub(crate) struct PerTenant {
     rules: Arc<Rules>,
     series: Arc<str>,
     resolver: Arc<dyn TenantIssuers>,
+    /// What the log was told of the resolver.
+    outage: Outage,
     opener: Arc<Opener>,
     quota: Arc<Quota>,
     /// The keys of all its tenants, where neither resolver nor metadata say which these are. Then
@@ -154,6 +157,7 @@ impl PerTenant {
             rules: Arc::new(opener.rules(template)),
             series,
             resolver: resolver.unwrap_or_else(|| Arc::new(ByTemplate)),
+            outage: Outage::default(),
             quota,
             common,
             open: bounded(MAX_OPEN),
@@ -383,12 +387,26 @@ impl PerTenant {
         found
     }
 
-    async fn resolve(&self, tenant: &TenantId) -> Result<(), AuthError> {
+    /// What the resolver says of the tenant. The log is told when it begins to fail, and when it
+    /// answers again.
+    async fn ask_resolver(&self, tenant: &TenantId) -> Result<Option<IssuerConfig>, AuthError> {
         let asked = self.resolver.resolve(tenant, self.rules.config.clone());
         let answer = clock::within(RESOLVE, asked).await;
         let answer =
             answer.unwrap_or_else(|| Err("the tenant's issuer was not resolved in time".into()));
-        let mut config = answer.map_err(unavailable)?.ok_or(InvalidToken::Issuer)?;
+        let now = || self.opener.key_sets.clock().elapsed();
+        match &answer {
+            Err(why) if self.outage.begins(&Causes(why.as_ref()), now()) => {
+                telemetry::resolver_fails(&self.series, why.as_ref());
+            }
+            Ok(_) if self.outage.ends(now) => telemetry::resolver_works(&self.series),
+            _ => {}
+        }
+        answer.map_err(unavailable)
+    }
+
+    async fn resolve(&self, tenant: &TenantId) -> Result<(), AuthError> {
+        let mut config = self.ask_resolver(tenant).await?.ok_or(InvalidToken::Issuer)?;
         if let Some(field) = config.server_by_tenant() {
             let problem = "has {tenant_id} before its path: the resolver must name the host";
             return Err(unavailable(format!("{field} {problem}")));

@@ -21,10 +21,11 @@ async fn service_token(client: &TokenExchangeClient) -> Result<(), ExchangeError
     client.service_token(ServiceTokenRequest::default()).await.map(drop)
 }
 
-/// A client of an endpoint where nothing listens.
-fn of_nobody() -> (TokenExchangeClient, ManualClock) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/token", listener.local_addr().unwrap());
+/// A client of an endpoint where nothing listens. The socket keeps the port from other servers.
+fn of_nobody() -> (TokenExchangeClient, ManualClock, tokio::net::TcpSocket) {
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/token", held.local_addr().unwrap());
     let clock = ManualClock::new();
     let client = TokenExchangeClient::builder("https://scaikey.example")
         .client_auth(drive())
@@ -33,7 +34,7 @@ fn of_nobody() -> (TokenExchangeClient, ManualClock) {
         .enable_password_grant()
         .clock(clock.clone())
         .build();
-    (client.unwrap(), clock)
+    (client.unwrap(), clock, held)
 }
 
 #[tokio::test]
@@ -73,7 +74,7 @@ async fn gateway_failures_stop_every_grant() {
 
 #[tokio::test]
 async fn unreachable_endpoint_stops_every_grant() {
-    let (client, _clock) = of_nobody();
+    let (client, _clock, _held) = of_nobody();
     for nth in 0..3 {
         client.exchange(&subject(nth)).await.unwrap_err();
     }
@@ -84,7 +85,7 @@ async fn unreachable_endpoint_stops_every_grant() {
 #[tokio::test]
 async fn down_endpoint_is_warned_of_once() {
     let log = Log::start();
-    let (client, clock) = of_nobody();
+    let (client, clock, _held) = of_nobody();
     for nth in 0..100 {
         client.exchange(&subject(nth)).await.unwrap_err();
     }
@@ -192,7 +193,7 @@ async fn unusable_answers_are_warned_of_once() {
 async fn counters_count_what_was_sent() {
     let counts = Counts::default();
     let _counting = metrics::set_default_local_recorder(&counts);
-    let (client, _clock) = of_nobody();
+    let (client, _clock, _held) = of_nobody();
     for nth in 0..100 {
         client.exchange(&subject(nth)).await.unwrap_err();
     }

@@ -1,6 +1,7 @@
 //! One issuer per tenant: opened when needed, for tenants that exist, and for nobody else's tokens.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use scaikey_auth::testing::{Endpoint, Fault};
@@ -61,6 +62,49 @@ async fn invented_tenants_share_their_warnings() {
         clock.advance(Duration::from_secs(400));
         assert_eq!(status(&auth, &token(&acme)).await, 200);
         until(|| log.lines("WARN").len() > before).await;
+    }
+}
+
+/// A directory that can be away.
+#[derive(Debug, Clone, Default)]
+struct Away(Arc<AtomicBool>);
+
+#[async_trait::async_trait]
+impl scaikey_auth::TenantIssuers for Away {
+    async fn resolve(
+        &self,
+        _: &scaikey_auth::TenantId,
+        _: IssuerConfig,
+    ) -> Result<Option<IssuerConfig>, scaikey_auth::BoxError> {
+        match self.0.load(Ordering::SeqCst) {
+            true => Err("the directory is away".into()),
+            false => Ok(None),
+        }
+    }
+}
+
+#[tokio::test]
+async fn failing_resolver_is_warned_of_once() {
+    let log = Log::start();
+    let (provider, clock) = provider().await;
+    let directory = Away::default();
+    let auth = service_of_tenants(template(&provider), directory.clone(), &clock);
+    let told = |level: &str| {
+        let lines = log.lines(level);
+        lines.iter().filter(|line| line.contains("resolver of tenants' issuers")).count()
+    };
+    for round in 1..=2 {
+        directory.0.store(true, Ordering::SeqCst);
+        for nth in 0..20 {
+            let token = invented(&provider, &format!("{round}-{nth}"));
+            assert_eq!(status(&auth, &token).await, 503);
+        }
+        assert_eq!(told("WARN"), round);
+        assert!(log.lines("WARN").iter().any(|line| line.contains("the directory is away")));
+        directory.0.store(false, Ordering::SeqCst);
+        let token = invented(&provider, &format!("{round}-back"));
+        assert_eq!(status(&auth, &token).await, 401);
+        assert_eq!(told("INFO"), round);
     }
 }
 

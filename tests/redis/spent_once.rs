@@ -196,6 +196,8 @@ async fn lock_without_answer_is_given_back() {
     let proxy = Proxy::before(&server).await;
     let token = signed_in(&provider, &server.url()).await;
     let builder = builder(&provider.issuer()).cache(usual(&proxy.url()));
+    // A lock outlives the longest request: one of these would last for half an hour.
+    let builder = builder.timeout(Duration::from_secs(600));
     let slow = builder.cache_timeout(Duration::from_millis(300)).build().unwrap();
     connected_with(&slow, &provider, &server.url()).await;
     // Taken, but its caller never learns that, and gives up.
