@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A source of time.
@@ -19,68 +18,21 @@ pub trait Clock: Debug + Send + Sync + 'static {
     /// Time since some fixed moment, never going back: for life times and back-off, which must
     /// not jump when somebody sets the wall clock.
     fn elapsed(&self) -> Duration;
-
-    /// [`now`](Self::now) and [`elapsed`](Self::elapsed) together and as cheaply as can be: what every
-    /// request asks for. By default, one after the other. [`SystemClock`] takes up to a second to notice
-    /// that somebody set the wall clock.
-    fn coarse(&self) -> (SystemTime, Duration) {
-        (self.now(), self.elapsed())
-    }
 }
 
 /// The operating system's clocks. All of them in a process agree: what was put into a cache under
 /// one is as old under another.
-///
-/// What it says of time elapsed lags by up to a tick of the system (1 to 16 ms): the clock that is
-/// exact takes 30 ns to read, a twelfth of a request whose token is known, and the coarse one 6. On
-/// systems other than Linux, Android, macOS, FreeBSD, DragonFly and Windows it is the exact one.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
-    origin: coarsetime::Instant,
-    exact_origin: Instant,
+    origin: Instant,
 }
 
-/// Elsewhere, what `coarsetime` reads may go back.
-const COARSE_NEVER_GOES_BACK: bool = cfg!(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "macos",
-    target_os = "freebsd",
-    target_os = "dragonfly",
-    windows
-));
-
-static FIRST: LazyLock<SystemClock> =
-    LazyLock::new(|| SystemClock { origin: coarse_now(), exact_origin: Instant::now() });
-
-/// When it was that the origin was, by the wall clock, in nanoseconds since 1970.
-static ORIGIN_BY_WALL: AtomicU64 = AtomicU64::new(0);
-
-/// When the two clocks are to be compared again, in nanoseconds since the origin.
-static NEXT_COMPARED: AtomicU64 = AtomicU64::new(0);
-
-const SECOND: u64 = 1_000_000_000;
+static FIRST: LazyLock<SystemClock> = LazyLock::new(|| SystemClock { origin: Instant::now() });
 
 impl Default for SystemClock {
     fn default() -> Self {
         *FIRST
     }
-}
-
-impl SystemClock {
-    /// Since the origin.
-    fn nanos(&self) -> u64 {
-        if COARSE_NEVER_GOES_BACK {
-            coarse_now().duration_since(self.origin).as_nanos()
-        } else {
-            u64::try_from(self.exact_origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
-        }
-    }
-}
-
-/// Without leaving the time behind for others, where threads would contend for it.
-fn coarse_now() -> coarsetime::Instant {
-    coarsetime::Instant::now_without_cache_update()
 }
 
 impl Clock for SystemClock {
@@ -89,19 +41,7 @@ impl Clock for SystemClock {
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_nanos(self.nanos())
-    }
-
-    fn coarse(&self) -> (SystemTime, Duration) {
-        let elapsed = self.nanos();
-        if elapsed >= NEXT_COMPARED.load(Ordering::Acquire) {
-            let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let wall = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
-            ORIGIN_BY_WALL.store(wall.saturating_sub(elapsed), Ordering::Relaxed);
-            NEXT_COMPARED.store(elapsed.saturating_add(SECOND), Ordering::Release);
-        }
-        let wall = ORIGIN_BY_WALL.load(Ordering::Relaxed).saturating_add(elapsed);
-        (SystemTime::UNIX_EPOCH + Duration::from_nanos(wall), Duration::from_nanos(elapsed))
+        self.origin.elapsed()
     }
 }
 
@@ -158,24 +98,10 @@ mod tests {
 
     #[test]
     fn all_system_clocks_agree() {
-        let (first, begun) = (SystemClock::default(), Instant::now());
-        // Longer than a tick.
-        while begun.elapsed() < Duration::from_millis(40) {}
+        let (first, second) = (SystemClock::default(), SystemClock::default());
         let before = first.elapsed();
-        let second = SystemClock::default();
-        assert!(before >= Duration::from_millis(20) && second.elapsed() >= before);
-    }
-
-    #[test]
-    fn the_clocks_read_together_are_those_read_one_by_one() {
-        let clock = SystemClock::default();
-        for _ in 0..3 {
-            let (from, to) = ((clock.now(), clock.elapsed()), clock.coarse());
-            let (now, elapsed) = (clock.now(), clock.elapsed());
-            let slack = Duration::from_millis(100);
-            assert!((from.1..=elapsed).contains(&to.1));
-            assert!((from.0 - slack..=now + slack).contains(&to.0));
-        }
+        let between = second.elapsed();
+        assert!(before <= between && between <= first.elapsed());
     }
 
     #[test]

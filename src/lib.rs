@@ -2,8 +2,8 @@
 //!
 //! Requests carry bearer JWTs. The layer verifies each against its issuer's rotating keys, finds
 //! the tenant, and puts both into the request; everything else is refused with the answer the RFCs
-//! want. It denies by default, does no I/O before the first token, and never takes a lock on the way
-//! of a request whose key is at hand.
+//! want. It denies by default, does no I/O before the first token, and waits for nothing when the key
+//! of a request's token is at hand.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -92,8 +92,6 @@ mod secret;
 mod base64url;
 
 mod mark;
-
-mod sync;
 
 mod json;
 

@@ -25,7 +25,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
             "src/mint/local.rs",
             "src/exchange/pkce.rs",
             "src/exchange/cache/",
-            "src/mark/",
+            "src/mark.rs",
             "src/registrar/ids.rs",
             "src/trust/digest.rs",
             "src/validator/id_token.rs",

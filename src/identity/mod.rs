@@ -281,16 +281,6 @@ impl Identity {
         self.0.names.iter().filter_map(|span| self.text(*span))
     }
 
-    /// The same in memory of its own, for a thread that does not want to count along with others.
-    pub(crate) fn copy(&self) -> Self {
-        Self(Arc::new(Inner::clone(&self.0)))
-    }
-
-    /// True, for whoever will look into it soon.
-    pub(crate) fn is_there(&self) -> bool {
-        Arc::strong_count(&self.0) > 0
-    }
-
     /// How many bytes it holds, as asked of the allocator; the issuer's name belongs to the issuer.
     pub(crate) fn footprint(&self) -> usize {
         let Inner { tenant_id, text, names, scopes, actors, .. } = &*self.0;

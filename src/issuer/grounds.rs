@@ -1,9 +1,8 @@
 //! [`Grounds`]: what the verification of a token rests on, and whether that still stands.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// A key was withdrawn: set once, never taken back. Shared by the key and all that rests on it.
 #[derive(Debug, Clone, Default)]

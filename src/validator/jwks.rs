@@ -93,7 +93,7 @@ impl JwksValidator {
         }
     }
 
-    fn judge_anew(&self, jws: &Jws<'_>, sighting: Sighting<'_>) -> Judgement<Identity> {
+    fn judge_anew(&self, jws: &Jws<'_>, sighting: Sighting) -> Judgement<Identity> {
         match self.examine(jws, sighting) {
             Ok(judgement) => judgement,
             Err(invalid) => Judgement::Final(Err(invalid.into())),
@@ -101,7 +101,7 @@ impl JwksValidator {
     }
 
     /// Who the token stands for, if it is known, whatever else there might be to say about it.
-    pub(crate) fn recall<'t>(&self, presented: &Credentials<'t>) -> Result<Identity, Sighting<'t>> {
+    pub(crate) fn recall(&self, presented: &Credentials<'_>) -> Result<Identity, Sighting> {
         let token = presented.token_octets();
         // A token without end must not cost more than to see that.
         if token.len() > self.max_token_bytes {
@@ -115,7 +115,7 @@ impl JwksValidator {
     pub(crate) fn first_seen(
         &self,
         presented: &Credentials<'_>,
-        sighting: Sighting<'_>,
+        sighting: Sighting,
     ) -> Option<Option<Result<Identity, AuthError>>> {
         let jws = Jws::of_three_parts(presented.token_octets())?;
         Some(self.judge_anew(&jws, sighting).at_once())
@@ -126,13 +126,13 @@ impl JwksValidator {
     fn examine(
         &self,
         jws: &Jws<'_>,
-        sighting: Sighting<'_>,
+        sighting: Sighting,
     ) -> Result<Judgement<Identity>, InvalidToken> {
         jws.check_size(self.max_token_bytes)?;
         let header = self.headers.read(jws)?;
         let document = document(jws.payload()?)?;
         let claims = document.root();
-        let (now, _) = self.clock.coarse();
+        let now = self.clock.now();
         let issuer = match self.issuers.find(rules::issuer(claims)?) {
             Found::Issuer(issuer) => issuer,
             Found::NotYet(of, tenant) => {

@@ -12,7 +12,7 @@ use crate::base64url;
 use crate::clock::{Clock, unix_time};
 use crate::exchange::token::{AccessToken, Freshness};
 use crate::identity::TenantId;
-use crate::mark::{Mark, Marker};
+use crate::mark::Mark;
 
 /// By how many milliseconds the clocks of two servers may differ.
 const SKEW: u64 = 60_000;
@@ -123,11 +123,6 @@ impl<'a> CacheKey<'a> {
         self.mark
     }
 
-    /// The time by the client's clock.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.clock.elapsed()
-    }
-
     fn derived(&self) -> &Derived {
         self.derived.get_or_init(|| {
             let question = &self.question;
@@ -213,13 +208,6 @@ trait Sink {
     fn add(&mut self, octets: &[u8]);
 }
 
-impl Sink for Marker {
-    #[inline(always)]
-    fn add(&mut self, octets: &[u8]) {
-        Marker::add(self, octets);
-    }
-}
-
 /// How much was added.
 struct Length(usize);
 
@@ -244,9 +232,7 @@ impl Sink for digest::Context {
 impl Question<'_> {
     fn mark(&self) -> Mark {
         let subject = self.subject.map(|(token, _)| token.as_bytes());
-        let mut marker = Marker::default();
-        self.write(&mut marker, subject);
-        marker.mark().unwrap_or_else(|| Mark::of_digest(&self.written(subject)))
+        Mark::of(&self.written(subject))
     }
 
     /// In one place, which never grows: that would leave a copy of a token behind.

@@ -1,11 +1,8 @@
 //! [`MemoryCache`]: tokens in the memory of this process.
 
 use std::fmt;
-use std::iter;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
@@ -24,25 +21,12 @@ const ENTRY: usize = 400;
 
 /// Tokens in the memory of this process: what a client uses unless it is given another cache.
 ///
-/// Bounded to 32 MiB by default, some 20,000 tokens of usual size; those used least go first. The last
-/// thousand or so that were put are found beside it, whatever they weigh. Keys are marks of 256 bits
-/// under a secret of the process. The tokens themselves lie in memory as they are, as they do while they
-/// are used: whoever can read it has them, and can tell subject tokens from their marks if they are short.
-/// Clones share everything.
+/// Bounded to 32 MiB by default, some 20,000 tokens of usual size; those used least go first. A subject
+/// token is not kept, only a keyed hash of the whole request. The tokens obtained lie in memory as they
+/// are, as they do while they are used: a reader of the process's memory has them. Clones share everything.
 #[derive(Clone)]
 pub struct MemoryCache {
     tokens: Cache<Mark, Entry, MarkHasher>,
-    recent: Arc<[ArcSwapOption<Recent>]>,
-}
-
-/// How many tokens are found without asking moka, which takes 0.1 µs longer: it notes every use.
-/// Filled by `put` alone: a reader could put back what was replaced meanwhile.
-const RECENT: usize = 1024;
-
-struct Recent {
-    mark: Mark,
-    token: AccessToken,
-    until: Duration,
 }
 
 #[derive(Clone)]
@@ -79,19 +63,12 @@ impl MemoryCache {
             .eviction_policy(policy)
             .expire_after(KeepFor)
             .build_with_hasher(MarkHasher::default());
-        let recent = iter::repeat_with(ArcSwapOption::empty).take(RECENT).collect();
-        Self { tokens, recent }
+        Self { tokens }
     }
 
     /// Forgets every token.
     pub fn clear(&self) {
         self.tokens.invalidate_all();
-        self.recent.iter().for_each(|place| place.store(None));
-    }
-
-    /// Where a token with this mark is, if it is among the recent ones.
-    fn place(&self, mark: Mark) -> Option<&ArcSwapOption<Recent>> {
-        self.recent.get(mark.places() as usize % RECENT)
     }
 }
 
@@ -122,13 +99,7 @@ impl TokenCache for MemoryCache {
     }
 
     fn at_once(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
-        let mark = key.mark();
-        match &*self.place(mark)?.load() {
-            Some(recent) if recent.mark == mark && key.elapsed() < recent.until => {
-                Some(recent.token.clone())
-            }
-            _ => self.tokens.get(&mark).map(|entry| entry.token),
-        }
+        self.tokens.get(&key.mark()).map(|entry| entry.token)
     }
 
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
@@ -142,21 +113,12 @@ impl TokenCache for MemoryCache {
         keep_for: Duration,
         _: Option<&Fence>,
     ) -> Result<(), BoxError> {
-        let mark = key.mark();
-        self.tokens.insert(mark, Entry { token: token.clone(), keep_for });
-        if let Some(place) = self.place(mark) {
-            let (token, until) = (token.clone(), key.elapsed().saturating_add(keep_for));
-            place.store(Some(Arc::new(Recent { mark, token, until })));
-        }
+        self.tokens.insert(key.mark(), Entry { token: token.clone(), keep_for });
         Ok(())
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
-        let mark = key.mark();
-        self.tokens.invalidate(&mark);
-        if let Some(place) = self.place(mark) {
-            place.rcu(|held| held.clone().filter(|recent| recent.mark != mark));
-        }
+        self.tokens.invalidate(&key.mark());
         Ok(())
     }
 

@@ -1,9 +1,8 @@
 //! [`KnownTokens`]: tokens verified before, so that a signature is verified once and not per request.
 //!
-//! What is kept of a token is the identity with its claims, a [mark](Mark) of all its octets, and what
-//! its verification rests on; that is no token. Only tokens that passed every rule get in, and only
-//! acceptance is ever remembered: whatever else there is to say about a token, the way of a first-seen
-//! token says it. A remembered token is taken if
+//! Of a token its identity with its claims is kept, a [mark](Mark) of all its bytes, and what its
+//! verification rests on; that is no token. Only tokens that passed every rule get in, and only
+//! acceptance is ever remembered. A known token is accepted if
 //!
 //! - it is the same, by its mark;
 //! - no issuer was removed, replaced or purged since before it was first looked at;
@@ -15,34 +14,30 @@
 //! Everything else the rules look at (audience, issuer policy, token type, claims mapping) belongs
 //! to the issuer's configuration, which never changes: a change makes a new issuer.
 
-mod hot;
-mod table;
-mod tally;
-
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use quick_cache::sync::Cache;
+use quick_cache::{Lifecycle, Weighter};
 use serde::Serialize;
 
-use self::hot::Hot;
-use self::table::{Placed, Table};
-use self::tally::Tally;
 use super::rules::Lifetime;
 use crate::clock::Clock;
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Grounds;
-use crate::mark::{Mark, Spot};
-use crate::sync::{AtomicU64, Ordering, RandomState};
+use crate::mark::{Mark, MarkHasher};
 use crate::telemetry;
 
 /// The tokens a validator verified before and need not verify again. A handle: clones share them.
 ///
-/// Switched on by default and bounded by `AuthConfig::known_tokens_bytes`. A token is forgotten
-/// when it expires; it stops counting at once when its key is withdrawn or its issuer removed or
-/// purged. There is nothing to flush for safety: a flushed token is verified anew, and accepted if
-/// it still holds. Flush to free memory, or to hold fewer personal data of a tenant that left.
+/// Switched on by default and bounded by `AuthConfig::known_tokens_bytes`. A token stops counting
+/// immediately when it expires, when its key is withdrawn, or when its issuer is removed or purged. Its
+/// memory is freed when somebody comes with it again, when others need the room, or by a flush: what is
+/// worthless is not looked for by itself. There is nothing to flush for safety: a flushed token is verified
+/// anew, and accepted if it still holds. Flush to free memory, or to hold fewer personal data of a tenant
+/// that left.
 #[derive(Clone)]
 pub struct KnownTokens(Option<Arc<Memory>>);
 
@@ -52,9 +47,7 @@ pub struct KnownTokens(Option<Arc<Memory>>);
 pub struct KnownTokensStats {
     /// Tokens held now, those included that stopped counting and were not cleared away yet.
     pub tokens: usize,
-    /// Bytes held now, as asked of the allocator; it takes some more. The table that finds them,
-    /// 4 % of the limit, is included, and so are the copies of tokens that one thread is asked for
-    /// over and over, at most a sixteenth.
+    /// Bytes held now, about: what is asked of the allocator for each token, and its place in the table.
     pub bytes: usize,
     /// The limit; 0 if switched off.
     pub max_bytes: usize,
@@ -78,9 +71,10 @@ impl KnownTokensStats {
 
 #[derive(Debug)]
 struct Memory {
-    table: Table<Known>,
-    hot: Hot<Copied>,
-    tally: Tally,
+    tokens: Cache<Mark, Arc<Known>, Bytes, MarkHasher, Displaced>,
+    max_bytes: usize,
+    hits: AtomicU64,
+    misses: AtomicU64,
     displaced: AtomicU64,
     flushes: Flushes,
 }
@@ -89,9 +83,7 @@ struct Memory {
 #[derive(Debug)]
 struct Known {
     identity: Identity,
-    mark: Mark,
-    /// How long that is which the token signs. The mark does not tell, being of two texts.
-    signed: u32,
+    bytes: usize,
     lot: u32,
     lifetime: Lifetime,
     grounds: Grounds,
@@ -101,41 +93,59 @@ struct Known {
     flushes: u64,
 }
 
-/// The same in memory of its own, for one thread. It is found so often that what the token signs is kept
-/// as it stands: to compare that takes less time than to make a mark of it, too.
-#[derive(Debug)]
-struct Copied {
-    known: Known,
-    signed: Box<[u8]>,
-    /// Of the rest, as it stands behind that.
-    signature: Mark,
+/// What an entry takes beside its identity: itself with the counters of its `Arc`, its place among the
+/// cache's entries with their links, and its share of the cache's index.
+const ENTRY: usize = size_of::<Known>() + 2 * size_of::<usize>() + 64;
+
+/// What a token with its identity takes, about; for the number of places that the cache begins with.
+const USUAL: usize = 1200;
+
+#[derive(Debug, Clone)]
+struct Bytes;
+
+impl Weighter<Mark, Arc<Known>> for Bytes {
+    fn weight(&self, _: &Mark, known: &Arc<Known>) -> u64 {
+        known.bytes as u64
+    }
+}
+
+/// Collects what has to go for an entry.
+#[derive(Debug, Clone)]
+struct Displaced;
+
+impl Lifecycle<Mark, Arc<Known>> for Displaced {
+    type RequestState = Vec<(Mark, Arc<Known>)>;
+
+    fn on_evict(&self, gone: &mut Self::RequestState, mark: Mark, known: Arc<Known>) {
+        gone.push((mark, known));
+    }
 }
 
 /// A token looked at for the first time: what to remember it by, should it turn out to be good.
 #[derive(Debug)]
-pub(crate) struct Sighting<'t>(Option<Sighted<'t>>);
+pub(crate) struct Sighting(Option<Sighted>);
 
 #[derive(Debug)]
-struct Sighted<'t> {
-    token: &'t [u8],
-    spot: Spot,
+struct Sighted {
+    mark: Mark,
     changes: u64,
     flushes: u64,
 }
 
-impl Sighting<'_> {
+impl Sighting {
     /// Of a token that is not to be remembered.
     pub(super) const NONE: Self = Self(None);
 }
 
 impl KnownTokens {
     pub(super) fn new(max_bytes: usize) -> Self {
+        let (places, weight) = (max_bytes / USUAL, max_bytes as u64);
         Self((max_bytes > 0).then(|| {
-            let hot = Hot::within(max_bytes);
             Arc::new(Memory {
-                table: Table::new(max_bytes - hot.max_bytes()),
-                hot,
-                tally: Tally::default(),
+                tokens: Cache::with(places, weight, Bytes, MarkHasher::default(), Displaced),
+                max_bytes,
+                hits: AtomicU64::new(0),
+                misses: AtomicU64::new(0),
                 displaced: AtomicU64::new(0),
                 flushes: Flushes::default(),
             })
@@ -146,7 +156,7 @@ impl KnownTokens {
     pub fn flush(&self) {
         if let Some(memory) = &self.0 {
             memory.flushes.all();
-            memory.sweep(|_| true);
+            memory.tokens.clear();
         }
     }
 
@@ -155,69 +165,70 @@ impl KnownTokens {
     pub fn flush_tenant(&self, tenant: &TenantId) {
         if let Some(memory) = &self.0 {
             memory.flushes.one(memory.flushes.lot(Some(tenant)));
-            memory.sweep(|known| known.identity.tenant_id() == Some(tenant));
+            memory.tokens.retain(|_, known| known.identity.tenant_id() != Some(tenant));
         }
     }
 
     /// How many tokens are known, and how often that helped.
     pub fn stats(&self) -> KnownTokensStats {
         let Some(memory) = &self.0 else { return KnownTokensStats::default() };
-        let (hits, misses) = memory.tally.totals();
         KnownTokensStats {
-            tokens: memory.table.entries(),
-            bytes: memory.table.bytes() + memory.hot.bytes(),
-            max_bytes: memory.table.max_bytes() + memory.hot.max_bytes(),
-            hits,
-            misses,
+            tokens: memory.tokens.len(),
+            bytes: usize::try_from(memory.tokens.weight()).unwrap_or(usize::MAX),
+            max_bytes: memory.max_bytes,
+            hits: memory.hits.load(Ordering::Relaxed),
+            misses: memory.misses.load(Ordering::Relaxed),
             displaced: memory.displaced.load(Ordering::Relaxed),
         }
     }
 
     /// Who the token stands for, if it is known and still good; `changes` is what the issuers say
     /// now. Otherwise, what to [remember](Self::remember) it by.
-    pub(super) fn recall<'t>(
+    pub(super) fn recall(
         &self,
-        token: &'t [u8],
+        token: &[u8],
         changes: u64,
         clock: &dyn Clock,
-    ) -> Result<Identity, Sighting<'t>> {
+    ) -> Result<Identity, Sighting> {
         let Some(memory) = &self.0 else { return Err(Sighting::NONE) };
         // Before anything is verified: a flush from now on concerns this token too.
         let flushes = memory.flushes.so_far();
-        let spot = Spot::of(token);
-        let accept = |known: &Known| {
-            (memory.counts(known, changes) && known.holds(clock)).then(|| known.identity.clone())
-        };
-        let own = memory.hot.find(spot, |copy| copy.is(token).then(|| accept(&copy.known))?);
-        let found = own.or_else(|| memory.find_shared(token, spot, accept, clock));
-        match found {
-            Some(_) => memory.tally.hit(),
-            None => memory.tally.miss(),
+        let mark = Mark::of(token);
+        let known = memory.tokens.get(&mark);
+        if let Some(known) = &known
+            && memory.counts(known, changes)
+            && known.holds(clock)
+        {
+            memory.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(known.identity.clone());
         }
-        found.ok_or(Sighting(Some(Sighted { token, spot, changes, flushes })))
+        if let Some(dead) = known.filter(|known| memory.is_dead(known, changes, clock)) {
+            memory.tokens.remove_if(&mark, |held| Arc::ptr_eq(held, &dead));
+        }
+        memory.misses.fetch_add(1, Ordering::Relaxed);
+        Err(Sighting(Some(Sighted { mark, changes, flushes })))
     }
 
     /// Remembers a token that passed every rule after it was sighted.
     pub(super) fn remember(
         &self,
-        sighting: Sighting<'_>,
+        sighting: Sighting,
         identity: &Identity,
         lifetime: Lifetime,
         grounds: Grounds,
         clock: &dyn Clock,
     ) {
         let (Some(memory), Some(sighted)) = (&self.0, sighting.0) else { return };
-        let Sighted { token, spot, changes, flushes } = sighted;
-        let (signed, mark) = mark(token);
+        let Sighted { mark, changes, flushes } = sighted;
+        let (identity, bytes) = (identity.clone(), identity.footprint() + ENTRY);
         let lot = memory.flushes.lot(identity.tenant_id());
-        let identity = identity.clone();
-        let known = Known { identity, mark, signed, lot, lifetime, grounds, changes, flushes };
-        let (is_same, is_dead) = (|held: &Known| held.is(token), memory.is_dead(changes, clock));
-        let bytes = known.identity.footprint();
-        let displaced = match memory.table.insert(spot, bytes, known, is_same, is_dead) {
-            Placed::Displacing(others) => others,
-            Placed::TurnedAway => 1,
-        };
+        let known = Known { identity, bytes, lot, lifetime, grounds, changes, flushes };
+        let mut gone = Vec::new();
+        memory.tokens.insert_with_lifecycle(mark, Arc::new(known), &mut gone);
+        // What was replaced by the same token is not displaced; unless nothing was put in, and this is it.
+        let is_in = memory.tokens.contains_key(&mark);
+        let displaced = gone.iter().filter(|(other, _)| !is_in || *other != mark);
+        let displaced = displaced.filter(|(_, known)| !memory.is_dead(known, changes, clock)).count();
         if displaced > 0 {
             memory.displaced.fetch_add(displaced as u64, Ordering::Relaxed);
             telemetry::known_tokens_displaced(displaced as u64);
@@ -232,96 +243,24 @@ impl fmt::Debug for KnownTokens {
 }
 
 impl Memory {
-    /// What all threads find. One that finds it over and over gets a copy.
-    fn find_shared(
-        &self,
-        token: &[u8],
-        spot: Spot,
-        accept: impl Fn(&Known) -> Option<Identity>,
-        clock: &dyn Clock,
-    ) -> Option<Identity> {
-        let (identity, copy) = self.table.find(spot, |known| {
-            // Asked of memory now, it comes while the mark is made: with many tokens, a sixth of the time.
-            let is_it = known.identity.is_there() && known.is(token);
-            let identity = is_it.then(|| accept(known))??;
-            let wanted = self.hot.wants(spot, || known.identity.footprint() + token.len());
-            Some((identity, wanted.then(|| known.copy(token))))
-        })?;
-        if let Some(copy) = copy {
-            let is_dead = self.is_dead(copy.known.changes, clock);
-            let is_dead = |held: &Copied| is_dead(&held.known);
-            self.hot.insert(spot, copy.footprint(), copy, |held| held.is(token), is_dead);
-        }
-        Some(identity)
-    }
-
-    /// Tells which tokens are worth nothing any more.
-    fn is_dead(&self, changes: u64, clock: &dyn Clock) -> impl Fn(&Known) -> bool {
-        let (now, _) = clock.coarse();
-        move |known| !self.counts(known, changes) || known.is_over(now)
-    }
-
-    fn sweep(&self, is_unwanted: impl Fn(&Known) -> bool) {
-        self.table.sweep(&is_unwanted);
-        self.hot.sweep(|copy| is_unwanted(&copy.known));
-    }
-
     /// Whether neither a change of the issuers nor a flush came after the token was looked at.
     fn counts(&self, known: &Known, changes: u64) -> bool {
         known.changes == changes && !self.flushes.concern(known.lot, known.flushes)
     }
+
+    /// Whether the token will never count again.
+    fn is_dead(&self, known: &Known, changes: u64, clock: &dyn Clock) -> bool {
+        !self.counts(known, changes)
+            || known.grounds.are_gone()
+            || known.lifetime.is_over(clock.now())
+    }
 }
 
 impl Known {
-    fn is(&self, token: &[u8]) -> bool {
-        mark(token) == (self.signed, self.mark)
-    }
-
-    /// A copy, for whoever comes with the token again.
-    fn copy(&self, token: &[u8]) -> Copied {
-        let Self { mark, signed, lot, lifetime, changes, flushes, .. } = *self;
-        let (identity, grounds) = (self.identity.copy(), self.grounds.clone());
-        let known = Self { identity, mark, signed, lot, lifetime, grounds, changes, flushes };
-        let (signed, signature) = parts(token);
-        Copied { known, signed: signed.into(), signature: Mark::behind(signed.len(), signature) }
-    }
-
     /// Whether the token would be accepted again now.
     fn holds(&self, clock: &dyn Clock) -> bool {
-        let (now, elapsed) = clock.coarse();
-        self.grounds.stand(elapsed) && self.lifetime.check(now).is_ok()
+        self.grounds.stand(clock.elapsed()) && self.lifetime.check(clock.now()).is_ok()
     }
-
-    /// Whether it never will be again.
-    fn is_over(&self, now: SystemTime) -> bool {
-        self.grounds.are_gone() || self.lifetime.is_over(now)
-    }
-}
-
-impl Copied {
-    fn is(&self, token: &[u8]) -> bool {
-        let length = self.signed.len();
-        token.split_at_checked(length).is_some_and(|(signed, signature)| {
-            Mark::behind(length, signature) == self.signature && *signed == *self.signed
-        })
-    }
-
-    fn footprint(&self) -> usize {
-        self.known.identity.footprint() + self.signed.len()
-    }
-}
-
-/// What a token signs, and from the last dot on its signature.
-fn parts(token: &[u8]) -> (&[u8], &[u8]) {
-    let dot = memchr::memrchr(b'.', token).unwrap_or_default();
-    token.split_at_checked(dot).unwrap_or_default()
-}
-
-/// What a token is known by: how long that is which it signs, and the mark. Follows from the token alone,
-/// so that it is made while what it is compared with comes from memory.
-fn mark(token: &[u8]) -> (u32, Mark) {
-    let (signed, signature) = parts(token);
-    (signed.len() as u32, Mark::of_both(signed, signature))
 }
 
 /// How many lots tenants are in. One more costs eight bytes.
@@ -379,7 +318,7 @@ impl Flushes {
 mod tests {
     use std::sync::Mutex;
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use proptest::prelude::*;
 
@@ -442,21 +381,12 @@ mod tests {
         Grounds::until(Duration::MAX).0
     }
 
-    /// So often must a token be found that the thread has a copy, and that the copy is found.
-    const OFTEN: usize = 3;
-
-    /// Remembers `token` as that of `identity`, for ever, and asks for it over and over.
+    /// Remembers `token` as that of `identity`, for ever.
     fn learn(known: &KnownTokens, token: &[u8], identity: &Identity, grounds: Grounds) {
         let clock = Seconds::default();
         if let Err(sighting) = known.recall(token, 0, &clock) {
             known.remember(sighting, identity, Lifetime::until(FOR_EVER), grounds, &clock);
         }
-        (0..OFTEN).for_each(|_| drop(known.recall(token, 0, &clock)));
-    }
-
-    /// What the copies of all threads take.
-    fn hot_bytes(known: &KnownTokens) -> usize {
-        known.0.as_ref().unwrap().hot.bytes()
     }
 
     fn subject(known: &KnownTokens, token: &[u8]) -> Option<String> {
@@ -561,20 +491,20 @@ mod tests {
             let sighting = known.recall(&token, 7, &clock).unwrap_err();
             let lifetime = Lifetime::until(40);
             known.remember(sighting, &somebody("a"), lifetime, grounds.clone(), &clock);
-            (0..OFTEN).for_each(|_| drop(known.recall(&token, 7, &clock).unwrap()));
-            let memory = known.0.as_ref().unwrap();
-            let good = |known: &Known| memory.counts(known, 7) && known.holds(&clock);
-            let copy = memory.hot.find(Spot::of(&token), |copy| good(&copy.known).then_some(()));
-            assert!(copy.is_some(), "the thread has a good copy");
         };
         let counts = |changes, at| {
             clock.0.store(at, Ordering::SeqCst);
             known.recall(&token, changes, &clock).is_ok()
         };
         learn(&grounds);
-        assert!(counts(7, 0) && counts(7, 39));
-        assert!(!counts(7, 40) && !counts(8, 0) && !counts(6, 0));
-        assert!(counts(7, 0), "looking changes nothing");
+        assert!(counts(7, 0) && counts(7, 39) && counts(7, 0));
+        assert!(!counts(7, 40));
+        learn(&grounds);
+        assert!(counts(7, 0) && !counts(8, 0));
+        learn(&grounds);
+        assert!(counts(7, 0) && !counts(6, 0));
+        learn(&grounds);
+        assert!(counts(7, 0));
         known.flush_tenant(&TenantId::new("acme").unwrap());
         assert!(!counts(7, 0));
         learn(&grounds);
@@ -607,43 +537,6 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_ask_for_one_token_over_and_over_do_not_share_its_identity() {
-        let known = KnownTokens::new(BUDGET);
-        let token = token_of(&somebody("a"));
-        learn(&known, &token, &somebody("a"), standing());
-        let place = || {
-            let found = || known.recall(&token, 0, &Seconds::default()).unwrap();
-            (0..OFTEN).for_each(|_| drop(found()));
-            let identity = found();
-            assert_eq!(token_of(&identity), token);
-            identity.subject().as_ptr() as usize
-        };
-        let other = thread::scope(|scope| scope.spawn(place).join().unwrap());
-        assert_eq!(place(), place());
-        assert_ne!(place(), other);
-        let stats = known.stats();
-        assert_eq!((stats.tokens, stats.misses), (1, 1));
-        let held = stats.bytes;
-        known.flush();
-        assert_eq!((known.stats().tokens, hot_bytes(&known) < 1000), (0, true));
-        assert!(known.stats().bytes < held);
-    }
-
-    #[test]
-    fn tokens_that_come_in_turn_are_not_copied() {
-        let known = KnownTokens::new(BUDGET);
-        let all: Vec<_> = (0..100).map(|n| somebody(&n.to_string())).collect();
-        for identity in all.iter().cycle().take(1000) {
-            let (clock, token) = (Seconds::default(), token_of(identity));
-            if let Err(sighting) = known.recall(&token, 0, &clock) {
-                let lifetime = Lifetime::until(FOR_EVER);
-                known.remember(sighting, identity, lifetime, standing(), &clock);
-            }
-        }
-        assert_eq!((known.stats().hits, hot_bytes(&known)), (900, 0));
-    }
-
-    #[test]
     fn what_was_sighted_before_a_flush_is_not_remembered_after_it() {
         let clock = Seconds::default();
         let acme = |known: &KnownTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
@@ -664,33 +557,88 @@ mod tests {
     fn a_token_weighs_what_it_makes_the_allocator_give() {
         let identity = |n: u32| somebody(&format!("subject-{n}-{}", "read ".repeat(n as usize)));
         let known = KnownTokens::new(BUDGET);
-        // The first look sets up what belongs to the thread.
-        learn(&known, &token_of(&somebody("first")), &somebody("first"), standing());
-        let before = known.stats().bytes;
         let grounds = standing();
         let allocated = allocations::measure(|| {
-            for n in 0..100_u32 {
+            for n in 0..200_u32 {
                 learn(&known, &token_of(&identity(n)), &identity(n), grounds.clone());
             }
         });
-        let held = (known.stats().bytes - before) as i64;
+        let held = known.stats().bytes as i64;
         // The name of the issuer is the issuer's; here each has its own.
-        let names = 100 * (2 * size_of::<usize>() + "issuer".len()).next_multiple_of(8) as i64;
-        assert_eq!(known.stats().tokens, 101);
+        let names = 200 * (2 * size_of::<usize>() + "issuer".len()).next_multiple_of(8) as i64;
+        assert_eq!(known.stats().tokens, 200);
+        // The places of the cache are asked for in powers of two.
         let off = (allocated.bytes - names - held).abs();
-        assert!(off * 50 < held, "{held} said, {} given", allocated.bytes);
+        assert!(off * 20 < held, "{held} said, {} given", allocated.bytes);
+    }
+
+    #[test]
+    fn entry_beyond_the_limit_counts_as_displaced() {
+        let known = KnownTokens::new(20_000);
+        let huge = somebody(&"s".repeat(30_000));
+        learn(&known, &token_of(&huge), &huge, standing());
+        assert_eq!((known.stats().tokens, known.stats().displaced), (0, 1));
+        for n in 0..100 {
+            let identity = somebody(&n.to_string());
+            learn(&known, &token_of(&identity), &identity, standing());
+        }
+        let stats = known.stats();
+        assert!(stats.tokens > 10 && stats.bytes <= stats.max_bytes, "{stats:?}");
+        assert_eq!(stats.displaced, 101 - stats.tokens as u64);
+    }
+
+    #[test]
+    fn dead_entry_is_dropped_when_found() {
+        let (known, clock) = (KnownTokens::new(BUDGET), Seconds::default());
+        let token = token_of(&somebody("a"));
+        let sighting = known.recall(&token, 0, &clock).unwrap_err();
+        known.remember(sighting, &somebody("a"), Lifetime::until(40), standing(), &clock);
+        clock.0.store(40, Ordering::SeqCst);
+        assert!(known.recall(&token, 0, &clock).is_err());
+        let stats = known.stats();
+        assert_eq!((stats.tokens, stats.bytes, stats.displaced), (0, 0, 0));
+    }
+
+    /// A count that another brought back to what it was would make two flushes one.
+    #[test]
+    fn flush_holds_beside_other_flushes() {
+        let acme = |known: &KnownTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
+        let flushes: [&(dyn Fn(&KnownTokens) + Sync); 2] = [&KnownTokens::flush, &acme];
+        let (known, clock) = (KnownTokens::new(BUDGET), Seconds::default());
+        let (token, over) = (token_of(&somebody("a")), std::sync::atomic::AtomicBool::new(false));
+        thread::scope(|scope| {
+            for flush in flushes {
+                let (known, over) = (&known, &over);
+                scope.spawn(move || {
+                    while !over.load(Ordering::SeqCst) {
+                        flush(known);
+                    }
+                });
+            }
+            for round in 0..5000 {
+                let sighting = match known.recall(&token, 0, &clock) {
+                    Ok(_) => {
+                        known.flush();
+                        continue;
+                    }
+                    Err(sighting) => sighting,
+                };
+                flushes[round % 2](&known);
+                let lifetime = Lifetime::until(FOR_EVER);
+                known.remember(sighting, &somebody("a"), lifetime, standing(), &clock);
+                assert_eq!(subject(&known, &token), None, "round {round}");
+            }
+            over.store(true, Ordering::SeqCst);
+        });
     }
 
     /// Threads verify, recall, flush, withdraw and let time pass, all at once. Whatever the order:
     /// once a flush or a withdrawal has returned, or time has passed, nothing older is recalled.
     #[test]
     fn nothing_is_recalled_that_was_flushed_withdrawn_or_expired_before() {
-        let copied = [20_000, BUDGET].map(|budget| {
-            let known = KnownTokens::new(budget);
-            visit_flush_withdraw_and_let_time_pass(&known);
-            hot_bytes(&known) > 0
-        });
-        assert_eq!(copied, [false, true], "with copies and without");
+        for budget in [20_000, BUDGET] {
+            visit_flush_withdraw_and_let_time_pass(&KnownTokens::new(budget));
+        }
     }
 
     fn visit_flush_withdraw_and_let_time_pass(known: &KnownTokens) {
@@ -730,7 +678,7 @@ mod tests {
                 scope.spawn(move || {
                     let mut n = start;
                     while ended.load(Ordering::SeqCst) < ROUNDS {
-                        (0..=OFTEN).for_each(|_| visit(n));
+                        (0..3).for_each(|_| visit(n));
                         n += 7;
                     }
                 });
