@@ -166,7 +166,9 @@ async fn time_is_judged_each_time_as_it_was_the_first_time() {
             accepted += u64::from(first.starts_with("Identity"));
         }
     }
-    assert_eq!((hits(&knows) - tokens.len() as u64, hits(&forgets)), (accepted, 0));
+    // Each was verified anew once more, after it had been found expired and the clock was turned back.
+    let anew = tokens.len() as u64;
+    assert_eq!((hits(&knows) - tokens.len() as u64, hits(&forgets)), (accepted - anew, 0));
     assert!(accepted > 20, "{accepted}");
 }
 
