@@ -91,6 +91,8 @@ mod secret;
 
 mod base64url;
 
+mod support;
+
 mod mark;
 
 mod json;

@@ -1,0 +1,1 @@
+//! Random bytes and digests, by the crypto library.

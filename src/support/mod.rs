@@ -1,0 +1,5 @@
+//! Tools that know nothing of tokens.
+
+pub(crate) mod crypto;
+pub(crate) mod retry;
+pub(crate) mod seal;

@@ -1,0 +1,1 @@
+//! When to try again: waiting times after failures, and budgets.

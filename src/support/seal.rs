@@ -1,0 +1,1 @@
+//! Sealing of what leaves the process and must come back unread and unchanged.
