@@ -12,8 +12,8 @@ use scaikey_auth::{
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use super::process::Running;
 use super::webdriver::Browser;
+use crate::support::process::Running;
 
 /// Starts the example and a browser at its page.
 async fn opened(token_seconds: &str) -> (Running, Browser, String) {

@@ -1,8 +1,9 @@
 //! The examples, run as somebody who reads the README runs them.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod browser;
-mod client;
-mod process;
 mod seeds;
 mod service;
 mod talking;

@@ -6,8 +6,8 @@ use scaikey_auth::PkceVerifier;
 use scaikey_auth::testing::{Client, Provider, User};
 use tokio::process::Command;
 
-use super::client::get;
-use super::process::Running;
+use crate::support::client::get;
+use crate::support::process::Running;
 
 #[tokio::test]
 async fn both_documents_can_be_followed_line_by_line() {

@@ -6,8 +6,8 @@ use scaikey_auth::testing::{Client, Provider, User};
 use scaikey_auth::{Algorithm, SqlTenantRow, SqlTenants, TenantStatus};
 use serde_json::json;
 
-use super::client::{Answer, get, send};
-use super::process::Running;
+use crate::support::client::{Answer, get, send};
+use crate::support::process::Running;
 
 type Variables = [(&'static str, &'static str)];
 

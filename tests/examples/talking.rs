@@ -3,7 +3,7 @@
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use super::process::Running;
+use crate::support::process::Running;
 
 const FREE_PORT: (&str, &str) = ("LISTEN", "127.0.0.1:0");
 

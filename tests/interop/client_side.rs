@@ -11,8 +11,9 @@ use scaikey_auth::{
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::client::{self, Answer, get, send};
-use super::{Provider, process::Running};
+use super::Provider;
+use crate::support::client::{self, Answer, get, send};
+use crate::support::process::Running;
 
 const REDIRECT: &str = "https://wave.example/v1/auth/login";
 const SECRET: &str = "p+ss %w/o:rd&=x";

@@ -1,17 +1,15 @@
 //! The `service` example, told by environment alone to trust a provider nobody here wrote.
 
-#[path = "../examples/client.rs"]
-mod client;
 mod client_side;
-#[path = "../examples/process.rs"]
-mod process;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use client::{get, send};
-use process::Running;
 use serde_json::json;
+use support::client::{self, get, send};
+use support::process::Running;
 use tokio::process::Command;
 
 /// What is needed beside Rust; `oidc-provider` itself comes through npm.

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use scaikey_auth::testing::conformance::{CacheExam, token_cache};
 use scaikey_auth::{AccessToken, BoxError, CacheKey, Fence, MemoryCache, TokenCache};
 
+use super::fixture::{layered, redis};
 use super::server::Redis;
-use super::support::{layered, redis};
 
 struct Memory(MemoryCache);
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::{CacheStatus, Layered, MemoryCache, TokenCache, TokenExchangeClient};
 
-use super::log::Log;
+use super::fixture::{Counts, builder, client, eventually, fresh, layered, provider, redis, told};
 use super::server::Redis;
-use super::support::{Counts, builder, client, eventually, fresh, layered, provider, redis, told};
+use crate::support::Log;
 
 /// What is watched while a server fails.
 struct Watch {
@@ -63,7 +63,7 @@ async fn recovers(
         clock.advance(Duration::from_secs(6));
         let request = fresh(provider);
         let got = client.exchange(&request).await.unwrap();
-        let other = super::support::client(provider, redis(&server.url()));
+        let other = super::fixture::client(provider, redis(&server.url()));
         other.exchange(&request).await.unwrap().secret() == got.secret()
     })
     .await;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use scaikey_auth::CacheStatus;
 use scaikey_auth::testing::ManualClock;
 
-use super::log::Log;
+use super::fixture::{client, fresh, provider, redis};
 use super::server::Redis;
-use super::support::{client, fresh, provider, redis};
+use crate::support::Log;
 
 #[tokio::test]
 async fn a_connection_closed_after_a_while_is_replaced_and_nobody_notices() {
@@ -43,7 +43,7 @@ async fn a_connection_closed_at_once_is_a_failure_and_the_server_left_alone_for_
     assert_eq!(asked, 3);
     assert_eq!(log.text().matches("token cache fails").count(), 1);
     clock.advance(Duration::from_secs(6));
-    super::support::eventually(async || {
+    super::fixture::eventually(async || {
         client.exchange(&request).await.unwrap().cache_status() == CacheStatus::Hit
     })
     .await;

@@ -4,11 +4,13 @@
 //! `redis-server`.
 #![cfg(feature = "redis")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod exam;
 mod faults;
+mod fixture;
 mod idle;
-#[path = "../behaviour/log.rs"]
-mod log;
 mod processes;
 mod proxy;
 mod replay;
@@ -17,4 +19,3 @@ mod sessions;
 mod shards;
 mod sharing;
 mod spent_once;
-mod support;

@@ -12,8 +12,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 
+use super::fixture::{builder, client, eventually, fresh, layered, provider};
 use super::server::Redis;
-use super::support::{builder, client, eventually, fresh, layered, provider};
 
 /// What a child is to do, in its environment.
 const JOB: &str = "SCAIKEY_AUTH_TEST_JOB";

@@ -14,8 +14,8 @@ use scaikey_auth::{Auth, AuthConfig, BoxError, Clock, Endpoints, RedisCache, Sco
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
+use super::fixture::{OLD, eventually, redis};
 use super::server::Redis;
-use super::support::{OLD, eventually, redis};
 
 fn policy(cluster: &Provider) -> String {
     format!(

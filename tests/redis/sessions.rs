@@ -14,8 +14,8 @@ use scaikey_auth::{
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
+use super::fixture::{OLD, keys, layered};
 use super::server::Redis;
-use super::support::{OLD, keys, layered};
 
 const REDIRECT: &str = "https://wave.example/v1/auth/login";
 
@@ -185,6 +185,6 @@ async fn session_outlives_cache_that_is_away() {
     assert!(text.contains("token store") && !text.contains("provider"), "{text}");
     assert_eq!(provider.granted("refresh_token"), 0);
     server.resume();
-    super::support::eventually(async || ask(&process, "/me", &session).await.status() == 200).await;
+    super::fixture::eventually(async || ask(&process, "/me", &session).await.status() == 200).await;
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 }

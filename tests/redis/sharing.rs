@@ -8,8 +8,8 @@ use scaikey_auth::{
     TenantId, TokenCache, TokenExchangeClient,
 };
 
+use super::fixture::{NEW, OLD, builder, client, fresh, keys, layered, provider, redis};
 use super::server::Redis;
-use super::support::{NEW, OLD, builder, client, fresh, keys, layered, provider, redis};
 
 #[tokio::test]
 async fn a_token_that_one_process_got_is_found_by_another() {
@@ -213,7 +213,7 @@ async fn a_shared_cache_is_set_up_by_variables_alone() {
         TokenExchangeClient::from_config(&config).build()
     };
     // Their budget is the usual one, which a busy machine may miss.
-    super::support::eventually(async || {
+    super::fixture::eventually(async || {
         let request = fresh(&provider);
         let got = build(6).unwrap().exchange(&request).await.unwrap();
         let found = build(6).unwrap().exchange(&request).await.unwrap();

@@ -9,10 +9,10 @@ use scaikey_auth::{
 };
 use tokio::task::JoinHandle;
 
-use super::log::Log;
+use super::fixture::{OLD, builder, client, eventually, fresh, keys, provider};
 use super::proxy::Proxy;
 use super::server::Redis;
-use super::support::{OLD, builder, client, eventually, fresh, keys, provider};
+use crate::support::Log;
 
 type Call = JoinHandle<Result<AccessToken, ExchangeError>>;
 
@@ -35,7 +35,7 @@ async fn connected(provider: &Provider, url: &Secret) -> TokenExchangeClient {
 }
 
 async fn connected_with(client: &TokenExchangeClient, provider: &Provider, url: &Secret) {
-    let other = super::support::client(provider, super::support::redis(url));
+    let other = super::fixture::client(provider, super::fixture::redis(url));
     eventually(async || {
         let request = fresh(provider);
         let got = client.exchange(&request).await.unwrap();
@@ -283,7 +283,7 @@ async fn two_secrets_take_two_locks_once() {
         let builder = builder(&provider.issuer()).cache(usual(&server.url()));
         builder.cache_keys(keys(secrets)).build().unwrap()
     };
-    let both = format!("{OLD},{}", super::support::NEW);
+    let both = format!("{OLD},{}", super::fixture::NEW);
     let clients = [with(&both), with(OLD), with(&both)];
     let mut calls = vec![first_asks(&provider, &clients[0], &token).await];
     calls.extend(clients[1..].iter().map(|client| refresh(client, &token)));
@@ -312,7 +312,7 @@ async fn clocks_apart_share_successors() {
         let (right, ahead) = (ManualClock::new(), ManualClock::new());
         ahead.advance(Duration::from_secs(500));
         let build = |clock: &ManualClock| {
-            let cache = super::support::layered(&server.url());
+            let cache = super::fixture::layered(&server.url());
             builder(&provider.issuer()).cache(cache).clock(clock.clone()).build().unwrap()
         };
         let (first, second) = match is_first_ahead {

@@ -1,0 +1,9 @@
+//! Registrars in real databases, of several processes.
+
+#[cfg(feature = "postgres")]
+mod bouncer;
+#[cfg(feature = "postgres")]
+mod outages;
+#[cfg(feature = "postgres")]
+mod processes;
+mod sql;

@@ -1,0 +1,159 @@
+//! PostgreSQL that is away, hangs, or is killed between the two rows.
+
+use std::time::{Duration, Instant};
+
+use scaikey_auth::testing::identity;
+use scaikey_auth::{Registrar, RegistrarError, SqlRegistrar};
+use serde_json::json;
+use sqlx::PgPool;
+
+use super::processes::Process;
+use super::sql::patient;
+use crate::postgres::Postgres;
+
+/// The second row waits until whoever holds this lock lets go.
+const GATE: [&str; 2] = [
+    "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS \
+     'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END'",
+    "CREATE TRIGGER gate BEFORE INSERT ON auth_workspaces \
+     FOR EACH ROW EXECUTE FUNCTION gate()",
+];
+
+/// Tables whose gate is shut, and the connection that holds it shut.
+async fn with_a_gate(server: &Postgres) -> (PgPool, sqlx::Transaction<'static, sqlx::Postgres>) {
+    let pool = PgPool::connect(server.url().expose()).await.unwrap();
+    SqlRegistrar::from_postgres(pool.clone()).migrate().await.unwrap();
+    for statement in GATE {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(7)").execute(&mut *holder).await.unwrap();
+    (pool, holder)
+}
+
+/// Waits until that many sessions are between the two rows, or wait for one that is.
+async fn waiting(pool: &PgPool, expected: i64) {
+    let since = Instant::now();
+    let count = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(count).fetch_one(pool).await.unwrap() != expected {
+        assert!(since.elapsed() < Duration::from_secs(60), "{expected} should be waiting");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn rows(pool: &PgPool) -> (i64, i64) {
+    let both = "SELECT (SELECT COUNT(*) FROM auth_participants), \
+                (SELECT COUNT(*) FROM auth_workspaces)";
+    sqlx::query_as(both).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_between_the_two_rows_leaves_nothing_half_and_blocks_nobody() {
+    let server = Postgres::start();
+    let (pool, holder) = with_a_gate(&server).await;
+    let mut process = Process::start(&server.url(), "alice", 1, 1).await;
+    process.go().await;
+    waiting(&pool, 1).await;
+    process.kill().await;
+    let (url, alice) = (server.url(), identity(json!({"sub": "alice"})));
+    let next = tokio::spawn(async move { patient(&url).register(&alice).await });
+    // Behind the dead one's row, which nobody has undone yet.
+    waiting(&pool, 2).await;
+    holder.rollback().await.unwrap();
+    let registration = next.await.unwrap().unwrap();
+    assert!(registration.created, "nothing of the dead process was left");
+    assert_eq!(rows(&pool).await, (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_between_the_two_rows_leaves_nothing_half() {
+    let mut server = Postgres::start();
+    let (pool, holder) = with_a_gate(&server).await;
+    let (registrar, alice) = (patient(&server.url()), identity(json!({"sub": "alice"})));
+    let doomed = tokio::spawn({
+        let (registrar, alice) = (registrar.clone(), alice.clone());
+        async move { registrar.register(&alice).await }
+    });
+    waiting(&pool, 1).await;
+    server.kill();
+    let error = doomed.await.unwrap().unwrap_err();
+    assert!(matches!(error, RegistrarError::Store(_)), "{error:?}");
+    assert!(!format!("{error:?} {error}").contains(server.url().expose()), "{error:?}");
+    drop(holder);
+    server.restart();
+    let pool = PgPool::connect(server.url().expose()).await.unwrap();
+    assert_eq!(rows(&pool).await, (0, 0));
+    let since = Instant::now();
+    let registration = loop {
+        match registrar.register(&alice).await {
+            Ok(registration) => break registration,
+            // Of the connections that were open when it died.
+            Err(_) => assert!(since.elapsed() < Duration::from_secs(120), "did not recover"),
+        }
+    };
+    assert!(registration.created);
+    assert_eq!(rows(&pool).await, (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_participant_left_without_workspace_is_completed_once_by_many() {
+    let server = Postgres::start();
+    let pool = PgPool::connect(server.url().expose()).await.unwrap();
+    let alice = identity(json!({"sub": "alice", "tenant_id": "acme"}));
+    let whole = SqlRegistrar::from_postgres(pool.clone()).register(&alice).await.unwrap();
+    sqlx::query("DELETE FROM auth_workspaces").execute(&pool).await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        // Each as though in a process of its own, with no flight to join.
+        let registrar = SqlRegistrar::from_postgres(pool.clone());
+        let (registrar, alice) = (registrar.deadline(Duration::from_secs(60)), alice.clone());
+        calls.spawn(async move { registrar.register(&alice).await.unwrap() });
+    }
+    let healed = calls.join_all().await;
+    assert!(healed.iter().all(|each| each == &healed[0] && !each.created));
+    assert_eq!(healed[0].participant_id, whole.participant_id);
+    assert_eq!(rows(&pool).await, (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_server_costs_the_deadline_and_recovers() {
+    let server = Postgres::start();
+    let registrar = SqlRegistrar::connect(&server.url()).await.unwrap();
+    let patient = registrar.clone().deadline(Duration::from_secs(60));
+    let alice = identity(json!({"sub": "alice"}));
+    let first = patient.register(&alice).await.unwrap();
+    server.pause();
+    match registrar.register(&alice).await.unwrap_err() {
+        RegistrarError::Slow(limit) => assert_eq!(limit, Duration::from_secs(2)),
+        // The pool's own limit is as long.
+        error => assert!(error.to_string().contains("timed out"), "{error}"),
+    }
+    let brief = registrar.clone().deadline(Duration::from_millis(200));
+    let error = brief.register(&identity(json!({"sub": "bob"}))).await.unwrap_err();
+    assert!(matches!(error, RegistrarError::Slow(_)), "{error:?}");
+    assert!(error.to_string().ends_with("within 200ms; the call can be repeated"), "{error}");
+    server.resume();
+    let since = Instant::now();
+    while patient.register(&alice).await.map(|again| again.participant_id).ok()
+        != Some(first.participant_id.clone())
+    {
+        assert!(since.elapsed() < Duration::from_secs(120), "did not recover");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_starts_without_its_database_and_finds_it_later() {
+    let mut server = Postgres::start();
+    server.kill();
+    let registrar = SqlRegistrar::connect_lazy(&server.url()).unwrap();
+    let alice = identity(json!({"sub": "alice"}));
+    let error = registrar.register(&alice).await.unwrap_err();
+    assert!(!format!("{error:?} {error}").contains(server.url().expose()), "{error:?}");
+    let error = format!("{:?}", SqlRegistrar::connect(&server.url()).await.unwrap_err());
+    assert!(!error.contains(server.url().expose()), "{error}");
+    server.restart();
+    let since = Instant::now();
+    while registrar.register(&alice).await.is_err() {
+        assert!(since.elapsed() < Duration::from_secs(120), "did not recover");
+    }
+}

@@ -1,0 +1,230 @@
+//! `SqlTenants` on real databases: the exam, the migration, and rows nobody expected.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use scaikey_auth::TenantStatus::{Active, Suspended};
+use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
+use scaikey_auth::{
+    Secret, SqlTenantRow, SqlTenants, SqlTenantsError, TenantId, TenantResolver, TenantStatus,
+};
+use tokio::task::JoinSet;
+
+use crate::support::tenants::{id, status};
+
+struct Exam(SqlTenants);
+
+#[async_trait]
+impl TenantExam for Exam {
+    fn resolver(&self) -> Arc<dyn TenantResolver> {
+        Arc::new(self.0.clone())
+    }
+
+    fn known(&self) -> TenantId {
+        id("acme")
+    }
+
+    fn unknown(&self) -> TenantId {
+        id("nobody")
+    }
+
+    async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+        self.0.put(id, SqlTenantRow::default(), status).await.unwrap();
+        true
+    }
+
+    async fn remove(&self, id: &TenantId) {
+        self.0.remove(id).await.unwrap();
+    }
+}
+
+/// What every database must do.
+async fn examine(url: &Secret) {
+    let tenants = SqlTenants::connect(url).await.unwrap();
+    let first = tenants.resolve(&id("acme")).await.unwrap();
+    assert!(first.is_none(), "the first lookup creates the table");
+    tenants.migrate().await.unwrap();
+    let row = SqlTenantRow { display_name: Some("Acme ✓".into()), partner_id: Some("p1".into()) };
+    tenants.put(&id("acme"), row.clone(), Active).await.unwrap();
+    let found = tenants.resolve(&id("acme")).await.unwrap().unwrap();
+    assert_eq!(found.row::<SqlTenantRow>(), Some(&row));
+    tenants.migrate().await.unwrap();
+    tenant_resolver(&Exam(tenants)).await;
+}
+
+/// Several processes that start at once: each has its own connections.
+async fn migrate_together(url: &Secret) {
+    let mut processes = JoinSet::new();
+    for _ in 0..4 {
+        let url = url.clone();
+        processes.spawn(async move { SqlTenants::connect(&url).await?.migrate().await });
+    }
+    for outcome in processes.join_all().await {
+        outcome.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown() {
+    for (url, reason) in [
+        ("", "names no known database"),
+        ("hunter2", "names no known database"),
+        ("mysql://app:hunter2@db/app", "names no known database"),
+        #[cfg(feature = "sqlite")]
+        ("sqlite:x?hunter2=hunter2", "malformed"),
+        #[cfg(not(feature = "sqlite"))]
+        ("sqlite:hunter2", "needs the feature `sqlite`"),
+        #[cfg(feature = "postgres")]
+        ("postgres://app:hunter2@db:hunter2/app", "malformed"),
+        #[cfg(feature = "postgres")]
+        ("postgres://app:x@db/app?sslmode=hunter2", "malformed"),
+        #[cfg(not(feature = "postgres"))]
+        ("postgres://app:hunter2@db/app", "needs the feature `postgres`"),
+    ] {
+        let error = SqlTenants::connect_lazy(&url.into()).unwrap_err();
+        assert!(error.to_string().contains(reason), "{url}: {error}");
+        assert!(!format!("{error:?} {error}").contains("hunter2"), "{url}: {error:?}");
+    }
+}
+
+#[test]
+fn outside_of_a_runtime_connecting_is_an_error_and_no_panic() {
+    let error = SqlTenants::connect_lazy(&"sqlite::memory:".into()).unwrap_err();
+    assert!(matches!(error, SqlTenantsError::NoRuntime));
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A database file, removed when dropped.
+    struct File(PathBuf);
+
+    impl File {
+        fn new() -> Self {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let number = COUNT.fetch_add(1, Ordering::SeqCst);
+            let name = format!("auth-sqlite-{}-{number}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.join("tenants.db")
+        }
+
+        fn url(&self) -> Secret {
+            format!("sqlite://{}?mode=rwc", self.path().display()).into()
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn sqlite_in_memory_passes_the_exam() {
+        examine(&"sqlite::memory:".into()).await;
+    }
+
+    #[tokio::test]
+    async fn sqlite_in_a_file_passes_the_exam() {
+        examine(&File::new().url()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn sqlite_is_migrated_by_several_processes_at_once() {
+        migrate_together(&File::new().url()).await;
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_is_there_already_can_be_used() {
+        let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
+        let tenants = SqlTenants::from_sqlite(pool);
+        tenants.migrate().await.unwrap();
+        tenants.put(&id("acme"), SqlTenantRow::default(), Suspended).await.unwrap();
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
+    }
+
+    #[tokio::test]
+    async fn a_status_that_nobody_knows_counts_as_suspended_and_a_broken_row_is_an_error() {
+        let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
+        for statement in [
+            "CREATE TABLE auth_tenants (id TEXT, display_name, partner_id TEXT, status TEXT)",
+            "INSERT INTO auth_tenants VALUES ('frozen', 'Frozen', NULL, 'frozen')",
+            "INSERT INTO auth_tenants VALUES ('shouting', 'Shouting', NULL, 'ACTIVE')",
+            "INSERT INTO auth_tenants VALUES ('number', 7, NULL, 'active')",
+            "INSERT INTO auth_tenants VALUES ('null', NULL, NULL, NULL)",
+        ] {
+            sqlx::query(statement).execute(&pool).await.unwrap();
+        }
+        let tenants = SqlTenants::from_sqlite(pool);
+        assert_eq!(status(&tenants, "frozen").await.unwrap(), Some(Suspended));
+        assert_eq!(status(&tenants, "shouting").await.unwrap(), Some(Suspended));
+        assert_eq!(status(&tenants, "null").await.unwrap(), Some(Suspended));
+        assert!(status(&tenants, "number").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_table_that_overlooks_case_finds_no_other_tenant() {
+        let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
+        for statement in [
+            "CREATE TABLE auth_tenants (id TEXT COLLATE NOCASE, display_name TEXT, \
+             partner_id TEXT, status TEXT)",
+            "INSERT INTO auth_tenants VALUES ('acme', NULL, NULL, 'active')",
+        ] {
+            sqlx::query(statement).execute(&pool).await.unwrap();
+        }
+        let tenants = SqlTenants::from_sqlite(pool);
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+        assert_eq!(status(&tenants, "Acme").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_not_blocked_by_a_writer_and_may_open_the_file_read_only() {
+        let file = File::new();
+        let tenants = SqlTenants::connect(&file.url()).await.unwrap();
+        tenants.migrate().await.unwrap();
+        tenants.put(&id("acme"), SqlTenantRow::default(), Active).await.unwrap();
+        let writer = sqlx::SqlitePool::connect(file.url().expose()).await.unwrap();
+        let _writing = writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+        let read_only = format!("sqlite://{}?mode=ro", file.path().display());
+        let reader = SqlTenants::connect(&read_only.into()).await.unwrap();
+        assert_eq!(status(&reader, "acme").await.unwrap(), Some(Active));
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+    use crate::postgres::Postgres;
+
+    #[tokio::test]
+    async fn postgres_passes_the_exam() {
+        examine(&Postgres::start().url()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn postgres_is_migrated_by_several_processes_at_once() {
+        let server = Postgres::start();
+        migrate_together(&server.url()).await;
+        let pool = sqlx::PgPool::connect(server.url().expose()).await.unwrap();
+        let impossible = "INSERT INTO auth_tenants (id, status) VALUES ('acme', 'frozen')";
+        assert!(sqlx::query(impossible).execute(&pool).await.is_err());
+        sqlx::query("ALTER TABLE auth_tenants DROP CONSTRAINT auth_tenants_status_check")
+            .execute(&pool)
+            .await
+            .unwrap();
+        sqlx::query(impossible).execute(&pool).await.unwrap();
+        let tenants = SqlTenants::from_postgres(pool);
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
+    }
+}

@@ -1,0 +1,297 @@
+//! The rules of the house that a machine can hold.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules, ground first, as `lib.rs` declares them.
+fn layers() -> Vec<String> {
+    modules_declared_in(&source("src/lib.rs"))
+}
+
+/// Where the unit tests of a file begin; they may use everything.
+const TESTS_ARE_FREE: &str = "#[cfg(test)]";
+
+/// Who may touch what, by the path of the file.
+const DOORS: &[(&str, &str, &[&str])] = &[
+    ("the network", "reqwest::", &["src/issuer/http.rs"]),
+    (
+        "signatures",
+        "aws_lc_rs::",
+        &[
+            "src/issuer/jwk.rs",
+            "src/issuer/client_auth.rs",
+            "src/issuer/signing.rs",
+            "src/mint/local.rs",
+            "src/exchange/pkce.rs",
+            "src/exchange/cache/",
+            "src/mark.rs",
+            "src/registrar/ids.rs",
+            "src/trust/digest.rs",
+            "src/validator/id_token.rs",
+            "src/endpoints/transaction.rs",
+            "src/testing/",
+        ],
+    ),
+    (
+        "the cache library",
+        "moka::",
+        &[
+            "src/issuer/per_tenant.rs",
+            "src/tenant/cached.rs",
+            "src/exchange/breaker.rs",
+            "src/exchange/setback.rs",
+            "src/exchange/cache/memory.rs",
+            "src/endpoints/throttle.rs",
+        ],
+    ),
+    ("the wall clock", "SystemTime::now", &["src/clock.rs", "src/testing/"]),
+    (
+        "redis",
+        "redis::",
+        &["src/exchange/cache/mod.rs", "src/exchange/cache/redis.rs", "src/exchange/cache/redis/"],
+    ),
+    ("TLS", "rustls::", &["src/exchange/cache/redis/server.rs"]),
+    ("the monotonic clock", "Instant::now", &["src/clock.rs", "src/testing/"]),
+    ("timers", "tokio::time", &["src/clock.rs", "src/testing/"]),
+    ("the environment", "std::env::", &["src/config/"]),
+    ("events", "tracing::", &["src/telemetry.rs"]),
+    (
+        "databases",
+        "sqlx::",
+        &[
+            "src/database.rs",
+            "src/tenant/sql.rs",
+            "src/registrar/sql.rs",
+            "src/registrar/schema.rs",
+        ],
+    ),
+    ("base64", "base64_simd::", &["src/base64url.rs"]),
+    ("TOML", "toml::", &["src/trust/tree.rs"]),
+];
+
+#[test]
+fn a_module_imports_only_from_modules_declared_above_it() {
+    let layers = layers();
+    let rank = |module: &str| layers.iter().position(|layer| layer == module);
+    let mut offences = Vec::new();
+    for file in rust_files("src") {
+        let Some(own) = top_module(&file).and_then(|module| rank(&module)) else { continue };
+        for used in crate_paths(&without_tests(&file)) {
+            match rank(&used) {
+                Some(used_rank) if used_rank > own => {
+                    offences.push(format!("{} imports from `{used}` above it", file.display()));
+                }
+                Some(_) => {}
+                None => offences
+                    .push(format!("{} imports `{used}` through the crate root", file.display())),
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{offences:#?}");
+}
+
+#[test]
+fn each_outside_thing_has_one_door() {
+    let mut offences = Vec::new();
+    for file in rust_files("src") {
+        let code = without_tests(&file);
+        let path = file.to_string_lossy().replace('\\', "/");
+        for (what, needle, allowed) in DOORS {
+            let uses = code.lines().any(|line| {
+                let line = line.trim_start();
+                !line.starts_with("//") && line.contains(needle)
+            });
+            if uses && !allowed.iter().any(|door| path.starts_with(door)) {
+                offences.push(format!("{path} touches {what} (`{needle}`)"));
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{offences:#?}");
+}
+
+#[test]
+fn every_file_begins_with_a_sentence_about_itself() {
+    for root in ["src", "tests", "examples", "benches"] {
+        for file in rust_files(root) {
+            let text = fs::read_to_string(&file).unwrap();
+            let first = text.lines().next().unwrap_or_default();
+            assert!(first.starts_with("//! ") && first.len() > 10, "{}: {first}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_source_file_is_reachable_from_a_mod_line() {
+    let mut reachable = BTreeSet::from([PathBuf::from("src/lib.rs")]);
+    let mut todo = vec![PathBuf::from("src/lib.rs")];
+    while let Some(file) = todo.pop() {
+        let folder = match file.file_name().and_then(|name| name.to_str()) {
+            Some("lib.rs" | "mod.rs") => file.parent().unwrap().to_owned(),
+            _ => file.with_extension(""),
+        };
+        for module in modules_declared_in(&fs::read_to_string(&file).unwrap()) {
+            for place in [folder.join(format!("{module}.rs")), folder.join(&module).join("mod.rs")]
+            {
+                if place.exists() && reachable.insert(place.clone()) {
+                    todo.push(place);
+                }
+            }
+        }
+    }
+    let all: BTreeSet<_> = rust_files("src").into_iter().collect();
+    assert_eq!(all.difference(&reachable).collect::<Vec<_>>(), Vec::<&PathBuf>::new());
+}
+
+#[test]
+fn the_top_level_stays_as_its_users_know_it() {
+    const EXPECTED: [&str; 10] = [
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "README.md",
+        "benches",
+        "examples",
+        "src",
+        "tests",
+    ];
+    let mut visible: Vec<String> = fs::read_dir(".")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.') && name != "target")
+        .collect();
+    visible.sort();
+    assert_eq!(visible, EXPECTED);
+}
+
+#[test]
+fn the_default_build_links_no_openssl_and_leaves_other_crates_crypto_alone() {
+    let tree = |features: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO"))
+            .args([
+                "tree", "--edges", "normal", "--prefix", "none", "--format", "{p} {f}", "--locked",
+            ])
+            .args(features)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for features in [&[][..], &["--all-features"]] {
+        let tree = tree(features);
+        for line in tree.lines() {
+            let name = line.split(' ').next().unwrap_or_default();
+            assert!(!["openssl", "openssl-sys", "native-tls", "ring"].contains(&name), "{line}");
+            let crypto = name == "jsonwebtoken"
+                && ["aws_lc_rs", "rust_crypto"].iter().any(|f| line.contains(f));
+            assert!(!crypto, "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_lists_every_environment_variable() {
+    let manual = source("src/manual/operating.md");
+    for variable in scaikey_auth::ENVIRONMENT {
+        let row =
+            format!("| `P_{}` | {} | {} |", variable.name, variable.meaning, variable.default);
+        assert!(manual.contains(&row), "src/manual/operating.md lacks this row:\n{row}");
+    }
+    let rows = manual.lines().filter(|line| line.starts_with("| `P_")).count();
+    assert_eq!(
+        rows,
+        scaikey_auth::ENVIRONMENT.len(),
+        "the manual lists variables that do not exist"
+    );
+}
+
+#[test]
+fn no_file_tells_where_or_how_it_was_made() {
+    let hosts = ["index.crates", "static.crates", "registry.npm", "pypi.org", "deb.debian"];
+    for root in ["src", "tests", "examples", "benches", ".ci", ".github"] {
+        for file in all_files(root) {
+            if file == Path::new("tests/standalone/architecture.rs") {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
+            for needle in hosts.iter().copied().chain(["/root/", "/home/"]) {
+                assert!(!text.contains(needle), "{} names {needle}", file.display());
+            }
+        }
+    }
+}
+
+fn source(path: &str) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+fn modules_declared_in(text: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let line = line.strip_prefix("pub(crate) ").or(line.strip_prefix("pub ")).unwrap_or(line);
+        let name = line.strip_prefix("mod ")?.strip_suffix(';')?;
+        Some(name.to_owned())
+    };
+    text.lines().filter_map(|line| name(line.trim())).collect()
+}
+
+/// `src/issuer/keys.rs` belongs to `issuer`; `lib.rs` to none.
+fn top_module(file: &Path) -> Option<String> {
+    let inside = file.strip_prefix("src").ok()?;
+    let first = Path::new(inside.components().next()?.as_os_str()).with_extension("");
+    let first = first.to_string_lossy().into_owned();
+    (first != "lib" && first != "manual").then_some(first)
+}
+
+/// The code of a file without its unit tests, which may use everything.
+fn without_tests(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let begins = |line: &str| line.starts_with("mod tests") || line.contains(") mod tests");
+    match text
+        .match_indices(TESTS_ARE_FREE)
+        .find(|(at, mark)| text[at + mark.len()..].trim_start().lines().next().is_some_and(begins))
+    {
+        Some((tests, _)) => text[..tests].to_owned(),
+        None => text,
+    }
+}
+
+/// What follows `crate::` in code, one name each.
+fn crate_paths(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        let line = line.split(" //").next().unwrap_or(line);
+        for after in line.split("crate::").skip(1) {
+            let name: String =
+                after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                found.insert(name);
+            }
+        }
+    }
+    found
+}
+
+fn rust_files(root: &str) -> Vec<PathBuf> {
+    all_files(root).into_iter().filter(|file| file.extension().is_some_and(|e| e == "rs")).collect()
+}
+
+fn all_files(root: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![PathBuf::from(root)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() && !["target", "node_modules"].contains(&name.as_str()) {
+                folders.push(path);
+            } else if path.is_file() {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}

@@ -1,0 +1,19 @@
+//! What the crate promises, shown over real sockets.
+
+mod answers;
+mod claims;
+mod differential;
+mod extractors;
+mod forged;
+mod grpc;
+mod guards;
+mod isolation;
+mod known;
+mod modes;
+mod optional;
+mod outages;
+mod placement;
+mod properties;
+mod secrets;
+mod tenancy;
+mod tower_contracts;

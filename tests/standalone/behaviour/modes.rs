@@ -1,0 +1,266 @@
+//! Mock and hybrid mode: what they accept, what they never do, and where they do not start.
+
+use std::process::Command;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::routing::any;
+use scaikey_auth::testing::{Endpoint, Fault, forge};
+use scaikey_auth::{
+    Algorithm, Auth, AuthConfig, AuthMode, BoxError, Identity, IdentityKind, MockUser, Tenant,
+    TenantId, TenantResolver, verified,
+};
+use serde_json::json;
+
+use crate::support::{Server, Spy, World, mock};
+
+async fn who(identity: Identity, tenant: Tenant) -> String {
+    format!("{} {} {}", identity.subject(), tenant.id(), identity.provenance().as_str())
+}
+
+async fn server(auth: &Auth) -> Server {
+    Server::axum(Router::new().fallback(any(who)).layer(auth.layer())).await
+}
+
+const MOCK: &str = "mock-user mock-tenant mock";
+const REAL: &str = "alice-id tenant-1 verified";
+
+#[tokio::test]
+async fn mock_mode_takes_every_token_and_needs_one() {
+    let world = World::new().await;
+    let server = server(&mock()).await;
+    let real = world.provider.token().expired().sign();
+    for token in ["x", "a.b.c", "...", "mock", "not-a-token==", real.as_str()] {
+        let answer = server.get_as("/", token).await;
+        assert_eq!((answer.code(), answer.body.as_str()), (200, MOCK), "{token}");
+        assert_eq!(answer.header("x-auth-provenance"), Some("mock"));
+    }
+    for (authorization, status) in
+        [(None, 401), (Some("Basic eA=="), 401), (Some("Bearer"), 400), (Some("Bearer "), 400)]
+    {
+        let headers: Vec<_> = authorization.iter().map(|a| ("authorization", *a)).collect();
+        let answer = server.get("/", &headers).await;
+        assert_eq!(answer.code(), status, "{authorization:?}");
+        assert_eq!(answer.header("x-auth-provenance"), None);
+    }
+    assert_eq!(world.provider.fetches() + world.provider.discoveries(), 0);
+}
+
+#[tokio::test]
+async fn the_mock_user_is_who_the_configuration_says() {
+    let mut user = MockUser::default();
+    let claims = json!({
+        "sub": "robot", "client_id": "robot", "tenant_id": "t", "scope": "a b", "roles": ["boss"],
+        "iss": "https://scaikey.example", "exp": 1, "amr": ["mfa"], "auth_time": 7,
+    });
+    user.claims = claims.as_object().unwrap().clone();
+    let auth = Auth::builder()
+        .mode(AuthMode::Mock)
+        .mock_user(user)
+        .dangerous_allow_mock_in_production()
+        .build()
+        .unwrap();
+    let context = auth.authenticate("x").await.unwrap();
+    let identity = context.identity();
+    assert!(identity.is_mock() && identity.has_role("boss") && identity.scopes().contains("b"));
+    assert_eq!((identity.subject(), identity.kind()), ("robot", IdentityKind::ServiceAccount));
+    assert_eq!(identity.issuer(), "urn:scaikey-auth:mock", "it cannot pass for a provider's");
+    let claims: serde_json::Value = identity.claims().unwrap();
+    assert_eq!(claims["iss"], "urn:scaikey-auth:mock");
+    assert!(identity.expires_at() > std::time::SystemTime::now());
+}
+
+/// Knows every tenant, but has to think.
+#[derive(Debug)]
+struct Thinking;
+
+#[async_trait]
+impl TenantResolver for Thinking {
+    async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
+        tokio::task::yield_now().await;
+        Ok(Some(Tenant::new(id.clone())))
+    }
+}
+
+#[tokio::test]
+async fn a_mock_response_is_marked_also_when_its_tenant_was_waited_for() {
+    let auth = Auth::builder()
+        .mode(AuthMode::Mock)
+        .dangerous_allow_mock_in_production()
+        .tenants(Thinking)
+        .build()
+        .unwrap();
+    let answer = server(&auth).await.get_as("/", "x").await;
+    assert_eq!((answer.code(), answer.body.as_str()), (200, MOCK));
+    assert_eq!(answer.header("x-auth-provenance"), Some("mock"));
+}
+
+#[tokio::test]
+async fn a_guard_can_refuse_mock_identities_and_says_so_in_the_response() {
+    let world = World::new().await;
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+    let app = Spy::default().app().layer(auth.require(verified())).layer(auth.layer());
+    let server = Server::axum(app).await;
+    let answer = server.get_as("/", "mock").await;
+    assert_eq!((answer.code(), answer.header("x-auth-provenance")), (403, Some("mock")));
+    let answer = server.get_as("/", &world.provider.token().sign()).await;
+    assert_eq!((answer.code(), answer.header("x-auth-provenance")), (200, None));
+}
+
+#[tokio::test]
+async fn hybrid_mode_judges_whatever_may_be_real_as_real() {
+    let world = World::new().await;
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+    let server = server(&auth).await;
+    let token = || world.provider.token();
+    let good = token().sign();
+    let (tampered, cut, dotless) = (
+        format!("{}AAAA", &good[..good.len() - 4]),
+        &good[..good.rfind('.').unwrap()],
+        good.replace('.', ""),
+    );
+    let mut named_mock = token().header("alg", "none").sign();
+    named_mock.insert_str(0, "mock");
+    let table = [
+        (good.as_str(), Some(REAL)),
+        ("mock", Some(MOCK)),
+        ("mock-of-bob", Some(MOCK)),
+        ("Mock", None),
+        ("amock", None),
+        ("x", None),
+        ("mock.", None),
+        ("mock.a.b", None),
+        ("mock.a.b.c", None),
+        (&named_mock, None),
+        (&tampered, None),
+        (cut, None),
+        (&dotless, None),
+        (&token().expired().sign(), None),
+        (&token().audience("other").sign(), None),
+        (&token().issuer("urn:scaikey-auth:mock").sign(), None),
+    ];
+    for (token, expected) in table {
+        let answer = server.get_as("/", token).await;
+        match expected {
+            Some(body) => assert_eq!((answer.code(), answer.body.as_str()), (200, body), "{token}"),
+            None => assert_eq!(
+                (answer.code(), answer.header("x-auth-provenance")),
+                (401, None),
+                "{token}"
+            ),
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_forged_token_becomes_the_mock_user_in_hybrid_mode() {
+    let world = World::with([Algorithm::RS256, Algorithm::ES256]).await;
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+    for forged in forge::all(&world.provider) {
+        let verdict = auth.authenticate(&forged.token).await;
+        assert!(verdict.is_err(), "{}: {}", forged.name, forged.why);
+    }
+}
+
+#[tokio::test]
+async fn while_the_provider_is_away_hybrid_mode_answers_503_for_real_tokens_it_has_no_keys_for() {
+    let mut world = World::new().await;
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+    let server = server(&auth).await;
+    let real = world.provider.token().sign();
+    world.provider.pause().await;
+    let answer = server.get_as("/", &real).await;
+    assert_eq!((answer.code(), answer.header("retry-after").is_some()), (503, true));
+    assert_eq!(server.get_as("/", "mock").await.body, MOCK);
+    assert_eq!(server.get_as("/", &world.provider.token().expired().sign()).await.code(), 401);
+    world.provider.resume().await;
+    world.clock.advance(Duration::from_secs(61));
+    assert_eq!(server.get_as("/", &real).await.body, REAL, "it recovers by itself");
+}
+
+#[tokio::test]
+async fn while_the_provider_is_away_hybrid_mode_goes_on_with_the_keys_it_has() {
+    let mut world = World::new().await;
+    let auth =
+        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+    let server = server(&auth).await;
+    assert_eq!(server.get_as("/", &world.provider.token().sign()).await.body, REAL);
+    world.provider.pause().await;
+    world.clock.advance(Duration::from_secs(3600));
+    let real = world.provider.token().sign();
+    assert_eq!(server.get_as("/", &real).await.body, REAL);
+    let tampered = format!("{}AAAA", &real[..real.len() - 4]);
+    assert_eq!(server.get_as("/", &tampered).await.code(), 401);
+    assert_eq!(server.get_as("/", "mock").await.body, MOCK);
+}
+
+#[tokio::test]
+async fn the_default_mode_knows_no_mock() {
+    let world = World::new().await;
+    world.provider.fail(Endpoint::Discovery, Fault::Status(500));
+    let auth = world.auth().build().unwrap();
+    assert_eq!(auth.mode(), AuthMode::ScaiKey);
+    let server = server(&auth).await;
+    assert_eq!(server.get_as("/", "mock").await.code(), 401);
+    assert_eq!(server.get_as("/", &world.provider.token().sign()).await.code(), 503);
+}
+
+/// Tells a child what to expect of the environment it is given: the environment of a running process
+/// cannot be changed safely.
+const EXPECTED: &str = "SCAIKEY_AUTH_TEST_EXPECTED";
+
+/// Not a test of its own: what a child finds out.
+#[test]
+#[ignore = "started by other tests"]
+fn child() {
+    let Ok(expected) = std::env::var(EXPECTED) else { return };
+    for mode in [AuthMode::Mock, AuthMode::Hybrid, AuthMode::ScaiKey] {
+        let builder = || {
+            let config = AuthConfig::from_env("SCAIWAVE");
+            Auth::from_config(config).mode(mode).issuer("https://k.example").audience("scaiwave")
+        };
+        let told = builder().build().map_or_else(|error| error.to_string(), |_| String::new());
+        let is_free = expected.is_empty() || mode == AuthMode::ScaiKey;
+        assert!(if is_free { told.is_empty() } else { told.contains(&expected) }, "{mode}: {told}");
+        assert!(builder().dangerous_allow_mock_in_production().build().is_ok(), "{mode}");
+    }
+}
+
+#[test]
+fn mock_modes_start_where_markers_permit() {
+    let table: &[(&[(&str, &str)], &str)] = &[
+        (&[], if cfg!(debug_assertions) { "" } else { "release build" }),
+        (&[("APP_ENV", "development")], ""),
+        (&[("APP_ENV", " \"Dev\" ")], ""),
+        (&[("SCAIWAVE_ENV", "staging"), ("NODE_ENV", "test")], ""),
+        (&[("STAGE", "local"), ("APP_ENV", "")], ""),
+        (&[("APP_ENV", "production")], "APP_ENV=production"),
+        (&[("APP_ENV", "prod-eu")], "APP_ENV=prod-eu"),
+        (&[("APP_ENV", "\"production\"")], "APP_ENV=\"production\""),
+        (&[("ENVIRONMENT", "prd")], "ENVIRONMENT=prd"),
+        (&[("STAGE", "prod")], "STAGE=prod"),
+        (&[("SCAIWAVE_STAGE", "live")], "SCAIWAVE_STAGE=live"),
+        (&[("APP_ENV", "development"), ("RUST_ENV", "prod")], "RUST_ENV=prod"),
+        (&[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("APP_ENV", "staging")], "Kubernetes"),
+    ];
+    let itself = std::env::current_exe().unwrap();
+    for (variables, expected) in table {
+        let mut child = Command::new(&itself);
+        child.args(["--exact", "behaviour::modes::child", "--ignored"]).env_clear();
+        let child = child.envs(variables.iter().copied()).env(EXPECTED, expected).output().unwrap();
+        let told = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && told.contains("1 passed"), "{variables:?}: {told}");
+    }
+}
+
+/// A file is no code: who may write one could let everybody in.
+#[test]
+fn a_file_cannot_allow_mock_modes() {
+    let text = r#"{ "mode": "mock", "dangerous_allow_mock_in_production": true }"#;
+    assert!(serde_json::from_str::<AuthConfig>(text).is_err());
+}

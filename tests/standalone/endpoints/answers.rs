@@ -1,0 +1,358 @@
+//! What is answered, letter for letter: golden files.
+//!
+//! With `UPDATE_GOLDEN=1` they are written anew; look at the difference before it is kept.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::http::Method;
+use scaikey_auth::testing::TokenBuilder;
+use scaikey_auth::{Auth, AuthConfig};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::house::{Answer, House, Plan, Visitor};
+
+/// Compares with the file, after what is different each time was named.
+#[track_caller]
+fn golden(name: &str, answer: &Answer, house: &House) {
+    const TOLD: [&str; 9] = [
+        "allow",
+        "cache-control",
+        "content-type",
+        "location",
+        "pragma",
+        "retry-after",
+        "www-authenticate",
+        "x-auth-provenance",
+        "access-control-allow-origin",
+    ];
+    let mut text = format!("{}\n", answer.status);
+    for name in TOLD {
+        for value in answer.headers.get_all(name) {
+            text += &format!("{name}: {}\n", value.to_str().unwrap());
+        }
+    }
+    if !answer.body.is_empty() {
+        let mut body = answer.json();
+        name_what_changes(&mut body);
+        text += &format!("\n{}\n", serde_json::to_string_pretty(&body).unwrap());
+    }
+    let text = text.replace(&house.provider.issuer(), "https://scaikey.example");
+    let path = Path::new("tests/standalone/endpoints/golden").join(format!("{name}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{}", path.display());
+}
+
+/// Tokens and ids are new each time. Whether they are there is what counts.
+fn name_what_changes(body: &mut Value) {
+    let named = ["access_token", "refresh_token", "participant_id", "workspace_id"];
+    if let Some(data) = body.get_mut("data") {
+        name_what_changes(data);
+    }
+    for name in named {
+        if let Some(value) = body.get_mut(name) {
+            assert!(value.as_str().is_some_and(|text| text.len() > 20), "{value}");
+            *value = json!(format!("<{name}>"));
+        }
+    }
+}
+
+/// The token of the example in the product's reference.
+fn of_the_reference(house: &House) -> TokenBuilder {
+    house
+        .provider
+        .token()
+        .subject("9f1c")
+        .tenant("tnt_acme_prod")
+        .email("alice@acme.example")
+        .claim("email_verified", true)
+        .claim("name", "Alice Smith")
+        .claim("partner_id", "ptn_acme")
+        .scope("secrets:read secrets:write audit:read")
+        .groups(["group:sre", "group:oncall"])
+        .roles(["tenant_admin"])
+        .claim("amr", json!(["pwd", "mfa"]))
+        .claim("auth_time", 1_776_951_900)
+        .claim("exp", 1_776_955_500)
+}
+
+/// At a moment when the token of the reference is good.
+async fn in_april() -> House {
+    let house = House::new().await;
+    house.clock.set_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_776_951_960));
+    house
+}
+
+async fn whoami(visitor: &Visitor, token: &str) -> Answer {
+    let bearer = format!("Bearer {token}");
+    visitor.send(Method::GET, "/v1/auth/whoami", &[("authorization", &bearer)], "").await
+}
+
+async fn introspect(visitor: &Visitor, own: &str, body: &Value) -> Answer {
+    let bearer = format!("Bearer {own}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    visitor.send(Method::POST, "/v1/auth/introspect", &headers, &body.to_string()).await
+}
+
+#[tokio::test]
+async fn whoami_answers_as_the_reference_has_it() {
+    let house = in_april().await;
+    let answer = whoami(&house.visitor(), &of_the_reference(&house).sign()).await;
+    golden("whoami-user", &answer, &house);
+    let told = answer.json();
+    let reference = json!({
+        "identity_id": "user:alice@acme.example",
+        "identity_type": "user",
+        "display_name": "Alice Smith",
+        "tenant_id": "tnt_acme_prod",
+        "partner_id": "ptn_acme",
+        "scopes": ["secrets:read", "secrets:write", "audit:read"],
+        "groups": ["group:sre", "group:oncall"],
+        "roles": ["tenant_admin"],
+        "mfa_verified_at": "2026-04-23T13:45:00Z",
+        "token_expires_at": "2026-04-23T14:45:00Z"
+    });
+    for (name, value) in reference.as_object().unwrap() {
+        assert_eq!(told[name], *value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn whoami_leaves_out_what_is_not_known_and_keeps_lists() {
+    let house = in_april().await;
+    let service = house.provider.token().subject("indexer").claim("client_id", "indexer");
+    let bare = ["preferred_username", "email", "roles", "groups", "name"]
+        .into_iter()
+        .fold(service, |token, name| token.without(name));
+    let answer = whoami(&house.visitor(), &bare.sign()).await;
+    golden("whoami-service", &answer, &house);
+}
+
+#[tokio::test]
+async fn an_unverified_address_names_nobody() {
+    let house = in_april().await;
+    let unverified = of_the_reference(&house).claim("email_verified", false).sign();
+    let told = whoami(&house.visitor(), &unverified).await.json();
+    assert_eq!(told["identity_id"], "user:9f1c");
+}
+
+#[tokio::test]
+async fn identity_ids_do_not_collide() {
+    let house = in_april().await;
+    let visitor = house.visitor();
+    let token = |subject: &str| {
+        let token = house.provider.token().subject(subject);
+        ["preferred_username", "email", "email_verified"]
+            .iter()
+            .fold(token, |token, name| token.without(name))
+    };
+    let verified = |subject, email| token(subject).email(email).claim("email_verified", true);
+    let named = |subject, name| token(subject).claim("preferred_username", name);
+    let service = |subject| token(subject).claim("client_id", subject);
+    let address = "alice@acme.example";
+    let ids = [
+        // Whose address it is, and those who are called so.
+        (verified("1", address), "user:alice@acme.example"),
+        (named("2", address), "user:2"),
+        (token("3").email(address).claim("email_verified", false), "user:3"),
+        (token(address), "user:alice%40acme.example"),
+        (token("alice%40acme.example"), "user:alice%2540acme.example"),
+        (service(address), "sa:alice@acme.example"),
+        // Called as another's `sub` is.
+        (named("4", "5"), "user:4"),
+        (token("5"), "user:5"),
+        // What is said to be an address and is none.
+        (verified("6", "5"), "user:6"),
+        (verified("7", "@"), "user:7"),
+        (verified("8", "alice@acme.example\n"), "user:8"),
+        (verified("9", " alice@acme.example"), "user:9"),
+        // Signs that nobody sees.
+        (token("alice\u{200b}"), "user:alice%E2%80%8B"),
+        (token("sören"), "user:sören"),
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for (token, id) in ids {
+        let told = whoami(&visitor, &token.sign()).await.json();
+        assert_eq!(told["identity_id"], id, "{told}");
+        assert!(seen.insert(id), "{id} is another's");
+    }
+}
+
+#[tokio::test]
+async fn introspection_answers_as_the_reference_has_it() {
+    let house = in_april().await;
+    let visitor = house.visitor();
+    let gateway = of_the_reference(&house).subject("gateway").scope("admin").sign();
+    let reporting = house
+        .provider
+        .token()
+        .subject("reporting-service")
+        .claim("client_id", "reporting-service")
+        .tenant("tnt_acme_prod")
+        .scope("secrets:read")
+        .claim("iat", 1_776_951_900)
+        .claim("exp", 1_776_955_500);
+    let answer =
+        introspect(&visitor, &gateway, &json!({ "token": reporting.clone().sign() })).await;
+    golden("introspect-active", &answer, &house);
+    let form = format!("token={}", reporting.clone().sign());
+    let headers = [
+        ("authorization", &*format!("Bearer {gateway}")),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ];
+    let by_form = visitor.send(Method::POST, "/v1/auth/introspect", &headers, &form).await;
+    assert_eq!(by_form.body, answer.body);
+
+    let inactive = introspect(&visitor, &gateway, &json!({ "token": "no token" })).await;
+    golden("introspect-inactive", &inactive, &house);
+    // Whatever is wrong with it, the answer tells nothing.
+    let good = || reporting.clone();
+    for (what, token) in [
+        ("expired", good().expired().sign()),
+        ("of another audience", good().audience("other").sign()),
+        ("of another tenant", good().tenant("tnt_other").sign()),
+        ("of no tenant", good().without("tenant_id").sign()),
+        ("of another issuer", good().issuer("https://evil.example").sign()),
+        ("not yet good", good().not_before(Duration::from_secs(600)).sign()),
+        ("an ID token", good().claim("nonce", "x").without("scope").without("client_id").sign()),
+        ("cut", good().sign()[..100].to_owned()),
+    ] {
+        let told = introspect(&visitor, &gateway, &json!({ "token": token })).await;
+        assert_eq!((told.status, &told.body), (200, &inactive.body), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_introspect_learns_nothing() {
+    let house = in_april().await;
+    let visitor = house.visitor();
+    let good = of_the_reference(&house).sign();
+    let question = json!({ "token": good });
+    let answer = introspect(&visitor, &good, &question).await;
+    golden("introspect-forbidden", &answer, &house);
+    for scope in ["admin:read", "admin:*", "ADMIN", "tenant:admin", "*"] {
+        let nearly = of_the_reference(&house).scope(scope).sign();
+        assert_eq!(introspect(&visitor, &nearly, &question).await.status, 403, "{scope}");
+    }
+    let expired = of_the_reference(&house).scope("admin").expired().sign();
+    assert_eq!(introspect(&visitor, &expired, &question).await.status, 401);
+    let admin = of_the_reference(&house).scope("admin").sign();
+    let answer = introspect(&visitor, &admin, &json!({})).await;
+    golden("introspect-nothing", &answer, &house);
+}
+
+#[tokio::test]
+async fn tokens_and_their_errors_are_as_oauth_has_them() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    let form = "grant_type=password&username=bob&password=hunter2";
+    let answer = visitor.post_form("/v1/auth/token", form).await;
+    golden("token", &answer, &house);
+    let refresh_token = answer.json()["refresh_token"].as_str().unwrap().to_owned();
+    let form = format!("refresh_token={refresh_token}");
+    golden("refresh", &visitor.post_form("/v1/auth/refresh", &form).await, &house);
+    let form = "grant_type=password&username=bob&password=wrong";
+    golden("token-refused", &visitor.post_form("/v1/auth/token", form).await, &house);
+    let answer = visitor.get("/v1/auth/token").await;
+    golden("token-by-get", &answer, &house);
+    let answer = visitor.get("/v1/auth/whoami").await;
+    golden("whoami-nobody", &answer, &house);
+}
+
+#[tokio::test]
+async fn registration_answers_201_once_and_200_from_then_on() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    house.clock.set_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_776_951_960));
+    let bearer = format!("Bearer {}", house.provider.token().sign());
+    let bearer = [("authorization", bearer.as_str())];
+    let register = || visitor.send(Method::POST, "/v1/auth/register", &bearer, "");
+    let (first, second) = (register().await, register().await);
+    golden("register-new", &first, &house);
+    golden("register-known", &second, &house);
+    assert_eq!(first.json(), second.json());
+    let nobody = visitor.send(Method::POST, "/v1/auth/register", &[], "").await;
+    assert_eq!(nobody.status, 401);
+}
+
+#[tokio::test]
+async fn what_clients_need_to_know_is_told_to_everybody() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    golden("config", &visitor.get("/v1/auth/config").await, &house);
+    let metadata = visitor.get("/.well-known/oauth-protected-resource").await;
+    golden("metadata", &metadata, &house);
+    assert_eq!(metadata.json().get("scopes_supported"), None, "those of sign-ins are not these");
+    // The challenge leads there.
+    let refused = visitor.get("/me").await;
+    let challenge = refused.header("www-authenticate");
+    let place = r#"resource_metadata="https://wave.example/.well-known/oauth-protected-resource""#;
+    assert!(challenge.contains(place), "{challenge}");
+}
+
+#[tokio::test]
+async fn answers_can_come_in_the_envelope_of_the_product() {
+    let plan = Plan::default().endpoints(|endpoints| {
+        endpoints
+            .answers_in_data()
+            .respond_with(scaikey_auth::Envelope::new("SW_AUTH_"))
+            .identity_ids(|identity| format!("id:{}", identity.subject()))
+    });
+    let house = plan.build().await;
+    let visitor = house.visitor();
+    let form = "grant_type=password&username=bob&password=hunter2";
+    golden("token-in-data", &visitor.post_form("/v1/auth/token", form).await, &house);
+    golden("whoami-in-envelope", &visitor.get("/v1/auth/whoami").await, &house);
+    let told = whoami(&visitor, &house.provider.token().sign()).await.json();
+    assert_eq!(told["data"]["identity_id"], "id:alice-id");
+    // Who asks for tokens gets errors as OAuth has them, always.
+    visitor.post_form("/v1/auth/refresh", "").await.refused(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn resource_scopes_are_published() {
+    let config = |more: serde_json::Value| {
+        let mut config = json!({
+            "audience": ["wave"],
+            "issuers": [{ "issuer": "https://id.example" }],
+        });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value::<AuthConfig>(config).unwrap()
+    };
+    let variables = |pairs: &[(&str, &str)]| {
+        let all = [("ISSUER", "https://id.example"), ("AUDIENCE", "wave")];
+        let all = all.iter().chain(pairs);
+        let all = all.map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
+        Auth::from_config(AuthConfig::from_vars("P", all))
+    };
+    let resource = "https://wave.example";
+    let in_code = Auth::from_config(config(json!({})));
+    for auth in [
+        in_code.resource(resource).resource_scopes("docs:read docs:write"),
+        Auth::from_config(config(
+            json!({ "resource": resource, "resource_scopes": "docs:read docs:write" }),
+        )),
+        variables(&[("RESOURCE", resource), ("RESOURCE_SCOPES", "docs:read docs:write")]),
+    ] {
+        let endpoints = auth.build().unwrap().endpoints().build().unwrap();
+        let request = axum::http::Request::get("/.well-known/oauth-protected-resource");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let answer = endpoints.service::<axum::body::Body>().oneshot(request).await.unwrap();
+        let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 9999).await;
+        let body: Value = serde_json::from_slice(&body.unwrap()).unwrap();
+        assert_eq!(body["scopes_supported"], json!(["docs:read", "docs:write"]));
+    }
+    let fault = |auth: scaikey_auth::AuthBuilder| auth.build().unwrap_err().to_string();
+    let error = fault(variables(&[("RESOURCE_SCOPES", "docs:read")]));
+    assert!(error.contains("P_RESOURCE_SCOPES"), "{error}");
+    let error = fault(variables(&[("RESOURCE", resource), ("RESOURCE_SCOPES", "a\"b")]));
+    assert!(error.contains("P_RESOURCE_SCOPES"), "{error}");
+    let error =
+        fault(Auth::from_config(config(json!({}))).resource(resource).resource_scopes("\""));
+    assert!(error.contains("resource_scopes"), "{error}");
+}

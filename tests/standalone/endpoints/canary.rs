@@ -1,0 +1,64 @@
+//! Secrets that pass through the endpoints and must not be seen again.
+
+use axum::http::Method;
+use serde_json::json;
+
+use super::house::{House, MINUTE, Plan, Visitor};
+use crate::support::Log;
+
+/// Asks everything there is to ask, well and badly. Returns what nobody may read.
+async fn everything(house: &House) -> Vec<String> {
+    let browser = house.visitor();
+    let away = browser.get("/v1/auth/login").await;
+    let back = house.signed_in_at_provider(away.header("location"));
+    let code = back.split("code=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let begun: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
+    assert_eq!(browser.get(&back).await.status, 303);
+    let session: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
+    browser.get("/me").await;
+    house.clock.advance(MINUTE * 55);
+    browser.get("/me").await;
+
+    let visitor: Visitor = house.visitor();
+    let tokens = house.tokens_of_bob().await;
+    let text = |name: &str| tokens[name].as_str().unwrap().to_owned();
+    let (access, refresh) = (text("access_token"), text("refresh_token"));
+    let bearer = format!("Bearer {access}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let question = json!({ "token": access }).to_string();
+    for path in ["introspect", "register"] {
+        visitor.send(Method::POST, &format!("/v1/auth/{path}"), &headers, &question).await;
+    }
+    visitor.get(&format!("/v1/auth/login?code={code}&state=made-up-state-canary")).await;
+    visitor.get(&format!("/v1/auth/login?error={code}&state=made-up-state-canary")).await;
+    for form in [
+        "grant_type=password&username=bob&password=password-canary".to_owned(),
+        format!("refresh_token={refresh}x"),
+        format!("code={code}&code_verifier=verifier-canary-verifier-canary-verifier-canary"),
+    ] {
+        for path in ["token", "refresh", "login", "logout"] {
+            visitor.post_form(&format!("/v1/auth/{path}"), &form).await;
+        }
+    }
+    let made_up = ["password-canary", "verifier-canary", "state-canary", "hunter2"];
+    let made_up = made_up.map(str::to_owned);
+    [access, refresh, code].into_iter().chain(begun).chain(session).chain(made_up).collect()
+}
+
+#[tokio::test]
+async fn no_password_code_token_or_cookie_is_written_to_the_log() {
+    let log = Log::start();
+    let house = Plan::with_sessions().build().await;
+    let secrets = everything(&house).await;
+    let written = log.text();
+    // Of our own words: what other libraries write at this level is theirs.
+    let ours: Vec<_> = written.lines().filter(|line| line.contains("scaikey_auth")).collect();
+    assert!(ours.iter().any(|line| line.contains("endpoint answered")), "{written}");
+    for secret in &secrets {
+        for line in &ours {
+            assert!(!line.contains(secret.as_str()), "{line}");
+        }
+    }
+    let told = format!("{:?} {:?}", house.auth, house.auth.endpoints());
+    assert!(secrets.iter().all(|secret| !told.contains(secret)));
+}

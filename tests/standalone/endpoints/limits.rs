@@ -1,0 +1,341 @@
+//! How often endpoints may be tried.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::{Method, Request, Response};
+use http_body_util::Full;
+use scaikey_auth::{
+    Attempt, Endpoint, Endpoints, EndpointsBuilder, MemoryRegistrar, PasswordAttempt,
+    PasswordVerdict, SignIn, Throttle, TokenBuckets, TrustedProxies,
+};
+use serde_json::json;
+use tower::ServiceExt as _;
+
+use super::house::{House, MINUTE, Plan, REDIRECT, Visitor};
+use crate::support::Log;
+
+const WRONG: &str = "grant_type=password&username=bob&password=wrong";
+
+async fn guess(visitor: &Visitor, forwarded: &str) -> u16 {
+    let headers =
+        [("content-type", "application/x-www-form-urlencoded"), ("x-forwarded-for", forwarded)];
+    visitor.send(Method::POST, "/v1/auth/token", &headers, WRONG).await.status
+}
+
+fn slowly() -> TokenBuckets {
+    let hour = Duration::from_secs(3600);
+    TokenBuckets::new().per_address(3, hour).per_account(5, hour).introspections(2, hour)
+}
+
+#[tokio::test]
+async fn passwords_cannot_be_guessed_for_long() {
+    let plan = Plan::default().endpoints(|endpoints| endpoints.throttle(slowly()));
+    let house = plan.build().await;
+    let visitor = house.visitor();
+    // A header that anybody can write does not make somebody else of them.
+    for (nth, expected) in [400, 400, 400, 429, 429].into_iter().enumerate() {
+        assert_eq!(guess(&visitor, &format!("192.0.2.{nth}")).await, expected, "{nth}");
+    }
+    let answer = visitor.post_form("/v1/auth/token", WRONG).await;
+    answer.refused(429, "temporarily_unavailable");
+    assert_eq!(answer.header("retry-after"), "3600");
+    assert_eq!(house.provider.requests(scaikey_auth::testing::Endpoint::Token), 3);
+    // Other endpoints are counted by themselves, and time heals.
+    assert_eq!(visitor.post_form("/v1/auth/refresh", "refresh_token=x").await.status, 400);
+    house.clock.advance(Duration::from_secs(3600));
+    assert_eq!(guess(&visitor, "192.0.2.1").await, 400);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_counts_and_each_account() {
+    let plan = Plan::default().endpoints(|endpoints| {
+        let proxies = TrustedProxies::new(["127.0.0.0/8"]).unwrap();
+        endpoints.throttle(slowly()).trusted_proxies(proxies)
+    });
+    let house = plan.build().await;
+    let visitor = house.visitor();
+    for nth in 0..5 {
+        assert_eq!(guess(&visitor, &format!("6.6.6.6, 192.0.2.{nth}")).await, 400);
+    }
+    // From wherever they come: this account was tried often enough.
+    assert_eq!(guess(&visitor, "192.0.2.77").await, 429);
+    let other = WRONG.replace("bob", "carol");
+    let headers =
+        [("content-type", "application/x-www-form-urlencoded"), ("x-forwarded-for", "192.0.2.99")];
+    let answer = visitor.send(Method::POST, "/v1/auth/token", &headers, &other).await;
+    assert_eq!(answer.status, 400);
+}
+
+#[tokio::test]
+async fn introspection_is_throttled_in_the_words_of_the_layer() {
+    let plan = Plan::default().endpoints(|endpoints| endpoints.throttle(slowly()));
+    let house = plan.build().await;
+    let visitor = house.visitor();
+    let bearer = format!("Bearer {}", house.provider.token().scope("admin").sign());
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let question = json!({ "token": "x" }).to_string();
+    for expected in [200, 200, 429] {
+        let answer = visitor.send(Method::POST, "/v1/auth/introspect", &headers, &question).await;
+        assert_eq!(answer.status, expected);
+        if expected == 429 {
+            assert_eq!(answer.json()["type"], "urn:scaikey-auth:too_many_requests");
+            assert_eq!(answer.header("retry-after"), "3600");
+        }
+    }
+}
+
+/// A body that nobody should read. Reading it takes for ever.
+#[derive(Clone, Default)]
+struct Endless(Arc<AtomicBool>);
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        self.0.store(true, Ordering::Relaxed);
+        Poll::Pending
+    }
+}
+
+type Attempts = Arc<Mutex<Vec<(Endpoint, Option<String>)>>>;
+
+/// Remembers what was tried, and lets through what it is told to.
+#[derive(Debug, Default)]
+struct Remembering {
+    refuses: bool,
+    attempts: Attempts,
+}
+
+impl Throttle for Remembering {
+    fn admit(&self, attempt: &Attempt<'_>, _: Duration) -> Result<(), Duration> {
+        let account = attempt.account.map(str::to_owned);
+        self.attempts.lock().unwrap().push((attempt.endpoint, account));
+        if self.refuses { Err(MINUTE) } else { Ok(()) }
+    }
+}
+
+fn bare(house: &House) -> EndpointsBuilder {
+    let (auth, client) = (&house.auth, house.client.clone());
+    let endpoints = auth.endpoints().client(client).sign_in(SignIn::new(REDIRECT));
+    endpoints.registrar(MemoryRegistrar::new()).password_grant(|_| PasswordVerdict::Allowed)
+}
+
+/// Asks without a socket.
+async fn ask(
+    endpoints: &Endpoints,
+    method: Method,
+    path: &str,
+    body: impl http_body::Body<Data = Bytes> + Send + 'static,
+) -> Response<Bytes> {
+    let request = Request::builder().method(method).uri(format!("/v1/auth/{path}"));
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    endpoints.service().oneshot(request.body(body).unwrap()).await.unwrap()
+}
+
+fn error_of(answer: &Response<Bytes>) -> String {
+    let error: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+    format!("{} {}", error["error"].as_str().unwrap(), error["error_description"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn throttle_counts_before_bodies_are_read() {
+    let house = House::new().await;
+    let throttle = Remembering { refuses: true, ..Remembering::default() };
+    let endpoints = bare(&house).throttle(throttle).build().unwrap();
+    for path in ["login", "token", "refresh", "logout", "introspect"] {
+        let body = Endless::default();
+        let answer = now_or_never(ask(&endpoints, Method::POST, path, body.clone()));
+        let answer = answer.unwrap_or_else(|| panic!("{path} waits for its body"));
+        assert_eq!(answer.status(), 429, "{path}");
+        assert_eq!(answer.headers()["retry-after"], "60", "{path}");
+        assert!(!body.0.load(Ordering::Relaxed), "{path} reads its body");
+    }
+}
+
+#[tokio::test]
+async fn bodies_without_meaning_are_not_read() {
+    let house = House::new().await;
+    let endpoints = bare(&house).build().unwrap();
+    let asked = [(Method::POST, "register", 401), (Method::GET, "whoami", 401)];
+    for (method, path, status) in
+        asked.into_iter().chain([(Method::GET, "login?return_to=//", 400)])
+    {
+        let answer = ask(&endpoints, method, path, Endless::default());
+        let answer = now_or_never(answer);
+        assert_eq!(answer.map(|answer| answer.status().as_u16()), Some(status), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn late_body_is_request_timeout() {
+    let house = House::new().await;
+    let endpoints = bare(&house).body_timeout(Duration::ZERO).build().unwrap();
+    for path in ["token", "refresh", "logout", "login", "introspect"] {
+        let answer = ask(&endpoints, Method::POST, path, Endless::default()).await;
+        assert_eq!(answer.status(), 408, "{path}");
+        assert_eq!(answer.headers()["connection"], "close", "{path}");
+        assert_eq!(answer.headers()["cache-control"], "no-store", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn form_of_many_names_is_refused() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    let names = |many: usize| (0..many).map(|nth| format!("n{nth}=v"));
+    let form = names(64).collect::<Vec<_>>().join("&");
+    let most = visitor.post_form("/v1/auth/refresh", &form).await;
+    assert!(most.body.contains("refresh_token is missing"), "{most:?}");
+    for many in [65, 8000] {
+        let form = names(many).collect::<Vec<_>>().join("&");
+        for path in ["token", "refresh", "logout", "login"] {
+            let answer = visitor.post_form(&format!("/v1/auth/{path}"), &form).await;
+            answer.refused(400, "invalid_request");
+            assert!(answer.body.contains("more than 64 parameters"), "{answer:?}");
+        }
+    }
+    let query = names(65).collect::<Vec<_>>().join("&");
+    let answer = visitor.get(&format!("/v1/auth/login?{query}")).await;
+    assert!(answer.body.contains("more than 64 parameters"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn json_of_many_names_is_refused() {
+    let house = House::new().await;
+    let visitor = house.visitor();
+    for many in [65, 4000] {
+        let object: serde_json::Map<_, _> =
+            (0..many).map(|nth| (format!("n{nth}"), "v".into())).collect();
+        for path in ["logout", "login"] {
+            let answer =
+                visitor.post_json(&format!("/v1/auth/{path}"), &object.clone().into()).await;
+            answer.refused(400, "invalid_request");
+            assert!(answer.body.contains("more than 64 parameters"), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn scope_without_end_is_refused() {
+    let house = House::new().await;
+    let endpoints = bare(&house).build().unwrap();
+    let scopes: Vec<_> = (0..1000).map(|nth| format!("s{nth}")).collect();
+    for form in ["grant_type=password&username=bob&password=x", "refresh_token=x"] {
+        let path = if form.starts_with("refresh") { "refresh" } else { "token" };
+        let form = format!("{form}&scope={}", scopes.join("+"));
+        let answer = ask(&endpoints, Method::POST, path, Full::from(form)).await;
+        assert_eq!(answer.status(), 400);
+        assert_eq!(error_of(&answer), "invalid_scope The scope has more than 4096 bytes.");
+    }
+}
+
+#[tokio::test]
+async fn account_counts_however_it_is_spelt() {
+    let house = House::new().await;
+    let endpoints = bare(&house).throttle(slowly()).build().unwrap();
+    let spellings = ["bob", "BOB", "bob%20", "+Bob", "%EF%BD%82ob", "b%C2%ADob", "b%E2%80%8Bob"];
+    let mut answers = Vec::new();
+    for name in spellings {
+        let form = format!("grant_type=password&username={name}&password=wrong");
+        let answer = ask(&endpoints, Method::POST, "token", Full::from(form)).await;
+        answers.push(answer.status().as_u16());
+    }
+    assert_eq!(answers, [400, 400, 400, 400, 400, 429, 429]);
+}
+
+#[tokio::test]
+async fn account_rule_can_be_replaced() {
+    let house = House::new().await;
+    let throttle = Remembering::default();
+    let attempts = throttle.attempts.clone();
+    let rule = |attempt: &PasswordAttempt<'_>| format!("acme/{}", attempt.account());
+    let endpoints = bare(&house).throttle(throttle).account_of(rule).build().unwrap();
+    let form = "grant_type=password&username=+BOB&password=wrong";
+    ask(&endpoints, Method::POST, "token", Full::from(form)).await;
+    let expected = [None, Some("acme/bob".to_owned())].map(|account| (Endpoint::Token, account));
+    assert_eq!(*attempts.lock().unwrap(), expected);
+    let long = format!("grant_type=password&password=x&username={}", "x".repeat(1025));
+    let answer = ask(&endpoints, Method::POST, "token", Full::from(long)).await;
+    let expected = "invalid_request The username has more than 1024 bytes.";
+    assert_eq!(error_of(&answer), expected);
+}
+
+#[tokio::test]
+async fn introspecting_accounts_are_whole_identities() {
+    let house = House::new().await;
+    let throttle = Remembering::default();
+    let attempts = throttle.attempts.clone();
+    let endpoints = bare(&house).throttle(throttle).build().unwrap();
+    for tenant in ["acme", "zeta"] {
+        let token = house.provider.token().subject("gateway").claim("tenant_id", tenant);
+        let bearer = format!("Bearer {}", token.scope("admin").sign());
+        let request = Request::post("/v1/auth/introspect").header("authorization", bearer);
+        let request = request.header("content-type", "application/json");
+        let request = request.body(Full::<Bytes>::from(r#"{"token":"x"}"#)).unwrap();
+        let answer: Response<Bytes> = endpoints.service().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let attempts = attempts.lock().unwrap();
+    let accounts: BTreeSet<_> =
+        attempts.iter().filter_map(|(_, account)| account.clone()).collect();
+    assert_eq!(accounts.len(), 2, "{attempts:?}");
+}
+
+#[tokio::test]
+async fn missing_address_is_told_once() {
+    let house = House::new().await;
+    let log = Log::start();
+    let told = |log: &Log| log.text().matches("no client address").count();
+    let unthrottled = bare(&house).unthrottled().build().unwrap();
+    ask(&unthrottled, Method::POST, "refresh", Full::from("refresh_token=x")).await;
+    assert_eq!(told(&log), 0);
+    let endpoints = bare(&house).build().unwrap();
+    for _ in 0..3 {
+        ask(&endpoints, Method::POST, "refresh", Full::from("refresh_token=x")).await;
+    }
+    assert_eq!(told(&log), 1, "{}", log.text());
+}
+
+#[tokio::test]
+async fn address_of_bare_servers_is_found() {
+    let house = House::new().await;
+    let endpoints = bare(&house).throttle(slowly()).build().unwrap();
+    let mut answers = Vec::new();
+    for port in 4000..4004 {
+        let mut request = Request::post("/v1/auth/token").body(Full::<Bytes>::default()).unwrap();
+        request.extensions_mut().insert(SocketAddr::from(([192, 0, 2, 1], port)));
+        let answer: Response<Bytes> = endpoints.service().oneshot(request).await.unwrap();
+        answers.push(answer.status().as_u16());
+    }
+    assert_eq!(answers, [400, 400, 400, 429]);
+}
+
+#[tokio::test]
+async fn proxy_that_is_not_trusted_is_told_once() {
+    let house = House::new().await;
+    let log = Log::start();
+    let visitor = house.visitor();
+    for _ in 0..3 {
+        guess(&visitor, "192.0.2.1").await;
+    }
+    assert_eq!(log.text().matches("P_TRUSTED_PROXIES").count(), 1, "{}", log.text());
+}
+
+fn now_or_never<F: Future>(work: F) -> Option<F::Output> {
+    match std::pin::pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,544 @@
+//! Browsers with a session: what they may do, and what others cannot do by way of them.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::Method;
+use scaikey_auth::SessionKeys;
+use scaikey_auth::testing::{Endpoint, Fault, ManualClock};
+
+use super::house::{House, MINUTE, Plan, Visitor};
+use crate::support::Log;
+
+const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
+
+async fn signed_in() -> (House, Visitor) {
+    let house = Plan::with_sessions().build().await;
+    let browser = house.visitor();
+    let arrived = house.sign_in(&browser).await;
+    assert_eq!((arrived.status, arrived.header("location")), (303, "/me"), "{arrived:?}");
+    assert_eq!(browser.jar().len(), browser.session().len(), "the sign-in's own is gone");
+    assert!(!browser.jar().is_empty());
+    (house, browser)
+}
+
+#[tokio::test]
+async fn a_browser_is_signed_in_and_sees_no_token() {
+    let (house, browser) = signed_in().await;
+    let me = browser.get("/me").await;
+    assert_eq!((me.status, me.body.as_str()), (200, "bob-id "), "the cookie goes no further");
+    assert_eq!((me.header("cache-control"), me.header("vary")), ("private", "cookie"));
+    assert!(me.headers.get("set-cookie").is_none(), "nothing is new");
+    let whoami = browser.get("/v1/auth/whoami").await;
+    assert_eq!(whoami.json()["subject"], "bob-id");
+    assert!(browser.session().values().all(|cookie| !cookie.contains("eyJ")), "sealed");
+    assert_eq!(house.visitor().get("/me").await.status, 401);
+    // Routes that need nobody work with the session, too, and other cookies pass.
+    assert_eq!(browser.get("/public").await.body, "true");
+    browser.cookies.lock().unwrap().insert("theme".into(), "dark".into());
+    assert_eq!(browser.get("/me").await.body, "bob-id theme=dark");
+}
+
+#[tokio::test]
+async fn pages_of_others_cannot_act_by_way_of_it() {
+    let (_house, browser) = signed_in().await;
+    let post = async |headers: &[(&str, &str)]| {
+        browser.send(Method::POST, "/me", headers, "").await.status
+    };
+    assert_eq!(post(&[SAME]).await, 200);
+    assert_eq!(post(&[("origin", "https://spa.example")]).await, 200);
+    assert_eq!(
+        post(&[("origin", "https://spa.example"), ("sec-fetch-site", "cross-site")]).await,
+        200
+    );
+    for forged in [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "null")],
+        &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")],
+        &[],
+    ] {
+        let answer = browser.send(Method::POST, "/me", forged, "").await;
+        assert_eq!(answer.status, 403, "{forged:?}");
+        assert!(answer.body.contains("foreign_origin"), "{}", answer.body);
+    }
+    let socket = [("sec-websocket-key", "x"), ("origin", "https://evil.example")];
+    assert_eq!(browser.send(Method::GET, "/me", &socket, "").await.status, 403);
+    // A link from elsewhere may lead here.
+    let followed = browser.send(Method::GET, "/me", &[("sec-fetch-site", "cross-site")], "").await;
+    assert_eq!(followed.status, 200);
+    // Somebody without a session is none of this layer's business.
+    browser.cookies.lock().unwrap().clear();
+    assert_eq!(post(&[]).await, 401);
+}
+
+#[tokio::test]
+async fn a_token_beside_the_session_is_ambiguous_unless_it_is_the_same() {
+    let (house, browser) = signed_in().await;
+    let other = format!("Bearer {}", house.provider.token().sign());
+    let get =
+        async |value: &str| browser.send(Method::GET, "/me", &[("authorization", value)], "").await;
+    let answer = get(&other).await;
+    assert_eq!(
+        (answer.status, &answer.json()["type"]),
+        (400, &"urn:scaikey-auth:credentials_malformed".into())
+    );
+    assert_eq!(get(&other.replace("Bearer", "bEARER")).await.status, 400);
+    assert_eq!(get("Basic cHJveHk6cHJveHk=").await.status, 200, "a proxy's, and no token");
+    browser.cookies.lock().unwrap().clear();
+    assert_eq!(get(&other).await.status, 200);
+}
+
+#[tokio::test]
+async fn it_is_renewed_behind_the_browsers_back_from_four_fifths_on() {
+    let (house, browser) = signed_in().await;
+    let before = browser.session();
+    house.clock.advance(MINUTE * 40);
+    browser.get("/me").await;
+    assert_eq!(house.provider.granted("refresh_token"), 0);
+    house.clock.advance(MINUTE * 12);
+    let renewed = browser.get("/me").await;
+    assert_eq!(renewed.status, 200);
+    let after = browser.session();
+    assert_ne!(before, after, "{renewed:?}");
+    assert_eq!(before.len(), after.len(), "in place of those before");
+    assert_eq!(house.provider.granted("refresh_token"), 1);
+    // Long after the first token expired, with many requests in between.
+    for _ in 0..10 {
+        house.clock.advance(MINUTE * 30);
+        assert_eq!(browser.get("/me").await.status, 200);
+    }
+    assert_eq!(house.provider.refresh_reuses(), 0);
+}
+
+#[tokio::test]
+async fn parallel_requests_that_find_it_due_spend_one_refresh_token() {
+    let (house, browser) = signed_in().await;
+    for period in [MINUTE * 52, MINUTE * 70] {
+        house.clock.advance(period);
+        let before = house.provider.granted("refresh_token");
+        let all = (0..20).map(|_| browser.get("/me"));
+        for answer in futures_of(all).await {
+            assert_eq!(answer.status, 200);
+        }
+        assert_eq!(house.provider.granted("refresh_token"), before + 1);
+    }
+    assert_eq!(house.provider.refresh_reuses(), 0);
+}
+
+/// Polls all of them in turn, as a browser's connections are.
+async fn futures_of<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = all.into_iter().map(|one| (Box::pin(one), None)).collect();
+    std::future::poll_fn(|context| {
+        for (future, output) in &mut pending {
+            if output.is_none()
+                && let std::task::Poll::Ready(ready) = future.as_mut().poll(context)
+            {
+                *output = Some(ready);
+            }
+        }
+        match pending.iter().all(|(_, output)| output.is_some()) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+    pending.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+#[tokio::test]
+async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
+    let (house, browser) = signed_in().await;
+    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    house.clock.advance(MINUTE * 55);
+    assert_eq!(browser.get("/me").await.status, 200);
+    house.clock.advance(MINUTE * 10);
+    let answer = browser.get("/me").await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty());
+    assert!(!browser.session().is_empty(), "nothing is lost");
+    house.provider.heal(Endpoint::Token);
+    house.clock.advance(MINUTE);
+    assert_eq!(browser.get("/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_that_the_provider_ended_or_that_lasted_long_enough_is_taken_away() {
+    let keys = SessionKeys::random().unwrap();
+    let plan = |keys: &SessionKeys| Plan { sessions: Some(keys.clone()), ..Plan::default() };
+    let house = plan(&keys).build().await;
+    let browser = house.visitor();
+    house.sign_in(&browser).await;
+    for hours in 0..11 {
+        house.clock.advance(MINUTE * 60);
+        assert_eq!(browser.get("/me").await.status, 200, "{hours}");
+    }
+    house.clock.advance(MINUTE * 61);
+    assert_eq!(browser.get("/me").await.status, 401);
+    assert!(browser.jar().is_empty());
+
+    // Somebody copied the cookie, and comes to a process that does not know its refresh token to be
+    // used: the provider ends the session, for everybody.
+    house.sign_in(&browser).await;
+    let old = browser.cookies.lock().unwrap().clone();
+    house.clock.advance(MINUTE * 70);
+    assert_eq!(browser.get("/me").await.status, 200);
+    let house = house.with_a_client_of_its_own().open(plan(&keys)).await;
+    let thief = house.visitor();
+    *thief.cookies.lock().unwrap() = old;
+    assert_eq!(thief.get("/me").await.status, 401);
+    assert!(thief.jar().is_empty());
+    assert_eq!(house.provider.refresh_reuses(), 1);
+    house.clock.advance(MINUTE * 70);
+    assert_eq!(browser.get("/me").await.status, 401);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
+    let (house, browser) = signed_in().await;
+    house.clock.advance(MINUTE * 70);
+    // The provider refuses the service, or says what nobody understands.
+    let odd = Fault::member("token_type", "odd");
+    for fault in [Fault::Status(403), Fault::Status(401), odd] {
+        house.provider.fail(Endpoint::Token, fault.clone());
+        assert_eq!(browser.get("/me").await.status, 503, "{fault:?}");
+        assert!(!browser.session().is_empty(), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_does_not_become_somebody_elses() {
+    for (claim, value) in [("sub", "mallory-id"), ("tenant_id", "tenant-2")] {
+        let (house, browser) = signed_in().await;
+        house.clock.advance(MINUTE * 70);
+        let other = house.provider.token().subject("bob-id").claim(claim, value).sign();
+        house.provider.fail(Endpoint::Token, Fault::member("access_token", other));
+        assert_eq!(browser.get("/me").await.status, 401, "{claim}");
+        assert!(browser.jar().is_empty(), "{claim}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
+    let house = House::new().await;
+    let sessions = || {
+        let keys = SessionKeys::random().unwrap();
+        scaikey_auth::Sessions::builder(&house.auth, house.client.clone(), keys)
+    };
+    for (builder, problem) in [
+        (sessions().life(std::time::Duration::ZERO), "life"),
+        (sessions().life(std::time::Duration::MAX), "life"),
+        (sessions().cookie_name("a b"), "cookie_name"),
+        (sessions().trusted_origin("https://app.example/"), "trusted_origin"),
+    ] {
+        let error = builder.build().unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn cookies_that_were_made_up_or_changed_are_no_session() {
+    let (house, browser) = signed_in().await;
+    let good = browser.session();
+    let (part, value) = good.iter().max_by_key(|(_, value)| value.len()).unwrap();
+    let swapped = value.replace(['A', 'B'], "C");
+    for bad in ["", "x", "%%%", &value[..value.len() / 2], &swapped, &format!("{value}A"), "9.A"] {
+        let thief = house.visitor();
+        thief.cookies.lock().unwrap().extend(good.clone());
+        thief.cookies.lock().unwrap().insert(part.clone(), bad.to_owned());
+        assert_eq!(thief.get("/me").await.status, 401, "{bad}");
+        assert!(thief.jar().is_empty(), "it is taken away");
+    }
+    // A part of it is none, and the cookie of a sign-in is none either.
+    for name in good.keys() {
+        let thief = house.visitor();
+        thief.cookies.lock().unwrap().extend(good.clone());
+        thief.cookies.lock().unwrap().remove(name);
+        assert_eq!(thief.get("/me").await.status, 401, "{name}");
+    }
+    let thief = house.visitor();
+    thief.get("/v1/auth/login").await;
+    let begun = thief.cookies.lock().unwrap().values().next().unwrap().clone();
+    thief.cookies.lock().unwrap().extend(good.clone());
+    thief.cookies.lock().unwrap().insert(part.clone(), begun);
+    assert_eq!(thief.get("/me").await.status, 401);
+    // Nor is what was sealed for another session.
+    let other = house.visitor();
+    house.clock.advance(MINUTE);
+    house.sign_in_as("alice", &other).await;
+    let theirs = other.session().into_values().max_by_key(String::len).unwrap();
+    let thief = house.visitor();
+    thief.cookies.lock().unwrap().extend(good.clone());
+    thief.cookies.lock().unwrap().insert(part.clone(), theirs);
+    assert_eq!(thief.get("/me").await.status, 401);
+}
+
+#[tokio::test]
+async fn signing_out_ends_it_here_and_at_the_provider() {
+    let (house, browser) = signed_in().await;
+    let copy = browser.cookies.lock().unwrap().clone();
+    let forged = browser.send(Method::POST, "/v1/auth/logout", &[], "").await;
+    assert_eq!((forged.status, browser.session()), (403, copy.clone()));
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!(out.status, 204, "{out:?}");
+    assert!(browser.jar().is_empty());
+    assert_eq!(browser.get("/me").await.status, 401);
+    // The copy lasts as long as its access token, and cannot be renewed.
+    let thief = house.visitor();
+    *thief.cookies.lock().unwrap() = copy;
+    house.clock.advance(MINUTE * 70);
+    assert_eq!(thief.get("/me").await.status, 401);
+
+    house.sign_in(&browser).await;
+    house.provider.fail(Endpoint::Revocation, Fault::Status(503));
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    out.refused(503, "temporarily_unavailable");
+    assert!(browser.jar().is_empty(), "here it ended all the same");
+}
+
+#[tokio::test]
+async fn signing_out_while_it_is_renewed_leaves_no_token_behind() {
+    let (house, browser) = signed_in().await;
+    let copy = browser.cookies.lock().unwrap().clone();
+    house.clock.advance(MINUTE * 55);
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!((out.status, browser.jar().len()), (204, 0), "{out:?}");
+    assert_eq!(house.provider.granted("refresh_token"), 1, "it was due");
+    let revoked = house.provider.received(Endpoint::Revocation).pop().unwrap().form();
+    let spent = house.provider.received(Endpoint::Token).pop().unwrap().form();
+    let token = |form: &[(String, String)], name: &str| {
+        form.iter().find(|(known, _)| known == name).unwrap().1.clone()
+    };
+    assert_ne!(token(&revoked, "token"), token(&spent, "refresh_token"), "the one it became");
+    let thief = house.visitor();
+    *thief.cookies.lock().unwrap() = copy;
+    house.clock.advance(MINUTE * 70);
+    let house = house.with_a_client_of_its_own();
+    assert_eq!(thief.get("/me").await.status, 401);
+    drop(house);
+}
+
+#[tokio::test]
+async fn without_a_session_a_refresh_token_can_be_revoked() {
+    let house = House::new().await;
+    let tokens = house.tokens_of_bob().await;
+    let form = format!("refresh_token={}", tokens["refresh_token"].as_str().unwrap());
+    let visitor = house.visitor();
+    for _ in 0..2 {
+        assert_eq!(visitor.post_form("/v1/auth/logout", &form).await.status, 204);
+    }
+    visitor.post_form("/v1/auth/refresh", &form).await.refused(400, "invalid_grant");
+    visitor.post_form("/v1/auth/logout", "").await.refused(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn any_process_with_the_keys_serves_it_and_old_keys_are_replaced_without_loss() {
+    let [old, new] = ["QUFB".repeat(12), "QkJC".repeat(12)];
+    let plan = |keys: &str| {
+        let keys = SessionKeys::parse(&keys.into()).unwrap();
+        Plan { sessions: Some(keys), ..Plan::default() }
+    };
+    let first = plan(&old).build().await;
+    let browser = first.visitor();
+    first.sign_in(&browser).await;
+    let second = first.open(plan(&format!("{new},{old}"))).await;
+    let browser = browser.at(&second);
+    assert_eq!(browser.get("/me").await.status, 200);
+    second.clock.advance(MINUTE * 55);
+    assert_eq!(browser.get("/me").await.status, 200, "renewed, under the new key");
+    let third = second.open(plan(&new)).await;
+    let browser = browser.at(&third);
+    assert_eq!(browser.get("/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn large_tokens_travel_in_several_cookies() {
+    let house = Plan::with_sessions().build().await;
+    let groups: Vec<_> = (0..250).map(|nth| format!("group-{nth:08}")).collect();
+    house
+        .provider
+        .register_user(scaikey_auth::testing::User::new("bob", "hunter2").claim("groups", groups));
+    let browser = house.visitor();
+    house.sign_in(&browser).await;
+    assert!(browser.jar().len() > 1, "{:?}", browser.jar());
+    assert_eq!(browser.get("/me").await.body, "bob-id ");
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!((out.status, browser.jar().len()), (204, 0));
+}
+
+#[tokio::test]
+async fn bytes_of_other_cookies_do_not_matter() {
+    let house = Plan::with_sessions().build().await;
+    for theme in ["café", "\u{fffd}", "a\"b", "=;;="] {
+        let browser = house.visitor();
+        browser.cookies.lock().unwrap().insert("AAA".to_owned(), theme.to_owned());
+        browser.cookies.lock().unwrap().insert("zzz".to_owned(), theme.to_owned());
+        assert_eq!(house.sign_in(&browser).await.status, 303, "{theme}");
+        let me = browser.get("/me").await;
+        assert_eq!(me.status, 200, "{theme}");
+        let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+        assert_eq!((out.status, browser.session().len()), (204, 0), "{theme}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_outgrow_cookies_end_the_session() {
+    let log = Log::start();
+    // While it is due, and when it has expired.
+    for minutes in [52, 70] {
+        let (house, browser) = signed_in().await;
+        house.clock.advance(MINUTE * minutes);
+        let groups: Vec<_> = (0..2000).map(|nth| format!("group-{nth:08}")).collect();
+        let large = house.provider.token().subject("bob-id").claim("groups", groups).sign();
+        house.provider.fail(Endpoint::Token, Fault::member("access_token", large));
+        browser.get("/me").await;
+        assert!(browser.jar().is_empty(), "the spent refresh token is gone");
+        assert_eq!(browser.get("/me").await.status, 401);
+        let revoked = house.provider.received(Endpoint::Revocation).pop().unwrap().form();
+        let spent = house.provider.received(Endpoint::Token).pop().unwrap().form();
+        let token = |form: &[(String, String)], name: &str| {
+            form.iter().find(|(known, _)| known == name).unwrap().1.clone()
+        };
+        assert_ne!(token(&revoked, "token"), token(&spent, "refresh_token"), "its successor");
+        assert_eq!(house.provider.refresh_reuses(), 0);
+        assert!(log.text().contains("a session does not fit into cookies"));
+    }
+}
+
+#[tokio::test]
+async fn last_seconds_of_a_token_wait_for_the_next() {
+    // Its `exp` is in whole seconds, so it ends a little before `expires_in` says.
+    let begun = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
+    let plan = || {
+        let clock = ManualClock::at(begun);
+        Plan { clock, leeway: Duration::ZERO, ..Plan::with_sessions() }
+    };
+    for left in [4000, 1000, 500] {
+        let house = plan().build().await;
+        let browser = house.visitor();
+        house.sign_in(&browser).await;
+        house.clock.advance(MINUTE * 60 - Duration::from_millis(left));
+        let me = browser.get("/me").await;
+        assert_eq!(
+            (me.status, house.provider.granted("refresh_token")),
+            (200, 1),
+            "{left}: {me:?}"
+        );
+    }
+    // While the provider is away it serves as long as it is good.
+    let house = plan().build().await;
+    let browser = house.visitor();
+    house.sign_in(&browser).await;
+    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    house.clock.advance(MINUTE * 60 - Duration::from_secs(3));
+    assert_eq!(browser.get("/me").await.status, 200);
+    assert!(!browser.session().is_empty());
+}
+
+#[tokio::test]
+async fn sign_out_tells_what_was_not_revoked() {
+    let keys = SessionKeys::random().unwrap();
+    let plan = || Plan { sessions: Some(keys.clone()), ..Plan::default() };
+    let house = plan().build().await;
+    house.provider.fail(Endpoint::Discovery, Fault::without("revocation_endpoint"));
+    let warned = |log: &Log| {
+        let text = log.text();
+        text.lines().any(|line| line.contains("WARN") && line.contains("not revoked"))
+    };
+    let log = Log::start();
+    let browser = house.visitor();
+    house.sign_in(&browser).await;
+    let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!((out.status, browser.jar().len()), (204, 0));
+    assert!(warned(&log), "no endpoint: {}", log.text());
+
+    let (house, browser) = signed_in().await;
+    for fault in [Fault::Status(503), Fault::Status(400)] {
+        let log = Log::start();
+        house.sign_in(&browser).await;
+        house.provider.fail(Endpoint::Revocation, fault);
+        browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+        assert!(browser.jar().is_empty());
+        assert!(warned(&log), "an error: {}", log.text());
+        house.provider.heal(Endpoint::Revocation);
+    }
+
+    // The token it was to become is not known: it may live.
+    let log = Log::start();
+    house.sign_in(&browser).await;
+    house.clock.advance(MINUTE * 55);
+    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert!(browser.jar().is_empty());
+    assert!(warned(&log), "a renewal that failed: {}", log.text());
+}
+
+#[tokio::test]
+async fn new_cookies_are_for_no_shared_cache() {
+    let (house, browser) = signed_in().await;
+    house.clock.advance(MINUTE * 52);
+    let answer = browser.get("/cached").await;
+    assert_eq!(answer.header("cache-control"), "private", "{answer:?}");
+    assert_eq!(browser.get("/cached").await.header("cache-control"), "public, max-age=60");
+}
+
+#[tokio::test]
+async fn sign_out_works_while_the_provider_is_away() {
+    for (minutes, revocation, status) in [(0, 503, 503), (61, 503, 503), (61, 200, 204)] {
+        let (house, browser) = signed_in().await;
+        house.clock.advance(MINUTE * minutes);
+        house.provider.fail(Endpoint::Token, Fault::Status(503));
+        if revocation != 200 {
+            house.provider.fail(Endpoint::Revocation, Fault::Status(revocation));
+        }
+        // What anybody gets.
+        let public = browser.get("/public").await;
+        let has_identity = (minutes == 0).to_string();
+        assert_eq!((public.status, public.body), (200, has_identity), "{minutes}");
+        assert_eq!(browser.get("/v1/auth/login").await.status, 303, "{minutes}");
+        let me = browser.get("/me").await;
+        assert_eq!(me.status, if minutes == 0 { 200 } else { 503 }, "{me:?}");
+        let called = browser.get("/grpc").await;
+        let unavailable = if minutes == 0 { "16" } else { "14" };
+        assert_eq!((called.status, called.header("grpc-status")), (200, unavailable));
+        assert!(!browser.session().is_empty(), "{minutes}: the session stays");
+
+        let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+        assert_eq!(out.status, status, "{minutes}: {out:?}");
+        assert!(browser.session().is_empty(), "{minutes}");
+        house.provider.heal(Endpoint::Token);
+        house.clock.advance(MINUTE * 2);
+        assert_eq!(browser.get("/me").await.status, 401, "{minutes}");
+    }
+}
+
+#[tokio::test]
+async fn slow_renewal_holds_no_request_whose_token_serves() {
+    let (house, browser) = signed_in().await;
+    house.clock.advance(MINUTE * 60 - Duration::from_millis(1200));
+    house.provider.fail(Endpoint::Token, Fault::Hang);
+    let answer = house.during_slow(&browser, async { house.provider.heal(Endpoint::Token) }).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "bob-id"), "{answer:?}");
+    // It went on meanwhile: the answer brings what came of it.
+    assert!(answer.headers.contains_key("set-cookie"), "{answer:?}");
+    assert_eq!(house.provider.granted("refresh_token"), 1);
+}
+
+#[tokio::test]
+async fn cookies_of_the_old_kind_are_cleared() {
+    let old = ["__Host-session", "__Host-session.1", "__Host-session.3"];
+    let put = |browser: &Visitor| {
+        let mut jar = browser.cookies.lock().unwrap();
+        jar.extend(old.map(|name| (name.to_owned(), "sealed".to_owned())));
+    };
+    let (house, browser) = signed_in().await;
+    let session = browser.session();
+    put(&browser);
+    let me = browser.get("/me").await;
+    assert_eq!((me.status, me.body.as_str()), (200, "bob-id "), "the service sees none");
+    assert_eq!(browser.session(), session);
+    let stranger = house.visitor();
+    put(&stranger);
+    assert_eq!(stranger.get("/public").await.status, 200);
+    assert!(stranger.jar().is_empty());
+}

@@ -1,0 +1,157 @@
+//! Configurations that could never work are refused when they are built.
+
+use scaikey_auth::{
+    Auth, AuthConfig, ClientAuth, ConfigError, Endpoint, Endpoints, SessionKeys, Sessions, SignIn,
+    TokenExchangeBuilder, TokenExchangeClient,
+};
+
+use super::stores::Nowhere;
+use crate::support::Log;
+
+const TEMPLATE: &str = "https://id.example/tenants/{tenant_id}";
+const AUTHORIZE: &str = "https://id.example/authorize";
+const TOKEN: &str = "https://id.example/token";
+
+fn client(issuer: &str) -> TokenExchangeBuilder {
+    TokenExchangeClient::builder(issuer).client_auth(ClientAuth::basic("wave", "secret"))
+}
+
+fn sign_in() -> SignIn {
+    SignIn::new("https://wave.example/v1/auth/login")
+}
+
+fn auth() -> Auth {
+    Auth::builder().issuer("https://id.example").audience("wave").build().unwrap()
+}
+
+fn signing_in(client: TokenExchangeBuilder, sign_in: SignIn) -> Result<(), ConfigError> {
+    auth().endpoints().client(client.build()?).sign_in(sign_in).build().map(drop)
+}
+
+#[track_caller]
+fn refused<T>(outcome: Result<T, ConfigError>, field: &str, problem: &str) {
+    let error = outcome.err().expect("is refused").to_string();
+    assert!(error.contains(field) && error.contains(problem), "{error}");
+}
+
+#[test]
+fn template_issuer_without_token_url_is_refused() {
+    refused(client(TEMPLATE).build(), "issuer", "has no metadata");
+    let place = format!("{TEMPLATE}/.well-known/openid-configuration");
+    let client = client("https://id.example");
+    refused(client.discovery_url(place).build(), "discovery_url", "{tenant_id}");
+}
+
+#[test]
+fn template_issuer_for_sign_in_is_refused() {
+    let told = || client(TEMPLATE).token_url(TOKEN).revocation_url("https://id.example/revoke");
+    told().build().unwrap();
+    refused(signing_in(told(), sign_in()), "issuer", "one issuer");
+    let located = || told().authorization_url(AUTHORIZE);
+    refused(signing_in(located(), sign_in()), "issuer", "one issuer");
+    // Without ID tokens the name of the issuer does not matter.
+    signing_in(located(), sign_in().scopes("docs:read")).unwrap();
+    refused(signing_in(told(), sign_in().scopes("docs:read")), "authorization_url", "is missing");
+    signing_in(client("https://id.example"), sign_in()).unwrap();
+}
+
+#[test]
+fn placeholders_nobody_fills_are_refused() {
+    let with = || client("https://id.example").token_url(TOKEN);
+    let place = "https://id.example/{tenant_id}/x";
+    refused(with().authorization_url(place).build(), "authorization_url", "{tenant_id}");
+    refused(with().revocation_url(place).build(), "revocation_url", "{tenant_id}");
+}
+
+#[test]
+fn tenants_token_endpoints_for_sign_in_are_refused() {
+    let by_url = || client("https://id.example").token_url("https://id.example/{tenant_id}/token");
+    let by_store = || client("https://id.example").token_urls(Nowhere);
+    for client in [by_url(), by_store()] {
+        refused(signing_in(client, sign_in()), "token_url", "depends on the tenant");
+    }
+    // Whoever refreshes here names no tenant.
+    let client = by_url().build().unwrap();
+    let endpoints = || auth().endpoints().client(client.clone());
+    refused(endpoints().build(), "token_url", "depends on the tenant");
+    endpoints().without(Endpoint::Refresh).without(Endpoint::Token).build().unwrap();
+    let sessions = Sessions::builder(&auth(), client.clone(), SessionKeys::random().unwrap());
+    let endpoints = endpoints().without(Endpoint::Refresh).without(Endpoint::Token);
+    let endpoints = endpoints.sessions(sessions.build().unwrap());
+    refused(endpoints.build(), "token_url", "depends on the tenant");
+}
+
+fn from_variables(variables: &[(&str, &str)]) -> Result<Endpoints, ConfigError> {
+    let all = variables.iter().map(|(name, value)| (format!("WAVE_{name}"), (*value).to_owned()));
+    auth().endpoints().configured(&AuthConfig::from_vars("WAVE", all)).build()
+}
+
+#[test]
+fn tenants_token_endpoints_leave_refreshes_out() {
+    let log = Log::start();
+    let variables = [
+        ("ISSUER", TEMPLATE),
+        ("TOKEN_URL", "https://id.example/tenants/{tenant_id}/token"),
+        ("CLIENT_ID", "wave"),
+        ("CLIENT_SECRET", "secret"),
+    ];
+    let endpoints = from_variables(&variables).unwrap();
+    assert_eq!(endpoints.offered(), [Endpoint::Whoami, Endpoint::Introspect]);
+    assert!(log.text().contains("token, refresh and logout"), "{}", log.text());
+    // Whoever asks for more is told what stands in the way.
+    let more = [("PASSWORD_GRANT", "true")];
+    let refused_for = from_variables(&[&variables[..], &more].concat());
+    refused(refused_for, "WAVE_TOKEN_URL", "no `WAVE_REDIRECT_URI`");
+}
+
+#[test]
+fn faults_name_variables_to_set() {
+    let client = [("ISSUER", "https://id.example"), ("CLIENT_ID", "wave")];
+    let secret = from_variables(&client);
+    refused(secret, "WAVE_CLIENT_SECRET", "`WAVE_CLIENT_SECRET_FILE`");
+    let keys = [("CLIENT_SECRET", "secret"), ("SESSION_KEYS", "short")];
+    let keys = from_variables(&[&client[..], &keys].concat());
+    refused(keys, "WAVE_SESSION_KEYS", "openssl rand -base64 32");
+    let template = [("ISSUER", TEMPLATE), ("CLIENT_ID", "wave"), ("CLIENT_SECRET", "secret")];
+    refused(from_variables(&template), "WAVE_ISSUER", "`WAVE_TOKEN_URL`");
+    let policy = [("TRUST_FILE", "/nowhere")];
+    refused(from_variables(&policy), "WAVE_TRUST_FILE", "`WAVE_CLIENT_ID`");
+    let tenants = [("ISSUER", TEMPLATE), ("AUDIENCE", "wave")];
+    let tenants = tenants.map(|(name, value)| (format!("WAVE_{name}"), value.to_owned()));
+    let tenants = Auth::from_config(AuthConfig::from_vars("WAVE", tenants)).build();
+    refused(tenants, "WAVE_TENANTS", "`WAVE_ANY_TENANT=true`");
+}
+
+#[test]
+fn listed_tenants_are_not_called_open() {
+    let told = |variables: &[(&str, &str)]| {
+        let log = Log::start();
+        let fixed = [("ISSUER", "https://id.example"), ("AUDIENCE", "wave")];
+        let all = fixed.iter().chain(variables);
+        let all = all.map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
+        Auth::from_config(AuthConfig::from_vars("P", all)).build().unwrap();
+        log.text().contains("every tenant that a verified token names")
+    };
+    assert!(told(&[]));
+    assert!(!told(&[("TENANTS", "acme,globex")]));
+}
+
+#[test]
+fn timeout_of_zero_is_refused() {
+    let client = client("https://id.example").timeout(std::time::Duration::ZERO);
+    refused(client.build(), "timeout", "0");
+}
+
+#[test]
+fn template_issuer_is_named_by_its_variable() {
+    let variables = |more: &[(&str, &str)]| {
+        let all = [("ISSUER", TEMPLATE), ("CLIENT_ID", "wave"), ("CLIENT_SECRET", "s")];
+        let sign_in = [("REDIRECT_URI", "https://wave.example/v1/auth/login")];
+        let all = all.iter().chain(&sign_in).chain(more);
+        let all = all.map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
+        let config = AuthConfig::from_vars("P", all);
+        auth().endpoints().configured(&config).build()
+    };
+    refused(variables(&[]), "P_ISSUER", "has no metadata");
+    refused(variables(&[("TOKEN_URL", TOKEN)]), "P_AUTHORIZATION_URL", "is missing");
+}

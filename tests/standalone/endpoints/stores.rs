@@ -1,0 +1,118 @@
+//! Stores behind the endpoints that fail: what is answered, and what is logged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use axum::http::Method;
+use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::{
+    Identity, MemoryRegistrar, Registrar, RegistrarError, Registration, TenantId, TokenUrls,
+};
+
+use super::house::{Answer, House, Plan, Visitor};
+use crate::support::Log;
+
+/// A registrar that fails on demand.
+#[derive(Debug, Clone)]
+struct Failing {
+    store: MemoryRegistrar,
+    fails: Arc<AtomicBool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the transaction was undone")]
+struct Undone(#[source] std::io::Error);
+
+#[async_trait]
+impl Registrar for Failing {
+    async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err(RegistrarError::store(Undone(std::io::Error::other("the disk is full")))),
+            false => self.store.register(identity).await,
+        }
+    }
+}
+
+async fn house(fails: &Arc<AtomicBool>) -> House {
+    let registrar = Failing { store: MemoryRegistrar::new(), fails: fails.clone() };
+    Plan::default().endpoints(|endpoints| endpoints.registrar(registrar)).build().await
+}
+
+async fn register(house: &House, visitor: &Visitor) -> Answer {
+    let bearer = format!("Bearer {}", house.provider.token().sign());
+    visitor.send(Method::POST, "/v1/auth/register", &[("authorization", &bearer)], "").await
+}
+
+#[tokio::test]
+async fn failing_registrar_is_warned_of_once() {
+    let log = Log::start();
+    let fails = Arc::new(AtomicBool::new(true));
+    let house = house(&fails).await;
+    let visitor = house.visitor();
+    for outage in 1..=2 {
+        fails.store(true, Ordering::SeqCst);
+        for _ in 0..20 {
+            assert_eq!(register(&house, &visitor).await.status, 503);
+        }
+        let warnings = log.lines("WARN");
+        assert_eq!(warnings.len(), outage, "{warnings:#?}");
+        assert!(warnings[outage - 1].contains("the disk is full"), "{warnings:#?}");
+        fails.store(false, Ordering::SeqCst);
+        for _ in 0..5 {
+            assert!(register(&house, &visitor).await.status < 300);
+        }
+        assert_eq!(log.text().matches("store of participants works again").count(), outage);
+    }
+    assert!(log.lines("ERROR").is_empty());
+}
+
+#[tokio::test]
+async fn answer_names_the_failing_registrar() {
+    let house = house(&Arc::new(AtomicBool::new(true))).await;
+    let answer = register(&house, &house.visitor()).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert_eq!(detail, "The store of participants is unavailable right now. Try again.");
+    assert!(!answer.body.contains("disk"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn refused_service_is_told_once_by_endpoints() {
+    let log = Log::start();
+    let house = House::new().await;
+    let visitor = house.visitor();
+    house.provider.fail(Endpoint::Token, Fault::Refusal(401, "invalid_client"));
+    for nth in 0..5 {
+        let answer = visitor.post_form("/v1/auth/refresh", &format!("refresh_token=r{nth}")).await;
+        answer.refused(502, "server_error");
+    }
+    let loud = [log.lines("WARN"), log.lines("ERROR")].concat();
+    assert_eq!(loud.len(), 1, "{loud:#?}");
+    assert!(loud[0].contains("invalid_client"), "{loud:#?}");
+}
+
+#[tokio::test]
+async fn missing_endpoint_of_the_provider_is_told_once() {
+    let log = Log::start();
+    let house = House::new().await;
+    let visitor = house.visitor();
+    house.provider.fail(Endpoint::Discovery, Fault::without("authorization_endpoint"));
+    for _ in 0..5 {
+        assert_eq!(visitor.get("/v1/auth/config").await.status, 502);
+    }
+    let loud = [log.lines("WARN"), log.lines("ERROR")].concat();
+    assert_eq!(loud.len(), 1, "{loud:#?}");
+    assert!(loud[0].contains("authorization_endpoint"), "{loud:#?}");
+}
+
+/// Knows no token endpoint.
+#[derive(Debug)]
+pub(crate) struct Nowhere;
+
+#[async_trait]
+impl TokenUrls for Nowhere {
+    async fn token_url(&self, _: &TenantId) -> Result<Option<String>, scaikey_auth::BoxError> {
+        Ok(None)
+    }
+}

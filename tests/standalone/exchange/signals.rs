@@ -1,0 +1,202 @@
+//! What a failing token endpoint costs others, what is logged of it, and what is counted.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{Endpoint, Fault, ManualClock};
+use scaikey_auth::{
+    ClientAuth, ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest,
+    ServiceTokenRequest, TokenExchangeClient,
+};
+
+#[cfg(feature = "metrics")]
+use super::counts::Counts;
+use super::{builder, drive, provider, timed_with};
+use crate::support::Log;
+
+fn subject(nth: usize) -> ExchangeRequest {
+    ExchangeRequest::new(format!("subject {nth}"), "scaivault")
+}
+
+async fn service_token(client: &TokenExchangeClient) -> Result<(), ExchangeError> {
+    client.service_token(ServiceTokenRequest::default()).await.map(drop)
+}
+
+/// A client of an endpoint where nothing listens. The socket keeps the port from other servers.
+fn of_nobody() -> (TokenExchangeClient, ManualClock, tokio::net::TcpSocket) {
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/token", held.local_addr().unwrap());
+    let clock = ManualClock::new();
+    let client = TokenExchangeClient::builder("https://scaikey.example")
+        .client_auth(drive())
+        .allow_loopback_http(true)
+        .token_url(url)
+        .enable_password_grant()
+        .clock(clock.clone())
+        .build();
+    (client.unwrap(), clock, held)
+}
+
+#[tokio::test]
+async fn throttled_password_stops_passwords_alone() {
+    for fault in [Fault::RetryAfter(429, 60), Fault::RetryAfter(500, 60)] {
+        let (provider, client, clock) = timed_with(|it| it.enable_password_grant()).await;
+        provider.fail(Endpoint::Token, fault.clone());
+        let guess = || PasswordRequest::new("bob", "wrong");
+        client.password(&guess()).await.unwrap_err();
+        provider.heal(Endpoint::Token);
+        // What other callers want is asked for.
+        service_token(&client).await.unwrap();
+        let refused = client.exchange(&subject(1)).await.unwrap_err();
+        assert!(refused.oauth().is_some(), "{fault:?}: {refused}");
+        let refused = client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
+        assert!(refused.oauth().is_some(), "{fault:?}: {refused}");
+        let before = provider.token_requests();
+        let held_back = client.password(&guess()).await.unwrap_err();
+        assert_eq!(held_back.retry_after(), Some(Duration::from_secs(60)), "{fault:?}");
+        assert_eq!(provider.token_requests(), before, "{fault:?}");
+        clock.advance(Duration::from_secs(60));
+        let refused = client.password(&guess()).await.unwrap_err();
+        assert!(refused.oauth().is_some(), "{fault:?}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn gateway_failures_stop_every_grant() {
+    let (provider, client, _) = timed_with(|it| it.enable_password_grant()).await;
+    provider.fail(Endpoint::Token, Fault::RetryAfter(503, 60));
+    client.password(&PasswordRequest::new("bob", "wrong")).await.unwrap_err();
+    let before = provider.token_requests();
+    let held_back = service_token(&client).await.unwrap_err();
+    assert_eq!(held_back.retry_after(), Some(Duration::from_secs(60)));
+    assert_eq!(provider.token_requests(), before);
+}
+
+#[tokio::test]
+async fn unreachable_endpoint_stops_every_grant() {
+    let (client, _clock, _held) = of_nobody();
+    for nth in 0..3 {
+        client.exchange(&subject(nth)).await.unwrap_err();
+    }
+    let held_back = client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
+    assert!(held_back.retry_after().is_some(), "{held_back}");
+}
+
+#[tokio::test]
+async fn down_endpoint_is_warned_of_once() {
+    let log = Log::start();
+    let (client, clock, _held) = of_nobody();
+    for nth in 0..100 {
+        client.exchange(&subject(nth)).await.unwrap_err();
+    }
+    // The trials that follow find nothing new.
+    for nth in 100..110 {
+        clock.advance(Duration::from_secs(61));
+        client.exchange(&subject(nth)).await.unwrap_err();
+    }
+    assert_eq!(log.lines("WARN").len(), 1, "{:#?}", log.lines("WARN"));
+    assert!(log.lines("WARN")[0].contains("could not be reached"), "{}", log.text());
+    assert!(log.lines("ERROR").is_empty(), "{}", log.text());
+}
+
+#[tokio::test]
+async fn outage_and_recovery_are_told_each_time() {
+    let log = Log::start();
+    let (provider, client, clock) = timed_with(|it| it).await;
+    for round in 1..=3 {
+        provider.fail(Endpoint::Token, Fault::Status(500));
+        for nth in 0..10 {
+            client.exchange(&subject(100 * round + nth)).await.unwrap_err();
+        }
+        provider.heal(Endpoint::Token);
+        clock.advance(Duration::from_secs(61));
+        for nth in 50..55 {
+            client.exchange(&subject(100 * round + nth)).await.unwrap_err();
+        }
+        let warnings = log.lines("WARN");
+        assert_eq!(warnings.len(), round, "{warnings:#?}");
+        assert!(warnings[round - 1].contains("500"), "{warnings:#?}");
+        assert_eq!(log.text().matches("token endpoint works again").count(), round);
+    }
+}
+
+#[tokio::test]
+async fn refused_service_is_warned_of_once() {
+    for code in ["invalid_client", "unauthorized_client", "unsupported_grant_type"] {
+        let log = Log::start();
+        let (provider, client, clock) = timed_with(|it| it).await;
+        provider.fail(Endpoint::Token, Fault::Refusal(401, code));
+        for nth in 0..20 {
+            client.exchange(&subject(nth)).await.unwrap_err();
+            clock.advance(Duration::from_secs(11));
+        }
+        let warnings = log.lines("WARN");
+        assert_eq!(warnings.len(), 1, "{code}: {warnings:#?}");
+        assert!(warnings[0].contains(code), "{warnings:#?}");
+        provider.heal(Endpoint::Token);
+        service_token(&client).await.unwrap();
+        client.exchange(&subject(99)).await.unwrap_err();
+        assert_eq!(log.text().matches("token endpoint works again").count(), 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn refused_callers_are_no_warnings() {
+    let log = Log::start();
+    let (provider, client, _) = timed_with(|it| it.enable_password_grant()).await;
+    for nth in 0..3 {
+        client.exchange(&subject(nth)).await.unwrap_err();
+        client.password(&PasswordRequest::new("bob", "wrong")).await.unwrap_err();
+        client.refresh(&RefreshRequest::new(format!("r{nth}"))).await.unwrap_err();
+    }
+    assert_eq!(provider.token_requests(), 9);
+    assert!(log.lines("WARN").is_empty(), "{:#?}", log.lines("WARN"));
+}
+
+#[tokio::test]
+async fn unreadable_secret_is_warned_of_once() {
+    let log = Log::start();
+    let provider = provider().await;
+    let missing = scaikey_auth::SecretSource::File("/nowhere/secret".into());
+    let auth = ClientAuth::basic("drive:1 %", missing);
+    let client = builder(&provider).client_auth(auth).build().unwrap();
+    for nth in 0..20 {
+        client.exchange(&subject(nth)).await.unwrap_err();
+    }
+    let warnings = log.lines("WARN");
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(warnings[0].contains("/nowhere/secret"), "{warnings:#?}");
+    assert_eq!(provider.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn unusable_answers_are_warned_of_once() {
+    let log = Log::start();
+    let (provider, client, clock) = timed_with(|it| it).await;
+    let foreign = provider.token().audience("other").subject("subject").sign();
+    let jwt = "urn:ietf:params:oauth:token-type:jwt";
+    let body = format!(
+        r#"{{"access_token":"{foreign}","token_type":"Bearer","issued_token_type":"{jwt}"}}"#
+    );
+    provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+    for nth in 0..20 {
+        client.exchange(&subject(nth)).await.unwrap_err();
+        clock.advance(Duration::from_secs(11));
+    }
+    let warnings = log.lines("WARN");
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(warnings[0].contains("the provider's answer"), "{warnings:#?}");
+}
+
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn counters_count_what_was_sent() {
+    let counts = Counts::default();
+    let _counting = metrics::set_default_local_recorder(&counts);
+    let (client, _clock, _held) = of_nobody();
+    for nth in 0..100 {
+        client.exchange(&subject(nth)).await.unwrap_err();
+    }
+    assert_eq!(counts.of("scaikey_auth_token_requests_total"), 3);
+    assert_eq!(counts.of("scaikey_auth_token_requests_withheld_total"), 97);
+}

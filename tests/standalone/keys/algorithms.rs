@@ -1,0 +1,162 @@
+//! Algorithms hang on issuer and key, and names of keys are only names.
+
+use scaikey_auth::testing::{Endpoint, Fault, Provider, SigningKey};
+use scaikey_auth::{Algorithm, Auth};
+use serde_json::{Value, json};
+
+use super::fixture::{World, provider, service, small_auth, status, trust, verdict};
+
+async fn of_all() -> (Provider, Auth) {
+    let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
+    let config = trust(&provider).algorithms(Algorithm::ALL);
+    let auth = small_auth().issuer(config).audience("scaiwave").build().unwrap();
+    (provider, auth)
+}
+
+/// Serves the keys as they are, without the members named.
+fn stripped(members: &'static [&'static str]) -> Fault {
+    Fault::rewrite(move |mut set| {
+        for key in set["keys"].as_array_mut().unwrap() {
+            for member in members {
+                key.as_object_mut().unwrap().remove(*member);
+            }
+        }
+        set.to_string()
+    })
+}
+
+#[tokio::test]
+async fn every_algorithm_verifies_also_with_keys_that_do_not_state_it() {
+    for fault in [None, Some(stripped(&["alg"])), Some(stripped(&["alg", "use"]))] {
+        let (provider, auth) = of_all().await;
+        if let Some(fault) = &fault {
+            provider.fail(Endpoint::Jwks, fault.clone());
+        }
+        for algorithm in Algorithm::ALL {
+            let token = provider.token().algorithm(algorithm).sign();
+            assert_eq!(status(&auth, &token).await, 200, "{algorithm} {fault:?}");
+        }
+        assert_eq!(provider.fetches(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_may_use_its_own_algorithms_only() {
+    let provider =
+        Provider::builder().algorithms([Algorithm::ES256, Algorithm::RS256]).start().await;
+    let config = trust(&provider).algorithms([Algorithm::ES256]);
+    let auth = small_auth().issuer(config).audience("scaiwave").build().unwrap();
+    let good = provider.token().algorithm(Algorithm::ES256).sign();
+    let other = provider.token().algorithm(Algorithm::RS256).sign();
+    assert_eq!(verdict(&auth, &other).await, "token_algorithm");
+    assert_eq!(provider.fetches(), 0, "that was clear before any key was needed");
+    assert_eq!(verdict(&auth, &good).await, "accepted");
+    let health = auth.issuers().health().remove(0);
+    assert_eq!((health.keys, health.unusable_keys), (1, 1));
+}
+
+#[tokio::test]
+async fn a_key_may_be_used_with_the_algorithm_it_states_only() {
+    let (provider, auth) = of_all().await;
+    let (rs256, ps256) = (Algorithm::RS256, Algorithm::PS256);
+    let name = provider.key_for(ps256).kid().to_owned();
+    // A good RS256 signature, under the name of a key for PS256.
+    let token = provider.token().algorithm(rs256).kid(Some(&name)).sign();
+    assert_eq!(verdict(&auth, &token).await, "token_algorithm");
+    assert_eq!(provider.fetches(), 1, "what its own fetch brought is not asked for again");
+}
+
+#[tokio::test]
+async fn a_token_without_key_id_is_tried_with_the_keys_that_fit() {
+    let (provider, clock) = provider().await;
+    for _ in 0..3 {
+        provider.rotate();
+    }
+    let first = provider.kids()[0].clone();
+    let auth = service([trust(&provider)], &clock);
+    let nameless = |provider: &Provider| provider.token().kid(None).sign();
+    assert_eq!(status(&auth, &nameless(&provider)).await, 200);
+    provider.withdraw(&first);
+    assert_eq!(status(&auth, &nameless(&provider)).await, 200);
+    let stranger = SigningKey::generate(Algorithm::ES256);
+    let forged = provider.token().signed_by(&stranger).kid(None).sign();
+    assert_eq!(status(&auth, &forged).await, 401);
+}
+
+#[tokio::test]
+async fn a_rotation_refuses_nobody_even_if_tokens_name_no_key() {
+    let world = World::warm().await;
+    world.provider.rotate();
+    world.provider.withdraw_old();
+    let token = world.provider.token().kid(None).sign();
+    assert_eq!((world.status(&token).await, world.provider.fetches()), (200, 2));
+}
+
+#[tokio::test]
+async fn forged_tokens_that_name_no_key_cost_no_more_than_other_strange_ones() {
+    let world = World::warm().await;
+    let stranger = SigningKey::generate(Algorithm::ES256);
+    let forged = world.provider.token().signed_by(&stranger).kid(None).sign();
+    for _ in 0..100 {
+        assert_eq!(world.status(&forged).await, 401);
+    }
+    assert_eq!((world.good().await, world.provider.fetches()), (200, 3));
+}
+
+#[tokio::test]
+async fn a_set_whose_only_key_has_no_name_serves_tokens_that_name_none() {
+    let (provider, clock) = provider().await;
+    provider.fail(Endpoint::Jwks, stripped(&["kid"]));
+    let auth = service([trust(&provider)], &clock);
+    assert_eq!(status(&auth, &provider.token().kid(None).sign()).await, 200);
+    let named = provider.token().sign();
+    assert_eq!(verdict(&auth, &named).await, "token_key_unknown", "a name must be published");
+}
+
+#[tokio::test]
+async fn two_keys_may_have_one_name() {
+    let (provider, clock) = provider().await;
+    let keys = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES256].map(|algorithm| {
+        let key = SigningKey::with_kid(algorithm, "same");
+        provider.adopt(key.clone());
+        key
+    });
+    let auth = service([trust(&provider)], &clock);
+    for key in &keys {
+        let token = provider.token().signed_by(key).sign();
+        assert_eq!(status(&auth, &token).await, 200, "{key:?}");
+    }
+    let stranger = SigningKey::with_kid(Algorithm::ES256, "same");
+    let forged = provider.token().signed_by(&stranger).sign();
+    assert_eq!(provider.fetches(), 1);
+    assert_eq!(verdict(&auth, &forged).await, "token_signature");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_published_is_nobodys_key() {
+    use scaikey_auth::testing::BadKey;
+    let (provider, clock) = provider().await;
+    provider.fail(Endpoint::Jwks, Fault::bad_key(BadKey::Symmetric));
+    let auth = service([trust(&provider)], &clock);
+    let named = provider.token().kid(Some(BadKey::KID)).sign();
+    assert_eq!(verdict(&auth, &named).await, "token_key_unknown");
+    let header = provider.token().header("alg", "HS256").kid(Some(BadKey::KID)).sign();
+    assert_eq!(verdict(&auth, &header).await, "token_algorithm");
+}
+
+#[tokio::test]
+async fn one_good_key_among_many_strange_ones_is_found() {
+    let (provider, clock) = provider().await;
+    provider.fail(
+        Endpoint::Jwks,
+        Fault::rewrite(|good| {
+            let strange = |nth| json!({ "kty": "AKP", "kid": format!("strange-{nth}") });
+            let mut keys: Vec<Value> = (0..99).map(strange).collect();
+            keys.extend(good["keys"].as_array().unwrap().iter().cloned());
+            json!({ "keys": keys }).to_string()
+        }),
+    );
+    let auth = service([trust(&provider)], &clock);
+    assert_eq!(status(&auth, &provider.token().sign()).await, 200);
+    assert_eq!(auth.issuers().health()[0].unusable_keys, 99);
+}

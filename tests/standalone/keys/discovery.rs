@@ -1,0 +1,265 @@
+//! Where keys are looked for, and whose word is taken for it.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock};
+use scaikey_auth::{
+    Auth, ClientAuth, Endpoints, IssuerConfig, Secret, ServiceTokenRequest, SessionKeys, Sessions,
+    TokenExchangeBuilder, TokenExchangeClient,
+};
+
+use super::fixture::{provider, service, status, token, trust};
+
+fn paths(issuer: &Issuer) -> Vec<String> {
+    issuer.received(Endpoint::Discovery).into_iter().map(|request| request.target).collect()
+}
+
+/// An issuer found by its slug, whose tokens name it by its id.
+fn by_slug(provider: &scaikey_auth::testing::Provider, acme: &Issuer) -> IssuerConfig {
+    IssuerConfig::new(format!("{}/api/v1/auth/tenants/acme", provider.url()))
+        .expected_issuer(acme.issuer())
+        .allow_loopback_http(true)
+}
+
+async fn last_error(config: IssuerConfig, clock: &ManualClock, token: &str) -> String {
+    let auth = service([config], clock);
+    assert_eq!(status(&auth, token).await, 503);
+    auth.issuers().health()[0].last_error.clone().unwrap()
+}
+
+#[tokio::test]
+async fn rfc_8414_is_asked_first() {
+    let (provider, clock) = provider().await;
+    let auth = service([trust(&provider)], &clock);
+    assert_eq!(status(&auth, &token(&provider)).await, 200);
+    assert_eq!(paths(&provider), ["/.well-known/oauth-authorization-server"]);
+}
+
+#[tokio::test]
+async fn openid_discovery_below_the_issuers_path_is_found_and_remembered() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("tnt-7", "acme");
+    let auth = service([by_slug(&provider, &acme)], &clock);
+    assert_eq!(status(&auth, &token(&acme)).await, 200);
+    assert_eq!(paths(&acme), ["/api/v1/auth/tenants/acme/.well-known/openid-configuration"]);
+    assert_eq!(provider.strays(), 2, "both inserted places were tried before");
+
+    // An hour later the place that answered is asked first.
+    clock.advance(Duration::from_secs(3601));
+    assert_eq!(status(&auth, &token(&acme)).await, 200);
+    acme.wait_for_fetches(2).await;
+    assert_eq!((acme.discoveries(), provider.strays()), (2, 2));
+}
+
+#[tokio::test]
+async fn what_discovery_said_is_relied_upon_for_an_hour() {
+    let (provider, clock) = provider().await;
+    let auth = service([trust(&provider)], &clock);
+    auth.ready().await.unwrap();
+    for nth in 2..5 {
+        clock.advance(Duration::from_secs(331));
+        assert_eq!(status(&auth, &token(&provider)).await, 200);
+        provider.wait_for_fetches(nth).await;
+        super::fixture::until(|| auth.issuers().health()[0].state == scaikey_auth::KeyState::Fresh)
+            .await;
+        assert_eq!(provider.discoveries(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_explicit_discovery_url_is_the_only_place() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("tnt-7", "acme");
+    let config = IssuerConfig::new(acme.issuer())
+        .discovery_url(acme.discovery_url())
+        .allow_loopback_http(true);
+    let auth = service([config.clone()], &clock);
+    assert_eq!(status(&auth, &token(&acme)).await, 200);
+    assert_eq!((acme.discoveries(), provider.strays()), (1, 0));
+
+    let lost = config.discovery_url(format!("{}/nowhere", provider.url()));
+    assert!(last_error(lost, &clock, &token(&acme)).await.contains("answered 404"));
+    assert_eq!((acme.discoveries(), provider.strays()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_explicit_key_set_needs_no_discovery() {
+    let (provider, clock) = provider().await;
+    provider.fail(Endpoint::Discovery, Fault::Status(500));
+    let acme = provider.tenant("tnt-7", "acme");
+    let config =
+        IssuerConfig::new(acme.issuer()).jwks_uri(acme.jwks_uri()).allow_loopback_http(true);
+    let auth = service([config], &clock);
+    assert_eq!(status(&auth, &token(&acme)).await, 200);
+    assert_eq!((acme.discoveries(), acme.fetches(), provider.strays()), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_document_for_another_issuer_is_not_used() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("tnt-7", "acme");
+    // The document found there is right, but for an issuer that was not expected.
+    let mut config = by_slug(&provider, &acme);
+    config.expected_issuer = None;
+    let token = acme.token().issuer(&config.issuer).sign();
+    assert!(last_error(config, &clock, &token).await.contains("for another issuer"));
+
+    for issuer in ["https://evil.example".to_owned(), format!("{}/", provider.issuer())] {
+        provider.fail(Endpoint::Discovery, Fault::member("issuer", issuer.clone()));
+        let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
+        assert!(error.contains("for another issuer"), "{issuer}: {error}");
+    }
+    provider.fail(Endpoint::Discovery, Fault::without("issuer"));
+    let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
+    assert!(error.contains("for another issuer"), "{error}");
+    assert_eq!((provider.fetches(), acme.fetches()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_jwks_uri_that_is_missing_or_leads_to_a_surprising_place_is_not_asked() {
+    let (provider, clock) = provider().await;
+    let table = [
+        (Fault::without("jwks_uri"), "no usable jwks_uri"),
+        (Fault::member("jwks_uri", 7), "no usable jwks_uri"),
+        (Fault::member("jwks_uri", ""), "no usable jwks_uri"),
+        (Fault::member("jwks_uri", "/keys"), "no usable jwks_uri"),
+        (Fault::member("jwks_uri", "http://keys.example/"), "not https"),
+        (Fault::member("jwks_uri", "ftp://127.0.0.1/keys"), "not https"),
+        (Fault::member("jwks_uri", "file:///etc/passwd"), "not https"),
+        (Fault::member("jwks_uri", "https://10.0.0.1/keys"), "private network"),
+        (Fault::member("jwks_uri", "https://169.254.169.254/latest"), "private network"),
+        (Fault::member("jwks_uri", "https://[::1]/keys"), "private network"),
+        (Fault::member("jwks_uri", "https://[::ffff:10.0.0.1]/keys"), "private network"),
+        (Fault::member("jwks_uri", "https://localhost/keys"), "private network"),
+        (Fault::html(), "not a JSON object"),
+        (Fault::Status(404), "answered 404"),
+    ];
+    for (fault, why) in table {
+        provider.fail(Endpoint::Discovery, fault.clone());
+        let error = last_error(trust(&provider), &clock, &token(&provider)).await;
+        assert!(error.contains(why), "{fault:?}: {error}");
+    }
+    assert_eq!((provider.fetches(), provider.strays()), (0, 0));
+}
+
+#[tokio::test]
+async fn keys_that_moved_are_followed() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("tnt-7", "acme");
+    let auth = service([trust(&provider)], &clock);
+    auth.ready().await.unwrap();
+    // The old place is gone, the metadata names a new one.
+    provider.fail(Endpoint::Jwks, Fault::Status(404));
+    provider.fail(Endpoint::Discovery, Fault::member("jwks_uri", acme.jwks_uri()));
+    clock.advance(Duration::from_secs(331));
+    drop(auth.issuers().health());
+    provider.wait_for_fetches(2).await;
+    let token = provider.token().signed_by(&acme.key()).sign();
+    super::fixture::until(|| auth.issuers().health()[0].last_error.is_some()).await;
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(status(&auth, &token).await, 200);
+    assert_eq!((provider.fetches(), acme.fetches()), (2, 1));
+}
+
+fn client(provider: &Issuer) -> TokenExchangeBuilder {
+    TokenExchangeClient::builder(provider.issuer())
+        .client_auth(ClientAuth::basic("scaiwave", "s3cr3t"))
+        .allow_loopback_http(true)
+}
+
+/// What a service does at its start: it verifies a token, asks for one, and ends one.
+async fn start(auth: &Auth, client: &TokenExchangeClient, provider: &Issuer) {
+    let (token, ended) = (token(provider), Secret::new("a-refresh-token"));
+    let (status, got, ended) = tokio::join!(
+        status(auth, &token),
+        client.service_token(ServiceTokenRequest::default()),
+        client.revoke(&ended),
+    );
+    assert_eq!(status, 200);
+    drop((got, ended));
+    assert!(provider.token_requests() > 0 && provider.requests(Endpoint::Revocation) > 0);
+}
+
+#[tokio::test]
+async fn client_and_issuer_read_metadata_once() {
+    let (provider, clock) = provider().await;
+    let auth = service([trust(&provider)], &clock);
+    let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();
+    start(&auth, &client, &provider).await;
+    assert_eq!(provider.discoveries(), 1);
+    clock.advance(Duration::from_secs(3601));
+    start(&auth, &client, &provider).await;
+    assert_eq!(provider.discoveries(), 2, "both rely on it for an hour");
+}
+
+#[tokio::test]
+async fn endpoints_and_sessions_share_the_metadata() {
+    let (provider, clock) = provider().await;
+    for with_sessions in [false, true] {
+        let auth = service([trust(&provider)], &clock);
+        let client = client(&provider).clock(clock.clone()).build().unwrap();
+        let before = provider.discoveries();
+        match with_sessions {
+            true => {
+                let keys = SessionKeys::random().unwrap();
+                drop(Sessions::builder(&auth, client.clone(), keys).build().unwrap());
+            }
+            false => {
+                let endpoints: Endpoints = auth.endpoints().client(client.clone()).build().unwrap();
+                drop(endpoints);
+            }
+        }
+        start(&auth, &client, &provider).await;
+        assert_eq!(provider.discoveries(), before + 1, "sessions: {with_sessions}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_another_issuer_reads_its_own_metadata() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("tnt-7", "acme");
+    let auth = service([trust(&provider)], &clock);
+    let client = client(&acme)
+        .discovery_url(acme.discovery_url())
+        .clock(clock.clone())
+        .issuers(auth.issuers())
+        .build()
+        .unwrap();
+    drop(client.revoke(&Secret::new("a-refresh-token")).await);
+    assert_eq!((provider.discoveries(), acme.discoveries()), (0, 1));
+    assert_eq!(acme.requests(Endpoint::Revocation), 1);
+}
+
+#[tokio::test]
+async fn a_client_with_other_places_reads_its_own_metadata() {
+    let (provider, clock) = provider().await;
+    let auth = service([trust(&provider)], &clock);
+    let client = client(&provider).discovery_url(provider.discovery_url()).clock(clock.clone());
+    let client = client.issuers(auth.issuers()).build().unwrap();
+    drop(client.revoke(&Secret::new("a-refresh-token")).await);
+    assert_eq!(provider.requests(Endpoint::Revocation), 1);
+    assert_eq!(paths(&provider), ["/.well-known/openid-configuration"]);
+}
+
+#[tokio::test]
+async fn metadata_of_another_issuer_are_not_shared() {
+    let (provider, clock) = provider().await;
+    let acme = provider.tenant("tnt-7", "acme");
+    let auth = service([trust(&provider).discovery_url(provider.discovery_url())], &clock);
+    let client = client(&acme).discovery_url(provider.discovery_url()).clock(clock.clone());
+    let client = client.issuers(auth.issuers()).build().unwrap();
+    drop(client.revoke(&Secret::new("a-refresh-token")).await);
+    assert_eq!(provider.requests(Endpoint::Revocation), 0, "its metadata are not the client's");
+}
+
+#[tokio::test]
+async fn shared_metadata_are_read_anew_hourly() {
+    let (provider, clock) = provider().await;
+    let auth = service([trust(&provider)], &clock);
+    let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();
+    for nth in 1..=3 {
+        drop(client.revoke(&Secret::new("a-refresh-token")).await);
+        assert_eq!((provider.discoveries(), provider.requests(Endpoint::Revocation)), (nth, nth));
+        clock.advance(Duration::from_secs(3601));
+    }
+}

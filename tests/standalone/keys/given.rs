@@ -1,0 +1,220 @@
+//! Keys and tenants that are configured, and configurations that could never accept a token.
+
+use async_trait::async_trait;
+use scaikey_auth::testing::{Provider, SigningKey};
+use scaikey_auth::{
+    Algorithm, AnyTenant, Auth, AuthConfig, BoxError, ConfigError, IssuerConfig, TenantId,
+    TenantIssuers,
+};
+use serde_json::json;
+
+use super::fixture::{status, token, verdict};
+use super::town::template;
+
+fn build(issuer: IssuerConfig) -> Result<Auth, ConfigError> {
+    Auth::builder().issuer(issuer).audience("scaiwave").build()
+}
+
+fn refusal(issuer: IssuerConfig) -> String {
+    build(issuer).expect_err("builds").to_string()
+}
+
+fn of(url: &str) -> IssuerConfig {
+    IssuerConfig::new(url)
+}
+
+const TEMPLATE: &str = "https://scaikey.example/tenants/{tenant_id}";
+
+#[test]
+fn keys_without_a_usable_one_are_refused() {
+    let private = SigningKey::generate(Algorithm::ES256).private_pem();
+    let secret = json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }).to_string();
+    let short =
+        json!({ "keys": [{ "kty": "RSA", "kid": "a", "n": "3Q", "e": "AQAB" }] }).to_string();
+    let other = json!({ "keys": [SigningKey::generate(Algorithm::ES384).jwk()] }).to_string();
+    for (keys, why) in [
+        ("garbage", "neither a key set"),
+        ("", "give the text itself"),
+        ("/etc/ssl/pub.pem", "not a path or URL"),
+        ("https://a.example/jwks.json", "not a path or URL"),
+        ("my-hmac-secret-of-32-characters!", "a shared secret cannot be used"),
+        (r#"{"keys":[]}"#, "is empty"),
+        (secret.as_str(), "private or symmetric"),
+        (short.as_str(), "2048"),
+        (other.as_str(), "algorithm"),
+        (private.as_str(), "private key"),
+        ("-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n", "PEM block"),
+    ] {
+        let error = refusal(of("https://a.example").keys(keys));
+        assert!(error.contains("issuers[0].keys") && error.contains(why), "{keys}: {error}");
+    }
+    // All faults are told at once, and added issuers are checked as well.
+    let error = refusal(of("http://a.example").keys("garbage"));
+    assert!(error.contains("must be https") && error.contains("keys"), "{error}");
+    let auth = build(of("https://a.example")).unwrap();
+    auth.issuers().add(of("https://b.example").keys("garbage")).unwrap_err();
+}
+
+#[tokio::test]
+async fn given_pem_verifies_whatever_the_kid() {
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::ES512, Algorithm::Ed25519] {
+        let provider = Provider::builder().algorithms([algorithm]).start().await;
+        let pem = provider.key().public_pem();
+        let issuer = of(&provider.issuer()).allow_loopback_http(true).algorithms([algorithm]);
+        let auth = build(issuer.keys(&pem)).unwrap();
+        assert_eq!(verdict(&auth, &token(&provider)).await, "accepted", "{algorithm}");
+        assert_eq!(status(&auth, &provider.token().kid(None).sign()).await, 200, "{algorithm}");
+        let stranger = SigningKey::with_kid(algorithm, provider.kid());
+        let forged = provider.token().signed_by(&stranger).sign();
+        assert_eq!(status(&auth, &forged).await, 401, "{algorithm}");
+        assert_eq!(provider.fetches(), 0);
+    }
+}
+
+#[tokio::test]
+async fn given_jwk_needs_no_list() {
+    let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
+    let issuer = of(&provider.issuer()).allow_loopback_http(true);
+    let auth = build(issuer.keys(&provider.key().jwk().to_string())).unwrap();
+    assert_eq!(status(&auth, &token(&provider)).await, 200);
+}
+
+#[test]
+fn tenants_of_a_template_must_be_said() {
+    let error = refusal(of(TEMPLATE));
+    assert!(error.contains("issuers[0].tenants is empty"), "{error}");
+    let acme = TenantId::new("acme").unwrap();
+    build(of(TEMPLATE).tenants([acme.clone()])).unwrap();
+    let builder = || Auth::builder().issuer(TEMPLATE).audience("scaiwave");
+    builder().tenants(AnyTenant).build().unwrap();
+    let auth =
+        Auth::builder().audience("scaiwave").tenant_issuers(TEMPLATE, Elsewhere("x")).build();
+    let auth = auth.unwrap();
+    // What is added later is held to the same.
+    auth.issuers().add(TEMPLATE).unwrap_err();
+    auth.issuers().add(of(TEMPLATE).tenants([acme])).unwrap();
+}
+
+#[test]
+fn tenants_can_be_said_by_environment() {
+    let auth = |pairs: &[(&str, &str)]| {
+        let always = [("ISSUER", TEMPLATE), ("AUDIENCE", "scaiwave")];
+        let pairs = always.iter().chain(pairs);
+        let pairs = pairs.map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
+        Auth::from_config(AuthConfig::from_vars("P", pairs)).build()
+    };
+    let error = auth(&[]).unwrap_err().to_string();
+    assert!(error.contains("P_TENANTS is empty"), "{error}");
+    auth(&[("ANY_TENANT", "false")]).unwrap_err();
+    auth(&[("ANY_TENANT", "true")]).unwrap();
+    auth(&[("TENANTS", "acme, globex")]).unwrap();
+    let file =
+        json!({ "audience": ["a"], "any_tenant": true, "issuers": [{ "issuer": TEMPLATE }] });
+    Auth::from_config(serde_json::from_value(file).unwrap()).build().unwrap();
+}
+
+#[test]
+fn placeholder_before_the_path_is_refused() {
+    for url in [
+        "https://{tenant_id}/",
+        "https://{tenant_id}/tenants/x",
+        "https://{tenant_id}.scaikey.example/",
+        "https://a-{tenant_id}.scaikey.example/",
+        "https://scaikey.{tenant_id}/",
+        "https://scaikey.example:{tenant_id}/",
+        "https://scaikey.example:1{tenant_id}/",
+        "https://{tenant_id}@scaikey.example/",
+        "https://x:{tenant_id}@scaikey.example/",
+        "https:{tenant_id}/",
+        "https:/\\{tenant_id}/",
+        "{tenant_id}://scaikey.example/",
+    ] {
+        let any = |issuer: IssuerConfig| {
+            Auth::builder().issuer(issuer).audience("a").tenants(AnyTenant).build()
+        };
+        any(of(url)).expect_err(url);
+        any(of(TEMPLATE).jwks_uri(url)).expect_err(url);
+        any(of(TEMPLATE).discovery_url(url)).expect_err(url);
+        any(of("https://a.example").jwks_uri("https://a.example/k").expected_issuer(url))
+            .expect_err(url);
+        let error = any(of(TEMPLATE).jwks_uri("https://{tenant_id}/")).unwrap_err().to_string();
+        assert!(error.contains("before its path"), "{error}");
+    }
+    let fine = of(TEMPLATE).jwks_uri("https://keys.example/?tenant={tenant_id}");
+    Auth::builder().issuer(fine).audience("a").tenants(AnyTenant).build().unwrap();
+}
+
+/// Finds the keys under a host that the tenant's name decides.
+#[derive(Debug)]
+struct Elsewhere(&'static str);
+
+#[async_trait]
+impl TenantIssuers for Elsewhere {
+    async fn resolve(
+        &self,
+        _: &TenantId,
+        template: IssuerConfig,
+    ) -> Result<Option<IssuerConfig>, BoxError> {
+        Ok(Some(template.jwks_uri(self.0)))
+    }
+}
+
+#[tokio::test]
+async fn resolver_cannot_let_tokens_name_hosts() {
+    let provider = Provider::start().await;
+    // 127.0.0.{tenant_id}: the tenant `1` would lead back to the provider.
+    let url = provider.jwks_uri().replace("127.0.0.1", "127.0.0.{tenant_id}");
+    let resolver = Elsewhere(Box::leak(url.into_boxed_str()));
+    let auth = Auth::builder().audience("scaiwave").tenant_issuers(template(&provider), resolver);
+    let auth = auth.build().unwrap();
+    let iss = format!("{}/tenants/1", provider.url());
+    let token = provider.token().issuer(&iss).tenant("1").sign();
+    assert_eq!(status(&auth, &token).await, 503);
+    assert_eq!(provider.fetches(), 0);
+}
+
+#[test]
+fn misspelt_placeholders_are_faults() {
+    for url in ["https://a.example/{tenant}", "https://a.example/{tenant_id}/{tenantid}"] {
+        for issuer in [of(url), of(TEMPLATE).jwks_uri(url), of(TEMPLATE).discovery_url(url)] {
+            let error = refusal(issuer);
+            assert!(error.contains("the placeholder is {tenant_id}"), "{error}");
+        }
+    }
+    let tenants = |id: &str| [TenantId::new(id).unwrap()];
+    let error = refusal(of(TEMPLATE).tenants(tenants("b/c")));
+    assert!(error.contains("issuers[0].tenants has \"b/c\""), "{error}");
+    build(of("https://a.example").tenants(tenants("b/c"))).unwrap();
+}
+
+#[test]
+fn settings_that_refuse_every_token_are_faults() {
+    let acme = || TenantId::new("acme").unwrap();
+    let mut no_tenant_claim = of(TEMPLATE).tenants([acme()]);
+    no_tenant_claim.claims.tenant_id.clear();
+    for (issuer, why) in [
+        (of("https://a.example").jwks_uri("https://a.example/{tenant_id}"), "nothing replaces"),
+        (
+            of("https://a.example").discovery_url("https://a.example/{tenant_id}"),
+            "nothing replaces",
+        ),
+        (of(TEMPLATE).expected_issuer("https://a.example"), "nothing replaces"),
+        (of("https://a.example").expected_issuer("https://a.example "), "white space"),
+        (of("https://a.example").audience(" scaiwave"), "white space"),
+        (of("https://a.example").max_token_lifetime(std::time::Duration::ZERO), "must not be 0"),
+        (of("https://a.example").jwks_uri("https://a.example/k#1"), "fragment"),
+        (no_tenant_claim, "needs the claim"),
+    ] {
+        let error = refusal(issuer.clone());
+        assert!(error.contains(why), "{issuer:?}: {error}");
+    }
+    let keys = SigningKey::generate(Algorithm::ES256).public_pem();
+    let twice = of("https://a.example").jwks_uri("https://a.example/k").keys(&keys);
+    assert!(refusal(twice).contains("leave one out"));
+    let mut config = AuthConfig::default();
+    config.issuers.push("https://a.example".into());
+    config.audience.push("scaiwave\n".to_owned());
+    config.max_token_bytes = 0;
+    let error = Auth::from_config(config).build().unwrap_err().to_string();
+    assert!(error.contains("white space") && error.contains("max_token_bytes"), "{error}");
+}

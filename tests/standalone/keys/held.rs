@@ -1,0 +1,154 @@
+//! Keys are held: whatever the provider does now, good tokens are answered at once.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::{BadKey, Endpoint, Fault};
+use scaikey_auth::{IssuerHealth, KeyState};
+
+use super::fixture::{PAST_BACKOFF, PAST_TTL, World, provider};
+
+/// Answers that must not replace a good set.
+async fn garbage() -> Vec<(Fault, &'static str)> {
+    vec![
+        (Fault::Status(500), "answered 500"),
+        (Fault::Status(404), "answered 404"),
+        (Fault::Status(204), "answered 204"),
+        (Fault::RetryAfter(503, 7), "answered 503"),
+        (Fault::garbage(), "not a JSON object"),
+        (Fault::html(), "not a JSON object"),
+        (Fault::Body("application/json", String::new()), "not a JSON object"),
+        (Fault::Body("application/json", "[]".to_owned()), "not a JSON object"),
+        (Fault::Body("application/json", r#"{"keys":{}}"#.to_owned()), "not a JSON object"),
+        (Fault::without("keys"), "not a JSON object"),
+        (Fault::empty_key_set(), "the key set is empty"),
+        (Fault::many_keys(101), "more than 100 keys"),
+        (Fault::Padded(256 * 1024), "more than 262144 bytes"),
+        (Fault::EndlessBody, "more than 262144 bytes"),
+        (Fault::HangUp, "could not be reached"),
+    ]
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_good_set_changes_nothing_but_the_report() {
+    for (fault, why) in garbage().await {
+        let world = World::warm().await;
+        world.provider.fail(Endpoint::Jwks, fault.clone());
+        world.clock.advance(PAST_TTL);
+        assert_eq!(world.good().await, 200, "{fault:?}");
+        world.until_state(KeyState::Stale).await;
+        assert_eq!(world.good().await, 200, "{fault:?}");
+        let IssuerHealth { keys, last_error, .. } = world.health();
+        assert_eq!(keys, 1, "{fault:?}");
+        let error = last_error.unwrap();
+        assert!(error.contains(why), "{fault:?}: {error}");
+
+        world.provider.heal(Endpoint::Jwks);
+        world.clock.advance(PAST_BACKOFF);
+        world.until_state(KeyState::Fresh).await;
+        assert_eq!(world.health().last_error, None, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_is_not_missed_for_a_day() {
+    let mut world = World::warm().await;
+    world.provider.pause().await;
+    for _ in 0..23 {
+        world.clock.advance(Duration::from_secs(3600));
+        assert_eq!(world.good().await, 200);
+        world.until_state(KeyState::Stale).await;
+    }
+    assert!(world.health().can_verify());
+    assert!(world.health().last_error.unwrap().contains("could not be reached"));
+    world.provider.resume().await;
+    world.clock.advance(PAST_BACKOFF);
+    world.until_state(KeyState::Fresh).await;
+}
+
+#[tokio::test]
+async fn a_provider_that_never_answers_adds_no_waiting() {
+    for fault in [Fault::Hang, Fault::Stall] {
+        let world = World::warm().await;
+        world.provider.fail(Endpoint::Jwks, fault.clone());
+        world.clock.advance(PAST_TTL);
+        for _ in 0..100 {
+            assert_eq!(world.good().await, 200, "{fault:?}");
+        }
+        world.provider.wait_for_fetches(2).await;
+        assert_eq!(world.good().await, 200, "{fault:?}");
+        assert_eq!(world.state(), KeyState::Due, "the fetch is still under way");
+        assert_eq!(world.provider.fetches(), 2);
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_went_bad_changes_nothing_but_the_report() {
+    let bad = [
+        (Fault::html(), "is not a JSON object"),
+        (Fault::member("issuer", "https://evil.example"), "for another issuer"),
+        (Fault::member("jwks_uri", "https://10.0.0.1/keys"), "private network"),
+    ];
+    for (fault, why) in bad {
+        let world = World::warm().await;
+        world.provider.fail(Endpoint::Discovery, fault.clone());
+        // Long enough for the metadata to be asked for again.
+        world.clock.advance(Duration::from_secs(3601));
+        assert_eq!(world.good().await, 200, "{fault:?}");
+        world.until_state(KeyState::Stale).await;
+        assert_eq!((world.good().await, world.provider.fetches()), (200, 1), "{fault:?}");
+        let error = world.health().last_error.unwrap();
+        assert!(error.contains(why), "{fault:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_is_away_does_not_keep_keys_from_being_renewed() {
+    for fault in [Fault::Status(500), Fault::Status(404), Fault::HangUp, Fault::EndlessBody] {
+        let world = World::warm().await;
+        world.provider.fail(Endpoint::Discovery, fault.clone());
+        world.provider.rotate();
+        world.clock.advance(Duration::from_secs(3601));
+        assert_eq!(world.good().await, 200, "a new key, where the old ones were: {fault:?}");
+        assert_eq!((world.health().state, world.provider.fetches()), (KeyState::Fresh, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_within_the_origin_only() {
+    let world = World::warm().await;
+    let (elsewhere, _) = provider().await;
+    world.provider.fail(Endpoint::Jwks, Fault::Redirect(elsewhere.jwks_uri()));
+    world.clock.advance(PAST_TTL);
+    assert_eq!(world.good().await, 200);
+    world.until_state(KeyState::Stale).await;
+    assert_eq!((elsewhere.fetches(), elsewhere.strays()), (0, 0), "nobody went there");
+    assert!(world.health().last_error.unwrap().contains("another origin"));
+
+    world.provider.fail(Endpoint::Jwks, Fault::RedirectHere);
+    world.provider.rotate();
+    world.clock.advance(PAST_BACKOFF);
+    world.until_state(KeyState::Fresh).await;
+    assert_eq!(world.good().await, 200, "the new key arrived by way of the redirect");
+}
+
+#[tokio::test]
+async fn a_redirect_in_a_circle_ends() {
+    let world = World::warm().await;
+    world.provider.fail(Endpoint::Jwks, Fault::Redirect(world.provider.jwks_uri()));
+    world.clock.advance(PAST_TTL);
+    world.until_state(KeyState::Stale).await;
+    assert!(world.provider.fetches() <= 1 + 4, "{}", world.provider.fetches());
+    assert_eq!(world.good().await, 200);
+}
+
+#[tokio::test]
+async fn a_bad_key_costs_only_itself() {
+    for bad in BadKey::ALL {
+        let world = World::new().await;
+        world.provider.fail(Endpoint::Jwks, Fault::bad_key(bad));
+        assert_eq!(world.good().await, 200, "{bad:?}");
+        let health = world.health();
+        assert_eq!((health.keys, health.unusable_keys), (1, 1), "{bad:?}");
+        assert_eq!(health.state, KeyState::Fresh, "{bad:?}");
+    }
+}

@@ -1,0 +1,224 @@
+//! Tokens seen before stop counting when the first-seen path would not take them any more.
+
+use std::time::Duration;
+
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{Auth, IssuerConfig, KeyState};
+
+use super::fixture::{PAST_TTL, World, provider, service, token, trust, until, verdict};
+use super::town::Town;
+
+fn hits(auth: &Auth) -> u64 {
+    auth.known_tokens().stats().hits
+}
+
+/// Sends the token until it is known.
+async fn known(auth: &Auth, token: &str) {
+    auth.authenticate(token).await.unwrap();
+    let before = hits(auth);
+    auth.authenticate(token).await.unwrap();
+    assert_eq!(hits(auth), before + 1, "the token is not known");
+}
+
+/// The answer, which no memory of earlier ones may have given.
+async fn fresh_verdict(auth: &Auth, token: &str) -> &'static str {
+    let before = hits(auth);
+    let verdict = verdict(auth, token).await;
+    assert_eq!(hits(auth), before, "answered from memory: {verdict}");
+    verdict
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_takes_known_tokens_with_it() {
+    let world = World::warm().await;
+    let old = world.token();
+    known(&world.auth, &old).await;
+    world.provider.rotate();
+    let new = world.token();
+    world.auth.authenticate(&new).await.unwrap();
+    known(&world.auth, &new).await;
+    known(&world.auth, &old).await;
+    world.provider.withdraw_old();
+    world.clock.advance(PAST_TTL);
+    world.until_state(KeyState::Fresh).await;
+    assert_eq!(fresh_verdict(&world.auth, &old).await, "token_key_unknown");
+    let before = hits(&world.auth);
+    world.auth.authenticate(&new).await.unwrap();
+    assert_eq!(hits(&world.auth), before + 1, "the other key's tokens stay known");
+}
+
+#[tokio::test]
+async fn known_tokens_alone_keep_the_keys_renewed() {
+    let world = World::warm().await;
+    let old = world.token();
+    known(&world.auth, &old).await;
+    world.provider.rotate();
+    world.provider.withdraw_old();
+    world.clock.advance(PAST_TTL);
+    // Nobody asks for health, and no other token comes.
+    assert_eq!(world.status(&old).await, 200, "nobody has noticed yet");
+    world.provider.wait_for_fetches(2).await;
+    let mut refused = false;
+    for _ in 0..1000 {
+        refused = world.status(&old).await == 401;
+        if refused {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(refused, "the withdrawn key is still good");
+}
+
+#[tokio::test]
+async fn a_set_kept_through_an_outage_dies_for_known_tokens_too() {
+    let mut world = World::with(|mut settings| {
+        settings.max_stale = Duration::from_secs(1000);
+        settings
+    })
+    .await
+    .warmed()
+    .await;
+    let token = world.token();
+    known(&world.auth, &token).await;
+    world.provider.pause().await;
+    world.clock.advance(PAST_TTL);
+    assert_eq!(world.status(&token).await, 200);
+    world.until_state(KeyState::Stale).await;
+    let before = hits(&world.auth);
+    assert_eq!(world.status(&token).await, 200);
+    assert_eq!(hits(&world.auth), before + 1, "between two attempts it is known");
+    world.clock.advance(Duration::from_secs(1000) - PAST_TTL - Duration::from_millis(1));
+    // The next attempt is put off until after the end, which comes all the same.
+    assert_eq!(world.status(&token).await, 200);
+    until(|| world.pause() > Duration::from_millis(1)).await;
+    known(&world.auth, &token).await;
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "unavailable");
+}
+
+#[tokio::test]
+async fn a_purge_takes_known_tokens_with_it() {
+    let mut world = World::warm().await;
+    let token = world.token();
+    known(&world.auth, &token).await;
+    world.auth.issuers().purge(&world.provider.issuer());
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
+    known(&world.auth, &token).await;
+    world.provider.pause().await;
+    world.auth.issuers().purge(&world.provider.issuer());
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "unavailable");
+}
+
+#[tokio::test]
+async fn a_removed_issuer_takes_known_tokens_with_it() {
+    let world = World::warm().await;
+    let (token, issuers) = (world.token(), world.auth.issuers());
+    known(&world.auth, &token).await;
+    issuers.remove(&world.provider.issuer());
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "token_issuer");
+    issuers.add(trust(&world.provider)).unwrap();
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
+    known(&world.auth, &token).await;
+}
+
+#[tokio::test]
+async fn what_an_issuer_is_configured_as_now_is_what_counts() {
+    let world = World::warm().await;
+    let token = world.token();
+    let replace = |config: IssuerConfig| world.auth.issuers().add(config).unwrap();
+    let trusted = || trust(&world.provider);
+    let table = [
+        (trusted().audience("another"), "token_audience"),
+        (trusted().algorithms([scaikey_auth::Algorithm::RS256]), "token_algorithm"),
+        (trusted().max_token_lifetime(Duration::from_secs(60)), "token_claim_malformed"),
+        (trusted().tenants([scaikey_auth::TenantId::new("else").unwrap()]), "token_issuer_tenant"),
+    ];
+    for (config, reason) in table {
+        known(&world.auth, &token).await;
+        replace(config);
+        assert_eq!(fresh_verdict(&world.auth, &token).await, reason);
+        replace(trusted());
+    }
+    known(&world.auth, &token).await;
+    let (other, _) = provider().await;
+    world.auth.issuers().add(trust(&other)).unwrap();
+    let before = hits(&world.auth);
+    world.auth.authenticate(&token).await.unwrap();
+    assert_eq!(hits(&world.auth), before + 1, "an issuer more is no reason to forget");
+}
+
+#[tokio::test]
+async fn a_tenants_issuer_is_known_by_its_template_until_that_changes() {
+    let town = Town::new().await;
+    let acme = &town.acme;
+    let token = token(acme);
+    known(&town.auth, &token).await;
+    town.auth.issuers().purge(&acme.issuer());
+    assert_eq!(fresh_verdict(&town.auth, &token).await, "accepted");
+    known(&town.auth, &token).await;
+    // An issuer listed by name stands before the template's.
+    town.auth.issuers().add(trust(acme).audience("another").jwks_uri(acme.jwks_uri())).unwrap();
+    assert_eq!(fresh_verdict(&town.auth, &token).await, "token_audience");
+    town.auth.issuers().remove(&acme.issuer());
+    assert_eq!(fresh_verdict(&town.auth, &token).await, "accepted");
+    known(&town.auth, &token).await;
+    town.auth.issuers().remove(&format!("{}/tenants/{{tenant_id}}", town.provider.url()));
+    assert_eq!(fresh_verdict(&town.auth, &token).await, "token_issuer");
+}
+
+#[tokio::test]
+async fn what_one_service_knows_another_does_not() {
+    let (provider, clock) = provider().await;
+    let services = ["one", "other"].map(|_| service([trust(&provider)], &clock));
+    let token = token(&provider);
+    known(&services[0], &token).await;
+    assert_eq!(fresh_verdict(&services[1], &token).await, "accepted");
+}
+
+/// Threads use tokens that are known while their keys are withdrawn: after each withdrawal the
+/// provider was asked about, not one passes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn known_tokens_in_full_use_do_not_outlive_their_key() {
+    let world = World::with(|mut settings| {
+        settings.wait = Duration::from_secs(60);
+        settings
+    })
+    .await
+    .warmed()
+    .await;
+    for round in 0..20 {
+        let old = world.token();
+        known(&world.auth, &old).await;
+        let busy: Vec<_> = (0..3)
+            .map(|_| {
+                let (auth, token) = (world.auth.clone(), old.clone());
+                tokio::spawn(async move {
+                    while auth.authenticate(&token).await.is_ok() {
+                        tokio::task::yield_now().await;
+                    }
+                    // Never again.
+                    for _ in 0..50 {
+                        assert!(auth.authenticate(&token).await.is_err());
+                    }
+                })
+            })
+            .collect();
+        rotate(&world.provider);
+        match round % 2 {
+            0 => world.auth.issuers().purge(&world.provider.issuer()),
+            _ => {
+                world.clock.advance(PAST_TTL);
+                world.until_state(KeyState::Fresh).await;
+            }
+        }
+        until(|| busy.iter().all(|task| task.is_finished())).await;
+        for task in busy {
+            task.await.unwrap();
+        }
+    }
+}
+
+fn rotate(provider: &Provider) {
+    provider.rotate();
+    provider.withdraw_old();
+}

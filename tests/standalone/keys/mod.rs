@@ -1,0 +1,22 @@
+//! The life of key sets and per-tenant issuers, shown over real sockets.
+
+mod algorithms;
+mod discovery;
+mod fixture;
+mod given;
+mod held;
+mod known;
+mod never;
+mod published;
+mod refresh;
+#[cfg(feature = "metrics")]
+mod series;
+mod several;
+mod shared;
+mod states;
+mod stranded;
+mod tenants;
+mod town;
+mod unknown;
+mod wire;
+mod withdrawn;

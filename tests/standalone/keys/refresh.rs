@@ -1,0 +1,133 @@
+//! Renewal happens in the background, when the provider wants it, and once.
+
+use std::time::Duration;
+
+use scaikey_auth::KeyState;
+use scaikey_auth::testing::{Endpoint, Fault};
+
+use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status};
+
+#[tokio::test]
+async fn the_provider_says_how_long_a_set_is_fresh_within_limits() {
+    let table = [
+        (None, 300),
+        (Some("max-age=1"), 60),
+        (Some("max-age=0"), 60),
+        (Some("no-store"), 60),
+        (Some("no-cache"), 60),
+        (Some("public, max-age=600, must-revalidate"), 600),
+        (Some("max-age=86400"), 3600),
+        (Some("max-age=99999999999999999999999"), 300),
+        (Some("private"), 300),
+    ];
+    for (cache_control, seconds) in table {
+        let world = World::new().await;
+        world.provider.cache_control(cache_control);
+        world.auth.ready().await.unwrap();
+        let ttl = Duration::from_secs(seconds);
+        let pause = world.pause();
+        assert!(pause >= ttl.mul_f64(0.899), "{cache_control:?}: {pause:?}");
+        assert!(pause <= ttl.mul_f64(1.101), "{cache_control:?}: {pause:?}");
+        world.clock.advance(ttl.mul_f64(0.89));
+        assert_eq!(world.state(), KeyState::Fresh, "{cache_control:?}");
+        world.clock.advance(ttl.mul_f64(0.22));
+        assert_eq!(world.state(), KeyState::Due, "{cache_control:?}");
+    }
+}
+
+#[tokio::test]
+async fn services_started_together_do_not_ask_together() {
+    let world = World::warm().await;
+    let mut pauses = Vec::new();
+    for nth in 2..22 {
+        world.clock.advance(PAST_TTL);
+        drop(world.health());
+        world.provider.wait_for_fetches(nth).await;
+        world.until_state(KeyState::Fresh).await;
+        pauses.push(world.pause());
+    }
+    pauses.sort();
+    pauses.dedup();
+    assert!(pauses.len() > 10, "{pauses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_requests_cause_one_fetch_and_none_of_them_waits() {
+    let world = World::warm().await;
+    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.clock.advance(PAST_TTL);
+    let token = world.token();
+    let requests: Vec<_> = (0..1000)
+        .map(|_| {
+            let (auth, token) = (world.auth.clone(), token.clone());
+            tokio::spawn(async move { status(&auth, &token).await })
+        })
+        .collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap(), 200);
+    }
+    world.provider.wait_for_fetches(2).await;
+    assert_eq!(world.state(), KeyState::Due);
+    world.provider.heal(Endpoint::Jwks);
+    world.until_state(KeyState::Fresh).await;
+    assert_eq!(world.provider.fetches(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_first_requests_cause_one_fetch_and_all_of_them_wait_for_it() {
+    let world = World::new().await;
+    let token = world.token();
+    let requests: Vec<_> = (0..1000)
+        .map(|_| {
+            let (auth, token) = (world.auth.clone(), token.clone());
+            tokio::spawn(async move { status(&auth, &token).await })
+        })
+        .collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap(), 200);
+    }
+    assert_eq!((world.provider.discoveries(), world.provider.fetches()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_failed_renewal_is_tried_again_after_a_pause_that_grows() {
+    let world = World::warm().await;
+    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    world.clock.advance(PAST_TTL);
+    world.until_state(KeyState::Stale).await;
+    assert!(world.pause() <= Duration::from_secs(1), "{:?}", world.pause());
+    let mut longest = Duration::ZERO;
+    for nth in 3..20 {
+        assert_eq!(world.provider.fetches(), nth - 1);
+        assert!(world.pause() >= Duration::from_millis(499));
+        world.clock.advance(Duration::from_millis(499));
+        assert_eq!((world.good().await, world.provider.fetches()), (200, nth - 1));
+        world.clock.advance(PAST_BACKOFF);
+        let before = world.health().last_attempt;
+        assert_eq!(world.good().await, 200);
+        world.provider.wait_for_fetches(nth).await;
+        // While the fetch is under way the next one is planned for after its deadlines.
+        super::fixture::until(|| world.health().last_attempt != before).await;
+        super::fixture::until(|| world.provider.fetches() == nth && !is_fetching(&world)).await;
+        longest = longest.max(world.pause());
+    }
+    assert!(longest > Duration::from_secs(2), "{longest:?}");
+    assert!(longest <= Duration::from_secs(60), "{longest:?}");
+}
+
+/// A fetch under way pushes the next attempt to exactly four times its deadline; nothing else does.
+fn is_fetching(world: &World) -> bool {
+    world.pause() == Duration::from_secs(20)
+}
+
+#[tokio::test]
+async fn a_new_key_published_ahead_is_known_before_it_signs() {
+    let world = World::warm().await;
+    world.provider.publish_next();
+    world.clock.advance(PAST_TTL);
+    world.until_state(KeyState::Due).await;
+    world.until_state(KeyState::Fresh).await;
+    let fetches = world.provider.fetches();
+    world.provider.rotate();
+    assert_eq!((world.good().await, world.provider.fetches()), (200, fetches));
+}

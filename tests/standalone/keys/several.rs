@@ -1,0 +1,118 @@
+//! Several issuers: each with its own keys, and none but those configured.
+
+use scaikey_auth::testing::{Provider, SigningKey};
+use scaikey_auth::{Algorithm, KeyState};
+
+use super::fixture::{World, provider, service, status, token, trust, verdict};
+
+fn silent(provider: &Provider) -> bool {
+    (provider.discoveries(), provider.fetches(), provider.strays()) == (0, 0, 0)
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_its_issuer_whatever_its_name() {
+    let ((a, clock), (b, _)) = (provider().await, provider().await);
+    let key = |issuer: &Provider| {
+        let key = SigningKey::with_kid(Algorithm::ES256, "shared");
+        issuer.adopt(key.clone());
+        key
+    };
+    let (key_a, key_b) = (key(&a), key(&b));
+    let auth = service([trust(&a), trust(&b)], &clock);
+    assert_eq!(status(&auth, &token(&a)).await, 200);
+    assert_eq!(status(&auth, &token(&b)).await, 200);
+    assert_eq!((a.fetches(), b.fetches()), (1, 1));
+    for (token, what) in [
+        (a.token().signed_by(&key_b).sign(), "b's key under a's name"),
+        (b.token().signed_by(&key_a).sign(), "a's key under b's name"),
+    ] {
+        assert_eq!(verdict(&auth, &token).await, "token_signature", "{what}");
+    }
+    let elsewhere = a.token().signed_by(&b.key_for(Algorithm::RS256)).sign();
+    assert_eq!(verdict(&auth, &elsewhere).await, "token_key_unknown");
+    assert_eq!(b.fetches(), 2, "a's unknown key is not looked for at b's");
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_not_configured_is_not_asked() {
+    let world = World::warm().await;
+    let (stranger, _) = provider().await;
+    let url = world.provider.url();
+    let names = [
+        stranger.issuer(),
+        "http://169.254.169.254/latest/meta-data".to_owned(),
+        format!("{url}/"),
+        format!("{url}/evil"),
+        format!("{url}@{}", stranger.address()),
+        url.replace("http", "HTTP"),
+        format!(" {url}"),
+        String::new(),
+        "file:///etc/passwd".to_owned(),
+    ];
+    for name in names {
+        let token = stranger.token().issuer(&name).sign();
+        assert_eq!(verdict(&world.auth, &token).await, "token_issuer", "{name}");
+    }
+    assert!(silent(&stranger));
+    assert_eq!((world.provider.fetches(), world.provider.strays()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn issuers_come_and_go_while_requests_run() {
+    let world = World::warm().await;
+    let (guest, _) = provider().await;
+    let requests: Vec<_> = (0..4)
+        .map(|_| {
+            let (auth, token) = (world.auth.clone(), world.token());
+            tokio::spawn(async move {
+                for _ in 0..500 {
+                    assert_eq!(status(&auth, &token).await, 200);
+                }
+            })
+        })
+        .collect();
+    let token = token(&guest);
+    for _ in 0..20 {
+        assert_eq!(verdict(&world.auth, &token).await, "token_issuer");
+        world.auth.issuers().add(trust(&guest)).unwrap();
+        assert_eq!(verdict(&world.auth, &token).await, "accepted");
+        world.auth.issuers().remove(&guest.issuer());
+    }
+    for request in requests {
+        request.await.unwrap();
+    }
+    assert_eq!(world.provider.fetches(), 1);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_replaced_starts_without_keys() {
+    let world = World::warm().await;
+    let only_rsa = trust(&world.provider).algorithms([Algorithm::RS256]);
+    world.auth.issuers().add(only_rsa).unwrap();
+    assert_eq!(world.auth.issuers().health().len(), 1);
+    assert_eq!(verdict(&world.auth, &world.token()).await, "token_algorithm");
+    world.auth.issuers().add(trust(&world.provider)).unwrap();
+    assert_eq!(world.state(), KeyState::Never);
+    assert_eq!(world.good().await, 200);
+}
+
+#[tokio::test]
+async fn an_issuer_that_cannot_be_used_is_not_added() {
+    let world = World::warm().await;
+    for bad in ["http://keys.example", "ftp://keys.example", "not a url", ""] {
+        assert!(world.auth.issuers().add(bad).is_err(), "{bad}");
+    }
+    assert_eq!(world.auth.issuers().health().len(), 1);
+}
+
+#[tokio::test]
+async fn one_provider_that_is_away_does_not_concern_the_tokens_of_another() {
+    let mut world = World::warm().await;
+    let (other, _) = provider().await;
+    world.auth.issuers().add(trust(&other)).unwrap();
+    world.provider.pause().await;
+    world.auth.issuers().purge(&world.provider.issuer());
+    assert_eq!(world.good().await, 503);
+    assert_eq!(world.status(&token(&other)).await, 200);
+    assert!(world.auth.ready().await.is_err());
+}

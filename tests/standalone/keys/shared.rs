@@ -1,0 +1,337 @@
+//! A key set belongs to its URL: however many issuers name it, it is fetched once and held once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock, Provider, SigningKey};
+use scaikey_auth::{
+    Algorithm, AnyTenant, Auth, BoxError, IssuerConfig, KeyState, TenantId, TenantIssuers,
+};
+
+use super::fixture::{PAST_TTL, provider, service, service_of_tenants, status, statuses, verdict};
+use super::town::{invented, template};
+
+/// Nobody may need so long; a test that waits for it hangs visibly.
+const FOREVER: Duration = Duration::from_secs(3600);
+
+/// One template whose tenants all have the platform's keys.
+fn shared(provider: &Provider) -> IssuerConfig {
+    let mut template = template(provider).jwks_uri(provider.jwks_uri());
+    (template.jwks.wait, template.jwks.timeout) = (FOREVER, FOREVER);
+    template
+}
+
+fn ids(count: usize) -> Vec<String> {
+    (0..count).map(|nth| format!("tnt-{nth}")).collect()
+}
+
+fn all_are(expected: u16, statuses: &[u16]) -> bool {
+    statuses.iter().all(|status| *status == expected)
+}
+
+/// A token as the tenant's issuer would sign it with a key that nobody published.
+fn forged(provider: &Provider, id: &str, key: &SigningKey, kid: &str) -> String {
+    let iss = format!("{}/tenants/{id}", provider.url());
+    provider.token().issuer(&iss).tenant(id).signed_by(key).kid(Some(kid)).sign()
+}
+
+/// Tenants whose metadata all name the platform's keys.
+fn with_metadata(provider: &Provider, count: usize) -> Vec<Issuer> {
+    let tenants: Vec<_> = ids(count).iter().map(|id| provider.tenant(id, id)).collect();
+    for tenant in &tenants {
+        tenant.fail(Endpoint::Discovery, Fault::member("jwks_uri", provider.jwks_uri()));
+    }
+    tenants
+}
+
+fn discovered(provider: &Provider) -> IssuerConfig {
+    let place = format!("{}/api/v1/auth/tenants/{{tenant_id}}", provider.url());
+    let place = format!("{place}/.well-known/openid-configuration");
+    let mut template = template(provider).discovery_url(place);
+    (template.jwks.wait, template.jwks.timeout) = (FOREVER, FOREVER);
+    template
+}
+
+#[tokio::test]
+async fn many_tenants_fetch_shared_keys_once() {
+    let (provider, clock) = provider().await;
+    let auth = service([shared(&provider)], &clock);
+    for id in ids(300) {
+        assert_eq!(status(&auth, &invented(&provider, &id)).await, 200, "{id}");
+    }
+    assert_eq!((provider.fetches(), provider.discoveries(), provider.strays()), (1, 0, 0));
+    assert_eq!(auth.issuers().health().len(), 300, "each is reported");
+    clock.advance(PAST_TTL);
+    for id in ids(300) {
+        assert_eq!(status(&auth, &invented(&provider, &id)).await, 200, "{id}");
+    }
+    super::fixture::until(|| auth.issuers().health()[0].state == KeyState::Fresh).await;
+    assert_eq!(provider.fetches(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cold_start_of_tenants_refuses_nobody() {
+    let (provider, clock) = provider().await;
+    let auth = service([shared(&provider)], &clock);
+    let tokens = ids(300).into_iter().map(|id| invented(&provider, &id));
+    assert!(all_are(200, &statuses(&auth, tokens).await));
+    assert_eq!(provider.fetches(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cold_start_with_discovery_refuses_nobody() {
+    let (provider, clock) = provider().await;
+    let tenants = with_metadata(&provider, 300);
+    let auth = service([discovered(&provider)], &clock);
+    let tokens: Vec<_> =
+        tenants.iter().map(|tenant| tenant.token().signed_by(&provider.key()).sign()).collect();
+    let statuses = statuses(&auth, tokens).await;
+    let refused = statuses.iter().filter(|status| **status != 200).count();
+    assert_eq!((refused, provider.fetches()), (0, 1));
+    assert!(tenants.iter().all(|tenant| tenant.discoveries() == 1 && tenant.fetches() == 0));
+}
+
+/// Knows of every tenant that its keys are the platform's.
+#[derive(Debug)]
+struct Central(String);
+
+#[async_trait]
+impl TenantIssuers for Central {
+    async fn resolve(
+        &self,
+        _: &TenantId,
+        template: IssuerConfig,
+    ) -> Result<Option<IssuerConfig>, BoxError> {
+        Ok(Some(template.jwks_uri(self.0.clone())))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cold_start_with_a_resolver_refuses_nobody() {
+    let (provider, clock) = provider().await;
+    let mut template = template(&provider);
+    (template.jwks.wait, template.jwks.timeout) = (FOREVER, FOREVER);
+    let auth = service_of_tenants(template, Central(provider.jwks_uri()), &clock);
+    let tokens = ids(300).into_iter().map(|id| invented(&provider, &id));
+    assert!(all_are(200, &statuses(&auth, tokens).await));
+    assert_eq!(provider.fetches(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rotation_of_shared_keys_costs_one_fetch() {
+    let (provider, clock) = provider().await;
+    let auth = service([shared(&provider)], &clock);
+    let tokens = || ids(300).into_iter().map(|id| invented(&provider, &id)).collect::<Vec<_>>();
+    assert!(all_are(200, &statuses(&auth, tokens()).await));
+    provider.rotate();
+    provider.withdraw_old();
+    assert!(all_are(200, &statuses(&auth, tokens()).await));
+    assert_eq!(provider.fetches(), 2);
+}
+
+#[tokio::test]
+async fn forged_key_ids_share_one_budget() {
+    let (provider, clock) = provider().await;
+    let auth = service([shared(&provider)], &clock);
+    for id in ids(100) {
+        assert_eq!(status(&auth, &invented(&provider, &id)).await, 200);
+    }
+    let key = SigningKey::generate(Algorithm::ES256);
+    for nth in 0..400 {
+        let token = forged(&provider, &format!("tnt-{}", nth % 100), &key, &format!("f-{nth}"));
+        assert_eq!(status(&auth, &token).await, 401);
+    }
+    assert_eq!(provider.fetches(), 1 + 2);
+    clock.advance(Duration::from_secs(5));
+    for nth in 0..100 {
+        let token = forged(&provider, &format!("tnt-{nth}"), &key, &format!("g-{nth}"));
+        assert_eq!(status(&auth, &token).await, 401);
+    }
+    assert_eq!(provider.fetches(), 1 + 3);
+}
+
+/// Tenants with keys of their own, opened one after the other.
+async fn open(provider: &Provider, clock: &ManualClock, count: usize) -> (Auth, Vec<Issuer>) {
+    let place = format!("{}/api/v1/auth/tenants/{{tenant_id}}", provider.url());
+    let template = template(provider).jwks_uri(format!("{place}/.well-known/jwks.json"));
+    let auth = service([template], clock);
+    let tenants: Vec<_> = ids(count).iter().map(|id| provider.tenant(id, id)).collect();
+    for tenant in &tenants {
+        assert_eq!(status(&auth, &tenant.token().sign()).await, 200);
+        clock.advance(Duration::from_millis(10));
+    }
+    (auth, tenants)
+}
+
+fn fetches(tenants: &[Issuer]) -> u64 {
+    tenants.iter().map(Issuer::fetches).sum()
+}
+
+#[tokio::test]
+async fn a_template_has_one_budget_over_all_sets() {
+    let (provider, clock) = provider().await;
+    let (auth, tenants) = open(&provider, &clock, 40).await;
+    let key = SigningKey::generate(Algorithm::ES256);
+    let flood = async || {
+        for nth in 0..80 {
+            let id = format!("tnt-{}", nth % 40);
+            let token = forged(&provider, &id, &key, &format!("f-{nth}"));
+            assert_eq!(status(&auth, &token).await, 401);
+        }
+    };
+    flood().await;
+    assert_eq!(fetches(&tenants), 40 + 20);
+    for nth in 1..=20 {
+        clock.advance(Duration::from_millis(500));
+        flood().await;
+        let expected = 40 + 20 + nth;
+        super::fixture::until(|| fetches(&tenants) == expected).await;
+    }
+    // Each has had its turn at the most once or twice: those that waited longest came first.
+    assert!(tenants.iter().all(|tenant| tenant.fetches() <= 2), "somebody came twice");
+}
+
+#[tokio::test]
+async fn a_tenant_that_rotates_in_a_flood_gets_its_turn() {
+    let (provider, clock) = provider().await;
+    let (auth, tenants) = open(&provider, &clock, 40).await;
+    let key = SigningKey::generate(Algorithm::ES256);
+    let last = tenants.last().unwrap();
+    let flood = async || {
+        for nth in 0..39 {
+            let token = forged(&provider, &format!("tnt-{nth}"), &key, &format!("f-{nth}"));
+            assert_eq!(status(&auth, &token).await, 401);
+        }
+    };
+    flood().await;
+    last.rotate();
+    let mut seconds = 0;
+    loop {
+        flood().await;
+        if status(&auth, &last.token().sign()).await == 200 {
+            break;
+        }
+        seconds += 1;
+        assert!(seconds <= 20, "20 sets that were fetched earlier take 10 s");
+        clock.advance(Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn wishes_end_soon_after_their_flood() {
+    let (provider, clock) = provider().await;
+    let (auth, tenants) = open(&provider, &clock, 80).await;
+    let key = SigningKey::generate(Algorithm::ES256);
+    let flood = async || {
+        for nth in 0..80 {
+            let token = forged(&provider, &format!("tnt-{nth}"), &key, &format!("f-{nth}"));
+            assert_eq!(status(&auth, &token).await, 401);
+        }
+    };
+    flood().await;
+    flood().await;
+    let last = tenants.last().unwrap();
+    // Some who wished are served, and so is whoever asks.
+    clock.advance(Duration::from_secs(1));
+    last.rotate();
+    assert_eq!(status(&auth, &last.token().sign()).await, 200);
+    super::fixture::until(|| fetches(&tenants) == 80 + 20 + 2).await;
+    clock.advance(Duration::from_secs(9));
+    last.rotate();
+    assert_eq!(status(&auth, &last.token().sign()).await, 200);
+    assert_eq!(fetches(&tenants), 80 + 20 + 2 + 1, "nobody wishes any more");
+}
+
+#[tokio::test]
+async fn a_purge_of_one_issuer_purges_the_shared_set() {
+    let (provider, clock) = provider().await;
+    let auth = service([shared(&provider)], &clock);
+    let [a, b] = ["a", "b"].map(|id| invented(&provider, id));
+    assert_eq!((status(&auth, &a).await, status(&auth, &b).await), (200, 200));
+    provider.rotate();
+    provider.withdraw_old();
+    auth.issuers().purge(&format!("{}/tenants/a", provider.url()));
+    assert_eq!(verdict(&auth, &b).await, "token_key_unknown", "it is the same key");
+    assert_eq!(provider.fetches(), 2);
+    assert_eq!(verdict(&auth, &a).await, "token_key_unknown");
+}
+
+/// Two listed issuers that name the same URL.
+fn two(provider: &Provider) -> [IssuerConfig; 2] {
+    ["a", "b"].map(|id| {
+        IssuerConfig::new(format!("{}/tenants/{id}", provider.url()))
+            .jwks_uri(provider.jwks_uri())
+            .allow_loopback_http(true)
+    })
+}
+
+#[tokio::test]
+async fn removing_one_issuer_leaves_the_others_keys() {
+    let (provider, clock) = provider().await;
+    let auth = service(two(&provider), &clock);
+    let [a, b] = ["a", "b"].map(|id| invented(&provider, id));
+    assert_eq!((status(&auth, &a).await, status(&auth, &b).await), (200, 200));
+    auth.issuers().remove(&format!("{}/tenants/a", provider.url()));
+    assert_eq!((verdict(&auth, &a).await, status(&auth, &b).await), ("token_issuer", 200));
+    assert_eq!(provider.fetches(), 1);
+}
+
+#[tokio::test]
+async fn issuers_with_other_algorithms_share_no_set() {
+    let (provider, clock) = provider().await;
+    let [a, b] = two(&provider);
+    let auth = service([a, b.algorithms([Algorithm::RS256])], &clock);
+    assert_eq!(status(&auth, &invented(&provider, "a")).await, 200);
+    let by_es256 = invented(&provider, "b");
+    assert_eq!(verdict(&auth, &by_es256).await, "token_algorithm");
+}
+
+#[tokio::test]
+async fn an_issuer_whose_keys_moved_leaves_the_shared_set() {
+    let (provider, clock) = provider().await;
+    let tenants = with_metadata(&provider, 2);
+    let auth = service([discovered(&provider)], &clock);
+    let token = |tenant: &Issuer, key: &SigningKey| {
+        let month = Duration::from_secs(30 * 24 * 3600);
+        tenant.token().expires_in(month).signed_by(key).sign()
+    };
+    let [moved, stays] = [&tenants[0], &tenants[1]];
+    let old = token(moved, &provider.key());
+    for _ in 0..3 {
+        assert_eq!(status(&auth, &old).await, 200);
+        assert_eq!(status(&auth, &token(stays, &provider.key())).await, 200);
+    }
+    moved.heal(Endpoint::Discovery);
+    clock.advance(Duration::from_secs(3601));
+    // The other one keeps the shared set fresh.
+    assert_eq!(status(&auth, &token(stays, &provider.key())).await, 200);
+    assert_eq!(status(&auth, &old).await, 200, "nobody has noticed yet");
+    moved.wait_for_fetches(1).await;
+    let new = token(moved, &moved.key());
+    super::fixture::until(|| auth.issuers().health().iter().all(|it| it.last_error.is_none()))
+        .await;
+    assert_eq!(status(&auth, &new).await, 200);
+    assert_eq!(verdict(&auth, &old).await, "token_key_unknown", "also where it was known");
+    assert_eq!(status(&auth, &token(stays, &provider.key())).await, 200);
+}
+
+#[test]
+fn a_tenant_takes_two_kilobytes_at_most() {
+    const TENANTS: usize = 1000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (provider, clock) = runtime.block_on(provider());
+    let builder = Auth::builder().audience("scaiwave").clock(clock.clone()).known_tokens_bytes(0);
+    let auth = builder.issuer(shared(&provider)).tenants(AnyTenant).build().unwrap();
+    let tokens: Arc<[String]> = ids(TENANTS).iter().map(|id| invented(&provider, id)).collect();
+    let first = invented(&provider, "first");
+    assert_eq!(runtime.block_on(status(&auth, &first)), 200);
+    let allocated = allocations::measure(|| {
+        for token in tokens.iter() {
+            assert_eq!(runtime.block_on(status(&auth, token)), 200);
+        }
+    });
+    let each = allocated.bytes / TENANTS as i64;
+    assert!(each <= 2048, "{each} bytes a tenant");
+    assert!(each > 0, "nothing was measured");
+}

@@ -1,0 +1,185 @@
+//! Whatever becomes of the request, task or runtime that fetches keys: nobody is left waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
+use scaikey_auth::{Algorithm, Auth, Clock, KeyState};
+use tokio::runtime::Runtime;
+
+use super::fixture::{PAST_TTL, World, provider, service, small_auth, status, token, trust};
+
+/// Nobody may need so long; a test that waits for it hangs visibly.
+const FOREVER: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_leader_that_goes_away_leaves_the_fetch_to_the_others() {
+    let world = World::with(|mut settings| {
+        settings.wait = FOREVER;
+        settings
+    })
+    .await;
+    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    let request = || {
+        let (auth, token) = (world.auth.clone(), world.token());
+        tokio::spawn(async move { status(&auth, &token).await })
+    };
+    let leader = request();
+    world.provider.wait_for_fetches(1).await;
+    let follower = request();
+    leader.abort();
+    assert!(leader.await.unwrap_err().is_cancelled());
+    world.provider.heal(Endpoint::Jwks);
+    assert_eq!(follower.await.unwrap(), 200);
+    assert_eq!(world.provider.fetches(), 1);
+}
+
+#[tokio::test]
+async fn keys_arrive_even_if_everybody_who_asked_went_away() {
+    let world = World::new().await;
+    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    let (auth, token) = (world.auth.clone(), world.token());
+    let only = tokio::spawn(async move { status(&auth, &token).await });
+    world.provider.wait_for_fetches(1).await;
+    only.abort();
+    world.provider.heal(Endpoint::Jwks);
+    world.until_state(KeyState::Fresh).await;
+    assert_eq!((world.good().await, world.provider.fetches()), (200, 1));
+}
+
+/// A clock that panics once in a task that is not the test's own: in the middle of a fetch.
+#[derive(Debug, Clone)]
+struct Treacherous {
+    clock: ManualClock,
+    armed: Arc<AtomicBool>,
+}
+
+impl Clock for Treacherous {
+    fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        if tokio::task::try_id().is_some() && self.armed.swap(false, Ordering::SeqCst) {
+            panic!("on purpose");
+        }
+        self.clock.elapsed()
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_that_panics_is_answered_with_503_and_the_next_one_works() {
+    let (provider, clock) = provider().await;
+    let clock = Treacherous { clock, armed: Arc::new(AtomicBool::new(true)) };
+    let config = trust(&provider);
+    let builder = small_auth().issuer(config).audience("scaiwave").clock(clock.clone());
+    let auth = builder.build().unwrap();
+    assert_eq!(status(&auth, &token(&provider)).await, 503);
+    assert!(!clock.armed.load(Ordering::SeqCst), "it was the fetch that panicked");
+    assert_eq!(status(&auth, &token(&provider)).await, 200);
+
+    // The same in the background: the set is used on, and asked for again in a while.
+    clock.armed.store(true, Ordering::SeqCst);
+    clock.clock.advance(PAST_TTL);
+    assert_eq!(status(&auth, &token(&provider)).await, 200);
+    super::fixture::until(|| !clock.armed.load(Ordering::SeqCst)).await;
+    clock.clock.advance(Duration::from_secs(60));
+    assert_eq!(status(&auth, &token(&provider)).await, 200);
+    provider.wait_for_fetches(2).await;
+}
+
+/// A provider that outlives the runtimes of the services.
+fn on_its_own() -> (Runtime, Provider, ManualClock) {
+    let home =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let clock = ManualClock::new();
+    let builder = Provider::builder().algorithms([Algorithm::ES256]).clock(clock.clone());
+    let provider = home.block_on(builder.start());
+    (home, provider, clock)
+}
+
+fn patient(provider: &Provider, clock: &ManualClock) -> Auth {
+    let mut config = trust(provider);
+    config.jwks.wait = FOREVER;
+    service([config], clock)
+}
+
+#[test]
+fn a_runtime_that_ends_in_the_middle_of_the_first_fetch_strands_nobody() {
+    let (_home, provider, clock) = on_its_own();
+    let auth = patient(&provider, &clock);
+    let token = token(&provider);
+    provider.fail(Endpoint::Jwks, Fault::Hang);
+    let first = Runtime::new().unwrap();
+    first.block_on(async {
+        let (auth, token) = (auth.clone(), token.clone());
+        tokio::spawn(async move { status(&auth, &token).await });
+        provider.wait_for_fetches(1).await;
+    });
+    // Somebody in another runtime waits for the same fetch.
+    let (waiting, other) = (auth.clone(), token.clone());
+    let second = std::thread::spawn(move || {
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async move { status(&waiting, &other).await })
+    });
+    first.shutdown_timeout(Duration::from_secs(5));
+    provider.heal(Endpoint::Jwks);
+    let answer = second.join().unwrap();
+    assert!([200, 503].contains(&answer), "{answer}");
+    // A runtime ends its tasks in any order. If the connection goes before the fetch, the fetch sees
+    // a failure like another, after which nobody is asked for a second.
+    clock.advance(Duration::from_secs(1));
+    let last = Runtime::new().unwrap().block_on(status(&auth, &token));
+    assert_eq!(last, 200, "{:?}", auth.issuers().health());
+}
+
+#[test]
+fn a_runtime_that_ends_in_the_middle_of_a_renewal_leaves_it_to_the_next() {
+    let (_home, provider, clock) = on_its_own();
+    let auth = patient(&provider, &clock);
+    let token = token(&provider);
+    let first = Runtime::new().unwrap();
+    first.block_on(auth.ready()).unwrap();
+    provider.fail(Endpoint::Jwks, Fault::Hang);
+    clock.advance(PAST_TTL);
+    first.block_on(async {
+        assert_eq!(status(&auth, &token).await, 200);
+        provider.wait_for_fetches(2).await;
+    });
+    first.shutdown_timeout(Duration::from_secs(5));
+    provider.heal(Endpoint::Jwks);
+    clock.advance(PAST_TTL);
+    Runtime::new().unwrap().block_on(async {
+        assert_eq!(status(&auth, &token).await, 200);
+        provider.wait_for_fetches(3).await;
+        super::fixture::until(|| auth.issuers().health()[0].state == KeyState::Fresh).await;
+    });
+}
+
+#[test]
+fn one_service_can_be_used_from_runtimes_that_come_and_go() {
+    let (_home, provider, clock) = on_its_own();
+    let auth = patient(&provider, &clock);
+    for _ in 0..5 {
+        provider.rotate();
+        clock.advance(PAST_TTL);
+        let token = token(&provider);
+        assert_eq!(Runtime::new().unwrap().block_on(status(&auth, &token)), 200);
+    }
+}
+
+#[test]
+fn a_report_asked_for_in_a_runtime_that_has_ended_comes_all_the_same() {
+    let auth = Auth::builder().issuer("https://scaikey.example").audience("a").build().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let (send, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _inside = handle.enter();
+        send.send(auth.issuers().health()[0].state)
+    });
+    let state = answer.recv_timeout(Duration::from_secs(120));
+    assert_eq!(state, Ok(KeyState::Never), "it must not hang");
+}

@@ -1,0 +1,98 @@
+//! A provider with tenants, and a service that looks them up in a directory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use scaikey_auth::testing::{Issuer, ManualClock, Provider};
+use scaikey_auth::{Auth, BoxError, IssuerConfig, TenantId, TenantIssuers};
+use tokio::sync::Semaphore;
+
+use super::fixture::{provider, service_of_tenants, status};
+
+pub(crate) fn template(provider: &Provider) -> IssuerConfig {
+    IssuerConfig::new(format!("{}/tenants/{{tenant_id}}", provider.url())).allow_loopback_http(true)
+}
+
+/// A token that a tenant's issuer would sign, if there were one.
+pub(crate) fn invented(provider: &Provider, id: &str) -> String {
+    let iss = format!("{}/tenants/{id}", provider.url());
+    provider.token().issuer(&iss).tenant(id).sign()
+}
+
+/// Maps ids to slugs, as a service's own directory does.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    base: String,
+    slugs: Arc<HashMap<&'static str, &'static str>>,
+    asked: Arc<AtomicU64>,
+    /// Each answer takes one permit: none, and the directory hangs; closed, and it fails.
+    pub(crate) answers: Arc<Semaphore>,
+}
+
+impl Directory {
+    pub(crate) fn new(
+        provider: &Provider,
+        slugs: impl IntoIterator<Item = (&'static str, &'static str)>,
+    ) -> Self {
+        Self {
+            base: provider.url(),
+            slugs: Arc::new(slugs.into_iter().collect()),
+            asked: Arc::default(),
+            answers: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl TenantIssuers for Directory {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        template: IssuerConfig,
+    ) -> Result<Option<IssuerConfig>, BoxError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.answers.acquire().await?.forget();
+        let Some(slug) = self.slugs.get(tenant.as_str()) else { return Ok(None) };
+        if *slug == "panics" {
+            panic!("on purpose");
+        }
+        let place = format!("{}/api/v1/auth/tenants/{slug}", self.base);
+        Ok(Some(template.discovery_url(format!("{place}/.well-known/openid-configuration"))))
+    }
+}
+
+pub(crate) struct Town {
+    pub(crate) provider: Provider,
+    pub(crate) clock: ManualClock,
+    pub(crate) acme: Issuer,
+    pub(crate) globex: Issuer,
+    pub(crate) directory: Directory,
+    pub(crate) auth: Auth,
+}
+
+impl Town {
+    pub(crate) async fn new() -> Self {
+        Self::with(|template| template).await
+    }
+
+    /// With a template of another kind.
+    pub(crate) async fn with(change: impl FnOnce(IssuerConfig) -> IssuerConfig) -> Self {
+        let (provider, clock) = provider().await;
+        let (acme, globex) = (provider.tenant("tnt-1", "acme"), provider.tenant("tnt-2", "globex"));
+        let slugs = [("tnt-1", "acme"), ("tnt-2", "globex"), ("tnt-9", "panics")];
+        let directory = Directory::new(&provider, slugs);
+        let template = change(template(&provider));
+        let auth = service_of_tenants(template, directory.clone(), &clock);
+        Self { provider, clock, acme, globex, directory, auth }
+    }
+
+    pub(crate) async fn status(&self, token: &str) -> u16 {
+        status(&self.auth, token).await
+    }
+}

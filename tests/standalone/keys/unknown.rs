@@ -1,0 +1,256 @@
+//! Key ids nobody has heard of: a rotation refuses nobody, a flood costs next to nothing.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use scaikey_auth::testing::{Endpoint, Fault, SigningKey};
+use scaikey_auth::{Algorithm, KeyState};
+
+use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status, strange, token, verdict};
+
+const COOLDOWN: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rotation_right_after_a_fetch_refuses_nobody() {
+    for _ in 0..10 {
+        let world = World::warm().await;
+        world.provider.rotate();
+        let token = world.token();
+        let requests: Vec<_> = (0..50)
+            .map(|_| {
+                let (auth, token) = (world.auth.clone(), token.clone());
+                tokio::spawn(async move { status(&auth, &token).await })
+            })
+            .collect();
+        for request in requests {
+            assert_eq!(request.await.unwrap(), 200);
+        }
+        assert_eq!(world.provider.fetches(), 2);
+    }
+}
+
+#[tokio::test]
+async fn two_rotations_in_a_row_refuse_nobody() {
+    let world = World::warm().await;
+    for _ in 0..2 {
+        world.provider.rotate();
+        assert_eq!(world.good().await, 200);
+    }
+    assert_eq!(world.provider.fetches(), 3);
+}
+
+#[tokio::test]
+async fn a_strange_token_costs_one_fetch_and_leaves_one_for_a_rotation() {
+    let world = World::warm().await;
+    assert_eq!((world.strange().await, world.provider.fetches()), (401, 2));
+    world.provider.rotate();
+    assert_eq!((world.good().await, world.provider.fetches()), (200, 3));
+}
+
+#[tokio::test]
+async fn a_flood_costs_the_provider_two_fetches_and_one_more_per_cool_down() {
+    let world = World::warm().await;
+    let key = SigningKey::generate(Algorithm::ES256);
+    for nth in 0..1000 {
+        let kid = format!("flood-{nth}");
+        let token = world.provider.token().signed_by(&key).kid(Some(&kid)).sign();
+        assert_eq!(world.status(&token).await, 401);
+        if nth % 100 == 0 {
+            assert_eq!(world.good().await, 200);
+        }
+    }
+    assert_eq!(world.provider.fetches(), 1 + 2);
+    for nth in 1..4 {
+        world.clock.advance(COOLDOWN);
+        for _ in 0..100 {
+            assert_eq!(world.strange().await, 401);
+        }
+        assert_eq!(world.provider.fetches(), 1 + 2 + nth);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_flood_that_hangs_does_not_slow_good_tokens() {
+    let world = World::warm().await;
+    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    let flood: Vec<_> = (0..500)
+        .map(|_| {
+            let (auth, token) = (world.auth.clone(), strange(&world.provider));
+            tokio::spawn(async move { status(&auth, &token).await })
+        })
+        .collect();
+    world.provider.wait_for_fetches(2).await;
+    for _ in 0..100 {
+        assert_eq!(world.good().await, 200);
+    }
+    assert_eq!(world.provider.fetches(), 2, "the flood waits for one fetch");
+    world.provider.heal(Endpoint::Jwks);
+    for request in flood {
+        assert_eq!(request.await.unwrap(), 401);
+    }
+    assert!(world.provider.fetches() <= 3, "{}", world.provider.fetches());
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_earns_no_further_fetch() {
+    let world = World::warm().await;
+    for nth in 0..20 {
+        world.provider.fail(Endpoint::Jwks, Fault::Hang);
+        let (auth, token) = (world.auth.clone(), strange(&world.provider));
+        let caller = tokio::spawn(async move { status(&auth, &token).await });
+        if nth < 2 {
+            world.provider.wait_for_fetches(2 + nth).await;
+        } else {
+            assert_eq!(world.strange().await, 401, "no fetch is under way, and none begins");
+        }
+        caller.abort();
+        world.provider.heal(Endpoint::Jwks);
+        // A fetch replaces the set, and its time, when it lands.
+        let fetches = world.provider.fetches();
+        if nth < 2 {
+            world.provider.rotate();
+            let token = world.token();
+            super::fixture::until(|| world.provider.fetches() == fetches).await;
+            assert!([200, 401].contains(&world.status(&token).await));
+        }
+    }
+    assert!(world.provider.fetches() <= 3, "{}", world.provider.fetches());
+}
+
+#[tokio::test]
+async fn failed_fetches_are_charged_too() {
+    for fault in [Fault::Status(500), Fault::html(), Fault::HangUp] {
+        let world = World::warm().await;
+        world.provider.fail(Endpoint::Jwks, fault.clone());
+        for _ in 0..100 {
+            // The present set is not known, so nobody can say that there is no such key.
+            assert_eq!(world.strange().await, 503, "{fault:?}");
+        }
+        assert_eq!(world.provider.fetches(), 1 + 2, "{fault:?}");
+        assert_eq!(world.good().await, 200, "{fault:?}");
+
+        world.provider.heal(Endpoint::Jwks);
+        world.clock.advance(PAST_BACKOFF);
+        world.until_state(KeyState::Fresh).await;
+        assert_eq!(world.strange().await, 401, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_while_the_provider_is_away_is_answered_with_503_until_it_is_back() {
+    let mut world = World::warm().await;
+    let before = world.token();
+    world.provider.rotate();
+    world.provider.pause().await;
+    let error = world.auth.authenticate(&world.token()).await.unwrap_err();
+    assert_eq!(error.status(), 503);
+    assert!(error.retry_after().unwrap() >= Duration::from_secs(1));
+    assert_eq!(world.status(&before).await, 200, "the old key goes on");
+    world.provider.resume().await;
+    world.clock.advance(PAST_BACKOFF);
+    assert_eq!(world.good().await, 200);
+}
+
+#[tokio::test]
+async fn a_key_replaced_under_its_name_is_found() {
+    for algorithm in [Algorithm::ES256, Algorithm::RS256] {
+        let world = World::warm().await;
+        let old = world.token();
+        assert_eq!(world.status(&old).await, 200);
+        let kid = world.provider.kid();
+        world.provider.withdraw(&kid);
+        world.provider.adopt(SigningKey::with_kid(algorithm, kid));
+        let new = world.provider.token().algorithm(algorithm).sign();
+        assert_eq!((world.status(&new).await, world.provider.fetches()), (200, 2), "{algorithm}");
+        assert_ne!(world.status(&old).await, 200, "{algorithm}");
+    }
+}
+
+#[tokio::test]
+async fn bad_signatures_share_the_unknown_keys_budget() {
+    let world = World::warm().await;
+    let foreign = SigningKey::with_kid(Algorithm::ES256, world.provider.kid());
+    let token = world.provider.token().signed_by(&foreign).sign();
+    for _ in 0..10 {
+        assert_eq!(verdict(&world.auth, &token).await, "token_signature");
+        assert_eq!(world.strange().await, 401);
+    }
+    assert_eq!(world.provider.fetches(), 1 + 2);
+    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    for _ in 0..10 {
+        world.clock.advance(COOLDOWN);
+        assert_eq!(verdict(&world.auth, &token).await, "token_signature", "not 503");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_after_a_flood_takes_five_seconds() {
+    let world = World::warm().await;
+    for _ in 0..100 {
+        assert_eq!(world.strange().await, 401);
+    }
+    let fetches = world.provider.fetches();
+    world.provider.rotate();
+    world.provider.withdraw_old();
+    for _ in 0..4 {
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(world.good().await, 401);
+    }
+    assert_eq!(world.provider.fetches(), fetches, "the provider is left alone");
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!((world.good().await, world.provider.fetches()), (200, fetches + 1));
+}
+
+#[tokio::test]
+async fn a_token_that_fails_on_its_claims_asks_nobody() {
+    let world = World::warm().await;
+    let key = SigningKey::generate(Algorithm::ES256);
+    let strange = || world.provider.token().signed_by(&key);
+    for token in [
+        strange().expired().sign(),
+        strange().audience("another").sign(),
+        strange().issuer("https://another.example").sign(),
+        strange().kid(Some(&"k".repeat(257))).sign(),
+        strange().header("alg", "none").sign(),
+    ] {
+        assert_eq!(world.status(&token).await, 401, "{token}");
+    }
+    assert_eq!(world.provider.fetches(), 1);
+}
+
+#[tokio::test]
+async fn the_budget_of_one_issuer_is_not_spent_on_another() {
+    let (a, b) = (World::warm().await, super::fixture::provider().await.0);
+    a.auth.issuers().add(super::fixture::trust(&b)).unwrap();
+    for _ in 0..10 {
+        assert_eq!(a.strange().await, 401);
+    }
+    assert_eq!(a.status(&token(&b)).await, 200);
+    b.rotate();
+    assert_eq!(a.status(&token(&b)).await, 200);
+    assert_eq!((a.provider.fetches(), b.fetches()), (3, 2));
+}
+
+#[tokio::test]
+async fn a_set_under_way_is_waited_for_though_no_other_may_be_asked_for() {
+    let world = World::with(|mut settings| {
+        settings.cooldown = Duration::from_secs(24 * 3600);
+        settings
+    });
+    let world = world.await.warmed().await;
+    for _ in 0..3 {
+        assert_eq!(world.strange().await, 401);
+    }
+    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.clock.advance(PAST_TTL);
+    assert_eq!(world.good().await, 200);
+    world.provider.wait_for_fetches(4).await;
+    world.provider.rotate();
+    let mut good = pin!(world.good());
+    assert!(poll_fn(|context| Poll::Ready(good.as_mut().poll(context))).await.is_pending());
+    world.provider.heal(Endpoint::Jwks);
+    assert_eq!(good.await, 200);
+    assert_eq!((world.strange().await, world.provider.fetches()), (401, 4));
+}

@@ -1,0 +1,147 @@
+//! How keys and metadata are asked for, and how answers are taken that say "not so" or "not now".
+
+use std::time::Duration;
+
+use scaikey_auth::KeyState;
+use scaikey_auth::testing::{Endpoint, Fault};
+
+use super::fixture::{PAST_TTL, World, provider, service, status, token, trust};
+
+#[tokio::test]
+async fn requests_accept_both_media_types_unencoded() {
+    let world = World::warm().await;
+    for endpoint in [Endpoint::Discovery, Endpoint::Jwks] {
+        let request = world.provider.received(endpoint).remove(0);
+        let text = |name: &str| request.headers[name].to_str().unwrap().to_owned();
+        let accept = text("accept");
+        let types: Vec<_> = accept.split(", ").collect();
+        assert_eq!(types, ["application/json", "application/jwk-set+json", "*/*;q=0.1"]);
+        assert_eq!(text("accept-encoding"), "identity", "{endpoint:?}");
+    }
+}
+
+#[tokio::test]
+async fn unasked_compression_is_told() {
+    let gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let json = vec![("content-type", "application/json")];
+    let labelled = |coding| [json.clone(), vec![("content-encoding", coding)]].concat();
+    for (headers, bytes, why) in [
+        (labelled("gzip"), gzip.clone(), "content coding gzip"),
+        (json.clone(), gzip.clone(), "content coding gzip"),
+        (labelled("br"), b"{}".to_vec(), "content coding br"),
+    ] {
+        for endpoint in [Endpoint::Discovery, Endpoint::Jwks] {
+            let world = World::new().await;
+            world.provider.fail(endpoint, Fault::Bytes(headers.clone(), bytes.clone()));
+            assert_eq!(world.good().await, 503);
+            let error = world.health().last_error.unwrap();
+            assert!(error.contains(why), "{endpoint:?}: {error}");
+        }
+    }
+    let (provider, clock) = provider().await;
+    let set = provider.jwks().to_string().into_bytes();
+    provider.fail(Endpoint::Jwks, Fault::Bytes(labelled("identity"), set));
+    let auth = service([trust(&provider)], &clock);
+    assert_eq!(status(&auth, &token(&provider)).await, 200);
+}
+
+#[tokio::test]
+async fn retry_after_is_kept_to_without_keys() {
+    for (endpoint, code) in
+        [(Endpoint::Jwks, 429), (Endpoint::Jwks, 503), (Endpoint::Discovery, 429)]
+    {
+        let world = World::new().await;
+        world.provider.fail(endpoint, Fault::RetryAfter(code, 40));
+        assert_eq!(world.good().await, 503);
+        let asked = world.provider.requests(endpoint);
+        assert_eq!(asked, 1, "{endpoint:?}: other places are not asked either");
+        let error = world.auth.authenticate(&world.token()).await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(40)), "{endpoint:?}");
+        world.clock.advance(Duration::from_secs(39));
+        assert_eq!(world.good().await, 503);
+        assert_eq!(world.provider.requests(endpoint), asked, "{endpoint:?}");
+        world.provider.heal(endpoint);
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(world.good().await, 200, "{endpoint:?}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_capped() {
+    let world = World::new().await;
+    world.provider.fail(Endpoint::Jwks, Fault::RetryAfter(503, 86_400));
+    assert_eq!(world.good().await, 503);
+    assert_eq!(world.pause(), Duration::from_secs(60));
+    world.provider.heal(Endpoint::Jwks);
+    let world = World::warm().await;
+    world.provider.fail(Endpoint::Jwks, Fault::RetryAfter(503, 86_400));
+    world.clock.advance(PAST_TTL);
+    assert_eq!(world.good().await, 200);
+    world.until_state(KeyState::Stale).await;
+    assert_eq!(world.pause(), Duration::from_secs(300));
+}
+
+#[tokio::test]
+async fn retry_after_of_metadata_is_capped() {
+    let world = World::new().await;
+    world.provider.fail(Endpoint::Discovery, Fault::RetryAfter(503, 86_400));
+    assert_eq!(world.good().await, 503);
+    world.provider.heal(Endpoint::Discovery);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.good().await, 200);
+}
+
+#[tokio::test]
+async fn readiness_probes_leave_a_busy_provider_alone() {
+    for (endpoint, fault) in [
+        (Endpoint::Jwks, Fault::Status(429)),
+        (Endpoint::Jwks, Fault::RetryAfter(503, 60)),
+        (Endpoint::Discovery, Fault::Status(429)),
+        (Endpoint::Discovery, Fault::RetryAfter(503, 60)),
+    ] {
+        let world = World::new().await;
+        world.provider.fail(endpoint, fault.clone());
+        for _ in 0..20 {
+            world.auth.ready().await.unwrap_err();
+        }
+        assert_eq!(world.provider.requests(endpoint), 1, "{endpoint:?} {fault:?}");
+        world.provider.heal(endpoint);
+        world.clock.advance(Duration::from_secs(60));
+        world.auth.ready().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn retry_after_outlasts_unknown_key_ids() {
+    let world = World::warm().await;
+    world.provider.fail(Endpoint::Jwks, Fault::RetryAfter(429, 120));
+    assert_eq!(world.strange().await, 503, "the provider's present keys are not known");
+    assert_eq!(world.provider.fetches(), 2);
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(39));
+        assert_eq!((world.strange().await, world.good().await), (503, 200));
+        assert_eq!(world.provider.fetches(), 2);
+    }
+    world.provider.heal(Endpoint::Jwks);
+    world.clock.advance(Duration::from_secs(3));
+    assert_eq!(world.strange().await, 401);
+    assert!(world.provider.fetches() > 2);
+}
+
+#[tokio::test]
+async fn retry_after_of_metadata_is_kept_to() {
+    let world = World::warm().await;
+    let discoveries = world.provider.discoveries();
+    world.provider.fail(Endpoint::Discovery, Fault::RetryAfter(503, 299));
+    // Metadata is read again after an hour, keys after five minutes.
+    world.clock.advance(Duration::from_secs(3601));
+    assert_eq!(world.good().await, 200);
+    world.provider.wait_for_fetches(2).await;
+    world.until_state(KeyState::Fresh).await;
+    world.clock.advance(Duration::from_secs(298));
+    assert_eq!(world.good().await, 200);
+    assert_eq!(world.provider.discoveries(), discoveries + 1);
+    world.clock.advance(Duration::from_secs(2));
+    assert_eq!(world.good().await, 200);
+    super::fixture::until(|| world.provider.discoveries() == discoveries + 2).await;
+}

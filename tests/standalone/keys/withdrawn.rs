@@ -1,0 +1,122 @@
+//! A key that left the set stops working, and nothing brings it back.
+
+use std::time::Duration;
+
+use scaikey_auth::KeyState;
+use scaikey_auth::testing::{Endpoint, Fault};
+
+use super::fixture::{PAST_TTL, World, status, verdict};
+
+#[tokio::test]
+async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
+    let world = World::warm().await;
+    let old = world.token();
+    world.provider.rotate();
+    world.provider.withdraw_old();
+    assert_eq!(world.status(&old).await, 200, "nobody has noticed yet");
+    world.clock.advance(PAST_TTL);
+    assert_eq!(world.state(), KeyState::Due);
+    world.until_state(KeyState::Fresh).await;
+    assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown");
+    assert_eq!(world.good().await, 200);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_that_is_published_again_works_again() {
+    let world = World::warm().await;
+    let (key, old) = (world.provider.key(), world.token());
+    world.provider.rotate();
+    world.provider.withdraw_old();
+    world.auth.issuers().purge(&world.provider.issuer());
+    assert_eq!(world.status(&old).await, 401);
+    world.provider.adopt(key);
+    world.clock.advance(PAST_TTL);
+    world.until_state(KeyState::Fresh).await;
+    assert_eq!(world.status(&old).await, 200);
+}
+
+#[tokio::test]
+async fn after_a_purge_every_token_waits_for_a_new_set() {
+    let world = World::warm().await;
+    let old = world.token();
+    world.provider.rotate();
+    world.provider.withdraw_old();
+    world.auth.issuers().purge("https://another.example");
+    assert_eq!((world.status(&old).await, world.provider.fetches()), (200, 1));
+    world.auth.issuers().purge(&world.provider.issuer());
+    assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown");
+    assert_eq!(world.good().await, 200);
+}
+
+#[tokio::test]
+async fn after_a_purge_an_outage_is_answered_with_503() {
+    let mut world = World::warm().await;
+    world.provider.pause().await;
+    world.auth.issuers().purge(&world.provider.issuer());
+    assert_eq!(world.good().await, 503);
+    assert_eq!(world.state(), KeyState::Never);
+}
+
+#[tokio::test]
+async fn a_set_that_was_on_its_way_when_the_keys_were_purged_is_not_used() {
+    for due in [true, false] {
+        let world = if due { World::warm().await } else { World::new().await };
+        let old = world.token();
+        // The answer holds the old key, and is slow to arrive.
+        world.provider.fail(Endpoint::Jwks, Fault::Stall);
+        world.clock.advance(PAST_TTL);
+        drop(world.health());
+        world.provider.wait_for_fetches(if due { 2 } else { 1 }).await;
+        world.provider.rotate();
+        world.provider.withdraw_old();
+        world.auth.issuers().purge(&world.provider.issuer());
+        world.provider.heal(Endpoint::Jwks);
+        assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown", "due: {due}");
+        assert_eq!(world.good().await, 200, "due: {due}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_that_meets_a_failing_fetch_leaves_no_trace() {
+    let world = World::warm().await;
+    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.clock.advance(PAST_TTL);
+    drop(world.health());
+    world.provider.wait_for_fetches(2).await;
+    world.auth.issuers().purge(&world.provider.issuer());
+    assert_eq!(world.state(), KeyState::Never);
+    world.provider.heal(Endpoint::Jwks);
+    assert_eq!(world.good().await, 200);
+    assert_eq!(world.health().last_error, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_withdrawn_key_does_not_come_back_however_requests_and_refreshes_mix() {
+    let world = World::with(|mut settings| {
+        settings.wait = Duration::from_secs(60);
+        settings
+    })
+    .await;
+    for _ in 0..20 {
+        let old = world.token();
+        let busy: Vec<_> = (0..8)
+            .map(|_| {
+                let (auth, token) = (world.auth.clone(), old.clone());
+                tokio::spawn(async move {
+                    for _ in 0..20 {
+                        status(&auth, &token).await;
+                    }
+                })
+            })
+            .collect();
+        world.provider.rotate();
+        world.provider.withdraw_old();
+        world.clock.advance(PAST_TTL);
+        world.auth.issuers().purge(&world.provider.issuer());
+        assert_eq!(world.status(&old).await, 401);
+        for task in busy {
+            task.await.unwrap();
+        }
+        assert_eq!(world.status(&old).await, 401);
+    }
+}

@@ -1,0 +1,264 @@
+//! `CachedTenants`: what is remembered, for how long, and what happens while the store is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scaikey_auth::TenantStatus::{Active, Suspended};
+use scaikey_auth::{CachedTenants, TenantResolver};
+use tokio::task::JoinSet;
+
+use crate::support::tenants::{Mood, Store, id, status, tenant};
+use scaikey_auth::testing::ManualClock;
+
+/// 60 s and 10 % of jitter.
+const PAST_TIME_TO_LIVE: Duration = Duration::from_secs(67);
+/// 10 min more.
+const PAST_STALENESS: Duration = Duration::from_secs(601);
+/// The longest back-off.
+const PAST_BACKOFF: Duration = Duration::from_secs(6);
+
+fn cached(store: &Store) -> (CachedTenants<Store>, ManualClock) {
+    let clock = ManualClock::new();
+    (CachedTenants::new(store.clone()).clock(clock.clone()), clock)
+}
+
+/// Waits for work in the background, which other tasks do as soon as this one yields.
+async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), wait).await.expect("should have happened");
+}
+
+#[tokio::test]
+async fn a_known_tenant_is_asked_for_once_and_then_answered_at_once() {
+    let store = Store::with(&["acme"]);
+    let (tenants, clock) = cached(&store);
+    assert!(tenants.at_once(&id("acme")).is_none());
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    clock.advance(Duration::from_secs(53));
+    let answer = tenants.at_once(&id("acme")).unwrap().unwrap().unwrap();
+    assert_eq!((answer.id(), store.questions()), (&id("acme"), 1));
+}
+
+#[tokio::test]
+async fn a_suspension_takes_effect_once_the_time_to_live_is_over() {
+    let store = Store::with(&["acme"]);
+    let (tenants, clock) = cached(&store);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    store.list.insert(tenant("acme", Suspended));
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    clock.advance(PAST_TIME_TO_LIVE);
+    assert!(tenants.at_once(&id("acme")).is_none());
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
+    store.list.remove(&id("acme"));
+    clock.advance(PAST_TIME_TO_LIVE);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_unknown_tenant_is_remembered_briefly_and_found_after_it_was_added() {
+    let store = Store::with(&[]);
+    let (tenants, clock) = cached(&store);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), None);
+    store.list.insert(tenant("acme", Active));
+    clock.advance(Duration::from_secs(4));
+    assert!(matches!(tenants.at_once(&id("acme")), Some(Ok(None))));
+    assert_eq!(store.questions(), 1);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_lookups_of_a_cold_tenant_are_one_question() {
+    let store = Store::with(&["acme"]);
+    let (tenants, _clock) = cached(&store);
+    let mut lookups = JoinSet::new();
+    for _ in 0..1000 {
+        let tenants = tenants.clone();
+        lookups.spawn(async move { status(&tenants, "acme").await.unwrap() });
+    }
+    assert!(lookups.join_all().await.iter().all(|answer| *answer == Some(Active)));
+    assert_eq!(store.questions(), 1);
+}
+
+#[tokio::test]
+async fn while_the_store_fails_the_last_answer_stands_in_for_a_while() {
+    for last in [Active, Suspended] {
+        let store = Store::with(&[]);
+        store.list.insert(tenant("acme", last));
+        let (tenants, clock) = cached(&store);
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(last));
+        store.be(Mood::Failing);
+        clock.advance(PAST_TIME_TO_LIVE);
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(last));
+        clock.advance(PAST_STALENESS);
+        let error = status(&tenants, "acme").await.unwrap_err();
+        assert_eq!(error.to_string(), "the tenant store failed: on purpose");
+        store.be(Mood::Well);
+        clock.advance(PAST_BACKOFF);
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(last));
+    }
+}
+
+#[tokio::test]
+async fn with_no_staleness_allowed_a_failing_store_is_an_error() {
+    let store = Store::with(&["acme"]);
+    let (tenants, clock) = cached(&store);
+    let tenants = tenants.max_stale(Duration::ZERO);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    store.be(Mood::Failing);
+    clock.advance(PAST_TIME_TO_LIVE);
+    assert!(status(&tenants, "acme").await.is_err());
+}
+
+#[tokio::test]
+async fn unknown_never_stands_in_for_a_failing_store() {
+    let store = Store::with(&[]);
+    let (tenants, clock) = cached(&store);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), None);
+    store.be(Mood::Failing);
+    clock.advance(Duration::from_secs(5));
+    assert!(status(&tenants, "acme").await.is_err());
+}
+
+#[tokio::test]
+async fn a_failing_store_is_not_asked_on_every_request() {
+    let store = Store::with(&["acme"]);
+    let (tenants, clock) = cached(&store);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    store.be(Mood::Failing);
+    clock.advance(PAST_TIME_TO_LIVE);
+    for _ in 0..100 {
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+        assert!(status(&tenants, "never-seen").await.is_err());
+    }
+    assert!(tenants.at_once(&id("acme")).unwrap().is_ok());
+    assert!(tenants.at_once(&id("never-seen")).unwrap().is_err());
+    assert_eq!(store.questions(), 3);
+}
+
+#[tokio::test]
+async fn during_an_outage_only_the_first_request_waits_and_recovery_is_noticed_by_itself() {
+    let store = Store::with(&["acme"]);
+    let (tenants, clock) = cached(&store);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    let tenants = tenants.deadline(Duration::from_millis(50));
+    store.be(Mood::Hanging);
+    clock.advance(PAST_TIME_TO_LIVE);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    clock.advance(Duration::from_secs(1));
+    // The store still hangs: with a deadline this long, waiting for it would show.
+    let tenants = tenants.deadline(Duration::from_secs(3600));
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    until(|| store.questions() == 3).await;
+    store.list.insert(tenant("acme", Suspended));
+    store.be(Mood::Well);
+    until(|| tenants.at_once(&id("acme")).is_some()).await;
+    tenants.forget(&id("acme"));
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
+}
+
+#[tokio::test]
+async fn trouble_of_long_ago_does_not_let_an_old_answer_stand_in_unasked() {
+    let store = Store::with(&["acme"]);
+    let (tenants, clock) = cached(&store);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    store.be(Mood::Failing);
+    clock.advance(PAST_TIME_TO_LIVE);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    store.be(Mood::Well);
+    store.list.insert(tenant("acme", Suspended));
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_panics_or_answers_with_another_tenant_has_failed() {
+    for (mood, message) in [
+        (Mood::Hanging, "the tenant store gave no answer within 20ms"),
+        (Mood::Panicking, "the lookup of the tenant died"),
+        (Mood::Confused, "the tenant store answered with another tenant"),
+    ] {
+        let store = Store::with(&["acme"]);
+        let (tenants, _clock) = cached(&store);
+        let hangs = matches!(mood, Mood::Hanging);
+        let tenants = tenants.deadline(Duration::from_millis(if hangs { 20 } else { 60_000 }));
+        store.be(mood);
+        let error = status(&tenants, "acme").await.unwrap_err();
+        assert_eq!(error.to_string(), message);
+        assert!(status(&tenants, "acme").await.is_err());
+        assert_eq!(store.questions(), 1, "{mood:?} is no reason to ask at once again");
+    }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_asked_again_and_a_lookup_from_before_does_not_come_back() {
+    let store = Store::with(&["acme"]);
+    let (tenants, _clock) = cached(&store);
+    for forget in [CachedTenants::clear, |tenants: &_| CachedTenants::forget(tenants, &id("acme"))]
+    {
+        store.list.insert(tenant("acme", Active));
+        tenants.clear();
+        let asked = store.questions();
+        store.be(Mood::Hanging);
+        let early = tokio::spawn({
+            let tenants = tenants.clone();
+            async move { status(&tenants, "acme").await.unwrap() }
+        });
+        until(|| store.questions() == asked + 1).await;
+        store.list.insert(tenant("acme", Suspended));
+        forget(&tenants);
+        let late = tokio::spawn({
+            let tenants = tenants.clone();
+            async move { status(&tenants, "acme").await.unwrap() }
+        });
+        until(|| store.questions() == asked + 2).await;
+        store.be(Mood::Well);
+        assert_eq!(early.await.unwrap(), Some(Active));
+        assert_eq!(late.await.unwrap(), Some(Suspended));
+        assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
+        assert_eq!(store.questions(), asked + 2);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_invented_tenants_displaces_nobody() {
+    let store = Store::with(&["acme"]);
+    let (tenants, _clock) = cached(&store);
+    let tenants = tenants.max_tenants(100);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    for turn in 0..10_000 {
+        assert_eq!(status(&tenants, &format!("invented-{turn}")).await.unwrap(), None);
+    }
+    assert!(tenants.at_once(&id("acme")).is_some());
+}
+
+#[tokio::test]
+async fn more_tenants_than_fit_are_all_answered() {
+    let names: Vec<_> = (0..1000).map(|turn| format!("tenant-{turn}")).collect();
+    let store = Store::with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let (tenants, _clock) = cached(&store);
+    let tenants = tenants.max_tenants(10);
+    for name in names.iter().chain(&names) {
+        assert_eq!(status(&tenants, name).await.unwrap(), Some(Active));
+    }
+    assert!(store.questions() > 1000);
+}
+
+#[tokio::test]
+async fn the_longest_periods_do_not_overflow() {
+    let store = Store::with(&["acme"]);
+    let tenants = CachedTenants::new(Arc::new(store.clone()))
+        .time_to_live(Duration::MAX)
+        .negative_time_to_live(Duration::MAX)
+        .max_stale(Duration::MAX)
+        .deadline(Duration::MAX);
+    assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
+    assert_eq!(status(&tenants, "nobody").await.unwrap(), None);
+    tenants.forget(&id("acme"));
+    store.be(Mood::Failing);
+    assert!(status(&tenants, "acme").await.is_err());
+}

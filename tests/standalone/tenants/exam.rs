@@ -1,0 +1,181 @@
+//! The exam for tenant resolvers: ours pass, and broken ones fail by the rule they break.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
+use scaikey_auth::{
+    AnyTenant, BoxError, CachedTenants, MemoryTenants, Tenant, TenantId, TenantResolver,
+    TenantStatus,
+};
+
+use crate::support::tenants::{id, tenant};
+
+/// A list of tenants, and a resolver that answers from it, well or badly.
+struct Exam<R>(MemoryTenants, R);
+
+#[async_trait]
+impl<R: TenantResolver + Clone> TenantExam for Exam<R> {
+    fn resolver(&self) -> Arc<dyn TenantResolver> {
+        Arc::new(self.1.clone())
+    }
+
+    fn known(&self) -> TenantId {
+        id("acme")
+    }
+
+    fn unknown(&self) -> TenantId {
+        id("nobody")
+    }
+
+    async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+        self.0.insert(Tenant::with_row(id.clone(), status, ()));
+        true
+    }
+
+    async fn remove(&self, id: &TenantId) {
+        self.0.remove(id);
+    }
+}
+
+fn acme() -> MemoryTenants {
+    MemoryTenants::from_iter([tenant("acme", TenantStatus::Active)])
+}
+
+#[tokio::test]
+async fn memory_passes() {
+    let list = acme();
+    tenant_resolver(&Exam(list.clone(), list)).await;
+}
+
+#[tokio::test]
+async fn the_cache_passes() {
+    struct Cached(MemoryTenants, CachedTenants<MemoryTenants>);
+
+    #[async_trait]
+    impl TenantExam for Cached {
+        fn resolver(&self) -> Arc<dyn TenantResolver> {
+            Arc::new(self.1.clone())
+        }
+
+        fn known(&self) -> TenantId {
+            id("acme")
+        }
+
+        fn unknown(&self) -> TenantId {
+            id("nobody")
+        }
+
+        async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+            self.0.insert(Tenant::with_row(id.clone(), status, ()));
+            self.1.forget(id);
+            true
+        }
+
+        async fn remove(&self, id: &TenantId) {
+            self.0.remove(id);
+            self.1.forget(id);
+        }
+    }
+
+    let list = acme();
+    tenant_resolver(&Cached(list.clone(), CachedTenants::new(list))).await;
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_changed_passes() {
+    struct Fixed;
+
+    #[async_trait]
+    impl TenantExam for Fixed {
+        fn resolver(&self) -> Arc<dyn TenantResolver> {
+            Arc::new(acme())
+        }
+
+        fn known(&self) -> TenantId {
+            id("acme")
+        }
+
+        fn unknown(&self) -> TenantId {
+            id("nobody")
+        }
+    }
+
+    tenant_resolver(&Fixed).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "rule broken: an unknown tenant is Ok(None)")]
+async fn a_resolver_that_knows_everybody_fails() {
+    tenant_resolver(&Exam(acme(), AnyTenant)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "rule broken: a suspended tenant is found, as suspended")]
+async fn a_cache_that_is_not_told_to_forget_fails() {
+    let list = acme();
+    let cached = CachedTenants::new(list.clone()).negative_time_to_live(std::time::Duration::ZERO);
+    tenant_resolver(&Exam(list, cached)).await;
+}
+
+/// A resolver that asks the list for something else than it was asked for, or answers so.
+#[derive(Debug, Clone)]
+struct Broken {
+    list: MemoryTenants,
+    asks: fn(&str) -> String,
+    answers: fn(Option<Tenant>, &TenantId) -> Result<Option<Tenant>, BoxError>,
+}
+
+#[async_trait]
+impl TenantResolver for Broken {
+    async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
+        let found = self.list.resolve(&(self.asks)(id.as_str()).parse()?).await?;
+        (self.answers)(found, id)
+    }
+}
+
+/// Hides that another tenant was found.
+fn relabelled(found: Option<Tenant>, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
+    Ok(found.map(|tenant| Tenant::with_row(id.clone(), tenant.status(), ())))
+}
+
+async fn examine(
+    asks: fn(&str) -> String,
+    answers: fn(Option<Tenant>, &TenantId) -> Result<Option<Tenant>, BoxError>,
+) {
+    let list = acme();
+    tenant_resolver(&Exam(list.clone(), Broken { list, asks, answers })).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "rule broken: ids are compared byte for byte")]
+async fn a_resolver_that_overlooks_case_fails() {
+    examine(str::to_lowercase, relabelled).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "rule broken: an answer is about the id asked for")]
+async fn a_resolver_that_answers_with_another_tenant_fails() {
+    examine(str::to_lowercase, |found, _| Ok(found)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "rule broken: ids are stored and compared byte for byte")]
+async fn a_resolver_that_cuts_long_ids_fails() {
+    examine(|id| id.chars().take(254).collect(), relabelled).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "rule broken: an unknown tenant is Ok(None): resolve(\"nobody\") failed")]
+async fn a_resolver_that_fails_for_unknown_tenants_fails() {
+    examine(str::to_owned, |found, _| found.ok_or("no rows".into()).map(Some)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "rule broken: a suspended tenant is found, as suspended")]
+async fn a_resolver_that_hides_suspended_tenants_fails() {
+    examine(str::to_owned, |found, _| {
+        Ok(found.filter(|tenant| tenant.status() == TenantStatus::Active))
+    })
+    .await;
+}

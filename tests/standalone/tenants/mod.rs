@@ -1,0 +1,4 @@
+//! Tenant stores: the cache in front, and the exam.
+
+mod cached;
+mod exam;

@@ -1,0 +1,190 @@
+//! What a policy is refused for, with the line and the words.
+
+use proptest::prelude::*;
+use scaikey_auth::AuthConfig;
+use scaikey_auth::testing::ManualClock;
+use scaikey_auth::trust::{PolicyError, TrustPolicy, Trusts, presets};
+
+use super::fixture::{grant, platform, policy, reporter, trust};
+
+/// Cases: a title, a policy, and after `--` every fault it is refused for.
+const REFUSED: &str = include_str!("refused.txt");
+
+fn cases() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    REFUSED.split("## ").skip(1).map(|case| {
+        let (title, rest) = case.split_once('\n').unwrap();
+        let (policy, faults) = rest.split_once("\n--\n").unwrap();
+        (title, policy, faults.trim_end())
+    })
+}
+
+fn faults(result: Result<TrustPolicy, PolicyError>) -> String {
+    match result {
+        Ok(_) => "nothing".to_owned(),
+        Err(error) => error.faults().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+#[test]
+fn every_bad_policy_is_refused_with_all_its_faults_and_their_lines() {
+    assert!(cases().count() > 60);
+    let wrong: Vec<String> = cases()
+        .filter_map(|(title, policy, expected)| {
+            let found = faults(TrustPolicy::from_toml(policy));
+            (found != expected).then(|| format!("## {title}\n{policy}\n--\n{found}\n\n"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} cases differ; they give:\n{}", wrong.len(), wrong.concat());
+}
+
+#[test]
+fn a_fault_in_json_has_its_line_too() {
+    let text = r#"{
+  "trust": [
+    { "id": "k8s", "issuer": "https://k8s.example",
+      "audience": ["scaivault"],
+      "grant": [
+        { "name": "g",
+          "subject": "*" } ] } ]
+}"#;
+    let lines: Vec<_> =
+        TrustPolicy::from_json(text).unwrap_err().faults().iter().map(|f| f.line).collect();
+    assert_eq!(lines, [Some(3), Some(4), Some(6), Some(7)]);
+}
+
+#[test]
+fn a_preset_is_refused_until_every_gap_is_filled_in_and_taken_then() {
+    for (name, text) in presets::ALL {
+        let refused = faults(TrustPolicy::from_toml(text));
+        assert!(refused.lines().count() > 3, "{name}: {refused}");
+        for fault in refused.lines() {
+            assert!(fault.contains("still has the placeholder <"), "{name}: {fault}");
+        }
+        let filled = fill(text);
+        let policy = TrustPolicy::from_toml(&filled);
+        let policy = policy.unwrap_or_else(|error| panic!("{name}: {error}\n{filled}"));
+        assert!(policy.warnings().is_empty(), "{name}: {:?}", policy.warnings());
+        Trusts::builder().policy(policy).build().unwrap();
+    }
+}
+
+/// Puts something into each gap of the lines that are no comments.
+fn fill(preset: &str) -> String {
+    let line = |line: &str| {
+        let mut line = line.to_owned();
+        while let Some((before, rest)) = line.split_once('<').filter(|_| !line.starts_with('#')) {
+            let (gap, after) = rest.split_once('>').unwrap();
+            let value = match gap {
+                "the cluster's --service-account-issuer" => "https://k8s.example",
+                _ => "1234",
+            };
+            line = format!("{before}{value}{after}");
+        }
+        line
+    };
+    preset.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_policy_written_out_as_json_is_the_same_policy() {
+    let text = r#"
+        [[trust]]
+        id = "a"
+        issuer = "https://a.example"
+        jwks = { url = "https://keys.example" }
+        algorithms = ["ES384"]
+        audiences = ["scaivault", "scaidrive"]
+        max_lifetime = "1h"
+        max_age = "5m"
+        leeway = "10s"
+        single_use_jti = true
+        not_after = 2027-06-30
+        mode = "audit"
+        named_only = true
+        [[trust.grant]]
+        name = "g"
+        subject = "a:*"
+        claims = { x = { eq = 7 }, "/y/z" = { one_of = ["1", true] }, l = { contains = "i" }, r = { glob = "refs/heads/*" } }
+        map = { identity = "sa:{trust}:{sub}", tenant = "t", scopes = ["b", "a"] }
+        [[trust]]
+        id = "b"
+        issuer = "https://b.example"
+        audiences = ["scaivault"]
+    "#;
+    let policy = TrustPolicy::from_toml(text).unwrap();
+    let json = serde_json::to_string_pretty(&policy).unwrap();
+    assert_eq!(TrustPolicy::from_json(&json).unwrap(), policy);
+    assert_eq!(serde_json::from_str::<TrustPolicy>(&json).unwrap(), policy);
+    assert_ne!(TrustPolicy::from_json(&json.replace("\"b\"", "\"c\"")).unwrap(), policy);
+    assert!(serde_json::from_str::<TrustPolicy>(&json.replace("audiences", "audience")).is_err());
+}
+
+#[test]
+fn what_only_looks_like_a_mistake_is_a_warning() {
+    let rule = |claims: &str| {
+        let text = format!(
+            "[[trust]]\nid = \"az\"\nissuer = \"https://sts.windows.net/1/\"\naudiences = [\"api://scaivault\"]\n{}",
+            grant("g", &format!("claims = {{ {claims} }}")),
+        );
+        TrustPolicy::from_toml(&text).unwrap().warnings().len()
+    };
+    assert_eq!(rule(r#"appid = { eq = "1" }"#), 1);
+    assert_eq!(rule(r#"appid = { eq = "1" }, oid = { eq = "2" }"#), 0);
+}
+
+#[tokio::test]
+async fn our_own_issuer_is_nobody_foreign() {
+    let clock = ManualClock::new();
+    let own = platform(&clock).await;
+    let policy = policy(&[trust("k8s", &own, ""), reporter()]);
+    for name in [own.issuer(), format!("{}/", own.issuer())] {
+        let built = Trusts::builder().policy(policy.clone()).own_issuer(name).build();
+        assert!(built.unwrap_err().to_string().contains("own issuer"));
+    }
+    let config: AuthConfig = serde_json::from_str(
+        r#"{"audience":["x"],"issuers":[{"issuer":"https://k.example/tenants/{tenant_id}"}]}"#,
+    )
+    .unwrap();
+    let of_a_tenant = TrustPolicy::from_toml(
+        "[[trust]]\nid = \"t\"\nissuer = \"https://k.example/tenants/acme\"\naudiences = [\"scaivault\"]\n",
+    );
+    let of_a_tenant = of_a_tenant.unwrap();
+    assert!(Trusts::builder().policy(of_a_tenant.clone()).build().is_ok());
+    let built = Trusts::builder().policy(of_a_tenant).own_issuers(&config).build();
+    assert_eq!(built.unwrap_err().faults()[0].line, Some(1));
+    let trusts = Trusts::builder().own_issuer(own.issuer()).build().unwrap();
+    assert!(trusts.replace(policy).is_err());
+    assert_eq!(trusts.policy().trust_ids().count(), 0);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(
+        case in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        with in "[\\PC\n\"{}\\[\\]=.#<>*']{0,8}",
+    ) {
+        let cases: Vec<_> = cases().collect();
+        let mut text: Vec<char> = case.get(&cases).1.chars().collect();
+        let at = at.index(text.len());
+        text.splice(at..(at + with.len() / 2).min(text.len()), with.chars());
+        let text: String = text.into_iter().collect();
+        if let Ok(policy) = TrustPolicy::from_toml(&text) {
+            // What is taken is taken again when it was written out.
+            let json = serde_json::to_string(&policy).unwrap();
+            prop_assert_eq!(TrustPolicy::from_json(&json).unwrap(), policy);
+            let half: String = json.chars().take(json.chars().count() / 2).collect();
+            prop_assert!(TrustPolicy::from_json(&half).is_err());
+        }
+        let _ = TrustPolicy::from_json(&text);
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused_and_not_followed() {
+    for depth in [20, 200, 100_000] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        assert!(TrustPolicy::from_toml(&format!("trust = {open}{close}")).is_err());
+        assert!(TrustPolicy::from_json(&format!("{{\"trust\":{open}{close}}}")).is_err());
+    }
+}
