@@ -55,17 +55,16 @@ where
         lock(&self.running).contains_key(key)
     }
 
-    /// Joins whoever does the work for `key`, or becomes that one. For short work, which is not worth
-    /// a task.
-    pub(crate) fn lead(&self, key: K) -> Lead<K, T> {
-        let mut running = lock(&self.running);
-        if let Some(outcome) = running.get(&key) {
-            return Lead::Joined(Seat { outcome: outcome.clone(), is_new: false });
+    /// Joins the flight for `key`, or starts one whose work tells the outcome itself and may go on after
+    /// that, while the next flight starts.
+    pub(crate) fn board_led<F>(&self, key: K, work: impl FnOnce(Leader<K, T>) -> F) -> Seat<T>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self.start(key, || Ok::<_, Infallible>(()), work) {
+            Ok(seat) => seat,
+            Err(never) => match never {},
         }
-        let (land, outcome) = watch::channel(None);
-        running.insert(key.clone(), outcome);
-        drop(running);
-        Lead::First(Leader { entry: Entry { running: self.running.clone(), key }, land })
     }
 
     /// Joins the flight for `key`, or starts one if `permit` allows it. The permit is asked while
@@ -79,6 +78,21 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
+        self.start(key, permit, |leader| {
+            let work = work();
+            async move { leader.land(work.await) }
+        })
+    }
+
+    fn start<E, F>(
+        &self,
+        key: K,
+        permit: impl FnOnce() -> Result<(), E>,
+        work: impl FnOnce(Leader<K, T>) -> F,
+    ) -> Result<Seat<T>, E>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let runtime = tokio::runtime::Handle::try_current();
         let mut running = lock(&self.running);
         if let Some(outcome) = running.get(&key) {
@@ -91,26 +105,13 @@ where
             // A runtime that has ended drops the task right here, and dropping it takes the lock.
             drop(running);
             let entry = Entry { running: self.running.clone(), key };
-            let work = work();
-            runtime.spawn(async move {
-                let outcome = work.await;
-                // In this order: whoever asks from here on wants work that begins after they ask.
-                drop(entry);
-                land.send_replace(Some(outcome));
-            });
+            runtime.spawn(work(Leader { entry, land }));
         }
         Ok(Seat { outcome, is_new: true })
     }
 }
 
-/// Who leads a piece of work, and who waits for what it brings.
-pub(crate) enum Lead<K: Eq + Hash, T> {
-    First(Leader<K, T>),
-    Joined(Seat<T>),
-}
-
-/// The one who does the work, in its own task: it is not done when this caller goes away. Those who
-/// wait learn that, and see to themselves.
+/// Whoever does the work. If it is dropped before there is an outcome, those who wait learn that.
 pub(crate) struct Leader<K: Eq + Hash, T> {
     entry: Entry<K, T>,
     land: watch::Sender<Option<T>>,
@@ -190,24 +191,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn short_work_is_done_by_the_first_and_known_to_the_others() {
-        let flights = Flights::<_, u8>::default();
-        let Lead::First(leader) = flights.lead("key") else { panic!("somebody else leads") };
-        let joined = || match flights.lead("key") {
-            Lead::Joined(seat) => seat,
-            Lead::First(_) => panic!("two do the same"),
-        };
-        let seats = [joined(), joined()];
-        leader.land(7);
-        for seat in seats {
-            assert_eq!(seat.landed().await, Some(7));
-        }
+    async fn led_work_goes_on_after_landing() {
+        let (flights, gate) = (Flights::default(), Arc::new(Notify::new()));
+        let (ended, has_ended) = tokio::sync::oneshot::channel();
+        let first = flights.board_led("key", |leader| {
+            let gate = gate.clone();
+            async move {
+                leader.land(7);
+                gate.notified().await;
+                let _ = ended.send(());
+            }
+        });
+        assert_eq!(first.landed().await, Some(7));
+        // The next flight does not wait for what the first still does.
+        assert!(!flights.is_under_way(&"key"));
+        assert_eq!(flights.board("key", || async { 8 }).landed().await, Some(8));
+        gate.notify_one();
+        has_ended.await.unwrap();
         // One that gives up leaves nobody waiting.
-        let Lead::First(leader) = flights.lead("key") else { panic!("it was over") };
-        let seat = joined();
-        drop(leader);
+        let seat = flights.board_led("key", |leader| async move { drop(leader) });
         assert_eq!(seat.landed().await, None);
-        assert!(matches!(flights.lead("key"), Lead::First(_)));
+        assert!(!flights.is_under_way(&"key"));
     }
 
     #[tokio::test]

@@ -104,7 +104,7 @@ impl TokenExchangeClient {
     }
 
     pub(crate) async fn authorization_endpoint(&self) -> Result<Url, ExchangeError> {
-        let endpoint = &self.kept.endpoint;
+        let endpoint = &self.cached.endpoint;
         if let Some(url) = &endpoint.authorization_url {
             return Ok(url.clone());
         }
@@ -121,23 +121,23 @@ impl TokenExchangeClient {
 
     /// The service's `client_id`.
     pub fn client_id(&self) -> &str {
-        self.kept.endpoint.auth.client_id()
+        self.cached.endpoint.auth.client_id()
     }
 
     /// The provider's name, as `iss` says it.
     pub fn issuer(&self) -> &str {
-        &self.kept.endpoint.name
+        &self.cached.endpoint.name
     }
 
     /// Whether the token endpoint depends on the tenant, which every request must name then.
     pub(crate) fn is_per_tenant(&self) -> bool {
-        self.kept.endpoint.is_per_tenant()
+        self.cached.endpoint.is_per_tenant()
     }
 
     /// Why no sign-in could ever succeed, with an ID token or without.
     pub(crate) fn sign_in_faults(&self, with_id_token: bool) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let endpoint = &self.kept.endpoint;
+        let endpoint = &self.cached.endpoint;
         if endpoint.authorization_url.is_none() && endpoint.places.is_empty() {
             let problem = "is missing: where there is one issuer per tenant, no metadata names it";
             faults.push(Fault::new("authorization_url", problem));
@@ -156,7 +156,7 @@ impl TokenExchangeClient {
     /// # Errors
     /// When metadata is needed and cannot be read.
     pub(crate) async fn provider_names_itself(&self) -> Result<bool, ExchangeError> {
-        let endpoint = &self.kept.endpoint;
+        let endpoint = &self.cached.endpoint;
         match endpoint.endpoints().await {
             Ok(known) => Ok(known.names_itself),
             Err(error) if endpoint.needs_metadata() => Err(error),

@@ -1,26 +1,57 @@
 //! [`TokenExchangeBuilder`]: how a [`TokenExchangeClient`] is to be.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use url::Url;
 
 use super::breaker::Breakers;
-use super::cache::{CacheKeys, Ground, MemoryCache, TokenCache};
+use super::cache::{CacheKeys, ClientFingerprint, MemoryCache, TokenCache};
+use super::cached::CachedExchange;
 use super::contract::Relaxed;
 use super::endpoint::{Place, TokenEndpoint, TokenUrls, is_fit};
-use super::kept::{Kept, strays, successors};
-use super::setback::Setbacks;
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig,
     TENANT_PLACEHOLDER, other_placeholder,
 };
-use crate::flight::Flights;
 use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
 use crate::secret::Secret;
+
+/// What the parts of a client go by, as the setters say it.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) requested_type: Option<TokenType>,
+    pub(super) tenant_parameter: Option<String>,
+    pub(super) allows_passwords: bool,
+    pub(super) allow_loopback_http: bool,
+    pub(super) relaxed: Relaxed,
+    pub(super) subjects_are_outlived: bool,
+    pub(super) default_lifetime: Option<Duration>,
+    pub(super) cache_timeout: Duration,
+    pub(super) spends_without_lock: bool,
+    pub(super) timeout: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            requested_type: Some(TokenType::Jwt),
+            tenant_parameter: None,
+            allows_passwords: false,
+            allow_loopback_http: false,
+            relaxed: Relaxed::default(),
+            subjects_are_outlived: false,
+            default_lifetime: None,
+            cache_timeout: Duration::from_secs(5),
+            spends_without_lock: false,
+            timeout: Duration::from_secs(10),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+}
 
 /// Sets up a [`TokenExchangeClient`]. Made by [`TokenExchangeClient::builder`].
 #[derive(Debug, Clone)]
@@ -34,19 +65,9 @@ pub struct TokenExchangeBuilder {
     token_urls: Option<Arc<dyn TokenUrls>>,
     revocation_url: Option<String>,
     authorization_url: Option<String>,
-    requested_type: Option<TokenType>,
-    tenant_parameter: Option<String>,
-    allows_passwords: bool,
-    allow_loopback_http: bool,
-    relaxed: Relaxed,
-    subjects_are_outlived: bool,
-    default_lifetime: Option<Duration>,
+    settings: Settings,
     cache: Option<Arc<dyn TokenCache>>,
     cache_keys: Option<CacheKeys>,
-    cache_timeout: Duration,
-    spends_without_lock: bool,
-    timeout: Duration,
-    clock: Arc<dyn Clock>,
     issuers: Option<Issuers>,
     /// What could not be read on the way here.
     faults: Vec<Fault>,
@@ -65,19 +86,9 @@ impl TokenExchangeBuilder {
             token_urls: None,
             revocation_url: None,
             authorization_url: None,
-            requested_type: Some(TokenType::Jwt),
-            tenant_parameter: None,
-            allows_passwords: false,
-            allow_loopback_http: false,
-            relaxed: Relaxed::default(),
-            subjects_are_outlived: false,
-            default_lifetime: None,
+            settings: Settings::default(),
             cache: None,
             cache_keys: None,
-            cache_timeout: Duration::from_secs(5),
-            spends_without_lock: false,
-            timeout: Duration::from_secs(10),
-            clock: Arc::new(SystemClock::default()),
             issuers: None,
             faults: Vec::new(),
             prefix: None,
@@ -89,15 +100,15 @@ impl TokenExchangeBuilder {
         let mut builder = Self::new(issuer.issuer);
         builder.expected_issuer = issuer.expected_issuer;
         builder.discovery_url = issuer.discovery_url;
-        builder.allow_loopback_http = issuer.allow_loopback_http;
+        builder.settings.allow_loopback_http = issuer.allow_loopback_http;
         builder.prefix = config.prefix.clone();
         builder.faults = config.unreadable.clone();
-        builder.allows_passwords = config.endpoints.password_grant;
+        builder.settings.allows_passwords = config.endpoints.password_grant;
         let client = &config.client;
         builder.token_url = client.token_url.clone();
         builder.authorization_url = client.authorization_url.clone();
-        builder.tenant_parameter = client.tenant_parameter.clone();
-        builder.spends_without_lock = client.insecure_spend_without_lock;
+        builder.settings.tenant_parameter = client.tenant_parameter.clone();
+        builder.settings.spends_without_lock = client.insecure_spend_without_lock;
         match proof(client) {
             Ok(auth) => builder.auth = Some(auth),
             Err(fault) => builder.faults.push(fault),
@@ -160,25 +171,25 @@ impl TokenExchangeBuilder {
     /// `requested_token_type` of exchanges. Default [`TokenType::Jwt`]; `None` leaves it out, for
     /// providers that refuse it.
     pub fn requested_token_type(mut self, kind: Option<TokenType>) -> Self {
-        self.requested_type = kind;
+        self.settings.requested_type = kind;
         self
     }
 
     /// The form member that tells the provider the tenant of a service token. Default: none.
     pub fn tenant_parameter(mut self, name: impl Into<String>) -> Self {
-        self.tenant_parameter = Some(name.into());
+        self.settings.tenant_parameter = Some(name.into());
         self
     }
 
     /// Allows [`TokenExchangeClient::password`]. Default: off.
     pub fn enable_password_grant(mut self) -> Self {
-        self.allows_passwords = true;
+        self.settings.allows_passwords = true;
         self
     }
 
     /// Allows `http://` on the loopback interface, for development. Default: no.
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
-        self.allow_loopback_http = allow;
+        self.settings.allow_loopback_http = allow;
         self
     }
 
@@ -186,7 +197,7 @@ impl TokenExchangeBuilder {
     /// call the service something else. The price: a token meant for one service may be sent to
     /// another.
     pub fn insecure_any_audience(mut self) -> Self {
-        self.relaxed.audience = true;
+        self.settings.relaxed.audience = true;
         self
     }
 
@@ -194,7 +205,7 @@ impl TokenExchangeBuilder {
     /// user something else at each service. The price: a provider that mixes up users or tenants
     /// is not noticed.
     pub fn insecure_any_subject(mut self) -> Self {
-        self.relaxed.subject = true;
+        self.settings.relaxed.subject = true;
         self
     }
 
@@ -202,7 +213,7 @@ impl TokenExchangeBuilder {
     /// although RFC 8693 §2.2.1 requires it. The price: something that is no access token may be
     /// taken for one.
     pub fn accept_untyped_tokens(mut self) -> Self {
-        self.relaxed.issued_type = true;
+        self.settings.relaxed.issued_type = true;
         self
     }
 
@@ -210,21 +221,21 @@ impl TokenExchangeBuilder {
     /// such tokens elsewhere than in `Authorization` (RFC 8693 §2.2.1):
     /// [`is_bearer`](super::AccessToken::is_bearer) tells.
     pub fn accept_other_token_types(mut self) -> Self {
-        self.relaxed.token_type = true;
+        self.settings.relaxed.token_type = true;
         self
     }
 
     /// Keeps a token beyond the end of the subject token it was exchanged for. Default: no. The
     /// price: a user who has signed out goes on downstream.
     pub fn insecure_outlive_subject(mut self) -> Self {
-        self.subjects_are_outlived = true;
+        self.settings.subjects_are_outlived = true;
         self
     }
 
     /// How long a token lives that comes without `expires_in` and is no JWT with an `exp`. Default:
     /// unknown, so it is not kept.
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
-        self.default_lifetime = Some(lifetime);
+        self.settings.default_lifetime = Some(lifetime);
         self
     }
 
@@ -246,7 +257,7 @@ impl TokenExchangeBuilder {
     /// sooner by itself. A refresh or a code asks again for so long, and fails then with
     /// [`Unavailable`](super::ExchangeError::Unavailable).
     pub fn cache_timeout(mut self, timeout: Duration) -> Self {
-        self.cache_timeout = timeout;
+        self.settings.cache_timeout = timeout;
         self
     }
 
@@ -255,13 +266,13 @@ impl TokenExchangeBuilder {
     /// with more: while the cache is away two processes may spend the same refresh token, and the
     /// provider ends that session (RFC 9700 §4.14.2).
     pub fn insecure_spend_without_lock(mut self) -> Self {
-        self.spends_without_lock = true;
+        self.settings.spends_without_lock = true;
         self
     }
 
     /// How long a request may take, from connecting to the last byte. Default: 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.settings.timeout = timeout;
         self
     }
 
@@ -276,7 +287,7 @@ impl TokenExchangeBuilder {
 
     /// Where the time comes from. Default: the system.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.settings.clock = Arc::new(clock);
         self
     }
 
@@ -303,7 +314,7 @@ impl TokenExchangeBuilder {
         let authorization = self.authorization_url.as_ref();
         let authorization_url =
             authorization.and_then(|url| self.one_url("authorization_url", url, &mut faults));
-        if self.timeout.is_zero() {
+        if self.settings.timeout.is_zero() {
             faults.push(Fault::new("timeout", "is 0: no request could be answered in time"));
         }
         if self.auth.is_none() && !faults.iter().any(|fault| fault.field.starts_with("client")) {
@@ -326,43 +337,22 @@ impl TokenExchangeBuilder {
                 .err()
                 .unwrap_or_else(|| ConfigError::one(Fault::new("issuer", "cannot be used"))));
         };
-        let ground = self.ground(&auth);
+        let fingerprint = self.fingerprint(&auth);
         let endpoint = TokenEndpoint {
             http: Http::default(),
-            clock: self.clock,
+            settings: self.settings,
             places,
             name: self.expected_issuer.unwrap_or(self.issuer),
             auth,
             place,
             revocation_url,
             authorization_url,
-            allow_loopback_http: self.allow_loopback_http,
-            allows_other_types: self.relaxed.token_type,
-            default_lifetime: self.default_lifetime,
-            timeout: self.timeout,
             breakers: Breakers::default(),
             learned: Mutex::new(None),
             issuers: self.issuers.map(OnceLock::from).unwrap_or_default(),
         };
-        let kept = Kept {
-            endpoint,
-            cache,
-            keys,
-            ground,
-            requested_type: self.requested_type,
-            tenant_parameter: self.tenant_parameter,
-            relaxed: self.relaxed,
-            subjects_are_outlived: self.subjects_are_outlived,
-            cache_timeout: self.cache_timeout,
-            spends_without_lock: self.spends_without_lock,
-            successors: successors(),
-            strays: strays(),
-            lookups: Flights::default(),
-            flights: Flights::default(),
-            setbacks: Setbacks::default(),
-            cache_is_away: AtomicBool::new(false),
-        };
-        Ok(TokenExchangeClient { kept: Arc::new(kept), allows_passwords: self.allows_passwords })
+        let cached = CachedExchange::new(endpoint, cache, keys, fingerprint);
+        Ok(TokenExchangeClient { cached: Arc::new(cached) })
     }
 
     /// Where metadata is looked for.
@@ -407,23 +397,23 @@ impl TokenExchangeBuilder {
     }
 
     /// All settings that a token depends on: two clients that differ in one share no tokens.
-    fn ground(&self, auth: &ClientAuth) -> Ground {
-        let outlived = if self.subjects_are_outlived { "o" } else { "" };
-        let lifetime = self.default_lifetime.map(|life| life.as_millis().to_string());
-        let lifetime = lifetime.unwrap_or_default();
-        let settings = [
-            "2",
+    fn fingerprint(&self, auth: &ClientAuth) -> ClientFingerprint {
+        let settings = &self.settings;
+        let lifetime = settings.default_lifetime.map(|life| life.as_millis().to_string());
+        let parts = [
+            // The version of what follows, and of the keys made with it.
+            "3",
             self.expected_issuer.as_deref().unwrap_or(&self.issuer),
             auth.client_id(),
             self.token_url.as_deref().unwrap_or_default(),
             self.discovery_url.as_deref().unwrap_or_default(),
-            &lifetime,
-            self.tenant_parameter.as_deref().unwrap_or_default(),
-            self.requested_type.as_ref().map_or("", TokenType::as_str),
-            &self.relaxed.name(),
-            outlived,
+            lifetime.as_deref().unwrap_or_default(),
+            settings.tenant_parameter.as_deref().unwrap_or_default(),
+            settings.requested_type.as_ref().map_or("", TokenType::as_str),
+            &settings.relaxed.name(),
+            if settings.subjects_are_outlived { "o" } else { "" },
         ];
-        Ground::new(settings.into_iter())
+        ClientFingerprint::new(parts.into_iter(), settings.spends_without_lock)
     }
 
     /// A URL in which no tenant is filled in.
@@ -438,7 +428,8 @@ impl TokenExchangeBuilder {
     }
 
     fn url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {
-        let url = Url::parse(text).ok().filter(|url| is_fit(url, self.allow_loopback_http));
+        let url =
+            Url::parse(text).ok().filter(|url| is_fit(url, self.settings.allow_loopback_http));
         if url.is_none() {
             faults.push(Fault::new(field, "is not an https URL"));
         }

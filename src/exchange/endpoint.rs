@@ -1,21 +1,23 @@
 //! [`TokenEndpoint`]: one request to the provider, and what becomes of it.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::breaker::{ALL, Breaker, Breakers, Change, Permit, Reached};
-use super::grant::Grant;
+use super::builder::Settings;
+use super::contract;
+use super::request::TokenRequest;
 use super::{AccessToken, ExchangeError, OAuthError};
-use crate::clock::{Clock, backoff, pause, within};
+use crate::clock::{backoff, pause, within};
 use crate::config::{TENANT_PLACEHOLDER, is_loopback};
 use crate::error::BoxError;
 use crate::identity::TenantId;
-use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Issuers, Limits, Unproven};
+use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Issuers, Limits};
 use crate::telemetry;
 
 /// No answer of a token endpoint is larger.
@@ -63,7 +65,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct TokenEndpoint {
     pub(super) http: Http,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: Settings,
     /// Where metadata may be.
     pub(super) places: Vec<Url>,
     /// The issuer as its metadata spells it.
@@ -72,43 +74,33 @@ pub(super) struct TokenEndpoint {
     pub(super) place: Place,
     pub(super) revocation_url: Option<Url>,
     pub(super) authorization_url: Option<Url>,
-    pub(super) allow_loopback_http: bool,
-    pub(super) allows_other_types: bool,
-    pub(super) default_lifetime: Option<Duration>,
-    pub(super) timeout: Duration,
     pub(super) breakers: Breakers,
-    pub(super) learned: Mutex<Option<Learned>>,
+    /// What metadata said, and when.
+    pub(super) learned: Mutex<Option<(Duration, Arc<Endpoints>)>>,
     /// Who reads the same metadata for the sake of keys.
     pub(super) issuers: OnceLock<Issuers>,
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct Learned {
-    at: Duration,
-    endpoints: Arc<Endpoints>,
-}
-
 impl TokenEndpoint {
-    /// Asks for a token, and for the verdict of `check` on it.
+    /// Asks for a token, and compares it with what was asked for.
     pub(super) async fn ask(
         &self,
-        grant: &Grant<'_>,
-        check: impl FnOnce(AccessToken) -> Result<AccessToken, ExchangeError>,
+        request: &TokenRequest<'_>,
     ) -> Result<AccessToken, ExchangeError> {
-        let name = grant.name();
+        let name = request.name();
         let withheld = |reason| {
             move |error: ExchangeError| {
                 telemetry::token_not_asked(name, reason, &error);
                 error
             }
         };
-        let url = self.token_url(grant.tenant()).await.map_err(withheld("no_endpoint"))?;
+        let url = self.token_url(request.tenant()).await.map_err(withheld("no_endpoint"))?;
         let breaker = self.breakers.of(url.as_str());
-        let own = (!grant.is_of_anybody()).then_some(name);
-        let permit = breaker.permit(own, &self.clock).map_err(withheld("left_alone"))?;
-        let fill = |form: &mut Serializer<'_, String>| grant.write(form);
-        let (reached, answer) = self.post(&url, permit, fill, grant.may_be_repeated()).await;
-        let token = answer.and_then(|body| self.read(grant, &body)).and_then(check);
+        let own = (!request.is_of_anybody()).then_some(name);
+        let permit = breaker.permit(own, &self.settings.clock).map_err(withheld("left_alone"))?;
+        let fill = |form: &mut Serializer<'_, String>| request.write(form, &self.settings);
+        let (reached, answer) = self.post(&url, permit, fill, request.may_be_repeated()).await;
+        let token = answer.and_then(|body| self.read(request, &body));
         let error = token.as_ref().err();
         self.tell(&url, &breaker, name, reached, error);
         if reached == Reached::Nothing {
@@ -134,7 +126,7 @@ impl TokenEndpoint {
         };
         let breaker = self.breakers.of(url.as_str());
         // Anybody may bring a token to be revoked.
-        let permit = breaker.permit(None, &self.clock)?;
+        let permit = breaker.permit(None, &self.settings.clock)?;
         let (reached, answer) = self.post(&url, permit, fill, true).await;
         self.tell(&url, &breaker, REVOCATION, reached, answer.as_ref().err());
         answer.map(drop)
@@ -152,24 +144,16 @@ impl TokenEndpoint {
 
     /// The longest that [`ask`](Self::ask) takes.
     pub(super) fn longest(&self) -> Duration {
-        self.timeout.saturating_mul(3)
+        self.settings.timeout.saturating_mul(3)
     }
 
-    /// A token, if the answer is one.
-    fn read(&self, grant: &Grant<'_>, body: &[u8]) -> Result<AccessToken, ExchangeError> {
-        let mut token = AccessToken::parse(body, &*self.clock)?;
-        if !token.is_bearer() && !self.allows_other_types {
-            return Err(ExchangeError::Answer("is no access token"));
-        }
-        if let (None, Some(lifetime)) = (token.lifetime(), self.default_lifetime) {
+    /// A token, if the answer is one, and the one that was asked for.
+    fn read(&self, request: &TokenRequest<'_>, body: &[u8]) -> Result<AccessToken, ExchangeError> {
+        let mut token = AccessToken::parse(body, &*self.settings.clock)?;
+        if let (None, Some(lifetime)) = (token.lifetime(), self.settings.default_lifetime) {
             token = token.with_lifetime(lifetime);
         }
-        match (grant.scopes(), token.scopes()) {
-            (Some(asked), Some(got)) if !asked.contains_all(got) => {
-                Err(ExchangeError::Answer("permits more than was asked for"))
-            }
-            _ => Ok(token),
-        }
+        contract::verify(request, &token, self.settings.relaxed).map(|()| token)
     }
 
     /// POSTs a form with the client's proof, which the breaker has permitted. Returns how far it
@@ -193,10 +177,11 @@ impl TokenEndpoint {
             pause(backoff(RETRY, RETRY * 2, 1)).await;
             self.attempt(url, &fill).await
         };
-        let (reached, outcome) = within(self.timeout, attempts).await.unwrap_or_else(|| {
-            let problem = format!("{url} gave no answer within {:?}", self.timeout);
-            (Reached::NoAnswer, Err(ExchangeError::unavailable(None, problem)))
-        });
+        let (reached, outcome) =
+            within(self.settings.timeout, attempts).await.unwrap_or_else(|| {
+                let problem = format!("{url} gave no answer within {:?}", self.settings.timeout);
+                (Reached::NoAnswer, Err(ExchangeError::unavailable(None, problem)))
+            });
         match permit.note(reached, &outcome) {
             Change::Opened(grant, pause) => {
                 telemetry::endpoint_left_alone(url.as_str(), grant, pause);
@@ -213,12 +198,18 @@ impl TokenEndpoint {
         url: &Url,
         fill: impl Fn(&mut Serializer<'_, String>),
     ) -> (Reached, Result<Vec<u8>, ExchangeError>) {
-        let now = self.clock.now();
-        let (header, form) = match self.proven(fill, now) {
+        let now = self.settings.clock.now();
+        // The form with the client's proof, or with the header that is the proof.
+        let proven = {
+            let mut form = Serializer::new(String::new());
+            fill(&mut form);
+            self.auth.prove(&mut form, &self.name, now).map(|header| (header, form.finish()))
+        };
+        let (header, form) = match proven {
             Ok(proven) => proven,
             Err(unproven) => return (Reached::Nothing, Err(unproven.into())),
         };
-        let limits = Limits { deadline: self.timeout, max_bytes: MAX_BYTES };
+        let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
         match self.http.post_form(url, header, form, limits, now).await {
             Ok(answer) if answer.status == StatusCode::OK => {
                 (Reached::Answer(answer.status), Ok(answer.body))
@@ -268,10 +259,10 @@ impl TokenEndpoint {
     ) {
         let outage = breaker.outage(grant);
         match failure {
-            Some(error) if outage.begins(error, self.clock.elapsed()) => {
+            Some(error) if outage.begins(error, self.settings.clock.elapsed()) => {
                 telemetry::token_endpoint_fails(url, grant, error);
             }
-            None if outage.ends(|| self.clock.elapsed()) => {
+            None if outage.ends(|| self.settings.clock.elapsed()) => {
                 telemetry::token_endpoint_works(url, grant)
             }
             _ => {}
@@ -297,66 +288,54 @@ impl TokenEndpoint {
             Place::Learned | Place::Fixed(_) => None,
             Place::Template(url) => Some(url.replace(TENANT_PLACEHOLDER, &segment(tenant)?)),
             Place::PerTenant(urls) => {
-                let found = within(self.timeout, urls.token_url(tenant)).await;
+                let found = within(self.settings.timeout, urls.token_url(tenant)).await;
                 let found = found.unwrap_or_else(|| Err("no answer in time".into()));
                 let failed = |error| format!("the tenant's token endpoint: {error}");
                 found.map_err(|error| ExchangeError::unavailable(None, failed(error)))?
             }
         };
         let url = url.ok_or(refused("there is no token endpoint for this tenant"))?;
-        let url = Url::parse(&url).ok().filter(|url| is_fit(url, self.allow_loopback_http));
+        let url =
+            Url::parse(&url).ok().filter(|url| is_fit(url, self.settings.allow_loopback_http));
         url.ok_or(refused("the tenant's token endpoint is not an https URL"))
     }
 
     /// What metadata says, an hour old at most. While it cannot be read, what it said before.
     pub(super) async fn endpoints(&self) -> Result<Arc<Endpoints>, ExchangeError> {
-        let plain = self.allow_loopback_http;
+        let plain = self.settings.allow_loopback_http;
         if let Some(issuers) = self.issuers.get()
             && let Some(known) = issuers.endpoints(&self.name, &self.places, plain).await
         {
             return Ok(known);
         }
-        let held = self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let now = self.clock.elapsed();
-        if let Some(held) = &held
-            && now.saturating_sub(held.at) < METADATA_LIFE
+        let lock = || self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let (held, now) = (lock().clone(), self.settings.clock.elapsed());
+        if let Some((at, endpoints)) = &held
+            && now.saturating_sub(*at) < METADATA_LIFE
         {
-            return Ok(held.endpoints.clone());
+            return Ok(endpoints.clone());
         }
         let endpoints = match (self.learn().await, held) {
             (Ok(endpoints), _) => Arc::new(endpoints),
-            (Err(_), Some(held)) => held.endpoints,
+            (Err(_), Some((_, endpoints))) => endpoints,
             (Err(error), None) => return Err(error),
         };
-        let learned = Learned { at: now, endpoints: endpoints.clone() };
-        *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(learned);
+        *lock() = Some((now, endpoints.clone()));
         Ok(endpoints)
     }
 
     async fn learn(&self) -> Result<Endpoints, ExchangeError> {
         let breaker = self.breakers.of(&self.name);
-        let permit = breaker.permit(Some(METADATA), &self.clock)?;
-        let limits = Limits { deadline: self.timeout, max_bytes: MAX_BYTES };
-        let plain = self.allow_loopback_http;
+        let permit = breaker.permit(Some(METADATA), &self.settings.clock)?;
+        let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
+        let plain = self.settings.allow_loopback_http;
         let asked = self.http.endpoints(&self.places, &self.name, plain, limits);
-        let asked = within(self.timeout, asked).await;
+        let asked = within(self.settings.timeout, asked).await;
         let asked = asked.unwrap_or_else(|| Err("the metadata came not in time".into()));
         let learned = asked.map_err(|problem| ExchangeError::unavailable(None, problem));
         permit.note(Reached::NoAnswer, &learned);
         self.tell_of(&self.name, &breaker, METADATA, learned.as_ref().err());
         learned
-    }
-
-    /// The form with the client's proof, or with the header that is the proof.
-    fn proven(
-        &self,
-        fill: impl Fn(&mut Serializer<'_, String>),
-        now: SystemTime,
-    ) -> Result<(Option<HeaderValue>, String), Unproven> {
-        let mut form = Serializer::new(String::new());
-        fill(&mut form);
-        let header = self.auth.prove(&mut form, &self.name, now)?;
-        Ok((header, form.finish()))
     }
 }
 

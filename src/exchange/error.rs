@@ -69,6 +69,16 @@ pub enum OAuthError {
 }
 
 impl OAuthError {
+    const KNOWN: [Self; 7] = [
+        Self::InvalidRequest,
+        Self::InvalidClient,
+        Self::InvalidGrant,
+        Self::UnauthorizedClient,
+        Self::UnsupportedGrantType,
+        Self::InvalidScope,
+        Self::InvalidTarget,
+    ];
+
     /// The code as it goes over the wire.
     pub fn as_str(&self) -> &str {
         match self {
@@ -85,20 +95,11 @@ impl OAuthError {
 
     fn read(body: &[u8]) -> Option<Self> {
         let document = Document::parse(body).ok()?;
-        Some(match document.root().get("error").and_then(Value::as_str)? {
-            "invalid_request" => Self::InvalidRequest,
-            "invalid_client" => Self::InvalidClient,
-            "invalid_grant" => Self::InvalidGrant,
-            "unauthorized_client" => Self::UnauthorizedClient,
-            "unsupported_grant_type" => Self::UnsupportedGrantType,
-            "invalid_scope" => Self::InvalidScope,
-            "invalid_target" => Self::InvalidTarget,
-            // It goes into logs, so a stranger's text must not.
-            code if code.len() <= 64 && code.bytes().all(|b| b.is_ascii_graphic()) => {
-                Self::Other(code.to_owned())
-            }
-            _ => return None,
-        })
+        let code = document.root().get("error").and_then(Value::as_str)?;
+        let known = Self::KNOWN.into_iter().find(|known| known.as_str() == code);
+        // It goes into logs, so a stranger's text must not.
+        let is_code = code.len() <= 64 && code.bytes().all(|b| b.is_ascii_graphic());
+        known.or_else(|| is_code.then(|| Self::Other(code.to_owned())))
     }
 }
 

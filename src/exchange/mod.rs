@@ -4,41 +4,41 @@ mod authorize;
 mod breaker;
 mod builder;
 mod cache;
+mod cached;
 mod contract;
 mod endpoint;
 mod error;
-mod grant;
-mod kept;
-mod locks;
 mod pkce;
+mod request;
+mod run;
 mod session;
 mod setback;
 mod token;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::config::AuthConfig;
 use crate::issuer::Issuers;
 use crate::secret::Secret;
 use crate::telemetry;
-use contract::check_tenant;
-use grant::Grant;
+use cached::CachedExchange;
 use http::StatusCode;
-use kept::{Kept, Wanted};
 
 pub use authorize::AuthorizationRequest;
 pub use builder::TokenExchangeBuilder;
+#[cfg(feature = "testing")]
+pub(crate) use cache::ClientFingerprint;
 #[cfg(feature = "redis")]
 pub use cache::RedisCache;
 pub use cache::{CacheKey, CacheKeys, Fence, Layered, MemoryCache, TokenCache};
-#[cfg(feature = "testing")]
-pub(crate) use cache::{Ground, Question};
 pub use endpoint::TokenUrls;
 pub use error::{ExchangeError, OAuthError};
-pub use grant::{
+pub use pkce::PkceVerifier;
+pub(crate) use request::TokenRequest;
+pub use request::{
     CodeRequest, ExchangeRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenType,
 };
-pub use pkce::PkceVerifier;
 pub use session::SessionTokens;
 pub use token::{AccessToken, CacheStatus, Freshness};
 
@@ -79,8 +79,7 @@ pub use token::{AccessToken, CacheStatus, Freshness};
 /// ```
 #[derive(Debug, Clone)]
 pub struct TokenExchangeClient {
-    kept: Arc<Kept>,
-    allows_passwords: bool,
+    cached: Arc<CachedExchange>,
 }
 
 impl TokenExchangeClient {
@@ -92,7 +91,7 @@ impl TokenExchangeClient {
     /// [`issuers`](TokenExchangeBuilder::issuers), unless that was said when it was built.
     pub(crate) fn share_metadata(&self, issuers: &Issuers) {
         // Who comes second finds the same metadata with the first.
-        let _ = self.kept.endpoint.issuers.set(issuers.clone());
+        let _ = self.cached.endpoint.issuers.set(issuers.clone());
     }
 
     /// Begins to set one up for the first issuer of this configuration, as the
@@ -116,7 +115,7 @@ impl TokenExchangeClient {
     /// [`ExchangeError`]; a target the provider has no tokens for is `invalid_target`, a subject
     /// token it does not accept is `invalid_request`.
     pub async fn exchange(&self, request: &ExchangeRequest) -> Result<AccessToken, ExchangeError> {
-        self.kept.get(Wanted::Exchange(request), None).await
+        self.cached.get(&TokenRequest::Exchange(Cow::Borrowed(request)), None).await
     }
 
     /// Exchanges again, because the service downstream refused `refused`. Whoever comes with a
@@ -130,7 +129,7 @@ impl TokenExchangeClient {
         refused: &AccessToken,
         request: &ExchangeRequest,
     ) -> Result<AccessToken, ExchangeError> {
-        self.kept.get(Wanted::Exchange(request), Some(refused)).await
+        self.cached.get(&TokenRequest::Exchange(Cow::Borrowed(request)), Some(refused)).await
     }
 
     /// Gets a token for the service itself (client credentials, RFC 6749 §4.4), or gives the one
@@ -150,7 +149,7 @@ impl TokenExchangeClient {
     ) -> Result<AccessToken, ExchangeError> {
         let request = request.into();
         self.can_serve(&request)?;
-        self.kept.get(Wanted::Service(&request), None).await
+        self.cached.get(&TokenRequest::Service(Cow::Borrowed(&request)), None).await
     }
 
     /// Gets another one, because the service downstream refused `refused`: as
@@ -165,14 +164,15 @@ impl TokenExchangeClient {
     ) -> Result<AccessToken, ExchangeError> {
         let request = request.into();
         self.can_serve(&request)?;
-        self.kept.get(Wanted::Service(&request), Some(refused)).await
+        self.cached.get(&TokenRequest::Service(Cow::Borrowed(&request)), Some(refused)).await
     }
 
     fn can_serve(&self, request: &ServiceTokenRequest) -> Result<(), ExchangeError> {
-        if self.kept.endpoint.auth.is_public() {
+        if self.cached.endpoint.auth.is_public() {
             return Err(ExchangeError::NotConfigured("a public client has no tokens of its own"));
         }
-        let knows_how = self.kept.tenant_parameter.is_some() || self.kept.endpoint.is_per_tenant();
+        let knows_how = self.cached.endpoint.settings.tenant_parameter.is_some()
+            || self.cached.endpoint.is_per_tenant();
         if request.tenant.is_some() && !knows_how {
             return Err(ExchangeError::NotConfigured(
                 "set tenant_parameter, or {tenant_id} in token_url, to ask for a tenant's token",
@@ -193,14 +193,10 @@ impl TokenExchangeClient {
     /// # Errors
     /// [`ExchangeError`]; `invalid_grant` means that the user has to sign in again.
     pub async fn refresh(&self, request: &RefreshRequest) -> Result<AccessToken, ExchangeError> {
-        let token = self.kept.get(Wanted::Refresh(request), None).await?;
-        match token.scopes() {
-            // The first of those who came with this refresh token asked for more.
-            Some(got) if !request.scopes.is_empty() && !request.scopes.contains_all(got) => {
-                Err(ExchangeError::Answer("permits more than was asked for"))
-            }
-            _ => Ok(token),
-        }
+        let request = TokenRequest::Refresh(Cow::Borrowed(request));
+        let token = self.cached.get(&request, None).await?;
+        // The first of those who came with this refresh token may have asked for more.
+        contract::verify(&request, &token, self.cached.endpoint.settings.relaxed).map(|()| token)
     }
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -217,7 +213,8 @@ impl TokenExchangeClient {
         &self,
         request: &CodeRequest,
     ) -> Result<AccessToken, ExchangeError> {
-        let token = self.kept.get(Wanted::Code(request), None).await?;
+        let wanted = TokenRequest::Code(Cow::Borrowed(request));
+        let token = self.cached.get(&wanted, None).await?;
         if request.repeats || token.cache_status() == CacheStatus::Miss {
             return Ok(token);
         }
@@ -234,38 +231,25 @@ impl TokenExchangeClient {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn password(&self, request: &PasswordRequest) -> Result<AccessToken, ExchangeError> {
-        if !self.allows_passwords {
+        if !self.allows_passwords() {
             return Err(ExchangeError::NotConfigured("the password grant is not enabled"));
         }
-        self.granted(&Grant::Password(request)).await
+        self.cached.endpoint.ask(&TokenRequest::Password(Cow::Borrowed(request))).await
     }
 
-    /// Exchanges a token of another issuer's, of which neither `sub` nor tenant say what the new one
-    /// is. It is not kept: whether the foreign token still counts, its judge says each time.
+    /// Exchanges a token from a foreign issuer. Its subject and tenant are not compared with the
+    /// result, and the result is not cached, because the policy decides on every call.
     #[cfg(feature = "trust")]
     pub(crate) async fn exchange_foreign(
         &self,
-        request: &ExchangeRequest,
+        mut request: ExchangeRequest,
     ) -> Result<AccessToken, ExchangeError> {
-        let kept = &self.kept;
-        let grant = Grant::Exchange(request, kept.requested_type.as_ref());
-        let relaxed = contract::Relaxed { subject: true, ..kept.relaxed };
-        let check = |token: AccessToken| {
-            contract::check_type(&token, relaxed)?;
-            contract::check(request, &token, relaxed)?;
-            contract::check_scopes(&request.scopes, &token)?;
-            check_tenant(request.tenant.as_ref(), &token).map(|()| token)
-        };
-        kept.endpoint.ask(&grant, check).await
+        request.is_foreign = true;
+        self.cached.endpoint.ask(&TokenRequest::Exchange(Cow::Owned(request))).await
     }
 
     pub(crate) fn allows_passwords(&self) -> bool {
-        self.allows_passwords
-    }
-
-    async fn granted(&self, grant: &Grant<'_>) -> Result<AccessToken, ExchangeError> {
-        let check = |token| check_tenant(grant.tenant(), &token).map(|()| token);
-        self.kept.endpoint.ask(grant, check).await
+        self.cached.endpoint.settings.allows_passwords
     }
 
     /// Ends a token before its time (RFC 7009). A token the provider does not know is a success.
@@ -273,21 +257,21 @@ impl TokenExchangeClient {
     /// # Errors
     /// [`ExchangeError`]; also when neither metadata nor configuration name an endpoint.
     pub async fn revoke(&self, token: &Secret) -> Result<(), ExchangeError> {
-        self.kept.endpoint.revoke(token.expose()).await
+        self.cached.endpoint.revoke(token.expose()).await
     }
 
     /// Tells the operator of a token that should have ended and lives on: warns of each cause once
     /// until revocation works, because anybody can ask for it.
     pub(crate) fn tell_of_revocation(&self, what: &'static str, error: Option<&ExchangeError>) {
-        let endpoint = &self.kept.endpoint;
+        let endpoint = &self.cached.endpoint;
         let outage = endpoint.breakers.of(&endpoint.name).outage(what);
         match error {
             Some(error) => {
-                let is_new = outage.begins(error, endpoint.clock.elapsed());
+                let is_new = outage.begins(error, self.cached.clock().elapsed());
                 telemetry::not_revoked(what, error.kind(), error, is_new);
             }
             None => {
-                outage.ends(|| endpoint.clock.elapsed());
+                outage.ends(|| self.cached.clock().elapsed());
             }
         }
     }

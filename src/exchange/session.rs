@@ -68,7 +68,7 @@ impl SessionTokens {
     pub async fn access_token(&self) -> Result<AccessToken, ExchangeError> {
         let session = &self.0;
         let held = session.held.load_full();
-        let clock = &*session.client.kept.endpoint.clock;
+        let clock = session.client.cached.clock();
         match held.access.freshness_to_the_end(clock) {
             Freshness::Fresh => Ok(held.access.clone()),
             Freshness::Due => {
@@ -95,8 +95,8 @@ impl SessionTokens {
 /// Refreshes, and keeps what came of it.
 async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
     let held = session.held.load_full();
-    let clock = session.client.kept.endpoint.clock.clone();
-    if held.access.freshness_to_the_end(&*clock) == Freshness::Fresh {
+    let clock = session.client.cached.clock();
+    if held.access.freshness_to_the_end(clock) == Freshness::Fresh {
         // Another renewal came to its end while this one was begun.
         return Ok(held.access.clone());
     }
@@ -131,7 +131,7 @@ async fn next(session: &Session, refresh: &Secret) -> Result<AccessToken, Exchan
         request
     };
     let first = session.client.refresh(&request(refresh)).await?;
-    let clock = &*session.client.kept.endpoint.clock;
+    let clock = session.client.cached.clock();
     match first.refresh_token().filter(|next| *next != refresh) {
         Some(next) if first.freshness_to_the_end(clock) == Freshness::Expired => {
             session.client.refresh(&request(next)).await

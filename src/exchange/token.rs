@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::ExchangeError;
 use crate::base64url;
 use crate::clock::{Clock, jittered, unix_time};
 use crate::identity::Scopes;
-use crate::json::{Document, Value};
+use crate::json::{Document, Fault, Value};
 use crate::secret::Secret;
 
 /// A token with less than this left is not worth sending: it may expire on its way.
@@ -46,20 +47,39 @@ struct Issued {
     limit: Duration,
     /// The share of its life after which the next one is sought.
     due: f64,
-    /// What follows from these: until what age it is fresh, and until what age it is kept.
-    fresh_for: Duration,
-    kept_for: Duration,
 }
 
 impl Issued {
-    /// With what follows from the rest.
-    fn scheduled(mut self) -> Self {
-        let lifetime = self.lifetime.unwrap_or_default();
-        self.kept_for = lifetime.saturating_sub(SAFETY).min(self.limit);
-        let due = lifetime.min(MAX_LIFETIME).mul_f64(self.due);
-        self.fresh_for = due.min(self.kept_for.mul_f64(0.9));
-        self
+    /// The age until which it is kept.
+    fn kept_for(&self) -> Duration {
+        self.lifetime.unwrap_or_default().saturating_sub(SAFETY).min(self.limit)
     }
+
+    /// The age until which it is fresh.
+    fn fresh_for(&self) -> Duration {
+        let due = self.lifetime.unwrap_or_default().min(MAX_LIFETIME).mul_f64(self.due);
+        due.min(self.kept_for().mul_f64(0.9))
+    }
+}
+
+/// The version of [`Stored`]. Tokens that were written in another one are not found.
+const VERSION: u8 = 1;
+
+/// A token as it lies sealed outside of this process, in JSON. Only the wall clock is common there, so
+/// it tells when the token was issued. `T` is a text: borrowed to be written, a [`Secret`] when read.
+#[derive(Serialize, Deserialize)]
+struct Stored<T> {
+    v: u8,
+    /// In seconds since 1970; the spans below are in seconds, too.
+    at: f64,
+    life: Option<f64>,
+    limit: f64,
+    bearer: bool,
+    token: T,
+    kind: Option<T>,
+    scopes: Option<T>,
+    refresh: Option<T>,
+    id: Option<T>,
 }
 
 /// Where a token is in its life.
@@ -147,15 +167,15 @@ impl AccessToken {
     /// How long it may be kept from when it was issued: 30 seconds less than it lives, no longer
     /// than the subject token it was exchanged for, and a day at most. `None`: not at all.
     pub fn keep_for(&self) -> Option<Duration> {
-        Some(self.issued.kept_for).filter(|kept| !kept.is_zero())
+        Some(self.issued.kept_for()).filter(|kept| !kept.is_zero())
     }
 
     /// Where it is in its life. Tokens that live for less than four minutes are due a little
     /// earlier than at 80 %, at nine tenths of what may be kept.
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
         match self.age(clock) {
-            age if age < self.issued.fresh_for => Freshness::Fresh,
-            age if age < self.issued.kept_for => Freshness::Due,
+            age if age < self.issued.fresh_for() => Freshness::Fresh,
+            age if age < self.issued.kept_for() => Freshness::Due,
             _ => Freshness::Expired,
         }
     }
@@ -206,16 +226,13 @@ impl AccessToken {
 
     /// For no longer than this, for a reason outside of it.
     pub(super) fn kept_at_most(mut self, limit: Duration) -> Self {
-        let mut issued = Arc::unwrap_or_clone(self.issued);
+        let issued = Arc::make_mut(&mut self.issued);
         issued.limit = issued.limit.min(limit);
-        self.issued = Arc::new(issued.scheduled());
         self
     }
 
     pub(super) fn with_lifetime(mut self, lifetime: Duration) -> Self {
-        let mut issued = Arc::unwrap_or_clone(self.issued);
-        issued.lifetime = Some(lifetime);
-        self.issued = Arc::new(issued.scheduled());
+        Arc::make_mut(&mut self.issued).lifetime = Some(lifetime);
         self
     }
 
@@ -224,70 +241,59 @@ impl AccessToken {
         self
     }
 
-    /// For a cache outside of this process, where only the wall clock is common.
+    /// Writes it for a place outside of this process, where it lies sealed.
     pub(crate) fn to_octets(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
-        let issued = &*self.issued;
-        let issued_at = unix_time(clock.now()) - self.age(clock).as_secs_f64();
-        let mut out = Zeroizing::new(Vec::with_capacity(self.octets() + 200));
-        out.extend_from_slice(&issued_at.to_be_bytes());
-        out.extend_from_slice(&issued.lifetime.map_or(-1.0, |it| it.as_secs_f64()).to_be_bytes());
-        out.extend_from_slice(&issued.limit.as_secs_f64().to_be_bytes());
-        out.push(u8::from(issued.bearer));
-        let texts = [
-            Some(issued.token.expose()),
-            issued.issued_type.as_deref(),
-            issued.scopes.as_ref().map(Scopes::as_str),
-            issued.refresh_token.as_ref().map(Secret::expose),
-        ];
-        for text in texts {
-            let length = text.map_or(ABSENT, |text| text.len() as u32);
-            out.extend_from_slice(&length.to_be_bytes());
-            out.extend_from_slice(text.unwrap_or_default().as_bytes());
-        }
-        out
+        self.written(clock, None)
     }
 
     /// The same with the ID token, for a process that ends the same sign-in.
     pub(super) fn to_octets_with_id_token(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
-        let mut out = self.to_octets(clock);
-        if let Some(id_token) = self.id_token() {
-            let text = id_token.expose();
-            let mut whole = Zeroizing::new(Vec::with_capacity(out.len() + 4 + text.len()));
-            whole.extend_from_slice(&out);
-            whole.extend_from_slice(&(text.len() as u32).to_be_bytes());
-            whole.extend_from_slice(text.as_bytes());
-            out = whole;
-        }
+        self.written(clock, self.id_token())
+    }
+
+    fn written(&self, clock: &dyn Clock, id_token: Option<&Secret>) -> Zeroizing<Vec<u8>> {
+        let issued = &*self.issued;
+        let stored = Stored {
+            v: VERSION,
+            at: unix_time(clock.now()) - self.age(clock).as_secs_f64(),
+            life: issued.lifetime.map(|life| life.as_secs_f64()),
+            limit: issued.limit.as_secs_f64(),
+            bearer: issued.bearer,
+            token: issued.token.expose(),
+            kind: issued.issued_type.as_deref(),
+            scopes: issued.scopes.as_ref().map(Scopes::as_str),
+            refresh: issued.refresh_token.as_ref().map(Secret::expose),
+            id: id_token.map(Secret::expose),
+        };
+        // In one place, which does not grow: that would leave a copy of the token behind.
+        let scopes = stored.scopes.map_or(0, str::len);
+        let mut out = Zeroizing::new(Vec::with_capacity(self.octets() + scopes + 400));
+        // It is memory, and all members are texts and finite numbers.
+        let _ = serde_json::to_writer(&mut *out, &stored);
         out
     }
 
-    /// What [`to_octets`](Self::to_octets) gave, here or elsewhere.
+    /// What [`to_octets`](Self::to_octets) gave, here or elsewhere. `None` for anything else.
     pub(crate) fn from_octets(octets: &[u8], clock: &dyn Clock) -> Option<Self> {
-        let mut reader = Reader(octets);
-        let (issued_at, lifetime, limit) = (reader.number()?, reader.number()?, reader.number()?);
-        let bearer = reader.take(1)? == [1];
-        let token = reader.text()??.into();
-        let (issued_type, scopes) = (reader.text()?.map(str::to_owned), reader.text()?);
-        let refresh_token = reader.text()?.map(Secret::from);
-        // Only there if it was asked for.
-        let id_token = reader.text().flatten().map(Secret::from);
-        let age = (unix_time(clock.now()) - issued_at).max(0.0);
+        let stored: Stored<Secret> = serde_json::from_slice(octets).ok()?;
+        if stored.v != VERSION {
+            return None;
+        }
+        let span = |seconds| Duration::try_from_secs_f64(seconds).ok();
         let issued = Issued {
-            token,
-            bearer,
-            issued_type,
-            scopes: scopes.map(str::parse).transpose().ok()?,
-            refresh_token,
-            id_token,
+            token: stored.token,
+            bearer: stored.bearer,
+            issued_type: stored.kind.map(|kind| kind.expose().to_owned()),
+            scopes: stored.scopes.map(|it| it.expose().parse()).transpose().ok()?,
+            refresh_token: stored.refresh,
+            id_token: stored.id,
             arrived: clock.elapsed(),
-            age_then: Duration::try_from_secs_f64(age).ok()?,
-            lifetime: Duration::try_from_secs_f64(lifetime).ok(),
-            limit: Duration::try_from_secs_f64(limit).ok()?,
+            age_then: span((unix_time(clock.now()) - stored.at).max(0.0))?,
+            lifetime: stored.life.and_then(span),
+            limit: span(stored.limit)?,
             due: due(),
-            fresh_for: Duration::ZERO,
-            kept_for: Duration::ZERO,
         };
-        Some(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Hit, stay: None })
+        Some(Self { issued: Arc::new(issued), status: CacheStatus::Hit, stay: None })
     }
 
     /// Reads a successful answer. Members that are `null` count as absent.
@@ -310,8 +316,10 @@ impl AccessToken {
         let told =
             member("expires_in").map(|value| seconds(value).ok_or(refused("has a bad expires_in")));
         let refresh_token = text("refresh_token")?.filter(|token| !token.is_empty());
+        let token = Secret::from(token);
+        let lifetime = told.transpose()?.or_else(|| until_exp(&token, clock.now()));
         let issued = Issued {
-            token: token.into(),
+            token,
             bearer,
             issued_type: text("issued_token_type")?.map(str::to_owned),
             scopes: scopes.map_err(|_| refused("has a bad scope"))?,
@@ -319,13 +327,11 @@ impl AccessToken {
             id_token: text("id_token")?.map(Secret::from),
             arrived: clock.elapsed(),
             age_then: Duration::ZERO,
-            lifetime: told.transpose()?.or_else(|| until_exp(token, clock.now())),
+            lifetime,
             limit: MAX_LIFETIME,
             due: due(),
-            fresh_for: Duration::ZERO,
-            kept_for: Duration::ZERO,
         };
-        Ok(Self { issued: Arc::new(issued.scheduled()), status: CacheStatus::Miss, stay: None })
+        Ok(Self { issued: Arc::new(issued), status: CacheStatus::Miss, stay: None })
     }
 
     /// Whether it has the `sub` and the tenant of another, as far as both tell: a session stays its
@@ -339,10 +345,15 @@ impl AccessToken {
 
     /// A claim of the token if it is a JWT, unverified: the provider gave it to us directly.
     pub(crate) fn claim(&self, name: &str) -> Option<String> {
-        let payload = base64url::decode(self.secret().expose().split('.').nth(1)?)?;
-        let document = Document::parse(payload).ok()?;
-        document.root().get(name).and_then(Value::as_str).map(str::to_owned)
+        let claims = claims_of(self.secret()).ok()?;
+        claims.root().get(name).and_then(Value::as_str).map(str::to_owned)
     }
+}
+
+/// The claims of a token, *unverified*. One that is no JWT is a [`Fault::Syntax`].
+pub(super) fn claims_of(token: &Secret) -> Result<Document, Fault> {
+    let payload = token.expose().split('.').nth(1).and_then(base64url::decode);
+    Document::parse(payload.ok_or(Fault::Syntax)?)
 }
 
 /// A number of seconds, also as a text (some servers write it so).
@@ -359,36 +370,9 @@ fn due() -> f64 {
     jittered(Duration::from_millis(800), 0.05).as_secs_f64()
 }
 
-/// The length of a text that is not there.
-const ABSENT: u32 = u32::MAX;
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<f64> {
-        Some(f64::from_be_bytes(self.take(8)?.try_into().ok()?))
-    }
-
-    fn text(&mut self) -> Option<Option<&'a str>> {
-        let length = u32::from_be_bytes(self.take(4)?.try_into().ok()?);
-        if length == ABSENT {
-            return Some(None);
-        }
-        std::str::from_utf8(self.take(length as usize)?).ok().map(Some)
-    }
-}
-
 /// How long until the `exp` of a token, if it is a JWT that has one.
-pub(super) fn until_exp(token: &str, now: SystemTime) -> Option<Duration> {
-    let payload = base64url::decode(token.split('.').nth(1)?)?;
-    let document = Document::parse(payload).ok()?;
-    let left = document.root().get("exp")?.as_f64()? - unix_time(now);
+pub(super) fn until_exp(token: &Secret, now: SystemTime) -> Option<Duration> {
+    let left = claims_of(token).ok()?.root().get("exp")?.as_f64()? - unix_time(now);
     left.is_finite().then(|| Duration::from_secs_f64(left.clamp(0.0, 1e9)))
 }
 
@@ -467,5 +451,84 @@ mod tests {
         let token =
             parse(r#"{"access_token":"a","token_type":"Bearer","expires_in":1e9}"#).unwrap();
         assert_eq!(token.keep_for(), Some(MAX_LIFETIME));
+    }
+
+    /// What lies in a cache or a cookie, as JSON.
+    fn stored(token: &AccessToken) -> serde_json::Value {
+        serde_json::from_slice(&token.to_octets_with_id_token(&At(0))).unwrap()
+    }
+
+    fn read(stored: &serde_json::Value) -> Option<AccessToken> {
+        AccessToken::from_octets(stored.to_string().as_bytes(), &At(0))
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let texts = ["plain", r#"a "quoted\" one"#, "ü\n\u{1}", ""];
+        for (nth, text) in texts.into_iter().enumerate() {
+            let body = serde_json::json!({
+                "access_token": format!("t{text}"), "token_type": "bearer", "expires_in": 3600.25,
+                "scope": "read write", "refresh_token": format!("r{text}"), "id_token": text,
+                "issued_token_type": text,
+            });
+            let had = parse(&body.to_string()).unwrap();
+            let got = read(&stored(&had)).unwrap();
+            let all = |of: &AccessToken| {
+                let texts = [Some(of.secret()), of.refresh_token(), of.id_token()];
+                let texts = texts.map(|text| text.map(|text| text.expose().to_owned()));
+                let spans = (of.lifetime(), of.keep_for());
+                (
+                    texts,
+                    spans,
+                    of.scopes().cloned(),
+                    of.is_bearer(),
+                    of.issued_token_type().map(str::to_owned),
+                )
+            };
+            assert_eq!(all(&got), all(&had), "{nth}");
+            let without = AccessToken::from_octets(&had.to_octets(&At(0)), &At(0)).unwrap();
+            assert_eq!(without.id_token(), None);
+        }
+        let bare = read(&stored(&parse(r#"{"access_token":"a","token_type":"N_A"}"#).unwrap()));
+        assert!(bare.is_some_and(|it| it.lifetime().is_none() && !it.is_bearer()));
+    }
+
+    #[test]
+    fn another_version_is_a_miss() {
+        let body = r#"{"access_token":"a","token_type":"bearer","expires_in":3600}"#;
+        let good = stored(&parse(body).unwrap());
+        assert!(read(&good).is_some());
+        for (member, value) in [
+            ("v", serde_json::json!(0)),
+            ("v", serde_json::json!(2)),
+            ("v", serde_json::Value::Null),
+            ("at", serde_json::json!(-1e300)),
+            ("life", serde_json::json!("3600")),
+            ("limit", serde_json::json!(-1)),
+            ("token", serde_json::Value::Null),
+            ("scopes", serde_json::json!("\n")),
+        ] {
+            let mut bad = good.clone();
+            bad[member] = value;
+            assert!(read(&bad).is_none(), "{bad}");
+        }
+        // The format before this one: two spans and a moment, a flag, and texts behind their lengths.
+        let mut former = [1.7e9_f64, 3600.0, 86_400.0].map(f64::to_be_bytes).concat();
+        former.extend_from_slice(&[1, 0, 0, 0, 1, b'a']);
+        former.extend_from_slice(&[255; 12]);
+        assert!(AccessToken::from_octets(&former, &At(0)).is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn garbage_is_a_miss(octets in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64), cut in 0_usize..200) {
+            assert!(AccessToken::from_octets(&octets, &At(0)).is_none());
+            let body = r#"{"access_token":"a","token_type":"bearer","expires_in":3600}"#;
+            let mut good = parse(body).unwrap().to_octets(&At(0));
+            if cut < good.len() {
+                good.truncate(cut);
+                assert!(AccessToken::from_octets(&good, &At(0)).is_none());
+            }
+        }
     }
 }

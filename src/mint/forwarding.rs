@@ -33,7 +33,7 @@ impl Minter for ForwardingMinter {
             .scopes(granted.scopes.clone())
             .in_tenant(granted.tenant.clone());
         request.subject_type = TokenType::Jwt;
-        let token = self.0.exchange_foreign(&request).await?;
+        let token = self.0.exchange_foreign(request).await?;
         let scopes = token.scopes().unwrap_or(&granted.scopes).clone();
         Ok(Minted::new(token.secret().clone(), token.lifetime(), scopes))
     }

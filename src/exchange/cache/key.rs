@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::sealed::{DataKey, ServerKey};
 use crate::base64url;
 use crate::clock::{Clock, unix_time};
+use crate::exchange::request::TokenRequest;
 use crate::exchange::token::{AccessToken, Freshness};
 use crate::identity::TenantId;
 use crate::mark::Mark;
@@ -27,7 +28,8 @@ const SINGLE_USE_SKEW: u64 = 600_000;
 /// of them share an entry; the order of audiences, resources and scopes does not count.
 pub struct CacheKey<'a> {
     mark: Mark,
-    question: Question<'a>,
+    client: &'a ClientFingerprint,
+    request: &'a TokenRequest<'a>,
     server_key: &'a ServerKey,
     clock: &'a dyn Clock,
     /// Not needed for what is found in memory.
@@ -42,17 +44,20 @@ struct Derived {
 
 impl<'a> CacheKey<'a> {
     pub(crate) fn new(
-        question: Question<'a>,
+        client: &'a ClientFingerprint,
+        request: &'a TokenRequest<'a>,
         server_key: &'a ServerKey,
         clock: &'a dyn Clock,
     ) -> Self {
-        Self { mark: question.mark(), question, server_key, clock, derived: OnceLock::new() }
+        let credential = request.credential().map(|it| it.expose().as_bytes());
+        let mark = Mark::of(&client.encoded(request, credential));
+        Self { mark, client, request, server_key, clock, derived: OnceLock::new() }
     }
 
     /// The tenant the token is for, if the request names one: for caches that keep tenants apart
     /// by name.
     pub fn tenant(&self) -> Option<&TenantId> {
-        self.question.tenant
+        self.request.tenant()
     }
 
     /// 43 characters of `A-Z a-z 0-9 - _` that stand for the whole request: an HMAC-SHA-256 under
@@ -73,9 +78,9 @@ impl<'a> CacheKey<'a> {
         let expires = self
             .milliseconds()
             .saturating_add(u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX));
-        let plain = match self.question.grant {
+        let plain = match self.request {
             // Whoever comes with the same code checks the same ID token.
-            CODE_GRANT => token.to_octets_with_id_token(self.clock),
+            TokenRequest::Code(_) => token.to_octets_with_id_token(self.clock),
             _ => token.to_octets(self.clock),
         };
         self.server_key.seal(&self.data_key(), self.digest().as_bytes(), expires, &plain)
@@ -101,7 +106,7 @@ impl<'a> CacheKey<'a> {
     /// spent once only. No answer is then no substitute for an answer: rather than being gone on
     /// without, the cache is asked again. A cache may take its time for these keys.
     pub fn is_single_use(&self) -> bool {
-        self.question.single_use
+        self.request.spends() && !self.client.spends_without_lock
     }
 
     /// Where a token is in its life, by the client's clock.
@@ -123,12 +128,15 @@ impl<'a> CacheKey<'a> {
         self.mark
     }
 
+    pub(in crate::exchange) fn request(&self) -> &TokenRequest<'a> {
+        self.request
+    }
+
     fn derived(&self) -> &Derived {
         self.derived.get_or_init(|| {
-            let question = &self.question;
-            let subject = question.subject.map(|(token, _)| sha256(token.as_bytes()));
-            let digest = subject.as_ref().map(|digest| &digest[..]);
-            let digest = base64url::encode(self.server_key.index(&question.written(digest)));
+            let subject = self.request.credential().map(|it| sha256(it.expose().as_bytes()));
+            let encoded = self.client.encoded(self.request, subject.as_ref().map(|it| &it[..]));
+            let digest = base64url::encode(self.server_key.index(&encoded));
             Box::new(Derived { subject, digest })
         })
     }
@@ -136,7 +144,7 @@ impl<'a> CacheKey<'a> {
     /// What seals the token.
     fn data_key(&self) -> DataKey {
         let subject = &self.derived().subject;
-        let owner: &[u8] = match (subject, self.question.tenant) {
+        let owner: &[u8] = match (subject, self.tenant()) {
             (Some(digest), _) => digest,
             (None, Some(tenant)) => tenant.as_str().as_bytes(),
             (None, None) => &[],
@@ -151,216 +159,161 @@ impl fmt::Debug for CacheKey<'_> {
     }
 }
 
-/// What all requests of one client have in common.
-#[derive(Clone)]
-pub(crate) struct Ground {
+/// What all requests of one client have in common: a digest of its settings.
+pub(crate) struct ClientFingerprint {
     digest: [u8; 32],
+    /// What it says of the answers, not of the requests: it is not part of the digest.
+    spends_without_lock: bool,
 }
 
-impl Ground {
+impl ClientFingerprint {
     /// From the client's settings, in a fixed order.
-    pub(crate) fn new<'s>(settings: impl Iterator<Item = &'s str>) -> Self {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        settings.for_each(|setting| write(&mut hash, setting));
-        let mut digest = [0; 32];
-        digest.copy_from_slice(hash.finish().as_ref());
-        Self { digest }
+    pub(crate) fn new<'s>(
+        settings: impl Iterator<Item = &'s str>,
+        spends_without_lock: bool,
+    ) -> Self {
+        let mut encoded = Vec::new();
+        settings.for_each(|setting| push(&mut encoded, Some(setting.as_bytes())));
+        Self { digest: sha256(&encoded), spends_without_lock }
+    }
+
+    /// A request of this client, so that no two are written alike. In one place, which never grows:
+    /// that would leave a copy of a token behind.
+    fn encoded(&self, request: &TokenRequest<'_>, credential: Option<&[u8]>) -> Zeroizing<Vec<u8>> {
+        let parts = request.parts(credential);
+        let length = parts.iter().flatten().map(|part| part.len()).sum::<usize>();
+        let length = self.digest.len() + parts.len() * size_of::<u64>() + length;
+        let mut encoded = Zeroizing::new(Vec::with_capacity(length));
+        encoded.extend_from_slice(&self.digest);
+        parts.into_iter().for_each(|part| push(&mut encoded, part));
+        encoded
     }
 }
 
-impl fmt::Debug for Ground {
+impl fmt::Debug for ClientFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ground").finish_non_exhaustive()
+        f.debug_struct("ClientFingerprint").finish_non_exhaustive()
     }
 }
 
-/// All that tells one request of a client from another.
-#[derive(Clone, Copy)]
-pub(crate) struct Question<'a> {
-    pub(crate) ground: &'a Ground,
-    pub(crate) grant: &'static str,
-    pub(crate) tenant: Option<&'a TenantId>,
-    /// The token and its type.
-    pub(crate) subject: Option<(&'a str, &'a str)>,
-    pub(crate) actor: Option<(&'a str, &'a str)>,
-    pub(crate) audiences: &'a [String],
-    pub(crate) resources: &'a [url::Url],
-    /// Separated by spaces.
-    pub(crate) scopes: &'a str,
-    /// What it says of the answer, not of the question: it is not written.
-    pub(crate) single_use: bool,
+/// Adds a part: its length, and then it. What is not there has a length that nothing has.
+fn push(encoded: &mut Vec<u8>, part: Option<&[u8]>) {
+    let length = part.map_or(u64::MAX, |part| part.len() as u64);
+    encoded.extend_from_slice(&length.to_be_bytes());
+    encoded.extend_from_slice(part.unwrap_or_default());
 }
 
-/// What a question about a code calls its grant.
-pub(crate) const CODE_GRANT: &str = "authorization_code";
-
-/// In an order that every process keeps, so that no two wait for each other.
-pub(crate) fn in_order<'s, 'k>(keys: &'s [CacheKey<'k>]) -> Vec<&'s CacheKey<'k>> {
-    let mut keys: Vec<_> = keys.iter().collect();
-    if keys.len() > 1 {
-        keys.sort_unstable_by(|one, other| one.digest().cmp(other.digest()));
-    }
-    keys
-}
-
-/// Takes octets in.
-trait Sink {
-    fn add(&mut self, octets: &[u8]);
-}
-
-/// How much was added.
-struct Length(usize);
-
-impl Sink for Length {
-    fn add(&mut self, octets: &[u8]) {
-        self.0 += octets.len();
-    }
-}
-
-impl Sink for Vec<u8> {
-    fn add(&mut self, octets: &[u8]) {
-        self.extend_from_slice(octets);
-    }
-}
-
-impl Sink for digest::Context {
-    fn add(&mut self, octets: &[u8]) {
-        self.update(octets);
-    }
-}
-
-impl Question<'_> {
-    fn mark(&self) -> Mark {
-        let subject = self.subject.map(|(token, _)| token.as_bytes());
-        Mark::of(&self.written(subject))
-    }
-
-    /// In one place, which never grows: that would leave a copy of a token behind.
-    fn written(&self, subject: Option<&[u8]>) -> Zeroizing<Vec<u8>> {
-        let mut length = Length(0);
-        self.write(&mut length, subject);
-        let mut written = Zeroizing::new(Vec::with_capacity(length.0));
-        self.write(&mut *written, subject);
-        written
-    }
-
-    /// First the client's settings, by their digest; then how long each text is (or that it is not
-    /// there), then the texts, then the sets: so no two questions are written alike.
-    fn write(&self, sink: &mut impl Sink, subject: Option<&[u8]>) {
-        let octets = |text: Option<&'_ str>| text.map(str::len);
-        let lengths = [
-            Some(self.grant.len()),
-            octets(self.tenant.map(TenantId::as_str)),
-            octets(self.subject.map(|(_, kind)| kind)),
-            octets(self.actor.map(|(token, _)| token)),
-            octets(self.actor.map(|(_, kind)| kind)),
-            subject.map(<[u8]>::len),
-        ];
-        let told = |length: Option<usize>| length.map_or(ABSENT, |it| it as u64).to_be_bytes();
-        sink.add(&self.ground.digest);
-        sink.add(lengths.map(told).as_flattened());
-        sink.add(self.grant.as_bytes());
-        if let Some(tenant) = self.tenant {
-            sink.add(tenant.as_str().as_bytes());
-        }
-        if let Some((_, kind)) = self.subject {
-            sink.add(kind.as_bytes());
-        }
-        if let Some((token, kind)) = self.actor {
-            sink.add(token.as_bytes());
-            sink.add(kind.as_bytes());
-        }
-        if let Some(subject) = subject {
-            sink.add(subject);
-        }
-        write_set(sink, self.audiences.iter().map(String::as_str));
-        write_set(sink, self.resources.iter().map(url::Url::as_str));
-        write_set(sink, self.scopes.split(' ').filter(|scope| !scope.is_empty()));
-    }
-}
-
-/// The length of what is not there.
-const ABSENT: u64 = u64::MAX;
-
-/// A text by itself: its length, and then it.
-fn write(sink: &mut impl Sink, text: &str) {
-    sink.add(&(text.len() as u64).to_be_bytes());
-    sink.add(text.as_bytes());
-}
-
-/// A set: how many members, and then those in order, each once.
-fn write_set<'t>(sink: &mut impl Sink, members: impl Iterator<Item = &'t str> + Clone) {
-    let mut few = members.clone();
-    match (few.next(), few.next()) {
-        (None, _) => sink.add(&0_u64.to_be_bytes()),
-        (Some(only), None) => {
-            sink.add(&1_u64.to_be_bytes());
-            write(sink, only);
-        }
-        _ => {
-            let mut sorted: Vec<&str> = members.collect();
-            sorted.sort_unstable();
-            sorted.dedup();
-            sink.add(&(sorted.len() as u64).to_be_bytes());
-            sorted.iter().for_each(|member| write(sink, member));
-        }
-    }
-}
-
-fn sha256(octets: &[u8]) -> [u8; 32] {
+fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, octets).as_ref());
+    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     out
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::clock::SystemClock;
     use crate::exchange::cache::CacheKeys;
+    use crate::exchange::{
+        CodeRequest, ExchangeRequest, PkceVerifier, RefreshRequest, ServiceTokenRequest, TokenType,
+    };
     use crate::secret::Secret;
 
-    #[derive(Debug, Clone, PartialEq)]
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Grant {
+        Exchange,
+        Service,
+        Refresh,
+        Code,
+    }
+
+    #[derive(Debug, Clone)]
     struct Asked {
         settings: Vec<String>,
+        grant: Grant,
         tenant: Option<String>,
-        subject: Option<(String, String)>,
+        credential: String,
+        kind: String,
         actor: Option<(String, String)>,
         audiences: Vec<String>,
+        resources: Vec<String>,
         scopes: Vec<String>,
     }
 
     impl Asked {
-        /// The same as somebody who does not care for the order and repetition of sets sees it.
-        fn meaning(&self) -> Self {
-            let mut asked = self.clone();
-            for set in [&mut asked.audiences, &mut asked.scopes] {
-                set.sort();
-                set.dedup();
+        fn request(&self) -> TokenRequest<'static> {
+            let tenant = self.tenant.as_deref().map(|id| TenantId::new(id).unwrap());
+            let scopes = self.scopes.join(" ").parse().unwrap();
+            let kind = |kind: &str| TokenType::Other(kind.to_owned());
+            match self.grant {
+                Grant::Exchange => {
+                    let mut request = ExchangeRequest::new(self.credential.as_str(), "");
+                    (request.tenant, request.scopes) = (tenant, scopes);
+                    request.subject_type = kind(&self.kind);
+                    let actor = self.actor.as_ref();
+                    request.actor = actor.map(|(token, it)| (token.as_str().into(), kind(it)));
+                    request.audiences = self.audiences.clone();
+                    request.resources = self
+                        .resources
+                        .iter()
+                        .map(|it| format!("x:{it}").parse().unwrap())
+                        .collect();
+                    TokenRequest::Exchange(Cow::Owned(request))
+                }
+                Grant::Service => {
+                    let mut request = ServiceTokenRequest::default().scopes(scopes);
+                    request.tenant = tenant;
+                    TokenRequest::Service(Cow::Owned(request))
+                }
+                Grant::Refresh => {
+                    let mut request = RefreshRequest::new(self.credential.as_str());
+                    (request.tenant, request.scopes) = (tenant, scopes);
+                    TokenRequest::Refresh(Cow::Owned(request))
+                }
+                Grant::Code => {
+                    let mut request =
+                        CodeRequest::unbound(self.credential.as_str(), self.kind.as_str());
+                    let verifier = self.actor.as_ref().map(|(text, _)| text.repeat(50));
+                    request.verifier = verifier.and_then(|it| PkceVerifier::kept(&it));
+                    request.tenant = tenant;
+                    TokenRequest::Code(Cow::Owned(request))
+                }
             }
-            asked
+        }
+
+        /// All that is asked for, as somebody sees it who does not care for the order and repetition
+        /// of sets.
+        fn meaning(&self) -> String {
+            let sets = [&self.audiences, &self.resources, &self.scopes];
+            let [audiences, resources, scopes] = sets.map(|it| it.iter().collect::<BTreeSet<_>>());
+            let (tenant, credential, kind) = (&self.tenant, &self.credential, &self.kind);
+            let asked = match self.request() {
+                TokenRequest::Exchange(_) => {
+                    format!(
+                        "{credential:?} {kind:?} {:?} {audiences:?} {resources:?} {scopes:?}",
+                        self.actor
+                    )
+                }
+                TokenRequest::Service(_) => format!("{scopes:?}"),
+                TokenRequest::Code(code) => {
+                    let verifier = code.verifier.as_ref().map(|it| it.secret().expose());
+                    format!("{credential:?} {kind:?} {verifier:?}")
+                }
+                _ => format!("{credential:?}"),
+            };
+            format!("{:?} {:?} {tenant:?} {asked}", self.settings, self.grant)
         }
 
         fn filed(&self, keys: &CacheKeys) -> (Mark, String) {
-            let ground = Ground::new(self.settings.iter().map(String::as_str));
-            let tenant = self.tenant.as_deref().map(|id| TenantId::new(id).unwrap());
-            let pair = |it: &'_ Option<(String, String)>| it.clone();
-            let (subject, actor) = (pair(&self.subject), pair(&self.actor));
-            let question = Question {
-                ground: &ground,
-                grant: "exchange",
-                tenant: tenant.as_ref(),
-                subject: subject.as_ref().map(|(token, kind)| (&**token, &**kind)),
-                actor: actor.as_ref().map(|(token, kind)| (&**token, &**kind)),
-                audiences: &self.audiences,
-                resources: &[],
-                scopes: &self.scopes.join(" "),
-                single_use: false,
-            };
+            let settings = self.settings.iter().map(String::as_str);
+            let (client, request) = (ClientFingerprint::new(settings, false), self.request());
             let clock = SystemClock::default();
-            let key = CacheKey::new(question, keys.iter().next().unwrap(), &clock);
+            let key = CacheKey::new(&client, &request, keys.iter().next().unwrap(), &clock);
             (key.mark(), key.digest().to_owned())
         }
     }
@@ -373,15 +326,23 @@ mod tests {
     fn asked() -> impl Strategy<Value = Asked> {
         let pair = || prop::option::of((text(), text()));
         let set = || prop::collection::vec(text(), 0..3);
-        let option = || prop::option::of(text());
-        (set(), option(), pair(), pair(), set(), set()).prop_map(
-            |(settings, tenant, subject, actor, audiences, scopes)| Asked {
-                settings,
-                tenant,
-                subject,
-                actor,
-                audiences,
-                scopes,
+        let grants =
+            [Grant::Exchange, Grant::Exchange, Grant::Service, Grant::Refresh, Grant::Code];
+        let grant = prop::sample::select(grants.to_vec());
+        let head = (set(), grant, prop::option::of(text()));
+        (head, text(), text(), pair(), set(), set(), set()).prop_map(
+            |((settings, grant, tenant), credential, kind, actor, audiences, resources, scopes)| {
+                Asked {
+                    settings,
+                    grant,
+                    tenant,
+                    credential,
+                    kind,
+                    actor,
+                    audiences,
+                    resources,
+                    scopes,
+                }
             },
         )
     }
@@ -390,15 +351,33 @@ mod tests {
         CacheKeys::parse(&Secret::new("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")).unwrap()
     }
 
+    fn compare(one: &Asked, two: &Asked) {
+        let (same, keys) = (one.meaning() == two.meaning(), keys());
+        let ((mark, digest), (other_mark, other_digest)) = (one.filed(&keys), two.filed(&keys));
+        assert_eq!(mark == other_mark, same);
+        assert_eq!(digest == other_digest, same);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn two_requests_have_one_key_exactly_when_they_mean_the_same(one in asked(), two in asked()) {
-            let (same, keys) = (one.meaning() == two.meaning(), keys());
-            let ((mark, digest), (other_mark, other_digest)) = (one.filed(&keys), two.filed(&keys));
-            prop_assert_eq!(mark == other_mark, same);
-            prop_assert_eq!(digest == other_digest, same);
+        fn requests_share_a_key_when_they_mean_the_same(one in asked(), two in asked()) {
+            compare(&one, &two);
+            // Two that differ in one thing alone.
+            let (settings, tenant) = (two.settings.clone(), two.tenant.clone());
+            compare(&one, &Asked { settings, ..one.clone() });
+            compare(&one, &Asked { grant: two.grant, ..one.clone() });
+            compare(&one, &Asked { tenant, ..one.clone() });
+            compare(&one, &Asked { credential: two.credential.clone(), ..one.clone() });
+            compare(&one, &Asked { kind: two.kind.clone(), ..one.clone() });
+            compare(&one, &Asked { actor: two.actor.clone(), ..one.clone() });
+            compare(&one, &Asked { audiences: two.audiences.clone(), ..one.clone() });
+            compare(&one, &Asked { resources: two.resources.clone(), ..one.clone() });
+            compare(&one, &Asked { scopes: two.scopes.clone(), ..one.clone() });
+            // What moves from one set to another is not where it was.
+            let (audiences, resources) = (one.resources.clone(), one.audiences.clone());
+            compare(&one, &Asked { audiences, resources, ..one.clone() });
         }
 
         #[test]
@@ -411,16 +390,20 @@ mod tests {
     }
 
     #[test]
-    fn servers_with_the_same_secret_file_under_the_same_digest_for_ever() {
+    fn servers_with_one_secret_share_digests() {
         let asked = Asked {
-            settings: vec!["1".into(), "https://scaikey.example".into()],
+            settings: vec!["3".into(), "https://scaikey.example".into()],
+            grant: Grant::Exchange,
             tenant: Some("acme".into()),
-            subject: Some(("token".into(), "type".into())),
+            credential: "token".into(),
+            kind: "type".into(),
             actor: None,
             audiences: vec!["scaivault".into()],
+            resources: vec![],
             scopes: vec![],
         };
         let digest = asked.filed(&keys()).1;
+        // A change here makes all that lies in caches unreachable.
         assert_eq!(digest, "tlYDhaxhyp8H2zMxxUlVvluhs624LMTQyrvCo4Fbr_A");
         assert_ne!(asked.filed(&CacheKeys::random().unwrap()).1, digest);
     }

@@ -19,8 +19,7 @@ use crate::base64url;
 use crate::error::BoxError;
 
 pub use key::CacheKey;
-pub(super) use key::{CODE_GRANT, in_order};
-pub(crate) use key::{Ground, Question};
+pub(crate) use key::ClientFingerprint;
 pub use layered::Layered;
 pub use memory::MemoryCache;
 #[cfg(feature = "redis")]

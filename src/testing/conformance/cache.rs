@@ -1,5 +1,6 @@
 //! The exam for a [`TokenCache`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::{SystemClock, pause, within};
 use crate::exchange::{
-    AccessToken, CacheKey, CacheKeys, Fence, Ground, Question, TokenCache, TokenType,
+    AccessToken, CacheKey, CacheKeys, ClientFingerprint, ExchangeRequest, Fence, RefreshRequest,
+    TokenCache, TokenRequest, TokenType,
 };
 use crate::identity::TenantId;
 
@@ -83,7 +85,7 @@ pub async fn token_cache(exam: &dyn CacheExam) {
 #[derive(Clone)]
 struct Desk {
     keys: CacheKeys,
-    ground: Ground,
+    client: Arc<ClientFingerprint>,
     clock: SystemClock,
     mark: String,
     patience: Duration,
@@ -92,7 +94,7 @@ struct Desk {
 /// What tells one key from another.
 #[derive(Debug, Clone, Default)]
 struct Asked {
-    grant: &'static str,
+    is_refresh: bool,
     tenant: Option<&'static str>,
     subject: &'static str,
     subject_type: &'static str,
@@ -103,7 +105,7 @@ struct Asked {
 }
 
 const ALICE: Asked = Asked {
-    grant: "exchange",
+    is_refresh: false,
     tenant: Some("exam-acme"),
     subject: "alice's token, a secret of its own",
     subject_type: "access_token",
@@ -113,12 +115,30 @@ const ALICE: Asked = Asked {
     scopes: "read write",
 };
 
+impl Asked {
+    fn request(&self) -> TokenRequest<'static> {
+        let tenant = self.tenant.and_then(|id| TenantId::new(id).ok());
+        if self.is_refresh {
+            let mut request = RefreshRequest::new(self.subject);
+            request.tenant = tenant;
+            return TokenRequest::Refresh(Cow::Owned(request));
+        }
+        let mut request = ExchangeRequest::new(self.subject, self.audience);
+        request.tenant = tenant;
+        request.subject_type = TokenType::Other(self.subject_type.to_owned());
+        request.actor = self.actor.map(|token| (token.into(), TokenType::Jwt));
+        request.resources = self.resource.iter().filter_map(|url| url.parse().ok()).collect();
+        request.scopes = sure(self.scopes.parse().ok(), "the exam's scopes are some");
+        TokenRequest::Exchange(Cow::Owned(request))
+    }
+}
+
 impl Desk {
     fn new(patience: Duration) -> Self {
         let mark = sure(Fence::random().ok(), "there are random numbers").as_str().to_owned();
         Self {
             keys: sure(CacheKeys::random().ok(), "there are random numbers"),
-            ground: Ground::new([mark.as_str()].into_iter()),
+            client: Arc::new(ClientFingerprint::new([mark.as_str()].into_iter(), true)),
             clock: SystemClock::default(),
             mark,
             patience,
@@ -137,21 +157,9 @@ impl Desk {
 
     /// Does something with the key of what is asked.
     async fn with<T>(&self, asked: &Asked, use_key: impl AsyncFnOnce(&CacheKey<'_>) -> T) -> T {
-        let tenant = asked.tenant.and_then(|id| TenantId::new(id).ok());
-        let resources: Vec<_> = asked.resource.iter().filter_map(|url| url.parse().ok()).collect();
-        let question = Question {
-            ground: &self.ground,
-            grant: asked.grant,
-            tenant: tenant.as_ref(),
-            subject: Some((asked.subject, asked.subject_type)),
-            actor: asked.actor.map(|token| (token, TokenType::Jwt.as_str())),
-            audiences: &[asked.audience.to_owned()],
-            resources: &resources,
-            scopes: asked.scopes,
-            single_use: false,
-        };
         let server_key = sure(self.keys.iter().next(), "there is a key");
-        use_key(&CacheKey::new(question, server_key, &self.clock)).await
+        let request = asked.request();
+        use_key(&CacheKey::new(&self.client, &request, server_key, &self.clock)).await
     }
 
     /// A token of this name, which is a canary, too.
@@ -269,7 +277,7 @@ async fn keeps_keys_apart(exam: &dyn CacheExam, desk: &Desk) {
     let cache = &*exam.cache();
     let keys = [
         ALICE,
-        Asked { grant: "refresh_token", ..ALICE },
+        Asked { is_refresh: true, ..ALICE },
         Asked { tenant: None, ..ALICE },
         Asked { tenant: Some("-"), ..ALICE },
         Asked { tenant: Some("exam-Acme"), ..ALICE },

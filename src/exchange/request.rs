@@ -1,9 +1,13 @@
-//! What is asked of the token endpoint: five grants, and the form members each becomes.
+//! The five requests for a token, and [`TokenRequest`], which all of them turn into.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::PkceVerifier;
+use super::builder::Settings;
 use crate::identity::{Scopes, TenantId};
 use crate::secret::Secret;
 
@@ -55,6 +59,9 @@ pub struct ExchangeRequest {
     /// The tenant of the subject. Fills `{tenant_id}` in the client's `token_url`; a JWT that
     /// comes back must be of this tenant.
     pub tenant: Option<TenantId>,
+    /// Whether the subject token is from another issuer: neither its `sub` nor its tenant say what the
+    /// new one is to be, and nothing beyond `scopes` may be granted.
+    pub(super) is_foreign: bool,
 }
 
 impl ExchangeRequest {
@@ -68,6 +75,7 @@ impl ExchangeRequest {
             resources: Vec::new(),
             scopes: Scopes::new(),
             tenant: None,
+            is_foreign: false,
         }
     }
 
@@ -153,7 +161,7 @@ impl RefreshRequest {
         Self { refresh_token, scopes, tenant: None, of_anybody: false }
     }
 
-    /// The refresh token is as an anonymous caller sent it: see [`Grant::is_of_anybody`].
+    /// The refresh token is as an anonymous caller sent it: see [`TokenRequest::is_of_anybody`].
     pub(crate) fn of_anybody(mut self) -> Self {
         self.of_anybody = true;
         self
@@ -191,17 +199,20 @@ impl CodeRequest {
         redirect_uri: impl Into<String>,
         verifier: PkceVerifier,
     ) -> Self {
-        let (code, redirect_uri) = (code.into(), redirect_uri.into());
-        let verifier = Some(verifier);
-        Self { code, redirect_uri, verifier, tenant: None, repeats: false, of_anybody: false }
+        Self { verifier: Some(verifier), ..Self::unbound(code, redirect_uri) }
     }
 
     /// A code that was asked for without a challenge, if the provider allows that. The price:
     /// whoever gets hold of such a code can use it (RFC 9700 §2.1.1).
     pub fn unbound(code: impl Into<Secret>, redirect_uri: impl Into<String>) -> Self {
-        let (code, redirect_uri) = (code.into(), redirect_uri.into());
-        let verifier = None;
-        Self { code, redirect_uri, verifier, tenant: None, repeats: false, of_anybody: false }
+        Self {
+            code: code.into(),
+            redirect_uri: redirect_uri.into(),
+            verifier: None,
+            tenant: None,
+            repeats: false,
+            of_anybody: false,
+        }
     }
 
     /// Fills `{tenant_id}` in the client's `token_url`.
@@ -210,7 +221,7 @@ impl CodeRequest {
         self
     }
 
-    /// The code is as an anonymous caller sent it: see [`Grant::is_of_anybody`].
+    /// The code is as an anonymous caller sent it: see [`TokenRequest::is_of_anybody`].
     pub(crate) fn of_anybody(mut self) -> Self {
         self.of_anybody = true;
         self
@@ -249,7 +260,7 @@ impl PasswordRequest {
         Self { username, password, scopes: Scopes::new(), tenant: None, of_anybody: false }
     }
 
-    /// The password is as an anonymous caller sent it: see [`Grant::is_of_anybody`].
+    /// The password is as an anonymous caller sent it: see [`TokenRequest::is_of_anybody`].
     pub(crate) fn of_anybody(mut self) -> Self {
         self.of_anybody = true;
         self
@@ -262,22 +273,55 @@ impl PasswordRequest {
     }
 }
 
-/// A request as the client sees it.
-#[derive(Debug)]
-pub(super) enum Grant<'a> {
-    Exchange(&'a ExchangeRequest, Option<&'a TokenType>),
-    Service(&'a ServiceTokenRequest, Option<&'a str>),
-    Refresh(&'a RefreshRequest),
-    Code(&'a CodeRequest),
-    Password(&'a PasswordRequest),
+/// One request for a token, of whichever grant: borrowed from its caller, or taken along by the task
+/// that sends it.
+#[derive(Debug, Clone)]
+pub(crate) enum TokenRequest<'r> {
+    Exchange(Cow<'r, ExchangeRequest>),
+    Service(Cow<'r, ServiceTokenRequest>),
+    Refresh(Cow<'r, RefreshRequest>),
+    Code(Cow<'r, CodeRequest>),
+    Password(Cow<'r, PasswordRequest>),
 }
 
-impl Grant<'_> {
-    /// What was asked for.
+impl TokenRequest<'_> {
+    /// Returns a copy that borrows nothing.
+    pub(super) fn owned(&self) -> TokenRequest<'static> {
+        match self {
+            Self::Exchange(request) => TokenRequest::Exchange(Cow::Owned((**request).clone())),
+            Self::Service(request) => TokenRequest::Service(Cow::Owned((**request).clone())),
+            Self::Refresh(request) => TokenRequest::Refresh(Cow::Owned((**request).clone())),
+            Self::Code(request) => TokenRequest::Code(Cow::Owned((**request).clone())),
+            Self::Password(request) => TokenRequest::Password(Cow::Owned((**request).clone())),
+        }
+    }
+
+    /// Its name in metrics and logs.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Exchange(_) => "exchange",
+            Self::Service(_) => "client_credentials",
+            Self::Refresh(_) => "refresh",
+            Self::Code(_) => "code",
+            Self::Password(_) => "password",
+        }
+    }
+
+    pub(super) fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Exchange(request) => request.tenant.as_ref(),
+            Self::Service(request) => request.tenant.as_ref(),
+            Self::Refresh(request) => request.tenant.as_ref(),
+            Self::Code(request) => request.tenant.as_ref(),
+            Self::Password(request) => request.tenant.as_ref(),
+        }
+    }
+
+    /// The scopes asked for, if any were.
     pub(super) fn scopes(&self) -> Option<&Scopes> {
         let scopes = match self {
-            Self::Exchange(request, _) => &request.scopes,
-            Self::Service(request, _) => &request.scopes,
+            Self::Exchange(request) => &request.scopes,
+            Self::Service(request) => &request.scopes,
             Self::Refresh(request) => &request.scopes,
             Self::Password(request) => &request.scopes,
             Self::Code(_) => return None,
@@ -285,96 +329,126 @@ impl Grant<'_> {
         (!scopes.is_empty()).then_some(scopes)
     }
 
-    pub(super) fn tenant(&self) -> Option<&TenantId> {
+    /// The token, code or password that the new token is got for.
+    pub(super) fn credential(&self) -> Option<&Secret> {
         match self {
-            Self::Exchange(request, _) => request.tenant.as_ref(),
-            Self::Service(request, _) => request.tenant.as_ref(),
-            Self::Refresh(request) => request.tenant.as_ref(),
-            Self::Code(request) => request.tenant.as_ref(),
-            Self::Password(request) => request.tenant.as_ref(),
-        }
-    }
-
-    /// Its name in metrics.
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Exchange(..) => "exchange",
-            Self::Service(..) => "client_credentials",
-            Self::Refresh(_) => "refresh",
-            Self::Code(_) => "code",
-            Self::Password(_) => "password",
+            Self::Exchange(request) => Some(&request.subject),
+            Self::Service(_) => None,
+            Self::Refresh(request) => Some(&request.refresh_token),
+            Self::Code(request) => Some(&request.code),
+            Self::Password(request) => Some(&request.password),
         }
     }
 
     /// Whether asking twice does no harm: what a code, a refresh token or a password does is done
     /// once, and the first request may have done it although no answer came.
     pub(super) fn may_be_repeated(&self) -> bool {
-        matches!(self, Self::Exchange(..) | Self::Service(..))
+        matches!(self, Self::Exchange(_) | Self::Service(_))
+    }
+
+    /// Whether its credential can be spent once only.
+    pub(super) fn spends(&self) -> bool {
+        matches!(self, Self::Refresh(_) | Self::Code(_))
     }
 
     /// Whether its credential is as an anonymous caller sent it, and may be made up. What the provider
     /// thinks of that one says nothing about the next.
     pub(super) fn is_of_anybody(&self) -> bool {
         match self {
-            Self::Exchange(..) | Self::Service(..) => false,
+            Self::Exchange(_) | Self::Service(_) => false,
             Self::Refresh(request) => request.of_anybody,
             Self::Code(request) => request.of_anybody,
             Self::Password(request) => request.of_anybody,
         }
     }
 
-    pub(super) fn write(&self, form: &mut Serializer<'_, String>) {
+    /// Everything that tells it from another request of the same client, with `credential` in the place
+    /// of its own. The name comes first and says which parts follow; a set ends with `None`.
+    pub(super) fn parts<'p>(&'p self, credential: Option<&'p [u8]>) -> Vec<Option<&'p [u8]>> {
+        let tenant = self.tenant().map(|tenant| tenant.as_str().as_bytes());
+        let mut parts = vec![Some(self.name().as_bytes()), tenant, credential];
         match self {
-            Self::Exchange(request, requested) => exchange(request, *requested, form),
-            Self::Service(request, parameter) => {
-                form.append_pair("grant_type", "client_credentials");
-                if let (Some(name), Some(tenant)) = (parameter, &request.tenant) {
-                    form.append_pair(name, tenant.as_str());
+            Self::Exchange(request) => {
+                let actor = request.actor.as_ref();
+                parts.extend([
+                    Some(request.subject_type.as_str().as_bytes()),
+                    actor.map(|(token, _)| token.expose().as_bytes()),
+                    actor.map(|(_, kind)| kind.as_str().as_bytes()),
+                ]);
+                push_set(&mut parts, request.audiences.iter().map(String::as_str));
+                push_set(&mut parts, request.resources.iter().map(Url::as_str));
+                push_set(&mut parts, request.scopes.iter());
+            }
+            Self::Service(request) => push_set(&mut parts, request.scopes.iter()),
+            // Whatever scopes are asked for, the refresh token is spent once.
+            Self::Refresh(_) => {}
+            // All that has to be right for the code to be redeemed.
+            Self::Code(request) => {
+                let verifier = request.verifier.as_ref();
+                parts.push(verifier.map(|verifier| verifier.secret().expose().as_bytes()));
+                parts.push(Some(request.redirect_uri.as_bytes()));
+            }
+            Self::Password(request) => {
+                parts.push(Some(request.username.as_bytes()));
+                push_set(&mut parts, request.scopes.iter());
+            }
+        }
+        parts
+    }
+
+    /// Writes the members of its form, but for the client's proof.
+    pub(super) fn write(&self, form: &mut Serializer<'_, String>, settings: &Settings) {
+        match self {
+            Self::Exchange(request) => {
+                form.extend_pairs([
+                    ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                    ("subject_token", request.subject.expose()),
+                    ("subject_token_type", request.subject_type.as_str()),
+                ]);
+                let requested = settings.requested_type.as_ref();
+                form.extend_pairs(requested.map(|kind| ("requested_token_type", kind.as_str())));
+                form.extend_pairs(request.audiences.iter().map(|name| ("audience", name)));
+                form.extend_pairs(request.resources.iter().map(|url| ("resource", url)));
+                if let Some((token, kind)) = &request.actor {
+                    form.extend_pairs([
+                        ("actor_token", token.expose()),
+                        ("actor_token_type", kind.as_str()),
+                    ]);
                 }
+            }
+            Self::Service(request) => {
+                form.append_pair("grant_type", "client_credentials");
+                let tenant = settings.tenant_parameter.as_ref().zip(request.tenant.as_ref());
+                form.extend_pairs(tenant.map(|(name, tenant)| (name, tenant.as_str())));
             }
             Self::Refresh(request) => {
                 form.append_pair("grant_type", "refresh_token");
                 form.append_pair("refresh_token", request.refresh_token.expose());
             }
             Self::Code(request) => {
-                form.append_pair("grant_type", "authorization_code");
-                form.append_pair("code", request.code.expose());
-                form.append_pair("redirect_uri", &request.redirect_uri);
-                if let Some(verifier) = &request.verifier {
-                    form.append_pair("code_verifier", verifier.secret().expose());
-                }
+                form.extend_pairs([
+                    ("grant_type", "authorization_code"),
+                    ("code", request.code.expose()),
+                    ("redirect_uri", &request.redirect_uri),
+                ]);
+                let verifier = request.verifier.as_ref();
+                form.extend_pairs(verifier.map(|it| ("code_verifier", it.secret().expose())));
             }
             Self::Password(request) => {
-                form.append_pair("grant_type", "password");
-                form.append_pair("username", &request.username);
-                form.append_pair("password", request.password.expose());
+                form.extend_pairs([
+                    ("grant_type", "password"),
+                    ("username", &request.username),
+                    ("password", request.password.expose()),
+                ]);
             }
         }
-        if let Some(scopes) = self.scopes() {
-            form.append_pair("scope", scopes.as_str());
-        }
+        form.extend_pairs(self.scopes().map(|scopes| ("scope", scopes.as_str())));
     }
 }
 
-fn exchange(
-    request: &ExchangeRequest,
-    requested: Option<&TokenType>,
-    form: &mut Serializer<'_, String>,
-) {
-    form.append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-    form.append_pair("subject_token", request.subject.expose());
-    form.append_pair("subject_token_type", request.subject_type.as_str());
-    if let Some(requested) = requested {
-        form.append_pair("requested_token_type", requested.as_str());
-    }
-    for audience in &request.audiences {
-        form.append_pair("audience", audience);
-    }
-    for resource in &request.resources {
-        form.append_pair("resource", resource.as_str());
-    }
-    if let Some((token, kind)) = &request.actor {
-        form.append_pair("actor_token", token.expose());
-        form.append_pair("actor_token_type", kind.as_str());
-    }
+/// Adds a set, in whatever order it comes: each member once, and its end.
+fn push_set<'p>(parts: &mut Vec<Option<&'p [u8]>>, members: impl Iterator<Item = &'p str>) {
+    let members: BTreeSet<_> = members.map(str::as_bytes).collect();
+    parts.extend(members.into_iter().map(Some));
+    parts.push(None);
 }
