@@ -44,10 +44,8 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
-        match self.board_if(key, || Ok::<_, Infallible>(()), work) {
-            Ok(seat) => seat,
-            Err(never) => match never {},
-        }
+        let Ok(seat) = self.board_if(key, || Ok::<_, Infallible>(()), work);
+        seat
     }
 
     /// Whether somebody does the work for `key` now.
@@ -61,10 +59,8 @@ where
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        match self.start(key, || Ok::<_, Infallible>(()), work) {
-            Ok(seat) => seat,
-            Err(never) => match never {},
-        }
+        let Ok(seat) = self.start(key, || Ok::<_, Infallible>(()), work);
+        seat
     }
 
     /// Joins the flight for `key`, or starts one if `permit` allows it. The permit is asked while

@@ -308,12 +308,10 @@ impl TokenExchangeBuilder {
         let mut faults = std::mem::take(&mut self.faults);
         let places = self.places(&mut faults);
         let place = self.place(&mut faults);
-        let revocation = self.revocation_url.as_ref();
         let revocation_url =
-            revocation.and_then(|url| self.one_url("revocation_url", url, &mut faults));
-        let authorization = self.authorization_url.as_ref();
+            self.one_url("revocation_url", self.revocation_url.as_ref(), &mut faults);
         let authorization_url =
-            authorization.and_then(|url| self.one_url("authorization_url", url, &mut faults));
+            self.one_url("authorization_url", self.authorization_url.as_ref(), &mut faults);
         if self.settings.timeout.is_zero() {
             faults.push(Fault::new("timeout", "is 0: no request could be answered in time"));
         }
@@ -357,8 +355,11 @@ impl TokenExchangeBuilder {
 
     /// Where metadata is looked for.
     fn places(&self, faults: &mut Vec<Fault>) -> Vec<Url> {
-        if let Some(url) = &self.discovery_url {
-            return self.one_url("discovery_url", url, faults).into_iter().collect();
+        if self.discovery_url.is_some() {
+            return self
+                .one_url("discovery_url", self.discovery_url.as_ref(), faults)
+                .into_iter()
+                .collect();
         }
         if self.issuer.contains(TENANT_PLACEHOLDER) {
             if !self.is_told_the_endpoint() {
@@ -400,7 +401,7 @@ impl TokenExchangeBuilder {
     fn fingerprint(&self, auth: &ClientAuth) -> ClientFingerprint {
         let settings = &self.settings;
         let lifetime = settings.default_lifetime.map(|life| life.as_millis().to_string());
-        let parts = [
+        let texts = [
             // The version of what follows, and of the keys made with it.
             "3",
             self.expected_issuer.as_deref().unwrap_or(&self.issuer),
@@ -410,14 +411,16 @@ impl TokenExchangeBuilder {
             lifetime.as_deref().unwrap_or_default(),
             settings.tenant_parameter.as_deref().unwrap_or_default(),
             settings.requested_type.as_ref().map_or("", TokenType::as_str),
-            &settings.relaxed.name(),
-            if settings.subjects_are_outlived { "o" } else { "" },
         ];
-        ClientFingerprint::new(parts.into_iter(), settings.spends_without_lock)
+        let Relaxed { audience, subject, issued_type, token_type } = settings.relaxed;
+        let flags = [audience, subject, issued_type, token_type, settings.subjects_are_outlived];
+        let flags = flags.map(|is_on| if is_on { "yes" } else { "no" });
+        ClientFingerprint::new(texts.into_iter().chain(flags), settings.spends_without_lock)
     }
 
     /// A URL in which no tenant is filled in.
-    fn one_url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {
+    fn one_url(&self, field: &str, text: Option<&String>, faults: &mut Vec<Fault>) -> Option<Url> {
+        let text = text?;
         if text.contains(TENANT_PLACEHOLDER) {
             let problem =
                 "has {tenant_id}, which is filled in token_url alone: give one URL for all";

@@ -15,19 +15,6 @@ pub(super) struct Relaxed {
     pub(super) token_type: bool,
 }
 
-impl Relaxed {
-    /// One letter for each, to tell tokens taken under different rules apart.
-    pub(super) fn name(self) -> String {
-        let letters = [
-            (self.audience, 'a'),
-            (self.subject, 's'),
-            (self.issued_type, 'i'),
-            (self.token_type, 't'),
-        ];
-        letters.into_iter().filter_map(|(on, letter)| on.then_some(letter)).collect()
-    }
-}
-
 type Verdict = Result<(), ExchangeError>;
 
 fn refused(why: &'static str) -> Verdict {

@@ -115,7 +115,7 @@ impl TokenExchangeClient {
     /// [`ExchangeError`]; a target the provider has no tokens for is `invalid_target`, a subject
     /// token it does not accept is `invalid_request`.
     pub async fn exchange(&self, request: &ExchangeRequest) -> Result<AccessToken, ExchangeError> {
-        self.cached.get(&TokenRequest::Exchange(Cow::Borrowed(request)), None).await
+        self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), None).await
     }
 
     /// Exchanges again, because the service downstream refused `refused`. Whoever comes with a
@@ -129,7 +129,7 @@ impl TokenExchangeClient {
         refused: &AccessToken,
         request: &ExchangeRequest,
     ) -> Result<AccessToken, ExchangeError> {
-        self.cached.get(&TokenRequest::Exchange(Cow::Borrowed(request)), Some(refused)).await
+        self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), Some(refused)).await
     }
 
     /// Gets a token for the service itself (client credentials, RFC 6749 §4.4), or gives the one
@@ -147,9 +147,7 @@ impl TokenExchangeClient {
         &self,
         request: impl Into<ServiceTokenRequest>,
     ) -> Result<AccessToken, ExchangeError> {
-        let request = request.into();
-        self.can_serve(&request)?;
-        self.cached.get(&TokenRequest::Service(Cow::Borrowed(&request)), None).await
+        self.token(&TokenRequest::Service(Cow::Owned(request.into())), None).await
     }
 
     /// Gets another one, because the service downstream refused `refused`: as
@@ -162,9 +160,19 @@ impl TokenExchangeClient {
         refused: &AccessToken,
         request: impl Into<ServiceTokenRequest>,
     ) -> Result<AccessToken, ExchangeError> {
-        let request = request.into();
-        self.can_serve(&request)?;
-        self.cached.get(&TokenRequest::Service(Cow::Borrowed(&request)), Some(refused)).await
+        self.token(&TokenRequest::Service(Cow::Owned(request.into())), Some(refused)).await
+    }
+
+    /// Gets what is requested, or gives what it got before; not the one that was `refused`.
+    pub(crate) async fn token(
+        &self,
+        request: &TokenRequest<'_>,
+        refused: Option<&AccessToken>,
+    ) -> Result<AccessToken, ExchangeError> {
+        if let TokenRequest::Service(request) = request {
+            self.can_serve(request)?;
+        }
+        self.cached.get(request, refused).await
     }
 
     fn can_serve(&self, request: &ServiceTokenRequest) -> Result<(), ExchangeError> {

@@ -19,6 +19,7 @@ use crate::auth::AuthContext;
 use crate::error::BoxError;
 use crate::exchange::{
     AccessToken, ExchangeError, ExchangeRequest, ServiceTokenRequest, TokenExchangeClient,
+    TokenRequest,
 };
 
 /// Why a request was not sent. Found in the error of an [`OutboundService`] by `downcast_ref`.
@@ -114,7 +115,7 @@ where
 enum Decision {
     Pass,
     Forward(HeaderValue),
-    Ask(Asked),
+    Ask(TokenRequest<'static>),
 }
 
 fn decide<Q>(rules: &Rules, request: &Request<Q>) -> Result<Decision, OutboundError> {
@@ -142,7 +143,7 @@ impl Decision {
                 let mut request =
                     resources.iter().cloned().fold(request, ExchangeRequest::resource);
                 request.tenant = caller.identity().tenant_id().cloned();
-                Self::Ask(Asked::Exchange(request))
+                Self::Ask(TokenRequest::Exchange(Cow::Owned(request)))
             }
             Kind::Service { tenant, scopes } => {
                 let mut request = ServiceTokenRequest::default().scopes(scopes.clone());
@@ -153,7 +154,7 @@ impl Decision {
                         Some(caller()?.tenant().ok_or(OutboundError::Tenant)?.id().clone())
                     }
                 };
-                Self::Ask(Asked::Service(request))
+                Self::Ask(TokenRequest::Service(Cow::Owned(request)))
             }
         })
     }
@@ -167,7 +168,7 @@ async fn send<S, R, Q, B>(
     mut client: S,
     rules: Arc<Rules>,
     replay: R,
-    asked: Asked,
+    asked: TokenRequest<'static>,
     mut request: Request<Q>,
 ) -> Result<Response<B>, BoxError>
 where
@@ -175,7 +176,7 @@ where
     S::Error: Into<BoxError>,
     R: Replay<Q>,
 {
-    let token = asked.token(&rules.client, None).await?;
+    let token = token(&rules.client, &asked, None).await?;
     let again = copy(&request, &replay);
     request.headers_mut().insert(AUTHORIZATION, bearer(token.secret().expose())?);
     let response = client.call(request).await.map_err(Into::into)?;
@@ -183,7 +184,7 @@ where
         return Ok(response);
     }
     // Also for a request that cannot be sent again: the next ones need a better token, too.
-    let other = match asked.token(&rules.client, Some(&token)).await {
+    let other = match self::token(&rules.client, &asked, Some(&token)).await {
         Ok(other) if other.secret() != token.secret() => other,
         // There is no better one: the answer stands.
         _ => return Ok(response),
@@ -195,33 +196,17 @@ where
     client.call(again).await.map_err(Into::into)
 }
 
-/// What the provider is asked for, with the caller's part in it.
-enum Asked {
-    Exchange(ExchangeRequest),
-    Service(ServiceTokenRequest),
-}
-
-impl Asked {
-    async fn token(
-        &self,
-        client: &TokenExchangeClient,
-        refused: Option<&AccessToken>,
-    ) -> Result<AccessToken, OutboundError> {
-        let token = match (self, refused) {
-            (Self::Exchange(request), None) => client.exchange(request).await?,
-            (Self::Exchange(request), Some(refused)) => {
-                client.exchange_instead_of(refused, request).await?
-            }
-            (Self::Service(request), None) => client.service_token(request.clone()).await?,
-            (Self::Service(request), Some(refused)) => {
-                client.service_token_instead_of(refused, request.clone()).await?
-            }
-        };
-        if !token.is_bearer() {
-            return Err(ExchangeError::Answer("is no token to be sent as a bearer's").into());
-        }
-        Ok(token)
+/// A token to send; not the one that was `refused`.
+async fn token(
+    client: &TokenExchangeClient,
+    request: &TokenRequest<'_>,
+    refused: Option<&AccessToken>,
+) -> Result<AccessToken, OutboundError> {
+    let token = client.token(request, refused).await?;
+    if !token.is_bearer() {
+        return Err(ExchangeError::Answer("is no token to be sent as a bearer's").into());
     }
+    Ok(token)
 }
 
 /// A second request like this one, if its body can be had twice.
