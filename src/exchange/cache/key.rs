@@ -404,7 +404,7 @@ mod tests {
         };
         let digest = asked.filed(&keys()).1;
         // A change here makes all that lies in caches unreachable.
-        assert_eq!(digest, "tlYDhaxhyp8H2zMxxUlVvluhs624LMTQyrvCo4Fbr_A");
+        assert_eq!(digest, "KbwZLIYWn9Mc_HiQ9rIYXGT0osTzH92d6MvNV_-R6lQ");
         assert_ne!(asked.filed(&CacheKeys::random().unwrap()).1, digest);
     }
 }
