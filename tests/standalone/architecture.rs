@@ -67,6 +67,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("base64", "base64_simd::", &["src/base64url.rs"]),
+    ("calendars", "humantime::", &["src/endpoints/names.rs", "src/trust/moment.rs"]),
     ("TOML", "toml::", &["src/trust/tree.rs"]),
 ];
 
