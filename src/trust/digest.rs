@@ -9,24 +9,16 @@ pub(super) fn of_parts(parts: &[&str]) -> [u8; 32] {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    octets(context.finish().as_ref())
+    context.finish().as_ref().try_into().unwrap_or_default()
 }
 
 /// The digest of a text, in hexadecimal: what `printf %s TEXT | sha256sum` prints.
 pub(super) fn of_text(text: &str) -> String {
-    hex(&octets(digest(&SHA256, text.as_bytes()).as_ref()))
+    hex(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
-pub(super) fn hex(octets: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from);
-    octets.iter().flat_map(|octet| [digit(octet >> 4), digit(octet & 15)]).collect()
-}
-
-fn octets(digest: &[u8]) -> [u8; 32] {
-    let mut octets = [0; 32];
-    octets.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
-    octets
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

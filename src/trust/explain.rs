@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::judge::Findings;
+use super::judge::Verification;
 use super::outcome::DenialReason;
-use super::policy::Mode;
+use super::policy::{Mode, Trust};
 use super::rule::quote;
 use crate::json::Value;
 
@@ -36,70 +36,64 @@ impl Explanation {
         self.refusal.as_ref()
     }
 
-    pub(super) fn unreadable(reason: DenialReason) -> Self {
+    pub(super) fn of(found: Verification) -> Self {
         let mut explanation = Self { trust: None, grant: None, refusal: None, lines: Vec::new() };
-        explanation.conclude(Some(reason));
-        explanation
+        let refusal = match (found.claims(), found.trust()) {
+            (Some(claims), Some(trust)) => explanation.go_through(&found, trust, claims),
+            (Some(claims), None) => {
+                let [from, to] = ["iss", "aud"].map(|name| quote(claims.get(name)));
+                explanation.say(format!("the token says it is from {from}"));
+                explanation.say(format!("the token says it is for {to}"));
+                found.verdict.err()
+            }
+            (None, _) => found.verdict.err(),
+        };
+        explanation.say(match &refusal {
+            Some(reason) => format!("denied: {reason}"),
+            None => "granted".to_owned(),
+        });
+        Self { refusal, ..explanation }
     }
 
-    pub(super) fn of(findings: Findings, claims: Value<'_>) -> Self {
-        let mut explanation = Self { trust: None, grant: None, refusal: None, lines: Vec::new() };
-        let Some(opened) = &findings.trust else {
-            explanation.say(format!("the token says it is from {}", quote(claims.get("iss"))));
-            explanation.say(format!("the token says it is for {}", quote(claims.get("aud"))));
-            explanation.conclude(findings.verdict.err());
-            return explanation;
-        };
-        let trust = &opened.trust;
-        explanation.trust = Some(trust.id.clone());
-        let verified = match findings.identity {
+    /// Says what each rule makes of the token, and returns why it is denied.
+    fn go_through(
+        &mut self,
+        found: &Verification,
+        trust: &Trust,
+        claims: Value<'_>,
+    ) -> Option<DenialReason> {
+        self.trust = Some(trust.id.clone());
+        let verified = match found.workload {
             Some(_) => "its signature, audience and times hold",
             None => "it was not verified",
         };
-        explanation.say(format!("trust `{}`: {verified}", trust.id));
-        for (grant, rule) in trust.grants.iter().zip(&findings.rules) {
-            explanation.say(match rule {
-                Ok(()) => format!("rule `{}`: matches", grant.name),
-                Err(mismatch) => {
-                    let why = grant.describe(mismatch, claims);
-                    format!("rule `{}`: does not match: {why}", grant.name)
-                }
-            });
+        self.say(format!("trust `{}`: {verified}", trust.id));
+        for (grant, rule) in trust.grants.iter().zip(&found.rules) {
+            let outcome = match rule {
+                Ok(()) => "matches".to_owned(),
+                Err(mismatch) => format!("does not match: {}", grant.describe(mismatch, claims)),
+            };
+            self.say(format!("rule `{}`: {outcome}", grant.name));
         }
         if trust.grants.is_empty() {
-            explanation.say(format!("trust `{}` has no rule: it grants nothing", trust.id));
+            self.say(format!("trust `{}` has no rule: it grants nothing", trust.id));
         }
-        let grant = findings.verdict.as_ref().ok().and_then(|nth| trust.grants.get(*nth));
-        let filled = grant.map(|grant| (grant, grant.map.identity.fill(&trust.id, claims)));
-        let refusal = match (filled, trust.mode) {
-            (None, _) => findings.verdict.err(),
-            (Some((_, None)), _) => Some(DenialReason::Identity),
-            (Some((grant, Some(identity))), mode) => {
-                let (tenant, scopes) = (&grant.map.tenant, &grant.map.scopes);
-                explanation.grant = Some(grant.name.clone());
-                explanation.say(format!(
-                    "it becomes `{identity}` in tenant `{tenant}`, with at most: {scopes}"
-                ));
-                (mode == Mode::Audit).then_some(DenialReason::AuditMode)
-            }
-        };
+        if let (Ok(identity), Some(grant)) = (&found.verdict, found.grant()) {
+            let (tenant, scopes) = (&grant.map.tenant, &grant.map.scopes);
+            self.grant = Some(grant.name.clone());
+            self.say(format!(
+                "it becomes `{identity}` in tenant `{tenant}`, with at most: {scopes}"
+            ));
+        }
         if trust.single_use_jti {
-            explanation.say("whether it was used before was not looked at".to_owned());
+            self.say("whether it was used before was not looked at".to_owned());
         }
-        explanation.conclude(refusal);
-        explanation
+        let in_audit = (trust.mode == Mode::Audit).then_some(DenialReason::AuditMode);
+        found.verdict.clone().err().or(in_audit)
     }
 
     fn say(&mut self, line: String) {
         self.lines.push(line);
-    }
-
-    fn conclude(&mut self, refusal: Option<DenialReason>) {
-        self.say(match &refusal {
-            Some(reason) => format!("denied: {reason}"),
-            None => "granted".to_owned(),
-        });
-        self.refusal = refusal;
     }
 }
 

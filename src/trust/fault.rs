@@ -1,5 +1,7 @@
 //! [`PolicyError`]: all that is wrong with a trust policy, at once, each with its line.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 
 /// One thing that is wrong with a policy, or looks like a mistake.
@@ -14,9 +16,32 @@ pub struct PolicyFault {
     pub problem: String,
 }
 
-impl PolicyFault {
-    pub(super) fn new(line: usize, place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { line: (line > 0).then_some(line), place: place.into(), problem: problem.into() }
+/// The faults found so far.
+#[derive(Debug, Default)]
+pub(super) struct Faults(RefCell<Vec<PolicyFault>>);
+
+impl Faults {
+    /// Line 0 is that of a value which came from no text.
+    pub(super) fn note(&self, line: usize, place: impl Into<String>, problem: impl Into<String>) {
+        let (place, problem) = (place.into(), problem.into());
+        self.0.borrow_mut().push(PolicyFault { line: (line > 0).then_some(line), place, problem });
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    pub(super) fn into_vec(self) -> Vec<PolicyFault> {
+        self.0.into_inner()
+    }
+
+    /// These, and of the `others` those that are about other lines.
+    pub(super) fn before(self, others: Self) -> Self {
+        let mut faults = self.into_vec();
+        let lines: HashSet<_> = faults.iter().filter_map(|fault| fault.line).collect();
+        let is_elsewhere = |fault: &PolicyFault| fault.line.is_none_or(|it| !lines.contains(&it));
+        faults.splice(0..0, others.into_vec().into_iter().filter(is_elsewhere));
+        Self(faults.into())
     }
 }
 
@@ -37,14 +62,17 @@ pub struct PolicyError {
 
 impl PolicyError {
     /// An error, unless there are no faults.
-    pub(super) fn from_faults(mut faults: Vec<PolicyFault>) -> Result<(), Self> {
+    pub(super) fn from_faults(faults: Faults) -> Result<(), Self> {
+        let mut faults = faults.into_vec();
         faults.sort_by_key(|fault| fault.line);
         faults.dedup();
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
-    pub(super) fn one(fault: PolicyFault) -> Self {
-        Self { faults: vec![fault] }
+    pub(super) fn one(line: usize, place: impl Into<String>, problem: impl Into<String>) -> Self {
+        let faults = Faults::default();
+        faults.note(line, place, problem);
+        Self { faults: faults.into_vec() }
     }
 
     /// Every fault.

@@ -1,20 +1,19 @@
 //! The linter: what reads well and would still trust more than it seems to is refused at load.
 
-use std::time::Duration;
-
-use super::fault::PolicyFault;
+use super::fault::Faults;
+use super::glob::Pattern;
 use super::moment::Period;
 use super::overlap::Identities;
 use super::policy::{Jwks, Trust};
 use super::read::is_label;
-use super::rule::{Condition, Constant, Grant, Part, Pattern};
+use super::rule::{Condition, Constant, Grant, Part, names};
 use super::tree::{Node, Value};
 use crate::config::{AuthConfig, JwksSettings};
 use crate::identity::ClaimPath;
 use crate::issuer::inspect_keys;
 
 /// A token that lives longer is a password.
-const LONGEST: Period = Period(Duration::from_secs(7 * 24 * 3600));
+const LONGEST: Period = Period::seconds(7 * 24 * 3600);
 
 /// Issuers whose one name and key set serve everybody's workloads, and the claims that say whose
 /// a token is and are never given to somebody else. Names can be: repositories are renamed,
@@ -48,21 +47,25 @@ const PLATFORM_AUDIENCE_STARTS: &[&str] =
 /// Claims that every token is judged by before a rule sees it.
 const JUDGED: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti"];
 
-pub(super) fn check(
-    trusts: &[Trust],
-    faults: &mut Vec<PolicyFault>,
-    warnings: &mut Vec<PolicyFault>,
-) {
+pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
     for (nth, trust) in trusts.iter().enumerate() {
-        let mut lint = Lint { trust, faults, warnings };
-        lint.identifier(trusts.iter().take(nth));
+        let earlier = trusts.get(..nth).unwrap_or_default();
+        let lint = Lint { trust, faults };
+        lint.identifier(earlier);
         lint.issuer();
         lint.audiences();
         lint.times();
         lint.keys();
-        lint.told_apart(trusts.iter().take(nth));
+        lint.told_apart(earlier);
         for (nth, grant) in trust.grants.iter().enumerate() {
-            lint.grant(grant, trust.grants.iter().take(nth));
+            let lint = RuleLint { trust, grant, faults };
+            lint.name(trust.grants.get(..nth).unwrap_or_default());
+            lint.somebody_in_particular();
+            lint.verified_email();
+            lint.judged_elsewhere();
+            lint.request_tags();
+            lint.identity();
+            RuleLint { faults: warnings, ..lint }.client_id_alone();
         }
     }
     told_apart(trusts, faults);
@@ -70,7 +73,7 @@ pub(super) fn check(
 
 /// Refuses rules that could make one identity of two workloads. Two that take the same claims of one
 /// trust's tokens make the same of one workload; and what is written out twice is meant.
-fn told_apart(trusts: &[Trust], faults: &mut Vec<PolicyFault>) {
+fn told_apart(trusts: &[Trust], faults: &Faults) {
     let rules: Vec<_> = trusts
         .iter()
         .flat_map(|trust| trust.grants.iter().map(move |grant| (trust, grant)))
@@ -83,25 +86,24 @@ fn told_apart(trusts: &[Trust], faults: &mut Vec<PolicyFault>) {
             !is_same && (these.is_open || those.is_open) && these.meet(those)
         };
         if let Some((other_trust, other, _)) = rules.iter().take(nth).find(could_be) {
-            let rule = RuleLint { trust, grant, found: Vec::new() };
-            faults.push(rule.at("map.identity", format!("could be what rule `{}` of trust `{}` makes of another workload: put a word of its own behind {{trust}}, such as \"sa:{{trust}}:{}:…\"", other.name.escape_debug(), other_trust.id.escape_debug(), grant.name.escape_debug())));
+            let lint = RuleLint { trust, grant, faults };
+            lint.fault("map.identity", format!("could be what rule `{}` of trust `{}` makes of another workload: put a word of its own behind {{trust}}, such as \"sa:{{trust}}:{}:…\"", other.name.escape_debug(), other_trust.id.escape_debug(), grant.name.escape_debug()));
         }
     }
 }
 
-/// Refuses texts that still have a gap to be filled in, and whatever else is said of their lines.
-pub(super) fn placeholders(tree: &Node, faults: &mut Vec<PolicyFault>) {
-    let mut gaps = Vec::new();
+/// Texts that still have a gap to be filled in.
+pub(super) fn placeholders(tree: &Node) -> Faults {
+    let gaps = Faults::default();
     tree.each(&mut |node| {
         if let Value::Text(text) = &node.value
             && let Some(gap) = gap(text)
         {
             let problem = format!("still has the placeholder <{gap}>: put your own value there");
-            gaps.push(PolicyFault::new(node.line, "the text", problem));
+            gaps.note(node.line, "the text", problem);
         }
     });
-    faults.retain(|fault| !gaps.iter().any(|gap| gap.line.is_some() && gap.line == fault.line));
-    faults.append(&mut gaps);
+    gaps
 }
 
 fn gap(text: &str) -> Option<&str> {
@@ -111,27 +113,26 @@ fn gap(text: &str) -> Option<&str> {
 
 struct Lint<'l> {
     trust: &'l Trust,
-    faults: &'l mut Vec<PolicyFault>,
-    warnings: &'l mut Vec<PolicyFault>,
+    faults: &'l Faults,
 }
 
 impl Lint<'_> {
-    fn fault(&mut self, field: &str, problem: impl Into<String>) {
+    fn fault(&self, field: &str, problem: impl Into<String>) {
         let place = format!("trust.{}.{field}", self.trust.id.escape_debug());
-        self.faults.push(PolicyFault::new(self.trust.line_of(field), place, problem));
+        self.faults.note(self.trust.lines.of(field), place, problem);
     }
 
-    fn identifier<'t>(&mut self, mut earlier: impl Iterator<Item = &'t Trust>) {
+    fn identifier(&self, earlier: &[Trust]) {
         if !is_label(&self.trust.id) {
             self.fault("id", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
         }
-        if earlier.any(|other| other.id == self.trust.id) {
+        if earlier.iter().any(|other| other.id == self.trust.id) {
             self.fault("id", "is the id of an earlier trust: give each its own");
         }
     }
 
-    fn issuer(&mut self) {
-        let issuer = self.trust.issuer.clone();
+    fn issuer(&self) {
+        let issuer = &self.trust.issuer;
         if issuer.contains(['{', '}', '*']) {
             self.fault("issuer", "is a pattern: one trust believes one issuer, letter for letter");
         }
@@ -149,48 +150,43 @@ impl Lint<'_> {
         let Err(error) = AuthConfig::of_issuer(&config, &[]).check() else { return };
         for fault in error.faults() {
             let field = match fault.field.strip_prefix("issuers[0].").unwrap_or(&fault.field) {
-                // The audience is looked at more closely elsewhere.
-                "audience" => continue,
-                // A template was refused above, whatever its tenants and its spelling.
-                "tenants" | "claims.tenant_id" => continue,
+                // The audience is looked at more closely elsewhere. A template was refused above,
+                // whatever its tenants and its spelling.
+                "audience" | "tenants" | "claims.tenant_id" => continue,
                 "issuer" if fault.problem.contains("the placeholder is") => continue,
                 "jwks_uri" => "jwks",
                 "leeway_seconds" => "leeway",
-                "discovery_url" => "discovery_url",
-                "algorithms" => "algorithms",
+                known @ ("discovery_url" | "algorithms") => known,
                 _ => "issuer",
             };
-            self.fault(
-                field,
-                fault.problem.replace(", or the variable …_ALLOW_LOOPBACK_HTTP=true", " = true"),
-            );
+            let variable = ", or the variable …_ALLOW_LOOPBACK_HTTP=true";
+            self.fault(field, fault.problem.replace(variable, " = true"));
         }
     }
 
-    fn audiences(&mut self) {
-        let audiences = self.trust.audiences.clone();
+    fn audiences(&self) {
+        let audiences = &self.trust.audiences;
         if audiences.is_empty() {
             self.fault("audiences", "is missing: name what `aud` must say, such as [\"scaivault\"]; a token for somebody else must not work here");
         }
         let own = self.trust.issuer.trim_end_matches('/');
-        for audience in &audiences {
+        for audience in audiences {
             let lower = audience.to_ascii_lowercase();
             let lower = lower.trim_end_matches('/');
             let is_platform = PLATFORM_AUDIENCES.contains(&lower)
                 || PLATFORM_AUDIENCE_STARTS.iter().any(|start| lower.starts_with(start))
                 || lower == own.to_ascii_lowercase();
             if audience.is_empty() || audience.contains('*') {
-                self.fault(
-                    "audiences",
-                    format!("has {audience:?}: an audience is compared letter for letter"),
-                );
+                let problem =
+                    format!("has {audience:?}: an audience is compared letter for letter");
+                self.fault("audiences", problem);
             } else if is_platform {
                 self.fault("audiences", format!("has {audience:?}, which is the platform's own: its tokens are everywhere; let workloads ask for a token for this service by name"));
             }
         }
     }
 
-    fn times(&mut self) {
+    fn times(&self) {
         let periods =
             [("max_lifetime", Some(self.trust.max_lifetime)), ("max_age", self.trust.max_age)];
         for (field, period) in periods {
@@ -202,7 +198,7 @@ impl Lint<'_> {
         }
     }
 
-    fn keys(&mut self) {
+    fn keys(&self) {
         let Some(Jwks::Inline { inline }) = &self.trust.jwks else { return };
         let max_keys = JwksSettings::default().max_keys;
         if let Err(problem) = inspect_keys(inline, &self.trust.algorithms, max_keys) {
@@ -211,7 +207,7 @@ impl Lint<'_> {
     }
 
     /// A token must lead to one trust: by issuer and audience, or because the caller says which.
-    fn told_apart<'t>(&mut self, earlier: impl Iterator<Item = &'t Trust>) {
+    fn told_apart(&self, earlier: &[Trust]) {
         let trust = self.trust;
         let collides = |other: &&Trust| {
             let shares = |audience: &String| other.audiences.contains(audience);
@@ -219,21 +215,36 @@ impl Lint<'_> {
                 && !(other.named_only || trust.named_only)
                 && trust.audiences.iter().any(shares)
         };
-        for other in earlier.filter(collides) {
+        for other in earlier.iter().filter(collides) {
             self.fault("audiences", format!("has an audience of `{}`, which has the same issuer, so that a token could belong to either: give each its own audience, or set `named_only = true` and let callers name the trust", other.id));
         }
     }
+}
 
-    fn grant<'g>(&mut self, grant: &Grant, mut earlier: impl Iterator<Item = &'g Grant>) {
-        let mut rule = RuleLint { trust: self.trust, grant, found: Vec::new() };
+struct RuleLint<'l> {
+    trust: &'l Trust,
+    grant: &'l Grant,
+    faults: &'l Faults,
+}
+
+impl RuleLint<'_> {
+    fn fault(&self, field: &str, problem: impl Into<String>) {
+        let (trust, grant) = (self.trust.id.escape_debug(), self.grant.name.escape_debug());
+        let place = format!("trust.{trust}.grant.{grant}.{field}");
+        let field = field.split_once('.').map_or(field, |(field, _)| field);
+        self.faults.note(self.grant.lines.of(field), place, problem);
+    }
+
+    fn name(&self, earlier: &[Grant]) {
+        let grant = self.grant;
         if !is_label(&grant.name) {
-            rule.fault("name", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
+            self.fault("name", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
         }
-        for other in earlier.by_ref() {
+        for other in earlier {
             if other.name == grant.name {
-                rule.fault("name", "is the name of an earlier rule: give each its own");
+                self.fault("name", "is the name of an earlier rule: give each its own");
             } else if other.subject == grant.subject && other.claims == grant.claims {
-                rule.fault(
+                self.fault(
                     "name",
                     format!(
                         "asks the same as `{}`: two rules that match are refused as ambiguous",
@@ -242,38 +253,10 @@ impl Lint<'_> {
                 );
             }
         }
-        rule.somebody_in_particular();
-        rule.verified_email();
-        rule.judged_elsewhere();
-        rule.request_tags();
-        rule.identity();
-        self.faults.append(&mut rule.found);
-        self.warnings.extend(rule.client_id_alone());
-    }
-}
-
-struct RuleLint<'l> {
-    trust: &'l Trust,
-    grant: &'l Grant,
-    found: Vec<PolicyFault>,
-}
-
-impl RuleLint<'_> {
-    fn at(&self, field: &str, problem: impl Into<String>) -> PolicyFault {
-        let (trust, grant) = (self.trust.id.escape_debug(), self.grant.name.escape_debug());
-        let place = format!("trust.{trust}.grant.{grant}.{field}");
-        let field = field.split_once('.').map_or(field, |(field, _)| field);
-        let known = self.grant.lines.iter().find(|(name, _)| name == field);
-        PolicyFault::new(known.map_or(self.grant.line, |(_, line)| *line), place, problem)
-    }
-
-    fn fault(&mut self, field: &str, problem: impl Into<String>) {
-        let fault = self.at(field, problem);
-        self.found.push(fault);
     }
 
     fn has_exact_subject(&self) -> bool {
-        matches!(self.grant.subject, Some(Pattern::Exact(_)))
+        self.grant.subject.as_ref().is_some_and(Pattern::is_exact)
     }
 
     /// Whether only tokens with one of a few written-out values in this claim match.
@@ -281,8 +264,8 @@ impl RuleLint<'_> {
         self.grant.conditions_on(claim).any(Condition::is_exact)
     }
 
-    fn somebody_in_particular(&mut self) {
-        if self.grant.subject.as_ref().is_some_and(|s| *s == Pattern::Exact(String::new())) {
+    fn somebody_in_particular(&self) {
+        if self.grant.subject.as_ref().is_some_and(|subject| subject.as_str().is_empty()) {
             self.fault("subject", "is empty");
         }
         if !self.grant.is_whole {
@@ -304,8 +287,8 @@ impl RuleLint<'_> {
         self.fault("subject", format!("does not say whose workload is meant: this issuer signs for everybody, and names there can change hands; pin it by {how}"));
     }
 
-    fn verified_email(&mut self) {
-        let is_email = |path: &ClaimPath| matches!(path.steps(), [only] if **only == *"email");
+    fn verified_email(&self) {
+        let is_email = |path: &ClaimPath| names(path, "email");
         let used = self.grant.claims.iter().map(|(path, _)| path).any(is_email)
             || self.grant.map.identity.claims().any(is_email);
         let verified = Condition::Eq(Constant::Bool(true));
@@ -315,20 +298,20 @@ impl RuleLint<'_> {
         }
     }
 
-    fn judged_elsewhere(&mut self) {
+    fn judged_elsewhere(&self) {
         let claims = self.grant.claims.iter();
-        let names: Vec<String> =
-            claims.filter_map(|(path, _)| Some(path.steps().first()?.to_string())).collect();
-        for name in names.iter().filter(|name| JUDGED.contains(&name.as_str())) {
+        let firsts: Vec<&str> =
+            claims.filter_map(|(path, _)| path.steps().first().map(|step| &**step)).collect();
+        for name in firsts.iter().filter(|name| JUDGED.contains(name)) {
             self.fault("claims", format!("has a condition on `{name}`, which is judged by the trust's own fields: remove it"));
         }
-        if names.iter().any(|name| name == "sub") {
+        if firsts.contains(&"sub") {
             self.fault("claims", "has a condition on `sub`: use the field `subject`");
         }
     }
 
     /// Request tags are chosen by whoever asks AWS for the token.
-    fn request_tags(&mut self) {
+    fn request_tags(&self) {
         let chosen = |(path, _): &(ClaimPath, Condition)| matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags");
         if self.grant.claims.iter().any(chosen) && !self.has_exact_subject() {
             self.fault("claims", "relies on request tags, which the caller chooses: pin the caller by an exact `subject`");
@@ -336,53 +319,50 @@ impl RuleLint<'_> {
     }
 
     /// What a token says may fill a name in, but not begin it, and not reach into other trusts.
-    fn identity(&mut self) {
+    fn identity(&self) {
         let template = &self.grant.map.identity;
-        let begins_well = match template.parts.first() {
-            Some(Part::Text(text)) => text.find(':').is_some_and(|at| at > 0),
-            _ => false,
+        let start = match template.parts.first() {
+            Some(Part::Text(text)) => text,
+            _ => "",
         };
-        if !begins_well {
-            self.fault(
-                "map.identity",
-                "must begin with the kind of identity, written out: \"sa:…\"",
-            );
+        if start.find(':').is_none_or(|at| at == 0) {
+            let problem = "must begin with the kind of identity, written out: \"sa:…\"";
+            self.fault("map.identity", problem);
         }
-        if matches!(template.parts.first(), Some(Part::Text(text)) if text.starts_with("user:")) {
-            self.fault(
-                "map.identity",
-                "makes a workload pass for a person: begin with another kind, such as \"sa:\"",
-            );
+        if start.starts_with("user:") {
+            let problem =
+                "makes a workload pass for a person: begin with another kind, such as \"sa:\"";
+            self.fault("map.identity", problem);
         }
         if !template.keeps_apart() {
             self.fault("map.identity", format!("could be the same for two workloads: between placeholders, and on both sides of {{trust}}, there must be a `:` or `/`, which no value contains; write {:?}", template.in_segments()));
         } else if template.has_claim_before_trust() {
             self.fault("map.identity", format!("has a claim before {{trust}}, where a workload could write another trust's name: write {:?}", template.in_segments()));
         }
-        let unfit = template
-            .claims()
-            .find(|path| self.grant.conditions(path).any(Condition::takes_no_text))
-            .map(ToString::to_string);
-        if let Some(path) = unfit {
+        let is_unfit =
+            |path: &&ClaimPath| self.grant.conditions(path).any(Condition::takes_no_text);
+        if let Some(path) = template.claims().find(is_unfit) {
             self.fault("map.identity", format!("is made from `{path}`, which the rule wants to be no text, so that a match would be denied: an identity takes texts alone; write the name out"));
         }
+        let is_free = |path: &&ClaimPath| match names(path, "sub") {
+            true => !self.has_exact_subject(),
+            false => !self.grant.conditions(path).any(Condition::is_exact),
+        };
         let names_trust = template.parts.contains(&Part::Trust);
-        let free = template.claims().find(|path| match path.steps() {
-            [only] if **only == *"sub" => !self.has_exact_subject(),
-            _ => !self.grant.claims.iter().any(|(on, it)| on == *path && it.is_exact()),
-        });
-        if let Some(path) = free.filter(|_| !names_trust).map(ToString::to_string) {
+        if let Some(path) = template.claims().find(is_free).filter(|_| !names_trust) {
             self.fault("map.identity", format!("is made from `{path}` without {{trust}}: another trust's workload could get the same name"));
         }
     }
 
     /// Anybody in an Entra tenant with the client's secret has its id; the object id is the
     /// workload's own.
-    fn client_id_alone(&self) -> Option<PolicyFault> {
+    fn client_id_alone(&self) {
         let relies = self.pins("appid") || self.pins("azp");
-        let alone = relies && !self.has_exact_subject() && !self.pins("oid");
-        alone.then(|| {
-            self.at("claims", "relies on a client id alone: pin the object id, oid = { eq = … }")
-        })
+        if relies && !self.has_exact_subject() && !self.pins("oid") {
+            self.fault(
+                "claims",
+                "relies on a client id alone: pin the object id, oid = { eq = … }",
+            );
+        }
     }
 }

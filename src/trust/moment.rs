@@ -9,106 +9,49 @@ use serde::{Serialize, Serializer};
 pub(super) struct Period(pub(super) Duration);
 
 impl Period {
-    pub(super) const fn hours(hours: u64) -> Self {
-        Self(Duration::from_secs(hours * 3600))
+    pub(super) const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
     }
 
+    /// One number and one unit. The library alone would take `1M` for a month.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let unit = match text.chars().last()? {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            'd' => 24 * 3600,
-            _ => return None,
-        };
-        let number = text.get(..text.len() - 1)?;
-        let is_plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-        let seconds = number.parse::<u64>().ok().filter(|_| is_plain)?.checked_mul(unit)?;
-        Some(Self(Duration::from_secs(seconds)))
-    }
-}
-
-impl std::fmt::Display for Period {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}s", self.0.as_secs())
+        let number = text.strip_suffix(['s', 'm', 'h', 'd'])?;
+        let is_plain = number.bytes().all(|b| b.is_ascii_digit());
+        humantime::parse_duration(text).ok().filter(|_| is_plain).map(Self)
     }
 }
 
 impl Serialize for Period {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
+        to.collect_str(&format_args!("{}s", self.0.as_secs()))
     }
 }
 
-/// A moment in UTC, as written: a day, which then counts to its end, or a second.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Moment {
+/// When a trust ends, in UTC, as written: a day, which then counts to its end, or a second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(super) struct Expiry {
     text: String,
     /// The first moment that is later.
+    #[serde(skip)]
     pub(super) end: SystemTime,
 }
 
-impl Moment {
+impl Expiry {
     /// `2027-06-30` or `2027-06-30T12:00:00Z`.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (date, time) = match text.split_once(['T', 't', ' ']) {
-            Some((date, time)) => (date, Some(time)),
-            None => (text, None),
-        };
-        let [year, month, day] = numbers::<3>(date, '-', [4, 2, 2])?;
-        let days = days_since_1970(year, month, day)?;
-        let seconds = match time {
-            None => (days + 1) * 24 * 3600,
-            Some(time) => {
-                let time = time.strip_suffix(['Z', 'z'])?;
-                let [hour, minute, second] = numbers::<3>(time, ':', [2, 2, 2])?;
-                let valid = hour < 24 && minute < 60 && second < 60;
-                valid.then_some(days * 24 * 3600 + hour * 3600 + minute * 60 + second)?
+        let end = match text.len() {
+            10 => {
+                let last_second = humantime::parse_rfc3339(&format!("{text}T23:59:59Z")).ok()?;
+                last_second.checked_add(Duration::from_secs(1))?
+            }
+            _ => {
+                let in_capitals = text.to_ascii_uppercase().replace(' ', "T");
+                humantime::parse_rfc3339(&in_capitals).ok()?
             }
         };
-        let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
         Some(Self { text: text.to_owned(), end })
     }
-}
-
-impl std::fmt::Display for Moment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl Serialize for Moment {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&self.text)
-    }
-}
-
-/// As many numbers as there are widths, each of its width.
-fn numbers<const N: usize>(text: &str, separator: char, widths: [usize; N]) -> Option<[u64; N]> {
-    let mut parts = text.split(separator);
-    let mut numbers = [0; N];
-    for (number, width) in numbers.iter_mut().zip(widths) {
-        let part = parts.next().filter(|part| part.len() == width)?;
-        *number = part.parse().ok().filter(|_| part.bytes().all(|b| b.is_ascii_digit()))?;
-    }
-    parts.next().is_none().then_some(numbers)
-}
-
-/// In the Gregorian calendar; from 1970 on.
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let length = |month: u64| match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if is_leap(year) => 29,
-        2 => 28,
-        _ => 31,
-    };
-    let exists = year >= 1970 && (1..=12).contains(&month) && (1..=length(month)).contains(&day);
-    let years =
-        |year: u64| (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum::<u64>();
-    exists.then(|| years(year) + (1..month).map(length).sum::<u64>() + day - 1)
 }
 
 #[cfg(test)]
@@ -123,7 +66,8 @@ mod tests {
         assert_eq!(seconds("15m"), Some(900));
         assert_eq!(seconds("1h"), Some(3600));
         assert_eq!(seconds("2d"), Some(172_800));
-        for text in ["", "h", "1", "1.5h", "-1h", "+1h", "1 h", "1w", "99999999999999999999h", "1é"]
+        for text in
+            ["", "h", "1", "1.5h", "-1h", "+1h", "1 h", "1w", "1M", "99999999999999999999h", "1é"]
         {
             assert_eq!(seconds(text), None, "{text}");
         }
@@ -131,11 +75,14 @@ mod tests {
 
     #[test]
     fn a_day_counts_to_its_end_and_a_second_to_itself() {
-        let end = |text| Moment::parse(text).map(|moment| unix_seconds(moment.end));
+        let end = |text| Expiry::parse(text).map(|expiry| unix_seconds(expiry.end));
         assert_eq!(end("1970-01-01"), Some(86_400));
         assert_eq!(end("2027-06-30"), Some(1_814_400_000));
         assert_eq!(end("2024-02-29"), Some(1_709_251_200));
-        assert_eq!(end("2026-05-16T13:51:07Z"), Some(1_778_939_467));
+        for text in ["2026-05-16T13:51:07Z", "2026-05-16t13:51:07z", "2026-05-16 13:51:07Z"] {
+            assert_eq!(end(text), Some(1_778_939_467), "{text}");
+        }
+        assert_eq!(end("9999-12-31"), Some(253_402_300_800));
         for text in [
             "",
             "2027",
@@ -149,6 +96,8 @@ mod tests {
             "2027-06-30T12:00:00+01:00",
             "2027-06-30T24:00:00Z",
             "30.06.2027",
+            "2027-06-3é",
+            "2027-06-30T",
         ] {
             assert_eq!(end(text), None, "{text}");
         }

@@ -163,27 +163,27 @@ impl Denied {
     /// `temporarily_unavailable`. (`invalid_target` is for whoever reads the request's `audience`
     /// and `resource`, which a policy never sees.)
     pub fn code(&self) -> &'static str {
-        match self.reason {
-            DenialReason::Scope => "invalid_scope",
-            DenialReason::Unavailable { .. } => "temporarily_unavailable",
-            _ => "invalid_request",
-        }
+        self.answer().1
     }
 
     /// The HTTP status of the answer: 400, or 503 when something is away.
     pub fn status(&self) -> StatusCode {
-        match self.reason {
-            DenialReason::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::BAD_REQUEST,
-        }
+        self.answer().0
     }
 
     /// One fixed sentence for the caller. Says nothing that came with the request.
     pub fn public_message(&self) -> &'static str {
+        self.answer().2
+    }
+
+    fn answer(&self) -> (StatusCode, &'static str, &'static str) {
+        let (bad, away) = (StatusCode::BAD_REQUEST, StatusCode::SERVICE_UNAVAILABLE);
         match self.reason {
-            DenialReason::Scope => "the scope asked for is not permitted",
-            DenialReason::Unavailable { .. } => "try again later",
-            _ => "the subject token is not accepted",
+            DenialReason::Scope => (bad, "invalid_scope", "the scope asked for is not permitted"),
+            DenialReason::Unavailable { .. } => {
+                (away, "temporarily_unavailable", "try again later")
+            }
+            _ => (bad, "invalid_request", "the subject token is not accepted"),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::glob::{Glob, SEPARATORS};
+use super::glob::SEPARATORS;
 use super::policy::Trust;
-use super::rule::{Condition, Grant, Part, Pattern, encoded};
+use super::rule::{Condition, Grant, Part, encoded};
 
 /// A piece of the texts that a rule's template can be filled in to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,9 +32,9 @@ impl Identities {
             match part {
                 Part::Text(text) => these.text(text),
                 Part::Trust => these.text(&trust.id),
-                Part::Claim(path) => match (grant.pattern_of(path), is_alone) {
-                    (Some(Pattern::Exact(text)), _) => these.text(&encoded(&text, is_alone)),
-                    (Some(Pattern::Glob(glob)), true) => these.glob(&glob),
+                Part::Claim(path) => match grant.look_of(path) {
+                    Some((text, true)) => these.text(&encoded(text, is_alone)),
+                    Some((glob, false)) if is_alone => these.glob(glob),
                     _ if grant.conditions(path).any(Condition::is_exact) => these.pieces.push(any),
                     _ => these.open(any),
                 },
@@ -52,8 +52,8 @@ impl Identities {
         self.is_open = true;
     }
 
-    fn glob(&mut self, glob: &Glob) {
-        let mut literals = glob.as_str().split('*');
+    fn glob(&mut self, glob: &str) {
+        let mut literals = glob.split('*');
         self.text(&encoded(literals.next().unwrap_or_default(), true));
         for literal in literals {
             self.open(Piece::Segment);

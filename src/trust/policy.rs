@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::fault::{PolicyError, PolicyFault};
-use super::moment::{Moment, Period};
+use super::fault::{Faults, PolicyError, PolicyFault};
+use super::moment::{Expiry, Period};
 use super::rule::Grant;
-use super::tree::Node;
+use super::tree::{Lines, Node};
 use super::{lint, read};
 use crate::config::{Algorithm, IssuerConfig, TENANT_PLACEHOLDER};
 use crate::identity::{ClaimsMapping, IdentityKind};
@@ -43,13 +43,11 @@ impl TrustPolicy {
     }
 
     fn of(tree: &Node) -> Result<Self, PolicyError> {
-        let mut faults = Vec::new();
-        let mut warnings = Vec::new();
-        let trusts = read::policy(tree, &mut faults);
-        lint::check(&trusts, &mut faults, &mut warnings);
-        lint::placeholders(tree, &mut faults);
-        PolicyError::from_faults(faults)?;
-        Ok(Self { trusts, warnings })
+        let (faults, warnings) = (Faults::default(), Faults::default());
+        let trusts = read::policy(tree, &faults);
+        lint::check(&trusts, &faults, &warnings);
+        PolicyError::from_faults(lint::placeholders(tree).before(faults))?;
+        Ok(Self { trusts, warnings: warnings.into_vec() })
     }
 
     /// The ids of the trusts, in the order written.
@@ -65,13 +63,14 @@ impl TrustPolicy {
     /// What is wrong with the policy in a service that itself trusts the issuers `own`: an issuer
     /// of ours is nobody foreign, and a policy must not give its tokens other scopes.
     pub(super) fn check_own(&self, own: &[String]) -> Result<(), PolicyError> {
+        let faults = Faults::default();
         let is_own = |trust: &&Trust| own.iter().any(|own| stands_for(own, &trust.issuer));
-        let fault = |trust: &Trust| {
+        for trust in self.trusts.iter().filter(is_own) {
             let problem =
                 "is this service's own issuer, whose tokens need no exchange: remove the trust";
-            PolicyFault::new(trust.line, format!("trust.{}.issuer", trust.id), problem)
-        };
-        PolicyError::from_faults(self.trusts.iter().filter(is_own).map(fault).collect())
+            faults.note(trust.lines.own, format!("trust.{}.issuer", trust.id), problem);
+        }
+        PolicyError::from_faults(faults)
     }
 }
 
@@ -95,7 +94,7 @@ impl<'de> Deserialize<'de> for TrustPolicy {
 }
 
 /// One source of tokens: whose signature counts, and what every token of it must say.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Trust {
     pub(super) id: String,
     pub(super) issuer: String,
@@ -111,17 +110,14 @@ pub(super) struct Trust {
     pub(super) leeway: Period,
     pub(super) single_use_jti: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) not_after: Option<Moment>,
+    pub(super) not_after: Option<Expiry>,
     pub(super) mode: Mode,
     pub(super) named_only: bool,
     pub(super) allow_loopback_http: bool,
     #[serde(rename = "grant", skip_serializing_if = "Vec::is_empty")]
     pub(super) grants: Vec<Grant>,
-    /// Where it stands, and its fields and rules do.
     #[serde(skip)]
-    pub(super) line: usize,
-    #[serde(skip)]
-    pub(super) lines: Vec<(String, usize)>,
+    pub(super) lines: Lines,
 }
 
 /// Where keys come from when not by discovery.
@@ -149,21 +145,7 @@ pub(super) enum Mode {
     Audit,
 }
 
-/// Where something stands in a text is no part of what it means.
-impl PartialEq for Trust {
-    fn eq(&self, other: &Self) -> bool {
-        let essence = |trust: &Self| serde_json::to_value(trust).ok();
-        essence(self) == essence(other)
-    }
-}
-
 impl Trust {
-    /// The line of a field, or of the trust.
-    pub(super) fn line_of(&self, field: &str) -> usize {
-        let found = self.lines.iter().find(|(name, _)| name == field);
-        found.map_or(self.line, |(_, line)| *line)
-    }
-
     /// How its tokens are verified. The claims are read by the rules, not by a mapping: what a
     /// platform calls `tenant_id` or `roles` is nothing to us.
     pub(super) fn issuer_config(&self) -> IssuerConfig {

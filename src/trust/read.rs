@@ -1,277 +1,236 @@
 //! From a tree to trusts: unknown, missing and mistyped fields, all reported.
 
-use std::str::FromStr;
-
-use super::fault::PolicyFault;
-use super::moment::{Moment, Period};
+use super::fault::Faults;
+use super::glob::Pattern;
+use super::moment::{Expiry, Period};
 use super::policy::{Jwks, Mode, Trust};
-use super::rule::{Condition, Constant, Grant, Mapping, Pattern, Template};
+use super::rule::{Condition, Constant, Grant, Mapping, Template};
 use super::tree::{Node, Value};
 use crate::config::Algorithm;
 use crate::identity::{ClaimPath, Scopes, TenantId};
 
 /// Numbers up to this are exact however a JSON reader holds them.
-const LARGEST: i64 = 1 << 53;
+const LARGEST: u64 = 1 << 53;
 
-const POLICY: &[&str] = &["trust"];
-const TRUST: &[&str] = &[
-    "id",
-    "issuer",
-    "discovery_url",
-    "jwks",
-    "algorithms",
-    "audiences",
-    "max_lifetime",
-    "max_age",
-    "leeway",
-    "single_use_jti",
-    "not_after",
-    "mode",
-    "named_only",
-    "allow_loopback_http",
-    "grant",
-];
-const JWKS: &[&str] = &["url", "ca_file", "bearer_file", "inline"];
-const GRANT: &[&str] = &["name", "subject", "claims", "map"];
-const MAP: &[&str] = &["identity", "tenant", "scopes"];
-const CONDITION: &[&str] = &["eq", "one_of", "glob", "contains"];
+/// What the whole is called.
+const POLICY: &str = "the policy";
+
+/// The fields of each table.
+const TRUST: &str = "id, issuer, discovery_url, jwks, algorithms, audiences, max_lifetime, max_age, \
+    leeway, single_use_jti, not_after, mode, named_only, allow_loopback_http, grant";
+const JWKS: &str = "url, ca_file, bearer_file, inline";
+const GRANT: &str = "name, subject, claims, map";
+const MAP: &str = "identity, tenant, scopes";
+const CONDITION: &str = "eq, one_of, glob, contains";
 
 /// Reads what can be read, and reports what cannot.
-pub(super) fn policy(tree: &Node, faults: &mut Vec<PolicyFault>) -> Vec<Trust> {
-    let Some(fields) = Fields::of(tree, "the policy".to_owned(), POLICY, faults) else {
-        return Vec::new();
-    };
-    let nodes = fields.list("trust", faults);
-    let read = |(nth, node)| trust(node, nth, faults);
-    nodes.iter().enumerate().filter_map(read).collect()
+pub(super) fn policy(tree: &Node, faults: &Faults) -> Vec<Trust> {
+    let at = At { node: tree, place: POLICY.to_owned(), faults };
+    at.table("trust");
+    at.list("trust", Some("id"), trust)
 }
 
-fn trust(node: &Node, nth: usize, faults: &mut Vec<PolicyFault>) -> Option<Trust> {
-    let place = match label(node, "id") {
-        Some(id) => format!("trust.{id}"),
-        None => format!("trust[{nth}]"),
-    };
-    let fields = Fields::of(node, place, TRUST, faults)?;
-    let id = fields.required("id", "a short name for the log, such as \"k8s-prod-eu\"", faults);
-    let issuer = fields.required("issuer", "what `iss` says, letter for letter", faults);
-    let parsed =
-        |text: &str| Period::parse(text).ok_or("is no length of time: write 90s, 15m, 1h or 1d");
+fn trust(at: &At<'_>) -> Option<Trust> {
+    at.table(TRUST)?;
+    let id =
+        at.required("id", "is missing: give a short name for the log, such as \"k8s-prod-eu\"");
+    let issuer = at.required("issuer", "is missing: give what `iss` says, letter for letter");
     let trust = Trust {
-        discovery_url: fields.text("discovery_url", faults),
-        jwks: fields.get("jwks").and_then(|node| jwks(node, fields.at("jwks"), faults)),
-        algorithms: algorithms(&fields, faults),
-        audiences: fields.texts("audiences", faults),
-        max_lifetime: fields.parsed("max_lifetime", parsed, faults).unwrap_or(Period::hours(24)),
-        max_age: fields.parsed("max_age", parsed, faults),
-        leeway: fields
-            .parsed("leeway", parsed, faults)
-            .unwrap_or(Period(std::time::Duration::from_secs(60))),
-        single_use_jti: fields.flag("single_use_jti", faults),
-        not_after: fields.parsed(
-            "not_after",
-            |text| {
-                Moment::parse(text).ok_or("is no date: write 2027-06-30 or 2027-06-30T12:00:00Z")
-            },
-            faults,
-        ),
-        mode: fields.parsed("mode", mode, faults).unwrap_or(Mode::Enforce),
-        named_only: fields.flag("named_only", faults),
-        allow_loopback_http: fields.flag("allow_loopback_http", faults),
-        grants: grants(&fields, faults),
-        line: node.line,
-        lines: fields.lines(),
-        id: id.unwrap_or_else(|| format!("unnamed-{nth}")),
-        issuer: issuer?,
+        // No two have as many faults before them.
+        id: id.and_then(|at| text(&at)).unwrap_or_else(|| format!("unnamed-{}", at.faults.count())),
+        discovery_url: at.read("discovery_url", text),
+        jwks: at.read("jwks", jwks),
+        algorithms: match at.get("algorithms") {
+            Some(_) => at.list("algorithms", None, algorithm),
+            None => vec![Algorithm::RS256, Algorithm::ES256],
+        },
+        audiences: at.list("audiences", None, text),
+        max_lifetime: at.read("max_lifetime", period).unwrap_or(Period::seconds(24 * 3600)),
+        max_age: at.read("max_age", period),
+        leeway: at.read("leeway", period).unwrap_or(Period::seconds(60)),
+        single_use_jti: at.read("single_use_jti", flag).unwrap_or_default(),
+        not_after: at.read("not_after", expiry),
+        mode: at.read("mode", mode).unwrap_or(Mode::Enforce),
+        named_only: at.read("named_only", flag).unwrap_or_default(),
+        allow_loopback_http: at.read("allow_loopback_http", flag).unwrap_or_default(),
+        grants: at.list("grant", Some("name"), grant),
+        lines: at.node.lines(),
+        // Last, so that without one the faults of the rest are told.
+        issuer: issuer.and_then(|at| text(&at))?,
     };
     Some(trust)
 }
 
-fn mode(text: &str) -> Result<Mode, &'static str> {
-    match text {
-        "enforce" => Ok(Mode::Enforce),
-        "audit" => Ok(Mode::Audit),
-        _ => Err("is neither \"enforce\" nor \"audit\""),
-    }
-}
-
-fn algorithms(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Vec<Algorithm> {
-    if fields.get("algorithms").is_none() {
-        return vec![Algorithm::RS256, Algorithm::ES256];
-    }
-    let mut algorithms = Vec::new();
-    for name in fields.texts("algorithms", faults) {
-        match Algorithm::from_str(&name) {
-            Ok(algorithm) => algorithms.push(algorithm),
-            Err(_) => fields.fault(
-                "algorithms",
-                format!("names {name:?}: only public-key signatures are verified, such as RS256"),
-                faults,
-            ),
-        }
-    }
-    algorithms
-}
-
-fn jwks(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Jwks> {
-    let fields = Fields::of(node, place, JWKS, faults)?;
-    let url = fields.text("url", faults);
-    let inline = match fields.get("inline") {
+fn jwks(at: &At<'_>) -> Option<Jwks> {
+    at.table(JWKS)?;
+    let url = at.read("url", text);
+    let inline = match at.get("inline") {
+        Some(inline) => Some(key_set(&inline)?),
         None => None,
-        Some(Node { value: Value::Text(text), .. }) => Some(text.clone()),
-        Some(table @ Node { value: Value::Table(_), .. }) => Some(table.to_json().to_string()),
-        Some(other) => {
-            let problem =
-                format!("is {}: give a key set, as JSON text or as a table", other.value.kind());
-            fields.fault("inline", problem, faults);
-            return None;
-        }
     };
-    let (ca_file, bearer_file) =
-        (fields.text("ca_file", faults), fields.text("bearer_file", faults));
+    let (ca_file, bearer_file) = (at.read("ca_file", text), at.read("bearer_file", text));
     match (url, inline) {
         (Some(url), None) => Some(Jwks::Fetched { url, ca_file, bearer_file }),
         (None, Some(_)) if ca_file.is_some() || bearer_file.is_some() => {
-            fields.own_fault("names a file for fetching keys, and none are fetched", faults);
-            None
+            at.fault("names a file for fetching keys, and none are fetched")
         }
         (None, Some(inline)) => Some(Jwks::Inline { inline }),
-        _ => {
-            fields.own_fault("needs either `url` or `inline`, and not both", faults);
-            None
-        }
+        _ => at.fault("needs either `url` or `inline`, and not both"),
     }
 }
 
-fn grants(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Vec<Grant> {
-    let nodes = fields.list("grant", faults);
-    let read = |(nth, node): (usize, &Node)| {
-        let place = match label(node, "name") {
-            Some(name) => format!("{}.grant.{name}", fields.place),
-            None => format!("{}.grant[{nth}]", fields.place),
-        };
-        grant(&Fields::of(node, place, GRANT, faults)?, faults)
-    };
-    nodes.iter().enumerate().filter_map(read).collect()
+fn key_set(at: &At<'_>) -> Option<String> {
+    match &at.node.value {
+        Value::Text(text) => Some(text.clone()),
+        Value::Table(_) => serde_json::to_string(at.node).ok(),
+        _ => at.is_not("a key set, as JSON text or as a table"),
+    }
 }
 
-fn grant(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Option<Grant> {
-    let name = fields.required("name", "a short name for the log", faults);
-    let before = faults.len();
-    let subject = fields.parsed("subject", Pattern::parse, faults);
-    let claims = conditions(fields, faults);
-    let is_whole = faults.len() == before;
-    let map = match fields.get("map") {
-        Some(node) => mapping(node, fields.at("map"), faults),
-        None => {
-            let problem =
-                "is missing: say who a match becomes, { identity = …, tenant = …, scopes = [ … ] }";
-            fields.fault("map", problem, faults);
-            None
-        }
-    };
-    let (line, lines) = (fields.line, fields.lines());
-    let name = name.unwrap_or_else(|| "unnamed".to_owned());
-    Some(Grant { name, subject, claims, map: map?, line, lines, is_whole })
+fn grant(at: &At<'_>) -> Option<Grant> {
+    at.table(GRANT)?;
+    let name = at.required("name", "is missing: give a short name for the log");
+    let name = name.and_then(|at| text(&at)).unwrap_or_else(|| "unnamed".to_owned());
+    let before = at.faults.count();
+    let subject = at.read("subject", pattern);
+    let claims = at.read("claims", conditions).unwrap_or_default();
+    let is_whole = at.faults.count() == before;
+    let map = at.required(
+        "map",
+        "is missing: say who a match becomes, { identity = …, tenant = …, scopes = [ … ] }",
+    );
+    Some(Grant { name, subject, claims, map: mapping(&map?)?, lines: at.node.lines(), is_whole })
 }
 
-fn mapping(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Mapping> {
-    let fields = Fields::of(node, place, MAP, faults)?;
-    let missing = |name, what, faults: &mut Vec<_>| {
-        if fields.get(name).is_none() {
-            fields.fault(name, format!("is missing: give {what}"), faults);
+fn mapping(at: &At<'_>) -> Option<Mapping> {
+    at.table(MAP)?;
+    let identity = at
+        .required("identity", "is missing: give who a match becomes, such as \"sa:{trust}:{sub}\"");
+    let tenant = at.required("tenant", "is missing: give the one tenant it works in");
+    let scopes = at.required("scopes", "is missing: give what it may do at most");
+    // What could not be read is reported; with something in its place, the rest is looked at, too.
+    Some(Mapping {
+        identity: identity
+            .and_then(|at| at.parse(Template::parse))
+            .or_else(|| Template::parse("sa:unreadable").ok())?,
+        tenant: tenant
+            .and_then(|at| tenant_id(&at))
+            .or_else(|| TenantId::new("unreadable").ok())?,
+        scopes: scopes
+            .and_then(|scopes| permitted(&scopes, &at.list("scopes", None, text)))
+            .unwrap_or_default(),
+    })
+}
+
+fn permitted(at: &At<'_>, listed: &[String]) -> Option<Scopes> {
+    match listed.join(" ").parse::<Scopes>() {
+        Ok(scopes) if scopes.is_empty() => {
+            at.fault("is empty: a rule that permits nothing is no rule")
         }
+        Ok(scopes) => Some(scopes),
+        Err(_) => at.fault("has a character that scopes do not have (RFC 6749 §3.3)"),
+    }
+}
+
+fn conditions(at: &At<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
+    let mut conditions = Vec::new();
+    for (name, node) in at.members()? {
+        let member = At { node, place: format!("{}.{}", at.place, name.escape_debug()), ..*at };
+        match name.parse::<ClaimPath>() {
+            Ok(path) => conditions.extend(condition(&member).map(|condition| (path, condition))),
+            Err(error) => member.note(format!("is no claim: {error}")),
+        }
+    }
+    // So that what is the same is equal in whatever order it was written.
+    conditions.sort_by_cached_key(|(path, _)| path.to_string());
+    Some(conditions)
+}
+
+fn condition(at: &At<'_>) -> Option<Condition> {
+    let Value::Table(_) = at.node.value else {
+        return at.fault(format!(
+            "is {}: write {{ eq = … }}, {{ one_of = [ … ] }}, {{ glob = … }} or {{ contains = … }}",
+            at.node.value.kind()
+        ));
     };
-    missing("identity", "who a match becomes, such as \"sa:{trust}:{sub}\"", faults);
-    missing("tenant", "the one tenant it works in", faults);
-    missing("scopes", "what it may do at most", faults);
-    let identity = fields.parsed("identity", Template::parse, faults);
-    let tenant = |text: &str| match text.contains(['{', '}']) {
+    at.table(CONDITION)?;
+    let given = CONDITION.split(", ").filter_map(|name| Some((name, at.get(name)?)));
+    let given: Vec<_> = given.collect();
+    match &*given {
+        [("eq", value)] => constant(&At { place: at.place.clone(), ..*value }).map(Condition::Eq),
+        [("contains", value)] => constant(value).map(Condition::Contains),
+        [("glob", value)] => pattern(value).map(Condition::Glob),
+        [("one_of", list)] => match &list.node.value {
+            Value::List(none) if none.is_empty() => {
+                at.fault("lists no value: nothing could ever match")
+            }
+            _ => Some(Condition::OneOf(at.list("one_of", None, constant))),
+        },
+        _ => at.fault("needs exactly one of eq, one_of, glob and contains"),
+    }
+}
+
+fn constant(at: &At<'_>) -> Option<Constant> {
+    match &at.node.value {
+        Value::Text(text) => Some(Constant::Text(text.clone())),
+        Value::Bool(truth) => Some(Constant::Bool(*truth)),
+        Value::Integer(number) if number.unsigned_abs() < LARGEST => {
+            Some(Constant::Integer(*number))
+        }
+        other => at.fault(format!(
+            "compares with {}: give a text, a whole number below 2^53, true or false",
+            other.kind()
+        )),
+    }
+}
+
+fn text(at: &At<'_>) -> Option<String> {
+    at.parse(|text| Ok::<_, String>(text.to_owned()))
+}
+
+fn flag(at: &At<'_>) -> Option<bool> {
+    match at.node.value {
+        Value::Bool(truth) => Some(truth),
+        _ => at.is_not("true or false"),
+    }
+}
+
+fn pattern(at: &At<'_>) -> Option<Pattern> {
+    at.parse(Pattern::parse)
+}
+
+fn period(at: &At<'_>) -> Option<Period> {
+    at.parse(|text| Period::parse(text).ok_or("is no length of time: write 90s, 15m, 1h or 1d"))
+}
+
+fn expiry(at: &At<'_>) -> Option<Expiry> {
+    let problem = "is no date: write 2027-06-30 or 2027-06-30T12:00:00Z";
+    at.parse(|text| Expiry::parse(text).ok_or(problem))
+}
+
+fn mode(at: &At<'_>) -> Option<Mode> {
+    at.parse(|text| match text {
+        "enforce" => Ok(Mode::Enforce),
+        "audit" => Ok(Mode::Audit),
+        _ => Err("is neither \"enforce\" nor \"audit\""),
+    })
+}
+
+fn algorithm(at: &At<'_>) -> Option<Algorithm> {
+    at.parse(|name| {
+        name.parse().map_err(|_| {
+            format!("names {name:?}: only public-key signatures are verified, such as RS256")
+        })
+    })
+}
+
+fn tenant_id(at: &At<'_>) -> Option<TenantId> {
+    at.parse(|text| match text.contains(['{', '}']) {
         true => Err("is a template: a rule leads into one tenant, by its id"),
         false => {
             TenantId::new(text).map_err(|_| "is no tenant id: 1 to 255 bytes without white space")
         }
-    };
-    let tenant = fields.parsed("tenant", tenant, faults);
-    let mut scopes = Scopes::new();
-    let listed = fields.texts("scopes", faults);
-    for scope in &listed {
-        if scopes.insert(scope).is_err() {
-            fields.fault(
-                "scopes",
-                "has a character that scopes do not have (RFC 6749 §3.3)",
-                faults,
-            );
-        }
-    }
-    if scopes.is_empty() && listed.iter().all(String::is_empty) && fields.get("scopes").is_some() {
-        fields.fault("scopes", "is empty: a rule that permits nothing is no rule", faults);
-    }
-    // What could not be read is reported; with something in its place, the rest is looked at, too.
-    let identity = identity.or_else(|| Template::parse("sa:unreadable").ok())?;
-    let tenant = tenant.or_else(|| TenantId::new("unreadable").ok())?;
-    Some(Mapping { identity, tenant, scopes })
-}
-
-fn conditions(fields: &Fields<'_>, faults: &mut Vec<PolicyFault>) -> Vec<(ClaimPath, Condition)> {
-    let members = match fields.get("claims") {
-        None => return Vec::new(),
-        Some(Node { value: Value::Table(members), .. }) => members,
-        Some(other) => {
-            fields.fault("claims", format!("is {}: give a table", other.value.kind()), faults);
-            return Vec::new();
-        }
-    };
-    let mut conditions = Vec::new();
-    for (path, node) in members {
-        let place = format!("{}.claims.{}", fields.place, path.escape_debug());
-        match path.parse::<ClaimPath>() {
-            Ok(path) => conditions.extend(condition(node, place, faults).map(|it| (path, it))),
-            Err(error) => {
-                faults.push(PolicyFault::new(node.line, place, format!("is no claim: {error}")))
-            }
-        }
-    }
-    conditions
-}
-
-fn condition(node: &Node, place: String, faults: &mut Vec<PolicyFault>) -> Option<Condition> {
-    if !matches!(node.value, Value::Table(_)) {
-        let problem = format!(
-            "is {}: write {{ eq = … }}, {{ one_of = [ … ] }}, {{ glob = … }} or {{ contains = … }}",
-            node.value.kind()
-        );
-        faults.push(PolicyFault::new(node.line, place, problem));
-        return None;
-    }
-    let fields = Fields::of(node, place, CONDITION, faults)?;
-    let given: Vec<&str> =
-        CONDITION.iter().copied().filter(|name| fields.get(name).is_some()).collect();
-    let &[kind] = given.as_slice() else {
-        fields.own_fault("needs exactly one of eq, one_of, glob and contains", faults);
-        return None;
-    };
-    match kind {
-        "eq" => fields.constant(fields.get("eq")?, faults).map(Condition::Eq),
-        "contains" => fields.constant(fields.get("contains")?, faults).map(Condition::Contains),
-        "glob" => fields.parsed("glob", Pattern::parse, faults).map(Condition::Glob),
-        _ => {
-            let items = fields.list("one_of", faults);
-            if items.is_empty() {
-                fields.own_fault("lists no value: nothing could ever match", faults);
-            }
-            let read = |item| fields.constant(item, faults);
-            items.iter().map(read).collect::<Option<_>>().map(Condition::OneOf)
-        }
-    }
-}
-
-/// A member that names the table it is in, if it is fit to be shown.
-fn label<'n>(node: &'n Node, name: &str) -> Option<&'n str> {
-    let Value::Table(members) = &node.value else { return None };
-    let Value::Text(text) = &members.iter().find(|(member, _)| member == name)?.1.value else {
-        return None;
-    };
-    is_label(text).then_some(text)
+    })
 }
 
 /// Fit for logs, metrics and identities.
@@ -280,144 +239,104 @@ pub(super) fn is_label(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// The members of a table, of which all are known.
-struct Fields<'n> {
+/// A value of the tree, what its place is called, and where faults are noted.
+struct At<'r> {
+    node: &'r Node,
     place: String,
-    line: usize,
-    members: &'n [(String, Node)],
+    faults: &'r Faults,
 }
 
-impl<'n> Fields<'n> {
-    fn of(
-        node: &'n Node,
-        place: String,
-        known: &[&str],
-        faults: &mut Vec<PolicyFault>,
-    ) -> Option<Self> {
-        let Value::Table(members) = &node.value else {
-            let problem = format!("is {}: give a table", node.value.kind());
-            faults.push(PolicyFault::new(node.line, place, problem));
-            return None;
-        };
-        for (name, member) in members.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
-            let name: String = name.chars().take(40).collect();
-            let problem = format!("is not known here; the fields are {}", known.join(", "));
-            faults.push(PolicyFault::new(member.line, format!("{place}.{name:?}"), problem));
-        }
-        Some(Self { place, line: node.line, members })
+impl<'r> At<'r> {
+    fn note(&self, problem: impl Into<String>) {
+        self.faults.note(self.node.line, &*self.place, problem);
     }
 
-    fn get(&self, name: &str) -> Option<&'n Node> {
-        self.members.iter().find(|(member, _)| member == name).map(|(_, node)| node)
+    /// Notes a fault, in place of the value.
+    fn fault<T>(&self, problem: impl Into<String>) -> Option<T> {
+        self.note(problem);
+        None
     }
 
-    fn at(&self, name: &str) -> String {
-        match self.place.as_str() {
-            "the policy" => name.to_owned(),
-            place => format!("{place}.{name}"),
+    fn is_not<T>(&self, wanted: &str) -> Option<T> {
+        self.fault(format!("is {}: give {wanted}", self.node.value.kind()))
+    }
+
+    fn members(&self) -> Option<&'r [(String, Node)]> {
+        match &self.node.value {
+            Value::Table(members) => Some(members),
+            _ => self.is_not("a table"),
         }
     }
 
-    /// How the header of a list of tables is written.
-    fn header(&self, name: &str) -> String {
-        if name == "grant" { "trust.grant".to_owned() } else { name.to_owned() }
-    }
-
-    fn lines(&self) -> Vec<(String, usize)> {
-        self.members.iter().map(|(name, node)| (name.clone(), node.line)).collect()
-    }
-
-    fn fault(&self, name: &str, problem: impl Into<String>, faults: &mut Vec<PolicyFault>) {
-        let line = self.get(name).map_or(self.line, |node| node.line);
-        faults.push(PolicyFault::new(line, self.at(name), problem));
-    }
-
-    fn own_fault(&self, problem: &str, faults: &mut Vec<PolicyFault>) {
-        faults.push(PolicyFault::new(self.line, self.place.clone(), problem));
-    }
-
-    fn text(&self, name: &str, faults: &mut Vec<PolicyFault>) -> Option<String> {
-        match &self.get(name)?.value {
-            Value::Text(text) => Some(text.clone()),
-            other => {
-                self.fault(name, format!("is {}: give a text", other.kind()), faults);
-                None
+    /// Notes whether it is no table, and which members are not known.
+    fn table(&self, known: &str) -> Option<()> {
+        for (name, member) in self.members()? {
+            if !known.split(", ").any(|field| field == name) {
+                let name: String = name.chars().take(40).collect();
+                let problem = format!("is not known here; the fields are {known}");
+                self.faults.note(member.line, format!("{}.{name:?}", self.place), problem);
             }
         }
+        Some(())
     }
 
-    fn required(&self, name: &str, what: &str, faults: &mut Vec<PolicyFault>) -> Option<String> {
-        if self.get(name).is_none() {
-            self.fault(name, format!("is missing: give {what}"), faults);
+    /// A value of the tree as the field `name`.
+    fn field(&self, name: &str, node: &'r Node) -> Self {
+        let place = match self.place.as_str() {
+            POLICY => name.to_owned(),
+            place => format!("{place}.{name}"),
+        };
+        Self { node, place, faults: self.faults }
+    }
+
+    fn get(&self, name: &str) -> Option<Self> {
+        self.node.get(name).map(|node| self.field(name, node))
+    }
+
+    /// A field, or a fault that says so: it stands in the line of the table.
+    fn required(&self, name: &str, missing: &str) -> Option<Self> {
+        self.get(name).or_else(|| self.field(name, self.node).fault(missing))
+    }
+
+    /// Reads a field, if it is there and can be read.
+    fn read<T>(&self, name: &str, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
+        read(&self.get(name)?)
+    }
+
+    fn parse<T, E: Into<String>>(&self, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        match &self.node.value {
+            Value::Text(text) => parse(text).map_err(|problem| self.note(problem)).ok(),
+            _ => self.is_not("a text"),
         }
-        self.text(name, faults)
     }
 
-    fn parsed<T, E: Into<String>>(
+    /// Reads a list: what of it can be read. Items with a `label` are called by it, or by their number.
+    fn list<T>(
         &self,
         name: &str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-        faults: &mut Vec<PolicyFault>,
-    ) -> Option<T> {
-        let text = self.text(name, faults)?;
-        parse(&text).map_err(|problem| self.fault(name, problem, faults)).ok()
-    }
-
-    fn flag(&self, name: &str, faults: &mut Vec<PolicyFault>) -> bool {
-        match self.get(name).map(|node| &node.value) {
-            None => false,
-            Some(Value::Bool(truth)) => *truth,
-            Some(other) => {
-                self.fault(name, format!("is {}: give true or false", other.kind()), faults);
-                false
-            }
-        }
-    }
-
-    fn list(&self, name: &str, faults: &mut Vec<PolicyFault>) -> &'n [Node] {
-        match self.get(name).map(|node| &node.value) {
-            None => &[],
-            Some(Value::List(items)) => items,
-            Some(other) => {
-                let problem = match other {
-                    Value::Table(_) => {
-                        format!("is a table: give a list; in TOML, write [[{}]]", self.header(name))
-                    }
-                    _ => format!("is {}: give a list", other.kind()),
-                };
-                self.fault(name, problem, faults);
+        label: Option<&str>,
+        read: impl Fn(&Self) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(list) = self.get(name) else { return Vec::new() };
+        let items = match &list.node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Table(_) => {
+                let header = if name == "grant" { "trust.grant" } else { name };
+                list.note(format!("is a table: give a list; in TOML, write [[{header}]]"));
                 &[]
             }
-        }
-    }
-
-    fn texts(&self, name: &str, faults: &mut Vec<PolicyFault>) -> Vec<String> {
-        let mut texts = Vec::new();
-        for item in self.list(name, faults) {
-            match &item.value {
-                Value::Text(text) => texts.push(text.clone()),
-                other => {
-                    let problem = format!("has {} in it: give texts", other.kind());
-                    self.fault(name, problem, faults);
+            _ => list.is_not("a list").unwrap_or_default(),
+        };
+        let item = |(nth, node): (usize, &'r Node)| {
+            let place = match label.map(|label| node.get(label)) {
+                None => list.place.clone(),
+                Some(Some(Node { value: Value::Text(text), .. })) if is_label(text) => {
+                    format!("{}.{text}", list.place)
                 }
-            }
-        }
-        texts
-    }
-
-    fn constant(&self, node: &Node, faults: &mut Vec<PolicyFault>) -> Option<Constant> {
-        match &node.value {
-            Value::Text(text) => Some(Constant::Text(text.clone())),
-            Value::Bool(truth) => Some(Constant::Bool(*truth)),
-            Value::Integer(number) if number.abs() < LARGEST => Some(Constant::Integer(*number)),
-            other => {
-                let problem = format!(
-                    "compares with {}: give a text, a whole number below 2^53, true or false",
-                    other.kind()
-                );
-                faults.push(PolicyFault::new(node.line, self.place.clone(), problem));
-                None
-            }
-        }
+                Some(_) => format!("{}[{nth}]", list.place),
+            };
+            read(&Self { node, place, faults: self.faults })
+        };
+        items.iter().enumerate().filter_map(item).collect()
     }
 }

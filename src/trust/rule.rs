@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::glob::{Glob, SEPARATORS};
+use super::glob::{Pattern, SEPARATORS};
+use super::tree::Lines;
 use crate::identity::{ClaimPath, Scopes, TenantId};
 use crate::json::Value;
 
@@ -20,11 +21,8 @@ pub(super) struct Grant {
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_table")]
     pub(super) claims: Vec<(ClaimPath, Condition)>,
     pub(super) map: Mapping,
-    /// Where it stands in the text, and its fields do.
     #[serde(skip)]
-    pub(super) line: usize,
-    #[serde(skip)]
-    pub(super) lines: Vec<(String, usize)>,
+    pub(super) lines: Lines,
     /// Whether subject and claims could be read, all of them.
     #[serde(skip)]
     pub(super) is_whole: bool,
@@ -40,43 +38,6 @@ pub(super) struct Mapping {
 
 fn as_table<S: Serializer>(claims: &[(ClaimPath, Condition)], to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(claims.iter().map(|(path, condition)| (path, condition)))
-}
-
-/// A text, or a glob.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Pattern {
-    Exact(String),
-    Glob(Glob),
-}
-
-impl Pattern {
-    /// A text with `*` in it is a glob.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        match text.contains('*') {
-            true => Glob::parse(text).map(Self::Glob),
-            false => Ok(Self::Exact(text.to_owned())),
-        }
-    }
-
-    fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Exact(exact) => exact == text,
-            Self::Glob(glob) => glob.matches(text),
-        }
-    }
-
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Exact(exact) => exact,
-            Self::Glob(glob) => glob.as_str(),
-        }
-    }
-}
-
-impl Serialize for Pattern {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(self.as_str())
-    }
 }
 
 /// What a claim is compared with: type and value must be the same.
@@ -164,9 +125,11 @@ impl fmt::Display for Condition {
 }
 
 /// The identity a match becomes: a text with `{trust}`, `{sub}` and `{/json/pointer}` in it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
 pub(super) struct Template {
     text: String,
+    #[serde(skip)]
     pub(super) parts: Vec<Part>,
 }
 
@@ -299,18 +262,6 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(strange)
 }
 
-impl fmt::Display for Template {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl Serialize for Template {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&self.text)
-    }
-}
-
 /// The first thing that keeps a token from matching a rule.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Mismatch {
@@ -360,14 +311,15 @@ impl Grant {
         self.claims.iter().filter(move |(on, _)| on == path).map(|(_, condition)| condition)
     }
 
-    /// What a claim must look like, if it must look like one thing.
-    pub(super) fn pattern_of(&self, path: &ClaimPath) -> Option<Pattern> {
-        if matches!(path.steps(), [only] if **only == *"sub") {
-            return self.subject.clone();
+    /// What a claim must look like, if it must look like one thing, and whether that is a text and no
+    /// pattern.
+    pub(super) fn look_of(&self, path: &ClaimPath) -> Option<(&str, bool)> {
+        if names(path, "sub") {
+            return self.subject.as_ref().map(Pattern::look);
         }
-        self.conditions(path).find_map(|condition| match condition {
-            Condition::Eq(Constant::Text(text)) => Some(Pattern::Exact(text.clone())),
-            Condition::Glob(pattern) => Some(pattern.clone()),
+        self.claims.iter().filter(|(on, _)| on == path).find_map(|(_, condition)| match condition {
+            Condition::Eq(Constant::Text(text)) => Some((&**text, true)),
+            Condition::Glob(pattern) => Some(pattern.look()),
             _ => None,
         })
     }
@@ -377,9 +329,13 @@ impl Grant {
         &'g self,
         name: &'g str,
     ) -> impl Iterator<Item = &'g Condition> {
-        let is_named = move |path: &ClaimPath| matches!(path.steps(), [only] if **only == *name);
-        self.claims.iter().filter(move |(path, _)| is_named(path)).map(|(_, condition)| condition)
+        self.claims.iter().filter(move |(on, _)| names(on, name)).map(|(_, condition)| condition)
     }
+}
+
+/// Whether the path is that of the claim `name`, which is not within another.
+pub(super) fn names(path: &ClaimPath, name: &str) -> bool {
+    matches!(path.steps(), [only] if **only == *name)
 }
 
 /// A value as an administrator may read it: escaped, and not longer than a line.

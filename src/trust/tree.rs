@@ -1,10 +1,11 @@
 //! A policy's text as a tree in which every value knows its line, from TOML or JSON alike.
 
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{PolicyError, PolicyFault};
+use super::fault::{Faults, PolicyError};
 
 /// How deep a policy may nest. One that says all there is to say has 6 levels.
 const MAX_DEPTH: usize = 16;
@@ -54,21 +55,6 @@ impl Node {
         }
     }
 
-    /// The same as JSON.
-    pub(super) fn to_json(&self) -> serde_json::Value {
-        match &self.value {
-            Value::Null | Value::Float => serde_json::Value::Null,
-            Value::Bool(truth) => (*truth).into(),
-            Value::Integer(number) => (*number).into(),
-            Value::Text(text) => text.as_str().into(),
-            Value::List(items) => items.iter().map(Self::to_json).collect(),
-            Value::Table(members) => {
-                let members = members.iter().map(|(name, member)| (name.clone(), member.to_json()));
-                serde_json::Value::Object(members.collect())
-            }
-        }
-    }
-
     /// A tree that came from no text.
     pub(super) fn from_value(value: &serde_json::Value) -> Self {
         let value = match value {
@@ -90,51 +76,92 @@ impl Node {
 
     /// Reads TOML. Every place that is no TOML is reported.
     pub(super) fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        let lines = Lines::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
-        let fault = |error: toml::de::Error| {
-            let line = error.span().map_or(0, |span| lines.at(span.start));
-            PolicyFault::new(line, "the text", format!("is not TOML: {}", error.message()))
-        };
-        PolicyError::from_faults(errors.into_iter().map(fault).collect())?;
-        Ok(Self { line: 1, value: toml_table(table.get_ref(), &lines) })
+        let faults = Faults::default();
+        for error in errors {
+            let line = error.span().map_or(0, |span| line_at(text, span.start));
+            faults.note(line, "the text", format!("is not TOML: {}", error.message()));
+        }
+        PolicyError::from_faults(faults)?;
+        Ok(Self { line: 1, value: toml_table(text, table.get_ref()) })
     }
 
     /// Reads JSON. The first place that is no JSON is reported.
     pub(super) fn from_json(text: &str) -> Result<Self, PolicyError> {
         let whole: &RawValue = serde_json::from_str(text).map_err(|error| {
             let problem = format!("is not JSON (column {})", error.column());
-            PolicyError::one(PolicyFault::new(error.line(), "the text", problem))
+            PolicyError::one(error.line(), "the text", problem)
         })?;
-        let mut json = Json { text, lines: Lines::of(text), faults: Vec::new() };
-        let node = json.node(whole.get(), 0);
-        PolicyError::from_faults(json.faults)?;
+        let faults = Faults::default();
+        let node = json_node(text, whole.get(), 0, &faults);
+        PolicyError::from_faults(faults)?;
         Ok(node)
     }
+
+    /// A member of a table.
+    pub(super) fn get(&self, name: &str) -> Option<&Node> {
+        let Value::Table(members) = &self.value else { return None };
+        members.iter().find(|(member, _)| member == name).map(|(_, node)| node)
+    }
+
+    /// Where it and its members stand.
+    pub(super) fn lines(&self) -> Lines {
+        let fields = match &self.value {
+            Value::Table(members) => {
+                members.iter().map(|(name, node)| (name.clone(), node.line)).collect()
+            }
+            _ => Vec::new(),
+        };
+        Lines { own: self.line, fields }
+    }
 }
 
-/// Where lines begin.
-struct Lines(Vec<usize>);
+/// The same as JSON.
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match &self.value {
+            Value::Null | Value::Float => to.serialize_unit(),
+            Value::Bool(truth) => to.serialize_bool(*truth),
+            Value::Integer(number) => to.serialize_i64(*number),
+            Value::Text(text) => to.serialize_str(text),
+            Value::List(items) => to.collect_seq(items),
+            Value::Table(members) => to.collect_map(members.iter().map(|(name, it)| (name, it))),
+        }
+    }
+}
+
+/// The lines of a table and of its fields.
+#[derive(Debug, Clone)]
+pub(super) struct Lines {
+    pub(super) own: usize,
+    fields: Vec<(String, usize)>,
+}
 
 impl Lines {
-    fn of(text: &str) -> Self {
-        Self(memchr::memchr_iter(b'\n', text.as_bytes()).collect())
-    }
-
-    fn at(&self, offset: usize) -> usize {
-        self.0.partition_point(|newline| *newline < offset) + 1
+    /// The line of a field, or of the table if it is not there.
+    pub(super) fn of(&self, field: &str) -> usize {
+        self.fields.iter().find(|(name, _)| name == field).map_or(self.own, |(_, line)| *line)
     }
 }
 
-fn toml_table(table: &DeTable<'_>, lines: &Lines) -> Value {
-    let member = |(name, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
-        let name: &std::borrow::Cow<'_, str> = name.get_ref();
-        (name.to_string(), toml_node(value, lines))
-    };
-    Value::Table(table.iter().map(member).collect())
+/// Where something stands in a text is no part of what it means.
+impl PartialEq for Lines {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
-fn toml_node(node: &toml::Spanned<DeValue<'_>>, lines: &Lines) -> Node {
+fn line_at(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or_default();
+    memchr::memchr_iter(b'\n', before).count() + 1
+}
+
+fn toml_table(text: &str, table: &DeTable<'_>) -> Value {
+    let members = table.iter();
+    Value::Table(members.map(|(name, it)| (name.to_string(), toml_node(text, it))).collect())
+}
+
+fn toml_node(text: &str, node: &toml::Spanned<DeValue<'_>>) -> Node {
     let value = match node.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(number) => {
@@ -146,56 +173,41 @@ fn toml_node(node: &toml::Spanned<DeValue<'_>>, lines: &Lines) -> Node {
         // A date is as good without quotation marks.
         DeValue::Datetime(date) => Value::Text(date.to_string()),
         DeValue::Array(items) => {
-            Value::List(items.iter().map(|item| toml_node(item, lines)).collect())
+            Value::List(items.iter().map(|item| toml_node(text, item)).collect())
         }
-        DeValue::Table(table) => toml_table(table, lines),
+        DeValue::Table(table) => toml_table(text, table),
     };
-    Node { line: lines.at(node.span().start), value }
+    Node { line: line_at(text, node.span().start), value }
 }
 
-/// Reads JSON level by level: each value is a piece of the text, and so knows where it stands.
-struct Json<'t> {
-    text: &'t str,
-    lines: Lines,
-    faults: Vec<PolicyFault>,
-}
-
-impl<'t> Json<'t> {
-    /// `piece` is a well-formed part of the text.
-    fn node(&mut self, piece: &'t str, depth: usize) -> Node {
-        let offset = (piece.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
-        let line = self.lines.at(offset);
-        if depth > MAX_DEPTH {
-            self.faults.push(PolicyFault::new(line, "the text", "is nested too deep"));
-            return Node { line, value: Value::Null };
+/// Reads `piece`, a well-formed part of `text`, level by level: so each value knows where it stands.
+fn json_node(text: &str, piece: &str, depth: usize, faults: &Faults) -> Node {
+    let line = line_at(text, (piece.as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
+    let value = match piece.as_bytes().first() {
+        Some(b'{' | b'[') if depth > MAX_DEPTH => {
+            faults.note(line, "the text", "is nested too deep");
+            Value::Null
         }
-        let value = match piece.as_bytes().first() {
-            Some(b'{') => self.table(piece, depth),
-            Some(b'[') => {
-                let items: Vec<&RawValue> = serde_json::from_str(piece).unwrap_or_default();
-                Value::List(items.iter().map(|item| self.node(item.get(), depth + 1)).collect())
-            }
-            _ => {
-                let leaf = serde_json::from_str(piece).unwrap_or_default();
-                Node::from_value(&leaf).value
-            }
-        };
-        Node { line, value }
-    }
-
-    fn table(&mut self, piece: &'t str, depth: usize) -> Value {
-        let Members(sent) = serde_json::from_str(piece).unwrap_or_default();
-        let mut members: Vec<(String, Node)> = Vec::new();
-        for (name, value) in sent {
-            let node = self.node(value.get(), depth + 1);
-            if members.iter().any(|(earlier, _)| *earlier == name) {
-                self.faults.push(PolicyFault::new(node.line, name, "is given twice"));
-            } else {
+        Some(b'{') => {
+            let Members(sent) = serde_json::from_str(piece).unwrap_or_default();
+            let mut members: Vec<(String, Node)> = Vec::new();
+            for (name, value) in sent {
+                let node = json_node(text, value.get(), depth + 1, faults);
+                if members.iter().any(|(earlier, _)| *earlier == name) {
+                    faults.note(node.line, &*name, "is given twice");
+                }
                 members.push((name, node));
             }
+            Value::Table(members)
         }
-        Value::Table(members)
-    }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(piece).unwrap_or_default();
+            let node = |item: &&RawValue| json_node(text, item.get(), depth + 1, faults);
+            Value::List(items.iter().map(node).collect())
+        }
+        _ => Node::from_value(&serde_json::from_str(piece).unwrap_or_default()).value,
+    };
+    Node { line, value }
 }
 
 /// The members of a JSON object, with repetitions.
@@ -233,7 +245,8 @@ mod tests {
         let toml = Node::from_toml("a = 1\n\n[[t]]\nx = \"y\"\nl = [\n  true,\n]\n").unwrap();
         let json =
             Node::from_json("{\"a\": 1,\n\n\"t\": [{\n\"x\": \"y\", \"l\": [\n\ntrue]}]}").unwrap();
-        assert_eq!(toml.to_json(), json.to_json());
+        let json_of = |node: &Node| serde_json::to_value(node).unwrap();
+        assert_eq!(json_of(&toml), json_of(&json));
         let lines = |node: &Node| {
             let mut lines = Vec::new();
             node.each(&mut |node| {

@@ -2,25 +2,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
 use super::digest;
 use super::explain::Explanation;
-use super::fault::{PolicyError, PolicyFault};
-use super::judge::{Findings, Opened};
+use super::fault::PolicyError;
+use super::judge::{CompiledTrust, Verification};
 use super::outcome::{DenialReason, Denied, Granted};
-use super::policy::{Mode, TrustPolicy};
+use super::policy::{Mode, Trust, TrustPolicy};
 use super::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use super::rule::Grant;
 use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
 use crate::identity::{IdentityKind, Scopes};
 use crate::issuer::{IssuerHealth, KeySets};
-use crate::json::Value;
 use crate::telemetry::{self, Outage};
-use crate::validator::{JwksValidator, unverified_claims};
+use crate::validator::JwksValidator;
 
 /// The foreign issuers a service trusts, by a [`TrustPolicy`]. A handle: clones share the policy.
 ///
@@ -49,7 +48,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Loaded {
     policy: TrustPolicy,
-    trusts: Vec<Arc<Opened>>,
+    trusts: Vec<Arc<CompiledTrust>>,
 }
 
 impl Trusts {
@@ -81,9 +80,9 @@ impl Trusts {
         requested: &Scopes,
     ) -> Result<Granted, Denied> {
         let loaded = self.0.loaded.load_full();
-        let mut record = Record::default();
-        let decision = self.decide(&loaded, token, trust_id, requested, &mut record).await;
-        record.log(decision.as_ref().err());
+        let found = Verification::of(&loaded.trusts, trust_id, token, &*self.0.clock).await;
+        let decision = self.decide(&found, requested).await;
+        log(&found, decision.as_ref().err());
         decision.map_err(|reason| Denied { reason })
     }
 
@@ -92,13 +91,7 @@ impl Trusts {
     /// in it. Scopes and earlier use are not looked at, and the token is not used up.
     pub async fn explain(&self, token: &str, trust_id: Option<&str>) -> Explanation {
         let loaded = self.0.loaded.load_full();
-        let document = match unverified_claims(token) {
-            Ok(document) => document,
-            Err(reason) => return Explanation::unreadable(reason.into()),
-        };
-        let claims = document.root();
-        let findings = Findings::of(&loaded.trusts, trust_id, token, claims, &*self.0.clock).await;
-        Explanation::of(findings, claims)
+        Explanation::of(Verification::of(&loaded.trusts, trust_id, token, &*self.0.clock).await)
     }
 
     /// Reads the policy's file again. The calling thread waits for the disk.
@@ -106,12 +99,10 @@ impl Trusts {
     /// # Errors
     /// Everything that is wrong; the policy in force stays in force. Also when there is no file.
     pub fn reload(&self) -> Result<(), PolicyError> {
-        let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = match &self.0.file {
-            Some(file) => read(file).and_then(|policy| self.put(policy)),
+        self.change(|| match &self.0.file {
+            Some(file) => read(file),
             None => Err(no_file("there is no file to read again: use `replace`")),
-        };
-        self.report(result)
+        })
     }
 
     /// Puts another policy into force, whole and at once.
@@ -119,8 +110,7 @@ impl Trusts {
     /// # Errors
     /// When it lists an issuer of this service's own; the policy in force stays in force.
     pub fn replace(&self, policy: TrustPolicy) -> Result<(), PolicyError> {
-        let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.report(self.put(policy))
+        self.change(|| Ok(policy))
     }
 
     /// The policy in force.
@@ -131,63 +121,49 @@ impl Trusts {
     /// How the keys of each trust are doing, by its id.
     pub fn health(&self) -> Vec<(String, IssuerHealth)> {
         let loaded = self.0.loaded.load();
-        let of = |opened: &Arc<Opened>| {
-            let health = opened.validator.issuers().health();
-            health.into_iter().map(|health| (opened.trust.id.clone(), health)).collect::<Vec<_>>()
+        let of = |compiled: &Arc<CompiledTrust>| {
+            let health = compiled.validator.issuers().health();
+            health.into_iter().map(|health| (compiled.trust.id.clone(), health)).collect::<Vec<_>>()
         };
         loaded.trusts.iter().flat_map(of).collect()
     }
 
-    fn put(&self, policy: TrustPolicy) -> Result<(), PolicyError> {
-        let before = self.0.loaded.load();
-        let loaded = self.0.open(policy, &before)?;
+    fn change(
+        &self,
+        policy: impl FnOnce() -> Result<TrustPolicy, PolicyError>,
+    ) -> Result<(), PolicyError> {
+        let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = policy().and_then(|policy| self.0.open(policy, &self.0.loaded.load()));
+        let loaded = loaded.inspect_err(|error| telemetry::trust_policy_refused(error))?;
+        telemetry::trust_policy_loaded(loaded.trusts.len());
         self.0.loaded.store(Arc::new(loaded));
         Ok(())
     }
 
-    fn report(&self, result: Result<(), PolicyError>) -> Result<(), PolicyError> {
-        match &result {
-            Ok(()) => telemetry::trust_policy_loaded(self.0.loaded.load().trusts.len()),
-            Err(error) => telemetry::trust_policy_refused(error),
-        }
-        result
-    }
-
     async fn decide(
         &self,
-        loaded: &Loaded,
-        token: &str,
-        trust_id: Option<&str>,
+        found: &Verification,
         requested: &Scopes,
-        record: &mut Record,
     ) -> Result<Granted, DenialReason> {
-        let document = unverified_claims(token)?;
-        let claims = document.root();
-        record.note_claims(claims);
-        let findings = Findings::of(&loaded.trusts, trust_id, token, claims, &*self.0.clock).await;
-        record.note_findings(&findings);
-        let Findings { trust: Some(opened), identity: Some(identity), verdict, .. } = findings
+        let identity = found.verdict.clone()?;
+        let (Some(trust), Some(grant), Some(workload)) =
+            (found.trust(), found.grant(), &found.workload)
         else {
-            return Err(findings.verdict.err().unwrap_or(DenialReason::NoTrust));
+            return Err(DenialReason::NoGrant);
         };
-        let trust = &opened.trust;
-        let grant = trust.grants.get(verdict?).ok_or(DenialReason::NoGrant)?;
-        record.grant = Some(grant.name.clone());
-        let end = trust.not_after.as_ref().map_or(identity.expires_at(), |last| last.end);
+        let expires_at = workload.expires_at();
         let granted = Granted {
             trust: trust.id.clone(),
             grant: grant.name.clone(),
-            identity: grant.map.identity.fill(&trust.id, claims).ok_or(DenialReason::Identity)?,
+            identity,
             kind: IdentityKind::Workload,
             tenant: grant.map.tenant.clone(),
             scopes: permitted(grant, requested)?,
-            expires_at: identity.expires_at().min(end),
-            workload: identity,
+            expires_at: trust.not_after.as_ref().map_or(expires_at, |it| it.end.min(expires_at)),
+            workload: workload.clone(),
         };
         if trust.single_use_jti {
-            // Until then the validator takes it.
-            let until = granted.workload.expires_at().checked_add(trust.leeway.0);
-            self.use_up(&opened, claims, until).await?;
+            self.use_up(trust, found.text("jti"), expires_at).await?;
         }
         match trust.mode {
             Mode::Enforce => Ok(granted),
@@ -197,15 +173,15 @@ impl Trusts {
 
     async fn use_up(
         &self,
-        opened: &Opened,
-        claims: Value<'_>,
-        until: Option<SystemTime>,
+        trust: &Trust,
+        jti: Option<&str>,
+        expires_at: SystemTime,
     ) -> Result<(), DenialReason> {
-        let jti = claims.get("jti").and_then(Value::as_str).filter(|jti| !jti.is_empty());
+        // Until then the validator takes it; a fraction of `exp` was cut off.
+        let until = expires_at.checked_add(trust.leeway.0 + Duration::from_secs(1));
+        let jti = jti.filter(|jti| !jti.is_empty());
         let (jti, until) = jti.zip(until).ok_or(DenialReason::NoJti)?;
-        // A fraction of `exp` was cut off.
-        let until = until + std::time::Duration::from_secs(1);
-        let key = ReplayKey::of(&opened.trust.id, &opened.trust.issuer, jti);
+        let key = ReplayKey::of(&trust.id, &trust.issuer, jti);
         match self.0.replay_log.first_use(key, until).await {
             Ok(is_first) => {
                 if self.0.replay_outage.ends(|| self.0.clock.elapsed()) {
@@ -248,21 +224,20 @@ impl Inner {
                     let mut config = AuthConfig::of_issuer(&config, &[]);
                     // A foreign token comes once: there is nothing to remember.
                     config.known_tokens_bytes = 0;
-                    let opened = JwksValidator::through(&config, self.key_sets.clone());
+                    let compiled = JwksValidator::through(&config, self.key_sets.clone());
+                    let compiled = compiled.map_err(|error| error.to_string());
                     let place = format!("trust.{}", trust.id);
-                    opened.map_err(|error| {
-                        PolicyError::one(PolicyFault::new(trust.line, place, error.to_string()))
-                    })?
+                    compiled.map_err(|error| PolicyError::one(trust.lines.own, place, error))?
                 }
             };
-            trusts.push(Arc::new(Opened { trust: trust.clone(), validator }));
+            trusts.push(Arc::new(CompiledTrust { trust: trust.clone(), validator }));
         }
         Ok(Loaded { policy, trusts })
     }
 }
 
 fn no_file(problem: &str) -> PolicyError {
-    PolicyError::one(PolicyFault::new(0, "the policy", problem))
+    PolicyError::one(0, "the policy", problem)
 }
 
 /// JSON if the name ends so, else TOML.
@@ -358,38 +333,18 @@ impl TrustsBuilder {
     }
 }
 
-/// What the audit log learns of a decision.
-#[derive(Default)]
-struct Record {
-    trust: Option<Arc<Opened>>,
-    grant: Option<String>,
-    subject: Option<String>,
-    jti: Option<String>,
-    is_verified: bool,
-}
-
-impl Record {
-    /// Digests only: what a token says may be about a person, and may be made to forge log lines.
-    fn note_claims(&mut self, claims: Value<'_>) {
-        let digest = |name| claims.get(name).and_then(Value::as_str).map(digest::of_text);
-        (self.subject, self.jti) = (digest("sub"), digest("jti"));
-    }
-
-    fn note_findings(&mut self, findings: &Findings) {
-        self.trust.clone_from(&findings.trust);
-        self.is_verified = findings.identity.is_some();
-    }
-
-    fn log(&self, denied: Option<&DenialReason>) {
-        let trust = self.trust.as_ref().map(|opened| &opened.trust);
-        telemetry::trust_decided(&telemetry::TrustDecision {
-            trust: trust.map(|trust| trust.id.as_str()),
-            issuer: trust.map(|trust| trust.issuer.as_str()),
-            grant: self.grant.as_deref(),
-            outcome: denied.map_or("granted", DenialReason::as_str),
-            subject_sha256: self.subject.as_deref(),
-            jti_sha256: self.jti.as_deref(),
-            is_verified: self.is_verified,
-        });
-    }
+/// Tells the audit log of a decision. Digests only: what a token says may be about a person, and may be
+/// made to forge log lines.
+fn log(found: &Verification, denied: Option<&DenialReason>) {
+    let digest = |name| found.text(name).map(digest::of_text);
+    let trust = found.trust();
+    telemetry::trust_decided(&telemetry::TrustDecision {
+        trust: trust.map(|trust| trust.id.as_str()),
+        issuer: trust.map(|trust| trust.issuer.as_str()),
+        grant: found.grant().map(|grant| grant.name.as_str()),
+        outcome: denied.map_or("granted", DenialReason::as_str),
+        subject_sha256: digest("sub").as_deref(),
+        jti_sha256: digest("jti").as_deref(),
+        is_verified: found.workload.is_some(),
+    });
 }
