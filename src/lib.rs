@@ -126,6 +126,8 @@ pub mod mint;
 
 mod auth;
 
+mod gate;
+
 mod middleware;
 
 mod outbound;
@@ -150,9 +152,8 @@ pub use config::{
     UnknownAuthMode, Variable,
 };
 pub use endpoints::{
-    Attempt, Endpoint, Endpoints, EndpointsBuilder, EndpointsFuture, EndpointsService,
-    InvalidNetwork, NotFound, PasswordAttempt, PasswordVerdict, SignIn, Throttle, TokenBuckets,
-    TrustedProxies,
+    Attempt, Endpoint, Endpoints, EndpointsBuilder, EndpointsService, InvalidNetwork, NotFound,
+    PasswordAttempt, PasswordVerdict, SignIn, Throttle, TokenBuckets, TrustedProxies,
 };
 pub use error::{
     AuthError, BoxError, EmptyBody, Envelope, ErrorResponse, Grpc, InvalidToken, ProblemJson,
@@ -166,6 +167,7 @@ pub use exchange::{
     PasswordRequest, PkceVerifier, RefreshRequest, ServiceTokenRequest, SessionTokens, TokenCache,
     TokenExchangeBuilder, TokenExchangeClient, TokenType, TokenUrls,
 };
+pub use gate::{Gated, ResponseFuture};
 pub use identity::{
     Actor, ClaimPath, ClaimsMapping, Identity, IdentityKey, IdentityKind, InvalidClaimPath,
     InvalidScope, InvalidTenantId, Provenance, Scopes, TenantId,
@@ -174,13 +176,13 @@ pub use issuer::{
     ClientAuth, IssuerHealth, Issuers, KeyState, SecretSource, TenantIssuers, UnusableKey,
 };
 pub use middleware::{
-    AuthLayer, AuthService, CustomSource, Guard, GuardExt, GuardFuture, GuardService,
-    PROVENANCE_HEADER, RequestHead, RequireLayer, ResponseFuture, TenantSource, TokenSource,
-    any_role, any_scope, group, kind, mfa_within, role, scope, verified,
+    AuthLayer, AuthService, CustomSource, Guard, GuardExt, GuardService, PROVENANCE_HEADER,
+    RequestHead, RequireLayer, TenantSource, TokenSource, any_role, any_scope, group, kind,
+    mfa_within, role, scope, verified,
 };
 pub use outbound::{
-    CallerFuture, CallerLayer, CallerService, EmptyBodies, OutboundBuilder, OutboundError,
-    OutboundFuture, OutboundLayer, OutboundService, OutboundToken, Replay, with_caller,
+    CallerLayer, CallerService, EmptyBodies, OutboundBuilder, OutboundError, OutboundLayer,
+    OutboundService, OutboundToken, Replay, with_caller,
 };
 pub use registrar::{
     InvalidLocalId, MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError,
@@ -189,9 +191,7 @@ pub use registrar::{
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use registrar::{SqlRegistrar, SqlRegistrarError};
 pub use secret::Secret;
-pub use session::{
-    SessionFuture, SessionKeys, SessionLayer, SessionService, Sessions, SessionsBuilder,
-};
+pub use session::{SessionKeys, SessionLayer, SessionService, Sessions, SessionsBuilder};
 pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use tenant::{SqlTenantRow, SqlTenants, SqlTenantsError};

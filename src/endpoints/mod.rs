@@ -44,7 +44,7 @@ use tokens::PasswordRule;
 
 pub use builder::EndpointsBuilder;
 pub use proxies::{InvalidNetwork, TrustedProxies};
-pub use service::{EndpointsFuture, EndpointsService, NotFound};
+pub use service::{EndpointsService, NotFound};
 pub use sign_in::SignIn;
 pub use throttle::{Attempt, Throttle, TokenBuckets};
 pub use tokens::{PasswordAttempt, PasswordVerdict};
@@ -205,7 +205,7 @@ impl Endpoints {
     /// The endpoints by themselves: whatever is not theirs is 404. For `Router::nest_service` with
     /// [`prefix("")`](EndpointsBuilder::prefix), for `fallback_service`, and for bare hyper.
     pub fn service<B>(&self) -> EndpointsService<NotFound<B>> {
-        EndpointsService::new(NotFound::new(), self.clone())
+        EndpointsService { inner: NotFound::new(), endpoints: self.clone() }
     }
 
     /// What is offered here.

@@ -8,6 +8,7 @@ use super::answer::Failure;
 use super::names::rfc3339;
 use super::{Asked, Inner};
 use crate::error::AuthError;
+use crate::middleware::mark_mock;
 use crate::registrar::{ParticipantId, RegistrarError, Registration, WorkspaceId};
 use crate::telemetry::{self, Causes};
 
@@ -35,7 +36,7 @@ impl Inner {
             created_at: rfc3339(registered.created_at),
         };
         let mut response = self.answered(status, &body);
-        super::service::mark_mock(&caller, &mut response);
+        mark_mock(caller.identity().is_mock(), &mut response);
         Ok(response)
     }
 

@@ -2,80 +2,35 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::{Ready, ready};
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
-use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{Asked, Endpoint, Endpoints, Inner, body};
 use crate::auth::AuthContext;
-use crate::middleware::PROVENANCE_HEADER;
+use crate::gate::{Pending, take_ready};
 
 impl<S> Layer<S> for Endpoints {
     type Service = EndpointsService<S>;
 
     fn layer(&self, inner: S) -> EndpointsService<S> {
-        EndpointsService::new(inner, self.clone())
+        EndpointsService { inner, endpoints: self.clone() }
     }
 }
 
 /// A service behind [`Endpoints`].
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct EndpointsService<S> {
-    inner: S,
-    endpoints: Endpoints,
-}
-
-impl<S> EndpointsService<S> {
-    pub(super) fn new(inner: S, endpoints: Endpoints) -> Self {
-        Self { inner, endpoints }
-    }
-}
-
-type Own = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
-
-pin_project! {
-    /// The response of an [`EndpointsService`].
-    pub struct EndpointsFuture<F> {
-        #[pin]
-        state: State<F>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<F> {
-        Own { future: Own },
-        Inner {
-            #[pin]
-            future: F,
-        },
-    }
-}
-
-impl<F, B, E> Future for EndpointsFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-    B: From<Bytes>,
-{
-    type Output = Result<Response<B>, E>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Own { future } => {
-                future.as_mut().poll(context).map(|response| Ok(response.map(B::from)))
-            }
-            StateProjection::Inner { future } => future.poll(context),
-        }
-    }
+    pub(super) inner: S,
+    pub(super) endpoints: Endpoints,
 }
 
 impl<S, Q, B> Service<Request<Q>> for EndpointsService<S>
@@ -87,7 +42,7 @@ where
 {
     type Response = Response<B>;
     type Error = S::Error;
-    type Future = EndpointsFuture<S::Future>;
+    type Future = Either<S::Future, Pending<Result<Response<B>, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -95,12 +50,13 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let Some(endpoint) = self.endpoints.find(request.uri().path()) else {
-            return EndpointsFuture { state: State::Inner { future: self.inner.call(request) } };
+            return Either::Left(self.inner.call(request));
         };
-        // What `poll_ready` reserved is not needed: others must get it.
-        self.inner = self.inner.clone();
-        let own = Box::pin(answer(self.endpoints.0.clone(), endpoint, request));
-        EndpointsFuture { state: State::Own { future: own } }
+        drop(take_ready(&mut self.inner));
+        let endpoints = self.endpoints.0.clone();
+        Either::Right(Box::pin(async move {
+            Ok(answer(endpoints, endpoint, request).await.map(B::from))
+        }))
     }
 }
 
@@ -134,13 +90,6 @@ async fn answer<Q: Body>(
             }
             response
         }
-    }
-}
-
-/// Marks what was told about a mock identity, as the layer does.
-pub(super) fn mark_mock(context: &AuthContext, response: &mut Response<Bytes>) {
-    if context.identity().is_mock() {
-        response.headers_mut().insert(PROVENANCE_HEADER, HeaderValue::from_static("mock"));
     }
 }
 
@@ -178,20 +127,5 @@ impl<Q, B: From<Bytes>> Service<Request<Q>> for NotFound<B> {
         let mut response = Response::new(B::from(Bytes::new()));
         *response.status_mut() = StatusCode::NOT_FOUND;
         ready(Ok(response))
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for EndpointsService<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointsService")
-            .field("inner", &self.inner)
-            .field("endpoints", &self.endpoints)
-            .finish()
-    }
-}
-
-impl<F> fmt::Debug for EndpointsFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointsFuture").finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use super::answer::Failure;
 use super::names::rfc3339;
 use super::{Asked, Inner};
 use crate::identity::{Identity, IdentityKind, Scopes};
+use crate::middleware::mark_mock;
 
 /// Lists are always there, what is not known is left out.
 #[derive(Serialize)]
@@ -35,7 +36,7 @@ impl Inner {
     pub(super) async fn whoami(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
         let context = self.caller(asked).await?;
         let mut response = self.good(&self.told(context.identity()));
-        super::service::mark_mock(&context, &mut response);
+        mark_mock(context.identity().is_mock(), &mut response);
         Ok(response)
     }
 

@@ -1,14 +1,11 @@
 //! Guards: what a single route requires of the identity, beyond having one.
 
+use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
-use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -16,7 +13,8 @@ use super::service::{Passed, refuse};
 use super::source::RequestHead;
 use crate::auth::{Auth, AuthContext};
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
-use crate::identity::{IdentityKind, Provenance, Scopes};
+use crate::gate::{Decision, Gate, Gated};
+use crate::identity::{Identity, IdentityKind, Provenance, Scopes};
 
 /// A condition on an authenticated request.
 ///
@@ -108,28 +106,19 @@ pub fn role(required: impl Into<String>) -> impl Guard {
 /// At least one of these roles.
 pub fn any_role<T: Into<String>>(accepted: impl IntoIterator<Item = T>) -> impl Guard {
     let accepted: Vec<String> = accepted.into_iter().map(Into::into).collect();
-    let told = forbidden("role", &accepted.join(" or "));
-    move |context: &AuthContext| {
-        let identity = context.identity();
-        if accepted.iter().any(|role| identity.has_role(role)) { Ok(()) } else { Err(told.clone()) }
-    }
+    let refusal = forbidden("role", &accepted.join(" or "));
+    only(refusal, move |identity| accepted.iter().any(|role| identity.has_role(role)))
 }
 
 /// This group.
 pub fn group(required: impl Into<String>) -> impl Guard {
     let required = required.into();
-    let told = forbidden("group", &required);
-    move |context: &AuthContext| {
-        if context.identity().in_group(&required) { Ok(()) } else { Err(told.clone()) }
-    }
+    only(forbidden("group", &required), move |identity| identity.in_group(&required))
 }
 
 /// This kind of identity: users only, or service accounts only.
 pub fn kind(required: IdentityKind) -> impl Guard {
-    let told = forbidden("kind", required.as_str());
-    move |context: &AuthContext| {
-        if context.identity().kind() == required { Ok(()) } else { Err(told.clone()) }
-    }
+    only(forbidden("kind", required.as_str()), move |identity| identity.kind() == required)
 }
 
 /// A multi-factor authentication not longer ago than this. The refusal asks the client for one
@@ -153,10 +142,17 @@ fn is_recent(moment: SystemTime, now: SystemTime, max_age: Duration) -> bool {
 
 /// An identity whose token was verified here: no mock, and no introspected opaque token.
 pub fn verified() -> impl Guard {
-    let told = forbidden("provenance", Provenance::Verified.as_str());
+    let refusal = forbidden("provenance", Provenance::Verified.as_str());
+    only(refusal, |identity| identity.provenance() == Provenance::Verified)
+}
+
+/// Admits identities of which `admits` holds, and refuses all others alike.
+fn only(
+    refusal: AuthError,
+    admits: impl Fn(&Identity) -> bool + Send + Sync + 'static,
+) -> impl Guard {
     move |context: &AuthContext| {
-        let provenance = context.identity().provenance();
-        if provenance == Provenance::Verified { Ok(()) } else { Err(told.clone()) }
+        if admits(context.identity()) { Ok(()) } else { Err(refusal.clone()) }
     }
 }
 
@@ -208,73 +204,29 @@ impl<S, R: Clone> Layer<S> for RequireLayer<R> {
     type Service = GuardService<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GuardService { inner, require: self.clone() }
+        Gated::new(inner, self.clone())
     }
 }
 
 /// A service behind a [`RequireLayer`].
-#[derive(Debug, Clone)]
-pub struct GuardService<S, R> {
-    inner: S,
-    require: RequireLayer<R>,
-}
+pub type GuardService<S, R> = Gated<S, RequireLayer<R>>;
 
-impl<S, R, Q, B> Service<Request<Q>> for GuardService<S, R>
+impl<S, R, Q, B> Gate<S, Q> for RequireLayer<R>
 where
-    S: Service<Request<Q>, Response = Response<B>> + Clone,
+    S: Service<Request<Q>, Response = Response<B>>,
     R: ErrorResponse<B>,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = GuardFuture<S::Future, Response<B>>;
+    type After = ();
+    type Verdict = Infallible;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+    fn decide(&self, request: &mut Request<Q>) -> Result<Decision<(), Infallible>, Response<B>> {
+        self.check(request).map(Decision::Pass).map_err(|error| {
+            let is_grpc = RequestHead::of(request).is_grpc();
+            refuse(&self.auth, &self.respond, &error, is_grpc)
+        })
     }
 
-    fn call(&mut self, request: Request<Q>) -> Self::Future {
-        match self.require.check(&request) {
-            Ok(()) => GuardFuture::Admitted { future: self.inner.call(request) },
-            Err(error) => {
-                // As in the layer: what `poll_ready` reserved is given back.
-                self.inner = self.inner.clone();
-                let RequireLayer { auth, respond, .. } = &self.require;
-                let grpc = RequestHead::of(&request).is_grpc();
-                GuardFuture::Refused { response: Some(refuse(auth, respond, &error, grpc)) }
-            }
-        }
-    }
-}
-
-pin_project! {
-    /// The response of a [`GuardService`].
-    #[project = GuardProjection]
-    #[derive(Debug)]
-    #[allow(missing_docs)]
-    pub enum GuardFuture<F, T> {
-        Admitted {
-            #[pin]
-            future: F,
-        },
-        Refused {
-            response: Option<T>,
-        },
-    }
-}
-
-impl<F, T, E> Future for GuardFuture<F, T>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    type Output = Result<T, E>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            GuardProjection::Admitted { future } => future.poll(context),
-            GuardProjection::Refused { response } => match response.take() {
-                Some(response) => Poll::Ready(Ok(response)),
-                None => Poll::Pending,
-            },
-        }
+    fn resume(&self, verdict: Infallible, _: &mut Request<Q>) -> Result<(), Response<B>> {
+        match verdict {}
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use super::service::AuthService;
 use super::source::{TenantSource, TokenSource};
 use crate::auth::Auth;
 use crate::error::ProblemJson;
+use crate::gate::Gated;
 
 /// A [`tower_layer::Layer`] that admits only authenticated requests and puts an
 /// [`AuthContext`](crate::AuthContext) into their extensions.
@@ -18,10 +18,13 @@ use crate::error::ProblemJson;
 /// credentials, pass without an identity; a request with a body is none, whatever its headers say.
 #[derive(Clone)]
 pub struct AuthLayer<R = ProblemJson> {
-    auth: Auth,
-    options: Arc<Options>,
-    respond: R,
+    pub(super) auth: Auth,
+    pub(super) options: Arc<Options>,
+    pub(super) respond: R,
 }
+
+/// A service behind an [`AuthLayer`].
+pub type AuthService<S, R> = Gated<S, AuthLayer<R>>;
 
 #[derive(Debug, Clone)]
 pub(super) struct Options {
@@ -89,7 +92,7 @@ impl<S, R: Clone> Layer<S> for AuthLayer<R> {
     type Service = AuthService<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AuthService::new(inner, self.auth.clone(), self.options.clone(), self.respond.clone())
+        Gated::new(inner, self.clone())
     }
 }
 

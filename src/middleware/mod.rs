@@ -1,23 +1,21 @@
 //! The tower layer that protects a service, and the guards for single routes.
 
-mod future;
 mod guard;
 mod layer;
 mod service;
 mod source;
 
-pub use future::ResponseFuture;
 pub use guard::{
-    Guard, GuardExt, GuardFuture, GuardService, RequireLayer, any_role, any_scope, group, kind,
-    mfa_within, role, scope, verified,
+    Guard, GuardExt, GuardService, RequireLayer, any_role, any_scope, group, kind, mfa_within,
+    role, scope, verified,
 };
-pub use layer::AuthLayer;
-pub use service::AuthService;
+pub use layer::{AuthLayer, AuthService};
 pub use source::{CustomSource, RequestHead, TenantSource, TokenSource};
 
 #[cfg(feature = "axum")]
 pub(crate) use service::Passed;
-pub(crate) use service::{authenticate, in_seconds, refuse};
+pub(crate) use service::{authenticate, in_seconds, mark_mock, refuse};
+pub(crate) use source::bearer;
 
 use crate::auth::Auth;
 use crate::error::ProblemJson;

@@ -1,32 +1,19 @@
-//! [`AuthService`]: one request, from its token to the inner service or to a refusal.
+//! One request behind an [`AuthLayer`]: from its token to an identity or to a refusal.
 
-use std::fmt;
-use std::future::Future;
 use std::mem;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use tower_service::Service;
 
-use super::future::ResponseFuture;
-use super::layer::Options;
-use super::source::{Presented, RequestHead, TenantSource, TokenSource};
+use super::PROVENANCE_HEADER;
+use super::layer::AuthLayer;
+use super::source::{RequestHead, TenantSource, TokenSource};
 use crate::auth::{Auth, AuthContext, Progress};
 use crate::error::{AuthError, ErrorResponse, NO_STORE, Refusal};
+use crate::gate::{Decision, Gate, Pending};
 use crate::telemetry;
-
-/// A service behind an [`AuthLayer`](super::AuthLayer).
-#[derive(Clone)]
-pub struct AuthService<S, R> {
-    inner: S,
-    auth: Auth,
-    options: Arc<Options>,
-    respond: R,
-}
 
 /// Left in the extensions of requests that pass without an identity, so that guards and extractors
 /// can tell "nobody" from "no layer".
@@ -41,62 +28,80 @@ pub(crate) enum Passed {
     Preflight,
 }
 
-pub(super) type Pending = Pin<Box<dyn Future<Output = Result<AuthContext, AuthError>> + Send>>;
+/// What a request with a token may have to wait for: keys, or its tenant.
+type Verdict = Result<AuthContext, AuthError>;
 
-/// What a request is told before anything is waited for.
-enum Decision {
-    /// It goes on, and says by whom in its extensions.
-    Pass {
-        mock: bool,
-    },
-    Refuse(AuthError),
-    Wait(Pending),
-}
+impl<S, R, Q, B> Gate<S, Q> for AuthLayer<R>
+where
+    S: Service<Request<Q>, Response = Response<B>>,
+    R: ErrorResponse<B>,
+    Q: Body,
+{
+    /// Whether the identity is a mock, which the answer must say.
+    type After = bool;
+    type Verdict = Verdict;
 
-impl<S, R> AuthService<S, R> {
-    pub(super) fn new(inner: S, auth: Auth, options: Arc<Options>, respond: R) -> Self {
-        Self { inner, auth, options, respond }
+    fn decide(&self, request: &mut Request<Q>) -> Result<Decision<bool, Verdict>, Response<B>> {
+        // Taken out while the head is looked at, so that the context, which is large, is put there where
+        // it is made.
+        let mut extensions = mem::take(request.extensions_mut());
+        let decision = self.judge(RequestHead::of(request), request.body(), &mut extensions);
+        *request.extensions_mut() = extensions;
+        decision.map_err(|error| self.refuse(&error, request))
     }
 
-    fn decide(
+    fn resume(&self, verdict: Verdict, request: &mut Request<Q>) -> Result<bool, Response<B>> {
+        let context = verdict.map_err(|error| self.refuse(&error, request))?;
+        let is_mock = context.identity().is_mock();
+        request.extensions_mut().insert(context);
+        Ok(is_mock)
+    }
+
+    fn finish(is_mock: bool, response: &mut Response<B>) -> Option<Pending<bool>> {
+        mark_mock(is_mock, response);
+        None
+    }
+}
+
+impl<R> AuthLayer<R> {
+    fn judge(
         &self,
         head: RequestHead<'_>,
         body: &impl Body,
         extensions: &mut Extensions,
-    ) -> Decision {
+    ) -> Result<Decision<bool, Verdict>, AuthError> {
         // What an outer layer believed is not what this one verified.
         extensions.remove::<AuthContext>();
         if self.options.preflights_pass && head.is_preflight() && is_empty(body) {
             extensions.insert(Passed::Preflight);
-            return Decision::Pass { mock: false };
+            return Ok(Decision::Pass(false));
         }
-        match self.judge(head, extensions) {
-            Ok(decision) => decision,
+        match self.judge_token(head, extensions) {
             Err(AuthError::MissingCredentials) if self.options.optional => {
                 extensions.insert(Passed::Anonymous(self.auth.clone()));
-                Decision::Pass { mock: false }
+                Ok(Decision::Pass(false))
             }
-            Err(error) => Decision::Refuse(error),
+            decision => decision,
         }
     }
 
-    fn judge(
+    fn judge_token(
         &self,
         head: RequestHead<'_>,
         extensions: &mut Extensions,
-    ) -> Result<Decision, AuthError> {
-        let presented = Presented::read(head, &self.options.tokens)?;
-        let presented = presented.ok_or(AuthError::MissingCredentials)?;
+    ) -> Result<Decision<bool, Verdict>, AuthError> {
+        let token = TokenSource::find(&self.options.tokens, head)?;
+        let token = token.ok_or(AuthError::MissingCredentials)?;
         let requested = TenantSource::requested(&self.options.tenants, head);
-        match self.auth.at_once(&presented.credentials(), requested.as_ref()) {
+        match self.auth.at_once(&token.credentials(), requested.as_ref()) {
             Progress::Decided(verdict) => {
                 let context = verdict?;
-                let mock = context.identity().is_mock();
-                extensions.insert(context.with_token(presented.token()));
-                Ok(Decision::Pass { mock })
+                let is_mock = context.identity().is_mock();
+                extensions.insert(context.with_token(token));
+                Ok(Decision::Pass(is_mock))
             }
             progress => {
-                let (auth, token) = (self.auth.clone(), presented.token());
+                let auth = self.auth.clone();
                 Ok(Decision::Wait(Box::pin(async move {
                     let credentials = token.credentials();
                     let context = auth.finish(progress, &credentials, requested.as_ref()).await?;
@@ -104,6 +109,13 @@ impl<S, R> AuthService<S, R> {
                 })))
             }
         }
+    }
+
+    fn refuse<Q, B>(&self, error: &AuthError, request: &Request<Q>) -> Response<B>
+    where
+        R: ErrorResponse<B>,
+    {
+        refuse(&self.auth, &self.respond, error, RequestHead::of(request).is_grpc())
     }
 }
 
@@ -117,55 +129,17 @@ pub(crate) async fn authenticate(
     auth: &Auth,
     head: RequestHead<'_>,
 ) -> Result<AuthContext, AuthError> {
-    let presented = Presented::read(head, &[TokenSource::Authorization])?;
-    let presented = presented.ok_or(AuthError::MissingCredentials)?;
-    let progress = auth.at_once(&presented.credentials(), None);
-    let context = auth.finish(progress, &presented.credentials(), None).await?;
-    Ok(context.with_token(presented.token()))
+    let token = TokenSource::find(&[TokenSource::Authorization], head)?;
+    let token = token.ok_or(AuthError::MissingCredentials)?;
+    let progress = auth.at_once(&token.credentials(), None);
+    let context = auth.finish(progress, &token.credentials(), None).await?;
+    Ok(context.with_token(token))
 }
 
-impl<S, R, Q, B> Service<Request<Q>> for AuthService<S, R>
-where
-    S: Service<Request<Q>, Response = Response<B>> + Clone,
-    R: ErrorResponse<B>,
-    Q: Body,
-{
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = ResponseFuture<S, R, Q>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        // Taken out while the head is looked at, so that the context, which is large, is put there where
-        // it is made.
-        let mut extensions = mem::take(request.extensions_mut());
-        let decision = self.decide(RequestHead::of(&request), request.body(), &mut extensions);
-        *request.extensions_mut() = extensions;
-        match decision {
-            Decision::Pass { mock } => ResponseFuture::admitted(self.inner.call(request), mock),
-            Decision::Refuse(error) => {
-                // What `poll_ready` reserved (a place under a limit, say) is not needed: an instance
-                // that is kept must not keep it from others.
-                self.inner = self.inner.clone();
-                let grpc = RequestHead::of(&request).is_grpc();
-                ResponseFuture::refused(refuse(&self.auth, &self.respond, &error, grpc))
-            }
-            Decision::Wait(pending) => {
-                // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
-                let spare = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, spare);
-                ResponseFuture::waiting(
-                    pending,
-                    ready,
-                    request,
-                    self.auth.clone(),
-                    self.respond.clone(),
-                )
-            }
-        }
+/// Marks an answer that is about a mock identity.
+pub(crate) fn mark_mock<B>(is_mock: bool, response: &mut Response<B>) {
+    if is_mock {
+        response.headers_mut().insert(PROVENANCE_HEADER, HeaderValue::from_static("mock"));
     }
 }
 
@@ -204,13 +178,4 @@ pub(crate) fn refuse<B, R: ErrorResponse<B>>(
 pub(crate) fn in_seconds(wait: Duration) -> HeaderValue {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     HeaderValue::from(seconds.max(1))
-}
-
-impl<S: fmt::Debug, R> fmt::Debug for AuthService<S, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthService")
-            .field("inner", &self.inner)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
 }

@@ -10,9 +10,9 @@ use crate::auth::{IncomingToken, RequestedTenant, TenantAuthoriser};
 use crate::error::AuthError;
 use crate::identity::{Identity, TenantId};
 use crate::tenant::Tenant;
-use crate::validator::Credentials;
 
 const GRPC: &[u8] = b"application/grpc";
+const SCHEME: &[u8] = b"bearer";
 
 /// What of a request may be looked at to find token and tenant.
 #[derive(Debug, Clone, Copy)]
@@ -88,85 +88,40 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-/// A header value with what should be a token from `start` on: nobody looked at it yet.
-pub(super) struct Presented<'r> {
-    value: Value<'r>,
-    start: usize,
-}
-
-/// Boxed where it is rare, so that it is moved in a register where it is common.
-enum Value<'r> {
-    OfRequest(&'r HeaderValue),
-    Custom(Box<HeaderValue>),
-}
-
-impl Presented<'_> {
-    #[inline]
-    pub(super) fn credentials(&self) -> Credentials<'_> {
-        Credentials::raw(self.value().as_bytes().get(self.start..).unwrap_or_default())
-    }
-
-    /// To be kept: no text is copied, header values are counted references.
-    #[inline]
-    pub(super) fn token(&self) -> IncomingToken {
-        IncomingToken { value: self.value().clone(), start: self.start }
-    }
-
-    #[inline]
-    fn value(&self) -> &HeaderValue {
-        match &self.value {
-            Value::OfRequest(value) => value,
-            Value::Custom(value) => value,
-        }
-    }
-}
-
-impl<'r> Presented<'r> {
-    /// The token among `sources`. More than one is refused: which of them would count, an attacker
-    /// might know better than we do (RFC 6750 §2).
-    pub(super) fn read(
-        head: RequestHead<'r>,
-        sources: &[TokenSource],
-    ) -> Result<Option<Self>, AuthError> {
+impl TokenSource {
+    /// The token in one of `sources`, not yet checked. More than one is refused: which of them would
+    /// count, an attacker might know better than we do (RFC 6750 §2).
+    pub(super) fn find(
+        sources: &[Self],
+        head: RequestHead<'_>,
+    ) -> Result<Option<IncomingToken>, AuthError> {
         let mut found = None;
         for source in sources {
-            match source.read(head)? {
-                None => {}
-                Some(_) if found.is_some() => {
-                    return Err(AuthError::MalformedCredentials(
-                        "The request carries more than one token.",
-                    ));
-                }
-                presented => found = presented,
+            let token = source.read(head)?;
+            if token.is_some() && found.is_some() {
+                return Err(TWO_TOKENS);
             }
+            found = found.or(token);
         }
         Ok(found)
     }
-}
 
-impl TokenSource {
+    /// No text is copied: header values are counted references.
     #[inline]
-    fn read<'r>(&self, head: RequestHead<'r>) -> Result<Option<Presented<'r>>, AuthError> {
-        let (value, start) = match self {
-            Self::Authorization => {
-                let Some(value) = single(head.headers, &header::AUTHORIZATION)? else {
-                    return Ok(None);
-                };
-                let Some(start) = after_bearer(value.as_bytes()) else { return Ok(None) };
-                (Value::OfRequest(value), start)
-            }
-            Self::Header(name) => match single(head.headers, name)? {
-                Some(value) => (Value::OfRequest(value), 0),
-                None => return Ok(None),
-            },
-            Self::Custom(read) => match read(head)? {
-                Some(value) => (Value::Custom(Box::new(value)), 0),
-                None => return Ok(None),
-            },
-        };
-        Ok(Some(Presented { value, start }))
+    fn read(&self, head: RequestHead<'_>) -> Result<Option<IncomingToken>, AuthError> {
+        let bare = |value: &HeaderValue| IncomingToken { value: value.clone(), start: 0 };
+        Ok(match self {
+            Self::Authorization => single(head.headers, &header::AUTHORIZATION)?
+                .and_then(|value| Some((value, after_bearer(value.as_bytes())?)))
+                .map(|(value, start)| IncomingToken { value: value.clone(), start }),
+            Self::Header(name) => single(head.headers, name)?.map(bare),
+            Self::Custom(read) => read(head)?.as_ref().map(bare),
+        })
     }
 }
+
+const TWO_TOKENS: AuthError =
+    AuthError::MalformedCredentials("The request carries more than one token.");
 
 /// The only value of a header; several are ambiguous (RFC 9110 §11.6.2).
 #[inline]
@@ -177,7 +132,7 @@ fn single<'r>(
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
-        return Err(AuthError::MalformedCredentials("The request carries more than one token."));
+        return Err(TWO_TOKENS);
     }
     Ok(first)
 }
@@ -186,16 +141,18 @@ fn single<'r>(
 /// is no credentials at all to us.
 #[inline]
 fn after_bearer(value: &[u8]) -> Option<usize> {
-    const SCHEME: &[u8; 6] = b"bearer";
-    let (scheme, rest) = value.split_first_chunk()?;
-    // The bit that makes a letter small makes nothing else one; all at once, without a call.
-    let small = |[a, b, c, d, e, f]: [u8; 6]| {
-        u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]) | u64::from_ne_bytes([b' '; 8])
-    };
-    if small(*scheme) != small(*SCHEME) || rest.first().is_some_and(|octet| *octet != b' ') {
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().is_some_and(|byte| *byte != b' ') {
         return None;
     }
     Some(SCHEME.len() + rest.iter().take_while(|byte| **byte == b' ').count())
+}
+
+/// The `Authorization` that sends a token; `None` if it does not fit into a header.
+pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// A place where a request may name its tenant, beside the token.
@@ -323,10 +280,10 @@ mod tests {
                 .headers_mut()
                 .append("authorization", HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        match Presented::read(RequestHead::of(&request), &[TokenSource::Authorization]) {
+        match TokenSource::find(&[TokenSource::Authorization], RequestHead::of(&request)) {
             Ok(None) => Ok(None),
-            Ok(Some(presented)) => {
-                let credentials = presented.credentials();
+            Ok(Some(token)) => {
+                let credentials = token.credentials();
                 let checked = credentials.check().map(|()| Some(credentials.token().to_owned()));
                 checked.map_err(|error| error.status().as_u16())
             }
@@ -367,7 +324,7 @@ mod tests {
         let sources =
             [TokenSource::Authorization, TokenSource::Header(HeaderName::from_static("x-token"))];
         let read = |request: &Request<()>| {
-            Presented::read(RequestHead::of(request), &sources).map(|found| found.is_some())
+            TokenSource::find(&sources, RequestHead::of(request)).map(|found| found.is_some())
         };
         assert!(read(&request).unwrap());
         request.headers_mut().insert("x-token", HeaderValue::from_static("b"));

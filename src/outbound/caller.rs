@@ -1,11 +1,9 @@
 //! [`CallerLayer`]: lets the requests a handler sends know on whose behalf it runs.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::Request;
-use pin_project_lite::pin_project;
 use tokio::task::futures::TaskLocalFuture;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -20,8 +18,11 @@ tokio::task_local! {
 ///
 /// Tasks that `work` spawns do not inherit the caller; wrap what they do once more:
 /// `tokio::spawn(with_caller(context, work))`.
-pub fn with_caller<F: Future>(context: AuthContext, work: F) -> CallerFuture<F> {
-    CallerFuture { work: CALLER.scope(Some(context), work) }
+pub fn with_caller<F: Future>(
+    context: AuthContext,
+    work: F,
+) -> TaskLocalFuture<Option<AuthContext>, F> {
+    CALLER.scope(Some(context), work)
 }
 
 /// On whose behalf the current task runs.
@@ -56,7 +57,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = CallerFuture<S::Future>;
+    type Future = TaskLocalFuture<Option<AuthContext>, S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -65,28 +66,6 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let caller = request.extensions().get::<AuthContext>().cloned();
         let work = CALLER.sync_scope(caller.clone(), || self.inner.call(request));
-        CallerFuture { work: CALLER.scope(caller, work) }
-    }
-}
-
-pin_project! {
-    /// Work done on behalf of a caller.
-    pub struct CallerFuture<F> {
-        #[pin]
-        work: TaskLocalFuture<Option<AuthContext>, F>,
-    }
-}
-
-impl<F: Future> Future for CallerFuture<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().work.poll(context)
-    }
-}
-
-impl<F> std::fmt::Debug for CallerFuture<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CallerFuture").finish_non_exhaustive()
+        CALLER.scope(caller, work)
     }
 }

@@ -28,8 +28,8 @@ use crate::exchange::TokenExchangeClient;
 /// [`CallerLayer`](super::CallerLayer)).
 #[derive(Debug, Clone)]
 pub struct OutboundLayer<R = EmptyBodies> {
-    rules: Arc<Rules>,
-    replay: R,
+    pub(super) rules: Arc<Rules>,
+    pub(super) replay: R,
 }
 
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl<S, R: Clone> Layer<S> for OutboundLayer<R> {
     type Service = OutboundService<S, R>;
 
     fn layer(&self, inner: S) -> OutboundService<S, R> {
-        OutboundService::new(inner, self.rules.clone(), self.replay.clone())
+        OutboundService { inner, layer: self.clone() }
     }
 }
 

@@ -2,12 +2,10 @@
 
 mod caller;
 mod destination;
-mod future;
 mod layer;
 mod service;
 
-pub use caller::{CallerFuture, CallerLayer, CallerService, with_caller};
+pub use caller::{CallerLayer, CallerService, with_caller};
 pub use destination::OutboundToken;
-pub use future::OutboundFuture;
 pub use layer::{EmptyBodies, OutboundBuilder, OutboundLayer, Replay};
 pub use service::{OutboundError, OutboundService};

@@ -1,26 +1,26 @@
 //! [`OutboundService`]: one request, from its destination's rule to its answer.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::future::poll_fn;
-use std::mem;
-use std::sync::Arc;
+use std::future::{poll_fn, ready};
 use std::task::{Context, Poll};
 
+use futures_util::TryFutureExt;
+use futures_util::future::{Either, ErrInto};
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::caller;
 use super::destination::{Kind, ServiceTenant, find};
-use super::future::OutboundFuture;
-use super::layer::{Replay, Rules};
+use super::layer::{OutboundLayer, Replay, Rules};
 use crate::auth::AuthContext;
 use crate::error::BoxError;
 use crate::exchange::{
     AccessToken, ExchangeError, ExchangeRequest, ServiceTokenRequest, TokenExchangeClient,
     TokenRequest,
 };
+use crate::gate::{Pending, take_ready};
+use crate::middleware;
 
 /// Why a request was not sent. Found in the error of an [`OutboundService`] by `downcast_ref`.
 #[derive(Debug, thiserror::Error)]
@@ -56,18 +56,11 @@ pub enum OutboundError {
     Token(#[from] ExchangeError),
 }
 
-/// An HTTP client behind an [`OutboundLayer`](super::OutboundLayer).
-#[derive(Clone)]
+/// An HTTP client behind an [`OutboundLayer`].
+#[derive(Debug, Clone)]
 pub struct OutboundService<S, R> {
-    inner: S,
-    rules: Arc<Rules>,
-    replay: R,
-}
-
-impl<S, R> OutboundService<S, R> {
-    pub(super) fn new(inner: S, rules: Arc<Rules>, replay: R) -> Self {
-        Self { inner, rules, replay }
-    }
+    pub(super) inner: S,
+    pub(super) layer: OutboundLayer<R>,
 }
 
 impl<S, R, Q, B> Service<Request<Q>> for OutboundService<S, R>
@@ -81,31 +74,26 @@ where
 {
     type Response = Response<B>;
     type Error = BoxError;
-    type Future = OutboundFuture<S::Future, B>;
+    type Future = Either<ErrInto<S::Future, BoxError>, Pending<Result<Response<B>, BoxError>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        match decide(&self.rules, &request) {
-            Ok(Decision::Pass) => OutboundFuture::sent(self.inner.call(request)),
+        match decide(&self.layer.rules, &request) {
+            Ok(Decision::Pass) => Either::Left(self.inner.call(request).err_into()),
             Ok(Decision::Forward(header)) => {
                 request.headers_mut().insert(AUTHORIZATION, header);
-                OutboundFuture::sent(self.inner.call(request))
+                Either::Left(self.inner.call(request).err_into())
             }
             Ok(Decision::Ask(asked)) => {
-                // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
-                let spare = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, spare);
-                let (rules, replay) = (self.rules.clone(), self.replay.clone());
-                OutboundFuture::asking(Box::pin(send(ready, rules, replay, asked, request)))
+                let ready = take_ready(&mut self.inner);
+                Either::Right(Box::pin(send(ready, self.layer.clone(), asked, request)))
             }
             Err(error) => {
-                // What `poll_ready` reserved (a place under a limit, say) is not needed: an instance
-                // that is kept must not keep it from others.
-                self.inner = self.inner.clone();
-                OutboundFuture::refused(error)
+                drop(take_ready(&mut self.inner));
+                Either::Right(Box::pin(ready(Err(error.into()))))
             }
         }
     }
@@ -166,8 +154,7 @@ fn token_of(caller: &AuthContext) -> Result<&str, OutboundError> {
 
 async fn send<S, R, Q, B>(
     mut client: S,
-    rules: Arc<Rules>,
-    replay: R,
+    OutboundLayer { rules, replay }: OutboundLayer<R>,
     asked: TokenRequest<'static>,
     mut request: Request<Q>,
 ) -> Result<Response<B>, BoxError>
@@ -220,18 +207,6 @@ fn copy<Q>(request: &Request<Q>, replay: &impl Replay<Q>) -> Option<Request<Q>> 
     Some(again)
 }
 
-fn bearer(token: &str) -> Result<HeaderValue, OutboundError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| ExchangeError::Answer("is no token that fits into a header"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-impl<S: fmt::Debug, R> fmt::Debug for OutboundService<S, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OutboundService")
-            .field("inner", &self.inner)
-            .field("rules", &self.rules)
-            .finish_non_exhaustive()
-    }
+fn bearer(token: &str) -> Result<HeaderValue, ExchangeError> {
+    middleware::bearer(token).ok_or(ExchangeError::Answer("is no token that fits into a header"))
 }

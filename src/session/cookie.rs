@@ -82,22 +82,14 @@ enum Role<'n> {
     Data(&'n str, u32, usize),
 }
 
-/// The session cookies of a request.
+/// The names of a request's session cookies.
 #[derive(Debug, Default)]
-pub(super) struct Sent {
-    /// The names of all of them.
-    pub(super) names: Vec<String>,
-    /// What may be a session, newest first. Whether it is one, opening it tells.
-    pub(super) candidates: Vec<Candidate>,
-}
-
-#[derive(Debug)]
-pub(super) struct Candidate {
-    pub(super) id: CookieId,
-    pub(super) sealed: String,
-    pub(super) marker: String,
-    /// The names of its data cookies.
+pub(super) struct Names {
+    /// Of the session in force.
+    pub(super) marker: Option<String>,
     pub(super) data: Vec<String>,
+    /// Of sessions that ended, of earlier generations, or made up.
+    pub(super) others: Vec<String>,
 }
 
 impl CookieName {
@@ -146,44 +138,38 @@ impl CookieName {
         Some((self.role(name)?, name))
     }
 
-    /// The cookies of sessions that a request brings.
-    pub(super) fn read(&self, headers: &HeaderMap) -> Sent {
-        let (mut names, mut sent) = (Vec::new(), BTreeMap::new());
+    /// Reads the cookies of sessions that a request brings. The newest session that `open` knows is the
+    /// one in force.
+    pub(super) fn read<T>(
+        &self,
+        headers: &HeaderMap,
+        mut open: impl FnMut(&CookieId, &str) -> Option<T>,
+    ) -> (Option<T>, Names) {
+        let (mut names, mut sent) = (Names::default(), BTreeMap::new());
         let ours = pairs(headers).filter_map(name_and_value).filter_map(|(name, value)| {
             let (role, name) = self.role_of_bytes(name)?;
             Some((role, name, value))
         });
         for (role, name, value) in ours.take(MAX_READ) {
-            names.push(name.to_owned());
+            names.others.push(name.to_owned());
             sent.entry(role).or_insert(std::str::from_utf8(value).unwrap_or_default());
         }
         let candidates = sent.iter().rev().filter_map(|(role, value)| match *role {
             Role::Data(tag, generation, 0) if sent.contains_key(&Role::Marker(tag)) => {
-                let id = CookieId { tag: tag.to_owned(), generation };
-                self.whole(id, value, |nth| sent.get(&Role::Data(tag, generation, nth)).copied())
+                let part = |nth| sent.get(&Role::Data(tag, generation, nth)).copied();
+                Some((CookieId { tag: tag.to_owned(), generation }, whole(value, part)?))
             }
             _ => None,
         });
-        let candidates = candidates.take(MAX_TRIED).collect();
-        Sent { names, candidates }
-    }
-
-    /// Part 0 says how many parts there are.
-    fn whole<'v>(
-        &self,
-        id: CookieId,
-        first: &str,
-        part: impl Fn(usize) -> Option<&'v str>,
-    ) -> Option<Candidate> {
-        let (count, first) = first.split_once('.')?;
-        let count: usize = count.parse().ok().filter(|count| (1..=MAX_PARTS).contains(count))?;
-        let fits = |text: &&str| text.len() <= PART;
-        let mut sealed = Some(first).filter(fits)?.to_owned();
-        for nth in 1..count {
-            sealed.push_str(part(nth).filter(fits)?);
+        for (id, (count, sealed)) in candidates.take(MAX_TRIED) {
+            let Some(opened) = open(&id, &sealed) else { continue };
+            let data: Vec<_> = (0..count).map(|nth| self.part(&id, nth)).collect();
+            let marker = self.marker(&id.tag);
+            names.others.retain(|name| *name != marker && !data.contains(name));
+            (names.marker, names.data) = (Some(marker), data);
+            return (Some(opened), names);
         }
-        let data = (0..count).map(|nth| self.part(&id, nth)).collect();
-        Some(Candidate { marker: self.marker(&id.tag), id, sealed, data })
+        (None, names)
     }
 
     /// The marker cookie, for so long. That it is there is all it says.
@@ -235,6 +221,18 @@ impl CookieName {
     }
 }
 
+/// What was sealed, and in how many parts: part 0 says how many there are.
+fn whole<'v>(first: &str, part: impl Fn(usize) -> Option<&'v str>) -> Option<(usize, String)> {
+    let (count, first) = first.split_once('.')?;
+    let count: usize = count.parse().ok().filter(|count| (1..=MAX_PARTS).contains(count))?;
+    let fits = |text: &&str| text.len() <= PART;
+    let mut sealed = Some(first).filter(fits)?.to_owned();
+    for nth in 1..count {
+        sealed.push_str(part(nth).filter(fits)?);
+    }
+    Some((count, sealed))
+}
+
 /// Whether a cookie may have this name behind its prefix.
 pub(crate) fn is_cookie_name(name: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
@@ -255,7 +253,8 @@ fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, value.strip_prefix(b"=")?))
 }
 
-fn name_of(pair: &[u8]) -> &[u8] {
+/// The name of a cookie in a `Cookie` or `Set-Cookie` header.
+pub(super) fn name_of(pair: &[u8]) -> &[u8] {
     name_and_value(pair).map_or(pair, |(name, _)| name)
 }
 
@@ -317,10 +316,21 @@ mod tests {
         CookieId { tag: tag.to_string().repeat(TAG), generation }
     }
 
+    /// What may be a session, newest first.
+    fn candidates(name: &CookieName, headers: &HeaderMap) -> (Vec<(CookieId, String)>, Names) {
+        let mut candidates = Vec::new();
+        let (_, names) = name.read(headers, |id, sealed| {
+            candidates.push((id.clone(), sealed.to_owned()));
+            None::<()>
+        });
+        (candidates, names)
+    }
+
     fn read(name: &CookieName, cookies: &[Vec<u8>]) -> Vec<(CookieId, String)> {
-        let sent = name.read(&headers(&cookies.iter().map(Vec::as_slice).collect::<Vec<_>>()));
-        assert_eq!(sent.names.len(), cookies.len());
-        sent.candidates.into_iter().map(|it| (it.id, it.sealed)).collect()
+        let headers = headers(&cookies.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let (candidates, names) = candidates(name, &headers);
+        assert_eq!(names.others.len(), cookies.len());
+        candidates
     }
 
     #[test]
@@ -335,7 +345,7 @@ mod tests {
             assert!(sent.iter().all(|cookie| cookie.len() < 4096));
             assert_eq!(read(&name, &sent), [(id.clone(), value.clone())], "{length}");
             let joined = sent.join(&b"; "[..]);
-            assert_eq!(name.read(&headers(&[&joined])).candidates[0].sealed, value);
+            assert_eq!(candidates(&name, &headers(&[&joined])).0, [(id.clone(), value.clone())]);
             for missing in 0..sent.len() {
                 let mut some = sent.clone();
                 some.remove(missing);
@@ -359,6 +369,25 @@ mod tests {
             .collect();
         let found: Vec<_> = read(&name, &sent(&all)).into_iter().map(|(id, _)| id).collect();
         assert_eq!(found, [id('2', 10), id('2', 9), id('1', 0)]);
+    }
+
+    #[test]
+    fn names_of_the_session_in_force_are_told_apart() {
+        let name = CookieName::new("s").unwrap();
+        let (old, new) = (id('1', 0), id('2', 1));
+        let mut cookies: Vec<_> = [&old, &new]
+            .iter()
+            .flat_map(|id| name.set(id, &"x".repeat(PART + 1), LIFE).unwrap())
+            .collect();
+        cookies.extend([&old, &new].map(|id| name.begin(id, LIFE).unwrap()));
+        let sent = sent(&cookies);
+        let headers = headers(&sent.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let (found, names) = name.read(&headers, |id, _| (*id == old).then_some("old"));
+        assert_eq!(found, Some("old"), "the newest that opens");
+        assert_eq!(names.marker, Some(name.marker(&old.tag)));
+        assert_eq!(names.data, [name.part(&old, 0), name.part(&old, 1)]);
+        let others = [name.part(&new, 0), name.part(&new, 1), name.marker(&new.tag)];
+        assert_eq!(names.others, others);
     }
 
     #[test]
@@ -420,9 +449,9 @@ mod tests {
             let at = at.index(others.len() + 1);
             all.splice(at..at, own);
             let mut headers = headers(&[&all.join(&b';')]);
-            let found = name.read(&headers).candidates;
+            let (found, _) = candidates(&name, &headers);
             prop_assert_eq!(found.len(), 1);
-            prop_assert_eq!(&found[0].id, &id);
+            prop_assert_eq!(&found[0].0, &id);
             name.strip(&mut headers);
             let left: Vec<_> = pairs(&headers).collect();
             let others = others.iter().map(|pair| pair.trim_ascii());

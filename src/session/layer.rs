@@ -1,21 +1,20 @@
 //! [`SessionLayer`]: from a cookie to the header that the layer behind it judges.
 
 use std::fmt;
-use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::future::{Aftermath, Change, Held, Renewed, SessionFuture};
+use super::answer::{AfterResponse, Change, Excuse};
 use super::origin::{is_same_site, is_unsafe};
-use super::{Session, Sessions};
+use super::{Renewed, Session, Sessions};
 use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
-use crate::middleware::refuse;
+use crate::gate::{Decision, Gate, Gated, Pending};
+use crate::middleware::{bearer, refuse};
 
 /// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. It belongs outside of
 /// [`AuthLayer`](crate::AuthLayer) and of [`Endpoints`](crate::Endpoints), and inside of CORS and
@@ -40,12 +39,7 @@ pub struct SessionLayer<R = ProblemJson> {
 }
 
 /// A service behind a [`SessionLayer`].
-#[derive(Clone)]
-pub struct SessionService<S, R = ProblemJson> {
-    inner: S,
-    sessions: Sessions,
-    respond: R,
-}
+pub type SessionService<S, R = ProblemJson> = Gated<S, SessionLayer<R>>;
 
 impl SessionLayer {
     pub(super) fn new(sessions: Sessions) -> Self {
@@ -65,8 +59,7 @@ impl<S, R: Clone> Layer<S> for SessionLayer<R> {
     type Service = SessionService<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let (sessions, respond) = (self.sessions.clone(), self.respond.clone());
-        SessionService { inner, sessions, respond }
+        Gated::new(inner, self.clone())
     }
 }
 
@@ -74,33 +67,105 @@ impl<S, R: Clone> Layer<S> for SessionLayer<R> {
 #[derive(Clone)]
 pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 
-/// What a request's cookies lead to.
-enum Decision {
-    /// No session, or one that is over.
-    Pass,
-    Serve(Session, Freshness),
-    Refuse(AuthError),
+impl<S, R, Q, B> Gate<S, Q> for SessionLayer<R>
+where
+    S: Service<Request<Q>, Response = Response<B>>,
+    R: ErrorResponse<B>,
+{
+    type After = (Option<Box<AfterResponse>>, Option<Box<Excuse<R>>>);
+    /// The renewal, or `None` where it takes too long; and the session as it was.
+    type Verdict = (Option<Renewed>, Session, Box<AfterResponse>);
+
+    fn decide(
+        &self,
+        request: &mut Request<Q>,
+    ) -> Result<Decision<Self::After, Self::Verdict>, Response<B>> {
+        request.extensions_mut().remove::<CurrentSession>();
+        let (session, names) = self.sessions.read(request.headers());
+        if session.is_none() && names.others.is_empty() {
+            return Ok(Decision::Pass(Default::default()));
+        }
+        if let Some(session) = &session {
+            let refuse = |error| refuse(&self.sessions.0.auth, &self.respond, &error, false);
+            self.check(request, session).map_err(refuse)?;
+        }
+        self.sessions.0.name.strip(request.headers_mut());
+        let mut after = Box::new(AfterResponse::new(&self.sessions, names));
+        let Some(session) = session else {
+            after.change = Change::Over;
+            return Ok(Decision::Pass((Some(after), None)));
+        };
+        let freshness = self.sessions.freshness(&session);
+        let renewal = match freshness {
+            Freshness::Fresh => None,
+            _ => self.sessions.renew(&session),
+        };
+        let is_expired = freshness == Freshness::Expired;
+        match renewal {
+            None if is_expired => after.change = Change::Over,
+            Some(renewal) if is_expired || self.sessions.is_in_last_seconds(&session) => {
+                let renewal = within(self.sessions.patience(&session), renewal);
+                let verdict = Box::pin(async move { (renewal.await, session, after) });
+                return Ok(Decision::Wait(verdict));
+            }
+            renewal => {
+                enter(request, session);
+                after.renewal = renewal;
+            }
+        }
+        Ok(Decision::Pass((Some(after), None)))
+    }
+
+    fn resume(
+        &self,
+        (renewed, before, mut after): Self::Verdict,
+        request: &mut Request<Q>,
+    ) -> Result<Self::After, Response<B>> {
+        let error = after_renewal(renewed, before, &mut after, request);
+        let excuse = error.map(|error| Box::new(Excuse { error, respond: self.respond.clone() }));
+        Ok((Some(after), excuse))
+    }
+
+    fn finish(
+        (after, excuse): Self::After,
+        response: &mut Response<B>,
+    ) -> Option<Pending<Self::After>> {
+        let mut after = after?;
+        if let Some(excuse) = excuse {
+            excuse.replace(response, &after.sessions.0.auth);
+        }
+        let headers = response.headers_mut();
+        let Some(renewal) = after.pending(headers) else {
+            after.finish(headers);
+            return None;
+        };
+        Some(Box::pin(async move {
+            match renewal.await {
+                Some(Ok(Some(session))) => after.change = Change::Renewed(session),
+                Some(Ok(None)) => after.change = Change::Over,
+                // This token is good for a while: the next request tries again.
+                Some(Err(_)) | None => {}
+            }
+            (Some(after), None)
+        }))
+    }
 }
 
-impl<S, R> SessionService<S, R> {
-    fn decide<Q>(&self, request: &Request<Q>, session: Option<Session>) -> Decision {
+impl<R> SessionLayer<R> {
+    /// Whether a request may use its session.
+    fn check<Q>(&self, request: &Request<Q>, session: &Session) -> Result<(), AuthError> {
         let headers = request.headers();
-        let Some(session) = session else { return Decision::Pass };
         if is_unsafe(request.method(), headers)
             && !is_same_site(request.uri(), headers, self.sessions.origins())
         {
-            return Decision::Refuse(AuthError::ForeignOrigin);
+            return Err(AuthError::ForeignOrigin);
         }
-        if carries_another_token(headers, &session) {
-            return Decision::Refuse(AuthError::MalformedCredentials(
+        if carries_another_token(headers, session) {
+            return Err(AuthError::MalformedCredentials(
                 "The request carries a session and another token.",
             ));
         }
-        let freshness = self.sessions.freshness(&session);
-        match freshness {
-            Freshness::Expired if session.token.refresh_token().is_none() => Decision::Pass,
-            freshness => Decision::Serve(session, freshness),
-        }
+        Ok(())
     }
 }
 
@@ -110,134 +175,55 @@ fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
         value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
     };
     let mut values = headers.get_all(header::AUTHORIZATION).iter().filter(is_bearer);
-    values.any(|value| bearer(&session.token).is_none_or(|own| own != value))
-}
-
-fn bearer(token: &crate::exchange::AccessToken) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.secret().expose())).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+    values.any(|value| bearer(session.token.secret().expose()).is_none_or(|own| own != value))
 }
 
 /// Makes the session the request's credentials.
 fn enter<Q>(request: &mut Request<Q>, session: Session) {
-    if let Some(value) = bearer(&session.token) {
+    if let Some(value) = bearer(session.token.secret().expose()) {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     request.extensions_mut().insert(CurrentSession(Arc::new(session)));
 }
 
-/// What becomes of a request whose session had to be renewed first, and why it has no identity if it
+/// Goes on with a request whose session had to be renewed first. Returns why it has no identity if it
 /// should have one. The session as it was serves if the provider is away, or slow, and its token is good.
-pub(super) fn after_renewal<Q>(
+fn after_renewal<Q>(
     renewed: Option<Renewed>,
     before: Session,
-    after: Aftermath,
+    after: &mut AfterResponse,
     request: &mut Request<Q>,
-) -> (Aftermath, Option<AuthError>) {
-    let sessions = after.sessions();
-    let is_good = sessions.freshness(&before) != Freshness::Expired;
+) -> Option<AuthError> {
     let error = match renewed {
         Some(Ok(Some(session))) => {
             enter(request, session.clone());
-            return (after.with(Change::Renewed(session)), None);
+            after.change = Change::Renewed(session);
+            return None;
         }
         // It is over; whether the request needs one, the layer behind knows.
-        Some(Ok(None)) => return (after.with(Change::Over), None),
-        None if is_good => {
-            let under_way = sessions.renew(&before);
-            enter(request, before);
-            let after = match under_way {
-                Some(renewal) => after.renewing(Box::pin(renewal)),
-                None => after,
-            };
-            return (after, None);
+        Some(Ok(None)) => {
+            after.change = Change::Over;
+            return None;
         }
-        Some(Err(_)) if is_good => {
-            enter(request, before);
-            return (after, None);
-        }
-        Some(Err(error)) => error,
-        None => ExchangeError::unavailable(None, "the renewal takes longer than the token lasts"),
+        Some(Err(error)) => Some(error),
+        None => None,
     };
+    if after.sessions.freshness(&before) != Freshness::Expired {
+        if error.is_none() {
+            after.renewal = after.sessions.renew(&before);
+        }
+        enter(request, before);
+        return None;
+    }
     // Its user may still sign out.
     request.extensions_mut().insert(CurrentSession(Arc::new(before)));
-    (after, Some(AuthError::unavailable(error.who_is_away(), error.retry_after(), error)))
-}
-
-impl<S, R, Q, B> Service<Request<Q>> for SessionService<S, R>
-where
-    S: Service<Request<Q>, Response = Response<B>> + Clone,
-    R: ErrorResponse<B>,
-{
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = SessionFuture<S, R, Q>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        request.extensions_mut().remove::<CurrentSession>();
-        let (session, names) = self.sessions.read(request.headers());
-        if session.is_none() && names.others.is_empty() {
-            return SessionFuture::passing(self.inner.call(request));
-        }
-        let after = Aftermath::new(&self.sessions, names);
-        let decision = self.decide(&request, session);
-        if !matches!(decision, Decision::Refuse(_)) {
-            self.sessions.0.name.strip(request.headers_mut());
-        }
-        let (session, freshness) = match decision {
-            Decision::Pass => {
-                let after = after.with(Change::Over);
-                return SessionFuture::serving(self.inner.call(request), after);
-            }
-            Decision::Refuse(error) => {
-                // What `poll_ready` reserved is not needed: others must get it.
-                self.inner = self.inner.clone();
-                let auth = &self.sessions.0.auth;
-                return SessionFuture::refused(refuse(auth, &self.respond, &error, false));
-            }
-            Decision::Serve(session, freshness) => (session, freshness),
-        };
-        let renewal = match freshness {
-            Freshness::Fresh => None,
-            _ => self.sessions.renew(&session),
-        };
-        let is_urgent =
-            freshness == Freshness::Expired || self.sessions.is_in_last_seconds(&session);
-        match renewal {
-            Some(renewal) if is_urgent => {
-                // `poll_ready` was for `self.inner`: that one must be called, not a clone of it.
-                let spare = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, spare);
-                let patience = self.sessions.patience(&session);
-                let held = Held { ready, request, session, after, respond: self.respond.clone() };
-                SessionFuture::waiting(Box::pin(within(patience, renewal)), held)
-            }
-            Some(renewal) => {
-                enter(&mut request, session);
-                let after = after.renewing(Box::pin(renewal));
-                SessionFuture::serving(self.inner.call(request), after)
-            }
-            None => {
-                enter(&mut request, session);
-                SessionFuture::serving(self.inner.call(request), after)
-            }
-        }
-    }
+    let late = || ExchangeError::unavailable(None, "the renewal takes longer than the token lasts");
+    let error = error.unwrap_or_else(late);
+    Some(AuthError::unavailable(error.who_is_away(), error.retry_after(), error))
 }
 
 impl<R> fmt::Debug for SessionLayer<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayer").field("sessions", &self.sessions).finish_non_exhaustive()
-    }
-}
-
-impl<S: fmt::Debug, R> fmt::Debug for SessionService<S, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionService").field("inner", &self.inner).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! [`Sessions`]: signed-in browsers, whose tokens stay out of reach of their scripts.
 
+mod answer;
 mod cookie;
-mod future;
 mod keys;
 mod layer;
 mod origin;
@@ -19,13 +19,13 @@ use crate::exchange::{
     AccessToken, ExchangeError, Freshness, OAuthError, RefreshRequest, TokenExchangeClient,
 };
 use crate::flight::Flights;
+use crate::gate::Pending;
 use crate::mark::Mark;
 use crate::secret::Secret;
 use crate::telemetry;
-use cookie::{CookieId, CookieName, clear_cookies};
+use cookie::{CookieId, CookieName, Names};
 use origin::Origins;
 
-pub use future::SessionFuture;
 pub use keys::SessionKeys;
 pub use layer::{SessionLayer, SessionService};
 
@@ -102,9 +102,12 @@ struct Inner {
     renewals: Flights<Mark, Result<Option<AccessToken>, ExchangeError>>,
 }
 
+/// What comes of a renewal; `None` if the session is over.
+type Renewed = Result<Option<Session>, ExchangeError>;
+
 /// A session as its cookies tell it.
 #[derive(Debug, Clone)]
-pub(crate) struct Session {
+pub struct Session {
     pub(crate) token: AccessToken,
     /// When its user signed in.
     begun: SystemTime,
@@ -116,16 +119,6 @@ impl Session {
     fn with(&self, token: AccessToken) -> Self {
         Self { token, begun: self.begun, id: self.id.next() }
     }
-}
-
-/// The names of a request's session cookies.
-#[derive(Debug, Default)]
-struct Names {
-    /// Of the session in force.
-    marker: Option<String>,
-    data: Vec<String>,
-    /// Of sessions that ended, of earlier generations, or made up.
-    others: Vec<String>,
 }
 
 impl Sessions {
@@ -174,16 +167,7 @@ impl Sessions {
 
     /// The session that a request's cookies tell, if there is one, and what they are.
     fn read(&self, headers: &HeaderMap) -> (Option<Session>, Names) {
-        let sent = self.0.name.read(headers);
-        let mut names = Names { others: sent.names, ..Names::default() };
-        for candidate in sent.candidates {
-            let Some(session) = self.open(candidate.id, &candidate.sealed) else { continue };
-            let (marker, data) = (candidate.marker, candidate.data);
-            names.others.retain(|name| *name != marker && !data.contains(name));
-            (names.marker, names.data) = (Some(marker), data);
-            return (Some(session), names);
-        }
-        (None, names)
+        self.0.name.read(headers, |id, sealed| self.open(id, sealed))
     }
 
     /// Revokes what a session ends with at the provider. The token of one that is being renewed has a
@@ -209,15 +193,15 @@ impl Sessions {
         }
     }
 
-    fn open(&self, id: CookieId, sealed: &str) -> Option<Session> {
+    fn open(&self, id: &CookieId, sealed: &str) -> Option<Session> {
         let clock = &**self.0.auth.clock();
-        let plain = self.0.keys.open(&self.0.name.data(&id), sealed)?;
+        let plain = self.0.keys.open(&self.0.name.data(id), sealed)?;
         let (begun, token) = plain.split_at_checked(size_of::<f64>())?;
         let begun = Duration::try_from_secs_f64(f64::from_be_bytes(begun.try_into().ok()?)).ok()?;
         let begun = SystemTime::UNIX_EPOCH.checked_add(begun)?;
         let age = clock.now().duration_since(begun).unwrap_or_default();
         let token = AccessToken::from_octets(token, clock)?;
-        (age < self.0.life).then_some(Session { token, begun, id })
+        (age < self.0.life).then(|| Session { token, begun, id: id.clone() })
     }
 
     /// The data cookies. `None` when they would be too large, or when there are no random numbers.
@@ -254,21 +238,18 @@ impl Sessions {
     }
 
     /// Starts to renew a session, once for all its requests. `None` if it has nothing to be renewed
-    /// with; what comes is `None` if the session is over.
-    fn renew(
-        &self,
-        session: &Session,
-    ) -> Option<impl Future<Output = Result<Option<Session>, ExchangeError>> + Send + 'static> {
+    /// with.
+    fn renew(&self, session: &Session) -> Option<Pending<Renewed>> {
         let refresh = session.token.refresh_token()?.clone();
         let (sessions, had) = (self.clone(), session.clone());
         let mark = Mark::of(refresh.expose().as_bytes());
         let seat = self.0.renewals.board(mark, move || sessions.renewed(had, refresh));
         let session = session.clone();
-        Some(async move {
+        Some(Box::pin(async move {
             let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
             let token = seat.landed().await.unwrap_or_else(|| Err(ended()))?;
             Ok(token.map(|token| session.with(token)))
-        })
+        }))
     }
 
     /// The next token of a session; `None` if the session is over: the provider takes its refresh

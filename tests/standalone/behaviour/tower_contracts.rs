@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
+use std::marker::PhantomData;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
@@ -11,7 +13,10 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Frame;
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{Auth, AuthLayer, RequireLayer, TenantSource, TokenSource, scope};
+use scaikey_auth::{
+    Auth, AuthLayer, ClientAuth, Refusal, RequireLayer, SessionKeys, Sessions, TenantSource,
+    TokenExchangeClient, TokenSource, scope, verified,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
@@ -135,8 +140,9 @@ async fn limits_and_buffers_work_inside_and_outside_of_the_layer() {
     .await;
 }
 
-/// Panics when it is read.
-struct Unread;
+/// Panics when it is read, and belongs to one thread.
+#[derive(Default)]
+struct Unread(PhantomData<Rc<()>>);
 
 impl hyper::body::Body for Unread {
     type Data = Bytes;
@@ -185,7 +191,7 @@ async fn the_body_is_not_read_before_the_decision_nor_after_a_refusal() {
     for token in [world.provider.token().sign(), "x".to_owned()] {
         let request = Request::post("/").header("authorization", format!("Bearer {token}"));
         let service = auth.layer().layer(Strict::default());
-        soon(service.oneshot(request.body(Unread).unwrap())).await.unwrap();
+        soon(service.oneshot(request.body(Unread::default()).unwrap())).await.unwrap();
     }
     // On the wire: the answer comes although the body never does.
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -271,4 +277,30 @@ fn layers_can_be_shared_and_their_futures_sent() {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
     });
     sent(&auth.layer().layer(full).call(Request::new(String::new())));
+}
+
+#[tokio::test]
+async fn services_of_one_thread_are_served() {
+    let auth = crate::support::mock();
+    let client = TokenExchangeClient::builder("https://id.example");
+    let client = client.client_auth(ClientAuth::basic("wave", "secret")).build().unwrap();
+    let sessions = Sessions::builder(&auth, client, SessionKeys::random().unwrap());
+    let [inner, refused] = ["inner", "refused"].map(Rc::<str>::from);
+    let service = tower::service_fn(move |_: Request<Unread>| {
+        let answer = Response::new(inner.clone());
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let respond = move |_: &Refusal<'_>| Response::new(refused.clone());
+    let stack = ServiceBuilder::new()
+        .layer(sessions.build().unwrap().layer().respond_with(respond.clone()))
+        .layer(auth.layer().respond_with(respond.clone()));
+    let guard = auth.require(verified()).respond_with(respond);
+    let request = || {
+        let request = Request::builder().header("authorization", "Bearer x");
+        request.body(Unread::default()).unwrap()
+    };
+    let answer = stack.clone().service(service.clone()).oneshot(request()).await.unwrap();
+    assert_eq!(&**answer.body(), "inner");
+    let answer = stack.layer(guard).service(service).oneshot(request()).await.unwrap();
+    assert_eq!(&**answer.body(), "refused", "a mock identity is not verified");
 }

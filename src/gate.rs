@@ -1,0 +1,367 @@
+//! [`Gate`]: the one tower service of the layers that decide about requests. A request passes, waits,
+//! or is refused.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::Request;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+/// A future of this crate's own work. It holds nothing of a user's service, which need not be `Send`.
+pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A layer's decision about each request to a service `S`. `Err` is a refusal.
+pub trait Gate<S: Service<Request<Q>>, Q>: Clone {
+    /// What is left to do once the service has answered. The default is nothing.
+    type After: Default;
+
+    /// The result that a request may have to wait for.
+    type Verdict;
+
+    /// Decides as far as it can without waiting.
+    fn decide(
+        &self,
+        request: &mut Request<Q>,
+    ) -> Result<Decision<Self::After, Self::Verdict>, S::Response>;
+
+    /// Decides about a request that waited.
+    fn resume(
+        &self,
+        verdict: Self::Verdict,
+        request: &mut Request<Q>,
+    ) -> Result<Self::After, S::Response>;
+
+    /// Completes an answer; does nothing unless overridden. If the answer must wait, returns a future
+    /// of what is left to do then.
+    fn finish(_after: Self::After, _response: &mut S::Response) -> Option<Pending<Self::After>> {
+        None
+    }
+}
+
+/// What happens to a request that is not refused.
+pub enum Decision<A, V> {
+    /// It goes on immediately.
+    Pass(A),
+    /// It waits, together with the service that was ready for it.
+    Wait(Pending<V>),
+}
+
+/// A service behind a layer of this crate, `G`.
+#[derive(Debug, Clone)]
+pub struct Gated<S, G> {
+    inner: S,
+    gate: G,
+}
+
+impl<S, G> Gated<S, G> {
+    pub(crate) fn new(inner: S, gate: G) -> Self {
+        Self { inner, gate }
+    }
+}
+
+impl<S, G, Q> Service<Request<Q>> for Gated<S, G>
+where
+    S: Service<Request<Q>> + Clone,
+    G: Gate<S, Q>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, G, Q>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
+        let state = match self.gate.decide(&mut request) {
+            Ok(Decision::Pass(after)) => State::Serving { future: self.inner.call(request), after },
+            Ok(Decision::Wait(verdict)) => {
+                let ready = take_ready(&mut self.inner);
+                let held = Some(Box::new(Held { gate: self.gate.clone(), ready, request }));
+                State::Waiting { verdict, held }
+            }
+            Err(refusal) => {
+                drop(take_ready(&mut self.inner));
+                State::Answered { response: Some(refusal), after: None }
+            }
+        };
+        ResponseFuture { state }
+    }
+}
+
+/// Takes the instance that `poll_ready` was for, and leaves a clone, which is not ready. Only that
+/// instance may be called later. Where it is not called it must be dropped, because an instance that is
+/// kept would keep what `poll_ready` reserved (a place under a limit, say) from other requests.
+pub(crate) fn take_ready<S: Clone>(inner: &mut S) -> S {
+    let spare = inner.clone();
+    mem::replace(inner, spare)
+}
+
+pin_project! {
+    /// The response of a [`Gated`] service. Nothing is boxed unless the request or its answer waits.
+    pub struct ResponseFuture<S, G, Q>
+    where
+        S: Service<Request<Q>>,
+        G: Gate<S, Q>,
+    {
+        #[pin]
+        state: State<S, G, Q>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, G, Q>
+    where
+        S: Service<Request<Q>>,
+        G: Gate<S, Q>,
+    {
+        // The verdict needs keys, a tenant or a token.
+        Waiting {
+            verdict: Pending<G::Verdict>,
+            held: Option<Box<Held<S, G, Q>>>,
+        },
+        // The inner service is at work.
+        Serving {
+            #[pin]
+            future: S::Future,
+            after: G::After,
+        },
+        // The answer is there; it goes out when `after` is.
+        Answered {
+            response: Option<S::Response>,
+            after: Option<Pending<G::After>>,
+        },
+    }
+}
+
+/// A request that waits, and what goes on with it.
+struct Held<S, G, Q> {
+    gate: G,
+    ready: S,
+    request: Request<Q>,
+}
+
+impl<S, G, Q> Future for ResponseFuture<S, G, Q>
+where
+    S: Service<Request<Q>>,
+    G: Gate<S, Q>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    // Polled again after it answered, it is pending: there is nothing to say any more.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let (mut response, after) = match state.as_mut().project() {
+                StateProjection::Waiting { verdict, held } => {
+                    let verdict = ready!(verdict.as_mut().poll(context));
+                    let Some(held) = held.take() else { return Poll::Pending };
+                    let Held { gate, mut ready, mut request } = *held;
+                    state.set(match gate.resume(verdict, &mut request) {
+                        Ok(after) => State::Serving { future: ready.call(request), after },
+                        Err(refusal) => State::Answered { response: Some(refusal), after: None },
+                    });
+                    continue;
+                }
+                StateProjection::Serving { future, after } => {
+                    (ready!(future.poll(context))?, mem::take(after))
+                }
+                StateProjection::Answered { response, after } => {
+                    let after = match after {
+                        Some(after) if response.is_some() => ready!(after.as_mut().poll(context)),
+                        _ => G::After::default(),
+                    };
+                    let Some(response) = response.take() else { return Poll::Pending };
+                    (response, after)
+                }
+            };
+            match G::finish(after, &mut response) {
+                None => return Poll::Ready(Ok(response)),
+                after => state.set(State::Answered { response: Some(response), after }),
+            }
+        }
+    }
+}
+
+impl<S, G, Q> fmt::Debug for ResponseFuture<S, G, Q>
+where
+    S: Service<Request<Q>>,
+    G: Gate<S, Q>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::convert::Infallible;
+    use std::future::{self, Ready, poll_fn};
+    use std::rc::Rc;
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A service of one thread. It counts its instances that are ready, and panics when another one
+    /// is called.
+    struct Reserving {
+        ready: Rc<Cell<usize>>,
+        is_ready: bool,
+    }
+
+    impl Reserving {
+        fn set(&mut self, is_ready: bool) {
+            let others = self.ready.get() - usize::from(self.is_ready);
+            self.ready.set(others + usize::from(is_ready));
+            self.is_ready = is_ready;
+        }
+    }
+
+    impl Clone for Reserving {
+        fn clone(&self) -> Self {
+            Self { ready: self.ready.clone(), is_ready: false }
+        }
+    }
+
+    impl Drop for Reserving {
+        fn drop(&mut self) {
+            self.set(false);
+        }
+    }
+
+    impl Service<Request<Rc<str>>> for Reserving {
+        type Response = String;
+        type Error = Infallible;
+        type Future = Ready<Result<String, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            self.set(true);
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Rc<str>>) -> Self::Future {
+            assert!(self.is_ready, "called without being ready");
+            self.set(false);
+            future::ready(Ok(format!("{} served", request.body())))
+        }
+    }
+
+    /// Decides as the body says, and is of one thread itself.
+    #[derive(Clone)]
+    struct AsTold(Rc<RefCell<Vec<&'static str>>>);
+
+    /// Is pending once, and wakes its task.
+    async fn later<T>(result: T) -> T {
+        let mut is_first = true;
+        poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        result
+    }
+
+    impl Gate<Reserving, Rc<str>> for AsTold {
+        type After = u8;
+        type Verdict = bool;
+
+        fn decide(&self, request: &mut Request<Rc<str>>) -> Result<Decision<u8, bool>, String> {
+            self.0.borrow_mut().push("decide");
+            match &**request.body() {
+                "refuse" => Err("refused".to_owned()),
+                "wait" => Ok(Decision::Wait(Box::pin(later(true)))),
+                "wait in vain" => Ok(Decision::Wait(Box::pin(later(false)))),
+                "answer late" => Ok(Decision::Pass(2)),
+                _ => Ok(Decision::Pass(0)),
+            }
+        }
+
+        fn resume(&self, verdict: bool, _: &mut Request<Rc<str>>) -> Result<u8, String> {
+            self.0.borrow_mut().push("resume");
+            if verdict { Ok(1) } else { Err("refused late".to_owned()) }
+        }
+
+        fn finish(after: u8, response: &mut String) -> Option<Pending<u8>> {
+            response.push_str(&format!(" {after}"));
+            after.checked_sub(1).filter(|left| *left > 0).map(|left| Box::pin(later(left)) as _)
+        }
+    }
+
+    type Answer = Poll<Result<String, Infallible>>;
+
+    fn gated() -> (Gated<Reserving, AsTold>, Rc<Cell<usize>>) {
+        let ready = Rc::new(Cell::new(0));
+        let inner = Reserving { ready: ready.clone(), is_ready: false };
+        (Gated::new(inner, AsTold(Rc::default())), ready)
+    }
+
+    fn call(
+        service: &mut Gated<Reserving, AsTold>,
+        body: &Rc<str>,
+    ) -> Pin<Box<ResponseFuture<Reserving, AsTold, Rc<str>>>> {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut context).is_ready());
+        Box::pin(service.call(Request::new(body.clone())))
+    }
+
+    fn poll(future: &mut Pin<Box<ResponseFuture<Reserving, AsTold, Rc<str>>>>) -> Answer {
+        future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn answer(text: &str) -> Answer {
+        Poll::Ready(Ok(text.to_owned()))
+    }
+
+    #[test]
+    fn ready_instance_is_called_or_given_back() {
+        let (mut service, ready) = gated();
+        for (body, answers) in [
+            ("pass", vec![answer("pass served 0")]),
+            ("refuse", vec![answer("refused 0")]),
+            ("wait", vec![Poll::Pending, answer("wait served 1")]),
+            ("wait in vain", vec![Poll::Pending, answer("refused late 0")]),
+            ("answer late", vec![Poll::Pending, answer("answer late served 2 1")]),
+        ] {
+            let body: Rc<str> = body.into();
+            let mut future = call(&mut service, &body);
+            let waits = usize::from(body.starts_with("wait"));
+            assert_eq!(ready.get(), waits, "{body}: kept only while the request waits");
+            for expected in answers {
+                assert_eq!(poll(&mut future), expected);
+            }
+            assert_eq!((ready.get(), Rc::strong_count(&body)), (0, 1), "{body}");
+        }
+    }
+
+    #[test]
+    fn answered_future_stays_pending() {
+        let (mut service, _) = gated();
+        for body in ["refuse", "wait in vain", "answer late"] {
+            let mut future = call(&mut service, &body.into());
+            while poll(&mut future).is_pending() {}
+            assert!(poll(&mut future).is_pending(), "{body}");
+        }
+    }
+
+    #[test]
+    fn dropped_future_gives_back_what_it_held() {
+        let (mut service, ready) = gated();
+        let body: Rc<str> = "wait".into();
+        for polls in [0, 1] {
+            let mut future = call(&mut service, &body);
+            for _ in 0..polls {
+                assert!(poll(&mut future).is_pending());
+            }
+            assert_eq!((ready.get(), Rc::strong_count(&body)), (1, 2));
+            drop(future);
+            assert_eq!((ready.get(), Rc::strong_count(&body)), (0, 1));
+        }
+        assert_eq!(*service.gate.0.borrow(), ["decide", "decide"]);
+    }
+}

@@ -1,0 +1,117 @@
+//! [`AfterResponse`]: the cookies that go with an answer.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::cookie::{clear_cookies, name_of};
+use super::{Names, Renewed, Session, Sessions};
+use crate::auth::Auth;
+use crate::clock::within;
+use crate::error::{AuthError, ErrorResponse};
+use crate::gate::Pending;
+use crate::middleware::refuse;
+
+/// How a gRPC service says that there is no identity: with status 200.
+const GRPC_STATUS: &str = "grpc-status";
+const GRPC_UNAUTHENTICATED: &str = "16";
+
+/// What happened to a session.
+pub(super) enum Change {
+    None,
+    Renewed(Session),
+    Over,
+}
+
+/// What is done to an answer.
+pub struct AfterResponse {
+    pub(super) sessions: Sessions,
+    names: Names,
+    pub(super) change: Change,
+    /// Waited for when the answer is there.
+    pub(super) renewal: Option<Pending<Renewed>>,
+}
+
+impl AfterResponse {
+    pub(super) fn new(sessions: &Sessions, names: Names) -> Self {
+        Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
+    }
+
+    /// The renewal to wait for before [`finish`](Self::finish). An answer that begins or ends a session
+    /// itself need not wait.
+    pub(super) fn pending(&mut self, headers: &HeaderMap) -> Option<Pending<Option<Renewed>>> {
+        let renewal = self.renewal.take().filter(|_| !self.is_done_by(headers))?;
+        Some(Box::pin(within(self.sessions.0.renewal_patience, renewal)))
+    }
+
+    fn is_done_by(&self, headers: &HeaderMap) -> bool {
+        let name = &self.sessions.0.name;
+        headers.get_all(header::SET_COOKIE).iter().any(|cookie| name.is_set_by(cookie))
+    }
+
+    /// Sets and clears cookies. What the service behind does about sessions (it began one, say) stands,
+    /// and takes the place of all that the browser had.
+    pub(super) fn finish(self, headers: &mut HeaderMap) {
+        let Names { marker, data, others } = &self.names;
+        let change = if self.is_done_by(headers) { Change::Over } else { self.change };
+        let mut cookies: Vec<_> = clear_cookies(others).collect();
+        match change {
+            Change::None => {}
+            Change::Over => cookies.extend(clear_cookies(marker.iter().chain(data))),
+            Change::Renewed(session) => {
+                cookies.extend(clear_cookies(data));
+                cookies.extend(self.sessions.cookies(&session).unwrap_or_default());
+            }
+        }
+        attach(headers, cookies);
+    }
+}
+
+/// Why a browser that has a session is served without it, and how that is answered where an identity is
+/// needed: a 401 would tell the page that its user signed out.
+pub struct Excuse<R> {
+    pub(super) error: AuthError,
+    pub(super) respond: R,
+}
+
+impl<R> Excuse<R> {
+    /// Replaces an answer that says that it lacks an identity.
+    pub(super) fn replace<B>(&self, answer: &mut Response<B>, auth: &Auth)
+    where
+        R: ErrorResponse<B>,
+    {
+        let status = answer.headers().get(GRPC_STATUS);
+        let is_grpc = status.is_some_and(|status| status == GRPC_UNAUTHENTICATED);
+        if is_grpc || answer.status() == StatusCode::UNAUTHORIZED {
+            *answer = refuse(auth, &self.respond, &self.error, is_grpc);
+        }
+    }
+}
+
+/// Adds cookies, unless the service behind sets the same ones. An answer that depends on a cookie is the
+/// browser's alone, as one to an `Authorization` header would be (RFC 9111 §3.5); and one that sets
+/// cookies must not be stored for others, whatever the service behind says (RFC 9111 §7.3).
+fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
+    let sets = !cookies.is_empty();
+    let is_set = |cookie: &HeaderValue| {
+        let mut set = headers.get_all(header::SET_COOKIE).iter();
+        set.any(|set| name_of(set.as_bytes()) == name_of(cookie.as_bytes()))
+    };
+    let cookies: Vec<_> = cookies.into_iter().filter(|cookie| !is_set(cookie)).collect();
+    headers.extend(cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie)));
+    if !headers.contains_key(header::CACHE_CONTROL) || (sets && !is_private(headers)) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    let cookie = HeaderValue::from_static("cookie");
+    if !headers.get_all(header::VARY).iter().any(|value| *value == cookie) {
+        headers.append(header::VARY, cookie);
+    }
+}
+
+/// Whether no shared cache stores the answer.
+fn is_private(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter();
+    let mut directives = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    directives.any(|directive| {
+        let directive = directive.trim_ascii();
+        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
+    })
+}
