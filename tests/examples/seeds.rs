@@ -6,7 +6,8 @@ use scaikey_auth::PkceVerifier;
 use scaikey_auth::testing::{Client, Provider, User};
 use tokio::process::Command;
 
-use crate::support::client::get;
+use crate::support::File;
+use crate::support::http::get;
 use crate::support::process::Running;
 
 #[tokio::test]
@@ -22,10 +23,8 @@ async fn both_documents_can_be_followed_line_by_line() {
     );
     scaikey.register_user(User::new("alice", "wonderland").claim("email_verified", true));
     scaikey.trust_workloads(&cluster, "reporting-service", "tenant-1");
-    let trust =
-        std::env::temp_dir().join(format!("scaikey-auth-seeds-{}.toml", std::process::id()));
-    fs::write(&trust, policy(&cluster)).unwrap();
-    let issuer = scaikey.issuer();
+    let trust = File::new("trust.toml", &policy(&cluster));
+    let (issuer, trust_file) = (scaikey.issuer(), trust.name());
     let environment = [
         ("SCAIWAVE_ISSUER", issuer.as_str()),
         ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
@@ -36,7 +35,7 @@ async fn both_documents_can_be_followed_line_by_line() {
         ("SCAIWAVE_RESOURCE", "https://scaiwave.example"),
         ("SCAIWAVE_REDIRECT_URI", redirect),
         ("SCAIWAVE_PASSWORD_GRANT", "true"),
-        ("SCAIWAVE_TRUST_FILE", trust.to_str().unwrap()),
+        ("SCAIWAVE_TRUST_FILE", trust_file.as_str()),
     ];
     let (_service, base) = Running::service(&environment).await;
 
@@ -64,35 +63,31 @@ async fn both_documents_can_be_followed_line_by_line() {
     }
     let expected = fs::read_to_string("tests/seeds/walk.txt").unwrap_or_default();
     assert_eq!(walked, expected);
-    fs::remove_file(&trust).unwrap();
 }
 
 #[tokio::test]
 async fn trust_policy_is_reloaded_on_hangup() {
     let (scaikey, cluster) = (Provider::start().await, Provider::start().await);
-    let name = format!("scaikey-auth-hangup-{}.toml", std::process::id());
-    let trust = std::env::temp_dir().join(name);
-    fs::write(&trust, "").unwrap();
-    let issuer = scaikey.issuer();
+    let trust = File::new("trust.toml", "");
+    let (issuer, trust_file) = (scaikey.issuer(), trust.name());
     let environment = [
         ("SCAIWAVE_ISSUER", issuer.as_str()),
         ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
         ("SCAIWAVE_AUDIENCE", "scaiwave"),
         ("SCAIWAVE_CLIENT_ID", "scaiwave"),
         ("SCAIWAVE_CLIENT_SECRET", "secret"),
-        ("SCAIWAVE_TRUST_FILE", trust.to_str().unwrap()),
+        ("SCAIWAVE_TRUST_FILE", trust_file.as_str()),
     ];
     let (mut service, base) = Running::service(&environment).await;
     let trusts = async || get(&format!("{base}/healthz"), None).await.json()["trusts"].clone();
     assert_eq!(trusts().await, serde_json::json!([]));
-    fs::write(&trust, "[[trust]]\n").unwrap();
+    trust.write("[[trust]]\n");
     service.signal("HUP").await;
     service.stderr.line("trust policy refused").await;
-    fs::write(&trust, policy(&cluster)).unwrap();
+    trust.write(&policy(&cluster));
     service.signal("HUP").await;
     service.stderr.line("trust policy in force").await;
     assert_eq!(trusts().await[0][0], "k8s");
-    fs::remove_file(&trust).unwrap();
 }
 
 fn policy(cluster: &Provider) -> String {

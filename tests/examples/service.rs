@@ -6,7 +6,8 @@ use scaikey_auth::testing::{Client, Provider, User};
 use scaikey_auth::{Algorithm, SqlTenantRow, SqlTenants, TenantStatus};
 use serde_json::json;
 
-use crate::support::client::{Answer, get, send};
+use crate::support::File;
+use crate::support::http::{Answer, get, send};
 use crate::support::process::Running;
 
 type Variables = [(&'static str, &'static str)];
@@ -86,18 +87,18 @@ async fn tokens_of_the_configured_provider_open_what_they_should() {
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn a_database_named_in_the_environment_says_which_tenants_there_are() {
-    use scaikey_auth::{Secret, SqlTenantRow, SqlTenants, TenantStatus};
+    use scaikey_auth::{SqlTenantRow, SqlTenants, TenantStatus};
 
-    let file = std::env::temp_dir().join(format!("scaikey-auth-{}.db", std::process::id()));
-    let database = format!("sqlite:{}?mode=rwc", file.display());
-    let tenants = SqlTenants::connect(&Secret::new(&*database)).await.unwrap();
+    let file = File::later("tenants.db");
+    let database = file.sqlite();
+    let tenants = SqlTenants::connect(&database).await.unwrap();
     tenants.migrate().await.unwrap();
     for (tenant, status) in [("acme", TenantStatus::Active), ("late", TenantStatus::Suspended)] {
         tenants.put(&tenant.parse().unwrap(), SqlTenantRow::default(), status).await.unwrap();
     }
     let provider = Provider::start().await;
     let issuer = provider.url();
-    let database = ("SCAIWAVE_DATABASE_URL", database.as_str());
+    let database = ("SCAIWAVE_DATABASE_URL", database.expose());
     let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE, database];
     let (_service, url) = Running::service(&environment).await;
     for (tenant, status) in [("acme", 200), ("late", 403), ("nobody", 403)] {
@@ -105,7 +106,6 @@ async fn a_database_named_in_the_environment_says_which_tenants_there_are() {
         let answer = get(&format!("{url}/me"), Some(&token)).await;
         assert_eq!(answer.status, status, "{tenant}: {answer:?}");
     }
-    std::fs::remove_file(file).unwrap();
 }
 
 #[tokio::test]
@@ -288,9 +288,9 @@ async fn sessions_and_participants_outlive_the_process() {
     let wave = Client::new("scaiwave", "secret").scopes("openid profile").redirect_uri(redirect);
     provider.register_client(wave);
     provider.register_user(User::new("alice", "wonderland"));
-    let file = std::env::temp_dir().join(format!("scaikey-auth-service-{}.db", std::process::id()));
-    let database = format!("sqlite:{}?mode=rwc", file.display());
-    let tenants = SqlTenants::connect(&database.as_str().into()).await.unwrap();
+    let file = File::later("service.db");
+    let database = file.sqlite();
+    let tenants = SqlTenants::connect(&database).await.unwrap();
     tenants.migrate().await.unwrap();
     tenants
         .put(&"tenant-1".parse().unwrap(), SqlTenantRow::default(), TenantStatus::Active)
@@ -306,7 +306,7 @@ async fn sessions_and_participants_outlive_the_process() {
         ("SCAIWAVE_REDIRECT_URI", redirect),
         ("SCAIWAVE_SCOPES", "openid profile"),
         ("SCAIWAVE_SESSION_KEYS", keys.as_str()),
-        ("SCAIWAVE_DATABASE_URL", database.as_str()),
+        ("SCAIWAVE_DATABASE_URL", database.expose()),
     ];
     let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     let browser = browser.no_proxy().build().unwrap();
@@ -341,5 +341,4 @@ async fn sessions_and_participants_outlive_the_process() {
     assert_eq!((second.status, second.json()), (200, first.json()));
     let me = send(browser.get(format!("{url}/me")).header("cookie", &session)).await;
     assert_eq!(me.json()["identity"]["subject"], "alice-id");
-    let _ = std::fs::remove_file(file);
 }

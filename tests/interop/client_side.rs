@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::Provider;
-use crate::support::client::{self, Answer, get, send};
+use crate::support::http::{self, Answer, get, send};
 use crate::support::process::Running;
 
 const REDIRECT: &str = "https://wave.example/v1/auth/login";
@@ -119,7 +119,7 @@ async fn a_browser_signs_in_at_the_service_by_way_of_it() {
     let again = arrive().await;
     assert_eq!((again.status, &again.json()["access_token"]), (200, &token.into()));
     let form = format!("refresh_token={}", arrived.json()["refresh_token"].as_str().unwrap());
-    let request = client::client().post(format!("{service}/v1/auth/refresh")).body(form);
+    let request = http::client().post(format!("{service}/v1/auth/refresh")).body(form);
     let request = request.header("content-type", "application/x-www-form-urlencoded");
     assert_eq!(send(request).await.status, 200);
 }
@@ -222,7 +222,7 @@ async fn what_was_revoked_is_of_no_use_any_more() {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         let form = form.append_pair("token", refresh.expose()).finish();
         let encoded: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
-        let request = client::client().post(url).basic_auth("web", Some(encoded)).body(form);
+        let request = http::client().post(url).basic_auth("web", Some(encoded)).body(form);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         send(request).await.json()["active"].clone()
     };

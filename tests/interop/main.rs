@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
-use support::client::{self, get, send};
+use support::http::{self, get, send};
 use support::process::Running;
 use tokio::process::Command;
 
@@ -54,7 +54,7 @@ impl Provider {
         if let Some(resource) = resource {
             form.push_str(&format!("&resource={resource}"));
         }
-        let request = client::client().post(url).basic_auth("svc", Some("s3cret")).body(form);
+        let request = http::client().post(url).basic_auth("svc", Some("s3cret")).body(form);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         let answer = send(request).await;
         assert_eq!(answer.status, 200, "{answer:?}");

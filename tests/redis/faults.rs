@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::{CacheStatus, Layered, MemoryCache, TokenCache, TokenExchangeClient};
 
-use super::fixture::{Counts, builder, client, eventually, fresh, layered, provider, redis, told};
+use super::fixture::{builder, client, fresh, layered, provider, redis, told};
 use super::server::Redis;
 use crate::support::Log;
+use crate::support::{Counts, eventually};
 
 /// What is watched while a server fails.
 struct Watch {
@@ -36,7 +37,7 @@ impl Watch {
 
     fn failures(&self, reason: &str) -> u64 {
         match cfg!(feature = "metrics") {
-            true => self.counts.failures(reason),
+            true => self.counts.of(&["token_cache_failures", reason]),
             false => 1,
         }
     }
@@ -275,7 +276,7 @@ async fn much_garbage_is_told_once() {
     }
     assert_eq!(watch.log.text().matches("does not open").count(), 1);
     if cfg!(feature = "metrics") {
-        assert_eq!(watch.counts.failures("garbage"), 5);
+        assert_eq!(watch.failures("garbage"), 5);
     }
     for client in [&one, &client(&provider, layered(&server.url()))] {
         for request in &requests {

@@ -1,13 +1,9 @@
-//! A provider, clients with a cache in Redis, and what they count.
+//! A provider, and clients with a cache in Redis.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use metrics::{
-    Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
 use scaikey_auth::testing::{Client, Provider, User};
 use scaikey_auth::{
     AccessToken, BoxError, CacheKey, CacheKeys, ClientAuth, ExchangeRequest, Fence, Layered,
@@ -120,55 +116,5 @@ impl TokenCache for Told {
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
         self.told(self.0.unlock(key, fence)).await
-    }
-}
-
-/// Waits for what comes to pass by itself.
-pub(crate) async fn eventually(mut what: impl AsyncFnMut() -> bool) {
-    let since = Instant::now();
-    while !what().await {
-        assert!(since.elapsed() < Duration::from_secs(120), "it did not come to pass");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// What the thread of one test counted, by name and labels.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Counts(Arc<Mutex<BTreeMap<String, u64>>>);
-
-struct Entry(Counts, String);
-
-impl CounterFn for Entry {
-    fn increment(&self, value: u64) {
-        *self.0.0.lock().unwrap().entry(self.1.clone()).or_default() += value;
-    }
-
-    fn absolute(&self, _: u64) {}
-}
-
-impl Counts {
-    /// Failures of the cache for this reason.
-    pub(crate) fn failures(&self, reason: &str) -> u64 {
-        let counts = self.0.lock().unwrap();
-        let of = |name: &str| name.contains("token_cache_failures") && name.contains(reason);
-        counts.iter().filter(|(name, _)| of(name)).map(|(_, count)| count).sum()
-    }
-}
-
-impl Recorder for Counts {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(Arc::new(Entry(self.clone(), key.to_string())))
-    }
-
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
     }
 }

@@ -43,7 +43,7 @@ async fn a_connection_closed_at_once_is_a_failure_and_the_server_left_alone_for_
     assert_eq!(asked, 3);
     assert_eq!(log.text().matches("token cache fails").count(), 1);
     clock.advance(Duration::from_secs(6));
-    super::fixture::eventually(async || {
+    crate::support::eventually(async || {
         client.exchange(&request).await.unwrap().cache_status() == CacheStatus::Hit
     })
     .await;

@@ -1,85 +1,36 @@
 //! Several processes that share a Redis, as a service on several machines does.
 
-use std::env;
-use std::process::Stdio;
 use std::time::Duration;
 
 use scaikey_auth::testing::{Endpoint, Fault, Provider};
 use scaikey_auth::{
     ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest, TokenExchangeClient,
 };
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 
-use super::fixture::{builder, client, eventually, fresh, layered, provider};
+use crate::support::eventually;
+use crate::support::process::{Running, job, ready};
+
+use super::fixture::{builder, client, fresh, layered, provider};
 use super::server::Redis;
 
-/// What a child is to do, in its environment.
-const JOB: &str = "SCAIKEY_AUTH_TEST_JOB";
-
-/// A process of its own, at the same provider and Redis.
-struct Process {
-    child: Child,
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    /// Starts one, and waits until it is ready. `what` it does is `exchange` or `refresh`, with
-    /// this token and so many callers at once, each call taking `timeout` at most.
-    async fn start(
-        provider: &Provider,
-        server: &Redis,
-        what: &str,
-        token: &str,
-        callers: usize,
-        timeout: Duration,
-    ) -> Self {
-        let (issuer, url) = (provider.issuer(), server.url());
-        let job = [
-            what,
-            token,
-            &callers.to_string(),
-            &timeout.as_millis().to_string(),
-            &issuer,
-            url.expose(),
-        ];
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "processes::child", "--ignored", "--nocapture"])
-            .env(JOB, job.join(" "))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut this = Self { child, stdin, lines: BufReader::new(stdout).lines() };
-        assert_eq!(this.said().await, "ready");
-        this
-    }
-
-    /// Sets it off.
-    async fn go(&mut self) {
-        self.stdin.write_all(b"go\n").await.unwrap();
-    }
-
-    /// The next thing it says for us.
-    async fn said(&mut self) -> String {
-        let next = async {
-            loop {
-                let line = self.lines.next_line().await.unwrap().expect("the child went on");
-                if let Some((_, said)) = line.split_once("child: ") {
-                    return said.to_owned();
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(120), next).await.expect("the child answers")
-    }
+/// A process of its own, at the same provider and Redis. `what` it does is `exchange` or `refresh`, with
+/// this token and so many callers at once, each call taking `timeout` at most.
+async fn process(
+    provider: &Provider,
+    server: &Redis,
+    what: &str,
+    token: &str,
+    callers: usize,
+    timeout: Duration,
+) -> Running {
+    let (issuer, url, timeout) = (provider.issuer(), server.url(), timeout.as_millis());
+    let job = format!("{what} {token} {callers} {timeout} {issuer} {}", url.expose());
+    Running::child("processes::child", job).await
 }
 
 /// All get the same token.
-async fn all_agree(mut processes: Vec<Process>) -> String {
+async fn all_agree(mut processes: Vec<Running>) -> String {
     for process in &mut processes {
         process.go().await;
     }
@@ -94,7 +45,7 @@ async fn all_agree(mut processes: Vec<Process>) -> String {
 #[test]
 #[ignore = "started by the tests below, as a process of its own"]
 fn child() {
-    let Ok(job) = env::var(JOB) else { return };
+    let Some(job) = job() else { return };
     let job: Vec<_> = job.split(' ').collect();
     let [what, token, callers, timeout, issuer, url] = job[..] else { panic!("{job:?}") };
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -106,8 +57,7 @@ fn child() {
         // A process that serves has its connections: what is examined is not how long they take.
         let nobodys = ExchangeRequest::new(format!("of-{}", std::process::id()), "vault");
         client.exchange(&nobodys).await.unwrap_err();
-        println!("child: ready");
-        BufReader::new(tokio::io::stdin()).lines().next_line().await.unwrap();
+        ready().await;
         let mut calls = JoinSet::new();
         for _ in 0..callers.parse().unwrap() {
             let (client, what, token) = (client.clone(), what.to_owned(), token.to_owned());
@@ -142,8 +92,7 @@ async fn a_thousand_callers_in_four_processes_make_one_request_for_an_expired_to
     let subject = request.subject.expose();
     let mut processes = Vec::new();
     for _ in 0..4 {
-        let process = Process::start(&provider, &server, "exchange", subject, 250, USUAL);
-        processes.push(process.await);
+        processes.push(process(&provider, &server, "exchange", subject, 250, USUAL).await);
     }
     eventually(async || server.tokens().is_empty()).await;
     provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
@@ -160,7 +109,7 @@ async fn a_refresh_token_is_spent_once_by_150_callers_in_three_processes() {
     let token = signed_in(&provider, &server).await;
     let mut processes = Vec::new();
     for _ in 0..3 {
-        processes.push(Process::start(&provider, &server, "refresh", &token, 50, USUAL).await);
+        processes.push(process(&provider, &server, "refresh", &token, 50, USUAL).await);
     }
     provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
     let said = all_agree(processes).await;
@@ -176,12 +125,12 @@ async fn signed_in(provider: &Provider, server: &Redis) -> String {
 
 /// A process that asks, holds the lock, and is killed before there is an answer.
 async fn killed_in_the_middle(provider: &Provider, server: &Redis, what: &str, token: &str) {
-    let mut process = Process::start(provider, server, what, token, 1, SHORT).await;
+    let mut killed = process(provider, server, what, token, 1, SHORT).await;
     let before = provider.token_requests();
     provider.fail(Endpoint::Token, Fault::Hang);
-    process.go().await;
+    killed.go().await;
     provider.wait_for_requests(Endpoint::Token, before + 1).await;
-    process.child.kill().await.unwrap();
+    killed.kill().await;
     let is_lock = |(name, _): &(String, Vec<u8>)| name.ends_with(":lock");
     assert!(server.stored().iter().any(is_lock), "it held the lock");
     provider.heal(Endpoint::Token);

@@ -1,6 +1,5 @@
 //! A log of used tokens that all processes share.
 
-use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -14,8 +13,9 @@ use scaikey_auth::{Auth, AuthConfig, BoxError, Clock, Endpoints, RedisCache, Sco
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-use super::fixture::{OLD, eventually, redis};
+use super::fixture::{OLD, redis};
 use super::server::Redis;
+use crate::support::{File, eventually};
 
 fn policy(cluster: &Provider) -> String {
     format!(
@@ -160,8 +160,7 @@ async fn processes_set_up_by_variables_alone_share_their_log() {
     scaikey
         .register_client(Client::new("vault", "secret").may_exchange("scaivault", "secrets:read"));
     scaikey.trust_workloads(&cluster, "reporting-service", "tnt_acme");
-    let file = std::env::temp_dir().join(format!("trust-{}.toml", std::process::id()));
-    fs::write(&file, policy(&cluster)).unwrap();
+    let file = File::new("trust.toml", &policy(&cluster));
     let variables = [
         ("P_ISSUER", scaikey.issuer()),
         ("P_AUDIENCE", "scaivault".to_owned()),
@@ -170,7 +169,7 @@ async fn processes_set_up_by_variables_alone_share_their_log() {
         ("P_CLIENT_SECRET", "secret".to_owned()),
         ("P_REDIS_URL", server.url().expose().to_owned()),
         ("P_CACHE_KEYS", OLD.to_owned()),
-        ("P_TRUST_FILE", file.display().to_string()),
+        ("P_TRUST_FILE", file.name()),
     ];
     let process = || -> Endpoints {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
@@ -179,7 +178,7 @@ async fn processes_set_up_by_variables_alone_share_their_log() {
         auth.endpoints().configured(&config).build().unwrap()
     };
     let (one, other) = (process(), process());
-    fs::remove_file(&file).unwrap();
+    file.remove();
     let ask = async |process: &Endpoints, token: &str| {
         let form = format!(
             "grant_type=token_exchange&subject_token={token}&subject_token_type=urn:ietf:params:oauth:token-type:jwt"

@@ -185,6 +185,6 @@ async fn session_outlives_cache_that_is_away() {
     assert!(text.contains("token store") && !text.contains("provider"), "{text}");
     assert_eq!(provider.granted("refresh_token"), 0);
     server.resume();
-    super::fixture::eventually(async || ask(&process, "/me", &session).await.status() == 200).await;
+    crate::support::eventually(async || ask(&process, "/me", &session).await.status() == 200).await;
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 }

@@ -4,8 +4,9 @@ use scaikey_auth::testing::Provider;
 use scaikey_auth::{RedisCache, TokenExchangeClient};
 use std::time::Duration;
 
-use super::fixture::{client, eventually, fresh, provider, redis};
+use super::fixture::{client, fresh, provider, redis};
 use super::server::Redis;
+use crate::support::eventually;
 
 fn cache(nodes: &[Redis]) -> RedisCache {
     let urls: Vec<_> = nodes.iter().map(|node| node.url().expose().to_owned()).collect();

@@ -213,7 +213,7 @@ async fn a_shared_cache_is_set_up_by_variables_alone() {
         TokenExchangeClient::from_config(&config).build()
     };
     // Their budget is the usual one, which a busy machine may miss.
-    super::fixture::eventually(async || {
+    crate::support::eventually(async || {
         let request = fresh(&provider);
         let got = build(6).unwrap().exchange(&request).await.unwrap();
         let found = build(6).unwrap().exchange(&request).await.unwrap();

@@ -9,10 +9,11 @@ use scaikey_auth::{
 };
 use tokio::task::JoinHandle;
 
-use super::fixture::{OLD, builder, client, eventually, fresh, keys, provider};
+use super::fixture::{OLD, builder, client, fresh, keys, provider};
 use super::proxy::Proxy;
 use super::server::Redis;
 use crate::support::Log;
+use crate::support::eventually;
 
 type Call = JoinHandle<Result<AccessToken, ExchangeError>>;
 

@@ -5,17 +5,21 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
 /// How long something may take that takes a moment.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// What a child of a test is to do, in its environment.
+const JOB: &str = "SCAIKEY_AUTH_TEST_JOB";
+
 /// A program under way. It is killed when dropped.
 pub(crate) struct Running {
     child: Child,
+    stdin: Option<ChildStdin>,
     pub(crate) stdout: Lines,
     pub(crate) stderr: Lines,
 }
@@ -38,13 +42,40 @@ impl Running {
         (service, url.to_owned())
     }
 
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    /// Starts the ignored test `child` of this binary as a process of its own, which is to do `job`, and
+    /// waits until it is ready.
+    pub(crate) async fn child(child: &str, job: String) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", child, "--ignored", "--nocapture"]).env(JOB, job);
+        let mut this = Self::start(command, Stdio::piped());
+        assert_eq!(this.said().await, "ready");
+        this
+    }
+
+    /// Sets a child off.
+    pub(crate) async fn go(&mut self) {
+        self.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
+    }
+
+    /// What a child says next.
+    pub(crate) async fn said(&mut self) -> String {
+        match self.stdout.find("child: ").await {
+            Some(line) => line.split_once("child: ").unwrap().1.to_owned(),
+            None => panic!("{}\n{}", self.stdout.rest().await, self.stderr.rest().await),
+        }
+    }
+
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self::start(command, Stdio::null())
+    }
+
+    fn start(mut command: Command, stdin: Stdio) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.kill_on_drop(true).spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = Lines::of(child.stdout.take().unwrap());
         let stderr = Lines::of(child.stderr.take().unwrap());
-        Self { child, stdout, stderr }
+        Self { stdin: child.stdin.take(), child, stdout, stderr }
     }
 
     /// Sends it a signal by name, such as `HUP`.
@@ -65,6 +96,17 @@ impl Running {
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
+}
+
+/// In a child: what it is to do. `None` when nobody started it for that.
+pub(crate) fn job() -> Option<String> {
+    std::env::var(JOB).ok()
+}
+
+/// In a child: says that it is ready, and waits to be set off.
+pub(crate) async fn ready() {
+    println!("child: ready");
+    BufReader::new(tokio::io::stdin()).lines().next_line().await.unwrap();
 }
 
 /// What a program prints, line by line.
@@ -90,22 +132,27 @@ impl Lines {
 
     /// Waits for the next line with `part` in it.
     pub(crate) async fn line(&mut self, part: &str) -> String {
+        let line = self.find(part).await;
+        line.unwrap_or_else(|| panic!("no line has `{part}` in it:\n{}", self.seen))
+    }
+
+    async fn find(&mut self, part: &str) -> Option<String> {
         while let Ok(Some(line)) = timeout(PATIENCE, self.coming.recv()).await {
             self.seen.push_str(&line);
             self.seen.push('\n');
             if line.contains(part) {
-                return line;
+                return Some(line);
             }
         }
-        panic!("no line has `{part}` in it:\n{}", self.seen);
+        None
     }
 
-    async fn rest(mut self) -> String {
+    async fn rest(&mut self) -> String {
         while let Ok(Some(line)) = timeout(PATIENCE, self.coming.recv()).await {
             self.seen.push_str(&line);
             self.seen.push('\n');
         }
-        self.seen
+        std::mem::take(&mut self.seen)
     }
 }
 

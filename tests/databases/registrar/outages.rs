@@ -7,7 +7,7 @@ use scaikey_auth::{Registrar, RegistrarError, SqlRegistrar};
 use serde_json::json;
 use sqlx::PgPool;
 
-use super::processes::Process;
+use super::processes::process;
 use super::sql::patient;
 use crate::postgres::Postgres;
 
@@ -51,7 +51,7 @@ async fn rows(pool: &PgPool) -> (i64, i64) {
 async fn a_process_killed_between_the_two_rows_leaves_nothing_half_and_blocks_nobody() {
     let server = Postgres::start();
     let (pool, holder) = with_a_gate(&server).await;
-    let mut process = Process::start(&server.url(), "alice", 1, 1).await;
+    let mut process = process(&server.url(), "alice", 1, 1).await;
     process.go().await;
     waiting(&pool, 1).await;
     process.kill().await;

@@ -1,82 +1,33 @@
 //! Several processes that register the same identity, as a service on several machines does.
 
-use std::env;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use scaikey_auth::testing::identity;
 use scaikey_auth::{Registrar, Secret, SqlRegistrar};
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 use crate::postgres::Postgres;
+use crate::support::process::{Running, job, ready};
 
-/// What a child is to do, in its environment.
-const JOB: &str = "SCAIKEY_AUTH_TEST_JOB";
-
-/// A process of its own, at the same database.
-pub(crate) struct Process {
-    child: Child,
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    /// Starts one, and waits until it is ready to let so many callers at once register `subject`,
-    /// by so many registrars.
-    pub(crate) async fn start(
-        url: &Secret,
-        subject: &str,
-        callers: usize,
-        registrars: usize,
-    ) -> Self {
-        let job = format!("{subject} {callers} {registrars} {}", url.expose());
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "registrar::processes::child", "--ignored", "--nocapture"])
-            .env(JOB, job)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut this = Self { child, stdin, lines: BufReader::new(stdout).lines() };
-        assert_eq!(this.said().await, "ready");
-        this
-    }
-
-    /// Sets it off.
-    pub(crate) async fn go(&mut self) {
-        self.stdin.write_all(b"go\n").await.unwrap();
-    }
-
-    /// As a crash or the kernel would.
-    pub(crate) async fn kill(mut self) {
-        self.child.kill().await.unwrap();
-    }
-
-    /// The next thing it says for us.
-    async fn said(&mut self) -> String {
-        let next = async {
-            loop {
-                let line = self.lines.next_line().await.unwrap().expect("the child went on");
-                if let Some((_, said)) = line.split_once("child: ") {
-                    return said.to_owned();
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(120), next).await.expect("the child answers")
-    }
+/// A process of its own, at the same database, ready to let so many callers at once register `subject`,
+/// by so many registrars.
+pub(crate) async fn process(
+    url: &Secret,
+    subject: &str,
+    callers: usize,
+    registrars: usize,
+) -> Running {
+    let job = format!("{subject} {callers} {registrars} {}", url.expose());
+    Running::child("registrar::processes::child", job).await
 }
 
 /// Not a test of its own: what a second process does.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by other tests"]
 async fn child() {
-    let Ok(job) = env::var(JOB) else { return };
+    let Some(job) = job() else { return };
     let mut job = job.splitn(4, ' ');
     let mut next = || job.next().unwrap().to_owned();
     let (subject, callers, registrars) = (next(), next(), next());
@@ -86,9 +37,7 @@ async fn child() {
         .map(|_| SqlRegistrar::from_postgres(pool.clone()).deadline(Duration::from_secs(60)))
         .collect();
     let somebody = identity(json!({"sub": subject, "tenant_id": "acme", "name": "Somebody"}));
-    println!("child: ready");
-    let mut line = String::new();
-    BufReader::new(tokio::io::stdin()).read_line(&mut line).await.unwrap();
+    ready().await;
 
     let since = Instant::now();
     let mut calls = JoinSet::new();
@@ -113,7 +62,7 @@ async fn two_processes(registrars: usize) {
     let server = Postgres::start();
     let mut processes = Vec::new();
     for _ in 0..2 {
-        processes.push(Process::start(&server.url(), "alice", 50, registrars).await);
+        processes.push(process(&server.url(), "alice", 50, registrars).await);
     }
     for process in &mut processes {
         process.go().await;

@@ -91,38 +91,13 @@ async fn register_together_without_tables(url: &Secret) {
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
-    use std::fs;
-    use std::path::PathBuf;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use scaikey_auth::RegistrarError;
     use sqlx::SqlitePool;
 
     use super::*;
-
-    /// A database file, removed when dropped.
-    struct File(PathBuf);
-
-    impl File {
-        fn new() -> Self {
-            static COUNT: AtomicUsize = AtomicUsize::new(0);
-            let number = COUNT.fetch_add(1, Ordering::SeqCst);
-            let name = format!("auth-registrar-{}-{number}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            fs::create_dir(&folder).unwrap();
-            Self(folder)
-        }
-
-        fn url(&self) -> Secret {
-            format!("sqlite://{}?mode=rwc", self.0.join("app.db").display()).into()
-        }
-    }
-
-    impl Drop for File {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::support::File;
 
     async fn memory() -> SqlitePool {
         let one = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
@@ -143,8 +118,8 @@ mod sqlite {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_in_a_file_passes_the_exam() {
-        let file = File::new();
-        let url = file.url();
+        let file = File::later("registrar.db");
+        let url = file.sqlite();
         // Two with connections of their own, whose clones share flights as in one process.
         let both = [0, 1].map(|_| patient(&url));
         let turn = AtomicUsize::new(0);
@@ -155,16 +130,16 @@ mod sqlite {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_first_calls_of_several_processes_create_the_tables_once() {
         for _ in 0..20 {
-            register_together_without_tables(&File::new().url()).await;
+            register_together_without_tables(&File::later("registrar.db").sqlite()).await;
         }
     }
 
     #[tokio::test]
     async fn what_is_registered_outlives_the_process() {
-        let (file, alice) = (File::new(), identity(json!({"sub": "alice"})));
-        let first = SqlRegistrar::connect(&file.url()).await.unwrap();
+        let (file, alice) = (File::later("registrar.db"), identity(json!({"sub": "alice"})));
+        let first = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         let first = first.register(&alice).await.unwrap();
-        let again = SqlRegistrar::connect(&file.url()).await.unwrap();
+        let again = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         let again = again.register(&alice).await.unwrap();
         assert_eq!(again.participant_id, first.participant_id);
         assert_eq!(again.workspace_id, first.workspace_id);
@@ -252,14 +227,14 @@ mod sqlite {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_writer_that_will_not_end_costs_the_deadline_and_readers_nothing() {
-        let file = File::new();
+        let file = File::later("registrar.db");
         let deadline = Duration::from_millis(300);
-        let registrar = SqlRegistrar::connect(&file.url()).await.unwrap();
+        let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         let known = identity(json!({"sub": "known"}));
         registrar.register(&known).await.unwrap();
         let (patient, registrar) =
             (registrar.clone().deadline(Duration::from_secs(60)), registrar.deadline(deadline));
-        let other = SqlitePool::connect(file.url().expose()).await.unwrap();
+        let other = SqlitePool::connect(file.sqlite().expose()).await.unwrap();
         let writing = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
 
         // The writer ends after this: a reader that waited would meet its deadline.
@@ -275,15 +250,15 @@ mod sqlite {
 
     #[tokio::test]
     async fn a_caller_that_goes_away_leaves_a_whole_registration_or_none() {
-        let file = File::new();
-        let registrar = SqlRegistrar::connect(&file.url()).await.unwrap();
+        let file = File::later("registrar.db");
+        let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         registrar.migrate().await.unwrap();
         for number in 0..50 {
             let somebody = identity(json!({"sub": format!("somebody-{number}")}));
             let patience = Duration::from_micros(100 * number);
             let _ = tokio::time::timeout(patience, registrar.register(&somebody)).await;
         }
-        let pool = SqlitePool::connect(file.url().expose()).await.unwrap();
+        let pool = SqlitePool::connect(file.sqlite().expose()).await.unwrap();
         let whole = "SELECT (SELECT COUNT(*) FROM auth_participants) = \
                      (SELECT COUNT(*) FROM auth_workspaces)";
         assert!(sqlx::query_scalar::<_, bool>(whole).fetch_one(&pool).await.unwrap());

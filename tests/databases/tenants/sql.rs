@@ -95,39 +95,8 @@ fn outside_of_a_runtime_connecting_is_an_error_and_no_panic() {
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
-    use std::fs;
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
-
-    /// A database file, removed when dropped.
-    struct File(PathBuf);
-
-    impl File {
-        fn new() -> Self {
-            static COUNT: AtomicUsize = AtomicUsize::new(0);
-            let number = COUNT.fetch_add(1, Ordering::SeqCst);
-            let name = format!("auth-sqlite-{}-{number}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            fs::create_dir(&folder).unwrap();
-            Self(folder)
-        }
-
-        fn path(&self) -> PathBuf {
-            self.0.join("tenants.db")
-        }
-
-        fn url(&self) -> Secret {
-            format!("sqlite://{}?mode=rwc", self.path().display()).into()
-        }
-    }
-
-    impl Drop for File {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::support::File;
 
     #[tokio::test]
     async fn sqlite_in_memory_passes_the_exam() {
@@ -136,12 +105,12 @@ mod sqlite {
 
     #[tokio::test]
     async fn sqlite_in_a_file_passes_the_exam() {
-        examine(&File::new().url()).await;
+        examine(&File::later("tenants.db").sqlite()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_is_migrated_by_several_processes_at_once() {
-        migrate_together(&File::new().url()).await;
+        migrate_together(&File::later("tenants.db").sqlite()).await;
     }
 
     #[tokio::test]
@@ -189,14 +158,14 @@ mod sqlite {
 
     #[tokio::test]
     async fn a_reader_is_not_blocked_by_a_writer_and_may_open_the_file_read_only() {
-        let file = File::new();
-        let tenants = SqlTenants::connect(&file.url()).await.unwrap();
+        let file = File::later("tenants.db");
+        let tenants = SqlTenants::connect(&file.sqlite()).await.unwrap();
         tenants.migrate().await.unwrap();
         tenants.put(&id("acme"), SqlTenantRow::default(), Active).await.unwrap();
-        let writer = sqlx::SqlitePool::connect(file.url().expose()).await.unwrap();
+        let writer = sqlx::SqlitePool::connect(file.sqlite().expose()).await.unwrap();
         let _writing = writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-        let read_only = format!("sqlite://{}?mode=ro", file.path().display());
+        let read_only = format!("sqlite://{}?mode=ro", file.name());
         let reader = SqlTenants::connect(&read_only.into()).await.unwrap();
         assert_eq!(status(&reader, "acme").await.unwrap(), Some(Active));
     }

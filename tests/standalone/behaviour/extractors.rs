@@ -51,13 +51,13 @@ async fn handlers_get_what_they_ask_for() {
     let server = Server::axum(app().layer(auth.layer())).await;
     let token = world.provider.token().claim("level", 7).sign();
     let answer = server.get_as("/all", &token).await;
-    assert_eq!((answer.code(), answer.body.as_str()), (200, "alice 7 gold"));
+    assert_eq!((answer.status, answer.body.as_str()), (200, "alice 7 gold"));
     // Claims that do not fit are the token's fault, a row that does not the service's.
     let answer = server.get_as("/claims", &world.provider.token().claim("level", 700).sign()).await;
-    assert_eq!(answer.code(), 401);
-    assert_eq!(server.get_as("/row", &token).await.code(), 500);
+    assert_eq!(answer.status, 401);
+    assert_eq!(server.get_as("/row", &token).await.status, 500);
     let answer = server.get_as("/error", &token).await;
-    assert_eq!((answer.code(), answer.json()["status"].as_u64()), (403, Some(403)));
+    assert_eq!((answer.status, answer.json()["status"].as_u64()), (403, Some(403)));
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_tenant_that_is_not_there_is_missing_or_none() {
     let token = world.provider.token().without("tenant_id").sign();
     let answer = server.get_as("/tenant", &token).await;
     assert_eq!(
-        (answer.code(), answer.json()["type"].as_str()),
+        (answer.status, answer.json()["type"].as_str()),
         (403, Some("urn:scaikey-auth:tenant_missing"))
     );
     assert_eq!(server.get_as("/maybe-tenant", &token).await.body, "true");
@@ -82,7 +82,7 @@ async fn without_a_layer_every_extractor_answers_500() {
     let token = world.provider.token().sign();
     for path in ["/all", "/claims", "/row", "/tenant", "/identity", "/context", "/maybe"] {
         let answer = server.get_as(path, &token).await;
-        assert_eq!(answer.code(), 500, "{path}");
+        assert_eq!(answer.status, 500, "{path}");
         assert_eq!(answer.json()["detail"], "The service is misconfigured.", "{path}");
     }
 }

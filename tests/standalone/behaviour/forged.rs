@@ -26,7 +26,7 @@ async fn every_honest_token_is_accepted() {
             let verdict = auth.authenticate(&honest.token).await;
             assert!(verdict.is_ok(), "{}: {verdict:?}", honest.name);
             let answer = server.get_as("/", &honest.token).await;
-            assert_eq!(answer.code(), 200, "{}: {answer:?}", honest.name);
+            assert_eq!(answer.status, 200, "{}: {answer:?}", honest.name);
         }
     }
 }

@@ -250,7 +250,7 @@ async fn what_a_known_token_may_do_is_decided_for_each_request() {
     let codes = async || {
         let (open, admin) =
             (server.get_as("/open", &token).await, server.get_as("/admin", &token).await);
-        (open.code(), admin.code())
+        (open.status, admin.status)
     };
     assert_eq!(codes().await, (200, 403));
     assert_eq!(codes().await, (200, 403));

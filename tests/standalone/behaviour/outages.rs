@@ -51,7 +51,7 @@ async fn is_told_once(world: &World, store: &Store, resolver: impl TenantResolve
             for nth in 0..20 {
                 let token = world.provider.token().tenant(&format!("tenant-{nth}")).sign();
                 let answer = server.get_as("/", &token).await;
-                assert_eq!(answer.code(), status, "{answer:?}");
+                assert_eq!(answer.status, status, "{answer:?}");
                 if fails {
                     let detail = "The tenant cannot be looked up right now. Try again.";
                     assert_eq!(answer.json()["detail"], detail);
@@ -100,7 +100,7 @@ async fn missing_keys_are_warned_of_once() {
         assert!(warnings[outage - 1].contains("500"), "{warnings:#?}");
         world.provider.heal(Endpoint::Jwks);
         world.clock.advance(Duration::from_secs(3600 * 25));
-        assert_eq!(server.get_as("/", &world.provider.token().sign()).await.code(), 200);
+        assert_eq!(server.get_as("/", &world.provider.token().sign()).await.status, 200);
         assert_eq!(log.text().matches("keys can be fetched again").count(), outage);
     }
 }

@@ -21,7 +21,7 @@ async fn server(world: &World, sources: Option<Vec<TokenSource>>) -> (Server, Sp
 
 /// Status and error code.
 fn verdict(answer: &Answer) -> (u16, Option<String>) {
-    (answer.code(), answer.error())
+    (answer.status, answer.error())
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn tokens_elsewhere_in_the_request_are_not_looked_at() {
     assert_eq!(spy.calls(), 0);
     // Beside a good header they change nothing.
     let path = format!("/?access_token={}", world.provider.token().subject("mallory").sign());
-    assert_eq!(server.get_as(&path, &token).await.code(), 200);
+    assert_eq!(server.get_as(&path, &token).await.status, 200);
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn sources_given_replace_the_authorization_header() {
     let world = World::new().await;
     let token = world.provider.token().sign();
     let (forwarded, _) = server(&world, Some(vec![TokenSource::Header(FORWARDED)])).await;
-    assert_eq!(forwarded.get_as("/", &token).await.code(), 401);
+    assert_eq!(forwarded.get_as("/", &token).await.status, 401);
     let (nowhere, _) = server(&world, Some(Vec::new())).await;
     assert_eq!(verdict(&nowhere.get_as("/", &token).await), (401, None));
 }

@@ -43,7 +43,7 @@ async fn no_token_is_logged_or_answered_whether_accepted_waiting_refused_or_unav
     let mut sent = Vec::new();
     let mut ask = async |token: String, status: u16| {
         let answer = server.get_as("/", &token).await;
-        assert_eq!(answer.code(), status, "{answer:?}");
+        assert_eq!(answer.status, status, "{answer:?}");
         assert_clean(&format!("{answer:?}"), &token, "the answer");
         sent.push(token);
     };
@@ -132,7 +132,7 @@ async fn line_breaks_in_a_token_do_not_become_headers_or_log_lines() {
     );
     for token in tokens {
         let answer = server.get_as("/", &token.sign()).await;
-        assert!(matches!(answer.code(), 401 | 403), "{answer:?}");
+        assert!(matches!(answer.status, 401 | 403), "{answer:?}");
         assert!(answer.headers.get("set-cookie").is_none());
         assert!(!answer.body.contains("evil") && !format!("{:?}", answer.headers).contains("evil"));
     }
@@ -150,7 +150,7 @@ async fn a_cause_is_logged_and_not_answered() {
     let auth = world.auth().build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     let answer = server.get_as("/", &world.provider.token().sign()).await;
-    assert_eq!(answer.code(), 503);
+    assert_eq!(answer.status, 503);
     assert!(!format!("{answer:?}").contains("599"));
     assert!(log.text().contains("599"), "{}", log.text());
 }
@@ -168,7 +168,7 @@ async fn a_missing_layer_is_an_error_in_the_log_that_says_what_to_do() {
     ] {
         let log = Log::start();
         let server = Server::axum(app).await;
-        assert_eq!(server.get("/", &[]).await.code(), 500);
+        assert_eq!(server.get("/", &[]).await.status, 500);
         let text = log.text();
         let line = text.lines().find(|line| line.contains("ERROR"));
         assert!(line.is_some_and(|line| line.contains(".layer(auth.layer())")), "{text}");

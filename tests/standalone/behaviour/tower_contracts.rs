@@ -230,7 +230,7 @@ async fn many_requests_without_a_key_share_one_fetch() {
     let server = std::sync::Arc::new(server);
     let ask = |_| {
         let (server, token) = (server.clone(), token.clone());
-        tokio::spawn(async move { server.get_as("/", &token).await.code() })
+        tokio::spawn(async move { server.get_as("/", &token).await.status })
     };
     for task in (0..50).map(ask).collect::<Vec<_>>() {
         assert_eq!(soon(task).await.unwrap(), 200);

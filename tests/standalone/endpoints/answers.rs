@@ -12,7 +12,8 @@ use scaikey_auth::{Auth, AuthConfig};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::house::{Answer, House, Plan, Visitor};
+use super::house::{House, Plan, Visitor};
+use crate::support::Answer;
 
 /// Compares with the file, after what is different each time was named.
 #[track_caller]

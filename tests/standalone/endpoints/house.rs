@@ -10,12 +10,15 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::{Router, routing::get};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{
-    Auth, ClientAuth, EndpointsBuilder, Identity, IssuerConfig, MemoryRegistrar, PasswordVerdict,
-    SessionKeys, Sessions, SignIn, TokenExchangeClient,
+    Auth, ClientAuth, EndpointsBuilder, Identity, MemoryRegistrar, PasswordVerdict, SessionKeys,
+    Sessions, SignIn, TokenExchangeClient,
 };
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+
+use crate::support::http::{self, Answer};
+use crate::support::local;
 
 /// The redirect URI as it is registered. Tests follow it to where the service really listens.
 pub(crate) const REDIRECT: &str = "https://wave.example/v1/auth/login";
@@ -83,10 +86,7 @@ impl Plan {
         provider.register_client(wave);
         provider.register_user(User::new("bob", "hunter2"));
         provider.register_user(User::new("alice", "wonderland"));
-        let mut issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
-        // Long enough on a busy machine.
-        issuer.jwks.wait = std::time::Duration::from_secs(60);
-        let issuer = issuer.leeway(self.leeway);
+        let issuer = local(provider.issuer()).leeway(self.leeway);
         let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
         let auth =
             auth.known_tokens_bytes(1 << 20).resource("https://wave.example").build().unwrap();
@@ -143,8 +143,7 @@ impl House {
     }
 
     pub(crate) fn visitor(&self) -> Visitor {
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-        let (http, api) = (http.build().unwrap(), self.api.clone());
+        let (http, api) = (http::client(), self.api.clone());
         Visitor { http, api, cookies: Mutex::default() }
     }
 
@@ -247,13 +246,6 @@ pub(crate) struct Visitor {
     pub(crate) cookies: Mutex<BTreeMap<String, String>>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: String,
-}
-
 impl Visitor {
     /// Goes on with another process of the service.
     pub(crate) fn at(self, house: &House) -> Self {
@@ -297,10 +289,9 @@ impl Visitor {
             let cookies = HeaderValue::from_bytes(cookies.join("; ").as_bytes()).unwrap();
             request = request.header("cookie", cookies);
         }
-        let answer = request.body(body.to_owned()).send().await.unwrap();
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        self.keep(&headers);
-        Answer { status, headers, body: answer.text().await.unwrap() }
+        let answer = http::send(request.body(body.to_owned())).await;
+        self.keep(&answer.headers);
+        answer
     }
 
     fn keep(&self, headers: &HeaderMap) {
@@ -329,26 +320,6 @@ impl Visitor {
     /// The names of the cookies kept.
     pub(crate) fn jar(&self) -> Vec<String> {
         self.cookies.lock().unwrap().keys().cloned().collect()
-    }
-}
-
-impl Answer {
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
-    }
-
-    pub(crate) fn header(&self, name: &str) -> &str {
-        let value = self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}"));
-        value.to_str().unwrap()
-    }
-
-    /// The error code of RFC 6749 §5.2, with its status.
-    #[track_caller]
-    pub(crate) fn refused(&self, status: u16, code: &str) {
-        assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(self.json()["error"], code, "{self:?}");
-        assert_eq!(self.header("cache-control"), "no-store");
-        assert_eq!(self.header("content-type"), "application/json");
     }
 }
 

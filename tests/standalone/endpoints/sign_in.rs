@@ -42,7 +42,7 @@ async fn a_browser_signs_in_and_gets_tokens() {
 async fn an_answer_that_is_not_this_browsers_is_refused_before_the_provider_is_asked() {
     let house = House::new().await;
     let (victim, attacker) = (house.visitor(), house.visitor());
-    let begun = |answer: &super::house::Answer| answer.header("location").to_owned();
+    let begun = |answer: &crate::support::Answer| answer.header("location").to_owned();
     let (mine, theirs) =
         (begun(&victim.get("/v1/auth/login").await), begun(&attacker.get("/v1/auth/login").await));
     let (my_way, their_way) =

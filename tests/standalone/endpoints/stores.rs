@@ -10,7 +10,8 @@ use scaikey_auth::{
     Identity, MemoryRegistrar, Registrar, RegistrarError, Registration, TenantId, TokenUrls,
 };
 
-use super::house::{Answer, House, Plan, Visitor};
+use super::house::{House, Plan, Visitor};
+use crate::support::Answer;
 use crate::support::Log;
 
 /// A registrar that fails on demand.

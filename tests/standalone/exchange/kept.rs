@@ -16,7 +16,9 @@ use scaikey_auth::{
 };
 use tokio::task::JoinSet;
 
-use super::{SECRET, builder, eventually, provider, timed};
+use crate::support::until;
+
+use super::{SECRET, builder, provider, timed};
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -155,7 +157,7 @@ async fn a_leader_that_goes_away_strands_nobody() {
         tokio::spawn(async move { client.exchange(&request).await })
     };
     let leader = task(&client);
-    eventually(|| provider.token_requests() == 1).await;
+    until(|| provider.token_requests() == 1).await;
     let follower = task(&client);
     leader.abort();
     assert!(leader.await.unwrap_err().is_cancelled());
@@ -229,7 +231,7 @@ async fn a_token_that_is_due_is_given_out_and_replaced_behind_the_callers_back()
         let token = service().await.unwrap();
         assert_eq!((token.secret(), token.cache_status()), (first.secret(), CacheStatus::Hit));
     }
-    eventually(|| provider.token_requests() == 2).await;
+    until(|| provider.token_requests() == 2).await;
     provider.heal(Endpoint::Token);
     let mut renewed = service().await.unwrap();
     for _ in 0..1000 {
@@ -260,7 +262,7 @@ async fn a_provider_that_is_away_for_ten_minutes_is_not_noticed() {
     provider.heal(Endpoint::Token);
     clock.advance(secs(61));
     service().await.unwrap();
-    eventually(|| provider.granted("client_credentials") == 2).await;
+    until(|| provider.granted("client_credentials") == 2).await;
 }
 
 #[tokio::test]

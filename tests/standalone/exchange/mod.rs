@@ -1,8 +1,6 @@
 //! Tokens for downstream services: grants, client authentication and answers, over real sockets.
 
 mod answers;
-#[cfg(feature = "metrics")]
-mod counts;
 mod grants;
 mod kept;
 mod outages;
@@ -11,8 +9,6 @@ mod proofs;
 mod sessions;
 mod signals;
 mod spent_once;
-
-use std::time::Duration;
 
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{ClientAuth, TokenExchangeBuilder, TokenExchangeClient};
@@ -55,15 +51,4 @@ async fn timed_with(
     let provider = furnished(Provider::builder().clock(clock.clone()).start().await);
     let client = set_up(builder(&provider)).clock(clock.clone()).build().unwrap();
     (provider, client, clock)
-}
-
-/// Waits for what other tasks bring about.
-async fn eventually(what: impl Fn() -> bool) {
-    for _ in 0..24_000 {
-        if what() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it did not come to pass");
 }

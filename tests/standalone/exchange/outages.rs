@@ -7,7 +7,9 @@ use scaikey_auth::{
     ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest,
 };
 
-use super::{builder, eventually, provider, timed, timed_with};
+use crate::support::until;
+
+use super::{builder, provider, timed, timed_with};
 
 #[tokio::test]
 async fn only_what_does_no_harm_is_sent_twice() {
@@ -99,7 +101,7 @@ async fn trial_given_up_stops_nobody() {
     let before = provider.token_requests();
     let (trying, request) = (client.clone(), password.clone());
     let trial = tokio::spawn(async move { trying.password(&request).await.map(drop) });
-    eventually(|| provider.token_requests() > before).await;
+    until(|| provider.token_requests() > before).await;
     client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
     assert_eq!(provider.token_requests(), before + 1, "the others wait for the trial");
     trial.abort();

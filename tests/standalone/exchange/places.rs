@@ -9,6 +9,8 @@ use scaikey_auth::{
     TokenExchangeClient, TokenUrls,
 };
 
+use crate::support::File;
+
 use super::{SECRET, builder, drive, provider, timed};
 
 /// Tenants by slug, as a service keeps them in its own store.
@@ -86,16 +88,12 @@ async fn a_client_is_set_up_by_variables_alone() {
     let provider = provider().await;
     let key = scaikey_auth::testing::SigningKey::generate(Algorithm::ES256);
     provider.register_client(Client::with_key("svc", &key));
-    let folder = std::env::temp_dir().join(format!("scaikey-auth-client-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let (secret_file, key_file) = (folder.join("secret"), folder.join("key.pem"));
-    std::fs::write(&secret_file, format!("{SECRET}\n")).unwrap();
-    std::fs::write(&key_file, key.private_pem()).unwrap();
-    let path = |file: &std::path::Path| file.to_str().unwrap().to_owned();
+    let secret_file = File::new("secret", &format!("{SECRET}\n"));
+    let key_file = File::new("key.pem", &key.private_pem());
     let text = str::to_owned;
     let ways = [
         vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET", text(SECRET))],
-        vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET_FILE", path(&secret_file))],
+        vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET_FILE", secret_file.name())],
         vec![
             ("CLIENT_ID", text("drive:1 %")),
             ("CLIENT_SECRET", text(SECRET)),
@@ -105,7 +103,7 @@ async fn a_client_is_set_up_by_variables_alone() {
         vec![
             ("CLIENT_ID", text("svc")),
             ("CLIENT_AUTH", text("private_key_jwt")),
-            ("CLIENT_KEY_FILE", path(&key_file)),
+            ("CLIENT_KEY_FILE", key_file.name()),
             ("CLIENT_KEY_ID", text(key.kid())),
             ("CLIENT_KEY_ALGORITHM", text("ES256")),
         ],
@@ -119,7 +117,6 @@ async fn a_client_is_set_up_by_variables_alone() {
         let got = client.service_token(ServiceTokenRequest::default()).await;
         got.unwrap_or_else(|error| panic!("{way:?}: {error}"));
     }
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]

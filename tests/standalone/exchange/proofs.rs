@@ -9,6 +9,8 @@ use scaikey_auth::{
     TokenExchangeClient,
 };
 
+use crate::support::File;
+
 use super::{SECRET, builder, provider};
 
 #[tokio::test]
@@ -45,19 +47,17 @@ async fn a_key_proves_itself_anew_each_time() {
         }
     }
     // A file may be mended while the service runs; a text is refused when the client is built.
-    let file = std::env::temp_dir().join(format!("scaikey-auth-key-{}", std::process::id()));
-    std::fs::write(&file, "hunter2").unwrap();
+    let file = File::new("key", "hunter2");
     let auth = ClientAuth::private_key_jwt(
         "svc",
         Algorithm::ES256,
         None,
-        SecretSource::File(file.clone()),
+        SecretSource::File(file.path().into()),
     );
     let client = builder(&provider).client_auth(auth).build().unwrap();
     let failed = client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
     assert!(matches!(failed, ExchangeError::ClientAuth(_)));
     assert!(!format!("{failed:?} {failed}").contains("hunter2"));
-    std::fs::remove_file(&file).unwrap();
 }
 
 #[tokio::test]
@@ -65,18 +65,17 @@ async fn a_secret_in_a_file_may_change() {
     let provider = provider().await;
     let drive = Client::new("drive:1 %", SECRET).token_lifetime(Duration::from_secs(20));
     provider.register_client(drive);
-    let name = format!("scaikey-auth-secret-{}", std::process::id());
-    let file = std::env::temp_dir().join(name);
-    let auth = ClientAuth::basic("drive:1 %", SecretSource::File(file.clone()));
+    let file = File::later("secret");
+    let auth = ClientAuth::basic("drive:1 %", SecretSource::File(file.path().into()));
     let clock = ManualClock::default();
     let client = builder(&provider).client_auth(auth).clock(clock.clone()).build().unwrap();
     let ask = async || client.service_token(ServiceTokenRequest::default()).await;
-    std::fs::write(&file, "old").unwrap();
+    file.write("old");
     assert_eq!(ask().await.unwrap_err().oauth(), Some(&OAuthError::InvalidClient));
-    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    file.write(&format!("{SECRET}\n"));
     clock.advance(Duration::from_secs(1));
     ask().await.unwrap();
-    std::fs::remove_file(&file).unwrap();
+    file.remove();
     assert!(matches!(ask().await, Err(ExchangeError::ClientAuth(_))));
 }
 

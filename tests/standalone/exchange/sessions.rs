@@ -9,7 +9,9 @@ use scaikey_auth::{
 };
 use tokio::task::JoinSet;
 
-use super::{builder, eventually, provider, timed_with};
+use crate::support::until;
+
+use super::{builder, provider, timed_with};
 
 async fn signed_in(client: &TokenExchangeClient) -> AccessToken {
     client.password(&PasswordRequest::new("bob", "hunter2")).await.unwrap()
@@ -68,10 +70,10 @@ async fn a_session_is_renewed_behind_its_users_back_from_four_fifths_on() {
     for _ in 0..10 {
         assert_eq!(session.access_token().await.unwrap().secret(), first.secret());
     }
-    eventually(|| provider.token_requests() == 2).await;
+    until(|| provider.token_requests() == 2).await;
     provider.heal(Endpoint::Token);
     let old = session.refresh_token();
-    eventually(|| session.refresh_token() != old).await;
+    until(|| session.refresh_token() != old).await;
     assert_ne!(session.access_token().await.unwrap().secret(), first.secret());
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 }

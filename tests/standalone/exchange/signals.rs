@@ -9,9 +9,8 @@ use scaikey_auth::{
 };
 
 #[cfg(feature = "metrics")]
-use super::counts::Counts;
 use super::{builder, drive, provider, timed_with};
-use crate::support::Log;
+use crate::support::{Counts, Log};
 
 fn subject(nth: usize) -> ExchangeRequest {
     ExchangeRequest::new(format!("subject {nth}"), "scaivault")
@@ -197,6 +196,6 @@ async fn counters_count_what_was_sent() {
     for nth in 0..100 {
         client.exchange(&subject(nth)).await.unwrap_err();
     }
-    assert_eq!(counts.of("scaikey_auth_token_requests_total"), 3);
-    assert_eq!(counts.of("scaikey_auth_token_requests_withheld_total"), 97);
+    assert_eq!(counts.of(&["scaikey_auth_token_requests_total"]), 3);
+    assert_eq!(counts.of(&["scaikey_auth_token_requests_withheld_total"]), 97);
 }

@@ -60,7 +60,7 @@ async fn what_discovery_said_is_relied_upon_for_an_hour() {
         clock.advance(Duration::from_secs(331));
         assert_eq!(status(&auth, &token(&provider)).await, 200);
         provider.wait_for_fetches(nth).await;
-        super::fixture::until(|| auth.issuers().health()[0].state == scaikey_auth::KeyState::Fresh)
+        crate::support::until(|| auth.issuers().health()[0].state == scaikey_auth::KeyState::Fresh)
             .await;
         assert_eq!(provider.discoveries(), 1);
     }
@@ -155,7 +155,7 @@ async fn keys_that_moved_are_followed() {
     drop(auth.issuers().health());
     provider.wait_for_fetches(2).await;
     let token = provider.token().signed_by(&acme.key()).sign();
-    super::fixture::until(|| auth.issuers().health()[0].last_error.is_some()).await;
+    crate::support::until(|| auth.issuers().health()[0].last_error.is_some()).await;
     clock.advance(Duration::from_secs(61));
     assert_eq!(status(&auth, &token).await, 200);
     assert_eq!((provider.fetches(), acme.fetches()), (2, 1));

@@ -1,12 +1,14 @@
 //! What the stories have in common: a provider, a clock, a service that trusts the one and asks the other.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, SigningKey};
 use scaikey_auth::{
     Algorithm, AnyTenant, Auth, AuthBuilder, Clock, IssuerConfig, IssuerHealth, JwksSettings,
     KeyState, TenantIssuers,
 };
+
+use crate::support::{local, until};
 
 /// Longer than a set stays fresh by default, jitter included.
 pub(crate) const PAST_TTL: Duration = Duration::from_secs(331);
@@ -90,10 +92,7 @@ pub(crate) async fn provider() -> (Provider, ManualClock) {
 }
 
 pub(crate) fn trust(issuer: &Issuer) -> IssuerConfig {
-    // Long enough on a busy machine; tests of waiting set their own.
-    let mut config = IssuerConfig::new(issuer.issuer()).allow_loopback_http(true);
-    config.jwks.wait = Duration::from_secs(60);
-    config
+    local(issuer.issuer())
 }
 
 /// Known tokens have a small table: emptying one of the default size takes an unoptimised build longer than
@@ -157,15 +156,5 @@ pub(crate) async fn verdict(auth: &Auth, token: &str) -> &'static str {
     match auth.authenticate(token).await {
         Ok(_) => "accepted",
         Err(error) => error.reason(),
-    }
-}
-
-/// Waits for what a background task does in its own time, for two minutes at most.
-pub(crate) async fn until(mut reached: impl FnMut() -> bool) {
-    let patience = Duration::from_secs(120);
-    let start = SystemTime::now();
-    while !reached() {
-        assert!(start.elapsed().unwrap_or_default() < patience, "waited {patience:?} in vain");
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

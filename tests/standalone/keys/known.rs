@@ -5,8 +5,9 @@ use std::time::Duration;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{Auth, IssuerConfig, KeyState};
 
-use super::fixture::{PAST_TTL, World, provider, service, token, trust, until, verdict};
+use super::fixture::{PAST_TTL, World, provider, service, token, trust, verdict};
 use super::town::Town;
+use crate::support::until;
 
 fn hits(auth: &Auth) -> u64 {
     auth.known_tokens().stats().hits

@@ -6,9 +6,10 @@ use scaikey_auth::testing::{BadKey, Endpoint, Fault, Issuer, SigningKey};
 use scaikey_auth::{Algorithm, Clock, KeyState};
 use serde_json::{Value, json};
 
-use super::fixture::{PAST_TTL, World, provider, service, status, token, trust, until, verdict};
+use super::fixture::{PAST_TTL, World, provider, service, status, token, trust, verdict};
 use super::town::Town;
 use crate::support::Log;
+use crate::support::until;
 
 /// Adds a member to every key of the set, or replaces it.
 fn member(name: &'static str, value: impl Into<Value>) -> Fault {

@@ -107,8 +107,8 @@ async fn a_failed_renewal_is_tried_again_after_a_pause_that_grows() {
         assert_eq!(world.good().await, 200);
         world.provider.wait_for_fetches(nth).await;
         // While the fetch is under way the next one is planned for after its deadlines.
-        super::fixture::until(|| world.health().last_attempt != before).await;
-        super::fixture::until(|| world.provider.fetches() == nth && !is_fetching(&world)).await;
+        crate::support::until(|| world.health().last_attempt != before).await;
+        crate::support::until(|| world.provider.fetches() == nth && !is_fetching(&world)).await;
         longest = longest.max(world.pause());
     }
     assert!(longest > Duration::from_secs(2), "{longest:?}");

@@ -66,7 +66,7 @@ async fn many_tenants_fetch_shared_keys_once() {
     for id in ids(300) {
         assert_eq!(status(&auth, &invented(&provider, &id)).await, 200, "{id}");
     }
-    super::fixture::until(|| auth.issuers().health()[0].state == KeyState::Fresh).await;
+    crate::support::until(|| auth.issuers().health()[0].state == KeyState::Fresh).await;
     assert_eq!(provider.fetches(), 2);
 }
 
@@ -186,7 +186,7 @@ async fn a_template_has_one_budget_over_all_sets() {
         clock.advance(Duration::from_millis(500));
         flood().await;
         let expected = 40 + 20 + nth;
-        super::fixture::until(|| fetches(&tenants) == expected).await;
+        crate::support::until(|| fetches(&tenants) == expected).await;
     }
     // Each has had its turn at the most once or twice: those that waited longest came first.
     assert!(tenants.iter().all(|tenant| tenant.fetches() <= 2), "somebody came twice");
@@ -236,7 +236,7 @@ async fn wishes_end_soon_after_their_flood() {
     clock.advance(Duration::from_secs(1));
     last.rotate();
     assert_eq!(status(&auth, &last.token().sign()).await, 200);
-    super::fixture::until(|| fetches(&tenants) == 80 + 20 + 2).await;
+    crate::support::until(|| fetches(&tenants) == 80 + 20 + 2).await;
     clock.advance(Duration::from_secs(9));
     last.rotate();
     assert_eq!(status(&auth, &last.token().sign()).await, 200);
@@ -309,7 +309,7 @@ async fn an_issuer_whose_keys_moved_leaves_the_shared_set() {
     assert_eq!(status(&auth, &old).await, 200, "nobody has noticed yet");
     moved.wait_for_fetches(1).await;
     let new = token(moved, &moved.key());
-    super::fixture::until(|| auth.issuers().health().iter().all(|it| it.last_error.is_none()))
+    crate::support::until(|| auth.issuers().health().iter().all(|it| it.last_error.is_none()))
         .await;
     assert_eq!(status(&auth, &new).await, 200);
     assert_eq!(verdict(&auth, &old).await, "token_key_unknown", "also where it was known");

@@ -83,7 +83,7 @@ async fn a_fetch_that_panics_is_answered_with_503_and_the_next_one_works() {
     clock.armed.store(true, Ordering::SeqCst);
     clock.clock.advance(PAST_TTL);
     assert_eq!(status(&auth, &token(&provider)).await, 200);
-    super::fixture::until(|| !clock.armed.load(Ordering::SeqCst)).await;
+    crate::support::until(|| !clock.armed.load(Ordering::SeqCst)).await;
     clock.clock.advance(Duration::from_secs(60));
     assert_eq!(status(&auth, &token(&provider)).await, 200);
     provider.wait_for_fetches(2).await;
@@ -153,7 +153,7 @@ fn a_runtime_that_ends_in_the_middle_of_a_renewal_leaves_it_to_the_next() {
     Runtime::new().unwrap().block_on(async {
         assert_eq!(status(&auth, &token).await, 200);
         provider.wait_for_fetches(3).await;
-        super::fixture::until(|| auth.issuers().health()[0].state == KeyState::Fresh).await;
+        crate::support::until(|| auth.issuers().health()[0].state == KeyState::Fresh).await;
     });
 }
 

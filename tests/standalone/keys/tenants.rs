@@ -9,10 +9,11 @@ use scaikey_auth::{Algorithm, AuthError, IssuerConfig, KeyState};
 use tokio::sync::Semaphore;
 
 use super::fixture::{
-    provider, service, service_of_tenants, status, statuses, strange, token, until, verdict,
+    provider, service, service_of_tenants, status, statuses, strange, token, verdict,
 };
 use super::town::{Town, invented, template};
 use crate::support::Log;
+use crate::support::until;
 
 /// What a tenant that does not exist is called here.
 const INVENTED: &str = "tnt-invented";
@@ -298,7 +299,7 @@ async fn a_tenant_whose_keys_hang_is_waited_for_only_so_long() {
     town.acme.wait_for_fetches(1).await;
     assert_eq!((town.directory.asked(), town.acme.fetches()), (1, 1));
     town.acme.heal(Endpoint::Jwks);
-    super::fixture::until(|| !auth.issuers().health().is_empty()).await;
+    crate::support::until(|| !auth.issuers().health().is_empty()).await;
     assert_eq!(status(&auth, &token(&town.acme)).await, 200);
     assert_eq!(town.acme.fetches(), 1);
 }

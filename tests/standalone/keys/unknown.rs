@@ -112,7 +112,7 @@ async fn whoever_hangs_up_earns_no_further_fetch() {
         if nth < 2 {
             world.provider.rotate();
             let token = world.token();
-            super::fixture::until(|| world.provider.fetches() == fetches).await;
+            crate::support::until(|| world.provider.fetches() == fetches).await;
             assert!([200, 401].contains(&world.status(&token).await));
         }
     }

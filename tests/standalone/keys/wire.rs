@@ -143,5 +143,5 @@ async fn retry_after_of_metadata_is_kept_to() {
     assert_eq!(world.provider.discoveries(), discoveries + 1);
     world.clock.advance(Duration::from_secs(2));
     assert_eq!(world.good().await, 200);
-    super::fixture::until(|| world.provider.discoveries() == discoveries + 2).await;
+    crate::support::until(|| world.provider.discoveries() == discoveries + 2).await;
 }

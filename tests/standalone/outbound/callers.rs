@@ -14,12 +14,13 @@ use scaikey_auth::{
     Auth, AuthContext, AuthError, CallerLayer, EmptyBodies, OutboundError, OutboundService,
     OutboundToken, RequestHead, TokenSource, with_caller,
 };
-use tokio::net::TcpListener;
 use tokio::sync::Barrier;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use super::{Downstream, Http, World, http, soon, why};
+use crate::support::{Server, soon};
+
+use super::{Downstream, Http, World, http, why};
 
 type Calls = OutboundService<Http, EmptyBodies>;
 
@@ -59,12 +60,6 @@ impl Drive {
     }
 }
 
-async fn serve(app: Router) -> (String, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    (url, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
-}
-
 fn guarded(drive: Drive, auth: &Auth) -> Router {
     let layers = ServiceBuilder::new().layer(auth.layer()).layer(CallerLayer);
     Router::new().route("/{name}", get(Drive::handler)).layer(layers).with_state(drive)
@@ -74,7 +69,8 @@ fn guarded(drive: Drive, auth: &Auth) -> Router {
 async fn each_of_many_users_at_once_is_followed_by_a_token_of_their_own() {
     const USERS: usize = 60;
     let (world, vault) = (World::new().await, Downstream::start().await);
-    let (url, server) = serve(guarded(Drive::new(&world, &vault, USERS), &world.auth)).await;
+    let server = Server::axum(guarded(Drive::new(&world, &vault, USERS), &world.auth)).await;
+    let url = server.url();
     let (client, mut requests) = (http(), JoinSet::new());
     for user in 0..USERS {
         let token = world.provider.token().subject(&format!("user-{user}")).sign();
@@ -92,7 +88,6 @@ async fn each_of_many_users_at_once_is_followed_by_a_token_of_their_own() {
         let user = claims["sub"].as_str().unwrap();
         assert!(one.path.starts_with(&format!("/{user}/")), "{user} at {}", one.path);
     }
-    server.abort();
 }
 
 /// Reads the cookie `token`.
@@ -141,7 +136,8 @@ async fn one_connection_serves_one_caller_after_the_other() {
     let layers = ServiceBuilder::new().layer(auth).layer(CallerLayer);
     let drive = Drive::new(&world, &vault, 1);
     let app = Router::new().route("/{name}", get(Drive::handler)).layer(layers).with_state(drive);
-    let (url, server) = serve(app).await;
+    let server = Server::axum(app).await;
+    let url = server.url();
     let client = http();
     for name in ["alice", "nobody", "bob", "nobody", "alice"] {
         let mut request = Request::get(format!("{url}/{name}"));
@@ -157,7 +153,6 @@ async fn one_connection_serves_one_caller_after_the_other() {
         vault.seen().iter().map(|one| one.claims()["sub"].as_str().unwrap().to_owned()).collect();
     callers.dedup();
     assert_eq!(callers, ["alice", "bob", "alice"]);
-    server.abort();
 }
 
 #[tokio::test]

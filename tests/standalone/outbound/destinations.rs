@@ -288,10 +288,10 @@ async fn on_real_sockets_a_refused_request_reaches_nobody() {
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let alice = world.caller("alice-id").await;
     let mut disguised = vault.get("/");
-    disguised.headers_mut().insert(HOST, format!("127.0.0.1:{}", evil.port).parse().unwrap());
+    disguised.headers_mut().insert(HOST, evil.address().parse().unwrap());
     let mut dressed = evil.get("/");
-    dressed.headers_mut().insert(HOST, format!("127.0.0.1:{}", vault.port).parse().unwrap());
-    let userinfo = format!("http://127.0.0.1:{}@127.0.0.1:{}/", vault.port, evil.port);
+    dressed.headers_mut().insert(HOST, vault.address().parse().unwrap());
+    let userinfo = format!("http://{}@{}/", vault.address(), evil.address());
     let userinfo = Request::get(userinfo).body(Full::default()).unwrap();
     for request in [evil.get("/"), disguised, dressed, userinfo] {
         why(send(&layer, by(&alice, request)).await);

@@ -8,7 +8,6 @@ mod refused;
 mod ways;
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,14 +24,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use scaikey_auth::testing::{self, ManualClock, Provider};
 use scaikey_auth::{
-    Algorithm, Auth, AuthContext, AuthMode, BoxError, ClientAuth, IssuerConfig, OutboundBuilder,
-    OutboundError, OutboundLayer, OutboundToken, TokenExchangeBuilder, TokenExchangeClient,
-    dangerous_peek_claims,
+    Algorithm, Auth, AuthContext, BoxError, ClientAuth, OutboundBuilder, OutboundError,
+    OutboundLayer, OutboundToken, TokenExchangeBuilder, TokenExchangeClient, dangerous_peek_claims,
 };
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tower::{Layer, ServiceExt};
+
+use crate::support::{Server, local, mock, soon};
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
@@ -52,10 +50,10 @@ impl World {
         let provider = Provider::builder().algorithms([Algorithm::ES256]).clock(clock.clone());
         let provider = provider.start().await;
         provider.register_client(drive());
-        let mut issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
-        // Long enough on a busy machine.
-        issuer.jwks.wait = std::time::Duration::from_secs(60);
-        let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
+        let auth = Auth::builder()
+            .issuer(local(provider.issuer()))
+            .audience("scaiwave")
+            .clock(clock.clone());
         Self {
             auth: auth.tenant_optional().known_tokens_bytes(1 << 20).build().unwrap(),
             provider,
@@ -94,9 +92,7 @@ fn drive() -> testing::Client {
 
 /// A mock user, who has no token of a provider's.
 async fn mock_caller() -> AuthContext {
-    let auth = Auth::builder().known_tokens_bytes(0).mode(AuthMode::Mock);
-    let auth = auth.dangerous_allow_mock_in_production().build().unwrap();
-    auth.authenticate("anything").await.unwrap()
+    mock().authenticate("anything").await.unwrap()
 }
 
 /// A request as a downstream service got it.
@@ -122,9 +118,8 @@ impl Seen {
 
 /// A service on a real socket that writes down what comes. It ends with its value.
 struct Downstream {
-    port: u16,
+    server: Server,
     book: Book,
-    task: JoinHandle<()>,
 }
 
 #[derive(Clone, Default)]
@@ -138,14 +133,15 @@ impl Downstream {
     async fn start() -> Self {
         let book = Book::default();
         let app = Router::new().fallback(note).with_state(book.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { port, book, task }
+        Self { server: Server::axum(app).await, book }
     }
 
     fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.server.url()
+    }
+
+    fn address(&self) -> String {
+        self.url().replace("http://", "")
     }
 
     fn get(&self, path: &str) -> Request<Full<Bytes>> {
@@ -165,12 +161,6 @@ impl Downstream {
         let seen = self.seen();
         assert_eq!(seen.len(), 1, "{seen:?}");
         seen[0].clone()
-    }
-}
-
-impl Drop for Downstream {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -209,9 +199,4 @@ fn why<T: std::fmt::Debug>(outcome: Result<T, BoxError>) -> OutboundError {
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-/// A future that must end soon, because nothing it waits for is late.
-async fn soon<F: Future>(work: F) -> F::Output {
-    tokio::time::timeout(secs(120), work).await.expect("ends soon")
 }

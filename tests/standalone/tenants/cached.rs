@@ -8,6 +8,7 @@ use scaikey_auth::{CachedTenants, TenantResolver};
 use tokio::task::JoinSet;
 
 use crate::support::tenants::{Mood, Store, id, status, tenant};
+use crate::support::until;
 use scaikey_auth::testing::ManualClock;
 
 /// 60 s and 10 % of jitter.
@@ -20,16 +21,6 @@ const PAST_BACKOFF: Duration = Duration::from_secs(6);
 fn cached(store: &Store) -> (CachedTenants<Store>, ManualClock) {
     let clock = ManualClock::new();
     (CachedTenants::new(store.clone()).clock(clock.clone()), clock)
-}
-
-/// Waits for work in the background, which other tasks do as soon as this one yields.
-async fn until(condition: impl Fn() -> bool) {
-    let wait = async {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), wait).await.expect("should have happened");
 }
 
 #[tokio::test]

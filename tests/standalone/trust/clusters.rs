@@ -11,7 +11,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
 
-use super::fixture::{File, ask, platform, pod, reporter, trust_called, trusts, why};
+use super::fixture::{ask, platform, pod, reporter, trust_called, trusts, why};
+use crate::support::File;
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -145,14 +146,14 @@ async fn a_clusters_own_certificate_and_token_open_its_keys_and_nothing_else_doe
         )
     };
     let files = |ca: &File, token: &File| {
-        let (ca, token) = (ca.0.display(), token.0.display());
+        let (ca, token) = (ca.name(), token.name());
         policy(&format!(", ca_file = \"{ca}\", bearer_file = \"{token}\""))
     };
     let pod = pod(&cluster).issuer(ISSUER).sign();
     for refused in [
         policy(""),
-        policy(&format!(", ca_file = \"{}\"", ca.0.display())),
-        policy(&format!(", bearer_file = \"{}\"", token.0.display())),
+        policy(&format!(", ca_file = \"{}\"", ca.name())),
+        policy(&format!(", bearer_file = \"{}\"", token.name())),
         files(&wrong_ca, &token),
         files(&no_pem, &token),
         files(&ca, &wrong_token),

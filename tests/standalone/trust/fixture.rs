@@ -1,8 +1,5 @@
 //! A foreign platform, and a policy that trusts it.
 
-use std::fs;
-use std::path::PathBuf;
-
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, TokenBuilder};
 use scaikey_auth::trust::{Denied, Granted, TrustPolicy, Trusts};
 use scaikey_auth::{Algorithm, Scopes};
@@ -76,26 +73,5 @@ pub(crate) async fn why(trusts: &Trusts, token: &str) -> &'static str {
     match ask(trusts, token).await {
         Ok(granted) => panic!("granted: {granted:?}"),
         Err(denied) => denied.reason().as_str(),
-    }
-}
-
-/// A file that is gone when the test is.
-pub(crate) struct File(pub(crate) PathBuf);
-
-impl File {
-    pub(crate) fn new(name: &str, text: &str) -> Self {
-        let file = Self(std::env::temp_dir().join(format!("{}-{name}", std::process::id())));
-        file.write(text);
-        file
-    }
-
-    pub(crate) fn write(&self, text: &str) {
-        fs::write(&self.0, text).unwrap();
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }

@@ -17,9 +17,9 @@ use scaikey_auth::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::support::Log;
+use crate::support::{File, Log};
 
-use super::fixture::{File, platform, pod, reporter, trust, trusts};
+use super::fixture::{platform, pod, reporter, trust, trusts};
 
 const RESOURCE: &str = "https://scaivault.example";
 
@@ -448,7 +448,7 @@ async fn a_key_replaced_on_disk_is_used_when_the_service_starts_anew() {
     let house = House::new().await;
     let pem = || SigningKey::generate(Algorithm::ES256).private_pem();
     let file = File::new("minter.pem", &pem());
-    let source = || SecretSource::File(file.0.clone());
+    let source = || SecretSource::File(file.path().into());
     let open = || LocalMinter::new("https://vault.example", Algorithm::ES256, source(), "m-1");
     let minter = open().unwrap();
     let (auth, published) = (house.auth(minter.issuer()), minter.key_set().to_owned());

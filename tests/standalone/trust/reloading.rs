@@ -1,6 +1,5 @@
 //! A policy is exchanged whole, or not at all.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,9 +7,9 @@ use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::trust::{TrustPolicy, Trusts};
 use scaikey_auth::{Auth, AuthConfig, TokenExchangeClient};
 
-use crate::support::Log;
+use crate::support::{File, Log};
 
-use super::fixture::{File, ask, grant, platform, pod, policy, reporter, trust, trusts, why};
+use super::fixture::{ask, grant, platform, pod, policy, reporter, trust, trusts, why};
 
 fn text(cluster: &Provider, rule: &str) -> String {
     format!("{}{rule}", trust("k8s", cluster, "single_use_jti = true"))
@@ -22,14 +21,14 @@ async fn a_bad_file_leaves_the_policy_in_force_and_every_fault_is_told() {
     let cluster = platform(&clock).await;
     let log = Log::start();
     let file = File::new("bad.toml", &text(&cluster, &reporter()));
-    let trusts = Trusts::builder().file(&file.0).clock(clock.clone()).build().unwrap();
+    let trusts = Trusts::builder().file(file.path()).clock(clock.clone()).build().unwrap();
     ask(&trusts, &pod(&cluster).sign()).await.unwrap();
     let before = trusts.policy();
 
     file.write("[[trust]]\nid = \"k8s\"\nissuer = \"http://x\"\nmode = \"off\"\n");
     assert_eq!(trusts.reload().unwrap_err().faults().len(), 3);
     assert!(log.text().contains("trust policy refused"));
-    fs::remove_file(&file.0).unwrap();
+    file.remove();
     assert!(trusts.reload().unwrap_err().to_string().contains("cannot be read"));
     assert_eq!(trusts.policy(), before);
     ask(&trusts, &pod(&cluster).sign()).await.unwrap();
@@ -44,7 +43,7 @@ async fn endpoints_hand_out_their_trusts() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let file = File::new("endpoints.toml", "");
-    let path = file.0.display().to_string();
+    let path = file.name();
     let variables = [
         ("ISSUER", "https://scaikey.example"),
         ("AUDIENCE", "scaivault"),
@@ -72,7 +71,7 @@ async fn keys_at_hand_and_tokens_used_outlive_the_policy() {
     let file = File::new("kept.json", "");
     let json = |parts: &[String]| serde_json::to_string(&policy(parts)).unwrap();
     file.write(&json(&[text(&cluster, &reporter())]));
-    let trusts = Trusts::builder().file(&file.0).clock(clock.clone()).build().unwrap();
+    let trusts = Trusts::builder().file(file.path()).clock(clock.clone()).build().unwrap();
     let used = pod(&cluster).sign();
     ask(&trusts, &used).await.unwrap();
     assert_eq!(cluster.fetches(), 1);

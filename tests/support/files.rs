@@ -1,0 +1,55 @@
+//! Files of one test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use scaikey_auth::Secret;
+
+/// A file in a folder of its own. Both are gone when the test is.
+pub(crate) struct File(PathBuf);
+
+impl File {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
+        let file = Self::later(name);
+        file.write(text);
+        file
+    }
+
+    /// One that is yet to be written.
+    pub(crate) fn later(name: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::SeqCst);
+        let folder = format!("scaikey-auth-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        fs::create_dir(&folder).unwrap();
+        Self(folder.join(name))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    pub(crate) fn write(&self, text: &str) {
+        fs::write(&self.0, text).unwrap();
+    }
+
+    pub(crate) fn remove(&self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+
+    /// As a database of SQLite's, made when it is first opened.
+    pub(crate) fn sqlite(&self) -> Secret {
+        format!("sqlite://{}?mode=rwc", self.name()).into()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0.with_file_name(""));
+    }
+}
