@@ -77,18 +77,16 @@ impl WorkloadRefusal {
             Self::Malformed(_) => "invalid_request",
             Self::Target => "invalid_target",
             Self::Denied(denied) => denied.code(),
-            Self::Unminted(error) => match error {
-                ExchangeError::Unavailable { .. } => "temporarily_unavailable",
-                ExchangeError::Refused { error: Some(code), .. } => match code {
-                    OAuthError::InvalidTarget => "invalid_target",
-                    OAuthError::InvalidScope => "invalid_scope",
-                    // That the provider does not believe the token is the same to the caller as
-                    // that we do not.
-                    OAuthError::InvalidGrant | OAuthError::InvalidRequest => "invalid_request",
-                    _ => "server_error",
-                },
+            Self::Unminted(ExchangeError::Unavailable { .. }) => "temporarily_unavailable",
+            Self::Unminted(ExchangeError::Refused { error: Some(code), .. }) => match code {
+                OAuthError::InvalidTarget => "invalid_target",
+                OAuthError::InvalidScope => "invalid_scope",
+                // That the provider does not believe the token is the same to the caller as
+                // that we do not.
+                OAuthError::InvalidGrant | OAuthError::InvalidRequest => "invalid_request",
                 _ => "server_error",
             },
+            Self::Unminted(_) => "server_error",
         }
     }
 

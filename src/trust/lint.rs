@@ -261,7 +261,7 @@ impl RuleLint<'_> {
 
     /// Whether only tokens with one of a few written-out values in this claim match.
     fn pins(&self, claim: &str) -> bool {
-        self.grant.conditions_on(claim).any(Condition::is_exact)
+        self.grant.conditions(|on| names(on, claim)).any(Condition::is_exact)
     }
 
     fn somebody_in_particular(&self) {
@@ -292,7 +292,8 @@ impl RuleLint<'_> {
         let used = self.grant.claims.iter().map(|(path, _)| path).any(is_email)
             || self.grant.map.identity.claims().any(is_email);
         let verified = Condition::Eq(Constant::Bool(true));
-        let is_verified = self.grant.conditions_on("email_verified").any(|it| *it == verified);
+        let is_verified =
+            self.grant.conditions(|on| names(on, "email_verified")).any(|it| *it == verified);
         if used && !is_verified {
             self.fault("claims", "relies on `email`, which anybody may have written: add email_verified = { eq = true }");
         }
@@ -339,14 +340,15 @@ impl RuleLint<'_> {
         } else if template.has_claim_before_trust() {
             self.fault("map.identity", format!("has a claim before {{trust}}, where a workload could write another trust's name: write {:?}", template.in_segments()));
         }
-        let is_unfit =
-            |path: &&ClaimPath| self.grant.conditions(path).any(Condition::takes_no_text);
+        let is_unfit = |path: &&ClaimPath| {
+            self.grant.conditions(|on| on == *path).any(Condition::takes_no_text)
+        };
         if let Some(path) = template.claims().find(is_unfit) {
             self.fault("map.identity", format!("is made from `{path}`, which the rule wants to be no text, so that a match would be denied: an identity takes texts alone; write the name out"));
         }
         let is_free = |path: &&ClaimPath| match names(path, "sub") {
             true => !self.has_exact_subject(),
-            false => !self.grant.conditions(path).any(Condition::is_exact),
+            false => !self.grant.conditions(|on| on == *path).any(Condition::is_exact),
         };
         let names_trust = template.parts.contains(&Part::Trust);
         if let Some(path) = template.claims().find(is_free).filter(|_| !names_trust) {

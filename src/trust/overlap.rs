@@ -35,7 +35,9 @@ impl Identities {
                 Part::Claim(path) => match grant.look_of(path) {
                     Some((text, true)) => these.text(&encoded(text, is_alone)),
                     Some((glob, false)) if is_alone => these.glob(glob),
-                    _ if grant.conditions(path).any(Condition::is_exact) => these.pieces.push(any),
+                    _ if grant.conditions(|on| on == path).any(Condition::is_exact) => {
+                        these.pieces.push(any)
+                    }
                     _ => these.open(any),
                 },
             }

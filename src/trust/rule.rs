@@ -176,25 +176,13 @@ impl Template {
     /// Whether the filled-in text tells where each value begins and ends. `{trust}` is a segment of its
     /// own, and between two claims stands a separator, which no value of several has in it.
     pub(super) fn keeps_apart(&self) -> bool {
-        let text = |part: Option<&Part>| match part {
-            Some(Part::Text(text)) => Some(text.clone()),
-            Some(_) => Some(String::new()),
-            None => None,
-        };
-        self.parts.iter().enumerate().all(|(nth, part)| {
-            let before = text(nth.checked_sub(1).and_then(|before| self.parts.get(before)));
-            let after = text(self.parts.get(nth + 1));
-            let is_last_claim = !self.parts.iter().skip(nth + 1).any(Part::is_placeholder);
-            match part {
-                Part::Text(_) => true,
-                Part::Trust => {
-                    before.is_none_or(|text| text.ends_with(SEPARATORS))
-                        && after.is_none_or(|text| text.starts_with(SEPARATORS))
-                }
-                Part::Claim(_) => {
-                    is_last_claim || after.is_some_and(|text| text.contains(SEPARATORS))
-                }
-            }
+        let last = self.parts.iter().rposition(|part| !matches!(part, Part::Text(_)));
+        self.parts.windows(2).enumerate().all(|(nth, pair)| match pair {
+            [Part::Text(before), Part::Trust] => before.ends_with(SEPARATORS),
+            [Part::Trust, Part::Text(after)] => after.starts_with(SEPARATORS),
+            [Part::Claim(_), Part::Text(after)] => last == Some(nth) || after.contains(SEPARATORS),
+            [Part::Text(_), _] => true,
+            _ => false,
         })
     }
 
@@ -231,12 +219,6 @@ impl Template {
             }
         }
         (identity.len() <= MAX_IDENTITY).then_some(identity)
-    }
-}
-
-impl Part {
-    fn is_placeholder(&self) -> bool {
-        !matches!(self, Self::Text(_))
     }
 }
 
@@ -303,12 +285,12 @@ impl Grant {
         format!("`{name}` is {}, and the rule wants {wanted}", quote(value))
     }
 
-    /// What it asks of a claim.
-    pub(super) fn conditions<'g>(
-        &'g self,
-        path: &'g ClaimPath,
-    ) -> impl Iterator<Item = &'g Condition> {
-        self.claims.iter().filter(move |(on, _)| on == path).map(|(_, condition)| condition)
+    /// What it asks of some claims.
+    pub(super) fn conditions(
+        &self,
+        is_meant: impl Fn(&ClaimPath) -> bool,
+    ) -> impl Iterator<Item = &Condition> {
+        self.claims.iter().filter(move |(on, _)| is_meant(on)).map(|(_, condition)| condition)
     }
 
     /// What a claim must look like, if it must look like one thing, and whether that is a text and no
@@ -317,19 +299,11 @@ impl Grant {
         if names(path, "sub") {
             return self.subject.as_ref().map(Pattern::look);
         }
-        self.claims.iter().filter(|(on, _)| on == path).find_map(|(_, condition)| match condition {
+        self.conditions(|on| on == path).find_map(|condition| match condition {
             Condition::Eq(Constant::Text(text)) => Some((&**text, true)),
             Condition::Glob(pattern) => Some(pattern.look()),
             _ => None,
         })
-    }
-
-    /// What it asks of the claim `name`, which is not within another.
-    pub(super) fn conditions_on<'g>(
-        &'g self,
-        name: &'g str,
-    ) -> impl Iterator<Item = &'g Condition> {
-        self.claims.iter().filter(move |(on, _)| names(on, name)).map(|(_, condition)| condition)
     }
 }
 

@@ -53,6 +53,26 @@ fn a_fault_in_json_has_its_line_too() {
 }
 
 #[test]
+fn order_of_claims_in_json_makes_no_other_rule() {
+    let policy = |claims: &[&str]| {
+        let rule = |(nth, claims): (usize, &&str)| {
+            format!(
+                r#"{{"name":"g{nth}","claims":{{{claims}}},"map":{{"identity":"sa:x","tenant":"t","scopes":["a"]}}}}"#
+            )
+        };
+        let rules: Vec<_> = claims.iter().enumerate().map(rule).collect();
+        TrustPolicy::from_json(&format!(
+            r#"{{"trust":[{{"id":"k8s","issuer":"https://k8s.example","audiences":["s"],"grant":[{}]}}]}}"#,
+            rules.join(",")
+        ))
+    };
+    let one = r#""a":{"eq":"1"},"b":{"eq":"2"}"#;
+    let other = r#""b":{"eq":"2"},"a":{"eq":"1"}"#;
+    assert_eq!(policy(&[one]).unwrap(), policy(&[other]).unwrap());
+    assert!(faults(policy(&[one, other])).contains("g1.name asks the same as `g0`"));
+}
+
+#[test]
 fn a_preset_is_refused_until_every_gap_is_filled_in_and_taken_then() {
     for (name, text) in presets::ALL {
         let refused = faults(TrustPolicy::from_toml(text));
