@@ -10,6 +10,7 @@ use url::Url;
 
 use super::OutboundError;
 use crate::config::{Fault, is_loopback};
+use crate::exchange::{ExchangeRequest, ServiceTokenRequest};
 use crate::identity::{Scopes, TenantId};
 
 /// Which token a destination gets.
@@ -20,19 +21,18 @@ pub struct OutboundToken {
     problem: Option<&'static str>,
 }
 
+/// What is asked for, with the caller's part still to be filled in.
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
-    OnBehalf { audience: String, resources: Vec<Url>, scopes: Scopes },
-    Service { tenant: ServiceTenant, scopes: Scopes },
+    /// Without the caller's token and tenant.
+    OnBehalf(ExchangeRequest),
+    /// With the tenant, unless it is the caller's.
+    Service {
+        request: ServiceTokenRequest,
+        in_callers_tenant: bool,
+    },
     Forwarded,
     None,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum ServiceTenant {
-    None,
-    Fixed(TenantId),
-    Callers,
 }
 
 impl OutboundToken {
@@ -40,8 +40,8 @@ impl OutboundToken {
         Self { kind, problem: None }
     }
 
-    fn of_service(tenant: ServiceTenant) -> Self {
-        Self::new(Kind::Service { tenant, scopes: Scopes::new() })
+    fn of_service(request: ServiceTokenRequest, in_callers_tenant: bool) -> Self {
+        Self::new(Kind::Service { request, in_callers_tenant })
     }
 
     /// The caller's token exchanged for one of this audience (RFC 8693): the service there sees
@@ -49,23 +49,22 @@ impl OutboundToken {
     pub fn on_behalf_of_caller(audience: impl Into<String>) -> Self {
         let audience = audience.into();
         let problem = audience.is_empty().then_some("has an empty audience");
-        let kind = Kind::OnBehalf { audience, resources: Vec::new(), scopes: Scopes::new() };
-        Self { kind, problem }
+        Self { kind: Kind::OnBehalf(ExchangeRequest::new("", audience)), problem }
     }
 
     /// A token of this service itself, whoever calls.
     pub fn service() -> Self {
-        Self::of_service(ServiceTenant::None)
+        Self::of_service(ServiceTokenRequest::default(), false)
     }
 
     /// A token of this service itself, in this tenant.
     pub fn service_in(tenant: TenantId) -> Self {
-        Self::of_service(ServiceTenant::Fixed(tenant))
+        Self::of_service(ServiceTokenRequest::in_tenant(tenant), false)
     }
 
     /// A token of this service itself, in the tenant of the request it is serving.
     pub fn service_in_callers_tenant() -> Self {
-        Self::of_service(ServiceTenant::Callers)
+        Self::of_service(ServiceTokenRequest::default(), true)
     }
 
     /// The caller's own token, as it came. The price: the service there can use it wherever it is
@@ -83,7 +82,8 @@ impl OutboundToken {
     /// [`forwarded`](Self::forwarded) and [`none`](Self::none) the layer does not build.
     pub fn scopes(mut self, only: Scopes) -> Self {
         match &mut self.kind {
-            Kind::OnBehalf { scopes, .. } | Kind::Service { scopes, .. } => *scopes = only,
+            Kind::OnBehalf(request) => request.scopes = only,
+            Kind::Service { request, .. } => request.scopes = only,
             Kind::Forwarded | Kind::None => {
                 self.problem = Some("has scopes for a token that is not asked for");
             }
@@ -94,8 +94,8 @@ impl OutboundToken {
     /// Names what the token is for by its URL as well (RFC 8693 §2.1, RFC 8707). Only for
     /// [`on_behalf_of_caller`](Self::on_behalf_of_caller); with another the layer does not build.
     pub fn resource(mut self, resource: Url) -> Self {
-        match &mut self.kind {
-            Kind::OnBehalf { resources, .. } => resources.push(resource),
+        match self.kind {
+            Kind::OnBehalf(request) => self.kind = Kind::OnBehalf(request.resource(resource)),
             _ => self.problem = Some("has a resource for a token that is not exchanged"),
         }
         self

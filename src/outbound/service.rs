@@ -11,14 +11,11 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::caller;
-use super::destination::{Kind, ServiceTenant, find};
+use super::destination::{Kind, find};
 use super::layer::{OutboundLayer, Replay, Rules};
 use crate::auth::AuthContext;
 use crate::error::BoxError;
-use crate::exchange::{
-    AccessToken, ExchangeError, ExchangeRequest, ServiceTokenRequest, TokenExchangeClient,
-    TokenRequest,
-};
+use crate::exchange::{AccessToken, ExchangeError, TokenExchangeClient, TokenRequest};
 use crate::gate::{Pending, take_ready};
 use crate::middleware;
 
@@ -124,24 +121,18 @@ impl Decision {
         Ok(match kind {
             Kind::None => Self::Pass,
             Kind::Forwarded => Self::Forward(bearer(token_of(&*caller()?)?)?),
-            Kind::OnBehalf { audience, resources, scopes } => {
-                let caller = caller()?;
-                let request = ExchangeRequest::new(token_of(&caller)?, audience.clone());
-                let request = request.scopes(scopes.clone());
-                let mut request =
-                    resources.iter().cloned().fold(request, ExchangeRequest::resource);
+            Kind::OnBehalf(request) => {
+                let (caller, mut request) = (caller()?, request.clone());
+                request.subject = token_of(&caller)?.into();
                 request.tenant = caller.identity().tenant_id().cloned();
                 Self::Ask(TokenRequest::Exchange(Cow::Owned(request)))
             }
-            Kind::Service { tenant, scopes } => {
-                let mut request = ServiceTokenRequest::default().scopes(scopes.clone());
-                request.tenant = match tenant {
-                    ServiceTenant::None => None,
-                    ServiceTenant::Fixed(tenant) => Some(tenant.clone()),
-                    ServiceTenant::Callers => {
-                        Some(caller()?.tenant().ok_or(OutboundError::Tenant)?.id().clone())
-                    }
-                };
+            Kind::Service { request, in_callers_tenant } => {
+                let mut request = request.clone();
+                if *in_callers_tenant {
+                    let tenant = caller()?.tenant().ok_or(OutboundError::Tenant)?.id().clone();
+                    request.tenant = Some(tenant);
+                }
                 Self::Ask(TokenRequest::Service(Cow::Owned(request)))
             }
         })

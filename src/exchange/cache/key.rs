@@ -33,7 +33,7 @@ pub struct CacheKey<'a> {
     server_key: &'a ServerKey,
     clock: &'a dyn Clock,
     /// Not needed for what is found in memory.
-    derived: OnceLock<Box<Derived>>,
+    derived: OnceLock<Derived>,
 }
 
 struct Derived {
@@ -137,7 +137,7 @@ impl<'a> CacheKey<'a> {
             let subject = self.request.credential().map(|it| sha256(it.expose().as_bytes()));
             let encoded = self.client.encoded(self.request, subject.as_ref().map(|it| &it[..]));
             let digest = base64url::encode(self.server_key.index(&encoded));
-            Box::new(Derived { subject, digest })
+            Derived { subject, digest }
         })
     }
 
@@ -160,6 +160,7 @@ impl fmt::Debug for CacheKey<'_> {
 }
 
 /// What all requests of one client have in common: a digest of its settings.
+#[derive(Debug)]
 pub(crate) struct ClientFingerprint {
     digest: [u8; 32],
     /// What it says of the answers, not of the requests: it is not part of the digest.
@@ -187,12 +188,6 @@ impl ClientFingerprint {
         encoded.extend_from_slice(&self.digest);
         parts.into_iter().for_each(|part| push(&mut encoded, part));
         encoded
-    }
-}
-
-impl fmt::Debug for ClientFingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientFingerprint").finish_non_exhaustive()
     }
 }
 
