@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
+use crate::support::crypto;
+
 /// The AES-GMAC of some bytes under a random key of this process: nothing is encrypted, all bytes are
 /// associated data, and the nonce is always the same.
 ///
@@ -15,10 +17,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 pub(crate) struct Mark([u8; 16]);
 
 static KEY: LazyLock<LessSafeKey> = LazyLock::new(|| {
-    let mut key = [0; 32];
-    // From the operating system: the crypto library gathers entropy of its own at first use, for 60 ms.
     #[expect(clippy::expect_used, reason = "without random numbers no secret can be kept")]
-    getrandom::fill(&mut key).expect("the system has random numbers");
+    let key = crypto::random::<32>().expect("the system has random numbers");
     #[expect(clippy::expect_used, reason = "the key has the length of the algorithm")]
     let key = UnboundKey::new(&AES_256_GCM, &key).expect("a key of 32 bytes");
     LessSafeKey::new(key)

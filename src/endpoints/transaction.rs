@@ -5,7 +5,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::rand;
 use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -14,6 +13,7 @@ use super::answer::Failure;
 use crate::base64url;
 use crate::clock::Clock;
 use crate::session::{SessionKeys, clear_cookie, cookies_named, set_cookie};
+use crate::support::crypto;
 
 /// How long a user may take.
 const LIFE: Duration = Duration::from_secs(600);
@@ -82,7 +82,7 @@ impl Transaction {
         let (_, sealed) = cookies_named(headers, &name).find(|(rest, _)| rest.is_empty())?;
         let plain = keys.open_until(&name, sealed, clock.now())?;
         let found: Self = serde_json::from_slice(&plain).ok()?;
-        same(&found.state, state).then_some(found)
+        crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }
 
     /// Makes room for one more: clears the oldest of what this browser began, until few and small ones
@@ -121,11 +121,6 @@ fn begun_at(tag: &str) -> Option<Vec<u8>> {
     base64url::decode(tag).filter(|_| tag.len() == TAG)
 }
 
-/// In a time that does not tell where they differ.
-fn same(one: &str, other: &str) -> bool {
-    aws_lc_rs::constant_time::verify_slices_are_equal(one.as_bytes(), other.as_bytes()).is_ok()
-}
-
 fn new_state(now: SystemTime) -> Result<String, Failure> {
     let mut state = random()?;
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -136,9 +131,7 @@ fn new_state(now: SystemTime) -> Result<String, Failure> {
 }
 
 fn random() -> Result<[u8; 32], Failure> {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| Failure::NotConfigured("there are no random numbers"))?;
-    Ok(bytes)
+    crypto::random().map_err(|_| Failure::NotConfigured("there are no random numbers"))
 }
 
 #[cfg(test)]

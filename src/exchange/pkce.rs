@@ -1,10 +1,9 @@
 //! [`PkceVerifier`]: proof that whoever redeems a code also asked for it (RFC 7636).
 
-use aws_lc_rs::{digest, rand};
-
 use super::ExchangeError;
 use crate::base64url;
 use crate::secret::Secret;
+use crate::support::crypto;
 
 /// A code verifier: 32 random octets, fresh for each sign-in.
 ///
@@ -20,10 +19,9 @@ impl PkceVerifier {
     /// # Errors
     /// When the system has no random numbers.
     pub fn generate() -> Result<Self, ExchangeError> {
-        let mut octets = [0; 32];
-        let filled = rand::fill(&mut octets);
-        filled.map_err(|_| ExchangeError::ClientAuth("the system has no random numbers".into()))?;
-        Ok(Self(base64url::encode(octets).into()))
+        let random = crypto::random::<32>();
+        let random = random.map_err(|error| ExchangeError::ClientAuth(error.to_string()))?;
+        Ok(Self(base64url::encode(random).into()))
     }
 
     /// One that was kept, if it has 43 to 128 unreserved characters (RFC 7636 §4.1).
@@ -35,7 +33,7 @@ impl PkceVerifier {
 
     /// The `code_challenge` for the authorization request.
     pub fn challenge(&self) -> String {
-        base64url::encode(digest::digest(&digest::SHA256, self.0.expose().as_bytes()))
+        base64url::encode(crypto::sha256(self.0.expose().as_bytes()))
     }
 
     /// The verifier, to be kept until the code arrives.

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use aws_lc_rs::rand;
 use http::HeaderValue;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
@@ -12,6 +11,7 @@ use crate::base64url;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
 use crate::secret::Secret;
+use crate::support::crypto;
 
 /// How long a client assertion lives, in seconds.
 const ASSERTION_LIFE: u64 = 60;
@@ -171,11 +171,10 @@ impl ClientAuth {
 
     /// What the key signs.
     fn statement(&self, audience: &str, now: SystemTime) -> Result<serde_json::Value, Unproven> {
-        let mut id = [0; 16];
-        rand::fill(&mut id).map_err(|_| failed("the system has no random numbers"))?;
+        let id = crypto::random_id().map_err(|error| failed(error.to_string()))?;
         let now = unix_seconds(now);
         Ok(serde_json::json!({
-            "iss": self.id, "sub": self.id, "aud": audience, "jti": base64url::encode(id),
+            "iss": self.id, "sub": self.id, "aud": audience, "jti": id,
             "iat": now, "exp": now + ASSERTION_LIFE,
         }))
     }

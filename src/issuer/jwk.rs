@@ -13,6 +13,7 @@ use crate::clock::unix_time;
 use crate::config::{Algorithm, TENANT_PLACEHOLDER};
 use crate::identity::numeric_date;
 use crate::json::Value;
+use crate::support::crypto;
 
 /// The longest key id read, in bytes. It is an opaque name, and names are short.
 pub(crate) const MAX_KID: usize = 256;
@@ -411,9 +412,7 @@ impl Material {
             ),
             Self::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(x)),
         };
-        let mut thumbprint = [0; 32];
-        thumbprint.copy_from_slice(digest::digest(&digest::SHA256, members.as_bytes()).as_ref());
-        thumbprint
+        crypto::sha256(members.as_bytes())
     }
 }
 

@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::rand;
 use serde_json::json;
 
 use super::{MintOrder, Minted, Minter};
-use crate::base64url;
 use crate::clock::unix_seconds;
 use crate::config::{Algorithm, IssuerConfig};
 use crate::exchange::ExchangeError;
 use crate::identity::IdentityKind;
 use crate::issuer::{SecretSource, SigningKey};
+use crate::support::crypto;
 
 /// A token lives for as long at most.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -91,9 +90,8 @@ impl LocalMinter {
 impl Minter for LocalMinter {
     async fn mint(&self, order: &MintOrder<'_>) -> Result<Minted, ExchangeError> {
         let granted = order.granted;
-        let mut id = [0; 16];
-        let no_random = |_| ExchangeError::ClientAuth("the system has no random numbers".into());
-        rand::fill(&mut id).map_err(no_random)?;
+        let id =
+            crypto::random_id().map_err(|error| ExchangeError::ClientAuth(error.to_string()))?;
         let now = unix_seconds(order.now);
         let exp = now.saturating_add(self.lifetime.as_secs());
         // Which is over already when the foreign token was taken within the leeway.
@@ -106,7 +104,7 @@ impl Minter for LocalMinter {
             "client_id": granted.identity,
             "tenant_id": granted.tenant,
             "scope": granted.scopes.as_str(),
-            "jti": base64url::encode(id),
+            "jti": id,
             "iat": now,
             "exp": exp,
         });

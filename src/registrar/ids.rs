@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use aws_lc_rs::rand;
 use serde::{Serialize, Serializer};
 
 use super::RegistrarError;
+use crate::support::crypto;
 
 /// An id is empty, too long, or has white space or control characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,10 +79,8 @@ local_id! {
 }
 
 fn uuid() -> Result<String, RegistrarError> {
-    let mut octets = [0; 16];
-    rand::fill(&mut octets)
-        .map_err(|_| RegistrarError::store("the system has no random numbers"))?;
-    let version = u128::from_be_bytes(octets) & !(0xf << 76) | 0x4 << 76;
+    let random = crypto::random().map_err(RegistrarError::store)?;
+    let version = u128::from_be_bytes(random) & !(0xf << 76) | 0x4 << 76;
     let bits = version & !(0b11 << 62) | 0b10 << 62;
     let group = |shift: u32| (bits >> shift) & 0xffff;
     let (first, last) = (bits >> 96, bits & 0xffff_ffff_ffff);

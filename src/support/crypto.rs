@@ -1,1 +1,99 @@
-//! Random bytes and digests, by the crypto library.
+//! Random bytes, SHA-256, and comparison in constant time: what needs no key.
+
+use aws_lc_rs::{constant_time, digest};
+
+use crate::base64url;
+
+/// The operating system has no random numbers.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the system has no random numbers")]
+pub(crate) struct NoRandomness;
+
+/// Returns random bytes of the operating system.
+///
+/// Not of the crypto library, which takes 60 ms to seed its own source at the first use. The library still
+/// draws from that source for itself, where it signs.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
+    Ok(bytes)
+}
+
+/// Returns a name that does not repeat: 128 random bits in base64url, 22 characters.
+pub(crate) fn random_id() -> Result<String, NoRandomness> {
+    random::<16>().map(base64url::encode)
+}
+
+/// Returns the SHA-256 of `bytes`.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    fixed(&digest::digest(&digest::SHA256, bytes))
+}
+
+/// Returns the SHA-256 of several texts, each behind its length, so that their boundaries count.
+pub(crate) fn sha256_of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    fixed(&context.finish())
+}
+
+/// Returns the SHA-256 of a text in hexadecimal: what `printf %s TEXT | sha256sum` prints.
+#[cfg(feature = "trust")]
+pub(crate) fn sha256_hex(text: &str) -> String {
+    hex(&sha256(text.as_bytes()))
+}
+
+/// Returns `bytes` in hexadecimal.
+#[cfg(feature = "trust")]
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn fixed(digest: &digest::Digest) -> [u8; 32] {
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
+}
+
+/// Compares in a time that does not tell where the two differ.
+pub(crate) fn equal(one: &[u8], other: &[u8]) -> bool {
+    constant_time::verify_slices_are_equal(one, other).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha256_is_that_of_fips_180() {
+        let abc = "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
+        assert_eq!(base64url::encode(sha256(b"abc")), abc);
+    }
+
+    #[cfg(feature = "trust")]
+    #[test]
+    fn sha256_hex_is_that_of_sha256sum() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_hex("abc"), abc);
+    }
+
+    #[test]
+    fn boundaries_of_parts_count() {
+        assert_ne!(sha256_of_parts(["a", "bc"]), sha256_of_parts(["ab", "c"]));
+        assert_ne!(sha256_of_parts(["a", ""]), sha256_of_parts(["a"]));
+        assert_eq!(sha256_of_parts(["abc"]), sha256(b"\0\0\0\0\0\0\0\x03abc"));
+    }
+
+    #[test]
+    fn random_bytes_differ_each_time() {
+        assert_ne!(random::<16>().unwrap(), random::<16>().unwrap());
+        let (one, other) = (random_id().unwrap(), random_id().unwrap());
+        assert_eq!((one.len(), one == other), (22, false));
+    }
+
+    #[test]
+    fn equal_compares_all_bytes_and_the_length() {
+        assert!(equal(b"", b"") && equal(b"abc", b"abc"));
+        assert!(!equal(b"abc", b"abd") && !equal(b"abc", b"ab"));
+    }
+}

@@ -94,7 +94,6 @@
 //! likes, could be another trust's, or could be the same for two workloads, by one rule or by two;
 //! private keys; unknown fields; gaps of a preset.
 
-mod digest;
 mod explain;
 mod fault;
 mod glob;

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 
-use super::digest;
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, IdentityKind, Scopes, TenantId};
+use crate::support::crypto;
 
 /// A foreign token that is believed, and what it is worth here.
 ///
@@ -39,7 +39,7 @@ pub struct Granted {
 impl Granted {
     /// Whom the foreign token is of, for the log, which has it as a digest.
     pub(crate) fn subject_sha256(&self) -> String {
-        digest::of_text(self.workload.subject())
+        crypto::sha256_hex(self.workload.subject())
     }
 }
 

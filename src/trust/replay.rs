@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use super::digest;
 use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
+use crate::support::crypto;
 
 /// Stands for one token of one trust: a SHA-256 over trust, issuer and `jti`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub struct ReplayKey([u8; 32]);
 
 impl ReplayKey {
     pub(crate) fn of(trust: &str, issuer: &str, jti: &str) -> Self {
-        Self(digest::of_parts(&[trust, issuer, jti]))
+        Self(crypto::sha256_of_parts([trust, issuer, jti]))
     }
 
     /// The digest, as a key for a shared store.
@@ -30,7 +30,7 @@ impl ReplayKey {
 /// In hexadecimal.
 impl fmt::Display for ReplayKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&digest::hex(&self.0))
+        f.write_str(&crypto::hex(&self.0))
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use super::digest;
 use super::explain::Explanation;
 use super::fault::PolicyError;
 use super::judge::{CompiledTrust, Verification};
@@ -18,6 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
 use crate::identity::{IdentityKind, Scopes};
 use crate::issuer::{IssuerHealth, KeySets};
+use crate::support::crypto;
 use crate::telemetry::{self, Outage};
 use crate::validator::JwksValidator;
 
@@ -336,7 +336,7 @@ impl TrustsBuilder {
 /// Tells the audit log of a decision. Digests only: what a token says may be about a person, and may be
 /// made to forge log lines.
 fn log(found: &Verification, denied: Option<&DenialReason>) {
-    let digest = |name| found.text(name).map(digest::of_text);
+    let digest = |name| found.text(name).map(crypto::sha256_hex);
     let trust = found.trust();
     telemetry::trust_decided(&telemetry::TrustDecision {
         trust: trust.map(|trust| trust.id.as_str()),

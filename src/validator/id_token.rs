@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::{constant_time, digest};
+use aws_lc_rs::digest;
 
 use super::judgement::{Judgement, settle};
 use super::jws::{Header, Jws, Typ, document};
@@ -14,6 +14,7 @@ use crate::error::{AuthError, InvalidToken};
 use crate::identity::{numeric_date, text};
 use crate::issuer::{Found, Issuers, Verdict};
 use crate::json::Value;
+use crate::support::crypto;
 
 /// It was made for the request that brought it.
 const MAX_AGE: Duration = Duration::from_secs(600);
@@ -113,7 +114,7 @@ fn check(
     if let Some(nonce) = wanted.nonce {
         let told =
             text(claims.get("nonce"), "nonce")?.ok_or(InvalidToken::MissingClaim("nonce"))?;
-        if !same(told.as_bytes(), nonce.as_bytes()) {
+        if !crypto::equal(told.as_bytes(), nonce.as_bytes()) {
             return Err(InvalidToken::MalformedClaim("nonce"));
         }
     }
@@ -153,11 +154,6 @@ fn at_hash(access_token: &str, algorithm: Algorithm) -> String {
     let hash = digest::digest(hash, access_token.as_bytes());
     let (left, _) = hash.as_ref().split_at(hash.as_ref().len() / 2);
     base64url::encode(left)
-}
-
-/// In a time that does not tell where they differ.
-fn same(one: &[u8], other: &[u8]) -> bool {
-    constant_time::verify_slices_are_equal(one, other).is_ok()
 }
 
 #[cfg(test)]

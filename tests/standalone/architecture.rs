@@ -16,23 +16,19 @@ const TESTS_ARE_FREE: &str = "#[cfg(test)]";
 const DOORS: &[(&str, &str, &[&str])] = &[
     ("the network", "reqwest::", &["src/issuer/http.rs"]),
     (
-        "signatures",
+        "the crypto library",
         "aws_lc_rs::",
         &[
             "src/issuer/jwk.rs",
-            "src/issuer/client_auth.rs",
             "src/issuer/signing.rs",
-            "src/mint/local.rs",
-            "src/exchange/pkce.rs",
             "src/exchange/cache/",
             "src/mark.rs",
-            "src/registrar/ids.rs",
-            "src/trust/digest.rs",
+            "src/support/crypto.rs",
             "src/validator/id_token.rs",
-            "src/endpoints/transaction.rs",
             "src/testing/",
         ],
     ),
+    ("random bytes", "getrandom::", &["src/support/crypto.rs"]),
     (
         "the cache library",
         "moka::",

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use super::sealed::{DataKey, ServerKey};
@@ -14,6 +13,7 @@ use crate::exchange::request::TokenRequest;
 use crate::exchange::token::{AccessToken, Freshness};
 use crate::identity::TenantId;
 use crate::mark::Mark;
+use crate::support::crypto;
 
 /// By how many milliseconds the clocks of two servers may differ.
 const SKEW: u64 = 60_000;
@@ -134,7 +134,7 @@ impl<'a> CacheKey<'a> {
 
     fn derived(&self) -> &Derived {
         self.derived.get_or_init(|| {
-            let subject = self.request.credential().map(|it| sha256(it.expose().as_bytes()));
+            let subject = self.request.credential().map(|it| crypto::sha256(it.expose().as_bytes()));
             let encoded = self.client.encoded(self.request, subject.as_ref().map(|it| &it[..]));
             let digest = base64url::encode(self.server_key.index(&encoded));
             Derived { subject, digest }
@@ -173,9 +173,7 @@ impl ClientFingerprint {
         settings: impl Iterator<Item = &'s str>,
         spends_without_lock: bool,
     ) -> Self {
-        let mut encoded = Vec::new();
-        settings.for_each(|setting| push(&mut encoded, Some(setting.as_bytes())));
-        Self { digest: sha256(&encoded), spends_without_lock }
+        Self { digest: crypto::sha256_of_parts(settings), spends_without_lock }
     }
 
     /// A request of this client, so that no two are written alike. In one place, which never grows:
@@ -196,12 +194,6 @@ fn push(encoded: &mut Vec<u8>, part: Option<&[u8]>) {
     let length = part.map_or(u64::MAX, |part| part.len() as u64);
     encoded.extend_from_slice(&length.to_be_bytes());
     encoded.extend_from_slice(part.unwrap_or_default());
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    out
 }
 
 #[cfg(test)]

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::rand;
 
 use super::AccessToken;
-use crate::base64url;
 use crate::error::BoxError;
+use crate::support::crypto;
 
 pub use key::CacheKey;
 pub(crate) use key::ClientFingerprint;
@@ -111,9 +110,7 @@ impl Fence {
     /// # Errors
     /// When the system has no random numbers.
     pub fn random() -> Result<Self, BoxError> {
-        let mut octets = [0; 16];
-        rand::fill(&mut octets).map_err(|_| "the system has no random numbers")?;
-        Ok(Self(base64url::encode(octets)))
+        Ok(Self(crypto::random_id()?))
     }
 
     /// 22 characters, to be stored with the lock.

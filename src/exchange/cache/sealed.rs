@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use crate::base64url;
 use crate::config::{ConfigError, Fault};
 use crate::secret::Secret;
+use crate::support::crypto;
 
 /// The format of what is sealed.
 const VERSION: u8 = 1;
@@ -57,9 +58,8 @@ impl CacheKeys {
     /// # Errors
     /// When the system has no random numbers.
     pub fn random() -> Result<Self, ConfigError> {
-        let mut key = Zeroizing::new([0; MIN_KEY]);
         let failed = |_| ConfigError::one(Fault::new("cache_keys", "need random numbers"));
-        rand::fill(&mut *key).map_err(failed)?;
+        let key = Zeroizing::new(crypto::random::<MIN_KEY>().map_err(failed)?);
         Self::of([&key[..]].into_iter())
     }
 
@@ -140,8 +140,7 @@ impl ServerKey {
         expires: u64,
         plain: &[u8],
     ) -> Option<Vec<u8>> {
-        let mut nonce = [0; NONCE_LEN];
-        rand::fill(&mut nonce).ok()?;
+        let nonce = crypto::random::<NONCE_LEN>().ok()?;
         let header = self.header(expires);
         let mut sealed = Vec::with_capacity(HEADER + NONCE_LEN + plain.len() + 16);
         sealed.extend_from_slice(&header);

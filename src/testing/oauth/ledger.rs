@@ -4,11 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::rand;
-
 use super::super::clients::User;
 use super::super::keys::base64url;
 use super::Refusal;
+use crate::support::crypto;
 
 /// What an issuer remembers of the tokens it gave.
 #[derive(Debug, Default)]
@@ -179,7 +178,6 @@ impl Ledger {
 /// A name that cannot be guessed and tells what it is for.
 #[expect(clippy::expect_used, reason = "a test tool without its random source cannot go on")]
 fn random(what: &str) -> String {
-    let mut octets = [0; 32];
-    rand::fill(&mut octets).expect("the system has random numbers");
-    format!("{what}-{}", base64url(octets))
+    let random = crypto::random::<32>().expect("the system has random numbers");
+    format!("{what}-{}", base64url(random))
 }
