@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::{Arc, Once};
 
 use http::HeaderMap;
 use http::request::Parts;
+use ipnet::IpNet;
 
 use crate::telemetry;
 
@@ -77,14 +77,7 @@ fn is_inside(address: IpAddr) -> bool {
 /// first address that is no trusted proxy's is the client's; what stands before it, the client may
 /// have written. At most 32 entries are read.
 #[derive(Clone, Default)]
-pub struct TrustedProxies(Vec<Network>);
-
-/// An address, or its first bits.
-#[derive(Debug, Clone, Copy)]
-struct Network {
-    address: IpAddr,
-    bits: u8,
-}
+pub struct TrustedProxies(Vec<IpNet>);
 
 /// Something is no address and no network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,12 +92,12 @@ impl TrustedProxies {
     pub fn new<T: AsRef<str>>(
         networks: impl IntoIterator<Item = T>,
     ) -> Result<Self, InvalidNetwork> {
-        let networks = networks.into_iter().map(|network| network.as_ref().parse());
-        networks.collect::<Result<_, _>>().map(Self)
+        networks.into_iter().map(|text| network(text.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.has(address))
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
     }
 
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
@@ -131,6 +124,13 @@ impl TrustedProxies {
     }
 }
 
+fn network(text: &str) -> Result<IpNet, InvalidNetwork> {
+    let network = text.parse().ok();
+    let network =
+        network.or_else(|| text.parse::<IpAddr>().ok().map(|it| it.to_canonical().into()));
+    network.ok_or_else(|| InvalidNetwork(text.to_owned()))
+}
+
 /// Some proxies add the port, or put brackets around IPv6 without one.
 fn address(text: &str) -> Option<IpAddr> {
     let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -139,45 +139,9 @@ fn address(text: &str) -> Option<IpAddr> {
     bare.map(|address| address.to_canonical())
 }
 
-impl Network {
-    fn has(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                u32::from(own).checked_shr(32 - u32::from(self.bits)).unwrap_or_default()
-                    == u32::from(other).checked_shr(32 - u32::from(self.bits)).unwrap_or_default()
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                u128::from(own).checked_shr(128 - u32::from(self.bits)).unwrap_or_default()
-                    == u128::from(other).checked_shr(128 - u32::from(self.bits)).unwrap_or_default()
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = InvalidNetwork;
-
-    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
-        let invalid = || InvalidNetwork(text.to_owned());
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| invalid())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| invalid()))?;
-        if bits > most {
-            return Err(invalid());
-        }
-        Ok(Self { address, bits })
-    }
-}
-
 impl fmt::Debug for TrustedProxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |network: &Network| format!("{}/{}", network.address, network.bits);
-        f.debug_list().entries(self.0.iter().map(text)).finish()
+        f.debug_list().entries(self.0.iter().map(IpNet::to_string)).finish()
     }
 }
 
@@ -251,7 +215,24 @@ mod tests {
         for bad in ["", "x", "10.0.0.0/33", "10.0.0.0/-1", "2001:db8::/129", "10.0.0.0/a"] {
             assert!(TrustedProxies::new([bad]).is_err(), "{bad}");
         }
-        let all = TrustedProxies::new(["0.0.0.0/0"]).unwrap();
-        assert!(all.trusts("8.8.8.8".parse().unwrap()) && !all.trusts("::1".parse().unwrap()));
+        let trusts = |network: &str, address: &str| {
+            TrustedProxies::new([network]).unwrap().trusts(address.parse().unwrap())
+        };
+        for (network, address, expected) in [
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("0.0.0.0/0", "::1", false),
+            ("0.0.0.0/0", "::ffff:8.8.8.8", true),
+            ("10.1.2.3/8", "10.9.9.9", true),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.6", false),
+            ("192.0.2.7", "::ffff:192.0.2.7", true),
+            ("::ffff:192.0.2.7", "192.0.2.7", true),
+            ("::ffff:192.0.2.7", "192.0.2.6", false),
+            ("::/0", "8.8.8.8", false),
+            ("2001:db8::7", "2001:db8::7", true),
+            ("2001:db8::/127", "2001:db8::2", false),
+        ] {
+            assert_eq!(trusts(network, address), expected, "{network} {address}");
+        }
     }
 }
