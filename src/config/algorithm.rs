@@ -10,10 +10,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// All are asymmetric: there is no `none` and no HMAC, so neither can be configured by mistake.
 /// Names are case-sensitive (RFC 7515 §4.1.1). `EdDSA`, the name that RFC 9864 deprecates, is read
 /// as [`Ed25519`](Algorithm::Ed25519).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    /// RSASSA-PKCS1-v1_5 with SHA-256: what OpenID Connect signs with unless told otherwise, and the default.
+    #[default]
     RS256,
     /// RSASSA-PKCS1-v1_5 with SHA-384.
     RS384,

@@ -8,7 +8,7 @@ use super::Algorithm;
 use crate::secret::Secret;
 
 /// The service as a client of the provider. Needed for `TokenExchangeClient` only.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ClientConfig {
@@ -44,26 +44,6 @@ pub struct ClientConfig {
     pub insecure_spend_without_lock: bool,
 }
 
-impl Default for ClientConfig {
-    fn default() -> Self {
-        Self {
-            id: None,
-            secret: None,
-            secret_file: None,
-            auth: ClientAuthMethod::default(),
-            key_file: None,
-            key_id: None,
-            key_algorithm: Algorithm::RS256,
-            token_url: None,
-            authorization_url: None,
-            tenant_parameter: None,
-            redis_url: None,
-            cache_keys: None,
-            insecure_spend_without_lock: false,
-        }
-    }
-}
-
 /// How a client proves itself (RFC 6749 §2.3, RFC 7523 §2.2), by the names of RFC 8414.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[non_exhaustive]
@@ -81,18 +61,4 @@ pub enum ClientAuthMethod {
     /// `none`: not at all.
     #[serde(rename = "none")]
     None,
-}
-
-impl std::str::FromStr for ClientAuthMethod {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name.to_ascii_lowercase().as_str() {
-            "basic" | "client_secret_basic" => Ok(Self::Basic),
-            "post" | "client_secret_post" => Ok(Self::Post),
-            "private_key_jwt" => Ok(Self::PrivateKeyJwt),
-            "none" => Ok(Self::None),
-            _ => Err("must be `basic`, `post`, `private_key_jwt` or `none`".to_owned()),
-        }
-    }
 }

@@ -3,8 +3,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+use serde::de::value::{self, StrDeserializer};
+
 use super::{AuthConfig, Fault, IssuerConfig};
-use crate::secret::Secret;
 
 /// An environment variable this crate reads.
 #[derive(Clone, Copy)]
@@ -29,411 +31,142 @@ impl std::fmt::Debug for Variable {
 }
 
 /// Every variable, in the order of the manual.
+#[rustfmt::skip] // each row is name, field and reader; then the meaning; then the default
 pub const ENVIRONMENT: &[Variable] = &[
-    Variable {
-        name: "AUTH_MODE",
-        field: "mode",
-        meaning: "`scaikey`, `hybrid` or `mock`",
-        default: "`scaikey`",
-        set: |config, text| {
-            config.mode = text.parse().map_err(|e| format!("`{text}` {e}"))?;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "ISSUER",
-        field: "issuers[0].issuer",
-        meaning: "the provider's URL; `{tenant_id}` in it stands for one issuer per tenant",
-        default: "required, except in mock mode",
-        set: |config, text| issuer(config, |issuer| issuer.issuer = text.to_owned()),
-    },
-    Variable {
-        name: "EXPECTED_ISSUER",
-        field: "issuers[0].expected_issuer",
-        meaning: "what `iss` says, when it is not the URL above",
-        default: "the issuer",
-        set: |config, text| issuer(config, |issuer| issuer.expected_issuer = Some(text.to_owned())),
-    },
-    Variable {
-        name: "DISCOVERY_URL",
-        field: "issuers[0].discovery_url",
-        meaning: "the discovery document, when it is not at a well-known path",
-        default: "found under the issuer",
-        set: |config, text| issuer(config, |issuer| issuer.discovery_url = Some(text.to_owned())),
-    },
-    Variable {
-        name: "JWKS_URI",
-        field: "issuers[0].jwks_uri",
-        meaning: "the key set; switches discovery off",
-        default: "from discovery",
-        set: |config, text| issuer(config, |issuer| issuer.jwks_uri = Some(text.to_owned())),
-    },
-    Variable {
-        name: "AUDIENCE",
-        field: "audience",
-        meaning: "what this service is called in `aud`; several, separated by commas or spaces",
-        default: "required, except in mock mode",
-        set: |config, text| {
-            config.audience = list(text)?;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "ALGORITHMS",
-        field: "issuers[0].algorithms",
-        meaning: "the signature algorithms accepted; several, separated by commas or spaces",
-        default: "`RS256,ES256`",
-        set: |config, text| {
-            let algorithms = list(text)?;
-            issuer(config, |issuer| issuer.algorithms = algorithms)
-        },
-    },
-    Variable {
-        name: "TOKEN_PROFILE",
-        field: "issuers[0].profile",
-        meaning: "`lenient` or `rfc9068`",
-        default: "`lenient`",
-        set: |config, text| {
-            let profile = match text {
-                "lenient" => super::TokenProfile::Lenient,
-                "rfc9068" => super::TokenProfile::Rfc9068,
-                _ => return Err("must be `lenient` or `rfc9068`".to_owned()),
-            };
-            issuer(config, |issuer| issuer.profile = profile)
-        },
-    },
-    Variable {
-        name: "LEEWAY_SECONDS",
-        field: "issuers[0].leeway_seconds",
-        meaning: "how far clocks may differ, at most 600",
-        default: "`60`",
-        set: |config, text| {
-            let leeway = seconds(text)?;
-            issuer(config, |issuer| issuer.leeway = leeway)
-        },
-    },
-    Variable {
-        name: "ALLOW_LOOPBACK_HTTP",
-        field: "issuers[0].allow_loopback_http",
-        meaning: "`true` allows http to a provider on this machine",
-        default: "`false`",
-        set: |config, text| {
-            let allow = boolean(text)?;
-            issuer(config, |issuer| issuer.allow_loopback_http = allow)
-        },
-    },
-    Variable {
-        name: "JWKS_TTL_SECONDS",
-        field: "issuers[0].jwks.ttl_seconds",
-        meaning: "when keys are fetched anew, if the provider's Cache-Control does not say",
-        default: "`300`",
-        set: |config, text| {
-            let ttl = seconds(text)?;
-            issuer(config, |issuer| issuer.jwks.ttl = ttl)
-        },
-    },
-    Variable {
-        name: "JWKS_COOLDOWN_SECONDS",
-        field: "issuers[0].jwks.cooldown_seconds",
-        meaning: "how often an unknown key id, or a bad signature under a known one, may cause a fetch, beyond a burst of two",
-        default: "`5`",
-        set: |config, text| {
-            let cooldown = seconds(text)?;
-            issuer(config, |issuer| issuer.jwks.cooldown = cooldown)
-        },
-    },
-    Variable {
-        name: "JWKS_MAX_STALE_SECONDS",
-        field: "issuers[0].jwks.max_stale_seconds",
-        meaning: "how long keys are used while the provider cannot be reached",
-        default: "`86400`",
-        set: |config, text| {
-            let max_stale = seconds(text)?;
-            issuer(config, |issuer| issuer.jwks.max_stale = max_stale)
-        },
-    },
-    Variable {
-        name: "TENANT_CLAIM",
-        field: "issuers[0].claims.tenant_id",
-        meaning: "the claim that names the tenant: a name, or a JSON pointer",
-        default: "`tenant_id`",
-        set: |config, text| {
-            let paths = list(text)?;
-            issuer(config, |issuer| issuer.claims.tenant_id = paths)
-        },
-    },
-    Variable {
-        name: "ROLES_CLAIM",
-        field: "issuers[0].claims.roles",
-        meaning: "the claim with the roles, likewise; several are joined",
-        default: "`roles,role`",
-        set: |config, text| {
-            let paths = list(text)?;
-            issuer(config, |issuer| issuer.claims.roles = paths)
-        },
-    },
-    Variable {
-        name: "GROUPS_CLAIM",
-        field: "issuers[0].claims.groups",
-        meaning: "the claim with the groups, likewise",
-        default: "`groups`",
-        set: |config, text| {
-            let paths = list(text)?;
-            issuer(config, |issuer| issuer.claims.groups = paths)
-        },
-    },
-    Variable {
-        name: "KNOWN_TOKENS_BYTES",
-        field: "known_tokens_bytes",
-        meaning: "how much memory tokens verified before may take; `0` verifies every request anew",
-        default: "`16777216`",
-        set: |config, text| {
-            let bytes = text.parse().map_err(|_| "must be a whole number of bytes")?;
-            config.known_tokens_bytes = bytes;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "DATABASE_URL",
-        field: "database_url",
-        meaning: "the tenant store, `postgres://…` or `sqlite:…`",
-        default: "none: every tenant that a verified token names is accepted",
-        set: |config, text| {
-            config.database_url = Some(Secret::new(text));
-            Ok(())
-        },
-    },
-    Variable {
-        name: "TENANTS",
-        field: "issuers[0].tenants",
-        meaning: "the tenants the issuer may speak for; several, separated by commas or spaces",
-        default: "any; with `{tenant_id}` in the issuer, one of this, `P_ANY_TENANT` and `P_DATABASE_URL` is required",
-        set: |config, text| {
-            let tenants = list(text)?;
-            issuer(config, |issuer| issuer.tenants = tenants)
-        },
-    },
-    Variable {
-        name: "ANY_TENANT",
-        field: "any_tenant",
-        meaning: "`true` accepts every tenant of an issuer with `{tenant_id}`",
-        default: "`false`",
-        set: |config, text| {
-            config.any_tenant = boolean(text)?;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "CLIENT_ID",
-        field: "client.id",
-        meaning: "this service's `client_id`, to get tokens for other services",
-        default: "none: `TokenExchangeClient` cannot be built",
-        set: |config, text| {
-            config.client.id = Some(text.to_owned());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "CLIENT_SECRET",
-        field: "client.secret",
-        meaning: "its secret",
-        default: "none",
-        set: |config, text| {
-            config.client.secret = Some(Secret::new(text));
-            Ok(())
-        },
-    },
-    Variable {
-        name: "CLIENT_SECRET_FILE",
-        field: "client.secret_file",
-        meaning: "a file with the secret instead, read for every request to the provider",
-        default: "none",
-        set: |config, text| {
-            config.client.secret_file = Some(text.into());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "CLIENT_AUTH",
-        field: "client.auth",
-        meaning: "how it proves itself: `basic`, `post`, `private_key_jwt` or `none`",
-        default: "`basic`",
-        set: |config, text| {
-            config.client.auth = text.parse()?;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "CLIENT_KEY_FILE",
-        field: "client.key_file",
-        meaning: "the private key for `private_key_jwt`: PKCS #8 in PEM",
-        default: "none",
-        set: |config, text| {
-            config.client.key_file = Some(text.into());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "CLIENT_KEY_ID",
-        field: "client.key_id",
-        meaning: "the `kid` the provider knows that key by",
-        default: "none is sent",
-        set: |config, text| {
-            config.client.key_id = Some(text.to_owned());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "CLIENT_KEY_ALGORITHM",
-        field: "client.key_algorithm",
-        meaning: "what that key signs with",
-        default: "`RS256`",
-        set: |config, text| {
-            config.client.key_algorithm = text.parse().map_err(|e| format!("`{text}`: {e}"))?;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "TOKEN_URL",
-        field: "client.token_url",
-        meaning: "the token endpoint; `{tenant_id}` in it stands for the tenant",
-        default: "from discovery",
-        set: |config, text| {
-            config.client.token_url = Some(text.to_owned());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "AUTHORIZATION_URL",
-        field: "client.authorization_url",
-        meaning: "the authorization endpoint, where users sign in",
-        default: "from discovery",
-        set: |config, text| {
-            config.client.authorization_url = Some(text.to_owned());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "TENANT_PARAMETER",
-        field: "client.tenant_parameter",
-        meaning: "the form member that tells the provider the tenant of a service token",
-        default: "none",
-        set: |config, text| {
-            config.client.tenant_parameter = Some(text.to_owned());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "REDIS_URL",
-        field: "client.redis_url",
-        meaning: "a Redis or Valkey server in which all processes share tokens, and the log of used workload tokens; several URLs, separated by commas, are a cluster",
-        default: "none: each process keeps its own",
-        set: |config, text| {
-            config.client.redis_url = Some(Secret::new(text));
-            Ok(())
-        },
-    },
-    Variable {
-        name: "CACHE_KEYS",
-        field: "client.cache_keys",
-        meaning: "the secret under which tokens are sealed there: 32 octets in base64, `openssl rand -base64 32`; while it is replaced two, separated by a comma",
-        default: "none; required with `P_REDIS_URL`",
-        set: |config, text| {
-            config.client.cache_keys = Some(Secret::new(text));
-            Ok(())
-        },
-    },
-    Variable {
-        name: "INSECURE_SPEND_WITHOUT_LOCK",
-        field: "client.insecure_spend_without_lock",
-        meaning: "`true` spends refresh tokens and codes also while Redis gives no answer; right for a service of one process, with more of them a session may end",
-        default: "`false`: they wait for Redis, then 503",
-        set: |config, text| {
-            config.client.insecure_spend_without_lock = boolean(text)?;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "RESOURCE",
-        field: "resource",
-        meaning: "the public URL of this service, for challenges and metadata (RFC 9728)",
-        default: "none: challenges name no metadata",
-        set: |config, text| {
-            config.resource = Some(text.to_owned());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "RESOURCE_SCOPES",
-        field: "resource_scopes",
-        meaning: "the scopes that this service knows, published in its metadata; several, separated by spaces",
-        default: "none are published",
-        set: |config, text| {
-            config.resource_scopes = text.parse().map_err(|e| format!("{e}"))?;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "REDIRECT_URI",
-        field: "endpoints.redirect_uri",
-        meaning: "the public URL of `login`, as registered at the provider",
-        default: "none: nobody signs in here",
-        set: |config, text| {
-            config.endpoints.redirect_uri = Some(text.to_owned());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "SCOPES",
-        field: "endpoints.scopes",
-        meaning: "what sign-ins ask for; several, separated by spaces",
-        default: "`openid profile email offline_access`",
-        set: |config, text| {
-            config.endpoints.scopes = Some(text.parse().map_err(|e| format!("{e}"))?);
-            Ok(())
-        },
-    },
-    Variable {
-        name: "SESSION_KEYS",
-        field: "endpoints.session_keys",
-        meaning: "the secret under which sessions are sealed into cookies, as `P_CACHE_KEYS`",
-        default: "none: sign-ins give tokens",
-        set: |config, text| {
-            config.endpoints.session_keys = Some(Secret::new(text));
-            Ok(())
-        },
-    },
-    Variable {
-        name: "PASSWORD_GRANT",
-        field: "endpoints.password_grant",
-        meaning: "`true` lets `token` take passwords",
-        default: "`false`",
-        set: |config, text| {
-            config.endpoints.password_grant = boolean(text)?;
-            Ok(())
-        },
-    },
-    Variable {
-        name: "TRUST_FILE",
-        field: "endpoints.trust_file",
-        meaning: "the trust policy for foreign tokens, TOML or JSON (feature `trust`)",
-        default: "none: foreign tokens are not accepted",
-        set: |config, text| {
-            config.endpoints.trust_file = Some(text.into());
-            Ok(())
-        },
-    },
-    Variable {
-        name: "TRUSTED_PROXIES",
-        field: "endpoints.trusted_proxies",
-        meaning: "addresses and networks whose `X-Forwarded-For` is believed; several, separated by commas or spaces",
-        default: "none",
-        set: |config, text| {
-            config.endpoints.trusted_proxies = list(text)?;
-            Ok(())
-        },
-    },
+    row("AUTH_MODE", "mode", |it, text| put(&mut it.mode, word(text)),
+        "`scaikey`, `hybrid` or `mock`",
+        "`scaikey`"),
+    row("ISSUER", "issuers[0].issuer", |it, text| put(&mut issuer(it).issuer, Ok(text.to_owned())),
+        "the provider's URL; `{tenant_id}` in it stands for one issuer per tenant",
+        "required, except in mock mode"),
+    row("EXPECTED_ISSUER", "issuers[0].expected_issuer", |it, text| put(&mut issuer(it).expected_issuer, some(text)),
+        "what `iss` says, when it is not the URL above",
+        "the issuer"),
+    row("DISCOVERY_URL", "issuers[0].discovery_url", |it, text| put(&mut issuer(it).discovery_url, some(text)),
+        "the discovery document, when it is not at a well-known path",
+        "found under the issuer"),
+    row("JWKS_URI", "issuers[0].jwks_uri", |it, text| put(&mut issuer(it).jwks_uri, some(text)),
+        "the key set; switches discovery off",
+        "from discovery"),
+    row("AUDIENCE", "audience", |it, text| put(&mut it.audience, list(text)),
+        "what this service is called in `aud`; several, separated by commas or spaces",
+        "required, except in mock mode"),
+    row("ALGORITHMS", "issuers[0].algorithms", |it, text| put(&mut issuer(it).algorithms, list(text)),
+        "the signature algorithms accepted; several, separated by commas or spaces",
+        "`RS256,ES256`"),
+    row("TOKEN_PROFILE", "issuers[0].profile", |it, text| put(&mut issuer(it).profile, word(text)),
+        "`lenient` or `rfc9068`",
+        "`lenient`"),
+    row("LEEWAY_SECONDS", "issuers[0].leeway_seconds", |it, text| put(&mut issuer(it).leeway, seconds(text)),
+        "how far clocks may differ, at most 600",
+        "`60`"),
+    row("ALLOW_LOOPBACK_HTTP", "issuers[0].allow_loopback_http", |it, text| put(&mut issuer(it).allow_loopback_http, boolean(text)),
+        "`true` allows http to a provider on this machine",
+        "`false`"),
+    row("JWKS_TTL_SECONDS", "issuers[0].jwks.ttl_seconds", |it, text| put(&mut issuer(it).jwks.ttl, seconds(text)),
+        "when keys are fetched anew, if the provider's Cache-Control does not say",
+        "`300`"),
+    row("JWKS_COOLDOWN_SECONDS", "issuers[0].jwks.cooldown_seconds", |it, text| put(&mut issuer(it).jwks.cooldown, seconds(text)),
+        "how often an unknown key id, or a bad signature under a known one, may cause a fetch, beyond a burst of two",
+        "`5`"),
+    row("JWKS_MAX_STALE_SECONDS", "issuers[0].jwks.max_stale_seconds", |it, text| put(&mut issuer(it).jwks.max_stale, seconds(text)),
+        "how long keys are used while the provider cannot be reached",
+        "`86400`"),
+    row("TENANT_CLAIM", "issuers[0].claims.tenant_id", |it, text| put(&mut issuer(it).claims.tenant_id, list(text)),
+        "the claim that names the tenant: a name, or a JSON pointer",
+        "`tenant_id`"),
+    row("ROLES_CLAIM", "issuers[0].claims.roles", |it, text| put(&mut issuer(it).claims.roles, list(text)),
+        "the claim with the roles, likewise; several are joined",
+        "`roles,role`"),
+    row("GROUPS_CLAIM", "issuers[0].claims.groups", |it, text| put(&mut issuer(it).claims.groups, list(text)),
+        "the claim with the groups, likewise",
+        "`groups`"),
+    row("KNOWN_TOKENS_BYTES", "known_tokens_bytes", |it, text| put(&mut it.known_tokens_bytes, number(text, "bytes")),
+        "how much memory tokens verified before may take; `0` verifies every request anew",
+        "`16777216`"),
+    row("DATABASE_URL", "database_url", |it, text| put(&mut it.database_url, some(text)),
+        "the tenant store, `postgres://…` or `sqlite:…`",
+        "none: every tenant that a verified token names is accepted"),
+    row("TENANTS", "issuers[0].tenants", |it, text| put(&mut issuer(it).tenants, list(text)),
+        "the tenants the issuer may speak for; several, separated by commas or spaces",
+        "any; with `{tenant_id}` in the issuer, one of this, `P_ANY_TENANT` and `P_DATABASE_URL` is required"),
+    row("ANY_TENANT", "any_tenant", |it, text| put(&mut it.any_tenant, boolean(text)),
+        "`true` accepts every tenant of an issuer with `{tenant_id}`",
+        "`false`"),
+    row("CLIENT_ID", "client.id", |it, text| put(&mut it.client.id, some(text)),
+        "this service's `client_id`, to get tokens for other services",
+        "none: `TokenExchangeClient` cannot be built"),
+    row("CLIENT_SECRET", "client.secret", |it, text| put(&mut it.client.secret, some(text)),
+        "its secret",
+        "none"),
+    row("CLIENT_SECRET_FILE", "client.secret_file", |it, text| put(&mut it.client.secret_file, some(text)),
+        "a file with the secret instead, read for every request to the provider",
+        "none"),
+    row("CLIENT_AUTH", "client.auth", |it, text| put(&mut it.client.auth, word(&text.to_ascii_lowercase())),
+        "how it proves itself: `basic`, `post`, `private_key_jwt` or `none`",
+        "`basic`"),
+    row("CLIENT_KEY_FILE", "client.key_file", |it, text| put(&mut it.client.key_file, some(text)),
+        "the private key for `private_key_jwt`: PKCS #8 in PEM",
+        "none"),
+    row("CLIENT_KEY_ID", "client.key_id", |it, text| put(&mut it.client.key_id, some(text)),
+        "the `kid` the provider knows that key by",
+        "none is sent"),
+    row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| put(&mut it.client.key_algorithm, word(text)),
+        "what that key signs with",
+        "`RS256`"),
+    row("TOKEN_URL", "client.token_url", |it, text| put(&mut it.client.token_url, some(text)),
+        "the token endpoint; `{tenant_id}` in it stands for the tenant",
+        "from discovery"),
+    row("AUTHORIZATION_URL", "client.authorization_url", |it, text| put(&mut it.client.authorization_url, some(text)),
+        "the authorization endpoint, where users sign in",
+        "from discovery"),
+    row("TENANT_PARAMETER", "client.tenant_parameter", |it, text| put(&mut it.client.tenant_parameter, some(text)),
+        "the form member that tells the provider the tenant of a service token",
+        "none"),
+    row("REDIS_URL", "client.redis_url", |it, text| put(&mut it.client.redis_url, some(text)),
+        "a Redis or Valkey server in which all processes share tokens, and the log of used workload tokens; several URLs, separated by commas, are a cluster",
+        "none: each process keeps its own"),
+    row("CACHE_KEYS", "client.cache_keys", |it, text| put(&mut it.client.cache_keys, some(text)),
+        "the secret under which tokens are sealed there: 32 octets in base64, `openssl rand -base64 32`; while it is replaced two, separated by a comma",
+        "none; required with `P_REDIS_URL`"),
+    row("INSECURE_SPEND_WITHOUT_LOCK", "client.insecure_spend_without_lock", |it, text| put(&mut it.client.insecure_spend_without_lock, boolean(text)),
+        "`true` spends refresh tokens and codes also while Redis gives no answer; right for a service of one process, with more of them a session may end",
+        "`false`: they wait for Redis, then 503"),
+    row("RESOURCE", "resource", |it, text| put(&mut it.resource, some(text)),
+        "the public URL of this service, for challenges and metadata (RFC 9728)",
+        "none: challenges name no metadata"),
+    row("RESOURCE_SCOPES", "resource_scopes", |it, text| put(&mut it.resource_scopes, word(text)),
+        "the scopes that this service knows, published in its metadata; several, separated by spaces",
+        "none are published"),
+    row("REDIRECT_URI", "endpoints.redirect_uri", |it, text| put(&mut it.endpoints.redirect_uri, some(text)),
+        "the public URL of `login`, as registered at the provider",
+        "none: nobody signs in here"),
+    row("SCOPES", "endpoints.scopes", |it, text| put(&mut it.endpoints.scopes, word(text).map(Some)),
+        "what sign-ins ask for; several, separated by spaces",
+        "`openid profile email offline_access`"),
+    row("SESSION_KEYS", "endpoints.session_keys", |it, text| put(&mut it.endpoints.session_keys, some(text)),
+        "the secret under which sessions are sealed into cookies, as `P_CACHE_KEYS`",
+        "none: sign-ins give tokens"),
+    row("PASSWORD_GRANT", "endpoints.password_grant", |it, text| put(&mut it.endpoints.password_grant, boolean(text)),
+        "`true` lets `token` take passwords",
+        "`false`"),
+    row("TRUST_FILE", "endpoints.trust_file", |it, text| put(&mut it.endpoints.trust_file, some(text)),
+        "the trust policy for foreign tokens, TOML or JSON (feature `trust`)",
+        "none: foreign tokens are not accepted"),
+    row("TRUSTED_PROXIES", "endpoints.trusted_proxies", |it, text| put(&mut it.endpoints.trusted_proxies, list(text)),
+        "addresses and networks whose `X-Forwarded-For` is believed; several, separated by commas or spaces",
+        "none"),
 ];
+
+const fn row(
+    name: &'static str,
+    field: &'static str,
+    set: fn(&mut AuthConfig, &str) -> Result<(), String>,
+    meaning: &'static str,
+    default: &'static str,
+) -> Variable {
+    Variable { name, field, meaning, default, set }
+}
 
 /// The variable that sets `field`, whichever issuer the field belongs to.
 pub(super) fn variable_for(field: &str) -> Option<&'static str> {
@@ -466,7 +199,9 @@ pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)
         match ENVIRONMENT.iter().find(|variable| variable.name == name) {
             Some(_) if value.is_empty() => {}
             Some(variable) => {
+                let issuers = config.issuers.len();
                 if let Err(problem) = (variable.set)(&mut config, &value) {
+                    config.issuers.truncate(issuers);
                     config.unreadable.push(Fault::new(variable.field, problem));
                 }
             }
@@ -477,14 +212,28 @@ pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)
 }
 
 /// The environment describes one issuer; it comes into being with its first variable.
-fn issuer(config: &mut AuthConfig, set: impl FnOnce(&mut IssuerConfig)) -> Result<(), String> {
+fn issuer(config: &mut AuthConfig) -> &mut IssuerConfig {
     if config.issuers.is_empty() {
         config.issuers.push(IssuerConfig::new(""));
     }
-    if let Some(issuer) = config.issuers.first_mut() {
-        set(issuer);
-    }
+    &mut config.issuers[0]
+}
+
+/// Puts a value that could be read into its field.
+fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *field = value?;
     Ok(())
+}
+
+/// Any text, which is checked by `build()`, and is not repeated where it is wrong: it may be a secret.
+fn some<'t, T: From<&'t str>>(text: &'t str) -> Result<Option<T>, String> {
+    Ok(Some(text.into()))
+}
+
+/// A word as configuration files have it.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let word = StrDeserializer::<value::Error>::new(text);
+    T::deserialize(word).map_err(|problem| format!("is `{text}`: {problem}"))
 }
 
 fn list<T: FromStr>(text: &str) -> Result<Vec<T>, String>
@@ -493,14 +242,16 @@ where
 {
     text.split([',', ' '])
         .filter(|item| !item.is_empty())
-        .map(|item| item.parse().map_err(|e| format!("has `{item}`: {e}")))
+        .map(|item| item.parse().map_err(|problem| format!("has `{item}`: {problem}")))
         .collect()
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .map(Duration::from_secs)
-        .map_err(|_| "must be a whole number of seconds".to_owned())
+    number(text, "seconds").map(Duration::from_secs)
+}
+
+fn number<T: FromStr>(text: &str, unit: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("must be a whole number of {unit}"))
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
@@ -544,6 +295,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 mod tests {
     use super::*;
     use crate::config::{Algorithm, AuthMode, TokenProfile};
+    use crate::secret::Secret;
 
     fn read_pairs(pairs: &[(&str, &str)]) -> AuthConfig {
         read("SCAIWAVE", pairs.iter().map(|(n, v)| (format!("SCAIWAVE_{n}"), (*v).to_owned())))

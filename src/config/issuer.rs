@@ -50,6 +50,7 @@ pub enum TokenProfile {
 /// [`AuthConfig::any_tenant`](super::AuthConfig::any_tenant).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[must_use]
 #[non_exhaustive]
 pub struct IssuerConfig {
     /// The issuer's URL: where discovery begins, and what `iss` says unless
@@ -148,28 +149,24 @@ impl IssuerConfig {
     }
 
     /// Adds a name this service has in `aud`.
-    #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience.push(audience.into());
         self
     }
 
     /// Sets [`expected_issuer`](Self::expected_issuer).
-    #[must_use]
     pub fn expected_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.expected_issuer = Some(issuer.into());
         self
     }
 
     /// Sets [`discovery_url`](Self::discovery_url).
-    #[must_use]
     pub fn discovery_url(mut self, url: impl Into<String>) -> Self {
         self.discovery_url = Some(url.into());
         self
     }
 
     /// Sets [`jwks_uri`](Self::jwks_uri).
-    #[must_use]
     pub fn jwks_uri(mut self, url: impl Into<String>) -> Self {
         self.jwks_uri = Some(url.into());
         self
@@ -182,70 +179,60 @@ impl IssuerConfig {
     /// it expires.
     ///
     /// `build()` refuses a text without usable key, and one with private or symmetric keys.
-    #[must_use]
     pub fn keys(mut self, keys: &str) -> Self {
         self.inline_keys = Some(keys.into());
         self
     }
 
     /// Sets [`algorithms`](Self::algorithms).
-    #[must_use]
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.algorithms = algorithms.into_iter().collect();
         self
     }
 
     /// Sets [`profile`](Self::profile).
-    #[must_use]
     pub fn profile(mut self, profile: TokenProfile) -> Self {
         self.profile = profile;
         self
     }
 
     /// Sets [`leeway`](Self::leeway).
-    #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
     }
 
     /// Sets [`allow_loopback_http`](Self::allow_loopback_http).
-    #[must_use]
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
         self.allow_loopback_http = allow;
         self
     }
 
     /// Sets [`jwks`](Self::jwks).
-    #[must_use]
     pub fn jwks(mut self, settings: JwksSettings) -> Self {
         self.jwks = settings;
         self
     }
 
     /// Sets [`claims`](Self::claims).
-    #[must_use]
     pub fn claims(mut self, mapping: ClaimsMapping) -> Self {
         self.claims = mapping;
         self
     }
 
     /// Sets [`tenants`](Self::tenants).
-    #[must_use]
     pub fn tenants(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
         self.tenants = tenants.into_iter().collect();
         self
     }
 
     /// Sets [`max_token_lifetime`](Self::max_token_lifetime).
-    #[must_use]
     pub fn max_token_lifetime(mut self, limit: Duration) -> Self {
         self.max_token_lifetime = Some(limit);
         self
     }
 
     /// Sets [`legacy_service_tokens`](Self::legacy_service_tokens).
-    #[must_use]
     pub fn legacy_service_tokens(mut self, accept: bool) -> Self {
         self.legacy_service_tokens = accept;
         self
@@ -257,13 +244,13 @@ impl IssuerConfig {
     }
 
     pub(super) fn check(&self, nth: usize, faults: &mut Vec<Fault>) {
-        let mut fault = |field: &str, problem: String| {
+        let mut fault = |field: &str, problem: &str| {
             faults.push(Fault::new(format!("issuers[{nth}].{field}"), problem));
         };
         if self.issuer.is_empty() {
-            fault("issuer", MISSING_ISSUER.to_owned());
+            fault("issuer", MISSING_ISSUER);
         } else if self.expected().is_empty() {
-            fault("expected_issuer", "is empty: leave it out, or give what `iss` says".to_owned());
+            fault("expected_issuer", "is empty: leave it out, or give what `iss` says");
         }
         let urls = [
             ("issuer", Some(&self.issuer).filter(|url| !url.is_empty())),
@@ -272,7 +259,7 @@ impl IssuerConfig {
         ];
         for (field, url) in urls {
             if let Some(Err(problem)) = url.map(|url| self.check_url(url)) {
-                fault(field, problem.to_owned());
+                fault(field, problem);
             }
         }
         self.check_placeholders(&mut fault);
@@ -280,22 +267,22 @@ impl IssuerConfig {
         if let Ok(url) = Url::parse(&self.issuer)
             && (url.query().is_some() || url.fragment().is_some())
         {
-            fault("issuer", "must have neither query nor fragment (RFC 8414 §2)".to_owned());
+            fault("issuer", "must have neither query nor fragment (RFC 8414 §2)");
         }
         if self.expected().matches(TENANT_PLACEHOLDER).count() > 1 {
-            fault("issuer", format!("has {TENANT_PLACEHOLDER} more than once"));
+            fault("issuer", &format!("has {TENANT_PLACEHOLDER} more than once"));
         }
         if self.algorithms.is_empty() {
-            fault("algorithms", "is empty: name at least one, such as RS256".to_owned());
+            fault("algorithms", "is empty: name at least one, such as RS256");
         }
         if self.leeway > MAX_LEEWAY {
             fault(
                 "leeway_seconds",
-                format!("is above {} s: fix the clocks instead", MAX_LEEWAY.as_secs()),
+                &format!("is above {} s: fix the clocks instead", MAX_LEEWAY.as_secs()),
             );
         }
         if self.audience.iter().any(String::is_empty) {
-            fault("audience", "has an empty entry".to_owned());
+            fault("audience", "has an empty entry");
         }
         self.jwks.check(&mut fault);
     }
@@ -322,17 +309,17 @@ impl IssuerConfig {
         templates.find(|(_, url)| !is_same_server_for_all(url)).map(|(field, _)| field)
     }
 
-    fn check_placeholders(&self, fault: &mut impl FnMut(&str, String)) {
+    fn check_placeholders(&self, fault: &mut impl FnMut(&str, &str)) {
         for (field, url) in self.urls() {
             if let Some(other) = other_placeholder(url) {
-                fault(field, format!("has {other}: the placeholder is {TENANT_PLACEHOLDER}"));
+                fault(field, &format!("has {other}: the placeholder is {TENANT_PLACEHOLDER}"));
             }
         }
         let is_unfit = |tenant: &&TenantId| self.is_per_tenant() && !fits_url(tenant.as_str());
         if let Some(tenant) = self.tenants.iter().find(is_unfit) {
             fault(
                 "tenants",
-                format!(
+                &format!(
                     "has {:?}, of which no token would be accepted: where issuers have {TENANT_PLACEHOLDER}, a tenant's id has letters, digits and -_.~ only, and {MAX_TENANT_IN_URL} bytes at most",
                     tenant.as_str()
                 ),
@@ -341,7 +328,7 @@ impl IssuerConfig {
         if let Some(field) = self.server_by_tenant() {
             fault(
                 field,
-                format!(
+                &format!(
                     "has {TENANT_PLACEHOLDER} before its path: unverified tokens would choose the server that is asked for keys. Put it into the path, or list each tenant's issuer"
                 ),
             );
@@ -350,7 +337,7 @@ impl IssuerConfig {
         for (field, _) in unfilled {
             fault(
                 field,
-                format!(
+                &format!(
                     "has {TENANT_PLACEHOLDER}, which nothing replaces: put it into what `iss` says, too (expected_issuer, where that is set, else issuer)"
                 ),
             );
@@ -358,30 +345,30 @@ impl IssuerConfig {
     }
 
     /// Settings with which no token could ever be accepted.
-    fn check_never(&self, fault: &mut impl FnMut(&str, String)) {
+    fn check_never(&self, fault: &mut impl FnMut(&str, &str)) {
         let has_outer_space = |text: &str| text.trim() != text;
         if has_outer_space(self.expected()) {
-            fault("issuer", "begins or ends with white space, which `iss` does not".to_owned());
+            fault("issuer", "begins or ends with white space, which `iss` does not");
         }
         if self.audience.iter().any(|name| has_outer_space(name)) {
-            fault("audience", "begins or ends with white space, which `aud` does not".to_owned());
+            fault("audience", "begins or ends with white space, which `aud` does not");
         }
         if self.max_token_lifetime.is_some_and(|limit| limit.is_zero()) {
-            fault("max_token_lifetime_seconds", "must not be 0".to_owned());
+            fault("max_token_lifetime_seconds", "must not be 0");
         }
         if self.inline_keys.is_some() && self.jwks_uri.is_some() {
-            fault("jwks_uri", "is given beside the keys themselves: leave one out".to_owned());
+            fault("jwks_uri", "is given beside the keys themselves: leave one out");
         }
         if self.is_per_tenant() && self.claims.tenant_id.is_empty() {
             fault(
                 "claims.tenant_id",
-                "is empty: a tenant's issuer needs the claim with the tenant".to_owned(),
+                "is empty: a tenant's issuer needs the claim with the tenant",
             );
         }
         for (field, url) in [("discovery_url", &self.discovery_url), ("jwks_uri", &self.jwks_uri)] {
             let url = url.as_deref().and_then(|url| Url::parse(url).ok());
             if url.is_some_and(|url| url.fragment().is_some()) {
-                fault(field, "has a fragment, which is never sent: remove it".to_owned());
+                fault(field, "has a fragment, which is never sent: remove it");
             }
         }
     }
@@ -499,7 +486,7 @@ impl Default for JwksSettings {
 }
 
 impl JwksSettings {
-    fn check(&self, fault: &mut impl FnMut(&str, String)) {
+    fn check(&self, fault: &mut impl FnMut(&str, &str)) {
         let durations = [
             ("jwks.ttl_seconds", self.ttl),
             ("jwks.cooldown_seconds", self.cooldown),
@@ -508,20 +495,17 @@ impl JwksSettings {
         ];
         for (field, duration) in durations {
             if duration.is_zero() {
-                fault(field, "must not be 0".to_owned());
+                fault(field, "must not be 0");
             }
         }
         if self.max_stale < self.ttl {
             fault(
                 "jwks.max_stale_seconds",
-                "is shorter than the TTL: keys would die before they are renewed".to_owned(),
+                "is shorter than the TTL: keys would die before they are renewed",
             );
         }
         if self.max_bytes == 0 || self.max_keys == 0 {
-            fault(
-                "jwks",
-                "allows no bytes or no keys: leave the limits at their defaults".to_owned(),
-            );
+            fault("jwks", "allows no bytes or no keys: leave the limits at their defaults");
         }
     }
 }

@@ -139,7 +139,7 @@ fn objection(
 
 /// The text names no mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("is no authentication mode: use `scaikey`, `hybrid` or `mock`")]
+#[error("unknown authentication mode: use `scaikey`, `hybrid` or `mock`")]
 pub struct UnknownAuthMode;
 
 impl FromStr for AuthMode {
