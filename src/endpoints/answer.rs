@@ -49,11 +49,8 @@ pub(super) enum Failure {
     Auth(AuthError),
     /// An error code of OAuth, and what it means here. The text is fixed.
     OAuth(&'static str, &'static str),
-    /// The media type of the body is none of those read here.
-    MediaType(&'static str),
-    TooLarge,
-    /// The body did not arrive in time (RFC 9110 §15.5.9).
-    TooLate,
+    /// The body was not read, which is no matter of tokens: a status, and why.
+    Body(u16, &'static str),
     TooMany(Duration),
     /// Of the provider, or on the way to it.
     Exchange(ExchangeError),
@@ -89,11 +86,13 @@ impl Inner {
         }
         match endpoint {
             Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect => {
-                let respond = &self.respond;
-                let status = of_body(&failure);
-                let look = |refusal: &Refusal<'_>| match status {
-                    Some(status) => respond(&Refusal { status, ..*refusal }),
-                    None => respond(refusal),
+                let status = match failure {
+                    Failure::Body(status, _) => StatusCode::from_u16(status).ok(),
+                    _ => None,
+                };
+                let look = |refusal: &Refusal<'_>| {
+                    let status = status.unwrap_or(refusal.status);
+                    (self.respond)(&Refusal { status, ..*refusal })
                 };
                 refuse(&self.auth, &look, &as_auth_error(failure), false)
             }
@@ -104,9 +103,7 @@ impl Inner {
     fn oauth_failed(&self, failure: Failure) -> Response<Bytes> {
         let (status, code, description, wait) = match failure {
             Failure::OAuth(code, description) => (400, code, description, None),
-            Failure::MediaType(description) => (415, INVALID_REQUEST, description, None),
-            Failure::TooLarge => (413, INVALID_REQUEST, "The body is too large.", None),
-            Failure::TooLate => (408, INVALID_REQUEST, "The body did not arrive in time.", None),
+            Failure::Body(status, description) => (status, INVALID_REQUEST, description, None),
             Failure::TooMany(wait) => {
                 (429, "temporarily_unavailable", "Too many attempts. Try again later.", Some(wait))
             }
@@ -127,27 +124,15 @@ impl Inner {
     }
 }
 
-/// The status of a body that was not read, which is no matter of tokens.
-fn of_body(failure: &Failure) -> Option<StatusCode> {
-    match failure {
-        Failure::TooLarge => Some(StatusCode::PAYLOAD_TOO_LARGE),
-        Failure::TooLate => Some(StatusCode::REQUEST_TIMEOUT),
-        Failure::MediaType(_) => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
-        _ => None,
-    }
-}
-
 /// Endpoints that act for a caller answer in the way of the layer.
 fn as_auth_error(failure: Failure) -> AuthError {
     match failure {
         Failure::Auth(error) => error,
         Failure::TooMany(retry_after) => AuthError::TooManyRequests { retry_after },
-        Failure::OAuth(_, problem) | Failure::MediaType(problem) => {
+        Failure::OAuth(_, problem) | Failure::Body(_, problem) => {
             AuthError::MalformedRequest(problem)
         }
         Failure::NotConfigured(problem) => AuthError::unavailable(problem, None, problem),
-        Failure::TooLarge => AuthError::MalformedRequest("the body is too large"),
-        Failure::TooLate => AuthError::MalformedRequest("the body did not arrive in time"),
         Failure::Exchange(error) => {
             let retry_after = error.retry_after();
             AuthError::unavailable(error.who_is_away(), retry_after, error)

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 
 use super::answer::{Failure, invalid_request};
@@ -16,29 +16,28 @@ const MAX_BYTES: usize = 64 * 1024;
 /// How long a client may take to send a body, unless the service says otherwise.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
+const TOO_LARGE: Failure = Failure::Body(413, "The body is too large.");
+/// RFC 9110 §15.5.9.
+const TOO_LATE: Failure = Failure::Body(408, "The body did not arrive in time.");
+
 /// Reads a whole body, which must be there within `timeout`.
 pub(super) async fn read<B: Body>(body: B, timeout: Duration) -> Result<Bytes, Failure> {
-    within(timeout, collect(body)).await.unwrap_or(Err(Failure::TooLate))
+    within(timeout, collect(body)).await.unwrap_or(Err(TOO_LATE))
 }
 
 async fn collect<B: Body>(body: B) -> Result<Bytes, Failure> {
     if body.size_hint().lower() > MAX_BYTES as u64 {
-        return Err(Failure::TooLarge);
+        return Err(TOO_LARGE);
     }
     let (mut body, mut read) = (pin!(body), BytesMut::new());
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
         let broken = |_| invalid_request("The body could not be read.");
         // Trailers say nothing here.
-        let Ok(mut data) = frame.map_err(broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         if read.len() + data.remaining() > MAX_BYTES {
-            return Err(Failure::TooLarge);
+            return Err(TOO_LARGE);
         }
-        while data.has_remaining() {
-            let chunk = data.chunk();
-            let length = chunk.len();
-            read.extend_from_slice(chunk);
-            data.advance(length);
-        }
+        read.put(data);
     }
     Ok(read.freeze())
 }

@@ -7,14 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 
-use super::accounts::AccountRule;
-use super::answer::{Outages, Respond};
+use super::answer::Outages;
 use super::body;
 use super::names::by_address;
 use super::proxies::{ClientAddress, TrustedProxies};
 use super::sign_in::SignIn;
 use super::throttle::{Throttle, TokenBuckets};
-use super::tokens::{PasswordAttempt, PasswordRule, PasswordVerdict, everywhere};
+use super::tokens::{PasswordAttempt, PasswordVerdict, everywhere};
 use super::{Endpoint, Endpoints, Inner};
 use crate::auth::Auth;
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault};
@@ -31,25 +30,9 @@ use crate::telemetry;
 /// Sets up [`Endpoints`]. Made by [`Auth::endpoints`].
 #[must_use = "there are no endpoints before `build()`"]
 pub struct EndpointsBuilder {
-    auth: Auth,
-    prefix: String,
+    /// What is built, complete but for `offered` and the keys of sign-ins.
+    inner: Inner,
     without: Vec<Endpoint>,
-    client: Option<TokenExchangeClient>,
-    sign_in: Option<SignIn>,
-    sessions: Option<Sessions>,
-    registrar: Option<Arc<dyn Registrar>>,
-    #[cfg(feature = "trust")]
-    workloads: Option<crate::mint::WorkloadExchange>,
-    password_rule: Option<PasswordRule>,
-    introspect_guard: Box<dyn Guard>,
-    introspects_all_tenants: bool,
-    naming: super::Naming,
-    in_data: bool,
-    respond: Respond,
-    throttle: Option<Arc<dyn Throttle>>,
-    account_rule: AccountRule,
-    client_address: ClientAddress,
-    body_timeout: Duration,
     faults: Vec<Fault>,
     /// The prefix of the environment variables, so that faults name them.
     variables: Option<String>,
@@ -58,10 +41,10 @@ pub struct EndpointsBuilder {
 impl Auth {
     /// The endpoints under `/v1/auth/`: with nothing added, `whoami` and `introspect`.
     pub fn endpoints(&self) -> EndpointsBuilder {
-        EndpointsBuilder {
+        let inner = Inner {
             auth: self.clone(),
             prefix: "/v1/auth".to_owned(),
-            without: Vec::new(),
+            offered: Vec::new(),
             client: None,
             sign_in: None,
             sessions: None,
@@ -78,16 +61,16 @@ impl Auth {
             account_rule: Arc::new(|attempt| attempt.account()),
             client_address: ClientAddress::default(),
             body_timeout: body::TIMEOUT,
-            faults: Vec::new(),
-            variables: None,
-        }
+            outages: Outages::default(),
+        };
+        EndpointsBuilder { inner, without: Vec::new(), faults: Vec::new(), variables: None }
     }
 }
 
 impl EndpointsBuilder {
     /// What stands in front of the paths. Default `/v1/auth`; empty where a router takes it away.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
+        self.inner.prefix = prefix.into();
         self
     }
 
@@ -99,33 +82,33 @@ impl EndpointsBuilder {
 
     /// Gets tokens from the provider by this client: offers `token`, `refresh` and `logout`.
     pub fn client(mut self, client: TokenExchangeClient) -> Self {
-        self.client = Some(client);
+        self.inner.client = Some(client);
         self
     }
 
     /// Lets users sign in: offers `login` and `config`. Needs a [`client`](Self::client).
     pub fn sign_in(mut self, sign_in: SignIn) -> Self {
-        self.sign_in = Some(sign_in);
+        self.inner.sign_in = Some(sign_in);
         self
     }
 
     /// Ends sign-ins of browsers in a session instead of tokens. Their
     /// [layer](Sessions::layer) belongs outside of the endpoints.
     pub fn sessions(mut self, sessions: Sessions) -> Self {
-        self.sessions = Some(sessions);
+        self.inner.sessions = Some(sessions);
         self
     }
 
     /// Offers `register`.
     pub fn registrar(mut self, registrar: impl Registrar) -> Self {
-        self.registrar = Some(Arc::new(registrar));
+        self.inner.registrar = Some(Arc::new(registrar));
         self
     }
 
     /// Offers `exchange`, for foreign workload tokens that a policy trusts.
     #[cfg(feature = "trust")]
     pub fn workloads(mut self, workloads: crate::mint::WorkloadExchange) -> Self {
-        self.workloads = Some(workloads);
+        self.inner.workloads = Some(workloads);
         self
     }
 
@@ -136,20 +119,20 @@ impl EndpointsBuilder {
         mut self,
         rule: impl Fn(&PasswordAttempt<'_>) -> PasswordVerdict + Send + Sync + 'static,
     ) -> Self {
-        self.password_rule = Some(Arc::new(rule));
+        self.inner.password_rule = Some(Arc::new(rule));
         self
     }
 
     /// Who may introspect. Default [`scope("admin")`](scope), letter for letter.
     pub fn introspection_requires(mut self, guard: impl Guard) -> Self {
-        self.introspect_guard = Box::new(guard);
+        self.inner.introspect_guard = Box::new(guard);
         self
     }
 
     /// Tells callers of `introspect` about tokens of tenants that are not theirs. Default: those
     /// are inactive to them.
     pub fn introspect_all_tenants(mut self) -> Self {
-        self.introspects_all_tenants = true;
+        self.inner.introspects_all_tenants = true;
         self
     }
 
@@ -166,14 +149,14 @@ impl EndpointsBuilder {
         mut self,
         name: impl Fn(&Identity) -> String + Send + Sync + 'static,
     ) -> Self {
-        self.naming = Arc::new(name);
+        self.inner.naming = Arc::new(name);
         self
     }
 
     /// Answers `{"data": …}` in place of the bare object. Errors, and the metadata of RFC 9728,
     /// stay as they are.
     pub fn answers_in_data(mut self) -> Self {
-        self.in_data = true;
+        self.inner.in_data = true;
         self
     }
 
@@ -183,19 +166,19 @@ impl EndpointsBuilder {
         mut self,
         respond: impl ErrorResponse<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.respond = Arc::new(move |refusal| respond.respond(refusal));
+        self.inner.respond = Arc::new(move |refusal| respond.respond(refusal));
         self
     }
 
     /// How often endpoints may be tried. Default [`TokenBuckets`].
     pub fn throttle(mut self, throttle: impl Throttle) -> Self {
-        self.throttle = Some(Arc::new(throttle));
+        self.inner.throttle = Some(Arc::new(throttle));
         self
     }
 
     /// Lets endpoints be tried without end, where something in front counts.
     pub fn unthrottled(mut self) -> Self {
-        self.throttle = None;
+        self.inner.throttle = None;
         self
     }
 
@@ -211,7 +194,7 @@ impl EndpointsBuilder {
         mut self,
         rule: impl Fn(&PasswordAttempt<'_>) -> String + Send + Sync + 'static,
     ) -> Self {
-        self.account_rule = Arc::new(rule);
+        self.inner.account_rule = Arc::new(rule);
         self
     }
 
@@ -219,7 +202,7 @@ impl EndpointsBuilder {
     /// is 408 (RFC 9110 §15.5.9). How long a *head* may take, the server must be told: see the
     /// [manual](crate::manual::operating).
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
-        self.body_timeout = timeout;
+        self.inner.body_timeout = timeout;
         self
     }
 
@@ -231,13 +214,13 @@ impl EndpointsBuilder {
         mut self,
         peer: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
     ) -> Self {
-        self.client_address.peer = Arc::new(peer);
+        self.inner.client_address.peer = Arc::new(peer);
         self
     }
 
     /// Whose `X-Forwarded-For` is believed. Default: nobody's.
     pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
-        self.client_address.proxies = proxies;
+        self.inner.client_address.proxies = proxies;
         self
     }
 
@@ -249,44 +232,45 @@ impl EndpointsBuilder {
     pub fn configured(mut self, config: &AuthConfig) -> Self {
         self.variables.clone_from(&config.prefix);
         let wanted = &config.endpoints;
-        if self.client.is_none() && config.client.id.is_some() {
+        if self.inner.client.is_none() && config.client.id.is_some() {
             let client = TokenExchangeClient::from_config(config).build();
             let asked_for = wanted.redirect_uri.is_some()
                 || wanted.session_keys.is_some()
                 || wanted.password_grant;
-            self.client = self.noted(client);
+            self.inner.client = self.noted(client);
             // One with a token endpoint for each tenant is there for exchanges, unless more is asked for.
-            if !asked_for && self.client.as_ref().is_some_and(|client| client.is_per_tenant()) {
+            if !asked_for && self.inner.client.as_ref().is_some_and(|client| client.is_per_tenant())
+            {
                 telemetry::endpoints_left_out();
                 self.without.extend([Endpoint::Token, Endpoint::Refresh, Endpoint::Logout]);
             }
         }
-        if let (None, Some(uri)) = (&self.sign_in, &wanted.redirect_uri) {
+        if let (None, Some(uri)) = (&self.inner.sign_in, &wanted.redirect_uri) {
             let sign_in = SignIn::new(uri.as_str());
             let scopes = wanted.scopes.as_ref();
-            self.sign_in = Some(match scopes {
+            self.inner.sign_in = Some(match scopes {
                 Some(scopes) => sign_in.scopes(scopes.as_str()),
                 None => sign_in,
             });
         }
         if let (None, Some(keys), Some(client)) =
-            (&self.sessions, &wanted.session_keys, &self.client)
+            (&self.inner.sessions, &wanted.session_keys, &self.inner.client)
         {
             let client = client.clone();
             let sessions = SessionKeys::parse(keys)
-                .and_then(|keys| Sessions::builder(&self.auth, client, keys).build());
-            self.sessions = self.noted(sessions);
+                .and_then(|keys| Sessions::builder(&self.inner.auth, client, keys).build());
+            self.inner.sessions = self.noted(sessions);
         }
-        if wanted.session_keys.is_some() && self.client.is_none() && self.faults.is_empty() {
+        if wanted.session_keys.is_some() && self.inner.client.is_none() && self.faults.is_empty() {
             let problem = "is missing: sessions need a client of the provider";
             self.faults.push(Fault::new("client.id", problem));
         }
-        if self.password_rule.is_none() && wanted.password_grant {
-            self.password_rule = Some(everywhere());
+        if self.inner.password_rule.is_none() && wanted.password_grant {
+            self.inner.password_rule = Some(everywhere());
         }
         match TrustedProxies::new(&wanted.trusted_proxies) {
             Ok(_) if wanted.trusted_proxies.is_empty() => {}
-            Ok(proxies) => self.client_address.proxies = proxies,
+            Ok(proxies) => self.inner.client_address.proxies = proxies,
             Err(error) => {
                 self.faults.push(Fault::new("endpoints.trusted_proxies", error.to_string()));
             }
@@ -297,12 +281,13 @@ impl EndpointsBuilder {
     /// The participants live beside the tenants.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     fn with_database(mut self, config: &AuthConfig) -> Self {
-        if let (None, Some(url)) = (&self.registrar, &config.database_url) {
+        if let (None, Some(url)) = (&self.inner.registrar, &config.database_url) {
             let unusable = |error| {
                 ConfigError::one(Fault::new("database_url", format!("cannot be used: {error}")))
             };
             let registrar = SqlRegistrar::connect_lazy(url).map_err(unusable);
-            self.registrar = self.noted(registrar).map(|it| Arc::new(it) as Arc<dyn Registrar>);
+            self.inner.registrar =
+                self.noted(registrar).map(|it| Arc::new(it) as Arc<dyn Registrar>);
         }
         self
     }
@@ -314,10 +299,14 @@ impl EndpointsBuilder {
 
     #[cfg(feature = "trust")]
     fn with_workloads(mut self, config: &AuthConfig) -> Self {
-        if let (None, Some(file)) = (&self.workloads, &config.endpoints.trust_file) {
-            let workloads =
-                super::exchange::from_file(file, config, &self.auth, self.client.as_ref());
-            self.workloads = self.noted(workloads);
+        if let (None, Some(file)) = (&self.inner.workloads, &config.endpoints.trust_file) {
+            let workloads = super::exchange::from_file(
+                file,
+                config,
+                &self.inner.auth,
+                self.inner.client.as_ref(),
+            );
+            self.inner.workloads = self.noted(workloads);
         }
         self
     }
@@ -341,105 +330,80 @@ impl EndpointsBuilder {
     /// All faults at once: a sign-in or sessions without a client, URLs that are none, passwords
     /// that the client does not take, a prefix that is no path.
     pub fn build(mut self) -> Result<Endpoints, ConfigError> {
-        self.check();
-        if !self.faults.is_empty() {
-            let variables = self.variables.take();
-            ConfigError::from_faults(std::mem::take(&mut self.faults))
-                .map_err(|error| error.named(variables.as_deref()))?;
+        let mut faults = std::mem::take(&mut self.faults);
+        self.check(&mut faults);
+        ConfigError::from_faults(faults).map_err(|error| error.named(self.variables.as_deref()))?;
+        if let Some(sign_in @ SignIn { keys: None, .. }) = &mut self.inner.sign_in {
+            sign_in.keys = Some(match &self.inner.sessions {
+                Some(sessions) => sessions.keys().clone(),
+                None => SessionKeys::random()?,
+            });
         }
-        let keys = match (&self.sign_in, &self.sessions) {
-            (Some(SignIn { keys: None, .. }), Some(sessions)) => Some(sessions.keys().clone()),
-            (Some(SignIn { keys: None, .. }), None) => Some(SessionKeys::random()?),
-            _ => None,
-        };
-        if let (Some(sign_in), Some(keys)) = (&mut self.sign_in, keys) {
-            sign_in.keys = Some(keys);
-        }
-        if let Some(client) = &self.client {
-            client.share_metadata(self.auth.issuers());
+        if let Some(client) = &self.inner.client {
+            client.share_metadata(self.inner.auth.issuers());
         }
         let offered = Endpoint::ALL.into_iter().filter(|endpoint| self.offers(*endpoint)).collect();
-        let prefix = self.prefix.trim_end_matches('/').to_owned();
-        Ok(Endpoints(Arc::new(Inner {
-            auth: self.auth,
-            prefix,
-            offered,
-            client: self.client,
-            sign_in: self.sign_in,
-            sessions: self.sessions,
-            registrar: self.registrar,
-            #[cfg(feature = "trust")]
-            workloads: self.workloads,
-            password_rule: self.password_rule,
-            introspect_guard: self.introspect_guard,
-            introspects_all_tenants: self.introspects_all_tenants,
-            naming: self.naming,
-            in_data: self.in_data,
-            respond: self.respond,
-            throttle: self.throttle,
-            account_rule: self.account_rule,
-            client_address: self.client_address,
-            body_timeout: self.body_timeout,
-            outages: Outages::default(),
-        })))
+        let prefix = self.inner.prefix.trim_end_matches('/').to_owned();
+        Ok(Endpoints(Arc::new(Inner { offered, prefix, ..self.inner })))
     }
 
-    fn check(&mut self) {
-        let mut faults = std::mem::take(&mut self.faults);
+    fn check(&self, faults: &mut Vec<Fault>) {
         let mut wrong = |field: &str, problem: &str| faults.push(Fault::new(field, problem));
-        if !self.prefix.is_empty() && !self.prefix.starts_with('/') {
+        if !self.inner.prefix.is_empty() && !self.inner.prefix.starts_with('/') {
             wrong("prefix", "is no path: begin it with `/`, or leave it empty");
         }
-        if self.client.is_none() && (self.sign_in.is_some() || self.sessions.is_some()) {
+        if self.inner.client.is_none()
+            && (self.inner.sign_in.is_some() || self.inner.sessions.is_some())
+        {
             wrong("client.id", "is missing: sign-ins need a client of the provider");
         }
-        if self.sign_in.is_some() && self.auth.mode() == AuthMode::Mock {
+        if self.inner.sign_in.is_some() && self.inner.auth.mode() == AuthMode::Mock {
             wrong("endpoints.redirect_uri", "is of no use in mock mode: there is no provider");
         }
-        let takes_passwords = self.client.as_ref().is_some_and(|client| client.allows_passwords());
-        if self.password_rule.is_some() && !takes_passwords {
+        let takes_passwords =
+            self.inner.client.as_ref().is_some_and(|client| client.allows_passwords());
+        if self.inner.password_rule.is_some() && !takes_passwords {
             wrong(
                 "endpoints.password_grant",
                 "needs a client with enable_password_grant: nothing could be asked",
             );
         }
-        if let Some(sign_in) = &self.sign_in {
-            let prefix = self.prefix.trim_end_matches('/');
-            sign_in.check(&format!("{prefix}/{}", Endpoint::Login.as_str()), &mut faults);
+        if let Some(sign_in) = &self.inner.sign_in {
+            let prefix = self.inner.prefix.trim_end_matches('/');
+            sign_in.check(&format!("{prefix}/{}", Endpoint::Login.as_str()), faults);
         }
-        self.check_client(&mut faults);
-        self.faults = faults;
+        self.check_client(faults);
     }
 
     /// Whether the client can do what the endpoints will ask of it, which name no tenant.
     fn check_client(&self, faults: &mut Vec<Fault>) {
-        let Some(client) = &self.client else { return };
-        let asks = self.sign_in.is_some()
-            || self.sessions.is_some()
+        let Some(client) = &self.inner.client else { return };
+        let asks = self.inner.sign_in.is_some()
+            || self.inner.sessions.is_some()
             || self.offers(Endpoint::Refresh)
-            || (self.offers(Endpoint::Token) && self.password_rule.is_some());
+            || (self.offers(Endpoint::Token) && self.inner.password_rule.is_some());
         if asks && client.is_per_tenant() {
             let problem = "depends on the tenant, and sign-ins, sessions and refreshes here name none: \
                            give a client with one token endpoint, or leave them out (in code `without`, \
                            by environment no `P_REDIRECT_URI`, `P_SESSION_KEYS`, `P_PASSWORD_GRANT`)";
             faults.push(Fault::new("token_url", problem));
         }
-        if let Some(sign_in) = &self.sign_in {
+        if let Some(sign_in) = &self.inner.sign_in {
             faults.extend(client.sign_in_faults(sign_in.scopes.contains("openid")));
         }
     }
 
     fn offers(&self, endpoint: Endpoint) -> bool {
         let possible = match endpoint {
-            Endpoint::Login | Endpoint::Config => self.sign_in.is_some(),
-            Endpoint::Token | Endpoint::Refresh | Endpoint::Logout => self.client.is_some(),
-            Endpoint::Register => self.registrar.is_some(),
+            Endpoint::Login | Endpoint::Config => self.inner.sign_in.is_some(),
+            Endpoint::Token | Endpoint::Refresh | Endpoint::Logout => self.inner.client.is_some(),
+            Endpoint::Register => self.inner.registrar.is_some(),
             Endpoint::Whoami | Endpoint::Introspect => true,
             #[cfg(feature = "trust")]
-            Endpoint::Exchange => self.workloads.is_some(),
+            Endpoint::Exchange => self.inner.workloads.is_some(),
             #[cfg(not(feature = "trust"))]
             Endpoint::Exchange => false,
-            Endpoint::Metadata => self.auth.resource().is_some(),
+            Endpoint::Metadata => self.inner.auth.resource().is_some(),
         };
         possible && !self.without.contains(&endpoint)
     }
@@ -447,6 +411,8 @@ impl EndpointsBuilder {
 
 impl std::fmt::Debug for EndpointsBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EndpointsBuilder").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("EndpointsBuilder")
+            .field("prefix", &self.inner.prefix)
+            .finish_non_exhaustive()
     }
 }

@@ -180,7 +180,7 @@ impl Inner {
             Ok(_) => Ok(()),
             Err(error @ AuthError::Unavailable { .. }) => Err(error.into()),
             Err(error) => {
-                self.sign_in()?.refusals.tell("access token", &error, self.clock().elapsed());
+                self.sign_in()?.refusals.tell("access token", Some(&error), self.clock().elapsed());
                 Err(Failure::NotConfigured(
                     "the provider's access token is not one that is taken here",
                 ))
@@ -233,7 +233,7 @@ impl Inner {
             if !sign_in.scopes.contains("openid") {
                 return Ok(());
             }
-            sign_in.refusals.tell_missing("ID token", now);
+            sign_in.refusals.tell("ID token", None, now);
             return Err(Failure::OAuth("invalid_grant", "The provider gave no ID token."));
         };
         let rules = IdTokenRules {
@@ -247,7 +247,7 @@ impl Inner {
             Ok(subject) => subject,
             Err(error) => {
                 if !matches!(error, AuthError::Unavailable { .. }) {
-                    sign_in.refusals.tell("ID token", &error, now);
+                    sign_in.refusals.tell("ID token", Some(&error), now);
                 }
                 return Err(error.into());
             }
@@ -255,7 +255,7 @@ impl Inner {
         match token.claim("sub") {
             Some(other) if other != subject => {
                 let error = InvalidToken::MalformedClaim("sub").into();
-                sign_in.refusals.tell("ID token", &error, now);
+                sign_in.refusals.tell("ID token", Some(&error), now);
                 Err(Failure::OAuth(
                     "invalid_grant",
                     "The access token and the ID token are of different users.",

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use http::{HeaderMap, header};
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use url::form_urlencoded;
 
 use super::Asked;
@@ -33,6 +33,9 @@ const MOST: usize = 64;
 const TWICE: Failure = invalid_request("A parameter is there twice.");
 const TOO_MANY: Failure = invalid_request("There are more than 64 parameters.");
 const NO_TEXT: Failure = invalid_request("A parameter is not a text.");
+const NO_FORM: Failure = Failure::Body(415, "The body must be application/x-www-form-urlencoded.");
+const NEITHER: Failure =
+    Failure::Body(415, "The body must be application/x-www-form-urlencoded or application/json.");
 const NO_OBJECT: Failure = invalid_request("The body is not a JSON object.");
 
 impl Parameters {
@@ -48,12 +51,8 @@ impl Parameters {
         match (media_type(&asked.head.headers).as_str(), reads) {
             ("application/x-www-form-urlencoded", _) => Self::of_form(&asked.body, known),
             ("application/json", Reads::FormsAndJson) => Self::of_json(&asked.body, known),
-            (_, Reads::Forms) => {
-                Err(Failure::MediaType("The body must be application/x-www-form-urlencoded."))
-            }
-            (_, Reads::FormsAndJson) => Err(Failure::MediaType(
-                "The body must be application/x-www-form-urlencoded or application/json.",
-            )),
+            (_, Reads::Forms) => Err(NO_FORM),
+            (_, Reads::FormsAndJson) => Err(NEITHER),
         }
     }
 
@@ -72,17 +71,26 @@ impl Parameters {
     }
 
     /// A JSON object of texts; `null` is as absent. No member may come twice, known or not: two
-    /// readers could take two different ones (RFC 8259 §4). Nothing is read beyond the first fault.
+    /// readers could take two different ones (RFC 8259 §4). What is wrong first is told.
     fn of_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
-        let (mut read, mut fault) = (Self::default(), None);
+        let mut members = Vec::new();
         let mut json = serde_json::Deserializer::from_slice(text);
-        let members = Members { known, read: &mut read, fault: &mut fault };
-        let outcome = members.deserialize(&mut json).and_then(|()| json.end());
-        match (fault, outcome) {
-            (Some(fault), _) => Err(fault),
-            (None, Err(_)) => Err(NO_OBJECT),
-            (None, Ok(())) => Ok(read),
+        let outcome = json.deserialize_map(Members(&mut members)).and_then(|()| json.end());
+        let mut read = Self::default();
+        for (nth, (name, value)) in members.iter().enumerate() {
+            if members.iter().take(nth).any(|(earlier, _)| earlier == name) {
+                return Err(TWICE);
+            }
+            if nth >= MOST {
+                return Err(TOO_MANY);
+            }
+            let is_absent = value.get() == "null";
+            if !is_absent && known.contains(&name.as_str()) {
+                let value: String = serde_json::from_str(value.get()).map_err(|_| NO_TEXT)?;
+                read.add(name, &value)?;
+            }
         }
+        outcome.map(|()| read).map_err(|_| NO_OBJECT)
     }
 
     fn add(&mut self, name: &str, value: &str) -> Result<(), Failure> {
@@ -104,112 +112,24 @@ impl Parameters {
     }
 }
 
-/// Reads the members of a JSON object, as long as they are parameters.
-struct Members<'r> {
-    known: &'r [&'r str],
-    read: &'r mut Parameters,
-    /// What is wrong with a member, where it is not the syntax.
-    fault: &'r mut Option<Failure>,
-}
+/// Reads the members of a JSON object, and no more of them than are looked at.
+struct Members<'r, 'a>(&'r mut Vec<(String, &'a RawValue)>);
 
-impl Members<'_> {
-    fn add(&mut self, name: &str, value: &Sent) -> Result<(), Failure> {
-        match value {
-            _ if !self.known.contains(&name) => Ok(()),
-            Sent::Text(value) => self.read.add(name, value),
-            Sent::Null => Ok(()),
-            Sent::Other => Err(NO_TEXT),
-        }
-    }
-}
-
-impl<'a> DeserializeSeed<'a> for Members<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_map(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Members<'_> {
+impl<'a> Visitor<'a> for Members<'_, 'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'a>>(mut self, mut members: A) -> Result<(), A::Error> {
-        let mut names: Vec<String> = Vec::new();
-        while let Some(name) = members.next_key()? {
-            let added = match names.contains(&name) {
-                true => Err(TWICE),
-                false if names.len() >= MOST => Err(TOO_MANY),
-                false => self.add(&name, &members.next_value()?),
-            };
-            if let Err(fault) = added {
-                *self.fault = Some(fault);
-                return Err(A::Error::custom("not a parameter"));
+    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(member) = members.next_entry()? {
+            self.0.push(member);
+            if self.0.len() > MOST {
+                return Err(A::Error::custom("too many members"));
             }
-            names.push(name);
         }
         Ok(())
-    }
-}
-
-/// A JSON value, as far as it can be a parameter.
-enum Sent {
-    Text(String),
-    Null,
-    Other,
-}
-
-impl<'a> Deserialize<'a> for Sent {
-    fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(SentVisitor)
-    }
-}
-
-struct SentVisitor;
-
-impl<'a> Visitor<'a> for SentVisitor {
-    type Value = Sent;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Sent, E> {
-        Ok(Sent::Text(text.to_owned()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Sent, E> {
-        Ok(Sent::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Sent, E> {
-        Ok(Sent::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Sent, E> {
-        Ok(Sent::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Sent, E> {
-        Ok(Sent::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Sent, E> {
-        Ok(Sent::Other)
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<Sent, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Sent::Other)
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<Sent, A::Error> {
-        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Sent::Other)
     }
 }
 
@@ -261,6 +181,10 @@ mod tests {
             (form, "a=1&%61=2", Reads::Forms, "twice"),
             (json, r#"{"a":"1","a":"2"}"#, Reads::FormsAndJson, "twice"),
             (json, r#"{"a":null,"\u0061":"2"}"#, Reads::FormsAndJson, "twice"),
+            (json, r#"{"a":1,"a":2} x"#, Reads::FormsAndJson, "not a text"),
+            (json, r#"{"b":"1","b":"2""#, Reads::FormsAndJson, "twice"),
+            (json, r#"{"x":[{}],"x":1}"#, Reads::FormsAndJson, "twice"),
+            (json, r#"{"a":"\ud800"}"#, Reads::FormsAndJson, "not a text"),
             (json, r#"{"a":1}"#, Reads::FormsAndJson, "not a text"),
             (json, r#"{"a":-1.5e3}"#, Reads::FormsAndJson, "not a text"),
             (json, r#"{"a":true}"#, Reads::FormsAndJson, "not a text"),
@@ -271,9 +195,9 @@ mod tests {
             (json, r#"{"a":["x"]}"#, Reads::FormsAndJson, "not a text"),
             (json, r#"["a"]"#, Reads::FormsAndJson, "JSON object"),
             (json, "a=1", Reads::FormsAndJson, "JSON object"),
-            (json, r#"{"a":"1"}"#, Reads::Forms, "MediaType"),
-            ("text/plain", "a=1", Reads::FormsAndJson, "MediaType"),
-            ("", "a=1", Reads::FormsAndJson, "MediaType"),
+            (json, r#"{"a":"1"}"#, Reads::Forms, "415"),
+            ("text/plain", "a=1", Reads::FormsAndJson, "415"),
+            ("", "a=1", Reads::FormsAndJson, "415"),
         ];
         for (content_type, body, reads, problem) in table {
             let error = read(content_type, body, reads).unwrap_err();

@@ -65,27 +65,14 @@ pub struct SignIn {
 pub(super) struct Refusals(Mutex<HashMap<(&'static str, &'static str, &'static str), Duration>>);
 
 impl Refusals {
-    /// Tells the operator that a token of a sign-in was refused. Reasons and claims are of fixed lists,
-    /// so the memory of them is bounded.
-    pub(super) fn tell(&self, token: &'static str, error: &AuthError, now: Duration) {
-        let claim = match error {
-            AuthError::InvalidToken(invalid) => invalid.claim(),
-            _ => "",
+    /// Tells the operator that a sign-in has no such token, or one that was refused. Reasons and claims
+    /// are of fixed lists, so the memory of them is bounded.
+    pub(super) fn tell(&self, token: &'static str, refused: Option<&AuthError>, now: Duration) {
+        let (reason, claim) = match refused {
+            None => ("missing", ""),
+            Some(AuthError::InvalidToken(invalid)) => (invalid.reason(), invalid.claim()),
+            Some(error) => (error.reason(), ""),
         };
-        self.tell_cause(token, error.reason(), claim, now);
-    }
-
-    pub(super) fn tell_missing(&self, token: &'static str, now: Duration) {
-        self.tell_cause(token, "missing", "", now);
-    }
-
-    fn tell_cause(
-        &self,
-        token: &'static str,
-        reason: &'static str,
-        claim: &'static str,
-        now: Duration,
-    ) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = told.get(&(token, reason, claim));
         let is_new = last.is_none_or(|at| now.saturating_sub(*at) >= TOLD_FOR);
