@@ -216,6 +216,7 @@ fn issuer(config: &mut AuthConfig) -> &mut IssuerConfig {
     if config.issuers.is_empty() {
         config.issuers.push(IssuerConfig::new(""));
     }
+    #[expect(clippy::indexing_slicing, reason = "there is one by now")]
     &mut config.issuers[0]
 }
 
