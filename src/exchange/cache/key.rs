@@ -134,7 +134,8 @@ impl<'a> CacheKey<'a> {
 
     fn derived(&self) -> &Derived {
         self.derived.get_or_init(|| {
-            let subject = self.request.credential().map(|it| crypto::sha256(it.expose().as_bytes()));
+            let subject =
+                self.request.credential().map(|it| crypto::sha256(it.expose().as_bytes()));
             let encoded = self.client.encoded(self.request, subject.as_ref().map(|it| &it[..]));
             let digest = base64url::encode(self.server_key.index(&encoded));
             Derived { subject, digest }
