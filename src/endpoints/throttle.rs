@@ -9,6 +9,7 @@ use moka::sync::Cache;
 
 use super::Endpoint;
 use crate::mark::{Mark, MarkHasher};
+use crate::support::retry::{Rate, TokenBucket};
 
 /// Somebody tries an endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -42,19 +43,6 @@ pub trait Throttle: Debug + Send + Sync + 'static {
     fn admit(&self, attempt: &Attempt<'_>, now: Duration) -> Result<(), Duration>;
 }
 
-/// How often something may happen: so many at once, and then one per period.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    burst: u32,
-    period: Duration,
-}
-
-impl Rate {
-    fn new(burst: u32, period: Duration) -> Self {
-        Self { burst: burst.max(1), period: period.min(IDLE) }
-    }
-}
-
 /// Token buckets in the memory of this process, one for each endpoint and address, and one for each
 /// endpoint and account. The default.
 ///
@@ -72,16 +60,10 @@ impl Rate {
 /// the rest the least used beyond 100,000. Several processes count each for itself.
 #[derive(Debug)]
 pub struct TokenBuckets {
-    buckets: Cache<Mark, Arc<Mutex<Bucket>>, MarkHasher>,
+    buckets: Cache<Mark, Arc<Mutex<TokenBucket>>, MarkHasher>,
     per_address: Rate,
     per_account: Rate,
     introspections: Rate,
-}
-
-/// When the bucket will be full: the one number a bucket needs.
-#[derive(Debug, Clone, Copy, Default)]
-struct Bucket {
-    full_at: Duration,
 }
 
 const MAX_BUCKETS: u64 = 100_000;
@@ -94,9 +76,9 @@ impl Default for TokenBuckets {
                 .max_capacity(MAX_BUCKETS)
                 .time_to_idle(IDLE)
                 .build_with_hasher(MarkHasher::default()),
-            per_address: Rate::new(60, Duration::from_secs(1)),
-            per_account: Rate::new(10, Duration::from_secs(30)),
-            introspections: Rate::new(1000, Duration::from_millis(10)),
+            per_address: Rate::ADDRESS,
+            per_account: Rate::ACCOUNT,
+            introspections: Rate::INTROSPECTION,
         }
     }
 }
@@ -111,7 +93,7 @@ impl TokenBuckets {
     /// hour at most.
     #[must_use]
     pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
-        self.per_address = Rate::new(burst, period);
+        self.per_address = Rate::new(burst, period.min(IDLE));
         self
     }
 
@@ -119,7 +101,7 @@ impl TokenBuckets {
     /// hour at most.
     #[must_use]
     pub fn per_account(mut self, burst: u32, period: Duration) -> Self {
-        self.per_account = Rate::new(burst, period);
+        self.per_account = Rate::new(burst, period.min(IDLE));
         self
     }
 
@@ -127,7 +109,7 @@ impl TokenBuckets {
     /// `period`.
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
-        self.introspections = Rate::new(burst, period);
+        self.introspections = Rate::new(burst, period.min(IDLE));
         self
     }
 
@@ -142,14 +124,7 @@ impl TokenBuckets {
         // No kind or endpoint has a NUL in its name.
         let key = [kind.as_bytes(), endpoint.as_str().as_bytes(), who].join(&0);
         let bucket = self.buckets.get_with(Mark::of(&key), Arc::default);
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_at = bucket.full_at.max(now).saturating_add(rate.period);
-        let most = now.saturating_add(rate.period.saturating_mul(rate.burst));
-        if full_at > most {
-            return Err(full_at - most);
-        }
-        bucket.full_at = full_at;
-        Ok(())
+        bucket.lock().unwrap_or_else(PoisonError::into_inner).take(rate, now)
     }
 }
 

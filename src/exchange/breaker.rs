@@ -8,15 +8,9 @@ use http::StatusCode;
 use moka::sync::Cache;
 
 use super::ExchangeError;
-use crate::clock::{Clock, backoff};
+use crate::clock::Clock;
+use crate::support::retry::{Backoff, Failures};
 use crate::telemetry::Outage;
-
-/// So many failures in a row before the endpoint is left alone.
-const THRESHOLD: u32 = 3;
-
-/// The pauses after that, growing with each further failure.
-const BASE: Duration = Duration::from_secs(1);
-const CAP: Duration = Duration::from_secs(60);
 
 /// How long a trial may be under way before another one is allowed. One that is given up ends then
 /// and there.
@@ -86,13 +80,9 @@ struct States {
     grants: HashMap<&'static str, State>,
 }
 
-/// Closed, open until some moment, or waiting for the outcome of one trial.
+/// Closed, open until some moment, or waiting for the outcome of one trial until some moment.
 #[derive(Debug, Default)]
-struct State {
-    failures: u32,
-    /// The endpoint is not asked before.
-    closed_until: Duration,
-}
+struct State(Failures);
 
 /// What the endpoint did, as the breaker sees it.
 #[derive(Debug, PartialEq, Eq)]
@@ -187,7 +177,7 @@ impl Breaker {
         let States { whole, grants } = &mut *states;
         let mut unnamed = State::default();
         let own = grant.map_or(&mut unnamed, |grant| grants.entry(grant).or_default());
-        let closed_until = whole.closed_until.max(own.closed_until);
+        let closed_until = whole.0.retry_at.max(own.0.retry_at);
         if now < closed_until {
             let why = "it failed before and is not asked for a while";
             return Err(ExchangeError::unavailable(Some(closed_until - now), why));
@@ -195,7 +185,7 @@ impl Breaker {
         // One caller tries; the others wait for the outcome.
         let trial = now + TRIAL;
         for state in [whole, own].into_iter().filter(|state| state.is_open()) {
-            state.closed_until = trial;
+            state.0.retry_at = trial;
         }
         drop(states);
         let (breaker, clock) = (self.clone(), clock.clone());
@@ -219,7 +209,7 @@ fn closed(was_open: bool) -> Change {
 
 impl State {
     fn is_open(&self) -> bool {
-        self.failures >= THRESHOLD
+        self.0.are_too_many(Backoff::ENDPOINT)
     }
 
     /// Tells whether it was open.
@@ -230,26 +220,16 @@ impl State {
     /// The trial that was to last until then says nothing: the next caller tries. A pause that
     /// began meanwhile stays.
     fn end_trial(&mut self, trial: Duration, now: Duration) {
-        if self.closed_until == trial {
-            self.closed_until = now;
+        if self.0.retry_at == trial {
+            self.0.retry_at = now;
         }
     }
 
     /// Counts a failure. The pause, if this one opened it.
     fn fail(&mut self, retry_after: Option<Duration>, now: Duration) -> Option<Duration> {
         let was_open = self.is_open();
-        self.failures = self.failures.saturating_add(1);
-        let pause = match retry_after {
-            // Told to wait is told once.
-            Some(wait) => {
-                self.failures = self.failures.max(THRESHOLD);
-                wait.min(CAP)
-            }
-            None if self.is_open() => backoff(BASE, CAP, self.failures - THRESHOLD),
-            None => return None,
-        };
-        self.closed_until = now + pause;
-        (!was_open).then_some(pause)
+        let pause = self.0.add(Backoff::ENDPOINT, retry_after, now);
+        (!was_open && self.is_open()).then_some(pause)
     }
 }
 

@@ -13,11 +13,12 @@ use super::builder::Settings;
 use super::contract;
 use super::request::TokenRequest;
 use super::{AccessToken, ExchangeError, OAuthError};
-use crate::clock::{backoff, pause, within};
+use crate::clock::{pause, within};
 use crate::config::{TENANT_PLACEHOLDER, is_loopback};
 use crate::error::BoxError;
 use crate::identity::TenantId;
 use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Issuers, Limits};
+use crate::support::retry::Backoff;
 use crate::telemetry;
 
 /// No answer of a token endpoint is larger.
@@ -25,9 +26,6 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// How long metadata is believed before it is read again.
 const METADATA_LIFE: Duration = Duration::from_secs(3600);
-
-/// The pause before the second attempt: half of it at least, twice as much at most.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// Under these names, beside those of grants, requests are told and counted that are for no token.
 const METADATA: &str = "metadata";
@@ -174,7 +172,7 @@ impl TokenEndpoint {
                 return (reached, first);
             }
             telemetry::token_request_repeated();
-            pause(backoff(RETRY, RETRY * 2, 1)).await;
+            pause(Backoff::REPEAT.wait(1)).await;
             self.attempt(url, &fill).await
         };
         let (reached, outcome) =

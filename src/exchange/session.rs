@@ -1,19 +1,14 @@
 //! [`SessionTokens`]: a user's tokens, renewed in time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use super::{AccessToken, ExchangeError, Freshness, RefreshRequest, TokenExchangeClient};
-use crate::clock::backoff;
 use crate::flight::Flights;
 use crate::identity::TenantId;
 use crate::secret::Secret;
-
-/// How soon a renewal that failed is tried again while the token is still good.
-const BASE: Duration = Duration::from_secs(1);
-const CAP: Duration = Duration::from_secs(30);
+use crate::support::retry::{Backoff, Failures};
 
 /// The tokens of one session: what sign-in gave, and what refreshes made of it. Cheap to clone:
 /// clones are the same session.
@@ -37,8 +32,8 @@ struct Session {
 struct Tokens {
     access: AccessToken,
     refresh: Option<Secret>,
-    failures: u32,
-    renewed_from: Duration,
+    /// Renewals that failed while the token was still good.
+    failures: Failures,
 }
 
 impl SessionTokens {
@@ -55,7 +50,7 @@ impl SessionTokens {
 
     fn of(client: TokenExchangeClient, access: AccessToken, tenant: Option<TenantId>) -> Self {
         let refresh = access.refresh_token().cloned();
-        let first = Tokens { access, refresh, failures: 0, renewed_from: Duration::ZERO };
+        let first = Tokens { access, refresh, failures: Failures::default() };
         let (held, renewals) = (ArcSwap::from_pointee(first), Flights::default());
         Self(Arc::new(Session { client, tenant, held, renewals }))
     }
@@ -72,7 +67,7 @@ impl SessionTokens {
         match held.access.freshness_to_the_end(clock) {
             Freshness::Fresh => Ok(held.access.clone()),
             Freshness::Due => {
-                if held.refresh.is_some() && clock.elapsed() >= held.renewed_from {
+                if held.refresh.is_some() && clock.elapsed() >= held.failures.retry_at {
                     drop(session.renewals.board((), || renew(session.clone())));
                 }
                 Ok(held.access.clone())
@@ -108,15 +103,13 @@ async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
         Ok(access) => Tokens {
             access: access.clone(),
             refresh: access.refresh_token().cloned().or(Some(refresh)),
-            failures: 0,
-            renewed_from: Duration::ZERO,
+            failures: Failures::default(),
         },
-        Err(_) => Tokens {
-            access: held.access.clone(),
-            refresh: Some(refresh),
-            failures: held.failures.saturating_add(1),
-            renewed_from: clock.elapsed() + backoff(BASE, CAP, held.failures),
-        },
+        Err(_) => {
+            let mut failures = held.failures;
+            failures.add(Backoff::SESSION, None, clock.elapsed());
+            Tokens { access: held.access.clone(), refresh: Some(refresh), failures }
+        }
     };
     session.held.store(Arc::new(tokens));
     outcome

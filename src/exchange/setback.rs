@@ -5,8 +5,8 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::{ExchangeError, OAuthError};
-use crate::clock::backoff;
 use crate::mark::{Mark, MarkHasher};
+use crate::support::retry::{Backoff, Failures};
 
 /// How long a refusal is repeated without asking.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
@@ -14,10 +14,6 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// How long anything else the provider said is repeated. A fault of the service itself may be
 /// mended any moment.
 const FAILED_FOR: Duration = Duration::from_secs(1);
-
-/// How soon a token that is due, and still good, is sought again.
-const BASE: Duration = Duration::from_secs(1);
-const CAP: Duration = Duration::from_secs(60);
 
 const MAX_REMEMBERED: u64 = 10_000;
 
@@ -28,9 +24,9 @@ pub(super) struct Setbacks(Cache<Mark, Setback, MarkHasher>);
 #[derive(Debug, Clone)]
 struct Setback {
     error: ExchangeError,
-    failures: u32,
+    /// A token that is due, and still good, is sought again after these.
+    failures: Failures,
     repeated_until: Duration,
-    renewed_from: Duration,
 }
 
 impl Default for Setbacks {
@@ -49,7 +45,7 @@ impl Setbacks {
 
     /// Whether it is time to try to renew a token that is due.
     pub(super) fn permits_renewal(&self, mark: Mark, now: Duration) -> bool {
-        self.0.get(&mark).is_none_or(|setback| now >= setback.renewed_from)
+        self.0.get(&mark).is_none_or(|setback| now >= setback.failures.retry_at)
     }
 
     pub(super) fn note<T>(&self, mark: Mark, outcome: &Result<T, ExchangeError>, now: Duration) {
@@ -57,7 +53,8 @@ impl Setbacks {
             self.0.invalidate(&mark);
             return;
         };
-        let failures = self.0.get(&mark).map_or(0, |setback| setback.failures);
+        let mut failures = self.0.get(&mark).map(|setback| setback.failures).unwrap_or_default();
+        failures.add(Backoff::PROVIDER, None, now);
         let repeated_for = match error {
             _ if !error.is_final() => Duration::ZERO,
             // Somebody may be mending it.
@@ -65,12 +62,7 @@ impl Setbacks {
             ExchangeError::Refused { .. } => REFUSED_FOR,
             _ => FAILED_FOR,
         };
-        let setback = Setback {
-            error: error.clone(),
-            failures: failures.saturating_add(1),
-            repeated_until: now + repeated_for,
-            renewed_from: now + backoff(BASE, CAP, failures),
-        };
-        self.0.insert(mark, setback);
+        let (error, repeated_until) = (error.clone(), now + repeated_for);
+        self.0.insert(mark, Setback { error, failures, repeated_until });
     }
 }

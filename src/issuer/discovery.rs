@@ -11,15 +11,13 @@ use super::http::{FetchError, Http, Limits};
 use super::keys::{NoNewKeys, left_alone_for};
 use super::metadata::{Endpoints, Metadata, well_known};
 use super::source::FetchFault;
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::config::IssuerConfig;
+use crate::support::retry::Backoff;
 use crate::telemetry::{self, Outage};
 
 /// How long what discovery said is relied upon.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
-
-/// The pause after a failed attempt: 1 s, doubling up to 60 s, with full jitter.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Where an issuer's metadata may be.
 #[derive(Debug, Clone)]
@@ -156,7 +154,7 @@ impl Discovery {
     pub(super) fn unavailable(&self) -> NoNewKeys {
         let due = Duration::from_millis(self.due.load(Ordering::Relaxed));
         let wait = due.saturating_sub(self.clock.elapsed());
-        let retry_after = wait.clamp(Duration::from_secs(1), BACKOFF.1);
+        let retry_after = wait.clamp(Duration::from_secs(1), Backoff::PROVIDER.cap);
         NoNewKeys::Unavailable { retry_after, fault: self.last_fault() }
     }
 
@@ -215,7 +213,7 @@ impl Discovery {
     pub(super) fn failed(&self, fault: Arc<FetchFault>, is_misled: bool, holds_keys: bool) -> bool {
         let now = self.clock.elapsed();
         let mut record = self.record();
-        let pause = clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
+        let pause = Backoff::PROVIDER.wait(record.failures);
         let asked_for = left_alone_for(&fault, pause, holds_keys);
         let is_new = match &self.never {
             Some(never) if record.answered.is_none() => never.begins(&fault, now),

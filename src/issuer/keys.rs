@@ -14,7 +14,6 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use url::Url;
 
-use super::budget::Budget;
 use super::grounds::{Grounds, Reliance, millis};
 use super::health::{IssuerHealth, KeyState, list};
 use super::http::{Answer, Http};
@@ -27,13 +26,11 @@ use crate::clock::{self, Clock};
 use crate::config::{Algorithm, JwksSettings};
 use crate::error::AuthError;
 use crate::flight::{Flights, Seat};
+use crate::support::retry::{Backoff, Rate, TokenBucket};
 use crate::telemetry::{self, Outage};
 
 /// What the provider's `Cache-Control` may ask for.
 const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
-
-/// The pause after a failed fetch: 1 s, doubling up to 60 s, with full jitter.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How long `Retry-After` is kept to, while there are keys and while there are none: without keys
 /// every request is refused, so the provider is asked again sooner than it may want.
@@ -42,9 +39,6 @@ const MAX_RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(300), Duratio
 /// The longest duration taken from the settings: moments are sums of durations, and `Duration::MAX`
 /// for "never" must not make them overflow.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// How many unknown key ids may cause a fetch before the cool-down governs.
-const MISS_BURST: f64 = 2.0;
 
 /// How many keys with one id, or without one, are tried for a token. Each costs 20 to 70 µs, also
 /// for a forged token.
@@ -172,7 +166,7 @@ struct Record {
     last_attempt: Option<SystemTime>,
     last_fault: Option<Arc<FetchFault>>,
     /// How often an unknown key id may cause a fetch.
-    misses: Budget,
+    misses: TokenBucket,
 }
 
 impl Keys {
@@ -201,7 +195,7 @@ impl Keys {
                 left_alone_until: Duration::ZERO,
                 last_attempt: None,
                 last_fault: None,
-                misses: Budget::new(MISS_BURST, id.settings.cooldown, clock.elapsed()),
+                misses: TokenBucket::default(),
             }),
             flights: Flights::default(),
             id,
@@ -503,12 +497,16 @@ impl Keys {
 
     /// Whether an unknown key id may cause a fetch.
     pub(super) fn has_misses_left(&self, now: Duration) -> bool {
-        self.record().misses.has_left(now)
+        self.record().misses.has_one(self.miss_rate(), now)
     }
 
     /// Charges a fetch that an unknown key id causes.
     pub(super) fn take_miss(&self, now: Duration) -> bool {
-        self.record().misses.take(now)
+        self.record().misses.take(self.miss_rate(), now).is_ok()
+    }
+
+    fn miss_rate(&self) -> Rate {
+        Rate::new(Rate::MISS_BURST, self.settings.cooldown)
     }
 
     pub(super) fn start_fetch(self: &Arc<Self>) -> Seat<Fetched> {
@@ -586,7 +584,7 @@ impl Keys {
                 let (series, holds_keys) = (&self.series, before.is_some());
                 let is_new = self.outage().begins(&fault, now);
                 telemetry::keys_not_refreshed(series, series, &fault, holds_keys, is_new);
-                let pause = clock::backoff(BACKOFF.0, BACKOFF.1, record.failures);
+                let pause = Backoff::PROVIDER.wait(record.failures);
                 let asked_for = left_alone_for(&fault, pause, holds_keys);
                 record.left_alone_until = now + asked_for;
                 record.next_attempt = now + pause.max(asked_for);
@@ -631,7 +629,7 @@ impl Keys {
 
     fn unavailable(&self, fault: Option<Arc<FetchFault>>) -> NoNewKeys {
         let wait = self.record().next_attempt.saturating_sub(self.clock.elapsed());
-        let retry_after = wait.clamp(Duration::from_secs(1), BACKOFF.1);
+        let retry_after = wait.clamp(Duration::from_secs(1), Backoff::PROVIDER.cap);
         NoNewKeys::Unavailable { retry_after, fault }
     }
 }

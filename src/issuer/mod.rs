@@ -1,6 +1,5 @@
 //! [`Issuers`]: the issuers a service trusts, by the `iss` of their tokens.
 
-mod budget;
 mod client_auth;
 mod discovery;
 mod ecdsa;

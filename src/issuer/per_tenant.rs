@@ -10,7 +10,6 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::{Notify, Semaphore};
 
-use super::budget::Budget;
 use super::issuer_keys::IssuerKeys;
 use super::jwk::KeyQuery;
 use super::keys::{Keys, MAX_CANDIDATES};
@@ -21,6 +20,7 @@ use crate::config::{Algorithm, ConfigError, Fault, IssuerConfig, TENANT_PLACEHOL
 use crate::error::{AuthError, BoxError, InvalidToken};
 use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
+use crate::support::retry::{Rate, TokenBucket};
 use crate::telemetry::{self, Causes, Outage};
 
 /// How many tenants' issuers are kept open, and how many refusals are remembered; what was not used
@@ -29,11 +29,6 @@ const MAX_OPEN: u64 = 10_000;
 
 /// How long a tenant without issuer is refused unasked. Until then a tenant just made is refused.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
-
-/// How many issuers of tenants that may be invented are opened at once, and how often one more
-/// after that: resolver and provider answer no more than this. Tenants that are known pass.
-const OPEN_BURST: f64 = 200.0;
-const OPEN_EVERY: Duration = Duration::from_millis(50);
 
 /// How many tenants are remembered to have been opened once.
 const MAX_REMEMBERED: u64 = 5 * MAX_OPEN;
@@ -109,7 +104,9 @@ pub(crate) struct PerTenant {
     turns: Semaphore,
     turns_of_known: Semaphore,
     refused: Cache<TenantId, Refusal>,
-    budget: Mutex<Budget>,
+    /// How many may still be opened of those that may be invented: resolver and provider answer no
+    /// more than this.
+    budget: Mutex<TokenBucket>,
     queue: Semaphore,
     /// Told when there are keys of an issuer's, after there were none.
     first_keys: Notify,
@@ -144,8 +141,8 @@ impl PerTenant {
             return Err(ConfigError::one(Fault::new("issuer", problem)));
         }
         opener.check(&template)?;
-        let (now, series) = (opener.key_sets.clock().elapsed(), Arc::from(template.expected()));
-        let quota = Arc::new(Quota::new(now));
+        let series = Arc::from(template.expected());
+        let quota = Arc::new(Quota::default());
         let common = match (&resolver, is_the_same_for_all(&template)) {
             (None, true) => {
                 let keys = opener.keys(&series, series.clone(), &template, Some(quota.clone()))?;
@@ -167,7 +164,7 @@ impl PerTenant {
             turns_of_known: Semaphore::new(MAX_OPENING),
             refused: bounded(MAX_OPEN),
             purges: AtomicU64::new(0),
-            budget: Mutex::new(Budget::new(OPEN_BURST, OPEN_EVERY, now)),
+            budget: Mutex::default(),
             queue: Semaphore::new(MAX_QUEUE),
             first_keys: Notify::new(),
             sets: Mutex::default(),
@@ -324,7 +321,7 @@ impl PerTenant {
             if place.is_none() {
                 place = Some(self.queue.try_acquire().map_err(|_| Permit::NotYet)?);
             }
-            clock::within(OPEN_EVERY, first_keys).await;
+            clock::within(Rate::OPENING.period, first_keys).await;
         }
     }
 
@@ -341,8 +338,8 @@ impl PerTenant {
             Some(true) => true,
             None => is_vouched,
         };
-        let now = self.now();
-        match is_known || self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_known || budget.take(Rate::OPENING, self.now()).is_ok() {
             true => Ok(()),
             false => Err(Permit::NotYet),
         }

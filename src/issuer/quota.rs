@@ -4,28 +4,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::budget::Budget;
 use super::keys::Keys;
-
-/// How many fetches unknown key ids may cause over all sets of a template, and how often one more
-/// after that.
-const BURST: f64 = 20.0;
-const EVERY: Duration = Duration::from_millis(500);
+use crate::support::retry::{Rate, TokenBucket};
 
 /// For how long a set that was refused a fetch wants one: whoever needs it asks again, and what a
 /// flood wanted ends soon after the flood.
 const WISH: Duration = Duration::from_secs(5);
 
 /// The limits that the issuers of one template share, whoever asks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Quota(Mutex<State>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Of fetches that unknown key ids cause.
-    misses: Budget,
+    misses: TokenBucket,
     /// Of metadata read again.
-    metadata: Budget,
+    metadata: TokenBucket,
     /// The sets that were refused a fetch, by their address.
     wanting: HashMap<usize, Wanting>,
 }
@@ -39,18 +34,10 @@ struct Wanting {
 }
 
 impl Quota {
-    pub(crate) fn new(now: Duration) -> Self {
-        Self(Mutex::new(State {
-            misses: Budget::new(BURST, EVERY, now),
-            metadata: Budget::new(BURST, EVERY, now),
-            wanting: HashMap::new(),
-        }))
-    }
-
     /// Whether there is anything left for unknown key ids. If not, `keys` is noted as wanting.
     pub(crate) fn has_left(&self, keys: &Arc<Keys>, now: Duration) -> bool {
         let mut state = self.state();
-        let has_left = state.misses.has_left(now);
+        let has_left = state.misses.has_one(Rate::TEMPLATE, now);
         if !has_left {
             state.note(keys, now);
         }
@@ -67,8 +54,8 @@ impl Quota {
         others: &mut Vec<Arc<Keys>>,
     ) -> bool {
         let mut state = self.state();
-        while state.misses.take(now) {
-            let is_for_keys = !others.is_empty() && !state.misses.has_left(now);
+        while state.misses.take(Rate::TEMPLATE, now).is_ok() {
+            let is_for_keys = !others.is_empty() && !state.misses.has_one(Rate::TEMPLATE, now);
             let other = if is_for_keys { None } else { state.first_before(keys, now) };
             match other {
                 None => {
@@ -84,7 +71,7 @@ impl Quota {
 
     /// Charges a reading of metadata, where there is something left for it.
     pub(crate) fn take_metadata(&self, now: Duration) -> bool {
-        self.state().metadata.take(now)
+        self.state().metadata.take(Rate::TEMPLATE, now).is_ok()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

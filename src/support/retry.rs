@@ -1,1 +1,209 @@
-//! When to try again: waiting times after failures, and budgets.
+//! When to try again: [`Backoff`] after failures, [`TokenBucket`] before attempts, and their numbers.
+
+use std::time::Duration;
+
+use crate::clock::random_fraction;
+
+/// The longest period of a [`Rate`]: moments are sums of durations, and must not overflow.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Waiting times after failures in a row, with full jitter, so that many processes that failed
+/// together do not come back together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backoff {
+    /// How many failures in a row are followed by no wait.
+    free: u32,
+    base: Duration,
+    pub(crate) cap: Duration,
+}
+
+impl Backoff {
+    /// Key sets, metadata, renewals of tokens: a provider restarts within seconds, and an outage of
+    /// hours costs it one request a minute from each process.
+    pub(crate) const PROVIDER: Self = Self::new(0, 1_000, 60_000);
+    /// Renewals of a session's tokens: its user is there, and wants the next token before this one
+    /// ends.
+    pub(crate) const SESSION: Self = Self::new(0, 1_000, 30_000);
+    /// Token endpoints, beyond [`PROVIDER`](Self::PROVIDER): two failures may be bad luck, and
+    /// what fails is a user's sign-in.
+    pub(crate) const ENDPOINT: Self = Self::new(2, 1_000, 60_000);
+    /// Redis and tenant stores: they are near, and a failover takes a few seconds.
+    pub(crate) const STORE: Self = Self::new(0, 250, 5_000);
+    /// The second attempt of one token request, as if after a failure before: its caller waits.
+    pub(crate) const REPEAT: Self = Self::new(0, 100, 200);
+
+    const fn new(free: u32, base: u64, cap: u64) -> Self {
+        Self { free, base: Duration::from_millis(base), cap: Duration::from_millis(cap) }
+    }
+
+    /// Returns the wait after a failure that so many others came before: a random part of
+    /// `base · 2^failures`, at most `cap` and at least `base / 2`.
+    pub(crate) fn wait(self, failures: u32) -> Duration {
+        let Some(doublings) = failures.checked_sub(self.free) else { return Duration::ZERO };
+        let ceiling = self.base.saturating_mul(1 << doublings.min(16)).min(self.cap);
+        ceiling.mul_f64(random_fraction()).max(self.base / 2)
+    }
+}
+
+/// Failures in a row, and the moment before which nobody tries again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Failures {
+    pub(crate) count: u32,
+    pub(crate) retry_at: Duration,
+}
+
+impl Failures {
+    /// Counts a failure and returns the wait that follows. A wait that the other side asked for
+    /// (`Retry-After`) counts up to the cap, and from the first failure.
+    pub(crate) fn add(
+        &mut self,
+        backoff: Backoff,
+        retry_after: Option<Duration>,
+        now: Duration,
+    ) -> Duration {
+        if retry_after.is_some() {
+            self.count = self.count.max(backoff.free);
+        }
+        let wait = retry_after.map_or_else(|| backoff.wait(self.count), |it| it.min(backoff.cap));
+        self.count = self.count.saturating_add(1);
+        self.retry_at = now + wait;
+        wait
+    }
+
+    /// Returns whether so many failures happened that the wait after the last one was not zero.
+    pub(crate) fn are_too_many(&self, backoff: Backoff) -> bool {
+        self.count > backoff.free
+    }
+}
+
+/// How often something may happen: `burst` times immediately, and then once per period.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate {
+    burst: u32,
+    pub(crate) period: Duration,
+}
+
+impl Rate {
+    /// Fetches of one key set that unknown key ids cause, beside a period that is configured: a
+    /// rotation that comes right after another.
+    pub(crate) const MISS_BURST: u32 = 2;
+    /// The same over all sets of a template, and its metadata: what one provider answers easily.
+    pub(crate) const TEMPLATE: Self = Self::new(20, Duration::from_millis(500));
+    /// Issuers of tenants that may be invented: a start with 200 tenants waits for none.
+    pub(crate) const OPENING: Self = Self::new(200, Duration::from_millis(50));
+    /// Attempts at an endpoint from one address: a form that is used fast, or an office behind NAT.
+    pub(crate) const ADDRESS: Self = Self::new(60, Duration::from_secs(1));
+    /// Attempts at one account: typing errors, and 2,880 guesses a day.
+    pub(crate) const ACCOUNT: Self = Self::new(10, Duration::from_secs(30));
+    /// Introspections by one caller: a service that asks for each of its requests.
+    pub(crate) const INTROSPECTION: Self = Self::new(1000, Duration::from_millis(10));
+
+    pub(crate) const fn new(burst: u32, period: Duration) -> Self {
+        // `Ord` is not const.
+        let period = if period.as_secs() < LONGEST.as_secs() { period } else { LONGEST };
+        Self { burst: if burst == 0 { 1 } else { burst }, period }
+    }
+}
+
+/// A token bucket, full at first. It needs one number: the moment when it will be full again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TokenBucket {
+    full_at: Duration,
+}
+
+impl TokenBucket {
+    /// Takes a token, or returns how long none will be there.
+    pub(crate) fn take(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
+        let full_at = self.full_at.max(now).saturating_add(rate.period);
+        let limit = now.saturating_add(rate.period.saturating_mul(rate.burst));
+        match full_at.checked_sub(limit) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                self.full_at = full_at;
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns whether [`take`](Self::take) would take a token.
+    pub(crate) fn has_one(mut self, rate: Rate, now: Duration) -> bool {
+        self.take(rate, now).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn waits_stay_within_their_bounds() {
+        for backoff in [Backoff::PROVIDER, Backoff::ENDPOINT, Backoff::STORE, Backoff::REPEAT] {
+            for failures in 0..100 {
+                let wait = backoff.wait(failures);
+                let (least, most) = match failures < backoff.free {
+                    true => (Duration::ZERO, Duration::ZERO),
+                    false => (backoff.base / 2, backoff.cap),
+                };
+                assert!(least <= wait && wait <= most, "{wait:?} after {failures} failures");
+            }
+        }
+    }
+
+    #[test]
+    fn first_wait_is_at_most_the_base() {
+        assert!((0..100).all(|_| Backoff::PROVIDER.wait(0) <= SECOND));
+        assert!((0..1000).any(|_| Backoff::PROVIDER.wait(20) > SECOND * 30));
+    }
+
+    #[test]
+    fn retry_after_is_kept_to_from_the_first_failure_up_to_the_cap() {
+        for (asked, waits) in [(7, 7), (3600, 60), (0, 0)] {
+            let mut failures = Failures::default();
+            let wait = failures.add(Backoff::ENDPOINT, Some(SECOND * asked), SECOND);
+            assert_eq!((wait, failures.retry_at), (SECOND * waits, SECOND * (waits + 1)));
+            assert!(failures.are_too_many(Backoff::ENDPOINT));
+        }
+        let mut failures = Failures::default();
+        for expected in [false, false, true, true] {
+            let wait = failures.add(Backoff::ENDPOINT, None, SECOND);
+            assert_eq!(
+                (!wait.is_zero(), failures.are_too_many(Backoff::ENDPOINT)),
+                (expected, expected)
+            );
+        }
+    }
+
+    #[test]
+    fn after_the_burst_one_is_earned_in_each_period_and_no_more_than_the_burst() {
+        let rate = Rate::new(2, SECOND);
+        let mut bucket = TokenBucket::default();
+        let mut took = |halves: u32| {
+            let now = SECOND + SECOND / 2 * halves;
+            (0..10)
+                .filter(|_| {
+                    let has_one = bucket.has_one(rate, now);
+                    assert_eq!(bucket.take(rate, now).is_ok(), has_one);
+                    has_one
+                })
+                .count()
+        };
+        for (halves, expected) in [(0, 2), (1, 0), (2, 1), (3, 0), (100, 2), (99, 0), (101, 0)] {
+            assert_eq!(took(halves), expected, "after {halves} half seconds");
+        }
+    }
+
+    #[test]
+    fn extreme_rates_keep_their_burst() {
+        for period in [Duration::MAX, LONGEST, SECOND] {
+            let mut bucket = TokenBucket::default();
+            let took = |_: &u32| bucket.take(Rate::new(3, period), SECOND).is_ok();
+            assert_eq!((0..10).filter(took).count(), 3, "{period:?}");
+        }
+        let mut bucket = TokenBucket::default();
+        let never_empty = |_| bucket.take(Rate::new(1, Duration::ZERO), SECOND).is_ok();
+        assert!((0..10).all(never_empty));
+        assert_eq!(TokenBucket::default().take(Rate::new(0, SECOND), SECOND), Ok(()));
+    }
+}

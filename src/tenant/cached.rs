@@ -9,14 +9,13 @@ use async_trait::async_trait;
 use moka::sync::Cache;
 
 use super::{Tenant, TenantResolver};
-use crate::clock::{Clock, SystemClock, backoff, jittered, within};
+use crate::clock::{Clock, SystemClock, jittered, within};
 use crate::error::BoxError;
 use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
+use crate::support::retry::{Backoff, Failures};
 use crate::telemetry::{self, Outage};
 
-const BACKOFF_BASE: Duration = Duration::from_millis(250);
-const BACKOFF_CAP: Duration = Duration::from_secs(5);
 const GENERATIONS: usize = 64;
 /// Periods are added up, and must not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -141,12 +140,14 @@ impl<R> CachedTenants<R> {
         let stands_in = now < entry.stale_until;
         match entry.trouble {
             _ if now < entry.fresh_until => Held::Answer(Ok(entry.last)),
-            Some(trouble) if now < trouble.retry_at => {
+            Some(trouble) if now < trouble.failures.retry_at => {
                 Held::Answer(if stands_in { Ok(entry.last) } else { Err(trouble.failure) })
             }
             // Old trouble says nothing about the store now: after a pause, a request waits again.
             Some(trouble)
-                if stands_in && now < trouble.retry_at + self.limits.deadline + BACKOFF_CAP =>
+                if stands_in
+                    && now
+                        < trouble.failures.retry_at + self.limits.deadline + Backoff::STORE.cap =>
             {
                 Held::StandIn(entry.last)
             }
@@ -360,15 +361,14 @@ impl Entry {
 #[derive(Clone)]
 struct Trouble {
     failure: Failure,
-    failures: u32,
-    retry_at: Duration,
+    failures: Failures,
 }
 
 impl Trouble {
     fn after(before: Option<Self>, failure: Failure, now: Duration) -> Self {
-        let failures = before.map_or(0, |before| before.failures.saturating_add(1));
-        let retry_at = now + backoff(BACKOFF_BASE, BACKOFF_CAP, failures);
-        Self { failure, failures, retry_at }
+        let mut failures = before.map(|before| before.failures).unwrap_or_default();
+        failures.add(Backoff::STORE, None, now);
+        Self { failure, failures }
     }
 }
 

@@ -228,7 +228,8 @@ impl KnownTokens {
         // What was replaced by the same token is not displaced; unless nothing was put in, and this is it.
         let is_in = memory.tokens.contains_key(&mark);
         let displaced = gone.iter().filter(|(other, _)| !is_in || *other != mark);
-        let displaced = displaced.filter(|(_, known)| !memory.is_dead(known, changes, clock)).count();
+        let displaced =
+            displaced.filter(|(_, known)| !memory.is_dead(known, changes, clock)).count();
         if displaced > 0 {
             memory.displaced.fetch_add(displaced as u64, Ordering::Relaxed);
             telemetry::known_tokens_displaced(displaced as u64);

@@ -13,15 +13,12 @@ use super::super::Fence;
 use super::commands::{self, Found, MAX_VALUE};
 use super::server::{self, Link, Server};
 use super::slots::{Node, Slots};
-use crate::clock::{Clock, SystemClock, backoff, jittered, pause, within};
+use crate::clock::{Clock, SystemClock, jittered, pause, within};
 use crate::config::ConfigError;
 use crate::flight::{Flights, Seat};
 use crate::secret::Secret;
+use crate::support::retry::Backoff;
 use crate::telemetry;
-
-/// How long a server that failed is left alone, growing with each failure.
-const BASE: Duration = Duration::from_millis(250);
-const CAP: Duration = Duration::from_secs(5);
 
 /// A connection that lasted so long has made up for the failures before it.
 const STEADY: Duration = Duration::from_secs(10);
@@ -103,7 +100,7 @@ struct Rest {
 impl Rest {
     fn begin(&mut self, now: Duration, trouble: &Trouble) {
         self.why = trouble.to_string().into();
-        self.until = now + backoff(BASE, CAP, self.failures);
+        self.until = now + Backoff::STORE.wait(self.failures);
         self.failures = self.failures.saturating_add(1);
     }
 }
