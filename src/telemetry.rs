@@ -15,6 +15,28 @@ use std::time::Duration;
 /// The `target` of every event, for `RUST_LOG=scaikey_auth=debug`.
 pub(crate) const TARGET: &str = "scaikey_auth";
 
+/// Adds one to a counter, with the feature `metrics`.
+macro_rules! count {
+    ($name:literal $(, $label:literal => $value:expr)*) => {{
+        #[cfg(feature = "metrics")]
+        metrics::counter!($name $(, $label => $value)*).increment(1);
+        $(
+            #[cfg(not(feature = "metrics"))]
+            let _ = &$value;
+        )*
+    }};
+}
+
+/// Tells what is news as loudly as it is written, and anything else for debugging.
+macro_rules! if_new {
+    ($is_new:expr, $level:ident!($($event:tt)*)) => {
+        match $is_new {
+            true => tracing::$level!(target: TARGET, $($event)*),
+            false => tracing::debug!(target: TARGET, $($event)*),
+        }
+    };
+}
+
 /// So many causes of one outage are told. A cause whose text is new each time must not fill the log.
 const MAX_CAUSES: usize = 8;
 
@@ -142,11 +164,11 @@ pub(crate) fn any_tenant() {
 /// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).
 pub(crate) fn refused(reason: &'static str, error: &(dyn Error + 'static)) {
     tracing::debug!(target: TARGET, reason, error = %Causes(error), "request refused");
-    count("scaikey_auth_refusals_total", "reason", reason);
+    count!("scaikey_auth_refusals_total", "reason" => reason);
 }
 
 /// The service is put together wrongly: a guard or extractor ran outside of every layer.
-pub(crate) fn layer_missing(error: &dyn std::fmt::Display) {
+pub(crate) fn layer_missing(error: &dyn Display) {
     tracing::error!(target: TARGET, "{error}");
 }
 
@@ -160,7 +182,7 @@ pub(crate) fn tenant_row_missing(row: &'static str) {
 /// of a tenant's, since invented tenants must not become series.
 pub(crate) fn keys_refreshed(issuer: &str, series: &str, usable: usize) {
     tracing::debug!(target: TARGET, issuer, usable, "key set refreshed");
-    count_for("scaikey_auth_jwks_refreshes_total", series, "ok");
+    count!("scaikey_auth_jwks_refreshes_total", "issuer" => series.to_owned(), "outcome" => "ok");
 }
 
 /// Some published keys are wrong. Logged when they change.
@@ -182,16 +204,12 @@ pub(crate) fn keys_not_all_tried(issuer: &str, tried: usize) {
 pub(crate) fn keys_not_refreshed(
     issuer: &str,
     series: &str,
-    why: &dyn std::fmt::Display,
+    why: &dyn Display,
     holds_keys: bool,
     is_new: bool,
 ) {
-    if is_new {
-        tracing::warn!(target: TARGET, issuer, %why, holds_keys, "key set could not be refreshed");
-    } else {
-        tracing::debug!(target: TARGET, issuer, %why, holds_keys, "key set could not be refreshed");
-    }
-    count_for("scaikey_auth_jwks_refreshes_total", series, "failed");
+    if_new!(is_new, warn!(issuer, %why, holds_keys, "key set could not be refreshed"));
+    count!("scaikey_auth_jwks_refreshes_total", "issuer" => series.to_owned(), "outcome" => "failed");
 }
 
 /// A key set that could not be fetched was fetched.
@@ -207,16 +225,8 @@ pub(crate) fn keys_moved(issuer: &str, from: &str, to: &str) {
 /// The tenant store failed; `stale` tells whether an earlier answer stood in. Warned of when it is news.
 pub(crate) fn tenant_store_failed(why: &(dyn Error + 'static), stale: bool, is_new: bool) {
     let why = Causes(why);
-    if is_new {
-        tracing::warn!(target: TARGET, %why, stale, "tenant store failed");
-    } else {
-        tracing::debug!(target: TARGET, %why, stale, "tenant store failed");
-    }
-    count(
-        "scaikey_auth_tenant_store_failures_total",
-        "stale",
-        if stale { "true" } else { "false" },
-    );
+    if_new!(is_new, warn!(%why, stale, "tenant store failed"));
+    count!("scaikey_auth_tenant_store_failures_total", "stale" => if stale { "true" } else { "false" });
 }
 
 /// The tenant store answers again.
@@ -245,27 +255,19 @@ pub(crate) fn registrar_works() {
 }
 
 /// A token endpoint was asked: for which grant, and how it ended.
-pub(crate) fn token_asked(
-    grant: &'static str,
-    outcome: &'static str,
-    error: Option<&dyn std::fmt::Display>,
-) {
+pub(crate) fn token_asked(grant: &'static str, outcome: &'static str, error: Option<&dyn Display>) {
     match error {
         None => tracing::debug!(target: TARGET, grant, "got a token"),
         // Not every bad token is to be a warning, nor every request of an outage.
         Some(error) => tracing::debug!(target: TARGET, grant, %error, "got no token"),
     }
-    count_pair("scaikey_auth_token_requests_total", "grant", grant, outcome);
+    count!("scaikey_auth_token_requests_total", "grant" => grant, "outcome" => outcome);
 }
 
 /// A token endpoint was not asked, although a token was wanted.
-pub(crate) fn token_not_asked(
-    grant: &'static str,
-    reason: &'static str,
-    error: &dyn std::fmt::Display,
-) {
+pub(crate) fn token_not_asked(grant: &'static str, reason: &'static str, error: &dyn Display) {
     tracing::debug!(target: TARGET, grant, reason, %error, "no token was asked for");
-    count_pair("scaikey_auth_token_requests_withheld_total", "grant", grant, reason);
+    count!("scaikey_auth_token_requests_withheld_total", "grant" => grant, "outcome" => reason);
 }
 
 /// A token endpoint fails this service: for one grant, or for `all`. Told once for each change.
@@ -280,38 +282,34 @@ pub(crate) fn token_endpoint_works(url: &str, grant: &'static str) {
 
 /// A request to a token endpoint is sent a second time.
 pub(crate) fn token_request_repeated() {
-    count("scaikey_auth_token_request_retries_total", "reason", "unavailable");
+    count!("scaikey_auth_token_request_retries_total", "reason" => "unavailable");
 }
 
 /// How a token was found: `hit`, `miss`, `collapsed`, or `refused` for a refusal repeated.
 pub(crate) fn token_cache(result: &'static str) {
-    count("scaikey_auth_token_cache_total", "result", result);
+    count!("scaikey_auth_token_cache_total", "result" => result);
 }
 
 /// A token endpoint failed too often, and is left alone for a while. That it fails was told.
 pub(crate) fn endpoint_left_alone(url: &str, grant: &'static str, pause: Duration) {
     tracing::info!(target: TARGET, url, grant, ?pause, "token endpoint is left alone");
-    count("scaikey_auth_token_endpoint_breaker_total", "change", "opened");
+    count!("scaikey_auth_token_endpoint_breaker_total", "change" => "opened");
 }
 
 /// A token endpoint that had been left alone answers.
 pub(crate) fn endpoint_answers_again(url: &str) {
     tracing::debug!(target: TARGET, url, "token endpoint is asked as before");
-    count("scaikey_auth_token_endpoint_breaker_total", "change", "closed");
+    count!("scaikey_auth_token_endpoint_breaker_total", "change" => "closed");
 }
 
 /// The token cache did not answer. Logged when it begins.
-pub(crate) fn token_cache_failed(
-    error: &dyn std::fmt::Display,
-    is_new: bool,
-    spends_without_lock: bool,
-) {
+pub(crate) fn token_cache_failed(error: &dyn Display, is_new: bool, spends_without_lock: bool) {
     if is_new && spends_without_lock {
         tracing::warn!(target: TARGET, %error, "token cache fails: all go on without it, refresh tokens and codes, too (insecure_spend_without_lock)");
     } else if is_new {
         tracing::warn!(target: TARGET, %error, "token cache fails: exchanges and service tokens go on without it; refresh tokens and codes are not spent until it answers (503)");
     }
-    count("scaikey_auth_token_cache_failures_total", "reason", "unavailable");
+    count!("scaikey_auth_token_cache_failures_total", "reason" => "unavailable");
 }
 
 /// The token cache held something that none of our servers put there, or that was changed since. It
@@ -321,7 +319,7 @@ pub(crate) fn token_cache_garbage(is_new: bool) {
     if is_new {
         tracing::warn!(target: TARGET, "token cache holds what does not open; it is discarded");
     }
-    count("scaikey_auth_token_cache_failures_total", "reason", "garbage");
+    count!("scaikey_auth_token_cache_failures_total", "reason" => "garbage");
 }
 
 /// The token cache answers again.
@@ -343,7 +341,7 @@ pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
         400..=499 => "refused",
         _ => "failed",
     };
-    count_pair("scaikey_auth_endpoint_answers_total", "endpoint", endpoint, class);
+    count!("scaikey_auth_endpoint_answers_total", "endpoint" => endpoint, "outcome" => class);
 }
 
 /// An endpoint cannot do its work, and its caller is not to blame. Told once for each change.
@@ -378,22 +376,18 @@ pub(crate) fn session_ended(reason: &'static str) {
         "refresh_token_refused" => tracing::info!(target: TARGET, reason, "session ended"),
         _ => tracing::warn!(target: TARGET, reason, "session ended"),
     }
-    count("scaikey_auth_sessions_ended_total", "reason", reason);
+    count!("scaikey_auth_sessions_ended_total", "reason" => reason);
 }
 
 /// A token that should have ended lives on at the provider. Warned of when it is news.
 pub(crate) fn not_revoked(
     what: &'static str,
     reason: &'static str,
-    error: &dyn std::fmt::Display,
+    error: &dyn Display,
     is_new: bool,
 ) {
-    if is_new {
-        tracing::warn!(target: TARGET, what, %error, "not revoked at the provider");
-    } else {
-        tracing::debug!(target: TARGET, what, %error, "not revoked at the provider");
-    }
-    count("scaikey_auth_tokens_not_revoked_total", "reason", reason);
+    if_new!(is_new, warn!(what, %error, "not revoked at the provider"));
+    count!("scaikey_auth_tokens_not_revoked_total", "reason" => reason);
 }
 
 /// A token that a sign-in brought does not hold here: `claim` names what is wrong with it.
@@ -403,26 +397,14 @@ pub(crate) fn sign_in_token_refused(
     claim: &'static str,
     is_new: bool,
 ) {
-    if is_new {
-        tracing::warn!(target: TARGET, reason, claim, "the {token} of a sign-in is refused");
-    } else {
-        tracing::debug!(target: TARGET, reason, claim, "the {token} of a sign-in is refused");
-    }
-    count("scaikey_auth_sign_in_tokens_refused_total", "reason", reason);
+    if_new!(is_new, warn!(reason, claim, "the {token} of a sign-in is refused"));
+    count!("scaikey_auth_sign_in_tokens_refused_total", "reason" => reason);
 }
 
 /// The password grant is on for everybody.
 pub(crate) fn passwords_are_taken() {
     tracing::warn!(target: TARGET, "passwords are taken at the token endpoint: RFC 9700 §2.4 says that this must not be");
 }
-
-#[cfg(feature = "metrics")]
-fn count_pair(name: &'static str, label: &'static str, value: &'static str, outcome: &'static str) {
-    metrics::counter!(name, label => value, "outcome" => outcome).increment(1);
-}
-
-#[cfg(not(feature = "metrics"))]
-fn count_pair(_: &'static str, _: &'static str, _: &'static str, _: &'static str) {}
 
 /// Tokens known to be good gave way to others, or were not remembered, for want of memory.
 pub(crate) fn known_tokens_displaced(tokens: u64) {
@@ -450,15 +432,14 @@ pub(crate) struct TrustDecision<'d> {
 pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
     let TrustDecision { trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified } =
         *decision;
-    match is_verified {
-        true => {
-            tracing::info!(target: TARGET, trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified, "foreign token judged");
-        }
-        false => {
-            tracing::debug!(target: TARGET, trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified, "foreign token judged");
-        }
-    }
-    count("scaikey_auth_trust_decisions_total", "outcome", outcome);
+    if_new!(
+        is_verified,
+        info!(
+            trust,
+            issuer, grant, outcome, subject_sha256, jti_sha256, is_verified, "foreign token judged"
+        )
+    );
+    count!("scaikey_auth_trust_decisions_total", "outcome" => outcome);
 }
 
 /// A token was minted for a workload that a policy let in, or was not. The digest is the one of the
@@ -470,7 +451,7 @@ pub(crate) fn workload_minted(
     trust: &str,
     grant: &str,
     subject_sha256: &str,
-    error: Option<&dyn std::fmt::Display>,
+    error: Option<&dyn Display>,
     is_new: bool,
 ) {
     let outcome = if error.is_none() { "minted" } else { "failed" };
@@ -485,7 +466,7 @@ pub(crate) fn workload_minted(
             tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload");
         }
     }
-    count("scaikey_auth_workload_tokens_total", "outcome", outcome);
+    count!("scaikey_auth_workload_tokens_total", "outcome" => outcome);
 }
 
 /// The log of used tokens answers again.
@@ -502,7 +483,7 @@ pub(crate) fn trust_policy_loaded(trusts: usize) {
 
 /// A trust policy was refused; the one before stays in force.
 #[cfg(feature = "trust")]
-pub(crate) fn trust_policy_refused(why: &dyn std::fmt::Display) {
+pub(crate) fn trust_policy_refused(why: &dyn Display) {
     tracing::error!(target: TARGET, %why, "trust policy refused; the one before stays in force");
 }
 
@@ -511,29 +492,9 @@ pub(crate) fn trust_policy_refused(why: &dyn std::fmt::Display) {
 #[cfg(feature = "trust")]
 pub(crate) fn replay_log_failed(why: &(dyn Error + 'static), is_new: bool) {
     let why = Causes(why);
-    if is_new {
-        tracing::error!(target: TARGET, %why, "replay log failed");
-    } else {
-        tracing::debug!(target: TARGET, %why, "replay log failed");
-    }
-    count("scaikey_auth_replay_log_failures_total", "answer", "denied");
+    if_new!(is_new, error!(%why, "replay log failed"));
+    count!("scaikey_auth_replay_log_failures_total", "answer" => "denied");
 }
-
-#[cfg(feature = "metrics")]
-fn count(name: &'static str, label: &'static str, value: &'static str) {
-    metrics::counter!(name, label => value).increment(1);
-}
-
-#[cfg(not(feature = "metrics"))]
-fn count(_name: &'static str, _label: &'static str, _value: &'static str) {}
-
-#[cfg(feature = "metrics")]
-fn count_for(name: &'static str, issuer: &str, outcome: &'static str) {
-    metrics::counter!(name, "issuer" => issuer.to_owned(), "outcome" => outcome).increment(1);
-}
-
-#[cfg(not(feature = "metrics"))]
-fn count_for(_name: &'static str, _issuer: &str, _outcome: &'static str) {}
 
 #[cfg(test)]
 mod tests {
