@@ -6,14 +6,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::IdentityKind;
-use crate::json::Step;
 
 /// Where a value stands among the claims: a claim's name, or a JSON pointer (RFC 6901).
 ///
 /// A path that begins with `/` is a pointer: Keycloak's roles are `/realm_access/roles`. Anything
 /// else is the name of one claim, so that Auth0's `https://example.com/roles` needs no escapes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ClaimPath(Box<[Step]>);
+pub struct ClaimPath(Box<[Box<str>]>);
 
 /// The path is empty, or has a `~` that is neither `~0` nor `~1`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +22,7 @@ pub struct ClaimPath(Box<[Step]>);
 pub struct InvalidClaimPath;
 
 impl ClaimPath {
-    pub(crate) fn steps(&self) -> &[Step] {
+    pub(crate) fn steps(&self) -> &[Box<str>] {
         &self.0
     }
 
@@ -42,11 +41,7 @@ impl FromStr for ClaimPath {
         };
         let unescape = |step: &str| {
             let stray = step.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1']));
-            if stray {
-                None
-            } else {
-                Some(step.replace("~1", "/").replace("~0", "~").as_str().into())
-            }
+            (!stray).then(|| step.replace("~1", "/").replace("~0", "~").into())
         };
         pointer.split('/').map(unescape).collect::<Option<_>>().map(Self).ok_or(InvalidClaimPath)
     }

@@ -6,7 +6,6 @@ use aws_lc_rs::digest;
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, VerificationAlgorithm};
 
-use super::ecdsa::Asn1;
 use super::grounds::Withdrawn;
 use crate::base64url;
 use crate::clock::unix_time;
@@ -142,18 +141,12 @@ pub(crate) struct Key {
 pub(crate) struct Prepared {
     algorithm: Algorithm,
     key: ParsedPublicKey,
-    /// Of an elliptic curve: how many octets each of a signature's two numbers has.
-    coordinate: Option<usize>,
 }
 
 impl Prepared {
     /// Whether this is the signature of the message.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        match self.coordinate {
-            None => self.key.verify_sig(message, signature).is_ok(),
-            Some(coordinate) => Asn1::of(signature, coordinate)
-                .is_some_and(|asn1| self.key.verify_sig(message, asn1.as_octets()).is_ok()),
-        }
+        self.key.verify_sig(message, signature).is_ok()
     }
 }
 
@@ -384,19 +377,17 @@ impl Material {
 
     /// `None` when the library refuses the key, such as a point off its curve.
     fn prepare(&self, algorithm: Algorithm) -> Option<Prepared> {
-        let mut coordinate = None;
         let key = match self {
             Self::Rsa { n, e } => {
                 PublicKeyComponents { n, e }.to_parsed_public_key(rsa_parameters(algorithm)?)
             }
-            Self::Ec { curve, x, y } => {
-                coordinate = Some(curve.coordinate);
+            Self::Ec { x, y, .. } => {
                 let point = [&[4], &**x, &**y].concat();
                 ParsedPublicKey::new(ec_parameters(algorithm)?, point)
             }
             Self::Ed25519 { x } => ParsedPublicKey::new(&signature::ED25519, x),
         };
-        Some(Prepared { algorithm, key: key.ok()?, coordinate })
+        Some(Prepared { algorithm, key: key.ok()? })
     }
 
     /// RFC 7638: SHA-256 over the required members in lexicographic order.
@@ -430,9 +421,9 @@ fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
 
 fn ec_parameters(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match algorithm {
-        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_ASN1,
-        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_ASN1,
-        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_ASN1,
+        Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+        Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+        Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
         _ => return None,
     })
 }

@@ -2,7 +2,6 @@
 
 mod client_auth;
 mod discovery;
-mod ecdsa;
 mod grounds;
 mod health;
 mod http;

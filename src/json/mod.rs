@@ -3,22 +3,16 @@
 //!
 //! It is stricter than RFC 8259 where RFC 8725 asks for it: the text is one object with nothing
 //! behind it, no member name occurs twice at any depth, and nesting is bounded. The result is one
-//! flat list of nodes that say where in the text their strings stand; a value knows where its members
-//! end, so stepping over it costs nothing. A small reader takes what most providers write, a general one
-//! all the rest. Both are this crate's own, so that no feature of a library that other crates of the
-//! program switch on changes what a number is.
+//! flat list of nodes, which name the places of their strings in the text; a value knows where its
+//! members end, so stepping over it costs nothing. The reader is this crate's own, so that no feature
+//! of a library that other crates of the program switch on changes what a number is.
 
-mod general;
-mod plain;
+mod reader;
 
-use std::ops::{Deref, Range};
+use std::ops::Range;
 
 /// How deep objects and lists may nest. Claims of real providers stay below 6.
 const MAX_DEPTH: usize = 16;
-
-/// Up to this many members of an object are compared with earlier ones that look like them; all are
-/// sorted where there are more, so that a hostile object costs n·log n and not n².
-const PAIRWISE: u32 = 32;
 
 /// Why a text was refused. Carries no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +27,7 @@ pub(crate) enum Fault {
 #[derive(Debug)]
 pub(crate) struct Document {
     text: String,
-    /// Large, and not to be moved.
-    tree: Box<Tree>,
+    tree: Tree,
 }
 
 /// Where a string stands: in a text or, if it is written with escapes there, behind its end, where what
@@ -72,48 +65,8 @@ struct Tree {
     nodes: Vec<Node>,
     /// Strings that are written with escapes, unescaped, one behind the other.
     unescaped: String,
-    outermost: Names,
     /// Whether a name occurs twice in some object.
     repeats: bool,
-}
-
-/// Where the members of the outermost object are, by the fingerprints of their names. Many claims are
-/// looked for; this tells at once where one is, or, of most others, that it is not there.
-#[derive(Debug)]
-struct Names {
-    /// The first member with a fingerprint, or an earlier one if that is too far for an octet. Zero,
-    /// where the object itself stands: there is none.
-    first: [u8; 256],
-}
-
-impl Names {
-    #[inline]
-    fn first(&self, tag: u8) -> Option<u32> {
-        let at = *self.first.get(usize::from(tag))?;
-        (at != 0).then_some(u32::from(at))
-    }
-
-    /// Adds a member; an earlier one that may have the same name.
-    #[inline]
-    fn add(&mut self, tag: u8, at: u32) -> Option<u32> {
-        let before = self.first(tag);
-        if let Some(first @ 0) = self.first.get_mut(usize::from(tag)) {
-            // The first member of all comes right behind the object.
-            *first = u8::try_from(at).unwrap_or(1);
-        }
-        before
-    }
-}
-
-/// A member name with its fingerprint; nameless are list items and the root.
-#[derive(Debug, Clone, Copy)]
-struct Name {
-    span: Span,
-    tag: u8,
-}
-
-impl Name {
-    const NONE: Self = Self { span: Span::EMPTY, tag: 0 };
 }
 
 #[derive(Debug)]
@@ -123,8 +76,6 @@ struct Node {
     name: Span,
     /// Index of the first node behind this one and all its descendants.
     end: u32,
-    /// The name's fingerprint, so that most names are told apart without being compared.
-    tag: u8,
 }
 
 #[derive(Debug)]
@@ -147,7 +98,7 @@ impl Document {
         if text.len() > i32::MAX as usize {
             return Err(Fault::Syntax);
         }
-        let tree = plain::read(&text).or_else(|| general::read(&text)).ok_or(Fault::Syntax)?;
+        let tree = reader::read(&text).ok_or(Fault::Syntax)?;
         if tree.repeats { Err(Fault::Duplicate) } else { Ok(Self { text, tree }) }
     }
 
@@ -156,7 +107,7 @@ impl Document {
         Value { document: self, at: 0 }
     }
 
-    /// How many octets were read.
+    /// Returns the number of bytes read.
     pub(crate) fn length(&self) -> u32 {
         self.text.len() as u32
     }
@@ -175,33 +126,19 @@ impl Document {
 }
 
 impl Tree {
-    fn new() -> Box<Self> {
-        Box::new(Self {
+    fn new() -> Self {
+        Self {
             // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
             nodes: Vec::with_capacity(1024 / size_of::<Node>()),
             unescaped: String::new(),
-            outermost: Names { first: [0; 256] },
             repeats: false,
-        })
+        }
     }
 
-    /// No text has more nodes than octets.
-    #[inline]
-    fn len(&self) -> u32 {
-        self.nodes.len() as u32
-    }
-
-    /// What stands there, in the text that this is of or behind it.
+    /// The string at a span of the text, or behind its end.
     #[inline]
     fn string<'t>(&'t self, text: &'t str, span: Span) -> &'t str {
         text.get(span.range()).unwrap_or_else(|| self.unescaped(text, span))
-    }
-
-    /// The same as octets, which takes less time to find.
-    #[inline]
-    fn octets<'t>(&'t self, text: &'t str, span: Span) -> &'t [u8] {
-        let octets = text.as_bytes().get(span.range());
-        octets.unwrap_or_else(|| self.unescaped(text, span).as_bytes())
     }
 
     #[cold]
@@ -218,54 +155,23 @@ impl Tree {
         Span::between(start, start + string.len())
     }
 
+    /// Adds a value; no text has more nodes than bytes.
     #[inline]
-    fn push(&mut self, name: Name, kind: Kind) -> u32 {
-        let at = self.len();
-        self.nodes.push(Node { name: name.span, tag: name.tag, kind, end: at + 1 });
+    fn push(&mut self, name: Span, kind: Kind) -> u32 {
+        let at = self.nodes.len() as u32;
+        self.nodes.push(Node { name, kind, end: at + 1 });
         at
     }
 
-    /// Notes the next member of the object that was `opened` and has so many already.
-    #[inline]
-    fn note(&mut self, text: &str, opened: u32, count: u32, name: Name) {
-        let at = self.len();
-        let earlier = match opened {
-            0 => self.outermost.add(name.tag, at),
-            _ => Some(opened + 1),
-        };
-        if let Some(earlier) = earlier.filter(|_| count < PAIRWISE) {
-            let called = self.octets(text, name.span);
-            self.repeats |= self.find(text, called, name.tag, earlier..at).is_some();
-        }
-    }
-
-    /// The member called `name` among those that stand in a row there.
-    fn find(&self, text: &str, name: &[u8], tag: u8, among: Range<u32>) -> Option<u32> {
-        let mut at = among.start;
-        while at < among.end {
-            let node = self.nodes.get(at as usize)?;
-            if node.tag == tag && are_same(self.octets(text, node.name), name) {
-                return Some(at);
-            }
-            at = node.end;
-        }
-        None
-    }
-
+    /// Ends a list or an object, behind the last of its descendants.
     fn close(&mut self, opened: u32) {
-        let end = self.len();
+        let end = self.nodes.len() as u32;
         if let Some(node) = self.nodes.get_mut(opened as usize) {
             node.end = end;
         }
     }
 
-    fn close_object(&mut self, text: &str, opened: u32, count: u32) {
-        self.close(opened);
-        if count > PAIRWISE {
-            self.repeats |= self.members_repeat(text, opened);
-        }
-    }
-
+    /// Whether two members of an object have one name. Sorted, because an attacker chooses their number.
     fn members_repeat(&self, text: &str, object: u32) -> bool {
         let members = self.children(object).filter_map(|at| self.nodes.get(at as usize));
         let mut names: Vec<&str> = members.map(|node| self.string(text, node.name)).collect();
@@ -308,31 +214,12 @@ impl<'d> Value<'d> {
     }
 
     /// The member called `name`, if this is an object that has it.
-    #[inline]
     pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
-        self.member(name, fingerprint(name.as_bytes()))
-    }
-
-    #[inline]
-    fn member(self, name: &str, tag: u8) -> Option<Value<'d>> {
-        let Document { text, tree } = self.document;
-        let first = if self.at == 0 { tree.outermost.first(tag)? } else { self.at + 1 };
-        let object = self.node().filter(|_| self.is_object())?;
-        let at = tree.find(text, name.as_bytes(), tag, first..object.end)?;
-        Some(Value { document: self.document, at })
+        if self.is_object() { self.children().find(|member| member.name() == name) } else { None }
     }
 
     /// The value an RFC 6901 pointer, split into its reference tokens, leads to.
-    #[inline]
-    pub(crate) fn follow(self, path: &[Step]) -> Option<Value<'d>> {
-        match path {
-            // Nearly all paths are a name, and the outermost value is an object.
-            [Step { name, tag }] if self.at == 0 => self.member(name, *tag),
-            path => self.follow_steps(path),
-        }
-    }
-
-    fn follow_steps(self, path: &[Step]) -> Option<Value<'d>> {
+    pub(crate) fn follow(self, path: &[Box<str>]) -> Option<Value<'d>> {
         path.iter().try_fold(self, |value, step| match value.kind() {
             Kind::Object => value.get(step),
             Kind::List => value.children().nth(step.parse().ok()?),
@@ -397,51 +284,6 @@ impl<'d> Value<'d> {
     }
 }
 
-/// A reference token of a pointer (RFC 6901): a member's name, or where in a list an item stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Step {
-    name: Box<str>,
-    tag: u8,
-}
-
-impl From<&str> for Step {
-    fn from(name: &str) -> Self {
-        Self { name: name.into(), tag: fingerprint(name.as_bytes()) }
-    }
-}
-
-impl Deref for Step {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.name
-    }
-}
-
-/// Equal for equal names; by length and outer bytes.
-#[inline]
-fn fingerprint(name: &[u8]) -> u8 {
-    let outer =
-        name.first().zip(name.last()).map_or(0, |(a, b)| a.wrapping_mul(5).wrapping_add(*b));
-    outer.wrapping_add((name.len() as u8).wrapping_mul(11))
-}
-
-/// Names are so short that the library's way to compare them takes longer to be called than this.
-#[inline]
-fn are_same(one: &[u8], other: &[u8]) -> bool {
-    // What is at both ends of two texts of one length, and may overlap in the middle.
-    fn ends<const N: usize>(one: &[u8], other: &[u8]) -> bool {
-        one.first_chunk::<N>() == other.first_chunk() && one.last_chunk::<N>() == other.last_chunk()
-    }
-    one.len() == other.len()
-        && match one.len() {
-            8..=16 => ends::<8>(one, other),
-            4..8 => ends::<4>(one, other),
-            2..4 => ends::<2>(one, other),
-            _ => one == other,
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -474,9 +316,8 @@ mod tests {
         assert_eq!(fault(format!("{{{}}}", many.join(",")).as_bytes()), None);
         let twice = format!("{{{},\"m7\":0}}", many.join(","));
         assert_eq!(fault(twice.as_bytes()), Some(Fault::Duplicate));
-        // The last name is that of the first, of one in the middle, or of its neighbour, in objects
-        // on both sides of the border between two ways to look.
-        for count in (1..5).chain(PAIRWISE as usize - 2..PAIRWISE as usize + 3) {
+        // The last name is that of the first, of one in the middle, or of its neighbour.
+        for count in [1, 2, 3, 4, 30, 31, 32, 33, 34] {
             for of in [0, count / 2, count - 1] {
                 for text in [
                     format!("{{{},\"m{of}\":0}}", many[..count].join(",")),
@@ -505,7 +346,7 @@ mod tests {
         let text = br#"{"a":{"b":["x","y"],"c":null},"d":true,"e":1.5,"f":"\u0041"}"#;
         let document = Document::parse(text).unwrap();
         let root = document.root();
-        let path = ["a", "b", "1"].map(Step::from);
+        let path = ["a", "b", "1"].map(Box::from);
         assert_eq!(root.follow(&path).and_then(Value::as_str), Some("y"));
         assert_eq!(root.get("d").and_then(Value::as_bool), Some(true));
         assert_eq!(root.get("e").and_then(Value::as_f64), Some(1.5));
@@ -517,7 +358,7 @@ mod tests {
 
     #[test]
     fn every_member_of_a_large_object_is_found() {
-        // More than an octet counts, of all lengths, and many that look alike.
+        // Names of all lengths, many of which look alike.
         let names: Vec<String> = (0..600).map(|n| format!("{}m{n}", "-".repeat(n % 7))).collect();
         let member = |(n, name): (usize, &String)| format!("\"{name}\":[{n}]");
         let members = names.iter().enumerate().map(member).collect::<Vec<_>>().join(",");
@@ -529,35 +370,6 @@ mod tests {
                 assert_eq!(first.and_then(Value::as_f64), Some(n as f64), "{name}");
             }
             assert!(object.get("m600").is_none() && object.get("").is_none());
-        }
-    }
-
-    #[test]
-    fn a_member_that_is_far_away_is_not_taken_for_one_inside_of_another() {
-        // Somewhere around the distance that an octet can still tell.
-        for padding in 230..260 {
-            let inside = r#""a":0,"b":0,"c":0,"late":"inside","d":0"#;
-            let text = format!(
-                r#"{{"pad":[{}0],"in":{{{inside}}},"late":"outside"}}"#,
-                "0,".repeat(padding)
-            );
-            let document = Document::parse(text.as_bytes()).unwrap();
-            let late = document.root().get("late").and_then(Value::as_str);
-            assert_eq!(late, Some("outside"), "{padding}");
-        }
-    }
-
-    #[test]
-    fn names_are_compared_to_the_last_octet() {
-        let name: Vec<u8> = (0..40).map(|n| b'a' + n % 26).collect();
-        for length in 0..name.len() {
-            let one = &name[..length];
-            assert!(are_same(one, one) && !are_same(one, &name[..=length]));
-            for at in 0..length {
-                let mut other = one.to_vec();
-                other[at] ^= 1;
-                assert!(!are_same(one, &other), "octet {at} of {length}");
-            }
         }
     }
 }

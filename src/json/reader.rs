@@ -1,16 +1,16 @@
-//! Reads all JSON there is, to the letter of RFC 8259.
+//! Reads JSON exactly as RFC 8259 writes it.
 //!
 //! By itself: what a JSON library makes of a number depends on features that any other crate of a program
 //! may switch on (`serde_json/arbitrary_precision` makes an object of it), and a token that was good must
 //! stay good.
 
-use super::{Kind, MAX_DEPTH, Name, Node, Span, Tree, fingerprint};
+use super::{Kind, MAX_DEPTH, Node, Span, Tree};
 
 /// `None` for what is not one object.
-pub(super) fn read(text: &str) -> Option<Box<Tree>> {
+pub(super) fn read(text: &str) -> Option<Tree> {
     let mut reader = Reader { text, at: 0, tree: Tree::new() };
     let first = reader.next()?;
-    reader.value(first, Name::NONE, 0)?;
+    reader.value(first, Span::EMPTY, 0)?;
     let is_read = reader.next().is_none();
     let is_object = matches!(reader.tree.nodes.first(), Some(Node { kind: Kind::Object, .. }));
     (is_read && is_object).then_some(reader.tree)
@@ -19,7 +19,7 @@ pub(super) fn read(text: &str) -> Option<Box<Tree>> {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
-    tree: Box<Tree>,
+    tree: Tree,
 }
 
 impl<'a> Reader<'a> {
@@ -39,7 +39,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&mut self, first: u8, name: Name, depth: usize) -> Option<()> {
+    fn value(&mut self, first: u8, name: Span, depth: usize) -> Option<()> {
         let kind = match first {
             b'"' => Kind::Text(self.string()?),
             b'-' | b'0'..=b'9' => Kind::Number(self.number()?),
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What stands behind an opening brace (§4).
-    fn object(&mut self, name: Name, depth: usize) -> Option<()> {
+    fn object(&mut self, name: Span, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::Object, depth)?;
         let mut count = 0;
         let mut next = self.next()?;
@@ -64,8 +64,7 @@ impl<'a> Reader<'a> {
                 if next != b'"' {
                     return None;
                 }
-                let name = self.name()?;
-                self.tree.note(self.text, opened, count, name);
+                let name = self.string()?;
                 count += 1;
                 if self.next()? != b':' {
                     return None;
@@ -79,17 +78,18 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        self.tree.close_object(self.text, opened, count);
+        self.tree.close(opened);
+        self.tree.repeats |= count > 1 && self.tree.members_repeat(self.text, opened);
         Some(())
     }
 
     /// What stands behind an opening bracket (§5).
-    fn list(&mut self, name: Name, depth: usize) -> Option<()> {
+    fn list(&mut self, name: Span, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::List, depth)?;
         let mut next = self.next()?;
         if next != b']' {
             loop {
-                self.value(next, Name::NONE, depth + 1)?;
+                self.value(next, Span::EMPTY, depth + 1)?;
                 match self.next()? {
                     b',' => next = self.next()?,
                     b']' => break,
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    fn open(&mut self, name: Name, kind: Kind, depth: usize) -> Option<u32> {
+    fn open(&mut self, name: Span, kind: Kind, depth: usize) -> Option<u32> {
         (depth < MAX_DEPTH).then(|| self.tree.push(name, kind))
     }
 
@@ -110,12 +110,6 @@ impl<'a> Reader<'a> {
         let is_there = self.text.as_bytes().get(self.at..end)? == rest.as_bytes();
         self.at = end;
         is_there.then_some(kind)
-    }
-
-    fn name(&mut self) -> Option<Name> {
-        let span = self.string()?;
-        let tag = fingerprint(self.tree.octets(self.text, span));
-        Some(Name { span, tag })
     }
 
     /// A number of which one byte was read (§6). One that is too large for an `f64` is refused.
@@ -219,7 +213,8 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    use proptest::prelude::*;
     use serde_json::Value as Json;
 
     use super::*;
@@ -266,8 +261,8 @@ pub(super) mod tests {
         }
     }
 
-    /// What this reader reads, as the library that everybody uses would show it.
-    pub(in crate::json) fn shown(text: &str) -> Option<Json> {
+    /// What this reader reads, as `serde_json` would show it.
+    fn shown(text: &str) -> Option<Json> {
         fn of(value: Value<'_>) -> Json {
             match value.kind() {
                 Kind::Null => Json::Null,
@@ -283,5 +278,130 @@ pub(super) mod tests {
         let tree = read(text)?;
         let document = Document { text: text.to_owned(), tree };
         Some(of(document.root()))
+    }
+    /// Pieces that make JSON, nearly JSON, and what looks like it.
+    fn pieces() -> impl Strategy<Value = String> {
+        let pieces = [
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\"a\"",
+            "\"b\":",
+            "\"a\":",
+            "{\"a\":",
+            "0",
+            "1",
+            "12",
+            "-",
+            ".",
+            "e",
+            "E",
+            "+",
+            "true",
+            "false",
+            "null",
+            "t",
+            "n",
+            " ",
+            "\t",
+            "\n",
+            "\\",
+            "\\u0061",
+            "\\\"",
+            "é",
+            "\u{feff}",
+            "\u{2028}",
+            "\u{0}",
+            "\u{7f}",
+            "//",
+            "'",
+            "}}",
+            "]}",
+            "[[",
+            "{}",
+            "[]",
+            "99999999999999",
+        ];
+        let some = prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..12);
+        (some, any::<bool>()).prop_map(|(pieces, inside)| match inside {
+            true => format!("{{\"x\":{}}}", pieces.concat()),
+            false => pieces.concat(),
+        })
+    }
+
+    /// Well-formed, in spellings that providers use.
+    fn value(depth: u32) -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            prop::sample::select(vec![
+                "null",
+                "true",
+                "false",
+                "0",
+                "-0",
+                "1.25",
+                "7e2",
+                "18446744073709551616"
+            ])
+            .prop_map(str::to_owned),
+            any::<u64>().prop_map(|number| number.to_string()),
+            (0..10_u64.pow(16)).prop_map(|number| number.to_string()),
+            any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap_or_default()),
+            "[a-z é]{0,40}".prop_map(|text| format!("\"{text}\"")),
+        ];
+        leaf.prop_recursive(depth, 40, 5, |inner| {
+            let members = prop::collection::vec(("[a-c]{0,3}", inner.clone()), 0..5);
+            let items = prop::collection::vec(inner, 0..5);
+            let comma = prop::sample::select(vec![",", ", ", " ,", ",\n"]);
+            prop_oneof![
+                (items, comma.clone())
+                    .prop_map(|(items, comma)| format!("[{}]", items.join(comma))),
+                (members, comma).prop_map(|(members, comma)| {
+                    let members: Vec<_> =
+                        members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                    format!("{{{}}}", members.join(comma))
+                }),
+            ]
+        })
+    }
+
+    /// What this reader and a library read, with numbers as both round them.
+    fn both(text: &str) -> (Option<Json>, Option<Json>) {
+        fn rounded(value: Json) -> Json {
+            match value {
+                // The library's last digit may differ: one of a few bits.
+                Json::Number(number) => number.as_f64().map(|number| number as f32).into(),
+                Json::Array(items) => items.into_iter().map(rounded).collect(),
+                Json::Object(members) => {
+                    members.into_iter().map(|(name, value)| (name, rounded(value))).collect()
+                }
+                other => other,
+            }
+        }
+        let library: Option<Json> = serde_json::from_str(text).ok();
+        (shown(text).map(rounded), library.filter(Json::is_object).map(rounded))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_read_as_by_a_library(text in pieces()) {
+            let (own, library) = both(&text);
+            prop_assert_eq!(own, library, "{:?}", text);
+        }
+
+        #[test]
+        fn well_formed_text_is_read_as_by_a_library(inner in value(4), cut in any::<prop::sample::Index>()) {
+            let text = format!("{{\"claims\":{inner}}}");
+            let (own, library) = both(&text);
+            prop_assert!(own.is_some());
+            prop_assert_eq!(own, library, "{:?}", text);
+            let end = (0..=cut.index(text.len())).rfind(|end| text.is_char_boundary(*end)).unwrap();
+            prop_assert!(end == text.len() || shown(&text[..end]).is_none());
+        }
     }
 }
