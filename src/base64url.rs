@@ -1,23 +1,24 @@
 //! base64url as JOSE writes it (RFC 7515 §2): no padding, no other alphabet, no spare bits set, so
 //! that every octet string has one spelling.
 
-use base64_simd::{STANDARD, URL_SAFE_NO_PAD};
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
 pub(crate) fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode_to_vec(text).ok()
+    BASE64_URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 pub(crate) fn encode(octets: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode_to_string(octets)
+    BASE64_URL_SAFE_NO_PAD.encode(octets)
 }
 
 /// The common alphabet with padding (RFC 4648 §4), which HTTP Basic and PEM use.
 pub(crate) fn encode_standard(octets: impl AsRef<[u8]>) -> String {
-    STANDARD.encode_to_string(octets)
+    BASE64_STANDARD.encode(octets)
 }
 
 pub(crate) fn decode_standard(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-    STANDARD.decode_to_vec(text).ok()
+    BASE64_STANDARD.decode(text).ok()
 }
 
 #[cfg(test)]
