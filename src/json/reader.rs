@@ -169,12 +169,10 @@ impl<'a> Reader<'a> {
 
     /// The characters up to a quotation mark or a backslash. A control character is refused.
     fn plain(&mut self) -> Option<&'a str> {
-        let start = self.at;
-        let rest = self.text.as_bytes().get(start..)?;
-        let length = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..b' '))?;
-        self.at += length;
-        let is_control = rest.get(length).is_none_or(|byte| *byte < b' ');
-        if is_control { None } else { self.text.get(start..self.at) }
+        let rest = self.text.get(self.at..)?;
+        let plain = rest.get(..memchr::memchr2(b'"', b'\\', rest.as_bytes())?)?;
+        self.at += plain.len();
+        (!plain.bytes().any(|byte| byte < b' ')).then_some(plain)
     }
 
     /// The character that stands behind a backslash.
