@@ -53,10 +53,6 @@ impl Span {
         Self { start: start as u32, end: end as u32 }
     }
 
-    fn len(self) -> usize {
-        self.range().len()
-    }
-
     #[inline]
     pub(crate) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
@@ -69,6 +65,8 @@ struct Tree {
     nodes: Vec<Node>,
     /// Strings that are written with escapes, unescaped, one behind the other.
     unescaped: String,
+    /// The members of the outermost object, sorted by name.
+    outermost: Vec<u32>,
     /// Whether a name occurs twice in some object.
     repeats: bool,
 }
@@ -135,6 +133,7 @@ impl Tree {
             // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
             nodes: Vec::with_capacity(1024 / size_of::<Node>()),
             unescaped: String::new(),
+            outermost: Vec::new(),
             repeats: false,
         }
     }
@@ -175,12 +174,21 @@ impl Tree {
         }
     }
 
-    /// Whether two members of an object have one name. Sorted, because an attacker chooses their number.
-    fn members_repeat(&self, text: &str, object: u32) -> bool {
-        let members = self.children(object).filter_map(|at| self.nodes.get(at as usize));
-        let mut names: Vec<&str> = members.map(|node| self.string(text, node.name)).collect();
-        names.sort_unstable();
-        names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+    /// Sorts the members of an object by name, which finds a name that occurs twice. The order costs
+    /// n·log n, because an attacker may choose the number; those of the outermost object are kept.
+    fn sort_members(&mut self, text: &str, object: u32) {
+        let name = |at: &u32| self.name(text, *at);
+        let mut members: Vec<u32> = self.children(object).collect();
+        members.sort_unstable_by_key(name);
+        let repeats = members.windows(2).any(|pair| matches!(pair, [a, b] if name(a) == name(b)));
+        self.repeats |= repeats;
+        if object == 0 {
+            self.outermost = members;
+        }
+    }
+
+    fn name<'t>(&'t self, text: &'t str, at: u32) -> &'t str {
+        self.nodes.get(at as usize).map_or("", |node| self.string(text, node.name))
     }
 
     /// Where the items of a list or the members of an object are.
@@ -220,17 +228,12 @@ impl<'d> Value<'d> {
     /// The member called `name`, if this is an object that has it.
     pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
         let Document { text, tree } = self.document;
-        let object = self.node().filter(|node| matches!(node.kind, Kind::Object))?;
-        let mut at = self.at + 1;
-        while at < object.end {
-            let member = self.document.node(at)?;
-            // Most names differ in length, which costs less to see.
-            if member.name.len() == name.len() && tree.string(text, member.name) == name {
-                return Some(Value { at, ..self });
-            }
-            at = member.end;
+        if self.at > 0 {
+            return self.children().find(|member| self.is_object() && member.name() == name);
         }
-        None
+        // Many claims are looked for in the outermost object.
+        let place = tree.outermost.binary_search_by_key(&name, |at| tree.name(text, *at)).ok()?;
+        tree.outermost.get(place).map(|at| Value { at: *at, ..self })
     }
 
     /// The value an RFC 6901 pointer, split into its reference tokens, leads to.
@@ -255,7 +258,7 @@ impl<'d> Value<'d> {
 
     /// The member name this value stands under.
     pub(crate) fn name(self) -> &'d str {
-        self.node().map_or("", |node| self.string(node.name))
+        self.document.tree.name(&self.document.text, self.at)
     }
 
     /// Where it stands, if it is a string.

@@ -57,7 +57,6 @@ impl<'a> Reader<'a> {
     /// What stands behind an opening brace (§4).
     fn object(&mut self, name: Span, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::Object, depth)?;
-        let mut count = 0;
         let mut next = self.next()?;
         if next != b'}' {
             loop {
@@ -65,7 +64,6 @@ impl<'a> Reader<'a> {
                     return None;
                 }
                 let name = self.string()?;
-                count += 1;
                 if self.next()? != b':' {
                     return None;
                 }
@@ -79,7 +77,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.tree.close(opened);
-        self.tree.repeats |= count > 1 && self.tree.members_repeat(self.text, opened);
+        self.tree.sort_members(self.text, opened);
         Some(())
     }
 
