@@ -14,6 +14,10 @@ use std::ops::Range;
 /// How deep objects and lists may nest. Claims of real providers stay below 6.
 const MAX_DEPTH: usize = 16;
 
+/// Up to this many members of an object are compared with all before them; where there are more, all are
+/// sorted, so that a hostile object costs n·log n and not n².
+const PAIRWISE: u32 = 32;
+
 /// Why a text was refused. Carries no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -65,10 +69,29 @@ struct Tree {
     nodes: Vec<Node>,
     /// Strings that are written with escapes, unescaped, one behind the other.
     unescaped: String,
-    /// The members of the outermost object, sorted by name.
-    outermost: Vec<u32>,
     /// Whether a name occurs twice in some object.
     repeats: bool,
+}
+
+/// The name of a member; list items and the root have none.
+#[derive(Debug, Clone, Copy)]
+struct Name {
+    name: Span,
+    tag: u8,
+}
+
+impl Name {
+    const NONE: Self = Self { name: Span::EMPTY, tag: 0 };
+}
+
+/// Returns a byte that is equal for equal names: most others are told apart without a comparison of texts,
+/// which would take 5 % of a first-seen token's time.
+#[inline]
+fn tag(name: &str) -> u8 {
+    let name = name.as_bytes();
+    let outer = name.first().zip(name.last());
+    let outer = outer.map_or(0, |(first, last)| first.wrapping_mul(5).wrapping_add(*last));
+    outer.wrapping_add((name.len() as u8).wrapping_mul(11))
 }
 
 #[derive(Debug)]
@@ -76,6 +99,8 @@ struct Node {
     kind: Kind,
     /// The member name; empty for list items and the root.
     name: Span,
+    /// See [`tag`].
+    tag: u8,
     /// Index of the first node behind this one and all its descendants.
     end: u32,
 }
@@ -133,7 +158,6 @@ impl Tree {
             // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
             nodes: Vec::with_capacity(1024 / size_of::<Node>()),
             unescaped: String::new(),
-            outermost: Vec::new(),
             repeats: false,
         }
     }
@@ -160,9 +184,9 @@ impl Tree {
 
     /// Adds a value; no text has more nodes than bytes.
     #[inline]
-    fn push(&mut self, name: Span, kind: Kind) -> u32 {
+    fn push(&mut self, Name { name, tag }: Name, kind: Kind) -> u32 {
         let at = self.nodes.len() as u32;
-        self.nodes.push(Node { name, kind, end: at + 1 });
+        self.nodes.push(Node { name, tag, kind, end: at + 1 });
         at
     }
 
@@ -174,21 +198,26 @@ impl Tree {
         }
     }
 
-    /// Sorts the members of an object by name, which finds a name that occurs twice. The order costs
-    /// n·log n, because an attacker may choose the number; those of the outermost object are kept.
-    fn sort_members(&mut self, text: &str, object: u32) {
-        let name = |at: &u32| self.name(text, *at);
-        let mut members: Vec<u32> = self.children(object).collect();
-        members.sort_unstable_by_key(name);
-        let repeats = members.windows(2).any(|pair| matches!(pair, [a, b] if name(a) == name(b)));
-        self.repeats |= repeats;
-        if object == 0 {
-            self.outermost = members;
+    /// The member called `name` among the values that stand in a row there.
+    fn find(&self, text: &str, name: &str, among: Range<u32>) -> Option<u32> {
+        let tag = tag(name);
+        let mut at = among.start;
+        while at < among.end {
+            let node = self.nodes.get(at as usize)?;
+            if node.tag == tag && self.string(text, node.name) == name {
+                return Some(at);
+            }
+            at = node.end;
         }
+        None
     }
 
-    fn name<'t>(&'t self, text: &'t str, at: u32) -> &'t str {
-        self.nodes.get(at as usize).map_or("", |node| self.string(text, node.name))
+    /// Whether two members of an object have one name. Sorted, because an attacker chooses their number.
+    fn members_repeat(&self, text: &str, object: u32) -> bool {
+        let members = self.children(object).filter_map(|at| self.nodes.get(at as usize));
+        let mut names: Vec<&str> = members.map(|node| self.string(text, node.name)).collect();
+        names.sort_unstable();
+        names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
     }
 
     /// Where the items of a list or the members of an object are.
@@ -228,12 +257,9 @@ impl<'d> Value<'d> {
     /// The member called `name`, if this is an object that has it.
     pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
         let Document { text, tree } = self.document;
-        if self.at > 0 {
-            return self.children().find(|member| self.is_object() && member.name() == name);
-        }
-        // Many claims are looked for in the outermost object.
-        let place = tree.outermost.binary_search_by_key(&name, |at| tree.name(text, *at)).ok()?;
-        tree.outermost.get(place).map(|at| Value { at: *at, ..self })
+        let object = self.node().filter(|node| matches!(node.kind, Kind::Object))?;
+        let at = tree.find(text, name, self.at + 1..object.end)?;
+        Some(Value { at, ..self })
     }
 
     /// The value an RFC 6901 pointer, split into its reference tokens, leads to.
@@ -258,7 +284,7 @@ impl<'d> Value<'d> {
 
     /// The member name this value stands under.
     pub(crate) fn name(self) -> &'d str {
-        self.document.tree.name(&self.document.text, self.at)
+        self.node().map_or("", |node| self.string(node.name))
     }
 
     /// Where it stands, if it is a string.

@@ -4,13 +4,13 @@
 //! may switch on (`serde_json/arbitrary_precision` makes an object of it), and a token that was good must
 //! stay good.
 
-use super::{Kind, MAX_DEPTH, Node, Span, Tree};
+use super::{Kind, MAX_DEPTH, Name, Node, PAIRWISE, Span, Tree, tag};
 
 /// `None` for what is not one object.
 pub(super) fn read(text: &str) -> Option<Tree> {
     let mut reader = Reader { text, at: 0, tree: Tree::new() };
     let first = reader.next()?;
-    reader.value(first, Span::EMPTY, 0)?;
+    reader.value(first, Name::NONE, 0)?;
     let is_read = reader.next().is_none();
     let is_object = matches!(reader.tree.nodes.first(), Some(Node { kind: Kind::Object, .. }));
     (is_read && is_object).then_some(reader.tree)
@@ -39,7 +39,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&mut self, first: u8, name: Span, depth: usize) -> Option<()> {
+    fn value(&mut self, first: u8, name: Name, depth: usize) -> Option<()> {
         let kind = match first {
             b'"' => Kind::Text(self.string()?),
             b'-' | b'0'..=b'9' => Kind::Number(self.number()?),
@@ -55,15 +55,17 @@ impl<'a> Reader<'a> {
     }
 
     /// What stands behind an opening brace (§4).
-    fn object(&mut self, name: Span, depth: usize) -> Option<()> {
+    fn object(&mut self, name: Name, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::Object, depth)?;
+        let mut count = 0;
         let mut next = self.next()?;
         if next != b'}' {
             loop {
                 if next != b'"' {
                     return None;
                 }
-                let name = self.string()?;
+                let name = self.name(opened, count)?;
+                count += 1;
                 if self.next()? != b':' {
                     return None;
                 }
@@ -77,17 +79,17 @@ impl<'a> Reader<'a> {
             }
         }
         self.tree.close(opened);
-        self.tree.sort_members(self.text, opened);
+        self.tree.repeats |= count > PAIRWISE && self.tree.members_repeat(self.text, opened);
         Some(())
     }
 
     /// What stands behind an opening bracket (§5).
-    fn list(&mut self, name: Span, depth: usize) -> Option<()> {
+    fn list(&mut self, name: Name, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::List, depth)?;
         let mut next = self.next()?;
         if next != b']' {
             loop {
-                self.value(next, Span::EMPTY, depth + 1)?;
+                self.value(next, Name::NONE, depth + 1)?;
                 match self.next()? {
                     b',' => next = self.next()?,
                     b']' => break,
@@ -99,7 +101,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    fn open(&mut self, name: Span, kind: Kind, depth: usize) -> Option<u32> {
+    fn open(&mut self, name: Name, kind: Kind, depth: usize) -> Option<u32> {
         (depth < MAX_DEPTH).then(|| self.tree.push(name, kind))
     }
 
@@ -108,6 +110,17 @@ impl<'a> Reader<'a> {
         let is_there = self.text.as_bytes().get(self.at..end)? == rest.as_bytes();
         self.at = end;
         is_there.then_some(kind)
+    }
+
+    /// The name of the next member of an object that has `count` already.
+    fn name(&mut self, object: u32, count: u32) -> Option<Name> {
+        let span = self.string()?;
+        let name = self.tree.string(self.text, span);
+        if count < PAIRWISE {
+            let members = object + 1..self.tree.nodes.len() as u32;
+            self.tree.repeats |= self.tree.find(self.text, name, members).is_some();
+        }
+        Some(Name { name: span, tag: tag(self.tree.string(self.text, span)) })
     }
 
     /// A number of which one byte was read (§6). One that is too large for an `f64` is refused.
