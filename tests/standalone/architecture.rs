@@ -62,7 +62,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
             "src/registrar/schema.rs",
         ],
     ),
-    ("base64", "base64::", &["src/base64url.rs"]),
+    ("base64", "base64_simd::", &["src/base64url.rs"]),
     ("calendars", "humantime::", &["src/endpoints/names.rs", "src/trust/moment.rs"]),
     ("TOML", "toml::", &["src/trust/tree.rs"]),
 ];
