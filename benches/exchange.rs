@@ -128,7 +128,7 @@ mod redis_level {
     use base64_simd::URL_SAFE_NO_PAD;
     use redis::AsyncCommands as _;
     use redis::aio::MultiplexedConnection;
-    use scaikey_auth::{CacheKeys, RedisCache, Secret};
+    use scaikey_auth::{RedisCache, SealingKeys, Secret};
     use tokio::runtime::Builder;
 
     use super::*;
@@ -202,7 +202,7 @@ mod redis_level {
                 .client_auth(ClientAuth::basic("drive", "secret"))
                 .allow_loopback_http(true)
                 .cache(cache.budget(Duration::from_secs(5)))
-                .cache_keys(CacheKeys::random().expect("random numbers"))
+                .cache_keys(SealingKeys::random().expect("random numbers"))
                 .build()
                 .expect("a configuration");
             client.exchange(&self.request).await.expect("a token");

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{
-    Attempt, Auth, ClientAuth, Endpoints, PasswordVerdict, SessionKeys, Sessions, SignIn, Throttle,
+    Attempt, Auth, ClientAuth, Endpoints, PasswordVerdict, SealingKeys, Sessions, SignIn, Throttle,
     TokenExchangeClient, TrustedProxies,
 };
 use tower::{Layer, service_fn};
@@ -69,7 +69,7 @@ fn endpoints(provider: &Provider, auth: &Auth) -> (Endpoints, Sessions) {
         .enable_password_grant()
         .build()
         .expect("a client");
-    let keys = SessionKeys::random().expect("random numbers");
+    let keys = SealingKeys::random().expect("random numbers");
     let sessions = Sessions::builder(auth, client.clone(), keys).build().expect("sessions");
     let endpoints = auth
         .endpoints()

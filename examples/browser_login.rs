@@ -14,7 +14,7 @@ use axum::response::Html;
 use axum::{Router, routing};
 use scaikey_auth::testing::{Client, Provider, User};
 use scaikey_auth::{
-    Auth, BoxError, ClientAuth, Identity, IssuerConfig, SessionKeys, Sessions, SignIn, Tenant,
+    Auth, BoxError, ClientAuth, Identity, IssuerConfig, SealingKeys, Sessions, SignIn, Tenant,
     TokenExchangeClient,
 };
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
         .client_auth(ClientAuth::basic("scaiwave", "secret"))
         .build()?;
     // A service with several processes has its keys from P_SESSION_KEYS.
-    let sessions = Sessions::builder(&auth, client.clone(), SessionKeys::random()?).build()?;
+    let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random()?).build()?;
     let endpoints = auth
         .endpoints()
         .client(client)

@@ -162,9 +162,9 @@ pub use error::{
 #[cfg(feature = "redis")]
 pub use exchange::RedisCache;
 pub use exchange::{
-    AccessToken, AuthorizationRequest, CacheKey, CacheKeys, CacheStatus, CodeRequest,
-    ExchangeError, ExchangeRequest, Fence, Freshness, Layered, MemoryCache, OAuthError,
-    PasswordRequest, PkceVerifier, RefreshRequest, ServiceTokenRequest, SessionTokens, TokenCache,
+    AccessToken, AuthorizationRequest, CacheKey, CacheStatus, CodeRequest, ExchangeError,
+    ExchangeRequest, Fence, Freshness, Layered, MemoryCache, OAuthError, PasswordRequest,
+    PkceVerifier, RefreshRequest, ServiceTokenRequest, SessionTokens, TokenCache,
     TokenExchangeBuilder, TokenExchangeClient, TokenType, TokenUrls,
 };
 pub use gate::{Gated, ResponseFuture};
@@ -191,7 +191,8 @@ pub use registrar::{
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use registrar::{SqlRegistrar, SqlRegistrarError};
 pub use secret::Secret;
-pub use session::{SessionKeys, SessionLayer, SessionService, Sessions, SessionsBuilder};
+pub use session::{SessionLayer, SessionService, Sessions, SessionsBuilder};
+pub use support::seal::{InvalidSealingKeys, SealingKeys};
 pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use tenant::{SqlTenantRow, SqlTenants, SqlTenantsError};

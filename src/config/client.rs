@@ -37,7 +37,7 @@ pub struct ClientConfig {
     /// A Redis or Valkey server in which all processes of the service share tokens (feature
     /// `redis`). Default: each process keeps its own.
     pub redis_url: Option<Secret>,
-    /// The secrets under which they are sealed there; see `CacheKeys::parse`.
+    /// The secrets under which they are sealed there; see `SealingKeys::parse`.
     pub cache_keys: Option<Secret>,
     /// Spends refresh tokens and codes also while that server gives no answer: right for a service
     /// of one process; see `TokenExchangeBuilder::insecure_spend_without_lock`. Default: no.

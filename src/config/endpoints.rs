@@ -17,7 +17,7 @@ pub struct EndpointsConfig {
     pub redirect_uri: Option<String>,
     /// What sign-ins ask for. Default `openid profile email offline_access`.
     pub scopes: Option<Scopes>,
-    /// The secrets under which sessions are sealed into cookies; see `SessionKeys::parse`. None:
+    /// The secrets under which sessions are sealed into cookies; see `SealingKeys::parse`. None:
     /// sign-ins give tokens, and there are no sessions.
     pub session_keys: Option<Secret>,
     /// Whether `token` takes passwords. Default false.

@@ -180,7 +180,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "authorization_url" => "client.authorization_url",
         "cache_keys" => "client.cache_keys",
         "redis_url" => "client.redis_url",
-        // What a `SignIn` and `SessionKeys` call it.
+        // What a `SignIn` and `Sessions` call it.
         "redirect_uri" => "endpoints.redirect_uri",
         "session_keys" => "endpoints.session_keys",
         _ => field,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::support::seal::InvalidSealingKeys;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -65,3 +67,9 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+impl From<InvalidSealingKeys> for ConfigError {
+    fn from(why: InvalidSealingKeys) -> Self {
+        Self::one(Fault::new("sealing_keys", why.to_string()))
+    }
+}

@@ -24,7 +24,8 @@ use crate::middleware::{Guard, scope};
 use crate::registrar::Registrar;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::registrar::SqlRegistrar;
-use crate::session::{SessionKeys, Sessions};
+use crate::session::Sessions;
+use crate::support::seal::SealingKeys;
 use crate::telemetry;
 
 /// Sets up [`Endpoints`]. Made by [`Auth::endpoints`].
@@ -257,7 +258,8 @@ impl EndpointsBuilder {
             (&self.inner.sessions, &wanted.session_keys, &self.inner.client)
         {
             let client = client.clone();
-            let sessions = SessionKeys::parse(keys)
+            let sessions = SealingKeys::parse(keys)
+                .map_err(|why| ConfigError::one(Fault::new("session_keys", why.to_string())))
                 .and_then(|keys| Sessions::builder(&self.inner.auth, client, keys).build());
             self.inner.sessions = self.noted(sessions);
         }
@@ -336,7 +338,7 @@ impl EndpointsBuilder {
         if let Some(sign_in @ SignIn { keys: None, .. }) = &mut self.inner.sign_in {
             sign_in.keys = Some(match &self.inner.sessions {
                 Some(sessions) => sessions.keys().clone(),
-                None => SessionKeys::random()?,
+                None => SealingKeys::random()?,
             });
         }
         if let Some(client) = &self.inner.client {

@@ -13,7 +13,8 @@ use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{
     AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
 };
-use crate::session::{CurrentSession, SessionKeys, revoke};
+use crate::session::{CurrentSession, revoke};
+use crate::support::seal::SealingKeys;
 use crate::telemetry;
 use crate::validator::{IdTokenRules, verify_id_token};
 
@@ -277,7 +278,7 @@ impl Inner {
         to.and_then(|to| see_other(&to)).unwrap_or(answer)
     }
 
-    fn sign_in_keys(&self) -> Result<&SessionKeys, Failure> {
+    fn sign_in_keys(&self) -> Result<&SealingKeys, Failure> {
         let keys = self.sign_in()?.keys.as_ref();
         keys.ok_or(Failure::NotConfigured("sign-ins have no keys"))
     }

@@ -11,7 +11,8 @@ use super::answer::Failure;
 use crate::config::{Fault, is_loopback};
 use crate::error::AuthError;
 use crate::identity::Scopes;
-use crate::session::{SessionKeys, is_cookie_name};
+use crate::session::is_cookie_name;
+use crate::support::seal::SealingKeys;
 use crate::telemetry;
 
 /// What sign-ins ask for unless told otherwise: an ID token, who it is, and a refresh token
@@ -53,7 +54,7 @@ pub struct SignIn {
     pub(super) landing: String,
     pub(super) failure_page: Option<String>,
     pub(super) extra: Vec<(String, String)>,
-    pub(super) keys: Option<SessionKeys>,
+    pub(super) keys: Option<SealingKeys>,
     pub(super) unbound_codes: bool,
     pub(super) refusals: Arc<Refusals>,
     cookie_prefix: String,
@@ -153,7 +154,7 @@ impl SignIn {
 
     /// Under which secret the cookie of a sign-in is sealed. Default: the one of the sessions; and
     /// without those one of this process, so that a sign-in ends where it began.
-    pub fn keys(mut self, keys: SessionKeys) -> Self {
+    pub fn keys(mut self, keys: SealingKeys) -> Self {
         self.keys = Some(keys);
         self
     }

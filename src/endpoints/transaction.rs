@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 use super::answer::Failure;
 use crate::base64url;
 use crate::clock::Clock;
-use crate::session::{SessionKeys, clear_cookie, cookies_named, set_cookie};
+use crate::session::{clear_cookie, cookies_named, set_cookie};
 use crate::support::crypto;
+use crate::support::seal::{Purpose, SealingKeys};
 
 /// How long a user may take.
 const LIFE: Duration = Duration::from_secs(600);
@@ -60,12 +61,13 @@ impl Transaction {
     pub(super) fn cookie(
         &self,
         prefix: &str,
-        keys: &SessionKeys,
+        keys: &SealingKeys,
         clock: &dyn Clock,
     ) -> Option<HeaderValue> {
         let name = cookie_name(prefix, &self.state)?;
         let plain = Zeroizing::new(serde_json::to_vec(self).ok()?);
-        set_cookie(&name, &keys.seal(&name, &plain, clock.now() + LIFE)?, LIFE)
+        let sealed = keys.seal(Purpose::SignIn, &name, &plain, clock.now() + LIFE)?;
+        set_cookie(&name, &sealed, LIFE)
     }
 
     /// What this browser began with this state, if it did, less than ten minutes ago. The cookie is
@@ -75,12 +77,12 @@ impl Transaction {
         prefix: &str,
         state: &str,
         headers: &HeaderMap,
-        keys: &SessionKeys,
+        keys: &SealingKeys,
         clock: &dyn Clock,
     ) -> Option<Self> {
         let name = cookie_name(prefix, state)?;
         let (_, sealed) = cookies_named(headers, &name).find(|(rest, _)| rest.is_empty())?;
-        let plain = keys.open_until(&name, sealed, clock.now())?;
+        let plain = keys.open_until(Purpose::SignIn, &name, sealed, clock.now())?;
         let found: Self = serde_json::from_slice(&plain).ok()?;
         crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn only_the_browser_that_left_comes_back() {
-        let (keys, clock) = (SessionKeys::random().unwrap(), SystemClock::default());
+        let (keys, clock) = (SealingKeys::random().unwrap(), SystemClock::default());
         let [mine, yours] = [1, 2].map(|_| Transaction::new("v", "/home", clock.now()).unwrap());
         let [my_cookie, your_cookie] =
             [&mine, &yours].map(|begun| sent(&begun.cookie(PREFIX, &keys, &clock).unwrap()));
@@ -166,7 +168,7 @@ mod tests {
         for state in [&mine.state[..TAG], &near, "", "é", &"a".repeat(STATE)] {
             assert_eq!(find(state, &my_cookie), None, "{state}");
         }
-        let other_keys = SessionKeys::random().unwrap();
+        let other_keys = SealingKeys::random().unwrap();
         assert!(Transaction::find(PREFIX, &mine.state, &my_cookie, &other_keys, &clock).is_none());
     }
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::breaker::Breakers;
-use super::cache::{CacheKeys, ClientFingerprint, MemoryCache, TokenCache};
+use super::cache::{ClientFingerprint, MemoryCache, TokenCache};
 use super::cached::CachedExchange;
 use super::contract::Relaxed;
 use super::endpoint::{Place, TokenEndpoint, TokenUrls, is_fit};
@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
 use crate::secret::Secret;
+use crate::support::seal::SealingKeys;
 
 /// What the parts of a client go by, as the setters say it.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ pub struct TokenExchangeBuilder {
     authorization_url: Option<String>,
     settings: Settings,
     cache: Option<Arc<dyn TokenCache>>,
-    cache_keys: Option<CacheKeys>,
+    cache_keys: Option<SealingKeys>,
     issuers: Option<Issuers>,
     /// What could not be read on the way here.
     faults: Vec<Fault>,
@@ -113,9 +114,9 @@ impl TokenExchangeBuilder {
             Ok(auth) => builder.auth = Some(auth),
             Err(fault) => builder.faults.push(fault),
         }
-        match client.cache_keys.as_ref().map(CacheKeys::parse).transpose() {
+        match client.cache_keys.as_ref().map(SealingKeys::parse).transpose() {
             Ok(keys) => builder.cache_keys = keys,
-            Err(error) => builder.faults.extend_from_slice(error.faults()),
+            Err(error) => builder.faults.push(Fault::new("cache_keys", error.to_string())),
         }
         match client.redis_url.as_ref().map(shared).transpose() {
             Ok(cache) => builder.cache = cache,
@@ -247,7 +248,7 @@ impl TokenExchangeBuilder {
 
     /// Under which secrets tokens are sealed and filed in a cache that other processes share.
     /// Needed for such a cache, and of no use without one.
-    pub fn cache_keys(mut self, keys: CacheKeys) -> Self {
+    pub fn cache_keys(mut self, keys: SealingKeys) -> Self {
         self.cache_keys = Some(keys);
         self
     }
@@ -328,7 +329,7 @@ impl TokenExchangeBuilder {
                 faults.push(Fault::new("cache_keys", "is missing: a shared cache needs them"));
                 None
             }
-            None => Some(CacheKeys::random()?),
+            None => Some(SealingKeys::random()?),
         };
         let (Some(auth), Some(keys), true) = (self.auth.take(), keys, faults.is_empty()) else {
             return Err(ConfigError::from_faults(faults)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::cache::{CacheKey, CacheKeys, ClientFingerprint, MemoryCache, TokenCache};
+use super::cache::{CacheKey, ClientFingerprint, MemoryCache, TokenCache};
 use super::endpoint::TokenEndpoint;
 use super::request::{RefreshRequest, TokenRequest};
 use super::run::{Run, SUCCESSOR_LIFE};
@@ -17,6 +17,7 @@ use crate::clock::{Clock, within};
 use crate::error::BoxError;
 use crate::flight::{Flights, Seat};
 use crate::mark::Mark;
+use crate::support::seal::SealingKeys;
 use crate::telemetry;
 
 /// How many bytes of what refresh tokens and codes gave this process keeps beside its cache, which may
@@ -39,7 +40,7 @@ type Look = Option<Option<AccessToken>>;
 pub(super) struct CachedExchange {
     pub(super) endpoint: TokenEndpoint,
     pub(super) cache: Arc<dyn TokenCache>,
-    keys: CacheKeys,
+    keys: SealingKeys,
     fingerprint: ClientFingerprint,
     /// What this process got for refresh tokens and codes, whatever becomes of a shared cache.
     successors: MemoryCache,
@@ -57,7 +58,7 @@ impl CachedExchange {
     pub(super) fn new(
         endpoint: TokenEndpoint,
         cache: Arc<dyn TokenCache>,
-        keys: CacheKeys,
+        keys: SealingKeys,
         fingerprint: ClientFingerprint,
     ) -> Self {
         Self {

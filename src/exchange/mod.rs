@@ -31,7 +31,7 @@ pub use builder::TokenExchangeBuilder;
 pub(crate) use cache::ClientFingerprint;
 #[cfg(feature = "redis")]
 pub use cache::RedisCache;
-pub use cache::{CacheKey, CacheKeys, Fence, Layered, MemoryCache, TokenCache};
+pub use cache::{CacheKey, Fence, Layered, MemoryCache, TokenCache};
 pub use endpoint::TokenUrls;
 pub use error::{ExchangeError, OAuthError};
 pub use pkce::PkceVerifier;

@@ -2,7 +2,6 @@
 
 mod answer;
 mod cookie;
-mod keys;
 mod layer;
 mod origin;
 
@@ -22,11 +21,11 @@ use crate::flight::Flights;
 use crate::gate::Pending;
 use crate::mark::Mark;
 use crate::secret::Secret;
+use crate::support::seal::{Purpose, SealingKeys};
 use crate::telemetry;
 use cookie::{CookieId, CookieName, Names};
 use origin::Origins;
 
-pub use keys::SessionKeys;
 pub use layer::{SessionLayer, SessionService};
 
 pub(crate) use cookie::{clear_cookie, cookies_named, is_cookie_name, set_cookie};
@@ -53,7 +52,7 @@ const LAST_SECOND: Duration = Duration::from_secs(1);
 
 /// Sessions of browsers. Cheap to clone: clones are the same.
 ///
-/// A session is a few cookies that hold the tokens, sealed under [`SessionKeys`]: scripts cannot read
+/// A session is a few cookies that hold the tokens, sealed under [`SealingKeys`]: scripts cannot read
 /// them (`HttpOnly`), other hosts neither set nor get them (`__Host-`, `Secure`), and no server keeps
 /// anything, so that any number of processes with the same keys serve it.
 /// [`endpoints`](crate::Endpoints) begin and end sessions, [`layer`](Self::layer) turns the cookies
@@ -94,7 +93,7 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     auth: Auth,
     client: TokenExchangeClient,
-    keys: SessionKeys,
+    keys: SealingKeys,
     name: CookieName,
     life: Duration,
     renewal_patience: Duration,
@@ -123,7 +122,7 @@ impl Session {
 
 impl Sessions {
     /// Begins to set sessions up: tokens are renewed by `client` and judged by `auth`.
-    pub fn builder(auth: &Auth, client: TokenExchangeClient, keys: SessionKeys) -> SessionsBuilder {
+    pub fn builder(auth: &Auth, client: TokenExchangeClient, keys: SealingKeys) -> SessionsBuilder {
         client.share_metadata(auth.issuers());
         SessionsBuilder {
             auth: auth.clone(),
@@ -142,7 +141,7 @@ impl Sessions {
         SessionLayer::new(self.clone())
     }
 
-    pub(crate) fn keys(&self) -> &SessionKeys {
+    pub(crate) fn keys(&self) -> &SealingKeys {
         &self.0.keys
     }
 
@@ -195,7 +194,7 @@ impl Sessions {
 
     fn open(&self, id: &CookieId, sealed: &str) -> Option<Session> {
         let clock = &**self.0.auth.clock();
-        let plain = self.0.keys.open(&self.0.name.data(id), sealed)?;
+        let plain = self.0.keys.open(Purpose::Session, &self.0.name.data(id), sealed)?;
         let (begun, token) = plain.split_at_checked(size_of::<f64>())?;
         let begun = Duration::try_from_secs_f64(f64::from_be_bytes(begun.try_into().ok()?)).ok()?;
         let begun = SystemTime::UNIX_EPOCH.checked_add(begun)?;
@@ -210,7 +209,8 @@ impl Sessions {
         let mut plain = session.token.to_octets(clock);
         plain.splice(0..0, unix_time(session.begun).to_be_bytes());
         let ends = session.begun + self.0.life;
-        let sealed = self.0.keys.seal(&self.0.name.data(&session.id), &plain, ends)?;
+        let name = self.0.name.data(&session.id);
+        let sealed = self.0.keys.seal(Purpose::Session, &name, &plain, ends)?;
         let left = ends.duration_since(clock.now()).unwrap_or_default();
         let cookies = self.0.name.set(&session.id, &sealed, left);
         if cookies.is_none() {
@@ -320,7 +320,7 @@ impl fmt::Debug for Sessions {
 pub struct SessionsBuilder {
     auth: Auth,
     client: TokenExchangeClient,
-    keys: SessionKeys,
+    keys: SealingKeys,
     name: String,
     life: Duration,
     renewal_patience: Duration,

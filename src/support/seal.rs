@@ -1,1 +1,345 @@
-//! Sealing of what leaves the process and must come back unread and unchanged.
+//! [`SealingKeys`]: the secrets under which tokens and cookies leave this process.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
+use zeroize::Zeroizing;
+
+use crate::base64url;
+use crate::clock::unix_time;
+use crate::secret::Secret;
+use crate::support::crypto;
+
+/// The format of sealed bytes.
+const VERSION: u8 = 1;
+
+/// Version, key id and expiry (in milliseconds since 1970), in front of nonce and ciphertext.
+const HEADER: usize = 1 + KEY_ID + 8;
+const KEY_ID: usize = 4;
+
+/// Fewer bytes can be guessed.
+const MIN_KEY: usize = 32;
+
+/// One secret, or two while one replaces the other, that all processes of a service share: tokens in
+/// a shared cache are filed and sealed under it, and cookies are sealed under it. Each use has a
+/// key of its own, derived from the secret with HKDF under a label, so one secret may serve both.
+/// Everything is sealed with AES-256-GCM.
+///
+/// To replace a secret, give all servers each step before the next one begins:
+///
+/// - *of a cache:* `old,new`, then `new,old`, then `new`. Tokens are filed under both and looked up
+///   under the first. A token filed before `old,new`, and not in memory, is not found from `new,old`
+///   on and costs a request; wait as long as tokens live before that step to save those, too.
+/// - *of sessions:* `old,new`, then `new,old`, and `new` when the longest session is over. Cookies are
+///   sealed under the first and opened under either. Without the first step, a server that does not
+///   know the new secret yet takes cookies of the others for none.
+#[derive(Clone)]
+pub struct SealingKeys(Vec<Arc<SealingKey>>);
+
+/// Why there are no [`SealingKeys`]. Shows nothing of the secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSealingKeys(&'static str);
+
+/// What a key seals, and for whom. What is sealed for one purpose opens for no other.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose<'a> {
+    /// Cached tokens of the user whose token has this digest.
+    UserTokens(&'a [u8]),
+    /// Cached tokens of the service itself in this tenant, or without one (empty).
+    ServiceTokens(&'a [u8]),
+    /// Cookies of a session.
+    Session,
+    /// The cookie of a sign-in under way.
+    SignIn,
+}
+
+impl SealingKeys {
+    /// Reads one or two secrets of at least 32 bytes in base64 or base64url, with a comma between
+    /// them, as `P_CACHE_KEYS` and `P_SESSION_KEYS` hold them. `openssl rand -base64 32` makes one.
+    ///
+    /// # Errors
+    /// When there is none or more than two, or one is not base64 or too short.
+    pub fn parse(keys: &Secret) -> Result<Self, InvalidSealingKeys> {
+        let keys: Option<Vec<_>> = keys.expose().split(',').map(decode).collect();
+        match keys.ok_or(InvalidSealingKeys(NOT_BASE64))? {
+            keys if keys.iter().any(|key| key.len() < MIN_KEY) => {
+                Err(InvalidSealingKeys(TOO_SHORT))
+            }
+            keys if keys.len() > 2 => Err(InvalidSealingKeys("has more than two keys")),
+            keys => Ok(Self(keys.iter().map(|key| Arc::new(SealingKey::new(key))).collect())),
+        }
+    }
+
+    /// Makes a secret that no other process has and that ends with this one: for sessions that only
+    /// this process serves, and for tests.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn random() -> Result<Self, InvalidSealingKeys> {
+        let failed = |_| InvalidSealingKeys("need random numbers");
+        let key = Zeroizing::new(crypto::random::<MIN_KEY>().map_err(failed)?);
+        Ok(Self(vec![Arc::new(SealingKey::new(&*key))]))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SealingKey> {
+        self.0.iter().map(|key| &**key)
+    }
+
+    /// Seals `plain` as text, under the first key, for the cookie of this name. The text tells when
+    /// it `ends`.
+    pub(crate) fn seal(
+        &self,
+        purpose: Purpose<'_>,
+        cookie: &str,
+        plain: &[u8],
+        ends: SystemTime,
+    ) -> Option<String> {
+        let key = self.iter().next()?;
+        key.seal(purpose, cookie.as_bytes(), milliseconds(ends), plain).map(base64url::encode)
+    }
+
+    /// Opens a text that was sealed for the cookie of this name, unless it ended before `now`.
+    pub(crate) fn open_until(
+        &self,
+        purpose: Purpose<'_>,
+        cookie: &str,
+        sealed: &str,
+        now: SystemTime,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let sealed = base64url::decode(sealed)?;
+        let mut opened = self.iter().map(|key| key.open(purpose, cookie.as_bytes(), &sealed));
+        let (plain, ends) = opened.find_map(|opened| opened)?;
+        (milliseconds(now) < ends).then_some(plain)
+    }
+
+    /// Opens a text as [`open_until`](Self::open_until) does, whenever it ended.
+    pub(crate) fn open(
+        &self,
+        purpose: Purpose<'_>,
+        cookie: &str,
+        sealed: &str,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        self.open_until(purpose, cookie, sealed, SystemTime::UNIX_EPOCH)
+    }
+}
+
+const NOT_BASE64: &str =
+    "is not base64, with a comma between two keys: make one with `openssl rand -base64 32`";
+const TOO_SHORT: &str = "has a key of less than 32 bytes: make one with `openssl rand -base64 32`";
+
+impl fmt::Debug for SealingKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|key| base64url::encode(key.id))).finish()
+    }
+}
+
+fn decode(key: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let key = key.trim().trim_end_matches('=');
+    let key: Zeroizing<String> = key.replace('+', "-").replace('/', "_").into();
+    base64url::decode(&**key).map(Zeroizing::new)
+}
+
+fn milliseconds(at: SystemTime) -> u64 {
+    (unix_time(at) * 1000.0) as u64
+}
+
+/// The keys derived from one secret.
+pub(crate) struct SealingKey {
+    id: [u8; KEY_ID],
+    index: hmac::Key,
+    /// The pseudorandom key of HKDF, prepared: half the time of deriving with the library's HKDF,
+    /// which extracts anew each time.
+    sealing: hmac::Key,
+}
+
+impl Purpose<'_> {
+    /// The label, and for whom. No label is the beginning of another one.
+    fn info(&self) -> [&[u8]; 2] {
+        match self {
+            Self::UserTokens(owner) => [b"cached tokens of user ", owner],
+            Self::ServiceTokens(owner) => [b"cached tokens of service ", owner],
+            Self::Session => [b"session cookie", b""],
+            Self::SignIn => [b"sign-in cookie", b""],
+        }
+    }
+}
+
+impl SealingKey {
+    fn new(secret: &[u8]) -> Self {
+        let salt = hmac::Key::new(hmac::HMAC_SHA256, b"scaikey-auth sealing 1");
+        let sealing = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&salt, secret).as_ref());
+        let [a, b, c, d, ..] = *expanded(&sealing, [b"id", b""]);
+        let index = hmac::Key::new(hmac::HMAC_SHA256, &*expanded(&sealing, [b"cache index", b""]));
+        Self { id: [a, b, c, d], index, sealing }
+    }
+
+    /// Returns a name for a cache entry that only the secret's holders can tell from random bytes.
+    pub(crate) fn index(&self, request: &[u8]) -> hmac::Tag {
+        hmac::sign(&self.index, request)
+    }
+
+    /// Seals `plain` and binds it to `name`.
+    pub(crate) fn seal(
+        &self,
+        purpose: Purpose<'_>,
+        name: &[u8],
+        expires: u64,
+        plain: &[u8],
+    ) -> Option<Vec<u8>> {
+        let nonce = crypto::random::<NONCE_LEN>().ok()?;
+        let header = self.header(expires);
+        let mut sealed = [&header[..], &nonce, plain].concat();
+        let (nonce, bound) = (Nonce::assume_unique_for_key(nonce), [name, &header].concat());
+        let body = sealed.get_mut(HEADER + NONCE_LEN..)?;
+        let tag =
+            self.key(purpose)?.seal_in_place_separate_tag(nonce, Aad::from(bound), body).ok()?;
+        sealed.extend_from_slice(tag.as_ref());
+        Some(sealed)
+    }
+
+    /// Opens what was sealed for this purpose and name, and tells its expiry.
+    pub(crate) fn open(
+        &self,
+        purpose: Purpose<'_>,
+        name: &[u8],
+        sealed: &[u8],
+    ) -> Option<(Zeroizing<Vec<u8>>, u64)> {
+        let (header, rest) = sealed.split_first_chunk::<HEADER>()?;
+        let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let expires = u64::from_be_bytes(*header.last_chunk()?);
+        if *header != self.header(expires) {
+            return None;
+        }
+        let bound = Aad::from([name, header].concat());
+        let mut body = Zeroizing::new(body.to_vec());
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let plain = self.key(purpose)?.open_in_place(nonce, bound, &mut body).ok()?.len();
+        body.truncate(plain);
+        Some((body, expires))
+    }
+
+    fn key(&self, purpose: Purpose<'_>) -> Option<LessSafeKey> {
+        let key = expanded(&self.sealing, purpose.info());
+        UnboundKey::new(&AES_256_GCM, &*key).ok().map(LessSafeKey::new)
+    }
+
+    fn header(&self, expires: u64) -> [u8; HEADER] {
+        let [a, b, c, d] = self.id;
+        let [e, f, g, h, i, j, k, l] = expires.to_be_bytes();
+        [VERSION, a, b, c, d, e, f, g, h, i, j, k, l]
+    }
+}
+
+/// The first block of HKDF-Expand (RFC 5869 §2.3), which is all that 32 bytes take.
+fn expanded(key: &hmac::Key, info: [&[u8]; 2]) -> Zeroizing<[u8; 32]> {
+    let mut mac = hmac::Context::with_key(key);
+    info.iter().for_each(|part| mac.update(part));
+    mac.update(&[1]);
+    Zeroizing::new(mac.sign().as_ref().first_chunk().copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const PURPOSES: [Purpose<'_>; 6] = [
+        Purpose::UserTokens(b"alice"),
+        Purpose::UserTokens(b"bob"),
+        Purpose::ServiceTokens(b"alice"),
+        Purpose::ServiceTokens(b""),
+        Purpose::Session,
+        Purpose::SignIn,
+    ];
+
+    #[test]
+    fn sealed_bytes_open_for_their_key_purpose_and_name_only() {
+        let (ours, theirs) = (SealingKey::new(&[1; 32]), SealingKey::new(&[2; 32]));
+        for (at, purpose) in PURPOSES.into_iter().enumerate() {
+            let seal = |key: &SealingKey| key.seal(purpose, b"name", 7, b"plain");
+            let sealed = seal(&ours).unwrap();
+            assert_ne!(sealed, seal(&ours).unwrap(), "a nonce is used once");
+            let open = |key: &SealingKey, purpose, name: &[u8], sealed: &[u8]| {
+                key.open(purpose, name, sealed).map(|(plain, ends)| (plain.to_vec(), ends))
+            };
+            assert_eq!(open(&ours, purpose, b"name", &sealed), Some((b"plain".to_vec(), 7)));
+            assert_eq!(open(&theirs, purpose, b"name", &sealed), None);
+            assert_eq!(open(&ours, purpose, b"other", &sealed), None);
+            for (_, other) in PURPOSES.into_iter().enumerate().filter(|(other, _)| *other != at) {
+                assert_eq!(open(&ours, other, b"name", &sealed), None, "{at}");
+            }
+            for changed in 0..sealed.len() {
+                let mut other = sealed.clone();
+                other[changed] ^= 1;
+                assert_eq!(open(&ours, purpose, b"name", &other), None, "byte {changed}");
+                assert_eq!(open(&ours, purpose, b"name", &sealed[..changed]), None);
+            }
+        }
+    }
+
+    /// Other versions must find and open what this one filed and sealed.
+    #[test]
+    fn derived_keys_are_those_of_hkdf() {
+        use aws_lc_rs::hkdf;
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"scaikey-auth sealing 1");
+        let derived = |info: &[&[u8]]| {
+            let mut out = [0; 32];
+            let prk = salt.extract(&[7; 32]);
+            prk.expand(info, hkdf::HKDF_SHA256).unwrap().fill(&mut out).unwrap();
+            out
+        };
+        let key = SealingKey::new(&[7; 32]);
+        for purpose in PURPOSES {
+            assert_eq!(*expanded(&key.sealing, purpose.info()), derived(&purpose.info()));
+        }
+        let index = hmac::Key::new(hmac::HMAC_SHA256, &derived(&[b"cache index"]));
+        assert_eq!(key.index(b"asked").as_ref(), hmac::sign(&index, b"asked").as_ref());
+    }
+
+    #[test]
+    fn cookie_opens_under_its_name_and_either_key_until_it_ends() {
+        let (old, new) = ("QUFB".repeat(12), "QkJC".repeat(12));
+        let keys = |text: &str| SealingKeys::parse(&text.into()).unwrap();
+        let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        let sealed = keys(&old).seal(Purpose::SignIn, "a", b"plain", ends).unwrap();
+        let before = ends - Duration::from_secs(1);
+        let opened = |keys: SealingKeys, name: &str, now| {
+            let opened = keys.open_until(Purpose::SignIn, name, &sealed, now);
+            opened.map(|plain| plain.to_vec())
+        };
+        let both = format!("{new},{old}");
+        assert_eq!(opened(keys(&both), "a", before).as_deref(), Some(&b"plain"[..]));
+        assert_eq!(opened(keys(&both), "a", ends), None, "it ended");
+        assert_eq!(opened(keys(&both), "b", before), None, "another cookie");
+        assert_eq!(opened(keys(&new), "a", before), None, "another key");
+        assert!(keys(&both).open(Purpose::Session, "a", &sealed).is_none(), "another purpose");
+        assert!(keys(&both).open(Purpose::SignIn, "a", &sealed).is_some(), "whenever it ended");
+        for broken in ["", "%", &sealed[1..], &format!("{sealed}A")] {
+            assert!(keys(&old).open(Purpose::SignIn, "a", broken).is_none(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn keys_are_one_or_two_secrets_of_some_length() {
+        let secret = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+        let url_safe = "-_8BAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4";
+        let parse = |text: &str| SealingKeys::parse(&text.into());
+        for (text, count) in [
+            (secret.to_owned(), 1),
+            (format!("{secret}, {url_safe}\n"), 2),
+            (secret.trim_end_matches('=').to_owned(), 1),
+        ] {
+            assert_eq!(parse(&text).unwrap().iter().count(), count, "{text}");
+        }
+        for text in ["", "hunter2", "QUFB", ",", &format!("{secret},{secret},{secret}")] {
+            let error = parse(text).unwrap_err();
+            assert!(text.is_empty() || !error.to_string().contains(text), "{error}");
+        }
+        assert!(!format!("{:?}", parse(secret).unwrap()).contains("QUFB"));
+    }
+}

@@ -7,7 +7,7 @@ use axum::response::Html;
 use axum::{Router, routing};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{
-    Auth, ClientAuth, Identity, IssuerConfig, SessionKeys, Sessions, SignIn, TokenExchangeClient,
+    Auth, ClientAuth, Identity, IssuerConfig, SealingKeys, Sessions, SignIn, TokenExchangeClient,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -164,7 +164,7 @@ impl Slow {
             .clock(clock.clone())
             .build()
             .unwrap();
-        let sessions = Sessions::builder(&auth, client.clone(), SessionKeys::random().unwrap());
+        let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random().unwrap());
         let sessions = sessions.renewal_patience(Duration::from_secs(60)).build().unwrap();
         let endpoints = auth.endpoints().client(client).sessions(sessions.clone());
         let endpoints = endpoints.sign_in(SignIn::new(redirect).scopes("openid").landing("/who"));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scaikey_auth::testing::{Client, Provider, User};
 use scaikey_auth::{
-    AccessToken, BoxError, CacheKey, CacheKeys, ClientAuth, ExchangeRequest, Fence, Layered,
-    MemoryCache, RedisCache, Secret, TokenCache, TokenExchangeBuilder, TokenExchangeClient,
+    AccessToken, BoxError, CacheKey, ClientAuth, ExchangeRequest, Fence, Layered, MemoryCache,
+    RedisCache, SealingKeys, Secret, TokenCache, TokenExchangeBuilder, TokenExchangeClient,
 };
 
 pub(crate) const OLD: &str = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
@@ -25,8 +25,8 @@ fn register(provider: &Provider) {
     provider.register_user(User::new("bob", "hunter2"));
 }
 
-pub(crate) fn keys(text: &str) -> CacheKeys {
-    CacheKeys::parse(&text.into()).unwrap()
+pub(crate) fn keys(text: &str) -> SealingKeys {
+    SealingKeys::parse(&text.into()).unwrap()
 }
 
 pub(crate) fn builder(issuer: &str) -> TokenExchangeBuilder {

@@ -8,7 +8,7 @@ use axum::http::{Request, Response};
 use axum::{Router, routing::get};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{
-    Auth, ClientAuth, IssuerConfig, RedisCache, SessionKeys, Sessions, SignIn, TokenCache,
+    Auth, ClientAuth, IssuerConfig, RedisCache, SealingKeys, Sessions, SignIn, TokenCache,
     TokenExchangeClient,
 };
 use tokio::task::JoinSet;
@@ -42,7 +42,7 @@ fn process_with(
         .clock(clock.clone())
         .build()
         .unwrap();
-    let session_keys = SessionKeys::parse(&OLD.into()).unwrap();
+    let session_keys = SealingKeys::parse(&OLD.into()).unwrap();
     let sessions = Sessions::builder(&auth, client.clone(), session_keys).build().unwrap();
     let endpoints = auth.endpoints().client(client).sessions(sessions.clone());
     let sign_in = SignIn::new(REDIRECT).scopes("openid");

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::sealed::{DataKey, ServerKey};
 use crate::base64url;
 use crate::clock::{Clock, unix_time};
 use crate::exchange::request::TokenRequest;
@@ -14,6 +13,7 @@ use crate::exchange::token::{AccessToken, Freshness};
 use crate::identity::TenantId;
 use crate::mark::Mark;
 use crate::support::crypto;
+use crate::support::seal::{Purpose, SealingKey};
 
 /// By how many milliseconds the clocks of two servers may differ.
 const SKEW: u64 = 60_000;
@@ -30,7 +30,7 @@ pub struct CacheKey<'a> {
     mark: Mark,
     client: &'a ClientFingerprint,
     request: &'a TokenRequest<'a>,
-    server_key: &'a ServerKey,
+    server_key: &'a SealingKey,
     clock: &'a dyn Clock,
     /// Not needed for what is found in memory.
     derived: OnceLock<Derived>,
@@ -46,7 +46,7 @@ impl<'a> CacheKey<'a> {
     pub(crate) fn new(
         client: &'a ClientFingerprint,
         request: &'a TokenRequest<'a>,
-        server_key: &'a ServerKey,
+        server_key: &'a SealingKey,
         clock: &'a dyn Clock,
     ) -> Self {
         let credential = request.credential().map(|it| it.expose().as_bytes());
@@ -61,10 +61,10 @@ impl<'a> CacheKey<'a> {
     }
 
     /// 43 characters of `A-Z a-z 0-9 - _` that stand for the whole request: an HMAC-SHA-256 under
-    /// a key that is made from the server's. Two servers with the same [`CacheKeys`] and settings
+    /// a key that is made from the server's. Two servers with the same [`SealingKeys`] and settings
     /// have the same; nobody else can tell what it stands for.
     ///
-    /// [`CacheKeys`]: super::CacheKeys
+    /// [`SealingKeys`]: crate::SealingKeys
     pub fn digest(&self) -> &str {
         &self.derived().digest
     }
@@ -83,7 +83,7 @@ impl<'a> CacheKey<'a> {
             TokenRequest::Code(_) => token.to_octets_with_id_token(self.clock),
             _ => token.to_octets(self.clock),
         };
-        self.server_key.seal(&self.data_key(), self.digest().as_bytes(), expires, &plain)
+        self.server_key.seal(self.purpose(), self.digest().as_bytes(), expires, &plain)
     }
 
     /// What [`seal`](Self::seal) gave, if it was this key's, nobody changed it, and the time for
@@ -91,8 +91,8 @@ impl<'a> CacheKey<'a> {
     /// Under a key of [single use](Self::is_single_use) ten minutes: what a refresh token or a code gave is
     /// better given out late than bought twice.
     pub fn open(&self, sealed: &[u8]) -> Option<AccessToken> {
-        let (data_key, digest) = (self.data_key(), self.digest().as_bytes());
-        let (plain, expires) = self.server_key.open(&data_key, digest, sealed)?;
+        let digest = self.digest().as_bytes();
+        let (plain, expires) = self.server_key.open(self.purpose(), digest, sealed)?;
         let now = self.milliseconds();
         let skew = if self.is_single_use() { SINGLE_USE_SKEW } else { SKEW };
         if expires.saturating_add(skew) < now {
@@ -142,15 +142,13 @@ impl<'a> CacheKey<'a> {
         })
     }
 
-    /// What seals the token.
-    fn data_key(&self) -> DataKey {
-        let subject = &self.derived().subject;
-        let owner: &[u8] = match (subject, self.tenant()) {
-            (Some(digest), _) => digest,
-            (None, Some(tenant)) => tenant.as_str().as_bytes(),
-            (None, None) => &[],
-        };
-        self.server_key.data_key(subject.is_some(), owner)
+    /// What the token is sealed for.
+    fn purpose(&self) -> Purpose<'_> {
+        match (&self.derived().subject, self.tenant()) {
+            (Some(digest), _) => Purpose::UserTokens(digest),
+            (None, Some(tenant)) => Purpose::ServiceTokens(tenant.as_str().as_bytes()),
+            (None, None) => Purpose::ServiceTokens(&[]),
+        }
     }
 }
 
@@ -206,11 +204,11 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::exchange::cache::CacheKeys;
     use crate::exchange::{
         CodeRequest, ExchangeRequest, PkceVerifier, RefreshRequest, ServiceTokenRequest, TokenType,
     };
     use crate::secret::Secret;
+    use crate::support::seal::SealingKeys;
 
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Grant {
@@ -297,7 +295,7 @@ mod tests {
             format!("{:?} {:?} {tenant:?} {asked}", self.settings, self.grant)
         }
 
-        fn filed(&self, keys: &CacheKeys) -> (Mark, String) {
+        fn filed(&self, keys: &SealingKeys) -> (Mark, String) {
             let settings = self.settings.iter().map(String::as_str);
             let (client, request) = (ClientFingerprint::new(settings, false), self.request());
             let clock = SystemClock::default();
@@ -335,8 +333,8 @@ mod tests {
         )
     }
 
-    fn keys() -> CacheKeys {
-        CacheKeys::parse(&Secret::new("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")).unwrap()
+    fn keys() -> SealingKeys {
+        SealingKeys::parse(&Secret::new("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")).unwrap()
     }
 
     fn compare(one: &Asked, two: &Asked) {
@@ -392,7 +390,7 @@ mod tests {
         };
         let digest = asked.filed(&keys()).1;
         // A change here makes all that lies in caches unreachable.
-        assert_eq!(digest, "KbwZLIYWn9Mc_HiQ9rIYXGT0osTzH92d6MvNV_-R6lQ");
-        assert_ne!(asked.filed(&CacheKeys::random().unwrap()).1, digest);
+        assert_eq!(digest, "2bGwhbAjBTG-xtd4Q_0vmb8hn745IDg8BSfcMSOU9Kc");
+        assert_ne!(asked.filed(&SealingKeys::random().unwrap()).1, digest);
     }
 }

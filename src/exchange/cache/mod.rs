@@ -5,7 +5,6 @@ mod layered;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
-mod sealed;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,7 +22,6 @@ pub use layered::Layered;
 pub use memory::MemoryCache;
 #[cfg(feature = "redis")]
 pub use redis::RedisCache;
-pub use sealed::CacheKeys;
 
 /// Keeps tokens between calls.
 ///
@@ -43,7 +41,7 @@ pub use sealed::CacheKeys;
 /// say so: a refresh token is spent twice then.
 #[async_trait]
 pub trait TokenCache: Debug + Send + Sync + 'static {
-    /// Whether other processes see what is put here. Only then are [`CacheKeys`] needed and locks
+    /// Whether other processes see what is put here. Only then are [`SealingKeys`](crate::SealingKeys) needed and locks
     /// taken.
     fn is_shared(&self) -> bool;
 

@@ -9,10 +9,11 @@ use tokio::task::JoinSet;
 
 use crate::clock::{SystemClock, pause, within};
 use crate::exchange::{
-    AccessToken, CacheKey, CacheKeys, ClientFingerprint, ExchangeRequest, Fence, RefreshRequest,
-    TokenCache, TokenRequest, TokenType,
+    AccessToken, CacheKey, ClientFingerprint, ExchangeRequest, Fence, RefreshRequest, TokenCache,
+    TokenRequest, TokenType,
 };
 use crate::identity::TenantId;
+use crate::support::seal::SealingKeys;
 
 /// Long enough for what is examined between two looks at a clock.
 const LONG: Duration = Duration::from_secs(600);
@@ -84,7 +85,7 @@ pub async fn token_cache(exam: &dyn CacheExam) {
 /// What the exam is written with: keys and tokens that nobody else has.
 #[derive(Clone)]
 struct Desk {
-    keys: CacheKeys,
+    keys: SealingKeys,
     client: Arc<ClientFingerprint>,
     clock: SystemClock,
     mark: String,
@@ -137,7 +138,7 @@ impl Desk {
     fn new(patience: Duration) -> Self {
         let mark = sure(Fence::random().ok(), "there are random numbers").as_str().to_owned();
         Self {
-            keys: sure(CacheKeys::random().ok(), "there are random numbers"),
+            keys: sure(SealingKeys::random().ok(), "there are random numbers"),
             client: Arc::new(ClientFingerprint::new([mark.as_str()].into_iter(), true)),
             clock: SystemClock::default(),
             mark,
@@ -522,7 +523,7 @@ async fn distrusts(exam: &dyn CacheExam, desk: &Desk) {
 
 /// The same token for the same request, from a service with another secret.
 async fn sealed_elsewhere(desk: &Desk, token: &AccessToken) -> Vec<u8> {
-    let keys = sure(CacheKeys::random().ok(), "there are random numbers");
+    let keys = sure(SealingKeys::random().ok(), "there are random numbers");
     let other = Desk { keys, ..desk.clone() };
     let sealed = other.with(&ALICE, async |key| key.seal(token, LONG)).await;
     sealed.unwrap_or_default()

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::body::Frame;
 use scaikey_auth::testing::{Endpoint, Fault};
 use scaikey_auth::{
-    Auth, AuthLayer, ClientAuth, Refusal, RequireLayer, SessionKeys, Sessions, TenantSource,
+    Auth, AuthLayer, ClientAuth, Refusal, RequireLayer, SealingKeys, Sessions, TenantSource,
     TokenExchangeClient, TokenSource, scope, verified,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -284,7 +284,7 @@ async fn services_of_one_thread_are_served() {
     let auth = crate::support::mock();
     let client = TokenExchangeClient::builder("https://id.example");
     let client = client.client_auth(ClientAuth::basic("wave", "secret")).build().unwrap();
-    let sessions = Sessions::builder(&auth, client, SessionKeys::random().unwrap());
+    let sessions = Sessions::builder(&auth, client, SealingKeys::random().unwrap());
     let [inner, refused] = ["inner", "refused"].map(Rc::<str>::from);
     let service = tower::service_fn(move |_: Request<Unread>| {
         let answer = Response::new(inner.clone());

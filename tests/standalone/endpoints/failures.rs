@@ -1,7 +1,7 @@
 //! Sign-ins that fail in a browser: what it is shown, and what the operator reads.
 
 use scaikey_auth::testing::{Endpoint, Fault, User};
-use scaikey_auth::{SessionKeys, SignIn, TokenBuckets};
+use scaikey_auth::{SealingKeys, SignIn, TokenBuckets};
 use serde_json::json;
 
 use super::house::{House, MINUTE, Plan, REDIRECT, encoded};
@@ -191,7 +191,7 @@ async fn unknown_parameters_of_an_answer_may_repeat() {
 #[tokio::test]
 async fn two_services_keep_their_own_sign_ins() {
     let plan = |prefix: &'static str| Plan {
-        sessions: Some(SessionKeys::random().unwrap()),
+        sessions: Some(SealingKeys::random().unwrap()),
         ..Plan::default().sign_in(move |it| it.cookie_prefix(prefix))
     };
     let first = plan("one-two").build().await;

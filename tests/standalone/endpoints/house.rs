@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::{Router, routing::get};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{
-    Auth, ClientAuth, EndpointsBuilder, Identity, MemoryRegistrar, PasswordVerdict, SessionKeys,
+    Auth, ClientAuth, EndpointsBuilder, Identity, MemoryRegistrar, PasswordVerdict, SealingKeys,
     Sessions, SignIn, TokenExchangeClient,
 };
 use serde_json::Value;
@@ -41,7 +41,7 @@ pub(crate) struct Slow {
 
 /// What is different from the usual house.
 pub(crate) struct Plan {
-    pub(crate) sessions: Option<SessionKeys>,
+    pub(crate) sessions: Option<SealingKeys>,
     pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
     pub(crate) sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
     pub(crate) clock: ManualClock,
@@ -63,7 +63,7 @@ impl Default for Plan {
 
 impl Plan {
     pub(crate) fn with_sessions() -> Self {
-        Self { sessions: Some(SessionKeys::random().unwrap()), ..Self::default() }
+        Self { sessions: Some(SealingKeys::random().unwrap()), ..Self::default() }
     }
 
     pub(crate) fn endpoints(

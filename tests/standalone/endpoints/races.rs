@@ -1,7 +1,7 @@
 //! Answers that are under way while a session ends, is renewed, or gives way to another.
 
 use axum::http::Method;
-use scaikey_auth::SessionKeys;
+use scaikey_auth::SealingKeys;
 use scaikey_auth::testing::{Endpoint, Fault, User};
 
 use super::house::{House, MINUTE, Plan, Visitor};
@@ -109,7 +109,7 @@ async fn late_end_leaves_the_next_user_signed_in() {
 
 #[tokio::test]
 async fn late_answer_brings_no_older_token_back() {
-    let keys = SessionKeys::random().unwrap();
+    let keys = SealingKeys::random().unwrap();
     let plan = || Plan { sessions: Some(keys.clone()), ..Plan::default() };
     let house = plan().build().await;
     let browser = house.visitor();

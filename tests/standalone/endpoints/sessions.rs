@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use axum::http::Method;
-use scaikey_auth::SessionKeys;
+use scaikey_auth::SealingKeys;
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock};
 
 use super::house::{House, MINUTE, Plan, Visitor};
@@ -166,8 +166,8 @@ async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
 
 #[tokio::test]
 async fn a_session_that_the_provider_ended_or_that_lasted_long_enough_is_taken_away() {
-    let keys = SessionKeys::random().unwrap();
-    let plan = |keys: &SessionKeys| Plan { sessions: Some(keys.clone()), ..Plan::default() };
+    let keys = SealingKeys::random().unwrap();
+    let plan = |keys: &SealingKeys| Plan { sessions: Some(keys.clone()), ..Plan::default() };
     let house = plan(&keys).build().await;
     let browser = house.visitor();
     house.sign_in(&browser).await;
@@ -224,7 +224,7 @@ async fn a_session_does_not_become_somebody_elses() {
 async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
     let house = House::new().await;
     let sessions = || {
-        let keys = SessionKeys::random().unwrap();
+        let keys = SealingKeys::random().unwrap();
         scaikey_auth::Sessions::builder(&house.auth, house.client.clone(), keys)
     };
     for (builder, problem) in [
@@ -337,7 +337,7 @@ async fn without_a_session_a_refresh_token_can_be_revoked() {
 async fn any_process_with_the_keys_serves_it_and_old_keys_are_replaced_without_loss() {
     let [old, new] = ["QUFB".repeat(12), "QkJC".repeat(12)];
     let plan = |keys: &str| {
-        let keys = SessionKeys::parse(&keys.into()).unwrap();
+        let keys = SealingKeys::parse(&keys.into()).unwrap();
         Plan { sessions: Some(keys), ..Plan::default() }
     };
     let first = plan(&old).build().await;
@@ -439,7 +439,7 @@ async fn last_seconds_of_a_token_wait_for_the_next() {
 
 #[tokio::test]
 async fn sign_out_tells_what_was_not_revoked() {
-    let keys = SessionKeys::random().unwrap();
+    let keys = SealingKeys::random().unwrap();
     let plan = || Plan { sessions: Some(keys.clone()), ..Plan::default() };
     let house = plan().build().await;
     house.provider.fail(Endpoint::Discovery, Fault::without("revocation_endpoint"));

@@ -1,7 +1,7 @@
 //! Configurations that could never work are refused when they are built.
 
 use scaikey_auth::{
-    Auth, AuthConfig, ClientAuth, ConfigError, Endpoint, Endpoints, SessionKeys, Sessions, SignIn,
+    Auth, AuthConfig, ClientAuth, ConfigError, Endpoint, Endpoints, SealingKeys, Sessions, SignIn,
     TokenExchangeBuilder, TokenExchangeClient,
 };
 
@@ -75,7 +75,7 @@ fn tenants_token_endpoints_for_sign_in_are_refused() {
     let endpoints = || auth().endpoints().client(client.clone());
     refused(endpoints().build(), "token_url", "depends on the tenant");
     endpoints().without(Endpoint::Refresh).without(Endpoint::Token).build().unwrap();
-    let sessions = Sessions::builder(&auth(), client.clone(), SessionKeys::random().unwrap());
+    let sessions = Sessions::builder(&auth(), client.clone(), SealingKeys::random().unwrap());
     let endpoints = endpoints().without(Endpoint::Refresh).without(Endpoint::Token);
     let endpoints = endpoints.sessions(sessions.build().unwrap());
     refused(endpoints.build(), "token_url", "depends on the tenant");

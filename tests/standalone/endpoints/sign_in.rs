@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{Algorithm, PkceVerifier, SessionKeys};
+use scaikey_auth::{Algorithm, PkceVerifier, SealingKeys};
 use serde_json::json;
 
 use super::house::{House, MINUTE, Plan, REDIRECT, encoded};
@@ -149,7 +149,7 @@ async fn sign_ins_with_long_ways_back_stay_small() {
 
 #[tokio::test]
 async fn another_process_with_the_same_keys_ends_what_one_began() {
-    let keys = SessionKeys::random().unwrap();
+    let keys = SealingKeys::random().unwrap();
     let mut plan = Plan::default();
     let shared = keys.clone();
     plan = plan.sign_in(move |sign_in| sign_in.keys(shared));

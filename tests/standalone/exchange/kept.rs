@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
 use scaikey_auth::{
-    AccessToken, BoxError, CacheKey, CacheKeys, CacheStatus, ExchangeError, ExchangeRequest, Fence,
-    MemoryCache, OAuthError, ServiceTokenRequest, TenantId, TokenCache, TokenExchangeClient,
-    TokenType,
+    AccessToken, BoxError, CacheKey, CacheStatus, ExchangeError, ExchangeRequest, Fence,
+    MemoryCache, OAuthError, SealingKeys, ServiceTokenRequest, TenantId, TokenCache,
+    TokenExchangeClient, TokenType,
 };
 use tokio::task::JoinSet;
 
@@ -372,7 +372,7 @@ async fn a_lock_is_given_back_when_the_other_cannot_be_had() {
     // While one secret replaces another there are two locks for each token.
     let keys = format!("{},{}", "QUFB".repeat(12), "QkJC".repeat(12));
     let client = builder(&provider).cache(cache.clone());
-    let client = client.cache_keys(CacheKeys::parse(&keys.into()).unwrap()).build().unwrap();
+    let client = client.cache_keys(SealingKeys::parse(&keys.into()).unwrap()).build().unwrap();
     let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
     client.exchange(&request).await.unwrap();
     assert_eq!(cache.asked.load(Ordering::SeqCst), 2);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{
-    AccessToken, BoxError, CacheKey, CacheKeys, ExchangeRequest, Fence, MemoryCache,
-    PasswordRequest, RefreshRequest, TokenCache, TokenExchangeBuilder, TokenExchangeClient,
+    AccessToken, BoxError, CacheKey, ExchangeRequest, Fence, MemoryCache, PasswordRequest,
+    RefreshRequest, SealingKeys, TokenCache, TokenExchangeBuilder, TokenExchangeClient,
 };
 
 use super::{builder, provider};
@@ -73,7 +73,7 @@ impl TokenCache for Bad {
 }
 
 fn with(builder: TokenExchangeBuilder, does: Does) -> TokenExchangeBuilder {
-    let keys = CacheKeys::parse(&"QUFB".repeat(12).into()).unwrap();
+    let keys = SealingKeys::parse(&"QUFB".repeat(12).into()).unwrap();
     builder.cache(Arc::new(Bad(does))).cache_keys(keys).enable_password_grant()
 }
 

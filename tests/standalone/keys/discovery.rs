@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock};
 use scaikey_auth::{
-    Auth, ClientAuth, Endpoints, IssuerConfig, Secret, ServiceTokenRequest, SessionKeys, Sessions,
+    Auth, ClientAuth, Endpoints, IssuerConfig, SealingKeys, Secret, ServiceTokenRequest, Sessions,
     TokenExchangeBuilder, TokenExchangeClient,
 };
 
@@ -201,7 +201,7 @@ async fn endpoints_and_sessions_share_the_metadata() {
         let before = provider.discoveries();
         match with_sessions {
             true => {
-                let keys = SessionKeys::random().unwrap();
+                let keys = SealingKeys::random().unwrap();
                 drop(Sessions::builder(&auth, client.clone(), keys).build().unwrap());
             }
             false => {
