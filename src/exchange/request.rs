@@ -1,7 +1,6 @@
 //! The five requests for a token, and [`TokenRequest`], which all of them turn into.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use url::Url;
 use url::form_urlencoded::Serializer;
@@ -366,7 +365,9 @@ impl TokenRequest<'_> {
     /// of its own. The name comes first and says which parts follow; a set ends with `None`.
     pub(super) fn parts<'p>(&'p self, credential: Option<&'p [u8]>) -> Vec<Option<&'p [u8]>> {
         let tenant = self.tenant().map(|tenant| tenant.as_str().as_bytes());
-        let mut parts = vec![Some(self.name().as_bytes()), tenant, credential];
+        // Room for what most requests have.
+        let mut parts = Vec::with_capacity(16);
+        parts.extend([Some(self.name().as_bytes()), tenant, credential]);
         match self {
             Self::Exchange(request) => {
                 let actor = request.actor.as_ref();
@@ -448,7 +449,9 @@ impl TokenRequest<'_> {
 
 /// Adds a set, in whatever order it comes: each member once, and its end.
 fn push_set<'p>(parts: &mut Vec<Option<&'p [u8]>>, members: impl Iterator<Item = &'p str>) {
-    let members: BTreeSet<_> = members.map(str::as_bytes).collect();
-    parts.extend(members.into_iter().map(Some));
+    let mut members: Vec<_> = members.map(|member| Some(member.as_bytes())).collect();
+    members.sort_unstable();
+    members.dedup();
+    parts.append(&mut members);
     parts.push(None);
 }
