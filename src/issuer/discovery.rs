@@ -1,68 +1,46 @@
 //! [`Discovery`]: where an issuer's metadata are, and what they said.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use url::Url;
 
-use super::grounds::millis;
-use super::http::{FetchError, Http, Limits};
-use super::keys::{NoNewKeys, left_alone_for};
-use super::metadata::{Endpoints, Metadata, well_known};
-use super::source::FetchFault;
-use crate::clock::Clock;
-use crate::config::IssuerConfig;
-use crate::support::retry::Backoff;
+use super::attempts::{Attempts, Moment};
+use super::health::{IssuerHealth, KeyState};
+use super::http::{FetchError, Limits};
+use super::key_sets::{KeySetId, KeySets};
+use super::keys::NoNewKeys;
+use super::metadata::{self, Endpoints, well_known};
+use super::source::{FetchFault, Source};
+use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess};
+use crate::flight::Flights;
 use crate::telemetry::{self, Outage};
 
 /// How long what discovery said is relied upon.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
 
-/// Where an issuer's metadata may be.
-#[derive(Debug, Clone)]
-pub(super) enum Place {
-    /// The document itself.
-    At(Url),
-    /// Under the issuer's URL, at one of the well-known places.
-    Under(Url),
-}
-
-impl Place {
-    /// `None` where the key set's URL is fixed.
-    pub(super) fn of(config: &IssuerConfig) -> Result<Option<Self>, url::ParseError> {
-        match (&config.inline_keys, &config.jwks_uri, &config.discovery_url) {
-            (Some(_), ..) | (_, Some(_), _) => Ok(None),
-            (None, None, Some(url)) => Ok(Some(Self::At(Url::parse(url)?))),
-            (None, None, None) => Ok(Some(Self::Under(Url::parse(&config.issuer)?))),
-        }
-    }
-
-    fn all(&self) -> Vec<Url> {
-        match self {
-            Self::At(url) => vec![url.clone()],
-            Self::Under(issuer) => well_known(issuer),
-        }
-    }
-}
+pub(super) type Read = Result<(), Arc<FetchFault>>;
 
 /// Finds out where an issuer's keys are.
 #[derive(Debug)]
 pub(super) struct Discovery {
-    issuer: Arc<str>,
-    place: Place,
+    pub(super) issuer: Arc<str>,
+    /// Where the metadata may be.
+    places: Box<[Url]>,
     allow_loopback_http: bool,
-    limits: Limits,
-    clock: Arc<dyn Clock>,
-    http: Arc<Http>,
+    /// What the key set is but for its URL.
+    access: KeyAccess,
+    algorithms: Vec<Algorithm>,
+    pub(super) settings: JwksSettings,
+    key_sets: Arc<KeySets>,
     /// Whether the other endpoints are kept, too, for the service's own client.
     keeps_endpoints: bool,
-    /// When the metadata should next be read, in milliseconds of the clock.
-    due: AtomicU64,
-    /// Not before this moment is anybody asked, in milliseconds of the clock: a place said so.
-    left_alone_until: AtomicU64,
-    /// When they were last read, in milliseconds of the clock.
-    read_at: AtomicU64,
+    pub(super) flights: Flights<(), Read>,
+    /// When the metadata should next be read.
+    due: Moment,
+    /// When they were last read.
+    read_at: Moment,
     /// Whether they were read and are wrong.
     is_misled: AtomicBool,
     record: Mutex<Record>,
@@ -72,9 +50,7 @@ pub(super) struct Discovery {
 
 #[derive(Debug, Default)]
 struct Record {
-    failures: u32,
-    last_attempt: Option<SystemTime>,
-    last_fault: Option<Arc<FetchFault>>,
+    attempts: Attempts,
     /// Which of the places answered; it is asked first the next time.
     answered: Option<usize>,
     endpoints: Option<Arc<Endpoints>>,
@@ -88,40 +64,50 @@ pub(super) struct Found {
 }
 
 impl Discovery {
-    pub(super) fn new(
-        issuer: Arc<str>,
-        place: Place,
+    /// `None` where the key set's URL is fixed.
+    pub(super) fn of(
+        issuer: &Arc<str>,
+        series: &str,
         config: &IssuerConfig,
+        key_sets: &Arc<KeySets>,
         keeps_endpoints: bool,
-        http: Arc<Http>,
-        clock: Arc<dyn Clock>,
-        never: Option<Arc<Outage>>,
-    ) -> Self {
-        Self {
-            issuer,
-            place,
+    ) -> Result<Option<Self>, url::ParseError> {
+        let places = match (&config.inline_keys, &config.jwks_uri, &config.discovery_url) {
+            (Some(_), ..) | (_, Some(_), _) => return Ok(None),
+            (None, None, Some(url)) => vec![Url::parse(url)?],
+            (None, None, None) => well_known(&Url::parse(&config.issuer)?),
+        };
+        Ok(Some(Self {
+            issuer: issuer.clone(),
+            places: places.into(),
             allow_loopback_http: config.allow_loopback_http,
-            limits: Limits { deadline: config.jwks.timeout, max_bytes: config.jwks.max_bytes },
-            clock,
-            http,
+            access: config.key_access.clone(),
+            algorithms: config.algorithms.clone(),
+            settings: config.jwks.clone(),
+            key_sets: key_sets.clone(),
             keeps_endpoints,
-            due: AtomicU64::new(0),
-            left_alone_until: AtomicU64::new(0),
-            read_at: AtomicU64::new(0),
+            flights: Flights::default(),
+            due: Moment::default(),
+            read_at: Moment::default(),
             is_misled: AtomicBool::new(false),
             record: Mutex::default(),
-            never,
-        }
+            never: key_sets.outage_of_template("metadata", series),
+        }))
     }
 
     /// Whether these are the places where somebody else would look, and what they say would mean
     /// the same.
     pub(super) fn is_at(&self, places: &[Url], allow_loopback_http: bool) -> bool {
-        self.allow_loopback_http == allow_loopback_http && self.place.all() == places
+        self.allow_loopback_http == allow_loopback_http && *self.places == *places
     }
 
-    pub(super) fn issuer(&self) -> &str {
-        &self.issuer
+    /// The key set at this place.
+    pub(super) fn key_set_at(&self, jwks_uri: Url) -> KeySetId {
+        KeySetId {
+            source: Source::at(jwks_uri, self.access.clone()),
+            algorithms: self.algorithms.clone(),
+            settings: self.settings.clone(),
+        }
     }
 
     /// Logs that the keys are on another host than before.
@@ -132,17 +118,18 @@ impl Discovery {
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
-        millis(now) >= self.due.load(Ordering::Relaxed)
+        now >= self.due.get()
     }
 
-    /// Whether a place said that it wants not to be asked.
-    pub(super) fn is_left_alone(&self, now: Duration) -> bool {
-        millis(now) < self.left_alone_until.load(Ordering::Relaxed)
+    /// Whether the metadata may be asked for where there are none. `in_a_hurry` also while the last
+    /// failure says to wait, unless a place itself said so.
+    pub(super) fn may_ask(&self, in_a_hurry: bool) -> bool {
+        self.record().attempts.wait(in_a_hurry, self.now()).is_zero()
     }
 
     /// Whether the metadata were read before a failure, after which the keys may have moved.
-    pub(super) fn is_older_than(&self, failure: Option<Duration>) -> bool {
-        failure.is_some_and(|failure| millis(failure) > self.read_at.load(Ordering::Relaxed))
+    pub(super) fn is_older_than(&self, failure: Duration) -> bool {
+        failure > self.read_at.get()
     }
 
     /// Whether the metadata cannot be used as they are now.
@@ -152,30 +139,28 @@ impl Discovery {
 
     /// Why there is nothing to wait for.
     pub(super) fn unavailable(&self) -> NoNewKeys {
-        let due = Duration::from_millis(self.due.load(Ordering::Relaxed));
-        let wait = due.saturating_sub(self.clock.elapsed());
-        let retry_after = wait.clamp(Duration::from_secs(1), Backoff::PROVIDER.cap);
-        NoNewKeys::Unavailable { retry_after, fault: self.last_fault() }
+        let attempts = &self.record().attempts;
+        attempts.unavailable(attempts.last_fault.clone(), self.now())
     }
 
-    pub(super) fn last_fault(&self) -> Option<Arc<FetchFault>> {
-        self.record().last_fault.clone()
-    }
-
-    pub(super) fn last_attempt(&self) -> Option<SystemTime> {
-        self.record().last_attempt
-    }
-
-    /// When the metadata are read next.
-    pub(super) fn next_attempt(&self) -> SystemTime {
-        let due = Duration::from_millis(self.due.load(Ordering::Relaxed));
-        self.clock.now() + due.saturating_sub(self.clock.elapsed())
+    /// Adds to the report of the keys how reading the metadata went. Where there are no keys, or the
+    /// metadata are wrong, that comes first.
+    pub(super) fn report(&self, health: &mut IssuerHealth, has_keys: bool) {
+        let attempts = &self.record().attempts;
+        health.last_attempt = health.last_attempt.max(attempts.last);
+        if has_keys && !self.is_misled() {
+            return;
+        }
+        health.last_error = attempts.last_fault.as_ref().map(ToString::to_string);
+        health.next_attempt = self.key_sets.clock.now() + self.due.get().saturating_sub(self.now());
+        if matches!(health.state, KeyState::Fresh | KeyState::Due) {
+            health.state = KeyState::Stale;
+        }
     }
 
     /// The endpoints that the metadata named, while that is relied upon.
     pub(super) fn endpoints(&self) -> Option<Arc<Endpoints>> {
-        let read_at = Duration::from_millis(self.read_at.load(Ordering::Relaxed));
-        let is_old = self.clock.elapsed().saturating_sub(read_at) >= METADATA_TTL;
+        let is_old = self.now().saturating_sub(self.read_at.get()) >= METADATA_TTL;
         self.record().endpoints.clone().filter(|_| !is_old)
     }
 
@@ -183,57 +168,51 @@ impl Discovery {
     pub(super) async fn read(&self) -> Result<Found, FetchFault> {
         let answered = {
             let mut record = self.record();
-            record.last_attempt = Some(self.clock.now());
+            record.attempts.last = Some(self.key_sets.clock.now());
+            // Should this task die, the next attempt is still due.
+            record.attempts.next = self.now() + self.settings.timeout.saturating_mul(4);
+            self.due.set(record.attempts.next);
             record.answered
         };
-        // Should this task die, the next attempt is still due.
-        self.set_due(self.clock.elapsed() + self.limits.deadline.saturating_mul(4));
         self.ask(answered).await
     }
 
     /// Writes down that what was read is used.
     pub(super) fn succeeded(&self, found: Found) {
-        let now = self.clock.elapsed();
+        let now = self.now();
         let mut record = self.record();
-        record.failures = 0;
-        record.last_fault = None;
         let is_first = record.answered.replace(found.answered).is_none();
         if let Some(never) = self.never.as_ref().filter(|_| is_first) {
             never.ends(|| now);
         }
         record.endpoints = found.endpoints.map(Arc::new);
+        record.attempts.succeeded(now + METADATA_TTL);
         self.is_misled.store(false, Ordering::Relaxed);
-        self.left_alone_until.store(0, Ordering::Relaxed);
-        self.read_at.store(millis(now), Ordering::Relaxed);
-        self.set_due(now + METADATA_TTL);
+        self.read_at.set(now);
+        self.due.set(record.attempts.next);
     }
 
     /// Writes down why nothing can be used, and whether there are keys to go on with. Returns
     /// whether that is new.
     pub(super) fn failed(&self, fault: Arc<FetchFault>, is_misled: bool, holds_keys: bool) -> bool {
-        let now = self.clock.elapsed();
+        let now = self.now();
         let mut record = self.record();
-        let pause = Backoff::PROVIDER.wait(record.failures);
-        let asked_for = left_alone_for(&fault, pause, holds_keys);
         let is_new = match &self.never {
             Some(never) if record.answered.is_none() => never.begins(&fault, now),
-            _ => record.failures == 0,
+            _ => !record.attempts.are_failing(),
         };
-        record.failures = record.failures.saturating_add(1);
-        record.last_fault = Some(fault);
+        record.attempts.failed(fault, holds_keys, now);
         self.is_misled.store(is_misled, Ordering::Relaxed);
-        self.left_alone_until.store(millis(now + asked_for), Ordering::Relaxed);
-        self.set_due(now + pause.max(asked_for));
+        self.due.set(record.attempts.next);
         is_new
     }
 
     /// Asks the places in turn, the one that answered last first.
     async fn ask(&self, answered: Option<usize>) -> Result<Found, FetchFault> {
-        let places = self.place.all();
-        let last = answered.and_then(|nth| Some((nth, places.get(nth)?)));
-        let others = places.iter().enumerate().filter(|(nth, _)| Some(*nth) != answered);
+        let mut places: Vec<_> = self.places.iter().enumerate().collect();
+        places.sort_by_key(|(nth, _)| Some(*nth) != answered);
         let mut first_fault = None;
-        for (nth, place) in last.into_iter().chain(others) {
+        for (nth, place) in places {
             match self.ask_at(nth, place).await {
                 Ok(found) => return Ok(found),
                 // Nobody there: the other places are on the same host.
@@ -247,18 +226,18 @@ impl Discovery {
     }
 
     async fn ask_at(&self, nth: usize, place: &Url) -> Result<Found, FetchFault> {
-        let answer = self.http.get(place, self.limits).await;
+        let answer = self.key_sets.http.get(place, Limits::of(&self.settings)).await;
         let answer = answer.map_err(|error| FetchFault::Fetch { url: place.clone(), error })?;
         let (issuer, loopback) = (&*self.issuer, self.allow_loopback_http);
-        let Metadata { jwks_uri } = Metadata::parse(&answer.body, place, issuer, loopback)
+        let jwks_uri = metadata::jwks_uri(&answer.body, place, issuer, loopback)
             .map_err(|error| FetchFault::Metadata { url: place.clone(), error })?;
         let endpoints = || Endpoints::parse(&answer.body, place, issuer, loopback).ok();
         let endpoints = if self.keeps_endpoints { endpoints() } else { None };
         Ok(Found { jwks_uri, answered: nth, endpoints })
     }
 
-    fn set_due(&self, at: Duration) {
-        self.due.store(millis(at), Ordering::Relaxed);
+    fn now(&self) -> Duration {
+        self.key_sets.clock.elapsed()
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

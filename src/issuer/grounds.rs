@@ -1,8 +1,10 @@
 //! [`Grounds`]: what the verification of a token rests on, and whether that still stands.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use super::attempts::Moment;
 
 /// A key was withdrawn: set once, never taken back. Shared by the key and all that rests on it.
 #[derive(Debug, Clone, Default)]
@@ -20,28 +22,15 @@ impl Withdrawn {
     }
 }
 
-/// Until when a key set may be relied on without being looked at, in milliseconds of the clock.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Reliance(Arc<AtomicU64>);
-
-impl Reliance {
-    /// After the keys that the set lacks were withdrawn: who relies on it knows of them.
-    pub(super) fn set(&self, until: Duration) {
-        self.0.store(millis(until), Ordering::Release);
-    }
-
-    fn is_over(&self, now: Duration) -> bool {
-        millis(now) >= self.0.load(Ordering::Acquire)
-    }
-}
-
 /// What the verification of a token rests on: a key, and the key set it stood in.
 ///
 /// Small on purpose. Whoever remembers a token keeps neither keys nor issuers alive.
 #[derive(Debug, Clone)]
 pub(crate) struct Grounds {
     pub(super) key: Withdrawn,
-    pub(super) set: Reliance,
+    /// Until when the set may be relied on without being looked at. Set after the keys that the
+    /// set lacks were withdrawn: who relies on it knows of them.
+    pub(super) set: Arc<Moment>,
 }
 
 impl Grounds {
@@ -50,7 +39,7 @@ impl Grounds {
     pub(crate) fn stand(&self, now: Duration) -> bool {
         // The key last. A set that comes in between, after the one before had died, would otherwise
         // be relied on for a key that it withdrew.
-        !self.set.is_over(now) && !self.key.is_set()
+        now < self.set.get() && !self.key.is_set()
     }
 
     /// Whether they will never stand again: a key that is published anew is another one.
@@ -59,15 +48,11 @@ impl Grounds {
     }
 }
 
-pub(super) fn millis(moment: Duration) -> u64 {
-    u64::try_from(moment.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 impl Grounds {
     /// Grounds that stand until `until`, and the handle that withdraws their key.
     pub(crate) fn until(until: Duration) -> (Self, impl Fn() + Send + Sync) {
-        let grounds = Self { key: Withdrawn::default(), set: Reliance::default() };
+        let grounds = Self { key: Withdrawn::default(), set: Arc::default() };
         grounds.set.set(until);
         let key = grounds.key.clone();
         (grounds, move || key.set())

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::redirect;
 use url::Url;
 
-use crate::config::is_loopback;
+use crate::config::{JwksSettings, is_loopback};
 
 /// How long connecting may take, within the deadline of the whole.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -29,6 +29,12 @@ const MAX_REDIRECTS: usize = 3;
 pub(crate) struct Limits {
     pub(crate) deadline: Duration,
     pub(crate) max_bytes: usize,
+}
+
+impl Limits {
+    pub(super) fn of(settings: &JwksSettings) -> Self {
+        Self { deadline: settings.timeout, max_bytes: settings.max_bytes }
+    }
 }
 
 /// A 200 answer.

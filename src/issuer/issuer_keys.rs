@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::Changes;
-use super::discovery::{Discovery, Place};
-use super::grounds::millis;
+use super::discovery::{Discovery, Read};
 use super::health::{IssuerHealth, KeyState};
 use super::jwk::KeyQuery;
 use super::key_sets::{KeySetId, KeySets};
@@ -16,11 +15,9 @@ use super::metadata::Endpoints;
 use super::quota::Quota;
 use super::source::{FetchFault, Source};
 use crate::clock;
-use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess};
-use crate::flight::{Flights, Seat};
+use crate::config::{Algorithm, IssuerConfig};
+use crate::flight::Seat;
 use crate::telemetry;
-
-type Read = Result<(), Arc<FetchFault>>;
 
 /// The keys of an issuer: a set that others may name, too, and the way to it.
 #[derive(Debug)]
@@ -31,22 +28,12 @@ pub(crate) struct IssuerKeys {
     /// `None` before discovery told where the set is.
     set: ArcSwapOption<Keys>,
     /// `None` where the set's URL is fixed.
-    discovery: Option<Box<Discovering>>,
+    discovery: Option<Box<Discovery>>,
     /// What the issuers of a template share.
     quota: Option<Arc<Quota>>,
     /// Told when the issuer comes to have another set: what was verified with the one before may
     /// not hold any more, though that one lives on.
     changes: Changes,
-}
-
-#[derive(Debug)]
-struct Discovering {
-    discovery: Discovery,
-    flights: Flights<(), Read>,
-    /// What the set is but for its URL.
-    access: KeyAccess,
-    algorithms: Vec<Algorithm>,
-    settings: JwksSettings,
 }
 
 impl IssuerKeys {
@@ -63,36 +50,15 @@ impl IssuerKeys {
             algorithms: config.algorithms.clone(),
             settings: config.jwks.clone(),
         };
-        let access = config.key_access.clone();
         let fixed = match (&config.inline_keys, &config.jwks_uri) {
             (Some(keys), _) => Some(id(Source::Inline(keys.clone()))),
-            (None, Some(url)) => Some(id(Source::at(url.parse()?, access.clone()))),
+            (None, Some(url)) => Some(id(Source::at(url.parse()?, config.key_access.clone()))),
             (None, None) => None,
         };
-        let discovering = |place| {
-            let (http, clock) = (key_sets.http().clone(), key_sets.clock().clone());
-            let keeps_endpoints = quota.is_none();
-            let never = key_sets.outage_of_template("metadata", &series);
-            Box::new(Discovering {
-                discovery: Discovery::new(
-                    issuer.clone(),
-                    place,
-                    config,
-                    keeps_endpoints,
-                    http,
-                    clock,
-                    never,
-                ),
-                flights: Flights::default(),
-                access,
-                algorithms: config.algorithms.clone(),
-                settings: config.jwks.clone(),
-            })
-        };
-        let discovery = Place::of(config)?.map(discovering);
+        let discovery = Discovery::of(issuer, &series, config, &key_sets, quota.is_none())?;
         Ok(Self {
             set: ArcSwapOption::new(fixed.map(|id| key_sets.get(id, &series))),
-            discovery,
+            discovery: discovery.map(Box::new),
             series,
             key_sets,
             quota,
@@ -138,7 +104,7 @@ impl IssuerKeys {
             false => set.renew(sets, self.quota.as_deref()).await?,
         };
         // What the metadata led to was fetched for this caller.
-        let is_own = located && millis(set.fetched_at()) >= millis(asked_at);
+        let is_own = located && set.fetched_at().as_millis() >= asked_at.as_millis();
         Ok(if is_own { Renewed::ByOwnFetch } else { renewed })
     }
 
@@ -148,9 +114,9 @@ impl IssuerKeys {
             if way.flights.is_under_way(&()) {
                 return None;
             }
-            if self.set.load().is_none() || way.discovery.is_misled() {
-                let is_due = way.discovery.is_due(self.now());
-                return (!is_due).then(|| way.discovery.unavailable());
+            if self.set.load().is_none() || way.is_misled() {
+                let is_due = way.is_due(self.now());
+                return (!is_due).then(|| way.unavailable());
             }
         }
         let set = self.set().filter(|set| seen.is_of(set))?;
@@ -161,13 +127,8 @@ impl IssuerKeys {
     /// them also while the last failure says to wait, unless the provider itself said so.
     pub(crate) async fn obtain(self: &Arc<Self>, in_a_hurry: bool) -> Result<(), NoNewKeys> {
         if let (Some(way), None) = (self.discovery.as_deref(), self.set()) {
-            let now = self.now();
-            let may_ask = match in_a_hurry {
-                true => !way.discovery.is_left_alone(now),
-                false => way.discovery.is_due(now),
-            };
-            if !may_ask && !way.flights.is_under_way(&()) {
-                return Err(way.discovery.unavailable());
+            if !way.may_ask(in_a_hurry) && !way.flights.is_under_way(&()) {
+                return Err(way.unavailable());
             }
             self.start_locating(way, false).landed().await;
         }
@@ -179,19 +140,19 @@ impl IssuerKeys {
     /// waiting for them is needed.
     pub(super) async fn endpoints(self: &Arc<Self>) -> Option<Arc<Endpoints>> {
         let way = self.discovery.as_deref()?;
-        if let Some(endpoints) = way.discovery.endpoints() {
+        if let Some(endpoints) = way.endpoints() {
             return Some(endpoints);
         }
-        if way.flights.is_under_way(&()) || way.discovery.is_due(self.now()) {
+        if way.flights.is_under_way(&()) || way.is_due(self.now()) {
             self.start_locating(way, false).landed().await;
         }
-        way.discovery.endpoints()
+        way.endpoints()
     }
 
     /// Whether somebody who looks for metadata at these places looks where this does.
     pub(super) fn is_discovered_at(&self, places: &[url::Url], allow_loopback_http: bool) -> bool {
         let way = self.discovery.as_deref();
-        way.is_some_and(|way| way.discovery.is_at(places, allow_loopback_http))
+        way.is_some_and(|way| way.is_at(places, allow_loopback_http))
     }
 
     /// Forgets the set, for all who name it: every token waits for a new one, asked for from now on.
@@ -211,29 +172,23 @@ impl IssuerKeys {
         let set = self.set();
         match (&set, self.discovery.as_deref()) {
             (Some(set), _) => self.tend(set),
-            (None, Some(way)) if way.discovery.is_due(self.now()) => {
+            (None, Some(way)) if way.is_due(self.now()) => {
                 drop(self.start_locating(way, true));
             }
             (None, _) => {}
         }
         let mut health = match &set {
             Some(set) => set.health(issuer),
-            None => never(issuer, self.key_sets.clock().now()),
+            None => never(issuer, self.key_sets.clock.now()),
         };
-        let Some(way) = self.discovery.as_deref() else { return health };
-        health.last_attempt = health.last_attempt.max(way.discovery.last_attempt());
-        if set.is_none() || way.discovery.is_misled() {
-            health.last_error = way.discovery.last_fault().map(|fault| fault.to_string());
-            health.next_attempt = way.discovery.next_attempt();
-            if matches!(health.state, KeyState::Fresh | KeyState::Due) {
-                health.state = KeyState::Stale;
-            }
+        if let Some(way) = self.discovery.as_deref() {
+            way.report(&mut health, set.is_some());
         }
         health
     }
 
     fn now(&self) -> Duration {
-        self.key_sets.clock().elapsed()
+        self.key_sets.clock.elapsed()
     }
 
     /// Starts what is due, in the background. Metadata come before keys, which may have moved.
@@ -244,7 +199,7 @@ impl IssuerKeys {
                 drop(self.start_locating(way, true));
             }
             // Where the metadata are wrong, what they said before is not insisted on.
-            Some(way) if way.discovery.is_misled() => {}
+            Some(way) if way.is_misled() => {}
             // Not before it is known where the keys are.
             Some(way) if set.is_due(now) && way.flights.is_under_way(&()) => {}
             _ => set.renew_if_due(now),
@@ -252,9 +207,9 @@ impl IssuerKeys {
     }
 
     /// Whether the metadata are to be read: they are old, or the keys are not where they said.
-    fn must_locate(&self, way: &Discovering, set: &Keys, now: Duration) -> bool {
-        let has_lost_keys = || set.is_due(now) && way.discovery.is_older_than(set.failed_at());
-        way.discovery.is_due(now) || has_lost_keys()
+    fn must_locate(&self, way: &Discovery, set: &Keys, now: Duration) -> bool {
+        let has_lost_keys = || set.is_due(now) && way.is_older_than(set.failed_at());
+        way.is_due(now) || has_lost_keys()
     }
 
     fn may_locate(&self, now: Duration) -> bool {
@@ -269,7 +224,7 @@ impl IssuerKeys {
         let mut is_new = false;
         let (set, now) = (self.set(), self.now());
         let is_needed = match &set {
-            None => way.discovery.is_due(now),
+            None => way.is_due(now),
             Some(set) => {
                 !set.is_usable() && self.must_locate(way, set, now) && self.may_locate(now)
             }
@@ -279,8 +234,8 @@ impl IssuerKeys {
             is_new = seat.is_new();
             self.wait_for(seat).await?;
         }
-        match set.is_none() && self.set().is_none() || way.discovery.is_misled() {
-            true => Err(way.discovery.unavailable()),
+        match set.is_none() && self.set().is_none() || way.is_misled() {
+            true => Err(way.unavailable()),
             false => Ok(is_new),
         }
     }
@@ -296,10 +251,10 @@ impl IssuerKeys {
     fn unavailable(&self) -> NoNewKeys {
         let retry_after = Duration::from_secs(1);
         let none = NoNewKeys::Unavailable { retry_after, fault: None };
-        self.discovery.as_deref().map_or(none, |way| way.discovery.unavailable())
+        self.discovery.as_deref().map_or(none, |way| way.unavailable())
     }
 
-    fn start_locating(self: &Arc<Self>, way: &Discovering, then_renew: bool) -> Seat<Read> {
+    fn start_locating(self: &Arc<Self>, way: &Discovery, then_renew: bool) -> Seat<Read> {
         let keys = self.clone();
         way.flights.board((), move || async move {
             let Some(way) = keys.discovery.as_deref() else { return Ok(()) };
@@ -312,54 +267,41 @@ impl IssuerKeys {
     }
 
     /// Reads the metadata, and changes to the set that they name.
-    async fn locate(self: &Arc<Self>, way: &Discovering) -> Read {
+    async fn locate(self: &Arc<Self>, way: &Discovery) -> Read {
         let before = self.set();
-        let found = match way.discovery.read().await {
+        let found = match way.read().await {
             Ok(found) => found,
             Err(fault) => return self.not_located(way, fault, before.as_ref()),
         };
-        let set = self.key_sets.get(
-            KeySetId {
-                source: Source::at(found.jwks_uri.clone(), way.access.clone()),
-                algorithms: way.algorithms.clone(),
-                settings: way.settings.clone(),
-            },
-            &self.series,
-        );
+        let set = self.key_sets.get(way.key_set_at(found.jwks_uri.clone()), &self.series);
         match before {
             None => self.set.store(Some(set)),
             Some(before) if Arc::ptr_eq(&before, &set) => {}
             Some(before) => {
-                way.discovery.tell_of_move(before.url(), &found.jwks_uri);
+                way.tell_of_move(before.url(), &found.jwks_uri);
                 // The set before serves until the other one is there.
                 if let Err(reason) = set.obtain(true).await {
                     let fault = reason.fault().unwrap_or_else(|| Arc::new(FetchFault::Lost));
-                    way.discovery.failed(fault.clone(), true, true);
+                    way.failed(fault.clone(), true, true);
                     return Err(fault);
                 }
                 self.set.store(Some(set));
                 self.changes.count();
             }
         }
-        way.discovery.succeeded(found);
+        way.succeeded(found);
         Ok(())
     }
 
-    fn not_located(
-        &self,
-        way: &Discovering,
-        fault: FetchFault,
-        before: Option<&Arc<Keys>>,
-    ) -> Read {
+    fn not_located(&self, way: &Discovery, fault: FetchFault, before: Option<&Arc<Keys>>) -> Read {
         // Metadata that are away say nothing about keys that may not be.
         let is_away = matches!(fault, FetchFault::Fetch { .. });
         let fault = Arc::new(fault);
         let is_misled = before.is_some() && !is_away;
         let holds_keys = before.is_some();
-        let is_new = way.discovery.failed(fault.clone(), is_misled, holds_keys);
+        let is_new = way.failed(fault.clone(), is_misled, holds_keys);
         if is_new || before.is_none() {
-            let issuer = way.discovery.issuer();
-            telemetry::keys_not_refreshed(issuer, &self.series, &fault, holds_keys, is_new);
+            telemetry::keys_not_refreshed(&way.issuer, &self.series, &fault, holds_keys, is_new);
         }
         if before.is_some() && is_away { Ok(()) } else { Err(fault) }
     }

@@ -23,8 +23,8 @@ pub(crate) struct KeySetId {
 /// once, for all of them. A set goes when the last issuer that names it does.
 #[derive(Debug)]
 pub(crate) struct KeySets {
-    http: Arc<Http>,
-    clock: Arc<dyn Clock>,
+    pub(super) http: Arc<Http>,
+    pub(crate) clock: Arc<dyn Clock>,
     sets: Mutex<Sets>,
     /// What the log was told of those of a template's tenants that never worked.
     outages: Mutex<Outages>,
@@ -50,14 +50,6 @@ impl KeySets {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let (http, sets, outages) = (Arc::default(), Mutex::default(), Mutex::default());
         Self { http, clock, sets, outages }
-    }
-
-    pub(crate) fn http(&self) -> &Arc<Http> {
-        &self.http
-    }
-
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
     }
 
     /// What the log was told of tenants of this template whose keys, or metadata, never came. Anybody
@@ -87,9 +79,7 @@ impl KeySets {
             sets.by_id.retain(|_, keys| keys.strong_count() > 0);
             sets.after_clearing = sets.by_id.len();
         }
-        let (http, clock) = (self.http.clone(), self.clock.clone());
-        let never = self.outage_of_template("keys", series);
-        let keys = Arc::new(Keys::new(id.clone(), series.into(), http, clock, never));
+        let keys = Arc::new(Keys::new(id.clone(), series, self));
         sets.by_id.insert(id, Arc::downgrade(&keys));
         keys
     }

@@ -14,11 +14,12 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use url::Url;
 
-use super::grounds::{Grounds, Reliance, millis};
+use super::attempts::{Attempts, Moment};
+use super::grounds::Grounds;
 use super::health::{IssuerHealth, KeyState, list};
 use super::http::{Answer, Http};
 use super::jwk::KeyQuery;
-use super::key_sets::KeySetId;
+use super::key_sets::{KeySetId, KeySets};
 use super::quota::Quota;
 use super::set::KeySet;
 use super::source::{FetchFault, Source};
@@ -26,15 +27,11 @@ use crate::clock::{self, Clock};
 use crate::config::{Algorithm, JwksSettings};
 use crate::error::AuthError;
 use crate::flight::{Flights, Seat};
-use crate::support::retry::{Backoff, Rate, TokenBucket};
+use crate::support::retry::{Rate, TokenBucket};
 use crate::telemetry::{self, Outage};
 
 /// What the provider's `Cache-Control` may ask for.
 const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
-
-/// How long `Retry-After` is kept to, while there are keys and while there are none: without keys
-/// every request is refused, so the provider is asked again sooner than it may want.
-const MAX_RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(60));
 
 /// The longest duration taken from the settings: moments are sums of durations, and `Duration::MAX`
 /// for "never" must not make them overflow.
@@ -122,13 +119,13 @@ pub(crate) struct Keys {
     held: ArcSwapOption<Held>,
     /// How many sets have come.
     sets: AtomicU64,
-    /// When the set should next be asked for in the background, in milliseconds of the clock.
-    due: AtomicU64,
-    /// When it was last asked for, and when that last failed, in milliseconds of the clock.
-    fetched_at: AtomicU64,
-    failed_at: AtomicU64,
+    /// When the set should next be asked for in the background.
+    due: Moment,
+    /// When it was last asked for, and when that last failed: zero if it succeeded since.
+    fetched_at: Moment,
+    failed_at: Moment,
     /// Until when signatures found good need not be verified again: the set is due then, or dead.
-    reliance: Reliance,
+    reliance: Arc<Moment>,
     /// Whether the log was told that tokens fit more keys than are tried.
     told_of_bound: AtomicBool,
     /// What the log was told of fetches: of this set's own, and of those of all sets of its template
@@ -154,54 +151,34 @@ struct Held {
 }
 
 /// What happened so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Record {
-    failures: u32,
+    attempts: Attempts,
     /// How often the set was purged: what was asked for before a purge is not used after it.
     purges: u64,
-    /// Not before this moment is a missing set asked for again.
-    next_attempt: Duration,
-    /// Not before this moment is any set asked for: the provider said so.
-    left_alone_until: Duration,
-    last_attempt: Option<SystemTime>,
-    last_fault: Option<Arc<FetchFault>>,
     /// How often an unknown key id may cause a fetch.
     misses: TokenBucket,
 }
 
 impl Keys {
-    pub(crate) fn new(
-        id: KeySetId,
-        series: Box<str>,
-        http: Arc<Http>,
-        clock: Arc<dyn Clock>,
-        never: Option<Arc<Outage>>,
-    ) -> Self {
+    pub(super) fn new(id: KeySetId, series: &str, key_sets: &KeySets) -> Self {
         Self {
             settings: within_reason(&id.settings),
             held: ArcSwapOption::empty(),
             sets: AtomicU64::new(0),
-            due: AtomicU64::new(0),
-            fetched_at: AtomicU64::new(0),
-            failed_at: AtomicU64::new(0),
-            reliance: Reliance::default(),
+            due: Moment::default(),
+            fetched_at: Moment::default(),
+            failed_at: Moment::default(),
+            reliance: Arc::default(),
             told_of_bound: AtomicBool::new(false),
             outage: Outage::default(),
-            never,
-            record: Mutex::new(Record {
-                failures: 0,
-                purges: 0,
-                next_attempt: Duration::ZERO,
-                left_alone_until: Duration::ZERO,
-                last_attempt: None,
-                last_fault: None,
-                misses: TokenBucket::default(),
-            }),
+            never: key_sets.outage_of_template("keys", series),
+            record: Mutex::default(),
             flights: Flights::default(),
             id,
-            series,
-            http,
-            clock,
+            series: series.into(),
+            http: key_sets.http.clone(),
+            clock: key_sets.clock.clone(),
         }
     }
 
@@ -337,8 +314,8 @@ impl Keys {
             held.set.all.iter().for_each(|key| key.withdraw());
         }
         record.purges += 1;
-        record.next_attempt = Duration::ZERO;
-        record.left_alone_until = Duration::ZERO;
+        record.attempts.next = Duration::ZERO;
+        record.attempts.left_alone_until = Duration::ZERO;
         self.set_due(Duration::ZERO);
     }
 
@@ -357,13 +334,12 @@ impl Keys {
 
     /// When it was last asked for.
     pub(super) fn fetched_at(&self) -> Duration {
-        Duration::from_millis(self.fetched_at.load(Ordering::Relaxed))
+        self.fetched_at.get()
     }
 
-    /// When asking for it last failed, if it did not succeed since.
-    pub(super) fn failed_at(&self) -> Option<Duration> {
-        let failed_at = self.failed_at.load(Ordering::Relaxed);
-        (failed_at > 0).then(|| Duration::from_millis(failed_at))
+    /// When asking for it last failed; zero if it succeeded since.
+    pub(super) fn failed_at(&self) -> Duration {
+        self.failed_at.get()
     }
 
     /// Whether there are keys to verify with.
@@ -386,11 +362,10 @@ impl Keys {
         let state = match held.as_deref() {
             None => KeyState::Never,
             Some(held) if now >= held.dead_at => KeyState::Dead,
-            Some(_) if record.failures > 0 => KeyState::Stale,
+            Some(_) if record.attempts.are_failing() => KeyState::Stale,
             Some(held) if now >= held.fresh_until => KeyState::Due,
             Some(_) => KeyState::Fresh,
         };
-        let due = Duration::from_millis(self.due.load(Ordering::Relaxed));
         let usable = held.as_deref().filter(|held| now < held.dead_at);
         IssuerHealth {
             issuer: issuer.to_owned(),
@@ -398,9 +373,9 @@ impl Keys {
             keys: usable.map_or(0, |held| held.set.all.len()),
             unusable_keys: usable.map_or(0, |held| held.set.unusable.len()),
             unusable: usable.map_or_else(Vec::new, |held| held.set.unusable.clone()),
-            last_attempt: record.last_attempt,
-            last_error: record.last_fault.as_ref().map(ToString::to_string),
-            next_attempt: self.clock.now() + due.saturating_sub(now),
+            last_attempt: record.attempts.last,
+            last_error: record.attempts.last_fault.as_ref().map(ToString::to_string),
+            next_attempt: self.clock.now() + self.due.get().saturating_sub(now),
         }
     }
 
@@ -410,7 +385,7 @@ impl Keys {
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
-        millis(now) >= self.due.load(Ordering::Relaxed)
+        now >= self.due.get()
     }
 
     /// Asks for the set in the background, if it is due.
@@ -435,7 +410,7 @@ impl Keys {
             return self.permit_first_fetch(false).err();
         }
         let now = self.clock.elapsed();
-        let may_ask = self.is_left_alone(now).is_none()
+        let may_ask = !self.is_left_alone(now)
             && self.has_misses_left(now)
             && quota.is_none_or(|quota| quota.has_left(self, now));
         if may_ask { None } else { Some(self.asked_enough(now)) }
@@ -453,7 +428,7 @@ impl Keys {
             return self.permit_first_fetch(false);
         }
         let now = self.clock.elapsed();
-        let permitted = self.is_left_alone(now).is_none()
+        let permitted = !self.is_left_alone(now)
             && self.has_misses_left(now)
             && quota.is_none_or(|quota| quota.take(self, now, others));
         match permitted && self.take_miss(now) {
@@ -465,34 +440,31 @@ impl Keys {
     /// Without a usable set: whether it may be asked for yet.
     fn permit_first_fetch(&self, in_a_hurry: bool) -> Result<(), NoNewKeys> {
         let now = self.clock.elapsed();
-        let record = self.record();
-        let next_attempt = if in_a_hurry { Duration::ZERO } else { record.next_attempt };
-        let wait = next_attempt.max(record.left_alone_until).saturating_sub(now);
-        if wait.is_zero() {
-            return Ok(());
+        let attempts = &self.record().attempts;
+        match attempts.wait(in_a_hurry, now) {
+            Duration::ZERO => Ok(()),
+            retry_after => {
+                Err(NoNewKeys::Unavailable { retry_after, fault: attempts.last_fault.clone() })
+            }
         }
-        let fault = record.last_fault.clone();
-        Err(NoNewKeys::Unavailable { retry_after: wait, fault })
     }
 
     /// Why a set that is held is not asked for.
     fn asked_enough(&self, now: Duration) -> NoNewKeys {
-        let record = self.record();
-        let left_alone = record.left_alone_until.saturating_sub(now);
-        match &record.last_fault {
+        let attempts = &self.record().attempts;
+        match &attempts.last_fault {
             None => NoNewKeys::AskedEnough,
             // We do not know the provider's present set, so we cannot call the key unknown.
             Some(fault) => NoNewKeys::Unavailable {
-                retry_after: left_alone.max(self.settings.cooldown),
+                retry_after: attempts.wait(true, now).max(self.settings.cooldown),
                 fault: Some(fault.clone()),
             },
         }
     }
 
     /// Whether the provider said that it wants not to be asked.
-    fn is_left_alone(&self, now: Duration) -> Option<Duration> {
-        let wait = self.record().left_alone_until.saturating_sub(now);
-        (!wait.is_zero()).then_some(wait)
+    fn is_left_alone(&self, now: Duration) -> bool {
+        now < self.record().attempts.left_alone_until
     }
 
     /// Whether an unknown key id may cause a fetch.
@@ -531,11 +503,11 @@ impl Keys {
     /// Writes down that the set is asked for. Tells how many purges there were before.
     fn begin(&self) -> u64 {
         let mut record = self.record();
-        record.last_attempt = Some(self.clock.now());
-        self.fetched_at.store(millis(self.clock.elapsed()), Ordering::Relaxed);
+        let now = self.clock.elapsed();
+        record.attempts.last = Some(self.clock.now());
+        self.fetched_at.set(now);
         // Should this task die, the next attempt is still due.
-        let patience = self.settings.timeout * 4;
-        self.set_due(self.clock.elapsed() + patience);
+        self.set_due(now + self.settings.timeout * 4);
         record.purges
     }
 
@@ -562,7 +534,6 @@ impl Keys {
         if record.purges != purges {
             return None;
         }
-        record.last_fault = outcome.as_ref().err().cloned();
         let before = self.held.load_full();
         let fetched = match outcome {
             Ok(published) => {
@@ -572,10 +543,8 @@ impl Keys {
                 }
                 self.tell_of_unusable(&published.set, before.as_deref().map(|held| &held.set));
                 let held = Held::new(published, before.as_deref(), now, self.settings.max_stale);
-                record.failures = 0;
-                self.failed_at.store(0, Ordering::Relaxed);
-                record.left_alone_until = Duration::ZERO;
-                record.next_attempt = held.fresh_until;
+                self.failed_at.set(Duration::ZERO);
+                record.attempts.succeeded(held.fresh_until);
                 self.held.store(Some(Arc::new(held)));
                 self.sets.fetch_add(1, Ordering::Release);
                 Ok(())
@@ -584,16 +553,12 @@ impl Keys {
                 let (series, holds_keys) = (&self.series, before.is_some());
                 let is_new = self.outage().begins(&fault, now);
                 telemetry::keys_not_refreshed(series, series, &fault, holds_keys, is_new);
-                let pause = Backoff::PROVIDER.wait(record.failures);
-                let asked_for = left_alone_for(&fault, pause, holds_keys);
-                record.left_alone_until = now + asked_for;
-                record.next_attempt = now + pause.max(asked_for);
-                record.failures = record.failures.saturating_add(1);
-                self.failed_at.store(millis(now).max(1), Ordering::Relaxed);
+                record.attempts.failed(fault.clone(), holds_keys, now);
+                self.failed_at.set(now.max(Duration::from_millis(1)));
                 Err(fault)
             }
         };
-        self.set_due(record.next_attempt);
+        self.set_due(record.attempts.next);
         Some(fetched)
     }
 
@@ -623,14 +588,12 @@ impl Keys {
     /// the set before, so that due date and reliance are of the same set.
     fn set_due(&self, at: Duration) {
         let dead_at = self.held.load().as_ref().map_or(Duration::ZERO, |held| held.dead_at);
-        self.due.store(millis(at), Ordering::Relaxed);
+        self.due.set(at);
         self.reliance.set(at.min(dead_at));
     }
 
     fn unavailable(&self, fault: Option<Arc<FetchFault>>) -> NoNewKeys {
-        let wait = self.record().next_attempt.saturating_sub(self.clock.elapsed());
-        let retry_after = wait.clamp(Duration::from_secs(1), Backoff::PROVIDER.cap);
-        NoNewKeys::Unavailable { retry_after, fault }
+        self.record().attempts.unavailable(fault, self.clock.elapsed())
     }
 }
 
@@ -644,16 +607,6 @@ impl Held {
         let fresh_for = clock::jittered(ttl, 0.1).min(stale);
         Self { set, fresh_until: now + fresh_for, dead_at: now + stale }
     }
-}
-
-/// How long whoever answered so is not asked again, whatever may want it: as long as `Retry-After`
-/// says, within bounds. Who has had too much and does not say for how long is given the pause of
-/// the back-off.
-pub(super) fn left_alone_for(fault: &FetchFault, pause: Duration, holds_keys: bool) -> Duration {
-    let (with_keys, without) = MAX_RETRY_AFTER;
-    let longest = if holds_keys { with_keys } else { without };
-    let unsaid = if fault.is_of_too_many_requests() { pause } else { Duration::ZERO };
-    fault.retry_after().unwrap_or(unsaid).min(longest)
 }
 
 fn within_reason(settings: &JwksSettings) -> JwksSettings {
@@ -679,8 +632,7 @@ mod tests {
             algorithms: vec![Algorithm::ES256],
             settings: JwksSettings::default(),
         };
-        let clock = Arc::new(clock::SystemClock::default());
-        let keys = Arc::new(Keys::new(id, "issuer".into(), Arc::default(), clock, None));
+        let keys = KeySets::default().get(id, "issuer");
         let query = KeyQuery {
             kid: None,
             certificate: &CertificateHash::default(),

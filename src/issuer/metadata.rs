@@ -6,12 +6,6 @@ use url::Url;
 use super::http::{FetchError, Http, Limits, check_learned_url};
 use crate::json::{Document, Value};
 
-/// What a discovery document says that this crate uses.
-#[derive(Debug, Clone)]
-pub(crate) struct Metadata {
-    pub(crate) jwks_uri: Url,
-}
-
 /// Why a discovery document is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MetadataError {
@@ -19,31 +13,37 @@ pub(crate) enum MetadataError {
     Syntax,
     #[error("is for another issuer than `{expected}`; if that is intended, set expected_issuer")]
     Issuer { expected: String },
-    #[error("has no usable jwks_uri")]
-    JwksUri,
+    #[error("has no usable {0}")]
+    Lacks(&'static str),
     #[error(transparent)]
     Forbidden(#[from] FetchError),
 }
 
-impl Metadata {
-    /// Reads a document fetched from `from`. Its `issuer` must be `expected` byte for byte
-    /// (RFC 8414 §3.3).
-    pub(crate) fn parse(
-        body: &[u8],
-        from: &Url,
-        expected: &str,
-        allow_loopback_http: bool,
-    ) -> Result<Self, MetadataError> {
-        let document = Document::parse(body).map_err(|_| MetadataError::Syntax)?;
-        let text = |name| document.root().get(name).and_then(Value::as_str);
-        if text("issuer") != Some(expected) {
-            return Err(MetadataError::Issuer { expected: expected.to_owned() });
-        }
-        let jwks_uri = text("jwks_uri").and_then(|uri| Url::parse(uri).ok());
-        let jwks_uri = jwks_uri.ok_or(MetadataError::JwksUri)?;
-        check_learned_url(&jwks_uri, from, allow_loopback_http)?;
-        Ok(Self { jwks_uri })
+/// Reads a discovery document. Its `issuer` must be `expected` byte for byte (RFC 8414 §3.3).
+fn parse(body: &[u8], expected: &str) -> Result<Document, MetadataError> {
+    let document = Document::parse(body).map_err(|_| MetadataError::Syntax)?;
+    match text(&document, "issuer") == Some(expected) {
+        true => Ok(document),
+        false => Err(MetadataError::Issuer { expected: expected.to_owned() }),
     }
+}
+
+fn text<'d>(document: &'d Document, name: &str) -> Option<&'d str> {
+    document.root().get(name).and_then(Value::as_str)
+}
+
+/// Where the keys are, according to the document fetched from `from`.
+pub(crate) fn jwks_uri(
+    body: &[u8],
+    from: &Url,
+    issuer: &str,
+    allow_loopback_http: bool,
+) -> Result<Url, MetadataError> {
+    let document = parse(body, issuer)?;
+    let jwks_uri = text(&document, "jwks_uri").and_then(|uri| Url::parse(uri).ok());
+    let jwks_uri = jwks_uri.ok_or(MetadataError::Lacks("jwks_uri"))?;
+    check_learned_url(&jwks_uri, from, allow_loopback_http)?;
+    Ok(jwks_uri)
 }
 
 /// The endpoints of an authorization server that its clients use, and how it answers there.
@@ -64,14 +64,10 @@ impl Endpoints {
         from: &Url,
         issuer: &str,
         loopback: bool,
-    ) -> Result<Self, String> {
-        let document = Document::parse(body).map_err(|_| "is not a JSON object")?;
-        let text = |name: &str| document.root().get(name).and_then(Value::as_str);
-        if text("issuer") != Some(issuer) {
-            return Err(MetadataError::Issuer { expected: issuer.to_owned() }.to_string());
-        }
+    ) -> Result<Self, MetadataError> {
+        let document = parse(body, issuer)?;
         let endpoint = |name: &str| {
-            let url = Url::parse(text(name)?).ok()?;
+            let url = Url::parse(text(&document, name)?).ok()?;
             // Credentials go there: the same rules as for keys, at least.
             check_learned_url(&url, from, loopback).ok().map(|()| url)
         };
@@ -80,7 +76,7 @@ impl Endpoints {
         let challenges = member("code_challenge_methods_supported").filter(|list| list.is_list());
         let has_s256 = |list: Value<'_>| list.children().any(|one| one.as_str() == Some("S256"));
         Ok(Self {
-            token: endpoint("token_endpoint").ok_or("has no usable token_endpoint")?,
+            token: endpoint("token_endpoint").ok_or(MetadataError::Lacks("token_endpoint"))?,
             revocation: endpoint("revocation_endpoint"),
             authorization: endpoint("authorization_endpoint"),
             names_itself: names_itself.and_then(Value::as_bool).unwrap_or(false),
@@ -102,7 +98,7 @@ impl Http {
         for place in places {
             let found = match self.get(place, limits).await {
                 Ok(answer) => Endpoints::parse(&answer.body, place, issuer, loopback),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(error.into()),
             };
             match found {
                 Ok(endpoints) => return Ok(endpoints),
@@ -157,10 +153,9 @@ mod tests {
     #[test]
     fn a_document_for_another_issuer_is_not_used() {
         let from: Url = "https://a.example/d".parse().unwrap();
-        let parse =
-            |body: &str| Metadata::parse(body.as_bytes(), &from, "https://a.example", false);
+        let parse = |body: &str| jwks_uri(body.as_bytes(), &from, "https://a.example", false);
         let good = r#"{"issuer":"https://a.example","jwks_uri":"https://a.example/k","x":{"y":1}}"#;
-        assert_eq!(parse(good).unwrap().jwks_uri.as_str(), "https://a.example/k");
+        assert_eq!(parse(good).unwrap().as_str(), "https://a.example/k");
         for issuer in ["https://a.example/", "https://A.example", "https://b.example", ""] {
             let body = format!(r#"{{"issuer":"{issuer}","jwks_uri":"https://a.example/k"}}"#);
             assert!(matches!(parse(&body), Err(MetadataError::Issuer { .. })), "{issuer}");
@@ -200,16 +195,16 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let from = "https://a.example/d".parse().unwrap();
-            let _ = Metadata::parse(&body, &from, "https://a.example", true);
+            let _ = jwks_uri(&body, &from, "https://a.example", true);
         }
 
         #[test]
         fn whatever_is_taken_is_https_and_on_no_private_address(url in url()) {
             let from = "https://a.example/d".parse().unwrap();
             let body = format!(r#"{{"issuer":"https://a.example","jwks_uri":"{url}"}}"#);
-            if let Ok(taken) = Metadata::parse(body.as_bytes(), &from, "https://a.example", true) {
-                prop_assert_eq!(taken.jwks_uri.scheme(), "https");
-                let host = taken.jwks_uri.host_str().unwrap();
+            if let Ok(taken) = jwks_uri(body.as_bytes(), &from, "https://a.example", true) {
+                prop_assert_eq!(taken.scheme(), "https");
+                let host = taken.host_str().unwrap();
                 prop_assert!(!["127.0.0.1", "localhost", "[::1]", "10.0.0.1"].contains(&host));
             }
         }

@@ -1,5 +1,6 @@
 //! [`Issuers`]: the issuers a service trusts, by the `iss` of their tokens.
 
+mod attempts;
 mod client_auth;
 mod discovery;
 mod grounds;
@@ -33,8 +34,6 @@ pub use health::{IssuerHealth, KeyState, UnusableKey};
 pub use per_tenant::TenantIssuers;
 
 pub(crate) use client_auth::Unproven;
-#[cfg(feature = "testing")]
-pub(crate) use foreign::{read_given_keys, read_key, read_key_set, read_metadata};
 pub(crate) use grounds::Grounds;
 pub(crate) use http::{FetchError, Http, Limits};
 pub(crate) use issuer_keys::IssuerKeys;
@@ -45,6 +44,8 @@ pub(crate) use metadata::{Endpoints, well_known};
 pub(crate) use per_tenant::PerTenant;
 #[cfg(feature = "trust")]
 pub(crate) use signing::SigningKey;
+#[cfg(feature = "testing")]
+pub(crate) use {jwk::Key, metadata::jwks_uri, set::KeySet};
 
 /// One issuer, ready to verify tokens.
 #[derive(Debug)]
@@ -364,37 +365,6 @@ pub(crate) fn inspect_keys(
 const SECRET_GIVEN: &str = "has a private or symmetric key: leave the public ones, and replace the key that was written down here";
 
 const NO_KEYS_GIVEN: &str = "is neither a key set or JWK in JSON (RFC 7517) nor PEM with public keys or certificates: give the text itself, not a path or URL; a shared secret cannot be used";
-
-/// The parsers of foreign text, for the fuzz targets.
-#[cfg(feature = "testing")]
-mod foreign {
-    use super::{jwk::Key, metadata::Metadata, set::KeySet};
-    use crate::config::{Algorithm, JwksSettings};
-    use crate::json::Document;
-
-    pub(crate) fn read_key(jwk: &[u8], allowed: &[Algorithm]) -> bool {
-        Document::parse(jwk).is_ok_and(|document| Key::read(document.root(), allowed).is_ok())
-    }
-
-    /// How many keys are usable and how many are not.
-    pub(crate) fn read_key_set(body: &[u8]) -> Option<(usize, usize)> {
-        let max_keys = JwksSettings::default().max_keys;
-        let set = KeySet::read(body, &Algorithm::ALL, max_keys).ok()?;
-        Some((set.all.len(), set.unusable.len()))
-    }
-
-    /// How many keys of a configuration are usable and how many are not.
-    pub(crate) fn read_given_keys(text: &str) -> Option<(usize, usize)> {
-        let max_keys = JwksSettings::default().max_keys;
-        let set = KeySet::read_given(text, &Algorithm::ALL, max_keys).ok()?;
-        Some((set.all.len(), set.unusable.len()))
-    }
-
-    pub(crate) fn read_metadata(body: &[u8], issuer: &str) -> bool {
-        let from = url::Url::parse(issuer);
-        from.is_ok_and(|from| Metadata::parse(body, &from, issuer, false).is_ok())
-    }
-}
 
 /// What it takes to open an issuer.
 #[derive(Debug)]

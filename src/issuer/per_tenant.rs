@@ -346,7 +346,7 @@ impl PerTenant {
     }
 
     fn now(&self) -> Duration {
-        self.opener.key_sets.clock().elapsed()
+        self.opener.key_sets.clock.elapsed()
     }
 
     fn sets(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Keys>>> {
@@ -391,7 +391,7 @@ impl PerTenant {
         let answer = clock::within(RESOLVE, asked).await;
         let answer =
             answer.unwrap_or_else(|| Err("the tenant's issuer was not resolved in time".into()));
-        let now = || self.opener.key_sets.clock().elapsed();
+        let now = || self.now();
         match &answer {
             Err(why) if self.outage.begins(&Causes(why.as_ref()), now()) => {
                 telemetry::resolver_fails(&self.series, why.as_ref());

@@ -81,7 +81,7 @@ impl Source {
                 return Ok(Answer { body: set.as_bytes().to_vec(), max_age: None, is_given: true });
             }
         };
-        let limits = Limits { deadline: settings.timeout, max_bytes: settings.max_bytes };
+        let limits = Limits::of(settings);
         let answer = match access {
             KeyAccess { ca_file: None, bearer_file: None } => http.get(url, limits).await,
             access => {

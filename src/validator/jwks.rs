@@ -61,7 +61,7 @@ impl JwksValidator {
         config: &AuthConfig,
         key_sets: Arc<KeySets>,
     ) -> Result<Self, ConfigError> {
-        let clock = key_sets.clock().clone();
+        let clock = key_sets.clock.clone();
         let issuers = Issuers::through(config, key_sets)?;
         Ok(Self {
             issuers,
