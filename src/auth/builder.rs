@@ -11,7 +11,7 @@ use crate::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tenant::{CachedTenants, SqlTenants};
-use crate::validator::{JwksValidator, TokenValidator};
+use crate::validator::{JwksValidator, OfTokens, TokenValidator};
 
 /// Builds an [`Auth`]. `build` checks everything at once and does no I/O.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ impl AuthBuilder {
     /// Adds a validator for tokens of another kind. It is asked before the built-in ones whether
     /// it recognises a token.
     pub fn validator(mut self, validator: impl TokenValidator) -> Self {
-        self.validators.push(Arc::new(validator));
+        self.validators.push(Arc::new(OfTokens(validator)));
         self
     }
 
@@ -178,8 +178,7 @@ impl AuthBuilder {
             Some(tenants) => tenants,
             None => configured_tenants(&config)?,
         };
-        let is_first = validators.is_empty() && config.mode != AuthMode::Mock;
-        validators.extend(built_in(&config, jwks.clone(), &clock));
+        validators.extend(built_in(&config, jwks, &clock));
         telemetry::configured(
             config.mode.as_str(),
             config.mode != AuthMode::ScaiKey,
@@ -188,7 +187,6 @@ impl AuthBuilder {
         Ok(Auth(Arc::new(Inner {
             mode: config.mode,
             validators,
-            first: is_first.then_some(jwks),
             issuers,
             known_tokens,
             tenants,
@@ -212,16 +210,14 @@ fn built_in(
         AuthMode::ScaiKey => vec![jwks],
         #[cfg(feature = "mock")]
         AuthMode::Mock => {
-            vec![Arc::new(crate::validator::MockValidator::for_everybody(
-                &config.mock,
-                clock.clone(),
-            ))]
+            let mock = crate::validator::MockValidator::for_everybody(&config.mock, clock.clone());
+            vec![Arc::new(OfTokens(mock))]
         }
         #[cfg(feature = "mock")]
-        AuthMode::Hybrid => vec![
-            jwks,
-            Arc::new(crate::validator::MockValidator::by_name(&config.mock, clock.clone())),
-        ],
+        AuthMode::Hybrid => {
+            let mock = crate::validator::MockValidator::by_name(&config.mock, clock.clone());
+            vec![jwks, Arc::new(OfTokens(mock))]
+        }
         // The configuration was checked: without the feature there is no such mode.
         #[cfg(not(feature = "mock"))]
         AuthMode::Mock | AuthMode::Hybrid => {

@@ -16,7 +16,7 @@ use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
 use crate::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_told};
-use crate::validator::{Credentials, JwksValidator, KnownTokens, TokenValidator};
+use crate::validator::{Credentials, KnownTokens, TokenValidator};
 
 /// Who calls, and for which tenant: what the layer puts into a request's extensions.
 #[derive(Debug, Clone)]
@@ -50,6 +50,10 @@ impl std::fmt::Debug for IncomingToken {
 }
 
 impl AuthContext {
+    fn new(identity: Identity, tenant: Option<Tenant>) -> Self {
+        Self { identity, tenant, token: None }
+    }
+
     /// Who calls.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -86,8 +90,6 @@ struct Inner {
     mode: AuthMode,
     /// Asked in this order who recognises a token.
     validators: Vec<Arc<dyn TokenValidator>>,
-    /// The first of them, if it is one that knows tokens.
-    first: Option<Arc<JwksValidator>>,
     issuers: Issuers,
     known_tokens: KnownTokens,
     tenants: Arc<dyn TenantResolver>,
@@ -192,29 +194,27 @@ impl Auth {
         presented: &Credentials<'_>,
         requested: Option<&RequestedTenant>,
     ) -> Progress {
-        let identity = match self.verdict(presented) {
-            Err(error) | Ok(Some(Err(error))) => return Progress::Decided(Err(error)),
-            Ok(None) => return Progress::Presented,
-            Ok(Some(Ok(identity))) => identity,
+        let progress = self.progress(presented, requested);
+        progress.unwrap_or_else(|error| Progress::Decided(Err(error)))
+    }
+
+    fn progress(
+        &self,
+        presented: &Credentials<'_>,
+        requested: Option<&RequestedTenant>,
+    ) -> Result<Progress, AuthError> {
+        let Some(verdict) = self.validator_for(presented)?.at_once(presented) else {
+            return Ok(Progress::Presented);
         };
-        let wanted = match self.wanted_tenant(&identity, requested) {
-            Err(error) => return Progress::Decided(Err(error)),
-            Ok(None) => {
-                return Progress::Decided(Ok(AuthContext { identity, tenant: None, token: None }));
-            }
-            Ok(Some(wanted)) => wanted,
+        let identity = verdict?;
+        let Some(wanted) = self.wanted_tenant(&identity, requested)? else {
+            return Ok(Progress::Decided(Ok(AuthContext::new(identity, None))));
         };
-        let tenant = match self.0.tenants.at_once(wanted) {
-            None => return Progress::Identified(identity),
-            Some(answer) => match self.told(answer, wanted) {
-                Err(error) => return Progress::Decided(Err(error)),
-                Ok(tenant) => tenant,
-            },
+        let Some(answer) = self.0.tenants.at_once(wanted) else {
+            return Ok(Progress::Identified(identity));
         };
-        Progress::Decided(match admit(&tenant, &identity, wanted, requested) {
-            Ok(()) => Ok(AuthContext { identity, tenant, token: None }),
-            Err(error) => Err(error),
-        })
+        let tenant = self.admit(answer, &identity, wanted, requested)?;
+        Ok(Progress::Decided(Ok(AuthContext::new(identity, tenant))))
     }
 
     /// Decides the rest.
@@ -230,18 +230,41 @@ impl Auth {
             Progress::Presented => self.validator_for(presented)?.validate(presented).await?,
         };
         let Some(wanted) = self.wanted_tenant(&identity, requested)? else {
-            return Ok(AuthContext { identity, tenant: None, token: None });
+            return Ok(AuthContext::new(identity, None));
         };
-        let tenant = self.told(self.0.tenants.resolve(wanted).await, wanted)?;
-        admit(&tenant, &identity, wanted, requested)?;
-        Ok(AuthContext { identity, tenant, token: None })
+        let answer = self.0.tenants.resolve(wanted).await;
+        let tenant = self.admit(answer, &identity, wanted, requested)?;
+        Ok(AuthContext::new(identity, tenant))
     }
 
     /// Judges a token alone, whatever its tenant is.
     pub(crate) async fn validate(&self, token: &str) -> Result<Identity, AuthError> {
         let presented = Credentials::raw(token.as_bytes());
-        presented.check()?;
         self.validator_for(&presented)?.validate(&presented).await
+    }
+
+    /// Judges the tenant store's answer about `wanted`. Whoever asks for a tenant that is not their own
+    /// does not learn whether it exists.
+    fn admit(
+        &self,
+        answer: Result<Option<Tenant>, BoxError>,
+        identity: &Identity,
+        wanted: &TenantId,
+        requested: Option<&RequestedTenant>,
+    ) -> Result<Option<Tenant>, AuthError> {
+        let foreign = identity.tenant_id() != Some(wanted);
+        let tenant = match self.told(answer, wanted)? {
+            None if foreign => return Err(AuthError::TenantMismatch),
+            None => return Err(AuthError::UnknownTenant),
+            Some(tenant) => tenant,
+        };
+        if foreign && !requested.is_some_and(|requested| requested.allows(identity, &tenant)) {
+            return Err(AuthError::TenantMismatch);
+        }
+        match tenant.status() {
+            TenantStatus::Active => Ok(Some(tenant)),
+            _ => Err(AuthError::TenantSuspended),
+        }
     }
 
     /// The tenant store's answer, of whose failures the log is told: once for each change.
@@ -268,7 +291,7 @@ impl Auth {
             let is_new = outage.begins(&error, clock.elapsed());
             telemetry::tenant_store_failed(&*error, false, is_new);
         }
-        Err(unavailable(error))
+        Err(AuthError::unavailable("tenant store", None, error))
     }
 
     pub(crate) fn challenger(&self) -> &Challenger {
@@ -292,39 +315,16 @@ impl Auth {
         self.0.unknown_tenant_is_not_found
     }
 
-    /// The verdict on a token, if it can be given without waiting.
-    fn verdict(
-        &self,
-        presented: &Credentials<'_>,
-    ) -> Result<Option<Result<Identity, AuthError>>, AuthError> {
-        let Some(first) = &self.0.first else {
-            presented.check()?;
-            return Ok(self.validator_for(presented)?.at_once(presented));
-        };
-        // A token that is known was looked at and recognised when it was seen first.
-        let sighting = match first.recall(presented) {
-            Ok(identity) => return Ok(Some(Ok(identity))),
-            Err(sighting) => sighting,
-        };
-        if let Some(verdict) = first.first_seen(presented, sighting) {
-            // What is not malformed was decoded, which leaves no stray character in it: but for the
-            // signature of a token that is refused for its claims before.
-            if let None | Some(Err(AuthError::InvalidToken(InvalidToken::Malformed(_)))) = verdict {
-                presented.check()?;
-            }
-            return Ok(verdict);
-        }
-        presented.check()?;
-        Ok(self.validator_for(presented)?.at_once(presented))
-    }
-
     fn validator_for(
         &self,
         presented: &Credentials<'_>,
-    ) -> Result<&Arc<dyn TokenValidator>, InvalidToken> {
+    ) -> Result<&Arc<dyn TokenValidator>, AuthError> {
         let mut validators = self.0.validators.iter();
-        let recognises = |validator: &&Arc<dyn TokenValidator>| validator.recognises(presented);
-        validators.find(recognises).ok_or(InvalidToken::Unrecognised)
+        let found = validators.find(|validator| validator.recognises(presented));
+        found.ok_or_else(|| match presented.check() {
+            Err(error) => error,
+            Ok(()) => InvalidToken::Unrecognised.into(),
+        })
     }
 
     /// The tenant the request is to run in: the token's own, or another if every place that names it
@@ -344,32 +344,4 @@ impl Auth {
             _ => Err(AuthError::TenantMismatch),
         }
     }
-}
-
-/// Judges the tenant store's answer about `wanted`. Whoever asks for a tenant that is not their own
-/// does not learn whether it exists.
-#[inline]
-fn admit(
-    tenant: &Option<Tenant>,
-    identity: &Identity,
-    wanted: &TenantId,
-    requested: Option<&RequestedTenant>,
-) -> Result<(), AuthError> {
-    let foreign = identity.tenant_id() != Some(wanted);
-    let tenant = match tenant {
-        None if foreign => return Err(AuthError::TenantMismatch),
-        None => return Err(AuthError::UnknownTenant),
-        Some(tenant) => tenant,
-    };
-    if foreign && !requested.is_some_and(|requested| requested.allows(identity, tenant)) {
-        return Err(AuthError::TenantMismatch);
-    }
-    match tenant.status() {
-        TenantStatus::Active => Ok(()),
-        _ => Err(AuthError::TenantSuspended),
-    }
-}
-
-fn unavailable(error: BoxError) -> AuthError {
-    AuthError::unavailable("tenant store", None, error)
 }

@@ -1,11 +1,11 @@
 //! Claims to [`Identity`]: the only place where what was sent becomes what we believe.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use super::seen::Seen;
 use super::{
-    Actor, ClaimPath, ClaimsMapping, Date, Identity, IdentityKind, Inner, Provenance, Scopes,
-    TenantId,
+    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKind, Inner, Provenance, Scopes, TenantId,
 };
 use crate::error::InvalidToken;
 use crate::json::{Document, Span, Value};
@@ -66,9 +66,9 @@ impl Reading<'_> {
             email: span(email),
             names: names.found.into(),
             scopes,
-            issued_at: issued_at.unwrap_or(Date::NONE),
+            issued_at,
             expires_at,
-            mfa_verified_at: mfa_verified_at(claims, mapping)?.unwrap_or(Date::NONE),
+            mfa_verified_at: mfa_verified_at(claims, mapping)?,
             actors: actors(claims)?,
             roles,
             sent: document.length(),
@@ -100,12 +100,12 @@ pub(crate) fn numeric_date(
     }
 }
 
-fn date(claims: Value<'_>, name: &'static str) -> Result<Option<Date>, InvalidToken> {
+fn date(claims: Value<'_>, name: &'static str) -> Result<Option<SystemTime>, InvalidToken> {
     let Some(seconds) = numeric_date(claims.get(name), name)? else { return Ok(None) };
     // Whole seconds: what a fraction adds is below every leeway.
-    let date = Date(seconds as u64);
+    let date = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds as u64));
     // Not all systems have a time for each.
-    date.time().map(|_| Some(date)).ok_or(InvalidToken::MalformedClaim(name))
+    date.map(Some).ok_or(InvalidToken::MalformedClaim(name))
 }
 
 /// A string, or absent; `null` is absent.
@@ -183,7 +183,7 @@ impl Names {
         paths: &[ClaimPath],
         name: &'static str,
     ) -> Result<u32, InvalidToken> {
-        let mut seen = Seen::new();
+        let mut seen = BTreeSet::new();
         for value in found(claims, paths) {
             if value.span().is_some() {
                 self.add(&mut seen, value);
@@ -201,7 +201,7 @@ impl Names {
         Ok(self.found.len() as u32)
     }
 
-    fn add<'v>(&mut self, seen: &mut Seen<&'v str>, name: Value<'v>) {
+    fn add<'v>(&mut self, seen: &mut BTreeSet<&'v str>, name: Value<'v>) {
         if name.as_str().is_some_and(|text| seen.insert(text)) {
             self.found.extend(name.span());
         }
@@ -211,7 +211,7 @@ impl Names {
 fn mfa_verified_at(
     claims: Value<'_>,
     mapping: &ClaimsMapping,
-) -> Result<Option<Date>, InvalidToken> {
+) -> Result<Option<SystemTime>, InvalidToken> {
     let amr = claims.get("amr").filter(|amr| amr.is_list());
     let by_method =
         amr.is_some_and(|amr| amr.children().any(|method| method.as_str() == Some("mfa")));

@@ -4,11 +4,10 @@ mod claims;
 mod ids;
 mod mapping;
 mod scopes;
-mod seen;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -99,10 +98,6 @@ pub struct Actor {
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
 
-/// In this order, and so in two or three cache lines, stands what every request asks for whose token
-/// is known: with many tokens, each line more is a wait for memory. Then what handlers ask for.
-#[derive(Clone)]
-#[repr(C)]
 struct Inner {
     tenant_id: Option<TenantId>,
     provenance: Provenance,
@@ -122,26 +117,12 @@ struct Inner {
     /// First the roles, then the groups.
     names: Box<[Span]>,
     scopes: Scopes,
-    issued_at: Date,
-    expires_at: Date,
-    mfa_verified_at: Date,
+    issued_at: Option<SystemTime>,
+    expires_at: SystemTime,
+    mfa_verified_at: Option<SystemTime>,
     actors: Box<[Actor]>,
     /// How many of the names are roles.
     roles: u32,
-}
-
-/// A NumericDate in whole seconds, or none: half of what the standard library takes for it.
-#[derive(Clone, Copy)]
-struct Date(u64);
-
-impl Date {
-    const NONE: Self = Self(u64::MAX);
-
-    fn time(self) -> Option<SystemTime> {
-        SystemTime::UNIX_EPOCH
-            .checked_add(Duration::from_secs(self.0))
-            .filter(|_| self.0 != u64::MAX)
-    }
 }
 
 impl Identity {
@@ -229,18 +210,17 @@ impl Identity {
     /// When the user last passed multi-factor authentication: `auth_time`, if `amr` contains
     /// `mfa` or `acr` is one configured as such. Never guessed from `iat`.
     pub fn mfa_verified_at(&self) -> Option<SystemTime> {
-        self.0.mfa_verified_at.time()
+        self.0.mfa_verified_at
     }
 
     /// `iat`.
     pub fn issued_at(&self) -> Option<SystemTime> {
-        self.0.issued_at.time()
+        self.0.issued_at
     }
 
     /// `exp`.
     pub fn expires_at(&self) -> SystemTime {
-        // There is one, or there would be no identity.
-        self.0.expires_at.time().unwrap_or(SystemTime::UNIX_EPOCH)
+        self.0.expires_at
     }
 
     /// How we came to believe this identity.

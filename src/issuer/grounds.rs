@@ -61,7 +61,52 @@ impl Grounds {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+
+    /// A set comes after the one before had died: the keys it lacks are withdrawn, then it may be relied on.
+    #[test]
+    fn new_set_never_carries_withdrawn_key() {
+        let now = Duration::from_secs(10);
+        for round in 0..2000 {
+            let (grounds, withdraw) = Grounds::until(now);
+            let comes = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    withdraw();
+                    grounds.set.set(Duration::MAX);
+                    comes.store(true, Ordering::Release);
+                });
+                while !comes.load(Ordering::Acquire) {
+                    assert!(!grounds.stand(now), "round {round}");
+                }
+            });
+            assert!(!grounds.stand(now), "round {round}");
+        }
+    }
+
+    #[test]
+    fn withdrawal_that_was_announced_ends_reliance() {
+        for round in 0..2000 {
+            let (grounds, withdraw) = Grounds::until(Duration::MAX);
+            let said = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    withdraw();
+                    said.store(true, Ordering::Release);
+                });
+                loop {
+                    let was_said = said.load(Ordering::Acquire);
+                    let stands = grounds.stand(Duration::ZERO);
+                    assert!(!(was_said && stands), "round {round}");
+                    if was_said {
+                        break;
+                    }
+                }
+            });
+        }
+    }
 
     #[test]
     fn grounds_fall_with_the_key_and_with_the_age_of_its_set() {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::headers::Headers;
 use super::judgement::{Judgement, settle};
 use super::jws::{Header, Jws, document};
-use super::known::{KnownTokens, Sighting};
+use super::known::KnownTokens;
 use super::{Credentials, TokenValidator, rules};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, ConfigError};
@@ -84,55 +84,34 @@ impl JwksValidator {
 
     /// Judges a token by what is at hand.
     fn judge(&self, presented: &Credentials<'_>) -> Judgement<Identity> {
-        match self.recall(presented) {
-            Ok(identity) => Judgement::Final(Ok(identity)),
-            Err(sighting) => match Jws::of_three_parts(presented.token_octets()) {
-                Some(jws) => self.judge_anew(&jws, sighting),
-                None => Judgement::Final(Err(InvalidToken::Malformed("not of three parts").into())),
+        let error = match self.examine(presented.token_octets()) {
+            Ok(judgement) => return judgement,
+            // All else was decoded, which leaves no stray character in it: but for the signature of a token
+            // that is refused for its claims before.
+            Err(invalid @ InvalidToken::Malformed(_)) => match presented.check() {
+                Err(stray) => stray,
+                Ok(()) => invalid.into(),
             },
-        }
+            Err(invalid) => invalid.into(),
+        };
+        Judgement::Final(Err(error))
     }
 
-    fn judge_anew(&self, jws: &Jws<'_>, sighting: Sighting) -> Judgement<Identity> {
-        match self.examine(jws, sighting) {
-            Ok(judgement) => judgement,
-            Err(invalid) => Judgement::Final(Err(invalid.into())),
-        }
-    }
-
-    /// Who the token stands for, if it is known, whatever else there might be to say about it.
-    pub(crate) fn recall(&self, presented: &Credentials<'_>) -> Result<Identity, Sighting> {
-        let token = presented.token_octets();
+    /// A rule that may answer otherwise the next time must have its say in `known` too.
+    fn examine(&self, token: &[u8]) -> Result<Judgement<Identity>, InvalidToken> {
         // A token without end must not cost more than to see that.
         if token.len() > self.max_token_bytes {
-            return Err(Sighting::NONE);
+            return Err(InvalidToken::Malformed("longer than the limit"));
         }
-        self.known.recall(token, self.issuers.changes(), &*self.clock)
-    }
-
-    /// The verdict on a token that is not known, if it can be given without waiting. `None` for a
-    /// token that is not [recognised](TokenValidator::recognises).
-    pub(crate) fn first_seen(
-        &self,
-        presented: &Credentials<'_>,
-        sighting: Sighting,
-    ) -> Option<Option<Result<Identity, AuthError>>> {
-        let jws = Jws::of_three_parts(presented.token_octets())?;
-        Some(self.judge_anew(&jws, sighting).at_once())
-    }
-
-    /// Judges a token seen for the first time. A rule that may answer otherwise the next time must
-    /// have its say in `known` too.
-    fn examine(
-        &self,
-        jws: &Jws<'_>,
-        sighting: Sighting,
-    ) -> Result<Judgement<Identity>, InvalidToken> {
-        jws.check_size(self.max_token_bytes)?;
+        let sighting = match self.known.recall(token, self.issuers.changes(), &*self.clock) {
+            Ok(identity) => return Ok(Judgement::Final(Ok(identity))),
+            Err(sighting) => sighting,
+        };
+        let now = self.clock.now();
+        let jws = &Jws::split(token, self.max_token_bytes)?;
         let header = self.headers.read(jws)?;
         let document = document(jws.payload()?)?;
         let claims = document.root();
-        let now = self.clock.now();
         let issuer = match self.issuers.find(rules::issuer(claims)?) {
             Found::Issuer(issuer) => issuer,
             Found::NotYet(of, tenant) => {

@@ -23,34 +23,23 @@ pub(crate) struct Jws<'t> {
 impl<'t> Jws<'t> {
     /// Splits the compact serialization; any other form is refused.
     pub(crate) fn split(token: &'t [u8], max_bytes: usize) -> Result<Self, InvalidToken> {
-        let jws = Self::of_three_parts(token);
-        let jws = jws.ok_or(InvalidToken::Malformed("not of three parts"))?;
-        jws.check_size(max_bytes).map(|()| jws)
-    }
-
-    /// A token of three parts, however long.
-    pub(crate) fn of_three_parts(token: &'t [u8]) -> Option<Self> {
+        if token.len() > max_bytes {
+            return Err(InvalidToken::Malformed("longer than the limit"));
+        }
         let mut dots = memchr::memchr_iter(b'.', token);
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
-            return None;
+            return Err(InvalidToken::Malformed("not of three parts"));
         };
+        if first > MAX_HEADER {
+            return Err(InvalidToken::Malformed("header longer than the limit"));
+        }
         let part = |from: usize, to: usize| token.get(from..to).unwrap_or_default();
-        Some(Self {
+        Ok(Self {
             header: part(0, first),
             payload: part(first + 1, second),
             signature: part(second + 1, token.len()),
             signed: part(0, second),
         })
-    }
-
-    pub(crate) fn check_size(&self, max_bytes: usize) -> Result<(), InvalidToken> {
-        if self.signed.len() + 1 + self.signature.len() > max_bytes {
-            return Err(InvalidToken::Malformed("longer than the limit"));
-        }
-        if self.header.len() > MAX_HEADER {
-            return Err(InvalidToken::Malformed("header longer than the limit"));
-        }
-        Ok(())
     }
 
     pub(crate) fn encoded_header(&self) -> &'t [u8] {

@@ -123,18 +123,10 @@ impl Lifecycle<Mark, Arc<Known>> for Displaced {
 
 /// A token looked at for the first time: what to remember it by, should it turn out to be good.
 #[derive(Debug)]
-pub(crate) struct Sighting(Option<Sighted>);
-
-#[derive(Debug)]
-struct Sighted {
+pub(super) struct Sighting {
     mark: Mark,
     changes: u64,
     flushes: u64,
-}
-
-impl Sighting {
-    /// Of a token that is not to be remembered.
-    pub(super) const NONE: Self = Self(None);
 }
 
 impl KnownTokens {
@@ -189,8 +181,8 @@ impl KnownTokens {
         token: &[u8],
         changes: u64,
         clock: &dyn Clock,
-    ) -> Result<Identity, Sighting> {
-        let Some(memory) = &self.0 else { return Err(Sighting::NONE) };
+    ) -> Result<Identity, Option<Sighting>> {
+        let Some(memory) = &self.0 else { return Err(None) };
         // Before anything is verified: a flush from now on concerns this token too.
         let flushes = memory.flushes.so_far();
         let mark = Mark::of(token);
@@ -206,20 +198,20 @@ impl KnownTokens {
             memory.tokens.remove_if(&mark, |held| Arc::ptr_eq(held, &dead));
         }
         memory.misses.fetch_add(1, Ordering::Relaxed);
-        Err(Sighting(Some(Sighted { mark, changes, flushes })))
+        Err(Some(Sighting { mark, changes, flushes }))
     }
 
     /// Remembers a token that passed every rule after it was sighted.
     pub(super) fn remember(
         &self,
-        sighting: Sighting,
+        sighting: Option<Sighting>,
         identity: &Identity,
         lifetime: Lifetime,
         grounds: Grounds,
         clock: &dyn Clock,
     ) {
-        let (Some(memory), Some(sighted)) = (&self.0, sighting.0) else { return };
-        let Sighted { mark, changes, flushes } = sighted;
+        let (Some(memory), Some(sighting)) = (&self.0, sighting) else { return };
+        let Sighting { mark, changes, flushes } = sighting;
         let (identity, bytes) = (identity.clone(), identity.footprint() + ENTRY);
         let lot = memory.flushes.lot(identity.tenant_id());
         let known = Known { identity, bytes, lot, lifetime, grounds, changes, flushes };

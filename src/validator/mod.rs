@@ -122,6 +122,25 @@ pub trait TokenValidator: Debug + Send + Sync + 'static {
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError>;
 }
 
+/// A validator that is shown nothing but what [could be](Credentials::check) a token.
+#[derive(Debug)]
+pub(crate) struct OfTokens<V>(pub(crate) V);
+
+#[async_trait]
+impl<V: TokenValidator> TokenValidator for OfTokens<V> {
+    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+        presented.check().is_ok() && self.0.recognises(presented)
+    }
+
+    fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+        self.0.at_once(presented)
+    }
+
+    async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
+        self.0.validate(presented).await
+    }
+}
+
 #[async_trait]
 impl<V: TokenValidator + ?Sized> TokenValidator for Arc<V> {
     fn recognises(&self, presented: &Credentials<'_>) -> bool {
