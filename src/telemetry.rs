@@ -229,9 +229,9 @@ pub(crate) fn tenant_store_failed(why: &(dyn Error + 'static), stale: bool, is_n
     count!("scaikey_auth_tenant_store_failures_total", "stale" => if stale { "true" } else { "false" });
 }
 
-/// The tenant store answers again.
-pub(crate) fn tenant_store_works() {
-    tracing::info!(target: TARGET, "tenant store works again");
+/// A store answers again, after its failure was told.
+pub(crate) fn store_works(store: &'static str) {
+    tracing::info!(target: TARGET, "{store} works again");
 }
 
 /// A resolver of tenants' issuers failed. Told once for each change.
@@ -247,11 +247,6 @@ pub(crate) fn resolver_works(template: &str) {
 /// The store of participants failed. Told once for each change.
 pub(crate) fn registrar_fails(why: &(dyn Error + 'static)) {
     tracing::warn!(target: TARGET, why = %Causes(why), "store of participants fails");
-}
-
-/// The store of participants answers again.
-pub(crate) fn registrar_works() {
-    tracing::info!(target: TARGET, "store of participants works again");
 }
 
 /// A token endpoint was asked: for which grant, and how it ended.
@@ -467,12 +462,6 @@ pub(crate) fn workload_minted(
         }
     }
     count!("scaikey_auth_workload_tokens_total", "outcome" => outcome);
-}
-
-/// The log of used tokens answers again.
-#[cfg(feature = "trust")]
-pub(crate) fn replay_log_works() {
-    tracing::info!(target: TARGET, "replay log works again");
 }
 
 /// A trust policy came into force.

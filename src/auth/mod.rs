@@ -281,7 +281,7 @@ impl Auth {
             }
             Ok(tenant) => {
                 if outage.ends(|| clock.elapsed()) {
-                    telemetry::tenant_store_works();
+                    telemetry::store_works("tenant store");
                 }
                 return Ok(tenant);
             }

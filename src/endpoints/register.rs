@@ -50,7 +50,9 @@ impl Inner {
                 telemetry::registrar_fails(error);
             }
             Err(_) => {}
-            Ok(_) if outage.ends(|| clock.elapsed()) => telemetry::registrar_works(),
+            Ok(_) if outage.ends(|| clock.elapsed()) => {
+                telemetry::store_works("store of participants")
+            }
             Ok(_) => {}
         }
     }

@@ -1,6 +1,5 @@
 //! The one door to the network: bounded in time and size, and closed to surprising places.
 
-use std::error::Error;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +8,7 @@ use reqwest::redirect;
 use url::Url;
 
 use crate::config::{JwksSettings, is_loopback};
+use crate::telemetry::Causes;
 
 /// How long connecting may take, within the deadline of the whole.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -73,16 +73,15 @@ pub(crate) enum FetchError {
     Forbidden(&'static str),
 }
 
-/// The HTTP client, built when first needed: building one reads the system's certificates.
+/// The HTTP clients, built when first needed: building one reads the system's certificates.
 #[derive(Debug, Default)]
 pub(crate) struct Http {
-    client: OnceLock<Result<reqwest::Client, FetchError>>,
-    /// Past every proxy: unencrypted keys must not leave this machine and come back.
-    loopback: OnceLock<Result<reqwest::Client, FetchError>>,
+    getting: [Client; 2],
     /// For what carries credentials: no redirect is followed.
-    posting: OnceLock<Result<reqwest::Client, FetchError>>,
-    posting_loopback: OnceLock<Result<reqwest::Client, FetchError>>,
+    posting: [Client; 2],
 }
+
+type Client = OnceLock<Result<reqwest::Client, FetchError>>;
 
 /// An answer to a form, whatever its status.
 #[derive(Debug)]
@@ -95,7 +94,7 @@ pub(crate) struct Posted {
 impl Http {
     /// GETs `url`. Anything but a 200 within the limits is an error.
     pub(crate) async fn get(&self, url: &Url, limits: Limits) -> Result<Answer, FetchError> {
-        ask(self.getting(url)?.get(url.clone()), limits).await
+        ask(client(&self.getting, url, within_origin)?.get(url.clone()), limits).await
     }
 
     /// [`get`](Self::get) from a place that is not open to everybody: with a bearer token to show,
@@ -110,21 +109,13 @@ impl Http {
         let own = ca.map(believing).transpose()?;
         let client = match &own {
             Some(client) => client,
-            None => self.getting(url)?,
+            None => client(&self.getting, url, within_origin)?,
         };
         let mut request = client.get(url.clone());
         if let Some(bearer) = bearer {
             request = request.header(header::AUTHORIZATION, bearer);
         }
         ask(request, limits).await
-    }
-
-    fn getting(&self, url: &Url) -> Result<&reqwest::Client, FetchError> {
-        let client = match is_loopback(url) {
-            true => self.loopback.get_or_init(|| build(unproxied(), within_origin())),
-            false => self.client.get_or_init(|| build(proxied(), within_origin())),
-        };
-        client.as_ref().map_err(Clone::clone)
     }
 
     /// POSTs a form to `url`. Every answer within the limits is handed on; a redirect is one, too.
@@ -136,14 +127,7 @@ impl Http {
         limits: Limits,
         now: SystemTime,
     ) -> Result<Posted, FetchError> {
-        let client = match is_loopback(url) {
-            true => &self.posting_loopback,
-            false => &self.posting,
-        };
-        let builder = if is_loopback(url) { unproxied } else { proxied };
-        let client = client.get_or_init(|| build(builder(), redirect::Policy::none()));
-        let client = client.as_ref().map_err(Clone::clone)?;
-        let mut request = client
+        let mut request = client(&self.posting, url, redirect::Policy::none)?
             .post(url.clone())
             .timeout(limits.deadline)
             .header(header::ACCEPT, "application/json")
@@ -159,6 +143,21 @@ impl Http {
         let body = read(&mut response, limits).await?;
         Ok(Posted { status, retry_after, body })
     }
+}
+
+/// The client for `url`, of one for other machines and one for this: past every proxy, because
+/// unencrypted keys must not leave this machine and come back.
+fn client<'c>(
+    [elsewhere, loopback]: &'c [Client; 2],
+    url: &Url,
+    redirects: fn() -> redirect::Policy,
+) -> Result<&'c reqwest::Client, FetchError> {
+    let any = reqwest::Client::builder;
+    let client = match is_loopback(url) {
+        true => loopback.get_or_init(|| build(any().no_proxy(), redirects())),
+        false => elsewhere.get_or_init(|| build(any(), redirects())),
+    };
+    client.as_ref().map_err(Clone::clone)
 }
 
 async fn ask(request: reqwest::RequestBuilder, limits: Limits) -> Result<Answer, FetchError> {
@@ -214,11 +213,11 @@ fn content_coding(headers: &HeaderMap) -> Option<&'static str> {
 
 fn failure(error: reqwest::Error, limits: Limits) -> FetchError {
     if error.is_connect() {
-        FetchError::Unconnected(causes(&error.without_url()))
+        FetchError::Unconnected(Causes(&error.without_url()).to_string())
     } else if error.is_timeout() {
         FetchError::Deadline(limits.deadline)
     } else {
-        FetchError::Unreachable(causes(&error.without_url()))
+        FetchError::Unreachable(Causes(&error.without_url()).to_string())
     }
 }
 
@@ -233,14 +232,6 @@ fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration>
     let date = |text| httpdate::parse_http_date(text).ok();
     let now = text(header::DATE).and_then(date).or(now)?;
     Some(date(wait)?.duration_since(now).unwrap_or_default())
-}
-
-fn proxied() -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-}
-
-fn unproxied() -> reqwest::ClientBuilder {
-    reqwest::Client::builder().no_proxy()
 }
 
 fn within_origin() -> redirect::Policy {
@@ -264,7 +255,8 @@ fn believing(ca: &[u8]) -> Result<reqwest::Client, FetchError> {
     if certificates.is_empty() {
         return Err(unusable());
     }
-    build(unproxied().tls_certs_only(certificates), within_origin())
+    let builder = reqwest::Client::builder().no_proxy().tls_certs_only(certificates);
+    build(builder, within_origin())
 }
 
 fn build(
@@ -283,7 +275,7 @@ fn build(
         .redirect(redirects)
         .user_agent(concat!("scaikey-auth/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| FetchError::Unreachable(causes(&error)))
+        .map_err(|error| FetchError::Unreachable(Causes(&error).to_string()))
 }
 
 /// Judges a URL that came out of provider metadata: `https`, or loopback where allowed, and not
@@ -335,17 +327,6 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
             }
         },
     )
-}
-
-/// An error with what caused it, in one line.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

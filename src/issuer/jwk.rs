@@ -12,7 +12,6 @@ use crate::clock::unix_time;
 use crate::config::{Algorithm, TENANT_PLACEHOLDER};
 use crate::identity::numeric_date;
 use crate::json::Value;
-use crate::support::crypto;
 
 /// The longest key id read, in bytes. It is an opaque name, and names are short.
 pub(crate) const MAX_KID: usize = 256;
@@ -47,22 +46,15 @@ pub(crate) struct CertificateHash {
 impl CertificateHash {
     /// The hashes that a JWK states, or those of its first certificate (`x5c`).
     fn read(jwk: Value<'_>) -> Result<Self, Unusable> {
-        let text = |name| match jwk.get(name) {
-            None => Ok(None),
-            Some(value) => value.as_str().map(Some).ok_or(Unusable::Malformed),
-        };
-        let (sha1, sha256) = (text("x5t")?, text("x5t#S256")?);
         let first = jwk.get("x5c").and_then(|chain| chain.children().next());
         let der = first.and_then(Value::as_str).and_then(base64url::decode_standard);
-        let hash =
-            |algorithm| der.as_ref().map(|der| base64url::encode(digest::digest(algorithm, der)));
-        let stated_or = |stated: Option<&str>, algorithm| match stated {
-            Some(stated) => Some(stated.into()),
-            None => hash(algorithm).map(String::into_boxed_str),
+        let stated_or_hash = |name, algorithm| {
+            let hash = |der| base64url::encode(digest::digest(algorithm, der)).into();
+            Ok(text(jwk, name)?.map(Box::from).or_else(|| der.as_deref().map(hash)))
         };
         Ok(Self {
-            sha1: stated_or(sha1, &digest::SHA1_FOR_LEGACY_USE_ONLY),
-            sha256: stated_or(sha256, &digest::SHA256),
+            sha1: stated_or_hash("x5t", &digest::SHA1_FOR_LEGACY_USE_ONLY)?,
+            sha256: stated_or_hash("x5t#S256", &digest::SHA256)?,
         })
     }
 
@@ -95,10 +87,7 @@ impl Validity {
         if revoked.is_some_and(|it| !it.is_null() && it.as_bool() != Some(false)) {
             return Err(Unusable::Revoked);
         }
-        let issuer = match jwk.get("issuer") {
-            None => None,
-            Some(issuer) => Some(issuer.as_str().ok_or(Unusable::Malformed)?.into()),
-        };
+        let issuer = text(jwk, "issuer")?.map(Box::from);
         let date = |name| numeric_date(jwk.get(name), name).map_err(|_| Unusable::Malformed);
         Ok(Self { issuer, not_before: date("nbf")?, expires: date("exp")? })
     }
@@ -126,7 +115,7 @@ fn is_for(published: &str, issuer: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct Key {
     kid: Option<Box<str>>,
-    thumbprint: [u8; 32],
+    material: Material,
     /// One per algorithm: the library binds the algorithm when it parses.
     prepared: Box<[Prepared]>,
     validity: Validity,
@@ -200,23 +189,16 @@ impl Key {
         if !jwk.is_object() {
             return Err(Unusable::Malformed);
         }
-        let kid = match jwk.get("kid") {
-            None => None,
-            Some(kid) => {
-                Some(kid.as_str().filter(|kid| kid.len() <= MAX_KID).ok_or(Unusable::Malformed)?)
-            }
-        };
+        let kid = text(jwk, "kid")?;
+        if kid.is_some_and(|kid| kid.len() > MAX_KID) {
+            return Err(Unusable::Malformed);
+        }
         check_purpose(jwk)?;
         let material = Material::read(jwk)?;
         let validity = Validity::read(jwk)?;
         let certificate = CertificateHash::read(jwk)?;
-        let stated = match jwk.get("alg") {
-            None => None,
-            Some(alg) => {
-                let name = alg.as_str().ok_or(Unusable::Malformed)?;
-                Some(name.parse::<Algorithm>().map_err(|_| Unusable::Algorithm)?)
-            }
-        };
+        let stated = text(jwk, "alg")?.map(str::parse::<Algorithm>).transpose();
+        let stated = stated.map_err(|_| Unusable::Algorithm)?;
         if stated.is_some_and(|stated| !material.algorithms().contains(&stated)) {
             return Err(Unusable::Mismatch);
         }
@@ -233,7 +215,7 @@ impl Key {
         }
         Ok(Self {
             kid: kid.map(Box::from),
-            thumbprint: material.thumbprint(),
+            material,
             prepared,
             validity,
             certificate,
@@ -267,7 +249,7 @@ impl Key {
         self.kid == other.kid
             && self.validity == other.validity
             && self.certificate == other.certificate
-            && self.thumbprint == other.thumbprint
+            && self.material == other.material
             && algorithms(self) == algorithms(other)
     }
 
@@ -284,6 +266,12 @@ impl Key {
     pub(crate) fn withdrawn(&self) -> &Withdrawn {
         &self.withdrawn
     }
+}
+
+/// A member that may be missing.
+fn text<'j>(jwk: Value<'j>, name: &str) -> Result<Option<&'j str>, Unusable> {
+    let member = jwk.get(name);
+    member.map(|value| value.as_str().ok_or(Unusable::Malformed)).transpose()
 }
 
 fn check_purpose(jwk: Value<'_>) -> Result<(), Unusable> {
@@ -310,6 +298,7 @@ fn without_leading_zeros(mut number: Vec<u8>) -> Vec<u8> {
 }
 
 /// The octets a key is made of.
+#[derive(Debug, PartialEq)]
 enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     Ec { curve: &'static Curve, x: Vec<u8>, y: Vec<u8> },
@@ -317,6 +306,7 @@ enum Material {
 }
 
 /// An elliptic curve of RFC 7518 §6.2.1.1.
+#[derive(Debug, PartialEq)]
 struct Curve {
     name: &'static str,
     coordinate: usize,
@@ -389,22 +379,6 @@ impl Material {
         };
         Some(Prepared { algorithm, key: key.ok()? })
     }
-
-    /// RFC 7638: SHA-256 over the required members in lexicographic order.
-    fn thumbprint(&self) -> [u8; 32] {
-        let b64 = |octets: &[u8]| base64url::encode(octets);
-        let members = match self {
-            Self::Rsa { n, e } => format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n)),
-            Self::Ec { curve, x, y } => format!(
-                r#"{{"crv":"{}","kty":"EC","x":"{}","y":"{}"}}"#,
-                curve.name,
-                b64(x),
-                b64(y)
-            ),
-            Self::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(x)),
-        };
-        crypto::sha256(members.as_bytes())
-    }
 }
 
 fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
@@ -441,13 +415,6 @@ mod tests {
     const RFC8037: &str =
         r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
     const P256: &str = r#"{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#;
-
-    #[test]
-    fn thumbprints_are_those_of_the_rfcs() {
-        let thumbprint = |jwk| base64url::encode(read(jwk).unwrap().thumbprint);
-        assert_eq!(thumbprint(RFC7638), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
-        assert_eq!(thumbprint(RFC8037), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
-    }
 
     #[test]
     fn a_key_is_bound_to_its_own_algorithms() {

@@ -136,12 +136,6 @@ pub(crate) struct Keys {
     flights: Flights<(), Fetched>,
 }
 
-/// A set as it arrived.
-struct Published {
-    set: KeySet,
-    ttl: Duration,
-}
-
 /// The set in force.
 #[derive(Debug)]
 struct Held {
@@ -511,7 +505,7 @@ impl Keys {
         record.purges
     }
 
-    fn read(&self, answer: &Answer) -> Result<Published, FetchFault> {
+    fn read(&self, answer: &Answer) -> Result<(KeySet, Duration), FetchFault> {
         let (allowed, max_keys) = (&self.id.algorithms, self.settings.max_keys);
         let set = match std::str::from_utf8(&answer.body) {
             Ok(text) if answer.is_given => KeySet::read_given(text, allowed, max_keys)?,
@@ -519,14 +513,14 @@ impl Keys {
         };
         let (floor, ceiling) = TTL_BOUNDS;
         let ttl = answer.max_age.map_or(self.settings.ttl, |age| age.clamp(floor, ceiling));
-        Ok(Published { set, ttl })
+        Ok((set, ttl))
     }
 
     /// Puts the set into force, or notes why there is none, and when the next is due. `None` if the
     /// set was purged after the count of `purges`.
     fn conclude(
         &self,
-        outcome: Result<Published, Arc<FetchFault>>,
+        outcome: Result<(KeySet, Duration), Arc<FetchFault>>,
         purges: u64,
     ) -> Option<Fetched> {
         let now = self.clock.elapsed();
@@ -536,13 +530,13 @@ impl Keys {
         }
         let before = self.held.load_full();
         let fetched = match outcome {
-            Ok(published) => {
-                telemetry::keys_refreshed(&self.series, &self.series, published.set.all.len());
+            Ok((set, ttl)) => {
+                telemetry::keys_refreshed(&self.series, &self.series, set.all.len());
                 if self.outage().ends(|| now) {
                     telemetry::keys_can_be_fetched(&self.series);
                 }
-                self.tell_of_unusable(&published.set, before.as_deref().map(|held| &held.set));
-                let held = Held::new(published, before.as_deref(), now, self.settings.max_stale);
+                self.tell_of_unusable(&set, before.as_deref().map(|held| &held.set));
+                let held = self.held_from(now, set, ttl, before.as_deref());
                 self.failed_at.set(Duration::ZERO);
                 record.attempts.succeeded(held.fresh_until);
                 self.held.store(Some(Arc::new(held)));
@@ -560,6 +554,22 @@ impl Keys {
         };
         self.set_due(record.attempts.next);
         Some(fetched)
+    }
+
+    /// The set from now on. It is due before it dies, whatever the provider and jitter say.
+    fn held_from(
+        &self,
+        now: Duration,
+        mut set: KeySet,
+        ttl: Duration,
+        before: Option<&Held>,
+    ) -> Held {
+        if let Some(before) = before {
+            set.succeed(&before.set);
+        }
+        let stale = self.settings.max_stale;
+        let fresh_for = clock::jittered(ttl, 0.1).min(stale);
+        Held { set, fresh_until: now + fresh_for, dead_at: now + stale }
     }
 
     fn outage(&self) -> &Outage {
@@ -594,18 +604,6 @@ impl Keys {
 
     fn unavailable(&self, fault: Option<Arc<FetchFault>>) -> NoNewKeys {
         self.record().attempts.unavailable(fault, self.clock.elapsed())
-    }
-}
-
-impl Held {
-    /// The set from now on. It is due before it dies, whatever the provider and jitter say.
-    fn new(published: Published, before: Option<&Held>, now: Duration, stale: Duration) -> Self {
-        let Published { mut set, ttl } = published;
-        if let Some(before) = before {
-            set.succeed(&before.set);
-        }
-        let fresh_for = clock::jittered(ttl, 0.1).min(stale);
-        Self { set, fresh_until: now + fresh_for, dead_at: now + stale }
     }
 }
 

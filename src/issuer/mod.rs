@@ -48,7 +48,7 @@ pub(crate) use signing::SigningKey;
 pub(crate) use {jwk::Key, metadata::jwks_uri, set::KeySet};
 
 /// One issuer, ready to verify tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Issuer {
     /// What `iss` says.
     pub(crate) name: Arc<str>,

@@ -79,7 +79,7 @@ fn certified_key(der: &[u8], content: String) -> Option<Value> {
 }
 
 /// `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
-fn public_key(der: &[u8]) -> Option<Value> {
+pub(super) fn public_key(der: &[u8]) -> Option<Value> {
     of_info(Der(Der(der).only(SEQUENCE)?))
 }
 
@@ -100,8 +100,10 @@ fn of_info(mut info: Der<'_>) -> Option<Value> {
 /// `RSAPublicKey` (RFC 8017 §A.1.1).
 fn rsa(der: &[u8]) -> Option<Value> {
     let mut key = Der(Der(der).only(SEQUENCE)?);
-    let (n, e) = (key.next(INTEGER)?, key.only(INTEGER)?);
-    Some(json!({ "kty": "RSA", "n": base64url::encode(n), "e": base64url::encode(e) }))
+    // DER has a zero byte before a number whose first bit is set; a JWK has none.
+    let number = |der: &[u8]| base64url::encode(der.strip_prefix(&[0]).unwrap_or(der));
+    let (n, e) = (number(key.next(INTEGER)?), number(key.only(INTEGER)?));
+    Some(json!({ "kty": "RSA", "n": n, "e": e }))
 }
 
 /// An uncompressed point (SEC 1 §2.3.3).
@@ -241,7 +243,7 @@ R5/REBvD1Kna76dGimFIzdUYxLHoC1ZnKwIDAQAB
         let ed25519 = first(ED25519_PEM);
         assert_eq!((&ed25519["crv"], length(&ed25519, "x")), (&json!("Ed25519"), 32));
         let rsa = first(RSA_PEM);
-        assert_eq!((&rsa["e"], length(&rsa, "n")), (&json!("AQAB"), 257), "with a sign byte");
+        assert_eq!((&rsa["e"], length(&rsa, "n")), (&json!("AQAB"), 256), "without the sign byte");
         assert_eq!(rsa, first(RSA_PKCS1_PEM));
     }
 

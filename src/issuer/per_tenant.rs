@@ -214,9 +214,7 @@ impl PerTenant {
     /// Keeps an issuer open.
     pub(super) fn keep(&self, issuer: &Issuer) {
         if let Some(tenant) = &issuer.tenant {
-            let (name, rules) = (issuer.name.clone(), issuer.rules.clone());
-            let (keys, kept) = (issuer.keys.clone(), Some(tenant.clone()));
-            let issuer = Issuer { name, rules, keys, tenant: kept, keeper: None };
+            let issuer = Issuer { keeper: None, ..issuer.clone() };
             self.open.insert(tenant.clone(), Arc::new(issuer));
         }
     }

@@ -1,5 +1,7 @@
 //! [`SigningKey`]: a private key of the service's own, and the JWTs it signs.
 
+#[cfg(feature = "trust")]
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 #[cfg(feature = "trust")]
@@ -8,6 +10,8 @@ use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair};
 use serde_json::{Value, json};
 
 use super::client_auth::{SecretSource, Unproven, failed};
+#[cfg(feature = "trust")]
+use super::pem;
 use crate::base64url;
 use crate::config::Algorithm;
 use crate::secret::Secret;
@@ -130,34 +134,10 @@ fn signature(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>
 
 #[cfg(feature = "trust")]
 fn public(algorithm: Algorithm, der: &[u8]) -> Option<Value> {
-    match way(algorithm) {
-        Way::Rsa(_) => {
-            let pair = RsaKeyPair::from_pkcs8(der).ok()?;
-            let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
-            let octets = |number: &[u8]| base64url::encode(number);
-            let (n, e) = (
-                octets(n.big_endian_without_leading_zero()),
-                octets(e.big_endian_without_leading_zero()),
-            );
-            Some(json!({ "kty": "RSA", "n": n, "e": e }))
-        }
-        Way::Ecdsa(kind) => {
-            let pair = EcdsaKeyPair::from_pkcs8(kind, der).ok()?;
-            // An uncompressed point: one octet 04, then x and y of equal length.
-            let point = pair.public_key().as_ref().get(1..)?;
-            let (x, y) = point.split_at(point.len() / 2);
-            let crv = match algorithm {
-                Algorithm::ES384 => "P-384",
-                Algorithm::ES512 => "P-521",
-                _ => "P-256",
-            };
-            let (x, y) = (base64url::encode(x), base64url::encode(y));
-            Some(json!({ "kty": "EC", "crv": crv, "x": x, "y": y }))
-        }
-        Way::Ed25519 => {
-            let pair = Ed25519KeyPair::from_pkcs8(der).ok()?;
-            let x = base64url::encode(pair.public_key().as_ref());
-            Some(json!({ "kty": "OKP", "crv": "Ed25519", "x": x }))
-        }
-    }
+    let info: PublicKeyX509Der<'_> = match way(algorithm) {
+        Way::Rsa(_) => RsaKeyPair::from_pkcs8(der).ok()?.public_key().as_der().ok()?,
+        Way::Ecdsa(kind) => EcdsaKeyPair::from_pkcs8(kind, der).ok()?.public_key().as_der().ok()?,
+        Way::Ed25519 => Ed25519KeyPair::from_pkcs8(der).ok()?.public_key().as_der().ok()?,
+    };
+    pem::public_key(info.as_ref())
 }

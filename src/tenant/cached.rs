@@ -232,7 +232,7 @@ impl<R: TenantResolver> CachedTenants<R> {
             Ok(last) => {
                 self.memory.put(id, Entry::new(last.clone(), *asked_at, &self.limits));
                 if self.memory.outage.ends(|| self.clock.elapsed()) {
-                    telemetry::tenant_store_works();
+                    telemetry::store_works("tenant store");
                 }
                 Ok(last)
             }

@@ -185,7 +185,7 @@ impl Trusts {
         match self.0.replay_log.first_use(key, until).await {
             Ok(is_first) => {
                 if self.0.replay_outage.ends(|| self.0.clock.elapsed()) {
-                    telemetry::replay_log_works();
+                    telemetry::store_works("replay log");
                 }
                 if is_first { Ok(()) } else { Err(DenialReason::Replayed) }
             }
