@@ -151,6 +151,8 @@ pub use config::{
     EndpointsConfig, Fault, IssuerConfig, JwksSettings, MockUser, TokenProfile, UnknownAlgorithm,
     UnknownAuthMode, Variable,
 };
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use database::SqlError;
 pub use endpoints::{
     Attempt, Endpoint, Endpoints, EndpointsBuilder, EndpointsService, InvalidNetwork, NotFound,
     PasswordAttempt, PasswordVerdict, SignIn, Throttle, TokenBuckets, TrustedProxies,
@@ -184,18 +186,18 @@ pub use outbound::{
     CallerLayer, CallerService, EmptyBodies, OutboundBuilder, OutboundError, OutboundLayer,
     OutboundService, OutboundToken, Replay, with_caller,
 };
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use registrar::SqlRegistrar;
 pub use registrar::{
     InvalidLocalId, MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError,
     Registration, WorkspaceId,
 };
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use registrar::{SqlRegistrar, SqlRegistrarError};
 pub use secret::Secret;
 pub use session::{SessionLayer, SessionService, Sessions, SessionsBuilder};
 pub use support::seal::{InvalidSealingKeys, SealingKeys};
 pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use tenant::{SqlTenantRow, SqlTenants, SqlTenantsError};
+pub use tenant::{SqlTenantRow, SqlTenants};
 pub use validator::{
     Credentials, JwksValidator, KnownTokens, KnownTokensStats, TokenValidator,
     dangerous_peek_claims,

@@ -22,7 +22,7 @@ pub use ids::{InvalidLocalId, ParticipantId, WorkspaceId};
 pub use memory::MemoryRegistrar;
 pub use profile::Profile;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use sql::{SqlRegistrar, SqlRegistrarError};
+pub use sql::SqlRegistrar;
 
 /// Gives an identity its participant and its personal workspace: those it has, else new ones.
 ///

@@ -1,7 +1,6 @@
 //! The tables of the SQL registrar, and the steps that lead to them.
 
-use super::sql::SqlRegistrarError;
-use crate::database::{Pool, on_either, once};
+use crate::database::{Pool, SqlError, in_transaction, on_either, once, run_all};
 
 /// A version of the tables, and the statements that lead to it from the one before. What was
 /// released is never changed: another step is added, and [`CURRENT`] raised.
@@ -14,88 +13,42 @@ const REACHED: &str = "SELECT COALESCE(MAX(version), 0) FROM auth_registrar_vers
 
 const REACH: &str = "INSERT INTO auth_registrar_versions (version) VALUES ($1)";
 
-/// An arbitrary number that other users of advisory locks are unlikely to pick.
-#[cfg(feature = "postgres")]
+/// IF NOT EXISTS alone fails when two sessions create the table at once. The number is an arbitrary one
+/// that other users of advisory locks are unlikely to pick.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(4961283075518894206)";
 
-#[cfg(feature = "sqlite")]
-const SQLITE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS auth_registrar_versions (\
+const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS auth_registrar_versions (\
     version BIGINT NOT NULL PRIMARY KEY, \
-    reached_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)";
+    reached_at {time} NOT NULL DEFAULT CURRENT_TIMESTAMP)";
 
-#[cfg(feature = "postgres")]
-const POSTGRES_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS auth_registrar_versions (\
-    version BIGINT NOT NULL PRIMARY KEY, \
-    reached_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP)";
-
-#[cfg(feature = "sqlite")]
-const SQLITE_STEPS: &[Step] = &[(
+const STEPS: &[Step] = &[(
     1,
     &[
         "CREATE TABLE auth_participants (\
-            id TEXT NOT NULL PRIMARY KEY, \
-            issuer TEXT NOT NULL CHECK (issuer <> ''), \
-            tenant_id TEXT NOT NULL, \
-            kind TEXT NOT NULL, \
-            subject TEXT NOT NULL CHECK (subject <> ''), \
+            id {text} NOT NULL PRIMARY KEY, \
+            issuer {text} NOT NULL CHECK (issuer <> ''), \
+            tenant_id {text} NOT NULL, \
+            kind {text} NOT NULL, \
+            subject {text} NOT NULL CHECK (subject <> ''), \
             display_name TEXT, \
             email TEXT, \
             email_verified BOOLEAN NOT NULL DEFAULT FALSE, \
-            created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, \
-            updated_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, \
+            created_at {time} NOT NULL DEFAULT CURRENT_TIMESTAMP, \
+            updated_at {time} NOT NULL DEFAULT CURRENT_TIMESTAMP, \
             UNIQUE (issuer, tenant_id, kind, subject))",
         "CREATE TABLE auth_workspaces (\
-            id TEXT NOT NULL PRIMARY KEY, \
-            participant_id TEXT NOT NULL UNIQUE REFERENCES auth_participants (id), \
-            created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+            id {text} NOT NULL PRIMARY KEY, \
+            participant_id {text} NOT NULL UNIQUE REFERENCES auth_participants (id), \
+            created_at {time} NOT NULL DEFAULT CURRENT_TIMESTAMP)",
     ],
 )];
-
-/// The collation "C" compares bytes, whatever the database's own overlooks.
-#[cfg(feature = "postgres")]
-const POSTGRES_STEPS: &[Step] = &[(
-    1,
-    &[
-        "CREATE TABLE auth_participants (\
-            id TEXT COLLATE \"C\" NOT NULL PRIMARY KEY, \
-            issuer TEXT COLLATE \"C\" NOT NULL CHECK (issuer <> ''), \
-            tenant_id TEXT COLLATE \"C\" NOT NULL, \
-            kind TEXT COLLATE \"C\" NOT NULL, \
-            subject TEXT COLLATE \"C\" NOT NULL CHECK (subject <> ''), \
-            display_name TEXT, \
-            email TEXT, \
-            email_verified BOOLEAN NOT NULL DEFAULT FALSE, \
-            created_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP, \
-            updated_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP, \
-            UNIQUE (issuer, tenant_id, kind, subject))",
-        "CREATE TABLE auth_workspaces (\
-            id TEXT COLLATE \"C\" NOT NULL PRIMARY KEY, \
-            participant_id TEXT COLLATE \"C\" NOT NULL UNIQUE REFERENCES auth_participants (id), \
-            created_at TIMESTAMPTZ NOT NULL DEFAULT CURRENT_TIMESTAMP)",
-    ],
-)];
-
-/// Takes the steps that are left, in a transaction that keeps others from doing so.
-macro_rules! take_steps {
-    ($transaction:ident, $versions:expr, $steps:expr) => {{
-        once!(sqlx::query, $versions).execute(&mut *$transaction).await?;
-        let reached: i64 = once!(sqlx::query_scalar, REACHED).fetch_one(&mut *$transaction).await?;
-        for (version, statements) in $steps.iter().filter(|(version, _)| *version > reached) {
-            for statement in *statements {
-                once!(sqlx::query, *statement).execute(&mut *$transaction).await?;
-            }
-            once!(sqlx::query, REACH).bind(*version).execute(&mut *$transaction).await?;
-        }
-        $transaction.commit().await
-    }};
-}
 
 /// Brings the tables to what this version of the crate works with. A newer version's stay.
-pub(super) async fn migrate(pool: &Pool) -> Result<(), SqlRegistrarError> {
+pub(super) async fn migrate(pool: &Pool) -> Result<(), SqlError> {
     // A role that may not create tables may still find out that it need not.
     match reached(pool).await {
         Ok(reached) if reached >= CURRENT => Ok(()),
-        _ => steps(pool).await.map_err(|error| SqlRegistrarError::Migration(error.into())),
+        _ => take_steps(pool).await.map_err(|error| SqlError::Migration(error.into())),
     }
 }
 
@@ -105,19 +58,16 @@ async fn reached(pool: &Pool) -> Result<i64, sqlx::Error> {
         .await?))
 }
 
-async fn steps(pool: &Pool) -> Result<(), sqlx::Error> {
-    match pool {
-        #[cfg(feature = "sqlite")]
-        Pool::Sqlite(db) => {
-            let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-            take_steps!(transaction, SQLITE_VERSIONS, SQLITE_STEPS)
+/// Takes the steps that are left, in a transaction that keeps others from doing so.
+async fn take_steps(pool: &Pool) -> Result<(), sqlx::Error> {
+    let versions = pool.pick(&[VERSIONS][..], &[POSTGRES_LOCK, VERSIONS]);
+    in_transaction!(pool, connection => {
+        run_all!(pool, connection, versions);
+        let reached = once!(sqlx::query_scalar, REACHED).fetch_one(&mut *connection).await?;
+        for (version, statements) in STEPS.iter().filter(|(version, _)| *version > reached) {
+            run_all!(pool, connection, *statements);
+            once!(sqlx::query, REACH).bind(*version).execute(&mut *connection).await?;
         }
-        #[cfg(feature = "postgres")]
-        Pool::Postgres(db) => {
-            let mut transaction = db.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-            // IF NOT EXISTS alone fails when two sessions create the table at once.
-            once!(sqlx::query, POSTGRES_LOCK).execute(&mut *transaction).await?;
-            take_steps!(transaction, POSTGRES_VERSIONS, POSTGRES_STEPS)
-        }
-    }
+    });
+    Ok(())
 }

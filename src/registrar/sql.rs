@@ -1,24 +1,18 @@
 //! [`SqlRegistrar`]: participants and workspaces in tables of SQLite or PostgreSQL, through SQLx.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-#[cfg(feature = "postgres")]
-use sqlx::postgres::PgPool;
-#[cfg(feature = "sqlite")]
-use sqlx::sqlite::SqlitePool;
 
 use super::{
-    Entry, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId, schema,
+    Entry, InvalidLocalId, ParticipantId, Profile, Registrar, RegistrarError, Registration,
+    WorkspaceId, schema,
 };
 use crate::clock::within;
-use crate::database::{ACQUIRE_TIMEOUT, Pool, Unusable, is_missing_table, on_either, once};
-use crate::error::BoxError;
+use crate::database::{Pool, SqlError, connecting, in_transaction, on_either, once};
 use crate::flight::Flights;
 use crate::identity::{Identity, IdentityKey};
-use crate::secret::Secret;
 
 /// As long as somebody who signs in waits without wondering.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -63,90 +57,9 @@ pub struct SqlRegistrar {
     flights: Arc<Flights<Entry, Result<Registration, RegistrarError>>>,
 }
 
-/// Why [`SqlRegistrar`] could not do what it was asked. Never holds the connection string.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SqlRegistrarError {
-    /// The connection string does not begin with `sqlite:`, `postgres:` or `postgresql:`.
-    #[error("the connection string names no known database: use sqlite: or postgres:")]
-    UnknownScheme,
-    /// The connection string needs a cargo feature that is off.
-    #[error("this database needs the feature `{0}` of scaikey-auth")]
-    FeatureMissing(&'static str),
-    /// The connection string cannot be read: its host, port or an option is malformed.
-    #[error("the connection string is malformed")]
-    MalformedUrl,
-    /// The pool of connections needs a tokio runtime to live in.
-    #[error("called outside of a tokio runtime")]
-    NoRuntime,
-    /// The tables are missing or old, and could not be brought up to date.
-    #[error(
-        "the tables auth_participants and auth_workspaces could not be created or altered: {0}; \
-         if this role may not, call `migrate` with one that may"
-    )]
-    Migration(#[source] BoxError),
-    /// A row was found whose key is not the one asked for: the table was not made by
-    /// [`migrate`](SqlRegistrar::migrate), and overlooks case, accents or the end of long texts.
-    #[error(
-        "the table auth_participants takes two keys for one: its columns issuer, tenant_id, kind \
-         and subject must be compared byte for byte"
-    )]
-    LooseKey,
-    /// The database cannot be reached, refused, or holds what this crate did not write.
-    #[error("the database failed: {0}")]
-    Database(#[source] BoxError),
-}
+connecting!(SqlRegistrar);
 
 impl SqlRegistrar {
-    /// Takes a connection string, such as `sqlite:///var/lib/app/app.db?mode=rwc`,
-    /// `sqlite::memory:` or `postgres://app@db.example/app`, and connects when first needed.
-    ///
-    /// A service built this way starts without its database. At most 8 connections; a call waits
-    /// up to 1.5 s for one. SQLite files are put into WAL mode, unless `mode=ro` or `immutable`
-    /// forbids it.
-    ///
-    /// # Errors
-    /// When the connection string is malformed or needs a feature that is off, and outside of a
-    /// tokio runtime.
-    pub fn connect_lazy(url: &Secret) -> Result<Self, SqlRegistrarError> {
-        Self::connect_lazy_with_timeout(url, ACQUIRE_TIMEOUT)
-    }
-
-    /// As [`connect_lazy`](Self::connect_lazy), but a call waits up to `acquire_timeout` for a connection,
-    /// and as long again for another writer of a SQLite file: for many writers, or a database far away. The
-    /// [`deadline`](Self::deadline) of a registration, 2 s by default, should be longer.
-    ///
-    /// # Errors
-    /// As `connect_lazy`.
-    pub fn connect_lazy_with_timeout(
-        url: &Secret,
-        acquire_timeout: Duration,
-    ) -> Result<Self, SqlRegistrarError> {
-        Ok(Self::over(Pool::connect_lazy(url, acquire_timeout)?))
-    }
-
-    /// As [`connect_lazy`](Self::connect_lazy), but proves that the database can be reached.
-    ///
-    /// # Errors
-    /// Also when it cannot.
-    pub async fn connect(url: &Secret) -> Result<Self, SqlRegistrarError> {
-        let this = Self::connect_lazy(url)?;
-        this.pool.prove().await?;
-        Ok(this)
-    }
-
-    /// Uses connections that the service has already, with their limits and timeouts.
-    #[cfg(feature = "sqlite")]
-    pub fn from_sqlite(pool: SqlitePool) -> Self {
-        Self::over(Pool::Sqlite(pool))
-    }
-
-    /// Uses connections that the service has already, with their limits and timeouts.
-    #[cfg(feature = "postgres")]
-    pub fn from_postgres(pool: PgPool) -> Self {
-        Self::over(Pool::Postgres(pool))
-    }
-
     /// How long a registration may take in all, in real time. Default 2 s. What was not committed
     /// by then is undone.
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -161,7 +74,7 @@ impl SqlRegistrar {
     ///
     /// # Errors
     /// When the database cannot be reached or refuses.
-    pub async fn migrate(&self) -> Result<(), SqlRegistrarError> {
+    pub async fn migrate(&self) -> Result<(), SqlError> {
         schema::migrate(&self.pool).await
     }
 
@@ -169,10 +82,7 @@ impl SqlRegistrar {
     ///
     /// # Errors
     /// When the database cannot be reached or refuses, and before there are tables.
-    pub async fn profile(
-        &self,
-        participant: &ParticipantId,
-    ) -> Result<Option<Profile>, SqlRegistrarError> {
+    pub async fn profile(&self, participant: &ParticipantId) -> Result<Option<Profile>, SqlError> {
         let found: Option<Shown> = on_either!(&self.pool, connection => once!(sqlx::query_as, PROFILE)
             .bind(participant.as_str())
             .fetch_optional(connection)
@@ -204,15 +114,9 @@ impl Registrar for SqlRegistrar {
     }
 }
 
-impl fmt::Debug for SqlRegistrar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SqlRegistrar({:?})", self.pool)
-    }
-}
-
-async fn register(pool: &Pool, entry: &Entry) -> Result<Registration, SqlRegistrarError> {
+async fn register(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
     match find_or_create(pool, entry).await {
-        Err(error) if error.misses_table() => {
+        Err(error) if error.is_missing_table() => {
             schema::migrate(pool).await?;
             find_or_create(pool, entry).await
         }
@@ -220,7 +124,7 @@ async fn register(pool: &Pool, entry: &Entry) -> Result<Registration, SqlRegistr
     }
 }
 
-async fn find_or_create(pool: &Pool, entry: &Entry) -> Result<Registration, SqlRegistrarError> {
+async fn find_or_create(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
     if let Some(row) = find(pool, entry).await? {
         let (registration, profile) = read(row, entry)?;
         let mut refreshed = profile.clone();
@@ -257,53 +161,32 @@ macro_rules! described {
 ///
 /// Whoever comes second waits at a unique constraint until the first has committed or is undone,
 /// and then finds its rows or makes its own. All take their locks in the same order.
-macro_rules! write_missing {
-    ($transaction:ident, $entry:ident, $find:expr) => {{
-        let (participant, workspace) = (ParticipantId::random()?, WorkspaceId::random()?);
-        let inserted = described!(once!(sqlx::query, INSERT_PARTICIPANT), $entry)
+async fn write(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
+    let broken = |error: RegistrarError| SqlError::Database(error.into());
+    let participant = ParticipantId::random().map_err(broken)?;
+    let workspace = WorkspaceId::random().map_err(broken)?;
+    let find = pool.pick(FIND_SQLITE, FIND_POSTGRES);
+    Ok(in_transaction!(pool, connection => {
+        let inserted = described!(once!(sqlx::query, INSERT_PARTICIPANT), entry)
             .bind(participant.as_str())
-            .execute(&mut *$transaction)
+            .execute(&mut *connection)
             .await?
             .rows_affected();
-        keyed!(once!(sqlx::query, INSERT_WORKSPACE), $entry)
+        keyed!(once!(sqlx::query, INSERT_WORKSPACE), entry)
             .bind(workspace.as_str())
-            .execute(&mut *$transaction)
+            .execute(&mut *connection)
             .await?;
         if inserted == 0 {
-            described!(once!(sqlx::query, REFRESH), $entry).execute(&mut *$transaction).await?;
+            described!(once!(sqlx::query, REFRESH), entry).execute(&mut *connection).await?;
         }
-        let row =
-            keyed!(once!(sqlx::query_as, $find), $entry).fetch_one(&mut *$transaction).await?;
-        let registration = read(row, $entry)?.0.ok_or(sqlx::Error::RowNotFound)?;
-        $transaction.commit().await?;
-        Ok(Registration { created: inserted == 1, ..registration })
-    }};
-}
-
-async fn write(pool: &Pool, entry: &Entry) -> Result<Registration, SqlRegistrarError> {
-    match pool {
-        #[cfg(feature = "sqlite")]
-        Pool::Sqlite(db) => {
-            // Immediate: a transaction that begins by reading cannot wait for its turn to write.
-            let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-            write_missing!(transaction, entry, FIND_SQLITE)
-        }
-        #[cfg(feature = "postgres")]
-        Pool::Postgres(db) => {
-            // Whatever the pool's own: stricter levels do not see what ON CONFLICT ran into.
-            let mut transaction = db.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-            write_missing!(transaction, entry, FIND_POSTGRES)
-        }
-    }
+        let row = keyed!(once!(sqlx::query_as, find), entry).fetch_one(&mut *connection).await?;
+        let registration = read(row, entry)?.0.ok_or(sqlx::Error::RowNotFound)?;
+        Registration { created: inserted == 1, ..registration }
+    }))
 }
 
 async fn find(pool: &Pool, entry: &Entry) -> Result<Option<Row>, sqlx::Error> {
-    let find = match pool {
-        #[cfg(feature = "sqlite")]
-        Pool::Sqlite(_) => FIND_SQLITE,
-        #[cfg(feature = "postgres")]
-        Pool::Postgres(_) => FIND_POSTGRES,
-    };
+    let find = pool.pick(FIND_SQLITE, FIND_POSTGRES);
     Ok(on_either!(pool, connection => keyed!(once!(sqlx::query_as, find), entry)
         .fetch_optional(connection)
         .await?))
@@ -327,19 +210,20 @@ type Row = (
 type Shown = (Option<String>, Option<String>, bool);
 
 /// The registration, if it is complete, and the profile.
-fn read(row: Row, entry: &Entry) -> Result<(Option<Registration>, Profile), SqlRegistrarError> {
+fn read(row: Row, entry: &Entry) -> Result<(Option<Registration>, Profile), SqlError> {
     let (issuer, tenant, kind, subject, id, created_at, workspace, name, email, verified) = row;
+    let broken = |error: InvalidLocalId| SqlError::Database(error.into());
     let key = &entry.key;
     let asked = [&*key.issuer, tenant_of(key), key.kind.as_str(), &key.subject];
     if [&*issuer, &*tenant, &*kind, &*subject] != asked {
-        return Err(SqlRegistrarError::LooseKey);
+        return Err(SqlError::LooseKey);
     }
-    let participant = ParticipantId::new(&id).map_err(SqlRegistrarError::broken)?;
+    let participant = ParticipantId::new(&id).map_err(broken)?;
     let workspace = workspace.map(|id| WorkspaceId::new(&id)).transpose();
-    let workspace = workspace.map_err(SqlRegistrarError::broken)?;
+    let workspace = workspace.map_err(broken)?;
     let since = Duration::from_secs(u64::try_from(created_at).unwrap_or_default());
     let created_at = SystemTime::UNIX_EPOCH.checked_add(since);
-    let created_at = created_at.ok_or_else(|| SqlRegistrarError::broken("created_at"))?;
+    let created_at = created_at.ok_or_else(|| SqlError::Database("created_at".into()))?;
     let registration = workspace.map(|id| Registration::new(participant, id, created_at));
     Ok((registration, profile_of((name, email, verified))))
 }
@@ -352,40 +236,6 @@ fn profile_of((display_name, email, email_verified): Shown) -> Profile {
 /// A unique constraint takes no two NULLs for the same. No tenant's id is empty.
 fn tenant_of(key: &IdentityKey) -> &str {
     key.tenant_id.as_ref().map_or("", |id| id.as_str())
-}
-
-impl SqlRegistrarError {
-    fn broken(source: impl Into<BoxError>) -> Self {
-        Self::Database(source.into())
-    }
-
-    fn misses_table(&self) -> bool {
-        let Self::Database(error) = self else { return false };
-        error.downcast_ref().is_some_and(is_missing_table)
-    }
-}
-
-impl From<sqlx::Error> for SqlRegistrarError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
-    }
-}
-
-impl From<RegistrarError> for SqlRegistrarError {
-    fn from(error: RegistrarError) -> Self {
-        Self::Database(error.into())
-    }
-}
-
-impl From<Unusable> for SqlRegistrarError {
-    fn from(unusable: Unusable) -> Self {
-        match unusable {
-            Unusable::UnknownScheme => Self::UnknownScheme,
-            Unusable::FeatureMissing(feature) => Self::FeatureMissing(feature),
-            Unusable::MalformedUrl => Self::MalformedUrl,
-            Unusable::NoRuntime => Self::NoRuntime,
-        }
-    }
 }
 
 /// The databases differ only in how they tell seconds since 1970.
@@ -401,10 +251,8 @@ macro_rules! find_by_key {
     };
 }
 
-#[cfg(feature = "sqlite")]
 const FIND_SQLITE: &str = find_by_key!("CAST(strftime('%s', p.created_at) AS INTEGER)");
 
-#[cfg(feature = "postgres")]
 const FIND_POSTGRES: &str = find_by_key!("CAST(FLOOR(EXTRACT(EPOCH FROM p.created_at)) AS BIGINT)");
 
 const INSERT_PARTICIPANT: &str = "INSERT INTO auth_participants \

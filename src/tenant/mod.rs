@@ -18,7 +18,7 @@ pub use cached::CachedTenants;
 pub(crate) use cached::is_told;
 pub use memory::MemoryTenants;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use sql::{SqlTenantRow, SqlTenants, SqlTenantsError};
+pub use sql::{SqlTenantRow, SqlTenants};
 
 /// Whether a tenant may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
 use scaikey_auth::testing::identity;
-use scaikey_auth::{ParticipantId, Profile, Registrar, Secret, SqlRegistrar, SqlRegistrarError};
+use scaikey_auth::{ParticipantId, Profile, Registrar, Secret, SqlError, SqlRegistrar};
 use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -63,7 +63,7 @@ async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown(
 #[test]
 fn outside_of_a_runtime_connecting_is_an_error_and_no_panic() {
     let error = SqlRegistrar::connect_lazy(&"sqlite::memory:".into()).unwrap_err();
-    assert!(matches!(error, SqlRegistrarError::NoRuntime));
+    assert!(matches!(error, SqlError::NoRuntime));
 }
 
 /// One that a busy machine does not disturb.
@@ -203,7 +203,7 @@ mod sqlite {
         let registrar = SqlRegistrar::from_sqlite(pool.clone());
         sqlx::query("CREATE TABLE auth_workspaces (surprise TEXT)").execute(&pool).await.unwrap();
         let error = registrar.migrate().await.unwrap_err();
-        assert!(matches!(error, SqlRegistrarError::Migration(_)), "{error:?}");
+        assert!(matches!(error, SqlError::Migration(_)), "{error:?}");
         assert!(error.to_string().contains("call `migrate` with one that may"), "{error}");
         let left: Vec<String> =
             sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use scaikey_auth::TenantStatus::{Active, Suspended};
 use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
 use scaikey_auth::{
-    Secret, SqlTenantRow, SqlTenants, SqlTenantsError, TenantId, TenantResolver, TenantStatus,
+    Secret, SqlError, SqlTenantRow, SqlTenants, TenantId, TenantResolver, TenantStatus,
 };
 use tokio::task::JoinSet;
 
@@ -90,7 +90,7 @@ async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown(
 #[test]
 fn outside_of_a_runtime_connecting_is_an_error_and_no_panic() {
     let error = SqlTenants::connect_lazy(&"sqlite::memory:".into()).unwrap_err();
-    assert!(matches!(error, SqlTenantsError::NoRuntime));
+    assert!(matches!(error, SqlError::NoRuntime));
 }
 
 #[cfg(feature = "sqlite")]
