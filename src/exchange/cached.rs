@@ -131,7 +131,7 @@ impl CachedExchange {
         if self.cache.is_shared() && !waits {
             // Half of the time is for this look, the rest for the lock: together no more than was said.
             let half = patience / 2;
-            match within(half, self.look_together(key)).await.flatten() {
+            match self.look_together(key, half).await {
                 Some(Some(token)) if self.serves(key, &token, refused) => {
                     telemetry::token_cache("hit");
                     return Ok(token.with_status(CacheStatus::Hit));
@@ -235,11 +235,15 @@ impl CachedExchange {
         let _ = self.successors.put(key, token, SUCCESSOR_LIFE, None).await;
     }
 
-    /// What the shared cache has, for all who ask for it now.
-    async fn look_together(self: &Arc<Self>, key: &CacheKey<'_>) -> Look {
+    /// What the shared cache has, for all who ask for it now. A look that takes too long ends for all, so
+    /// that whoever comes next looks anew.
+    async fn look_together(self: &Arc<Self>, key: &CacheKey<'_>, limit: Duration) -> Look {
         let seat = self.lookups.board(key.mark(), || {
             let (exchange, request) = (self.clone(), key.request().owned());
-            async move { exchange.look(&exchange.key(&request).ok()?).await }
+            async move {
+                let key = exchange.key(&request).ok()?;
+                within(limit, exchange.look(&key)).await.flatten()
+            }
         });
         seat.landed().await.flatten()
     }

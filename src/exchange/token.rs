@@ -266,8 +266,9 @@ impl AccessToken {
             id: id_token.map(Secret::expose),
         };
         // In one place, which does not grow: that would leave a copy of the token behind.
-        let scopes = stored.scopes.map_or(0, str::len);
-        let mut out = Zeroizing::new(Vec::with_capacity(self.octets() + scopes + 400));
+        let more = [stored.scopes, stored.kind].into_iter().flatten().map(str::len).sum::<usize>();
+        // Twice, because a text may have characters that JSON escapes.
+        let mut out = Zeroizing::new(Vec::with_capacity(2 * (self.octets() + more) + 400));
         // It is memory, and all members are texts and finite numbers.
         let _ = serde_json::to_writer(&mut *out, &stored);
         out

@@ -1,6 +1,7 @@
 //! [`OutboundService`]: one request, from its destination's rule to its answer.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::future::{poll_fn, ready};
 use std::task::{Context, Poll};
 
@@ -54,10 +55,16 @@ pub enum OutboundError {
 }
 
 /// An HTTP client behind an [`OutboundLayer`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OutboundService<S, R> {
     pub(super) inner: S,
     pub(super) layer: OutboundLayer<R>,
+}
+
+impl<S: fmt::Debug, R> fmt::Debug for OutboundService<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboundService").field("inner", &self.inner).finish_non_exhaustive()
+    }
 }
 
 impl<S, R, Q, B> Service<Request<Q>> for OutboundService<S, R>

@@ -66,7 +66,10 @@ impl Failures {
         }
         let wait = retry_after.map_or_else(|| backoff.wait(self.count), |it| it.min(backoff.cap));
         self.count = self.count.saturating_add(1);
-        self.retry_at = now + wait;
+        // A caller who read the clock a moment before has not to wait where nobody has.
+        if !wait.is_zero() {
+            self.retry_at = now + wait;
+        }
         wait
     }
 
@@ -138,6 +141,17 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
+    fn failure_below_the_threshold_sets_no_wait() {
+        let (backoff, now) = (Backoff::new(2, 1000, 60_000), Duration::from_secs(10));
+        let mut failures = Failures::default();
+        for _ in 0..2 {
+            assert_eq!(failures.add(backoff, None, now), Duration::ZERO);
+            assert_eq!(failures.retry_at, Duration::ZERO);
+        }
+        assert!(failures.add(backoff, None, now) > Duration::ZERO && failures.retry_at > now);
+    }
+
+    #[test]
     fn waits_stay_within_their_bounds() {
         for backoff in [Backoff::PROVIDER, Backoff::ENDPOINT, Backoff::STORE, Backoff::REPEAT] {
             for failures in 0..100 {
@@ -159,10 +173,10 @@ mod tests {
 
     #[test]
     fn retry_after_is_kept_to_from_the_first_failure_up_to_the_cap() {
-        for (asked, waits) in [(7, 7), (3600, 60), (0, 0)] {
+        for (asked, waits, until) in [(7, 7, 8), (3600, 60, 61), (0, 0, 0)] {
             let mut failures = Failures::default();
             let wait = failures.add(Backoff::ENDPOINT, Some(SECOND * asked), SECOND);
-            assert_eq!((wait, failures.retry_at), (SECOND * waits, SECOND * (waits + 1)));
+            assert_eq!((wait, failures.retry_at), (SECOND * waits, SECOND * until));
             assert!(failures.are_too_many(Backoff::ENDPOINT));
         }
         let mut failures = Failures::default();

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,17 +22,22 @@ enum Does {
     Hangs,
     /// It grants locks, and never answers when they are given back.
     HangsAtUnlock,
+    /// It never answers the first look.
+    HangsAtFirstLook,
 }
 
 #[derive(Debug)]
-struct Bad(Does);
+struct Bad {
+    does: Does,
+    looks: Arc<AtomicUsize>,
+}
 
 impl Bad {
     async fn answer<T>(&self, well: T) -> Result<T, BoxError> {
-        match self.0 {
+        match self.does {
             Does::Fails => Err("away".into()),
             Does::Hangs => pending().await,
-            Does::HangsAtUnlock => Ok(well),
+            Does::HangsAtUnlock | Does::HangsAtFirstLook => Ok(well),
         }
     }
 }
@@ -43,6 +49,10 @@ impl TokenCache for Bad {
     }
 
     async fn get(&self, _: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
+        let earlier = self.looks.fetch_add(1, Ordering::Relaxed);
+        if self.does == Does::HangsAtFirstLook && earlier == 0 {
+            pending::<()>().await;
+        }
         self.answer(None).await
     }
 
@@ -65,7 +75,7 @@ impl TokenCache for Bad {
     }
 
     async fn unlock(&self, _: &CacheKey<'_>, _: &Fence) -> Result<(), BoxError> {
-        match self.0 {
+        match self.does {
             Does::HangsAtUnlock => pending().await,
             _ => self.answer(()).await,
         }
@@ -73,8 +83,16 @@ impl TokenCache for Bad {
 }
 
 fn with(builder: TokenExchangeBuilder, does: Does) -> TokenExchangeBuilder {
+    with_counted(builder, does, Arc::default())
+}
+
+fn with_counted(
+    builder: TokenExchangeBuilder,
+    does: Does,
+    looks: Arc<AtomicUsize>,
+) -> TokenExchangeBuilder {
     let keys = SealingKeys::parse(&"QUFB".repeat(12).into()).unwrap();
-    builder.cache(Arc::new(Bad(does))).cache_keys(keys).enable_password_grant()
+    builder.cache(Arc::new(Bad { does, looks })).cache_keys(keys).enable_password_grant()
 }
 
 async fn signed_in(client: &TokenExchangeClient) -> RefreshRequest {
@@ -156,4 +174,17 @@ async fn hanging_unlock_keeps_nobody_waiting() {
     let request = signed_in(&client).await;
     client.refresh(&request).await.unwrap();
     assert_eq!(spent(&provider), (1, 0));
+}
+
+#[tokio::test]
+async fn look_without_answer_holds_up_nobody_else() {
+    let (provider, looks) = (provider().await, Arc::<AtomicUsize>::default());
+    let client = with_counted(builder(&provider), Does::HangsAtFirstLook, looks.clone());
+    let client = client.cache_timeout(Duration::from_secs(2)).build().unwrap();
+    let request = ExchangeRequest::new(subject(&provider, 0), "scaivault");
+    client.exchange(&request).await.unwrap();
+    let before = looks.load(Ordering::Relaxed);
+    client.exchange(&request).await.unwrap();
+    // It looks itself, and once more when it has the lock.
+    assert_eq!(looks.load(Ordering::Relaxed) - before, 2);
 }
