@@ -116,20 +116,26 @@ fn mapping(at: &At<'_>) -> Option<Mapping> {
         tenant: tenant
             .and_then(|at| tenant_id(&at))
             .or_else(|| TenantId::new("unreadable").ok())?,
-        scopes: scopes
-            .and_then(|scopes| permitted(&scopes, &at.list("scopes", None, text)))
-            .unwrap_or_default(),
+        scopes: scopes.and_then(|scopes| permitted(at, &scopes)).unwrap_or_default(),
     })
 }
 
-fn permitted(at: &At<'_>, listed: &[String]) -> Option<Scopes> {
-    match listed.join(" ").parse::<Scopes>() {
-        Ok(scopes) if scopes.is_empty() => {
-            at.fault("is empty: a rule that permits nothing is no rule")
-        }
-        Ok(scopes) => Some(scopes),
-        Err(_) => at.fault("has a character that scopes do not have (RFC 6749 §3.3)"),
+/// Reads the scopes of a `map`; `at` is their list. Each that is none is reported by itself.
+fn permitted(map: &At<'_>, at: &At<'_>) -> Option<Scopes> {
+    let before = at.faults.count();
+    let scopes: Scopes = map.list("scopes", None, scope).join(" ").parse().ok()?;
+    match scopes.is_empty() {
+        false => Some(scopes),
+        true if at.faults.count() > before => None,
+        true => at.fault("is empty: a rule that permits nothing is no rule"),
     }
+}
+
+fn scope(at: &At<'_>) -> Option<String> {
+    let read = |text: &str| text.parse::<Scopes>().map(|_| text.to_owned());
+    at.parse(|text| {
+        read(text).map_err(|_| "has a character that scopes do not have (RFC 6749 §3.3)")
+    })
 }
 
 fn conditions(at: &At<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
