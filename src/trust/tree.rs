@@ -76,14 +76,15 @@ impl Node {
 
     /// Reads TOML. Every place that is no TOML is reported.
     pub(super) fn from_toml(text: &str) -> Result<Self, PolicyError> {
+        let source = Source::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         let faults = Faults::default();
         for error in errors {
-            let line = error.span().map_or(0, |span| line_at(text, span.start));
+            let line = error.span().map_or(0, |span| source.line_at(span.start));
             faults.note(line, "the text", format!("is not TOML: {}", error.message()));
         }
         PolicyError::from_faults(faults)?;
-        Ok(Self { line: 1, value: toml_table(text, table.get_ref()) })
+        Ok(Self { line: 1, value: toml_table(&source, table.get_ref()) })
     }
 
     /// Reads JSON. The first place that is no JSON is reported.
@@ -93,7 +94,7 @@ impl Node {
             PolicyError::one(error.line(), "the text", problem)
         })?;
         let faults = Faults::default();
-        let node = json_node(text, whole.get(), 0, &faults);
+        let node = json_node(&Source::of(text), whole.get(), 0, &faults);
         PolicyError::from_faults(faults)?;
         Ok(node)
     }
@@ -151,17 +152,33 @@ impl PartialEq for Lines {
     }
 }
 
-fn line_at(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or_default();
-    memchr::memchr_iter(b'\n', before).count() + 1
+/// A text, and where its lines end: looked up for each value, so not counted anew for each.
+struct Source<'t> {
+    text: &'t str,
+    ends: Vec<usize>,
 }
 
-fn toml_table(text: &str, table: &DeTable<'_>) -> Value {
+impl<'t> Source<'t> {
+    fn of(text: &'t str) -> Self {
+        Self { text, ends: memchr::memchr_iter(b'\n', text.as_bytes()).collect() }
+    }
+
+    fn line_at(&self, offset: usize) -> usize {
+        self.ends.partition_point(|end| *end < offset) + 1
+    }
+
+    /// Returns the line in which a part of the text begins.
+    fn line_of(&self, piece: &str) -> usize {
+        self.line_at((piece.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize))
+    }
+}
+
+fn toml_table(source: &Source<'_>, table: &DeTable<'_>) -> Value {
     let members = table.iter();
-    Value::Table(members.map(|(name, it)| (name.to_string(), toml_node(text, it))).collect())
+    Value::Table(members.map(|(name, it)| (name.to_string(), toml_node(source, it))).collect())
 }
 
-fn toml_node(text: &str, node: &toml::Spanned<DeValue<'_>>) -> Node {
+fn toml_node(source: &Source<'_>, node: &toml::Spanned<DeValue<'_>>) -> Node {
     let value = match node.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(number) => {
@@ -173,16 +190,16 @@ fn toml_node(text: &str, node: &toml::Spanned<DeValue<'_>>) -> Node {
         // A date is as good without quotation marks.
         DeValue::Datetime(date) => Value::Text(date.to_string()),
         DeValue::Array(items) => {
-            Value::List(items.iter().map(|item| toml_node(text, item)).collect())
+            Value::List(items.iter().map(|item| toml_node(source, item)).collect())
         }
-        DeValue::Table(table) => toml_table(text, table),
+        DeValue::Table(table) => toml_table(source, table),
     };
-    Node { line: line_at(text, node.span().start), value }
+    Node { line: source.line_at(node.span().start), value }
 }
 
-/// Reads `piece`, a well-formed part of `text`, level by level: so each value knows where it stands.
-fn json_node(text: &str, piece: &str, depth: usize, faults: &Faults) -> Node {
-    let line = line_at(text, (piece.as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
+/// Reads `piece`, a well-formed part of the text, level by level: so each value knows where it stands.
+fn json_node(source: &Source<'_>, piece: &str, depth: usize, faults: &Faults) -> Node {
+    let line = source.line_of(piece);
     let value = match piece.as_bytes().first() {
         Some(b'{' | b'[') if depth > MAX_DEPTH => {
             faults.note(line, "the text", "is nested too deep");
@@ -192,7 +209,7 @@ fn json_node(text: &str, piece: &str, depth: usize, faults: &Faults) -> Node {
             let Members(sent) = serde_json::from_str(piece).unwrap_or_default();
             let mut members: Vec<(String, Node)> = Vec::new();
             for (name, value) in sent {
-                let node = json_node(text, value.get(), depth + 1, faults);
+                let node = json_node(source, value.get(), depth + 1, faults);
                 if members.iter().any(|(earlier, _)| *earlier == name) {
                     faults.note(node.line, &*name, "is given twice");
                 }
@@ -202,7 +219,7 @@ fn json_node(text: &str, piece: &str, depth: usize, faults: &Faults) -> Node {
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(piece).unwrap_or_default();
-            let node = |item: &&RawValue| json_node(text, item.get(), depth + 1, faults);
+            let node = |item: &&RawValue| json_node(source, item.get(), depth + 1, faults);
             Value::List(items.iter().map(node).collect())
         }
         _ => Node::from_value(&serde_json::from_str(piece).unwrap_or_default()).value,
