@@ -1,11 +1,12 @@
 //! [`Parameters`]: what a request says, from a query, a form or a JSON object.
 
 use std::fmt;
+use std::string::FromUtf8Error;
 
 use http::{HeaderMap, header};
+use percent_encoding::percent_decode;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use url::form_urlencoded;
 
 use super::Asked;
 use super::answer::{Failure, invalid_request};
@@ -30,9 +31,15 @@ pub(super) enum Reads {
 /// compared with those before them, there must be an end.
 const MOST: usize = 64;
 
+/// So many commas, colons and brackets are read of a JSON object. What reading costs grows with them, and
+/// not even a password has a thousand.
+const MOST_MARKS: usize = 4096;
+
 const TWICE: Failure = invalid_request("A parameter is there twice.");
 const TOO_MANY: Failure = invalid_request("There are more than 64 parameters.");
+const TOO_MANY_VALUES: Failure = invalid_request("The JSON object has too many values.");
 const NO_TEXT: Failure = invalid_request("A parameter is not a text.");
+const NO_UTF8: Failure = invalid_request("A parameter is not UTF-8.");
 const NO_FORM: Failure = Failure::Body(415, "The body must be application/x-www-form-urlencoded.");
 const NEITHER: Failure =
     Failure::Body(415, "The body must be application/x-www-form-urlencoded or application/json.");
@@ -58,13 +65,22 @@ impl Parameters {
 
     fn of_form(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
         // Counted before any is decoded, the empty ones too.
-        if text.iter().filter(|byte| **byte == b'&').count() >= MOST {
+        if memchr::memchr_iter(b'&', text).count() >= MOST {
             return Err(TOO_MANY);
         }
+        let longest = known.iter().map(|name| name.len()).max().unwrap_or_default();
         let mut read = Self::default();
-        for (name, value) in form_urlencoded::parse(text) {
-            if known.contains(&name.as_ref()) {
-                read.add(&name, &value)?;
+        for pair in text.split(|byte| *byte == b'&') {
+            let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+            let (name, value) = pair.split_at_checked(equals).unwrap_or_default();
+            // A character may be written as three.
+            if name.len() > 3 * longest {
+                continue;
+            }
+            let Ok(name) = form_decoded(name) else { continue };
+            if known.contains(&name.as_str()) {
+                let value = value.strip_prefix(b"=").unwrap_or_default();
+                read.add(&name, &form_decoded(value).map_err(|_| NO_UTF8)?)?;
             }
         }
         Ok(read)
@@ -73,6 +89,10 @@ impl Parameters {
     /// A JSON object of texts; `null` is as absent. No member may come twice, known or not: two
     /// readers could take two different ones (RFC 8259 §4). What is wrong first is told.
     fn of_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
+        let marks = text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
+        if marks > MOST_MARKS {
+            return Err(TOO_MANY_VALUES);
+        }
         let mut members = Vec::new();
         let mut json = serde_json::Deserializer::from_slice(text);
         let outcome = json.deserialize_map(Members(&mut members)).and_then(|()| json.end());
@@ -110,6 +130,14 @@ impl Parameters {
     pub(super) fn required(&self, name: &str, missing: &'static str) -> Result<&str, Failure> {
         self.get(name).ok_or(invalid_request(missing))
     }
+}
+
+/// Decodes a name or a value of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>). What is no
+/// UTF-8 is refused: with replaced characters it would be another value than was sent.
+fn form_decoded(text: &[u8]) -> Result<String, FromUtf8Error> {
+    let spaced: Vec<u8> =
+        text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    String::from_utf8(percent_decode(&spaced).collect())
 }
 
 /// Reads the members of a JSON object, and no more of them than are looked at.
@@ -174,11 +202,37 @@ mod tests {
     }
 
     #[test]
+    fn forms_are_decoded_as_browsers_encode_them() {
+        let form = "application/x-www-form-urlencoded";
+        let table = [
+            ("a=x%3D1=2", "x=1=2"),
+            ("%61=1%2B1+1", "1+1 1"),
+            ("&&a=%zz%4&", "%zz%4"),
+            ("b%FF=1&a=%F0%9F%98%80", "\u{1f600}"),
+        ];
+        for (body, value) in table {
+            let expected = Ok(vec![("a".to_owned(), value.to_owned())]);
+            assert_eq!(read(form, body, Reads::Forms), expected, "{body}");
+        }
+        assert_eq!(read(form, "a", Reads::Forms), Ok(vec![("a".to_owned(), String::new())]));
+    }
+
+    #[test]
+    fn json_that_is_dear_to_read_is_refused_before_it_is() {
+        for unknown in ["[".repeat(5000), format!("[{}0]", "0,".repeat(5000))] {
+            let body = format!("{{\"x\":{unknown}}}");
+            let error = read("application/json", &body, Reads::FormsAndJson).unwrap_err();
+            assert!(error.contains("too many values"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_ambiguous_or_of_another_type_is_refused() {
         let (form, json) = ("application/x-www-form-urlencoded", "application/json");
         let table = [
             (form, "a=1&a=1", Reads::Forms, "twice"),
             (form, "a=1&%61=2", Reads::Forms, "twice"),
+            (form, "x=%C3&a=%C3", Reads::Forms, "UTF-8"),
             (json, r#"{"a":"1","a":"2"}"#, Reads::FormsAndJson, "twice"),
             (json, r#"{"a":null,"\u0061":"2"}"#, Reads::FormsAndJson, "twice"),
             (json, r#"{"a":1,"a":2} x"#, Reads::FormsAndJson, "not a text"),

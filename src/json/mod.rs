@@ -14,6 +14,10 @@ use std::ops::Range;
 /// How deep objects and lists may nest. Claims of real providers stay below 6.
 const MAX_DEPTH: usize = 16;
 
+/// How many members an object may have. Those of real providers have some dozens; their number is the
+/// attacker's choice, and each name looked for may have to pass all of them.
+const MAX_MEMBERS: u32 = 1024;
+
 /// Up to this many members of an object are compared with all before them; where there are more, all are
 /// sorted, so that a hostile object costs n·log n and not n².
 const PAIRWISE: u32 = 32;
@@ -21,7 +25,7 @@ const PAIRWISE: u32 = 32;
 /// Why a text was refused. Carries no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Not one JSON object, nested too deep, or 2 GiB long.
+    /// Not one JSON object, nested too deep, with an object of too many members, or 2 GiB long.
     Syntax,
     /// A member name occurs twice in one object.
     Duplicate,
@@ -398,6 +402,16 @@ mod tests {
         assert!(root.get("a").and_then(|a| a.get("c")).is_some_and(Value::is_null));
         assert!(root.get("b").is_none(), "members of members are not members");
         assert_eq!(root.children().map(Value::name).collect::<Vec<_>>(), ["a", "d", "e", "f"]);
+    }
+
+    #[test]
+    fn object_has_a_thousand_members_at_most() {
+        let object = |count: u32| {
+            let members: Vec<_> = (0..count).map(|nth| format!("\"{nth}\":[]")).collect();
+            Document::parse(format!("{{\"a\":{{{}}}}}", members.join(",")))
+        };
+        assert!(object(MAX_MEMBERS).is_ok());
+        assert_eq!(object(MAX_MEMBERS + 1).unwrap_err(), Fault::Syntax);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! may switch on (`serde_json/arbitrary_precision` makes an object of it), and a token that was good must
 //! stay good.
 
-use super::{Kind, MAX_DEPTH, Name, Node, PAIRWISE, Span, Tree, tag};
+use super::{Kind, MAX_DEPTH, MAX_MEMBERS, Name, Node, PAIRWISE, Span, Tree, tag};
 
 /// `None` for what is not one object.
 pub(super) fn read(text: &str) -> Option<Tree> {
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
         let mut next = self.next()?;
         if next != b'}' {
             loop {
-                if next != b'"' {
+                if next != b'"' || count == MAX_MEMBERS {
                     return None;
                 }
                 let name = self.name(opened, count)?;
