@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKind, Inner, Provenance, Scopes, TenantId,
+    Actor, ClaimPath, ClaimsMapping, Confirmation, Identity, IdentityKind, Inner, Provenance,
+    Scopes, TenantId,
 };
 use crate::error::InvalidToken;
 use crate::json::{Document, Span, Value};
@@ -64,12 +65,16 @@ impl Reading<'_> {
             client_id: span(client_id),
             display_name: span(display_name),
             email: span(email),
+            session_id: span(string(claims.get("sid"), "sid")?),
+            token_id: span(string(claims.get("jti"), "jti")?),
+            acr: span(string(claims.get("acr"), "acr")?),
             names: names.found.into(),
             scopes,
             issued_at,
             expires_at,
             mfa_verified_at: mfa_verified_at(claims, mapping)?,
             actors: actors(claims)?,
+            confirmation: Confirmation::read(claims)?.map(Box::new),
             roles,
             sent: document.length(),
             text: document.into_text(),

@@ -1,6 +1,7 @@
 //! [`Identity`]: who is calling, as a verified token says it.
 
 mod claims;
+mod confirmation;
 mod ids;
 mod mapping;
 mod scopes;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::Span;
 
+pub use confirmation::Confirmation;
 pub use ids::{IdentityKey, InvalidTenantId, TenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
 pub use scopes::{InvalidScope, Scopes};
@@ -114,6 +116,9 @@ struct Inner {
     client_id: Span,
     display_name: Span,
     email: Span,
+    session_id: Span,
+    token_id: Span,
+    acr: Span,
     /// First the roles, then the groups.
     names: Box<[Span]>,
     scopes: Scopes,
@@ -121,6 +126,8 @@ struct Inner {
     expires_at: SystemTime,
     mfa_verified_at: Option<SystemTime>,
     actors: Box<[Actor]>,
+    /// In a box, because few tokens are bound.
+    confirmation: Option<Box<Confirmation>>,
     /// How many of the names are roles.
     roles: u32,
 }
@@ -213,6 +220,31 @@ impl Identity {
         self.0.mfa_verified_at
     }
 
+    /// `sid`: the session at the issuer that the token belongs to (OpenID Connect Back-Channel Logout
+    /// §2.1), as sent. Unique within the issuer only. Many issuers put none into access tokens.
+    pub fn session_id(&self) -> Option<&str> {
+        self.text(self.0.session_id)
+    }
+
+    /// `jti`: the name of this one token (RFC 7519 §4.1.7), as sent. Unique within the issuer only.
+    pub fn token_id(&self) -> Option<&str> {
+        self.text(self.0.token_id)
+    }
+
+    /// `acr`: how strongly the user was authenticated, in the issuer's own words (OpenID Connect Core
+    /// §2), as sent.
+    pub fn acr(&self) -> Option<&str> {
+        self.text(self.0.acr)
+    }
+
+    /// `cnf`: the key that the token is bound to, if it is bound to any.
+    ///
+    /// In a request that a layer let through, its sender has proven that it has the key. A
+    /// [validator](crate::TokenValidator) used alone judges no proof.
+    pub fn confirmation(&self) -> Option<&Confirmation> {
+        self.0.confirmation.as_deref()
+    }
+
     /// `iat`.
     pub fn issued_at(&self) -> Option<SystemTime> {
         self.0.issued_at
@@ -263,7 +295,7 @@ impl Identity {
 
     /// How many bytes it holds, as asked of the allocator; the issuer's name belongs to the issuer.
     pub(crate) fn footprint(&self) -> usize {
-        let Inner { tenant_id, text, names, scopes, actors, .. } = &*self.0;
+        let Inner { tenant_id, text, names, scopes, actors, confirmation, .. } = &*self.0;
         let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
         let named = |actor: &Actor| {
             length(&actor.subject) + length(&actor.client_id) + length(&actor.issuer)
@@ -275,6 +307,7 @@ impl Identity {
             + scopes.footprint()
             + size_of_val(&**actors)
             + actors.iter().map(named).sum::<usize>()
+            + confirmation.as_deref().map_or(0, size_of_val)
             + text.len()
     }
 }

@@ -164,6 +164,31 @@ async fn a_multi_factor_sign_in_is_when_the_token_says_and_never_guessed() {
 }
 
 #[tokio::test]
+async fn session_token_and_class_are_told_as_sent() {
+    let world = World::new().await;
+    let token = || world.provider.token().without("jti");
+    let known = identity(world.auth(), token()).await;
+    assert_eq!((known.session_id(), known.token_id(), known.acr()), (None, None, None));
+    let claims = [("sid", "s-1"), ("jti", "t \"1\""), ("acr", "urn:example:gold")];
+    let named = claims.iter().fold(token(), |token, (name, value)| token.claim(name, *value));
+    let known = identity(world.auth(), named).await;
+    assert_eq!((known.session_id(), known.token_id()), (Some("s-1"), Some("t \"1\"")));
+    assert_eq!(known.acr(), Some("urn:example:gold"));
+    for (name, _) in claims {
+        let absent = identity(world.auth(), token().claim(name, Value::Null)).await;
+        assert_eq!((absent.session_id(), absent.token_id(), absent.acr()), (None, None, None));
+        for wrong in [json!(1), json!(["x"]), json!({ "x": 1 }), json!(true)] {
+            let refusal = refusal(world.auth(), token().claim(name, wrong)).await;
+            let malformed = InvalidToken::MalformedClaim(name);
+            assert!(
+                matches!(refusal, AuthError::InvalidToken(kind) if kind == malformed),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_actor_is_the_outermost_and_those_before_are_history() {
     let world = World::new().await;
     let act = json!({

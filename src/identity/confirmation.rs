@@ -1,0 +1,129 @@
+//! [`Confirmation`]: the key that a token is bound to.
+
+use crate::base64url;
+use crate::error::InvalidToken;
+use crate::json::Value;
+use crate::support::crypto;
+
+/// The key that a token is bound to (`cnf`, RFC 7800 §3.1): whoever sends the token must prove that it
+/// has the private part.
+///
+/// A token says which key by exactly one member that this crate knows. A token with another, with several,
+/// or with none is refused, because a binding that is not understood cannot be held.
+///
+/// Comparing two takes a time that does not depend on their bytes.
+///
+/// ```
+/// use scaikey_auth::Confirmation;
+///
+/// // SHA-256 of the certificate that the client showed, as DER.
+/// let shown = Confirmation::CertificateThumbprint([7; 32]);
+/// assert_ne!(shown, Confirmation::JwkThumbprint([7; 32]), "a hash of another kind");
+/// ```
+#[derive(Debug, Clone, Copy, Eq)]
+#[non_exhaustive]
+pub enum Confirmation {
+    /// `jkt`: SHA-256 thumbprint (RFC 7638) of the public JWK that signs DPoP proofs (RFC 9449 §6.1).
+    JwkThumbprint([u8; 32]),
+    /// `x5t#S256`: SHA-256 of the client's TLS certificate as DER (RFC 8705 §3.1).
+    CertificateThumbprint([u8; 32]),
+}
+
+impl Confirmation {
+    /// Reads the claim `cnf`; `None` where there is none. `null` is no way to leave it out.
+    pub(crate) fn read(claims: Value<'_>) -> Result<Option<Self>, InvalidToken> {
+        let Some(cnf) = claims.get("cnf") else { return Ok(None) };
+        if !cnf.is_object() {
+            return Err(MALFORMED);
+        }
+        let mut members = cnf.children();
+        let (Some(member), None) = (members.next(), members.next()) else {
+            return Err(InvalidToken::Unproven);
+        };
+        let bound_by = match member.name() {
+            "jkt" => Self::JwkThumbprint,
+            "x5t#S256" => Self::CertificateThumbprint,
+            _ => return Err(InvalidToken::Unproven),
+        };
+        let thumbprint = member.as_str().and_then(base64url::decode);
+        let thumbprint = thumbprint.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        thumbprint.map(bound_by).map(Some).ok_or(MALFORMED)
+    }
+}
+
+const MALFORMED: InvalidToken = InvalidToken::MalformedClaim("cnf");
+
+impl PartialEq for Confirmation {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::JwkThumbprint(own), Self::JwkThumbprint(other))
+            | (Self::CertificateThumbprint(own), Self::CertificateThumbprint(other)) => {
+                crypto::equal(own, other)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Document;
+
+    fn read(claims: &str) -> Result<Option<Confirmation>, InvalidToken> {
+        Confirmation::read(Document::parse(claims).unwrap().root())
+    }
+
+    #[test]
+    fn confirmation_is_exactly_one_known_member() {
+        let hash = crypto::sha256(b"key");
+        let text = base64url::encode(hash);
+        assert_eq!(read("{}"), Ok(None));
+        let jwk = read(&format!(r#"{{"cnf":{{"jkt":"{text}"}}}}"#));
+        assert_eq!(jwk, Ok(Some(Confirmation::JwkThumbprint(hash))));
+        let certificate = read(&format!(r#"{{"cnf":{{"x5t#S256":"{text}"}}}}"#));
+        assert_eq!(certificate, Ok(Some(Confirmation::CertificateThumbprint(hash))));
+        for unknown in [
+            "{}".to_owned(),
+            r#"{"osc":"1"}"#.to_owned(),
+            format!(r#"{{"kid":"{text}"}}"#),
+            format!(r#"{{"JKT":"{text}"}}"#),
+            format!(r#"{{"jkt":"{text}","x5t#S256":"{text}"}}"#),
+            format!(r#"{{"jkt":"{text}","future":1}}"#),
+        ] {
+            assert_eq!(read(&format!(r#"{{"cnf":{unknown}}}"#)), Err(InvalidToken::Unproven));
+        }
+    }
+
+    #[test]
+    fn thumbprint_has_32_bytes_in_one_spelling() {
+        let text = base64url::encode([0xff; 32]);
+        for malformed in [
+            "null".to_owned(),
+            "[]".to_owned(),
+            r#""jkt""#.to_owned(),
+            r#"{"jkt":null}"#.to_owned(),
+            r#"{"jkt":7}"#.to_owned(),
+            r#"{"jkt":""}"#.to_owned(),
+            format!(r#"{{"jkt":["{text}"]}}"#),
+            format!(r#"{{"jkt":"{text}="}}"#),
+            format!(r#"{{"jkt":" {text}"}}"#),
+            format!(r#"{{"jkt":"{}"}}"#, &text[..42]),
+            format!(r#"{{"jkt":"{}"}}"#, base64url::encode([0xff; 31])),
+            format!(r#"{{"jkt":"{}"}}"#, base64url::encode([0xff; 33])),
+            // The same bytes with spare bits set.
+            format!(r#"{{"jkt":"{}9"}}"#, &text[..42]),
+        ] {
+            assert_eq!(read(&format!(r#"{{"cnf":{malformed}}}"#)), Err(MALFORMED), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn thumbprints_of_two_kinds_are_never_equal() {
+        let (jwk, certificate) =
+            (Confirmation::JwkThumbprint([1; 32]), Confirmation::CertificateThumbprint([1; 32]));
+        assert_eq!(jwk, jwk);
+        assert_ne!(jwk, certificate);
+        assert_ne!(jwk, Confirmation::JwkThumbprint([2; 32]));
+    }
+}
