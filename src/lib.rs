@@ -144,7 +144,10 @@ pub mod testing;
 
 pub mod manual;
 
-pub use auth::{Auth, AuthBuilder, AuthContext, TenantAuthoriser};
+pub use auth::{
+    Admission, AdmissionCheck, AdmissionRequest, Auth, AuthBuilder, AuthContext, ProofRequest,
+    ProofVerifier, Proven, TenantAuthoriser,
+};
 pub use clock::{Clock, SystemClock};
 pub use config::{
     Algorithm, AuthConfig, AuthMode, ClientAuthMethod, ClientConfig, ConfigError, ENVIRONMENT,
@@ -171,8 +174,8 @@ pub use exchange::{
 };
 pub use gate::{Gated, ResponseFuture};
 pub use identity::{
-    Actor, ClaimPath, ClaimsMapping, Identity, IdentityKey, IdentityKind, InvalidClaimPath,
-    InvalidScope, InvalidTenantId, Provenance, Scopes, TenantId,
+    Actor, ClaimPath, ClaimsMapping, Confirmation, Identity, IdentityKey, IdentityKind,
+    InvalidClaimPath, InvalidScope, InvalidTenantId, Provenance, Scopes, TenantId,
 };
 pub use issuer::{
     ClientAuth, IssuerHealth, Issuers, KeyState, SecretSource, TenantIssuers, UnusableKey,

@@ -229,6 +229,13 @@ pub(crate) fn tenant_store_failed(why: &(dyn Error + 'static), stale: bool, is_n
     count!("scaikey_auth_tenant_store_failures_total", "stale" => if stale { "true" } else { "false" });
 }
 
+/// An admission check failed. Warned of when it is news.
+pub(crate) fn admission_failed(why: &(dyn Error + 'static), is_new: bool) {
+    let why = Causes(why);
+    if_new!(is_new, warn!(%why, "admission check failed"));
+    count!("scaikey_auth_admission_failures_total");
+}
+
 /// A store answers again, after its failure was told.
 pub(crate) fn store_works(store: &'static str) {
     tracing::info!(target: TARGET, "{store} works again");

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::admission::{AdmissionCheck, AdmissionChecks};
+use super::proof::{ProofVerifier, ProofVerifiers};
 use super::{Auth, Inner};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
@@ -19,6 +21,8 @@ use crate::validator::{JwksValidator, OfTokens, TokenValidator};
 pub struct AuthBuilder {
     config: AuthConfig,
     validators: Vec<Arc<dyn TokenValidator>>,
+    proofs: Vec<Arc<dyn ProofVerifier>>,
+    admission: Vec<Arc<dyn AdmissionCheck>>,
     tenant_issuers: Vec<(IssuerConfig, Arc<dyn TenantIssuers>)>,
     tenants: Option<Arc<dyn TenantResolver>>,
     clock: Option<Arc<dyn Clock>>,
@@ -29,6 +33,8 @@ impl AuthBuilder {
         Self {
             config,
             validators: Vec::new(),
+            proofs: Vec::new(),
+            admission: Vec::new(),
             tenant_issuers: Vec::new(),
             tenants: None,
             clock: None,
@@ -127,6 +133,21 @@ impl AuthBuilder {
         self
     }
 
+    /// Accepts tokens that are bound to a key, if this verifier accepts the proof that comes with the request.
+    /// May be repeated, for keys of different kinds. Default: none, so bound tokens are refused.
+    pub fn proof_verifier(mut self, verifier: impl ProofVerifier) -> Self {
+        self.proofs.push(Arc::new(verifier));
+        self
+    }
+
+    /// Asks this check about each request whose token holds, before its tenant is looked up. May be repeated:
+    /// all checks must allow the request. Default: none. A check that answers immediately costs a request its own
+    /// time; one that waits costs an allocation, too.
+    pub fn admission(mut self, check: impl AdmissionCheck) -> Self {
+        self.admission.push(Arc::new(check));
+        self
+    }
+
     /// Sets who the mock user is.
     pub fn mock_user(mut self, user: MockUser) -> Self {
         self.config.mock = user;
@@ -152,7 +173,8 @@ impl AuthBuilder {
     /// # Errors
     /// Every fault of the configuration at once.
     pub fn build(self) -> Result<Auth, ConfigError> {
-        let Self { mut config, mut validators, tenant_issuers, tenants, clock } = self;
+        let Self { mut config, mut validators, proofs, admission, tenant_issuers, tenants, clock } =
+            self;
         // Whoever sets a resolver of tenants says with it which there are, or that all are meant.
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
@@ -189,6 +211,8 @@ impl AuthBuilder {
             validators,
             issuers,
             known_tokens,
+            proofs: ProofVerifiers(proofs),
+            admission: AdmissionChecks::new(admission),
             tenants,
             tenant_outage: Outage::default(),
             tenant_required: config.tenant_required,

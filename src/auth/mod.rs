@@ -1,13 +1,21 @@
 //! [`Auth`]: mode, validators and tenants put together. Everything else is a way to reach it.
 
+mod admission;
 mod builder;
+mod proof;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use admission::{Admission, AdmissionCheck, AdmissionRequest};
 pub use builder::AuthBuilder;
+pub(crate) use proof::ProofHead;
+pub use proof::{ProofRequest, ProofVerifier, Proven};
 
 use http::HeaderValue;
+
+use admission::AdmissionChecks;
+use proof::ProofVerifiers;
 
 use crate::clock::Clock;
 use crate::config::{AuthConfig, AuthMode, Resource};
@@ -92,6 +100,8 @@ struct Inner {
     validators: Vec<Arc<dyn TokenValidator>>,
     issuers: Issuers,
     known_tokens: KnownTokens,
+    proofs: ProofVerifiers,
+    admission: AdmissionChecks,
     tenants: Arc<dyn TenantResolver>,
     /// What the log was told of them.
     tenant_outage: Outage,
@@ -123,13 +133,37 @@ impl RequestedTenant {
     }
 }
 
+/// A request, as far as it is judged here.
+#[derive(Clone, Copy)]
+pub(crate) struct AuthRequest<'r> {
+    pub(crate) credentials: Credentials<'r>,
+    pub(crate) tenant: Option<&'r RequestedTenant>,
+    /// Where a proof would stand. `None` for a token that comes without a request: it must not be bound.
+    pub(crate) head: Option<ProofHead<'r>>,
+}
+
+impl<'r> AuthRequest<'r> {
+    /// A token without anything around it.
+    pub(crate) fn bare(credentials: Credentials<'r>) -> Self {
+        Self { credentials, tenant: None, head: None }
+    }
+}
+
 /// How far a request came without waiting.
 pub(crate) enum Progress {
     Decided(Result<AuthContext, AuthError>),
-    /// The token holds; its tenant must be looked up.
-    Identified(Identity),
+    /// The token holds; this step must be waited for.
+    Identified(Identity, Step),
     /// The token must be checked.
     Presented,
+}
+
+/// The steps that follow a verified token, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    Proof,
+    Admission,
+    Tenant,
 }
 
 impl Auth {
@@ -149,13 +183,14 @@ impl Auth {
     }
 
     /// Judges a bearer token and finds its tenant, as the layer does: for web sockets, queues and
-    /// other places where a token arrives without an HTTP request.
+    /// other places where a token arrives without an HTTP request. A token that is bound to a key is refused,
+    /// because there is no request that could carry the proof.
     ///
     /// # Errors
     /// Every way a request can be refused.
     pub async fn authenticate(&self, token: &str) -> Result<AuthContext, AuthError> {
-        let progress = self.at_once(&Credentials::bearer(token), None);
-        let context = self.finish(progress, &Credentials::bearer(token), None).await?;
+        let request = AuthRequest::bare(Credentials::bearer(token));
+        let context = self.finish(self.at_once(request), request).await?;
         Ok(match HeaderValue::try_from(token) {
             Ok(value) => context.with_token(IncomingToken { value, start: 0 }),
             Err(_) => context,
@@ -189,31 +224,33 @@ impl Auth {
     }
 
     /// Decides what can be decided without waiting.
-    pub(crate) fn at_once(
-        &self,
-        presented: &Credentials<'_>,
-        requested: Option<&RequestedTenant>,
-    ) -> Progress {
-        let progress = self.progress(presented, requested);
-        progress.unwrap_or_else(|error| Progress::Decided(Err(error)))
+    pub(crate) fn at_once(&self, request: AuthRequest<'_>) -> Progress {
+        self.progress(request).unwrap_or_else(|error| Progress::Decided(Err(error)))
     }
 
-    fn progress(
-        &self,
-        presented: &Credentials<'_>,
-        requested: Option<&RequestedTenant>,
-    ) -> Result<Progress, AuthError> {
-        let Some(verdict) = self.validator_for(presented)?.at_once(presented) else {
+    fn progress(&self, request: AuthRequest<'_>) -> Result<Progress, AuthError> {
+        let credentials = self.credentials(request);
+        let Some(verdict) = self.validator_for(&credentials)?.at_once(&credentials) else {
             return Ok(Progress::Presented);
         };
         let identity = verdict?;
-        let Some(wanted) = self.wanted_tenant(&identity, requested)? else {
+        if let Some(proof) = self.proof_of(&identity, request)?
+            && self.0.proofs.try_verify(&proof)?.is_none()
+        {
+            return Ok(Progress::Identified(identity, Step::Proof));
+        }
+        if let Some(door) = self.door_of(&identity)
+            && self.0.admission.try_admit(&door, || self.0.clock.elapsed())?.is_none()
+        {
+            return Ok(Progress::Identified(identity, Step::Admission));
+        }
+        let Some(wanted) = self.wanted_tenant(&identity, request.tenant)? else {
             return Ok(Progress::Decided(Ok(AuthContext::new(identity, None))));
         };
         let Some(answer) = self.0.tenants.at_once(wanted) else {
-            return Ok(Progress::Identified(identity));
+            return Ok(Progress::Identified(identity, Step::Tenant));
         };
-        let tenant = self.admit(answer, &identity, wanted, requested)?;
+        let tenant = self.judge_tenant(answer, &identity, wanted, request.tenant)?;
         Ok(Progress::Decided(Ok(AuthContext::new(identity, tenant))))
     }
 
@@ -221,31 +258,87 @@ impl Auth {
     pub(crate) async fn finish(
         &self,
         progress: Progress,
-        presented: &Credentials<'_>,
-        requested: Option<&RequestedTenant>,
+        request: AuthRequest<'_>,
     ) -> Result<AuthContext, AuthError> {
-        let identity = match progress {
+        let (identity, step) = match progress {
             Progress::Decided(verdict) => return verdict,
-            Progress::Identified(identity) => identity,
-            Progress::Presented => self.validator_for(presented)?.validate(presented).await?,
+            Progress::Identified(identity, step) => (identity, step),
+            Progress::Presented => {
+                let credentials = self.credentials(request);
+                let validator = self.validator_for(&credentials)?;
+                (validator.validate(&credentials).await?, Step::Proof)
+            }
         };
-        let Some(wanted) = self.wanted_tenant(&identity, requested)? else {
+        if step <= Step::Proof
+            && let Some(proof) = self.proof_of(&identity, request)?
+        {
+            self.0.proofs.verify(&proof).await?;
+        }
+        if step <= Step::Admission {
+            self.admit(&identity).await?;
+        }
+        let Some(wanted) = self.wanted_tenant(&identity, request.tenant)? else {
             return Ok(AuthContext::new(identity, None));
         };
         let answer = self.0.tenants.resolve(wanted).await;
-        let tenant = self.admit(answer, &identity, wanted, requested)?;
+        let tenant = self.judge_tenant(answer, &identity, wanted, request.tenant)?;
         Ok(AuthContext::new(identity, tenant))
     }
 
-    /// Judges a token alone, whatever its tenant is.
+    /// Judges a token alone, whatever its tenant is and whether or not its bearer is admitted.
     pub(crate) async fn validate(&self, token: &str) -> Result<Identity, AuthError> {
         let presented = Credentials::raw(token.as_bytes());
         self.validator_for(&presented)?.validate(&presented).await
     }
 
+    /// Asks all admission checks.
+    pub(crate) async fn admit(&self, identity: &Identity) -> Result<(), AuthError> {
+        match self.door_of(identity) {
+            Some(door) => self.0.admission.admit(&door, || self.0.clock.elapsed()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the head of a request that waits here is still needed.
+    pub(crate) fn needs_head(&self, progress: &Progress) -> bool {
+        let may_prove = match progress {
+            Progress::Presented => true,
+            Progress::Identified(_, step) => *step <= Step::Proof,
+            Progress::Decided(_) => false,
+        };
+        may_prove && !self.0.proofs.is_empty()
+    }
+
+    /// The credentials for a validator: a bound token is accepted only if its proof is going to be judged.
+    fn credentials<'r>(&self, request: AuthRequest<'r>) -> Credentials<'r> {
+        let AuthRequest { credentials, head, .. } = request;
+        let judges_proofs = head.is_some() && !self.0.proofs.is_empty();
+        if judges_proofs { credentials.allow_bound() } else { credentials }
+    }
+
+    /// What must be proven; `None` for a token that is not bound. Whichever validator took the token, a bound
+    /// one needs a proof.
+    #[inline]
+    fn proof_of<'r>(
+        &self,
+        identity: &'r Identity,
+        request: AuthRequest<'r>,
+    ) -> Result<Option<ProofRequest<'r>>, AuthError> {
+        let Some(confirmation) = identity.confirmation() else { return Ok(None) };
+        let head = request.head.ok_or(InvalidToken::Unproven)?;
+        let token = request.credentials.token();
+        Ok(Some(head.request(confirmation, token, self.now())))
+    }
+
+    /// What the admission checks are asked, if there are any.
+    #[inline]
+    fn door_of<'r>(&self, identity: &'r Identity) -> Option<AdmissionRequest<'r>> {
+        (!self.0.admission.is_empty()).then(|| AdmissionRequest { identity, now: self.now() })
+    }
+
     /// Judges the tenant store's answer about `wanted`. Whoever asks for a tenant that is not their own
     /// does not learn whether it exists.
-    fn admit(
+    fn judge_tenant(
         &self,
         answer: Result<Option<Tenant>, BoxError>,
         identity: &Identity,

@@ -178,7 +178,7 @@ impl Inner {
     /// A session with a token that this service refuses would be of no use to its user.
     async fn check_access_token(&self, token: &AccessToken) -> Result<(), Failure> {
         match self.auth.validate(token.secret().expose()).await {
-            Ok(_) => Ok(()),
+            Ok(identity) => Ok(self.auth.admit(&identity).await?),
             Err(error @ AuthError::Unavailable { .. }) => Err(error.into()),
             Err(error) => {
                 self.sign_in()?.refusals.tell("access token", Some(&error), self.clock().elapsed());

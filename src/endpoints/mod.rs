@@ -32,7 +32,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use crate::auth::{Auth, AuthContext};
 use crate::error::AuthError;
 use crate::exchange::TokenExchangeClient;
-use crate::middleware::{Guard, RequestHead, authenticate};
+use crate::middleware::{Guard, authenticate};
 use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::telemetry;
@@ -288,7 +288,7 @@ impl Inner {
 
     /// The caller, by the token the request carries.
     async fn caller(&self, asked: &Asked) -> Result<AuthContext, AuthError> {
-        authenticate(&self.auth, RequestHead::of_parts(&asked.head)).await
+        authenticate(&self.auth, &asked.head).await
     }
 
     /// Whether this may be tried now: asked without an account when an attempt begins, and again as

@@ -80,8 +80,8 @@ pub enum AuthError {
     /// crate uses.
     #[error("{what} unavailable")]
     Unavailable {
-        /// What is away: `"keys"`, `"issuer"`, `"tenant store"`, `"store of participants"` or
-        /// `"identity provider"`; of validators of your own, whatever you call it.
+        /// What is away: `"keys"`, `"issuer"`, `"admission check"`, `"tenant store"`,
+        /// `"store of participants"` or `"identity provider"`; of validators of your own, whatever you call it.
         what: &'static str,
         /// When trying again makes sense; the answer says 1 s when this is `None`.
         retry_after: Option<Duration>,
@@ -145,9 +145,13 @@ pub enum InvalidToken {
     /// The signature does not verify.
     #[error("bad signature")]
     Signature,
-    /// The token is bound to a key (`cnf`) whose possession was not proven.
+    /// The token is bound to a key (`cnf`, RFC 7800 §3.1) whose possession was not proven, or to one in a way
+    /// that this crate does not know.
     #[error("bound to a key that was not proven")]
     Unproven,
+    /// The token, its session or its user was revoked, as an admission check says. The caller is told.
+    #[error("revoked")]
+    Revoked,
     /// The tenant in `iss` is not the tenant claimed.
     #[error("tenant does not belong to the issuer")]
     IssuerTenant,
@@ -172,6 +176,7 @@ impl InvalidToken {
             Self::Key => "token_key_unknown",
             Self::Signature => "token_signature",
             Self::Unproven => "token_unproven",
+            Self::Revoked => "token_revoked",
             Self::IssuerTenant => "token_issuer_tenant",
             Self::Unrecognised => "token_unrecognised",
         }
@@ -190,7 +195,7 @@ impl InvalidToken {
             Self::Algorithm => "alg",
             Self::Type => "typ",
             Self::Key => "kid",
-            Self::Malformed(_) | Self::Signature | Self::Unrecognised => "",
+            Self::Malformed(_) | Self::Signature | Self::Revoked | Self::Unrecognised => "",
         }
     }
 }
@@ -218,8 +223,8 @@ impl AuthError {
         }
     }
 
-    /// The name the caller is told: of an invalid token only whether it has expired, so that a
-    /// client knows to refresh and an attacker learns nothing.
+    /// The name the caller is told: of an invalid token only whether it has expired, so that a client knows to
+    /// refresh, or was revoked, so that it knows to sign in again; an attacker learns nothing.
     pub fn public_reason(&self) -> &'static str {
         self.public().reason
     }
@@ -239,6 +244,7 @@ impl AuthError {
             Self::MissingCredentials => &public::CREDENTIALS_MISSING,
             Self::MalformedCredentials(_) => &public::CREDENTIALS_MALFORMED,
             Self::InvalidToken(InvalidToken::Expired) => &public::TOKEN_EXPIRED,
+            Self::InvalidToken(InvalidToken::Revoked) => &public::TOKEN_REVOKED,
             Self::InvalidToken(_) => &public::TOKEN_INVALID,
             Self::InsufficientScope { .. } => &public::INSUFFICIENT_SCOPE,
             Self::Forbidden { .. } => &public::FORBIDDEN,

@@ -32,6 +32,7 @@ answers! {
     CREDENTIALS_MISSING = "credentials_missing", 401 "Unauthorized", "This resource needs a bearer token.";
     CREDENTIALS_MALFORMED = "credentials_malformed", 400 "Bad Request", "The request must carry exactly one well-formed bearer token.";
     TOKEN_EXPIRED = "token_expired", 401 "Unauthorized", "The token has expired.";
+    TOKEN_REVOKED = "token_revoked", 401 "Unauthorized", "The token has been revoked.";
     TOKEN_INVALID = "token_invalid", 401 "Unauthorized", "The token is not valid here.";
     INSUFFICIENT_SCOPE = "insufficient_scope", 403 "Forbidden", "The token lacks a scope that this resource needs.";
     FORBIDDEN = "forbidden", 403 "Forbidden", "The token does not grant access to this resource.";

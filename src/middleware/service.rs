@@ -3,6 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use tower_service::Service;
@@ -10,7 +11,7 @@ use tower_service::Service;
 use super::PROVENANCE_HEADER;
 use super::layer::AuthLayer;
 use super::source::{RequestHead, TenantSource, TokenSource};
-use crate::auth::{Auth, AuthContext, Progress};
+use crate::auth::{Auth, AuthContext, AuthRequest, IncomingToken, Progress, ProofHead};
 use crate::error::{AuthError, ErrorResponse, NO_STORE, Refusal};
 use crate::gate::{Decision, Gate, Pending};
 use crate::telemetry;
@@ -76,24 +77,33 @@ impl<R> AuthLayer<R> {
             extensions.insert(Passed::Preflight);
             return Ok(Decision::Pass(false));
         }
-        match self.judge_token(head, extensions) {
-            Err(AuthError::MissingCredentials) if self.options.optional => {
+        // Only the absence of a token makes somebody anonymous, whatever a check says of one that is there.
+        match TokenSource::find(&self.options.tokens, head) {
+            Ok(Some(token)) => self.judge_token(head, token, extensions),
+            Ok(None) | Err(AuthError::MissingCredentials) if self.options.optional => {
                 extensions.insert(Passed::Anonymous(self.auth.clone()));
                 Ok(Decision::Pass(false))
             }
-            decision => decision,
+            Ok(None) => Err(AuthError::MissingCredentials),
+            Err(error) => Err(error),
         }
     }
 
     fn judge_token(
         &self,
         head: RequestHead<'_>,
+        token: IncomingToken,
         extensions: &mut Extensions,
     ) -> Result<Decision<bool, Verdict>, AuthError> {
-        let token = TokenSource::find(&self.options.tokens, head)?;
-        let token = token.ok_or(AuthError::MissingCredentials)?;
-        let requested = TenantSource::requested(&self.options.tenants, head);
-        match self.auth.at_once(&token.credentials(), requested.as_ref()) {
+        let tenant = TenantSource::requested(&self.options.tenants, head);
+        let RequestHead { method, uri, headers } = head;
+        let head = ProofHead { method, uri, headers, extensions };
+        let request = AuthRequest {
+            credentials: token.credentials(),
+            tenant: tenant.as_ref(),
+            head: Some(head),
+        };
+        match self.auth.at_once(request) {
             Progress::Decided(verdict) => {
                 let context = verdict?;
                 let is_mock = context.identity().is_mock();
@@ -102,9 +112,14 @@ impl<R> AuthLayer<R> {
             }
             progress => {
                 let auth = self.auth.clone();
+                let parts = auth.needs_head(&progress).then(|| head.to_parts());
                 Ok(Decision::Wait(Box::pin(async move {
-                    let credentials = token.credentials();
-                    let context = auth.finish(progress, &credentials, requested.as_ref()).await?;
+                    let request = AuthRequest {
+                        credentials: token.credentials(),
+                        tenant: tenant.as_ref(),
+                        head: parts.as_deref().map(ProofHead::of_parts),
+                    };
+                    let context = auth.finish(progress, request).await?;
                     Ok(context.with_token(token))
                 })))
             }
@@ -125,14 +140,12 @@ fn is_empty(body: &impl Body) -> bool {
 }
 
 /// Judges the one bearer token in the `Authorization` header, for endpoints of this crate.
-pub(crate) async fn authenticate(
-    auth: &Auth,
-    head: RequestHead<'_>,
-) -> Result<AuthContext, AuthError> {
-    let token = TokenSource::find(&[TokenSource::Authorization], head)?;
+pub(crate) async fn authenticate(auth: &Auth, parts: &Parts) -> Result<AuthContext, AuthError> {
+    let token = TokenSource::find(&[TokenSource::Authorization], RequestHead::of_parts(parts))?;
     let token = token.ok_or(AuthError::MissingCredentials)?;
-    let progress = auth.at_once(&token.credentials(), None);
-    let context = auth.finish(progress, &token.credentials(), None).await?;
+    let head = Some(ProofHead::of_parts(parts));
+    let request = AuthRequest { head, ..AuthRequest::bare(token.credentials()) };
+    let context = auth.finish(auth.at_once(request), request).await?;
     Ok(context.with_token(token))
 }
 

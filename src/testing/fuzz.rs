@@ -4,7 +4,7 @@
 use http::HeaderValue;
 
 use super::challenge;
-use crate::auth::Auth;
+use crate::auth::{Auth, AuthRequest, Progress};
 use crate::config::{Algorithm, AuthConfig, JwksSettings};
 use crate::error::{AuthError, Challenger};
 use crate::issuer::{Key, KeySet, jwks_uri};
@@ -41,8 +41,8 @@ pub fn token(bytes: &[u8]) {
     // Without known tokens, whose table takes an unoptimised build longer than all the rest.
     let auth = Auth::builder().known_tokens_bytes(0).issuer("https://scaikey.example");
     let Ok(auth) = auth.audience("scaiwave").build() else { return };
-    if let crate::auth::Progress::Decided(verdict) = auth.at_once(&Credentials::bearer(text), None)
-    {
+    let request = AuthRequest::bare(Credentials::bearer(text));
+    if let Progress::Decided(verdict) = auth.at_once(request) {
         assert!(verdict.is_err(), "accepted without a key");
     }
 }

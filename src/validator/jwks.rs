@@ -22,8 +22,9 @@ use crate::json::Document;
 ///
 /// Usable by itself, without layer and tenants. What it checks, in this order, each before the next
 /// costs anything: size and shape; header (algorithm, `typ`, no `crit`); `iss` is configured; `aud`
-/// names this service; `exp`, `nbf`, `iat`; not an ID or refresh token; not bound to a key; the
-/// tenant belongs to the issuer; the signature; the types of all claims read.
+/// names this service; `exp`, `nbf`, `iat`; not an ID or refresh token; not bound to a key, unless
+/// [allowed](Credentials::allow_bound); the tenant belongs to the issuer; the signature; the types of all
+/// claims read.
 ///
 /// A token that passed is [known](KnownTokens) from then on, and only what may have changed is
 /// checked again: the time, its key, and its issuer.
@@ -84,7 +85,7 @@ impl JwksValidator {
 
     /// Judges a token by what is at hand.
     fn judge(&self, presented: &Credentials<'_>) -> Judgement<Identity> {
-        let error = match self.examine(presented.token_octets()) {
+        let error = match self.examine(presented) {
             Ok(judgement) => return judgement,
             // All else was decoded, which leaves no stray character in it: but for the signature of a token
             // that is refused for its claims before.
@@ -98,12 +99,17 @@ impl JwksValidator {
     }
 
     /// A rule that may answer otherwise the next time must have its say in `known` too.
-    fn examine(&self, token: &[u8]) -> Result<Judgement<Identity>, InvalidToken> {
+    fn examine(&self, presented: &Credentials<'_>) -> Result<Judgement<Identity>, InvalidToken> {
+        let (token, allows_bound) = (presented.token_octets(), presented.allows_bound());
         // A token without end must not cost more than to see that.
         if token.len() > self.max_token_bytes {
             return Err(InvalidToken::Malformed("longer than the limit"));
         }
         let sighting = match self.known.recall(token, self.issuers.changes(), &*self.clock) {
+            // Another caller, who judges proofs, may have come with it before.
+            Ok(bound) if bound.confirmation().is_some() && !allows_bound => {
+                return Err(InvalidToken::Unproven);
+            }
             Ok(identity) => return Ok(Judgement::Final(Ok(identity))),
             Err(sighting) => sighting,
         };
@@ -116,14 +122,15 @@ impl JwksValidator {
             Found::Issuer(issuer) => issuer,
             Found::NotYet(of, tenant) => {
                 // Whoever cannot make a token that is right but for its signature opens nothing.
-                rules::check(claims, &header, of.rules(), Some(&tenant), now)?;
+                rules::check(claims, &header, of.rules(), Some(&tenant), now, allows_bound)?;
                 let is_vouched = vouched(&of, &tenant, jws, &header, now)?;
                 return Ok(Judgement::NeedsIssuer { of, tenant, is_vouched });
             }
             Found::Unknown => return Err(InvalidToken::Issuer),
         };
         let rules = &issuer.rules;
-        let lifetime = rules::check(claims, &header, rules, issuer.tenant.as_ref(), now)?;
+        let own = issuer.tenant.as_ref();
+        let lifetime = rules::check(claims, &header, rules, own, now, allows_bound)?;
         let (grounds, key_ends) = match verify(&issuer, jws, &header, now)? {
             Verdict::Verified(grounds, key_ends) => (grounds, key_ends),
             // Another key may have taken the place of the one that was named.

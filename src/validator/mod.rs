@@ -32,18 +32,33 @@ pub struct Credentials<'r> {
     token: &'r [u8],
     /// Whether somebody still has to look at its characters.
     is_raw: bool,
+    allows_bound: bool,
 }
 
 impl<'r> Credentials<'r> {
-    /// A bearer token.
+    /// A bearer token. One that is bound to a key is refused, unless [allowed](Self::allow_bound).
     pub fn bearer(token: &'r str) -> Self {
-        Self { token: token.as_bytes(), is_raw: false }
+        Self { token: token.as_bytes(), is_raw: false, allows_bound: false }
+    }
+
+    /// Accepts a token that is bound to a key, too: the caller of the validator asks for the proof, by
+    /// [`Identity::confirmation`], before the identity counts for anything. Default: such a token is
+    /// refused. Attack: to allow it and ask for no proof; then a stolen token is as good as its key.
+    #[must_use]
+    pub fn allow_bound(mut self) -> Self {
+        self.allows_bound = true;
+        self
+    }
+
+    /// Whether the caller of the validator asks for the [proof](Self::allow_bound) of a bound token.
+    pub fn allows_bound(&self) -> bool {
+        self.allows_bound
     }
 
     /// What stands in a request where a token should stand. Whoever judges it makes sure that it
     /// [could be one](Self::check) first, unless it is known.
     pub(crate) fn raw(token: &'r [u8]) -> Self {
-        Self { token, is_raw: true }
+        Self { token, is_raw: true, allows_bound: false }
     }
 
     /// Refuses what was read from a request and is no `b64token` (RFC 6750 §2.1): at least one
@@ -102,7 +117,8 @@ impl Debug for Credentials<'_> {
 /// A token goes to the first validator that recognises it, and its verdict is final: there is no
 /// "try the next". Harmless mistake: to refuse good tokens. Attacks: to recognise tokens that
 /// belong to another validator; to answer from parts of a token that were not verified; to keep
-/// accepting a token after it expired.
+/// accepting a token after it expired; to hand out the identity of a token that is bound to a key where
+/// the credentials do not [allow](Credentials::allows_bound) it.
 #[async_trait]
 pub trait TokenValidator: Debug + Send + Sync + 'static {
     /// Whether tokens of this shape are this validator's. Decides by looking, never by trying.

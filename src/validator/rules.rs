@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::jws::{Header, Typ};
 use crate::config::{IssuerConfig, TokenProfile};
 use crate::error::InvalidToken;
-use crate::identity::{TenantId, numeric_date, read_tenant, text};
+use crate::identity::{Confirmation, TenantId, numeric_date, read_tenant, text};
 use crate::issuer::Rules;
 use crate::json::Value;
 
@@ -25,6 +25,7 @@ pub(super) fn check(
     rules: &Rules,
     own_tenant: Option<&TenantId>,
     now: SystemTime,
+    allows_bound: bool,
 ) -> Result<Lifetime, InvalidToken> {
     let config = &rules.config;
     if !config.algorithms.contains(&header.algorithm) {
@@ -34,7 +35,7 @@ pub(super) fn check(
     audience(claims, &rules.audience)?;
     let lifetime = times(claims, now, config.leeway, config.max_token_lifetime)?;
     access_token(claims)?;
-    unbound(claims)?;
+    confirmation(claims, allows_bound)?;
     text(claims.get("jti"), "jti")?;
     if config.profile == TokenProfile::Rfc9068 {
         rfc9068(claims)?;
@@ -159,10 +160,13 @@ fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
     Ok(())
 }
 
-/// A token bound to a key is worth nothing without the proof (RFC 9449 §7.2, RFC 8705 §3), whatever
-/// the binding is.
-fn unbound(claims: Value<'_>) -> Result<(), InvalidToken> {
-    if claims.get("cnf").is_some() { Err(InvalidToken::Unproven) } else { Ok(()) }
+/// A token bound to a key is worth nothing without the proof (RFC 9449 §7.2, RFC 8705 §3). Where nobody
+/// will ask for one it is refused before its signature costs anything.
+fn confirmation(claims: Value<'_>, allows_bound: bool) -> Result<(), InvalidToken> {
+    match Confirmation::read(claims)? {
+        Some(_) if !allows_bound => Err(InvalidToken::Unproven),
+        _ => Ok(()),
+    }
 }
 
 /// The claims RFC 9068 §2.2 requires beyond those always required.
@@ -290,6 +294,21 @@ mod tests {
         ] {
             assert_eq!(judge(json, access_token), None, "{json}");
         }
-        assert_eq!(judge(r#"{"cnf":{"future":1}}"#, unbound), Some(InvalidToken::Unproven));
+    }
+
+    #[test]
+    fn bound_token_needs_somebody_who_judges_the_proof() {
+        let bound = r#"{"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}"#;
+        for (json, allows_bound, expected) in [
+            ("{}", false, None),
+            ("{}", true, None),
+            (bound, false, Some(InvalidToken::Unproven)),
+            (bound, true, None),
+            (r#"{"cnf":{"future":1}}"#, true, Some(InvalidToken::Unproven)),
+            (r#"{"cnf":null}"#, true, Some(InvalidToken::MalformedClaim("cnf"))),
+        ] {
+            let refusal = judge(json, |claims| confirmation(claims, allows_bound));
+            assert_eq!(refusal, expected, "{json} {allows_bound}");
+        }
     }
 }

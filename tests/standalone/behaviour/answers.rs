@@ -211,6 +211,7 @@ async fn every_kind_of_401_carries_one_challenge_with_each_parameter_once() {
         InvalidToken::Key,
         InvalidToken::Signature,
         InvalidToken::Unproven,
+        InvalidToken::Revoked,
         InvalidToken::IssuerTenant,
         InvalidToken::Unrecognised,
     ];

@@ -1,5 +1,6 @@
 //! What the crate promises, shown over real sockets.
 
+mod admission;
 mod answers;
 mod claims;
 mod differential;
@@ -13,6 +14,7 @@ mod modes;
 mod optional;
 mod outages;
 mod placement;
+mod proofs;
 mod properties;
 mod secrets;
 mod tenancy;

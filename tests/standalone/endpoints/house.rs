@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::{Router, routing::get};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{
-    Auth, ClientAuth, EndpointsBuilder, Identity, MemoryRegistrar, PasswordVerdict, SealingKeys,
-    Sessions, SignIn, TokenExchangeClient,
+    Auth, AuthBuilder, ClientAuth, EndpointsBuilder, Identity, MemoryRegistrar, PasswordVerdict,
+    SealingKeys, Sessions, SignIn, TokenExchangeClient,
 };
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -41,6 +41,7 @@ pub(crate) struct Slow {
 
 /// What is different from the usual house.
 pub(crate) struct Plan {
+    pub(crate) auth: Box<dyn FnOnce(AuthBuilder) -> AuthBuilder>,
     pub(crate) sessions: Option<SealingKeys>,
     pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
     pub(crate) sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
@@ -52,6 +53,7 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
+            auth: Box::new(|auth| auth),
             sessions: None,
             endpoints: Box::new(|endpoints| endpoints),
             sign_in: Box::new(|sign_in| sign_in),
@@ -64,6 +66,14 @@ impl Default for Plan {
 impl Plan {
     pub(crate) fn with_sessions() -> Self {
         Self { sessions: Some(SealingKeys::random().unwrap()), ..Self::default() }
+    }
+
+    pub(crate) fn auth(
+        mut self,
+        change: impl FnOnce(AuthBuilder) -> AuthBuilder + 'static,
+    ) -> Self {
+        self.auth = Box::new(change);
+        self
     }
 
     pub(crate) fn endpoints(
@@ -79,7 +89,7 @@ impl Plan {
         self
     }
 
-    pub(crate) async fn build(self) -> House {
+    pub(crate) async fn build(mut self) -> House {
         let clock = self.clock.clone();
         let provider = Provider::builder().clock(clock.clone()).start().await;
         let wave = Client::new("wave", "secret").scopes("openid docs:read").redirect_uri(REDIRECT);
@@ -88,8 +98,9 @@ impl Plan {
         provider.register_user(User::new("alice", "wonderland"));
         let issuer = local(provider.issuer()).leeway(self.leeway);
         let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
-        let auth =
-            auth.known_tokens_bytes(1 << 20).resource("https://wave.example").build().unwrap();
+        let auth = auth.known_tokens_bytes(1 << 20).resource("https://wave.example");
+        let change = std::mem::replace(&mut self.auth, Box::new(|auth| auth));
+        let auth = change(auth).build().unwrap();
         let client = client(&provider, &clock);
         let house =
             House { provider, clock, auth, client, api: String::new(), slow: Arc::default() };

@@ -1,10 +1,15 @@
 //! Browsers with a session: what they may do, and what others cannot do by way of them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use axum::http::Method;
-use scaikey_auth::SealingKeys;
-use scaikey_auth::testing::{Endpoint, Fault, ManualClock};
+use scaikey_auth::testing::{Endpoint, Fault, ManualClock, User};
+use scaikey_auth::{
+    Admission, AdmissionCheck, AdmissionRequest, BoxError, InvalidToken, SealingKeys,
+};
 
 use super::house::{House, MINUTE, Plan, Visitor};
 use crate::support::Log;
@@ -543,4 +548,50 @@ async fn cookies_of_the_old_kind_are_cleared() {
     put(&stranger);
     assert_eq!(stranger.get("/public").await.status, 200);
     assert!(stranger.jar().is_empty());
+}
+
+/// Denies bob once it is switched on.
+#[derive(Debug, Clone, Default)]
+struct NoBob(Arc<AtomicBool>);
+
+#[async_trait]
+impl AdmissionCheck for NoBob {
+    async fn admit(&self, request: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
+        let is_denied = self.0.load(Ordering::SeqCst) && request.identity.subject() == "bob-id";
+        let denied = Admission::Deny(InvalidToken::Revoked.into());
+        Ok(if is_denied { denied } else { Admission::Allow })
+    }
+}
+
+#[tokio::test]
+async fn denied_user_loses_the_session_and_begins_no_other() {
+    let (no_bob, plan) = (NoBob::default(), Plan::with_sessions());
+    let check = no_bob.clone();
+    let house = plan.auth(|auth| auth.admission(check)).build().await;
+    let browser = house.visitor();
+    assert_eq!(house.sign_in(&browser).await.status, 303);
+    assert_eq!(browser.get("/me").await.status, 200);
+    no_bob.0.store(true, Ordering::SeqCst);
+    let denied = browser.get("/me").await;
+    assert_eq!((denied.status, denied.error().as_deref()), (401, Some("invalid_token")));
+    let again = house.visitor();
+    let refused = house.sign_in(&again).await;
+    assert_eq!(refused.status, 401, "{refused:?}");
+    assert!(again.session().is_empty());
+    assert_eq!(house.sign_in_as("alice", &again).await.status, 303);
+    // Whom the service does not want may still sign out.
+    let left = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+    assert_eq!((left.status, browser.session().len()), (204, 0), "{left:?}");
+}
+
+/// No request of the browser's could prove that it has the key.
+#[tokio::test]
+async fn bound_access_token_begins_no_session() {
+    let house = Plan::with_sessions().build().await;
+    let thumbprint = serde_json::json!({ "jkt": "A".repeat(43) });
+    house.provider.register_user(User::new("carol", "secret").claim("cnf", thumbprint));
+    let browser = house.visitor();
+    let refused = house.sign_in_as("carol", &browser).await;
+    assert_eq!(refused.status, 500, "{refused:?}");
+    assert!(browser.session().is_empty());
 }

@@ -1,0 +1,357 @@
+//! Tokens that are bound to a key: good with the proof, in each request anew, and worth nothing without.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::routing::get;
+use axum::{Extension, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{Request, Uri};
+use scaikey_auth::testing::TokenBuilder;
+use scaikey_auth::{
+    Auth, AuthError, BoxError, Confirmation, Credentials, Identity, InvalidToken, JwksValidator,
+    MemoryTenants, ProofRequest, ProofVerifier, Proven, TokenValidator,
+};
+use serde_json::json;
+
+use crate::support::{Answer, Server, Spy, World, request};
+
+const KEY: &str = "the client's key";
+
+fn thumbprint(key: &str) -> [u8; 32] {
+    digest(&SHA256, key.as_bytes()).as_ref().try_into().unwrap()
+}
+
+/// A token bound to [`KEY`] by this member of `cnf`.
+fn bound_by(world: &World, member: &str) -> TokenBuilder {
+    let thumbprint = URL_SAFE_NO_PAD.encode(thumbprint(KEY));
+    world.provider.token().claim("cnf", json!({ member: thumbprint }))
+}
+
+fn bound(world: &World) -> String {
+    bound_by(world, "jkt").sign()
+}
+
+/// Accepts a request whose header `x-key` is the key itself: a proof for tests.
+#[derive(Debug, Clone, Default)]
+struct KeyInHeader {
+    asked: Arc<AtomicU64>,
+    /// Whether the answer must be waited for.
+    is_slow: bool,
+}
+
+impl KeyInHeader {
+    fn slow() -> Self {
+        Self { is_slow: true, ..Self::default() }
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn judge(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let key = request.headers.get("x-key").and_then(|value| value.to_str().ok());
+        let shown = key.map(|key| Confirmation::JwkThumbprint(thumbprint(key)));
+        match shown {
+            Some(shown) if shown == *request.confirmation => Ok(Proven::new()),
+            _ => Err(InvalidToken::Unproven.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl ProofVerifier for KeyInHeader {
+    fn accepts(&self, confirmation: &Confirmation) -> bool {
+        matches!(confirmation, Confirmation::JwkThumbprint(_))
+    }
+
+    fn try_verify(&self, request: &ProofRequest<'_>) -> Option<Result<Proven, AuthError>> {
+        (!self.is_slow).then(|| self.judge(request))
+    }
+
+    async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
+        tokio::task::yield_now().await;
+        self.judge(request)
+    }
+}
+
+async fn send(server: &Server, token: &str, key: Option<&str>) -> Answer {
+    let authorization = format!("Bearer {token}");
+    let mut headers = vec![("authorization", authorization.as_str())];
+    headers.extend(key.map(|key| ("x-key", key)));
+    server.get("/", &headers).await
+}
+
+#[track_caller]
+fn assert_unproven(answer: &Answer) {
+    assert_eq!((answer.status, answer.error().as_deref()), (401, Some("invalid_token")));
+    assert_eq!(answer.json()["type"], "urn:scaikey-auth:token_invalid");
+}
+
+#[tokio::test]
+async fn bound_token_passes_with_its_proof_only() {
+    let world = World::new().await;
+    for verifier in [KeyInHeader::default(), KeyInHeader::slow()] {
+        let auth = world.auth().proof_verifier(verifier.clone()).build().unwrap();
+        let spy = Spy::default();
+        let server = Server::axum(spy.app().layer(auth.layer())).await;
+        let token = bound(&world);
+        // First-seen: the keys must be waited for, too.
+        assert_unproven(&send(&server, &token, None).await);
+        assert_unproven(&send(&server, &token, Some("another key")).await);
+        assert_eq!(send(&server, &token, Some(KEY)).await.status, 200);
+        // Known by now, and proven anew each time.
+        let hits = auth.known_tokens().stats().hits;
+        assert_unproven(&send(&server, &token, None).await);
+        assert_unproven(&send(&server, &token, Some("another key")).await);
+        assert_eq!(send(&server, &token, Some(KEY)).await.status, 200);
+        assert_eq!(auth.known_tokens().stats().hits, hits + 3, "{verifier:?}");
+        assert_eq!((spy.calls(), verifier.asked()), (2, 6));
+    }
+}
+
+#[tokio::test]
+async fn unbound_token_needs_no_proof() {
+    let world = World::new().await;
+    let verifier = KeyInHeader::default();
+    let auth = world.auth().proof_verifier(verifier.clone()).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let token = world.provider.token().sign();
+    for key in [None, Some("another key")] {
+        assert_eq!(send(&server, &token, key).await.status, 200);
+    }
+    assert_eq!(verifier.asked(), 0);
+}
+
+#[tokio::test]
+async fn bound_token_without_verifier_is_refused_unverified() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer().optional())).await;
+    assert_unproven(&send(&server, &bound(&world), Some(KEY)).await);
+    assert_eq!(world.provider.fetches(), 0, "no key is asked for");
+    assert_eq!(auth.known_tokens().stats().tokens, 0);
+}
+
+#[tokio::test]
+async fn key_of_another_kind_is_no_proof() {
+    let world = World::new().await;
+    let verifier = KeyInHeader::default();
+    let auth = world.auth().proof_verifier(verifier.clone()).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let token = bound_by(&world, "x5t#S256").sign();
+    for _ in 0..2 {
+        assert_unproven(&send(&server, &token, Some(KEY)).await);
+    }
+    assert_eq!(verifier.asked(), 0);
+}
+
+/// A certificate as a TLS server would leave it in the extensions.
+#[derive(Clone)]
+struct Certificate([u8; 32]);
+
+/// Notes what it is shown, and accepts the certificate of the connection.
+#[derive(Debug, Clone, Default)]
+struct OfConnection(Arc<Mutex<Vec<String>>>);
+
+#[async_trait]
+impl ProofVerifier for OfConnection {
+    fn accepts(&self, confirmation: &Confirmation) -> bool {
+        matches!(confirmation, Confirmation::CertificateThumbprint(_))
+    }
+
+    async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
+        let printed = format!("{request:?}");
+        assert!(!printed.contains(request.token) && !printed.contains("x-seen"), "{printed}");
+        let seen = request.headers["x-seen"].to_str().unwrap();
+        let (method, uri, now) = (request.method, request.uri, request.now);
+        let noted = format!("{method} {uri} {seen} {} {now:?}", request.token);
+        self.0.lock().unwrap().push(noted);
+        let shown = request.extensions.get::<Certificate>();
+        match shown.map(|it| Confirmation::CertificateThumbprint(it.0)) {
+            Some(shown) if shown == *request.confirmation => Ok(Proven::new()),
+            _ => Err(InvalidToken::Unproven.into()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn verifiers_see_the_request_and_its_connection() {
+    let world = World::new().await;
+    let verifier = OfConnection::default();
+    let auth = world.auth().proof_verifier(KeyInHeader::default()).proof_verifier(verifier.clone());
+    let auth = auth.build().unwrap();
+    let app = |key| {
+        let app = Spy::default().app().layer(auth.layer());
+        app.layer(Extension(Certificate(thumbprint(key))))
+    };
+    let (own, strange) = (Server::axum(app(KEY)).await, Server::axum(app("another")).await);
+    let token = bound_by(&world, "x5t#S256").sign();
+    let authorization = format!("Bearer {token}");
+    let ask =
+        || request("PUT", "/a/b?c=d", &[("authorization", &authorization), ("x-seen", "yes")]);
+    assert_unproven(&strange.send(ask()).await);
+    assert_eq!(own.send(ask()).await.status, 200);
+    assert_unproven(&strange.send(ask()).await);
+    let now = scaikey_auth::Clock::now(&world.clock);
+    let expected = format!("PUT /a/b?c=d yes {token} {now:?}");
+    assert_eq!(*verifier.0.lock().unwrap(), vec![expected; 3]);
+    // The other verifier goes on with keys of its kind.
+    assert_eq!(send(&own, &bound(&world), Some(KEY)).await.status, 200);
+}
+
+#[tokio::test]
+async fn handlers_see_the_confirmation() {
+    async fn key(identity: Identity) -> String {
+        format!("{:?}", identity.confirmation())
+    }
+    let world = World::new().await;
+    let auth = world.auth().proof_verifier(KeyInHeader::default()).build().unwrap();
+    let server = Server::axum(Router::new().route("/", get(key)).layer(auth.layer())).await;
+    let expected = Some(Confirmation::JwkThumbprint(thumbprint(KEY)));
+    for _ in 0..2 {
+        let answer = send(&server, &bound(&world), Some(KEY)).await;
+        assert_eq!(answer.body, format!("{expected:?}"));
+    }
+    assert_eq!(send(&server, &world.provider.token().sign(), None).await.body, "None");
+}
+
+/// The proof comes before the tenant, of which nobody without the key learns anything.
+#[tokio::test]
+async fn without_proof_nothing_is_told_of_the_tenant() {
+    let world = World::new().await;
+    for verifier in [KeyInHeader::default(), KeyInHeader::slow()] {
+        let auth = world.auth().tenants(MemoryTenants::new()).proof_verifier(verifier);
+        let server = Server::axum(Spy::default().app().layer(auth.build().unwrap().layer())).await;
+        for _ in 0..2 {
+            assert_unproven(&send(&server, &bound(&world), None).await);
+            assert_eq!(send(&server, &bound(&world), Some(KEY)).await.status, 403);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Away;
+
+#[async_trait]
+impl ProofVerifier for Away {
+    fn accepts(&self, _: &Confirmation) -> bool {
+        true
+    }
+
+    async fn verify(&self, _: &ProofRequest<'_>) -> Result<Proven, AuthError> {
+        let source = Some(Arc::from(BoxError::from("secret cause")));
+        Err(AuthError::Unavailable { what: "replay log", retry_after: None, source })
+    }
+}
+
+#[tokio::test]
+async fn verifier_that_cannot_tell_is_answered_with_503() {
+    let world = World::new().await;
+    let auth = world.auth().proof_verifier(Away).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let answer = send(&server, &bound(&world), Some(KEY)).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+    assert!(!answer.body.contains("secret cause"));
+}
+
+/// A token that comes without a request has no proof, whether or not it is known.
+#[tokio::test]
+async fn bare_bound_token_is_refused() {
+    let world = World::new().await;
+    let auth = world.auth().proof_verifier(KeyInHeader::default()).build().unwrap();
+    let token = bound(&world);
+    let is_unproven = async || {
+        let verdict = auth.authenticate(&token).await;
+        matches!(verdict, Err(AuthError::InvalidToken(InvalidToken::Unproven)))
+    };
+    assert!(is_unproven().await);
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    for _ in 0..2 {
+        assert_eq!(send(&server, &token, Some(KEY)).await.status, 200);
+    }
+    assert!(is_unproven().await);
+}
+
+#[tokio::test]
+async fn validator_alone_hands_out_bound_identities_on_request_only() {
+    let world = World::new().await;
+    let mut config = scaikey_auth::AuthConfig::default();
+    config.issuers = vec![world.issuer()];
+    config.audience = vec!["scaiwave".to_owned()];
+    config.known_tokens_bytes = 1 << 20;
+    let validator = JwksValidator::with_clock(&config, Arc::new(world.clock.clone())).unwrap();
+    let token = bound(&world);
+    let plain = Credentials::bearer(&token);
+    let is_unproven = async || {
+        let verdict = validator.validate(&plain).await;
+        matches!(verdict, Err(AuthError::InvalidToken(InvalidToken::Unproven)))
+    };
+    assert!(is_unproven().await);
+    let identity = validator.validate(&plain.allow_bound()).await.unwrap();
+    assert_eq!(identity.confirmation(), Some(&Confirmation::JwkThumbprint(thumbprint(KEY))));
+    assert_eq!(validator.known_tokens().stats().tokens, 1);
+    assert!(is_unproven().await, "known, and refused all the same");
+    let refused = validator.at_once(&plain).unwrap();
+    assert!(matches!(refused, Err(AuthError::InvalidToken(InvalidToken::Unproven))));
+}
+
+/// Hands out bound identities, whatever its caller allows.
+#[derive(Debug)]
+struct Careless(JwksValidator);
+
+#[async_trait]
+impl TokenValidator for Careless {
+    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+        self.0.recognises(presented)
+    }
+
+    async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
+        self.0.validate(&presented.allow_bound()).await
+    }
+}
+
+#[tokio::test]
+async fn careless_validator_opens_no_door_to_bound_tokens() {
+    let world = World::new().await;
+    let mut config = scaikey_auth::AuthConfig::default();
+    config.issuers = vec![world.issuer()];
+    config.audience = vec!["scaiwave".to_owned()];
+    let validator = JwksValidator::with_clock(&config, Arc::new(world.clock.clone())).unwrap();
+    let auth: Auth = world.auth().validator(Careless(validator)).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let token = bound(&world);
+    assert_unproven(&send(&server, &token, Some(KEY)).await);
+    let bare = auth.authenticate(&token).await.unwrap_err();
+    assert!(matches!(bare, AuthError::InvalidToken(InvalidToken::Unproven)));
+    assert_eq!(send(&server, &world.provider.token().sign(), None).await.status, 200);
+}
+
+#[tokio::test]
+async fn endpoints_ask_for_the_proof_too() {
+    let world = World::new().await;
+    let auth = world.auth().proof_verifier(KeyInHeader::default()).build().unwrap();
+    let endpoints = auth.endpoints().introspection_requires(|_: &scaikey_auth::AuthContext| Ok(()));
+    let server = Server::axum(Router::new().layer(endpoints.build().unwrap())).await;
+    let (token, plain) = (bound(&world), world.provider.token().sign());
+    let authorization = format!("Bearer {token}");
+    let whoami = async |key| {
+        let headers = [("authorization", authorization.as_str()), ("x-key", key)];
+        server.get("/v1/auth/whoami", &headers).await
+    };
+    for _ in 0..2 {
+        assert_unproven(&whoami("another key").await);
+        assert_eq!(whoami(KEY).await.json()["subject"], "alice-id");
+    }
+    // The token that is asked about comes without proof.
+    let uri = Uri::from_static("/v1/auth/introspect");
+    let body = json!({ "token": token }).to_string();
+    let asked = Request::post(uri).header("authorization", format!("Bearer {plain}"));
+    let asked = asked.header("content-type", "application/json").body(body).unwrap();
+    let answer = server.send(asked).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({ "active": false })));
+}
