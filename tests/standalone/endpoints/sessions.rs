@@ -576,7 +576,7 @@ async fn denied_user_loses_the_session_and_begins_no_other() {
     assert_eq!((denied.status, denied.error().as_deref()), (401, Some("invalid_token")));
     let again = house.visitor();
     let refused = house.sign_in(&again).await;
-    assert_eq!(refused.status, 401, "{refused:?}");
+    refused.refused(400, "invalid_grant");
     assert!(again.session().is_empty());
     assert_eq!(house.sign_in_as("alice", &again).await.status, 303);
     // Whom the service does not want may still sign out.
