@@ -112,6 +112,10 @@ mod validator;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod database;
 
+pub mod proof;
+
+pub mod admission;
+
 mod tenant;
 
 mod registrar;
@@ -144,10 +148,7 @@ pub mod testing;
 
 pub mod manual;
 
-pub use auth::{
-    Admission, AdmissionCheck, AdmissionRequest, Auth, AuthBuilder, AuthContext, ProofRequest,
-    ProofVerifier, Proven, TenantAuthoriser,
-};
+pub use auth::{Auth, AuthBuilder, AuthContext, TenantAuthoriser};
 pub use clock::{Clock, SystemClock};
 pub use config::{
     Algorithm, AuthConfig, AuthMode, ClientAuthMethod, ClientConfig, ConfigError, ENVIRONMENT,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::admission::{AdmissionCheck, AdmissionChecks};
-use super::proof::{ProofVerifier, ProofVerifiers};
 use super::{Auth, Inner};
+use crate::admission::{AdmissionCheck, AdmissionChecks};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
 use crate::error::Challenger;
 use crate::issuer::TenantIssuers;
+use crate::proof::{ProofVerifier, ProofVerifiers};
 use crate::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

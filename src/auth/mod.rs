@@ -1,27 +1,21 @@
 //! [`Auth`]: mode, validators and tenants put together. Everything else is a way to reach it.
 
-mod admission;
 mod builder;
-mod proof;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use admission::{Admission, AdmissionCheck, AdmissionRequest};
 pub use builder::AuthBuilder;
-pub(crate) use proof::ProofHead;
-pub use proof::{ProofRequest, ProofVerifier, Proven};
 
 use http::HeaderValue;
 
-use admission::AdmissionChecks;
-use proof::ProofVerifiers;
-
+use crate::admission::{AdmissionChecks, AdmissionRequest};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, AuthMode, Resource};
 use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
+use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
 use crate::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_told};
 use crate::validator::{Credentials, KnownTokens, TokenValidator};

@@ -11,9 +11,10 @@ use tower_service::Service;
 use super::PROVENANCE_HEADER;
 use super::layer::AuthLayer;
 use super::source::{RequestHead, TenantSource, TokenSource};
-use crate::auth::{Auth, AuthContext, AuthRequest, IncomingToken, Progress, ProofHead};
+use crate::auth::{Auth, AuthContext, AuthRequest, IncomingToken, Progress};
 use crate::error::{AuthError, ErrorResponse, NO_STORE, Refusal};
 use crate::gate::{Decision, Gate, Pending};
+use crate::proof::ProofHead;
 use crate::telemetry;
 
 /// Left in the extensions of requests that pass without an identity, so that guards and extractors

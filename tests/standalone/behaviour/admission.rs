@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use axum::Router;
 use http::Request;
+use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
 use scaikey_auth::testing::TokenBuilder;
 use scaikey_auth::{
-    Admission, AdmissionCheck, AdmissionRequest, Auth, AuthContext, AuthError, BoxError,
-    InvalidToken, MemoryTenants, Provenance,
+    Auth, AuthContext, AuthError, BoxError, InvalidToken, MemoryTenants, Provenance,
 };
 use serde_json::json;
 

@@ -10,10 +10,11 @@ use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Request, Uri};
+use scaikey_auth::proof::{ProofRequest, ProofVerifier, Proven};
 use scaikey_auth::testing::TokenBuilder;
 use scaikey_auth::{
     Auth, AuthError, BoxError, Confirmation, Credentials, Identity, InvalidToken, JwksValidator,
-    MemoryTenants, ProofRequest, ProofVerifier, Proven, TokenValidator,
+    MemoryTenants, TokenValidator,
 };
 use serde_json::json;
 

@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use axum::http::Method;
+use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock, User};
-use scaikey_auth::{
-    Admission, AdmissionCheck, AdmissionRequest, BoxError, InvalidToken, SealingKeys,
-};
+use scaikey_auth::{BoxError, InvalidToken, SealingKeys};
 
 use super::house::{House, MINUTE, Plan, Visitor};
 use crate::support::Log;

@@ -1,4 +1,8 @@
-//! [`ProofVerifier`]: whether the sender of a bound token has the key that the token is bound to.
+//! Proof of possession: whether the sender of a token that is bound to a key has that key.
+//!
+//! A token says by its claim `cnf` which key it is bound to
+//! ([`Identity::confirmation`](crate::Identity::confirmation)). A [`ProofVerifier`] judges the proof that comes
+//! with each request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,13 +61,13 @@ impl Proven {
 
 /// Judges proofs of possession for tokens that are bound to a key (`cnf`, RFC 7800 §3.1).
 ///
-/// Given to `AuthBuilder::proof_verifier`. Without one, bound tokens are refused. It is asked for each request
+/// Given to [`AuthBuilder::proof_verifier`](crate::AuthBuilder::proof_verifier). Without one, bound tokens are refused. It is asked for each request
 /// with a bound token that [`accepts`](Self::accepts) takes, also when the token itself was verified
 /// before; for a token that is bound to nothing it is not asked. A token that comes without an HTTP request
 /// ([`Auth::authenticate`](crate::Auth::authenticate), introspection, a sign-in) has no proof and stays
 /// refused.
 ///
-/// The token is verified before; tenant, [admission](crate::AdmissionCheck) and guards come after. A proof
+/// The token is verified before; tenant, [admission](crate::admission) and guards come after. A proof
 /// that may be used once is used up even if one of those refuses the request: the client makes a new proof
 /// for the next.
 ///
@@ -74,7 +78,8 @@ impl Proven {
 ///
 /// ```
 /// use async_trait::async_trait;
-/// use scaikey_auth::{AuthError, Confirmation, InvalidToken, ProofRequest, ProofVerifier, Proven};
+/// use scaikey_auth::proof::{ProofRequest, ProofVerifier, Proven};
+/// use scaikey_auth::{AuthError, Confirmation, InvalidToken};
 ///
 /// /// SHA-256 of the client's certificate, which the TLS server leaves in the extensions.
 /// #[derive(Clone)]
@@ -163,7 +168,7 @@ impl<'r> ProofHead<'r> {
         Box::new(parts)
     }
 
-    pub(super) fn request(
+    pub(crate) fn request(
         self,
         confirmation: &'r Confirmation,
         token: &'r str,
@@ -176,22 +181,22 @@ impl<'r> ProofHead<'r> {
 
 /// The verifiers of one [`Auth`](crate::Auth).
 #[derive(Debug)]
-pub(super) struct ProofVerifiers(pub(super) Vec<Arc<dyn ProofVerifier>>);
+pub(crate) struct ProofVerifiers(pub(super) Vec<Arc<dyn ProofVerifier>>);
 
 impl ProofVerifiers {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Judges as far as it can without waiting.
-    pub(super) fn try_verify(
+    pub(crate) fn try_verify(
         &self,
         request: &ProofRequest<'_>,
     ) -> Result<Option<Proven>, AuthError> {
         self.find(request)?.try_verify(request).transpose()
     }
 
-    pub(super) async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
+    pub(crate) async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
         let verifier = self.find(request)?;
         match verifier.try_verify(request) {
             Some(verdict) => verdict,

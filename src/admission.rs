@@ -1,4 +1,7 @@
-//! [`AdmissionCheck`]: whether a caller whose token holds may come in at all.
+//! Admission: whether a caller whose token holds may come in at all.
+//!
+//! An [`AdmissionCheck`] is asked for each request: a deny list of sessions and tokens that were revoked, for
+//! instance.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,8 +37,8 @@ pub enum Admission {
 
 /// Decides about each request whose token holds: a deny list of sessions that ended, say.
 ///
-/// Given to `AuthBuilder::admission`; default none. Asked for *each request*, also when its token was
-/// verified before, after the token and its [proof](crate::ProofVerifier) and before the tenant: in the layer,
+/// Given to [`AuthBuilder::admission`](crate::AuthBuilder::admission); default none. Asked for *each request*, also when its token was
+/// verified before, after the token and its [proof](crate::proof) and before the tenant: in the layer,
 /// in [`Auth::authenticate`](crate::Auth::authenticate), in the endpoints that know their caller, for tokens
 /// that are introspected, and when a browser signs in. *Not* asked: for a connection that was let in before,
 /// such as a web socket, and for foreign tokens that workloads exchange.
@@ -49,7 +52,8 @@ pub enum Admission {
 /// use std::sync::{Arc, RwLock};
 ///
 /// use async_trait::async_trait;
-/// use scaikey_auth::{Admission, AdmissionCheck, AdmissionRequest, Auth, BoxError, InvalidToken};
+/// use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
+/// use scaikey_auth::{Auth, BoxError, InvalidToken};
 ///
 /// /// Sessions (`sid`) and tokens (`jti`) that ended before their time, each behind its issuer.
 /// #[derive(Debug, Clone, Default)]
@@ -119,27 +123,27 @@ impl<C: AdmissionCheck + ?Sized> AdmissionCheck for Arc<C> {
 
 /// A check, and what the log was told of its store.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     check: Arc<dyn AdmissionCheck>,
     outage: Outage,
 }
 
 /// The checks of one [`Auth`](crate::Auth): all of them must allow a request.
 #[derive(Debug)]
-pub(super) struct AdmissionChecks(Vec<Watched>);
+pub(crate) struct AdmissionChecks(Vec<Watched>);
 
 impl AdmissionChecks {
-    pub(super) fn new(checks: Vec<Arc<dyn AdmissionCheck>>) -> Self {
+    pub(crate) fn new(checks: Vec<Arc<dyn AdmissionCheck>>) -> Self {
         let watched = |check| Watched { check, outage: Outage::default() };
         Self(checks.into_iter().map(watched).collect())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Decides as far as it can without waiting; `None` if a check must be waited for.
-    pub(super) fn try_admit(
+    pub(crate) fn try_admit(
         &self,
         request: &AdmissionRequest<'_>,
         elapsed: impl Fn() -> Duration,
@@ -151,7 +155,7 @@ impl AdmissionChecks {
         Ok(Some(()))
     }
 
-    pub(super) async fn admit(
+    pub(crate) async fn admit(
         &self,
         request: &AdmissionRequest<'_>,
         elapsed: impl Fn() -> Duration,
