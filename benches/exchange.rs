@@ -10,10 +10,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
+use scaikey_auth::exchange::{AccessToken, CacheStatus, ServiceTokenRequest};
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, Endpoint, Fault, Provider};
-use scaikey_auth::{
-    AccessToken, CacheStatus, ClientAuth, ExchangeRequest, ServiceTokenRequest, TokenExchangeClient,
-};
+use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -128,7 +128,8 @@ mod redis_level {
     use base64_simd::URL_SAFE_NO_PAD;
     use redis::AsyncCommands as _;
     use redis::aio::MultiplexedConnection;
-    use scaikey_auth::{RedisCache, SealingKeys, Secret};
+    use scaikey_auth::Secret;
+    use scaikey_auth::exchange::{RedisCache, SealingKeys};
     use tokio::runtime::Builder;
 
     use super::*;

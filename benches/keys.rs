@@ -7,8 +7,9 @@ use std::hint::black_box;
 
 use aws_lc_rs::signature::ParsedPublicKey;
 use http::HeaderValue;
+use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::{Provider, SigningKey};
-use scaikey_auth::{Algorithm, Auth, IssuerConfig};
+use scaikey_auth::{Auth, IssuerConfig};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tower::{Layer, service_fn};

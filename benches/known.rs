@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request};
 use http_body_util::Empty;
+use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{Algorithm, Auth, Identity, JwksValidator, dangerous_peek_claims};
+use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::{Auth, Identity, JwksValidator};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 use tower::{Layer, service_fn};

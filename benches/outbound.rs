@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use http::{Request, Response};
 use http_body_util::Empty;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::outbound::{OutboundLayer, OutboundToken};
 use scaikey_auth::testing::{Client, Provider};
-use scaikey_auth::{
-    Auth, AuthContext, BoxError, ClientAuth, IssuerConfig, OutboundLayer, OutboundToken,
-    TokenExchangeClient,
-};
+use scaikey_auth::{Auth, AuthContext, IssuerConfig, TokenExchangeClient};
 use tower::{Layer, Service, service_fn};
 
 const ROUNDS: usize = 41;

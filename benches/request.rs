@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use http::{HeaderValue, Request, header};
-use scaikey_auth::Algorithm;
+use scaikey_auth::config::Algorithm;
 use tower::{Layer, Service, service_fn};
 
 use support::{ROUNDS, bearer, floor, handler, median, service, status, time, verified};

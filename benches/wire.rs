@@ -7,7 +7,8 @@ mod support;
 
 use std::path::Path;
 
-use scaikey_auth::{Algorithm, Auth};
+use scaikey_auth::Auth;
+use scaikey_auth::config::Algorithm;
 use tower::{Layer, service_fn};
 
 use support::wire::{self, Server, answer};

@@ -13,11 +13,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use scaikey_auth::testing::Provider;
-use scaikey_auth::{
-    Attempt, Auth, ClientAuth, Endpoints, PasswordVerdict, SealingKeys, Sessions, SignIn, Throttle,
-    TokenExchangeClient, TrustedProxies,
+use scaikey_auth::endpoints::{
+    Attempt, Endpoints, PasswordVerdict, SignIn, Throttle, TrustedProxies,
 };
+use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::session::Sessions;
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{Auth, TokenExchangeClient};
 use tower::{Layer, service_fn};
 
 use support::wire::{Answer, Server};

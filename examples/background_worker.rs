@@ -4,10 +4,10 @@
 //! service itself for that tenant (client credentials, RFC 6749 §4.4). Its store checks the tokens.
 
 use axum::{Router, routing::get};
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::tenant::AnyTenant;
 use scaikey_auth::testing::{Client, Provider};
-use scaikey_auth::{
-    AnyTenant, Auth, ClientAuth, Identity, IssuerConfig, Tenant, TenantId, TokenExchangeClient,
-};
+use scaikey_auth::{Auth, Identity, IssuerConfig, Tenant, TenantId, TokenExchangeClient};
 
 mod serve;
 

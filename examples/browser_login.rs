@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use axum::response::Html;
 use axum::{Router, routing};
+use scaikey_auth::endpoints::SignIn;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Client, Provider, User};
-use scaikey_auth::{
-    Auth, BoxError, ClientAuth, Identity, IssuerConfig, SealingKeys, Sessions, SignIn, Tenant,
-    TokenExchangeClient,
-};
+use scaikey_auth::{Auth, Identity, IssuerConfig, Tenant, TokenExchangeClient};
 use tokio::net::TcpListener;
 
 mod serve;

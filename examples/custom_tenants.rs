@@ -7,9 +7,11 @@ use std::error::Error;
 
 use async_trait::async_trait;
 use axum::{Router, routing::get};
-use scaikey_auth::axum::TenantRow;
-use scaikey_auth::{Auth, BoxError, CachedTenants, IssuerConfig, testing::Provider};
-use scaikey_auth::{Tenant, TenantId, TenantResolver, TenantStatus};
+use scaikey_auth::error::BoxError;
+use scaikey_auth::extract::TenantRow;
+use scaikey_auth::tenant::{CachedTenants, TenantStatus};
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{Auth, IssuerConfig, Tenant, TenantId, TenantResolver};
 use sqlx::SqlitePool;
 use tokio::net::TcpListener;
 

@@ -8,11 +8,13 @@ use axum::extract::State;
 use axum::{Json, Router, routing::get};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use scaikey_auth::testing::{self, Provider};
-use scaikey_auth::{
-    Auth, BoxError, CallerLayer, ClientAuth, EmptyBodies, Identity, IssuerConfig, OutboundLayer,
-    OutboundService, OutboundToken, TokenExchangeClient,
+use scaikey_auth::error::BoxError;
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::outbound::{
+    CallerLayer, EmptyBodies, OutboundLayer, OutboundService, OutboundToken,
 };
+use scaikey_auth::testing::{self, Provider};
+use scaikey_auth::{Auth, Identity, IssuerConfig, TokenExchangeClient};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 

@@ -6,8 +6,9 @@
 use std::process::ExitCode;
 
 use axum::{Router, routing::get};
-use scaikey_auth::{Algorithm, Auth, ConfigError, Identity, IssuerConfig, Tenant};
-use scaikey_auth::{scope, testing::Provider};
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{Auth, ConfigError, Identity, IssuerConfig, Tenant, scope};
 use tokio::net::TcpListener;
 
 mod serve;

@@ -14,10 +14,14 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing::get};
+use scaikey_auth::endpoints::Endpoints;
+use scaikey_auth::exchange::{AccessToken, ExchangeError, OAuthError};
+use scaikey_auth::issuer::IssuerHealth;
+use scaikey_auth::registrar::MemoryRegistrar;
+use scaikey_auth::validator::dangerous_peek_claims;
 use scaikey_auth::{
-    AccessToken, Auth, AuthConfig, AuthContext, AuthMode, ConfigError, Endpoints, ExchangeError,
-    ExchangeRequest, Identity, IssuerHealth, MemoryRegistrar, OAuthError, TenantId,
-    TokenExchangeClient, dangerous_peek_claims, role, scope,
+    Auth, AuthConfig, AuthContext, AuthMode, ConfigError, ExchangeRequest, Identity, TenantId,
+    TokenExchangeClient, role, scope,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;

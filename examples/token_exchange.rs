@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
+use scaikey_auth::exchange::{AccessToken, ExchangeError};
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
-use scaikey_auth::{
-    AccessToken, ClientAuth, ExchangeError, ExchangeRequest, TokenExchangeClient,
-    dangerous_peek_claims,
-};
+use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

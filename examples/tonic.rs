@@ -6,7 +6,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use scaikey_auth::{Auth, Grpc, IssuerConfig, scope, testing::Provider};
+use scaikey_auth::error::Grpc;
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{Auth, IssuerConfig, scope};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Status};

@@ -6,10 +6,12 @@
 
 use std::error::Error;
 
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::identity::Scopes;
 use scaikey_auth::mint::{LocalMinter, WorkloadExchange, WorkloadRequest};
 use scaikey_auth::testing::{Issuer, Provider, SigningKey, TokenBuilder};
 use scaikey_auth::trust::{Granted, TrustPolicy, Trusts, presets};
-use scaikey_auth::{Algorithm, Scopes, dangerous_peek_claims};
+use scaikey_auth::validator::dangerous_peek_claims;
 use serde_json::{Value, json};
 
 /// As the file of a real service, but for where the keys come from: the platforms of this program

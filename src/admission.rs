@@ -30,7 +30,7 @@ pub enum Admission {
     /// The request goes on.
     Allow,
     /// The request is refused, with this answer and its challenge.
-    /// [`InvalidToken::Revoked`](crate::InvalidToken::Revoked) is 401 `invalid_token`: the client must sign in
+    /// [`InvalidToken::Revoked`](crate::error::InvalidToken::Revoked) is 401 `invalid_token`: the client must sign in
     /// again.
     Deny(AuthError),
 }
@@ -52,8 +52,9 @@ pub enum Admission {
 /// use std::sync::{Arc, RwLock};
 ///
 /// use async_trait::async_trait;
+/// use scaikey_auth::Auth;
 /// use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
-/// use scaikey_auth::{Auth, BoxError, InvalidToken};
+/// use scaikey_auth::error::{BoxError, InvalidToken};
 ///
 /// /// Sessions (`sid`) and tokens (`jti`) that ended before their time, each behind its issuer.
 /// #[derive(Debug, Clone, Default)]

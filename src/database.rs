@@ -1,4 +1,4 @@
-//! [`Pool`] and [`SqlError`]: SQLite or PostgreSQL, for the stores that come with this crate.
+//! [`Pool`]: SQLite or PostgreSQL, for the stores that come with this crate.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoo
 
 #[cfg(feature = "sqlite")]
 use crate::clock::pause;
-use crate::error::BoxError;
+use crate::error::SqlError;
 use crate::secret::Secret;
 
 /// How long to wait for a connection, unless another limit is given: less than the 2 s that a lookup or a
@@ -31,40 +31,6 @@ pub(crate) enum Pool {
     Sqlite(SqlitePool),
     #[cfg(feature = "postgres")]
     Postgres(PgPool),
-}
-
-/// Why a store in a database could not do what it was asked. Never holds the connection string.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SqlError {
-    /// The connection string does not begin with `sqlite:`, `postgres:` or `postgresql:`.
-    #[error("the connection string names no known database: use sqlite: or postgres:")]
-    UnknownScheme,
-    /// The connection string needs a cargo feature that is off.
-    #[error("this database needs the feature `{0}` of scaikey-auth")]
-    FeatureMissing(&'static str),
-    /// The connection string cannot be read: its host, port or an option is malformed.
-    #[error("the connection string is malformed")]
-    MalformedUrl,
-    /// The pool of connections needs a tokio runtime to live in.
-    #[error("called outside of a tokio runtime")]
-    NoRuntime,
-    /// The tables of participants are missing or old, and could not be brought up to date.
-    #[error(
-        "the tables auth_participants and auth_workspaces could not be created or altered: {0}; \
-         if this role may not, call `migrate` with one that may"
-    )]
-    Migration(#[source] BoxError),
-    /// A row was found whose key is not the one asked for: the table was not made by
-    /// `SqlRegistrar::migrate`, and overlooks case, accents or the end of long texts.
-    #[error(
-        "the table auth_participants takes two keys for one: its columns issuer, tenant_id, kind \
-         and subject must be compared byte for byte"
-    )]
-    LooseKey,
-    /// The database cannot be reached, refused, or holds what this crate did not write.
-    #[error("the database failed: {0}")]
-    Database(#[source] BoxError),
 }
 
 impl SqlError {
@@ -172,7 +138,7 @@ macro_rules! connecting {
             /// As [`connect_lazy`](Self::connect_lazy), but a call waits up to `acquire_timeout` for a
             /// connection, and as long again for another writer of a SQLite file: for many writers, or
             /// a database far away. The deadline of whoever waits (of a
-            /// [`CachedTenants`](crate::CachedTenants), of a registration), 2 s by default, should be
+            /// [`CachedTenants`](crate::tenant::CachedTenants), of a registration), 2 s by default, should be
             /// longer.
             ///
             /// # Errors

@@ -25,21 +25,21 @@
 //! # The street a request walks
 //!
 //! ```text
-//! middleware ──▶ auth ──▶ validator ──▶ issuer      the token: known? else shape, claims, key, signature
-//!     │            └────▶ tenant                    the tenant it names
-//!     └──▶ your service, with an AuthContext in the request's extensions
+//! layer ──▶ auth ──▶ validator ──▶ issuer      the token: known? else shape, claims, key, signature
+//!   │         └────▶ tenant                    the tenant it names
+//!   └──▶ your service, with an AuthContext in the request's extensions
 //! ```
 //!
 //! Tokens for other services walk another street: [`TokenExchangeClient`] gets them from the provider
-//! and keeps them, [`OutboundLayer`] puts them on the requests that need them.
+//! and keeps them, [`OutboundLayer`](outbound::OutboundLayer) puts them on the requests that need them.
 //!
 //! ```text
 //! outbound ──▶ exchange ──▶ cache                 kept, and not yet due?
 //!                 └───────▶ flight ──▶ issuer     one request for all who want it
 //! ```
 //!
-//! Who has no token yet gets one at the [`Endpoints`] under `/v1/auth/`; a browser may keep it in a
-//! sealed cookie ([`Sessions`]).
+//! Who has no token yet gets one at the [`Endpoints`](endpoints::Endpoints) under `/v1/auth/`; a browser may keep it in a
+//! sealed cookie ([`Sessions`](session::Sessions)).
 //!
 //! ```text
 //! session ──▶ endpoints ──▶ exchange              sign-in, refresh, sign-out
@@ -53,7 +53,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `axum` | yes | extractors for axum 0.8 handlers, in [`axum`]; the endpoints find the address of a connection |
+//! | `axum` | yes | extractors for axum 0.8 handlers, in [`extract`]; the endpoints find the address of a connection |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`, `SqlRegistrar`: tenants and participants in a database (Rust 1.94) |
 //! | `redis` | no | `RedisCache`: tokens for other services, shared by all processes |
@@ -83,9 +83,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+// Ground: words and tools that know nothing of tokens.
+
 mod telemetry;
 
-mod clock;
+pub mod clock;
 
 mod secret;
 
@@ -99,28 +101,34 @@ mod json;
 
 mod flight;
 
-mod error;
+pub mod error;
 
-mod identity;
+// Who and what: what a token says, and what this service expects.
 
-mod config;
+pub mod identity;
 
-mod issuer;
+pub mod config;
 
-mod validator;
+// Judging: whether a token is good, and whose it is.
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod database;
+pub mod issuer;
+
+pub mod validator;
 
 pub mod proof;
 
 pub mod admission;
 
-mod tenant;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod database;
 
-mod registrar;
+pub mod tenant;
 
-mod exchange;
+pub mod registrar;
+
+// Obtaining: tokens for others.
+
+pub mod exchange;
 
 #[cfg(feature = "trust")]
 pub mod trust;
@@ -128,81 +136,47 @@ pub mod trust;
 #[cfg(feature = "trust")]
 pub mod mint;
 
+// Serving: what a service mounts, and what it is tested and explained with.
+
 mod auth;
 
 mod gate;
 
-mod middleware;
+pub mod layer;
 
-mod outbound;
+pub mod guard;
 
-mod session;
+pub mod outbound;
 
-mod endpoints;
+pub mod session;
+
+pub mod endpoints;
 
 #[cfg(feature = "axum")]
-pub mod axum;
+pub mod extract;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub mod manual;
 
-pub use auth::{Auth, AuthBuilder, AuthContext, TenantAuthoriser};
-pub use clock::{Clock, SystemClock};
-pub use config::{
-    Algorithm, AuthConfig, AuthMode, ClientAuthMethod, ClientConfig, ConfigError, ENVIRONMENT,
-    EndpointsConfig, Fault, IssuerConfig, JwksSettings, MockUser, TokenProfile, UnknownAlgorithm,
-    UnknownAuthMode, Variable,
-};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use database::SqlError;
-pub use endpoints::{
-    Attempt, Endpoint, Endpoints, EndpointsBuilder, EndpointsService, InvalidNetwork, NotFound,
-    PasswordAttempt, PasswordVerdict, SignIn, Throttle, TokenBuckets, TrustedProxies,
-};
-pub use error::{
-    AuthError, BoxError, EmptyBody, Envelope, ErrorResponse, Grpc, InvalidToken, ProblemJson,
-    Refusal,
-};
-#[cfg(feature = "redis")]
-pub use exchange::RedisCache;
-pub use exchange::{
-    AccessToken, AuthorizationRequest, CacheKey, CacheStatus, CodeRequest, ExchangeError,
-    ExchangeRequest, Fence, Freshness, Layered, MemoryCache, OAuthError, PasswordRequest,
-    PkceVerifier, RefreshRequest, ServiceTokenRequest, SessionTokens, TokenCache,
-    TokenExchangeBuilder, TokenExchangeClient, TokenType, TokenUrls,
-};
-pub use gate::{Gated, ResponseFuture};
-pub use identity::{
-    Actor, ClaimPath, ClaimsMapping, Confirmation, Identity, IdentityKey, IdentityKind,
-    InvalidClaimPath, InvalidScope, InvalidTenantId, Provenance, Scopes, TenantId,
-};
-pub use issuer::{
-    ClientAuth, IssuerHealth, Issuers, KeyState, SecretSource, TenantIssuers, UnusableKey,
-};
-pub use middleware::{
-    AuthLayer, AuthService, CustomSource, Guard, GuardExt, GuardService, PROVENANCE_HEADER,
-    RequestHead, RequireLayer, TenantSource, TokenSource, any_role, any_scope, group, kind,
-    mfa_within, role, scope, verified,
-};
-pub use outbound::{
-    CallerLayer, CallerService, EmptyBodies, OutboundBuilder, OutboundError, OutboundLayer,
-    OutboundService, OutboundToken, Replay, with_caller,
-};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use registrar::SqlRegistrar;
-pub use registrar::{
-    InvalidLocalId, MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError,
-    Registration, WorkspaceId,
-};
+// The paved names: what a first program types. Each has this one path; everything else has that of
+// its module.
+
+pub use auth::{Auth, AuthBuilder, AuthContext};
+pub use config::auth_config::AuthConfig;
+pub use config::fault::ConfigError;
+pub use config::issuer::IssuerConfig;
+pub use config::mode::AuthMode;
+pub use error::auth_error::AuthError;
+pub use exchange::cache::TokenCache;
+pub use exchange::client::TokenExchangeClient;
+pub use exchange::request::ExchangeRequest;
+pub use guard::condition::{role, scope};
+pub use identity::ids::TenantId;
+pub use identity::principal::Identity;
+pub use layer::auth_layer::AuthLayer;
 pub use secret::Secret;
-pub use session::{SessionLayer, SessionService, Sessions, SessionsBuilder};
-pub use support::seal::{InvalidSealingKeys, SealingKeys};
-pub use tenant::{AnyTenant, CachedTenants, MemoryTenants, Tenant, TenantResolver, TenantStatus};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use tenant::{SqlTenantRow, SqlTenants};
-pub use validator::{
-    Credentials, JwksValidator, KnownTokens, KnownTokensStats, TokenValidator,
-    dangerous_peek_claims,
-};
+pub use tenant::resolver::{Tenant, TenantResolver};
+pub use validator::jwks::JwksValidator;
+pub use validator::token_validator::TokenValidator;

@@ -78,8 +78,10 @@ impl Proven {
 ///
 /// ```
 /// use async_trait::async_trait;
+/// use scaikey_auth::AuthError;
+/// use scaikey_auth::error::InvalidToken;
+/// use scaikey_auth::identity::Confirmation;
 /// use scaikey_auth::proof::{ProofRequest, ProofVerifier, Proven};
-/// use scaikey_auth::{AuthError, Confirmation, InvalidToken};
 ///
 /// /// SHA-256 of the client's certificate, which the TLS server leaves in the extensions.
 /// #[derive(Clone)]

@@ -13,10 +13,11 @@ use std::task::{Context, Poll, Waker};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::exchange::CacheStatus;
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, Provider};
-use scaikey_auth::{
-    Algorithm, Auth, CacheStatus, ClientAuth, ExchangeRequest, TokenExchangeClient,
-};
+use scaikey_auth::{Auth, ExchangeRequest, TokenExchangeClient};
 use tokio::runtime::Runtime;
 use tower::{Layer, service_fn};
 

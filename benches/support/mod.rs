@@ -17,11 +17,10 @@ use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Empty;
+use scaikey_auth::config::{Algorithm, JwksSettings};
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{
-    Algorithm, Auth, AuthConfig, Credentials, Identity, IssuerConfig, JwksSettings, JwksValidator,
-    TokenValidator,
-};
+use scaikey_auth::validator::Credentials;
+use scaikey_auth::{Auth, AuthConfig, Identity, IssuerConfig, JwksValidator, TokenValidator};
 use tower::Service;
 
 pub(crate) const ROUNDS: usize = 41;

@@ -119,7 +119,7 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets how much memory may be spent on [tokens verified before](crate::KnownTokens), in bytes.
+    /// Sets how much memory may be spent on [tokens verified before](crate::validator::KnownTokens), in bytes.
     /// Default 16 MiB, for some 20,000 tokens; 0 verifies every request anew.
     pub fn known_tokens_bytes(mut self, limit: usize) -> Self {
         self.config.known_tokens_bytes = limit;

@@ -107,7 +107,7 @@ struct Inner {
 }
 
 /// Says whether an identity may act in a tenant other than its own.
-pub type TenantAuthoriser = Arc<dyn Fn(&Identity, &Tenant) -> bool + Send + Sync>;
+pub(crate) type TenantAuthoriser = Arc<dyn Fn(&Identity, &Tenant) -> bool + Send + Sync>;
 
 /// The tenant a request names beside its token, in one place or several.
 #[derive(Clone)]

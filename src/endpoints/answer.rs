@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Endpoint, Inner};
 use crate::error::{AuthError, Refusal};
 use crate::exchange::{ExchangeError, OAuthError};
-use crate::middleware::{in_seconds, refuse};
+use crate::layer::{in_seconds, refuse};
 use crate::telemetry::{self, Outage};
 
 /// How refusals of [`AuthError`] look.

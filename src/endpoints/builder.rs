@@ -19,8 +19,8 @@ use crate::auth::Auth;
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault};
 use crate::error::{ErrorResponse, ProblemJson};
 use crate::exchange::TokenExchangeClient;
+use crate::guard::{Guard, scope};
 use crate::identity::Identity;
-use crate::middleware::{Guard, scope};
 use crate::registrar::Registrar;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::registrar::SqlRegistrar;
@@ -115,7 +115,7 @@ impl EndpointsBuilder {
 
     /// Takes passwords at `token` where `rule` says so. Default: nowhere. RFC 9700 §2.4 says never:
     /// the service sees the password, and no second factor is asked for. The client must have
-    /// [the grant enabled](crate::TokenExchangeBuilder::enable_password_grant), too.
+    /// [the grant enabled](crate::exchange::TokenExchangeBuilder::enable_password_grant), too.
     pub fn password_grant(
         mut self,
         rule: impl Fn(&PasswordAttempt<'_>) -> PasswordVerdict + Send + Sync + 'static,

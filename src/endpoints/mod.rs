@@ -32,7 +32,8 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use crate::auth::{Auth, AuthContext};
 use crate::error::AuthError;
 use crate::exchange::TokenExchangeClient;
-use crate::middleware::{Guard, authenticate};
+use crate::guard::Guard;
+use crate::layer::authenticate;
 use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::telemetry;
@@ -133,7 +134,9 @@ impl Endpoint {
 ///
 /// ```
 /// use axum::Router;
-/// use scaikey_auth::{Auth, ConfigError, Endpoints, MemoryRegistrar, SignIn, TokenExchangeClient};
+/// use scaikey_auth::endpoints::{Endpoints, SignIn};
+/// use scaikey_auth::registrar::MemoryRegistrar;
+/// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
 ///
 /// fn app(auth: &Auth, client: TokenExchangeClient, api: Router) -> Result<Router, ConfigError> {
 ///     let endpoints = auth
@@ -147,7 +150,7 @@ impl Endpoint {
 /// ```
 ///
 /// The layer belongs outside of [`Auth::layer`], which would refuse who has no token yet, and inside
-/// of [`Sessions::layer`](crate::Sessions::layer) and CORS layers.
+/// of [`Sessions::layer`](crate::session::Sessions::layer) and CORS layers.
 ///
 /// | path | needs | offered with |
 /// |---|---|---|

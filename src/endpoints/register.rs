@@ -8,7 +8,7 @@ use super::answer::Failure;
 use super::names::rfc3339;
 use super::{Asked, Inner};
 use crate::error::AuthError;
-use crate::middleware::mark_mock;
+use crate::layer::mark_mock;
 use crate::registrar::{ParticipantId, RegistrarError, Registration, WorkspaceId};
 use crate::telemetry::{self, Causes};
 

@@ -138,7 +138,7 @@ impl SignIn {
 
     /// Adds a parameter of the provider's own to its sign-in page: `prompt`, `acr_values`. What comes
     /// of it is *not* checked: that a `max_age` was kept, say, tells the guard
-    /// [`mfa_within`](crate::mfa_within), or `auth_time` among the claims.
+    /// [`mfa_within`](crate::guard::mfa_within), or `auth_time` among the claims.
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self

@@ -13,7 +13,7 @@ use super::{Asked, Endpoint, Inner};
 use crate::clock::Clock;
 use crate::exchange::{AccessToken, PasswordRequest, RefreshRequest};
 use crate::identity::Scopes;
-use crate::middleware::RequestHead;
+use crate::layer::RequestHead;
 use crate::telemetry;
 
 /// Somebody wants to sign in with a password.

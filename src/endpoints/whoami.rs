@@ -8,7 +8,7 @@ use super::answer::Failure;
 use super::names::rfc3339;
 use super::{Asked, Inner};
 use crate::identity::{Identity, IdentityKind, Scopes};
-use crate::middleware::mark_mock;
+use crate::layer::mark_mock;
 
 /// Lists are always there, what is not known is left out.
 #[derive(Serialize)]

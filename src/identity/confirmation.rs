@@ -14,7 +14,7 @@ use crate::support::crypto;
 /// Comparing two takes a time that does not depend on their bytes.
 ///
 /// ```
-/// use scaikey_auth::Confirmation;
+/// use scaikey_auth::identity::Confirmation;
 ///
 /// // SHA-256 of the certificate that the client showed, as DER.
 /// let shown = Confirmation::CertificateThumbprint([7; 32]);

@@ -23,8 +23,9 @@ const LIFETIME: Duration = Duration::from_secs(15 * 60);
 ///
 /// ```no_run
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::config::Algorithm;
 /// use scaikey_auth::mint::LocalMinter;
-/// use scaikey_auth::{Algorithm, Auth};
 ///
 /// let pem = std::fs::read_to_string("minter.pem")?; // openssl genpkey -algorithm ed25519
 /// let minter = LocalMinter::new("https://vault.example", Algorithm::Ed25519, pem, "minter-1")?;

@@ -2,7 +2,7 @@
 //! or of this service's own (feature `trust`).
 //!
 //! [`WorkloadExchange`] puts a policy and a [`Minter`] together; `POST /v1/auth/exchange`
-//! ([`Endpoints`](crate::Endpoints)) is its door.
+//! ([`Endpoints`](crate::endpoints::Endpoints)) is its door.
 
 mod forwarding;
 mod local;

@@ -18,7 +18,7 @@ use crate::auth::AuthContext;
 use crate::error::BoxError;
 use crate::exchange::{AccessToken, ExchangeError, TokenExchangeClient, TokenRequest};
 use crate::gate::{Pending, take_ready};
-use crate::middleware;
+use crate::layer;
 
 /// Why a request was not sent. Found in the error of an [`OutboundService`] by `downcast_ref`.
 #[derive(Debug, thiserror::Error)]
@@ -206,5 +206,5 @@ fn copy<Q>(request: &Request<Q>, replay: &impl Replay<Q>) -> Option<Request<Q>> 
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, ExchangeError> {
-    middleware::bearer(token).ok_or(ExchangeError::Answer("is no token that fits into a header"))
+    layer::bearer(token).ok_or(ExchangeError::Answer("is no token that fits into a header"))
 }

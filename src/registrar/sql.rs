@@ -10,7 +10,8 @@ use super::{
     WorkspaceId, schema,
 };
 use crate::clock::within;
-use crate::database::{Pool, SqlError, connecting, in_transaction, on_either, once};
+use crate::database::{Pool, connecting, in_transaction, on_either, once};
+use crate::error::SqlError;
 use crate::flight::Flights;
 use crate::identity::{Identity, IdentityKey};
 

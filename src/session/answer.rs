@@ -8,7 +8,7 @@ use crate::auth::Auth;
 use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse};
 use crate::gate::Pending;
-use crate::middleware::refuse;
+use crate::layer::refuse;
 
 /// How a gRPC service says that there is no identity: with status 200.
 const GRPC_STATUS: &str = "grpc-status";

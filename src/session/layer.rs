@@ -14,10 +14,10 @@ use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
 use crate::gate::{Decision, Gate, Gated, Pending};
-use crate::middleware::{bearer, refuse};
+use crate::layer::{bearer, refuse};
 
 /// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. It belongs outside of
-/// [`AuthLayer`](crate::AuthLayer) and of [`Endpoints`](crate::Endpoints), and inside of CORS and
+/// [`AuthLayer`](crate::AuthLayer) and of [`Endpoints`](crate::endpoints::Endpoints), and inside of CORS and
 /// tracing layers.
 ///
 /// A request without a session passes as it is, one with a session as if its `Authorization` header

@@ -55,11 +55,12 @@ const LAST_SECOND: Duration = Duration::from_secs(1);
 /// A session is a few cookies that hold the tokens, sealed under [`SealingKeys`]: scripts cannot read
 /// them (`HttpOnly`), other hosts neither set nor get them (`__Host-`, `Secure`), and no server keeps
 /// anything, so that any number of processes with the same keys serve it.
-/// [`endpoints`](crate::Endpoints) begin and end sessions, [`layer`](Self::layer) turns the cookies
+/// [`endpoints`](crate::endpoints::Endpoints) begin and end sessions, [`layer`](Self::layer) turns the cookies
 /// into the `Authorization` header that [`Auth::layer`] judges:
 ///
 /// ```
-/// # use scaikey_auth::{Auth, ConfigError, Sessions, TokenExchangeClient};
+/// # use scaikey_auth::session::Sessions;
+/// # use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
 /// # fn example(auth: Auth, sessions: Sessions, api: axum::Router) -> axum::Router {
 /// api.layer(auth.layer()).layer(sessions.layer())
 /// # }
@@ -329,7 +330,7 @@ pub struct SessionsBuilder {
 
 impl SessionsBuilder {
     /// Names the cookies: all begin with `__Host-` and this. Default `session`. Services on one host
-    /// need different names, and different [prefixes](crate::SignIn::cookie_prefix) for sign-ins.
+    /// need different names, and different [prefixes](crate::endpoints::SignIn::cookie_prefix) for sign-ins.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::{Tenant, TenantResolver, TenantStatus};
-use crate::database::{Pool, SqlError, connecting, on_either, once, run_all};
-use crate::error::BoxError;
+use crate::database::{Pool, connecting, on_either, once, run_all};
+use crate::error::{BoxError, SqlError};
 use crate::identity::TenantId;
 
 /// The table `auth_tenants`. Clones share the connections.

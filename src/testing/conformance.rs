@@ -3,8 +3,9 @@
 //! ```
 //! use std::sync::Arc;
 //! use async_trait::async_trait;
+//! use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
 //! use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
-//! use scaikey_auth::{MemoryTenants, Tenant, TenantId, TenantResolver, TenantStatus};
+//! use scaikey_auth::{Tenant, TenantId, TenantResolver};
 //!
 //! struct Exam(MemoryTenants);
 //!

@@ -6,7 +6,7 @@
 //! policy and decides.
 //!
 //! ```
-//! use scaikey_auth::Scopes;
+//! use scaikey_auth::identity::Scopes;
 //! use scaikey_auth::trust::{TrustPolicy, Trusts};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {

@@ -151,7 +151,7 @@ impl Used {
 /// tokens, or in another server.
 ///
 /// A server that is away, or does not answer within
-/// [`RedisCache::write_timeout`](crate::RedisCache::write_timeout), denies. One that loses what it was
+/// [`RedisCache::write_timeout`](crate::exchange::RedisCache::write_timeout), denies. One that loses what it was
 /// told lets tokens be used again: because it restarts empty, evicts, or hands over to a replica
 /// that had not heard yet. Give it persistence and a `maxmemory-policy` of `noeviction`, and tokens
 /// a short life.

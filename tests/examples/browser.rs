@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use axum::response::Html;
 use axum::{Router, routing};
+use scaikey_auth::endpoints::SignIn;
+use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
-use scaikey_auth::{
-    Auth, ClientAuth, Identity, IssuerConfig, SealingKeys, Sessions, SignIn, TokenExchangeClient,
-};
+use scaikey_auth::{Auth, Identity, IssuerConfig, TokenExchangeClient};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 

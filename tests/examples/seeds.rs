@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use scaikey_auth::PkceVerifier;
+use scaikey_auth::exchange::PkceVerifier;
 use scaikey_auth::testing::{Client, Provider, User};
 use tokio::process::Command;
 

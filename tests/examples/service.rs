@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::tenant::{SqlTenantRow, SqlTenants, TenantStatus};
 use scaikey_auth::testing::{Client, Provider, User};
-use scaikey_auth::{Algorithm, SqlTenantRow, SqlTenants, TenantStatus};
 use serde_json::json;
 
 use crate::support::File;
@@ -87,7 +88,7 @@ async fn tokens_of_the_configured_provider_open_what_they_should() {
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn a_database_named_in_the_environment_says_which_tenants_there_are() {
-    use scaikey_auth::{SqlTenantRow, SqlTenants, TenantStatus};
+    use scaikey_auth::tenant::{SqlTenantRow, SqlTenants, TenantStatus};
 
     let file = File::later("tenants.db");
     let database = file.sqlite();

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
+use scaikey_auth::config::MockUser;
+use scaikey_auth::exchange::ServiceTokenRequest;
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, ManualClock, Provider};
 use scaikey_auth::trust::TrustPolicy;
-use scaikey_auth::{
-    Auth, AuthConfig, AuthMode, ClientAuth, IssuerConfig, MockUser, ServiceTokenRequest,
-    TokenExchangeClient,
-};
+use scaikey_auth::{Auth, AuthConfig, AuthMode, IssuerConfig, TokenExchangeClient};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use scaikey_auth::testing::SigningKey;
-use scaikey_auth::{
-    AccessToken, Algorithm, Auth, AuthorizationRequest, ClientAuth, CodeRequest, ExchangeError,
-    ExchangeRequest, IssuerConfig, OAuthError, PkceVerifier, RefreshRequest, ServiceTokenRequest,
-    TokenExchangeClient,
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::exchange::{
+    AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
+    RefreshRequest, ServiceTokenRequest,
 };
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::testing::SigningKey;
+use scaikey_auth::{Auth, ExchangeRequest, IssuerConfig, TokenExchangeClient};
 use serde_json::Value;
 use tokio::task::JoinSet;
 

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use scaikey_auth::TokenCache;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::exchange::{AccessToken, CacheKey, Fence, MemoryCache};
 use scaikey_auth::testing::conformance::{CacheExam, token_cache};
-use scaikey_auth::{AccessToken, BoxError, CacheKey, Fence, MemoryCache, TokenCache};
 
 use super::fixture::{layered, redis};
 use super::server::Redis;
@@ -56,7 +58,8 @@ async fn redis_passes() {
 async fn redis_behind_memory_passes() {
     let cache = |server: &Redis| {
         let far = redis(&server.url()).prefix("sw{x}");
-        Arc::new(scaikey_auth::Layered::new(MemoryCache::default(), far)) as Arc<dyn TokenCache>
+        Arc::new(scaikey_auth::exchange::Layered::new(MemoryCache::default(), far))
+            as Arc<dyn TokenCache>
     };
     token_cache(&Far(Redis::start(), cache)).await;
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use scaikey_auth::exchange::{CacheStatus, Layered, MemoryCache};
 use scaikey_auth::testing::{ManualClock, Provider};
-use scaikey_auth::{CacheStatus, Layered, MemoryCache, TokenCache, TokenExchangeClient};
+use scaikey_auth::{TokenCache, TokenExchangeClient};
 
 use super::fixture::{builder, client, fresh, layered, provider, redis, told};
 use super::server::Redis;

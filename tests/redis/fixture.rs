@@ -4,11 +4,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use scaikey_auth::testing::{Client, Provider, User};
-use scaikey_auth::{
-    AccessToken, BoxError, CacheKey, ClientAuth, ExchangeRequest, Fence, Layered, MemoryCache,
-    RedisCache, SealingKeys, Secret, TokenCache, TokenExchangeBuilder, TokenExchangeClient,
+use scaikey_auth::error::BoxError;
+use scaikey_auth::exchange::{
+    AccessToken, CacheKey, Fence, Layered, MemoryCache, RedisCache, SealingKeys,
+    TokenExchangeBuilder,
 };
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::testing::{Client, Provider, User};
+use scaikey_auth::{ExchangeRequest, Secret, TokenCache, TokenExchangeClient};
 
 pub(crate) const OLD: &str = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
 pub(crate) const NEW: &str = "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";

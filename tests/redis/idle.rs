@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use scaikey_auth::CacheStatus;
+use scaikey_auth::exchange::CacheStatus;
 use scaikey_auth::testing::ManualClock;
 
 use super::fixture::{client, fresh, provider, redis};

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use scaikey_auth::exchange::{ExchangeError, PasswordRequest, RefreshRequest};
 use scaikey_auth::testing::{Endpoint, Fault, Provider};
-use scaikey_auth::{
-    ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest, TokenExchangeClient,
-};
+use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 use tokio::task::JoinSet;
 
 use crate::support::eventually;

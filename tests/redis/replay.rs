@@ -6,10 +6,15 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::Request;
+use scaikey_auth::clock::Clock;
+use scaikey_auth::endpoints::Endpoints;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::exchange::RedisCache;
+use scaikey_auth::identity::Scopes;
 use scaikey_auth::testing::conformance::replay_log;
 use scaikey_auth::testing::{Client, ManualClock, Provider, TokenBuilder};
 use scaikey_auth::trust::{ReplayKey, ReplayLog, TrustPolicy, Trusts};
-use scaikey_auth::{Auth, AuthConfig, BoxError, Clock, Endpoints, RedisCache, Scopes};
+use scaikey_auth::{Auth, AuthConfig};
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use axum::{Router, routing::get};
+use scaikey_auth::endpoints::SignIn;
+use scaikey_auth::exchange::{RedisCache, SealingKeys};
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
-use scaikey_auth::{
-    Auth, ClientAuth, IssuerConfig, RedisCache, SealingKeys, Sessions, SignIn, TokenCache,
-    TokenExchangeClient,
-};
+use scaikey_auth::{Auth, IssuerConfig, TokenCache, TokenExchangeClient};
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 

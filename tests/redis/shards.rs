@@ -1,7 +1,8 @@
 //! A cluster one of whose nodes is away.
 
+use scaikey_auth::TokenExchangeClient;
+use scaikey_auth::exchange::RedisCache;
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{RedisCache, TokenExchangeClient};
 use std::time::Duration;
 
 use super::fixture::{client, fresh, provider, redis};

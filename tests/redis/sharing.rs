@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use scaikey_auth::testing::{Client, ManualClock, Provider};
-use scaikey_auth::{
-    AuthConfig, CacheStatus, OAuthError, PasswordRequest, RefreshRequest, ServiceTokenRequest,
-    TenantId, TokenCache, TokenExchangeClient,
+use scaikey_auth::exchange::{
+    CacheStatus, OAuthError, PasswordRequest, RefreshRequest, ServiceTokenRequest,
 };
+use scaikey_auth::testing::{Client, ManualClock, Provider};
+use scaikey_auth::{AuthConfig, TenantId, TokenCache, TokenExchangeClient};
 
 use super::fixture::{NEW, OLD, builder, client, fresh, keys, layered, provider, redis};
 use super::server::Redis;
@@ -159,7 +159,7 @@ async fn a_tenants_token_is_never_another_tenants() {
 }
 
 fn tenant_of(token: &str) -> String {
-    let claims: serde_json::Value = scaikey_auth::dangerous_peek_claims(token).unwrap();
+    let claims: serde_json::Value = scaikey_auth::validator::dangerous_peek_claims(token).unwrap();
     claims["tenant_id"].as_str().unwrap().to_owned()
 }
 

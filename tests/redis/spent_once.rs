@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
-use scaikey_auth::{
+use scaikey_auth::exchange::{
     AccessToken, CodeRequest, ExchangeError, Layered, MemoryCache, OAuthError, PasswordRequest,
-    PkceVerifier, RedisCache, RefreshRequest, Secret, TokenExchangeClient,
+    PkceVerifier, RedisCache, RefreshRequest,
 };
+use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
+use scaikey_auth::{Secret, TokenExchangeClient};
 use tokio::task::JoinHandle;
 
 use super::fixture::{OLD, builder, client, fresh, keys, provider};

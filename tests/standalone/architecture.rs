@@ -192,7 +192,7 @@ fn the_default_build_links_no_openssl_and_leaves_other_crates_crypto_alone() {
 #[test]
 fn the_manual_lists_every_environment_variable() {
     let manual = source("src/manual/operating.md");
-    for variable in scaikey_auth::ENVIRONMENT {
+    for variable in scaikey_auth::config::ENVIRONMENT {
         let row =
             format!("| `P_{}` | {} | {} |", variable.name, variable.meaning, variable.default);
         assert!(manual.contains(&row), "src/manual/operating.md lacks this row:\n{row}");
@@ -200,7 +200,7 @@ fn the_manual_lists_every_environment_variable() {
     let rows = manual.lines().filter(|line| line.starts_with("| `P_")).count();
     assert_eq!(
         rows,
-        scaikey_auth::ENVIRONMENT.len(),
+        scaikey_auth::config::ENVIRONMENT.len(),
         "the manual lists variables that do not exist"
     );
 }

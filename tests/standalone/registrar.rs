@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use scaikey_auth::Identity;
+use scaikey_auth::clock::Clock;
+use scaikey_auth::registrar::{
+    MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId,
+};
 use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
 use scaikey_auth::testing::{ManualClock, identity};
-use scaikey_auth::{
-    Clock, Identity, MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError,
-    Registration, WorkspaceId,
-};
 use serde_json::json;
 
 struct Memory(MemoryRegistrar);
@@ -106,7 +107,7 @@ impl Broken {
             Fault::OneWorkspaceForAll => WorkspaceId::new("home").unwrap(),
             _ => WorkspaceId::random().unwrap(),
         };
-        let now = scaikey_auth::SystemClock::default().now();
+        let now = scaikey_auth::clock::SystemClock::default().now();
         let mut fresh = Registration::new(participant, workspace, now);
         fresh.created = self.fault != Fault::SaysCreatedNever;
         fresh

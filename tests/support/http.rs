@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use scaikey_auth::BoxError;
+use scaikey_auth::error::BoxError;
 use scaikey_auth::testing::challenge::{self, Challenge};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};

@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 use ::http::Request;
 use axum::Router;
 use axum::body::Body;
+use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::{ManualClock, Provider};
-use scaikey_auth::{Algorithm, Auth, AuthBuilder, AuthConfig, AuthMode, IssuerConfig, TenantId};
+use scaikey_auth::{Auth, AuthBuilder, AuthConfig, AuthMode, IssuerConfig, TenantId};
 
 /// A provider and the time it shares with the services that trust it.
 pub(crate) struct World {

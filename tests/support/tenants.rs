@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use scaikey_auth::{BoxError, MemoryTenants, Tenant, TenantId, TenantResolver, TenantStatus};
+use scaikey_auth::error::BoxError;
+use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
+use scaikey_auth::{Tenant, TenantId, TenantResolver};
 use tokio::sync::watch;
 
 pub(crate) fn id(text: &str) -> TenantId {

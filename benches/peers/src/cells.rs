@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use scaikey_auth::Algorithm;
+use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::{Provider, TokenBuilder};
 
 use crate::protocol::Statuses;

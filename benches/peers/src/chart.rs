@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use scaikey_auth::Algorithm;
+use scaikey_auth::config::Algorithm;
 
 use crate::cells::{Cell, Kind};
 use crate::measure::{Runner, median};

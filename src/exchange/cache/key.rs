@@ -64,7 +64,7 @@ impl<'a> CacheKey<'a> {
     /// a key that is made from the server's. Two servers with the same [`SealingKeys`] and settings
     /// have the same; nobody else can tell what it stands for.
     ///
-    /// [`SealingKeys`]: crate::SealingKeys
+    /// [`SealingKeys`]: crate::exchange::SealingKeys
     pub fn digest(&self) -> &str {
         &self.derived().digest
     }

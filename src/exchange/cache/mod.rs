@@ -41,7 +41,7 @@ pub use redis::RedisCache;
 /// say so: a refresh token is spent twice then.
 #[async_trait]
 pub trait TokenCache: Debug + Send + Sync + 'static {
-    /// Whether other processes see what is put here. Only then are [`SealingKeys`](crate::SealingKeys) needed and locks
+    /// Whether other processes see what is put here. Only then are [`SealingKeys`](crate::exchange::SealingKeys) needed and locks
     /// taken.
     fn is_shared(&self) -> bool;
 

@@ -45,7 +45,7 @@ use line::{Line, Need, Settings};
 /// costs requests to the provider; it gives nobody a token.
 ///
 /// ```
-/// use scaikey_auth::{Layered, MemoryCache, RedisCache};
+/// use scaikey_auth::exchange::{Layered, MemoryCache, RedisCache};
 ///
 /// let redis = RedisCache::open(&"redis://:password@cache.internal:6379".into())?.prefix("sw");
 /// let cache = Layered::new(MemoryCache::default(), redis);

@@ -21,8 +21,8 @@ const CROWD: usize = 32;
 /// ```
 /// use std::sync::Arc;
 /// use async_trait::async_trait;
+/// use scaikey_auth::registrar::{MemoryRegistrar, ParticipantId, Profile, Registrar};
 /// use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
-/// use scaikey_auth::{MemoryRegistrar, ParticipantId, Profile, Registrar};
 ///
 /// struct Exam(MemoryRegistrar);
 ///

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use scaikey_auth::registrar::{Registrar, SqlRegistrar};
 use scaikey_auth::testing::identity;
-use scaikey_auth::{Registrar, SqlRegistrar};
 use serde_json::json;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinSet;

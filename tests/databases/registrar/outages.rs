@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use scaikey_auth::registrar::{Registrar, RegistrarError, SqlRegistrar};
 use scaikey_auth::testing::identity;
-use scaikey_auth::{Registrar, RegistrarError, SqlRegistrar};
 use serde_json::json;
 use sqlx::PgPool;
 

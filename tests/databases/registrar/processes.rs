@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use scaikey_auth::Secret;
+use scaikey_auth::registrar::{Registrar, SqlRegistrar};
 use scaikey_auth::testing::identity;
-use scaikey_auth::{Registrar, Secret, SqlRegistrar};
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::task::JoinSet;

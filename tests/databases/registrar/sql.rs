@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use scaikey_auth::Secret;
+use scaikey_auth::error::SqlError;
+use scaikey_auth::registrar::{ParticipantId, Profile, Registrar, SqlRegistrar};
 use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
 use scaikey_auth::testing::identity;
-use scaikey_auth::{ParticipantId, Profile, Registrar, Secret, SqlError, SqlRegistrar};
 use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -93,7 +95,7 @@ async fn register_together_without_tables(url: &Secret) {
 mod sqlite {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use scaikey_auth::RegistrarError;
+    use scaikey_auth::registrar::RegistrarError;
     use sqlx::SqlitePool;
 
     use super::*;

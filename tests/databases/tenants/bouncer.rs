@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use scaikey_auth::{SqlTenantRow, SqlTenants, TenantStatus};
+use scaikey_auth::tenant::{SqlTenantRow, SqlTenants, TenantStatus};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 

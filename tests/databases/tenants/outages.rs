@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use scaikey_auth::TenantStatus::{Active, Suspended};
-use scaikey_auth::{CachedTenants, SqlTenantRow, SqlTenants, TenantResolver, TenantStatus};
+use scaikey_auth::TenantResolver;
+use scaikey_auth::tenant::TenantStatus::{Active, Suspended};
+use scaikey_auth::tenant::{CachedTenants, SqlTenantRow, SqlTenants, TenantStatus};
 use tokio::task::JoinSet;
 
 use crate::postgres::Postgres;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use scaikey_auth::TenantStatus::{Active, Suspended};
+use scaikey_auth::error::SqlError;
+use scaikey_auth::tenant::TenantStatus::{Active, Suspended};
+use scaikey_auth::tenant::{SqlTenantRow, SqlTenants, TenantStatus};
 use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
-use scaikey_auth::{
-    Secret, SqlError, SqlTenantRow, SqlTenants, TenantId, TenantResolver, TenantStatus,
-};
+use scaikey_auth::{Secret, TenantId, TenantResolver};
 use tokio::task::JoinSet;
 
 use crate::support::tenants::{id, status};

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use axum::Router;
 use http::Request;
 use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
+use scaikey_auth::error::{BoxError, InvalidToken};
+use scaikey_auth::identity::Provenance;
+use scaikey_auth::tenant::MemoryTenants;
 use scaikey_auth::testing::TokenBuilder;
-use scaikey_auth::{
-    Auth, AuthContext, AuthError, BoxError, InvalidToken, MemoryTenants, Provenance,
-};
+use scaikey_auth::{Auth, AuthContext, AuthError};
 use serde_json::json;
 
 use crate::support::{Log, Server, Spy, World};
@@ -268,7 +269,7 @@ impl AdmissionCheck for Sees {
 #[tokio::test]
 async fn check_sees_identity_and_time() {
     let world = World::new().await;
-    let now = scaikey_auth::Clock::now(&world.clock);
+    let now = scaikey_auth::clock::Clock::now(&world.clock);
     let auth = world.auth().admission(Arc::new(Sees(now))).build().unwrap();
     let (server, _) = server(&auth).await;
     assert_eq!(server.get_as("/", &token(&world).sign()).await.status, 200);

@@ -10,11 +10,13 @@ use axum::routing::get;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use scaikey_auth::error::{BoxError, EmptyBody, Envelope, Grpc, InvalidToken, Refusal};
+use scaikey_auth::guard::mfa_within;
+use scaikey_auth::tenant::MemoryTenants;
 use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::validator::Credentials;
 use scaikey_auth::{
-    AuthError, BoxError, Credentials, EmptyBody, Envelope, Grpc, Identity, InvalidToken,
-    MemoryTenants, Refusal, Tenant, TenantId, TenantResolver, TokenValidator, mfa_within, role,
-    scope,
+    AuthError, Identity, Tenant, TenantId, TenantResolver, TokenValidator, role, scope,
 };
 
 use crate::support::{Server, Spy, World, axum_request, mock};

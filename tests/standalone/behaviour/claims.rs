@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use scaikey_auth::error::InvalidToken;
+use scaikey_auth::identity::{ClaimsMapping, IdentityKind, Provenance};
 use scaikey_auth::testing::TokenBuilder;
-use scaikey_auth::{
-    AuthBuilder, AuthError, ClaimsMapping, Identity, IdentityKind, InvalidToken, Provenance,
-    dangerous_peek_claims,
-};
+use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::{AuthBuilder, AuthError, Identity};
 use serde_json::{Value, json};
 
 use crate::support::World;

@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm as Theirs, DecodingKey, EncodingKey, Header, Validation};
+use scaikey_auth::clock::Clock;
+use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::{Endpoint, Fault, forge};
-use scaikey_auth::{Algorithm, Clock};
 use serde_json::{Value, json};
 
 use crate::support::World;

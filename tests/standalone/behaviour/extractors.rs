@@ -2,8 +2,9 @@
 
 use axum::Router;
 use axum::routing::get;
-use scaikey_auth::axum::{Claims, TenantRow};
-use scaikey_auth::{AuthContext, AuthError, Identity, MemoryTenants, Tenant, TenantStatus};
+use scaikey_auth::extract::{Claims, TenantRow};
+use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
+use scaikey_auth::{AuthContext, AuthError, Identity, Tenant};
 use serde::Deserialize;
 
 use crate::support::{Server, World, tenant_id};

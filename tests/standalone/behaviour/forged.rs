@@ -1,7 +1,9 @@
 //! Tokens that must be refused, and their honest twins that must not.
 
+use scaikey_auth::config::{Algorithm, TokenProfile};
+use scaikey_auth::error::InvalidToken;
 use scaikey_auth::testing::forge;
-use scaikey_auth::{Algorithm, Auth, AuthError, InvalidToken, TokenProfile};
+use scaikey_auth::{Auth, AuthError};
 
 use crate::support::{Server, Spy, World};
 

@@ -1,8 +1,10 @@
 //! The layer before a tonic service, seen by tonic's client.
 
 use http::{HeaderName, HeaderValue};
+use scaikey_auth::error::Grpc;
+use scaikey_auth::tenant::MemoryTenants;
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{AuthLayer, Grpc, Identity, MemoryTenants};
+use scaikey_auth::{AuthLayer, Identity};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;

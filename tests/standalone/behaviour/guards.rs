@@ -4,11 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::routing::get;
-use scaikey_auth::testing::TokenBuilder;
-use scaikey_auth::{
-    Auth, AuthContext, AuthError, Clock, Guard, GuardExt, IdentityKind, any_role, any_scope, group,
-    kind, mfa_within, role, scope, verified,
+use scaikey_auth::clock::Clock;
+use scaikey_auth::guard::{
+    Guard, GuardExt, any_role, any_scope, group, kind, mfa_within, verified,
 };
+use scaikey_auth::identity::IdentityKind;
+use scaikey_auth::testing::TokenBuilder;
+use scaikey_auth::{Auth, AuthContext, AuthError, role, scope};
 
 use crate::support::{Answer, Server, Spy, World};
 

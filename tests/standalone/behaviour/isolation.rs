@@ -6,10 +6,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::routing::any;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::error::InvalidToken;
+use scaikey_auth::identity::IdentityKind;
 use scaikey_auth::testing::{Provider, SigningKey};
-use scaikey_auth::{
-    Algorithm, AuthContext, AuthError, Identity, IdentityKind, InvalidToken, Tenant,
-};
+use scaikey_auth::{AuthContext, AuthError, Identity, Tenant};
 
 use crate::support::{Server, World, trusted};
 

@@ -9,10 +9,11 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, Engine as _};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use scaikey_auth::config::{Algorithm, TokenProfile};
+use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
 use scaikey_auth::testing::{Provider, SigningKey, forge};
-use scaikey_auth::{
-    Algorithm, Auth, KnownTokensStats, MemoryTenants, Tenant, TenantStatus, TokenProfile, scope,
-};
+use scaikey_auth::validator::KnownTokensStats;
+use scaikey_auth::{Auth, Tenant, scope};
 
 use crate::support::{Server, World, tenant_id};
 
@@ -137,7 +138,7 @@ async fn time_is_judged_each_time_as_it_was_the_first_time() {
     let world = World::new().await;
     let (knows, forgets) =
         (world.auth().build().unwrap(), world.auth().known_tokens_bytes(0).build().unwrap());
-    let start = scaikey_auth::Clock::now(&world.clock);
+    let start = scaikey_auth::clock::Clock::now(&world.clock);
     let now = start.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let token = || world.provider.token();
     let tokens = [

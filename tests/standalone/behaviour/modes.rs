@@ -6,11 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::routing::any;
+use scaikey_auth::config::{Algorithm, MockUser};
+use scaikey_auth::error::BoxError;
+use scaikey_auth::guard::verified;
+use scaikey_auth::identity::IdentityKind;
 use scaikey_auth::testing::{Endpoint, Fault, forge};
-use scaikey_auth::{
-    Algorithm, Auth, AuthConfig, AuthMode, BoxError, Identity, IdentityKind, MockUser, Tenant,
-    TenantId, TenantResolver, verified,
-};
+use scaikey_auth::{Auth, AuthConfig, AuthMode, Identity, Tenant, TenantId, TenantResolver};
 use serde_json::json;
 
 use crate::support::{Server, Spy, World, mock};

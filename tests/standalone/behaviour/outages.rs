@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::tenant::CachedTenants;
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{BoxError, CachedTenants, Tenant, TenantId, TenantResolver};
+use scaikey_auth::{Tenant, TenantId, TenantResolver};
 
 use crate::support::Log;
 use crate::support::{Server, Spy, World};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Request};
-use scaikey_auth::{AuthError, RequestHead, TokenSource};
+use scaikey_auth::AuthError;
+use scaikey_auth::layer::{RequestHead, TokenSource};
 
 use crate::support::{Answer, Server, Spy, World};
 

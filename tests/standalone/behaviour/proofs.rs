@@ -10,12 +10,13 @@ use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Request, Uri};
+use scaikey_auth::error::{BoxError, InvalidToken};
+use scaikey_auth::identity::Confirmation;
 use scaikey_auth::proof::{ProofRequest, ProofVerifier, Proven};
+use scaikey_auth::tenant::MemoryTenants;
 use scaikey_auth::testing::TokenBuilder;
-use scaikey_auth::{
-    Auth, AuthError, BoxError, Confirmation, Credentials, Identity, InvalidToken, JwksValidator,
-    MemoryTenants, TokenValidator,
-};
+use scaikey_auth::validator::Credentials;
+use scaikey_auth::{Auth, AuthError, Identity, JwksValidator, TokenValidator};
 use serde_json::json;
 
 use crate::support::{Answer, Server, Spy, World, request};
@@ -198,7 +199,7 @@ async fn verifiers_see_the_request_and_its_connection() {
     assert_unproven(&strange.send(ask()).await);
     assert_eq!(own.send(ask()).await.status, 200);
     assert_unproven(&strange.send(ask()).await);
-    let now = scaikey_auth::Clock::now(&world.clock);
+    let now = scaikey_auth::clock::Clock::now(&world.clock);
     let expected = format!("PUT /a/b?c=d yes {token} {now:?}");
     assert_eq!(*verifier.0.lock().unwrap(), vec![expected; 3]);
     // The other verifier goes on with keys of its kind.

@@ -1,10 +1,10 @@
 //! Tokens and other secrets do not leave by logs, errors, `Debug` or answers.
 
+use scaikey_auth::layer::{TenantSource, TokenSource};
+use scaikey_auth::tenant::MemoryTenants;
 use scaikey_auth::testing::{Client, Endpoint, Fault, TokenBuilder, User};
-use scaikey_auth::{
-    Auth, AuthConfig, AuthMode, Credentials, MemoryTenants, Secret, TenantSource, TokenSource,
-    scope,
-};
+use scaikey_auth::validator::Credentials;
+use scaikey_auth::{Auth, AuthConfig, AuthMode, Secret, scope};
 use serde_json::json;
 
 use crate::support::Log;

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::routing::any;
 use http::HeaderName;
-use scaikey_auth::{
-    Auth, BoxError, Identity, MemoryTenants, Tenant, TenantId, TenantResolver, TenantSource,
-    TenantStatus,
-};
+use scaikey_auth::error::BoxError;
+use scaikey_auth::layer::TenantSource;
+use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
+use scaikey_auth::{Auth, Identity, Tenant, TenantId, TenantResolver};
 
 use crate::support::{Answer, Server, World, tenant_id};
 

@@ -12,11 +12,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Frame;
+use scaikey_auth::error::Refusal;
+use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::guard::{RequireLayer, verified};
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::layer::{TenantSource, TokenSource};
+use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{
-    Auth, AuthLayer, ClientAuth, Refusal, RequireLayer, SealingKeys, Sessions, TenantSource,
-    TokenExchangeClient, TokenSource, scope, verified,
-};
+use scaikey_auth::{Auth, AuthLayer, TokenExchangeClient, scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
@@ -256,7 +259,7 @@ fn layers_can_be_shared_and_their_futures_sent() {
     fn same<T>(_: &T, _: &T) {}
     shared::<Auth>();
     shared::<AuthLayer>();
-    shared::<AuthLayer<scaikey_auth::Envelope>>();
+    shared::<AuthLayer<scaikey_auth::error::Envelope>>();
     shared::<RequireLayer>();
     let auth = crate::support::mock();
     let inner =

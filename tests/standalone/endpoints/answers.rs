@@ -301,7 +301,7 @@ async fn answers_can_come_in_the_envelope_of_the_product() {
     let plan = Plan::default().endpoints(|endpoints| {
         endpoints
             .answers_in_data()
-            .respond_with(scaikey_auth::Envelope::new("SW_AUTH_"))
+            .respond_with(scaikey_auth::error::Envelope::new("SW_AUTH_"))
             .identity_ids(|identity| format!("id:{}", identity.subject()))
     });
     let house = plan.build().await;

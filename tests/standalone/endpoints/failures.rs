@@ -1,7 +1,8 @@
 //! Sign-ins that fail in a browser: what it is shown, and what the operator reads.
 
+use scaikey_auth::endpoints::{SignIn, TokenBuckets};
+use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::testing::{Endpoint, Fault, User};
-use scaikey_auth::{SealingKeys, SignIn, TokenBuckets};
 use serde_json::json;
 
 use super::house::{House, MINUTE, Plan, REDIRECT, encoded};

@@ -8,11 +8,13 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::{Router, routing::get};
+use scaikey_auth::endpoints::{EndpointsBuilder, PasswordVerdict, SignIn};
+use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::registrar::MemoryRegistrar;
+use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
-use scaikey_auth::{
-    Auth, AuthBuilder, ClientAuth, EndpointsBuilder, Identity, MemoryRegistrar, PasswordVerdict,
-    SealingKeys, Sessions, SignIn, TokenExchangeClient,
-};
+use scaikey_auth::{Auth, AuthBuilder, Identity, TokenExchangeClient};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;

@@ -12,10 +12,11 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{Method, Request, Response};
 use http_body_util::Full;
-use scaikey_auth::{
-    Attempt, Endpoint, Endpoints, EndpointsBuilder, MemoryRegistrar, PasswordAttempt,
-    PasswordVerdict, SignIn, Throttle, TokenBuckets, TrustedProxies,
+use scaikey_auth::endpoints::{
+    Attempt, Endpoint, Endpoints, EndpointsBuilder, PasswordAttempt, PasswordVerdict, SignIn,
+    Throttle, TokenBuckets, TrustedProxies,
 };
+use scaikey_auth::registrar::MemoryRegistrar;
 use serde_json::json;
 use tower::ServiceExt as _;
 

@@ -1,7 +1,8 @@
 //! Passwords and refresh tokens.
 
+use scaikey_auth::TokenExchangeClient;
+use scaikey_auth::endpoints::PasswordVerdict;
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{PasswordVerdict, TokenExchangeClient};
 
 use super::house::{House, Plan};
 
@@ -47,10 +48,10 @@ async fn by_default_no_password_is_taken() {
     assert_eq!(house.provider.requests(Endpoint::Token), 0);
     // A client that takes none is no use to a service that does.
     let client = TokenExchangeClient::builder("https://id.example")
-        .client_auth(scaikey_auth::ClientAuth::none("x"))
+        .client_auth(scaikey_auth::issuer::ClientAuth::none("x"))
         .build()
         .unwrap();
-    let rule = |_: &scaikey_auth::PasswordAttempt<'_>| PasswordVerdict::Allowed;
+    let rule = |_: &scaikey_auth::endpoints::PasswordAttempt<'_>| PasswordVerdict::Allowed;
     let refused = house.auth.endpoints().client(client).password_grant(rule).build();
     assert!(refused.unwrap_err().to_string().contains("enable_password_grant"));
 }

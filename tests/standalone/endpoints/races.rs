@@ -1,7 +1,7 @@
 //! Answers that are under way while a session ends, is renewed, or gives way to another.
 
 use axum::http::Method;
-use scaikey_auth::SealingKeys;
+use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::testing::{Endpoint, Fault, User};
 
 use super::house::{House, MINUTE, Plan, Visitor};

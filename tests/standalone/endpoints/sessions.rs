@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use axum::http::Method;
 use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
+use scaikey_auth::error::{BoxError, InvalidToken};
+use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock, User};
-use scaikey_auth::{BoxError, InvalidToken, SealingKeys};
 
 use super::house::{House, MINUTE, Plan, Visitor};
 use crate::support::Log;
@@ -229,7 +230,7 @@ async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
     let house = House::new().await;
     let sessions = || {
         let keys = SealingKeys::random().unwrap();
-        scaikey_auth::Sessions::builder(&house.auth, house.client.clone(), keys)
+        scaikey_auth::session::Sessions::builder(&house.auth, house.client.clone(), keys)
     };
     for (builder, problem) in [
         (sessions().life(std::time::Duration::ZERO), "life"),

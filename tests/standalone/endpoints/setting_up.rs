@@ -1,9 +1,10 @@
 //! Configurations that could never work are refused when they are built.
 
-use scaikey_auth::{
-    Auth, AuthConfig, ClientAuth, ConfigError, Endpoint, Endpoints, SealingKeys, Sessions, SignIn,
-    TokenExchangeBuilder, TokenExchangeClient,
-};
+use scaikey_auth::endpoints::{Endpoint, Endpoints, SignIn};
+use scaikey_auth::exchange::{SealingKeys, TokenExchangeBuilder};
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::session::Sessions;
+use scaikey_auth::{Auth, AuthConfig, ConfigError, TokenExchangeClient};
 
 use super::stores::Nowhere;
 use crate::support::Log;

@@ -3,7 +3,8 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
-use scaikey_auth::{Auth, Endpoint, Endpoints};
+use scaikey_auth::Auth;
+use scaikey_auth::endpoints::{Endpoint, Endpoints};
 use serde_json::json;
 use tower::ServiceExt as _;
 
@@ -115,15 +116,15 @@ async fn they_can_be_mounted_in_each_way_that_axum_has() {
 #[tokio::test]
 async fn what_cannot_work_is_refused_when_it_is_set_up() {
     let house = House::new().await;
-    let faults = |build: &dyn Fn() -> scaikey_auth::EndpointsBuilder, problem: &str| {
+    let faults = |build: &dyn Fn() -> scaikey_auth::endpoints::EndpointsBuilder, problem: &str| {
         let error = build().build().unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");
     };
-    let sign_in = || scaikey_auth::SignIn::new("https://wave.example/v1/auth/login");
+    let sign_in = || scaikey_auth::endpoints::SignIn::new("https://wave.example/v1/auth/login");
     faults(&|| house.auth.endpoints().sign_in(sign_in()), "client");
     faults(&|| house.auth.endpoints().prefix("v1"), "prefix");
     let with = |sign_in| house.auth.endpoints().client(house.client.clone()).sign_in(sign_in);
-    faults(&|| with(scaikey_auth::SignIn::new("http://wave.example/x")), "redirect_uri");
+    faults(&|| with(scaikey_auth::endpoints::SignIn::new("http://wave.example/x")), "redirect_uri");
     faults(&|| with(sign_in().landing("https://evil.example")), "landing");
     faults(&|| with(sign_in().failure_page("//evil.example")), "failure_page");
     faults(&|| with(sign_in().failure_page("/sorry#there")), "failure_page");

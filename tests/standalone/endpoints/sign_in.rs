@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{Algorithm, PkceVerifier, SealingKeys};
 use serde_json::json;
 
 use super::house::{House, MINUTE, Plan, REDIRECT, encoded};

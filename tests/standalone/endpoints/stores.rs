@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use axum::http::Method;
+use scaikey_auth::exchange::TokenUrls;
+use scaikey_auth::registrar::{MemoryRegistrar, Registrar, RegistrarError, Registration};
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{
-    Identity, MemoryRegistrar, Registrar, RegistrarError, Registration, TenantId, TokenUrls,
-};
+use scaikey_auth::{Identity, TenantId};
 
 use super::house::{House, Plan, Visitor};
 use crate::support::Answer;
@@ -113,7 +113,10 @@ pub(crate) struct Nowhere;
 
 #[async_trait]
 impl TokenUrls for Nowhere {
-    async fn token_url(&self, _: &TenantId) -> Result<Option<String>, scaikey_auth::BoxError> {
+    async fn token_url(
+        &self,
+        _: &TenantId,
+    ) -> Result<Option<String>, scaikey_auth::error::BoxError> {
         Ok(None)
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use scaikey_auth::ExchangeRequest;
+use scaikey_auth::exchange::{ExchangeError, RefreshRequest, ServiceTokenRequest};
 use scaikey_auth::testing::{Client, Endpoint, Fault};
-use scaikey_auth::{ExchangeError, ExchangeRequest, RefreshRequest, ServiceTokenRequest};
 
 use serde_json::json;
 

@@ -1,10 +1,12 @@
 //! Each grant, as it goes over the wire and as it comes back.
 
-use scaikey_auth::testing::Endpoint;
-use scaikey_auth::{
-    CodeRequest, ExchangeError, ExchangeRequest, OAuthError, PasswordRequest, PkceVerifier,
-    RefreshRequest, ServiceTokenRequest, TenantId, TokenType, dangerous_peek_claims,
+use scaikey_auth::exchange::{
+    CodeRequest, ExchangeError, OAuthError, PasswordRequest, PkceVerifier, RefreshRequest,
+    ServiceTokenRequest, TokenType,
 };
+use scaikey_auth::testing::Endpoint;
+use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::{ExchangeRequest, TenantId};
 
 use super::{builder, client, provider};
 
@@ -93,7 +95,7 @@ async fn a_session_begins_with_a_code_is_refreshed_and_is_revoked() {
     let verifier = PkceVerifier::generate().unwrap();
     let code = provider.authorize("bob", "drive:1 %", here, &verifier.challenge());
     let session = client.authorization_code(&CodeRequest::new(code, here, verifier)).await.unwrap();
-    let refresh = |token: &scaikey_auth::AccessToken| {
+    let refresh = |token: &scaikey_auth::exchange::AccessToken| {
         RefreshRequest::new(token.refresh_token().unwrap().expose())
     };
     let second = client.refresh(&refresh(&session)).await.unwrap();

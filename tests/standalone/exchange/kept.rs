@@ -8,12 +8,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
-use scaikey_auth::{
-    AccessToken, BoxError, CacheKey, CacheStatus, ExchangeError, ExchangeRequest, Fence,
-    MemoryCache, OAuthError, SealingKeys, ServiceTokenRequest, TenantId, TokenCache,
-    TokenExchangeClient, TokenType,
+use scaikey_auth::error::BoxError;
+use scaikey_auth::exchange::{
+    AccessToken, CacheKey, CacheStatus, ExchangeError, Fence, MemoryCache, OAuthError, SealingKeys,
+    ServiceTokenRequest, TokenType,
 };
+use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
+use scaikey_auth::{ExchangeRequest, TenantId, TokenCache, TokenExchangeClient};
 use tokio::task::JoinSet;
 
 use crate::support::until;
@@ -109,7 +110,7 @@ async fn a_token_of_one_tenant_is_never_another_tenants() {
         for tenant in &tenants {
             let token = client.service_token(tenant).await.unwrap();
             let claims: serde_json::Value =
-                scaikey_auth::dangerous_peek_claims(token.secret().expose()).unwrap();
+                scaikey_auth::validator::dangerous_peek_claims(token.secret().expose()).unwrap();
             assert_eq!(claims["tenant_id"], tenant.as_str(), "{round}");
             assert_eq!(token.cache_status(), status);
         }

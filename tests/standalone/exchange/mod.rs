@@ -10,8 +10,10 @@ mod sessions;
 mod signals;
 mod spent_once;
 
+use scaikey_auth::TokenExchangeClient;
+use scaikey_auth::exchange::TokenExchangeBuilder;
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
-use scaikey_auth::{ClientAuth, TokenExchangeBuilder, TokenExchangeClient};
 
 const SECRET: &str = "s+%: /é";
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use scaikey_auth::ExchangeRequest;
+use scaikey_auth::exchange::{ExchangeError, PasswordRequest, RefreshRequest, ServiceTokenRequest};
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{
-    ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest,
-};
 
 use crate::support::until;
 

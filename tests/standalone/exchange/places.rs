@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::exchange::{ExchangeError, ServiceTokenRequest, TokenUrls};
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock};
-use scaikey_auth::{
-    Algorithm, AuthConfig, BoxError, ClientAuth, ExchangeError, ServiceTokenRequest, TenantId,
-    TokenExchangeClient, TokenUrls,
-};
+use scaikey_auth::{AuthConfig, TenantId, TokenExchangeClient};
 
 use crate::support::File;
 
@@ -138,7 +139,8 @@ async fn a_statement_may_be_addressed_as_an_old_provider_wants_it() {
         let _ = client.service_token(ServiceTokenRequest::default()).await;
         let form = provider.received(Endpoint::Token).pop().unwrap().form();
         let (_, assertion) = form.iter().find(|(name, _)| name == "client_assertion").unwrap();
-        let claims: serde_json::Value = scaikey_auth::dangerous_peek_claims(assertion).unwrap();
+        let claims: serde_json::Value =
+            scaikey_auth::validator::dangerous_peek_claims(assertion).unwrap();
         assert_eq!(claims["aud"], expected);
     }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
+use scaikey_auth::TokenExchangeClient;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::exchange::{ExchangeError, OAuthError, ServiceTokenRequest};
+use scaikey_auth::issuer::{ClientAuth, SecretSource};
 use scaikey_auth::testing::{Client, Endpoint, ManualClock, SigningKey};
-use scaikey_auth::{
-    Algorithm, ClientAuth, ExchangeError, OAuthError, SecretSource, ServiceTokenRequest,
-    TokenExchangeClient,
-};
 
 use crate::support::File;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use scaikey_auth::testing::{Endpoint, Fault, Provider};
-use scaikey_auth::{
+use scaikey_auth::TokenExchangeClient;
+use scaikey_auth::exchange::{
     AccessToken, ExchangeError, OAuthError, PasswordRequest, RefreshRequest, SessionTokens,
-    TokenExchangeClient,
 };
+use scaikey_auth::testing::{Endpoint, Fault, Provider};
 use tokio::task::JoinSet;
 
 use crate::support::until;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use scaikey_auth::exchange::{ExchangeError, PasswordRequest, RefreshRequest, ServiceTokenRequest};
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock};
-use scaikey_auth::{
-    ClientAuth, ExchangeError, ExchangeRequest, PasswordRequest, RefreshRequest,
-    ServiceTokenRequest, TokenExchangeClient,
-};
+use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 
 #[cfg(feature = "metrics")]
 use super::{builder, drive, provider, timed_with};
@@ -156,7 +155,7 @@ async fn refused_callers_are_no_warnings() {
 async fn unreadable_secret_is_warned_of_once() {
     let log = Log::start();
     let provider = provider().await;
-    let missing = scaikey_auth::SecretSource::File("/nowhere/secret".into());
+    let missing = scaikey_auth::issuer::SecretSource::File("/nowhere/secret".into());
     let auth = ClientAuth::basic("drive:1 %", missing);
     let client = builder(&provider).client_auth(auth).build().unwrap();
     for nth in 0..20 {

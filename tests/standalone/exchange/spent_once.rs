@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use scaikey_auth::testing::Provider;
-use scaikey_auth::{
-    AccessToken, BoxError, CacheKey, ExchangeRequest, Fence, MemoryCache, PasswordRequest,
-    RefreshRequest, SealingKeys, TokenCache, TokenExchangeBuilder, TokenExchangeClient,
+use scaikey_auth::error::BoxError;
+use scaikey_auth::exchange::{
+    AccessToken, CacheKey, Fence, MemoryCache, PasswordRequest, RefreshRequest, SealingKeys,
+    TokenExchangeBuilder,
 };
+use scaikey_auth::testing::Provider;
+use scaikey_auth::{ExchangeRequest, TokenCache, TokenExchangeClient};
 
 use super::{builder, provider};
 use crate::support::Log;

@@ -1,7 +1,8 @@
 //! Algorithms hang on issuer and key, and names of keys are only names.
 
+use scaikey_auth::Auth;
+use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::{Endpoint, Fault, Provider, SigningKey};
-use scaikey_auth::{Algorithm, Auth};
 use serde_json::{Value, json};
 
 use super::fixture::{World, provider, service, small_auth, status, trust, verdict};

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use scaikey_auth::endpoints::Endpoints;
+use scaikey_auth::exchange::{SealingKeys, ServiceTokenRequest, TokenExchangeBuilder};
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock};
-use scaikey_auth::{
-    Auth, ClientAuth, Endpoints, IssuerConfig, SealingKeys, Secret, ServiceTokenRequest, Sessions,
-    TokenExchangeBuilder, TokenExchangeClient,
-};
+use scaikey_auth::{Auth, IssuerConfig, Secret, TokenExchangeClient};
 
 use super::fixture::{provider, service, status, token, trust};
 
@@ -60,8 +61,10 @@ async fn what_discovery_said_is_relied_upon_for_an_hour() {
         clock.advance(Duration::from_secs(331));
         assert_eq!(status(&auth, &token(&provider)).await, 200);
         provider.wait_for_fetches(nth).await;
-        crate::support::until(|| auth.issuers().health()[0].state == scaikey_auth::KeyState::Fresh)
-            .await;
+        crate::support::until(|| {
+            auth.issuers().health()[0].state == scaikey_auth::issuer::KeyState::Fresh
+        })
+        .await;
         assert_eq!(provider.discoveries(), 1);
     }
 }

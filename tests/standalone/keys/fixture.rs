@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use scaikey_auth::clock::Clock;
+use scaikey_auth::config::{Algorithm, JwksSettings};
+use scaikey_auth::issuer::{IssuerHealth, KeyState, TenantIssuers};
+use scaikey_auth::tenant::AnyTenant;
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, SigningKey};
-use scaikey_auth::{
-    Algorithm, AnyTenant, Auth, AuthBuilder, Clock, IssuerConfig, IssuerHealth, JwksSettings,
-    KeyState, TenantIssuers,
-};
+use scaikey_auth::{Auth, AuthBuilder, IssuerConfig};
 
 use crate::support::{local, until};
 

@@ -1,11 +1,12 @@
 //! Keys and tenants that are configured, and configurations that could never accept a token.
 
 use async_trait::async_trait;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::issuer::TenantIssuers;
+use scaikey_auth::tenant::AnyTenant;
 use scaikey_auth::testing::{Provider, SigningKey};
-use scaikey_auth::{
-    Algorithm, AnyTenant, Auth, AuthConfig, BoxError, ConfigError, IssuerConfig, TenantId,
-    TenantIssuers,
-};
+use scaikey_auth::{Auth, AuthConfig, ConfigError, IssuerConfig, TenantId};
 use serde_json::json;
 
 use super::fixture::{status, token, verdict};

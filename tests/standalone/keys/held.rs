@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use scaikey_auth::issuer::{IssuerHealth, KeyState};
 use scaikey_auth::testing::{BadKey, Endpoint, Fault};
-use scaikey_auth::{IssuerHealth, KeyState};
 
 use super::fixture::{PAST_BACKOFF, PAST_TTL, World, provider};
 

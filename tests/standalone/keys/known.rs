@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{Auth, IssuerConfig, KeyState};
+use scaikey_auth::{Auth, IssuerConfig};
 
 use super::fixture::{PAST_TTL, World, provider, service, token, trust, verdict};
 use super::town::Town;
@@ -130,7 +131,7 @@ async fn what_an_issuer_is_configured_as_now_is_what_counts() {
     let trusted = || trust(&world.provider);
     let table = [
         (trusted().audience("another"), "token_audience"),
-        (trusted().algorithms([scaikey_auth::Algorithm::RS256]), "token_algorithm"),
+        (trusted().algorithms([scaikey_auth::config::Algorithm::RS256]), "token_algorithm"),
         (trusted().max_token_lifetime(Duration::from_secs(60)), "token_claim_malformed"),
         (trusted().tenants([scaikey_auth::TenantId::new("else").unwrap()]), "token_issuer_tenant"),
     ];

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
-use scaikey_auth::{Auth, AuthError, KeyState};
+use scaikey_auth::{Auth, AuthError};
 
 use super::fixture::{PAST_BACKOFF, World, service, token, trust};
 
 fn brief(
     world_wait: Duration,
-) -> impl FnOnce(scaikey_auth::JwksSettings) -> scaikey_auth::JwksSettings {
+) -> impl FnOnce(scaikey_auth::config::JwksSettings) -> scaikey_auth::config::JwksSettings {
     move |mut settings| {
         settings.wait = world_wait;
         settings

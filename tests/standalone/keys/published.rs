@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use scaikey_auth::clock::Clock;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{BadKey, Endpoint, Fault, Issuer, SigningKey};
-use scaikey_auth::{Algorithm, Clock, KeyState};
 use serde_json::{Value, json};
 
 use super::fixture::{PAST_TTL, World, provider, service, status, token, trust, verdict};

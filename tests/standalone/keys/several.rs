@@ -1,7 +1,8 @@
 //! Several issuers: each with its own keys, and none but those configured.
 
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Provider, SigningKey};
-use scaikey_auth::{Algorithm, KeyState};
 
 use super::fixture::{World, provider, service, status, token, trust, verdict};
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::issuer::{KeyState, TenantIssuers};
+use scaikey_auth::tenant::AnyTenant;
 use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock, Provider, SigningKey};
-use scaikey_auth::{
-    Algorithm, AnyTenant, Auth, BoxError, IssuerConfig, KeyState, TenantId, TenantIssuers,
-};
+use scaikey_auth::{Auth, IssuerConfig, TenantId};
 
 use super::fixture::{PAST_TTL, provider, service, service_of_tenants, status, statuses, verdict};
 use super::town::{invented, template};

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use scaikey_auth::Auth;
+use scaikey_auth::clock::Clock;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
-use scaikey_auth::{Algorithm, Auth, Clock, KeyState};
 use tokio::runtime::Runtime;
 
 use super::fixture::{PAST_TTL, World, provider, service, small_auth, status, token, trust};

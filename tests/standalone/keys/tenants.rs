@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{Algorithm, AuthError, IssuerConfig, KeyState};
+use scaikey_auth::{AuthError, IssuerConfig};
 use tokio::sync::Semaphore;
 
 use super::fixture::{
@@ -71,12 +73,12 @@ async fn invented_tenants_share_their_warnings() {
 struct Away(Arc<AtomicBool>);
 
 #[async_trait::async_trait]
-impl scaikey_auth::TenantIssuers for Away {
+impl scaikey_auth::issuer::TenantIssuers for Away {
     async fn resolve(
         &self,
         _: &scaikey_auth::TenantId,
         _: IssuerConfig,
-    ) -> Result<Option<IssuerConfig>, scaikey_auth::BoxError> {
+    ) -> Result<Option<IssuerConfig>, scaikey_auth::error::BoxError> {
         match self.0.load(Ordering::SeqCst) {
             true => Err("the directory is away".into()),
             false => Ok(None),
@@ -455,12 +457,12 @@ async fn a_listed_tenant_passes_the_budget() {
 struct InMemory(super::town::Directory);
 
 #[async_trait::async_trait]
-impl scaikey_auth::TenantIssuers for InMemory {
+impl scaikey_auth::issuer::TenantIssuers for InMemory {
     async fn resolve(
         &self,
         tenant: &scaikey_auth::TenantId,
         template: IssuerConfig,
-    ) -> Result<Option<IssuerConfig>, scaikey_auth::BoxError> {
+    ) -> Result<Option<IssuerConfig>, scaikey_auth::error::BoxError> {
         self.0.resolve(tenant, template).await
     }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::issuer::TenantIssuers;
 use scaikey_auth::testing::{Issuer, ManualClock, Provider};
-use scaikey_auth::{Auth, BoxError, IssuerConfig, TenantId, TenantIssuers};
+use scaikey_auth::{Auth, IssuerConfig, TenantId};
 use tokio::sync::Semaphore;
 
 use super::fixture::{provider, service_of_tenants, status};

@@ -5,8 +5,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Endpoint, Fault, SigningKey};
-use scaikey_auth::{Algorithm, KeyState};
 
 use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status, strange, token, verdict};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use scaikey_auth::KeyState;
+use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Endpoint, Fault};
 
 use super::fixture::{PAST_TTL, World, status, verdict};

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use scaikey_auth::{
-    Auth, AuthContext, AuthError, CallerLayer, EmptyBodies, OutboundError, OutboundService,
-    OutboundToken, RequestHead, TokenSource, with_caller,
+use scaikey_auth::layer::{RequestHead, TokenSource};
+use scaikey_auth::outbound::{
+    CallerLayer, EmptyBodies, OutboundError, OutboundService, OutboundToken, with_caller,
 };
+use scaikey_auth::{Auth, AuthContext, AuthError};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -39,7 +40,7 @@ impl Drive {
         Self { calls: layer.layer(http()), vault: vault.url(), all_here }
     }
 
-    async fn ask(&self, path: &str) -> Result<u16, scaikey_auth::BoxError> {
+    async fn ask(&self, path: &str) -> Result<u16, scaikey_auth::error::BoxError> {
         let request = Request::get(format!("{}{path}", self.vault)).body(Full::default()).unwrap();
         Ok(self.calls.clone().oneshot(request).await?.status().as_u16())
     }
@@ -228,7 +229,7 @@ async fn a_request_without_an_identity_has_no_caller_also_inside_of_one_that_has
         async move {
             let outcomes =
                 [at_once.await.map(drop), called.await.map(drop), later.ask("/").await.map(drop)];
-            Ok::<_, scaikey_auth::BoxError>(outcomes)
+            Ok::<_, scaikey_auth::error::BoxError>(outcomes)
         }
     });
     let service = CallerLayer.layer(service);
@@ -252,7 +253,7 @@ async fn what_a_handler_leaves_to_be_done_after_it_returned_has_no_caller() {
     let drive = Drive::new(&world, &vault, 1);
     let service = CallerLayer.layer(tower::service_fn(move |_: Request<()>| {
         let drive = drive.clone();
-        async move { Ok::<_, scaikey_auth::BoxError>(async move { drive.ask("/").await }) }
+        async move { Ok::<_, scaikey_auth::error::BoxError>(async move { drive.ask("/").await }) }
     }));
     let mut request = Request::new(());
     request.extensions_mut().insert(world.caller("alice-id").await);

@@ -1,8 +1,8 @@
 //! Tokens do not leave by `Debug`, errors or the log.
 
 use http::header::AUTHORIZATION;
+use scaikey_auth::outbound::{CallerLayer, OutboundToken, with_caller};
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{CallerLayer, OutboundToken, with_caller};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::support::Log;

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use scaikey_auth::outbound::{OutboundLayer, OutboundToken, with_caller};
 use scaikey_auth::testing::{Endpoint, Fault};
-use scaikey_auth::{OutboundLayer, OutboundToken, with_caller};
 use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
@@ -197,7 +197,7 @@ async fn a_layer_can_be_shared_and_a_future_sent() {
     let world = World::new().await;
     let outbound = layer(&world);
     shared(&outbound);
-    shared(&scaikey_auth::CallerLayer);
+    shared(&scaikey_auth::outbound::CallerLayer);
     let mut service = outbound.layer(Strict::default());
     shared(&service);
     let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut service).await.unwrap();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{Request, Response};
 use http_body_util::Full;
-use scaikey_auth::{OutboundLayer, OutboundToken};
+use scaikey_auth::outbound::{OutboundLayer, OutboundToken};
 use tower::{Layer, ServiceExt};
 
 use super::{Downstream, World, by, http, send, soon, why};
@@ -31,7 +31,7 @@ async fn try_it(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String {
     match (outcome, sent) {
         (Ok(_), Some(token)) => token,
         (Err(error), None) => {
-            format!("{:?}", error.downcast::<scaikey_auth::OutboundError>().unwrap())
+            format!("{:?}", error.downcast::<scaikey_auth::outbound::OutboundError>().unwrap())
         }
         (outcome, sent) => panic!("{uri}: {outcome:?} and {sent:?}"),
     }
@@ -154,7 +154,7 @@ fn own(scope: &str) -> OutboundToken {
 async fn scope_of(layer: &OutboundLayer, uri: &str) -> String {
     let outcome = try_it(layer, uri, &[]).await;
     let Some(token) = outcome.strip_prefix("Bearer ") else { return outcome };
-    let claims: serde_json::Value = scaikey_auth::dangerous_peek_claims(token).unwrap();
+    let claims: serde_json::Value = scaikey_auth::validator::dangerous_peek_claims(token).unwrap();
     claims["scope"].as_str().unwrap().to_owned()
 }
 
@@ -243,7 +243,7 @@ async fn of_several_rules_the_longest_counts_in_whatever_order_they_came() {
     for turn in 0..rules.len() {
         let mut rules = rules.to_vec();
         rules.rotate_left(turn);
-        let with = |builder: scaikey_auth::OutboundBuilder, (url, token): (&str, _)| {
+        let with = |builder: scaikey_auth::outbound::OutboundBuilder, (url, token): (&str, _)| {
             builder.destination(url, token)
         };
         let layer = rules.into_iter().fold(world.builder(), with).build().unwrap();

@@ -22,11 +22,14 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::exchange::TokenExchangeBuilder;
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::outbound::{OutboundBuilder, OutboundError, OutboundLayer, OutboundToken};
 use scaikey_auth::testing::{self, ManualClock, Provider};
-use scaikey_auth::{
-    Algorithm, Auth, AuthContext, BoxError, ClientAuth, OutboundBuilder, OutboundError,
-    OutboundLayer, OutboundToken, TokenExchangeBuilder, TokenExchangeClient, dangerous_peek_claims,
-};
+use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::{Auth, AuthContext, TokenExchangeClient};
 use serde_json::Value;
 use tower::{Layer, ServiceExt};
 

@@ -6,7 +6,7 @@ use http_body_util::{Empty, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use scaikey_auth::{OutboundToken, Replay};
+use scaikey_auth::outbound::{OutboundToken, Replay};
 use tower::{Layer, ServiceExt};
 
 use super::{Downstream, World, by, http, secs, send, soon};

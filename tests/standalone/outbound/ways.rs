@@ -4,11 +4,12 @@ use bytes::Bytes;
 use http::Request;
 use http::header::AUTHORIZATION;
 use http_body_util::Full;
+use scaikey_auth::exchange::ExchangeError;
+use scaikey_auth::layer::TenantSource;
+use scaikey_auth::outbound::{OutboundError, OutboundLayer, OutboundToken, with_caller};
+use scaikey_auth::tenant::AnyTenant;
 use scaikey_auth::testing::{Endpoint, Fault, Provider};
-use scaikey_auth::{
-    AnyTenant, Auth, ExchangeError, IssuerConfig, OutboundError, OutboundLayer, OutboundToken,
-    TenantId, TenantSource, with_caller,
-};
+use scaikey_auth::{Auth, IssuerConfig, TenantId};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
@@ -83,7 +84,7 @@ async fn town() -> (Provider, Auth, impl Fn(&Downstream, OutboundToken) -> Outbo
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").tenants(AnyTenant);
     let auth = auth.build().unwrap();
     let client = scaikey_auth::TokenExchangeClient::builder(provider.issuer())
-        .client_auth(scaikey_auth::ClientAuth::basic("drive", "a secret"))
+        .client_auth(scaikey_auth::issuer::ClientAuth::basic("drive", "a secret"))
         .allow_loopback_http(true)
         .token_url(format!("{url}/api/v1/auth/tenants/{{tenant_id}}/oauth/token"))
         .build()
@@ -135,7 +136,7 @@ async fn in_a_tenant_that_is_not_the_callers_own_the_service_acts_there_and_the_
                 let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
                 layer.layer(http()).oneshot(by(&caller, request)).await?;
             }
-            Ok::<_, scaikey_auth::BoxError>(http::Response::new(Full::<Bytes>::default()))
+            Ok::<_, scaikey_auth::error::BoxError>(http::Response::new(Full::<Bytes>::default()))
         }
     });
     let token = provider.tenant("umbrella", "umbrella").token().sign();

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use scaikey_auth::TenantStatus::{Active, Suspended};
-use scaikey_auth::{CachedTenants, TenantResolver};
+use scaikey_auth::TenantResolver;
+use scaikey_auth::tenant::CachedTenants;
+use scaikey_auth::tenant::TenantStatus::{Active, Suspended};
 use tokio::task::JoinSet;
 
 use crate::support::tenants::{Mood, Store, id, status, tenant};

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::tenant::{AnyTenant, CachedTenants, MemoryTenants, TenantStatus};
 use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
-use scaikey_auth::{
-    AnyTenant, BoxError, CachedTenants, MemoryTenants, Tenant, TenantId, TenantResolver,
-    TenantStatus,
-};
+use scaikey_auth::{Tenant, TenantId, TenantResolver};
 
 use crate::support::tenants::{id, tenant};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use scaikey_auth::Scopes;
+use scaikey_auth::identity::Scopes;
 use scaikey_auth::testing::{Issuer, ManualClock, SigningKey};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,7 +27,7 @@ async fn an_audience_of_its_own_leads_a_token_to_its_cluster() {
     let (eu, us) = (platform(&clock).await, platform(&clock).await);
     // The same name for both keys: only the trust tells them apart.
     for issuer in [&eu, &us] {
-        issuer.adopt(SigningKey::with_kid(scaikey_auth::Algorithm::ES256, "k1"));
+        issuer.adopt(SigningKey::with_kid(scaikey_auth::config::Algorithm::ES256, "k1"));
     }
     let parts = [
         cluster("eu", &eu, "scaivault-eu", ""),
@@ -91,7 +91,7 @@ async fn keys_in_the_policy_are_asked_of_nobody() {
     // As an idle service meets it: long after, and with a key it does not know.
     clock.advance(Duration::from_secs(40 * 24 * 3600));
     assert!(ask(&trusts, &token().sign()).await.is_ok());
-    let strange = SigningKey::generate(scaikey_auth::Algorithm::ES256);
+    let strange = SigningKey::generate(scaikey_auth::config::Algorithm::ES256);
     for _ in 0..5 {
         assert_eq!(why(&trusts, &token().signed_by(&strange).sign()).await, "token_key_unknown");
     }

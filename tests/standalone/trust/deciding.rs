@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::identity::Scopes;
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock, SigningKey};
 use scaikey_auth::trust::Denied;
-use scaikey_auth::{Algorithm, Scopes};
 
 use super::fixture::{REPORTER, ask, bare, grant, platform, pod, reporter, trust, trusts, why};
 

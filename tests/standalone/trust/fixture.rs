@@ -1,8 +1,9 @@
 //! A foreign platform, and a policy that trusts it.
 
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::identity::Scopes;
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, TokenBuilder};
 use scaikey_auth::trust::{Denied, Granted, TrustPolicy, Trusts};
-use scaikey_auth::{Algorithm, Scopes};
 
 pub(crate) const REPORTER: &str = "system:serviceaccount:reports:reporter";
 

@@ -6,14 +6,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
+use scaikey_auth::clock::Clock;
+use scaikey_auth::config::Algorithm;
+use scaikey_auth::endpoints::Endpoints;
+use scaikey_auth::exchange::{ExchangeError, OAuthError};
+use scaikey_auth::identity::IdentityKind;
+use scaikey_auth::issuer::{ClientAuth, SecretSource};
 use scaikey_auth::mint::{
     ForwardingMinter, LocalMinter, MintOrder, Minted, Minter, WorkloadExchange, WorkloadRequest,
 };
 use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider, SigningKey};
-use scaikey_auth::{
-    Algorithm, Auth, ClientAuth, Clock, Endpoints, ExchangeError, IdentityKind, IssuerConfig,
-    OAuthError, SecretSource, TokenExchangeClient, dangerous_peek_claims,
-};
+use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::{Auth, IssuerConfig, TokenExchangeClient};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 

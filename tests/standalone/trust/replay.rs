@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use scaikey_auth::clock::Clock;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::identity::Scopes;
 use scaikey_auth::testing::ManualClock;
 use scaikey_auth::testing::conformance::replay_log;
 use scaikey_auth::trust::{MemoryReplayLog, ReplayKey, ReplayLog, Trusts};
-use scaikey_auth::{BoxError, Clock, Scopes};
 use tokio::task::JoinSet;
 
 use super::fixture::{ask, platform, pod, policy, reporter, trust, trusts, why};

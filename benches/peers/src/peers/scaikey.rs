@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use scaikey_auth::{Algorithm, Auth, AuthBuilder, AuthContext, IssuerConfig, JwksSettings};
+use scaikey_auth::config::{Algorithm, JwksSettings};
+use scaikey_auth::{Auth, AuthBuilder, AuthContext, IssuerConfig};
 use tower::Layer;
 
 use super::Built;

@@ -27,7 +27,7 @@ pub struct RequestHead<'r> {
 }
 
 impl<'r> RequestHead<'r> {
-    pub(super) fn of<B>(request: &'r Request<B>) -> Self {
+    pub(crate) fn of<B>(request: &'r Request<B>) -> Self {
         Self { method: request.method(), uri: request.uri(), headers: request.headers() }
     }
 

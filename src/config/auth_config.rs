@@ -1,27 +1,11 @@
 //! Configuration: [`AuthConfig`], the one type that builder, files and environment meet in.
 
-mod algorithm;
-mod client;
-mod endpoints;
-mod env;
-mod fault;
-mod issuer;
-mod mode;
-mod resource;
-
 use serde::Deserialize;
 
-pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use client::{ClientAuthMethod, ClientConfig};
-pub use endpoints::EndpointsConfig;
-pub use env::{ENVIRONMENT, Variable};
-pub use fault::{ConfigError, Fault};
-pub use issuer::{IssuerConfig, JwksSettings, TokenProfile};
-pub use mode::{AuthMode, MockUser, UnknownAuthMode};
-
-pub(crate) use issuer::{KeyAccess, TENANT_PLACEHOLDER, fits_url, is_loopback, other_placeholder};
-pub(crate) use resource::Resource;
-
+use super::{
+    AuthMode, ClientConfig, ConfigError, EndpointsConfig, Fault, IssuerConfig, MockUser, env,
+    issuer, resource,
+};
 use crate::identity::Scopes;
 use crate::secret::Secret;
 
@@ -65,7 +49,7 @@ pub struct AuthConfig {
     pub unknown_tenant_is_not_found: bool,
     /// The longest token read, in bytes. Default 16 KiB; longer ones cost more to refuse.
     pub max_token_bytes: usize,
-    /// How much memory may be spent on [tokens verified before](crate::KnownTokens), in bytes, so
+    /// How much memory may be spent on [tokens verified before](crate::validator::KnownTokens), in bytes, so
     /// that each is verified once and not per request. Default 16 MiB, for some 20,000 tokens; at
     /// most 64 GiB. A twenty-fifth is taken at once, the rest as tokens come. 0 switches it off, and
     /// every request costs a verification: 20 to 70 µs.
@@ -132,7 +116,7 @@ impl Default for AuthConfig {
 }
 
 impl AuthConfig {
-    /// Reads the variables of [`ENVIRONMENT`], each behind `prefix` and an underscore:
+    /// Reads the variables of [`ENVIRONMENT`](super::ENVIRONMENT), each behind `prefix` and an underscore:
     /// `AuthConfig::from_env("SCAIWAVE")` reads `SCAIWAVE_AUTH_MODE` and so on.
     ///
     /// Variables that are unset or empty leave the default. Those that cannot be read are reported

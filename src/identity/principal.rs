@@ -1,11 +1,5 @@
 //! [`Identity`]: who is calling, as a verified token says it.
 
-mod claims;
-mod confirmation;
-mod ids;
-mod mapping;
-mod scopes;
-
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,16 +7,8 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::{Confirmation, IdentityKey, Scopes, TenantId};
 use crate::json::Span;
-
-pub use confirmation::Confirmation;
-pub use ids::{IdentityKey, InvalidTenantId, TenantId};
-pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};
-pub use scopes::{InvalidScope, Scopes};
-
-pub(crate) use claims::{
-    Reading, numeric_date, scopes as read_scopes, tenant as read_tenant, text,
-};
 
 /// What kind of party an identity is.
 ///
@@ -98,38 +84,38 @@ pub struct Actor {
 /// [`subject`](Self::subject) together identify somebody: use [`key`](Self::key). Names and e-mail
 /// addresses change and may be chosen by the person; they are for display.
 #[derive(Clone)]
-pub struct Identity(Arc<Inner>);
+pub struct Identity(pub(super) Arc<Inner>);
 
-struct Inner {
-    tenant_id: Option<TenantId>,
-    provenance: Provenance,
-    kind: IdentityKind,
-    email_verified: bool,
+pub(super) struct Inner {
+    pub(super) tenant_id: Option<TenantId>,
+    pub(super) provenance: Provenance,
+    pub(super) kind: IdentityKind,
+    pub(super) email_verified: bool,
     /// How much of the text was sent.
-    sent: u32,
-    issuer: Arc<str>,
+    pub(super) sent: u32,
+    pub(super) issuer: Arc<str>,
     /// The claims as sent, and behind them the strings that are written with escapes there, without.
-    text: Box<str>,
+    pub(super) text: Box<str>,
     // Where in the text it stands.
-    subject: Span,
-    partner_id: Span,
-    client_id: Span,
-    display_name: Span,
-    email: Span,
-    session_id: Span,
-    token_id: Span,
-    acr: Span,
+    pub(super) subject: Span,
+    pub(super) partner_id: Span,
+    pub(super) client_id: Span,
+    pub(super) display_name: Span,
+    pub(super) email: Span,
+    pub(super) session_id: Span,
+    pub(super) token_id: Span,
+    pub(super) acr: Span,
     /// First the roles, then the groups.
-    names: Box<[Span]>,
-    scopes: Scopes,
-    issued_at: Option<SystemTime>,
-    expires_at: SystemTime,
-    mfa_verified_at: Option<SystemTime>,
-    actors: Box<[Actor]>,
+    pub(super) names: Box<[Span]>,
+    pub(super) scopes: Scopes,
+    pub(super) issued_at: Option<SystemTime>,
+    pub(super) expires_at: SystemTime,
+    pub(super) mfa_verified_at: Option<SystemTime>,
+    pub(super) actors: Box<[Actor]>,
     /// In a box, because few tokens are bound.
-    confirmation: Option<Box<Confirmation>>,
+    pub(super) confirmation: Option<Box<Confirmation>>,
     /// How many of the names are roles.
-    roles: u32,
+    pub(super) roles: u32,
 }
 
 impl Identity {
@@ -313,7 +299,7 @@ impl Identity {
 }
 
 /// The counters in front of what an `Arc` points to.
-const ARC_COUNTS: usize = 2 * size_of::<usize>();
+pub(super) const ARC_COUNTS: usize = 2 * size_of::<usize>();
 
 /// Identifying parts only: no names, no addresses, no claims.
 impl fmt::Debug for Identity {

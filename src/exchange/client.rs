@@ -1,52 +1,27 @@
 //! [`TokenExchangeClient`]: the right token for each call to another service.
 
-mod authorize;
-mod breaker;
-mod builder;
-mod cache;
-mod cached;
-mod contract;
-mod endpoint;
-mod error;
-mod pkce;
-mod request;
-mod run;
-mod session;
-mod setback;
-mod token;
-
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::StatusCode;
+
+use super::cached::CachedExchange;
+use super::contract;
+use super::request::TokenRequest;
+use super::{
+    AccessToken, CacheStatus, CodeRequest, ExchangeError, ExchangeRequest, OAuthError,
+    PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenExchangeBuilder,
+};
 use crate::config::AuthConfig;
 use crate::issuer::Issuers;
 use crate::secret::Secret;
 use crate::telemetry;
-use cached::CachedExchange;
-use http::StatusCode;
-
-pub use authorize::AuthorizationRequest;
-pub use builder::TokenExchangeBuilder;
-#[cfg(feature = "testing")]
-pub(crate) use cache::ClientFingerprint;
-#[cfg(feature = "redis")]
-pub use cache::RedisCache;
-pub use cache::{CacheKey, Fence, Layered, MemoryCache, TokenCache};
-pub use endpoint::TokenUrls;
-pub use error::{ExchangeError, OAuthError};
-pub use pkce::PkceVerifier;
-pub(crate) use request::TokenRequest;
-pub use request::{
-    CodeRequest, ExchangeRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenType,
-};
-pub use session::SessionTokens;
-pub use token::{AccessToken, CacheStatus, Freshness};
 
 /// Gets tokens from one provider: one method for each grant. Cheap to clone: clones share
 /// everything.
 ///
 /// [`exchange`](Self::exchange) and [`service_token`](Self::service_token) answer from a
-/// [`TokenCache`] when they can. However many callers want the same token at once, the provider is
+/// [`TokenCache`](super::TokenCache) when they can. However many callers want the same token at once, the provider is
 /// asked once, and a caller that goes away disturbs nobody. From 80 % of its life on, a token is
 /// still given out while its successor is sought; so a provider that is away for a while is not
 /// noticed. [`refresh`](Self::refresh) spends a refresh token once, however many come with it, and
@@ -66,7 +41,8 @@ pub use token::{AccessToken, CacheStatus, Freshness};
 /// are *not* verified, because the token came from the provider itself.
 ///
 /// ```no_run
-/// use scaikey_auth::{ClientAuth, ExchangeRequest, TenantId, TokenExchangeClient};
+/// use scaikey_auth::issuer::ClientAuth;
+/// use scaikey_auth::{ExchangeRequest, TenantId, TokenExchangeClient};
 ///
 /// # async fn example(incoming: &str, tenant: &TenantId) -> Result<(), Box<dyn std::error::Error>> {
 /// let client = TokenExchangeClient::builder("https://scaikey.example")
@@ -79,7 +55,7 @@ pub use token::{AccessToken, CacheStatus, Freshness};
 /// ```
 #[derive(Debug, Clone)]
 pub struct TokenExchangeClient {
-    cached: Arc<CachedExchange>,
+    pub(super) cached: Arc<CachedExchange>,
 }
 
 impl TokenExchangeClient {
@@ -189,7 +165,7 @@ impl TokenExchangeClient {
         Ok(())
     }
 
-    /// Gets a new access token for a session (RFC 6749 §6). [`SessionTokens`] does it in time.
+    /// Gets a new access token for a session (RFC 6749 §6). [`SessionTokens`](super::SessionTokens) does it in time.
     ///
     /// Where the provider rotates refresh tokens, two grants with the same one end the session. So
     /// all who come with one within a minute get what the first of them got, in all processes that

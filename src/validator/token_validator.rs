@@ -1,15 +1,5 @@
 //! [`TokenValidator`]: from presented credentials to an identity.
 
-mod headers;
-mod id_token;
-mod judgement;
-mod jwks;
-mod jws;
-mod known;
-#[cfg(feature = "mock")]
-mod mock;
-mod rules;
-
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
@@ -17,14 +7,6 @@ use async_trait::async_trait;
 
 use crate::error::AuthError;
 use crate::identity::Identity;
-
-pub(crate) use id_token::{IdTokenRules, verify_id_token};
-#[cfg(feature = "trust")]
-pub(crate) use jwks::unverified_claims;
-pub use jwks::{JwksValidator, dangerous_peek_claims};
-pub use known::{KnownTokens, KnownTokensStats};
-#[cfg(feature = "mock")]
-pub(crate) use mock::MockValidator;
 
 /// What a request presents to prove who sends it. `Debug` does not print the token.
 #[derive(Clone, Copy)]
@@ -111,7 +93,7 @@ impl Debug for Credentials<'_> {
 
 /// Judges tokens of one kind.
 ///
-/// [`JwksValidator`] judges signed JWTs. Implement this for tokens of another kind, such as opaque
+/// [`JwksValidator`](super::JwksValidator) judges signed JWTs. Implement this for tokens of another kind, such as opaque
 /// API keys, and hand it to `AuthBuilder::validator`.
 ///
 /// A token goes to the first validator that recognises it, and its verdict is final: there is no

@@ -1,10 +1,5 @@
 //! [`TenantResolver`]: from the tenant a token names to the tenant this service knows.
 
-mod cached;
-mod memory;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod sql;
-
 use std::any::Any;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -13,12 +8,6 @@ use async_trait::async_trait;
 
 use crate::error::BoxError;
 use crate::identity::TenantId;
-
-pub use cached::CachedTenants;
-pub(crate) use cached::is_told;
-pub use memory::MemoryTenants;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use sql::{SqlTenantRow, SqlTenants};
 
 /// Whether a tenant may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -78,7 +67,7 @@ impl Debug for Tenant {
 
 /// Looks up tenants.
 ///
-/// Implement it over your own store, wrap it in [`CachedTenants`], and run
+/// Implement it over your own store, wrap it in [`CachedTenants`](super::CachedTenants), and run
 /// `testing::conformance::tenant_resolver` (feature `testing`) on it.
 ///
 /// Harmless mistakes: being slow, or failing: requests are then answered with 503. Attacks: to

@@ -13,7 +13,7 @@ use crate::gate::Gated;
 /// A [`tower_layer::Layer`] that admits only authenticated requests and puts an
 /// [`AuthContext`](crate::AuthContext) into their extensions.
 ///
-/// Works for every type of body (`http_body::Body`): axum, bare hyper, tonic (with [`Grpc`](crate::Grpc)). Refused requests
+/// Works for every type of body (`http_body::Body`): axum, bare hyper, tonic (with [`Grpc`](crate::error::Grpc)). Refused requests
 /// do not reach the service, and their bodies are not read. CORS preflights, which cannot carry
 /// credentials, pass without an identity; a request with a body is none, whatever its headers say.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub(super) struct Options {
 }
 
 impl AuthLayer {
-    pub(super) fn new(auth: Auth) -> Self {
+    pub(crate) fn new(auth: Auth) -> Self {
         let options = Options {
             optional: false,
             preflights_pass: true,

@@ -9,12 +9,11 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::service::{Passed, refuse};
-use super::source::RequestHead;
 use crate::auth::{Auth, AuthContext};
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::gate::{Decision, Gate, Gated};
 use crate::identity::{Identity, IdentityKind, Provenance, Scopes};
+use crate::layer::{Passed, RequestHead, refuse};
 
 /// A condition on an authenticated request.
 ///

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::auth::AuthContext;
 use crate::error::{AuthError, ErrorResponse, InvalidToken, ProblemJson, Refusal};
 use crate::identity::Identity;
-use crate::middleware::{Passed, RequestHead, refuse};
+use crate::layer::{Passed, RequestHead, refuse};
 use crate::telemetry;
 use crate::tenant::Tenant;
 

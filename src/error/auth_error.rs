@@ -1,20 +1,12 @@
 //! [`AuthError`]: every way a request can be refused, and what the caller is told.
 
-mod challenge;
-mod public;
-mod response;
-
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use public::Public;
-
-pub(crate) use challenge::Challenger;
-pub(crate) use response::NO_STORE;
-pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
+use super::public::{self, Public};
 
 /// An error of a store or provider, as implementors of this crate's traits return it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -239,7 +231,7 @@ impl AuthError {
         self.public().message
     }
 
-    fn public(&self) -> &'static Public {
+    pub(super) fn public(&self) -> &'static Public {
         match self {
             Self::MissingCredentials => &public::CREDENTIALS_MISSING,
             Self::MalformedCredentials(_) => &public::CREDENTIALS_MALFORMED,

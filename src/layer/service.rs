@@ -9,7 +9,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::PROVENANCE_HEADER;
-use super::layer::AuthLayer;
+use super::auth_layer::AuthLayer;
 use super::source::{RequestHead, TenantSource, TokenSource};
 use crate::auth::{Auth, AuthContext, AuthRequest, IncomingToken, Progress};
 use crate::error::{AuthError, ErrorResponse, NO_STORE, Refusal};

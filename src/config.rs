@@ -1,0 +1,32 @@
+//! Configuration: the parts of an [`AuthConfig`], and what is said of one that is wrong.
+//!
+//! [`AuthConfig`], [`AuthMode`], [`IssuerConfig`] and [`ConfigError`] are at the root of the crate:
+//! builder, files and environment all meet in [`AuthConfig`]. Here are what its fields are made of
+//! ([`Algorithm`], [`JwksSettings`], [`ClientConfig`], [`EndpointsConfig`] …), the [`Fault`]s that a
+//! `ConfigError` lists, and [`ENVIRONMENT`], every variable that is read.
+
+mod algorithm;
+pub(crate) mod auth_config;
+mod client;
+mod endpoints;
+mod env;
+pub(crate) mod fault;
+pub(crate) mod issuer;
+pub(crate) mod mode;
+mod resource;
+
+pub use algorithm::{Algorithm, UnknownAlgorithm};
+pub use client::{ClientAuthMethod, ClientConfig};
+pub use endpoints::EndpointsConfig;
+pub use env::{ENVIRONMENT, Variable};
+pub use fault::Fault;
+pub use issuer::{JwksSettings, TokenProfile};
+pub use mode::{MockUser, UnknownAuthMode};
+
+pub(crate) use auth_config::AuthConfig;
+pub(crate) use fault::ConfigError;
+pub(crate) use issuer::{
+    IssuerConfig, KeyAccess, TENANT_PLACEHOLDER, fits_url, is_loopback, other_placeholder,
+};
+pub(crate) use mode::AuthMode;
+pub(crate) use resource::Resource;

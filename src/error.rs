@@ -1,0 +1,22 @@
+//! Refusals: why a token does not hold, and what the answer looks like.
+//!
+//! [`AuthError`], every reason for a refusal, is at the root of the crate. Here are
+//! [`InvalidToken`], the reasons that concern the token, and the shapes of answers for
+//! `respond_with` of the layers: [`ProblemJson`] (the default), [`Envelope`], [`EmptyBody`], [`Grpc`],
+//! or your own [`ErrorResponse`].
+
+pub(crate) mod auth_error;
+mod challenge;
+mod public;
+mod response;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
+
+pub use auth_error::{BoxError, InvalidToken};
+pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use sql::SqlError;
+
+pub(crate) use auth_error::AuthError;
+pub(crate) use challenge::Challenger;
+pub(crate) use response::NO_STORE;

@@ -1,0 +1,42 @@
+//! Tokens for other services: requests, answers, and the caches that keep them.
+//!
+//! [`TokenExchangeClient`], its [`ExchangeRequest`] and the trait [`TokenCache`] are at the root of
+//! the crate. Here are the other grants' requests ([`ServiceTokenRequest`], [`RefreshRequest`],
+//! [`CodeRequest`] …), the [`AccessToken`] that all of them give, the caches ([`MemoryCache`],
+//! `RedisCache` with the feature `redis`, [`Layered`] for both), and the [`SealingKeys`] for what
+//! leaves the process: entries of a shared cache and cookies.
+
+mod authorize;
+mod breaker;
+mod builder;
+pub(crate) mod cache;
+mod cached;
+pub(crate) mod client;
+mod contract;
+mod endpoint;
+mod error;
+mod pkce;
+pub(crate) mod request;
+mod run;
+mod session;
+mod setback;
+mod token;
+
+pub use crate::support::seal::{InvalidSealingKeys, SealingKeys};
+pub use authorize::AuthorizationRequest;
+pub use builder::TokenExchangeBuilder;
+#[cfg(feature = "redis")]
+pub use cache::RedisCache;
+pub use cache::{CacheKey, Fence, Layered, MemoryCache};
+pub use endpoint::TokenUrls;
+pub use error::{ExchangeError, OAuthError};
+pub use pkce::PkceVerifier;
+pub use request::{CodeRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenType};
+pub use session::SessionTokens;
+pub use token::{AccessToken, CacheStatus, Freshness};
+
+#[cfg(feature = "testing")]
+pub(crate) use cache::ClientFingerprint;
+pub(crate) use cache::TokenCache;
+pub(crate) use client::TokenExchangeClient;
+pub(crate) use request::{ExchangeRequest, TokenRequest};

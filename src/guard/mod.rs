@@ -1,0 +1,26 @@
+//! Guards: what a single route requires of the identity, beyond having one.
+//!
+//! `Auth::require` makes a layer of one: `auth.require(scope("admin"))`. The two that most routes
+//! need, [`scope`] and [`role`](crate::role), are at the root of the crate; here are the others
+//! ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified`]), how to join
+//! them ([`GuardExt`]), and the trait [`Guard`] for your own.
+
+pub(crate) mod condition;
+
+pub use condition::{
+    Guard, GuardExt, GuardService, RequireLayer, any_role, any_scope, group, kind, mfa_within,
+    verified,
+};
+
+pub(crate) use condition::scope;
+
+use crate::auth::Auth;
+use crate::error::ProblemJson;
+
+impl Auth {
+    /// A layer for routes inside of [`layer`](Self::layer) that admits only what `guard` does:
+    /// `auth.require(scope("admin"))`.
+    pub fn require<G: Guard>(&self, guard: G) -> RequireLayer<ProblemJson> {
+        RequireLayer::new(self.clone(), guard)
+    }
+}

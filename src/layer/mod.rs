@@ -1,0 +1,32 @@
+//! The tower layer that protects a service: where it looks for token and tenant, and its service.
+//!
+//! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` makes one. Here are the options it
+//! takes ([`TokenSource`] for tokens in cookies, queries and elsewhere, [`TenantSource`] for tenants
+//! in headers and paths), and the types that tower's traits name: [`AuthService`] and
+//! [`ResponseFuture`].
+
+pub(crate) mod auth_layer;
+mod service;
+mod source;
+
+pub use crate::gate::{Gated, ResponseFuture};
+pub use auth_layer::AuthService;
+pub use source::{CustomSource, RequestHead, TenantSource, TokenSource};
+
+pub(crate) use auth_layer::AuthLayer;
+pub(crate) use service::{Passed, authenticate, in_seconds, mark_mock, refuse};
+pub(crate) use source::bearer;
+
+use crate::auth::Auth;
+
+/// The header that marks a response to a mock identity, with the value `mock`.
+pub const PROVENANCE_HEADER: http::HeaderName = http::HeaderName::from_static("x-auth-provenance");
+
+impl Auth {
+    /// The layer that lets only authenticated requests through.
+    ///
+    /// Put it outside of everything that needs an identity, and inside of CORS and tracing layers.
+    pub fn layer(&self) -> AuthLayer {
+        AuthLayer::new(self.clone())
+    }
+}
