@@ -36,7 +36,6 @@ pub use session::SessionTokens;
 pub use token::{AccessToken, CacheStatus, Freshness};
 
 #[cfg(feature = "testing")]
-pub(crate) use cache::ClientFingerprint;
-pub(crate) use cache::TokenCache;
+pub(crate) use cache::{ClientFingerprint, TokenCache};
 pub(crate) use client::TokenExchangeClient;
 pub(crate) use request::{ExchangeRequest, TokenRequest};

@@ -13,6 +13,7 @@ mod exchange;
 mod fuzz_replay;
 mod keys;
 mod outbound;
+mod public_paths;
 mod registrar;
 mod tenants;
 mod trust;

@@ -1,0 +1,183 @@
+//! Public names: few at the root, each under one path, and none that hides another crate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Everything beside modules that the root has.
+const PAVED: [&str; 21] = [
+    "Auth",
+    "AuthBuilder",
+    "AuthConfig",
+    "AuthContext",
+    "AuthError",
+    "AuthLayer",
+    "AuthMode",
+    "ConfigError",
+    "ExchangeRequest",
+    "Identity",
+    "IssuerConfig",
+    "JwksValidator",
+    "Secret",
+    "Tenant",
+    "TenantId",
+    "TenantResolver",
+    "TokenCache",
+    "TokenExchangeClient",
+    "TokenValidator",
+    "role",
+    "scope",
+];
+
+/// Compiles only while no module of this crate is called as one of these crates.
+mod glob {
+    use scaikey_auth::*;
+
+    #[test]
+    fn glob_import_leaves_other_crates_alone() {
+        let auth = Auth::builder().issuer("https://idp.example").audience("wave").build().unwrap();
+        let _app: axum::Router = axum::Router::new().layer(auth.layer());
+        let _request: http::Request<()> = http::Request::new(());
+        let _service = tower::service_fn(async |_: ()| Ok::<_, ConfigError>(()));
+        let _value: serde_json::Value = serde_json::Value::Null;
+        let _runtime = tokio::runtime::Handle::try_current();
+        let _status = tonic::Code::Ok;
+        let _scope = extract::Claims(scope("read"));
+    }
+}
+
+#[test]
+fn root_has_the_paved_names_only() {
+    let names: Vec<String> = re_exports("src/lib.rs").into_iter().map(last).collect();
+    let sorted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(sorted.into_iter().collect::<Vec<_>>(), PAVED);
+    assert_eq!(names.len(), PAVED.len(), "a name is there twice");
+    assert_eq!(items("src/lib.rs"), [""; 0], "items are defined in modules");
+}
+
+#[test]
+fn public_item_has_one_path() {
+    let mut offences = Vec::new();
+    let mut homes: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+    let mut note = |page: &str, path: Vec<String>| {
+        let (definition, is_public) = resolve(page, &path);
+        if is_public {
+            offences.push(format!("{page}: {} has a public path already", path.join("::")));
+        }
+        homes.entry(definition).or_default().push(format!("{page}: {}", path.join("::")));
+    };
+    let mut todo = vec!["src/lib.rs".to_owned()];
+    while let Some(page) = todo.pop() {
+        for path in re_exports(&page) {
+            note(&page, path);
+        }
+        todo.extend(modules(&page, "pub ").into_iter().map(|name| file_of(&page, &name)));
+    }
+    offences.extend(homes.into_values().filter(|paths| paths.len() > 1).map(|all| all.join(" = ")));
+    assert!(offences.is_empty(), "{offences:#?}");
+}
+
+/// The definition that a path on a page leads to, and whether all modules on the way there are public:
+/// then the item is reachable without the re-export, too.
+fn resolve(page: &str, path: &[String]) -> (PathBuf, bool) {
+    let (name, mut way) = path.split_last().unwrap();
+    let mut at = page.to_owned();
+    if way.first().is_some_and(|first| first == "crate") {
+        (at, way) = ("src/lib.rs".to_owned(), &way[1..]);
+    }
+    let mut is_public = true;
+    for module in way {
+        is_public &= modules(&at, "pub ").contains(module);
+        at = file_of(&at, module);
+    }
+    match uses(&at).into_iter().find(|(_, path)| path.last() == Some(name)) {
+        Some((further_is_public, path)) => {
+            let (definition, defined_in_public) = resolve(&at, &path);
+            (definition, is_public && further_is_public || defined_in_public)
+        }
+        None => (Path::new(&at).join(name), is_public),
+    }
+}
+
+/// Where a module that a page declares stands.
+fn file_of(page: &str, module: &str) -> String {
+    let page = Path::new(page);
+    let folder = match page.file_name().and_then(|name| name.to_str()) {
+        Some("lib.rs" | "mod.rs") => page.parent().unwrap().to_owned(),
+        _ => page.with_extension(""),
+    };
+    let [file, page] = [folder.join(format!("{module}.rs")), folder.join(module).join("mod.rs")];
+    let found = if file.exists() { file } else { page };
+    found.to_str().unwrap().to_owned()
+}
+
+fn modules(page: &str, visibility: &str) -> Vec<String> {
+    let text = code(page);
+    let begin = format!("{visibility}mod ");
+    let names = text.lines().filter_map(|line| line.strip_prefix(&begin)?.strip_suffix(';'));
+    names.map(str::to_owned).collect()
+}
+
+/// The public items that a page itself defines.
+fn items(page: &str) -> Vec<String> {
+    let kinds = ["struct", "enum", "trait", "fn", "async fn", "const", "type", "static"];
+    let begins = |line: &&str| kinds.iter().any(|kind| line.starts_with(&format!("pub {kind} ")));
+    code(page).lines().filter(begins).map(str::to_owned).collect()
+}
+
+/// The paths behind `pub use` on a page.
+fn re_exports(page: &str) -> Vec<Vec<String>> {
+    uses(page).into_iter().filter(|(is_public, _)| *is_public).map(|(_, path)| path).collect()
+}
+
+/// The paths that a page imports from this crate, without braces, and whether it exports them.
+fn uses(page: &str) -> Vec<(bool, Vec<String>)> {
+    let own = ["", "pub ", "pub(crate) "].map(|kind| modules(page, kind)).concat();
+    let mut found = Vec::new();
+    for statement in code(page).split(';') {
+        let Some(start) = statement.lines().position(|line| line.contains("use ")) else {
+            continue;
+        };
+        let statement: String = statement.lines().skip(start).map(str::trim).collect();
+        let Some((visibility, tree)) = statement.split_once("use ") else { continue };
+        if !["", "pub ", "pub(crate) "].contains(&visibility) {
+            continue;
+        }
+        let paths =
+            flat(tree).into_iter().filter(|path| path[0] == "crate" || own.contains(&path[0]));
+        found.extend(paths.map(|path| (visibility == "pub ", path)));
+    }
+    found
+}
+
+/// `a::{b, c::d}` as `a::b` and `a::c::d`.
+fn flat(tree: &str) -> Vec<Vec<String>> {
+    let Some((head, rest)) = tree.split_once('{') else {
+        return vec![tree.split("::").map(|part| part.trim().to_owned()).collect()];
+    };
+    let head: Vec<String> =
+        head.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let inner = rest.strip_suffix('}').unwrap();
+    let mut parts = vec![String::new()];
+    let mut depth = 0;
+    for char in inner.chars() {
+        depth += i32::from(char == '{') - i32::from(char == '}');
+        if char == ',' && depth == 0 {
+            parts.push(String::new());
+        } else {
+            parts.last_mut().unwrap().push(char);
+        }
+    }
+    let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    parts.flat_map(flat).map(|path| head.iter().cloned().chain(path).collect()).collect()
+}
+
+fn last(path: Vec<String>) -> String {
+    path.into_iter().next_back().unwrap()
+}
+
+/// A page without its unit tests.
+fn code(page: &str) -> String {
+    let text = fs::read_to_string(page).unwrap_or_else(|error| panic!("{page}: {error}"));
+    text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned()
+}
