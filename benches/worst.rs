@@ -8,14 +8,16 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use scaikey_auth::endpoints::{
-    Attempt, Endpoints, PasswordVerdict, SignIn, Throttle, TrustedProxies,
+    Attempt, Endpoints, PasswordVerdict, SignIn, Throttle, ThrottleDecision, TrustedProxies,
 };
+use scaikey_auth::error::BoxError;
 use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::Sessions;
@@ -40,9 +42,21 @@ const TOKEN: usize = 16 * 1024;
 #[derive(Debug)]
 struct NoAccounts;
 
+#[async_trait]
 impl Throttle for NoAccounts {
-    fn admit(&self, attempt: &Attempt<'_>, _: Duration) -> Result<(), Duration> {
-        attempt.account.map_or(Ok(()), |_| Err(Duration::from_secs(1)))
+    fn try_admit(&self, attempt: &Attempt<'_>, _: Duration) -> Option<ThrottleDecision> {
+        Some(match attempt.account {
+            None => ThrottleDecision::Allow,
+            Some(_) => ThrottleDecision::Deny { retry_after: Duration::from_secs(1) },
+        })
+    }
+
+    async fn admit(
+        &self,
+        attempt: &Attempt<'_>,
+        now: Duration,
+    ) -> Result<ThrottleDecision, BoxError> {
+        self.try_admit(attempt, now).ok_or_else(|| "no answer".into())
     }
 }
 

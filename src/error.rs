@@ -3,16 +3,20 @@
 //! [`AuthError`], every reason for a refusal, is at the root of the crate. Here are
 //! [`InvalidToken`], the reasons that concern the token, and the shapes of answers for
 //! `respond_with` of the layers: [`ProblemJson`] (the default), [`Envelope`], [`EmptyBody`], [`Grpc`],
-//! or your own [`ErrorResponse`].
+//! or your own [`ErrorResponse`]. A refusal may carry a [`Challenge`] of another scheme than `Bearer`
+//! ([`AuthError::with_challenge`]) and headers of its own ([`AuthError::with_header`]).
 
 pub(crate) mod auth_error;
 mod challenge;
+mod extended;
 mod public;
 mod response;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 
 pub use auth_error::{BoxError, InvalidToken};
+pub use challenge::Challenge;
+pub use extended::ExtendedError;
 pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlError;

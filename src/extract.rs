@@ -18,11 +18,12 @@ use std::ops::Deref;
 use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
+use http::header;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::auth::AuthContext;
-use crate::error::{AuthError, ErrorResponse, InvalidToken, ProblemJson, Refusal};
+use crate::error::{AuthError, Challenge, ErrorResponse, InvalidToken, ProblemJson, Refusal};
 use crate::identity::Identity;
 use crate::layer::{Passed, RequestHead, refuse};
 use crate::telemetry;
@@ -73,8 +74,9 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// For handlers that refuse by themselves. Without the challenge, which the layer's realm belongs
-/// to: prefer a guard where one fits.
+/// For handlers that refuse by themselves. Without the challenge for `Bearer`, which the layer's realm
+/// belongs to: prefer a guard where one fits. With challenges and headers
+/// [of the refusal's own](AuthError::with_challenge).
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
         bare(self, false)
@@ -82,10 +84,15 @@ impl IntoResponse for AuthError {
 }
 
 fn bare(error: AuthError, grpc: bool) -> Response {
-    if let AuthError::MissingLayer = error {
+    if let AuthError::MissingLayer = error.plain() {
         telemetry::layer_missing(&error);
     }
-    ErrorResponse::<Body>::respond(&ProblemJson, &Refusal::new(&error, grpc))
+    let mut response = ErrorResponse::<Body>::respond(&ProblemJson, &Refusal::new(&error, grpc));
+    error.write_headers(response.headers_mut());
+    for challenge in error.challenges().iter().filter_map(Challenge::to_header) {
+        response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 /// The context, or `None` for somebody who was let in without.

@@ -56,7 +56,7 @@
 //! | `axum` | yes | extractors for axum 0.8 handlers, in [`extract`]; the endpoints find the address of a connection |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`, `SqlRegistrar`: tenants and participants in a database (Rust 1.94) |
-//! | `redis` | no | `RedisCache`: tokens for other services, shared by all processes |
+//! | `redis` | no | `RedisCache`: tokens for other services and the log of used tokens, shared by all processes |
 //! | `trust` | no | foreign workload tokens, by a policy, for tokens of ours: [`trust`], [`mint`] |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
@@ -102,6 +102,8 @@ mod json;
 mod flight;
 
 pub mod error;
+
+pub mod replay;
 
 // Who and what: what a token says, and what this service expects.
 

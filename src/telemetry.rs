@@ -416,6 +416,16 @@ pub(crate) fn known_tokens_displaced(tokens: u64) {
     let _ = tokens;
 }
 
+/// The store that counts attempts failed: this process counts by itself. Warned of when it is news.
+pub(crate) fn throttle_failed(why: &(dyn Error + 'static), is_new: bool) {
+    let why = Causes(why);
+    if_new!(
+        is_new,
+        warn!(%why, "throttle failed: this process counts attempts by itself meanwhile")
+    );
+    count!("scaikey_auth_throttle_failures_total", "answer" => "local");
+}
+
 /// A decision about a foreign token, for the audit log. Of the token it has digests only.
 #[cfg(feature = "trust")]
 pub(crate) struct TrustDecision<'d> {

@@ -6,7 +6,7 @@ use super::{Auth, Inner};
 use crate::admission::{AdmissionCheck, AdmissionChecks};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
-use crate::error::Challenger;
+use crate::error::{Challenge, Challenger};
 use crate::issuer::TenantIssuers;
 use crate::proof::{ProofVerifier, ProofVerifiers};
 use crate::telemetry::{self, Outage};
@@ -25,6 +25,7 @@ pub struct AuthBuilder {
     admission: Vec<Arc<dyn AdmissionCheck>>,
     tenant_issuers: Vec<(IssuerConfig, Arc<dyn TenantIssuers>)>,
     tenants: Option<Arc<dyn TenantResolver>>,
+    challenges: Vec<Challenge>,
     clock: Option<Arc<dyn Clock>>,
 }
 
@@ -37,6 +38,7 @@ impl AuthBuilder {
             admission: Vec::new(),
             tenant_issuers: Vec::new(),
             tenants: None,
+            challenges: Vec::new(),
             clock: None,
         }
     }
@@ -76,6 +78,21 @@ impl AuthBuilder {
     /// Sets the `realm` of challenges. Default: the first audience.
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         self.config.realm = Some(realm.into());
+        self
+    }
+
+    /// Names a scheme that this service accepts beside `Bearer`, such as the API keys that a
+    /// [`TokenSource::Custom`](crate::layer::TokenSource::Custom) reads. May be repeated. Every 401 then carries
+    /// this challenge in a `WWW-Authenticate` line of its own (RFC 9110 §11.6.1). Default: none.
+    ///
+    /// ```
+    /// use scaikey_auth::Auth;
+    /// use scaikey_auth::error::Challenge;
+    ///
+    /// let auth = Auth::builder().challenge(Challenge::new("ApiKey").param("realm", "scaiwave"));
+    /// ```
+    pub fn challenge(mut self, challenge: Challenge) -> Self {
+        self.challenges.push(challenge);
         self
     }
 
@@ -173,8 +190,8 @@ impl AuthBuilder {
     /// # Errors
     /// Every fault of the configuration at once.
     pub fn build(self) -> Result<Auth, ConfigError> {
-        let Self { mut config, mut validators, proofs, admission, tenant_issuers, tenants, clock } =
-            self;
+        let Self { mut config, mut validators, proofs, admission, tenant_issuers, .. } = self;
+        let (tenants, challenges, clock) = (self.tenants, self.challenges, self.clock);
         // Whoever sets a resolver of tenants says with it which there are, or that all are meant.
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
@@ -196,6 +213,7 @@ impl AuthBuilder {
             );
             return Err(ConfigError::one(fault));
         };
+        let challenger = challenger.beside(challenges);
         let tenants = match tenants {
             Some(tenants) => tenants,
             None => configured_tenants(&config)?,

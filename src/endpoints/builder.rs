@@ -12,7 +12,7 @@ use super::body;
 use super::names::by_address;
 use super::proxies::{ClientAddress, TrustedProxies};
 use super::sign_in::SignIn;
-use super::throttle::{Throttle, TokenBuckets};
+use super::throttle::{Throttle, Throttling, TokenBuckets};
 use super::tokens::{PasswordAttempt, PasswordVerdict, everywhere};
 use super::{Endpoint, Endpoints, Inner};
 use crate::auth::Auth;
@@ -58,7 +58,7 @@ impl Auth {
             naming: Arc::new(by_address),
             in_data: false,
             respond: Arc::new(|refusal| ProblemJson.respond(refusal)),
-            throttle: Some(Arc::new(TokenBuckets::new())),
+            throttle: Some(Throttling::new(TokenBuckets::new())),
             account_rule: Arc::new(|attempt| attempt.account()),
             client_address: ClientAddress::default(),
             body_timeout: body::TIMEOUT,
@@ -173,7 +173,7 @@ impl EndpointsBuilder {
 
     /// How often endpoints may be tried. Default [`TokenBuckets`].
     pub fn throttle(mut self, throttle: impl Throttle) -> Self {
-        self.inner.throttle = Some(Arc::new(throttle));
+        self.inner.throttle = Some(Throttling::new(throttle));
         self
     }
 

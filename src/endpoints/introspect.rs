@@ -11,7 +11,7 @@ use super::parameters::{Parameters, Reads};
 use super::{Asked, Endpoint, Inner};
 use crate::auth::AuthContext;
 use crate::clock::unix_seconds;
-use crate::error::AuthError;
+use crate::guard::GuardRequest;
 use crate::identity::{Identity, IdentityKey, IdentityKind, Scopes};
 
 /// The service's own members, and behind them those of RFC 7662 §2.2.
@@ -47,15 +47,16 @@ fn account(identity: &Identity) -> String {
 impl Inner {
     pub(super) async fn introspect(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
         let caller = self.caller(asked).await?;
-        self.introspect_guard.check(&caller, self.auth.now())?;
+        let request = GuardRequest::of_parts(&asked.head, &caller, self.auth.now());
+        self.introspect_guard.check(&request)?;
         let account = account(caller.identity());
-        self.admit(Endpoint::Introspect, &asked.head, Some(&account))?;
+        self.admit(Endpoint::Introspect, &asked.head, Some(&account)).await?;
         let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &["token"])?;
         let token = parameters.required("token", "The parameter token is missing.")?;
         match self.auth.authenticate(token).await {
             Ok(found) if self.may_be_told(&caller, &found) => Ok(self.active(found.identity())),
             // What is away may know the token: it is not inactive for that.
-            Err(error @ AuthError::Unavailable { .. }) => Err(error.into()),
+            Err(error) if error.is_unavailable() => Err(error.into()),
             // One answer, whatever the reason is (RFC 7662 §2.2).
             _ => Ok(self.good(&json!({ "active": false }))),
         }

@@ -9,7 +9,7 @@ use super::sign_in::is_own_path;
 use super::transaction::Transaction;
 use super::{Asked, Endpoint, Inner};
 use crate::clock::Clock;
-use crate::error::{AuthError, InvalidToken};
+use crate::error::InvalidToken;
 use crate::exchange::{
     AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
 };
@@ -40,7 +40,7 @@ impl Inner {
     }
 
     async fn browse(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        self.admit(Endpoint::Login, &asked.head, None)?;
+        self.admit(Endpoint::Login, &asked.head, None).await?;
         let parameters = Parameters::of_query(asked, &IN_QUERY)?;
         match ["code", "error", "state"].iter().any(|name| parameters.get(name).is_some()) {
             true => self.come_back(asked, &parameters).await,
@@ -179,7 +179,7 @@ impl Inner {
     async fn check_access_token(&self, token: &AccessToken) -> Result<(), Failure> {
         match self.auth.validate(token.secret().expose()).await {
             Ok(identity) => Ok(self.auth.admit(&identity).await?),
-            Err(error @ AuthError::Unavailable { .. }) => Err(error.into()),
+            Err(error) if error.is_unavailable() => Err(error.into()),
             Err(error) => {
                 self.sign_in()?.refusals.tell("access token", Some(&error), self.clock().elapsed());
                 Err(Failure::NotConfigured(
@@ -247,7 +247,7 @@ impl Inner {
         let subject = match verify_id_token(issuers, clock, id_token.expose(), &rules).await {
             Ok(subject) => subject,
             Err(error) => {
-                if !matches!(error, AuthError::Unavailable { .. }) {
+                if !error.is_unavailable() {
                     sign_in.refusals.tell("ID token", Some(&error), now);
                 }
                 return Err(error.into());
@@ -304,11 +304,11 @@ fn code_of(failure: &Failure) -> &'static str {
 }
 
 fn is_unavailable(failure: &Failure) -> bool {
-    matches!(
-        failure,
-        Failure::Exchange(ExchangeError::Unavailable { .. })
-            | Failure::Auth(AuthError::Unavailable { .. })
-    )
+    match failure {
+        Failure::Exchange(error) => matches!(error, ExchangeError::Unavailable { .. }),
+        Failure::Auth(error) => error.is_unavailable(),
+        _ => false,
+    }
 }
 
 /// The codes an authorization endpoint answers with (RFC 6749 §4.1.2.1, OpenID Connect Core

@@ -47,7 +47,8 @@ pub use builder::EndpointsBuilder;
 pub use proxies::{InvalidNetwork, TrustedProxies};
 pub use service::{EndpointsService, NotFound};
 pub use sign_in::SignIn;
-pub use throttle::{Attempt, Throttle, TokenBuckets};
+use throttle::Throttling;
+pub use throttle::{Attempt, Throttle, ThrottleDecision, TokenBuckets};
 pub use tokens::{PasswordAttempt, PasswordVerdict};
 
 /// One of the [`Endpoints`].
@@ -191,7 +192,7 @@ struct Inner {
     naming: Naming,
     in_data: bool,
     respond: Respond,
-    throttle: Option<Arc<dyn Throttle>>,
+    throttle: Option<Throttling>,
     account_rule: AccountRule,
     client_address: ClientAddress,
     body_timeout: Duration,
@@ -296,7 +297,7 @@ impl Inner {
 
     /// Whether this may be tried now: asked without an account when an attempt begins, and again as
     /// soon as an account is known.
-    fn admit(
+    async fn admit(
         &self,
         endpoint: Endpoint,
         head: &Parts,
@@ -306,7 +307,10 @@ impl Inner {
         let address = self.client_address.of(head);
         let attempt = Attempt { endpoint, address, account };
         let now = self.auth.clock().elapsed();
-        throttle.admit(&attempt, now).map_err(Failure::TooMany)
+        match throttle.admit(&attempt, now).await {
+            ThrottleDecision::Allow => Ok(()),
+            ThrottleDecision::Deny { retry_after } => Err(Failure::TooMany(retry_after)),
+        }
     }
 
     fn client(&self) -> Result<&TokenExchangeClient, Failure> {

@@ -75,7 +75,7 @@ async fn answer<Q: Body>(
         return endpoints.answer(endpoint, Asked { head, body: Bytes::new() }).await;
     }
     // Before the body: a caller that comes too often must not cost more than a head.
-    if let Err(failure) = endpoints.admit(endpoint, &head, None) {
+    if let Err(failure) = endpoints.admit(endpoint, &head, None).await {
         return endpoints.finish(endpoint, Err(failure));
     }
     let version = head.version;

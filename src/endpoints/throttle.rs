@@ -2,14 +2,19 @@
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
 
+use async_trait::async_trait;
+
 use super::Endpoint;
+use crate::clock::within;
+use crate::error::BoxError;
 use crate::mark::{Mark, MarkHasher};
 use crate::support::retry::{Rate, TokenBucket};
+use crate::telemetry::{self, Outage};
 
 /// Somebody tries an endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -29,18 +34,138 @@ pub struct Attempt<'a> {
     pub account: Option<&'a str>,
 }
 
+/// Whether an attempt goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThrottleDecision {
+    /// It does.
+    Allow,
+    /// It is one too many, and is answered with 429 and `Retry-After`.
+    Deny {
+        /// When trying again makes sense. Rounded up to whole seconds, one at least.
+        retry_after: Duration,
+    },
+}
+
 /// Says whether an attempt may go on, so that nobody guesses passwords, codes and tokens
-/// (RFC 6749 §4.3.2, §10.10; RFC 7662 §4). [`TokenBuckets`] does it in memory.
+/// (RFC 6749 §4.3.2, §10.10; RFC 7662 §4). [`TokenBuckets`] does it in the memory of one process;
+/// implement this trait over a store of your own, and all processes count together.
 ///
-/// Asked before a body is read, and before the provider or a key is. `now` is the monotonic clock's. Harmless mistakes: to
-/// forget, to count wrong by a few. Attacks: to keep something for each address or account without
-/// a bound, since callers choose both; to refuse everybody because of one.
+/// Asked before a body is read, and before the provider or a key is: at first
+/// [`try_admit`](Self::try_admit), and [`admit`](Self::admit) where that has no answer. `now` is the
+/// monotonic clock's, which other processes do not share: a store counts by a clock of its own.
+///
+/// If the store fails, or does not answer within a second, this process counts meanwhile, by
+/// [`TokenBuckets`] with their default rates, and the log says so once. So an outage neither locks users
+/// out nor lets anybody guess without end: with ten processes there are at most ten times as many
+/// guesses. To refuse instead, answer [`Deny`](ThrottleDecision::Deny) in place of the error.
+///
+/// Harmless mistakes: to forget, to count wrong by a few. Attacks: to keep something for each address
+/// or account without a bound, since callers choose both; to refuse everybody because of one; to read a
+/// count and to write it back in two steps, between which others read it.
+///
+/// ```
+/// use std::time::Duration;
+/// use async_trait::async_trait;
+/// use scaikey_auth::endpoints::{Attempt, Throttle, ThrottleDecision};
+/// use scaikey_auth::error::BoxError;
+///
+/// # #[derive(Debug)] struct Store;
+/// # impl Store { async fn increment(&self, _: String, _: Duration) -> Result<u64, BoxError> { Ok(1) } }
+/// const MINUTE: Duration = Duration::from_secs(60);
+///
+/// /// Ten attempts a minute, counted for all processes.
+/// #[derive(Debug)]
+/// struct Shared(Store);
+///
+/// #[async_trait]
+/// impl Throttle for Shared {
+///     async fn admit(&self, attempt: &Attempt<'_>, _: Duration) -> Result<ThrottleDecision, BoxError> {
+///         let who = match (attempt.account, attempt.address) {
+///             (Some(account), _) => account.to_owned(),
+///             (None, Some(address)) => address.to_string(),
+///             (None, None) => return Ok(ThrottleDecision::Allow),
+///         };
+///         // One step: adds one, and lets a new counter end after a minute.
+///         let count = self.0.increment(format!("{}:{who}", attempt.endpoint.as_str()), MINUTE).await?;
+///         if count <= 10 {
+///             return Ok(ThrottleDecision::Allow);
+///         }
+///         Ok(ThrottleDecision::Deny { retry_after: MINUTE })
+///     }
+/// }
+/// ```
+#[async_trait]
 pub trait Throttle: Debug + Send + Sync + 'static {
+    /// Counts the attempt if that needs no waiting. `None`, the default, means that nothing was
+    /// counted and [`admit`](Self::admit) must be asked.
+    fn try_admit(&self, attempt: &Attempt<'_>, now: Duration) -> Option<ThrottleDecision> {
+        let _ = (attempt, now);
+        None
+    }
+
     /// Counts the attempt.
     ///
     /// # Errors
-    /// How long to wait, if it is one too many: it is answered with 429 and `Retry-After`.
-    fn admit(&self, attempt: &Attempt<'_>, now: Duration) -> Result<(), Duration>;
+    /// When the store cannot count. This process then counts by itself.
+    async fn admit(
+        &self,
+        attempt: &Attempt<'_>,
+        now: Duration,
+    ) -> Result<ThrottleDecision, BoxError>;
+}
+
+#[async_trait]
+impl<T: Throttle + ?Sized> Throttle for Arc<T> {
+    fn try_admit(&self, attempt: &Attempt<'_>, now: Duration) -> Option<ThrottleDecision> {
+        (**self).try_admit(attempt, now)
+    }
+
+    async fn admit(
+        &self,
+        attempt: &Attempt<'_>,
+        now: Duration,
+    ) -> Result<ThrottleDecision, BoxError> {
+        (**self).admit(attempt, now).await
+    }
+}
+
+/// How long an attempt waits for its [`Throttle`].
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A throttle, and what counts while it cannot.
+#[derive(Debug)]
+pub(super) struct Throttling {
+    throttle: Box<dyn Throttle>,
+    /// Made when the throttle fails for the first time.
+    local: OnceLock<TokenBuckets>,
+    outage: Outage,
+}
+
+impl Throttling {
+    pub(super) fn new(throttle: impl Throttle) -> Self {
+        let (local, outage) = (OnceLock::new(), Outage::default());
+        Self { throttle: Box::new(throttle), local, outage }
+    }
+
+    /// Decides about an attempt at `now` of the monotonic clock.
+    pub(super) async fn admit(&self, attempt: &Attempt<'_>, now: Duration) -> ThrottleDecision {
+        if let Some(decision) = self.throttle.try_admit(attempt, now) {
+            return decision;
+        }
+        let answer = within(PATIENCE, self.throttle.admit(attempt, now)).await;
+        match answer.unwrap_or_else(|| Err("it takes longer than a second".into())) {
+            Ok(decision) => {
+                if self.outage.ends(|| now) {
+                    telemetry::store_works("throttle");
+                }
+                decision
+            }
+            Err(error) => {
+                telemetry::throttle_failed(&*error, self.outage.begins(&error, now));
+                self.local.get_or_init(TokenBuckets::new).count(attempt, now)
+            }
+        }
+    }
 }
 
 /// Token buckets in the memory of this process, one for each endpoint and address, and one for each
@@ -128,17 +253,35 @@ impl TokenBuckets {
     }
 }
 
-impl Throttle for TokenBuckets {
-    fn admit(&self, attempt: &Attempt<'_>, now: Duration) -> Result<(), Duration> {
+impl TokenBuckets {
+    fn count(&self, attempt: &Attempt<'_>, now: Duration) -> ThrottleDecision {
         let introspects = attempt.endpoint == Endpoint::Introspect;
         let (kind, who, rate) = match (attempt.account, attempt.address) {
             // Its address was counted as it began.
             (Some(account), _) => ("account", account.as_bytes().to_vec(), self.per_account),
             (None, Some(address)) => ("address", network(address), self.per_address),
-            (None, None) => return Ok(()),
+            (None, None) => return ThrottleDecision::Allow,
         };
         let rate = if introspects { self.introspections } else { rate };
-        self.take(kind, &who, attempt.endpoint, rate, now)
+        match self.take(kind, &who, attempt.endpoint, rate, now) {
+            Ok(()) => ThrottleDecision::Allow,
+            Err(retry_after) => ThrottleDecision::Deny { retry_after },
+        }
+    }
+}
+
+#[async_trait]
+impl Throttle for TokenBuckets {
+    fn try_admit(&self, attempt: &Attempt<'_>, now: Duration) -> Option<ThrottleDecision> {
+        Some(self.count(attempt, now))
+    }
+
+    async fn admit(
+        &self,
+        attempt: &Attempt<'_>,
+        now: Duration,
+    ) -> Result<ThrottleDecision, BoxError> {
+        Ok(self.count(attempt, now))
     }
 }
 
@@ -163,10 +306,17 @@ mod tests {
         Attempt { endpoint, address: Some(address.parse().unwrap()), account }
     }
 
+    fn admit(buckets: &TokenBuckets, attempt: &Attempt<'_>, now: Duration) -> Result<(), Duration> {
+        match buckets.try_admit(attempt, now).unwrap() {
+            ThrottleDecision::Allow => Ok(()),
+            ThrottleDecision::Deny { retry_after } => Err(retry_after),
+        }
+    }
+
     /// As the endpoints ask: at first about the address alone.
     fn whole(buckets: &TokenBuckets, whole: &Attempt<'_>, now: Duration) -> Result<(), Duration> {
-        buckets.admit(&Attempt { account: None, ..*whole }, now)?;
-        if whole.account.is_some() { buckets.admit(whole, now) } else { Ok(()) }
+        admit(buckets, &Attempt { account: None, ..*whole }, now)?;
+        if whole.account.is_some() { admit(buckets, whole, now) } else { Ok(()) }
     }
 
     #[test]
@@ -175,21 +325,25 @@ mod tests {
         let login = attempt(Endpoint::Login, "192.0.2.1", None);
         let mut now = Duration::from_secs(1000);
         for _ in 0..3 {
-            buckets.admit(&login, now).unwrap();
+            admit(&buckets, &login, now).unwrap();
         }
-        assert_eq!(buckets.admit(&login, now), Err(SECOND));
+        assert_eq!(admit(&buckets, &login, now), Err(SECOND));
         // To be refused costs nothing.
-        assert_eq!(buckets.admit(&login, now), Err(SECOND));
+        assert_eq!(admit(&buckets, &login, now), Err(SECOND));
         now += SECOND / 2;
-        assert_eq!(buckets.admit(&login, now), Err(SECOND / 2));
+        assert_eq!(admit(&buckets, &login, now), Err(SECOND / 2));
         now += SECOND / 2;
-        buckets.admit(&login, now).unwrap();
-        assert_eq!(buckets.admit(&login, now), Err(SECOND));
+        admit(&buckets, &login, now).unwrap();
+        assert_eq!(admit(&buckets, &login, now), Err(SECOND));
         now += SECOND * 100;
         for _ in 0..3 {
-            buckets.admit(&login, now).unwrap();
+            admit(&buckets, &login, now).unwrap();
         }
-        assert_eq!(buckets.admit(&login, now), Err(SECOND), "not more than the burst is saved up");
+        assert_eq!(
+            admit(&buckets, &login, now),
+            Err(SECOND),
+            "not more than the burst is saved up"
+        );
     }
 
     #[test]
@@ -197,10 +351,10 @@ mod tests {
         let buckets = TokenBuckets::new().per_address(2, Duration::MAX);
         let login = attempt(Endpoint::Login, "192.0.2.1", None);
         for now in [Duration::ZERO, Duration::ZERO] {
-            buckets.admit(&login, now).unwrap();
+            admit(&buckets, &login, now).unwrap();
         }
-        assert_eq!(buckets.admit(&login, Duration::ZERO), Err(Duration::from_secs(3600)));
-        let _ = buckets.admit(&login, Duration::MAX);
+        assert_eq!(admit(&buckets, &login, Duration::ZERO), Err(Duration::from_secs(3600)));
+        let _ = admit(&buckets, &login, Duration::MAX);
     }
 
     #[test]

@@ -92,7 +92,8 @@ impl Inner {
                 return Err(Failure::OAuth("unauthorized_client", problem));
             }
         }
-        self.admit(Endpoint::Token, &asked.head, Some(&(self.account_rule)(&attempt)))?;
+        let account = (self.account_rule)(&attempt);
+        self.admit(Endpoint::Token, &asked.head, Some(&account)).await?;
         let mut request = PasswordRequest::new(username, password).of_anybody();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.password(&request).await?;

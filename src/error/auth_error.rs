@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::extended::ExtendedError;
 use super::public::{self, Public};
 
 /// An error of a store or provider, as implementors of this crate's traits return it.
@@ -98,6 +99,11 @@ pub enum AuthError {
         "no authentication layer has seen this request: wrap the route with `.layer(auth.layer())`, outside of the guard or handler that asked for the identity"
     )]
     MissingLayer,
+    /// Another refusal with challenges or headers of its own, made by
+    /// [`with_challenge`](Self::with_challenge) and [`with_header`](Self::with_header). Answered as
+    /// that one, which [`plain`](Self::plain) returns.
+    #[error(transparent)]
+    Extended(ExtendedError),
 }
 
 /// What is wrong with a token.
@@ -212,6 +218,7 @@ impl AuthError {
             Self::TooManyRequests { .. } => "too_many_requests",
             Self::Unregistrable(_) => "unregistrable",
             Self::MissingLayer => "layer_missing",
+            Self::Extended(extended) => extended.plain().reason(),
         }
     }
 
@@ -229,6 +236,38 @@ impl AuthError {
     /// One fixed sentence for the caller. Says nothing that came with the request.
     pub fn public_message(&self) -> &'static str {
         self.public().message
+    }
+
+    /// The gRPC status code of the answer, for `tonic::Status`, which need not be a dependency of
+    /// this crate.
+    ///
+    /// | status | code |
+    /// |---|---|
+    /// | 400 | 3 `INVALID_ARGUMENT` |
+    /// | 401 | 16 `UNAUTHENTICATED` |
+    /// | 403 | 7 `PERMISSION_DENIED` |
+    /// | 422 | 9 `FAILED_PRECONDITION` |
+    /// | 429 | 8 `RESOURCE_EXHAUSTED` |
+    /// | 503 | 14 `UNAVAILABLE` |
+    /// | else | 13 `INTERNAL` |
+    ///
+    /// ```
+    /// # use scaikey_auth::AuthError;
+    /// fn status(error: &AuthError) -> tonic::Status {
+    ///     tonic::Status::new(tonic::Code::from_i32(error.grpc_code()), error.public_message())
+    /// }
+    /// assert_eq!(status(&AuthError::MissingCredentials).code(), tonic::Code::Unauthenticated);
+    /// ```
+    pub fn grpc_code(&self) -> i32 {
+        match self.status().as_u16() {
+            400 => 3,
+            401 => 16,
+            403 => 7,
+            422 => 9,
+            429 => 8,
+            503 => 14,
+            _ => 13,
+        }
     }
 
     pub(super) fn public(&self) -> &'static Public {
@@ -251,6 +290,7 @@ impl AuthError {
             Self::TooManyRequests { .. } => &public::TOO_MANY_REQUESTS,
             Self::Unregistrable(_) => &public::UNREGISTRABLE,
             Self::MissingLayer => &public::LAYER_MISSING,
+            Self::Extended(extended) => extended.plain().public(),
         }
     }
 
@@ -261,6 +301,7 @@ impl AuthError {
                 Some(retry_after.unwrap_or(Duration::from_secs(1)))
             }
             Self::TooManyRequests { retry_after } => Some(*retry_after),
+            Self::Extended(extended) => extended.plain().retry_after(),
             _ => None,
         }
     }
@@ -278,5 +319,50 @@ impl AuthError {
 impl From<InvalidToken> for AuthError {
     fn from(invalid: InvalidToken) -> Self {
         Self::InvalidToken(invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Challenge;
+
+    #[test]
+    fn grpc_codes_are_those_of_the_protocol() {
+        let away = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
+        for (error, code) in [
+            (AuthError::MalformedCredentials("x"), 3),
+            (AuthError::MalformedRequest("x"), 3),
+            (AuthError::MissingCredentials, 16),
+            (InvalidToken::Expired.into(), 16),
+            (AuthError::StepUpRequired { max_age: Duration::ZERO }, 16),
+            (AuthError::TenantMissing, 7),
+            (AuthError::UnknownTenant, 7),
+            (AuthError::ForeignOrigin, 7),
+            (AuthError::Unregistrable("x".to_owned()), 9),
+            (AuthError::TooManyRequests { retry_after: Duration::ZERO }, 8),
+            (away, 14),
+            (AuthError::MissingLayer, 13),
+        ] {
+            assert_eq!(error.grpc_code(), code, "{error:?}");
+            assert_eq!(error.with_challenge(Challenge::new("X")).grpc_code(), code);
+        }
+    }
+
+    #[test]
+    fn extended_refusal_is_answered_as_its_plain_one() {
+        let away = || AuthError::unavailable("keys", Some(Duration::from_secs(7)), "the cause");
+        let extended =
+            away().with_challenge(Challenge::new("X")).with_challenge(Challenge::new("Y"));
+        let plain = away();
+        assert!(matches!(extended.plain(), AuthError::Unavailable { what: "keys", .. }));
+        assert_eq!(extended.challenges().len(), 2);
+        assert_eq!(extended.to_string(), plain.to_string());
+        assert_eq!(extended.reason(), plain.reason());
+        assert_eq!(extended.public_message(), plain.public_message());
+        assert_eq!(extended.retry_after(), plain.retry_after());
+        assert_eq!(extended.source().unwrap().to_string(), "the cause");
+        assert!(extended.is_unavailable());
+        assert!(size_of::<AuthError>() <= 56, "{}", size_of::<AuthError>());
     }
 }

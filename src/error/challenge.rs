@@ -2,9 +2,77 @@
 
 use std::fmt::Write;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::{AuthError, InvalidToken};
+
+/// A challenge: an authentication scheme and its parameters (RFC 9110 §11.3).
+///
+/// For schemes beside `Bearer`, which the layer writes itself: [`AuthError::with_challenge`] gives one
+/// to a single refusal, [`AuthBuilder::challenge`](crate::AuthBuilder::challenge) to every 401.
+///
+/// ```
+/// use scaikey_auth::error::Challenge;
+///
+/// let challenge = Challenge::new("DPoP").param("algs", "ES256").param("error", "use_dpop_nonce");
+/// assert_eq!(challenge.as_str(), r#"DPoP algs="ES256", error="use_dpop_nonce""#);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    text: String,
+    /// How much of the text is the scheme.
+    scheme: usize,
+    names_error: bool,
+}
+
+impl Challenge {
+    /// A challenge without parameters. The scheme is a token (RFC 9110 §5.6.2): other characters are
+    /// left out.
+    pub fn new(scheme: &'static str) -> Self {
+        let text: String = scheme.chars().filter(is_token_character).collect();
+        Self { scheme: text.len(), text, names_error: false }
+    }
+
+    /// Adds a parameter, as a quoted string. Quotes and backslashes in the value are escaped, and what
+    /// is not printable ASCII becomes `?`, so the value may come from a request. The name is a token, as
+    /// the scheme is.
+    #[must_use]
+    pub fn param(mut self, name: &'static str, value: &str) -> Self {
+        self.names_error |= name.eq_ignore_ascii_case("error");
+        self.text.push_str(if self.text.len() == self.scheme { " " } else { ", " });
+        self.text.extend(name.chars().filter(is_token_character));
+        self.text.push_str("=\"");
+        for character in value.chars() {
+            match character {
+                '"' | '\\' => self.text.extend(['\\', character]),
+                ' '..='~' => self.text.push(character),
+                _ => self.text.push('?'),
+            }
+        }
+        self.text.push('"');
+        self
+    }
+
+    /// The challenge as it stands in the header.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// `None` for a challenge without a scheme.
+    pub(crate) fn to_header(&self) -> Option<HeaderValue> {
+        HeaderValue::try_from(&self.text).ok().filter(|_| self.scheme > 0)
+    }
+
+    fn has_scheme_of(&self, other: &Self) -> bool {
+        let (one, other) = (self.text.get(..self.scheme), other.text.get(..other.scheme));
+        one.zip(other).is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
+    }
+}
+
+/// `tchar` of RFC 9110 §5.6.2.
+fn is_token_character(character: &char) -> bool {
+    character.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(*character)
+}
 
 /// Writes challenges for one realm. The common ones are ready-made, so that a flood of bad
 /// requests formats nothing.
@@ -18,6 +86,8 @@ pub(crate) struct Challenger {
     invalid: HeaderValue,
     expired: HeaderValue,
     forbidden: HeaderValue,
+    /// Schemes that are accepted beside `Bearer`: a 401 names them all (RFC 9110 §11.6.1).
+    others: Vec<(Challenge, HeaderValue)>,
 }
 
 impl Challenger {
@@ -34,13 +104,41 @@ impl Challenger {
             invalid: with(r#", error="invalid_token""#)?,
             expired: with(r#", error="invalid_token", error_description="The token has expired""#)?,
             forbidden: with(r#", error="insufficient_scope""#)?,
+            others: Vec::new(),
             prefix,
         })
     }
 
-    /// The challenge that goes with `error`; `None` where another token of the same caller would
-    /// not help, or where the caller is not at fault.
-    pub(crate) fn challenge(&self, error: &AuthError) -> Option<HeaderValue> {
+    /// Names these schemes in every 401, too.
+    pub(crate) fn beside(mut self, others: Vec<Challenge>) -> Self {
+        let ready = |other: Challenge| other.to_header().map(|value| (other, value));
+        self.others = others.into_iter().filter_map(ready).collect();
+        self
+    }
+
+    /// The challenges that go with `error`, each for a field line of its own (RFC 9110 §11.6.1). None
+    /// where another token of the same caller would not help, or where the caller is not at fault.
+    ///
+    /// A challenge that the error brings takes the place of the one that is sent with every 401 for its
+    /// scheme. Where it says what is wrong, `Bearer` does not (RFC 9449 §7.2): the client could not tell
+    /// which of its credentials is meant.
+    pub(crate) fn challenges<'a>(
+        &'a self,
+        error: &'a AuthError,
+    ) -> impl Iterator<Item = HeaderValue> + 'a {
+        let own = error.challenges();
+        let is_told = own.iter().any(|challenge| challenge.names_error);
+        let bearer = self.bearer(error.plain());
+        let bearer = bearer.map(|value| if is_told { self.missing.clone() } else { value });
+        let others = self.others.iter().filter(move |(other, _)| {
+            error.status() == StatusCode::UNAUTHORIZED
+                && !own.iter().any(|challenge| challenge.has_scheme_of(other))
+        });
+        let others = others.map(|(_, value)| value.clone());
+        bearer.into_iter().chain(others).chain(own.iter().filter_map(Challenge::to_header))
+    }
+
+    fn bearer(&self, error: &AuthError) -> Option<HeaderValue> {
         match error {
             AuthError::MissingCredentials => Some(self.missing.clone()),
             AuthError::MalformedCredentials(_) => Some(self.malformed.clone()),
@@ -88,7 +186,10 @@ mod tests {
 
     fn challenge(error: AuthError) -> Option<String> {
         let challenger = Challenger::new("scaiwave", None).unwrap();
-        challenger.challenge(&error).map(|value| value.to_str().unwrap().to_owned())
+        let mut challenges = challenger.challenges(&error);
+        let first = challenges.next().map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(challenges.next(), None);
+        first
     }
 
     #[test]
@@ -135,11 +236,46 @@ mod tests {
     fn a_realm_is_escaped_or_refused_but_never_injected() {
         let challenger = Challenger::new(r#"a"b\c"#, Some("https://x/y")).unwrap();
         assert_eq!(
-            challenger.challenge(&AuthError::MissingCredentials).unwrap(),
+            challenger.challenges(&AuthError::MissingCredentials).next().unwrap(),
             r#"Bearer realm="a\"b\\c", resource_metadata="https://x/y""#
         );
         for realm in ["a\r\nSet-Cookie: x", "a\0", "é"] {
             assert!(Challenger::new(realm, None).is_none(), "{realm:?}");
         }
+    }
+
+    #[test]
+    fn challenge_is_escaped_but_never_injected() {
+        let challenge = Challenge::new("X\r\n-Y z").param("a b=\"", "\"\\\r\né, Basic");
+        assert_eq!(challenge.as_str(), r#"X-Yz ab="\"\\???, Basic""#);
+        assert_eq!(challenge.to_header().unwrap(), challenge.as_str());
+        assert_eq!(Challenge::new("Basic").to_header().unwrap(), "Basic");
+        assert_eq!(Challenge::new(" \r\n").param("realm", "x").to_header(), None);
+    }
+
+    #[test]
+    fn each_scheme_has_one_challenge_and_one_names_the_error() {
+        let dpop = || Challenge::new("DPoP").param("algs", "ES256");
+        let challenger = Challenger::new("r", None).unwrap();
+        let challenger = challenger.beside(vec![dpop(), Challenge::new("ApiKey")]);
+        let sent = |error: AuthError| -> Vec<String> {
+            let values = challenger.challenges(&error);
+            values.map(|value| value.to_str().unwrap().to_owned()).collect()
+        };
+        let (plain, invalid) =
+            (r#"Bearer realm="r""#, r#"Bearer realm="r", error="invalid_token""#);
+        let algs = r#"DPoP algs="ES256""#;
+        assert_eq!(sent(AuthError::MissingCredentials), [plain, algs, "ApiKey"]);
+        let unproven = || AuthError::from(InvalidToken::Unproven);
+        assert_eq!(sent(unproven()), [invalid, algs, "ApiKey"]);
+        let own = Challenge::new("dpop").param("error", "use_dpop_nonce");
+        let told = sent(unproven().with_challenge(own));
+        assert_eq!(told, [plain, "ApiKey", r#"dpop error="use_dpop_nonce""#]);
+        let hint = Challenge::new("Hint").param("Errors", "none");
+        let told = sent(unproven().with_challenge(hint));
+        assert_eq!(told, [invalid, algs, "ApiKey", r#"Hint Errors="none""#]);
+        let forbidden = AuthError::Forbidden { required: "x".into() };
+        assert_eq!(sent(forbidden), [r#"Bearer realm="r", error="insufficient_scope""#]);
+        assert_eq!(sent(AuthError::TenantMissing), [""; 0]);
     }
 }

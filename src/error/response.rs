@@ -9,7 +9,7 @@ use super::AuthError;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Refusal<'a> {
-    /// Why.
+    /// Why: never [`Extended`](AuthError::Extended), whose challenges and headers the layer adds.
     pub error: &'a AuthError,
     /// Whether the request is gRPC: `POST` with the content type `application/grpc`, alone or followed
     /// by `+` or `;`.
@@ -21,7 +21,7 @@ pub struct Refusal<'a> {
 
 impl<'a> Refusal<'a> {
     pub(crate) fn new(error: &'a AuthError, grpc: bool) -> Self {
-        Self { error, grpc, status: error.status() }
+        Self { error: error.plain(), grpc, status: error.status() }
     }
 }
 
@@ -126,8 +126,8 @@ impl<B: Default> ErrorResponse<B> for EmptyBody {
 
 /// A gRPC status without a message stream ("trailers-only"), for tonic.
 ///
-/// 16 `UNAUTHENTICATED` when the caller is not known, 7 `PERMISSION_DENIED` when it is,
-/// 14 `UNAVAILABLE`, 3 `INVALID_ARGUMENT`, 13 `INTERNAL`.
+/// The status is [`AuthError::grpc_code`]: 16 `UNAUTHENTICATED` when the caller is not known, 7
+/// `PERMISSION_DENIED` when it is, 14 `UNAVAILABLE` when that cannot be told.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Grpc;
 
@@ -143,16 +143,9 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// gRPC answers 200 and puts the verdict into `grpc-status`; the headers are the trailers when
 /// nothing follows them.
 fn trailers_only<B>(error: &AuthError, body: B) -> Response<B> {
-    let code = match error.status() {
-        StatusCode::BAD_REQUEST => "3",
-        StatusCode::UNAUTHORIZED => "16",
-        StatusCode::FORBIDDEN => "7",
-        StatusCode::SERVICE_UNAVAILABLE => "14",
-        _ => "13",
-    };
     let mut response = answer(StatusCode::OK, GRPC, body);
     let headers = response.headers_mut();
-    headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+    headers.insert(GRPC_STATUS, HeaderValue::from(error.grpc_code()));
     // The fixed sentences are ASCII without `%`, so percent-encoding would change nothing.
     headers.insert(GRPC_MESSAGE, HeaderValue::from_static(error.public_message()));
     response

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Request, Response};
+use http::request::Parts;
+use http::{Extensions, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -18,22 +19,123 @@ use crate::layer::{Passed, RequestHead, refuse};
 /// A condition on an authenticated request.
 ///
 /// Ready-made: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
-/// [`mfa_within`], [`verified`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is one too. Join
-/// them with [`and`](GuardExt::and) and [`or`](GuardExt::or).
+/// [`mfa_within`], [`verified`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is one too, and
+/// [`guard_fn`] makes one of a closure that looks at the request. Join them with
+/// [`and`](GuardExt::and) and [`or`](GuardExt::or).
+///
+/// A guard is called for each request, waits for nothing, and does not see the body.
+/// Harmless mistake: to refuse too much. Attacks: to admit what it does not understand, such as a
+/// method it has no rule for; to decide by a path that a client can write in another way
+/// (`/admin`, `/%61dmin`, `/admin/`) where the router takes both for one route.
+///
+/// ```
+/// use axum::http::Method;
+/// use scaikey_auth::AuthError;
+/// use scaikey_auth::guard::{Guard, GuardRequest};
+///
+/// /// Lets everybody read, and only editors write.
+/// struct EditorsWrite;
+///
+/// impl Guard for EditorsWrite {
+///     fn check(&self, request: &GuardRequest<'_>) -> Result<(), AuthError> {
+///         let identity = request.context.identity();
+///         if request.head.method == Method::GET || identity.has_role("editor") {
+///             return Ok(());
+///         }
+///         Err(AuthError::Forbidden { required: "role editor".into() })
+///     }
+/// }
+/// ```
 pub trait Guard: Send + Sync + 'static {
-    /// Whether the request may go on; `now` is the layer's clock.
+    /// Decides whether the request may go on.
     ///
     /// # Errors
-    /// Why not, as the caller is to be told.
-    fn check(&self, context: &AuthContext, now: SystemTime) -> Result<(), AuthError>;
+    /// The reason of the refusal, as the caller is told it.
+    fn check(&self, request: &GuardRequest<'_>) -> Result<(), AuthError>;
+}
+
+/// A request in front of a [`Guard`].
+///
+/// # Which path a guard sees
+///
+/// The one that is left where the guard stands. `axum`'s `Router::nest` strips its prefix before the
+/// nested routes:
+///
+/// | the guard is added | `GET /v1/docs/7` under `nest("/v1", …)` is |
+/// |---|---|
+/// | to the nested router or one of its routes (`layer`, `route_layer`) | `/docs/7` |
+/// | to the outer router, after `nest` (`layer`, `route_layer`) | `/v1/docs/7` |
+///
+/// axum leaves the whole path and the route in the extensions: `OriginalUri` and, with
+/// `route_layer`, `MatchedPath` (`/v1/docs/{id}`). Rules for routes are best written with
+/// `MatchedPath`, since it has one spelling.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct GuardRequest<'r> {
+    /// The identity and the tenant.
+    pub context: &'r AuthContext,
+    /// The method, the target and the headers.
+    pub head: RequestHead<'r>,
+    /// What layers and routers left with the request.
+    pub extensions: &'r Extensions,
+    /// The time by the clock of [`Auth`].
+    pub now: SystemTime,
+}
+
+impl<'r> GuardRequest<'r> {
+    /// Makes the request that a guard sees: to test a guard, or to ask one without its layer.
+    pub fn of<B>(request: &'r Request<B>, context: &'r AuthContext, now: SystemTime) -> Self {
+        let head = RequestHead::of(request);
+        Self { context, head, extensions: request.extensions(), now }
+    }
+
+    pub(crate) fn of_parts(parts: &'r Parts, context: &'r AuthContext, now: SystemTime) -> Self {
+        let head = RequestHead::of_parts(parts);
+        Self { context, head, extensions: &parts.extensions, now }
+    }
 }
 
 impl<F> Guard for F
 where
     F: Fn(&AuthContext) -> Result<(), AuthError> + Send + Sync + 'static,
 {
-    fn check(&self, context: &AuthContext, _now: SystemTime) -> Result<(), AuthError> {
-        self(context)
+    fn check(&self, request: &GuardRequest<'_>) -> Result<(), AuthError> {
+        self(request.context)
+    }
+}
+
+/// Makes a guard of a closure that looks at the request, not only at who calls.
+///
+/// ```
+/// use axum::http::Method;
+/// use scaikey_auth::guard::{GuardExt, GuardRequest, guard_fn};
+/// use scaikey_auth::{Auth, AuthError, scope};
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// # let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+/// let reads = guard_fn(|request: &GuardRequest<'_>| match *request.head.method {
+///     Method::GET | Method::HEAD => Ok(()),
+///     _ => Err(AuthError::Forbidden { required: "method GET".into() }),
+/// });
+/// let layer = auth.require(scope("docs:write").or(reads));
+/// # Ok(()) }
+/// ```
+pub fn guard_fn<F>(check: F) -> impl Guard
+where
+    F: Fn(&GuardRequest<'_>) -> Result<(), AuthError> + Send + Sync + 'static,
+{
+    GuardFn(check)
+}
+
+/// A guard that looks at the request.
+struct GuardFn<F>(F);
+
+impl<F> Guard for GuardFn<F>
+where
+    F: Fn(&GuardRequest<'_>) -> Result<(), AuthError> + Send + Sync + 'static,
+{
+    fn check(&self, request: &GuardRequest<'_>) -> Result<(), AuthError> {
+        (self.0)(request)
     }
 }
 
@@ -41,34 +143,21 @@ where
 pub trait GuardExt: Guard + Sized {
     /// Both must admit; the first refusal is told.
     fn and(self, other: impl Guard) -> impl Guard {
-        Condition(move |context: &AuthContext, now| {
-            self.check(context, now)?;
-            other.check(context, now)
+        guard_fn(move |request| {
+            self.check(request)?;
+            other.check(request)
         })
     }
 
     /// One must admit; otherwise the first refusal is told.
     fn or(self, other: impl Guard) -> impl Guard {
-        Condition(move |context: &AuthContext, now| {
-            self.check(context, now)
-                .or_else(|refusal| other.check(context, now).map_err(|_| refusal))
+        guard_fn(move |request| {
+            self.check(request).or_else(|refusal| other.check(request).map_err(|_| refusal))
         })
     }
 }
 
 impl<G: Guard> GuardExt for G {}
-
-/// A guard that looks at the clock.
-struct Condition<F>(F);
-
-impl<F> Guard for Condition<F>
-where
-    F: Fn(&AuthContext, SystemTime) -> Result<(), AuthError> + Send + Sync + 'static,
-{
-    fn check(&self, context: &AuthContext, now: SystemTime) -> Result<(), AuthError> {
-        (self.0)(context, now)
-    }
-}
 
 /// All of these scopes, separated by spaces: `scope("docs:read docs:write")`. A refusal names them
 /// all. Scopes are compared letter for letter; something that is no scope (RFC 6749 §3.3) admits
@@ -123,8 +212,8 @@ pub fn kind(required: IdentityKind) -> impl Guard {
 /// A multi-factor authentication not longer ago than this. The refusal asks the client for one
 /// (RFC 9470), also when the token does not say when there was one.
 pub fn mfa_within(max_age: Duration) -> impl Guard {
-    Condition(move |context: &AuthContext, now| match context.identity().mfa_verified_at() {
-        Some(moment) if is_recent(moment, now, max_age) => Ok(()),
+    guard_fn(move |request| match request.context.identity().mfa_verified_at() {
+        Some(moment) if is_recent(moment, request.now, max_age) => Ok(()),
         _ => Err(AuthError::StepUpRequired { max_age }),
     })
 }
@@ -183,7 +272,7 @@ impl<R> RequireLayer<R> {
     fn check<Q>(&self, request: &Request<Q>) -> Result<(), AuthError> {
         let extensions = request.extensions();
         if let Some(context) = extensions.get::<AuthContext>() {
-            return self.guard.check(context, self.auth.now());
+            return self.guard.check(&GuardRequest::of(request, context, self.auth.now()));
         }
         match extensions.get::<Passed>() {
             Some(Passed::Anonymous(_)) => Err(AuthError::MissingCredentials),

@@ -3,13 +3,14 @@
 //! `Auth::require` makes a layer of one: `auth.require(scope("admin"))`. The two that most routes
 //! need, [`scope`] and [`role`](crate::role), are at the root of the crate; here are the others
 //! ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified`]), how to join
-//! them ([`GuardExt`]), and the trait [`Guard`] for your own.
+//! them ([`GuardExt`]), and the trait [`Guard`] for your own, which sees the whole head of the request
+//! ([`GuardRequest`]); [`guard_fn`] makes one of a closure.
 
 pub(crate) mod condition;
 
 pub use condition::{
-    Guard, GuardExt, GuardService, RequireLayer, any_role, any_scope, group, kind, mfa_within,
-    verified,
+    Guard, GuardExt, GuardRequest, GuardService, RequireLayer, any_role, any_scope, group,
+    guard_fn, kind, mfa_within, verified,
 };
 
 pub(crate) use condition::scope;

@@ -165,14 +165,15 @@ pub(crate) fn refuse<B, R: ErrorResponse<B>>(
     grpc: bool,
 ) -> Response<B> {
     telemetry::refused(error.reason(), error);
-    if let AuthError::MissingLayer = error {
+    if let AuthError::MissingLayer = error.plain() {
         telemetry::layer_missing(error);
     }
     let mut refusal = Refusal::new(error, grpc);
-    if matches!(error, AuthError::UnknownTenant) && auth.unknown_tenant_is_not_found() {
+    if matches!(error.plain(), AuthError::UnknownTenant) && auth.unknown_tenant_is_not_found() {
         refusal.status = StatusCode::NOT_FOUND;
     }
     let mut response = respond.respond(&refusal);
+    error.write_headers(response.headers_mut());
     // A shared cache would hand the refusal of one caller to all others.
     response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     if matches!(response.status().as_u16(), 429 | 503)
@@ -181,9 +182,11 @@ pub(crate) fn refuse<B, R: ErrorResponse<B>>(
         response.headers_mut().insert(header::RETRY_AFTER, in_seconds(wait));
     }
     if matches!(response.status().as_u16(), 400 | 401 | 403)
-        && let Some(challenge) = auth.challenger().challenge(error)
+        && !response.headers().contains_key(header::WWW_AUTHENTICATE)
     {
-        response.headers_mut().entry(header::WWW_AUTHENTICATE).or_insert(challenge);
+        for challenge in auth.challenger().challenges(error) {
+            response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+        }
     }
     response
 }

@@ -14,7 +14,7 @@ use crate::tenant::Tenant;
 const GRPC: &[u8] = b"application/grpc";
 const SCHEME: &[u8] = b"bearer";
 
-/// What of a request may be looked at to find token and tenant.
+/// What of a request may be looked at to find token and tenant, and to guard a route.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'r> {
@@ -27,7 +27,8 @@ pub struct RequestHead<'r> {
 }
 
 impl<'r> RequestHead<'r> {
-    pub(crate) fn of<B>(request: &'r Request<B>) -> Self {
+    /// Makes the head of a request.
+    pub fn of<B>(request: &'r Request<B>) -> Self {
         Self { method: request.method(), uri: request.uri(), headers: request.headers() }
     }
 

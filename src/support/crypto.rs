@@ -46,7 +46,6 @@ pub(crate) fn sha256_hex(text: &str) -> String {
 }
 
 /// Returns `bytes` in hexadecimal.
-#[cfg(feature = "trust")]
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -37,7 +37,6 @@
 
 mod cache;
 mod registrar;
-#[cfg(feature = "trust")]
 mod replay;
 
 use std::sync::Arc;
@@ -48,12 +47,10 @@ use tokio::task::JoinSet;
 
 pub use cache::{CacheExam, token_cache};
 pub use registrar::{RegistrarExam, registrar};
+pub use replay::replay_log;
 
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};
-
-#[cfg(feature = "trust")]
-pub use replay::replay_log;
 
 /// A [`TenantResolver`] under exam, and how to change what it knows.
 #[async_trait]

@@ -85,7 +85,7 @@ pub fn challenges(bytes: &[u8]) {
     let Some(challenger) = Challenger::new(text, None) else { return };
     let error = AuthError::InsufficientScope { required: text.into() };
     for error in [AuthError::MissingCredentials, error] {
-        let written: Option<HeaderValue> = challenger.challenge(&error);
+        let written: Option<HeaderValue> = challenger.challenges(&error).next();
         let written = written.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
         let read = challenge::parse(written).unwrap_or_default();
         assert_eq!(read.first().and_then(|c| c.param("realm")), Some(text), "{written}");

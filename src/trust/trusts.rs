@@ -11,12 +11,12 @@ use super::fault::PolicyError;
 use super::judge::{CompiledTrust, Verification};
 use super::outcome::{DenialReason, Denied, Granted};
 use super::policy::{Mode, Trust, TrustPolicy};
-use super::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use super::rule::Grant;
 use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
 use crate::identity::{IdentityKind, Scopes};
 use crate::issuer::{IssuerHealth, KeySets};
+use crate::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use crate::support::crypto;
 use crate::telemetry::{self, Outage};
 use crate::validator::JwksValidator;
@@ -181,7 +181,7 @@ impl Trusts {
         let until = expires_at.checked_add(trust.leeway.0 + Duration::from_secs(1));
         let jti = jti.filter(|jti| !jti.is_empty());
         let (jti, until) = jti.zip(until).ok_or(DenialReason::NoJti)?;
-        let key = ReplayKey::of(&trust.id, &trust.issuer, jti);
+        let key = ReplayKey::of_foreign_token(&trust.id, &trust.issuer, jti);
         match self.0.replay_log.first_use(key, until).await {
             Ok(is_first) => {
                 if self.0.replay_outage.ends(|| self.0.clock.elapsed()) {

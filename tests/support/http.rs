@@ -139,6 +139,11 @@ impl Answer {
         Some(challenge)
     }
 
+    /// The values of a header that may be there more than once, in the order sent.
+    pub(crate) fn header_lines(&self, name: &str) -> Vec<&str> {
+        self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
     /// The `error` of the challenge.
     pub(crate) fn error(&self) -> Option<String> {
         self.challenge()?.param("error").map(str::to_owned)

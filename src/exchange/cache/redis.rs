@@ -7,7 +7,7 @@ mod slots;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::error::BoxError;
 use crate::exchange::AccessToken;
+use crate::replay::{ReplayKey, ReplayLog};
 use crate::secret::Secret;
 use commands::{Found, MAX_SINGLE_USE_VALUE, MAX_VALUE, names};
 use line::{Line, Need, Settings};
@@ -26,7 +27,7 @@ use line::{Line, Need, Settings};
 /// Nothing connects before the first use, or [`connect`](Self::connect). All calls share one
 /// connection. Calls for tokens that can be got again take no longer than the
 /// [`budget`](Self::budget). Calls for what can be spent once only
-/// ([`CacheKey::is_single_use`]) and for the log of used workload tokens take as long as the
+/// ([`CacheKey::is_single_use`]) and for the [log of what was used](ReplayLog) take as long as the
 /// [`write_timeout`](Self::write_timeout), and so does connecting.
 ///
 /// After a failure the server is left alone for 0.25 to 5 seconds, longer each time: calls for
@@ -136,15 +137,9 @@ impl RedisCache {
         }
     }
 
-    #[cfg(feature = "trust")]
-    pub(crate) fn now(&self) -> std::time::SystemTime {
-        self.line.settings.clock.now()
-    }
-
-    /// Notes that `what` was used, for so long; whether that was the first time, for all processes.
-    #[cfg(feature = "trust")]
-    pub(crate) async fn note(&self, what: &str, life: Duration) -> Result<bool, BoxError> {
-        let name = format!("{}:-:used:{what}", self.line.settings.prefix);
+    /// Notes the use of `key` for so long, and returns whether it is the first, for all processes.
+    async fn note(&self, key: ReplayKey, life: Duration) -> Result<bool, BoxError> {
+        let name = format!("{}:-:used:{key}", self.line.settings.prefix);
         let fence = Fence::random()?;
         let note = |link| commands::note(link, &name, &fence, life);
         Ok(self.line.call(Need::Certainty, &name, note).await?)
@@ -222,6 +217,33 @@ impl TokenCache for RedisCache {
         Ok(self.line.call(need(key), &name, |link| commands::unlock(link, &name, fence)).await?)
     }
 }
+
+/// A log that all processes share: `SET … NX PX` under a digest, beside the tokens, or in another
+/// server.
+///
+/// A server that is away, or does not answer within the
+/// [`write_timeout`](RedisCache::write_timeout), denies. One that loses what it was told lets tokens be
+/// used again: because it restarts empty, evicts, or hands over to a replica that had not heard yet.
+/// Give it persistence and a `maxmemory-policy` of `noeviction`, and tokens a short life.
+#[async_trait]
+impl ReplayLog for RedisCache {
+    async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
+        match until.duration_since(self.line.settings.clock.now()) {
+            Ok(left) if left > LONGEST_USE => {
+                Err("the token is to be remembered for too long".into())
+            }
+            Ok(left) if !left.is_zero() => self.note(key, left + LEEWAY).await,
+            // It is over: nobody may use it.
+            _ => Ok(false),
+        }
+    }
+}
+
+/// Clocks of servers differ; what is remembered a little longer does no harm.
+const LEEWAY: Duration = Duration::from_secs(60);
+
+/// What is kept in Redis is kept for a year at most. Policies do with a week.
+const LONGEST_USE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn need(key: &CacheKey<'_>) -> Need {
     if key.is_single_use() { Need::Certainty } else { Need::Speed }

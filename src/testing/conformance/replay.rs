@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
 
-use crate::trust::{ReplayKey, ReplayLog};
+use crate::replay::{ReplayKey, ReplayLog};
 
 /// How many callers come at once.
 const CROWD: usize = 32;
@@ -22,7 +22,7 @@ const CROWD: usize = 32;
 /// use std::sync::Arc;
 /// use std::time::SystemTime;
 /// use scaikey_auth::testing::conformance::replay_log;
-/// use scaikey_auth::trust::MemoryReplayLog;
+/// use scaikey_auth::replay::MemoryReplayLog;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// replay_log(Arc::new(MemoryReplayLog::default()), SystemTime::now()).await;
@@ -81,5 +81,5 @@ fn fresh() -> ReplayKey {
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let jti = format!("{}-{}-{number}", std::process::id(), started.as_nanos());
-    ReplayKey::of("exam", "exam", &jti)
+    ReplayKey::of("exam", [jti.as_str()])
 }

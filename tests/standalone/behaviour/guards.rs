@@ -3,16 +3,18 @@
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use axum::extract::{MatchedPath, OriginalUri};
+use axum::http::{Method, Request};
 use axum::routing::get;
 use scaikey_auth::clock::Clock;
 use scaikey_auth::guard::{
-    Guard, GuardExt, any_role, any_scope, group, kind, mfa_within, verified,
+    Guard, GuardExt, GuardRequest, any_role, any_scope, group, guard_fn, kind, mfa_within, verified,
 };
 use scaikey_auth::identity::IdentityKind;
 use scaikey_auth::testing::TokenBuilder;
 use scaikey_auth::{Auth, AuthContext, AuthError, role, scope};
 
-use crate::support::{Answer, Server, Spy, World};
+use crate::support::{Answer, Server, Spy, World, request};
 
 async fn guarded(auth: &Auth, guard: impl Guard) -> (Server, Spy) {
     let spy = Spy::default();
@@ -236,4 +238,118 @@ async fn a_guard_behind_an_optional_layer_wants_a_token() {
     assert_eq!(answer.header_opt("www-authenticate"), Some(r#"Bearer realm="scaiwave""#));
     assert_eq!(spy.calls(), 0);
     assert_eq!(server.get_as("/", &world.provider.token().sign()).await.status, 200);
+}
+
+fn forbidden(why: impl Into<String>) -> AuthError {
+    AuthError::Forbidden { required: why.into().into() }
+}
+
+/// Lets everybody read; below `/drafts`, and to write, one must be an editor.
+struct Editors;
+
+impl Guard for Editors {
+    fn check(&self, request: &GuardRequest<'_>) -> Result<(), AuthError> {
+        let is_reading = request.head.method == Method::GET;
+        if is_reading && !request.head.uri.path().starts_with("/drafts/") {
+            return Ok(());
+        }
+        match request.context.identity().has_role("editor") {
+            true => Ok(()),
+            false => Err(forbidden("role editor")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn guard_decides_by_method_and_path() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let served = || get(|| async {}).post(|| async {});
+    let app = Router::new()
+        .route("/docs/{id}", served())
+        .route("/drafts/{id}", served())
+        .route_layer(auth.require(Editors))
+        .route("/open", served())
+        .layer(auth.layer());
+    let server = Server::axum(app).await;
+    let reader = world.provider.token().roles(["reader"]).sign();
+    let editor = world.provider.token().roles(["editor"]).sign();
+    for (method, path, of_reader) in [
+        ("GET", "/docs/7", 200),
+        ("POST", "/docs/7", 403),
+        ("GET", "/drafts/7", 403),
+        ("POST", "/drafts/7", 403),
+        ("POST", "/open", 200),
+    ] {
+        for (token, status) in [(&reader, of_reader), (&editor, 200)] {
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", bearer.as_str())];
+            let answer = server.send(request(method, path, &headers)).await;
+            assert_eq!(answer.status, status, "{method} {path}");
+        }
+    }
+}
+
+/// Refuses all, with the path it sees, the path before routers, and the route.
+fn tells_paths() -> impl Guard {
+    guard_fn(|request| {
+        let original = request.extensions.get::<OriginalUri>().map(|uri| uri.path());
+        let route = request.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+        let seen = request.head.uri.path();
+        Err(AuthError::InsufficientScope {
+            required: format!("{seen} {} {}", original.unwrap_or("-"), route.unwrap_or("-")).into(),
+        })
+    })
+}
+
+#[tokio::test]
+async fn nested_guard_sees_the_path_without_prefix() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let docs = || Router::new().route("/docs/{id}", get(|| async {}));
+    let guard = || auth.require(tells_paths());
+    let nested = |inner| Router::new().nest("/v1", inner);
+    let token = world.provider.token().sign();
+    for (name, app, seen) in [
+        ("route_layer within", nested(docs().route_layer(guard())), "/docs/7"),
+        ("layer within", nested(docs().layer(guard())), "/docs/7"),
+        ("route_layer outside", nested(docs()).route_layer(guard()), "/v1/docs/7"),
+        ("layer outside", nested(docs()).layer(guard()), "/v1/docs/7"),
+    ] {
+        let server = Server::axum(app.layer(auth.layer())).await;
+        let answer = server.get_as("/v1/docs/7", &token).await;
+        let told = answer.json()["required_scope"].as_str().unwrap().to_owned();
+        assert_eq!(told, format!("{seen} /v1/docs/7 /v1/docs/{{id}}"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn guard_request_has_the_clock_of_auth() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let opens_at = world.clock.now() + Duration::from_secs(60);
+    let is_open = guard_fn(move |request| match request.now >= opens_at {
+        true => Ok(()),
+        false => Err(forbidden("a later hour")),
+    });
+    let (server, _) = guarded(&auth, is_open).await;
+    let token = world.provider.token().sign();
+    assert_eq!(server.get_as("/", &token).await.status, 403);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(server.get_as("/", &token).await.status, 200);
+}
+
+#[tokio::test]
+async fn guard_is_asked_without_its_layer() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let context = auth.authenticate(&world.provider.token().sign()).await.unwrap();
+    let check = |method: Method, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        Editors.check(&GuardRequest::of(&request, &context, world.clock.now()))
+    };
+    assert!(check(Method::GET, "/docs/7").is_ok());
+    for (method, path) in [(Method::PUT, "/docs/7"), (Method::GET, "/drafts/7")] {
+        assert!(matches!(check(method, path), Err(AuthError::Forbidden { .. })), "{path}");
+    }
 }

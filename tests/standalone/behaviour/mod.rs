@@ -2,6 +2,7 @@
 
 mod admission;
 mod answers;
+mod challenges;
 mod claims;
 mod differential;
 mod extractors;

@@ -1,27 +1,29 @@
 //! How often endpoints may be tried.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::body::Bytes;
 use axum::http::{Method, Request, Response};
 use http_body_util::Full;
 use scaikey_auth::endpoints::{
     Attempt, Endpoint, Endpoints, EndpointsBuilder, PasswordAttempt, PasswordVerdict, SignIn,
-    Throttle, TokenBuckets, TrustedProxies,
+    Throttle, ThrottleDecision, TokenBuckets, TrustedProxies,
 };
+use scaikey_auth::error::BoxError;
 use scaikey_auth::registrar::MemoryRegistrar;
 use serde_json::json;
 use tower::ServiceExt as _;
 
 use super::house::{House, MINUTE, Plan, REDIRECT, Visitor};
-use crate::support::Log;
+use crate::support::{Log, soon};
 
 const WRONG: &str = "grant_type=password&username=bob&password=wrong";
 
@@ -119,11 +121,19 @@ struct Remembering {
     attempts: Attempts,
 }
 
+#[async_trait]
 impl Throttle for Remembering {
-    fn admit(&self, attempt: &Attempt<'_>, _: Duration) -> Result<(), Duration> {
+    async fn admit(
+        &self,
+        attempt: &Attempt<'_>,
+        _: Duration,
+    ) -> Result<ThrottleDecision, BoxError> {
         let account = attempt.account.map(str::to_owned);
         self.attempts.lock().unwrap().push((attempt.endpoint, account));
-        if self.refuses { Err(MINUTE) } else { Ok(()) }
+        match self.refuses {
+            true => Ok(ThrottleDecision::Deny { retry_after: MINUTE }),
+            false => Ok(ThrottleDecision::Allow),
+        }
     }
 }
 
@@ -216,14 +226,14 @@ async fn form_of_many_names_is_refused() {
 async fn json_of_many_names_is_refused() {
     let house = House::new().await;
     let visitor = house.visitor();
-    for many in [65, 4000] {
+    for (many, problem) in [(65, "more than 64 parameters"), (4000, "too many values")] {
         let object: serde_json::Map<_, _> =
             (0..many).map(|nth| (format!("n{nth}"), "v".into())).collect();
         for path in ["logout", "login"] {
             let answer =
                 visitor.post_json(&format!("/v1/auth/{path}"), &object.clone().into()).await;
             answer.refused(400, "invalid_request");
-            assert!(answer.body.contains("more than 64 parameters"), "{answer:?}");
+            assert!(answer.body.contains(problem), "{answer:?}");
         }
     }
 }
@@ -338,5 +348,131 @@ fn now_or_never<F: Future>(work: F) -> Option<F::Output> {
     match std::pin::pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
+    }
+}
+
+/// A store that processes share. Lets each address through three times.
+#[derive(Debug, Default)]
+struct Shared {
+    counts: Mutex<HashMap<(Endpoint, Option<IpAddr>), u32>>,
+    is_away: AtomicBool,
+    hangs: AtomicBool,
+}
+
+#[async_trait]
+impl Throttle for Shared {
+    async fn admit(
+        &self,
+        attempt: &Attempt<'_>,
+        _: Duration,
+    ) -> Result<ThrottleDecision, BoxError> {
+        tokio::task::yield_now().await;
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err("the store is away".into());
+        }
+        let mut counts = self.counts.lock().unwrap();
+        let count = counts.entry((attempt.endpoint, attempt.address)).or_default();
+        *count += 1;
+        Ok(match *count > 3 {
+            true => ThrottleDecision::Deny { retry_after: MINUTE },
+            false => ThrottleDecision::Allow,
+        })
+    }
+}
+
+/// An attempt from one address, without a socket.
+async fn attempt_from(endpoints: &Endpoints, address: [u8; 4]) -> Response<Bytes> {
+    let mut request = Request::post("/v1/auth/refresh").body(Full::<Bytes>::default()).unwrap();
+    request.extensions_mut().insert(SocketAddr::from((address, 4000)));
+    endpoints.service().oneshot(request).await.unwrap()
+}
+
+/// The statuses of so many attempts from one address.
+async fn attempts_from(endpoints: &Endpoints, address: [u8; 4], many: usize) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for _ in 0..many {
+        statuses.push(attempt_from(endpoints, address).await.status().as_u16());
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn processes_share_the_counts_of_one_store() {
+    let house = House::new().await;
+    let store = Arc::new(Shared::default());
+    let process = || bare(&house).throttle(store.clone()).build().unwrap();
+    let (one, other) = (process(), process());
+    assert_eq!(attempts_from(&one, [192, 0, 2, 1], 2).await, [400, 400]);
+    assert_eq!(attempts_from(&other, [192, 0, 2, 1], 2).await, [400, 429]);
+    let refused = attempt_from(&one, [192, 0, 2, 1]).await;
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["retry-after"]),
+        (429, &"60".parse().unwrap())
+    );
+    assert_eq!(attempts_from(&one, [192, 0, 2, 2], 1).await, [400], "others are not refused");
+}
+
+#[tokio::test]
+async fn failing_throttle_leaves_counts_to_the_process() {
+    let house = House::new().await;
+    let log = Log::start();
+    let store = Arc::new(Shared::default());
+    let endpoints = bare(&house).throttle(store.clone()).build().unwrap();
+    for outage in 1..=2 {
+        store.is_away.store(true, Ordering::SeqCst);
+        // The default: 60 immediately, then one each second.
+        let mut statuses = attempts_from(&endpoints, [192, 0, 2, outage], 61).await;
+        assert_eq!((statuses.pop(), statuses), (Some(429), vec![400; 60]));
+        store.is_away.store(false, Ordering::SeqCst);
+        assert_eq!(attempts_from(&endpoints, [192, 0, 2, outage], 1).await, [400]);
+        let text = log.text();
+        let warnings: Vec<_> = text
+            .lines()
+            .filter(|line| line.contains("throttle failed") && line.contains("WARN"))
+            .collect();
+        assert_eq!(warnings.len(), usize::from(outage), "{warnings:#?}");
+        assert!(warnings[0].contains("the store is away"), "{warnings:#?}");
+        assert_eq!(text.matches("throttle works again").count(), usize::from(outage));
+    }
+}
+
+#[tokio::test]
+async fn hanging_throttle_leaves_counts_to_the_process() {
+    let house = House::new().await;
+    let store = Arc::new(Shared::default());
+    store.hangs.store(true, Ordering::SeqCst);
+    let endpoints = bare(&house).throttle(store).build().unwrap();
+    // Ends, in a second; without the limit it would not.
+    assert_eq!(soon(attempts_from(&endpoints, [192, 0, 2, 1], 1)).await, [400]);
+}
+
+/// Answers without waiting.
+#[derive(Debug)]
+struct Ready(ThrottleDecision);
+
+#[async_trait]
+impl Throttle for Ready {
+    fn try_admit(&self, _: &Attempt<'_>, _: Duration) -> Option<ThrottleDecision> {
+        Some(self.0)
+    }
+
+    async fn admit(&self, _: &Attempt<'_>, _: Duration) -> Result<ThrottleDecision, BoxError> {
+        panic!("asked although the answer was there");
+    }
+}
+
+#[tokio::test]
+async fn throttle_with_a_ready_answer_is_not_asked_again() {
+    let house = House::new().await;
+    for (decision, status) in [
+        (ThrottleDecision::Allow, 400),
+        (ThrottleDecision::Deny { retry_after: Duration::ZERO }, 429),
+    ] {
+        let endpoints = bare(&house).throttle(Ready(decision)).build().unwrap();
+        let answer = now_or_never(attempt_from(&endpoints, [192, 0, 2, 1])).unwrap();
+        assert_eq!(answer.status(), status);
     }
 }

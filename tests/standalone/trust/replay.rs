@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use scaikey_auth::clock::Clock;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::identity::Scopes;
+use scaikey_auth::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use scaikey_auth::testing::ManualClock;
 use scaikey_auth::testing::conformance::replay_log;
-use scaikey_auth::trust::{MemoryReplayLog, ReplayKey, ReplayLog, Trusts};
+use scaikey_auth::trust::Trusts;
 use tokio::task::JoinSet;
 
 use super::fixture::{ask, platform, pod, policy, reporter, trust, trusts, why};

@@ -70,7 +70,6 @@ pub(super) async fn remove(mut link: Link, name: &str) -> RedisResult<()> {
 
 /// Notes a name for so long; whether it was not noted before, but by this fence. The server does
 /// both in one step.
-#[cfg(feature = "trust")]
 pub(super) async fn note(
     mut link: Link,
     name: &str,
@@ -166,7 +165,6 @@ static PUT: LazyLock<Atomic> = LazyLock::new(|| {
 });
 
 // As with locks, the same fence may come twice.
-#[cfg(feature = "trust")]
 static NOTE: LazyLock<Atomic> = LazyLock::new(|| {
     Atomic::new(
         "if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end \

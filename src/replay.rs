@@ -1,4 +1,23 @@
-//! [`ReplayLog`]: remembers which tokens were used, so that each is used once.
+//! What may be used once: [`ReplayLog`] remembers uses, and tells the first from all others.
+//!
+//! A token, proof or code that must work only once (RFC 7519 §4.1.7, RFC 9449 §11.1) is remembered
+//! from its first use until it expires. [`MemoryReplayLog`] is for one process;
+//! `RedisCache` (feature `redis`) is for several. `Trusts` asks a log about foreign tokens with
+//! `single_use_jti` (feature `trust`). A check of your own makes its keys with [`ReplayKey::of`]:
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//! use scaikey_auth::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), scaikey_auth::error::BoxError> {
+//! let log = MemoryReplayLog::new(10_000);
+//! let expires_at = SystemTime::now() + Duration::from_secs(300);
+//! // An invitation is of one tenant: both make the key.
+//! let key = ReplayKey::of("invitation", ["acme", "7f3a"]);
+//! assert!(log.first_use(key, expires_at).await?);
+//! assert!(!log.first_use(key, expires_at).await?, "used before");
+//! # Ok(()) }
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -12,12 +31,26 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
 use crate::support::crypto;
 
-/// Stands for one token of one trust: a SHA-256 over trust, issuer and `jti`.
+/// Stands for one thing that may be used once: a SHA-256 over its purpose and its parts, which
+/// cannot be read from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplayKey([u8; 32]);
 
 impl ReplayKey {
-    pub(crate) fn of(trust: &str, issuer: &str, jti: &str) -> Self {
+    /// Makes the key of `parts` for one `purpose`, such as `"invitation"`. Two keys are equal only
+    /// if their purposes and all their parts are; where one part ends and the next begins counts.
+    ///
+    /// The parts must name one thing only: a `jti` belongs to its issuer, and two issuers may choose
+    /// the same one, so the issuer is a part, too (RFC 7519 §4.1.7).
+    pub fn of<'a>(purpose: &'a str, parts: impl IntoIterator<Item = &'a str>) -> Self {
+        // The empty part keeps these keys apart from those of trusts, which begin with an id.
+        Self(crypto::sha256_of_parts(["", purpose].into_iter().chain(parts)))
+    }
+
+    /// Makes the key of a foreign token. Its value stays as it is: processes of two versions may share
+    /// a log.
+    #[cfg(feature = "trust")]
+    pub(crate) fn of_foreign_token(trust: &str, issuer: &str, jti: &str) -> Self {
         Self(crypto::sha256_of_parts([trust, issuer, jti]))
     }
 
@@ -40,18 +73,20 @@ impl fmt::Debug for ReplayKey {
     }
 }
 
-/// Where the use of tokens is noted.
+/// A record of what was used, for things that may be used once.
 ///
 /// [`MemoryReplayLog`] is for one process. Several processes behind one name need a log in common,
-/// or each would accept a token once: `RedisCache` is one (feature `redis`).
+/// or each would accept a token once: `RedisCache` is one (feature `redis`). The conformance suite is
+/// `testing::conformance::replay_log`.
 ///
 /// Harmless mistakes: to say "used before" of a token that was not; to remember for longer than
 /// asked; to fail, which denies. Attacks: to ask and to note in two steps, between which a second
 /// caller asks; to forget before `until`; to answer "first use" when the store could not be asked.
 #[async_trait]
 pub trait ReplayLog: fmt::Debug + Send + Sync + 'static {
-    /// Notes the use of `key`, to be remembered until `until`, and tells whether it is the first.
-    /// Of callers at the same moment exactly one is told `true`.
+    /// Notes the use of `key`, to be remembered until `until`, and returns whether it is the first.
+    /// Of callers at the same moment exactly one gets `true`. Where `until` has passed already, the
+    /// answer is `false`.
     ///
     /// # Errors
     /// When that cannot be told. The token is then denied.
@@ -147,35 +182,6 @@ impl Used {
     }
 }
 
-/// The log that all processes share (feature `redis`): `SET … NX PX` under a digest, beside the
-/// tokens, or in another server.
-///
-/// A server that is away, or does not answer within
-/// [`RedisCache::write_timeout`](crate::exchange::RedisCache::write_timeout), denies. One that loses what it was
-/// told lets tokens be used again: because it restarts empty, evicts, or hands over to a replica
-/// that had not heard yet. Give it persistence and a `maxmemory-policy` of `noeviction`, and tokens
-/// a short life.
-#[cfg(feature = "redis")]
-#[async_trait]
-impl ReplayLog for crate::exchange::RedisCache {
-    async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
-        match until.duration_since(self.now()) {
-            Ok(left) if left > LONGEST => Err("the token is to be remembered for too long".into()),
-            Ok(left) if !left.is_zero() => self.note(&key.to_string(), left + LEEWAY).await,
-            // It is over: nobody may use it.
-            _ => Ok(false),
-        }
-    }
-}
-
-/// Clocks of servers differ; what is remembered a little longer does no harm.
-#[cfg(feature = "redis")]
-const LEEWAY: Duration = Duration::from_secs(60);
-
-/// What is kept in Redis is kept for a year at most. Policies do with a week.
-#[cfg(feature = "redis")]
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-
 #[async_trait]
 impl ReplayLog for MemoryReplayLog {
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
@@ -187,5 +193,45 @@ impl ReplayLog for MemoryReplayLog {
 impl<L: ReplayLog + ?Sized> ReplayLog for Arc<L> {
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
         (**self).first_use(key, until).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ_by_purpose_and_parts() {
+        let keys = [
+            ReplayKey::of("logout", ["https://a", "7"]),
+            ReplayKey::of("proof", ["https://a", "7"]),
+            ReplayKey::of("logout", ["https://a7", ""]),
+            ReplayKey::of("logout", ["https://a", "", "7"]),
+            ReplayKey::of("logout", ["https://a"]),
+            ReplayKey::of("", ["logout", "https://a", "7"]),
+            #[cfg(feature = "trust")]
+            ReplayKey::of_foreign_token("logout", "https://a", "7"),
+        ];
+        let distinct: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(keys[0], ReplayKey::of("logout", ["https://a", "7"]));
+    }
+
+    /// Processes of two versions share a store, so no key may change its value.
+    #[test]
+    fn key_values_are_fixed() {
+        let key = ReplayKey::of("logout", ["https://a", "7"]);
+        assert_eq!(
+            key.to_string(),
+            "2732d1500d0457ad54e3abf402f4ce5db79071d6b5df6fd90b84f58d47df6c2b"
+        );
+        #[cfg(feature = "trust")]
+        {
+            let key = ReplayKey::of_foreign_token("k8s", "https://a", "7");
+            assert_eq!(
+                key.to_string(),
+                "1b7014d150e5d0ba35d570e3adf1e603cf668281680362b3492f27bf739de76e"
+            );
+        }
     }
 }

@@ -1,0 +1,195 @@
+//! Refusals with challenges and headers of their own, as checks of a user's own make them.
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::routing::get;
+use http::{HeaderName, HeaderValue};
+use scaikey_auth::error::{Challenge, InvalidToken, Refusal};
+use scaikey_auth::guard::{GuardExt, GuardRequest, guard_fn};
+use scaikey_auth::layer::TokenSource;
+use scaikey_auth::testing::challenge;
+use scaikey_auth::validator::Credentials;
+use scaikey_auth::{AuthContext, AuthError, Identity, TokenValidator, scope};
+
+use crate::support::{Answer, Server, Spy, World, request};
+
+const BEARER: &str = r#"Bearer realm="scaiwave""#;
+const ALGS: &str = r#"DPoP algs="ES256""#;
+const WANTS_NONCE: &str = r#"DPoP algs="ES256", error="use_dpop_nonce""#;
+const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+fn dpop() -> Challenge {
+    Challenge::new("DPoP").param("algs", "ES256")
+}
+
+/// What a proof of possession refuses with that lacks the server's nonce (RFC 9449 §9).
+fn wants_nonce(nonce: &HeaderValue) -> AuthError {
+    AuthError::from(InvalidToken::Unproven)
+        .with_challenge(dpop().param("error", "use_dpop_nonce"))
+        .with_header(NONCE, nonce.clone())
+}
+
+/// Takes no token, and wants a nonce with each.
+#[derive(Debug)]
+struct WantsNonce;
+
+#[async_trait]
+impl TokenValidator for WantsNonce {
+    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+        !presented.token().contains('.')
+    }
+
+    async fn validate(&self, _: &Credentials<'_>) -> Result<Identity, AuthError> {
+        Err(wants_nonce(&HeaderValue::from_static("n-1")))
+    }
+}
+
+fn expect_nonce(answer: &Answer) {
+    assert_eq!(answer.status, 401);
+    assert_eq!(answer.header_lines("www-authenticate"), [BEARER, WANTS_NONCE]);
+    assert_eq!(answer.header("dpop-nonce"), "n-1");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.json()["type"], "urn:scaikey-auth:token_invalid");
+}
+
+#[tokio::test]
+async fn refusal_brings_its_challenge_and_headers() {
+    let world = World::new().await;
+    let auth = world.auth().validator(WantsNonce).build().unwrap();
+    let spy = Spy::default();
+    let layers = [auth.layer(), auth.layer().optional()];
+    for layer in layers {
+        let server = Server::axum(spy.app().layer(layer)).await;
+        expect_nonce(&server.get_as("/", "opaque").await);
+        let plain = server.get_as("/", "a.b").await;
+        assert_eq!(plain.header_lines("www-authenticate").len(), 1, "{plain:?}");
+        assert_eq!(plain.header_opt("dpop-nonce"), None);
+    }
+    assert_eq!(spy.calls(), 0);
+}
+
+#[tokio::test]
+async fn each_401_names_the_schemes_of_the_service() {
+    let world = World::new().await;
+    let auth = world.auth().validator(WantsNonce).challenge(dpop()).build().unwrap();
+    let app = Router::new()
+        .route("/context", get(|_: AuthContext| async {}))
+        .route("/option", get(|_: Option<Identity>| async {}))
+        .route("/guarded", get(|| async {}).route_layer(auth.require(scope("admin"))))
+        .layer(auth.layer().optional());
+    let server = Server::axum(app).await;
+    for path in ["/context", "/guarded"] {
+        let answer = server.get(path, &[]).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.header_lines("www-authenticate"), [BEARER, ALGS], "{path}");
+    }
+    assert_eq!(server.get("/option", &[]).await.status, 200);
+    // The challenge that the refusal brings takes the place of the general one.
+    expect_nonce(&server.get_as("/option", "opaque").await);
+    // 403 is about the scope, and another scheme would not help.
+    let answer = server.get_as("/guarded", &world.provider.token().sign()).await;
+    assert_eq!((answer.status, answer.header_lines("www-authenticate").len()), (403, 1));
+}
+
+#[tokio::test]
+async fn endpoints_refuse_with_challenges_and_headers() {
+    let world = World::new().await;
+    let auth = world.auth().validator(WantsNonce).challenge(dpop()).build().unwrap();
+    let endpoints = auth.endpoints().build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(endpoints)).await;
+    let answer = server.get("/v1/auth/whoami", &[]).await;
+    assert_eq!(answer.status, 401);
+    assert_eq!(answer.header_lines("www-authenticate"), [BEARER, ALGS]);
+    expect_nonce(&server.get_as("/v1/auth/whoami", "opaque").await);
+}
+
+#[tokio::test]
+async fn guard_and_handler_refuse_with_their_own_challenge() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let refusal = || AuthError::Forbidden { required: "a grant".into() };
+    let refusal = move || {
+        refusal().with_challenge(Challenge::new("GNAP").param("referrer", "https://wave.example"))
+    };
+    let guard = guard_fn(move |_: &GuardRequest<'_>| Err(refusal()));
+    let app = Router::new()
+        .route("/guarded", get(|| async {}).route_layer(auth.require(guard.and(scope("x")))))
+        .route("/handler", get(move || async move { Err::<(), _>(refusal()) }))
+        .layer(auth.layer());
+    let server = Server::axum(app).await;
+    let token = world.provider.token().sign();
+    let forbidden = format!(r#"{BEARER}, error="insufficient_scope""#);
+    let gnap = r#"GNAP referrer="https://wave.example""#;
+    let answer = server.get_as("/guarded", &token).await;
+    assert_eq!(
+        (answer.status, answer.header_lines("www-authenticate")),
+        (403, vec![&*forbidden, gnap])
+    );
+    let answer = server.get_as("/handler", &token).await;
+    assert_eq!((answer.status, answer.header_lines("www-authenticate")), (403, vec![gnap]));
+}
+
+#[tokio::test]
+async fn grpc_refusal_has_the_headers_and_no_challenge() {
+    let world = World::new().await;
+    let auth = world.auth().validator(WantsNonce).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let headers = [("content-type", "application/grpc"), ("authorization", "Bearer opaque")];
+    let answer = server.send(request("POST", "/", &headers)).await;
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "16"));
+    assert_eq!(answer.header("dpop-nonce"), "n-1");
+    assert_eq!(answer.header_lines("www-authenticate"), [""; 0]);
+}
+
+#[tokio::test]
+async fn answer_of_ones_own_sees_the_plain_refusal() {
+    let world = World::new().await;
+    let auth = world.auth().validator(WantsNonce).build().unwrap();
+    let own = |refusal: &Refusal<'_>| {
+        assert!(matches!(refusal.error, AuthError::InvalidToken(InvalidToken::Unproven)));
+        let response = http::Response::builder().status(refusal.status);
+        response.header("dpop-nonce", "old").body(axum::body::Body::from("no")).unwrap()
+    };
+    let server = Server::axum(Spy::default().app().layer(auth.layer().respond_with(own))).await;
+    let answer = server.get_as("/", "opaque").await;
+    assert_eq!((answer.status, &*answer.body, answer.header("dpop-nonce")), (401, "no", "n-1"));
+    assert_eq!(answer.header_lines("www-authenticate"), [BEARER, WANTS_NONCE]);
+}
+
+/// Repeats what came with the request, as no check should.
+#[tokio::test]
+async fn text_of_a_request_stays_within_its_parameter() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let echo = TokenSource::Custom(std::sync::Arc::new(|head| {
+        let said = percent_decoded(head.uri.query().unwrap_or_default());
+        let challenge = Challenge::new("Echo").param("said", &said);
+        let refusal = AuthError::MissingCredentials.with_challenge(challenge);
+        Err(match HeaderValue::from_str(&said) {
+            Ok(value) => refusal.with_header(HeaderName::from_static("x-said"), value),
+            Err(_) => refusal,
+        })
+    }));
+    let server = Server::axum(Spy::default().app().layer(auth.layer().tokens_from([echo]))).await;
+    for (query, told) in [
+        ("a", "a"),
+        ("a%22,%20Basic%20realm=%22b", r#"a", Basic realm="b"#),
+        ("%5C%22%5C", r#"\"\"#),
+        ("a%0D%0ASet-Cookie:%20b=c", "a??Set-Cookie: b=c"),
+        ("%00%7F%C3%A9", "???"),
+    ] {
+        let answer = server.get(&format!("/?{query}"), &[]).await;
+        assert_eq!((answer.status, answer.header_opt("set-cookie")), (401, None), "{answer:?}");
+        let [bearer, echo] = answer.header_lines("www-authenticate")[..] else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(bearer, BEARER);
+        let challenges = challenge::parse(echo).unwrap();
+        assert_eq!(challenges.len(), 1, "{echo}");
+        assert_eq!(challenges[0].param("said"), Some(told), "{echo}");
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
