@@ -79,13 +79,17 @@ impl<R> AuthLayer<R> {
             return Ok(Decision::Pass(false));
         }
         // Only the absence of a token makes somebody anonymous, whatever a check says of one that is there.
-        match TokenSource::find(&self.options.tokens, head) {
-            Ok(Some(token)) => self.judge_token(head, token, extensions),
-            Ok(None) | Err(AuthError::MissingCredentials) if self.options.optional => {
+        let found = TokenSource::find(&self.options.tokens, head);
+        let found = found.and_then(|token| token.ok_or(AuthError::MissingCredentials));
+        match found {
+            Ok(token) => self.judge_token(head, token, extensions),
+            Err(error)
+                if self.options.optional
+                    && matches!(error.plain(), AuthError::MissingCredentials) =>
+            {
                 extensions.insert(Passed::Anonymous(self.auth.clone()));
                 Ok(Decision::Pass(false))
             }
-            Ok(None) => Err(AuthError::MissingCredentials),
             Err(error) => Err(error),
         }
     }

@@ -6,7 +6,10 @@ use axum::routing::get;
 use http::{HeaderName, HeaderValue};
 use scaikey_auth::error::{Challenge, InvalidToken, Refusal};
 use scaikey_auth::guard::{GuardExt, GuardRequest, guard_fn};
+use scaikey_auth::identity::Confirmation;
 use scaikey_auth::layer::TokenSource;
+use scaikey_auth::proof::{ProofRequest, ProofVerifier, Proven};
+use scaikey_auth::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use scaikey_auth::testing::challenge;
 use scaikey_auth::validator::Credentials;
 use scaikey_auth::{AuthContext, AuthError, Identity, TokenValidator, scope};
@@ -154,6 +157,80 @@ async fn answer_of_ones_own_sees_the_plain_refusal() {
     let answer = server.get_as("/", "opaque").await;
     assert_eq!((answer.status, &*answer.body, answer.header("dpop-nonce")), (401, "no", "n-1"));
     assert_eq!(answer.header_lines("www-authenticate"), [BEARER, WANTS_NONCE]);
+}
+
+/// A token source that has a challenge for whoever sends nothing.
+#[tokio::test]
+async fn absent_token_is_anonymous_whatever_its_refusal_carries() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let source = TokenSource::Custom(std::sync::Arc::new(|_| {
+        Err(AuthError::MissingCredentials.with_challenge(Challenge::new("ApiKey")))
+    }));
+    let layer = auth.layer().tokens_from([source]);
+    for (layer, status) in [(layer.clone().optional(), 200), (layer, 401)] {
+        let server = Server::axum(Spy::default().app().layer(layer)).await;
+        assert_eq!(server.get("/", &[]).await.status, status);
+    }
+}
+
+/// Accepts each proof once, and only with the server's nonce. `x-proof` is nonce and id.
+#[derive(Debug, Default)]
+struct OnceWithNonce(MemoryReplayLog);
+
+#[async_trait]
+impl ProofVerifier for OnceWithNonce {
+    fn accepts(&self, _: &Confirmation) -> bool {
+        true
+    }
+
+    async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
+        let proof = request.headers.get("x-proof").and_then(|value| value.to_str().ok());
+        let proof = proof.and_then(|proof| proof.split_once(' '));
+        let Some((_, id)) = proof.filter(|(nonce, _)| *nonce == "n-1") else {
+            return Err(wants_nonce(&HeaderValue::from_static("n-1")));
+        };
+        let until = request.now + std::time::Duration::from_secs(60);
+        let key = ReplayKey::of("proof", [&*format!("{:?}", request.confirmation), id]);
+        match self.0.first_use(key, until).await {
+            Ok(true) => Ok(Proven::new()),
+            Ok(false) => Err(InvalidToken::Unproven.into()),
+            Err(error) => Err(AuthError::Unavailable {
+                what: "replay log",
+                retry_after: None,
+                source: Some(error.into()),
+            }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn proof_asks_for_a_nonce_and_is_taken_once() {
+    let world = World::new().await;
+    let verifier =
+        OnceWithNonce(MemoryReplayLog::with_clock(3, std::sync::Arc::new(world.clock.clone())));
+    let auth = world.auth().proof_verifier(verifier).challenge(dpop()).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let thumbprint = "0".repeat(43);
+    let token =
+        world.provider.token().claim("cnf", serde_json::json!({ "jkt": thumbprint })).sign();
+    let bearer = format!("Bearer {token}");
+    let send = async |proof: &str| {
+        server.get("/", &[("authorization", bearer.as_str()), ("x-proof", proof)]).await
+    };
+    for old in ["", "n-0 1"] {
+        let answer = send(old).await;
+        assert_eq!((answer.status, answer.header("dpop-nonce")), (401, "n-1"), "{answer:?}");
+        assert_eq!(answer.header_lines("www-authenticate"), [BEARER, WANTS_NONCE]);
+    }
+    for (proof, status) in [("n-1 1", 200), ("n-1 1", 401), ("n-1 2", 200), ("n-1 3", 200)] {
+        assert_eq!(send(proof).await.status, status, "{proof}");
+    }
+    let invalid = format!(r#"{BEARER}, error="invalid_token""#);
+    assert_eq!(send("n-1 1").await.header_lines("www-authenticate"), [&*invalid, ALGS]);
+    // The log is full: what cannot be shown to be unused is not taken.
+    let away = send("n-1 4").await;
+    assert_eq!((away.status, away.header("retry-after")), (503, "1"));
 }
 
 /// Repeats what came with the request, as no check should.
