@@ -115,7 +115,8 @@ pub trait ProofVerifier: fmt::Debug + Send + Sync + 'static {
     /// is final.
     fn accepts(&self, confirmation: &Confirmation) -> bool;
 
-    /// Returns the verdict, if it can be given without waiting. The default cannot.
+    /// Returns the verdict, if it can be given without waiting. May be asked twice for one request, so nothing
+    /// may be used up where it gives none. The default gives none.
     fn try_verify(&self, request: &ProofRequest<'_>) -> Option<Result<Proven, AuthError>> {
         let _ = request;
         None
