@@ -123,7 +123,11 @@ pub trait ProofVerifier: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Returns the verdict; asked only where [`try_verify`](Self::try_verify) gave none. May wait, for a
-    /// log of proofs used, say. Beforehand the head of the request is copied.
+    /// [log](crate::replay::ReplayLog) of proofs used, say, which belongs last: no proof is used up by a request
+    /// that is refused for something else. Beforehand the head of the request is copied.
+    ///
+    /// A refusal may carry a [challenge](AuthError::with_challenge) and [headers](AuthError::with_header) of its
+    /// own, such as the nonce that the next proof must contain.
     ///
     /// # Errors
     /// [`InvalidToken::Unproven`] when there is no proof or it does not hold; [`AuthError::Unavailable`] when
