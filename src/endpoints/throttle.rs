@@ -1,11 +1,10 @@
 //! [`Throttle`]: how often endpoints may be tried.
 
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-
-use moka::sync::Cache;
 
 use async_trait::async_trait;
 
@@ -13,6 +12,7 @@ use super::Endpoint;
 use crate::clock::within;
 use crate::error::BoxError;
 use crate::mark::{Mark, MarkHasher};
+use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Rate, TokenBucket};
 use crate::telemetry::{self, Outage};
 
@@ -181,26 +181,26 @@ impl Throttling {
 /// read none, are not counted.
 /// An IPv6 network of 64 bits counts as one address, since whoever has one address has all of it. An
 /// address that is not known is not counted: the log says so once, and
-/// [`client_address`](super::EndpointsBuilder::client_address) how to find it. What was not seen for an hour is forgotten, and of
-/// the rest the least used beyond 100,000. Several processes count each for itself.
+/// [`client_address`](super::EndpointsBuilder::client_address) how to find it.
+///
+/// The last 100,000 are kept, about, and those that were seen again rather than those seen once; a bucket that
+/// is forgotten is full when it comes back. That is some 10 MB if callers bring so many addresses. Several
+/// processes count each for itself.
 #[derive(Debug)]
 pub struct TokenBuckets {
-    buckets: Cache<Mark, Arc<Mutex<TokenBucket>>, MarkHasher>,
+    buckets: Bounded<Mark, Arc<Mutex<TokenBucket>>, MarkHasher>,
     per_address: Rate,
     per_account: Rate,
     introspections: Rate,
 }
 
-const MAX_BUCKETS: u64 = 100_000;
-const IDLE: Duration = Duration::from_secs(3600);
+const MAX_BUCKETS: usize = 100_000;
+const LONGEST_PERIOD: Duration = Duration::from_secs(3600);
 
 impl Default for TokenBuckets {
     fn default() -> Self {
         Self {
-            buckets: Cache::builder()
-                .max_capacity(MAX_BUCKETS)
-                .time_to_idle(IDLE)
-                .build_with_hasher(MarkHasher::default()),
+            buckets: bounded(MAX_BUCKETS),
             per_address: Rate::ADDRESS,
             per_account: Rate::ACCOUNT,
             introspections: Rate::INTROSPECTION,
@@ -218,7 +218,7 @@ impl TokenBuckets {
     /// hour at most.
     #[must_use]
     pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
-        self.per_address = Rate::new(burst, period.min(IDLE));
+        self.per_address = Rate::new(burst, period.min(LONGEST_PERIOD));
         self
     }
 
@@ -226,7 +226,7 @@ impl TokenBuckets {
     /// hour at most.
     #[must_use]
     pub fn per_account(mut self, burst: u32, period: Duration) -> Self {
-        self.per_account = Rate::new(burst, period.min(IDLE));
+        self.per_account = Rate::new(burst, period.min(LONGEST_PERIOD));
         self
     }
 
@@ -234,7 +234,7 @@ impl TokenBuckets {
     /// `period`.
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
-        self.introspections = Rate::new(burst, period.min(IDLE));
+        self.introspections = Rate::new(burst, period.min(LONGEST_PERIOD));
         self
     }
 
@@ -248,7 +248,8 @@ impl TokenBuckets {
     ) -> Result<(), Duration> {
         // No kind or endpoint has a NUL in its name.
         let key = [kind.as_bytes(), endpoint.as_str().as_bytes(), who].join(&0);
-        let bucket = self.buckets.get_with(Mark::of(&key), Arc::default);
+        let new = || Ok::<_, Infallible>(Arc::default());
+        let Ok(bucket) = self.buckets.get_or_insert_with(&Mark::of(&key), new);
         bucket.lock().unwrap_or_else(PoisonError::into_inner).take(rate, now)
     }
 }
@@ -355,6 +356,42 @@ mod tests {
         }
         assert_eq!(admit(&buckets, &login, Duration::ZERO), Err(Duration::from_secs(3600)));
         let _ = admit(&buckets, &login, Duration::MAX);
+    }
+
+    #[test]
+    fn racing_attempts_take_from_one_bucket() {
+        for round in 0..50 {
+            let buckets = TokenBuckets::new().per_address(10, SECOND);
+            let login = attempt(Endpoint::Login, &format!("192.0.2.{round}"), None);
+            let start = std::sync::Barrier::new(4);
+            let admitted = || {
+                start.wait();
+                (0..10).filter(|_| admit(&buckets, &login, SECOND).is_ok()).count()
+            };
+            let admitted: usize = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(admitted)).collect();
+                threads.into_iter().map(|it| it.join().unwrap()).sum()
+            });
+            assert_eq!(admitted, 10);
+        }
+    }
+
+    #[test]
+    fn account_stays_refused_through_a_flood_of_addresses() {
+        let (buckets, now) = (TokenBuckets::new(), SECOND);
+        let flood = |from: u32| {
+            for n in from..from + MAX_BUCKETS as u32 {
+                let address = IpAddr::V4(n.into());
+                let login =
+                    Attempt { endpoint: Endpoint::Login, address: Some(address), account: None };
+                admit(&buckets, &login, now).unwrap();
+            }
+        };
+        flood(0);
+        let alice = attempt(Endpoint::Token, "192.0.2.1", Some("alice"));
+        while admit(&buckets, &alice, now).is_ok() {}
+        flood(1 << 24);
+        admit(&buckets, &alice, now).unwrap_err();
     }
 
     #[test]

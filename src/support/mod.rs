@@ -1,5 +1,6 @@
 //! Tools that know nothing of tokens.
 
+pub(crate) mod bounded;
 pub(crate) mod crypto;
 pub(crate) mod retry;
 pub(crate) mod seal;

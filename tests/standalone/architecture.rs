@@ -39,8 +39,12 @@ const DOORS: &[(&str, &str, &[&str])] = &[
             "src/exchange/breaker.rs",
             "src/exchange/setback.rs",
             "src/exchange/cache/memory.rs",
-            "src/endpoints/throttle.rs",
         ],
+    ),
+    (
+        "the maps that threads share",
+        "quick_cache::",
+        &["src/support/bounded.rs", "src/validator/known.rs"],
     ),
     ("the wall clock", "SystemTime::now", &["src/clock.rs", "src/testing/"]),
     (

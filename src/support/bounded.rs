@@ -1,0 +1,178 @@
+//! [`Bounded`]: maps that hold a fixed number of entries, and let others go for new ones.
+
+use std::hash::{BuildHasher, Hash};
+
+use quick_cache::sync::Cache;
+use quick_cache::{OptionsBuilder, UnitWeighter, Weighter};
+
+/// A map of at most so many entries, which all threads share.
+///
+/// A new entry is always taken in. In a full map it displaces another: an entry that nothing asked for
+/// since it came, the oldest first, or one that was asked for longest ago. At least half of the places
+/// belong to the latest entries, so an entry lives for about as many insertions as half the map has places.
+/// The other half is for entries that were asked for again, so a flood of entries that nothing asks for
+/// displaces none of these.
+///
+/// No entry expires by itself: an entry that is worthless lies there until it is replaced, removed or
+/// displaced. Whoever reads an entry compares its end with the clock.
+pub(crate) type Bounded<K, V, S> = Cache<K, V, UnitWeighter, S>;
+
+/// Entries of one lock, at least. Keys do not spread evenly, so of a map of 10,000 entries in parts of 600
+/// some parts are full when the map is full by 93 %.
+const LEAST_PER_SHARD: usize = 512;
+
+/// More locks help no machine.
+const MAX_SHARDS: usize = 64;
+
+/// Returns an empty map of at most `capacity` entries: exactly so many below 1,024, about so many beyond.
+pub(crate) fn bounded<K, V, S>(capacity: usize) -> Bounded<K, V, S>
+where
+    K: Eq + Hash,
+    V: Clone,
+    S: BuildHasher + Clone + Default,
+{
+    weighed(capacity / LEAST_PER_SHARD, capacity, capacity as u64, UnitWeighter)
+}
+
+/// Returns an empty map of entries that weigh `capacity` together, at most. It has about so many `shards`,
+/// each with a lock and an equal part of the weight, and about so many `entries`. An entry that weighs more
+/// than half of a shard's part is not taken in.
+pub(crate) fn weighed<K, V, W, S>(
+    shards: usize,
+    entries: usize,
+    capacity: u64,
+    weigher: W,
+) -> Cache<K, V, W, S>
+where
+    K: Eq + Hash,
+    V: Clone,
+    W: Weighter<K, V> + Clone,
+    S: BuildHasher + Clone + Default,
+{
+    let shards = shards.clamp(1, MAX_SHARDS);
+    let options = OptionsBuilder::new()
+        // The library rounds up to a power of two.
+        .shards((shards / 2 + 1).next_power_of_two())
+        .hot_allocation(0.5)
+        .estimated_items_capacity(entries)
+        .weight_capacity(capacity)
+        .build();
+    #[expect(clippy::expect_used, reason = "both numbers that it requires are set")]
+    let options = options.expect("whole options");
+    Cache::with_options(options, weigher, S::default(), Default::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::convert::Infallible;
+    use std::hash::RandomState;
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+
+    use super::*;
+
+    type Numbers = Bounded<usize, usize, RandomState>;
+
+    fn held(map: &Numbers, of: impl IntoIterator<Item = usize>) -> usize {
+        of.into_iter().filter(|n| map.peek(n).is_some()).count()
+    }
+
+    #[test]
+    fn small_map_holds_exactly_its_capacity() {
+        for capacity in [1, 2, 3, 10, 33, 500, 1023] {
+            let map: Numbers = bounded(capacity);
+            (0..capacity).for_each(|n| map.insert(n, n));
+            assert_eq!(held(&map, 0..capacity), capacity);
+            map.insert(capacity, 0);
+            assert_eq!((map.len(), held(&map, [capacity])), (capacity, 1));
+        }
+        let none: Numbers = bounded(0);
+        none.insert(1, 1);
+        assert_eq!(none.len(), 0);
+        assert_eq!(none.get_or_insert_with(&1, || Ok::<_, Infallible>(7)), Ok(7));
+    }
+
+    #[test]
+    fn large_map_holds_about_its_capacity() {
+        for capacity in [1024, 10_000, 40_000] {
+            let map: Numbers = bounded(capacity);
+            (0..3 * capacity).for_each(|n| map.insert(n, n));
+            let (least, most) = (capacity - capacity / 10, capacity + MAX_SHARDS);
+            assert!((least..=most).contains(&map.len()), "{} of {capacity}", map.len());
+        }
+    }
+
+    #[test]
+    fn latest_entries_live_for_half_the_capacity() {
+        let map: Numbers = bounded(1000);
+        for n in 0..5000 {
+            map.insert(n, n);
+            assert_eq!(held(&map, n.saturating_sub(499)..=n), 500.min(n + 1), "after {n}");
+        }
+    }
+
+    #[test]
+    fn entry_asked_for_again_survives_a_flood() {
+        let map: Numbers = bounded(1000);
+        (0..1000).for_each(|n| map.insert(n, n));
+        (5000..5100).for_each(|n| map.insert(n, n));
+        assert_eq!((5000..5100).filter(|n| map.get(n).is_some()).count(), 100);
+        (10_000..30_000).for_each(|n| map.insert(n, n));
+        assert_eq!(held(&map, 5000..5100), 100);
+    }
+
+    /// What was asked for once does not stay for ever.
+    #[test]
+    fn entries_in_use_displace_those_out_of_use() {
+        let map: Numbers = bounded(1000);
+        for n in 0..1000 {
+            map.insert(n, n);
+            map.get(&n);
+        }
+        for round in 1..10 {
+            for n in round * 1000..round * 1000 + 400 {
+                map.insert(n, n);
+                map.get(&n);
+            }
+        }
+        assert_eq!(held(&map, 9000..9400), 400);
+        assert!(held(&map, 0..1000) < 600);
+    }
+
+    #[test]
+    fn racing_threads_get_one_entry() {
+        for _ in 0..200 {
+            let (map, start) = (bounded::<u8, Arc<()>, RandomState>(10), Barrier::new(4));
+            let found: Vec<_> = thread::scope(|scope| {
+                let get = || {
+                    start.wait();
+                    let Ok(found) =
+                        map.get_or_insert_with(&1, || Ok::<_, Infallible>(Arc::default()));
+                    found
+                };
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(get)).collect();
+                threads.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            assert_eq!(found.iter().map(Arc::as_ptr).collect::<HashSet<_>>().len(), 1);
+        }
+    }
+
+    #[test]
+    fn entry_beyond_half_the_weight_is_refused() {
+        #[derive(Clone)]
+        struct Itself;
+        impl Weighter<u8, u64> for Itself {
+            fn weight(&self, _: &u8, weight: &u64) -> u64 {
+                *weight
+            }
+        }
+        let map: Cache<u8, u64, Itself, RandomState> = weighed(1, 10, 1000, Itself);
+        map.insert(1, 500);
+        map.insert(2, 501);
+        assert_eq!((map.get(&1), map.get(&2)), (Some(500), None));
+        map.insert(3, 500);
+        map.insert(4, 500);
+        assert!(map.weight() <= 1000 && map.get(&4).is_some());
+    }
+}
