@@ -1,14 +1,16 @@
 //! [`Breakers`]: leaves a token endpoint alone that does not answer, for one grant or for all.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
-use moka::sync::Cache;
 
 use super::ExchangeError;
 use crate::clock::Clock;
+use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Backoff, Failures};
 use crate::telemetry::Outage;
 
@@ -16,25 +18,27 @@ use crate::telemetry::Outage;
 /// and there.
 const TRIAL: Duration = Duration::from_secs(30);
 
-/// So many endpoints are remembered: one, or one for each tenant.
-const MAX_ENDPOINTS: u64 = 1_000;
+/// So many endpoints are remembered: one, or one for each tenant. The breaker of an endpoint that is
+/// forgotten begins closed.
+const MAX_ENDPOINTS: usize = 1_000;
 
 /// The name of all grants together.
 pub(super) const ALL: &str = "all";
 
 /// One breaker for each endpoint.
 #[derive(Debug)]
-pub(super) struct Breakers(Cache<String, Arc<Breaker>>);
+pub(super) struct Breakers(Bounded<String, Arc<Breaker>, RandomState>);
 
 impl Default for Breakers {
     fn default() -> Self {
-        Self(Cache::new(MAX_ENDPOINTS))
+        Self(bounded(MAX_ENDPOINTS))
     }
 }
 
 impl Breakers {
     pub(super) fn of(&self, url: &str) -> Arc<Breaker> {
-        self.0.get(url).unwrap_or_else(|| self.0.get_with(url.to_owned(), Arc::default))
+        let Ok(breaker) = self.0.get_or_insert_with(url, || Ok::<_, Infallible>(Arc::default()));
+        breaker
     }
 }
 

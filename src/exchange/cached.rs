@@ -66,7 +66,7 @@ impl CachedExchange {
             cache,
             keys,
             fingerprint,
-            successors: MemoryCache::of_the_latest(SUCCESSOR_BYTES),
+            successors: MemoryCache::new(SUCCESSOR_BYTES),
             strays: Semaphore::new(STRAYS),
             lookups: Flights::default(),
             flights: Flights::default(),

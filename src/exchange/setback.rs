@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use moka::sync::Cache;
-
 use super::{ExchangeError, OAuthError};
 use crate::mark::{Mark, MarkHasher};
+use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Backoff, Failures};
 
 /// How long a refusal is repeated without asking.
@@ -15,11 +14,13 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// mended any moment.
 const FAILED_FOR: Duration = Duration::from_secs(1);
 
-const MAX_REMEMBERED: u64 = 10_000;
+/// The latest of these are kept, and those that were asked for again, some 300 bytes each: a failure lies
+/// there until its request succeeds or others displace it.
+const MAX_REMEMBERED: usize = 10_000;
 
 /// The last failure of each request.
 #[derive(Debug)]
-pub(super) struct Setbacks(Cache<Mark, Setback, MarkHasher>);
+pub(super) struct Setbacks(Bounded<Mark, Setback, MarkHasher>);
 
 #[derive(Debug, Clone)]
 struct Setback {
@@ -31,8 +32,7 @@ struct Setback {
 
 impl Default for Setbacks {
     fn default() -> Self {
-        let cache = Cache::builder().max_capacity(MAX_REMEMBERED);
-        Self(cache.build_with_hasher(MarkHasher::default()))
+        Self(bounded(MAX_REMEMBERED))
     }
 }
 
@@ -50,7 +50,7 @@ impl Setbacks {
 
     pub(super) fn note<T>(&self, mark: Mark, outcome: &Result<T, ExchangeError>, now: Duration) {
         let Err(error) = outcome else {
-            self.0.invalidate(&mark);
+            self.0.remove(&mark);
             return;
         };
         let mut failures = self.0.get(&mark).map(|setback| setback.failures).unwrap_or_default();

@@ -1,13 +1,12 @@
 //! Issuers of which there is one per tenant, opened when their first token arrives.
 
 use std::fmt::Debug;
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 use tokio::sync::{Notify, Semaphore};
 
 use super::issuer_keys::IssuerKeys;
@@ -20,18 +19,19 @@ use crate::config::{Algorithm, ConfigError, Fault, IssuerConfig, TENANT_PLACEHOL
 use crate::error::{AuthError, BoxError, InvalidToken};
 use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
+use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Rate, TokenBucket};
 use crate::telemetry::{self, Causes, Outage};
 
-/// How many tenants' issuers are kept open, and how many refusals are remembered; what was not used
-/// for longest goes first.
-const MAX_OPEN: u64 = 10_000;
+/// How many tenants' issuers are kept open, and how many refusals are remembered. Those that were not
+/// used again since they came make room first.
+const MAX_OPEN: usize = 10_000;
 
 /// How long a tenant without issuer is refused unasked. Until then a tenant just made is refused.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// How many tenants are remembered to have been opened once.
-const MAX_REMEMBERED: u64 = 5 * MAX_OPEN;
+const MAX_REMEMBERED: usize = 5 * MAX_OPEN;
 
 /// How many issuers are being opened at the same time; the others wait their turn. Those of known
 /// tenants have as many turns of their own, so that they do not wait behind invented ones.
@@ -97,13 +97,13 @@ pub(crate) struct PerTenant {
     /// there is nothing to open.
     common: Option<Arc<IssuerKeys>>,
     /// Those whose keys were found. An invented tenant has none, and is not kept.
-    open: Cache<TenantId, Arc<Issuer>>,
+    open: Bounded<TenantId, Arc<Issuer>, RandomState>,
     /// Those that were open once: they are not invented.
-    opened: Cache<TenantId, ()>,
+    opened: Bounded<TenantId, (), RandomState>,
     opening: Flights<TenantId, Result<(), AuthError>>,
     turns: Semaphore,
     turns_of_known: Semaphore,
-    refused: Cache<TenantId, Refusal>,
+    refused: Bounded<TenantId, Refusal, RandomState>,
     /// How many may still be opened of those that may be invented: resolver and provider answer no
     /// more than this.
     budget: Mutex<TokenBucket>,
@@ -258,7 +258,7 @@ impl PerTenant {
     fn knows(&self, tenant: &TenantId) -> Option<bool> {
         self.resolver.knows(tenant).or_else(|| {
             let listed = &self.rules.config.tenants;
-            (listed.contains(tenant) || self.opened.contains_key(tenant)).then_some(true)
+            (listed.contains(tenant) || self.opened.get(tenant).is_some()).then_some(true)
         })
     }
 
@@ -447,11 +447,6 @@ impl PerTenant {
 fn is_the_same_for_all(template: &IssuerConfig) -> bool {
     let url = template.jwks_uri.as_ref();
     template.inline_keys.is_some() || url.is_some_and(|url| !url.contains(TENANT_PLACEHOLDER))
-}
-
-fn bounded<V: Clone + Send + Sync + 'static>(entries: u64) -> Cache<TenantId, V> {
-    // The default policy turns new entries away when it is full; an issuer just opened is needed.
-    Cache::builder().max_capacity(entries).eviction_policy(EvictionPolicy::lru()).build()
 }
 
 fn unavailable(why: impl Into<BoxError>) -> AuthError {

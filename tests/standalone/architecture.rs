@@ -32,19 +32,8 @@ const DOORS: &[(&str, &str, &[&str])] = &[
     ("random bytes", "getrandom::", &["src/support/crypto.rs"]),
     (
         "the cache library",
-        "moka::",
-        &[
-            "src/issuer/per_tenant.rs",
-            "src/tenant/cached.rs",
-            "src/exchange/breaker.rs",
-            "src/exchange/setback.rs",
-            "src/exchange/cache/memory.rs",
-        ],
-    ),
-    (
-        "the maps that threads share",
         "quick_cache::",
-        &["src/support/bounded.rs", "src/validator/known.rs"],
+        &["src/support/bounded.rs", "src/validator/known.rs", "src/exchange/cache/memory.rs"],
     ),
     ("the wall clock", "SystemTime::now", &["src/clock.rs", "src/testing/"]),
     (

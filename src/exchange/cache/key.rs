@@ -128,6 +128,11 @@ impl<'a> CacheKey<'a> {
         self.mark
     }
 
+    /// The time of the client's monotonic clock.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
     pub(in crate::exchange) fn request(&self) -> &TokenRequest<'a> {
         self.request
     }
