@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwapOption;
-
 use super::Changes;
 use super::discovery::{Discovery, Read};
 use super::health::{IssuerHealth, KeyState};
@@ -17,6 +15,7 @@ use super::source::{FetchFault, Source};
 use crate::clock;
 use crate::config::{Algorithm, IssuerConfig};
 use crate::flight::Seat;
+use crate::support::snapshot::Snapshot;
 use crate::telemetry;
 
 /// The keys of an issuer: a set that others may name, too, and the way to it.
@@ -26,7 +25,7 @@ pub(crate) struct IssuerKeys {
     series: Arc<str>,
     key_sets: Arc<KeySets>,
     /// `None` before discovery told where the set is.
-    set: ArcSwapOption<Keys>,
+    set: Snapshot<Option<Arc<Keys>>>,
     /// `None` where the set's URL is fixed.
     discovery: Option<Box<Discovery>>,
     /// What the issuers of a template share.
@@ -57,7 +56,7 @@ impl IssuerKeys {
         };
         let discovery = Discovery::of(issuer, &series, config, &key_sets, quota.is_none())?;
         Ok(Self {
-            set: ArcSwapOption::new(fixed.map(|id| key_sets.get(id, &series))),
+            set: Snapshot::new(fixed.map(|id| key_sets.get(id, &series))),
             discovery: discovery.map(Box::new),
             series,
             key_sets,
@@ -66,7 +65,7 @@ impl IssuerKeys {
         })
     }
 
-    /// Judges a signature by the keys at hand. Takes no lock; starts a renewal in the background
+    /// Judges a signature by the keys at hand. Starts a renewal in the background
     /// when one is due.
     pub(crate) fn verify(
         self: &Arc<Self>,
@@ -75,18 +74,17 @@ impl IssuerKeys {
         message: &[u8],
         signature: &[u8],
     ) -> Verdict {
-        let set = self.set.load();
-        let Some(set) = &*set else { return Verdict::NoKey(Seen::default()) };
+        let Some(set) = self.set() else { return Verdict::NoKey(Seen::default()) };
         let verdict = set.verify(query, algorithm, message, signature);
         if set.is_usable() {
-            self.tend(set);
+            self.tend(&set);
         }
         verdict
     }
 
     /// The set, if it is known which.
     pub(super) fn set(&self) -> Option<Arc<Keys>> {
-        self.set.load_full()
+        self.set.load()
     }
 
     /// Waits for newer keys than those seen, if they may be asked for. Tells whose fetch brought

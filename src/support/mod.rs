@@ -4,3 +4,4 @@ pub(crate) mod bounded;
 pub(crate) mod crypto;
 pub(crate) mod retry;
 pub(crate) mod seal;
+pub(crate) mod snapshot;

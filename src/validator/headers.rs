@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use super::jws::{Header, Jws};
 use crate::error::InvalidToken;
+use crate::support::snapshot::Snapshot;
 
 /// How many headers are remembered; the oldest goes first. A provider has a few at a time.
 const CAPACITY: usize = 16;
@@ -17,7 +16,7 @@ const CAPACITY: usize = 16;
 /// the list. It saves the reading and nothing else; every header in it passed the same checks.
 #[derive(Debug, Default)]
 pub(super) struct Headers {
-    known: ArcSwap<Vec<Known>>,
+    known: Snapshot<Arc<Vec<Known>>>,
 }
 
 /// An encoded header and what it says.
@@ -43,10 +42,10 @@ impl Headers {
         if is_known(&self.known.load()) {
             return;
         }
-        self.known.rcu(|known| {
+        self.known.update(|known| {
             let surplus = (known.len() + 1).saturating_sub(CAPACITY);
             let newer = known.iter().skip(surplus).filter(|(text, _)| **text != *encoded).cloned();
-            newer.chain([(encoded.into(), header.clone())]).collect::<Vec<_>>()
+            Arc::new(newer.chain([(encoded.into(), header.clone())]).collect())
         });
     }
 }
