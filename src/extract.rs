@@ -61,7 +61,9 @@ impl Rejection {
     fn new(parts: &Parts, error: AuthError) -> Self {
         let grpc = RequestHead::of_parts(parts).is_grpc();
         let response = match parts.extensions.get::<Passed>() {
-            Some(Passed::Anonymous(auth)) => refuse(auth, &ProblemJson, &error, grpc),
+            Some(Passed::Anonymous(auth)) => {
+                refuse(auth, &ProblemJson, &error, grpc).map(Body::from)
+            }
             _ => bare(error, grpc),
         };
         Self(Box::new(response))
@@ -87,7 +89,7 @@ fn bare(error: AuthError, grpc: bool) -> Response {
     if let AuthError::MissingLayer = error.plain() {
         telemetry::layer_missing(&error);
     }
-    let mut response = ErrorResponse::<Body>::respond(&ProblemJson, &Refusal::new(&error, grpc));
+    let mut response = ProblemJson.respond(&Refusal::new(&error, grpc)).map(Body::from);
     error.write_headers(response.headers_mut());
     for challenge in error.challenges().iter().filter_map(Challenge::to_header) {
         response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);

@@ -91,9 +91,9 @@ pub(crate) fn handler(_request: Request<Empty<Bytes>>) -> Ready<Answer> {
 }
 
 /// One request through `service`, which must answer without waiting.
-pub(crate) fn status<S>(service: &mut S, authorization: Option<&HeaderValue>) -> u16
+pub(crate) fn status<S, B>(service: &mut S, authorization: Option<&HeaderValue>) -> u16
 where
-    S: Service<Request<Empty<Bytes>>, Response = Response<Bytes>, Error = Infallible>,
+    S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible>,
 {
     let mut request = Request::new(Empty::new());
     if let Some(value) = authorization {
@@ -107,9 +107,9 @@ where
 }
 
 /// Requests with `token` in a header of their own, one for each call; whether they are served.
-pub(crate) fn served<S>(mut service: S, token: &str) -> impl FnMut() -> bool
+pub(crate) fn served<S, B>(mut service: S, token: &str) -> impl FnMut() -> bool
 where
-    S: Service<Request<Empty<Bytes>>, Response = Response<Bytes>, Error = Infallible>,
+    S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible>,
 {
     let header = bearer(token);
     move || status(&mut service, Some(&header)) == 200

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -33,11 +33,12 @@ pub(crate) async fn listen() -> (TcpListener, u16) {
 }
 
 /// Serves for as long as the process lives.
-pub(crate) async fn serve<S>(listener: TcpListener, service: S)
+pub(crate) async fn serve<S, B>(listener: TcpListener, service: S)
 where
-    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
@@ -105,11 +106,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start<S>(service: S) -> Self
+    pub(crate) fn start<S, B>(service: S) -> Self
     where
-        S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
         S: Clone + Send + 'static,
         S::Future: Send,
+        B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {

@@ -1,6 +1,5 @@
 //! What is answered: JSON, redirects, and the errors of RFC 6749 §5.2.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +12,6 @@ use crate::error::{AuthError, Refusal};
 use crate::exchange::{ExchangeError, OAuthError};
 use crate::layer::{in_seconds, refuse};
 use crate::telemetry::{self, Outage};
-
-/// How refusals of [`AuthError`] look.
-pub(super) type Respond = Arc<dyn Fn(&Refusal<'_>) -> Response<Bytes> + Send + Sync>;
 
 /// What the log was told of what the endpoints depend on.
 #[derive(Debug, Default)]
@@ -90,9 +86,10 @@ impl Inner {
                     Failure::Body(status, _) => StatusCode::from_u16(status).ok(),
                     _ => None,
                 };
-                let look = |refusal: &Refusal<'_>| {
+                let respond = self.respond.clone();
+                let look = move |refusal: &Refusal<'_>| {
                     let status = status.unwrap_or(refusal.status);
-                    (self.respond)(&Refusal { status, ..*refusal })
+                    respond.respond(&Refusal { status, ..*refusal })
                 };
                 refuse(&self.auth, &look, &as_auth_error(failure), false)
             }

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::request::Parts;
 
 use super::answer::Outages;
@@ -57,7 +56,7 @@ impl Auth {
             introspects_all_tenants: false,
             naming: Arc::new(by_address),
             in_data: false,
-            respond: Arc::new(|refusal| ProblemJson.respond(refusal)),
+            respond: Arc::new(ProblemJson),
             throttle: Some(Throttling::new(TokenBuckets::new())),
             account_rule: Arc::new(|attempt| attempt.account()),
             client_address: ClientAddress::default(),
@@ -163,11 +162,8 @@ impl EndpointsBuilder {
 
     /// How `register`, `whoami` and `introspect` refuse. Default [`ProblemJson`]. Where tokens are
     /// asked for, errors are those of RFC 6749 §5.2 always.
-    pub fn respond_with(
-        mut self,
-        respond: impl ErrorResponse<Bytes> + Send + Sync + 'static,
-    ) -> Self {
-        self.inner.respond = Arc::new(move |refusal| respond.respond(refusal));
+    pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
+        self.inner.respond = Arc::new(respond);
         self
     }
 

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
 use crate::auth::{Auth, AuthContext};
-use crate::error::AuthError;
+use crate::error::{AuthError, ErrorResponse};
 use crate::exchange::TokenExchangeClient;
 use crate::guard::Guard;
 use crate::layer::authenticate;
@@ -38,7 +38,7 @@ use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::telemetry;
 use accounts::AccountRule;
-use answer::{Failure, Outages, Respond};
+use answer::{Failure, Outages};
 use names::Naming;
 use proxies::ClientAddress;
 use tokens::PasswordRule;
@@ -191,7 +191,7 @@ struct Inner {
     introspects_all_tenants: bool,
     naming: Naming,
     in_data: bool,
-    respond: Respond,
+    respond: Arc<dyn ErrorResponse>,
     throttle: Option<Throttling>,
     account_rule: AccountRule,
     client_address: ClientAddress,
@@ -208,8 +208,8 @@ struct Asked {
 impl Endpoints {
     /// The endpoints by themselves: whatever is not theirs is 404. For `Router::nest_service` with
     /// [`prefix("")`](EndpointsBuilder::prefix), for `fallback_service`, and for bare hyper.
-    pub fn service<B>(&self) -> EndpointsService<NotFound<B>> {
-        EndpointsService { inner: NotFound::new(), endpoints: self.clone() }
+    pub fn service(&self) -> EndpointsService<NotFound> {
+        EndpointsService { inner: NotFound, endpoints: self.clone() }
     }
 
     /// What is offered here.

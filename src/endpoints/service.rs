@@ -1,14 +1,13 @@
 //! [`EndpointsService`]: which requests are for the endpoints, and which go on.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::{Ready, ready};
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::future::Either;
+use futures_util::TryFutureExt;
+use futures_util::future::{Either, MapOk};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use tower_layer::Layer;
@@ -16,7 +15,7 @@ use tower_service::Service;
 
 use super::{Asked, Endpoint, Endpoints, Inner, body};
 use crate::auth::AuthContext;
-use crate::gate::{Pending, take_ready};
+use crate::gate::{Pending, ResponseBody, take_ready};
 
 impl<S> Layer<S> for Endpoints {
     type Service = EndpointsService<S>;
@@ -33,16 +32,18 @@ pub struct EndpointsService<S> {
     pub(super) endpoints: Endpoints,
 }
 
+/// The answer of the service behind.
+type HandedOn<F, B> = MapOk<F, fn(Response<B>) -> Response<ResponseBody<B>>>;
+
 impl<S, Q, B> Service<Request<Q>> for EndpointsService<S>
 where
     S: Service<Request<Q>, Response = Response<B>> + Clone,
     Q: Body + Send + 'static,
     Q::Data: Send,
-    B: From<Bytes>,
 {
-    type Response = Response<B>;
+    type Response = Response<ResponseBody<B>>;
     type Error = S::Error;
-    type Future = Either<S::Future, Pending<Result<Response<B>, S::Error>>>;
+    type Future = Either<HandedOn<S::Future, B>, Pending<Result<Self::Response, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -50,12 +51,13 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let Some(endpoint) = self.endpoints.find(request.uri().path()) else {
-            return Either::Left(self.inner.call(request));
+            let hand_on: fn(Response<B>) -> _ = |response| response.map(ResponseBody::inner);
+            return Either::Left(self.inner.call(request).map_ok(hand_on));
         };
         drop(take_ready(&mut self.inner));
         let endpoints = self.endpoints.0.clone();
         Either::Right(Box::pin(async move {
-            Ok(answer(endpoints, endpoint, request).await.map(B::from))
+            Ok(answer(endpoints, endpoint, request).await.map(ResponseBody::from))
         }))
     }
 }
@@ -94,37 +96,21 @@ async fn answer<Q: Body>(
 }
 
 /// Has nothing: answers 404. What is behind [`Endpoints::service`].
-pub struct NotFound<B>(PhantomData<fn() -> B>);
+#[derive(Debug, Clone, Copy)]
+pub struct NotFound;
 
-impl<B> NotFound<B> {
-    pub(super) fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<B> Clone for NotFound<B> {
-    fn clone(&self) -> Self {
-        Self::new()
-    }
-}
-
-impl<B> fmt::Debug for NotFound<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NotFound")
-    }
-}
-
-impl<Q, B: From<Bytes>> Service<Request<Q>> for NotFound<B> {
-    type Response = Response<B>;
+impl<Q> Service<Request<Q>> for NotFound {
+    // The simplest of all bodies.
+    type Response = Response<String>;
     type Error = Infallible;
-    type Future = Ready<Result<Response<B>, Infallible>>;
+    type Future = Ready<Result<Response<String>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: Request<Q>) -> Self::Future {
-        let mut response = Response::new(B::from(Bytes::new()));
+        let mut response = Response::new(String::new());
         *response.status_mut() = StatusCode::NOT_FOUND;
         ready(Ok(response))
     }

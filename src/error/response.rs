@@ -25,21 +25,41 @@ impl<'a> Refusal<'a> {
     }
 }
 
-/// Turns a refusal into a response of the service's own body type.
+/// Turns a refusal into an answer.
 ///
-/// Any `Fn(&Refusal) -> Response<B> + Clone` is one. The layer adds `WWW-Authenticate` to a 400,
-/// 401 or 403, `Retry-After` to a 503 and `Cache-Control: no-store` to all afterwards, so an
-/// implementation cannot forget them.
+/// Any `Fn(&Refusal) -> Response<B>` is one, whose bodies become [`Bytes`]: `String`, `Vec<u8>`,
+/// `&'static str`, and [`Bytes`] themselves.
+///
+/// ```
+/// use http::Response;
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::error::Refusal;
+///
+/// # fn example(auth: &Auth) {
+/// let layer = auth.layer().respond_with(|refusal: &Refusal<'_>| {
+///     let mut response = Response::new(format!("no: {}\n", refusal.error.public_message()));
+///     *response.status_mut() = refusal.status;
+///     response
+/// });
+/// # }
+/// ```
+///
+/// The layer adds `WWW-Authenticate` to a 400, 401 or 403, `Retry-After` to a 429 or 503 and
+/// `Cache-Control: no-store` to all afterwards, so an implementation cannot forget them.
 /// Harmless mistake: an ugly body. Attack: a status of 2xx for anything but gRPC tells the client
 /// that the request was served.
-pub trait ErrorResponse<B>: Clone {
+pub trait ErrorResponse: Send + Sync + 'static {
     /// Builds the answer.
-    fn respond(&self, refusal: &Refusal<'_>) -> Response<B>;
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes>;
 }
 
-impl<B, F: Fn(&Refusal<'_>) -> Response<B> + Clone> ErrorResponse<B> for F {
-    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
-        self(refusal)
+impl<F, B> ErrorResponse for F
+where
+    F: Fn(&Refusal<'_>) -> Response<B> + Send + Sync + 'static,
+    B: Into<Bytes>,
+{
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes> {
+        self(refusal).map(Into::into)
     }
 }
 
@@ -50,10 +70,10 @@ impl<B, F: Fn(&Refusal<'_>) -> Response<B> + Clone> ErrorResponse<B> for F {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProblemJson;
 
-impl<B: From<Bytes>> ErrorResponse<B> for ProblemJson {
-    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
+impl ErrorResponse for ProblemJson {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes> {
         if refusal.grpc {
-            return trailers_only(refusal.error, B::from(Bytes::new()));
+            return trailers_only(refusal.error);
         }
         let (error, status) = (refusal.error, refusal.status);
         let body = match error {
@@ -63,7 +83,7 @@ impl<B: From<Bytes>> ErrorResponse<B> for ProblemJson {
             _ if status == error.status() => Bytes::from_static(error.public().problem.as_bytes()),
             _ => problem(error, status, String::new()),
         };
-        answer(status, PROBLEM, B::from(body))
+        answer(status, PROBLEM, body)
     }
 }
 
@@ -93,10 +113,10 @@ impl Envelope {
     }
 }
 
-impl<B: From<Bytes>> ErrorResponse<B> for Envelope {
-    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
+impl ErrorResponse for Envelope {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes> {
         if refusal.grpc {
-            return trailers_only(refusal.error, B::from(Bytes::new()));
+            return trailers_only(refusal.error);
         }
         let code = format!("{}{}", self.prefix, refusal.error.public_reason().to_uppercase());
         let body = format!(
@@ -104,7 +124,7 @@ impl<B: From<Bytes>> ErrorResponse<B> for Envelope {
             text(&code),
             text(refusal.error.public_message())
         );
-        answer(refusal.status, JSON, B::from(Bytes::from(body)))
+        answer(refusal.status, JSON, Bytes::from(body))
     }
 }
 
@@ -112,12 +132,12 @@ impl<B: From<Bytes>> ErrorResponse<B> for Envelope {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EmptyBody;
 
-impl<B: Default> ErrorResponse<B> for EmptyBody {
-    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
+impl ErrorResponse for EmptyBody {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes> {
         if refusal.grpc {
-            return trailers_only(refusal.error, B::default());
+            return trailers_only(refusal.error);
         }
-        let mut response = Response::new(B::default());
+        let mut response = Response::new(Bytes::new());
         *response.status_mut() = refusal.status;
         response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
         response
@@ -131,9 +151,9 @@ impl<B: Default> ErrorResponse<B> for EmptyBody {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Grpc;
 
-impl<B: Default> ErrorResponse<B> for Grpc {
-    fn respond(&self, refusal: &Refusal<'_>) -> Response<B> {
-        trailers_only(refusal.error, B::default())
+impl ErrorResponse for Grpc {
+    fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes> {
+        trailers_only(refusal.error)
     }
 }
 
@@ -142,8 +162,8 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// gRPC answers 200 and puts the verdict into `grpc-status`; the headers are the trailers when
 /// nothing follows them.
-fn trailers_only<B>(error: &AuthError, body: B) -> Response<B> {
-    let mut response = answer(StatusCode::OK, GRPC, body);
+fn trailers_only(error: &AuthError) -> Response<Bytes> {
+    let mut response = answer(StatusCode::OK, GRPC, Bytes::new());
     let headers = response.headers_mut();
     headers.insert(GRPC_STATUS, HeaderValue::from(error.grpc_code()));
     // The fixed sentences are ASCII without `%`, so percent-encoding would change nothing.
@@ -159,7 +179,7 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-fn answer<B>(status: StatusCode, content_type: HeaderValue, body: B) -> Response<B> {
+fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -177,8 +197,8 @@ mod tests {
     use super::*;
     use crate::error::InvalidToken;
 
-    fn body(look: impl ErrorResponse<Vec<u8>>, error: AuthError) -> String {
-        String::from_utf8(look.respond(&Refusal::new(&error, false)).into_body()).unwrap()
+    fn body(look: impl ErrorResponse, error: AuthError) -> String {
+        String::from_utf8(look.respond(&Refusal::new(&error, false)).into_body().into()).unwrap()
     }
 
     #[test]
@@ -208,10 +228,10 @@ mod tests {
         for (error, code) in table {
             let refusal = Refusal::new(&error, true);
             for response in [
-                ErrorResponse::<Vec<u8>>::respond(&ProblemJson, &refusal),
-                ErrorResponse::<Vec<u8>>::respond(&Envelope::new("X_"), &refusal),
-                ErrorResponse::<Vec<u8>>::respond(&EmptyBody, &refusal),
-                ErrorResponse::<Vec<u8>>::respond(&Grpc, &refusal),
+                ProblemJson.respond(&refusal),
+                Envelope::new("X_").respond(&refusal),
+                EmptyBody.respond(&refusal),
+                Grpc.respond(&refusal),
             ] {
                 assert_eq!(response.status(), StatusCode::OK);
                 assert_eq!(response.headers()["grpc-status"], code);

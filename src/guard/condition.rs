@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Extensions, Request, Response};
 use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::auth::{Auth, AuthContext};
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
@@ -250,29 +250,36 @@ fn forbidden(what: &str, required: &str) -> AuthError {
 
 /// A layer that admits only requests its guard does. Made by [`Auth::require`].
 #[derive(Clone)]
-pub struct RequireLayer<R = ProblemJson> {
+pub struct RequireLayer {
     auth: Auth,
+    options: Arc<Options>,
+}
+
+/// Shared, so that a clone for each request counts one reference.
+#[derive(Clone)]
+struct Options {
     guard: Arc<dyn Guard>,
-    respond: R,
+    respond: Arc<dyn ErrorResponse>,
 }
 
 impl RequireLayer {
     pub(super) fn new(auth: Auth, guard: impl Guard) -> Self {
-        Self { auth, guard: Arc::new(guard), respond: ProblemJson }
+        let options = Options { guard: Arc::new(guard), respond: Arc::new(ProblemJson) };
+        Self { auth, options: Arc::new(options) }
     }
-}
 
-impl<R> RequireLayer<R> {
     /// Sets how refusals are answered. Default [`ProblemJson`].
     #[must_use]
-    pub fn respond_with<R2>(self, respond: R2) -> RequireLayer<R2> {
-        RequireLayer { auth: self.auth, guard: self.guard, respond }
+    pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
+        Arc::make_mut(&mut self.options).respond = Arc::new(respond);
+        self
     }
 
     fn check<Q>(&self, request: &Request<Q>) -> Result<(), AuthError> {
         let extensions = request.extensions();
         if let Some(context) = extensions.get::<AuthContext>() {
-            return self.guard.check(&GuardRequest::of(request, context, self.auth.now()));
+            let request = GuardRequest::of(request, context, self.auth.now());
+            return self.options.guard.check(&request);
         }
         match extensions.get::<Passed>() {
             Some(Passed::Anonymous(_)) => Err(AuthError::MissingCredentials),
@@ -282,14 +289,14 @@ impl<R> RequireLayer<R> {
     }
 }
 
-impl<R> fmt::Debug for RequireLayer<R> {
+impl fmt::Debug for RequireLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequireLayer").finish_non_exhaustive()
     }
 }
 
-impl<S, R: Clone> Layer<S> for RequireLayer<R> {
-    type Service = GuardService<S, R>;
+impl<S> Layer<S> for RequireLayer {
+    type Service = GuardService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Gated::new(inner, self.clone())
@@ -297,24 +304,23 @@ impl<S, R: Clone> Layer<S> for RequireLayer<R> {
 }
 
 /// A service behind a [`RequireLayer`].
-pub type GuardService<S, R> = Gated<S, RequireLayer<R>>;
+pub type GuardService<S> = Gated<S, RequireLayer>;
 
-impl<S, R, Q, B> Gate<S, Q> for RequireLayer<R>
-where
-    S: Service<Request<Q>, Response = Response<B>>,
-    R: ErrorResponse<B>,
-{
+impl<Q> Gate<Q> for RequireLayer {
     type After = ();
     type Verdict = Infallible;
 
-    fn decide(&self, request: &mut Request<Q>) -> Result<Decision<(), Infallible>, Response<B>> {
+    fn decide(
+        &self,
+        request: &mut Request<Q>,
+    ) -> Result<Decision<(), Infallible>, Response<Bytes>> {
         self.check(request).map(Decision::Pass).map_err(|error| {
             let is_grpc = RequestHead::of(request).is_grpc();
-            refuse(&self.auth, &self.respond, &error, is_grpc)
+            refuse(&self.auth, &*self.options.respond, &error, is_grpc)
         })
     }
 
-    fn resume(&self, verdict: Infallible, _: &mut Request<Q>) -> Result<(), Response<B>> {
+    fn resume(&self, verdict: Infallible, _: &mut Request<Q>) -> Result<(), Response<Bytes>> {
         match verdict {}
     }
 }

@@ -16,12 +16,11 @@ pub use condition::{
 pub(crate) use condition::scope;
 
 use crate::auth::Auth;
-use crate::error::ProblemJson;
 
 impl Auth {
     /// A layer for routes inside of [`layer`](Self::layer) that admits only what `guard` does:
     /// `auth.require(scope("admin"))`.
-    pub fn require<G: Guard>(&self, guard: G) -> RequireLayer<ProblemJson> {
+    pub fn require<G: Guard>(&self, guard: G) -> RequireLayer {
         RequireLayer::new(self.clone(), guard)
     }
 }

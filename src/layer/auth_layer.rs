@@ -3,35 +3,40 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Response;
 use tower_layer::Layer;
 
+use super::service::refuse;
 use super::source::{TenantSource, TokenSource};
 use crate::auth::Auth;
-use crate::error::ProblemJson;
+use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::gate::Gated;
 
 /// A [`tower_layer::Layer`] that admits only authenticated requests and puts an
 /// [`AuthContext`](crate::AuthContext) into their extensions.
 ///
-/// Works for every type of body (`http_body::Body`): axum, bare hyper, tonic (with [`Grpc`](crate::error::Grpc)). Refused requests
+/// Stands anywhere in a tower stack, around every service of `http::Request`s whose bodies are an
+/// `http_body::Body`: axum, bare hyper, tonic (with [`Grpc`](crate::error::Grpc)). The body of its answers is a
+/// [`ResponseBody`](crate::layer::ResponseBody): the service's, or a refusal's. Refused requests
 /// do not reach the service, and their bodies are not read. CORS preflights, which cannot carry
 /// credentials, pass without an identity; a request with a body is none, whatever its headers say.
 #[derive(Clone)]
-pub struct AuthLayer<R = ProblemJson> {
+pub struct AuthLayer {
     pub(super) auth: Auth,
     pub(super) options: Arc<Options>,
-    pub(super) respond: R,
 }
 
 /// A service behind an [`AuthLayer`].
-pub type AuthService<S, R> = Gated<S, AuthLayer<R>>;
+pub type AuthService<S> = Gated<S, AuthLayer>;
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Options {
     pub(super) optional: bool,
     pub(super) preflights_pass: bool,
     pub(super) tokens: Vec<TokenSource>,
     pub(super) tenants: Vec<TenantSource>,
+    respond: Arc<dyn ErrorResponse>,
 }
 
 impl AuthLayer {
@@ -41,12 +46,11 @@ impl AuthLayer {
             preflights_pass: true,
             tokens: vec![TokenSource::Authorization],
             tenants: Vec::new(),
+            respond: Arc::new(ProblemJson),
         };
-        Self { auth, options: Arc::new(options), respond: ProblemJson }
+        Self { auth, options: Arc::new(options) }
     }
-}
 
-impl<R> AuthLayer<R> {
     /// Admits requests without a token too, without an identity. A token that does not hold is
     /// still refused.
     #[must_use]
@@ -78,8 +82,74 @@ impl<R> AuthLayer<R> {
 
     /// Sets how refusals are answered. Default [`ProblemJson`].
     #[must_use]
-    pub fn respond_with<R2>(self, respond: R2) -> AuthLayer<R2> {
-        AuthLayer { auth: self.auth, options: self.options, respond }
+    pub fn respond_with(self, respond: impl ErrorResponse) -> Self {
+        self.with(|options| options.respond = Arc::new(respond))
+    }
+
+    /// Returns the answer that this layer gives to a request it refuses with `error`: status, body
+    /// ([`respond_with`](Self::respond_with)), `WWW-Authenticate`, `Retry-After` and `Cache-Control`.
+    /// It also tells the log and the metrics, as the layer does.
+    ///
+    /// For code that decides where no layer can: behind the upgrade to a web socket, in one method of
+    /// a gRPC service, in a framework without tower. `grpc` says whether the client speaks gRPC
+    /// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc) tells), because such a refusal has the
+    /// status 200 and a `grpc-status`, which every other client takes for success.
+    ///
+    /// A page cannot set the headers of a web socket, but can name protocols:
+    ///
+    /// ```
+    /// use axum::{body::Body, response::Response};
+    /// use http::{HeaderMap, header};
+    /// use scaikey_auth::{Auth, AuthContext, AuthError, AuthLayer};
+    ///
+    /// /// Decides before the upgrade of `new WebSocket(url, ["chat", "bearer." + token])`.
+    /// async fn admit(
+    ///     auth: &Auth,
+    ///     layer: &AuthLayer,
+    ///     headers: &HeaderMap,
+    /// ) -> Result<AuthContext, Response> {
+    ///     let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
+    ///     let protocols = protocols.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ///     let token = protocols.split(", ").find_map(|name| name.strip_prefix("bearer."));
+    ///     let verdict = match token {
+    ///         Some(token) => auth.authenticate(token).await,
+    ///         None => Err(AuthError::MissingCredentials),
+    ///     };
+    ///     verdict.map_err(|error| layer.refusal(&error, false).map(Body::from))
+    /// }
+    /// ```
+    ///
+    /// A method of a tonic service answers with a `Status`, which is read from the headers:
+    ///
+    /// ```
+    /// use scaikey_auth::{AuthContext, AuthError, AuthLayer};
+    /// use tonic::{Request, Response, Status};
+    ///
+    /// struct Documents {
+    ///     layer: AuthLayer,
+    /// }
+    ///
+    /// impl Documents {
+    ///     async fn delete(&self, request: Request<()>) -> Result<Response<()>, Status> {
+    ///         let context = request.extensions().get::<AuthContext>();
+    ///         let context = context.ok_or_else(|| self.refuse(AuthError::MissingLayer))?;
+    ///         if !context.identity().scopes().contains("documents:delete") {
+    ///             let required = "documents:delete".into();
+    ///             return Err(self.refuse(AuthError::InsufficientScope { required }));
+    ///         }
+    ///         Ok(Response::new(()))
+    ///     }
+    ///
+    ///     fn refuse(&self, error: AuthError) -> Status {
+    ///         let refusal = self.layer.refusal(&error, true);
+    ///         let status = Status::from_header_map(refusal.headers());
+    ///         status.unwrap_or_else(|| Status::internal(error.public_message()))
+    ///     }
+    /// }
+    /// ```
+    #[must_use = "the answer is to be sent"]
+    pub fn refusal(&self, error: &AuthError, grpc: bool) -> Response<Bytes> {
+        refuse(&self.auth, &*self.options.respond, error, grpc)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
@@ -88,16 +158,22 @@ impl<R> AuthLayer<R> {
     }
 }
 
-impl<S, R: Clone> Layer<S> for AuthLayer<R> {
-    type Service = AuthService<S, R>;
+impl<S> Layer<S> for AuthLayer {
+    type Service = AuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Gated::new(inner, self.clone())
     }
 }
 
-impl<R> fmt::Debug for AuthLayer<R> {
+impl fmt::Debug for AuthLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthLayer").field("options", &self.options).finish_non_exhaustive()
+        let Options { optional, preflights_pass, tokens, tenants, .. } = &*self.options;
+        f.debug_struct("AuthLayer")
+            .field("optional", optional)
+            .field("preflights_pass", preflights_pass)
+            .field("tokens", tokens)
+            .field("tenants", tenants)
+            .finish_non_exhaustive()
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` makes one. Here are the options it
 //! takes ([`TokenSource`] for tokens in cookies, queries and elsewhere, [`TenantSource`] for tenants
-//! in headers and paths), and the types that tower's traits name: [`AuthService`] and
-//! [`ResponseFuture`].
+//! in headers and paths), and the types that tower's traits name: [`AuthService`],
+//! [`ResponseFuture`] and [`ResponseBody`].
 
 pub(crate) mod auth_layer;
 mod service;
 mod source;
 
-pub use crate::gate::{Gated, ResponseFuture};
+pub use crate::gate::{Gated, ResponseBody, ResponseFuture};
 pub use auth_layer::AuthService;
 pub use source::{CustomSource, RequestHead, TenantSource, TokenSource};
 

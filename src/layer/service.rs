@@ -3,17 +3,17 @@
 use std::mem;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
-use tower_service::Service;
 
 use super::PROVENANCE_HEADER;
 use super::auth_layer::AuthLayer;
 use super::source::{RequestHead, TenantSource, TokenSource};
 use crate::auth::{Auth, AuthContext, AuthRequest, IncomingToken, Progress};
 use crate::error::{AuthError, ErrorResponse, NO_STORE, Refusal};
-use crate::gate::{Decision, Gate, Pending};
+use crate::gate::{Decision, Gate, Pending, ResponseBody};
 use crate::proof::ProofHead;
 use crate::telemetry;
 
@@ -33,39 +33,35 @@ pub(crate) enum Passed {
 /// What a request with a token may have to wait for: keys, or its tenant.
 type Verdict = Result<AuthContext, AuthError>;
 
-impl<S, R, Q, B> Gate<S, Q> for AuthLayer<R>
-where
-    S: Service<Request<Q>, Response = Response<B>>,
-    R: ErrorResponse<B>,
-    Q: Body,
-{
+impl<Q: Body> Gate<Q> for AuthLayer {
     /// Whether the identity is a mock, which the answer must say.
     type After = bool;
     type Verdict = Verdict;
 
-    fn decide(&self, request: &mut Request<Q>) -> Result<Decision<bool, Verdict>, Response<B>> {
+    fn decide(&self, request: &mut Request<Q>) -> Result<Decision<bool, Verdict>, Response<Bytes>> {
         // Taken out while the head is looked at, so that the context, which is large, is put there where
         // it is made.
         let mut extensions = mem::take(request.extensions_mut());
         let decision = self.judge(RequestHead::of(request), request.body(), &mut extensions);
         *request.extensions_mut() = extensions;
-        decision.map_err(|error| self.refuse(&error, request))
+        decision.map_err(|error| self.refusal(&error, RequestHead::of(request).is_grpc()))
     }
 
-    fn resume(&self, verdict: Verdict, request: &mut Request<Q>) -> Result<bool, Response<B>> {
-        let context = verdict.map_err(|error| self.refuse(&error, request))?;
+    fn resume(&self, verdict: Verdict, request: &mut Request<Q>) -> Result<bool, Response<Bytes>> {
+        let refuse = |error| self.refusal(&error, RequestHead::of(request).is_grpc());
+        let context = verdict.map_err(refuse)?;
         let is_mock = context.identity().is_mock();
         request.extensions_mut().insert(context);
         Ok(is_mock)
     }
 
-    fn finish(is_mock: bool, response: &mut Response<B>) -> Option<Pending<bool>> {
+    fn finish<B>(is_mock: bool, response: &mut Response<ResponseBody<B>>) -> Option<Pending<bool>> {
         mark_mock(is_mock, response);
         None
     }
 }
 
-impl<R> AuthLayer<R> {
+impl AuthLayer {
     fn judge(
         &self,
         head: RequestHead<'_>,
@@ -130,13 +126,6 @@ impl<R> AuthLayer<R> {
             }
         }
     }
-
-    fn refuse<Q, B>(&self, error: &AuthError, request: &Request<Q>) -> Response<B>
-    where
-        R: ErrorResponse<B>,
-    {
-        refuse(&self.auth, &self.respond, error, RequestHead::of(request).is_grpc())
-    }
 }
 
 /// Whether there is nothing to read. HTTP/2 announces no length, so the headers alone do not tell.
@@ -162,12 +151,12 @@ pub(crate) fn mark_mock<B>(is_mock: bool, response: &mut Response<B>) {
 }
 
 /// Builds the answer and adds the headers that no implementation may forget.
-pub(crate) fn refuse<B, R: ErrorResponse<B>>(
+pub(crate) fn refuse(
     auth: &Auth,
-    respond: &R,
+    respond: &dyn ErrorResponse,
     error: &AuthError,
     grpc: bool,
-) -> Response<B> {
+) -> Response<Bytes> {
     telemetry::refused(error.reason(), error);
     if let AuthError::MissingLayer = error.plain() {
         telemetry::layer_missing(error);

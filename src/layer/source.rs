@@ -36,9 +36,9 @@ impl<'r> RequestHead<'r> {
         Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers }
     }
 
-    /// A gRPC request, which alone understands a refusal with status 200: `POST` of
+    /// Returns whether the request is gRPC, which alone understands a refusal with status 200: `POST` of
     /// `application/grpc`, alone or with a message format or parameters (gRPC over HTTP/2, Requests).
-    pub(crate) fn is_grpc(&self) -> bool {
+    pub fn is_grpc(&self) -> bool {
         let content_type = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let parts = content_type.and_then(|value| value.split_at_checked(GRPC.len()));
         *self.method == Method::POST

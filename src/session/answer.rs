@@ -1,5 +1,7 @@
 //! [`AfterResponse`]: the cookies that go with an answer.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::cookie::{clear_cookies, name_of};
@@ -7,7 +9,7 @@ use super::{Names, Renewed, Session, Sessions};
 use crate::auth::Auth;
 use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse};
-use crate::gate::Pending;
+use crate::gate::{Pending, ResponseBody};
 use crate::layer::refuse;
 
 /// How a gRPC service says that there is no identity: with status 200.
@@ -67,21 +69,19 @@ impl AfterResponse {
 
 /// Why a browser that has a session is served without it, and how that is answered where an identity is
 /// needed: a 401 would tell the page that its user signed out.
-pub struct Excuse<R> {
+pub struct Excuse {
     pub(super) error: AuthError,
-    pub(super) respond: R,
+    pub(super) respond: Arc<dyn ErrorResponse>,
 }
 
-impl<R> Excuse<R> {
+impl Excuse {
     /// Replaces an answer that says that it lacks an identity.
-    pub(super) fn replace<B>(&self, answer: &mut Response<B>, auth: &Auth)
-    where
-        R: ErrorResponse<B>,
-    {
+    pub(super) fn replace<B>(&self, answer: &mut Response<ResponseBody<B>>, auth: &Auth) {
         let status = answer.headers().get(GRPC_STATUS);
         let is_grpc = status.is_some_and(|status| status == GRPC_UNAUTHENTICATED);
         if is_grpc || answer.status() == StatusCode::UNAUTHORIZED {
-            *answer = refuse(auth, &self.respond, &self.error, is_grpc);
+            let refusal = refuse(auth, &*self.respond, &self.error, is_grpc);
+            *answer = refusal.map(ResponseBody::from);
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_layer::Layer;
-use tower_service::Service;
 
 use super::answer::{AfterResponse, Change, Excuse};
 use super::origin::{is_same_site, is_unsafe};
@@ -13,7 +13,7 @@ use super::{Renewed, Session, Sessions};
 use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
-use crate::gate::{Decision, Gate, Gated, Pending};
+use crate::gate::{Decision, Gate, Gated, Pending, ResponseBody};
 use crate::layer::{bearer, refuse};
 
 /// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. It belongs outside of
@@ -33,30 +33,33 @@ use crate::layer::{bearer, refuse};
 /// `private`, or stays `no-store`, whatever else the service behind said, so that no shared cache gives
 /// them to others.
 #[derive(Clone)]
-pub struct SessionLayer<R = ProblemJson> {
+pub struct SessionLayer(Arc<Inner>);
+
+/// Shared, so that a clone for each request counts one reference.
+#[derive(Clone)]
+struct Inner {
     sessions: Sessions,
-    respond: R,
+    respond: Arc<dyn ErrorResponse>,
 }
 
 /// A service behind a [`SessionLayer`].
-pub type SessionService<S, R = ProblemJson> = Gated<S, SessionLayer<R>>;
+pub type SessionService<S> = Gated<S, SessionLayer>;
 
 impl SessionLayer {
     pub(super) fn new(sessions: Sessions) -> Self {
-        Self { sessions, respond: ProblemJson }
+        Self(Arc::new(Inner { sessions, respond: Arc::new(ProblemJson) }))
     }
-}
 
-impl<R> SessionLayer<R> {
     /// Sets how refusals are answered. Default [`ProblemJson`].
     #[must_use]
-    pub fn respond_with<R2>(self, respond: R2) -> SessionLayer<R2> {
-        SessionLayer { sessions: self.sessions, respond }
+    pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
+        Arc::make_mut(&mut self.0).respond = Arc::new(respond);
+        self
     }
 }
 
-impl<S, R: Clone> Layer<S> for SessionLayer<R> {
-    type Service = SessionService<S, R>;
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Gated::new(inner, self.clone())
@@ -67,44 +70,41 @@ impl<S, R: Clone> Layer<S> for SessionLayer<R> {
 #[derive(Clone)]
 pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 
-impl<S, R, Q, B> Gate<S, Q> for SessionLayer<R>
-where
-    S: Service<Request<Q>, Response = Response<B>>,
-    R: ErrorResponse<B>,
-{
-    type After = (Option<Box<AfterResponse>>, Option<Box<Excuse<R>>>);
+impl<Q> Gate<Q> for SessionLayer {
+    type After = (Option<Box<AfterResponse>>, Option<Box<Excuse>>);
     /// The renewal, or `None` where it takes too long; and the session as it was.
     type Verdict = (Option<Renewed>, Session, Box<AfterResponse>);
 
     fn decide(
         &self,
         request: &mut Request<Q>,
-    ) -> Result<Decision<Self::After, Self::Verdict>, Response<B>> {
+    ) -> Result<Decision<Self::After, Self::Verdict>, Response<Bytes>> {
+        let sessions = &self.0.sessions;
         request.extensions_mut().remove::<CurrentSession>();
-        let (session, names) = self.sessions.read(request.headers());
+        let (session, names) = sessions.read(request.headers());
         if session.is_none() && names.others.is_empty() {
             return Ok(Decision::Pass(Default::default()));
         }
         if let Some(session) = &session {
-            let refuse = |error| refuse(&self.sessions.0.auth, &self.respond, &error, false);
+            let refuse = |error| refuse(&sessions.0.auth, &*self.0.respond, &error, false);
             self.check(request, session).map_err(refuse)?;
         }
-        self.sessions.0.name.strip(request.headers_mut());
-        let mut after = Box::new(AfterResponse::new(&self.sessions, names));
+        sessions.0.name.strip(request.headers_mut());
+        let mut after = Box::new(AfterResponse::new(sessions, names));
         let Some(session) = session else {
             after.change = Change::Over;
             return Ok(Decision::Pass((Some(after), None)));
         };
-        let freshness = self.sessions.freshness(&session);
+        let freshness = sessions.freshness(&session);
         let renewal = match freshness {
             Freshness::Fresh => None,
-            _ => self.sessions.renew(&session),
+            _ => sessions.renew(&session),
         };
         let is_expired = freshness == Freshness::Expired;
         match renewal {
             None if is_expired => after.change = Change::Over,
-            Some(renewal) if is_expired || self.sessions.is_in_last_seconds(&session) => {
-                let renewal = within(self.sessions.patience(&session), renewal);
+            Some(renewal) if is_expired || sessions.is_in_last_seconds(&session) => {
+                let renewal = within(sessions.patience(&session), renewal);
                 let verdict = Box::pin(async move { (renewal.await, session, after) });
                 return Ok(Decision::Wait(verdict));
             }
@@ -120,15 +120,15 @@ where
         &self,
         (renewed, before, mut after): Self::Verdict,
         request: &mut Request<Q>,
-    ) -> Result<Self::After, Response<B>> {
+    ) -> Result<Self::After, Response<Bytes>> {
         let error = after_renewal(renewed, before, &mut after, request);
-        let excuse = error.map(|error| Box::new(Excuse { error, respond: self.respond.clone() }));
+        let excuse = error.map(|error| Box::new(Excuse { error, respond: self.0.respond.clone() }));
         Ok((Some(after), excuse))
     }
 
-    fn finish(
+    fn finish<B>(
         (after, excuse): Self::After,
-        response: &mut Response<B>,
+        response: &mut Response<ResponseBody<B>>,
     ) -> Option<Pending<Self::After>> {
         let mut after = after?;
         if let Some(excuse) = excuse {
@@ -151,12 +151,12 @@ where
     }
 }
 
-impl<R> SessionLayer<R> {
+impl SessionLayer {
     /// Whether a request may use its session.
     fn check<Q>(&self, request: &Request<Q>, session: &Session) -> Result<(), AuthError> {
         let headers = request.headers();
         if is_unsafe(request.method(), headers)
-            && !is_same_site(request.uri(), headers, self.sessions.origins())
+            && !is_same_site(request.uri(), headers, self.0.sessions.origins())
         {
             return Err(AuthError::ForeignOrigin);
         }
@@ -222,8 +222,8 @@ fn after_renewal<Q>(
     Some(AuthError::unavailable(error.who_is_away(), error.retry_after(), error))
 }
 
-impl<R> fmt::Debug for SessionLayer<R> {
+impl fmt::Debug for SessionLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionLayer").field("sessions", &self.sessions).finish_non_exhaustive()
+        f.debug_struct("SessionLayer").field("sessions", &self.0.sessions).finish_non_exhaustive()
     }
 }

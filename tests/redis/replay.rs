@@ -193,7 +193,7 @@ async fn processes_set_up_by_variables_alone_share_their_log() {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Body::from(form))
             .unwrap();
-        process.service::<Body>().oneshot(request).await.unwrap().status().as_u16()
+        process.service().oneshot(request).await.unwrap().status().as_u16()
     };
     for (first, second) in [(&one, &other), (&other, &one)] {
         // A call that takes too long is denied, and its token may be noted all the same.

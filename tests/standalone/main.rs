@@ -15,5 +15,6 @@ mod keys;
 mod outbound;
 mod public_paths;
 mod registrar;
+mod stacks;
 mod tenants;
 mod trust;

@@ -56,12 +56,13 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// `B` is the body of the requests both are sent.
-    pub(crate) fn new<B, P, Q, R>(protected: P, bare: Q) -> Self
+    pub(crate) fn new<B, P, Q, R, T>(protected: P, bare: Q) -> Self
     where
         B: Default + 'static,
-        R: 'static,
         P: Service<Request<B>, Response = Response<R>, Error: Debug> + 'static,
-        Q: Service<Request<B>, Response = Response<R>, Error: Debug> + 'static,
+        Q: Service<Request<B>, Response = Response<T>, Error: Debug> + 'static,
+        R: 'static,
+        T: 'static,
     {
         Self {
             protected: Box::new(Typed(protected, PhantomData)),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -134,7 +133,7 @@ async fn every_look_answers_alike_but_for_the_body() {
     let auth = world.auth().build().unwrap();
     let layer = auth.layer();
     let closure = |refusal: &Refusal<'_>| {
-        let mut response = Response::new(Body::from(refusal.error.reason()));
+        let mut response = Response::new(refusal.error.reason());
         *response.status_mut() = refusal.status;
         response
     };
@@ -287,7 +286,7 @@ async fn a_renderer_may_bring_its_own_challenge_and_it_stays_the_only_one() {
     let auth = mock();
     let own = |refusal: &Refusal<'_>| {
         let response = Response::builder().status(refusal.status);
-        response.header("www-authenticate", r#"Bearer realm="own""#).body(Body::empty()).unwrap()
+        response.header("www-authenticate", r#"Bearer realm="own""#).body("").unwrap()
     };
     let app = Spy::default().app().layer(auth.layer().respond_with(own));
     let response = tower::ServiceExt::oneshot(app, axum_request(None)).await.unwrap();
@@ -305,7 +304,7 @@ async fn every_refusal_is_kept_by_nobody() {
     let auth = world.auth().unknown_tenant_is_not_found().tenants(nowhere).build().unwrap();
     let careless = |refusal: &Refusal<'_>| {
         let response = Response::builder().status(refusal.status);
-        response.header("cache-control", "public, max-age=60").body(Body::empty()).unwrap()
+        response.header("cache-control", "public, max-age=60").body("").unwrap()
     };
     let guard = |_: &scaikey_auth::AuthContext| Ok(());
     let layer = auth.layer();

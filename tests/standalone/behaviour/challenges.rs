@@ -151,7 +151,7 @@ async fn answer_of_ones_own_sees_the_plain_refusal() {
     let own = |refusal: &Refusal<'_>| {
         assert!(matches!(refusal.error, AuthError::InvalidToken(InvalidToken::Unproven)));
         let response = http::Response::builder().status(refusal.status);
-        response.header("dpop-nonce", "old").body(axum::body::Body::from("no")).unwrap()
+        response.header("dpop-nonce", "old").body("no").unwrap()
     };
     let server = Server::axum(Spy::default().app().layer(auth.layer().respond_with(own))).await;
     let answer = server.get_as("/", "opaque").await;

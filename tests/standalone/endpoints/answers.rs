@@ -343,7 +343,7 @@ async fn resource_scopes_are_published() {
         let endpoints = auth.build().unwrap().endpoints().build().unwrap();
         let request = axum::http::Request::get("/.well-known/oauth-protected-resource");
         let request = request.body(axum::body::Body::empty()).unwrap();
-        let answer = endpoints.service::<axum::body::Body>().oneshot(request).await.unwrap();
+        let answer = endpoints.service().oneshot(request).await.unwrap();
         let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 9999).await;
         let body: Value = serde_json::from_slice(&body.unwrap()).unwrap();
         assert_eq!(body["scopes_supported"], json!(["docs:read", "docs:write"]));

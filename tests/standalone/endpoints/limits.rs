@@ -12,12 +12,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use axum::http::{Method, Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use scaikey_auth::endpoints::{
     Attempt, Endpoint, Endpoints, EndpointsBuilder, PasswordAttempt, PasswordVerdict, SignIn,
     Throttle, ThrottleDecision, TokenBuckets, TrustedProxies,
 };
 use scaikey_auth::error::BoxError;
+use scaikey_auth::layer::ResponseBody;
 use scaikey_auth::registrar::MemoryRegistrar;
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -152,7 +153,12 @@ async fn ask(
 ) -> Response<Bytes> {
     let request = Request::builder().method(method).uri(format!("/v1/auth/{path}"));
     let request = request.header("content-type", "application/x-www-form-urlencoded");
-    endpoints.service().oneshot(request.body(body).unwrap()).await.unwrap()
+    whole(endpoints.service().oneshot(request.body(body).unwrap()).await.unwrap()).await
+}
+
+async fn whole(answer: Response<ResponseBody<String>>) -> Response<Bytes> {
+    let (head, body) = answer.into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
 
 fn error_of(answer: &Response<Bytes>) -> String {
@@ -295,7 +301,7 @@ async fn introspecting_accounts_are_whole_identities() {
         let request = Request::post("/v1/auth/introspect").header("authorization", bearer);
         let request = request.header("content-type", "application/json");
         let request = request.body(Full::<Bytes>::from(r#"{"token":"x"}"#)).unwrap();
-        let answer: Response<Bytes> = endpoints.service().oneshot(request).await.unwrap();
+        let answer = endpoints.service().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 200);
     }
     let attempts = attempts.lock().unwrap();
@@ -327,7 +333,7 @@ async fn address_of_bare_servers_is_found() {
     for port in 4000..4004 {
         let mut request = Request::post("/v1/auth/token").body(Full::<Bytes>::default()).unwrap();
         request.extensions_mut().insert(SocketAddr::from(([192, 0, 2, 1], port)));
-        let answer: Response<Bytes> = endpoints.service().oneshot(request).await.unwrap();
+        let answer = endpoints.service().oneshot(request).await.unwrap();
         answers.push(answer.status().as_u16());
     }
     assert_eq!(answers, [400, 400, 400, 429]);
@@ -387,7 +393,7 @@ impl Throttle for Shared {
 async fn attempt_from(endpoints: &Endpoints, address: [u8; 4]) -> Response<Bytes> {
     let mut request = Request::post("/v1/auth/refresh").body(Full::<Bytes>::default()).unwrap();
     request.extensions_mut().insert(SocketAddr::from((address, 4000)));
-    endpoints.service().oneshot(request).await.unwrap()
+    whole(endpoints.service().oneshot(request).await.unwrap()).await
 }
 
 /// The statuses of so many attempts from one address.

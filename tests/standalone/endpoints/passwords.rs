@@ -38,7 +38,7 @@ async fn passwords_are_taken_only_where_the_service_says_so() {
 async fn by_default_no_password_is_taken() {
     let house = House::new().await;
     let endpoints = house.auth.endpoints().client(house.client.clone()).build().unwrap();
-    let service = endpoints.service::<axum::body::Body>();
+    let service = endpoints.service();
     let request = axum::http::Request::post("/v1/auth/token")
         .header("content-type", "application/x-www-form-urlencoded")
         .body(axum::body::Body::from(FORM))

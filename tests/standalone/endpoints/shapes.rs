@@ -101,10 +101,9 @@ async fn they_can_be_mounted_in_each_way_that_axum_has() {
     let auth = Auth::builder().issuer("https://id.example").audience("me").build().unwrap();
     let at = |prefix: &str| -> Endpoints { auth.endpoints().prefix(prefix).build().unwrap() };
     let layered = Router::new().layer(at("/v1/auth"));
-    let fallback = Router::new().fallback_service(at("/v1/auth/").service::<Body>());
-    let nested = Router::new().nest_service("/v1/auth", at("").service::<Body>());
-    let merged =
-        Router::new().merge(Router::new().fallback_service(at("/v1/auth").service::<Body>()));
+    let fallback = Router::new().fallback_service(at("/v1/auth/").service());
+    let nested = Router::new().nest_service("/v1/auth", at("").service());
+    let merged = Router::new().merge(Router::new().fallback_service(at("/v1/auth").service()));
     for (how, router) in
         [("layer", layered), ("fallback", fallback), ("nested", nested), ("merged", merged)]
     {

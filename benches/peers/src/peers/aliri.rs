@@ -34,7 +34,7 @@ pub(super) fn build(provider: &Provider, algorithm: &str) -> Built {
     let service = little::<(), Full<Bytes>>(|extensions| {
         Some(extensions.get::<Token>()?.sub.as_str().to_owned())
     });
-    Ok(Some(Pair::new::<(), _, _, _>(layer.layer(service.clone()), service)))
+    Ok(Some(Pair::new::<(), _, _, _, _>(layer.layer(service.clone()), service)))
 }
 
 /// The claims everybody reads, in the types it checks.

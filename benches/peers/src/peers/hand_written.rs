@@ -37,7 +37,7 @@ pub(super) fn build(provider: &Provider) -> Built {
     }
     let service = little::<(), Bytes>(|extensions| Some(extensions.get::<Claims>()?.sub.clone()));
     let protected = ByHand { keys: Arc::new(keys), inner: service.clone() };
-    Ok(Some(Pair::new::<(), _, _, _>(protected, service)))
+    Ok(Some(Pair::new::<(), _, _, _, _>(protected, service)))
 }
 
 #[derive(Clone)]

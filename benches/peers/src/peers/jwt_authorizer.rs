@@ -18,5 +18,5 @@ pub(super) async fn build(provider: &Provider) -> Built {
         let token = extensions.get::<jsonwebtoken_09::TokenData<Claims>>()?;
         Some(token.claims.sub.clone())
     });
-    Ok(Some(Pair::new::<(), _, _, _>(authorizer.into_layer().layer(service.clone()), service)))
+    Ok(Some(Pair::new::<(), _, _, _, _>(authorizer.into_layer().layer(service.clone()), service)))
 }

@@ -30,5 +30,5 @@ pub(super) fn build(provider: &Provider) -> Built {
         Credential::OAuth(token) => token.subject.clone(),
         _ => None,
     });
-    Ok(Some(Pair::new::<(), _, _, _>(layer.layer(service.clone()), service)))
+    Ok(Some(Pair::new::<(), _, _, _, _>(layer.layer(service.clone()), service)))
 }

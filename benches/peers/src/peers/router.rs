@@ -23,7 +23,7 @@ pub(super) fn bare() -> Router {
 
 /// A protected router beside the bare one.
 pub(super) fn pair(protected: Router) -> Pair {
-    Pair::new::<Body, _, _, _>(protected, bare())
+    Pair::new::<Body, _, _, _, _>(protected, bare())
 }
 
 #[cfg(any(feature = "axum-keycloak-auth", feature = "huskarl"))]

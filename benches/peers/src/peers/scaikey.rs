@@ -39,5 +39,5 @@ async fn build(builder: AuthBuilder) -> Built {
     let service = little::<String, Bytes>(|extensions| {
         extensions.get::<AuthContext>().map(|context| context.identity().subject().to_owned())
     });
-    Ok(Some(Pair::new::<String, _, _, _>(auth.layer().layer(service.clone()), service)))
+    Ok(Some(Pair::new::<String, _, _, _, _>(auth.layer().layer(service.clone()), service)))
 }

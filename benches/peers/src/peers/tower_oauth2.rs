@@ -25,5 +25,5 @@ pub(super) async fn build(provider: &Provider) -> Built {
     // It takes its keys over in a task of its own.
     tokio::time::sleep(Duration::from_millis(100)).await;
     let service = little::<(), Bytes>(|extensions| Some(extensions.get::<Claims>()?.sub.clone()));
-    Ok(Some(Pair::new::<(), _, _, _>(server.into_layer().layer(service.clone()), service)))
+    Ok(Some(Pair::new::<(), _, _, _, _>(server.into_layer().layer(service.clone()), service)))
 }

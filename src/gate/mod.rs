@@ -1,21 +1,30 @@
 //! [`Gate`]: the one tower service of the layers that decide about requests. A request passes, waits,
 //! or is refused.
 
+mod body;
+
 use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
+
+pub use body::ResponseBody;
 
 /// A future of this crate's own work. It holds nothing of a user's service, which need not be `Send`.
 pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A layer's decision about each request to a service `S`. `Err` is a refusal.
-pub trait Gate<S: Service<Request<Q>>, Q>: Clone {
+/// A layer's decision about each request. `Err` is a refusal.
+#[expect(
+    clippy::result_large_err,
+    reason = "a refusal is moved into the future; a box would be one allocation for each"
+)]
+pub trait Gate<Q>: Clone {
     /// What is left to do once the service has answered. The default is nothing.
     type After: Default;
 
@@ -26,18 +35,21 @@ pub trait Gate<S: Service<Request<Q>>, Q>: Clone {
     fn decide(
         &self,
         request: &mut Request<Q>,
-    ) -> Result<Decision<Self::After, Self::Verdict>, S::Response>;
+    ) -> Result<Decision<Self::After, Self::Verdict>, Response<Bytes>>;
 
     /// Decides about a request that waited.
     fn resume(
         &self,
         verdict: Self::Verdict,
         request: &mut Request<Q>,
-    ) -> Result<Self::After, S::Response>;
+    ) -> Result<Self::After, Response<Bytes>>;
 
     /// Completes an answer; does nothing unless overridden. If the answer must wait, returns a future
     /// of what is left to do then.
-    fn finish(_after: Self::After, _response: &mut S::Response) -> Option<Pending<Self::After>> {
+    fn finish<B>(
+        _after: Self::After,
+        _response: &mut Response<ResponseBody<B>>,
+    ) -> Option<Pending<Self::After>> {
         None
     }
 }
@@ -63,14 +75,14 @@ impl<S, G> Gated<S, G> {
     }
 }
 
-impl<S, G, Q> Service<Request<Q>> for Gated<S, G>
+impl<S, G, Q, B> Service<Request<Q>> for Gated<S, G>
 where
-    S: Service<Request<Q>> + Clone,
-    G: Gate<S, Q>,
+    S: Service<Request<Q>, Response = Response<B>> + Clone,
+    G: Gate<Q>,
 {
-    type Response = S::Response;
+    type Response = Response<ResponseBody<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, G, Q>;
+    type Future = ResponseFuture<S, G, Q, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -86,7 +98,7 @@ where
             }
             Err(refusal) => {
                 drop(take_ready(&mut self.inner));
-                State::Answered { response: Some(refusal), after: None }
+                State::refused(refusal)
             }
         };
         ResponseFuture { state }
@@ -103,22 +115,22 @@ pub(crate) fn take_ready<S: Clone>(inner: &mut S) -> S {
 
 pin_project! {
     /// The response of a [`Gated`] service. Nothing is boxed unless the request or its answer waits.
-    pub struct ResponseFuture<S, G, Q>
+    pub struct ResponseFuture<S, G, Q, B>
     where
         S: Service<Request<Q>>,
-        G: Gate<S, Q>,
+        G: Gate<Q>,
     {
         #[pin]
-        state: State<S, G, Q>,
+        state: State<S, G, Q, B>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, G, Q>
+    enum State<S, G, Q, B>
     where
         S: Service<Request<Q>>,
-        G: Gate<S, Q>,
+        G: Gate<Q>,
     {
         // The verdict needs keys, a tenant or a token.
         Waiting {
@@ -133,9 +145,19 @@ pin_project! {
         },
         // The answer is there; it goes out when `after` is.
         Answered {
-            response: Option<S::Response>,
+            response: Option<Response<ResponseBody<B>>>,
             after: Option<Pending<G::After>>,
         },
+    }
+}
+
+impl<S, G, Q, B> State<S, G, Q, B>
+where
+    S: Service<Request<Q>>,
+    G: Gate<Q>,
+{
+    fn refused(refusal: Response<Bytes>) -> Self {
+        Self::Answered { response: Some(refusal.map(ResponseBody::from)), after: None }
     }
 }
 
@@ -146,12 +168,12 @@ struct Held<S, G, Q> {
     request: Request<Q>,
 }
 
-impl<S, G, Q> Future for ResponseFuture<S, G, Q>
+impl<S, G, Q, B> Future for ResponseFuture<S, G, Q, B>
 where
-    S: Service<Request<Q>>,
-    G: Gate<S, Q>,
+    S: Service<Request<Q>, Response = Response<B>>,
+    G: Gate<Q>,
 {
-    type Output = Result<S::Response, S::Error>;
+    type Output = Result<Response<ResponseBody<B>>, S::Error>;
 
     // Polled again after it answered, it is pending: there is nothing to say any more.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -164,12 +186,12 @@ where
                     let Held { gate, mut ready, mut request } = *held;
                     state.set(match gate.resume(verdict, &mut request) {
                         Ok(after) => State::Serving { future: ready.call(request), after },
-                        Err(refusal) => State::Answered { response: Some(refusal), after: None },
+                        Err(refusal) => State::refused(refusal),
                     });
                     continue;
                 }
                 StateProjection::Serving { future, after } => {
-                    (ready!(future.poll(context))?, mem::take(after))
+                    (ready!(future.poll(context))?.map(ResponseBody::inner), mem::take(after))
                 }
                 StateProjection::Answered { response, after } => {
                     let after = match after {
@@ -188,10 +210,10 @@ where
     }
 }
 
-impl<S, G, Q> fmt::Debug for ResponseFuture<S, G, Q>
+impl<S, G, Q, B> fmt::Debug for ResponseFuture<S, G, Q, B>
 where
     S: Service<Request<Q>>,
-    G: Gate<S, Q>,
+    G: Gate<Q>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
@@ -206,7 +228,11 @@ mod tests {
     use std::rc::Rc;
     use std::task::Waker;
 
+    use http_body::Body;
+
     use super::*;
+
+    const AFTER: &str = "after";
 
     /// A service of one thread. It counts its instances that are ready, and panics when another one
     /// is called.
@@ -236,9 +262,9 @@ mod tests {
     }
 
     impl Service<Request<Rc<str>>> for Reserving {
-        type Response = String;
+        type Response = Response<String>;
         type Error = Infallible;
-        type Future = Ready<Result<String, Infallible>>;
+        type Future = Ready<Result<Response<String>, Infallible>>;
 
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
             self.set(true);
@@ -248,7 +274,7 @@ mod tests {
         fn call(&mut self, request: Request<Rc<str>>) -> Self::Future {
             assert!(self.is_ready, "called without being ready");
             self.set(false);
-            future::ready(Ok(format!("{} served", request.body())))
+            future::ready(Ok(Response::new(format!("{} served", request.body()))))
         }
     }
 
@@ -267,14 +293,17 @@ mod tests {
         result
     }
 
-    impl Gate<Reserving, Rc<str>> for AsTold {
+    impl Gate<Rc<str>> for AsTold {
         type After = u8;
         type Verdict = bool;
 
-        fn decide(&self, request: &mut Request<Rc<str>>) -> Result<Decision<u8, bool>, String> {
+        fn decide(
+            &self,
+            request: &mut Request<Rc<str>>,
+        ) -> Result<Decision<u8, bool>, Response<Bytes>> {
             self.0.borrow_mut().push("decide");
             match &**request.body() {
-                "refuse" => Err("refused".to_owned()),
+                "refuse" => Err(Response::new("refused".into())),
                 "wait" => Ok(Decision::Wait(Box::pin(later(true)))),
                 "wait in vain" => Ok(Decision::Wait(Box::pin(later(false)))),
                 "answer late" => Ok(Decision::Pass(2)),
@@ -282,18 +311,18 @@ mod tests {
             }
         }
 
-        fn resume(&self, verdict: bool, _: &mut Request<Rc<str>>) -> Result<u8, String> {
+        fn resume(&self, verdict: bool, _: &mut Request<Rc<str>>) -> Result<u8, Response<Bytes>> {
             self.0.borrow_mut().push("resume");
-            if verdict { Ok(1) } else { Err("refused late".to_owned()) }
+            if verdict { Ok(1) } else { Err(Response::new("refused late".into())) }
         }
 
-        fn finish(after: u8, response: &mut String) -> Option<Pending<u8>> {
-            response.push_str(&format!(" {after}"));
+        fn finish<B>(after: u8, response: &mut Response<ResponseBody<B>>) -> Option<Pending<u8>> {
+            response.headers_mut().append(AFTER, u16::from(after).into());
             after.checked_sub(1).filter(|left| *left > 0).map(|left| Box::pin(later(left)) as _)
         }
     }
 
-    type Answer = Poll<Result<String, Infallible>>;
+    type Answering = ResponseFuture<Reserving, AsTold, Rc<str>, String>;
 
     fn gated() -> (Gated<Reserving, AsTold>, Rc<Cell<usize>>) {
         let ready = Rc::new(Cell::new(0));
@@ -301,21 +330,29 @@ mod tests {
         (Gated::new(inner, AsTold(Rc::default())), ready)
     }
 
-    fn call(
-        service: &mut Gated<Reserving, AsTold>,
-        body: &Rc<str>,
-    ) -> Pin<Box<ResponseFuture<Reserving, AsTold, Rc<str>>>> {
+    fn call(service: &mut Gated<Reserving, AsTold>, body: &Rc<str>) -> Pin<Box<Answering>> {
         let mut context = Context::from_waker(Waker::noop());
         assert!(service.poll_ready(&mut context).is_ready());
         Box::pin(service.call(Request::new(body.clone())))
     }
 
-    fn poll(future: &mut Pin<Box<ResponseFuture<Reserving, AsTold, Rc<str>>>>) -> Answer {
-        future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    /// The body, and what is appended to it once the answer is there.
+    fn poll(future: &mut Pin<Box<Answering>>) -> Poll<String> {
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Ok(mut answer)) = future.as_mut().poll(&mut context) else {
+            return Poll::Pending;
+        };
+        let frame = Pin::new(answer.body_mut()).poll_frame(&mut context);
+        let Poll::Ready(Some(Ok(frame))) = frame else { panic!("the body is at hand: {frame:?}") };
+        let mut text = String::from_utf8(frame.into_data().unwrap().into()).unwrap();
+        for after in answer.headers().get_all(AFTER) {
+            text = format!("{text} {}", after.to_str().unwrap());
+        }
+        Poll::Ready(text)
     }
 
-    fn answer(text: &str) -> Answer {
-        Poll::Ready(Ok(text.to_owned()))
+    fn answer(text: &str) -> Poll<String> {
+        Poll::Ready(text.to_owned())
     }
 
     #[test]
