@@ -157,3 +157,125 @@ impl fmt::Debug for MemoryCache {
         f.debug_struct("MemoryCache").field("tokens", &self.0.tokens.len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::exchange::cache::ClientFingerprint;
+    use crate::exchange::{RefreshRequest, TokenRequest};
+    use crate::support::seal::SealingKeys;
+
+    #[derive(Debug, Default)]
+    struct Seconds(AtomicU64);
+
+    impl Clock for Seconds {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + self.elapsed()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    /// A cache, and the time of the client that uses it.
+    struct Desk {
+        cache: MemoryCache,
+        clock: Seconds,
+        keys: SealingKeys,
+        client: ClientFingerprint,
+    }
+
+    impl Desk {
+        fn new(max_bytes: u64) -> Self {
+            let (keys, settings) = (SealingKeys::random().unwrap(), ["test"].into_iter());
+            let client = ClientFingerprint::new(settings, true);
+            Self { cache: MemoryCache::new(max_bytes), clock: Seconds::default(), keys, client }
+        }
+
+        fn with<T>(&self, name: &str, run: impl AsyncFnOnce(&CacheKey<'_>) -> T) -> T {
+            let request = TokenRequest::Refresh(Cow::Owned(RefreshRequest::new(name)));
+            let server_key = self.keys.iter().next().unwrap();
+            let key = CacheKey::new(&self.client, &request, server_key, &self.clock);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(run(&key))
+        }
+
+        fn put(&self, name: &str, bytes: usize, seconds: u64) {
+            let text = "t".repeat(bytes);
+            let body = format!(r#"{{"access_token":"{text}","token_type":"Bearer"}}"#);
+            let token = AccessToken::parse(body.as_bytes(), &self.clock).unwrap();
+            let keep_for = Duration::from_secs(seconds);
+            self.with(name, async |key| self.cache.put(key, &token, keep_for, None).await).unwrap();
+        }
+
+        fn has(&self, name: &str) -> bool {
+            self.with(name, async |key| self.cache.at_once(key).is_some())
+        }
+
+        fn at(&self, seconds: u64) {
+            self.clock.0.store(seconds, Ordering::SeqCst);
+        }
+
+        fn tokens(&self) -> usize {
+            self.cache.0.tokens.len()
+        }
+    }
+
+    #[test]
+    fn token_ends_by_the_clock_of_its_client() {
+        let desk = Desk::new(BUDGET);
+        desk.put("a", 10, 60);
+        desk.at(59);
+        assert!(desk.has("a"));
+        desk.at(60);
+        assert!(!desk.has("a"));
+        assert_eq!(desk.tokens(), 0, "its memory is freed as it is found");
+        desk.put("a", 10, u64::MAX);
+        assert!(desk.has("a"));
+    }
+
+    #[test]
+    fn dead_tokens_are_swept_once_a_minute() {
+        let desk = Desk::new(BUDGET);
+        (0..50).for_each(|nth| desk.put(&format!("short {nth}"), 10, 30));
+        desk.put("long", 10, 600);
+        desk.at(40);
+        desk.put("next", 10, 600);
+        assert_eq!(desk.tokens(), 52);
+        desk.at(60);
+        desk.put("last", 10, 600);
+        assert_eq!(desk.tokens(), 3);
+        assert!(desk.has("long") && desk.has("next") && desk.has("last"));
+    }
+
+    #[test]
+    fn full_cache_takes_the_latest_in() {
+        let desk = Desk::new(60_000);
+        for nth in 0..400 {
+            let name = nth.to_string();
+            desk.put(&name, 600, 600);
+            assert!(desk.has(&name));
+            assert!(desk.cache.0.tokens.weight() <= 60_000);
+        }
+        assert!(desk.tokens() > 50);
+    }
+
+    /// The largest answer that a provider may give.
+    #[test]
+    fn one_mebibyte_is_kept_by_each_shard() {
+        for budget in [BUDGET, 8 << 20, 4 << 20] {
+            let desk = Desk::new(budget);
+            (0..20).for_each(|nth| desk.put(&nth.to_string(), 10, 600));
+            for nth in 0..20 {
+                let name = format!("large {nth}");
+                desk.put(&name, 1 << 20, 600);
+                assert!(desk.has(&name), "{name} of {budget}");
+            }
+        }
+    }
+}
