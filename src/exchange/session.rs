@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::{AccessToken, ExchangeError, Freshness, RefreshRequest, TokenExchangeClient};
 use crate::flight::Flights;
 use crate::identity::TenantId;
 use crate::secret::Secret;
 use crate::support::retry::{Backoff, Failures};
-use crate::support::snapshot::Snapshot;
 
 /// The tokens of one session: what sign-in gave, and what refreshes made of it. Cheap to clone:
 /// clones are the same session.
@@ -23,7 +24,7 @@ pub struct SessionTokens(Arc<Session>);
 struct Session {
     client: TokenExchangeClient,
     tenant: Option<TenantId>,
-    held: Snapshot<Arc<Tokens>>,
+    held: ArcSwap<Tokens>,
     renewals: Flights<(), Result<AccessToken, ExchangeError>>,
 }
 
@@ -50,7 +51,7 @@ impl SessionTokens {
     fn of(client: TokenExchangeClient, access: AccessToken, tenant: Option<TenantId>) -> Self {
         let refresh = access.refresh_token().cloned();
         let first = Tokens { access, refresh, failures: Failures::default() };
-        let (held, renewals) = (Snapshot::new(Arc::new(first)), Flights::default());
+        let (held, renewals) = (ArcSwap::from_pointee(first), Flights::default());
         Self(Arc::new(Session { client, tenant, held, renewals }))
     }
 
@@ -61,7 +62,7 @@ impl SessionTokens {
     /// sign in again.
     pub async fn access_token(&self) -> Result<AccessToken, ExchangeError> {
         let session = &self.0;
-        let held = session.held.load();
+        let held = session.held.load_full();
         let clock = session.client.cached.clock();
         match held.access.freshness_to_the_end(clock) {
             Freshness::Fresh => Ok(held.access.clone()),
@@ -88,7 +89,7 @@ impl SessionTokens {
 
 /// Refreshes, and keeps what came of it.
 async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
-    let held = session.held.load();
+    let held = session.held.load_full();
     let clock = session.client.cached.clock();
     if held.access.freshness_to_the_end(clock) == Freshness::Fresh {
         // Another renewal came to its end while this one was begun.

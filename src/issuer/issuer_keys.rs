@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
+
 use super::Changes;
 use super::discovery::{Discovery, Read};
 use super::health::{IssuerHealth, KeyState};
@@ -15,7 +17,6 @@ use super::source::{FetchFault, Source};
 use crate::clock;
 use crate::config::{Algorithm, IssuerConfig};
 use crate::flight::Seat;
-use crate::support::snapshot::Snapshot;
 use crate::telemetry;
 
 /// The keys of an issuer: a set that others may name, too, and the way to it.
@@ -25,7 +26,7 @@ pub(crate) struct IssuerKeys {
     series: Arc<str>,
     key_sets: Arc<KeySets>,
     /// `None` before discovery told where the set is.
-    set: Snapshot<Option<Arc<Keys>>>,
+    set: ArcSwapOption<Keys>,
     /// `None` where the set's URL is fixed.
     discovery: Option<Box<Discovery>>,
     /// What the issuers of a template share.
@@ -56,7 +57,7 @@ impl IssuerKeys {
         };
         let discovery = Discovery::of(issuer, &series, config, &key_sets, quota.is_none())?;
         Ok(Self {
-            set: Snapshot::new(fixed.map(|id| key_sets.get(id, &series))),
+            set: ArcSwapOption::new(fixed.map(|id| key_sets.get(id, &series))),
             discovery: discovery.map(Box::new),
             series,
             key_sets,
@@ -65,7 +66,7 @@ impl IssuerKeys {
         })
     }
 
-    /// Judges a signature by the keys at hand. Starts a renewal in the background
+    /// Judges a signature by the keys at hand. Takes no lock; starts a renewal in the background
     /// when one is due.
     pub(crate) fn verify(
         self: &Arc<Self>,
@@ -74,17 +75,18 @@ impl IssuerKeys {
         message: &[u8],
         signature: &[u8],
     ) -> Verdict {
-        let Some(set) = self.set() else { return Verdict::NoKey(Seen::default()) };
+        let set = self.set.load();
+        let Some(set) = &*set else { return Verdict::NoKey(Seen::default()) };
         let verdict = set.verify(query, algorithm, message, signature);
         if set.is_usable() {
-            self.tend(&set);
+            self.tend(set);
         }
         verdict
     }
 
     /// The set, if it is known which.
     pub(super) fn set(&self) -> Option<Arc<Keys>> {
-        self.set.load()
+        self.set.load_full()
     }
 
     /// Waits for newer keys than those seen, if they may be asked for. Tells whose fetch brought

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use url::Url;
 
 use super::attempts::{Attempts, Moment};
@@ -27,7 +28,6 @@ use crate::config::{Algorithm, JwksSettings};
 use crate::error::AuthError;
 use crate::flight::{Flights, Seat};
 use crate::support::retry::{Rate, TokenBucket};
-use crate::support::snapshot::Snapshot;
 use crate::telemetry::{self, Outage};
 
 /// What the provider's `Cache-Control` may ask for.
@@ -116,7 +116,7 @@ pub(crate) struct Keys {
     settings: JwksSettings,
     http: Arc<Http>,
     clock: Arc<dyn Clock>,
-    held: Snapshot<Option<Arc<Held>>>,
+    held: ArcSwapOption<Held>,
     /// How many sets have come.
     sets: AtomicU64,
     /// When the set should next be asked for in the background.
@@ -158,7 +158,7 @@ impl Keys {
     pub(super) fn new(id: KeySetId, series: &str, key_sets: &KeySets) -> Self {
         Self {
             settings: within_reason(&id.settings),
-            held: Snapshot::default(),
+            held: ArcSwapOption::empty(),
             sets: AtomicU64::new(0),
             due: Moment::default(),
             fetched_at: Moment::default(),
@@ -176,8 +176,8 @@ impl Keys {
         }
     }
 
-    /// Whether a key at hand made a signature. Each that is tried takes one of `tries`. Waits
-    /// for nobody.
+    /// Whether a key at hand made a signature. Each that is tried takes one of `tries`. Takes no
+    /// lock, and asks nobody.
     pub(super) fn has_made(
         &self,
         query: &KeyQuery<'_>,
@@ -199,7 +199,7 @@ impl Keys {
         false
     }
 
-    /// Judges a signature by the keys at hand. Waits for nobody.
+    /// Judges a signature by the keys at hand. Takes no lock, and asks nobody.
     pub(crate) fn verify(
         self: &Arc<Self>,
         query: &KeyQuery<'_>,
@@ -528,7 +528,7 @@ impl Keys {
         if record.purges != purges {
             return None;
         }
-        let before = self.held.load();
+        let before = self.held.load_full();
         let fetched = match outcome {
             Ok((set, ttl)) => {
                 telemetry::keys_refreshed(&self.series, &self.series, set.all.len());

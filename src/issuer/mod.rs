@@ -22,11 +22,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
+
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig};
 use crate::error::AuthError;
 use crate::identity::TenantId;
-use crate::support::snapshot::Snapshot;
 
 pub use client_auth::{ClientAuth, SecretSource};
 pub use health::{IssuerHealth, KeyState, UnusableKey};
@@ -96,7 +97,7 @@ pub struct Issuers(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    listed: Snapshot<Arc<Listed>>,
+    listed: ArcSwap<Listed>,
     opener: Arc<Opener>,
 }
 
@@ -152,7 +153,7 @@ impl Issuers {
             any_tenant: config.any_tenant || config.database_url.is_some(),
         };
         let issuers =
-            Self(Arc::new(Inner { listed: Snapshot::default(), opener: Arc::new(opener) }));
+            Self(Arc::new(Inner { listed: ArcSwap::default(), opener: Arc::new(opener) }));
         config.issuers.iter().try_for_each(|issuer| issuers.add(issuer.clone()))?;
         Ok(issuers)
     }
@@ -226,7 +227,7 @@ impl Issuers {
     /// # Errors
     /// When a provider cannot be reached. Nothing is lost then: keys are fetched when needed.
     pub async fn ready(&self) -> Result<(), AuthError> {
-        let listed = self.0.listed.load();
+        let listed = self.0.listed.load_full();
         for issuer in listed.by_name.values() {
             if !issuer.health().can_verify() {
                 issuer.keys.obtain(true).await?;
@@ -251,7 +252,7 @@ impl Issuers {
         places: &[url::Url],
         allow_loopback_http: bool,
     ) -> Option<Arc<Endpoints>> {
-        let listed = self.0.listed.load();
+        let listed = self.0.listed.load_full();
         let keys = &listed.by_name.get(name)?.keys;
         match keys.is_discovered_at(places, allow_loopback_http) {
             true => keys.endpoints().await,
@@ -295,12 +296,13 @@ impl Issuers {
         listed.per_tenant.iter().flat_map(|all| all.in_use()).for_each(|issuer| visit(&issuer));
     }
 
-    /// Requests keep the list that they have, so a change happens on a copy. Returns the list as it was.
-    fn edit(&self, edit: impl FnOnce(&mut Listed)) -> Arc<Listed> {
-        self.0.listed.update(|listed| {
+    /// Requests must not wait for a change, so it happens on a copy that is swapped in. Returns the
+    /// list as it was.
+    fn edit(&self, edit: impl Fn(&mut Listed)) -> Arc<Listed> {
+        self.0.listed.rcu(|listed| {
             let mut listed = Listed::clone(listed);
             edit(&mut listed);
-            Arc::new(listed)
+            listed
         })
     }
 

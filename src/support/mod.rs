@@ -4,4 +4,3 @@ pub(crate) mod bounded;
 pub(crate) mod crypto;
 pub(crate) mod retry;
 pub(crate) mod seal;
-pub(crate) mod snapshot;

@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use super::{Tenant, TenantResolver};
 use crate::error::BoxError;
 use crate::identity::TenantId;
-use crate::support::snapshot::Snapshot;
 
 /// A list of tenants in memory, changeable while requests run. Clones share the list.
 ///
 /// For services with few tenants known at start, and for tests.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTenants {
-    known: Arc<Snapshot<Arc<HashMap<TenantId, Tenant>>>>,
+    known: Arc<ArcSwap<HashMap<TenantId, Tenant>>>,
 }
 
 impl MemoryTenants {
@@ -38,12 +38,12 @@ impl MemoryTenants {
         });
     }
 
-    /// Readers keep the map that they have, so a change copies it.
-    fn change(&self, edit: impl FnOnce(&mut HashMap<TenantId, Tenant>)) {
-        self.known.update(|known| {
+    /// Readers must not wait, so a change copies the map and swaps it in.
+    fn change(&self, edit: impl Fn(&mut HashMap<TenantId, Tenant>)) {
+        self.known.rcu(|known| {
             let mut known = HashMap::clone(known);
             edit(&mut known);
-            Arc::new(known)
+            known
         });
     }
 
@@ -55,7 +55,7 @@ impl MemoryTenants {
 impl FromIterator<Tenant> for MemoryTenants {
     fn from_iter<I: IntoIterator<Item = Tenant>>(tenants: I) -> Self {
         let known: HashMap<_, _> = tenants.into_iter().map(|t| (t.id().clone(), t)).collect();
-        Self { known: Arc::new(Snapshot::new(Arc::new(known))) }
+        Self { known: Arc::new(ArcSwap::from_pointee(known)) }
     }
 }
 

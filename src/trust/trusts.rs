@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+
 use super::explain::Explanation;
 use super::fault::PolicyError;
 use super::judge::{CompiledTrust, Verification};
@@ -16,7 +18,6 @@ use crate::identity::{IdentityKind, Scopes};
 use crate::issuer::{IssuerHealth, KeySets};
 use crate::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use crate::support::crypto;
-use crate::support::snapshot::Snapshot;
 use crate::telemetry::{self, Outage};
 use crate::validator::JwksValidator;
 
@@ -30,7 +31,7 @@ pub struct Trusts(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    loaded: Snapshot<Arc<Loaded>>,
+    loaded: ArcSwap<Loaded>,
     file: Option<PathBuf>,
     own_issuers: Vec<String>,
     replay_log: Arc<dyn ReplayLog>,
@@ -78,7 +79,7 @@ impl Trusts {
         trust_id: Option<&str>,
         requested: &Scopes,
     ) -> Result<Granted, Denied> {
-        let loaded = self.0.loaded.load();
+        let loaded = self.0.loaded.load_full();
         let found = Verification::of(&loaded.trusts, trust_id, token, &*self.0.clock).await;
         let decision = self.decide(&found, requested).await;
         log(&found, decision.as_ref().err());
@@ -89,7 +90,7 @@ impl Trusts {
     /// the caller: it quotes the policy and claims of the token. It has neither token nor signature
     /// in it. Scopes and earlier use are not looked at, and the token is not used up.
     pub async fn explain(&self, token: &str, trust_id: Option<&str>) -> Explanation {
-        let loaded = self.0.loaded.load();
+        let loaded = self.0.loaded.load_full();
         Explanation::of(Verification::of(&loaded.trusts, trust_id, token, &*self.0.clock).await)
     }
 
@@ -317,7 +318,7 @@ impl TrustsBuilder {
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let in_memory = || Arc::new(MemoryReplayLog::with_clock(100_000, clock.clone())) as _;
         let inner = Inner {
-            loaded: Snapshot::default(),
+            loaded: ArcSwap::default(),
             replay_log: replay_log.unwrap_or_else(in_memory),
             replay_outage: Outage::default(),
             key_sets: Arc::new(KeySets::new(clock.clone())),

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::jws::{Header, Jws};
 use crate::error::InvalidToken;
-use crate::support::snapshot::Snapshot;
 
 /// How many headers are remembered; the oldest goes first. A provider has a few at a time.
 const CAPACITY: usize = 16;
@@ -16,7 +17,7 @@ const CAPACITY: usize = 16;
 /// the list. It saves the reading and nothing else; every header in it passed the same checks.
 #[derive(Debug, Default)]
 pub(super) struct Headers {
-    known: Snapshot<Arc<Vec<Known>>>,
+    known: ArcSwap<Vec<Known>>,
 }
 
 /// An encoded header and what it says.
@@ -42,10 +43,10 @@ impl Headers {
         if is_known(&self.known.load()) {
             return;
         }
-        self.known.update(|known| {
+        self.known.rcu(|known| {
             let surplus = (known.len() + 1).saturating_sub(CAPACITY);
             let newer = known.iter().skip(surplus).filter(|(text, _)| **text != *encoded).cloned();
-            Arc::new(newer.chain([(encoded.into(), header.clone())]).collect())
+            newer.chain([(encoded.into(), header.clone())]).collect::<Vec<_>>()
         });
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use redis::{ConnectionInfo, RedisError, RedisResult};
 use tokio::task::JoinSet;
 
@@ -17,7 +18,6 @@ use crate::config::ConfigError;
 use crate::flight::{Flights, Seat};
 use crate::secret::Secret;
 use crate::support::retry::Backoff;
-use crate::support::snapshot::Snapshot;
 use crate::telemetry;
 
 /// A connection that lasted so long has made up for the failures before it.
@@ -68,7 +68,7 @@ impl Settings {
 /// One connection to the server: kept, given up, sought anew.
 pub(super) struct Line {
     pub(super) settings: Settings,
-    open: Snapshot<Option<Arc<Open>>>,
+    open: ArcSwapOption<Open>,
     /// Failures of each node of a cluster, and of the whole (`None`). Whoever changes `open` holds
     /// this.
     rests: Mutex<HashMap<Option<Node>, Rest>>,
@@ -131,7 +131,7 @@ impl Line {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             settings,
-            open: Snapshot::default(),
+            open: ArcSwapOption::empty(),
             rests: Mutex::default(),
             dials: Flights::default(),
             waits: Flights::default(),
@@ -163,7 +163,7 @@ impl Line {
             return self.call_soon(name, ask).await;
         }
         let asked = within(self.settings.write_timeout, self.call_surely(name, ask)).await;
-        asked.unwrap_or_else(|| match self.open.load() {
+        asked.unwrap_or_else(|| match self.open.load_full() {
             Some(open) => Err(self.given_up(&open, name, Trouble::Slow)),
             None => Err(Trouble::Slow),
         })
@@ -218,7 +218,7 @@ impl Line {
     /// The connection in use. Without one, the first who come wait for it; once the server has
     /// failed, a trial goes on behind everybody's back.
     async fn connection(self: &Arc<Self>, name: &str) -> Result<Arc<Open>, Trouble> {
-        if let Some(open) = self.open.load() {
+        if let Some(open) = self.open.load_full() {
             return match open.slots.owner(name) {
                 Some(node) => self.permitted(node, &open).map(|()| open.clone()),
                 None => Ok(open),
@@ -248,7 +248,7 @@ impl Line {
 
     /// The connection in use, or the next one, for those that wait until there is one.
     async fn awaited_connection(self: &Arc<Self>) -> Result<Arc<Open>, Trouble> {
-        if let Some(open) = self.open.load() {
+        if let Some(open) = self.open.load_full() {
             return Ok(open);
         }
         let wait = self.waits.board((), || {
@@ -319,7 +319,7 @@ impl Line {
     }
 
     async fn dialled(self: &Arc<Self>) -> Result<Arc<Open>, Trouble> {
-        if let Some(open) = self.open.load() {
+        if let Some(open) = self.open.load_full() {
             return Ok(open);
         }
         let limit = self.settings.write_timeout;
