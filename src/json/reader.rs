@@ -16,6 +16,20 @@ pub(super) fn read(text: &str) -> Option<Tree> {
     (is_read && is_object).then_some(reader.tree)
 }
 
+/// Which bytes of a string stand for themselves: all but control characters, quotation marks and
+/// backslashes.
+const IS_PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < 32 {
+        plain[byte] = false;
+        byte += 1;
+    }
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain
+};
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -57,14 +71,14 @@ impl<'a> Reader<'a> {
     /// What stands behind an opening brace (§4).
     fn object(&mut self, name: Name, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::Object, depth)?;
-        let mut count = 0;
+        let (mut count, mut tags) = (0, 0);
         let mut next = self.next()?;
         if next != b'}' {
             loop {
                 if next != b'"' || count == MAX_MEMBERS {
                     return None;
                 }
-                let name = self.name(opened, count)?;
+                let name = self.name(opened, count, &mut tags)?;
                 count += 1;
                 if self.next()? != b':' {
                     return None;
@@ -112,15 +126,19 @@ impl<'a> Reader<'a> {
         is_there.then_some(kind)
     }
 
-    /// The name of the next member of an object that has `count` already.
-    fn name(&mut self, object: u32, count: u32) -> Option<Name> {
+    /// The name of the next member of an object that has `count` already. One whose tag no other has
+    /// (`tags` is a set of them) is compared with none.
+    fn name(&mut self, object: u32, count: u32, tags: &mut u128) -> Option<Name> {
         let span = self.string()?;
         let name = self.tree.string(self.text, span);
-        if count < PAIRWISE {
+        let tag = tag(name);
+        let bit = 1 << (tag % 128);
+        if *tags & bit != 0 && count < PAIRWISE {
             let members = object + 1..self.tree.nodes.len() as u32;
             self.tree.repeats |= self.tree.find(self.text, name, members).is_some();
         }
-        Some(Name { name: span, tag: tag(self.tree.string(self.text, span)) })
+        *tags |= bit;
+        Some(Name { name: span, tag })
     }
 
     /// A number of which one byte was read (§6). One that is too large for an `f64` is refused.
@@ -164,26 +182,28 @@ impl<'a> Reader<'a> {
     /// What stands behind an opening quotation mark, up to the closing one (§7).
     fn string(&mut self) -> Option<Span> {
         let start = self.at;
-        let plain = self.plain()?;
-        if self.byte()? == b'"' {
+        if self.plain()? == b'"' {
             return Some(Span::between(start, self.at - 1));
         }
-        let mut unescaped = plain.to_owned();
+        let mut unescaped = self.text.get(start..self.at - 1)?.to_owned();
         loop {
             unescaped.push(self.escaped()?);
-            unescaped.push_str(self.plain()?);
-            if self.byte()? == b'"' {
+            let start = self.at;
+            let end = self.plain()?;
+            unescaped.push_str(self.text.get(start..self.at - 1)?);
+            if end == b'"' {
                 return Some(self.tree.add_unescaped(self.text, &unescaped));
             }
         }
     }
 
-    /// The characters up to a quotation mark or a backslash. A control character is refused.
-    fn plain(&mut self) -> Option<&'a str> {
-        let rest = self.text.get(self.at..)?;
-        let plain = rest.get(..memchr::memchr2(b'"', b'\\', rest.as_bytes())?)?;
-        self.at += plain.len();
-        (!plain.bytes().any(|byte| byte < b' ')).then_some(plain)
+    /// Steps over characters that stand for themselves and the quotation mark or backslash behind them,
+    /// which it returns. A control character is refused.
+    fn plain(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let is_plain = |byte: &&u8| IS_PLAIN.get(usize::from(**byte)).is_some_and(|is| *is);
+        self.at += rest.iter().take_while(is_plain).count();
+        self.byte().filter(|end| *end >= b' ')
     }
 
     /// The character that stands behind a backslash.

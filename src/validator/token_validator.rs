@@ -74,7 +74,8 @@ impl<'r> Credentials<'r> {
 
     /// Whether the token has the shape of a signed JWT: three parts. Nothing is decoded.
     pub fn is_jws_shaped(&self) -> bool {
-        memchr::memchr_iter(b'.', self.token).count() == 2
+        let mut dots = memchr::memchr_iter(b'.', self.token);
+        matches!((dots.next(), dots.next(), dots.next()), (Some(_), Some(_), None))
     }
 }
 
