@@ -54,6 +54,8 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `axum` | yes | extractors for axum 0.8 handlers, in [`extract`]; the endpoints find the address of a connection |
+//! | `exchange` | yes | tokens for other services: [`TokenExchangeClient`] and its caches, [`outbound`] |
+//! | `endpoints` | yes | [`endpoints`], [`session`], [`registrar`]; brings `exchange` |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
 //! | `sqlite`, `postgres` | no | `SqlTenants`, `SqlRegistrar`: tenants and participants in a database (Rust 1.94) |
 //! | `redis` | no | `RedisCache`: tokens for other services and the log of used tokens, shared by all processes |
@@ -68,6 +70,12 @@
 //! [operating](manual::operating), [testing](manual::testing).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// What only `exchange` or `endpoints` use is dead without them. A build with both still tells what is
+// dead everywhere.
+#![cfg_attr(
+    not(feature = "endpoints"),
+    allow(dead_code, unused_imports, unused_macros, unreachable_pub)
+)]
 // What a library must not do to its users; tests, examples and benches may.
 #![warn(
     clippy::expect_used,
@@ -126,10 +134,12 @@ mod database;
 
 pub mod tenant;
 
+#[cfg(feature = "endpoints")]
 pub mod registrar;
 
 // Obtaining: tokens for others.
 
+#[cfg(feature = "exchange")]
 pub mod exchange;
 
 #[cfg(feature = "trust")]
@@ -148,10 +158,13 @@ pub mod layer;
 
 pub mod guard;
 
+#[cfg(feature = "exchange")]
 pub mod outbound;
 
+#[cfg(feature = "endpoints")]
 pub mod session;
 
+#[cfg(feature = "endpoints")]
 pub mod endpoints;
 
 #[cfg(feature = "axum")]
@@ -171,8 +184,11 @@ pub use config::fault::ConfigError;
 pub use config::issuer::IssuerConfig;
 pub use config::mode::AuthMode;
 pub use error::auth_error::AuthError;
+#[cfg(feature = "exchange")]
 pub use exchange::cache::TokenCache;
+#[cfg(feature = "exchange")]
 pub use exchange::client::TokenExchangeClient;
+#[cfg(feature = "exchange")]
 pub use exchange::request::ExchangeRequest;
 pub use guard::condition::{role, scope};
 pub use identity::ids::TenantId;

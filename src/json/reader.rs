@@ -18,15 +18,14 @@ pub(super) fn read(text: &str) -> Option<Tree> {
 
 /// Which bytes of a string stand for themselves: all but control characters, quotation marks and
 /// backslashes.
+#[expect(clippy::indexing_slicing, reason = "computed while the crate is compiled")]
 const IS_PLAIN: [bool; 256] = {
-    let mut plain = [true; 256];
-    let mut byte = 0;
-    while byte < 32 {
-        plain[byte] = false;
+    let mut plain = [false; 256];
+    let mut byte = b' ' as usize;
+    while byte < plain.len() {
+        plain[byte] = byte != b'"' as usize && byte != b'\\' as usize;
         byte += 1;
     }
-    plain[b'"' as usize] = false;
-    plain[b'\\' as usize] = false;
     plain
 };
 

@@ -35,7 +35,9 @@
 //! # }
 //! ```
 
+#[cfg(feature = "exchange")]
 mod cache;
+#[cfg(feature = "endpoints")]
 mod registrar;
 mod replay;
 
@@ -45,7 +47,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 
+#[cfg(feature = "exchange")]
 pub use cache::{CacheExam, token_cache};
+#[cfg(feature = "endpoints")]
 pub use registrar::{RegistrarExam, registrar};
 pub use replay::replay_log;
 
