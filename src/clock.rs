@@ -1,4 +1,7 @@
-//! Where the crate asks for the time: [`Clock`], and nowhere else.
+//! The time: every part of this crate asks a [`Clock`], and nothing else.
+//!
+//! [`SystemClock`] is the default. `AuthBuilder::clock` and the other builders take another one: tests
+//! pass `testing::ManualClock` (feature `testing`), which stands still until it is moved.
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -1,10 +1,10 @@
 //! Tokens for other services: requests, answers, and the caches that keep them.
 //!
-//! [`TokenExchangeClient`], its [`ExchangeRequest`] and the trait [`TokenCache`] are at the root of
-//! the crate. Here are the other grants' requests ([`ServiceTokenRequest`], [`RefreshRequest`],
-//! [`CodeRequest`] …), the [`AccessToken`] that all of them give, the caches ([`MemoryCache`],
-//! `RedisCache` with the feature `redis`, [`Layered`] for both), and the [`SealingKeys`] for what
-//! leaves the process: entries of a shared cache and cookies.
+//! [`TokenExchangeClient`], its [`ExchangeRequest`] and the [trait of caches](crate::TokenCache) are at
+//! the root of the crate. Here are the other grants' requests ([`ServiceTokenRequest`],
+//! [`RefreshRequest`], [`CodeRequest`] …), the [`AccessToken`] that all of them give, the caches
+//! ([`MemoryCache`], `RedisCache` with the feature `redis`, [`Layered`] for both), and the
+//! [`SealingKeys`] for what leaves the process: entries of a shared cache, and cookies.
 
 mod authorize;
 mod breaker;

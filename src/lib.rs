@@ -22,7 +22,40 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # The street a request walks
+//! # Where to find what
+//!
+//! At the root are the names that a first program types. Everything else has one path, that of its
+//! module:
+//!
+//! | module | what is there |
+//! |---|---|
+//! | [`layer`] | where the layer looks for tokens and tenants: `TokenSource`, `TenantSource` |
+//! | [`guard`] | what a route requires: `any_scope`, `group`, `mfa_within`, `verified`, your own `Guard` |
+//! | [`extract`] | extractors for axum handlers |
+//! | [`error`] | why a token does not hold, and what a refusal looks like: `InvalidToken`, `ProblemJson`, `Grpc` |
+//! | [`identity`] | the parts of an identity: `Scopes`, `IdentityKey`, `Actor`; `ClaimsMapping` |
+//! | [`config`] | the parts of a configuration: `Algorithm`, `JwksSettings`; `ENVIRONMENT` |
+//! | [`issuer`] | keys and their health: `Issuers`, `TenantIssuers`; how a service proves itself: `ClientAuth` |
+//! | [`validator`] | tokens of another kind, and the tokens verified before: `Credentials`, `KnownTokens` |
+//! | [`proof`], [`admission`] | bound tokens, and deny lists: `ProofVerifier`, `AdmissionCheck` |
+//! | [`replay`] | what may be used only once: `ReplayLog` |
+//! | [`tenant`] | stores of tenants: `CachedTenants`, `MemoryTenants`, `SqlTenants` |
+//! | [`registrar`] | participants and workspaces of this service: `MemoryRegistrar`, `SqlRegistrar` |
+//! | [`exchange`] | tokens for other services: requests, `AccessToken`, `RedisCache`, `MemoryCache`, `SealingKeys` |
+//! | [`outbound`] | a layer for HTTP clients: `OutboundLayer`, `OutboundToken`, `CallerLayer` |
+//! | [`endpoints`] | sign-in, sign-out, registration and more: `Endpoints`, `SignIn`, `Throttle` |
+//! | [`session`] | signed-in browsers: `Sessions` |
+//! | [`trust`], [`mint`] | foreign workload tokens, and tokens of ours for them |
+//! | [`clock`] | the time, for tests that move it: `Clock` |
+//! | [`testing`] | a provider to test against, forged tokens, and [`conformance`](testing::conformance): suites for a tenant store, registrar, token cache or replay log of your own |
+//!
+//! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
+//! [tenants](manual::tenants), [sign-in and endpoints](manual::endpoints),
+//! [tokens for other services](manual::exchange),
+//! [calling other services](manual::outbound), [threats](manual::threats),
+//! [operating](manual::operating), [testing](manual::testing).
+//!
+//! # The path of a request
 //!
 //! ```text
 //! layer ──▶ auth ──▶ validator ──▶ issuer      the token: known? else shape, claims, key, signature
@@ -30,7 +63,7 @@
 //!   └──▶ your service, with an AuthContext in the request's extensions
 //! ```
 //!
-//! Tokens for other services walk another street: [`TokenExchangeClient`] gets them from the provider
+//! Tokens for other services take another path: [`TokenExchangeClient`] gets them from the provider
 //! and keeps them, [`OutboundLayer`](outbound::OutboundLayer) puts them on the requests that need them.
 //!
 //! ```text
@@ -38,16 +71,17 @@
 //!                 └───────▶ flight ──▶ issuer     one request for all who want it
 //! ```
 //!
-//! Who has no token yet gets one at the [`Endpoints`](endpoints::Endpoints) under `/v1/auth/`; a browser may keep it in a
-//! sealed cookie ([`Sessions`](session::Sessions)).
+//! A caller without a token gets one at the [`Endpoints`](endpoints::Endpoints) under `/v1/auth/`; a
+//! browser may keep it in a sealed cookie ([`Sessions`](session::Sessions)).
 //!
 //! ```text
 //! session ──▶ endpoints ──▶ exchange              sign-in, refresh, sign-out
 //!                 ├───────▶ trust ──▶ mint        a foreign workload token for one of ours
-//!                 └───────▶ registrar             who somebody is in this service
+//!                 └───────▶ registrar             the participant that an identity is in this service
 //! ```
 //!
-//! The modules below stand in this order, ground first, and each imports only from those above it.
+//! In the source, `lib.rs` declares the modules in five groups, ground first, and each module imports
+//! only from those above it.
 //!
 //! # Features
 //!
@@ -62,12 +96,6 @@
 //! | `trust` | no | foreign workload tokens, by a policy, for tokens of ours: [`trust`], [`mint`] |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
-//!
-//! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
-//! [tenants](manual::tenants), [sign-in and endpoints](manual::endpoints),
-//! [tokens for other services](manual::exchange),
-//! [calling other services](manual::outbound), [threats](manual::threats),
-//! [operating](manual::operating), [testing](manual::testing).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // What only `exchange` or `endpoints` use is dead without them. A build with both still tells what is
@@ -75,6 +103,18 @@
 #![cfg_attr(
     not(feature = "endpoints"),
     allow(dead_code, unused_imports, unused_macros, unreachable_pub)
+)]
+// The published documentation has all features; without some, links to their parts lead nowhere.
+#![cfg_attr(
+    not(all(
+        feature = "axum",
+        feature = "postgres",
+        feature = "redis",
+        feature = "sqlite",
+        feature = "testing",
+        feature = "trust"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
 )]
 // What a library must not do to its users; tests, examples and benches may.
 #![warn(

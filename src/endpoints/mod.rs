@@ -1,4 +1,8 @@
-//! [`Endpoints`]: sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer.
+//! Sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer.
+//!
+//! `Auth::endpoints` begins to set up [`Endpoints`]: which there are ([`Endpoint`]), how a browser signs in
+//! ([`SignIn`]), who may use passwords ([`PasswordVerdict`]), how often ([`Throttle`], by default
+//! [`TokenBuckets`]), and which proxies tell the client's address ([`TrustedProxies`]).
 
 mod accounts;
 mod answer;

@@ -21,7 +21,7 @@ use crate::telemetry;
 /// everything.
 ///
 /// [`exchange`](Self::exchange) and [`service_token`](Self::service_token) answer from a
-/// [`TokenCache`](super::TokenCache) when they can. However many callers want the same token at once, the provider is
+/// [`TokenCache`](crate::TokenCache) when they can. However many callers want the same token at once, the provider is
 /// asked once, and a caller that goes away disturbs nobody. From 80 % of its life on, a token is
 /// still given out while its successor is sought; so a provider that is away for a while is not
 /// noticed. [`refresh`](Self::refresh) spends a refresh token once, however many come with it, and

@@ -1,4 +1,11 @@
-//! [`Issuers`]: the issuers a service trusts, by the `iss` of their tokens.
+//! The issuers a service trusts: their keys, how those are renewed, and how the service proves itself
+//! to them.
+//!
+//! `Auth::issuers` returns [`Issuers`]: [`health`](Issuers::health) for readiness and dashboards
+//! ([`IssuerHealth`], [`KeyState`]), `add`, `remove` and `purge` while requests run. [`TenantIssuers`] is
+//! the trait for a provider with one issuer for each tenant. [`ClientAuth`] is how this service
+//! authenticates when it asks for tokens itself. What is configured of an issuer is
+//! [`IssuerConfig`], at the root.
 
 mod attempts;
 mod client_auth;

@@ -1,4 +1,7 @@
-//! The manual.
+//! The manual: one page for each thing one does with this crate. There are no items here, only text.
+//!
+//! Begin with [`modes`] and [`request`]. [`threats`] says what is defended and what is not;
+//! [`decisions`] why things are as they are.
 
 #[doc = include_str!("modes.md")]
 pub mod modes {}

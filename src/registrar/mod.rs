@@ -1,4 +1,8 @@
-//! [`Registrar`]: from an identity to its participant and personal workspace in this service.
+//! Registration: from an identity to its participant and personal workspace in this service.
+//!
+//! [`Registrar`] is the trait, with [`MemoryRegistrar`] for tests and `SqlRegistrar` for databases
+//! (features `sqlite` and `postgres`); `EndpointsBuilder::registrar` takes one.
+//! `testing::conformance` (feature `testing`) examines one of your own.
 
 mod ids;
 mod memory;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::exchange::Fence;
+use crate::exchange::{AccessToken, Fence};
 
 /// Browsers hold 4096 bytes per cookie, name and value together (RFC 6265bis §5.6).
 const PART: usize = 3800;
@@ -41,6 +41,16 @@ const TIME: usize = 12;
 /// does with `NAME` and `NAME.PART`, which held whole sessions once.
 #[derive(Debug, Clone)]
 pub(super) struct CookieName(String);
+
+/// A session as its cookies tell it. Public, because the service of a layer names it, and not exported.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub(crate) token: AccessToken,
+    /// When its user signed in.
+    pub(super) begun: SystemTime,
+    /// What its cookies are named after.
+    pub(super) id: CookieId,
+}
 
 /// Which session, and how often it was renewed. Ordered by age.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,8 @@
-//! [`Sessions`]: signed-in browsers, whose tokens stay out of reach of their scripts.
+//! Signed-in browsers, whose tokens stay out of reach of their scripts.
+//!
+//! [`Sessions`] keeps the tokens in sealed cookies, and renews them; [`Sessions::layer`] turns the cookies
+//! into the `Authorization` header that the layer inside of it judges. The
+//! [`endpoints`](crate::endpoints) begin and end sessions.
 
 mod answer;
 mod cookie;
@@ -23,7 +27,7 @@ use crate::mark::Mark;
 use crate::secret::Secret;
 use crate::support::seal::{Purpose, SealingKeys};
 use crate::telemetry;
-use cookie::{CookieId, CookieName, Names};
+use cookie::{CookieId, CookieName, Names, Session};
 use origin::Origins;
 
 pub use layer::{SessionLayer, SessionService};
@@ -104,16 +108,6 @@ struct Inner {
 
 /// What comes of a renewal; `None` if the session is over.
 type Renewed = Result<Option<Session>, ExchangeError>;
-
-/// A session as its cookies tell it.
-#[derive(Debug, Clone)]
-pub struct Session {
-    pub(crate) token: AccessToken,
-    /// When its user signed in.
-    begun: SystemTime,
-    /// What its cookies are named after.
-    id: CookieId,
-}
 
 impl Session {
     fn with(&self, token: AccessToken) -> Self {
