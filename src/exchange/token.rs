@@ -300,7 +300,13 @@ impl AccessToken {
     /// Reads a successful answer. Members that are `null` count as absent.
     pub(crate) fn parse(body: &[u8], clock: &dyn Clock) -> Result<Self, ExchangeError> {
         let refused = ExchangeError::Answer;
-        let document = Document::parse(body).map_err(|_| refused("is not a JSON object"))?;
+        let document = Document::parse(body).map_err(|fault| {
+            refused(match fault {
+                Fault::Syntax => "is not a JSON object",
+                Fault::Limit => "has more members or is deeper than the limit",
+                Fault::Duplicate => "has a member twice",
+            })
+        })?;
         let member = |name| document.root().get(name).filter(|value| !value.is_null());
         let text = |name| match member(name) {
             None => Ok(None),
@@ -338,23 +344,46 @@ impl AccessToken {
     /// Whether it has the `sub` and the tenant of another, as far as both tell: a session stays its
     /// user's.
     pub(crate) fn is_of_the_same(&self, other: &Self) -> bool {
-        ["sub", "tenant_id"].into_iter().all(|name| match (self.claim(name), other.claim(name)) {
-            (Some(one), Some(another)) => one == another,
-            _ => true,
+        ["sub", "tenant_id"].into_iter().all(|name| match (self.read(name), other.read(name)) {
+            (Ok(Some(one)), Ok(Some(another))) => one == another,
+            (Ok(_), Ok(_)) => true,
+            _ => false,
         })
     }
 
     /// A claim of the token if it is a JWT, unverified: the provider gave it to us directly.
     pub(crate) fn claim(&self, name: &str) -> Option<String> {
-        let claims = claims_of(self.secret()).ok()?;
-        claims.root().get(name).and_then(Value::as_str).map(str::to_owned)
+        self.read(name).ok()?
+    }
+
+    /// A claim of the token, or why its claims cannot be read.
+    fn read(&self, name: &str) -> Result<Option<String>, Fault> {
+        let claims = claims_of(self.secret())?;
+        let claim = claims.as_ref().and_then(|claims| claims.root().get(name));
+        Ok(claim.and_then(Value::as_str).map(str::to_owned))
     }
 }
 
-/// The claims of a token, *unverified*. One that is no JWT is a [`Fault::Syntax`].
-pub(super) fn claims_of(token: &Secret) -> Result<Document, Fault> {
-    let payload = token.expose().split('.').nth(1).and_then(base64url::decode);
-    Document::parse(payload.ok_or(Fault::Syntax)?)
+/// Returns the claims of a token, *unverified*, and `None` for a token that is no JWT.
+///
+/// # Errors
+/// The token is a JWT whose claims cannot be read here: others may read them.
+pub(super) fn claims_of(token: &Secret) -> Result<Option<Document>, Fault> {
+    let text = token.expose();
+    let mut parts = text.split('.').map(base64url::decode);
+    let (header, payload) = (parts.next().flatten(), parts.next().flatten());
+    let Some(payload) = payload else { return Ok(None) };
+    let is_object = |part: &[u8]| part.trim_ascii_start().starts_with(b"{");
+    // The second of the five parts of a JWE is an encrypted key, and may begin with any byte.
+    let is_jwt = text.split('.').count() == 3
+        && is_object(&payload)
+        && header.is_some_and(|header| is_object(&header));
+    match Document::parse(payload) {
+        Ok(claims) => Ok(Some(claims)),
+        Err(Fault::Duplicate) => Err(Fault::Duplicate),
+        Err(fault) if is_jwt => Err(fault),
+        Err(_) => Ok(None),
+    }
 }
 
 /// A number of seconds, also as a text (some servers write it so).
@@ -371,9 +400,11 @@ fn due() -> f64 {
     jittered(Duration::from_millis(800), 0.05).as_secs_f64()
 }
 
-/// How long until the `exp` of a token, if it is a JWT that has one.
+/// How long until the `exp` of a token, if it is a JWT that has one. A JWT that cannot be read ends now:
+/// others may read an `exp` that is past.
 pub(super) fn until_exp(token: &Secret, now: SystemTime) -> Option<Duration> {
-    let left = claims_of(token).ok()?.root().get("exp")?.as_f64()? - unix_time(now);
+    let Ok(claims) = claims_of(token) else { return Some(Duration::ZERO) };
+    let left = claims?.root().get("exp")?.as_f64()? - unix_time(now);
     left.is_finite().then(|| Duration::from_secs_f64(left.clamp(0.0, 1e9)))
 }
 
@@ -452,6 +483,27 @@ mod tests {
         let token =
             parse(r#"{"access_token":"a","token_type":"Bearer","expires_in":1e9}"#).unwrap();
         assert_eq!(token.keep_for(), Some(MAX_LIFETIME));
+    }
+
+    #[test]
+    fn unreadable_jwt_ends_and_is_of_nobody() {
+        let jwt = |claims: &str| format!("e30.{}.AA", base64url::encode(claims));
+        let of = |token: String| {
+            parse(&format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#)).unwrap()
+        };
+        let alice = of(jwt(r#"{"sub":"alice","exp":3600}"#));
+        let left = |token: &AccessToken| until_exp(token.secret(), SystemTime::UNIX_EPOCH);
+        assert_eq!(left(&alice), Some(Duration::from_secs(3600)));
+        assert_eq!(left(&of("opaque".to_owned())), None);
+        assert!(alice.is_of_the_same(&of("opaque".to_owned())));
+        for claims in [
+            format!(r#"{{"sub":"alice","exp":3600,"x":{}1{}}}"#, "[".repeat(20), "]".repeat(20)),
+            r#"{"sub":"alice","exp":3600,"sub":"mallory"}"#.to_owned(),
+        ] {
+            let token = of(jwt(&claims));
+            assert_eq!(left(&token), Some(Duration::ZERO), "{claims}");
+            assert!(!token.is_of_the_same(&alice) && !alice.is_of_the_same(&token), "{claims}");
+        }
     }
 
     /// What lies in a cache or a cookie, as JSON.

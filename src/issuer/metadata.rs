@@ -4,13 +4,17 @@
 use url::Url;
 
 use super::http::{FetchError, Http, Limits, check_learned_url};
-use crate::json::{Document, Value};
+use crate::json::{Document, Fault, Value};
 
 /// Why a discovery document is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MetadataError {
     #[error("is not a JSON object")]
     Syntax,
+    #[error("has more members or is deeper than the limit")]
+    Limit,
+    #[error("has a member name twice")]
+    Duplicate,
     #[error("is for another issuer than `{expected}`; if that is intended, set expected_issuer")]
     Issuer { expected: String },
     #[error("has no usable {0}")]
@@ -21,7 +25,11 @@ pub(crate) enum MetadataError {
 
 /// Reads a discovery document. Its `issuer` must be `expected` byte for byte (RFC 8414 §3.3).
 fn parse(body: &[u8], expected: &str) -> Result<Document, MetadataError> {
-    let document = Document::parse(body).map_err(|_| MetadataError::Syntax)?;
+    let document = Document::parse(body).map_err(|fault| match fault {
+        Fault::Syntax => MetadataError::Syntax,
+        Fault::Limit => MetadataError::Limit,
+        Fault::Duplicate => MetadataError::Duplicate,
+    })?;
     match text(&document, "issuer") == Some(expected) {
         true => Ok(document),
         false => Err(MetadataError::Issuer { expected: expected.to_owned() }),

@@ -25,8 +25,11 @@ const PAIRWISE: u32 = 32;
 /// Why a text was refused. Carries no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Not one JSON object, nested too deep, with an object of too many members, or 2 GiB long.
+    /// Not one JSON object.
     Syntax,
+    /// Nested deeper than [`MAX_DEPTH`], an object of more than [`MAX_MEMBERS`], or 2 GiB of text. Other
+    /// readers may read it, so it is not the same as no JSON.
+    Limit,
     /// A member name occurs twice in one object.
     Duplicate,
 }
@@ -127,9 +130,9 @@ impl Document {
         let text = String::from_utf8(text.into()).map_err(|_| Fault::Syntax)?;
         // So that there is room for places behind its end.
         if text.len() > i32::MAX as usize {
-            return Err(Fault::Syntax);
+            return Err(Fault::Limit);
         }
-        let tree = reader::read(&text).ok_or(Fault::Syntax)?;
+        let tree = reader::read(&text)?;
         if tree.repeats { Err(Fault::Duplicate) } else { Ok(Self { text, tree }) }
     }
 
@@ -385,8 +388,12 @@ mod tests {
     fn nesting_is_bounded() {
         let nested = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
         assert_eq!(fault(nested(MAX_DEPTH).as_bytes()), None);
-        assert_eq!(fault(nested(MAX_DEPTH + 1).as_bytes()), Some(Fault::Syntax));
+        assert_eq!(fault(nested(MAX_DEPTH + 1).as_bytes()), Some(Fault::Limit));
         assert_eq!(fault("[".repeat(100_000).as_bytes()), Some(Fault::Syntax));
+        assert_eq!(
+            fault(format!("{{\"a\":{}", "[".repeat(100_000)).as_bytes()),
+            Some(Fault::Limit)
+        );
     }
 
     #[test]
@@ -411,7 +418,7 @@ mod tests {
             Document::parse(format!("{{\"a\":{{{}}}}}", members.join(",")))
         };
         assert!(object(MAX_MEMBERS).is_ok());
-        assert_eq!(object(MAX_MEMBERS + 1).unwrap_err(), Fault::Syntax);
+        assert_eq!(object(MAX_MEMBERS + 1).unwrap_err(), Fault::Limit);
     }
 
     #[test]

@@ -4,16 +4,18 @@
 //! may switch on (`serde_json/arbitrary_precision` makes an object of it), and a token that was good must
 //! stay good.
 
-use super::{Kind, MAX_DEPTH, MAX_MEMBERS, Name, Node, PAIRWISE, Span, Tree, tag};
+use super::{Fault, Kind, MAX_DEPTH, MAX_MEMBERS, Name, PAIRWISE, Span, Tree, tag};
 
-/// `None` for what is not one object.
-pub(super) fn read(text: &str) -> Option<Tree> {
-    let mut reader = Reader { text, at: 0, tree: Tree::new() };
-    let first = reader.next()?;
-    reader.value(first, Name::NONE, 0)?;
-    let is_read = reader.next().is_none();
-    let is_object = matches!(reader.tree.nodes.first(), Some(Node { kind: Kind::Object, .. }));
-    (is_read && is_object).then_some(reader.tree)
+/// Reads one object. Repeated names are noted in the tree.
+pub(super) fn read(text: &str) -> Result<Tree, Fault> {
+    let mut reader = Reader { text, at: 0, tree: Tree::new(), is_over_limit: false };
+    let is_object = reader.next() == Some(b'{');
+    let is_read = is_object && reader.object(Name::NONE, 0).is_some() && reader.next().is_none();
+    match is_read {
+        true => Ok(reader.tree),
+        false if reader.is_over_limit => Err(Fault::Limit),
+        false => Err(Fault::Syntax),
+    }
 }
 
 /// Which bytes of a string stand for themselves: all but control characters, quotation marks and
@@ -33,6 +35,8 @@ struct Reader<'a> {
     text: &'a str,
     at: usize,
     tree: Tree,
+    /// Whether reading ended at a limit, and not at what is no JSON.
+    is_over_limit: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -74,7 +78,8 @@ impl<'a> Reader<'a> {
         let mut next = self.next()?;
         if next != b'}' {
             loop {
-                if next != b'"' || count == MAX_MEMBERS {
+                self.stays_within(count < MAX_MEMBERS)?;
+                if next != b'"' {
                     return None;
                 }
                 let name = self.name(opened, count, &mut tags)?;
@@ -115,7 +120,14 @@ impl<'a> Reader<'a> {
     }
 
     fn open(&mut self, name: Name, kind: Kind, depth: usize) -> Option<u32> {
-        (depth < MAX_DEPTH).then(|| self.tree.push(name, kind))
+        self.stays_within(depth < MAX_DEPTH)?;
+        Some(self.tree.push(name, kind))
+    }
+
+    /// Ends reading at a limit.
+    fn stays_within(&mut self, is_within: bool) -> Option<()> {
+        self.is_over_limit |= !is_within;
+        is_within.then_some(())
     }
 
     fn word(&mut self, rest: &str, kind: Kind) -> Option<Kind> {
@@ -303,7 +315,7 @@ mod tests {
                 }
             }
         }
-        let tree = read(text)?;
+        let tree = read(text).ok()?;
         let document = Document { text: text.to_owned(), tree };
         Some(of(document.root()))
     }

@@ -67,6 +67,7 @@ pub(crate) fn document(text: impl Into<Vec<u8>>) -> Result<Document, InvalidToke
     Document::parse(text).map_err(|fault| {
         InvalidToken::Malformed(match fault {
             Fault::Syntax => "not a JSON object",
+            Fault::Limit => "more members or deeper than the limit",
             Fault::Duplicate => "a member name occurs twice",
         })
     })
@@ -177,6 +178,18 @@ mod tests {
             typ: Typ::AccessToken,
         };
         assert_eq!(read, Ok(expected));
+    }
+
+    #[test]
+    fn reasons_of_unread_json_are_told_apart() {
+        let deep = format!(r#"{{"alg":{}"#, "[".repeat(20));
+        for (json, reason) in [
+            ("[]", "not a JSON object"),
+            (r#"{"alg":"ES256","alg":"ES256"}"#, "a member name occurs twice"),
+            (deep.as_str(), "more members or deeper than the limit"),
+        ] {
+            assert_eq!(header(json), Err(InvalidToken::Malformed(reason)));
+        }
     }
 
     #[test]
