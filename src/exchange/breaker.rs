@@ -137,13 +137,13 @@ impl Permit {
             (reached, Some(retry_after)) if reached.concerns_all() => {
                 own.end_trial(self.trial, now);
                 whole
-                    .fail(retry_after, now)
+                    .fail(self.trial, retry_after, now)
                     .map_or(Change::None, |pause| Change::Opened(ALL, pause))
             }
             (reached, Some(retry_after)) => {
                 whole.end_trial(self.trial, now);
                 let was_open = matches!(reached, Reached::Answer(_)) && whole.close();
-                match (own.fail(retry_after, now), self.grant) {
+                match (own.fail(self.trial, retry_after, now), self.grant) {
                     (Some(pause), Some(grant)) => Change::Opened(grant, pause),
                     _ => closed(was_open),
                 }
@@ -229,8 +229,14 @@ impl State {
         }
     }
 
-    /// Counts a failure. The pause, if this one opened it.
-    fn fail(&mut self, retry_after: Option<Duration>, now: Duration) -> Option<Duration> {
+    /// Ends the trial that was to last until then, and counts a failure. The pause, if this one opened it.
+    fn fail(
+        &mut self,
+        trial: Duration,
+        retry_after: Option<Duration>,
+        now: Duration,
+    ) -> Option<Duration> {
+        self.end_trial(trial, now);
         let was_open = self.is_open();
         let pause = self.0.add(Backoff::ENDPOINT, retry_after, now);
         (!was_open && self.is_open()).then_some(pause)
@@ -419,5 +425,17 @@ mod tests {
         assert_eq!(trial.note(Reached::Nothing, &unproven), Change::None);
         let trial = breaker.permit("exchange", 1);
         assert!(trial.is_some() && !breaker.permits("exchange", 1), "still open");
+    }
+
+    #[test]
+    fn trial_ends_when_retry_after_is_zero() {
+        for (grant, code) in [("exchange", 503), ("refresh", 429)] {
+            let breaker = Watched::new();
+            let _ = breaker.ends(grant, status(code), &failed(Some(1)), 0);
+            let trial = breaker.permit(grant, 1).unwrap();
+            let _ = trial.note(status(code), &failed(Some(0)));
+            let waits = (1..100).find(|now| breaker.permits(grant, *now));
+            assert_eq!(waits, Some(1), "{code}");
+        }
     }
 }
