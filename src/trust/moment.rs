@@ -45,10 +45,12 @@ impl Expiry {
                 let last_second = humantime::parse_rfc3339(&format!("{text}T23:59:59Z")).ok()?;
                 last_second.checked_add(Duration::from_secs(1))?
             }
-            _ => {
+            // Neither fractions of a second nor a leap second, both of which the library takes.
+            20 if text.get(17..19) != Some("60") => {
                 let in_capitals = text.to_ascii_uppercase().replace(' ', "T");
                 humantime::parse_rfc3339(&in_capitals).ok()?
             }
+            _ => return None,
         };
         Some(Self { text: text.to_owned(), end })
     }
@@ -98,6 +100,11 @@ mod tests {
             "30.06.2027",
             "2027-06-3é",
             "2027-06-30T",
+            "2027-06-30T12:00:00.Z",
+            "2027-06-30T12:00:00.5Z",
+            "2027-06-30T12:00:00.123456789Z",
+            "2027-06-30T23:59:60Z",
+            "2027-06-30T12:00:0.Z",
         ] {
             assert_eq!(end(text), None, "{text}");
         }

@@ -140,10 +140,18 @@ fn scope(at: &At<'_>) -> Option<String> {
 
 fn conditions(at: &At<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
     let mut conditions = Vec::new();
+    let mut paths: Vec<ClaimPath> = Vec::new();
     for (name, node) in at.members()? {
         let member = At { node, place: format!("{}.{}", at.place, name.escape_debug()), ..*at };
         match name.parse::<ClaimPath>() {
-            Ok(path) => conditions.extend(condition(&member).map(|condition| (path, condition))),
+            // A claim's name, and a pointer to it.
+            Ok(path) if paths.contains(&path) => member.note("is given twice, in two spellings"),
+            Ok(path) => {
+                paths.push(path.clone());
+                // With something in place of what could not be read, its claim is looked at, too.
+                let nothing = Condition::OneOf(Vec::new());
+                conditions.push((path, condition(&member).unwrap_or(nothing)));
+            }
             Err(error) => member.note(format!("is no claim: {error}")),
         }
     }

@@ -206,7 +206,7 @@ fn json_node(source: &Source<'_>, piece: &str, depth: usize, faults: &Faults) ->
             Value::Null
         }
         Some(b'{') => {
-            let Members(sent) = serde_json::from_str(piece).unwrap_or_default();
+            let Members(sent) = json_piece(piece, line, faults);
             let mut members: Vec<(String, Node)> = Vec::new();
             for (name, value) in sent {
                 let node = json_node(source, value.get(), depth + 1, faults);
@@ -218,13 +218,30 @@ fn json_node(source: &Source<'_>, piece: &str, depth: usize, faults: &Faults) ->
             Value::Table(members)
         }
         Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(piece).unwrap_or_default();
+            let items: Vec<&RawValue> = json_piece(piece, line, faults);
             let node = |item: &&RawValue| json_node(source, item.get(), depth + 1, faults);
             Value::List(items.iter().map(node).collect())
         }
-        _ => Node::from_value(&serde_json::from_str(piece).unwrap_or_default()).value,
+        _ => Node::from_value(&json_piece(piece, line, faults)).value,
     };
     Node { line, value }
+}
+
+/// Reads a well-formed part of the text, which begins in `line`. What is well-formed may still have no value:
+/// half of a surrogate pair (`"\ud800"`), or a number beyond all.
+fn json_piece<'t, T>(piece: &'t str, line: usize, faults: &Faults) -> T
+where
+    T: serde::Deserialize<'t> + Default,
+{
+    serde_json::from_str(piece).unwrap_or_else(|error: serde_json::Error| {
+        let line = line + error.line().saturating_sub(1);
+        faults.note(
+            line,
+            "the text",
+            "has a name or a value that cannot be read: half a character, or a number too large",
+        );
+        T::default()
+    })
 }
 
 /// The members of a JSON object, with repetitions.
@@ -285,6 +302,9 @@ mod tests {
         assert_eq!(line(Node::from_toml("a = 1\na = 2\n")), Some(2));
         assert_eq!(line(Node::from_json("{\n\"a\": }")), Some(2));
         assert_eq!(line(Node::from_json("{\"a\": 1,\n\"a\": 2}")), Some(2));
+        assert_eq!(line(Node::from_json("{\n\"a\": 1,\n\"\\ud800\": 2}")), Some(3));
+        assert_eq!(line(Node::from_json("{\"a\": {\n\"b\":\n\"\\udfff\"}}")), Some(3));
+        assert_eq!(line(Node::from_json("{\"a\":\n[1,\n1e999]}")), Some(3));
         let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
         assert_eq!(line(Node::from_json(&deep)), Some(1));
     }

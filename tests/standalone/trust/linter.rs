@@ -208,3 +208,45 @@ fn deep_nesting_is_refused_and_not_followed() {
         assert!(TrustPolicy::from_json(&format!("{{\"trust\":{open}{close}}}")).is_err());
     }
 }
+
+/// A policy of one rule with these conditions.
+fn with_claims(claims: &str) -> Result<TrustPolicy, PolicyError> {
+    TrustPolicy::from_json(&format!(
+        r#"{{"trust":[{{"id":"k8s","issuer":"https://k8s.example","audiences":["scaivault"],"grant":[{{"name":"g","subject":"repo:*",
+        "claims":{{{claims}}},"map":{{"identity":"sa:x","tenant":"t","scopes":["a"]}}}}]}}]}}"#
+    ))
+}
+
+/// The faults, as lines.
+fn told<T: std::fmt::Debug>(read: Result<T, PolicyError>) -> Vec<String> {
+    read.unwrap_err().faults().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn name_with_half_a_character_is_refused() {
+    let prod = r#""environment":{"eq":"prod"}"#;
+    assert!(with_claims(prod).is_ok());
+    let faults = told(with_claims(&format!("{prod},\n\n\"\\ud800\":{{\"eq\":\"x\"}}")));
+    assert!(faults[0].starts_with("line 4: the text has a name"), "{faults:?}");
+    let whole = TrustPolicy::from_json("{\n\"\\ud800\":1,\"trust\":[{\"id\":\"k8s\"}]}");
+    let faults = told(whole);
+    assert!(faults[0].starts_with("line 2: the text has a name"), "{faults:?}");
+}
+
+#[test]
+fn claim_in_two_spellings_is_given_twice() {
+    let one = r#""env":{"eq":"prod"}"#;
+    let faults = told(with_claims(&format!(r#"{one},"/env":{{"one_of":["prod","stage"]}}"#)));
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].ends_with("claims./env is given twice, in two spellings"), "{faults:?}");
+    assert!(with_claims(&format!(r#"{one},"/env/x":{{"eq":"prod"}}"#)).is_ok());
+}
+
+#[test]
+fn unreadable_condition_is_told_beside_its_claim() {
+    for (claim, other) in [("sub", "`sub`"), ("email", "`email`"), ("iss", "`iss`")] {
+        let faults = told(with_claims(&format!(r#""{claim}":{{"one_of":[]}}"#)));
+        assert!(faults.iter().any(|it| it.contains("lists no value")), "{faults:?}");
+        assert!(faults.iter().any(|it| it.contains(other)), "{faults:?}");
+    }
+}
