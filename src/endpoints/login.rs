@@ -22,9 +22,9 @@ use crate::validator::{IdTokenRules, verify_id_token};
 const LONGEST_ERROR: usize = 64;
 
 /// What a browser brings: from a page of the service, or from the provider (RFC 6749 §4.1.2,
-/// RFC 9207 §2).
-const IN_QUERY: [&str; 7] =
-    ["return_to", "code", "state", "iss", "error", "error_description", "error_uri"];
+/// RFC 9207 §2). `error_description` and `error_uri` are not read, so it does not matter whether they are
+/// UTF-8, which not all providers write.
+const IN_QUERY: [&str; 5] = ["return_to", "code", "state", "iss", "error"];
 
 /// What a client brings that began by itself.
 const IN_BODY: [&str; 4] = ["code", "code_verifier", "redirect_uri", "nonce"];

@@ -260,3 +260,21 @@ async fn callback_repeated_after_an_outage_arrives() {
     assert_eq!(house.provider.requests(Endpoint::Revocation), 0);
     assert_eq!(browser.get("/me").await.status, 200);
 }
+
+#[tokio::test]
+async fn refused_sign_in_ends_whatever_its_description() {
+    let house = house().await;
+    for described in ["no", "d%C3%A9ni", "d%E9ni", "a&error_description=b", "x&error_uri=%FF"] {
+        let browser = house.visitor();
+        let away = browser.get("/v1/auth/login").await;
+        let url = url::Url::parse(away.header("location")).unwrap();
+        let state = url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+        let issuer = encoded(&house.provider.issuer());
+        let way = format!(
+            "/v1/auth/login?error=access_denied&state={state}&iss={issuer}&error_description={described}"
+        );
+        let answer = browser.get(&way).await;
+        assert_eq!(answer.header("location"), shown("access_denied"), "{described}");
+        assert!(browser.jar().is_empty(), "{described}");
+    }
+}
