@@ -26,7 +26,8 @@ pub use mode::{MockUser, UnknownAuthMode};
 pub(crate) use auth_config::AuthConfig;
 pub(crate) use fault::ConfigError;
 pub(crate) use issuer::{
-    IssuerConfig, KeyAccess, TENANT_PLACEHOLDER, fits_url, is_loopback, other_placeholder,
+    IssuerConfig, KeyAccess, OTHER_PLACEHOLDER, TENANT_PLACEHOLDER, fits_url,
+    has_other_placeholder, is_loopback,
 };
 pub(crate) use mode::AuthMode;
 pub(crate) use resource::Resource;

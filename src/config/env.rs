@@ -33,7 +33,7 @@ impl std::fmt::Debug for Variable {
 /// Every variable, in the order of the manual.
 #[rustfmt::skip] // each row is name, field and reader; then the meaning; then the default
 pub const ENVIRONMENT: &[Variable] = &[
-    row("AUTH_MODE", "mode", |it, text| put(&mut it.mode, word(text)),
+    row("AUTH_MODE", "mode", |it, text| put(&mut it.mode, word(text, "`scaikey`, `hybrid` or `mock`")),
         "`scaikey`, `hybrid` or `mock`",
         "`scaikey`"),
     row("ISSUER", "issuers[0].issuer", |it, text| put(&mut issuer(it).issuer, Ok(text.to_owned())),
@@ -54,7 +54,7 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("ALGORITHMS", "issuers[0].algorithms", |it, text| put(&mut issuer(it).algorithms, list(text)),
         "the signature algorithms accepted; several, separated by commas or spaces",
         "`RS256,ES256`"),
-    row("TOKEN_PROFILE", "issuers[0].profile", |it, text| put(&mut issuer(it).profile, word(text)),
+    row("TOKEN_PROFILE", "issuers[0].profile", |it, text| put(&mut issuer(it).profile, word(text, "`lenient` or `rfc9068`")),
         "`lenient` or `rfc9068`",
         "`lenient`"),
     row("LEEWAY_SECONDS", "issuers[0].leeway_seconds", |it, text| put(&mut issuer(it).leeway, seconds(text)),
@@ -102,7 +102,7 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("CLIENT_SECRET_FILE", "client.secret_file", |it, text| put(&mut it.client.secret_file, some(text)),
         "a file with the secret instead, read for every request to the provider",
         "none"),
-    row("CLIENT_AUTH", "client.auth", |it, text| put(&mut it.client.auth, word(&text.to_ascii_lowercase())),
+    row("CLIENT_AUTH", "client.auth", |it, text| put(&mut it.client.auth, word(&text.to_ascii_lowercase(), "`basic`, `post`, `private_key_jwt` or `none`")),
         "how it proves itself: `basic`, `post`, `private_key_jwt` or `none`",
         "`basic`"),
     row("CLIENT_KEY_FILE", "client.key_file", |it, text| put(&mut it.client.key_file, some(text)),
@@ -111,7 +111,7 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("CLIENT_KEY_ID", "client.key_id", |it, text| put(&mut it.client.key_id, some(text)),
         "the `kid` the provider knows that key by",
         "none is sent"),
-    row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| put(&mut it.client.key_algorithm, word(text)),
+    row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| put(&mut it.client.key_algorithm, word(text, "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or Ed25519")),
         "what that key signs with",
         "`RS256`"),
     row("TOKEN_URL", "client.token_url", |it, text| put(&mut it.client.token_url, some(text)),
@@ -135,13 +135,13 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("RESOURCE", "resource", |it, text| put(&mut it.resource, some(text)),
         "the public URL of this service, for challenges and metadata (RFC 9728)",
         "none: challenges name no metadata"),
-    row("RESOURCE_SCOPES", "resource_scopes", |it, text| put(&mut it.resource_scopes, word(text)),
+    row("RESOURCE_SCOPES", "resource_scopes", |it, text| put(&mut it.resource_scopes, word(text, SCOPES)),
         "the scopes that this service knows, published in its metadata; several, separated by spaces",
         "none are published"),
     row("REDIRECT_URI", "endpoints.redirect_uri", |it, text| put(&mut it.endpoints.redirect_uri, some(text)),
         "the public URL of `login`, as registered at the provider",
         "none: nobody signs in here"),
-    row("SCOPES", "endpoints.scopes", |it, text| put(&mut it.endpoints.scopes, word(text).map(Some)),
+    row("SCOPES", "endpoints.scopes", |it, text| put(&mut it.endpoints.scopes, word(text, SCOPES).map(Some)),
         "what sign-ins ask for; several, separated by spaces",
         "`openid profile email offline_access`"),
     row("SESSION_KEYS", "endpoints.session_keys", |it, text| put(&mut it.endpoints.session_keys, some(text)),
@@ -231,19 +231,25 @@ fn some<'t, T: From<&'t str>>(text: &'t str) -> Result<Option<T>, String> {
     Ok(Some(text.into()))
 }
 
-/// A word as configuration files have it.
-fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+/// What a list of scopes is made of.
+const SCOPES: &str = "scopes of printable ASCII without `\"` and `\\`, separated by spaces";
+
+/// A word as configuration files have it. An error does not repeat it: a secret may have been put into the
+/// wrong variable, and errors go into logs.
+fn word<T: DeserializeOwned>(text: &str, accepted: &str) -> Result<T, String> {
     let word = StrDeserializer::<value::Error>::new(text);
-    T::deserialize(word).map_err(|problem| format!("is `{text}`: {problem}"))
+    T::deserialize(word).map_err(|_| format!("must be {accepted}"))
 }
 
+/// Entries, separated by commas or spaces. An error has the number of the entry, for the same reason.
 fn list<T: FromStr>(text: &str) -> Result<Vec<T>, String>
 where
     T::Err: std::fmt::Display,
 {
     text.split([',', ' '])
-        .filter(|item| !item.is_empty())
-        .map(|item| item.parse().map_err(|problem| format!("has `{item}`: {problem}")))
+        .filter(|entry| !entry.is_empty())
+        .zip(1..)
+        .map(|(entry, nth)| entry.parse().map_err(|problem| format!("entry {nth}: {problem}")))
         .collect()
 }
 
@@ -418,7 +424,38 @@ mod tests {
         );
         assert_eq!(fields(&[("JWKS_URI", "https://k.example"), ("AUDIENCE", "a")]), ["ISSUER"]);
         let error = read_pairs(&unreadable).check().unwrap_err();
-        assert!(error.to_string().contains("`none`"), "{error}");
+        assert!(error.to_string().contains("ALGORITHMS entry 2: unknown"), "{error}");
+        assert!(error.to_string().contains("AUTH_MODE must be `scaikey`"), "{error}");
+    }
+
+    #[test]
+    fn errors_do_not_repeat_values() {
+        let mut told = String::new();
+        for variable in ENVIRONMENT {
+            for value in [
+                "Hunter2Secret",
+                "Hunter2Secret\"\\ x,/~Hunter2Secret",
+                "http://Hunter2Secret@host/",
+                "https://user:Hunter2Secret@host/{tenant_id}{Hunter2Secret}?Hunter2Secret#x",
+            ] {
+                for issuer in ["https://id.example", "https://id.example/{tenant_id}"] {
+                    let pairs = [("ISSUER", issuer), ("AUDIENCE", "a"), (variable.name, value)];
+                    if let Err(error) = read_pairs(&pairs).check() {
+                        let text = format!("{error} {error:?}");
+                        assert!(!text.contains("unter2"), "{}: {text}", variable.name);
+                        told.push_str(&text);
+                    }
+                }
+            }
+        }
+        for named in [
+            "TOKEN_PROFILE must be `lenient`",
+            "CLIENT_AUTH must be `basic`",
+            "CLIENT_KEY_ALGORITHM must be RS256",
+            "SCOPES must be scopes",
+        ] {
+            assert!(told.contains(named), "{named}");
+        }
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub(super) const MISSING_ISSUER: &str =
 /// What stands for the tenant's id in the URLs of per-tenant issuers.
 pub(crate) const TENANT_PLACEHOLDER: &str = "{tenant_id}";
 
+/// What is wrong with another one. It is not repeated: it may be a part of a password.
+pub(crate) const OTHER_PLACEHOLDER: &str =
+    "has another name in braces: the placeholder is {tenant_id}";
+
 /// The longest tenant id that is put into a URL, in bytes.
 const MAX_TENANT_IN_URL: usize = 128;
 
@@ -311,17 +315,17 @@ impl IssuerConfig {
 
     fn check_placeholders(&self, fault: &mut impl FnMut(&str, &str)) {
         for (field, url) in self.urls() {
-            if let Some(other) = other_placeholder(url) {
-                fault(field, &format!("has {other}: the placeholder is {TENANT_PLACEHOLDER}"));
+            if has_other_placeholder(url) {
+                fault(field, OTHER_PLACEHOLDER);
             }
         }
-        let is_unfit = |tenant: &&TenantId| self.is_per_tenant() && !fits_url(tenant.as_str());
-        if let Some(tenant) = self.tenants.iter().find(is_unfit) {
+        let is_unfit = |tenant: &TenantId| self.is_per_tenant() && !fits_url(tenant.as_str());
+        if let Some(before) = self.tenants.iter().position(is_unfit) {
             fault(
                 "tenants",
                 &format!(
-                    "has {:?}, of which no token would be accepted: where issuers have {TENANT_PLACEHOLDER}, a tenant's id has letters, digits and -_.~ only, and {MAX_TENANT_IN_URL} bytes at most",
-                    tenant.as_str()
+                    "entry {} is a tenant of which no token would be accepted: where issuers have {TENANT_PLACEHOLDER}, a tenant's id has letters, digits and -_.~ only, and {MAX_TENANT_IN_URL} bytes at most",
+                    before + 1
                 ),
             );
         }
@@ -403,11 +407,11 @@ impl From<String> for IssuerConfig {
     }
 }
 
-/// What stands in braces in a URL and is not the placeholder.
-pub(crate) fn other_placeholder(url: &str) -> Option<&str> {
+/// Whether something stands in braces in a URL and is not the placeholder.
+pub(crate) fn has_other_placeholder(url: &str) -> bool {
     url.match_indices('{')
         .filter_map(|(start, _)| url[start..].find('}').map(|end| &url[start..=start + end]))
-        .find(|found| *found != TENANT_PLACEHOLDER)
+        .any(|found| found != TENANT_PLACEHOLDER)
 }
 
 /// Whether a tenant's id means the same in a URL as outside of it.

@@ -79,10 +79,11 @@ fn is_inside(address: IpAddr) -> bool {
 #[derive(Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
-/// Something is no address and no network.
+/// An entry, counted from 1, is no address and no network. The text is not repeated: it may be a secret in
+/// the wrong place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no address and no network: write 10.0.0.7 or 10.0.0.0/8")]
-pub struct InvalidNetwork(String);
+#[error("entry {0} is no address and no network: write 10.0.0.7 or 10.0.0.0/8")]
+pub struct InvalidNetwork(usize);
 
 impl TrustedProxies {
     /// Of addresses and networks: `10.0.0.7`, `10.0.0.0/8`, `2001:db8::/32`.
@@ -92,7 +93,10 @@ impl TrustedProxies {
     pub fn new<T: AsRef<str>>(
         networks: impl IntoIterator<Item = T>,
     ) -> Result<Self, InvalidNetwork> {
-        networks.into_iter().map(|text| network(text.as_ref())).collect::<Result<_, _>>().map(Self)
+        let networks = networks.into_iter().zip(1..);
+        let networks =
+            networks.map(|(text, nth)| network(text.as_ref()).ok_or(InvalidNetwork(nth)));
+        networks.collect::<Result<_, _>>().map(Self)
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -124,11 +128,9 @@ impl TrustedProxies {
     }
 }
 
-fn network(text: &str) -> Result<IpNet, InvalidNetwork> {
+fn network(text: &str) -> Option<IpNet> {
     let network = text.parse().ok();
-    let network =
-        network.or_else(|| text.parse::<IpAddr>().ok().map(|it| it.to_canonical().into()));
-    network.ok_or_else(|| InvalidNetwork(text.to_owned()))
+    network.or_else(|| text.parse::<IpAddr>().ok().map(|it| it.to_canonical().into()))
 }
 
 /// Some proxies add the port, or put brackets around IPv6 without one.

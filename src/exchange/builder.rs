@@ -14,7 +14,7 @@ use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig,
-    TENANT_PLACEHOLDER, other_placeholder,
+    OTHER_PLACEHOLDER, TENANT_PLACEHOLDER, has_other_placeholder,
 };
 use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
 use crate::secret::Secret;
@@ -382,9 +382,8 @@ impl TokenExchangeBuilder {
             return Place::PerTenant(urls.clone());
         }
         let Some(url) = &self.token_url else { return Place::Learned };
-        if let Some(other) = other_placeholder(url) {
-            let problem = format!("has {other}: the placeholder is {TENANT_PLACEHOLDER}");
-            faults.push(Fault::new("token_url", problem));
+        if has_other_placeholder(url) {
+            faults.push(Fault::new("token_url", OTHER_PLACEHOLDER));
         }
         let filled = |tenant| url.replace(TENANT_PLACEHOLDER, tenant);
         let Some(one) = self.url("token_url", &filled("x"), faults) else { return Place::Learned };

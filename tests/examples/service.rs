@@ -183,8 +183,8 @@ async fn what_cannot_be_used_ends_it_with_code_2_and_every_reason() {
                 ("SCAIWAVE_JWKS_TTL_SECONDS", "soon"),
             ],
             &[
-                "SCAIWAVE_AUTH_MODE is `maybe`",
-                "SCAIWAVE_ALGORITHMS has `none`",
+                "SCAIWAVE_AUTH_MODE must be `scaikey`, `hybrid` or `mock`",
+                "SCAIWAVE_ALGORITHMS entry 1: unknown signature algorithm",
                 "SCAIWAVE_JWKS_TTL_SECONDS",
             ],
         ),
