@@ -239,7 +239,8 @@ fn expanded(key: &hmac::Key, info: [&[u8]; 2]) -> Zeroizing<[u8; 32]> {
     let mut mac = hmac::Context::with_key(key);
     info.iter().for_each(|part| mac.update(part));
     mac.update(&[1]);
-    Zeroizing::new(mac.sign().as_ref().first_chunk().copied().unwrap_or_default())
+    #[expect(clippy::expect_used, reason = "a default would be a key that anybody knows")]
+    Zeroizing::new(*mac.sign().as_ref().first_chunk().expect("a tag of HMAC-SHA-256 has 32 bytes"))
 }
 
 #[cfg(test)]
