@@ -265,6 +265,25 @@ mod tests {
         assert!(desk.tokens() > 50);
     }
 
+    #[test]
+    fn full_cache_keeps_tokens_of_new_users() {
+        // All that the cache holds are 200 tokens.
+        let desk = Desk::new(200 * (600 + ENTRY as u64));
+        let requests = |users: std::ops::Range<u32>, each: u32| {
+            let mut asked = 0;
+            for user in (0..each).flat_map(|_| users.clone()) {
+                let name = user.to_string();
+                if !desk.has(&name) {
+                    desk.put(&name, 600, 600);
+                    asked += 1;
+                }
+            }
+            asked
+        };
+        assert_eq!(requests(0..200, 12), 200);
+        assert_eq!(requests(1000..1020, 10), 20);
+    }
+
     /// The largest answer that a provider may give.
     #[test]
     fn one_mebibyte_is_kept_by_each_shard() {
