@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+use crate::clock::{CHECK_PATIENCE, within};
 use crate::error::{AuthError, BoxError};
 use crate::identity::Identity;
 use crate::telemetry::{self, Outage};
@@ -103,7 +104,8 @@ pub trait AdmissionCheck: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Returns the answer; asked where [`try_admit`](Self::try_admit) gave none.
+    /// Returns the answer; asked where [`try_admit`](Self::try_admit) gave none. May take 2 s of real time: then
+    /// it is dropped, and counts as a store that cannot tell.
     ///
     /// # Errors
     /// When the store cannot tell: the request is answered with 503 and `Retry-After`, and the log is told
@@ -164,7 +166,9 @@ impl AdmissionChecks {
         for watched in &self.0 {
             let answer = match watched.check.try_admit(request) {
                 Some(answer) => answer,
-                None => watched.check.admit(request).await,
+                None => within(CHECK_PATIENCE, watched.check.admit(request))
+                    .await
+                    .unwrap_or_else(|| Err("no answer in time".into())),
             };
             watched.judge(answer, &elapsed)?;
         }

@@ -68,6 +68,11 @@ pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Out
     }
 }
 
+/// How long a check of the service's own may take, [in real time](within). Longer than a busy store takes, and
+/// shorter than callers wait: as the default of
+/// [`CachedTenants::deadline`](crate::tenant::CachedTenants::deadline).
+pub(crate) const CHECK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Waits in real time. Outside of a tokio runtime, where nothing is waited for, not at all.
 pub(crate) async fn pause(period: Duration) {
     if tokio::runtime::Handle::try_current().is_ok() {

@@ -23,4 +23,5 @@ pub use sql::SqlError;
 
 pub(crate) use auth_error::AuthError;
 pub(crate) use challenge::Challenger;
-pub(crate) use response::NO_STORE;
+#[cfg(feature = "endpoints")]
+pub(crate) use response::in_seconds;

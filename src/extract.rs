@@ -18,7 +18,6 @@ use std::ops::Deref;
 use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
-use http::header;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
@@ -78,7 +77,7 @@ impl IntoResponse for Rejection {
 
 /// For handlers that refuse by themselves. Without the challenge for `Bearer`, which the layer's realm
 /// belongs to: prefer a guard where one fits. With challenges and headers
-/// [of the refusal's own](AuthError::with_challenge).
+/// [of the refusal's own](AuthError::with_challenge), `Retry-After` and `Cache-Control`, as the layer answers.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
         bare(self, false)
@@ -89,12 +88,9 @@ fn bare(error: AuthError, grpc: bool) -> Response {
     if let AuthError::MissingLayer = error.plain() {
         telemetry::layer_missing(&error);
     }
-    let mut response = ProblemJson.respond(&Refusal::new(&error, grpc)).map(Body::from);
-    error.write_headers(response.headers_mut());
-    for challenge in error.challenges().iter().filter_map(Challenge::to_header) {
-        response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
-    }
-    response
+    let mut response = ProblemJson.respond(&Refusal::new(&error, grpc));
+    error.write_head(&mut response, || error.challenges().iter().filter_map(Challenge::to_header));
+    response.map(Body::from)
 }
 
 /// The context, or `None` for somebody who was let in without.

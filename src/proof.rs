@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
+use crate::clock::{CHECK_PATIENCE, within};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::Confirmation;
 
@@ -124,7 +125,8 @@ pub trait ProofVerifier: fmt::Debug + Send + Sync + 'static {
 
     /// Returns the verdict; asked only where [`try_verify`](Self::try_verify) gave none. May wait, for a
     /// [log](crate::replay::ReplayLog) of proofs used, say, which belongs last: no proof is used up by a request
-    /// that is refused for something else. Beforehand the head of the request is copied.
+    /// that is refused for something else. Beforehand the head of the request is copied. May take 2 s of real
+    /// time: then it is dropped, and the request is answered with 503.
     ///
     /// A refusal may carry a [challenge](AuthError::with_challenge) and [headers](AuthError::with_header) of its
     /// own, such as the nonce that the next proof must contain.
@@ -207,7 +209,9 @@ impl ProofVerifiers {
         let verifier = self.find(request)?;
         match verifier.try_verify(request) {
             Some(verdict) => verdict,
-            None => verifier.verify(request).await,
+            None => within(CHECK_PATIENCE, verifier.verify(request)).await.unwrap_or_else(|| {
+                Err(AuthError::unavailable("proof verifier", None, "no answer in time"))
+            }),
         }
     }
 

@@ -279,10 +279,15 @@ impl Auth {
         Ok(AuthContext::new(identity, tenant))
     }
 
-    /// Judges a token alone, whatever its tenant is and whether or not its bearer is admitted.
+    /// Judges a token alone, whatever its tenant is and whether or not its bearer is admitted. Whichever
+    /// validator took the token, a bound one is refused, since nothing proves here that its sender has the key.
     pub(crate) async fn validate(&self, token: &str) -> Result<Identity, AuthError> {
         let presented = Credentials::raw(token.as_bytes());
-        self.validator_for(&presented)?.validate(&presented).await
+        let identity = self.validator_for(&presented)?.validate(&presented).await?;
+        match identity.confirmation() {
+            None => Ok(identity),
+            Some(_) => Err(InvalidToken::Unproven.into()),
+        }
     }
 
     /// Asks all admission checks.

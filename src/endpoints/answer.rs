@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Endpoint, Inner};
-use crate::error::{AuthError, Refusal};
+use crate::error::{AuthError, Refusal, in_seconds};
 use crate::exchange::{ExchangeError, OAuthError};
-use crate::layer::{in_seconds, refuse};
+use crate::layer::refuse;
 use crate::telemetry::{self, Outage};
 
 /// What the log was told of what the endpoints depend on.

@@ -4,15 +4,23 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::Response;
+use http::header::{self, HeaderName, HeaderValue};
 
+use super::response::{NO_STORE, in_seconds};
 use super::{AuthError, Challenge};
 
-/// A refusal with challenges and headers of its own: what [`AuthError::Extended`] holds.
-#[derive(Debug, Clone)]
+/// The headers that no refusal sets by itself.
+const OF_THE_LAYER: [HeaderName; 3] =
+    [header::CACHE_CONTROL, header::RETRY_AFTER, header::WWW_AUTHENTICATE];
+
+/// A refusal with challenges and headers of its own: what [`AuthError::Extended`] holds. `Debug` prints the
+/// names of the headers without their values.
+#[derive(Clone)]
 pub struct ExtendedError(Arc<Inner>);
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Inner {
     plain: AuthError,
     challenges: Vec<Challenge>,
@@ -34,6 +42,18 @@ impl ExtendedError {
 
     pub(super) fn plain(&self) -> &AuthError {
         &self.0.plain
+    }
+}
+
+impl fmt::Debug for ExtendedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { plain, challenges, headers } = &*self.0;
+        let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("ExtendedError")
+            .field("plain", plain)
+            .field("challenges", challenges)
+            .field("headers", &names)
+            .finish()
     }
 }
 
@@ -75,7 +95,8 @@ impl AuthError {
     }
 
     /// Adds a header to the answer, of gRPC, too, such as `DPoP-Nonce` (RFC 9449 §8). The last of a name
-    /// counts. `Cache-Control`, `Retry-After` and `WWW-Authenticate` remain the layer's.
+    /// counts. `Cache-Control`, `Retry-After` and `WWW-Authenticate` remain the layer's: given here, they have
+    /// no effect.
     ///
     /// Not for headers about the body, its length or the connection: the answer has those of its own.
     #[must_use]
@@ -104,11 +125,29 @@ impl AuthError {
         }
     }
 
-    /// Writes the headers of its own.
-    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
+    /// Writes the headers that no answer to this refusal may lack: its own ones, `Cache-Control`,
+    /// `Retry-After` for a 429 or 503, and for a 400, 401 or 403 the `challenges`, unless there is one.
+    pub(crate) fn write_head<I: IntoIterator<Item = HeaderValue>>(
+        &self,
+        response: &mut Response<Bytes>,
+        challenges: impl FnOnce() -> I,
+    ) {
+        let status = response.status().as_u16();
+        let headers = response.headers_mut();
         if let Self::Extended(extended) = self {
-            for (name, value) in &extended.0.headers {
-                headers.insert(name, value.clone());
+            let own = extended.0.headers.iter().filter(|(name, _)| !OF_THE_LAYER.contains(name));
+            own.for_each(|(name, value)| drop(headers.insert(name, value.clone())));
+        }
+        // A shared cache would hand the refusal of one caller to all others.
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        if matches!(status, 429 | 503)
+            && let Some(wait) = self.retry_after()
+        {
+            headers.insert(header::RETRY_AFTER, in_seconds(wait));
+        }
+        if matches!(status, 400 | 401 | 403) && !headers.contains_key(header::WWW_AUTHENTICATE) {
+            for challenge in challenges() {
+                headers.append(header::WWW_AUTHENTICATE, challenge);
             }
         }
     }

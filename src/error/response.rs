@@ -1,5 +1,7 @@
 //! [`ErrorResponse`]: how a refusal looks on the wire, and the four looks that come with the crate.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -173,7 +175,13 @@ fn trailers_only(error: &AuthError) -> Response<Bytes> {
 
 /// No refusal may be kept: a 404 may be, where nothing is said (RFC 9110 §15.1), and so may a gRPC status,
 /// which comes with 200.
-pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// A `Retry-After`: whole seconds, rounded up, one at least.
+pub(crate) fn in_seconds(wait: Duration) -> HeaderValue {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    HeaderValue::from(seconds.max(1))
+}
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -69,7 +69,9 @@ pub trait Guard: Send + Sync + 'static {
 /// axum leaves the whole path and the route in the extensions: `OriginalUri` and, with
 /// `route_layer`, `MatchedPath` (`/v1/docs/{id}`). Rules for routes are best written with
 /// `MatchedPath`, since it has one spelling.
-#[derive(Debug, Clone, Copy)]
+///
+/// `Debug` prints neither headers, the query nor extensions.
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct GuardRequest<'r> {
     /// The identity and the tenant.
@@ -80,6 +82,16 @@ pub struct GuardRequest<'r> {
     pub extensions: &'r Extensions,
     /// The time by the clock of [`Auth`].
     pub now: SystemTime,
+}
+
+impl fmt::Debug for GuardRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardRequest")
+            .field("context", &self.context)
+            .field("head", &self.head)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'r> GuardRequest<'r> {

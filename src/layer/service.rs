@@ -1,18 +1,17 @@
 //! One request behind an [`AuthLayer`]: from its token to an identity or to a refusal.
 
 use std::mem;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::PROVENANCE_HEADER;
 use super::auth_layer::AuthLayer;
 use super::source::{RequestHead, TenantSource, TokenSource};
 use crate::auth::{Auth, AuthContext, AuthRequest, IncomingToken, Progress};
-use crate::error::{AuthError, ErrorResponse, NO_STORE, Refusal};
+use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::gate::{Decision, Gate, Pending, ResponseBody};
 use crate::proof::ProofHead;
 use crate::telemetry;
@@ -166,26 +165,6 @@ pub(crate) fn refuse(
         refusal.status = StatusCode::NOT_FOUND;
     }
     let mut response = respond.respond(&refusal);
-    error.write_headers(response.headers_mut());
-    // A shared cache would hand the refusal of one caller to all others.
-    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
-    if matches!(response.status().as_u16(), 429 | 503)
-        && let Some(wait) = error.retry_after()
-    {
-        response.headers_mut().insert(header::RETRY_AFTER, in_seconds(wait));
-    }
-    if matches!(response.status().as_u16(), 400 | 401 | 403)
-        && !response.headers().contains_key(header::WWW_AUTHENTICATE)
-    {
-        for challenge in auth.challenger().challenges(error) {
-            response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
-        }
-    }
+    error.write_head(&mut response, || auth.challenger().challenges(error));
     response
-}
-
-/// A `Retry-After`: whole seconds, rounded up, one at least.
-pub(crate) fn in_seconds(wait: Duration) -> HeaderValue {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    HeaderValue::from(seconds.max(1))
 }

@@ -14,8 +14,9 @@ use crate::tenant::Tenant;
 const GRPC: &[u8] = b"application/grpc";
 const SCHEME: &[u8] = b"bearer";
 
-/// What of a request may be looked at to find token and tenant, and to guard a route.
-#[derive(Debug, Clone, Copy)]
+/// What of a request may be looked at to find token and tenant, and to guard a route. `Debug` prints neither
+/// headers nor the query, where tokens are.
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'r> {
     /// The method.
@@ -24,6 +25,15 @@ pub struct RequestHead<'r> {
     pub uri: &'r Uri,
     /// The headers.
     pub headers: &'r HeaderMap,
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("path", &self.uri.path())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'r> RequestHead<'r> {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -273,4 +274,26 @@ async fn check_sees_identity_and_time() {
     let auth = world.auth().admission(Arc::new(Sees(now))).build().unwrap();
     let (server, _) = server(&auth).await;
     assert_eq!(server.get_as("/", &token(&world).sign()).await.status, 200);
+}
+
+/// A check whose store gives no answer.
+#[derive(Debug)]
+struct Hangs;
+
+#[async_trait]
+impl AdmissionCheck for Hangs {
+    async fn admit(&self, _: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn check_that_hangs_is_answered_with_503() {
+    let world = World::new().await;
+    let auth = world.auth().admission(Hangs).build().unwrap();
+    let (server, spy) = server(&auth).await;
+    let token = token(&world).sign();
+    let answer = tokio::time::timeout(Duration::from_secs(30), server.get_as("/", &token)).await;
+    let answer = answer.expect("an answer");
+    assert_eq!((answer.status, answer.header("retry-after"), spy.calls()), (503, "1", 0));
 }

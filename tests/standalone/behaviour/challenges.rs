@@ -1,9 +1,12 @@
 //! Refusals with challenges and headers of their own, as checks of a user's own make them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use axum::Router;
+use axum::response::IntoResponse as _;
 use axum::routing::get;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use scaikey_auth::error::{Challenge, InvalidToken, Refusal};
 use scaikey_auth::guard::{GuardExt, GuardRequest, guard_fn};
 use scaikey_auth::identity::Confirmation;
@@ -269,4 +272,53 @@ async fn text_of_a_request_stays_within_its_parameter() {
 
 fn percent_decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// A refusal that brings `Cache-Control`, `Retry-After` and `WWW-Authenticate` among its headers.
+fn meddling() -> AuthError {
+    AuthError::from(InvalidToken::Expired)
+        .with_header(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"))
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("99"))
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Mine"))
+        .with_header(NONCE, HeaderValue::from_static("n-1"))
+}
+
+#[tokio::test]
+async fn headers_of_the_layer_remain_its_own() {
+    let auth = World::new().await.auth().build().unwrap();
+    let headers = auth.layer().refusal(&meddling(), false).headers().clone();
+    let lines: Vec<_> = headers.get_all(header::WWW_AUTHENTICATE).iter().collect();
+    assert!(matches!(*lines, [line] if line.to_str().unwrap().starts_with(BEARER)), "{lines:?}");
+    assert_eq!(headers.get(header::RETRY_AFTER), None);
+    assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+    assert_eq!(headers[NONCE], "n-1");
+}
+
+#[test]
+fn returned_refusal_is_never_stored() {
+    let answer = meddling().into_response();
+    assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+    assert_eq!(answer.headers().get(header::RETRY_AFTER), None);
+    assert_eq!(answer.headers().get(header::WWW_AUTHENTICATE), None);
+    assert_eq!(answer.headers()[NONCE], "n-1");
+}
+
+#[test]
+fn returned_503_has_no_challenge() {
+    let away = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
+    let answer = away.with_challenge(dpop()).into_response();
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()[header::RETRY_AFTER].as_bytes()),
+        (503, &b"1"[..])
+    );
+    assert_eq!(answer.headers().get(header::WWW_AUTHENTICATE), None);
+}
+
+#[test]
+fn returned_429_says_when_to_come_back() {
+    let answer = AuthError::TooManyRequests { retry_after: Duration::from_secs(7) }.into_response();
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()[header::RETRY_AFTER].as_bytes()),
+        (429, &b"7"[..])
+    );
 }

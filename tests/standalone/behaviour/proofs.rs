@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -259,6 +260,32 @@ async fn verifier_that_cannot_tell_is_answered_with_503() {
     let answer = send(&server, &bound(&world), Some(KEY)).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     assert!(!answer.body.contains("secret cause"));
+}
+
+/// A verifier whose log gives no answer.
+#[derive(Debug)]
+struct Hangs;
+
+#[async_trait]
+impl ProofVerifier for Hangs {
+    fn accepts(&self, _: &Confirmation) -> bool {
+        true
+    }
+
+    async fn verify(&self, _: &ProofRequest<'_>) -> Result<Proven, AuthError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn verifier_that_hangs_is_answered_with_503() {
+    let world = World::new().await;
+    let auth = world.auth().proof_verifier(Hangs).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    let token = bound(&world);
+    let sent = tokio::time::timeout(Duration::from_secs(30), send(&server, &token, Some(KEY)));
+    let answer = sent.await.expect("an answer");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
 }
 
 /// A token that comes without a request has no proof, whether or not it is known.

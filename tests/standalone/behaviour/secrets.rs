@@ -1,10 +1,12 @@
 //! Tokens and other secrets do not leave by logs, errors, `Debug` or answers.
 
-use scaikey_auth::layer::{TenantSource, TokenSource};
+use scaikey_auth::error::{Challenge, InvalidToken};
+use scaikey_auth::guard::GuardRequest;
+use scaikey_auth::layer::{RequestHead, TenantSource, TokenSource};
 use scaikey_auth::tenant::MemoryTenants;
 use scaikey_auth::testing::{Client, Endpoint, Fault, TokenBuilder, User};
 use scaikey_auth::validator::Credentials;
-use scaikey_auth::{Auth, AuthConfig, AuthMode, Secret, scope};
+use scaikey_auth::{Auth, AuthConfig, AuthError, AuthMode, Secret, scope};
 use serde_json::json;
 
 use crate::support::Log;
@@ -89,8 +91,21 @@ async fn no_public_type_prints_a_secret() {
     let file = config(json!({ "database_url": format!("postgres://u:{CANARY}@db/x") }));
     let vars = [("X_DATABASE_URL".to_owned(), format!("postgres://u:{CANARY}@db/x"))];
     let env = AuthConfig::from_vars("X", vars);
+    let bearer = format!("Bearer {token}");
+    let target = format!("/path?access_token={token}&code={CANARY}");
+    let request = request("GET", &target, &[("authorization", &bearer), ("x-api-key", CANARY)]);
+    let head = format!("{:?}", RequestHead::of(&request));
+    assert!(head.contains("GET") && head.contains("/path"), "{head}");
+    let extended = AuthError::from(InvalidToken::Unproven)
+        .with_challenge(Challenge::new("DPoP"))
+        .with_header("dpop-nonce".parse().unwrap(), CANARY.parse().unwrap());
+    let extended = format!("{extended:?}");
+    assert!(extended.contains("dpop-nonce") && extended.contains("DPoP"), "{extended}");
     let printed = [
         builder,
+        head,
+        format!("{:?}", GuardRequest::of(&request, &context, std::time::SystemTime::UNIX_EPOCH)),
+        extended,
         format!("{auth:?} {context:?} {:?} {guard:?} {layer:?} {source:?}", context.identity()),
         format!("{:?}", context.identity().key()),
         format!("{refusal:?} {refusal} {}", refusal.public_message()),

@@ -1,7 +1,7 @@
 //! Browsers with a session: what they may do, and what others cannot do by way of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -10,9 +10,11 @@ use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
 use scaikey_auth::error::{BoxError, InvalidToken};
 use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock, User};
+use scaikey_auth::validator::Credentials;
+use scaikey_auth::{AuthConfig, AuthError, Identity, JwksValidator, TokenValidator};
 
 use super::house::{House, MINUTE, Plan, Visitor};
-use crate::support::Log;
+use crate::support::{Log, local};
 
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
 
@@ -594,4 +596,38 @@ async fn bound_access_token_begins_no_session() {
     let refused = house.sign_in_as("carol", &browser).await;
     assert_eq!(refused.status, 500, "{refused:?}");
     assert!(browser.session().is_empty());
+}
+
+/// Hands out bound identities, whatever its caller allows.
+#[derive(Debug, Clone, Default)]
+struct Careless(Arc<OnceLock<JwksValidator>>);
+
+#[async_trait]
+impl TokenValidator for Careless {
+    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+        self.0.get().is_some_and(|validator| validator.recognises(presented))
+    }
+
+    async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
+        self.0.get().unwrap().validate(&presented.allow_bound()).await
+    }
+}
+
+#[tokio::test]
+async fn careless_validator_begins_no_session_with_a_bound_token() {
+    let (careless, plan) = (Careless::default(), Plan::with_sessions());
+    let validator = careless.clone();
+    let house = plan.auth(|auth| auth.validator(validator)).build().await;
+    let mut config = AuthConfig::default();
+    config.issuers = vec![local(house.provider.issuer())];
+    config.audience = vec!["scaiwave".to_owned()];
+    let validator = JwksValidator::with_clock(&config, Arc::new(house.clock.clone())).unwrap();
+    careless.0.set(validator).unwrap();
+    let thumbprint = serde_json::json!({ "jkt": "A".repeat(43) });
+    house.provider.register_user(User::new("carol", "secret").claim("cnf", thumbprint));
+    let browser = house.visitor();
+    let refused = house.sign_in_as("carol", &browser).await;
+    assert_eq!(refused.status, 500, "{refused:?}");
+    assert!(browser.session().is_empty());
+    assert_eq!(house.sign_in(&browser).await.status, 303);
 }
