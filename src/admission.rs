@@ -2,6 +2,8 @@
 //!
 //! An [`AdmissionCheck`] is asked for each request: a deny list of sessions and tokens that were revoked, for
 //! instance.
+//!
+//! How it fits together: [manual::request](crate::manual::request).
 
 use std::fmt;
 use std::sync::Arc;
@@ -53,7 +55,7 @@ pub enum Admission {
 /// use std::sync::{Arc, RwLock};
 ///
 /// use async_trait::async_trait;
-/// use scaikey_auth::Auth;
+/// use scaikey_auth::{Auth, Identity};
 /// use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
 /// use scaikey_auth::error::{BoxError, InvalidToken};
 ///
@@ -65,23 +67,28 @@ pub enum Admission {
 ///     fn revoke(&self, issuer: &str, id: &str) {
 ///         self.0.write().unwrap().insert((issuer.to_owned(), id.to_owned()));
 ///     }
+///
+///     /// Looks up both ids of a caller. A list that cannot be read is an error, never `Allow`.
+///     fn look_up(&self, identity: &Identity) -> Result<Admission, BoxError> {
+///         let denied = self.0.read().map_err(|_| "the list is broken")?;
+///         let is_denied = |id: &str| denied.contains(&(identity.issuer().to_owned(), id.to_owned()));
+///         let ids = [identity.session_id(), identity.token_id()];
+///         Ok(match ids.into_iter().flatten().any(is_denied) {
+///             true => Admission::Deny(InvalidToken::Revoked.into()),
+///             false => Admission::Allow,
+///         })
+///     }
 /// }
 ///
 /// #[async_trait]
 /// impl AdmissionCheck for DenyList {
+///     /// The list is in memory: the answer is always there without waiting.
 ///     fn try_admit(&self, request: &AdmissionRequest<'_>) -> Option<Result<Admission, BoxError>> {
-///         let identity = request.identity;
-///         let Ok(denied) = self.0.read() else { return Some(Err("the list is broken".into())) };
-///         let is_denied = |id: &str| denied.contains(&(identity.issuer().to_owned(), id.to_owned()));
-///         let ids = [identity.session_id(), identity.token_id()];
-///         Some(Ok(match ids.into_iter().flatten().any(is_denied) {
-///             true => Admission::Deny(InvalidToken::Revoked.into()),
-///             false => Admission::Allow,
-///         }))
+///         Some(self.look_up(request.identity))
 ///     }
 ///
 ///     async fn admit(&self, request: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
-///         self.try_admit(request).unwrap_or(Ok(Admission::Allow))
+///         self.look_up(request.identity)
 ///     }
 /// }
 ///
@@ -98,7 +105,7 @@ pub enum Admission {
 #[async_trait]
 pub trait AdmissionCheck: fmt::Debug + Send + Sync + 'static {
     /// Returns an answer that needs no waiting, if there is one: keeps a request free of allocations. May be
-    /// asked twice for one request. The default knows none.
+    /// asked twice for one request, so it must not count or change anything. The default knows none.
     fn try_admit(&self, request: &AdmissionRequest<'_>) -> Option<Result<Admission, BoxError>> {
         let _ = request;
         None

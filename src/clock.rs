@@ -1,7 +1,10 @@
 //! The time: every part of this crate asks a [`Clock`], and nothing else.
 //!
-//! [`SystemClock`] is the default. `AuthBuilder::clock` and the other builders take another one: tests
-//! pass `testing::ManualClock` (feature `testing`), which stands still until it is moved.
+//! [`SystemClock`] is the default. [`AuthBuilder::clock`](crate::AuthBuilder::clock) and the other builders
+//! take another one: tests pass [`testing::ManualClock`](crate::testing::ManualClock) (feature `testing`),
+//! which stands still until it is moved.
+//!
+//! How it fits together: [manual::testing](crate::manual::testing).
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -10,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// A source of time.
 ///
-/// [`SystemClock`] is the default. `testing::ManualClock` (feature `testing`) stands still until
+/// [`SystemClock`] is the default. [`testing::ManualClock`](crate::testing::ManualClock) (feature `testing`) stands still until
 /// it is told to move, so that expiry, rotation and back-off can be tested without sleeping.
 ///
 /// A clock that runs slow accepts expired tokens; one that runs fast refuses good ones.

@@ -4,6 +4,8 @@
 //! builder, files and environment all meet in [`AuthConfig`]. Here are what its fields are made of
 //! ([`Algorithm`], [`JwksSettings`], [`ClientConfig`], [`EndpointsConfig`] …), the [`Fault`]s that a
 //! `ConfigError` lists, and [`ENVIRONMENT`], every variable that is read.
+//!
+//! How it fits together: [manual::operating](crate::manual::operating).
 
 mod algorithm;
 pub(crate) mod auth_config;

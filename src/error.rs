@@ -5,6 +5,8 @@
 //! `respond_with` of the layers: [`ProblemJson`] (the default), [`Envelope`], [`EmptyBody`], [`Grpc`],
 //! or your own [`ErrorResponse`]. A refusal may carry a [`Challenge`] of another scheme than `Bearer`
 //! ([`AuthError::with_challenge`]) and headers of its own ([`AuthError::with_header`]).
+//!
+//! How it fits together: [manual::request](crate::manual::request).
 
 pub(crate) mod auth_error;
 mod challenge;

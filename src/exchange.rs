@@ -1,10 +1,14 @@
-//! Tokens for other services: requests, answers, and the caches that keep them.
+//! Tokens for other services: requests, answers, and the caches that keep them (feature `exchange`, on
+//! by default).
 //!
 //! [`TokenExchangeClient`], its [`ExchangeRequest`] and the [trait of caches](crate::TokenCache) are at
 //! the root of the crate. Here are the other grants' requests ([`ServiceTokenRequest`],
 //! [`RefreshRequest`], [`CodeRequest`] …), the [`AccessToken`] that all of them give, the caches
-//! ([`MemoryCache`], `RedisCache` with the feature `redis`, [`Layered`] for both), and the
+//! ([`MemoryCache`], [`RedisCache`] with the feature `redis`, [`Layered`] for both), and the
 //! [`SealingKeys`] for what leaves the process: entries of a shared cache, and cookies.
+//! How the service authenticates at the provider is [`issuer::ClientAuth`](crate::issuer::ClientAuth).
+//!
+//! How it fits together: [manual::exchange](crate::manual::exchange).
 
 mod authorize;
 mod breaker;

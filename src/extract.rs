@@ -1,4 +1,4 @@
-//! Extractors for axum 0.8 handlers (feature `axum`).
+//! Extractors for axum 0.8 handlers (feature `axum`, on by default).
 //!
 //! | argument | what it is | without a token, where that is allowed |
 //! |---|---|---|
@@ -7,10 +7,12 @@
 //! | [`Tenant`] | the tenant the request runs in | 401 |
 //! | [`Claims<T>`] | the claims as a type of yours | 401 |
 //! | [`TenantRow<T>`] | the tenant store's own row | 401 |
-//! | `Option<…>` of the first three | | `None` |
+//! | `Option<…>` of the first three | the same, if a token came | `None` |
 //!
 //! On a route that no [`AuthLayer`](crate::AuthLayer) wraps, all of them answer 500 and log what is
 //! missing.
+//!
+//! How it fits together: [manual::request](crate::manual::request).
 
 use std::any::Any;
 use std::ops::Deref;

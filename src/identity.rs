@@ -3,6 +3,8 @@
 //! [`Identity`] itself and [`TenantId`] are at the root of the crate. Here are the types that its
 //! methods return ([`Scopes`], [`Actor`], [`IdentityKey`] to store and to authorise by) and
 //! [`ClaimsMapping`], for providers that name their claims differently.
+//!
+//! How it fits together: [manual::request](crate::manual::request).
 
 mod claims;
 mod confirmation;

@@ -29,24 +29,24 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`layer`] | where the layer looks for tokens and tenants: `TokenSource`, `TenantSource` |
-//! | [`guard`] | what a route requires: `any_scope`, `group`, `mfa_within`, `verified`, your own `Guard` |
+//! | [`layer`] | where the layer looks for tokens and tenants: [`TokenSource`](layer::TokenSource), [`TenantSource`](layer::TenantSource) |
+//! | [`guard`] | what a route requires: [`any_scope`](guard::any_scope), [`group`](guard::group), [`mfa_within`](guard::mfa_within), [`verified`](guard::verified), your own [`Guard`](guard::Guard) |
 //! | [`extract`] | extractors for axum handlers |
-//! | [`error`] | why a token does not hold, and what a refusal looks like: `InvalidToken`, `ProblemJson`, `Grpc` |
-//! | [`identity`] | the parts of an identity: `Scopes`, `IdentityKey`, `Actor`; `ClaimsMapping` |
-//! | [`config`] | the parts of a configuration: `Algorithm`, `JwksSettings`; `ENVIRONMENT` |
-//! | [`issuer`] | keys and their health: `Issuers`, `TenantIssuers`; how a service proves itself: `ClientAuth` |
-//! | [`validator`] | tokens of another kind, and the tokens verified before: `Credentials`, `KnownTokens` |
-//! | [`proof`], [`admission`] | bound tokens, and deny lists: `ProofVerifier`, `AdmissionCheck` |
-//! | [`replay`] | what may be used only once: `ReplayLog` |
-//! | [`tenant`] | stores of tenants: `CachedTenants`, `MemoryTenants`, `SqlTenants` |
-//! | [`registrar`] | participants and workspaces of this service: `MemoryRegistrar`, `SqlRegistrar` |
-//! | [`exchange`] | tokens for other services: requests, `AccessToken`, `RedisCache`, `MemoryCache`, `SealingKeys` |
-//! | [`outbound`] | a layer for HTTP clients: `OutboundLayer`, `OutboundToken`, `CallerLayer` |
-//! | [`endpoints`] | sign-in, sign-out, registration and more: `Endpoints`, `SignIn`, `Throttle` |
-//! | [`session`] | signed-in browsers: `Sessions` |
+//! | [`error`] | why a token does not hold, and what a refusal looks like: [`InvalidToken`](error::InvalidToken), [`ProblemJson`](error::ProblemJson), [`Grpc`](error::Grpc) |
+//! | [`identity`] | the parts of an identity: [`Scopes`](identity::Scopes), [`IdentityKey`](identity::IdentityKey), [`Actor`](identity::Actor); [`ClaimsMapping`](identity::ClaimsMapping) |
+//! | [`config`] | the parts of a configuration: [`Algorithm`](config::Algorithm), [`JwksSettings`](config::JwksSettings); [`ENVIRONMENT`](config::ENVIRONMENT) |
+//! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); how a service proves itself: [`ClientAuth`](issuer::ClientAuth) |
+//! | [`validator`] | tokens of another kind, and the tokens verified before: [`Credentials`](validator::Credentials), [`KnownTokens`](validator::KnownTokens) |
+//! | [`proof`], [`admission`] | bound tokens, and deny lists: [`ProofVerifier`](proof::ProofVerifier), [`AdmissionCheck`](admission::AdmissionCheck) |
+//! | [`replay`] | what may be used only once: [`ReplayLog`](replay::ReplayLog) |
+//! | [`tenant`] | stores of tenants: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |
+//! | [`registrar`] | participants and workspaces of this service: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
+//! | [`exchange`] | tokens for other services: requests, [`AccessToken`](exchange::AccessToken), [`RedisCache`](exchange::RedisCache), [`MemoryCache`](exchange::MemoryCache), [`SealingKeys`](exchange::SealingKeys) |
+//! | [`outbound`] | a layer for HTTP clients: [`OutboundLayer`](outbound::OutboundLayer), [`OutboundToken`](outbound::OutboundToken), [`CallerLayer`](outbound::CallerLayer) |
+//! | [`endpoints`] | sign-in, sign-out, registration and more: [`Endpoints`](endpoints::Endpoints), [`SignIn`](endpoints::SignIn), [`Throttle`](endpoints::Throttle) |
+//! | [`session`] | signed-in browsers: [`Sessions`](session::Sessions) |
 //! | [`trust`], [`mint`] | foreign workload tokens, and tokens of ours for them |
-//! | [`clock`] | the time, for tests that move it: `Clock` |
+//! | [`clock`] | the time, for tests that move it: [`Clock`](clock::Clock) |
 //! | [`testing`] | a provider to test against, forged tokens, and [`conformance`](testing::conformance): suites for a tenant store, registrar, token cache or replay log of your own |
 //!
 //! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
@@ -80,8 +80,15 @@
 //!                 └───────▶ registrar             the participant that an identity is in this service
 //! ```
 //!
-//! In the source, `lib.rs` declares the modules in five groups, ground first, and each module imports
-//! only from those above it.
+//! In the source, modules stand in this order: ground first, each importing only from those above it.
+//!
+//! | street | modules, as far as they are public |
+//! |---|---|
+//! | ground | [`clock`], [`error`], [`replay`] |
+//! | who and what | [`identity`], [`config`] |
+//! | judging | [`issuer`], [`validator`], [`proof`], [`admission`], [`tenant`], [`registrar`] |
+//! | obtaining | [`exchange`], [`trust`], [`mint`] |
+//! | serving | [`layer`], [`guard`], [`outbound`], [`session`], [`endpoints`], [`extract`], [`testing`] |
 //!
 //! # Features
 //!
@@ -91,8 +98,8 @@
 //! | `exchange` | yes | tokens for other services: [`TokenExchangeClient`] and its caches, [`outbound`] |
 //! | `endpoints` | yes | [`endpoints`], [`session`], [`registrar`]; brings `exchange` |
 //! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
-//! | `sqlite`, `postgres` | no | `SqlTenants`, `SqlRegistrar`: tenants and participants in a database (Rust 1.94) |
-//! | `redis` | no | `RedisCache`: tokens for other services and the log of used tokens, shared by all processes |
+//! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar): tenants and participants in a database (Rust 1.94) |
+//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the log of used tokens, shared by all processes |
 //! | `trust` | no | foreign workload tokens, by a policy, for tokens of ours: [`trust`], [`mint`] |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
@@ -108,6 +115,7 @@
 #![cfg_attr(
     not(all(
         feature = "axum",
+        feature = "endpoints",
         feature = "postgres",
         feature = "redis",
         feature = "sqlite",

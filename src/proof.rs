@@ -3,6 +3,8 @@
 //! A token says by its claim `cnf` which key it is bound to
 //! ([`Identity::confirmation`](crate::Identity::confirmation)). A [`ProofVerifier`] judges the proof that comes
 //! with each request.
+//!
+//! How it fits together: [manual::request](crate::manual::request).
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //!
 //! A token, proof or code that must work only once (RFC 7519 §4.1.7, RFC 9449 §11.1) is remembered
 //! from its first use until it expires. [`MemoryReplayLog`] is for one process;
-//! `RedisCache` (feature `redis`) is for several. `Trusts` asks a log about foreign tokens with
-//! `single_use_jti` (feature `trust`). A check of your own makes its keys with [`ReplayKey::of`]:
+//! [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) is for several.
+//! [`Trusts`](crate::trust::Trusts) asks a log about foreign tokens with `single_use_jti` (feature `trust`). A check of your own makes its keys with [`ReplayKey::of`]:
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -18,6 +18,8 @@
 //! assert!(!log.first_use(key, expires_at).await?, "used before");
 //! # Ok(()) }
 //! ```
+//!
+//! How it fits together: [workloads in manual::endpoints](crate::manual::endpoints#workloads).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -76,8 +78,9 @@ impl fmt::Debug for ReplayKey {
 /// A record of what was used, for things that may be used once.
 ///
 /// [`MemoryReplayLog`] is for one process. Several processes behind one name need a log in common,
-/// or each would accept a token once: `RedisCache` is one (feature `redis`). The conformance suite is
-/// `testing::conformance::replay_log`.
+/// or each would accept a token once: [`RedisCache`](crate::exchange::RedisCache) is one (feature
+/// `redis`). The conformance suite is
+/// [`testing::conformance::replay_log`](crate::testing::conformance::replay_log) (feature `testing`).
 ///
 /// Harmless mistakes: to say "used before" of a token that was not; to remember for longer than
 /// asked; to fail, which denies. Attacks: to ask and to note in two steps, between which a second

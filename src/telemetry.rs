@@ -158,7 +158,7 @@ pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
 
 /// Neither a tenant store nor a list says which tenants there are.
 pub(crate) fn any_tenant() {
-    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted; list them in P_TENANTS, or set P_DATABASE_URL");
+    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted; list them in P_TENANTS, set P_DATABASE_URL, or in code use `AuthBuilder::tenants`");
 }
 
 /// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).

@@ -3,6 +3,8 @@
 //! [`TokenValidator`] and [`JwksValidator`], which verifies signed JWTs, are at the root of the
 //! crate. Here are [`Credentials`], which a validator of your own is given, and [`KnownTokens`],
 //! the tokens verified before: how many there are, and how to forget them early.
+//!
+//! How it fits together: [manual::request](crate::manual::request).
 
 mod headers;
 mod id_token;

@@ -118,7 +118,8 @@ impl AuthBuilder {
 
     /// Sets where tenants are looked up. Default [`AnyTenant`]: every tenant that a verified token
     /// names; where an issuer has `{tenant_id}` in it and no list of tenants, that must be said by
-    /// setting it here. Wrap a store in `CachedTenants`, unless it answers at once.
+    /// setting it here. Wrap a store in
+    /// [`CachedTenants`](crate::tenant::CachedTenants), unless it answers immediately.
     pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
         self.tenants = Some(Arc::new(tenants));
         self
@@ -137,7 +138,7 @@ impl AuthBuilder {
     }
 
     /// Sets how much memory may be spent on [tokens verified before](crate::validator::KnownTokens), in bytes.
-    /// Default 16 MiB, for some 20,000 tokens; 0 verifies every request anew.
+    /// Default 16 MiB, for some 15,000 tokens; 0 verifies every request anew.
     pub fn known_tokens_bytes(mut self, limit: usize) -> Self {
         self.config.known_tokens_bytes = limit;
         self

@@ -178,7 +178,8 @@ impl Auth {
 
     /// Judges a bearer token and finds its tenant, as the layer does: for web sockets, queues and
     /// other places where a token arrives without an HTTP request. A token that is bound to a key is refused,
-    /// because there is no request that could carry the proof.
+    /// because there is no request that could carry the proof. To answer a refusal as the layer does, see
+    /// [`AuthLayer::refusal`](crate::AuthLayer::refusal).
     ///
     /// # Errors
     /// Every way a request can be refused.

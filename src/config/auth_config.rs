@@ -50,7 +50,7 @@ pub struct AuthConfig {
     /// The longest token read, in bytes. Default 16 KiB; longer ones cost more to refuse.
     pub max_token_bytes: usize,
     /// How much memory may be spent on [tokens verified before](crate::validator::KnownTokens), in bytes, so
-    /// that each is verified once and not per request. Default 16 MiB, for some 20,000 tokens; at
+    /// that each is verified once and not per request. Default 16 MiB, for some 15,000 tokens; at
     /// most 64 GiB. A twenty-fifth is taken at once, the rest as tokens come. 0 switches it off, and
     /// every request costs a verification: 20 to 70 µs.
     pub known_tokens_bytes: usize,

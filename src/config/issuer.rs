@@ -158,19 +158,19 @@ impl IssuerConfig {
         self
     }
 
-    /// Sets [`expected_issuer`](Self::expected_issuer).
+    /// Sets [`expected_issuer`](field@Self::expected_issuer).
     pub fn expected_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.expected_issuer = Some(issuer.into());
         self
     }
 
-    /// Sets [`discovery_url`](Self::discovery_url).
+    /// Sets [`discovery_url`](field@Self::discovery_url).
     pub fn discovery_url(mut self, url: impl Into<String>) -> Self {
         self.discovery_url = Some(url.into());
         self
     }
 
-    /// Sets [`jwks_uri`](Self::jwks_uri).
+    /// Sets [`jwks_uri`](field@Self::jwks_uri).
     pub fn jwks_uri(mut self, url: impl Into<String>) -> Self {
         self.jwks_uri = Some(url.into());
         self
@@ -188,55 +188,55 @@ impl IssuerConfig {
         self
     }
 
-    /// Sets [`algorithms`](Self::algorithms).
+    /// Sets [`algorithms`](field@Self::algorithms).
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.algorithms = algorithms.into_iter().collect();
         self
     }
 
-    /// Sets [`profile`](Self::profile).
+    /// Sets [`profile`](field@Self::profile).
     pub fn profile(mut self, profile: TokenProfile) -> Self {
         self.profile = profile;
         self
     }
 
-    /// Sets [`leeway`](Self::leeway).
+    /// Sets [`leeway`](field@Self::leeway).
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
     }
 
-    /// Sets [`allow_loopback_http`](Self::allow_loopback_http).
+    /// Sets [`allow_loopback_http`](field@Self::allow_loopback_http).
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
         self.allow_loopback_http = allow;
         self
     }
 
-    /// Sets [`jwks`](Self::jwks).
+    /// Sets [`jwks`](field@Self::jwks).
     pub fn jwks(mut self, settings: JwksSettings) -> Self {
         self.jwks = settings;
         self
     }
 
-    /// Sets [`claims`](Self::claims).
+    /// Sets [`claims`](field@Self::claims).
     pub fn claims(mut self, mapping: ClaimsMapping) -> Self {
         self.claims = mapping;
         self
     }
 
-    /// Sets [`tenants`](Self::tenants).
+    /// Sets [`tenants`](field@Self::tenants).
     pub fn tenants(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
         self.tenants = tenants.into_iter().collect();
         self
     }
 
-    /// Sets [`max_token_lifetime`](Self::max_token_lifetime).
+    /// Sets [`max_token_lifetime`](field@Self::max_token_lifetime).
     pub fn max_token_lifetime(mut self, limit: Duration) -> Self {
         self.max_token_lifetime = Some(limit);
         self
     }
 
-    /// Sets [`legacy_service_tokens`](Self::legacy_service_tokens).
+    /// Sets [`legacy_service_tokens`](field@Self::legacy_service_tokens).
     pub fn legacy_service_tokens(mut self, accept: bool) -> Self {
         self.legacy_service_tokens = accept;
         self

@@ -39,7 +39,8 @@ pub struct EndpointsBuilder {
 }
 
 impl Auth {
-    /// The endpoints under `/v1/auth/`: with nothing added, `whoami` and `introspect`.
+    /// The endpoints under `/v1/auth/` (feature `endpoints`, on by default): with nothing added, `whoami`
+    /// and `introspect`.
     pub fn endpoints(&self) -> EndpointsBuilder {
         let inner = Inner {
             auth: self.clone(),
@@ -105,7 +106,7 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Offers `exchange`, for foreign workload tokens that a policy trusts.
+    /// Offers `exchange`, for foreign workload tokens that a policy trusts (feature `trust`).
     #[cfg(feature = "trust")]
     pub fn workloads(mut self, workloads: crate::mint::WorkloadExchange) -> Self {
         self.inner.workloads = Some(workloads);

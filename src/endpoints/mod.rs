@@ -1,8 +1,11 @@
-//! Sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer.
+//! Sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer (feature `endpoints`, on
+//! by default).
 //!
-//! `Auth::endpoints` begins to set up [`Endpoints`]: which there are ([`Endpoint`]), how a browser signs in
+//! [`Auth::endpoints`] begins to set up [`Endpoints`]: which there are ([`Endpoint`]), how a browser signs in
 //! ([`SignIn`]), who may use passwords ([`PasswordVerdict`]), how often ([`Throttle`], by default
 //! [`TokenBuckets`]), and which proxies tell the client's address ([`TrustedProxies`]).
+//!
+//! How it fits together: [manual::endpoints](crate::manual::endpoints).
 
 mod accounts;
 mod answer;
@@ -167,7 +170,7 @@ impl Endpoint {
 /// | `POST /v1/auth/register` | a bearer token | [`registrar`](EndpointsBuilder::registrar) |
 /// | `GET /v1/auth/whoami` | a bearer token | always |
 /// | `POST /v1/auth/introspect` | a bearer token with scope `admin`; `token` | always |
-/// | `POST /v1/auth/exchange` | a foreign token | `workloads` (feature `trust`) |
+/// | `POST /v1/auth/exchange` | a foreign token | [`workloads`](EndpointsBuilder::workloads) (feature `trust`) |
 /// | `GET /v1/auth/config` | nothing | `sign_in` |
 /// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
 ///
@@ -227,7 +230,7 @@ impl Endpoints {
         self.0.sessions.as_ref()
     }
 
-    /// The exchange of foreign workload tokens, if it is offered: its
+    /// The exchange of foreign workload tokens, if it is offered (feature `trust`): its
     /// [trusts](crate::mint::WorkloadExchange::trusts) reload the policy, explain tokens, and report
     /// on the keys of foreign issuers.
     #[cfg(feature = "trust")]

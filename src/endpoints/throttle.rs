@@ -47,8 +47,15 @@ pub enum ThrottleDecision {
 }
 
 /// Says whether an attempt may go on, so that nobody guesses passwords, codes and tokens
-/// (RFC 6749 §4.3.2, §10.10; RFC 7662 §4). [`TokenBuckets`] does it in the memory of one process;
-/// implement this trait over a store of your own, and all processes count together.
+/// (RFC 6749 §4.3.2, §10.10; RFC 7662 §4).
+///
+/// Given to [`EndpointsBuilder::throttle`](super::EndpointsBuilder::throttle). The default,
+/// [`TokenBuckets`], counts in the memory of one process; implement this trait over a store of your own,
+/// and all processes count together.
+///
+/// [`attempt.account`](Attempt::account) is `None` at first, before the body is read. Where the body names
+/// an account, the throttle is asked again about the same attempt, with the account. Count the two apart:
+/// the address first, then the account.
 ///
 /// Asked before a body is read, and before the provider or a key is: at first
 /// [`try_admit`](Self::try_admit), and [`admit`](Self::admit) where that has no answer. `now` is the

@@ -238,8 +238,12 @@ impl AuthError {
         self.public().message
     }
 
-    /// The gRPC status code of the answer, for `tonic::Status`, which need not be a dependency of
-    /// this crate.
+    /// The gRPC status code of the answer.
+    ///
+    /// In a tonic service make the `Status` of
+    /// [`AuthLayer::refusal`](crate::AuthLayer::refusal) (`Status::from_header_map`): that one has the
+    /// challenge and `Retry-After`, too, and is logged and counted. A `Status` of this code and
+    /// [`public_message`](Self::public_message) has none of these. It is for code that has no layer.
     ///
     /// | status | code |
     /// |---|---|
@@ -252,7 +256,8 @@ impl AuthError {
     /// | else | 13 `INTERNAL` |
     ///
     /// ```
-    /// # use scaikey_auth::AuthError;
+    /// use scaikey_auth::AuthError;
+    ///
     /// fn status(error: &AuthError) -> tonic::Status {
     ///     tonic::Status::new(tonic::Code::from_i32(error.grpc_code()), error.public_message())
     /// }

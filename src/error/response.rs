@@ -146,7 +146,11 @@ impl ErrorResponse for EmptyBody {
     }
 }
 
-/// A gRPC status without a message stream ("trailers-only"), for tonic.
+/// A gRPC status without a message stream ("trailers-only"), for every request.
+///
+/// Rarely needed: every [`ErrorResponse`] of this crate answers a gRPC request
+/// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)) with a gRPC status. This type gives
+/// that answer to requests, too, that are not recognised as gRPC.
 ///
 /// The status is [`AuthError::grpc_code`]: 16 `UNAUTHENTICATED` when the caller is not known, 7
 /// `PERMISSION_DENIED` when it is, 14 `UNAVAILABLE` when that cannot be told.

@@ -2,7 +2,7 @@
 
 use super::BoxError;
 
-/// Why a store in a database could not do what it was asked. Never holds the connection string.
+/// Why a store in a database could not do what it was asked (features `sqlite`, `postgres`). Never holds the connection string.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqlError {
@@ -25,7 +25,7 @@ pub enum SqlError {
     )]
     Migration(#[source] BoxError),
     /// A row was found whose key is not the one asked for: the table was not made by
-    /// `SqlRegistrar::migrate`, and overlooks case, accents or the end of long texts.
+    /// [`SqlRegistrar::migrate`](crate::registrar::SqlRegistrar::migrate), and overlooks case, accents or the end of long texts.
     #[error(
         "the table auth_participants takes two keys for one: its columns issuer, tenant_id, kind \
          and subject must be compared byte for byte"

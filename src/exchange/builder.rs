@@ -254,7 +254,7 @@ impl TokenExchangeBuilder {
     }
 
     /// How long a cache that gives no answer is waited for. Default: 5 seconds. Each call of an
-    /// exchange or for a service token takes no longer, and goes on without; `RedisCache` gives up
+    /// exchange or for a service token takes no longer, and goes on without; [`RedisCache`](super::RedisCache) gives up
     /// sooner by itself. A refresh or a code asks again for so long, and fails then with
     /// [`Unavailable`](super::ExchangeError::Unavailable).
     pub fn cache_timeout(mut self, timeout: Duration) -> Self {

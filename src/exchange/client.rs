@@ -45,6 +45,7 @@ use crate::telemetry;
 /// use scaikey_auth::{ExchangeRequest, TenantId, TokenExchangeClient};
 ///
 /// # async fn example(incoming: &str, tenant: &TenantId) -> Result<(), Box<dyn std::error::Error>> {
+/// // Or by a private key, or as the provider wants it: see `ClientAuth`.
 /// let client = TokenExchangeClient::builder("https://scaikey.example")
 ///     .client_auth(ClientAuth::basic("scaidrive", "secret"))
 ///     .tenant_parameter("tenant_id")

@@ -17,6 +17,30 @@ pin_project! {
     /// trailers, its length and its end. To name the type is rarely needed: frameworks take every
     /// [`Body`]. Its data are those of the inner body, so [`Bytes`] nearly always.
     ///
+    /// Each layer adds one: `auth.layer()` around `auth.require(…)` answers
+    /// `Response<ResponseBody<ResponseBody<B>>>`.
+    ///
+    /// ```
+    /// use axum::body::Body;
+    /// use http::{Request, Response};
+    /// use scaikey_auth::layer::ResponseBody;
+    /// use scaikey_auth::{Auth, scope};
+    /// use tower::{Service, ServiceBuilder};
+    ///
+    /// fn protected<S, B>(
+    ///     auth: &Auth,
+    ///     service: S,
+    /// ) -> impl Service<Request<Body>, Response = Response<ResponseBody<ResponseBody<B>>>, Error = S::Error>
+    /// where
+    ///     S: Service<Request<Body>, Response = Response<B>> + Clone,
+    /// {
+    ///     ServiceBuilder::new()
+    ///         .layer(auth.layer())
+    ///         .layer(auth.require(scope("admin")))
+    ///         .service(service)
+    /// }
+    /// ```
+    ///
     /// [`Default`] is an empty body, which layers outside (tower-http's timeout, tonic's interceptors)
     /// answer with.
     #[derive(Debug, Clone)]

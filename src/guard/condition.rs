@@ -151,7 +151,19 @@ where
     }
 }
 
-/// Joins guards.
+/// Joins guards. Implemented for every [`Guard`], closures included.
+///
+/// ```
+/// use scaikey_auth::guard::{GuardExt, any_role, verified};
+/// use scaikey_auth::{Auth, scope};
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+/// // The scope or one of the roles; and in both cases no mock.
+/// let admins = scope("admin").or(any_role(["owner", "auditor"])).and(verified());
+/// let layer = auth.require(admins);
+/// # Ok(()) }
+/// ```
 pub trait GuardExt: Guard + Sized {
     /// Both must admit; the first refusal is told.
     fn and(self, other: impl Guard) -> impl Guard {
@@ -222,7 +234,21 @@ pub fn kind(required: IdentityKind) -> impl Guard {
 }
 
 /// A multi-factor authentication not longer ago than this. The refusal asks the client for one
-/// (RFC 9470), also when the token does not say when there was one.
+/// (RFC 9470), also when the token does not say when there was one
+/// ([`Identity::mfa_verified_at`]). One that lies more than 60 s in the future does not count.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use scaikey_auth::guard::{GuardExt, mfa_within};
+/// use scaikey_auth::{Auth, scope};
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+/// // For the route: `post(pay).route_layer(pays)`.
+/// let pays = auth.require(scope("payments:write").and(mfa_within(Duration::from_secs(600))));
+/// # Ok(()) }
+/// ```
 pub fn mfa_within(max_age: Duration) -> impl Guard {
     guard_fn(move |request| match request.context.identity().mfa_verified_at() {
         Some(moment) if is_recent(moment, request.now, max_age) => Ok(()),

@@ -5,6 +5,8 @@
 //! ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified`]), how to join
 //! them ([`GuardExt`]), and the trait [`Guard`] for your own, which sees the whole head of the request
 //! ([`GuardRequest`]); [`guard_fn`] makes one of a closure.
+//!
+//! How it fits together: [manual::request](crate::manual::request).
 
 pub(crate) mod condition;
 

@@ -85,6 +85,15 @@ impl ClientAuth {
     /// nothing else, it lives for 60 seconds, and each is used once. `pem` is an unencrypted
     /// PKCS #8 key (`BEGIN PRIVATE KEY`) for this algorithm; `key_id` is the `kid` the provider
     /// knows it by.
+    ///
+    /// ```
+    /// use scaikey_auth::config::Algorithm;
+    /// use scaikey_auth::issuer::{ClientAuth, SecretSource};
+    ///
+    /// // Read for each request to the provider: a key replaced on disk counts from the next one on.
+    /// let pem = SecretSource::File("/run/secrets/scaidrive.pem".into());
+    /// let client = ClientAuth::private_key_jwt("scaidrive", Algorithm::ES256, Some("2026-11"), pem);
+    /// ```
     pub fn private_key_jwt(
         id: impl Into<String>,
         algorithm: Algorithm,

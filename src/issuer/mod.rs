@@ -6,6 +6,8 @@
 //! the trait for a provider with one issuer for each tenant. [`ClientAuth`] is how this service
 //! authenticates when it asks for tokens itself. What is configured of an issuer is
 //! [`IssuerConfig`], at the root.
+//!
+//! How it fits together: [manual::tenants](crate::manual::tenants).
 
 mod attempts;
 mod client_auth;

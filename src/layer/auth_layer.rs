@@ -17,7 +17,7 @@ use crate::gate::Gated;
 /// [`AuthContext`](crate::AuthContext) into their extensions.
 ///
 /// Stands anywhere in a tower stack, around every service of `http::Request`s whose bodies are an
-/// `http_body::Body`: axum, bare hyper, tonic (with [`Grpc`](crate::error::Grpc)). The body of its answers is a
+/// `http_body::Body`: axum, bare hyper, tonic (gRPC requests get a gRPC status by themselves). The body of its answers is a
 /// [`ResponseBody`](crate::layer::ResponseBody): the service's, or a refusal's. Refused requests
 /// do not reach the service, and their bodies are not read. CORS preflights, which cannot carry
 /// credentials, pass without an identity; a request with a body is none, whatever its headers say.
@@ -100,7 +100,14 @@ impl AuthLayer {
     /// ```
     /// use axum::{body::Body, response::Response};
     /// use http::{HeaderMap, header};
-    /// use scaikey_auth::{Auth, AuthContext, AuthError, AuthLayer};
+    /// use scaikey_auth::{Auth, AuthContext, AuthError, AuthLayer, ConfigError};
+    ///
+    /// /// Made once, at the start. The layer is that of the other routes, so its answers are the same.
+    /// fn protection() -> Result<(Auth, AuthLayer), ConfigError> {
+    ///     let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+    ///     let layer = auth.layer();
+    ///     Ok((auth, layer))
+    /// }
     ///
     /// /// Decides before the upgrade of `new WebSocket(url, ["chat", "bearer." + token])`.
     /// async fn admit(
@@ -119,14 +126,15 @@ impl AuthLayer {
     /// }
     /// ```
     ///
-    /// A method of a tonic service answers with a `Status`, which is read from the headers:
+    /// A method of a tonic service answers with a `Status`, which is read from the headers and keeps the
+    /// challenge and `Retry-After` in its metadata:
     ///
     /// ```
     /// use scaikey_auth::{AuthContext, AuthError, AuthLayer};
     /// use tonic::{Request, Response, Status};
     ///
     /// struct Documents {
-    ///     layer: AuthLayer,
+    ///     layer: AuthLayer, // from `auth.layer()`
     /// }
     ///
     /// impl Documents {

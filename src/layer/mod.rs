@@ -1,9 +1,11 @@
 //! The tower layer that protects a service: where it looks for token and tenant, and its service.
 //!
 //! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` makes one. Here are the options it
-//! takes ([`TokenSource`] for tokens in cookies, queries and elsewhere, [`TenantSource`] for tenants
-//! in headers and paths), and the types that tower's traits name: [`AuthService`],
+//! takes ([`TokenSource`] for tokens in other headers, cookies and elsewhere; never in queries;
+//! [`TenantSource`] for tenants in headers and paths), and the types that tower's traits name: [`AuthService`],
 //! [`ResponseFuture`] and [`ResponseBody`].
+//!
+//! How it fits together: [manual::request](crate::manual::request).
 
 pub(crate) mod auth_layer;
 mod service;

@@ -76,12 +76,46 @@ impl<'r> RequestHead<'r> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum TokenSource {
-    /// `Authorization: Bearer …` (RFC 6750 §2.1). The default, and the only one.
+    /// `Authorization: Bearer …` (RFC 6750 §2.1). It alone is looked at unless
+    /// [`tokens_from`](crate::AuthLayer::tokens_from) says otherwise.
     Authorization,
     /// A header that holds the bare token, such as `x-forwarded-access-token`. Only behind a proxy
     /// that removes the header from what clients send.
     Header(HeaderName),
-    /// Anything else. Called for every request; returns the bare token.
+    /// Anything else. Called for every request; returns the bare token, or `None` where there is none.
+    ///
+    /// Attacks: to return one of several tokens, which an attacker may have put beside the right one; to
+    /// read a cookie where requests change something and nothing checks their origin, since a browser
+    /// sends its cookies with requests of foreign pages, too. [`Sessions`](crate::session::Sessions) checks
+    /// the origin. This example does not; it fits a service that only reads:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use http::{HeaderValue, header};
+    /// use scaikey_auth::layer::{RequestHead, TokenSource};
+    /// use scaikey_auth::{Auth, AuthError};
+    ///
+    /// /// Returns the cookie `token`.
+    /// fn cookie(head: RequestHead<'_>) -> Result<Option<HeaderValue>, AuthError> {
+    ///     let lines = head.headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    ///     let pairs = lines.flat_map(|line| line.split("; "));
+    ///     let mut tokens = pairs.filter_map(|pair| pair.strip_prefix("token="));
+    ///     match (tokens.next(), tokens.next()) {
+    ///         (None, _) => Ok(None),
+    ///         (Some(token), None) => HeaderValue::from_str(token)
+    ///             .map(Some)
+    ///             .map_err(|_| AuthError::MalformedCredentials("The cookie holds no token.")),
+    ///         _ => Err(AuthError::MalformedCredentials("The request carries two tokens.")),
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+    /// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+    /// let sources = [TokenSource::Authorization, TokenSource::Custom(Arc::new(cookie))];
+    /// let layer = auth.layer().tokens_from(sources);
+    /// # Ok(()) }
+    /// ```
     Custom(Arc<CustomSource>),
 }
 

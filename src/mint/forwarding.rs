@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{MintOrder, Minted, Minter};
 use crate::exchange::{ExchangeError, ExchangeRequest, TokenExchangeClient, TokenType};
 
-/// Has the provider mint: hands on the foreign token, whose issuer the provider must trust as well,
+/// Has the provider mint (feature `trust`): hands on the foreign token, whose issuer the provider must trust as well,
 /// and asks for the granted scopes and for this service, by its `audience` alone (RFC 8693). The
 /// service proves itself by its own client authentication.
 ///

@@ -16,7 +16,7 @@ use crate::support::crypto;
 /// A token lives for as long at most.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// Mints with a key of the service's own: for tests, and where the provider cannot be asked.
+/// Mints with a key of the service's own (feature `trust`): for tests, and where the provider cannot be asked.
 ///
 /// Access tokens as RFC 9068 has them, for 15 minutes, and never longer than the foreign token. The
 /// service believes them once it has [`issuer`](Self::issuer) among its issuers; nobody else does.

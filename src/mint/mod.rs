@@ -3,6 +3,8 @@
 //!
 //! [`WorkloadExchange`] puts a policy and a [`Minter`] together; `POST /v1/auth/exchange`
 //! ([`Endpoints`](crate::endpoints::Endpoints)) is its door.
+//!
+//! How it fits together: [manual::endpoints](crate::manual::endpoints).
 
 mod forwarding;
 mod local;
@@ -24,7 +26,7 @@ pub use forwarding::ForwardingMinter;
 pub use local::LocalMinter;
 pub use workloads::{WorkloadExchange, WorkloadRefusal, WorkloadRequest};
 
-/// What is to be minted. The policy has been asked, and granted it.
+/// What is to be minted (feature `trust`). The policy has been asked, and granted it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MintOrder<'a> {
@@ -40,7 +42,7 @@ pub struct MintOrder<'a> {
     pub now: SystemTime,
 }
 
-/// A token that was minted.
+/// A token that was minted (feature `trust`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Minted {
@@ -66,7 +68,7 @@ impl Minted {
     }
 }
 
-/// Makes tokens for foreign workloads that a policy let in.
+/// Makes tokens for foreign workloads that a policy let in (feature `trust`).
 ///
 /// [`ForwardingMinter`] has the provider do it, [`LocalMinter`] signs by itself. Asked once for
 /// each request, after the policy; nothing is kept.

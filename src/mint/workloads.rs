@@ -17,7 +17,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
-/// A workload asks for a token (RFC 8693 §2.1).
+/// A workload asks for a token (RFC 8693 §2.1; feature `trust`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WorkloadRequest {
@@ -52,7 +52,7 @@ impl WorkloadRequest {
     }
 }
 
-/// Why a workload gets no token.
+/// Why a workload gets no token (feature `trust`).
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkloadRefusal {
@@ -121,7 +121,7 @@ impl WorkloadRefusal {
     }
 }
 
-/// Foreign workload tokens for tokens of this service: first the policy decides, then a [`Minter`]
+/// Foreign workload tokens for tokens of this service (feature `trust`): first the policy decides, then a [`Minter`]
 /// mints. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WorkloadExchange {

@@ -26,6 +26,27 @@ use crate::exchange::TokenExchangeClient;
 /// The caller is the [`AuthContext`](crate::AuthContext) in the extensions of the request that is
 /// sent, else the one of the task ([`with_caller`](super::with_caller),
 /// [`CallerLayer`](super::CallerLayer)).
+///
+/// ```
+/// use axum::body::Body;
+/// use hyper_util::client::legacy::{Client, connect::HttpConnector};
+/// use hyper_util::rt::TokioExecutor;
+/// use scaikey_auth::outbound::{EmptyBodies, OutboundLayer, OutboundService, OutboundToken};
+/// use scaikey_auth::{ConfigError, TokenExchangeClient};
+/// use tower::Layer;
+///
+/// type Http = OutboundService<Client<HttpConnector, Body>, EmptyBodies>;
+///
+/// fn http(tokens: TokenExchangeClient) -> Result<Http, ConfigError> {
+///     let outbound = OutboundLayer::builder(tokens)
+///         .destination("https://vault.example", OutboundToken::on_behalf_of_caller("scaivault"))
+///         .destination("https://search.example/index", OutboundToken::service())
+///         .build()?;
+///     Ok(outbound.layer(Client::builder(TokioExecutor::new()).build_http()))
+/// }
+/// ```
+///
+/// `build_http` makes a client without TLS: for these destinations give `build` a connector with it.
 #[derive(Debug, Clone)]
 pub struct OutboundLayer<R = EmptyBodies> {
     pub(super) rules: Arc<Rules>,

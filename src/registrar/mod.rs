@@ -1,8 +1,12 @@
-//! Registration: from an identity to its participant and personal workspace in this service.
+//! Registration: from an identity to its participant and personal workspace in this service (feature
+//! `endpoints`, on by default).
 //!
-//! [`Registrar`] is the trait, with [`MemoryRegistrar`] for tests and `SqlRegistrar` for databases
-//! (features `sqlite` and `postgres`); `EndpointsBuilder::registrar` takes one.
-//! `testing::conformance` (feature `testing`) examines one of your own.
+//! [`Registrar`] is the trait, with [`MemoryRegistrar`] for tests and [`SqlRegistrar`] for databases
+//! (features `sqlite` and `postgres`);
+//! [`EndpointsBuilder::registrar`](crate::endpoints::EndpointsBuilder::registrar) takes one.
+//! [`testing::conformance`](crate::testing::conformance) (feature `testing`) examines one of your own.
+//!
+//! How it fits together: [manual::tenants](crate::manual::tenants).
 
 mod ids;
 mod memory;
@@ -35,8 +39,8 @@ pub use sql::SqlRegistrar;
 /// a participant one personal workspace. What the participant is shown as, its [`Profile`], lies
 /// beside and is refreshed by each call; the last call wins.
 ///
-/// Implement it over your own store and run `testing::conformance::registrar` (feature `testing`)
-/// on it. Let a unique constraint over *issuer, tenant, kind and subject* do the work, and one over
+/// Implement it over your own store and run
+/// [`testing::conformance::registrar`](crate::testing::conformance::registrar()) (feature `testing`) on it. Let a unique constraint over *issuer, tenant, kind and subject* do the work, and one over
 /// the workspace's participant: looking first and inserting after is not enough, since two
 /// processes look at once. What is half done, the next call must complete.
 ///

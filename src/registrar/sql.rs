@@ -18,7 +18,7 @@ use crate::identity::{Identity, IdentityKey};
 /// As long as somebody who signs in waits without wondering.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// The tables `auth_participants` and `auth_workspaces`. Clones share the connections.
+/// The tables `auth_participants` and `auth_workspaces` (features `sqlite`, `postgres`). Clones share the connections.
 ///
 /// ```sql
 /// CREATE TABLE auth_participants (

@@ -1,8 +1,11 @@
-//! Signed-in browsers, whose tokens stay out of reach of their scripts.
+//! Signed-in browsers, whose tokens stay out of reach of their scripts (feature `endpoints`, on by
+//! default).
 //!
 //! [`Sessions`] keeps the tokens in sealed cookies, and renews them; [`Sessions::layer`] turns the cookies
 //! into the `Authorization` header that the layer inside of it judges. The
 //! [`endpoints`](crate::endpoints) begin and end sessions.
+//!
+//! How it fits together: [manual::endpoints](crate::manual::endpoints).
 
 mod answer;
 mod cookie;
@@ -79,7 +82,7 @@ const LAST_SECOND: Duration = Duration::from_secs(1);
 /// when its user signed out, or when another user signed in, changes nothing.
 ///
 /// Requests that find it due together spend its refresh token once, in all processes whose clients
-/// share a cache: with several processes, give them `RedisCache`, or two that find a session due at
+/// share a cache: with several processes, give them [`RedisCache`](crate::exchange::RedisCache), or two that find a session due at
 /// once end it at a provider that rotates refresh tokens.
 ///
 /// Since browsers send cookies by themselves, requests that may change something must come from the

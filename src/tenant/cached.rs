@@ -34,6 +34,34 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///
 /// An answer about another tenant than the one asked for counts as a failure of the store.
 /// Several processes do not share what they remember: call [`forget`](Self::forget) in each.
+///
+/// Given to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants), as a clone where the service forgets
+/// tenants later:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use scaikey_auth::tenant::{CachedTenants, MemoryTenants};
+/// use scaikey_auth::{Auth, ConfigError, TenantId, TenantResolver};
+///
+/// fn protect<S: TenantResolver>(store: S) -> Result<(Auth, CachedTenants<S>), ConfigError> {
+///     let tenants = CachedTenants::new(store).time_to_live(Duration::from_secs(30));
+///     let auth = Auth::builder()
+///         .issuer("https://scaikey.example")
+///         .audience("scaiwave")
+///         .tenants(tenants.clone())
+///         .build()?;
+///     Ok((auth, tenants))
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A store in a database or behind HTTP, in earnest.
+/// let (auth, tenants) = protect(MemoryTenants::default())?;
+/// // The row of this tenant has changed: the next request asks the store.
+/// let id: TenantId = "acme".parse()?;
+/// tenants.forget(&id);
+/// # Ok(()) }
+/// ```
 pub struct CachedTenants<R> {
     store: Arc<R>,
     clock: Arc<dyn Clock>,

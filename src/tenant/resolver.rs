@@ -68,7 +68,8 @@ impl Debug for Tenant {
 /// Looks up tenants.
 ///
 /// Implement it over your own store, wrap it in [`CachedTenants`](super::CachedTenants), and run
-/// `testing::conformance::tenant_resolver` (feature `testing`) on it.
+/// [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver) (feature
+/// `testing`) on it. Given to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants).
 ///
 /// Harmless mistakes: being slow, or failing: requests are then answered with 503. Attacks: to
 /// return a tenant whose id is not the one asked for (the layer refuses it), or a default tenant

@@ -7,7 +7,7 @@ use crate::database::{Pool, connecting, on_either, once, run_all};
 use crate::error::{BoxError, SqlError};
 use crate::identity::TenantId;
 
-/// The table `auth_tenants`. Clones share the connections.
+/// The table `auth_tenants` (features `sqlite`, `postgres`). Clones share the connections.
 ///
 /// ```sql
 /// CREATE TABLE auth_tenants (
@@ -33,7 +33,7 @@ pub struct SqlTenants {
     pool: Pool,
 }
 
-/// What [`SqlTenants`] attaches to a tenant.
+/// What [`SqlTenants`] attaches to a tenant (features `sqlite`, `postgres`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SqlTenantRow {
     /// The name to show.

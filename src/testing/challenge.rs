@@ -1,4 +1,5 @@
-//! Reads `WWW-Authenticate` values, strictly, to check what a service sent (RFC 9110 §11.6.1).
+//! Reads `WWW-Authenticate` values, strictly, to check what a service sent (RFC 9110 §11.6.1;
+//! feature `testing`).
 //!
 //! ```
 //! use scaikey_auth::testing::challenge;

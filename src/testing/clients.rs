@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::keys::SigningKey;
 use crate::secret::Secret;
 
-/// An OAuth client, for [`Issuer::register_client`](super::Issuer::register_client).
+/// An OAuth client, for [`Issuer::register_client`](super::Issuer::register_client) (feature `testing`).
 ///
 /// Without [`scopes`](Client::scopes) it may ask for none, without
 /// [`may_exchange`](Client::may_exchange) it may exchange no token.
@@ -111,7 +111,7 @@ fn list(scopes: &str) -> Vec<String> {
     scopes.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-/// A user, for [`Issuer::register_user`](super::Issuer::register_user).
+/// A user, for [`Issuer::register_user`](super::Issuer::register_user) (feature `testing`).
 ///
 /// Tokens carry the claims of [`Issuer::token`](super::Issuer::token) with the name and those set
 /// here in their place.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::{Clock, SystemClock};
 
-/// A [`Clock`] that stands still until it is moved.
+/// A [`Clock`] that stands still until it is moved (feature `testing`).
 ///
 /// Clones share their time: give one to the provider and one to the code under test, keep a third
 /// to move them. Real deadlines (a request that hangs) are not subject to it; those pass in real

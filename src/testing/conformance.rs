@@ -1,4 +1,4 @@
-//! Exams for your own implementations of this crate's traits: they panic with the rule broken.
+//! Exams for your own implementations of this crate's traits (feature `testing`): they panic with the rule broken.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -56,7 +56,7 @@ pub use replay::replay_log;
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};
 
-/// A [`TenantResolver`] under exam, and how to change what it knows.
+/// A [`TenantResolver`] under exam, and how to change what it knows (feature `testing`).
 #[async_trait]
 pub trait TenantExam: Sync {
     /// The resolver.
@@ -85,7 +85,7 @@ pub trait TenantExam: Sync {
     }
 }
 
-/// The exam for a [`TenantResolver`].
+/// The exam for a [`TenantResolver`] (feature `testing`).
 ///
 /// Tests that answers are about the very id asked for, byte by byte; that an unknown tenant is
 /// `Ok(None)`; that suspensions and removals are reported; that parallel and abandoned lookups do

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::keys::base64url;
 
-/// What an endpoint does instead of answering well.
+/// What an endpoint does instead of answering well (feature `testing`).
 ///
 /// Set with [`Issuer::fail`](super::Issuer::fail), taken back with
 /// [`Issuer::heal`](super::Issuer::heal). It holds for every request until then, also for those

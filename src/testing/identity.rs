@@ -6,7 +6,7 @@ use crate::clock::{Clock, SystemClock, unix_seconds};
 use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
 use crate::json::Document;
 
-/// The identity that a token with these claims would have, for what is tested without requests.
+/// The identity that a token with these claims would have, for what is tested without requests (feature `testing`).
 ///
 /// `iss` is `https://issuer.example` and `exp` an hour from now unless they are given. With a
 /// `client_id` that equals `sub` it is a service account, else a user. Its provenance is

@@ -28,7 +28,7 @@ pub(super) struct Settings {
     pub(super) lifetime: Duration,
 }
 
-/// One issuer of a [`Provider`](super::Provider): the platform itself, or a tenant.
+/// One issuer of a [`Provider`](super::Provider) (feature `testing`): the platform itself, or a tenant.
 ///
 /// It has its own keys, counters and faults. Clones are the same issuer.
 #[derive(Clone)]

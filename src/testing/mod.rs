@@ -35,6 +35,8 @@
 //!
 //! It is a tool for tests. It gives tokens to whoever asks, has no TLS, and panics when something
 //! goes wrong: enable the feature for `dev-dependencies` only.
+//!
+//! How it fits together: [manual::testing](crate::manual::testing).
 
 pub mod challenge;
 mod clients;

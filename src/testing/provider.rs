@@ -15,7 +15,7 @@ use super::server::{self, Site};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Algorithm;
 
-/// A running provider: an HTTP server on the loopback interface with a platform [`Issuer`], to
+/// A running provider (feature `testing`): an HTTP server on the loopback interface with a platform [`Issuer`], to
 /// which it dereferences, and as many tenant issuers as are asked for.
 ///
 /// It stops when dropped. It must be started inside a Tokio runtime with I/O and time.
@@ -131,7 +131,7 @@ impl Drop for Provider {
     }
 }
 
-/// How a [`Provider`] is to be.
+/// How a [`Provider`] is to be (feature `testing`).
 #[derive(Debug, Clone)]
 #[must_use = "a provider exists only once it is started"]
 pub struct Builder {

@@ -8,7 +8,7 @@ use super::policy::{Mode, Trust};
 use super::rule::quote;
 use crate::json::Value;
 
-/// Which trust and which rule a token leads to, and why the others do not match.
+/// Which trust and which rule a token leads to, and why the others do not match (feature `trust`).
 ///
 /// `Display` is the text to show. It quotes the policy, and claims of the token, escaped and cut:
 /// show it to administrators only. There is neither the token nor its signature in it.

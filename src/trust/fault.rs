@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-/// One thing that is wrong with a policy, or looks like a mistake.
+/// One thing that is wrong with a policy, or looks like a mistake (feature `trust`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyFault {
@@ -54,7 +54,7 @@ impl fmt::Display for PolicyFault {
     }
 }
 
-/// A trust policy that is not taken. Lists every fault, in the order of the text.
+/// A trust policy that is not taken (feature `trust`). Lists every fault, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyError {
     faults: Vec<PolicyFault>,

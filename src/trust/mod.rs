@@ -5,6 +5,8 @@
 //! [`TrustPolicy`] a service says which of those count and what they are worth; [`Trusts`] holds the
 //! policy and decides.
 //!
+//! How it fits together: [manual::endpoints](crate::manual::endpoints#workloads).
+//!
 //! ```
 //! use scaikey_auth::identity::Scopes;
 //! use scaikey_auth::trust::{TrustPolicy, Trusts};

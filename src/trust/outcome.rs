@@ -8,7 +8,7 @@ use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, IdentityKind, Scopes, TenantId};
 use crate::support::crypto;
 
-/// A foreign token that is believed, and what it is worth here.
+/// A foreign token that is believed, and what it is worth here (feature `trust`).
 ///
 /// With this an endpoint either forwards the token to the provider (RFC 8693, asking for
 /// [`scopes`](Self::scopes) in [`tenant`](Self::tenant)), or mints a token of its own for
@@ -43,7 +43,7 @@ impl Granted {
     }
 }
 
-/// A foreign token that is not believed, or asks for too much.
+/// A foreign token that is not believed, or asks for too much (feature `trust`).
 ///
 /// `Display` and [`reason`](Self::reason) are for the log. The caller is told
 /// [`code`](Self::code) and [`public_message`](Self::public_message), which say the same whatever
@@ -55,7 +55,7 @@ pub struct Denied {
     pub(super) reason: DenialReason,
 }
 
-/// Why a foreign token is denied. For the log and for administrators, never for the caller.
+/// Why a foreign token is denied (feature `trust`). For the log and for administrators, never for the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DenialReason {

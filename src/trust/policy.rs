@@ -10,7 +10,7 @@ use super::{lint, read};
 use crate::config::{Algorithm, IssuerConfig, TENANT_PLACEHOLDER};
 use crate::identity::{ClaimsMapping, IdentityKind};
 
-/// Which foreign tokens are believed, as whom, in which tenant and with which scopes.
+/// Which foreign tokens are believed, as whom, in which tenant and with which scopes (feature `trust`).
 ///
 /// Read from [TOML](Self::from_toml) or [JSON](Self::from_json), or with `serde` from whatever an
 /// admin UI stores; there is one schema, described in the

@@ -21,7 +21,7 @@ use crate::support::crypto;
 use crate::telemetry::{self, Outage};
 use crate::validator::JwksValidator;
 
-/// The foreign issuers a service trusts, by a [`TrustPolicy`]. A handle: clones share the policy.
+/// The foreign issuers a service trusts, by a [`TrustPolicy`] (feature `trust`). A handle: clones share the policy.
 ///
 /// The policy is exchanged as a whole while requests run, by [`reload`](Self::reload) or
 /// [`replace`](Self::replace); a decision is made by one policy from beginning to end. Keys that
@@ -250,7 +250,7 @@ fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
     }
 }
 
-/// Puts [`Trusts`] together. `build` does no I/O but to read the file.
+/// Puts [`Trusts`] together (feature `trust`). `build` does no I/O but to read the file.
 #[derive(Debug, Default)]
 #[must_use = "nothing is trusted before `build()`"]
 pub struct TrustsBuilder {

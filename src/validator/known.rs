@@ -31,8 +31,10 @@ use crate::mark::{Mark, MarkHasher};
 use crate::telemetry;
 
 /// The tokens a validator verified before and need not verify again. A handle: clones share them.
+/// [`Auth::known_tokens`](crate::Auth::known_tokens) returns it.
 ///
-/// Switched on by default and bounded by `AuthConfig::known_tokens_bytes`. A token stops counting
+/// Switched on by default and bounded by
+/// [`AuthConfig::known_tokens_bytes`](crate::AuthConfig::known_tokens_bytes). A token stops counting
 /// immediately when it expires, when its key is withdrawn, or when its issuer is removed or purged. Its
 /// memory is freed when somebody comes with it again, when others need the room, or by a flush: what is
 /// worthless is not looked for by itself. There is nothing to flush for safety: a flushed token is verified

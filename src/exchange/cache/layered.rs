@@ -9,7 +9,7 @@ use crate::error::BoxError;
 use crate::exchange::{AccessToken, Freshness};
 
 /// A near cache in front of a far one, as [`MemoryCache`](super::MemoryCache) in front of
-/// `RedisCache`: most calls are answered from memory, and a token got by one process is found by
+/// [`RedisCache`](super::RedisCache): most calls are answered from memory, and a token got by one process is found by
 /// the others. While the far one fails, the near one goes on.
 #[derive(Debug, Clone)]
 pub struct Layered<N, F> {

@@ -25,10 +25,11 @@ pub use redis::RedisCache;
 
 /// Keeps tokens between calls.
 ///
-/// [`MemoryCache`] keeps them in this process, `RedisCache` (feature `redis`) where other
+/// [`MemoryCache`] keeps them in this process, [`RedisCache`] (feature `redis`) where other
 /// processes find them, [`Layered`] does both. To keep them elsewhere, implement this: store what
 /// [`CacheKey::seal`] gives under [`CacheKey::digest`], and hand what was read to
-/// [`CacheKey::open`]. `testing::conformance::token_cache` examines an implementation.
+/// [`CacheKey::open`]. [`testing::conformance::token_cache`](crate::testing::conformance::token_cache)
+/// (feature `testing`) examines an implementation.
 ///
 /// Calls may come at any time and again: one that gives no answer is repeated where that matters
 /// ([`CacheKey::is_single_use`]), with the same fence.

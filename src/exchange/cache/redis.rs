@@ -21,8 +21,12 @@ use crate::secret::Secret;
 use commands::{Found, MAX_SINGLE_USE_VALUE, MAX_VALUE, names};
 use line::{Line, Need, Settings};
 
-/// Tokens in Redis 6 or later, or Valkey: what one process gets, the others find. Usually behind a
-/// [`MemoryCache`](super::MemoryCache), in a [`Layered`](super::Layered).
+/// Tokens in Redis 6 or later, or Valkey (feature `redis`): what one process gets, the others find.
+///
+/// Usually behind a [`MemoryCache`](super::MemoryCache), in a [`Layered`](super::Layered). Given to
+/// [`TokenExchangeBuilder::cache`](crate::exchange::TokenExchangeBuilder::cache), together with the
+/// [`SealingKeys`](crate::exchange::SealingKeys) for
+/// [`cache_keys`](crate::exchange::TokenExchangeBuilder::cache_keys), which a shared cache needs.
 ///
 /// Nothing connects before the first use, or [`connect`](Self::connect). All calls share one
 /// connection. Calls for tokens that can be got again take no longer than the
@@ -46,11 +50,20 @@ use line::{Line, Need, Settings};
 /// costs requests to the provider; it gives nobody a token.
 ///
 /// ```
-/// use scaikey_auth::exchange::{Layered, MemoryCache, RedisCache};
+/// use scaikey_auth::exchange::{Layered, MemoryCache, RedisCache, SealingKeys};
+/// use scaikey_auth::issuer::ClientAuth;
+/// use scaikey_auth::{ConfigError, Secret, TokenExchangeClient};
 ///
-/// let redis = RedisCache::open(&"redis://:password@cache.internal:6379".into())?.prefix("sw");
-/// let cache = Layered::new(MemoryCache::default(), redis);
-/// # Ok::<(), scaikey_auth::ConfigError>(())
+/// /// `keys`: made by `openssl rand -base64 32`, the same in all processes.
+/// fn client(keys: &Secret) -> Result<TokenExchangeClient, ConfigError> {
+///     let redis = RedisCache::open(&"redis://:password@cache.internal:6379".into())?.prefix("sw");
+///     TokenExchangeClient::builder("https://scaikey.example")
+///         .client_auth(ClientAuth::basic("scaidrive", "secret"))
+///         .cache(Layered::new(MemoryCache::default(), redis))
+///         .cache_keys(SealingKeys::parse(keys)?)
+///         .build()
+/// }
+/// # client(&"QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=".into()).unwrap();
 /// ```
 #[derive(Clone)]
 pub struct RedisCache {

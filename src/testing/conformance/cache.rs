@@ -24,7 +24,7 @@ const SHORT: Duration = Duration::from_millis(500);
 /// By when it must have ended, by default.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A [`TokenCache`] under exam, and a way into its store.
+/// A [`TokenCache`] under exam, and a way into its store (feature `testing`).
 #[async_trait]
 pub trait CacheExam: Sync {
     /// A cache on the store under exam. Where the cache is shared, each call gives one that knows
@@ -50,7 +50,7 @@ pub trait CacheExam: Sync {
     }
 }
 
-/// The exam for a [`TokenCache`].
+/// The exam for a [`TokenCache`] (feature `testing`).
 ///
 /// Tests that what was put is what is got, under its own key and no other; that it is replaced,
 /// removed and forgotten in time; that parallel and abandoned calls do no harm; and that

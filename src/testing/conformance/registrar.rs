@@ -16,7 +16,7 @@ use crate::testing::identity;
 /// How many callers come at once.
 const CROWD: usize = 32;
 
-/// A [`Registrar`] under exam, and a way into its store.
+/// A [`Registrar`] under exam, and a way into its store (feature `testing`).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -54,7 +54,7 @@ pub trait RegistrarExam: Sync {
     }
 }
 
-/// The exam for a [`Registrar`].
+/// The exam for a [`Registrar`] (feature `testing`).
 ///
 /// Tests that an identity has one participant and one personal workspace, the same whenever and
 /// from wherever it registers; that issuer, tenant, kind and subject are told apart byte for byte,

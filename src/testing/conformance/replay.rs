@@ -11,7 +11,7 @@ use crate::replay::{ReplayKey, ReplayLog};
 /// How many callers come at once.
 const CROWD: usize = 32;
 
-/// The exam for a [`ReplayLog`], which `now` is the present moment of.
+/// The exam for a [`ReplayLog`] (feature `testing`). `now`: the present moment by the log's clock.
 ///
 /// Tests that the first use of a token is told from every later one; that of a crowd with one token
 /// exactly one is the first; that tokens do not disturb each other; that a token which is over

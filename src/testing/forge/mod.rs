@@ -1,4 +1,4 @@
-//! Tokens that must be refused, each with its reason, and their honest twins.
+//! Tokens that must be refused, each with its reason, and their honest twins (feature `testing`).
 //!
 //! Run [`all`] against whatever checks tokens, then [`accepted`], because a verifier that refuses
 //! everything passes the first:
