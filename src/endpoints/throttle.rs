@@ -82,7 +82,7 @@ pub enum ThrottleDecision {
 ///
 /// /// Ten attempts a minute, counted for all processes.
 /// #[derive(Debug)]
-/// struct Shared(Store);
+/// struct Shared(Store); // of yours: counters that all processes share
 ///
 /// #[async_trait]
 /// impl Throttle for Shared {
@@ -100,6 +100,11 @@ pub enum ThrottleDecision {
 ///         Ok(ThrottleDecision::Deny { retry_after: MINUTE })
 ///     }
 /// }
+///
+/// # let auth = scaikey_auth::Auth::builder().issuer("https://scaikey.example").audience("scaiwave");
+/// # let auth = auth.build().unwrap();
+/// # let store = Store;
+/// let endpoints = auth.endpoints().throttle(Shared(store));
 /// ```
 #[async_trait]
 pub trait Throttle: Debug + Send + Sync + 'static {

@@ -66,11 +66,21 @@ const LAST_SECOND: Duration = Duration::from_secs(1);
 /// into the `Authorization` header that [`Auth::layer`] judges:
 ///
 /// ```
-/// # use scaikey_auth::session::Sessions;
-/// # use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
-/// # fn example(auth: Auth, sessions: Sessions, api: axum::Router) -> axum::Router {
-/// api.layer(auth.layer()).layer(sessions.layer())
-/// # }
+/// use axum::Router;
+/// use scaikey_auth::exchange::SealingKeys;
+/// use scaikey_auth::session::Sessions;
+/// use scaikey_auth::{Auth, ConfigError, Secret, TokenExchangeClient};
+///
+/// /// `keys`: made by `openssl rand -base64 32`, the same in all processes.
+/// fn app(
+///     auth: &Auth,
+///     client: TokenExchangeClient,
+///     keys: &Secret,
+///     api: Router,
+/// ) -> Result<Router, ConfigError> {
+///     let sessions = Sessions::builder(auth, client, SealingKeys::parse(keys)?).build()?;
+///     Ok(api.layer(auth.layer()).layer(sessions.layer()))
+/// }
 /// ```
 ///
 /// From 80 % of its life on, an access token is replaced by way of its refresh token while the

@@ -46,7 +46,7 @@ pub enum Fault {
     Rewrite(Rewrite),
 }
 
-/// A function from the good JSON answer to the text that is sent.
+/// A function from the good JSON answer to the text that is sent (feature `testing`).
 #[derive(Clone)]
 pub struct Rewrite(Arc<dyn Fn(Value) -> String + Send + Sync>);
 

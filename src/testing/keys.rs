@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Algorithm;
 
-/// A private key of one algorithm, with a `kid`.
+/// A private key of one algorithm, with a `kid` (feature `testing`).
 ///
 /// An [`Issuer`](super::Issuer) makes its own; make one yourself to sign what an issuer would not
 /// (a token signed by nobody's key, a key that another issuer also uses). Clones are the same key.

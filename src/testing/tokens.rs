@@ -9,7 +9,7 @@ use super::keys::SigningKey;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
 
-/// A token about to be signed. Made by [`Issuer::token`] or [`Issuer::service_token`].
+/// A token about to be signed (feature `testing`). Made by [`Issuer::token`] or [`Issuer::service_token`].
 ///
 /// It starts as a good token; every method changes one thing. Nothing is checked: this is how a
 /// test makes tokens that a verifier should refuse, too.

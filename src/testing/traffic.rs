@@ -18,7 +18,7 @@ const REMEMBERED: usize = 100;
 /// After this much real time a wait for requests has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One address of an issuer, with its own counter and fault switch.
+/// One address of an issuer, with its own counter and fault switch (feature `testing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Endpoint {
@@ -36,7 +36,7 @@ pub enum Endpoint {
     Introspection,
 }
 
-/// A request as it arrived.
+/// A request as it arrived (feature `testing`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Received {

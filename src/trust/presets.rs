@@ -1,4 +1,4 @@
-//! Policies to begin with, one for each platform.
+//! Policies to begin with, one for each platform (feature `trust`).
 //!
 //! Each is a text with gaps in angle brackets, to be copied and filled in. None can be used as it
 //! is: the linter names every gap that is left.

@@ -34,7 +34,7 @@ use crate::config::Algorithm;
 
 pub use honest::{accepted, rfc9068_accepted};
 
-/// A token that must be refused.
+/// A token that must be refused (feature `testing`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Forged {
@@ -55,7 +55,7 @@ impl Forged {
     }
 }
 
-/// How a service refuses a token.
+/// How a service refuses a token (feature `testing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// 401 with `invalid_token`: it looks like a credential and is not a good one.
@@ -75,7 +75,7 @@ impl Expect {
     }
 }
 
-/// A token that must be accepted.
+/// A token that must be accepted (feature `testing`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Honest {
@@ -85,7 +85,7 @@ pub struct Honest {
     pub token: String,
 }
 
-/// Every forgery there is, for a verifier in its usual profile.
+/// Every forgery there is, for a verifier in its usual profile (feature `testing`).
 ///
 /// Publishes an RS256 and an ES256 key if the issuer has none.
 pub fn all(issuer: &Issuer) -> Vec<Forged> {
