@@ -220,10 +220,11 @@ impl KnownTokens {
         let mut gone = Vec::new();
         memory.tokens.insert_with_lifecycle(mark, Arc::new(known), &mut gone);
         // What was replaced by the same token is not displaced; unless nothing was put in, and this is it.
-        let is_in = memory.tokens.contains_key(&mark);
-        let displaced = gone.iter().filter(|(other, _)| !is_in || *other != mark);
-        let displaced =
-            displaced.filter(|(_, known)| !memory.is_dead(known, changes, clock)).count();
+        let is_replaced = |other: &Mark| *other == mark && memory.tokens.contains_key(&mark);
+        let displaced = gone
+            .iter()
+            .filter(|(other, known)| !is_replaced(other) && !memory.is_dead(known, changes, clock));
+        let displaced = displaced.count();
         if displaced > 0 {
             memory.displaced.fetch_add(displaced as u64, Ordering::Relaxed);
             telemetry::known_tokens_displaced(displaced as u64);
