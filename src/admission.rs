@@ -26,6 +26,25 @@ pub struct AdmissionRequest<'r> {
     pub now: SystemTime,
 }
 
+impl<'r> AdmissionRequest<'r> {
+    /// Makes what a check is asked: to test a check.
+    ///
+    /// ```
+    /// use std::time::SystemTime;
+    ///
+    /// use scaikey_auth::Identity;
+    /// use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
+    ///
+    /// async fn is_denied(check: &dyn AdmissionCheck, identity: &Identity) -> bool {
+    ///     let request = AdmissionRequest::of(identity, SystemTime::now());
+    ///     matches!(check.admit(&request).await, Ok(Admission::Deny(_)))
+    /// }
+    /// ```
+    pub fn of(identity: &'r Identity, now: SystemTime) -> Self {
+        Self { identity, now }
+    }
+}
+
 /// The answer of an [`AdmissionCheck`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -43,8 +62,10 @@ pub enum Admission {
 /// Given to [`AuthBuilder::admission`](crate::AuthBuilder::admission); default none. Asked for *each request*, also when its token was
 /// verified before, after the token and its [proof](crate::proof) and before the tenant: in the layer,
 /// in [`Auth::authenticate`](crate::Auth::authenticate), in the endpoints that know their caller, for tokens
-/// that are introspected, and when a browser signs in. *Not* asked: for a connection that was let in before,
-/// such as a web socket, and for foreign tokens that workloads exchange.
+/// that are introspected, and at a sign-in, before a session begins or tokens are handed out (unless this
+/// service does not take the access token). *Not* asked: for a connection that was let in before, such as a web
+/// socket; for foreign tokens that workloads exchange; and before the endpoints hand out tokens for a password
+/// or a refresh token.
 ///
 /// Harmless mistakes: to deny too much; to be slow, or to fail: a store that cannot tell is answered with
 /// 503. Attacks: to answer `Allow` when the store cannot tell; to look for `sid` or `jti` without the issuer

@@ -41,6 +41,21 @@ pub struct ProofRequest<'r> {
     pub now: SystemTime,
 }
 
+impl<'r> ProofRequest<'r> {
+    /// Makes what a verifier is asked about `token`, which came with `request` and is bound to `confirmation`:
+    /// to test a verifier.
+    pub fn of<B>(
+        request: &'r Request<B>,
+        confirmation: &'r Confirmation,
+        token: &'r str,
+        now: SystemTime,
+    ) -> Self {
+        let (method, uri) = (request.method(), request.uri());
+        let (headers, extensions) = (request.headers(), request.extensions());
+        Self { confirmation, token, method, uri, headers, extensions, now }
+    }
+}
+
 impl fmt::Debug for ProofRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProofRequest")

@@ -30,7 +30,10 @@ pub struct AuthBuilder {
 }
 
 impl AuthBuilder {
-    pub(super) fn new(config: AuthConfig) -> Self {
+    pub(super) fn new(mut config: AuthConfig) -> Self {
+        if config.prefix.is_none() {
+            config.notice_unused();
+        }
         Self {
             config,
             validators: Vec::new(),

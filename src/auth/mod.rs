@@ -291,6 +291,11 @@ impl Auth {
         }
     }
 
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn has_admission_checks(&self) -> bool {
+        !self.0.admission.is_empty()
+    }
+
     /// Asks all admission checks.
     pub(crate) async fn admit(&self, identity: &Identity) -> Result<(), AuthError> {
         match self.door_of(identity) {

@@ -136,9 +136,59 @@ impl AuthConfig {
     }
 
     /// Things that look like mistakes though they are none, such as a variable with a name close
-    /// to a known one.
+    /// to a known one, or with a setting that this build lacks the feature for. Those of a file or of code are
+    /// in the log alone, when `build()` has it.
     pub fn notices(&self) -> &[String] {
         &self.notices
+    }
+
+    /// Whether this build has a feature that settings are for.
+    pub(super) fn is_built_with(feature: &str) -> bool {
+        match feature {
+            "exchange" => cfg!(feature = "exchange"),
+            "endpoints" => cfg!(feature = "endpoints"),
+            "redis" => cfg!(feature = "redis"),
+            _ => cfg!(feature = "trust"),
+        }
+    }
+
+    /// Notices what is set for features that this build does not have.
+    pub(crate) fn notice_unused(&mut self) {
+        self.notices.extend(self.without_use(Self::is_built_with));
+    }
+
+    /// What is set for features that the build does not have, as notices say it.
+    pub(super) fn without_use(&self, is_built_with: impl Fn(&str) -> bool) -> Vec<String> {
+        let (client, endpoints) = (&self.client, &self.endpoints);
+        let settings = [
+            ("exchange", "client.id", client.id.is_some()),
+            ("exchange", "client.secret", client.secret.is_some()),
+            ("exchange", "client.secret_file", client.secret_file.is_some()),
+            ("exchange", "client.auth", client.auth != ClientConfig::default().auth),
+            ("exchange", "client.key_file", client.key_file.is_some()),
+            ("exchange", "client.key_id", client.key_id.is_some()),
+            ("exchange", "client.token_url", client.token_url.is_some()),
+            ("exchange", "client.authorization_url", client.authorization_url.is_some()),
+            ("exchange", "client.tenant_parameter", client.tenant_parameter.is_some()),
+            ("exchange", "client.cache_keys", client.cache_keys.is_some()),
+            ("redis", "client.redis_url", client.redis_url.is_some()),
+            ("redis", "client.insecure_spend_without_lock", client.insecure_spend_without_lock),
+            ("endpoints", "endpoints.redirect_uri", endpoints.redirect_uri.is_some()),
+            ("endpoints", "endpoints.scopes", endpoints.scopes.is_some()),
+            ("endpoints", "endpoints.session_keys", endpoints.session_keys.is_some()),
+            ("endpoints", "endpoints.password_grant", endpoints.password_grant),
+            ("trust", "endpoints.trust_file", endpoints.trust_file.is_some()),
+            ("endpoints", "endpoints.trusted_proxies", !endpoints.trusted_proxies.is_empty()),
+        ];
+        let unused =
+            settings.into_iter().filter(|(feature, _, set)| *set && !is_built_with(feature));
+        let notice = |(feature, field, _)| {
+            let variable = self.prefix.as_ref().zip(env::variable_for(field));
+            let name = variable.map(|(prefix, variable)| format!("{prefix}_{variable}"));
+            let name = name.unwrap_or_else(|| String::from(field));
+            format!("{name} is not used: this build is without the feature `{feature}`")
+        };
+        unused.map(notice).collect()
     }
 
     /// The audiences a token of `issuer` may name.

@@ -208,6 +208,7 @@ pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)
             None => config.notices.extend(misspelling(prefix, &name)),
         }
     }
+    config.notice_unused();
     config
 }
 
@@ -372,7 +373,7 @@ mod tests {
         assert_eq!(issuer.claims.groups, ["https://example.com/groups".parse().unwrap()]);
         assert_eq!(config.known_tokens_bytes, 1_000_000);
         assert_eq!(config.database_url.as_ref().map(Secret::expose), Some("sqlite::memory:"));
-        assert!(config.notices().is_empty());
+        assert_eq!(config.notices(), config.without_use(AuthConfig::is_built_with));
     }
 
     #[test]
@@ -473,6 +474,34 @@ mod tests {
                 "SCAIWAVE_AUDEINCE is not read: did you mean SCAIWAVE_AUDIENCE?",
             ]
         );
+    }
+
+    #[test]
+    fn settings_that_a_build_has_no_use_for_are_told() {
+        let pairs = [
+            ("CLIENT_ID", "wave"),
+            ("REDIS_URL", "redis://u:hunter2@cache"),
+            ("SESSION_KEYS", "hunter2"),
+            ("PASSWORD_GRANT", "true"),
+            ("TRUST_FILE", "/trust.toml"),
+            ("AUDIENCE", "a"),
+        ];
+        let mut config = read_pairs(&pairs);
+        assert!(config.without_use(|_| true).is_empty());
+        let without =
+            |feature: &str| format!("is not used: this build is without the feature `{feature}`");
+        let told = [
+            format!("SCAIWAVE_CLIENT_ID {}", without("exchange")),
+            format!("SCAIWAVE_REDIS_URL {}", without("redis")),
+            format!("SCAIWAVE_SESSION_KEYS {}", without("endpoints")),
+            format!("SCAIWAVE_PASSWORD_GRANT {}", without("endpoints")),
+            format!("SCAIWAVE_TRUST_FILE {}", without("trust")),
+        ];
+        assert_eq!(config.without_use(|_| false), told);
+        assert_eq!(config.notices(), config.without_use(AuthConfig::is_built_with));
+        config.prefix = None;
+        let told = config.without_use(|feature| feature != "exchange");
+        assert_eq!(told, [format!("client.id {}", without("exchange"))]);
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Inner {
         token: &AccessToken,
         begun: &Transaction,
     ) -> Result<Response<Bytes>, Failure> {
-        let Some(sessions) = &self.sessions else { return Ok(self.granted(token)) };
+        let Some(sessions) = &self.sessions else { return self.admitted(token).await };
         self.check_access_token(token).await?;
         let cookies = sessions.begin(token.clone());
         let cookies =
@@ -187,6 +187,19 @@ impl Inner {
                 ))
             }
         }
+    }
+
+    /// Hands the tokens out to whom the admission checks let in. An access token that is not for this service
+    /// says nothing about its bearer here.
+    async fn admitted(&self, token: &AccessToken) -> Result<Response<Bytes>, Failure> {
+        if self.auth.has_admission_checks() {
+            match self.auth.validate(token.secret().expose()).await {
+                Ok(identity) => self.auth.admit(&identity).await?,
+                Err(error) if error.is_unavailable() => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(self.granted(token))
     }
 
     /// Revokes the tokens of a sign-in that fails after all: no user has them.
@@ -218,9 +231,11 @@ impl Inner {
             None => return Err(invalid_request("The parameter code_verifier is missing.")),
         };
         let token = self.client()?.authorization_code(&request.of_anybody()).await?;
-        let checked = self.check_id_token(&token, parameters.get("nonce")).await;
-        self.or_revoked(checked, &token).await?;
-        Ok(self.granted(&token))
+        let outcome = match self.check_id_token(&token, parameters.get("nonce")).await {
+            Ok(()) => self.admitted(&token).await,
+            Err(failure) => Err(failure),
+        };
+        self.or_revoked(outcome, &token).await
     }
 
     /// Where `openid` was asked for, an ID token must be there, and tell of this sign-in.

@@ -34,6 +34,13 @@ pub struct Attempt<'a> {
     pub account: Option<&'a str>,
 }
 
+impl<'a> Attempt<'a> {
+    /// Makes what a throttle is asked: to test a throttle.
+    pub fn of(endpoint: Endpoint, address: Option<IpAddr>, account: Option<&'a str>) -> Self {
+        Self { endpoint, address, account }
+    }
+}
+
 /// Whether an attempt goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThrottleDecision {

@@ -21,8 +21,9 @@ use crate::support::seal::SealingKeys;
 use crate::telemetry;
 
 /// How many bytes of what refresh tokens and codes gave this process keeps beside its cache, which may
-/// lose them.
-const SUCCESSOR_BYTES: u64 = 8 << 20;
+/// lose them. Half of a full memory belongs to what came last and the rest to what was asked for again, so about
+/// the latest 8 MiB are there.
+pub(super) const SUCCESSOR_BYTES: u64 = 16 << 20;
 
 /// So many locks are given back at a time behind everybody's back; those beyond end by themselves.
 const STRAYS: usize = 256;

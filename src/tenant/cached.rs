@@ -150,17 +150,20 @@ impl<R> CachedTenants<R> {
     pub fn forget(&self, id: &TenantId) {
         let mut generation = self.memory.generation(id);
         *generation += 1;
-        self.memory.known.remove(id);
-        self.memory.others.remove(id);
+        let gone = (self.memory.known.remove(id), self.memory.others.remove(id));
+        drop(generation);
+        // A row of the store's is dropped by the store's code, which no lock waits for.
+        drop(gone);
     }
 
     /// Forgets everything, as [`forget`](Self::forget) does for one tenant.
     pub fn clear(&self) {
         let mut generations: Vec<_> = self.memory.generations.iter().map(lock).collect();
         generations.iter_mut().for_each(|generation| **generation += 1);
-        // One by one, because a row of the store's is dropped by the store's code, which no lock waits for.
-        self.memory.known.drain().for_each(drop);
-        self.memory.others.drain().for_each(drop);
+        let gone: Vec<_> = self.memory.known.drain().chain(self.memory.others.drain()).collect();
+        drop(generations);
+        // As in `forget`.
+        drop(gone);
     }
 
     /// What memory says about `id` now.
@@ -258,13 +261,12 @@ impl<R: TenantResolver> CachedTenants<R> {
         if *current != *generation {
             return outcome;
         }
-        match outcome {
+        let (entry, answer) = match outcome {
             Ok(last) => {
-                self.memory.put(id, Entry::new(last.clone(), *asked_at, &self.limits));
                 if self.memory.outage.ends(|| self.clock.elapsed()) {
                     telemetry::store_works("tenant store");
                 }
-                Ok(last)
+                (Entry::new(last.clone(), *asked_at, &self.limits), Ok(last))
             }
             Err(failure) => {
                 let now = self.clock.elapsed();
@@ -273,11 +275,15 @@ impl<R: TenantResolver> CachedTenants<R> {
                 let is_new = self.memory.outage.begins(&failure, now);
                 telemetry::tenant_store_failed(&failure, stands_in, is_new);
                 entry.trouble = Some(Trouble::after(entry.trouble, failure.clone(), now));
-                let last = entry.last.clone();
-                self.memory.put(id, entry);
-                if stands_in { Ok(last) } else { Err(failure) }
+                let answer = if stands_in { Ok(entry.last.clone()) } else { Err(failure) };
+                (entry, answer)
             }
-        }
+        };
+        let gone = self.memory.put(id, entry);
+        drop(current);
+        // As in `forget`.
+        drop(gone);
+        answer
     }
 }
 
@@ -332,19 +338,31 @@ impl Memory {
         self.known.get(id).or_else(|| self.others.get(id))
     }
 
-    fn put(&self, id: &TenantId, entry: Entry) {
+    /// Returns what had to go.
+    fn put(&self, id: &TenantId, entry: Entry) -> Gone {
         let (into, out_of) = match entry.last {
             Some(_) => (&self.known, &self.others),
             None => (&self.others, &self.known),
         };
-        out_of.remove(id);
-        into.insert(id.clone(), entry);
+        let (moved, mut displaced) = (out_of.remove(id), Displaced::default());
+        into.insert_with_lifecycle(id.clone(), entry, &mut displaced);
+        Gone { _moved: moved, _displaced: displaced }
     }
 
     #[expect(clippy::indexing_slicing, reason = "a remainder is less than its divisor")]
     fn generation(&self, id: &TenantId) -> MutexGuard<'_, u64> {
         lock(&self.generations[self.slot.hash_one(id) as usize % GENERATIONS])
     }
+}
+
+/// What an insertion takes out of a map: the entry of the same name, and one that made room.
+type Displaced = [Option<(TenantId, Entry)>; 2];
+
+/// Entries that are in memory no more, to be dropped.
+#[must_use = "to be dropped after the lock"]
+struct Gone {
+    _moved: Option<(TenantId, Entry)>,
+    _displaced: Displaced,
 }
 
 type Answer = Result<Option<Tenant>, Failure>;

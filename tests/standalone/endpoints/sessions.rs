@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use axum::http::Method;
 use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
 use scaikey_auth::error::{BoxError, InvalidToken};
-use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock, User};
 use scaikey_auth::validator::Credentials;
 use scaikey_auth::{AuthConfig, AuthError, Identity, JwksValidator, TokenValidator};
 
-use super::house::{House, MINUTE, Plan, Visitor};
+use super::house::{House, MINUTE, Plan, REDIRECT, Visitor};
 use crate::support::{Log, local};
 
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -630,4 +630,23 @@ async fn careless_validator_begins_no_session_with_a_bound_token() {
     assert_eq!(refused.status, 500, "{refused:?}");
     assert!(browser.session().is_empty());
     assert_eq!(house.sign_in(&browser).await.status, 303);
+}
+
+#[tokio::test]
+async fn denied_user_signs_in_to_no_tokens() {
+    let no_bob = NoBob::default();
+    let check = no_bob.clone();
+    let house = Plan::default().auth(|auth| auth.admission(check)).build().await;
+    let redeem = async || {
+        let verifier = PkceVerifier::generate().unwrap();
+        let code = house.provider.authorize("bob", "wave", REDIRECT, &verifier.challenge());
+        let body = serde_json::json!({ "code": code, "code_verifier": verifier.secret().expose() });
+        house.visitor().post_json("/v1/auth/login", &body).await
+    };
+    assert_eq!(house.sign_in(&house.visitor()).await.status, 200);
+    assert_eq!(redeem().await.status, 200);
+    no_bob.0.store(true, Ordering::SeqCst);
+    house.sign_in(&house.visitor()).await.refused(400, "invalid_grant");
+    redeem().await.refused(400, "invalid_grant");
+    assert_eq!(house.sign_in_as("alice", &house.visitor()).await.status, 200);
 }

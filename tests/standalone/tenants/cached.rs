@@ -1,11 +1,13 @@
 //! `CachedTenants`: what is remembered, for how long, and what happens while the store is away.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use scaikey_auth::TenantResolver;
+use async_trait::async_trait;
+use scaikey_auth::error::BoxError;
 use scaikey_auth::tenant::CachedTenants;
 use scaikey_auth::tenant::TenantStatus::{Active, Suspended};
+use scaikey_auth::{Tenant, TenantId, TenantResolver};
 use tokio::task::JoinSet;
 
 use crate::support::tenants::{Mood, Store, id, status, tenant};
@@ -253,4 +255,77 @@ async fn the_longest_periods_do_not_overflow() {
     tenants.forget(&id("acme"));
     store.be(Mood::Failing);
     assert!(status(&tenants, "acme").await.is_err());
+}
+
+/// A row that uses the cache as it goes.
+#[derive(Debug)]
+struct Row(Arc<OnceLock<CachedTenants<Rows>>>);
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0.get() {
+            (0..100).for_each(|n| cache.forget(&id(&format!("other-{n}"))));
+        }
+    }
+}
+
+/// A store each answer of which is a row of its own.
+#[derive(Debug, Clone, Default)]
+struct Rows(Arc<OnceLock<CachedTenants<Rows>>>);
+
+#[async_trait]
+impl TenantResolver for Rows {
+    async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
+        Ok(Some(Tenant::with_row(id.clone(), Active, Row(self.0.clone()))))
+    }
+}
+
+/// What does not come to an end in 30 s waits for its own lock.
+fn ends(work: impl FnOnce(&CachedTenants<Rows>, &dyn Fn(&str), &ManualClock) + Send + 'static) {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (rows, clock) = (Rows::default(), ManualClock::new());
+        let cache = CachedTenants::new(rows.clone()).clock(clock.clone());
+        rows.0.set(cache.clone()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let resolve = |name: &str| {
+            runtime.block_on(async { cache.resolve(&id(name)).await.map(drop).unwrap() });
+        };
+        work(&cache, &resolve, &clock);
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(30)).expect("it waits for its own lock");
+}
+
+#[test]
+fn rows_are_dropped_outside_of_locks() {
+    ends(|cache, resolve, _| {
+        resolve("a");
+        cache.clear();
+    });
+    ends(|cache, resolve, _| {
+        resolve("other-1");
+        cache.forget(&id("other-1"));
+    });
+    ends(|_, resolve, clock| {
+        resolve("a");
+        clock.advance(Duration::from_secs(100));
+        resolve("a");
+    });
+}
+
+/// A row that makes room for another is dropped by the other's lookup.
+#[test]
+fn displaced_rows_are_dropped_outside_of_locks() {
+    ends(|cache, _, _| {
+        let rows = Rows::default();
+        let small = CachedTenants::new(rows.clone()).max_tenants(2);
+        rows.0.set(small.clone()).unwrap();
+        drop(cache.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for n in 0..10 {
+            let name = id(&format!("other-{n}"));
+            runtime.block_on(async { small.resolve(&name).await.map(drop).unwrap() });
+        }
+    });
 }
