@@ -66,3 +66,19 @@ impl Setbacks {
         self.0.insert(mark, Setback { error, failures, repeated_until });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_ends_the_count_of_failures() {
+        let (setbacks, mark, now) = (Setbacks::default(), Mark::of(b"request"), Duration::ZERO);
+        for _ in 0..20 {
+            setbacks.note(mark, &Err::<(), _>(ExchangeError::Answer("is no answer")), now);
+        }
+        assert!(setbacks.standing(mark, now).is_some() && !setbacks.permits_renewal(mark, now));
+        setbacks.note(mark, &Ok(()), now);
+        assert!(setbacks.standing(mark, now).is_none() && setbacks.permits_renewal(mark, now));
+    }
+}

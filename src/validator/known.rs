@@ -595,6 +595,15 @@ mod tests {
         assert_eq!((stats.tokens, stats.bytes, stats.displaced), (0, 0, 0));
     }
 
+    /// Ends the threads that look at it.
+    struct End<'a>(&'a std::sync::atomic::AtomicBool);
+
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// A count that another brought back to what it was would make two flushes one.
     #[test]
     fn flush_holds_beside_other_flushes() {
@@ -611,6 +620,8 @@ mod tests {
                     }
                 });
             }
+            // Also when an assertion fails: else the flushing threads would go on for ever.
+            let _end = End(&over);
             for round in 0..5000 {
                 let sighting = match known.recall(&token, 0, &clock) {
                     Ok(_) => {
@@ -624,7 +635,6 @@ mod tests {
                 known.remember(sighting, &somebody("a"), lifetime, standing(), &clock);
                 assert_eq!(subject(&known, &token), None, "round {round}");
             }
-            over.store(true, Ordering::SeqCst);
         });
     }
 

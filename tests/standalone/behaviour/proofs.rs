@@ -11,6 +11,7 @@ use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Request, Uri};
+use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
 use scaikey_auth::error::{BoxError, InvalidToken};
 use scaikey_auth::identity::Confirmation;
 use scaikey_auth::proof::{ProofRequest, ProofVerifier, Proven};
@@ -383,4 +384,32 @@ async fn endpoints_ask_for_the_proof_too() {
     let asked = asked.header("content-type", "application/json").body(body).unwrap();
     let answer = server.send(asked).await;
     assert_eq!((answer.status, answer.json()), (200, json!({ "active": false })));
+}
+
+/// Refuses everybody, and counts how often it was asked.
+#[derive(Debug, Clone, Default)]
+struct Denies(Arc<AtomicU64>);
+
+#[async_trait]
+impl AdmissionCheck for Denies {
+    async fn admit(&self, _: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Admission::Deny(InvalidToken::Revoked.into()))
+    }
+}
+
+#[tokio::test]
+async fn without_proof_admission_is_not_asked() {
+    let world = World::new().await;
+    for verifier in [KeyInHeader::default(), KeyInHeader::slow()] {
+        let check = Denies::default();
+        let auth = world.auth().admission(check.clone()).proof_verifier(verifier).build().unwrap();
+        let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+        for asked in 1..=2 {
+            assert_unproven(&send(&server, &bound(&world), None).await);
+            let denied = send(&server, &bound(&world), Some(KEY)).await;
+            assert_eq!(denied.json()["type"], "urn:scaikey-auth:token_revoked");
+            assert_eq!(check.0.load(Ordering::SeqCst), asked);
+        }
+    }
 }
