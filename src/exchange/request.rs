@@ -449,9 +449,14 @@ impl TokenRequest<'_> {
 
 /// Adds a set, in whatever order it comes: each member once, and its end.
 fn push_set<'p>(parts: &mut Vec<Option<&'p [u8]>>, members: impl Iterator<Item = &'p str>) {
-    let mut members: Vec<_> = members.map(|member| Some(member.as_bytes())).collect();
-    members.sort_unstable();
-    members.dedup();
-    parts.append(&mut members);
+    let mut members = members.map(|member| Some(member.as_bytes())).peekable();
+    // A set of one, as most are, needs no room to be sorted in.
+    parts.extend(members.next());
+    if members.peek().is_some() {
+        let mut set: Vec<_> = parts.pop().into_iter().chain(members).collect();
+        set.sort_unstable();
+        set.dedup();
+        parts.append(&mut set);
+    }
     parts.push(None);
 }
