@@ -95,7 +95,7 @@ fn bare(error: AuthError, grpc: bool) -> Response {
     response.map(Body::from)
 }
 
-/// The context, or `None` for somebody who was let in without.
+/// The context, or `None` for a caller who was let in without.
 fn context(parts: &Parts) -> Result<Option<&AuthContext>, Rejection> {
     match (parts.extensions.get::<AuthContext>(), parts.extensions.get::<Passed>()) {
         (Some(context), _) => Ok(Some(context)),

@@ -5,7 +5,7 @@ use crate::error::InvalidToken;
 use crate::json::Value;
 use crate::support::crypto;
 
-/// The key that a token is bound to (`cnf`, RFC 7800 §3.1): whoever sends the token must prove that it
+/// The key that a token is bound to (`cnf`, RFC 7800 §3.1): the sender of the token must prove that it
 /// has the private part.
 ///
 /// A token says which key by exactly one member that this crate knows. A token with another, with several,

@@ -185,7 +185,7 @@ impl Identity {
         self.names().take(self.0.roles as usize)
     }
 
-    /// Whether `role` is among the roles, letter for letter.
+    /// Whether `role` is among the roles, exactly.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles().any(|held| held == role)
     }
@@ -195,7 +195,7 @@ impl Identity {
         self.names().skip(self.0.roles as usize)
     }
 
-    /// Whether `group` is among the groups, letter for letter.
+    /// Whether `group` is among the groups, exactly.
     pub fn in_group(&self, group: &str) -> bool {
         self.groups().any(|held| held == group)
     }

@@ -59,7 +59,7 @@ impl Scopes {
         self.joined.capacity()
     }
 
-    /// Whether `scope` is a member, letter for letter.
+    /// Whether `scope` is a member, exactly.
     pub fn contains(&self, scope: &str) -> bool {
         self.iter().any(|held| held == scope)
     }

@@ -73,7 +73,7 @@ impl AuthLayer {
             extensions.insert(Passed::Preflight);
             return Ok(Decision::Pass(false));
         }
-        // Only the absence of a token makes somebody anonymous, whatever a check says of one that is there.
+        // Only the absence of a token makes a caller anonymous, whatever a check says of one that is there.
         let found = TokenSource::find(&self.options.tokens, head);
         let found = found.and_then(|token| token.ok_or(AuthError::MissingCredentials));
         match found {

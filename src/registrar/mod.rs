@@ -34,7 +34,7 @@ pub use sql::SqlRegistrar;
 
 /// Gives an identity its participant and its personal workspace: those it has, else new ones.
 ///
-/// A service calls it when somebody signs in, and automation before its first request. However
+/// A service calls it when a user signs in, and automation before its first request. However
 /// often and from however many processes it is called, an [`IdentityKey`] has one participant, and
 /// a participant one personal workspace. What the participant is shown as, its [`Profile`], lies
 /// beside and is refreshed by each call; the last call wins.

@@ -366,13 +366,18 @@ async fn axum_routers_take_layers_in_all_places() {
     ];
     let token = world.provider.token().scope("read").sign();
     for server in servers {
-        let refused = server.get("/", &[]).await;
-        assert_eq!((refused.status, refused.body.as_str()), (401, REFUSED));
-        assert_eq!(refused.header("content-length"), REFUSED.len().to_string());
-        let served = server.get_as("/", &token).await;
-        assert_eq!((served.status, served.body.as_str()), (200, SERVED));
-        assert_eq!(served.header("content-length"), SERVED.len().to_string());
+        server_refuses_and_serves(&server, &token).await;
     }
+}
+
+/// Without a token a refusal, with one the answer of the service, each with its length.
+async fn server_refuses_and_serves(server: &Server, token: &str) {
+    let refused = server.get("/", &[]).await;
+    assert_eq!((refused.status, refused.body.as_str()), (401, REFUSED));
+    assert_eq!(refused.header("content-length"), REFUSED.len().to_string());
+    let served = server.get_as("/", token).await;
+    assert_eq!((served.status, served.body.as_str()), (200, SERVED));
+    assert_eq!(served.header("content-length"), SERVED.len().to_string());
 }
 
 #[tokio::test]
@@ -391,12 +396,7 @@ async fn hyper_serves_stacks_over_a_socket() {
     ];
     let token = world.provider.token().sign();
     for server in servers {
-        let refused = server.get("/", &[]).await;
-        assert_eq!((refused.status, refused.body.as_str()), (401, REFUSED));
-        assert_eq!(refused.header("content-length"), REFUSED.len().to_string());
-        let served = server.get_as("/", &token).await;
-        assert_eq!((served.status, served.body.as_str()), (200, SERVED));
-        assert_eq!(served.header("content-length"), SERVED.len().to_string());
+        server_refuses_and_serves(&server, &token).await;
         // To HEAD the length is told, too.
         let head = server.send(request("HEAD", "/", &[])).await;
         assert_eq!((head.status, head.body.as_str()), (401, ""));
