@@ -159,7 +159,7 @@ fn scattered(provider: &Provider) {
     );
 }
 
-/// Known tokens in two threads: see the bench `known`.
+/// Known tokens in two threads: see the bench `verified`.
 fn threads(runtime: &Runtime, provider: &Provider) {
     println!("\ntwo threads, first-seen RS256 token: time per call, by that of one thread alone");
     let token = provider.token().sign();

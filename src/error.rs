@@ -13,15 +13,13 @@ mod challenge;
 mod extended;
 mod public;
 mod response;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod sql;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use crate::support::sql::SqlError;
 pub use auth_error::{BoxError, InvalidToken};
 pub use challenge::Challenge;
 pub use extended::ExtendedError;
 pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use sql::SqlError;
 
 pub(crate) use auth_error::AuthError;
 pub(crate) use challenge::Challenger;

@@ -36,7 +36,7 @@
 //! | [`identity`] | the parts of an identity: [`Scopes`](identity::Scopes), [`IdentityKey`](identity::IdentityKey), [`Actor`](identity::Actor); [`ClaimsMapping`](identity::ClaimsMapping) |
 //! | [`config`] | the parts of a configuration: [`Algorithm`](config::Algorithm), [`JwksSettings`](config::JwksSettings); [`ENVIRONMENT`](config::ENVIRONMENT) |
 //! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); how a service proves itself: [`ClientAuth`](issuer::ClientAuth) |
-//! | [`validator`] | tokens of another kind, and the tokens verified before: [`Credentials`](validator::Credentials), [`KnownTokens`](validator::KnownTokens) |
+//! | [`validator`] | tokens of another kind, and the tokens verified before: [`Credentials`](validator::Credentials), [`VerifiedTokens`](validator::VerifiedTokens) |
 //! | [`proof`], [`admission`] | bound tokens, and deny lists: [`ProofVerifier`](proof::ProofVerifier), [`AdmissionCheck`](admission::AdmissionCheck) |
 //! | [`replay`] | what may be used only once: [`ReplayLog`](replay::ReplayLog) |
 //! | [`tenant`] | stores of tenants: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |
@@ -176,9 +176,6 @@ pub mod validator;
 pub mod proof;
 
 pub mod admission;
-
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod database;
 
 pub mod tenant;
 

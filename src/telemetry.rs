@@ -409,9 +409,9 @@ pub(crate) fn passwords_are_taken() {
 }
 
 /// Tokens known to be good gave way to others, or were not remembered, for want of memory.
-pub(crate) fn known_tokens_displaced(tokens: u64) {
+pub(crate) fn verified_tokens_evicted(tokens: u64) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("scaikey_auth_known_tokens_displaced_total").increment(tokens);
+    metrics::counter!("scaikey_auth_verified_tokens_evicted_total").increment(tokens);
     #[cfg(not(feature = "metrics"))]
     let _ = tokens;
 }

@@ -36,30 +36,30 @@ pub(crate) async fn provider() -> Provider {
 }
 
 /// A service that trusts it, with its keys at hand for as long as the bench runs.
-pub(crate) async fn trusting(provider: &Provider, known_tokens_bytes: usize) -> Auth {
-    trusting_all([issuer(&provider.issuer())], known_tokens_bytes).await
+pub(crate) async fn trusting(provider: &Provider, verified_tokens_bytes: usize) -> Auth {
+    trusting_all([issuer(&provider.issuer())], verified_tokens_bytes).await
 }
 
 /// A service that trusts all of these, with their keys at hand.
 pub(crate) async fn trusting_all(
     issuers: impl IntoIterator<Item = IssuerConfig>,
-    known_tokens_bytes: usize,
+    verified_tokens_bytes: usize,
 ) -> Auth {
     let mut config = AuthConfig::default();
     config.issuers.extend(issuers);
     config.audience.push("scaiwave".to_owned());
-    config.known_tokens_bytes = known_tokens_bytes;
+    config.verified_tokens_bytes = verified_tokens_bytes;
     let auth = Auth::from_config(config).build().expect("a configuration");
     auth.ready().await.expect("keys");
     auth
 }
 
 /// A validator by itself, without layer and tenants.
-pub(crate) async fn validator(provider: &Provider, known_tokens_bytes: usize) -> JwksValidator {
+pub(crate) async fn validator(provider: &Provider, verified_tokens_bytes: usize) -> JwksValidator {
     let mut config = AuthConfig::default();
     config.issuers.push(issuer(&provider.issuer()));
     config.audience.push("scaiwave".to_owned());
-    config.known_tokens_bytes = known_tokens_bytes;
+    config.verified_tokens_bytes = verified_tokens_bytes;
     let validator = JwksValidator::new(&config).expect("a configuration");
     validator.issuers().ready().await.expect("keys");
     validator
@@ -67,7 +67,7 @@ pub(crate) async fn validator(provider: &Provider, known_tokens_bytes: usize) ->
 
 /// Whose a good token is.
 pub(crate) fn verified(validator: &JwksValidator, token: &str) -> Identity {
-    let verdict = validator.at_once(&Credentials::bearer(token));
+    let verdict = validator.try_validate(&Credentials::bearer(token));
     verdict.expect("keys are at hand").expect("a good token")
 }
 
@@ -80,9 +80,9 @@ pub(crate) fn issuer(name: &str) -> IssuerConfig {
 }
 
 /// Both.
-pub(crate) async fn service(known_tokens_bytes: usize) -> (Provider, Auth) {
+pub(crate) async fn service(verified_tokens_bytes: usize) -> (Provider, Auth) {
     let provider = provider().await;
-    let auth = trusting(&provider, known_tokens_bytes).await;
+    let auth = trusting(&provider, verified_tokens_bytes).await;
     (provider, auth)
 }
 

@@ -140,15 +140,15 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets how much memory may be spent on [tokens verified before](crate::validator::KnownTokens), in bytes.
+    /// Sets how much memory may be spent on [tokens verified before](crate::validator::VerifiedTokens), in bytes.
     /// Default 16 MiB, for some 15,000 tokens; 0 verifies every request anew.
-    pub fn known_tokens_bytes(mut self, limit: usize) -> Self {
-        self.config.known_tokens_bytes = limit;
+    pub fn verified_tokens_bytes(mut self, limit: usize) -> Self {
+        self.config.verified_tokens_bytes = limit;
         self
     }
 
     /// Adds a validator for tokens of another kind. It is asked before the built-in ones whether
-    /// it recognises a token.
+    /// it accepts a token.
     pub fn validator(mut self, validator: impl TokenValidator) -> Self {
         self.validators.push(Arc::new(OfTokens(validator)));
         self
@@ -201,7 +201,7 @@ impl AuthBuilder {
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let jwks = Arc::new(JwksValidator::with_clock(&config, clock.clone())?);
         let issuers = jwks.issuers().clone();
-        let known_tokens = jwks.known_tokens().clone();
+        let verified_tokens = jwks.verified_tokens().clone();
         for (template, resolver) in tenant_issuers {
             issuers.add_tenant_issuers(template, resolver)?;
         }
@@ -232,7 +232,7 @@ impl AuthBuilder {
             mode: config.mode,
             validators,
             issuers,
-            known_tokens,
+            verified_tokens,
             proofs: ProofVerifiers(proofs),
             admission: AdmissionChecks::new(admission),
             tenants,

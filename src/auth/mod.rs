@@ -18,7 +18,7 @@ use crate::issuer::Issuers;
 use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
 use crate::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_told};
-use crate::validator::{Credentials, KnownTokens, TokenValidator};
+use crate::validator::{Credentials, TokenValidator, VerifiedTokens};
 
 /// Who calls, and for which tenant: what the layer puts into a request's extensions.
 #[derive(Debug, Clone)]
@@ -90,10 +90,10 @@ pub struct Auth(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     mode: AuthMode,
-    /// Asked in this order who recognises a token.
+    /// Asked in this order who accepts a token.
     validators: Vec<Arc<dyn TokenValidator>>,
     issuers: Issuers,
-    known_tokens: KnownTokens,
+    verified_tokens: VerifiedTokens,
     proofs: ProofVerifiers,
     admission: AdmissionChecks,
     tenants: Arc<dyn TenantResolver>,
@@ -198,8 +198,8 @@ impl Auth {
     }
 
     /// The tokens verified before, to watch and to flush.
-    pub fn known_tokens(&self) -> &KnownTokens {
-        &self.0.known_tokens
+    pub fn verified_tokens(&self) -> &VerifiedTokens {
+        &self.0.verified_tokens
     }
 
     /// The mode.
@@ -225,7 +225,7 @@ impl Auth {
 
     fn progress(&self, request: AuthRequest<'_>) -> Result<Progress, AuthError> {
         let credentials = self.credentials(request);
-        let Some(verdict) = self.validator_for(&credentials)?.at_once(&credentials) else {
+        let Some(verdict) = self.validator_for(&credentials)?.try_validate(&credentials) else {
             return Ok(Progress::Presented);
         };
         let identity = verdict?;
@@ -242,7 +242,7 @@ impl Auth {
         let Some(wanted) = self.wanted_tenant(&identity, request.tenant)? else {
             return Ok(Progress::Decided(Ok(AuthContext::new(identity, None))));
         };
-        let Some(answer) = self.0.tenants.at_once(wanted) else {
+        let Some(answer) = self.0.tenants.try_resolve(wanted) else {
             return Ok(Progress::Identified(identity, Step::Tenant));
         };
         let tenant = self.judge_tenant(answer, &identity, wanted, request.tenant)?;
@@ -418,7 +418,7 @@ impl Auth {
         presented: &Credentials<'_>,
     ) -> Result<&Arc<dyn TokenValidator>, AuthError> {
         let mut validators = self.0.validators.iter();
-        let found = validators.find(|validator| validator.recognises(presented));
+        let found = validators.find(|validator| validator.accepts(presented));
         found.ok_or_else(|| match presented.check() {
             Err(error) => error,
             Ok(()) => InvalidToken::Unrecognised.into(),

@@ -10,7 +10,7 @@ use crate::identity::Scopes;
 use crate::secret::Secret;
 
 /// More is a slip of the pen; the part that is taken at once might not be there.
-const MAX_KNOWN_TOKENS_BYTES: u64 = 64 << 30;
+const MAX_VERIFIED_TOKENS_BYTES: u64 = 64 << 30;
 
 /// What is said of per-tenant issuers whose tenants are anybody's.
 const UNSAID_TENANTS: &str = "is empty, and there is no tenant store: every tenant of the provider would be accepted. List the tenants (tenants, `P_TENANTS`), set a tenant store (database_url, `P_DATABASE_URL`, or in code `AuthBuilder::tenants`), or say that all are meant (any_tenant, `P_ANY_TENANT=true`, or in code `tenants(AnyTenant)`)";
@@ -49,11 +49,11 @@ pub struct AuthConfig {
     pub unknown_tenant_is_not_found: bool,
     /// The longest token read, in bytes. Default 16 KiB; longer ones cost more to refuse.
     pub max_token_bytes: usize,
-    /// How much memory may be spent on [tokens verified before](crate::validator::KnownTokens), in bytes, so
+    /// How much memory may be spent on [tokens verified before](crate::validator::VerifiedTokens), in bytes, so
     /// that each is verified once and not per request. Default 16 MiB, for some 15,000 tokens; at
     /// most 64 GiB. A twenty-fifth is taken at once, the rest as tokens come. 0 switches it off, and
     /// every request costs a verification: 20 to 70 µs.
-    pub known_tokens_bytes: usize,
+    pub verified_tokens_bytes: usize,
     /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). The
     /// default, none, accepts every tenant that a verified token names.
     pub database_url: Option<Secret>,
@@ -99,7 +99,7 @@ impl Default for AuthConfig {
             tenant_required: true,
             unknown_tenant_is_not_found: false,
             max_token_bytes: 16 * 1024,
-            known_tokens_bytes: 16 * 1024 * 1024,
+            verified_tokens_bytes: 16 * 1024 * 1024,
             database_url: None,
             any_tenant: false,
             client: ClientConfig::default(),
@@ -245,8 +245,8 @@ impl AuthConfig {
             let problem = "has an entry that is empty or begins or ends with white space";
             faults.push(Fault::new("audience", problem));
         }
-        if self.known_tokens_bytes as u64 > MAX_KNOWN_TOKENS_BYTES {
-            faults.push(Fault::new("known_tokens_bytes", "is above 64 GiB"));
+        if self.verified_tokens_bytes as u64 > MAX_VERIFIED_TOKENS_BYTES {
+            faults.push(Fault::new("verified_tokens_bytes", "is above 64 GiB"));
         }
         self.mode.check(self, &mut faults);
         if !faults.is_empty() {

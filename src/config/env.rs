@@ -81,7 +81,7 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("GROUPS_CLAIM", "issuers[0].claims.groups", |it, text| put(&mut issuer(it).claims.groups, list(text)),
         "the claim with the groups, likewise",
         "`groups`"),
-    row("KNOWN_TOKENS_BYTES", "known_tokens_bytes", |it, text| put(&mut it.known_tokens_bytes, number(text, "bytes")),
+    row("VERIFIED_TOKENS_BYTES", "verified_tokens_bytes", |it, text| put(&mut it.verified_tokens_bytes, number(text, "bytes")),
         "how much memory tokens verified before may take; `0` verifies every request anew",
         "`16777216`"),
     row("DATABASE_URL", "database_url", |it, text| put(&mut it.database_url, some(text)),
@@ -328,7 +328,7 @@ mod tests {
             ("TENANT_CLAIM", "tid"),
             ("ROLES_CLAIM", "/realm_access/roles"),
             ("GROUPS_CLAIM", "https://example.com/groups"),
-            ("KNOWN_TOKENS_BYTES", "1000000"),
+            ("VERIFIED_TOKENS_BYTES", "1000000"),
             ("DATABASE_URL", "sqlite::memory:"),
             ("CLIENT_ID", "drive"),
             ("CLIENT_SECRET", "s"),
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(issuer.claims.tenant_id, ["tid".parse().unwrap()]);
         assert_eq!(issuer.claims.roles, ["/realm_access/roles".parse().unwrap()]);
         assert_eq!(issuer.claims.groups, ["https://example.com/groups".parse().unwrap()]);
-        assert_eq!(config.known_tokens_bytes, 1_000_000);
+        assert_eq!(config.verified_tokens_bytes, 1_000_000);
         assert_eq!(config.database_url.as_ref().map(Secret::expose), Some("sqlite::memory:"));
         assert_eq!(config.notices(), config.without_use(AuthConfig::is_built_with));
     }
@@ -398,7 +398,7 @@ mod tests {
             ("ALGORITHMS", "RS256,none"),
             ("LEEWAY_SECONDS", "a minute"),
             ("ALLOW_LOOPBACK_HTTP", "maybe"),
-            ("KNOWN_TOKENS_BYTES", "16 MiB"),
+            ("VERIFIED_TOKENS_BYTES", "16 MiB"),
         ];
         assert_eq!(
             fields(&unreadable),
@@ -407,7 +407,7 @@ mod tests {
                 "ALGORITHMS",
                 "LEEWAY_SECONDS",
                 "ALLOW_LOOPBACK_HTTP",
-                "KNOWN_TOKENS_BYTES",
+                "VERIFIED_TOKENS_BYTES",
                 "ISSUER",
                 "AUDIENCE"
             ]
@@ -417,11 +417,18 @@ mod tests {
             ("AUDEINCE", "a"),
             ("JWKS_URI", "ftp://x"),
             ("LEEWAY_SECONDS", "3600"),
-            ("KNOWN_TOKENS_BYTES", "68719476737"),
+            ("VERIFIED_TOKENS_BYTES", "68719476737"),
         ];
         assert_eq!(
             fields(&impossible),
-            ["ISSUER", "JWKS_URI", "LEEWAY_SECONDS", "AUDIENCE", "KNOWN_TOKENS_BYTES", "AUDEINCE"]
+            [
+                "ISSUER",
+                "JWKS_URI",
+                "LEEWAY_SECONDS",
+                "AUDIENCE",
+                "VERIFIED_TOKENS_BYTES",
+                "AUDEINCE"
+            ]
         );
         assert_eq!(fields(&[("JWKS_URI", "https://k.example"), ("AUDIENCE", "a")]), ["ISSUER"]);
         let error = read_pairs(&unreadable).check().unwrap_err();

@@ -15,9 +15,9 @@ const MAX_RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(300), Duratio
 /// A moment of the clock, in milliseconds, that is read without a lock. What was written before it
 /// was set is seen by whoever reads it.
 #[derive(Debug, Default)]
-pub(super) struct Moment(AtomicU64);
+pub(super) struct AtomicInstant(AtomicU64);
 
-impl Moment {
+impl AtomicInstant {
     pub(super) fn set(&self, moment: Duration) {
         let millis = u64::try_from(moment.as_millis()).unwrap_or(u64::MAX);
         self.0.store(millis, Ordering::Release);

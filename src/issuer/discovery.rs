@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::attempts::{Attempts, Moment};
+use super::attempts::{AtomicInstant, Attempts};
 use super::health::{IssuerHealth, KeyState};
 use super::http::{FetchError, Limits};
 use super::key_sets::{KeySetId, KeySets};
@@ -38,9 +38,9 @@ pub(super) struct Discovery {
     keeps_endpoints: bool,
     pub(super) flights: Flights<(), Read>,
     /// When the metadata should next be read.
-    due: Moment,
+    due: AtomicInstant,
     /// When they were last read.
-    read_at: Moment,
+    read_at: AtomicInstant,
     /// Whether they were read and are wrong.
     is_misled: AtomicBool,
     record: Mutex<Record>,
@@ -87,8 +87,8 @@ impl Discovery {
             key_sets: key_sets.clone(),
             keeps_endpoints,
             flights: Flights::default(),
-            due: Moment::default(),
-            read_at: Moment::default(),
+            due: AtomicInstant::default(),
+            read_at: AtomicInstant::default(),
             is_misled: AtomicBool::new(false),
             record: Mutex::default(),
             never: key_sets.outage_of_template("metadata", series),

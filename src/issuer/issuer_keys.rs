@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 
-use super::Changes;
+use super::Generation;
 use super::discovery::{Discovery, Read};
 use super::health::{IssuerHealth, KeyState};
 use super::jwk::KeyQuery;
@@ -33,7 +33,7 @@ pub(crate) struct IssuerKeys {
     quota: Option<Arc<Quota>>,
     /// Told when the issuer comes to have another set: what was verified with the one before may
     /// not hold any more, though that one lives on.
-    changes: Changes,
+    generation: Generation,
 }
 
 impl IssuerKeys {
@@ -43,7 +43,7 @@ impl IssuerKeys {
         config: &IssuerConfig,
         key_sets: Arc<KeySets>,
         quota: Option<Arc<Quota>>,
-        changes: Changes,
+        generation: Generation,
     ) -> Result<Self, url::ParseError> {
         let id = |source| KeySetId {
             source,
@@ -62,7 +62,7 @@ impl IssuerKeys {
             series,
             key_sets,
             quota,
-            changes,
+            generation,
         })
     }
 
@@ -286,7 +286,7 @@ impl IssuerKeys {
                     return Err(fault);
                 }
                 self.set.store(Some(set));
-                self.changes.count();
+                self.generation.bump();
             }
         }
         way.succeeded(found);

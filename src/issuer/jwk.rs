@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, VerificationAlgorithm};
 
-use super::grounds::Withdrawn;
+use super::lease::Removed;
 use crate::base64url;
 use crate::clock::unix_time;
 use crate::config::{Algorithm, TENANT_PLACEHOLDER};
@@ -122,7 +122,7 @@ pub(crate) struct Key {
     certificate: CertificateHash,
     /// Set when the issuer stops publishing the key, so that whatever was verified with it earlier
     /// can be distrusted without searching for it.
-    withdrawn: Withdrawn,
+    removed: Removed,
 }
 
 /// A key as the library verifies with it.
@@ -219,7 +219,7 @@ impl Key {
             prepared,
             validity,
             certificate,
-            withdrawn: Withdrawn::default(),
+            removed: Removed::default(),
         })
     }
 
@@ -259,12 +259,12 @@ impl Key {
     }
 
     pub(crate) fn withdraw(&self) {
-        self.withdrawn.set();
+        self.removed.set();
     }
 
     /// The flag that says whether the issuer stopped publishing the key.
-    pub(crate) fn withdrawn(&self) -> &Withdrawn {
-        &self.withdrawn
+    pub(crate) fn removed(&self) -> &Removed {
+        &self.removed
     }
 }
 

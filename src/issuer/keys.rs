@@ -14,12 +14,12 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use url::Url;
 
-use super::attempts::{Attempts, Moment};
-use super::grounds::Grounds;
+use super::attempts::{AtomicInstant, Attempts};
 use super::health::{IssuerHealth, KeyState, list};
 use super::http::{Answer, Http};
 use super::jwk::KeyQuery;
 use super::key_sets::{KeySetId, KeySets};
+use super::lease::KeyLease;
 use super::quota::Quota;
 use super::set::KeySet;
 use super::source::{FetchFault, Source};
@@ -44,8 +44,8 @@ pub(super) const MAX_CANDIDATES: usize = 8;
 /// What came of looking for a signature's key.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// The signature verifies, on these grounds, with a key that counts until then.
-    Verified(Grounds, Option<SystemTime>),
+    /// The signature verifies, on these lease, with a key that counts until then.
+    Verified(KeyLease, Option<SystemTime>),
     /// The key named fits, and the signature does not verify with it. Another key may be published
     /// under its name by now.
     BadSignature(Seen),
@@ -120,12 +120,12 @@ pub(crate) struct Keys {
     /// How many sets have come.
     sets: AtomicU64,
     /// When the set should next be asked for in the background.
-    due: Moment,
+    due: AtomicInstant,
     /// When it was last asked for, and when that last failed: zero if it succeeded since.
-    fetched_at: Moment,
-    failed_at: Moment,
+    fetched_at: AtomicInstant,
+    failed_at: AtomicInstant,
     /// Until when signatures found good need not be verified again: the set is due then, or dead.
-    reliance: Arc<Moment>,
+    valid_until: Arc<AtomicInstant>,
     /// Whether the log was told that tokens fit more keys than are tried.
     told_of_bound: AtomicBool,
     /// What the log was told of fetches: of this set's own, and of those of all sets of its template
@@ -160,10 +160,10 @@ impl Keys {
             settings: within_reason(&id.settings),
             held: ArcSwapOption::empty(),
             sets: AtomicU64::new(0),
-            due: Moment::default(),
-            fetched_at: Moment::default(),
-            failed_at: Moment::default(),
-            reliance: Arc::default(),
+            due: AtomicInstant::default(),
+            fetched_at: AtomicInstant::default(),
+            failed_at: AtomicInstant::default(),
+            valid_until: Arc::default(),
             told_of_bound: AtomicBool::new(false),
             outage: Outage::default(),
             never: key_sets.outage_of_template("keys", series),
@@ -229,8 +229,11 @@ impl Keys {
         }
         match (found, query.kid) {
             (Some((key, _)), _) => {
-                let grounds = Grounds { key: key.withdrawn().clone(), set: self.reliance.clone() };
-                Verdict::Verified(grounds, key.ends(query.leeway))
+                let lease = KeyLease {
+                    removed: key.removed().clone(),
+                    valid_until: self.valid_until.clone(),
+                };
+                Verdict::Verified(lease, key.ends(query.leeway))
             }
             // Without a name, only the signature can tell that the key is a new one.
             (None, None) => Verdict::NoKey(seen()),
@@ -599,7 +602,7 @@ impl Keys {
     fn set_due(&self, at: Duration) {
         let dead_at = self.held.load().as_ref().map_or(Duration::ZERO, |held| held.dead_at);
         self.due.set(at);
-        self.reliance.set(at.min(dead_at));
+        self.valid_until.set(at.min(dead_at));
     }
 
     fn unavailable(&self, fault: Option<Arc<FetchFault>>) -> NoNewKeys {

@@ -12,13 +12,13 @@
 mod attempts;
 mod client_auth;
 mod discovery;
-mod grounds;
 mod health;
 mod http;
 mod issuer_keys;
 mod jwk;
 mod key_sets;
 mod keys;
+mod lease;
 mod metadata;
 mod pem;
 mod per_tenant;
@@ -43,12 +43,12 @@ pub use health::{IssuerHealth, KeyState, UnusableKey};
 pub use per_tenant::TenantIssuers;
 
 pub(crate) use client_auth::Unproven;
-pub(crate) use grounds::Grounds;
 pub(crate) use http::{FetchError, Http, Limits};
 pub(crate) use issuer_keys::IssuerKeys;
 pub(crate) use jwk::{CertificateHash, KeyQuery, MAX_KID};
 pub(crate) use key_sets::KeySets;
 pub(crate) use keys::{NoNewKeys, Renewed, Seen, Verdict};
+pub(crate) use lease::KeyLease;
 pub(crate) use metadata::{Endpoints, well_known};
 pub(crate) use per_tenant::PerTenant;
 #[cfg(feature = "trust")]
@@ -113,15 +113,15 @@ struct Inner {
 /// How often an `iss`, or the set of keys behind it, came to mean something else than before.
 /// Clones share the count.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Changes(Arc<AtomicU64>);
+pub(crate) struct Generation(Arc<AtomicU64>);
 
-impl Changes {
+impl Generation {
     /// Counts a change, after it was made: who reads the new count sees what was changed.
-    pub(super) fn count(&self) {
+    pub(super) fn bump(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 
-    pub(super) fn so_far(&self) -> u64 {
+    pub(super) fn current(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -158,7 +158,7 @@ impl Issuers {
         let opener = Opener {
             key_sets,
             audience: config.audience.clone(),
-            changes: Changes::default(),
+            generation: Generation::default(),
             any_tenant: config.any_tenant || config.database_url.is_some(),
         };
         let issuers =
@@ -183,7 +183,7 @@ impl Issuers {
         });
         // Tokens of an issuer that was unknown before were never accepted.
         if before.knows(&issuer.name) {
-            self.distrust();
+            self.bump_generation();
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl Issuers {
             listed.by_name.remove(name);
             listed.per_tenant.retain(|issuers| issuers.template() != name);
         });
-        self.distrust();
+        self.bump_generation();
     }
 
     /// Forgets the keys of an issuer, after a key of its was compromised: its tokens wait for a
@@ -219,7 +219,7 @@ impl Issuers {
             issuer.keys.purge();
         }
         listed.per_tenant.iter().for_each(|all| all.purge(name));
-        self.distrust();
+        self.bump_generation();
     }
 
     /// How the keys of each issuer are doing, sorted by issuer; of per-tenant issuers those in use.
@@ -295,7 +295,7 @@ impl Issuers {
             listed.per_tenant.retain(|other| other.template() != all.template());
             listed.per_tenant.push(all.clone());
         });
-        self.distrust();
+        self.bump_generation();
         Ok(())
     }
 
@@ -317,13 +317,13 @@ impl Issuers {
 
     /// How often verdicts given before lost their worth. A verdict whose giver read the count
     /// before [`find`](Self::find) holds while the count is the same.
-    pub(crate) fn changes(&self) -> u64 {
-        self.0.opener.changes.so_far()
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.opener.generation.current()
     }
 
     /// Counts a change, after it was made: who reads the new count sees the new list.
-    fn distrust(&self) {
-        self.0.opener.changes.count();
+    fn bump_generation(&self) {
+        self.0.opener.generation.bump();
     }
 }
 
@@ -381,7 +381,7 @@ pub(crate) struct Opener {
     key_sets: Arc<KeySets>,
     /// The audience of issuers that state none of their own.
     audience: Vec<String>,
-    changes: Changes,
+    generation: Generation,
     /// Whether it was said that every tenant counts, or a tenant store says which do.
     any_tenant: bool,
 }
@@ -413,8 +413,8 @@ impl Opener {
         config: &IssuerConfig,
         quota: Option<Arc<quota::Quota>>,
     ) -> Result<IssuerKeys, ConfigError> {
-        let (key_sets, changes) = (self.key_sets.clone(), self.changes.clone());
-        let keys = IssuerKeys::new(name, series, config, key_sets, quota, changes);
+        let (key_sets, generation) = (self.key_sets.clone(), self.generation.clone());
+        let keys = IssuerKeys::new(name, series, config, key_sets, quota, generation);
         let unusable = |_| Fault::new(name.as_ref(), "has a URL that cannot be used");
         keys.map_err(unusable).map_err(ConfigError::one)
     }
@@ -433,9 +433,9 @@ mod tests {
         let issuers = Issuers::new(&config).unwrap();
         let add = |name: &str| issuers.add(name).unwrap();
         let counts = |change: &dyn Fn()| {
-            let before = issuers.changes();
+            let before = issuers.generation();
             change();
-            issuers.changes() != before
+            issuers.generation() != before
         };
         assert!(!counts(&|| add("https://two.example")));
         assert!(counts(&|| add("https://two.example")), "replaced");

@@ -478,7 +478,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::jwk::CertificateHash;
-    use super::super::{Changes, KeySets};
+    use super::super::{Generation, KeySets};
     use super::*;
     use crate::config::JwksSettings;
     use crate::testing::SigningKey;
@@ -514,7 +514,7 @@ mod tests {
         let opener = Opener {
             key_sets: Arc::new(KeySets::default()),
             audience: vec!["scaiwave".to_owned()],
-            changes: Changes::default(),
+            generation: Generation::default(),
             any_tenant: true,
         };
         let mut template = IssuerConfig::new("https://scaikey.example/tenants/{tenant_id}");

@@ -87,7 +87,7 @@ impl KeySet {
         })
     }
 
-    /// Takes over the prepared keys that are still published, and marks the others as withdrawn.
+    /// Takes over the prepared keys that are still published, and marks the others as removed.
     pub(crate) fn succeed(&mut self, before: &KeySet) {
         for old in &before.all {
             match self.all.iter_mut().find(|new| new.is_same_as(old)) {
@@ -240,7 +240,7 @@ mod tests {
         next.succeed(&before);
         assert!(Arc::ptr_eq(&next.all[0], &before.all[0]), "the prepared key is used on");
         assert!(Arc::ptr_eq(named(&next, Some("a"))[0], &before.all[0]));
-        assert!(!before.all[0].withdrawn().is_set() && before.all[1].withdrawn().is_set());
+        assert!(!before.all[0].removed().is_set() && before.all[1].removed().is_set());
     }
 
     /// JSON near enough to a key to come far: its member names, with any values.

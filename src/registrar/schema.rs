@@ -1,7 +1,7 @@
 //! The tables of the SQL registrar, and the steps that lead to them.
 
-use crate::database::{Pool, in_transaction, on_either, once, run_all};
 use crate::error::SqlError;
+use crate::support::sql::{Pool, in_transaction, on_either, once, run_all};
 
 /// A version of the tables, and the statements that lead to it from the one before. What was
 /// released is never changed: another step is added, and [`CURRENT`] raised.

@@ -10,10 +10,10 @@ use super::{
     WorkspaceId, schema,
 };
 use crate::clock::within;
-use crate::database::{Pool, connecting, in_transaction, on_either, once};
 use crate::error::SqlError;
 use crate::flight::Flights;
 use crate::identity::{Identity, IdentityKey};
+use crate::support::sql::{Pool, connecting, in_transaction, on_either, once};
 
 /// As long as somebody who signs in waits without wondering.
 const DEADLINE: Duration = Duration::from_secs(2);

@@ -4,3 +4,5 @@ pub(crate) mod bounded;
 pub(crate) mod crypto;
 pub(crate) mod retry;
 pub(crate) mod seal;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) mod sql;

@@ -191,7 +191,7 @@ impl<R> CachedTenants<R> {
 
 #[async_trait]
 impl<R: TenantResolver> TenantResolver for CachedTenants<R> {
-    fn at_once(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
+    fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
         match self.held(id) {
             Held::Answer(answer) => Some(answer.map_err(BoxError::from)),
             Held::StandIn(_) | Held::Nothing => None,

@@ -61,7 +61,7 @@ impl FromIterator<Tenant> for MemoryTenants {
 
 #[async_trait]
 impl TenantResolver for MemoryTenants {
-    fn at_once(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
+    fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
         Some(Ok(self.lookup(id)))
     }
 

@@ -78,7 +78,7 @@ impl Debug for Tenant {
 pub trait TenantResolver: Debug + Send + Sync + 'static {
     /// An answer that needs no waiting, if there is one: keeps a request whose tenant is at hand
     /// free of allocations. The default knows none.
-    fn at_once(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
+    fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
         let _ = id;
         None
     }
@@ -97,7 +97,7 @@ pub struct AnyTenant;
 
 #[async_trait]
 impl TenantResolver for AnyTenant {
-    fn at_once(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
+    fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
         Some(Ok(Some(Tenant::new(id.clone()))))
     }
 
@@ -108,8 +108,8 @@ impl TenantResolver for AnyTenant {
 
 #[async_trait]
 impl<R: TenantResolver + ?Sized> TenantResolver for Arc<R> {
-    fn at_once(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
-        (**self).at_once(id)
+    fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
+        (**self).try_resolve(id)
     }
 
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {

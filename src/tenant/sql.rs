@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 
 use super::{Tenant, TenantResolver, TenantStatus};
-use crate::database::{Pool, connecting, on_either, once, run_all};
 use crate::error::{BoxError, SqlError};
 use crate::identity::TenantId;
+use crate::support::sql::{Pool, connecting, on_either, once, run_all};
 
 /// The table `auth_tenants` (features `sqlite`, `postgres`). Clones share the connections.
 ///

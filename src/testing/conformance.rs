@@ -89,7 +89,7 @@ pub trait TenantExam: Sync {
 ///
 /// Tests that answers are about the very id asked for, byte by byte; that an unknown tenant is
 /// `Ok(None)`; that suspensions and removals are reported; that parallel and abandoned lookups do
-/// no harm; and that [`at_once`](TenantResolver::at_once) agrees with
+/// no harm; and that [`try_resolve`](TenantResolver::try_resolve) agrees with
 /// [`resolve`](TenantResolver::resolve). What is *not* tested: an outage of the store, which must
 /// be an `Err`, and the rows attached to tenants.
 ///
@@ -109,7 +109,7 @@ pub async fn tenant_resolver(exam: &dyn TenantExam) {
     odd_ids(exam, &resolver).await;
 }
 
-/// Resolves `id`, then compares with what is expected and with what `at_once` says.
+/// Resolves `id`, then compares with what is expected and with what `try_resolve` says.
 #[expect(clippy::panic, reason = "an exam is failed by panicking")]
 async fn expect(
     resolver: &Arc<dyn TenantResolver>,
@@ -118,9 +118,9 @@ async fn expect(
     rule: &str,
 ) {
     let resolved = ("resolve", Some(resolver.resolve(id).await));
-    for (by, answer) in [resolved, ("at_once after resolve", resolver.at_once(id))] {
+    for (by, answer) in [resolved, ("try_resolve after resolve", resolver.try_resolve(id))] {
         let found = match answer {
-            None => continue, // `at_once` may always pass
+            None => continue, // `try_resolve` may always pass
             Some(Ok(found)) => found,
             Some(Err(why)) => panic!("rule broken: {rule}: {by}({id:?}) failed: {why}"),
         };

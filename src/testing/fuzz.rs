@@ -39,7 +39,7 @@ pub fn token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = dangerous_peek_claims::<serde_json::Value>(text);
     // Without known tokens, whose table takes an unoptimised build longer than all the rest.
-    let auth = Auth::builder().known_tokens_bytes(0).issuer("https://scaikey.example");
+    let auth = Auth::builder().verified_tokens_bytes(0).issuer("https://scaikey.example");
     let Ok(auth) = auth.audience("scaiwave").build() else { return };
     let request = AuthRequest::bare(Credentials::bearer(text));
     if let Progress::Decided(verdict) = auth.at_once(request) {

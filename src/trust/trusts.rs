@@ -223,7 +223,7 @@ impl Inner {
                 None => {
                     let mut config = AuthConfig::of_issuer(&config, &[]);
                     // A foreign token comes once: there is nothing to remember.
-                    config.known_tokens_bytes = 0;
+                    config.verified_tokens_bytes = 0;
                     let compiled = JwksValidator::through(&config, self.key_sets.clone());
                     let compiled = compiled.map_err(|error| error.to_string());
                     let place = format!("trust.{}", trust.id);

@@ -40,7 +40,7 @@ impl<T> Judgement<T> {
     }
 
     /// The verdict, if there is nothing to wait for.
-    pub(super) fn at_once(self) -> Option<Result<T, AuthError>> {
+    pub(super) fn try_validate(self) -> Option<Result<T, AuthError>> {
         match self {
             Self::Final(verdict) => Some(verdict),
             Self::NeedsIssuer { .. } => None,

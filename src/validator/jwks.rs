@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::headers::Headers;
 use super::judgement::{Judgement, settle};
 use super::jws::{Header, Jws, document};
-use super::known::KnownTokens;
+use super::verified::VerifiedTokens;
 use super::{Credentials, TokenValidator, rules};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, ConfigError};
@@ -26,7 +26,7 @@ use crate::json::Document;
 /// [allowed](Credentials::allow_bound); the tenant belongs to the issuer; the signature; the types of all
 /// claims read.
 ///
-/// A token that passed is [known](KnownTokens) from then on, and only what may have changed is
+/// A token that passed is [known](VerifiedTokens) from then on, and only what may have changed is
 /// checked again: the time, its key, and its issuer.
 ///
 /// *Not* checked: whether the token was revoked before it expired, and whether the tenant exists.
@@ -35,7 +35,7 @@ pub struct JwksValidator {
     issuers: Issuers,
     clock: Arc<dyn Clock>,
     headers: Arc<Headers>,
-    known: KnownTokens,
+    known: VerifiedTokens,
     max_token_bytes: usize,
 }
 
@@ -68,7 +68,7 @@ impl JwksValidator {
             issuers,
             clock,
             headers: Arc::default(),
-            known: KnownTokens::new(config.known_tokens_bytes),
+            known: VerifiedTokens::new(config.verified_tokens_bytes),
             max_token_bytes: config.max_token_bytes,
         })
     }
@@ -79,7 +79,7 @@ impl JwksValidator {
     }
 
     /// The tokens verified before, to watch and to flush.
-    pub fn known_tokens(&self) -> &KnownTokens {
+    pub fn verified_tokens(&self) -> &VerifiedTokens {
         &self.known
     }
 
@@ -105,13 +105,13 @@ impl JwksValidator {
         if token.len() > self.max_token_bytes {
             return Err(InvalidToken::Malformed("longer than the limit"));
         }
-        let sighting = match self.known.recall(token, self.issuers.changes(), &*self.clock) {
+        let miss = match self.known.get(token, self.issuers.generation(), &*self.clock) {
             // Another caller, who judges proofs, may have come with it before.
             Ok(bound) if bound.confirmation().is_some() && !allows_bound => {
                 return Err(InvalidToken::Unproven);
             }
             Ok(identity) => return Ok(Judgement::Final(Ok(identity))),
-            Err(sighting) => sighting,
+            Err(miss) => miss,
         };
         let now = self.clock.now();
         let jws = &Jws::split(token, self.max_token_bytes)?;
@@ -131,8 +131,8 @@ impl JwksValidator {
         let rules = &issuer.rules;
         let own = issuer.tenant.as_ref();
         let lifetime = rules::check(claims, &header, rules, own, now, allows_bound)?;
-        let (grounds, key_ends) = match verify(&issuer, jws, &header, now)? {
-            Verdict::Verified(grounds, key_ends) => (grounds, key_ends),
+        let (lease, key_ends) = match verify(&issuer, jws, &header, now)? {
+            Verdict::Verified(lease, key_ends) => (lease, key_ends),
             // Another key may have taken the place of the one that was named.
             Verdict::BadSignature(seen) => {
                 return Ok(Judgement::keys(&issuer, seen, InvalidToken::Signature));
@@ -153,7 +153,7 @@ impl JwksValidator {
             legacy_service_tokens: rules.config.legacy_service_tokens,
         };
         let identity = reading.identity(document)?;
-        self.known.remember(sighting, &identity, lifetime, grounds, &*self.clock);
+        self.known.insert(miss, &identity, lifetime, lease, &*self.clock);
         Ok(Judgement::Final(Ok(identity)))
     }
 }
@@ -185,12 +185,12 @@ fn vouched(
 #[async_trait]
 impl TokenValidator for JwksValidator {
     /// Every token of three parts; which issuer's it is, `iss` tells.
-    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+    fn accepts(&self, presented: &Credentials<'_>) -> bool {
         presented.is_jws_shaped()
     }
 
-    fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
-        self.judge(presented).at_once()
+    fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+        self.judge(presented).try_validate()
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {

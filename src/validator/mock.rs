@@ -61,7 +61,7 @@ impl MockValidator {
 
 #[async_trait]
 impl TokenValidator for MockValidator {
-    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+    fn accepts(&self, presented: &Credentials<'_>) -> bool {
         match &self.prefix {
             None => true,
             // Whatever has a dot may be a real token, however broken: never the mock's.
@@ -72,7 +72,7 @@ impl TokenValidator for MockValidator {
         }
     }
 
-    fn at_once(&self, _presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+    fn try_validate(&self, _presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
         Some(self.identity().map_err(AuthError::from))
     }
 

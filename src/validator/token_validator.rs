@@ -97,7 +97,7 @@ impl Debug for Credentials<'_> {
 /// [`JwksValidator`](super::JwksValidator) judges signed JWTs. Implement this for tokens of another kind, such as opaque
 /// API keys, and hand it to `AuthBuilder::validator`.
 ///
-/// A token goes to the first validator that recognises it, and its verdict is final: there is no
+/// A token goes to the first validator that accepts it, and its verdict is final: there is no
 /// "try the next". Harmless mistake: to refuse good tokens. Attacks: to recognise tokens that
 /// belong to another validator; to answer from parts of a token that were not verified; to keep
 /// accepting a token after it expired; to hand out the identity of a token that is bound to a key where
@@ -105,10 +105,10 @@ impl Debug for Credentials<'_> {
 #[async_trait]
 pub trait TokenValidator: Debug + Send + Sync + 'static {
     /// Whether tokens of this shape are this validator's. Decides by looking, never by trying.
-    fn recognises(&self, presented: &Credentials<'_>) -> bool;
+    fn accepts(&self, presented: &Credentials<'_>) -> bool;
 
     /// The verdict, if it can be given without waiting. The default cannot.
-    fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+    fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
         let _ = presented;
         None
     }
@@ -127,12 +127,12 @@ pub(crate) struct OfTokens<V>(pub(crate) V);
 
 #[async_trait]
 impl<V: TokenValidator> TokenValidator for OfTokens<V> {
-    fn recognises(&self, presented: &Credentials<'_>) -> bool {
-        presented.check().is_ok() && self.0.recognises(presented)
+    fn accepts(&self, presented: &Credentials<'_>) -> bool {
+        presented.check().is_ok() && self.0.accepts(presented)
     }
 
-    fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
-        self.0.at_once(presented)
+    fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+        self.0.try_validate(presented)
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
@@ -142,12 +142,12 @@ impl<V: TokenValidator> TokenValidator for OfTokens<V> {
 
 #[async_trait]
 impl<V: TokenValidator + ?Sized> TokenValidator for Arc<V> {
-    fn recognises(&self, presented: &Credentials<'_>) -> bool {
-        (**self).recognises(presented)
+    fn accepts(&self, presented: &Credentials<'_>) -> bool {
+        (**self).accepts(presented)
     }
 
-    fn at_once(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
-        (**self).at_once(presented)
+    fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+        (**self).try_validate(presented)
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {

@@ -118,10 +118,10 @@ fn policies_compare_numbers_alike() {
 
 #[tokio::test]
 async fn settings_of_a_file_are_read_alike() {
-    let text = r#"{ "audience": ["scaiwave"], "known_tokens_bytes": 1048576,
+    let text = r#"{ "audience": ["scaiwave"], "verified_tokens_bytes": 1048576,
         "issuers": [{ "issuer": "https://k.example", "leeway_seconds": 30 }] }"#;
     let config: AuthConfig = serde_json::from_str(text).unwrap();
-    assert_eq!((config.known_tokens_bytes, config.issuers[0].leeway.as_secs()), (1_048_576, 30));
+    assert_eq!((config.verified_tokens_bytes, config.issuers[0].leeway.as_secs()), (1_048_576, 30));
     let config: AuthConfig = serde_json::from_value(json(text)).unwrap();
     assert_eq!(config.issuers[0].leeway.as_secs(), 30);
     let user =

@@ -33,7 +33,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
     (
         "the cache library",
         "quick_cache::",
-        &["src/support/bounded.rs", "src/validator/known.rs", "src/exchange/cache/memory.rs"],
+        &["src/support/bounded.rs", "src/validator/verified.rs", "src/exchange/cache/memory.rs"],
     ),
     ("the wall clock", "SystemTime::now", &["src/clock.rs", "src/testing/"]),
     (
@@ -50,7 +50,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
         "databases",
         "sqlx::",
         &[
-            "src/database.rs",
+            "src/support/sql.rs",
             "src/tenant/sql.rs",
             "src/registrar/sql.rs",
             "src/registrar/schema.rs",

@@ -58,7 +58,7 @@ impl World {
 
     pub(crate) fn auth_with(&self, issuer: IssuerConfig) -> AuthBuilder {
         // The default size takes an unoptimised build longer to empty than most tests take.
-        let builder = Auth::builder().known_tokens_bytes(1 << 20);
+        let builder = Auth::builder().verified_tokens_bytes(1 << 20);
         builder.issuer(issuer).audience("scaiwave").clock(self.clock.clone())
     }
 }
@@ -77,7 +77,7 @@ pub(crate) fn local(url: impl Into<String>) -> IssuerConfig {
 
 /// A service that asks nobody.
 pub(crate) fn mock() -> Auth {
-    let auth = Auth::builder().known_tokens_bytes(0).mode(AuthMode::Mock);
+    let auth = Auth::builder().verified_tokens_bytes(0).mode(AuthMode::Mock);
     auth.dangerous_allow_mock_in_production().build().unwrap()
 }
 

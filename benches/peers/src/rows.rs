@@ -32,7 +32,7 @@ pub(crate) const ROWS: &[Row] = &[
         feature: "scaikey",
         package: "scaikey-auth",
         title: "scaikey-auth, every token new",
-        note: "the same with `known_tokens_bytes(0)`: every request verifies the signature",
+        note: "the same with `verified_tokens_bytes(0)`: every request verifies the signature",
     },
     Row {
         name: "hand-written",

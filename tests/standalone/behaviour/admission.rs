@@ -87,13 +87,13 @@ async fn denied_session_is_refused_although_its_token_is_known() {
             assert_eq!(server.get_as("/", &token).await.status, 200);
         }
         list.deny("session-1");
-        let hits = auth.known_tokens().stats().hits;
+        let hits = auth.verified_tokens().stats().hits;
         let answer = server.get_as("/", &token).await;
         assert_eq!((answer.status, answer.error().as_deref()), (401, Some("invalid_token")));
         assert_eq!(answer.json()["type"], "urn:scaikey-auth:token_revoked");
         assert_eq!(answer.json()["detail"], "The token has been revoked.");
         assert_eq!(answer.header("cache-control"), "no-store");
-        assert_eq!(auth.known_tokens().stats().hits, hits + 1, "known");
+        assert_eq!(auth.verified_tokens().stats().hits, hits + 1, "known");
         assert_eq!((spy.calls(), list.asked.load(Ordering::SeqCst)), (2, 3), "once a request");
         // Others of the same user go on.
         let other = world.provider.token().claim("sid", "session-2").sign();

@@ -188,7 +188,7 @@ struct Refuses(AuthError);
 
 #[async_trait]
 impl TokenValidator for Refuses {
-    fn recognises(&self, _: &Credentials<'_>) -> bool {
+    fn accepts(&self, _: &Credentials<'_>) -> bool {
         true
     }
 

@@ -41,7 +41,7 @@ struct WantsNonce;
 
 #[async_trait]
 impl TokenValidator for WantsNonce {
-    fn recognises(&self, presented: &Credentials<'_>) -> bool {
+    fn accepts(&self, presented: &Credentials<'_>) -> bool {
         !presented.token().contains('.')
     }
 

@@ -17,7 +17,7 @@ use crate::support::{Server, Spy, World};
 #[derive(Debug, Clone, Default)]
 struct Store {
     fails: Arc<AtomicBool>,
-    at_once: bool,
+    is_immediate: bool,
 }
 
 impl Store {
@@ -31,8 +31,8 @@ impl Store {
 
 #[async_trait]
 impl TenantResolver for Store {
-    fn at_once(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
-        self.at_once.then(|| self.lookup(id))
+    fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
+        self.is_immediate.then(|| self.lookup(id))
     }
 
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
@@ -70,8 +70,8 @@ async fn is_told_once(world: &World, store: &Store, resolver: impl TenantResolve
 #[tokio::test]
 async fn failing_tenant_store_is_warned_of_once() {
     let world = World::new().await;
-    for at_once in [false, true] {
-        let store = Store { at_once, ..Store::default() };
+    for is_immediate in [false, true] {
+        let store = Store { is_immediate, ..Store::default() };
         is_told_once(&world, &store, store.clone()).await;
     }
 }

@@ -109,11 +109,11 @@ async fn bound_token_passes_with_its_proof_only() {
         assert_unproven(&send(&server, &token, Some("another key")).await);
         assert_eq!(send(&server, &token, Some(KEY)).await.status, 200);
         // Known by now, and proven anew each time.
-        let hits = auth.known_tokens().stats().hits;
+        let hits = auth.verified_tokens().stats().hits;
         assert_unproven(&send(&server, &token, None).await);
         assert_unproven(&send(&server, &token, Some("another key")).await);
         assert_eq!(send(&server, &token, Some(KEY)).await.status, 200);
-        assert_eq!(auth.known_tokens().stats().hits, hits + 3, "{verifier:?}");
+        assert_eq!(auth.verified_tokens().stats().hits, hits + 3, "{verifier:?}");
         assert_eq!((spy.calls(), verifier.asked()), (2, 6));
     }
 }
@@ -138,7 +138,7 @@ async fn bound_token_without_verifier_is_refused_unverified() {
     let server = Server::axum(Spy::default().app().layer(auth.layer().optional())).await;
     assert_unproven(&send(&server, &bound(&world), Some(KEY)).await);
     assert_eq!(world.provider.fetches(), 0, "no key is asked for");
-    assert_eq!(auth.known_tokens().stats().tokens, 0);
+    assert_eq!(auth.verified_tokens().stats().tokens, 0);
 }
 
 #[tokio::test]
@@ -313,7 +313,7 @@ async fn validator_alone_hands_out_bound_identities_on_request_only() {
     let mut config = scaikey_auth::AuthConfig::default();
     config.issuers = vec![world.issuer()];
     config.audience = vec!["scaiwave".to_owned()];
-    config.known_tokens_bytes = 1 << 20;
+    config.verified_tokens_bytes = 1 << 20;
     let validator = JwksValidator::with_clock(&config, Arc::new(world.clock.clone())).unwrap();
     let token = bound(&world);
     let plain = Credentials::bearer(&token);
@@ -324,9 +324,9 @@ async fn validator_alone_hands_out_bound_identities_on_request_only() {
     assert!(is_unproven().await);
     let identity = validator.validate(&plain.allow_bound()).await.unwrap();
     assert_eq!(identity.confirmation(), Some(&Confirmation::JwkThumbprint(thumbprint(KEY))));
-    assert_eq!(validator.known_tokens().stats().tokens, 1);
+    assert_eq!(validator.verified_tokens().stats().tokens, 1);
     assert!(is_unproven().await, "known, and refused all the same");
-    let refused = validator.at_once(&plain).unwrap();
+    let refused = validator.try_validate(&plain).unwrap();
     assert!(matches!(refused, Err(AuthError::InvalidToken(InvalidToken::Unproven))));
 }
 
@@ -336,8 +336,8 @@ struct Careless(JwksValidator);
 
 #[async_trait]
 impl TokenValidator for Careless {
-    fn recognises(&self, presented: &Credentials<'_>) -> bool {
-        self.0.recognises(presented)
+    fn accepts(&self, presented: &Credentials<'_>) -> bool {
+        self.0.accepts(presented)
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {

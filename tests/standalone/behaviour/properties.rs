@@ -149,7 +149,7 @@ fn every_realm_and_scope_makes_a_challenge_that_can_be_read() {
     let text = || prop_oneof!["[ -~]{0,30}", any::<String>()];
     proptest!(cases(128), |(realm in text(), required in text())| {
         let Ok(auth) = Auth::builder()
-            .known_tokens_bytes(0)
+            .verified_tokens_bytes(0)
             .mode(scaikey_auth::AuthMode::Mock)
             .dangerous_allow_mock_in_production()
             .realm(&realm)

@@ -95,7 +95,7 @@ async fn a_token_without_a_tenant_passes_only_where_tenants_are_optional() {
 /// Misbehaves, at once or after waiting.
 #[derive(Debug, Clone)]
 struct Odd {
-    at_once: bool,
+    is_immediate: bool,
     answer: Option<&'static str>,
 }
 
@@ -110,8 +110,8 @@ impl Odd {
 
 #[async_trait]
 impl TenantResolver for Odd {
-    fn at_once(&self, _: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
-        self.at_once.then(|| self.lookup())
+    fn try_resolve(&self, _: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
+        self.is_immediate.then(|| self.lookup())
     }
 
     async fn resolve(&self, _: &TenantId) -> Result<Option<Tenant>, BoxError> {
@@ -122,17 +122,17 @@ impl TenantResolver for Odd {
 #[tokio::test]
 async fn a_store_that_fails_or_answers_with_another_tenant_is_an_outage() {
     let world = World::new().await;
-    for at_once in [true, false] {
+    for is_immediate in [true, false] {
         for answer in [None, Some("tenant-2")] {
-            let resolver = Arc::new(Odd { at_once, answer });
+            let resolver = Arc::new(Odd { is_immediate, answer });
             let auth = world.auth().tenants(resolver).build().unwrap();
             let server = server(&auth).await;
             let answer = server.get_as("/", &world.provider.token().sign()).await;
-            assert_eq!(problem(&answer), (503, "unavailable".to_owned()), "{at_once}");
+            assert_eq!(problem(&answer), (503, "unavailable".to_owned()), "{is_immediate}");
             assert_eq!(answer.header_opt("retry-after"), Some("1"));
         }
     }
-    let auth = world.auth().tenants(Odd { at_once: false, answer: Some("tenant-1") });
+    let auth = world.auth().tenants(Odd { is_immediate: false, answer: Some("tenant-1") });
     let server = server(&auth.build().unwrap()).await;
     assert_eq!(server.get_as("/", &world.provider.token().sign()).await.status, 200);
 }
@@ -177,7 +177,7 @@ async fn a_request_may_name_its_own_tenant_and_no_other() {
 #[tokio::test]
 async fn without_an_authoriser_the_store_is_not_even_asked_about_another_tenant() {
     let world = World::new().await;
-    let auth = world.auth().tenants(Odd { at_once: false, answer: None }).build().unwrap();
+    let auth = world.auth().tenants(Odd { is_immediate: false, answer: None }).build().unwrap();
     let layer = auth.layer().tenant_from(TenantSource::header(HEADER));
     let server = Server::axum(app().layer(layer)).await;
     let bearer = format!("Bearer {}", world.provider.token().sign());

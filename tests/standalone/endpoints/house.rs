@@ -100,7 +100,7 @@ impl Plan {
         provider.register_user(User::new("alice", "wonderland"));
         let issuer = local(provider.issuer()).leeway(self.leeway);
         let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
-        let auth = auth.known_tokens_bytes(1 << 20).resource("https://wave.example");
+        let auth = auth.verified_tokens_bytes(1 << 20).resource("https://wave.example");
         let change = std::mem::replace(&mut self.auth, Box::new(|auth| auth));
         let auth = change(auth).build().unwrap();
         let client = client(&provider, &clock);

@@ -609,8 +609,8 @@ struct Careless(Arc<OnceLock<JwksValidator>>);
 
 #[async_trait]
 impl TokenValidator for Careless {
-    fn recognises(&self, presented: &Credentials<'_>) -> bool {
-        self.0.get().is_some_and(|validator| validator.recognises(presented))
+    fn accepts(&self, presented: &Credentials<'_>) -> bool {
+        self.0.get().is_some_and(|validator| validator.accepts(presented))
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {

@@ -99,7 +99,7 @@ pub(crate) fn trust(issuer: &Issuer) -> IssuerConfig {
 /// Known tokens have a small table: emptying one of the default size takes an unoptimised build longer than
 /// most of these tests.
 pub(crate) fn small_auth() -> AuthBuilder {
-    Auth::builder().known_tokens_bytes(1 << 20)
+    Auth::builder().verified_tokens_bytes(1 << 20)
 }
 
 pub(crate) fn service(

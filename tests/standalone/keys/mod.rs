@@ -5,10 +5,10 @@ mod discovery;
 mod fixture;
 mod given;
 mod held;
-mod known;
 mod never;
 mod published;
 mod refresh;
+mod removed;
 #[cfg(feature = "metrics")]
 mod series;
 mod several;
@@ -18,5 +18,5 @@ mod stranded;
 mod tenants;
 mod town;
 mod unknown;
+mod verified;
 mod wire;
-mod withdrawn;

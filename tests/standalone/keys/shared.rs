@@ -323,7 +323,8 @@ fn a_tenant_takes_two_kilobytes_at_most() {
     const TENANTS: usize = 1000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (provider, clock) = runtime.block_on(provider());
-    let builder = Auth::builder().audience("scaiwave").clock(clock.clone()).known_tokens_bytes(0);
+    let builder =
+        Auth::builder().audience("scaiwave").clock(clock.clone()).verified_tokens_bytes(0);
     let auth = builder.issuer(shared(&provider)).tenants(AnyTenant).build().unwrap();
     let tokens: Arc<[String]> = ids(TENANTS).iter().map(|id| invented(&provider, id)).collect();
     let first = invented(&provider, "first");

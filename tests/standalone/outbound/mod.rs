@@ -58,7 +58,7 @@ impl World {
             .audience("scaiwave")
             .clock(clock.clone());
         Self {
-            auth: auth.tenant_optional().known_tokens_bytes(1 << 20).build().unwrap(),
+            auth: auth.tenant_optional().verified_tokens_bytes(1 << 20).build().unwrap(),
             provider,
             clock,
         }

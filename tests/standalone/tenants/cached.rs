@@ -30,10 +30,10 @@ fn cached(store: &Store) -> (CachedTenants<Store>, ManualClock) {
 async fn a_known_tenant_is_asked_for_once_and_then_answered_at_once() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
-    assert!(tenants.at_once(&id("acme")).is_none());
+    assert!(tenants.try_resolve(&id("acme")).is_none());
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     clock.advance(Duration::from_secs(53));
-    let answer = tenants.at_once(&id("acme")).unwrap().unwrap().unwrap();
+    let answer = tenants.try_resolve(&id("acme")).unwrap().unwrap().unwrap();
     assert_eq!((answer.id(), store.questions()), (&id("acme"), 1));
 }
 
@@ -45,7 +45,7 @@ async fn a_suspension_takes_effect_once_the_time_to_live_is_over() {
     store.list.insert(tenant("acme", Suspended));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     clock.advance(PAST_TIME_TO_LIVE);
-    assert!(tenants.at_once(&id("acme")).is_none());
+    assert!(tenants.try_resolve(&id("acme")).is_none());
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
     store.list.remove(&id("acme"));
     clock.advance(PAST_TIME_TO_LIVE);
@@ -59,7 +59,7 @@ async fn an_unknown_tenant_is_remembered_briefly_and_found_after_it_was_added() 
     assert_eq!(status(&tenants, "acme").await.unwrap(), None);
     store.list.insert(tenant("acme", Active));
     clock.advance(Duration::from_secs(4));
-    assert!(matches!(tenants.at_once(&id("acme")), Some(Ok(None))));
+    assert!(matches!(tenants.try_resolve(&id("acme")), Some(Ok(None))));
     assert_eq!(store.questions(), 1);
     clock.advance(Duration::from_secs(1));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
@@ -129,8 +129,8 @@ async fn a_failing_store_is_not_asked_on_every_request() {
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
         assert!(status(&tenants, "never-seen").await.is_err());
     }
-    assert!(tenants.at_once(&id("acme")).unwrap().is_ok());
-    assert!(tenants.at_once(&id("never-seen")).unwrap().is_err());
+    assert!(tenants.try_resolve(&id("acme")).unwrap().is_ok());
+    assert!(tenants.try_resolve(&id("never-seen")).unwrap().is_err());
     assert_eq!(store.questions(), 3);
 }
 
@@ -150,7 +150,7 @@ async fn during_an_outage_only_the_first_request_waits_and_recovery_is_noticed_b
     until(|| store.questions() == 3).await;
     store.list.insert(tenant("acme", Suspended));
     store.be(Mood::Well);
-    until(|| tenants.at_once(&id("acme")).is_some()).await;
+    until(|| tenants.try_resolve(&id("acme")).is_some()).await;
     tenants.forget(&id("acme"));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
 }
@@ -227,7 +227,7 @@ async fn a_flood_of_invented_tenants_displaces_nobody() {
     for turn in 0..10_000 {
         assert_eq!(status(&tenants, &format!("invented-{turn}")).await.unwrap(), None);
     }
-    assert!(tenants.at_once(&id("acme")).is_some());
+    assert!(tenants.try_resolve(&id("acme")).is_some());
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ impl House {
 
     fn auth(&self, issuer: IssuerConfig) -> Auth {
         let auth = Auth::builder().issuer(issuer).audience("scaivault").clock(self.clock.clone());
-        auth.known_tokens_bytes(1 << 20).build().unwrap()
+        auth.verified_tokens_bytes(1 << 20).build().unwrap()
     }
 
     fn endpoints(&self, workloads: WorkloadExchange) -> Endpoints {

@@ -17,7 +17,7 @@ pub(super) async fn known(provider: &Provider) -> Built {
 }
 
 pub(super) async fn first_seen(provider: &Provider) -> Built {
-    build(builder(provider).known_tokens_bytes(0)).await
+    build(builder(provider).verified_tokens_bytes(0)).await
 }
 
 fn builder(provider: &Provider) -> AuthBuilder {

@@ -1,5 +1,5 @@
 //! What a token costs that was seen before, beside `moka` keyed by the token, as ratios taken in
-//! interleaved rounds of one run. `cargo bench --bench known -- 1000000` fills with so many tokens.
+//! interleaved rounds of one run. `cargo bench --bench verified -- 1000000` fills with so many tokens.
 //! What holds on a busy machine are instructions: `cargo bench --bench instructions`.
 
 mod support;
@@ -243,13 +243,13 @@ fn full_token(provider: &Provider, nth: usize) -> String {
 fn full(provider: &Provider, validator: &JwksValidator, fresh: &JwksValidator, count: usize) {
     let tokens: Vec<String> = (0..count).map(|nth| full_token(provider, nth)).collect();
     let each = |fill: &mut dyn FnMut()| allocations::measure(fill).bytes as f64 / count as f64;
-    let before = validator.known_tokens().stats();
+    let before = validator.verified_tokens().stats();
     let known = each(&mut || {
         for token in &tokens {
             verified(validator, token);
         }
     });
-    let after = validator.known_tokens().stats();
+    let after = validator.verified_tokens().stats();
     // Its part of the limit, which grows with what is held.
     let table = known * before.bytes as f64 / before.max_bytes as f64;
     let known = known + table;

@@ -1,4 +1,4 @@
-//! [`KnownTokens`]: tokens verified before, so that a signature is verified once and not per request.
+//! [`VerifiedTokens`]: tokens verified before, so that a signature is verified once and not per request.
 //!
 //! Of a token its identity with its claims is kept, a [mark](Mark) of all its bytes, and what its
 //! verification rests on; that is no token. Only tokens that passed every rule get in, and only
@@ -12,7 +12,7 @@
 //! - the time is within its `nbf`, `iat` and `exp`, by the same arithmetic as the first time.
 //!
 //! Everything else the rules look at (audience, issuer policy, token type, claims mapping) belongs
-//! to the issuer's configuration, which never changes: a change makes a new issuer.
+//! to the issuer's configuration, which never generation: a change makes a new issuer.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -26,27 +26,27 @@ use serde::Serialize;
 use super::rules::Lifetime;
 use crate::clock::Clock;
 use crate::identity::{Identity, TenantId};
-use crate::issuer::Grounds;
+use crate::issuer::KeyLease;
 use crate::mark::{Mark, MarkHasher};
 use crate::telemetry;
 
 /// The tokens a validator verified before and need not verify again. A handle: clones share them.
-/// [`Auth::known_tokens`](crate::Auth::known_tokens) returns it.
+/// [`Auth::verified_tokens`](crate::Auth::verified_tokens) returns it.
 ///
 /// Switched on by default and bounded by
-/// [`AuthConfig::known_tokens_bytes`](crate::AuthConfig::known_tokens_bytes). A token stops counting
+/// [`AuthConfig::verified_tokens_bytes`](crate::AuthConfig::verified_tokens_bytes). A token stops counting
 /// immediately when it expires, when its key is withdrawn, or when its issuer is removed or purged. Its
 /// memory is freed when somebody comes with it again, when others need the room, or by a flush: what is
 /// worthless is not looked for by itself. There is nothing to flush for safety: a flushed token is verified
 /// anew, and accepted if it still holds. Flush to free memory, or to hold fewer personal data of a tenant
 /// that left.
 #[derive(Clone)]
-pub struct KnownTokens(Option<Arc<Memory>>);
+pub struct VerifiedTokens(Option<Arc<Memory>>);
 
 /// How many tokens are known, and how often that helped. Counts are since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
-pub struct KnownTokensStats {
+pub struct VerifiedTokensStats {
     /// Tokens held now, those included that stopped counting and were not cleared away yet.
     pub tokens: usize,
     /// Bytes held now, about: what is asked of the allocator for each token, and its place in the table.
@@ -60,10 +60,10 @@ pub struct KnownTokensStats {
     pub misses: u64,
     /// Tokens that were still good and gave way to others, or were not taken in for want of room.
     /// When this grows like `misses`, the limit is too low.
-    pub displaced: u64,
+    pub evicted: u64,
 }
 
-impl KnownTokensStats {
+impl VerifiedTokensStats {
     /// The share of tokens that were found, if any was looked for.
     pub fn hit_rate(&self) -> Option<f64> {
         let all = self.hits.saturating_add(self.misses);
@@ -73,11 +73,11 @@ impl KnownTokensStats {
 
 #[derive(Debug)]
 struct Memory {
-    tokens: Cache<Mark, Arc<Known>, Bytes, MarkHasher, Displaced>,
+    tokens: Cache<Mark, Arc<Known>, Bytes, MarkHasher, CollectEvicted>,
     max_bytes: usize,
     hits: AtomicU64,
     misses: AtomicU64,
-    displaced: AtomicU64,
+    evicted: AtomicU64,
     flushes: Flushes,
 }
 
@@ -88,9 +88,9 @@ struct Known {
     bytes: usize,
     lot: u32,
     lifetime: Lifetime,
-    grounds: Grounds,
-    /// [`Issuers::changes`](crate::issuer::Issuers::changes) before its issuer was looked up.
-    changes: u64,
+    lease: KeyLease,
+    /// [`Issuers::generation`](crate::issuer::Issuers::generation) before its issuer was looked up.
+    generation: u64,
     /// When it was looked at, in flushes.
     flushes: u64,
 }
@@ -113,9 +113,9 @@ impl Weighter<Mark, Arc<Known>> for Bytes {
 
 /// Collects what has to go for an entry.
 #[derive(Debug, Clone)]
-struct Displaced;
+struct CollectEvicted;
 
-impl Lifecycle<Mark, Arc<Known>> for Displaced {
+impl Lifecycle<Mark, Arc<Known>> for CollectEvicted {
     type RequestState = Vec<(Mark, Arc<Known>)>;
 
     fn on_evict(&self, gone: &mut Self::RequestState, mark: Mark, known: Arc<Known>) {
@@ -125,22 +125,22 @@ impl Lifecycle<Mark, Arc<Known>> for Displaced {
 
 /// A token looked at for the first time: what to remember it by, should it turn out to be good.
 #[derive(Debug)]
-pub(super) struct Sighting {
+pub(super) struct Miss {
     mark: Mark,
-    changes: u64,
+    generation: u64,
     flushes: u64,
 }
 
-impl KnownTokens {
+impl VerifiedTokens {
     pub(super) fn new(max_bytes: usize) -> Self {
         let (places, weight) = (max_bytes / USUAL, max_bytes as u64);
         Self((max_bytes > 0).then(|| {
             Arc::new(Memory {
-                tokens: Cache::with(places, weight, Bytes, MarkHasher::default(), Displaced),
+                tokens: Cache::with(places, weight, Bytes, MarkHasher::default(), CollectEvicted),
                 max_bytes,
                 hits: AtomicU64::new(0),
                 misses: AtomicU64::new(0),
-                displaced: AtomicU64::new(0),
+                evicted: AtomicU64::new(0),
                 flushes: Flushes::default(),
             })
         }))
@@ -164,90 +164,90 @@ impl KnownTokens {
     }
 
     /// How many tokens are known, and how often that helped.
-    pub fn stats(&self) -> KnownTokensStats {
-        let Some(memory) = &self.0 else { return KnownTokensStats::default() };
-        KnownTokensStats {
+    pub fn stats(&self) -> VerifiedTokensStats {
+        let Some(memory) = &self.0 else { return VerifiedTokensStats::default() };
+        VerifiedTokensStats {
             tokens: memory.tokens.len(),
             bytes: usize::try_from(memory.tokens.weight()).unwrap_or(usize::MAX),
             max_bytes: memory.max_bytes,
             hits: memory.hits.load(Ordering::Relaxed),
             misses: memory.misses.load(Ordering::Relaxed),
-            displaced: memory.displaced.load(Ordering::Relaxed),
+            evicted: memory.evicted.load(Ordering::Relaxed),
         }
     }
 
-    /// Who the token stands for, if it is known and still good; `changes` is what the issuers say
+    /// Who the token stands for, if it is known and still good; `generation` is what the issuers say
     /// now. Otherwise, what to [remember](Self::remember) it by.
-    pub(super) fn recall(
+    pub(super) fn get(
         &self,
         token: &[u8],
-        changes: u64,
+        generation: u64,
         clock: &dyn Clock,
-    ) -> Result<Identity, Option<Sighting>> {
+    ) -> Result<Identity, Option<Miss>> {
         let Some(memory) = &self.0 else { return Err(None) };
         // Before anything is verified: a flush from now on concerns this token too.
         let flushes = memory.flushes.so_far();
         let mark = Mark::of(token);
         let known = memory.tokens.get(&mark);
         if let Some(known) = &known
-            && memory.counts(known, changes)
+            && memory.counts(known, generation)
             && known.holds(clock)
         {
             memory.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(known.identity.clone());
         }
-        if let Some(dead) = known.filter(|known| memory.is_dead(known, changes, clock)) {
+        if let Some(dead) = known.filter(|known| memory.is_dead(known, generation, clock)) {
             memory.tokens.remove_if(&mark, |held| Arc::ptr_eq(held, &dead));
         }
         memory.misses.fetch_add(1, Ordering::Relaxed);
-        Err(Some(Sighting { mark, changes, flushes }))
+        Err(Some(Miss { mark, generation, flushes }))
     }
 
     /// Remembers a token that passed every rule after it was sighted.
-    pub(super) fn remember(
+    pub(super) fn insert(
         &self,
-        sighting: Option<Sighting>,
+        miss: Option<Miss>,
         identity: &Identity,
         lifetime: Lifetime,
-        grounds: Grounds,
+        lease: KeyLease,
         clock: &dyn Clock,
     ) {
-        let (Some(memory), Some(sighting)) = (&self.0, sighting) else { return };
-        let Sighting { mark, changes, flushes } = sighting;
+        let (Some(memory), Some(miss)) = (&self.0, miss) else { return };
+        let Miss { mark, generation, flushes } = miss;
         let (identity, bytes) = (identity.clone(), identity.footprint() + ENTRY);
         let lot = memory.flushes.lot(identity.tenant_id());
-        let known = Known { identity, bytes, lot, lifetime, grounds, changes, flushes };
+        let known = Known { identity, bytes, lot, lifetime, lease, generation, flushes };
         let mut gone = Vec::new();
         memory.tokens.insert_with_lifecycle(mark, Arc::new(known), &mut gone);
-        // What was replaced by the same token is not displaced; unless nothing was put in, and this is it.
+        // What was replaced by the same token is not evicted; unless nothing was put in, and this is it.
         let is_replaced = |other: &Mark| *other == mark && memory.tokens.contains_key(&mark);
-        let displaced = gone
-            .iter()
-            .filter(|(other, known)| !is_replaced(other) && !memory.is_dead(known, changes, clock));
-        let displaced = displaced.count();
-        if displaced > 0 {
-            memory.displaced.fetch_add(displaced as u64, Ordering::Relaxed);
-            telemetry::known_tokens_displaced(displaced as u64);
+        let evicted = gone.iter().filter(|(other, known)| {
+            !is_replaced(other) && !memory.is_dead(known, generation, clock)
+        });
+        let evicted = evicted.count();
+        if evicted > 0 {
+            memory.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+            telemetry::verified_tokens_evicted(evicted as u64);
         }
     }
 }
 
-impl fmt::Debug for KnownTokens {
+impl fmt::Debug for VerifiedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KnownTokens").field(&self.stats()).finish()
+        f.debug_tuple("VerifiedTokens").field(&self.stats()).finish()
     }
 }
 
 impl Memory {
     /// Whether neither a change of the issuers nor a flush came after the token was looked at.
-    fn counts(&self, known: &Known, changes: u64) -> bool {
-        known.changes == changes && !self.flushes.concern(known.lot, known.flushes)
+    fn counts(&self, known: &Known, generation: u64) -> bool {
+        known.generation == generation && !self.flushes.concern(known.lot, known.flushes)
     }
 
     /// Whether the token will never count again.
-    fn is_dead(&self, known: &Known, changes: u64, clock: &dyn Clock) -> bool {
-        !self.counts(known, changes)
-            || known.grounds.are_gone()
+    fn is_dead(&self, known: &Known, generation: u64, clock: &dyn Clock) -> bool {
+        !self.counts(known, generation)
+            || known.lease.is_over()
             || known.lifetime.is_over(clock.now())
     }
 }
@@ -255,7 +255,7 @@ impl Memory {
 impl Known {
     /// Whether the token would be accepted again now.
     fn holds(&self, clock: &dyn Clock) -> bool {
-        self.grounds.stand(clock.elapsed()) && self.lifetime.check(clock.now()).is_ok()
+        self.lease.is_valid(clock.elapsed()) && self.lifetime.check(clock.now()).is_ok()
     }
 }
 
@@ -373,20 +373,20 @@ mod tests {
         token_with("header", identity, identity.subject())
     }
 
-    fn standing() -> Grounds {
-        Grounds::until(Duration::MAX).0
+    fn standing() -> KeyLease {
+        KeyLease::until(Duration::MAX).0
     }
 
     /// Remembers `token` as that of `identity`, for ever.
-    fn learn(known: &KnownTokens, token: &[u8], identity: &Identity, grounds: Grounds) {
+    fn learn(known: &VerifiedTokens, token: &[u8], identity: &Identity, lease: KeyLease) {
         let clock = Seconds::default();
-        if let Err(sighting) = known.recall(token, 0, &clock) {
-            known.remember(sighting, identity, Lifetime::until(FOR_EVER), grounds, &clock);
+        if let Err(miss) = known.get(token, 0, &clock) {
+            known.insert(miss, identity, Lifetime::until(FOR_EVER), lease, &clock);
         }
     }
 
-    fn subject(known: &KnownTokens, token: &[u8]) -> Option<String> {
-        let found = known.recall(token, 0, &Seconds::default());
+    fn subject(known: &VerifiedTokens, token: &[u8]) -> Option<String> {
+        let found = known.get(token, 0, &Seconds::default());
         found.ok().map(|identity| identity.subject().to_owned())
     }
 
@@ -418,7 +418,7 @@ mod tests {
         // not, and with each number of bits to spare at the end of the claims.
         let lengths = [(0, 1, 0), (0, 2, 1), (3, 3, 31), (31, 4, 32), (32, 5, 33), (75, 400, 86)];
         for (header, claims, signature) in lengths.into_iter().chain([(90, 770, 342)]) {
-            let known = KnownTokens::new(BUDGET);
+            let known = VerifiedTokens::new(BUDGET);
             let letters =
                 |length: usize| (0..length).map(|n| char::from(b'A' + (n * 7 % 50) as u8));
             let somebody = somebody(&"s".repeat(claims));
@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn a_long_signature_is_known_by_all_its_octets_too() {
         for signature in [1366, 2731, 9000] {
-            let known = KnownTokens::new(BUDGET);
+            let known = VerifiedTokens::new(BUDGET);
             let token = token_with("header", &somebody("a"), &"A".repeat(signature));
             learn(&known, &token, &somebody("a"), standing());
             assert_eq!(subject(&known, &token).as_deref(), Some("a"), "{signature}");
@@ -460,7 +460,7 @@ mod tests {
                 ("[abA=]{0,6}|[aA]{30,34}", "[ab]{1,4}", "[ab.=]{0,6}|[aA+/_-]{30,34}"), 0..100
             ),
         ) {
-            let known = KnownTokens::new(BUDGET);
+            let known = VerifiedTokens::new(BUDGET);
             let tokens: Vec<_> = texts.into_iter().enumerate().map(|(n, (header, name, signature))| {
                 let identity = somebody_of(&n.to_string(), &name);
                 (n, token_with(&header, &identity, &signature), identity)
@@ -470,7 +470,7 @@ mod tests {
             }
             for (n, token, _) in &tokens {
                 let expected = (n % 2 == 0).then(|| n.to_string());
-                let found = known.recall(token, 0, &Seconds::default()).ok();
+                let found = known.get(token, 0, &Seconds::default()).ok();
                 let issuer = found.map(|identity| identity.issuer().to_owned());
                 prop_assert_eq!(issuer, expected, "{}", String::from_utf8_lossy(token));
             }
@@ -479,42 +479,42 @@ mod tests {
 
     #[test]
     fn a_token_counts_while_time_key_issuers_and_flushes_allow_it() {
-        let known = KnownTokens::new(BUDGET);
-        let (grounds, withdraw) = Grounds::until(Duration::from_secs(50));
+        let known = VerifiedTokens::new(BUDGET);
+        let (lease, withdraw) = KeyLease::until(Duration::from_secs(50));
         let clock = Seconds::default();
         let token = token_of(&somebody("a"));
-        let learn = |grounds: &Grounds| {
-            let sighting = known.recall(&token, 7, &clock).unwrap_err();
+        let learn = |lease: &KeyLease| {
+            let miss = known.get(&token, 7, &clock).unwrap_err();
             let lifetime = Lifetime::until(40);
-            known.remember(sighting, &somebody("a"), lifetime, grounds.clone(), &clock);
+            known.insert(miss, &somebody("a"), lifetime, lease.clone(), &clock);
         };
-        let counts = |changes, at| {
+        let counts = |generation, at| {
             clock.0.store(at, Ordering::SeqCst);
-            known.recall(&token, changes, &clock).is_ok()
+            known.get(&token, generation, &clock).is_ok()
         };
-        learn(&grounds);
+        learn(&lease);
         assert!(counts(7, 0) && counts(7, 39) && counts(7, 0));
         assert!(!counts(7, 40));
-        learn(&grounds);
+        learn(&lease);
         assert!(counts(7, 0) && !counts(8, 0));
-        learn(&grounds);
+        learn(&lease);
         assert!(counts(7, 0) && !counts(6, 0));
-        learn(&grounds);
+        learn(&lease);
         assert!(counts(7, 0));
         known.flush_tenant(&TenantId::new("acme").unwrap());
         assert!(!counts(7, 0));
-        learn(&grounds);
+        learn(&lease);
         assert!(counts(7, 0));
         known.flush();
         assert!(!counts(7, 0));
-        learn(&grounds);
+        learn(&lease);
         assert!(counts(7, 0));
         withdraw();
         assert!(!counts(7, 0));
-        learn(&Grounds::until(Duration::from_secs(30)).0);
+        learn(&KeyLease::until(Duration::from_secs(30)).0);
         assert!(counts(7, 29) && !counts(7, 30), "its keys are due");
         let stats = known.stats();
-        assert_eq!((stats.tokens, stats.displaced), (1, 0));
+        assert_eq!((stats.tokens, stats.evicted), (1, 0));
     }
 
     /// The last chunks of texts overlap what is before them, so that such texts are made of the same chunks
@@ -523,7 +523,7 @@ mod tests {
     fn a_dot_that_stands_elsewhere_makes_another_token() {
         let token = |dot: usize| ["B".repeat(dot), "A".repeat(139 - dot)].join(".").into_bytes();
         for dot in [33, 40, 64, 70, 100] {
-            let known = KnownTokens::new(BUDGET);
+            let known = VerifiedTokens::new(BUDGET);
             learn(&known, &token(dot), &somebody("a"), standing());
             for other in 20..=110 {
                 let expected = (other == dot).then(|| "a".to_owned());
@@ -535,14 +535,14 @@ mod tests {
     #[test]
     fn what_was_sighted_before_a_flush_is_not_remembered_after_it() {
         let clock = Seconds::default();
-        let acme = |known: &KnownTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
-        let flushes: [&dyn Fn(&KnownTokens); 2] = [&KnownTokens::flush, &acme];
+        let acme = |known: &VerifiedTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
+        let flushes: [&dyn Fn(&VerifiedTokens); 2] = [&VerifiedTokens::flush, &acme];
         for flush in flushes {
-            let (known, token) = (KnownTokens::new(BUDGET), token_of(&somebody("a")));
-            let sighting = known.recall(&token, 0, &clock).unwrap_err();
+            let (known, token) = (VerifiedTokens::new(BUDGET), token_of(&somebody("a")));
+            let miss = known.get(&token, 0, &clock).unwrap_err();
             flush(&known);
             let lifetime = Lifetime::until(FOR_EVER);
-            known.remember(sighting, &somebody("a"), lifetime, standing(), &clock);
+            known.insert(miss, &somebody("a"), lifetime, standing(), &clock);
             assert_eq!(subject(&known, &token), None);
             learn(&known, &token, &somebody("a"), standing());
             assert_eq!(subject(&known, &token).as_deref(), Some("a"));
@@ -552,11 +552,11 @@ mod tests {
     #[test]
     fn a_token_weighs_what_it_makes_the_allocator_give() {
         let identity = |n: u32| somebody(&format!("subject-{n}-{}", "read ".repeat(n as usize)));
-        let known = KnownTokens::new(BUDGET);
-        let grounds = standing();
+        let known = VerifiedTokens::new(BUDGET);
+        let lease = standing();
         let allocated = allocations::measure(|| {
             for n in 0..200_u32 {
-                learn(&known, &token_of(&identity(n)), &identity(n), grounds.clone());
+                learn(&known, &token_of(&identity(n)), &identity(n), lease.clone());
             }
         });
         let held = known.stats().bytes as i64;
@@ -570,29 +570,29 @@ mod tests {
 
     #[test]
     fn entry_beyond_the_limit_counts_as_displaced() {
-        let known = KnownTokens::new(20_000);
+        let known = VerifiedTokens::new(20_000);
         let huge = somebody(&"s".repeat(30_000));
         learn(&known, &token_of(&huge), &huge, standing());
-        assert_eq!((known.stats().tokens, known.stats().displaced), (0, 1));
+        assert_eq!((known.stats().tokens, known.stats().evicted), (0, 1));
         for n in 0..100 {
             let identity = somebody(&n.to_string());
             learn(&known, &token_of(&identity), &identity, standing());
         }
         let stats = known.stats();
         assert!(stats.tokens > 10 && stats.bytes <= stats.max_bytes, "{stats:?}");
-        assert_eq!(stats.displaced, 101 - stats.tokens as u64);
+        assert_eq!(stats.evicted, 101 - stats.tokens as u64);
     }
 
     #[test]
     fn dead_entry_is_dropped_when_found() {
-        let (known, clock) = (KnownTokens::new(BUDGET), Seconds::default());
+        let (known, clock) = (VerifiedTokens::new(BUDGET), Seconds::default());
         let token = token_of(&somebody("a"));
-        let sighting = known.recall(&token, 0, &clock).unwrap_err();
-        known.remember(sighting, &somebody("a"), Lifetime::until(40), standing(), &clock);
+        let miss = known.get(&token, 0, &clock).unwrap_err();
+        known.insert(miss, &somebody("a"), Lifetime::until(40), standing(), &clock);
         clock.0.store(40, Ordering::SeqCst);
-        assert!(known.recall(&token, 0, &clock).is_err());
+        assert!(known.get(&token, 0, &clock).is_err());
         let stats = known.stats();
-        assert_eq!((stats.tokens, stats.bytes, stats.displaced), (0, 0, 0));
+        assert_eq!((stats.tokens, stats.bytes, stats.evicted), (0, 0, 0));
     }
 
     /// Ends the threads that look at it.
@@ -607,9 +607,9 @@ mod tests {
     /// A count that another brought back to what it was would make two flushes one.
     #[test]
     fn flush_holds_beside_other_flushes() {
-        let acme = |known: &KnownTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
-        let flushes: [&(dyn Fn(&KnownTokens) + Sync); 2] = [&KnownTokens::flush, &acme];
-        let (known, clock) = (KnownTokens::new(BUDGET), Seconds::default());
+        let acme = |known: &VerifiedTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
+        let flushes: [&(dyn Fn(&VerifiedTokens) + Sync); 2] = [&VerifiedTokens::flush, &acme];
+        let (known, clock) = (VerifiedTokens::new(BUDGET), Seconds::default());
         let (token, over) = (token_of(&somebody("a")), std::sync::atomic::AtomicBool::new(false));
         thread::scope(|scope| {
             for flush in flushes {
@@ -623,16 +623,16 @@ mod tests {
             // Also when an assertion fails: else the flushing threads would go on for ever.
             let _end = End(&over);
             for round in 0..5000 {
-                let sighting = match known.recall(&token, 0, &clock) {
+                let miss = match known.get(&token, 0, &clock) {
                     Ok(_) => {
                         known.flush();
                         continue;
                     }
-                    Err(sighting) => sighting,
+                    Err(miss) => miss,
                 };
                 flushes[round % 2](&known);
                 let lifetime = Lifetime::until(FOR_EVER);
-                known.remember(sighting, &somebody("a"), lifetime, standing(), &clock);
+                known.insert(miss, &somebody("a"), lifetime, standing(), &clock);
                 assert_eq!(subject(&known, &token), None, "round {round}");
             }
         });
@@ -643,38 +643,38 @@ mod tests {
     #[test]
     fn nothing_is_recalled_that_was_flushed_withdrawn_or_expired_before() {
         for budget in [20_000, BUDGET] {
-            visit_flush_withdraw_and_let_time_pass(&KnownTokens::new(budget));
+            visit_flush_withdraw_and_let_time_pass(&VerifiedTokens::new(budget));
         }
     }
 
-    fn visit_flush_withdraw_and_let_time_pass(known: &KnownTokens) {
+    fn visit_flush_withdraw_and_let_time_pass(known: &VerifiedTokens) {
         const ROUNDS: u64 = 900;
         let clock = Seconds::default();
         // A round withdraws its key, flushes, and lets a second pass.
         let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
-        let current = Mutex::new(Grounds::until(Duration::MAX));
+        let current = Mutex::new(KeyLease::until(Duration::MAX));
         let acme = TenantId::new("acme").unwrap();
         let visit = |n: u64| {
             let subject = (n % 20).to_string();
             let token = token_of(&somebody(&subject));
             let (over, now) = (ended.load(Ordering::SeqCst), clock.now());
-            match known.recall(&token, 0, &clock) {
+            match known.get(&token, 0, &clock) {
                 Ok(identity) => {
                     let (round, expires) = identity.issuer().split_once(' ').unwrap();
                     let [round, expires] = [round, expires].map(|it| it.parse::<u64>().unwrap());
                     assert!(round >= over, "of round {round} after round {over}");
                     assert!(expires > now);
                 }
-                Err(sighting) => {
-                    let grounds = current.lock().unwrap().0.clone();
-                    // Not before the sighting: what is older than the label says is let pass, what
+                Err(miss) => {
+                    let lease = current.lock().unwrap().0.clone();
+                    // Not before the miss: what is older than the label says is let pass, what
                     // is younger is not.
                     let round = begun.load(Ordering::SeqCst);
                     let exp = now + 1 + n % 3;
                     // The claims belong to the token, but the issuer's name to the identity.
                     let identity = somebody_of(&format!("{round} {exp}"), &subject);
                     let lifetime = Lifetime::until(exp);
-                    known.remember(sighting, &identity, lifetime, grounds, &clock);
+                    known.insert(miss, &identity, lifetime, lease, &clock);
                 }
             }
         };
@@ -697,7 +697,7 @@ mod tests {
                     _ => {
                         let mut current = current.lock().unwrap();
                         (current.1)();
-                        *current = Grounds::until(Duration::MAX);
+                        *current = KeyLease::until(Duration::MAX);
                     }
                 }
                 ended.store(round, Ordering::SeqCst);

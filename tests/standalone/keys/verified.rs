@@ -11,7 +11,7 @@ use super::town::Town;
 use crate::support::until;
 
 fn hits(auth: &Auth) -> u64 {
-    auth.known_tokens().stats().hits
+    auth.verified_tokens().stats().hits
 }
 
 /// Sends the token until it is known.

@@ -1,4 +1,4 @@
-//! [`Pool`]: SQLite or PostgreSQL, for the stores that come with this crate.
+//! [`Pool`]: connections to SQLite or PostgreSQL, for the stores of this crate; [`SqlError`].
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,6 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoo
 
 #[cfg(feature = "sqlite")]
 use crate::clock::pause;
-use crate::error::SqlError;
 use crate::secret::Secret;
 
 /// How long to wait for a connection, unless another limit is given: less than the 2 s that a lookup or a
@@ -32,6 +31,42 @@ pub(crate) enum Pool {
     #[cfg(feature = "postgres")]
     Postgres(PgPool),
 }
+
+/// Why a store in a database could not do what it was asked (features `sqlite`, `postgres`). Never holds the connection string.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SqlError {
+    /// The connection string does not begin with `sqlite:`, `postgres:` or `postgresql:`.
+    #[error("the connection string names no known database: use sqlite: or postgres:")]
+    UnknownScheme,
+    /// The connection string needs a cargo feature that is off.
+    #[error("this database needs the feature `{0}` of scaikey-auth")]
+    FeatureMissing(&'static str),
+    /// The connection string cannot be read: its host, port or an option is malformed.
+    #[error("the connection string is malformed")]
+    MalformedUrl,
+    /// The pool of connections needs a tokio runtime to live in.
+    #[error("called outside of a tokio runtime")]
+    NoRuntime,
+    /// The tables of participants are missing or old, and could not be brought up to date.
+    #[error(
+        "the tables auth_participants and auth_workspaces could not be created or altered: {0}; \
+         if this role may not, call `migrate` with one that may"
+    )]
+    Migration(#[source] BoxedError),
+    /// A row was found whose key is not the one asked for: the table was not made by
+    /// [`SqlRegistrar::migrate`](crate::registrar::SqlRegistrar::migrate), and overlooks case, accents or the end of long texts.
+    #[error(
+        "the table auth_participants takes two keys for one: its columns issuer, tenant_id, kind \
+         and subject must be compared byte for byte"
+    )]
+    LooseKey,
+    /// The database cannot be reached, refused, or holds what this crate did not write.
+    #[error("the database failed: {0}")]
+    Database(#[source] BoxedError),
+}
+
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
 impl SqlError {
     /// PostgreSQL has a code for it (42P01, `undefined_table`); SQLite only a sentence.
@@ -60,13 +95,13 @@ macro_rules! on_either {
     ($pool:expr, $connection:ident => $work:expr) => {
         match $pool {
             #[cfg(feature = "sqlite")]
-            $crate::database::Pool::Sqlite(pool) => {
+            $crate::support::sql::Pool::Sqlite(pool) => {
                 let mut acquired = pool.acquire().await?;
                 let $connection = &mut *acquired;
                 $work
             }
             #[cfg(feature = "postgres")]
-            $crate::database::Pool::Postgres(pool) => {
+            $crate::support::sql::Pool::Postgres(pool) => {
                 let mut transaction = pool.begin().await?;
                 let $connection = &mut *transaction;
                 let done = $work;
@@ -83,7 +118,7 @@ macro_rules! in_transaction {
     ($pool:expr, $connection:ident => $work:expr) => {
         match $pool {
             #[cfg(feature = "sqlite")]
-            $crate::database::Pool::Sqlite(pool) => {
+            $crate::support::sql::Pool::Sqlite(pool) => {
                 // Immediate: a transaction that begins by reading cannot wait for its turn to write.
                 let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
                 let $connection = &mut *transaction;
@@ -92,7 +127,7 @@ macro_rules! in_transaction {
                 done
             }
             #[cfg(feature = "postgres")]
-            $crate::database::Pool::Postgres(pool) => {
+            $crate::support::sql::Pool::Postgres(pool) => {
                 // Whatever the pool's own: stricter levels do not see what ON CONFLICT ran into.
                 let mut transaction =
                     pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
@@ -111,7 +146,7 @@ macro_rules! run_all {
     ($pool:expr, $connection:ident, $statements:expr) => {
         for statement in $statements {
             let statement = sqlx::AssertSqlSafe($pool.typed(statement));
-            $crate::database::once!(sqlx::query, statement).execute(&mut *$connection).await?;
+            $crate::support::sql::once!(sqlx::query, statement).execute(&mut *$connection).await?;
         }
     };
 }
@@ -132,7 +167,7 @@ macro_rules! connecting {
             /// When the connection string is malformed or needs a feature that is off, and outside of
             /// a tokio runtime.
             pub fn connect_lazy(url: &$crate::secret::Secret) -> Result<Self, SqlError> {
-                Self::connect_lazy_with_timeout(url, $crate::database::ACQUIRE_TIMEOUT)
+                Self::connect_lazy_with_timeout(url, $crate::support::sql::ACQUIRE_TIMEOUT)
             }
 
             /// As [`connect_lazy`](Self::connect_lazy), but a call waits up to `acquire_timeout` for a

@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, TestRunner};
 use scaikey_auth::config::{Algorithm, TokenProfile};
 use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
 use scaikey_auth::testing::{Provider, SigningKey, forge};
-use scaikey_auth::validator::KnownTokensStats;
+use scaikey_auth::validator::VerifiedTokensStats;
 use scaikey_auth::{Auth, Tenant, scope};
 
 use crate::support::{Server, World, tenant_id};
@@ -29,7 +29,7 @@ async fn answer(auth: &Auth, token: &str) -> String {
 }
 
 fn hits(auth: &Auth) -> u64 {
-    auth.known_tokens().stats().hits
+    auth.verified_tokens().stats().hits
 }
 
 #[tokio::test]
@@ -43,10 +43,10 @@ async fn a_token_is_verified_once_and_known_from_then_on() {
         assert_eq!(answer(&auth, &token).await, first);
         assert_eq!(hits(&auth), n);
     }
-    let stats = auth.known_tokens().stats();
-    assert_eq!((stats.tokens, stats.displaced), (1, 0));
+    let stats = auth.verified_tokens().stats();
+    assert_eq!((stats.tokens, stats.evicted), (1, 0));
     assert!(stats.hit_rate().unwrap() > 0.5, "{stats:?}");
-    let printed = format!("{auth:?} {:?}", auth.known_tokens());
+    let printed = format!("{auth:?} {:?}", auth.verified_tokens());
     assert!(!printed.contains("alice") && !printed.contains(&token[..20]), "{printed}");
 }
 
@@ -137,7 +137,7 @@ fn no_edit_of_a_known_token_is_taken_for_it() {
 async fn time_is_judged_each_time_as_it_was_the_first_time() {
     let world = World::new().await;
     let (knows, forgets) =
-        (world.auth().build().unwrap(), world.auth().known_tokens_bytes(0).build().unwrap());
+        (world.auth().build().unwrap(), world.auth().verified_tokens_bytes(0).build().unwrap());
     let start = scaikey_auth::clock::Clock::now(&world.clock);
     let now = start.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let token = || world.provider.token();
@@ -183,21 +183,21 @@ async fn a_token_may_be_flushed_with_its_tenant_or_with_all() {
         for token in [&acme, &other] {
             auth.authenticate(token).await.unwrap();
         }
-        auth.known_tokens().stats().tokens
+        auth.verified_tokens().stats().tokens
     };
     assert_eq!(known().await, 2);
-    auth.known_tokens().flush_tenant(&tenant_id("nobody"));
-    assert_eq!(auth.known_tokens().stats().tokens, 2);
-    auth.known_tokens().flush_tenant(&tenant_id("acme"));
-    assert_eq!(auth.known_tokens().stats().tokens, 1);
+    auth.verified_tokens().flush_tenant(&tenant_id("nobody"));
+    assert_eq!(auth.verified_tokens().stats().tokens, 2);
+    auth.verified_tokens().flush_tenant(&tenant_id("acme"));
+    assert_eq!(auth.verified_tokens().stats().tokens, 1);
     let before = hits(&auth);
     auth.authenticate(&acme).await.unwrap();
     assert_eq!(hits(&auth), before, "verified anew");
     auth.authenticate(&acme).await.unwrap();
     assert_eq!(hits(&auth), before + 1);
     assert_eq!(known().await, 2);
-    auth.known_tokens().flush();
-    assert_eq!(auth.known_tokens().stats().tokens, 0);
+    auth.verified_tokens().flush();
+    assert_eq!(auth.verified_tokens().stats().tokens, 0);
     let before = hits(&auth);
     assert_eq!((known().await, hits(&auth)), (2, before));
 }
@@ -205,34 +205,34 @@ async fn a_token_may_be_flushed_with_its_tenant_or_with_all() {
 #[tokio::test]
 async fn switched_off_nothing_is_remembered() {
     let world = World::new().await;
-    let auth = world.auth().known_tokens_bytes(0).build().unwrap();
+    let auth = world.auth().verified_tokens_bytes(0).build().unwrap();
     let token = world.provider.token().sign();
     for _ in 0..3 {
         auth.authenticate(&token).await.unwrap();
     }
-    assert_eq!(auth.known_tokens().stats(), KnownTokensStats::default());
-    assert_eq!(auth.known_tokens().stats().hit_rate(), None);
-    auth.known_tokens().flush();
-    auth.known_tokens().flush_tenant(&tenant_id("acme"));
+    assert_eq!(auth.verified_tokens().stats(), VerifiedTokensStats::default());
+    assert_eq!(auth.verified_tokens().stats().hit_rate(), None);
+    auth.verified_tokens().flush();
+    auth.verified_tokens().flush_tenant(&tenant_id("acme"));
 }
 
 #[tokio::test]
 async fn a_flood_of_good_tokens_stays_within_the_limit_and_displaces_nobody_in_use() {
     let world = World::new().await;
     for limit in [1, 3_000, 50_000] {
-        let auth = world.auth().known_tokens_bytes(limit).build().unwrap();
+        let auth = world.auth().verified_tokens_bytes(limit).build().unwrap();
         let regular = world.provider.token().sign();
         auth.authenticate(&regular).await.unwrap();
         for n in 0..300 {
             let token = world.provider.token().subject(&format!("subject-{n}")).sign();
             auth.authenticate(&token).await.unwrap();
             auth.authenticate(&regular).await.unwrap();
-            let stats = auth.known_tokens().stats();
+            let stats = auth.verified_tokens().stats();
             assert!(stats.tokens == 0 || stats.bytes <= limit, "{stats:?}");
             assert_eq!(stats.max_bytes, limit);
         }
-        let stats = auth.known_tokens().stats();
-        assert!(stats.displaced > 200, "{stats:?}");
+        let stats = auth.verified_tokens().stats();
+        assert!(stats.evicted > 200, "{stats:?}");
         assert_eq!(stats.hits, if limit == 1 { 0 } else { 300 }, "{limit}");
     }
 }
@@ -357,9 +357,9 @@ async fn forgeries_of_known_tokens_are_refused_for_the_same_reason_as_before() {
         ),
     ] {
         let service = || world.auth_with(world.issuer().profile(profile));
-        let fresh = service().known_tokens_bytes(0).build().unwrap();
-        // Room for all twins: none is displaced.
-        let warm = service().known_tokens_bytes(16 << 20).build().unwrap();
+        let fresh = service().verified_tokens_bytes(0).build().unwrap();
+        // Room for all twins: none is evicted.
+        let warm = service().verified_tokens_bytes(16 << 20).build().unwrap();
         for auth in [&fresh, &warm] {
             auth.ready().await.unwrap();
         }
@@ -398,6 +398,6 @@ async fn forgeries_of_known_tokens_are_refused_for_the_same_reason_as_before() {
                 assert_eq!(hits(&warm), before, "{}", forged.name);
             }
         }
-        assert_eq!(warm.known_tokens().stats().displaced, 0);
+        assert_eq!(warm.verified_tokens().stats().evicted, 0);
     }
 }
