@@ -18,7 +18,7 @@ pub(crate) struct Child {
 /// Builds the child with this feature alone. Its file is copied, because the next build overwrites it.
 pub(crate) fn build(feature: &str) -> Result<PathBuf, String> {
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--package", "peers", "--bin", "child"])
+        .args(["build", "--release", "--locked", "--bin", "child"])
         .args(["--no-default-features", "--features", feature])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -49,7 +49,7 @@ fn leap(year: u64) -> u64 {
 
 /// The version of a package in the lock file; the newest, if there are several.
 pub(crate) fn version(package: &str) -> String {
-    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
+    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
     let lock = std::fs::read_to_string(lock).unwrap_or_default();
     let entry = format!("name = \"{package}\"\nversion = \"");
     // The lock file sorts as text, where 9 comes after 11.

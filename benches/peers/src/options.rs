@@ -17,13 +17,15 @@ pub(crate) struct Options {
     pub(crate) said: String,
 }
 
-pub(crate) const USAGE: &str = "cargo run --release -p peers -- [--write] [--rounds 41] \
-[--milliseconds 10] [--many 10000] [--only name,name]";
+pub(crate) const USAGE: &str = "cargo run --release --manifest-path benches/peers/Cargo.toml -- [--write] \
+[--rounds 41] [--milliseconds 10] [--many 10000] [--only name,name]";
+
+const COMMAND: &str = "cargo run --release --manifest-path benches/peers/Cargo.toml";
 
 impl Options {
     pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let words: Vec<String> = words.collect();
-        let said = format!("cargo run --release -p peers -- {}", words.join(" "));
+        let said = format!("{COMMAND} -- {}", words.join(" "));
         let mut options = Self {
             write: false,
             rounds: 41,
