@@ -12,7 +12,7 @@ use http::{HeaderValue, Request};
 use http_body_util::Empty;
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::Provider;
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{Auth, Identity, JwksValidator};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
@@ -263,7 +263,7 @@ fn full(provider: &Provider, validator: &JwksValidator, fresh: &JwksValidator, c
     let claims = each(&mut || {
         let moka = moka::sync::Cache::new(u64::MAX);
         for token in &tokens {
-            let claims: Claims = dangerous_peek_claims(token).expect("claims");
+            let claims: Claims = insecure_decode_claims(token).expect("claims");
             moka.insert(token.clone(), Arc::new(claims));
         }
         moka.run_pending_tasks();

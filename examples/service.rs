@@ -18,7 +18,7 @@ use scaikey_auth::endpoints::Endpoints;
 use scaikey_auth::exchange::{AccessToken, ExchangeError, OAuthError};
 use scaikey_auth::issuer::IssuerHealth;
 use scaikey_auth::registrar::MemoryRegistrar;
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{
     Auth, AuthConfig, AuthContext, AuthMode, ConfigError, ExchangeRequest, Identity, TenantId,
     TokenExchangeClient, role, scope,
@@ -114,7 +114,7 @@ fn reload_on_hangup(endpoints: &Endpoints) -> std::io::Result<()> {
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
             if let Some(workloads) = endpoints.workloads() {
-                let _ = workloads.trusts().reload();
+                let _ = workloads.evaluator().reload();
             }
         }
     });
@@ -191,7 +191,7 @@ async fn service_token(State(tokens): State<Tokens>, Path(tenant): Path<TenantId
 fn told(outcome: Result<AccessToken, ExchangeError>) -> Response {
     let error = match outcome {
         Ok(token) => {
-            let claims: Value = dangerous_peek_claims(token.secret().expose()).unwrap_or_default();
+            let claims: Value = insecure_decode_claims(token.secret().expose()).unwrap_or_default();
             let cache = token.cache_status().as_str();
             return Json(json!({ "cache": cache, "claims": claims })).into_response();
         }
@@ -228,6 +228,6 @@ async fn healthz(State((auth, endpoints)): State<(Auth, Endpoints)>) -> (StatusC
     let issuers = auth.issuers().health();
     let able = auth.mode() == AuthMode::Mock || issuers.iter().all(IssuerHealth::can_verify);
     let status = if able { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let trusts = endpoints.workloads().map(|workloads| workloads.trusts().health());
+    let trusts = endpoints.workloads().map(|workloads| workloads.evaluator().health());
     (status, Json(json!({ "mode": auth.mode(), "issuers": issuers, "trusts": trusts })))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use scaikey_auth::exchange::{AccessToken, ExchangeError};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 
 #[tokio::main]
@@ -72,7 +72,7 @@ fn tell(provider: &Provider, outcome: Result<AccessToken, ExchangeError>) {
         Ok(token) => {
             let status = token.cache_status().as_str();
             let claims: serde_json::Value =
-                dangerous_peek_claims(token.secret().expose()).unwrap_or_default();
+                insecure_decode_claims(token.secret().expose()).unwrap_or_default();
             let (sub, aud, scope) = (&claims["sub"], &claims["aud"], &claims["scope"]);
             println!("  {status:9} sub {sub} aud {aud} scope {scope}; {asked} requests so far");
         }

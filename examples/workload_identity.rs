@@ -10,8 +10,8 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::identity::Scopes;
 use scaikey_auth::mint::{LocalMinter, WorkloadExchange, WorkloadRequest};
 use scaikey_auth::testing::{Issuer, Provider, SigningKey, TokenBuilder};
-use scaikey_auth::trust::{Granted, TrustPolicy, Trusts, presets};
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::trust::{Granted, TrustEvaluator, TrustPolicy, presets};
+use scaikey_auth::validator::insecure_decode_claims;
 use serde_json::{Value, json};
 
 /// As the file of a real service, but for where the keys come from: the platforms of this program
@@ -81,7 +81,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let policy = TrustPolicy::from_toml(&policy(&k8s, &github, &google))?;
     // What our own provider signs is not foreign, whatever a policy says.
-    let trusts = Trusts::builder().policy(policy).own_issuer("https://scaikey.example").build()?;
+    let trusts =
+        TrustEvaluator::builder().policy(policy).own_issuer("https://scaikey.example").build()?;
 
     let job = job(&github);
     show(&trusts, "A pod of the reports", &pod(&k8s, "reports", "reporter"), "").await;
@@ -105,7 +106,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let exchange = WorkloadExchange::new(trusts, minter, "scaivault");
     let request = WorkloadRequest::new(pod(&k8s, "reports", "reporter"));
     let minted = exchange.exchange(&request).await?;
-    let claims: Value = dangerous_peek_claims(minted.access_token.expose())?;
+    let claims: Value = insecure_decode_claims(minted.access_token.expose())?;
     println!("# What the pod of the reports gets for its token\n\n{claims:#}");
     Ok(())
 }
@@ -128,7 +129,7 @@ fn refusal(policy: &str) -> String {
     TrustPolicy::from_toml(policy).map_or_else(|error| error.to_string(), |_| "taken".to_owned())
 }
 
-async fn show(trusts: &Trusts, who: &str, token: &str, scopes: &str) {
+async fn show(trusts: &TrustEvaluator, who: &str, token: &str, scopes: &str) {
     println!("# {who}\n");
     let scopes: Scopes = scopes.parse().unwrap_or_default();
     match trusts.evaluate(token, None, &scopes).await {

@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use crate::auth::AuthContext;
 use crate::error::{AuthError, Challenge, ErrorResponse, InvalidToken, ProblemJson, Refusal};
 use crate::identity::Identity;
-use crate::layer::{Passed, RequestHead, refuse};
+use crate::layer::{RequestHead, Unauthenticated, refuse};
 use crate::telemetry;
 use crate::tenant::Tenant;
 
@@ -61,8 +61,8 @@ pub struct Rejection(Box<Response>);
 impl Rejection {
     fn new(parts: &Parts, error: AuthError) -> Self {
         let grpc = RequestHead::of_parts(parts).is_grpc();
-        let response = match parts.extensions.get::<Passed>() {
-            Some(Passed::Anonymous(auth)) => {
+        let response = match parts.extensions.get::<Unauthenticated>() {
+            Some(Unauthenticated::Anonymous(auth)) => {
                 refuse(auth, &ProblemJson, &error, grpc).map(Body::from)
             }
             _ => bare(error, grpc),
@@ -97,7 +97,7 @@ fn bare(error: AuthError, grpc: bool) -> Response {
 
 /// The context, or `None` for a caller who was let in without.
 fn context(parts: &Parts) -> Result<Option<&AuthContext>, Rejection> {
-    match (parts.extensions.get::<AuthContext>(), parts.extensions.get::<Passed>()) {
+    match (parts.extensions.get::<AuthContext>(), parts.extensions.get::<Unauthenticated>()) {
         (Some(context), _) => Ok(Some(context)),
         (None, Some(_)) => Ok(None),
         (None, None) => Err(Rejection::new(parts, AuthError::MissingLayer)),

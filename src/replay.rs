@@ -3,7 +3,7 @@
 //! A token, proof or code that must work only once (RFC 7519 §4.1.7, RFC 9449 §11.1) is remembered
 //! from its first use until it expires. [`MemoryReplayLog`] is for one process;
 //! [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) is for several.
-//! [`Trusts`](crate::trust::Trusts) asks a log about foreign tokens with `single_use_jti` (feature `trust`). A check of your own makes its keys with [`ReplayKey::of`]:
+//! [`TrustEvaluator`](crate::trust::TrustEvaluator) asks a log about foreign tokens with `single_use_jti` (feature `trust`). A check of your own makes its keys with [`ReplayKey::of`]:
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};

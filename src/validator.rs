@@ -17,7 +17,8 @@ mod rules;
 pub(crate) mod token_validator;
 mod verified;
 
-pub use jwks::dangerous_peek_claims;
+pub use jwks::insecure_decode_claims;
+pub use known::{KnownTokens, KnownTokensStats};
 pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};
 

@@ -177,8 +177,8 @@ impl AuthBuilder {
 
     /// Allows mock and hybrid mode wherever the service runs: in release builds without a marker, in
     /// Kubernetes, and where a marker says production. Everybody can then sign in with any token.
-    pub fn dangerous_allow_mock_in_production(mut self) -> Self {
-        self.config.dangerous_allow_mock_in_production = true;
+    pub fn insecure_allow_mock_in_production(mut self) -> Self {
+        self.config.insecure_allow_mock_in_production = true;
         self
     }
 

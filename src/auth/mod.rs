@@ -37,10 +37,10 @@ pub(crate) struct IncomingToken {
 
 impl IncomingToken {
     pub(crate) fn credentials(&self) -> Credentials<'_> {
-        Credentials::raw(self.octets())
+        Credentials::raw(self.bytes())
     }
 
-    fn octets(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         self.value.as_bytes().get(self.start..).unwrap_or_default()
     }
 }
@@ -70,7 +70,7 @@ impl AuthContext {
     /// where it can leak. `None` for a mock identity, whose token is none.
     pub fn token(&self) -> Option<&str> {
         let token = self.token.as_ref().filter(|_| !self.identity.is_mock())?;
-        std::str::from_utf8(token.octets()).ok()
+        std::str::from_utf8(token.bytes()).ok()
     }
 
     #[inline]
@@ -144,12 +144,12 @@ impl<'r> AuthRequest<'r> {
 }
 
 /// How far a request came without waiting.
-pub(crate) enum Progress {
-    Decided(Result<AuthContext, AuthError>),
+pub(crate) enum Attempt {
+    Done(Result<AuthContext, AuthError>),
     /// The token holds; this step must be waited for.
-    Identified(Identity, Step),
+    Validated(Identity, Step),
     /// The token must be checked.
-    Presented,
+    Unvalidated,
 }
 
 /// The steps that follow a verified token, in their order.
@@ -185,7 +185,7 @@ impl Auth {
     /// Every way a request can be refused.
     pub async fn authenticate(&self, token: &str) -> Result<AuthContext, AuthError> {
         let request = AuthRequest::bare(Credentials::bearer(token));
-        let context = self.finish(self.at_once(request), request).await?;
+        let context = self.finish(self.try_authenticate(request), request).await?;
         Ok(match HeaderValue::try_from(token) {
             Ok(value) => context.with_token(IncomingToken { value, start: 0 }),
             Err(_) => context,
@@ -219,64 +219,64 @@ impl Auth {
     }
 
     /// Decides what can be decided without waiting.
-    pub(crate) fn at_once(&self, request: AuthRequest<'_>) -> Progress {
-        self.progress(request).unwrap_or_else(|error| Progress::Decided(Err(error)))
+    pub(crate) fn try_authenticate(&self, request: AuthRequest<'_>) -> Attempt {
+        self.attempt(request).unwrap_or_else(|error| Attempt::Done(Err(error)))
     }
 
-    fn progress(&self, request: AuthRequest<'_>) -> Result<Progress, AuthError> {
+    fn attempt(&self, request: AuthRequest<'_>) -> Result<Attempt, AuthError> {
         let credentials = self.credentials(request);
-        let Some(verdict) = self.validator_for(&credentials)?.try_validate(&credentials) else {
-            return Ok(Progress::Presented);
+        let Some(result) = self.validator_for(&credentials)?.at_once(&credentials) else {
+            return Ok(Attempt::Unvalidated);
         };
-        let identity = verdict?;
-        if let Some(proof) = self.proof_of(&identity, request)?
+        let identity = result?;
+        if let Some(proof) = self.proof_request(&identity, request)?
             && self.0.proofs.try_verify(&proof)?.is_none()
         {
-            return Ok(Progress::Identified(identity, Step::Proof));
+            return Ok(Attempt::Validated(identity, Step::Proof));
         }
-        if let Some(door) = self.door_of(&identity)
-            && self.0.admission.try_admit(&door, || self.0.clock.elapsed())?.is_none()
+        if let Some(admission) = self.admission_request(&identity)
+            && self.0.admission.try_admit(&admission, || self.0.clock.elapsed())?.is_none()
         {
-            return Ok(Progress::Identified(identity, Step::Admission));
+            return Ok(Attempt::Validated(identity, Step::Admission));
         }
-        let Some(wanted) = self.wanted_tenant(&identity, request.tenant)? else {
-            return Ok(Progress::Decided(Ok(AuthContext::new(identity, None))));
+        let Some(target) = self.target_tenant(&identity, request.tenant)? else {
+            return Ok(Attempt::Done(Ok(AuthContext::new(identity, None))));
         };
-        let Some(answer) = self.0.tenants.try_resolve(wanted) else {
-            return Ok(Progress::Identified(identity, Step::Tenant));
+        let Some(answer) = self.0.tenants.at_once(target) else {
+            return Ok(Attempt::Validated(identity, Step::Tenant));
         };
-        let tenant = self.judge_tenant(answer, &identity, wanted, request.tenant)?;
-        Ok(Progress::Decided(Ok(AuthContext::new(identity, tenant))))
+        let tenant = self.check_tenant(answer, &identity, target, request.tenant)?;
+        Ok(Attempt::Done(Ok(AuthContext::new(identity, tenant))))
     }
 
     /// Decides the rest.
     pub(crate) async fn finish(
         &self,
-        progress: Progress,
+        attempt: Attempt,
         request: AuthRequest<'_>,
     ) -> Result<AuthContext, AuthError> {
-        let (identity, step) = match progress {
-            Progress::Decided(verdict) => return verdict,
-            Progress::Identified(identity, step) => (identity, step),
-            Progress::Presented => {
+        let (identity, step) = match attempt {
+            Attempt::Done(result) => return result,
+            Attempt::Validated(identity, step) => (identity, step),
+            Attempt::Unvalidated => {
                 let credentials = self.credentials(request);
                 let validator = self.validator_for(&credentials)?;
                 (validator.validate(&credentials).await?, Step::Proof)
             }
         };
         if step <= Step::Proof
-            && let Some(proof) = self.proof_of(&identity, request)?
+            && let Some(proof) = self.proof_request(&identity, request)?
         {
             self.0.proofs.verify(&proof).await?;
         }
         if step <= Step::Admission {
             self.admit(&identity).await?;
         }
-        let Some(wanted) = self.wanted_tenant(&identity, request.tenant)? else {
+        let Some(target) = self.target_tenant(&identity, request.tenant)? else {
             return Ok(AuthContext::new(identity, None));
         };
-        let answer = self.0.tenants.resolve(wanted).await;
-        let tenant = self.judge_tenant(answer, &identity, wanted, request.tenant)?;
+        let answer = self.0.tenants.resolve(target).await;
+        let tenant = self.check_tenant(answer, &identity, target, request.tenant)?;
         Ok(AuthContext::new(identity, tenant))
     }
 
@@ -298,18 +298,18 @@ impl Auth {
 
     /// Asks all admission checks.
     pub(crate) async fn admit(&self, identity: &Identity) -> Result<(), AuthError> {
-        match self.door_of(identity) {
-            Some(door) => self.0.admission.admit(&door, || self.0.clock.elapsed()).await,
+        match self.admission_request(identity) {
+            Some(admission) => self.0.admission.admit(&admission, || self.0.clock.elapsed()).await,
             None => Ok(()),
         }
     }
 
     /// Whether the head of a request that waits here is still needed.
-    pub(crate) fn needs_head(&self, progress: &Progress) -> bool {
-        let may_prove = match progress {
-            Progress::Presented => true,
-            Progress::Identified(_, step) => *step <= Step::Proof,
-            Progress::Decided(_) => false,
+    pub(crate) fn needs_head(&self, attempt: &Attempt) -> bool {
+        let may_prove = match attempt {
+            Attempt::Unvalidated => true,
+            Attempt::Validated(_, step) => *step <= Step::Proof,
+            Attempt::Done(_) => false,
         };
         may_prove && !self.0.proofs.is_empty()
     }
@@ -324,7 +324,7 @@ impl Auth {
     /// What must be proven; `None` for a token that is not bound. Whichever validator took the token, a bound
     /// one needs a proof.
     #[inline]
-    fn proof_of<'r>(
+    fn proof_request<'r>(
         &self,
         identity: &'r Identity,
         request: AuthRequest<'r>,
@@ -337,21 +337,21 @@ impl Auth {
 
     /// What the admission checks are asked, if there are any.
     #[inline]
-    fn door_of<'r>(&self, identity: &'r Identity) -> Option<AdmissionRequest<'r>> {
+    fn admission_request<'r>(&self, identity: &'r Identity) -> Option<AdmissionRequest<'r>> {
         (!self.0.admission.is_empty()).then(|| AdmissionRequest { identity, now: self.now() })
     }
 
-    /// Judges the tenant store's answer about `wanted`. Whoever asks for a tenant that is not their own
+    /// Judges the tenant store's answer about `target`. Whoever asks for a tenant that is not their own
     /// does not learn whether it exists.
-    fn judge_tenant(
+    fn check_tenant(
         &self,
         answer: Result<Option<Tenant>, BoxError>,
         identity: &Identity,
-        wanted: &TenantId,
+        target: &TenantId,
         requested: Option<&RequestedTenant>,
     ) -> Result<Option<Tenant>, AuthError> {
-        let foreign = identity.tenant_id() != Some(wanted);
-        let tenant = match self.told(answer, wanted)? {
+        let foreign = identity.tenant_id() != Some(target);
+        let tenant = match self.store_answer(answer, target)? {
             None if foreign => return Err(AuthError::TenantMismatch),
             None => return Err(AuthError::UnknownTenant),
             Some(tenant) => tenant,
@@ -367,14 +367,14 @@ impl Auth {
 
     /// The tenant store's answer, of whose failures the log is told: once for each change.
     #[inline]
-    fn told(
+    fn store_answer(
         &self,
         answer: Result<Option<Tenant>, BoxError>,
-        wanted: &TenantId,
+        target: &TenantId,
     ) -> Result<Option<Tenant>, AuthError> {
         let (outage, clock) = (&self.0.tenant_outage, &self.0.clock);
         let error = match answer {
-            Ok(Some(tenant)) if tenant.id() != wanted => {
+            Ok(Some(tenant)) if tenant.id() != target => {
                 "the tenant store answered with another tenant".into()
             }
             Ok(tenant) => {
@@ -427,7 +427,7 @@ impl Auth {
 
     /// The tenant the request is to run in: the token's own, or another if every place that names it
     /// has an authoriser.
-    fn wanted_tenant<'r>(
+    fn target_tenant<'r>(
         &self,
         identity: &'r Identity,
         requested: Option<&'r RequestedTenant>,

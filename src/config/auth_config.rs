@@ -77,7 +77,7 @@ pub struct AuthConfig {
     /// Allows mock and hybrid mode wherever the service runs. Default false, and it should stay so. Set in
     /// code alone: neither a file nor a variable can.
     #[serde(skip)]
-    pub dangerous_allow_mock_in_production: bool,
+    pub insecure_allow_mock_in_production: bool,
     /// The prefix of the environment variables this came from, so that faults name them.
     #[serde(skip)]
     pub(crate) prefix: Option<String>,
@@ -107,7 +107,7 @@ impl Default for AuthConfig {
             resource: None,
             resource_scopes: Scopes::new(),
             mock: MockUser::default(),
-            dangerous_allow_mock_in_production: false,
+            insecure_allow_mock_in_production: false,
             prefix: None,
             unreadable: Vec::new(),
             notices: Vec::new(),

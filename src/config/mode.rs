@@ -63,7 +63,7 @@ impl AuthMode {
             let problem = "is empty: every token without a dot would be the mock user";
             faults.push(Fault::new("mock.token_prefix", problem));
         }
-        if config.dangerous_allow_mock_in_production {
+        if config.insecure_allow_mock_in_production {
             return;
         }
         // What is no text says something, too, and nothing harmless.
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn hybrid_needs_a_word_that_asks_for_the_mock_user() {
         let mut config =
-            AuthConfig { dangerous_allow_mock_in_production: true, ..AuthConfig::default() };
+            AuthConfig { insecure_allow_mock_in_production: true, ..AuthConfig::default() };
         config.mock.token_prefix.clear();
         for (mode, expected) in [(AuthMode::Hybrid, 1), (AuthMode::Mock, 0)] {
             let mut faults = Vec::new();

@@ -14,7 +14,7 @@ use crate::auth::Auth;
 use crate::config::{AuthConfig, ConfigError, Fault};
 use crate::exchange::TokenExchangeClient;
 use crate::mint::{ForwardingMinter, WorkloadExchange, WorkloadRequest};
-use crate::trust::{Trusts, TrustsBuilder};
+use crate::trust::{TrustEvaluator, TrustEvaluatorBuilder};
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
@@ -104,7 +104,7 @@ pub(super) fn from_file(
     let own = config.issuers.first().and_then(|issuer| config.audience_of(issuer).first());
     let audience = own.ok_or_else(|| fault("needs an audience".to_owned()))?;
     let issuers = config.issuers.iter().map(|issuer| issuer.expected().to_owned());
-    let trusts = with_log(Trusts::builder().file(file), config)?;
+    let trusts = with_log(TrustEvaluator::builder().file(file), config)?;
     let trusts = issuers.fold(trusts, |trusts, own| trusts.own_issuer(own));
     let trusts = trusts.build().map_err(|error| fault(format!("cannot be used: {error}")))?;
     let minter = ForwardingMinter::new(client.clone());
@@ -117,7 +117,10 @@ pub(super) fn from_file(
 
 /// Processes that share tokens share the log of used ones.
 #[cfg(feature = "redis")]
-fn with_log(trusts: TrustsBuilder, config: &AuthConfig) -> Result<TrustsBuilder, ConfigError> {
+fn with_log(
+    trusts: TrustEvaluatorBuilder,
+    config: &AuthConfig,
+) -> Result<TrustEvaluatorBuilder, ConfigError> {
     Ok(match &config.client.redis_url {
         Some(url) => trusts.replay_log(crate::exchange::RedisCache::open(url)?),
         None => trusts,
@@ -127,6 +130,9 @@ fn with_log(trusts: TrustsBuilder, config: &AuthConfig) -> Result<TrustsBuilder,
 /// A URL that cannot be used is a fault of the client's.
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unnecessary_wraps, reason = "fails with the feature `redis`")]
-fn with_log(trusts: TrustsBuilder, _: &AuthConfig) -> Result<TrustsBuilder, ConfigError> {
+fn with_log(
+    trusts: TrustEvaluatorBuilder,
+    _: &AuthConfig,
+) -> Result<TrustEvaluatorBuilder, ConfigError> {
     Ok(trusts)
 }

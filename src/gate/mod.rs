@@ -29,18 +29,18 @@ pub trait Gate<Q>: Clone {
     type After: Default;
 
     /// The result that a request may have to wait for.
-    type Verdict;
+    type Awaited;
 
     /// Decides as far as it can without waiting.
     fn decide(
         &self,
         request: &mut Request<Q>,
-    ) -> Result<Decision<Self::After, Self::Verdict>, Response<Bytes>>;
+    ) -> Result<Decision<Self::After, Self::Awaited>, Response<Bytes>>;
 
     /// Decides about a request that waited.
     fn resume(
         &self,
-        verdict: Self::Verdict,
+        awaited: Self::Awaited,
         request: &mut Request<Q>,
     ) -> Result<Self::After, Response<Bytes>>;
 
@@ -91,10 +91,11 @@ where
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         let state = match self.gate.decide(&mut request) {
             Ok(Decision::Pass(after)) => State::Serving { future: self.inner.call(request), after },
-            Ok(Decision::Wait(verdict)) => {
+            Ok(Decision::Wait(awaited)) => {
                 let ready = take_ready(&mut self.inner);
-                let held = Some(Box::new(Held { gate: self.gate.clone(), ready, request }));
-                State::Waiting { verdict, held }
+                let waiting =
+                    Some(Box::new(WaitingRequest { gate: self.gate.clone(), ready, request }));
+                State::Waiting { awaited, waiting }
             }
             Err(refusal) => {
                 drop(take_ready(&mut self.inner));
@@ -132,10 +133,10 @@ pin_project! {
         S: Service<Request<Q>>,
         G: Gate<Q>,
     {
-        // The verdict needs keys, a tenant or a token.
+        // The awaited needs keys, a tenant or a token.
         Waiting {
-            verdict: Pending<G::Verdict>,
-            held: Option<Box<Held<S, G, Q>>>,
+            awaited: Pending<G::Awaited>,
+            waiting: Option<Box<WaitingRequest<S, G, Q>>>,
         },
         // The inner service is at work.
         Serving {
@@ -162,7 +163,7 @@ where
 }
 
 /// A request that waits, and what goes on with it.
-struct Held<S, G, Q> {
+struct WaitingRequest<S, G, Q> {
     gate: G,
     ready: S,
     request: Request<Q>,
@@ -180,11 +181,11 @@ where
         let mut state = self.project().state;
         loop {
             let (mut response, after) = match state.as_mut().project() {
-                StateProjection::Waiting { verdict, held } => {
-                    let verdict = ready!(verdict.as_mut().poll(context));
-                    let Some(held) = held.take() else { return Poll::Pending };
-                    let Held { gate, mut ready, mut request } = *held;
-                    state.set(match gate.resume(verdict, &mut request) {
+                StateProjection::Waiting { awaited, waiting } => {
+                    let awaited = ready!(awaited.as_mut().poll(context));
+                    let Some(waiting) = waiting.take() else { return Poll::Pending };
+                    let WaitingRequest { gate, mut ready, mut request } = *waiting;
+                    state.set(match gate.resume(awaited, &mut request) {
                         Ok(after) => State::Serving { future: ready.call(request), after },
                         Err(refusal) => State::refused(refusal),
                     });
@@ -280,7 +281,7 @@ mod tests {
 
     /// Decides as the body says, and is of one thread itself.
     #[derive(Clone)]
-    struct AsTold(Rc<RefCell<Vec<&'static str>>>);
+    struct ScriptedGate(Rc<RefCell<Vec<&'static str>>>);
 
     /// Is pending once, and wakes its task.
     async fn later<T>(result: T) -> T {
@@ -293,9 +294,9 @@ mod tests {
         result
     }
 
-    impl Gate<Rc<str>> for AsTold {
+    impl Gate<Rc<str>> for ScriptedGate {
         type After = u8;
-        type Verdict = bool;
+        type Awaited = bool;
 
         fn decide(
             &self,
@@ -311,9 +312,9 @@ mod tests {
             }
         }
 
-        fn resume(&self, verdict: bool, _: &mut Request<Rc<str>>) -> Result<u8, Response<Bytes>> {
+        fn resume(&self, awaited: bool, _: &mut Request<Rc<str>>) -> Result<u8, Response<Bytes>> {
             self.0.borrow_mut().push("resume");
-            if verdict { Ok(1) } else { Err(Response::new("refused late".into())) }
+            if awaited { Ok(1) } else { Err(Response::new("refused late".into())) }
         }
 
         fn finish<B>(after: u8, response: &mut Response<ResponseBody<B>>) -> Option<Pending<u8>> {
@@ -322,22 +323,22 @@ mod tests {
         }
     }
 
-    type Answering = ResponseFuture<Reserving, AsTold, Rc<str>, String>;
+    type TestFuture = ResponseFuture<Reserving, ScriptedGate, Rc<str>, String>;
 
-    fn gated() -> (Gated<Reserving, AsTold>, Rc<Cell<usize>>) {
+    fn gated() -> (Gated<Reserving, ScriptedGate>, Rc<Cell<usize>>) {
         let ready = Rc::new(Cell::new(0));
         let inner = Reserving { ready: ready.clone(), is_ready: false };
-        (Gated::new(inner, AsTold(Rc::default())), ready)
+        (Gated::new(inner, ScriptedGate(Rc::default())), ready)
     }
 
-    fn call(service: &mut Gated<Reserving, AsTold>, body: &Rc<str>) -> Pin<Box<Answering>> {
+    fn call(service: &mut Gated<Reserving, ScriptedGate>, body: &Rc<str>) -> Pin<Box<TestFuture>> {
         let mut context = Context::from_waker(Waker::noop());
         assert!(service.poll_ready(&mut context).is_ready());
         Box::pin(service.call(Request::new(body.clone())))
     }
 
     /// The body, and what is appended to it once the answer is there.
-    fn poll(future: &mut Pin<Box<Answering>>) -> Poll<String> {
+    fn poll(future: &mut Pin<Box<TestFuture>>) -> Poll<String> {
         let mut context = Context::from_waker(Waker::noop());
         let Poll::Ready(Ok(mut answer)) = future.as_mut().poll(&mut context) else {
             return Poll::Pending;

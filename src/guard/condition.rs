@@ -14,7 +14,7 @@ use crate::auth::{Auth, AuthContext};
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::gate::{Decision, Gate, Gated};
 use crate::identity::{Identity, IdentityKind, Provenance, Scopes};
-use crate::layer::{Passed, RequestHead, refuse};
+use crate::layer::{RequestHead, Unauthenticated, refuse};
 
 /// A condition on an authenticated request.
 ///
@@ -319,9 +319,9 @@ impl RequireLayer {
             let request = GuardRequest::of(request, context, self.auth.now());
             return self.options.guard.check(&request);
         }
-        match extensions.get::<Passed>() {
-            Some(Passed::Anonymous(_)) => Err(AuthError::MissingCredentials),
-            Some(Passed::Preflight) => Ok(()),
+        match extensions.get::<Unauthenticated>() {
+            Some(Unauthenticated::Anonymous(_)) => Err(AuthError::MissingCredentials),
+            Some(Unauthenticated::Preflight) => Ok(()),
             None => Err(AuthError::MissingLayer),
         }
     }
@@ -346,7 +346,7 @@ pub type GuardService<S> = Gated<S, RequireLayer>;
 
 impl<Q> Gate<Q> for RequireLayer {
     type After = ();
-    type Verdict = Infallible;
+    type Awaited = Infallible;
 
     fn decide(
         &self,
@@ -358,7 +358,7 @@ impl<Q> Gate<Q> for RequireLayer {
         })
     }
 
-    fn resume(&self, verdict: Infallible, _: &mut Request<Q>) -> Result<(), Response<Bytes>> {
-        match verdict {}
+    fn resume(&self, awaited: Infallible, _: &mut Request<Q>) -> Result<(), Response<Bytes>> {
+        match awaited {}
     }
 }

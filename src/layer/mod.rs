@@ -16,7 +16,7 @@ pub use auth_layer::AuthService;
 pub use source::{CustomSource, RequestHead, TenantSource, TokenSource};
 
 pub(crate) use auth_layer::AuthLayer;
-pub(crate) use service::{Passed, authenticate, mark_mock, refuse};
+pub(crate) use service::{Unauthenticated, authenticate, mark_mock, refuse};
 pub(crate) use source::bearer;
 
 use crate::auth::Auth;

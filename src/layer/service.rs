@@ -10,7 +10,7 @@ use http_body::Body;
 use super::PROVENANCE_HEADER;
 use super::auth_layer::AuthLayer;
 use super::source::{RequestHead, TenantSource, TokenSource};
-use crate::auth::{Auth, AuthContext, AuthRequest, IncomingToken, Progress};
+use crate::auth::{Attempt, Auth, AuthContext, AuthRequest, IncomingToken};
 use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::gate::{Decision, Gate, Pending, ResponseBody};
 use crate::proof::ProofHead;
@@ -19,7 +19,7 @@ use crate::telemetry;
 /// Left in the extensions of requests that pass without an identity, so that guards and extractors
 /// can tell "nobody" from "no layer".
 #[derive(Clone)]
-pub(crate) enum Passed {
+pub(crate) enum Unauthenticated {
     /// No token was sent, and none was needed. Carries what a challenge is made from.
     Anonymous(
         #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the extractors read it"))]
@@ -30,25 +30,32 @@ pub(crate) enum Passed {
 }
 
 /// What a request with a token may have to wait for: keys, or its tenant.
-type Verdict = Result<AuthContext, AuthError>;
+type AuthResult = Result<AuthContext, AuthError>;
 
 impl<Q: Body> Gate<Q> for AuthLayer {
     /// Whether the identity is a mock, which the answer must say.
     type After = bool;
-    type Verdict = Verdict;
+    type Awaited = AuthResult;
 
-    fn decide(&self, request: &mut Request<Q>) -> Result<Decision<bool, Verdict>, Response<Bytes>> {
+    fn decide(
+        &self,
+        request: &mut Request<Q>,
+    ) -> Result<Decision<bool, AuthResult>, Response<Bytes>> {
         // Taken out while the head is looked at, so that the context, which is large, is put there where
         // it is made.
         let mut extensions = mem::take(request.extensions_mut());
-        let decision = self.judge(RequestHead::of(request), request.body(), &mut extensions);
+        let decision = self.admit(RequestHead::of(request), request.body(), &mut extensions);
         *request.extensions_mut() = extensions;
         decision.map_err(|error| self.refusal(&error, RequestHead::of(request).is_grpc()))
     }
 
-    fn resume(&self, verdict: Verdict, request: &mut Request<Q>) -> Result<bool, Response<Bytes>> {
+    fn resume(
+        &self,
+        result: AuthResult,
+        request: &mut Request<Q>,
+    ) -> Result<bool, Response<Bytes>> {
         let refuse = |error| self.refusal(&error, RequestHead::of(request).is_grpc());
-        let context = verdict.map_err(refuse)?;
+        let context = result.map_err(refuse)?;
         let is_mock = context.identity().is_mock();
         request.extensions_mut().insert(context);
         Ok(is_mock)
@@ -61,40 +68,40 @@ impl<Q: Body> Gate<Q> for AuthLayer {
 }
 
 impl AuthLayer {
-    fn judge(
+    fn admit(
         &self,
         head: RequestHead<'_>,
         body: &impl Body,
         extensions: &mut Extensions,
-    ) -> Result<Decision<bool, Verdict>, AuthError> {
+    ) -> Result<Decision<bool, AuthResult>, AuthError> {
         // What an outer layer believed is not what this one verified.
         extensions.remove::<AuthContext>();
         if self.options.preflights_pass && head.is_preflight() && is_empty(body) {
-            extensions.insert(Passed::Preflight);
+            extensions.insert(Unauthenticated::Preflight);
             return Ok(Decision::Pass(false));
         }
         // Only the absence of a token makes a caller anonymous, whatever a check says of one that is there.
         let found = TokenSource::find(&self.options.tokens, head);
         let found = found.and_then(|token| token.ok_or(AuthError::MissingCredentials));
         match found {
-            Ok(token) => self.judge_token(head, token, extensions),
+            Ok(token) => self.authenticate_token(head, token, extensions),
             Err(error)
                 if self.options.optional
                     && matches!(error.plain(), AuthError::MissingCredentials) =>
             {
-                extensions.insert(Passed::Anonymous(self.auth.clone()));
+                extensions.insert(Unauthenticated::Anonymous(self.auth.clone()));
                 Ok(Decision::Pass(false))
             }
             Err(error) => Err(error),
         }
     }
 
-    fn judge_token(
+    fn authenticate_token(
         &self,
         head: RequestHead<'_>,
         token: IncomingToken,
         extensions: &mut Extensions,
-    ) -> Result<Decision<bool, Verdict>, AuthError> {
+    ) -> Result<Decision<bool, AuthResult>, AuthError> {
         let tenant = TenantSource::requested(&self.options.tenants, head);
         let RequestHead { method, uri, headers } = head;
         let head = ProofHead { method, uri, headers, extensions };
@@ -103,23 +110,23 @@ impl AuthLayer {
             tenant: tenant.as_ref(),
             head: Some(head),
         };
-        match self.auth.at_once(request) {
-            Progress::Decided(verdict) => {
-                let context = verdict?;
+        match self.auth.try_authenticate(request) {
+            Attempt::Done(result) => {
+                let context = result?;
                 let is_mock = context.identity().is_mock();
                 extensions.insert(context.with_token(token));
                 Ok(Decision::Pass(is_mock))
             }
-            progress => {
+            attempt => {
                 let auth = self.auth.clone();
-                let parts = auth.needs_head(&progress).then(|| head.to_parts());
+                let parts = auth.needs_head(&attempt).then(|| head.to_parts());
                 Ok(Decision::Wait(Box::pin(async move {
                     let request = AuthRequest {
                         credentials: token.credentials(),
                         tenant: tenant.as_ref(),
                         head: parts.as_deref().map(ProofHead::of_parts),
                     };
-                    let context = auth.finish(progress, request).await?;
+                    let context = auth.finish(attempt, request).await?;
                     Ok(context.with_token(token))
                 })))
             }
@@ -138,7 +145,7 @@ pub(crate) async fn authenticate(auth: &Auth, parts: &Parts) -> Result<AuthConte
     let token = token.ok_or(AuthError::MissingCredentials)?;
     let head = Some(ProofHead::of_parts(parts));
     let request = AuthRequest { head, ..AuthRequest::bare(token.credentials()) };
-    let context = auth.finish(auth.at_once(request), request).await?;
+    let context = auth.finish(auth.try_authenticate(request), request).await?;
     Ok(context.with_token(token))
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{MintOrder, Minted, Minter};
+use super::{MintRequest, Minted, Minter};
 use crate::exchange::{ExchangeError, ExchangeRequest, TokenExchangeClient, TokenType};
 
 /// Has the provider mint (feature `trust`): hands on the foreign token, whose issuer the provider must trust as well,
@@ -27,7 +27,7 @@ impl ForwardingMinter {
 
 #[async_trait]
 impl Minter for ForwardingMinter {
-    async fn mint(&self, order: &MintOrder<'_>) -> Result<Minted, ExchangeError> {
+    async fn mint(&self, order: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
         let granted = order.granted;
         let mut request = ExchangeRequest::new(order.subject_token.clone(), order.audience)
             .scopes(granted.scopes.clone())

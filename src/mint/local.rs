@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::{MintOrder, Minted, Minter};
+use super::{MintRequest, Minted, Minter};
 use crate::clock::unix_seconds;
 use crate::config::{Algorithm, IssuerConfig};
 use crate::exchange::ExchangeError;
@@ -49,7 +49,7 @@ impl LocalMinter {
     /// (`BEGIN PRIVATE KEY`) for this algorithm. A file is read here and not again, so that what
     /// signs is what [`key_set`](Self::key_set) publishes.
     ///
-    /// Name it to the policy as well ([`own_issuer`](crate::trust::TrustsBuilder::own_issuer)), so
+    /// Name it to the policy as well ([`own_issuer`](crate::trust::TrustEvaluatorBuilder::own_issuer)), so
     /// that no rule can give a token of this service's another life or other scopes.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl LocalMinter {
 
 #[async_trait]
 impl Minter for LocalMinter {
-    async fn mint(&self, order: &MintOrder<'_>) -> Result<Minted, ExchangeError> {
+    async fn mint(&self, order: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
         let granted = order.granted;
         let id =
             crypto::random_id().map_err(|error| ExchangeError::ClientAuth(error.to_string()))?;

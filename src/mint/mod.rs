@@ -29,7 +29,7 @@ pub use workloads::{WorkloadExchange, WorkloadRefusal, WorkloadRequest};
 /// What is to be minted (feature `trust`). The policy has been asked, and granted it.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct MintOrder<'a> {
+pub struct MintRequest<'a> {
     /// Who it is for, in which tenant, with which scopes, and how long at most.
     pub granted: &'a Granted,
     /// The foreign token, as it came.
@@ -85,12 +85,12 @@ pub trait Minter: Debug + Send + Sync + 'static {
     /// # Errors
     /// When none was to be had: [`ExchangeError::Refused`] is handed on by its code,
     /// [`ExchangeError::Unavailable`] is 503.
-    async fn mint(&self, order: &MintOrder<'_>) -> Result<Minted, ExchangeError>;
+    async fn mint(&self, order: &MintRequest<'_>) -> Result<Minted, ExchangeError>;
 }
 
 #[async_trait]
 impl<M: Minter + ?Sized> Minter for Arc<M> {
-    async fn mint(&self, order: &MintOrder<'_>) -> Result<Minted, ExchangeError> {
+    async fn mint(&self, order: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
         (**self).mint(order).await
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{MintOrder, Minted, Minter};
+use super::{MintRequest, Minted, Minter};
 use crate::clock::{Clock, SystemClock};
 use crate::exchange::{ExchangeError, OAuthError};
 use crate::identity::Scopes;
 use crate::secret::Secret;
 use crate::telemetry::{self, Outage};
-use crate::trust::{Denied, Granted, Trusts};
+use crate::trust::{Denied, Granted, TrustEvaluator};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -125,7 +125,7 @@ impl WorkloadRefusal {
 /// mints. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WorkloadExchange {
-    trusts: Trusts,
+    evaluator: TrustEvaluator,
     minter: Arc<dyn Minter>,
     audience: String,
     resources: Vec<String>,
@@ -136,9 +136,13 @@ pub struct WorkloadExchange {
 
 impl WorkloadExchange {
     /// Gives out tokens for `audience`: what this service is called in `aud`.
-    pub fn new(trusts: Trusts, minter: impl Minter, audience: impl Into<String>) -> Self {
+    pub fn new(
+        evaluator: TrustEvaluator,
+        minter: impl Minter,
+        audience: impl Into<String>,
+    ) -> Self {
         Self {
-            trusts,
+            evaluator,
             minter: Arc::new(minter),
             audience: audience.into(),
             resources: Vec::new(),
@@ -163,8 +167,8 @@ impl WorkloadExchange {
     }
 
     /// The trusts, to reload and to explain.
-    pub fn trusts(&self) -> &Trusts {
-        &self.trusts
+    pub fn evaluator(&self) -> &TrustEvaluator {
+        &self.evaluator
     }
 
     /// Gets a workload a token: of its request first what is cheap, then the policy, which logs its
@@ -180,8 +184,8 @@ impl WorkloadExchange {
         let resource = self.check(request)?;
         let token = &request.subject_token;
         let trust = request.trust_id.as_deref();
-        let granted = self.trusts.evaluate(token.expose(), trust, &request.scopes).await?;
-        let order = MintOrder {
+        let granted = self.evaluator.evaluate(token.expose(), trust, &request.scopes).await?;
+        let order = MintRequest {
             granted: &granted,
             subject_token: token,
             audience: &self.audience,

@@ -73,12 +73,12 @@ pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 impl<Q> Gate<Q> for SessionLayer {
     type After = (Option<Box<AfterResponse>>, Option<Box<Excuse>>);
     /// The renewal, or `None` where it takes too long; and the session as it was.
-    type Verdict = (Option<Renewed>, Session, Box<AfterResponse>);
+    type Awaited = (Option<Renewed>, Session, Box<AfterResponse>);
 
     fn decide(
         &self,
         request: &mut Request<Q>,
-    ) -> Result<Decision<Self::After, Self::Verdict>, Response<Bytes>> {
+    ) -> Result<Decision<Self::After, Self::Awaited>, Response<Bytes>> {
         let sessions = &self.0.sessions;
         request.extensions_mut().remove::<CurrentSession>();
         let (session, names) = sessions.read(request.headers());
@@ -105,8 +105,8 @@ impl<Q> Gate<Q> for SessionLayer {
             None if is_expired => after.change = Change::Over,
             Some(renewal) if is_expired || sessions.is_in_last_seconds(&session) => {
                 let renewal = within(sessions.patience(&session), renewal);
-                let verdict = Box::pin(async move { (renewal.await, session, after) });
-                return Ok(Decision::Wait(verdict));
+                let awaited = Box::pin(async move { (renewal.await, session, after) });
+                return Ok(Decision::Wait(awaited));
             }
             renewal => {
                 enter(request, session);
@@ -118,7 +118,7 @@ impl<Q> Gate<Q> for SessionLayer {
 
     fn resume(
         &self,
-        (renewed, before, mut after): Self::Verdict,
+        (renewed, before, mut after): Self::Awaited,
         request: &mut Request<Q>,
     ) -> Result<Self::After, Response<Bytes>> {
         let error = after_renewal(renewed, before, &mut after, request);

@@ -4,12 +4,12 @@
 use http::HeaderValue;
 
 use super::challenge;
-use crate::auth::{Auth, AuthRequest, Progress};
+use crate::auth::{Attempt, Auth, AuthRequest};
 use crate::config::{Algorithm, AuthConfig, JwksSettings};
 use crate::error::{AuthError, Challenger};
 use crate::issuer::{Key, KeySet, jwks_uri};
 use crate::json::Document;
-use crate::validator::{Credentials, dangerous_peek_claims};
+use crate::validator::{Credentials, insecure_decode_claims};
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
@@ -37,12 +37,12 @@ pub fn json(bytes: &[u8]) {
 /// No token is accepted that nobody signed.
 pub fn token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = dangerous_peek_claims::<serde_json::Value>(text);
+    let _ = insecure_decode_claims::<serde_json::Value>(text);
     // Without known tokens, whose table takes an unoptimised build longer than all the rest.
     let auth = Auth::builder().verified_tokens_bytes(0).issuer("https://scaikey.example");
     let Ok(auth) = auth.audience("scaiwave").build() else { return };
     let request = AuthRequest::bare(Credentials::bearer(text));
-    if let Progress::Decided(verdict) = auth.at_once(request) {
+    if let Attempt::Done(verdict) = auth.try_authenticate(request) {
         assert!(verdict.is_err(), "accepted without a key");
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::judge::Verification;
 use super::outcome::DenialReason;
 use super::policy::{Mode, Trust};
 use super::rule::quote;
+use super::verification::Verification;
 use crate::json::Value;
 
 /// Which trust and which rule a token leads to, and why the others do not match (feature `trust`).

@@ -2,11 +2,11 @@
 
 use super::fault::Faults;
 use super::glob::Pattern;
-use super::moment::Period;
 use super::overlap::Identities;
+use super::parse::is_label;
 use super::policy::{Jwks, Trust};
-use super::read::is_label;
 use super::rule::{Condition, Constant, Grant, Part, names};
+use super::time::Period;
 use super::tree::{Node, Value};
 use crate::config::{AuthConfig, JwksSettings};
 use crate::identity::ClaimPath;

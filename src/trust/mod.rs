@@ -2,14 +2,14 @@
 //! (feature `trust`).
 //!
 //! A pod, a CI job or a virtual machine has a token that its platform signed. With a
-//! [`TrustPolicy`] a service says which of those count and what they are worth; [`Trusts`] holds the
+//! [`TrustPolicy`] a service says which of those count and what they are worth; [`TrustEvaluator`] holds the
 //! policy and decides.
 //!
 //! How it fits together: [manual::endpoints](crate::manual::endpoints#workloads).
 //!
 //! ```
 //! use scaikey_auth::identity::Scopes;
-//! use scaikey_auth::trust::{TrustPolicy, Trusts};
+//! use scaikey_auth::trust::{TrustPolicy, TrustEvaluator};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! let policy = TrustPolicy::from_toml(r#"
@@ -26,7 +26,7 @@
 //!     map = { identity = "sa:{trust}:{sub}", tenant = "tnt_acme_prod", scopes = ["secrets:read"] }
 //! "#).unwrap();
 //! let trusts =
-//!     Trusts::builder().policy(policy).own_issuer("https://scaikey.example").build().unwrap();
+//!     TrustEvaluator::builder().policy(policy).own_issuer("https://scaikey.example").build().unwrap();
 //!
 //! let denied = trusts.evaluate("not a token", None, &Scopes::new()).await.unwrap_err();
 //! assert_eq!(denied.code(), "invalid_request"); // what the caller learns
@@ -96,23 +96,23 @@
 //! likes, could be another trust's, or could be the same for two workloads, by one rule or by two;
 //! private keys; unknown fields; gaps of a preset.
 
+mod evaluator;
 mod explain;
 mod fault;
 mod glob;
-mod judge;
 mod lint;
-mod moment;
 mod outcome;
 mod overlap;
+mod parse;
 mod policy;
 pub mod presets;
-mod read;
 mod rule;
+mod time;
 mod tree;
-mod trusts;
+mod verification;
 
+pub use evaluator::{TrustEvaluator, TrustEvaluatorBuilder};
 pub use explain::Explanation;
 pub use fault::{PolicyError, PolicyFault};
 pub use outcome::{DenialReason, Denied, Granted};
 pub use policy::TrustPolicy;
-pub use trusts::{Trusts, TrustsBuilder};

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::fault::{Faults, PolicyError, PolicyFault};
-use super::moment::{Expiry, Period};
 use super::rule::Grant;
+use super::time::{Expiry, Period};
 use super::tree::{Lines, Node};
-use super::{lint, read};
+use super::{lint, parse};
 use crate::config::{Algorithm, IssuerConfig, TENANT_PLACEHOLDER};
 use crate::identity::{ClaimsMapping, IdentityKind};
 
@@ -15,7 +15,7 @@ use crate::identity::{ClaimsMapping, IdentityKind};
 /// Read from [TOML](Self::from_toml) or [JSON](Self::from_json), or with `serde` from whatever an
 /// admin UI stores; there is one schema, described in the
 /// module's manual. A policy that exists has passed every check. It does nothing by itself: hand it to
-/// [`Trusts`](super::Trusts).
+/// [`TrustEvaluator`](super::TrustEvaluator).
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct TrustPolicy {
     #[serde(rename = "trust")]
@@ -44,7 +44,7 @@ impl TrustPolicy {
 
     fn of(tree: &Node) -> Result<Self, PolicyError> {
         let (faults, warnings) = (Faults::default(), Faults::default());
-        let trusts = read::policy(tree, &faults);
+        let trusts = parse::policy(tree, &faults);
         lint::check(&trusts, &faults, &warnings);
         PolicyError::from_faults(lint::placeholders(tree).before(faults))?;
         Ok(Self { trusts, warnings: warnings.into_vec() })

@@ -209,7 +209,7 @@ pub(crate) fn unverified_claims(token: &str) -> Result<Document, InvalidToken> {
 ///
 /// # Errors
 /// When the token is not of three parts or its payload does not fit `T`.
-pub fn dangerous_peek_claims<T: serde::de::DeserializeOwned>(
+pub fn insecure_decode_claims<T: serde::de::DeserializeOwned>(
     token: &str,
 ) -> Result<T, InvalidToken> {
     let payload = Jws::split(token.as_bytes(), usize::MAX)?.payload()?;

@@ -128,7 +128,7 @@ async fn settings_of_a_file_are_read_alike() {
         r#"{ "claims": { "sub": "dev", "tenant_id": "acme", "amr": ["mfa"], "auth_time": 7.0 } }"#;
     let user: MockUser = serde_json::from_str(user).unwrap();
     let auth = Auth::builder().mode(AuthMode::Mock).mock_user(user);
-    let auth = auth.dangerous_allow_mock_in_production().build().unwrap();
+    let auth = auth.insecure_allow_mock_in_production().build().unwrap();
     let context = auth.authenticate("x").await.unwrap();
     let mfa = context.identity().mfa_verified_at().unwrap();
     assert_eq!(mfa.duration_since(std::time::UNIX_EPOCH).unwrap(), Duration::from_secs(7));

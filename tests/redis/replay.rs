@@ -14,7 +14,7 @@ use scaikey_auth::identity::Scopes;
 use scaikey_auth::replay::{ReplayKey, ReplayLog};
 use scaikey_auth::testing::conformance::replay_log;
 use scaikey_auth::testing::{Client, ManualClock, Provider, TokenBuilder};
-use scaikey_auth::trust::{TrustPolicy, Trusts};
+use scaikey_auth::trust::{TrustEvaluator, TrustPolicy};
 use scaikey_auth::{Auth, AuthConfig};
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
@@ -41,9 +41,9 @@ fn policy(cluster: &Provider) -> String {
     )
 }
 
-fn trusts(cluster: &Provider, log: impl ReplayLog) -> Trusts {
+fn trusts(cluster: &Provider, log: impl ReplayLog) -> TrustEvaluator {
     let policy = TrustPolicy::from_toml(&policy(cluster)).unwrap();
-    Trusts::builder().policy(policy).replay_log(log).build().unwrap()
+    TrustEvaluator::builder().policy(policy).replay_log(log).build().unwrap()
 }
 
 fn log(server: &Redis) -> RedisCache {

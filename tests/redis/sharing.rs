@@ -159,7 +159,7 @@ async fn a_tenants_token_is_never_another_tenants() {
 }
 
 fn tenant_of(token: &str) -> String {
-    let claims: serde_json::Value = scaikey_auth::validator::dangerous_peek_claims(token).unwrap();
+    let claims: serde_json::Value = scaikey_auth::validator::insecure_decode_claims(token).unwrap();
     claims["tenant_id"].as_str().unwrap().to_owned()
 }
 

@@ -57,7 +57,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("base64", "base64_simd::", &["src/base64url.rs"]),
-    ("calendars", "humantime::", &["src/endpoints/names.rs", "src/trust/moment.rs"]),
+    ("calendars", "humantime::", &["src/endpoints/names.rs", "src/trust/time.rs"]),
     ("TOML", "toml::", &["src/trust/tree.rs"]),
 ];
 

@@ -77,8 +77,8 @@ pub(crate) fn local(url: impl Into<String>) -> IssuerConfig {
 
 /// A service that asks nobody.
 pub(crate) fn mock() -> Auth {
-    let auth = Auth::builder().verified_tokens_bytes(0).mode(AuthMode::Mock);
-    auth.dangerous_allow_mock_in_production().build().unwrap()
+    let auth = Auth::builder().known_tokens_bytes(0).mode(AuthMode::Mock);
+    auth.insecure_allow_mock_in_production().build().unwrap()
 }
 
 pub(crate) fn tenant_id(id: &str) -> TenantId {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use scaikey_auth::error::InvalidToken;
 use scaikey_auth::identity::{ClaimsMapping, IdentityKind, Provenance};
 use scaikey_auth::testing::TokenBuilder;
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{AuthBuilder, AuthError, Identity};
 use serde_json::{Value, json};
 
@@ -264,9 +264,9 @@ async fn names_addresses_and_partners_are_read_and_never_required() {
 async fn peeking_shows_claims_of_any_token_and_proves_nothing() {
     let world = World::new().await;
     let token = world.provider.token().expired().issuer("https://nobody.example").sign();
-    let claims: Value = dangerous_peek_claims(&format!("{token}AAAA")).unwrap();
+    let claims: Value = insecure_decode_claims(&format!("{token}AAAA")).unwrap();
     assert_eq!(claims["iss"], "https://nobody.example");
     for text in ["", "x", "a.b", "a.b.c", "a.e30=.c", "a.W10.c.d"] {
-        assert!(dangerous_peek_claims::<Value>(text).is_err(), "{text}");
+        assert!(insecure_decode_claims::<Value>(text).is_err(), "{text}");
     }
 }

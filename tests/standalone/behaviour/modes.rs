@@ -59,7 +59,7 @@ async fn the_mock_user_is_who_the_configuration_says() {
     let auth = Auth::builder()
         .mode(AuthMode::Mock)
         .mock_user(user)
-        .dangerous_allow_mock_in_production()
+        .insecure_allow_mock_in_production()
         .build()
         .unwrap();
     let context = auth.authenticate("x").await.unwrap();
@@ -88,7 +88,7 @@ impl TenantResolver for Thinking {
 async fn a_mock_response_is_marked_also_when_its_tenant_was_waited_for() {
     let auth = Auth::builder()
         .mode(AuthMode::Mock)
-        .dangerous_allow_mock_in_production()
+        .insecure_allow_mock_in_production()
         .tenants(Thinking)
         .build()
         .unwrap();
@@ -101,7 +101,7 @@ async fn a_mock_response_is_marked_also_when_its_tenant_was_waited_for() {
 async fn a_guard_can_refuse_mock_identities_and_says_so_in_the_response() {
     let world = World::new().await;
     let auth =
-        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+        world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
     let app = Spy::default().app().layer(auth.require(verified())).layer(auth.layer());
     let server = Server::axum(app).await;
     let answer = server.get_as("/", "mock").await;
@@ -114,7 +114,7 @@ async fn a_guard_can_refuse_mock_identities_and_says_so_in_the_response() {
 async fn hybrid_mode_judges_whatever_may_be_real_as_real() {
     let world = World::new().await;
     let auth =
-        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+        world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
     let server = server(&auth).await;
     let token = || world.provider.token();
     let good = token().sign();
@@ -160,7 +160,7 @@ async fn hybrid_mode_judges_whatever_may_be_real_as_real() {
 async fn no_forged_token_becomes_the_mock_user_in_hybrid_mode() {
     let world = World::with([Algorithm::RS256, Algorithm::ES256]).await;
     let auth =
-        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+        world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
     for forged in forge::all(&world.provider) {
         let verdict = auth.authenticate(&forged.token).await;
         assert!(verdict.is_err(), "{}: {}", forged.name, forged.why);
@@ -171,7 +171,7 @@ async fn no_forged_token_becomes_the_mock_user_in_hybrid_mode() {
 async fn while_the_provider_is_away_hybrid_mode_answers_503_for_real_tokens_it_has_no_keys_for() {
     let mut world = World::new().await;
     let auth =
-        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+        world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
     let server = server(&auth).await;
     let real = world.provider.token().sign();
     world.provider.pause().await;
@@ -188,7 +188,7 @@ async fn while_the_provider_is_away_hybrid_mode_answers_503_for_real_tokens_it_h
 async fn while_the_provider_is_away_hybrid_mode_goes_on_with_the_keys_it_has() {
     let mut world = World::new().await;
     let auth =
-        world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production().build().unwrap();
+        world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
     let server = server(&auth).await;
     assert_eq!(server.get_as("/", &world.provider.token().sign()).await.body, REAL);
     world.provider.pause().await;
@@ -228,7 +228,7 @@ fn child() {
         let told = builder().build().map_or_else(|error| error.to_string(), |_| String::new());
         let is_free = expected.is_empty() || mode == AuthMode::ScaiKey;
         assert!(if is_free { told.is_empty() } else { told.contains(&expected) }, "{mode}: {told}");
-        assert!(builder().dangerous_allow_mock_in_production().build().is_ok(), "{mode}");
+        assert!(builder().insecure_allow_mock_in_production().build().is_ok(), "{mode}");
     }
 }
 
@@ -262,6 +262,6 @@ fn mock_modes_start_where_markers_permit() {
 /// A file is no code: who may write one could let everybody in.
 #[test]
 fn a_file_cannot_allow_mock_modes() {
-    let text = r#"{ "mode": "mock", "dangerous_allow_mock_in_production": true }"#;
+    let text = r#"{ "mode": "mock", "insecure_allow_mock_in_production": true }"#;
     assert!(serde_json::from_str::<AuthConfig>(text).is_err());
 }

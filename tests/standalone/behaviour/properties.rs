@@ -151,7 +151,7 @@ fn every_realm_and_scope_makes_a_challenge_that_can_be_read() {
         let Ok(auth) = Auth::builder()
             .verified_tokens_bytes(0)
             .mode(scaikey_auth::AuthMode::Mock)
-            .dangerous_allow_mock_in_production()
+            .insecure_allow_mock_in_production()
             .realm(&realm)
             .build() else { return Ok(()) };
         let app = Spy::default().app().layer(auth.require(scaikey_auth::scope(&required)));

@@ -77,7 +77,7 @@ async fn no_token_is_logged_or_answered_whether_accepted_waiting_refused_or_unav
 #[tokio::test]
 async fn no_public_type_prints_a_secret() {
     let world = World::new().await;
-    let auth = world.auth().mode(AuthMode::Hybrid).dangerous_allow_mock_in_production();
+    let auth = world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production();
     let auth = auth.tenants(MemoryTenants::new()).tenant_optional();
     let token = token(&world).without("tenant_id").sign();
     let builder = format!("{auth:?}");

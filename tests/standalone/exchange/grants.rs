@@ -5,7 +5,7 @@ use scaikey_auth::exchange::{
     ServiceTokenRequest, TokenType,
 };
 use scaikey_auth::testing::Endpoint;
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{ExchangeRequest, TenantId};
 
 use super::{builder, client, provider};
@@ -37,7 +37,7 @@ async fn an_exchange_sends_the_five_parameters_and_no_more() {
     assert_eq!(token.scopes().unwrap().as_str(), "vault:read vault:write");
     assert_eq!(token.keep_for().unwrap().as_secs(), 3570);
     assert!(token.is_bearer() && token.refresh_token().is_none());
-    let claims: serde_json::Value = dangerous_peek_claims(token.secret().expose()).unwrap();
+    let claims: serde_json::Value = insecure_decode_claims(token.secret().expose()).unwrap();
     assert_eq!((&claims["aud"], &claims["sub"]), (&"scaivault".into(), &"alice-id".into()));
 }
 
@@ -52,7 +52,7 @@ async fn scopes_actor_and_type_are_sent_when_asked_for() {
     let token = client.exchange(&request).await.unwrap();
     assert_eq!(token.scopes().unwrap().as_str(), "vault:read");
     assert_eq!(token.issued_token_type(), Some(TokenType::AccessToken.as_str()));
-    let claims: serde_json::Value = dangerous_peek_claims(token.secret().expose()).unwrap();
+    let claims: serde_json::Value = insecure_decode_claims(token.secret().expose()).unwrap();
     assert_eq!(claims["act"]["sub"], "robot");
     assert!(last_form(&provider).iter().all(|(name, _)| name != "requested_token_type"));
 }

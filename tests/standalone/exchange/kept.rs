@@ -110,7 +110,7 @@ async fn a_token_of_one_tenant_is_never_another_tenants() {
         for tenant in &tenants {
             let token = client.service_token(tenant).await.unwrap();
             let claims: serde_json::Value =
-                scaikey_auth::validator::dangerous_peek_claims(token.secret().expose()).unwrap();
+                scaikey_auth::validator::insecure_decode_claims(token.secret().expose()).unwrap();
             assert_eq!(claims["tenant_id"], tenant.as_str(), "{round}");
             assert_eq!(token.cache_status(), status);
         }

@@ -140,7 +140,7 @@ async fn a_statement_may_be_addressed_as_an_old_provider_wants_it() {
         let form = provider.received(Endpoint::Token).pop().unwrap().form();
         let (_, assertion) = form.iter().find(|(name, _)| name == "client_assertion").unwrap();
         let claims: serde_json::Value =
-            scaikey_auth::validator::dangerous_peek_claims(assertion).unwrap();
+            scaikey_auth::validator::insecure_decode_claims(assertion).unwrap();
         assert_eq!(claims["aud"], expected);
     }
 }

@@ -154,7 +154,7 @@ fn own(scope: &str) -> OutboundToken {
 async fn scope_of(layer: &OutboundLayer, uri: &str) -> String {
     let outcome = try_it(layer, uri, &[]).await;
     let Some(token) = outcome.strip_prefix("Bearer ") else { return outcome };
-    let claims: serde_json::Value = scaikey_auth::validator::dangerous_peek_claims(token).unwrap();
+    let claims: serde_json::Value = scaikey_auth::validator::insecure_decode_claims(token).unwrap();
     claims["scope"].as_str().unwrap().to_owned()
 }
 

@@ -28,7 +28,7 @@ use scaikey_auth::exchange::TokenExchangeBuilder;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::outbound::{OutboundBuilder, OutboundError, OutboundLayer, OutboundToken};
 use scaikey_auth::testing::{self, ManualClock, Provider};
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{Auth, AuthContext, TokenExchangeClient};
 use serde_json::Value;
 use tower::{Layer, ServiceExt};
@@ -115,7 +115,7 @@ impl Seen {
     }
 
     fn claims(&self) -> Value {
-        dangerous_peek_claims(self.token()).unwrap()
+        insecure_decode_claims(self.token()).unwrap()
     }
 }
 

@@ -3,7 +3,7 @@
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::identity::Scopes;
 use scaikey_auth::testing::{Issuer, ManualClock, Provider, TokenBuilder};
-use scaikey_auth::trust::{Denied, Granted, TrustPolicy, Trusts};
+use scaikey_auth::trust::{Denied, Granted, TrustEvaluator, TrustPolicy};
 
 pub(crate) const REPORTER: &str = "system:serviceaccount:reports:reporter";
 
@@ -61,16 +61,16 @@ pub(crate) fn policy(parts: &[String]) -> TrustPolicy {
     TrustPolicy::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-pub(crate) fn trusts(clock: &ManualClock, parts: &[String]) -> Trusts {
-    Trusts::builder().policy(policy(parts)).clock(clock.clone()).build().unwrap()
+pub(crate) fn trusts(clock: &ManualClock, parts: &[String]) -> TrustEvaluator {
+    TrustEvaluator::builder().policy(policy(parts)).clock(clock.clone()).build().unwrap()
 }
 
-pub(crate) async fn ask(trusts: &Trusts, token: &str) -> Result<Granted, Denied> {
+pub(crate) async fn ask(trusts: &TrustEvaluator, token: &str) -> Result<Granted, Denied> {
     trusts.evaluate(token, None, &Scopes::new()).await
 }
 
 /// Why a token is denied, for the log.
-pub(crate) async fn why(trusts: &Trusts, token: &str) -> &'static str {
+pub(crate) async fn why(trusts: &TrustEvaluator, token: &str) -> &'static str {
     match ask(trusts, token).await {
         Ok(granted) => panic!("granted: {granted:?}"),
         Err(denied) => denied.reason().as_str(),

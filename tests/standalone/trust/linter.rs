@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use scaikey_auth::AuthConfig;
 use scaikey_auth::testing::ManualClock;
-use scaikey_auth::trust::{PolicyError, TrustPolicy, Trusts, presets};
+use scaikey_auth::trust::{PolicyError, TrustEvaluator, TrustPolicy, presets};
 
 use super::fixture::{grant, platform, policy, reporter, trust};
 
@@ -84,7 +84,7 @@ fn a_preset_is_refused_until_every_gap_is_filled_in_and_taken_then() {
         let policy = TrustPolicy::from_toml(&filled);
         let policy = policy.unwrap_or_else(|error| panic!("{name}: {error}\n{filled}"));
         assert!(policy.warnings().is_empty(), "{name}: {:?}", policy.warnings());
-        Trusts::builder().policy(policy).build().unwrap();
+        TrustEvaluator::builder().policy(policy).build().unwrap();
     }
 }
 
@@ -158,7 +158,7 @@ async fn our_own_issuer_is_nobody_foreign() {
     let own = platform(&clock).await;
     let policy = policy(&[trust("k8s", &own, ""), reporter()]);
     for name in [own.issuer(), format!("{}/", own.issuer())] {
-        let built = Trusts::builder().policy(policy.clone()).own_issuer(name).build();
+        let built = TrustEvaluator::builder().policy(policy.clone()).own_issuer(name).build();
         assert!(built.unwrap_err().to_string().contains("own issuer"));
     }
     let config: AuthConfig = serde_json::from_str(
@@ -169,10 +169,10 @@ async fn our_own_issuer_is_nobody_foreign() {
         "[[trust]]\nid = \"t\"\nissuer = \"https://k.example/tenants/acme\"\naudiences = [\"scaivault\"]\n",
     );
     let of_a_tenant = of_a_tenant.unwrap();
-    assert!(Trusts::builder().policy(of_a_tenant.clone()).build().is_ok());
-    let built = Trusts::builder().policy(of_a_tenant).own_issuers(&config).build();
+    assert!(TrustEvaluator::builder().policy(of_a_tenant.clone()).build().is_ok());
+    let built = TrustEvaluator::builder().policy(of_a_tenant).own_issuers(&config).build();
     assert_eq!(built.unwrap_err().faults()[0].line, Some(1));
-    let trusts = Trusts::builder().own_issuer(own.issuer()).build().unwrap();
+    let trusts = TrustEvaluator::builder().own_issuer(own.issuer()).build().unwrap();
     assert!(trusts.replace(policy).is_err());
     assert_eq!(trusts.policy().trust_ids().count(), 0);
 }

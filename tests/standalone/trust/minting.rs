@@ -13,10 +13,10 @@ use scaikey_auth::exchange::{ExchangeError, OAuthError};
 use scaikey_auth::identity::IdentityKind;
 use scaikey_auth::issuer::{ClientAuth, SecretSource};
 use scaikey_auth::mint::{
-    ForwardingMinter, LocalMinter, MintOrder, Minted, Minter, WorkloadExchange, WorkloadRequest,
+    ForwardingMinter, LocalMinter, MintRequest, Minted, Minter, WorkloadExchange, WorkloadRequest,
 };
 use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider, SigningKey};
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{Auth, IssuerConfig, TokenExchangeClient};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -333,7 +333,7 @@ struct Wilful(Result<&'static str, ExchangeError>);
 
 #[async_trait]
 impl Minter for Wilful {
-    async fn mint(&self, _: &MintOrder<'_>) -> Result<Minted, ExchangeError> {
+    async fn mint(&self, _: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
         let scopes = self.0.clone()?;
         Ok(Minted::new("a-token", None, scopes.parse().unwrap()))
     }
@@ -409,9 +409,10 @@ async fn what_a_service_mints_says_what_rfc_9068_asks_for_and_nothing_of_the_for
     let second = workloads.exchange(&request).await.unwrap();
     let (header, _) = first.access_token.expose().split_once('.').unwrap();
     let expected = json!({ "alg": "ES256", "kid": "m-1", "typ": "at+jwt" });
-    assert_eq!(dangerous_peek_claims::<Value>(&format!("x.{header}.x")).unwrap(), expected);
-    let claims =
-        |minted: &Minted| -> Value { dangerous_peek_claims(minted.access_token.expose()).unwrap() };
+    assert_eq!(insecure_decode_claims::<Value>(&format!("x.{header}.x")).unwrap(), expected);
+    let claims = |minted: &Minted| -> Value {
+        insecure_decode_claims(minted.access_token.expose()).unwrap()
+    };
     let (mut first, second) = (claims(&first), claims(&second));
     assert_ne!(first["jti"], second["jti"]);
     assert!(first["jti"].take().as_str().unwrap().len() >= 16);
@@ -442,7 +443,7 @@ async fn no_token_of_a_services_own_outlives_the_foreign_one() {
         house.clock.advance(Duration::from_secs(pause));
         let minted = workloads.exchange(&WorkloadRequest::new(token.as_str())).await.unwrap();
         assert_eq!(minted.expires_in, Some(Duration::from_secs(left)));
-        let exp = |token: &str| dangerous_peek_claims::<Value>(token).unwrap()["exp"].clone();
+        let exp = |token: &str| insecure_decode_claims::<Value>(token).unwrap()["exp"].clone();
         assert_eq!(exp(minted.access_token.expose()), exp(&token), "after {pause} s more");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use scaikey_auth::testing::{ManualClock, Provider};
-use scaikey_auth::trust::{TrustPolicy, Trusts};
+use scaikey_auth::trust::{TrustEvaluator, TrustPolicy};
 use scaikey_auth::{Auth, AuthConfig, TokenExchangeClient};
 
 use crate::support::{File, Log};
@@ -21,7 +21,7 @@ async fn a_bad_file_leaves_the_policy_in_force_and_every_fault_is_told() {
     let cluster = platform(&clock).await;
     let log = Log::start();
     let file = File::new("bad.toml", &text(&cluster, &reporter()));
-    let trusts = Trusts::builder().file(file.path()).clock(clock.clone()).build().unwrap();
+    let trusts = TrustEvaluator::builder().file(file.path()).clock(clock.clone()).build().unwrap();
     ask(&trusts, &pod(&cluster).sign()).await.unwrap();
     let before = trusts.policy();
 
@@ -57,7 +57,7 @@ async fn endpoints_hand_out_their_trusts() {
     assert!(auth.endpoints().build().unwrap().workloads().is_none());
     let client = TokenExchangeClient::from_config(&config).build().unwrap();
     let endpoints = auth.endpoints().client(client).configured(&config).build().unwrap();
-    let trusts = endpoints.workloads().unwrap().trusts();
+    let trusts = endpoints.workloads().unwrap().evaluator();
     assert!(trusts.health().is_empty());
     file.write(&text(&cluster, &reporter()));
     trusts.reload().unwrap();
@@ -71,7 +71,7 @@ async fn keys_at_hand_and_tokens_used_outlive_the_policy() {
     let file = File::new("kept.json", "");
     let json = |parts: &[String]| serde_json::to_string(&policy(parts)).unwrap();
     file.write(&json(&[text(&cluster, &reporter())]));
-    let trusts = Trusts::builder().file(file.path()).clock(clock.clone()).build().unwrap();
+    let trusts = TrustEvaluator::builder().file(file.path()).clock(clock.clone()).build().unwrap();
     let used = pod(&cluster).sign();
     ask(&trusts, &used).await.unwrap();
     assert_eq!(cluster.fetches(), 1);
@@ -100,7 +100,7 @@ async fn no_decision_sees_half_of_a_policy() {
         policy(&[trust("k8s", &cluster, ""), rule])
     };
     let (a, b) = (version("tnt-a"), version("tnt-b"));
-    let trusts = Trusts::builder().policy(a.clone()).clock(clock.clone()).build().unwrap();
+    let trusts = TrustEvaluator::builder().policy(a.clone()).clock(clock.clone()).build().unwrap();
     let token = pod(&cluster).sign();
     ask(&trusts, &token).await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
@@ -127,8 +127,8 @@ async fn no_decision_sees_half_of_a_policy() {
 
 #[test]
 fn there_is_one_source_of_the_policy() {
-    let both = Trusts::builder().policy(TrustPolicy::default()).file("x.toml").build();
+    let both = TrustEvaluator::builder().policy(TrustPolicy::default()).file("x.toml").build();
     assert!(both.unwrap_err().to_string().contains("give one"));
     assert!(trusts(&ManualClock::new(), &[]).reload().is_err());
-    assert!(Trusts::builder().file("does/not/exist.toml").build().is_err());
+    assert!(TrustEvaluator::builder().file("does/not/exist.toml").build().is_err());
 }

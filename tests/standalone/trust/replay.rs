@@ -10,7 +10,7 @@ use scaikey_auth::identity::Scopes;
 use scaikey_auth::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use scaikey_auth::testing::ManualClock;
 use scaikey_auth::testing::conformance::replay_log;
-use scaikey_auth::trust::Trusts;
+use scaikey_auth::trust::TrustEvaluator;
 use tokio::task::JoinSet;
 
 use super::fixture::{ask, platform, pod, policy, reporter, trust, trusts, why};
@@ -63,7 +63,7 @@ async fn a_token_is_remembered_as_long_as_it_would_be_taken() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let log = Arc::new(MemoryReplayLog::with_clock(2, Arc::new(clock.clone())));
-    let trusts = Trusts::builder()
+    let trusts = TrustEvaluator::builder()
         .policy(policy(&[trust("k8s", &cluster, ONCE), reporter()]))
         .clock(clock.clone())
         .replay_log(log.clone())
@@ -90,7 +90,7 @@ async fn a_full_log_denies_and_forgets_nothing() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let log = Arc::new(MemoryReplayLog::with_clock(3, Arc::new(clock.clone())));
-    let trusts = Trusts::builder()
+    let trusts = TrustEvaluator::builder()
         .policy(policy(&[trust("k8s", &cluster, ONCE), reporter()]))
         .clock(clock.clone())
         .replay_log(log.clone())
@@ -149,7 +149,12 @@ async fn while_the_log_is_away_nothing_is_granted() {
     let cluster = platform(&clock).await;
     let build = |more| {
         let policy = policy(&[trust("k8s", &cluster, more), reporter()]);
-        Trusts::builder().policy(policy).clock(clock.clone()).replay_log(Away).build().unwrap()
+        TrustEvaluator::builder()
+            .policy(policy)
+            .clock(clock.clone())
+            .replay_log(Away)
+            .build()
+            .unwrap()
     };
     let denied = ask(&build(ONCE), &pod(&cluster).sign()).await.unwrap_err();
     assert_eq!((denied.code(), denied.status().as_u16()), ("temporarily_unavailable", 503));
@@ -217,7 +222,7 @@ async fn failing_replay_log_is_told_once() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let log = Arc::new(Moody::default());
-    let trusts = Trusts::builder()
+    let trusts = TrustEvaluator::builder()
         .policy(policy(&[trust("k8s", &cluster, ONCE), reporter()]))
         .clock(clock.clone())
         .replay_log(log.clone())

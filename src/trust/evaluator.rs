@@ -1,4 +1,4 @@
-//! [`Trusts`]: the policy in force, and the decisions it leads to.
+//! [`TrustEvaluator`]: the policy in force, and the decisions it leads to.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +8,10 @@ use arc_swap::ArcSwap;
 
 use super::explain::Explanation;
 use super::fault::PolicyError;
-use super::judge::{CompiledTrust, Verification};
 use super::outcome::{DenialReason, Denied, Granted};
 use super::policy::{Mode, Trust, TrustPolicy};
 use super::rule::Grant;
+use super::verification::{CompiledTrust, Verification};
 use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
 use crate::identity::{IdentityKind, Scopes};
@@ -27,7 +27,7 @@ use crate::validator::JwksValidator;
 /// [`replace`](Self::replace); a decision is made by one policy from beginning to end. Keys that
 /// were fetched stay at hand where a trust did not change, and the log of used tokens stays.
 #[derive(Debug, Clone)]
-pub struct Trusts(Arc<Inner>);
+pub struct TrustEvaluator(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -38,7 +38,7 @@ struct Inner {
     /// What the log was told of it.
     replay_outage: Outage,
     clock: Arc<dyn Clock>,
-    /// Trusts that name the same URL share its keys, which are at hand after a reload, too.
+    /// TrustEvaluator that name the same URL share its keys, which are at hand after a reload, too.
     key_sets: Arc<KeySets>,
     /// Held while the policy is exchanged, so that an older file does not overtake a newer one.
     changing: Mutex<()>,
@@ -51,10 +51,10 @@ struct Loaded {
     trusts: Vec<Arc<CompiledTrust>>,
 }
 
-impl Trusts {
+impl TrustEvaluator {
     /// Puts one together.
-    pub fn builder() -> TrustsBuilder {
-        TrustsBuilder::default()
+    pub fn builder() -> TrustEvaluatorBuilder {
+        TrustEvaluatorBuilder::default()
     }
 
     /// Decides about a foreign token.
@@ -250,10 +250,10 @@ fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
     }
 }
 
-/// Puts [`Trusts`] together (feature `trust`). `build` does no I/O but to read the file.
+/// Puts [`TrustEvaluator`] together (feature `trust`). `build` does no I/O but to read the file.
 #[derive(Debug, Default)]
 #[must_use = "nothing is trusted before `build()`"]
-pub struct TrustsBuilder {
+pub struct TrustEvaluatorBuilder {
     policy: Option<TrustPolicy>,
     file: Option<PathBuf>,
     own_issuers: Vec<String>,
@@ -261,14 +261,14 @@ pub struct TrustsBuilder {
     clock: Option<Arc<dyn Clock>>,
 }
 
-impl TrustsBuilder {
+impl TrustEvaluatorBuilder {
     /// Sets the policy. Default: one that trusts nobody.
     pub fn policy(mut self, policy: TrustPolicy) -> Self {
         self.policy = Some(policy);
         self
     }
 
-    /// Reads the policy from a file, now and at every [`Trusts::reload`]: JSON if its name ends in
+    /// Reads the policy from a file, now and at every [`TrustEvaluator::reload`]: JSON if its name ends in
     /// `.json`, else TOML.
     pub fn file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(file.into());
@@ -306,7 +306,7 @@ impl TrustsBuilder {
     ///
     /// # Errors
     /// Everything that is wrong with it; both a policy and a file; a file that cannot be read.
-    pub fn build(self) -> Result<Trusts, PolicyError> {
+    pub fn build(self) -> Result<TrustEvaluator, PolicyError> {
         let Self { policy, file, own_issuers, replay_log, clock } = self;
         let policy = match (policy, &file) {
             (Some(_), Some(_)) => {
@@ -329,7 +329,7 @@ impl TrustsBuilder {
         };
         let loaded = inner.open(policy, &Loaded::default())?;
         inner.loaded.store(Arc::new(loaded));
-        Ok(Trusts(Arc::new(inner)))
+        Ok(TrustEvaluator(Arc::new(inner)))
     }
 }
 

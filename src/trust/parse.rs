@@ -2,9 +2,9 @@
 
 use super::fault::Faults;
 use super::glob::Pattern;
-use super::moment::{Expiry, Period};
 use super::policy::{Jwks, Mode, Trust};
 use super::rule::{Condition, Constant, Grant, Mapping, Template};
+use super::time::{Expiry, Period};
 use super::tree::{Node, Value};
 use crate::config::Algorithm;
 use crate::identity::{ClaimPath, Scopes, TenantId};
