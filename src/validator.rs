@@ -18,7 +18,6 @@ pub(crate) mod token_validator;
 mod verified;
 
 pub use jwks::insecure_decode_claims;
-pub use known::{KnownTokens, KnownTokensStats};
 pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};
 

@@ -225,7 +225,7 @@ impl Auth {
 
     fn attempt(&self, request: AuthRequest<'_>) -> Result<Attempt, AuthError> {
         let credentials = self.credentials(request);
-        let Some(result) = self.validator_for(&credentials)?.at_once(&credentials) else {
+        let Some(result) = self.validator_for(&credentials)?.try_validate(&credentials) else {
             return Ok(Attempt::Unvalidated);
         };
         let identity = result?;
@@ -242,7 +242,7 @@ impl Auth {
         let Some(target) = self.target_tenant(&identity, request.tenant)? else {
             return Ok(Attempt::Done(Ok(AuthContext::new(identity, None))));
         };
-        let Some(answer) = self.0.tenants.at_once(target) else {
+        let Some(answer) = self.0.tenants.try_resolve(target) else {
             return Ok(Attempt::Validated(identity, Step::Tenant));
         };
         let tenant = self.check_tenant(answer, &identity, target, request.tenant)?;

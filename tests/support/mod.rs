@@ -77,7 +77,7 @@ pub(crate) fn local(url: impl Into<String>) -> IssuerConfig {
 
 /// A service that asks nobody.
 pub(crate) fn mock() -> Auth {
-    let auth = Auth::builder().known_tokens_bytes(0).mode(AuthMode::Mock);
+    let auth = Auth::builder().verified_tokens_bytes(0).mode(AuthMode::Mock);
     auth.insecure_allow_mock_in_production().build().unwrap()
 }
 
