@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::outbound::{
-    CallerLayer, EmptyBodies, OutboundLayer, OutboundService, OutboundToken,
+    CallerLayer, OutboundLayer, OutboundService, OutboundToken, ReplayEmpty,
 };
 use scaikey_auth::testing::{self, Provider};
 use scaikey_auth::{Auth, Identity, IssuerConfig, TokenExchangeClient};
@@ -25,7 +25,7 @@ type Http = Client<HttpConnector, axum::body::Body>;
 /// What the drive's handlers share.
 #[derive(Clone)]
 struct Drive {
-    http: OutboundService<Http, EmptyBodies>,
+    http: OutboundService<Http, ReplayEmpty>,
     vault: String,
 }
 

@@ -4,7 +4,7 @@
 //! [`TokenExchangeClient`], its [`ExchangeRequest`] and the [trait of caches](crate::TokenCache) are at
 //! the root of the crate. Here are the other grants' requests ([`ServiceTokenRequest`],
 //! [`RefreshRequest`], [`CodeRequest`] …), the [`AccessToken`] that all of them give, the caches
-//! ([`MemoryCache`], [`RedisCache`] with the feature `redis`, [`Layered`] for both), and the
+//! ([`MemoryCache`], [`RedisCache`] with the feature `redis`, [`TieredCache`] for both), and the
 //! [`SealingKeys`] for what leaves the process: entries of a shared cache, and cookies.
 //! How the service authenticates at the provider is [`issuer::ClientAuth`](crate::issuer::ClientAuth).
 //!
@@ -31,7 +31,7 @@ pub use authorize::AuthorizationRequest;
 pub use builder::TokenExchangeBuilder;
 #[cfg(feature = "redis")]
 pub use cache::RedisCache;
-pub use cache::{CacheKey, Fence, Layered, MemoryCache};
+pub use cache::{CacheKey, Fence, MemoryCache, TieredCache};
 pub use endpoint::TokenUrls;
 pub use error::{ExchangeError, OAuthError};
 pub use pkce::PkceVerifier;

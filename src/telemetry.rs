@@ -257,7 +257,11 @@ pub(crate) fn registrar_fails(why: &(dyn Error + 'static)) {
 }
 
 /// A token endpoint was asked: for which grant, and how it ended.
-pub(crate) fn token_asked(grant: &'static str, outcome: &'static str, error: Option<&dyn Display>) {
+pub(crate) fn token_request_ended(
+    grant: &'static str,
+    outcome: &'static str,
+    error: Option<&dyn Display>,
+) {
     match error {
         None => tracing::debug!(target: TARGET, grant, "got a token"),
         // Not every bad token is to be a warning, nor every request of an outage.
@@ -267,9 +271,13 @@ pub(crate) fn token_asked(grant: &'static str, outcome: &'static str, error: Opt
 }
 
 /// A token endpoint was not asked, although a token was wanted.
-pub(crate) fn token_not_asked(grant: &'static str, reason: &'static str, error: &dyn Display) {
+pub(crate) fn token_request_not_sent(
+    grant: &'static str,
+    reason: &'static str,
+    error: &dyn Display,
+) {
     tracing::debug!(target: TARGET, grant, reason, %error, "no token was asked for");
-    count!("scaikey_auth_token_requests_withheld_total", "grant" => grant, "outcome" => reason);
+    count!("scaikey_auth_token_requests_not_sent_total", "grant" => grant, "outcome" => reason);
 }
 
 /// A token endpoint fails this service: for one grant, or for `all`. Told once for each change.
@@ -293,13 +301,13 @@ pub(crate) fn token_cache(result: &'static str) {
 }
 
 /// A token endpoint failed too often, and is left alone for a while. That it fails was told.
-pub(crate) fn endpoint_left_alone(url: &str, grant: &'static str, pause: Duration) {
+pub(crate) fn token_endpoint_breaker_opened(url: &str, grant: &'static str, pause: Duration) {
     tracing::info!(target: TARGET, url, grant, ?pause, "token endpoint is left alone");
     count!("scaikey_auth_token_endpoint_breaker_total", "change" => "opened");
 }
 
 /// A token endpoint that had been left alone answers.
-pub(crate) fn endpoint_answers_again(url: &str) {
+pub(crate) fn token_endpoint_breaker_closed(url: &str) {
     tracing::debug!(target: TARGET, url, "token endpoint is asked as before");
     count!("scaikey_auth_token_endpoint_breaker_total", "change" => "closed");
 }
@@ -317,7 +325,7 @@ pub(crate) fn token_cache_failed(error: &dyn Display, is_new: bool, spends_witho
 /// The token cache held something that none of our servers put there, or that was changed since. It
 /// counts as nothing. Logged when it begins.
 #[cfg(feature = "redis")]
-pub(crate) fn token_cache_garbage(is_new: bool) {
+pub(crate) fn token_cache_invalid_entry(is_new: bool) {
     if is_new {
         tracing::warn!(target: TARGET, "token cache holds what does not open; it is discarded");
     }
@@ -325,7 +333,7 @@ pub(crate) fn token_cache_garbage(is_new: bool) {
 }
 
 /// The token cache answers again.
-pub(crate) fn token_cache_is_back() {
+pub(crate) fn token_cache_recovered() {
     tracing::info!(target: TARGET, "token cache answers again");
 }
 

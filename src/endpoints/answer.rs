@@ -132,7 +132,7 @@ fn as_auth_error(failure: Failure) -> AuthError {
         Failure::NotConfigured(problem) => AuthError::unavailable(problem, None, problem),
         Failure::Exchange(error) => {
             let retry_after = error.retry_after();
-            AuthError::unavailable(error.who_is_away(), retry_after, error)
+            AuthError::unavailable(error.unavailable_component(), retry_after, error)
         }
     }
 }
@@ -155,7 +155,7 @@ fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
         }
         ExchangeError::Unavailable { retry_after, .. } => {
             let wait = retry_after.unwrap_or(Duration::from_secs(1));
-            let description = match error.is_of_the_cache() {
+            let description = match error.is_cache_unavailable() {
                 true => "The service's token store is unavailable right now. Try again.",
                 false => "The identity provider is unavailable. Try again.",
             };

@@ -123,7 +123,7 @@ impl Inner {
             Some(issuer) if issuer != client.issuer() => {
                 return Err(invalid_request("The answer came from another provider."));
             }
-            None if client.provider_names_itself().await? => {
+            None if client.supports_iss_parameter().await? => {
                 return Err(invalid_request("The answer does not say which provider it is from."));
             }
             _ => {}
@@ -138,11 +138,11 @@ impl Inner {
 
     /// From the code to where the browser wanted to go, or to the tokens.
     async fn arrive(&self, code: &str, begun: &Transaction) -> Result<Response<Bytes>, Failure> {
-        let verifier = PkceVerifier::kept(&begun.verifier);
+        let verifier = PkceVerifier::parse(&begun.verifier);
         let verifier = verifier.ok_or(Failure::NotConfigured("the verifier was lost"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
         // A browser may send the same callback twice: both arrive, for one redemption.
-        let request = request.allow_repeats().of_anybody();
+        let request = request.allow_repeats().from_anonymous_caller();
         let token = self.client()?.authorization_code(&request).await?;
         let nonce = Some(begun.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {
@@ -224,13 +224,13 @@ impl Inner {
         if !sign_in.redirect_uris.iter().any(|known| known == redirect_uri) {
             return Err(invalid_request("The redirect_uri is none of this service's."));
         }
-        let request = match parameters.get("code_verifier").map(PkceVerifier::kept) {
+        let request = match parameters.get("code_verifier").map(PkceVerifier::parse) {
             Some(Some(verifier)) => CodeRequest::new(code, redirect_uri, verifier),
             Some(None) => return Err(invalid_request("The code_verifier is malformed.")),
-            None if sign_in.unbound_codes => CodeRequest::unbound(code, redirect_uri),
+            None if sign_in.unbound_codes => CodeRequest::without_pkce(code, redirect_uri),
             None => return Err(invalid_request("The parameter code_verifier is missing.")),
         };
-        let token = self.client()?.authorization_code(&request.of_anybody()).await?;
+        let token = self.client()?.authorization_code(&request.from_anonymous_caller()).await?;
         let outcome = match self.check_id_token(&token, parameters.get("nonce")).await {
             Ok(()) => self.admitted(&token).await,
             Err(failure) => Err(failure),

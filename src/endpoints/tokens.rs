@@ -94,7 +94,7 @@ impl Inner {
         }
         let account = (self.account_rule)(&attempt);
         self.admit(Endpoint::Token, &asked.head, Some(&account)).await?;
-        let mut request = PasswordRequest::new(username, password).of_anybody();
+        let mut request = PasswordRequest::new(username, password).from_anonymous_caller();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.password(&request).await?;
         Ok(self.granted(&token))
@@ -109,7 +109,7 @@ impl Inner {
         }
         let missing = "The parameter refresh_token is missing.";
         let refresh_token = parameters.required("refresh_token", missing)?;
-        let mut request = RefreshRequest::new(refresh_token).of_anybody();
+        let mut request = RefreshRequest::new(refresh_token).from_anonymous_caller();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.refresh(&request).await?;
         Ok(self.granted(&token))

@@ -155,7 +155,7 @@ impl TokenExchangeClient {
     ///
     /// # Errors
     /// When metadata is needed and cannot be read.
-    pub(crate) async fn provider_names_itself(&self) -> Result<bool, ExchangeError> {
+    pub(crate) async fn supports_iss_parameter(&self) -> Result<bool, ExchangeError> {
         let endpoint = &self.cached.endpoint;
         match endpoint.endpoints().await {
             Ok(known) => Ok(known.names_itself),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_request_has_each_member_once_and_s256() {
-        let verifier = PkceVerifier::kept(&"a".repeat(43)).unwrap();
+        let verifier = PkceVerifier::parse(&"a".repeat(43)).unwrap();
         let request = AuthorizationRequest::new("https://app.example/cb?x=1", &verifier, "s t")
             .scopes("openid email".parse().unwrap())
             .nonce("n")

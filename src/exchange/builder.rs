@@ -473,7 +473,7 @@ fn proof(client: &ClientConfig) -> Result<ClientAuth, Fault> {
 #[cfg(feature = "redis")]
 fn shared(url: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
     let redis = super::RedisCache::open(url)?;
-    Ok(Arc::new(super::Layered::new(MemoryCache::default(), redis)))
+    Ok(Arc::new(super::TieredCache::new(MemoryCache::default(), redis)))
 }
 
 #[cfg(not(feature = "redis"))]

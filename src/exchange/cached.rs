@@ -52,7 +52,7 @@ pub(super) struct CachedExchange {
     lookups: Flights<Mark, Look>,
     flights: Flights<Mark, Outcome>,
     setbacks: Setbacks,
-    cache_is_away: AtomicBool,
+    cache_unavailable: AtomicBool,
 }
 
 impl CachedExchange {
@@ -72,7 +72,7 @@ impl CachedExchange {
             lookups: Flights::default(),
             flights: Flights::default(),
             setbacks: Setbacks::default(),
-            cache_is_away: AtomicBool::new(false),
+            cache_unavailable: AtomicBool::new(false),
         }
     }
 
@@ -88,7 +88,7 @@ impl CachedExchange {
         refused: Option<&AccessToken>,
     ) -> Outcome {
         let key = self.key(request)?;
-        match self.at_once(&key, refused) {
+        match self.peek(&key, refused) {
             Some(outcome) => outcome,
             // Boxed, so that the futures of callers that need not wait stay small.
             None => Box::pin(self.wait_for(&key, refused)).await,
@@ -96,7 +96,7 @@ impl CachedExchange {
     }
 
     /// What can be said without waiting.
-    fn at_once(
+    fn peek(
         self: &Arc<Self>,
         key: &CacheKey<'_>,
         refused: Option<&AccessToken>,
@@ -117,8 +117,8 @@ impl CachedExchange {
 
     /// What is in this process's memory.
     pub(super) fn near(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
-        let near = self.cache.at_once(key);
-        near.or_else(|| self.successors.at_once(key).filter(|_| key.request().spends()))
+        let near = self.cache.peek(key);
+        near.or_else(|| self.successors.peek(key).filter(|_| key.request().spends()))
     }
 
     async fn wait_for(
@@ -127,7 +127,7 @@ impl CachedExchange {
         refused: Option<&AccessToken>,
     ) -> Outcome {
         // A cache that is known to be away is waited for once: for the lock.
-        let waits = key.is_single_use() && self.cache_is_away.load(Ordering::Relaxed);
+        let waits = key.is_single_use() && self.cache_unavailable.load(Ordering::Relaxed);
         let mut patience = self.endpoint.settings.cache_timeout;
         if self.cache.is_shared() && !waits {
             // Half of the time is for this look, the rest for the lock: together no more than was said.
@@ -209,7 +209,7 @@ impl CachedExchange {
     /// spent, and while the access token is fresh when it is not.
     fn succeeds(&self, request: &RefreshRequest, token: &AccessToken) -> bool {
         let is_spent = token.refresh_token().is_some_and(|next| *next != request.refresh_token);
-        is_spent || token.freshness_to_the_end(self.clock()) == Freshness::Fresh
+        is_spent || token.freshness_until_expiry(self.clock()) == Freshness::Fresh
     }
 
     /// Asks the provider. What an exchange gives is kept no longer than its subject token lives.
@@ -260,9 +260,9 @@ impl CachedExchange {
         answer: impl Future<Output = Result<T, BoxError>>,
     ) -> Option<T> {
         let answer = self.in_time(answer).await;
-        let was_away = self.cache_is_away.swap(answer.is_err(), Ordering::Relaxed);
+        let was_away = self.cache_unavailable.swap(answer.is_err(), Ordering::Relaxed);
         match &answer {
-            Ok(_) if was_away => telemetry::token_cache_is_back(),
+            Ok(_) if was_away => telemetry::token_cache_recovered(),
             Ok(_) => {}
             Err(error) => {
                 let alone = self.endpoint.settings.spends_without_lock;

@@ -101,7 +101,7 @@ impl TokenExchangeClient {
     ///
     /// # Errors
     /// [`ExchangeError`].
-    pub async fn exchange_instead_of(
+    pub async fn exchange_replacing(
         &self,
         refused: &AccessToken,
         request: &ExchangeRequest,
@@ -128,11 +128,11 @@ impl TokenExchangeClient {
     }
 
     /// Gets another one, because the service downstream refused `refused`: as
-    /// [`exchange_instead_of`](Self::exchange_instead_of).
+    /// [`exchange_replacing`](Self::exchange_replacing).
     ///
     /// # Errors
     /// [`ExchangeError`].
-    pub async fn service_token_instead_of(
+    pub async fn service_token_replacing(
         &self,
         refused: &AccessToken,
         request: impl Into<ServiceTokenRequest>,
@@ -247,7 +247,7 @@ impl TokenExchangeClient {
 
     /// Tells the operator of a token that should have ended and lives on: warns of each cause once
     /// until revocation works, because anybody can ask for it.
-    pub(crate) fn tell_of_revocation(&self, what: &'static str, error: Option<&ExchangeError>) {
+    pub(crate) fn log_revocation(&self, what: &'static str, error: Option<&ExchangeError>) {
         let endpoint = &self.cached.endpoint;
         let outage = endpoint.breakers.of(&endpoint.name).outage(what);
         match error {

@@ -88,14 +88,14 @@ impl TokenEndpoint {
         let name = request.name();
         let withheld = |reason| {
             move |error: ExchangeError| {
-                telemetry::token_not_asked(name, reason, &error);
+                telemetry::token_request_not_sent(name, reason, &error);
                 error
             }
         };
         let url = self.token_url(request.tenant()).await.map_err(withheld("no_endpoint"))?;
         let breaker = self.breakers.of(url.as_str());
-        let own = (!request.is_of_anybody()).then_some(name);
-        let permit = breaker.permit(own, &self.settings.clock).map_err(withheld("left_alone"))?;
+        let own = (!request.is_from_anonymous_caller()).then_some(name);
+        let permit = breaker.permit(own, &self.settings.clock).map_err(withheld("breaker_open"))?;
         let fill = |form: &mut Serializer<'_, String>| request.write(form, &self.settings);
         let (reached, answer) = self.post(&url, permit, fill, request.may_be_repeated()).await;
         let token = answer.and_then(|body| self.read(request, &body));
@@ -105,7 +105,7 @@ impl TokenEndpoint {
             return token.map_err(withheld("client_auth"));
         }
         let outcome = error.map_or("ok", ExchangeError::kind);
-        telemetry::token_asked(name, outcome, error.map(|error| error as _));
+        telemetry::token_request_ended(name, outcome, error.map(|error| error as _));
         token
     }
 
@@ -182,9 +182,9 @@ impl TokenEndpoint {
             });
         match permit.note(reached, &outcome) {
             Change::Opened(grant, pause) => {
-                telemetry::endpoint_left_alone(url.as_str(), grant, pause);
+                telemetry::token_endpoint_breaker_opened(url.as_str(), grant, pause);
             }
-            Change::Closed => telemetry::endpoint_answers_again(url.as_str()),
+            Change::Closed => telemetry::token_endpoint_breaker_closed(url.as_str()),
             Change::None => {}
         }
         (reached, outcome)

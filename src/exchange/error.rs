@@ -106,11 +106,11 @@ impl OAuthError {
 /// Why a refresh token or code was not spent.
 #[derive(Debug, thiserror::Error)]
 #[error("the shared cache does not answer, and nothing is spent without it")]
-struct CacheIsAway;
+struct CacheUnavailable;
 
 /// Who is unavailable, unless the source says so.
 fn subject(source: &(dyn Error + Send + Sync + 'static)) -> &'static str {
-    if source.is::<CacheIsAway>() { "" } else { "the provider is unavailable: " }
+    if source.is::<CacheUnavailable>() { "" } else { "the provider is unavailable: " }
 }
 
 fn code(error: Option<&OAuthError>) -> &str {
@@ -127,18 +127,18 @@ impl ExchangeError {
     }
 
     /// The shared cache does not tell whether a refresh token or code may be spent.
-    pub(super) fn cache_is_away(retry_after: Duration) -> Self {
-        Self::Unavailable { retry_after: Some(retry_after), source: Arc::new(CacheIsAway) }
+    pub(super) fn cache_unavailable(retry_after: Duration) -> Self {
+        Self::Unavailable { retry_after: Some(retry_after), source: Arc::new(CacheUnavailable) }
     }
 
     /// Whether it is the shared cache that is unavailable, and not the provider.
-    pub(crate) fn is_of_the_cache(&self) -> bool {
-        matches!(self, Self::Unavailable { source, .. } if source.is::<CacheIsAway>())
+    pub(crate) fn is_cache_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if source.is::<CacheUnavailable>())
     }
 
     /// What is unavailable, for those who are told nothing else.
-    pub(crate) fn who_is_away(&self) -> &'static str {
-        if self.is_of_the_cache() { "token store" } else { "identity provider" }
+    pub(crate) fn unavailable_component(&self) -> &'static str {
+        if self.is_cache_unavailable() { "token store" } else { "identity provider" }
     }
 
     pub(crate) fn unavailable(retry_after: Option<Duration>, problem: impl Into<String>) -> Self {

@@ -25,7 +25,7 @@ impl PkceVerifier {
     }
 
     /// One that was kept, if it has 43 to 128 unreserved characters (RFC 7636 §4.1).
-    pub fn kept(verifier: &str) -> Option<Self> {
+    pub fn parse(verifier: &str) -> Option<Self> {
         let fits = (43..=128).contains(&verifier.len());
         let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         (fits && verifier.bytes().all(unreserved)).then(|| Self(verifier.into()))
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn the_challenge_is_that_of_the_rfc() {
-        let verifier = PkceVerifier::kept("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
+        let verifier = PkceVerifier::parse("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
         assert_eq!(verifier.challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 
@@ -56,9 +56,9 @@ mod tests {
     fn verifiers_are_new_each_time_and_of_the_right_shape() {
         let (one, other) = (PkceVerifier::generate().unwrap(), PkceVerifier::generate().unwrap());
         assert_ne!(one.secret(), other.secret());
-        assert!(PkceVerifier::kept(one.secret().expose()).is_some());
+        assert!(PkceVerifier::parse(one.secret().expose()).is_some());
         for bad in ["a".repeat(42), "a".repeat(129), format!("{}+", "a".repeat(43))] {
-            assert!(PkceVerifier::kept(&bad).is_none(), "{bad}");
+            assert!(PkceVerifier::parse(&bad).is_none(), "{bad}");
         }
     }
 }

@@ -150,19 +150,19 @@ pub struct RefreshRequest {
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
     /// Whether anybody may have brought the refresh token.
-    of_anybody: bool,
+    from_anonymous_caller: bool,
 }
 
 impl RefreshRequest {
     /// The same scopes as before.
     pub fn new(refresh_token: impl Into<Secret>) -> Self {
         let (refresh_token, scopes) = (refresh_token.into(), Scopes::new());
-        Self { refresh_token, scopes, tenant: None, of_anybody: false }
+        Self { refresh_token, scopes, tenant: None, from_anonymous_caller: false }
     }
 
-    /// The refresh token is as an anonymous caller sent it: see [`TokenRequest::is_of_anybody`].
-    pub(crate) fn of_anybody(mut self) -> Self {
-        self.of_anybody = true;
+    /// The refresh token is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
+    pub(crate) fn from_anonymous_caller(mut self) -> Self {
+        self.from_anonymous_caller = true;
         self
     }
 
@@ -188,7 +188,7 @@ pub struct CodeRequest {
     /// Whether a caller that repeats the request within a minute gets the same tokens.
     pub(super) repeats: bool,
     /// Whether anybody may have brought the code.
-    of_anybody: bool,
+    from_anonymous_caller: bool,
 }
 
 impl CodeRequest {
@@ -198,19 +198,19 @@ impl CodeRequest {
         redirect_uri: impl Into<String>,
         verifier: PkceVerifier,
     ) -> Self {
-        Self { verifier: Some(verifier), ..Self::unbound(code, redirect_uri) }
+        Self { verifier: Some(verifier), ..Self::without_pkce(code, redirect_uri) }
     }
 
     /// A code that was asked for without a challenge, if the provider allows that. The price:
     /// whoever gets hold of such a code can use it (RFC 9700 §2.1.1).
-    pub fn unbound(code: impl Into<Secret>, redirect_uri: impl Into<String>) -> Self {
+    pub fn without_pkce(code: impl Into<Secret>, redirect_uri: impl Into<String>) -> Self {
         Self {
             code: code.into(),
             redirect_uri: redirect_uri.into(),
             verifier: None,
             tenant: None,
             repeats: false,
-            of_anybody: false,
+            from_anonymous_caller: false,
         }
     }
 
@@ -220,9 +220,9 @@ impl CodeRequest {
         self
     }
 
-    /// The code is as an anonymous caller sent it: see [`TokenRequest::is_of_anybody`].
-    pub(crate) fn of_anybody(mut self) -> Self {
-        self.of_anybody = true;
+    /// The code is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
+    pub(crate) fn from_anonymous_caller(mut self) -> Self {
+        self.from_anonymous_caller = true;
         self
     }
 
@@ -249,19 +249,25 @@ pub struct PasswordRequest {
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
     /// Whether anybody may have brought the password.
-    of_anybody: bool,
+    from_anonymous_caller: bool,
 }
 
 impl PasswordRequest {
     /// All scopes the provider gives.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         let (username, password) = (username.into(), password.into());
-        Self { username, password, scopes: Scopes::new(), tenant: None, of_anybody: false }
+        Self {
+            username,
+            password,
+            scopes: Scopes::new(),
+            tenant: None,
+            from_anonymous_caller: false,
+        }
     }
 
-    /// The password is as an anonymous caller sent it: see [`TokenRequest::is_of_anybody`].
-    pub(crate) fn of_anybody(mut self) -> Self {
-        self.of_anybody = true;
+    /// The password is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
+    pub(crate) fn from_anonymous_caller(mut self) -> Self {
+        self.from_anonymous_caller = true;
         self
     }
 
@@ -352,12 +358,12 @@ impl TokenRequest<'_> {
 
     /// Whether its credential is as an anonymous caller sent it, and may be made up. What the provider
     /// thinks of that one says nothing about the next.
-    pub(super) fn is_of_anybody(&self) -> bool {
+    pub(super) fn is_from_anonymous_caller(&self) -> bool {
         match self {
             Self::Exchange(_) | Self::Service(_) => false,
-            Self::Refresh(request) => request.of_anybody,
-            Self::Code(request) => request.of_anybody,
-            Self::Password(request) => request.of_anybody,
+            Self::Refresh(request) => request.from_anonymous_caller,
+            Self::Code(request) => request.from_anonymous_caller,
+            Self::Password(request) => request.from_anonymous_caller,
         }
     }
 

@@ -86,7 +86,7 @@ impl<'r> Run<'r> {
         let outcome = match self.turn(patience).await {
             Turn::Found(token) => Ok(token.with_status(CacheStatus::Collapsed)),
             Turn::Unknown if self.key.is_single_use() => {
-                return Err(ExchangeError::cache_is_away(RETRY_AFTER));
+                return Err(ExchangeError::cache_unavailable(RETRY_AFTER));
             }
             Turn::Theirs if self.key.request().spends() => {
                 let why = "another process is at it and does not come to an end";
@@ -106,11 +106,11 @@ impl<'r> Run<'r> {
     async fn ask(&mut self, is_fenced: bool) -> Outcome {
         let token = self.exchange.ask(&self.key).await?;
         let spends = self.key.request().spends();
-        if let Some(keep_for) = if spends { Some(SUCCESSOR_LIFE) } else { token.keep_for() } {
+        if let Some(ttl) = if spends { Some(SUCCESSOR_LIFE) } else { token.cacheable_for() } {
             if spends {
                 self.exchange.remember(&self.key, &token).await;
             }
-            let is_written = self.write(&token, keep_for, is_fenced).await;
+            let is_written = self.write(&token, ttl, is_fenced).await;
             if !is_written && self.key.is_single_use() {
                 self.unwritten = Some(token.clone());
             }
@@ -192,11 +192,11 @@ impl<'r> Run<'r> {
     }
 
     /// Whether the cache answered that it has the token now, or that it is not to have it.
-    async fn write(&self, token: &AccessToken, keep_for: Duration, is_fenced: bool) -> bool {
+    async fn write(&self, token: &AccessToken, ttl: Duration, is_fenced: bool) -> bool {
         let mut all = true;
         for lock in &self.locks {
             let fence = is_fenced.then_some(&lock.fence);
-            let put = self.exchange.cache.put(&lock.key, token, keep_for, fence);
+            let put = self.exchange.cache.put(&lock.key, token, ttl, fence);
             all &= self.exchange.cached(put).await.is_some();
         }
         all

@@ -64,7 +64,7 @@ impl SessionTokens {
         let session = &self.0;
         let held = session.held.load_full();
         let clock = session.client.cached.clock();
-        match held.access.freshness_to_the_end(clock) {
+        match held.access.freshness_until_expiry(clock) {
             Freshness::Fresh => Ok(held.access.clone()),
             Freshness::Due => {
                 if held.refresh.is_some() && clock.elapsed() >= held.failures.retry_at {
@@ -91,7 +91,7 @@ impl SessionTokens {
 async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
     let held = session.held.load_full();
     let clock = session.client.cached.clock();
-    if held.access.freshness_to_the_end(clock) == Freshness::Fresh {
+    if held.access.freshness_until_expiry(clock) == Freshness::Fresh {
         // Another renewal came to its end while this one was begun.
         return Ok(held.access.clone());
     }
@@ -126,7 +126,7 @@ async fn next(session: &Session, refresh: &Secret) -> Result<AccessToken, Exchan
     let first = session.client.refresh(&request(refresh)).await?;
     let clock = session.client.cached.clock();
     match first.refresh_token().filter(|next| *next != refresh) {
-        Some(next) if first.freshness_to_the_end(clock) == Freshness::Expired => {
+        Some(next) if first.freshness_until_expiry(clock) == Freshness::Expired => {
             session.client.refresh(&request(next)).await
         }
         _ => Ok(first),

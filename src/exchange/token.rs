@@ -51,14 +51,14 @@ struct Issued {
 
 impl Issued {
     /// The age until which it is kept.
-    fn kept_for(&self) -> Duration {
+    fn retention(&self) -> Duration {
         self.lifetime.unwrap_or_default().saturating_sub(SAFETY).min(self.limit)
     }
 
     /// The age until which it is fresh.
     fn fresh_for(&self) -> Duration {
         let due = self.lifetime.unwrap_or_default().min(MAX_LIFETIME).mul_f64(self.due);
-        due.min(self.kept_for().mul_f64(0.9))
+        due.min(self.retention().mul_f64(0.9))
     }
 }
 
@@ -166,8 +166,8 @@ impl AccessToken {
 
     /// How long it may be kept from when it was issued: 30 seconds less than it lives, no longer
     /// than the subject token it was exchanged for, and a day at most. `None`: not at all.
-    pub fn keep_for(&self) -> Option<Duration> {
-        Some(self.issued.kept_for()).filter(|kept| !kept.is_zero())
+    pub fn cacheable_for(&self) -> Option<Duration> {
+        Some(self.issued.retention()).filter(|kept| !kept.is_zero())
     }
 
     /// Where it is in its life. Tokens that live for less than four minutes are due a little
@@ -175,14 +175,14 @@ impl AccessToken {
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
         match self.age(clock) {
             age if age < self.issued.fresh_for() => Freshness::Fresh,
-            age if age < self.issued.kept_for() => Freshness::Due,
+            age if age < self.issued.retention() => Freshness::Due,
             _ => Freshness::Expired,
         }
     }
 
     /// Where it is in its life for whoever holds it as long as it lives: a session whose token
     /// lives for ten seconds needs it for ten seconds.
-    pub(crate) fn freshness_to_the_end(&self, clock: &dyn Clock) -> Freshness {
+    pub(crate) fn freshness_until_expiry(&self, clock: &dyn Clock) -> Freshness {
         let Some(lifetime) = self.lifetime() else { return Freshness::Fresh };
         match self.age(clock) {
             age if age >= lifetime => Freshness::Expired,
@@ -193,7 +193,7 @@ impl AccessToken {
 
     /// How much longer it may be kept; `None`: not at all.
     pub(super) fn left(&self, clock: &dyn Clock) -> Option<Duration> {
-        let left = self.keep_for()?.saturating_sub(self.age(clock));
+        let left = self.cacheable_for()?.saturating_sub(self.age(clock));
         let left = left.min(self.stay.unwrap_or(Duration::MAX));
         (!left.is_zero()).then_some(left)
     }
@@ -242,12 +242,12 @@ impl AccessToken {
     }
 
     /// Writes it for a place outside of this process, where it lies sealed.
-    pub(crate) fn to_octets(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn to_bytes(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
         self.written(clock, None)
     }
 
     /// The same with the ID token, for a process that ends the same sign-in.
-    pub(super) fn to_octets_with_id_token(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
+    pub(super) fn to_bytes_with_id_token(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
         self.written(clock, self.id_token())
     }
 
@@ -274,8 +274,8 @@ impl AccessToken {
         out
     }
 
-    /// What [`to_octets`](Self::to_octets) gave, here or elsewhere. `None` for anything else.
-    pub(crate) fn from_octets(octets: &[u8], clock: &dyn Clock) -> Option<Self> {
+    /// What [`to_bytes`](Self::to_bytes) gave, here or elsewhere. `None` for anything else.
+    pub(crate) fn from_bytes(octets: &[u8], clock: &dyn Clock) -> Option<Self> {
         let stored: Stored<Secret> = serde_json::from_slice(octets).ok()?;
         if stored.v != VERSION {
             return None;
@@ -343,7 +343,7 @@ impl AccessToken {
 
     /// Whether it has the `sub` and the tenant of another, as far as both tell: a session stays its
     /// user's.
-    pub(crate) fn is_of_the_same(&self, other: &Self) -> bool {
+    pub(crate) fn has_same_subject_as(&self, other: &Self) -> bool {
         ["sub", "tenant_id"].into_iter().all(|name| match (self.read(name), other.read(name)) {
             (Ok(Some(one)), Ok(Some(another))) => one == another,
             (Ok(_), Ok(_)) => true,
@@ -482,7 +482,7 @@ mod tests {
         }
         let token =
             parse(r#"{"access_token":"a","token_type":"Bearer","expires_in":1e9}"#).unwrap();
-        assert_eq!(token.keep_for(), Some(MAX_LIFETIME));
+        assert_eq!(token.cacheable_for(), Some(MAX_LIFETIME));
     }
 
     #[test]
@@ -495,24 +495,27 @@ mod tests {
         let left = |token: &AccessToken| until_exp(token.secret(), SystemTime::UNIX_EPOCH);
         assert_eq!(left(&alice), Some(Duration::from_secs(3600)));
         assert_eq!(left(&of("opaque".to_owned())), None);
-        assert!(alice.is_of_the_same(&of("opaque".to_owned())));
+        assert!(alice.has_same_subject_as(&of("opaque".to_owned())));
         for claims in [
             format!(r#"{{"sub":"alice","exp":3600,"x":{}1{}}}"#, "[".repeat(20), "]".repeat(20)),
             r#"{"sub":"alice","exp":3600,"sub":"mallory"}"#.to_owned(),
         ] {
             let token = of(jwt(&claims));
             assert_eq!(left(&token), Some(Duration::ZERO), "{claims}");
-            assert!(!token.is_of_the_same(&alice) && !alice.is_of_the_same(&token), "{claims}");
+            assert!(
+                !token.has_same_subject_as(&alice) && !alice.has_same_subject_as(&token),
+                "{claims}"
+            );
         }
     }
 
     /// What lies in a cache or a cookie, as JSON.
     fn stored(token: &AccessToken) -> serde_json::Value {
-        serde_json::from_slice(&token.to_octets_with_id_token(&At(0))).unwrap()
+        serde_json::from_slice(&token.to_bytes_with_id_token(&At(0))).unwrap()
     }
 
     fn read(stored: &serde_json::Value) -> Option<AccessToken> {
-        AccessToken::from_octets(stored.to_string().as_bytes(), &At(0))
+        AccessToken::from_bytes(stored.to_string().as_bytes(), &At(0))
     }
 
     #[test]
@@ -529,7 +532,7 @@ mod tests {
             let all = |of: &AccessToken| {
                 let texts = [Some(of.secret()), of.refresh_token(), of.id_token()];
                 let texts = texts.map(|text| text.map(|text| text.expose().to_owned()));
-                let spans = (of.lifetime(), of.keep_for());
+                let spans = (of.lifetime(), of.cacheable_for());
                 (
                     texts,
                     spans,
@@ -539,7 +542,7 @@ mod tests {
                 )
             };
             assert_eq!(all(&got), all(&had), "{nth}");
-            let without = AccessToken::from_octets(&had.to_octets(&At(0)), &At(0)).unwrap();
+            let without = AccessToken::from_bytes(&had.to_bytes(&At(0)), &At(0)).unwrap();
             assert_eq!(without.id_token(), None);
         }
         let bare = read(&stored(&parse(r#"{"access_token":"a","token_type":"N_A"}"#).unwrap()));
@@ -569,18 +572,18 @@ mod tests {
         let mut former = [1.7e9_f64, 3600.0, 86_400.0].map(f64::to_be_bytes).concat();
         former.extend_from_slice(&[1, 0, 0, 0, 1, b'a']);
         former.extend_from_slice(&[255; 12]);
-        assert!(AccessToken::from_octets(&former, &At(0)).is_none());
+        assert!(AccessToken::from_bytes(&former, &At(0)).is_none());
     }
 
     proptest::proptest! {
         #[test]
         fn garbage_is_a_miss(octets in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64), cut in 0_usize..200) {
-            assert!(AccessToken::from_octets(&octets, &At(0)).is_none());
+            assert!(AccessToken::from_bytes(&octets, &At(0)).is_none());
             let body = r#"{"access_token":"a","token_type":"bearer","expires_in":3600}"#;
-            let mut good = parse(body).unwrap().to_octets(&At(0));
+            let mut good = parse(body).unwrap().to_bytes(&At(0));
             if cut < good.len() {
                 good.truncate(cut);
-                assert!(AccessToken::from_octets(&good, &At(0)).is_none());
+                assert!(AccessToken::from_bytes(&good, &At(0)).is_none());
             }
         }
     }

@@ -31,11 +31,11 @@ use crate::exchange::TokenExchangeClient;
 /// use axum::body::Body;
 /// use hyper_util::client::legacy::{Client, connect::HttpConnector};
 /// use hyper_util::rt::TokioExecutor;
-/// use scaikey_auth::outbound::{EmptyBodies, OutboundLayer, OutboundService, OutboundToken};
+/// use scaikey_auth::outbound::{ReplayEmpty, OutboundLayer, OutboundService, OutboundToken};
 /// use scaikey_auth::{ConfigError, TokenExchangeClient};
 /// use tower::Layer;
 ///
-/// type Http = OutboundService<Client<HttpConnector, Body>, EmptyBodies>;
+/// type Http = OutboundService<Client<HttpConnector, Body>, ReplayEmpty>;
 ///
 /// fn http(tokens: TokenExchangeClient) -> Result<Http, ConfigError> {
 ///     let outbound = OutboundLayer::builder(tokens)
@@ -48,7 +48,7 @@ use crate::exchange::TokenExchangeClient;
 ///
 /// `build_http` makes a client without TLS: for these destinations give `build` a connector with it.
 #[derive(Debug, Clone)]
-pub struct OutboundLayer<R = EmptyBodies> {
+pub struct OutboundLayer<R = ReplayEmpty> {
     pub(super) rules: Arc<Rules>,
     pub(super) replay: R,
 }
@@ -62,7 +62,7 @@ pub(super) struct Rules {
 impl OutboundLayer {
     /// Begins with no destination: nothing may be sent.
     pub fn builder(client: TokenExchangeClient) -> OutboundBuilder {
-        let (destinations, replay) = (Vec::new(), EmptyBodies);
+        let (destinations, replay) = (Vec::new(), ReplayEmpty);
         OutboundBuilder { client, destinations, allow_loopback_http: false, replay }
     }
 }
@@ -70,7 +70,7 @@ impl OutboundLayer {
 /// Sets up an [`OutboundLayer`]. Made by [`OutboundLayer::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a layer exists only once it is built"]
-pub struct OutboundBuilder<R = EmptyBodies> {
+pub struct OutboundBuilder<R = ReplayEmpty> {
     client: TokenExchangeClient,
     destinations: Vec<(String, OutboundToken)>,
     allow_loopback_http: bool,
@@ -93,7 +93,7 @@ impl<R> OutboundBuilder<R> {
 
     /// How a body is had twice, for the second attempt after a 401: a closure that gives a copy,
     /// or `None` when it cannot be had. `|body: &Full<Bytes>| Some(body.clone())` for bodies that
-    /// are in memory. Default: [`EmptyBodies`].
+    /// are in memory. Default: [`ReplayEmpty`].
     pub fn replay<P>(self, replay: P) -> OutboundBuilder<P> {
         let Self { client, destinations, allow_loopback_http, .. } = self;
         OutboundBuilder { client, destinations, allow_loopback_http, replay }
@@ -138,9 +138,9 @@ pub trait Replay<B>: Clone + Send + 'static {
 
 /// Replays empty bodies only.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct EmptyBodies;
+pub struct ReplayEmpty;
 
-impl<B: Body + Default> Replay<B> for EmptyBodies {
+impl<B: Body + Default> Replay<B> for ReplayEmpty {
     fn copy(&self, body: &B) -> Option<B> {
         body.is_end_stream().then(B::default)
     }

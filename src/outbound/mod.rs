@@ -15,5 +15,5 @@ mod service;
 
 pub use caller::{CallerLayer, CallerService, with_caller};
 pub use destination::OutboundToken;
-pub use layer::{EmptyBodies, OutboundBuilder, OutboundLayer, Replay};
+pub use layer::{OutboundBuilder, OutboundLayer, Replay, ReplayEmpty};
 pub use service::{OutboundError, OutboundService};

@@ -57,15 +57,15 @@ pub enum OutboundError {
 /// An HTTP client behind an [`OutboundLayer`]: a tower service like the client itself.
 ///
 /// `S` is the client, and `R` says which bodies are sent again after a 401:
-/// [`EmptyBodies`](super::EmptyBodies) unless [`replay`](super::OutboundBuilder::replay) was given another.
+/// [`ReplayEmpty`](super::ReplayEmpty) unless [`replay`](super::OutboundBuilder::replay) was given another.
 /// Where its type must be written, as in a state, an alias helps:
 ///
 /// ```
 /// use axum::{body::Body, extract::State};
 /// use hyper_util::client::legacy::{Client, connect::HttpConnector};
-/// use scaikey_auth::outbound::{EmptyBodies, OutboundService};
+/// use scaikey_auth::outbound::{ReplayEmpty, OutboundService};
 ///
-/// type Http = OutboundService<Client<HttpConnector, Body>, EmptyBodies>;
+/// type Http = OutboundService<Client<HttpConnector, Body>, ReplayEmpty>;
 ///
 /// async fn handler(State(http): State<Http>) {}
 /// ```

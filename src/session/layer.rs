@@ -219,7 +219,7 @@ fn after_renewal<Q>(
     request.extensions_mut().insert(CurrentSession(Arc::new(before)));
     let late = || ExchangeError::unavailable(None, "the renewal takes longer than the token lasts");
     let error = error.unwrap_or_else(late);
-    Some(AuthError::unavailable(error.who_is_away(), error.retry_after(), error))
+    Some(AuthError::unavailable(error.unavailable_component(), error.retry_after(), error))
 }
 
 impl fmt::Debug for SessionLayer {

@@ -188,7 +188,7 @@ impl Sessions {
             Some(renewal) => {
                 let renewed = renewal.await;
                 let what = "the successor of a refresh token";
-                self.0.client.tell_of_revocation(what, renewed.as_ref().err());
+                self.0.client.log_revocation(what, renewed.as_ref().err());
                 renewed
             }
             None => Ok(None),
@@ -207,14 +207,14 @@ impl Sessions {
         let begun = Duration::try_from_secs_f64(f64::from_be_bytes(begun.try_into().ok()?)).ok()?;
         let begun = SystemTime::UNIX_EPOCH.checked_add(begun)?;
         let age = clock.now().duration_since(begun).unwrap_or_default();
-        let token = AccessToken::from_octets(token, clock)?;
+        let token = AccessToken::from_bytes(token, clock)?;
         (age < self.0.life).then(|| Session { token, begun, id: id.clone() })
     }
 
     /// The data cookies. `None` when they would be too large, or when there are no random numbers.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
-        let mut plain = session.token.to_octets(clock);
+        let mut plain = session.token.to_bytes(clock);
         plain.splice(0..0, unix_time(session.begun).to_be_bytes());
         let ends = session.begun + self.0.life;
         let name = self.0.name.data(&session.id);
@@ -242,7 +242,7 @@ impl Sessions {
     }
 
     fn freshness(&self, session: &Session) -> Freshness {
-        session.token.freshness_to_the_end(&**self.0.auth.clock())
+        session.token.freshness_until_expiry(&**self.0.auth.clock())
     }
 
     /// Starts to renew a session, once for all its requests. `None` if it has nothing to be renewed
@@ -284,7 +284,7 @@ impl Sessions {
             Some(_) => token,
             None => token.with_refresh_token(Some(refresh)),
         };
-        let reason = if !token.is_of_the_same(&had.token) {
+        let reason = if !token.has_same_subject_as(&had.token) {
             "tokens_of_another_user"
         } else if self.cookies(&had.with(token.clone())).is_none() {
             "tokens_too_large"
@@ -306,7 +306,7 @@ pub(crate) async fn revoke(
     token: &Secret,
 ) -> Result<(), ExchangeError> {
     let outcome = client.revoke(token).await;
-    client.tell_of_revocation("a refresh token", outcome.as_ref().err());
+    client.log_revocation("a refresh token", outcome.as_ref().err());
     outcome
 }
 

@@ -58,7 +58,7 @@ async fn redis_passes() {
 async fn redis_behind_memory_passes() {
     let cache = |server: &Redis| {
         let far = redis(&server.url()).prefix("sw{x}");
-        Arc::new(scaikey_auth::exchange::Layered::new(MemoryCache::default(), far))
+        Arc::new(scaikey_auth::exchange::TieredCache::new(MemoryCache::default(), far))
             as Arc<dyn TokenCache>
     };
     token_cache(&Far(Redis::start(), cache)).await;
@@ -160,8 +160,8 @@ impl Board {
         (for_ever || Instant::now() < *until).then(|| value.clone())
     }
 
-    fn write(&self, name: &str, value: &[u8], keep_for: Duration) {
-        let until = Instant::now() + keep_for.min(Duration::from_secs(3600));
+    fn write(&self, name: &str, value: &[u8], ttl: Duration) {
+        let until = Instant::now() + ttl.min(Duration::from_secs(3600));
         self.store.lock().unwrap().insert(name.to_owned(), (value.to_owned(), until));
     }
 
@@ -196,7 +196,7 @@ impl TokenCache for Board {
         &self,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        keep_for: Duration,
+        ttl: Duration,
         fence: Option<&Fence>,
     ) -> Result<(), BoxError> {
         let name = self.name(key);
@@ -208,12 +208,12 @@ impl TokenCache for Board {
         {
             return Ok(());
         }
-        let sealed = key.seal(token, keep_for).ok_or("no random numbers")?;
+        let sealed = key.seal(token, ttl).ok_or("no random numbers")?;
         self.plain.lock().unwrap().insert(name.clone(), token.clone());
         if self.has("leaks") {
-            self.write("leak", token.secret().expose().as_bytes(), keep_for);
+            self.write("leak", token.secret().expose().as_bytes(), ttl);
         }
-        self.write(&name, &sealed, keep_for);
+        self.write(&name, &sealed, ttl);
         Ok(())
     }
 

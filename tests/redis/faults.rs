@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use scaikey_auth::exchange::{CacheStatus, Layered, MemoryCache};
+use scaikey_auth::exchange::{CacheStatus, MemoryCache, TieredCache};
 use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::{TokenCache, TokenExchangeClient};
 
@@ -78,7 +78,7 @@ async fn a_server_that_is_down_from_the_start_is_gone_on_without_and_found_when_
         let clock = ManualClock::new();
         let far = redis(&server.url()).clock(clock.clone());
         let client = match is_layered {
-            true => client(&provider, Layered::new(MemoryCache::default(), far)),
+            true => client(&provider, TieredCache::new(MemoryCache::default(), far)),
             false => client(&provider, far),
         };
         goes_on(&client, &provider).await;
@@ -95,7 +95,7 @@ async fn a_server_that_is_killed_midway_is_gone_on_without_and_comes_back_empty(
     let (watch, provider, mut server) = (Watch::begin(), provider().await, Redis::start());
     let clock = ManualClock::new();
     let far = redis(&server.url()).clock(clock.clone());
-    let client = client(&provider, Layered::new(MemoryCache::default(), far));
+    let client = client(&provider, TieredCache::new(MemoryCache::default(), far));
     let request = fresh(&provider);
     let kept = client.exchange(&request).await.unwrap();
     assert_eq!(watch.said(), (0, 0));

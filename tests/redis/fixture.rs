@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::exchange::{
-    AccessToken, CacheKey, Fence, Layered, MemoryCache, RedisCache, SealingKeys,
+    AccessToken, CacheKey, Fence, MemoryCache, RedisCache, SealingKeys, TieredCache,
     TokenExchangeBuilder,
 };
 use scaikey_auth::issuer::ClientAuth;
@@ -53,8 +53,8 @@ pub(crate) fn redis(url: &Secret) -> RedisCache {
 
 const PATIENT: Duration = Duration::from_secs(20);
 
-pub(crate) fn layered(url: &Secret) -> Layered<MemoryCache, RedisCache> {
-    Layered::new(MemoryCache::default(), redis(url))
+pub(crate) fn layered(url: &Secret) -> TieredCache<MemoryCache, RedisCache> {
+    TieredCache::new(MemoryCache::default(), redis(url))
 }
 
 /// A request that nobody has made before.
@@ -98,10 +98,10 @@ impl TokenCache for Told {
         &self,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        keep_for: Duration,
+        ttl: Duration,
         fence: Option<&Fence>,
     ) -> Result<(), BoxError> {
-        self.told(self.0.put(key, token, keep_for, fence)).await
+        self.told(self.0.put(key, token, ttl, fence)).await
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {

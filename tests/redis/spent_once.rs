@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use scaikey_auth::exchange::{
-    AccessToken, CodeRequest, ExchangeError, Layered, MemoryCache, OAuthError, PasswordRequest,
-    PkceVerifier, RedisCache, RefreshRequest,
+    AccessToken, CodeRequest, ExchangeError, MemoryCache, OAuthError, PasswordRequest,
+    PkceVerifier, RedisCache, RefreshRequest, TieredCache,
 };
 use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
 use scaikey_auth::{Secret, TokenExchangeClient};
@@ -19,8 +19,8 @@ use crate::support::eventually;
 type Call = JoinHandle<Result<AccessToken, ExchangeError>>;
 
 /// A cache as users have it, with the usual budgets.
-fn usual(url: &Secret) -> Layered<MemoryCache, RedisCache> {
-    Layered::new(MemoryCache::default(), RedisCache::open(url).unwrap())
+fn usual(url: &Secret) -> TieredCache<MemoryCache, RedisCache> {
+    TieredCache::new(MemoryCache::default(), RedisCache::open(url).unwrap())
 }
 
 async fn signed_in(provider: &Provider, url: &Secret) -> String {

@@ -74,14 +74,13 @@ impl<'a> CacheKey<'a> {
     ///
     /// AES-256-GCM under a key that is derived from the server's and the subject token (or, for a
     /// service's own tokens, the tenant): a copy of the store opens nothing.
-    pub fn seal(&self, token: &AccessToken, keep_for: Duration) -> Option<Vec<u8>> {
-        let expires = self
-            .milliseconds()
-            .saturating_add(u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX));
+    pub fn seal(&self, token: &AccessToken, ttl: Duration) -> Option<Vec<u8>> {
+        let expires =
+            self.milliseconds().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let plain = match self.request {
             // Whoever comes with the same code checks the same ID token.
-            TokenRequest::Code(_) => token.to_octets_with_id_token(self.clock),
-            _ => token.to_octets(self.clock),
+            TokenRequest::Code(_) => token.to_bytes_with_id_token(self.clock),
+            _ => token.to_bytes(self.clock),
         };
         self.server_key.seal(self.purpose(), self.digest().as_bytes(), expires, &plain)
     }
@@ -99,7 +98,7 @@ impl<'a> CacheKey<'a> {
             return None;
         }
         let stays = Duration::from_millis(expires.saturating_sub(now));
-        Some(AccessToken::from_octets(&plain, self.clock)?.staying(stays))
+        Some(AccessToken::from_bytes(&plain, self.clock)?.staying(stays))
     }
 
     /// Whether the token under this key was bought with a refresh token or a code, which can be
@@ -116,7 +115,7 @@ impl<'a> CacheKey<'a> {
 
     /// How much longer a token may be kept, by the client's clock; `None`: not at all. One that
     /// [`open`](Self::open) gave, no longer than the cache it came from keeps it.
-    pub fn kept_for(&self, token: &AccessToken) -> Option<Duration> {
+    pub fn remaining_ttl(&self, token: &AccessToken) -> Option<Duration> {
         token.left(self.clock)
     }
 
@@ -268,9 +267,9 @@ mod tests {
                 }
                 Grant::Code => {
                     let mut request =
-                        CodeRequest::unbound(self.credential.as_str(), self.kind.as_str());
+                        CodeRequest::without_pkce(self.credential.as_str(), self.kind.as_str());
                     let verifier = self.actor.as_ref().map(|(text, _)| text.repeat(50));
-                    request.verifier = verifier.and_then(|it| PkceVerifier::kept(&it));
+                    request.verifier = verifier.and_then(|it| PkceVerifier::parse(&it));
                     request.tenant = tenant;
                     TokenRequest::Code(Cow::Owned(request))
                 }

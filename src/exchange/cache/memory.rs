@@ -110,7 +110,7 @@ impl TokenCache for MemoryCache {
         false
     }
 
-    fn at_once(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+    fn peek(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
         let (mark, now) = (key.mark(), key.elapsed());
         let entry = self.0.tokens.get(&mark)?;
         if now < entry.until {
@@ -121,19 +121,19 @@ impl TokenCache for MemoryCache {
     }
 
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
-        Ok(self.at_once(key))
+        Ok(self.peek(key))
     }
 
     async fn put(
         &self,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        keep_for: Duration,
+        ttl: Duration,
         _: Option<&Fence>,
     ) -> Result<(), BoxError> {
         let now = key.elapsed();
         self.0.sweep(now);
-        let entry = Entry { token: token.clone(), until: now.saturating_add(keep_for) };
+        let entry = Entry { token: token.clone(), until: now.saturating_add(ttl) };
         self.0.tokens.insert(key.mark(), entry);
         Ok(())
     }
@@ -209,12 +209,12 @@ mod tests {
             let text = "t".repeat(bytes);
             let body = format!(r#"{{"access_token":"{text}","token_type":"Bearer"}}"#);
             let token = AccessToken::parse(body.as_bytes(), &self.clock).unwrap();
-            let keep_for = Duration::from_secs(seconds);
-            self.with(name, async |key| self.cache.put(key, &token, keep_for, None).await).unwrap();
+            let ttl = Duration::from_secs(seconds);
+            self.with(name, async |key| self.cache.put(key, &token, ttl, None).await).unwrap();
         }
 
         fn has(&self, name: &str) -> bool {
-            self.with(name, async |key| self.cache.at_once(key).is_some())
+            self.with(name, async |key| self.cache.peek(key).is_some())
         }
 
         fn at(&self, seconds: u64) {

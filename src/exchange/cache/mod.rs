@@ -1,10 +1,10 @@
 //! [`TokenCache`]: where tokens are kept until they are due.
 
 mod key;
-mod layered;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod tiered;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::support::crypto;
 
 pub use key::CacheKey;
 pub(crate) use key::ClientFingerprint;
-pub use layered::Layered;
 pub use memory::MemoryCache;
 #[cfg(feature = "redis")]
 pub use redis::RedisCache;
+pub use tiered::TieredCache;
 
 /// Keeps tokens between calls.
 ///
 /// [`MemoryCache`] keeps them in this process, [`RedisCache`] (feature `redis`) where other
-/// processes find them, [`Layered`] does both. To keep them elsewhere, implement this: store what
+/// processes find them, [`TieredCache`] does both. To keep them elsewhere, implement this: store what
 /// [`CacheKey::seal`] gives under [`CacheKey::digest`], and hand what was read to
 /// [`CacheKey::open`]. [`testing::conformance::token_cache`](crate::testing::conformance::token_cache)
 /// (feature `testing`) examines an implementation.
@@ -47,7 +47,7 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
     fn is_shared(&self) -> bool;
 
     /// What is kept in this process's memory, without waiting. The default keeps nothing there.
-    fn at_once(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+    fn peek(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
         let _ = key;
         None
     }
@@ -58,7 +58,7 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
     /// When it cannot be told right now.
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError>;
 
-    /// Keeps a token, for `keep_for` at most. With a fence: not while a caller with another fence
+    /// Keeps a token, for `ttl` at most. With a fence: not while a caller with another fence
     /// holds the lock, which may know better. A lock that nobody holds (it ended, was evicted, or
     /// was lost with a server) fences nobody off; then the token is kept if nothing else is.
     ///
@@ -68,7 +68,7 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
         &self,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        keep_for: Duration,
+        ttl: Duration,
         fence: Option<&Fence>,
     ) -> Result<(), BoxError>;
 
@@ -124,8 +124,8 @@ impl<C: TokenCache + ?Sized> TokenCache for Arc<C> {
         (**self).is_shared()
     }
 
-    fn at_once(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
-        (**self).at_once(key)
+    fn peek(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+        (**self).peek(key)
     }
 
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
@@ -136,10 +136,10 @@ impl<C: TokenCache + ?Sized> TokenCache for Arc<C> {
         &self,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        keep_for: Duration,
+        ttl: Duration,
         fence: Option<&Fence>,
     ) -> Result<(), BoxError> {
-        (**self).put(key, token, keep_for, fence).await
+        (**self).put(key, token, ttl, fence).await
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {

@@ -23,7 +23,7 @@ use line::{Line, Need, Settings};
 
 /// Tokens in Redis 6 or later, or Valkey (feature `redis`): what one process gets, the others find.
 ///
-/// Usually behind a [`MemoryCache`](super::MemoryCache), in a [`Layered`](super::Layered). Given to
+/// Usually behind a [`MemoryCache`](super::MemoryCache), in a [`TieredCache`](super::TieredCache). Given to
 /// [`TokenExchangeBuilder::cache`](crate::exchange::TokenExchangeBuilder::cache), together with the
 /// [`SealingKeys`](crate::exchange::SealingKeys) for
 /// [`cache_keys`](crate::exchange::TokenExchangeBuilder::cache_keys), which a shared cache needs.
@@ -50,7 +50,7 @@ use line::{Line, Need, Settings};
 /// costs requests to the provider; it gives nobody a token.
 ///
 /// ```
-/// use scaikey_auth::exchange::{Layered, MemoryCache, RedisCache, SealingKeys};
+/// use scaikey_auth::exchange::{TieredCache, MemoryCache, RedisCache, SealingKeys};
 /// use scaikey_auth::issuer::ClientAuth;
 /// use scaikey_auth::{ConfigError, Secret, TokenExchangeClient};
 ///
@@ -59,7 +59,7 @@ use line::{Line, Need, Settings};
 ///     let redis = RedisCache::open(&"redis://:password@cache.internal:6379".into())?.prefix("sw");
 ///     TokenExchangeClient::builder("https://scaikey.example")
 ///         .client_auth(ClientAuth::basic("scaidrive", "secret"))
-///         .cache(Layered::new(MemoryCache::default(), redis))
+///         .cache(TieredCache::new(MemoryCache::default(), redis))
 ///         .cache_keys(SealingKeys::parse(keys)?)
 ///         .build()
 /// }
@@ -192,18 +192,18 @@ impl TokenCache for RedisCache {
         &self,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        keep_for: Duration,
+        ttl: Duration,
         fence: Option<&Fence>,
     ) -> Result<(), BoxError> {
         let name = self.name(key);
-        let sealed = key.seal(token, keep_for).ok_or("the system has no random numbers")?;
+        let sealed = key.seal(token, ttl).ok_or("the system has no random numbers")?;
         if sealed.len() > longest(key) && key.is_single_use() {
             return Err("what was got is too large to be kept".into());
         }
-        if sealed.len() > longest(key) || keep_for < commands::SHORTEST {
+        if sealed.len() > longest(key) || ttl < commands::SHORTEST {
             return Ok(());
         }
-        let put = |link| commands::put(link, &name, &sealed, keep_for, fence);
+        let put = |link| commands::put(link, &name, &sealed, ttl, fence);
         Ok(self.line.call(need(key), &name, put).await?)
     }
 

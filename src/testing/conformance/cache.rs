@@ -54,7 +54,7 @@ pub trait CacheExam: Sync {
 ///
 /// Tests that what was put is what is got, under its own key and no other; that it is replaced,
 /// removed and forgotten in time; that parallel and abandoned calls do no harm; and that
-/// [`at_once`](TokenCache::at_once) agrees with [`get`](TokenCache::get). Of a
+/// [`peek`](TokenCache::peek) agrees with [`get`](TokenCache::get). Of a
 /// [shared](TokenCache::is_shared) cache also that a lock has one holder, ends, and fences off
 /// whoever held it before, and that other instances see what was put. With
 /// [`stored`](CacheExam::stored), that no token, subject or name of a user lies in the store; with
@@ -189,19 +189,19 @@ impl Desk {
         cache: &dyn TokenCache,
         asked: &Asked,
         token: &AccessToken,
-        keep_for: Duration,
+        ttl: Duration,
         fence: Option<&Fence>,
     ) {
-        let put = self.with(asked, async |key| cache.put(key, token, keep_for, fence).await).await;
+        let put = self.with(asked, async |key| cache.put(key, token, ttl, fence).await).await;
         answered("put", put);
     }
 
     async fn get(&self, cache: &dyn TokenCache, asked: &Asked) -> Option<AccessToken> {
         self.with(asked, async |key| {
             let got = answered("get", cache.get(key).await);
-            if let Some(at_once) = cache.at_once(key) {
-                let same = got.as_ref().is_some_and(|got| got.secret() == at_once.secret());
-                assert!(same, "rule broken: at_once gives what get gives");
+            if let Some(peek) = cache.peek(key) {
+                let same = got.as_ref().is_some_and(|got| got.secret() == peek.secret());
+                assert!(same, "rule broken: peek gives what get gives");
             }
             got
         })
@@ -258,7 +258,7 @@ fn equal(got: &AccessToken, put: &AccessToken, rule: &str) {
     assert_eq!(got.issued_token_type(), put.issued_token_type(), "rule broken: {rule}");
     assert_eq!(got.scopes(), put.scopes(), "rule broken: {rule}: scopes");
     assert_eq!(got.lifetime(), put.lifetime(), "rule broken: {rule}: lifetime");
-    assert_eq!(got.keep_for(), put.keep_for(), "rule broken: {rule}: keep_for");
+    assert_eq!(got.cacheable_for(), put.cacheable_for(), "rule broken: {rule}: ttl");
 }
 
 async fn keeps_what_it_is_given(exam: &dyn CacheExam, desk: &Desk) {

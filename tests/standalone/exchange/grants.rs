@@ -35,7 +35,7 @@ async fn an_exchange_sends_the_five_parameters_and_no_more() {
         ]
     );
     assert_eq!(token.scopes().unwrap().as_str(), "vault:read vault:write");
-    assert_eq!(token.keep_for().unwrap().as_secs(), 3570);
+    assert_eq!(token.cacheable_for().unwrap().as_secs(), 3570);
     assert!(token.is_bearer() && token.refresh_token().is_none());
     let claims: serde_json::Value = insecure_decode_claims(token.secret().expose()).unwrap();
     assert_eq!((&claims["aud"], &claims["sub"]), (&"scaivault".into(), &"alice-id".into()));

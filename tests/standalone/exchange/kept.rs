@@ -210,7 +210,7 @@ async fn a_token_is_not_kept_beyond_its_subject_unless_that_was_allowed() {
         builder(&provider).clock(clock.clone()).insecure_outlive_subject().build().unwrap();
     let request = ExchangeRequest::new(provider.token().expires_in(secs(100)).sign(), "scaivault");
     let token = client.exchange(&request).await.unwrap();
-    assert!(token.keep_for().unwrap() <= secs(100), "{:?}", token.keep_for());
+    assert!(token.cacheable_for().unwrap() <= secs(100), "{:?}", token.cacheable_for());
     outliving.exchange(&request).await.unwrap();
     clock.advance(secs(101));
     let refused = client.exchange(&request).await.unwrap_err();
@@ -272,13 +272,13 @@ async fn a_token_refused_downstream_is_replaced_once_for_all_who_hold_it() {
     let subject = provider.token().expires_in(secs(90_000)).sign();
     let request = ExchangeRequest::new(subject, "scaivault");
     let refused = client.exchange(&request).await.unwrap();
-    let young = client.exchange_instead_of(&refused, &request).await.unwrap();
+    let young = client.exchange_replacing(&refused, &request).await.unwrap();
     assert_eq!((young.secret(), provider.token_requests()), (refused.secret(), 1));
     clock.advance(secs(10));
     let mut callers = JoinSet::new();
     for _ in 0..100 {
         let (client, request, refused) = (client.clone(), request.clone(), refused.clone());
-        callers.spawn(async move { client.exchange_instead_of(&refused, &request).await });
+        callers.spawn(async move { client.exchange_replacing(&refused, &request).await });
     }
     let got = callers.join_all().await;
     assert!(got.iter().all(|token| token.as_ref().unwrap().secret() != refused.secret()));

@@ -196,5 +196,5 @@ async fn counters_count_what_was_sent() {
         client.exchange(&subject(nth)).await.unwrap_err();
     }
     assert_eq!(counts.of(&["scaikey_auth_token_requests_total"]), 3);
-    assert_eq!(counts.of(&["scaikey_auth_token_requests_withheld_total"]), 97);
+    assert_eq!(counts.of(&["scaikey_auth_token_requests_not_sent_total"]), 97);
 }

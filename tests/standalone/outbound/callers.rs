@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use scaikey_auth::layer::{RequestHead, TokenSource};
 use scaikey_auth::outbound::{
-    CallerLayer, EmptyBodies, OutboundError, OutboundService, OutboundToken, with_caller,
+    CallerLayer, OutboundError, OutboundService, OutboundToken, ReplayEmpty, with_caller,
 };
 use scaikey_auth::{Auth, AuthContext, AuthError};
 use tokio::sync::Barrier;
@@ -23,7 +23,7 @@ use crate::support::{Server, soon};
 
 use super::{Downstream, Http, World, http, why};
 
-type Calls = OutboundService<Http, EmptyBodies>;
+type Calls = OutboundService<Http, ReplayEmpty>;
 
 /// A service whose handlers call the vault, with no word of who called them.
 #[derive(Clone)]

@@ -48,18 +48,18 @@ pub(super) async fn put(
     mut link: Link,
     name: &str,
     value: &[u8],
-    keep_for: Duration,
+    ttl: Duration,
     fence: Option<&Fence>,
 ) -> RedisResult<()> {
     let Some(fence) = fence else {
         let mut set = cmd("SET");
-        set.arg(name).arg(value).arg("PX").arg(milliseconds(keep_for));
+        set.arg(name).arg(value).arg("PX").arg(milliseconds(ttl));
         return link.ask(&set).await;
     };
     let lock = lock_of(name);
     let fill = |command: &mut Cmd| {
         command.arg(2).arg(name).arg(&lock).arg(fence.as_str()).arg(value);
-        command.arg(milliseconds(keep_for));
+        command.arg(milliseconds(ttl));
     };
     PUT.run(&mut link, fill).await.map(drop)
 }

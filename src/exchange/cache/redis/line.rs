@@ -458,7 +458,7 @@ impl Line {
 
     /// A value was there that does not.
     pub(super) fn found_garbage(&self) {
-        telemetry::token_cache_garbage(!self.finds_garbage.swap(true, Ordering::Relaxed));
+        telemetry::token_cache_invalid_entry(!self.finds_garbage.swap(true, Ordering::Relaxed));
     }
 
     fn now(&self) -> Duration {

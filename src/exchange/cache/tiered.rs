@@ -1,4 +1,4 @@
-//! [`Layered`]: a near cache in front of a far one.
+//! [`TieredCache`]: a near cache in front of a far one.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::exchange::{AccessToken, Freshness};
 /// [`RedisCache`](super::RedisCache): most calls are answered from memory, and a token got by one process is found by
 /// the others. While the far one fails, the near one goes on.
 #[derive(Debug, Clone)]
-pub struct Layered<N, F> {
+pub struct TieredCache<N, F> {
     near: N,
     far: F,
 }
 
-impl<N, F> Layered<N, F> {
+impl<N, F> TieredCache<N, F> {
     /// `near` is asked first, and keeps what came from `far`.
     pub fn new(near: N, far: F) -> Self {
         Self { near, far }
@@ -25,13 +25,13 @@ impl<N, F> Layered<N, F> {
 }
 
 #[async_trait]
-impl<N: TokenCache, F: TokenCache> TokenCache for Layered<N, F> {
+impl<N: TokenCache, F: TokenCache> TokenCache for TieredCache<N, F> {
     fn is_shared(&self) -> bool {
         self.near.is_shared() || self.far.is_shared()
     }
 
-    fn at_once(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
-        self.near.at_once(key).or_else(|| self.far.at_once(key))
+    fn peek(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+        self.near.peek(key).or_else(|| self.far.peek(key))
     }
 
     /// A fresh token from the near cache, else what the far one has, else what the near one has.
@@ -43,7 +43,7 @@ impl<N: TokenCache, F: TokenCache> TokenCache for Layered<N, F> {
             return near;
         }
         let Some(token) = self.far.get(key).await? else { return near };
-        if let Some(left) = key.kept_for(&token) {
+        if let Some(left) = key.remaining_ttl(&token) {
             // It was found, and that counts; the next call may have to go as far again.
             let _ = self.near.put(key, &token, left, None).await;
         }
@@ -54,11 +54,11 @@ impl<N: TokenCache, F: TokenCache> TokenCache for Layered<N, F> {
         &self,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        keep_for: Duration,
+        ttl: Duration,
         fence: Option<&Fence>,
     ) -> Result<(), BoxError> {
-        let near = self.near.put(key, token, keep_for, None).await;
-        self.far.put(key, token, keep_for, fence).await.and(near)
+        let near = self.near.put(key, token, ttl, None).await;
+        self.far.put(key, token, ttl, fence).await.and(near)
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
