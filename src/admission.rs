@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use crate::clock::{CHECK_PATIENCE, within};
 use crate::error::{AuthError, BoxError};
 use crate::identity::Identity;
-use crate::telemetry::{self, Outage};
+use crate::support::telemetry::{self, Outage};
 
 /// A verified caller at the door.
 #[derive(Debug, Clone, Copy)]

@@ -27,7 +27,7 @@ use crate::auth::AuthContext;
 use crate::error::{AuthError, Challenge, ErrorResponse, InvalidToken, ProblemJson, Refusal};
 use crate::identity::Identity;
 use crate::layer::{RequestHead, Unauthenticated, refuse};
-use crate::telemetry;
+use crate::support::telemetry;
 use crate::tenant::Tenant;
 
 /// The claims of the token as a type of yours.

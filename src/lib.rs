@@ -141,21 +141,9 @@ struct Readme;
 
 // Ground: words and tools that know nothing of tokens.
 
-mod telemetry;
-
 pub mod clock;
 
-mod secret;
-
-mod base64url;
-
 mod support;
-
-mod mark;
-
-mod json;
-
-mod flight;
 
 pub mod error;
 
@@ -239,7 +227,7 @@ pub use guard::condition::{role, scope};
 pub use identity::ids::TenantId;
 pub use identity::principal::Identity;
 pub use layer::auth_layer::AuthLayer;
-pub use secret::Secret;
+pub use support::secret::Secret;
 pub use tenant::resolver::{Tenant, TenantResolver};
 pub use validator::jwks::JwksValidator;
 pub use validator::token_validator::TokenValidator;

@@ -9,7 +9,7 @@ use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, Mock
 use crate::error::{Challenge, Challenger};
 use crate::issuer::TenantIssuers;
 use crate::proof::{ProofVerifier, ProofVerifiers};
-use crate::telemetry::{self, Outage};
+use crate::support::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tenant::{CachedTenants, SqlTenants};

@@ -16,7 +16,7 @@ use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
 use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
-use crate::telemetry::{self, Outage};
+use crate::support::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_told};
 use crate::validator::{Credentials, TokenValidator, VerifiedTokens};
 

@@ -7,7 +7,7 @@ use super::{
     issuer, resource,
 };
 use crate::identity::Scopes;
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 
 /// More is a slip of the pen; the part that is taken at once might not be there.
 const MAX_VERIFIED_TOKENS_BYTES: u64 = 64 << 30;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::Algorithm;
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 
 /// The service as a client of the provider. Needed for `TokenExchangeClient` only.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::identity::Scopes;
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 
 /// Settings of the endpoints a service offers. Needed for `Auth::endpoints` only.
 #[derive(Debug, Clone, Default, Deserialize)]

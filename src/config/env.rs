@@ -303,7 +303,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 mod tests {
     use super::*;
     use crate::config::{Algorithm, AuthMode, TokenProfile};
-    use crate::secret::Secret;
+    use crate::support::secret::Secret;
 
     fn read_pairs(pairs: &[(&str, &str)]) -> AuthConfig {
         read("SCAIWAVE", pairs.iter().map(|(n, v)| (format!("SCAIWAVE_{n}"), (*v).to_owned())))

@@ -11,7 +11,7 @@ use super::{Endpoint, Inner};
 use crate::error::{AuthError, Refusal, in_seconds};
 use crate::exchange::{ExchangeError, OAuthError};
 use crate::layer::refuse;
-use crate::telemetry::{self, Outage};
+use crate::support::telemetry::{self, Outage};
 
 /// What the log was told of what the endpoints depend on.
 #[derive(Debug, Default)]

@@ -25,7 +25,7 @@ use crate::registrar::Registrar;
 use crate::registrar::SqlRegistrar;
 use crate::session::Sessions;
 use crate::support::seal::SealingKeys;
-use crate::telemetry;
+use crate::support::telemetry;
 
 /// Sets up [`Endpoints`]. Made by [`Auth::endpoints`].
 #[must_use = "there are no endpoints before `build()`"]

@@ -15,7 +15,7 @@ use crate::exchange::{
 };
 use crate::session::{CurrentSession, revoke};
 use crate::support::seal::SealingKeys;
-use crate::telemetry;
+use crate::support::telemetry;
 use crate::validator::{IdTokenRules, verify_id_token};
 
 /// So much of a stranger's error code goes into the log.

@@ -7,8 +7,8 @@ use super::answer::{Failure, invalid_request, no_content};
 use super::parameters::{Parameters, Reads};
 use super::{Asked, Endpoint, Inner};
 use crate::exchange::ExchangeError;
-use crate::secret::Secret;
 use crate::session::{CurrentSession, revoke};
+use crate::support::secret::Secret;
 
 impl Inner {
     /// With a session: takes its cookies away and revokes its refresh token. Otherwise revokes the

@@ -43,7 +43,7 @@ use crate::guard::Guard;
 use crate::layer::authenticate;
 use crate::registrar::Registrar;
 use crate::session::Sessions;
-use crate::telemetry;
+use crate::support::telemetry;
 use accounts::AccountRule;
 use answer::{Failure, Outages};
 use names::Naming;

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use ipnet::IpNet;
 
-use crate::telemetry;
+use crate::support::telemetry;
 
 /// Finds the address of a connection.
 pub(super) type Peer = Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>;

@@ -10,7 +10,7 @@ use super::{Asked, Inner};
 use crate::error::AuthError;
 use crate::layer::mark_mock;
 use crate::registrar::{ParticipantId, RegistrarError, Registration, WorkspaceId};
-use crate::telemetry::{self, Causes};
+use crate::support::telemetry::{self, Causes};
 
 #[derive(Serialize)]
 struct Answer<'a> {

@@ -13,7 +13,7 @@ use crate::error::AuthError;
 use crate::identity::Scopes;
 use crate::session::is_cookie_name;
 use crate::support::seal::SealingKeys;
-use crate::telemetry;
+use crate::support::telemetry;
 
 /// What sign-ins ask for unless told otherwise: an ID token, who it is, and a refresh token
 /// (OpenID Connect Core §5.4, §11).

@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use super::Endpoint;
 use crate::clock::within;
 use crate::error::BoxError;
-use crate::mark::{Mark, MarkHasher};
 use crate::support::bounded::{Bounded, bounded};
+use crate::support::mac::{BuildMacHasher, Mac};
 use crate::support::retry::{Rate, TokenBucket};
-use crate::telemetry::{self, Outage};
+use crate::support::telemetry::{self, Outage};
 
 /// Somebody tries an endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -207,7 +207,7 @@ impl Throttling {
 /// processes count each for itself.
 #[derive(Debug)]
 pub struct TokenBuckets {
-    buckets: Bounded<Mark, Arc<Mutex<TokenBucket>>, MarkHasher>,
+    buckets: Bounded<Mac, Arc<Mutex<TokenBucket>>, BuildMacHasher>,
     per_address: Rate,
     per_account: Rate,
     introspections: Rate,
@@ -268,7 +268,7 @@ impl TokenBuckets {
         // No kind or endpoint has a NUL in its name.
         let key = [kind.as_bytes(), endpoint.as_str().as_bytes(), who].join(&0);
         let new = || Ok::<_, Infallible>(Arc::default());
-        let Ok(bucket) = self.buckets.get_or_insert_with(&Mark::of(&key), new);
+        let Ok(bucket) = self.buckets.get_or_insert_with(&Mac::of(&key), new);
         bucket.lock().unwrap_or_else(PoisonError::into_inner).take(rate, now)
     }
 }

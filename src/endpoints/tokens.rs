@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::exchange::{AccessToken, PasswordRequest, RefreshRequest};
 use crate::identity::Scopes;
 use crate::layer::RequestHead;
-use crate::telemetry;
+use crate::support::telemetry;
 
 /// Somebody wants to sign in with a password.
 #[derive(Debug)]

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::answer::Failure;
-use crate::base64url;
 use crate::clock::Clock;
 use crate::session::{clear_cookie, cookies_named, set_cookie};
+use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::seal::{Purpose, SealingKeys};
 

@@ -12,7 +12,7 @@ use super::ExchangeError;
 use crate::clock::Clock;
 use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Backoff, Failures};
-use crate::telemetry::Outage;
+use crate::support::telemetry::Outage;
 
 /// How long a trial may be under way before another one is allowed. One that is given up ends then
 /// and there.

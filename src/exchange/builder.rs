@@ -17,8 +17,8 @@ use crate::config::{
     OTHER_PLACEHOLDER, TENANT_PLACEHOLDER, has_other_placeholder,
 };
 use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
-use crate::secret::Secret;
 use crate::support::seal::SealingKeys;
+use crate::support::secret::Secret;
 
 /// What the parts of a client go by, as the setters say it.
 #[derive(Debug, Clone)]

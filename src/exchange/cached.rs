@@ -15,10 +15,10 @@ use super::token::until_exp;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
 use crate::clock::{Clock, within};
 use crate::error::BoxError;
-use crate::flight::{Flights, Seat};
-use crate::mark::Mark;
+use crate::support::mac::Mac;
 use crate::support::seal::SealingKeys;
-use crate::telemetry;
+use crate::support::single_flight::{SingleFlight, Waiter};
+use crate::support::telemetry;
 
 /// How many bytes of what refresh tokens and codes gave this process keeps beside its cache, which may
 /// lose them. Half of a full memory belongs to what came last and the rest to what was asked for again, so about
@@ -49,8 +49,8 @@ pub(super) struct CachedExchange {
     pub(super) strays: Semaphore,
     /// Looks into a shared cache: one for all who want the same, or a herd would keep its own
     /// questions waiting until they are too late.
-    lookups: Flights<Mark, Look>,
-    flights: Flights<Mark, Outcome>,
+    lookups: SingleFlight<Mac, Look>,
+    flights: SingleFlight<Mac, Outcome>,
     setbacks: Setbacks,
     cache_unavailable: AtomicBool,
 }
@@ -69,8 +69,8 @@ impl CachedExchange {
             fingerprint,
             successors: MemoryCache::new(SUCCESSOR_BYTES),
             strays: Semaphore::new(STRAYS),
-            lookups: Flights::default(),
-            flights: Flights::default(),
+            lookups: SingleFlight::default(),
+            flights: SingleFlight::default(),
             setbacks: Setbacks::default(),
             cache_unavailable: AtomicBool::new(false),
         }
@@ -110,7 +110,7 @@ impl CachedExchange {
             telemetry::token_cache("hit");
             return Some(Ok(token.with_status(CacheStatus::Hit)));
         }
-        let error = self.setbacks.standing(key.mark(), self.clock().elapsed())?;
+        let error = self.setbacks.standing(key.mac(), self.clock().elapsed())?;
         telemetry::token_cache("refused");
         Some(Err(error))
     }
@@ -141,32 +141,32 @@ impl CachedExchange {
                 None => patience = half,
             }
         }
-        let seat = self.board(key, refused, patience);
-        let is_new = seat.is_new();
+        let waiter = self.join(key, refused, patience);
+        let is_new = waiter.is_new();
         telemetry::token_cache(if is_new { "miss" } else { "collapsed" });
         let ended = || Err(ExchangeError::unavailable(None, "the request ended without an answer"));
-        let token = seat.landed().await.unwrap_or_else(ended)?;
+        let token = waiter.wait().await.unwrap_or_else(ended)?;
         Ok(if is_new { token } else { token.with_status(CacheStatus::Collapsed) })
     }
 
     /// One task for all who want the same. It goes on after its callers have what they want, where the
     /// cache has to be told something.
-    fn board(
+    fn join(
         self: &Arc<Self>,
         key: &CacheKey<'_>,
         refused: Option<&AccessToken>,
         cache_patience: Duration,
-    ) -> Seat<Outcome> {
-        self.flights.board_led(key.mark(), |leader| {
+    ) -> Waiter<Outcome> {
+        self.flights.run_with_leader(key.mac(), |leader| {
             let (exchange, request, refused) =
                 (self.clone(), key.request().owned(), refused.cloned());
             async move {
                 match Run::new(&exchange, &request, refused.as_ref()) {
                     Ok(mut run) => {
-                        leader.land(run.obtain(cache_patience).await);
+                        leader.publish(run.obtain(cache_patience).await);
                         run.finish().await;
                     }
-                    Err(error) => leader.land(Err(error)),
+                    Err(error) => leader.publish(Err(error)),
                 }
             }
         })
@@ -181,9 +181,9 @@ impl CachedExchange {
     ) -> bool {
         let freshness = self.judge(key, token, refused);
         if freshness == Freshness::Due
-            && self.setbacks.permits_renewal(key.mark(), self.clock().elapsed())
+            && self.setbacks.permits_renewal(key.mac(), self.clock().elapsed())
         {
-            drop(self.board(key, None, self.endpoint.settings.cache_timeout));
+            drop(self.join(key, None, self.endpoint.settings.cache_timeout));
         }
         freshness != Freshness::Expired
     }
@@ -216,7 +216,7 @@ impl CachedExchange {
     pub(super) async fn ask(&self, key: &CacheKey<'_>) -> Outcome {
         let request = key.request();
         let outcome = self.endpoint.ask(request).await;
-        self.setbacks.note(key.mark(), &outcome, self.clock().elapsed());
+        self.setbacks.note(key.mac(), &outcome, self.clock().elapsed());
         let mut token = outcome?;
         if request.may_be_repeated() {
             token = token.with_refresh_token(None);
@@ -239,14 +239,14 @@ impl CachedExchange {
     /// What the shared cache has, for all who ask for it now. A look that takes too long ends for all, so
     /// that whoever comes next looks anew.
     async fn look_together(self: &Arc<Self>, key: &CacheKey<'_>, limit: Duration) -> Look {
-        let seat = self.lookups.board(key.mark(), || {
+        let waiter = self.lookups.run(key.mac(), || {
             let (exchange, request) = (self.clone(), key.request().owned());
             async move {
                 let key = exchange.key(&request).ok()?;
                 within(limit, exchange.look(&key)).await.flatten()
             }
         });
-        seat.landed().await.flatten()
+        waiter.wait().await.flatten()
     }
 
     /// What the cache has.

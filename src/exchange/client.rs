@@ -14,8 +14,8 @@ use super::{
 };
 use crate::config::AuthConfig;
 use crate::issuer::Issuers;
-use crate::secret::Secret;
-use crate::telemetry;
+use crate::support::secret::Secret;
+use crate::support::telemetry;
 
 /// Gets tokens from one provider: one method for each grant. Cheap to clone: clones share
 /// everything.

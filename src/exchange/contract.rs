@@ -4,7 +4,7 @@ use super::request::TokenRequest;
 use super::token::claims_of;
 use super::{AccessToken, ExchangeError, ExchangeRequest, TokenType};
 use crate::identity::{ClaimsMapping, Scopes, read_scopes};
-use crate::json::{Document, Fault, Value};
+use crate::support::json::{Document, Fault, Value};
 
 /// What is not compared, because of a provider that does it another way.
 #[derive(Debug, Clone, Copy, Default)]
@@ -134,9 +134,9 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::base64url;
     use crate::clock::SystemClock;
     use crate::exchange::{RefreshRequest, ServiceTokenRequest};
+    use crate::support::base64url;
 
     /// What others read as a token of another user, in another tenant, for another service.
     const FOREIGN: &str =

@@ -19,7 +19,7 @@ use crate::error::BoxError;
 use crate::identity::TenantId;
 use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Issuers, Limits};
 use crate::support::retry::Backoff;
-use crate::telemetry;
+use crate::support::telemetry;
 
 /// No answer of a token endpoint is larger.
 const MAX_BYTES: usize = 1 << 20;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::issuer::Unproven;
-use crate::json::{Document, Value};
+use crate::support::json::{Document, Value};
 
 /// Why there is no token. Never holds a secret or a token; of what the provider said it holds the
 /// error code only. Cheap to clone: all who waited for the same answer get it.

@@ -1,9 +1,9 @@
 //! [`PkceVerifier`]: proof that whoever redeems a code also asked for it (RFC 7636).
 
 use super::ExchangeError;
-use crate::base64url;
-use crate::secret::Secret;
+use crate::support::base64url;
 use crate::support::crypto;
+use crate::support::secret::Secret;
 
 /// A code verifier: 32 random octets, fresh for each sign-in.
 ///

@@ -8,7 +8,7 @@ use url::form_urlencoded::Serializer;
 use super::PkceVerifier;
 use super::builder::Settings;
 use crate::identity::{Scopes, TenantId};
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 
 /// What kind of token something is (RFC 8693 §3).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::{AccessToken, ExchangeError, Freshness, RefreshRequest, TokenExchangeClient};
-use crate::flight::Flights;
 use crate::identity::TenantId;
-use crate::secret::Secret;
 use crate::support::retry::{Backoff, Failures};
+use crate::support::secret::Secret;
+use crate::support::single_flight::SingleFlight;
 
 /// The tokens of one session: what sign-in gave, and what refreshes made of it. Cheap to clone:
 /// clones are the same session.
@@ -25,7 +25,7 @@ struct Session {
     client: TokenExchangeClient,
     tenant: Option<TenantId>,
     held: ArcSwap<Tokens>,
-    renewals: Flights<(), Result<AccessToken, ExchangeError>>,
+    renewals: SingleFlight<(), Result<AccessToken, ExchangeError>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl SessionTokens {
     fn of(client: TokenExchangeClient, access: AccessToken, tenant: Option<TenantId>) -> Self {
         let refresh = access.refresh_token().cloned();
         let first = Tokens { access, refresh, failures: Failures::default() };
-        let (held, renewals) = (ArcSwap::from_pointee(first), Flights::default());
+        let (held, renewals) = (ArcSwap::from_pointee(first), SingleFlight::default());
         Self(Arc::new(Session { client, tenant, held, renewals }))
     }
 
@@ -68,14 +68,14 @@ impl SessionTokens {
             Freshness::Fresh => Ok(held.access.clone()),
             Freshness::Due => {
                 if held.refresh.is_some() && clock.elapsed() >= held.failures.retry_at {
-                    drop(session.renewals.board((), || renew(session.clone())));
+                    drop(session.renewals.run((), || renew(session.clone())));
                 }
                 Ok(held.access.clone())
             }
             Freshness::Expired => {
-                let landed = session.renewals.board((), || renew(session.clone())).landed().await;
+                let renewed = session.renewals.run((), || renew(session.clone())).wait().await;
                 let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
-                landed.unwrap_or_else(|| Err(ended()))
+                renewed.unwrap_or_else(|| Err(ended()))
             }
         }
     }

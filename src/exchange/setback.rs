@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{ExchangeError, OAuthError};
-use crate::mark::{Mark, MarkHasher};
 use crate::support::bounded::{Bounded, bounded};
+use crate::support::mac::{BuildMacHasher, Mac};
 use crate::support::retry::{Backoff, Failures};
 
 /// How long a refusal is repeated without asking.
@@ -20,7 +20,7 @@ const MAX_REMEMBERED: usize = 10_000;
 
 /// The last failure of each request.
 #[derive(Debug)]
-pub(super) struct Setbacks(Bounded<Mark, Setback, MarkHasher>);
+pub(super) struct Setbacks(Bounded<Mac, Setback, BuildMacHasher>);
 
 #[derive(Debug, Clone)]
 struct Setback {
@@ -38,22 +38,22 @@ impl Default for Setbacks {
 
 impl Setbacks {
     /// The error that asking again would only give once more.
-    pub(super) fn standing(&self, mark: Mark, now: Duration) -> Option<ExchangeError> {
-        let setback = self.0.get(&mark)?;
+    pub(super) fn standing(&self, mac: Mac, now: Duration) -> Option<ExchangeError> {
+        let setback = self.0.get(&mac)?;
         (now < setback.repeated_until).then_some(setback.error)
     }
 
     /// Whether it is time to try to renew a token that is due.
-    pub(super) fn permits_renewal(&self, mark: Mark, now: Duration) -> bool {
-        self.0.get(&mark).is_none_or(|setback| now >= setback.failures.retry_at)
+    pub(super) fn permits_renewal(&self, mac: Mac, now: Duration) -> bool {
+        self.0.get(&mac).is_none_or(|setback| now >= setback.failures.retry_at)
     }
 
-    pub(super) fn note<T>(&self, mark: Mark, outcome: &Result<T, ExchangeError>, now: Duration) {
+    pub(super) fn note<T>(&self, mac: Mac, outcome: &Result<T, ExchangeError>, now: Duration) {
         let Err(error) = outcome else {
-            self.0.remove(&mark);
+            self.0.remove(&mac);
             return;
         };
-        let mut failures = self.0.get(&mark).map(|setback| setback.failures).unwrap_or_default();
+        let mut failures = self.0.get(&mac).map(|setback| setback.failures).unwrap_or_default();
         failures.add(Backoff::PROVIDER, None, now);
         let repeated_for = match error {
             _ if !error.is_final() => Duration::ZERO,
@@ -63,7 +63,7 @@ impl Setbacks {
             _ => FAILED_FOR,
         };
         let (error, repeated_until) = (error.clone(), now + repeated_for);
-        self.0.insert(mark, Setback { error, failures, repeated_until });
+        self.0.insert(mac, Setback { error, failures, repeated_until });
     }
 }
 
@@ -73,12 +73,12 @@ mod tests {
 
     #[test]
     fn success_ends_the_count_of_failures() {
-        let (setbacks, mark, now) = (Setbacks::default(), Mark::of(b"request"), Duration::ZERO);
+        let (setbacks, mac, now) = (Setbacks::default(), Mac::of(b"request"), Duration::ZERO);
         for _ in 0..20 {
-            setbacks.note(mark, &Err::<(), _>(ExchangeError::Answer("is no answer")), now);
+            setbacks.note(mac, &Err::<(), _>(ExchangeError::Answer("is no answer")), now);
         }
-        assert!(setbacks.standing(mark, now).is_some() && !setbacks.permits_renewal(mark, now));
-        setbacks.note(mark, &Ok(()), now);
-        assert!(setbacks.standing(mark, now).is_none() && setbacks.permits_renewal(mark, now));
+        assert!(setbacks.standing(mac, now).is_some() && !setbacks.permits_renewal(mac, now));
+        setbacks.note(mac, &Ok(()), now);
+        assert!(setbacks.standing(mac, now).is_none() && setbacks.permits_renewal(mac, now));
     }
 }

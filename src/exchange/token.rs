@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::ExchangeError;
-use crate::base64url;
 use crate::clock::{Clock, jittered, unix_time};
 use crate::identity::Scopes;
-use crate::json::{Document, Fault, Value};
-use crate::secret::Secret;
+use crate::support::base64url;
+use crate::support::json::{Document, Fault, Value};
+use crate::support::secret::Secret;
 
 /// A token with less than this left is not worth sending: it may expire on its way.
 const SAFETY: Duration = Duration::from_secs(30);

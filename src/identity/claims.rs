@@ -9,7 +9,7 @@ use super::{
     Scopes, TenantId,
 };
 use crate::error::InvalidToken;
-use crate::json::{Document, Span, Value};
+use crate::support::json::{Document, Span, Value};
 
 /// The largest NumericDate taken: 2^53, up to which JSON numbers are exact.
 const LATEST: f64 = 9_007_199_254_740_992.0;

@@ -1,9 +1,9 @@
 //! [`Confirmation`]: the key that a token is bound to.
 
-use crate::base64url;
 use crate::error::InvalidToken;
-use crate::json::Value;
+use crate::support::base64url;
 use crate::support::crypto;
+use crate::support::json::Value;
 
 /// The key that a token is bound to (`cnf`, RFC 7800 §3.1): the sender of the token must prove that it
 /// has the private part.
@@ -68,7 +68,7 @@ impl PartialEq for Confirmation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::Document;
+    use crate::support::json::Document;
 
     fn read(claims: &str) -> Result<Option<Confirmation>, InvalidToken> {
         Confirmation::read(Document::parse(claims).unwrap().root())

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Confirmation, IdentityKey, Scopes, TenantId};
-use crate::json::Span;
+use crate::support::json::Span;
 
 /// What kind of party an identity is.
 ///

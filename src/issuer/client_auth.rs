@@ -7,11 +7,11 @@ use http::HeaderValue;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::signing::SigningKey;
-use crate::base64url;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
-use crate::secret::Secret;
+use crate::support::base64url;
 use crate::support::crypto;
+use crate::support::secret::Secret;
 
 /// How long a client assertion lives, in seconds.
 const ASSERTION_LIFE: u64 = 60;

@@ -14,8 +14,8 @@ use super::keys::NoNewKeys;
 use super::metadata::{self, Endpoints, well_known};
 use super::source::{FetchFault, Source};
 use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess};
-use crate::flight::Flights;
-use crate::telemetry::{self, Outage};
+use crate::support::single_flight::SingleFlight;
+use crate::support::telemetry::{self, Outage};
 
 /// How long what discovery said is relied upon.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
@@ -36,7 +36,7 @@ pub(super) struct Discovery {
     key_sets: Arc<KeySets>,
     /// Whether the other endpoints are kept, too, for the service's own client.
     keeps_endpoints: bool,
-    pub(super) flights: Flights<(), Read>,
+    pub(super) flights: SingleFlight<(), Read>,
     /// When the metadata should next be read.
     due: AtomicInstant,
     /// When they were last read.
@@ -86,7 +86,7 @@ impl Discovery {
             settings: config.jwks.clone(),
             key_sets: key_sets.clone(),
             keeps_endpoints,
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             due: AtomicInstant::default(),
             read_at: AtomicInstant::default(),
             is_misled: AtomicBool::new(false),

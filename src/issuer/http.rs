@@ -8,7 +8,7 @@ use reqwest::redirect;
 use url::Url;
 
 use crate::config::{JwksSettings, is_loopback};
-use crate::telemetry::Causes;
+use crate::support::telemetry::Causes;
 
 /// How long connecting may take, within the deadline of the whole.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -16,8 +16,8 @@ use super::quota::Quota;
 use super::source::{FetchFault, Source};
 use crate::clock;
 use crate::config::{Algorithm, IssuerConfig};
-use crate::flight::Seat;
-use crate::telemetry;
+use crate::support::single_flight::Waiter;
+use crate::support::telemetry;
 
 /// The keys of an issuer: a set that others may name, too, and the way to it.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl IssuerKeys {
     /// Why [`renew`](Self::renew) would bring nothing, if that is certain without waiting.
     pub(crate) fn no_new_keys(&self, seen: &Seen) -> Option<NoNewKeys> {
         if let Some(way) = self.discovery.as_deref() {
-            if way.flights.is_under_way(&()) {
+            if way.flights.is_running(&()) {
                 return None;
             }
             if self.set.load().is_none() || way.is_misled() {
@@ -127,10 +127,10 @@ impl IssuerKeys {
     /// them also while the last failure says to wait, unless the provider itself said so.
     pub(crate) async fn obtain(self: &Arc<Self>, in_a_hurry: bool) -> Result<(), NoNewKeys> {
         if let (Some(way), None) = (self.discovery.as_deref(), self.set()) {
-            if !way.may_ask(in_a_hurry) && !way.flights.is_under_way(&()) {
+            if !way.may_ask(in_a_hurry) && !way.flights.is_running(&()) {
                 return Err(way.unavailable());
             }
-            self.start_locating(way, false).landed().await;
+            self.start_locating(way, false).wait().await;
         }
         let Some(set) = self.set() else { return Err(self.unavailable()) };
         set.obtain(in_a_hurry).await.map(drop)
@@ -143,8 +143,8 @@ impl IssuerKeys {
         if let Some(endpoints) = way.endpoints() {
             return Some(endpoints);
         }
-        if way.flights.is_under_way(&()) || way.is_due(self.now()) {
-            self.start_locating(way, false).landed().await;
+        if way.flights.is_running(&()) || way.is_due(self.now()) {
+            self.start_locating(way, false).wait().await;
         }
         way.endpoints()
     }
@@ -201,7 +201,7 @@ impl IssuerKeys {
             // Where the metadata are wrong, what they said before is not insisted on.
             Some(way) if way.is_misled() => {}
             // Not before it is known where the keys are.
-            Some(way) if set.is_due(now) && way.flights.is_under_way(&()) => {}
+            Some(way) if set.is_due(now) && way.flights.is_running(&()) => {}
             _ => set.renew_if_due(now),
         }
     }
@@ -229,10 +229,10 @@ impl IssuerKeys {
                 !set.is_usable() && self.must_locate(way, set, now) && self.may_locate(now)
             }
         };
-        if is_needed || way.flights.is_under_way(&()) {
-            let seat = self.start_locating(way, true);
-            is_new = seat.is_new();
-            self.wait_for(seat).await?;
+        if is_needed || way.flights.is_running(&()) {
+            let waiter = self.start_locating(way, true);
+            is_new = waiter.is_new();
+            self.wait_for(waiter).await?;
         }
         match set.is_none() && self.set().is_none() || way.is_misled() {
             true => Err(way.unavailable()),
@@ -240,9 +240,9 @@ impl IssuerKeys {
         }
     }
 
-    async fn wait_for(&self, seat: Seat<Read>) -> Result<(), NoNewKeys> {
+    async fn wait_for(&self, waiter: Waiter<Read>) -> Result<(), NoNewKeys> {
         let limit = self.discovery.as_deref().map_or(Duration::ZERO, |way| way.settings.wait);
-        match clock::within(limit, seat.landed()).await {
+        match clock::within(limit, waiter.wait()).await {
             Some(Some(Ok(()))) => Ok(()),
             _ => Err(self.unavailable()),
         }
@@ -254,9 +254,9 @@ impl IssuerKeys {
         self.discovery.as_deref().map_or(none, |way| way.unavailable())
     }
 
-    fn start_locating(self: &Arc<Self>, way: &Discovery, then_renew: bool) -> Seat<Read> {
+    fn start_locating(self: &Arc<Self>, way: &Discovery, then_renew: bool) -> Waiter<Read> {
         let keys = self.clone();
-        way.flights.board((), move || async move {
+        way.flights.run((), move || async move {
             let Some(way) = keys.discovery.as_deref() else { return Ok(()) };
             let located = keys.locate(way).await;
             if let (true, true, Some(set)) = (then_renew, located.is_ok(), keys.set()) {

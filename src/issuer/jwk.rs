@@ -7,11 +7,11 @@ use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, VerificationAlgorithm};
 
 use super::lease::Removed;
-use crate::base64url;
 use crate::clock::unix_time;
 use crate::config::{Algorithm, TENANT_PLACEHOLDER};
 use crate::identity::numeric_date;
-use crate::json::Value;
+use crate::support::base64url;
+use crate::support::json::Value;
 
 /// The longest key id read, in bytes. It is an opaque name, and names are short.
 pub(crate) const MAX_KID: usize = 256;
@@ -405,7 +405,7 @@ fn ec_parameters(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgori
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::Document;
+    use crate::support::json::Document;
 
     fn read(jwk: &str) -> Result<Key, Unusable> {
         Key::read(Document::parse(jwk.as_bytes()).unwrap().root(), &Algorithm::ALL)

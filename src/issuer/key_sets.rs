@@ -8,7 +8,7 @@ use super::keys::Keys;
 use super::source::Source;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Algorithm, JwksSettings, TENANT_PLACEHOLDER};
-use crate::telemetry::Outage;
+use crate::support::telemetry::Outage;
 
 /// What tells two key sets apart: where they are and who may see them there, which of their keys
 /// are used, and how they are kept.

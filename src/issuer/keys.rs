@@ -26,9 +26,9 @@ use super::source::{FetchFault, Source};
 use crate::clock::{self, Clock};
 use crate::config::{Algorithm, JwksSettings};
 use crate::error::AuthError;
-use crate::flight::{Flights, Seat};
 use crate::support::retry::{Rate, TokenBucket};
-use crate::telemetry::{self, Outage};
+use crate::support::single_flight::{SingleFlight, Waiter};
+use crate::support::telemetry::{self, Outage};
 
 /// What the provider's `Cache-Control` may ask for.
 const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
@@ -133,7 +133,7 @@ pub(crate) struct Keys {
     outage: Outage,
     never: Option<Arc<Outage>>,
     record: Mutex<Record>,
-    flights: Flights<(), Fetched>,
+    flights: SingleFlight<(), Fetched>,
 }
 
 /// The set in force.
@@ -168,7 +168,7 @@ impl Keys {
             outage: Outage::default(),
             never: key_sets.outage_of_template("keys", series),
             record: Mutex::default(),
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             id,
             series: series.into(),
             http: key_sets.http.clone(),
@@ -256,14 +256,14 @@ impl Keys {
         quota: Option<&Quota>,
     ) -> Result<Renewed, NoNewKeys> {
         let mut others = Vec::new();
-        let seat = self.board_if(|| match self.sets() == sets {
+        let waiter = self.run_if(|| match self.sets() == sets {
             true => self.permit_fetch(quota, &mut others).map_err(Err),
             false => Err(Ok(Renewed::ByOthersFetch)),
         });
         // Not before: two sets that ask for each other would wait for each other.
         others.iter().for_each(|other| drop(other.start_fetch()));
-        match seat {
-            Ok(seat) => self.wait(seat).await,
+        match waiter {
+            Ok(waiter) => self.wait(waiter).await,
             Err(answer) => answer,
         }
     }
@@ -271,33 +271,33 @@ impl Keys {
     /// Waits until there are keys that can be used, however long that takes. `in_a_hurry` asks for
     /// them also while the last failure says to wait, unless the provider itself said so.
     pub(crate) async fn obtain(self: &Arc<Self>, in_a_hurry: bool) -> Result<Renewed, NoNewKeys> {
-        let seat = self.board_if(|| match self.is_usable() {
+        let waiter = self.run_if(|| match self.is_usable() {
             true => Err(Ok(Renewed::ByOthersFetch)),
             false => self.permit_first_fetch(in_a_hurry).map_err(Err),
         });
-        match seat {
-            Ok(seat) => self.landed(seat).await,
+        match waiter {
+            Ok(waiter) => self.outcome(waiter).await,
             Err(answer) => answer,
         }
     }
 
-    fn board_if<E>(
+    fn run_if<E>(
         self: &Arc<Self>,
         permit: impl FnOnce() -> Result<(), E>,
-    ) -> Result<Seat<Fetched>, E> {
+    ) -> Result<Waiter<Fetched>, E> {
         let keys = Arc::clone(self);
-        self.flights.board_if((), permit, move || async move { keys.fetch().await })
+        self.flights.run_if((), permit, move || async move { keys.fetch().await })
     }
 
     /// Waits for a fetch as long as a request may.
-    async fn wait(&self, seat: Seat<Fetched>) -> Result<Renewed, NoNewKeys> {
-        let waited = clock::within(self.settings.wait, self.landed(seat)).await;
+    async fn wait(&self, waiter: Waiter<Fetched>) -> Result<Renewed, NoNewKeys> {
+        let waited = clock::within(self.settings.wait, self.outcome(waiter)).await;
         waited.unwrap_or_else(|| Err(self.unavailable(None)))
     }
 
-    async fn landed(&self, seat: Seat<Fetched>) -> Result<Renewed, NoNewKeys> {
-        let renewed = if seat.is_new() { Renewed::ByOwnFetch } else { Renewed::ByOthersFetch };
-        match seat.landed().await {
+    async fn outcome(&self, waiter: Waiter<Fetched>) -> Result<Renewed, NoNewKeys> {
+        let renewed = if waiter.is_new() { Renewed::ByOwnFetch } else { Renewed::ByOthersFetch };
+        match waiter.wait().await {
             Some(Ok(())) => Ok(renewed),
             Some(Err(fault)) => Err(self.unavailable(Some(fault))),
             None => Err(self.unavailable(None)),
@@ -400,7 +400,7 @@ impl Keys {
         quota: Option<&Quota>,
     ) -> Option<NoNewKeys> {
         // In this order: a fetch that is over by now has been counted.
-        if self.flights.is_under_way(&()) || self.sets() != sets {
+        if self.flights.is_running(&()) || self.sets() != sets {
             return None;
         }
         if !self.is_usable() {
@@ -478,9 +478,9 @@ impl Keys {
         Rate::new(Rate::MISS_BURST, self.settings.cooldown)
     }
 
-    pub(super) fn start_fetch(self: &Arc<Self>) -> Seat<Fetched> {
+    pub(super) fn start_fetch(self: &Arc<Self>) -> Waiter<Fetched> {
         let keys = Arc::clone(self);
-        self.flights.board((), move || async move { keys.fetch().await })
+        self.flights.run((), move || async move { keys.fetch().await })
     }
 
     /// One fetch, from asking to taking the answer. Only one runs at a time (they share a flight),

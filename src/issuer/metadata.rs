@@ -4,7 +4,7 @@
 use url::Url;
 
 use super::http::{FetchError, Http, Limits, check_learned_url};
-use crate::json::{Document, Fault, Value};
+use crate::support::json::{Document, Fault, Value};
 
 /// Why a discovery document is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::base64url;
+use crate::support::base64url;
 
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";

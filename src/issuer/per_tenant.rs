@@ -17,11 +17,11 @@ use super::{Issuer, Opener, Rules};
 use crate::clock;
 use crate::config::{Algorithm, ConfigError, Fault, IssuerConfig, TENANT_PLACEHOLDER, fits_url};
 use crate::error::{AuthError, BoxError, InvalidToken};
-use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
 use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Rate, TokenBucket};
-use crate::telemetry::{self, Causes, Outage};
+use crate::support::single_flight::{SingleFlight, Waiter};
+use crate::support::telemetry::{self, Causes, Outage};
 
 /// How many tenants' issuers are kept open, and how many refusals are remembered. Those that were not
 /// used again since they came make room first.
@@ -100,7 +100,7 @@ pub(crate) struct PerTenant {
     open: Bounded<TenantId, Arc<Issuer>, RandomState>,
     /// Those that were open once: they are not invented.
     opened: Bounded<TenantId, (), RandomState>,
-    opening: Flights<TenantId, Result<(), AuthError>>,
+    opening: SingleFlight<TenantId, Result<(), AuthError>>,
     turns: Semaphore,
     turns_of_known: Semaphore,
     refused: Bounded<TenantId, Refusal, RandomState>,
@@ -159,7 +159,7 @@ impl PerTenant {
             common,
             open: bounded(MAX_OPEN),
             opened: bounded(MAX_REMEMBERED),
-            opening: Flights::default(),
+            opening: SingleFlight::default(),
             turns: Semaphore::new(MAX_OPENING),
             turns_of_known: Semaphore::new(MAX_OPENING),
             refused: bounded(MAX_OPEN),
@@ -279,15 +279,15 @@ impl PerTenant {
     ) -> Result<(), AuthError> {
         let wait = self.rules.config.jwks.wait;
         // Half of the time, so that there is time to open it.
-        let boarded = clock::within(wait / 2, self.board(tenant, is_vouched, look_again)).await;
-        let seat = match boarded {
-            Some(Ok(seat)) => seat,
+        let joined = clock::within(wait / 2, self.join(tenant, is_vouched, look_again)).await;
+        let waiter = match joined {
+            Some(Ok(waiter)) => waiter,
             Some(Err(Permit::No(answer))) => return answer,
             Some(Err(Permit::NotYet)) | None => {
                 return Err(unavailable("too many tenants' issuers are being opened"));
             }
         };
-        match clock::within(wait, seat.landed()).await {
+        match clock::within(wait, waiter.wait()).await {
             Some(Some(outcome)) => outcome,
             Some(None) => Err(unavailable("opening the tenant's issuer died")),
             None => Err(unavailable("the tenant's issuer is still being opened")),
@@ -295,12 +295,12 @@ impl PerTenant {
     }
 
     /// Waits for a turn, where the budget gives none at once.
-    async fn board(
+    async fn join(
         self: &Arc<Self>,
         tenant: TenantId,
         mut is_vouched: bool,
         look_again: impl Fn() -> bool,
-    ) -> Result<Seat<Result<(), AuthError>>, Permit> {
+    ) -> Result<Waiter<Result<(), AuthError>>, Permit> {
         let (mut place, mut has_looked) = (None, is_vouched);
         loop {
             // Before looking, so that nothing is missed in between.
@@ -308,7 +308,7 @@ impl PerTenant {
             let (all, id) = (self.clone(), tenant.clone());
             let work = move || async move { all.find(id, is_vouched).await };
             let permit = || self.permit(&tenant, is_vouched);
-            match self.opening.board_if(tenant.clone(), permit, work) {
+            match self.opening.run_if(tenant.clone(), permit, work) {
                 Err(Permit::NotYet) => {}
                 other => return other,
             }

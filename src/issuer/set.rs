@@ -10,7 +10,7 @@ use super::jwk::{Key, KeyQuery, Unusable};
 use super::pem;
 use super::source::FetchFault;
 use crate::config::Algorithm;
-use crate::json::Document;
+use crate::support::json::Document;
 
 /// The usable keys of an issuer. There is always one at least.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl KeySet {
 fn read_key(jwk: &RawValue, allowed: &[Algorithm]) -> Result<Key, UnusableKey> {
     let document = Document::parse(jwk.get().as_bytes());
     let document = document.map_err(|_| UnusableKey::new(None, Unusable::Malformed))?;
-    let kid = document.root().get("kid").and_then(crate::json::Value::as_str);
+    let kid = document.root().get("kid").and_then(crate::support::json::Value::as_str);
     Key::read(document.root(), allowed).map_err(|why| UnusableKey::new(kid, why))
 }
 

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::client_auth::{SecretSource, Unproven, failed};
 #[cfg(feature = "trust")]
 use super::pem;
-use crate::base64url;
 use crate::config::Algorithm;
-use crate::secret::Secret;
+use crate::support::base64url;
+use crate::support::secret::Secret;
 
 /// A private key: PKCS #8 in PEM, read each time it signs, so that it may be replaced on disk,
 /// unless it is [`held`](Self::held).

@@ -14,7 +14,7 @@ use crate::auth::{Attempt, Auth, AuthContext, AuthRequest, IncomingToken};
 use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::gate::{Decision, Gate, Pending, ResponseBody};
 use crate::proof::ProofHead;
-use crate::telemetry;
+use crate::support::telemetry;
 
 /// Left in the extensions of requests that pass without an identity, so that guards and extractors
 /// can tell "nobody" from "no layer".

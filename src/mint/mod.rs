@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::exchange::ExchangeError;
 use crate::identity::Scopes;
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 use crate::trust::Granted;
 
 pub use forwarding::ForwardingMinter;

@@ -9,8 +9,8 @@ use super::{MintRequest, Minted, Minter};
 use crate::clock::{Clock, SystemClock};
 use crate::exchange::{ExchangeError, OAuthError};
 use crate::identity::Scopes;
-use crate::secret::Secret;
-use crate::telemetry::{self, Outage};
+use crate::support::secret::Secret;
+use crate::support::telemetry::{self, Outage};
 use crate::trust::{Denied, Granted, TrustEvaluator};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::clock::within;
 use crate::error::SqlError;
-use crate::flight::Flights;
 use crate::identity::{Identity, IdentityKey};
+use crate::support::single_flight::SingleFlight;
 use crate::support::sql::{Pool, connecting, in_transaction, on_either, once};
 
 /// As long as somebody who signs in waits without wondering.
@@ -55,7 +55,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub struct SqlRegistrar {
     pool: Pool,
     deadline: Duration,
-    flights: Arc<Flights<Entry, Result<Registration, RegistrarError>>>,
+    flights: Arc<SingleFlight<Entry, Result<Registration, RegistrarError>>>,
 }
 
 connecting!(SqlRegistrar);
@@ -102,15 +102,15 @@ impl Registrar for SqlRegistrar {
         let entry = Entry::of(identity)?;
         let (pool, deadline) = (self.pool.clone(), self.deadline);
         // In a task of its own, so that a caller that goes away cuts no transaction short.
-        let seat = self.flights.board(entry.clone(), || async move {
+        let waiter = self.flights.run(entry.clone(), || async move {
             match within(deadline, register(&pool, &entry)).await {
                 Some(outcome) => outcome.map_err(RegistrarError::store),
                 None => Err(RegistrarError::Slow(deadline)),
             }
         });
-        let is_first = seat.is_new();
+        let is_first = waiter.is_new();
         let died = || Err(RegistrarError::store("the tokio runtime is missing or ending"));
-        let registration = seat.landed().await.unwrap_or_else(died)?;
+        let registration = waiter.wait().await.unwrap_or_else(died)?;
         Ok(Registration { created: registration.created && is_first, ..registration })
     }
 }

@@ -24,12 +24,12 @@ use crate::config::{ConfigError, Fault};
 use crate::exchange::{
     AccessToken, ExchangeError, Freshness, OAuthError, RefreshRequest, TokenExchangeClient,
 };
-use crate::flight::Flights;
 use crate::gate::Pending;
-use crate::mark::Mark;
-use crate::secret::Secret;
+use crate::support::mac::Mac;
 use crate::support::seal::{Purpose, SealingKeys};
-use crate::telemetry;
+use crate::support::secret::Secret;
+use crate::support::single_flight::SingleFlight;
+use crate::support::telemetry;
 use cookie::{CookieId, CookieName, Names, Session};
 use origin::Origins;
 
@@ -116,7 +116,7 @@ struct Inner {
     life: Duration,
     renewal_patience: Duration,
     origins: Origins,
-    renewals: Flights<Mark, Result<Option<AccessToken>, ExchangeError>>,
+    renewals: SingleFlight<Mac, Result<Option<AccessToken>, ExchangeError>>,
 }
 
 /// What comes of a renewal; `None` if the session is over.
@@ -250,12 +250,12 @@ impl Sessions {
     fn renew(&self, session: &Session) -> Option<Pending<Renewed>> {
         let refresh = session.token.refresh_token()?.clone();
         let (sessions, had) = (self.clone(), session.clone());
-        let mark = Mark::of(refresh.expose().as_bytes());
-        let seat = self.0.renewals.board(mark, move || sessions.renewed(had, refresh));
+        let mac = Mac::of(refresh.expose().as_bytes());
+        let waiter = self.0.renewals.run(mac, move || sessions.renewed(had, refresh));
         let session = session.clone();
         Some(Box::pin(async move {
             let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
-            let token = seat.landed().await.unwrap_or_else(|| Err(ended()))?;
+            let token = waiter.wait().await.unwrap_or_else(|| Err(ended()))?;
             Ok(token.map(|token| session.with(token)))
         }))
     }
@@ -391,7 +391,7 @@ impl SessionsBuilder {
             life: self.life,
             renewal_patience: self.renewal_patience,
             origins,
-            renewals: Flights::default(),
+            renewals: SingleFlight::default(),
         })))
     }
 }

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::{constant_time, digest};
 
-use crate::base64url;
+use crate::support::base64url;
 
 /// The operating system has no random numbers.
 #[derive(Debug, Clone, Copy, thiserror::Error)]

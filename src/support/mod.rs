@@ -1,8 +1,24 @@
-//! Tools that know nothing of tokens.
+//! Tools that know nothing of tokens. Each imports only from those declared above it.
+
+pub(crate) mod telemetry;
+
+pub(crate) mod secret;
+
+pub(crate) mod base64url;
+
+pub(crate) mod crypto;
+
+pub(crate) mod mac;
+
+pub(crate) mod json;
 
 pub(crate) mod bounded;
-pub(crate) mod crypto;
+
 pub(crate) mod retry;
+
+pub(crate) mod single_flight;
+
 pub(crate) mod seal;
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod sql;

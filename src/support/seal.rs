@@ -8,10 +8,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use crate::base64url;
 use crate::clock::unix_time;
-use crate::secret::Secret;
+use crate::support::base64url;
 use crate::support::crypto;
+use crate::support::secret::Secret;
 
 /// The format of sealed bytes.
 const VERSION: u8 = 1;

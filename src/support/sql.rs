@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoo
 
 #[cfg(feature = "sqlite")]
 use crate::clock::pause;
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 
 /// How long to wait for a connection, unless another limit is given: less than the 2 s that a lookup or a
 /// registration may take, so that what is said is why there is none. A pool handed in has its own setting.
@@ -166,7 +166,7 @@ macro_rules! connecting {
             /// # Errors
             /// When the connection string is malformed or needs a feature that is off, and outside of
             /// a tokio runtime.
-            pub fn connect_lazy(url: &$crate::secret::Secret) -> Result<Self, SqlError> {
+            pub fn connect_lazy(url: &$crate::support::secret::Secret) -> Result<Self, SqlError> {
                 Self::connect_lazy_with_timeout(url, $crate::support::sql::ACQUIRE_TIMEOUT)
             }
 
@@ -179,7 +179,7 @@ macro_rules! connecting {
             /// # Errors
             /// As `connect_lazy`.
             pub fn connect_lazy_with_timeout(
-                url: &$crate::secret::Secret,
+                url: &$crate::support::secret::Secret,
                 acquire_timeout: std::time::Duration,
             ) -> Result<Self, SqlError> {
                 Ok(Self::over(Pool::connect_lazy(url, acquire_timeout)?))
@@ -189,7 +189,7 @@ macro_rules! connecting {
             ///
             /// # Errors
             /// Also when it cannot.
-            pub async fn connect(url: &$crate::secret::Secret) -> Result<Self, SqlError> {
+            pub async fn connect(url: &$crate::support::secret::Secret) -> Result<Self, SqlError> {
                 let this = Self::connect_lazy(url)?;
                 this.pool.prove().await?;
                 Ok(this)

@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use super::{Tenant, TenantResolver};
 use crate::clock::{Clock, SystemClock, jittered, within};
 use crate::error::BoxError;
-use crate::flight::{Flights, Seat};
 use crate::identity::TenantId;
 use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Backoff, Failures};
-use crate::telemetry::{self, Outage};
+use crate::support::single_flight::{SingleFlight, Waiter};
+use crate::support::telemetry::{self, Outage};
 
 const GENERATIONS: usize = 64;
 /// Periods are added up, and must not overflow.
@@ -220,10 +220,10 @@ impl<R: TenantResolver> CachedTenants<R> {
             asked_at: self.clock.elapsed(),
         };
         let key = (question.id.clone(), question.generation);
-        let seat: Seat<Answer> = self.memory.flights.board(key, || {
+        let waiter: Waiter<Answer> = self.memory.flights.run(key, || {
             let (this, question) = (self.clone(), question.clone());
             async move {
-                // An earlier flight may have landed between the look into memory and this one.
+                // An earlier flight may have wait between the look into memory and this one.
                 if let Held::Answer(answer) = this.held(&question.id) {
                     return answer;
                 }
@@ -233,7 +233,7 @@ impl<R: TenantResolver> CachedTenants<R> {
         });
         let this = self.clone();
         async move {
-            if let Some(answer) = seat.landed().await {
+            if let Some(answer) = waiter.wait().await {
                 return answer;
             }
             match this.held(&question.id) {
@@ -316,7 +316,7 @@ struct Memory {
     /// nobody who comes after a `forget` joins a lookup from before it.
     generations: Vec<Mutex<u64>>,
     slot: RandomState,
-    flights: Flights<(TenantId, u64), Answer>,
+    flights: SingleFlight<(TenantId, u64), Answer>,
     /// What the log was told of the store.
     outage: Outage,
 }
@@ -329,7 +329,7 @@ impl Memory {
             others: bounded(max_tenants),
             generations: (0..GENERATIONS).map(|_| Mutex::default()).collect(),
             slot: RandomState::new(),
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             outage: Outage::default(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::keys::SigningKey;
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 
 /// An OAuth client, for [`Issuer::register_client`](super::Issuer::register_client) (feature `testing`).
 ///

@@ -8,7 +8,7 @@ use crate::auth::{Attempt, Auth, AuthRequest};
 use crate::config::{Algorithm, AuthConfig, JwksSettings};
 use crate::error::{AuthError, Challenger};
 use crate::issuer::{Key, KeySet, jwks_uri};
-use crate::json::Document;
+use crate::support::json::Document;
 use crate::validator::{Credentials, insecure_decode_claims};
 
 /// A fuzz target.

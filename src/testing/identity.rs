@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::clock::{Clock, SystemClock, unix_seconds};
 use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
-use crate::json::Document;
+use crate::support::json::Document;
 
 /// The identity that a token with these claims would have, for what is tested without requests (feature `testing`).
 ///

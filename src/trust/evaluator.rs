@@ -18,7 +18,7 @@ use crate::identity::{IdentityKind, Scopes};
 use crate::issuer::{IssuerHealth, KeySets};
 use crate::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use crate::support::crypto;
-use crate::telemetry::{self, Outage};
+use crate::support::telemetry::{self, Outage};
 use crate::validator::JwksValidator;
 
 /// The foreign issuers a service trusts, by a [`TrustPolicy`] (feature `trust`). A handle: clones share the policy.

@@ -6,7 +6,7 @@ use super::outcome::DenialReason;
 use super::policy::{Mode, Trust};
 use super::rule::quote;
 use super::verification::Verification;
-use crate::json::Value;
+use crate::support::json::Value;
 
 /// Which trust and which rule a token leads to, and why the others do not match (feature `trust`).
 ///

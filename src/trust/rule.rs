@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use super::glob::{Pattern, SEPARATORS};
 use super::tree::Lines;
 use crate::identity::{ClaimPath, Scopes, TenantId};
-use crate::json::Value;
+use crate::support::json::Value;
 
 /// The longest identity made from a template, in bytes.
 const MAX_IDENTITY: usize = 255;
@@ -338,7 +338,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::json::Document;
+    use crate::support::json::Document;
 
     fn holds(condition: &Condition, claim: &str) -> bool {
         let text = format!(r#"{{"c":{claim}}}"#);

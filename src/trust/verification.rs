@@ -9,7 +9,7 @@ use super::rule::{Grant, Mismatch};
 use crate::clock::Clock;
 use crate::error::InvalidToken;
 use crate::identity::Identity;
-use crate::json::{Document, Value};
+use crate::support::json::{Document, Value};
 use crate::validator::{Credentials, JwksValidator, TokenValidator, unverified_claims};
 
 /// A trust with what verifies its tokens.

@@ -54,7 +54,7 @@ impl Headers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base64url;
+    use crate::support::base64url;
 
     #[test]
     fn the_list_is_bounded_and_a_header_in_it_is_not_read_again() {

@@ -7,14 +7,14 @@ use aws_lc_rs::digest;
 use super::judgement::{Judgement, settle};
 use super::jws::{Header, Jws, Typ, document};
 use super::rules;
-use crate::base64url;
 use crate::clock::{Clock, unix_time};
 use crate::config::{Algorithm, AuthConfig};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{numeric_date, text};
 use crate::issuer::{Found, Issuers, Verdict};
-use crate::json::Value;
+use crate::support::base64url;
 use crate::support::crypto;
+use crate::support::json::Value;
 
 /// It was made for the request that brought it.
 const MAX_AGE: Duration = Duration::from_secs(600);
@@ -159,7 +159,7 @@ fn at_hash(access_token: &str, algorithm: Algorithm) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::Document;
+    use crate::support::json::Document;
 
     const NOW: f64 = 10_000.0;
 

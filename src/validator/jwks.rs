@@ -16,7 +16,7 @@ use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, Provenance, Reading, TenantId};
 use crate::issuer::{Found, Issuer, Issuers, KeySets, PerTenant, Verdict};
 #[cfg(feature = "trust")]
-use crate::json::Document;
+use crate::support::json::Document;
 
 /// Verifies signed JWTs (RFC 7519) against the published keys of their issuers (RFC 7517).
 ///

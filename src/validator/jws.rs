@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use crate::base64url;
 use crate::config::Algorithm;
 use crate::error::InvalidToken;
 use crate::issuer::{CertificateHash, KeyQuery, MAX_KID, Rules};
-use crate::json::{Document, Fault, Value};
+use crate::support::base64url;
+use crate::support::json::{Document, Fault, Value};
 
 /// The longest encoded header read. Real ones have 40 to 200 bytes.
 const MAX_HEADER: usize = 4 * 1024;

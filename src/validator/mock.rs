@@ -11,7 +11,7 @@ use crate::clock::{Clock, unix_seconds};
 use crate::config::MockUser;
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
-use crate::json::Document;
+use crate::support::json::Document;
 
 /// `iss` of mock identities: no provider can have it.
 const ISSUER: &str = "urn:scaikey-auth:mock";

@@ -7,7 +7,7 @@ use crate::config::{IssuerConfig, TokenProfile};
 use crate::error::InvalidToken;
 use crate::identity::{Confirmation, TenantId, numeric_date, read_tenant, text};
 use crate::issuer::Rules;
-use crate::json::Value;
+use crate::support::json::Value;
 
 /// `iss`: one non-empty string (RFC 7519 §4.1.1).
 pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
@@ -204,7 +204,7 @@ fn tenant(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::Document;
+    use crate::support::json::Document;
 
     fn judge<T>(
         json: &str,

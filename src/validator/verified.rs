@@ -1,10 +1,10 @@
 //! [`VerifiedTokens`]: tokens verified before, so that a signature is verified once and not per request.
 //!
-//! Of a token its identity with its claims is kept, a [mark](Mark) of all its bytes, and what its
+//! Of a token its identity with its claims is kept, a [mac](Mac) of all its bytes, and what its
 //! verification rests on; that is no token. Only tokens that passed every rule get in, and only
 //! acceptance is ever remembered. A known token is accepted if
 //!
-//! - it is the same, by its mark;
+//! - it is the same, by its mac;
 //! - no issuer was removed, replaced or purged since before it was first looked at;
 //! - nobody flushed it since then;
 //! - its key was not withdrawn, and the key set is neither due to be asked for nor too old, so that
@@ -27,8 +27,8 @@ use super::rules::Lifetime;
 use crate::clock::Clock;
 use crate::identity::{Identity, TenantId};
 use crate::issuer::KeyLease;
-use crate::mark::{Mark, MarkHasher};
-use crate::telemetry;
+use crate::support::mac::{BuildMacHasher, Mac};
+use crate::support::telemetry;
 
 /// The tokens a validator verified before and need not verify again. A handle: clones share them.
 /// [`Auth::verified_tokens`](crate::Auth::verified_tokens) returns it.
@@ -73,7 +73,7 @@ impl VerifiedTokensStats {
 
 #[derive(Debug)]
 struct Memory {
-    tokens: Cache<Mark, Arc<Known>, Bytes, MarkHasher, CollectEvicted>,
+    tokens: Cache<Mac, Arc<Known>, Bytes, BuildMacHasher, CollectEvicted>,
     max_bytes: usize,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -105,8 +105,8 @@ const USUAL: usize = 1200;
 #[derive(Debug, Clone)]
 struct Bytes;
 
-impl Weighter<Mark, Arc<Known>> for Bytes {
-    fn weight(&self, _: &Mark, known: &Arc<Known>) -> u64 {
+impl Weighter<Mac, Arc<Known>> for Bytes {
+    fn weight(&self, _: &Mac, known: &Arc<Known>) -> u64 {
         known.bytes as u64
     }
 }
@@ -115,18 +115,18 @@ impl Weighter<Mark, Arc<Known>> for Bytes {
 #[derive(Debug, Clone)]
 struct CollectEvicted;
 
-impl Lifecycle<Mark, Arc<Known>> for CollectEvicted {
-    type RequestState = Vec<(Mark, Arc<Known>)>;
+impl Lifecycle<Mac, Arc<Known>> for CollectEvicted {
+    type RequestState = Vec<(Mac, Arc<Known>)>;
 
-    fn on_evict(&self, gone: &mut Self::RequestState, mark: Mark, known: Arc<Known>) {
-        gone.push((mark, known));
+    fn on_evict(&self, gone: &mut Self::RequestState, mac: Mac, known: Arc<Known>) {
+        gone.push((mac, known));
     }
 }
 
 /// A token looked at for the first time: what to remember it by, should it turn out to be good.
 #[derive(Debug)]
 pub(super) struct Miss {
-    mark: Mark,
+    mac: Mac,
     generation: u64,
     flushes: u64,
 }
@@ -136,7 +136,13 @@ impl VerifiedTokens {
         let (places, weight) = (max_bytes / USUAL, max_bytes as u64);
         Self((max_bytes > 0).then(|| {
             Arc::new(Memory {
-                tokens: Cache::with(places, weight, Bytes, MarkHasher::default(), CollectEvicted),
+                tokens: Cache::with(
+                    places,
+                    weight,
+                    Bytes,
+                    BuildMacHasher::default(),
+                    CollectEvicted,
+                ),
                 max_bytes,
                 hits: AtomicU64::new(0),
                 misses: AtomicU64::new(0),
@@ -187,8 +193,8 @@ impl VerifiedTokens {
         let Some(memory) = &self.0 else { return Err(None) };
         // Before anything is verified: a flush from now on concerns this token too.
         let flushes = memory.flushes.so_far();
-        let mark = Mark::of(token);
-        let known = memory.tokens.get(&mark);
+        let mac = Mac::of(token);
+        let known = memory.tokens.get(&mac);
         if let Some(known) = &known
             && memory.counts(known, generation)
             && known.holds(clock)
@@ -197,10 +203,10 @@ impl VerifiedTokens {
             return Ok(known.identity.clone());
         }
         if let Some(dead) = known.filter(|known| memory.is_dead(known, generation, clock)) {
-            memory.tokens.remove_if(&mark, |held| Arc::ptr_eq(held, &dead));
+            memory.tokens.remove_if(&mac, |held| Arc::ptr_eq(held, &dead));
         }
         memory.misses.fetch_add(1, Ordering::Relaxed);
-        Err(Some(Miss { mark, generation, flushes }))
+        Err(Some(Miss { mac, generation, flushes }))
     }
 
     /// Remembers a token that passed every rule after it was sighted.
@@ -213,14 +219,14 @@ impl VerifiedTokens {
         clock: &dyn Clock,
     ) {
         let (Some(memory), Some(miss)) = (&self.0, miss) else { return };
-        let Miss { mark, generation, flushes } = miss;
+        let Miss { mac, generation, flushes } = miss;
         let (identity, bytes) = (identity.clone(), identity.footprint() + ENTRY);
         let lot = memory.flushes.lot(identity.tenant_id());
         let known = Known { identity, bytes, lot, lifetime, lease, generation, flushes };
         let mut gone = Vec::new();
-        memory.tokens.insert_with_lifecycle(mark, Arc::new(known), &mut gone);
+        memory.tokens.insert_with_lifecycle(mac, Arc::new(known), &mut gone);
         // What was replaced by the same token is not evicted; unless nothing was put in, and this is it.
-        let is_replaced = |other: &Mark| *other == mark && memory.tokens.contains_key(&mark);
+        let is_replaced = |other: &Mac| *other == mac && memory.tokens.contains_key(&mac);
         let evicted = gone.iter().filter(|(other, known)| {
             !is_replaced(other) && !memory.is_dead(known, generation, clock)
         });
@@ -319,9 +325,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base64url;
     use crate::identity::{ClaimsMapping, Provenance, Reading};
-    use crate::json::Document;
+    use crate::support::base64url;
+    use crate::support::json::Document;
 
     const BUDGET: usize = 1 << 20;
     const FOR_EVER: u64 = 1 << 40;
@@ -434,7 +440,7 @@ mod tests {
         }
     }
 
-    /// Longer than the key that marks are made with; of RSA keys of 8,192 bits, and of 16,384.
+    /// Longer than the key that macs are made with; of RSA keys of 8,192 bits, and of 16,384.
     #[test]
     fn a_long_signature_is_known_by_all_its_octets_too() {
         for signature in [1366, 2731, 9000] {

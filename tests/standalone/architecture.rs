@@ -4,11 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules, ground first, as `lib.rs` declares them.
-fn layers() -> Vec<String> {
-    modules_declared_in(&source("src/lib.rs"))
-}
-
 /// Where the unit tests of a file begin; they may use everything.
 const TESTS_ARE_FREE: &str = "#[cfg(test)]";
 
@@ -22,7 +17,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
             "src/issuer/jwk.rs",
             "src/issuer/signing.rs",
             "src/exchange/cache/redis/server.rs",
-            "src/mark.rs",
+            "src/support/mac.rs",
             "src/support/crypto.rs",
             "src/support/seal.rs",
             "src/validator/id_token.rs",
@@ -45,7 +40,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
     ("the monotonic clock", "Instant::now", &["src/clock.rs", "src/testing/"]),
     ("timers", "tokio::time", &["src/clock.rs", "src/testing/"]),
     ("the environment", "std::env::", &["src/config/"]),
-    ("events", "tracing::", &["src/telemetry.rs"]),
+    ("events", "tracing::", &["src/support/telemetry.rs"]),
     (
         "databases",
         "sqlx::",
@@ -56,30 +51,38 @@ const DOORS: &[(&str, &str, &[&str])] = &[
             "src/registrar/schema.rs",
         ],
     ),
-    ("base64", "base64_simd::", &["src/base64url.rs"]),
+    ("base64", "base64_simd::", &["src/support/base64url.rs"]),
     ("calendars", "humantime::", &["src/endpoints/names.rs", "src/trust/time.rs"]),
     ("TOML", "toml::", &["src/trust/tree.rs"]),
 ];
 
 #[test]
-fn a_module_imports_only_from_modules_declared_above_it() {
-    let layers = layers();
-    let rank = |module: &str| layers.iter().position(|layer| layer == module);
+fn modules_import_only_from_modules_above() {
+    let mut offences = import_offences("src", "src/lib.rs", "crate::");
+    offences.extend(import_offences("src/support", "src/support/mod.rs", "crate::support::"));
+    assert!(offences.is_empty(), "{offences:#?}");
+}
+
+/// Returns the imports in `folder` that go against the order in which `root` declares its modules.
+fn import_offences(folder: &str, root: &str, prefix: &str) -> Vec<String> {
+    let declared = modules_declared_in(&source(root));
+    let rank = |module: &str| declared.iter().position(|name| name == module);
     let mut offences = Vec::new();
-    for file in rust_files("src") {
-        let Some(own) = top_module(&file).and_then(|module| rank(&module)) else { continue };
-        for used in crate_paths(&without_tests(&file)) {
+    for file in rust_files(folder) {
+        let Some(own) = module_of(&file, folder).and_then(|module| rank(&module)) else { continue };
+        for used in modules_used(&without_tests(&file), prefix) {
             match rank(&used) {
-                Some(used_rank) if used_rank > own => {
-                    offences.push(format!("{} imports from `{used}` above it", file.display()));
-                }
+                Some(used_rank) if used_rank > own => offences
+                    .push(format!("{} imports `{used}`, which is declared later", file.display())),
                 Some(_) => {}
-                None => offences
-                    .push(format!("{} imports `{used}` through the crate root", file.display())),
+                None => offences.push(format!(
+                    "{} imports `{prefix}{used}`: name the module that declares it",
+                    file.display()
+                )),
             }
         }
     }
-    assert!(offences.is_empty(), "{offences:#?}");
+    offences
 }
 
 #[test]
@@ -227,12 +230,13 @@ fn modules_declared_in(text: &str) -> Vec<String> {
     text.lines().filter_map(|line| name(line.trim())).collect()
 }
 
-/// `src/issuer/keys.rs` belongs to `issuer`; `lib.rs` to none.
-fn top_module(file: &Path) -> Option<String> {
-    let inside = file.strip_prefix("src").ok()?;
+/// Returns the module of `folder` that `file` belongs to: `issuer` for `src/issuer/keys.rs`, and nothing
+/// for the file that declares the modules. The manual names everything, so it is exempt.
+fn module_of(file: &Path, folder: &str) -> Option<String> {
+    let inside = file.strip_prefix(folder).ok()?;
     let first = Path::new(inside.components().next()?.as_os_str()).with_extension("");
     let first = first.to_string_lossy().into_owned();
-    (first != "lib" && first != "manual").then_some(first)
+    (!["lib", "mod", "manual"].contains(&first.as_str())).then_some(first)
 }
 
 /// The code of a file without its unit tests, which may use everything.
@@ -248,20 +252,16 @@ fn without_tests(file: &Path) -> String {
     }
 }
 
-/// What follows `crate::` in code, one name each.
-fn crate_paths(code: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        let line = line.split(" //").next().unwrap_or(line);
-        for after in line.split("crate::").skip(1) {
-            let name: String =
-                after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if !name.is_empty() {
-                found.insert(name);
-            }
-        }
-    }
-    found
+/// Returns the first name after each `prefix`, such as `crate::`. A `use` with braces there gives an empty
+/// name, which no module has.
+fn modules_used(code: &str, prefix: &str) -> BTreeSet<String> {
+    let name =
+        |after: &str| after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .map(|line| line.split(" //").next().unwrap_or(line))
+        .flat_map(|line| line.split(prefix).skip(1).map(name))
+        .collect()
 }
 
 fn rust_files(root: &str) -> Vec<PathBuf> {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::base64url;
 use crate::clock::{Clock, unix_time};
 use crate::exchange::request::TokenRequest;
 use crate::exchange::token::{AccessToken, Freshness};
 use crate::identity::TenantId;
-use crate::mark::Mark;
+use crate::support::base64url;
 use crate::support::crypto;
+use crate::support::mac::Mac;
 use crate::support::seal::{Purpose, SealingKey};
 
 /// By how many milliseconds the clocks of two servers may differ.
@@ -27,7 +27,7 @@ const SINGLE_USE_SKEW: u64 = 600_000;
 /// token type all count, each with its length, so that no two requests that differ in any
 /// of them share an entry; the order of audiences, resources and scopes does not count.
 pub struct CacheKey<'a> {
-    mark: Mark,
+    mac: Mac,
     client: &'a ClientFingerprint,
     request: &'a TokenRequest<'a>,
     server_key: &'a SealingKey,
@@ -50,8 +50,8 @@ impl<'a> CacheKey<'a> {
         clock: &'a dyn Clock,
     ) -> Self {
         let credential = request.credential().map(|it| it.expose().as_bytes());
-        let mark = Mark::of(&client.encoded(request, credential));
-        Self { mark, client, request, server_key, clock, derived: OnceLock::new() }
+        let mac = Mac::of(&client.encoded(request, credential));
+        Self { mac, client, request, server_key, clock, derived: OnceLock::new() }
     }
 
     /// The tenant the token is for, if the request names one: for caches that keep tenants apart
@@ -123,8 +123,8 @@ impl<'a> CacheKey<'a> {
         (unix_time(self.clock.now()) * 1000.0) as u64
     }
 
-    pub(crate) fn mark(&self) -> Mark {
-        self.mark
+    pub(crate) fn mac(&self) -> Mac {
+        self.mac
     }
 
     /// The time of the client's monotonic clock.
@@ -211,8 +211,8 @@ mod tests {
     use crate::exchange::{
         CodeRequest, ExchangeRequest, PkceVerifier, RefreshRequest, ServiceTokenRequest, TokenType,
     };
-    use crate::secret::Secret;
     use crate::support::seal::SealingKeys;
+    use crate::support::secret::Secret;
 
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Grant {
@@ -299,12 +299,12 @@ mod tests {
             format!("{:?} {:?} {tenant:?} {asked}", self.settings, self.grant)
         }
 
-        fn filed(&self, keys: &SealingKeys) -> (Mark, String) {
+        fn filed(&self, keys: &SealingKeys) -> (Mac, String) {
             let settings = self.settings.iter().map(String::as_str);
             let (client, request) = (ClientFingerprint::new(settings, false), self.request());
             let clock = SystemClock::default();
             let key = CacheKey::new(&client, &request, keys.iter().next().unwrap(), &clock);
-            (key.mark(), key.digest().to_owned())
+            (key.mac(), key.digest().to_owned())
         }
     }
 
@@ -343,8 +343,8 @@ mod tests {
 
     fn compare(one: &Asked, two: &Asked) {
         let (same, keys) = (one.meaning() == two.meaning(), keys());
-        let ((mark, digest), (other_mark, other_digest)) = (one.filed(&keys), two.filed(&keys));
-        assert_eq!(mark == other_mark, same);
+        let ((mac, digest), (other_mac, other_digest)) = (one.filed(&keys), two.filed(&keys));
+        assert_eq!(mac == other_mac, same);
         assert_eq!(digest == other_digest, same);
     }
 

@@ -12,8 +12,8 @@ use quick_cache::sync::Cache;
 use super::{CacheKey, Fence, TokenCache};
 use crate::error::BoxError;
 use crate::exchange::AccessToken;
-use crate::mark::{Mark, MarkHasher};
 use crate::support::bounded::weighed;
+use crate::support::mac::{BuildMacHasher, Mac};
 
 /// How many bytes of tokens are kept by default.
 const BUDGET: u64 = 32 << 20;
@@ -44,7 +44,7 @@ const SWEEP: u64 = 60;
 pub struct MemoryCache(Arc<Memory>);
 
 struct Memory {
-    tokens: Cache<Mark, Entry, Bytes, MarkHasher>,
+    tokens: Cache<Mac, Entry, Bytes, BuildMacHasher>,
     /// When the next look for dead tokens is due, in seconds of the monotonic clock.
     sweep_at: AtomicU64,
 }
@@ -59,8 +59,8 @@ struct Entry {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<Mark, Entry> for Bytes {
-    fn weight(&self, _: &Mark, entry: &Entry) -> u64 {
+impl Weighter<Mac, Entry> for Bytes {
+    fn weight(&self, _: &Mac, entry: &Entry) -> u64 {
         (entry.token.octets() + ENTRY) as u64
     }
 }
@@ -111,12 +111,12 @@ impl TokenCache for MemoryCache {
     }
 
     fn peek(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
-        let (mark, now) = (key.mark(), key.elapsed());
-        let entry = self.0.tokens.get(&mark)?;
+        let (mac, now) = (key.mac(), key.elapsed());
+        let entry = self.0.tokens.get(&mac)?;
         if now < entry.until {
             return Some(entry.token);
         }
-        self.0.tokens.remove_if(&mark, |held| held.until <= now);
+        self.0.tokens.remove_if(&mac, |held| held.until <= now);
         None
     }
 
@@ -134,12 +134,12 @@ impl TokenCache for MemoryCache {
         let now = key.elapsed();
         self.0.sweep(now);
         let entry = Entry { token: token.clone(), until: now.saturating_add(ttl) };
-        self.0.tokens.insert(key.mark(), entry);
+        self.0.tokens.insert(key.mac(), entry);
         Ok(())
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
-        self.0.tokens.remove(&key.mark());
+        self.0.tokens.remove(&key.mac());
         Ok(())
     }
 

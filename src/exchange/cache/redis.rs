@@ -17,7 +17,7 @@ use crate::config::ConfigError;
 use crate::error::BoxError;
 use crate::exchange::AccessToken;
 use crate::replay::{ReplayKey, ReplayLog};
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 use commands::{Found, MAX_SINGLE_USE_VALUE, MAX_VALUE, names};
 use line::{Line, Need, Settings};
 

@@ -196,7 +196,7 @@ mod tests {
     fn is_strict_json(token: &str) -> bool {
         token.split('.').take(2).all(|part| {
             let text = URL_SAFE_NO_PAD.decode(part).unwrap();
-            crate::json::Document::parse(text).is_ok()
+            crate::support::json::Document::parse(text).is_ok()
         })
     }
 

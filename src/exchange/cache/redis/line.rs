@@ -15,10 +15,10 @@ use super::server::{self, Link, Server};
 use super::slots::{Node, Slots};
 use crate::clock::{Clock, SystemClock, jittered, pause, within};
 use crate::config::ConfigError;
-use crate::flight::{Flights, Seat};
-use crate::secret::Secret;
 use crate::support::retry::Backoff;
-use crate::telemetry;
+use crate::support::secret::Secret;
+use crate::support::single_flight::{SingleFlight, Waiter};
+use crate::support::telemetry;
 
 /// A connection that lasted so long has made up for the failures before it.
 const STEADY: Duration = Duration::from_secs(10);
@@ -72,11 +72,11 @@ pub(super) struct Line {
     /// Failures of each node of a cluster, and of the whole (`None`). Whoever changes `open` holds
     /// this.
     rests: Mutex<HashMap<Option<Node>, Rest>>,
-    dials: Flights<(), Result<Arc<Open>, Trouble>>,
+    dials: SingleFlight<(), Result<Arc<Open>, Trouble>>,
     /// The same for those that wait until there is a connection.
-    waits: Flights<(), Result<Arc<Open>, Trouble>>,
+    waits: SingleFlight<(), Result<Arc<Open>, Trouble>>,
     /// Of nodes that failed.
-    trials: Flights<Node, ()>,
+    trials: SingleFlight<Node, ()>,
     finds_garbage: AtomicBool,
 }
 
@@ -133,9 +133,9 @@ impl Line {
             settings,
             open: ArcSwapOption::empty(),
             rests: Mutex::default(),
-            dials: Flights::default(),
-            waits: Flights::default(),
-            trials: Flights::default(),
+            dials: SingleFlight::default(),
+            waits: SingleFlight::default(),
+            trials: SingleFlight::default(),
             finds_garbage: AtomicBool::new(false),
         }
     }
@@ -228,7 +228,7 @@ impl Line {
             drop(self.dial());
             return Err(Trouble::Resting(why));
         }
-        match within(self.settings.write_timeout, self.dial().landed()).await {
+        match within(self.settings.write_timeout, self.dial().wait()).await {
             Some(Some(outcome)) => outcome,
             Some(None) => {
                 self.rests().entry(None).or_default().begin(self.now(), &died());
@@ -251,18 +251,18 @@ impl Line {
         if let Some(open) = self.open.load_full() {
             return Ok(open);
         }
-        let wait = self.waits.board((), || {
+        let wait = self.waits.run((), || {
             let line = self.clone();
             async move { line.dial_until_open().await }
         });
-        wait.landed().await.unwrap_or_else(|| Err(died()))
+        wait.wait().await.unwrap_or_else(|| Err(died()))
     }
 
     async fn dial_until_open(self: &Arc<Self>) -> Result<Arc<Open>, Trouble> {
         let mut last = Trouble::Slow;
         let dialling = async {
             loop {
-                match self.dial().landed().await.unwrap_or_else(|| Err(died())) {
+                match self.dial().wait().await.unwrap_or_else(|| Err(died())) {
                     Ok(open) => return open,
                     Err(trouble) => last = trouble,
                 }
@@ -285,7 +285,7 @@ impl Line {
     /// Whether a node may be asked. One that failed is tried behind everybody's back.
     fn permitted(self: &Arc<Self>, node: &Node, open: &Arc<Open>) -> Result<(), Trouble> {
         let Some(why) = self.has_failed(Some(node))? else { return Ok(()) };
-        drop(self.trials.board(node.clone(), || {
+        drop(self.trials.run(node.clone(), || {
             let (line, open, node) = (self.clone(), open.clone(), node.clone());
             async move { line.try_node(&open, node).await }
         }));
@@ -311,8 +311,8 @@ impl Line {
         }
     }
 
-    fn dial(self: &Arc<Self>) -> Seat<Result<Arc<Open>, Trouble>> {
-        self.dials.board((), || {
+    fn dial(self: &Arc<Self>) -> Waiter<Result<Arc<Open>, Trouble>> {
+        self.dials.run((), || {
             let line = self.clone();
             async move { line.dialled().await }
         })

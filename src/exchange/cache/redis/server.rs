@@ -13,7 +13,7 @@ use redis::{
 
 use super::slots::Slots;
 use crate::config::{ConfigError, Fault};
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 
 /// The longest that one node of a cluster may take to connect or to answer.
 const NODE: Duration = Duration::from_secs(2);

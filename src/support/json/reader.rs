@@ -258,7 +258,7 @@ mod tests {
     use serde_json::Value as Json;
 
     use super::*;
-    use crate::json::{Document, Value};
+    use crate::support::json::{Document, Value};
 
     fn number(text: &str) -> Option<f64> {
         let document = Document::parse(format!("{{\"n\":{text}}}")).ok()?;

@@ -1,4 +1,4 @@
-//! [`Flights`]: one piece of work per key, however many want its outcome.
+//! [`SingleFlight`]: one piece of work per key, however many want its outcome.
 //!
 //! The work runs as a task of its own and callers only wait for it. So a caller that goes away,
 //! even the one that started it, disturbs nobody; and if the work itself dies, everybody learns
@@ -16,67 +16,71 @@ use tokio::sync::watch;
 type Running<K, T> = Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>;
 
 /// The work now under way, by key.
-pub(crate) struct Flights<K, T> {
+pub(crate) struct SingleFlight<K, T> {
     running: Running<K, T>,
 }
 
-impl<K, T> Default for Flights<K, T> {
+impl<K, T> Default for SingleFlight<K, T> {
     fn default() -> Self {
         Self { running: Arc::default() }
     }
 }
 
-impl<K, T> fmt::Debug for Flights<K, T> {
+impl<K, T> fmt::Debug for SingleFlight<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").field("running", &lock(&self.running).len()).finish()
+        f.debug_struct("SingleFlight").field("running", &lock(&self.running).len()).finish()
     }
 }
 
-impl<K, T> Flights<K, T>
+impl<K, T> SingleFlight<K, T>
 where
     K: Eq + Hash + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
     /// Joins the flight for `key`, or starts one that does `work`.
     ///
-    /// Outside of a tokio runtime nothing can be started, and the seat lands with `None`.
-    pub(crate) fn board<F>(&self, key: K, work: impl FnOnce() -> F) -> Seat<T>
+    /// Outside of a tokio runtime nothing can be started, and the waiter lands with `None`.
+    pub(crate) fn run<F>(&self, key: K, work: impl FnOnce() -> F) -> Waiter<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let Ok(seat) = self.board_if(key, || Ok::<_, Infallible>(()), work);
-        seat
+        let Ok(waiter) = self.run_if(key, || Ok::<_, Infallible>(()), work);
+        waiter
     }
 
     /// Whether somebody does the work for `key` now.
-    pub(crate) fn is_under_way(&self, key: &K) -> bool {
+    pub(crate) fn is_running(&self, key: &K) -> bool {
         lock(&self.running).contains_key(key)
     }
 
     /// Joins the flight for `key`, or starts one whose work tells the outcome itself and may go on after
     /// that, while the next flight starts.
-    pub(crate) fn board_led<F>(&self, key: K, work: impl FnOnce(Leader<K, T>) -> F) -> Seat<T>
+    pub(crate) fn run_with_leader<F>(
+        &self,
+        key: K,
+        work: impl FnOnce(Leader<K, T>) -> F,
+    ) -> Waiter<T>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Ok(seat) = self.start(key, || Ok::<_, Infallible>(()), work);
-        seat
+        let Ok(waiter) = self.start(key, || Ok::<_, Infallible>(()), work);
+        waiter
     }
 
     /// Joins the flight for `key`, or starts one if `permit` allows it. The permit is asked while
-    /// nobody else can start, so that those who come together are charged once and all get a seat.
-    pub(crate) fn board_if<E, F>(
+    /// nobody else can start, so that those who come together are charged once and all get a waiter.
+    pub(crate) fn run_if<E, F>(
         &self,
         key: K,
         permit: impl FnOnce() -> Result<(), E>,
         work: impl FnOnce() -> F,
-    ) -> Result<Seat<T>, E>
+    ) -> Result<Waiter<T>, E>
     where
         F: Future<Output = T> + Send + 'static,
     {
         self.start(key, permit, |leader| {
             let work = work();
-            async move { leader.land(work.await) }
+            async move { leader.publish(work.await) }
         })
     }
 
@@ -85,56 +89,56 @@ where
         key: K,
         permit: impl FnOnce() -> Result<(), E>,
         work: impl FnOnce(Leader<K, T>) -> F,
-    ) -> Result<Seat<T>, E>
+    ) -> Result<Waiter<T>, E>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let runtime = tokio::runtime::Handle::try_current();
         let mut running = lock(&self.running);
         if let Some(outcome) = running.get(&key) {
-            return Ok(Seat { outcome: outcome.clone(), is_new: false });
+            return Ok(Waiter { outcome: outcome.clone(), is_new: false });
         }
         permit()?;
-        let (land, outcome) = watch::channel(None);
+        let (publish, outcome) = watch::channel(None);
         if let Ok(runtime) = runtime {
             running.insert(key.clone(), outcome.clone());
             // A runtime that has ended drops the task right here, and dropping it takes the lock.
             drop(running);
             let entry = Entry { running: self.running.clone(), key };
-            runtime.spawn(work(Leader { entry, land }));
+            runtime.spawn(work(Leader { entry, publish }));
         }
-        Ok(Seat { outcome, is_new: true })
+        Ok(Waiter { outcome, is_new: true })
     }
 }
 
 /// Whoever does the work. If it is dropped before there is an outcome, those who wait learn that.
 pub(crate) struct Leader<K: Eq + Hash, T> {
     entry: Entry<K, T>,
-    land: watch::Sender<Option<T>>,
+    publish: watch::Sender<Option<T>>,
 }
 
 impl<K: Eq + Hash, T> Leader<K, T> {
-    pub(crate) fn land(self, outcome: T) {
+    pub(crate) fn publish(self, outcome: T) {
         // In this order: whoever asks from here on wants work that begins after they ask.
         drop(self.entry);
-        self.land.send_replace(Some(outcome));
+        self.publish.send_replace(Some(outcome));
     }
 }
 
 /// A place in a flight.
-pub(crate) struct Seat<T> {
+pub(crate) struct Waiter<T> {
     outcome: watch::Receiver<Option<T>>,
     is_new: bool,
 }
 
-impl<T: Clone> Seat<T> {
-    /// Whether the flight began with this seat.
+impl<T: Clone> Waiter<T> {
+    /// Whether the flight began with this waiter.
     pub(crate) fn is_new(&self) -> bool {
         self.is_new
     }
 
     /// Waits for the outcome; `None` when the work died: it panicked, or its runtime ended.
-    pub(crate) async fn landed(mut self) -> Option<T> {
+    pub(crate) async fn wait(mut self) -> Option<T> {
         let outcome = self.outcome.wait_for(Option::is_some).await.ok()?;
         outcome.clone()
     }
@@ -167,12 +171,12 @@ mod tests {
 
     #[tokio::test]
     async fn many_callers_share_one_piece_of_work() {
-        let (flights, started) = (Flights::default(), Arc::new(AtomicUsize::new(0)));
+        let (flights, started) = (SingleFlight::default(), Arc::new(AtomicUsize::new(0)));
         let gate = Arc::new(Notify::new());
-        let seats: Vec<_> = (0..1000)
+        let waiters: Vec<_> = (0..1000)
             .map(|_| {
                 let (started, gate) = (started.clone(), gate.clone());
-                flights.board("key", || async move {
+                flights.run("key", || async move {
                     started.fetch_add(1, Ordering::SeqCst);
                     gate.notified().await;
                     7
@@ -180,71 +184,71 @@ mod tests {
             })
             .collect();
         gate.notify_one();
-        for seat in seats {
-            assert_eq!(seat.landed().await, Some(7));
+        for waiter in waiters {
+            assert_eq!(waiter.wait().await, Some(7));
         }
         assert_eq!(started.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
     async fn led_work_goes_on_after_landing() {
-        let (flights, gate) = (Flights::default(), Arc::new(Notify::new()));
+        let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
         let (ended, has_ended) = tokio::sync::oneshot::channel();
-        let first = flights.board_led("key", |leader| {
+        let first = flights.run_with_leader("key", |leader| {
             let gate = gate.clone();
             async move {
-                leader.land(7);
+                leader.publish(7);
                 gate.notified().await;
                 let _ = ended.send(());
             }
         });
-        assert_eq!(first.landed().await, Some(7));
+        assert_eq!(first.wait().await, Some(7));
         // The next flight does not wait for what the first still does.
-        assert!(!flights.is_under_way(&"key"));
-        assert_eq!(flights.board("key", || async { 8 }).landed().await, Some(8));
+        assert!(!flights.is_running(&"key"));
+        assert_eq!(flights.run("key", || async { 8 }).wait().await, Some(8));
         gate.notify_one();
         has_ended.await.unwrap();
         // One that gives up leaves nobody waiting.
-        let seat = flights.board_led("key", |leader| async move { drop(leader) });
-        assert_eq!(seat.landed().await, None);
-        assert!(!flights.is_under_way(&"key"));
+        let waiter = flights.run_with_leader("key", |leader| async move { drop(leader) });
+        assert_eq!(waiter.wait().await, None);
+        assert!(!flights.is_running(&"key"));
     }
 
     #[tokio::test]
     async fn a_leader_that_goes_away_disturbs_nobody() {
-        let (flights, gate) = (Flights::default(), Arc::new(Notify::new()));
+        let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
         let work = || {
             let gate = gate.clone();
             async move { gate.notified().await }
         };
-        let leader = flights.board("key", work);
-        let follower = flights.board("key", work);
+        let leader = flights.run("key", work);
+        let follower = flights.run("key", work);
         drop(leader);
         gate.notify_one();
-        assert_eq!(follower.landed().await, Some(()));
+        assert_eq!(follower.wait().await, Some(()));
     }
 
     #[tokio::test]
     async fn work_that_panics_strands_nobody_and_can_be_started_again() {
-        let flights = Flights::default();
-        let doomed = flights.board("key", || async { panic!("on purpose") });
-        assert_eq!(doomed.landed().await, None::<u8>);
-        assert_eq!(flights.board("key", || async { 7 }).landed().await, Some(7));
+        let flights = SingleFlight::default();
+        let doomed = flights.run("key", || async { panic!("on purpose") });
+        assert_eq!(doomed.wait().await, None::<u8>);
+        assert_eq!(flights.run("key", || async { 7 }).wait().await, Some(7));
     }
 
     #[tokio::test]
     async fn who_joins_needs_no_permit_and_who_gets_none_starts_nothing() {
-        let (flights, gate) = (Flights::default(), Arc::new(Notify::new()));
-        let refused = flights.board_if("key", || Err("no"), || async {});
+        let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
+        let refused = flights.run_if("key", || Err("no"), || async {});
         assert_eq!(refused.err(), Some("no"));
-        let leader = flights.board("key", || {
+        let leader = flights.run("key", || {
             let gate = gate.clone();
             async move { gate.notified().await }
         });
-        let follower = flights.board_if("key", || Err("no"), || async {}).ok().unwrap();
+        let follower = flights.run_if("key", || Err("no"), || async {}).ok().unwrap();
         assert!(leader.is_new() && !follower.is_new());
         gate.notify_one();
-        assert_eq!(follower.landed().await, Some(()));
+        assert_eq!(follower.wait().await, Some(()));
     }
 
     #[test]
@@ -255,8 +259,8 @@ mod tests {
         let (send, done) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let _inside = handle.enter();
-            let flights = Flights::default();
-            drop(flights.board("key", || async { 7 }));
+            let flights = SingleFlight::default();
+            drop(flights.run("key", || async { 7 }));
             send.send(lock(&flights.running).len())
         });
         assert_eq!(done.recv_timeout(std::time::Duration::from_secs(120)), Ok(0));
@@ -264,8 +268,8 @@ mod tests {
 
     #[test]
     fn without_a_runtime_nothing_starts_and_nothing_panics() {
-        let flights = Flights::default();
-        drop(flights.board("key", || async { 7 }));
+        let flights = SingleFlight::default();
+        drop(flights.run("key", || async { 7 }));
         assert!(lock(&flights.running).is_empty());
     }
 }
