@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 use scaikey_auth::exchange::{AccessToken, CacheStatus, ServiceTokenRequest};
 use scaikey_auth::issuer::ClientAuth;
-use scaikey_auth::testing::{Client, Endpoint, Fault, Provider};
+use scaikey_auth::testing::{Client, Fault, Provider, ProviderEndpoint};
 use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -88,7 +88,7 @@ fn row(name: &str, token: &AccessToken, text: &str, hit: impl Fn() -> AccessToke
 fn herd(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
     println!("\n{HERD} callers at once of a token not kept, the provider taking {UPSTREAM:?}");
     println!("{:28} {:>10} {:>14} {:>14}", "", "p99", "by one call", "requests");
-    provider.fail(Endpoint::Token, Fault::Slow(UPSTREAM));
+    provider.fail(ProviderEndpoint::Token, Fault::Slow(UPSTREAM));
     let (mut p99s, mut ratios, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..11 {
         let alone = runtime.block_on(wait(client, &fresh(provider)));
@@ -108,7 +108,7 @@ fn herd(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
         ratios.push(p99 / alone);
         requests.push((provider.token_requests() - before) as f64);
     }
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     println!(
         "{:28} {:>7.1} ms {:>12.2} × {:>14}",
         "exchange",

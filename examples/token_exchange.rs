@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use scaikey_auth::exchange::{AccessToken, ExchangeError};
 use scaikey_auth::issuer::ClientAuth;
-use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
-use scaikey_auth::validator::insecure_decode_claims;
+use scaikey_auth::testing::{Client, Fault, ManualClock, Provider, ProviderEndpoint};
+use scaikey_auth::validator::dangerous_peek_claims;
 use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 
 #[tokio::main]
@@ -52,10 +52,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tell(&provider, client.exchange(&for_vault(&alice)).await);
 
     println!("The provider goes away. Nobody notices, for bob's token is good for 8 minutes more:");
-    provider.fail(Endpoint::Token, Fault::Status(503));
+    provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     clock.advance(Duration::from_secs(5 * 60));
     tell(&provider, client.exchange(&for_vault(&bob)).await);
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
 
     println!("The drive may not have tokens for the payroll, and asks for them once:");
     clock.advance(Duration::from_secs(60));

@@ -9,15 +9,15 @@ use std::error::Error;
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::identity::Scopes;
 use scaikey_auth::mint::{LocalMinter, WorkloadExchange, WorkloadRequest};
-use scaikey_auth::testing::{Issuer, Provider, SigningKey, TokenBuilder};
-use scaikey_auth::trust::{Granted, TrustEvaluator, TrustPolicy, presets};
-use scaikey_auth::validator::insecure_decode_claims;
+use scaikey_auth::testing::{Provider, SigningKey, TestIssuer, TokenBuilder};
+use scaikey_auth::trust::{Granted, TrustPolicy, Trusts, presets};
+use scaikey_auth::validator::dangerous_peek_claims;
 use serde_json::{Value, json};
 
 /// As the file of a real service, but for where the keys come from: the platforms of this program
 /// are on this machine, so that it needs no network.
-fn policy(k8s: &Issuer, github: &Issuer, google: &Issuer) -> String {
-    let local = |issuer: &Issuer| {
+fn policy(k8s: &TestIssuer, github: &TestIssuer, google: &TestIssuer) -> String {
+    let local = |issuer: &TestIssuer| {
         format!("jwks = {{ url = \"{}\" }}\nallow_loopback_http = true", issuer.jwks_uri())
     };
     format!(
@@ -149,20 +149,20 @@ async fn show(trusts: &TrustEvaluator, who: &str, token: &str, scopes: &str) {
 }
 
 /// A token for `scaivault` that says nothing yet about whose it is.
-fn workload(platform: &Issuer, issuer: &str) -> TokenBuilder {
+fn workload(platform: &TestIssuer, issuer: &str) -> TokenBuilder {
     let person = ["tenant_id", "preferred_username", "email", "roles", "groups"];
     let token = platform.token().issuer(issuer).audience("scaivault");
     person.into_iter().fold(token, TokenBuilder::without)
 }
 
-fn pod(k8s: &Issuer, namespace: &str, account: &str) -> String {
+fn pod(k8s: &TestIssuer, namespace: &str, account: &str) -> String {
     workload(k8s, "https://kubernetes.default.svc.cluster.local")
         .subject(&format!("system:serviceaccount:{namespace}:{account}"))
         .claim("kubernetes.io", json!({ "namespace": namespace }))
         .sign()
 }
 
-fn job(github: &Issuer) -> String {
+fn job(github: &TestIssuer) -> String {
     workload(github, "https://token.actions.githubusercontent.com")
         .subject("repo:acme@65/app@7411:ref:refs/heads/main")
         .claim("repository_id", "7411")

@@ -8,7 +8,7 @@
 //! let challenges = challenge::parse(sent)?;
 //! assert_eq!(challenges[0].scheme, "Bearer");
 //! assert_eq!(challenges[0].param("error"), Some("invalid_token"));
-//! # Ok::<_, challenge::Malformed>(())
+//! # Ok::<_, challenge::ParseError>(())
 //! ```
 
 /// One challenge of a header value.
@@ -33,22 +33,22 @@ impl Challenge {
 
 /// The value does not follow the grammar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} expected at byte {at} of a WWW-Authenticate value")]
+#[error("expected {expected} at byte {offset} of a WWW-Authenticate value")]
 #[non_exhaustive]
-pub struct Malformed {
-    /// What should have been there.
-    pub what: &'static str,
-    /// Where.
-    pub at: usize,
+pub struct ParseError {
+    /// The element that the grammar requires here.
+    pub expected: &'static str,
+    /// Its position in the value, in bytes.
+    pub offset: usize,
 }
 
 /// Reads all challenges of one header value.
 ///
 /// # Errors
-/// [`Malformed`] where the text leaves the grammar, where there is no challenge at all, and where a
+/// [`ParseError`] where the text leaves the grammar, where there is no challenge at all, and where a
 /// parameter repeats within its challenge (RFC 9110 §11.2).
-pub fn parse(value: &str) -> Result<Vec<Challenge>, Malformed> {
-    let mut reader = Reader { text: value, at: 0 };
+pub fn parse(value: &str) -> Result<Vec<Challenge>, ParseError> {
+    let mut reader = Reader { text: value, offset: 0 };
     let mut challenges = Vec::new();
     loop {
         reader.empty_members();
@@ -65,12 +65,12 @@ pub fn parse(value: &str) -> Result<Vec<Challenge>, Malformed> {
 
 struct Reader<'a> {
     text: &'a str,
-    at: usize,
+    offset: usize,
 }
 
 impl<'a> Reader<'a> {
     /// `auth-scheme [ 1*SP ( token68 / #auth-param ) ]`, up to the end or the comma before the next.
-    fn challenge(&mut self) -> Result<Challenge, Malformed> {
+    fn challenge(&mut self) -> Result<Challenge, ParseError> {
         let scheme = self.token("a scheme")?.to_owned();
         let mut challenge = Challenge { scheme, params: Vec::new(), token68: None };
         if self.skip(" ") == 0 {
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
     }
 
     fn at_param(&self) -> bool {
-        let mut ahead = Reader { text: self.text, at: self.at };
+        let mut ahead = Reader { text: self.text, offset: self.offset };
         ahead.token("").is_ok() && {
             ahead.skip(" \t");
             ahead.peek() == Some('=')
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `token BWS "=" BWS ( token / quoted-string )`
-    fn param(&mut self) -> Result<(String, String), Malformed> {
+    fn param(&mut self) -> Result<(String, String), ParseError> {
         let name = self.token("a parameter name")?.to_owned();
         self.skip(" \t");
         if !self.eat('=') {
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
     }
 
     /// RFC 9110 §5.6.4.
-    fn quoted(&mut self) -> Result<String, Malformed> {
+    fn quoted(&mut self) -> Result<String, ParseError> {
         let mut value = String::new();
         self.eat('"');
         loop {
@@ -148,23 +148,23 @@ impl<'a> Reader<'a> {
         if body == 0 || !(behind.is_empty() || behind.starts_with(',')) {
             return None;
         }
-        self.at += body + padding;
+        self.offset += body + padding;
         rest.get(..body + padding)
     }
 
-    fn token(&mut self, what: &'static str) -> Result<&'a str, Malformed> {
+    fn token(&mut self, what: &'static str) -> Result<&'a str, ParseError> {
         let rest = self.rest();
         let length = rest.find(|c| !is_token(c)).unwrap_or(rest.len());
         match rest.get(..length) {
             Some(token) if length > 0 => {
-                self.at += length;
+                self.offset += length;
                 Ok(token)
             }
             _ => Err(self.expected(what)),
         }
     }
 
-    fn end_of_member(&mut self) -> Result<(), Malformed> {
+    fn end_of_member(&mut self) -> Result<(), ParseError> {
         self.skip(" \t");
         match self.is_done() || self.peek() == Some(',') {
             true => Ok(()),
@@ -179,21 +179,21 @@ impl<'a> Reader<'a> {
     fn skip(&mut self, characters: &str) -> usize {
         let rest = self.rest();
         let skipped = rest.len() - rest.trim_start_matches(|c| characters.contains(c)).len();
-        self.at += skipped;
+        self.offset += skipped;
         skipped
     }
 
     fn eat(&mut self, character: char) -> bool {
         let found = self.peek() == Some(character);
         if found {
-            self.at += character.len_utf8();
+            self.offset += character.len_utf8();
         }
         found
     }
 
     fn next(&mut self) -> Option<char> {
         let character = self.peek()?;
-        self.at += character.len_utf8();
+        self.offset += character.len_utf8();
         Some(character)
     }
 
@@ -202,15 +202,15 @@ impl<'a> Reader<'a> {
     }
 
     fn rest(&self) -> &'a str {
-        self.text.get(self.at..).unwrap_or_default()
+        self.text.get(self.offset..).unwrap_or_default()
     }
 
     fn is_done(&self) -> bool {
-        self.at >= self.text.len()
+        self.offset >= self.text.len()
     }
 
-    fn expected(&self, what: &'static str) -> Malformed {
-        Malformed { what, at: self.at }
+    fn expected(&self, expected: &'static str) -> ParseError {
+        ParseError { expected, offset: self.offset }
     }
 }
 

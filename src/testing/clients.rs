@@ -8,24 +8,24 @@ use serde_json::{Map, Value};
 use super::keys::SigningKey;
 use crate::support::secret::Secret;
 
-/// An OAuth client, for [`Issuer::register_client`](super::Issuer::register_client) (feature `testing`).
+/// An OAuth client, for [`TestIssuer::register_client`](super::TestIssuer::register_client) (feature `testing`).
 ///
 /// Without [`scopes`](Client::scopes) it may ask for none, without
 /// [`may_exchange`](Client::may_exchange) it may exchange no token.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(super) id: String,
-    pub(super) proof: Proof,
+    pub(super) credential: ClientCredential,
     pub(super) scopes: Vec<String>,
-    pub(super) exchanges: Vec<Exchange>,
+    pub(super) exchange_policies: Vec<ExchangePolicy>,
     pub(super) redirect_uris: Vec<String>,
     pub(super) lifetime: Option<Duration>,
-    pub(super) tells_expiry: bool,
+    pub(super) sends_expires_in: bool,
 }
 
 /// How a client shows who it is.
 #[derive(Debug, Clone)]
-pub(super) enum Proof {
+pub(super) enum ClientCredential {
     /// By nothing but its name (RFC 6749 §2.1).
     None,
     /// `client_secret_basic` or `client_secret_post`.
@@ -36,7 +36,7 @@ pub(super) enum Proof {
 
 /// What a client may exchange a token for.
 #[derive(Debug, Clone)]
-pub(super) struct Exchange {
+pub(super) struct ExchangePolicy {
     pub(super) audience: String,
     pub(super) scopes: Vec<String>,
 }
@@ -44,29 +44,29 @@ pub(super) struct Exchange {
 impl Client {
     /// A confidential client with a secret: `client_secret_basic` or `client_secret_post`.
     pub fn new(id: &str, secret: &str) -> Self {
-        Self::proven_by(id, Proof::Secret(secret.into()))
+        Self::with_credential(id, ClientCredential::Secret(secret.into()))
     }
 
     /// A confidential client with a key: `private_key_jwt` (RFC 7523 §2.2).
     pub fn with_key(id: &str, key: &SigningKey) -> Self {
-        Self::proven_by(id, Proof::Key(key.clone()))
+        Self::with_credential(id, ClientCredential::Key(key.clone()))
     }
 
     /// A client without a secret (RFC 6749 §2.1). It can neither act for itself (the
     /// client-credentials grant) nor exchange tokens.
     pub fn public(id: &str) -> Self {
-        Self::proven_by(id, Proof::None)
+        Self::with_credential(id, ClientCredential::None)
     }
 
-    fn proven_by(id: &str, proof: Proof) -> Self {
+    fn with_credential(id: &str, credential: ClientCredential) -> Self {
         Self {
             id: id.to_owned(),
-            proof,
+            credential,
             scopes: Vec::new(),
-            exchanges: Vec::new(),
+            exchange_policies: Vec::new(),
             redirect_uris: Vec::new(),
             lifetime: None,
-            tells_expiry: true,
+            sends_expires_in: true,
         }
     }
 
@@ -85,12 +85,13 @@ impl Client {
     /// Lets it exchange tokens for one with this `aud` (or `resource`) and, when it does not ask
     /// for fewer, these scopes.
     pub fn may_exchange(mut self, audience: &str, scopes: &str) -> Self {
-        self.exchanges.push(Exchange { audience: audience.to_owned(), scopes: list(scopes) });
+        self.exchange_policies
+            .push(ExchangePolicy { audience: audience.to_owned(), scopes: list(scopes) });
         self
     }
 
     /// How long its access tokens live, in whole seconds. Default: what
-    /// [`Issuer::set_token_lifetime`](super::Issuer::set_token_lifetime) says.
+    /// [`TestIssuer::set_token_lifetime`](super::TestIssuer::set_token_lifetime) says.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
         self
@@ -98,12 +99,12 @@ impl Client {
 
     /// Leaves `expires_in` out of its answers.
     pub fn without_expires_in(mut self) -> Self {
-        self.tells_expiry = false;
+        self.sends_expires_in = false;
         self
     }
 
     pub(super) fn is_public(&self) -> bool {
-        matches!(self.proof, Proof::None)
+        matches!(self.credential, ClientCredential::None)
     }
 }
 
@@ -111,9 +112,9 @@ fn list(scopes: &str) -> Vec<String> {
     scopes.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-/// A user, for [`Issuer::register_user`](super::Issuer::register_user) (feature `testing`).
+/// A user, for [`TestIssuer::register_user`](super::TestIssuer::register_user) (feature `testing`).
 ///
-/// Tokens carry the claims of [`Issuer::token`](super::Issuer::token) with the name and those set
+/// Tokens carry the claims of [`TestIssuer::token`](super::TestIssuer::token) with the name and those set
 /// here in their place.
 #[derive(Debug, Clone)]
 pub struct User {

@@ -4,13 +4,13 @@
 //! use std::sync::Arc;
 //! use async_trait::async_trait;
 //! use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
-//! use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
+//! use scaikey_auth::testing::conformance::{TenantSuite, tenant_resolver};
 //! use scaikey_auth::{Tenant, TenantId, TenantResolver};
 //!
-//! struct Exam(MemoryTenants);
+//! struct Suite(MemoryTenants);
 //!
 //! #[async_trait]
-//! impl TenantExam for Exam {
+//! impl TenantSuite for Suite {
 //!     fn resolver(&self) -> Arc<dyn TenantResolver> {
 //!         Arc::new(self.0.clone())
 //!     }
@@ -31,7 +31,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! let acme = Tenant::new("acme".parse().unwrap());
-//! tenant_resolver(&Exam(MemoryTenants::from_iter([acme]))).await;
+//! tenant_resolver(&Suite(MemoryTenants::from_iter([acme]))).await;
 //! # }
 //! ```
 
@@ -48,9 +48,9 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 #[cfg(feature = "exchange")]
-pub use cache::{CacheExam, token_cache};
+pub use cache::{CacheSuite, token_cache};
 #[cfg(feature = "endpoints")]
-pub use registrar::{RegistrarExam, registrar};
+pub use registrar::{RegistrarSuite, registrar};
 pub use replay::replay_log;
 
 use crate::identity::TenantId;
@@ -58,7 +58,7 @@ use crate::tenant::{TenantResolver, TenantStatus};
 
 /// A [`TenantResolver`] under exam, and how to change what it knows (feature `testing`).
 #[async_trait]
-pub trait TenantExam: Sync {
+pub trait TenantSuite: Sync {
     /// The resolver.
     fn resolver(&self) -> Arc<dyn TenantResolver>;
 
@@ -95,9 +95,9 @@ pub trait TenantExam: Sync {
 ///
 /// # Panics
 /// When a rule is broken; the message names it.
-pub async fn tenant_resolver(exam: &dyn TenantExam) {
-    let resolver = exam.resolver();
-    let (known, unknown) = (exam.known(), exam.unknown());
+pub async fn tenant_resolver(suite: &dyn TenantSuite) {
+    let resolver = suite.resolver();
+    let (known, unknown) = (suite.known(), suite.unknown());
     expect(&resolver, &known, Some(TenantStatus::Active), "a known tenant is found").await;
     expect(&resolver, &unknown, None, "an unknown tenant is Ok(None)").await;
     for id in neighbours(&known) {
@@ -105,12 +105,12 @@ pub async fn tenant_resolver(exam: &dyn TenantExam) {
     }
     abandoned_lookups(&resolver, &known).await;
     parallel_lookups(&resolver, &known, &unknown).await;
-    changes(exam, &resolver).await;
-    odd_ids(exam, &resolver).await;
+    changes(suite, &resolver).await;
+    odd_ids(suite, &resolver).await;
 }
 
-/// Resolves `id`, then compares with what is expected and with what `try_resolve` says.
-#[expect(clippy::panic, reason = "an exam is failed by panicking")]
+/// Resolves `id`, then compares with what is expected and with what `at_once` says.
+#[expect(clippy::panic, reason = "a conformance suite fails by panicking")]
 async fn expect(
     resolver: &Arc<dyn TenantResolver>,
     id: &TenantId,
@@ -202,8 +202,8 @@ async fn parallel_lookups(
     }
 }
 
-async fn changes(exam: &dyn TenantExam, resolver: &Arc<dyn TenantResolver>) {
-    let Ok(id) = TenantId::new("exam-changes") else { return };
+async fn changes(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
+    let Ok(id) = TenantId::new("suite-changes") else { return };
     let steps = [
         (Some(TenantStatus::Active), "a tenant just added is found"),
         (Some(TenantStatus::Suspended), "a suspended tenant is found, as suspended"),
@@ -215,36 +215,36 @@ async fn changes(exam: &dyn TenantExam, resolver: &Arc<dyn TenantResolver>) {
     expect(resolver, &id, None, "an unknown tenant is Ok(None)").await;
     for (step, rule) in steps {
         match step {
-            Some(status) if !exam.put(&id, status).await => return,
+            Some(status) if !suite.put(&id, status).await => return,
             Some(_) => {}
-            None => exam.remove(&id).await,
+            None => suite.remove(&id).await,
         }
         expect(resolver, &id, step, rule).await;
     }
 }
 
 /// Stores many ids that are easily confused, and reads each back with a status of its own.
-async fn odd_ids(exam: &dyn TenantExam, resolver: &Arc<dyn TenantResolver>) {
+async fn odd_ids(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
     let long = "x".repeat(254);
     let (longer, other) = (format!("{long}x"), format!("{long}y"));
     let ids = [
-        "exam-acme",
-        "exam-Acme",
-        "exam-ACME",
-        "exam-acm_",
-        "exam-acm%",
+        "suite-acme",
+        "suite-Acme",
+        "suite-ACME",
+        "suite-acm_",
+        "suite-acm%",
         "%",
         "_",
-        "exam-acme'",
-        "exam-acme\"",
-        "exam-acme;--",
-        "exam-acme\\",
-        "exam-\u{e9}",
-        "exam-e\u{301}",
-        "exam-ß",
-        "exam-ss",
-        "exam-🦀",
-        "../exam",
+        "suite-acme'",
+        "suite-acme\"",
+        "suite-acme;--",
+        "suite-acme\\",
+        "suite-\u{e9}",
+        "suite-e\u{301}",
+        "suite-ß",
+        "suite-ss",
+        "suite-🦀",
+        "../suite",
         "$1",
         "?",
         "7",
@@ -259,7 +259,7 @@ async fn odd_ids(exam: &dyn TenantExam, resolver: &Arc<dyn TenantResolver>) {
     for (turn, id) in ids.into_iter().enumerate() {
         let Ok(id) = TenantId::new(id) else { continue };
         let status = [TenantStatus::Active, TenantStatus::Suspended].into_iter().nth(turn % 2);
-        if exam.put(&id, status.unwrap_or_default()).await {
+        if suite.put(&id, status.unwrap_or_default()).await {
             held.push((id, status));
         }
     }
@@ -267,7 +267,7 @@ async fn odd_ids(exam: &dyn TenantExam, resolver: &Arc<dyn TenantResolver>) {
         expect(resolver, id, *status, "ids are stored and compared byte for byte").await;
     }
     while let Some((id, _)) = held.pop() {
-        exam.remove(&id).await;
+        suite.remove(&id).await;
         expect(resolver, &id, None, "a removed tenant is Ok(None)").await;
         if let Some((other, status)) = held.last() {
             expect(resolver, other, *status, "removing a tenant leaves the others").await;

@@ -10,8 +10,8 @@ use super::keys::base64url;
 
 /// What an endpoint does instead of answering well (feature `testing`).
 ///
-/// Set with [`Issuer::fail`](super::Issuer::fail), taken back with
-/// [`Issuer::heal`](super::Issuer::heal). It holds for every request until then, also for those
+/// Set with [`TestIssuer::fail`](super::TestIssuer::fail), taken back with
+/// [`TestIssuer::heal`](super::TestIssuer::heal). It holds for every request until then, also for those
 /// already waiting in [`Hang`](Fault::Hang).
 #[derive(Clone)]
 #[non_exhaustive]
@@ -21,7 +21,7 @@ pub enum Fault {
     /// A status code with `Retry-After` in seconds.
     RetryAfter(u16, u64),
     /// A status code with this `error` of RFC 6749 §5.2.
-    Refusal(u16, &'static str),
+    OAuthError(u16, &'static str),
     /// The good answer, late.
     Slow(Duration),
     /// No answer until the fault is taken back or replaced; then what holds by then.
@@ -133,7 +133,7 @@ impl fmt::Debug for Fault {
             Self::Bytes(headers, bytes) => write!(f, "Bytes({headers:?}, {} bytes)", bytes.len()),
             Self::Redirect(to) => write!(f, "Redirect({to:?})"),
             Self::RedirectHere => f.write_str("RedirectHere"),
-            Self::Refusal(code, error) => write!(f, "Refusal({code}, {error})"),
+            Self::OAuthError(code, error) => write!(f, "OAuthError({code}, {error})"),
             Self::HangUp => f.write_str("HangUp"),
             Self::Rewrite(_) => f.write_str("Rewrite(..)"),
         }

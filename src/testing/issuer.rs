@@ -1,4 +1,4 @@
-//! [`Issuer`]: keys, the addresses they are found at, and the tokens they sign.
+//! [`TestIssuer`]: keys, the addresses they are found at, and the tokens they sign.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::clients::Registry;
+use super::endpoint::{EndpointState, ProviderEndpoint, ReceivedRequest};
 use super::faults::Fault;
 use super::keys::SigningKey;
-use super::oauth::Ledger;
+use super::oauth::GrantStore;
 use super::ring::KeyRing;
 use super::tokens::TokenBuilder;
-use super::traffic::{Endpoint, Received, Traffic};
 use crate::clock::Clock;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
@@ -32,7 +32,7 @@ pub(super) struct Settings {
 ///
 /// It has its own keys, counters and faults. Clones are the same issuer.
 #[derive(Clone)]
-pub struct Issuer(Arc<Inner>);
+pub struct TestIssuer(Arc<Inner>);
 
 struct Inner {
     settings: Arc<Settings>,
@@ -43,25 +43,25 @@ struct Inner {
     tenant: Option<String>,
     keys: Mutex<KeyRing>,
     cache_control: Mutex<Option<String>>,
-    discovery: Traffic,
-    jwks: Traffic,
-    authorization: Traffic,
-    token: Traffic,
-    revocation: Traffic,
-    introspection: Traffic,
+    discovery: EndpointState,
+    jwks: EndpointState,
+    authorization: EndpointState,
+    token: EndpointState,
+    revocation: EndpointState,
+    introspection: EndpointState,
     registry: Registry,
-    ledger: Ledger,
-    workloads: Mutex<Vec<Workloads>>,
+    grant_store: GrantStore,
+    trusted_workloads: Mutex<Vec<TrustedWorkload>>,
 }
 
 /// What is believed of another issuer's tokens: as whom, and in which tenant.
-struct Workloads {
-    foreign: Issuer,
+struct TrustedWorkload {
+    foreign: TestIssuer,
     identity: String,
     tenant: String,
 }
 
-impl Issuer {
+impl TestIssuer {
     pub(super) fn new(settings: Arc<Settings>, base: String, tenant: Option<&str>) -> Self {
         let identifier = match tenant {
             Some(tenant) => format!("{}/tenants/{tenant}", settings.url),
@@ -78,15 +78,15 @@ impl Issuer {
             tenant: tenant.map(str::to_owned),
             keys: Mutex::new(keys),
             cache_control: Mutex::default(),
-            discovery: Traffic::new(),
-            jwks: Traffic::new(),
-            authorization: Traffic::new(),
-            token: Traffic::new(),
-            revocation: Traffic::new(),
-            introspection: Traffic::new(),
+            discovery: EndpointState::new(),
+            jwks: EndpointState::new(),
+            authorization: EndpointState::new(),
+            token: EndpointState::new(),
+            revocation: EndpointState::new(),
+            introspection: EndpointState::new(),
             registry: Registry::default(),
-            ledger: Ledger::default(),
-            workloads: Mutex::default(),
+            grant_store: GrantStore::default(),
+            trusted_workloads: Mutex::default(),
         }))
     }
 
@@ -174,19 +174,19 @@ impl Issuer {
     }
 
     /// Publishes a key and signs with it from now on, when its algorithm is asked for.
-    pub fn adopt(&self, key: SigningKey) {
+    pub fn rotate_to(&self, key: SigningKey) {
         self.ring().adopt(key);
     }
 
     /// Takes a key out of the set. It still signs if it is the current one, which no verifier that
     /// has noticed should accept.
-    pub fn withdraw(&self, kid: &str) {
-        self.ring().withdraw(|key| key.kid() == kid);
+    pub fn remove_key(&self, kid: &str) {
+        self.ring().remove_key(|key| key.kid() == kid);
     }
 
     /// Takes all keys out of the set that do not sign any more (or not yet).
-    pub fn withdraw_old(&self) {
-        self.ring().withdraw_old();
+    pub fn remove_old_keys(&self) {
+        self.ring().remove_old_keys();
     }
 
     /// Sends this `Cache-Control` with the key set. None is sent unless set.
@@ -195,54 +195,54 @@ impl Issuer {
     }
 
     /// Lets an endpoint misbehave, from now on.
-    pub fn fail(&self, endpoint: Endpoint, fault: Fault) {
-        self.traffic(endpoint).set_fault(Some(fault));
+    pub fn fail(&self, endpoint: ProviderEndpoint, fault: Fault) {
+        self.endpoint_state(endpoint).set_fault(Some(fault));
     }
 
     /// Lets an endpoint behave again. Requests held by [`Fault::Hang`] are answered.
-    pub fn heal(&self, endpoint: Endpoint) {
-        self.traffic(endpoint).set_fault(None);
+    pub fn heal(&self, endpoint: ProviderEndpoint) {
+        self.endpoint_state(endpoint).set_fault(None);
     }
 
     /// How many requests reached an endpoint, answered or not.
-    pub fn requests(&self, endpoint: Endpoint) -> u64 {
-        self.traffic(endpoint).count()
+    pub fn requests(&self, endpoint: ProviderEndpoint) -> u64 {
+        self.endpoint_state(endpoint).count()
     }
 
     /// How many requests for keys there were.
-    pub fn fetches(&self) -> u64 {
-        self.requests(Endpoint::Jwks)
+    pub fn jwks_requests(&self) -> u64 {
+        self.requests(ProviderEndpoint::Jwks)
     }
 
     /// How many requests for metadata there were.
-    pub fn discoveries(&self) -> u64 {
-        self.requests(Endpoint::Discovery)
+    pub fn discovery_requests(&self) -> u64 {
+        self.requests(ProviderEndpoint::Discovery)
     }
 
     /// How many token requests there were.
     pub fn token_requests(&self) -> u64 {
-        self.requests(Endpoint::Token)
+        self.requests(ProviderEndpoint::Token)
     }
 
     /// The last 100 requests to an endpoint, oldest first.
-    pub fn received(&self, endpoint: Endpoint) -> Vec<Received> {
-        self.traffic(endpoint).recent()
+    pub fn received(&self, endpoint: ProviderEndpoint) -> Vec<ReceivedRequest> {
+        self.endpoint_state(endpoint).recent()
     }
 
     /// Waits until an endpoint has seen `least` requests in all.
     ///
     /// # Panics
     /// After ten seconds of real time.
-    pub async fn wait_for_requests(&self, endpoint: Endpoint, least: u64) {
-        self.traffic(endpoint).wait_for(least).await;
+    pub async fn wait_for_requests(&self, endpoint: ProviderEndpoint, least: u64) {
+        self.endpoint_state(endpoint).wait_for(least).await;
     }
 
     /// Waits until there were `least` requests for keys in all.
     ///
     /// # Panics
     /// After ten seconds of real time.
-    pub async fn wait_for_fetches(&self, least: u64) {
-        self.wait_for_requests(Endpoint::Jwks, least).await;
+    pub async fn wait_for_jwks_requests(&self, least: u64) {
+        self.wait_for_requests(ProviderEndpoint::Jwks, least).await;
     }
 
     /// The key set, as published now.
@@ -262,8 +262,8 @@ impl Issuer {
         &self.0.registry
     }
 
-    pub(super) fn ledger(&self) -> &Ledger {
-        &self.0.ledger
+    pub(super) fn grant_store(&self) -> &GrantStore {
+        &self.0.grant_store
     }
 
     /// The claims of a token that this issuer signed, whatever they say.
@@ -273,14 +273,14 @@ impl Issuer {
 
     /// Exchanges tokens that `foreign` signed for ones of `identity` in `tenant`, whatever else they
     /// say: the trust that a provider has in the platform of a workload.
-    pub fn trust_workloads(&self, foreign: &Issuer, identity: &str, tenant: &str) {
+    pub fn trust_workloads(&self, foreign: &TestIssuer, identity: &str, tenant: &str) {
         let (foreign, identity, tenant) = (foreign.clone(), identity.to_owned(), tenant.to_owned());
-        lock(&self.0.workloads).push(Workloads { foreign, identity, tenant });
+        lock(&self.0.trusted_workloads).push(TrustedWorkload { foreign, identity, tenant });
     }
 
     /// Who a foreign token is here.
     pub(super) fn workload(&self, token: &str) -> Option<Map<String, Value>> {
-        let workloads = lock(&self.0.workloads);
+        let workloads = lock(&self.0.trusted_workloads);
         let trusted = workloads.iter().find(|it| it.foreign.own_claims(token).is_some())?;
         let claims = json!({ "sub": trusted.identity, "tenant_id": trusted.tenant });
         claims.as_object().cloned()
@@ -290,14 +290,14 @@ impl Issuer {
         lock(&self.0.cache_control).clone()
     }
 
-    pub(super) fn traffic(&self, endpoint: Endpoint) -> &Traffic {
+    pub(super) fn endpoint_state(&self, endpoint: ProviderEndpoint) -> &EndpointState {
         match endpoint {
-            Endpoint::Discovery => &self.0.discovery,
-            Endpoint::Jwks => &self.0.jwks,
-            Endpoint::Authorization => &self.0.authorization,
-            Endpoint::Token => &self.0.token,
-            Endpoint::Revocation => &self.0.revocation,
-            Endpoint::Introspection => &self.0.introspection,
+            ProviderEndpoint::Discovery => &self.0.discovery,
+            ProviderEndpoint::Jwks => &self.0.jwks,
+            ProviderEndpoint::Authorization => &self.0.authorization,
+            ProviderEndpoint::Token => &self.0.token,
+            ProviderEndpoint::Revocation => &self.0.revocation,
+            ProviderEndpoint::Introspection => &self.0.introspection,
         }
     }
 
@@ -340,9 +340,9 @@ impl Issuer {
     }
 }
 
-impl fmt::Debug for Issuer {
+impl fmt::Debug for TestIssuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer")
+        f.debug_struct("TestIssuer")
             .field("issuer", &self.0.identifier)
             .field("kids", &self.kids())
             .finish_non_exhaustive()

@@ -19,7 +19,7 @@ use crate::config::Algorithm;
 
 /// A private key of one algorithm, with a `kid` (feature `testing`).
 ///
-/// An [`Issuer`](super::Issuer) makes its own; make one yourself to sign what an issuer would not
+/// An [`TestIssuer`](super::TestIssuer) makes its own; make one yourself to sign what an issuer would not
 /// (a token signed by nobody's key, a key that another issuer also uses). Clones are the same key.
 ///
 /// RSA keys are 2048 bits. Making one takes tens of milliseconds, so those that are dropped are
@@ -34,7 +34,7 @@ struct Inner {
 }
 
 enum Pair {
-    Rsa(Lease),
+    Rsa(PooledRsaKey),
     Ec(Box<EcdsaKeyPair>),
     Ed(Box<Ed25519KeyPair>),
 }
@@ -53,8 +53,8 @@ impl SigningKey {
             Algorithm::ES256 => ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::ES384 => ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
             Algorithm::ES512 => ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
-            Algorithm::Ed25519 => Pair::Ed(Box::new(sure(Ed25519KeyPair::generate()))),
-            _ => Pair::Rsa(Lease::take()),
+            Algorithm::Ed25519 => Pair::Ed(Box::new(expect_crypto(Ed25519KeyPair::generate()))),
+            _ => Pair::Rsa(PooledRsaKey::acquire()),
         };
         Self(Arc::new(Inner { kid: kid.into(), algorithm, pair }))
     }
@@ -106,7 +106,7 @@ impl SigningKey {
     /// An RSA public key as `SubjectPublicKeyInfo`, which PEM files hold. Empty for other keys.
     pub(super) fn public_der(&self) -> Vec<u8> {
         let Pair::Rsa(pair) = &self.0.pair else { return Vec::new() };
-        sure(pair.key().public_key().as_der()).as_ref().to_vec()
+        expect_crypto(pair.key().public_key().as_der()).as_ref().to_vec()
     }
 
     /// The JWS signature (RFC 7518 §3) of `message`.
@@ -120,10 +120,15 @@ impl SigningKey {
         match &self.0.pair {
             Pair::Rsa(pair) => {
                 let mut signed = vec![0; pair.key().public_modulus_len()];
-                sure(pair.key().sign(rsa_encoding(algorithm), &random, message, &mut signed));
+                expect_crypto(pair.key().sign(
+                    rsa_encoding(algorithm),
+                    &random,
+                    message,
+                    &mut signed,
+                ));
                 signed
             }
-            Pair::Ec(pair) => sure(pair.sign(&random, message)).as_ref().to_vec(),
+            Pair::Ec(pair) => expect_crypto(pair.sign(&random, message)).as_ref().to_vec(),
             Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
         }
     }
@@ -136,9 +141,9 @@ impl SigningKey {
             Algorithm::ES512 => &signature::ECDSA_P521_SHA512_ASN1_SIGNING,
             _ => &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
         };
-        let document = sure(pair.to_pkcs8v1());
-        let twin = sure(EcdsaKeyPair::from_pkcs8(asn1, document.as_ref()));
-        sure(twin.sign(&SystemRandom::new(), message)).as_ref().to_vec()
+        let document = expect_crypto(pair.to_pkcs8v1());
+        let twin = expect_crypto(EcdsaKeyPair::from_pkcs8(asn1, document.as_ref()));
+        expect_crypto(twin.sign(&SystemRandom::new(), message)).as_ref().to_vec()
     }
 
     /// Whether `signature` is this key's over `message`.
@@ -162,10 +167,14 @@ impl SigningKey {
         let der = match &self.0.pair {
             Pair::Rsa(_) => self.public_der(),
             Pair::Ec(pair) => {
-                sure(AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())).as_ref().to_vec()
+                expect_crypto(AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()))
+                    .as_ref()
+                    .to_vec()
             }
             Pair::Ed(pair) => {
-                sure(AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())).as_ref().to_vec()
+                expect_crypto(AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()))
+                    .as_ref()
+                    .to_vec()
             }
         };
         pem("PUBLIC KEY", &der)
@@ -175,9 +184,11 @@ impl SigningKey {
     /// proves itself by `private_key_jwt` is given.
     pub fn private_pem(&self) -> String {
         let der = match &self.0.pair {
-            Pair::Rsa(pair) => sure(AsDer::<Pkcs8V1Der<'_>>::as_der(pair.key())).as_ref().to_vec(),
-            Pair::Ec(pair) => sure(pair.to_pkcs8v1()).as_ref().to_vec(),
-            Pair::Ed(pair) => sure(pair.to_pkcs8v1()).as_ref().to_vec(),
+            Pair::Rsa(pair) => {
+                expect_crypto(AsDer::<Pkcs8V1Der<'_>>::as_der(pair.key())).as_ref().to_vec()
+            }
+            Pair::Ec(pair) => expect_crypto(pair.to_pkcs8v1()).as_ref().to_vec(),
+            Pair::Ed(pair) => expect_crypto(pair.to_pkcs8v1()).as_ref().to_vec(),
         };
         pem("PRIVATE KEY", &der)
     }
@@ -217,12 +228,12 @@ pub(super) fn base64url(bytes: impl AsRef<[u8]>) -> String {
 }
 
 #[expect(clippy::expect_used, reason = "a test tool without its random source cannot go on")]
-fn sure<T, E: fmt::Debug>(result: Result<T, E>) -> T {
+fn expect_crypto<T, E: fmt::Debug>(result: Result<T, E>) -> T {
     result.expect("the cryptography library works")
 }
 
 fn ecdsa(algorithm: &'static signature::EcdsaSigningAlgorithm) -> Pair {
-    Pair::Ec(Box::new(sure(EcdsaKeyPair::generate(algorithm))))
+    Pair::Ec(Box::new(expect_crypto(EcdsaKeyPair::generate(algorithm))))
 }
 
 fn ec_jwk(algorithm: Algorithm, point: &[u8]) -> Value {
@@ -265,15 +276,15 @@ fn verifier(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {
 
 /// RSA pairs nobody holds at the moment. A pair has one holder at a time: two issuers with the
 /// same key material would make a test of "signed by the other issuer" meaningless.
-static IDLE: Mutex<Vec<RsaKeyPair>> = Mutex::new(Vec::new());
+static RSA_POOL: Mutex<Vec<RsaKeyPair>> = Mutex::new(Vec::new());
 
-/// An RSA pair that goes back to [`IDLE`] when its key is dropped.
-struct Lease(Option<RsaKeyPair>);
+/// An RSA pair that goes back to [`RSA_POOL`] when its key is dropped.
+struct PooledRsaKey(Option<RsaKeyPair>);
 
-impl Lease {
-    fn take() -> Self {
-        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Self(Some(idle.unwrap_or_else(|| sure(RsaKeyPair::generate(KeySize::Rsa2048)))))
+impl PooledRsaKey {
+    fn acquire() -> Self {
+        let idle = RSA_POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self(Some(idle.unwrap_or_else(|| expect_crypto(RsaKeyPair::generate(KeySize::Rsa2048)))))
     }
 
     #[expect(clippy::expect_used, reason = "the pair leaves only in `drop`")]
@@ -282,9 +293,9 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for PooledRsaKey {
     fn drop(&mut self) {
-        IDLE.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0.take());
+        RSA_POOL.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0.take());
     }
 }
 

@@ -4,7 +4,7 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! use scaikey_auth::testing::{Endpoint, Fault, Provider};
+//! use scaikey_auth::testing::{ProviderEndpoint, Fault, Provider};
 //!
 //! let provider = Provider::start().await;
 //! let token = provider.token().subject("alice").tenant("acme").scope("docs:read").sign();
@@ -16,16 +16,16 @@
 //!
 //! // What may happen in a provider's life:
 //! provider.rotate();
-//! provider.withdraw_old();
-//! provider.fail(Endpoint::Jwks, Fault::Status(500));
-//! assert_eq!(provider.fetches(), 0);
+//! provider.remove_old_keys();
+//! provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
+//! assert_eq!(provider.jwks_requests(), 0);
 //! # }
 //! ```
 //!
 //! - [`Provider`] serves discovery, keys and a token endpoint on the loopback interface; its
-//!   [`Issuer`]s (the platform and each [tenant](Provider::tenant)) have keys that rotate,
+//!   [`TestIssuer`]s (the platform and each [tenant](Provider::tenant)) have keys that rotate,
 //!   counters, and [faults](Fault) that come and go.
-//! - A [`Client`] gets tokens by client credentials, password, [code](Issuer::authorize), refresh
+//! - A [`Client`] gets tokens by client credentials, password, [code](TestIssuer::authorize), refresh
 //!   and [exchange](Client::may_exchange), and can revoke and introspect them.
 //! - [`ManualClock`] stands still until it is moved: nothing has to sleep.
 //!
@@ -42,6 +42,7 @@ pub mod challenge;
 mod clients;
 mod clock;
 pub mod conformance;
+mod endpoint;
 mod faults;
 pub mod forge;
 #[doc(hidden)]
@@ -54,14 +55,13 @@ mod provider;
 mod ring;
 mod server;
 mod tokens;
-mod traffic;
 
 pub use clients::{Client, User};
 pub use clock::ManualClock;
+pub use endpoint::{ProviderEndpoint, ReceivedRequest};
 pub use faults::{BadKey, Fault, Rewrite};
 pub use identity::identity;
-pub use issuer::Issuer;
+pub use issuer::TestIssuer;
 pub use keys::SigningKey;
-pub use provider::{Builder, Provider};
+pub use provider::{Provider, ProviderBuilder};
 pub use tokens::TokenBuilder;
-pub use traffic::{Endpoint, Received};

@@ -10,20 +10,20 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::issuer::{Issuer, Settings};
-use super::server::{self, Site};
+use super::issuer::{Settings, TestIssuer};
+use super::server::{self, Routes};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Algorithm;
 
-/// A running provider (feature `testing`): an HTTP server on the loopback interface with a platform [`Issuer`], to
+/// A running provider (feature `testing`): an HTTP server on the loopback interface with a platform [`TestIssuer`], to
 /// which it dereferences, and as many tenant issuers as are asked for.
 ///
 /// It stops when dropped. It must be started inside a Tokio runtime with I/O and time.
 #[derive(Debug)]
 pub struct Provider {
-    platform: Issuer,
+    platform: TestIssuer,
     settings: Arc<Settings>,
-    site: Arc<Site>,
+    routes: Arc<Routes>,
     address: SocketAddr,
     state: State,
 }
@@ -40,7 +40,7 @@ enum State {
 }
 
 impl Provider {
-    /// Starts one with the defaults of [`Builder`].
+    /// Starts one with the defaults of [`ProviderBuilder`].
     ///
     /// # Panics
     /// When no port can be had.
@@ -49,8 +49,8 @@ impl Provider {
     }
 
     /// Sets one up.
-    pub fn builder() -> Builder {
-        Builder {
+    pub fn builder() -> ProviderBuilder {
+        ProviderBuilder {
             clock: Arc::new(SystemClock::default()),
             algorithms: vec![Algorithm::RS256, Algorithm::ES256],
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -73,21 +73,21 @@ impl Provider {
     ///
     /// As at ScaiKey, it is found by *slug* while its tokens name it by *id*: their `iss` is
     /// `{url}/tenants/{id}`, its endpoints are under `{url}/api/v1/auth/tenants/{slug}`.
-    pub fn tenant(&self, id: &str, slug: &str) -> Issuer {
-        let mut issuers = self.site.issuers.write().unwrap_or_else(PoisonError::into_inner);
+    pub fn tenant(&self, id: &str, slug: &str) -> TestIssuer {
+        let mut issuers = self.routes.issuers.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = issuers.iter().find(|issuer| issuer.is_tenant(id)) {
             return known.clone();
         }
         let base = format!("/api/v1/auth/tenants/{slug}");
-        let issuer = Issuer::new(Arc::clone(&self.settings), base, Some(id));
+        let issuer = TestIssuer::new(Arc::clone(&self.settings), base, Some(id));
         issuers.push(issuer.clone());
         issuer
     }
 
     /// How many requests belonged to no endpoint of any issuer: somebody followed a URL that a
     /// token or a stranger gave.
-    pub fn strays(&self) -> u64 {
-        self.site.strays.load(Ordering::Relaxed)
+    pub fn stray_requests(&self) -> u64 {
+        self.routes.strays.load(Ordering::Relaxed)
     }
 
     /// Closes all connections and refuses new ones. Returns when that is done.
@@ -108,16 +108,16 @@ impl Provider {
     /// When the port cannot be had.
     pub async fn resume(&mut self) {
         match std::mem::replace(&mut self.state, State::Stopped) {
-            State::Paused(socket) => self.state = serving(listen(socket), &self.site),
+            State::Paused(socket) => self.state = serving(listen(socket), &self.routes),
             other => self.state = other,
         }
     }
 }
 
 impl Deref for Provider {
-    type Target = Issuer;
+    type Target = TestIssuer;
 
-    fn deref(&self) -> &Issuer {
+    fn deref(&self) -> &TestIssuer {
         &self.platform
     }
 }
@@ -134,7 +134,7 @@ impl Drop for Provider {
 /// How a [`Provider`] is to be (feature `testing`).
 #[derive(Debug, Clone)]
 #[must_use = "a provider exists only once it is started"]
-pub struct Builder {
+pub struct ProviderBuilder {
     clock: Arc<dyn Clock>,
     algorithms: Vec<Algorithm>,
     address: SocketAddr,
@@ -142,7 +142,7 @@ pub struct Builder {
     lifetime: Duration,
 }
 
-impl Builder {
+impl ProviderBuilder {
     /// The clock that `iat`, `exp` and `nbf` come from. Default: the system's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -182,7 +182,7 @@ impl Builder {
     /// When the address cannot be had.
     pub async fn start(self) -> Provider {
         let listener = listen(bind(self.address));
-        let address = sure(listener.local_addr());
+        let address = expect_io(listener.local_addr());
         let settings = Arc::new(Settings {
             clock: self.clock,
             url: format!("http://{address}"),
@@ -190,35 +190,35 @@ impl Builder {
             audience: self.audience,
             lifetime: self.lifetime,
         });
-        let platform = Issuer::new(Arc::clone(&settings), String::new(), None);
-        let site = Arc::new(Site::default());
-        site.issuers.write().unwrap_or_else(PoisonError::into_inner).push(platform.clone());
-        let state = serving(listener, &site);
-        Provider { platform, settings, site, address, state }
+        let platform = TestIssuer::new(Arc::clone(&settings), String::new(), None);
+        let routes = Arc::new(Routes::default());
+        routes.issuers.write().unwrap_or_else(PoisonError::into_inner).push(platform.clone());
+        let state = serving(listener, &routes);
+        Provider { platform, settings, routes, address, state }
     }
 }
 
 fn bind(address: SocketAddr) -> TcpSocket {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let socket = sure(socket);
+    let socket = expect_io(socket);
     // Without this, connections just closed keep the port busy for minutes.
-    sure(socket.set_reuseaddr(true));
-    sure(socket.bind(address));
+    expect_io(socket.set_reuseaddr(true));
+    expect_io(socket.bind(address));
     socket
 }
 
 fn listen(socket: TcpSocket) -> TcpListener {
-    sure(socket.listen(1024))
+    expect_io(socket.listen(1024))
 }
 
-fn serving(listener: TcpListener, site: &Arc<Site>) -> State {
+fn serving(listener: TcpListener, routes: &Arc<Routes>) -> State {
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(server::serve(listener, Arc::clone(site), stopped));
+    let task = tokio::spawn(server::serve(listener, Arc::clone(routes), stopped));
     State::Serving { stop: Some(stop), task }
 }
 
 #[expect(clippy::expect_used, reason = "a test without its provider cannot go on")]
-fn sure<T>(result: std::io::Result<T>) -> T {
+fn expect_io<T>(result: std::io::Result<T>) -> T {
     result.expect("the provider has a socket")
 }
 
@@ -228,7 +228,7 @@ pub(super) mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
-    use super::super::{Client, Endpoint, SigningKey};
+    use super::super::{Client, ProviderEndpoint, SigningKey};
     use super::*;
 
     pub(in super::super) async fn get(
@@ -255,7 +255,10 @@ pub(super) mod tests {
         let keys = get(&provider.jwks_uri()).await.unwrap();
         assert_eq!(keys, provider.jwks());
         get(&format!("{}/elsewhere", provider.url())).await.unwrap_err();
-        assert_eq!((provider.discoveries(), provider.fetches(), provider.strays()), (2, 1, 1));
+        assert_eq!(
+            (provider.discovery_requests(), provider.jwks_requests(), provider.stray_requests()),
+            (2, 1, 1)
+        );
     }
 
     #[tokio::test]
@@ -267,12 +270,12 @@ pub(super) mod tests {
         assert_eq!(provider.kid(), first);
         assert_eq!(provider.rotate(), next);
         assert_eq!(provider.kid(), next);
-        provider.withdraw_old();
+        provider.remove_old_keys();
         assert_eq!(provider.kids(), std::slice::from_ref(&next));
         let last = provider.rotate();
-        provider.withdraw(&last);
+        provider.remove_key(&last);
         assert_eq!((provider.kids(), provider.kid()), (vec![next.clone()], last));
-        provider.adopt(SigningKey::with_kid(Algorithm::ES256, next.as_str()));
+        provider.rotate_to(SigningKey::with_kid(Algorithm::ES256, next.as_str()));
         assert_eq!(provider.kids(), [next.as_str(), next.as_str()]);
     }
 
@@ -285,7 +288,7 @@ pub(super) mod tests {
         let url = format!("{}/api/v1/auth/tenants/acme/.well-known/jwks.json", provider.url());
         assert_eq!(get(&url).await.unwrap(), provider.tenant("tnt_acme", "acme").jwks());
         assert_ne!(acme.kid(), provider.kid());
-        assert_eq!((acme.fetches(), provider.fetches()), (1, 0));
+        assert_eq!((acme.jwks_requests(), provider.jwks_requests()), (1, 0));
         let claims = payload(&acme.token().sign());
         assert_eq!(
             (&claims["tenant_id"], &claims["iss"]),
@@ -305,7 +308,7 @@ pub(super) mod tests {
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer["scope"], "read");
         assert_eq!(payload(answer["access_token"].as_str().unwrap())["sub"], "svc");
-        let received = provider.received(Endpoint::Token);
+        let received = provider.received(ProviderEndpoint::Token);
         assert_eq!(received[0].form()[1], ("client_id".to_owned(), "svc".to_owned()));
     }
 
@@ -320,7 +323,7 @@ pub(super) mod tests {
             assert!(client.get(&url).send().await.unwrap_err().is_connect());
             provider.resume().await;
         }
-        assert_eq!(provider.fetches(), 3);
+        assert_eq!(provider.jwks_requests(), 3);
     }
 
     #[tokio::test]

@@ -49,14 +49,14 @@ impl KeyRing {
     }
 
     /// Takes keys out of the set, used or not.
-    pub(super) fn withdraw(&mut self, which: impl Fn(&SigningKey) -> bool) {
+    pub(super) fn remove_key(&mut self, which: impl Fn(&SigningKey) -> bool) {
         self.withdrawn.extend(self.published.extract_if(.., |key| which(key)));
     }
 
     /// Takes out of the set whatever does not sign now.
-    pub(super) fn withdraw_old(&mut self) {
+    pub(super) fn remove_old_keys(&mut self) {
         let current = Algorithm::ALL.map(|algorithm| self.current(algorithm).cloned());
-        self.withdraw(|key| !current.iter().flatten().any(|used| used.kid() == key.kid()));
+        self.remove_key(|key| !current.iter().flatten().any(|used| used.kid() == key.kid()));
         self.next = None;
     }
 }

@@ -20,22 +20,22 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::endpoint::{ProviderEndpoint, ReceivedRequest};
 use super::faults::Fault;
-use super::issuer::Issuer;
+use super::issuer::TestIssuer;
 use super::oauth::{self, Answer};
-use super::traffic::{Endpoint, Received};
 
 /// What is served.
 #[derive(Debug, Default)]
-pub(super) struct Site {
+pub(super) struct Routes {
     /// Tenants join while the provider runs.
-    pub(super) issuers: RwLock<Vec<Issuer>>,
+    pub(super) issuers: RwLock<Vec<TestIssuer>>,
     /// Requests that belong to no endpoint.
     pub(super) strays: AtomicU64,
 }
 
 /// In front of a path, this leads to the same document without faults or counting.
-const MOVED: &str = "/moved";
+const REDIRECT_PREFIX: &str = "/moved";
 
 /// No request to a provider is larger.
 const MAX_BODY: usize = 1 << 20;
@@ -43,15 +43,19 @@ const MAX_BODY: usize = 1 << 20;
 type Reply = Response<BoxBody<Bytes, Infallible>>;
 
 /// Serves until told to stop; by then all connections are closed, too.
-pub(super) async fn serve(listener: TcpListener, site: Arc<Site>, mut stop: oneshot::Receiver<()>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    routes: Arc<Routes>,
+    mut stop: oneshot::Receiver<()>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = &mut stop => break,
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                let site = Arc::clone(&site);
-                let answer = service_fn(move |request| answer(Arc::clone(&site), request));
+                let routes = Arc::clone(&routes);
+                let answer = service_fn(move |request| answer(Arc::clone(&routes), request));
                 let io = TokioIo::new(stream);
                 connections.spawn(http1::Builder::new().serve_connection(io, answer));
             }
@@ -62,43 +66,44 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<Site>, mut stop: ones
     connections.shutdown().await;
 }
 
-async fn answer(site: Arc<Site>, request: Request<Incoming>) -> io::Result<Reply> {
+async fn answer(routes: Arc<Routes>, request: Request<Incoming>) -> io::Result<Reply> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
         return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, Full::default()));
     };
-    let received = Received {
+    let received = ReceivedRequest {
         method: head.method,
         target: head.uri.to_string(),
         headers: head.headers,
         body: body.to_bytes(),
     };
-    if let Some(path) = received.path().strip_prefix(MOVED) {
-        let found = site.find(path);
-        return Ok(found.map_or_else(missing, |(issuer, it)| good(&issuer, it, &received).reply()));
+    if let Some(path) = received.path().strip_prefix(REDIRECT_PREFIX) {
+        let found = routes.find(path);
+        return Ok(found
+            .map_or_else(not_found, |(issuer, it)| normal_answer(&issuer, it, &received).reply()));
     }
-    let Some((issuer, endpoint)) = site.find(received.path()) else {
-        site.strays.fetch_add(1, Ordering::Relaxed);
-        return Ok(missing());
+    let Some((issuer, endpoint)) = routes.find(received.path()) else {
+        routes.strays.fetch_add(1, Ordering::Relaxed);
+        return Ok(not_found());
     };
-    issuer.traffic(endpoint).record(&received);
+    issuer.endpoint_state(endpoint).record(&received);
     answer_with_faults(&issuer, endpoint, &received).await
 }
 
-impl Site {
+impl Routes {
     /// The issuer and the endpoint a path belongs to.
-    fn find(&self, path: &str) -> Option<(Issuer, Endpoint)> {
+    fn find(&self, path: &str) -> Option<(TestIssuer, ProviderEndpoint)> {
         let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
         issuers.iter().find_map(|issuer| {
             let endpoint = match path.strip_prefix(issuer.base())? {
                 "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
-                    Endpoint::Discovery
+                    ProviderEndpoint::Discovery
                 }
-                "/.well-known/jwks.json" => Endpoint::Jwks,
-                "/auth" => Endpoint::Authorization,
-                "/oauth/token" => Endpoint::Token,
-                "/oauth/revoke" => Endpoint::Revocation,
-                "/oauth/introspect" => Endpoint::Introspection,
+                "/.well-known/jwks.json" => ProviderEndpoint::Jwks,
+                "/auth" => ProviderEndpoint::Authorization,
+                "/oauth/token" => ProviderEndpoint::Token,
+                "/oauth/revoke" => ProviderEndpoint::Revocation,
+                "/oauth/introspect" => ProviderEndpoint::Introspection,
                 _ => return None,
             };
             Some((issuer.clone(), endpoint))
@@ -107,19 +112,19 @@ impl Site {
 }
 
 async fn answer_with_faults(
-    issuer: &Issuer,
-    endpoint: Endpoint,
-    request: &Received,
+    issuer: &TestIssuer,
+    endpoint: ProviderEndpoint,
+    request: &ReceivedRequest,
 ) -> io::Result<Reply> {
-    let mut switch = issuer.traffic(endpoint).fault();
+    let mut switch = issuer.endpoint_state(endpoint).fault();
     // Who waits here is answered as the switch stands when it is moved away from `Hang`.
     let held = switch.wait_for(|fault| !matches!(fault, Some(Fault::Hang))).await;
     let fault = held.ok().and_then(|fault| (*fault).clone());
-    let Some(fault) = fault else { return Ok(good(issuer, endpoint, request).reply()) };
+    let Some(fault) = fault else { return Ok(normal_answer(issuer, endpoint, request).reply()) };
     if let Fault::Slow(delay) = fault {
         tokio::time::sleep(delay).await;
     }
-    let good = || good(issuer, endpoint, request);
+    let normal = || normal_answer(issuer, endpoint, request);
     Ok(match fault {
         Fault::Status(code) => reply(status(code), Full::default()),
         Fault::RetryAfter(code, seconds) => {
@@ -127,20 +132,20 @@ async fn answer_with_faults(
             answer.headers_mut().insert(RETRY_AFTER, seconds.into());
             answer
         }
-        Fault::Refusal(code, error) => {
+        Fault::OAuthError(code, error) => {
             let body = serde_json::json!({ "error": error });
             let mut answer = json_reply(Full::from(body.to_string()));
             *answer.status_mut() = status(code);
             answer
         }
-        Fault::Slow(_) | Fault::Hang => good().reply(),
+        Fault::Slow(_) | Fault::Hang => normal().reply(),
         Fault::Stall => {
-            let text = Bytes::from(good().json.to_string());
-            json_reply(Stalled { text: Some(text), switch: Some(switch), release: None })
+            let text = Bytes::from(normal().json.to_string());
+            json_reply(StalledBody { text: Some(text), switch: Some(switch), release: None })
         }
-        Fault::EndlessBody => json_reply(Endless),
+        Fault::EndlessBody => json_reply(EndlessBody),
         Fault::Padded(bytes) => {
-            json_reply(Full::from(format!("{}{}", " ".repeat(bytes), good().json)))
+            json_reply(Full::from(format!("{}{}", " ".repeat(bytes), normal().json)))
         }
         Fault::Body(content_type, text) => {
             let mut answer = reply(StatusCode::OK, Full::from(text));
@@ -155,10 +160,10 @@ async fn answer_with_faults(
             answer
         }
         Fault::Redirect(to) => redirect(&to),
-        Fault::RedirectHere => redirect(&format!("{MOVED}{}", request.target)),
+        Fault::RedirectHere => redirect(&format!("{REDIRECT_PREFIX}{}", request.target)),
         Fault::HangUp => return Err(io::Error::other("hung up")),
         Fault::Rewrite(rewrite) => {
-            let Answer { status, headers, json, .. } = good();
+            let Answer { status, headers, json, .. } = normal();
             let mut answer = json_reply(Full::from(rewrite.apply(json)));
             *answer.status_mut() = status;
             answer.headers_mut().extend(headers);
@@ -168,15 +173,19 @@ async fn answer_with_faults(
 }
 
 /// The answer when nothing is wrong.
-fn good(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
+fn normal_answer(
+    issuer: &TestIssuer,
+    endpoint: ProviderEndpoint,
+    request: &ReceivedRequest,
+) -> Answer {
     let mut headers = http::HeaderMap::new();
     let json = match endpoint {
-        Endpoint::Authorization
-        | Endpoint::Token
-        | Endpoint::Revocation
-        | Endpoint::Introspection => return oauth::answer(issuer, endpoint, request),
-        Endpoint::Discovery => issuer.metadata(),
-        Endpoint::Jwks => {
+        ProviderEndpoint::Authorization
+        | ProviderEndpoint::Token
+        | ProviderEndpoint::Revocation
+        | ProviderEndpoint::Introspection => return oauth::answer(issuer, endpoint, request),
+        ProviderEndpoint::Discovery => issuer.metadata(),
+        ProviderEndpoint::Jwks => {
             let value = issuer.current_cache_control();
             if let Some(value) = value.and_then(|text| HeaderValue::from_str(&text).ok()) {
                 headers.insert(CACHE_CONTROL, value);
@@ -200,7 +209,7 @@ impl Answer {
     }
 }
 
-fn missing() -> Reply {
+fn not_found() -> Reply {
     reply(StatusCode::NOT_FOUND, Full::default())
 }
 
@@ -232,9 +241,9 @@ fn reply(
 }
 
 /// White space for ever: a parser cannot refuse it early.
-struct Endless;
+struct EndlessBody;
 
-impl Body for Endless {
+impl Body for EndlessBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -249,13 +258,13 @@ impl Body for Endless {
 type Release = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// A body that comes when the fault is taken back.
-struct Stalled {
+struct StalledBody {
     text: Option<Bytes>,
     switch: Option<watch::Receiver<Option<Fault>>>,
     release: Option<Release>,
 }
 
-impl Body for Stalled {
+impl Body for StalledBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -300,18 +309,18 @@ mod tests {
             Fault::html(),
             Fault::rewrite(|_| "{".to_owned()),
         ] {
-            provider.fail(Endpoint::Jwks, fault.clone());
+            provider.fail(ProviderEndpoint::Jwks, fault.clone());
             get(&url).await.expect_err(&format!("{fault:?}"));
         }
         for fault in [Fault::RedirectHere, Fault::Padded(1 << 20), Fault::Slow(Duration::ZERO)] {
-            provider.fail(Endpoint::Jwks, fault.clone());
+            provider.fail(ProviderEndpoint::Jwks, fault.clone());
             assert_eq!(get(&url).await.unwrap(), good, "{fault:?}");
         }
-        provider.fail(Endpoint::Jwks, Fault::empty_key_set());
+        provider.fail(ProviderEndpoint::Jwks, Fault::empty_key_set());
         assert_eq!(get(&url).await.unwrap(), json!({ "keys": [] }));
-        provider.fail(Endpoint::Jwks, Fault::many_keys(500));
+        provider.fail(ProviderEndpoint::Jwks, Fault::many_keys(500));
         assert_eq!(get(&url).await.unwrap()["keys"].as_array().unwrap().len(), 500);
-        provider.heal(Endpoint::Jwks);
+        provider.heal(ProviderEndpoint::Jwks);
         assert_eq!(get(&url).await.unwrap(), good);
     }
 
@@ -319,12 +328,12 @@ mod tests {
     async fn a_request_that_hangs_or_stalls_ends_when_the_fault_does() {
         let provider = Provider::start().await;
         for (nth, fault) in [Fault::Hang, Fault::Stall].into_iter().enumerate() {
-            provider.fail(Endpoint::Jwks, fault);
+            provider.fail(ProviderEndpoint::Jwks, fault);
             let url = provider.jwks_uri();
             let waiting = tokio::spawn(async move { get(&url).await });
-            provider.wait_for_fetches(nth as u64 + 1).await;
+            provider.wait_for_jwks_requests(nth as u64 + 1).await;
             assert!(!waiting.is_finished());
-            provider.heal(Endpoint::Jwks);
+            provider.heal(ProviderEndpoint::Jwks);
             assert_eq!(waiting.await.unwrap().unwrap(), provider.jwks());
         }
     }
@@ -332,7 +341,7 @@ mod tests {
     #[tokio::test]
     async fn an_endless_body_does_not_end() {
         let provider = Provider::start().await;
-        provider.fail(Endpoint::Jwks, Fault::EndlessBody);
+        provider.fail(ProviderEndpoint::Jwks, Fault::EndlessBody);
         let mut answer = reqwest::get(provider.jwks_uri()).await.unwrap();
         let mut read = 0;
         while read < 10 << 20 {

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::issuer::Issuer;
+use super::issuer::TestIssuer;
 use super::keys::SigningKey;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
 
-/// A token about to be signed (feature `testing`). Made by [`Issuer::token`] or [`Issuer::service_token`].
+/// A token about to be signed (feature `testing`). Made by [`TestIssuer::token`] or [`TestIssuer::service_token`].
 ///
 /// It starts as a good token; every method changes one thing. Nothing is checked: this is how a
 /// test makes tokens that a verifier should refuse, too.
 #[derive(Debug, Clone)]
 #[must_use = "a token exists only once it is signed"]
 pub struct TokenBuilder {
-    issuer: Issuer,
+    issuer: TestIssuer,
     header: Map<String, Value>,
     claims: Map<String, Value>,
     key: Option<SigningKey>,
@@ -31,7 +31,7 @@ enum Kid {
 }
 
 impl TokenBuilder {
-    pub(super) fn new(issuer: &Issuer, claims: Value) -> Self {
+    pub(super) fn new(issuer: &TestIssuer, claims: Value) -> Self {
         let now = issuer.unix_now();
         let mut common = json!({
             "iss": issuer.issuer(),
@@ -124,7 +124,7 @@ impl TokenBuilder {
 
     /// Signs with the issuer's current key of this algorithm, which is made and published if there
     /// is none. A verifier that has fetched the keys already will have to fetch them again: name
-    /// the algorithms to [`Builder::algorithms`](super::Builder::algorithms) to avoid that.
+    /// the algorithms to [`ProviderBuilder::algorithms`](super::ProviderBuilder::algorithms) to avoid that.
     pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = Some(algorithm);
         self

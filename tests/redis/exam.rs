@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use scaikey_auth::TokenCache;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::exchange::{AccessToken, CacheKey, Fence, MemoryCache};
-use scaikey_auth::testing::conformance::{CacheExam, token_cache};
+use scaikey_auth::testing::conformance::{CacheSuite, token_cache};
 
 use super::fixture::{layered, redis};
 use super::server::Redis;
@@ -18,7 +18,7 @@ use super::server::Redis;
 struct Memory(MemoryCache);
 
 #[async_trait]
-impl CacheExam for Memory {
+impl CacheSuite for Memory {
     fn cache(&self) -> Arc<dyn TokenCache> {
         Arc::new(self.0.clone())
     }
@@ -33,7 +33,7 @@ async fn memory_passes() {
 struct Far<M>(Redis, M);
 
 #[async_trait]
-impl<M: Fn(&Redis) -> Arc<dyn TokenCache> + Sync> CacheExam for Far<M> {
+impl<M: Fn(&Redis) -> Arc<dyn TokenCache> + Sync> CacheSuite for Far<M> {
     fn cache(&self) -> Arc<dyn TokenCache> {
         (self.1)(&self.0)
     }
@@ -103,7 +103,7 @@ async fn tls_is_spoken_with_whom_the_certificates_name_and_with_nobody_else() {
 struct Only(Arc<dyn TokenCache>);
 
 #[async_trait]
-impl CacheExam for Only {
+impl CacheSuite for Only {
     fn cache(&self) -> Arc<dyn TokenCache> {
         self.0.clone()
     }
@@ -252,7 +252,7 @@ impl TokenCache for Board {
 struct BoardExam(Board);
 
 #[async_trait]
-impl CacheExam for BoardExam {
+impl CacheSuite for BoardExam {
     fn cache(&self) -> Arc<dyn TokenCache> {
         match self.0.flaw {
             "is not shared" => Arc::new(Board::new("is not shared")),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scaikey_auth::exchange::{ExchangeError, PasswordRequest, RefreshRequest};
-use scaikey_auth::testing::{Endpoint, Fault, Provider};
+use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint};
 use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 use tokio::task::JoinSet;
 
@@ -94,7 +94,7 @@ async fn a_thousand_callers_in_four_processes_make_one_request_for_an_expired_to
         processes.push(process(&provider, &server, "exchange", subject, 250, USUAL).await);
     }
     eventually(async || server.tokens().is_empty()).await;
-    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
+    provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(100)));
     let before = provider.token_requests();
     let said = all_agree(processes).await;
     assert!(said.starts_with("all [Ok(") && !said.contains("Err"), "{said}");
@@ -110,7 +110,7 @@ async fn a_refresh_token_is_spent_once_by_150_callers_in_three_processes() {
     for _ in 0..3 {
         processes.push(process(&provider, &server, "refresh", &token, 50, USUAL).await);
     }
-    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(100)));
+    provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(100)));
     let said = all_agree(processes).await;
     assert!(said.starts_with("all [Ok(") && !said.contains("Err"), "{said}");
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
@@ -126,13 +126,13 @@ async fn signed_in(provider: &Provider, server: &Redis) -> String {
 async fn killed_in_the_middle(provider: &Provider, server: &Redis, what: &str, token: &str) {
     let mut killed = process(provider, server, what, token, 1, SHORT).await;
     let before = provider.token_requests();
-    provider.fail(Endpoint::Token, Fault::Hang);
+    provider.fail(ProviderEndpoint::Token, Fault::Hang);
     killed.go().await;
-    provider.wait_for_requests(Endpoint::Token, before + 1).await;
+    provider.wait_for_requests(ProviderEndpoint::Token, before + 1).await;
     killed.kill().await;
     let is_lock = |(name, _): &(String, Vec<u8>)| name.ends_with(":lock");
     assert!(server.stored().iter().any(is_lock), "it held the lock");
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
 }
 
 /// A timeout under which a lock lives for ten seconds, and is waited for two or six.

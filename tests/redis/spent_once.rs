@@ -6,7 +6,7 @@ use scaikey_auth::exchange::{
     AccessToken, CodeRequest, ExchangeError, MemoryCache, OAuthError, PasswordRequest,
     PkceVerifier, RedisCache, RefreshRequest, TieredCache,
 };
-use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
+use scaikey_auth::testing::{Fault, ManualClock, Provider, ProviderEndpoint};
 use scaikey_auth::{Secret, TokenExchangeClient};
 use tokio::task::JoinHandle;
 
@@ -63,10 +63,10 @@ async fn spent_once(provider: &Provider, calls: Vec<Call>) {
 
 /// The provider has the request of the first, and takes its time.
 async fn first_asks(provider: &Provider, client: &TokenExchangeClient, token: &str) -> Call {
-    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(600)));
+    provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(600)));
     let before = provider.token_requests();
     let call = refresh(client, token);
-    provider.wait_for_requests(Endpoint::Token, before + 1).await;
+    provider.wait_for_requests(ProviderEndpoint::Token, before + 1).await;
     call
 }
 
@@ -246,7 +246,7 @@ async fn code_is_redeemed_once_in_all_processes() {
         let code = provider.authorize_with("bob", "drive", HERE, &challenge, "openid", Some("n"));
         CodeRequest::new(code, HERE, verifier)
     };
-    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(200)));
+    provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(200)));
     let request = code().allow_repeats();
     let calls: Vec<_> = (0..8).map(|nth| redeem(&clients[nth % 2], &request)).collect();
     let mut got = Vec::new();
@@ -299,7 +299,7 @@ async fn large_successor_is_found_elsewhere() {
     let (one, two) =
         (connected(&provider, &server.url()).await, connected(&provider, &server.url()).await);
     let large = Fault::member("access_token", "x".repeat(900_000));
-    provider.fail(Endpoint::Token, large);
+    provider.fail(ProviderEndpoint::Token, large);
     let first = refresh(&one, &token).await.unwrap();
     let calls = vec![tokio::spawn(async { first }), refresh(&two, &token)];
     spent_once(&provider, calls).await;

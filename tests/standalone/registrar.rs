@@ -10,14 +10,14 @@ use scaikey_auth::clock::Clock;
 use scaikey_auth::registrar::{
     MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId,
 };
-use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
+use scaikey_auth::testing::conformance::{RegistrarSuite, registrar};
 use scaikey_auth::testing::{ManualClock, identity};
 use serde_json::json;
 
 struct Memory(MemoryRegistrar);
 
 #[async_trait]
-impl RegistrarExam for Memory {
+impl RegistrarSuite for Memory {
     fn registrar(&self) -> Arc<dyn Registrar> {
         Arc::new(self.0.clone())
     }
@@ -162,7 +162,7 @@ impl Registrar for Broken {
 struct Candidate(Broken);
 
 #[async_trait]
-impl RegistrarExam for Candidate {
+impl RegistrarSuite for Candidate {
     fn registrar(&self) -> Arc<dyn Registrar> {
         Arc::new(self.0.clone())
     }

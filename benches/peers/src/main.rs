@@ -17,7 +17,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use scaikey_auth::testing::{self, Endpoint, Fault};
+use scaikey_auth::testing::{self, Fault, ProviderEndpoint};
 use serde_json::{Value, json};
 
 use children::Child;
@@ -78,7 +78,7 @@ async fn provider() -> testing::Provider {
     let lifetime = Duration::from_secs(24 * 3600);
     let builder = testing::Provider::builder().algorithms(cells::ALGORITHMS);
     let provider = builder.token_lifetime(lifetime).start().await;
-    provider.fail(Endpoint::Jwks, Fault::rewrite(|set| renamed(set).to_string()));
+    provider.fail(ProviderEndpoint::Jwks, Fault::rewrite(|set| renamed(set).to_string()));
     provider
 }
 

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A [`TokenCache`] under exam, and a way into its store (feature `testing`).
 #[async_trait]
-pub trait CacheExam: Sync {
+pub trait CacheSuite: Sync {
     /// A cache on the store under exam. Where the cache is shared, each call gives one that knows
     /// nothing of the others but through the store, as another process's would. Otherwise each
     /// gives the same.
@@ -57,34 +57,34 @@ pub trait CacheExam: Sync {
 /// [`peek`](TokenCache::peek) agrees with [`get`](TokenCache::get). Of a
 /// [shared](TokenCache::is_shared) cache also that a lock has one holder, ends, and fences off
 /// whoever held it before, and that other instances see what was put. With
-/// [`stored`](CacheExam::stored), that no token, subject or name of a user lies in the store; with
-/// [`overwrite`](CacheExam::overwrite), that nothing is given out that was changed there.
+/// [`stored`](CacheSuite::stored), that no token, subject or name of a user lies in the store; with
+/// [`overwrite`](CacheSuite::overwrite), that nothing is given out that was changed there.
 ///
 /// What is *not* tested: a store that is away, which must be an `Err` and soon. It takes a second
 /// or two of real time.
 ///
 /// # Panics
 /// When a rule is broken; the message names it.
-pub async fn token_cache(exam: &dyn CacheExam) {
-    let desk = Desk::new(exam.patience());
-    keeps_what_it_is_given(exam, &desk).await;
-    keeps_keys_apart(exam, &desk).await;
-    forgets(exam, &desk).await;
-    stands_a_crowd(exam, &desk).await;
-    if exam.cache().is_shared() {
-        is_seen_by_others(exam, &desk).await;
-        locks(exam, &desk).await;
-        fences(exam, &desk).await;
-        seals(exam, &desk).await;
-        distrusts(exam, &desk).await;
+pub async fn token_cache(suite: &dyn CacheSuite) {
+    let fixture = Fixture::new(suite.patience());
+    keeps_what_it_is_given(suite, &fixture).await;
+    keeps_keys_apart(suite, &fixture).await;
+    forgets(suite, &fixture).await;
+    stands_a_crowd(suite, &fixture).await;
+    if suite.cache().is_shared() {
+        is_seen_by_others(suite, &fixture).await;
+        locks(suite, &fixture).await;
+        fences(suite, &fixture).await;
+        seals(suite, &fixture).await;
+        distrusts(suite, &fixture).await;
     } else {
-        grants_every_lock(exam, &desk).await;
+        grants_every_lock(suite, &fixture).await;
     }
 }
 
 /// What the exam is written with: keys and tokens that nobody else has.
 #[derive(Clone)]
-struct Desk {
+struct Fixture {
     keys: SealingKeys,
     client: Arc<ClientFingerprint>,
     clock: SystemClock,
@@ -94,7 +94,7 @@ struct Desk {
 
 /// What tells one key from another.
 #[derive(Debug, Clone, Default)]
-struct Asked {
+struct RequestFields {
     is_refresh: bool,
     tenant: Option<&'static str>,
     subject: &'static str,
@@ -105,18 +105,18 @@ struct Asked {
     scopes: &'static str,
 }
 
-const ALICE: Asked = Asked {
+const ALICE: RequestFields = RequestFields {
     is_refresh: false,
-    tenant: Some("exam-acme"),
+    tenant: Some("suite-acme"),
     subject: "alice's token, a secret of its own",
     subject_type: "access_token",
     actor: None,
-    audience: "exam-vault",
+    audience: "suite-vault",
     resource: None,
     scopes: "read write",
 };
 
-impl Asked {
+impl RequestFields {
     fn request(&self) -> TokenRequest<'static> {
         let tenant = self.tenant.and_then(|id| TenantId::new(id).ok());
         if self.is_refresh {
@@ -129,16 +129,16 @@ impl Asked {
         request.subject_type = TokenType::Other(self.subject_type.to_owned());
         request.actor = self.actor.map(|token| (token.into(), TokenType::Jwt));
         request.resources = self.resource.iter().filter_map(|url| url.parse().ok()).collect();
-        request.scopes = sure(self.scopes.parse().ok(), "the exam's scopes are some");
+        request.scopes = require(self.scopes.parse().ok(), "the exam's scopes are some");
         TokenRequest::Exchange(Cow::Owned(request))
     }
 }
 
-impl Desk {
+impl Fixture {
     fn new(patience: Duration) -> Self {
-        let mark = sure(Fence::random().ok(), "there are random numbers").as_str().to_owned();
+        let mark = require(Fence::random().ok(), "there are random numbers").as_str().to_owned();
         Self {
-            keys: sure(SealingKeys::random().ok(), "there are random numbers"),
+            keys: require(SealingKeys::random().ok(), "there are random numbers"),
             client: Arc::new(ClientFingerprint::new([mark.as_str()].into_iter(), true)),
             clock: SystemClock::default(),
             mark,
@@ -156,10 +156,14 @@ impl Desk {
         within(self.patience, polling).await.is_some()
     }
 
-    /// Does something with the key of what is asked.
-    async fn with<T>(&self, asked: &Asked, use_key: impl AsyncFnOnce(&CacheKey<'_>) -> T) -> T {
-        let server_key = sure(self.keys.iter().next(), "there is a key");
-        let request = asked.request();
+    /// Does something with the key of what is fields.
+    async fn with<T>(
+        &self,
+        fields: &RequestFields,
+        use_key: impl AsyncFnOnce(&CacheKey<'_>) -> T,
+    ) -> T {
+        let server_key = require(self.keys.iter().next(), "there is a key");
+        let request = fields.request();
         use_key(&CacheKey::new(&self.client, &request, server_key, &self.clock)).await
     }
 
@@ -171,81 +175,86 @@ impl Desk {
             "issued_token_type":"urn:ietf:params:oauth:token-type:jwt"}}"#,
             mark = self.mark
         );
-        sure(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the exam's token is one")
+        require(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the exam's token is one")
     }
 
     /// A token of no more than it must have.
     fn bare_token(&self) -> AccessToken {
         let body = format!(r#"{{"access_token":"bare-{}","token_type":"N_A"}}"#, self.mark);
-        sure(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the exam's token is one")
+        require(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the exam's token is one")
     }
 
-    async fn put(&self, cache: &dyn TokenCache, asked: &Asked, token: &AccessToken) {
-        self.put_for(cache, asked, token, LONG, None).await;
+    async fn put(&self, cache: &dyn TokenCache, fields: &RequestFields, token: &AccessToken) {
+        self.put_for(cache, fields, token, LONG, None).await;
     }
 
     async fn put_for(
         &self,
         cache: &dyn TokenCache,
-        asked: &Asked,
+        fields: &RequestFields,
         token: &AccessToken,
         ttl: Duration,
         fence: Option<&Fence>,
     ) {
-        let put = self.with(asked, async |key| cache.put(key, token, ttl, fence).await).await;
-        answered("put", put);
+        let put = self.with(fields, async |key| cache.put(key, token, keep_for, fence).await).await;
+        expect_ok("put", put);
     }
 
-    async fn get(&self, cache: &dyn TokenCache, asked: &Asked) -> Option<AccessToken> {
-        self.with(asked, async |key| {
-            let got = answered("get", cache.get(key).await);
-            if let Some(peek) = cache.peek(key) {
-                let same = got.as_ref().is_some_and(|got| got.secret() == peek.secret());
-                assert!(same, "rule broken: peek gives what get gives");
+    async fn get(&self, cache: &dyn TokenCache, fields: &RequestFields) -> Option<AccessToken> {
+        self.with(fields, async |key| {
+            let got = expect_ok("get", cache.get(key).await);
+            if let Some(at_once) = cache.at_once(key) {
+                let same = got.as_ref().is_some_and(|got| got.secret() == at_once.secret());
+                assert!(same, "rule broken: at_once gives what get gives");
             }
             got
         })
         .await
     }
 
-    async fn lock(&self, cache: &dyn TokenCache, asked: &Asked, life: Duration) -> Option<Fence> {
-        let fence = sure(Fence::random().ok(), "there are random numbers");
-        self.lock_with(cache, asked, &fence, life).await.then_some(fence)
+    async fn lock(
+        &self,
+        cache: &dyn TokenCache,
+        fields: &RequestFields,
+        life: Duration,
+    ) -> Option<Fence> {
+        let fence = require(Fence::random().ok(), "there are random numbers");
+        self.lock_with(cache, fields, &fence, life).await.then_some(fence)
     }
 
     async fn lock_with(
         &self,
         cache: &dyn TokenCache,
-        asked: &Asked,
+        fields: &RequestFields,
         fence: &Fence,
         life: Duration,
     ) -> bool {
-        let lock = self.with(asked, async |key| cache.lock(key, fence, life).await).await;
-        answered("lock", lock)
+        let lock = self.with(fields, async |key| cache.lock(key, fence, life).await).await;
+        expect_ok("lock", lock)
     }
 
-    async fn unlock(&self, cache: &dyn TokenCache, asked: &Asked, fence: &Fence) {
-        answered("unlock", self.with(asked, async |key| cache.unlock(key, fence).await).await);
+    async fn unlock(&self, cache: &dyn TokenCache, fields: &RequestFields, fence: &Fence) {
+        expect_ok("unlock", self.with(fields, async |key| cache.unlock(key, fence).await).await);
     }
 
-    async fn remove(&self, cache: &dyn TokenCache, asked: &Asked) {
-        answered("remove", self.with(asked, async |key| cache.remove(key).await).await);
+    async fn remove(&self, cache: &dyn TokenCache, fields: &RequestFields) {
+        expect_ok("remove", self.with(fields, async |key| cache.remove(key).await).await);
     }
 
     async fn expect(
         &self,
         cache: &dyn TokenCache,
-        asked: &Asked,
+        fields: &RequestFields,
         token: Option<&AccessToken>,
         rule: &str,
     ) {
-        match (self.get(cache, asked).await, token) {
+        match (self.get(cache, fields).await, token) {
             (None, None) => {}
             (Some(got), Some(put)) => equal(&got, put, rule),
             (got, put) => {
                 let found = |it: bool| if it { "a token" } else { "nothing" };
                 let (got, put) = (found(got.is_some()), found(put.is_some()));
-                broken(&format!("{rule}: there is {got} where {put} should be"));
+                fail(&format!("{rule}: there is {got} where {put} should be"));
             }
         }
     }
@@ -261,103 +270,104 @@ fn equal(got: &AccessToken, put: &AccessToken, rule: &str) {
     assert_eq!(got.cacheable_for(), put.cacheable_for(), "rule broken: {rule}: ttl");
 }
 
-async fn keeps_what_it_is_given(exam: &dyn CacheExam, desk: &Desk) {
-    let cache = &*exam.cache();
-    desk.expect(cache, &ALICE, None, "nothing is there before it is put").await;
-    for token in [desk.token("first"), desk.bare_token(), desk.token("last")] {
-        desk.put(cache, &ALICE, &token).await;
-        desk.expect(cache, &ALICE, Some(&token), "what was put last is what is got").await;
-        desk.expect(cache, &ALICE, Some(&token), "what was got can be got again").await;
+async fn keeps_what_it_is_given(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let cache = &*suite.cache();
+    fixture.expect(cache, &ALICE, None, "nothing is there before it is put").await;
+    for token in [fixture.token("first"), fixture.bare_token(), fixture.token("last")] {
+        fixture.put(cache, &ALICE, &token).await;
+        fixture.expect(cache, &ALICE, Some(&token), "what was put last is what is got").await;
+        fixture.expect(cache, &ALICE, Some(&token), "what was got can be got again").await;
     }
-    desk.remove(cache, &ALICE).await;
-    desk.expect(cache, &ALICE, None, "what was removed is gone").await;
-    desk.remove(cache, &ALICE).await;
+    fixture.remove(cache, &ALICE).await;
+    fixture.expect(cache, &ALICE, None, "what was removed is gone").await;
+    fixture.remove(cache, &ALICE).await;
 }
 
-async fn keeps_keys_apart(exam: &dyn CacheExam, desk: &Desk) {
-    let cache = &*exam.cache();
+async fn keeps_keys_apart(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let cache = &*suite.cache();
     let keys = [
         ALICE,
-        Asked { is_refresh: true, ..ALICE },
-        Asked { tenant: None, ..ALICE },
-        Asked { tenant: Some("-"), ..ALICE },
-        Asked { tenant: Some("exam-Acme"), ..ALICE },
-        Asked { tenant: Some("exam-acme:token"), ..ALICE },
-        Asked { tenant: Some("{}"), ..ALICE },
-        Asked { tenant: Some("{exam"), ..ALICE },
-        Asked { tenant: Some("*"), ..ALICE },
-        Asked { subject: "bob's token, a secret of its own", ..ALICE },
-        Asked { subject_type: "jwt", ..ALICE },
-        Asked { actor: Some("robot"), ..ALICE },
-        Asked { audience: "exam-grid", ..ALICE },
-        Asked { resource: Some("https://exam.example/"), ..ALICE },
-        Asked { scopes: "read", ..ALICE },
-        Asked { scopes: "", ..ALICE },
+        RequestFields { is_refresh: true, ..ALICE },
+        RequestFields { tenant: None, ..ALICE },
+        RequestFields { tenant: Some("-"), ..ALICE },
+        RequestFields { tenant: Some("suite-Acme"), ..ALICE },
+        RequestFields { tenant: Some("suite-acme:token"), ..ALICE },
+        RequestFields { tenant: Some("{}"), ..ALICE },
+        RequestFields { tenant: Some("{suite"), ..ALICE },
+        RequestFields { tenant: Some("*"), ..ALICE },
+        RequestFields { subject: "bob's token, a secret of its own", ..ALICE },
+        RequestFields { subject_type: "jwt", ..ALICE },
+        RequestFields { actor: Some("robot"), ..ALICE },
+        RequestFields { audience: "suite-grid", ..ALICE },
+        RequestFields { resource: Some("https://conformance.example/"), ..ALICE },
+        RequestFields { scopes: "read", ..ALICE },
+        RequestFields { scopes: "", ..ALICE },
     ];
     let names = ('a'..='z').map(String::from);
-    let tokens: Vec<_> = names.take(keys.len()).map(|name| desk.token(&name)).collect();
+    let tokens: Vec<_> = names.take(keys.len()).map(|name| fixture.token(&name)).collect();
     let rule = "each key has a token of its own";
-    for (asked, token) in keys.iter().zip(&tokens) {
-        desk.expect(cache, asked, None, &format!("{rule}: {asked:?}")).await;
-        desk.put(cache, asked, token).await;
+    for (fields, token) in keys.iter().zip(&tokens) {
+        fixture.expect(cache, fields, None, &format!("{rule}: {fields:?}")).await;
+        fixture.put(cache, fields, token).await;
     }
-    for (asked, token) in keys.iter().zip(&tokens) {
-        desk.expect(cache, asked, Some(token), &format!("{rule}: {asked:?}")).await;
+    for (fields, token) in keys.iter().zip(&tokens) {
+        fixture.expect(cache, fields, Some(token), &format!("{rule}: {fields:?}")).await;
     }
     let mut left: Vec<_> = keys.iter().zip(&tokens).collect();
-    while let Some((asked, _)) = left.pop() {
-        desk.remove(cache, asked).await;
-        desk.expect(cache, asked, None, "what was removed is gone").await;
+    while let Some((fields, _)) = left.pop() {
+        fixture.remove(cache, fields).await;
+        fixture.expect(cache, fields, None, "what was removed is gone").await;
         if let Some((other, token)) = left.last() {
-            desk.expect(cache, other, Some(token), "removing a token leaves the others").await;
+            fixture.expect(cache, other, Some(token), "removing a token leaves the others").await;
         }
     }
 }
 
-async fn forgets(exam: &dyn CacheExam, desk: &Desk) {
-    let cache = &*exam.cache();
-    let token = desk.token("short");
-    desk.put_for(cache, &ALICE, &token, SHORT, None).await;
-    desk.expect(cache, &ALICE, Some(&token), "what was put for a while is there").await;
+async fn forgets(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let cache = &*suite.cache();
+    let token = fixture.token("short");
+    fixture.put_for(cache, &ALICE, &token, SHORT, None).await;
+    fixture.expect(cache, &ALICE, Some(&token), "what was put for a while is there").await;
     // A far instance that looks meanwhile must not keep it for longer, either.
-    let other = &*exam.cache();
-    desk.get(other, &ALICE).await;
+    let other = &*suite.cache();
+    fixture.get(other, &ALICE).await;
     for cache in [cache, other] {
-        let gone = desk.until(async || desk.get(cache, &ALICE).await.is_none()).await;
+        let gone = fixture.until(async || fixture.get(cache, &ALICE).await.is_none()).await;
         assert!(gone, "rule broken: a token is kept for as long as was said and no longer");
     }
-    desk.put_for(cache, &ALICE, &token, Duration::ZERO, None).await;
+    fixture.put_for(cache, &ALICE, &token, Duration::ZERO, None).await;
     let rule = "what is put for no time is not kept";
-    desk.expect(&*exam.cache(), &ALICE, None, rule).await;
-    desk.put_for(cache, &ALICE, &token, Duration::MAX, None).await;
-    desk.expect(cache, &ALICE, Some(&token), "no time is too long to be kept for").await;
-    desk.remove(cache, &ALICE).await;
+    fixture.expect(&*suite.cache(), &ALICE, None, rule).await;
+    fixture.put_for(cache, &ALICE, &token, Duration::MAX, None).await;
+    fixture.expect(cache, &ALICE, Some(&token), "no time is too long to be kept for").await;
+    fixture.remove(cache, &ALICE).await;
 }
 
-async fn stands_a_crowd(exam: &dyn CacheExam, desk: &Desk) {
-    let cache = exam.cache();
-    let (token, other) = (desk.token("crowd"), Asked { scopes: "crowd", ..ALICE });
-    desk.put(&*cache, &ALICE, &token).await;
+async fn stands_a_crowd(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let cache = suite.cache();
+    let (token, other) = (fixture.token("crowd"), RequestFields { scopes: "crowd", ..ALICE });
+    fixture.put(&*cache, &ALICE, &token).await;
     for _ in 0..16 {
-        desk.with(&ALICE, async |key| within(Duration::ZERO, cache.get(key)).await).await;
-        desk.with(&ALICE, async |key| {
-            within(Duration::ZERO, cache.put(key, &token, LONG, None)).await
-        })
-        .await;
+        fixture.with(&ALICE, async |key| within(Duration::ZERO, cache.get(key)).await).await;
+        fixture
+            .with(&ALICE, async |key| {
+                within(Duration::ZERO, cache.put(key, &token, LONG, None)).await
+            })
+            .await;
     }
     let rule = "calls given up half-way do no harm";
-    desk.expect(&*cache, &ALICE, Some(&token), rule).await;
-    let desk = Arc::new(desk.clone());
+    fixture.expect(&*cache, &ALICE, Some(&token), rule).await;
+    let fixture = Arc::new(fixture.clone());
     let mut calls = JoinSet::new();
     for turn in 0..64 {
-        let (cache, desk) = (cache.clone(), desk.clone());
-        let (asked, token) = match turn % 2 {
+        let (cache, fixture) = (cache.clone(), fixture.clone());
+        let (fields, token) = match turn % 2 {
             0 => (ALICE, Some(token.clone())),
             _ => (other.clone(), None),
         };
         calls.spawn(async move {
             let rule = "parallel calls give each its own";
-            desk.expect(&*cache, &asked, token.as_ref(), rule).await;
+            fixture.expect(&*cache, &fields, token.as_ref(), rule).await;
         });
     }
     while let Some(call) = calls.join_next().await {
@@ -365,57 +375,57 @@ async fn stands_a_crowd(exam: &dyn CacheExam, desk: &Desk) {
             std::panic::resume_unwind(failed.into_panic());
         }
     }
-    desk.remove(&*cache, &ALICE).await;
+    fixture.remove(&*cache, &ALICE).await;
 }
 
-async fn is_seen_by_others(exam: &dyn CacheExam, desk: &Desk) {
-    let token = desk.token("shared");
-    desk.put(&*exam.cache(), &ALICE, &token).await;
-    desk.expect(&*exam.cache(), &ALICE, Some(&token), "a shared cache is shared").await;
-    desk.remove(&*exam.cache(), &ALICE).await;
-    desk.expect(&*exam.cache(), &ALICE, None, "what was removed is gone for all").await;
+async fn is_seen_by_others(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let token = fixture.token("shared");
+    fixture.put(&*suite.cache(), &ALICE, &token).await;
+    fixture.expect(&*suite.cache(), &ALICE, Some(&token), "a shared cache is shared").await;
+    fixture.remove(&*suite.cache(), &ALICE).await;
+    fixture.expect(&*suite.cache(), &ALICE, None, "what was removed is gone for all").await;
 }
 
-async fn locks(exam: &dyn CacheExam, desk: &Desk) {
-    let (one, two) = (&*exam.cache(), &*exam.cache());
-    let other = Asked { scopes: "another lock", ..ALICE };
-    let fence = taken(desk.lock(one, &ALICE, LONG).await);
+async fn locks(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let (one, two) = (&*suite.cache(), &*suite.cache());
+    let other = RequestFields { scopes: "another lock", ..ALICE };
+    let fence = taken(fixture.lock(one, &ALICE, LONG).await);
     for cache in [one, two] {
-        let again = desk.lock(cache, &ALICE, LONG).await;
+        let again = fixture.lock(cache, &ALICE, LONG).await;
         assert!(again.is_none(), "rule broken: a lock has one holder");
     }
-    let again = desk.lock_with(two, &ALICE, &fence, LONG).await;
+    let again = fixture.lock_with(two, &ALICE, &fence, LONG).await;
     assert!(again, "rule broken: the same fence takes a lock again");
-    let elsewhere = taken(desk.lock(two, &other, LONG).await);
-    desk.unlock(two, &ALICE, &elsewhere).await;
-    let again = desk.lock(two, &ALICE, LONG).await;
+    let elsewhere = taken(fixture.lock(two, &other, LONG).await);
+    fixture.unlock(two, &ALICE, &elsewhere).await;
+    let again = fixture.lock(two, &ALICE, LONG).await;
     assert!(again.is_none(), "rule broken: only its holder gives a lock back");
-    desk.unlock(one, &ALICE, &fence).await;
-    let next = taken(desk.lock(two, &ALICE, LONG).await);
-    desk.unlock(one, &ALICE, &fence).await;
-    let again = desk.lock(one, &ALICE, LONG).await;
+    fixture.unlock(one, &ALICE, &fence).await;
+    let next = taken(fixture.lock(two, &ALICE, LONG).await);
+    fixture.unlock(one, &ALICE, &fence).await;
+    let again = fixture.lock(one, &ALICE, LONG).await;
     assert!(again.is_none(), "rule broken: an old fence opens no later lock");
-    desk.unlock(two, &ALICE, &next).await;
-    desk.unlock(two, &other, &elsewhere).await;
+    fixture.unlock(two, &ALICE, &next).await;
+    fixture.unlock(two, &other, &elsewhere).await;
 
     // However long it is to live, what takes it answers.
-    let endless = taken(desk.lock(one, &ALICE, Duration::MAX).await);
-    desk.unlock(one, &ALICE, &endless).await;
-    desk.lock(one, &ALICE, Duration::ZERO).await;
-    ends(one, desk).await;
+    let endless = taken(fixture.lock(one, &ALICE, Duration::MAX).await);
+    fixture.unlock(one, &ALICE, &endless).await;
+    fixture.lock(one, &ALICE, Duration::ZERO).await;
+    ends(one, fixture).await;
 
-    let short = taken(desk.lock(one, &ALICE, SHORT).await);
-    let ended = desk.until(async || desk.lock(two, &ALICE, SHORT).await.is_some()).await;
+    let short = taken(fixture.lock(one, &ALICE, SHORT).await);
+    let ended = fixture.until(async || fixture.lock(two, &ALICE, SHORT).await.is_some()).await;
     assert!(ended, "rule broken: a lock ends by itself");
-    desk.unlock(one, &ALICE, &short).await;
-    ends(two, desk).await;
+    fixture.unlock(one, &ALICE, &short).await;
+    ends(two, fixture).await;
 }
 
 /// Whoever holds this lock loses it.
-async fn ends(cache: &dyn TokenCache, desk: &Desk) {
-    let ended = desk.until(async || match desk.lock(cache, &ALICE, LONG).await {
+async fn ends(cache: &dyn TokenCache, fixture: &Fixture) {
+    let ended = fixture.until(async || match fixture.lock(cache, &ALICE, LONG).await {
         Some(fence) => {
-            desk.unlock(cache, &ALICE, &fence).await;
+            fixture.unlock(cache, &ALICE, &fence).await;
             true
         }
         None => false,
@@ -423,62 +433,62 @@ async fn ends(cache: &dyn TokenCache, desk: &Desk) {
     assert!(ended.await, "rule broken: a lock ends by itself");
 }
 
-async fn fences(exam: &dyn CacheExam, desk: &Desk) {
-    let (one, two) = (&*exam.cache(), &*exam.cache());
-    let (first, second, late) = (desk.token("one"), desk.token("two"), desk.token("late"));
-    let fence = taken(desk.lock(one, &ALICE, LONG).await);
-    desk.put_for(one, &ALICE, &first, LONG, Some(&fence)).await;
+async fn fences(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let (one, two) = (&*suite.cache(), &*suite.cache());
+    let (first, second, late) = (fixture.token("one"), fixture.token("two"), fixture.token("late"));
+    let fence = taken(fixture.lock(one, &ALICE, LONG).await);
+    fixture.put_for(one, &ALICE, &first, LONG, Some(&fence)).await;
     let rule = "what the holder of the lock puts is kept";
-    desk.expect(&*exam.cache(), &ALICE, Some(&first), rule).await;
-    desk.unlock(one, &ALICE, &fence).await;
+    fixture.expect(&*suite.cache(), &ALICE, Some(&first), rule).await;
+    fixture.unlock(one, &ALICE, &fence).await;
     // Seen from instances that know only the store: one that puts may keep a copy for itself.
     let rule = "who no longer holds the lock changes nothing";
-    desk.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
-    desk.expect(&*exam.cache(), &ALICE, Some(&first), rule).await;
-    let next = taken(desk.lock(two, &ALICE, LONG).await);
-    desk.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
-    desk.expect(&*exam.cache(), &ALICE, Some(&first), rule).await;
-    desk.put_for(two, &ALICE, &second, LONG, Some(&next)).await;
-    desk.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
-    desk.expect(&*exam.cache(), &ALICE, Some(&second), rule).await;
-    desk.unlock(two, &ALICE, &next).await;
-    desk.remove(&*exam.cache(), &ALICE).await;
+    fixture.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
+    fixture.expect(&*suite.cache(), &ALICE, Some(&first), rule).await;
+    let next = taken(fixture.lock(two, &ALICE, LONG).await);
+    fixture.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
+    fixture.expect(&*suite.cache(), &ALICE, Some(&first), rule).await;
+    fixture.put_for(two, &ALICE, &second, LONG, Some(&next)).await;
+    fixture.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
+    fixture.expect(&*suite.cache(), &ALICE, Some(&second), rule).await;
+    fixture.unlock(two, &ALICE, &next).await;
+    fixture.remove(&*suite.cache(), &ALICE).await;
     // A lock that ended, or was lost with a server, is nobody's.
-    let fence = sure(Fence::random().ok(), "there are random numbers");
-    desk.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
+    let fence = require(Fence::random().ok(), "there are random numbers");
+    fixture.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
     let rule = "a lock that nobody holds fences nobody off";
-    desk.expect(&*exam.cache(), &ALICE, Some(&late), rule).await;
-    desk.remove(&*exam.cache(), &ALICE).await;
+    fixture.expect(&*suite.cache(), &ALICE, Some(&late), rule).await;
+    fixture.remove(&*suite.cache(), &ALICE).await;
 }
 
 /// Nothing that lies in the store gives anything away.
-async fn seals(exam: &dyn CacheExam, desk: &Desk) {
-    let token = desk.token("canary");
-    let cache = &*exam.cache();
-    desk.put(cache, &ALICE, &token).await;
-    let fence = taken(desk.lock(cache, &ALICE, LONG).await);
+async fn seals(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let token = fixture.token("canary");
+    let cache = &*suite.cache();
+    fixture.put(cache, &ALICE, &token).await;
+    let fence = taken(fixture.lock(cache, &ALICE, LONG).await);
     let refresh = token.refresh_token().map_or("", |token| token.expose());
-    let canaries = [token.secret().expose(), refresh, ALICE.subject, &desk.mark];
-    for (name, value) in exam.stored().await {
+    let canaries = [token.secret().expose(), refresh, ALICE.subject, &fixture.mark];
+    for (name, value) in suite.stored().await {
         for canary in canaries {
             let shows = |text: &[u8]| contains(text, canary.as_bytes());
             assert!(!shows(&name), "rule broken: names in the store give nothing away");
             assert!(!shows(&value), "rule broken: values in the store are sealed");
         }
     }
-    desk.unlock(cache, &ALICE, &fence).await;
-    desk.remove(cache, &ALICE).await;
+    fixture.unlock(cache, &ALICE, &fence).await;
+    fixture.remove(cache, &ALICE).await;
 }
 
 /// What was changed in the store is not there.
-async fn distrusts(exam: &dyn CacheExam, desk: &Desk) {
-    let bob = Asked { subject: "bob's token, a secret of its own", ..ALICE };
-    let (alices, bobs) = (desk.token("alice"), desk.token("bob"));
-    let before: Vec<_> = exam.stored().await;
-    let place = async |asked: &Asked, token: &AccessToken| {
-        let known: Vec<_> = exam.stored().await.into_iter().map(|(name, _)| name).collect();
-        desk.put(&*exam.cache(), asked, token).await;
-        let mut now = exam.stored().await.into_iter();
+async fn distrusts(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let bob = RequestFields { subject: "bob's token, a secret of its own", ..ALICE };
+    let (alices, bobs) = (fixture.token("alice"), fixture.token("bob"));
+    let before: Vec<_> = suite.stored().await;
+    let place = async |fields: &RequestFields, token: &AccessToken| {
+        let known: Vec<_> = suite.stored().await.into_iter().map(|(name, _)| name).collect();
+        fixture.put(&*suite.cache(), fields, token).await;
+        let mut now = suite.stored().await.into_iter();
         now.find(|(name, _)| !known.contains(name))
     };
     let (Some((alice, sealed)), Some((_, other))) =
@@ -497,7 +507,7 @@ async fn distrusts(exam: &dyn CacheExam, desk: &Desk) {
     }
     let mut longer = sealed.clone();
     longer.push(0);
-    let elsewhere = sealed_elsewhere(desk, &alices).await;
+    let elsewhere = sealed_elsewhere(fixture, &alices).await;
     let changes: [(&str, &[u8]); 8] = [
         ("changed by a bit", &changed),
         ("cut off", half),
@@ -509,52 +519,51 @@ async fn distrusts(exam: &dyn CacheExam, desk: &Desk) {
         ("nothing", b""),
     ];
     for (what, value) in changes {
-        desk.put(&*exam.cache(), &ALICE, &alices).await;
-        exam.overwrite(&alice, value).await;
+        fixture.put(&*suite.cache(), &ALICE, &alices).await;
+        suite.overwrite(&alice, value).await;
         let rule = format!("a value that was {what} is a miss");
-        desk.expect(&*exam.cache(), &ALICE, None, &rule).await;
+        fixture.expect(&*suite.cache(), &ALICE, None, &rule).await;
     }
-    desk.put(&*exam.cache(), &ALICE, &alices).await;
+    fixture.put(&*suite.cache(), &ALICE, &alices).await;
     let rule = "what was overwritten can be put again";
-    desk.expect(&*exam.cache(), &ALICE, Some(&alices), rule).await;
-    desk.remove(&*exam.cache(), &ALICE).await;
-    desk.remove(&*exam.cache(), &bob).await;
+    fixture.expect(&*suite.cache(), &ALICE, Some(&alices), rule).await;
+    fixture.remove(&*suite.cache(), &ALICE).await;
+    fixture.remove(&*suite.cache(), &bob).await;
 }
 
 /// The same token for the same request, from a service with another secret.
-async fn sealed_elsewhere(desk: &Desk, token: &AccessToken) -> Vec<u8> {
-    let keys = sure(SealingKeys::random().ok(), "there are random numbers");
-    let other = Desk { keys, ..desk.clone() };
+async fn sealed_elsewhere(fixture: &Fixture, token: &AccessToken) -> Vec<u8> {
+    let keys = require(SealingKeys::random().ok(), "there are random numbers");
+    let other = Fixture { keys, ..fixture.clone() };
     let sealed = other.with(&ALICE, async |key| key.seal(token, LONG)).await;
     sealed.unwrap_or_default()
 }
 
-async fn grants_every_lock(exam: &dyn CacheExam, desk: &Desk) {
-    let cache = &*exam.cache();
+async fn grants_every_lock(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let cache = &*suite.cache();
     for _ in 0..2 {
-        let fence = desk.lock(cache, &ALICE, LONG).await;
+        let fence = fixture.lock(cache, &ALICE, LONG).await;
         assert!(fence.is_some(), "rule broken: a cache that is not shared grants every lock");
     }
 }
 
 fn taken(fence: Option<Fence>) -> Fence {
-    sure(fence, "a lock that nobody holds is granted")
+    require(fence, "a lock that nobody holds is granted")
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-fn sure<T>(it: Option<T>, rule: &str) -> T {
-    it.unwrap_or_else(|| broken(rule))
+fn require<T>(it: Option<T>, rule: &str) -> T {
+    it.unwrap_or_else(|| fail(rule))
 }
 
-fn answered<T, E: std::fmt::Display>(call: &str, answer: Result<T, E>) -> T {
-    answer
-        .unwrap_or_else(|why| broken(&format!("a store that is up answers: {call} failed: {why}")))
+fn expect_ok<T, E: std::fmt::Display>(call: &str, answer: Result<T, E>) -> T {
+    answer.unwrap_or_else(|why| fail(&format!("a store that is up answers: {call} failed: {why}")))
 }
 
-#[expect(clippy::panic, reason = "an exam is failed by panicking")]
-fn broken(rule: &str) -> ! {
+#[expect(clippy::panic, reason = "a conformance suite fails by panicking")]
+fn fail(rule: &str) -> ! {
     panic!("rule broken: {rule}")
 }

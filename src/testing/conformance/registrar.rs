@@ -22,12 +22,12 @@ const CROWD: usize = 32;
 /// use std::sync::Arc;
 /// use async_trait::async_trait;
 /// use scaikey_auth::registrar::{MemoryRegistrar, ParticipantId, Profile, Registrar};
-/// use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
+/// use scaikey_auth::testing::conformance::{RegistrarSuite, registrar};
 ///
-/// struct Exam(MemoryRegistrar);
+/// struct Suite(MemoryRegistrar);
 ///
 /// #[async_trait]
-/// impl RegistrarExam for Exam {
+/// impl RegistrarSuite for Suite {
 ///     fn registrar(&self) -> Arc<dyn Registrar> {
 ///         Arc::new(self.0.clone())
 ///     }
@@ -37,11 +37,11 @@ const CROWD: usize = 32;
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// registrar(&Exam(MemoryRegistrar::new())).await;
+/// registrar(&Suite(MemoryRegistrar::new())).await;
 /// # }
 /// ```
 #[async_trait]
-pub trait RegistrarExam: Sync {
+pub trait RegistrarSuite: Sync {
     /// A registrar on the store under exam. Where processes share the store, each call gives one
     /// that knows nothing of the others but through the store, as another process's would.
     fn registrar(&self) -> Arc<dyn Registrar>;
@@ -59,39 +59,39 @@ pub trait RegistrarExam: Sync {
 /// Tests that an identity has one participant and one personal workspace, the same whenever and
 /// from wherever it registers; that issuer, tenant, kind and subject are told apart byte for byte,
 /// and nothing else is; that of a crowd exactly one is told that it created; that ids say nothing;
-/// that abandoned calls do no harm. With [`profile`](RegistrarExam::profile), that the profile
+/// that abandoned calls do no harm. With [`profile`](RegistrarSuite::profile), that the profile
 /// follows the tokens. The store is left with some 150 participants of issuers below
-/// `https://exam.example`.
+/// `https://conformance.example`.
 ///
 /// What is *not* tested: a store that is away, which must be an `Err` and soon, a process that dies
 /// in the middle, and that what was registered outlives a process.
 ///
 /// # Panics
 /// When a rule is broken; the message names it.
-pub async fn registrar(exam: &dyn RegistrarExam) {
-    let desk = Desk::new();
-    stays_the_same(exam, &desk).await;
-    keys_are_told_apart(exam, &desk).await;
-    long_subjects_are_not_cut(exam, &desk).await;
-    an_address_is_no_key(exam, &desk).await;
-    ids_say_nothing(exam, &desk).await;
+pub async fn registrar(suite: &dyn RegistrarSuite) {
+    let fixture = Fixture::new();
+    stays_the_same(suite, &fixture).await;
+    keys_are_told_apart(suite, &fixture).await;
+    long_subjects_are_not_cut(suite, &fixture).await;
+    an_address_is_no_key(suite, &fixture).await;
+    ids_say_nothing(suite, &fixture).await;
     for turn in 0..4 {
-        a_crowd_is_one(exam, &desk, turn).await;
+        a_crowd_is_one(suite, &fixture, turn).await;
     }
-    a_crowd_of_many_stays_many(exam, &desk).await;
-    abandoned_calls_do_no_harm(exam, &desk).await;
-    profiles_follow(exam, &desk).await;
+    a_crowd_of_many_stays_many(suite, &fixture).await;
+    abandoned_calls_do_no_harm(suite, &fixture).await;
+    profiles_follow(suite, &fixture).await;
 }
 
 /// Makes identities that no exam had before: the store may be a lasting one.
-struct Desk {
+struct Fixture {
     issuer: String,
 }
 
-impl Desk {
+impl Fixture {
     fn new() -> Self {
-        let mark = sure(ParticipantId::random(), "there are random numbers");
-        Self { issuer: format!("https://exam.example/{mark}") }
+        let mark = require(ParticipantId::random(), "there are random numbers");
+        Self { issuer: format!("https://conformance.example/{mark}") }
     }
 
     /// Somebody of the exam's issuer, unless the claims say otherwise.
@@ -103,12 +103,12 @@ impl Desk {
     }
 }
 
-async fn stays_the_same(exam: &dyn RegistrarExam, desk: &Desk) {
-    let alice = desk.somebody(json!({"sub": "alice", "tenant_id": "acme"}));
-    let first = register(exam, &alice).await;
+async fn stays_the_same(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+    let alice = fixture.somebody(json!({"sub": "alice", "tenant_id": "acme"}));
+    let first = register(suite, &alice).await;
     assert!(first.created, "rule broken: the first registration creates");
     for _ in 0..3 {
-        let again = register(exam, &alice).await;
+        let again = register(suite, &alice).await;
         same(&first, &again, "a registration is remembered");
         assert!(!again.created, "rule broken: later registrations create nothing");
         let rule = "rule broken: created_at stays";
@@ -117,11 +117,11 @@ async fn stays_the_same(exam: &dyn RegistrarExam, desk: &Desk) {
 }
 
 /// Nobody is taken for anybody else, neither now nor when all come again.
-async fn keys_are_told_apart(exam: &dyn RegistrarExam, desk: &Desk) {
-    let issuer = &desk.issuer;
+async fn keys_are_told_apart(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+    let issuer = &fixture.issuer;
     let mut held: Vec<(Value, Registration)> = Vec::new();
     for claims in neighbours(issuer) {
-        let registration = register(exam, &desk.somebody(claims.clone())).await;
+        let registration = register(suite, &fixture.somebody(claims.clone())).await;
         for (other, theirs) in &held {
             let rule = "issuer, tenant, kind and subject are told apart byte for byte";
             apart(&registration, theirs, &format!("{rule}: {claims} and {other}"));
@@ -130,7 +130,7 @@ async fn keys_are_told_apart(exam: &dyn RegistrarExam, desk: &Desk) {
         held.push((claims, registration));
     }
     for (claims, registration) in &held {
-        let again = register(exam, &desk.somebody(claims.clone())).await;
+        let again = register(suite, &fixture.somebody(claims.clone())).await;
         same(registration, &again, "each finds its own again");
     }
 }
@@ -188,61 +188,62 @@ fn neighbours(issuer: &str) -> Vec<Value> {
 }
 
 /// A store may refuse long ones, but not shorten them.
-async fn long_subjects_are_not_cut(exam: &dyn RegistrarExam, desk: &Desk) {
+async fn long_subjects_are_not_cut(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     for length in [254, 511, 1023, 4095, 65_535] {
         let start = "x".repeat(length);
-        let both = ["y", "z"]
-            .map(|end| desk.somebody(json!({"sub": format!("{start}{end}"), "tenant_id": "acme"})));
+        let both = ["y", "z"].map(|end| {
+            fixture.somebody(json!({"sub": format!("{start}{end}"), "tenant_id": "acme"}))
+        });
         let [first, second] = &both;
-        let first = exam.registrar().register(first).await;
-        let second = exam.registrar().register(second).await;
+        let first = suite.registrar().register(first).await;
+        let second = suite.registrar().register(second).await;
         match (first, second) {
             (Ok(first), Ok(second)) => {
                 apart(&first, &second, "subjects that differ after many bytes are two");
             }
             (Err(RegistrarError::Unfit { .. }), Err(RegistrarError::Unfit { .. }))
                 if length > 255 => {}
-            answers => broken(&format!("a subject of {length} bytes is stored: {answers:?}")),
+            answers => fail(&format!("a subject of {length} bytes is stored: {answers:?}")),
         }
     }
 }
 
-async fn an_address_is_no_key(exam: &dyn RegistrarExam, desk: &Desk) {
+async fn an_address_is_no_key(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let person = |subject: &str, email: &str| {
-        desk.somebody(json!({
+        fixture.somebody(json!({
             "sub": subject, "tenant_id": "acme", "name": "Carol",
             "email": email, "email_verified": true,
         }))
     };
-    let carol = register(exam, &person("carol", "carol@exam.example")).await;
-    let thief = register(exam, &person("thief", "carol@exam.example")).await;
+    let carol = register(suite, &person("carol", "carol@conformance.example")).await;
+    let thief = register(suite, &person("thief", "carol@conformance.example")).await;
     apart(&carol, &thief, "who has somebody's address is not that one");
-    let moved = register(exam, &person("carol", "new@exam.example")).await;
+    let moved = register(suite, &person("carol", "new@conformance.example")).await;
     same(&carol, &moved, "another address makes nobody another");
-    let heir = register(exam, &person("heir", "carol@exam.example")).await;
+    let heir = register(suite, &person("heir", "carol@conformance.example")).await;
     apart(&carol, &heir, "who has somebody's former address is not that one");
 }
 
-async fn ids_say_nothing(exam: &dyn RegistrarExam, desk: &Desk) {
+async fn ids_say_nothing(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let telling = json!({
         "sub": "subject-of-dora", "tenant_id": "tenant-of-dora", "name": "Dora",
-        "email": "dora@exam.example",
+        "email": "dora@conformance.example",
     });
-    let dora = register(exam, &desk.somebody(telling)).await;
+    let dora = register(suite, &fixture.somebody(telling)).await;
     let ids = [dora.participant_id.as_str(), dora.workspace_id.as_str()];
     for id in ids.map(str::to_lowercase) {
-        let tells = id.contains("dora") || id.contains("exam");
+        let tells = id.contains("dora") || id.contains("suite");
         assert!(!tells, "rule broken: ids are not derived from names or addresses: {id}");
     }
 }
 
 /// Half of the crowd says something else of itself, so that no two calls need be alike.
-async fn a_crowd_is_one(exam: &dyn RegistrarExam, desk: &Desk, turn: usize) {
+async fn a_crowd_is_one(suite: &dyn RegistrarSuite, fixture: &Fixture, turn: usize) {
     let answers = together((0..CROWD).map(|caller| {
-        let erin = desk.somebody(json!({
+        let erin = fixture.somebody(json!({
             "sub": format!("erin-{turn}"), "tenant_id": "acme", "name": format!("Erin {}", caller % 2),
         }));
-        let registrar = exam.registrar();
+        let registrar = suite.registrar();
         async move { registrar.register(&erin).await }
     }))
     .await;
@@ -253,14 +254,18 @@ async fn a_crowd_is_one(exam: &dyn RegistrarExam, desk: &Desk, turn: usize) {
     let created = answers.iter().filter(|answer| answer.created).count();
     assert_eq!(created, 1, "rule broken: of {CROWD} parallel registrations exactly one creates");
     let erin = json!({"sub": format!("erin-{turn}"), "tenant_id": "acme"});
-    same(first, &register(exam, &desk.somebody(erin)).await, "what a crowd created is remembered");
+    same(
+        first,
+        &register(suite, &fixture.somebody(erin)).await,
+        "what a crowd created is remembered",
+    );
 }
 
-async fn a_crowd_of_many_stays_many(exam: &dyn RegistrarExam, desk: &Desk) {
+async fn a_crowd_of_many_stays_many(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let answers = together((0..CROWD).map(|caller| {
         let somebody =
-            desk.somebody(json!({"sub": format!("crowd-{caller}"), "tenant_id": "acme"}));
-        let registrar = exam.registrar();
+            fixture.somebody(json!({"sub": format!("crowd-{caller}"), "tenant_id": "acme"}));
+        let registrar = suite.registrar();
         async move { registrar.register(&somebody).await }
     }))
     .await;
@@ -270,43 +275,43 @@ async fn a_crowd_of_many_stays_many(exam: &dyn RegistrarExam, desk: &Desk) {
     assert_eq!((participants.len(), workspaces.len()), (CROWD, CROWD), "{rule}");
 }
 
-async fn abandoned_calls_do_no_harm(exam: &dyn RegistrarExam, desk: &Desk) {
-    let frank = desk.somebody(json!({"sub": "frank", "tenant_id": "acme"}));
+async fn abandoned_calls_do_no_harm(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+    let frank = fixture.somebody(json!({"sub": "frank", "tenant_id": "acme"}));
     for _ in 0..8 {
-        let registrar = exam.registrar();
+        let registrar = suite.registrar();
         let _ = tokio::time::timeout(Duration::ZERO, registrar.register(&frank)).await;
     }
-    let first = register(exam, &frank).await;
-    same(&first, &register(exam, &frank).await, "registrations given up half-way do no harm");
+    let first = register(suite, &frank).await;
+    same(&first, &register(suite, &frank).await, "registrations given up half-way do no harm");
 }
 
-async fn profiles_follow(exam: &dyn RegistrarExam, desk: &Desk) {
+async fn profiles_follow(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let mut claims = json!({
         "sub": "grace", "tenant_id": "acme", "name": "Grace",
-        "email": "g@exam.example", "email_verified": true,
+        "email": "g@conformance.example", "email_verified": true,
     });
-    let grace = desk.somebody(claims.clone());
-    let known = register(exam, &grace).await.participant_id;
-    let Some(shown) = exam.profile(&known).await else { return };
+    let grace = fixture.somebody(claims.clone());
+    let known = register(suite, &grace).await.participant_id;
+    let Some(shown) = suite.profile(&known).await else { return };
     assert_eq!(shown, Profile::of(&grace), "rule broken: a new participant has the profile");
     if let Some(claims) = claims.as_object_mut() {
         claims.insert("name".to_owned(), "Grace \u{2713}".into());
-        claims.insert("email".to_owned(), "grace@exam.example".into());
+        claims.insert("email".to_owned(), "grace@conformance.example".into());
         claims.insert("email_verified".to_owned(), false.into());
     }
-    let grace = desk.somebody(claims);
-    register(exam, &grace).await;
-    let shown = exam.profile(&known).await;
+    let grace = fixture.somebody(claims);
+    register(suite, &grace).await;
+    let shown = suite.profile(&known).await;
     assert_eq!(shown, Some(Profile::of(&grace)), "rule broken: each call refreshes the profile");
-    register(exam, &desk.somebody(json!({"sub": "grace", "tenant_id": "acme"}))).await;
-    let shown = exam.profile(&known).await;
+    register(suite, &fixture.somebody(json!({"sub": "grace", "tenant_id": "acme"}))).await;
+    let shown = suite.profile(&known).await;
     let rule = "rule broken: a token that says nothing of the profile leaves it";
     assert_eq!(shown, Some(Profile::of(&grace)), "{rule}");
 }
 
 /// Each by a registrar of its own, as from another process.
-async fn register(exam: &dyn RegistrarExam, identity: &Identity) -> Registration {
-    sure(exam.registrar().register(identity).await, "an identity can be registered")
+async fn register(suite: &dyn RegistrarSuite, identity: &Identity) -> Registration {
+    require(suite.registrar().register(identity).await, "an identity can be registered")
 }
 
 async fn together<F>(calls: impl Iterator<Item = F>) -> Vec<Registration>
@@ -316,7 +321,7 @@ where
     let mut tasks = JoinSet::new();
     calls.for_each(|call| drop(tasks.spawn(call)));
     let answers = tasks.join_all().await.into_iter();
-    answers.map(|answer| sure(answer, "parallel registrations succeed")).collect()
+    answers.map(|answer| require(answer, "parallel registrations succeed")).collect()
 }
 
 fn same(one: &Registration, other: &Registration, rule: &str) {
@@ -329,11 +334,11 @@ fn apart(one: &Registration, other: &Registration, rule: &str) {
     assert_ne!(one.workspace_id, other.workspace_id, "rule broken: {rule}: no shared workspace");
 }
 
-fn sure<T>(answer: Result<T, RegistrarError>, rule: &str) -> T {
-    answer.unwrap_or_else(|why| broken(&format!("{rule}: {why}")))
+fn require<T>(answer: Result<T, RegistrarError>, rule: &str) -> T {
+    answer.unwrap_or_else(|why| fail(&format!("{rule}: {why}")))
 }
 
-#[expect(clippy::panic, reason = "an exam is failed by panicking")]
-fn broken(rule: &str) -> ! {
+#[expect(clippy::panic, reason = "a conformance suite fails by panicking")]
+fn fail(rule: &str) -> ! {
     panic!("rule broken: {rule}")
 }

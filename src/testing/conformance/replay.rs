@@ -61,7 +61,7 @@ async fn crowd(log: &Arc<dyn ReplayLog>, until: SystemTime) {
     assert_eq!(first, 1, "of {CROWD} callers with one token exactly one is the first");
 }
 
-#[expect(clippy::panic, reason = "an exam is failed by panicking")]
+#[expect(clippy::panic, reason = "a conformance suite fails by panicking")]
 async fn expect(
     log: &Arc<dyn ReplayLog>,
     key: ReplayKey,
@@ -81,5 +81,5 @@ fn fresh() -> ReplayKey {
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let jti = format!("{}-{}-{number}", std::process::id(), started.as_nanos());
-    ReplayKey::of("exam", [jti.as_str()])
+    ReplayKey::of("conformance", [jti.as_str()])
 }

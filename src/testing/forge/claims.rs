@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::List;
+use super::ForgeryList;
 
 const HOUR: u64 = 3600;
 
-pub(super) fn add(list: &mut List<'_>) {
+pub(super) fn add(list: &mut ForgeryList<'_>) {
     missing(list);
     issuers(list);
     audiences(list);
@@ -18,14 +18,14 @@ pub(super) fn add(list: &mut List<'_>) {
     bound(list);
 }
 
-fn missing(list: &mut List<'_>) {
+fn missing(list: &mut ForgeryList<'_>) {
     for name in ["iss missing", "aud missing", "sub missing", "exp missing"] {
         let claim = name.split(' ').next().unwrap_or_default();
         list.add(name, "the claim is required", list.good().without(claim).sign());
     }
 }
 
-fn issuers(list: &mut List<'_>) {
+fn issuers(list: &mut ForgeryList<'_>) {
     let why = "the issuer is compared byte for byte (RFC 8725 §3.8), and never fetched";
     let iss = list.issuer.issuer();
     for (name, value) in [
@@ -50,7 +50,7 @@ fn issuers(list: &mut List<'_>) {
     }
 }
 
-fn audiences(list: &mut List<'_>) {
+fn audiences(list: &mut ForgeryList<'_>) {
     let why = "a token for another service is not for this one (RFC 8725 §3.9)";
     let me = list.issuer.audience().to_owned();
     for (name, value) in [
@@ -75,7 +75,7 @@ fn audiences(list: &mut List<'_>) {
     }
 }
 
-fn times(list: &mut List<'_>) {
+fn times(list: &mut ForgeryList<'_>) {
     let now = list.issuer.unix_now();
     let over = "a token ends at exp, at the latest a minute later (RFC 7519 §4.1.4)";
     list.add("expired", over, list.good().expired().sign());
@@ -122,7 +122,7 @@ fn times(list: &mut List<'_>) {
     list.add("exp infinite", date, key.token(header, payload));
 }
 
-fn types(list: &mut List<'_>) {
+fn types(list: &mut ForgeryList<'_>) {
     let why = "a claim of the wrong type is malformed, not absent";
     for (name, claim, value) in [
         ("sub a number", "sub", json!(1)),
@@ -145,7 +145,7 @@ fn types(list: &mut List<'_>) {
 }
 
 /// Tokens the issuer signs for other purposes, without saying so in `typ`.
-fn other_kinds(list: &mut List<'_>) {
+fn other_kinds(list: &mut ForgeryList<'_>) {
     let id = "an ID token tells who signed in; it opens nothing (RFC 9068 §5)";
     let token = || list.good().without("tenant_id");
     let (nonce, hash) = (token().claim("nonce", "n-0S6_WzA2Mj"), token().claim("at_hash", "77Qm"));
@@ -160,7 +160,7 @@ fn other_kinds(list: &mut List<'_>) {
     list.add("logout token", "a security event opens nothing (RFC 8725 §3.12)", token);
 }
 
-fn bound(list: &mut List<'_>) {
+fn bound(list: &mut ForgeryList<'_>) {
     let why = "a token bound to a key is no bearer token without proof of it (RFC 7800 §3.1)";
     for (name, cnf) in [
         ("cnf jkt", json!({ "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" })),

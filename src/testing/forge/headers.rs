@@ -5,10 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::super::keys::SigningKey;
-use super::List;
+use super::ForgeryList;
 use crate::config::Algorithm;
 
-pub(super) fn add(list: &mut List<'_>) {
+pub(super) fn add(list: &mut ForgeryList<'_>) {
     key_sources(list);
     critical(list);
     types(list);
@@ -16,14 +16,14 @@ pub(super) fn add(list: &mut List<'_>) {
 }
 
 /// All signed by a key that only the header vouches for.
-fn key_sources(list: &mut List<'_>) {
+fn key_sources(list: &mut ForgeryList<'_>) {
     let why = "the header never chooses the key (RFC 8725 §3.10)";
     let own = SigningKey::generate(Algorithm::RS256);
     let known = list.issuer.key_for(Algorithm::RS256);
     // Who asks there is counted as a stray by the provider.
     let url = format!("{}/mallory.json", list.issuer.issuer());
     let certificate = STANDARD.encode(own.public_der());
-    let signed = |list: &List<'_>| list.good().signed_by(&own);
+    let signed = |list: &ForgeryList<'_>| list.good().signed_by(&own);
     for (name, parameter, value) in [
         ("jwk in the header", "jwk", own.jwk()),
         ("jku in the header", "jku", url.as_str().into()),
@@ -41,7 +41,7 @@ fn key_sources(list: &mut List<'_>) {
 }
 
 /// All signed well: what is wrong is that the verifier does not understand them.
-fn critical(list: &mut List<'_>) {
+fn critical(list: &mut ForgeryList<'_>) {
     let why = "crit names what must be understood, and nothing is (RFC 7515 §4.1.11)";
     for (name, crit) in [
         ("crit of an unknown parameter", json!(["x"])),
@@ -69,7 +69,7 @@ fn critical(list: &mut List<'_>) {
 }
 
 /// All signed well: what is wrong is that they are tokens for something else.
-fn types(list: &mut List<'_>) {
+fn types(list: &mut ForgeryList<'_>) {
     let why = "a token of another kind is not an access token (RFC 8725 §3.11)";
     for name in [
         "typ logout+jwt",
@@ -104,7 +104,7 @@ fn types(list: &mut List<'_>) {
 }
 
 /// All signed by the issuer: what is wrong is the name they give its key.
-fn key_ids(list: &mut List<'_>) {
+fn key_ids(list: &mut ForgeryList<'_>) {
     let opaque = "a kid is compared, never interpreted (RFC 8725 §3.10)";
     let known = list.issuer.key_for(Algorithm::RS256);
     let upper = known.kid().to_uppercase();

@@ -1,6 +1,6 @@
 //! Tokens that must be refused, each with its reason, and their honest twins (feature `testing`).
 //!
-//! Run [`all`] against whatever checks tokens, then [`accepted`], because a verifier that refuses
+//! Run [`all`] against whatever checks tokens, then [`valid`], because a verifier that refuses
 //! everything passes the first:
 //!
 //! ```
@@ -11,7 +11,7 @@
 //! let provider = Provider::start().await;
 //! for forged in forge::all(&provider) {
 //!     // let status = ask_your_service(&forged.token).await;
-//!     // assert_eq!(status, forged.expect.status(), "{}: {}", forged.name, forged.why);
+//!     // assert_eq!(status, forged.rejection.status(), "{}: {}", forged.name, forged.why);
 //! }
 //! # }
 //! ```
@@ -22,17 +22,17 @@
 
 mod claims;
 mod headers;
-mod honest;
-mod shapes;
+mod malformed;
 mod signatures;
+mod valid;
 
 use http::{HeaderValue, StatusCode};
 
-use super::issuer::Issuer;
+use super::issuer::TestIssuer;
 use super::tokens::TokenBuilder;
 use crate::config::Algorithm;
 
-pub use honest::{accepted, rfc9068_accepted};
+pub use valid::{rfc9068_valid, valid};
 
 /// A token that must be refused (feature `testing`).
 #[derive(Debug, Clone)]
@@ -40,12 +40,12 @@ pub use honest::{accepted, rfc9068_accepted};
 pub struct Forged {
     /// What it is, in a few words; no two have the same name.
     pub name: &'static str,
-    /// What goes wrong if it is accepted, or the rule it breaks.
+    /// What goes wrong if it is valid, or the rule it breaks.
     pub why: &'static str,
     /// The token.
     pub token: String,
     /// How it is to be refused.
-    pub expect: Expect,
+    pub rejection: Rejection,
 }
 
 impl Forged {
@@ -57,7 +57,7 @@ impl Forged {
 
 /// How a service refuses a token (feature `testing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
+pub enum Rejection {
     /// 401 with `invalid_token`: it looks like a credential and is not a good one.
     Unauthorized,
     /// 400 with `invalid_request`: it has characters no bearer token has (RFC 6750 §2.1,
@@ -65,7 +65,7 @@ pub enum Expect {
     BadRequest,
 }
 
-impl Expect {
+impl Rejection {
     /// The status code.
     pub fn status(self) -> StatusCode {
         match self {
@@ -75,10 +75,10 @@ impl Expect {
     }
 }
 
-/// A token that must be accepted (feature `testing`).
+/// A token that must be valid (feature `testing`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Honest {
+pub struct ValidToken {
     /// What is unusual about it; no two have the same name.
     pub name: &'static str,
     /// The token.
@@ -88,19 +88,19 @@ pub struct Honest {
 /// Every forgery there is, for a verifier in its usual profile (feature `testing`).
 ///
 /// Publishes an RS256 and an ES256 key if the issuer has none.
-pub fn all(issuer: &Issuer) -> Vec<Forged> {
-    let mut list = List::new(issuer);
+pub fn all(issuer: &TestIssuer) -> Vec<Forged> {
+    let mut list = ForgeryList::new(issuer);
     signatures::add(&mut list);
     headers::add(&mut list);
-    shapes::add(&mut list);
+    malformed::add(&mut list);
     claims::add(&mut list);
     list.forged
 }
 
 /// What a verifier must refuse besides [`all`] when it insists on the profile of RFC 9068.
-pub fn rfc9068(issuer: &Issuer) -> Vec<Forged> {
-    let mut list = List::new(issuer);
-    let strict = || honest::rfc9068_token(issuer);
+pub fn rfc9068(issuer: &TestIssuer) -> Vec<Forged> {
+    let mut list = ForgeryList::new(issuer);
+    let strict = || valid::rfc9068_token(issuer);
     let typ = "RFC 9068 §2.1: the type is at+jwt";
     list.add("strict: typ missing", typ, strict().typ(None).sign());
     list.add("strict: typ JWT", typ, strict().typ(Some("JWT")).sign());
@@ -121,22 +121,22 @@ pub fn rfc9068(issuer: &Issuer) -> Vec<Forged> {
 }
 
 /// Forgeries as they pile up.
-struct List<'a> {
-    issuer: &'a Issuer,
+struct ForgeryList<'a> {
+    issuer: &'a TestIssuer,
     forged: Vec<Forged>,
 }
 
-impl<'a> List<'a> {
-    fn new(issuer: &'a Issuer) -> Self {
+impl<'a> ForgeryList<'a> {
+    fn new(issuer: &'a TestIssuer) -> Self {
         Self { issuer, forged: Vec::new() }
     }
 
     fn add(&mut self, name: &'static str, why: &'static str, token: String) {
-        self.forged.push(Forged { name, why, token, expect: Expect::Unauthorized });
+        self.forged.push(Forged { name, why, token, rejection: Rejection::Unauthorized });
     }
 
     fn add_malformed(&mut self, name: &'static str, why: &'static str, token: String) {
-        self.forged.push(Forged { name, why, token, expect: Expect::BadRequest });
+        self.forged.push(Forged { name, why, token, rejection: Rejection::BadRequest });
     }
 
     /// A good token, to be spoilt; signed with RS256.
@@ -164,15 +164,15 @@ mod tests {
         let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
         let mut names = HashSet::new();
         let forged = all(&provider).into_iter().chain(rfc9068(&provider));
-        for Forged { name, token, expect, why } in forged {
+        for Forged { name, token, rejection, why } in forged {
             assert!(names.insert(name), "{name} twice");
             assert!(!why.is_empty(), "{name}");
             let body = token.trim_end_matches('=');
             let bearer = !body.is_empty()
                 && body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b));
-            assert_eq!(bearer, expect == Expect::Unauthorized, "{name}");
+            assert_eq!(bearer, rejection == Rejection::Unauthorized, "{name}");
         }
-        for Honest { name, token } in accepted(&provider) {
+        for ValidToken { name, token } in valid(&provider) {
             assert!(names.insert(name), "{name} twice");
             assert!(token.len() < 16 * 1024, "{name}");
         }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     /// Whether the provider's RS256 or ES256 key made the signature.
-    fn is_signed(issuer: &Issuer, token: &str) -> bool {
+    fn is_signed(issuer: &TestIssuer, token: &str) -> bool {
         let Some((signed, signature)) = token.rsplit_once('.') else { return false };
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         let verifies = |verifier, algorithm| {
@@ -203,28 +203,28 @@ mod tests {
     #[tokio::test]
     async fn a_token_is_wrong_in_one_way_only() {
         let provider = Provider::start().await;
-        for Honest { name, token } in accepted(&provider) {
+        for ValidToken { name, token } in valid(&provider) {
             assert!(is_signed(&provider, &token) && is_strict_json(&token), "{name}");
         }
-        let mut list = List::new(&provider);
-        shapes::add_json(&mut list);
+        let mut list = ForgeryList::new(&provider);
+        malformed::add_json(&mut list);
         let empty = |name: &str| name.ends_with(" an empty object");
         for Forged { name, token, .. } in &list.forged {
             assert!(is_signed(&provider, token), "{name}");
             assert_eq!(is_strict_json(token), empty(name), "{name}");
         }
-        let mut list = List::new(&provider);
+        let mut list = ForgeryList::new(&provider);
         claims::add(&mut list);
         for Forged { name, token, .. } in list.forged.into_iter().chain(rfc9068(&provider)) {
             assert!(is_signed(&provider, &token), "{name}");
         }
-        let mut list = List::new(&provider);
+        let mut list = ForgeryList::new(&provider);
         headers::add(&mut list);
         for Forged { name, token, .. } in list.forged {
             let embeds_a_key = name.contains(" in the header");
             assert_ne!(is_signed(&provider, &token), embeds_a_key, "{name}");
         }
-        let mut list = List::new(&provider);
+        let mut list = ForgeryList::new(&provider);
         signatures::add(&mut list);
         // These are good but for the name in their header.
         let renamed = |name: &str| {

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::super::faults::BadKey;
 use super::super::keys::{SigningKey, base64url, signing_input};
-use super::List;
+use super::ForgeryList;
 use crate::config::Algorithm;
 
-pub(super) fn add(list: &mut List<'_>) {
+pub(super) fn add(list: &mut ForgeryList<'_>) {
     unsigned(list);
     symmetric(list);
     wrong_algorithm(list);
@@ -18,7 +18,7 @@ pub(super) fn add(list: &mut List<'_>) {
     wrong_signature(list);
 }
 
-fn unsigned(list: &mut List<'_>) {
+fn unsigned(list: &mut ForgeryList<'_>) {
     let why = "an unsigned token says whatever its author likes (RFC 7518 §3.6)";
     for name in ["alg none", "alg None", "alg NONE", "alg nOnE"] {
         let alg = name.split(' ').nth(1).unwrap_or_default();
@@ -32,7 +32,7 @@ fn unsigned(list: &mut List<'_>) {
     list.add("signature empty", why, format!("{}.", signing_input(header, payload)));
 }
 
-fn symmetric(list: &mut List<'_>) {
+fn symmetric(list: &mut ForgeryList<'_>) {
     let why = "a public key is no secret: everybody could sign (RFC 8725 §2.1)";
     let key = list.issuer.key_for(Algorithm::RS256);
     let der = key.public_der();
@@ -62,7 +62,7 @@ fn symmetric(list: &mut List<'_>) {
     list.add("HS256 over an RSA signature", "no MAC is accepted", good);
 }
 
-fn wrong_algorithm(list: &mut List<'_>) {
+fn wrong_algorithm(list: &mut ForgeryList<'_>) {
     let agree = "the header and the key must agree (RFC 8725 §3.1)";
     let rsa = list.issuer.key_for(Algorithm::RS256);
     let ec = list.issuer.key_for(Algorithm::ES256);
@@ -100,7 +100,7 @@ fn wrong_algorithm(list: &mut List<'_>) {
     list.add("alg missing", typed, key.token(format!(r#"{{"kid":"{}"}}"#, key.kid()), payload));
 }
 
-fn wrong_key(list: &mut List<'_>) {
+fn wrong_key(list: &mut ForgeryList<'_>) {
     let why = "whoever made the key, the issuer did not";
     for (name, algorithm) in [
         ("RS256 by a stranger with a known kid", Algorithm::RS256),
@@ -116,7 +116,7 @@ fn wrong_key(list: &mut List<'_>) {
     list.add("RS256 by a stranger without kid", why, token);
 }
 
-fn wrong_signature(list: &mut List<'_>) {
+fn wrong_signature(list: &mut ForgeryList<'_>) {
     let why = "a signature is right or the token is nothing";
     let (key, header, payload) = list.good().parts();
     let signed = signing_input(&header, &payload);

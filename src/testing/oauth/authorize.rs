@@ -8,19 +8,19 @@ use serde_json::Value;
 use url::{Url, form_urlencoded};
 
 use super::super::clients::Client;
-use super::super::issuer::Issuer;
-use super::super::traffic::Received;
+use super::super::endpoint::ReceivedRequest;
+use super::super::issuer::TestIssuer;
 use super::{Answer, not_stored};
 
 /// What a client asks for, read from the query. The form posts to the same address.
-struct Asked {
+struct AuthorizationRequest {
     members: Vec<(String, String)>,
     client: Arc<Client>,
     redirect_uri: String,
 }
 
-pub(super) fn answer(issuer: &Issuer, request: &Received) -> Answer {
-    let asked = match Asked::read(issuer, request) {
+pub(super) fn answer(issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
+    let asked = match AuthorizationRequest::read(issuer, request) {
         Ok(asked) => asked,
         // Nobody is sent to an address that is not the client's (RFC 6749 §3.1.2.4).
         Err(problem) => return page(StatusCode::BAD_REQUEST, &notice(problem)),
@@ -34,8 +34,8 @@ pub(super) fn answer(issuer: &Issuer, request: &Received) -> Answer {
     }
 }
 
-impl Asked {
-    fn read(issuer: &Issuer, request: &Received) -> Result<Self, &'static str> {
+impl AuthorizationRequest {
+    fn read(issuer: &TestIssuer, request: &ReceivedRequest) -> Result<Self, &'static str> {
         let (_, query) = request.target.split_once('?').unwrap_or_default();
         let members: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let find = |name: &str| {
@@ -83,7 +83,7 @@ impl Asked {
         self.get("scope").unwrap_or_default()
     }
 
-    fn sign_in(&self, issuer: &Issuer, request: &Received) -> Answer {
+    fn sign_in(&self, issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
         let form = request.form();
         let find = |name: &str| {
             let found = form.iter().find(|(known, _)| known == name);
@@ -108,7 +108,7 @@ impl Asked {
     }
 
     /// 303: the password must not be posted on (RFC 9700 §4.12).
-    fn send_back(&self, issuer: &Issuer, members: &[(&str, &str)]) -> Answer {
+    fn send_back(&self, issuer: &TestIssuer, members: &[(&str, &str)]) -> Answer {
         let Ok(mut url) = Url::parse(&self.redirect_uri) else {
             return page(StatusCode::BAD_REQUEST, &notice("The redirect_uri is no URL."));
         };
@@ -214,7 +214,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::super::provider::tests::payload;
-    use super::super::super::{Endpoint, Provider, User};
+    use super::super::super::{Provider, ProviderEndpoint, User};
     use super::super::issuer::tests::ask;
     use super::*;
 
@@ -252,7 +252,7 @@ mod tests {
 
     fn at(provider: &Provider, method: Method, target: String, body: &str) -> Answer {
         let (headers, body) = (http::HeaderMap::new(), body.to_owned().into());
-        answer(provider, &Received { method, target, headers, body })
+        answer(provider, &ReceivedRequest { method, target, headers, body })
     }
 
     fn went_to(answer: &Answer) -> Vec<(String, String)> {
@@ -298,7 +298,7 @@ mod tests {
         let (_, renewed) = ask(&provider, "app", &refresh).await;
         let again = payload(renewed["id_token"].as_str().unwrap());
         assert_eq!((&again["sub"], again.get("nonce")), (&id["sub"], None));
-        assert_eq!(provider.requests(Endpoint::Authorization), 0);
+        assert_eq!(provider.requests(ProviderEndpoint::Authorization), 0);
     }
 
     #[tokio::test]

@@ -9,11 +9,11 @@ use http::header::AUTHORIZATION;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-use super::super::clients::{Client, Proof};
-use super::super::issuer::Issuer;
+use super::super::clients::{Client, ClientCredential};
+use super::super::endpoint::ReceivedRequest;
+use super::super::issuer::TestIssuer;
 use super::super::keys::SigningKey;
-use super::super::traffic::Received;
-use super::{Form, Refusal};
+use super::{Form, OAuthError};
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -22,31 +22,31 @@ const MAX_ASSERTION_LIFE: u64 = 60;
 
 /// Who calls, shown in one way and no more (RFC 6749 §2.3).
 pub(super) fn authenticate(
-    issuer: &Issuer,
-    request: &Received,
+    issuer: &TestIssuer,
+    request: &ReceivedRequest,
     form: &Form,
-) -> Result<Arc<Client>, Refusal> {
+) -> Result<Arc<Client>, OAuthError> {
     let header = request.headers.get(AUTHORIZATION);
     let ways = [header.is_some(), form.has("client_secret"), form.has("client_assertion")];
     if ways.into_iter().filter(|way| *way).count() > 1 {
-        return Err(Refusal::new("invalid_request", "two ways of client authentication"));
+        return Err(OAuthError::new("invalid_request", "two ways of client authentication"));
     }
     if let Some(value) = header {
-        let (id, secret) = basic(value).ok_or_else(Refusal::challenge)?;
-        return by_secret(issuer, &id, Some(&secret)).ok_or_else(Refusal::challenge);
+        let (id, secret) = basic(value).ok_or_else(OAuthError::challenge)?;
+        return by_secret(issuer, &id, Some(&secret)).ok_or_else(OAuthError::challenge);
     }
     if let Some(assertion) = form.get("client_assertion") {
-        return by_key(issuer, form, assertion).ok_or_else(Refusal::invalid_client);
+        return by_key(issuer, form, assertion).ok_or_else(OAuthError::invalid_client);
     }
-    let id = form.get("client_id").ok_or_else(Refusal::invalid_client)?;
-    by_secret(issuer, id, form.get("client_secret")).ok_or_else(Refusal::invalid_client)
+    let id = form.get("client_id").ok_or_else(OAuthError::invalid_client)?;
+    by_secret(issuer, id, form.get("client_secret")).ok_or_else(OAuthError::invalid_client)
 }
 
-fn by_secret(issuer: &Issuer, id: &str, secret: Option<&str>) -> Option<Arc<Client>> {
+fn by_secret(issuer: &TestIssuer, id: &str, secret: Option<&str>) -> Option<Arc<Client>> {
     let client = issuer.registry().client(id)?;
-    let shown = match (&client.proof, secret) {
-        (Proof::None, None) => true,
-        (Proof::Secret(known), Some(secret)) => known.expose() == secret,
+    let shown = match (&client.credential, secret) {
+        (ClientCredential::None, None) => true,
+        (ClientCredential::Secret(known), Some(secret)) => known.expose() == secret,
         _ => false,
     };
     shown.then_some(client)
@@ -54,13 +54,13 @@ fn by_secret(issuer: &Issuer, id: &str, secret: Option<&str>) -> Option<Arc<Clie
 
 /// The assertion is for this issuer and nobody else, short-lived, and used once
 /// (RFC 7523 §3 with the rules of its update: `aud` is the issuer, `typ` is explicit).
-fn by_key(issuer: &Issuer, form: &Form, assertion: &str) -> Option<Arc<Client>> {
+fn by_key(issuer: &TestIssuer, form: &Form, assertion: &str) -> Option<Arc<Client>> {
     if form.get("client_assertion_type") != Some(JWT_BEARER) {
         return None;
     }
     let id = unverified_issuer(assertion)?;
     let client = issuer.registry().client(&id)?;
-    let Proof::Key(key) = &client.proof else { return None };
+    let ClientCredential::Key(key) = &client.credential else { return None };
     let claims = verified(key, assertion)?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let now = issuer.unix_now();
@@ -70,7 +70,7 @@ fn by_key(issuer: &Issuer, form: &Form, assertion: &str) -> Option<Arc<Client>> 
         && now < exp
         && exp <= now + MAX_ASSERTION_LIFE
         && form.get("client_id").is_none_or(|named| named == id)
-        && issuer.ledger().is_new_assertion(&id, text("jti")?);
+        && issuer.grant_store().is_new_assertion(&id, text("jti")?);
     good.then_some(client)
 }
 

@@ -4,28 +4,35 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::super::clients::Client;
-use super::super::issuer::Issuer;
-use super::grants::{issue, within};
-use super::{Answer, Form, Refusal};
+use super::super::issuer::TestIssuer;
+use super::grants::{issue, requested_scope};
+use super::{Answer, Form, OAuthError};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// Gives `client` a token of the subject's for the targets it names, if its policy lets it.
-pub(super) fn exchange(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+pub(super) fn exchange(
+    issuer: &TestIssuer,
+    client: &Client,
+    form: &Form,
+) -> Result<Answer, OAuthError> {
     if client.is_public() {
-        return Err(Refusal::new("unauthorized_client", "a public client cannot use this grant"));
+        return Err(OAuthError::new(
+            "unauthorized_client",
+            "a public client cannot use this grant",
+        ));
     }
     let issued_type = match form.get("requested_token_type") {
         None | Some(ACCESS_TOKEN) => ACCESS_TOKEN,
         Some(JWT) => JWT,
-        Some(_) => return Err(Refusal::new("invalid_request", "no such token is issued")),
+        Some(_) => return Err(OAuthError::new("invalid_request", "no such token is issued")),
     };
     let subject = presented(issuer, form, "subject_token")?
-        .ok_or(Refusal::new("invalid_request", "subject_token is missing"))?;
+        .ok_or(OAuthError::new("invalid_request", "subject_token is missing"))?;
     let actor = presented(issuer, form, "actor_token")?;
     let targets = targets(form)?;
-    let scope = within(&scopes_at(client, &targets)?, form)?;
+    let scope = requested_scope(&scopes_at(client, &targets)?, form)?;
 
     let token = subject.iter().filter(|(name, _)| is_about_the_subject(name));
     let token = token.fold(issuer.token(), |token, (name, value)| token.claim(name, value.clone()));
@@ -45,11 +52,11 @@ pub(super) fn exchange(issuer: &Issuer, client: &Client, form: &Form) -> Result<
 /// The claims of a token that comes with its type, and is this issuer's and good. The error for
 /// everything else is `invalid_request` (RFC 8693 §2.2.2).
 fn presented(
-    issuer: &Issuer,
+    issuer: &TestIssuer,
     form: &Form,
     name: &str,
-) -> Result<Option<Map<String, Value>>, Refusal> {
-    let refused = |why| Err(Refusal::new("invalid_request", why));
+) -> Result<Option<Map<String, Value>>, OAuthError> {
+    let refused = |why| Err(OAuthError::new("invalid_request", why));
     let (token, kind) = (form.get(name), form.get(&format!("{name}_type")));
     match (token, kind) {
         (None, None) => Ok(None),
@@ -65,25 +72,26 @@ fn presented(
 }
 
 /// Audiences and resources; the latter are absolute URIs without a fragment (RFC 8707 §2).
-fn targets(form: &Form) -> Result<Vec<&str>, Refusal> {
+fn targets(form: &Form) -> Result<Vec<&str>, OAuthError> {
     for resource in form.all("resource") {
         if !Url::parse(resource).is_ok_and(|url| url.fragment().is_none()) {
-            return Err(Refusal::new("invalid_target", "a resource is an absolute URI"));
+            return Err(OAuthError::new("invalid_target", "a resource is an absolute URI"));
         }
     }
     let targets: Vec<_> = form.all("audience").chain(form.all("resource")).collect();
     match targets.is_empty() {
-        true => Err(Refusal::new("invalid_request", "audience is missing")),
+        true => Err(OAuthError::new("invalid_request", "audience is missing")),
         false => Ok(targets),
     }
 }
 
 /// The scopes the client may have at all of these targets together.
-fn scopes_at(client: &Client, targets: &[&str]) -> Result<Vec<String>, Refusal> {
+fn scopes_at(client: &Client, targets: &[&str]) -> Result<Vec<String>, OAuthError> {
     let mut scopes = Vec::new();
     for target in targets {
-        let policy = client.exchanges.iter().find(|policy| policy.audience == *target);
-        let policy = policy.ok_or(Refusal::new("invalid_target", "no tokens for this target"))?;
+        let policy = client.exchange_policies.iter().find(|policy| policy.audience == *target);
+        let policy =
+            policy.ok_or(OAuthError::new("invalid_target", "no tokens for this target"))?;
         scopes.extend(policy.scopes.iter().cloned());
     }
     scopes.sort_unstable();

@@ -3,21 +3,21 @@
 use http::Method;
 use http::header::CONTENT_TYPE;
 
-use super::super::traffic::Received;
-use super::Refusal;
+use super::super::endpoint::ReceivedRequest;
+use super::OAuthError;
 
 /// The members of a request body. Empty ones count as absent (RFC 6749 §3.2).
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
-    pub(super) fn read(request: &Received) -> Result<Self, Refusal> {
+    pub(super) fn read(request: &ReceivedRequest) -> Result<Self, OAuthError> {
         if request.method != Method::POST {
-            return Err(Refusal::method());
+            return Err(OAuthError::method());
         }
         let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
         if !essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            return Err(Refusal::new("invalid_request", "the body is not a form"));
+            return Err(OAuthError::new("invalid_request", "the body is not a form"));
         }
         let mut members = request.form();
         members.retain(|(_, value)| !value.is_empty());
@@ -26,7 +26,7 @@ impl Form {
         names.retain(|name| !matches!(*name, "audience" | "resource"));
         names.sort_unstable();
         if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
-            return Err(Refusal::new("invalid_request", "a parameter is repeated"));
+            return Err(OAuthError::new("invalid_request", "a parameter is repeated"));
         }
         Ok(Self(members))
     }
@@ -44,7 +44,7 @@ impl Form {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn require(&self, name: &str) -> Result<&str, Refusal> {
-        self.get(name).ok_or(Refusal::new("invalid_request", "a parameter is missing"))
+    pub(super) fn require(&self, name: &str) -> Result<&str, OAuthError> {
+        self.get(name).ok_or(OAuthError::new("invalid_request", "a parameter is missing"))
     }
 }

@@ -7,11 +7,11 @@ use aws_lc_rs::digest;
 use serde_json::{Value, json};
 
 use super::super::clients::{Client, User};
-use super::super::issuer::Issuer;
+use super::super::issuer::TestIssuer;
 use super::super::keys::base64url;
 use super::super::tokens::TokenBuilder;
-use super::ledger::{Code, Session};
-use super::{Answer, Form, Refusal, exchange};
+use super::grant_store::{Code, Session};
+use super::{Answer, Form, OAuthError, exchange};
 
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
@@ -20,7 +20,11 @@ pub(super) const GRANT_TYPES: [&str; 5] =
     ["authorization_code", "client_credentials", "password", "refresh_token", TOKEN_EXCHANGE];
 
 /// Answers a token request of an authenticated client.
-pub(super) fn grant(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+pub(super) fn grant(
+    issuer: &TestIssuer,
+    client: &Client,
+    form: &Form,
+) -> Result<Answer, OAuthError> {
     let grant_type = form.require("grant_type")?;
     let answer = match grant_type {
         "client_credentials" => client_credentials(issuer, client, form),
@@ -28,34 +32,45 @@ pub(super) fn grant(issuer: &Issuer, client: &Client, form: &Form) -> Result<Ans
         "authorization_code" => authorization_code(issuer, client, form),
         "refresh_token" => refresh(issuer, client, form),
         TOKEN_EXCHANGE => exchange::exchange(issuer, client, form),
-        _ => Err(Refusal::new("unsupported_grant_type", "the grant is not supported")),
+        _ => Err(OAuthError::new("unsupported_grant_type", "the grant is not supported")),
     }?;
-    issuer.ledger().count(grant_type);
+    issuer.grant_store().count(grant_type);
     Ok(answer)
 }
 
-fn client_credentials(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+fn client_credentials(
+    issuer: &TestIssuer,
+    client: &Client,
+    form: &Form,
+) -> Result<Answer, OAuthError> {
     if client.is_public() {
-        return Err(Refusal::new("unauthorized_client", "a public client cannot use this grant"));
+        return Err(OAuthError::new(
+            "unauthorized_client",
+            "a public client cannot use this grant",
+        ));
     }
-    let scope = within(&client.scopes, form)?;
+    let scope = requested_scope(&client.scopes, form)?;
     let token = for_audience(issuer.service_token(&client.id), form);
     Ok(issue(issuer, client, token, &scope))
 }
 
-fn password(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+fn password(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer, OAuthError> {
     let (name, password) = (form.require("username")?, form.require("password")?);
     let user = issuer
         .registry()
         .user(name)
         .filter(|user| user.password.expose() == password)
-        .ok_or(Refusal::new("invalid_grant", "the name or the password is wrong"))?;
-    let scope = within(&client.scopes, form)?;
+        .ok_or(OAuthError::new("invalid_grant", "the name or the password is wrong"))?;
+    let scope = requested_scope(&client.scopes, form)?;
     let session = Session::new(&client.id, user, scope, issuer.unix_now());
     Ok(signed_in(issuer, client, &session, &session.scope, form))
 }
 
-fn authorization_code(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+fn authorization_code(
+    issuer: &TestIssuer,
+    client: &Client,
+    form: &Form,
+) -> Result<Answer, OAuthError> {
     let verifier = form.require("code_verifier")?;
     let (code, redirect_uri) = (form.require("code")?, form.require("redirect_uri")?);
     let challenge = base64url(digest::digest(&digest::SHA256, verifier.as_bytes()));
@@ -66,24 +81,24 @@ fn authorization_code(issuer: &Issuer, client: &Client, form: &Form) -> Result<A
             && code.challenge == challenge
             && now < code.expires_at
     };
-    let (session, nonce) = issuer.ledger().spend_code(code, bound)?;
+    let (session, nonce) = issuer.grant_store().spend_code(code, bound)?;
     let mut answer = signed_in(issuer, client, &session, &session.scope, form);
     add_id_token(issuer, &session, nonce, &mut answer);
     Ok(answer)
 }
 
-fn refresh(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+fn refresh(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer, OAuthError> {
     let token = form.require("refresh_token")?;
     // Judged before the token is spent: a client that asked for too much can ask again.
-    let scope = match issuer.ledger().session(token) {
+    let scope = match issuer.grant_store().session(token) {
         Some(session) => {
             let granted: Vec<_> = session.scope.split(' ').map(str::to_owned).collect();
-            within(&granted, form)?
+            requested_scope(&granted, form)?
         }
         None => String::new(),
     };
-    let session = issuer.ledger().spend_refresh_token(token, &client.id)?;
-    let mut answer = match issuer.ledger().keeps_refresh_tokens() {
+    let session = issuer.grant_store().spend_refresh_token(token, &client.id)?;
+    let mut answer = match issuer.grant_store().keeps_refresh_tokens() {
         true => issue(issuer, client, user_token(issuer, client, &session, form), &scope),
         false => signed_in(issuer, client, &session, &scope, form),
     };
@@ -92,7 +107,12 @@ fn refresh(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refu
 }
 
 /// Who signed in, for the client alone, where `openid` was granted (OpenID Connect Core §2).
-fn add_id_token(issuer: &Issuer, session: &Session, nonce: Option<String>, answer: &mut Answer) {
+fn add_id_token(
+    issuer: &TestIssuer,
+    session: &Session,
+    nonce: Option<String>,
+    answer: &mut Answer,
+) {
     let Some(members) = answer.json.as_object_mut() else { return };
     let granted = members.get("scope").and_then(Value::as_str).unwrap_or_default();
     if !granted.split(' ').any(|scope| scope == "openid") {
@@ -121,7 +141,7 @@ fn add_id_token(issuer: &Issuer, session: &Session, nonce: Option<String>, answe
 
 /// An answer with a refresh token.
 fn signed_in(
-    issuer: &Issuer,
+    issuer: &TestIssuer,
     client: &Client,
     session: &Arc<Session>,
     scope: &str,
@@ -129,13 +149,18 @@ fn signed_in(
 ) -> Answer {
     let mut answer = issue(issuer, client, user_token(issuer, client, session, form), scope);
     if let Some(members) = answer.json.as_object_mut() {
-        let token = issuer.ledger().add_refresh_token(session);
+        let token = issuer.grant_store().add_refresh_token(session);
         members.insert("refresh_token".to_owned(), token.into());
     }
     answer
 }
 
-fn user_token(issuer: &Issuer, client: &Client, session: &Session, form: &Form) -> TokenBuilder {
+fn user_token(
+    issuer: &TestIssuer,
+    client: &Client,
+    session: &Session,
+    form: &Form,
+) -> TokenBuilder {
     let token = issuer.token().claim("client_id", client.id.as_str());
     let User { claims, .. } = &*session.user;
     let token = claims.iter().fold(token, |token, (name, value)| token.claim(name, value.clone()));
@@ -151,34 +176,34 @@ fn for_audience(token: TokenBuilder, form: &Form) -> TokenBuilder {
 
 /// The answer all grants have in common (RFC 6749 §5.1).
 pub(super) fn issue(
-    issuer: &Issuer,
+    issuer: &TestIssuer,
     client: &Client,
     mut token: TokenBuilder,
     scope: &str,
 ) -> Answer {
     let lifetime: Duration = client
         .lifetime
-        .or_else(|| issuer.ledger().lifetime())
+        .or_else(|| issuer.grant_store().lifetime())
         .unwrap_or_else(|| issuer.token_lifetime());
     token = token.expires_in(lifetime);
     if !scope.is_empty() {
         token = token.scope(scope);
     }
     let mut json = json!({ "access_token": token.sign(), "token_type": "Bearer", "scope": scope });
-    if let (true, Some(members)) = (client.tells_expiry, json.as_object_mut()) {
+    if let (true, Some(members)) = (client.sends_expires_in, json.as_object_mut()) {
         members.insert("expires_in".to_owned(), lifetime.as_secs().into());
     }
     Answer::good(json)
 }
 
 /// What was asked for, if it is within what may be had; all of that, if nothing was asked for.
-pub(super) fn within(allowed: &[String], form: &Form) -> Result<String, Refusal> {
+pub(super) fn requested_scope(allowed: &[String], form: &Form) -> Result<String, OAuthError> {
     let Some(asked) = form.get("scope") else { return Ok(allowed.join(" ")) };
     let is_allowed = |scope: &str| allowed.iter().any(|known| known == scope);
     if asked.split_ascii_whitespace().all(is_allowed) {
         return Ok(asked.to_owned());
     }
-    Err(Refusal::new("invalid_scope", "the client may not ask for this"))
+    Err(OAuthError::new("invalid_scope", "the client may not ask for this"))
 }
 
 #[cfg(test)]
@@ -230,8 +255,8 @@ mod tests {
             ("app", "https://app.example/cb/", VERIFIER),
             ("app", HERE, CHALLENGE),
         ] {
-            let refusal = refused(redeem(client, &code, uri, verifier).await);
-            assert_eq!(refusal, (400, "invalid_grant".into()), "{client} {uri} {verifier}");
+            let error = refused(redeem(client, &code, uri, verifier).await);
+            assert_eq!(error, (400, "invalid_grant".into()), "{client} {uri} {verifier}");
         }
         let (_, first) = redeem("app", &code, HERE, VERIFIER).await;
         assert_eq!(payload(first["access_token"].as_str().unwrap())["sub"], "bob-id");

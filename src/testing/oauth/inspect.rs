@@ -3,37 +3,45 @@
 use serde_json::{Value, json};
 
 use super::super::clients::Client;
-use super::super::issuer::Issuer;
-use super::{Answer, Form, Refusal};
+use super::super::issuer::TestIssuer;
+use super::{Answer, Form, OAuthError};
 
 /// Ends a token: a refresh token with its whole session, an access token alone. A token that
 /// nobody knows has ended already (RFC 7009 §2.2).
-pub(super) fn revoke(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+pub(super) fn revoke(
+    issuer: &TestIssuer,
+    client: &Client,
+    form: &Form,
+) -> Result<Answer, OAuthError> {
     let token = form.require("token")?;
-    let refused = Err(Refusal::new("unauthorized_client", "another client's token"));
-    if let Some(session) = issuer.ledger().session(token) {
+    let refused = Err(OAuthError::new("unauthorized_client", "another client's token"));
+    if let Some(session) = issuer.grant_store().session(token) {
         if session.client != client.id {
             return refused;
         }
-        issuer.ledger().revoke(&session.id);
+        issuer.grant_store().revoke(&session.id);
     } else if let Some(claims) = issuer.own_claims(token) {
         if claims.get("client_id").is_some_and(|owner| owner != client.id.as_str()) {
             return refused;
         }
         if let Some(id) = claims.get("jti").and_then(Value::as_str) {
-            issuer.ledger().revoke(id);
+            issuer.grant_store().revoke(id);
         }
     }
     Ok(Answer::good(Value::Null))
 }
 
 /// Tells a confidential client what a token is, or that it is none that is good.
-pub(super) fn introspect(issuer: &Issuer, client: &Client, form: &Form) -> Result<Answer, Refusal> {
+pub(super) fn introspect(
+    issuer: &TestIssuer,
+    client: &Client,
+    form: &Form,
+) -> Result<Answer, OAuthError> {
     if client.is_public() {
-        return Err(Refusal::invalid_client());
+        return Err(OAuthError::invalid_client());
     }
     let token = form.require("token")?;
-    if let Some(session) = issuer.ledger().live_session(token) {
+    if let Some(session) = issuer.grant_store().live_session(token) {
         return Ok(Answer::good(json!({
             "active": true,
             "sub": session.user.claims.get("sub"),
@@ -56,7 +64,7 @@ pub(super) fn introspect(issuer: &Issuer, client: &Client, form: &Form) -> Resul
 mod tests {
     use std::time::Duration;
 
-    use super::super::super::{Endpoint, ManualClock, Provider, User};
+    use super::super::super::{ManualClock, Provider, ProviderEndpoint, User};
     use super::super::issuer::tests::{ask, post, refused};
     use super::*;
 
@@ -102,7 +110,7 @@ mod tests {
         for token in [&access, &refresh] {
             assert_eq!(look(token).await, json!({ "active": false }));
         }
-        assert_eq!(provider.requests(Endpoint::Revocation), 5);
+        assert_eq!(provider.requests(ProviderEndpoint::Revocation), 5);
 
         let (access, _) = sign_in().await;
         clock.advance(Duration::from_secs(3600));

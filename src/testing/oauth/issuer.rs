@@ -1,4 +1,4 @@
-//! The OAuth side of an [`Issuer`]: who may use it, what it has granted, where it is found.
+//! The OAuth side of an [`TestIssuer`]: who may use it, what it has granted, where it is found.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::super::clients::{Client, User};
-use super::super::issuer::Issuer;
+use super::super::issuer::TestIssuer;
+use super::grant_store::{Code, Session};
 use super::grants::GRANT_TYPES;
-use super::ledger::{Code, Session};
 
 /// How long an authorization code is good, in seconds.
 const CODE_LIFE: u64 = 60;
 
-impl Issuer {
+impl TestIssuer {
     /// Where users sign in: a page with a form.
     pub fn authorization_endpoint(&self) -> String {
         self.at("/auth")
@@ -91,7 +91,7 @@ impl Issuer {
         nonce: Option<&str>,
     ) -> String {
         let now = self.unix_now();
-        self.ledger().add_code(Code {
+        self.grant_store().add_code(Code {
             session: Session::new(client, user, scope, now),
             redirect_uri: redirect_uri.to_owned(),
             challenge: code_challenge.to_owned(),
@@ -102,26 +102,26 @@ impl Issuer {
     }
 
     /// How long the access tokens of the token endpoint live from now on, in whole seconds.
-    /// `None`: as [`Builder::token_lifetime`](super::super::Builder::token_lifetime) said.
+    /// `None`: as [`ProviderBuilder::token_lifetime`](super::super::ProviderBuilder::token_lifetime) said.
     pub fn set_token_lifetime(&self, lifetime: Option<Duration>) {
-        self.ledger().set_lifetime(lifetime);
+        self.grant_store().set_lifetime(lifetime);
     }
 
     /// Whether refresh tokens stay as they are. By default each is good for one use, the answer
     /// brings its successor, and a second use ends the session (RFC 9700 §4.14.2).
     pub fn keep_refresh_tokens(&self, keep: bool) {
-        self.ledger().keep_refresh_tokens(keep);
+        self.grant_store().keep_refresh_tokens(keep);
     }
 
     /// How many requests of this `grant_type` were granted.
     pub fn granted(&self, grant_type: &str) -> u64 {
-        self.ledger().granted(grant_type)
+        self.grant_store().granted(grant_type)
     }
 
     /// How often a refresh token was used a second time. A client that keeps to the rules never
     /// lets this happen.
     pub fn refresh_reuses(&self) -> u64 {
-        self.ledger().reuses()
+        self.grant_store().reuses()
     }
 
     /// The discovery document, as published now.
@@ -151,7 +151,7 @@ impl Issuer {
         let claims = self.own_claims(token)?;
         let ended = |name| {
             let id = claims.get(name).and_then(Value::as_str);
-            id.is_some_and(|id| self.ledger().is_revoked(id))
+            id.is_some_and(|id| self.grant_store().is_revoked(id))
         };
         let now = self.unix_now();
         let unexpired = claims.get("exp").and_then(Value::as_u64).is_some_and(|exp| now < exp);
@@ -209,13 +209,13 @@ pub(super) mod tests {
         let metadata = get(&provider.discovery_url()).await.unwrap();
         for name in ["token_endpoint", "revocation_endpoint", "introspection_endpoint"] {
             let url = metadata[name].as_str().unwrap();
-            let refusal = refused(post(url, Some(("app", "s")), &[]).await);
-            assert_eq!(refusal, (400, "invalid_request".into()), "{name}");
+            let error = refused(post(url, Some(("app", "s")), &[]).await);
+            assert_eq!(error, (400, "invalid_request".into()), "{name}");
             // A tenant has clients of its own.
             let url = acme.metadata()[name].as_str().unwrap().to_owned();
             assert_eq!(refused(post(&url, Some(("app", "s")), &[]).await).0, 401, "{name}");
         }
-        assert_eq!(provider.strays(), 0);
+        assert_eq!(provider.stray_requests(), 0);
         assert_eq!(metadata["code_challenge_methods_supported"], json!(["S256"]));
     }
 }

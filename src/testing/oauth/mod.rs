@@ -4,19 +4,19 @@ mod authorize;
 mod client;
 mod exchange;
 mod form;
+mod grant_store;
 mod grants;
 mod inspect;
 mod issuer;
-mod ledger;
 
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::issuer::Issuer;
-use super::traffic::{Endpoint, Received};
+use super::endpoint::{ProviderEndpoint, ReceivedRequest};
+use super::issuer::TestIssuer;
 use form::Form;
-pub(super) use ledger::Ledger;
+pub(super) use grant_store::GrantStore;
 
 /// An answer before it is put on the wire.
 #[derive(Debug)]
@@ -30,16 +30,20 @@ pub(super) struct Answer {
 }
 
 /// Answers a request to one of the endpoints.
-pub(super) fn answer(issuer: &Issuer, endpoint: Endpoint, request: &Received) -> Answer {
-    if endpoint == Endpoint::Authorization {
+pub(super) fn answer(
+    issuer: &TestIssuer,
+    endpoint: ProviderEndpoint,
+    request: &ReceivedRequest,
+) -> Answer {
+    if endpoint == ProviderEndpoint::Authorization {
         return authorize::answer(issuer, request);
     }
     let answer = || {
         let form = Form::read(request)?;
         let client = client::authenticate(issuer, request, &form)?;
         match endpoint {
-            Endpoint::Revocation => inspect::revoke(issuer, &client, &form),
-            Endpoint::Introspection => inspect::introspect(issuer, &client, &form),
+            ProviderEndpoint::Revocation => inspect::revoke(issuer, &client, &form),
+            ProviderEndpoint::Introspection => inspect::introspect(issuer, &client, &form),
             _ => grants::grant(issuer, &client, &form),
         }
     };
@@ -48,36 +52,36 @@ pub(super) fn answer(issuer: &Issuer, endpoint: Endpoint, request: &Received) ->
 
 /// An error answer (RFC 6749 §5.2).
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct OAuthError {
     status: StatusCode,
     error: &'static str,
     description: &'static str,
     header: Option<(http::HeaderName, &'static str)>,
 }
 
-impl Refusal {
+impl OAuthError {
     pub(super) const fn new(error: &'static str, description: &'static str) -> Self {
         Self { status: StatusCode::BAD_REQUEST, error, description, header: None }
     }
 
     fn method() -> Self {
-        let mut refusal = Self::new("invalid_request", "the method is POST");
-        refusal.status = StatusCode::METHOD_NOT_ALLOWED;
-        refusal.header = Some((ALLOW, "POST"));
-        refusal
+        let mut error = Self::new("invalid_request", "the method is POST");
+        error.status = StatusCode::METHOD_NOT_ALLOWED;
+        error.header = Some((ALLOW, "POST"));
+        error
     }
 
     fn invalid_client() -> Self {
-        let mut refusal = Self::new("invalid_client", "unknown client or wrong proof");
-        refusal.status = StatusCode::UNAUTHORIZED;
-        refusal
+        let mut error = Self::new("invalid_client", "unknown client or wrong proof");
+        error.status = StatusCode::UNAUTHORIZED;
+        error
     }
 
     /// A client that tried the `Authorization` header is told which scheme to use.
     fn challenge() -> Self {
-        let mut refusal = Self::invalid_client();
-        refusal.header = Some((WWW_AUTHENTICATE, r#"Basic realm="token endpoint""#));
-        refusal
+        let mut error = Self::invalid_client();
+        error.header = Some((WWW_AUTHENTICATE, r#"Basic realm="token endpoint""#));
+        error
     }
 }
 
@@ -87,14 +91,14 @@ impl Answer {
     }
 }
 
-impl From<Refusal> for Answer {
-    fn from(refusal: Refusal) -> Self {
+impl From<OAuthError> for Answer {
+    fn from(error: OAuthError) -> Self {
         let mut headers = not_stored();
-        if let Some((name, value)) = refusal.header {
+        if let Some((name, value)) = error.header {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        let json = json!({ "error": refusal.error, "error_description": refusal.description });
-        Self { status: refusal.status, headers, json, page: None }
+        let json = json!({ "error": error.error, "error_description": error.description });
+        Self { status: error.status, headers, json, page: None }
     }
 }
 
@@ -113,12 +117,12 @@ mod tests {
     use http::Method;
     use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
-    use super::super::{Client, Endpoint, Provider, User};
+    use super::super::{Client, Provider, ProviderEndpoint, User};
     use super::*;
 
     const FORM: &str = "application/x-www-form-urlencoded";
 
-    fn request(authorization: Option<&str>, body: &str) -> Received {
+    fn request(authorization: Option<&str>, body: &str) -> ReceivedRequest {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(FORM));
         if let Some(pair) = authorization {
@@ -126,7 +130,7 @@ mod tests {
             headers.insert(AUTHORIZATION, value.parse().unwrap());
         }
         let body = body.to_owned().into();
-        Received { method: Method::POST, target: "/oauth/token".into(), headers, body }
+        ReceivedRequest { method: Method::POST, target: "/oauth/token".into(), headers, body }
     }
 
     async fn provider() -> Provider {
@@ -164,7 +168,7 @@ mod tests {
             ),
         ];
         for (authorization, body, status, says) in cases {
-            let answer = answer(&provider, Endpoint::Token, &request(authorization, body));
+            let answer = answer(&provider, ProviderEndpoint::Token, &request(authorization, body));
             assert_eq!(answer.status, status, "{body}: {answer:?}");
             let said = if status == 200 { "scope" } else { "error" };
             assert_eq!(answer.json[said], says, "{body}");
@@ -172,7 +176,7 @@ mod tests {
             let challenged = answer.headers.contains_key(WWW_AUTHENTICATE);
             assert_eq!(challenged, status == 401 && authorization.is_some(), "{body}");
         }
-        assert_eq!(provider.requests(Endpoint::Token), 0);
+        assert_eq!(provider.requests(ProviderEndpoint::Token), 0);
     }
 
     #[tokio::test]
@@ -180,13 +184,16 @@ mod tests {
         let provider = provider().await;
         let mut get = request(None, "");
         get.method = Method::GET;
-        let refused = answer(&provider, Endpoint::Token, &get);
+        let refused = answer(&provider, ProviderEndpoint::Token, &get);
         assert_eq!(
             (refused.status.as_u16(), &refused.headers[ALLOW]),
             (405, &"POST".parse().unwrap())
         );
         let mut json = request(None, r#"{"grant_type":"client_credentials"}"#);
         json.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        assert_eq!(answer(&provider, Endpoint::Token, &json).json["error"], "invalid_request");
+        assert_eq!(
+            answer(&provider, ProviderEndpoint::Token, &json).json["error"],
+            "invalid_request"
+        );
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use scaikey_auth::Secret;
 use scaikey_auth::error::SqlError;
 use scaikey_auth::registrar::{ParticipantId, Profile, Registrar, SqlRegistrar};
-use scaikey_auth::testing::conformance::{RegistrarExam, registrar};
+use scaikey_auth::testing::conformance::{RegistrarSuite, registrar};
 use scaikey_auth::testing::identity;
 use serde_json::json;
 use tokio::sync::Barrier;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 struct Exam<F>(F);
 
 #[async_trait]
-impl<F: Fn() -> SqlRegistrar + Sync> RegistrarExam for Exam<F> {
+impl<F: Fn() -> SqlRegistrar + Sync> RegistrarSuite for Exam<F> {
     fn registrar(&self) -> Arc<dyn Registrar> {
         Arc::new((self.0)().deadline(Duration::from_secs(60)))
     }

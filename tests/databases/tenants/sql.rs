@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use scaikey_auth::error::SqlError;
 use scaikey_auth::tenant::TenantStatus::{Active, Suspended};
 use scaikey_auth::tenant::{SqlTenantRow, SqlTenants, TenantStatus};
-use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
+use scaikey_auth::testing::conformance::{TenantSuite, tenant_resolver};
 use scaikey_auth::{Secret, TenantId, TenantResolver};
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use crate::support::tenants::{id, status};
 struct Exam(SqlTenants);
 
 #[async_trait]
-impl TenantExam for Exam {
+impl TenantSuite for Exam {
     fn resolver(&self) -> Arc<dyn TenantResolver> {
         Arc::new(self.0.clone())
     }

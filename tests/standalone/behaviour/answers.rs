@@ -12,7 +12,7 @@ use http_body_util::Full;
 use scaikey_auth::error::{BoxError, EmptyBody, Envelope, Grpc, InvalidToken, Refusal};
 use scaikey_auth::guard::mfa_within;
 use scaikey_auth::tenant::MemoryTenants;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::validator::Credentials;
 use scaikey_auth::{
     AuthError, Identity, Tenant, TenantId, TenantResolver, TokenValidator, role, scope,
@@ -113,7 +113,7 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 #[tokio::test]
 async fn keys_that_cannot_be_had_are_answered_with_503_and_retry_after() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Discovery, Fault::Status(500));
+    world.provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let auth = world.auth().build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     let answer = server.get_as("/", &world.provider.token().sign()).await;

@@ -9,7 +9,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm as Theirs, DecodingKey, EncodingKey, Header, Validation};
 use scaikey_auth::clock::Clock;
 use scaikey_auth::config::Algorithm;
-use scaikey_auth::testing::{Endpoint, Fault, forge};
+use scaikey_auth::testing::{Fault, ProviderEndpoint, forge};
 use serde_json::{Value, json};
 
 use crate::support::World;
@@ -74,7 +74,7 @@ async fn what_they_sign_we_verify() {
         serde_json::to_value(jwk).unwrap()
     };
     let set: Value = keys.iter().map(publish).collect();
-    world.provider.fail(Endpoint::Jwks, Fault::member("keys", set));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::member("keys", set));
     let auth = world.auth().build().unwrap();
     for (algorithm, key) in &keys {
         for kid in [Some(format!("{algorithm:?}")), None] {
@@ -236,7 +236,7 @@ async fn what_they_refuse_we_refuse() {
     let world = World::with([Algorithm::ES256, Algorithm::RS256]).await;
     let auth = world.auth().tenant_optional().build().unwrap();
     let (mut both, mut stricter, mut laxer) = (0, 0, Vec::new());
-    let honest = forge::accepted(&world.provider).into_iter().map(|h| (h.name.to_owned(), h.token));
+    let honest = forge::valid(&world.provider).into_iter().map(|h| (h.name.to_owned(), h.token));
     for (name, token) in neighbours(&world).into_iter().chain(honest) {
         match (auth.authenticate(&token).await, their_verdict(&world, &token)) {
             (Ok(context), Ok(claims)) => {

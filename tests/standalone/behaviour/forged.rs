@@ -19,8 +19,8 @@ fn auth(world: &World, profile: TokenProfile) -> Auth {
 async fn every_honest_token_is_accepted() {
     let world = world().await;
     for (profile, honest) in [
-        (TokenProfile::Lenient, forge::accepted(&world.provider)),
-        (TokenProfile::Rfc9068, forge::rfc9068_accepted(&world.provider)),
+        (TokenProfile::Lenient, forge::valid(&world.provider)),
+        (TokenProfile::Rfc9068, forge::rfc9068_valid(&world.provider)),
     ] {
         let auth = auth(&world, profile);
         let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -69,20 +69,20 @@ async fn every_forged_token_is_refused_over_http_and_sends_us_nowhere() {
         let mut request = http::Request::builder().uri("/").body("").unwrap();
         request.headers_mut().insert("authorization", value);
         let answer = server.send(request).await;
-        let expected = match forged.expect {
-            forge::Expect::Unauthorized => "invalid_token",
-            forge::Expect::BadRequest => "invalid_request",
+        let expected = match forged.rejection {
+            forge::Rejection::Unauthorized => "invalid_token",
+            forge::Rejection::BadRequest => "invalid_request",
         };
-        let is_as_expected =
-            answer.status == forged.expect.status() && answer.error().as_deref() == Some(expected);
+        let is_as_expected = answer.status == forged.rejection.status()
+            && answer.error().as_deref() == Some(expected);
         if !is_as_expected {
             bad.push(format!("{}: {answer:?}, although {}", forged.name, forged.why));
         }
     }
     assert!(bad.is_empty(), "{bad:#?}");
     assert_eq!(spy.calls(), 0, "the service was called for a refused request");
-    assert_eq!(world.provider.strays(), 0, "a token's URL was followed");
-    assert!(world.provider.fetches() <= 3, "{} key fetches", world.provider.fetches());
+    assert_eq!(world.provider.stray_requests(), 0, "a token's URL was followed");
+    assert!(world.provider.jwks_requests() <= 3, "{} key fetches", world.provider.jwks_requests());
 }
 
 #[tokio::test]
@@ -93,6 +93,6 @@ async fn an_algorithm_the_issuer_may_not_use_is_refused_before_any_key_is_asked_
     let token = |algorithm| world.provider.token().algorithm(algorithm).sign();
     let refusal = auth.authenticate(&token(Algorithm::ES256)).await.unwrap_err();
     assert!(matches!(refusal, AuthError::InvalidToken(InvalidToken::Algorithm)), "{refusal}");
-    assert_eq!((world.provider.discoveries(), world.provider.fetches()), (0, 0));
+    assert_eq!((world.provider.discovery_requests(), world.provider.jwks_requests()), (0, 0));
     auth.authenticate(&token(Algorithm::RS256)).await.unwrap();
 }

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 use scaikey_auth::error::Grpc;
 use scaikey_auth::tenant::MemoryTenants;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::{AuthLayer, Identity};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request};
@@ -68,7 +68,7 @@ async fn a_grpc_client_sees_the_status_that_fits() {
 #[tokio::test]
 async fn a_grpc_client_is_told_to_try_again_while_there_are_no_keys() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Discovery, Fault::Status(500));
+    world.provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let server = server(world.auth().build().unwrap().layer()).await;
     let token = format!("Bearer {}", world.provider.token().sign());
     let status = check(&server, Some(&token)).await.unwrap_err();

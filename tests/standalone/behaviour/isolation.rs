@@ -80,8 +80,8 @@ async fn layers_within_layers_each_decide_for_themselves() {
 #[tokio::test]
 async fn the_same_key_name_at_two_issuers_is_two_keys() {
     let (a, b) = (World::new().await, Provider::builder().algorithms([]).start().await);
-    a.provider.adopt(SigningKey::with_kid(Algorithm::ES256, "shared"));
-    b.adopt(SigningKey::with_kid(Algorithm::ES256, "shared"));
+    a.provider.rotate_to(SigningKey::with_kid(Algorithm::ES256, "shared"));
+    b.rotate_to(SigningKey::with_kid(Algorithm::ES256, "shared"));
     let sign = |provider: &Provider| provider.token().algorithm(Algorithm::ES256);
     let auth = a.auth().issuer(trusted(&b.issuer())).build().unwrap();
     for provider in [&a.provider, &b] {
@@ -101,7 +101,11 @@ async fn an_issuer_that_is_not_trusted_speaks_for_nobody() {
     let auth = a.auth().build().unwrap();
     let refusal = auth.authenticate(&b.provider.token().sign()).await.unwrap_err();
     assert!(matches!(refusal, AuthError::InvalidToken(InvalidToken::Issuer)), "{refusal}");
-    assert_eq!((b.provider.discoveries(), b.provider.fetches()), (0, 0), "it was not even asked");
+    assert_eq!(
+        (b.provider.discovery_requests(), b.provider.jwks_requests()),
+        (0, 0),
+        "it was not even asked"
+    );
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use scaikey_auth::config::{Algorithm, MockUser};
 use scaikey_auth::error::BoxError;
 use scaikey_auth::guard::verified;
 use scaikey_auth::identity::IdentityKind;
-use scaikey_auth::testing::{Endpoint, Fault, forge};
+use scaikey_auth::testing::{Fault, ProviderEndpoint, forge};
 use scaikey_auth::{Auth, AuthConfig, AuthMode, Identity, Tenant, TenantId, TenantResolver};
 use serde_json::json;
 
@@ -45,7 +45,7 @@ async fn mock_mode_takes_every_token_and_needs_one() {
         assert_eq!(answer.status, status, "{authorization:?}");
         assert_eq!(answer.header_opt("x-auth-provenance"), None);
     }
-    assert_eq!(world.provider.fetches() + world.provider.discoveries(), 0);
+    assert_eq!(world.provider.jwks_requests() + world.provider.discovery_requests(), 0);
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn while_the_provider_is_away_hybrid_mode_goes_on_with_the_keys_it_has() {
 #[tokio::test]
 async fn the_default_mode_knows_no_mock() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Discovery, Fault::Status(500));
+    world.provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let auth = world.auth().build().unwrap();
     assert_eq!(auth.mode(), AuthMode::ScaiKey);
     let server = server(&auth).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::tenant::CachedTenants;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::{Tenant, TenantId, TenantResolver};
 
 use crate::support::Log;
@@ -91,7 +91,7 @@ async fn missing_keys_are_warned_of_once() {
     let auth = world.auth().build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     for outage in 1..=2 {
-        world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+        world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
         for _ in 0..20 {
             server.get_as("/", &world.provider.token().sign()).await;
             auth.ready().await.ok();
@@ -100,7 +100,7 @@ async fn missing_keys_are_warned_of_once() {
         let warnings = log.lines("WARN");
         assert_eq!(warnings.len(), outage, "{warnings:#?}");
         assert!(warnings[outage - 1].contains("500"), "{warnings:#?}");
-        world.provider.heal(Endpoint::Jwks);
+        world.provider.heal(ProviderEndpoint::Jwks);
         world.clock.advance(Duration::from_secs(3600 * 25));
         assert_eq!(server.get_as("/", &world.provider.token().sign()).await.status, 200);
         assert_eq!(log.text().matches("keys can be fetched again").count(), outage);

@@ -4,7 +4,7 @@ use scaikey_auth::error::{Challenge, InvalidToken};
 use scaikey_auth::guard::GuardRequest;
 use scaikey_auth::layer::{RequestHead, TenantSource, TokenSource};
 use scaikey_auth::tenant::MemoryTenants;
-use scaikey_auth::testing::{Client, Endpoint, Fault, TokenBuilder, User};
+use scaikey_auth::testing::{Client, Fault, ProviderEndpoint, TokenBuilder, User};
 use scaikey_auth::validator::Credentials;
 use scaikey_auth::{Auth, AuthConfig, AuthError, AuthMode, Secret, scope};
 use serde_json::json;
@@ -50,9 +50,9 @@ async fn no_token_is_logged_or_answered_whether_accepted_waiting_refused_or_unav
         sent.push(token);
     };
     // No keys yet, keys come, keys are there, an unknown key.
-    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     ask(token(&world).sign(), 503).await;
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     world.clock.advance(std::time::Duration::from_secs(61));
     ask(token(&world).scope("admin").sign(), 200).await;
     ask(token(&world).scope("admin").sign(), 200).await;
@@ -161,7 +161,7 @@ async fn line_breaks_in_a_token_do_not_become_headers_or_log_lines() {
 async fn a_cause_is_logged_and_not_answered() {
     let log = Log::start();
     let world = World::new().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Status(599));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(599));
     let auth = world.auth().build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     let answer = server.get_as("/", &world.provider.token().sign()).await;

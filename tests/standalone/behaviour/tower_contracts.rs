@@ -17,7 +17,7 @@ use scaikey_auth::guard::{RequireLayer, verified};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::layer::{TenantSource, TokenSource};
 use scaikey_auth::session::Sessions;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::{Auth, AuthLayer, TokenExchangeClient, scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
@@ -210,7 +210,7 @@ async fn the_body_is_not_read_before_the_decision_nor_after_a_refusal() {
 #[tokio::test]
 async fn a_request_given_up_does_not_take_the_keys_from_the_others() {
     let (world, auth) = fresh().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let token = world.provider.token().sign();
     let service = auth.layer().layer(Strict::default());
     let ask = || Box::pin(service.clone().oneshot(axum_request(Some(&token))));
@@ -218,11 +218,11 @@ async fn a_request_given_up_does_not_take_the_keys_from_the_others() {
     let mut context = Context::from_waker(Waker::noop());
     assert!(first.as_mut().poll(&mut context).is_pending());
     assert!(second.as_mut().poll(&mut context).is_pending());
-    world.provider.wait_for_fetches(1).await;
+    world.provider.wait_for_jwks_requests(1).await;
     drop(first);
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     assert_eq!(soon(second).await.unwrap().status(), 200);
-    assert_eq!(world.provider.fetches(), 1);
+    assert_eq!(world.provider.jwks_requests(), 1);
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn many_requests_without_a_key_share_one_fetch() {
     for task in (0..50).map(ask).collect::<Vec<_>>() {
         assert_eq!(soon(task).await.unwrap(), 200);
     }
-    assert_eq!(world.provider.fetches(), 1);
+    assert_eq!(world.provider.jwks_requests(), 1);
 }
 
 #[tokio::test]

@@ -349,11 +349,11 @@ const OFTEN: usize = 3;
 async fn forgeries_of_known_tokens_are_refused_for_the_same_reason_as_before() {
     let world = World::with(Algorithm::ALL).await;
     for (profile, forged, honest) in [
-        (TokenProfile::Lenient, forge::all(&world.provider), forge::accepted(&world.provider)),
+        (TokenProfile::Lenient, forge::all(&world.provider), forge::valid(&world.provider)),
         (
             TokenProfile::Rfc9068,
             forge::rfc9068(&world.provider),
-            forge::rfc9068_accepted(&world.provider),
+            forge::rfc9068_valid(&world.provider),
         ),
     ] {
         let service = || world.auth_with(world.issuer().profile(profile));

@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use scaikey_auth::exchange::SealingKeys;
-use scaikey_auth::testing::{Endpoint, Fault, User};
+use scaikey_auth::testing::{Fault, ProviderEndpoint, User};
 
 use super::house::{House, MINUTE, Plan, Visitor};
 
@@ -133,18 +133,18 @@ async fn late_answer_brings_no_older_token_back() {
 #[tokio::test]
 async fn late_sign_out_ends_only_its_own_session() {
     let (house, browser) = due().await;
-    house.provider.fail(Endpoint::Revocation, Fault::Hang);
+    house.provider.fail(ProviderEndpoint::Revocation, Fault::Hang);
     let first = browser.cookies.lock().unwrap().clone();
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "");
     let next = async {
-        while house.provider.requests(Endpoint::Revocation) == 0 {
+        while house.provider.requests(ProviderEndpoint::Revocation) == 0 {
             tokio::task::yield_now().await;
         }
         // Another tab, whose sign-in was under way before.
         let tab = house.visitor();
         assert_eq!(house.sign_in_as("alice", &tab).await.status, 303);
         browser.cookies.lock().unwrap().extend(tab.session());
-        house.provider.heal(Endpoint::Revocation);
+        house.provider.heal(ProviderEndpoint::Revocation);
     };
     let (out, ()) = tokio::join!(out, next);
     assert_eq!(out.status, 204);

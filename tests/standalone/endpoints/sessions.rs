@@ -9,7 +9,7 @@ use axum::http::Method;
 use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
 use scaikey_auth::error::{BoxError, InvalidToken};
 use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
-use scaikey_auth::testing::{Endpoint, Fault, ManualClock, User};
+use scaikey_auth::testing::{Fault, ManualClock, ProviderEndpoint, User};
 use scaikey_auth::validator::Credentials;
 use scaikey_auth::{AuthConfig, AuthError, Identity, JwksValidator, TokenValidator};
 
@@ -158,7 +158,7 @@ async fn futures_of<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Outpu
 #[tokio::test]
 async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
     let (house, browser) = signed_in().await;
-    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    house.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     house.clock.advance(MINUTE * 55);
     assert_eq!(browser.get("/me").await.status, 200);
     house.clock.advance(MINUTE * 10);
@@ -166,7 +166,7 @@ async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(!answer.header("retry-after").is_empty());
     assert!(!browser.session().is_empty(), "nothing is lost");
-    house.provider.heal(Endpoint::Token);
+    house.provider.heal(ProviderEndpoint::Token);
     house.clock.advance(MINUTE);
     assert_eq!(browser.get("/me").await.status, 200);
 }
@@ -209,7 +209,7 @@ async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
     // The provider refuses the service, or says what nobody understands.
     let odd = Fault::member("token_type", "odd");
     for fault in [Fault::Status(403), Fault::Status(401), odd] {
-        house.provider.fail(Endpoint::Token, fault.clone());
+        house.provider.fail(ProviderEndpoint::Token, fault.clone());
         assert_eq!(browser.get("/me").await.status, 503, "{fault:?}");
         assert!(!browser.session().is_empty(), "{fault:?}");
     }
@@ -221,7 +221,7 @@ async fn a_session_does_not_become_somebody_elses() {
         let (house, browser) = signed_in().await;
         house.clock.advance(MINUTE * 70);
         let other = house.provider.token().subject("bob-id").claim(claim, value).sign();
-        house.provider.fail(Endpoint::Token, Fault::member("access_token", other));
+        house.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", other));
         assert_eq!(browser.get("/me").await.status, 401, "{claim}");
         assert!(browser.jar().is_empty(), "{claim}");
     }
@@ -299,7 +299,7 @@ async fn signing_out_ends_it_here_and_at_the_provider() {
     assert_eq!(thief.get("/me").await.status, 401);
 
     house.sign_in(&browser).await;
-    house.provider.fail(Endpoint::Revocation, Fault::Status(503));
+    house.provider.fail(ProviderEndpoint::Revocation, Fault::Status(503));
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     out.refused(503, "temporarily_unavailable");
     assert!(browser.jar().is_empty(), "here it ended all the same");
@@ -313,8 +313,8 @@ async fn signing_out_while_it_is_renewed_leaves_no_token_behind() {
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!((out.status, browser.jar().len()), (204, 0), "{out:?}");
     assert_eq!(house.provider.granted("refresh_token"), 1, "it was due");
-    let revoked = house.provider.received(Endpoint::Revocation).pop().unwrap().form();
-    let spent = house.provider.received(Endpoint::Token).pop().unwrap().form();
+    let revoked = house.provider.received(ProviderEndpoint::Revocation).pop().unwrap().form();
+    let spent = house.provider.received(ProviderEndpoint::Token).pop().unwrap().form();
     let token = |form: &[(String, String)], name: &str| {
         form.iter().find(|(known, _)| known == name).unwrap().1.clone()
     };
@@ -399,12 +399,12 @@ async fn tokens_that_outgrow_cookies_end_the_session() {
         house.clock.advance(MINUTE * minutes);
         let groups: Vec<_> = (0..2000).map(|nth| format!("group-{nth:08}")).collect();
         let large = house.provider.token().subject("bob-id").claim("groups", groups).sign();
-        house.provider.fail(Endpoint::Token, Fault::member("access_token", large));
+        house.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", large));
         browser.get("/me").await;
         assert!(browser.jar().is_empty(), "the spent refresh token is gone");
         assert_eq!(browser.get("/me").await.status, 401);
-        let revoked = house.provider.received(Endpoint::Revocation).pop().unwrap().form();
-        let spent = house.provider.received(Endpoint::Token).pop().unwrap().form();
+        let revoked = house.provider.received(ProviderEndpoint::Revocation).pop().unwrap().form();
+        let spent = house.provider.received(ProviderEndpoint::Token).pop().unwrap().form();
         let token = |form: &[(String, String)], name: &str| {
             form.iter().find(|(known, _)| known == name).unwrap().1.clone()
         };
@@ -438,7 +438,7 @@ async fn last_seconds_of_a_token_wait_for_the_next() {
     let house = plan().build().await;
     let browser = house.visitor();
     house.sign_in(&browser).await;
-    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    house.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     house.clock.advance(MINUTE * 60 - Duration::from_secs(3));
     assert_eq!(browser.get("/me").await.status, 200);
     assert!(!browser.session().is_empty());
@@ -449,7 +449,7 @@ async fn sign_out_tells_what_was_not_revoked() {
     let keys = SealingKeys::random().unwrap();
     let plan = || Plan { sessions: Some(keys.clone()), ..Plan::default() };
     let house = plan().build().await;
-    house.provider.fail(Endpoint::Discovery, Fault::without("revocation_endpoint"));
+    house.provider.fail(ProviderEndpoint::Discovery, Fault::without("revocation_endpoint"));
     let warned = |log: &Log| {
         let text = log.text();
         text.lines().any(|line| line.contains("WARN") && line.contains("not revoked"))
@@ -465,18 +465,18 @@ async fn sign_out_tells_what_was_not_revoked() {
     for fault in [Fault::Status(503), Fault::Status(400)] {
         let log = Log::start();
         house.sign_in(&browser).await;
-        house.provider.fail(Endpoint::Revocation, fault);
+        house.provider.fail(ProviderEndpoint::Revocation, fault);
         browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
         assert!(browser.jar().is_empty());
         assert!(warned(&log), "an error: {}", log.text());
-        house.provider.heal(Endpoint::Revocation);
+        house.provider.heal(ProviderEndpoint::Revocation);
     }
 
     // The token it was to become is not known: it may live.
     let log = Log::start();
     house.sign_in(&browser).await;
     house.clock.advance(MINUTE * 55);
-    house.provider.fail(Endpoint::Token, Fault::Status(503));
+    house.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert!(browser.jar().is_empty());
     assert!(warned(&log), "a renewal that failed: {}", log.text());
@@ -496,9 +496,9 @@ async fn sign_out_works_while_the_provider_is_away() {
     for (minutes, revocation, status) in [(0, 503, 503), (61, 503, 503), (61, 200, 204)] {
         let (house, browser) = signed_in().await;
         house.clock.advance(MINUTE * minutes);
-        house.provider.fail(Endpoint::Token, Fault::Status(503));
+        house.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
         if revocation != 200 {
-            house.provider.fail(Endpoint::Revocation, Fault::Status(revocation));
+            house.provider.fail(ProviderEndpoint::Revocation, Fault::Status(revocation));
         }
         // What anybody gets.
         let public = browser.get("/public").await;
@@ -515,7 +515,7 @@ async fn sign_out_works_while_the_provider_is_away() {
         let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
         assert_eq!(out.status, status, "{minutes}: {out:?}");
         assert!(browser.session().is_empty(), "{minutes}");
-        house.provider.heal(Endpoint::Token);
+        house.provider.heal(ProviderEndpoint::Token);
         house.clock.advance(MINUTE * 2);
         assert_eq!(browser.get("/me").await.status, 401, "{minutes}");
     }
@@ -525,8 +525,9 @@ async fn sign_out_works_while_the_provider_is_away() {
 async fn slow_renewal_holds_no_request_whose_token_serves() {
     let (house, browser) = signed_in().await;
     house.clock.advance(MINUTE * 60 - Duration::from_millis(1200));
-    house.provider.fail(Endpoint::Token, Fault::Hang);
-    let answer = house.during_slow(&browser, async { house.provider.heal(Endpoint::Token) }).await;
+    house.provider.fail(ProviderEndpoint::Token, Fault::Hang);
+    let answer =
+        house.during_slow(&browser, async { house.provider.heal(ProviderEndpoint::Token) }).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "bob-id"), "{answer:?}");
     // It went on meanwhile: the answer brings what came of it.
     assert!(answer.headers.contains_key("set-cookie"), "{answer:?}");

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use axum::http::Method;
 use scaikey_auth::exchange::TokenUrls;
 use scaikey_auth::registrar::{MemoryRegistrar, Registrar, RegistrarError, Registration};
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::{Identity, TenantId};
 
 use super::house::{House, Plan, Visitor};
@@ -83,7 +83,7 @@ async fn refused_service_is_told_once_by_endpoints() {
     let log = Log::start();
     let house = House::new().await;
     let visitor = house.visitor();
-    house.provider.fail(Endpoint::Token, Fault::Refusal(401, "invalid_client"));
+    house.provider.fail(ProviderEndpoint::Token, Fault::OAuthError(401, "invalid_client"));
     for nth in 0..5 {
         let answer = visitor.post_form("/v1/auth/refresh", &format!("refresh_token=r{nth}")).await;
         answer.refused(502, "server_error");
@@ -98,7 +98,7 @@ async fn missing_endpoint_of_the_provider_is_told_once() {
     let log = Log::start();
     let house = House::new().await;
     let visitor = house.visitor();
-    house.provider.fail(Endpoint::Discovery, Fault::without("authorization_endpoint"));
+    house.provider.fail(ProviderEndpoint::Discovery, Fault::without("authorization_endpoint"));
     for _ in 0..5 {
         assert_eq!(visitor.get("/v1/auth/config").await.status, 502);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scaikey_auth::ExchangeRequest;
 use scaikey_auth::exchange::{ExchangeError, RefreshRequest, ServiceTokenRequest};
-use scaikey_auth::testing::{Client, Endpoint, Fault};
+use scaikey_auth::testing::{Client, Fault, ProviderEndpoint};
 
 use serde_json::json;
 
@@ -26,7 +26,7 @@ async fn an_answer_that_says_something_else_than_was_asked_is_refused() {
         // A new one each time: what was refused is not asked for again at once.
         let client = client(&provider);
         let body = format!(r#"{{"access_token":"opaque",{members}}}"#);
-        provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+        provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body));
         let request = ExchangeRequest::new("subject", "scaivault");
         client.exchange(&request.scopes("vault:read".parse().unwrap())).await
     };
@@ -66,7 +66,7 @@ async fn a_token_of_somebody_else_or_for_somebody_else_is_refused_unless_that_is
             answer.clone().sign(),
             "urn:ietf:params:oauth:token-type:access_token",
         );
-        provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+        provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body));
         let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
         for (client, good) in
             [(&strict, by_default), (&any_audience, by_audience), (&any_subject, by_subject)]
@@ -96,7 +96,7 @@ async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
         let hangs = matches!(fault, Fault::Hang);
         let timeout = Duration::from_millis(if hangs { 300 } else { 60_000 });
         let client = builder(&provider).timeout(timeout).build().unwrap();
-        provider.fail(Endpoint::Token, fault.clone());
+        provider.fail(ProviderEndpoint::Token, fault.clone());
         let error = client.refresh(&RefreshRequest::new("hunter2")).await.unwrap_err();
         let is = matches!(error, ExchangeError::Unavailable { .. });
         assert_eq!(is, unavailable, "{fault:?}: {error:?}");
@@ -104,7 +104,7 @@ async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
         assert_eq!(error.retry_after().map(|wait| wait.as_secs()), seconds, "{fault:?}");
         assert!(!format!("{error:?} {error}").contains("hunter2"), "{fault:?}");
     }
-    assert_eq!(provider.strays(), 0);
+    assert_eq!(provider.stray_requests(), 0);
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn what_providers_leave_out_is_taken_if_that_was_allowed_by_name() {
     let jwt = r#""issued_token_type":"urn:ietf:params:oauth:token-type:jwt""#;
     let other = answer(&format!(r#""token_type":"N_A",{jwt}"#));
     for (body, takes_untyped, takes_other) in [(untyped, true, false), (other, false, true)] {
-        provider.fail(Endpoint::Token, Fault::Body("application/json", body.clone()));
+        provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body.clone()));
         let clients = [
             (client(&provider), false),
             (builder(&provider).accept_untyped_tokens().build().unwrap(), takes_untyped),
@@ -156,7 +156,7 @@ async fn a_token_that_permits_more_than_its_answer_says_is_refused() {
             "access_token": token, "token_type": "Bearer", "expires_in": 60,
             "issued_token_type": "urn:ietf:params:oauth:token-type:jwt",
         });
-        provider.fail(Endpoint::Token, Fault::rewrite(move |_| answer.to_string()));
+        provider.fail(ProviderEndpoint::Token, Fault::rewrite(move |_| answer.to_string()));
         let outcome = client(&provider).exchange(&request()).await;
         assert_eq!(outcome.is_ok(), is_taken, "{scope}: {outcome:?}");
     }

@@ -4,14 +4,14 @@ use scaikey_auth::exchange::{
     CodeRequest, ExchangeError, OAuthError, PasswordRequest, PkceVerifier, RefreshRequest,
     ServiceTokenRequest, TokenType,
 };
-use scaikey_auth::testing::Endpoint;
-use scaikey_auth::validator::insecure_decode_claims;
+use scaikey_auth::testing::ProviderEndpoint;
+use scaikey_auth::validator::dangerous_peek_claims;
 use scaikey_auth::{ExchangeRequest, TenantId};
 
 use super::{builder, client, provider};
 
 fn last_form(provider: &scaikey_auth::testing::Provider) -> Vec<(String, String)> {
-    let mut form = provider.received(Endpoint::Token).pop().unwrap().form();
+    let mut form = provider.received(ProviderEndpoint::Token).pop().unwrap().form();
     form.sort();
     form
 }

@@ -13,7 +13,7 @@ use scaikey_auth::exchange::{
     AccessToken, CacheKey, CacheStatus, ExchangeError, Fence, MemoryCache, OAuthError, SealingKeys,
     ServiceTokenRequest, TokenType,
 };
-use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider};
+use scaikey_auth::testing::{Client, Fault, ManualClock, Provider, ProviderEndpoint};
 use scaikey_auth::{ExchangeRequest, TenantId, TokenCache, TokenExchangeClient};
 use tokio::task::JoinSet;
 
@@ -37,10 +37,10 @@ async fn a_token_is_asked_for_once_and_kept_for_half_a_minute_less_than_it_lives
     assert_eq!(second.cache_status(), CacheStatus::Hit);
     assert_eq!((second.secret(), provider.token_requests()), (first.secret(), 1));
     // Due by now; but while the provider hangs, the old one serves to the end of its time.
-    provider.fail(Endpoint::Token, Fault::Hang);
+    provider.fail(ProviderEndpoint::Token, Fault::Hang);
     clock.advance(secs(869));
     assert_eq!(client.exchange(&request).await.unwrap().secret(), first.secret());
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     clock.advance(secs(1));
     assert_ne!(client.exchange(&request).await.unwrap().secret(), first.secret());
 }
@@ -138,7 +138,7 @@ async fn a_thousand_callers_of_an_expired_token_make_one_request() {
     let request = ExchangeRequest::new(subject, "scaivault");
     let old = client.exchange(&request).await.unwrap();
     clock.advance(secs(3600));
-    provider.fail(Endpoint::Token, Fault::Slow(Duration::from_millis(50)));
+    provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(50)));
     let got = herd(&client, &request, 1000).await;
     let first = got[0].as_ref().unwrap();
     assert!(got.iter().all(|token| token.as_ref().unwrap().secret() == first.secret()));
@@ -151,7 +151,7 @@ async fn a_thousand_callers_of_an_expired_token_make_one_request() {
 async fn a_leader_that_goes_away_strands_nobody() {
     let provider = provider().await;
     let client = super::client(&provider);
-    provider.fail(Endpoint::Token, Fault::Hang);
+    provider.fail(ProviderEndpoint::Token, Fault::Hang);
     let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
     let task = |client: &TokenExchangeClient| {
         let (client, request) = (client.clone(), request.clone());
@@ -162,7 +162,7 @@ async fn a_leader_that_goes_away_strands_nobody() {
     let follower = task(&client);
     leader.abort();
     assert!(leader.await.unwrap_err().is_cancelled());
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     follower.await.unwrap().unwrap();
     assert_eq!(provider.token_requests(), 1);
 }
@@ -186,7 +186,7 @@ async fn those_who_wait_share_the_failure_and_do_not_ask_again() {
 async fn a_short_token_is_shared_by_those_who_waited_and_not_kept() {
     let provider = provider().await;
     provider.set_token_lifetime(Some(secs(30)));
-    provider.fail(Endpoint::Token, Fault::Hang);
+    provider.fail(ProviderEndpoint::Token, Fault::Hang);
     let client = super::client(&provider);
     let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
     let mut callers: Vec<_> = (0..50).map(|_| Box::pin(client.exchange(&request))).collect();
@@ -194,7 +194,7 @@ async fn a_short_token_is_shared_by_those_who_waited_and_not_kept() {
         let polled = poll_fn(|context| Poll::Ready(caller.as_mut().poll(context))).await;
         assert!(polled.is_pending(), "all wait before there is an answer");
     }
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     for caller in callers {
         caller.await.unwrap();
     }
@@ -227,13 +227,13 @@ async fn a_token_that_is_due_is_given_out_and_replaced_behind_the_callers_back()
     service().await.unwrap();
     assert_eq!(provider.token_requests(), 1, "not due yet");
     clock.advance(secs(3600 * 11 / 100));
-    provider.fail(Endpoint::Token, Fault::Hang);
+    provider.fail(ProviderEndpoint::Token, Fault::Hang);
     for _ in 0..10 {
         let token = service().await.unwrap();
         assert_eq!((token.secret(), token.cache_status()), (first.secret(), CacheStatus::Hit));
     }
     until(|| provider.token_requests() == 2).await;
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     let mut renewed = service().await.unwrap();
     for _ in 0..1000 {
         if renewed.secret() != first.secret() {
@@ -252,7 +252,7 @@ async fn a_provider_that_is_away_for_ten_minutes_is_not_noticed() {
     let service = || client.service_token(ServiceTokenRequest::default());
     service().await.unwrap();
     clock.advance(secs(48 * 60));
-    provider.fail(Endpoint::Token, Fault::Status(503));
+    provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     for _ in 0..60 {
         clock.advance(secs(10));
         service().await.unwrap();
@@ -260,7 +260,7 @@ async fn a_provider_that_is_away_for_ten_minutes_is_not_noticed() {
     }
     let asked = provider.token_requests();
     assert!((2..=60).contains(&asked), "{asked} requests in ten minutes");
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     clock.advance(secs(61));
     service().await.unwrap();
     until(|| provider.granted("client_credentials") == 2).await;
@@ -292,7 +292,7 @@ async fn a_lifetime_nobody_tells_may_be_assumed() {
     let clock = ManualClock::new();
     let provider = provider().await;
     let body = r#"{"access_token":"opaque","token_type":"Bearer"}"#.to_owned();
-    provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+    provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body));
     for (assumed, requests) in [(None, 2), (Some(secs(3600)), 3)] {
         let mut builder = builder(&provider).clock(clock.clone());
         if let Some(lifetime) = assumed {

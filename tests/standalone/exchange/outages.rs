@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scaikey_auth::ExchangeRequest;
 use scaikey_auth::exchange::{ExchangeError, PasswordRequest, RefreshRequest, ServiceTokenRequest};
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 
 use crate::support::until;
 
@@ -14,7 +14,7 @@ use super::{builder, provider, timed, timed_with};
 async fn only_what_does_no_harm_is_sent_twice() {
     let provider = provider().await;
     for fault in [Fault::Status(503), Fault::HangUp, Fault::Status(500)] {
-        provider.fail(Endpoint::Token, fault.clone());
+        provider.fail(ProviderEndpoint::Token, fault.clone());
         let before = provider.token_requests();
         let client = builder(&provider).build().unwrap();
         client.exchange(&ExchangeRequest::new("subject", "scaivault")).await.unwrap_err();
@@ -24,7 +24,7 @@ async fn only_what_does_no_harm_is_sent_twice() {
         assert_eq!(provider.token_requests() - before, 3, "{fault:?}");
     }
     // Told to come later, one does.
-    provider.fail(Endpoint::Token, Fault::RetryAfter(429, 5));
+    provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(429, 5));
     let before = provider.token_requests();
     let client = builder(&provider).build().unwrap();
     for _ in 0..10 {
@@ -54,7 +54,7 @@ async fn a_request_that_could_not_be_sent_is_tried_again_whatever_it_is() {
 #[tokio::test]
 async fn an_endpoint_that_keeps_failing_is_left_alone_and_then_tried_by_one() {
     let (provider, client, clock) = timed().await;
-    provider.fail(Endpoint::Token, Fault::Status(500));
+    provider.fail(ProviderEndpoint::Token, Fault::Status(500));
     let ask = |n: usize| {
         let (client, subject) = (client.clone(), format!("subject {n}"));
         async move { client.exchange(&ExchangeRequest::new(subject, "scaivault")).await }
@@ -69,7 +69,7 @@ async fn an_endpoint_that_keeps_failing_is_left_alone_and_then_tried_by_one() {
     }
     assert_eq!(provider.token_requests(), 6);
     clock.advance(Duration::from_secs(1));
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     let error = ask(200).await.unwrap_err();
     assert!(!matches!(error, ExchangeError::Unavailable { .. }), "it answers: {error}");
     assert_eq!(provider.token_requests(), 7);
@@ -79,7 +79,7 @@ async fn an_endpoint_that_keeps_failing_is_left_alone_and_then_tried_by_one() {
 async fn a_deadline_ends_every_call() {
     let provider = provider().await;
     for fault in [Fault::Hang, Fault::Stall, Fault::EndlessBody] {
-        provider.fail(Endpoint::Token, fault.clone());
+        provider.fail(ProviderEndpoint::Token, fault.clone());
         let client = builder(&provider).timeout(Duration::from_millis(200)).build().unwrap();
         let call = client.service_token(ServiceTokenRequest::default());
         let ended = tokio::time::timeout(Duration::from_secs(60), call).await;
@@ -91,11 +91,11 @@ async fn a_deadline_ends_every_call() {
 async fn trial_given_up_stops_nobody() {
     let (provider, client, clock) = timed_with(|it| it.enable_password_grant()).await;
     let password = PasswordRequest::new("bob", "hunter2");
-    provider.fail(Endpoint::Token, Fault::Status(503));
+    provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     for _ in 0..4 {
         client.password(&password).await.unwrap_err();
     }
-    provider.fail(Endpoint::Token, Fault::Hang);
+    provider.fail(ProviderEndpoint::Token, Fault::Hang);
     clock.advance(Duration::from_secs(61));
     let before = provider.token_requests();
     let (trying, request) = (client.clone(), password.clone());
@@ -105,7 +105,7 @@ async fn trial_given_up_stops_nobody() {
     assert_eq!(provider.token_requests(), before + 1, "the others wait for the trial");
     trial.abort();
     trial.await.unwrap_err();
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     client.service_token(ServiceTokenRequest::default()).await.unwrap();
     client.password(&password).await.unwrap();
 }

@@ -7,7 +7,7 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::exchange::{ExchangeError, ServiceTokenRequest, TokenUrls};
 use scaikey_auth::issuer::ClientAuth;
-use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock};
+use scaikey_auth::testing::{Client, Fault, ManualClock, ProviderEndpoint};
 use scaikey_auth::{AuthConfig, TenantId, TokenExchangeClient};
 
 use crate::support::File;
@@ -44,7 +44,7 @@ async fn a_tenants_endpoint_may_be_known_to_the_service_alone() {
     assert!(matches!(ask("broken").await, Err(ExchangeError::Unavailable { .. })));
     let without = client.service_token(ServiceTokenRequest::default()).await;
     assert!(matches!(without, Err(ExchangeError::NotConfigured(_))));
-    assert_eq!((provider.token_requests(), provider.strays()), (0, 0));
+    assert_eq!((provider.token_requests(), provider.stray_requests()), (0, 0));
 }
 
 #[tokio::test]
@@ -55,16 +55,16 @@ async fn metadata_is_read_again_after_an_hour_and_stands_while_it_cannot_be() {
     for _ in 0..3 {
         ask().await.unwrap();
     }
-    assert_eq!(provider.discoveries(), 1);
-    provider.fail(Endpoint::Discovery, Fault::Status(404));
+    assert_eq!(provider.discovery_requests(), 1);
+    provider.fail(ProviderEndpoint::Discovery, Fault::Status(404));
     clock.advance(Duration::from_secs(3600));
     ask().await.unwrap();
-    assert!(provider.discoveries() > 1, "it was asked for");
-    provider.heal(Endpoint::Discovery);
-    let before = provider.discoveries();
+    assert!(provider.discovery_requests() > 1, "it was asked for");
+    provider.heal(ProviderEndpoint::Discovery);
+    let before = provider.discovery_requests();
     clock.advance(Duration::from_secs(3600));
     ask().await.unwrap();
-    assert_eq!(provider.discoveries(), before + 1);
+    assert_eq!(provider.discovery_requests(), before + 1);
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_statement_may_be_addressed_as_an_old_provider_wants_it() {
         let client =
             builder(&provider).client_auth(auth).clock(ManualClock::new()).build().unwrap();
         let _ = client.service_token(ServiceTokenRequest::default()).await;
-        let form = provider.received(Endpoint::Token).pop().unwrap().form();
+        let form = provider.received(ProviderEndpoint::Token).pop().unwrap().form();
         let (_, assertion) = form.iter().find(|(name, _)| name == "client_assertion").unwrap();
         let claims: serde_json::Value =
             scaikey_auth::validator::insecure_decode_claims(assertion).unwrap();

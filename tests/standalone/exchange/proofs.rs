@@ -7,7 +7,7 @@ use scaikey_auth::TokenExchangeClient;
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::exchange::{ExchangeError, OAuthError, ServiceTokenRequest};
 use scaikey_auth::issuer::{ClientAuth, SecretSource};
-use scaikey_auth::testing::{Client, Endpoint, ManualClock, SigningKey};
+use scaikey_auth::testing::{Client, ManualClock, ProviderEndpoint, SigningKey};
 
 use crate::support::File;
 
@@ -22,7 +22,7 @@ async fn a_secret_goes_into_one_header_or_one_member() {
     ] {
         let client = builder(&provider).client_auth(auth).build().unwrap();
         client.service_token(ServiceTokenRequest::default()).await.unwrap();
-        let sent = provider.received(Endpoint::Token).pop().unwrap();
+        let sent = provider.received(ProviderEndpoint::Token).pop().unwrap();
         assert_eq!(sent.headers.contains_key(AUTHORIZATION), header);
         let in_form = sent.form().iter().any(|(name, _)| name == "client_secret");
         assert_eq!((in_form, sent.target.as_str()), (!header, "/oauth/token"));

@@ -6,7 +6,7 @@ use scaikey_auth::TokenExchangeClient;
 use scaikey_auth::exchange::{
     AccessToken, ExchangeError, OAuthError, PasswordRequest, RefreshRequest, SessionTokens,
 };
-use scaikey_auth::testing::{Endpoint, Fault, Provider};
+use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint};
 use tokio::task::JoinSet;
 
 use crate::support::until;
@@ -66,12 +66,12 @@ async fn a_session_is_renewed_behind_its_users_back_from_four_fifths_on() {
     session.access_token().await.unwrap();
     assert_eq!(provider.granted("refresh_token"), 0);
     clock.advance(Duration::from_secs(3600 * 10 / 100));
-    provider.fail(Endpoint::Token, Fault::Hang);
+    provider.fail(ProviderEndpoint::Token, Fault::Hang);
     for _ in 0..10 {
         assert_eq!(session.access_token().await.unwrap().secret(), first.secret());
     }
     until(|| provider.token_requests() == 2).await;
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     let old = session.refresh_token();
     until(|| session.refresh_token() != old).await;
     assert_ne!(session.access_token().await.unwrap().secret(), first.secret());
@@ -82,7 +82,7 @@ async fn a_session_is_renewed_behind_its_users_back_from_four_fifths_on() {
 async fn a_session_outlives_a_provider_that_is_away_as_long_as_its_token_does() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     let session = SessionTokens::new(client.clone(), signed_in(&client).await);
-    provider.fail(Endpoint::Token, Fault::Status(503));
+    provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     clock.advance(Duration::from_secs(2990));
     for _ in 0..60 {
         clock.advance(Duration::from_secs(10));
@@ -91,7 +91,7 @@ async fn a_session_outlives_a_provider_that_is_away_as_long_as_its_token_does() 
     clock.advance(Duration::from_secs(10));
     let error = session.access_token().await.unwrap_err();
     assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
-    provider.heal(Endpoint::Token);
+    provider.heal(ProviderEndpoint::Token);
     clock.advance(Duration::from_secs(61));
     session.access_token().await.unwrap();
     assert_eq!(provider.refresh_reuses(), 0);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scaikey_auth::exchange::{ExchangeError, PasswordRequest, RefreshRequest, ServiceTokenRequest};
 use scaikey_auth::issuer::ClientAuth;
-use scaikey_auth::testing::{Endpoint, Fault, ManualClock};
+use scaikey_auth::testing::{Fault, ManualClock, ProviderEndpoint};
 use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 
 #[cfg(feature = "metrics")]
@@ -39,10 +39,10 @@ fn of_nobody() -> (TokenExchangeClient, ManualClock, tokio::net::TcpSocket) {
 async fn throttled_password_stops_passwords_alone() {
     for fault in [Fault::RetryAfter(429, 60), Fault::RetryAfter(500, 60)] {
         let (provider, client, clock) = timed_with(|it| it.enable_password_grant()).await;
-        provider.fail(Endpoint::Token, fault.clone());
+        provider.fail(ProviderEndpoint::Token, fault.clone());
         let guess = || PasswordRequest::new("bob", "wrong");
         client.password(&guess()).await.unwrap_err();
-        provider.heal(Endpoint::Token);
+        provider.heal(ProviderEndpoint::Token);
         // What other callers want is asked for.
         service_token(&client).await.unwrap();
         let refused = client.exchange(&subject(1)).await.unwrap_err();
@@ -62,7 +62,7 @@ async fn throttled_password_stops_passwords_alone() {
 #[tokio::test]
 async fn gateway_failures_stop_every_grant() {
     let (provider, client, _) = timed_with(|it| it.enable_password_grant()).await;
-    provider.fail(Endpoint::Token, Fault::RetryAfter(503, 60));
+    provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(503, 60));
     client.password(&PasswordRequest::new("bob", "wrong")).await.unwrap_err();
     let before = provider.token_requests();
     let held_back = service_token(&client).await.unwrap_err();
@@ -102,11 +102,11 @@ async fn outage_and_recovery_are_told_each_time() {
     let log = Log::start();
     let (provider, client, clock) = timed_with(|it| it).await;
     for round in 1..=3 {
-        provider.fail(Endpoint::Token, Fault::Status(500));
+        provider.fail(ProviderEndpoint::Token, Fault::Status(500));
         for nth in 0..10 {
             client.exchange(&subject(100 * round + nth)).await.unwrap_err();
         }
-        provider.heal(Endpoint::Token);
+        provider.heal(ProviderEndpoint::Token);
         clock.advance(Duration::from_secs(61));
         for nth in 50..55 {
             client.exchange(&subject(100 * round + nth)).await.unwrap_err();
@@ -123,7 +123,7 @@ async fn refused_service_is_warned_of_once() {
     for code in ["invalid_client", "unauthorized_client", "unsupported_grant_type"] {
         let log = Log::start();
         let (provider, client, clock) = timed_with(|it| it).await;
-        provider.fail(Endpoint::Token, Fault::Refusal(401, code));
+        provider.fail(ProviderEndpoint::Token, Fault::OAuthError(401, code));
         for nth in 0..20 {
             client.exchange(&subject(nth)).await.unwrap_err();
             clock.advance(Duration::from_secs(11));
@@ -131,7 +131,7 @@ async fn refused_service_is_warned_of_once() {
         let warnings = log.lines("WARN");
         assert_eq!(warnings.len(), 1, "{code}: {warnings:#?}");
         assert!(warnings[0].contains(code), "{warnings:#?}");
-        provider.heal(Endpoint::Token);
+        provider.heal(ProviderEndpoint::Token);
         service_token(&client).await.unwrap();
         client.exchange(&subject(99)).await.unwrap_err();
         assert_eq!(log.text().matches("token endpoint works again").count(), 1, "{code}");
@@ -176,7 +176,7 @@ async fn unusable_answers_are_warned_of_once() {
     let body = format!(
         r#"{{"access_token":"{foreign}","token_type":"Bearer","issued_token_type":"{jwt}"}}"#
     );
-    provider.fail(Endpoint::Token, Fault::Body("application/json", body));
+    provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body));
     for nth in 0..20 {
         client.exchange(&subject(nth)).await.unwrap_err();
         clock.advance(Duration::from_secs(11));

@@ -2,7 +2,7 @@
 
 use scaikey_auth::Auth;
 use scaikey_auth::config::Algorithm;
-use scaikey_auth::testing::{Endpoint, Fault, Provider, SigningKey};
+use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint, SigningKey};
 use serde_json::{Value, json};
 
 use super::fixture::{World, provider, service, small_auth, status, trust, verdict};
@@ -31,13 +31,13 @@ async fn every_algorithm_verifies_also_with_keys_that_do_not_state_it() {
     for fault in [None, Some(stripped(&["alg"])), Some(stripped(&["alg", "use"]))] {
         let (provider, auth) = of_all().await;
         if let Some(fault) = &fault {
-            provider.fail(Endpoint::Jwks, fault.clone());
+            provider.fail(ProviderEndpoint::Jwks, fault.clone());
         }
         for algorithm in Algorithm::ALL {
             let token = provider.token().algorithm(algorithm).sign();
             assert_eq!(status(&auth, &token).await, 200, "{algorithm} {fault:?}");
         }
-        assert_eq!(provider.fetches(), 1);
+        assert_eq!(provider.jwks_requests(), 1);
     }
 }
 
@@ -50,7 +50,7 @@ async fn an_issuer_may_use_its_own_algorithms_only() {
     let good = provider.token().algorithm(Algorithm::ES256).sign();
     let other = provider.token().algorithm(Algorithm::RS256).sign();
     assert_eq!(verdict(&auth, &other).await, "token_algorithm");
-    assert_eq!(provider.fetches(), 0, "that was clear before any key was needed");
+    assert_eq!(provider.jwks_requests(), 0, "that was clear before any key was needed");
     assert_eq!(verdict(&auth, &good).await, "accepted");
     let health = auth.issuers().health().remove(0);
     assert_eq!((health.keys, health.unusable_keys), (1, 1));
@@ -64,7 +64,7 @@ async fn a_key_may_be_used_with_the_algorithm_it_states_only() {
     // A good RS256 signature, under the name of a key for PS256.
     let token = provider.token().algorithm(rs256).kid(Some(&name)).sign();
     assert_eq!(verdict(&auth, &token).await, "token_algorithm");
-    assert_eq!(provider.fetches(), 1, "what its own fetch brought is not asked for again");
+    assert_eq!(provider.jwks_requests(), 1, "what its own fetch brought is not asked for again");
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn a_token_without_key_id_is_tried_with_the_keys_that_fit() {
     let auth = service([trust(&provider)], &clock);
     let nameless = |provider: &Provider| provider.token().kid(None).sign();
     assert_eq!(status(&auth, &nameless(&provider)).await, 200);
-    provider.withdraw(&first);
+    provider.remove_key(&first);
     assert_eq!(status(&auth, &nameless(&provider)).await, 200);
     let stranger = SigningKey::generate(Algorithm::ES256);
     let forged = provider.token().signed_by(&stranger).kid(None).sign();
@@ -88,9 +88,9 @@ async fn a_token_without_key_id_is_tried_with_the_keys_that_fit() {
 async fn a_rotation_refuses_nobody_even_if_tokens_name_no_key() {
     let world = World::warm().await;
     world.provider.rotate();
-    world.provider.withdraw_old();
+    world.provider.remove_old_keys();
     let token = world.provider.token().kid(None).sign();
-    assert_eq!((world.status(&token).await, world.provider.fetches()), (200, 2));
+    assert_eq!((world.status(&token).await, world.provider.jwks_requests()), (200, 2));
 }
 
 #[tokio::test]
@@ -101,13 +101,13 @@ async fn forged_tokens_that_name_no_key_cost_no_more_than_other_strange_ones() {
     for _ in 0..100 {
         assert_eq!(world.status(&forged).await, 401);
     }
-    assert_eq!((world.good().await, world.provider.fetches()), (200, 3));
+    assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 3));
 }
 
 #[tokio::test]
 async fn a_set_whose_only_key_has_no_name_serves_tokens_that_name_none() {
     let (provider, clock) = provider().await;
-    provider.fail(Endpoint::Jwks, stripped(&["kid"]));
+    provider.fail(ProviderEndpoint::Jwks, stripped(&["kid"]));
     let auth = service([trust(&provider)], &clock);
     assert_eq!(status(&auth, &provider.token().kid(None).sign()).await, 200);
     let named = provider.token().sign();
@@ -119,7 +119,7 @@ async fn two_keys_may_have_one_name() {
     let (provider, clock) = provider().await;
     let keys = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES256].map(|algorithm| {
         let key = SigningKey::with_kid(algorithm, "same");
-        provider.adopt(key.clone());
+        provider.rotate_to(key.clone());
         key
     });
     let auth = service([trust(&provider)], &clock);
@@ -129,7 +129,7 @@ async fn two_keys_may_have_one_name() {
     }
     let stranger = SigningKey::with_kid(Algorithm::ES256, "same");
     let forged = provider.token().signed_by(&stranger).sign();
-    assert_eq!(provider.fetches(), 1);
+    assert_eq!(provider.jwks_requests(), 1);
     assert_eq!(verdict(&auth, &forged).await, "token_signature");
 }
 
@@ -137,7 +137,7 @@ async fn two_keys_may_have_one_name() {
 async fn a_secret_that_is_published_is_nobodys_key() {
     use scaikey_auth::testing::BadKey;
     let (provider, clock) = provider().await;
-    provider.fail(Endpoint::Jwks, Fault::bad_key(BadKey::Symmetric));
+    provider.fail(ProviderEndpoint::Jwks, Fault::bad_key(BadKey::Symmetric));
     let auth = service([trust(&provider)], &clock);
     let named = provider.token().kid(Some(BadKey::KID)).sign();
     assert_eq!(verdict(&auth, &named).await, "token_key_unknown");
@@ -149,7 +149,7 @@ async fn a_secret_that_is_published_is_nobodys_key() {
 async fn one_good_key_among_many_strange_ones_is_found() {
     let (provider, clock) = provider().await;
     provider.fail(
-        Endpoint::Jwks,
+        ProviderEndpoint::Jwks,
         Fault::rewrite(|good| {
             let strange = |nth| json!({ "kty": "AKP", "kid": format!("strange-{nth}") });
             let mut keys: Vec<Value> = (0..99).map(strange).collect();

@@ -6,17 +6,17 @@ use scaikey_auth::endpoints::Endpoints;
 use scaikey_auth::exchange::{SealingKeys, ServiceTokenRequest, TokenExchangeBuilder};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::Sessions;
-use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock};
+use scaikey_auth::testing::{Fault, ManualClock, ProviderEndpoint, TestIssuer};
 use scaikey_auth::{Auth, IssuerConfig, Secret, TokenExchangeClient};
 
 use super::fixture::{provider, service, status, token, trust};
 
-fn paths(issuer: &Issuer) -> Vec<String> {
-    issuer.received(Endpoint::Discovery).into_iter().map(|request| request.target).collect()
+fn paths(issuer: &TestIssuer) -> Vec<String> {
+    issuer.received(ProviderEndpoint::Discovery).into_iter().map(|request| request.target).collect()
 }
 
 /// An issuer found by its slug, whose tokens name it by its id.
-fn by_slug(provider: &scaikey_auth::testing::Provider, acme: &Issuer) -> IssuerConfig {
+fn by_slug(provider: &scaikey_auth::testing::Provider, acme: &TestIssuer) -> IssuerConfig {
     IssuerConfig::new(format!("{}/api/v1/auth/tenants/acme", provider.url()))
         .expected_issuer(acme.issuer())
         .allow_loopback_http(true)
@@ -43,13 +43,13 @@ async fn openid_discovery_below_the_issuers_path_is_found_and_remembered() {
     let auth = service([by_slug(&provider, &acme)], &clock);
     assert_eq!(status(&auth, &token(&acme)).await, 200);
     assert_eq!(paths(&acme), ["/api/v1/auth/tenants/acme/.well-known/openid-configuration"]);
-    assert_eq!(provider.strays(), 2, "both inserted places were tried before");
+    assert_eq!(provider.stray_requests(), 2, "both inserted places were tried before");
 
     // An hour later the place that answered is asked first.
     clock.advance(Duration::from_secs(3601));
     assert_eq!(status(&auth, &token(&acme)).await, 200);
-    acme.wait_for_fetches(2).await;
-    assert_eq!((acme.discoveries(), provider.strays()), (2, 2));
+    acme.wait_for_jwks_requests(2).await;
+    assert_eq!((acme.discovery_requests(), provider.stray_requests()), (2, 2));
 }
 
 #[tokio::test]
@@ -60,12 +60,12 @@ async fn what_discovery_said_is_relied_upon_for_an_hour() {
     for nth in 2..5 {
         clock.advance(Duration::from_secs(331));
         assert_eq!(status(&auth, &token(&provider)).await, 200);
-        provider.wait_for_fetches(nth).await;
+        provider.wait_for_jwks_requests(nth).await;
         crate::support::until(|| {
             auth.issuers().health()[0].state == scaikey_auth::issuer::KeyState::Fresh
         })
         .await;
-        assert_eq!(provider.discoveries(), 1);
+        assert_eq!(provider.discovery_requests(), 1);
     }
 }
 
@@ -78,23 +78,26 @@ async fn an_explicit_discovery_url_is_the_only_place() {
         .allow_loopback_http(true);
     let auth = service([config.clone()], &clock);
     assert_eq!(status(&auth, &token(&acme)).await, 200);
-    assert_eq!((acme.discoveries(), provider.strays()), (1, 0));
+    assert_eq!((acme.discovery_requests(), provider.stray_requests()), (1, 0));
 
     let lost = config.discovery_url(format!("{}/nowhere", provider.url()));
     assert!(last_error(lost, &clock, &token(&acme)).await.contains("answered 404"));
-    assert_eq!((acme.discoveries(), provider.strays()), (1, 1));
+    assert_eq!((acme.discovery_requests(), provider.stray_requests()), (1, 1));
 }
 
 #[tokio::test]
 async fn an_explicit_key_set_needs_no_discovery() {
     let (provider, clock) = provider().await;
-    provider.fail(Endpoint::Discovery, Fault::Status(500));
+    provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let acme = provider.tenant("tnt-7", "acme");
     let config =
         IssuerConfig::new(acme.issuer()).jwks_uri(acme.jwks_uri()).allow_loopback_http(true);
     let auth = service([config], &clock);
     assert_eq!(status(&auth, &token(&acme)).await, 200);
-    assert_eq!((acme.discoveries(), acme.fetches(), provider.strays()), (0, 1, 0));
+    assert_eq!(
+        (acme.discovery_requests(), acme.jwks_requests(), provider.stray_requests()),
+        (0, 1, 0)
+    );
 }
 
 #[tokio::test]
@@ -108,14 +111,14 @@ async fn a_document_for_another_issuer_is_not_used() {
     assert!(last_error(config, &clock, &token).await.contains("for another issuer"));
 
     for issuer in ["https://evil.example".to_owned(), format!("{}/", provider.issuer())] {
-        provider.fail(Endpoint::Discovery, Fault::member("issuer", issuer.clone()));
+        provider.fail(ProviderEndpoint::Discovery, Fault::member("issuer", issuer.clone()));
         let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
         assert!(error.contains("for another issuer"), "{issuer}: {error}");
     }
-    provider.fail(Endpoint::Discovery, Fault::without("issuer"));
+    provider.fail(ProviderEndpoint::Discovery, Fault::without("issuer"));
     let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
     assert!(error.contains("for another issuer"), "{error}");
-    assert_eq!((provider.fetches(), acme.fetches()), (0, 0));
+    assert_eq!((provider.jwks_requests(), acme.jwks_requests()), (0, 0));
 }
 
 #[tokio::test]
@@ -138,11 +141,11 @@ async fn a_jwks_uri_that_is_missing_or_leads_to_a_surprising_place_is_not_asked(
         (Fault::Status(404), "answered 404"),
     ];
     for (fault, why) in table {
-        provider.fail(Endpoint::Discovery, fault.clone());
+        provider.fail(ProviderEndpoint::Discovery, fault.clone());
         let error = last_error(trust(&provider), &clock, &token(&provider)).await;
         assert!(error.contains(why), "{fault:?}: {error}");
     }
-    assert_eq!((provider.fetches(), provider.strays()), (0, 0));
+    assert_eq!((provider.jwks_requests(), provider.stray_requests()), (0, 0));
 }
 
 #[tokio::test]
@@ -152,26 +155,26 @@ async fn keys_that_moved_are_followed() {
     let auth = service([trust(&provider)], &clock);
     auth.ready().await.unwrap();
     // The old place is gone, the metadata names a new one.
-    provider.fail(Endpoint::Jwks, Fault::Status(404));
-    provider.fail(Endpoint::Discovery, Fault::member("jwks_uri", acme.jwks_uri()));
+    provider.fail(ProviderEndpoint::Jwks, Fault::Status(404));
+    provider.fail(ProviderEndpoint::Discovery, Fault::member("jwks_uri", acme.jwks_uri()));
     clock.advance(Duration::from_secs(331));
     drop(auth.issuers().health());
-    provider.wait_for_fetches(2).await;
+    provider.wait_for_jwks_requests(2).await;
     let token = provider.token().signed_by(&acme.key()).sign();
     crate::support::until(|| auth.issuers().health()[0].last_error.is_some()).await;
     clock.advance(Duration::from_secs(61));
     assert_eq!(status(&auth, &token).await, 200);
-    assert_eq!((provider.fetches(), acme.fetches()), (2, 1));
+    assert_eq!((provider.jwks_requests(), acme.jwks_requests()), (2, 1));
 }
 
-fn client(provider: &Issuer) -> TokenExchangeBuilder {
+fn client(provider: &TestIssuer) -> TokenExchangeBuilder {
     TokenExchangeClient::builder(provider.issuer())
         .client_auth(ClientAuth::basic("scaiwave", "s3cr3t"))
         .allow_loopback_http(true)
 }
 
 /// What a service does at its start: it verifies a token, asks for one, and ends one.
-async fn start(auth: &Auth, client: &TokenExchangeClient, provider: &Issuer) {
+async fn start(auth: &Auth, client: &TokenExchangeClient, provider: &TestIssuer) {
     let (token, ended) = (token(provider), Secret::new("a-refresh-token"));
     let (status, got, ended) = tokio::join!(
         status(auth, &token),
@@ -180,7 +183,7 @@ async fn start(auth: &Auth, client: &TokenExchangeClient, provider: &Issuer) {
     );
     assert_eq!(status, 200);
     drop((got, ended));
-    assert!(provider.token_requests() > 0 && provider.requests(Endpoint::Revocation) > 0);
+    assert!(provider.token_requests() > 0 && provider.requests(ProviderEndpoint::Revocation) > 0);
 }
 
 #[tokio::test]
@@ -189,10 +192,10 @@ async fn client_and_issuer_read_metadata_once() {
     let auth = service([trust(&provider)], &clock);
     let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();
     start(&auth, &client, &provider).await;
-    assert_eq!(provider.discoveries(), 1);
+    assert_eq!(provider.discovery_requests(), 1);
     clock.advance(Duration::from_secs(3601));
     start(&auth, &client, &provider).await;
-    assert_eq!(provider.discoveries(), 2, "both rely on it for an hour");
+    assert_eq!(provider.discovery_requests(), 2, "both rely on it for an hour");
 }
 
 #[tokio::test]
@@ -201,7 +204,7 @@ async fn endpoints_and_sessions_share_the_metadata() {
     for with_sessions in [false, true] {
         let auth = service([trust(&provider)], &clock);
         let client = client(&provider).clock(clock.clone()).build().unwrap();
-        let before = provider.discoveries();
+        let before = provider.discovery_requests();
         match with_sessions {
             true => {
                 let keys = SealingKeys::random().unwrap();
@@ -213,7 +216,7 @@ async fn endpoints_and_sessions_share_the_metadata() {
             }
         }
         start(&auth, &client, &provider).await;
-        assert_eq!(provider.discoveries(), before + 1, "sessions: {with_sessions}");
+        assert_eq!(provider.discovery_requests(), before + 1, "sessions: {with_sessions}");
     }
 }
 
@@ -229,8 +232,8 @@ async fn a_client_of_another_issuer_reads_its_own_metadata() {
         .build()
         .unwrap();
     drop(client.revoke(&Secret::new("a-refresh-token")).await);
-    assert_eq!((provider.discoveries(), acme.discoveries()), (0, 1));
-    assert_eq!(acme.requests(Endpoint::Revocation), 1);
+    assert_eq!((provider.discovery_requests(), acme.discovery_requests()), (0, 1));
+    assert_eq!(acme.requests(ProviderEndpoint::Revocation), 1);
 }
 
 #[tokio::test]
@@ -240,7 +243,7 @@ async fn a_client_with_other_places_reads_its_own_metadata() {
     let client = client(&provider).discovery_url(provider.discovery_url()).clock(clock.clone());
     let client = client.issuers(auth.issuers()).build().unwrap();
     drop(client.revoke(&Secret::new("a-refresh-token")).await);
-    assert_eq!(provider.requests(Endpoint::Revocation), 1);
+    assert_eq!(provider.requests(ProviderEndpoint::Revocation), 1);
     assert_eq!(paths(&provider), ["/.well-known/openid-configuration"]);
 }
 
@@ -252,7 +255,11 @@ async fn metadata_of_another_issuer_are_not_shared() {
     let client = client(&acme).discovery_url(provider.discovery_url()).clock(clock.clone());
     let client = client.issuers(auth.issuers()).build().unwrap();
     drop(client.revoke(&Secret::new("a-refresh-token")).await);
-    assert_eq!(provider.requests(Endpoint::Revocation), 0, "its metadata are not the client's");
+    assert_eq!(
+        provider.requests(ProviderEndpoint::Revocation),
+        0,
+        "its metadata are not the client's"
+    );
 }
 
 #[tokio::test]
@@ -262,7 +269,10 @@ async fn shared_metadata_are_read_anew_hourly() {
     let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();
     for nth in 1..=3 {
         drop(client.revoke(&Secret::new("a-refresh-token")).await);
-        assert_eq!((provider.discoveries(), provider.requests(Endpoint::Revocation)), (nth, nth));
+        assert_eq!(
+            (provider.discovery_requests(), provider.requests(ProviderEndpoint::Revocation)),
+            (nth, nth)
+        );
         clock.advance(Duration::from_secs(3601));
     }
 }

@@ -6,7 +6,7 @@ use scaikey_auth::clock::Clock;
 use scaikey_auth::config::{Algorithm, JwksSettings};
 use scaikey_auth::issuer::{IssuerHealth, KeyState, TenantIssuers};
 use scaikey_auth::tenant::AnyTenant;
-use scaikey_auth::testing::{Issuer, ManualClock, Provider, SigningKey};
+use scaikey_auth::testing::{ManualClock, Provider, SigningKey, TestIssuer};
 use scaikey_auth::{Auth, AuthBuilder, IssuerConfig};
 
 use crate::support::{local, until};
@@ -45,7 +45,7 @@ impl World {
 
     pub(crate) async fn warmed(self) -> Self {
         self.auth.ready().await.unwrap();
-        assert_eq!((self.state(), self.provider.fetches()), (KeyState::Fresh, 1));
+        assert_eq!((self.state(), self.provider.jwks_requests()), (KeyState::Fresh, 1));
         self
     }
 
@@ -92,7 +92,7 @@ pub(crate) async fn provider() -> (Provider, ManualClock) {
     (builder.start().await, clock)
 }
 
-pub(crate) fn trust(issuer: &Issuer) -> IssuerConfig {
+pub(crate) fn trust(issuer: &TestIssuer) -> IssuerConfig {
     local(issuer.issuer())
 }
 
@@ -120,12 +120,12 @@ pub(crate) fn service_of_tenants(
 }
 
 /// A token that outlives every story.
-pub(crate) fn token(issuer: &Issuer) -> String {
+pub(crate) fn token(issuer: &TestIssuer) -> String {
     issuer.token().expires_in(Duration::from_secs(30 * 24 * 3600)).sign()
 }
 
 /// A token signed by a key nobody published, under a name nobody has heard.
-pub(crate) fn strange(issuer: &Issuer) -> String {
+pub(crate) fn strange(issuer: &TestIssuer) -> String {
     issuer.token().signed_by(&SigningKey::generate(Algorithm::ES256)).sign()
 }
 

@@ -68,7 +68,7 @@ async fn given_pem_verifies_whatever_the_kid() {
         let stranger = SigningKey::with_kid(algorithm, provider.kid());
         let forged = provider.token().signed_by(&stranger).sign();
         assert_eq!(status(&auth, &forged).await, 401, "{algorithm}");
-        assert_eq!(provider.fetches(), 0);
+        assert_eq!(provider.jwks_requests(), 0);
     }
 }
 
@@ -171,7 +171,7 @@ async fn resolver_cannot_let_tokens_name_hosts() {
     let iss = format!("{}/tenants/1", provider.url());
     let token = provider.token().issuer(&iss).tenant("1").sign();
     assert_eq!(status(&auth, &token).await, 503);
-    assert_eq!(provider.fetches(), 0);
+    assert_eq!(provider.jwks_requests(), 0);
 }
 
 #[test]

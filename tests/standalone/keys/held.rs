@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scaikey_auth::issuer::{IssuerHealth, KeyState};
-use scaikey_auth::testing::{BadKey, Endpoint, Fault};
+use scaikey_auth::testing::{BadKey, Fault, ProviderEndpoint};
 
 use super::fixture::{PAST_BACKOFF, PAST_TTL, World, provider};
 
@@ -32,7 +32,7 @@ async fn garbage() -> Vec<(Fault, &'static str)> {
 async fn an_answer_that_is_no_good_set_changes_nothing_but_the_report() {
     for (fault, why) in garbage().await {
         let world = World::warm().await;
-        world.provider.fail(Endpoint::Jwks, fault.clone());
+        world.provider.fail(ProviderEndpoint::Jwks, fault.clone());
         world.clock.advance(PAST_TTL);
         assert_eq!(world.good().await, 200, "{fault:?}");
         world.until_state(KeyState::Stale).await;
@@ -42,7 +42,7 @@ async fn an_answer_that_is_no_good_set_changes_nothing_but_the_report() {
         let error = last_error.unwrap();
         assert!(error.contains(why), "{fault:?}: {error}");
 
-        world.provider.heal(Endpoint::Jwks);
+        world.provider.heal(ProviderEndpoint::Jwks);
         world.clock.advance(PAST_BACKOFF);
         world.until_state(KeyState::Fresh).await;
         assert_eq!(world.health().last_error, None, "{fault:?}");
@@ -69,15 +69,15 @@ async fn a_provider_that_is_away_is_not_missed_for_a_day() {
 async fn a_provider_that_never_answers_adds_no_waiting() {
     for fault in [Fault::Hang, Fault::Stall] {
         let world = World::warm().await;
-        world.provider.fail(Endpoint::Jwks, fault.clone());
+        world.provider.fail(ProviderEndpoint::Jwks, fault.clone());
         world.clock.advance(PAST_TTL);
         for _ in 0..100 {
             assert_eq!(world.good().await, 200, "{fault:?}");
         }
-        world.provider.wait_for_fetches(2).await;
+        world.provider.wait_for_jwks_requests(2).await;
         assert_eq!(world.good().await, 200, "{fault:?}");
         assert_eq!(world.state(), KeyState::Due, "the fetch is still under way");
-        assert_eq!(world.provider.fetches(), 2);
+        assert_eq!(world.provider.jwks_requests(), 2);
     }
 }
 
@@ -90,12 +90,12 @@ async fn metadata_that_went_bad_changes_nothing_but_the_report() {
     ];
     for (fault, why) in bad {
         let world = World::warm().await;
-        world.provider.fail(Endpoint::Discovery, fault.clone());
+        world.provider.fail(ProviderEndpoint::Discovery, fault.clone());
         // Long enough for the metadata to be asked for again.
         world.clock.advance(Duration::from_secs(3601));
         assert_eq!(world.good().await, 200, "{fault:?}");
         world.until_state(KeyState::Stale).await;
-        assert_eq!((world.good().await, world.provider.fetches()), (200, 1), "{fault:?}");
+        assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 1), "{fault:?}");
         let error = world.health().last_error.unwrap();
         assert!(error.contains(why), "{fault:?}: {error}");
     }
@@ -105,11 +105,11 @@ async fn metadata_that_went_bad_changes_nothing_but_the_report() {
 async fn metadata_that_is_away_does_not_keep_keys_from_being_renewed() {
     for fault in [Fault::Status(500), Fault::Status(404), Fault::HangUp, Fault::EndlessBody] {
         let world = World::warm().await;
-        world.provider.fail(Endpoint::Discovery, fault.clone());
+        world.provider.fail(ProviderEndpoint::Discovery, fault.clone());
         world.provider.rotate();
         world.clock.advance(Duration::from_secs(3601));
         assert_eq!(world.good().await, 200, "a new key, where the old ones were: {fault:?}");
-        assert_eq!((world.health().state, world.provider.fetches()), (KeyState::Fresh, 2));
+        assert_eq!((world.health().state, world.provider.jwks_requests()), (KeyState::Fresh, 2));
     }
 }
 
@@ -117,14 +117,18 @@ async fn metadata_that_is_away_does_not_keep_keys_from_being_renewed() {
 async fn a_redirect_is_followed_within_the_origin_only() {
     let world = World::warm().await;
     let (elsewhere, _) = provider().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Redirect(elsewhere.jwks_uri()));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Redirect(elsewhere.jwks_uri()));
     world.clock.advance(PAST_TTL);
     assert_eq!(world.good().await, 200);
     world.until_state(KeyState::Stale).await;
-    assert_eq!((elsewhere.fetches(), elsewhere.strays()), (0, 0), "nobody went there");
+    assert_eq!(
+        (elsewhere.jwks_requests(), elsewhere.stray_requests()),
+        (0, 0),
+        "nobody went there"
+    );
     assert!(world.health().last_error.unwrap().contains("another origin"));
 
-    world.provider.fail(Endpoint::Jwks, Fault::RedirectHere);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::RedirectHere);
     world.provider.rotate();
     world.clock.advance(PAST_BACKOFF);
     world.until_state(KeyState::Fresh).await;
@@ -134,10 +138,10 @@ async fn a_redirect_is_followed_within_the_origin_only() {
 #[tokio::test]
 async fn a_redirect_in_a_circle_ends() {
     let world = World::warm().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Redirect(world.provider.jwks_uri()));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Redirect(world.provider.jwks_uri()));
     world.clock.advance(PAST_TTL);
     world.until_state(KeyState::Stale).await;
-    assert!(world.provider.fetches() <= 1 + 4, "{}", world.provider.fetches());
+    assert!(world.provider.jwks_requests() <= 1 + 4, "{}", world.provider.jwks_requests());
     assert_eq!(world.good().await, 200);
 }
 
@@ -145,7 +149,7 @@ async fn a_redirect_in_a_circle_ends() {
 async fn a_bad_key_costs_only_itself() {
     for bad in BadKey::ALL {
         let world = World::new().await;
-        world.provider.fail(Endpoint::Jwks, Fault::bad_key(bad));
+        world.provider.fail(ProviderEndpoint::Jwks, Fault::bad_key(bad));
         assert_eq!(world.good().await, 200, "{bad:?}");
         let health = world.health();
         assert_eq!((health.keys, health.unusable_keys), (1, 1), "{bad:?}");

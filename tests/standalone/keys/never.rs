@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
+use scaikey_auth::testing::{Fault, ManualClock, Provider, ProviderEndpoint};
 use scaikey_auth::{Auth, AuthError};
 
 use super::fixture::{PAST_BACKOFF, World, service, token, trust};
@@ -30,14 +30,14 @@ async fn a_provider_that_is_away_or_talks_nonsense_is_answered_with_503() {
         Fault::EndlessBody,
     ] {
         let world = World::new().await;
-        world.provider.fail(Endpoint::Jwks, fault.clone());
+        world.provider.fail(ProviderEndpoint::Jwks, fault.clone());
         let error = world.auth.authenticate(&world.token()).await.unwrap_err();
         assert!(matches!(error, AuthError::Unavailable { what: "keys", .. }), "{fault:?}: {error}");
         assert!(error.retry_after().unwrap() >= Duration::from_secs(1), "{fault:?}");
         assert_eq!(world.state(), KeyState::Never, "{fault:?}");
         assert!(world.health().last_error.is_some(), "{fault:?}");
 
-        world.provider.heal(Endpoint::Jwks);
+        world.provider.heal(ProviderEndpoint::Jwks);
         world.clock.advance(PAST_BACKOFF);
         assert_eq!(world.good().await, 200, "{fault:?}");
     }
@@ -46,28 +46,28 @@ async fn a_provider_that_is_away_or_talks_nonsense_is_answered_with_503() {
 #[tokio::test]
 async fn a_slow_provider_is_waited_for_only_so_long() {
     let world = World::with(brief(Duration::from_millis(50))).await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let error = world.auth.authenticate(&world.token()).await.unwrap_err();
     assert!(error.retry_after().is_some(), "{error}");
     assert_eq!(world.good().await, 503);
-    world.provider.wait_for_fetches(1).await;
-    assert_eq!(world.provider.fetches(), 1, "the second request waited for the same fetch");
+    world.provider.wait_for_jwks_requests(1).await;
+    assert_eq!(world.provider.jwks_requests(), 1, "the second request waited for the same fetch");
 
     // The fetch went on when nobody waited any more.
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     world.until_state(KeyState::Fresh).await;
-    assert_eq!((world.good().await, world.provider.fetches()), (200, 1));
+    assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 1));
 }
 
 #[tokio::test]
 async fn a_slow_provider_that_answers_in_time_is_waited_for() {
     let world = World::with(brief(Duration::from_secs(60))).await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let (auth, token) = (world.auth.clone(), world.token());
     let waiting = tokio::spawn(async move { super::fixture::status(&auth, &token).await });
-    world.provider.wait_for_fetches(1).await;
+    world.provider.wait_for_jwks_requests(1).await;
     assert!(!waiting.is_finished());
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     assert_eq!(waiting.await.unwrap(), 200);
 }
 
@@ -78,7 +78,7 @@ async fn a_fetch_that_gets_no_answer_ends_at_its_deadline() {
         settings
     })
     .await;
-    world.provider.fail(Endpoint::Jwks, Fault::Stall);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Stall);
     assert_eq!(world.good().await, 503);
     assert!(world.health().last_error.unwrap().contains("no answer within 50ms"));
 }
@@ -86,20 +86,20 @@ async fn a_fetch_that_gets_no_answer_ends_at_its_deadline() {
 #[tokio::test]
 async fn a_provider_that_fails_is_not_asked_again_before_the_pause_is_over() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     for _ in 0..100 {
         assert_eq!(world.good().await, 503);
     }
-    assert_eq!(world.provider.fetches(), 1);
+    assert_eq!(world.provider.jwks_requests(), 1);
     // 0.5 s at least, and doubling up to a minute.
     for nth in 2..12 {
         world.clock.advance(Duration::from_millis(499));
         assert_eq!(world.good().await, 503);
-        assert_eq!(world.provider.fetches(), nth - 1);
+        assert_eq!(world.provider.jwks_requests(), nth - 1);
         assert!(world.pause() <= Duration::from_secs(60));
         world.clock.advance(PAST_BACKOFF);
         assert_eq!(world.good().await, 503);
-        assert_eq!(world.provider.fetches(), nth);
+        assert_eq!(world.provider.jwks_requests(), nth);
     }
 }
 
@@ -120,11 +120,11 @@ async fn a_service_starts_without_its_provider_and_recovers_by_itself() {
 #[tokio::test]
 async fn building_asks_nobody_and_ready_asks_once() {
     let world = World::new().await;
-    assert_eq!((world.provider.discoveries(), world.provider.fetches()), (0, 0));
+    assert_eq!((world.provider.discovery_requests(), world.provider.jwks_requests()), (0, 0));
     world.auth.ready().await.unwrap();
     world.auth.ready().await.unwrap();
-    assert_eq!((world.provider.discoveries(), world.provider.fetches()), (1, 1));
-    assert_eq!((world.good().await, world.provider.fetches()), (200, 1));
+    assert_eq!((world.provider.discovery_requests(), world.provider.jwks_requests()), (1, 1));
+    assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 1));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use scaikey_auth::clock::Clock;
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{BadKey, Endpoint, Fault, Issuer, SigningKey};
+use scaikey_auth::testing::{BadKey, Fault, ProviderEndpoint, SigningKey, TestIssuer};
 use serde_json::{Value, json};
 
 use super::fixture::{PAST_TTL, World, provider, service, status, token, trust, verdict};
@@ -36,7 +36,7 @@ async fn key_of_another_issuer_verifies_nothing() {
             "token_key_unknown",
         ),
     ] {
-        provider.fail(Endpoint::Jwks, member("issuer", published.clone()));
+        provider.fail(ProviderEndpoint::Jwks, member("issuer", published.clone()));
         let auth = service([trust(&provider)], &clock);
         assert_eq!(verdict(&auth, &token(&provider)).await, expected, "{published}");
     }
@@ -46,8 +46,8 @@ async fn key_of_another_issuer_verifies_nothing() {
 async fn key_of_a_template_verifies_its_tenants() {
     let town = Town::new().await;
     let template = format!("{}/tenants/{{tenantid}}", town.provider.url());
-    town.acme.fail(Endpoint::Jwks, member("issuer", template));
-    town.globex.fail(Endpoint::Jwks, member("issuer", town.acme.issuer()));
+    town.acme.fail(ProviderEndpoint::Jwks, member("issuer", template));
+    town.globex.fail(ProviderEndpoint::Jwks, member("issuer", town.acme.issuer()));
     assert_eq!(verdict(&town.auth, &token(&town.acme)).await, "accepted");
     assert_eq!(verdict(&town.auth, &token(&town.globex)).await, "token_key_unknown");
 }
@@ -56,7 +56,7 @@ async fn key_of_a_template_verifies_its_tenants() {
 async fn key_counts_until_its_end() {
     let world = World::new().await;
     let now = unix_seconds(&world);
-    world.provider.fail(Endpoint::Jwks, member("exp", now + 100));
+    world.provider.fail(ProviderEndpoint::Jwks, member("exp", now + 100));
     let token = world.token();
     assert_eq!(world.status(&token).await, 200);
     // The leeway is 60 s.
@@ -70,7 +70,7 @@ async fn key_counts_until_its_end() {
 async fn key_counts_from_its_beginning() {
     let world = World::new().await;
     let now = unix_seconds(&world);
-    world.provider.fail(Endpoint::Jwks, member("nbf", now + 61));
+    world.provider.fail(ProviderEndpoint::Jwks, member("nbf", now + 61));
     assert_eq!(verdict(&world.auth, &world.token()).await, "token_key_unknown");
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.good().await, 200);
@@ -88,7 +88,7 @@ async fn revoked_key_verifies_nothing_more() {
     assert_eq!(world.status(&token).await, 200);
     world.provider.rotate();
     world.provider.fail(
-        Endpoint::Jwks,
+        ProviderEndpoint::Jwks,
         Fault::rewrite(move |mut set| {
             let keys = set["keys"].as_array_mut().unwrap().iter_mut();
             for key in keys.filter(|key| key["kid"] == old.as_str()) {
@@ -107,9 +107,9 @@ async fn revoked_key_verifies_nothing_more() {
 async fn rsa_modulus_may_begin_with_zero() {
     let (provider, clock) = provider().await;
     let key = SigningKey::generate(Algorithm::RS256);
-    provider.adopt(key.clone());
+    provider.rotate_to(key.clone());
     provider.fail(
-        Endpoint::Jwks,
+        ProviderEndpoint::Jwks,
         Fault::rewrite(|mut set| {
             for key in set["keys"].as_array_mut().unwrap() {
                 // One zero byte more in front: three bytes are four characters.
@@ -142,7 +142,7 @@ fn broken_and_foreign(mut set: Value) -> String {
 #[tokio::test]
 async fn health_says_why_keys_are_unusable() {
     let (provider, clock) = provider().await;
-    provider.fail(Endpoint::Jwks, Fault::rewrite(broken_and_foreign));
+    provider.fail(ProviderEndpoint::Jwks, Fault::rewrite(broken_and_foreign));
     let auth = service([trust(&provider)], &clock);
     assert_eq!(status(&auth, &token(&provider)).await, 200);
     let health = serde_json::to_value(&auth.issuers().health()[0]).unwrap();
@@ -159,7 +159,7 @@ async fn health_says_why_keys_are_unusable() {
 async fn unusable_keys_are_logged_on_change() {
     let log = Log::start();
     let world = World::new().await;
-    world.provider.fail(Endpoint::Jwks, Fault::rewrite(broken_and_foreign));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::rewrite(broken_and_foreign));
     let lines = |level: &str| {
         let text = log.text();
         let lines =
@@ -168,23 +168,23 @@ async fn unusable_keys_are_logged_on_change() {
     };
     for nth in 1..4 {
         assert_eq!(world.good().await, 200);
-        until(|| world.provider.fetches() == nth && world.state() == KeyState::Fresh).await;
+        until(|| world.provider.jwks_requests() == nth && world.state() == KeyState::Fresh).await;
         let (broken, foreign) = (lines("WARN"), lines("INFO"));
         assert_eq!((broken.len(), foreign.len()), (1, 1), "{}", log.text());
         assert!(broken[0].contains("short") && !broken[0].contains("later"), "{broken:?}");
         world.clock.advance(PAST_TTL);
     }
-    let seen = world.provider.fetches();
-    world.provider.fail(Endpoint::Jwks, Fault::bad_key(BadKey::OffCurve));
+    let seen = world.provider.jwks_requests();
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::bad_key(BadKey::OffCurve));
     assert_eq!(world.good().await, 200);
-    until(|| world.provider.fetches() > seen && world.state() == KeyState::Fresh).await;
+    until(|| world.provider.jwks_requests() > seen && world.state() == KeyState::Fresh).await;
     assert_eq!(lines("WARN").len(), 2, "other keys are broken now");
 }
 
 /// So many keys of one algorithm, published without names.
-fn nameless(issuer: &Issuer, keys: usize) -> Vec<SigningKey> {
+fn nameless(issuer: &TestIssuer, keys: usize) -> Vec<SigningKey> {
     let keys: Vec<_> = (0..keys).map(|_| SigningKey::generate(Algorithm::ES256)).collect();
-    keys.iter().for_each(|key| issuer.adopt(key.clone()));
+    keys.iter().for_each(|key| issuer.rotate_to(key.clone()));
     keys
 }
 
@@ -197,7 +197,7 @@ async fn six_keys_without_names_all_verify() {
         let token = provider.token().signed_by(key).kid(None).sign();
         assert_eq!(verdict(&auth, &token).await, "accepted", "{key:?}");
     }
-    assert_eq!(provider.fetches(), 1);
+    assert_eq!(provider.jwks_requests(), 1);
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn certificate_hash_chooses_among_many_keys() {
     let (provider, clock) = provider().await;
     let keys = nameless(&provider, 20);
     provider.fail(
-        Endpoint::Jwks,
+        ProviderEndpoint::Jwks,
         Fault::rewrite(|mut set| {
             for key in set["keys"].as_array_mut().unwrap() {
                 let name = key["kid"].take();
@@ -224,7 +224,7 @@ async fn certificate_hash_chooses_among_many_keys() {
             assert_eq!(verdict(&auth, &token).await, "accepted", "{header} {key:?}");
         }
     }
-    assert_eq!(provider.fetches(), 1);
+    assert_eq!(provider.jwks_requests(), 1);
     let wrong = provider.token().signed_by(&keys[0]).kid(None).header("x5t", "sha1-other").sign();
     assert_eq!(verdict(&auth, &wrong).await, "token_key_unknown");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 
 use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status};
 
@@ -42,7 +42,7 @@ async fn services_started_together_do_not_ask_together() {
     for nth in 2..22 {
         world.clock.advance(PAST_TTL);
         drop(world.health());
-        world.provider.wait_for_fetches(nth).await;
+        world.provider.wait_for_jwks_requests(nth).await;
         world.until_state(KeyState::Fresh).await;
         pauses.push(world.pause());
     }
@@ -54,7 +54,7 @@ async fn services_started_together_do_not_ask_together() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_thousand_requests_cause_one_fetch_and_none_of_them_waits() {
     let world = World::warm().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     world.clock.advance(PAST_TTL);
     let token = world.token();
     let requests: Vec<_> = (0..1000)
@@ -66,11 +66,11 @@ async fn a_thousand_requests_cause_one_fetch_and_none_of_them_waits() {
     for request in requests {
         assert_eq!(request.await.unwrap(), 200);
     }
-    world.provider.wait_for_fetches(2).await;
+    world.provider.wait_for_jwks_requests(2).await;
     assert_eq!(world.state(), KeyState::Due);
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     world.until_state(KeyState::Fresh).await;
-    assert_eq!(world.provider.fetches(), 2);
+    assert_eq!(world.provider.jwks_requests(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -86,29 +86,30 @@ async fn a_thousand_first_requests_cause_one_fetch_and_all_of_them_wait_for_it()
     for request in requests {
         assert_eq!(request.await.unwrap(), 200);
     }
-    assert_eq!((world.provider.discoveries(), world.provider.fetches()), (1, 1));
+    assert_eq!((world.provider.discovery_requests(), world.provider.jwks_requests()), (1, 1));
 }
 
 #[tokio::test]
 async fn a_failed_renewal_is_tried_again_after_a_pause_that_grows() {
     let world = World::warm().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     world.clock.advance(PAST_TTL);
     world.until_state(KeyState::Stale).await;
     assert!(world.pause() <= Duration::from_secs(1), "{:?}", world.pause());
     let mut longest = Duration::ZERO;
     for nth in 3..20 {
-        assert_eq!(world.provider.fetches(), nth - 1);
+        assert_eq!(world.provider.jwks_requests(), nth - 1);
         assert!(world.pause() >= Duration::from_millis(499));
         world.clock.advance(Duration::from_millis(499));
-        assert_eq!((world.good().await, world.provider.fetches()), (200, nth - 1));
+        assert_eq!((world.good().await, world.provider.jwks_requests()), (200, nth - 1));
         world.clock.advance(PAST_BACKOFF);
         let before = world.health().last_attempt;
         assert_eq!(world.good().await, 200);
-        world.provider.wait_for_fetches(nth).await;
+        world.provider.wait_for_jwks_requests(nth).await;
         // While the fetch is under way the next one is planned for after its deadlines.
         crate::support::until(|| world.health().last_attempt != before).await;
-        crate::support::until(|| world.provider.fetches() == nth && !is_fetching(&world)).await;
+        crate::support::until(|| world.provider.jwks_requests() == nth && !is_fetching(&world))
+            .await;
         longest = longest.max(world.pause());
     }
     assert!(longest > Duration::from_secs(2), "{longest:?}");
@@ -127,7 +128,7 @@ async fn a_new_key_published_ahead_is_known_before_it_signs() {
     world.clock.advance(PAST_TTL);
     world.until_state(KeyState::Due).await;
     world.until_state(KeyState::Fresh).await;
-    let fetches = world.provider.fetches();
+    let fetches = world.provider.jwks_requests();
     world.provider.rotate();
-    assert_eq!((world.good().await, world.provider.fetches()), (200, fetches));
+    assert_eq!((world.good().await, world.provider.jwks_requests()), (200, fetches));
 }

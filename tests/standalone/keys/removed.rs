@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 
 use super::fixture::{PAST_TTL, World, status, verdict};
 
@@ -12,7 +12,7 @@ async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
     let world = World::warm().await;
     let old = world.token();
     world.provider.rotate();
-    world.provider.withdraw_old();
+    world.provider.remove_old_keys();
     assert_eq!(world.status(&old).await, 200, "nobody has noticed yet");
     world.clock.advance(PAST_TTL);
     assert_eq!(world.state(), KeyState::Due);
@@ -26,10 +26,10 @@ async fn a_withdrawn_key_that_is_published_again_works_again() {
     let world = World::warm().await;
     let (key, old) = (world.provider.key(), world.token());
     world.provider.rotate();
-    world.provider.withdraw_old();
+    world.provider.remove_old_keys();
     world.auth.issuers().purge(&world.provider.issuer());
     assert_eq!(world.status(&old).await, 401);
-    world.provider.adopt(key);
+    world.provider.rotate_to(key);
     world.clock.advance(PAST_TTL);
     world.until_state(KeyState::Fresh).await;
     assert_eq!(world.status(&old).await, 200);
@@ -40,9 +40,9 @@ async fn after_a_purge_every_token_waits_for_a_new_set() {
     let world = World::warm().await;
     let old = world.token();
     world.provider.rotate();
-    world.provider.withdraw_old();
+    world.provider.remove_old_keys();
     world.auth.issuers().purge("https://another.example");
-    assert_eq!((world.status(&old).await, world.provider.fetches()), (200, 1));
+    assert_eq!((world.status(&old).await, world.provider.jwks_requests()), (200, 1));
     world.auth.issuers().purge(&world.provider.issuer());
     assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown");
     assert_eq!(world.good().await, 200);
@@ -63,14 +63,14 @@ async fn a_set_that_was_on_its_way_when_the_keys_were_purged_is_not_used() {
         let world = if due { World::warm().await } else { World::new().await };
         let old = world.token();
         // The answer holds the old key, and is slow to arrive.
-        world.provider.fail(Endpoint::Jwks, Fault::Stall);
+        world.provider.fail(ProviderEndpoint::Jwks, Fault::Stall);
         world.clock.advance(PAST_TTL);
         drop(world.health());
-        world.provider.wait_for_fetches(if due { 2 } else { 1 }).await;
+        world.provider.wait_for_jwks_requests(if due { 2 } else { 1 }).await;
         world.provider.rotate();
-        world.provider.withdraw_old();
+        world.provider.remove_old_keys();
         world.auth.issuers().purge(&world.provider.issuer());
-        world.provider.heal(Endpoint::Jwks);
+        world.provider.heal(ProviderEndpoint::Jwks);
         assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown", "due: {due}");
         assert_eq!(world.good().await, 200, "due: {due}");
     }
@@ -79,13 +79,13 @@ async fn a_set_that_was_on_its_way_when_the_keys_were_purged_is_not_used() {
 #[tokio::test]
 async fn a_purge_that_meets_a_failing_fetch_leaves_no_trace() {
     let world = World::warm().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     world.clock.advance(PAST_TTL);
     drop(world.health());
-    world.provider.wait_for_fetches(2).await;
+    world.provider.wait_for_jwks_requests(2).await;
     world.auth.issuers().purge(&world.provider.issuer());
     assert_eq!(world.state(), KeyState::Never);
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     assert_eq!(world.good().await, 200);
     assert_eq!(world.health().last_error, None);
 }
@@ -110,7 +110,7 @@ async fn a_withdrawn_key_does_not_come_back_however_requests_and_refreshes_mix()
             })
             .collect();
         world.provider.rotate();
-        world.provider.withdraw_old();
+        world.provider.remove_old_keys();
         world.clock.advance(PAST_TTL);
         world.auth.issuers().purge(&world.provider.issuer());
         assert_eq!(world.status(&old).await, 401);

@@ -7,7 +7,8 @@ use scaikey_auth::testing::{Provider, SigningKey};
 use super::fixture::{World, provider, service, status, token, trust, verdict};
 
 fn silent(provider: &Provider) -> bool {
-    (provider.discoveries(), provider.fetches(), provider.strays()) == (0, 0, 0)
+    (provider.discovery_requests(), provider.jwks_requests(), provider.stray_requests())
+        == (0, 0, 0)
 }
 
 #[tokio::test]
@@ -15,14 +16,14 @@ async fn a_key_belongs_to_its_issuer_whatever_its_name() {
     let ((a, clock), (b, _)) = (provider().await, provider().await);
     let key = |issuer: &Provider| {
         let key = SigningKey::with_kid(Algorithm::ES256, "shared");
-        issuer.adopt(key.clone());
+        issuer.rotate_to(key.clone());
         key
     };
     let (key_a, key_b) = (key(&a), key(&b));
     let auth = service([trust(&a), trust(&b)], &clock);
     assert_eq!(status(&auth, &token(&a)).await, 200);
     assert_eq!(status(&auth, &token(&b)).await, 200);
-    assert_eq!((a.fetches(), b.fetches()), (1, 1));
+    assert_eq!((a.jwks_requests(), b.jwks_requests()), (1, 1));
     for (token, what) in [
         (a.token().signed_by(&key_b).sign(), "b's key under a's name"),
         (b.token().signed_by(&key_a).sign(), "a's key under b's name"),
@@ -31,7 +32,7 @@ async fn a_key_belongs_to_its_issuer_whatever_its_name() {
     }
     let elsewhere = a.token().signed_by(&b.key_for(Algorithm::RS256)).sign();
     assert_eq!(verdict(&auth, &elsewhere).await, "token_key_unknown");
-    assert_eq!(b.fetches(), 2, "a's unknown key is not looked for at b's");
+    assert_eq!(b.jwks_requests(), 2, "a's unknown key is not looked for at b's");
 }
 
 #[tokio::test]
@@ -55,7 +56,7 @@ async fn an_issuer_that_is_not_configured_is_not_asked() {
         assert_eq!(verdict(&world.auth, &token).await, "token_issuer", "{name}");
     }
     assert!(silent(&stranger));
-    assert_eq!((world.provider.fetches(), world.provider.strays()), (1, 0));
+    assert_eq!((world.provider.jwks_requests(), world.provider.stray_requests()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -82,7 +83,7 @@ async fn issuers_come_and_go_while_requests_run() {
     for request in requests {
         request.await.unwrap();
     }
-    assert_eq!(world.provider.fetches(), 1);
+    assert_eq!(world.provider.jwks_requests(), 1);
 }
 
 #[tokio::test]

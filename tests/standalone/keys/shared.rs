@@ -8,7 +8,9 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::issuer::{KeyState, TenantIssuers};
 use scaikey_auth::tenant::AnyTenant;
-use scaikey_auth::testing::{Endpoint, Fault, Issuer, ManualClock, Provider, SigningKey};
+use scaikey_auth::testing::{
+    Fault, ManualClock, Provider, ProviderEndpoint, SigningKey, TestIssuer,
+};
 use scaikey_auth::{Auth, IssuerConfig, TenantId};
 
 use super::fixture::{PAST_TTL, provider, service, service_of_tenants, status, statuses, verdict};
@@ -39,10 +41,10 @@ fn forged(provider: &Provider, id: &str, key: &SigningKey, kid: &str) -> String 
 }
 
 /// Tenants whose metadata all name the platform's keys.
-fn with_metadata(provider: &Provider, count: usize) -> Vec<Issuer> {
+fn with_metadata(provider: &Provider, count: usize) -> Vec<TestIssuer> {
     let tenants: Vec<_> = ids(count).iter().map(|id| provider.tenant(id, id)).collect();
     for tenant in &tenants {
-        tenant.fail(Endpoint::Discovery, Fault::member("jwks_uri", provider.jwks_uri()));
+        tenant.fail(ProviderEndpoint::Discovery, Fault::member("jwks_uri", provider.jwks_uri()));
     }
     tenants
 }
@@ -62,14 +64,17 @@ async fn many_tenants_fetch_shared_keys_once() {
     for id in ids(300) {
         assert_eq!(status(&auth, &invented(&provider, &id)).await, 200, "{id}");
     }
-    assert_eq!((provider.fetches(), provider.discoveries(), provider.strays()), (1, 0, 0));
+    assert_eq!(
+        (provider.jwks_requests(), provider.discovery_requests(), provider.stray_requests()),
+        (1, 0, 0)
+    );
     assert_eq!(auth.issuers().health().len(), 300, "each is reported");
     clock.advance(PAST_TTL);
     for id in ids(300) {
         assert_eq!(status(&auth, &invented(&provider, &id)).await, 200, "{id}");
     }
     crate::support::until(|| auth.issuers().health()[0].state == KeyState::Fresh).await;
-    assert_eq!(provider.fetches(), 2);
+    assert_eq!(provider.jwks_requests(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -78,7 +83,7 @@ async fn cold_start_of_tenants_refuses_nobody() {
     let auth = service([shared(&provider)], &clock);
     let tokens = ids(300).into_iter().map(|id| invented(&provider, &id));
     assert!(all_are(200, &statuses(&auth, tokens).await));
-    assert_eq!(provider.fetches(), 1);
+    assert_eq!(provider.jwks_requests(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -90,8 +95,12 @@ async fn cold_start_with_discovery_refuses_nobody() {
         tenants.iter().map(|tenant| tenant.token().signed_by(&provider.key()).sign()).collect();
     let statuses = statuses(&auth, tokens).await;
     let refused = statuses.iter().filter(|status| **status != 200).count();
-    assert_eq!((refused, provider.fetches()), (0, 1));
-    assert!(tenants.iter().all(|tenant| tenant.discoveries() == 1 && tenant.fetches() == 0));
+    assert_eq!((refused, provider.jwks_requests()), (0, 1));
+    assert!(
+        tenants
+            .iter()
+            .all(|tenant| tenant.discovery_requests() == 1 && tenant.jwks_requests() == 0)
+    );
 }
 
 /// Knows of every tenant that its keys are the platform's.
@@ -117,7 +126,7 @@ async fn cold_start_with_a_resolver_refuses_nobody() {
     let auth = service_of_tenants(template, Central(provider.jwks_uri()), &clock);
     let tokens = ids(300).into_iter().map(|id| invented(&provider, &id));
     assert!(all_are(200, &statuses(&auth, tokens).await));
-    assert_eq!(provider.fetches(), 1);
+    assert_eq!(provider.jwks_requests(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -127,9 +136,9 @@ async fn rotation_of_shared_keys_costs_one_fetch() {
     let tokens = || ids(300).into_iter().map(|id| invented(&provider, &id)).collect::<Vec<_>>();
     assert!(all_are(200, &statuses(&auth, tokens()).await));
     provider.rotate();
-    provider.withdraw_old();
+    provider.remove_old_keys();
     assert!(all_are(200, &statuses(&auth, tokens()).await));
-    assert_eq!(provider.fetches(), 2);
+    assert_eq!(provider.jwks_requests(), 2);
 }
 
 #[tokio::test]
@@ -144,17 +153,17 @@ async fn forged_key_ids_share_one_budget() {
         let token = forged(&provider, &format!("tnt-{}", nth % 100), &key, &format!("f-{nth}"));
         assert_eq!(status(&auth, &token).await, 401);
     }
-    assert_eq!(provider.fetches(), 1 + 2);
+    assert_eq!(provider.jwks_requests(), 1 + 2);
     clock.advance(Duration::from_secs(5));
     for nth in 0..100 {
         let token = forged(&provider, &format!("tnt-{nth}"), &key, &format!("g-{nth}"));
         assert_eq!(status(&auth, &token).await, 401);
     }
-    assert_eq!(provider.fetches(), 1 + 3);
+    assert_eq!(provider.jwks_requests(), 1 + 3);
 }
 
 /// Tenants with keys of their own, opened one after the other.
-async fn open(provider: &Provider, clock: &ManualClock, count: usize) -> (Auth, Vec<Issuer>) {
+async fn open(provider: &Provider, clock: &ManualClock, count: usize) -> (Auth, Vec<TestIssuer>) {
     let place = format!("{}/api/v1/auth/tenants/{{tenant_id}}", provider.url());
     let template = template(provider).jwks_uri(format!("{place}/.well-known/jwks.json"));
     let auth = service([template], clock);
@@ -166,8 +175,8 @@ async fn open(provider: &Provider, clock: &ManualClock, count: usize) -> (Auth, 
     (auth, tenants)
 }
 
-fn fetches(tenants: &[Issuer]) -> u64 {
-    tenants.iter().map(Issuer::fetches).sum()
+fn fetches(tenants: &[TestIssuer]) -> u64 {
+    tenants.iter().map(TestIssuer::jwks_requests).sum()
 }
 
 #[tokio::test]
@@ -191,7 +200,7 @@ async fn a_template_has_one_budget_over_all_sets() {
         crate::support::until(|| fetches(&tenants) == expected).await;
     }
     // Each has had its turn at the most once or twice: those that waited longest came first.
-    assert!(tenants.iter().all(|tenant| tenant.fetches() <= 2), "somebody came twice");
+    assert!(tenants.iter().all(|tenant| tenant.jwks_requests() <= 2), "somebody came twice");
 }
 
 #[tokio::test]
@@ -252,10 +261,10 @@ async fn a_purge_of_one_issuer_purges_the_shared_set() {
     let [a, b] = ["a", "b"].map(|id| invented(&provider, id));
     assert_eq!((status(&auth, &a).await, status(&auth, &b).await), (200, 200));
     provider.rotate();
-    provider.withdraw_old();
+    provider.remove_old_keys();
     auth.issuers().purge(&format!("{}/tenants/a", provider.url()));
     assert_eq!(verdict(&auth, &b).await, "token_key_unknown", "it is the same key");
-    assert_eq!(provider.fetches(), 2);
+    assert_eq!(provider.jwks_requests(), 2);
     assert_eq!(verdict(&auth, &a).await, "token_key_unknown");
 }
 
@@ -276,7 +285,7 @@ async fn removing_one_issuer_leaves_the_others_keys() {
     assert_eq!((status(&auth, &a).await, status(&auth, &b).await), (200, 200));
     auth.issuers().remove(&format!("{}/tenants/a", provider.url()));
     assert_eq!((verdict(&auth, &a).await, status(&auth, &b).await), ("token_issuer", 200));
-    assert_eq!(provider.fetches(), 1);
+    assert_eq!(provider.jwks_requests(), 1);
 }
 
 #[tokio::test]
@@ -294,7 +303,7 @@ async fn an_issuer_whose_keys_moved_leaves_the_shared_set() {
     let (provider, clock) = provider().await;
     let tenants = with_metadata(&provider, 2);
     let auth = service([discovered(&provider)], &clock);
-    let token = |tenant: &Issuer, key: &SigningKey| {
+    let token = |tenant: &TestIssuer, key: &SigningKey| {
         let month = Duration::from_secs(30 * 24 * 3600);
         tenant.token().expires_in(month).signed_by(key).sign()
     };
@@ -304,12 +313,12 @@ async fn an_issuer_whose_keys_moved_leaves_the_shared_set() {
         assert_eq!(status(&auth, &old).await, 200);
         assert_eq!(status(&auth, &token(stays, &provider.key())).await, 200);
     }
-    moved.heal(Endpoint::Discovery);
+    moved.heal(ProviderEndpoint::Discovery);
     clock.advance(Duration::from_secs(3601));
     // The other one keeps the shared set fresh.
     assert_eq!(status(&auth, &token(stays, &provider.key())).await, 200);
     assert_eq!(status(&auth, &old).await, 200, "nobody has noticed yet");
-    moved.wait_for_fetches(1).await;
+    moved.wait_for_jwks_requests(1).await;
     let new = token(moved, &moved.key());
     crate::support::until(|| auth.issuers().health().iter().all(|it| it.last_error.is_none()))
         .await;

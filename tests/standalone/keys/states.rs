@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 
 use super::fixture::{PAST_BACKOFF, PAST_TTL, World, service, status, trust};
 
@@ -12,7 +12,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 #[tokio::test]
 async fn a_set_goes_from_never_to_fresh_to_due_to_stale_to_dead_and_back() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     let health = world.health();
     assert_eq!((health.state, health.keys, health.last_attempt), (KeyState::Never, 0, None));
     assert!(!health.can_verify());
@@ -21,18 +21,18 @@ async fn a_set_goes_from_never_to_fresh_to_due_to_stale_to_dead_and_back() {
     assert_eq!(health.state, KeyState::Never);
     assert!(health.last_attempt.is_some() && health.last_error.is_some());
 
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     world.clock.advance(PAST_BACKOFF);
     assert_eq!(world.good().await, 200);
     let health = world.health();
     assert_eq!((health.state, health.keys, health.last_error), (KeyState::Fresh, 1, None));
 
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     world.clock.advance(PAST_TTL);
     assert_eq!(world.state(), KeyState::Due);
     assert_eq!(world.good().await, 200);
-    world.provider.wait_for_fetches(3).await;
-    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    world.provider.wait_for_jwks_requests(3).await;
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     world.until_state(KeyState::Stale).await;
     assert_eq!(world.good().await, 200);
     assert!(world.health().can_verify());
@@ -45,7 +45,7 @@ async fn a_set_goes_from_never_to_fresh_to_due_to_stale_to_dead_and_back() {
     assert_eq!(error.status(), 503);
     assert!(error.retry_after().is_some());
 
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     world.clock.advance(PAST_BACKOFF);
     assert_eq!(world.good().await, 200);
     assert_eq!(world.state(), KeyState::Fresh);
@@ -59,7 +59,7 @@ async fn an_idle_service_is_kept_ready_by_its_readiness_probe() {
         world.clock.advance(PAST_TTL);
         assert_eq!(world.state(), KeyState::Due);
         world.until_state(KeyState::Fresh).await;
-        assert_eq!(world.provider.fetches(), nth);
+        assert_eq!(world.provider.jwks_requests(), nth);
     }
 }
 
@@ -67,7 +67,7 @@ async fn an_idle_service_is_kept_ready_by_its_readiness_probe() {
 async fn keys_that_nobody_needed_for_longer_than_they_live_are_waited_for() {
     let world = World::warm().await;
     world.clock.advance(2 * DAY);
-    assert_eq!((world.good().await, world.provider.fetches()), (200, 2));
+    assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 2));
 }
 
 #[tokio::test]
@@ -105,15 +105,15 @@ async fn limits_without_limit_do_no_harm() {
     assert_eq!(world.good().await, 200);
     world.clock.advance(1000 * DAY);
     assert_eq!(world.good().await, 200);
-    assert_eq!((world.state(), world.provider.fetches()), (KeyState::Fresh, 1));
+    assert_eq!((world.state(), world.provider.jwks_requests()), (KeyState::Fresh, 1));
 }
 
 #[tokio::test]
 async fn the_report_says_when_the_set_was_asked_for_even_if_no_answer_came() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     drop(world.health());
-    world.provider.wait_for_fetches(1).await;
+    world.provider.wait_for_jwks_requests(1).await;
     assert!(world.health().last_attempt.is_some());
 }
 

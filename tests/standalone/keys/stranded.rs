@@ -8,7 +8,7 @@ use scaikey_auth::Auth;
 use scaikey_auth::clock::Clock;
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{Endpoint, Fault, ManualClock, Provider};
+use scaikey_auth::testing::{Fault, ManualClock, Provider, ProviderEndpoint};
 use tokio::runtime::Runtime;
 
 use super::fixture::{PAST_TTL, World, provider, service, small_auth, status, token, trust};
@@ -23,32 +23,32 @@ async fn a_leader_that_goes_away_leaves_the_fetch_to_the_others() {
         settings
     })
     .await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let request = || {
         let (auth, token) = (world.auth.clone(), world.token());
         tokio::spawn(async move { status(&auth, &token).await })
     };
     let leader = request();
-    world.provider.wait_for_fetches(1).await;
+    world.provider.wait_for_jwks_requests(1).await;
     let follower = request();
     leader.abort();
     assert!(leader.await.unwrap_err().is_cancelled());
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     assert_eq!(follower.await.unwrap(), 200);
-    assert_eq!(world.provider.fetches(), 1);
+    assert_eq!(world.provider.jwks_requests(), 1);
 }
 
 #[tokio::test]
 async fn keys_arrive_even_if_everybody_who_asked_went_away() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let (auth, token) = (world.auth.clone(), world.token());
     let only = tokio::spawn(async move { status(&auth, &token).await });
-    world.provider.wait_for_fetches(1).await;
+    world.provider.wait_for_jwks_requests(1).await;
     only.abort();
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     world.until_state(KeyState::Fresh).await;
-    assert_eq!((world.good().await, world.provider.fetches()), (200, 1));
+    assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 1));
 }
 
 /// A clock that panics once in a task that is not the test's own: in the middle of a fetch.
@@ -89,7 +89,7 @@ async fn a_fetch_that_panics_is_answered_with_503_and_the_next_one_works() {
     crate::support::until(|| !clock.armed.load(Ordering::SeqCst)).await;
     clock.clock.advance(Duration::from_secs(60));
     assert_eq!(status(&auth, &token(&provider)).await, 200);
-    provider.wait_for_fetches(2).await;
+    provider.wait_for_jwks_requests(2).await;
 }
 
 /// A provider that outlives the runtimes of the services.
@@ -113,12 +113,12 @@ fn a_runtime_that_ends_in_the_middle_of_the_first_fetch_strands_nobody() {
     let (_home, provider, clock) = on_its_own();
     let auth = patient(&provider, &clock);
     let token = token(&provider);
-    provider.fail(Endpoint::Jwks, Fault::Hang);
+    provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let first = Runtime::new().unwrap();
     first.block_on(async {
         let (auth, token) = (auth.clone(), token.clone());
         tokio::spawn(async move { status(&auth, &token).await });
-        provider.wait_for_fetches(1).await;
+        provider.wait_for_jwks_requests(1).await;
     });
     // Somebody in another runtime waits for the same fetch.
     let (waiting, other) = (auth.clone(), token.clone());
@@ -127,7 +127,7 @@ fn a_runtime_that_ends_in_the_middle_of_the_first_fetch_strands_nobody() {
         runtime.block_on(async move { status(&waiting, &other).await })
     });
     first.shutdown_timeout(Duration::from_secs(5));
-    provider.heal(Endpoint::Jwks);
+    provider.heal(ProviderEndpoint::Jwks);
     let answer = second.join().unwrap();
     assert!([200, 503].contains(&answer), "{answer}");
     // A runtime ends its tasks in any order. If the connection goes before the fetch, the fetch sees
@@ -144,18 +144,18 @@ fn a_runtime_that_ends_in_the_middle_of_a_renewal_leaves_it_to_the_next() {
     let token = token(&provider);
     let first = Runtime::new().unwrap();
     first.block_on(auth.ready()).unwrap();
-    provider.fail(Endpoint::Jwks, Fault::Hang);
+    provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     clock.advance(PAST_TTL);
     first.block_on(async {
         assert_eq!(status(&auth, &token).await, 200);
-        provider.wait_for_fetches(2).await;
+        provider.wait_for_jwks_requests(2).await;
     });
     first.shutdown_timeout(Duration::from_secs(5));
-    provider.heal(Endpoint::Jwks);
+    provider.heal(ProviderEndpoint::Jwks);
     clock.advance(PAST_TTL);
     Runtime::new().unwrap().block_on(async {
         assert_eq!(status(&auth, &token).await, 200);
-        provider.wait_for_fetches(3).await;
+        provider.wait_for_jwks_requests(3).await;
         crate::support::until(|| auth.issuers().health()[0].state == KeyState::Fresh).await;
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::{AuthError, IssuerConfig};
 use tokio::sync::Semaphore;
 
@@ -61,7 +61,7 @@ async fn invented_tenants_share_their_warnings() {
         let acme = provider.tenant("acme", "acme");
         assert_eq!(status(&auth, &token(&acme)).await, 200);
         let before = log.lines("WARN").len();
-        acme.fail(Endpoint::Jwks, Fault::Status(500));
+        acme.fail(ProviderEndpoint::Jwks, Fault::Status(500));
         clock.advance(Duration::from_secs(400));
         assert_eq!(status(&auth, &token(&acme)).await, 200);
         until(|| log.lines("WARN").len() > before).await;
@@ -120,7 +120,7 @@ async fn a_directory_finds_keys_by_slug() {
         assert_eq!(town.status(&token(&town.globex)).await, 200);
     }
     assert_eq!(town.directory.asked(), 2);
-    assert_eq!((town.acme.fetches(), town.globex.fetches()), (1, 1));
+    assert_eq!((town.acme.jwks_requests(), town.globex.jwks_requests()), (1, 1));
     let health = town.auth.issuers().health();
     assert_eq!(health.len(), 2);
     assert!(health.iter().all(|one| one.state == KeyState::Fresh), "{health:?}");
@@ -176,7 +176,10 @@ async fn a_hostile_id_in_iss_reaches_neither_directory_nor_network() {
         assert_eq!(verdict(&auth, &token).await, "token_issuer", "{id:?}");
     }
     assert_eq!(directory.asked(), 0);
-    assert_eq!((provider.strays(), acme.discoveries(), acme.fetches()), (0, 0, 0));
+    assert_eq!(
+        (provider.stray_requests(), acme.discovery_requests(), acme.jwks_requests()),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -187,7 +190,7 @@ async fn a_tenant_the_directory_does_not_know_is_refused_and_not_asked_for_each_
         assert_eq!(verdict(&town.auth, &stranger).await, "token_issuer");
     }
     assert_eq!(town.directory.asked(), 1);
-    assert_eq!(town.provider.strays(), 0);
+    assert_eq!(town.provider.stray_requests(), 0);
     // A tenant that was just made is known a moment later.
     town.clock.advance(Duration::from_secs(10));
     assert_eq!(verdict(&town.auth, &stranger).await, "token_issuer");
@@ -231,7 +234,7 @@ async fn many_first_tokens_of_a_tenant_open_its_issuer_once() {
     for request in requests {
         assert_eq!(request.await.unwrap(), 200);
     }
-    assert_eq!((town.directory.asked(), town.acme.fetches()), (1, 1));
+    assert_eq!((town.directory.asked(), town.acme.jwks_requests()), (1, 1));
 }
 
 #[tokio::test]
@@ -258,7 +261,7 @@ async fn invented_tenants_cost_the_provider_what_opening_costs_and_nothing_later
     assert_eq!(status(&auth, &token(&acme)).await, 200);
     let flood = (0..300).map(|nth| invented(&provider, &format!("flood-{nth}")));
     assert!(statuses(&auth, flood).await.iter().all(|status| *status == 503));
-    let asked = provider.strays();
+    let asked = provider.stray_requests();
     assert!(asked <= 200, "{asked}");
     // A probe does not ask for what never was, and an operator is not told about it.
     clock.advance(Duration::from_secs(100));
@@ -266,23 +269,23 @@ async fn invented_tenants_cost_the_provider_what_opening_costs_and_nothing_later
         assert_eq!(auth.issuers().health().len(), 1);
         assert_eq!(status(&auth, &token(&acme)).await, 200);
     }
-    acme.wait_for_fetches(1).await;
-    assert_eq!(provider.strays(), asked);
+    acme.wait_for_jwks_requests(1).await;
+    assert_eq!(provider.stray_requests(), asked);
 }
 
 #[tokio::test]
 async fn a_tenant_whose_keys_are_away_is_answered_with_503_and_then_recovers() {
     for fault in [Fault::Status(404), Fault::Status(500), Fault::HangUp, Fault::html()] {
         let town = Town::new().await;
-        town.acme.fail(Endpoint::Jwks, fault.clone());
+        town.acme.fail(ProviderEndpoint::Jwks, fault.clone());
         for _ in 0..20 {
             let error = town.auth.authenticate(&token(&town.acme)).await.unwrap_err();
             assert_eq!(error.status(), 503, "{fault:?}");
             assert!(error.retry_after().is_some(), "{fault:?}");
         }
-        assert_eq!(town.acme.fetches(), 1, "{fault:?}");
+        assert_eq!(town.acme.jwks_requests(), 1, "{fault:?}");
         assert_eq!(town.status(&token(&town.globex)).await, 200, "{fault:?}");
-        town.acme.heal(Endpoint::Jwks);
+        town.acme.heal(ProviderEndpoint::Jwks);
         town.clock.advance(Duration::from_secs(61));
         assert_eq!(town.status(&token(&town.acme)).await, 200, "{fault:?}");
     }
@@ -294,16 +297,16 @@ async fn a_tenant_whose_keys_hang_is_waited_for_only_so_long() {
     let mut template = template(&town.provider);
     template.jwks.wait = Duration::from_millis(50);
     let auth = service_of_tenants(template, town.directory.clone(), &town.clock);
-    town.acme.fail(Endpoint::Jwks, Fault::Hang);
+    town.acme.fail(ProviderEndpoint::Jwks, Fault::Hang);
     for _ in 0..3 {
         assert_eq!(status(&auth, &token(&town.acme)).await, 503);
     }
-    town.acme.wait_for_fetches(1).await;
-    assert_eq!((town.directory.asked(), town.acme.fetches()), (1, 1));
-    town.acme.heal(Endpoint::Jwks);
+    town.acme.wait_for_jwks_requests(1).await;
+    assert_eq!((town.directory.asked(), town.acme.jwks_requests()), (1, 1));
+    town.acme.heal(ProviderEndpoint::Jwks);
     crate::support::until(|| !auth.issuers().health().is_empty()).await;
     assert_eq!(status(&auth, &token(&town.acme)).await, 200);
-    assert_eq!(town.acme.fetches(), 1);
+    assert_eq!(town.acme.jwks_requests(), 1);
 }
 
 #[tokio::test]
@@ -313,29 +316,29 @@ async fn a_tenants_keys_live_as_those_of_other_issuers() {
     let old = token(&town.acme);
     town.acme.rotate();
     assert_eq!(town.status(&token(&town.acme)).await, 200);
-    town.acme.withdraw_old();
+    town.acme.remove_old_keys();
     town.auth.issuers().purge(&town.acme.issuer());
     assert_eq!(town.status(&old).await, 401);
     assert_eq!(town.status(&token(&town.acme)).await, 200);
     for _ in 0..10 {
         assert_eq!(town.status(&strange(&town.acme)).await, 401);
     }
-    assert!(town.acme.fetches() <= 5, "{}", town.acme.fetches());
-    assert_eq!((town.directory.asked(), town.globex.fetches()), (1, 0));
+    assert!(town.acme.jwks_requests() <= 5, "{}", town.acme.jwks_requests());
+    assert_eq!((town.directory.asked(), town.globex.jwks_requests()), (1, 0));
 }
 
 #[tokio::test]
 async fn a_tenant_whose_keys_died_is_looked_up_anew() {
     let town = Town::new().await;
     assert_eq!(town.status(&token(&town.acme)).await, 200);
-    town.acme.fail(Endpoint::Jwks, Fault::Status(404));
+    town.acme.fail(ProviderEndpoint::Jwks, Fault::Status(404));
     town.clock.advance(Duration::from_secs(23 * 3600));
     assert_eq!(town.status(&token(&town.acme)).await, 200);
     assert_eq!(town.directory.asked(), 1);
     town.clock.advance(Duration::from_secs(3600));
     assert_eq!(town.status(&token(&town.acme)).await, 503);
     assert_eq!(town.directory.asked(), 2);
-    town.acme.heal(Endpoint::Jwks);
+    town.acme.heal(ProviderEndpoint::Jwks);
     town.clock.advance(Duration::from_secs(61));
     assert_eq!(town.status(&token(&town.acme)).await, 200);
 }
@@ -344,14 +347,14 @@ async fn a_tenant_whose_keys_died_is_looked_up_anew() {
 async fn keys_of_a_tenant_that_were_on_their_way_when_they_were_purged_are_not_used() {
     let town = Town::new().await;
     let old = token(&town.acme);
-    town.acme.fail(Endpoint::Jwks, Fault::Stall);
+    town.acme.fail(ProviderEndpoint::Jwks, Fault::Stall);
     let (auth, first) = (town.auth.clone(), old.clone());
     let waiting = tokio::spawn(async move { status(&auth, &first).await });
-    town.acme.wait_for_fetches(1).await;
+    town.acme.wait_for_jwks_requests(1).await;
     town.acme.rotate();
-    town.acme.withdraw_old();
+    town.acme.remove_old_keys();
     town.auth.issuers().purge(&town.acme.issuer());
-    town.acme.heal(Endpoint::Jwks);
+    town.acme.heal(ProviderEndpoint::Jwks);
     assert_eq!(waiting.await.unwrap(), 401);
     assert_eq!(verdict(&town.auth, &old).await, "token_key_unknown");
     assert_eq!(town.status(&token(&town.acme)).await, 200);
@@ -419,7 +422,7 @@ async fn a_token_that_is_wrong_opens_nothing() {
     for (token, expected) in table {
         assert_eq!(verdict(&town.auth, &token).await, expected);
     }
-    assert_eq!((town.directory.asked(), town.provider.strays()), (0, 0));
+    assert_eq!((town.directory.asked(), town.provider.stray_requests()), (0, 0));
     assert_eq!(town.status(&token(&town.acme)).await, 200);
 }
 
@@ -427,9 +430,9 @@ async fn a_token_that_is_wrong_opens_nothing() {
 async fn a_tenant_opened_before_passes_the_budget() {
     let town = Town::new().await;
     assert_eq!(town.status(&token(&town.acme)).await, 200);
-    town.acme.fail(Endpoint::Jwks, Fault::Status(500));
+    town.acme.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     town.clock.advance(Duration::from_secs(24 * 3600));
-    town.acme.heal(Endpoint::Jwks);
+    town.acme.heal(ProviderEndpoint::Jwks);
     let stale = token(&town.acme);
     for nth in 0..200 {
         assert_eq!(town.status(&invented(&town.provider, &format!("flood-{nth}"))).await, 401);
@@ -515,5 +518,5 @@ async fn an_issuer_of_common_keys_is_kept_once_verified() {
     assert!(auth.issuers().health().is_empty(), "nobody was verified");
     assert_eq!(status(&auth, &invented(&provider, "real")).await, 200);
     until(|| auth.issuers().health().len() == 1).await;
-    assert!(provider.fetches() <= 3, "{}", provider.fetches());
+    assert!(provider.jwks_requests() <= 3, "{}", provider.jwks_requests());
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::issuer::TenantIssuers;
-use scaikey_auth::testing::{Issuer, ManualClock, Provider};
+use scaikey_auth::testing::{ManualClock, Provider, TestIssuer};
 use scaikey_auth::{Auth, IssuerConfig, TenantId};
 use tokio::sync::Semaphore;
 
@@ -72,8 +72,8 @@ impl TenantIssuers for Directory {
 pub(crate) struct Town {
     pub(crate) provider: Provider,
     pub(crate) clock: ManualClock,
-    pub(crate) acme: Issuer,
-    pub(crate) globex: Issuer,
+    pub(crate) acme: TestIssuer,
+    pub(crate) globex: TestIssuer,
     pub(crate) directory: Directory,
     pub(crate) auth: Auth,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{Endpoint, Fault, SigningKey};
+use scaikey_auth::testing::{Fault, ProviderEndpoint, SigningKey};
 
 use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status, strange, token, verdict};
 
@@ -28,7 +28,7 @@ async fn a_rotation_right_after_a_fetch_refuses_nobody() {
         for request in requests {
             assert_eq!(request.await.unwrap(), 200);
         }
-        assert_eq!(world.provider.fetches(), 2);
+        assert_eq!(world.provider.jwks_requests(), 2);
     }
 }
 
@@ -39,15 +39,15 @@ async fn two_rotations_in_a_row_refuse_nobody() {
         world.provider.rotate();
         assert_eq!(world.good().await, 200);
     }
-    assert_eq!(world.provider.fetches(), 3);
+    assert_eq!(world.provider.jwks_requests(), 3);
 }
 
 #[tokio::test]
 async fn a_strange_token_costs_one_fetch_and_leaves_one_for_a_rotation() {
     let world = World::warm().await;
-    assert_eq!((world.strange().await, world.provider.fetches()), (401, 2));
+    assert_eq!((world.strange().await, world.provider.jwks_requests()), (401, 2));
     world.provider.rotate();
-    assert_eq!((world.good().await, world.provider.fetches()), (200, 3));
+    assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 3));
 }
 
 #[tokio::test]
@@ -62,77 +62,77 @@ async fn a_flood_costs_the_provider_two_fetches_and_one_more_per_cool_down() {
             assert_eq!(world.good().await, 200);
         }
     }
-    assert_eq!(world.provider.fetches(), 1 + 2);
+    assert_eq!(world.provider.jwks_requests(), 1 + 2);
     for nth in 1..4 {
         world.clock.advance(COOLDOWN);
         for _ in 0..100 {
             assert_eq!(world.strange().await, 401);
         }
-        assert_eq!(world.provider.fetches(), 1 + 2 + nth);
+        assert_eq!(world.provider.jwks_requests(), 1 + 2 + nth);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_flood_that_hangs_does_not_slow_good_tokens() {
     let world = World::warm().await;
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let flood: Vec<_> = (0..500)
         .map(|_| {
             let (auth, token) = (world.auth.clone(), strange(&world.provider));
             tokio::spawn(async move { status(&auth, &token).await })
         })
         .collect();
-    world.provider.wait_for_fetches(2).await;
+    world.provider.wait_for_jwks_requests(2).await;
     for _ in 0..100 {
         assert_eq!(world.good().await, 200);
     }
-    assert_eq!(world.provider.fetches(), 2, "the flood waits for one fetch");
-    world.provider.heal(Endpoint::Jwks);
+    assert_eq!(world.provider.jwks_requests(), 2, "the flood waits for one fetch");
+    world.provider.heal(ProviderEndpoint::Jwks);
     for request in flood {
         assert_eq!(request.await.unwrap(), 401);
     }
-    assert!(world.provider.fetches() <= 3, "{}", world.provider.fetches());
+    assert!(world.provider.jwks_requests() <= 3, "{}", world.provider.jwks_requests());
 }
 
 #[tokio::test]
 async fn whoever_hangs_up_earns_no_further_fetch() {
     let world = World::warm().await;
     for nth in 0..20 {
-        world.provider.fail(Endpoint::Jwks, Fault::Hang);
+        world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
         let (auth, token) = (world.auth.clone(), strange(&world.provider));
         let caller = tokio::spawn(async move { status(&auth, &token).await });
         if nth < 2 {
-            world.provider.wait_for_fetches(2 + nth).await;
+            world.provider.wait_for_jwks_requests(2 + nth).await;
         } else {
             assert_eq!(world.strange().await, 401, "no fetch is under way, and none begins");
         }
         caller.abort();
-        world.provider.heal(Endpoint::Jwks);
+        world.provider.heal(ProviderEndpoint::Jwks);
         // A fetch replaces the set, and its time, when it lands.
-        let fetches = world.provider.fetches();
+        let fetches = world.provider.jwks_requests();
         if nth < 2 {
             world.provider.rotate();
             let token = world.token();
-            crate::support::until(|| world.provider.fetches() == fetches).await;
+            crate::support::until(|| world.provider.jwks_requests() == fetches).await;
             assert!([200, 401].contains(&world.status(&token).await));
         }
     }
-    assert!(world.provider.fetches() <= 3, "{}", world.provider.fetches());
+    assert!(world.provider.jwks_requests() <= 3, "{}", world.provider.jwks_requests());
 }
 
 #[tokio::test]
 async fn failed_fetches_are_charged_too() {
     for fault in [Fault::Status(500), Fault::html(), Fault::HangUp] {
         let world = World::warm().await;
-        world.provider.fail(Endpoint::Jwks, fault.clone());
+        world.provider.fail(ProviderEndpoint::Jwks, fault.clone());
         for _ in 0..100 {
             // The present set is not known, so nobody can say that there is no such key.
             assert_eq!(world.strange().await, 503, "{fault:?}");
         }
-        assert_eq!(world.provider.fetches(), 1 + 2, "{fault:?}");
+        assert_eq!(world.provider.jwks_requests(), 1 + 2, "{fault:?}");
         assert_eq!(world.good().await, 200, "{fault:?}");
 
-        world.provider.heal(Endpoint::Jwks);
+        world.provider.heal(ProviderEndpoint::Jwks);
         world.clock.advance(PAST_BACKOFF);
         world.until_state(KeyState::Fresh).await;
         assert_eq!(world.strange().await, 401, "{fault:?}");
@@ -161,10 +161,14 @@ async fn a_key_replaced_under_its_name_is_found() {
         let old = world.token();
         assert_eq!(world.status(&old).await, 200);
         let kid = world.provider.kid();
-        world.provider.withdraw(&kid);
-        world.provider.adopt(SigningKey::with_kid(algorithm, kid));
+        world.provider.remove_key(&kid);
+        world.provider.rotate_to(SigningKey::with_kid(algorithm, kid));
         let new = world.provider.token().algorithm(algorithm).sign();
-        assert_eq!((world.status(&new).await, world.provider.fetches()), (200, 2), "{algorithm}");
+        assert_eq!(
+            (world.status(&new).await, world.provider.jwks_requests()),
+            (200, 2),
+            "{algorithm}"
+        );
         assert_ne!(world.status(&old).await, 200, "{algorithm}");
     }
 }
@@ -178,8 +182,8 @@ async fn bad_signatures_share_the_unknown_keys_budget() {
         assert_eq!(verdict(&world.auth, &token).await, "token_signature");
         assert_eq!(world.strange().await, 401);
     }
-    assert_eq!(world.provider.fetches(), 1 + 2);
-    world.provider.fail(Endpoint::Jwks, Fault::Status(500));
+    assert_eq!(world.provider.jwks_requests(), 1 + 2);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     for _ in 0..10 {
         world.clock.advance(COOLDOWN);
         assert_eq!(verdict(&world.auth, &token).await, "token_signature", "not 503");
@@ -192,16 +196,16 @@ async fn a_rotation_after_a_flood_takes_five_seconds() {
     for _ in 0..100 {
         assert_eq!(world.strange().await, 401);
     }
-    let fetches = world.provider.fetches();
+    let fetches = world.provider.jwks_requests();
     world.provider.rotate();
-    world.provider.withdraw_old();
+    world.provider.remove_old_keys();
     for _ in 0..4 {
         world.clock.advance(Duration::from_secs(1));
         assert_eq!(world.good().await, 401);
     }
-    assert_eq!(world.provider.fetches(), fetches, "the provider is left alone");
+    assert_eq!(world.provider.jwks_requests(), fetches, "the provider is left alone");
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!((world.good().await, world.provider.fetches()), (200, fetches + 1));
+    assert_eq!((world.good().await, world.provider.jwks_requests()), (200, fetches + 1));
 }
 
 #[tokio::test]
@@ -218,7 +222,7 @@ async fn a_token_that_fails_on_its_claims_asks_nobody() {
     ] {
         assert_eq!(world.status(&token).await, 401, "{token}");
     }
-    assert_eq!(world.provider.fetches(), 1);
+    assert_eq!(world.provider.jwks_requests(), 1);
 }
 
 #[tokio::test]
@@ -231,7 +235,7 @@ async fn the_budget_of_one_issuer_is_not_spent_on_another() {
     assert_eq!(a.status(&token(&b)).await, 200);
     b.rotate();
     assert_eq!(a.status(&token(&b)).await, 200);
-    assert_eq!((a.provider.fetches(), b.fetches()), (3, 2));
+    assert_eq!((a.provider.jwks_requests(), b.jwks_requests()), (3, 2));
 }
 
 #[tokio::test]
@@ -244,14 +248,14 @@ async fn a_set_under_way_is_waited_for_though_no_other_may_be_asked_for() {
     for _ in 0..3 {
         assert_eq!(world.strange().await, 401);
     }
-    world.provider.fail(Endpoint::Jwks, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     world.clock.advance(PAST_TTL);
     assert_eq!(world.good().await, 200);
-    world.provider.wait_for_fetches(4).await;
+    world.provider.wait_for_jwks_requests(4).await;
     world.provider.rotate();
     let mut good = pin!(world.good());
     assert!(poll_fn(|context| Poll::Ready(good.as_mut().poll(context))).await.is_pending());
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     assert_eq!(good.await, 200);
-    assert_eq!((world.strange().await, world.provider.fetches()), (401, 4));
+    assert_eq!((world.strange().await, world.provider.jwks_requests()), (401, 4));
 }

@@ -40,7 +40,7 @@ async fn a_withdrawn_key_takes_known_tokens_with_it() {
     world.auth.authenticate(&new).await.unwrap();
     known(&world.auth, &new).await;
     known(&world.auth, &old).await;
-    world.provider.withdraw_old();
+    world.provider.remove_old_keys();
     world.clock.advance(PAST_TTL);
     world.until_state(KeyState::Fresh).await;
     assert_eq!(fresh_verdict(&world.auth, &old).await, "token_key_unknown");
@@ -55,11 +55,11 @@ async fn known_tokens_alone_keep_the_keys_renewed() {
     let old = world.token();
     known(&world.auth, &old).await;
     world.provider.rotate();
-    world.provider.withdraw_old();
+    world.provider.remove_old_keys();
     world.clock.advance(PAST_TTL);
     // Nobody asks for health, and no other token comes.
     assert_eq!(world.status(&old).await, 200, "nobody has noticed yet");
-    world.provider.wait_for_fetches(2).await;
+    world.provider.wait_for_jwks_requests(2).await;
     let mut refused = false;
     for _ in 0..1000 {
         refused = world.status(&old).await == 401;
@@ -222,5 +222,5 @@ async fn known_tokens_in_full_use_do_not_outlive_their_key() {
 
 fn rotate(provider: &Provider) {
     provider.rotate();
-    provider.withdraw_old();
+    provider.remove_old_keys();
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use scaikey_auth::issuer::KeyState;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 
 use super::fixture::{PAST_TTL, World, provider, service, status, token, trust};
 
 #[tokio::test]
 async fn requests_accept_both_media_types_unencoded() {
     let world = World::warm().await;
-    for endpoint in [Endpoint::Discovery, Endpoint::Jwks] {
+    for endpoint in [ProviderEndpoint::Discovery, ProviderEndpoint::Jwks] {
         let request = world.provider.received(endpoint).remove(0);
         let text = |name: &str| request.headers[name].to_str().unwrap().to_owned();
         let accept = text("accept");
@@ -30,7 +30,7 @@ async fn unasked_compression_is_told() {
         (json.clone(), gzip.clone(), "content coding gzip"),
         (labelled("br"), b"{}".to_vec(), "content coding br"),
     ] {
-        for endpoint in [Endpoint::Discovery, Endpoint::Jwks] {
+        for endpoint in [ProviderEndpoint::Discovery, ProviderEndpoint::Jwks] {
             let world = World::new().await;
             world.provider.fail(endpoint, Fault::Bytes(headers.clone(), bytes.clone()));
             assert_eq!(world.good().await, 503);
@@ -40,16 +40,18 @@ async fn unasked_compression_is_told() {
     }
     let (provider, clock) = provider().await;
     let set = provider.jwks().to_string().into_bytes();
-    provider.fail(Endpoint::Jwks, Fault::Bytes(labelled("identity"), set));
+    provider.fail(ProviderEndpoint::Jwks, Fault::Bytes(labelled("identity"), set));
     let auth = service([trust(&provider)], &clock);
     assert_eq!(status(&auth, &token(&provider)).await, 200);
 }
 
 #[tokio::test]
 async fn retry_after_is_kept_to_without_keys() {
-    for (endpoint, code) in
-        [(Endpoint::Jwks, 429), (Endpoint::Jwks, 503), (Endpoint::Discovery, 429)]
-    {
+    for (endpoint, code) in [
+        (ProviderEndpoint::Jwks, 429),
+        (ProviderEndpoint::Jwks, 503),
+        (ProviderEndpoint::Discovery, 429),
+    ] {
         let world = World::new().await;
         world.provider.fail(endpoint, Fault::RetryAfter(code, 40));
         assert_eq!(world.good().await, 503);
@@ -69,12 +71,12 @@ async fn retry_after_is_kept_to_without_keys() {
 #[tokio::test]
 async fn retry_after_is_capped() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Jwks, Fault::RetryAfter(503, 86_400));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::RetryAfter(503, 86_400));
     assert_eq!(world.good().await, 503);
     assert_eq!(world.pause(), Duration::from_secs(60));
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     let world = World::warm().await;
-    world.provider.fail(Endpoint::Jwks, Fault::RetryAfter(503, 86_400));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::RetryAfter(503, 86_400));
     world.clock.advance(PAST_TTL);
     assert_eq!(world.good().await, 200);
     world.until_state(KeyState::Stale).await;
@@ -84,9 +86,9 @@ async fn retry_after_is_capped() {
 #[tokio::test]
 async fn retry_after_of_metadata_is_capped() {
     let world = World::new().await;
-    world.provider.fail(Endpoint::Discovery, Fault::RetryAfter(503, 86_400));
+    world.provider.fail(ProviderEndpoint::Discovery, Fault::RetryAfter(503, 86_400));
     assert_eq!(world.good().await, 503);
-    world.provider.heal(Endpoint::Discovery);
+    world.provider.heal(ProviderEndpoint::Discovery);
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(world.good().await, 200);
 }
@@ -94,10 +96,10 @@ async fn retry_after_of_metadata_is_capped() {
 #[tokio::test]
 async fn readiness_probes_leave_a_busy_provider_alone() {
     for (endpoint, fault) in [
-        (Endpoint::Jwks, Fault::Status(429)),
-        (Endpoint::Jwks, Fault::RetryAfter(503, 60)),
-        (Endpoint::Discovery, Fault::Status(429)),
-        (Endpoint::Discovery, Fault::RetryAfter(503, 60)),
+        (ProviderEndpoint::Jwks, Fault::Status(429)),
+        (ProviderEndpoint::Jwks, Fault::RetryAfter(503, 60)),
+        (ProviderEndpoint::Discovery, Fault::Status(429)),
+        (ProviderEndpoint::Discovery, Fault::RetryAfter(503, 60)),
     ] {
         let world = World::new().await;
         world.provider.fail(endpoint, fault.clone());
@@ -114,34 +116,34 @@ async fn readiness_probes_leave_a_busy_provider_alone() {
 #[tokio::test]
 async fn retry_after_outlasts_unknown_key_ids() {
     let world = World::warm().await;
-    world.provider.fail(Endpoint::Jwks, Fault::RetryAfter(429, 120));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::RetryAfter(429, 120));
     assert_eq!(world.strange().await, 503, "the provider's present keys are not known");
-    assert_eq!(world.provider.fetches(), 2);
+    assert_eq!(world.provider.jwks_requests(), 2);
     for _ in 0..3 {
         world.clock.advance(Duration::from_secs(39));
         assert_eq!((world.strange().await, world.good().await), (503, 200));
-        assert_eq!(world.provider.fetches(), 2);
+        assert_eq!(world.provider.jwks_requests(), 2);
     }
-    world.provider.heal(Endpoint::Jwks);
+    world.provider.heal(ProviderEndpoint::Jwks);
     world.clock.advance(Duration::from_secs(3));
     assert_eq!(world.strange().await, 401);
-    assert!(world.provider.fetches() > 2);
+    assert!(world.provider.jwks_requests() > 2);
 }
 
 #[tokio::test]
 async fn retry_after_of_metadata_is_kept_to() {
     let world = World::warm().await;
-    let discoveries = world.provider.discoveries();
-    world.provider.fail(Endpoint::Discovery, Fault::RetryAfter(503, 299));
+    let discoveries = world.provider.discovery_requests();
+    world.provider.fail(ProviderEndpoint::Discovery, Fault::RetryAfter(503, 299));
     // Metadata is read again after an hour, keys after five minutes.
     world.clock.advance(Duration::from_secs(3601));
     assert_eq!(world.good().await, 200);
-    world.provider.wait_for_fetches(2).await;
+    world.provider.wait_for_jwks_requests(2).await;
     world.until_state(KeyState::Fresh).await;
     world.clock.advance(Duration::from_secs(298));
     assert_eq!(world.good().await, 200);
-    assert_eq!(world.provider.discoveries(), discoveries + 1);
+    assert_eq!(world.provider.discovery_requests(), discoveries + 1);
     world.clock.advance(Duration::from_secs(2));
     assert_eq!(world.good().await, 200);
-    crate::support::until(|| world.provider.discoveries() == discoveries + 2).await;
+    crate::support::until(|| world.provider.discovery_requests() == discoveries + 2).await;
 }

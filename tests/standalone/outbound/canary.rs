@@ -2,7 +2,7 @@
 
 use http::header::AUTHORIZATION;
 use scaikey_auth::outbound::{CallerLayer, OutboundToken, with_caller};
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::support::Log;
@@ -50,12 +50,12 @@ async fn no_token_is_printed_or_logged_on_any_way() {
         tokens.push("x.own-canary".to_owned());
         let error = send(&layer, own).await.unwrap_err();
         printed.push(format!("{error} {error:?}"));
-        world.provider.fail(Endpoint::Token, Fault::Status(500));
+        world.provider.fail(ProviderEndpoint::Token, Fault::Status(500));
         world.clock.advance(secs(3600));
         if let Err(error) = send(&layer, by(&alice, vault.get("/"))).await {
             printed.push(format!("{error} {error:?} {error:#?}"));
         }
-        world.provider.heal(Endpoint::Token);
+        world.provider.heal(ProviderEndpoint::Token);
         world.clock.advance(secs(120));
     }
     tokens.extend(vault.seen().iter().map(|seen| seen.token().to_owned()));

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use scaikey_auth::outbound::{OutboundLayer, OutboundToken, with_caller};
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
@@ -137,7 +137,7 @@ async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_com
     let inner = Strict::default();
     let calls = inner.calls.clone();
     let mut service = layer(&world).layer(ConcurrencyLimit::new(inner, 1));
-    world.provider.fail(Endpoint::Token, Fault::Hang);
+    world.provider.fail(ProviderEndpoint::Token, Fault::Hang);
     let held = Arc::new(());
     for _ in 0..3 {
         let mut request = request(URL);
@@ -149,7 +149,7 @@ async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_com
         drop(response);
         assert_eq!(Arc::strong_count(&held), 1);
     }
-    world.provider.heal(Endpoint::Token);
+    world.provider.heal(ProviderEndpoint::Token);
     let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
     assert_eq!(soon(ready.call(request(URL))).await.unwrap().status(), 200);
     assert_eq!((calls.load(Ordering::SeqCst), world.provider.token_requests()), (1, 1));

@@ -165,7 +165,7 @@ async fn when_there_is_no_better_token_the_answer_stands() {
     world.clock.advance(secs(OLD));
     vault.will_answer([401, 201]);
     let fault = scaikey_auth::testing::Fault::Status(500);
-    world.provider.fail(scaikey_auth::testing::Endpoint::Token, fault);
+    world.provider.fail(scaikey_auth::testing::ProviderEndpoint::Token, fault);
     assert_eq!(send(&layer, vault.get("/")).await.unwrap().status(), 401);
     assert_eq!(vault.seen().len(), 2);
 }

@@ -8,7 +8,7 @@ use scaikey_auth::exchange::ExchangeError;
 use scaikey_auth::layer::TenantSource;
 use scaikey_auth::outbound::{OutboundError, OutboundLayer, OutboundToken, with_caller};
 use scaikey_auth::tenant::AnyTenant;
-use scaikey_auth::testing::{Endpoint, Fault, Provider};
+use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint};
 use scaikey_auth::{Auth, IssuerConfig, TenantId};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -190,7 +190,7 @@ async fn a_hundred_requests_of_one_caller_at_once_make_one_exchange() {
     let service =
         world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault")).layer(http());
     let alice = world.caller("alice-id").await;
-    world.provider.fail(Endpoint::Token, Fault::Slow(std::time::Duration::from_millis(50)));
+    world.provider.fail(ProviderEndpoint::Token, Fault::Slow(std::time::Duration::from_millis(50)));
     let mut requests = JoinSet::new();
     for _ in 0..100 {
         requests.spawn(service.clone().oneshot(by(&alice, vault.get("/"))));
@@ -247,16 +247,16 @@ async fn a_request_whose_token_is_not_to_be_had_is_not_sent() {
     let stuck = world.layer(&vault, OutboundToken::service_in_callers_tenant());
     let error = why(send(&stuck, by(&alice, vault.get("/"))).await);
     assert!(matches!(error, OutboundError::Token(ExchangeError::NotConfigured(_))), "{error:?}");
-    world.provider.fail(Endpoint::Token, Fault::Status(503));
+    world.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let error = why(send(&layer, by(&alice, vault.get("/"))).await);
     assert!(matches!(error, OutboundError::Token(ExchangeError::Unavailable { .. })), "{error:?}");
     assert_eq!(vault.seen().len(), 0);
     // Once there is a token, it serves while the provider is away.
-    world.provider.heal(Endpoint::Token);
+    world.provider.heal(ProviderEndpoint::Token);
     world.clock.advance(secs(60));
     send(&layer, by(&alice, vault.get("/"))).await.unwrap();
-    world.provider.fail(Endpoint::Token, Fault::Status(503));
+    world.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     send(&layer, by(&alice, vault.get("/"))).await.unwrap();
     assert_eq!(vault.seen().len(), 2);
 }
@@ -271,7 +271,7 @@ async fn what_is_no_bearer_token_is_not_sent_as_one() {
         .build()
         .unwrap();
     world.provider.fail(
-        Endpoint::Token,
+        ProviderEndpoint::Token,
         Fault::rewrite(|mut answer| {
             answer["token_type"] = "N_A".into();
             answer.to_string()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::tenant::{AnyTenant, CachedTenants, MemoryTenants, TenantStatus};
-use scaikey_auth::testing::conformance::{TenantExam, tenant_resolver};
+use scaikey_auth::testing::conformance::{TenantSuite, tenant_resolver};
 use scaikey_auth::{Tenant, TenantId, TenantResolver};
 
 use crate::support::tenants::{id, tenant};
@@ -14,7 +14,7 @@ use crate::support::tenants::{id, tenant};
 struct Exam<R>(MemoryTenants, R);
 
 #[async_trait]
-impl<R: TenantResolver + Clone> TenantExam for Exam<R> {
+impl<R: TenantResolver + Clone> TenantSuite for Exam<R> {
     fn resolver(&self) -> Arc<dyn TenantResolver> {
         Arc::new(self.1.clone())
     }
@@ -52,7 +52,7 @@ async fn the_cache_passes() {
     struct Cached(MemoryTenants, CachedTenants<MemoryTenants>);
 
     #[async_trait]
-    impl TenantExam for Cached {
+    impl TenantSuite for Cached {
         fn resolver(&self) -> Arc<dyn TenantResolver> {
             Arc::new(self.1.clone())
         }
@@ -86,7 +86,7 @@ async fn a_list_that_cannot_be_changed_passes() {
     struct Fixed;
 
     #[async_trait]
-    impl TenantExam for Fixed {
+    impl TenantSuite for Fixed {
         fn resolver(&self) -> Arc<dyn TenantResolver> {
             Arc::new(acme())
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scaikey_auth::identity::Scopes;
-use scaikey_auth::testing::{Issuer, ManualClock, SigningKey};
+use scaikey_auth::testing::{ManualClock, SigningKey, TestIssuer};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::support::File;
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-fn cluster(id: &str, issuer: &Issuer, audience: &str, more: &str) -> String {
+fn cluster(id: &str, issuer: &TestIssuer, audience: &str, more: &str) -> String {
     let audiences = format!("audiences = [\"{audience}\"]");
     trust_called(ISSUER, id, issuer, more).replace("audiences = [\"scaivault\"]", &audiences)
 }
@@ -27,7 +27,7 @@ async fn an_audience_of_its_own_leads_a_token_to_its_cluster() {
     let (eu, us) = (platform(&clock).await, platform(&clock).await);
     // The same name for both keys: only the trust tells them apart.
     for issuer in [&eu, &us] {
-        issuer.adopt(SigningKey::with_kid(scaikey_auth::config::Algorithm::ES256, "k1"));
+        issuer.rotate_to(SigningKey::with_kid(scaikey_auth::config::Algorithm::ES256, "k1"));
     }
     let parts = [
         cluster("eu", &eu, "scaivault-eu", ""),
@@ -36,7 +36,7 @@ async fn an_audience_of_its_own_leads_a_token_to_its_cluster() {
         reporter(),
     ];
     let trusts = trusts(&clock, &parts);
-    let token = |by: &Issuer, audience: &str| pod(by).issuer(ISSUER).audience(audience).sign();
+    let token = |by: &TestIssuer, audience: &str| pod(by).issuer(ISSUER).audience(audience).sign();
     for _ in 0..2 {
         assert_eq!(ask(&trusts, &token(&eu, "scaivault-eu")).await.unwrap().trust, "eu");
         assert_eq!(ask(&trusts, &token(&us, "scaivault-us")).await.unwrap().trust, "us");
@@ -95,7 +95,10 @@ async fn keys_in_the_policy_are_asked_of_nobody() {
     for _ in 0..5 {
         assert_eq!(why(&trusts, &token().signed_by(&strange).sign()).await, "token_key_unknown");
     }
-    assert_eq!((cluster.fetches(), cluster.discoveries(), cluster.strays()), (0, 0, 0));
+    assert_eq!(
+        (cluster.jwks_requests(), cluster.discovery_requests(), cluster.stray_requests()),
+        (0, 0, 0)
+    );
 }
 
 /// A cluster's API server: TLS with a certificate of its own, and keys for whoever shows the token.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::identity::Scopes;
-use scaikey_auth::testing::{Endpoint, Fault, ManualClock, SigningKey};
+use scaikey_auth::testing::{Fault, ManualClock, ProviderEndpoint, SigningKey};
 use scaikey_auth::trust::Denied;
 
 use super::fixture::{REPORTER, ask, bare, grant, platform, pod, reporter, trust, trusts, why};
@@ -122,7 +122,10 @@ async fn an_unknown_issuer_costs_no_request() {
         assert!(ask(&trusts, &token).await.is_err());
     }
     for platform in [&cluster, &evil] {
-        assert_eq!((platform.fetches(), platform.discoveries(), platform.strays()), (0, 0, 0));
+        assert_eq!(
+            (platform.jwks_requests(), platform.discovery_requests(), platform.stray_requests()),
+            (0, 0, 0)
+        );
     }
 }
 
@@ -130,13 +133,13 @@ async fn an_unknown_issuer_costs_no_request() {
 async fn while_the_platform_is_away_the_answer_is_later_and_not_no() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
-    cluster.fail(Endpoint::Jwks, Fault::Status(500));
+    cluster.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     let trusts = trusts(&clock, &[trust("k8s", &cluster, ""), reporter()]);
     let denied = ask(&trusts, &pod(&cluster).sign()).await.unwrap_err();
     assert_eq!((denied.code(), denied.status().as_u16()), ("temporarily_unavailable", 503));
     assert!(denied.retry_after().is_some());
     assert_eq!(trusts.health()[0].0, "k8s");
-    cluster.heal(Endpoint::Jwks);
+    cluster.heal(ProviderEndpoint::Jwks);
     clock.advance(Duration::from_secs(61));
     assert!(ask(&trusts, &pod(&cluster).sign()).await.is_ok());
 }

@@ -2,8 +2,8 @@
 
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::identity::Scopes;
-use scaikey_auth::testing::{Issuer, ManualClock, Provider, TokenBuilder};
-use scaikey_auth::trust::{Denied, Granted, TrustEvaluator, TrustPolicy};
+use scaikey_auth::testing::{ManualClock, Provider, TestIssuer, TokenBuilder};
+use scaikey_auth::trust::{Denied, Granted, TrustPolicy, Trusts};
 
 pub(crate) const REPORTER: &str = "system:serviceaccount:reports:reporter";
 
@@ -13,7 +13,7 @@ pub(crate) async fn platform(clock: &ManualClock) -> Provider {
 }
 
 /// A token as a cluster gives it to a pod: one hour, for `scaivault`, of the reporter.
-pub(crate) fn pod(issuer: &Issuer) -> TokenBuilder {
+pub(crate) fn pod(issuer: &TestIssuer) -> TokenBuilder {
     bare(issuer).subject(REPORTER).claim(
         "kubernetes.io",
         serde_json::json!({
@@ -24,13 +24,13 @@ pub(crate) fn pod(issuer: &Issuer) -> TokenBuilder {
 }
 
 /// A token that says nothing but who signed it, for `scaivault`.
-pub(crate) fn bare(issuer: &Issuer) -> TokenBuilder {
+pub(crate) fn bare(issuer: &TestIssuer) -> TokenBuilder {
     let person = ["tenant_id", "preferred_username", "email", "roles", "groups"];
     person.into_iter().fold(issuer.token().audience("scaivault"), TokenBuilder::without)
 }
 
 /// `[[trust]]` of an issuer at its own address, with whatever fields.
-pub(crate) fn trust(id: &str, issuer: &Issuer, more: &str) -> String {
+pub(crate) fn trust(id: &str, issuer: &TestIssuer, more: &str) -> String {
     format!(
         "[[trust]]\nid = \"{id}\"\nissuer = \"{}\"\nallow_loopback_http = true\naudiences = [\"scaivault\"]\n{more}\n",
         issuer.issuer(),
@@ -38,7 +38,7 @@ pub(crate) fn trust(id: &str, issuer: &Issuer, more: &str) -> String {
 }
 
 /// `[[trust]]` of an issuer that goes by another name than its address.
-pub(crate) fn trust_called(name: &str, id: &str, issuer: &Issuer, more: &str) -> String {
+pub(crate) fn trust_called(name: &str, id: &str, issuer: &TestIssuer, more: &str) -> String {
     format!(
         "[[trust]]\nid = \"{id}\"\nissuer = \"{name}\"\njwks = {{ url = \"{}\" }}\nallow_loopback_http = true\naudiences = [\"scaivault\"]\n{more}\n",
         issuer.jwks_uri(),

@@ -15,8 +15,8 @@ use scaikey_auth::issuer::{ClientAuth, SecretSource};
 use scaikey_auth::mint::{
     ForwardingMinter, LocalMinter, MintRequest, Minted, Minter, WorkloadExchange, WorkloadRequest,
 };
-use scaikey_auth::testing::{Client, Endpoint, Fault, ManualClock, Provider, SigningKey};
-use scaikey_auth::validator::insecure_decode_claims;
+use scaikey_auth::testing::{Client, Fault, ManualClock, Provider, ProviderEndpoint, SigningKey};
+use scaikey_auth::validator::dangerous_peek_claims;
 use scaikey_auth::{Auth, IssuerConfig, TokenExchangeClient};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -126,7 +126,7 @@ async fn a_pod_gets_a_token_of_the_providers_by_the_request_of_the_reference() {
     assert_eq!(context.identity().subject(), "reporting-service");
     assert_eq!(context.tenant().unwrap().id().as_str(), "tnt_acme");
     // What went to the provider: the foreign token, and the service's own proof.
-    let received = house.scaikey.received(Endpoint::Token);
+    let received = house.scaikey.received(ProviderEndpoint::Token);
     let sent: BTreeMap<_, _> = received[0].form().into_iter().collect();
     let names: Vec<_> = sent.keys().map(String::as_str).collect();
     let expected = [
@@ -209,7 +209,7 @@ async fn who_is_not_trusted_learns_no_more_than_that() {
         told.push(answer);
     }
     assert!(told.windows(2).all(|pair| pair[0] == pair[1]), "{told:?}");
-    assert_eq!(house.scaikey.requests(Endpoint::Token), 1);
+    assert_eq!(house.scaikey.requests(ProviderEndpoint::Token), 1);
 }
 
 #[tokio::test]
@@ -230,13 +230,13 @@ async fn a_provider_that_refuses_fails_or_gives_too_much_is_not_believed() {
         (error("x"), (502, "server_error")),
     ];
     for (fault, expected) in table {
-        house.scaikey.fail(Endpoint::Token, fault.clone());
+        house.scaikey.fail(ProviderEndpoint::Token, fault.clone());
         let told = refused(&endpoints, &question(&pod(&house.cluster).sign())).await;
         assert_eq!((told.0, told.1.as_str()), expected, "{fault:?}");
         // A breaker may have opened.
         house.clock.advance(Duration::from_secs(61));
     }
-    house.scaikey.heal(Endpoint::Token);
+    house.scaikey.heal(ProviderEndpoint::Token);
     assert_eq!(ask(&endpoints, &question(&pod(&house.cluster).sign())).await.0, 200);
     // The provider trusts the cluster no more, and says so in its way.
     let other = platform(&house.clock).await;
@@ -300,7 +300,7 @@ async fn what_the_token_permits_counts_and_not_what_the_answer_says_of_it() {
             good["scope"] = json!(says);
             good.to_string()
         });
-        house.scaikey.fail(Endpoint::Token, fault);
+        house.scaikey.fail(ProviderEndpoint::Token, fault);
         let (status, _) = refused(&endpoints, &question(&pod(&house.cluster).sign())).await;
         assert_eq!(status, expected, "{claim} {permits} {says:?}");
     }
@@ -386,10 +386,10 @@ async fn a_token_of_single_use_is_spent_also_when_none_could_be_minted() {
     let house = House::new().await;
     let endpoints = house.endpoints(house.workloads(house.forwarded(), "single_use_jti = true"));
     let token = pod(&house.cluster).sign();
-    house.scaikey.fail(Endpoint::Token, Fault::Status(503));
+    house.scaikey.fail(ProviderEndpoint::Token, Fault::Status(503));
     let told = refused(&endpoints, &question(&token)).await;
     assert_eq!(told, (503, "temporarily_unavailable".to_owned()));
-    house.scaikey.heal(Endpoint::Token);
+    house.scaikey.heal(ProviderEndpoint::Token);
     house.clock.advance(Duration::from_secs(61));
     // Whether the provider minted one nobody knows.
     let told = refused(&endpoints, &question(&token)).await;
@@ -490,7 +490,7 @@ async fn the_log_tells_what_was_minted_by_trust_and_rule_and_never_a_token() {
         assert!(!format!("{minted:?} {request:?} {workloads:?}").contains("eyJ"));
         tokens.push(minted.access_token.expose().to_owned());
     }
-    house.scaikey.fail(Endpoint::Token, Fault::Status(400));
+    house.scaikey.fail(ProviderEndpoint::Token, Fault::Status(400));
     let request = WorkloadRequest::new(pod(&house.cluster).sign());
     tokens.push(request.subject_token.expose().to_owned());
     let refusal = house.workloads(house.forwarded(), "").exchange(&request).await.unwrap_err();

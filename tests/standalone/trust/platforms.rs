@@ -1,6 +1,6 @@
 //! Tokens shaped like those of real platforms: who gets in, and who nearly does.
 
-use scaikey_auth::testing::{Issuer, ManualClock, TokenBuilder};
+use scaikey_auth::testing::{ManualClock, TestIssuer, TokenBuilder};
 use serde_json::json;
 
 use super::fixture::{ask, bare, grant, platform, pod, trust, trust_called, trusts, why};
@@ -62,7 +62,7 @@ async fn a_pod_becomes_the_service_account_its_rule_names() {
     }
 }
 
-fn job(github: &Issuer, subject: &str) -> TokenBuilder {
+fn job(github: &TestIssuer, subject: &str) -> TokenBuilder {
     bare(github)
         .issuer(GITHUB)
         .subject(subject)

@@ -74,20 +74,20 @@ async fn keys_at_hand_and_tokens_used_outlive_the_policy() {
     let trusts = TrustEvaluator::builder().file(file.path()).clock(clock.clone()).build().unwrap();
     let used = pod(&cluster).sign();
     ask(&trusts, &used).await.unwrap();
-    assert_eq!(cluster.fetches(), 1);
+    assert_eq!(cluster.jwks_requests(), 1);
 
     let renamed = grant("renamed", "subject = \"system:serviceaccount:reports:*\"");
     file.write(&json(&[text(&cluster, &renamed), trust("other", &other, "")]));
     trusts.reload().unwrap();
     assert_eq!(why(&trusts, &used).await, "replayed");
     assert_eq!(ask(&trusts, &pod(&cluster).sign()).await.unwrap().grant, "renamed");
-    assert_eq!((cluster.fetches(), other.fetches()), (1, 0));
+    assert_eq!((cluster.jwks_requests(), other.jwks_requests()), (1, 0));
 
     // Another source of keys is another source of keys.
     let elsewhere = format!("jwks = {{ url = \"{}\" }}", other.jwks_uri());
     trusts.replace(policy(&[trust("k8s", &cluster, &elsewhere), renamed])).unwrap();
     assert_eq!(why(&trusts, &pod(&cluster).sign()).await, "token_key_unknown");
-    assert_eq!(other.fetches(), 1);
+    assert_eq!(other.jwks_requests(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +122,7 @@ async fn no_decision_sees_half_of_a_policy() {
     done.store(true, Ordering::Relaxed);
     changing.await.unwrap();
     assert_eq!(seen.len(), 2, "both were in force");
-    assert_eq!(cluster.fetches(), 1);
+    assert_eq!(cluster.jwks_requests(), 1);
 }
 
 #[test]

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// One address of an issuer, with its own counter and fault switch (feature `testing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Endpoint {
+pub enum ProviderEndpoint {
     /// `/.well-known/openid-configuration` and `/.well-known/oauth-authorization-server`.
     Discovery,
     /// `/.well-known/jwks.json`.
@@ -39,7 +39,7 @@ pub enum Endpoint {
 /// A request as it arrived (feature `testing`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Received {
+pub struct ReceivedRequest {
     /// The method.
     pub method: Method,
     /// Path and query.
@@ -50,7 +50,7 @@ pub struct Received {
     pub body: Bytes,
 }
 
-impl Received {
+impl ReceivedRequest {
     /// The body read as a form: names and values in the order sent.
     pub fn form(&self) -> Vec<(String, String)> {
         form_urlencoded::parse(&self.body).into_owned().collect()
@@ -64,13 +64,13 @@ impl Received {
 
 /// The state of one endpoint.
 #[derive(Debug)]
-pub(super) struct Traffic {
+pub(super) struct EndpointState {
     count: watch::Sender<u64>,
     fault: watch::Sender<Option<Fault>>,
-    recent: Mutex<VecDeque<Received>>,
+    recent: Mutex<VecDeque<ReceivedRequest>>,
 }
 
-impl Traffic {
+impl EndpointState {
     pub(super) fn new() -> Self {
         Self {
             count: watch::Sender::new(0),
@@ -79,7 +79,7 @@ impl Traffic {
         }
     }
 
-    pub(super) fn record(&self, request: &Received) {
+    pub(super) fn record(&self, request: &ReceivedRequest) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() == REMEMBERED {
             recent.pop_front();
@@ -93,7 +93,7 @@ impl Traffic {
         *self.count.borrow()
     }
 
-    pub(super) fn recent(&self) -> Vec<Received> {
+    pub(super) fn recent(&self) -> Vec<ReceivedRequest> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 

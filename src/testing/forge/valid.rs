@@ -4,43 +4,43 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::issuer::Issuer;
+use super::super::issuer::TestIssuer;
 use super::super::tokens::TokenBuilder;
-use super::Honest;
-use super::shapes::spliced;
+use super::ValidToken;
+use super::malformed::with_first_member;
 use crate::config::Algorithm;
 
 /// Tokens that a verifier in its usual profile must accept.
 ///
 /// One of them is signed with each algorithm the provider was
-/// [built with](super::super::Builder::algorithms); the verifier must allow these.
-pub fn accepted(issuer: &Issuer) -> Vec<Honest> {
-    let mut honest = Vec::new();
-    headers(issuer, &mut honest);
-    claims(issuer, &mut honest);
-    algorithms(issuer, &mut honest);
-    honest.into_iter().map(|(name, token)| Honest { name, token }).collect()
+/// [built with](super::super::ProviderBuilder::algorithms); the verifier must allow these.
+pub fn valid(issuer: &TestIssuer) -> Vec<ValidToken> {
+    let mut tokens = Vec::new();
+    headers(issuer, &mut tokens);
+    claims(issuer, &mut tokens);
+    algorithms(issuer, &mut tokens);
+    tokens.into_iter().map(|(name, token)| ValidToken { name, token }).collect()
 }
 
 /// Tokens that a verifier must accept when it insists on the profile of RFC 9068.
-pub fn rfc9068_accepted(issuer: &Issuer) -> Vec<Honest> {
+pub fn rfc9068_valid(issuer: &TestIssuer) -> Vec<ValidToken> {
     let types = [
         ("strict: typ at+jwt", "at+jwt"),
         ("strict: typ AT+JWT", "AT+JWT"),
         ("strict: typ application/at+jwt", "application/at+jwt"),
     ];
-    let honest = types.map(|(name, typ)| (name, rfc9068_token(issuer).typ(Some(typ)).sign()));
-    honest.into_iter().map(|(name, token)| Honest { name, token }).collect()
+    let tokens = types.map(|(name, typ)| (name, rfc9068_token(issuer).typ(Some(typ)).sign()));
+    tokens.into_iter().map(|(name, token)| ValidToken { name, token }).collect()
 }
 
 /// An access token with all that RFC 9068 §2 requires.
-pub(super) fn rfc9068_token(issuer: &Issuer) -> TokenBuilder {
+pub(super) fn rfc9068_token(issuer: &TestIssuer) -> TokenBuilder {
     issuer.token().typ(Some("at+jwt")).claim("client_id", "web").scope("openid")
 }
 
-type Rows = Vec<(&'static str, String)>;
+type NamedTokens = Vec<(&'static str, String)>;
 
-fn headers(issuer: &Issuer, honest: &mut Rows) {
+fn headers(issuer: &TestIssuer, tokens: &mut NamedTokens) {
     let token = || issuer.token();
     for (name, typ) in [
         ("typ absent", None),
@@ -51,9 +51,9 @@ fn headers(issuer: &Issuer, honest: &mut Rows) {
         ("typ application/at+jwt", Some("application/at+jwt")),
         ("typ application/jwt", Some("application/jwt")),
     ] {
-        honest.push((name, token().typ(typ).sign()));
+        tokens.push((name, token().typ(typ).sign()));
     }
-    honest.extend([
+    tokens.extend([
         ("kid absent", token().kid(None).sign()),
         ("unknown parameter, an object", token().header("x", json!({ "a": [1] })).sign()),
         ("unknown parameter, a number", token().header("x", 1.5).sign()),
@@ -61,18 +61,19 @@ fn headers(issuer: &Issuer, honest: &mut Rows) {
         ("header of almost 4 KiB", token().header("x", "x".repeat(2800)).sign()),
     ]);
     let (key, header, payload) = token().parts();
-    honest.push(("white space", key.token(format!(" {header}\n"), format!("\t{payload}\r\n "))));
+    tokens.push(("white space", key.token(format!(" {header}\n"), format!("\t{payload}\r\n "))));
     let escaped = payload.replacen(r#""sub""#, r#""s\u0075b""#, 1);
-    honest.push(("a claim's name escaped", key.token(&header, escaped)));
+    tokens.push(("a claim's name escaped", key.token(&header, escaped)));
     let nested = format!(r#""x":{}{}"#, "[".repeat(15), "]".repeat(15));
-    honest.push(("claims 16 levels deep", key.token(&header, spliced(&payload, &nested))));
+    tokens
+        .push(("claims 16 levels deep", key.token(&header, with_first_member(&payload, &nested))));
 }
 
-fn claims(issuer: &Issuer, honest: &mut Rows) {
+fn claims(issuer: &TestIssuer, tokens: &mut NamedTokens) {
     let token = || issuer.token();
     let me = issuer.audience();
     let now = issuer.unix_now();
-    honest.extend([
+    tokens.extend([
         ("nothing unusual", token().sign()),
         ("service token", issuer.service_token("indexer").sign()),
         ("aud a string", token().claim("aud", me).sign()),
@@ -95,12 +96,12 @@ fn claims(issuer: &Issuer, honest: &mut Rows) {
     ]);
 }
 
-fn algorithms(issuer: &Issuer, honest: &mut Rows) {
+fn algorithms(issuer: &TestIssuer, tokens: &mut NamedTokens) {
     for algorithm in issuer.algorithms() {
-        honest.push((algorithm.as_str(), issuer.token().algorithm(*algorithm).sign()));
+        tokens.push((algorithm.as_str(), issuer.token().algorithm(*algorithm).sign()));
         if *algorithm == Algorithm::Ed25519 {
             let token = issuer.token().algorithm(*algorithm).header("alg", "EdDSA").sign();
-            honest.push(("EdDSA", token));
+            tokens.push(("EdDSA", token));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! [`Ledger`]: codes, sessions and refresh tokens that were given out, and what became of them.
+//! [`GrantStore`]: codes, sessions and refresh tokens that were given out, and what became of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::super::clients::User;
 use super::super::keys::base64url;
-use super::Refusal;
+use super::OAuthError;
 use crate::support::crypto;
 
 /// What an issuer remembers of the tokens it gave.
 #[derive(Debug, Default)]
-pub(in super::super) struct Ledger(Mutex<Entries>);
+pub(in super::super) struct GrantStore(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -55,7 +55,7 @@ pub(super) struct Code {
     pub(super) used: bool,
 }
 
-impl Ledger {
+impl GrantStore {
     pub(super) fn add_code(&self, code: Code) -> String {
         let name = random("code");
         self.entries().codes.insert(name.clone(), code);
@@ -67,10 +67,10 @@ impl Ledger {
         &self,
         name: &str,
         bound: impl FnOnce(&Code) -> bool,
-    ) -> Result<(Arc<Session>, Option<String>), Refusal> {
+    ) -> Result<(Arc<Session>, Option<String>), OAuthError> {
         let mut entries = self.entries();
         let Entries { codes, revoked, .. } = &mut *entries;
-        let refused = |why| Err(Refusal::new("invalid_grant", why));
+        let refused = |why| Err(OAuthError::new("invalid_grant", why));
         match codes.get_mut(name) {
             None => refused("unknown code"),
             Some(code) if !bound(code) => refused("the code was given for something else"),
@@ -97,10 +97,10 @@ impl Ledger {
         &self,
         token: &str,
         client: &str,
-    ) -> Result<Arc<Session>, Refusal> {
+    ) -> Result<Arc<Session>, OAuthError> {
         let mut entries = self.entries();
         let Entries { refresh_tokens, revoked, reuses, keeps_refresh_tokens, .. } = &mut *entries;
-        let refused = |why| Err(Refusal::new("invalid_grant", why));
+        let refused = |why| Err(OAuthError::new("invalid_grant", why));
         match refresh_tokens.get_mut(token) {
             None => refused("unknown refresh token"),
             Some((session, _)) if session.client != client => refused("another client's token"),

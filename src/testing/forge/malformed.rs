@@ -1,9 +1,9 @@
 //! Forgeries of the text: what is not a compact JWS over two JSON objects.
 
 use super::super::keys::{SigningKey, base64url};
-use super::List;
+use super::ForgeryList;
 
-pub(super) fn add(list: &mut List<'_>) {
+pub(super) fn add(list: &mut ForgeryList<'_>) {
     segments(list);
     encoding(list);
     characters(list);
@@ -12,13 +12,13 @@ pub(super) fn add(list: &mut List<'_>) {
 }
 
 /// Signed as they stand: what is wrong is the JSON.
-pub(super) fn add_json(list: &mut List<'_>) {
+pub(super) fn add_json(list: &mut ForgeryList<'_>) {
     json(list);
     duplicates(list);
     depths(list);
 }
 
-fn segments(list: &mut List<'_>) {
+fn segments(list: &mut ForgeryList<'_>) {
     let why = "a compact JWS has two dots (RFC 7515 §7.1)";
     let good = list.good().sign();
     let (signed, _) = good.rsplit_once('.').unwrap_or_default();
@@ -43,7 +43,7 @@ fn segments(list: &mut List<'_>) {
     }
 }
 
-fn encoding(list: &mut List<'_>) {
+fn encoding(list: &mut ForgeryList<'_>) {
     let why = "the text is bound, not only the bytes: base64url is exact (RFC 7515 §2)";
     let (key, header, payload) = list.good().parts();
     let good = key.token(&header, &payload);
@@ -97,7 +97,7 @@ fn with_spare_bits(text: &str) -> String {
     changed
 }
 
-fn characters(list: &mut List<'_>) {
+fn characters(list: &mut ForgeryList<'_>) {
     let why = "no bearer token has this character (RFC 6750 §2.1)";
     let good = list.good().sign();
     let (head, tail) = good.split_at(good.len() / 2);
@@ -125,7 +125,7 @@ fn characters(list: &mut List<'_>) {
     list.add_malformed("JSON serialisation", why, flattened);
 }
 
-fn json(list: &mut List<'_>) {
+fn json(list: &mut ForgeryList<'_>) {
     let why = "header and payload are one JSON object each, in UTF-8 (RFC 7519 §7.2)";
     let (key, header, payload) = list.good().parts();
     let bytes = payload.as_bytes();
@@ -150,8 +150,14 @@ fn json(list: &mut List<'_>) {
             "payload cut short",
             bytes.split_last().map(|(_, rest)| rest.to_vec()).unwrap_or_default(),
         ),
-        ("payload with a lone surrogate", spliced(&payload, r#""x":"\ud800""#).into_bytes()),
-        ("payload with a raw newline in text", spliced(&payload, "\"x\":\"\n\"").into_bytes()),
+        (
+            "payload with a lone surrogate",
+            with_first_member(&payload, r#""x":"\ud800""#).into_bytes(),
+        ),
+        (
+            "payload with a raw newline in text",
+            with_first_member(&payload, "\"x\":\"\n\"").into_bytes(),
+        ),
     ];
     for (name, mut text) in rows {
         if name == "payload with invalid UTF-8" {
@@ -175,7 +181,7 @@ fn json(list: &mut List<'_>) {
     }
 }
 
-fn duplicates(list: &mut List<'_>) {
+fn duplicates(list: &mut ForgeryList<'_>) {
     let why = "which of the two counts, two parsers may see differently (RFC 7519 §4)";
     let (key, header, payload) = list.good().parts();
     let me = list.issuer.audience();
@@ -187,7 +193,7 @@ fn duplicates(list: &mut List<'_>) {
         ("an unread claim twice", r#""x":1,"x":1"#.to_owned()),
         ("a nested claim twice", r#""x":{"y":1,"y":1}"#.to_owned()),
     ] {
-        list.add(name, why, key.token(&header, spliced(&payload, &member)));
+        list.add(name, why, key.token(&header, with_first_member(&payload, &member)));
     }
     for (name, member) in [
         ("alg twice", r#""alg":"none""#),
@@ -195,17 +201,17 @@ fn duplicates(list: &mut List<'_>) {
         ("kid twice", r#""kid":"x""#),
         ("an unread parameter twice", r#""x":1,"x":1"#),
     ] {
-        list.add(name, why, key.token(spliced(&header, member), &payload));
+        list.add(name, why, key.token(with_first_member(&header, member), &payload));
     }
 }
 
-fn sizes(list: &mut List<'_>) {
+fn sizes(list: &mut ForgeryList<'_>) {
     let why = "what is read is bounded (RFC 8725bis §3.15)";
     list.add("header above 4 KiB", why, list.good().header("x", "x".repeat(4096)).sign());
     list.add("token above 16 KiB", why, list.good().claim("x", "x".repeat(16 * 1024)).sign());
 }
 
-fn depths(list: &mut List<'_>) {
+fn depths(list: &mut ForgeryList<'_>) {
     let why = "nesting is bounded, or a parser runs out of stack";
     let (key, header, payload) = list.good().parts();
     let mut deep = |name, levels, within_header| {
@@ -226,12 +232,12 @@ fn deep_token(
     in_header: bool,
 ) -> String {
     match in_header {
-        true => key.token(spliced(header, nested), payload),
-        false => key.token(header, spliced(payload, nested)),
+        true => key.token(with_first_member(header, nested), payload),
+        false => key.token(header, with_first_member(payload, nested)),
     }
 }
 
 /// Puts a member in front of the others.
-pub(super) fn spliced(object: &str, member: &str) -> String {
+pub(super) fn with_first_member(object: &str, member: &str) -> String {
     object.replacen('{', &format!("{{{member},"), 1)
 }
