@@ -138,7 +138,7 @@ async fn bound_token_without_verifier_is_refused_unverified() {
     let server = Server::axum(Spy::default().app().layer(auth.layer().optional())).await;
     assert_unproven(&send(&server, &bound(&world), Some(KEY)).await);
     assert_eq!(world.provider.jwks_requests(), 0, "no key is asked for");
-    assert_eq!(auth.known_tokens().stats().tokens, 0);
+    assert_eq!(auth.verified_tokens().stats().tokens, 0);
 }
 
 #[tokio::test]
