@@ -9,7 +9,7 @@ use std::time::Duration;
 use scaikey_auth::exchange::{AccessToken, ExchangeError};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, Fault, ManualClock, Provider, ProviderEndpoint};
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 
 #[tokio::main]

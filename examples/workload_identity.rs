@@ -10,8 +10,8 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::identity::Scopes;
 use scaikey_auth::mint::{LocalMinter, WorkloadExchange, WorkloadRequest};
 use scaikey_auth::testing::{Provider, SigningKey, TestIssuer, TokenBuilder};
-use scaikey_auth::trust::{Granted, TrustPolicy, Trusts, presets};
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::trust::{Granted, TrustEvaluator, TrustPolicy, presets};
+use scaikey_auth::validator::insecure_decode_claims;
 use serde_json::{Value, json};
 
 /// As the file of a real service, but for where the keys come from: the platforms of this program

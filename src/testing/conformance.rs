@@ -109,7 +109,7 @@ pub async fn tenant_resolver(suite: &dyn TenantSuite) {
     odd_ids(suite, &resolver).await;
 }
 
-/// Resolves `id`, then compares with what is expected and with what `at_once` says.
+/// Resolves `id`, then compares with what is expected and with what `try_resolve` says.
 #[expect(clippy::panic, reason = "a conformance suite fails by panicking")]
 async fn expect(
     resolver: &Arc<dyn TenantResolver>,

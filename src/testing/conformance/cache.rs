@@ -196,16 +196,16 @@ impl Fixture {
         ttl: Duration,
         fence: Option<&Fence>,
     ) {
-        let put = self.with(fields, async |key| cache.put(key, token, keep_for, fence).await).await;
+        let put = self.with(fields, async |key| cache.put(key, token, ttl, fence).await).await;
         expect_ok("put", put);
     }
 
     async fn get(&self, cache: &dyn TokenCache, fields: &RequestFields) -> Option<AccessToken> {
         self.with(fields, async |key| {
             let got = expect_ok("get", cache.get(key).await);
-            if let Some(at_once) = cache.at_once(key) {
-                let same = got.as_ref().is_some_and(|got| got.secret() == at_once.secret());
-                assert!(same, "rule broken: at_once gives what get gives");
+            if let Some(peek) = cache.peek(key) {
+                let same = got.as_ref().is_some_and(|got| got.secret() == peek.secret());
+                assert!(same, "rule broken: peek gives what get gives");
             }
             got
         })

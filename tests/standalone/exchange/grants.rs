@@ -5,7 +5,7 @@ use scaikey_auth::exchange::{
     ServiceTokenRequest, TokenType,
 };
 use scaikey_auth::testing::ProviderEndpoint;
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{ExchangeRequest, TenantId};
 
 use super::{builder, client, provider};

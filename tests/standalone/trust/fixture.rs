@@ -3,7 +3,7 @@
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::identity::Scopes;
 use scaikey_auth::testing::{ManualClock, Provider, TestIssuer, TokenBuilder};
-use scaikey_auth::trust::{Denied, Granted, TrustPolicy, Trusts};
+use scaikey_auth::trust::{Denied, Granted, TrustEvaluator, TrustPolicy};
 
 pub(crate) const REPORTER: &str = "system:serviceaccount:reports:reporter";
 

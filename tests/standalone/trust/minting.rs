@@ -16,7 +16,7 @@ use scaikey_auth::mint::{
     ForwardingMinter, LocalMinter, MintRequest, Minted, Minter, WorkloadExchange, WorkloadRequest,
 };
 use scaikey_auth::testing::{Client, Fault, ManualClock, Provider, ProviderEndpoint, SigningKey};
-use scaikey_auth::validator::dangerous_peek_claims;
+use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{Auth, IssuerConfig, TokenExchangeClient};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
