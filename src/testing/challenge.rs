@@ -1,5 +1,4 @@
-//! Reads `WWW-Authenticate` values, strictly, to check what a service sent (RFC 9110 §11.6.1;
-//! feature `testing`).
+//! A strict parser for `WWW-Authenticate` values (RFC 9110 §11.6.1; feature `testing`).
 //!
 //! ```
 //! use scaikey_auth::testing::challenge;
@@ -15,23 +14,23 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Challenge {
-    /// The scheme, spelt as sent. Schemes compare without regard to case.
+    /// The scheme as sent. Compare schemes without regard to case.
     pub scheme: String,
-    /// Names, spelt as sent, and values without quotes and escapes, in the order sent.
+    /// The parameters in the order sent: names as sent, values without quotes and escapes.
     pub params: Vec<(String, String)>,
-    /// The one value of a scheme that has no parameters.
+    /// The single value of a scheme without parameters.
     pub token68: Option<String>,
 }
 
 impl Challenge {
-    /// The value of a parameter. Names compare without regard to case.
+    /// Returns the value of a parameter. Compares names without regard to case.
     pub fn param(&self, name: &str) -> Option<&str> {
         let same = |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
         self.params.iter().find(same).map(|(_, value)| value.as_str())
     }
 }
 
-/// The value does not follow the grammar.
+/// An error: the value does not follow the grammar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} at byte {offset} of a WWW-Authenticate value")]
 #[non_exhaustive]
@@ -42,11 +41,11 @@ pub struct ParseError {
     pub offset: usize,
 }
 
-/// Reads all challenges of one header value.
+/// Parses all challenges of one header value.
 ///
 /// # Errors
-/// [`ParseError`] where the text leaves the grammar, where there is no challenge at all, and where a
-/// parameter repeats within its challenge (RFC 9110 §11.2).
+/// [`ParseError`] if the value does not follow the grammar, contains no challenge, or repeats a
+/// parameter within a challenge (RFC 9110 §11.2).
 pub fn parse(value: &str) -> Result<Vec<Challenge>, ParseError> {
     let mut reader = Reader { text: value, offset: 0 };
     let mut challenges = Vec::new();
@@ -69,7 +68,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// `auth-scheme [ 1*SP ( token68 / #auth-param ) ]`, up to the end or the comma before the next.
+    /// Parses `auth-scheme [ 1*SP ( token68 / #auth-param ) ]`, up to the end or the comma before
+    /// the next challenge.
     fn challenge(&mut self) -> Result<Challenge, ParseError> {
         let scheme = self.token("a scheme")?.to_owned();
         let mut challenge = Challenge { scheme, params: Vec::new(), token68: None };
@@ -83,7 +83,8 @@ impl<'a> Reader<'a> {
         if !(self.is_done() || self.peek() == Some(',') || self.at_param()) {
             return Err(self.expected("a parameter or a token68"));
         }
-        // Behind a comma, a name with `=` is ours; one without is the scheme of the next challenge.
+        // After a comma, a name with `=` is a parameter of this challenge. A name without `=` is
+        // the scheme of the next challenge.
         loop {
             self.empty_members();
             if self.is_done() || !self.at_param() {
@@ -91,7 +92,7 @@ impl<'a> Reader<'a> {
             }
             let (name, value) = self.param()?;
             if challenge.param(&name).is_some() {
-                return Err(self.expected("a parameter that was not there yet"));
+                return Err(self.expected("a parameter without a repeated name"));
             }
             challenge.params.push((name, value));
             self.end_of_member()?;
@@ -106,7 +107,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `token BWS "=" BWS ( token / quoted-string )`
+    /// Parses `token BWS "=" BWS ( token / quoted-string )`.
     fn param(&mut self) -> Result<(String, String), ParseError> {
         let name = self.token("a parameter name")?.to_owned();
         self.skip(" \t");
@@ -121,7 +122,7 @@ impl<'a> Reader<'a> {
         Ok((name, value))
     }
 
-    /// RFC 9110 §5.6.4.
+    /// Parses a quoted string (RFC 9110 §5.6.4).
     fn quoted(&mut self) -> Result<String, ParseError> {
         let mut value = String::new();
         self.eat('"');
@@ -138,7 +139,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A token68 with nothing behind it but the end of the member; otherwise nothing is consumed.
+    /// Parses a token68 that ends its member. Otherwise consumes nothing.
     fn token68(&mut self) -> Option<&'a str> {
         let rest = self.rest();
         let body = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"-._~+/".contains(c));
@@ -214,12 +215,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `tchar` (RFC 9110 §5.6.2).
+/// Returns whether the character is a `tchar` (RFC 9110 §5.6.2).
 fn is_token(character: char) -> bool {
     character.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(character)
 }
 
-/// What may stand within quotes: no control character but the tab.
+/// Returns whether the character may stand within quotes: no control character except tab.
 fn is_text(character: char) -> bool {
     character == '\t' || !character.is_control()
 }
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn challenges_are_read_as_the_grammar_has_them() {
+    fn valid_challenges_are_parsed() {
         let cases: [(&str, Vec<Challenge>); 12] = [
             ("Bearer", vec![one("Bearer", &[], None)]),
             ("Bearer ", vec![one("Bearer", &[], None)]),
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_grammar_is_refused() {
+    fn invalid_challenges_are_rejected() {
         for value in [
             "",
             " , ",

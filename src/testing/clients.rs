@@ -1,4 +1,4 @@
-//! [`Client`] and [`User`]: who may use the token endpoint.
+//! [`Client`] and [`User`]: the accounts of a test issuer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 use super::keys::SigningKey;
 use crate::support::secret::Secret;
 
-/// An OAuth client, for [`TestIssuer::register_client`](super::TestIssuer::register_client) (feature `testing`).
+/// An OAuth client for [`TestIssuer::register_client`](super::TestIssuer::register_client) (feature
+/// `testing`).
 ///
-/// Without [`scopes`](Client::scopes) it may ask for none, without
-/// [`may_exchange`](Client::may_exchange) it may exchange no token.
+/// By default it may request no scope and exchange no token: see [`scopes`](Client::scopes) and
+/// [`may_exchange`](Client::may_exchange).
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(super) id: String,
@@ -23,10 +24,10 @@ pub struct Client {
     pub(super) sends_expires_in: bool,
 }
 
-/// How a client shows who it is.
+/// How a client authenticates.
 #[derive(Debug, Clone)]
 pub(super) enum ClientCredential {
-    /// By nothing but its name (RFC 6749 §2.1).
+    /// A public client: only its id (RFC 6749 §2.1).
     None,
     /// `client_secret_basic` or `client_secret_post`.
     Secret(Secret),
@@ -34,7 +35,7 @@ pub(super) enum ClientCredential {
     Key(SigningKey),
 }
 
-/// What a client may exchange a token for.
+/// The audience and scopes that a client may exchange a token for.
 #[derive(Debug, Clone)]
 pub(super) struct ExchangePolicy {
     pub(super) audience: String,
@@ -42,18 +43,18 @@ pub(super) struct ExchangePolicy {
 }
 
 impl Client {
-    /// A confidential client with a secret: `client_secret_basic` or `client_secret_post`.
+    /// Creates a confidential client with a secret: `client_secret_basic` or `client_secret_post`.
     pub fn new(id: &str, secret: &str) -> Self {
         Self::with_credential(id, ClientCredential::Secret(secret.into()))
     }
 
-    /// A confidential client with a key: `private_key_jwt` (RFC 7523 §2.2).
+    /// Creates a confidential client with a key: `private_key_jwt` (RFC 7523 §2.2).
     pub fn with_key(id: &str, key: &SigningKey) -> Self {
         Self::with_credential(id, ClientCredential::Key(key.clone()))
     }
 
-    /// A client without a secret (RFC 6749 §2.1). It can neither act for itself (the
-    /// client-credentials grant) nor exchange tokens.
+    /// Creates a public client, without a secret (RFC 6749 §2.1). It can use neither the
+    /// client-credentials grant nor token exchange.
     pub fn public(id: &str) -> Self {
         Self::with_credential(id, ClientCredential::None)
     }
@@ -70,34 +71,35 @@ impl Client {
         }
     }
 
-    /// What it may ask for, separated by spaces. It gets all of it when it does not ask.
+    /// Sets the scopes that it may request, separated by spaces. It gets all of them if a request
+    /// names none.
     pub fn scopes(mut self, scopes: &str) -> Self {
         self.scopes = list(scopes);
         self
     }
 
-    /// Where browsers may be sent back to after a sign-in, letter for letter. May be repeated.
+    /// Adds a redirect URI for sign-in. Requests must match it exactly.
     pub fn redirect_uri(mut self, uri: &str) -> Self {
         self.redirect_uris.push(uri.to_owned());
         self
     }
 
-    /// Lets it exchange tokens for one with this `aud` (or `resource`) and, when it does not ask
-    /// for fewer, these scopes.
+    /// Lets it exchange tokens for this `audience` or `resource`, with at most these scopes. It
+    /// gets all of them if a request names none.
     pub fn may_exchange(mut self, audience: &str, scopes: &str) -> Self {
         self.exchange_policies
             .push(ExchangePolicy { audience: audience.to_owned(), scopes: list(scopes) });
         self
     }
 
-    /// How long its access tokens live, in whole seconds. Default: what
-    /// [`TestIssuer::set_token_lifetime`](super::TestIssuer::set_token_lifetime) says.
+    /// Sets the lifetime of its access tokens, in whole seconds. Default: the issuer's, see
+    /// [`TestIssuer::set_token_lifetime`](super::TestIssuer::set_token_lifetime).
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
         self
     }
 
-    /// Leaves `expires_in` out of its answers.
+    /// Omits `expires_in` from the token answers for this client.
     pub fn without_expires_in(mut self) -> Self {
         self.sends_expires_in = false;
         self
@@ -112,10 +114,10 @@ fn list(scopes: &str) -> Vec<String> {
     scopes.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-/// A user, for [`TestIssuer::register_user`](super::TestIssuer::register_user) (feature `testing`).
+/// A user for [`TestIssuer::register_user`](super::TestIssuer::register_user) (feature `testing`).
 ///
-/// Tokens carry the claims of [`TestIssuer::token`](super::TestIssuer::token) with the name and those set
-/// here in their place.
+/// The user's tokens have the claims of [`TestIssuer::token`](super::TestIssuer::token), except the
+/// claims that are set here.
 #[derive(Debug, Clone)]
 pub struct User {
     pub(super) name: String,
@@ -124,20 +126,20 @@ pub struct User {
 }
 
 impl User {
-    /// A user whose `sub` is `{name}-id`.
+    /// Creates a user whose `sub` is `{name}-id`.
     pub fn new(name: &str, password: &str) -> Self {
         let user = Self { name: name.to_owned(), password: password.into(), claims: Map::new() };
         user.claim("sub", format!("{name}-id")).claim("preferred_username", name)
     }
 
-    /// Puts a claim into the user's tokens.
+    /// Sets a claim of the user's tokens.
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
         self
     }
 }
 
-/// The clients and users of one issuer. A later registration replaces an earlier one.
+/// The clients and users of one issuer. Registering an existing name replaces the entry.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     clients: Mutex<Vec<Arc<Client>>>,

@@ -1,15 +1,14 @@
-//! [`ManualClock`]: time that moves when a test says so.
+//! [`ManualClock`]: a clock that a test moves.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Clock, SystemClock};
 
-/// A [`Clock`] that stands still until it is moved (feature `testing`).
+/// A [`Clock`] that stands still until the test moves it (feature `testing`).
 ///
-/// Clones share their time: give one to the provider and one to the code under test, keep a third
-/// to move them. Real deadlines (a request that hangs) are not subject to it; those pass in real
-/// time whatever the clock says.
+/// Clones share their time: give one to the provider and one to the code under test, and move a
+/// third. Timeouts of network requests still use real time.
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     time: Arc<Mutex<Time>>,
@@ -22,24 +21,24 @@ struct Time {
 }
 
 impl ManualClock {
-    /// Stands at the present moment of the system's clock.
+    /// Creates a clock that shows the current system time.
     pub fn new() -> Self {
         Self::at(SystemClock::default().now())
     }
 
-    /// Stands at `wall`.
+    /// Creates a clock that shows `wall`.
     pub fn at(wall: SystemTime) -> Self {
         Self { time: Arc::new(Mutex::new(Time { wall, elapsed: Duration::ZERO })) }
     }
 
-    /// Lets `period` pass, on the wall clock and on the monotonic one.
+    /// Moves the wall clock and the monotonic clock forwards by `period`.
     pub fn advance(&self, period: Duration) {
         let mut time = self.lock();
         time.wall += period;
         time.elapsed += period;
     }
 
-    /// Sets the wall clock alone, forwards or back, as an operator or NTP does. No time passes.
+    /// Sets only the wall clock, forwards or back, as NTP does. The monotonic clock stays.
     pub fn set_wall(&self, wall: SystemTime) {
         self.lock().wall = wall;
     }
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clones_share_time_and_only_advance_moves_both_clocks() {
+    fn only_advance_moves_both_clocks() {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_778_935_867);
         let clock = ManualClock::at(start);
         let shared = clock.clone();

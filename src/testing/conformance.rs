@@ -1,4 +1,5 @@
-//! Exams for your own implementations of this crate's traits (feature `testing`): they panic with the rule broken.
+//! Conformance suites for your own implementations of this crate's traits (feature `testing`). A
+//! suite panics with the rule that the implementation breaks.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -56,45 +57,50 @@ pub use replay::replay_log;
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};
 
-/// A [`TenantResolver`] under exam, and how to change what it knows (feature `testing`).
+/// A [`TenantResolver`] to test, and the means to change its tenants (feature `testing`).
 #[async_trait]
 pub trait TenantSuite: Sync {
-    /// The resolver.
+    /// Returns the resolver.
     fn resolver(&self) -> Arc<dyn TenantResolver>;
 
-    /// An active tenant. The store has none whose id differs from this one only by case, by
-    /// accents, or by its last character.
+    /// Returns the id of an active tenant. The store must have no tenant whose id differs from it
+    /// only in case, accents, or the last character.
     fn known(&self) -> TenantId;
 
-    /// The id of no tenant.
+    /// Returns an id that no tenant has.
     fn unknown(&self) -> TenantId;
 
-    /// Adds a tenant, or changes its status. When this returns, the resolver must know: a cache
-    /// must have been told to forget.
+    /// Adds a tenant, or changes its status. When this returns, the resolver must report the
+    /// change: invalidate a cache first.
     ///
-    /// `false` if the store cannot hold this id (say, because ids are UUIDs there), or cannot be
-    /// changed at all, which is the default. Rules that need the tenant are then left out.
+    /// Returns `false` if the store cannot hold this id (for example, because its ids are UUIDs) or
+    /// is read-only. The suite then skips the rules that need the tenant. Default: `false`.
     async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
         let _ = (id, status);
         false
     }
 
-    /// Removes a tenant that [`put`](Self::put) added. When this returns, the resolver must know.
+    /// Removes a tenant that [`put`](Self::put) added. When this returns, the resolver must report
+    /// the removal.
     async fn remove(&self, id: &TenantId) {
         let _ = id;
     }
 }
 
-/// The exam for a [`TenantResolver`] (feature `testing`).
+/// Runs the conformance suite for a [`TenantResolver`] (feature `testing`).
 ///
-/// Tests that answers are about the very id asked for, byte by byte; that an unknown tenant is
-/// `Ok(None)`; that suspensions and removals are reported; that parallel and abandoned lookups do
-/// no harm; and that [`try_resolve`](TenantResolver::try_resolve) agrees with
-/// [`resolve`](TenantResolver::resolve). What is *not* tested: an outage of the store, which must
-/// be an `Err`, and the rows attached to tenants.
+/// The suite tests that:
+/// - an answer has exactly the requested id, byte for byte;
+/// - an unknown tenant is `Ok(None)`;
+/// - suspensions and removals are reported;
+/// - parallel and cancelled lookups have no effect on other lookups;
+/// - [`try_resolve`](TenantResolver::try_resolve) agrees with [`resolve`](TenantResolver::resolve).
+///
+/// It does *not* test an outage of the store, which must be an `Err`, nor the rows attached to
+/// tenants.
 ///
 /// # Panics
-/// When a rule is broken; the message names it.
+/// When the resolver breaks a rule. The message names the rule.
 pub async fn tenant_resolver(suite: &dyn TenantSuite) {
     let resolver = suite.resolver();
     let (known, unknown) = (suite.known(), suite.unknown());
@@ -103,13 +109,13 @@ pub async fn tenant_resolver(suite: &dyn TenantSuite) {
     for id in neighbours(&known) {
         expect(&resolver, &id, None, "ids are compared byte for byte").await;
     }
-    abandoned_lookups(&resolver, &known).await;
+    cancelled_lookups(&resolver, &known).await;
     parallel_lookups(&resolver, &known, &unknown).await;
     changes(suite, &resolver).await;
-    odd_ids(suite, &resolver).await;
+    confusable_ids(suite, &resolver).await;
 }
 
-/// Resolves `id`, then compares with what is expected and with what `try_resolve` says.
+/// Resolves `id` with both methods and compares the status with `expected`.
 #[expect(clippy::panic, reason = "a conformance suite fails by panicking")]
 async fn expect(
     resolver: &Arc<dyn TenantResolver>,
@@ -120,12 +126,12 @@ async fn expect(
     let resolved = ("resolve", Some(resolver.resolve(id).await));
     for (by, answer) in [resolved, ("try_resolve after resolve", resolver.try_resolve(id))] {
         let found = match answer {
-            None => continue, // `try_resolve` may always pass
+            None => continue, // `try_resolve` may always return `None`
             Some(Ok(found)) => found,
             Some(Err(why)) => panic!("rule broken: {rule}: {by}({id:?}) failed: {why}"),
         };
         if let Some(tenant) = &found {
-            let rule = "an answer is about the id asked for";
+            let rule = "an answer has the requested id";
             assert_eq!(tenant.id(), id, "rule broken: {rule}: {by}({id:?})");
         }
         let status = found.map(|tenant| tenant.status());
@@ -133,7 +139,7 @@ async fn expect(
     }
 }
 
-/// Ids that careless comparison, patterns or quoting take for `id`.
+/// Returns ids that a careless comparison, pattern or quotation confuses with `id`.
 fn neighbours(id: &TenantId) -> Vec<TenantId> {
     let text = id.as_str();
     let mut rest = text.chars();
@@ -154,7 +160,7 @@ fn neighbours(id: &TenantId) -> Vec<TenantId> {
         format!("{text}'--"),
         "'OR'1'='1".to_owned(),
         format!("{text}\u{301}"),  // a combining accent
-        format!("{text}\u{200b}"), // a space of no width
+        format!("{text}\u{200b}"), // a zero-width space
         format!("{start}{}", last.map(full_width).unwrap_or_default()),
     ]
     .iter()
@@ -163,7 +169,7 @@ fn neighbours(id: &TenantId) -> Vec<TenantId> {
     .collect()
 }
 
-/// The form that Unicode's compatibility normalisation (NFKC) would turn back.
+/// Returns the full-width form, which Unicode compatibility normalisation (NFKC) would turn back.
 fn full_width(letter: char) -> char {
     match letter {
         '!'..='~' => char::from_u32(u32::from(letter) + 0xfee0).unwrap_or(letter),
@@ -171,11 +177,11 @@ fn full_width(letter: char) -> char {
     }
 }
 
-async fn abandoned_lookups(resolver: &Arc<dyn TenantResolver>, known: &TenantId) {
+async fn cancelled_lookups(resolver: &Arc<dyn TenantResolver>, known: &TenantId) {
     for _ in 0..16 {
         let _ = tokio::time::timeout(Duration::ZERO, resolver.resolve(known)).await;
     }
-    let rule = "lookups given up half-way do no harm";
+    let rule = "cancelled lookups have no effect";
     expect(resolver, known, Some(TenantStatus::Active), rule).await;
 }
 
@@ -205,9 +211,9 @@ async fn parallel_lookups(
 async fn changes(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
     let Ok(id) = TenantId::new("suite-changes") else { return };
     let steps = [
-        (Some(TenantStatus::Active), "a tenant just added is found"),
-        (Some(TenantStatus::Suspended), "a suspended tenant is found, as suspended"),
-        (Some(TenantStatus::Active), "a tenant no longer suspended is active"),
+        (Some(TenantStatus::Active), "an added tenant is found"),
+        (Some(TenantStatus::Suspended), "a suspended tenant is reported as suspended"),
+        (Some(TenantStatus::Active), "a reactivated tenant is active"),
         (None, "a removed tenant is Ok(None)"),
         (Some(TenantStatus::Suspended), "a tenant added again has its new status"),
         (None, "a removed tenant is Ok(None)"),
@@ -223,8 +229,8 @@ async fn changes(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
     }
 }
 
-/// Stores many ids that are easily confused, and reads each back with a status of its own.
-async fn odd_ids(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
+/// Stores many ids that are easily confused, then reads each one and compares its status.
+async fn confusable_ids(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
     let long = "x".repeat(254);
     let (longer, other) = (format!("{long}x"), format!("{long}y"));
     let ids = [
@@ -270,7 +276,7 @@ async fn odd_ids(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
         suite.remove(&id).await;
         expect(resolver, &id, None, "a removed tenant is Ok(None)").await;
         if let Some((other, status)) = held.last() {
-            expect(resolver, other, *status, "removing a tenant leaves the others").await;
+            expect(resolver, other, *status, "removing a tenant keeps the others").await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an endpoint saw and how it is set to answer: counters, a short log, a [`Fault`] switch.
+//! The state of an endpoint: its request count, its last requests and its [`Fault`].
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,13 +12,13 @@ use url::form_urlencoded;
 use super::faults::Fault;
 use crate::clock::within;
 
-/// How many requests an endpoint remembers.
-const REMEMBERED: usize = 100;
+/// The number of requests that an endpoint keeps.
+const MAX_RECENT: usize = 100;
 
-/// After this much real time a wait for requests has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest wait for requests, in real time.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// One address of an issuer, with its own counter and fault switch (feature `testing`).
+/// An endpoint of an issuer, with its own request count and fault (feature `testing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderEndpoint {
@@ -26,7 +26,7 @@ pub enum ProviderEndpoint {
     Discovery,
     /// `/.well-known/jwks.json`.
     Jwks,
-    /// `/auth`, where users sign in.
+    /// `/auth`, the sign-in page.
     Authorization,
     /// `/oauth/token`.
     Token,
@@ -36,7 +36,7 @@ pub enum ProviderEndpoint {
     Introspection,
 }
 
-/// A request as it arrived (feature `testing`).
+/// A request that the provider received (feature `testing`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReceivedRequest {
@@ -51,12 +51,12 @@ pub struct ReceivedRequest {
 }
 
 impl ReceivedRequest {
-    /// The body read as a form: names and values in the order sent.
+    /// Parses the body as a form: names and values in the order sent.
     pub fn form(&self) -> Vec<(String, String)> {
         form_urlencoded::parse(&self.body).into_owned().collect()
     }
 
-    /// The path alone.
+    /// Returns the path without the query.
     pub(super) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
@@ -81,7 +81,7 @@ impl EndpointState {
 
     pub(super) fn record(&self, request: &ReceivedRequest) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() == REMEMBERED {
+        if recent.len() == MAX_RECENT {
             recent.pop_front();
         }
         recent.push_back(request.clone());
@@ -97,11 +97,11 @@ impl EndpointState {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    #[expect(clippy::panic, reason = "a test that waits in vain has failed")]
+    #[expect(clippy::panic, reason = "a wait without an end is a failed test")]
     pub(super) async fn wait_for(&self, least: u64) {
         let mut count = self.count.subscribe();
-        if within(PATIENCE, count.wait_for(|count| *count >= least)).await.is_none() {
-            panic!("waited {PATIENCE:?} for {least} requests, saw {}", self.count());
+        if within(TIMEOUT, count.wait_for(|count| *count >= least)).await.is_none() {
+            panic!("expected {least} requests within {TIMEOUT:?}, received {}", self.count());
         }
     }
 

@@ -1,4 +1,4 @@
-//! [`Fault`]: how an endpoint misbehaves on demand.
+//! [`Fault`]: the ways in which an endpoint can fail.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::keys::base64url;
 
-/// What an endpoint does instead of answering well (feature `testing`).
+/// A way in which an endpoint fails (feature `testing`).
 ///
-/// Set with [`TestIssuer::fail`](super::TestIssuer::fail), taken back with
-/// [`TestIssuer::heal`](super::TestIssuer::heal). It holds for every request until then, also for those
-/// already waiting in [`Hang`](Fault::Hang).
+/// [`TestIssuer::fail`](super::TestIssuer::fail) sets it,
+/// [`TestIssuer::heal`](super::TestIssuer::heal) clears it. In between it applies to every request,
+/// also to requests that already wait in [`Hang`](Fault::Hang).
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Fault {
@@ -20,33 +20,33 @@ pub enum Fault {
     Status(u16),
     /// A status code with `Retry-After` in seconds.
     RetryAfter(u16, u64),
-    /// A status code with this `error` of RFC 6749 §5.2.
+    /// A status code with this `error` code (RFC 6749 §5.2).
     OAuthError(u16, &'static str),
-    /// The good answer, late.
+    /// The normal answer, after this delay.
     Slow(Duration),
-    /// No answer until the fault is taken back or replaced; then what holds by then.
+    /// No answer until the fault is cleared or replaced.
     Hang,
-    /// A good head, then no body until the fault is taken back; then the end of it.
+    /// The normal head. The body follows when the fault is cleared.
     Stall,
-    /// A 200 whose body never ends.
+    /// Status 200 with a body that never ends.
     EndlessBody,
-    /// The good answer, behind this many bytes of white space. Valid JSON, too long.
+    /// The normal answer after this many bytes of white space: valid JSON, but too long.
     Padded(usize),
-    /// This text with this content type, status 200.
+    /// Status 200 with this content type and text.
     Body(&'static str, String),
-    /// These bytes with these headers, status 200.
+    /// Status 200 with these headers and bytes.
     Bytes(Vec<(&'static str, &'static str)>, Vec<u8>),
     /// A redirect (302) to this URL.
     Redirect(String),
-    /// A redirect (302) to another path of the same origin, where the good answer is.
+    /// A redirect (302) to another path of the same origin, which gives the normal answer.
     RedirectHere,
-    /// The connection is closed without an answer.
+    /// No answer: the server closes the connection.
     HangUp,
-    /// The good answer, rewritten. See [`rewrite`](Fault::rewrite).
+    /// The normal answer, rewritten. See [`rewrite`](Fault::rewrite).
     Rewrite(Rewrite),
 }
 
-/// A function from the good JSON answer to the text that is sent (feature `testing`).
+/// A function from the normal JSON answer to the text to send (feature `testing`).
 #[derive(Clone)]
 pub struct Rewrite(Arc<dyn Fn(Value) -> String + Send + Sync>);
 
@@ -57,12 +57,12 @@ impl Rewrite {
 }
 
 impl Fault {
-    /// The good answer, as changed by a function, which returns the text to send.
+    /// Rewrites the normal answer with a function that returns the text to send.
     pub fn rewrite(change: impl Fn(Value) -> String + Send + Sync + 'static) -> Self {
         Self::Rewrite(Rewrite(Arc::new(change)))
     }
 
-    /// The good answer with one member replaced: a foreign `issuer`, an `expires_in` of text.
+    /// Replaces one member of the normal answer, for example `issuer` or `expires_in`.
     pub fn member(name: &str, value: impl Into<Value>) -> Self {
         let (name, value) = (name.to_owned(), value.into());
         Self::rewrite(move |mut good| {
@@ -73,7 +73,7 @@ impl Fault {
         })
     }
 
-    /// The good answer without one member.
+    /// Removes one member of the normal answer.
     pub fn without(name: &str) -> Self {
         let name = name.to_owned();
         Self::rewrite(move |mut good| {
@@ -84,22 +84,22 @@ impl Fault {
         })
     }
 
-    /// Bytes that are not JSON and not even text.
+    /// Sends control characters instead of JSON.
     pub fn garbage() -> Self {
         Self::Body("application/json", "\u{0}\u{1}{{{\u{fffd}]".to_owned())
     }
 
-    /// A login page where JSON should be, as captive portals and misrouted proxies send.
+    /// Sends an HTML login page instead of JSON, as a captive portal does.
     pub fn html() -> Self {
         Self::Body("text/html", "<!doctype html><title>Sign in</title>".to_owned())
     }
 
-    /// A key set without keys.
+    /// Sends a key set without keys.
     pub fn empty_key_set() -> Self {
         Self::member("keys", json!([]))
     }
 
-    /// A key set of this many keys, none of them the issuer's.
+    /// Sends a key set of this many keys, none of which is the issuer's.
     pub fn many_keys(count: usize) -> Self {
         let key = |number| {
             json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": format!("many-{number}"),
@@ -108,8 +108,8 @@ impl Fault {
         Self::member("keys", (0..count).map(key).collect::<Value>())
     }
 
-    /// The good keys with a bad one in front of them. A verifier must drop the one and keep the
-    /// others (RFC 7517 §5).
+    /// Sends the normal key set with one unusable key before the others. A verifier must ignore
+    /// that key and use the others (RFC 7517 §5).
     pub fn bad_key(bad: BadKey) -> Self {
         Self::rewrite(move |good| {
             let keys = good.get("keys").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -187,10 +187,10 @@ impl BadKey {
         Self::NotAnObject,
     ];
 
-    /// The `kid` that these keys carry, except those whose fault is in that member.
+    /// The `kid` of these keys, except where the `kid` itself is bad.
     pub const KID: &'static str = "bad";
 
-    /// The key as JSON text.
+    /// Returns the key as JSON text.
     pub fn jwk(self) -> String {
         let n = base64url([0xff; 256]);
         let key = match self {
@@ -226,8 +226,8 @@ impl BadKey {
         named(key).to_string()
     }
 
-    /// The secret of [`Symmetric`](Self::Symmetric): a verifier that uses it accepts what any
-    /// reader of the key set can sign.
+    /// The secret of [`Symmetric`](Self::Symmetric). A verifier that uses it accepts tokens that
+    /// any reader of the key set can sign.
     pub const SHARED_SECRET: [u8; 32] = [7; 32];
 }
 
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_keys_stand_in_front_of_the_good_ones() {
+    fn bad_key_comes_before_good_keys() {
         for bad in BadKey::ALL {
             let Fault::Rewrite(rewrite) = Fault::bad_key(bad) else { unreachable!() };
             let text = rewrite.apply(json!({ "keys": [{ "kid": "good" }] }));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn one_member_is_replaced_or_removed() {
+    fn member_is_replaced_or_removed() {
         let good = || json!({ "issuer": "a", "jwks_uri": "b" });
         let Fault::Rewrite(rewrite) = Fault::member("issuer", "c") else { unreachable!() };
         assert_eq!(rewrite.apply(good()), r#"{"issuer":"c","jwks_uri":"b"}"#);

@@ -1,5 +1,5 @@
-//! What the fuzz targets call: every parser of foreign text, with the promises it must keep on any
-//! bytes. None of them may panic.
+//! The functions that the fuzz targets call: each passes arbitrary bytes to a parser and checks its
+//! guarantees. None of them may panic.
 
 use http::HeaderValue;
 
@@ -14,7 +14,7 @@ use crate::validator::{Credentials, insecure_decode_claims};
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
-/// Every target by name: the folders of the corpus and the binaries are called the same.
+/// All targets by name. The corpus folders and the binaries have the same names.
 pub const TARGETS: [(&str, Target); 8] = [
     ("json", json),
     ("token", token),
@@ -26,49 +26,49 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("config", config),
 ];
 
-/// The strict reader takes nothing that the ordinary one refuses.
+/// Checks that the strict JSON parser accepts nothing that `serde_json` rejects.
 pub fn json(bytes: &[u8]) {
     if Document::parse(bytes).is_ok() {
         let value: Result<serde_json::Map<_, serde_json::Value>, _> = serde_json::from_slice(bytes);
-        assert!(value.is_ok(), "the strict reader took what is no JSON object");
+        assert!(value.is_ok(), "the strict parser accepted text that is no JSON object");
     }
 }
 
-/// No token is accepted that nobody signed.
+/// Checks that no unsigned token is accepted.
 pub fn token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = insecure_decode_claims::<serde_json::Value>(text);
-    // Without known tokens, whose table takes an unoptimised build longer than all the rest.
+    // No cache of verified tokens: creating it dominates the run time of an unoptimised build.
     let auth = Auth::builder().verified_tokens_bytes(0).issuer("https://scaikey.example");
     let Ok(auth) = auth.audience("scaiwave").build() else { return };
     let request = AuthRequest::bare(Credentials::bearer(text));
     if let Attempt::Done(verdict) = auth.try_authenticate(request) {
-        assert!(verdict.is_err(), "accepted without a key");
+        assert!(verdict.is_err(), "a token was accepted without a key");
     }
 }
 
-/// One JWK.
+/// Parses one JWK.
 pub fn key(bytes: &[u8]) {
     let _ = Document::parse(bytes).map(|jwk| Key::read(jwk.root(), &Algorithm::ALL).is_ok());
 }
 
-/// A key set never has more usable keys than were sent, and never none.
+/// Checks that a parsed key set has at least one usable key and at most 100 keys.
 pub fn key_set(bytes: &[u8]) {
     if let Ok(set) = KeySet::read(bytes, &Algorithm::ALL, JwksSettings::default().max_keys) {
         let (usable, unusable) = (set.all.len(), set.unusable.len());
-        assert!(usable > 0 && usable + unusable <= 100, "an impossible key set");
+        assert!(usable > 0 && usable + unusable <= 100, "the key set is empty or too large");
     }
 }
 
-/// Keys in a configuration: JSON or PEM. What is taken has a key.
+/// Checks that keys from a configuration (JSON or PEM) are never an empty set.
 pub fn pem(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(set) = KeySet::read_given(text, &Algorithm::ALL, JwksSettings::default().max_keys) {
-        assert!(!set.all.is_empty(), "taken without a key");
+        assert!(!set.all.is_empty(), "an empty key set was accepted");
     }
 }
 
-/// A metadata document is taken for the expected issuer only.
+/// Checks that a metadata document is accepted for its own issuer only.
 pub fn metadata(bytes: &[u8]) {
     let issuer = "https://scaikey.example";
     let Ok(from) = issuer.parse() else { return };
@@ -78,7 +78,7 @@ pub fn metadata(bytes: &[u8]) {
     }
 }
 
-/// What the crate writes, its strict reader reads; what others write does not break it.
+/// Checks that the challenge parser reads all challenges that the crate writes.
 pub fn challenges(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = challenge::parse(text);
@@ -92,7 +92,7 @@ pub fn challenges(bytes: &[u8]) {
     }
 }
 
-/// A configuration file, and an environment with one variable per line.
+/// Parses a configuration file, and an environment with one variable per line.
 pub fn config(bytes: &[u8]) {
     if let Ok(config) = serde_json::from_slice::<AuthConfig>(bytes) {
         let _ = Auth::from_config(config).build();

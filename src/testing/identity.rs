@@ -1,4 +1,4 @@
-//! [`identity`]: somebody, without a token.
+//! [`identity`]: an identity without a token.
 
 use serde_json::Value;
 
@@ -6,11 +6,12 @@ use crate::clock::{Clock, SystemClock, unix_seconds};
 use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
 use crate::support::json::Document;
 
-/// The identity that a token with these claims would have, for what is tested without requests (feature `testing`).
+/// Returns the identity of a token with these claims, for tests without requests (feature
+/// `testing`).
 ///
-/// `iss` is `https://issuer.example` and `exp` an hour from now unless they are given. With a
-/// `client_id` that equals `sub` it is a service account, else a user. Its provenance is
-/// [`Provenance::Mock`]: nobody was asked.
+/// By default `iss` is `https://issuer.example` and `exp` is one hour from now. If `client_id`
+/// equals `sub`, the identity is a service account, otherwise a user. Its provenance is
+/// [`Provenance::Mock`], because no token was verified.
 ///
 /// ```
 /// use scaikey_auth::testing::identity;
@@ -21,10 +22,12 @@ use crate::support::json::Document;
 /// ```
 ///
 /// # Panics
-/// When there is no `sub`, or no token may have such claims.
-#[expect(clippy::panic, reason = "a tool for tests says what is wrong with the test")]
+/// When `sub` is missing, or when a validator would reject the claims as malformed.
+#[expect(clippy::panic, reason = "a panic reports the mistake in the test")]
 pub fn identity(claims: Value) -> Identity {
-    let Value::Object(mut claims) = claims else { panic!("the claims are no object: {claims}") };
+    let Value::Object(mut claims) = claims else {
+        panic!("the claims must be a JSON object: {claims}")
+    };
     let now = unix_seconds(SystemClock::default().now());
     claims.entry("exp").or_insert_with(|| (now + 3600).into());
     let issuer = claims.entry("iss").or_insert_with(|| "https://issuer.example".into());
@@ -38,10 +41,10 @@ pub fn identity(claims: Value) -> Identity {
         legacy_service_tokens: false,
     };
     let Ok(document) = Document::parse(payload.clone()) else {
-        panic!("these claims are not read: {payload}")
+        panic!("the claims are not valid JSON for a token: {payload}")
     };
     match reading.identity(document) {
         Ok(identity) => identity,
-        Err(why) => panic!("no token may have these claims: {why}: {payload}"),
+        Err(why) => panic!("a validator rejects these claims: {why}: {payload}"),
     }
 }

@@ -1,4 +1,4 @@
-//! [`TestIssuer`]: keys, the addresses they are found at, and the tokens they sign.
+//! [`TestIssuer`]: its keys, the URLs that publish them, and the tokens that it signs.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
 
-/// What all issuers of one provider have in common.
+/// Settings that all issuers of one provider share.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) clock: Arc<dyn Clock>,
@@ -28,9 +28,9 @@ pub(super) struct Settings {
     pub(super) lifetime: Duration,
 }
 
-/// One issuer of a [`Provider`](super::Provider) (feature `testing`): the platform itself, or a tenant.
+/// An issuer of a [`Provider`](super::Provider) (feature `testing`): the platform or a tenant.
 ///
-/// It has its own keys, counters and faults. Clones are the same issuer.
+/// It has its own keys, counters and faults. Clones share them.
 #[derive(Clone)]
 pub struct TestIssuer(Arc<Inner>);
 
@@ -38,7 +38,7 @@ struct Inner {
     settings: Arc<Settings>,
     /// The `iss` of its tokens.
     identifier: String,
-    /// The path in front of its endpoints; empty for the platform.
+    /// The path prefix of its endpoints. Empty for the platform.
     base: String,
     tenant: Option<String>,
     keys: Mutex<KeyRing>,
@@ -54,7 +54,7 @@ struct Inner {
     trusted_workloads: Mutex<Vec<TrustedWorkload>>,
 }
 
-/// What is believed of another issuer's tokens: as whom, and in which tenant.
+/// A foreign issuer that this issuer trusts, and the identity that its tokens are exchanged for.
 struct TrustedWorkload {
     foreign: TestIssuer,
     identity: String,
@@ -90,22 +90,23 @@ impl TestIssuer {
         }))
     }
 
-    /// The `iss` of its tokens.
+    /// Returns the `iss` of its tokens.
     pub fn issuer(&self) -> String {
         self.0.identifier.clone()
     }
 
-    /// Where its OpenID Connect discovery document is.
+    /// Returns the URL of its OpenID Connect discovery document.
     pub fn discovery_url(&self) -> String {
         self.at("/.well-known/openid-configuration")
     }
 
-    /// Where its keys are.
+    /// Returns the URL of its key set.
     pub fn jwks_uri(&self) -> String {
         self.at("/.well-known/jwks.json")
     }
 
-    /// A user's access token: alice of tenant `tenant-1`, one hour, for the provider's audience.
+    /// Builds an access token of a user: `alice` of tenant `tenant-1`, for the provider's audience
+    /// and lifetime.
     pub fn token(&self) -> TokenBuilder {
         TokenBuilder::new(
             self,
@@ -120,7 +121,8 @@ impl TestIssuer {
         )
     }
 
-    /// A service's access token, as the client-credentials grant gives it to `client_id`.
+    /// Builds an access token of a service, as the client-credentials grant issues it to
+    /// `client_id`.
     pub fn service_token(&self, client_id: &str) -> TokenBuilder {
         TokenBuilder::new(
             self,
@@ -133,31 +135,32 @@ impl TestIssuer {
         )
     }
 
-    /// The key that signs now.
+    /// Returns the current signing key.
     pub fn key(&self) -> SigningKey {
         let algorithm = self.0.settings.algorithms.first().copied().unwrap_or(Algorithm::RS256);
         self.key_for(algorithm)
     }
 
-    /// The key of this algorithm that signs now. If there is none, one is made and published.
+    /// Returns the current signing key of this algorithm. Generates and publishes one if there is
+    /// none.
     pub fn key_for(&self, algorithm: Algorithm) -> SigningKey {
         let mut ring = self.ring();
         let current = ring.current(algorithm).cloned();
         current.unwrap_or_else(|| ring.adopt(SigningKey::generate(algorithm)))
     }
 
-    /// The name of the key that signs now.
+    /// Returns the `kid` of the current signing key.
     pub fn kid(&self) -> String {
         self.key().kid().to_owned()
     }
 
-    /// The names of the published keys.
+    /// Returns the `kid`s of the published keys.
     pub fn kids(&self) -> Vec<String> {
         self.ring().published().iter().map(|key| key.kid().to_owned()).collect()
     }
 
-    /// Changes to a new signing key of the same algorithm, and returns its name. The old key stays
-    /// published. The new one is that of [`publish_next`](Self::publish_next), if there is one.
+    /// Changes to a new signing key of the same algorithm and returns its `kid`. The old key stays
+    /// published. If [`publish_next`](Self::publish_next) published a key, it becomes the new one.
     pub fn rotate(&self) -> String {
         let algorithm = self.key().algorithm();
         let mut ring = self.ring();
@@ -165,7 +168,7 @@ impl TestIssuer {
         ring.adopt(key).kid().to_owned()
     }
 
-    /// Publishes the key that the next [`rotate`](Self::rotate) will use, and returns its name.
+    /// Publishes the key that the next [`rotate`](Self::rotate) will use, and returns its `kid`.
     pub fn publish_next(&self) -> String {
         let key = SigningKey::generate(self.key().algorithm());
         let kid = key.kid().to_owned();
@@ -173,79 +176,79 @@ impl TestIssuer {
         kid
     }
 
-    /// Publishes a key and signs with it from now on, when its algorithm is asked for.
+    /// Publishes a key and makes it the signing key for its algorithm.
     pub fn rotate_to(&self, key: SigningKey) {
         self.ring().adopt(key);
     }
 
-    /// Takes a key out of the set. It still signs if it is the current one, which no verifier that
-    /// has noticed should accept.
+    /// Removes a key from the published set. If it is the current key, it still signs: a verifier
+    /// must reject those tokens as soon as it has fetched the set again.
     pub fn remove_key(&self, kid: &str) {
         self.ring().remove_key(|key| key.kid() == kid);
     }
 
-    /// Takes all keys out of the set that do not sign any more (or not yet).
+    /// Removes all keys from the published set, except the current signing keys.
     pub fn remove_old_keys(&self) {
         self.ring().remove_old_keys();
     }
 
-    /// Sends this `Cache-Control` with the key set. None is sent unless set.
+    /// Sets the `Cache-Control` header of the key set. Default: none.
     pub fn cache_control(&self, value: Option<&str>) {
         *lock(&self.0.cache_control) = value.map(str::to_owned);
     }
 
-    /// Lets an endpoint misbehave, from now on.
+    /// Sets a fault on an endpoint. It applies until [`heal`](Self::heal).
     pub fn fail(&self, endpoint: ProviderEndpoint, fault: Fault) {
         self.endpoint_state(endpoint).set_fault(Some(fault));
     }
 
-    /// Lets an endpoint behave again. Requests held by [`Fault::Hang`] are answered.
+    /// Clears the fault of an endpoint. Requests that [`Fault::Hang`] holds are answered.
     pub fn heal(&self, endpoint: ProviderEndpoint) {
         self.endpoint_state(endpoint).set_fault(None);
     }
 
-    /// How many requests reached an endpoint, answered or not.
+    /// Returns the number of requests that reached an endpoint, answered or not.
     pub fn requests(&self, endpoint: ProviderEndpoint) -> u64 {
         self.endpoint_state(endpoint).count()
     }
 
-    /// How many requests for keys there were.
+    /// Returns the number of requests for the key set.
     pub fn jwks_requests(&self) -> u64 {
         self.requests(ProviderEndpoint::Jwks)
     }
 
-    /// How many requests for metadata there were.
+    /// Returns the number of requests for the discovery document.
     pub fn discovery_requests(&self) -> u64 {
         self.requests(ProviderEndpoint::Discovery)
     }
 
-    /// How many token requests there were.
+    /// Returns the number of requests to the token endpoint.
     pub fn token_requests(&self) -> u64 {
         self.requests(ProviderEndpoint::Token)
     }
 
-    /// The last 100 requests to an endpoint, oldest first.
+    /// Returns the last 100 requests to an endpoint, oldest first.
     pub fn received(&self, endpoint: ProviderEndpoint) -> Vec<ReceivedRequest> {
         self.endpoint_state(endpoint).recent()
     }
 
-    /// Waits until an endpoint has seen `least` requests in all.
+    /// Waits until an endpoint has received at least `least` requests in total.
     ///
     /// # Panics
-    /// After ten seconds of real time.
+    /// After 120 seconds of real time.
     pub async fn wait_for_requests(&self, endpoint: ProviderEndpoint, least: u64) {
         self.endpoint_state(endpoint).wait_for(least).await;
     }
 
-    /// Waits until there were `least` requests for keys in all.
+    /// Waits until there were at least `least` requests for the key set in total.
     ///
     /// # Panics
-    /// After ten seconds of real time.
+    /// After 120 seconds of real time.
     pub async fn wait_for_jwks_requests(&self, least: u64) {
         self.wait_for_requests(ProviderEndpoint::Jwks, least).await;
     }
 
-    /// The key set, as published now.
+    /// Returns the key set as currently published.
     pub fn jwks(&self) -> Value {
         json!({ "keys": self.ring().published().iter().map(SigningKey::jwk).collect::<Value>() })
     }
@@ -266,19 +269,19 @@ impl TestIssuer {
         &self.0.grant_store
     }
 
-    /// The claims of a token that this issuer signed, whatever they say.
+    /// Returns the claims of a token that this issuer signed. Checks nothing but the signature.
     pub(super) fn own_claims(&self, token: &str) -> Option<Map<String, Value>> {
         self.ring().published().iter().find_map(|key| key.claims_of(token))
     }
 
-    /// Exchanges tokens that `foreign` signed for ones of `identity` in `tenant`, whatever else they
-    /// say: the trust that a provider has in the platform of a workload.
+    /// Trusts the tokens of `foreign`, for example a workload platform: the token endpoint
+    /// exchanges each of them for a token of `identity` in `tenant`. It checks only the signature.
     pub fn trust_workloads(&self, foreign: &TestIssuer, identity: &str, tenant: &str) {
         let (foreign, identity, tenant) = (foreign.clone(), identity.to_owned(), tenant.to_owned());
         lock(&self.0.trusted_workloads).push(TrustedWorkload { foreign, identity, tenant });
     }
 
-    /// Who a foreign token is here.
+    /// Returns the claims that a foreign token is exchanged for.
     pub(super) fn workload(&self, token: &str) -> Option<Map<String, Value>> {
         let workloads = lock(&self.0.trusted_workloads);
         let trusted = workloads.iter().find(|it| it.foreign.own_claims(token).is_some())?;
@@ -321,7 +324,7 @@ impl TestIssuer {
         &self.0.settings.algorithms
     }
 
-    /// A `jti` no other token of this process has.
+    /// Returns a `jti` that is unique in this process.
     pub(super) fn next_jti(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         format!("token-{}", NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,4 +1,4 @@
-//! [`SigningKey`]: a private key, its public JWK, and the tokens it signs.
+//! [`SigningKey`]: a private key with its JWK and its signatures.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,11 +19,11 @@ use crate::config::Algorithm;
 
 /// A private key of one algorithm, with a `kid` (feature `testing`).
 ///
-/// An [`TestIssuer`](super::TestIssuer) makes its own; make one yourself to sign what an issuer would not
-/// (a token signed by nobody's key, a key that another issuer also uses). Clones are the same key.
+/// A [`TestIssuer`](super::TestIssuer) generates its own keys. Generate one yourself to sign with
+/// an unpublished key, or to share a key between issuers. Clones are the same key.
 ///
-/// RSA keys are 2048 bits. Making one takes tens of milliseconds, so those that are dropped are
-/// used again, under another `kid`, by later keys of the same process.
+/// RSA keys have 2048 bits. Generating one takes tens of milliseconds, so later keys of the same
+/// process reuse the material of dropped RSA keys under another `kid`.
 #[derive(Clone)]
 pub struct SigningKey(Arc<Inner>);
 
@@ -40,14 +40,14 @@ enum Pair {
 }
 
 impl SigningKey {
-    /// Makes a key whose `kid` no other key of this process has.
+    /// Generates a key with a `kid` that is unique in this process.
     pub fn generate(algorithm: Algorithm) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self::with_kid(algorithm, format!("{}-{number}", algorithm.as_str().to_lowercase()))
     }
 
-    /// Makes a key with a `kid` of your choice.
+    /// Generates a key with this `kid`.
     pub fn with_kid(algorithm: Algorithm, kid: impl Into<String>) -> Self {
         let pair = match algorithm {
             Algorithm::ES256 => ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
@@ -59,17 +59,17 @@ impl SigningKey {
         Self(Arc::new(Inner { kid: kid.into(), algorithm, pair }))
     }
 
-    /// The key's name.
+    /// Returns the `kid`.
     pub fn kid(&self) -> &str {
         &self.0.kid
     }
 
-    /// What it signs with.
+    /// Returns the signature algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.0.algorithm
     }
 
-    /// The public key as a JWK (RFC 7517), with `kid`, `use` and `alg`.
+    /// Returns the public key as a JWK (RFC 7517), with `kid`, `use` and `alg`.
     pub fn jwk(&self) -> Value {
         let mut jwk = match &self.0.pair {
             Pair::Rsa(pair) => {
@@ -93,8 +93,8 @@ impl SigningKey {
         jwk
     }
 
-    /// The public key as aws-lc-rs verifies with it: PKCS #1 DER for RSA, an uncompressed point
-    /// for EC, 32 bytes for Ed25519.
+    /// Returns the public key in the form that aws-lc-rs verifies with: PKCS #1 DER for RSA, an
+    /// uncompressed point for EC, 32 bytes for Ed25519.
     pub fn public_key(&self) -> Vec<u8> {
         match &self.0.pair {
             Pair::Rsa(pair) => pair.key().public_key().as_ref().to_vec(),
@@ -103,18 +103,18 @@ impl SigningKey {
         }
     }
 
-    /// An RSA public key as `SubjectPublicKeyInfo`, which PEM files hold. Empty for other keys.
+    /// Returns an RSA public key as `SubjectPublicKeyInfo` in DER. Empty for other keys.
     pub(super) fn public_der(&self) -> Vec<u8> {
         let Pair::Rsa(pair) = &self.0.pair else { return Vec::new() };
         expect_crypto(pair.key().public_key().as_der()).as_ref().to_vec()
     }
 
-    /// The JWS signature (RFC 7518 §3) of `message`.
+    /// Returns the JWS signature (RFC 7518 §3) of `message`.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.sign_as(self.0.algorithm, message)
     }
 
-    /// Signs with another algorithm of the same key type, as no honest issuer does.
+    /// Signs with another algorithm of the same key type, for forgeries.
     pub(super) fn sign_as(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.0.pair {
@@ -133,7 +133,7 @@ impl SigningKey {
         }
     }
 
-    /// An ECDSA signature in DER, which JWS does not use (RFC 7518 §3.4). Empty for other keys.
+    /// Returns an ECDSA signature in DER, which JWS forbids (RFC 7518 §3.4). Empty for other keys.
     pub(super) fn sign_der(&self, message: &[u8]) -> Vec<u8> {
         let Pair::Ec(pair) = &self.0.pair else { return Vec::new() };
         let asn1 = match self.0.algorithm {
@@ -146,13 +146,13 @@ impl SigningKey {
         expect_crypto(twin.sign(&SystemRandom::new(), message)).as_ref().to_vec()
     }
 
-    /// Whether `signature` is this key's over `message`.
+    /// Returns whether this key made `signature` over `message`.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let public = UnparsedPublicKey::new(verifier(self.0.algorithm), self.public_key());
         public.verify(message, signature).is_ok()
     }
 
-    /// The payload of a compact JWS, if this key signed it.
+    /// Returns the claims of a compact JWS if this key signed it.
     pub(super) fn claims_of(&self, token: &str) -> Option<Map<String, Value>> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (_, payload) = signed.split_once('.')?;
@@ -161,8 +161,8 @@ impl SigningKey {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
     }
 
-    /// The public key as `SubjectPublicKeyInfo` in PEM (RFC 7468 §13): what
-    /// [`IssuerConfig::keys`](crate::IssuerConfig::keys) takes beside JWKs.
+    /// Returns the public key as `SubjectPublicKeyInfo` in PEM (RFC 7468 §13), which
+    /// [`IssuerConfig::keys`](crate::IssuerConfig::keys) accepts.
     pub fn public_pem(&self) -> String {
         let der = match &self.0.pair {
             Pair::Rsa(_) => self.public_der(),
@@ -180,8 +180,8 @@ impl SigningKey {
         pem("PUBLIC KEY", &der)
     }
 
-    /// The private key as unencrypted PKCS #8 in PEM (RFC 5958, RFC 7468): what a service that
-    /// proves itself by `private_key_jwt` is given.
+    /// Returns the private key as unencrypted PKCS #8 in PEM (RFC 5958, RFC 7468), for a service
+    /// that authenticates with `private_key_jwt`.
     pub fn private_pem(&self) -> String {
         let der = match &self.0.pair {
             Pair::Rsa(pair) => {
@@ -193,8 +193,8 @@ impl SigningKey {
         pem("PRIVATE KEY", &der)
     }
 
-    /// A compact JWS over these two texts, exactly as they are: nothing is added, parsed or
-    /// checked, so that it can carry what no encoder would write.
+    /// Returns a compact JWS over these bytes. It adds, parses and checks nothing, so a test can
+    /// sign malformed JSON.
     pub fn token(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
         let signed = signing_input(header, payload);
         let signature = base64url(self.sign(signed.as_bytes()));
@@ -211,7 +211,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// What a JWS signature covers: the header, a dot, the payload (RFC 7515 §5.1).
+/// Returns the signing input of a JWS: the header, a dot, the payload (RFC 7515 §5.1).
 pub(super) fn signing_input(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
     format!("{}.{}", base64url(header), base64url(payload))
 }
@@ -227,7 +227,7 @@ pub(super) fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-#[expect(clippy::expect_used, reason = "a test tool without its random source cannot go on")]
+#[expect(clippy::expect_used, reason = "a test tool cannot continue without a random source")]
 fn expect_crypto<T, E: fmt::Debug>(result: Result<T, E>) -> T {
     result.expect("the cryptography library works")
 }
@@ -274,11 +274,11 @@ fn verifier(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {
     }
 }
 
-/// RSA pairs nobody holds at the moment. A pair has one holder at a time: two issuers with the
-/// same key material would make a test of "signed by the other issuer" meaningless.
+/// RSA key pairs of dropped keys, for reuse. Two live keys never share a pair: otherwise a token
+/// "signed by another issuer" would verify.
 static RSA_POOL: Mutex<Vec<RsaKeyPair>> = Mutex::new(Vec::new());
 
-/// An RSA pair that goes back to [`RSA_POOL`] when its key is dropped.
+/// An RSA key pair that returns to [`RSA_POOL`] on drop.
 struct PooledRsaKey(Option<RsaKeyPair>);
 
 impl PooledRsaKey {
@@ -287,9 +287,9 @@ impl PooledRsaKey {
         Self(Some(idle.unwrap_or_else(|| expect_crypto(RsaKeyPair::generate(KeySize::Rsa2048)))))
     }
 
-    #[expect(clippy::expect_used, reason = "the pair leaves only in `drop`")]
+    #[expect(clippy::expect_used, reason = "only `drop` takes the pair")]
     fn key(&self) -> &RsaKeyPair {
-        self.0.as_ref().expect("held until dropped")
+        self.0.as_ref().expect("the pair is present until drop")
     }
 }
 
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_algorithm_signs_what_its_public_key_verifies() {
+    fn public_key_verifies_every_algorithm() {
         for algorithm in Algorithm::ALL {
             let key = SigningKey::generate(algorithm);
             assert!(key.verifies(b"message", &key.sign(b"message")), "{algorithm}");
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_private_key_can_be_read_by_others() {
+    fn other_libraries_read_the_private_pem() {
         use jsonwebtoken::EncodingKey;
         let pem = |algorithm| SigningKey::generate(algorithm).private_pem();
         EncodingKey::from_rsa_pem(pem(Algorithm::RS256).as_bytes()).unwrap();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jwk_has_coordinates_of_full_length() {
+    fn jwk_coordinates_have_full_length() {
         for (algorithm, length) in
             [(Algorithm::ES256, 32), (Algorithm::ES384, 48), (Algorithm::ES512, 66)]
         {
@@ -335,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_held_together_never_share_material() {
+    fn live_keys_never_share_material() {
         let one = SigningKey::generate(Algorithm::RS256);
         let other = SigningKey::with_kid(Algorithm::RS256, one.kid());
         assert_ne!(one.public_key(), other.public_key());
     }
 
     #[test]
-    fn a_der_signature_verifies_as_der_only() {
+    fn der_signature_verifies_as_der_only() {
         let key = SigningKey::generate(Algorithm::ES256);
         let signed = key.sign_der(b"message");
         let verify = |algorithm: &'static dyn VerificationAlgorithm| {

@@ -1,5 +1,5 @@
-//! "A ScaiKey in a box": a provider over real HTTP, an adjustable clock and forged tokens, for
-//! your tests as much as for ours (feature `testing`).
+//! Tools for tests: an OpenID provider over real HTTP, an adjustable clock, forged tokens and
+//! conformance suites (feature `testing`). This crate's own tests use the same tools.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -10,11 +10,11 @@
 //! let token = provider.token().subject("alice").tenant("acme").scope("docs:read").sign();
 //! assert!(token.starts_with("eyJ"));
 //!
-//! // What your service under test is configured with:
+//! // Configure the service under test with this issuer:
 //! let issuer = provider.issuer();
 //! assert!(issuer.starts_with("http://127.0.0.1:"));
 //!
-//! // What may happen in a provider's life:
+//! // Simulate key rotation and outages:
 //! provider.rotate();
 //! provider.remove_old_keys();
 //! provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
@@ -22,21 +22,20 @@
 //! # }
 //! ```
 //!
-//! - [`Provider`] serves discovery, keys and a token endpoint on the loopback interface; its
+//! - [`Provider`] serves discovery, keys and the OAuth endpoints on the loopback interface. Its
 //!   [`TestIssuer`]s (the platform and each [tenant](Provider::tenant)) have keys that rotate,
-//!   counters, and [faults](Fault) that come and go.
-//! - A [`Client`] gets tokens by client credentials, password, [code](TestIssuer::authorize), refresh
-//!   and [exchange](Client::may_exchange), and can revoke and introspect them.
-//! - [`ManualClock`] stands still until it is moved: nothing has to sleep.
+//!   request counters, and [faults](Fault) that a test sets and clears.
+//! - A [`Client`] gets tokens by client credentials, password, [code](TestIssuer::authorize),
+//!   refresh and [exchange](Client::may_exchange), and can revoke and introspect them.
+//! - [`ManualClock`] stands still until the test moves it, so that no test has to sleep.
+//! - [`forge`] makes tokens that a service must reject, and unusual tokens that it must accept.
+//! - [`conformance`] tests your own tenant store, registrar, token cache and replay log.
+//! - [`challenge`] parses `WWW-Authenticate` headers strictly.
 //!
-//! - [`forge`] makes the tokens that must be refused, and their honest twins.
-//! - [`conformance`] examines your own tenant store, registrar, token cache and replay log.
-//! - [`challenge`] reads `WWW-Authenticate` headers as strictly as they should be written.
+//! Enable the feature in `dev-dependencies` only: the provider gives tokens to every caller, has no
+//! TLS, and panics on failure.
 //!
-//! It is a tool for tests. It gives tokens to whoever asks, has no TLS, and panics when something
-//! goes wrong: enable the feature for `dev-dependencies` only.
-//!
-//! How it fits together: [manual::testing](crate::manual::testing).
+//! For an overview see [manual::testing](crate::manual::testing).
 
 pub mod challenge;
 mod clients;

@@ -1,4 +1,4 @@
-//! [`Provider`]: the box, switched on.
+//! [`Provider`]: the test provider, and how to set it up.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
@@ -15,10 +15,10 @@ use super::server::{self, Routes};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Algorithm;
 
-/// A running provider (feature `testing`): an HTTP server on the loopback interface with a platform [`TestIssuer`], to
-/// which it dereferences, and as many tenant issuers as are asked for.
+/// A running test provider (feature `testing`): an HTTP server on the loopback interface.
 ///
-/// It stops when dropped. It must be started inside a Tokio runtime with I/O and time.
+/// It dereferences to the [`TestIssuer`] of the platform. [`tenant`](Self::tenant) adds the issuers
+/// of tenants. It stops when dropped. Start it inside a Tokio runtime with I/O and time.
 #[derive(Debug)]
 pub struct Provider {
     platform: TestIssuer,
@@ -34,21 +34,21 @@ enum State {
         stop: Option<oneshot::Sender<()>>,
         task: JoinHandle<()>,
     },
-    /// The socket is bound but does not listen: connections are refused and the port stays ours.
+    /// The socket is bound but does not listen: it reserves the port and refuses connections.
     Paused(TcpSocket),
     Stopped,
 }
 
 impl Provider {
-    /// Starts one with the defaults of [`ProviderBuilder`].
+    /// Starts a provider with the defaults of [`ProviderBuilder`].
     ///
     /// # Panics
-    /// When no port can be had.
+    /// When no port is free.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
 
-    /// Sets one up.
+    /// Returns a builder with the default settings.
     pub fn builder() -> ProviderBuilder {
         ProviderBuilder {
             clock: Arc::new(SystemClock::default()),
@@ -59,20 +59,20 @@ impl Provider {
         }
     }
 
-    /// `http://127.0.0.1:PORT`, which is also the platform's `iss`.
+    /// Returns `http://127.0.0.1:PORT`, which is also the `iss` of the platform's tokens.
     pub fn url(&self) -> String {
         self.settings.url.clone()
     }
 
-    /// Where it listens.
+    /// Returns the address on which the provider listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The issuer of a tenant, with keys of its own; made at the first call.
+    /// Returns the issuer of a tenant. The first call creates it, with its own keys.
     ///
-    /// As at ScaiKey, it is found by *slug* while its tokens name it by *id*: their `iss` is
-    /// `{url}/tenants/{id}`, its endpoints are under `{url}/api/v1/auth/tenants/{slug}`.
+    /// As in ScaiKey, endpoints use the *slug* and tokens use the *id*: the `iss` of its tokens is
+    /// `{url}/tenants/{id}`, and its endpoints are under `{url}/api/v1/auth/tenants/{slug}`.
     pub fn tenant(&self, id: &str, slug: &str) -> TestIssuer {
         let mut issuers = self.routes.issuers.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = issuers.iter().find(|issuer| issuer.is_tenant(id)) {
@@ -84,16 +84,16 @@ impl Provider {
         issuer
     }
 
-    /// How many requests belonged to no endpoint of any issuer: somebody followed a URL that a
-    /// token or a stranger gave.
+    /// Returns the number of requests to paths that belong to no issuer. A service that follows a
+    /// URL from a token or from a caller increases this count.
     pub fn stray_requests(&self) -> u64 {
         self.routes.strays.load(Ordering::Relaxed)
     }
 
-    /// Closes all connections and refuses new ones. Returns when that is done.
+    /// Closes all connections, then refuses new ones. Returns when all connections are closed.
     ///
     /// # Panics
-    /// When the port cannot be held.
+    /// When the port cannot be bound again.
     pub async fn pause(&mut self) {
         if let State::Serving { stop, task } = &mut self.state {
             drop(stop.take());
@@ -105,7 +105,7 @@ impl Provider {
     /// Listens again, on the same port.
     ///
     /// # Panics
-    /// When the port cannot be had.
+    /// When the socket cannot listen.
     pub async fn resume(&mut self) {
         match std::mem::replace(&mut self.state, State::Stopped) {
             State::Paused(socket) => self.state = serving(listen(socket), &self.routes),
@@ -124,16 +124,16 @@ impl Deref for Provider {
 
 impl Drop for Provider {
     fn drop(&mut self) {
-        // The connections belong to the task and end with it.
+        // The task owns the connections, so this closes them too.
         if let State::Serving { task, .. } = &self.state {
             task.abort();
         }
     }
 }
 
-/// How a [`Provider`] is to be (feature `testing`).
+/// Settings for a [`Provider`] (feature `testing`).
 #[derive(Debug, Clone)]
-#[must_use = "a provider exists only once it is started"]
+#[must_use = "call `start` to run the provider"]
 pub struct ProviderBuilder {
     clock: Arc<dyn Clock>,
     algorithms: Vec<Algorithm>,
@@ -143,43 +143,43 @@ pub struct ProviderBuilder {
 }
 
 impl ProviderBuilder {
-    /// The clock that `iat`, `exp` and `nbf` come from. Default: the system's.
+    /// Sets the clock for `iat`, `exp` and `nbf`. Default: the system clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// The algorithms there is a key of from the start, per issuer; the first one signs unless a
-    /// token asks for another. Default: RS256 and ES256. Each RSA algorithm has a key of its own.
+    /// Sets the algorithms of each issuer's first keys, one key for each. The first algorithm signs
+    /// unless a token asks for another. Default: RS256 and ES256.
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.algorithms = algorithms.into_iter().collect();
         self
     }
 
-    /// Where to listen. Default: `127.0.0.1`, a free port.
+    /// Sets the address to listen on. Default: `127.0.0.1` and a free port.
     ///
-    /// There is no TLS and everybody gets what they ask for: stay on the loopback interface.
+    /// Stay on the loopback interface: the provider has no TLS and gives tokens to every caller.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.address = address;
         self
     }
 
-    /// The `aud` of tokens that do not say otherwise. Default: `scaiwave`.
+    /// Sets the default `aud` of tokens. Default: `scaiwave`.
     pub fn audience(mut self, audience: &str) -> Self {
         self.audience = audience.to_owned();
         self
     }
 
-    /// How long tokens live, in whole seconds. Default: one hour.
+    /// Sets the lifetime of tokens, in whole seconds. Default: one hour.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// Starts to listen.
+    /// Starts the provider.
     ///
     /// # Panics
-    /// When the address cannot be had.
+    /// When the address is in use or not available.
     pub async fn start(self) -> Provider {
         let listener = listen(bind(self.address));
         let address = expect_io(listener.local_addr());
@@ -201,7 +201,7 @@ impl ProviderBuilder {
 fn bind(address: SocketAddr) -> TcpSocket {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = expect_io(socket);
-    // Without this, connections just closed keep the port busy for minutes.
+    // Without this option, closed connections block the port for minutes.
     expect_io(socket.set_reuseaddr(true));
     expect_io(socket.bind(address));
     socket
@@ -217,9 +217,9 @@ fn serving(listener: TcpListener, routes: &Arc<Routes>) -> State {
     State::Serving { stop: Some(stop), task }
 }
 
-#[expect(clippy::expect_used, reason = "a test without its provider cannot go on")]
+#[expect(clippy::expect_used, reason = "a test cannot continue without its provider")]
 fn expect_io<T>(result: std::io::Result<T>) -> T {
-    result.expect("the provider has a socket")
+    result.expect("the operating system provides a socket")
 }
 
 #[cfg(test)]
@@ -245,7 +245,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn the_documents_lead_from_one_to_the_next() {
+    async fn metadata_leads_to_the_key_set() {
         let provider = Provider::start().await;
         for name in ["openid-configuration", "oauth-authorization-server"] {
             let metadata = get(&format!("{}/.well-known/{name}", provider.url())).await.unwrap();
@@ -262,7 +262,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn keys_come_and_go() {
+    async fn keys_are_published_rotated_and_removed() {
         let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
         let first = provider.kid();
         let next = provider.publish_next();
@@ -280,7 +280,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_tenant_is_named_by_id_and_found_by_slug() {
+    async fn tenant_urls_use_slug_tokens_use_id() {
         let provider = Provider::start().await;
         let acme = provider.tenant("tnt_acme", "acme");
         let metadata = get(&acme.discovery_url()).await.unwrap();
@@ -297,7 +297,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn the_token_endpoint_answers_over_http() {
+    async fn token_endpoint_answers_over_http() {
         let provider = Provider::start().await;
         provider.register_client(Client::new("svc", "s3cret").scopes("read"));
         let request = reqwest::Client::new()
@@ -313,7 +313,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_paused_provider_refuses_connections_and_comes_back_on_its_port() {
+    async fn paused_provider_resumes_on_its_port() {
         let mut provider = Provider::start().await;
         let url = provider.jwks_uri();
         let client = reqwest::Client::new();
@@ -327,7 +327,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_provider_is_gone() {
+    async fn dropped_provider_stops_listening() {
         let provider = Provider::start().await;
         let address = provider.address();
         drop(provider);

@@ -1,4 +1,4 @@
-//! The wire: accepts connections, finds the endpoint, applies its fault, answers.
+//! The HTTP server: accepts connections, finds the endpoint, applies its fault and answers.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,24 +25,24 @@ use super::faults::Fault;
 use super::issuer::TestIssuer;
 use super::oauth::{self, Answer};
 
-/// What is served.
+/// The issuers that the server answers for.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    /// Tenants join while the provider runs.
+    /// Tests add tenants while the provider runs.
     pub(super) issuers: RwLock<Vec<TestIssuer>>,
-    /// Requests that belong to no endpoint.
+    /// The number of requests to unknown paths.
     pub(super) strays: AtomicU64,
 }
 
-/// In front of a path, this leads to the same document without faults or counting.
+/// A path prefix that leads to the same document, without faults and without counting.
 const REDIRECT_PREFIX: &str = "/moved";
 
-/// No request to a provider is larger.
+/// The largest request body that the server reads, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
 type Reply = Response<BoxBody<Bytes, Infallible>>;
 
-/// Serves until told to stop; by then all connections are closed, too.
+/// Serves until `stop` fires, then closes all connections before it returns.
 pub(super) async fn serve(
     listener: TcpListener,
     routes: Arc<Routes>,
@@ -91,7 +91,7 @@ async fn answer(routes: Arc<Routes>, request: Request<Incoming>) -> io::Result<R
 }
 
 impl Routes {
-    /// The issuer and the endpoint a path belongs to.
+    /// Returns the issuer and the endpoint of a path.
     fn find(&self, path: &str) -> Option<(TestIssuer, ProviderEndpoint)> {
         let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
         issuers.iter().find_map(|issuer| {
@@ -117,7 +117,7 @@ async fn answer_with_faults(
     request: &ReceivedRequest,
 ) -> io::Result<Reply> {
     let mut switch = issuer.endpoint_state(endpoint).fault();
-    // Who waits here is answered as the switch stands when it is moved away from `Hang`.
+    // A request that waits here gets the fault, or none, that replaces `Hang`.
     let held = switch.wait_for(|fault| !matches!(fault, Some(Fault::Hang))).await;
     let fault = held.ok().and_then(|fault| (*fault).clone());
     let Some(fault) = fault else { return Ok(normal_answer(issuer, endpoint, request).reply()) };
@@ -161,7 +161,7 @@ async fn answer_with_faults(
         }
         Fault::Redirect(to) => redirect(&to),
         Fault::RedirectHere => redirect(&format!("{REDIRECT_PREFIX}{}", request.target)),
-        Fault::HangUp => return Err(io::Error::other("hung up")),
+        Fault::HangUp => return Err(io::Error::other("connection closed by the fault")),
         Fault::Rewrite(rewrite) => {
             let Answer { status, headers, json, .. } = normal();
             let mut answer = json_reply(Full::from(rewrite.apply(json)));
@@ -172,7 +172,7 @@ async fn answer_with_faults(
     })
 }
 
-/// The answer when nothing is wrong.
+/// Returns the answer without a fault.
 fn normal_answer(
     issuer: &TestIssuer,
     endpoint: ProviderEndpoint,
@@ -240,7 +240,7 @@ fn reply(
     answer
 }
 
-/// White space for ever: a parser cannot refuse it early.
+/// A body of endless white space, which no JSON parser can reject early.
 struct EndlessBody;
 
 impl Body for EndlessBody {
@@ -257,7 +257,7 @@ impl Body for EndlessBody {
 
 type Release = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// A body that comes when the fault is taken back.
+/// A body that waits until the fault is cleared.
 struct StalledBody {
     text: Option<Bytes>,
     switch: Option<watch::Receiver<Option<Fault>>>,
@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn faults_come_and_go_at_run_time() {
+    async fn faults_can_change_at_run_time() {
         let provider = Provider::start().await;
         let url = provider.jwks_uri();
         let good = provider.jwks();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_hangs_or_stalls_ends_when_the_fault_does() {
+    async fn clearing_a_fault_releases_waiting_requests() {
         let provider = Provider::start().await;
         for (nth, fault) in [Fault::Hang, Fault::Stall].into_iter().enumerate() {
             provider.fail(ProviderEndpoint::Jwks, fault);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endless_body_does_not_end() {
+    async fn endless_body_does_not_end() {
         let provider = Provider::start().await;
         provider.fail(ProviderEndpoint::Jwks, Fault::EndlessBody);
         let mut answer = reqwest::get(provider.jwks_uri()).await.unwrap();

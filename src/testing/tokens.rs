@@ -1,4 +1,4 @@
-//! [`TokenBuilder`]: says what is in a token, then signs it.
+//! [`TokenBuilder`]: sets the contents of a token, then signs it.
 
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use super::keys::SigningKey;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
 
-/// A token about to be signed (feature `testing`). Made by [`TestIssuer::token`] or [`TestIssuer::service_token`].
+/// A token to be signed (feature `testing`), from [`TestIssuer::token`] or
+/// [`TestIssuer::service_token`].
 ///
-/// It starts as a good token; every method changes one thing. Nothing is checked: this is how a
-/// test makes tokens that a verifier should refuse, too.
+/// It starts as a valid token. Each method changes one member and checks nothing, so a test can
+/// also build tokens that a verifier must reject.
 #[derive(Debug, Clone)]
-#[must_use = "a token exists only once it is signed"]
+#[must_use = "call `sign` to get the token"]
 pub struct TokenBuilder {
     issuer: TestIssuer,
     header: Map<String, Value>,
@@ -52,98 +53,98 @@ impl TokenBuilder {
         Self { issuer, header, claims, key: None, algorithm: None, kid: Kid::OfTheKey }
     }
 
-    /// `sub`.
+    /// Sets `sub`.
     pub fn subject(self, subject: &str) -> Self {
         self.claim("sub", subject)
     }
 
-    /// `aud`, as one string. For a list use [`claim`](Self::claim).
+    /// Sets `aud` to one string. For a list use [`claim`](Self::claim).
     pub fn audience(self, audience: &str) -> Self {
         self.claim("aud", audience)
     }
 
-    /// `tenant_id`.
+    /// Sets `tenant_id`.
     pub fn tenant(self, tenant: &str) -> Self {
         self.claim("tenant_id", tenant)
     }
 
-    /// `iss`.
+    /// Sets `iss`.
     pub fn issuer(self, issuer: &str) -> Self {
         self.claim("iss", issuer)
     }
 
-    /// `scope`, separated by spaces.
+    /// Sets `scope`, separated by spaces.
     pub fn scope(self, scope: &str) -> Self {
         self.claim("scope", scope)
     }
 
-    /// `roles`.
+    /// Sets `roles`.
     pub fn roles<S: Into<Value>>(self, roles: impl IntoIterator<Item = S>) -> Self {
         self.claim("roles", roles.into_iter().collect::<Value>())
     }
 
-    /// `groups`.
+    /// Sets `groups`.
     pub fn groups<S: Into<Value>>(self, groups: impl IntoIterator<Item = S>) -> Self {
         self.claim("groups", groups.into_iter().collect::<Value>())
     }
 
-    /// `email`.
+    /// Sets `email`.
     pub fn email(self, email: &str) -> Self {
         self.claim("email", email)
     }
 
-    /// Any claim.
+    /// Sets any claim.
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Leaves a claim out.
+    /// Removes a claim.
     pub fn without(mut self, name: &str) -> Self {
         self.claims.remove(name);
         self
     }
 
-    /// `exp`, counted from now, in whole seconds.
+    /// Sets `exp` to this period from now, in whole seconds.
     pub fn expires_in(self, period: Duration) -> Self {
         let exp = unix_seconds(self.issuer.now() + period);
         self.claim("exp", exp)
     }
 
-    /// Issued two hours ago, expired one hour ago.
+    /// Makes the token expired: issued two hours ago, expired one hour ago.
     pub fn expired(self) -> Self {
         let now = self.issuer.unix_now();
         self.claim("iat", now.saturating_sub(7200)).claim("exp", now.saturating_sub(3600))
     }
 
-    /// `nbf`, counted from now, in whole seconds.
+    /// Sets `nbf` to this period from now, in whole seconds.
     pub fn not_before(self, period: Duration) -> Self {
         let nbf = unix_seconds(self.issuer.now() + period);
         self.claim("nbf", nbf)
     }
 
-    /// Signs with the issuer's current key of this algorithm, which is made and published if there
-    /// is none. A verifier that has fetched the keys already will have to fetch them again: name
-    /// the algorithms to [`ProviderBuilder::algorithms`](super::ProviderBuilder::algorithms) to avoid that.
+    /// Signs with the issuer's current key of this algorithm. Generates and publishes one if there
+    /// is none; a verifier that fetched the keys earlier must then fetch them again. To avoid that,
+    /// pass the algorithms to [`ProviderBuilder::algorithms`](super::ProviderBuilder::algorithms).
     pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = Some(algorithm);
         self
     }
 
-    /// Signs with this key, whether or not it is published.
+    /// Signs with this key, published or not.
     pub fn signed_by(mut self, key: &SigningKey) -> Self {
         self.key = Some(key.clone());
         self
     }
 
-    /// Any header parameter. `alg` and `kid` override those of the key, and no more: the signature
-    /// is made as the key makes it.
+    /// Sets any header parameter. `alg` and `kid` change only the header: the key still signs with
+    /// its own algorithm.
     pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.header.insert(name.to_owned(), value.into());
         self
     }
 
-    /// `typ`; `JWT` unless changed.
+    /// Sets or removes `typ`. Default: `JWT`.
     pub fn typ(mut self, typ: Option<&str>) -> Self {
         match typ {
             Some(typ) => self.header.insert("typ".into(), typ.into()),
@@ -152,19 +153,19 @@ impl TokenBuilder {
         self
     }
 
-    /// `kid`; that of the key unless changed.
+    /// Sets or removes `kid`. Default: the `kid` of the key.
     pub fn kid(mut self, kid: Option<&str>) -> Self {
         self.kid = Kid::Set(kid.map(str::to_owned));
         self
     }
 
-    /// The token.
+    /// Signs the token.
     pub fn sign(self) -> String {
         let (key, header, payload) = self.parts();
         key.token(header, payload)
     }
 
-    /// The key that would sign, and the two texts it would sign: raw material for forgeries.
+    /// Returns the signing key, the header and the payload, for forgeries.
     pub(super) fn parts(self) -> (SigningKey, String, String) {
         let key = match self.key {
             Some(key) => key,
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn tokens_of_every_algorithm_verify_with_the_published_key() {
+    async fn published_keys_verify_every_algorithm() {
         let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
         let keys: Value = get(&provider.jwks_uri()).await.unwrap();
         for algorithm in Algorithm::ALL {
@@ -214,7 +215,7 @@ mod tests {
                     .unwrap();
             };
             match algorithm {
-                // jsonwebtoken does not know these names.
+                // jsonwebtoken does not support these algorithms.
                 Algorithm::ES512 => native(&ECDSA_P521_SHA512_FIXED),
                 Algorithm::Ed25519 => native(&ED25519),
                 _ => {
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_says_what_the_builder_was_told() {
+    async fn token_has_the_claims_set() {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_778_935_867));
         let provider = Provider::builder().clock(clock.clone()).start().await;
         clock.advance(Duration::from_secs(3));

@@ -271,7 +271,7 @@ impl CacheSuite for BoardExam {
     }
 
     /// A flaw is waited for so long.
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         match self.0.flaw {
             "" => Duration::from_secs(60),
             _ => Duration::from_secs(10),
@@ -288,20 +288,20 @@ async fn a_users_own_shared_cache_passes() {
 fn broken_caches_fail_by_the_rule_they_break() {
     // All at the same time: most of it is waiting.
     let exams = [
-        ("forgets", "what was put last is what is got"),
-        ("fails", "a store that is up answers"),
-        ("keeps the first", "what was put last is what is got"),
-        ("mixes keys", "each key has a token of its own"),
-        ("mixes a tenant's keys", "each key has a token of its own"),
-        ("removes nothing", "what was removed is gone"),
-        ("keeps for ever", "a token is kept for as long as was said and no longer"),
-        ("is not shared", "as long as was said|a shared cache is shared"),
+        ("forgets", "get returns the token put last"),
+        ("fails", "an available store answers"),
+        ("keeps the first", "get returns the token put last"),
+        ("mixes keys", "each key has its own token"),
+        ("mixes a tenant's keys", "each key has its own token"),
+        ("removes nothing", "a removed token is gone"),
+        ("keeps for ever", "a token expires after its TTL"),
+        ("is not shared", "expires after its TTL|instance of a shared cache sees"),
         ("grants every lock", "a lock has one holder"),
-        ("unlocks for anybody", "only its holder gives a lock back"),
-        ("locks for ever", "a lock ends by itself"),
-        ("takes no lock again", "the same fence takes a lock again"),
-        ("needs a lock", "a lock that nobody holds fences nobody off"),
-        ("ignores fences", "who no longer holds the lock changes nothing"),
+        ("unlocks for anybody", "only the holder releases a lock"),
+        ("locks for ever", "a lock expires"),
+        ("takes no lock again", "the same fence acquires a lock again"),
+        ("needs a lock", "any fence may put without a lock and a token"),
+        ("ignores fences", "a put by a former lock holder is ignored"),
         ("leaks", "values in the store are sealed"),
         ("trusts its store", "is a miss"),
     ]
@@ -322,5 +322,5 @@ async fn a_near_cache_that_keeps_what_the_far_one_does_not_is_found_out() {
     // The server is away: a cache that hides it is no help to anybody who examines one.
     let server = Redis::later();
     let why = failure(token_cache(&Only(Arc::new(layered(&server.url()))))).await;
-    assert!(why.contains("a store that is up answers"), "{why}");
+    assert!(why.contains("an available store answers"), "{why}");
 }

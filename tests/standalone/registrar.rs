@@ -191,29 +191,33 @@ async fn a_registrar_without_fault_passes() {
 #[tokio::test]
 async fn careless_keys_fail() {
     let keys: [(&str, Key, &str); 11] = [
-        ("sub alone", |i| i.subject().into(), "told apart"),
-        ("e-mail", |i| i.email().map_or_else(|| whole(i), String::from), "somebody's address"),
+        ("sub alone", |i| i.subject().into(), "compared byte for byte"),
+        ("e-mail", |i| i.email().map_or_else(|| whole(i), String::from), "the same e-mail address"),
         (
             "e-mail and key",
             |i| format!("{}{:?}", whole(i), i.email()),
-            "another address makes nobody another",
+            "a changed e-mail address keeps the participant",
         ),
         (
             "no issuer",
             |i| format!("{:?} {} {}", i.tenant_id(), i.kind(), i.subject()),
-            "told apart",
+            "compared byte for byte",
         ),
-        ("no tenant", |i| format!("{} {} {}", i.issuer(), i.kind(), i.subject()), "told apart"),
+        (
+            "no tenant",
+            |i| format!("{} {} {}", i.issuer(), i.kind(), i.subject()),
+            "compared byte for byte",
+        ),
         (
             "no kind",
             |i| format!("{} {:?} {}", i.issuer(), i.tenant_id(), i.subject()),
-            "told apart",
+            "compared byte for byte",
         ),
-        ("no case", |i| whole(i).to_lowercase(), "told apart"),
+        ("no case", |i| whole(i).to_lowercase(), "compared byte for byte"),
         (
             "trimmed",
             |i| format!("{} {:?} {} {}", i.issuer(), i.tenant_id(), i.kind(), i.subject().trim()),
-            "told apart",
+            "compared byte for byte",
         ),
         (
             "parts put together",
@@ -221,7 +225,7 @@ async fn careless_keys_fail() {
                 let tenant = i.tenant_id().map_or("", |id| id.as_str());
                 format!("{}:{}:{tenant}:{}", i.kind(), i.issuer(), i.subject())
             },
-            "told apart",
+            "compared byte for byte",
         ),
         (
             "no tenant is a tenant",
@@ -229,7 +233,7 @@ async fn careless_keys_fail() {
                 let tenant = i.tenant_id().map_or("null", |id| id.as_str());
                 format!("{:?}", (i.kind(), i.issuer(), tenant, i.subject()))
             },
-            "told apart",
+            "compared byte for byte",
         ),
         (
             "cut off",
@@ -237,7 +241,7 @@ async fn careless_keys_fail() {
                 let start: String = i.subject().chars().take(255).collect();
                 format!("{:?}", (i.kind(), i.issuer(), i.tenant_id(), start))
             },
-            "differ after many bytes",
+            "differ only in the last byte",
         ),
     ];
     for (name, key, rule) in keys {
@@ -251,16 +255,19 @@ async fn careless_keys_fail() {
 #[tokio::test]
 async fn careless_stores_fail() {
     for (fault, rule) in [
-        (Fault::Forgets, "a registration is remembered"),
-        (Fault::LooksThenInserts, "parallel registrations of one identity are one"),
-        (Fault::AnotherWorkspaceEachTime, "a registration is remembered: one workspace"),
+        (Fault::Forgets, "later registrations return the same participant"),
+        (Fault::LooksThenInserts, "parallel registrations of one identity return one participant"),
+        (
+            Fault::AnotherWorkspaceEachTime,
+            "later registrations return the same participant: same workspace",
+        ),
         (Fault::OneWorkspaceForAll, "no shared workspace"),
         (Fault::SaysCreatedAlways, "later registrations create nothing"),
         (Fault::SaysCreatedNever, "the first registration creates"),
         (Fault::IdsFromNames, "ids are not derived"),
-        (Fault::NewTimeEachTime, "created_at stays"),
-        (Fault::KeepsTheFirstProfile, "each call refreshes the profile"),
-        (Fault::WipesTheProfile, "leaves it"),
+        (Fault::NewTimeEachTime, "created_at never changes"),
+        (Fault::KeepsTheFirstProfile, "each registration updates the profile"),
+        (Fault::WipesTheProfile, "keeps the profile"),
     ] {
         let verdict = verdict(whole, fault).await;
         let verdict = verdict.unwrap_or_else(|| panic!("passed: {fault:?}"));

@@ -1,4 +1,4 @@
-//! The exam for a [`TokenCache`].
+//! The conformance suite for a [`TokenCache`].
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,84 +15,88 @@ use crate::exchange::{
 use crate::identity::TenantId;
 use crate::support::seal::SealingKeys;
 
-/// Long enough for what is examined between two looks at a clock.
+/// A TTL that does not pass during a test.
 const LONG: Duration = Duration::from_secs(600);
 
-/// What is to end by itself.
+/// A TTL that passes during a test.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// By when it must have ended, by default.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The default of [`CacheSuite::timeout`].
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A [`TokenCache`] under exam, and a way into its store (feature `testing`).
+/// A [`TokenCache`] to test, with access to its store (feature `testing`).
 #[async_trait]
 pub trait CacheSuite: Sync {
-    /// A cache on the store under exam. Where the cache is shared, each call gives one that knows
-    /// nothing of the others but through the store, as another process's would. Otherwise each
-    /// gives the same.
+    /// Returns a cache on the store under test. For a shared cache, each call returns an instance
+    /// that shares only the store with the others, like the instance of another process. Otherwise
+    /// each call returns the same cache.
     fn cache(&self) -> Arc<dyn TokenCache>;
 
-    /// All that lies in the store, names and values. The default has no way there; rules that
-    /// need one are then left out.
+    /// Returns all names and values in the store. By default it returns none, and the suite skips
+    /// the rules that need them.
     async fn stored(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         Vec::new()
     }
 
-    /// Puts `value` in the place of what lies under `name`, which [`stored`](Self::stored) gave.
+    /// Replaces the value of `name`, a name from [`stored`](Self::stored).
     async fn overwrite(&self, name: &[u8], value: &[u8]) {
         let _ = (name, value);
     }
 
-    /// By when what is to end by itself after half a second must have ended. Default: 60 s, for machines
-    /// that are busy.
-    fn patience(&self) -> Duration {
-        PATIENCE
+    /// Returns the time within which an entry with a TTL of 500 ms must expire. Default: 60 s, for
+    /// busy machines.
+    fn timeout(&self) -> Duration {
+        TIMEOUT
     }
 }
 
-/// The exam for a [`TokenCache`] (feature `testing`).
+/// Runs the conformance suite for a [`TokenCache`] (feature `testing`). It takes one to two seconds
+/// of real time.
 ///
-/// Tests that what was put is what is got, under its own key and no other; that it is replaced,
-/// removed and forgotten in time; that parallel and abandoned calls do no harm; and that
-/// [`peek`](TokenCache::peek) agrees with [`get`](TokenCache::get). Of a
-/// [shared](TokenCache::is_shared) cache also that a lock has one holder, ends, and fences off
-/// whoever held it before, and that other instances see what was put. With
-/// [`stored`](CacheSuite::stored), that no token, subject or name of a user lies in the store; with
-/// [`overwrite`](CacheSuite::overwrite), that nothing is given out that was changed there.
+/// The suite tests that:
+/// - a token is returned for its own key and no other;
+/// - tokens are replaced, removed and expire in time;
+/// - parallel and cancelled calls have no effect on other calls;
+/// - [`peek`](TokenCache::peek) agrees with [`get`](TokenCache::get);
+/// - in a [shared](TokenCache::is_shared) cache, other instances see a token, a lock has one holder
+///   and expires, and a former holder cannot put;
+/// - with [`stored`](CacheSuite::stored): the store contains no token, subject or user name in
+///   plain text;
+/// - with [`overwrite`](CacheSuite::overwrite): a modified value is never returned.
 ///
-/// What is *not* tested: a store that is away, which must be an `Err` and soon. It takes a second
-/// or two of real time.
+/// It does *not* test an unavailable store, which must be an `Err` without a long wait.
 ///
 /// # Panics
-/// When a rule is broken; the message names it.
+/// When the cache breaks a rule. The message names the rule.
 pub async fn token_cache(suite: &dyn CacheSuite) {
-    let fixture = Fixture::new(suite.patience());
-    keeps_what_it_is_given(suite, &fixture).await;
-    keeps_keys_apart(suite, &fixture).await;
-    forgets(suite, &fixture).await;
-    stands_a_crowd(suite, &fixture).await;
+    let fixture = Fixture::new(suite.timeout());
+    stores_tokens(suite, &fixture).await;
+    separates_keys(suite, &fixture).await;
+    expires_tokens(suite, &fixture).await;
+    handles_parallel_calls(suite, &fixture).await;
     if suite.cache().is_shared() {
-        is_seen_by_others(suite, &fixture).await;
+        shares_tokens(suite, &fixture).await;
         locks(suite, &fixture).await;
         fences(suite, &fixture).await;
         seals(suite, &fixture).await;
-        distrusts(suite, &fixture).await;
+        rejects_modified_values(suite, &fixture).await;
     } else {
         grants_every_lock(suite, &fixture).await;
     }
 }
 
-/// What the exam is written with: keys and tokens that nobody else has.
+/// Keys and tokens that are unique to one run of the suite.
 #[derive(Clone)]
 struct Fixture {
     keys: SealingKeys,
     client: Arc<ClientFingerprint>,
     clock: SystemClock,
-    mark: String,
-    patience: Duration,
+    /// A random text in each token and key of this run.
+    nonce: String,
+    timeout: Duration,
 }
 
-/// What tells one key from another.
+/// The fields of a request that distinguish cache keys.
 #[derive(Debug, Clone, Default)]
 struct RequestFields {
     is_refresh: bool,
@@ -108,7 +112,7 @@ struct RequestFields {
 const ALICE: RequestFields = RequestFields {
     is_refresh: false,
     tenant: Some("suite-acme"),
-    subject: "alice's token, a secret of its own",
+    subject: "alice's token, a secret",
     subject_type: "access_token",
     actor: None,
     audience: "suite-vault",
@@ -129,34 +133,35 @@ impl RequestFields {
         request.subject_type = TokenType::Other(self.subject_type.to_owned());
         request.actor = self.actor.map(|token| (token.into(), TokenType::Jwt));
         request.resources = self.resource.iter().filter_map(|url| url.parse().ok()).collect();
-        request.scopes = require(self.scopes.parse().ok(), "the exam's scopes are some");
+        request.scopes = require(self.scopes.parse().ok(), "the suite's scopes are valid");
         TokenRequest::Exchange(Cow::Owned(request))
     }
 }
 
 impl Fixture {
-    fn new(patience: Duration) -> Self {
-        let mark = require(Fence::random().ok(), "there are random numbers").as_str().to_owned();
+    fn new(timeout: Duration) -> Self {
+        let nonce =
+            require(Fence::random().ok(), "the system provides random numbers").as_str().to_owned();
         Self {
-            keys: require(SealingKeys::random().ok(), "there are random numbers"),
-            client: Arc::new(ClientFingerprint::new([mark.as_str()].into_iter(), true)),
+            keys: require(SealingKeys::random().ok(), "the system provides random numbers"),
+            client: Arc::new(ClientFingerprint::new([nonce.as_str()].into_iter(), true)),
             clock: SystemClock::default(),
-            mark,
-            patience,
+            nonce,
+            timeout,
         }
     }
 
-    /// Whether it comes to pass.
-    async fn until(&self, mut what: impl AsyncFnMut() -> bool) -> bool {
+    /// Polls `condition` and returns whether it became true within the timeout.
+    async fn until(&self, mut condition: impl AsyncFnMut() -> bool) -> bool {
         let polling = async {
-            while !what().await {
+            while !condition().await {
                 pause(SHORT / 10).await;
             }
         };
-        within(self.patience, polling).await.is_some()
+        within(self.timeout, polling).await.is_some()
     }
 
-    /// Does something with the key of what is fields.
+    /// Calls `use_key` with the cache key of a request.
     async fn with<T>(
         &self,
         fields: &RequestFields,
@@ -167,21 +172,21 @@ impl Fixture {
         use_key(&CacheKey::new(&self.client, &request, server_key, &self.clock)).await
     }
 
-    /// A token of this name, which is a canary, too.
+    /// Returns a token with this name in every member, to search the store for.
     fn token(&self, name: &str) -> AccessToken {
         let body = format!(
-            r#"{{"access_token":"token-{name}-{mark}","token_type":"Bearer","expires_in":3600,
-            "scope":"read {name}","refresh_token":"refresh-{name}-{mark}",
+            r#"{{"access_token":"token-{name}-{nonce}","token_type":"Bearer","expires_in":3600,
+            "scope":"read {name}","refresh_token":"refresh-{name}-{nonce}",
             "issued_token_type":"urn:ietf:params:oauth:token-type:jwt"}}"#,
-            mark = self.mark
+            nonce = self.nonce
         );
-        require(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the exam's token is one")
+        require(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the suite's token is valid")
     }
 
-    /// A token of no more than it must have.
+    /// Returns a token with the required members only.
     fn bare_token(&self) -> AccessToken {
-        let body = format!(r#"{{"access_token":"bare-{}","token_type":"N_A"}}"#, self.mark);
-        require(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the exam's token is one")
+        let body = format!(r#"{{"access_token":"bare-{}","token_type":"N_A"}}"#, self.nonce);
+        require(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the suite's token is valid")
     }
 
     async fn put(&self, cache: &dyn TokenCache, fields: &RequestFields, token: &AccessToken) {
@@ -205,7 +210,7 @@ impl Fixture {
             let got = expect_ok("get", cache.get(key).await);
             if let Some(peek) = cache.peek(key) {
                 let same = got.as_ref().is_some_and(|got| got.secret() == peek.secret());
-                assert!(same, "rule broken: peek gives what get gives");
+                assert!(same, "rule broken: peek agrees with get");
             }
             got
         })
@@ -218,7 +223,7 @@ impl Fixture {
         fields: &RequestFields,
         life: Duration,
     ) -> Option<Fence> {
-        let fence = require(Fence::random().ok(), "there are random numbers");
+        let fence = require(Fence::random().ok(), "the system provides random numbers");
         self.lock_with(cache, fields, &fence, life).await.then_some(fence)
     }
 
@@ -252,9 +257,9 @@ impl Fixture {
             (None, None) => {}
             (Some(got), Some(put)) => equal(&got, put, rule),
             (got, put) => {
-                let found = |it: bool| if it { "a token" } else { "nothing" };
+                let found = |is_there: bool| if is_there { "a token" } else { "nothing" };
                 let (got, put) = (found(got.is_some()), found(put.is_some()));
-                fail(&format!("{rule}: there is {got} where {put} should be"));
+                fail(&format!("{rule}: expected {put}, got {got}"));
             }
         }
     }
@@ -270,20 +275,20 @@ fn equal(got: &AccessToken, put: &AccessToken, rule: &str) {
     assert_eq!(got.cacheable_for(), put.cacheable_for(), "rule broken: {rule}: ttl");
 }
 
-async fn keeps_what_it_is_given(suite: &dyn CacheSuite, fixture: &Fixture) {
+async fn stores_tokens(suite: &dyn CacheSuite, fixture: &Fixture) {
     let cache = &*suite.cache();
-    fixture.expect(cache, &ALICE, None, "nothing is there before it is put").await;
+    fixture.expect(cache, &ALICE, None, "get returns nothing before a put").await;
     for token in [fixture.token("first"), fixture.bare_token(), fixture.token("last")] {
         fixture.put(cache, &ALICE, &token).await;
-        fixture.expect(cache, &ALICE, Some(&token), "what was put last is what is got").await;
-        fixture.expect(cache, &ALICE, Some(&token), "what was got can be got again").await;
+        fixture.expect(cache, &ALICE, Some(&token), "get returns the token put last").await;
+        fixture.expect(cache, &ALICE, Some(&token), "get returns the same token again").await;
     }
     fixture.remove(cache, &ALICE).await;
-    fixture.expect(cache, &ALICE, None, "what was removed is gone").await;
+    fixture.expect(cache, &ALICE, None, "a removed token is gone").await;
     fixture.remove(cache, &ALICE).await;
 }
 
-async fn keeps_keys_apart(suite: &dyn CacheSuite, fixture: &Fixture) {
+async fn separates_keys(suite: &dyn CacheSuite, fixture: &Fixture) {
     let cache = &*suite.cache();
     let keys = [
         ALICE,
@@ -295,7 +300,7 @@ async fn keeps_keys_apart(suite: &dyn CacheSuite, fixture: &Fixture) {
         RequestFields { tenant: Some("{}"), ..ALICE },
         RequestFields { tenant: Some("{suite"), ..ALICE },
         RequestFields { tenant: Some("*"), ..ALICE },
-        RequestFields { subject: "bob's token, a secret of its own", ..ALICE },
+        RequestFields { subject: "bob's token, a secret", ..ALICE },
         RequestFields { subject_type: "jwt", ..ALICE },
         RequestFields { actor: Some("robot"), ..ALICE },
         RequestFields { audience: "suite-grid", ..ALICE },
@@ -305,7 +310,7 @@ async fn keeps_keys_apart(suite: &dyn CacheSuite, fixture: &Fixture) {
     ];
     let names = ('a'..='z').map(String::from);
     let tokens: Vec<_> = names.take(keys.len()).map(|name| fixture.token(&name)).collect();
-    let rule = "each key has a token of its own";
+    let rule = "each key has its own token";
     for (fields, token) in keys.iter().zip(&tokens) {
         fixture.expect(cache, fields, None, &format!("{rule}: {fields:?}")).await;
         fixture.put(cache, fields, token).await;
@@ -316,36 +321,36 @@ async fn keeps_keys_apart(suite: &dyn CacheSuite, fixture: &Fixture) {
     let mut left: Vec<_> = keys.iter().zip(&tokens).collect();
     while let Some((fields, _)) = left.pop() {
         fixture.remove(cache, fields).await;
-        fixture.expect(cache, fields, None, "what was removed is gone").await;
+        fixture.expect(cache, fields, None, "a removed token is gone").await;
         if let Some((other, token)) = left.last() {
-            fixture.expect(cache, other, Some(token), "removing a token leaves the others").await;
+            fixture.expect(cache, other, Some(token), "removing a token keeps the others").await;
         }
     }
 }
 
-async fn forgets(suite: &dyn CacheSuite, fixture: &Fixture) {
+async fn expires_tokens(suite: &dyn CacheSuite, fixture: &Fixture) {
     let cache = &*suite.cache();
     let token = fixture.token("short");
     fixture.put_for(cache, &ALICE, &token, SHORT, None).await;
-    fixture.expect(cache, &ALICE, Some(&token), "what was put for a while is there").await;
-    // A far instance that looks meanwhile must not keep it for longer, either.
+    fixture.expect(cache, &ALICE, Some(&token), "a token is available during its TTL").await;
+    // An instance that reads the token in the meantime must not keep it for longer either.
     let other = &*suite.cache();
     fixture.get(other, &ALICE).await;
     for cache in [cache, other] {
         let gone = fixture.until(async || fixture.get(cache, &ALICE).await.is_none()).await;
-        assert!(gone, "rule broken: a token is kept for as long as was said and no longer");
+        assert!(gone, "rule broken: a token expires after its TTL");
     }
     fixture.put_for(cache, &ALICE, &token, Duration::ZERO, None).await;
-    let rule = "what is put for no time is not kept";
+    let rule = "a token with a TTL of zero is not stored";
     fixture.expect(&*suite.cache(), &ALICE, None, rule).await;
     fixture.put_for(cache, &ALICE, &token, Duration::MAX, None).await;
-    fixture.expect(cache, &ALICE, Some(&token), "no time is too long to be kept for").await;
+    fixture.expect(cache, &ALICE, Some(&token), "the longest TTL is accepted").await;
     fixture.remove(cache, &ALICE).await;
 }
 
-async fn stands_a_crowd(suite: &dyn CacheSuite, fixture: &Fixture) {
+async fn handles_parallel_calls(suite: &dyn CacheSuite, fixture: &Fixture) {
     let cache = suite.cache();
-    let (token, other) = (fixture.token("crowd"), RequestFields { scopes: "crowd", ..ALICE });
+    let (token, other) = (fixture.token("parallel"), RequestFields { scopes: "parallel", ..ALICE });
     fixture.put(&*cache, &ALICE, &token).await;
     for _ in 0..16 {
         fixture.with(&ALICE, async |key| within(Duration::ZERO, cache.get(key)).await).await;
@@ -355,7 +360,7 @@ async fn stands_a_crowd(suite: &dyn CacheSuite, fixture: &Fixture) {
             })
             .await;
     }
-    let rule = "calls given up half-way do no harm";
+    let rule = "cancelled calls have no effect";
     fixture.expect(&*cache, &ALICE, Some(&token), rule).await;
     let fixture = Arc::new(fixture.clone());
     let mut calls = JoinSet::new();
@@ -366,7 +371,7 @@ async fn stands_a_crowd(suite: &dyn CacheSuite, fixture: &Fixture) {
             _ => (other.clone(), None),
         };
         calls.spawn(async move {
-            let rule = "parallel calls give each its own";
+            let rule = "parallel calls return their own tokens";
             fixture.expect(&*cache, &fields, token.as_ref(), rule).await;
         });
     }
@@ -378,51 +383,60 @@ async fn stands_a_crowd(suite: &dyn CacheSuite, fixture: &Fixture) {
     fixture.remove(&*cache, &ALICE).await;
 }
 
-async fn is_seen_by_others(suite: &dyn CacheSuite, fixture: &Fixture) {
+async fn shares_tokens(suite: &dyn CacheSuite, fixture: &Fixture) {
     let token = fixture.token("shared");
     fixture.put(&*suite.cache(), &ALICE, &token).await;
-    fixture.expect(&*suite.cache(), &ALICE, Some(&token), "a shared cache is shared").await;
+    fixture
+        .expect(
+            &*suite.cache(),
+            &ALICE,
+            Some(&token),
+            "another instance of a shared cache sees a token",
+        )
+        .await;
     fixture.remove(&*suite.cache(), &ALICE).await;
-    fixture.expect(&*suite.cache(), &ALICE, None, "what was removed is gone for all").await;
+    fixture
+        .expect(&*suite.cache(), &ALICE, None, "a removed token is gone for all instances")
+        .await;
 }
 
 async fn locks(suite: &dyn CacheSuite, fixture: &Fixture) {
     let (one, two) = (&*suite.cache(), &*suite.cache());
     let other = RequestFields { scopes: "another lock", ..ALICE };
-    let fence = taken(fixture.lock(one, &ALICE, LONG).await);
+    let fence = granted(fixture.lock(one, &ALICE, LONG).await);
     for cache in [one, two] {
         let again = fixture.lock(cache, &ALICE, LONG).await;
         assert!(again.is_none(), "rule broken: a lock has one holder");
     }
     let again = fixture.lock_with(two, &ALICE, &fence, LONG).await;
-    assert!(again, "rule broken: the same fence takes a lock again");
-    let elsewhere = taken(fixture.lock(two, &other, LONG).await);
+    assert!(again, "rule broken: the same fence acquires a lock again");
+    let elsewhere = granted(fixture.lock(two, &other, LONG).await);
     fixture.unlock(two, &ALICE, &elsewhere).await;
     let again = fixture.lock(two, &ALICE, LONG).await;
-    assert!(again.is_none(), "rule broken: only its holder gives a lock back");
+    assert!(again.is_none(), "rule broken: only the holder releases a lock");
     fixture.unlock(one, &ALICE, &fence).await;
-    let next = taken(fixture.lock(two, &ALICE, LONG).await);
+    let next = granted(fixture.lock(two, &ALICE, LONG).await);
     fixture.unlock(one, &ALICE, &fence).await;
     let again = fixture.lock(one, &ALICE, LONG).await;
-    assert!(again.is_none(), "rule broken: an old fence opens no later lock");
+    assert!(again.is_none(), "rule broken: an old fence does not release a newer lock");
     fixture.unlock(two, &ALICE, &next).await;
     fixture.unlock(two, &other, &elsewhere).await;
 
-    // However long it is to live, what takes it answers.
-    let endless = taken(fixture.lock(one, &ALICE, Duration::MAX).await);
+    // A lock accepts the longest lifetime, and a lifetime of zero.
+    let endless = granted(fixture.lock(one, &ALICE, Duration::MAX).await);
     fixture.unlock(one, &ALICE, &endless).await;
     fixture.lock(one, &ALICE, Duration::ZERO).await;
-    ends(one, fixture).await;
+    lock_expires(one, fixture).await;
 
-    let short = taken(fixture.lock(one, &ALICE, SHORT).await);
+    let short = granted(fixture.lock(one, &ALICE, SHORT).await);
     let ended = fixture.until(async || fixture.lock(two, &ALICE, SHORT).await.is_some()).await;
-    assert!(ended, "rule broken: a lock ends by itself");
+    assert!(ended, "rule broken: a lock expires");
     fixture.unlock(one, &ALICE, &short).await;
-    ends(two, fixture).await;
+    lock_expires(two, fixture).await;
 }
 
-/// Whoever holds this lock loses it.
-async fn ends(cache: &dyn TokenCache, fixture: &Fixture) {
+/// Checks that the current lock expires.
+async fn lock_expires(cache: &dyn TokenCache, fixture: &Fixture) {
     let ended = fixture.until(async || match fixture.lock(cache, &ALICE, LONG).await {
         Some(fence) => {
             fixture.unlock(cache, &ALICE, &fence).await;
@@ -430,22 +444,22 @@ async fn ends(cache: &dyn TokenCache, fixture: &Fixture) {
         }
         None => false,
     });
-    assert!(ended.await, "rule broken: a lock ends by itself");
+    assert!(ended.await, "rule broken: a lock expires");
 }
 
 async fn fences(suite: &dyn CacheSuite, fixture: &Fixture) {
     let (one, two) = (&*suite.cache(), &*suite.cache());
     let (first, second, late) = (fixture.token("one"), fixture.token("two"), fixture.token("late"));
-    let fence = taken(fixture.lock(one, &ALICE, LONG).await);
+    let fence = granted(fixture.lock(one, &ALICE, LONG).await);
     fixture.put_for(one, &ALICE, &first, LONG, Some(&fence)).await;
-    let rule = "what the holder of the lock puts is kept";
+    let rule = "a put by the lock holder is stored";
     fixture.expect(&*suite.cache(), &ALICE, Some(&first), rule).await;
     fixture.unlock(one, &ALICE, &fence).await;
-    // Seen from instances that know only the store: one that puts may keep a copy for itself.
-    let rule = "who no longer holds the lock changes nothing";
+    // Checked from new instances: an instance that puts may keep its own copy.
+    let rule = "a put by a former lock holder is ignored";
     fixture.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
     fixture.expect(&*suite.cache(), &ALICE, Some(&first), rule).await;
-    let next = taken(fixture.lock(two, &ALICE, LONG).await);
+    let next = granted(fixture.lock(two, &ALICE, LONG).await);
     fixture.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
     fixture.expect(&*suite.cache(), &ALICE, Some(&first), rule).await;
     fixture.put_for(two, &ALICE, &second, LONG, Some(&next)).await;
@@ -453,26 +467,26 @@ async fn fences(suite: &dyn CacheSuite, fixture: &Fixture) {
     fixture.expect(&*suite.cache(), &ALICE, Some(&second), rule).await;
     fixture.unlock(two, &ALICE, &next).await;
     fixture.remove(&*suite.cache(), &ALICE).await;
-    // A lock that ended, or was lost with a server, is nobody's.
-    let fence = require(Fence::random().ok(), "there are random numbers");
+    // An expired lock, or one lost with its server, has no holder.
+    let fence = require(Fence::random().ok(), "the system provides random numbers");
     fixture.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
-    let rule = "a lock that nobody holds fences nobody off";
+    let rule = "any fence may put without a lock and a token";
     fixture.expect(&*suite.cache(), &ALICE, Some(&late), rule).await;
     fixture.remove(&*suite.cache(), &ALICE).await;
 }
 
-/// Nothing that lies in the store gives anything away.
+/// Checks that the store reveals neither tokens nor subjects.
 async fn seals(suite: &dyn CacheSuite, fixture: &Fixture) {
     let token = fixture.token("canary");
     let cache = &*suite.cache();
     fixture.put(cache, &ALICE, &token).await;
-    let fence = taken(fixture.lock(cache, &ALICE, LONG).await);
+    let fence = granted(fixture.lock(cache, &ALICE, LONG).await);
     let refresh = token.refresh_token().map_or("", |token| token.expose());
-    let canaries = [token.secret().expose(), refresh, ALICE.subject, &fixture.mark];
+    let canaries = [token.secret().expose(), refresh, ALICE.subject, &fixture.nonce];
     for (name, value) in suite.stored().await {
         for canary in canaries {
             let shows = |text: &[u8]| contains(text, canary.as_bytes());
-            assert!(!shows(&name), "rule broken: names in the store give nothing away");
+            assert!(!shows(&name), "rule broken: names in the store reveal nothing");
             assert!(!shows(&value), "rule broken: values in the store are sealed");
         }
     }
@@ -480,26 +494,23 @@ async fn seals(suite: &dyn CacheSuite, fixture: &Fixture) {
     fixture.remove(cache, &ALICE).await;
 }
 
-/// What was changed in the store is not there.
-async fn distrusts(suite: &dyn CacheSuite, fixture: &Fixture) {
-    let bob = RequestFields { subject: "bob's token, a secret of its own", ..ALICE };
+/// Checks that a value that was modified in the store is a miss.
+async fn rejects_modified_values(suite: &dyn CacheSuite, fixture: &Fixture) {
+    let bob = RequestFields { subject: "bob's token, a secret", ..ALICE };
     let (alices, bobs) = (fixture.token("alice"), fixture.token("bob"));
     let before: Vec<_> = suite.stored().await;
-    let place = async |fields: &RequestFields, token: &AccessToken| {
+    let put_and_find = async |fields: &RequestFields, token: &AccessToken| {
         let known: Vec<_> = suite.stored().await.into_iter().map(|(name, _)| name).collect();
         fixture.put(&*suite.cache(), fields, token).await;
         let mut now = suite.stored().await.into_iter();
         now.find(|(name, _)| !known.contains(name))
     };
     let (Some((alice, sealed)), Some((_, other))) =
-        (place(&ALICE, &alices).await, place(&bob, &bobs).await)
+        (put_and_find(&ALICE, &alices).await, put_and_find(&bob, &bobs).await)
     else {
         return;
     };
-    assert!(
-        !before.iter().any(|(name, _)| *name == alice),
-        "rule broken: what was removed is gone"
-    );
+    assert!(!before.iter().any(|(name, _)| *name == alice), "rule broken: a removed token is gone");
     let half = sealed.get(..sealed.len() / 2).unwrap_or_default();
     let mut changed = sealed.clone();
     if let Some(last) = changed.last_mut() {
@@ -509,31 +520,31 @@ async fn distrusts(suite: &dyn CacheSuite, fixture: &Fixture) {
     longer.push(0);
     let elsewhere = sealed_elsewhere(fixture, &alices).await;
     let changes: [(&str, &[u8]); 8] = [
-        ("changed by a bit", &changed),
-        ("cut off", half),
-        ("made longer", &longer),
-        ("put under another's name", &other),
-        ("sealed with another key", &elsewhere),
-        ("text", b"garbage"),
-        ("huge", &vec![7; 1 << 20]),
-        ("nothing", b""),
+        ("changed by one bit", &changed),
+        ("truncated", half),
+        ("extended", &longer),
+        ("copied from another key", &other),
+        ("sealed with other sealing keys", &elsewhere),
+        ("plain text", b"garbage"),
+        ("1 MiB long", &vec![7; 1 << 20]),
+        ("empty", b""),
     ];
-    for (what, value) in changes {
+    for (change, value) in changes {
         fixture.put(&*suite.cache(), &ALICE, &alices).await;
         suite.overwrite(&alice, value).await;
-        let rule = format!("a value that was {what} is a miss");
+        let rule = format!("a value that is {change} is a miss");
         fixture.expect(&*suite.cache(), &ALICE, None, &rule).await;
     }
     fixture.put(&*suite.cache(), &ALICE, &alices).await;
-    let rule = "what was overwritten can be put again";
+    let rule = "an overwritten token can be replaced";
     fixture.expect(&*suite.cache(), &ALICE, Some(&alices), rule).await;
     fixture.remove(&*suite.cache(), &ALICE).await;
     fixture.remove(&*suite.cache(), &bob).await;
 }
 
-/// The same token for the same request, from a service with another secret.
+/// Seals the same token for the same request with other sealing keys.
 async fn sealed_elsewhere(fixture: &Fixture, token: &AccessToken) -> Vec<u8> {
-    let keys = require(SealingKeys::random().ok(), "there are random numbers");
+    let keys = require(SealingKeys::random().ok(), "the system provides random numbers");
     let other = Fixture { keys, ..fixture.clone() };
     let sealed = other.with(&ALICE, async |key| key.seal(token, LONG)).await;
     sealed.unwrap_or_default()
@@ -547,8 +558,8 @@ async fn grants_every_lock(suite: &dyn CacheSuite, fixture: &Fixture) {
     }
 }
 
-fn taken(fence: Option<Fence>) -> Fence {
-    require(fence, "a lock that nobody holds is granted")
+fn granted(fence: Option<Fence>) -> Fence {
+    require(fence, "a free lock is granted")
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -560,7 +571,7 @@ fn require<T>(it: Option<T>, rule: &str) -> T {
 }
 
 fn expect_ok<T, E: std::fmt::Display>(call: &str, answer: Result<T, E>) -> T {
-    answer.unwrap_or_else(|why| fail(&format!("a store that is up answers: {call} failed: {why}")))
+    answer.unwrap_or_else(|why| fail(&format!("an available store answers: {call} failed: {why}")))
 }
 
 #[expect(clippy::panic, reason = "a conformance suite fails by panicking")]

@@ -1,4 +1,4 @@
-//! The exam for a [`Registrar`].
+//! The conformance suite for a [`Registrar`].
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -13,10 +13,10 @@ use crate::identity::Identity;
 use crate::registrar::{ParticipantId, Profile, Registrar, RegistrarError, Registration};
 use crate::testing::identity;
 
-/// How many callers come at once.
-const CROWD: usize = 32;
+/// The number of parallel callers.
+const CALLERS: usize = 32;
 
-/// A [`Registrar`] under exam, and a way into its store (feature `testing`).
+/// A [`Registrar`] to test, with access to its profiles (feature `testing`).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,60 +42,65 @@ const CROWD: usize = 32;
 /// ```
 #[async_trait]
 pub trait RegistrarSuite: Sync {
-    /// A registrar on the store under exam. Where processes share the store, each call gives one
-    /// that knows nothing of the others but through the store, as another process's would.
+    /// Returns a registrar on the store under test. If processes share the store, each call returns
+    /// an instance that shares only the store with the others, like the instance of another
+    /// process.
     fn registrar(&self) -> Arc<dyn Registrar>;
 
-    /// What the store shows a participant as. The default has no way there; rules that need one are
-    /// then left out.
+    /// Returns the stored profile of a participant. By default it returns none, and the suite skips
+    /// the rules that need it.
     async fn profile(&self, participant: &ParticipantId) -> Option<Profile> {
         let _ = participant;
         None
     }
 }
 
-/// The exam for a [`Registrar`] (feature `testing`).
+/// Runs the conformance suite for a [`Registrar`] (feature `testing`).
 ///
-/// Tests that an identity has one participant and one personal workspace, the same whenever and
-/// from wherever it registers; that issuer, tenant, kind and subject are told apart byte for byte,
-/// and nothing else is; that of a crowd exactly one is told that it created; that ids say nothing;
-/// that abandoned calls do no harm. With [`profile`](RegistrarSuite::profile), that the profile
-/// follows the tokens. The store is left with some 150 participants of issuers below
-/// `https://conformance.example`.
+/// The suite tests that:
+/// - each identity has one participant and one personal workspace, the same for every registration
+///   from every instance;
+/// - issuer, tenant, kind and subject identify a participant, compared byte for byte, and nothing
+///   else does;
+/// - of many parallel registrations exactly one reports that it created the participant;
+/// - ids reveal nothing about the identity;
+/// - cancelled calls have no effect;
+/// - with [`profile`](RegistrarSuite::profile): the profile follows the tokens.
 ///
-/// What is *not* tested: a store that is away, which must be an `Err` and soon, a process that dies
-/// in the middle, and that what was registered outlives a process.
+/// It leaves about 150 participants in the store, of issuers below `https://conformance.example`.
+/// It does *not* test an unavailable store, which must be an `Err` without a long wait, a crash
+/// during a registration, nor that registrations survive a restart.
 ///
 /// # Panics
-/// When a rule is broken; the message names it.
+/// When the registrar breaks a rule. The message names the rule.
 pub async fn registrar(suite: &dyn RegistrarSuite) {
     let fixture = Fixture::new();
-    stays_the_same(suite, &fixture).await;
-    keys_are_told_apart(suite, &fixture).await;
-    long_subjects_are_not_cut(suite, &fixture).await;
-    an_address_is_no_key(suite, &fixture).await;
-    ids_say_nothing(suite, &fixture).await;
+    repeated_registrations(suite, &fixture).await;
+    separate_identities(suite, &fixture).await;
+    long_subjects(suite, &fixture).await;
+    email_addresses(suite, &fixture).await;
+    opaque_ids(suite, &fixture).await;
     for turn in 0..4 {
-        a_crowd_is_one(suite, &fixture, turn).await;
+        parallel_registrations_of_one(suite, &fixture, turn).await;
     }
-    a_crowd_of_many_stays_many(suite, &fixture).await;
-    abandoned_calls_do_no_harm(suite, &fixture).await;
-    profiles_follow(suite, &fixture).await;
+    parallel_registrations_of_many(suite, &fixture).await;
+    cancelled_registrations(suite, &fixture).await;
+    profile_updates(suite, &fixture).await;
 }
 
-/// Makes identities that no exam had before: the store may be a lasting one.
+/// Identities that are unique to one run of the suite, because the store may be persistent.
 struct Fixture {
     issuer: String,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let mark = require(ParticipantId::random(), "there are random numbers");
-        Self { issuer: format!("https://conformance.example/{mark}") }
+        let run = require(ParticipantId::random(), "the system provides random numbers");
+        Self { issuer: format!("https://conformance.example/{run}") }
     }
 
-    /// Somebody of the exam's issuer, unless the claims say otherwise.
-    fn somebody(&self, mut claims: Value) -> Identity {
+    /// Returns an identity with these claims. Default issuer: the unique issuer of this run.
+    fn identity(&self, mut claims: Value) -> Identity {
         if let Some(claims) = claims.as_object_mut() {
             claims.entry("iss").or_insert_with(|| self.issuer.as_str().into());
         }
@@ -103,39 +108,42 @@ impl Fixture {
     }
 }
 
-async fn stays_the_same(suite: &dyn RegistrarSuite, fixture: &Fixture) {
-    let alice = fixture.somebody(json!({"sub": "alice", "tenant_id": "acme"}));
+async fn repeated_registrations(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+    let alice = fixture.identity(json!({"sub": "alice", "tenant_id": "acme"}));
     let first = register(suite, &alice).await;
-    assert!(first.created, "rule broken: the first registration creates");
+    assert!(first.created, "rule broken: the first registration creates a participant");
     for _ in 0..3 {
         let again = register(suite, &alice).await;
-        same(&first, &again, "a registration is remembered");
+        same(&first, &again, "later registrations return the same participant");
         assert!(!again.created, "rule broken: later registrations create nothing");
-        let rule = "rule broken: created_at stays";
+        let rule = "rule broken: created_at never changes";
         assert_eq!(first.created_at, again.created_at, "{rule}");
     }
 }
 
-/// Nobody is taken for anybody else, neither now nor when all come again.
-async fn keys_are_told_apart(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+/// Checks that no identity is confused with another, at the first and at later registrations.
+async fn separate_identities(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let issuer = &fixture.issuer;
     let mut held: Vec<(Value, Registration)> = Vec::new();
     for claims in neighbours(issuer) {
-        let registration = register(suite, &fixture.somebody(claims.clone())).await;
+        let registration = register(suite, &fixture.identity(claims.clone())).await;
         for (other, theirs) in &held {
-            let rule = "issuer, tenant, kind and subject are told apart byte for byte";
+            let rule = "issuer, tenant, kind and subject are compared byte for byte";
             apart(&registration, theirs, &format!("{rule}: {claims} and {other}"));
         }
-        assert!(registration.created, "rule broken: the first registration creates: {claims}");
+        assert!(
+            registration.created,
+            "rule broken: the first registration creates a participant: {claims}"
+        );
         held.push((claims, registration));
     }
     for (claims, registration) in &held {
-        let again = register(suite, &fixture.somebody(claims.clone())).await;
-        same(registration, &again, "each finds its own again");
+        let again = register(suite, &fixture.identity(claims.clone())).await;
+        same(registration, &again, "each identity finds its own registration");
     }
 }
 
-/// Identities that careless keys, comparisons or quoting take for one.
+/// Returns identities that a careless key, comparison or quotation confuses.
 fn neighbours(issuer: &str) -> Vec<Value> {
     let mut all = vec![
         json!({"sub": "bob", "tenant_id": "acme"}),
@@ -145,9 +153,9 @@ fn neighbours(issuer: &str) -> Vec<Value> {
         json!({"sub": "bob", "tenant_id": "ACME"}),
         json!({"sub": "bob", "tenant_id": "null"}),
         json!({"sub": "bob"}),
-        // A client whose id is the user's.
+        // A client with the user's id.
         json!({"sub": "bob", "tenant_id": "acme", "client_id": "bob"}),
-        // What lies where must not matter when keys are put together from parts.
+        // Keys that are joined from parts must not depend on where a part ends.
         json!({"sub": "b:c", "tenant_id": "a"}),
         json!({"sub": "c", "tenant_id": "a:b"}),
         json!({"sub": "b|c", "tenant_id": "a"}),
@@ -187,19 +195,19 @@ fn neighbours(issuer: &str) -> Vec<Value> {
     all
 }
 
-/// A store may refuse long ones, but not shorten them.
-async fn long_subjects_are_not_cut(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+/// Checks long subjects: a store may reject them but must not truncate them.
+async fn long_subjects(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     for length in [254, 511, 1023, 4095, 65_535] {
         let start = "x".repeat(length);
         let both = ["y", "z"].map(|end| {
-            fixture.somebody(json!({"sub": format!("{start}{end}"), "tenant_id": "acme"}))
+            fixture.identity(json!({"sub": format!("{start}{end}"), "tenant_id": "acme"}))
         });
         let [first, second] = &both;
         let first = suite.registrar().register(first).await;
         let second = suite.registrar().register(second).await;
         match (first, second) {
             (Ok(first), Ok(second)) => {
-                apart(&first, &second, "subjects that differ after many bytes are two");
+                apart(&first, &second, "subjects that differ only in the last byte are distinct");
             }
             (Err(RegistrarError::Unfit { .. }), Err(RegistrarError::Unfit { .. }))
                 if length > 255 => {}
@@ -208,39 +216,39 @@ async fn long_subjects_are_not_cut(suite: &dyn RegistrarSuite, fixture: &Fixture
     }
 }
 
-async fn an_address_is_no_key(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+async fn email_addresses(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let person = |subject: &str, email: &str| {
-        fixture.somebody(json!({
+        fixture.identity(json!({
             "sub": subject, "tenant_id": "acme", "name": "Carol",
             "email": email, "email_verified": true,
         }))
     };
     let carol = register(suite, &person("carol", "carol@conformance.example")).await;
     let thief = register(suite, &person("thief", "carol@conformance.example")).await;
-    apart(&carol, &thief, "who has somebody's address is not that one");
+    apart(&carol, &thief, "an identity with the same e-mail address is another participant");
     let moved = register(suite, &person("carol", "new@conformance.example")).await;
-    same(&carol, &moved, "another address makes nobody another");
+    same(&carol, &moved, "a changed e-mail address keeps the participant");
     let heir = register(suite, &person("heir", "carol@conformance.example")).await;
-    apart(&carol, &heir, "who has somebody's former address is not that one");
+    apart(&carol, &heir, "an identity with a former e-mail address is another participant");
 }
 
-async fn ids_say_nothing(suite: &dyn RegistrarSuite, fixture: &Fixture) {
-    let telling = json!({
+async fn opaque_ids(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+    let claims = json!({
         "sub": "subject-of-dora", "tenant_id": "tenant-of-dora", "name": "Dora",
         "email": "dora@conformance.example",
     });
-    let dora = register(suite, &fixture.somebody(telling)).await;
+    let dora = register(suite, &fixture.identity(claims)).await;
     let ids = [dora.participant_id.as_str(), dora.workspace_id.as_str()];
     for id in ids.map(str::to_lowercase) {
-        let tells = id.contains("dora") || id.contains("suite");
-        assert!(!tells, "rule broken: ids are not derived from names or addresses: {id}");
+        let reveals = id.contains("dora") || id.contains("conformance");
+        assert!(!reveals, "rule broken: ids are not derived from names or addresses: {id}");
     }
 }
 
-/// Half of the crowd says something else of itself, so that no two calls need be alike.
-async fn a_crowd_is_one(suite: &dyn RegistrarSuite, fixture: &Fixture, turn: usize) {
-    let answers = together((0..CROWD).map(|caller| {
-        let erin = fixture.somebody(json!({
+/// Half of the callers send another name, so that a store cannot rely on identical calls.
+async fn parallel_registrations_of_one(suite: &dyn RegistrarSuite, fixture: &Fixture, turn: usize) {
+    let answers = together((0..CALLERS).map(|caller| {
+        let erin = fixture.identity(json!({
             "sub": format!("erin-{turn}"), "tenant_id": "acme", "name": format!("Erin {}", caller % 2),
         }));
         let registrar = suite.registrar();
@@ -249,67 +257,75 @@ async fn a_crowd_is_one(suite: &dyn RegistrarSuite, fixture: &Fixture, turn: usi
     .await;
     let Some((first, others)) = answers.split_first() else { return };
     for other in others {
-        same(first, other, "parallel registrations of one identity are one");
+        same(first, other, "parallel registrations of one identity return one participant");
     }
     let created = answers.iter().filter(|answer| answer.created).count();
-    assert_eq!(created, 1, "rule broken: of {CROWD} parallel registrations exactly one creates");
+    assert_eq!(created, 1, "rule broken: of {CALLERS} parallel registrations exactly one creates");
     let erin = json!({"sub": format!("erin-{turn}"), "tenant_id": "acme"});
     same(
         first,
-        &register(suite, &fixture.somebody(erin)).await,
-        "what a crowd created is remembered",
+        &register(suite, &fixture.identity(erin)).await,
+        "a registration created in parallel is stored",
     );
 }
 
-async fn a_crowd_of_many_stays_many(suite: &dyn RegistrarSuite, fixture: &Fixture) {
-    let answers = together((0..CROWD).map(|caller| {
-        let somebody =
-            fixture.somebody(json!({"sub": format!("crowd-{caller}"), "tenant_id": "acme"}));
+async fn parallel_registrations_of_many(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+    let answers = together((0..CALLERS).map(|caller| {
+        let identity =
+            fixture.identity(json!({"sub": format!("parallel-{caller}"), "tenant_id": "acme"}));
         let registrar = suite.registrar();
-        async move { registrar.register(&somebody).await }
+        async move { registrar.register(&identity).await }
     }))
     .await;
     let participants: HashSet<_> = answers.iter().map(|answer| &answer.participant_id).collect();
     let workspaces: HashSet<_> = answers.iter().map(|answer| &answer.workspace_id).collect();
-    let rule = "rule broken: parallel registrations of many identities are as many";
-    assert_eq!((participants.len(), workspaces.len()), (CROWD, CROWD), "{rule}");
+    let rule = "rule broken: parallel registrations of many identities stay distinct";
+    assert_eq!((participants.len(), workspaces.len()), (CALLERS, CALLERS), "{rule}");
 }
 
-async fn abandoned_calls_do_no_harm(suite: &dyn RegistrarSuite, fixture: &Fixture) {
-    let frank = fixture.somebody(json!({"sub": "frank", "tenant_id": "acme"}));
+async fn cancelled_registrations(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+    let frank = fixture.identity(json!({"sub": "frank", "tenant_id": "acme"}));
     for _ in 0..8 {
         let registrar = suite.registrar();
         let _ = tokio::time::timeout(Duration::ZERO, registrar.register(&frank)).await;
     }
     let first = register(suite, &frank).await;
-    same(&first, &register(suite, &frank).await, "registrations given up half-way do no harm");
+    same(&first, &register(suite, &frank).await, "cancelled registrations have no effect");
 }
 
-async fn profiles_follow(suite: &dyn RegistrarSuite, fixture: &Fixture) {
+async fn profile_updates(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let mut claims = json!({
         "sub": "grace", "tenant_id": "acme", "name": "Grace",
         "email": "g@conformance.example", "email_verified": true,
     });
-    let grace = fixture.somebody(claims.clone());
+    let grace = fixture.identity(claims.clone());
     let known = register(suite, &grace).await.participant_id;
     let Some(shown) = suite.profile(&known).await else { return };
-    assert_eq!(shown, Profile::of(&grace), "rule broken: a new participant has the profile");
+    assert_eq!(
+        shown,
+        Profile::of(&grace),
+        "rule broken: a new participant gets the profile of the token"
+    );
     if let Some(claims) = claims.as_object_mut() {
         claims.insert("name".to_owned(), "Grace \u{2713}".into());
         claims.insert("email".to_owned(), "grace@conformance.example".into());
         claims.insert("email_verified".to_owned(), false.into());
     }
-    let grace = fixture.somebody(claims);
+    let grace = fixture.identity(claims);
     register(suite, &grace).await;
     let shown = suite.profile(&known).await;
-    assert_eq!(shown, Some(Profile::of(&grace)), "rule broken: each call refreshes the profile");
-    register(suite, &fixture.somebody(json!({"sub": "grace", "tenant_id": "acme"}))).await;
+    assert_eq!(
+        shown,
+        Some(Profile::of(&grace)),
+        "rule broken: each registration updates the profile"
+    );
+    register(suite, &fixture.identity(json!({"sub": "grace", "tenant_id": "acme"}))).await;
     let shown = suite.profile(&known).await;
-    let rule = "rule broken: a token that says nothing of the profile leaves it";
+    let rule = "rule broken: a token without profile claims keeps the profile";
     assert_eq!(shown, Some(Profile::of(&grace)), "{rule}");
 }
 
-/// Each by a registrar of its own, as from another process.
+/// Registers through a new registrar, like another process.
 async fn register(suite: &dyn RegistrarSuite, identity: &Identity) -> Registration {
     require(suite.registrar().register(identity).await, "an identity can be registered")
 }
@@ -326,7 +342,7 @@ where
 
 fn same(one: &Registration, other: &Registration, rule: &str) {
     assert_eq!(one.participant_id, other.participant_id, "rule broken: {rule}");
-    assert_eq!(one.workspace_id, other.workspace_id, "rule broken: {rule}: one workspace");
+    assert_eq!(one.workspace_id, other.workspace_id, "rule broken: {rule}: same workspace");
 }
 
 fn apart(one: &Registration, other: &Registration, rule: &str) {

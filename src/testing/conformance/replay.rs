@@ -1,4 +1,4 @@
-//! The exam for a log of used tokens.
+//! The conformance suite for a [`ReplayLog`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,15 +8,20 @@ use tokio::task::JoinSet;
 
 use crate::replay::{ReplayKey, ReplayLog};
 
-/// How many callers come at once.
-const CROWD: usize = 32;
+/// The number of parallel callers.
+const CALLERS: usize = 32;
 
-/// The exam for a [`ReplayLog`] (feature `testing`). `now`: the present moment by the log's clock.
+/// Runs the conformance suite for a [`ReplayLog`] (feature `testing`). `now` is the current time of
+/// the log's clock.
 ///
-/// Tests that the first use of a token is told from every later one; that of a crowd with one token
-/// exactly one is the first; that tokens do not disturb each other; that a token which is over
-/// already is never the first. The log is left with 80 entries for an hour. What is *not* tested:
-/// an outage, which must be an `Err`, and that the log outlives a process where it should.
+/// The suite tests that:
+/// - only the first use of a token is reported as the first;
+/// - of many parallel uses of one token exactly one is the first;
+/// - tokens do not affect each other;
+/// - a use of an expired token is never the first.
+///
+/// It leaves 80 entries in the log, which expire after one hour. It does *not* test an outage,
+/// which must be an `Err`, nor that the log survives a restart.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -30,7 +35,7 @@ const CROWD: usize = 32;
 /// ```
 ///
 /// # Panics
-/// When a rule is broken; the message names it.
+/// When the log breaks a rule. The message names the rule.
 pub async fn replay_log(log: Arc<dyn ReplayLog>, now: SystemTime) {
     let hour = now + Duration::from_secs(3600);
     let keys: Vec<ReplayKey> = (0..16).map(|_| fresh()).collect();
@@ -40,25 +45,25 @@ pub async fn replay_log(log: Arc<dyn ReplayLog>, now: SystemTime) {
     for key in &keys {
         expect(&log, *key, hour, false, "the second use of a token is not the first").await;
         let later = hour + Duration::from_secs(3600);
-        expect(&log, *key, later, false, "another expiry makes no other token").await;
+        expect(&log, *key, later, false, "a later expiry does not make it another token").await;
     }
     for _ in 0..64 {
-        crowd(&log, hour).await;
+        parallel_uses(&log, hour).await;
     }
-    for over in [now, now - Duration::from_secs(1)] {
-        expect(&log, fresh(), over, false, "a token that is over is not used at all").await;
+    for expired in [now, now - Duration::from_secs(1)] {
+        expect(&log, fresh(), expired, false, "the use of an expired token is not the first").await;
     }
 }
 
-async fn crowd(log: &Arc<dyn ReplayLog>, until: SystemTime) {
+async fn parallel_uses(log: &Arc<dyn ReplayLog>, until: SystemTime) {
     let key = fresh();
     let mut tasks = JoinSet::new();
-    for _ in 0..CROWD {
+    for _ in 0..CALLERS {
         let log = log.clone();
         tasks.spawn(async move { matches!(log.first_use(key, until).await, Ok(true)) });
     }
     let first = tasks.join_all().await.into_iter().filter(|first| *first).count();
-    assert_eq!(first, 1, "of {CROWD} callers with one token exactly one is the first");
+    assert_eq!(first, 1, "of {CALLERS} parallel uses of one token exactly one is the first");
 }
 
 #[expect(clippy::panic, reason = "a conformance suite fails by panicking")]
@@ -75,7 +80,7 @@ async fn expect(
     }
 }
 
-/// A key that no exam had before, in this process or another: the log may be a lasting one.
+/// Returns a key that is unique across processes, because the log may be persistent.
 fn fresh() -> ReplayKey {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

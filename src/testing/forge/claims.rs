@@ -1,4 +1,4 @@
-//! Forgeries of the claims: all signed well, none for this service, at this time, of this shape.
+//! Forged claims: validly signed tokens with the wrong issuer, audience, time, type or binding.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn missing(list: &mut ForgeryList<'_>) {
 }
 
 fn issuers(list: &mut ForgeryList<'_>) {
-    let why = "the issuer is compared byte for byte (RFC 8725 §3.8), and never fetched";
+    let why = "the issuer is compared byte for byte (RFC 8725 §3.8), and its URL is never fetched";
     let iss = list.issuer.issuer();
     for (name, value) in [
         ("iss with a slash", json!(format!("{iss}/"))),
@@ -51,7 +51,7 @@ fn issuers(list: &mut ForgeryList<'_>) {
 }
 
 fn audiences(list: &mut ForgeryList<'_>) {
-    let why = "a token for another service is not for this one (RFC 8725 §3.9)";
+    let why = "a token for another service is not valid here (RFC 8725 §3.9)";
     let me = list.issuer.audience().to_owned();
     for (name, value) in [
         ("aud another service", json!("another")),
@@ -77,7 +77,7 @@ fn audiences(list: &mut ForgeryList<'_>) {
 
 fn times(list: &mut ForgeryList<'_>) {
     let now = list.issuer.unix_now();
-    let over = "a token ends at exp, at the latest a minute later (RFC 7519 §4.1.4)";
+    let over = "a token expires at exp plus at most 60 s of leeway (RFC 7519 §4.1.4)";
     list.add("expired", over, list.good().expired().sign());
     list.add(
         "expired by exactly the leeway",
@@ -85,14 +85,14 @@ fn times(list: &mut ForgeryList<'_>) {
         list.good().claim("exp", now.saturating_sub(60)).sign(),
     );
     list.add("exp zero", over, list.good().claim("exp", 0).sign());
-    let early = "a token begins at nbf (RFC 7519 §4.1.5)";
+    let early = "a token is not valid before nbf (RFC 7519 §4.1.5)";
     let token = list.good().not_before(Duration::from_secs(HOUR)).sign();
     list.add("not yet valid", early, token);
     let token = list.good().claim("nbf", now + HOUR).claim("iat", now + HOUR);
     let token = token.claim("exp", now + 2 * HOUR).sign();
     list.add("from the future", early, token);
     let token = list.good().claim("iat", now + HOUR).claim("exp", now + 2 * HOUR).sign();
-    list.add("issued in the future", "a clock is wrong, or a claim", token);
+    list.add("issued in the future", "a clock or the claim is wrong", token);
 
     let date = "a time is a finite number of seconds below 2^53 (RFC 7519 §2)";
     let (soon, past) = (now + HOUR, now.saturating_sub(HOUR));
@@ -144,9 +144,9 @@ fn types(list: &mut ForgeryList<'_>) {
     }
 }
 
-/// Tokens the issuer signs for other purposes, without saying so in `typ`.
+/// Tokens that the issuer signs for other purposes without a distinct `typ`.
 fn other_kinds(list: &mut ForgeryList<'_>) {
-    let id = "an ID token tells who signed in; it opens nothing (RFC 9068 §5)";
+    let id = "an ID token grants no access (RFC 9068 §5)";
     let token = || list.good().without("tenant_id");
     let (nonce, hash) = (token().claim("nonce", "n-0S6_WzA2Mj"), token().claim("at_hash", "77Qm"));
     let code = token().claim("nonce", "n").claim("at_hash", "77Qm").claim("c_hash", "LDkt");
@@ -157,11 +157,11 @@ fn other_kinds(list: &mut ForgeryList<'_>) {
     list.add("ID token with tenant", id, tenant.sign());
     let events = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
     let token = list.good().claim("events", events).claim("sid", "s1").sign();
-    list.add("logout token", "a security event opens nothing (RFC 8725 §3.12)", token);
+    list.add("logout token", "a security event token grants no access (RFC 8725 §3.12)", token);
 }
 
 fn bound(list: &mut ForgeryList<'_>) {
-    let why = "a token bound to a key is no bearer token without proof of it (RFC 7800 §3.1)";
+    let why = "a token bound to a key needs a proof of possession (RFC 7800 §3.1)";
     for (name, cnf) in [
         ("cnf jkt", json!({ "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" })),
         ("cnf x5t#S256", json!({ "x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2" })),

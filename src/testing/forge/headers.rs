@@ -1,4 +1,4 @@
-//! Forgeries of the JOSE header.
+//! Forged JOSE headers.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,12 +15,12 @@ pub(super) fn add(list: &mut ForgeryList<'_>) {
     key_ids(list);
 }
 
-/// All signed by a key that only the header vouches for.
+/// Tokens signed with a key that only their header names.
 fn key_sources(list: &mut ForgeryList<'_>) {
     let why = "the header never chooses the key (RFC 8725 §3.10)";
     let own = SigningKey::generate(Algorithm::RS256);
     let known = list.issuer.key_for(Algorithm::RS256);
-    // Who asks there is counted as a stray by the provider.
+    // The provider counts a request to this URL as a stray request.
     let url = format!("{}/mallory.json", list.issuer.issuer());
     let certificate = STANDARD.encode(own.public_der());
     let signed = |list: &ForgeryList<'_>| list.good().signed_by(&own);
@@ -40,9 +40,9 @@ fn key_sources(list: &mut ForgeryList<'_>) {
     list.add("jku in the header, kid of the issuer", why, token);
 }
 
-/// All signed well: what is wrong is that the verifier does not understand them.
+/// Validly signed tokens with header parameters that the verifier does not support.
 fn critical(list: &mut ForgeryList<'_>) {
-    let why = "crit names what must be understood, and nothing is (RFC 7515 §4.1.11)";
+    let why = "crit lists parameters that the verifier does not support (RFC 7515 §4.1.11)";
     for (name, crit) in [
         ("crit of an unknown parameter", json!(["x"])),
         ("crit of an absent parameter", json!(["absent"])),
@@ -62,13 +62,13 @@ fn critical(list: &mut ForgeryList<'_>) {
     }
     for (name, cty) in [("cty JWT", "JWT"), ("cty jwt", "jwt")] {
         let token = list.good().header("cty", cty).sign();
-        list.add(name, "a token within a token is not unpacked (RFC 7519 §5.2)", token);
+        list.add(name, "nested tokens are not supported (RFC 7519 §5.2)", token);
     }
     let token = list.good().header("zip", "DEF").sign();
-    list.add("zip", "nothing is decompressed (RFC 8725bis §3.15)", token);
+    list.add("zip", "compression is not supported (RFC 8725bis §3.15)", token);
 }
 
-/// All signed well: what is wrong is that they are tokens for something else.
+/// Validly signed tokens of another kind.
 fn types(list: &mut ForgeryList<'_>) {
     let why = "a token of another kind is not an access token (RFC 8725 §3.11)";
     for name in [
@@ -103,7 +103,7 @@ fn types(list: &mut ForgeryList<'_>) {
     list.add("typ empty", why, list.good().typ(Some("")).sign());
 }
 
-/// All signed by the issuer: what is wrong is the name they give its key.
+/// Tokens signed by the issuer with a wrong `kid`.
 fn key_ids(list: &mut ForgeryList<'_>) {
     let opaque = "a kid is compared, never interpreted (RFC 8725 §3.10)";
     let known = list.issuer.key_for(Algorithm::RS256);

@@ -1,4 +1,4 @@
-//! Forgeries of the text: what is not a compact JWS over two JSON objects.
+//! Malformed tokens: not a compact JWS over two JSON objects.
 
 use super::super::keys::{SigningKey, base64url};
 use super::ForgeryList;
@@ -11,7 +11,7 @@ pub(super) fn add(list: &mut ForgeryList<'_>) {
     sizes(list);
 }
 
-/// Signed as they stand: what is wrong is the JSON.
+/// Adds validly signed tokens with malformed JSON.
 pub(super) fn add_json(list: &mut ForgeryList<'_>) {
     json(list);
     duplicates(list);
@@ -44,13 +44,13 @@ fn segments(list: &mut ForgeryList<'_>) {
 }
 
 fn encoding(list: &mut ForgeryList<'_>) {
-    let why = "the text is bound, not only the bytes: base64url is exact (RFC 7515 §2)";
+    let why = "only one base64url encoding of a token is valid (RFC 7515 §2)";
     let (key, header, payload) = list.good().parts();
     let good = key.token(&header, &payload);
     list.add("signature padded", why, format!("{good}=="));
     list.add("signature with spare bits", why, with_spare_bits(&good));
     list.add("signature with a character too many", why, format!("{good}A"));
-    // 256 bytes hold one of these two with near certainty; the loop makes it one.
+    // A signature of 256 bytes almost always contains `-` or `_`; otherwise a `+` is appended.
     let mut standard = good.clone();
     while !standard.contains(['+', '/']) {
         let (signed, signature) = good.rsplit_once('.').unwrap_or_default();
@@ -74,7 +74,7 @@ fn encoding(list: &mut ForgeryList<'_>) {
         ("header padded", format!("{header}=.{payload}")),
     ] {
         let token = format!("{signed}.{}", base64url(key.sign(signed.as_bytes())));
-        // `=` may stand nowhere but at the end of a bearer token.
+        // A bearer token may contain `=` only at its end.
         match name.ends_with("padded") {
             true => list.add_malformed(name, why, token),
             false => list.add(name, why, token),
@@ -82,10 +82,11 @@ fn encoding(list: &mut ForgeryList<'_>) {
     }
 }
 
-/// Changes bits of the last character that decode to nothing.
+/// Changes the unused bits of the last character, which decode to nothing.
 fn with_spare_bits(text: &str) -> String {
     let mut changed = text.to_owned();
-    // One byte over a multiple of three leaves four spare bits, all zero: A, Q, g or w.
+    // A signature length of 3n + 1 bytes leaves four unused zero bits: the last character is A, Q,
+    // g or w.
     let replacement = match changed.pop() {
         Some('A') => 'B',
         Some('Q') => 'R',
@@ -98,7 +99,7 @@ fn with_spare_bits(text: &str) -> String {
 }
 
 fn characters(list: &mut ForgeryList<'_>) {
-    let why = "no bearer token has this character (RFC 6750 §2.1)";
+    let why = "a bearer token must not contain this character (RFC 6750 §2.1)";
     let good = list.good().sign();
     let (head, tail) = good.split_at(good.len() / 2);
     for (name, token) in [
@@ -182,7 +183,7 @@ fn json(list: &mut ForgeryList<'_>) {
 }
 
 fn duplicates(list: &mut ForgeryList<'_>) {
-    let why = "which of the two counts, two parsers may see differently (RFC 7519 §4)";
+    let why = "two parsers may read different values (RFC 7519 §4)";
     let (key, header, payload) = list.good().parts();
     let me = list.issuer.audience();
     for (name, member) in [
@@ -206,19 +207,19 @@ fn duplicates(list: &mut ForgeryList<'_>) {
 }
 
 fn sizes(list: &mut ForgeryList<'_>) {
-    let why = "what is read is bounded (RFC 8725bis §3.15)";
+    let why = "the length of a token is limited (RFC 8725bis §3.15)";
     list.add("header above 4 KiB", why, list.good().header("x", "x".repeat(4096)).sign());
     list.add("token above 16 KiB", why, list.good().claim("x", "x".repeat(16 * 1024)).sign());
 }
 
 fn depths(list: &mut ForgeryList<'_>) {
-    let why = "nesting is bounded, or a parser runs out of stack";
+    let why = "unlimited nesting exhausts the stack of a parser";
     let (key, header, payload) = list.good().parts();
     let mut deep = |name, levels, within_header| {
         let nested = format!(r#""x":{}{}"#, "[".repeat(levels), "]".repeat(levels));
         list.add(name, why, deep_token(&key, &header, &payload, &nested, within_header));
     };
-    // The object itself is the first level.
+    // The enclosing object is the first level.
     deep("claims 17 levels deep", 16, false);
     deep("claims 1000 levels deep", 999, false);
     deep("header 17 levels deep", 16, true);
@@ -237,7 +238,7 @@ fn deep_token(
     }
 }
 
-/// Puts a member in front of the others.
+/// Inserts a member before the others.
 pub(super) fn with_first_member(object: &str, member: &str) -> String {
     object.replacen('{', &format!("{{{member},"), 1)
 }

@@ -1,7 +1,8 @@
-//! Tokens that must be refused, each with its reason, and their honest twins (feature `testing`).
+//! Tokens that a verifier must reject, each with its reason, and unusual tokens that it must accept
+//! (feature `testing`).
 //!
-//! Run [`all`] against whatever checks tokens, then [`valid`], because a verifier that refuses
-//! everything passes the first:
+//! Run both [`all`] and [`valid`] against your service: a verifier that rejects every token passes
+//! the first.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -16,9 +17,9 @@
 //! # }
 //! ```
 //!
-//! The tokens are of one moment: make them when they are needed. They assume a verifier that
-//! trusts this issuer and its audience, allows a leeway of 60 seconds, reads at most 16 KiB of
-//! token and 4 KiB of header, and knows RS256 and ES256.
+//! Generate the tokens just before use, because they contain the current time. They assume a
+//! verifier that trusts this issuer and its audience, allows a leeway of 60 seconds, reads at most
+//! 16 KiB of token and 4 KiB of header, and supports RS256 and ES256.
 
 mod claims;
 mod headers;
@@ -34,39 +35,39 @@ use crate::config::Algorithm;
 
 pub use valid::{rfc9068_valid, valid};
 
-/// A token that must be refused (feature `testing`).
+/// A token that a verifier must reject (feature `testing`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Forged {
-    /// What it is, in a few words; no two have the same name.
+    /// A short, unique name.
     pub name: &'static str,
-    /// What goes wrong if it is valid, or the rule it breaks.
+    /// The rule that it breaks, or the consequence of accepting it.
     pub why: &'static str,
     /// The token.
     pub token: String,
-    /// How it is to be refused.
+    /// The expected rejection.
     pub rejection: Rejection,
 }
 
 impl Forged {
-    /// The value of an `Authorization` header with this token, if a header can carry it.
+    /// Returns an `Authorization` header value with this token, if the token is valid in a header.
     pub fn header(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(format!("Bearer {}", self.token).as_bytes()).ok()
     }
 }
 
-/// How a service refuses a token (feature `testing`).
+/// An expected rejection (feature `testing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
-    /// 401 with `invalid_token`: it looks like a credential and is not a good one.
+    /// 401 with `invalid_token`: the token is well formed as a credential but invalid.
     Unauthorized,
-    /// 400 with `invalid_request`: it has characters no bearer token has (RFC 6750 §2.1,
-    /// RFC 9110 §11.2), so the request is malformed.
+    /// 400 with `invalid_request`: the token has characters that no bearer token may have (RFC 6750
+    /// §2.1, RFC 9110 §11.2), so the request is malformed.
     BadRequest,
 }
 
 impl Rejection {
-    /// The status code.
+    /// Returns the status code.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -75,19 +76,19 @@ impl Rejection {
     }
 }
 
-/// A token that must be valid (feature `testing`).
+/// A token that a verifier must accept (feature `testing`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ValidToken {
-    /// What is unusual about it; no two have the same name.
+    /// A short, unique name for its peculiarity.
     pub name: &'static str,
     /// The token.
     pub token: String,
 }
 
-/// Every forgery there is, for a verifier in its usual profile (feature `testing`).
+/// Returns all forged tokens for a verifier with the default token profile (feature `testing`).
 ///
-/// Publishes an RS256 and an ES256 key if the issuer has none.
+/// Publishes an RS256 key and an ES256 key if the issuer has none.
 pub fn all(issuer: &TestIssuer) -> Vec<Forged> {
     let mut list = ForgeryList::new(issuer);
     signatures::add(&mut list);
@@ -97,7 +98,8 @@ pub fn all(issuer: &TestIssuer) -> Vec<Forged> {
     list.forged
 }
 
-/// What a verifier must refuse besides [`all`] when it insists on the profile of RFC 9068.
+/// Returns the tokens that a verifier with the profile of RFC 9068 must reject in addition to
+/// [`all`].
 pub fn rfc9068(issuer: &TestIssuer) -> Vec<Forged> {
     let mut list = ForgeryList::new(issuer);
     let strict = || valid::rfc9068_token(issuer);
@@ -120,7 +122,7 @@ pub fn rfc9068(issuer: &TestIssuer) -> Vec<Forged> {
     list.forged
 }
 
-/// Forgeries as they pile up.
+/// The forged tokens collected so far.
 struct ForgeryList<'a> {
     issuer: &'a TestIssuer,
     forged: Vec<Forged>,
@@ -139,7 +141,7 @@ impl<'a> ForgeryList<'a> {
         self.forged.push(Forged { name, why, token, rejection: Rejection::BadRequest });
     }
 
-    /// A good token, to be spoilt; signed with RS256.
+    /// Returns a valid token, signed with RS256, to be modified.
     fn good(&self) -> TokenBuilder {
         self.issuer.token().algorithm(Algorithm::RS256)
     }
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn every_row_has_a_name_of_its_own_and_says_how_it_can_be_sent() {
+    async fn names_are_unique_and_rejections_match() {
         let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
         let mut names = HashSet::new();
         let forged = all(&provider).into_iter().chain(rfc9068(&provider));
@@ -179,7 +181,7 @@ mod tests {
         assert!(names.len() > 200, "{}", names.len());
     }
 
-    /// Whether the provider's RS256 or ES256 key made the signature.
+    /// Returns whether the provider's RS256 or ES256 key made the signature.
     fn is_signed(issuer: &TestIssuer, token: &str) -> bool {
         let Some((signed, signature)) = token.rsplit_once('.') else { return false };
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
@@ -192,7 +194,7 @@ mod tests {
             || verifies(&ECDSA_P256_SHA256_FIXED, Algorithm::ES256)
     }
 
-    /// Whether header and payload are what the crate's own reader takes for an object.
+    /// Returns whether the crate's JSON parser accepts header and payload.
     fn is_strict_json(token: &str) -> bool {
         token.split('.').take(2).all(|part| {
             let text = URL_SAFE_NO_PAD.decode(part).unwrap();
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_is_wrong_in_one_way_only() {
+    async fn forgeries_break_one_rule_each() {
         let provider = Provider::start().await;
         for ValidToken { name, token } in valid(&provider) {
             assert!(is_signed(&provider, &token) && is_strict_json(&token), "{name}");
@@ -226,7 +228,7 @@ mod tests {
         }
         let mut list = ForgeryList::new(&provider);
         signatures::add(&mut list);
-        // These are good but for the name in their header.
+        // These have a valid signature; only a name in their header is wrong.
         let renamed = |name: &str| {
             name.starts_with("alg ") || name.contains(" pointing at ") || name.contains(" over an ")
         };
@@ -236,12 +238,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_providers_share_no_forgery_that_has_content() {
+    async fn providers_share_only_empty_forgeries() {
         let (one, other) = (Provider::start().await, Provider::start().await);
         let tokens: HashSet<_> = all(&one).into_iter().map(|forged| forged.token).collect();
         let same: Vec<_> =
             all(&other).into_iter().filter(|forged| tokens.contains(&forged.token)).collect();
-        // Texts without any content of the issuer.
+        // Tokens without any content from the issuer are the same for both.
         assert!(same.len() < 12, "{same:?}");
     }
 }

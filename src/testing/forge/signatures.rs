@@ -1,4 +1,4 @@
-//! Forgeries of the algorithm and the signature.
+//! Forged algorithms and signatures.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -19,7 +19,7 @@ pub(super) fn add(list: &mut ForgeryList<'_>) {
 }
 
 fn unsigned(list: &mut ForgeryList<'_>) {
-    let why = "an unsigned token says whatever its author likes (RFC 7518 §3.6)";
+    let why = "an attacker can write an unsigned token (RFC 7518 §3.6)";
     for name in ["alg none", "alg None", "alg NONE", "alg nOnE"] {
         let alg = name.split(' ').nth(1).unwrap_or_default();
         let (_, header, payload) = list.good().header("alg", alg).parts();
@@ -33,7 +33,7 @@ fn unsigned(list: &mut ForgeryList<'_>) {
 }
 
 fn symmetric(list: &mut ForgeryList<'_>) {
-    let why = "a public key is no secret: everybody could sign (RFC 8725 §2.1)";
+    let why = "an attacker can sign with a public key as the secret (RFC 8725 §2.1)";
     let key = list.issuer.key_for(Algorithm::RS256);
     let der = key.public_der();
     let jwk = key.jwk();
@@ -57,9 +57,13 @@ fn symmetric(list: &mut ForgeryList<'_>) {
     list.add("HS512 with the public key as PEM", why, token);
     let (_, header, payload) = list.good().kid(Some(BadKey::KID)).header("alg", "HS256").parts();
     let token = macced(hmac::HMAC_SHA256, &BadKey::SHARED_SECRET, &header, &payload);
-    list.add("HS256 with a secret out of the key set", "a published secret is none", token);
+    list.add(
+        "HS256 with a secret out of the key set",
+        "an attacker can sign with a published secret",
+        token,
+    );
     let good = list.good().header("alg", "HS256").sign();
-    list.add("HS256 over an RSA signature", "no MAC is accepted", good);
+    list.add("HS256 over an RSA signature", "MAC algorithms are not supported", good);
 }
 
 fn wrong_algorithm(list: &mut ForgeryList<'_>) {
@@ -70,7 +74,7 @@ fn wrong_algorithm(list: &mut ForgeryList<'_>) {
     list.add("RS256 pointing at an EC key", agree, token);
     let token = list.good().signed_by(&ec).kid(Some(rsa.kid())).sign();
     list.add("ES256 pointing at an RSA key", agree, token);
-    let one = "one key, one algorithm (RFC 7517 §4.4)";
+    let one = "a key is used with one algorithm (RFC 7517 §4.4)";
     for (name, other) in [
         ("PS256 by a key for RS256", Algorithm::PS256),
         ("RS384 by a key for RS256", Algorithm::RS384),
@@ -81,14 +85,14 @@ fn wrong_algorithm(list: &mut ForgeryList<'_>) {
         let signature = key.sign_as(other, signed.as_bytes());
         list.add(name, one, format!("{signed}.{}", base64url(signature)));
     }
-    let exact = "names are exact (RFC 7515 §4.1.1)";
+    let exact = "algorithm names match exactly (RFC 7515 §4.1.1)";
     for name in ["alg rs256", "alg Rs256", "alg RS256K", "alg RS25", "alg ES256K", "alg RS1"] {
         let alg = name.split(' ').nth(1).unwrap_or_default();
         list.add(name, exact, list.good().header("alg", alg).sign());
     }
     list.add("alg empty", exact, list.good().header("alg", "").sign());
     list.add("alg with a space", exact, list.good().header("alg", "RS256 ").sign());
-    let typed = "the algorithm is text and must be there (RFC 7515 §4.1.1)";
+    let typed = "alg is a required string (RFC 7515 §4.1.1)";
     for (name, alg) in [
         ("alg null", Value::Null),
         ("alg a number", 256.into()),
@@ -101,7 +105,7 @@ fn wrong_algorithm(list: &mut ForgeryList<'_>) {
 }
 
 fn wrong_key(list: &mut ForgeryList<'_>) {
-    let why = "whoever made the key, the issuer did not";
+    let why = "the key is not a key of the issuer";
     for (name, algorithm) in [
         ("RS256 by a stranger with a known kid", Algorithm::RS256),
         ("ES256 by a stranger with a known kid", Algorithm::ES256),
@@ -117,7 +121,7 @@ fn wrong_key(list: &mut ForgeryList<'_>) {
 }
 
 fn wrong_signature(list: &mut ForgeryList<'_>) {
-    let why = "a signature is right or the token is nothing";
+    let why = "the signature does not match";
     let (key, header, payload) = list.good().parts();
     let signed = signing_input(&header, &payload);
     let signature = key.sign(signed.as_bytes());
@@ -147,7 +151,11 @@ fn wrong_signature(list: &mut ForgeryList<'_>) {
     let fixed = ec.sign(signed.as_bytes());
     for (name, why, signature) in [
         ("ES256 signature of zeros", "CVE-2022-21449: r = s = 0", vec![0; 64]),
-        ("ES256 signature in DER", "it is r ‖ s (RFC 7518 §3.4)", ec.sign_der(signed.as_bytes())),
+        (
+            "ES256 signature in DER",
+            "the format is r ‖ s (RFC 7518 §3.4)",
+            ec.sign_der(signed.as_bytes()),
+        ),
         ("ES256 signature doubled", why, fixed.repeat(2)),
         ("ES256 signature cut in half", why, fixed.iter().take(32).copied().collect()),
     ] {

@@ -1,4 +1,4 @@
-//! Tokens that are unusual and good.
+//! Unusual but valid tokens.
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use super::ValidToken;
 use super::malformed::with_first_member;
 use crate::config::Algorithm;
 
-/// Tokens that a verifier in its usual profile must accept.
+/// Returns tokens that a verifier with the default token profile must accept.
 ///
-/// One of them is signed with each algorithm the provider was
-/// [built with](super::super::ProviderBuilder::algorithms); the verifier must allow these.
+/// They include one token for each algorithm of the provider
+/// ([`ProviderBuilder::algorithms`](super::super::ProviderBuilder::algorithms)). The verifier must
+/// allow these algorithms.
 pub fn valid(issuer: &TestIssuer) -> Vec<ValidToken> {
     let mut tokens = Vec::new();
     headers(issuer, &mut tokens);
@@ -22,7 +23,7 @@ pub fn valid(issuer: &TestIssuer) -> Vec<ValidToken> {
     tokens.into_iter().map(|(name, token)| ValidToken { name, token }).collect()
 }
 
-/// Tokens that a verifier must accept when it insists on the profile of RFC 9068.
+/// Returns tokens that a verifier with the profile of RFC 9068 must accept.
 pub fn rfc9068_valid(issuer: &TestIssuer) -> Vec<ValidToken> {
     let types = [
         ("strict: typ at+jwt", "at+jwt"),
@@ -33,7 +34,7 @@ pub fn rfc9068_valid(issuer: &TestIssuer) -> Vec<ValidToken> {
     tokens.into_iter().map(|(name, token)| ValidToken { name, token }).collect()
 }
 
-/// An access token with all that RFC 9068 §2 requires.
+/// Builds an access token with all members that RFC 9068 §2 requires.
 pub(super) fn rfc9068_token(issuer: &TestIssuer) -> TokenBuilder {
     issuer.token().typ(Some("at+jwt")).claim("client_id", "web").scope("openid")
 }

@@ -1,4 +1,4 @@
-//! The page where users sign in (RFC 6749 §4.1.1, OpenID Connect Core §3.1.2).
+//! The sign-in page (RFC 6749 §4.1.1, OpenID Connect Core §3.1.2).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::super::endpoint::ReceivedRequest;
 use super::super::issuer::TestIssuer;
 use super::{Answer, not_stored};
 
-/// What a client asks for, read from the query. The form posts to the same address.
+/// An authorization request from the query. The sign-in form posts to the same URL.
 struct AuthorizationRequest {
     members: Vec<(String, String)>,
     client: Arc<Client>,
@@ -22,7 +22,7 @@ struct AuthorizationRequest {
 pub(super) fn answer(issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
     let asked = match AuthorizationRequest::read(issuer, request) {
         Ok(asked) => asked,
-        // Nobody is sent to an address that is not the client's (RFC 6749 §3.1.2.4).
+        // No redirect: the redirect URI is not known to be the client's (RFC 6749 §3.1.2.4).
         Err(problem) => return page(StatusCode::BAD_REQUEST, &notice(problem)),
     };
     if let Some(error) = asked.fault() {
@@ -57,7 +57,7 @@ impl AuthorizationRequest {
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// The error code for a request that nobody can sign in by.
+    /// Returns the error code of an invalid request.
     fn fault(&self) -> Option<&'static str> {
         let repeated = self.members.iter().enumerate().any(|(nth, (name, _))| {
             self.members.iter().take(nth).any(|(earlier, _)| earlier == name)
@@ -107,10 +107,11 @@ impl AuthorizationRequest {
         self.send_back(issuer, &[("code", &code)])
     }
 
-    /// 303: the password must not be posted on (RFC 9700 §4.12).
+    /// Redirects to the client with 303: with 307 the browser would post the password to it (RFC
+    /// 9700 §4.12).
     fn send_back(&self, issuer: &TestIssuer, members: &[(&str, &str)]) -> Answer {
         let Ok(mut url) = Url::parse(&self.redirect_uri) else {
-            return page(StatusCode::BAD_REQUEST, &notice("The redirect_uri is no URL."));
+            return page(StatusCode::BAD_REQUEST, &notice("The redirect_uri is not a URL."));
         };
         url.query_pairs_mut()
             .extend_pairs(members)
@@ -125,8 +126,8 @@ impl AuthorizationRequest {
 
     fn form(&self, problem: Option<&str>) -> String {
         let client = escaped(&self.client.id);
-        let wishes = self.scope().split_ascii_whitespace().map(escaped);
-        let wishes: String = wishes.map(|scope| format!("<li>{scope}</li>")).collect();
+        let scopes = self.scope().split_ascii_whitespace().map(escaped);
+        let scopes: String = scopes.map(|scope| format!("<li>{scope}</li>")).collect();
         let problem = problem.map(|text| format!(r#"<p class="problem" role="alert">{text}</p>"#));
         format!(
             r#"<h1>Sign in</h1>
@@ -141,20 +142,21 @@ impl AuthorizationRequest {
 <button type="submit" id="cancel" class="quiet" name="cancel" value="yes" formnovalidate>Cancel</button>
 </form>
 <p class="small">{client} asks for</p>
-<ul class="scopes">{wishes}</ul>"#,
+<ul class="scopes">{scopes}</ul>"#,
             problem = problem.unwrap_or_default(),
         )
     }
 }
 
 fn notice(problem: &str) -> String {
-    format!("<h1>This does not work</h1>\n<p>{problem}</p>")
+    format!("<h1>Sign-in failed</h1>\n<p>{problem}</p>")
 }
 
 fn page(status: StatusCode, main: &str) -> Answer {
     let mut headers = not_stored();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    // No form-action: browsers apply it to where a form leads in the end, which is the client.
+    // No form-action: browsers also apply it to the redirect after the form, which goes to the
+    // client.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     let page = format!(
@@ -162,10 +164,10 @@ fn page(status: StatusCode, main: &str) -> Answer {
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Sign in – provider in a box</title>
+<title>Sign in – test provider</title>
 <style>{STYLE}</style>
 <main>
-<p class="brand"><span></span>provider in a box</p>
+<p class="brand"><span></span>test provider</p>
 {main}
 </main>
 </html>
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_signs_in_by_the_form_and_the_client_gets_tokens() {
+    async fn sign_in_form_leads_to_tokens() {
         let provider = provider().await;
         let form = at(&provider, Method::GET, target(&[]), "");
         assert_eq!(form.headers["cache-control"], "no-store");
@@ -275,12 +277,12 @@ mod tests {
         assert!(wrong.page.unwrap().contains("is wrong"));
         let back = at(&provider, Method::POST, target(&[]), "username=bob&password=hunter2");
         assert_eq!(back.status, 303);
-        let told = went_to(&back);
+        let sent = went_to(&back);
         let issuer = provider.issuer();
-        assert_eq!(told[1..], [("state".into(), "s t".into()), ("iss".into(), issuer.clone())]);
+        assert_eq!(sent[1..], [("state".into(), "s t".into()), ("iss".into(), issuer.clone())]);
         let form = [
             ("grant_type", "authorization_code"),
-            ("code", told[0].1.as_str()),
+            ("code", sent[0].1.as_str()),
             ("redirect_uri", HERE),
             ("code_verifier", VERIFIER),
         ];
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_goes_to_the_client_or_if_that_is_not_known_to_nobody() {
+    async fn errors_redirect_only_to_registered_clients() {
         let provider = provider().await;
         for (change, error) in [
             (("code_challenge_method", Some("plain")), "invalid_request"),
@@ -312,9 +314,9 @@ mod tests {
             (("prompt", Some("none")), "login_required"),
         ] {
             let answer = at(&provider, Method::GET, target(&[change]), "");
-            let told = went_to(&answer);
-            assert_eq!(told[0], ("error".into(), error.into()), "{change:?}");
-            assert_eq!((told[1].1.as_str(), &told[2].1), ("s t", &provider.issuer()));
+            let sent = went_to(&answer);
+            assert_eq!(sent[0], ("error".into(), error.into()), "{change:?}");
+            assert_eq!((sent[1].1.as_str(), &sent[2].1), ("s t", &provider.issuer()));
         }
         let cancelled = at(&provider, Method::POST, target(&[]), "cancel=yes");
         assert_eq!(went_to(&cancelled)[0].1, "access_denied");

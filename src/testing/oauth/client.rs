@@ -1,4 +1,4 @@
-//! Client authentication: secrets (RFC 6749 §2.3), keys (RFC 7523 §2.2), or none.
+//! Client authentication: by secret (RFC 6749 §2.3), by key (RFC 7523 §2.2), or none.
 
 use std::sync::Arc;
 
@@ -17,19 +17,19 @@ use super::{Form, OAuthError};
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// No client assertion lives longer than this many seconds.
-const MAX_ASSERTION_LIFE: u64 = 60;
+/// The longest lifetime of a client assertion, in seconds.
+const MAX_ASSERTION_LIFETIME: u64 = 60;
 
-/// Who calls, shown in one way and no more (RFC 6749 §2.3).
+/// Returns the client, which must authenticate by exactly one method (RFC 6749 §2.3).
 pub(super) fn authenticate(
     issuer: &TestIssuer,
     request: &ReceivedRequest,
     form: &Form,
 ) -> Result<Arc<Client>, OAuthError> {
     let header = request.headers.get(AUTHORIZATION);
-    let ways = [header.is_some(), form.has("client_secret"), form.has("client_assertion")];
-    if ways.into_iter().filter(|way| *way).count() > 1 {
-        return Err(OAuthError::new("invalid_request", "two ways of client authentication"));
+    let methods = [header.is_some(), form.has("client_secret"), form.has("client_assertion")];
+    if methods.into_iter().filter(|used| *used).count() > 1 {
+        return Err(OAuthError::new("invalid_request", "two methods of client authentication"));
     }
     if let Some(value) = header {
         let (id, secret) = basic(value).ok_or_else(OAuthError::challenge)?;
@@ -52,7 +52,7 @@ fn by_secret(issuer: &TestIssuer, id: &str, secret: Option<&str>) -> Option<Arc<
     shown.then_some(client)
 }
 
-/// The assertion is for this issuer and nobody else, short-lived, and used once
+/// Authenticates by an assertion that is for this issuer only, short-lived, and used once
 /// (RFC 7523 §3 with the rules of its update: `aud` is the issuer, `typ` is explicit).
 fn by_key(issuer: &TestIssuer, form: &Form, assertion: &str) -> Option<Arc<Client>> {
     if form.get("client_assertion_type") != Some(JWT_BEARER) {
@@ -68,7 +68,7 @@ fn by_key(issuer: &TestIssuer, form: &Form, assertion: &str) -> Option<Arc<Clien
     let good = text("sub") == Some(&id)
         && text("aud") == Some(&issuer.issuer())
         && now < exp
-        && exp <= now + MAX_ASSERTION_LIFE
+        && exp <= now + MAX_ASSERTION_LIFETIME
         && form.get("client_id").is_none_or(|named| named == id)
         && issuer.grant_store().is_new_assertion(&id, text("jti")?);
     good.then_some(client)
@@ -88,7 +88,7 @@ fn verified(key: &SigningKey, assertion: &str) -> Option<Map<String, Value>> {
     good.then(|| key.claims_of(assertion)).flatten()
 }
 
-/// Both halves are form-encoded before they are joined (RFC 6749 §2.3.1, Appendix B).
+/// Parses HTTP Basic. Id and secret are form-encoded within it (RFC 6749 §2.3.1, Appendix B).
 fn basic(value: &HeaderValue) -> Option<(String, String)> {
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -116,7 +116,7 @@ mod tests {
     use crate::config::Algorithm;
 
     #[tokio::test]
-    async fn an_assertion_proves_a_client_once_and_to_one_issuer() {
+    async fn assertion_works_once_for_one_issuer() {
         let provider = Provider::start().await;
         let key = SigningKey::generate(Algorithm::ES256);
         provider.register_client(Client::with_key("svc", &key).scopes("read"));
@@ -143,7 +143,7 @@ mod tests {
             (assertion().typ(Some("JWT")).sign(), "another typ"),
             (assertion().audience(&provider.token_endpoint()).sign(), "another audience"),
             (assertion().claim("aud", json!([provider.issuer()])).sign(), "a list"),
-            (assertion().expires_in(Duration::from_secs(3600)).sign(), "too long a life"),
+            (assertion().expires_in(Duration::from_secs(3600)).sign(), "too long a lifetime"),
             (assertion().expired().sign(), "expired"),
             (assertion().without("jti").sign(), "no jti"),
             (assertion().subject("other").sign(), "another subject"),

@@ -1,4 +1,4 @@
-//! The exchange of a token for one of another audience (RFC 8693).
+//! Token exchange: a token for another audience (RFC 8693).
 
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -11,7 +11,8 @@ use super::{Answer, Form, OAuthError};
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
-/// Gives `client` a token of the subject's for the targets it names, if its policy lets it.
+/// Issues `client` a token of the subject for the requested targets, if the client's policy allows
+/// it.
 pub(super) fn exchange(
     issuer: &TestIssuer,
     client: &Client,
@@ -26,13 +27,13 @@ pub(super) fn exchange(
     let issued_type = match form.get("requested_token_type") {
         None | Some(ACCESS_TOKEN) => ACCESS_TOKEN,
         Some(JWT) => JWT,
-        Some(_) => return Err(OAuthError::new("invalid_request", "no such token is issued")),
+        Some(_) => return Err(OAuthError::new("invalid_request", "this token type is not issued")),
     };
-    let subject = presented(issuer, form, "subject_token")?
+    let subject = token_claims(issuer, form, "subject_token")?
         .ok_or(OAuthError::new("invalid_request", "subject_token is missing"))?;
-    let actor = presented(issuer, form, "actor_token")?;
+    let actor = token_claims(issuer, form, "actor_token")?;
     let targets = targets(form)?;
-    let scope = requested_scope(&scopes_at(client, &targets)?, form)?;
+    let scope = requested_scope(&allowed_scopes(client, &targets)?, form)?;
 
     let token = subject.iter().filter(|(name, _)| is_about_the_subject(name));
     let token = token.fold(issuer.token(), |token, (name, value)| token.claim(name, value.clone()));
@@ -41,7 +42,7 @@ pub(super) fn exchange(
         many => many.iter().copied().collect(),
     };
     let token = token.claim("aud", audience).claim("client_id", client.id.as_str());
-    let token = token.claim("act", acting(client, actor.as_ref(), &subject));
+    let token = token.claim("act", act_claim(client, actor.as_ref(), &subject));
     let mut answer = issue(issuer, client, token, &scope);
     if let Some(members) = answer.json.as_object_mut() {
         members.insert("issued_token_type".to_owned(), issued_type.into());
@@ -49,9 +50,10 @@ pub(super) fn exchange(
     Ok(answer)
 }
 
-/// The claims of a token that comes with its type, and is this issuer's and good. The error for
-/// everything else is `invalid_request` (RFC 8693 §2.2.2).
-fn presented(
+/// Returns the claims of a subject or actor token. The token needs its type and must be a valid
+/// token of this issuer or a trusted one; otherwise the error is `invalid_request` (RFC 8693
+/// §2.2.2).
+fn token_claims(
     issuer: &TestIssuer,
     form: &Form,
     name: &str,
@@ -63,15 +65,16 @@ fn presented(
         (Some(token), Some(ACCESS_TOKEN | JWT)) => {
             match issuer.live_claims(token).or_else(|| issuer.workload(token)) {
                 Some(claims) => Ok(Some(claims)),
-                None => refused("the token is not good"),
+                None => refused("the token is not valid"),
             }
         }
-        (Some(_), Some(_)) => refused("the type of token is not supported"),
-        _ => refused("a token comes with its type"),
+        (Some(_), Some(_)) => refused("the token type is not supported"),
+        _ => refused("a token and its type come together"),
     }
 }
 
-/// Audiences and resources; the latter are absolute URIs without a fragment (RFC 8707 §2).
+/// Returns the audiences and resources. A resource is an absolute URI without a fragment (RFC 8707
+/// §2).
 fn targets(form: &Form) -> Result<Vec<&str>, OAuthError> {
     for resource in form.all("resource") {
         if !Url::parse(resource).is_ok_and(|url| url.fragment().is_none()) {
@@ -85,8 +88,8 @@ fn targets(form: &Form) -> Result<Vec<&str>, OAuthError> {
     }
 }
 
-/// The scopes the client may have at all of these targets together.
-fn scopes_at(client: &Client, targets: &[&str]) -> Result<Vec<String>, OAuthError> {
+/// Returns the scopes that the client may have for these targets together.
+fn allowed_scopes(client: &Client, targets: &[&str]) -> Result<Vec<String>, OAuthError> {
     let mut scopes = Vec::new();
     for target in targets {
         let policy = client.exchange_policies.iter().find(|policy| policy.audience == *target);
@@ -103,14 +106,14 @@ fn is_about_the_subject(claim: &str) -> bool {
     !matches!(claim, "iss" | "aud" | "iat" | "exp" | "nbf" | "jti" | "scope" | "act" | "client_id")
 }
 
-/// Who acts now, and within it who acted before (RFC 8693 §4.1).
-fn acting(
+/// Builds the `act` claim: the current actor with the previous actors nested in it (RFC 8693 §4.1).
+fn act_claim(
     client: &Client,
     actor: Option<&Map<String, Value>>,
     subject: &Map<String, Value>,
 ) -> Value {
-    let who = actor.and_then(|actor| actor.get("sub")).cloned();
-    let mut act = json!({ "sub": who.unwrap_or_else(|| client.id.as_str().into()) });
+    let sub = actor.and_then(|actor| actor.get("sub")).cloned();
+    let mut act = json!({ "sub": sub.unwrap_or_else(|| client.id.as_str().into()) });
     if let (Some(before), Some(members)) = (subject.get("act"), act.as_object_mut()) {
         members.insert("act".to_owned(), before.clone());
     }
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_new_token_is_the_subjects_for_the_audience_with_the_client_acting() {
+    async fn exchanged_token_names_subject_and_actor() {
         let provider = provider().await;
         let subject = provider.token().subject("bob-id").tenant("acme").scope("all").sign();
         let more = [("audience", "scaivault"), ("requested_token_type", JWT)];
@@ -170,7 +173,7 @@ mod tests {
         assert_eq!(claims["act"], json!({ "sub": "drive" }));
         assert_eq!(provider.granted(TOKEN_EXCHANGE), 1);
 
-        // Once more, with what came out: the chain of actors grows.
+        // A second exchange, of the exchanged token, nests the actors.
         let more = [("resource", "https://grid.example/"), ("audience", "scaivault")];
         let (_, answer) = exchange(&provider, "drive", token, &more).await;
         let claims = payload(answer["access_token"].as_str().unwrap());
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_policy_or_the_rfc_forbids_is_refused_by_its_name() {
+    async fn forbidden_exchange_returns_its_error_code() {
         let provider = provider().await;
         let good = provider.token().sign();
         let expired = provider.token().expired().sign();

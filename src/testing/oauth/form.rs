@@ -1,4 +1,4 @@
-//! [`Form`]: the body of a request to an OAuth endpoint.
+//! [`Form`]: the request body of an OAuth endpoint.
 
 use http::Method;
 use http::header::CONTENT_TYPE;
@@ -21,7 +21,7 @@ impl Form {
         }
         let mut members = request.form();
         members.retain(|(_, value)| !value.is_empty());
-        // RFC 8693 §2.1 lets these two repeat, and no others.
+        // Only these two parameters may repeat (RFC 8693 §2.1).
         let mut names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
         names.retain(|name| !matches!(*name, "audience" | "resource"));
         names.sort_unstable();
@@ -39,7 +39,7 @@ impl Form {
         self.get(name).is_some()
     }
 
-    /// All values of a parameter that may repeat.
+    /// Returns all values of a parameter that may repeat.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }

@@ -1,4 +1,4 @@
-//! [`GrantStore`]: codes, sessions and refresh tokens that were given out, and what became of them.
+//! [`GrantStore`]: issued codes, sessions and refresh tokens, and their state.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +9,16 @@ use super::super::keys::base64url;
 use super::OAuthError;
 use crate::support::crypto;
 
-/// What an issuer remembers of the tokens it gave.
+/// The grants of an issuer.
 #[derive(Debug, Default)]
 pub(in super::super) struct GrantStore(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
     codes: HashMap<String, Code>,
-    /// Each with whether it was used.
+    /// Each with its session and whether it was used.
     refresh_tokens: HashMap<String, (Arc<Session>, bool)>,
-    /// Sessions and access tokens (by `jti`) that ended before their time.
+    /// Ids of revoked sessions and `jti`s of revoked access tokens.
     revoked: HashSet<String>,
     assertions: HashSet<(String, String)>,
     granted: HashMap<String, u64>,
@@ -27,14 +27,14 @@ struct Entries {
     lifetime: Option<Duration>,
 }
 
-/// A user signed in at a client: the family that refresh tokens belong to (RFC 9700 §4.14.2).
+/// A signed-in user at a client. Its refresh tokens form one family (RFC 9700 §4.14.2).
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: String,
     pub(super) client: String,
     pub(super) user: Arc<User>,
     pub(super) scope: String,
-    /// When the user signed in.
+    /// The time of the sign-in, in Unix seconds.
     pub(super) began: u64,
 }
 
@@ -44,7 +44,7 @@ impl Session {
     }
 }
 
-/// An authorization code and what it is bound to.
+/// An authorization code and the values that it is bound to.
 #[derive(Debug)]
 pub(super) struct Code {
     pub(super) session: Arc<Session>,
@@ -62,18 +62,18 @@ impl GrantStore {
         name
     }
 
-    /// Spends a code. A second use ends the session of the first (RFC 6749 §4.1.2).
+    /// Uses up a code that `matches` accepts. A second use revokes the session (RFC 6749 §4.1.2).
     pub(super) fn spend_code(
         &self,
         name: &str,
-        bound: impl FnOnce(&Code) -> bool,
+        matches: impl FnOnce(&Code) -> bool,
     ) -> Result<(Arc<Session>, Option<String>), OAuthError> {
         let mut entries = self.entries();
         let Entries { codes, revoked, .. } = &mut *entries;
         let refused = |why| Err(OAuthError::new("invalid_grant", why));
         match codes.get_mut(name) {
             None => refused("unknown code"),
-            Some(code) if !bound(code) => refused("the code was given for something else"),
+            Some(code) if !matches(code) => refused("the code belongs to another request"),
             Some(code) if code.used => {
                 revoked.insert(code.session.id.clone());
                 refused("code already used")
@@ -85,14 +85,14 @@ impl GrantStore {
         }
     }
 
-    /// A new refresh token of a session.
+    /// Creates a refresh token for a session.
     pub(super) fn add_refresh_token(&self, session: &Arc<Session>) -> String {
         let token = random("refresh");
         self.entries().refresh_tokens.insert(token.clone(), (Arc::clone(session), false));
         token
     }
 
-    /// Uses a refresh token, up if tokens rotate. A second use ends the session.
+    /// Uses a refresh token. If tokens rotate, it is used up, and a second use revokes the session.
     pub(super) fn spend_refresh_token(
         &self,
         token: &str,
@@ -109,7 +109,9 @@ impl GrantStore {
                 revoked.insert(session.id.clone());
                 refused("refresh token already used")
             }
-            Some((session, _)) if revoked.contains(&session.id) => refused("the session ended"),
+            Some((session, _)) if revoked.contains(&session.id) => {
+                refused("the session was revoked")
+            }
             Some((session, used)) => {
                 *used = !*keeps_refresh_tokens;
                 Ok(Arc::clone(session))
@@ -117,19 +119,19 @@ impl GrantStore {
         }
     }
 
-    /// The session of a refresh token that can still be used.
+    /// Returns the session of a usable refresh token.
     pub(super) fn live_session(&self, token: &str) -> Option<Arc<Session>> {
         let entries = self.entries();
         let (session, used) = entries.refresh_tokens.get(token)?;
         (!used && !entries.revoked.contains(&session.id)).then(|| Arc::clone(session))
     }
 
-    /// The session a refresh token belongs or belonged to.
+    /// Returns the session of a refresh token, usable or not.
     pub(super) fn session(&self, token: &str) -> Option<Arc<Session>> {
         self.entries().refresh_tokens.get(token).map(|(session, _)| Arc::clone(session))
     }
 
-    /// Ends a session, or an access token by its `jti`.
+    /// Revokes a session by its id, or an access token by its `jti`.
     pub(super) fn revoke(&self, id: &str) {
         self.entries().revoked.insert(id.to_owned());
     }
@@ -175,9 +177,9 @@ impl GrantStore {
     }
 }
 
-/// A name that cannot be guessed and tells what it is for.
-#[expect(clippy::expect_used, reason = "a test tool without its random source cannot go on")]
-fn random(what: &str) -> String {
+/// Returns an unguessable name with this prefix.
+#[expect(clippy::expect_used, reason = "a test tool cannot continue without a random source")]
+fn random(prefix: &str) -> String {
     let random = crypto::random::<32>().expect("the system has random numbers");
-    format!("{what}-{}", base64url(random))
+    format!("{prefix}-{}", base64url(random))
 }

@@ -15,7 +15,7 @@ use super::{Answer, Form, OAuthError, exchange};
 
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
-/// All of them.
+/// All supported grant types.
 pub(super) const GRANT_TYPES: [&str; 5] =
     ["authorization_code", "client_credentials", "password", "refresh_token", TOKEN_EXCHANGE];
 
@@ -75,13 +75,13 @@ fn authorization_code(
     let (code, redirect_uri) = (form.require("code")?, form.require("redirect_uri")?);
     let challenge = base64url(digest::digest(&digest::SHA256, verifier.as_bytes()));
     let now = issuer.unix_now();
-    let bound = |code: &Code| {
+    let matches = |code: &Code| {
         code.session.client == client.id
             && code.redirect_uri == redirect_uri
             && code.challenge == challenge
             && now < code.expires_at
     };
-    let (session, nonce) = issuer.grant_store().spend_code(code, bound)?;
+    let (session, nonce) = issuer.grant_store().spend_code(code, matches)?;
     let mut answer = signed_in(issuer, client, &session, &session.scope, form);
     add_id_token(issuer, &session, nonce, &mut answer);
     Ok(answer)
@@ -89,7 +89,7 @@ fn authorization_code(
 
 fn refresh(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer, OAuthError> {
     let token = form.require("refresh_token")?;
-    // Judged before the token is spent: a client that asked for too much can ask again.
+    // Checked before the token is used up, so that a client can retry with fewer scopes.
     let scope = match issuer.grant_store().session(token) {
         Some(session) => {
             let granted: Vec<_> = session.scope.split(' ').map(str::to_owned).collect();
@@ -106,7 +106,7 @@ fn refresh(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer, 
     Ok(answer)
 }
 
-/// Who signed in, for the client alone, where `openid` was granted (OpenID Connect Core §2).
+/// Adds an ID token to the answer if `openid` was granted (OpenID Connect Core §2).
 fn add_id_token(
     issuer: &TestIssuer,
     session: &Session,
@@ -139,7 +139,7 @@ fn add_id_token(
     members.insert("id_token".to_owned(), token.sign().into());
 }
 
-/// An answer with a refresh token.
+/// Builds an answer with a refresh token.
 fn signed_in(
     issuer: &TestIssuer,
     client: &Client,
@@ -174,7 +174,7 @@ fn for_audience(token: TokenBuilder, form: &Form) -> TokenBuilder {
     }
 }
 
-/// The answer all grants have in common (RFC 6749 §5.1).
+/// Builds the token answer that all grants share (RFC 6749 §5.1).
 pub(super) fn issue(
     issuer: &TestIssuer,
     client: &Client,
@@ -193,17 +193,17 @@ pub(super) fn issue(
     if let (true, Some(members)) = (client.sends_expires_in, json.as_object_mut()) {
         members.insert("expires_in".to_owned(), lifetime.as_secs().into());
     }
-    Answer::good(json)
+    Answer::ok(json)
 }
 
-/// What was asked for, if it is within what may be had; all of that, if nothing was asked for.
+/// Returns the requested scope if it is allowed. Without a request it returns all allowed scopes.
 pub(super) fn requested_scope(allowed: &[String], form: &Form) -> Result<String, OAuthError> {
     let Some(asked) = form.get("scope") else { return Ok(allowed.join(" ")) };
     let is_allowed = |scope: &str| allowed.iter().any(|known| known == scope);
     if asked.split_ascii_whitespace().all(is_allowed) {
         return Ok(asked.to_owned());
     }
-    Err(OAuthError::new("invalid_scope", "the client may not ask for this"))
+    Err(OAuthError::new("invalid_scope", "the client may not request this scope"))
 }
 
 #[cfg(test)]
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_code_is_good_once_for_whom_it_was_given_and_for_a_minute() {
+    async fn code_works_once_within_one_minute() {
         let clock = ManualClock::default();
         let provider = provider(&clock).await;
         let redeem = async |client: &str, code: &str, uri: &str, verifier: &str| {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refresh_token_is_good_once_and_its_reuse_ends_the_family() {
+    async fn refresh_token_reuse_revokes_the_session() {
         let provider = provider(&ManualClock::default()).await;
         let first = sign_in(&provider).await["refresh_token"].clone();
         let bystander = sign_in(&provider).await["refresh_token"].clone();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refresh_may_ask_for_less_and_not_for_more() {
+    async fn refresh_may_narrow_scopes_only() {
         let provider = provider(&ManualClock::default()).await;
         let token = sign_in(&provider).await["refresh_token"].clone();
         let token = token.as_str().unwrap();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_rotation_a_refresh_token_stays() {
+    async fn refresh_token_stays_without_rotation() {
         let provider = provider(&ManualClock::default()).await;
         provider.keep_refresh_tokens(true);
         let token = sign_in(&provider).await["refresh_token"].clone();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tokens_live_as_long_as_they_are_told_to_and_may_keep_it_to_themselves() {
+    async fn token_lifetime_follows_client_then_issuer() {
         let provider = provider(&ManualClock::default()).await;
         let client = || Client::new("app", "s");
         let minute = Duration::from_secs(60);
@@ -320,11 +320,11 @@ mod tests {
             (client().token_lifetime(minute / 2), Some(minute), Some(30), 30),
             (client().without_expires_in(), None, None, 3600),
         ];
-        for (client, lifetime, told, lives) in cases {
+        for (client, lifetime, expires_in, lives) in cases {
             provider.set_token_lifetime(lifetime);
             provider.register_client(client);
             let (_, answer) = ask(&provider, "app", &[("grant_type", "client_credentials")]).await;
-            assert_eq!(answer.get("expires_in"), told.map(Value::from).as_ref());
+            assert_eq!(answer.get("expires_in"), expires_in.map(Value::from).as_ref());
             let claims = payload(answer["access_token"].as_str().unwrap());
             assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), lives);
         }

@@ -1,4 +1,4 @@
-//! What becomes of tokens: revocation (RFC 7009) and introspection (RFC 7662).
+//! Token revocation (RFC 7009) and introspection (RFC 7662).
 
 use serde_json::{Value, json};
 
@@ -6,8 +6,8 @@ use super::super::clients::Client;
 use super::super::issuer::TestIssuer;
 use super::{Answer, Form, OAuthError};
 
-/// Ends a token: a refresh token with its whole session, an access token alone. A token that
-/// nobody knows has ended already (RFC 7009 §2.2).
+/// Revokes a refresh token together with its session, or an access token alone. Revoking an unknown
+/// token succeeds (RFC 7009 §2.2).
 pub(super) fn revoke(
     issuer: &TestIssuer,
     client: &Client,
@@ -28,10 +28,10 @@ pub(super) fn revoke(
             issuer.grant_store().revoke(id);
         }
     }
-    Ok(Answer::good(Value::Null))
+    Ok(Answer::ok(Value::Null))
 }
 
-/// Tells a confidential client what a token is, or that it is none that is good.
+/// Returns the claims of an active token to a confidential client, otherwise `active: false`.
 pub(super) fn introspect(
     issuer: &TestIssuer,
     client: &Client,
@@ -42,7 +42,7 @@ pub(super) fn introspect(
     }
     let token = form.require("token")?;
     if let Some(session) = issuer.grant_store().live_session(token) {
-        return Ok(Answer::good(json!({
+        return Ok(Answer::ok(json!({
             "active": true,
             "sub": session.user.claims.get("sub"),
             "client_id": session.client,
@@ -50,7 +50,7 @@ pub(super) fn introspect(
             "iss": issuer.issuer(),
         })));
     }
-    Ok(Answer::good(match issuer.live_claims(token) {
+    Ok(Answer::ok(match issuer.live_claims(token) {
         Some(mut claims) => {
             claims.insert("active".to_owned(), true.into());
             claims.insert("token_type".to_owned(), "Bearer".into());
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_token_is_active_until_it_expires_or_is_revoked() {
+    async fn token_is_active_until_expiry_or_revocation() {
         let clock = ManualClock::default();
         let provider = Provider::builder().clock(clock.clone()).start().await;
         provider.register_client(Client::new("app", "s").scopes("read"));
@@ -81,7 +81,7 @@ mod tests {
             let text = |name: &str| answer[name].as_str().unwrap().to_owned();
             (text("access_token"), text("refresh_token"))
         };
-        let look = async |token: &str| {
+        let introspect = async |token: &str| {
             let url = provider.introspection_endpoint();
             post(&url, Some(("other", "s")), &[("token", token)]).await.1
         };
@@ -90,30 +90,30 @@ mod tests {
         };
 
         let (access, refresh) = sign_in().await;
-        let seen = look(&access).await;
+        let seen = introspect(&access).await;
         assert_eq!((&seen["active"], &seen["sub"]), (&json!(true), &json!("bob-id")));
         assert_eq!((&seen["client_id"], &seen["scope"]), (&json!("app"), &json!("read")));
-        assert_eq!(look(&refresh).await["sub"], "bob-id");
-        for token in ["nobody's", &provider.token().expired().sign()] {
-            assert_eq!(look(token).await, json!({ "active": false }));
+        assert_eq!(introspect(&refresh).await["sub"], "bob-id");
+        for token in ["unknown", &provider.token().expired().sign()] {
+            assert_eq!(introspect(token).await, json!({ "active": false }));
         }
 
         assert_eq!(refused(revoke("other", &access).await).1, "unauthorized_client");
         assert_eq!(revoke("app", &access).await, (200, Value::Null));
-        assert_eq!(look(&access).await, json!({ "active": false }));
-        assert_eq!(look(&refresh).await["active"], true);
+        assert_eq!(introspect(&access).await, json!({ "active": false }));
+        assert_eq!(introspect(&refresh).await["active"], true);
 
         let (access, refresh) = sign_in().await;
         assert_eq!(refused(revoke("other", &refresh).await).1, "unauthorized_client");
         assert_eq!(revoke("app", &refresh).await, (200, Value::Null));
-        assert_eq!(revoke("app", "nobody's").await, (200, Value::Null));
+        assert_eq!(revoke("app", "unknown").await, (200, Value::Null));
         for token in [&access, &refresh] {
-            assert_eq!(look(token).await, json!({ "active": false }));
+            assert_eq!(introspect(token).await, json!({ "active": false }));
         }
         assert_eq!(provider.requests(ProviderEndpoint::Revocation), 5);
 
         let (access, _) = sign_in().await;
         clock.advance(Duration::from_secs(3600));
-        assert_eq!(look(&access).await, json!({ "active": false }));
+        assert_eq!(introspect(&access).await, json!({ "active": false }));
     }
 }

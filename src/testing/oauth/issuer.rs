@@ -1,4 +1,4 @@
-//! The OAuth side of an [`TestIssuer`]: who may use it, what it has granted, where it is found.
+//! The OAuth part of a [`TestIssuer`]: its endpoints, accounts and grants.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,43 +10,44 @@ use super::super::issuer::TestIssuer;
 use super::grant_store::{Code, Session};
 use super::grants::GRANT_TYPES;
 
-/// How long an authorization code is good, in seconds.
-const CODE_LIFE: u64 = 60;
+/// The lifetime of an authorization code, in seconds.
+const CODE_LIFETIME: u64 = 60;
 
 impl TestIssuer {
-    /// Where users sign in: a page with a form.
+    /// Returns the URL of the sign-in page.
     pub fn authorization_endpoint(&self) -> String {
         self.at("/auth")
     }
 
-    /// Where its token endpoint is.
+    /// Returns the URL of the token endpoint.
     pub fn token_endpoint(&self) -> String {
         self.at("/oauth/token")
     }
 
-    /// Where tokens are revoked (RFC 7009).
+    /// Returns the URL of the revocation endpoint (RFC 7009).
     pub fn revocation_endpoint(&self) -> String {
         self.at("/oauth/revoke")
     }
 
-    /// Where tokens are looked at (RFC 7662).
+    /// Returns the URL of the introspection endpoint (RFC 7662).
     pub fn introspection_endpoint(&self) -> String {
         self.at("/oauth/introspect")
     }
 
-    /// Lets a client use these endpoints.
+    /// Registers a client, which may then use these endpoints.
     pub fn register_client(&self, client: Client) {
         self.registry().add_client(client);
     }
 
-    /// Lets a user sign in: with the password grant, or by [`authorize`](Self::authorize).
+    /// Registers a user, who may then sign in: on the sign-in page, with the password grant, or by
+    /// [`authorize`](Self::authorize).
     pub fn register_user(&self, user: User) {
         self.registry().add_user(user);
     }
 
-    /// Signs a user in at a client as a browser would, and returns the authorization code. It is
-    /// good once, for a minute, with this `redirect_uri` and the verifier of this S256 challenge
-    /// (RFC 7636). All scopes of the client are granted.
+    /// Signs a user in to a client as a browser would, and returns the authorization code. The code
+    /// works once within one minute, with this `redirect_uri` and the verifier of this S256
+    /// challenge (RFC 7636). It grants all scopes of the client.
     ///
     /// # Panics
     /// When the user or the client is not registered.
@@ -60,12 +61,13 @@ impl TestIssuer {
         self.authorize_with(user, client, redirect_uri, code_challenge, "", None)
     }
 
-    /// [`authorize`](Self::authorize) for these scopes, separated by spaces (none: all of the
-    /// client's), and with the nonce for the ID token.
+    /// Signs a user in like [`authorize`](Self::authorize), with these scopes and this nonce for
+    /// the ID token. Scopes are separated by spaces; an empty `scope` grants all scopes of the
+    /// client.
     ///
     /// # Panics
     /// When the user or the client is not registered.
-    #[expect(clippy::panic, reason = "a test that names nobody has failed")]
+    #[expect(clippy::panic, reason = "an unregistered name is a mistake in the test")]
     pub fn authorize_with(
         &self,
         user: &str,
@@ -96,38 +98,37 @@ impl TestIssuer {
             redirect_uri: redirect_uri.to_owned(),
             challenge: code_challenge.to_owned(),
             nonce: nonce.map(str::to_owned),
-            expires_at: now + CODE_LIFE,
+            expires_at: now + CODE_LIFETIME,
             used: false,
         })
     }
 
-    /// How long the access tokens of the token endpoint live from now on, in whole seconds.
-    /// `None`: as [`ProviderBuilder::token_lifetime`](super::super::ProviderBuilder::token_lifetime) said.
+    /// Sets the lifetime of access tokens from the token endpoint, in whole seconds. `None`
+    /// restores [`ProviderBuilder::token_lifetime`](super::super::ProviderBuilder::token_lifetime).
     pub fn set_token_lifetime(&self, lifetime: Option<Duration>) {
         self.grant_store().set_lifetime(lifetime);
     }
 
-    /// Whether refresh tokens stay as they are. By default each is good for one use, the answer
-    /// brings its successor, and a second use ends the session (RFC 9700 §4.14.2).
+    /// Sets whether refresh tokens can be used again. By default each works once: the answer
+    /// contains its successor, and a second use revokes the session (RFC 9700 §4.14.2).
     pub fn keep_refresh_tokens(&self, keep: bool) {
         self.grant_store().keep_refresh_tokens(keep);
     }
 
-    /// How many requests of this `grant_type` were granted.
+    /// Returns the number of granted requests of this `grant_type`.
     pub fn granted(&self, grant_type: &str) -> u64 {
         self.grant_store().granted(grant_type)
     }
 
-    /// How often a refresh token was used a second time. A client that keeps to the rules never
-    /// lets this happen.
+    /// Returns the number of requests that used a refresh token again. A correct client makes none.
     pub fn refresh_reuses(&self) -> u64 {
         self.grant_store().reuses()
     }
 
-    /// The discovery document, as published now.
+    /// Returns the discovery document as currently published.
     pub fn metadata(&self) -> Value {
         let algorithms = self.algorithms().iter().map(|a| a.as_str()).collect::<Value>();
-        let proofs = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+        let auth_methods = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
         json!({
             "issuer": self.issuer(),
             "jwks_uri": self.jwks_uri(),
@@ -139,14 +140,14 @@ impl TestIssuer {
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
             "grant_types_supported": GRANT_TYPES,
-            "token_endpoint_auth_methods_supported": proofs,
+            "token_endpoint_auth_methods_supported": auth_methods,
             "token_endpoint_auth_signing_alg_values_supported": algorithms,
             "id_token_signing_alg_values_supported": algorithms,
             "code_challenge_methods_supported": ["S256"],
         })
     }
 
-    /// The claims of an access token of its own that is good now.
+    /// Returns the claims of a currently valid access token of this issuer.
     pub(super) fn live_claims(&self, token: &str) -> Option<Map<String, Value>> {
         let claims = self.own_claims(token)?;
         let ended = |name| {
@@ -167,7 +168,7 @@ pub(super) mod tests {
     use http::header::CONTENT_TYPE;
     use url::form_urlencoded::Serializer;
 
-    /// POSTs a form, with HTTP Basic if there is a name and a secret.
+    /// POSTs a form, with HTTP Basic if `client` is given.
     pub(in super::super) async fn post(
         url: &str,
         client: Option<(&str, &str)>,
@@ -196,13 +197,13 @@ pub(super) mod tests {
         post(&provider.token_endpoint(), Some((client, "s")), form).await
     }
 
-    /// Status and error code.
+    /// Returns the status and the error code.
     pub(in super::super) fn refused((status, answer): (u16, Value)) -> (u16, String) {
         (status, answer["error"].as_str().unwrap_or_default().to_owned())
     }
 
     #[tokio::test]
-    async fn the_metadata_names_endpoints_that_answer() {
+    async fn endpoints_in_metadata_answer() {
         let provider = Provider::start().await;
         provider.register_client(Client::new("app", "s"));
         let acme = provider.tenant("tnt_acme", "acme");
@@ -211,7 +212,7 @@ pub(super) mod tests {
             let url = metadata[name].as_str().unwrap();
             let error = refused(post(url, Some(("app", "s")), &[]).await);
             assert_eq!(error, (400, "invalid_request".into()), "{name}");
-            // A tenant has clients of its own.
+            // A tenant does not know the clients of the platform.
             let url = acme.metadata()[name].as_str().unwrap().to_owned();
             assert_eq!(refused(post(&url, Some(("app", "s")), &[]).await).0, 401, "{name}");
         }

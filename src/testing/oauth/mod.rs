@@ -18,18 +18,18 @@ use super::issuer::TestIssuer;
 use form::Form;
 pub(super) use grant_store::GrantStore;
 
-/// An answer before it is put on the wire.
+/// An answer before it is sent.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// `null` stands for an empty body.
+    /// The JSON body. `null` means an empty body.
     pub(super) json: Value,
-    /// HTML in place of it.
+    /// An HTML body instead of JSON.
     pub(super) page: Option<String>,
 }
 
-/// Answers a request to one of the endpoints.
+/// Answers a request to an OAuth endpoint.
 pub(super) fn answer(
     issuer: &TestIssuer,
     endpoint: ProviderEndpoint,
@@ -65,19 +65,19 @@ impl OAuthError {
     }
 
     fn method() -> Self {
-        let mut error = Self::new("invalid_request", "the method is POST");
+        let mut error = Self::new("invalid_request", "the method must be POST");
         error.status = StatusCode::METHOD_NOT_ALLOWED;
         error.header = Some((ALLOW, "POST"));
         error
     }
 
     fn invalid_client() -> Self {
-        let mut error = Self::new("invalid_client", "unknown client or wrong proof");
+        let mut error = Self::new("invalid_client", "unknown client or wrong credential");
         error.status = StatusCode::UNAUTHORIZED;
         error
     }
 
-    /// A client that tried the `Authorization` header is told which scheme to use.
+    /// Adds a challenge for a client that used the `Authorization` header.
     fn challenge() -> Self {
         let mut error = Self::invalid_client();
         error.header = Some((WWW_AUTHENTICATE, r#"Basic realm="token endpoint""#));
@@ -86,7 +86,7 @@ impl OAuthError {
 }
 
 impl Answer {
-    fn good(json: Value) -> Self {
+    fn ok(json: Value) -> Self {
         Self { status: StatusCode::OK, headers: not_stored(), json, page: None }
     }
 }
@@ -102,7 +102,7 @@ impl From<OAuthError> for Answer {
     }
 }
 
-/// RFC 6749 §5.1 asks for both.
+/// Returns the headers that RFC 6749 §5.1 requires.
 fn not_stored() -> HeaderMap {
     HeaderMap::from_iter([
         (http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn credentials_are_form_decoded_and_scopes_are_bounded() {
+    async fn token_requests_are_checked() {
         let provider = provider().await;
         let pair = Some("a%3Ab+c:p%25%2B");
         let cases = [
@@ -167,11 +167,11 @@ mod tests {
                 "read write",
             ),
         ];
-        for (authorization, body, status, says) in cases {
+        for (authorization, body, status, expected) in cases {
             let answer = answer(&provider, ProviderEndpoint::Token, &request(authorization, body));
             assert_eq!(answer.status, status, "{body}: {answer:?}");
-            let said = if status == 200 { "scope" } else { "error" };
-            assert_eq!(answer.json[said], says, "{body}");
+            let member = if status == 200 { "scope" } else { "error" };
+            assert_eq!(answer.json[member], expected, "{body}");
             assert_eq!(answer.headers["cache-control"], "no-store", "{body}");
             let challenged = answer.headers.contains_key(WWW_AUTHENTICATE);
             assert_eq!(challenged, status == 401 && authorization.is_some(), "{body}");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_forms_by_post_are_read() {
+    async fn only_posted_forms_are_accepted() {
         let provider = provider().await;
         let mut get = request(None, "");
         get.method = Method::GET;

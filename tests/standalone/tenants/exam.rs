@@ -110,7 +110,7 @@ async fn a_resolver_that_knows_everybody_fails() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "rule broken: a suspended tenant is found, as suspended")]
+#[should_panic(expected = "rule broken: a suspended tenant is reported as suspended")]
 async fn a_cache_that_is_not_told_to_forget_fails() {
     let list = acme();
     let cached = CachedTenants::new(list.clone()).negative_time_to_live(std::time::Duration::ZERO);
@@ -153,7 +153,7 @@ async fn a_resolver_that_overlooks_case_fails() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "rule broken: an answer is about the id asked for")]
+#[should_panic(expected = "rule broken: an answer has the requested id")]
 async fn a_resolver_that_answers_with_another_tenant_fails() {
     examine(str::to_lowercase, |found, _| Ok(found)).await;
 }
@@ -171,7 +171,7 @@ async fn a_resolver_that_fails_for_unknown_tenants_fails() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "rule broken: a suspended tenant is found, as suspended")]
+#[should_panic(expected = "rule broken: a suspended tenant is reported as suspended")]
 async fn a_resolver_that_hides_suspended_tenants_fails() {
     examine(str::to_owned, |found, _| {
         Ok(found.filter(|tenant| tenant.status() == TenantStatus::Active))
