@@ -15,7 +15,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use scaikey_auth::endpoints::{
-    Attempt, Endpoints, PasswordVerdict, SignIn, Throttle, ThrottleDecision, TrustedProxies,
+    Attempt, Endpoints, PasswordDecision, SignIn, Throttle, ThrottleDecision, TrustedProxies,
 };
 use scaikey_auth::error::BoxError;
 use scaikey_auth::exchange::SealingKeys;
@@ -97,7 +97,7 @@ fn endpoints(provider: &Provider, auth: &Auth) -> (Endpoints, Sessions) {
         .client(client)
         .sign_in(SignIn::new("https://wave.example/v1/auth/login"))
         .sessions(sessions.clone())
-        .password_grant(|_| PasswordVerdict::Allowed)
+        .password_grant(|_| PasswordDecision::Allowed)
         .throttle(NoAccounts)
         .client_address(|_| Some([10, 0, 0, 1].into()))
         .trusted_proxies(TrustedProxies::new(["10.0.0.0/8"]).expect("a network"))

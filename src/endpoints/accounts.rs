@@ -10,33 +10,33 @@ use super::tokens::PasswordAttempt;
 pub(super) type AccountRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> String + Send + Sync>;
 
 /// So many characters tell accounts apart. Single ones grow to 18 as they are folded.
-const MOST: usize = 256;
+const MAX_CHARS: usize = 256;
 
 /// Returns what all spellings of `name` have in common: as directories compare names (RFC 4518 §2),
 /// without regard to case, compatibility forms, invisible characters and outer or repeated space.
 ///
 /// UTS 46 is the mapping that host names go through: NFKC and case folding at once, from tables that
 /// URLs need anyway. Small letters and then capitals make one of `ẞ`, `ß` and `SS`, which it keeps apart.
-pub(super) fn folded(name: &str) -> String {
-    let visible = name.chars().map(space_for_control).filter(|c| !is_ignored(*c));
+pub(super) fn fold(name: &str) -> String {
+    let visible = name.chars().map(control_to_space).filter(|c| !is_ignored(*c));
     let capitals = visible.flat_map(char::to_lowercase).flat_map(char::to_uppercase);
     let mapper = Uts46MapperBorrowed::new();
     let mapped = mapper.map_normalize(capitals);
     // Before the rest is cut off: more space in front would leave less of the name.
-    let mut folded: String = single_spaced(mapped).take(MOST).collect();
+    let mut folded: String = collapse_spaces(mapped).take(MAX_CHARS).collect();
     folded.truncate(folded.trim_end().len());
     folded
 }
 
 /// Without space in front, and with one for several.
-fn single_spaced(text: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
+fn collapse_spaces(text: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
     let mut is_behind_space = true;
     let text = text.map(|c| if c.is_whitespace() { ' ' } else { c });
     text.filter(move |c| !std::mem::replace(&mut is_behind_space, *c == ' ') || *c != ' ')
 }
 
 /// Line ends and tabs are space (RFC 4518 §2.2).
-fn space_for_control(c: char) -> char {
+fn control_to_space(c: char) -> char {
     if matches!(c, '\u{9}'..='\u{d}' | '\u{85}') { ' ' } else { c }
 }
 
@@ -72,31 +72,31 @@ mod tests {
         ];
         for (name, spellings) in table {
             for spelling in *spellings {
-                assert_eq!(folded(spelling), folded(name), "{spelling:?}");
+                assert_eq!(fold(spelling), fold(name), "{spelling:?}");
             }
         }
-        assert_eq!(folded("bob"), "bob");
+        assert_eq!(fold("bob"), "bob");
     }
 
     #[test]
     fn folded_names_are_bounded() {
-        assert!(folded(&"\u{fdfa}".repeat(300)).chars().count() <= MOST);
+        assert!(fold(&"\u{fdfa}".repeat(300)).chars().count() <= MAX_CHARS);
         for filler in ["\u{ad}", " ", "\t", "\u{3000}"] {
             let filler = filler.repeat(500);
             for spelling in [format!("{filler}bob"), format!("bob{filler}")] {
-                assert_eq!(folded(&spelling), "bob", "{filler:?}");
+                assert_eq!(fold(&spelling), "bob", "{filler:?}");
             }
         }
-        assert_eq!(folded(&format!("a{}b", " ".repeat(500))), "a b");
-        let long = "x".repeat(MOST - 1);
-        assert_eq!(folded(&format!("{long} y")), long);
+        assert_eq!(fold(&format!("a{}b", " ".repeat(500))), "a b");
+        let long = "x".repeat(MAX_CHARS - 1);
+        assert_eq!(fold(&format!("{long} y")), long);
     }
 
     #[test]
     fn names_that_differ_stay_apart() {
         let names =
             ["bob", "bob2", "b-ob", "b.ob", "b_ob", "b ob", "bób", "bob@x", "x\\bob", "боб", ""];
-        let folded: std::collections::HashSet<_> = names.iter().map(|name| folded(name)).collect();
+        let folded: std::collections::HashSet<_> = names.iter().map(|name| fold(name)).collect();
         assert_eq!(folded.len(), names.len());
     }
 }

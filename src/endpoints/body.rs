@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 
-use super::answer::{Failure, invalid_request};
+use super::response::{Failure, invalid_request};
 use crate::clock::within;
 
 /// Tokens have 16 KiB at most, and few parameters stand beside them.
@@ -20,7 +20,7 @@ const TOO_LARGE: Failure = Failure::Body(413, "The body is too large.");
 /// RFC 9110 §15.5.9.
 const TOO_LATE: Failure = Failure::Body(408, "The body did not arrive in time.");
 
-/// Reads a whole body, which must be there within `timeout`.
+/// BodyFormat a whole body, which must be there within `timeout`.
 pub(super) async fn read<B: Body>(body: B, timeout: Duration) -> Result<Bytes, Failure> {
     within(timeout, collect(body)).await.unwrap_or(Err(TOO_LATE))
 }

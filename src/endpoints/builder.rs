@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use http::request::Parts;
 
-use super::answer::Outages;
 use super::body;
-use super::names::by_address;
+use super::identity_id::default_identity_id;
 use super::proxies::{ClientAddress, TrustedProxies};
+use super::response::Outages;
 use super::sign_in::SignIn;
-use super::throttle::{Throttle, Throttling, TokenBuckets};
-use super::tokens::{PasswordAttempt, PasswordVerdict, everywhere};
+use super::throttle::{Throttle, ThrottleWithFallback, TokenBuckets};
+use super::tokens::{PasswordAttempt, PasswordDecision, allow_everywhere};
 use super::{Endpoint, Endpoints, Inner};
 use crate::auth::Auth;
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault};
@@ -55,10 +55,10 @@ impl Auth {
             password_rule: None,
             introspect_guard: Box::new(scope("admin")),
             introspects_all_tenants: false,
-            naming: Arc::new(by_address),
+            identity_id: Arc::new(default_identity_id),
             in_data: false,
             respond: Arc::new(ProblemJson),
-            throttle: Some(Throttling::new(TokenBuckets::new())),
+            throttle: Some(ThrottleWithFallback::new(TokenBuckets::new())),
             account_rule: Arc::new(|attempt| attempt.account()),
             client_address: ClientAddress::default(),
             body_timeout: body::TIMEOUT,
@@ -118,7 +118,7 @@ impl EndpointsBuilder {
     /// [the grant enabled](crate::exchange::TokenExchangeBuilder::enable_password_grant), too.
     pub fn password_grant(
         mut self,
-        rule: impl Fn(&PasswordAttempt<'_>) -> PasswordVerdict + Send + Sync + 'static,
+        rule: impl Fn(&PasswordAttempt<'_>) -> PasswordDecision + Send + Sync + 'static,
     ) -> Self {
         self.inner.password_rule = Some(Arc::new(rule));
         self
@@ -150,7 +150,7 @@ impl EndpointsBuilder {
         mut self,
         name: impl Fn(&Identity) -> String + Send + Sync + 'static,
     ) -> Self {
-        self.inner.naming = Arc::new(name);
+        self.inner.identity_id = Arc::new(name);
         self
     }
 
@@ -170,7 +170,7 @@ impl EndpointsBuilder {
 
     /// How often endpoints may be tried. Default [`TokenBuckets`].
     pub fn throttle(mut self, throttle: impl Throttle) -> Self {
-        self.inner.throttle = Some(Throttling::new(throttle));
+        self.inner.throttle = Some(ThrottleWithFallback::new(throttle));
         self
     }
 
@@ -235,7 +235,7 @@ impl EndpointsBuilder {
             let asked_for = wanted.redirect_uri.is_some()
                 || wanted.session_keys.is_some()
                 || wanted.password_grant;
-            self.inner.client = self.noted(client);
+            self.inner.client = self.collect_faults(client);
             // One with a token endpoint for each tenant is there for exchanges, unless more is asked for.
             if !asked_for && self.inner.client.as_ref().is_some_and(|client| client.is_per_tenant())
             {
@@ -258,14 +258,14 @@ impl EndpointsBuilder {
             let sessions = SealingKeys::parse(keys)
                 .map_err(|why| ConfigError::one(Fault::new("session_keys", why.to_string())))
                 .and_then(|keys| Sessions::builder(&self.inner.auth, client, keys).build());
-            self.inner.sessions = self.noted(sessions);
+            self.inner.sessions = self.collect_faults(sessions);
         }
         if wanted.session_keys.is_some() && self.inner.client.is_none() && self.faults.is_empty() {
             let problem = "is missing: sessions need a client of the provider";
             self.faults.push(Fault::new("client.id", problem));
         }
         if self.inner.password_rule.is_none() && wanted.password_grant {
-            self.inner.password_rule = Some(everywhere());
+            self.inner.password_rule = Some(allow_everywhere());
         }
         match TrustedProxies::new(&wanted.trusted_proxies) {
             Ok(_) if wanted.trusted_proxies.is_empty() => {}
@@ -286,7 +286,7 @@ impl EndpointsBuilder {
             };
             let registrar = SqlRegistrar::connect_lazy(url).map_err(unusable);
             self.inner.registrar =
-                self.noted(registrar).map(|it| Arc::new(it) as Arc<dyn Registrar>);
+                self.collect_faults(registrar).map(|it| Arc::new(it) as Arc<dyn Registrar>);
         }
         self
     }
@@ -305,7 +305,7 @@ impl EndpointsBuilder {
                 &self.inner.auth,
                 self.inner.client.as_ref(),
             );
-            self.inner.workloads = self.noted(workloads);
+            self.inner.workloads = self.collect_faults(workloads);
         }
         self
     }
@@ -319,7 +319,7 @@ impl EndpointsBuilder {
         self
     }
 
-    fn noted<T>(&mut self, outcome: Result<T, ConfigError>) -> Option<T> {
+    fn collect_faults<T>(&mut self, outcome: Result<T, ConfigError>) -> Option<T> {
         outcome.map_err(|error| self.faults.extend_from_slice(error.faults())).ok()
     }
 

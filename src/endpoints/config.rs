@@ -5,10 +5,10 @@ use http::Response;
 use serde::Serialize;
 
 use super::Inner;
-use super::answer::Failure;
+use super::response::Failure;
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct ConfigResponse<'a> {
     issuer: &'a str,
     client_id: &'a str,
     authorization_endpoint: String,
@@ -26,7 +26,7 @@ struct Answer<'a> {
 impl Inner {
     pub(super) async fn config(&self) -> Result<Response<Bytes>, Failure> {
         let (client, sign_in) = (self.client()?, self.sign_in()?);
-        Ok(self.good(&Answer {
+        Ok(self.ok(&ConfigResponse {
             issuer: client.issuer(),
             client_id: client.client_id(),
             authorization_endpoint: client.authorization_endpoint().await?.into(),

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
 
-use super::answer::{Failure, invalid_request, oauth_error};
-use super::parameters::{Parameters, Reads};
+use super::parameters::{BodyFormat, Parameters};
+use super::response::{Failure, invalid_request, oauth_error};
 use super::tokens::scopes;
-use super::{Asked, Inner};
+use super::{EndpointRequest, Inner};
 use crate::auth::Auth;
 use crate::config::{AuthConfig, ConfigError, Fault};
 use crate::exchange::TokenExchangeClient;
@@ -34,7 +34,7 @@ const KNOWN: [&str; 10] = [
 
 /// RFC 8693 §2.2.1.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct TokenExchangeResponse<'a> {
     access_token: &'a str,
     issued_token_type: &'a str,
     token_type: &'static str,
@@ -45,8 +45,11 @@ struct Answer<'a> {
 
 impl Inner {
     /// The foreign token is the only credential: an `Authorization` header says nothing here.
-    pub(super) async fn exchange(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &KNOWN)?;
+    pub(super) async fn exchange(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
+        let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &KNOWN)?;
         match parameters.required("grant_type", "The parameter grant_type is missing.")? {
             TOKEN_EXCHANGE | "token_exchange" => {}
             _ => {
@@ -57,7 +60,7 @@ impl Inner {
         let workloads = self.workloads.as_ref();
         let workloads = workloads.ok_or(Failure::NotConfigured("there is no trust policy"))?;
         match workloads.exchange(&request(&parameters)?).await {
-            Ok(minted) => Ok(self.good(&Answer {
+            Ok(minted) => Ok(self.ok(&TokenExchangeResponse {
                 access_token: minted.access_token.expose(),
                 issued_token_type: &minted.issued_token_type,
                 token_type: "Bearer",

@@ -5,10 +5,10 @@ use http::Response;
 use serde::Serialize;
 use serde_json::json;
 
-use super::answer::Failure;
-use super::names::rfc3339;
-use super::parameters::{Parameters, Reads};
-use super::{Asked, Endpoint, Inner};
+use super::identity_id::rfc3339;
+use super::parameters::{BodyFormat, Parameters};
+use super::response::Failure;
+use super::{Endpoint, EndpointRequest, Inner};
 use crate::auth::AuthContext;
 use crate::clock::unix_seconds;
 use crate::guard::GuardRequest;
@@ -16,7 +16,7 @@ use crate::identity::{Identity, IdentityKey, IdentityKind, Scopes};
 
 /// The service's own members, and behind them those of RFC 7662 §2.2.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct IntrospectionResponse<'a> {
     active: bool,
     identity_id: String,
     identity_type: IdentityKind,
@@ -38,40 +38,45 @@ struct Answer<'a> {
 }
 
 /// Subjects of two issuers or tenants may be spelt alike. None of the parts has a line end.
-fn account(identity: &Identity) -> String {
+fn throttle_account(identity: &Identity) -> String {
     let IdentityKey { issuer, tenant_id, kind, subject } = identity.key();
     let tenant = tenant_id.as_ref().map_or("", |id| id.as_str());
     format!("{issuer}\n{tenant}\n{kind}\n{subject}")
 }
 
 impl Inner {
-    pub(super) async fn introspect(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        let caller = self.caller(asked).await?;
-        let request = GuardRequest::of_parts(&asked.head, &caller, self.auth.now());
+    pub(super) async fn introspect(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
+        let caller = self.caller(incoming).await?;
+        let request = GuardRequest::of_parts(&incoming.head, &caller, self.auth.now());
         self.introspect_guard.check(&request)?;
-        let account = account(caller.identity());
-        self.admit(Endpoint::Introspect, &asked.head, Some(&account)).await?;
-        let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &["token"])?;
+        let account = throttle_account(caller.identity());
+        self.admit(Endpoint::Introspect, &incoming.head, Some(&account)).await?;
+        let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &["token"])?;
         let token = parameters.required("token", "The parameter token is missing.")?;
         match self.auth.authenticate(token).await {
-            Ok(found) if self.may_be_told(&caller, &found) => Ok(self.active(found.identity())),
+            Ok(found) if self.may_see(&caller, &found) => {
+                Ok(self.active_response(found.identity()))
+            }
             // What is away may know the token: it is not inactive for that.
             Err(error) if error.is_unavailable() => Err(error.into()),
             // One answer, whatever the reason is (RFC 7662 §2.2).
-            _ => Ok(self.good(&json!({ "active": false }))),
+            _ => Ok(self.ok(&json!({ "active": false }))),
         }
     }
 
     /// Whether the caller may know of the token: it is of the same tenant.
-    fn may_be_told(&self, caller: &AuthContext, found: &AuthContext) -> bool {
+    fn may_see(&self, caller: &AuthContext, found: &AuthContext) -> bool {
         self.introspects_all_tenants
             || caller.identity().tenant_id() == found.identity().tenant_id()
     }
 
-    fn active(&self, identity: &Identity) -> Response<Bytes> {
-        self.good(&Answer {
+    fn active_response(&self, identity: &Identity) -> Response<Bytes> {
+        self.ok(&IntrospectionResponse {
             active: true,
-            identity_id: (self.naming)(identity),
+            identity_id: (self.identity_id)(identity),
             identity_type: identity.kind(),
             tenant_id: identity.tenant_id().map(|id| id.as_str()),
             scopes: identity.scopes(),

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use http::{Method, Response, header};
 
-use super::answer::{Failure, invalid_request, see_other};
-use super::parameters::{Parameters, Reads};
-use super::sign_in::is_own_path;
+use super::parameters::{BodyFormat, Parameters};
+use super::response::{Failure, invalid_request, see_other};
+use super::sign_in::is_local_path;
 use super::transaction::Transaction;
-use super::{Asked, Endpoint, Inner};
+use super::{Endpoint, EndpointRequest, Inner};
 use crate::clock::Clock;
 use crate::error::InvalidToken;
 use crate::exchange::{
@@ -19,60 +19,64 @@ use crate::support::telemetry;
 use crate::validator::{IdTokenRules, verify_id_token};
 
 /// So much of a stranger's error code goes into the log.
-const LONGEST_ERROR: usize = 64;
+const MAX_ERROR_CHARS: usize = 64;
 
 /// What a browser brings: from a page of the service, or from the provider (RFC 6749 §4.1.2,
 /// RFC 9207 §2). `error_description` and `error_uri` are not read, so it does not matter whether they are
 /// UTF-8, which not all providers write.
-const IN_QUERY: [&str; 5] = ["return_to", "code", "state", "iss", "error"];
+const QUERY_PARAMETERS: [&str; 5] = ["return_to", "code", "state", "iss", "error"];
 
 /// What a client brings that began by itself.
-const IN_BODY: [&str; 4] = ["code", "code_verifier", "redirect_uri", "nonce"];
+const BODY_PARAMETERS: [&str; 4] = ["code", "code_verifier", "redirect_uri", "nonce"];
 
 impl Inner {
-    pub(super) async fn login(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        if asked.head.method == Method::POST {
-            return self.redeem(asked).await;
+    pub(super) async fn login(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
+        if incoming.head.method == Method::POST {
+            return self.redeem(incoming).await;
         }
         // A browser shows a page, whatever went wrong.
-        let outcome = self.browse(asked).await;
-        Ok(outcome.unwrap_or_else(|failure| self.sign_in_failed(failure)))
+        let outcome = self.handle_browser(incoming).await;
+        Ok(outcome.unwrap_or_else(|failure| self.sign_in_failure_response(failure)))
     }
 
-    async fn browse(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        self.admit(Endpoint::Login, &asked.head, None).await?;
-        let parameters = Parameters::of_query(asked, &IN_QUERY)?;
+    async fn handle_browser(&self, incoming: &EndpointRequest) -> Result<Response<Bytes>, Failure> {
+        self.admit(Endpoint::Login, &incoming.head, None).await?;
+        let parameters = Parameters::from_query(incoming, &QUERY_PARAMETERS)?;
         match ["code", "error", "state"].iter().any(|name| parameters.get(name).is_some()) {
-            true => self.come_back(asked, &parameters).await,
-            false => self.leave(asked, &parameters).await,
+            true => self.handle_callback(incoming, &parameters).await,
+            false => self.begin_sign_in(incoming, &parameters).await,
         }
     }
 
     /// Sends a browser to the provider.
-    async fn leave(
+    async fn begin_sign_in(
         &self,
-        asked: &Asked,
+        incoming: &EndpointRequest,
         parameters: &Parameters,
     ) -> Result<Response<Bytes>, Failure> {
         let sign_in = self.sign_in()?;
         let return_to = parameters.get("return_to").unwrap_or(&sign_in.landing);
-        if !is_own_path(return_to) {
+        if !is_local_path(return_to) {
             return Err(invalid_request("The parameter return_to must be a path of this host."));
         }
         let verifier = PkceVerifier::generate()?;
         let (prefix, now) = (sign_in.cookie_name(), self.clock().now());
-        let begun = Transaction::new(verifier.secret().expose(), return_to, now)?;
-        let request = AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &begun.state)
-            .scopes(sign_in.scopes.clone())
-            .nonce(&begun.nonce);
+        let transaction = Transaction::new(verifier.secret().expose(), return_to, now)?;
+        let request =
+            AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &transaction.state)
+                .scopes(sign_in.scopes.clone())
+                .nonce(&transaction.nonce);
         let request =
             sign_in.extra.iter().fold(request, |request, (name, value)| request.with(name, value));
         let url = self.client()?.authorization_url(&request).await?;
-        let cookie = begun.cookie(&prefix, self.sign_in_keys()?, self.clock());
+        let cookie = transaction.cookie(&prefix, self.sign_in_keys()?, self.clock());
         let cookie = cookie.ok_or(Failure::NotConfigured("the sign-in could not be sealed"))?;
         let response = see_other(url.as_str());
         let mut response = response.ok_or(Failure::NotConfigured("the provider's URL is odd"))?;
-        let old = Transaction::clear_oldest(&prefix, &asked.head.headers);
+        let old = Transaction::clear_oldest(&prefix, &incoming.head.headers);
         for cookie in old.into_iter().chain([cookie]) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -81,30 +85,31 @@ impl Inner {
 
     /// A browser is back from the provider, or seems to be. Its cookie of this sign-in is taken away
     /// whatever comes of it.
-    async fn come_back(
+    async fn handle_callback(
         &self,
-        asked: &Asked,
+        incoming: &EndpointRequest,
         parameters: &Parameters,
     ) -> Result<Response<Bytes>, Failure> {
         let (sign_in, keys) = (self.sign_in()?, self.sign_in_keys()?);
         let (prefix, state) = (sign_in.cookie_name(), parameters.get("state").unwrap_or_default());
-        let headers = &asked.head.headers;
-        let Some(begun) = Transaction::find(&prefix, state, headers, keys, self.clock()) else {
+        let headers = &incoming.head.headers;
+        let Some(transaction) = Transaction::find(&prefix, state, headers, keys, self.clock())
+        else {
             // The back button, most likely, or another tab was faster.
-            if self.has_session(asked).await {
+            if self.has_session(incoming).await {
                 let landing = see_other(&sign_in.landing);
                 return landing.ok_or(Failure::NotConfigured("the landing is odd"));
             }
             // An attacker may have written the rest of it: not even its error is shown.
             return Err(invalid_request(
-                "This sign-in was not begun in this browser, or more than ten minutes ago.",
+                "This sign-in was not transaction in this browser, or more than ten minutes ago.",
             ));
         };
-        let outcome = match self.code_of(parameters).await {
-            Ok(code) => self.arrive(code, &begun).await,
+        let outcome = match self.authorization_code(parameters).await {
+            Ok(code) => self.complete_sign_in(code, &transaction).await,
             Err(failure) => Err(failure),
         };
-        let mut response = outcome.unwrap_or_else(|failure| self.sign_in_failed(failure));
+        let mut response = outcome.unwrap_or_else(|failure| self.sign_in_failure_response(failure));
         if let Some(cookie) = Transaction::clear(&prefix, state) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -112,12 +117,13 @@ impl Inner {
     }
 
     /// Whether the browser has a session that is good for something.
-    async fn has_session(&self, asked: &Asked) -> bool {
-        asked.head.extensions.get::<CurrentSession>().is_some() && self.caller(asked).await.is_ok()
+    async fn has_session(&self, incoming: &EndpointRequest) -> bool {
+        incoming.head.extensions.get::<CurrentSession>().is_some()
+            && self.caller(incoming).await.is_ok()
     }
 
     /// The code, if it is the provider's that was asked (RFC 9207 §2.4), or why there is none.
-    async fn code_of<'p>(&self, parameters: &'p Parameters) -> Result<&'p str, Failure> {
+    async fn authorization_code<'p>(&self, parameters: &'p Parameters) -> Result<&'p str, Failure> {
         let client = self.client()?;
         match parameters.get("iss") {
             Some(issuer) if issuer != client.issuer() => {
@@ -131,43 +137,47 @@ impl Inner {
         if let Some(error) = parameters.get("error") {
             telemetry::sign_in_refused(&printable(error));
             let described = "The sign-in was not completed.";
-            return Err(Failure::OAuth(known(error), described));
+            return Err(Failure::OAuth(known_error_code(error), described));
         }
         parameters.required("code", "The parameter code is missing.")
     }
 
     /// From the code to where the browser wanted to go, or to the tokens.
-    async fn arrive(&self, code: &str, begun: &Transaction) -> Result<Response<Bytes>, Failure> {
-        let verifier = PkceVerifier::parse(&begun.verifier);
+    async fn complete_sign_in(
+        &self,
+        code: &str,
+        transaction: &Transaction,
+    ) -> Result<Response<Bytes>, Failure> {
+        let verifier = PkceVerifier::kept(&transaction.verifier);
         let verifier = verifier.ok_or(Failure::NotConfigured("the verifier was lost"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
         // A browser may send the same callback twice: both arrive, for one redemption.
         let request = request.allow_repeats().from_anonymous_caller();
         let token = self.client()?.authorization_code(&request).await?;
-        let nonce = Some(begun.nonce.as_str());
+        let nonce = Some(transaction.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {
-            Ok(()) => self.welcome(&token, begun).await,
+            Ok(()) => self.begin_session(&token, transaction).await,
             Err(failure) => Err(failure),
         };
         match outcome {
             // An equal callback beside this one may begin a session with these tokens yet.
             Err(failure) if is_unavailable(&failure) => Err(failure),
-            outcome => self.or_revoked(outcome, &token).await,
+            outcome => self.revoke_on_failure(outcome, &token).await,
         }
     }
 
     /// Begins a session, with an access token that this service takes.
-    async fn welcome(
+    async fn begin_session(
         &self,
         token: &AccessToken,
-        begun: &Transaction,
+        transaction: &Transaction,
     ) -> Result<Response<Bytes>, Failure> {
-        let Some(sessions) = &self.sessions else { return self.admitted(token).await };
+        let Some(sessions) = &self.sessions else { return self.tokens_if_admitted(token).await };
         self.check_access_token(token).await?;
         let cookies = sessions.begin(token.clone());
         let cookies =
             cookies.ok_or(Failure::NotConfigured("the tokens do not fit into cookies"))?;
-        let response = see_other(&begun.return_to);
+        let response = see_other(&transaction.return_to);
         let mut response = response.ok_or(Failure::NotConfigured("the way back was lost"))?;
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -181,7 +191,11 @@ impl Inner {
             Ok(identity) => Ok(self.auth.admit(&identity).await?),
             Err(error) if error.is_unavailable() => Err(error.into()),
             Err(error) => {
-                self.sign_in()?.refusals.tell("access token", Some(&error), self.clock().elapsed());
+                self.sign_in()?.refused_tokens.warn(
+                    "access token",
+                    Some(&error),
+                    self.clock().elapsed(),
+                );
                 Err(Failure::NotConfigured(
                     "the provider's access token is not one that is taken here",
                 ))
@@ -191,7 +205,7 @@ impl Inner {
 
     /// Hands the tokens out to whom the admission checks let in. An access token that is not for this service
     /// says nothing about its bearer here.
-    async fn admitted(&self, token: &AccessToken) -> Result<Response<Bytes>, Failure> {
+    async fn tokens_if_admitted(&self, token: &AccessToken) -> Result<Response<Bytes>, Failure> {
         if self.auth.has_admission_checks() {
             match self.auth.validate(token.secret().expose()).await {
                 Ok(identity) => self.auth.admit(&identity).await?,
@@ -199,11 +213,11 @@ impl Inner {
                 Err(_) => {}
             }
         }
-        Ok(self.granted(token))
+        Ok(self.token_response(token))
     }
 
     /// Revokes the tokens of a sign-in that fails after all: no user has them.
-    async fn or_revoked<T>(
+    async fn revoke_on_failure<T>(
         &self,
         outcome: Result<T, Failure>,
         token: &AccessToken,
@@ -216,9 +230,9 @@ impl Inner {
     }
 
     /// A client that began by itself brings its code.
-    async fn redeem(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+    async fn redeem(&self, incoming: &EndpointRequest) -> Result<Response<Bytes>, Failure> {
         let sign_in = self.sign_in()?;
-        let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &IN_BODY)?;
+        let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &BODY_PARAMETERS)?;
         let code = parameters.required("code", "The parameter code is missing.")?;
         let redirect_uri = parameters.get("redirect_uri").unwrap_or(sign_in.redirect_uri());
         if !sign_in.redirect_uris.iter().any(|known| known == redirect_uri) {
@@ -232,10 +246,10 @@ impl Inner {
         };
         let token = self.client()?.authorization_code(&request.from_anonymous_caller()).await?;
         let outcome = match self.check_id_token(&token, parameters.get("nonce")).await {
-            Ok(()) => self.admitted(&token).await,
+            Ok(()) => self.tokens_if_admitted(&token).await,
             Err(failure) => Err(failure),
         };
-        self.or_revoked(outcome, &token).await
+        self.revoke_on_failure(outcome, &token).await
     }
 
     /// Where `openid` was asked for, an ID token must be there, and tell of this sign-in.
@@ -249,7 +263,7 @@ impl Inner {
             if !sign_in.scopes.contains("openid") {
                 return Ok(());
             }
-            sign_in.refusals.tell("ID token", None, now);
+            sign_in.refused_tokens.warn("ID token", None, now);
             return Err(Failure::OAuth("invalid_grant", "The provider gave no ID token."));
         };
         let rules = IdTokenRules {
@@ -263,7 +277,7 @@ impl Inner {
             Ok(subject) => subject,
             Err(error) => {
                 if !error.is_unavailable() {
-                    sign_in.refusals.tell("ID token", Some(&error), now);
+                    sign_in.refused_tokens.warn("ID token", Some(&error), now);
                 }
                 return Err(error.into());
             }
@@ -271,7 +285,7 @@ impl Inner {
         match token.claim("sub") {
             Some(other) if other != subject => {
                 let error = InvalidToken::MalformedClaim("sub").into();
-                sign_in.refusals.tell("ID token", Some(&error), now);
+                sign_in.refused_tokens.warn("ID token", Some(&error), now);
                 Err(Failure::OAuth(
                     "invalid_grant",
                     "The access token and the ID token are of different users.",
@@ -282,14 +296,14 @@ impl Inner {
     }
 
     /// Shows the page for it, if there is one.
-    fn sign_in_failed(&self, failure: Failure) -> Response<Bytes> {
-        let code = code_of(&failure);
+    fn sign_in_failure_response(&self, failure: Failure) -> Response<Bytes> {
+        let code = error_code(&failure);
         let page = self.sign_in.as_ref().and_then(|sign_in| sign_in.failure_page.as_deref());
         let to = page.map(|page| {
             let separator = if page.contains('?') { '&' } else { '?' };
             format!("{page}{separator}error={code}")
         });
-        let answer = self.failed(Endpoint::Login, failure);
+        let answer = self.failure_response(Endpoint::Login, failure);
         to.and_then(|to| see_other(&to)).unwrap_or(answer)
     }
 
@@ -305,10 +319,10 @@ impl Inner {
 
 /// What a failure is called where a browser sees it: of a fixed list, and nothing of what the provider
 /// thinks of this service.
-fn code_of(failure: &Failure) -> &'static str {
+fn error_code(failure: &Failure) -> &'static str {
     match failure {
         Failure::OAuth(code, _) => code,
-        Failure::TooMany(_) => "temporarily_unavailable",
+        Failure::Throttled(_) => "temporarily_unavailable",
         failure if is_unavailable(failure) => "temporarily_unavailable",
         Failure::Auth(_) => "invalid_grant",
         Failure::Exchange(error) if error.oauth() == Some(&OAuthError::InvalidGrant) => {
@@ -328,7 +342,7 @@ fn is_unavailable(failure: &Failure) -> bool {
 
 /// The codes an authorization endpoint answers with (RFC 6749 §4.1.2.1, OpenID Connect Core
 /// §3.1.2.6). What else somebody writes there is not handed on.
-fn known(error: &str) -> &'static str {
+fn known_error_code(error: &str) -> &'static str {
     const CODES: [&str; 9] = [
         "access_denied",
         "invalid_request",
@@ -344,5 +358,5 @@ fn known(error: &str) -> &'static str {
 }
 
 fn printable(error: &str) -> String {
-    error.chars().filter(char::is_ascii_graphic).take(LONGEST_ERROR).collect()
+    error.chars().filter(char::is_ascii_graphic).take(MAX_ERROR_CHARS).collect()
 }

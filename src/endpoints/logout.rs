@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use http::{Response, header};
 
-use super::answer::{Failure, invalid_request, no_content};
-use super::parameters::{Parameters, Reads};
-use super::{Asked, Endpoint, Inner};
+use super::parameters::{BodyFormat, Parameters};
+use super::response::{Failure, invalid_request, no_content};
+use super::{Endpoint, EndpointRequest, Inner};
 use crate::exchange::ExchangeError;
 use crate::session::{CurrentSession, revoke};
 use crate::support::secret::Secret;
@@ -15,9 +15,13 @@ impl Inner {
     /// `refresh_token` of the body, which is its own proof. 204, also for a token the provider does
     /// not know (RFC 7009 §2.2) and for a provider that revokes nothing; 503 when the provider is away
     /// and the token lives on. The session is gone in any case, and the log says what was not revoked.
-    pub(super) async fn logout(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        let parameters = Parameters::of_body(asked, Reads::FormsAndJson, &["refresh_token"])?;
-        let session = asked.head.extensions.get::<CurrentSession>();
+    pub(super) async fn logout(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
+        let parameters =
+            Parameters::from_body(incoming, BodyFormat::FormOrJson, &["refresh_token"])?;
+        let session = incoming.head.extensions.get::<CurrentSession>();
         let from_body = parameters.get("refresh_token").map(Secret::from);
         let outcome = match (session, from_body) {
             (Some(session), _) => match &self.sessions {
@@ -29,7 +33,7 @@ impl Inner {
                 "There is no session, and the parameter refresh_token is missing.",
             )),
         };
-        let failed = |failure| self.failed(Endpoint::Logout, failure);
+        let failed = |failure| self.failure_response(Endpoint::Logout, failure);
         let mut response = outcome.map_or_else(failed, |()| no_content());
         if let (Some(sessions), Some(session)) = (&self.sessions, session)
             && let Some(cookie) = sessions.end(&session.0)

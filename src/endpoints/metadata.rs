@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use super::Inner;
-use super::answer::answer;
+use super::response::json_response;
 
 /// Lists without members are left out (RFC 9728 §3.2).
 #[derive(Serialize)]
@@ -29,7 +29,7 @@ impl Inner {
             scopes_supported: resource.map(|it| it.scopes.iter().collect()).unwrap_or_default(),
             bearer_methods_supported: ["header"],
         };
-        let mut response = answer(StatusCode::OK, &metadata);
+        let mut response = json_response(StatusCode::OK, &metadata);
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

@@ -2,26 +2,26 @@
 //! by default).
 //!
 //! [`Auth::endpoints`] begins to set up [`Endpoints`]: which there are ([`Endpoint`]), how a browser signs in
-//! ([`SignIn`]), who may use passwords ([`PasswordVerdict`]), how often ([`Throttle`], by default
+//! ([`SignIn`]), who may use passwords ([`PasswordDecision`]), how often ([`Throttle`], by default
 //! [`TokenBuckets`]), and which proxies tell the client's address ([`TrustedProxies`]).
 //!
 //! How it fits together: [manual::endpoints](crate::manual::endpoints).
 
 mod accounts;
-mod answer;
 mod body;
 mod builder;
 mod config;
 #[cfg(feature = "trust")]
 mod exchange;
+mod identity_id;
 mod introspect;
 mod login;
 mod logout;
 mod metadata;
-mod names;
 mod parameters;
 mod proxies;
 mod register;
+mod response;
 mod service;
 mod sign_in;
 mod throttle;
@@ -45,18 +45,18 @@ use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::support::telemetry;
 use accounts::AccountRule;
-use answer::{Failure, Outages};
-use names::Naming;
+use identity_id::IdentityIdRule;
 use proxies::ClientAddress;
+use response::{Failure, Outages};
 use tokens::PasswordRule;
 
 pub use builder::EndpointsBuilder;
 pub use proxies::{InvalidNetwork, TrustedProxies};
 pub use service::{EndpointsService, NotFound};
 pub use sign_in::SignIn;
-use throttle::Throttling;
+use throttle::ThrottleWithFallback;
 pub use throttle::{Attempt, Throttle, ThrottleDecision, TokenBuckets};
-pub use tokens::{PasswordAttempt, PasswordVerdict};
+pub use tokens::{PasswordAttempt, PasswordDecision};
 
 /// One of the [`Endpoints`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -196,10 +196,10 @@ struct Inner {
     password_rule: Option<PasswordRule>,
     introspect_guard: Box<dyn Guard>,
     introspects_all_tenants: bool,
-    naming: Naming,
+    identity_id: IdentityIdRule,
     in_data: bool,
     respond: Arc<dyn ErrorResponse>,
-    throttle: Option<Throttling>,
+    throttle: Option<ThrottleWithFallback>,
     account_rule: AccountRule,
     client_address: ClientAddress,
     body_timeout: Duration,
@@ -207,7 +207,7 @@ struct Inner {
 }
 
 /// A request with its body.
-struct Asked {
+struct EndpointRequest {
     head: Parts,
     body: Bytes,
 }
@@ -253,17 +253,17 @@ impl Endpoints {
 }
 
 impl Inner {
-    async fn answer(&self, endpoint: Endpoint, asked: Asked) -> Response<Bytes> {
+    async fn dispatch(&self, endpoint: Endpoint, incoming: EndpointRequest) -> Response<Bytes> {
         let outcome = match endpoint {
-            Endpoint::Login => self.login(&asked).await,
-            Endpoint::Token => self.token(&asked).await,
-            Endpoint::Refresh => self.refresh(&asked).await,
-            Endpoint::Logout => self.logout(&asked).await,
-            Endpoint::Register => self.register(&asked).await,
-            Endpoint::Whoami => self.whoami(&asked).await,
-            Endpoint::Introspect => self.introspect(&asked).await,
+            Endpoint::Login => self.login(&incoming).await,
+            Endpoint::Token => self.token(&incoming).await,
+            Endpoint::Refresh => self.refresh(&incoming).await,
+            Endpoint::Logout => self.logout(&incoming).await,
+            Endpoint::Register => self.register(&incoming).await,
+            Endpoint::Whoami => self.whoami(&incoming).await,
+            Endpoint::Introspect => self.introspect(&incoming).await,
             #[cfg(feature = "trust")]
-            Endpoint::Exchange => self.exchange(&asked).await,
+            Endpoint::Exchange => self.exchange(&incoming).await,
             #[cfg(not(feature = "trust"))]
             Endpoint::Exchange => Err(Failure::NotConfigured("needs the cargo feature `trust`")),
             Endpoint::Config => self.config().await,
@@ -279,11 +279,12 @@ impl Inner {
         outcome: Result<Response<Bytes>, Failure>,
     ) -> Response<Bytes> {
         if outcome.is_ok() {
-            self.outages.works(endpoint, || self.auth.clock().elapsed());
+            self.outages.recovered(endpoint, || self.auth.clock().elapsed());
         }
-        let mut response = outcome.unwrap_or_else(|failure| self.failed(endpoint, failure));
+        let mut response =
+            outcome.unwrap_or_else(|failure| self.failure_response(endpoint, failure));
         telemetry::endpoint_answered(endpoint.as_str(), response.status().as_u16());
-        answer::not_stored(response.headers_mut());
+        response::set_no_store(response.headers_mut());
         response
     }
 
@@ -293,13 +294,13 @@ impl Inner {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         let allow = HeaderValue::from_static(endpoint.allow());
         response.headers_mut().insert(header::ALLOW, allow);
-        answer::not_stored(response.headers_mut());
+        response::set_no_store(response.headers_mut());
         response
     }
 
     /// The caller, by the token the request carries.
-    async fn caller(&self, asked: &Asked) -> Result<AuthContext, AuthError> {
-        authenticate(&self.auth, &asked.head).await
+    async fn caller(&self, incoming: &EndpointRequest) -> Result<AuthContext, AuthError> {
+        authenticate(&self.auth, &incoming.head).await
     }
 
     /// Whether this may be tried now: asked without an account when an attempt begins, and again as
@@ -316,7 +317,7 @@ impl Inner {
         let now = self.auth.clock().elapsed();
         match throttle.admit(&attempt, now).await {
             ThrottleDecision::Allow => Ok(()),
-            ThrottleDecision::Deny { retry_after } => Err(Failure::TooMany(retry_after)),
+            ThrottleDecision::Deny { retry_after } => Err(Failure::Throttled(retry_after)),
         }
     }
 

@@ -8,9 +8,9 @@ use percent_encoding::percent_decode;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Asked;
-use super::answer::{Failure, invalid_request};
-use crate::support::secret::Secret;
+use super::EndpointRequest;
+use super::response::{Failure, invalid_request};
+use crate::secret::Secret;
 
 /// Names and values, each name once. Values may be secrets.
 ///
@@ -22,51 +22,56 @@ pub(super) struct Parameters(Vec<(String, Secret)>);
 
 /// What a body may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reads {
-    Forms,
-    FormsAndJson,
+pub(super) enum BodyFormat {
+    Form,
+    FormOrJson,
 }
 
 /// So many parameters are read, known or not. No endpoint knows a quarter of that, and since names are
 /// compared with those before them, there must be an end.
-const MOST: usize = 64;
+const MAX_PARAMETERS: usize = 64;
 
 /// So many commas, colons and brackets are read of a JSON object. What reading costs grows with them, and
 /// not even a password has a thousand.
-const MOST_MARKS: usize = 4096;
+const MAX_JSON_DELIMITERS: usize = 4096;
 
-const TWICE: Failure = invalid_request("A parameter is there twice.");
-const TOO_MANY: Failure = invalid_request("There are more than 64 parameters.");
-const TOO_MANY_VALUES: Failure = invalid_request("The JSON object has too many values.");
-const NO_TEXT: Failure = invalid_request("A parameter is not a text.");
-const NO_UTF8: Failure = invalid_request("A parameter is not UTF-8.");
-const NO_FORM: Failure = Failure::Body(415, "The body must be application/x-www-form-urlencoded.");
-const NEITHER: Failure =
+const REPEATED: Failure = invalid_request("A parameter is there twice.");
+const TOO_MANY_PARAMETERS: Failure = invalid_request("There are more than 64 parameters.");
+const JSON_TOO_COMPLEX: Failure = invalid_request("The JSON object has too many values.");
+const NOT_A_STRING: Failure = invalid_request("A parameter is not a text.");
+const NOT_UTF8: Failure = invalid_request("A parameter is not UTF-8.");
+const FORM_REQUIRED: Failure =
+    Failure::Body(415, "The body must be application/x-www-form-urlencoded.");
+const FORM_OR_JSON_REQUIRED: Failure =
     Failure::Body(415, "The body must be application/x-www-form-urlencoded or application/json.");
-const NO_OBJECT: Failure = invalid_request("The body is not a JSON object.");
+const NOT_AN_OBJECT: Failure = invalid_request("The body is not a JSON object.");
 
 impl Parameters {
-    pub(super) fn of_query(asked: &Asked, known: &[&str]) -> Result<Self, Failure> {
-        Self::of_form(asked.head.uri.query().unwrap_or_default().as_bytes(), known)
+    pub(super) fn from_query(incoming: &EndpointRequest, known: &[&str]) -> Result<Self, Failure> {
+        Self::from_form(incoming.head.uri.query().unwrap_or_default().as_bytes(), known)
     }
 
     /// Of the body. One that is empty says nothing, whatever its type.
-    pub(super) fn of_body(asked: &Asked, reads: Reads, known: &[&str]) -> Result<Self, Failure> {
-        if asked.body.is_empty() {
+    pub(super) fn from_body(
+        incoming: &EndpointRequest,
+        format: BodyFormat,
+        known: &[&str],
+    ) -> Result<Self, Failure> {
+        if incoming.body.is_empty() {
             return Ok(Self::default());
         }
-        match (media_type(&asked.head.headers).as_str(), reads) {
-            ("application/x-www-form-urlencoded", _) => Self::of_form(&asked.body, known),
-            ("application/json", Reads::FormsAndJson) => Self::of_json(&asked.body, known),
-            (_, Reads::Forms) => Err(NO_FORM),
-            (_, Reads::FormsAndJson) => Err(NEITHER),
+        match (media_type(&incoming.head.headers).as_str(), format) {
+            ("application/x-www-form-urlencoded", _) => Self::from_form(&incoming.body, known),
+            ("application/json", BodyFormat::FormOrJson) => Self::from_json(&incoming.body, known),
+            (_, BodyFormat::Form) => Err(FORM_REQUIRED),
+            (_, BodyFormat::FormOrJson) => Err(FORM_OR_JSON_REQUIRED),
         }
     }
 
-    fn of_form(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
+    fn from_form(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
         // Counted before any is decoded, the empty ones too.
-        if memchr::memchr_iter(b'&', text).count() >= MOST {
-            return Err(TOO_MANY);
+        if memchr::memchr_iter(b'&', text).count() >= MAX_PARAMETERS {
+            return Err(TOO_MANY_PARAMETERS);
         }
         let longest = known.iter().map(|name| name.len()).max().unwrap_or_default();
         let mut read = Self::default();
@@ -77,10 +82,10 @@ impl Parameters {
             if name.len() > 3 * longest {
                 continue;
             }
-            let Ok(name) = form_decoded(name) else { continue };
+            let Ok(name) = form_decode(name) else { continue };
             if known.contains(&name.as_str()) {
                 let value = value.strip_prefix(b"=").unwrap_or_default();
-                read.add(&name, &form_decoded(value).map_err(|_| NO_UTF8)?)?;
+                read.add(&name, &form_decode(value).map_err(|_| NOT_UTF8)?)?;
             }
         }
         Ok(read)
@@ -88,34 +93,35 @@ impl Parameters {
 
     /// A JSON object of texts; `null` is as absent. No member may come twice, known or not: two
     /// readers could take two different ones (RFC 8259 §4). What is wrong first is told.
-    fn of_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
-        let marks = text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
-        if marks > MOST_MARKS {
-            return Err(TOO_MANY_VALUES);
+    fn from_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
+        let delimiters =
+            text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
+        if delimiters > MAX_JSON_DELIMITERS {
+            return Err(JSON_TOO_COMPLEX);
         }
         let mut members = Vec::new();
         let mut json = serde_json::Deserializer::from_slice(text);
         let outcome = json.deserialize_map(Members(&mut members)).and_then(|()| json.end());
         let mut read = Self::default();
-        for (nth, (name, value)) in members.iter().enumerate() {
-            if members.iter().take(nth).any(|(earlier, _)| earlier == name) {
-                return Err(TWICE);
+        for (index, (name, value)) in members.iter().enumerate() {
+            if members.iter().take(index).any(|(earlier, _)| earlier == name) {
+                return Err(REPEATED);
             }
-            if nth >= MOST {
-                return Err(TOO_MANY);
+            if index >= MAX_PARAMETERS {
+                return Err(TOO_MANY_PARAMETERS);
             }
             let is_absent = value.get() == "null";
             if !is_absent && known.contains(&name.as_str()) {
-                let value: String = serde_json::from_str(value.get()).map_err(|_| NO_TEXT)?;
+                let value: String = serde_json::from_str(value.get()).map_err(|_| NOT_A_STRING)?;
                 read.add(name, &value)?;
             }
         }
-        outcome.map(|()| read).map_err(|_| NO_OBJECT)
+        outcome.map(|()| read).map_err(|_| NOT_AN_OBJECT)
     }
 
     fn add(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         if self.0.iter().any(|(known, _)| known == name) {
-            return Err(TWICE);
+            return Err(REPEATED);
         }
         self.0.push((name.to_owned(), value.into()));
         Ok(())
@@ -134,13 +140,13 @@ impl Parameters {
 
 /// Decodes a name or a value of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>). What is no
 /// UTF-8 is refused: with replaced characters it would be another value than was sent.
-fn form_decoded(text: &[u8]) -> Result<String, FromUtf8Error> {
+fn form_decode(text: &[u8]) -> Result<String, FromUtf8Error> {
     let spaced: Vec<u8> =
         text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     String::from_utf8(percent_decode(&spaced).collect())
 }
 
-/// Reads the members of a JSON object, and no more of them than are looked at.
+/// BodyFormat the members of a JSON object, and no more of them than are looked at.
 struct Members<'r, 'a>(&'r mut Vec<(String, &'a RawValue)>);
 
 impl<'a> Visitor<'a> for Members<'_, 'a> {
@@ -153,7 +159,7 @@ impl<'a> Visitor<'a> for Members<'_, 'a> {
     fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<(), A::Error> {
         while let Some(member) = members.next_entry()? {
             self.0.push(member);
-            if self.0.len() > MOST {
+            if self.0.len() > MAX_PARAMETERS {
                 return Err(A::Error::custom("too many members"));
             }
         }
@@ -174,17 +180,21 @@ mod tests {
 
     use super::*;
 
-    fn read(content_type: &str, body: &str, reads: Reads) -> Result<Vec<(String, String)>, String> {
+    fn read(
+        content_type: &str,
+        body: &str,
+        format: BodyFormat,
+    ) -> Result<Vec<(String, String)>, String> {
         let request = Request::builder().header("content-type", content_type).body(()).unwrap();
         let head = request.into_parts().0;
-        let asked = Asked { head, body: body.to_owned().into() };
+        let incoming = EndpointRequest { head, body: body.to_owned().into() };
         let read =
-            Parameters::of_body(&asked, reads, &["a", "b", "c"]).map_err(
-                |failure| match failure {
+            Parameters::from_body(&incoming, format, &["a", "b", "c"]).map_err(|failure| {
+                match failure {
                     Failure::OAuth(code, description) => format!("{code} {description}"),
                     other => format!("{other:?}"),
-                },
-            )?;
+                }
+            })?;
         let pairs = read.0.into_iter();
         Ok(pairs.map(|(name, value)| (name, value.expose().to_owned())).collect())
     }
@@ -193,12 +203,12 @@ mod tests {
     fn forms_and_json_say_the_same() {
         let (form, json) = ("application/x-www-form-urlencoded", "Application/JSON; charset=utf-8");
         let expected = Ok(vec![("a".to_owned(), "1 ä".to_owned()), ("b".into(), "".into())]);
-        assert_eq!(read(form, "a=1+%C3%A4&b=", Reads::Forms), expected);
-        assert_eq!(read(json, r#"{"a":"1 ä","b":"","c":null}"#, Reads::FormsAndJson), expected);
-        assert_eq!(read("text/plain", "", Reads::Forms), Ok(Vec::new()));
+        assert_eq!(read(form, "a=1+%C3%A4&b=", BodyFormat::Form), expected);
+        assert_eq!(read(json, r#"{"a":"1 ä","b":"","c":null}"#, BodyFormat::FormOrJson), expected);
+        assert_eq!(read("text/plain", "", BodyFormat::Form), Ok(Vec::new()));
         // What nobody knows is ignored, of whatever type and however often it comes.
-        assert_eq!(read(form, "x=1&a=1+%C3%A4&x=2&b=&x=3", Reads::Forms), expected);
-        assert_eq!(read(json, r#"{"x":1,"a":"1 ä","b":""}"#, Reads::FormsAndJson), expected);
+        assert_eq!(read(form, "x=1&a=1+%C3%A4&x=2&b=&x=3", BodyFormat::Form), expected);
+        assert_eq!(read(json, r#"{"x":1,"a":"1 ä","b":""}"#, BodyFormat::FormOrJson), expected);
     }
 
     #[test]
@@ -212,16 +222,16 @@ mod tests {
         ];
         for (body, value) in table {
             let expected = Ok(vec![("a".to_owned(), value.to_owned())]);
-            assert_eq!(read(form, body, Reads::Forms), expected, "{body}");
+            assert_eq!(read(form, body, BodyFormat::Form), expected, "{body}");
         }
-        assert_eq!(read(form, "a", Reads::Forms), Ok(vec![("a".to_owned(), String::new())]));
+        assert_eq!(read(form, "a", BodyFormat::Form), Ok(vec![("a".to_owned(), String::new())]));
     }
 
     #[test]
     fn json_that_is_dear_to_read_is_refused_before_it_is() {
         for unknown in ["[".repeat(5000), format!("[{}0]", "0,".repeat(5000))] {
             let body = format!("{{\"x\":{unknown}}}");
-            let error = read("application/json", &body, Reads::FormsAndJson).unwrap_err();
+            let error = read("application/json", &body, BodyFormat::FormOrJson).unwrap_err();
             assert!(error.contains("too many values"), "{error}");
         }
     }
@@ -230,31 +240,31 @@ mod tests {
     fn what_is_ambiguous_or_of_another_type_is_refused() {
         let (form, json) = ("application/x-www-form-urlencoded", "application/json");
         let table = [
-            (form, "a=1&a=1", Reads::Forms, "twice"),
-            (form, "a=1&%61=2", Reads::Forms, "twice"),
-            (form, "x=%C3&a=%C3", Reads::Forms, "UTF-8"),
-            (json, r#"{"a":"1","a":"2"}"#, Reads::FormsAndJson, "twice"),
-            (json, r#"{"a":null,"\u0061":"2"}"#, Reads::FormsAndJson, "twice"),
-            (json, r#"{"a":1,"a":2} x"#, Reads::FormsAndJson, "not a text"),
-            (json, r#"{"b":"1","b":"2""#, Reads::FormsAndJson, "twice"),
-            (json, r#"{"x":[{}],"x":1}"#, Reads::FormsAndJson, "twice"),
-            (json, r#"{"a":"\ud800"}"#, Reads::FormsAndJson, "not a text"),
-            (json, r#"{"a":1}"#, Reads::FormsAndJson, "not a text"),
-            (json, r#"{"a":-1.5e3}"#, Reads::FormsAndJson, "not a text"),
-            (json, r#"{"a":true}"#, Reads::FormsAndJson, "not a text"),
-            (json, r#"{"a":{"b":[]}}"#, Reads::FormsAndJson, "not a text"),
-            (json, r#"{"a":"1"} x"#, Reads::FormsAndJson, "JSON object"),
-            (json, r#"{"a":"1""#, Reads::FormsAndJson, "JSON object"),
-            (json, r#"null"#, Reads::FormsAndJson, "JSON object"),
-            (json, r#"{"a":["x"]}"#, Reads::FormsAndJson, "not a text"),
-            (json, r#"["a"]"#, Reads::FormsAndJson, "JSON object"),
-            (json, "a=1", Reads::FormsAndJson, "JSON object"),
-            (json, r#"{"a":"1"}"#, Reads::Forms, "415"),
-            ("text/plain", "a=1", Reads::FormsAndJson, "415"),
-            ("", "a=1", Reads::FormsAndJson, "415"),
+            (form, "a=1&a=1", BodyFormat::Form, "twice"),
+            (form, "a=1&%61=2", BodyFormat::Form, "twice"),
+            (form, "x=%C3&a=%C3", BodyFormat::Form, "UTF-8"),
+            (json, r#"{"a":"1","a":"2"}"#, BodyFormat::FormOrJson, "twice"),
+            (json, r#"{"a":null,"\u0061":"2"}"#, BodyFormat::FormOrJson, "twice"),
+            (json, r#"{"a":1,"a":2} x"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"{"b":"1","b":"2""#, BodyFormat::FormOrJson, "twice"),
+            (json, r#"{"x":[{}],"x":1}"#, BodyFormat::FormOrJson, "twice"),
+            (json, r#"{"a":"\ud800"}"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"{"a":1}"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"{"a":-1.5e3}"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"{"a":true}"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"{"a":{"b":[]}}"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"{"a":"1"} x"#, BodyFormat::FormOrJson, "JSON object"),
+            (json, r#"{"a":"1""#, BodyFormat::FormOrJson, "JSON object"),
+            (json, r#"null"#, BodyFormat::FormOrJson, "JSON object"),
+            (json, r#"{"a":["x"]}"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"["a"]"#, BodyFormat::FormOrJson, "JSON object"),
+            (json, "a=1", BodyFormat::FormOrJson, "JSON object"),
+            (json, r#"{"a":"1"}"#, BodyFormat::Form, "415"),
+            ("text/plain", "a=1", BodyFormat::FormOrJson, "415"),
+            ("", "a=1", BodyFormat::FormOrJson, "415"),
         ];
-        for (content_type, body, reads, problem) in table {
-            let error = read(content_type, body, reads).unwrap_err();
+        for (content_type, body, format, problem) in table {
+            let error = read(content_type, body, format).unwrap_err();
             assert!(error.contains(problem), "{body}: {error}");
         }
     }

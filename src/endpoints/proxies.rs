@@ -11,17 +11,17 @@ use ipnet::IpNet;
 use crate::support::telemetry;
 
 /// Finds the address of a connection.
-pub(super) type Peer = Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>;
+pub(super) type PeerAddress = Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>;
 
 /// How the address of a client is found.
 pub(super) struct ClientAddress {
     /// Of the connection.
-    pub(super) peer: Peer,
+    pub(super) peer: PeerAddress,
     pub(super) proxies: TrustedProxies,
-    /// That there is no address is told once.
-    unknown: Once,
+    /// That there is no address is entry once.
+    unknown_logged: Once,
     /// And so is that all clients of a proxy count as one.
-    untrusted: Once,
+    untrusted_logged: Once,
 }
 
 const FORWARDED: &str = "x-forwarded-for";
@@ -33,13 +33,13 @@ impl ClientAddress {
     /// The address that attempts are counted by, if there is one.
     pub(super) fn of(&self, head: &Parts) -> Option<IpAddr> {
         let Some(peer) = (self.peer)(head) else {
-            self.unknown.call_once(telemetry::no_client_address);
+            self.unknown_logged.call_once(telemetry::no_client_address);
             return None;
         };
         // Where the peer is out in the world, its header is its own invention.
-        let is_proxy = || is_inside(peer) && head.headers.contains_key(FORWARDED);
-        if !self.untrusted.is_completed() && !self.proxies.trusts(peer) && is_proxy() {
-            self.untrusted.call_once(|| telemetry::untrusted_proxy(peer));
+        let is_proxy = || is_private_network(peer) && head.headers.contains_key(FORWARDED);
+        if !self.untrusted_logged.is_completed() && !self.proxies.trusts(peer) && is_proxy() {
+            self.untrusted_logged.call_once(|| telemetry::untrusted_proxy(peer));
         }
         Some(self.proxies.client(peer, &head.headers))
     }
@@ -47,14 +47,14 @@ impl ClientAddress {
 
 impl Default for ClientAddress {
     fn default() -> Self {
-        let (unknown, untrusted) = (Once::new(), Once::new());
+        let (unknown_logged, untrusted_logged) = (Once::new(), Once::new());
         let proxies = TrustedProxies::default();
-        Self { peer: Arc::new(of_connection), proxies, unknown, untrusted }
+        Self { peer: Arc::new(connection_address), proxies, unknown_logged, untrusted_logged }
     }
 }
 
 /// The address as axum leaves it, or a server of the user's own.
-fn of_connection(head: &Parts) -> Option<IpAddr> {
+fn connection_address(head: &Parts) -> Option<IpAddr> {
     #[cfg(feature = "axum")]
     if let Some(info) = head.extensions.get::<::axum::extract::ConnectInfo<SocketAddr>>() {
         return Some(info.0.ip());
@@ -63,7 +63,7 @@ fn of_connection(head: &Parts) -> Option<IpAddr> {
 }
 
 /// Whether an address belongs to this machine or a network that is not the world's.
-fn is_inside(address: IpAddr) -> bool {
+fn is_private_network(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
@@ -112,10 +112,10 @@ impl TrustedProxies {
         }
         let values = headers.get_all(FORWARDED).iter().rev();
         // As bytes: what the client wrote in front may be no text, and must not hide what the proxy added.
-        let told = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
-        for told in told.take(MAX_HOPS) {
+        let entry = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
+        for entry in entry.take(MAX_HOPS) {
             // Who is said here cannot be read: the proxy that said so is the last one known.
-            let Some(address) = std::str::from_utf8(told).ok().and_then(|it| address(it.trim()))
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(|it| address(it.trim()))
             else {
                 break;
             };

@@ -4,16 +4,16 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::answer::Failure;
-use super::names::rfc3339;
-use super::{Asked, Inner};
+use super::identity_id::rfc3339;
+use super::response::Failure;
+use super::{EndpointRequest, Inner};
 use crate::error::AuthError;
 use crate::layer::mark_mock;
 use crate::registrar::{ParticipantId, RegistrarError, Registration, WorkspaceId};
 use crate::support::telemetry::{self, Causes};
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct RegisterResponse<'a> {
     participant_id: &'a ParticipantId,
     workspace_id: &'a WorkspaceId,
     created_at: String,
@@ -22,27 +22,30 @@ struct Answer<'a> {
 impl Inner {
     /// 201 for whoever is new, 200 for whoever was here before, with the same ids. A body is not
     /// looked at.
-    pub(super) async fn register(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        let caller = self.caller(asked).await?;
+    pub(super) async fn register(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
+        let caller = self.caller(incoming).await?;
         let registrar = self.registrar.as_ref();
         let registrar = registrar.ok_or(Failure::NotConfigured("there is no registrar"))?;
         let registered = registrar.register(caller.identity()).await;
-        self.tell(&registered);
-        let registered = registered.map_err(unregistered)?;
+        self.log_outage(&registered);
+        let registered = registered.map_err(auth_error)?;
         let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
-        let body = Answer {
+        let body = RegisterResponse {
             participant_id: &registered.participant_id,
             workspace_id: &registered.workspace_id,
             created_at: rfc3339(registered.created_at),
         };
-        let mut response = self.answered(status, &body);
+        let mut response = self.success(status, &body);
         mark_mock(caller.identity().is_mock(), &mut response);
         Ok(response)
     }
 
     /// Tells the log once when the store begins to fail, and once when that is over. An identity that
     /// can never be stored says nothing of the store.
-    fn tell(&self, outcome: &Result<Registration, RegistrarError>) {
+    fn log_outage(&self, outcome: &Result<Registration, RegistrarError>) {
         let (outage, clock) = (&self.outages.registrar, self.auth.clock());
         match outcome {
             Err(RegistrarError::Unfit { .. }) => {}
@@ -58,7 +61,7 @@ impl Inner {
     }
 }
 
-fn unregistered(error: RegistrarError) -> AuthError {
+fn auth_error(error: RegistrarError) -> AuthError {
     match error {
         RegistrarError::Unfit { .. } => AuthError::Unregistrable(error.to_string()),
         error => AuthError::unavailable("store of participants", None, error),

@@ -13,7 +13,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Asked, Endpoint, Endpoints, Inner, body};
+use super::{Endpoint, EndpointRequest, Endpoints, Inner, body};
 use crate::auth::AuthContext;
 use crate::gate::{Pending, ResponseBody, take_ready};
 
@@ -33,7 +33,7 @@ pub struct EndpointsService<S> {
 }
 
 /// The answer of the service behind.
-type HandedOn<F, B> = MapOk<F, fn(Response<B>) -> Response<ResponseBody<B>>>;
+type InnerFuture<F, B> = MapOk<F, fn(Response<B>) -> Response<ResponseBody<B>>>;
 
 impl<S, Q, B> Service<Request<Q>> for EndpointsService<S>
 where
@@ -43,7 +43,7 @@ where
 {
     type Response = Response<ResponseBody<B>>;
     type Error = S::Error;
-    type Future = Either<HandedOn<S::Future, B>, Pending<Result<Self::Response, S::Error>>>;
+    type Future = Either<InnerFuture<S::Future, B>, Pending<Result<Self::Response, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -51,18 +51,18 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let Some(endpoint) = self.endpoints.find(request.uri().path()) else {
-            let hand_on: fn(Response<B>) -> _ = |response| response.map(ResponseBody::inner);
-            return Either::Left(self.inner.call(request).map_ok(hand_on));
+            let wrap: fn(Response<B>) -> _ = |response| response.map(ResponseBody::inner);
+            return Either::Left(self.inner.call(request).map_ok(wrap));
         };
         drop(take_ready(&mut self.inner));
         let endpoints = self.endpoints.0.clone();
         Either::Right(Box::pin(async move {
-            Ok(answer(endpoints, endpoint, request).await.map(ResponseBody::from))
+            Ok(respond(endpoints, endpoint, request).await.map(ResponseBody::from))
         }))
     }
 }
 
-async fn answer<Q: Body>(
+async fn respond<Q: Body>(
     endpoints: Arc<Inner>,
     endpoint: Endpoint,
     request: Request<Q>,
@@ -74,7 +74,7 @@ async fn answer<Q: Body>(
         return endpoints.method_not_allowed(endpoint);
     }
     if !endpoint.reads_body(&head.method) {
-        return endpoints.answer(endpoint, Asked { head, body: Bytes::new() }).await;
+        return endpoints.dispatch(endpoint, EndpointRequest { head, body: Bytes::new() }).await;
     }
     // Before the body: a caller that comes too often must not cost more than a head.
     if let Err(failure) = endpoints.admit(endpoint, &head, None).await {
@@ -82,7 +82,7 @@ async fn answer<Q: Body>(
     }
     let version = head.version;
     match body::read(body, endpoints.body_timeout).await {
-        Ok(body) => endpoints.answer(endpoint, Asked { head, body }).await,
+        Ok(body) => endpoints.dispatch(endpoint, EndpointRequest { head, body }).await,
         Err(failure) => {
             let mut response = endpoints.finish(endpoint, Err(failure));
             // What is left of the body would be taken for the next request. HTTP/2 has no such header.

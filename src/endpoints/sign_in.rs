@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::Inner;
-use super::answer::Failure;
+use super::response::Failure;
 use crate::config::{Fault, is_loopback};
 use crate::error::AuthError;
 use crate::identity::Scopes;
@@ -23,7 +23,7 @@ const SCOPES: &str = "openid profile email offline_access";
 const COOKIE_PREFIX: &str = "sign-in";
 
 /// A cause that stays is told again after so long.
-const TOLD_FOR: Duration = Duration::from_secs(3600);
+const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Sign-in with the authorization code flow and PKCE (RFC 6749 §4.1, RFC 7636, OpenID Connect Core
 /// §3.1). For [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
@@ -56,31 +56,33 @@ pub struct SignIn {
     pub(super) extra: Vec<(String, String)>,
     pub(super) keys: Option<SealingKeys>,
     pub(super) unbound_codes: bool,
-    pub(super) refusals: Arc<Refusals>,
+    pub(super) refused_tokens: Arc<RefusedTokens>,
     cookie_prefix: String,
     faults: Vec<Fault>,
 }
 
 /// What was told of refused tokens, and when: one warning for each cause in an hour.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<HashMap<(&'static str, &'static str, &'static str), Duration>>);
+pub(super) struct RefusedTokens(
+    Mutex<HashMap<(&'static str, &'static str, &'static str), Duration>>,
+);
 
-impl Refusals {
+impl RefusedTokens {
     /// Tells the operator that a sign-in has no such token, or one that was refused. Reasons and claims
     /// are of fixed lists, so the memory of them is bounded.
-    pub(super) fn tell(&self, token: &'static str, refused: Option<&AuthError>, now: Duration) {
+    pub(super) fn warn(&self, token: &'static str, refused: Option<&AuthError>, now: Duration) {
         let (reason, claim) = match refused {
             None => ("missing", ""),
             Some(AuthError::InvalidToken(invalid)) => (invalid.reason(), invalid.claim()),
             Some(error) => (error.reason(), ""),
         };
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = told.get(&(token, reason, claim));
-        let is_new = last.is_none_or(|at| now.saturating_sub(*at) >= TOLD_FOR);
+        let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = warned.get(&(token, reason, claim));
+        let is_new = last.is_none_or(|at| now.saturating_sub(*at) >= WARNING_INTERVAL);
         if is_new {
-            told.insert((token, reason, claim), now);
+            warned.insert((token, reason, claim), now);
         }
-        drop(told);
+        drop(warned);
         telemetry::sign_in_token_refused(token, reason, claim, is_new);
     }
 }
@@ -96,7 +98,7 @@ impl SignIn {
             extra: Vec::new(),
             keys: None,
             unbound_codes: false,
-            refusals: Arc::default(),
+            refused_tokens: Arc::default(),
             cookie_prefix: COOKIE_PREFIX.to_owned(),
             faults: Vec::new(),
         }
@@ -191,17 +193,17 @@ impl SignIn {
                 faults.push(Fault::new("redirect_uri", problem));
             }
         }
-        if !is_own_path(&self.landing) {
+        if !is_local_path(&self.landing) {
             faults.push(Fault::new("landing", "is no path of this host"));
         }
         // Behind a fragment, nobody would read the code.
         let failure_page = self.failure_page.as_ref();
-        if failure_page.is_some_and(|page| !is_own_path(page) || page.contains('#')) {
+        if failure_page.is_some_and(|page| !is_local_path(page) || page.contains('#')) {
             faults.push(Fault::new("failure_page", "is no path of this host without a fragment"));
         }
         let pages = [("landing", Some(&self.landing)), ("failure_page", failure_page)];
         for (field, page) in pages {
-            if page.is_some_and(|page| leads_to(login, page)) {
+            if page.is_some_and(|page| resolves_to(login, page)) {
                 let problem = "is `login` itself, which would begin the next sign-in: give a page";
                 faults.push(Fault::new(field, problem));
             }
@@ -211,7 +213,7 @@ impl SignIn {
 
 /// Whether a browser that is sent to `page` asks for `path`: it takes dots out, and the query is another
 /// matter.
-fn leads_to(path: &str, page: &str) -> bool {
+fn resolves_to(path: &str, page: &str) -> bool {
     let here = Url::parse("https://here.invalid").ok();
     here.and_then(|here| here.join(page).ok()).is_some_and(|url| url.path() == path)
 }
@@ -224,7 +226,7 @@ impl Inner {
 
 /// Whether a browser stays on this host when it is sent there. Browsers take `\` for `/`, drop
 /// tabs and line ends, and see a host behind two slashes.
-pub(super) fn is_own_path(path: &str) -> bool {
+pub(super) fn is_local_path(path: &str) -> bool {
     let plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     path.len() <= 2048 && plain && path.starts_with('/') && !path.starts_with("//")
 }
@@ -236,7 +238,7 @@ mod tests {
     #[test]
     fn a_browser_is_sent_to_paths_of_this_host_only() {
         for good in ["/", "/a/b?c=d&e=%2F#f", "/a//b", "/@x", "/:x"] {
-            assert!(is_own_path(good), "{good}");
+            assert!(is_local_path(good), "{good}");
         }
         let long = format!("/{}", "a".repeat(2048));
         for bad in [
@@ -258,7 +260,7 @@ mod tests {
             "#a",
             &long,
         ] {
-            assert!(!is_own_path(bad), "{bad:?}");
+            assert!(!is_local_path(bad), "{bad:?}");
         }
         // As a browser reads them.
         let here = Url::parse("https://app.example/login").unwrap();

@@ -35,7 +35,7 @@ pub struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    /// Makes what a throttle is asked: to test a throttle.
+    /// Makes what a throttle is incoming: to test a throttle.
     pub fn of(endpoint: Endpoint, address: Option<IpAddr>, account: Option<&'a str>) -> Self {
         Self { endpoint, address, account }
     }
@@ -64,7 +64,7 @@ pub enum ThrottleDecision {
 /// an account, the throttle is asked again about the same attempt, with the account. Count the two apart:
 /// the address first, then the account.
 ///
-/// Asked before a body is read, and before the provider or a key is: at first
+/// EndpointRequest before a body is read, and before the provider or a key is: at first
 /// [`try_admit`](Self::try_admit), and [`admit`](Self::admit) where that has no answer. `now` is the
 /// monotonic clock's, which other processes do not share: a store counts by a clock of its own.
 ///
@@ -149,18 +149,18 @@ impl<T: Throttle + ?Sized> Throttle for Arc<T> {
 }
 
 /// How long an attempt waits for its [`Throttle`].
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A throttle, and what counts while it cannot.
 #[derive(Debug)]
-pub(super) struct Throttling {
+pub(super) struct ThrottleWithFallback {
     throttle: Box<dyn Throttle>,
     /// Made when the throttle fails for the first time.
     local: OnceLock<TokenBuckets>,
     outage: Outage,
 }
 
-impl Throttling {
+impl ThrottleWithFallback {
     pub(super) fn new(throttle: impl Throttle) -> Self {
         let (local, outage) = (OnceLock::new(), Outage::default());
         Self { throttle: Box::new(throttle), local, outage }
@@ -171,7 +171,7 @@ impl Throttling {
         if let Some(decision) = self.throttle.try_admit(attempt, now) {
             return decision;
         }
-        let answer = within(PATIENCE, self.throttle.admit(attempt, now)).await;
+        let answer = within(TIMEOUT, self.throttle.admit(attempt, now)).await;
         match answer.unwrap_or_else(|| Err("it takes longer than a second".into())) {
             Ok(decision) => {
                 if self.outage.ends(|| now) {
@@ -214,7 +214,7 @@ pub struct TokenBuckets {
 }
 
 const MAX_BUCKETS: usize = 100_000;
-const LONGEST_PERIOD: Duration = Duration::from_secs(3600);
+const MAX_PERIOD: Duration = Duration::from_secs(3600);
 
 impl Default for TokenBuckets {
     fn default() -> Self {
@@ -237,7 +237,7 @@ impl TokenBuckets {
     /// hour at most.
     #[must_use]
     pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
-        self.per_address = Rate::new(burst, period.min(LONGEST_PERIOD));
+        self.per_address = Rate::new(burst, period.min(MAX_PERIOD));
         self
     }
 
@@ -245,7 +245,7 @@ impl TokenBuckets {
     /// hour at most.
     #[must_use]
     pub fn per_account(mut self, burst: u32, period: Duration) -> Self {
-        self.per_account = Rate::new(burst, period.min(LONGEST_PERIOD));
+        self.per_account = Rate::new(burst, period.min(MAX_PERIOD));
         self
     }
 
@@ -253,20 +253,20 @@ impl TokenBuckets {
     /// `period`.
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
-        self.introspections = Rate::new(burst, period.min(LONGEST_PERIOD));
+        self.introspections = Rate::new(burst, period.min(MAX_PERIOD));
         self
     }
 
     fn take(
         &self,
         kind: &str,
-        who: &[u8],
+        subject: &[u8],
         endpoint: Endpoint,
         rate: Rate,
         now: Duration,
     ) -> Result<(), Duration> {
         // No kind or endpoint has a NUL in its name.
-        let key = [kind.as_bytes(), endpoint.as_str().as_bytes(), who].join(&0);
+        let key = [kind.as_bytes(), endpoint.as_str().as_bytes(), subject].join(&0);
         let new = || Ok::<_, Infallible>(Arc::default());
         let Ok(bucket) = self.buckets.get_or_insert_with(&Mac::of(&key), new);
         bucket.lock().unwrap_or_else(PoisonError::into_inner).take(rate, now)
@@ -276,14 +276,14 @@ impl TokenBuckets {
 impl TokenBuckets {
     fn count(&self, attempt: &Attempt<'_>, now: Duration) -> ThrottleDecision {
         let introspects = attempt.endpoint == Endpoint::Introspect;
-        let (kind, who, rate) = match (attempt.account, attempt.address) {
+        let (kind, subject, rate) = match (attempt.account, attempt.address) {
             // Its address was counted as it began.
             (Some(account), _) => ("account", account.as_bytes().to_vec(), self.per_account),
             (None, Some(address)) => ("address", network(address), self.per_address),
             (None, None) => return ThrottleDecision::Allow,
         };
         let rate = if introspects { self.introspections } else { rate };
-        match self.take(kind, &who, attempt.endpoint, rate, now) {
+        match self.take(kind, &subject, attempt.endpoint, rate, now) {
             Ok(()) => ThrottleDecision::Allow,
             Err(retry_after) => ThrottleDecision::Deny { retry_after },
         }
@@ -334,7 +334,11 @@ mod tests {
     }
 
     /// As the endpoints ask: at first about the address alone.
-    fn whole(buckets: &TokenBuckets, whole: &Attempt<'_>, now: Duration) -> Result<(), Duration> {
+    fn admit_with_account(
+        buckets: &TokenBuckets,
+        whole: &Attempt<'_>,
+        now: Duration,
+    ) -> Result<(), Duration> {
         admit(buckets, &Attempt { account: None, ..*whole }, now)?;
         if whole.account.is_some() { admit(buckets, whole, now) } else { Ok(()) }
     }
@@ -417,7 +421,7 @@ mod tests {
     fn others_are_not_refused_because_of_one() {
         let buckets = TokenBuckets::new().per_address(1, SECOND).per_account(2, SECOND);
         let now = Duration::from_secs(1);
-        let once = |attempt: Attempt<'_>| whole(&buckets, &attempt, now);
+        let once = |attempt: Attempt<'_>| admit_with_account(&buckets, &attempt, now);
         once(attempt(Endpoint::Token, "192.0.2.1", Some("alice"))).unwrap();
         once(attempt(Endpoint::Token, "192.0.2.1", Some("bob"))).unwrap_err();
         once(attempt(Endpoint::Login, "192.0.2.1", None)).unwrap();

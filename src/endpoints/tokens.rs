@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
 
-use super::accounts::folded;
-use super::answer::{Failure, invalid_request};
-use super::parameters::{Parameters, Reads};
-use super::{Asked, Endpoint, Inner};
+use super::accounts::fold;
+use super::parameters::{BodyFormat, Parameters};
+use super::response::{Failure, invalid_request};
+use super::{Endpoint, EndpointRequest, Inner};
 use crate::clock::Clock;
 use crate::exchange::{AccessToken, PasswordRequest, RefreshRequest};
 use crate::identity::Scopes;
@@ -31,20 +31,20 @@ impl PasswordAttempt<'_> {
     /// compatibility forms (NFKC), invisible characters, and outer or repeated space, as directories
     /// compare names (RFC 4518 §2). Accents and punctuation stay.
     pub fn account(&self) -> String {
-        folded(self.username)
+        fold(self.username)
     }
 }
 
 /// The longest user name, in bytes: a directory's principal name may have as many characters.
-const LONGEST_NAME: usize = 1024;
+const MAX_USERNAME_BYTES: usize = 1024;
 
 /// The longest `scope`, in bytes.
-const LONGEST_SCOPE: usize = 4096;
+const MAX_SCOPE_BYTES: usize = 4096;
 
 /// Whether passwords are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum PasswordVerdict {
+pub enum PasswordDecision {
     /// The provider is asked.
     Allowed,
     /// Not in this tenant: `unauthorized_client`.
@@ -53,10 +53,10 @@ pub enum PasswordVerdict {
     Off,
 }
 
-pub(super) type PasswordRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> PasswordVerdict + Send + Sync>;
+pub(super) type PasswordRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> PasswordDecision + Send + Sync>;
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct TokenResponse<'a> {
     access_token: &'a str,
     token_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,9 +69,12 @@ struct Answer<'a> {
 
 impl Inner {
     /// The password grant (RFC 6749 §4.3), for automation that has no better way (RFC 9700 §2.4).
-    pub(super) async fn token(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+    pub(super) async fn token(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
         let known = ["grant_type", "username", "password", "scope"];
-        let parameters = Parameters::of_body(asked, Reads::Forms, &known)?;
+        let parameters = Parameters::from_body(incoming, BodyFormat::Form, &known)?;
         let unsupported = Failure::OAuth("unsupported_grant_type", "This grant is not offered.");
         match parameters.required("grant_type", "The parameter grant_type is missing.")? {
             "password" => {}
@@ -79,31 +82,34 @@ impl Inner {
         }
         let Some(rule) = &self.password_rule else { return Err(unsupported) };
         let username = parameters.required("username", "The parameter username is missing.")?;
-        if username.len() > LONGEST_NAME {
+        if username.len() > MAX_USERNAME_BYTES {
             return Err(invalid_request("The username has more than 1024 bytes."));
         }
         let password = parameters.required("password", "The parameter password is missing.")?;
-        let attempt = PasswordAttempt { head: RequestHead::of_parts(&asked.head), username };
+        let attempt = PasswordAttempt { head: RequestHead::of_parts(&incoming.head), username };
         match rule(&attempt) {
-            PasswordVerdict::Allowed => {}
-            PasswordVerdict::Off => return Err(unsupported),
-            PasswordVerdict::NotInThisTenant => {
+            PasswordDecision::Allowed => {}
+            PasswordDecision::Off => return Err(unsupported),
+            PasswordDecision::NotInThisTenant => {
                 let problem = "Passwords are not taken in this tenant.";
                 return Err(Failure::OAuth("unauthorized_client", problem));
             }
         }
         let account = (self.account_rule)(&attempt);
-        self.admit(Endpoint::Token, &asked.head, Some(&account)).await?;
-        let mut request = PasswordRequest::new(username, password).from_anonymous_caller();
+        self.admit(Endpoint::Token, &incoming.head, Some(&account)).await?;
+        let mut request = PasswordRequest::new(username, password).of_anybody();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.password(&request).await?;
-        Ok(self.granted(&token))
+        Ok(self.token_response(&token))
     }
 
     /// Without `grant_type` as the seed of this endpoint has it, or with `refresh_token`.
-    pub(super) async fn refresh(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
+    pub(super) async fn refresh(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
         let known = ["grant_type", "refresh_token", "scope"];
-        let parameters = Parameters::of_body(asked, Reads::Forms, &known)?;
+        let parameters = Parameters::from_body(incoming, BodyFormat::Form, &known)?;
         if parameters.get("grant_type").is_some_and(|grant| grant != "refresh_token") {
             return Err(Failure::OAuth("unsupported_grant_type", "Only refresh_token is offered."));
         }
@@ -112,13 +118,13 @@ impl Inner {
         let mut request = RefreshRequest::new(refresh_token).from_anonymous_caller();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.refresh(&request).await?;
-        Ok(self.granted(&token))
+        Ok(self.token_response(&token))
     }
 
     /// What the provider granted. Its ID token stays here: it is proof for this service.
-    pub(super) fn granted(&self, token: &AccessToken) -> Response<Bytes> {
+    pub(super) fn token_response(&self, token: &AccessToken) -> Response<Bytes> {
         let clock: &dyn Clock = &**self.auth.clock();
-        self.good(&Answer {
+        self.ok(&TokenResponse {
             access_token: token.secret().expose(),
             token_type: "Bearer",
             // Rounded: what came this moment lives as long as the provider said.
@@ -131,7 +137,7 @@ impl Inner {
 
 pub(super) fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
     let list = parameters.get("scope");
-    if list.is_some_and(|list| list.len() > LONGEST_SCOPE) {
+    if list.is_some_and(|list| list.len() > MAX_SCOPE_BYTES) {
         return Err(Failure::OAuth("invalid_scope", "The scope has more than 4096 bytes."));
     }
     let scopes = list.map(str::parse).transpose();
@@ -141,7 +147,7 @@ pub(super) fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
 
 /// The rule that takes passwords everywhere. It is loud, since RFC 9700 §2.4 says that this grant
 /// must not be used.
-pub(super) fn everywhere() -> PasswordRule {
+pub(super) fn allow_everywhere() -> PasswordRule {
     telemetry::passwords_are_taken();
-    Arc::new(|_| PasswordVerdict::Allowed)
+    Arc::new(|_| PasswordDecision::Allowed)
 }

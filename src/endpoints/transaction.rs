@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::answer::Failure;
+use super::response::Failure;
+use crate::base64url;
 use crate::clock::Clock;
 use crate::session::{clear_cookie, cookies_named, set_cookie};
 use crate::support::base64url;
@@ -17,27 +18,27 @@ use crate::support::crypto;
 use crate::support::seal::{Purpose, SealingKeys};
 
 /// How long a user may take.
-const LIFE: Duration = Duration::from_secs(600);
+const LIFETIME: Duration = Duration::from_secs(600);
 
 /// So many sign-ins of one browser may be under way. Their cookies go with every request.
-const MANY: usize = 6;
+const MAX_PENDING: usize = 6;
 
 /// So many bytes all of them may have, but for the newest: a long `return_to` makes large ones, and
 /// servers refuse requests whose head is too large.
-const MANY_BYTES: usize = 4096;
+const MAX_PENDING_BYTES: usize = 4096;
 
 /// An answer clears no more than this; the next one clears the rest.
 const MAX_CLEARED: usize = 24;
 
 /// How much of the state names the cookie: the time, and enough random bits to tell tabs apart.
-const TAG: usize = 16;
+const TAG_LEN: usize = 16;
 
 /// The state has more: 32 bytes in base64url.
-const STATE: usize = 43;
+const STATE_LEN: usize = 43;
 
 /// A state begins with the time in milliseconds, so that the oldest cookie is known by its name:
 /// browsers send them in no order that can be relied upon. The other 26 bytes are random.
-const TIME: usize = 6;
+const TIME_LEN: usize = 6;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Transaction {
@@ -66,8 +67,8 @@ impl Transaction {
     ) -> Option<HeaderValue> {
         let name = cookie_name(prefix, &self.state)?;
         let plain = Zeroizing::new(serde_json::to_vec(self).ok()?);
-        let sealed = keys.seal(Purpose::SignIn, &name, &plain, clock.now() + LIFE)?;
-        set_cookie(&name, &sealed, LIFE)
+        let sealed = keys.seal(Purpose::SignIn, &name, &plain, clock.now() + LIFETIME)?;
+        set_cookie(&name, &sealed, LIFETIME)
     }
 
     /// What this browser began with this state, if it did, less than ten minutes ago. The cookie is
@@ -99,7 +100,7 @@ impl Transaction {
         let (mut kept, mut bytes) = (0, 0);
         let too_many = begun.into_iter().filter(|(_, _, size)| {
             (kept, bytes) = (kept + 1, bytes + size);
-            kept >= MANY || bytes > MANY_BYTES
+            kept >= MAX_PENDING || bytes > MAX_PENDING_BYTES
         });
         let cleared = too_many.take(MAX_CLEARED);
         cleared.filter_map(|(_, tag, _)| clear_cookie(&format!("{prefix}{tag}"))).collect()
@@ -113,21 +114,23 @@ impl Transaction {
 
 /// `None` for what cannot be a state of ours.
 fn cookie_name(prefix: &str, state: &str) -> Option<String> {
-    let ours = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    let tag = state.get(..TAG).filter(|_| state.len() == STATE && state.bytes().all(ours))?;
+    let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    let tag = state
+        .get(..TAG_LEN)
+        .filter(|_| state.len() == STATE_LEN && state.bytes().all(is_base64url))?;
     Some(format!("{prefix}{tag}"))
 }
 
 /// When a sign-in was begun, by the name of its cookie; `None` for what is none of ours.
 fn begun_at(tag: &str) -> Option<Vec<u8>> {
-    base64url::decode(tag).filter(|_| tag.len() == TAG)
+    base64url::decode(tag).filter(|_| tag.len() == TAG_LEN)
 }
 
 fn new_state(now: SystemTime) -> Result<String, Failure> {
     let mut state = random()?;
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).to_be_bytes();
-    let time = milliseconds.iter().skip(milliseconds.len() - TIME);
+    let time = milliseconds.iter().skip(milliseconds.len() - TIME_LEN);
     state.iter_mut().zip(time).for_each(|(byte, time)| *byte = *time);
     Ok(base64url::encode(state))
 }
@@ -154,8 +157,8 @@ mod tests {
     fn only_the_browser_that_left_comes_back() {
         let (keys, clock) = (SealingKeys::random().unwrap(), SystemClock::default());
         let [mine, yours] = [1, 2].map(|_| Transaction::new("v", "/home", clock.now()).unwrap());
-        let [my_cookie, your_cookie] =
-            [&mine, &yours].map(|begun| sent(&begun.cookie(PREFIX, &keys, &clock).unwrap()));
+        let [my_cookie, your_cookie] = [&mine, &yours]
+            .map(|transaction| sent(&transaction.cookie(PREFIX, &keys, &clock).unwrap()));
         let find = |state: &str, headers: &HeaderMap| {
             Transaction::find(PREFIX, state, headers, &keys, &clock).map(|found| found.return_to)
         };
@@ -164,8 +167,8 @@ mod tests {
         assert_eq!(find(&yours.state, &my_cookie), None);
         assert_eq!(find(&mine.state, &HeaderMap::new()), None);
         // The tag alone, and states that differ behind it.
-        let near = format!("{}{}", &mine.state[..TAG], &yours.state[TAG..]);
-        for state in [&mine.state[..TAG], &near, "", "é", &"a".repeat(STATE)] {
+        let near = format!("{}{}", &mine.state[..TAG_LEN], &yours.state[TAG_LEN..]);
+        for state in [&mine.state[..TAG_LEN], &near, "", "é", &"a".repeat(STATE_LEN)] {
             assert_eq!(find(state, &my_cookie), None, "{state}");
         }
         let other_keys = SealingKeys::random().unwrap();
@@ -175,8 +178,8 @@ mod tests {
     fn oldest_sign_ins_are_cleared() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let name = |seconds| {
-            let begun = Transaction::new("v", "/", at(seconds)).unwrap();
-            cookie_name(PREFIX, &begun.state).unwrap()
+            let transaction = Transaction::new("v", "/", at(seconds)).unwrap();
+            cookie_name(PREFIX, &transaction.state).unwrap()
         };
         let cleared = |pairs: &[String]| {
             let headers =

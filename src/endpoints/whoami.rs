@@ -4,15 +4,15 @@ use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
 
-use super::answer::Failure;
-use super::names::rfc3339;
-use super::{Asked, Inner};
+use super::identity_id::rfc3339;
+use super::response::Failure;
+use super::{EndpointRequest, Inner};
 use crate::identity::{Identity, IdentityKind, Scopes};
 use crate::layer::mark_mock;
 
 /// Lists are always there, what is not known is left out.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct WhoamiResponse<'a> {
     identity_id: String,
     identity_type: IdentityKind,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,16 +33,19 @@ struct Answer<'a> {
 }
 
 impl Inner {
-    pub(super) async fn whoami(&self, asked: &Asked) -> Result<Response<Bytes>, Failure> {
-        let context = self.caller(asked).await?;
-        let mut response = self.good(&self.told(context.identity()));
+    pub(super) async fn whoami(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
+        let context = self.caller(incoming).await?;
+        let mut response = self.ok(&self.body(context.identity()));
         mark_mock(context.identity().is_mock(), &mut response);
         Ok(response)
     }
 
-    fn told<'a>(&self, identity: &'a Identity) -> Answer<'a> {
-        Answer {
-            identity_id: (self.naming)(identity),
+    fn body<'a>(&self, identity: &'a Identity) -> WhoamiResponse<'a> {
+        WhoamiResponse {
+            identity_id: (self.identity_id)(identity),
             identity_type: identity.kind(),
             display_name: identity.display_name(),
             tenant_id: identity.tenant_id().map(|id| id.as_str()),

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, header};
 use crate::exchange::{AccessToken, Fence};
 
 /// Browsers hold 4096 bytes per cookie, name and value together (RFC 6265bis §5.6).
-const PART: usize = 3800;
+const MAX_PART_BYTES: usize = 3800;
 
 /// More than this, and servers on the way refuse the request.
 const MAX_PARTS: usize = 4;
@@ -25,11 +25,11 @@ const MAX_READ: usize = 64;
 const MAX_TRIED: usize = 4;
 
 /// What stood behind the name before sessions had markers.
-const OLD_PARTS: [&str; 4] = ["", ".1", ".2", ".3"];
+const LEGACY_SUFFIXES: [&str; 4] = ["", ".1", ".2", ".3"];
 
 /// Characters of a [`CookieId`]'s tag: the time in hexadecimal digits, and random ones behind it.
-const TAG: usize = TIME + 8;
-const TIME: usize = 12;
+const TAG_LEN: usize = TIME_LEN + 8;
+const TIME_LEN: usize = 12;
 
 /// The name that all cookies of the sessions begin with.
 ///
@@ -40,14 +40,14 @@ const TIME: usize = 12;
 /// or gave way to another sets data cookies that are not read, and the next answer clears them. So it
 /// does with `NAME` and `NAME.PART`, which held whole sessions once.
 #[derive(Debug, Clone)]
-pub(super) struct CookieName(String);
+pub(super) struct CookiePrefix(String);
 
 /// A session as its cookies tell it. Public, because the service of a layer names it, and not exported.
 #[derive(Debug, Clone)]
 pub struct Session {
     pub(crate) token: AccessToken,
     /// When its user signed in.
-    pub(super) begun: SystemTime,
+    pub(super) started_at: SystemTime,
     /// What its cookies are named after.
     pub(super) id: CookieId,
 }
@@ -66,8 +66,8 @@ impl CookieId {
     pub(super) fn new(now: SystemTime) -> Option<Self> {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let random = Fence::random().ok()?;
-        let mut tag = format!("{:0TIME$x}{}", since.as_millis(), random.as_str());
-        tag.truncate(TAG);
+        let mut tag = format!("{:0TIME_LEN$x}{}", since.as_millis(), random.as_str());
+        tag.truncate(TAG_LEN);
         Some(Self { tag, generation: 0 })
     }
 
@@ -85,24 +85,24 @@ impl fmt::Display for CookieId {
 
 /// What a cookie of a session is.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Role<'n> {
+enum CookieKind<'n> {
     /// A part of a session as it was kept before there were markers.
-    Old(usize),
+    Legacy(usize),
     Marker(&'n str),
     Data(&'n str, u32, usize),
 }
 
 /// The names of a request's session cookies.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct CookieNames {
     /// Of the session in force.
     pub(super) marker: Option<String>,
     pub(super) data: Vec<String>,
     /// Of sessions that ended, of earlier generations, or made up.
-    pub(super) others: Vec<String>,
+    pub(super) stale: Vec<String>,
 }
 
-impl CookieName {
+impl CookiePrefix {
     /// With `__Host-` in front: such a cookie is bound to one host, over TLS, for all its paths.
     pub(super) fn new(name: &str) -> Option<Self> {
         is_cookie_name(name).then(|| Self(format!("__Host-{name}")))
@@ -125,27 +125,27 @@ impl CookieName {
         format!("{}-{id}.{nth}", self.0)
     }
 
-    fn role<'n>(&self, name: &'n str) -> Option<Role<'n>> {
+    fn kind<'n>(&self, name: &'n str) -> Option<CookieKind<'n>> {
         let rest = name.strip_prefix(self.as_str())?;
-        if let Some(nth) = OLD_PARTS.iter().position(|part| *part == rest) {
-            return Some(Role::Old(nth));
+        if let Some(nth) = LEGACY_SUFFIXES.iter().position(|part| *part == rest) {
+            return Some(CookieKind::Legacy(nth));
         }
         let rest = rest.strip_prefix('-')?;
         let mut fields = rest.split('.');
         let ours = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-        let tag = fields.next().filter(|tag| tag.len() == TAG && tag.bytes().all(ours))?;
+        let tag = fields.next().filter(|tag| tag.len() == TAG_LEN && tag.bytes().all(ours))?;
         match (fields.next(), fields.next(), fields.next()) {
-            (None, ..) => Some(Role::Marker(tag)),
+            (None, ..) => Some(CookieKind::Marker(tag)),
             (Some(generation), Some(nth), None) => {
-                Some(Role::Data(tag, generation.parse().ok()?, nth.parse().ok()?))
+                Some(CookieKind::Data(tag, generation.parse().ok()?, nth.parse().ok()?))
             }
             _ => None,
         }
     }
 
-    fn role_of_bytes<'n>(&self, name: &'n [u8]) -> Option<(Role<'n>, &'n str)> {
+    fn kind_of_bytes<'n>(&self, name: &'n [u8]) -> Option<(CookieKind<'n>, &'n str)> {
         let name = std::str::from_utf8(name).ok()?;
-        Some((self.role(name)?, name))
+        Some((self.kind(name)?, name))
     }
 
     /// Reads the cookies of sessions that a request brings. The newest session that `open` knows is the
@@ -154,20 +154,20 @@ impl CookieName {
         &self,
         headers: &HeaderMap,
         mut open: impl FnMut(&CookieId, &str) -> Option<T>,
-    ) -> (Option<T>, Names) {
-        let (mut names, mut sent) = (Names::default(), BTreeMap::new());
-        let ours = pairs(headers).filter_map(name_and_value).filter_map(|(name, value)| {
-            let (role, name) = self.role_of_bytes(name)?;
-            Some((role, name, value))
+    ) -> (Option<T>, CookieNames) {
+        let (mut names, mut sent) = (CookieNames::default(), BTreeMap::new());
+        let ours = cookie_pairs(headers).filter_map(name_and_value).filter_map(|(name, value)| {
+            let (kind, name) = self.kind_of_bytes(name)?;
+            Some((kind, name, value))
         });
-        for (role, name, value) in ours.take(MAX_READ) {
-            names.others.push(name.to_owned());
-            sent.entry(role).or_insert(std::str::from_utf8(value).unwrap_or_default());
+        for (kind, name, value) in ours.take(MAX_READ) {
+            names.stale.push(name.to_owned());
+            sent.entry(kind).or_insert(std::str::from_utf8(value).unwrap_or_default());
         }
-        let candidates = sent.iter().rev().filter_map(|(role, value)| match *role {
-            Role::Data(tag, generation, 0) if sent.contains_key(&Role::Marker(tag)) => {
-                let part = |nth| sent.get(&Role::Data(tag, generation, nth)).copied();
-                Some((CookieId { tag: tag.to_owned(), generation }, whole(value, part)?))
+        let candidates = sent.iter().rev().filter_map(|(kind, value)| match *kind {
+            CookieKind::Data(tag, generation, 0) if sent.contains_key(&CookieKind::Marker(tag)) => {
+                let part = |nth| sent.get(&CookieKind::Data(tag, generation, nth)).copied();
+                Some((CookieId { tag: tag.to_owned(), generation }, join_parts(value, part)?))
             }
             _ => None,
         });
@@ -175,7 +175,7 @@ impl CookieName {
             let Some(opened) = open(&id, &sealed) else { continue };
             let data: Vec<_> = (0..count).map(|nth| self.part(&id, nth)).collect();
             let marker = self.marker(&id.tag);
-            names.others.retain(|name| *name != marker && !data.contains(name));
+            names.stale.retain(|name| *name != marker && !data.contains(name));
             (names.marker, names.data) = (Some(marker), data);
             return (Some(opened), names);
         }
@@ -183,47 +183,48 @@ impl CookieName {
     }
 
     /// The marker cookie, for so long. That it is there is all it says.
-    pub(super) fn begin(&self, id: &CookieId, life: Duration) -> Option<HeaderValue> {
-        set_cookie(&self.marker(&id.tag), &id.tag, life)
+    pub(super) fn marker_cookie(&self, id: &CookieId, lifetime: Duration) -> Option<HeaderValue> {
+        set_cookie(&self.marker(&id.tag), &id.tag, lifetime)
     }
 
     /// The data cookies, as many as the value needs. `None` when it is too large.
-    pub(super) fn set(
+    pub(super) fn data_cookies(
         &self,
         id: &CookieId,
         sealed: &str,
-        life: Duration,
+        lifetime: Duration,
     ) -> Option<Vec<HeaderValue>> {
-        let count = sealed.len().div_ceil(PART);
+        let count = sealed.len().div_ceil(MAX_PART_BYTES);
         if count > MAX_PARTS {
             return None;
         }
         let part = |nth: usize| {
-            let text = sealed.get(nth * PART..((nth + 1) * PART).min(sealed.len()))?;
+            let text =
+                sealed.get(nth * MAX_PART_BYTES..((nth + 1) * MAX_PART_BYTES).min(sealed.len()))?;
             let said = if nth == 0 { format!("{count}.") } else { String::new() };
-            set_cookie(&self.part(id, nth), &format!("{said}{text}"), life)
+            set_cookie(&self.part(id, nth), &format!("{said}{text}"), lifetime)
         };
         (0..count).map(part).collect()
     }
 
     /// Ends a session in the browser: without its marker the rest is nothing.
-    pub(super) fn end(&self, id: &CookieId) -> Option<HeaderValue> {
+    pub(super) fn clear_marker(&self, id: &CookieId) -> Option<HeaderValue> {
         clear_cookie(&self.marker(&id.tag))
     }
 
     /// Whether an answer that carries this `Set-Cookie` begins, renews or ends a session itself.
     pub(super) fn is_set_by(&self, cookie: &HeaderValue) -> bool {
-        let role = name_and_value(cookie.as_bytes()).and_then(|(name, _)| self.role_of_bytes(name));
-        matches!(role, Some((Role::Marker(_) | Role::Data(..), _)))
+        let kind = name_and_value(cookie.as_bytes()).and_then(|(name, _)| self.kind_of_bytes(name));
+        matches!(kind, Some((CookieKind::Marker(_) | CookieKind::Data(..), _)))
     }
 
     /// Takes the cookies out of a request, so that what is behind sees no session.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        let ours = |pair: &&[u8]| self.role_of_bytes(name_of(pair)).is_some();
-        if !pairs(headers).any(|pair| ours(&pair)) {
+        let ours = |pair: &&[u8]| self.kind_of_bytes(name_of(pair)).is_some();
+        if !cookie_pairs(headers).any(|pair| ours(&pair)) {
             return;
         }
-        let kept: Vec<_> = pairs(headers).filter(|pair| !ours(pair)).collect();
+        let kept: Vec<_> = cookie_pairs(headers).filter(|pair| !ours(pair)).collect();
         match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
             Ok(rest) if !rest.is_empty() => headers.insert(header::COOKIE, rest),
             _ => headers.remove(header::COOKIE),
@@ -232,10 +233,10 @@ impl CookieName {
 }
 
 /// What was sealed, and in how many parts: part 0 says how many there are.
-fn whole<'v>(first: &str, part: impl Fn(usize) -> Option<&'v str>) -> Option<(usize, String)> {
+fn join_parts<'v>(first: &str, part: impl Fn(usize) -> Option<&'v str>) -> Option<(usize, String)> {
     let (count, first) = first.split_once('.')?;
     let count: usize = count.parse().ok().filter(|count| (1..=MAX_PARTS).contains(count))?;
-    let fits = |text: &&str| text.len() <= PART;
+    let fits = |text: &&str| text.len() <= MAX_PART_BYTES;
     let mut sealed = Some(first).filter(fits)?.to_owned();
     for nth in 1..count {
         sealed.push_str(part(nth).filter(fits)?);
@@ -251,7 +252,7 @@ pub(crate) fn is_cookie_name(name: &str) -> bool {
 
 /// The cookies of a request as they came, whatever bytes are in them: another cookie's are none of
 /// our business, and every sub-domain can set one.
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+fn cookie_pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(header::COOKIE).iter();
     let pairs = values.flat_map(|value| value.as_bytes().split(|b| *b == b';'));
     pairs.map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
@@ -273,7 +274,7 @@ pub(crate) fn cookies_named<'h>(
     headers: &'h HeaderMap,
     prefix: &str,
 ) -> impl Iterator<Item = (&'h str, &'h str)> {
-    pairs(headers).filter_map(name_and_value).filter_map(move |(name, value)| {
+    cookie_pairs(headers).filter_map(name_and_value).filter_map(move |(name, value)| {
         let rest = std::str::from_utf8(name.strip_prefix(prefix.as_bytes())?).ok()?;
         Some((rest, std::str::from_utf8(value).ok()?))
     })
@@ -281,8 +282,8 @@ pub(crate) fn cookies_named<'h>(
 
 /// A `Set-Cookie` for so long. `Lax`: sent when a link of another site leads here, which is how a
 /// browser comes back from its sign-in, and with nothing else that other sites cause.
-pub(crate) fn set_cookie(name: &str, value: &str, life: Duration) -> Option<HeaderValue> {
-    let seconds = life.as_secs();
+pub(crate) fn set_cookie(name: &str, value: &str, lifetime: Duration) -> Option<HeaderValue> {
+    let seconds = lifetime.as_secs();
     let text = format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax");
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
@@ -308,7 +309,7 @@ mod tests {
 
     use super::*;
 
-    const LIFE: Duration = Duration::from_secs(9);
+    const LIFETIME: Duration = Duration::from_secs(9);
 
     fn headers(cookies: &[&[u8]]) -> HeaderMap {
         let values = cookies.iter().map(|text| HeaderValue::from_bytes(text).unwrap());
@@ -323,11 +324,14 @@ mod tests {
     }
 
     fn id(tag: char, generation: u32) -> CookieId {
-        CookieId { tag: tag.to_string().repeat(TAG), generation }
+        CookieId { tag: tag.to_string().repeat(TAG_LEN), generation }
     }
 
     /// What may be a session, newest first.
-    fn candidates(name: &CookieName, headers: &HeaderMap) -> (Vec<(CookieId, String)>, Names) {
+    fn candidates(
+        name: &CookiePrefix,
+        headers: &HeaderMap,
+    ) -> (Vec<(CookieId, String)>, CookieNames) {
         let mut candidates = Vec::new();
         let (_, names) = name.read(headers, |id, sealed| {
             candidates.push((id.clone(), sealed.to_owned()));
@@ -336,21 +340,23 @@ mod tests {
         (candidates, names)
     }
 
-    fn read(name: &CookieName, cookies: &[Vec<u8>]) -> Vec<(CookieId, String)> {
+    fn read(name: &CookiePrefix, cookies: &[Vec<u8>]) -> Vec<(CookieId, String)> {
         let headers = headers(&cookies.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let (candidates, names) = candidates(name, &headers);
-        assert_eq!(names.others.len(), cookies.len());
+        assert_eq!(names.stale.len(), cookies.len());
         candidates
     }
 
     #[test]
     fn long_value_travels_in_parts() {
-        let name = CookieName::new("session").unwrap();
-        let id = CookieId::new(SystemTime::UNIX_EPOCH + LIFE).unwrap();
-        for length in [1, PART, PART + 1, 2 * PART, MAX_PARTS * PART] {
+        let name = CookiePrefix::new("session").unwrap();
+        let id = CookieId::new(SystemTime::UNIX_EPOCH + LIFETIME).unwrap();
+        for length in
+            [1, MAX_PART_BYTES, MAX_PART_BYTES + 1, 2 * MAX_PART_BYTES, MAX_PARTS * MAX_PART_BYTES]
+        {
             let value = "x".repeat(length);
-            let mut set = name.set(&id, &value, LIFE).unwrap();
-            set.push(name.begin(&id, LIFE).unwrap());
+            let mut set = name.data_cookies(&id, &value, LIFETIME).unwrap();
+            set.push(name.marker_cookie(&id, LIFETIME).unwrap());
             let sent = sent(&set);
             assert!(sent.iter().all(|cookie| cookie.len() < 4096));
             assert_eq!(read(&name, &sent), [(id.clone(), value.clone())], "{length}");
@@ -362,20 +368,24 @@ mod tests {
                 assert_eq!(read(&name, &some), [], "part {missing} of {length}");
             }
         }
-        assert!(name.set(&id, &"x".repeat(MAX_PARTS * PART + 1), LIFE).is_none());
+        assert!(
+            name.data_cookies(&id, &"x".repeat(MAX_PARTS * MAX_PART_BYTES + 1), LIFETIME).is_none()
+        );
         // No larger than they are set.
-        let large =
-            [name.marker(&id.tag) + "=1", name.part(&id, 0) + "=1." + &"x".repeat(PART + 1)];
+        let large = [
+            name.marker(&id.tag) + "=1",
+            name.part(&id, 0) + "=1." + &"x".repeat(MAX_PART_BYTES + 1),
+        ];
         assert_eq!(read(&name, &large.map(String::into_bytes)), []);
     }
 
     #[test]
     fn newest_marked_generation_comes_first() {
-        let name = CookieName::new("s").unwrap();
+        let name = CookiePrefix::new("s").unwrap();
         let all: Vec<_> = [id('1', 0), id('2', 9), id('2', 10), id('3', 0)]
             .iter()
-            .flat_map(|id| name.set(id, &id.to_string(), LIFE).unwrap())
-            .chain(['1', '2'].map(|tag| name.begin(&id(tag, 0), LIFE).unwrap()))
+            .flat_map(|id| name.data_cookies(id, &id.to_string(), LIFETIME).unwrap())
+            .chain(['1', '2'].map(|tag| name.marker_cookie(&id(tag, 0), LIFETIME).unwrap()))
             .collect();
         let found: Vec<_> = read(&name, &sent(&all)).into_iter().map(|(id, _)| id).collect();
         assert_eq!(found, [id('2', 10), id('2', 9), id('1', 0)]);
@@ -383,32 +393,34 @@ mod tests {
 
     #[test]
     fn names_of_the_session_in_force_are_told_apart() {
-        let name = CookieName::new("s").unwrap();
+        let name = CookiePrefix::new("s").unwrap();
         let (old, new) = (id('1', 0), id('2', 1));
         let mut cookies: Vec<_> = [&old, &new]
             .iter()
-            .flat_map(|id| name.set(id, &"x".repeat(PART + 1), LIFE).unwrap())
+            .flat_map(|id| {
+                name.data_cookies(id, &"x".repeat(MAX_PART_BYTES + 1), LIFETIME).unwrap()
+            })
             .collect();
-        cookies.extend([&old, &new].map(|id| name.begin(id, LIFE).unwrap()));
+        cookies.extend([&old, &new].map(|id| name.marker_cookie(id, LIFETIME).unwrap()));
         let sent = sent(&cookies);
         let headers = headers(&sent.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let (found, names) = name.read(&headers, |id, _| (*id == old).then_some("old"));
         assert_eq!(found, Some("old"), "the newest that opens");
         assert_eq!(names.marker, Some(name.marker(&old.tag)));
         assert_eq!(names.data, [name.part(&old, 0), name.part(&old, 1)]);
-        let others = [name.part(&new, 0), name.part(&new, 1), name.marker(&new.tag)];
-        assert_eq!(names.others, others);
+        let stale = [name.part(&new, 0), name.part(&new, 1), name.marker(&new.tag)];
+        assert_eq!(names.stale, stale);
     }
 
     #[test]
     fn cookies_are_set_and_cleared_for_this_host() {
-        let name = CookieName::new("s").unwrap();
+        let name = CookiePrefix::new("s").unwrap();
         let id = id('a', 3);
-        let tag = "a".repeat(TAG);
-        let set = name.set(&id, "short", LIFE).unwrap();
+        let tag = "a".repeat(TAG_LEN);
+        let set = name.data_cookies(&id, "short", LIFETIME).unwrap();
         let rules = "Secure; HttpOnly; SameSite=Lax";
         assert_eq!(set, [format!("__Host-s-{tag}.3.0=1.short; Path=/; Max-Age=9; {rules}")]);
-        let end = name.end(&id).unwrap();
+        let end = name.clear_marker(&id).unwrap();
         assert_eq!(end, format!("__Host-s-{tag}=; Path=/; Max-Age=0; {rules}"));
         assert!(name.is_set_by(&set[0]) && name.is_set_by(&end));
         assert!(!name.is_set_by(&HeaderValue::from_static("__Host-sign-in-x=1")));
@@ -418,8 +430,8 @@ mod tests {
 
     #[test]
     fn only_own_cookies_are_stripped() {
-        let name = CookieName::new("s").unwrap();
-        let tag = "0".repeat(TAG);
+        let name = CookiePrefix::new("s").unwrap();
+        let tag = "0".repeat(TAG_LEN);
         let strip = |cookies: &[&[u8]]| {
             let mut headers = headers(cookies);
             name.strip(&mut headers);
@@ -436,12 +448,12 @@ mod tests {
         assert_eq!(strip(&[b"\xff=1;\xfe"]), [b"\xff=1;\xfe"], "not ours, so not touched");
         assert!(strip(&[marker.as_bytes()]).is_empty());
         assert!(strip(&[]).is_empty());
-        // Names that only look like ours.
+        // CookieNames that only look like ours.
         for other in ["__Host-s-", "__Host-s-0", "__Host-s.4", "__Host-s.01", "__Host-t-0", "x"] {
-            assert_eq!(name.role(other), None, "{other}");
+            assert_eq!(name.kind(other), None, "{other}");
         }
         for other in ["x", ".1", ".1.", ".1.2.3", ".x.0", ".0.x", ".99999999999.0"] {
-            assert_eq!(name.role(&format!("__Host-s-{tag}{other}")), None, "{other}");
+            assert_eq!(name.kind(&format!("__Host-s-{tag}{other}")), None, "{other}");
         }
     }
 
@@ -451,10 +463,10 @@ mod tests {
             others in vec(vec(prop::sample::select(b"a=\" \t,\x80\xff.-_%0123s".to_vec()), 0..20), 0..8),
             at in any::<prop::sample::Index>(),
         ) {
-            let name = CookieName::new("s").unwrap();
+            let name = CookiePrefix::new("s").unwrap();
             let id = id('a', 1);
-            let mut own = sent(&name.set(&id, &"x".repeat(PART + 1), LIFE).unwrap());
-            own.extend(sent(&[name.begin(&id, LIFE).unwrap()]));
+            let mut own = sent(&name.data_cookies(&id, &"x".repeat(MAX_PART_BYTES + 1), LIFETIME).unwrap());
+            own.extend(sent(&[name.marker_cookie(&id, LIFETIME).unwrap()]));
             let mut all = others.clone();
             let at = at.index(others.len() + 1);
             all.splice(at..at, own);
@@ -463,7 +475,7 @@ mod tests {
             prop_assert_eq!(found.len(), 1);
             prop_assert_eq!(&found[0].0, &id);
             name.strip(&mut headers);
-            let left: Vec<_> = pairs(&headers).collect();
+            let left: Vec<_> = cookie_pairs(&headers).collect();
             let others = others.iter().map(|pair| pair.trim_ascii());
             prop_assert_eq!(left, others.filter(|pair| !pair.is_empty()).collect::<Vec<_>>());
         }
@@ -472,15 +484,15 @@ mod tests {
     #[test]
     fn names_are_those_a_cookie_may_have() {
         for bad in ["", "a b", "a=b", "a;b", "ä", &"a".repeat(65)] {
-            assert!(CookieName::new(bad).is_none(), "{bad:?}");
+            assert!(CookiePrefix::new(bad).is_none(), "{bad:?}");
         }
-        assert_eq!(CookieName::new("a-b_c.9").unwrap().as_str(), "__Host-a-b_c.9");
+        assert_eq!(CookiePrefix::new("a-b_c.9").unwrap().as_str(), "__Host-a-b_c.9");
     }
 
     #[test]
     fn later_session_has_the_greater_id() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let [first, second] = [1_000, 2_000_000_000].map(|at_| CookieId::new(at(at_)).unwrap());
-        assert!(first < first.next() && first.next() < second && first.tag.len() == TAG);
+        assert!(first < first.next() && first.next() < second && first.tag.len() == TAG_LEN);
     }
 }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_layer::Layer;
 
-use super::answer::{AfterResponse, Change, Excuse};
-use super::origin::{is_same_site, is_unsafe};
-use super::{Renewed, Session, Sessions};
+use super::after_response::{AfterResponse, Change, SessionUnavailable};
+use super::origin::{is_from_trusted_page, is_unsafe};
+use super::{RenewalResult, Session, Sessions};
 use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
@@ -71,9 +71,9 @@ impl<S> Layer<S> for SessionLayer {
 pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 
 impl<Q> Gate<Q> for SessionLayer {
-    type After = (Option<Box<AfterResponse>>, Option<Box<Excuse>>);
+    type After = (Option<Box<AfterResponse>>, Option<Box<SessionUnavailable>>);
     /// The renewal, or `None` where it takes too long; and the session as it was.
-    type Awaited = (Option<Renewed>, Session, Box<AfterResponse>);
+    type Verdict = (Option<RenewalResult>, Session, Box<AfterResponse>);
 
     fn decide(
         &self,
@@ -82,7 +82,7 @@ impl<Q> Gate<Q> for SessionLayer {
         let sessions = &self.0.sessions;
         request.extensions_mut().remove::<CurrentSession>();
         let (session, names) = sessions.read(request.headers());
-        if session.is_none() && names.others.is_empty() {
+        if session.is_none() && names.stale.is_empty() {
             return Ok(Decision::Pass(Default::default()));
         }
         if let Some(session) = &session {
@@ -92,7 +92,7 @@ impl<Q> Gate<Q> for SessionLayer {
         sessions.0.name.strip(request.headers_mut());
         let mut after = Box::new(AfterResponse::new(sessions, names));
         let Some(session) = session else {
-            after.change = Change::Over;
+            after.change = Change::Ended;
             return Ok(Decision::Pass((Some(after), None)));
         };
         let freshness = sessions.freshness(&session);
@@ -102,14 +102,14 @@ impl<Q> Gate<Q> for SessionLayer {
         };
         let is_expired = freshness == Freshness::Expired;
         match renewal {
-            None if is_expired => after.change = Change::Over,
-            Some(renewal) if is_expired || sessions.is_in_last_seconds(&session) => {
-                let renewal = within(sessions.patience(&session), renewal);
-                let awaited = Box::pin(async move { (renewal.await, session, after) });
-                return Ok(Decision::Wait(awaited));
+            None if is_expired => after.change = Change::Ended,
+            Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
+                let renewal = within(sessions.max_renewal_wait(&session), renewal);
+                let verdict = Box::pin(async move { (renewal.await, session, after) });
+                return Ok(Decision::Wait(verdict));
             }
             renewal => {
-                enter(request, session);
+                attach_session(request, session);
                 after.renewal = renewal;
             }
         }
@@ -121,18 +121,19 @@ impl<Q> Gate<Q> for SessionLayer {
         (renewed, before, mut after): Self::Awaited,
         request: &mut Request<Q>,
     ) -> Result<Self::After, Response<Bytes>> {
-        let error = after_renewal(renewed, before, &mut after, request);
-        let excuse = error.map(|error| Box::new(Excuse { error, respond: self.0.respond.clone() }));
-        Ok((Some(after), excuse))
+        let error = apply_renewal(renewed, before, &mut after, request);
+        let unavailable = error
+            .map(|error| Box::new(SessionUnavailable { error, respond: self.0.respond.clone() }));
+        Ok((Some(after), unavailable))
     }
 
     fn finish<B>(
-        (after, excuse): Self::After,
+        (after, unavailable): Self::After,
         response: &mut Response<ResponseBody<B>>,
     ) -> Option<Pending<Self::After>> {
         let mut after = after?;
-        if let Some(excuse) = excuse {
-            excuse.replace(response, &after.sessions.0.auth);
+        if let Some(unavailable) = unavailable {
+            unavailable.replace(response, &after.sessions.0.auth);
         }
         let headers = response.headers_mut();
         let Some(renewal) = after.pending(headers) else {
@@ -142,7 +143,7 @@ impl<Q> Gate<Q> for SessionLayer {
         Some(Box::pin(async move {
             match renewal.await {
                 Some(Ok(Some(session))) => after.change = Change::Renewed(session),
-                Some(Ok(None)) => after.change = Change::Over,
+                Some(Ok(None)) => after.change = Change::Ended,
                 // This token is good for a while: the next request tries again.
                 Some(Err(_)) | None => {}
             }
@@ -156,7 +157,7 @@ impl SessionLayer {
     fn check<Q>(&self, request: &Request<Q>, session: &Session) -> Result<(), AuthError> {
         let headers = request.headers();
         if is_unsafe(request.method(), headers)
-            && !is_same_site(request.uri(), headers, self.0.sessions.origins())
+            && !is_from_trusted_page(request.uri(), headers, self.0.sessions.origins())
         {
             return Err(AuthError::ForeignOrigin);
         }
@@ -179,7 +180,7 @@ fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
 }
 
 /// Makes the session the request's credentials.
-fn enter<Q>(request: &mut Request<Q>, session: Session) {
+fn attach_session<Q>(request: &mut Request<Q>, session: Session) {
     if let Some(value) = bearer(session.token.secret().expose()) {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
@@ -188,21 +189,21 @@ fn enter<Q>(request: &mut Request<Q>, session: Session) {
 
 /// Goes on with a request whose session had to be renewed first. Returns why it has no identity if it
 /// should have one. The session as it was serves if the provider is away, or slow, and its token is good.
-fn after_renewal<Q>(
-    renewed: Option<Renewed>,
+fn apply_renewal<Q>(
+    renewed: Option<RenewalResult>,
     before: Session,
     after: &mut AfterResponse,
     request: &mut Request<Q>,
 ) -> Option<AuthError> {
     let error = match renewed {
         Some(Ok(Some(session))) => {
-            enter(request, session.clone());
+            attach_session(request, session.clone());
             after.change = Change::Renewed(session);
             return None;
         }
         // It is over; whether the request needs one, the layer behind knows.
         Some(Ok(None)) => {
-            after.change = Change::Over;
+            after.change = Change::Ended;
             return None;
         }
         Some(Err(error)) => Some(error),
@@ -212,7 +213,7 @@ fn after_renewal<Q>(
         if error.is_none() {
             after.renewal = after.sessions.renew(&before);
         }
-        enter(request, before);
+        attach_session(request, before);
         return None;
     }
     // Its user may still sign out.

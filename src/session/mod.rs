@@ -7,7 +7,7 @@
 //!
 //! How it fits together: [manual::endpoints](crate::manual::endpoints).
 
-mod answer;
+mod after_response;
 mod cookie;
 mod layer;
 mod origin;
@@ -27,10 +27,8 @@ use crate::exchange::{
 use crate::gate::Pending;
 use crate::support::mac::Mac;
 use crate::support::seal::{Purpose, SealingKeys};
-use crate::support::secret::Secret;
-use crate::support::single_flight::SingleFlight;
-use crate::support::telemetry;
-use cookie::{CookieId, CookieName, Names, Session};
+use crate::telemetry;
+use cookie::{CookieId, CookieNames, CookiePrefix, Session};
 use origin::Origins;
 
 pub use layer::{SessionLayer, SessionService};
@@ -39,23 +37,23 @@ pub(crate) use cookie::{clear_cookie, cookies_named, is_cookie_name, set_cookie}
 pub(crate) use layer::CurrentSession;
 
 /// How long a session lasts, however often it is renewed.
-const LIFE: Duration = Duration::from_secs(12 * 3600);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 /// Browsers keep no cookie for longer (RFC 6265bis §5.5).
-const LONGEST_LIFE: Duration = Duration::from_secs(400 * 86_400);
+const MAX_LIFETIME: Duration = Duration::from_secs(400 * 86_400);
 
 /// What the names of the cookies begin with, behind `__Host-`.
-const NAME: &str = "session";
+const DEFAULT_COOKIE_NAME: &str = "session";
 
 /// How long an answer waits for the new cookies.
-const RENEWAL_PATIENCE: Duration = Duration::from_secs(3);
+const DEFAULT_RENEWAL_WAIT: Duration = Duration::from_secs(3);
 
 /// A token with less left may expire before the service behind has looked at it: its `exp` is in
 /// whole seconds, and clocks differ.
-const LAST_SECONDS: Duration = Duration::from_secs(5);
+const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
 /// With less left than this, only the next token will do.
-const LAST_SECOND: Duration = Duration::from_secs(1);
+const MIN_REMAINING: Duration = Duration::from_secs(1);
 
 /// Sessions of browsers. Cheap to clone: clones are the same.
 ///
@@ -112,19 +110,19 @@ struct Inner {
     auth: Auth,
     client: TokenExchangeClient,
     keys: SealingKeys,
-    name: CookieName,
-    life: Duration,
-    renewal_patience: Duration,
+    name: CookiePrefix,
+    lifetime: Duration,
+    renewal_wait: Duration,
     origins: Origins,
     renewals: SingleFlight<Mac, Result<Option<AccessToken>, ExchangeError>>,
 }
 
 /// What comes of a renewal; `None` if the session is over.
-type Renewed = Result<Option<Session>, ExchangeError>;
+type RenewalResult = Result<Option<Session>, ExchangeError>;
 
 impl Session {
     fn with(&self, token: AccessToken) -> Self {
-        Self { token, begun: self.begun, id: self.id.next() }
+        Self { token, started_at: self.started_at, id: self.id.next() }
     }
 }
 
@@ -136,9 +134,9 @@ impl Sessions {
             auth: auth.clone(),
             client,
             keys,
-            name: NAME.to_owned(),
-            life: LIFE,
-            renewal_patience: RENEWAL_PATIENCE,
+            name: DEFAULT_COOKIE_NAME.to_owned(),
+            lifetime: DEFAULT_LIFETIME,
+            renewal_wait: DEFAULT_RENEWAL_WAIT,
             origins: Vec::new(),
         }
     }
@@ -160,20 +158,20 @@ impl Sessions {
     /// The cookies of a session that begins now; `None` when the tokens are too large for them.
     /// Those of an earlier session are cleared by the layer.
     pub(crate) fn begin(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
-        let begun = self.0.auth.now();
-        let session = Session { token, begun, id: CookieId::new(begun)? };
-        let mut cookies = vec![self.0.name.begin(&session.id, self.0.life)?];
+        let started_at = self.0.auth.now();
+        let session = Session { token, started_at, id: CookieId::new(started_at)? };
+        let mut cookies = vec![self.0.name.marker_cookie(&session.id, self.0.lifetime)?];
         cookies.extend(self.cookies(&session)?);
         Some(cookies)
     }
 
     /// Ends a session in the browser. The layer clears what belongs to it.
     pub(crate) fn end(&self, session: &Session) -> Option<HeaderValue> {
-        self.0.name.end(&session.id)
+        self.0.name.clear_marker(&session.id)
     }
 
     /// The session that a request's cookies tell, if there is one, and what they are.
-    fn read(&self, headers: &HeaderMap) -> (Option<Session>, Names) {
+    fn read(&self, headers: &HeaderMap) -> (Option<Session>, CookieNames) {
         self.0.name.read(headers, |id, sealed| self.open(id, sealed))
     }
 
@@ -203,24 +201,25 @@ impl Sessions {
     fn open(&self, id: &CookieId, sealed: &str) -> Option<Session> {
         let clock = &**self.0.auth.clock();
         let plain = self.0.keys.open(Purpose::Session, &self.0.name.data(id), sealed)?;
-        let (begun, token) = plain.split_at_checked(size_of::<f64>())?;
-        let begun = Duration::try_from_secs_f64(f64::from_be_bytes(begun.try_into().ok()?)).ok()?;
-        let begun = SystemTime::UNIX_EPOCH.checked_add(begun)?;
-        let age = clock.now().duration_since(begun).unwrap_or_default();
-        let token = AccessToken::from_bytes(token, clock)?;
-        (age < self.0.life).then(|| Session { token, begun, id: id.clone() })
+        let (started_at, token) = plain.split_at_checked(size_of::<f64>())?;
+        let started_at =
+            Duration::try_from_secs_f64(f64::from_be_bytes(started_at.try_into().ok()?)).ok()?;
+        let started_at = SystemTime::UNIX_EPOCH.checked_add(started_at)?;
+        let age = clock.now().duration_since(started_at).unwrap_or_default();
+        let token = AccessToken::from_octets(token, clock)?;
+        (age < self.0.lifetime).then(|| Session { token, started_at, id: id.clone() })
     }
 
     /// The data cookies. `None` when they would be too large, or when there are no random numbers.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
-        let mut plain = session.token.to_bytes(clock);
-        plain.splice(0..0, unix_time(session.begun).to_be_bytes());
-        let ends = session.begun + self.0.life;
+        let mut plain = session.token.to_octets(clock);
+        plain.splice(0..0, unix_time(session.started_at).to_be_bytes());
+        let ends = session.started_at + self.0.lifetime;
         let name = self.0.name.data(&session.id);
         let sealed = self.0.keys.seal(Purpose::Session, &name, &plain, ends)?;
         let left = ends.duration_since(clock.now()).unwrap_or_default();
-        let cookies = self.0.name.set(&session.id, &sealed, left);
+        let cookies = self.0.name.data_cookies(&session.id, &sealed, left);
         if cookies.is_none() {
             telemetry::session_too_large(sealed.len());
         }
@@ -228,16 +227,16 @@ impl Sessions {
     }
 
     /// Whether the access token may expire before it is judged.
-    fn is_in_last_seconds(&self, session: &Session) -> bool {
+    fn is_about_to_expire(&self, session: &Session) -> bool {
         let left = session.token.remaining(&**self.0.auth.clock());
-        left.is_some_and(|left| left < LAST_SECONDS)
+        left.is_some_and(|left| left < EXPIRY_MARGIN)
     }
 
     /// How long a request waits for its session to be renewed: while its token serves, and without end
     /// of its own where it does not. Then the client's own limits count.
-    fn patience(&self, session: &Session) -> Duration {
+    fn max_renewal_wait(&self, session: &Session) -> Duration {
         let left = session.token.remaining(&**self.0.auth.clock()).unwrap_or_default();
-        let spare = left.saturating_sub(LAST_SECOND);
+        let spare = left.saturating_sub(MIN_REMAINING);
         if spare.is_zero() { Duration::MAX } else { spare }
     }
 
@@ -247,11 +246,11 @@ impl Sessions {
 
     /// Starts to renew a session, once for all its requests. `None` if it has nothing to be renewed
     /// with.
-    fn renew(&self, session: &Session) -> Option<Pending<Renewed>> {
+    fn renew(&self, session: &Session) -> Option<Pending<RenewalResult>> {
         let refresh = session.token.refresh_token()?.clone();
         let (sessions, had) = (self.clone(), session.clone());
-        let mac = Mac::of(refresh.expose().as_bytes());
-        let waiter = self.0.renewals.run(mac, move || sessions.renewed(had, refresh));
+        let mark = Mark::of(refresh.expose().as_bytes());
+        let seat = self.0.renewals.board(mark, move || sessions.spend_refresh_token(had, refresh));
         let session = session.clone();
         Some(Box::pin(async move {
             let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
@@ -263,7 +262,7 @@ impl Sessions {
     /// The next token of a session; `None` if the session is over: the provider takes its refresh
     /// token no more, or gives what the session cannot go on with, which is revoked. Whatever else
     /// goes wrong is not the session's fault, and does not end it.
-    async fn renewed(
+    async fn spend_refresh_token(
         self,
         had: Session,
         refresh: Secret,
@@ -312,11 +311,11 @@ pub(crate) async fn revoke(
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { keys, name, life, origins, .. } = &*self.0;
+        let Inner { keys, name, lifetime, origins, .. } = &*self.0;
         f.debug_struct("Sessions")
             .field("keys", keys)
             .field("cookie", &name.as_str())
-            .field("life", life)
+            .field("lifetime", lifetime)
             .field("origins", origins)
             .finish_non_exhaustive()
     }
@@ -330,13 +329,13 @@ pub struct SessionsBuilder {
     client: TokenExchangeClient,
     keys: SealingKeys,
     name: String,
-    life: Duration,
-    renewal_patience: Duration,
+    lifetime: Duration,
+    renewal_wait: Duration,
     origins: Vec<String>,
 }
 
 impl SessionsBuilder {
-    /// Names the cookies: all begin with `__Host-` and this. Default `session`. Services on one host
+    /// CookieNames the cookies: all begin with `__Host-` and this. Default `session`. Services on one host
     /// need different names, and different [prefixes](crate::endpoints::SignIn::cookie_prefix) for sign-ins.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -345,16 +344,16 @@ impl SessionsBuilder {
 
     /// How long a session lasts from sign-in, however often its tokens are renewed. Default 12
     /// hours; at most 400 days.
-    pub fn life(mut self, life: Duration) -> Self {
-        self.life = life;
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
         self
     }
 
     /// How long an answer that is ready waits for the renewal that its request began. Default 3
     /// seconds. A renewal that comes later is kept for a minute, and goes with another answer of that
     /// time; if there is none, the user signs in again.
-    pub fn renewal_patience(mut self, patience: Duration) -> Self {
-        self.renewal_patience = patience;
+    pub fn renewal_wait(mut self, patience: Duration) -> Self {
+        self.renewal_wait = patience;
         self
     }
 
@@ -371,12 +370,12 @@ impl SessionsBuilder {
     /// When the name cannot be a cookie's, an origin is none, or a session would not last.
     pub fn build(self) -> Result<Sessions, ConfigError> {
         let mut faults = Vec::new();
-        let name = CookieName::new(&self.name);
+        let name = CookiePrefix::new(&self.name);
         if name.is_none() {
             faults.push(Fault::new("cookie_name", "has characters a cookie's name cannot have"));
         }
-        if self.life.is_zero() || self.life > LONGEST_LIFE {
-            faults.push(Fault::new("life", "is not between a moment and 400 days"));
+        if self.lifetime.is_zero() || self.lifetime > MAX_LIFETIME {
+            faults.push(Fault::new("lifetime", "is not between a moment and 400 days"));
         }
         let origins = Origins::new(&self.origins, &mut faults);
         let Some(name) = name.filter(|_| faults.is_empty()) else {
@@ -388,8 +387,8 @@ impl SessionsBuilder {
             client: self.client,
             keys: self.keys,
             name,
-            life: self.life,
-            renewal_patience: self.renewal_patience,
+            lifetime: self.lifetime,
+            renewal_wait: self.renewal_wait,
             origins,
             renewals: SingleFlight::default(),
         })))

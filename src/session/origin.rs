@@ -28,7 +28,7 @@ impl Origins {
         Self(origins.to_vec())
     }
 
-    fn has(&self, origin: &str) -> bool {
+    fn contains(&self, origin: &str) -> bool {
         self.0.iter().any(|trusted| trusted == origin)
     }
 }
@@ -41,23 +41,23 @@ pub(super) fn is_unsafe(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// Whether the page that caused a request is one of the service's own, or trusted.
-pub(super) fn is_same_site(uri: &Uri, headers: &HeaderMap, trusted: &Origins) -> bool {
+pub(super) fn is_from_trusted_page(uri: &Uri, headers: &HeaderMap, trusted: &Origins) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let origin = text("origin");
-    if origin.is_some_and(|origin| trusted.has(origin)) {
+    if origin.is_some_and(|origin| trusted.contains(origin)) {
         return true;
     }
     match text("sec-fetch-site") {
         // `none`: typed by the user, or opened by a bookmark.
         Some(site) => matches!(site, "same-origin" | "none"),
-        None => origin.is_some_and(|origin| is_host(origin, uri, headers)),
+        None => origin.is_some_and(|origin| is_request_host(origin, uri, headers)),
     }
 }
 
 /// Whether an origin is the host that was asked. Its scheme cannot be compared: behind a proxy the
 /// request has lost it. A `__Host-` cookie is never sent without TLS. The port that the scheme implies
 /// may be written or not (RFC 6454 §5): browsers leave it out, some proxies put it into `Host`.
-fn is_host(origin: &str, uri: &Uri, headers: &HeaderMap) -> bool {
+fn is_request_host(origin: &str, uri: &Uri, headers: &HeaderMap) -> bool {
     let asked = uri.authority().map(|authority| authority.as_str());
     let asked = asked.or_else(|| headers.get(header::HOST)?.to_str().ok());
     let Some((scheme, host)) = origin.split_once("://") else { return false };
@@ -82,7 +82,7 @@ mod tests {
             for (name, value) in pairs {
                 headers.insert(*name, value.parse().unwrap());
             }
-            is_same_site(&Uri::from_static("/x"), &headers, &trusted)
+            is_from_trusted_page(&Uri::from_static("/x"), &headers, &trusted)
         };
         let host = ("host", "app.example");
         let table: &[(&[(&'static str, &str)], bool)] = &[

@@ -167,7 +167,7 @@ impl Slow {
             .build()
             .unwrap();
         let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random().unwrap());
-        let sessions = sessions.renewal_patience(Duration::from_secs(60)).build().unwrap();
+        let sessions = sessions.renewal_wait(Duration::from_secs(60)).build().unwrap();
         let endpoints = auth.endpoints().client(client).sessions(sessions.clone());
         let endpoints = endpoints.sign_in(SignIn::new(redirect).scopes("openid").landing("/who"));
         let (began, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -12,12 +12,12 @@ use scaikey_auth::{Auth, AuthConfig};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::house::{House, Plan, Visitor};
+use super::env::{Setup, TestEnv, Visitor};
 use crate::support::Answer;
 
 /// Compares with the file, after what is different each time was named.
 #[track_caller]
-fn golden(name: &str, answer: &Answer, house: &House) {
+fn golden(name: &str, answer: &Answer, env: &TestEnv) {
     const TOLD: [&str; 9] = [
         "allow",
         "cache-control",
@@ -40,7 +40,7 @@ fn golden(name: &str, answer: &Answer, house: &House) {
         name_what_changes(&mut body);
         text += &format!("\n{}\n", serde_json::to_string_pretty(&body).unwrap());
     }
-    let text = text.replace(&house.provider.issuer(), "https://scaikey.example");
+    let text = text.replace(&env.provider.issuer(), "https://scaikey.example");
     let path = Path::new("tests/standalone/endpoints/golden").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, &text).unwrap();
@@ -64,9 +64,8 @@ fn name_what_changes(body: &mut Value) {
 }
 
 /// The token of the example in the product's reference.
-fn of_the_reference(house: &House) -> TokenBuilder {
-    house
-        .provider
+fn reference_token(env: &TestEnv) -> TokenBuilder {
+    env.provider
         .token()
         .subject("9f1c")
         .tenant("tnt_acme_prod")
@@ -83,10 +82,10 @@ fn of_the_reference(house: &House) -> TokenBuilder {
 }
 
 /// At a moment when the token of the reference is good.
-async fn in_april() -> House {
-    let house = House::new().await;
-    house.clock.set_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_776_951_960));
-    house
+async fn env_at_reference_time() -> TestEnv {
+    let env = TestEnv::new().await;
+    env.clock.set_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_776_951_960));
+    env
 }
 
 async fn whoami(visitor: &Visitor, token: &str) -> Answer {
@@ -102,10 +101,10 @@ async fn introspect(visitor: &Visitor, own: &str, body: &Value) -> Answer {
 
 #[tokio::test]
 async fn whoami_answers_as_the_reference_has_it() {
-    let house = in_april().await;
-    let answer = whoami(&house.visitor(), &of_the_reference(&house).sign()).await;
-    golden("whoami-user", &answer, &house);
-    let told = answer.json();
+    let env = env_at_reference_time().await;
+    let answer = whoami(&env.visitor(), &reference_token(&env).sign()).await;
+    golden("whoami-user", &answer, &env);
+    let body = answer.json();
     let reference = json!({
         "identity_id": "user:alice@acme.example",
         "identity_type": "user",
@@ -119,35 +118,35 @@ async fn whoami_answers_as_the_reference_has_it() {
         "token_expires_at": "2026-04-23T14:45:00Z"
     });
     for (name, value) in reference.as_object().unwrap() {
-        assert_eq!(told[name], *value, "{name}");
+        assert_eq!(body[name], *value, "{name}");
     }
 }
 
 #[tokio::test]
 async fn whoami_leaves_out_what_is_not_known_and_keeps_lists() {
-    let house = in_april().await;
-    let service = house.provider.token().subject("indexer").claim("client_id", "indexer");
+    let env = env_at_reference_time().await;
+    let service = env.provider.token().subject("indexer").claim("client_id", "indexer");
     let bare = ["preferred_username", "email", "roles", "groups", "name"]
         .into_iter()
         .fold(service, |token, name| token.without(name));
-    let answer = whoami(&house.visitor(), &bare.sign()).await;
-    golden("whoami-service", &answer, &house);
+    let answer = whoami(&env.visitor(), &bare.sign()).await;
+    golden("whoami-service", &answer, &env);
 }
 
 #[tokio::test]
 async fn an_unverified_address_names_nobody() {
-    let house = in_april().await;
-    let unverified = of_the_reference(&house).claim("email_verified", false).sign();
-    let told = whoami(&house.visitor(), &unverified).await.json();
-    assert_eq!(told["identity_id"], "user:9f1c");
+    let env = env_at_reference_time().await;
+    let unverified = reference_token(&env).claim("email_verified", false).sign();
+    let body = whoami(&env.visitor(), &unverified).await.json();
+    assert_eq!(body["identity_id"], "user:9f1c");
 }
 
 #[tokio::test]
 async fn identity_ids_do_not_collide() {
-    let house = in_april().await;
-    let visitor = house.visitor();
+    let env = env_at_reference_time().await;
+    let visitor = env.visitor();
     let token = |subject: &str| {
-        let token = house.provider.token().subject(subject);
+        let token = env.provider.token().subject(subject);
         ["preferred_username", "email", "email_verified"]
             .iter()
             .fold(token, |token, name| token.without(name))
@@ -178,18 +177,18 @@ async fn identity_ids_do_not_collide() {
     ];
     let mut seen = std::collections::BTreeSet::new();
     for (token, id) in ids {
-        let told = whoami(&visitor, &token.sign()).await.json();
-        assert_eq!(told["identity_id"], id, "{told}");
+        let body = whoami(&visitor, &token.sign()).await.json();
+        assert_eq!(body["identity_id"], id, "{body}");
         assert!(seen.insert(id), "{id} is another's");
     }
 }
 
 #[tokio::test]
 async fn introspection_answers_as_the_reference_has_it() {
-    let house = in_april().await;
-    let visitor = house.visitor();
-    let gateway = of_the_reference(&house).subject("gateway").scope("admin").sign();
-    let reporting = house
+    let env = env_at_reference_time().await;
+    let visitor = env.visitor();
+    let gateway = reference_token(&env).subject("gateway").scope("admin").sign();
+    let reporting = env
         .provider
         .token()
         .subject("reporting-service")
@@ -200,7 +199,7 @@ async fn introspection_answers_as_the_reference_has_it() {
         .claim("exp", 1_776_955_500);
     let answer =
         introspect(&visitor, &gateway, &json!({ "token": reporting.clone().sign() })).await;
-    golden("introspect-active", &answer, &house);
+    golden("introspect-active", &answer, &env);
     let form = format!("token={}", reporting.clone().sign());
     let headers = [
         ("authorization", &*format!("Bearer {gateway}")),
@@ -210,7 +209,7 @@ async fn introspection_answers_as_the_reference_has_it() {
     assert_eq!(by_form.body, answer.body);
 
     let inactive = introspect(&visitor, &gateway, &json!({ "token": "no token" })).await;
-    golden("introspect-inactive", &inactive, &house);
+    golden("introspect-inactive", &inactive, &env);
     // Whatever is wrong with it, the answer tells nothing.
     let good = || reporting.clone();
     for (what, token) in [
@@ -223,59 +222,59 @@ async fn introspection_answers_as_the_reference_has_it() {
         ("an ID token", good().claim("nonce", "x").without("scope").without("client_id").sign()),
         ("cut", good().sign()[..100].to_owned()),
     ] {
-        let told = introspect(&visitor, &gateway, &json!({ "token": token })).await;
-        assert_eq!((told.status, &told.body), (200, &inactive.body), "{what}");
+        let answer = introspect(&visitor, &gateway, &json!({ "token": token })).await;
+        assert_eq!((answer.status, &answer.body), (200, &inactive.body), "{what}");
     }
 }
 
 #[tokio::test]
 async fn who_may_not_introspect_learns_nothing() {
-    let house = in_april().await;
-    let visitor = house.visitor();
-    let good = of_the_reference(&house).sign();
+    let env = env_at_reference_time().await;
+    let visitor = env.visitor();
+    let good = reference_token(&env).sign();
     let question = json!({ "token": good });
     let answer = introspect(&visitor, &good, &question).await;
-    golden("introspect-forbidden", &answer, &house);
+    golden("introspect-forbidden", &answer, &env);
     for scope in ["admin:read", "admin:*", "ADMIN", "tenant:admin", "*"] {
-        let nearly = of_the_reference(&house).scope(scope).sign();
+        let nearly = reference_token(&env).scope(scope).sign();
         assert_eq!(introspect(&visitor, &nearly, &question).await.status, 403, "{scope}");
     }
-    let expired = of_the_reference(&house).scope("admin").expired().sign();
+    let expired = reference_token(&env).scope("admin").expired().sign();
     assert_eq!(introspect(&visitor, &expired, &question).await.status, 401);
-    let admin = of_the_reference(&house).scope("admin").sign();
+    let admin = reference_token(&env).scope("admin").sign();
     let answer = introspect(&visitor, &admin, &json!({})).await;
-    golden("introspect-nothing", &answer, &house);
+    golden("introspect-empty", &answer, &env);
 }
 
 #[tokio::test]
 async fn tokens_and_their_errors_are_as_oauth_has_them() {
-    let house = House::new().await;
-    let visitor = house.visitor();
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
     let form = "grant_type=password&username=bob&password=hunter2";
     let answer = visitor.post_form("/v1/auth/token", form).await;
-    golden("token", &answer, &house);
+    golden("token", &answer, &env);
     let refresh_token = answer.json()["refresh_token"].as_str().unwrap().to_owned();
     let form = format!("refresh_token={refresh_token}");
-    golden("refresh", &visitor.post_form("/v1/auth/refresh", &form).await, &house);
+    golden("refresh", &visitor.post_form("/v1/auth/refresh", &form).await, &env);
     let form = "grant_type=password&username=bob&password=wrong";
-    golden("token-refused", &visitor.post_form("/v1/auth/token", form).await, &house);
+    golden("token-refused", &visitor.post_form("/v1/auth/token", form).await, &env);
     let answer = visitor.get("/v1/auth/token").await;
-    golden("token-by-get", &answer, &house);
+    golden("token-by-get", &answer, &env);
     let answer = visitor.get("/v1/auth/whoami").await;
-    golden("whoami-nobody", &answer, &house);
+    golden("whoami-unauthenticated", &answer, &env);
 }
 
 #[tokio::test]
 async fn registration_answers_201_once_and_200_from_then_on() {
-    let house = House::new().await;
-    let visitor = house.visitor();
-    house.clock.set_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_776_951_960));
-    let bearer = format!("Bearer {}", house.provider.token().sign());
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
+    env.clock.set_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_776_951_960));
+    let bearer = format!("Bearer {}", env.provider.token().sign());
     let bearer = [("authorization", bearer.as_str())];
     let register = || visitor.send(Method::POST, "/v1/auth/register", &bearer, "");
     let (first, second) = (register().await, register().await);
-    golden("register-new", &first, &house);
-    golden("register-known", &second, &house);
+    golden("register-new", &first, &env);
+    golden("register-known", &second, &env);
     assert_eq!(first.json(), second.json());
     let nobody = visitor.send(Method::POST, "/v1/auth/register", &[], "").await;
     assert_eq!(nobody.status, 401);
@@ -283,11 +282,11 @@ async fn registration_answers_201_once_and_200_from_then_on() {
 
 #[tokio::test]
 async fn what_clients_need_to_know_is_told_to_everybody() {
-    let house = House::new().await;
-    let visitor = house.visitor();
-    golden("config", &visitor.get("/v1/auth/config").await, &house);
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
+    golden("config", &visitor.get("/v1/auth/config").await, &env);
     let metadata = visitor.get("/.well-known/oauth-protected-resource").await;
-    golden("metadata", &metadata, &house);
+    golden("metadata", &metadata, &env);
     assert_eq!(metadata.json().get("scopes_supported"), None, "those of sign-ins are not these");
     // The challenge leads there.
     let refused = visitor.get("/me").await;
@@ -298,19 +297,19 @@ async fn what_clients_need_to_know_is_told_to_everybody() {
 
 #[tokio::test]
 async fn answers_can_come_in_the_envelope_of_the_product() {
-    let plan = Plan::default().endpoints(|endpoints| {
+    let setup = Setup::default().endpoints(|endpoints| {
         endpoints
             .answers_in_data()
             .respond_with(scaikey_auth::error::Envelope::new("SW_AUTH_"))
             .identity_ids(|identity| format!("id:{}", identity.subject()))
     });
-    let house = plan.build().await;
-    let visitor = house.visitor();
+    let env = setup.build().await;
+    let visitor = env.visitor();
     let form = "grant_type=password&username=bob&password=hunter2";
-    golden("token-in-data", &visitor.post_form("/v1/auth/token", form).await, &house);
-    golden("whoami-in-envelope", &visitor.get("/v1/auth/whoami").await, &house);
-    let told = whoami(&visitor, &house.provider.token().sign()).await.json();
-    assert_eq!(told["data"]["identity_id"], "id:alice-id");
+    golden("token-in-data", &visitor.post_form("/v1/auth/token", form).await, &env);
+    golden("whoami-in-envelope", &visitor.get("/v1/auth/whoami").await, &env);
+    let body = whoami(&visitor, &env.provider.token().sign()).await.json();
+    assert_eq!(body["data"]["identity_id"], "id:alice-id");
     // Who asks for tokens gets errors as OAuth has them, always.
     visitor.post_form("/v1/auth/refresh", "").await.refused(400, "invalid_request");
 }

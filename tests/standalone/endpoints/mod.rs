@@ -1,16 +1,16 @@
-//! The endpoints under `/v1/auth/` and the sessions of browsers, over real sockets.
+//! The endpoints under `/v1/auth/` and browser sessions, over real sockets.
 
 mod answers;
-mod canary;
-mod failures;
-mod heads;
-mod house;
-mod limits;
+mod configuration;
+mod env;
+mod example_server;
 mod passwords;
 mod races;
+mod routing;
+mod secrets_in_logs;
 mod sessions;
-mod setting_up;
-mod shapes;
 mod sign_in;
+mod sign_in_failures;
 mod stores;
-mod strangers;
+mod throttle;
+mod unauthenticated;

@@ -1,27 +1,27 @@
 //! Passwords and refresh tokens.
 
 use scaikey_auth::TokenExchangeClient;
-use scaikey_auth::endpoints::PasswordVerdict;
-use scaikey_auth::testing::{Fault, ProviderEndpoint};
+use scaikey_auth::endpoints::PasswordDecision;
+use scaikey_auth::testing::{Endpoint, Fault};
 
-use super::house::{House, Plan};
+use super::env::{Setup, TestEnv};
 
 const FORM: &str = "grant_type=password&username=bob&password=hunter2";
 
 #[tokio::test]
 async fn passwords_are_taken_only_where_the_service_says_so() {
-    let house = House::new().await;
-    let plan = Plan::default().endpoints(|endpoints| {
+    let env = TestEnv::new().await;
+    let setup = Setup::default().endpoints(|endpoints| {
         endpoints.password_grant(|attempt| match attempt.head.headers.get("x-tenant") {
             Some(tenant) if tenant == "open" && attempt.username == "bob" => {
-                PasswordVerdict::Allowed
+                PasswordDecision::Allowed
             }
-            Some(_) => PasswordVerdict::NotInThisTenant,
-            None => PasswordVerdict::Off,
+            Some(_) => PasswordDecision::NotInThisTenant,
+            None => PasswordDecision::Off,
         })
     });
-    let house = house.open(plan).await;
-    let visitor = house.visitor();
+    let env = env.start_process(setup).await;
+    let visitor = env.visitor();
     let try_at = async |tenant: Option<&str>| {
         let form = ("content-type", "application/x-www-form-urlencoded");
         let mut headers = vec![form];
@@ -30,14 +30,14 @@ async fn passwords_are_taken_only_where_the_service_says_so() {
     };
     try_at(None).await.refused(400, "unsupported_grant_type");
     try_at(Some("closed")).await.refused(400, "unauthorized_client");
-    assert_eq!(house.provider.requests(ProviderEndpoint::Token), 0);
+    assert_eq!(env.provider.requests(Endpoint::Token), 0);
     assert_eq!(try_at(Some("open")).await.status, 200);
 }
 
 #[tokio::test]
 async fn by_default_no_password_is_taken() {
-    let house = House::new().await;
-    let endpoints = house.auth.endpoints().client(house.client.clone()).build().unwrap();
+    let env = TestEnv::new().await;
+    let endpoints = env.auth.endpoints().client(env.client.clone()).build().unwrap();
     let service = endpoints.service();
     let request = axum::http::Request::post("/v1/auth/token")
         .header("content-type", "application/x-www-form-urlencoded")
@@ -45,21 +45,21 @@ async fn by_default_no_password_is_taken() {
         .unwrap();
     let answer = tower::ServiceExt::oneshot(service, request).await.unwrap();
     assert_eq!(answer.status(), 400);
-    assert_eq!(house.provider.requests(ProviderEndpoint::Token), 0);
+    assert_eq!(env.provider.requests(Endpoint::Token), 0);
     // A client that takes none is no use to a service that does.
     let client = TokenExchangeClient::builder("https://id.example")
         .client_auth(scaikey_auth::issuer::ClientAuth::none("x"))
         .build()
         .unwrap();
-    let rule = |_: &scaikey_auth::endpoints::PasswordAttempt<'_>| PasswordVerdict::Allowed;
-    let refused = house.auth.endpoints().client(client).password_grant(rule).build();
+    let rule = |_: &scaikey_auth::endpoints::PasswordAttempt<'_>| PasswordDecision::Allowed;
+    let refused = env.auth.endpoints().client(client).password_grant(rule).build();
     assert!(refused.unwrap_err().to_string().contains("enable_password_grant"));
 }
 
 #[tokio::test]
 async fn other_grants_and_missing_members_are_named() {
-    let house = House::new().await;
-    let visitor = house.visitor();
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
     for (form, code) in [
         ("", "invalid_request"),
         ("username=bob&password=hunter2", "invalid_request"),
@@ -85,16 +85,16 @@ async fn other_grants_and_missing_members_are_named() {
     // What a caller says of itself is not handed on (the service proves itself).
     let form = format!("{FORM}&client_id=evil&client_secret=guess");
     assert_eq!(visitor.post_form("/v1/auth/token", &form).await.status, 200);
-    let asked = house.provider.received(ProviderEndpoint::Token);
+    let asked = env.provider.received(Endpoint::Token);
     let sent = asked.last().unwrap().form();
     assert!(sent.iter().all(|(name, _)| !name.starts_with("client_")), "{sent:?}");
 }
 
 #[tokio::test]
 async fn a_refresh_token_works_with_and_without_its_grant_type_and_is_replaced() {
-    let house = House::new().await;
-    let visitor = house.visitor();
-    let mut tokens = house.tokens_of_bob().await;
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
+    let mut tokens = env.bob_tokens().await;
     for suffix in ["", "&grant_type=refresh_token"] {
         let had = tokens["refresh_token"].as_str().unwrap().to_owned();
         let answer =
@@ -103,7 +103,7 @@ async fn a_refresh_token_works_with_and_without_its_grant_type_and_is_replaced()
         tokens = answer.json();
         assert_ne!(tokens["refresh_token"], had.as_str());
     }
-    house.provider.keep_refresh_tokens(true);
+    env.provider.keep_refresh_tokens(true);
     let had = tokens["refresh_token"].as_str().unwrap();
     let answer = visitor.post_form("/v1/auth/refresh", &format!("refresh_token={had}")).await;
     assert!(answer.json().get("refresh_token").is_none(), "absent: the one used stays good");
@@ -111,22 +111,20 @@ async fn a_refresh_token_works_with_and_without_its_grant_type_and_is_replaced()
 
 #[tokio::test]
 async fn a_provider_that_is_away_or_misunderstood_is_not_the_callers_fault() {
-    let house = House::new().await;
-    let visitor = house.visitor();
-    house.provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(503, 7));
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
+    env.provider.fail(Endpoint::Token, Fault::RetryAfter(503, 7));
     let answer = visitor.post_form("/v1/auth/token", FORM).await;
     answer.refused(503, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "7");
-    house.provider.heal(ProviderEndpoint::Token);
+    env.provider.heal(Endpoint::Token);
     // Some providers say so of a token that is none of theirs.
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let odd = Fault::rewrite(|_| r#"{"error":"invalid_request"}"#.to_owned());
-    house.provider.fail(ProviderEndpoint::Token, odd);
+    env.provider.fail(Endpoint::Token, odd);
     let form = "refresh_token=odd";
-    house.visitor().post_form("/v1/auth/refresh", form).await.refused(400, "invalid_request");
-    let house = House::new().await;
-    house
-        .provider
-        .fail(ProviderEndpoint::Token, Fault::rewrite(|_| r#"{"access_token":7}"#.to_owned()));
-    house.visitor().post_form("/v1/auth/token", FORM).await.refused(502, "server_error");
+    env.visitor().post_form("/v1/auth/refresh", form).await.refused(400, "invalid_request");
+    let env = TestEnv::new().await;
+    env.provider.fail(Endpoint::Token, Fault::rewrite(|_| r#"{"access_token":7}"#.to_owned()));
+    env.visitor().post_form("/v1/auth/token", FORM).await.refused(502, "server_error");
 }

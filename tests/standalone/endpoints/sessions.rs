@@ -13,24 +13,28 @@ use scaikey_auth::testing::{Fault, ManualClock, ProviderEndpoint, User};
 use scaikey_auth::validator::Credentials;
 use scaikey_auth::{AuthConfig, AuthError, Identity, JwksValidator, TokenValidator};
 
-use super::house::{House, MINUTE, Plan, REDIRECT, Visitor};
+use super::env::{MINUTE, REDIRECT, Setup, TestEnv, Visitor};
 use crate::support::{Log, local};
 
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
 
-async fn signed_in() -> (House, Visitor) {
-    let house = Plan::with_sessions().build().await;
-    let browser = house.visitor();
-    let arrived = house.sign_in(&browser).await;
+async fn signed_in() -> (TestEnv, Visitor) {
+    let env = Setup::with_sessions().build().await;
+    let browser = env.visitor();
+    let arrived = env.sign_in(&browser).await;
     assert_eq!((arrived.status, arrived.header("location")), (303, "/me"), "{arrived:?}");
-    assert_eq!(browser.jar().len(), browser.session().len(), "the sign-in's own is gone");
-    assert!(!browser.jar().is_empty());
-    (house, browser)
+    assert_eq!(
+        browser.cookie_names().len(),
+        browser.session_cookies().len(),
+        "the sign-in's own is gone"
+    );
+    assert!(!browser.cookie_names().is_empty());
+    (env, browser)
 }
 
 #[tokio::test]
 async fn a_browser_is_signed_in_and_sees_no_token() {
-    let (house, browser) = signed_in().await;
+    let (env, browser) = signed_in().await;
     let me = browser.get("/me").await;
     assert_eq!((me.status, me.body.as_str()), (200, "bob-id "), "the cookie goes no further");
     assert_eq!((me.header("cache-control"), me.header("vary")), ("private", "cookie"));
@@ -39,8 +43,8 @@ async fn a_browser_is_signed_in_and_sees_no_token() {
     assert_eq!(whoami.json()["subject"], "bob-id");
     let is_sealed =
         |cookie: &String| !cookie.contains("eyJhbGciOi") && !cookie.contains("eyJ0eXAiOi");
-    assert!(browser.session().values().all(is_sealed));
-    assert_eq!(house.visitor().get("/me").await.status, 401);
+    assert!(browser.session_cookies().values().all(is_sealed));
+    assert_eq!(env.visitor().get("/me").await.status, 401);
     // Routes that need nobody work with the session, too, and other cookies pass.
     assert_eq!(browser.get("/public").await.body, "true");
     browser.cookies.lock().unwrap().insert("theme".into(), "dark".into());
@@ -83,8 +87,8 @@ async fn pages_of_others_cannot_act_by_way_of_it() {
 
 #[tokio::test]
 async fn a_token_beside_the_session_is_ambiguous_unless_it_is_the_same() {
-    let (house, browser) = signed_in().await;
-    let other = format!("Bearer {}", house.provider.token().sign());
+    let (env, browser) = signed_in().await;
+    let other = format!("Bearer {}", env.provider.token().sign());
     let get =
         async |value: &str| browser.send(Method::GET, "/me", &[("authorization", value)], "").await;
     let answer = get(&other).await;
@@ -100,39 +104,39 @@ async fn a_token_beside_the_session_is_ambiguous_unless_it_is_the_same() {
 
 #[tokio::test]
 async fn it_is_renewed_behind_the_browsers_back_from_four_fifths_on() {
-    let (house, browser) = signed_in().await;
-    let before = browser.session();
-    house.clock.advance(MINUTE * 40);
+    let (env, browser) = signed_in().await;
+    let before = browser.session_cookies();
+    env.clock.advance(MINUTE * 40);
     browser.get("/me").await;
-    assert_eq!(house.provider.granted("refresh_token"), 0);
-    house.clock.advance(MINUTE * 12);
+    assert_eq!(env.provider.granted("refresh_token"), 0);
+    env.clock.advance(MINUTE * 12);
     let renewed = browser.get("/me").await;
     assert_eq!(renewed.status, 200);
-    let after = browser.session();
+    let after = browser.session_cookies();
     assert_ne!(before, after, "{renewed:?}");
     assert_eq!(before.len(), after.len(), "in place of those before");
-    assert_eq!(house.provider.granted("refresh_token"), 1);
+    assert_eq!(env.provider.granted("refresh_token"), 1);
     // Long after the first token expired, with many requests in between.
     for _ in 0..10 {
-        house.clock.advance(MINUTE * 30);
+        env.clock.advance(MINUTE * 30);
         assert_eq!(browser.get("/me").await.status, 200);
     }
-    assert_eq!(house.provider.refresh_reuses(), 0);
+    assert_eq!(env.provider.refresh_reuses(), 0);
 }
 
 #[tokio::test]
 async fn parallel_requests_that_find_it_due_spend_one_refresh_token() {
-    let (house, browser) = signed_in().await;
+    let (env, browser) = signed_in().await;
     for period in [MINUTE * 52, MINUTE * 70] {
-        house.clock.advance(period);
-        let before = house.provider.granted("refresh_token");
+        env.clock.advance(period);
+        let before = env.provider.granted("refresh_token");
         let all = (0..20).map(|_| browser.get("/me"));
         for answer in futures_of(all).await {
             assert_eq!(answer.status, 200);
         }
-        assert_eq!(house.provider.granted("refresh_token"), before + 1);
+        assert_eq!(env.provider.granted("refresh_token"), before + 1);
     }
-    assert_eq!(house.provider.refresh_reuses(), 0);
+    assert_eq!(env.provider.refresh_reuses(), 0);
 }
 
 /// Polls all of them in turn, as a browser's connections are.
@@ -157,86 +161,86 @@ async fn futures_of<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Outpu
 
 #[tokio::test]
 async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
-    let (house, browser) = signed_in().await;
-    house.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
-    house.clock.advance(MINUTE * 55);
+    let (env, browser) = signed_in().await;
+    env.provider.fail(Endpoint::Token, Fault::Status(503));
+    env.clock.advance(MINUTE * 55);
     assert_eq!(browser.get("/me").await.status, 200);
-    house.clock.advance(MINUTE * 10);
+    env.clock.advance(MINUTE * 10);
     let answer = browser.get("/me").await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(!answer.header("retry-after").is_empty());
-    assert!(!browser.session().is_empty(), "nothing is lost");
-    house.provider.heal(ProviderEndpoint::Token);
-    house.clock.advance(MINUTE);
+    assert!(!browser.session_cookies().is_empty(), "nothing is lost");
+    env.provider.heal(Endpoint::Token);
+    env.clock.advance(MINUTE);
     assert_eq!(browser.get("/me").await.status, 200);
 }
 
 #[tokio::test]
 async fn a_session_that_the_provider_ended_or_that_lasted_long_enough_is_taken_away() {
     let keys = SealingKeys::random().unwrap();
-    let plan = |keys: &SealingKeys| Plan { sessions: Some(keys.clone()), ..Plan::default() };
-    let house = plan(&keys).build().await;
-    let browser = house.visitor();
-    house.sign_in(&browser).await;
+    let setup = |keys: &SealingKeys| Setup { sessions: Some(keys.clone()), ..Setup::default() };
+    let env = setup(&keys).build().await;
+    let browser = env.visitor();
+    env.sign_in(&browser).await;
     for hours in 0..11 {
-        house.clock.advance(MINUTE * 60);
+        env.clock.advance(MINUTE * 60);
         assert_eq!(browser.get("/me").await.status, 200, "{hours}");
     }
-    house.clock.advance(MINUTE * 61);
+    env.clock.advance(MINUTE * 61);
     assert_eq!(browser.get("/me").await.status, 401);
-    assert!(browser.jar().is_empty());
+    assert!(browser.cookie_names().is_empty());
 
     // Somebody copied the cookie, and comes to a process that does not know its refresh token to be
     // used: the provider ends the session, for everybody.
-    house.sign_in(&browser).await;
+    env.sign_in(&browser).await;
     let old = browser.cookies.lock().unwrap().clone();
-    house.clock.advance(MINUTE * 70);
+    env.clock.advance(MINUTE * 70);
     assert_eq!(browser.get("/me").await.status, 200);
-    let house = house.with_a_client_of_its_own().open(plan(&keys)).await;
-    let thief = house.visitor();
+    let env = env.with_new_client().start_process(setup(&keys)).await;
+    let thief = env.visitor();
     *thief.cookies.lock().unwrap() = old;
     assert_eq!(thief.get("/me").await.status, 401);
-    assert!(thief.jar().is_empty());
-    assert_eq!(house.provider.refresh_reuses(), 1);
-    house.clock.advance(MINUTE * 70);
+    assert!(thief.cookie_names().is_empty());
+    assert_eq!(env.provider.refresh_reuses(), 1);
+    env.clock.advance(MINUTE * 70);
     assert_eq!(browser.get("/me").await.status, 401);
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
-    let (house, browser) = signed_in().await;
-    house.clock.advance(MINUTE * 70);
+    let (env, browser) = signed_in().await;
+    env.clock.advance(MINUTE * 70);
     // The provider refuses the service, or says what nobody understands.
     let odd = Fault::member("token_type", "odd");
     for fault in [Fault::Status(403), Fault::Status(401), odd] {
-        house.provider.fail(ProviderEndpoint::Token, fault.clone());
+        env.provider.fail(Endpoint::Token, fault.clone());
         assert_eq!(browser.get("/me").await.status, 503, "{fault:?}");
-        assert!(!browser.session().is_empty(), "{fault:?}");
+        assert!(!browser.session_cookies().is_empty(), "{fault:?}");
     }
 }
 
 #[tokio::test]
 async fn a_session_does_not_become_somebody_elses() {
     for (claim, value) in [("sub", "mallory-id"), ("tenant_id", "tenant-2")] {
-        let (house, browser) = signed_in().await;
-        house.clock.advance(MINUTE * 70);
-        let other = house.provider.token().subject("bob-id").claim(claim, value).sign();
-        house.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", other));
+        let (env, browser) = signed_in().await;
+        env.clock.advance(MINUTE * 70);
+        let other = env.provider.token().subject("bob-id").claim(claim, value).sign();
+        env.provider.fail(Endpoint::Token, Fault::member("access_token", other));
         assert_eq!(browser.get("/me").await.status, 401, "{claim}");
-        assert!(browser.jar().is_empty(), "{claim}");
+        assert!(browser.cookie_names().is_empty(), "{claim}");
     }
 }
 
 #[tokio::test]
 async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let sessions = || {
         let keys = SealingKeys::random().unwrap();
-        scaikey_auth::session::Sessions::builder(&house.auth, house.client.clone(), keys)
+        scaikey_auth::session::Sessions::builder(&env.auth, env.client.clone(), keys)
     };
     for (builder, problem) in [
-        (sessions().life(std::time::Duration::ZERO), "life"),
-        (sessions().life(std::time::Duration::MAX), "life"),
+        (sessions().lifetime(std::time::Duration::ZERO), "lifetime"),
+        (sessions().lifetime(std::time::Duration::MAX), "lifetime"),
         (sessions().cookie_name("a b"), "cookie_name"),
         (sessions().trusted_origin("https://app.example/"), "trusted_origin"),
     ] {
@@ -247,36 +251,36 @@ async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
 
 #[tokio::test]
 async fn cookies_that_were_made_up_or_changed_are_no_session() {
-    let (house, browser) = signed_in().await;
-    let good = browser.session();
+    let (env, browser) = signed_in().await;
+    let good = browser.session_cookies();
     let (part, value) = good.iter().max_by_key(|(_, value)| value.len()).unwrap();
     let swapped = value.replace(['A', 'B'], "C");
     for bad in ["", "x", "%%%", &value[..value.len() / 2], &swapped, &format!("{value}A"), "9.A"] {
-        let thief = house.visitor();
+        let thief = env.visitor();
         thief.cookies.lock().unwrap().extend(good.clone());
         thief.cookies.lock().unwrap().insert(part.clone(), bad.to_owned());
         assert_eq!(thief.get("/me").await.status, 401, "{bad}");
-        assert!(thief.jar().is_empty(), "it is taken away");
+        assert!(thief.cookie_names().is_empty(), "it is taken away");
     }
     // A part of it is none, and the cookie of a sign-in is none either.
     for name in good.keys() {
-        let thief = house.visitor();
+        let thief = env.visitor();
         thief.cookies.lock().unwrap().extend(good.clone());
         thief.cookies.lock().unwrap().remove(name);
         assert_eq!(thief.get("/me").await.status, 401, "{name}");
     }
-    let thief = house.visitor();
+    let thief = env.visitor();
     thief.get("/v1/auth/login").await;
     let begun = thief.cookies.lock().unwrap().values().next().unwrap().clone();
     thief.cookies.lock().unwrap().extend(good.clone());
     thief.cookies.lock().unwrap().insert(part.clone(), begun);
     assert_eq!(thief.get("/me").await.status, 401);
     // Nor is what was sealed for another session.
-    let other = house.visitor();
-    house.clock.advance(MINUTE);
-    house.sign_in_as("alice", &other).await;
-    let theirs = other.session().into_values().max_by_key(String::len).unwrap();
-    let thief = house.visitor();
+    let other = env.visitor();
+    env.clock.advance(MINUTE);
+    env.sign_in_as("alice", &other).await;
+    let theirs = other.session_cookies().into_values().max_by_key(String::len).unwrap();
+    let thief = env.visitor();
     thief.cookies.lock().unwrap().extend(good.clone());
     thief.cookies.lock().unwrap().insert(part.clone(), theirs);
     assert_eq!(thief.get("/me").await.status, 401);
@@ -284,55 +288,55 @@ async fn cookies_that_were_made_up_or_changed_are_no_session() {
 
 #[tokio::test]
 async fn signing_out_ends_it_here_and_at_the_provider() {
-    let (house, browser) = signed_in().await;
+    let (env, browser) = signed_in().await;
     let copy = browser.cookies.lock().unwrap().clone();
     let forged = browser.send(Method::POST, "/v1/auth/logout", &[], "").await;
-    assert_eq!((forged.status, browser.session()), (403, copy.clone()));
+    assert_eq!((forged.status, browser.session_cookies()), (403, copy.clone()));
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!(out.status, 204, "{out:?}");
-    assert!(browser.jar().is_empty());
+    assert!(browser.cookie_names().is_empty());
     assert_eq!(browser.get("/me").await.status, 401);
     // The copy lasts as long as its access token, and cannot be renewed.
-    let thief = house.visitor();
+    let thief = env.visitor();
     *thief.cookies.lock().unwrap() = copy;
-    house.clock.advance(MINUTE * 70);
+    env.clock.advance(MINUTE * 70);
     assert_eq!(thief.get("/me").await.status, 401);
 
-    house.sign_in(&browser).await;
-    house.provider.fail(ProviderEndpoint::Revocation, Fault::Status(503));
+    env.sign_in(&browser).await;
+    env.provider.fail(Endpoint::Revocation, Fault::Status(503));
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     out.refused(503, "temporarily_unavailable");
-    assert!(browser.jar().is_empty(), "here it ended all the same");
+    assert!(browser.cookie_names().is_empty(), "here it ended all the same");
 }
 
 #[tokio::test]
 async fn signing_out_while_it_is_renewed_leaves_no_token_behind() {
-    let (house, browser) = signed_in().await;
+    let (env, browser) = signed_in().await;
     let copy = browser.cookies.lock().unwrap().clone();
-    house.clock.advance(MINUTE * 55);
+    env.clock.advance(MINUTE * 55);
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-    assert_eq!((out.status, browser.jar().len()), (204, 0), "{out:?}");
-    assert_eq!(house.provider.granted("refresh_token"), 1, "it was due");
-    let revoked = house.provider.received(ProviderEndpoint::Revocation).pop().unwrap().form();
-    let spent = house.provider.received(ProviderEndpoint::Token).pop().unwrap().form();
+    assert_eq!((out.status, browser.cookie_names().len()), (204, 0), "{out:?}");
+    assert_eq!(env.provider.granted("refresh_token"), 1, "it was due");
+    let revoked = env.provider.received(Endpoint::Revocation).pop().unwrap().form();
+    let spent = env.provider.received(Endpoint::Token).pop().unwrap().form();
     let token = |form: &[(String, String)], name: &str| {
         form.iter().find(|(known, _)| known == name).unwrap().1.clone()
     };
     assert_ne!(token(&revoked, "token"), token(&spent, "refresh_token"), "the one it became");
-    let thief = house.visitor();
+    let thief = env.visitor();
     *thief.cookies.lock().unwrap() = copy;
-    house.clock.advance(MINUTE * 70);
-    let house = house.with_a_client_of_its_own();
+    env.clock.advance(MINUTE * 70);
+    let env = env.with_new_client();
     assert_eq!(thief.get("/me").await.status, 401);
-    drop(house);
+    drop(env);
 }
 
 #[tokio::test]
 async fn without_a_session_a_refresh_token_can_be_revoked() {
-    let house = House::new().await;
-    let tokens = house.tokens_of_bob().await;
+    let env = TestEnv::new().await;
+    let tokens = env.bob_tokens().await;
     let form = format!("refresh_token={}", tokens["refresh_token"].as_str().unwrap());
-    let visitor = house.visitor();
+    let visitor = env.visitor();
     for _ in 0..2 {
         assert_eq!(visitor.post_form("/v1/auth/logout", &form).await.status, 204);
     }
@@ -343,50 +347,49 @@ async fn without_a_session_a_refresh_token_can_be_revoked() {
 #[tokio::test]
 async fn any_process_with_the_keys_serves_it_and_old_keys_are_replaced_without_loss() {
     let [old, new] = ["QUFB".repeat(12), "QkJC".repeat(12)];
-    let plan = |keys: &str| {
+    let setup = |keys: &str| {
         let keys = SealingKeys::parse(&keys.into()).unwrap();
-        Plan { sessions: Some(keys), ..Plan::default() }
+        Setup { sessions: Some(keys), ..Setup::default() }
     };
-    let first = plan(&old).build().await;
+    let first = setup(&old).build().await;
     let browser = first.visitor();
     first.sign_in(&browser).await;
-    let second = first.open(plan(&format!("{new},{old}"))).await;
+    let second = first.start_process(setup(&format!("{new},{old}"))).await;
     let browser = browser.at(&second);
     assert_eq!(browser.get("/me").await.status, 200);
     second.clock.advance(MINUTE * 55);
     assert_eq!(browser.get("/me").await.status, 200, "renewed, under the new key");
-    let third = second.open(plan(&new)).await;
+    let third = second.start_process(setup(&new)).await;
     let browser = browser.at(&third);
     assert_eq!(browser.get("/me").await.status, 200);
 }
 
 #[tokio::test]
 async fn large_tokens_travel_in_several_cookies() {
-    let house = Plan::with_sessions().build().await;
+    let env = Setup::with_sessions().build().await;
     let groups: Vec<_> = (0..250).map(|nth| format!("group-{nth:08}")).collect();
-    house
-        .provider
+    env.provider
         .register_user(scaikey_auth::testing::User::new("bob", "hunter2").claim("groups", groups));
-    let browser = house.visitor();
-    house.sign_in(&browser).await;
-    assert!(browser.jar().len() > 1, "{:?}", browser.jar());
+    let browser = env.visitor();
+    env.sign_in(&browser).await;
+    assert!(browser.cookie_names().len() > 1, "{:?}", browser.cookie_names());
     assert_eq!(browser.get("/me").await.body, "bob-id ");
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-    assert_eq!((out.status, browser.jar().len()), (204, 0));
+    assert_eq!((out.status, browser.cookie_names().len()), (204, 0));
 }
 
 #[tokio::test]
 async fn bytes_of_other_cookies_do_not_matter() {
-    let house = Plan::with_sessions().build().await;
+    let env = Setup::with_sessions().build().await;
     for theme in ["café", "\u{fffd}", "a\"b", "=;;="] {
-        let browser = house.visitor();
+        let browser = env.visitor();
         browser.cookies.lock().unwrap().insert("AAA".to_owned(), theme.to_owned());
         browser.cookies.lock().unwrap().insert("zzz".to_owned(), theme.to_owned());
-        assert_eq!(house.sign_in(&browser).await.status, 303, "{theme}");
+        assert_eq!(env.sign_in(&browser).await.status, 303, "{theme}");
         let me = browser.get("/me").await;
         assert_eq!(me.status, 200, "{theme}");
         let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-        assert_eq!((out.status, browser.session().len()), (204, 0), "{theme}");
+        assert_eq!((out.status, browser.session_cookies().len()), (204, 0), "{theme}");
     }
 }
 
@@ -395,21 +398,21 @@ async fn tokens_that_outgrow_cookies_end_the_session() {
     let log = Log::start();
     // While it is due, and when it has expired.
     for minutes in [52, 70] {
-        let (house, browser) = signed_in().await;
-        house.clock.advance(MINUTE * minutes);
+        let (env, browser) = signed_in().await;
+        env.clock.advance(MINUTE * minutes);
         let groups: Vec<_> = (0..2000).map(|nth| format!("group-{nth:08}")).collect();
-        let large = house.provider.token().subject("bob-id").claim("groups", groups).sign();
-        house.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", large));
+        let large = env.provider.token().subject("bob-id").claim("groups", groups).sign();
+        env.provider.fail(Endpoint::Token, Fault::member("access_token", large));
         browser.get("/me").await;
-        assert!(browser.jar().is_empty(), "the spent refresh token is gone");
+        assert!(browser.cookie_names().is_empty(), "the spent refresh token is gone");
         assert_eq!(browser.get("/me").await.status, 401);
-        let revoked = house.provider.received(ProviderEndpoint::Revocation).pop().unwrap().form();
-        let spent = house.provider.received(ProviderEndpoint::Token).pop().unwrap().form();
+        let revoked = env.provider.received(Endpoint::Revocation).pop().unwrap().form();
+        let spent = env.provider.received(Endpoint::Token).pop().unwrap().form();
         let token = |form: &[(String, String)], name: &str| {
             form.iter().find(|(known, _)| known == name).unwrap().1.clone()
         };
         assert_ne!(token(&revoked, "token"), token(&spent, "refresh_token"), "its successor");
-        assert_eq!(house.provider.refresh_reuses(), 0);
+        assert_eq!(env.provider.refresh_reuses(), 0);
         assert!(log.text().contains("a session does not fit into cookies"));
     }
 }
@@ -418,74 +421,70 @@ async fn tokens_that_outgrow_cookies_end_the_session() {
 async fn last_seconds_of_a_token_wait_for_the_next() {
     // Its `exp` is in whole seconds, so it ends a little before `expires_in` says.
     let begun = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
-    let plan = || {
+    let setup = || {
         let clock = ManualClock::at(begun);
-        Plan { clock, leeway: Duration::ZERO, ..Plan::with_sessions() }
+        Setup { clock, leeway: Duration::ZERO, ..Setup::with_sessions() }
     };
     for left in [4000, 1000, 500] {
-        let house = plan().build().await;
-        let browser = house.visitor();
-        house.sign_in(&browser).await;
-        house.clock.advance(MINUTE * 60 - Duration::from_millis(left));
+        let env = setup().build().await;
+        let browser = env.visitor();
+        env.sign_in(&browser).await;
+        env.clock.advance(MINUTE * 60 - Duration::from_millis(left));
         let me = browser.get("/me").await;
-        assert_eq!(
-            (me.status, house.provider.granted("refresh_token")),
-            (200, 1),
-            "{left}: {me:?}"
-        );
+        assert_eq!((me.status, env.provider.granted("refresh_token")), (200, 1), "{left}: {me:?}");
     }
     // While the provider is away it serves as long as it is good.
-    let house = plan().build().await;
-    let browser = house.visitor();
-    house.sign_in(&browser).await;
-    house.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
-    house.clock.advance(MINUTE * 60 - Duration::from_secs(3));
+    let env = setup().build().await;
+    let browser = env.visitor();
+    env.sign_in(&browser).await;
+    env.provider.fail(Endpoint::Token, Fault::Status(503));
+    env.clock.advance(MINUTE * 60 - Duration::from_secs(3));
     assert_eq!(browser.get("/me").await.status, 200);
-    assert!(!browser.session().is_empty());
+    assert!(!browser.session_cookies().is_empty());
 }
 
 #[tokio::test]
 async fn sign_out_tells_what_was_not_revoked() {
     let keys = SealingKeys::random().unwrap();
-    let plan = || Plan { sessions: Some(keys.clone()), ..Plan::default() };
-    let house = plan().build().await;
-    house.provider.fail(ProviderEndpoint::Discovery, Fault::without("revocation_endpoint"));
+    let setup = || Setup { sessions: Some(keys.clone()), ..Setup::default() };
+    let env = setup().build().await;
+    env.provider.fail(Endpoint::Discovery, Fault::without("revocation_endpoint"));
     let warned = |log: &Log| {
         let text = log.text();
         text.lines().any(|line| line.contains("WARN") && line.contains("not revoked"))
     };
     let log = Log::start();
-    let browser = house.visitor();
-    house.sign_in(&browser).await;
+    let browser = env.visitor();
+    env.sign_in(&browser).await;
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-    assert_eq!((out.status, browser.jar().len()), (204, 0));
+    assert_eq!((out.status, browser.cookie_names().len()), (204, 0));
     assert!(warned(&log), "no endpoint: {}", log.text());
 
-    let (house, browser) = signed_in().await;
+    let (env, browser) = signed_in().await;
     for fault in [Fault::Status(503), Fault::Status(400)] {
         let log = Log::start();
-        house.sign_in(&browser).await;
-        house.provider.fail(ProviderEndpoint::Revocation, fault);
+        env.sign_in(&browser).await;
+        env.provider.fail(Endpoint::Revocation, fault);
         browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-        assert!(browser.jar().is_empty());
+        assert!(browser.cookie_names().is_empty());
         assert!(warned(&log), "an error: {}", log.text());
-        house.provider.heal(ProviderEndpoint::Revocation);
+        env.provider.heal(Endpoint::Revocation);
     }
 
     // The token it was to become is not known: it may live.
     let log = Log::start();
-    house.sign_in(&browser).await;
-    house.clock.advance(MINUTE * 55);
-    house.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
+    env.sign_in(&browser).await;
+    env.clock.advance(MINUTE * 55);
+    env.provider.fail(Endpoint::Token, Fault::Status(503));
     browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-    assert!(browser.jar().is_empty());
+    assert!(browser.cookie_names().is_empty());
     assert!(warned(&log), "a renewal that failed: {}", log.text());
 }
 
 #[tokio::test]
 async fn new_cookies_are_for_no_shared_cache() {
-    let (house, browser) = signed_in().await;
-    house.clock.advance(MINUTE * 52);
+    let (env, browser) = signed_in().await;
+    env.clock.advance(MINUTE * 52);
     let answer = browser.get("/cached").await;
     assert_eq!(answer.header("cache-control"), "private", "{answer:?}");
     assert_eq!(browser.get("/cached").await.header("cache-control"), "public, max-age=60");
@@ -494,11 +493,11 @@ async fn new_cookies_are_for_no_shared_cache() {
 #[tokio::test]
 async fn sign_out_works_while_the_provider_is_away() {
     for (minutes, revocation, status) in [(0, 503, 503), (61, 503, 503), (61, 200, 204)] {
-        let (house, browser) = signed_in().await;
-        house.clock.advance(MINUTE * minutes);
-        house.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
+        let (env, browser) = signed_in().await;
+        env.clock.advance(MINUTE * minutes);
+        env.provider.fail(Endpoint::Token, Fault::Status(503));
         if revocation != 200 {
-            house.provider.fail(ProviderEndpoint::Revocation, Fault::Status(revocation));
+            env.provider.fail(Endpoint::Revocation, Fault::Status(revocation));
         }
         // What anybody gets.
         let public = browser.get("/public").await;
@@ -510,28 +509,27 @@ async fn sign_out_works_while_the_provider_is_away() {
         let called = browser.get("/grpc").await;
         let unavailable = if minutes == 0 { "16" } else { "14" };
         assert_eq!((called.status, called.header("grpc-status")), (200, unavailable));
-        assert!(!browser.session().is_empty(), "{minutes}: the session stays");
+        assert!(!browser.session_cookies().is_empty(), "{minutes}: the session stays");
 
         let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
         assert_eq!(out.status, status, "{minutes}: {out:?}");
-        assert!(browser.session().is_empty(), "{minutes}");
-        house.provider.heal(ProviderEndpoint::Token);
-        house.clock.advance(MINUTE * 2);
+        assert!(browser.session_cookies().is_empty(), "{minutes}");
+        env.provider.heal(Endpoint::Token);
+        env.clock.advance(MINUTE * 2);
         assert_eq!(browser.get("/me").await.status, 401, "{minutes}");
     }
 }
 
 #[tokio::test]
 async fn slow_renewal_holds_no_request_whose_token_serves() {
-    let (house, browser) = signed_in().await;
-    house.clock.advance(MINUTE * 60 - Duration::from_millis(1200));
-    house.provider.fail(ProviderEndpoint::Token, Fault::Hang);
-    let answer =
-        house.during_slow(&browser, async { house.provider.heal(ProviderEndpoint::Token) }).await;
+    let (env, browser) = signed_in().await;
+    env.clock.advance(MINUTE * 60 - Duration::from_millis(1200));
+    env.provider.fail(Endpoint::Token, Fault::Hang);
+    let answer = env.while_slow_runs(&browser, async { env.provider.heal(Endpoint::Token) }).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "bob-id"), "{answer:?}");
     // It went on meanwhile: the answer brings what came of it.
     assert!(answer.headers.contains_key("set-cookie"), "{answer:?}");
-    assert_eq!(house.provider.granted("refresh_token"), 1);
+    assert_eq!(env.provider.granted("refresh_token"), 1);
 }
 
 #[tokio::test]
@@ -541,16 +539,16 @@ async fn cookies_of_the_old_kind_are_cleared() {
         let mut jar = browser.cookies.lock().unwrap();
         jar.extend(old.map(|name| (name.to_owned(), "sealed".to_owned())));
     };
-    let (house, browser) = signed_in().await;
-    let session = browser.session();
+    let (env, browser) = signed_in().await;
+    let session = browser.session_cookies();
     put(&browser);
     let me = browser.get("/me").await;
     assert_eq!((me.status, me.body.as_str()), (200, "bob-id "), "the service sees none");
-    assert_eq!(browser.session(), session);
-    let stranger = house.visitor();
+    assert_eq!(browser.session_cookies(), session);
+    let stranger = env.visitor();
     put(&stranger);
     assert_eq!(stranger.get("/public").await.status, 200);
-    assert!(stranger.jar().is_empty());
+    assert!(stranger.cookie_names().is_empty());
 }
 
 /// Denies bob once it is switched on.
@@ -568,40 +566,40 @@ impl AdmissionCheck for NoBob {
 
 #[tokio::test]
 async fn denied_user_loses_the_session_and_begins_no_other() {
-    let (no_bob, plan) = (NoBob::default(), Plan::with_sessions());
+    let (no_bob, setup) = (NoBob::default(), Setup::with_sessions());
     let check = no_bob.clone();
-    let house = plan.auth(|auth| auth.admission(check)).build().await;
-    let browser = house.visitor();
-    assert_eq!(house.sign_in(&browser).await.status, 303);
+    let env = setup.auth(|auth| auth.admission(check)).build().await;
+    let browser = env.visitor();
+    assert_eq!(env.sign_in(&browser).await.status, 303);
     assert_eq!(browser.get("/me").await.status, 200);
     no_bob.0.store(true, Ordering::SeqCst);
     let denied = browser.get("/me").await;
     assert_eq!((denied.status, denied.error().as_deref()), (401, Some("invalid_token")));
-    let again = house.visitor();
-    let refused = house.sign_in(&again).await;
+    let again = env.visitor();
+    let refused = env.sign_in(&again).await;
     refused.refused(400, "invalid_grant");
-    assert!(again.session().is_empty());
-    assert_eq!(house.sign_in_as("alice", &again).await.status, 303);
+    assert!(again.session_cookies().is_empty());
+    assert_eq!(env.sign_in_as("alice", &again).await.status, 303);
     // Whom the service does not want may still sign out.
     let left = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-    assert_eq!((left.status, browser.session().len()), (204, 0), "{left:?}");
+    assert_eq!((left.status, browser.session_cookies().len()), (204, 0), "{left:?}");
 }
 
 /// Signs in a user whose access token is bound to a key.
-async fn refuses_a_session_for_a_bound_token(house: &House) {
+async fn refuses_a_session_for_a_bound_token(env: &TestEnv) {
     let thumbprint = serde_json::json!({ "jkt": "A".repeat(43) });
-    house.provider.register_user(User::new("carol", "secret").claim("cnf", thumbprint));
-    let browser = house.visitor();
-    let refused = house.sign_in_as("carol", &browser).await;
+    env.provider.register_user(User::new("carol", "secret").claim("cnf", thumbprint));
+    let browser = env.visitor();
+    let refused = env.sign_in_as("carol", &browser).await;
     assert_eq!(refused.status, 500, "{refused:?}");
-    assert!(browser.session().is_empty());
+    assert!(browser.session_cookies().is_empty());
 }
 
 /// No request of the browser's could prove that it has the key.
 #[tokio::test]
 async fn bound_access_token_begins_no_session() {
-    let house = Plan::with_sessions().build().await;
-    refuses_a_session_for_a_bound_token(&house).await;
+    let env = Setup::with_sessions().build().await;
+    refuses_a_session_for_a_bound_token(&env).await;
 }
 
 /// Hands out bound identities, whatever its caller allows.
@@ -621,33 +619,33 @@ impl TokenValidator for Careless {
 
 #[tokio::test]
 async fn careless_validator_begins_no_session_with_a_bound_token() {
-    let (careless, plan) = (Careless::default(), Plan::with_sessions());
+    let (careless, setup) = (Careless::default(), Setup::with_sessions());
     let validator = careless.clone();
-    let house = plan.auth(|auth| auth.validator(validator)).build().await;
+    let env = setup.auth(|auth| auth.validator(validator)).build().await;
     let mut config = AuthConfig::default();
-    config.issuers = vec![local(house.provider.issuer())];
+    config.issuers = vec![local(env.provider.issuer())];
     config.audience = vec!["scaiwave".to_owned()];
-    let validator = JwksValidator::with_clock(&config, Arc::new(house.clock.clone())).unwrap();
+    let validator = JwksValidator::with_clock(&config, Arc::new(env.clock.clone())).unwrap();
     careless.0.set(validator).unwrap();
-    refuses_a_session_for_a_bound_token(&house).await;
-    assert_eq!(house.sign_in(&house.visitor()).await.status, 303);
+    refuses_a_session_for_a_bound_token(&env).await;
+    assert_eq!(env.sign_in(&env.visitor()).await.status, 303);
 }
 
 #[tokio::test]
 async fn denied_user_signs_in_to_no_tokens() {
     let no_bob = NoBob::default();
     let check = no_bob.clone();
-    let house = Plan::default().auth(|auth| auth.admission(check)).build().await;
+    let env = Setup::default().auth(|auth| auth.admission(check)).build().await;
     let redeem = async || {
         let verifier = PkceVerifier::generate().unwrap();
-        let code = house.provider.authorize("bob", "wave", REDIRECT, &verifier.challenge());
+        let code = env.provider.authorize("bob", "wave", REDIRECT, &verifier.challenge());
         let body = serde_json::json!({ "code": code, "code_verifier": verifier.secret().expose() });
-        house.visitor().post_json("/v1/auth/login", &body).await
+        env.visitor().post_json("/v1/auth/login", &body).await
     };
-    assert_eq!(house.sign_in(&house.visitor()).await.status, 200);
+    assert_eq!(env.sign_in(&env.visitor()).await.status, 200);
     assert_eq!(redeem().await.status, 200);
     no_bob.0.store(true, Ordering::SeqCst);
-    house.sign_in(&house.visitor()).await.refused(400, "invalid_grant");
+    env.sign_in(&env.visitor()).await.refused(400, "invalid_grant");
     redeem().await.refused(400, "invalid_grant");
-    assert_eq!(house.sign_in_as("alice", &house.visitor()).await.status, 200);
+    assert_eq!(env.sign_in_as("alice", &env.visitor()).await.status, 200);
 }

@@ -7,12 +7,12 @@ use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use serde_json::json;
 
-use super::house::{House, MINUTE, Plan, REDIRECT, encoded};
+use super::env::{MINUTE, REDIRECT, Setup, TestEnv, encoded};
 
 #[tokio::test]
 async fn a_browser_signs_in_and_gets_tokens() {
-    let house = House::new().await;
-    let browser = house.visitor();
+    let env = TestEnv::new().await;
+    let browser = env.visitor();
     let away = browser.get("/v1/auth/login").await;
     assert_eq!(away.status, 303);
     let asked: BTreeMap<_, _> =
@@ -20,34 +20,33 @@ async fn a_browser_signs_in_and_gets_tokens() {
     assert_eq!(asked["response_type"], "code");
     assert_eq!(asked["client_id"], "wave");
     assert!(asked["state"].len() == 43 && asked["nonce"].len() == 43);
-    assert_eq!(browser.jar().len(), 1, "one cookie goes along");
-    let back = house.signed_in_at_provider(away.header("location"));
+    assert_eq!(browser.cookie_names().len(), 1, "one cookie goes along");
+    let back = env.callback_path(away.header("location"));
     let tokens = browser.get(&back).await;
     assert_eq!(tokens.status, 200, "{tokens:?}");
-    let told = tokens.json();
+    let body = tokens.json();
     for name in ["access_token", "refresh_token", "expires_in", "token_type"] {
-        assert!(told.get(name).is_some(), "{told}");
+        assert!(body.get(name).is_some(), "{body}");
     }
-    assert!(browser.jar().is_empty(), "it is good once");
+    assert!(browser.cookie_names().is_empty(), "it is good once");
     // The service proved itself, and the verifier was the one of this sign-in.
-    let redeemed = house.provider.received(ProviderEndpoint::Token);
+    let redeemed = env.provider.received(Endpoint::Token);
     let sent: BTreeMap<_, _> = redeemed[0].form().into_iter().collect();
     assert_eq!(sent["redirect_uri"], REDIRECT);
     assert!(redeemed[0].headers["authorization"].to_str().unwrap().starts_with("Basic "));
     // The same answer a second time: the browser has no such sign-in any more.
     browser.get(&back).await.refused(400, "invalid_request");
-    assert_eq!(house.provider.requests(ProviderEndpoint::Token), 1);
+    assert_eq!(env.provider.requests(Endpoint::Token), 1);
 }
 
 #[tokio::test]
 async fn an_answer_that_is_not_this_browsers_is_refused_before_the_provider_is_asked() {
-    let house = House::new().await;
-    let (victim, attacker) = (house.visitor(), house.visitor());
+    let env = TestEnv::new().await;
+    let (victim, attacker) = (env.visitor(), env.visitor());
     let begun = |answer: &crate::support::Answer| answer.header("location").to_owned();
     let (mine, theirs) =
         (begun(&victim.get("/v1/auth/login").await), begun(&attacker.get("/v1/auth/login").await));
-    let (my_way, their_way) =
-        (house.signed_in_at_provider(&mine), house.signed_in_at_provider(&theirs));
+    let (my_way, their_way) = (env.callback_path(&mine), env.callback_path(&theirs));
     let state_of = |way: &str| way.split("state=").nth(1).unwrap()[..43].to_owned();
     let foreign = [
         their_way.clone(),
@@ -63,67 +62,67 @@ async fn an_answer_that_is_not_this_browsers_is_refused_before_the_provider_is_a
         answer.refused(400, "invalid_request");
         assert!(!answer.body.contains("<script") && !answer.body.contains("access_denied"));
     }
-    assert_eq!(house.provider.requests(ProviderEndpoint::Token), 0);
+    assert_eq!(env.provider.requests(Endpoint::Token), 0);
     // It was no use, and did no harm.
     assert_eq!(victim.get(&my_way).await.status, 200);
 }
 
 #[tokio::test]
 async fn the_provider_must_say_that_it_is_the_one_that_was_asked() {
-    let house = House::new().await;
-    let issuer = encoded(&house.provider.issuer());
+    let env = TestEnv::new().await;
+    let issuer = encoded(&env.provider.issuer());
     for wrong in [
         "&iss=https%3A%2F%2Fevil.example".to_owned(),
         format!("&iss={issuer}%2F"),
         "&iss=".to_owned(),
         String::new(),
     ] {
-        let browser = house.visitor();
+        let browser = env.visitor();
         let away = browser.get("/v1/auth/login").await;
-        let back = house.signed_in_at_provider(away.header("location"));
+        let back = env.callback_path(away.header("location"));
         let back = back.replace(&format!("&iss={issuer}"), &wrong);
         browser.get(&back).await.refused(400, "invalid_request");
     }
-    assert_eq!(house.provider.requests(ProviderEndpoint::Token), 0);
+    assert_eq!(env.provider.requests(Endpoint::Token), 0);
 }
 
 #[tokio::test]
 async fn two_tabs_sign_in_at_once_and_a_late_one_does_not() {
-    let house = House::new().await;
-    let browser = house.visitor();
+    let env = TestEnv::new().await;
+    let browser = env.visitor();
     let (one, two) = (browser.get("/v1/auth/login").await, browser.get("/v1/auth/login").await);
-    assert_eq!(browser.jar().len(), 2);
+    assert_eq!(browser.cookie_names().len(), 2);
     for away in [two, one] {
-        let back = house.signed_in_at_provider(away.header("location"));
+        let back = env.callback_path(away.header("location"));
         assert_eq!(browser.get(&back).await.status, 200);
     }
     let away = browser.get("/v1/auth/login").await;
-    house.clock.advance(MINUTE * 10);
-    let back = house.signed_in_at_provider(away.header("location"));
+    env.clock.advance(MINUTE * 10);
+    let back = env.callback_path(away.header("location"));
     browser.get(&back).await.refused(400, "invalid_request");
 }
 
 #[tokio::test]
 async fn sign_ins_that_were_left_do_not_pile_up() {
-    let house = House::new().await;
-    let browser = house.visitor();
+    let env = TestEnv::new().await;
+    let browser = env.visitor();
     let mut most = 0;
     for _ in 0..20 {
         browser.get("/v1/auth/login").await;
-        most = most.max(browser.jar().len());
+        most = most.max(browser.cookie_names().len());
     }
     assert!((2..=6).contains(&most), "{most}");
 }
 
 #[tokio::test]
 async fn oldest_sign_in_makes_room_for_the_newest() {
-    let house = House::new().await;
-    let browser = house.visitor();
+    let env = TestEnv::new().await;
+    let browser = env.visitor();
     let mut begun = Vec::new();
     for _ in 0..10 {
         let away = browser.get("/v1/auth/login").await;
-        begun.push(house.signed_in_at_provider(away.header("location")));
-        house.clock.advance(std::time::Duration::from_secs(1));
+        begun.push(env.callback_path(away.header("location")));
+        env.clock.advance(std::time::Duration::from_secs(1));
     }
     let mut arrived = Vec::new();
     for back in &begun {
@@ -134,45 +133,46 @@ async fn oldest_sign_in_makes_room_for_the_newest() {
 
 #[tokio::test]
 async fn sign_ins_with_long_ways_back_stay_small() {
-    let house = House::new().await;
-    let browser = house.visitor();
+    let env = TestEnv::new().await;
+    let browser = env.visitor();
     let long = "a".repeat(2000);
     for _ in 0..10 {
         browser.get(&format!("/v1/auth/login?return_to=/{long}")).await;
-        house.clock.advance(std::time::Duration::from_secs(1));
+        env.clock.advance(std::time::Duration::from_secs(1));
     }
     let kept: usize = browser.cookies.lock().unwrap().values().map(String::len).sum();
     assert!(kept < 8000, "{kept}");
     let away = browser.get("/v1/auth/login").await;
-    let back = house.signed_in_at_provider(away.header("location"));
+    let back = env.callback_path(away.header("location"));
     assert_eq!(browser.get(&back).await.status, 200, "the newest is there in any case");
 }
 
 #[tokio::test]
 async fn another_process_with_the_same_keys_ends_what_one_began() {
     let keys = SealingKeys::random().unwrap();
-    let mut plan = Plan::default();
+    let mut setup = Setup::default();
     let shared = keys.clone();
-    plan = plan.sign_in(move |sign_in| sign_in.keys(shared));
-    let first = plan.build().await;
+    setup = setup.sign_in(move |sign_in| sign_in.keys(shared));
+    let first = setup.build().await;
     let browser = first.visitor();
     let away = browser.get("/v1/auth/login").await;
-    let back = first.signed_in_at_provider(away.header("location"));
+    let back = first.callback_path(away.header("location"));
     let shared = keys.clone();
-    let second = first.open(Plan::default().sign_in(move |sign_in| sign_in.keys(shared))).await;
+    let second =
+        first.start_process(Setup::default().sign_in(move |sign_in| sign_in.keys(shared))).await;
     let browser = browser.at(&second);
     assert_eq!(browser.get(&back).await.status, 200);
-    // Without, a process does not know what another began.
+    // Without, a process does not know what another started.
     let away = browser.get("/v1/auth/login").await;
-    let back = second.signed_in_at_provider(away.header("location"));
-    let third = second.open(Plan::default()).await;
+    let back = second.callback_path(away.header("location"));
+    let third = second.start_process(Setup::default()).await;
     browser.at(&third).get(&back).await.refused(400, "invalid_request");
 }
 
 #[tokio::test]
 async fn nobody_is_sent_to_another_host() {
-    let house = House::new().await;
-    let browser = house.visitor();
+    let env = TestEnv::new().await;
+    let browser = env.visitor();
     for to in [
         "https://evil.example",
         "//evil.example",
@@ -186,30 +186,31 @@ async fn nobody_is_sent_to_another_host() {
         let to = to.replace("%09", "\t");
         let answer = browser.get(&format!("/v1/auth/login?return_to={}", encoded(&to))).await;
         answer.refused(400, "invalid_request");
-        assert!(browser.jar().is_empty());
+        assert!(browser.cookie_names().is_empty());
     }
 }
 
 #[tokio::test]
 async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
-    let house = House::new().await;
-    let issuer = encoded(&house.provider.issuer());
+    let env = TestEnv::new().await;
+    let issuer = encoded(&env.provider.issuer());
     let refused = |location: &str, error: &str| {
         let state = location.split("state=").nth(1).unwrap()[..43].to_owned();
         format!("/v1/auth/login?error={error}&state={state}&iss={issuer}&error_description=x")
     };
-    let browser = house.visitor();
+    let browser = env.visitor();
     let away = browser.get("/v1/auth/login").await;
     let answer = browser.get(&refused(away.header("location"), "access_denied")).await;
     answer.refused(400, "access_denied");
-    assert!(browser.jar().is_empty());
+    assert!(browser.cookie_names().is_empty());
     let away = browser.get("/v1/auth/login").await;
     let answer = browser.get(&refused(away.header("location"), "%3Cb%3E")).await;
     answer.refused(400, "server_error");
 
-    let house =
-        house.open(Plan::default().sign_in(|it| it.failure_page("/sorry?from=login"))).await;
-    let browser = house.visitor();
+    let env = env
+        .start_process(Setup::default().sign_in(|it| it.failure_page("/sorry?from=login")))
+        .await;
+    let browser = env.visitor();
     let away = browser.get("/v1/auth/login").await;
     let answer = browser.get(&refused(away.header("location"), "access_denied")).await;
     assert_eq!(answer.header("location"), "/sorry?from=login&error=access_denied");
@@ -218,10 +219,10 @@ async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
     for (fault, code) in
         [(Fault::Status(401), "server_error"), (Fault::Status(503), "temporarily_unavailable")]
     {
-        let browser = house.visitor();
+        let browser = env.visitor();
         let away = browser.get("/v1/auth/login").await;
-        let back = house.signed_in_at_provider(away.header("location"));
-        house.provider.fail(ProviderEndpoint::Token, fault);
+        let back = env.callback_path(away.header("location"));
+        env.provider.fail(Endpoint::Token, fault);
         let answer = browser.get(&back).await;
         assert_eq!(answer.header("location"), format!("/sorry?from=login&error={code}"));
     }
@@ -229,12 +230,12 @@ async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
 
 #[tokio::test]
 async fn a_client_that_began_by_itself_redeems_its_code_once() {
-    let house = House::new().await;
-    let visitor = house.visitor();
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
     let verifier = PkceVerifier::generate().unwrap();
     let code = || {
         let challenge = verifier.challenge();
-        house.provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some("n-1"))
+        env.provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some("n-1"))
     };
     let secret = verifier.secret().expose();
     let first = code();
@@ -271,29 +272,23 @@ async fn a_client_that_began_by_itself_redeems_its_code_once() {
 
 #[tokio::test]
 async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let good = || {
-        let token = house.provider.token().audience("wave").without("scope").subject("bob-id");
+        let token = env.provider.token().audience("wave").without("scope").subject("bob-id");
         token.claim("nonce", "n-1").typ(Some("JWT"))
     };
     let id_token = |change: &str, value: serde_json::Value| good().claim(change, value).sign();
     let verifier = PkceVerifier::generate().unwrap();
     let redeem = async || {
         let challenge = verifier.challenge();
-        let code = house.provider.authorize_with(
-            "bob",
-            "wave",
-            REDIRECT,
-            &challenge,
-            "openid",
-            Some("n-1"),
-        );
+        let code =
+            env.provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some("n-1"));
         let secret = verifier.secret().expose();
         let form = format!("code={code}&code_verifier={secret}&nonce=n-1");
-        house.visitor().post_form("/v1/auth/login", &form).await
+        env.visitor().post_form("/v1/auth/login", &form).await
     };
     let answers = |token: String| Fault::member("id_token", token);
-    house.provider.fail(ProviderEndpoint::Token, answers(id_token("x", 1.into())));
+    env.provider.fail(Endpoint::Token, answers(id_token("x", 1.into())));
     assert_eq!(redeem().await.status, 200, "{:?}", redeem().await);
     for (what, token) in [
         ("another client's", id_token("aud", "other".into())),
@@ -310,7 +305,7 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
         ("of an algorithm not allowed", good().algorithm(Algorithm::ES384).sign()),
         ("not signed", format!("{}AAAA", id_token("x", 1.into()))),
     ] {
-        house.provider.fail(ProviderEndpoint::Token, answers(token));
+        env.provider.fail(Endpoint::Token, answers(token));
         let answer = redeem().await;
         assert_eq!(
             (answer.status, &answer.json()["error"]),
@@ -318,32 +313,32 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
             "{what}"
         );
     }
-    house.provider.fail(ProviderEndpoint::Token, Fault::without("id_token"));
+    env.provider.fail(Endpoint::Token, Fault::without("id_token"));
     redeem().await.refused(400, "invalid_grant");
 }
 
 #[tokio::test]
 async fn without_s256_or_without_the_provider_nobody_is_sent_anywhere() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let plain = Fault::member("code_challenge_methods_supported", json!(["plain"]));
-    house.provider.fail(ProviderEndpoint::Discovery, plain);
-    house.visitor().get("/v1/auth/login").await.refused(502, "server_error");
-    let house = House::new().await;
-    house.provider.fail(ProviderEndpoint::Discovery, Fault::Status(503));
-    let answer = house.visitor().get("/v1/auth/login").await;
+    env.provider.fail(Endpoint::Discovery, plain);
+    env.visitor().get("/v1/auth/login").await.refused(502, "server_error");
+    let env = TestEnv::new().await;
+    env.provider.fail(Endpoint::Discovery, Fault::Status(503));
+    let answer = env.visitor().get("/v1/auth/login").await;
     answer.refused(503, "temporarily_unavailable");
     assert!(!answer.header("retry-after").is_empty());
 }
 
 #[tokio::test]
 async fn a_browser_is_not_signed_in_by_the_id_token_of_another_sign_in() {
-    let house = Plan::with_sessions().build().await;
-    let browser = house.visitor();
-    let other = house.provider.token().audience("wave").subject("bob-id").without("scope");
+    let env = Setup::with_sessions().build().await;
+    let browser = env.visitor();
+    let other = env.provider.token().audience("wave").subject("bob-id").without("scope");
     let other = other.claim("nonce", "of-another-sign-in").sign();
-    house.provider.fail(ProviderEndpoint::Token, Fault::member("id_token", other));
-    house.sign_in(&browser).await.refused(400, "invalid_grant");
-    assert!(browser.jar().is_empty(), "neither a session nor the sign-in is left");
-    house.provider.heal(ProviderEndpoint::Token);
-    assert_eq!(house.sign_in(&browser).await.status, 303);
+    env.provider.fail(Endpoint::Token, Fault::member("id_token", other));
+    env.sign_in(&browser).await.refused(400, "invalid_grant");
+    assert!(browser.cookie_names().is_empty(), "neither a session nor the sign-in is left");
+    env.provider.heal(Endpoint::Token);
+    assert_eq!(env.sign_in(&browser).await.status, 303);
 }

@@ -10,7 +10,7 @@ use scaikey_auth::registrar::{MemoryRegistrar, Registrar, RegistrarError, Regist
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::{Identity, TenantId};
 
-use super::house::{House, Plan, Visitor};
+use super::env::{Setup, TestEnv, Visitor};
 use crate::support::Answer;
 use crate::support::Log;
 
@@ -35,13 +35,13 @@ impl Registrar for Failing {
     }
 }
 
-async fn house(fails: &Arc<AtomicBool>) -> House {
+async fn env(fails: &Arc<AtomicBool>) -> TestEnv {
     let registrar = Failing { store: MemoryRegistrar::new(), fails: fails.clone() };
-    Plan::default().endpoints(|endpoints| endpoints.registrar(registrar)).build().await
+    Setup::default().endpoints(|endpoints| endpoints.registrar(registrar)).build().await
 }
 
-async fn register(house: &House, visitor: &Visitor) -> Answer {
-    let bearer = format!("Bearer {}", house.provider.token().sign());
+async fn register(env: &TestEnv, visitor: &Visitor) -> Answer {
+    let bearer = format!("Bearer {}", env.provider.token().sign());
     visitor.send(Method::POST, "/v1/auth/register", &[("authorization", &bearer)], "").await
 }
 
@@ -49,19 +49,19 @@ async fn register(house: &House, visitor: &Visitor) -> Answer {
 async fn failing_registrar_is_warned_of_once() {
     let log = Log::start();
     let fails = Arc::new(AtomicBool::new(true));
-    let house = house(&fails).await;
-    let visitor = house.visitor();
+    let env = env(&fails).await;
+    let visitor = env.visitor();
     for outage in 1..=2 {
         fails.store(true, Ordering::SeqCst);
         for _ in 0..20 {
-            assert_eq!(register(&house, &visitor).await.status, 503);
+            assert_eq!(register(&env, &visitor).await.status, 503);
         }
         let warnings = log.lines("WARN");
         assert_eq!(warnings.len(), outage, "{warnings:#?}");
         assert!(warnings[outage - 1].contains("the disk is full"), "{warnings:#?}");
         fails.store(false, Ordering::SeqCst);
         for _ in 0..5 {
-            assert!(register(&house, &visitor).await.status < 300);
+            assert!(register(&env, &visitor).await.status < 300);
         }
         assert_eq!(log.text().matches("store of participants works again").count(), outage);
     }
@@ -70,8 +70,8 @@ async fn failing_registrar_is_warned_of_once() {
 
 #[tokio::test]
 async fn answer_names_the_failing_registrar() {
-    let house = house(&Arc::new(AtomicBool::new(true))).await;
-    let answer = register(&house, &house.visitor()).await;
+    let env = env(&Arc::new(AtomicBool::new(true))).await;
+    let answer = register(&env, &env.visitor()).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     assert_eq!(detail, "The store of participants is unavailable right now. Try again.");
@@ -81,9 +81,9 @@ async fn answer_names_the_failing_registrar() {
 #[tokio::test]
 async fn refused_service_is_told_once_by_endpoints() {
     let log = Log::start();
-    let house = House::new().await;
-    let visitor = house.visitor();
-    house.provider.fail(ProviderEndpoint::Token, Fault::OAuthError(401, "invalid_client"));
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
+    env.provider.fail(Endpoint::Token, Fault::Refusal(401, "invalid_client"));
     for nth in 0..5 {
         let answer = visitor.post_form("/v1/auth/refresh", &format!("refresh_token=r{nth}")).await;
         answer.refused(502, "server_error");
@@ -96,9 +96,9 @@ async fn refused_service_is_told_once_by_endpoints() {
 #[tokio::test]
 async fn missing_endpoint_of_the_provider_is_told_once() {
     let log = Log::start();
-    let house = House::new().await;
-    let visitor = house.visitor();
-    house.provider.fail(ProviderEndpoint::Discovery, Fault::without("authorization_endpoint"));
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
+    env.provider.fail(Endpoint::Discovery, Fault::without("authorization_endpoint"));
     for _ in 0..5 {
         assert_eq!(visitor.get("/v1/auth/config").await.status, 502);
     }

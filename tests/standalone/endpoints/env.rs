@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::{Router, routing::get};
-use scaikey_auth::endpoints::{EndpointsBuilder, PasswordVerdict, SignIn};
+use scaikey_auth::endpoints::{EndpointsBuilder, PasswordDecision, SignIn};
 use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::registrar::MemoryRegistrar;
@@ -25,7 +25,7 @@ use crate::support::local;
 /// The redirect URI as it is registered. Tests follow it to where the service really listens.
 pub(crate) const REDIRECT: &str = "https://wave.example/v1/auth/login";
 
-pub(crate) struct House {
+pub(crate) struct TestEnv {
     pub(crate) provider: Provider,
     pub(crate) clock: ManualClock,
     pub(crate) auth: Auth,
@@ -37,12 +37,12 @@ pub(crate) struct House {
 /// The handler of `/slow`: it says that it began, and goes on when it is told to.
 #[derive(Default)]
 pub(crate) struct Slow {
-    pub(crate) began: Notify,
-    pub(crate) go_on: Notify,
+    pub(crate) started: Notify,
+    pub(crate) resume: Notify,
 }
 
-/// What is different from the usual house.
-pub(crate) struct Plan {
+/// What is different from the usual env.
+pub(crate) struct Setup {
     pub(crate) auth: Box<dyn FnOnce(AuthBuilder) -> AuthBuilder>,
     pub(crate) sessions: Option<SealingKeys>,
     pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
     pub(crate) leeway: Duration,
 }
 
-impl Default for Plan {
+impl Default for Setup {
     fn default() -> Self {
         Self {
             auth: Box::new(|auth| auth),
@@ -65,7 +65,7 @@ impl Default for Plan {
     }
 }
 
-impl Plan {
+impl Setup {
     pub(crate) fn with_sessions() -> Self {
         Self { sessions: Some(SealingKeys::random().unwrap()), ..Self::default() }
     }
@@ -91,7 +91,7 @@ impl Plan {
         self
     }
 
-    pub(crate) async fn build(mut self) -> House {
+    pub(crate) async fn build(mut self) -> TestEnv {
         let clock = self.clock.clone();
         let provider = Provider::builder().clock(clock.clone()).start().await;
         let wave = Client::new("wave", "secret").scopes("openid docs:read").redirect_uri(REDIRECT);
@@ -104,33 +104,33 @@ impl Plan {
         let change = std::mem::replace(&mut self.auth, Box::new(|auth| auth));
         let auth = change(auth).build().unwrap();
         let client = client(&provider, &clock);
-        let house =
-            House { provider, clock, auth, client, api: String::new(), slow: Arc::default() };
-        house.open(self).await
+        let env =
+            TestEnv { provider, clock, auth, client, api: String::new(), slow: Arc::default() };
+        env.start_process(self).await
     }
 }
 
-impl House {
+impl TestEnv {
     pub(crate) async fn new() -> Self {
-        Plan::default().build().await
+        Setup::default().build().await
     }
 
     /// What the next process would have: it shares no memory with this one.
-    pub(crate) fn with_a_client_of_its_own(mut self) -> Self {
+    pub(crate) fn with_new_client(mut self) -> Self {
         self.client = client(&self.provider, &self.clock);
         self
     }
 
     /// Another process of the same service.
-    pub(crate) async fn open(mut self, plan: Plan) -> Self {
+    pub(crate) async fn start_process(mut self, setup: Setup) -> Self {
         let sign_in = SignIn::new(REDIRECT).scopes("openid docs:read");
         let mut endpoints = self
             .auth
             .endpoints()
             .client(self.client.clone())
-            .sign_in((plan.sign_in)(sign_in))
+            .sign_in((setup.sign_in)(sign_in))
             .registrar(MemoryRegistrar::new().clock(self.clock.clone()))
-            .password_grant(|_| PasswordVerdict::Allowed);
+            .password_grant(|_| PasswordDecision::Allowed);
         let mut app = Router::new()
             .route("/me", get(me).post(me))
             .route("/slow", get(slow).with_state(self.slow.clone()))
@@ -138,16 +138,16 @@ impl House {
             .route("/public", get(public))
             .route("/grpc", get(async || [("grpc-status", "16")]))
             .route("/cached", get(async || [("cache-control", "public, max-age=60")]));
-        let sessions = plan.sessions.map(|keys| {
+        let sessions = setup.sessions.map(|keys| {
             let sessions = Sessions::builder(&self.auth, self.client.clone(), keys);
             // Longer than any answer takes on a machine that is busy.
-            let sessions = sessions.renewal_patience(MINUTE);
+            let sessions = sessions.renewal_wait(MINUTE);
             sessions.trusted_origin("https://spa.example").build().unwrap()
         });
         if let Some(sessions) = &sessions {
             endpoints = endpoints.sessions(sessions.clone());
         }
-        app = app.layer((plan.endpoints)(endpoints).build().unwrap());
+        app = app.layer((setup.endpoints)(endpoints).build().unwrap());
         if let Some(sessions) = &sessions {
             app = app.layer(sessions.layer());
         }
@@ -161,11 +161,11 @@ impl House {
     }
 
     /// What the provider's sign-in page does: bob signs in, and the browser is sent back.
-    pub(crate) fn signed_in_at_provider(&self, location: &str) -> String {
-        self.signed_in_as("bob", location)
+    pub(crate) fn callback_path(&self, location: &str) -> String {
+        self.callback_path_for("bob", location)
     }
 
-    pub(crate) fn signed_in_as(&self, user: &str, location: &str) -> String {
+    pub(crate) fn callback_path_for(&self, user: &str, location: &str) -> String {
         let asked: BTreeMap<_, _> =
             url::Url::parse(location).unwrap().query_pairs().into_owned().collect();
         assert_eq!(asked["redirect_uri"], REDIRECT);
@@ -190,25 +190,25 @@ impl House {
     pub(crate) async fn sign_in_as(&self, user: &str, browser: &Visitor) -> Answer {
         let away = browser.get("/v1/auth/login?return_to=/me").await;
         assert_eq!(away.status, 303, "{away:?}");
-        let back = self.signed_in_as(user, away.header("location"));
+        let back = self.callback_path_for(user, away.header("location"));
         browser.get(&back).await
     }
 
     /// Does this while the handler of `/slow` is at work for the browser; what that answers.
-    pub(crate) async fn during_slow(
+    pub(crate) async fn while_slow_runs(
         &self,
         browser: &Visitor,
         meanwhile: impl Future<Output = ()>,
     ) -> Answer {
         let meanwhile = async {
-            self.slow.began.notified().await;
+            self.slow.started.notified().await;
             meanwhile.await;
-            self.slow.go_on.notify_one();
+            self.slow.resume.notify_one();
         };
         tokio::join!(browser.get("/slow"), meanwhile).0
     }
 
-    pub(crate) async fn tokens_of_bob(&self) -> Value {
+    pub(crate) async fn bob_tokens(&self) -> Value {
         let visitor = self.visitor();
         let form = "grant_type=password&username=bob&password=hunter2";
         visitor.post_form("/v1/auth/token", form).await.json()
@@ -243,8 +243,8 @@ async fn me(identity: Identity, headers: HeaderMap) -> String {
 }
 
 async fn slow(identity: Identity, State(slow): State<Arc<Slow>>) -> String {
-    slow.began.notify_one();
-    slow.go_on.notified().await;
+    slow.started.notify_one();
+    slow.resume.notified().await;
     identity.subject().to_owned()
 }
 
@@ -261,8 +261,8 @@ pub(crate) struct Visitor {
 
 impl Visitor {
     /// Goes on with another process of the service.
-    pub(crate) fn at(self, house: &House) -> Self {
-        Self { api: house.api.clone(), ..self }
+    pub(crate) fn at(self, env: &TestEnv) -> Self {
+        Self { api: env.api.clone(), ..self }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -303,11 +303,11 @@ impl Visitor {
             request = request.header("cookie", cookies);
         }
         let answer = http::send(request.body(body.to_owned())).await;
-        self.keep(&answer.headers);
+        self.store_cookies(&answer.headers);
         answer
     }
 
-    fn keep(&self, headers: &HeaderMap) {
+    fn store_cookies(&self, headers: &HeaderMap) {
         let mut kept = self.cookies.lock().unwrap();
         for cookie in headers.get_all("set-cookie") {
             let text = cookie.to_str().unwrap();
@@ -324,14 +324,14 @@ impl Visitor {
     }
 
     /// The cookies of the session.
-    pub(crate) fn session(&self) -> BTreeMap<String, String> {
+    pub(crate) fn session_cookies(&self) -> BTreeMap<String, String> {
         let kept = self.cookies.lock().unwrap();
         let session = kept.iter().filter(|(name, _)| name.starts_with("__Host-session"));
         session.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// The names of the cookies kept.
-    pub(crate) fn jar(&self) -> Vec<String> {
+    pub(crate) fn cookie_names(&self) -> Vec<String> {
         self.cookies.lock().unwrap().keys().cloned().collect()
     }
 }

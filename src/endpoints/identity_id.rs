@@ -8,28 +8,28 @@ use crate::clock::unix_seconds;
 use crate::identity::{Identity, IdentityKind};
 
 /// 9999-12-31T23:59:59Z: years have four digits.
-const LAST_SECOND: u64 = 253_402_300_799;
+const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 
 /// From an identity to its `identity_id`.
-pub(super) type Naming = Arc<dyn Fn(&Identity) -> String + Send + Sync>;
+pub(super) type IdentityIdRule = Arc<dyn Fn(&Identity) -> String + Send + Sync>;
 
 /// `user:` and the verified address, else `sub`; `sa:` and `workload:` with `sub`. To be shown, and
 /// never to be authorized by: addresses move, and another issuer may verify the same one.
 ///
 /// No two identities of one issuer and tenant have the same: a `sub` is written without `@`, and what
 /// counts as an address has one.
-pub(super) fn by_address(identity: &Identity) -> String {
+pub(super) fn default_identity_id(identity: &Identity) -> String {
     let subject = identity.subject();
     match identity.kind() {
         IdentityKind::User => {
             let verified = identity.email().filter(|_| identity.email_verified());
             match verified.filter(|address| is_address(address)) {
                 Some(address) => format!("user:{address}"),
-                None => format!("user:{}", encoded(subject, true)),
+                None => format!("user:{}", percent_encode(subject, true)),
             }
         }
-        IdentityKind::ServiceAccount => format!("sa:{}", encoded(subject, false)),
-        IdentityKind::Workload => format!("workload:{}", encoded(subject, false)),
+        IdentityKind::ServiceAccount => format!("sa:{}", percent_encode(subject, false)),
+        IdentityKind::Workload => format!("workload:{}", percent_encode(subject, false)),
     }
 }
 
@@ -37,14 +37,14 @@ pub(super) fn by_address(identity: &Identity) -> String {
 fn is_address(text: &str) -> bool {
     let parts = text.rsplit_once('@');
     parts.is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
-        && text.chars().all(is_seen)
+        && text.chars().all(is_visible)
 }
 
 /// Percent-encodes what could be mistaken: `%` itself, signs that are not seen, and where asked `@`.
-fn encoded(text: &str, and_at: bool) -> String {
+fn percent_encode(text: &str, encode_at: bool) -> String {
     let mut encoded = String::with_capacity(text.len());
     for letter in text.chars() {
-        if is_seen(letter) && letter != '%' && !(and_at && letter == '@') {
+        if is_visible(letter) && letter != '%' && !(encode_at && letter == '@') {
             encoded.push(letter);
             continue;
         }
@@ -57,14 +57,14 @@ fn encoded(text: &str, and_at: bool) -> String {
 }
 
 /// Letters, digits and what else ASCII prints: no spaces, no marks of direction, no joiners.
-fn is_seen(letter: char) -> bool {
+fn is_visible(letter: char) -> bool {
     letter.is_ascii_graphic() || letter.is_alphanumeric()
 }
 
 /// RFC 3339 in UTC, whole seconds: `2026-04-23T13:45:00Z`. Moments before 1970 and after 9999, which
 /// cannot be written so, count as the nearest that can.
 pub(super) fn rfc3339(at: SystemTime) -> String {
-    let seconds = Duration::from_secs(unix_seconds(at).min(LAST_SECOND));
+    let seconds = Duration::from_secs(unix_seconds(at).min(MAX_UNIX_SECONDS));
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + seconds).to_string()
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Outages {
 
 impl Outages {
     /// Tells once that an endpoint lacks something.
-    fn misconfigured(&self, endpoint: Endpoint, problem: &str, now: Duration) {
+    fn report_misconfigured(&self, endpoint: Endpoint, problem: &str, now: Duration) {
         let outage = self.misconfigured.get(endpoint as usize);
         if outage.is_some_and(|outage| outage.begins(&problem, now)) {
             telemetry::endpoint_misconfigured(endpoint.as_str(), &problem);
@@ -31,7 +31,7 @@ impl Outages {
     }
 
     /// Notes that an endpoint did what it was asked.
-    pub(super) fn works(&self, endpoint: Endpoint, now: impl FnOnce() -> Duration) {
+    pub(super) fn recovered(&self, endpoint: Endpoint, now: impl FnOnce() -> Duration) {
         if let Some(outage) = self.misconfigured.get(endpoint as usize) {
             outage.ends(now);
         }
@@ -47,7 +47,7 @@ pub(super) enum Failure {
     OAuth(&'static str, &'static str),
     /// The body was not read, which is no matter of tokens: a status, and why.
     Body(u16, &'static str),
-    TooMany(Duration),
+    Throttled(Duration),
     /// Of the provider, or on the way to it.
     Exchange(ExchangeError),
     /// The endpoint lacks something that its service should have given it.
@@ -74,11 +74,11 @@ pub(super) const fn invalid_request(problem: &'static str) -> Failure {
 }
 
 impl Inner {
-    pub(super) fn failed(&self, endpoint: Endpoint, failure: Failure) -> Response<Bytes> {
+    pub(super) fn failure_response(&self, endpoint: Endpoint, failure: Failure) -> Response<Bytes> {
         if let Failure::NotConfigured(problem)
         | Failure::Exchange(ExchangeError::NotConfigured(problem)) = &failure
         {
-            self.outages.misconfigured(endpoint, problem, self.auth.clock().elapsed());
+            self.outages.report_misconfigured(endpoint, problem, self.auth.clock().elapsed());
         }
         match endpoint {
             Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect => {
@@ -93,15 +93,15 @@ impl Inner {
                 };
                 refuse(&self.auth, &look, &as_auth_error(failure), false)
             }
-            _ => self.oauth_failed(failure),
+            _ => self.oauth_failure_response(failure),
         }
     }
 
-    fn oauth_failed(&self, failure: Failure) -> Response<Bytes> {
+    fn oauth_failure_response(&self, failure: Failure) -> Response<Bytes> {
         let (status, code, description, wait) = match failure {
             Failure::OAuth(code, description) => (400, code, description, None),
             Failure::Body(status, description) => (status, INVALID_REQUEST, description, None),
-            Failure::TooMany(wait) => {
+            Failure::Throttled(wait) => {
                 (429, "temporarily_unavailable", "Too many attempts. Try again later.", Some(wait))
             }
             Failure::Auth(error) => {
@@ -112,7 +112,7 @@ impl Inner {
                     _ => (400, "invalid_grant", description, None),
                 }
             }
-            Failure::Exchange(error) => return exchange_failed(&error),
+            Failure::Exchange(error) => return exchange_failure_response(&error),
             Failure::NotConfigured(_) => {
                 (500, "server_error", "The service is misconfigured.", None)
             }
@@ -125,7 +125,7 @@ impl Inner {
 fn as_auth_error(failure: Failure) -> AuthError {
     match failure {
         Failure::Auth(error) => error,
-        Failure::TooMany(retry_after) => AuthError::TooManyRequests { retry_after },
+        Failure::Throttled(retry_after) => AuthError::TooManyRequests { retry_after },
         Failure::OAuth(_, problem) | Failure::Body(_, problem) => {
             AuthError::MalformedRequest(problem)
         }
@@ -139,7 +139,7 @@ fn as_auth_error(failure: Failure) -> AuthError {
 
 /// What of the provider's answer is the caller's business. That the *service* is not accepted there
 /// is not.
-fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
+fn exchange_failure_response(error: &ExchangeError) -> Response<Bytes> {
     use OAuthError::{InvalidGrant, InvalidRequest, InvalidScope, InvalidTarget};
     match error {
         ExchangeError::Refused { error: Some(code), .. } => {
@@ -149,7 +149,7 @@ fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
                 InvalidRequest => "The code, password or refresh token cannot be read.",
                 InvalidScope => "The scope cannot be granted.",
                 InvalidTarget => "There are no tokens for this target.",
-                _ => return provider_failed(),
+                _ => return provider_failure_response(),
             };
             oauth_error(400, code.as_str(), description, None)
         }
@@ -161,12 +161,12 @@ fn exchange_failed(error: &ExchangeError) -> Response<Bytes> {
             };
             oauth_error(503, "temporarily_unavailable", description, Some(wait))
         }
-        _ => provider_failed(),
+        _ => provider_failure_response(),
     }
 }
 
 /// The log was told why when the provider was asked.
-fn provider_failed() -> Response<Bytes> {
+fn provider_failure_response() -> Response<Bytes> {
     oauth_error(502, "server_error", "The identity provider did not do its part.", None)
 }
 
@@ -179,7 +179,7 @@ pub(super) fn oauth_error(
 ) -> Response<Bytes> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = json!({ "error": code, "error_description": description });
-    let mut response = answer(status, &body);
+    let mut response = json_response(status, &body);
     if let Some(wait) = wait {
         response.headers_mut().insert(header::RETRY_AFTER, in_seconds(wait));
     }
@@ -188,19 +188,19 @@ pub(super) fn oauth_error(
 
 impl Inner {
     /// A good answer, bare or in `{"data": …}`.
-    pub(super) fn good(&self, body: &impl Serialize) -> Response<Bytes> {
-        self.answered(StatusCode::OK, body)
+    pub(super) fn ok(&self, body: &impl Serialize) -> Response<Bytes> {
+        self.success(StatusCode::OK, body)
     }
 
-    pub(super) fn answered(&self, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
+    pub(super) fn success(&self, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
         if self.in_data {
-            return answer(status, &json!({ "data": body }));
+            return json_response(status, &json!({ "data": body }));
         }
-        answer(status, body)
+        json_response(status, body)
     }
 }
 
-pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
+pub(super) fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     // What is written here are maps with text keys, which cannot fail.
     let mut response = Response::new(serde_json::to_vec(body).unwrap_or_default().into());
     *response.status_mut() = status;
@@ -224,7 +224,7 @@ pub(super) fn see_other(to: &str) -> Option<Response<Bytes>> {
 }
 
 /// RFC 6749 §5.1 asks for both.
-pub(super) fn not_stored(headers: &mut HeaderMap) {
+pub(super) fn set_no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
 }

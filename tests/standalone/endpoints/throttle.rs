@@ -14,7 +14,7 @@ use axum::body::Bytes;
 use axum::http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use scaikey_auth::endpoints::{
-    Attempt, Endpoint, Endpoints, EndpointsBuilder, PasswordAttempt, PasswordVerdict, SignIn,
+    Attempt, Endpoint, Endpoints, EndpointsBuilder, PasswordAttempt, PasswordDecision, SignIn,
     Throttle, ThrottleDecision, TokenBuckets, TrustedProxies,
 };
 use scaikey_auth::error::BoxError;
@@ -23,7 +23,7 @@ use scaikey_auth::registrar::MemoryRegistrar;
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use super::house::{House, MINUTE, Plan, REDIRECT, Visitor};
+use super::env::{MINUTE, REDIRECT, Setup, TestEnv, Visitor};
 use crate::support::{Log, soon};
 
 const WRONG: &str = "grant_type=password&username=bob&password=wrong";
@@ -34,16 +34,16 @@ async fn guess(visitor: &Visitor, forwarded: &str) -> u16 {
     visitor.send(Method::POST, "/v1/auth/token", &headers, WRONG).await.status
 }
 
-fn slowly() -> TokenBuckets {
+fn strict_throttle() -> TokenBuckets {
     let hour = Duration::from_secs(3600);
     TokenBuckets::new().per_address(3, hour).per_account(5, hour).introspections(2, hour)
 }
 
 #[tokio::test]
 async fn passwords_cannot_be_guessed_for_long() {
-    let plan = Plan::default().endpoints(|endpoints| endpoints.throttle(slowly()));
-    let house = plan.build().await;
-    let visitor = house.visitor();
+    let setup = Setup::default().endpoints(|endpoints| endpoints.throttle(strict_throttle()));
+    let env = setup.build().await;
+    let visitor = env.visitor();
     // A header that anybody can write does not make somebody else of them.
     for (nth, expected) in [400, 400, 400, 429, 429].into_iter().enumerate() {
         assert_eq!(guess(&visitor, &format!("192.0.2.{nth}")).await, expected, "{nth}");
@@ -51,21 +51,21 @@ async fn passwords_cannot_be_guessed_for_long() {
     let answer = visitor.post_form("/v1/auth/token", WRONG).await;
     answer.refused(429, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "3600");
-    assert_eq!(house.provider.requests(scaikey_auth::testing::ProviderEndpoint::Token), 3);
+    assert_eq!(env.provider.requests(scaikey_auth::testing::Endpoint::Token), 3);
     // Other endpoints are counted by themselves, and time heals.
     assert_eq!(visitor.post_form("/v1/auth/refresh", "refresh_token=x").await.status, 400);
-    house.clock.advance(Duration::from_secs(3600));
+    env.clock.advance(Duration::from_secs(3600));
     assert_eq!(guess(&visitor, "192.0.2.1").await, 400);
 }
 
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_client_counts_and_each_account() {
-    let plan = Plan::default().endpoints(|endpoints| {
+    let setup = Setup::default().endpoints(|endpoints| {
         let proxies = TrustedProxies::new(["127.0.0.0/8"]).unwrap();
-        endpoints.throttle(slowly()).trusted_proxies(proxies)
+        endpoints.throttle(strict_throttle()).trusted_proxies(proxies)
     });
-    let house = plan.build().await;
-    let visitor = house.visitor();
+    let env = setup.build().await;
+    let visitor = env.visitor();
     for nth in 0..5 {
         assert_eq!(guess(&visitor, &format!("6.6.6.6, 192.0.2.{nth}")).await, 400);
     }
@@ -80,10 +80,10 @@ async fn behind_a_trusted_proxy_each_client_counts_and_each_account() {
 
 #[tokio::test]
 async fn introspection_is_throttled_in_the_words_of_the_layer() {
-    let plan = Plan::default().endpoints(|endpoints| endpoints.throttle(slowly()));
-    let house = plan.build().await;
-    let visitor = house.visitor();
-    let bearer = format!("Bearer {}", house.provider.token().scope("admin").sign());
+    let setup = Setup::default().endpoints(|endpoints| endpoints.throttle(strict_throttle()));
+    let env = setup.build().await;
+    let visitor = env.visitor();
+    let bearer = format!("Bearer {}", env.provider.token().scope("admin").sign());
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let question = json!({ "token": "x" }).to_string();
     for expected in [200, 200, 429] {
@@ -117,13 +117,13 @@ type Attempts = Arc<Mutex<Vec<(Endpoint, Option<String>)>>>;
 
 /// Remembers what was tried, and lets through what it is told to.
 #[derive(Debug, Default)]
-struct Remembering {
+struct RecordingThrottle {
     refuses: bool,
     attempts: Attempts,
 }
 
 #[async_trait]
-impl Throttle for Remembering {
+impl Throttle for RecordingThrottle {
     async fn admit(
         &self,
         attempt: &Attempt<'_>,
@@ -138,10 +138,10 @@ impl Throttle for Remembering {
     }
 }
 
-fn bare(house: &House) -> EndpointsBuilder {
-    let (auth, client) = (&house.auth, house.client.clone());
+fn bare(env: &TestEnv) -> EndpointsBuilder {
+    let (auth, client) = (&env.auth, env.client.clone());
     let endpoints = auth.endpoints().client(client).sign_in(SignIn::new(REDIRECT));
-    endpoints.registrar(MemoryRegistrar::new()).password_grant(|_| PasswordVerdict::Allowed)
+    endpoints.registrar(MemoryRegistrar::new()).password_grant(|_| PasswordDecision::Allowed)
 }
 
 /// Asks without a socket.
@@ -168,9 +168,9 @@ fn error_of(answer: &Response<Bytes>) -> String {
 
 #[tokio::test]
 async fn throttle_counts_before_bodies_are_read() {
-    let house = House::new().await;
-    let throttle = Remembering { refuses: true, ..Remembering::default() };
-    let endpoints = bare(&house).throttle(throttle).build().unwrap();
+    let env = TestEnv::new().await;
+    let throttle = RecordingThrottle { refuses: true, ..RecordingThrottle::default() };
+    let endpoints = bare(&env).throttle(throttle).build().unwrap();
     for path in ["login", "token", "refresh", "logout", "introspect"] {
         let body = Endless::default();
         let answer = now_or_never(ask(&endpoints, Method::POST, path, body.clone()));
@@ -183,8 +183,8 @@ async fn throttle_counts_before_bodies_are_read() {
 
 #[tokio::test]
 async fn bodies_without_meaning_are_not_read() {
-    let house = House::new().await;
-    let endpoints = bare(&house).build().unwrap();
+    let env = TestEnv::new().await;
+    let endpoints = bare(&env).build().unwrap();
     let asked = [(Method::POST, "register", 401), (Method::GET, "whoami", 401)];
     for (method, path, status) in
         asked.into_iter().chain([(Method::GET, "login?return_to=//", 400)])
@@ -197,8 +197,8 @@ async fn bodies_without_meaning_are_not_read() {
 
 #[tokio::test]
 async fn late_body_is_request_timeout() {
-    let house = House::new().await;
-    let endpoints = bare(&house).body_timeout(Duration::ZERO).build().unwrap();
+    let env = TestEnv::new().await;
+    let endpoints = bare(&env).body_timeout(Duration::ZERO).build().unwrap();
     for path in ["token", "refresh", "logout", "login", "introspect"] {
         let answer = ask(&endpoints, Method::POST, path, Endless::default()).await;
         assert_eq!(answer.status(), 408, "{path}");
@@ -209,8 +209,8 @@ async fn late_body_is_request_timeout() {
 
 #[tokio::test]
 async fn form_of_many_names_is_refused() {
-    let house = House::new().await;
-    let visitor = house.visitor();
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
     let names = |many: usize| (0..many).map(|nth| format!("n{nth}=v"));
     let form = names(64).collect::<Vec<_>>().join("&");
     let most = visitor.post_form("/v1/auth/refresh", &form).await;
@@ -230,8 +230,8 @@ async fn form_of_many_names_is_refused() {
 
 #[tokio::test]
 async fn json_of_many_names_is_refused() {
-    let house = House::new().await;
-    let visitor = house.visitor();
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
     for (many, problem) in [(65, "more than 64 parameters"), (4000, "too many values")] {
         let object: serde_json::Map<_, _> =
             (0..many).map(|nth| (format!("n{nth}"), "v".into())).collect();
@@ -246,8 +246,8 @@ async fn json_of_many_names_is_refused() {
 
 #[tokio::test]
 async fn scope_without_end_is_refused() {
-    let house = House::new().await;
-    let endpoints = bare(&house).build().unwrap();
+    let env = TestEnv::new().await;
+    let endpoints = bare(&env).build().unwrap();
     let scopes: Vec<_> = (0..1000).map(|nth| format!("s{nth}")).collect();
     for form in ["grant_type=password&username=bob&password=x", "refresh_token=x"] {
         let path = if form.starts_with("refresh") { "refresh" } else { "token" };
@@ -260,8 +260,8 @@ async fn scope_without_end_is_refused() {
 
 #[tokio::test]
 async fn account_counts_however_it_is_spelt() {
-    let house = House::new().await;
-    let endpoints = bare(&house).throttle(slowly()).build().unwrap();
+    let env = TestEnv::new().await;
+    let endpoints = bare(&env).throttle(strict_throttle()).build().unwrap();
     let spellings = ["bob", "BOB", "bob%20", "+Bob", "%EF%BD%82ob", "b%C2%ADob", "b%E2%80%8Bob"];
     let mut answers = Vec::new();
     for name in spellings {
@@ -274,11 +274,11 @@ async fn account_counts_however_it_is_spelt() {
 
 #[tokio::test]
 async fn account_rule_can_be_replaced() {
-    let house = House::new().await;
-    let throttle = Remembering::default();
+    let env = TestEnv::new().await;
+    let throttle = RecordingThrottle::default();
     let attempts = throttle.attempts.clone();
     let rule = |attempt: &PasswordAttempt<'_>| format!("acme/{}", attempt.account());
-    let endpoints = bare(&house).throttle(throttle).account_of(rule).build().unwrap();
+    let endpoints = bare(&env).throttle(throttle).account_of(rule).build().unwrap();
     let form = "grant_type=password&username=+BOB&password=wrong";
     ask(&endpoints, Method::POST, "token", Full::from(form)).await;
     let expected = [None, Some("acme/bob".to_owned())].map(|account| (Endpoint::Token, account));
@@ -291,12 +291,12 @@ async fn account_rule_can_be_replaced() {
 
 #[tokio::test]
 async fn introspecting_accounts_are_whole_identities() {
-    let house = House::new().await;
-    let throttle = Remembering::default();
+    let env = TestEnv::new().await;
+    let throttle = RecordingThrottle::default();
     let attempts = throttle.attempts.clone();
-    let endpoints = bare(&house).throttle(throttle).build().unwrap();
+    let endpoints = bare(&env).throttle(throttle).build().unwrap();
     for tenant in ["acme", "zeta"] {
-        let token = house.provider.token().subject("gateway").claim("tenant_id", tenant);
+        let token = env.provider.token().subject("gateway").claim("tenant_id", tenant);
         let bearer = format!("Bearer {}", token.scope("admin").sign());
         let request = Request::post("/v1/auth/introspect").header("authorization", bearer);
         let request = request.header("content-type", "application/json");
@@ -312,13 +312,13 @@ async fn introspecting_accounts_are_whole_identities() {
 
 #[tokio::test]
 async fn missing_address_is_told_once() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let log = Log::start();
     let told = |log: &Log| log.text().matches("no client address").count();
-    let unthrottled = bare(&house).unthrottled().build().unwrap();
+    let unthrottled = bare(&env).unthrottled().build().unwrap();
     ask(&unthrottled, Method::POST, "refresh", Full::from("refresh_token=x")).await;
     assert_eq!(told(&log), 0);
-    let endpoints = bare(&house).build().unwrap();
+    let endpoints = bare(&env).build().unwrap();
     for _ in 0..3 {
         ask(&endpoints, Method::POST, "refresh", Full::from("refresh_token=x")).await;
     }
@@ -327,8 +327,8 @@ async fn missing_address_is_told_once() {
 
 #[tokio::test]
 async fn address_of_bare_servers_is_found() {
-    let house = House::new().await;
-    let endpoints = bare(&house).throttle(slowly()).build().unwrap();
+    let env = TestEnv::new().await;
+    let endpoints = bare(&env).throttle(strict_throttle()).build().unwrap();
     let mut answers = Vec::new();
     for port in 4000..4004 {
         let mut request = Request::post("/v1/auth/token").body(Full::<Bytes>::default()).unwrap();
@@ -341,9 +341,9 @@ async fn address_of_bare_servers_is_found() {
 
 #[tokio::test]
 async fn proxy_that_is_not_trusted_is_told_once() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let log = Log::start();
-    let visitor = house.visitor();
+    let visitor = env.visitor();
     for _ in 0..3 {
         guess(&visitor, "192.0.2.1").await;
     }
@@ -361,7 +361,7 @@ fn now_or_never<F: Future>(work: F) -> Option<F::Output> {
 #[derive(Debug, Default)]
 struct Shared {
     counts: Mutex<HashMap<(Endpoint, Option<IpAddr>), u32>>,
-    is_away: AtomicBool,
+    is_unavailable: AtomicBool,
     hangs: AtomicBool,
 }
 
@@ -376,8 +376,8 @@ impl Throttle for Shared {
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        if self.is_away.load(Ordering::SeqCst) {
-            return Err("the store is away".into());
+        if self.is_unavailable.load(Ordering::SeqCst) {
+            return Err("the store is unavailable".into());
         }
         let mut counts = self.counts.lock().unwrap();
         let count = counts.entry((attempt.endpoint, attempt.address)).or_default();
@@ -407,9 +407,9 @@ async fn attempts_from(endpoints: &Endpoints, address: [u8; 4], many: usize) -> 
 
 #[tokio::test]
 async fn processes_share_the_counts_of_one_store() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let store = Arc::new(Shared::default());
-    let process = || bare(&house).throttle(store.clone()).build().unwrap();
+    let process = || bare(&env).throttle(store.clone()).build().unwrap();
     let (one, other) = (process(), process());
     assert_eq!(attempts_from(&one, [192, 0, 2, 1], 2).await, [400, 400]);
     assert_eq!(attempts_from(&other, [192, 0, 2, 1], 2).await, [400, 429]);
@@ -423,16 +423,16 @@ async fn processes_share_the_counts_of_one_store() {
 
 #[tokio::test]
 async fn failing_throttle_leaves_counts_to_the_process() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let log = Log::start();
     let store = Arc::new(Shared::default());
-    let endpoints = bare(&house).throttle(store.clone()).build().unwrap();
+    let endpoints = bare(&env).throttle(store.clone()).build().unwrap();
     for outage in 1..=2 {
-        store.is_away.store(true, Ordering::SeqCst);
+        store.is_unavailable.store(true, Ordering::SeqCst);
         // The default: 60 immediately, then one each second.
         let mut statuses = attempts_from(&endpoints, [192, 0, 2, outage], 61).await;
         assert_eq!((statuses.pop(), statuses), (Some(429), vec![400; 60]));
-        store.is_away.store(false, Ordering::SeqCst);
+        store.is_unavailable.store(false, Ordering::SeqCst);
         assert_eq!(attempts_from(&endpoints, [192, 0, 2, outage], 1).await, [400]);
         let text = log.text();
         let warnings: Vec<_> = text
@@ -440,17 +440,17 @@ async fn failing_throttle_leaves_counts_to_the_process() {
             .filter(|line| line.contains("throttle failed") && line.contains("WARN"))
             .collect();
         assert_eq!(warnings.len(), usize::from(outage), "{warnings:#?}");
-        assert!(warnings[0].contains("the store is away"), "{warnings:#?}");
+        assert!(warnings[0].contains("the store is unavailable"), "{warnings:#?}");
         assert_eq!(text.matches("throttle works again").count(), usize::from(outage));
     }
 }
 
 #[tokio::test]
 async fn hanging_throttle_leaves_counts_to_the_process() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let store = Arc::new(Shared::default());
     store.hangs.store(true, Ordering::SeqCst);
-    let endpoints = bare(&house).throttle(store).build().unwrap();
+    let endpoints = bare(&env).throttle(store).build().unwrap();
     // Ends, in a second; without the limit it would not.
     assert_eq!(soon(attempts_from(&endpoints, [192, 0, 2, 1], 1)).await, [400]);
 }
@@ -472,12 +472,12 @@ impl Throttle for Ready {
 
 #[tokio::test]
 async fn throttle_with_a_ready_answer_is_not_asked_again() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     for (decision, status) in [
         (ThrottleDecision::Allow, 400),
         (ThrottleDecision::Deny { retry_after: Duration::ZERO }, 429),
     ] {
-        let endpoints = bare(&house).throttle(Ready(decision)).build().unwrap();
+        let endpoints = bare(&env).throttle(Ready(decision)).build().unwrap();
         let answer = now_or_never(attempt_from(&endpoints, [192, 0, 2, 1])).unwrap();
         assert_eq!(answer.status(), status);
     }

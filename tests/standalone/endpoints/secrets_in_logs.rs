@@ -3,24 +3,24 @@
 use axum::http::Method;
 use serde_json::json;
 
-use super::house::{House, MINUTE, Plan, Visitor};
+use super::env::{MINUTE, Setup, TestEnv, Visitor};
 use crate::support::Log;
 
 /// Asks everything there is to ask, well and badly. Returns what nobody may read.
-async fn everything(house: &House) -> Vec<String> {
-    let browser = house.visitor();
+async fn everything(env: &TestEnv) -> Vec<String> {
+    let browser = env.visitor();
     let away = browser.get("/v1/auth/login").await;
-    let back = house.signed_in_at_provider(away.header("location"));
+    let back = env.callback_path(away.header("location"));
     let code = back.split("code=").nth(1).unwrap().split('&').next().unwrap().to_owned();
     let begun: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
     assert_eq!(browser.get(&back).await.status, 303);
     let session: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
     browser.get("/me").await;
-    house.clock.advance(MINUTE * 55);
+    env.clock.advance(MINUTE * 55);
     browser.get("/me").await;
 
-    let visitor: Visitor = house.visitor();
-    let tokens = house.tokens_of_bob().await;
+    let visitor: Visitor = env.visitor();
+    let tokens = env.bob_tokens().await;
     let text = |name: &str| tokens[name].as_str().unwrap().to_owned();
     let (access, refresh) = (text("access_token"), text("refresh_token"));
     let bearer = format!("Bearer {access}");
@@ -48,8 +48,8 @@ async fn everything(house: &House) -> Vec<String> {
 #[tokio::test]
 async fn no_password_code_token_or_cookie_is_written_to_the_log() {
     let log = Log::start();
-    let house = Plan::with_sessions().build().await;
-    let secrets = everything(&house).await;
+    let env = Setup::with_sessions().build().await;
+    let secrets = everything(&env).await;
     let written = log.text();
     // Of our own words: what other libraries write at this level is theirs.
     let ours: Vec<_> = written.lines().filter(|line| line.contains("scaikey_auth")).collect();
@@ -59,6 +59,6 @@ async fn no_password_code_token_or_cookie_is_written_to_the_log() {
             assert!(!line.contains(secret.as_str()), "{line}");
         }
     }
-    let told = format!("{:?} {:?}", house.auth, house.auth.endpoints());
+    let told = format!("{:?} {:?}", env.auth, env.auth.endpoints());
     assert!(secrets.iter().all(|secret| !told.contains(secret)));
 }

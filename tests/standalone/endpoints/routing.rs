@@ -8,12 +8,12 @@ use scaikey_auth::endpoints::{Endpoint, Endpoints};
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use super::house::{House, Plan};
+use super::env::{Setup, TestEnv};
 
 #[tokio::test]
 async fn other_methods_are_405_and_are_told_which_will_do() {
-    let house = House::new().await;
-    let visitor = house.visitor();
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
     for (path, allow) in [
         ("/v1/auth/login", "GET, POST"),
         ("/v1/auth/token", "POST"),
@@ -49,8 +49,8 @@ async fn other_methods_are_405_and_are_told_which_will_do() {
 
 #[tokio::test]
 async fn bodies_are_bounded_and_of_the_types_that_are_read() {
-    let house = House::new().await;
-    let visitor = house.visitor();
+    let env = TestEnv::new().await;
+    let visitor = env.visitor();
     for path in ["/v1/auth/token", "/v1/auth/refresh"] {
         let json = json!({ "grant_type": "password", "username": "bob", "password": "hunter2" });
         visitor.post_json(path, &json).await.refused(415, "invalid_request");
@@ -71,18 +71,18 @@ async fn bodies_are_bounded_and_of_the_types_that_are_read() {
     answer.refused(400, "invalid_request");
     let answer = visitor.get("/v1/auth/login?state=a&state=b").await;
     answer.refused(400, "invalid_request");
-    assert_eq!(house.provider.requests(scaikey_auth::testing::ProviderEndpoint::Token), 0);
+    assert_eq!(env.provider.requests(scaikey_auth::testing::Endpoint::Token), 0);
 }
 
 #[tokio::test]
 async fn what_is_left_out_or_not_set_up_belongs_to_the_service() {
-    let plan = Plan::default().endpoints(|endpoints| endpoints.without(Endpoint::Token));
-    let house = plan.build().await;
-    let answer = house.visitor().post_form("/v1/auth/token", "grant_type=password").await;
-    assert_eq!(answer.status, house.visitor().get("/nowhere").await.status);
+    let setup = Setup::default().endpoints(|endpoints| endpoints.without(Endpoint::Token));
+    let env = setup.build().await;
+    let answer = env.visitor().post_form("/v1/auth/token", "grant_type=password").await;
+    assert_eq!(answer.status, env.visitor().get("/nowhere").await.status);
     for path in ["/v1/auth/", "/v1/auth", "/v1/auth/whoami/", "/v1/auth//whoami", "/v1/authwhoami"]
     {
-        let answer = house.visitor().get(path).await;
+        let answer = env.visitor().get(path).await;
         assert!(answer.headers.get("pragma").is_none(), "{path} is none of ours: {answer:?}");
     }
 
@@ -114,15 +114,15 @@ async fn they_can_be_mounted_in_each_way_that_axum_has() {
 
 #[tokio::test]
 async fn what_cannot_work_is_refused_when_it_is_set_up() {
-    let house = House::new().await;
+    let env = TestEnv::new().await;
     let faults = |build: &dyn Fn() -> scaikey_auth::endpoints::EndpointsBuilder, problem: &str| {
         let error = build().build().unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");
     };
     let sign_in = || scaikey_auth::endpoints::SignIn::new("https://wave.example/v1/auth/login");
-    faults(&|| house.auth.endpoints().sign_in(sign_in()), "client");
-    faults(&|| house.auth.endpoints().prefix("v1"), "prefix");
-    let with = |sign_in| house.auth.endpoints().client(house.client.clone()).sign_in(sign_in);
+    faults(&|| env.auth.endpoints().sign_in(sign_in()), "client");
+    faults(&|| env.auth.endpoints().prefix("v1"), "prefix");
+    let with = |sign_in| env.auth.endpoints().client(env.client.clone()).sign_in(sign_in);
     faults(&|| with(scaikey_auth::endpoints::SignIn::new("http://wave.example/x")), "redirect_uri");
     faults(&|| with(sign_in().landing("https://evil.example")), "landing");
     faults(&|| with(sign_in().failure_page("//evil.example")), "failure_page");
@@ -131,7 +131,7 @@ async fn what_cannot_work_is_refused_when_it_is_set_up() {
     let variables = |pairs: &[(&str, &str)]| {
         let pairs = pairs.iter().map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
         let config = scaikey_auth::AuthConfig::from_vars("P", pairs);
-        house.auth.endpoints().configured(&config).build().unwrap_err().to_string()
+        env.auth.endpoints().configured(&config).build().unwrap_err().to_string()
     };
     let keys = "QUFB".repeat(12);
     let error = variables(&[("SESSION_KEYS", &keys)]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::cookie::{clear_cookies, name_of};
-use super::{Names, Renewed, Session, Sessions};
+use super::{CookieNames, RenewalResult, Session, Sessions};
 use crate::auth::Auth;
 use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse};
@@ -20,31 +20,34 @@ const GRPC_UNAUTHENTICATED: &str = "16";
 pub(super) enum Change {
     None,
     Renewed(Session),
-    Over,
+    Ended,
 }
 
 /// What is done to an answer.
 pub struct AfterResponse {
     pub(super) sessions: Sessions,
-    names: Names,
+    names: CookieNames,
     pub(super) change: Change,
     /// Waited for when the answer is there.
-    pub(super) renewal: Option<Pending<Renewed>>,
+    pub(super) renewal: Option<Pending<RenewalResult>>,
 }
 
 impl AfterResponse {
-    pub(super) fn new(sessions: &Sessions, names: Names) -> Self {
+    pub(super) fn new(sessions: &Sessions, names: CookieNames) -> Self {
         Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
     }
 
     /// The renewal to wait for before [`finish`](Self::finish). An answer that begins or ends a session
     /// itself need not wait.
-    pub(super) fn pending(&mut self, headers: &HeaderMap) -> Option<Pending<Option<Renewed>>> {
-        let renewal = self.renewal.take().filter(|_| !self.is_done_by(headers))?;
-        Some(Box::pin(within(self.sessions.0.renewal_patience, renewal)))
+    pub(super) fn pending(
+        &mut self,
+        headers: &HeaderMap,
+    ) -> Option<Pending<Option<RenewalResult>>> {
+        let renewal = self.renewal.take().filter(|_| !self.sets_session_cookie(headers))?;
+        Some(Box::pin(within(self.sessions.0.renewal_wait, renewal)))
     }
 
-    fn is_done_by(&self, headers: &HeaderMap) -> bool {
+    fn sets_session_cookie(&self, headers: &HeaderMap) -> bool {
         let name = &self.sessions.0.name;
         headers.get_all(header::SET_COOKIE).iter().any(|cookie| name.is_set_by(cookie))
     }
@@ -52,12 +55,12 @@ impl AfterResponse {
     /// Sets and clears cookies. What the service behind does about sessions (it began one, say) stands,
     /// and takes the place of all that the browser had.
     pub(super) fn finish(self, headers: &mut HeaderMap) {
-        let Names { marker, data, others } = &self.names;
-        let change = if self.is_done_by(headers) { Change::Over } else { self.change };
-        let mut cookies: Vec<_> = clear_cookies(others).collect();
+        let CookieNames { marker, data, stale } = &self.names;
+        let change = if self.sets_session_cookie(headers) { Change::Ended } else { self.change };
+        let mut cookies: Vec<_> = clear_cookies(stale).collect();
         match change {
             Change::None => {}
-            Change::Over => cookies.extend(clear_cookies(marker.iter().chain(data))),
+            Change::Ended => cookies.extend(clear_cookies(marker.iter().chain(data))),
             Change::Renewed(session) => {
                 cookies.extend(clear_cookies(data));
                 cookies.extend(self.sessions.cookies(&session).unwrap_or_default());
@@ -69,12 +72,12 @@ impl AfterResponse {
 
 /// Why a browser that has a session is served without it, and how that is answered where an identity is
 /// needed: a 401 would tell the page that its user signed out.
-pub struct Excuse {
+pub struct SessionUnavailable {
     pub(super) error: AuthError,
     pub(super) respond: Arc<dyn ErrorResponse>,
 }
 
-impl Excuse {
+impl SessionUnavailable {
     /// Replaces an answer that says that it lacks an identity.
     pub(super) fn replace<B>(&self, answer: &mut Response<ResponseBody<B>>, auth: &Auth) {
         let status = answer.headers().get(GRPC_STATUS);
