@@ -148,7 +148,7 @@ impl Inner {
         code: &str,
         transaction: &Transaction,
     ) -> Result<Response<Bytes>, Failure> {
-        let verifier = PkceVerifier::kept(&transaction.verifier);
+        let verifier = PkceVerifier::parse(&transaction.verifier);
         let verifier = verifier.ok_or(Failure::NotConfigured("the verifier was lost"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
         // A browser may send the same callback twice: both arrive, for one redemption.

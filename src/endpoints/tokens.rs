@@ -97,7 +97,7 @@ impl Inner {
         }
         let account = (self.account_rule)(&attempt);
         self.admit(Endpoint::Token, &incoming.head, Some(&account)).await?;
-        let mut request = PasswordRequest::new(username, password).of_anybody();
+        let mut request = PasswordRequest::new(username, password).from_anonymous_caller();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.password(&request).await?;
         Ok(self.token_response(&token))

@@ -73,7 +73,7 @@ pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 impl<Q> Gate<Q> for SessionLayer {
     type After = (Option<Box<AfterResponse>>, Option<Box<SessionUnavailable>>);
     /// The renewal, or `None` where it takes too long; and the session as it was.
-    type Verdict = (Option<RenewalResult>, Session, Box<AfterResponse>);
+    type Awaited = (Option<RenewalResult>, Session, Box<AfterResponse>);
 
     fn decide(
         &self,
@@ -105,8 +105,8 @@ impl<Q> Gate<Q> for SessionLayer {
             None if is_expired => after.change = Change::Ended,
             Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
                 let renewal = within(sessions.max_renewal_wait(&session), renewal);
-                let verdict = Box::pin(async move { (renewal.await, session, after) });
-                return Ok(Decision::Wait(verdict));
+                let awaited = Box::pin(async move { (renewal.await, session, after) });
+                return Ok(Decision::Wait(awaited));
             }
             renewal => {
                 attach_session(request, session);

@@ -206,14 +206,14 @@ impl Sessions {
             Duration::try_from_secs_f64(f64::from_be_bytes(started_at.try_into().ok()?)).ok()?;
         let started_at = SystemTime::UNIX_EPOCH.checked_add(started_at)?;
         let age = clock.now().duration_since(started_at).unwrap_or_default();
-        let token = AccessToken::from_octets(token, clock)?;
+        let token = AccessToken::from_bytes(token, clock)?;
         (age < self.0.lifetime).then(|| Session { token, started_at, id: id.clone() })
     }
 
     /// The data cookies. `None` when they would be too large, or when there are no random numbers.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
-        let mut plain = session.token.to_octets(clock);
+        let mut plain = session.token.to_bytes(clock);
         plain.splice(0..0, unix_time(session.started_at).to_be_bytes());
         let ends = session.started_at + self.0.lifetime;
         let name = self.0.name.data(&session.id);
