@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::EndpointRequest;
 use super::response::{Failure, invalid_request};
-use crate::secret::Secret;
+use crate::support::secret::Secret;
 
 /// Names and values, each name once. Values may be secrets.
 ///

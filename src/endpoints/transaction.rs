@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::response::Failure;
-use crate::base64url;
 use crate::clock::Clock;
 use crate::session::{clear_cookie, cookies_named, set_cookie};
 use crate::support::base64url;

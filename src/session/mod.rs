@@ -27,7 +27,9 @@ use crate::exchange::{
 use crate::gate::Pending;
 use crate::support::mac::Mac;
 use crate::support::seal::{Purpose, SealingKeys};
-use crate::telemetry;
+use crate::support::secret::Secret;
+use crate::support::single_flight::SingleFlight;
+use crate::support::telemetry;
 use cookie::{CookieId, CookieNames, CookiePrefix, Session};
 use origin::Origins;
 
@@ -249,8 +251,8 @@ impl Sessions {
     fn renew(&self, session: &Session) -> Option<Pending<RenewalResult>> {
         let refresh = session.token.refresh_token()?.clone();
         let (sessions, had) = (self.clone(), session.clone());
-        let mark = Mark::of(refresh.expose().as_bytes());
-        let seat = self.0.renewals.board(mark, move || sessions.spend_refresh_token(had, refresh));
+        let mac = Mac::of(refresh.expose().as_bytes());
+        let waiter = self.0.renewals.run(mac, move || sessions.spend_refresh_token(had, refresh));
         let session = session.clone();
         Some(Box::pin(async move {
             let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
