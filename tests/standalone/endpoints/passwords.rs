@@ -2,7 +2,7 @@
 
 use scaikey_auth::TokenExchangeClient;
 use scaikey_auth::endpoints::PasswordDecision;
-use scaikey_auth::testing::{Endpoint, Fault};
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 
 use super::env::{Setup, TestEnv};
 
@@ -30,7 +30,7 @@ async fn passwords_are_taken_only_where_the_service_says_so() {
     };
     try_at(None).await.refused(400, "unsupported_grant_type");
     try_at(Some("closed")).await.refused(400, "unauthorized_client");
-    assert_eq!(env.provider.requests(Endpoint::Token), 0);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
     assert_eq!(try_at(Some("open")).await.status, 200);
 }
 
@@ -45,7 +45,7 @@ async fn by_default_no_password_is_taken() {
         .unwrap();
     let answer = tower::ServiceExt::oneshot(service, request).await.unwrap();
     assert_eq!(answer.status(), 400);
-    assert_eq!(env.provider.requests(Endpoint::Token), 0);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
     // A client that takes none is no use to a service that does.
     let client = TokenExchangeClient::builder("https://id.example")
         .client_auth(scaikey_auth::issuer::ClientAuth::none("x"))
@@ -85,7 +85,7 @@ async fn other_grants_and_missing_members_are_named() {
     // What a caller says of itself is not handed on (the service proves itself).
     let form = format!("{FORM}&client_id=evil&client_secret=guess");
     assert_eq!(visitor.post_form("/v1/auth/token", &form).await.status, 200);
-    let asked = env.provider.received(Endpoint::Token);
+    let asked = env.provider.received(ProviderEndpoint::Token);
     let sent = asked.last().unwrap().form();
     assert!(sent.iter().all(|(name, _)| !name.starts_with("client_")), "{sent:?}");
 }
@@ -113,18 +113,19 @@ async fn a_refresh_token_works_with_and_without_its_grant_type_and_is_replaced()
 async fn a_provider_that_is_away_or_misunderstood_is_not_the_callers_fault() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
-    env.provider.fail(Endpoint::Token, Fault::RetryAfter(503, 7));
+    env.provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(503, 7));
     let answer = visitor.post_form("/v1/auth/token", FORM).await;
     answer.refused(503, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "7");
-    env.provider.heal(Endpoint::Token);
+    env.provider.heal(ProviderEndpoint::Token);
     // Some providers say so of a token that is none of theirs.
     let env = TestEnv::new().await;
     let odd = Fault::rewrite(|_| r#"{"error":"invalid_request"}"#.to_owned());
-    env.provider.fail(Endpoint::Token, odd);
+    env.provider.fail(ProviderEndpoint::Token, odd);
     let form = "refresh_token=odd";
     env.visitor().post_form("/v1/auth/refresh", form).await.refused(400, "invalid_request");
     let env = TestEnv::new().await;
-    env.provider.fail(Endpoint::Token, Fault::rewrite(|_| r#"{"access_token":7}"#.to_owned()));
+    env.provider
+        .fail(ProviderEndpoint::Token, Fault::rewrite(|_| r#"{"access_token":7}"#.to_owned()));
     env.visitor().post_form("/v1/auth/token", FORM).await.refused(502, "server_error");
 }

@@ -139,18 +139,18 @@ async fn late_answer_brings_no_older_token_back() {
 #[tokio::test]
 async fn late_sign_out_ends_only_its_own_session() {
     let (env, browser) = due().await;
-    env.provider.fail(Endpoint::Revocation, Fault::Hang);
+    env.provider.fail(ProviderEndpoint::Revocation, Fault::Hang);
     let first = browser.cookies.lock().unwrap().clone();
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "");
     let next = async {
-        while env.provider.requests(Endpoint::Revocation) == 0 {
+        while env.provider.requests(ProviderEndpoint::Revocation) == 0 {
             tokio::task::yield_now().await;
         }
         // Another tab, whose sign-in was under way before.
         let tab = env.visitor();
         assert_eq!(env.sign_in_as("alice", &tab).await.status, 303);
         browser.cookies.lock().unwrap().extend(tab.session_cookies());
-        env.provider.heal(Endpoint::Revocation);
+        env.provider.heal(ProviderEndpoint::Revocation);
     };
     let (out, ()) = tokio::join!(out, next);
     assert_eq!(out.status, 204);

@@ -71,7 +71,7 @@ async fn bodies_are_bounded_and_of_the_types_that_are_read() {
     answer.refused(400, "invalid_request");
     let answer = visitor.get("/v1/auth/login?state=a&state=b").await;
     answer.refused(400, "invalid_request");
-    assert_eq!(env.provider.requests(scaikey_auth::testing::Endpoint::Token), 0);
+    assert_eq!(env.provider.requests(scaikey_auth::testing::ProviderEndpoint::Token), 0);
 }
 
 #[tokio::test]

@@ -162,7 +162,7 @@ async fn futures_of<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Outpu
 #[tokio::test]
 async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
     let (env, browser) = signed_in().await;
-    env.provider.fail(Endpoint::Token, Fault::Status(503));
+    env.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     env.clock.advance(MINUTE * 55);
     assert_eq!(browser.get("/me").await.status, 200);
     env.clock.advance(MINUTE * 10);
@@ -170,7 +170,7 @@ async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(!answer.header("retry-after").is_empty());
     assert!(!browser.session_cookies().is_empty(), "nothing is lost");
-    env.provider.heal(Endpoint::Token);
+    env.provider.heal(ProviderEndpoint::Token);
     env.clock.advance(MINUTE);
     assert_eq!(browser.get("/me").await.status, 200);
 }
@@ -213,7 +213,7 @@ async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
     // The provider refuses the service, or says what nobody understands.
     let odd = Fault::member("token_type", "odd");
     for fault in [Fault::Status(403), Fault::Status(401), odd] {
-        env.provider.fail(Endpoint::Token, fault.clone());
+        env.provider.fail(ProviderEndpoint::Token, fault.clone());
         assert_eq!(browser.get("/me").await.status, 503, "{fault:?}");
         assert!(!browser.session_cookies().is_empty(), "{fault:?}");
     }
@@ -225,7 +225,7 @@ async fn a_session_does_not_become_somebody_elses() {
         let (env, browser) = signed_in().await;
         env.clock.advance(MINUTE * 70);
         let other = env.provider.token().subject("bob-id").claim(claim, value).sign();
-        env.provider.fail(Endpoint::Token, Fault::member("access_token", other));
+        env.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", other));
         assert_eq!(browser.get("/me").await.status, 401, "{claim}");
         assert!(browser.cookie_names().is_empty(), "{claim}");
     }
@@ -303,7 +303,7 @@ async fn signing_out_ends_it_here_and_at_the_provider() {
     assert_eq!(thief.get("/me").await.status, 401);
 
     env.sign_in(&browser).await;
-    env.provider.fail(Endpoint::Revocation, Fault::Status(503));
+    env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(503));
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     out.refused(503, "temporarily_unavailable");
     assert!(browser.cookie_names().is_empty(), "here it ended all the same");
@@ -317,8 +317,8 @@ async fn signing_out_while_it_is_renewed_leaves_no_token_behind() {
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!((out.status, browser.cookie_names().len()), (204, 0), "{out:?}");
     assert_eq!(env.provider.granted("refresh_token"), 1, "it was due");
-    let revoked = env.provider.received(Endpoint::Revocation).pop().unwrap().form();
-    let spent = env.provider.received(Endpoint::Token).pop().unwrap().form();
+    let revoked = env.provider.received(ProviderEndpoint::Revocation).pop().unwrap().form();
+    let spent = env.provider.received(ProviderEndpoint::Token).pop().unwrap().form();
     let token = |form: &[(String, String)], name: &str| {
         form.iter().find(|(known, _)| known == name).unwrap().1.clone()
     };
@@ -402,12 +402,12 @@ async fn tokens_that_outgrow_cookies_end_the_session() {
         env.clock.advance(MINUTE * minutes);
         let groups: Vec<_> = (0..2000).map(|nth| format!("group-{nth:08}")).collect();
         let large = env.provider.token().subject("bob-id").claim("groups", groups).sign();
-        env.provider.fail(Endpoint::Token, Fault::member("access_token", large));
+        env.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", large));
         browser.get("/me").await;
         assert!(browser.cookie_names().is_empty(), "the spent refresh token is gone");
         assert_eq!(browser.get("/me").await.status, 401);
-        let revoked = env.provider.received(Endpoint::Revocation).pop().unwrap().form();
-        let spent = env.provider.received(Endpoint::Token).pop().unwrap().form();
+        let revoked = env.provider.received(ProviderEndpoint::Revocation).pop().unwrap().form();
+        let spent = env.provider.received(ProviderEndpoint::Token).pop().unwrap().form();
         let token = |form: &[(String, String)], name: &str| {
             form.iter().find(|(known, _)| known == name).unwrap().1.clone()
         };
@@ -437,7 +437,7 @@ async fn last_seconds_of_a_token_wait_for_the_next() {
     let env = setup().build().await;
     let browser = env.visitor();
     env.sign_in(&browser).await;
-    env.provider.fail(Endpoint::Token, Fault::Status(503));
+    env.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     env.clock.advance(MINUTE * 60 - Duration::from_secs(3));
     assert_eq!(browser.get("/me").await.status, 200);
     assert!(!browser.session_cookies().is_empty());
@@ -448,7 +448,7 @@ async fn sign_out_tells_what_was_not_revoked() {
     let keys = SealingKeys::random().unwrap();
     let setup = || Setup { sessions: Some(keys.clone()), ..Setup::default() };
     let env = setup().build().await;
-    env.provider.fail(Endpoint::Discovery, Fault::without("revocation_endpoint"));
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::without("revocation_endpoint"));
     let warned = |log: &Log| {
         let text = log.text();
         text.lines().any(|line| line.contains("WARN") && line.contains("not revoked"))
@@ -464,18 +464,18 @@ async fn sign_out_tells_what_was_not_revoked() {
     for fault in [Fault::Status(503), Fault::Status(400)] {
         let log = Log::start();
         env.sign_in(&browser).await;
-        env.provider.fail(Endpoint::Revocation, fault);
+        env.provider.fail(ProviderEndpoint::Revocation, fault);
         browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
         assert!(browser.cookie_names().is_empty());
         assert!(warned(&log), "an error: {}", log.text());
-        env.provider.heal(Endpoint::Revocation);
+        env.provider.heal(ProviderEndpoint::Revocation);
     }
 
     // The token it was to become is not known: it may live.
     let log = Log::start();
     env.sign_in(&browser).await;
     env.clock.advance(MINUTE * 55);
-    env.provider.fail(Endpoint::Token, Fault::Status(503));
+    env.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert!(browser.cookie_names().is_empty());
     assert!(warned(&log), "a renewal that failed: {}", log.text());
@@ -495,9 +495,9 @@ async fn sign_out_works_while_the_provider_is_away() {
     for (minutes, revocation, status) in [(0, 503, 503), (61, 503, 503), (61, 200, 204)] {
         let (env, browser) = signed_in().await;
         env.clock.advance(MINUTE * minutes);
-        env.provider.fail(Endpoint::Token, Fault::Status(503));
+        env.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
         if revocation != 200 {
-            env.provider.fail(Endpoint::Revocation, Fault::Status(revocation));
+            env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(revocation));
         }
         // What anybody gets.
         let public = browser.get("/public").await;
@@ -514,7 +514,7 @@ async fn sign_out_works_while_the_provider_is_away() {
         let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
         assert_eq!(out.status, status, "{minutes}: {out:?}");
         assert!(browser.session_cookies().is_empty(), "{minutes}");
-        env.provider.heal(Endpoint::Token);
+        env.provider.heal(ProviderEndpoint::Token);
         env.clock.advance(MINUTE * 2);
         assert_eq!(browser.get("/me").await.status, 401, "{minutes}");
     }
@@ -524,8 +524,9 @@ async fn sign_out_works_while_the_provider_is_away() {
 async fn slow_renewal_holds_no_request_whose_token_serves() {
     let (env, browser) = signed_in().await;
     env.clock.advance(MINUTE * 60 - Duration::from_millis(1200));
-    env.provider.fail(Endpoint::Token, Fault::Hang);
-    let answer = env.while_slow_runs(&browser, async { env.provider.heal(Endpoint::Token) }).await;
+    env.provider.fail(ProviderEndpoint::Token, Fault::Hang);
+    let answer =
+        env.while_slow_runs(&browser, async { env.provider.heal(ProviderEndpoint::Token) }).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "bob-id"), "{answer:?}");
     // It went on meanwhile: the answer brings what came of it.
     assert!(answer.headers.contains_key("set-cookie"), "{answer:?}");

@@ -30,13 +30,13 @@ async fn a_browser_signs_in_and_gets_tokens() {
     }
     assert!(browser.cookie_names().is_empty(), "it is good once");
     // The service proved itself, and the verifier was the one of this sign-in.
-    let redeemed = env.provider.received(Endpoint::Token);
+    let redeemed = env.provider.received(ProviderEndpoint::Token);
     let sent: BTreeMap<_, _> = redeemed[0].form().into_iter().collect();
     assert_eq!(sent["redirect_uri"], REDIRECT);
     assert!(redeemed[0].headers["authorization"].to_str().unwrap().starts_with("Basic "));
     // The same answer a second time: the browser has no such sign-in any more.
     browser.get(&back).await.refused(400, "invalid_request");
-    assert_eq!(env.provider.requests(Endpoint::Token), 1);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), 1);
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn an_answer_that_is_not_this_browsers_is_refused_before_the_provider_is_a
         answer.refused(400, "invalid_request");
         assert!(!answer.body.contains("<script") && !answer.body.contains("access_denied"));
     }
-    assert_eq!(env.provider.requests(Endpoint::Token), 0);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
     // It was no use, and did no harm.
     assert_eq!(victim.get(&my_way).await.status, 200);
 }
@@ -83,7 +83,7 @@ async fn the_provider_must_say_that_it_is_the_one_that_was_asked() {
         let back = back.replace(&format!("&iss={issuer}"), &wrong);
         browser.get(&back).await.refused(400, "invalid_request");
     }
-    assert_eq!(env.provider.requests(Endpoint::Token), 0);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
         let browser = env.visitor();
         let away = browser.get("/v1/auth/login").await;
         let back = env.callback_path(away.header("location"));
-        env.provider.fail(Endpoint::Token, fault);
+        env.provider.fail(ProviderEndpoint::Token, fault);
         let answer = browser.get(&back).await;
         assert_eq!(answer.header("location"), format!("/sorry?from=login&error={code}"));
     }
@@ -288,7 +288,7 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
         env.visitor().post_form("/v1/auth/login", &form).await
     };
     let answers = |token: String| Fault::member("id_token", token);
-    env.provider.fail(Endpoint::Token, answers(id_token("x", 1.into())));
+    env.provider.fail(ProviderEndpoint::Token, answers(id_token("x", 1.into())));
     assert_eq!(redeem().await.status, 200, "{:?}", redeem().await);
     for (what, token) in [
         ("another client's", id_token("aud", "other".into())),
@@ -305,7 +305,7 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
         ("of an algorithm not allowed", good().algorithm(Algorithm::ES384).sign()),
         ("not signed", format!("{}AAAA", id_token("x", 1.into()))),
     ] {
-        env.provider.fail(Endpoint::Token, answers(token));
+        env.provider.fail(ProviderEndpoint::Token, answers(token));
         let answer = redeem().await;
         assert_eq!(
             (answer.status, &answer.json()["error"]),
@@ -313,7 +313,7 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
             "{what}"
         );
     }
-    env.provider.fail(Endpoint::Token, Fault::without("id_token"));
+    env.provider.fail(ProviderEndpoint::Token, Fault::without("id_token"));
     redeem().await.refused(400, "invalid_grant");
 }
 
@@ -321,10 +321,10 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
 async fn without_s256_or_without_the_provider_nobody_is_sent_anywhere() {
     let env = TestEnv::new().await;
     let plain = Fault::member("code_challenge_methods_supported", json!(["plain"]));
-    env.provider.fail(Endpoint::Discovery, plain);
+    env.provider.fail(ProviderEndpoint::Discovery, plain);
     env.visitor().get("/v1/auth/login").await.refused(502, "server_error");
     let env = TestEnv::new().await;
-    env.provider.fail(Endpoint::Discovery, Fault::Status(503));
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::Status(503));
     let answer = env.visitor().get("/v1/auth/login").await;
     answer.refused(503, "temporarily_unavailable");
     assert!(!answer.header("retry-after").is_empty());
@@ -336,9 +336,9 @@ async fn a_browser_is_not_signed_in_by_the_id_token_of_another_sign_in() {
     let browser = env.visitor();
     let other = env.provider.token().audience("wave").subject("bob-id").without("scope");
     let other = other.claim("nonce", "of-another-sign-in").sign();
-    env.provider.fail(Endpoint::Token, Fault::member("id_token", other));
+    env.provider.fail(ProviderEndpoint::Token, Fault::member("id_token", other));
     env.sign_in(&browser).await.refused(400, "invalid_grant");
     assert!(browser.cookie_names().is_empty(), "neither a session nor the sign-in is left");
-    env.provider.heal(Endpoint::Token);
+    env.provider.heal(ProviderEndpoint::Token);
     assert_eq!(env.sign_in(&browser).await.status, 303);
 }

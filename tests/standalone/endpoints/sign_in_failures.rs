@@ -50,7 +50,7 @@ async fn every_failure_shows_the_page() {
 #[tokio::test]
 async fn provider_that_is_away_shows_the_page() {
     let env = env().await;
-    env.provider.fail(Endpoint::Discovery, Fault::Status(503));
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::Status(503));
     let answer = env.visitor().get("/v1/auth/login").await;
     assert_eq!(answer.status, 303, "{answer:?}");
     assert_eq!(answer.header("location"), shown("temporarily_unavailable"));
@@ -83,7 +83,7 @@ async fn back_button_with_a_session_leads_on() {
         assert_eq!((again.status, again.header("location")), (303, "/home"), "{way}");
     }
     assert_eq!(browser.get("/me").await.status, 200);
-    assert_eq!(env.provider.requests(Endpoint::Token), 1);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), 1);
     // A session that is none any more is no reason to go on.
     env.clock.advance(MINUTE * 60 * 13);
     assert_eq!(browser.get(&back).await.header("location"), shown("invalid_request"));
@@ -98,7 +98,7 @@ async fn access_token_refused_here_begins_no_session() {
     for (token, cause) in [(elsewhere, "aud"), ("opaque-token".to_owned(), "token_unrecognised")] {
         let log = Log::start();
         let browser = env.visitor();
-        env.provider.fail(Endpoint::Token, Fault::member("access_token", token));
+        env.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", token));
         let answer = env.sign_in(&browser).await;
         assert_eq!(answer.header("location"), shown("server_error"), "{cause}");
         assert!(browser.cookie_names().is_empty(), "{cause}");
@@ -107,8 +107,12 @@ async fn access_token_refused_here_begins_no_session() {
             text.lines().find(|line| line.contains("WARN") && line.contains("access token"));
         assert!(warned.is_some_and(|line| line.contains(cause)), "{cause}: {text}");
     }
-    assert_eq!(env.provider.requests(Endpoint::Revocation), 2, "nobody has what was granted");
-    env.provider.heal(Endpoint::Token);
+    assert_eq!(
+        env.provider.requests(ProviderEndpoint::Revocation),
+        2,
+        "nobody has what was granted"
+    );
+    env.provider.heal(ProviderEndpoint::Token);
     assert_eq!(env.sign_in(&env.visitor()).await.header("location"), "/me");
 }
 
@@ -132,14 +136,14 @@ async fn refused_id_token_is_warned_once() {
         ("azp", json!("another"), "azp"),
     ] {
         for _ in 0..3 {
-            env.provider.fail(Endpoint::Token, id_token(name, value.clone()));
+            env.provider.fail(ProviderEndpoint::Token, id_token(name, value.clone()));
             let answer = env.sign_in(&env.visitor()).await;
             assert_eq!(answer.header("location"), shown("invalid_grant"), "{name}");
         }
         assert_eq!(warnings(claim), 1, "{name}: {}", log.text());
     }
     env.clock.advance(MINUTE * 61);
-    env.provider.fail(Endpoint::Token, id_token("azp", json!("another")));
+    env.provider.fail(ProviderEndpoint::Token, id_token("azp", json!("another")));
     env.sign_in(&env.visitor()).await;
     assert_eq!(warnings("azp"), 2, "it goes on");
 }
@@ -148,7 +152,7 @@ async fn refused_id_token_is_warned_once() {
 async fn missing_id_token_is_warned_once() {
     let env = env().await;
     let log = Log::start();
-    env.provider.fail(Endpoint::Token, Fault::without("id_token"));
+    env.provider.fail(ProviderEndpoint::Token, Fault::without("id_token"));
     for _ in 0..2 {
         let answer = env.sign_in(&env.visitor()).await;
         assert_eq!(answer.header("location"), shown("invalid_grant"));
@@ -166,7 +170,7 @@ async fn tokens_too_large_for_cookies_are_revoked() {
     let browser = env.visitor();
     assert_eq!(env.sign_in(&browser).await.header("location"), shown("server_error"));
     assert!(browser.cookie_names().is_empty());
-    assert_eq!(env.provider.requests(Endpoint::Revocation), 1);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 1);
 }
 
 #[tokio::test]
@@ -178,7 +182,7 @@ async fn unknown_parameters_of_an_answer_may_repeat() {
     let again = browser.get(&format!("{back}&session_state=1&x=1&x=2&session_state=2")).await;
     assert_eq!(again.header("location"), "/me", "{again:?}");
     // Those that mean something may not, and nothing is redeemed.
-    let requests = env.provider.requests(Endpoint::Token);
+    let requests = env.provider.requests(ProviderEndpoint::Token);
     for name in ["code", "state", "iss", "error"] {
         let browser = env.visitor();
         let away = browser.get("/v1/auth/login").await;
@@ -186,7 +190,7 @@ async fn unknown_parameters_of_an_answer_may_repeat() {
         let answer = browser.get(&format!("{back}&{name}=1&{name}=2")).await;
         assert_eq!(answer.header("location"), shown("invalid_request"), "{name}");
     }
-    assert_eq!(env.provider.requests(Endpoint::Token), requests);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), requests);
 }
 
 #[tokio::test]
@@ -249,15 +253,15 @@ async fn callback_repeated_after_an_outage_arrives() {
     let away = browser.get("/v1/auth/login?return_to=/me").await;
     let back = env.callback_path(away.header("location"));
     let cookies = browser.cookies.lock().unwrap().clone();
-    env.provider.fail(Endpoint::Jwks, Fault::Status(503));
+    env.provider.fail(ProviderEndpoint::Jwks, Fault::Status(503));
     let first = browser.get(&back).await;
     assert_eq!(first.status, 503, "{first:?}");
-    env.provider.heal(Endpoint::Jwks);
+    env.provider.heal(ProviderEndpoint::Jwks);
     env.clock.advance(MINUTE / 2);
     *browser.cookies.lock().unwrap() = cookies;
     let second = browser.get(&back).await;
     assert_eq!((second.status, second.header("location")), (303, "/me"), "{second:?}");
-    assert_eq!(env.provider.requests(Endpoint::Revocation), 0);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 0);
     assert_eq!(browser.get("/me").await.status, 200);
 }
 

@@ -83,7 +83,7 @@ async fn refused_service_is_told_once_by_endpoints() {
     let log = Log::start();
     let env = TestEnv::new().await;
     let visitor = env.visitor();
-    env.provider.fail(Endpoint::Token, Fault::Refusal(401, "invalid_client"));
+    env.provider.fail(ProviderEndpoint::Token, Fault::OAuthError(401, "invalid_client"));
     for nth in 0..5 {
         let answer = visitor.post_form("/v1/auth/refresh", &format!("refresh_token=r{nth}")).await;
         answer.refused(502, "server_error");
@@ -98,7 +98,7 @@ async fn missing_endpoint_of_the_provider_is_told_once() {
     let log = Log::start();
     let env = TestEnv::new().await;
     let visitor = env.visitor();
-    env.provider.fail(Endpoint::Discovery, Fault::without("authorization_endpoint"));
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::without("authorization_endpoint"));
     for _ in 0..5 {
         assert_eq!(visitor.get("/v1/auth/config").await.status, 502);
     }

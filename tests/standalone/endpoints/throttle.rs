@@ -51,7 +51,7 @@ async fn passwords_cannot_be_guessed_for_long() {
     let answer = visitor.post_form("/v1/auth/token", WRONG).await;
     answer.refused(429, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "3600");
-    assert_eq!(env.provider.requests(scaikey_auth::testing::Endpoint::Token), 3);
+    assert_eq!(env.provider.requests(scaikey_auth::testing::ProviderEndpoint::Token), 3);
     // Other endpoints are counted by themselves, and time heals.
     assert_eq!(visitor.post_form("/v1/auth/refresh", "refresh_token=x").await.status, 400);
     env.clock.advance(Duration::from_secs(3600));

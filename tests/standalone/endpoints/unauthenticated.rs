@@ -15,7 +15,7 @@ async fn strangers_throttled_stop_nobody_else() {
     let env = setup.build().await;
     let (browser, stranger) = (env.visitor(), env.visitor());
     env.sign_in(&browser).await;
-    env.provider.fail(Endpoint::Token, Fault::RetryAfter(429, 60));
+    env.provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(429, 60));
     let junk = json!({"code": "junk", "code_verifier": "a".repeat(43)});
     let answer = stranger.post_json("/v1/auth/login", &junk).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "60"), "{answer:?}");
@@ -24,19 +24,19 @@ async fn strangers_throttled_stop_nobody_else() {
     let away = stranger.get("/v1/auth/login").await;
     let back = env.callback_path(away.header("location"));
     assert_eq!(stranger.get(&back).await.status, 503);
-    env.provider.heal(Endpoint::Token);
+    env.provider.heal(ProviderEndpoint::Token);
     assert_eq!(env.sign_in(&env.visitor()).await.status, 303);
     let tokens = env.bob_tokens().await;
     let refresh = format!("refresh_token={}", tokens["refresh_token"].as_str().unwrap());
     assert_eq!(stranger.post_form("/v1/auth/refresh", &refresh).await.status, 200);
-    let before = env.provider.requests(Endpoint::Token);
+    let before = env.provider.requests(ProviderEndpoint::Token);
     env.clock.advance(MINUTE * 61);
     assert_eq!(browser.get("/me").await.status, 200, "the session is renewed");
-    assert_eq!(env.provider.requests(Endpoint::Token), before + 1);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), before + 1);
     // The same for the end of sessions.
-    env.provider.fail(Endpoint::Revocation, Fault::RetryAfter(429, 60));
+    env.provider.fail(ProviderEndpoint::Revocation, Fault::RetryAfter(429, 60));
     assert_eq!(stranger.post_form("/v1/auth/logout", "refresh_token=junk").await.status, 503);
-    env.provider.heal(Endpoint::Revocation);
+    env.provider.heal(ProviderEndpoint::Revocation);
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!(out.status, 204, "{out:?}");
 }
@@ -45,7 +45,7 @@ async fn strangers_throttled_stop_nobody_else() {
 async fn junk_to_revoke_fills_no_log() {
     let log = Log::start();
     let env = Setup::default().endpoints(|it| it.unthrottled()).build().await;
-    env.provider.fail(Endpoint::Revocation, Fault::Status(500));
+    env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(500));
     let stranger = env.visitor();
     for nth in 0..30 {
         let junk = format!("refresh_token=junk{nth}");
@@ -54,9 +54,9 @@ async fn junk_to_revoke_fills_no_log() {
     let told = |what: &str| log.lines("WARN").iter().filter(|line| line.contains(what)).count();
     assert_eq!(told("token endpoint fails"), 1, "{}", log.text());
     assert_eq!(told("not revoked"), 1, "{}", log.text());
-    env.provider.heal(Endpoint::Revocation);
+    env.provider.heal(ProviderEndpoint::Revocation);
     assert_eq!(stranger.post_form("/v1/auth/logout", "refresh_token=junk").await.status, 204);
-    env.provider.fail(Endpoint::Revocation, Fault::Status(500));
+    env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(500));
     stranger.post_form("/v1/auth/logout", "refresh_token=junk").await;
     assert_eq!(told("not revoked"), 2, "it is told again after it worked");
 }
