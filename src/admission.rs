@@ -1,9 +1,8 @@
-//! Admission: whether a caller whose token holds may come in at all.
+//! Admission: checks that may deny a caller although its token is valid.
 //!
-//! An [`AdmissionCheck`] is asked for each request: a deny list of sessions and tokens that were revoked, for
-//! instance.
+//! An [`AdmissionCheck`] runs for each request. An example is a deny list of revoked sessions and tokens.
 //!
-//! How it fits together: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request).
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,23 +10,23 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use crate::clock::{CHECK_PATIENCE, within};
+use crate::clock::{CHECK_TIMEOUT, within};
 use crate::error::{AuthError, BoxError};
 use crate::identity::Identity;
 use crate::support::telemetry::{self, Outage};
 
-/// A verified caller at the door.
+/// A caller with a valid token, as an [`AdmissionCheck`] sees it.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct AdmissionRequest<'r> {
-    /// Who calls.
+    /// The identity of the caller.
     pub identity: &'r Identity,
-    /// Now, by the service's clock.
+    /// The current time, by the service's clock.
     pub now: SystemTime,
 }
 
 impl<'r> AdmissionRequest<'r> {
-    /// Makes what a check is asked: to test a check.
+    /// Makes the input of a check, for tests.
     ///
     /// ```
     /// use std::time::SystemTime;
@@ -49,27 +48,33 @@ impl<'r> AdmissionRequest<'r> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Admission {
-    /// The request goes on.
+    /// The request proceeds.
     Allow,
-    /// The request is refused, with this answer and its challenge.
+    /// The request is refused with this error and its challenge.
     /// [`InvalidToken::Revoked`](crate::error::InvalidToken::Revoked) is 401 `invalid_token`: the client must sign in
     /// again.
     Deny(AuthError),
 }
 
-/// Decides about each request whose token holds: a deny list of sessions that ended, say.
+/// A check of each request with a valid token, such as a deny list of ended sessions.
 ///
-/// Given to [`AuthBuilder::admission`](crate::AuthBuilder::admission); default none. Asked for *each request*, also when its token was
-/// verified before, after the token and its [proof](crate::proof) and before the tenant: in the layer,
-/// in [`Auth::authenticate`](crate::Auth::authenticate), in the endpoints that know their caller, for tokens
-/// that are introspected, and at a sign-in, before a session begins or tokens are handed out (unless this
-/// service does not take the access token). *Not* asked: for a connection that was let in before, such as a web
-/// socket; for foreign tokens that workloads exchange; and before the endpoints hand out tokens for a password
-/// or a refresh token.
+/// Pass it to [`AuthBuilder::admission`](crate::AuthBuilder::admission); the default is none. It runs for
+/// *each request*, also when the token is in the cache of verified tokens. It runs after the token and its
+/// [proof](crate::proof), and before the tenant:
 ///
-/// Harmless mistakes: to deny too much; to be slow, or to fail: a store that cannot tell is answered with
-/// 503. Attacks: to answer `Allow` when the store cannot tell; to look for `sid` or `jti` without the issuer
-/// that they are unique in; to look for `sid` alone where the issuer puts none into access tokens.
+/// - in the layer, in [`Auth::authenticate`](crate::Auth::authenticate), and in the endpoints that
+///   authenticate their caller;
+/// - for tokens that are introspected;
+/// - at a sign-in, before a session begins or tokens are issued (unless this service does not accept the
+///   access token).
+///
+/// It does *not* run for a connection that is already open, such as a web socket; for foreign tokens that
+/// workloads exchange; or before the endpoints issue tokens for a password or a refresh token.
+///
+/// Harmless mistakes: denying too much; being slow or failing, which is answered with 503. Mistakes that let
+/// an attacker in: returning `Allow` when the store is unavailable; looking up `sid` or `jti` without the
+/// issuer, within which alone they are unique; looking up `sid` only, where the issuer puts none into access
+/// tokens.
 ///
 /// ```
 /// use std::collections::HashSet;
@@ -80,7 +85,7 @@ pub enum Admission {
 /// use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
 /// use scaikey_auth::error::{BoxError, InvalidToken};
 ///
-/// /// Sessions (`sid`) and tokens (`jti`) that ended before their time, each behind its issuer.
+/// /// Revoked sessions (`sid`) and tokens (`jti`), each with its issuer.
 /// #[derive(Debug, Clone, Default)]
 /// struct DenyList(Arc<RwLock<HashSet<(String, String)>>>);
 ///
@@ -89,7 +94,7 @@ pub enum Admission {
 ///         self.0.write().unwrap().insert((issuer.to_owned(), id.to_owned()));
 ///     }
 ///
-///     /// Looks up both ids of a caller. A list that cannot be read is an error, never `Allow`.
+///     /// Looks up both ids of the caller. A list that cannot be read is an error, never `Allow`.
 ///     fn look_up(&self, identity: &Identity) -> Result<Admission, BoxError> {
 ///         let denied = self.0.read().map_err(|_| "the list is broken")?;
 ///         let is_denied = |id: &str| denied.contains(&(identity.issuer().to_owned(), id.to_owned()));
@@ -103,7 +108,7 @@ pub enum Admission {
 ///
 /// #[async_trait]
 /// impl AdmissionCheck for DenyList {
-///     /// The list is in memory: the answer is always there without waiting.
+///     /// The list is in memory, so this never waits.
 ///     fn try_admit(&self, request: &AdmissionRequest<'_>) -> Option<Result<Admission, BoxError>> {
 ///         Some(self.look_up(request.identity))
 ///     }
@@ -125,19 +130,20 @@ pub enum Admission {
 /// ```
 #[async_trait]
 pub trait AdmissionCheck: fmt::Debug + Send + Sync + 'static {
-    /// Returns an answer that needs no waiting, if there is one: keeps a request free of allocations. May be
-    /// asked twice for one request, so it must not count or change anything. The default knows none.
+    /// Decides if that is possible without waiting, else returns `None`. A decision here saves the request an
+    /// allocation. It may be called twice for one request, so it must not count or change anything. The
+    /// default returns `None`.
     fn try_admit(&self, request: &AdmissionRequest<'_>) -> Option<Result<Admission, BoxError>> {
         let _ = request;
         None
     }
 
-    /// Returns the answer; asked where [`try_admit`](Self::try_admit) gave none. May take 2 s of real time: then
-    /// it is dropped, and counts as a store that cannot tell.
+    /// Decides. It is called after [`try_admit`](Self::try_admit) returned `None`. After 2 s of real time the
+    /// call is dropped and counts as an error.
     ///
     /// # Errors
-    /// When the store cannot tell: the request is answered with 503 and `Retry-After`, and the log is told
-    /// once for each change.
+    /// When the check cannot decide. The request is answered with 503 and `Retry-After`. The failure and the
+    /// recovery are logged once each.
     async fn admit(&self, request: &AdmissionRequest<'_>) -> Result<Admission, BoxError>;
 }
 
@@ -152,36 +158,36 @@ impl<C: AdmissionCheck + ?Sized> AdmissionCheck for Arc<C> {
     }
 }
 
-/// A check, and what the log was told of its store.
+/// A check, and the outage of its store that has been logged.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct LoggedCheck {
     check: Arc<dyn AdmissionCheck>,
     outage: Outage,
 }
 
 /// The checks of one [`Auth`](crate::Auth): all of them must allow a request.
 #[derive(Debug)]
-pub(crate) struct AdmissionChecks(Vec<Watched>);
+pub(crate) struct AdmissionChecks(Vec<LoggedCheck>);
 
 impl AdmissionChecks {
     pub(crate) fn new(checks: Vec<Arc<dyn AdmissionCheck>>) -> Self {
-        let watched = |check| Watched { check, outage: Outage::default() };
-        Self(checks.into_iter().map(watched).collect())
+        let logged = |check| LoggedCheck { check, outage: Outage::default() };
+        Self(checks.into_iter().map(logged).collect())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Decides as far as it can without waiting; `None` if a check must be waited for.
+    /// Decides if that is possible without waiting, else returns `None`.
     pub(crate) fn try_admit(
         &self,
         request: &AdmissionRequest<'_>,
         elapsed: impl Fn() -> Duration,
     ) -> Result<Option<()>, AuthError> {
-        for watched in &self.0 {
-            let Some(answer) = watched.check.try_admit(request) else { return Ok(None) };
-            watched.judge(answer, &elapsed)?;
+        for logged in &self.0 {
+            let Some(answer) = logged.check.try_admit(request) else { return Ok(None) };
+            logged.decide(answer, &elapsed)?;
         }
         Ok(Some(()))
     }
@@ -191,22 +197,22 @@ impl AdmissionChecks {
         request: &AdmissionRequest<'_>,
         elapsed: impl Fn() -> Duration,
     ) -> Result<(), AuthError> {
-        for watched in &self.0 {
-            let answer = match watched.check.try_admit(request) {
+        for logged in &self.0 {
+            let answer = match logged.check.try_admit(request) {
                 Some(answer) => answer,
-                None => within(CHECK_PATIENCE, watched.check.admit(request))
+                None => within(CHECK_TIMEOUT, logged.check.admit(request))
                     .await
                     .unwrap_or_else(|| Err("no answer in time".into())),
             };
-            watched.judge(answer, &elapsed)?;
+            logged.decide(answer, &elapsed)?;
         }
         Ok(())
     }
 }
 
-impl Watched {
-    /// Judges an answer. The log is told of a store's failures, once for each change.
-    fn judge(
+impl LoggedCheck {
+    /// Turns an answer into a decision. Logs the failure and the recovery of the store once each.
+    fn decide(
         &self,
         answer: Result<Admission, BoxError>,
         elapsed: &impl Fn() -> Duration,

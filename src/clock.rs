@@ -1,10 +1,10 @@
-//! The time: every part of this crate asks a [`Clock`], and nothing else.
+//! [`Clock`]: the only source of time in this crate.
 //!
 //! [`SystemClock`] is the default. [`AuthBuilder::clock`](crate::AuthBuilder::clock) and the other builders
-//! take another one: tests pass [`testing::ManualClock`](crate::testing::ManualClock) (feature `testing`),
-//! which stands still until it is moved.
+//! take a different one. Tests pass [`testing::ManualClock`](crate::testing::ManualClock) (feature
+//! `testing`), which stands still until the test moves it.
 //!
-//! How it fits together: [manual::testing](crate::manual::testing).
+//! See also: [manual::testing](crate::manual::testing).
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -13,31 +13,31 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// A source of time.
 ///
-/// [`SystemClock`] is the default. [`testing::ManualClock`](crate::testing::ManualClock) (feature `testing`) stands still until
-/// it is told to move, so that expiry, rotation and back-off can be tested without sleeping.
+/// [`SystemClock`] is the default. [`testing::ManualClock`](crate::testing::ManualClock) (feature `testing`)
+/// stands still until the test moves it, so that expiry, rotation and back-off are tested without sleeping.
 ///
-/// A clock that runs slow accepts expired tokens; one that runs fast refuses good ones.
+/// A slow clock accepts expired tokens; a fast clock refuses good ones.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The wall-clock time that `exp`, `nbf` and `iat` are compared with.
+    /// Returns the wall-clock time, which `exp`, `nbf` and `iat` are compared with.
     fn now(&self) -> SystemTime;
 
-    /// Time since some fixed moment, never going back: for life times and back-off, which must
-    /// not jump when somebody sets the wall clock.
+    /// Returns the time since a fixed moment. It never goes back. Lifetimes and back-off use it, because
+    /// they must not jump when the wall clock is set.
     fn elapsed(&self) -> Duration;
 }
 
-/// The operating system's clocks. All of them in a process agree: what was put into a cache under
-/// one is as old under another.
+/// The clock of the operating system. All instances in a process share one origin, so `elapsed` values of
+/// two instances can be compared.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     origin: Instant,
 }
 
-static FIRST: LazyLock<SystemClock> = LazyLock::new(|| SystemClock { origin: Instant::now() });
+static SHARED: LazyLock<SystemClock> = LazyLock::new(|| SystemClock { origin: Instant::now() });
 
 impl Default for SystemClock {
     fn default() -> Self {
-        *FIRST
+        *SHARED
     }
 }
 
@@ -51,19 +51,19 @@ impl Clock for SystemClock {
     }
 }
 
-/// Seconds since the Unix epoch; a moment before 1970 counts as 0.
+/// Returns the seconds since the Unix epoch, or 0 for a time before it.
 pub(crate) fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Seconds since the Unix epoch with their fraction, to compare with NumericDates.
+/// Returns the seconds since the Unix epoch with their fraction, for comparison with a NumericDate.
 pub(crate) fn unix_time(at: SystemTime) -> f64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Gives up on `work` after `limit` of real time, whatever the [`Clock`] says: a deadline guards
-/// against a peer that hangs, and a peer hangs in real time. Outside of a tokio runtime, where
-/// nothing can be measured and no peer is asked, there is no deadline.
+/// Drops `work` and returns `None` after `limit` of real time. The [`Clock`] is ignored, because a peer
+/// hangs in real time. Outside of a tokio runtime there is no timer, hence no deadline; no peer is called
+/// there either.
 pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => tokio::time::timeout(limit, work).await.ok(),
@@ -71,26 +71,26 @@ pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Out
     }
 }
 
-/// How long a check of the service's own may take, [in real time](within). Longer than a busy store takes, and
-/// shorter than callers wait: as the default of
-/// [`CachedTenants::deadline`](crate::tenant::CachedTenants::deadline).
-pub(crate) const CHECK_PATIENCE: Duration = Duration::from_secs(2);
+/// The deadline for a check that the service supplies, [in real time](within). A busy store answers sooner,
+/// and callers wait longer. [`CachedTenants::deadline`](crate::tenant::CachedTenants::deadline) has the same
+/// default.
+pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Waits in real time. Outside of a tokio runtime, where nothing is waited for, not at all.
+/// Sleeps for `period` of real time. Outside of a tokio runtime it returns immediately.
 pub(crate) async fn pause(period: Duration) {
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::time::sleep(period).await;
     }
 }
 
-/// `period` moved by up to `share` of itself in either direction, so that many processes started
+/// Returns `period` changed by a random amount of up to `share` of it, so that processes that started
 /// together do not call their provider together.
 pub(crate) fn jittered(period: Duration, share: f64) -> Duration {
     period.mul_f64(1.0 + share * (2.0 * random_fraction() - 1.0))
 }
 
-/// A number in `0.0..1.0`. Spreading load needs no cryptographic randomness, so the hasher's
-/// per-instance seed will do.
+/// Returns a random number in `0.0..1.0`. Spreading load needs no cryptographic randomness, so the seed of a
+/// std hasher is enough.
 pub(crate) fn random_fraction() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one(0_u8) >> 11;

@@ -1,11 +1,11 @@
-//! Configuration: the parts of an [`AuthConfig`], and what is said of one that is wrong.
+//! Configuration: the parts of an [`AuthConfig`], and the faults of an invalid one.
 //!
-//! [`AuthConfig`], [`AuthMode`], [`IssuerConfig`] and [`ConfigError`] are at the root of the crate:
-//! builder, files and environment all meet in [`AuthConfig`]. Here are what its fields are made of
+//! [`AuthConfig`], [`AuthMode`], [`IssuerConfig`] and [`ConfigError`] are at the root of the crate. The
+//! builder, files and the environment all produce an [`AuthConfig`]. This module has the types of its fields
 //! ([`Algorithm`], [`JwksSettings`], [`ClientConfig`], [`EndpointsConfig`] …), the [`Fault`]s that a
-//! `ConfigError` lists, and [`ENVIRONMENT`], every variable that is read.
+//! `ConfigError` lists, and [`ENVIRONMENT`], the table of all environment variables.
 //!
-//! How it fits together: [manual::operating](crate::manual::operating).
+//! See also: [manual::operating](crate::manual::operating).
 
 mod algorithm;
 pub(crate) mod auth_config;

@@ -1,12 +1,12 @@
-//! Refusals: why a token does not hold, and what the answer looks like.
+//! Refusals: their reasons and the format of their answers.
 //!
-//! [`AuthError`], every reason for a refusal, is at the root of the crate. Here are
-//! [`InvalidToken`], the reasons that concern the token, and the shapes of answers for
-//! `respond_with` of the layers: [`ProblemJson`] (the default), [`Envelope`], [`EmptyBody`], [`Grpc`],
-//! or your own [`ErrorResponse`]. A refusal may carry a [`Challenge`] of another scheme than `Bearer`
-//! ([`AuthError::with_challenge`]) and headers of its own ([`AuthError::with_header`]).
+//! [`AuthError`], the reason for a refusal, is at the root of the crate. This module has [`InvalidToken`],
+//! the reasons that concern the token, and the response formats for `respond_with` of the layers:
+//! [`ProblemJson`] (the default), [`Envelope`], [`EmptyBody`], [`Grpc`], or your own [`ErrorResponse`]. A
+//! refusal may carry a [`Challenge`] for a scheme other than `Bearer` ([`AuthError::with_challenge`]) and
+//! additional headers ([`AuthError::with_header`]).
 //!
-//! How it fits together: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request).
 
 pub(crate) mod auth_error;
 mod challenge;

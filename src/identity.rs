@@ -1,10 +1,10 @@
-//! Who is calling: the parts of an [`Identity`], and which claims they are read from.
+//! The identity of a caller: the parts of an [`Identity`], and the claims that they come from.
 //!
-//! [`Identity`] itself and [`TenantId`] are at the root of the crate. Here are the types that its
-//! methods return ([`Scopes`], [`Actor`], [`IdentityKey`] to store and to authorise by) and
-//! [`ClaimsMapping`], for providers that name their claims differently.
+//! [`Identity`] itself and [`TenantId`] are at the root of the crate. This module has the types that its
+//! methods return ([`Scopes`], [`Actor`], [`IdentityKey`] for storage and authorisation) and
+//! [`ClaimsMapping`], for providers whose claims have other names.
 //!
-//! How it fits together: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request).
 
 mod claims;
 mod confirmation;

@@ -1,10 +1,10 @@
-//! Proof of possession: whether the sender of a token that is bound to a key has that key.
+//! Proof of possession: the sender of a key-bound token proves that it has the key.
 //!
-//! A token says by its claim `cnf` which key it is bound to
-//! ([`Identity::confirmation`](crate::Identity::confirmation)). A [`ProofVerifier`] judges the proof that comes
-//! with each request.
+//! The claim `cnf` names the key that a token is bound to
+//! ([`Identity::confirmation`](crate::Identity::confirmation)). A [`ProofVerifier`] verifies the proof that
+//! comes with each request.
 //!
-//! How it fits together: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request).
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,36 +14,34 @@ use async_trait::async_trait;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
-use crate::clock::{CHECK_PATIENCE, within};
+use crate::clock::{CHECK_TIMEOUT, within};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::Confirmation;
 
-/// A request with a bound token, whose sender must prove that it has the key. `Debug` prints neither the
-/// token nor headers.
+/// A request with a key-bound token, as a [`ProofVerifier`] sees it. `Debug` prints neither the token nor
+/// headers.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct ProofRequest<'r> {
     /// The key that the token is bound to.
     pub confirmation: &'r Confirmation,
-    /// The token, which is verified.
+    /// The token, already verified.
     pub token: &'r str,
     /// The method.
     pub method: &'r Method,
-    /// The target, as the layer sees it: a router outside of the layer may have cut a prefix off. axum
-    /// leaves the whole in the extensions (`OriginalUri`).
+    /// The target, as the layer sees it. A router outside of the layer may have stripped a prefix; axum
+    /// keeps the full target in the extensions (`OriginalUri`).
     pub uri: &'r Uri,
     /// The headers.
     pub headers: &'r HeaderMap,
-    /// The extensions, where a server leaves what it knows of the connection, such as the client's
-    /// certificate.
+    /// The extensions. A server puts facts about the connection here, such as the client's certificate.
     pub extensions: &'r Extensions,
-    /// Now, by the layer's clock.
+    /// The current time, by the layer's clock.
     pub now: SystemTime,
 }
 
 impl<'r> ProofRequest<'r> {
-    /// Makes what a verifier is asked about `token`, which came with `request` and is bound to `confirmation`:
-    /// to test a verifier.
+    /// Makes the input of a verifier, for tests: `token` came with `request` and is bound to `confirmation`.
     pub fn of<B>(
         request: &'r Request<B>,
         confirmation: &'r Confirmation,
@@ -65,34 +63,33 @@ impl fmt::Debug for ProofRequest<'_> {
     }
 }
 
-/// That a proof was accepted. It carries nothing yet.
+/// The result of an accepted proof. It has no fields yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Proven {}
 
 impl Proven {
-    /// The sender has the key.
+    /// Returns the result for an accepted proof.
     pub fn new() -> Self {
         Self::default()
     }
 }
 
-/// Judges proofs of possession for tokens that are bound to a key (`cnf`, RFC 7800 §3.1).
+/// A verifier of proofs of possession, for tokens that are bound to a key (`cnf`, RFC 7800 §3.1).
 ///
-/// Given to [`AuthBuilder::proof_verifier`](crate::AuthBuilder::proof_verifier). Without one, bound tokens are refused. It is asked for each request
-/// with a bound token that [`accepts`](Self::accepts) takes, also when the token itself was verified
-/// before; for a token that is bound to nothing it is not asked. A token that comes without an HTTP request
-/// ([`Auth::authenticate`](crate::Auth::authenticate), introspection, a sign-in) has no proof and stays
-/// refused.
+/// Pass it to [`AuthBuilder::proof_verifier`](crate::AuthBuilder::proof_verifier). Without a verifier, bound
+/// tokens are refused. It runs for each request with a bound token whose confirmation it
+/// [accepts](Self::accepts), also when the token is in the cache of verified tokens. It does not run for
+/// unbound tokens. A token without an HTTP request ([`Auth::authenticate`](crate::Auth::authenticate),
+/// introspection, a sign-in) has no proof and is refused.
 ///
-/// The token is verified before; tenant, [admission](crate::admission) and guards come after. A proof
-/// that may be used once is used up even if one of those refuses the request: the client makes a new proof
-/// for the next.
+/// The token is verified first. Tenant, [admission](crate::admission) and guards follow. If one of them
+/// refuses the request, a single-use proof is nevertheless used up, and the client makes a new one.
 ///
-/// Harmless mistake: to refuse good proofs. Attacks: to compare the proof with something other than
-/// [`ProofRequest::confirmation`]; to accept a proof that was made for another request, another token or
-/// another time; to accept it twice; to believe a header, such as one with a certificate, that the client
-/// itself may have sent.
+/// Harmless mistake: refusing good proofs. Mistakes that let an attacker in: comparing the proof with
+/// something other than [`ProofRequest::confirmation`]; accepting a proof for another request, another token
+/// or another time; accepting a proof twice; trusting a header that the client may have sent itself, such as
+/// one with a certificate.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -101,11 +98,11 @@ impl Proven {
 /// use scaikey_auth::identity::Confirmation;
 /// use scaikey_auth::proof::{ProofRequest, ProofVerifier, Proven};
 ///
-/// /// SHA-256 of the client's certificate, which the TLS server leaves in the extensions.
+/// /// SHA-256 of the client's certificate. The TLS server puts it into the extensions.
 /// #[derive(Clone)]
 /// struct ClientCertificate([u8; 32]);
 ///
-/// /// RFC 8705 §3.
+/// /// Certificate-bound tokens (RFC 8705 §3).
 /// #[derive(Debug)]
 /// struct MutualTls;
 ///
@@ -129,28 +126,27 @@ impl Proven {
 /// ```
 #[async_trait]
 pub trait ProofVerifier: fmt::Debug + Send + Sync + 'static {
-    /// Whether this verifier judges proofs for such a key. The first one that does is asked, and its verdict
-    /// is final.
+    /// Returns whether this verifier handles such a confirmation. The first verifier that does decides alone.
     fn accepts(&self, confirmation: &Confirmation) -> bool;
 
-    /// Returns the verdict, if it can be given without waiting. May be asked twice for one request, so nothing
-    /// may be used up where it gives none. The default gives none.
+    /// Verifies the proof if that is possible without waiting, else returns `None`. It may be called twice
+    /// for one request, so it must not use up anything when it returns `None`. The default returns `None`.
     fn try_verify(&self, request: &ProofRequest<'_>) -> Option<Result<Proven, AuthError>> {
         let _ = request;
         None
     }
 
-    /// Returns the verdict; asked only where [`try_verify`](Self::try_verify) gave none. May wait, for a
-    /// [log](crate::replay::ReplayLog) of proofs used, say, which belongs last: no proof is used up by a request
-    /// that is refused for something else. Beforehand the head of the request is copied. May take 2 s of real
-    /// time: then it is dropped, and the request is answered with 503.
+    /// Verifies the proof. It is called only after [`try_verify`](Self::try_verify) returned `None`, and may
+    /// wait, for example for a [log](crate::replay::ReplayLog) of used proofs. Ask the log last, so that a
+    /// request refused for another reason uses up no proof. The head of the request is copied before the
+    /// call. After 2 s of real time the call is dropped, and the request is answered with 503.
     ///
-    /// A refusal may carry a [challenge](AuthError::with_challenge) and [headers](AuthError::with_header) of its
-    /// own, such as the nonce that the next proof must contain.
+    /// A refusal may carry its own [challenge](AuthError::with_challenge) and
+    /// [headers](AuthError::with_header), such as a nonce for the next proof.
     ///
     /// # Errors
-    /// [`InvalidToken::Unproven`] when there is no proof or it does not hold; [`AuthError::Unavailable`] when
-    /// that cannot be told right now.
+    /// [`InvalidToken::Unproven`] when the proof is missing or wrong; [`AuthError::Unavailable`] when it
+    /// cannot be verified now.
     async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError>;
 }
 
@@ -169,7 +165,7 @@ impl<V: ProofVerifier + ?Sized> ProofVerifier for Arc<V> {
     }
 }
 
-/// The part of a request that proofs are judged by.
+/// The part of a request that a proof is made for.
 #[derive(Clone, Copy)]
 pub(crate) struct ProofHead<'r> {
     pub(crate) method: &'r Method,
@@ -184,7 +180,7 @@ impl<'r> ProofHead<'r> {
         Self { method, uri, headers, extensions }
     }
 
-    /// Returns a copy for a judgement that waits while the request is elsewhere.
+    /// Returns a copy for a verification that waits while another owner has the request.
     pub(crate) fn to_parts(self) -> Box<Parts> {
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = self.method.clone();
@@ -214,7 +210,7 @@ impl ProofVerifiers {
         self.0.is_empty()
     }
 
-    /// Judges as far as it can without waiting.
+    /// Verifies the proof as far as that is possible without waiting.
     pub(crate) fn try_verify(
         &self,
         request: &ProofRequest<'_>,
@@ -225,8 +221,8 @@ impl ProofVerifiers {
     pub(crate) async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
         let verifier = self.find(request)?;
         match verifier.try_verify(request) {
-            Some(verdict) => verdict,
-            None => within(CHECK_PATIENCE, verifier.verify(request)).await.unwrap_or_else(|| {
+            Some(result) => result,
+            None => within(CHECK_TIMEOUT, verifier.verify(request)).await.unwrap_or_else(|| {
                 Err(AuthError::unavailable("proof verifier", None, "no answer in time"))
             }),
         }

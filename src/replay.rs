@@ -1,8 +1,8 @@
-//! What may be used once: [`ReplayLog`] remembers uses, and tells the first from all others.
+//! Replay protection: a [`ReplayLog`] reports whether a token is used for the first time.
 //!
-//! A token, proof or code that must work only once (RFC 7519 §4.1.7, RFC 9449 §11.1) is remembered
-//! from its first use until it expires. [`MemoryReplayLog`] is for one process;
-//! [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) is for several.
+//! Some tokens, proofs and codes must work only once (RFC 7519 §4.1.7, RFC 9449 §11.1). A log remembers
+//! each from its first use until it expires. [`MemoryReplayLog`] serves one process;
+//! [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) serves several.
 //! [`TrustEvaluator`](crate::trust::TrustEvaluator) asks a log about foreign tokens with `single_use_jti` (feature `trust`). A check of your own makes its keys with [`ReplayKey::of`]:
 //!
 //! ```
@@ -12,14 +12,14 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), scaikey_auth::error::BoxError> {
 //! let log = MemoryReplayLog::new(10_000);
 //! let expires_at = SystemTime::now() + Duration::from_secs(300);
-//! // An invitation is of one tenant: both make the key.
+//! // Invitation ids are unique within a tenant, so the tenant is part of the key.
 //! let key = ReplayKey::of("invitation", ["acme", "7f3a"]);
 //! assert!(log.first_use(key, expires_at).await?);
 //! assert!(!log.first_use(key, expires_at).await?, "used before");
 //! # Ok(()) }
 //! ```
 //!
-//! How it fits together: [workloads in manual::endpoints](crate::manual::endpoints#workloads).
+//! See also: [workloads in manual::endpoints](crate::manual::endpoints#workloads).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -33,30 +33,29 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
 use crate::support::crypto;
 
-/// Stands for one thing that may be used once: a SHA-256 over its purpose and its parts, which
-/// cannot be read from it.
+/// The key of a single-use token in a [`ReplayLog`]: a SHA-256 over its purpose and its parts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplayKey([u8; 32]);
 
 impl ReplayKey {
-    /// Makes the key of `parts` for one `purpose`, such as `"invitation"`. Two keys are equal only
-    /// if their purposes and all their parts are; where one part ends and the next begins counts.
+    /// Makes the key of `parts` for one `purpose`, such as `"invitation"`. Two keys are equal only if their
+    /// purposes and all their parts are equal. The boundaries between parts count.
     ///
-    /// The parts must name one thing only: a `jti` belongs to its issuer, and two issuers may choose
-    /// the same one, so the issuer is a part, too (RFC 7519 §4.1.7).
+    /// The parts must identify exactly one token. Two issuers may choose the same `jti`, so a key with a
+    /// `jti` also needs the issuer (RFC 7519 §4.1.7).
     pub fn of<'a>(purpose: &'a str, parts: impl IntoIterator<Item = &'a str>) -> Self {
-        // The empty part keeps these keys apart from those of trusts, which begin with an id.
+        // The empty part separates these keys from those of trusts, which begin with the id of the trust.
         Self(crypto::sha256_of_parts(["", purpose].into_iter().chain(parts)))
     }
 
-    /// Makes the key of a foreign token. Its value stays as it is: processes of two versions may share
-    /// a log.
+    /// Makes the key of a foreign token. Its value must not change between versions, because processes of
+    /// two versions may share a log.
     #[cfg(feature = "trust")]
     pub(crate) fn of_foreign_token(trust: &str, issuer: &str, jti: &str) -> Self {
         Self(crypto::sha256_of_parts([trust, issuer, jti]))
     }
 
-    /// The digest, as a key for a shared store.
+    /// Returns the digest, for use as a key in a shared store.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -75,112 +74,113 @@ impl fmt::Debug for ReplayKey {
     }
 }
 
-/// A record of what was used, for things that may be used once.
+/// A log of used tokens.
 ///
-/// [`MemoryReplayLog`] is for one process. Several processes behind one name need a log in common,
-/// or each would accept a token once: [`RedisCache`](crate::exchange::RedisCache) is one (feature
-/// `redis`). The conformance suite is
-/// [`testing::conformance::replay_log`](crate::testing::conformance::replay_log) (feature `testing`).
+/// [`MemoryReplayLog`] serves one process. If several processes serve one name, they need a shared log, or
+/// each would accept a token once. [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) is one.
+/// The conformance suite is [`testing::conformance::replay_log`](crate::testing::conformance::replay_log)
+/// (feature `testing`).
 ///
-/// Harmless mistakes: to say "used before" of a token that was not; to remember for longer than
-/// asked; to fail, which denies. Attacks: to ask and to note in two steps, between which a second
-/// caller asks; to forget before `until`; to answer "first use" when the store could not be asked.
+/// Harmless mistakes: reporting an unused token as used; remembering for longer than asked; failing, which
+/// denies the token. Mistakes that let an attacker in: looking up and inserting in two steps, so that two
+/// callers can pass at the same moment; forgetting before `until`; reporting a first use when the store is
+/// unavailable.
 #[async_trait]
 pub trait ReplayLog: fmt::Debug + Send + Sync + 'static {
-    /// Notes the use of `key`, to be remembered until `until`, and returns whether it is the first.
-    /// Of callers at the same moment exactly one gets `true`. Where `until` has passed already, the
-    /// answer is `false`.
+    /// Records the use of `key` until `until`, and returns whether it is the first use. If several callers
+    /// ask at the same moment, exactly one gets `true`. If `until` has passed, the answer is `false`.
     ///
     /// # Errors
-    /// When that cannot be told. The token is then denied.
+    /// When the log cannot answer. The token is then denied.
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError>;
 }
 
-/// A log in memory: bounded, and never forgetful before its time.
+/// A bounded log in memory. It forgets no token before it expires.
 ///
-/// When it is full of tokens that have not expired, it fails, so that tokens are denied: to forget
-/// one would let it be used again. 100 000 entries take about 15 MB.
+/// When it is full of unexpired tokens, it fails, and further tokens are denied. Evicting an entry instead
+/// would allow its token to be used again. 100,000 entries take about 15 MB.
 #[derive(Debug)]
 pub struct MemoryReplayLog {
     clock: Arc<dyn Clock>,
     capacity: usize,
-    used: Mutex<Used>,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Debug, Default)]
-struct Used {
-    until: HashMap<ReplayKey, SystemTime>,
-    /// When the clocks must have come how far: what is soonest on top.
-    order: BinaryHeap<Reverse<(Duration, ReplayKey)>>,
+struct Entries {
+    expiry: HashMap<ReplayKey, SystemTime>,
+    /// The expiry by the monotonic clock, soonest first.
+    queue: BinaryHeap<Reverse<(Duration, ReplayKey)>>,
 }
 
-/// The log is full.
+/// The log is full of unexpired tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the replay log is full: raise its capacity, or ask for shorter-lived tokens")]
 pub struct ReplayLogFull;
 
 impl MemoryReplayLog {
-    /// A log for `capacity` tokens at a time, on the system's clock.
+    /// Returns a log for up to `capacity` unexpired tokens, on the system's clock.
     pub fn new(capacity: usize) -> Self {
         Self::with_clock(capacity, Arc::new(SystemClock::default()))
     }
 
-    /// [`new`](Self::new) with a clock of your own.
+    /// As [`new`](Self::new), with the given clock.
     pub fn with_clock(capacity: usize, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, capacity, used: Mutex::default() }
+        Self { clock, capacity, entries: Mutex::default() }
     }
 
-    /// How many tokens are remembered; those that have expired may still be counted.
+    /// Returns the number of entries. Expired entries may still be counted.
     pub fn len(&self) -> usize {
-        self.used().until.len()
+        self.entries().expiry.len()
     }
 
-    /// Whether nothing is remembered.
+    /// Returns whether the log has no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    fn used(&self) -> std::sync::MutexGuard<'_, Used> {
-        // A panic between the two collections would need an allocation to fail, which aborts.
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
+        // Poisoning is harmless: only a failed allocation could stop between the two collections, and that
+        // aborts the process.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, key: ReplayKey, until: SystemTime) -> Result<bool, ReplayLogFull> {
-        let mut used = self.used();
-        // Within the lock: whoever comes later must not bring an earlier time.
+    fn insert(&self, key: ReplayKey, until: SystemTime) -> Result<bool, ReplayLogFull> {
+        let mut entries = self.entries();
+        // Read the clock under the lock, so that times never go back from one caller to the next.
         let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
         let Ok(left) = until.duration_since(now) else { return Ok(false) };
-        if left.is_zero() || used.until.contains_key(&key) {
+        if left.is_zero() || entries.expiry.contains_key(&key) {
             return Ok(false);
         }
-        used.forget_expired(now, elapsed);
-        if used.until.len() >= self.capacity {
+        entries.remove_expired(now, elapsed);
+        if entries.expiry.len() >= self.capacity {
             return Err(ReplayLogFull);
         }
-        used.until.insert(key, until);
-        used.order.push(Reverse((elapsed.saturating_add(left), key)));
+        entries.expiry.insert(key, until);
+        entries.queue.push(Reverse((elapsed.saturating_add(left), key)));
         Ok(true)
     }
 }
 
 impl Default for MemoryReplayLog {
-    /// For 100 000 tokens.
+    /// Returns a log for 100,000 tokens.
     fn default() -> Self {
         Self::new(100_000)
     }
 }
 
-impl Used {
-    /// Forgets what has expired by both clocks: set the wall clock forth and back, and nothing that
-    /// is valid again was forgotten.
-    fn forget_expired(&mut self, now: SystemTime, elapsed: Duration) {
-        while let Some(Reverse((due, key))) = self.order.peek().copied() {
-            let is_over = self.until.get(&key).is_none_or(|until| *until <= now);
-            if due > elapsed || !is_over {
+impl Entries {
+    /// Removes the entries that have expired by both clocks. One clock would not do: if the wall clock is
+    /// set forward and back, a removed token would be valid again.
+    fn remove_expired(&mut self, now: SystemTime, elapsed: Duration) {
+        while let Some(Reverse((due, key))) = self.queue.peek().copied() {
+            let is_expired = self.expiry.get(&key).is_none_or(|until| *until <= now);
+            if due > elapsed || !is_expired {
                 break;
             }
-            self.order.pop();
-            self.until.remove(&key);
+            self.queue.pop();
+            self.expiry.remove(&key);
         }
     }
 }
@@ -188,7 +188,7 @@ impl Used {
 #[async_trait]
 impl ReplayLog for MemoryReplayLog {
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
-        Ok(self.note(key, until)?)
+        Ok(self.insert(key, until)?)
     }
 }
 
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(keys[0], ReplayKey::of("logout", ["https://a", "7"]));
     }
 
-    /// Processes of two versions share a store, so no key may change its value.
+    /// Processes of two versions may share a log, so no key may change its value.
     #[test]
     fn key_values_are_fixed() {
         let key = ReplayKey::of("logout", ["https://a", "7"]);

@@ -217,7 +217,7 @@ impl AuthBuilder {
             );
             return Err(ConfigError::one(fault));
         };
-        let challenger = challenger.beside(challenges);
+        let challenger = challenger.with_schemes(challenges);
         let tenants = match tenants {
             Some(tenants) => tenants,
             None => configured_tenants(&config)?,

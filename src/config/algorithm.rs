@@ -1,4 +1,4 @@
-//! [`Algorithm`]: the signature algorithms this crate verifies, by their registered names.
+//! [`Algorithm`]: the signature algorithms that this crate verifies, by their registered names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A JWS signature algorithm (RFC 7518 §3.1, RFC 9864).
 ///
-/// All are asymmetric: there is no `none` and no HMAC, so neither can be configured by mistake.
-/// Names are case-sensitive (RFC 7515 §4.1.1). `EdDSA`, the name that RFC 9864 deprecates, is read
-/// as [`Ed25519`](Algorithm::Ed25519).
+/// All are asymmetric. There is no `none` and no HMAC, so neither can be configured by mistake. Names are
+/// case-sensitive (RFC 7515 §4.1.1). `EdDSA`, which RFC 9864 deprecates, is accepted as
+/// [`Ed25519`](Algorithm::Ed25519).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256: what OpenID Connect signs with unless told otherwise, and the default.
+    /// RSASSA-PKCS1-v1_5 with SHA-256: the default, also of OpenID Connect.
     #[default]
     RS256,
     /// RSASSA-PKCS1-v1_5 with SHA-384.
@@ -51,7 +51,7 @@ impl Algorithm {
         Self::Ed25519,
     ];
 
-    /// The registered name.
+    /// Returns the registered name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RS256 => "RS256",
@@ -68,7 +68,7 @@ impl Algorithm {
     }
 }
 
-/// The algorithm name is not one this crate verifies.
+/// The error for the name of an algorithm that this crate does not verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown signature algorithm; known are RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 Ed25519 (EdDSA)"
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_exact_and_weak_ones_do_not_exist() {
+    fn names_are_exact_and_weak_unknown() {
         for known in Algorithm::ALL {
             assert_eq!(known.as_str().parse(), Ok(known));
         }

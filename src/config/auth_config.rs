@@ -1,4 +1,4 @@
-//! Configuration: [`AuthConfig`], the one type that builder, files and environment meet in.
+//! [`AuthConfig`]: the configuration that the builder, files and the environment produce.
 
 use serde::Deserialize;
 
@@ -9,17 +9,16 @@ use super::{
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
-/// More is a slip of the pen; the part that is taken at once might not be there.
+/// More is a typing error. A twenty-fifth is allocated at the start, which could fail.
 const MAX_VERIFIED_TOKENS_BYTES: u64 = 64 << 30;
 
-/// What is said of per-tenant issuers whose tenants are anybody's.
-const UNSAID_TENANTS: &str = "is empty, and there is no tenant store: every tenant of the provider would be accepted. List the tenants (tenants, `P_TENANTS`), set a tenant store (database_url, `P_DATABASE_URL`, or in code `AuthBuilder::tenants`), or say that all are meant (any_tenant, `P_ANY_TENANT=true`, or in code `tenants(AnyTenant)`)";
+/// The problem of a per-tenant issuer without a statement about its tenants.
+const UNRESTRICTED_TENANTS: &str = "is empty, and there is no tenant store: every tenant of the provider would be accepted. List the tenants (tenants, `P_TENANTS`), set a tenant store (database_url, `P_DATABASE_URL`, or in code `AuthBuilder::tenants`), or allow all tenants (any_tenant, `P_ANY_TENANT=true`, or in code `tenants(AnyTenant)`)";
 
-/// Everything that can be configured without writing code.
+/// The settings that need no code.
 ///
-/// Three ways lead here: the setters of `AuthBuilder`, a file read with `serde` (unknown fields
-/// are refused), and [`from_env`](Self::from_env). Nothing is checked before `build()`, which
-/// reports all faults at once.
+/// They come from the setters of `AuthBuilder`, from a file read with `serde` (unknown fields are rejected), or
+/// from [`from_env`](Self::from_env). Nothing is checked before `build()`, which reports all faults together.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,58 +32,58 @@ const UNSAID_TENANTS: &str = "is empty, and there is no tenant store: every tena
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct AuthConfig {
-    /// Who is asked about tokens. Default [`AuthMode::ScaiKey`].
+    /// The way tokens are verified. Default [`AuthMode::ScaiKey`].
     pub mode: AuthMode,
     /// The issuers whose tokens are accepted. At least one, except in mock mode.
     pub issuers: Vec<IssuerConfig>,
-    /// What this service is called in `aud`, for issuers that state no audience of their own. A
-    /// token must name at least one. There is no way to switch the check off.
+    /// The names of this service in `aud`, for issuers without an audience setting. A token must have at least
+    /// one of them. The check cannot be switched off.
     pub audience: Vec<String>,
     /// The `realm` of challenges. Default: the first audience.
     pub realm: Option<String>,
-    /// Whether a token without a tenant is refused. Default true; switch it off for services that
-    /// platform-wide tokens may use.
+    /// Whether a token without a tenant is refused. Default true. Set it to false for services that accept
+    /// platform-wide tokens.
     pub tenant_required: bool,
     /// Whether an unknown tenant is answered with 404 instead of 403. Default false.
     pub unknown_tenant_is_not_found: bool,
-    /// The longest token read, in bytes. Default 16 KiB; longer ones cost more to refuse.
+    /// The length of the longest accepted token, in bytes. Default 16 KiB. Refusing a longer token costs more.
     pub max_token_bytes: usize,
-    /// How much memory may be spent on [tokens verified before](crate::validator::VerifiedTokens), in bytes, so
-    /// that each is verified once and not per request. Default 16 MiB, for some 15,000 tokens; at
-    /// most 64 GiB. A twenty-fifth is taken at once, the rest as tokens come. 0 switches it off, and
-    /// every request costs a verification: 20 to 70 µs.
+    /// The memory for the cache of [verified tokens](crate::validator::VerifiedTokens), in bytes. Each token is
+    /// then verified once, not per request. Default 16 MiB, for about 15,000 tokens; at most 64 GiB. A
+    /// twenty-fifth is allocated at the start, the rest when needed. 0 switches the cache off, and every
+    /// request costs a verification of 20 to 70 µs.
     pub verified_tokens_bytes: usize,
-    /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). The
-    /// default, none, accepts every tenant that a verified token names.
+    /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). Default: none,
+    /// which accepts every tenant that a verified token names.
     pub database_url: Option<Secret>,
-    /// Accepts every tenant of per-tenant issuers (`{tenant_id}`) for which neither a list of
-    /// [tenants](IssuerConfig::tenants) nor a tenant store nor a resolver says which there are.
-    /// Default false: such a configuration is refused. Right where every tenant of the provider is
-    /// a customer of this service, wrong where anybody can have one, as at Entra ID.
+    /// Accepts every tenant of a per-tenant issuer (`{tenant_id}`) that has neither a list of
+    /// [tenants](IssuerConfig::tenants) nor a resolver, if there is no tenant store. Default false, which
+    /// rejects such a configuration. Set it to true only if every tenant of the provider is a customer of this
+    /// service. At Entra ID, for example, anyone can have a tenant.
     pub any_tenant: bool,
-    /// What the service is to the provider when it asks for tokens itself.
+    /// The service as an OAuth client of the provider.
     pub client: ClientConfig,
-    /// What the endpoints under `/v1/auth/` need to know.
+    /// The settings of the endpoints under `/v1/auth/`.
     pub endpoints: EndpointsConfig,
-    /// The public URL of this service, as clients know it (`resource`, RFC 9728 §1.2): challenges
-    /// then say where its metadata is.
+    /// The public URL of this service (`resource`, RFC 9728 §1.2). If it is set, challenges name the URL of the
+    /// metadata.
     pub resource: Option<String>,
-    /// The scopes that this service knows, for clients to ask for: `scopes_supported` of its metadata
-    /// (RFC 9728 §2). Default: none are published. What sign-ins ask for is not published.
+    /// The scopes that clients may request: `scopes_supported` of the metadata (RFC 9728 §2). Default: none
+    /// are published. The scopes of sign-ins are not published.
     pub resource_scopes: Scopes,
-    /// Who the mock user is, in mock and hybrid mode.
+    /// The mock user of mock and hybrid mode.
     pub mock: MockUser,
-    /// Allows mock and hybrid mode wherever the service runs. Default false, and it should stay so. Set in
-    /// code alone: neither a file nor a variable can.
+    /// Allows mock and hybrid mode in every environment. Default false; it should stay so. Only code can set
+    /// it, neither a file nor a variable.
     #[serde(skip)]
     pub insecure_allow_mock_in_production: bool,
-    /// The prefix of the environment variables this came from, so that faults name them.
+    /// The prefix of the environment variables, so that faults name the variables.
     #[serde(skip)]
     pub(crate) prefix: Option<String>,
-    /// Variables that could not be read.
+    /// The faults of variables that could not be read.
     #[serde(skip)]
     pub(crate) unreadable: Vec<Fault>,
-    /// Things that are not wrong but look like mistakes; logged by `build()`.
+    /// Settings that are valid but look like mistakes; `build()` logs them.
     #[serde(skip)]
     pub(crate) notices: Vec<String>,
 }
@@ -116,33 +115,31 @@ impl Default for AuthConfig {
 }
 
 impl AuthConfig {
-    /// Reads the variables of [`ENVIRONMENT`](super::ENVIRONMENT), each behind `prefix` and an underscore:
+    /// Reads the variables of [`ENVIRONMENT`](super::ENVIRONMENT), prefixed with `prefix` and an underscore:
     /// `AuthConfig::from_env("SCAIWAVE")` reads `SCAIWAVE_AUTH_MODE` and so on.
     ///
-    /// Variables that are unset or empty leave the default. Those that cannot be read are reported
-    /// by `build()`, with everything else that is wrong. One that looks like a misspelling is named
-    /// in a warning.
+    /// Unset and empty variables leave the default. `build()` reports variables that cannot be read, with all
+    /// other faults. A variable that looks like a misspelling causes a warning.
     pub fn from_env(prefix: &str) -> Self {
-        // A variable that is not UTF-8 can only be one of ours by mistake; it is read as broken
-        // text, so that its parser names it.
+        // A value that is not UTF-8 is converted lossily, so that its parser rejects and names it.
         let all = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()));
         Self::from_vars(prefix, all)
     }
 
-    /// [`from_env`](Self::from_env) on variables given as pairs.
+    /// As [`from_env`](Self::from_env), for the given variables.
     pub fn from_vars(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> Self {
         env::read(prefix, vars)
     }
 
-    /// Things that look like mistakes though they are none, such as a variable with a name close
-    /// to a known one, or with a setting that this build lacks the feature for. Those of a file or of code are
-    /// in the log alone, when `build()` has it.
+    /// Returns settings that are valid but look like mistakes: a variable whose name is close to that of a known
+    /// one, or a setting whose feature this build lacks. Notices about files and code appear only in the log,
+    /// where `build()` writes them.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// Whether this build has a feature that settings are for.
+    /// Returns whether this build has `feature`.
     pub(super) fn is_built_with(feature: &str) -> bool {
         match feature {
             "exchange" => cfg!(feature = "exchange"),
@@ -152,13 +149,13 @@ impl AuthConfig {
         }
     }
 
-    /// Notices what is set for features that this build does not have.
+    /// Adds notices about settings whose feature this build lacks.
     pub(crate) fn notice_unused(&mut self) {
-        self.notices.extend(self.without_use(Self::is_built_with));
+        self.notices.extend(self.unused_settings(Self::is_built_with));
     }
 
-    /// What is set for features that the build does not have, as notices say it.
-    pub(super) fn without_use(&self, is_built_with: impl Fn(&str) -> bool) -> Vec<String> {
+    /// Returns notices about settings whose feature the build lacks.
+    pub(super) fn unused_settings(&self, is_built_with: impl Fn(&str) -> bool) -> Vec<String> {
         let (client, endpoints) = (&self.client, &self.endpoints);
         let settings = [
             ("exchange", "client.id", client.id.is_some()),
@@ -186,32 +183,32 @@ impl AuthConfig {
             let variable = self.prefix.as_ref().zip(env::variable_for(field));
             let name = variable.map(|(prefix, variable)| format!("{prefix}_{variable}"));
             let name = name.unwrap_or_else(|| String::from(field));
-            format!("{name} is not used: this build is without the feature `{feature}`")
+            format!("{name} is not used: this build lacks the feature `{feature}`")
         };
         unused.map(notice).collect()
     }
 
-    /// The audiences a token of `issuer` may name.
+    /// Returns the accepted audiences of tokens of `issuer`.
     pub(crate) fn audience_of<'c>(&'c self, issuer: &'c IssuerConfig) -> &'c [String] {
         if issuer.audience.is_empty() { &self.audience } else { &issuer.audience }
     }
 
-    /// The configuration of one issuer, to be checked by itself.
+    /// Returns a configuration of one issuer, so that it can be checked.
     pub(crate) fn of_issuer(issuer: &IssuerConfig, audience: &[String]) -> Self {
         Self { issuers: vec![issuer.clone()], audience: audience.to_vec(), ..Self::default() }
     }
 
-    /// Whether something says which tenants of a per-tenant issuer count.
-    fn says_which_tenants(&self, issuer: &IssuerConfig) -> bool {
+    /// Returns whether the configuration restricts the tenants of a per-tenant issuer, or allows all of them.
+    fn decides_on_tenants(&self, issuer: &IssuerConfig) -> bool {
         let has_store = self.database_url.is_some() || self.mode == AuthMode::Mock;
         !issuer.tenants.is_empty() || issuer.has_resolver || has_store || self.any_tenant
     }
 
-    /// Everything that is wrong, not only the first thing.
+    /// Checks the configuration and reports all faults.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let mut faults = self.unreadable.clone();
         let no_audience =
-            || Fault::new("audience", "is missing: give the name this service has in `aud`");
+            || Fault::new("audience", "is missing: give the name of this service in `aud`");
         if self.issuers.is_empty() && self.mode != AuthMode::Mock {
             faults.push(Fault::new("issuer", issuer::MISSING_ISSUER));
             faults.extend(self.audience.is_empty().then(no_audience));
@@ -221,21 +218,21 @@ impl AuthConfig {
             if self.audience_of(issuer).is_empty() {
                 faults.push(no_audience());
             }
-            if issuer.is_per_tenant() && !self.says_which_tenants(issuer) {
-                faults.push(Fault::new(format!("issuers[{nth}].tenants"), UNSAID_TENANTS));
+            if issuer.is_per_tenant() && !self.decides_on_tenants(issuer) {
+                faults.push(Fault::new(format!("issuers[{nth}].tenants"), UNRESTRICTED_TENANTS));
             }
             let expected = issuer.expected();
             if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
                 faults.push(Fault::new(
                     format!("issuers[{nth}].issuer"),
-                    "repeats an earlier one: tokens could not tell the two apart",
+                    "repeats an earlier one: their tokens could not be told apart",
                 ));
             }
         }
         if let Some(resource) = &self.resource {
             faults.extend(resource::check(resource).err());
         } else if !self.resource_scopes.is_empty() {
-            let problem = "is of no use without resource, the URL whose metadata names them";
+            let problem = "has no effect without resource, the URL whose metadata names the scopes";
             faults.push(Fault::new("resource_scopes", problem));
         }
         if self.max_token_bytes == 0 {
@@ -250,7 +247,7 @@ impl AuthConfig {
         }
         self.mode.check(self, &mut faults);
         if !faults.is_empty() {
-            // What is missing may be there under a misspelt name.
+            // A missing setting may be present under a misspelt name.
             let notices = self.notices.iter().filter_map(|notice| notice.split_once(' '));
             faults.extend(notices.map(|(variable, problem)| Fault::new(variable, problem)));
         }

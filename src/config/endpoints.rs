@@ -1,4 +1,4 @@
-//! [`EndpointsConfig`]: what the `/v1/auth/*` endpoints need to know.
+//! [`EndpointsConfig`]: the settings of the endpoints under `/v1/auth/`.
 
 use std::path::PathBuf;
 
@@ -7,23 +7,24 @@ use serde::Deserialize;
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
-/// Settings of the endpoints a service offers. Needed for `Auth::endpoints` only.
+/// The settings of the endpoints under `/v1/auth/`. Only `Auth::endpoints` needs them.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct EndpointsConfig {
-    /// Where the provider sends browsers back to: the public URL of `login`. None: nobody signs in
-    /// here.
+    /// The public URL of `login`, to which the provider sends browsers back. Default: none, so there is no
+    /// sign-in.
     pub redirect_uri: Option<String>,
-    /// What sign-ins ask for. Default `openid profile email offline_access`.
+    /// The scopes that sign-ins request. Default `openid profile email offline_access`.
     pub scopes: Option<Scopes>,
-    /// The secrets under which sessions are sealed into cookies; see `SealingKeys::parse`. None:
-    /// sign-ins give tokens, and there are no sessions.
+    /// The secrets that seal sessions into cookies; see `SealingKeys::parse`. Default: none, so sign-ins return
+    /// tokens, and there are no sessions.
     pub session_keys: Option<Secret>,
-    /// Whether `token` takes passwords. Default false.
+    /// Whether `token` accepts passwords. Default false.
     pub password_grant: bool,
-    /// A file with the trust policy for foreign tokens (feature `trust`). None: none is accepted.
+    /// A file with the trust policy for foreign tokens (feature `trust`). Default: none, so no foreign token is
+    /// accepted.
     pub trust_file: Option<PathBuf>,
-    /// Addresses and networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8`.
+    /// Addresses and networks whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`.
     pub trusted_proxies: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! [`ENVIRONMENT`]: the one table of environment variables, and its reader.
+//! [`ENVIRONMENT`]: the table of environment variables, and its reader.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use serde::de::value::{self, StrDeserializer};
 
 use super::{AuthConfig, Fault, IssuerConfig};
 
-/// An environment variable this crate reads.
+/// An environment variable that this crate reads.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Variable {
-    /// Its name without prefix and underscore.
+    /// The name without prefix and underscore.
     pub name: &'static str,
-    /// The field of [`AuthConfig`] it sets.
+    /// The field of [`AuthConfig`] that it sets.
     pub field: &'static str,
-    /// What it says and how it is written.
+    /// Its meaning and format.
     pub meaning: &'static str,
-    /// What holds when it is unset.
+    /// The default.
     pub default: &'static str,
-    /// Puts its text into the configuration.
+    /// Parses the value into the configuration.
     set: fn(&mut AuthConfig, &str) -> Result<(), String>,
 }
 
@@ -168,11 +168,11 @@ const fn row(
     Variable { name, field, meaning, default, set }
 }
 
-/// The variable that sets `field`, whichever issuer the field belongs to.
+/// Returns the variable that sets `field`.
 pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     let field = if field == "issuer" { "issuers[0].issuer" } else { field };
     let field = if field == "issuers[0].audience" { "audience" } else { field };
-    // What a `TokenExchangeBuilder` calls it.
+    // Names of `TokenExchangeBuilder`.
     let field = match field {
         "client_auth" => "client.id",
         "discovery_url" => "issuers[0].discovery_url",
@@ -180,7 +180,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "authorization_url" => "client.authorization_url",
         "cache_keys" => "client.cache_keys",
         "redis_url" => "client.redis_url",
-        // What a `SignIn` and `Sessions` call it.
+        // Names of `SignIn` and `Sessions`.
         "redirect_uri" => "endpoints.redirect_uri",
         "session_keys" => "endpoints.session_keys",
         _ => field,
@@ -188,7 +188,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     ENVIRONMENT.iter().find(|variable| variable.field == field).map(|variable| variable.name)
 }
 
-/// Reads `vars`, and remembers what cannot be read and what was perhaps meant.
+/// Reads `vars`. Unreadable values become faults, and probable misspellings become notices.
 pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> AuthConfig {
     let mut config = AuthConfig { prefix: Some(prefix.to_owned()), ..AuthConfig::default() };
     let ours = vars.into_iter().filter_map(|(name, value)| {
@@ -212,7 +212,7 @@ pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)
     config
 }
 
-/// The environment describes one issuer; it comes into being with its first variable.
+/// Returns the one issuer that the environment describes. The first of its variables creates it.
 fn issuer(config: &mut AuthConfig) -> &mut IssuerConfig {
     if config.issuers.is_empty() {
         config.issuers.push(IssuerConfig::new(""));
@@ -221,28 +221,29 @@ fn issuer(config: &mut AuthConfig) -> &mut IssuerConfig {
     &mut config.issuers[0]
 }
 
-/// Puts a value that could be read into its field.
+/// Stores a parsed value in its field.
 fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
     *field = value?;
     Ok(())
 }
 
-/// Any text, which is checked by `build()`, and is not repeated where it is wrong: it may be a secret.
+/// Accepts any text. `build()` checks it, without quoting it in errors, because it may be a secret.
 fn some<'t, T: From<&'t str>>(text: &'t str) -> Result<Option<T>, String> {
     Ok(Some(text.into()))
 }
 
-/// What a list of scopes is made of.
+/// The format of a list of scopes.
 const SCOPES: &str = "scopes of printable ASCII without `\"` and `\\`, separated by spaces";
 
-/// A word as configuration files have it. An error does not repeat it: a secret may have been put into the
-/// wrong variable, and errors go into logs.
+/// Parses a word as in configuration files. The error does not quote it, because a secret may be in the wrong
+/// variable, and errors are logged.
 fn word<T: DeserializeOwned>(text: &str, accepted: &str) -> Result<T, String> {
     let word = StrDeserializer::<value::Error>::new(text);
     T::deserialize(word).map_err(|_| format!("must be {accepted}"))
 }
 
-/// Entries, separated by commas or spaces. An error has the number of the entry, for the same reason.
+/// Parses entries separated by commas or spaces. The error has the number of the entry instead of its text, for
+/// the same reason.
 fn list<T: FromStr>(text: &str) -> Result<Vec<T>, String>
 where
     T::Err: std::fmt::Display,
@@ -270,8 +271,8 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A warning, when `name` is close to a known variable. Other variables with the prefix belong to
-/// the service itself.
+/// Returns a warning if `name` is close to a known variable. Other variables with the prefix belong to the
+/// service itself.
 fn misspelling(prefix: &str, name: &str) -> Option<String> {
     let (distance, nearest) = ENVIRONMENT
         .iter()
@@ -281,7 +282,7 @@ fn misspelling(prefix: &str, name: &str) -> Option<String> {
     close.then(|| format!("{prefix}_{name} is not read: did you mean {prefix}_{nearest}?"))
 }
 
-/// How many letters must be changed, added or removed (Levenshtein).
+/// Returns the Levenshtein distance in bytes.
 fn edit_distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.bytes().enumerate() {
@@ -373,11 +374,11 @@ mod tests {
         assert_eq!(issuer.claims.groups, ["https://example.com/groups".parse().unwrap()]);
         assert_eq!(config.verified_tokens_bytes, 1_000_000);
         assert_eq!(config.database_url.as_ref().map(Secret::expose), Some("sqlite::memory:"));
-        assert_eq!(config.notices(), config.without_use(AuthConfig::is_built_with));
+        assert_eq!(config.notices(), config.unused_settings(AuthConfig::is_built_with));
     }
 
     #[test]
-    fn nothing_set_is_scaikey_mode_and_asks_for_issuer_and_audience() {
+    fn empty_environment_lacks_issuer_and_audience() {
         let config = read_pairs(&[("AUTH_MODE", "  ")]);
         assert_eq!(config.mode, AuthMode::ScaiKey);
         let error = config.check().unwrap_err();
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_reported_at_once_and_by_variable() {
+    fn all_faults_are_reported_by_variable() {
         let fields = |pairs: &[(&str, &str)]| -> Vec<String> {
             let error = read_pairs(pairs).check().unwrap_err();
             let name = |fault: &Fault| fault.field.trim_start_matches("SCAIWAVE_").to_owned();
@@ -438,7 +439,7 @@ mod tests {
 
     #[test]
     fn errors_do_not_repeat_values() {
-        let mut told = String::new();
+        let mut all = String::new();
         for variable in ENVIRONMENT {
             for value in [
                 "Hunter2Secret",
@@ -451,7 +452,7 @@ mod tests {
                     if let Err(error) = read_pairs(&pairs).check() {
                         let text = format!("{error} {error:?}");
                         assert!(!text.contains("unter2"), "{}: {text}", variable.name);
-                        told.push_str(&text);
+                        all.push_str(&text);
                     }
                 }
             }
@@ -462,12 +463,12 @@ mod tests {
             "CLIENT_KEY_ALGORITHM must be RS256",
             "SCOPES must be scopes",
         ] {
-            assert!(told.contains(named), "{named}");
+            assert!(all.contains(named), "{named}");
         }
     }
 
     #[test]
-    fn a_misspelt_variable_is_noticed_by_name_and_a_foreign_one_is_not() {
+    fn only_misspelt_variables_are_noticed() {
         let config = read_pairs(&[
             ("JWKS_URL", "https://k.example"),
             ("AUDEINCE", "a"),
@@ -484,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_a_build_has_no_use_for_are_told() {
+    fn settings_without_their_feature_are_noticed() {
         let pairs = [
             ("CLIENT_ID", "wave"),
             ("REDIS_URL", "redis://u:hunter2@cache"),
@@ -494,25 +495,25 @@ mod tests {
             ("AUDIENCE", "a"),
         ];
         let mut config = read_pairs(&pairs);
-        assert!(config.without_use(|_| true).is_empty());
+        assert!(config.unused_settings(|_| true).is_empty());
         let without =
-            |feature: &str| format!("is not used: this build is without the feature `{feature}`");
-        let told = [
+            |feature: &str| format!("is not used: this build lacks the feature `{feature}`");
+        let notices = [
             format!("SCAIWAVE_CLIENT_ID {}", without("exchange")),
             format!("SCAIWAVE_REDIS_URL {}", without("redis")),
             format!("SCAIWAVE_SESSION_KEYS {}", without("endpoints")),
             format!("SCAIWAVE_PASSWORD_GRANT {}", without("endpoints")),
             format!("SCAIWAVE_TRUST_FILE {}", without("trust")),
         ];
-        assert_eq!(config.without_use(|_| false), told);
-        assert_eq!(config.notices(), config.without_use(AuthConfig::is_built_with));
+        assert_eq!(config.unused_settings(|_| false), notices);
+        assert_eq!(config.notices(), config.unused_settings(AuthConfig::is_built_with));
         config.prefix = None;
-        let told = config.without_use(|feature| feature != "exchange");
-        assert_eq!(told, [format!("client.id {}", without("exchange"))]);
+        let notices = config.unused_settings(|feature| feature != "exchange");
+        assert_eq!(notices, [format!("client.id {}", without("exchange"))]);
     }
 
     #[test]
-    fn a_configuration_file_with_an_unknown_field_is_refused() {
+    fn unknown_field_in_a_file_is_refused() {
         for text in [
             r#"{"audiense":["a"]}"#,
             r#"{"issuers":[{"issuer":"https://a","audiance":[]}]}"#,

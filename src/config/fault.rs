@@ -1,16 +1,16 @@
-//! [`ConfigError`]: all that is wrong with a configuration, at once.
+//! [`ConfigError`]: all faults of a configuration.
 
 use std::fmt;
 
 use crate::support::seal::InvalidSealingKeys;
 
-/// One thing that is wrong.
+/// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
-    /// The field, or the environment variable, as whoever configures knows it.
+    /// The name of the field or environment variable.
     pub field: String,
-    /// What is wrong with it and what to do.
+    /// The problem and the remedy.
     pub problem: String,
 }
 
@@ -20,21 +20,21 @@ impl Fault {
     }
 }
 
-/// A configuration that cannot be used. Lists every fault, not only the first.
+/// The error for an invalid configuration. It lists all faults, not only the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     faults: Vec<Fault>,
 }
 
 impl ConfigError {
-    /// An error, unless there are no faults.
+    /// Returns an error if there are faults.
     pub(crate) fn from_faults(mut faults: Vec<Fault>) -> Result<(), Self> {
         faults.dedup();
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
-    /// With a prefix, names fields by their environment variables, and gives it to those that are
-    /// written as `P_…` in the problems.
+    /// Replaces names of fields by their environment variables, and the `P_` of variables in problems by the
+    /// prefix, if there is a prefix.
     pub(crate) fn named(mut self, prefix: Option<&str>) -> Self {
         for fault in &mut self.faults {
             let variable = super::env::variable_for(&fault.field);
@@ -53,7 +53,7 @@ impl ConfigError {
         Self { faults: vec![fault] }
     }
 
-    /// Every fault, in the order of the fields.
+    /// Returns all faults, in the order of the fields.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }

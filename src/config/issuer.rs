@@ -1,4 +1,4 @@
-//! [`IssuerConfig`]: one issuer, as configured.
+//! [`IssuerConfig`]: the settings of one issuer.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,27 +10,28 @@ use url::{Host, Position, Url};
 use super::{Algorithm, Fault};
 use crate::identity::{ClaimsMapping, TenantId};
 
-/// What is said when nobody is named to trust.
+/// The problem of a configuration without issuer.
 pub(super) const MISSING_ISSUER: &str =
     "is missing: give the provider's URL, such as https://scaikey.example";
 
-/// What stands for the tenant's id in the URLs of per-tenant issuers.
+/// The placeholder for the tenant's id in the URLs of per-tenant issuers.
 pub(crate) const TENANT_PLACEHOLDER: &str = "{tenant_id}";
 
-/// What is wrong with another one. It is not repeated: it may be a part of a password.
+/// The problem of a URL with another placeholder. It does not quote the placeholder, which may be part of a
+/// password.
 pub(crate) const OTHER_PLACEHOLDER: &str =
     "has another name in braces: the placeholder is {tenant_id}";
 
-/// The longest tenant id that is put into a URL, in bytes.
+/// The length of the longest tenant id in a URL, in bytes.
 const MAX_TENANT_IN_URL: usize = 128;
 
-/// How much a token must say to be taken for an access token.
+/// The claims and headers that an access token must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum TokenProfile {
-    /// `typ` absent, `JWT` or `at+jwt`; `iss`, `aud`, `sub` and `exp` present; no signs of an ID
-    /// token. What most providers issue. The default.
+    /// `typ` absent, `JWT` or `at+jwt`; `iss`, `aud`, `sub` and `exp` present; no signs of an ID token. Most
+    /// providers issue such tokens. The default.
     #[default]
     Lenient,
     /// RFC 9068: `typ` is `at+jwt`, and `client_id`, `iat` and `jti` are present too.
@@ -39,92 +40,92 @@ pub enum TokenProfile {
 
 /// One issuer whose tokens are accepted.
 ///
-/// `IssuerConfig::from("https://scaikey.example")` finds everything by discovery. The setters are
-/// for issuers that are found under another URL or say things differently.
+/// `IssuerConfig::from("https://scaikey.example")` finds everything by discovery. The setters are for issuers
+/// whose metadata is elsewhere or whose claims have other names.
 ///
-/// **Per-tenant issuers.** With `{tenant_id}` in the issuer, it stands for one issuer per tenant:
-/// `https://scaikey.example/tenants/{tenant_id}`. The placeholder may also stand in
-/// [`discovery_url`](Self::discovery_url) or [`jwks_uri`](Self::jwks_uri); where the provider uses
-/// another name for the tenant there, see `AuthBuilder::tenant_issuers`. The tenant in `iss` must
-/// be the one the token claims.
+/// **Per-tenant issuers.** An issuer with `{tenant_id}` stands for one issuer per tenant:
+/// `https://scaikey.example/tenants/{tenant_id}`. The placeholder may also be in
+/// [`discovery_url`](Self::discovery_url) or [`jwks_uri`](Self::jwks_uri). If the provider has another name
+/// for the tenant there, see `AuthBuilder::tenant_issuers`. The tenant in `iss` must equal the tenant claim.
 ///
-/// It may stand in paths and queries, and never in a host, port or user name, also not in a part of
-/// one: an unverified token would choose whom this service asks. Which tenants count must be said:
-/// by [`tenants`](Self::tenants), a tenant store, a resolver of issuers, or
+/// The placeholder may be in paths and queries, never in a host, port or user name or in a part of one;
+/// otherwise an unverified token could choose the server that this service calls. The configuration must
+/// state the accepted tenants: by [`tenants`](Self::tenants), a tenant store, a resolver of issuers, or
 /// [`AuthConfig::any_tenant`](super::AuthConfig::any_tenant).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[must_use]
 #[non_exhaustive]
 pub struct IssuerConfig {
-    /// The issuer's URL: where discovery begins, and what `iss` says unless
+    /// The issuer's URL: the base of discovery, and the value of `iss` unless
     /// [`expected_issuer`](Self::expected_issuer) is set.
     pub issuer: String,
-    /// What `iss`, and the discovery document, say when that is not [`issuer`](Self::issuer).
-    /// Compared byte for byte.
+    /// The issuer in `iss` and in the discovery document, if it differs from [`issuer`](Self::issuer). It is
+    /// compared byte by byte.
     #[serde(default)]
     pub expected_issuer: Option<String>,
-    /// The discovery document, where it is not at a well-known path under the issuer.
+    /// The URL of the discovery document, if it is not at a well-known path under the issuer.
     #[serde(default)]
     pub discovery_url: Option<String>,
-    /// The key set. When set, there is no discovery.
+    /// The URL of the key set. If it is set, there is no discovery.
     #[serde(default)]
     pub jwks_uri: Option<String>,
-    /// What this service is called in `aud` by this issuer. Default: `AuthConfig::audience`.
+    /// The names of this service in this issuer's `aud`. Default: `AuthConfig::audience`.
     #[serde(default)]
     pub audience: Vec<String>,
-    /// The algorithms its tokens may be signed with. Default RS256 and ES256.
+    /// The accepted signature algorithms. Default RS256 and ES256.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<Algorithm>,
-    /// How much a token must say. Default [`TokenProfile::Lenient`].
+    /// The claims and headers that a token must have. Default [`TokenProfile::Lenient`].
     #[serde(default)]
     pub profile: TokenProfile,
-    /// How far clocks may differ, for `exp`, `nbf` and `iat`. Default 60 s, at most 10 min.
+    /// The accepted clock difference, for `exp`, `nbf` and `iat`. Default 60 s, at most 10 min.
     #[serde(default = "default_leeway", rename = "leeway_seconds", with = "seconds")]
     pub leeway: Duration,
-    /// Refuses tokens issued for longer than this (`exp - iat`). Default: no limit.
+    /// The longest accepted lifetime of a token (`exp - iat`). Default: no limit.
     #[serde(default, rename = "max_token_lifetime_seconds", with = "optional_seconds")]
     pub max_token_lifetime: Option<Duration>,
-    /// Allows `http` for this issuer's URLs on loopback addresses, for tests and laptops. Default
-    /// false: `https` only.
+    /// Allows `http` for this issuer's URLs on loopback addresses, for tests and development. Default false:
+    /// `https` only.
     #[serde(default)]
     pub allow_loopback_http: bool,
-    /// The life cycle of its key set.
+    /// The life cycle of the key set.
     #[serde(default)]
     pub jwks: JwksSettings,
-    /// Which of its claims say what. The default is ScaiKey's.
+    /// The names of the claims. The default is that of ScaiKey.
     #[serde(default)]
     pub claims: ClaimsMapping,
-    /// The tenants it may issue tokens for. Default, empty: any; for per-tenant issuers, see above.
+    /// The tenants that this issuer may issue tokens for. Default: empty, which accepts any; for per-tenant
+    /// issuers see above.
     #[serde(default)]
     pub tenants: Vec<TenantId>,
-    /// Takes `client_id` for `sub` in client-credentials tokens that have no `sub`, as ScaiKey
-    /// issued them before 2026-05-16. Default false.
+    /// Reads the subject of a client-credentials token without `sub` from `client_id`. ScaiKey issued such
+    /// tokens before 2026-05-16. Default false.
     #[serde(default)]
     pub legacy_service_tokens: bool,
-    /// The key set itself. When set, nobody is asked for it.
+    /// The key set itself. If it is set, no key set is fetched.
     #[serde(skip)]
     pub(crate) inline_keys: Option<Arc<str>>,
-    /// What it takes to fetch the key set, beside its URL.
+    /// The files for fetching the key set.
     #[serde(skip)]
     pub(crate) key_access: KeyAccess,
-    /// Whether a resolver says which tenants have an issuer.
+    /// Whether a resolver decides which tenants have an issuer.
     #[serde(skip)]
     pub(crate) has_resolver: bool,
 }
 
-/// Files that fetching a key set needs where the place is not open to everybody. They are read for
-/// each fetch, since both kinds are exchanged while a service runs.
+/// The files for fetching a key set from a protected URL. They are read for each fetch, because both are
+/// rotated while a service runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct KeyAccess {
-    /// The certificates, in PEM, that alone vouch for the place.
+    /// The CA certificates in PEM. No other CA is trusted for the URL.
     pub(crate) ca_file: Option<PathBuf>,
-    /// The bearer token to show.
+    /// The bearer token to send.
     pub(crate) bearer_file: Option<PathBuf>,
 }
 
 impl IssuerConfig {
-    /// An issuer with everything at its default.
+    /// Returns an issuer with default settings.
     pub fn new(issuer: impl Into<String>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -147,12 +148,12 @@ impl IssuerConfig {
         }
     }
 
-    /// What `iss` must say.
+    /// Returns the expected value of `iss`.
     pub fn expected(&self) -> &str {
         self.expected_issuer.as_deref().unwrap_or(&self.issuer)
     }
 
-    /// Adds a name this service has in `aud`.
+    /// Adds a name of this service in `aud`.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience.push(audience.into());
         self
@@ -176,13 +177,13 @@ impl IssuerConfig {
         self
     }
 
-    /// Gives the keys themselves: nobody is asked for them, and nothing replaces them while the
-    /// service runs. They are a key set or one JWK (RFC 7517, JSON), or PEM (RFC 7468) with
-    /// `PUBLIC KEY`, `RSA PUBLIC KEY` and `CERTIFICATE` blocks. Keys in PEM have no `kid`: they
-    /// verify tokens whatever `kid` these name. *Not* checked: who issued a certificate, and when
-    /// it expires.
+    /// Sets the keys directly. They are not fetched, and they stay the same while the service runs.
     ///
-    /// `build()` refuses a text without usable key, and one with private or symmetric keys.
+    /// The text is a key set or one JWK (RFC 7517, JSON), or PEM (RFC 7468) with `PUBLIC KEY`,
+    /// `RSA PUBLIC KEY` and `CERTIFICATE` blocks. Keys in PEM have no `kid` and verify tokens with any `kid`.
+    /// *Not* checked: the issuer and the expiry of a certificate.
+    ///
+    /// `build()` rejects a text without usable key, and a text with private or symmetric keys.
     pub fn keys(mut self, keys: &str) -> Self {
         self.inline_keys = Some(keys.into());
         self
@@ -242,7 +243,7 @@ impl IssuerConfig {
         self
     }
 
-    /// Whether this stands for one issuer per tenant.
+    /// Returns whether this configuration stands for one issuer per tenant.
     pub(crate) fn is_per_tenant(&self) -> bool {
         self.expected().contains(TENANT_PLACEHOLDER)
     }
@@ -254,7 +255,7 @@ impl IssuerConfig {
         if self.issuer.is_empty() {
             fault("issuer", MISSING_ISSUER);
         } else if self.expected().is_empty() {
-            fault("expected_issuer", "is empty: leave it out, or give what `iss` says");
+            fault("expected_issuer", "is empty: leave it out, or give the value of `iss`");
         }
         let urls = [
             ("issuer", Some(&self.issuer).filter(|url| !url.is_empty())),
@@ -267,7 +268,7 @@ impl IssuerConfig {
             }
         }
         self.check_placeholders(&mut fault);
-        self.check_never(&mut fault);
+        self.check_unsatisfiable(&mut fault);
         if let Ok(url) = Url::parse(&self.issuer)
             && (url.query().is_some() || url.fragment().is_some())
         {
@@ -291,7 +292,7 @@ impl IssuerConfig {
         self.jwks.check(&mut fault);
     }
 
-    /// The URLs that have the placeholder, by their fields.
+    /// Returns the URLs with the placeholder, by their fields.
     fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.urls().filter(|(_, url)| url.contains(TENANT_PLACEHOLDER))
     }
@@ -306,8 +307,8 @@ impl IssuerConfig {
         fields.into_iter().filter_map(|(field, url)| Some((field, url?.as_str())))
     }
 
-    /// The field of a URL in which the tenant's id, which unverified tokens name, would decide
-    /// which server is asked.
+    /// Returns the field of a URL whose server depends on the tenant's id. An unverified token would choose
+    /// that server.
     pub(crate) fn server_by_tenant(&self) -> Option<&'static str> {
         let mut templates = self.templates();
         templates.find(|(_, url)| !is_same_server_for_all(url)).map(|(field, _)| field)
@@ -319,12 +320,12 @@ impl IssuerConfig {
                 fault(field, OTHER_PLACEHOLDER);
             }
         }
-        let is_unfit = |tenant: &TenantId| self.is_per_tenant() && !fits_url(tenant.as_str());
-        if let Some(before) = self.tenants.iter().position(is_unfit) {
+        let is_unusable = |tenant: &TenantId| self.is_per_tenant() && !fits_url(tenant.as_str());
+        if let Some(before) = self.tenants.iter().position(is_unusable) {
             fault(
                 "tenants",
                 &format!(
-                    "entry {} is a tenant of which no token would be accepted: where issuers have {TENANT_PLACEHOLDER}, a tenant's id has letters, digits and -_.~ only, and {MAX_TENANT_IN_URL} bytes at most",
+                    "entry {} is a tenant whose tokens would never be accepted: for an issuer with {TENANT_PLACEHOLDER}, a tenant's id has only letters, digits and -_.~, and at most {MAX_TENANT_IN_URL} bytes",
                     before + 1
                 ),
             );
@@ -333,23 +334,23 @@ impl IssuerConfig {
             fault(
                 field,
                 &format!(
-                    "has {TENANT_PLACEHOLDER} before its path: unverified tokens would choose the server that is asked for keys. Put it into the path, or list each tenant's issuer"
+                    "has {TENANT_PLACEHOLDER} before its path: unverified tokens would choose the server of the keys. Put it into the path, or list each tenant's issuer"
                 ),
             );
         }
-        let unfilled = self.templates().filter(|_| !self.is_per_tenant());
-        for (field, _) in unfilled {
+        let unresolved = self.templates().filter(|_| !self.is_per_tenant());
+        for (field, _) in unresolved {
             fault(
                 field,
                 &format!(
-                    "has {TENANT_PLACEHOLDER}, which nothing replaces: put it into what `iss` says, too (expected_issuer, where that is set, else issuer)"
+                    "has {TENANT_PLACEHOLDER}, but the value of `iss` has not: put it into expected_issuer if that is set, else into issuer"
                 ),
             );
         }
     }
 
-    /// Settings with which no token could ever be accepted.
-    fn check_never(&self, fault: &mut impl FnMut(&str, &str)) {
+    /// Reports settings with which no token would ever be accepted.
+    fn check_unsatisfiable(&self, fault: &mut impl FnMut(&str, &str)) {
         let has_outer_space = |text: &str| text.trim() != text;
         if has_outer_space(self.expected()) {
             fault("issuer", "begins or ends with white space, which `iss` does not");
@@ -361,12 +362,12 @@ impl IssuerConfig {
             fault("max_token_lifetime_seconds", "must not be 0");
         }
         if self.inline_keys.is_some() && self.jwks_uri.is_some() {
-            fault("jwks_uri", "is given beside the keys themselves: leave one out");
+            fault("jwks_uri", "is set, and so are the keys themselves: leave one out");
         }
         if self.is_per_tenant() && self.claims.tenant_id.is_empty() {
             fault(
                 "claims.tenant_id",
-                "is empty: a tenant's issuer needs the claim with the tenant",
+                "is empty: per-tenant issuers need the claim that names the tenant",
             );
         }
         for (field, url) in [("discovery_url", &self.discovery_url), ("jwks_uri", &self.jwks_uri)] {
@@ -377,7 +378,7 @@ impl IssuerConfig {
         }
     }
 
-    /// `https`, or `http` on loopback where allowed; no user information.
+    /// Accepts `https`, and `http` on loopback if allowed, without user information.
     fn check_url(&self, url: &str) -> Result<(), &'static str> {
         let url = Url::parse(url).map_err(|_| "is not a URL: write it as https://host/path")?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -407,14 +408,14 @@ impl From<String> for IssuerConfig {
     }
 }
 
-/// Whether something stands in braces in a URL and is not the placeholder.
+/// Returns whether a URL has text in braces other than the placeholder.
 pub(crate) fn has_other_placeholder(url: &str) -> bool {
     url.match_indices('{')
         .filter_map(|(start, _)| url[start..].find('}').map(|end| &url[start..=start + end]))
         .any(|found| found != TENANT_PLACEHOLDER)
 }
 
-/// Whether a tenant's id means the same in a URL as outside of it.
+/// Returns whether a tenant's id needs no escaping in a URL and cannot change its path.
 pub(crate) fn fits_url(tenant: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     tenant.len() <= MAX_TENANT_IN_URL
@@ -422,9 +423,9 @@ pub(crate) fn fits_url(tenant: &str) -> bool {
         && !tenant.bytes().all(|byte| byte == b'.')
 }
 
-/// Whether scheme, user, host and port of a URL are the same whatever stands for the placeholder.
+/// Returns whether scheme, user, host and port of a URL are the same for every tenant.
 fn is_same_server_for_all(url: &str) -> bool {
-    // Digits, because only they may stand in a port.
+    // Digits, because a port allows nothing else.
     let server = |tenant: &str| {
         let url = Url::parse(&url.replace(TENANT_PLACEHOLDER, tenant)).ok()?;
         Some(url[..Position::BeforePath].to_owned())
@@ -433,7 +434,7 @@ fn is_same_server_for_all(url: &str) -> bool {
     one.is_some() && one == server("2")
 }
 
-/// Whether the URL's host is an address of this machine, or `localhost`.
+/// Returns whether the URL's host is a loopback address or `localhost`.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -443,35 +444,34 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The life cycle of a key set. Every default is meant for production.
+/// The settings for fetching and caching a key set. Every default is suitable for production.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct JwksSettings {
-    /// How old a key set becomes before it is fetched anew in the background, when the provider's
-    /// `Cache-Control` does not say. Default 5 min, ±10 % so that replicas spread; what the provider
-    /// says is held between 1 min and 1 h. Shorter sees withdrawals sooner and asks more often.
+    /// The age at which a key set is refreshed in the background, if the provider's `Cache-Control` does not
+    /// set it. Default 5 min, ±10 % so that replicas spread out. A value from the provider is limited to 1 min
+    /// to 1 h. A shorter TTL notices removed keys sooner and causes more requests.
     #[serde(rename = "ttl_seconds", with = "seconds")]
     pub ttl: Duration,
-    /// How often an unknown key id, or a bad signature under a known one, may cause a fetch of the
-    /// set, beyond a burst of two. Default 5 s, which is also how long good tokens are refused when
-    /// the provider changes its key in the middle of an attack. Longer spares the provider.
+    /// The time between fetches that an unknown key id, or a bad signature under a known one, may cause after
+    /// a burst of two. Default 5 s. It is also the time for which good tokens are refused if the provider
+    /// changes its key during an attack. A longer time means less load on the provider.
     #[serde(rename = "cooldown_seconds", with = "seconds")]
     pub cooldown: Duration,
-    /// How long keys are used after they were last fetched, while the provider cannot be reached.
-    /// Default 24 h. Longer survives longer outages and trusts withdrawn keys longer. Also the
-    /// longest TTL, whatever the provider says.
+    /// The age up to which keys are used while the provider is unavailable. Default 24 h. A longer time
+    /// survives longer outages and trusts removed keys longer. It also limits the TTL.
     #[serde(rename = "max_stale_seconds", with = "seconds")]
     pub max_stale: Duration,
-    /// How long a request waits for keys it cannot do without. Default 2 s; then 503.
+    /// The time that a request waits for the keys that it needs. Default 2 s; then it is answered with 503.
     #[serde(rename = "wait_seconds", with = "seconds")]
     pub wait: Duration,
-    /// The deadline of one fetch, connecting included (of which connecting may take 2 s). Default 5 s.
+    /// The deadline of one fetch, of which connecting may take 2 s. Default 5 s.
     #[serde(rename = "timeout_seconds", with = "seconds")]
     pub timeout: Duration,
-    /// The largest answer read. Default 256 KiB.
+    /// The largest accepted response, in bytes. Default 256 KiB.
     pub max_bytes: usize,
-    /// The most keys taken from a set. Default 100; a larger set is refused whole.
+    /// The largest accepted number of keys. Default 100. A set with more keys is rejected as a whole.
     pub max_keys: usize,
 }
 
@@ -505,7 +505,7 @@ impl JwksSettings {
         if self.max_stale < self.ttl {
             fault(
                 "jwks.max_stale_seconds",
-                "is shorter than the TTL: keys would die before they are renewed",
+                "is shorter than the TTL: keys would expire before they are refreshed",
             );
         }
         if self.max_bytes == 0 || self.max_keys == 0 {

@@ -1,4 +1,4 @@
-//! [`AuthMode`]: who is asked about tokens, and the guards around the modes that ask nobody.
+//! [`AuthMode`]: the way tokens are verified, and the restrictions of the mock modes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,28 +7,29 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{AuthConfig, Fault};
 
-/// Who is asked about tokens.
+/// The way tokens are verified.
 ///
-/// Read from text in any case; unset means `scaikey`; an unknown value is an error, never a mode.
+/// The names are read in any case. The default is `scaikey`. An unknown name is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
-    /// Nobody: every non-empty bearer token is the mock user. For laptops. Needs the cargo feature
-    /// `mock`. A debug build refuses to start where a variable such as `APP_ENV` says anything but
-    /// development, test, staging or local; a release build where none says so; both in Kubernetes.
-    /// See [modes](crate::manual::modes).
+    /// Every non-empty bearer token stands for the mock user; nothing is verified. This mode is for
+    /// development, and needs the cargo feature `mock`. A debug build refuses to start if a variable such as
+    /// `APP_ENV` names anything but development, test, staging or local. A release build refuses to start
+    /// unless a variable names one of them. Both refuse to start in Kubernetes. See
+    /// [modes](crate::manual::modes).
     Mock,
-    /// The configured issuers. The default, and the only mode for production.
+    /// Tokens of the configured issuers are verified. This is the default, and the only mode for production.
     #[default]
     ScaiKey,
-    /// The issuers for every token that contains a dot, as all JWTs do; their refusal is final.
-    /// Only a dotless token that begins with [`MockUser::token_prefix`] is the mock user. For
-    /// staging where the provider is not always there. Guarded like `Mock`.
+    /// Every token with a dot, as all JWTs have, is verified as in `ScaiKey`. Only a token without a dot that
+    /// begins with [`MockUser::token_prefix`] stands for the mock user. This mode is for staging without a
+    /// permanent provider. It has the restrictions of `Mock`.
     Hybrid,
 }
 
 impl AuthMode {
-    /// `mock`, `scaikey` or `hybrid`.
+    /// Returns `mock`, `scaikey` or `hybrid`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Mock => "mock",
@@ -40,7 +41,7 @@ impl AuthMode {
     /// Reads one environment variable: `AuthMode::from_env("SCAIWAVE_AUTH_MODE")`.
     ///
     /// # Errors
-    /// When the variable is set to something that is no mode.
+    /// When the value of the variable is not a mode.
     pub fn from_env(variable: &str) -> Result<Self, UnknownAuthMode> {
         match std::env::var_os(variable) {
             Some(value) if !value.is_empty() => value.to_string_lossy().parse(),
@@ -48,7 +49,7 @@ impl AuthMode {
         }
     }
 
-    /// The guards: mocking must be compiled in, and allowed where this runs.
+    /// Reports why mocking is not allowed: it is not compiled in, or the environment is not for development.
     pub(super) fn check(self, config: &AuthConfig, faults: &mut Vec<Fault>) {
         if self == Self::ScaiKey {
             return;
@@ -56,32 +57,32 @@ impl AuthMode {
         if !cfg!(feature = "mock") {
             faults.push(Fault::new(
                 "mode",
-                format!("is `{self}`, which this build cannot do: enable the cargo feature `mock` of scaikey-auth, or use `scaikey`"),
+                format!("is `{self}`, which this build does not support: enable the cargo feature `mock` of scaikey-auth, or use `scaikey`"),
             ));
         }
         if self == Self::Hybrid && config.mock.token_prefix.is_empty() {
-            let problem = "is empty: every token without a dot would be the mock user";
+            let problem = "is empty: every token without a dot would stand for the mock user";
             faults.push(Fault::new("mock.token_prefix", problem));
         }
         if config.insecure_allow_mock_in_production {
             return;
         }
-        // What is no text says something, too, and nothing harmless.
+        // A value that is not UTF-8 must not be skipped: it may name a production environment.
         let variables = std::env::vars_os()
             .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()));
         let prefix = config.prefix.as_deref();
         if let Some(why) = objection(prefix, variables, cfg!(debug_assertions)) {
-            let price = match self {
+            let risk = match self {
                 Self::Hybrid => "any caller can be the mock user",
                 Self::Mock | Self::ScaiKey => "every caller is signed in",
             };
-            let problem = format!("is `{self}`, with which {price}, but {why}");
+            let problem = format!("is `{self}`, in which {risk}, but {why}");
             faults.push(Fault::new("mode", problem));
         }
     }
 }
 
-/// Variables that say what an environment is for, bare or behind the service's own prefix.
+/// Variables that name the environment, alone or with the service's own prefix.
 const MARKERS: [&str; 13] = [
     "APP_ENV",
     "APP_ENVIRONMENT",
@@ -98,22 +99,23 @@ const MARKERS: [&str; 13] = [
     "DOTNET_ENVIRONMENT",
 ];
 
-/// What a marker may say where mocking is allowed.
-const HARMLESS: [&str; 7] = ["development", "dev", "test", "testing", "staging", "stage", "local"];
+/// The environments in which mocking is allowed.
+const NON_PRODUCTION: [&str; 7] =
+    ["development", "dev", "test", "testing", "staging", "stage", "local"];
 
-/// Is set in every container of a cluster.
+/// A variable that is set in every container of a cluster.
 const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 
-/// Why nobody may mock in an environment with these variables, and what to do. What is not known to be harmless is
-/// production: names of environments have no end (`prod-eu`, `prd`, `live2`).
+/// Returns the reason why mocking is not allowed with these variables, and the remedy. An unknown environment
+/// counts as production, because production has countless names (`prod-eu`, `prd`, `live2`).
 fn objection(
     prefix: Option<&str>,
     variables: impl IntoIterator<Item = [String; 2]>,
     is_debug_build: bool,
 ) -> Option<String> {
     let is_marker = |name: &str| {
-        let own = prefix.and_then(|prefix| name.strip_prefix(prefix)?.strip_prefix('_'));
-        MARKERS.contains(&name) || own.is_some_and(|name| MARKERS.contains(&name))
+        let unprefixed = prefix.and_then(|prefix| name.strip_prefix(prefix)?.strip_prefix('_'));
+        MARKERS.contains(&name) || unprefixed.is_some_and(|name| MARKERS.contains(&name))
     };
     let mut is_marked = false;
     for [name, value] in variables {
@@ -121,12 +123,12 @@ fn objection(
         if name == KUBERNETES {
             return Some(format!("this is Kubernetes ({KUBERNETES} is set): use `scaikey`"));
         }
-        // To shells, `ENV` is the file that they read at their start.
+        // In shells, `ENV` names the start-up file.
         let is_file = name == "ENV" && word.starts_with(['/', '~', '$']);
         if !is_marker(&name) || word.is_empty() || is_file {
             continue;
         }
-        if !HARMLESS.contains(&&*word.to_ascii_lowercase()) {
+        if !NON_PRODUCTION.contains(&&*word.to_ascii_lowercase()) {
             return Some(format!(
                 "{name}={value} is none of development, test, staging, local: use `scaikey`, or correct {name}"
             ));
@@ -134,10 +136,10 @@ fn objection(
         is_marked = true;
     }
     let is_free = is_marked || is_debug_build;
-    (!is_free).then(|| "this is a release build that nothing says is for development, test, staging or local: use `scaikey`, or set one such as APP_ENV=local".to_owned())
+    (!is_free).then(|| "this is a release build, and no variable names a development, test, staging or local environment: use `scaikey`, or set one such as APP_ENV=local".to_owned())
 }
 
-/// The text names no mode.
+/// The error for text that is not a mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown authentication mode: use `scaikey`, `hybrid` or `mock`")]
 pub struct UnknownAuthMode;
@@ -172,11 +174,11 @@ impl<'de> Deserialize<'de> for AuthMode {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct MockUser {
-    /// The claims the identity is read from, with ScaiKey's mapping. `iss` (`urn:scaikey-auth:mock`),
-    /// `iat` and `exp` (an hour from the request) are added. Default: the user `mock-user` named
-    /// `Mock User` of the tenant `mock-tenant`, without roles and scopes.
+    /// The claims of the user, read with ScaiKey's mapping. `iss` (`urn:scaikey-auth:mock`), `iat` and `exp`
+    /// (an hour after the request) are added. Default: the user `mock-user`, named `Mock User`, of the tenant
+    /// `mock-tenant`, without roles and scopes.
     pub claims: serde_json::Map<String, serde_json::Value>,
-    /// In hybrid mode, what a mock token begins with. Default `mock`.
+    /// The prefix of mock tokens in hybrid mode. Default `mock`.
     pub token_prefix: String,
 }
 
@@ -199,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mode_is_one_of_three_words() {
+    fn mode_is_one_of_three_words() {
         for (text, mode) in [
             ("mock", Ok(AuthMode::Mock)),
             (" ScaiKey\n", Ok(AuthMode::ScaiKey)),
@@ -210,12 +212,12 @@ mod tests {
         ] {
             assert_eq!(text.parse(), mode, "{text:?}");
         }
-        assert_eq!(AuthMode::from_env("A_VARIABLE_NOBODY_SETS"), Ok(AuthMode::ScaiKey));
+        assert_eq!(AuthMode::from_env("AN_UNSET_VARIABLE"), Ok(AuthMode::ScaiKey));
     }
 
     #[cfg(feature = "mock")]
     #[test]
-    fn hybrid_needs_a_word_that_asks_for_the_mock_user() {
+    fn hybrid_mode_requires_a_token_prefix() {
         let mut config =
             AuthConfig { insecure_allow_mock_in_production: true, ..AuthConfig::default() };
         config.mock.token_prefix.clear();
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn objections_say_what_to_do() {
+    fn objections_name_the_remedy() {
         let objection = |name: &str, value: &str| {
             objection(None, [[name.to_owned(), value.to_owned()]], false).unwrap()
         };
@@ -240,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn mocking_needs_a_harmless_environment() {
+    fn mocking_needs_a_non_production_environment() {
         type Variables = &'static [(&'static str, &'static str)];
         let objection = |variables: Variables, is_debug_build| {
             let variables = variables.iter().map(|(n, v)| [(*n).to_owned(), (*v).to_owned()]);
             objection(Some("SCAIWAVE"), variables, is_debug_build)
         };
-        // What is set, and whether a debug build and a release build may mock there.
+        // The variables, and whether a debug build and a release build may mock.
         let table: &[(Variables, bool, bool)] = &[
             (&[], true, false),
             (&[("PATH", "/bin"), ("OTHER_ENV", "prod"), ("APP", "prod")], true, false),

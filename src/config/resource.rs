@@ -1,4 +1,4 @@
-//! [`Resource`]: what clients call this service, and where they find its metadata (RFC 9728).
+//! [`Resource`]: the resource identifier of this service and the URL of its metadata (RFC 9728).
 
 use url::Url;
 
@@ -7,18 +7,18 @@ use crate::identity::Scopes;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// A resource identifier and the places of its metadata.
+/// A resource identifier and the URL of its metadata.
 #[derive(Debug, Clone)]
 pub(crate) struct Resource {
-    /// As configured: it is compared byte for byte.
+    /// The configured text, which clients compare byte by byte.
     pub(crate) identifier: String,
-    /// What clients may ask for.
+    /// The scopes that clients may request.
     pub(crate) scopes: Scopes,
     url: Url,
 }
 
-/// Whether it can be a resource identifier: `https` without query and fragment (RFC 9728 §1.2), or
-/// `http` on this machine, for development.
+/// Parses a resource identifier: `https` without query and fragment (RFC 9728 §1.2), or `http` on a loopback
+/// address, for development.
 pub(super) fn check(resource: &str) -> Result<Resource, Fault> {
     let url = Url::parse(resource).ok().filter(|url| {
         let scheme = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
@@ -34,20 +34,20 @@ impl Resource {
         Some(Self { scopes: scopes.clone(), ..resource })
     }
 
-    /// The path of the metadata: the well-known part stands in front of the resource's own
+    /// Returns the path of the metadata: the well-known path followed by the path of the resource
     /// (RFC 9728 §3).
     fn metadata_path(&self) -> String {
         format!("{WELL_KNOWN}{}", self.url.path().trim_end_matches('/'))
     }
 
-    /// Whether a path is where the metadata is looked for: in front of the resource's own path, or
-    /// at the root.
+    /// Returns whether clients look for the metadata at `path`: the well-known path, alone or followed by the
+    /// path of the resource.
     pub(crate) fn has_metadata_at(&self, path: &str) -> bool {
-        let own = path.strip_prefix(WELL_KNOWN).unwrap_or("-");
-        own.is_empty() || own == self.url.path().trim_end_matches('/')
+        let rest = path.strip_prefix(WELL_KNOWN).unwrap_or("-");
+        rest.is_empty() || rest == self.url.path().trim_end_matches('/')
     }
 
-    /// The URL of the metadata.
+    /// Returns the URL of the metadata.
     pub(crate) fn metadata_url(&self) -> String {
         let mut url = self.url.clone();
         url.set_path(&self.metadata_path());
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_metadata_is_in_front_of_the_path_of_the_resource() {
+    fn metadata_path_precedes_the_resource_path() {
         let metadata = |resource: &str| check(resource).map(|it| it.metadata_url()).ok();
         let at = |url: &str| Some(url.to_owned());
         let root = "https://h.example/.well-known/oauth-protected-resource";

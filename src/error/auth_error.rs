@@ -1,4 +1,4 @@
-//! [`AuthError`]: every way a request can be refused, and what the caller is told.
+//! [`AuthError`]: the reasons for refusing a request, and the answers to them.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::extended::ExtendedError;
-use super::public::{self, Public};
+use super::public::{self, PublicAnswer};
 
-/// An error of a store or provider, as implementors of this crate's traits return it.
+/// An error of a store or provider, as implementations of this crate's traits return it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why a request was refused.
+/// The reason for refusing a request.
 ///
-/// Grouped by who must act: the caller ([`MissingCredentials`](Self::MissingCredentials) …
-/// [`TenantMismatch`](Self::TenantMismatch)), whoever runs the service or its provider
-/// ([`Unavailable`](Self::Unavailable)), or the author of the service
-/// ([`MissingLayer`](Self::MissingLayer)). The log gets [`reason`](Self::reason); the caller gets
-/// [`public_reason`](Self::public_reason), which says less.
+/// The variants are grouped by the party that must act: the caller
+/// ([`MissingCredentials`](Self::MissingCredentials) to [`TenantMismatch`](Self::TenantMismatch)), the
+/// operator of the service or of its provider ([`Unavailable`](Self::Unavailable)), or the author of the
+/// service ([`MissingLayer`](Self::MissingLayer)). The log has [`reason`](Self::reason). The answer has
+/// [`public_reason`](Self::public_reason), which reveals less.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
@@ -26,97 +26,96 @@ pub enum AuthError {
     /// (RFC 6750 §3.1).
     #[error("the request carries no bearer token")]
     MissingCredentials,
-    /// The credentials do not follow the grammar, or there is more than one. 400
-    /// `invalid_request`.
+    /// The credentials are malformed, or there is more than one. 400 `invalid_request`.
     #[error("malformed credentials: {0}")]
     MalformedCredentials(&'static str),
-    /// The token does not hold. 401 `invalid_token`.
+    /// The token is not valid. 401 `invalid_token`.
     #[error("invalid token: {0}")]
     InvalidToken(InvalidToken),
-    /// The token holds but lacks scope. 403 `insufficient_scope`, naming what is required.
+    /// The token is valid but lacks a scope. 403 `insufficient_scope`, with the required scopes.
     #[error("insufficient scope: {required} required")]
     InsufficientScope {
         /// All scopes the operation needs, separated by spaces.
         required: Arc<str>,
     },
-    /// The identity is not of the role, group, kind or provenance required. 403.
+    /// The identity lacks the required role, group, kind or provenance. 403.
     #[error("forbidden: {required} required")]
     Forbidden {
-        /// What is required, for the log.
+        /// The requirement, for the log.
         required: Arc<str>,
     },
     /// The user must authenticate again or more strongly. 401
     /// `insufficient_user_authentication` (RFC 9470 §3).
     #[error("a more recent multi-factor authentication is required")]
     StepUpRequired {
-        /// How long ago the authentication may lie.
+        /// The maximum age of the authentication.
         max_age: Duration,
     },
-    /// A request with a session cookie that may change something came from a page of another origin, or
-    /// did not say from where. 403.
+    /// A state-changing request with a session cookie came from a page of another origin, or did not state
+    /// its origin. 403.
     #[error("the request does not come from the service's own pages")]
     ForeignOrigin,
-    /// The token names no tenant. 403: another token is needed, refreshing this one will not help.
+    /// The token names no tenant. 403. A refreshed token does not help; the caller needs another one.
     #[error("the token names no tenant")]
     TenantMissing,
     /// The tenant does not exist. 403, or 404 when configured.
     #[error("unknown tenant")]
     UnknownTenant,
-    /// The tenant exists but may not be used. 403.
+    /// The tenant exists but is suspended. 403.
     #[error("the tenant is suspended")]
     TenantSuspended,
-    /// The request names another tenant than the token, without the right to. 403.
+    /// The request names a tenant other than the token's, and the caller has no right to it. 403.
     #[error("the token does not belong to the tenant of the request")]
     TenantMismatch,
-    /// Something needed for the decision is away: the token may be good. 503 with `Retry-After`. The
-    /// answer's sentence says what, for the values of [`what`](Self::Unavailable::what) that this
-    /// crate uses.
+    /// A component that the decision needs is unavailable. The token may be good. 503 with `Retry-After`.
+    /// The answer names the component, for the values of [`what`](Self::Unavailable::what) that this crate
+    /// uses.
     #[error("{what} unavailable")]
     Unavailable {
-        /// What is away: `"keys"`, `"issuer"`, `"admission check"`, `"tenant store"`,
-        /// `"store of participants"` or `"identity provider"`; of validators of your own, whatever you call it.
+        /// The component: `"keys"`, `"issuer"`, `"admission check"`, `"tenant store"`,
+        /// `"store of participants"` or `"identity provider"`. Your own validators may use other names.
         what: &'static str,
-        /// When trying again makes sense; the answer says 1 s when this is `None`.
+        /// The time after which a retry makes sense. If it is `None`, the answer says 1 s.
         retry_after: Option<Duration>,
-        /// What went wrong, for the log.
+        /// The cause, for the log.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// A request to one of the crate's own endpoints lacks something. 400.
+    /// A request to one of the crate's own endpoints is malformed. 400.
     #[error("malformed request: {0}")]
     MalformedRequest(&'static str),
-    /// The caller asked too often. 429 with `Retry-After`.
+    /// The caller sent too many requests. 429 with `Retry-After`.
     #[error("too many requests")]
     TooManyRequests {
-        /// When trying again makes sense.
+        /// The time after which a retry makes sense.
         retry_after: Duration,
     },
-    /// The identity holds, and can never be registered. 422.
+    /// The identity is valid but can never be registered. 422.
     #[error("cannot be registered: {0}")]
     Unregistrable(String),
-    /// A guard or extractor ran on a request that no authentication layer has seen. 500: the
-    /// service is put together wrongly.
+    /// A guard or extractor ran on a request that no authentication layer has seen. 500: the service is
+    /// assembled wrongly.
     #[error(
-        "no authentication layer has seen this request: wrap the route with `.layer(auth.layer())`, outside of the guard or handler that asked for the identity"
+        "no authentication layer has seen this request: wrap the route with `.layer(auth.layer())`, outside of the guard or handler that needs the identity"
     )]
     MissingLayer,
-    /// Another refusal with challenges or headers of its own, made by
-    /// [`with_challenge`](Self::with_challenge) and [`with_header`](Self::with_header). Answered as
-    /// that one, which [`plain`](Self::plain) returns.
+    /// A refusal with additional challenges or headers, made by [`with_challenge`](Self::with_challenge) and
+    /// [`with_header`](Self::with_header). The answer is otherwise that of the inner refusal, which
+    /// [`plain`](Self::plain) returns.
     #[error(transparent)]
     Extended(ExtendedError),
 }
 
-/// What is wrong with a token.
+/// The reason why a token is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidToken {
-    /// Not a JWT this crate reads: shape, encoding, JSON, or a limit (RFC 7519 §7.2).
+    /// The token is not a well-formed JWT, or exceeds a limit (RFC 7519 §7.2).
     #[error("malformed: {0}")]
     Malformed(&'static str),
-    /// The header's `alg` is unknown, forbidden for the issuer, or not the key's (RFC 8725 §3.1).
+    /// The header's `alg` is unknown, not allowed for the issuer, or not the key's (RFC 8725 §3.1).
     #[error("algorithm not allowed")]
     Algorithm,
-    /// The `typ` says the token is something else than an access token (RFC 8725 §3.11).
+    /// The header's `typ` is not that of an access token (RFC 8725 §3.11).
     #[error("not an access token")]
     Type,
     /// `iss` is none of the configured issuers.
@@ -125,13 +124,13 @@ pub enum InvalidToken {
     /// `aud` does not name this service.
     #[error("meant for another audience")]
     Audience,
-    /// Now is not before `exp`.
+    /// The token has expired: `exp` has passed.
     #[error("expired")]
     Expired,
-    /// Now is before `nbf`, or `iat` lies in the future.
+    /// The token is not valid yet: `nbf` or `iat` is in the future.
     #[error("not yet valid")]
     NotYetValid,
-    /// A claim the profile requires is absent.
+    /// A claim that the profile requires is absent.
     #[error("claim `{0}` is missing")]
     MissingClaim(&'static str),
     /// A claim has the wrong JSON type or an impossible value.
@@ -143,23 +142,23 @@ pub enum InvalidToken {
     /// The signature does not verify.
     #[error("bad signature")]
     Signature,
-    /// The token is bound to a key (`cnf`, RFC 7800 §3.1) whose possession was not proven, or to one in a way
-    /// that this crate does not know.
+    /// The token is bound to a key (`cnf`, RFC 7800 §3.1), and the sender did not prove possession; or this
+    /// crate does not know that kind of binding.
     #[error("bound to a key that was not proven")]
     Unproven,
-    /// The token, its session or its user was revoked, as an admission check says. The caller is told.
+    /// An admission check says that the token, its session or its user was revoked. The answer says so.
     #[error("revoked")]
     Revoked,
-    /// The tenant in `iss` is not the tenant claimed.
+    /// The tenant in `iss` differs from the tenant claim.
     #[error("tenant does not belong to the issuer")]
     IssuerTenant,
-    /// No validator takes tokens of this shape.
+    /// No validator accepts tokens of this form.
     #[error("not a token this service accepts")]
     Unrecognised,
 }
 
 impl InvalidToken {
-    /// A stable name for logs and metrics.
+    /// Returns a stable name for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "token_malformed",
@@ -180,7 +179,7 @@ impl InvalidToken {
         }
     }
 
-    /// The claim or header parameter that is to blame, for the log; empty where none is.
+    /// Returns the claim or header parameter that is wrong, for the log; empty if there is none.
     pub(crate) fn claim(&self) -> &'static str {
         match self {
             Self::MissingClaim(name) | Self::MalformedClaim(name) => name,
@@ -199,7 +198,7 @@ impl InvalidToken {
 }
 
 impl AuthError {
-    /// A stable name for logs and metrics.
+    /// Returns a stable name for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::MissingCredentials => "credentials_missing",
@@ -222,28 +221,29 @@ impl AuthError {
         }
     }
 
-    /// The name the caller is told: of an invalid token only whether it has expired, so that a client knows to
-    /// refresh, or was revoked, so that it knows to sign in again; an attacker learns nothing.
+    /// Returns the name in the answer. For invalid tokens it distinguishes only expired tokens, which the
+    /// client can refresh, and revoked ones, after which it must sign in again. It gives an attacker no other
+    /// detail.
     pub fn public_reason(&self) -> &'static str {
         self.public().reason
     }
 
-    /// The HTTP status of the answer.
+    /// Returns the HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         self.public().status
     }
 
-    /// One fixed sentence for the caller. Says nothing that came with the request.
+    /// Returns a fixed sentence for the answer. It contains nothing from the request.
     pub fn public_message(&self) -> &'static str {
         self.public().message
     }
 
-    /// The gRPC status code of the answer.
+    /// Returns the gRPC status code of the answer.
     ///
-    /// In a tonic service make the `Status` of
-    /// [`AuthLayer::refusal`](crate::AuthLayer::refusal) (`Status::from_header_map`): that one has the
-    /// challenge and `Retry-After`, too, and is logged and counted. A `Status` of this code and
-    /// [`public_message`](Self::public_message) has none of these. It is for code that has no layer.
+    /// In a tonic service, make the `Status` from [`AuthLayer::refusal`](crate::AuthLayer::refusal)
+    /// (`Status::from_header_map`). It includes the challenge and `Retry-After`, and it is logged and counted.
+    /// A `Status` made from this code and [`public_message`](Self::public_message) has none of these; use it
+    /// only where there is no layer.
     ///
     /// | status | code |
     /// |---|---|
@@ -275,7 +275,7 @@ impl AuthError {
         }
     }
 
-    pub(super) fn public(&self) -> &'static Public {
+    pub(super) fn public(&self) -> &'static PublicAnswer {
         match self {
             Self::MissingCredentials => &public::CREDENTIALS_MISSING,
             Self::MalformedCredentials(_) => &public::CREDENTIALS_MALFORMED,
@@ -299,7 +299,7 @@ impl AuthError {
         }
     }
 
-    /// When a caller should try again, for the answers where that helps.
+    /// Returns the time after which the caller should retry, if a retry helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => {
@@ -311,7 +311,7 @@ impl AuthError {
         }
     }
 
-    /// `Unavailable` with the error that caused it.
+    /// Makes an `Unavailable` with its cause.
     pub(crate) fn unavailable(
         what: &'static str,
         retry_after: Option<Duration>,
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn grpc_codes_are_those_of_the_protocol() {
-        let away = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
+        let unavailable = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
         for (error, code) in [
             (AuthError::MalformedCredentials("x"), 3),
             (AuthError::MalformedRequest("x"), 3),
@@ -346,7 +346,7 @@ mod tests {
             (AuthError::ForeignOrigin, 7),
             (AuthError::Unregistrable("x".to_owned()), 9),
             (AuthError::TooManyRequests { retry_after: Duration::ZERO }, 8),
-            (away, 14),
+            (unavailable, 14),
             (AuthError::MissingLayer, 13),
         ] {
             assert_eq!(error.grpc_code(), code, "{error:?}");
@@ -355,11 +355,11 @@ mod tests {
     }
 
     #[test]
-    fn extended_refusal_is_answered_as_its_plain_one() {
-        let away = || AuthError::unavailable("keys", Some(Duration::from_secs(7)), "the cause");
+    fn extended_refusal_answers_like_plain_one() {
+        let refusal = || AuthError::unavailable("keys", Some(Duration::from_secs(7)), "the cause");
         let extended =
-            away().with_challenge(Challenge::new("X")).with_challenge(Challenge::new("Y"));
-        let plain = away();
+            refusal().with_challenge(Challenge::new("X")).with_challenge(Challenge::new("Y"));
+        let plain = refusal();
         assert!(matches!(extended.plain(), AuthError::Unavailable { what: "keys", .. }));
         assert_eq!(extended.challenges().len(), 2);
         assert_eq!(extended.to_string(), plain.to_string());

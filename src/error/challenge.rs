@@ -1,4 +1,4 @@
-//! `WWW-Authenticate`: the challenges of RFC 6750 §3 and RFC 9470 §3, built once where possible.
+//! `WWW-Authenticate`: the challenges of RFC 6750 §3 and RFC 9470 §3. The common ones are built once.
 
 use std::fmt::Write;
 
@@ -8,8 +8,9 @@ use super::{AuthError, InvalidToken};
 
 /// A challenge: an authentication scheme and its parameters (RFC 9110 §11.3).
 ///
-/// For schemes beside `Bearer`, which the layer writes itself: [`AuthError::with_challenge`] gives one
-/// to a single refusal, [`AuthBuilder::challenge`](crate::AuthBuilder::challenge) to every 401.
+/// Use it for schemes other than `Bearer`; the layer writes the `Bearer` challenge itself.
+/// [`AuthError::with_challenge`] adds a challenge to one refusal,
+/// [`AuthBuilder::challenge`](crate::AuthBuilder::challenge) to every 401.
 ///
 /// ```
 /// use scaikey_auth::error::Challenge;
@@ -20,25 +21,25 @@ use super::{AuthError, InvalidToken};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
     text: String,
-    /// How much of the text is the scheme.
+    /// The length of the scheme at the start of `text`, in bytes.
     scheme: usize,
-    names_error: bool,
+    has_error_parameter: bool,
 }
 
 impl Challenge {
-    /// A challenge without parameters. The scheme is a token (RFC 9110 §5.6.2): other characters are
-    /// left out.
+    /// Makes a challenge without parameters. The scheme is a token (RFC 9110 §5.6.2); other characters are
+    /// dropped.
     pub fn new(scheme: &'static str) -> Self {
         let text: String = scheme.chars().filter(is_token_character).collect();
-        Self { scheme: text.len(), text, names_error: false }
+        Self { scheme: text.len(), text, has_error_parameter: false }
     }
 
-    /// Adds a parameter, as a quoted string. Quotes and backslashes in the value are escaped, and what
-    /// is not printable ASCII becomes `?`, so the value may come from a request. The name is a token, as
-    /// the scheme is.
+    /// Adds a parameter as a quoted string. Quotes and backslashes in the value are escaped, and characters
+    /// outside printable ASCII become `?`, so the value may come from a request. The name is a token, like
+    /// the scheme.
     #[must_use]
     pub fn param(mut self, name: &'static str, value: &str) -> Self {
-        self.names_error |= name.eq_ignore_ascii_case("error");
+        self.has_error_parameter |= name.eq_ignore_ascii_case("error");
         self.text.push_str(if self.text.len() == self.scheme { " " } else { ", " });
         self.text.extend(name.chars().filter(is_token_character));
         self.text.push_str("=\"");
@@ -53,45 +54,45 @@ impl Challenge {
         self
     }
 
-    /// The challenge as it stands in the header.
+    /// Returns the challenge as it appears in the header.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// `None` for a challenge without a scheme.
+    /// Returns the header value, or `None` if the challenge has no scheme.
     pub(crate) fn to_header(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(&self.text).ok().filter(|_| self.scheme > 0)
     }
 
-    fn has_scheme_of(&self, other: &Self) -> bool {
+    fn has_same_scheme_as(&self, other: &Self) -> bool {
         let (one, other) = (self.text.get(..self.scheme), other.text.get(..other.scheme));
         one.zip(other).is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
     }
 }
 
-/// `tchar` of RFC 9110 §5.6.2.
+/// Returns whether `character` is a `tchar` (RFC 9110 §5.6.2).
 fn is_token_character(character: &char) -> bool {
     character.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(*character)
 }
 
-/// Writes challenges for one realm. The common ones are ready-made, so that a flood of bad
-/// requests formats nothing.
+/// A writer of challenges for one realm. The common ones are prepared, so that a flood of bad requests formats
+/// nothing.
 #[derive(Debug)]
 pub(crate) struct Challenger {
-    /// `Bearer realm="…"[, resource_metadata="…"]`: never bare, since RFC 6750 §3 wants at least
-    /// one parameter.
+    /// `Bearer realm="…"[, resource_metadata="…"]`. It always has the realm, because RFC 6750 §3 requires a
+    /// parameter.
     prefix: String,
     missing: HeaderValue,
     malformed: HeaderValue,
     invalid: HeaderValue,
     expired: HeaderValue,
     forbidden: HeaderValue,
-    /// Schemes that are accepted beside `Bearer`: a 401 names them all (RFC 9110 §11.6.1).
+    /// The accepted schemes other than `Bearer`. A 401 names all of them (RFC 9110 §11.6.1).
     others: Vec<(Challenge, HeaderValue)>,
 }
 
 impl Challenger {
-    /// `None` when the realm or the metadata URL has characters that cannot stand in a header.
+    /// Returns `None` if the realm or the metadata URL has characters that a header cannot have.
     pub(crate) fn new(realm: &str, resource_metadata: Option<&str>) -> Option<Self> {
         let mut prefix = format!("Bearer realm={}", quoted(realm)?);
         if let Some(url) = resource_metadata {
@@ -109,30 +110,30 @@ impl Challenger {
         })
     }
 
-    /// Names these schemes in every 401, too.
-    pub(crate) fn beside(mut self, others: Vec<Challenge>) -> Self {
+    /// Adds these schemes to every 401.
+    pub(crate) fn with_schemes(mut self, others: Vec<Challenge>) -> Self {
         let ready = |other: Challenge| other.to_header().map(|value| (other, value));
         self.others = others.into_iter().filter_map(ready).collect();
         self
     }
 
-    /// The challenges that go with `error`, each for a field line of its own (RFC 9110 §11.6.1). None
-    /// where another token of the same caller would not help, or where the caller is not at fault.
+    /// Returns the challenges for `error`, each for a field line of its own (RFC 9110 §11.6.1). There are none
+    /// if another token of the same caller would not help, or if the caller is not at fault.
     ///
-    /// A challenge that the error brings takes the place of the one that is sent with every 401 for its
-    /// scheme. Where it says what is wrong, `Bearer` does not (RFC 9449 §7.2): the client could not tell
-    /// which of its credentials is meant.
+    /// A challenge of the error replaces the configured one of the same scheme. If it has a parameter `error`,
+    /// the `Bearer` challenge has none (RFC 9449 §7.2); otherwise the client could not know which of its
+    /// credentials is wrong.
     pub(crate) fn challenges<'a>(
         &'a self,
         error: &'a AuthError,
     ) -> impl Iterator<Item = HeaderValue> + 'a {
         let own = error.challenges();
-        let is_told = own.iter().any(|challenge| challenge.names_error);
+        let names_error = own.iter().any(|challenge| challenge.has_error_parameter);
         let bearer = self.bearer(error.plain());
-        let bearer = bearer.map(|value| if is_told { self.missing.clone() } else { value });
+        let bearer = bearer.map(|value| if names_error { self.missing.clone() } else { value });
         let others = self.others.iter().filter(move |(other, _)| {
             error.status() == StatusCode::UNAUTHORIZED
-                && !own.iter().any(|challenge| challenge.has_scheme_of(other))
+                && !own.iter().any(|challenge| challenge.has_same_scheme_as(other))
         });
         let others = others.map(|(_, value)| value.clone());
         bearer.into_iter().chain(others).chain(own.iter().filter_map(Challenge::to_header))
@@ -162,8 +163,7 @@ impl Challenger {
     }
 }
 
-/// A quoted-string (RFC 9110 §5.6.4), refused when it would need characters outside printable
-/// ASCII.
+/// Makes a quoted-string (RFC 9110 §5.6.4). Returns `None` for text outside printable ASCII.
 fn quoted(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_has_the_challenge_its_rfc_wants() {
+    fn each_refusal_has_its_rfc_challenge() {
         let required = "docs:read admin".into();
         let table = [
             (AuthError::MissingCredentials, Some(r#"Bearer realm="scaiwave""#)),
@@ -227,13 +227,13 @@ mod tests {
             (AuthError::Unavailable { what: "keys", retry_after: None, source: None }, None),
         ];
         for (error, expected) in table {
-            let told = format!("{error:?}");
-            assert_eq!(challenge(error).as_deref(), expected, "{told}");
+            let case = format!("{error:?}");
+            assert_eq!(challenge(error).as_deref(), expected, "{case}");
         }
     }
 
     #[test]
-    fn a_realm_is_escaped_or_refused_but_never_injected() {
+    fn realm_is_escaped_or_refused() {
         let challenger = Challenger::new(r#"a"b\c"#, Some("https://x/y")).unwrap();
         assert_eq!(
             challenger.challenges(&AuthError::MissingCredentials).next().unwrap(),
@@ -254,10 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn each_scheme_has_one_challenge_and_one_names_the_error() {
+    fn only_one_challenge_names_the_error() {
         let dpop = || Challenge::new("DPoP").param("algs", "ES256");
         let challenger = Challenger::new("r", None).unwrap();
-        let challenger = challenger.beside(vec![dpop(), Challenge::new("ApiKey")]);
+        let challenger = challenger.with_schemes(vec![dpop(), Challenge::new("ApiKey")]);
         let sent = |error: AuthError| -> Vec<String> {
             let values = challenger.challenges(&error);
             values.map(|value| value.to_str().unwrap().to_owned()).collect()
@@ -269,11 +269,11 @@ mod tests {
         let unproven = || AuthError::from(InvalidToken::Unproven);
         assert_eq!(sent(unproven()), [invalid, algs, "ApiKey"]);
         let own = Challenge::new("dpop").param("error", "use_dpop_nonce");
-        let told = sent(unproven().with_challenge(own));
-        assert_eq!(told, [plain, "ApiKey", r#"dpop error="use_dpop_nonce""#]);
+        let challenges = sent(unproven().with_challenge(own));
+        assert_eq!(challenges, [plain, "ApiKey", r#"dpop error="use_dpop_nonce""#]);
         let hint = Challenge::new("Hint").param("Errors", "none");
-        let told = sent(unproven().with_challenge(hint));
-        assert_eq!(told, [invalid, algs, "ApiKey", r#"Hint Errors="none""#]);
+        let challenges = sent(unproven().with_challenge(hint));
+        assert_eq!(challenges, [invalid, algs, "ApiKey", r#"Hint Errors="none""#]);
         let forbidden = AuthError::Forbidden { required: "x".into() };
         assert_eq!(sent(forbidden), [r#"Bearer realm="r", error="insufficient_scope""#]);
         assert_eq!(sent(AuthError::TenantMissing), [""; 0]);

@@ -1,4 +1,4 @@
-//! [`ExtendedError`]: a refusal with challenges and headers of its own.
+//! [`ExtendedError`]: a refusal with additional challenges and headers.
 
 use std::error::Error;
 use std::fmt;
@@ -11,11 +11,11 @@ use http::header::{self, HeaderName, HeaderValue};
 use super::response::{NO_STORE, in_seconds};
 use super::{AuthError, Challenge};
 
-/// The headers that no refusal sets by itself.
-const OF_THE_LAYER: [HeaderName; 3] =
+/// The headers that only the layer sets.
+const LAYER_HEADERS: [HeaderName; 3] =
     [header::CACHE_CONTROL, header::RETRY_AFTER, header::WWW_AUTHENTICATE];
 
-/// A refusal with challenges and headers of its own: what [`AuthError::Extended`] holds. `Debug` prints the
+/// A refusal with additional challenges and headers, as [`AuthError::Extended`] holds it. `Debug` prints the
 /// names of the headers without their values.
 #[derive(Clone)]
 pub struct ExtendedError(Arc<Inner>);
@@ -70,12 +70,11 @@ impl Error for ExtendedError {
 }
 
 impl AuthError {
-    /// Adds the challenge of a scheme other than `Bearer`, which the answer carries in a
-    /// `WWW-Authenticate` line of its own beside that for `Bearer`. Without effect where an answer
-    /// has no challenge: unless its status is 400, 401 or 403, and where
-    /// [`ErrorResponse`](super::ErrorResponse) wrote one.
+    /// Adds a challenge for a scheme other than `Bearer`. The answer has it in a separate `WWW-Authenticate`
+    /// line, beside the one for `Bearer`. It has no effect if the status of the answer is not 400, 401 or 403,
+    /// or if the [`ErrorResponse`](super::ErrorResponse) wrote a challenge itself.
     ///
-    /// If the challenge has a parameter `error`, the one for `Bearer` has none.
+    /// If the challenge has a parameter `error`, the `Bearer` challenge has none.
     ///
     /// ```
     /// use axum::http::HeaderValue;
@@ -94,17 +93,17 @@ impl AuthError {
         ExtendedError::of(self).change(|inner| inner.challenges.push(challenge))
     }
 
-    /// Adds a header to the answer, of gRPC, too, such as `DPoP-Nonce` (RFC 9449 §8). The last of a name
-    /// counts. `Cache-Control`, `Retry-After` and `WWW-Authenticate` remain the layer's: given here, they have
-    /// no effect.
+    /// Adds a header to the answer, such as `DPoP-Nonce` (RFC 9449 §8). It also applies to gRPC answers. The
+    /// last header of a name wins. The layer sets `Cache-Control`, `Retry-After` and `WWW-Authenticate`; they
+    /// have no effect here.
     ///
-    /// Not for headers about the body, its length or the connection: the answer has those of its own.
+    /// Do not use it for headers about the body, its length or the connection.
     #[must_use]
     pub fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         ExtendedError::of(self).change(|inner| inner.headers.push((name, value)))
     }
 
-    /// Returns the refusal without challenges and headers of its own: the one to match on.
+    /// Returns the refusal without additional challenges and headers. Match on this one.
     pub fn plain(&self) -> &Self {
         match self {
             Self::Extended(extended) => extended.plain(),
@@ -112,12 +111,12 @@ impl AuthError {
         }
     }
 
-    /// Whether the token may be good: something that is needed to tell is away.
+    /// Returns whether the decision failed because a component is unavailable.
     pub(crate) fn is_unavailable(&self) -> bool {
         matches!(self.plain(), Self::Unavailable { .. })
     }
 
-    /// The challenges of its own.
+    /// Returns the additional challenges.
     pub(crate) fn challenges(&self) -> &[Challenge] {
         match self {
             Self::Extended(extended) => &extended.0.challenges,
@@ -125,8 +124,8 @@ impl AuthError {
         }
     }
 
-    /// Writes the headers that no answer to this refusal may lack: its own ones, `Cache-Control`,
-    /// `Retry-After` for a 429 or 503, and for a 400, 401 or 403 the `challenges`, unless there is one.
+    /// Writes the required headers: the additional ones, `Cache-Control`, `Retry-After` for a 429 or 503, and
+    /// the `challenges` for a 400, 401 or 403 that has none yet.
     pub(crate) fn write_head<I: IntoIterator<Item = HeaderValue>>(
         &self,
         response: &mut Response<Bytes>,
@@ -135,10 +134,10 @@ impl AuthError {
         let status = response.status().as_u16();
         let headers = response.headers_mut();
         if let Self::Extended(extended) = self {
-            let own = extended.0.headers.iter().filter(|(name, _)| !OF_THE_LAYER.contains(name));
+            let own = extended.0.headers.iter().filter(|(name, _)| !LAYER_HEADERS.contains(name));
             own.for_each(|(name, value)| drop(headers.insert(name, value.clone())));
         }
-        // A shared cache would hand the refusal of one caller to all others.
+        // A shared cache would serve the refusal of one caller to all others.
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         if matches!(status, 429 | 503)
             && let Some(wait) = self.retry_after()

@@ -1,19 +1,19 @@
-//! What callers are told, one row per answer, written out at compile time.
+//! The public part of each refusal, one row per answer, built at compile time.
 
 use http::StatusCode;
 
-/// One answer.
-pub(super) struct Public {
+/// The public part of one refusal.
+pub(super) struct PublicAnswer {
     pub(super) reason: &'static str,
     pub(super) status: StatusCode,
     pub(super) message: &'static str,
-    /// The RFC 9457 document, ready to send: refusing a flood of requests formats nothing.
+    /// The RFC 9457 document. It is prepared, so that a flood of refusals formats nothing.
     pub(super) problem: &'static str,
 }
 
 macro_rules! answers {
     ($($name:ident = $reason:literal, $status:literal $title:literal, $message:literal;)*) => {$(
-        pub(super) static $name: Public = Public {
+        pub(super) static $name: PublicAnswer = PublicAnswer {
             reason: $reason,
             status: match StatusCode::from_u16($status) {
                 Ok(status) => status,
@@ -54,8 +54,8 @@ answers! {
     LAYER_MISSING = "layer_missing", 500 "Internal Server Error", "The service is misconfigured.";
 }
 
-/// The answer that names what is away.
-pub(super) fn unavailable(what: &str) -> &'static Public {
+/// Returns the answer for an unavailable component.
+pub(super) fn unavailable(what: &str) -> &'static PublicAnswer {
     match what {
         "keys" | "issuer" => &UNAVAILABLE_KEYS,
         "tenant store" => &UNAVAILABLE_TENANTS,

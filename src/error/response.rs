@@ -1,4 +1,4 @@
-//! [`ErrorResponse`]: how a refusal looks on the wire, and the four looks that come with the crate.
+//! [`ErrorResponse`]: the format of a refusal on the wire, and the four formats of this crate.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::AuthError;
 
-/// A refusal about to be answered.
+/// A refusal that is about to be answered.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Refusal<'a> {
-    /// Why: never [`Extended`](AuthError::Extended), whose challenges and headers the layer adds.
+    /// The reason. It is never [`Extended`](AuthError::Extended); the layer adds the challenges and headers
+    /// of those.
     pub error: &'a AuthError,
     /// Whether the request is gRPC: `POST` with the content type `application/grpc`, alone or followed
     /// by `+` or `;`.
     pub grpc: bool,
-    /// The status of the answer: [`AuthError::status`], unless the layer was told otherwise (for
-    /// instance 404 for an unknown tenant).
+    /// The status of the answer: [`AuthError::status`], unless the layer is configured otherwise (for
+    /// example, 404 for an unknown tenant).
     pub status: StatusCode,
 }
 
@@ -27,10 +28,10 @@ impl<'a> Refusal<'a> {
     }
 }
 
-/// Turns a refusal into an answer.
+/// A format for refusals.
 ///
-/// Any `Fn(&Refusal) -> Response<B>` is one, whose bodies become [`Bytes`]: `String`, `Vec<u8>`,
-/// `&'static str`, and [`Bytes`] themselves.
+/// Any `Fn(&Refusal) -> Response<B>` implements it, if `B` converts into [`Bytes`]: `String`, `Vec<u8>`,
+/// `&'static str`, and [`Bytes`] itself.
 ///
 /// ```
 /// use http::Response;
@@ -46,10 +47,10 @@ impl<'a> Refusal<'a> {
 /// # }
 /// ```
 ///
-/// The layer adds `WWW-Authenticate` to a 400, 401 or 403, `Retry-After` to a 429 or 503 and
-/// `Cache-Control: no-store` to all afterwards, so an implementation cannot forget them.
-/// Harmless mistake: an ugly body. Attack: a status of 2xx for anything but gRPC tells the client
-/// that the request was served.
+/// Afterwards the layer adds `WWW-Authenticate` to a 400, 401 or 403, `Retry-After` to a 429 or 503, and
+/// `Cache-Control: no-store` to all, so an implementation cannot forget them. Harmless mistake: an ugly
+/// body. Dangerous mistake: a 2xx status for anything but gRPC, which makes the client believe that the
+/// request succeeded.
 pub trait ErrorResponse: Send + Sync + 'static {
     /// Builds the answer.
     fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes>;
@@ -65,9 +66,9 @@ where
     }
 }
 
-/// `application/problem+json` (RFC 9457): the default.
+/// `application/problem+json` (RFC 9457), the default format.
 ///
-/// `type` is `urn:scaikey-auth:` and [`AuthError::public_reason`]. gRPC requests get a gRPC status
+/// `type` is `urn:scaikey-auth:` followed by [`AuthError::public_reason`]. A gRPC request gets a gRPC status
 /// instead, so that one layer serves both.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProblemJson;
@@ -89,7 +90,7 @@ impl ErrorResponse for ProblemJson {
     }
 }
 
-/// An RFC 9457 document that is not ready-made: with a member more, or another status.
+/// Formats an RFC 9457 document that is not prepared: one with an extension member or another status.
 fn problem(error: &AuthError, status: StatusCode, extension: String) -> Bytes {
     let (reason, message) = (error.public_reason(), text(error.public_message()));
     let title = status.canonical_reason().unwrap_or("Refused");
@@ -99,17 +100,17 @@ fn problem(error: &AuthError, status: StatusCode, extension: String) -> Bytes {
     ))
 }
 
-/// `{"error":{"code":"…","message":"…"}}`, as products with an envelope answer.
+/// A JSON envelope: `{"error":{"code":"…","message":"…"}}`.
 ///
-/// The code is [`AuthError::public_reason`] in capitals behind the prefix: with `SW_AUTH_`, an
-/// expired token is `SW_AUTH_TOKEN_EXPIRED`. For a catalogue of codes of your own, use a closure.
+/// The code is the prefix and [`AuthError::public_reason`] in capitals. With the prefix `SW_AUTH_`, an expired
+/// token is `SW_AUTH_TOKEN_EXPIRED`. For your own codes, use a closure.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     prefix: String,
 }
 
 impl Envelope {
-    /// Codes will begin with `prefix`.
+    /// Makes an envelope whose codes begin with `prefix`.
     pub fn new(prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into() }
     }
@@ -130,7 +131,7 @@ impl ErrorResponse for Envelope {
     }
 }
 
-/// The status and its headers, without a body.
+/// An answer without a body: the status and its headers only.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EmptyBody;
 
@@ -146,14 +147,14 @@ impl ErrorResponse for EmptyBody {
     }
 }
 
-/// A gRPC status without a message stream ("trailers-only"), for every request.
+/// A gRPC status without messages ("trailers-only"), for every request.
 ///
-/// Rarely needed: every [`ErrorResponse`] of this crate answers a gRPC request
-/// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)) with a gRPC status. This type gives
-/// that answer to requests, too, that are not recognised as gRPC.
+/// It is rarely needed, because every [`ErrorResponse`] of this crate answers a gRPC request
+/// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)) with a gRPC status. This type gives that
+/// answer also to requests that are not recognised as gRPC.
 ///
-/// The status is [`AuthError::grpc_code`]: 16 `UNAUTHENTICATED` when the caller is not known, 7
-/// `PERMISSION_DENIED` when it is, 14 `UNAVAILABLE` when that cannot be told.
+/// The status is [`AuthError::grpc_code`], such as 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED` or
+/// 14 `UNAVAILABLE`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Grpc;
 
@@ -166,22 +167,22 @@ impl ErrorResponse for Grpc {
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// gRPC answers 200 and puts the verdict into `grpc-status`; the headers are the trailers when
-/// nothing follows them.
+/// Makes a gRPC answer: HTTP status 200, with the result in `grpc-status`. Without a body, the headers serve as
+/// the trailers.
 fn trailers_only(error: &AuthError) -> Response<Bytes> {
     let mut response = answer(StatusCode::OK, GRPC, Bytes::new());
     let headers = response.headers_mut();
     headers.insert(GRPC_STATUS, HeaderValue::from(error.grpc_code()));
-    // The fixed sentences are ASCII without `%`, so percent-encoding would change nothing.
+    // The fixed sentences are ASCII without `%`, so they need no percent-encoding.
     headers.insert(GRPC_MESSAGE, HeaderValue::from_static(error.public_message()));
     response
 }
 
-/// No refusal may be kept: a 404 may be, where nothing is said (RFC 9110 §15.1), and so may a gRPC status,
-/// which comes with 200.
+/// Caches must store no refusal. By default they may store a 404 (RFC 9110 §15.1), and a gRPC status, because
+/// it comes with 200.
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// A `Retry-After`: whole seconds, rounded up, one at least.
+/// Formats a `Retry-After`: whole seconds, rounded up, at least 1.
 pub(crate) fn in_seconds(wait: Duration) -> HeaderValue {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     HeaderValue::from(seconds.max(1))
@@ -199,7 +200,7 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
     response
 }
 
-/// A JSON string.
+/// Makes a JSON string.
 fn text(value: &str) -> serde_json::Value {
     serde_json::Value::from(value)
 }
@@ -209,12 +210,12 @@ mod tests {
     use super::*;
     use crate::error::InvalidToken;
 
-    fn body(look: impl ErrorResponse, error: AuthError) -> String {
-        String::from_utf8(look.respond(&Refusal::new(&error, false)).into_body().into()).unwrap()
+    fn body(format: impl ErrorResponse, error: AuthError) -> String {
+        String::from_utf8(format.respond(&Refusal::new(&error, false)).into_body().into()).unwrap()
     }
 
     #[test]
-    fn the_bodies_are_as_their_formats_want_them() {
+    fn bodies_follow_their_formats() {
         let problem = body(ProblemJson, InvalidToken::Expired.into());
         assert_eq!(
             problem,
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_request_is_answered_with_a_grpc_status() {
+    fn grpc_request_gets_a_grpc_status() {
         let table = [
             (AuthError::MissingCredentials, "16"),
             (AuthError::TenantMissing, "7"),

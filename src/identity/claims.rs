@@ -1,4 +1,4 @@
-//! Claims to [`Identity`]: the only place where what was sent becomes what we believe.
+//! Claims to [`Identity`]: the only module that turns claims into an identity.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use super::{
 use crate::error::InvalidToken;
 use crate::support::json::{Document, Span, Value};
 
-/// The largest NumericDate taken: 2^53, up to which JSON numbers are exact.
+/// The largest accepted NumericDate: 2^53, up to which JSON numbers are exact.
 const LATEST: f64 = 9_007_199_254_740_992.0;
 
-/// What the reader of claims needs to know beside them.
+/// The settings for reading an identity from claims.
 pub(crate) struct Reading<'r> {
     pub(crate) issuer: Arc<str>,
     pub(crate) mapping: &'r ClaimsMapping,
     pub(crate) provenance: Provenance,
-    /// Take `client_id` for `sub` where a client-credentials token has none.
+    /// Whether `client_id` replaces a missing `sub` in a client-credentials token.
     pub(crate) legacy_service_tokens: bool,
 }
 
 impl Reading<'_> {
-    /// Who is described by the claims in `document`, which the identity keeps.
+    /// Reads the identity from the claims in `document`. The identity keeps the document's text.
     pub(crate) fn identity(self, document: Document) -> Result<Identity, InvalidToken> {
         let (claims, mapping) = (document.root(), self.mapping);
         let client_id = match string(claims.get("client_id"), "client_id")? {
@@ -47,7 +47,7 @@ impl Reading<'_> {
         };
         let (issued_at, expires_at) = (date(claims, "iat")?, date(claims, "exp")?);
         let expires_at = expires_at.ok_or(InvalidToken::MissingClaim("exp"))?;
-        let mut names = Names::with_room(claims, [&mapping.roles, &mapping.groups]);
+        let mut names = Names::with_capacity_for(claims, [&mapping.roles, &mapping.groups]);
         let roles = names.add_all(claims, &mapping.roles, "roles")?;
         names.add_all(claims, &mapping.groups, "groups")?;
         let (tenant_id, scopes) = (tenant(claims, mapping)?, scopes(claims, mapping)?);
@@ -76,13 +76,13 @@ impl Reading<'_> {
             actors: actors(claims)?,
             confirmation: Confirmation::read(claims)?.map(Box::new),
             roles,
-            sent: document.length(),
+            claims_length: document.length(),
             text: document.into_text(),
         })))
     }
 }
 
-/// The tenant that `claims` name under `mapping`.
+/// Returns the tenant that `claims` name under `mapping`.
 pub(crate) fn tenant(
     claims: Value<'_>,
     mapping: &ClaimsMapping,
@@ -93,7 +93,7 @@ pub(crate) fn tenant(
         .transpose()
 }
 
-/// A NumericDate (RFC 7519 §2): a finite, non-negative number up to 2^53, possibly with a fraction.
+/// Reads a NumericDate (RFC 7519 §2): a number from 0 to 2^53, possibly with a fraction.
 pub(crate) fn numeric_date(
     value: Option<Value<'_>>,
     name: &'static str,
@@ -107,13 +107,13 @@ pub(crate) fn numeric_date(
 
 fn date(claims: Value<'_>, name: &'static str) -> Result<Option<SystemTime>, InvalidToken> {
     let Some(seconds) = numeric_date(claims.get(name), name)? else { return Ok(None) };
-    // Whole seconds: what a fraction adds is below every leeway.
+    // The fraction is dropped, because it is smaller than any leeway.
     let date = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds as u64));
-    // Not all systems have a time for each.
+    // Some platforms cannot represent every date.
     date.map(Some).ok_or(InvalidToken::MalformedClaim(name))
 }
 
-/// A string, or absent; `null` is absent.
+/// Reads an optional string. `null` counts as absent.
 pub(crate) fn text<'v>(
     value: Option<Value<'v>>,
     name: &'static str,
@@ -121,7 +121,7 @@ pub(crate) fn text<'v>(
     Ok(string(value, name)?.and_then(Value::as_str))
 }
 
-/// As [`text`], with the place where it stands.
+/// Reads an optional string as [`text`] does, and returns its value node.
 fn string<'v>(
     value: Option<Value<'v>>,
     name: &'static str,
@@ -137,7 +137,7 @@ fn span(string: Option<Value<'_>>) -> Span {
     string.and_then(Value::span).unwrap_or_default()
 }
 
-/// What the paths lead to, without `null`s.
+/// Returns the values at `paths`, without `null`s.
 fn found<'v>(claims: Value<'v>, paths: &'v [ClaimPath]) -> impl Iterator<Item = Value<'v>> {
     paths.iter().filter_map(move |path| claims.follow(path.steps())).filter(|v| !v.is_null())
 }
@@ -157,7 +157,7 @@ pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scope
         if let Some(list) = value.as_str() {
             scopes.insert(list).map_err(|_| malformed)?;
         } else if value.is_list() {
-            // Added together: each addition looks at all the scopes that are there.
+            // Inserted together, because each insertion compares with all scopes in the set.
             let items: Option<Vec<_>> = value.children().map(Value::as_str).collect();
             scopes.insert(&items.ok_or(malformed)?.join(" ")).map_err(|_| malformed)?;
         } else {
@@ -167,21 +167,22 @@ pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scope
     Ok(scopes)
 }
 
-/// Lists of names, one behind the other.
+/// Lists of names, stored one after the other.
 struct Names {
     found: Vec<Span>,
 }
 
 impl Names {
-    /// Room for all, if each is in one list only: then nothing is moved in the end.
-    fn with_room(claims: Value<'_>, lists: [&[ClaimPath]; 2]) -> Self {
-        let room =
+    /// Reserves room for all names of `lists`, so that converting into a boxed slice does not reallocate.
+    fn with_capacity_for(claims: Value<'_>, lists: [&[ClaimPath]; 2]) -> Self {
+        let count =
             |paths| found(claims, paths).map(|list| list.descendants().max(1)).sum::<usize>();
-        Self { found: Vec::with_capacity(lists.map(room).iter().sum()) }
+        Self { found: Vec::with_capacity(lists.map(count).iter().sum()) }
     }
 
-    /// Adds the names of one list, each once, in the order sent: from strings, and from lists of strings
-    /// or of objects with a `value` (RFC 9068 §2.2.3.1, RFC 7643 §4.1.2). How many there are by then.
+    /// Adds the distinct names of one list, in the order of the token, and returns the number of all names so
+    /// far. A list is a string, or a JSON list of strings or of objects with a `value` (RFC 9068 §2.2.3.1,
+    /// RFC 7643 §4.1.2).
     fn add_all(
         &mut self,
         claims: Value<'_>,
@@ -202,7 +203,7 @@ impl Names {
                 return Err(InvalidToken::MalformedClaim(name));
             }
         }
-        // As few as there are octets, and those are counted by as much.
+        // There are fewer names than bytes, whose number fits into a u32.
         Ok(self.found.len() as u32)
     }
 
@@ -225,7 +226,7 @@ fn mfa_verified_at(
     if by_method || by_class { date(claims, "auth_time") } else { Ok(None) }
 }
 
-/// The `act` chain, outermost first. Its depth is bounded by the JSON reader.
+/// Reads the `act` chain, outermost first. The JSON reader bounds its depth.
 fn actors(claims: Value<'_>) -> Result<Box<[Actor]>, InvalidToken> {
     let mut chain = Vec::new();
     let mut next = claims.get("act").filter(|act| !act.is_null());
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn it_makes_no_difference_how_claims_are_spelled() {
+    fn escapes_and_layout_do_not_matter() {
         let plain = r#"{"sub":"alice","name":"é\u0000\"\\","exp":1,"email":"","tenant_id":"acme",
             "roles":["a b","","a b","é"],"role":"","groups":[{"value":"g"},"h","g",""],"scope":"r w r"}"#;
         let escaped = r#"{"s\u0075b":"\u0061lice","name":"\u00e9\u0000\u0022\u005c","exp":1e0,"email":"",
@@ -280,7 +281,7 @@ mod tests {
             assert!(identity.in_group("h") && !identity.in_group("é"));
             identity.claims().unwrap()
         });
-        // As sent, to the last detail.
+        // `claims` returns the token's JSON unchanged.
         assert_eq!(all[0]["groups"], json!([{"value": "g"}, "h", "g", ""]));
         assert_eq!((&all[0]["sub"], &all[0]["groups"]), (&all[1]["sub"], &all[1]["groups"]));
     }
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_names_refuse_the_token() {
+    fn role_that_is_no_string_is_refused() {
         for roles in
             [r#"7"#, r#"[7]"#, r#"[{}]"#, r#"[{"value":7}]"#, r#"{"value":"a"}"#, r#"[["a"]]"#]
         {

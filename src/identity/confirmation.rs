@@ -5,13 +5,13 @@ use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::json::Value;
 
-/// The key that a token is bound to (`cnf`, RFC 7800 §3.1): the sender of the token must prove that it
-/// has the private part.
+/// The key that a token is bound to (`cnf`, RFC 7800 §3.1). The sender of the token must prove possession of
+/// the private key.
 ///
-/// A token says which key by exactly one member that this crate knows. A token with another, with several,
-/// or with none is refused, because a binding that is not understood cannot be held.
+/// The claim must have exactly one member, of a kind that this crate knows. Otherwise the token is refused,
+/// because an unknown binding cannot be enforced.
 ///
-/// Comparing two takes a time that does not depend on their bytes.
+/// Comparison takes constant time.
 ///
 /// ```
 /// use scaikey_auth::identity::Confirmation;
@@ -30,7 +30,7 @@ pub enum Confirmation {
 }
 
 impl Confirmation {
-    /// Reads the claim `cnf`; `None` where there is none. `null` is no way to leave it out.
+    /// Reads the claim `cnf`, if there is one. `null` is malformed, not absent.
     pub(crate) fn read(claims: Value<'_>) -> Result<Option<Self>, InvalidToken> {
         let Some(cnf) = claims.get("cnf") else { return Ok(None) };
         if !cnf.is_object() {

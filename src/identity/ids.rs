@@ -1,4 +1,4 @@
-//! Identifiers that cannot be mixed up: [`TenantId`] and [`IdentityKey`].
+//! Typed identifiers: [`TenantId`] and [`IdentityKey`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ARC_COUNTS, IdentityKind};
 
-/// The identifier of a tenant, compared byte for byte. Cheap to clone.
+/// The identifier of a tenant. It is compared byte by byte, and cheap to clone.
 ///
-/// 1 to 255 bytes without white space or control characters. It is otherwise opaque: it may hold
+/// It has 1 to 255 bytes without white space or control characters. It is otherwise opaque: it may contain
 /// `/` or `..`, so do not build paths from it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(Arc<str>);
 
-/// A tenant identifier is empty, too long, or has white space or control characters.
+/// The error for a tenant identifier that is empty, too long, or has white space or control characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a tenant id has 1 to 255 bytes and neither white space nor control characters")]
 pub struct InvalidTenantId;
 
 impl TenantId {
-    /// Checks and takes `id`.
+    /// Makes an identifier from `id`.
     ///
     /// # Errors
     /// When `id` is empty, longer than 255 bytes, or has white space or control characters.
@@ -33,12 +33,12 @@ impl TenantId {
         Ok(Self(id.into()))
     }
 
-    /// The identifier as sent.
+    /// Returns the identifier unchanged.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// How many bytes it holds elsewhere, as asked of the allocator.
+    /// Returns the number of allocated bytes.
     pub(super) fn footprint(&self) -> usize {
         ARC_COUNTS + self.0.len()
     }
@@ -76,10 +76,10 @@ impl<'de> Deserialize<'de> for TenantId {
     }
 }
 
-/// What makes an identity the same one tomorrow: issuer, tenant, kind and subject.
+/// The stable key of an identity: issuer, tenant, kind and subject.
 ///
-/// `sub` alone does not: two issuers or tenants may use the same one, and a client's may equal a
-/// user's (RFC 8725 §3.8, RFC 9700 §4.15).
+/// `sub` alone is not a key. Two issuers or tenants may use the same value, and so may a client and a user
+/// (RFC 8725 §3.8, RFC 9700 §4.15).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct IdentityKey {
@@ -87,7 +87,7 @@ pub struct IdentityKey {
     pub issuer: Arc<str>,
     /// The tenant, if the token names one.
     pub tenant_id: Option<TenantId>,
-    /// User, service account or workload.
+    /// The kind: user, service account or workload.
     pub kind: IdentityKind,
     /// `sub`.
     pub subject: Box<str>,
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenant_id_is_opaque_but_not_arbitrary() {
+    fn tenant_id_rejects_spaces_and_wrong_lengths() {
         for id in ["tnt_acme_prod", "6f1c-…", "../x", &"a".repeat(255)] {
             assert_eq!(TenantId::new(id).unwrap().as_str(), id);
         }

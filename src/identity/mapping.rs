@@ -1,4 +1,4 @@
-//! [`ClaimsMapping`]: which claim says what. The default is ScaiKey's.
+//! [`ClaimsMapping`]: the names of the claims. The default is that of ScaiKey.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::IdentityKind;
 
-/// Where a value stands among the claims: a claim's name, or a JSON pointer (RFC 6901).
+/// The place of a value in the claims: the name of a claim, or a JSON pointer (RFC 6901).
 ///
-/// A path that begins with `/` is a pointer: Keycloak's roles are `/realm_access/roles`. Anything
-/// else is the name of one claim, so that Auth0's `https://example.com/roles` needs no escapes.
+/// A path that begins with `/` is a pointer: Keycloak's roles are `/realm_access/roles`. Any other path is the
+/// name of one claim, so that Auth0's `https://example.com/roles` needs no escapes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClaimPath(Box<[Box<str>]>);
 
-/// The path is empty, or has a `~` that is neither `~0` nor `~1`.
+/// The error for a path that is empty, or has a `~` that is neither `~0` nor `~1`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "write a claim's name, such as `tenant_id`, or a JSON pointer, such as `/realm_access/roles`"
@@ -26,7 +26,7 @@ impl ClaimPath {
         &self.0
     }
 
-    /// A path of one step, for the defaults.
+    /// Makes a path of one claim.
     fn claim(name: &str) -> Self {
         Self(Box::new([name.into()]))
     }
@@ -78,10 +78,10 @@ impl<'de> Deserialize<'de> for ClaimPath {
     }
 }
 
-/// Which claims an [`Identity`](super::Identity) is read from.
+/// The claims that an [`Identity`](super::Identity) is read from.
 ///
-/// Attributes with one value take the first path that leads somewhere; scopes, roles and groups
-/// take the union of all. `null` counts as absent; a value of another JSON type refuses the token.
+/// An attribute with one value is read from the first path that has a value; scopes, roles and groups are the
+/// union of all paths. `null` counts as absent. A token with a value of the wrong JSON type is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -94,17 +94,17 @@ pub struct ClaimsMapping {
     pub display_name: Vec<ClaimPath>,
     /// Default `email`.
     pub email: Vec<ClaimPath>,
-    /// Default `scope`, `scp` and `scopes`; strings are split at spaces, lists are taken as such.
+    /// Default `scope`, `scp` and `scopes`. A string is split at spaces; a list has one scope per item.
     pub scopes: Vec<ClaimPath>,
     /// Default `roles` and `role`. Keycloak: `/realm_access/roles`.
     pub roles: Vec<ClaimPath>,
     /// Default `groups`.
     pub groups: Vec<ClaimPath>,
-    /// Values of `acr` that mean multi-factor authentication, beside `mfa` in `amr`. Default none.
+    /// The values of `acr` that mean multi-factor authentication, in addition to `mfa` in `amr`. Default none.
     pub mfa_acr: Vec<String>,
     /// The kind of every identity of this issuer. Default: service account if `token_type` is
-    /// `client_credentials` or `sub` equals `client_id` or `azp`, else user. Set it to `workload`
-    /// for an issuer that vouches for workloads only, such as a Kubernetes cluster.
+    /// `client_credentials` or `sub` equals `client_id` or `azp`; otherwise user. Set it to `workload` for an
+    /// issuer of workload tokens only, such as a Kubernetes cluster.
     pub kind: Option<IdentityKind>,
 }
 
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_a_claim_name_or_a_pointer() {
+    fn path_is_a_name_or_a_pointer() {
         let table: [(&str, &[&str]); 5] = [
             ("tid", &["tid"]),
             ("https://example.com/roles", &["https://example.com/roles"]),

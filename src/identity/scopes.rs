@@ -6,27 +6,26 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A set of scopes: case-sensitive, without order or duplicates.
+/// A set of scopes: case-sensitive, without duplicates.
 ///
-/// There is no hierarchy and no wildcard: `admin:*`, `admin:read` and `admin` are three scopes that
-/// have nothing to do with each other.
+/// There is no hierarchy and no wildcard: `admin:*`, `admin:read` and `admin` are three unrelated scopes.
 #[derive(Clone, Default)]
 pub struct Scopes {
-    /// The scopes, separated by one space: one allocation however many there are.
+    /// The scopes, separated by single spaces, so that a set has one allocation.
     joined: String,
 }
 
-/// Up to this length, the scopes required are looked for one by one, which allocates nothing. Longer
-/// lists come from callers, and are hashed.
-const FEW_BYTES: usize = 128;
+/// The longest list whose scopes are searched one by one, without allocating. A longer list may come from an
+/// attacker, so it is hashed instead.
+const LINEAR_SEARCH_BYTES: usize = 128;
 
-/// A scope has a character outside `%x21 / %x23-5B / %x5D-7E`.
+/// The error for a scope with a character outside `%x21 / %x23-5B / %x5D-7E`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a scope is made of printable ASCII without space, `\"` and `\\`")]
+#[error("a scope consists of printable ASCII without space, `\"` and `\\`")]
 pub struct InvalidScope;
 
 impl Scopes {
-    /// The empty set.
+    /// Returns the empty set.
     pub const fn new() -> Self {
         Self { joined: String::new() }
     }
@@ -34,11 +33,11 @@ impl Scopes {
     /// Adds every scope of a space-separated list.
     ///
     /// # Errors
-    /// When a scope has a character RFC 6749 §3.3 does not allow; scopes before it were added.
+    /// When a scope has a character that RFC 6749 §3.3 does not allow. The scopes before it are added.
     pub fn insert(&mut self, list: &str) -> Result<(), InvalidScope> {
         let earlier = self.joined.clone();
         let mut seen: BTreeSet<&str> = names(&earlier).collect();
-        // Exact where the list is all there is: most identities have one, and are kept.
+        // Exact, because most identities have one list and are cached.
         self.joined.reserve_exact(list.len() + usize::from(!earlier.is_empty()));
         for scope in names(list) {
             if !scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E)) {
@@ -59,37 +58,37 @@ impl Scopes {
         self.joined.capacity()
     }
 
-    /// Whether `scope` is a member, exactly.
+    /// Returns whether `scope` is exactly one of the members.
     pub fn contains(&self, scope: &str) -> bool {
         self.iter().any(|held| held == scope)
     }
 
-    /// Whether every scope of `required` is a member.
+    /// Returns whether every scope of `required` is a member.
     pub fn contains_all(&self, required: &Scopes) -> bool {
-        if required.joined.len() <= FEW_BYTES {
+        if required.joined.len() <= LINEAR_SEARCH_BYTES {
             return required.iter().all(|scope| self.contains(scope));
         }
         let held: HashSet<&str> = self.iter().collect();
         required.iter().all(|scope| held.contains(scope))
     }
 
-    /// The members, in the order in which they were added.
+    /// Returns the members, in the order of insertion.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         names(&self.joined)
     }
 
-    /// Whether there is no member.
+    /// Returns whether the set has no members.
     pub fn is_empty(&self) -> bool {
         self.joined.is_empty()
     }
 
-    /// The members, separated by one space: the form of the `scope` parameter.
+    /// Returns the members, separated by single spaces, as in the parameter `scope`.
     pub fn as_str(&self) -> &str {
         &self.joined
     }
 }
 
-/// The scopes of a list that is separated by spaces.
+/// Returns the scopes of a space-separated list.
 fn names(list: &str) -> impl Iterator<Item = &str> {
     list.split(' ').filter(|scope| !scope.is_empty())
 }
@@ -124,25 +123,25 @@ impl fmt::Debug for Scopes {
     }
 }
 
-/// Written as a list.
+/// Serialises as a list.
 impl Serialize for Scopes {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(self.iter())
     }
 }
 
-/// Read from a list or a space-separated string.
+/// Deserialises from a list or a space-separated string.
 impl<'de> Deserialize<'de> for Scopes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Sent {
+        enum Input {
             Text(String),
             List(Vec<String>),
         }
-        let list = match Sent::deserialize(from)? {
-            Sent::Text(text) => text,
-            Sent::List(list) => list.join(" "),
+        let list = match Input::deserialize(from)? {
+            Input::Text(text) => text,
+            Input::List(list) => list.join(" "),
         };
         list.parse().map_err(serde::de::Error::custom)
     }

@@ -1,5 +1,5 @@
-//! base64url as JOSE writes it (RFC 7515 §2): no padding, no other alphabet, no spare bits set, so
-//! that every octet string has one spelling.
+//! base64url as in JOSE (RFC 7515 §2): no padding, no other alphabet, no trailing bits set. So every byte
+//! string has exactly one encoding.
 
 use base64_simd::{STANDARD, URL_SAFE_NO_PAD};
 
@@ -7,13 +7,13 @@ pub(crate) fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode_to_vec(text).ok()
 }
 
-pub(crate) fn encode(octets: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode_to_string(octets)
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode_to_string(bytes)
 }
 
-/// The common alphabet with padding (RFC 4648 §4), which HTTP Basic and PEM use.
-pub(crate) fn encode_standard(octets: impl AsRef<[u8]>) -> String {
-    STANDARD.encode_to_string(octets)
+/// Encodes with the standard alphabet and padding (RFC 4648 §4), as HTTP Basic and PEM require.
+pub(crate) fn encode_standard(bytes: impl AsRef<[u8]>) -> String {
+    STANDARD.encode_to_string(bytes)
 }
 
 pub(crate) fn decode_standard(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
@@ -25,16 +25,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_one_spelling_is_read() {
+    fn only_canonical_text_is_decoded() {
         assert_eq!(decode("-_8").unwrap(), [0xfb, 0xff]);
         for text in ["-_9", "-_8=", "+/8", "-_8\n", " -_8", "-", "é"] {
             assert_eq!(decode(text), None, "{text:?}");
         }
-        // Whatever the length, and wherever the vector code hands over to the scalar.
+        // All lengths, so that the switch from SIMD to scalar code falls on each position.
         for length in 0..200 {
-            let octets: Vec<u8> = (0..length).map(|n| n as u8 ^ 0xA5).collect();
-            let text = encode(&octets);
-            assert_eq!(decode(&text).as_deref(), Some(&*octets));
+            let bytes: Vec<u8> = (0..length).map(|n| n as u8 ^ 0xA5).collect();
+            let text = encode(&bytes);
+            assert_eq!(decode(&text).as_deref(), Some(&*bytes));
             for at in 0..text.len() {
                 for wrong in [b'+', b'/', b'=', b' ', b'\n', b'.', 0, 0x80, 0xff] {
                     let mut broken = text.clone().into_bytes();
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_bits_are_refused() {
+    fn trailing_bits_are_refused() {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         for prefix in
             ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_asked_for_again_survives_a_flood() {
+    fn entry_read_again_survives_a_flood() {
         let map: Numbers = bounded(1000);
         (0..1000).for_each(|n| map.insert(n, n));
         (5000..5100).for_each(|n| map.insert(n, n));
@@ -124,7 +124,7 @@ mod tests {
 
     /// What was asked for once does not stay for ever.
     #[test]
-    fn entries_in_use_displace_those_out_of_use() {
+    fn recently_used_entries_evict_stale_ones() {
         let map: Numbers = bounded(1000);
         for n in 0..1000 {
             map.insert(n, n);

@@ -84,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn different_bytes_have_different_marks(
+        fn different_bytes_have_different_macs(
             one in proptest::collection::vec(any::<u8>(), 0..100),
             other in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn mark_is_printed_without_its_bytes() {
+    fn debug_output_hides_the_mac() {
         assert_eq!(format!("{:?}", [Mac::of(b"one"), Mac::of(b"other")]), "[Mac, Mac]");
     }
 

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_kept_to_from_the_first_failure_up_to_the_cap() {
+    fn retry_after_is_obeyed_up_to_cap() {
         for (asked, waits, until) in [(7, 7, 8), (3600, 60, 61), (0, 0, 0)] {
             let mut failures = Failures::default();
             let wait = failures.add(Backoff::ENDPOINT, Some(SECOND * asked), SECOND);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_burst_one_is_earned_in_each_period_and_no_more_than_the_burst() {
+    fn bucket_refills_once_per_period() {
         let rate = Rate::new(2, SECOND);
         let mut bucket = TokenBucket::default();
         let mut took = |halves: u32| {

@@ -259,7 +259,7 @@ mod tests {
     ];
 
     #[test]
-    fn sealed_bytes_open_for_their_key_purpose_and_name_only() {
+    fn sealed_bytes_are_bound_to_their_context() {
         let (ours, theirs) = (SealingKey::new(&[1; 32]), SealingKey::new(&[2; 32]));
         for (at, purpose) in PURPOSES.into_iter().enumerate() {
             let seal = |key: &SealingKey| key.seal(purpose, b"name", 7, b"plain");
@@ -285,7 +285,7 @@ mod tests {
 
     /// Other versions must find and open what this one filed and sealed.
     #[test]
-    fn derived_keys_are_those_of_hkdf() {
+    fn derived_keys_match_hkdf() {
         use aws_lc_rs::hkdf;
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"scaikey-auth sealing 1");
         let derived = |info: &[&[u8]]| {
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn cookie_opens_under_its_name_and_either_key_until_it_ends() {
+    fn cookie_opens_until_expiry_under_either_key() {
         let (old, new) = ("QUFB".repeat(12), "QkJC".repeat(12));
         let keys = |text: &str| SealingKeys::parse(&text.into()).unwrap();
         let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_one_or_two_secrets_of_some_length() {
+    fn one_or_two_long_secrets_are_accepted() {
         let secret = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
         let url_safe = "-_8BAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4";
         let parse = |text: &str| SealingKeys::parse(&text.into());

@@ -7,18 +7,18 @@ use zeroize::Zeroizing;
 
 /// A token, password or connection string.
 ///
-/// `Debug` prints `[redacted]`; there is no `Display` and no `Serialize`; the memory is wiped on
-/// drop. What is *not* covered: copies made by whoever calls [`expose`](Secret::expose).
+/// `Debug` prints `[redacted]`. There is no `Display` and no `Serialize`. The memory is wiped on drop.
+/// *Not* covered: copies that the caller of [`expose`](Secret::expose) makes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text into custody.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself. Every use of this is a place where the secret can leak.
+    /// Returns the text. Every call is a place where the secret can leak.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn a_secret_does_not_print_itself() {
+    fn debug_output_hides_the_secret() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[redacted]");
     }
 }

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn many_callers_share_one_piece_of_work() {
+    async fn many_callers_share_one_run() {
         let (flights, started) = (SingleFlight::default(), Arc::new(AtomicUsize::new(0)));
         let gate = Arc::new(Notify::new());
         let waiters: Vec<_> = (0..1000)
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn led_work_goes_on_after_landing() {
+    async fn work_continues_after_publishing() {
         let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
         let (ended, has_ended) = tokio::sync::oneshot::channel();
         let first = flights.run_with_leader("key", |leader| {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_leader_that_goes_away_disturbs_nobody() {
+    async fn dropped_leader_does_not_cancel_the_work() {
         let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
         let work = || {
             let gate = gate.clone();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_panics_strands_nobody_and_can_be_started_again() {
+    async fn panicking_work_releases_waiters_and_restarts() {
         let flights = SingleFlight::default();
         let doomed = flights.run("key", || async { panic!("on purpose") });
         assert_eq!(doomed.wait().await, None::<u8>);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_joins_needs_no_permit_and_who_gets_none_starts_nothing() {
+    async fn only_starting_needs_a_permit() {
         let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
         let refused = flights.run_if("key", || Err("no"), || async {});
         assert_eq!(refused.err(), Some("no"));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_runtime_that_has_ended_nothing_starts_and_nothing_hangs() {
+    fn shut_down_runtime_does_not_deadlock() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let handle = runtime.handle().clone();
         drop(runtime);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_runtime_nothing_starts_and_nothing_panics() {
+    fn missing_runtime_starts_nothing() {
         let flights = SingleFlight::default();
         drop(flights.run("key", || async { 7 }));
         assert!(lock(&flights.running).is_empty());

@@ -517,7 +517,7 @@ mod tests {
     const START: Duration = Duration::ZERO;
 
     #[test]
-    fn outage_is_told_once_per_change() {
+    fn outage_is_logged_once_per_change() {
         let outage = Outage::default();
         let start = || START;
         assert!(!outage.ends(start), "nothing had failed");
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn flapping_is_told_within_bounds() {
+    fn flapping_is_logged_within_bounds() {
         let outage = Outage::default();
         let told = (0..1000)
             .map(|_| u32::from(outage.begins(&"away", START)) + u32::from(outage.ends(|| START)))
@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_in_one_line() {
+    fn causes_are_joined_into_one_line() {
         #[derive(Debug, thiserror::Error)]
         #[error("the store failed")]
         struct Outer(#[source] Inner);

@@ -19,7 +19,7 @@ fn every_seed_is_survived_by_its_target() {
 }
 
 #[test]
-fn every_target_is_survived_by_the_seeds_of_the_others_cut_anywhere() {
+fn every_target_survives_all_truncated_seeds() {
     for (folder, _) in TARGETS {
         for entry in fs::read_dir(format!("tests/fuzz/corpus/{folder}")).unwrap() {
             let seed = fs::read(entry.unwrap().path()).unwrap();
@@ -31,7 +31,7 @@ fn every_target_is_survived_by_the_seeds_of_the_others_cut_anywhere() {
 }
 
 #[test]
-fn each_target_has_a_binary_for_the_fuzzer() {
+fn each_target_has_a_fuzzer_binary() {
     let manifest = fs::read_to_string("tests/fuzz/Cargo.toml").unwrap();
     for (name, _) in TARGETS {
         assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_written_twice_is_refused_at_any_depth_and_in_any_spelling() {
+    fn duplicate_member_names_are_refused() {
         for text in [
             r#"{"sub":"a","sub":"b"}"#,
             r#"{"sub":"a","s\u0075b":"b"}"#,
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_found_by_name_and_by_pointer() {
+    fn values_are_found_by_name_and_pointer() {
         let text = br#"{"a":{"b":["x","y"],"c":null},"d":true,"e":1.5,"f":"\u0041"}"#;
         let document = Document::parse(text).unwrap();
         let root = document.root();
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn every_member_of_a_large_object_is_found() {
+    fn members_of_large_objects_are_found() {
         // Names of all lengths, many of which look alike.
         let names: Vec<String> = (0..600).map(|n| format!("{}m{n}", "-".repeat(n % 7))).collect();
         let member = |(n, name): (usize, &String)| format!("\"{name}\":[{n}]");

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_as_the_rfc_writes_them() {
+    fn numbers_follow_the_rfc() {
         let table = [
             ("4000000000.0", 4e9),
             ("4e9", 4e9),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_read_as_the_rfc_writes_them() {
+    fn escapes_follow_the_rfc() {
         let text = |text: &str| {
             let document = Document::parse(format!("{{\"t\":\"{text}\"}}")).ok()?;
             document.root().get("t").and_then(Value::as_str).map(str::to_owned)
@@ -429,13 +429,13 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_text_is_read_as_by_a_library(text in pieces()) {
+        fn any_text_reads_like_serde_json(text in pieces()) {
             let (own, library) = both(&text);
             prop_assert_eq!(own, library, "{:?}", text);
         }
 
         #[test]
-        fn well_formed_text_is_read_as_by_a_library(inner in value(4), cut in any::<prop::sample::Index>()) {
+        fn well_formed_text_reads_like_serde_json(inner in value(4), cut in any::<prop::sample::Index>()) {
             let text = format!("{{\"claims\":{inner}}}");
             let (own, library) = both(&text);
             prop_assert!(own.is_some());

@@ -77,7 +77,7 @@ async fn server(auth: &Auth) -> (Server, Spy) {
 }
 
 #[tokio::test]
-async fn denied_session_is_refused_although_its_token_is_known() {
+async fn denied_session_is_refused_despite_cached_token() {
     let world = World::new().await;
     for list in DenyList::both() {
         let auth = world.auth().admission(list.clone()).build().unwrap();

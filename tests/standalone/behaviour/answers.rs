@@ -21,7 +21,7 @@ use scaikey_auth::{
 use crate::support::{Server, Spy, World, axum_request, mock};
 
 #[tokio::test]
-async fn a_refusal_is_a_problem_document_with_the_challenge_of_its_rfc() {
+async fn refusal_is_a_problem_with_its_challenge() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let app = Router::new()
@@ -111,7 +111,7 @@ async fn a_refusal_is_a_problem_document_with_the_challenge_of_its_rfc() {
 const MAX_AGE: Duration = Duration::from_secs(300);
 
 #[tokio::test]
-async fn keys_that_cannot_be_had_are_answered_with_503_and_retry_after() {
+async fn missing_keys_answer_503_with_retry_after() {
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let auth = world.auth().build().unwrap();
@@ -128,7 +128,7 @@ async fn keys_that_cannot_be_had_are_answered_with_503_and_retry_after() {
 }
 
 #[tokio::test]
-async fn every_look_answers_alike_but_for_the_body() {
+async fn response_formats_differ_only_in_the_body() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let layer = auth.layer();
@@ -198,7 +198,7 @@ impl TokenValidator for Refuses {
 }
 
 #[tokio::test]
-async fn every_kind_of_401_carries_one_challenge_with_each_parameter_once() {
+async fn each_401_repeats_no_challenge_parameter() {
     let invalid = [
         InvalidToken::Malformed("a \"quote\"\r\n"),
         InvalidToken::Algorithm,
@@ -282,7 +282,7 @@ async fn what_broke_inside_is_not_told() {
 }
 
 #[tokio::test]
-async fn a_renderer_may_bring_its_own_challenge_and_it_stays_the_only_one() {
+async fn challenge_of_the_renderer_replaces_ours() {
     let auth = mock();
     let own = |refusal: &Refusal<'_>| {
         let response = Response::builder().status(refusal.status);

@@ -75,7 +75,7 @@ async fn refusal_brings_its_challenge_and_headers() {
 }
 
 #[tokio::test]
-async fn each_401_names_the_schemes_of_the_service() {
+async fn each_401_names_all_configured_schemes() {
     let world = World::new().await;
     let auth = world.auth().validator(WantsNonce).challenge(dpop()).build().unwrap();
     let app = Router::new()
@@ -110,7 +110,7 @@ async fn endpoints_refuse_with_challenges_and_headers() {
 }
 
 #[tokio::test]
-async fn guard_and_handler_refuse_with_their_own_challenge() {
+async fn guard_and_handler_add_own_challenges() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let refusal = || AuthError::Forbidden { required: "a grant".into() };
@@ -136,7 +136,7 @@ async fn guard_and_handler_refuse_with_their_own_challenge() {
 }
 
 #[tokio::test]
-async fn grpc_refusal_has_the_headers_and_no_challenge() {
+async fn grpc_refusal_has_headers_without_challenge() {
     let world = World::new().await;
     let auth = world.auth().validator(WantsNonce).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -148,7 +148,7 @@ async fn grpc_refusal_has_the_headers_and_no_challenge() {
 }
 
 #[tokio::test]
-async fn answer_of_ones_own_sees_the_plain_refusal() {
+async fn custom_response_sees_the_plain_refusal() {
     let world = World::new().await;
     let auth = world.auth().validator(WantsNonce).build().unwrap();
     let own = |refusal: &Refusal<'_>| {
@@ -164,7 +164,7 @@ async fn answer_of_ones_own_sees_the_plain_refusal() {
 
 /// A token source that has a challenge for whoever sends nothing.
 #[tokio::test]
-async fn absent_token_is_anonymous_whatever_its_refusal_carries() {
+async fn absent_token_is_anonymous_despite_challenge() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let source = TokenSource::Custom(std::sync::Arc::new(|_| {
@@ -208,7 +208,7 @@ impl ProofVerifier for OnceWithNonce {
 }
 
 #[tokio::test]
-async fn proof_asks_for_a_nonce_and_is_taken_once() {
+async fn proof_with_a_nonce_works_once() {
     let world = World::new().await;
     let verifier =
         OnceWithNonce(MemoryReplayLog::with_clock(3, std::sync::Arc::new(world.clock.clone())));
@@ -238,7 +238,7 @@ async fn proof_asks_for_a_nonce_and_is_taken_once() {
 
 /// Repeats what came with the request, as no check should.
 #[tokio::test]
-async fn text_of_a_request_stays_within_its_parameter() {
+async fn request_text_stays_within_its_parameter() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let echo = TokenSource::Custom(std::sync::Arc::new(|head| {

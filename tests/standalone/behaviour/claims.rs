@@ -29,7 +29,7 @@ fn at(seconds: u64) -> SystemTime {
 
 /// The sample of ScaiWave's tutorial, with the `iss` it leaves out.
 #[tokio::test]
-async fn the_sample_token_of_the_tutorial_is_read_in_full() {
+async fn tutorial_token_is_read_in_full() {
     let world = World::new().await;
     world.clock.set_wall(at(1_778_935_900));
     let sample = json!({
@@ -76,7 +76,7 @@ async fn the_sample_token_of_the_tutorial_is_read_in_full() {
 }
 
 #[tokio::test]
-async fn scopes_are_the_union_of_their_three_spellings() {
+async fn scopes_are_the_union_of_three_claims() {
     let world = World::new().await;
     let token =
         world.provider.token().scope("a b").claim("scp", vec!["b", "c"]).claim("scopes", "d  e");
@@ -140,7 +140,7 @@ async fn other_providers_are_read_by_mapping_alone() {
 }
 
 #[tokio::test]
-async fn a_multi_factor_sign_in_is_when_the_token_says_and_never_guessed() {
+async fn mfa_time_is_never_guessed() {
     let world = World::new().await;
     let issuer = || world.issuer().claims(mapping(json!({ "mfa_acr": ["urn:mfa"] })));
     for (claims, expected) in [
@@ -164,7 +164,7 @@ async fn a_multi_factor_sign_in_is_when_the_token_says_and_never_guessed() {
 }
 
 #[tokio::test]
-async fn session_token_and_class_are_told_as_sent() {
+async fn sid_jti_and_acr_are_kept_verbatim() {
     let world = World::new().await;
     let token = || world.provider.token().without("jti");
     let known = identity(world.auth(), token()).await;
@@ -189,7 +189,7 @@ async fn session_token_and_class_are_told_as_sent() {
 }
 
 #[tokio::test]
-async fn the_actor_is_the_outermost_and_those_before_are_history() {
+async fn outermost_actor_is_the_current_one() {
     let world = World::new().await;
     let act = json!({
         "sub": "support", "iss": "https://other.example", "exp": 1, "aud": "x",
@@ -210,7 +210,7 @@ async fn the_actor_is_the_outermost_and_those_before_are_history() {
 }
 
 #[tokio::test]
-async fn a_client_is_a_service_account_whatever_its_name() {
+async fn client_is_a_service_account() {
     let world = World::new().await;
     for (token, kind) in [
         (world.provider.service_token("indexer"), IdentityKind::ServiceAccount),
@@ -227,7 +227,7 @@ async fn a_client_is_a_service_account_whatever_its_name() {
 }
 
 #[tokio::test]
-async fn service_tokens_without_a_subject_need_the_switch_for_old_ones() {
+async fn missing_subject_needs_legacy_service_tokens() {
     let world = World::new().await;
     let old = || world.provider.service_token("indexer").without("sub");
     let missing = refusal(world.auth(), old()).await;
@@ -242,7 +242,7 @@ async fn service_tokens_without_a_subject_need_the_switch_for_old_ones() {
 }
 
 #[tokio::test]
-async fn names_addresses_and_partners_are_read_and_never_required() {
+async fn display_claims_are_optional() {
     let world = World::new().await;
     let token = world
         .provider
@@ -261,7 +261,7 @@ async fn names_addresses_and_partners_are_read_and_never_required() {
 }
 
 #[tokio::test]
-async fn peeking_shows_claims_of_any_token_and_proves_nothing() {
+async fn insecure_decode_claims_reads_any_token() {
     let world = World::new().await;
     let token = world.provider.token().expired().issuer("https://nobody.example").sign();
     let claims: Value = insecure_decode_claims(&format!("{token}AAAA")).unwrap();

@@ -59,7 +59,7 @@ async fn every_forged_token_is_refused() {
 /// Over HTTP it also shows how: the status of the table, a challenge, no call of the service, no
 /// request to any place a token names, and hardly any to the provider.
 #[tokio::test]
-async fn every_forged_token_is_refused_over_http_and_sends_us_nowhere() {
+async fn forged_tokens_are_refused_without_outgoing_requests() {
     let world = world().await;
     let (auth, spy) = (auth(&world, TokenProfile::Lenient), Spy::default());
     let server = Server::axum(spy.app().layer(auth.layer())).await;
@@ -86,7 +86,7 @@ async fn every_forged_token_is_refused_over_http_and_sends_us_nowhere() {
 }
 
 #[tokio::test]
-async fn an_algorithm_the_issuer_may_not_use_is_refused_before_any_key_is_asked_for() {
+async fn forbidden_algorithm_is_refused_before_fetching_keys() {
     let world = World::with([Algorithm::RS256, Algorithm::ES256]).await;
     let issuer = world.issuer().algorithms([Algorithm::RS256]);
     let auth = world.auth_with(issuer).build().unwrap();

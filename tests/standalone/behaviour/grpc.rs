@@ -32,7 +32,7 @@ async fn check(server: &Server, authorization: Option<&str>) -> Result<i32, toni
 }
 
 #[tokio::test]
-async fn a_grpc_client_sees_the_status_that_fits() {
+async fn grpc_client_sees_the_matching_status() {
     let world = World::new().await;
     let tenants: MemoryTenants = MemoryTenants::new();
     tenants.insert(scaikey_auth::Tenant::new(crate::support::tenant_id("tenant-1")));
@@ -66,7 +66,7 @@ async fn a_grpc_client_sees_the_status_that_fits() {
 }
 
 #[tokio::test]
-async fn a_grpc_client_is_told_to_try_again_while_there_are_no_keys() {
+async fn grpc_client_sees_unavailable_without_keys() {
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let server = server(world.auth().build().unwrap().layer()).await;
@@ -125,7 +125,7 @@ async fn only_grpc_requests_are_refused_with_200() {
 }
 
 #[tokio::test]
-async fn extractors_refuse_grpc_requests_with_a_grpc_status() {
+async fn extractors_refuse_grpc_with_grpc_status() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let strict = |identity: Identity| async move { identity.subject().to_owned() };

@@ -28,7 +28,7 @@ const MOCK: &str = "mock-user mock-tenant mock";
 const REAL: &str = "alice-id tenant-1 verified";
 
 #[tokio::test]
-async fn mock_mode_takes_every_token_and_needs_one() {
+async fn mock_mode_accepts_every_nonempty_token() {
     let world = World::new().await;
     let server = server(&mock()).await;
     let real = world.provider.token().expired().sign();
@@ -49,7 +49,7 @@ async fn mock_mode_takes_every_token_and_needs_one() {
 }
 
 #[tokio::test]
-async fn the_mock_user_is_who_the_configuration_says() {
+async fn mock_user_comes_from_the_configuration() {
     let mut user = MockUser::default();
     let claims = json!({
         "sub": "robot", "client_id": "robot", "tenant_id": "t", "scope": "a b", "roles": ["boss"],
@@ -85,7 +85,7 @@ impl TenantResolver for Thinking {
 }
 
 #[tokio::test]
-async fn a_mock_response_is_marked_also_when_its_tenant_was_waited_for() {
+async fn mock_response_is_marked_after_waiting() {
     let auth = Auth::builder()
         .mode(AuthMode::Mock)
         .insecure_allow_mock_in_production()
@@ -98,7 +98,7 @@ async fn a_mock_response_is_marked_also_when_its_tenant_was_waited_for() {
 }
 
 #[tokio::test]
-async fn a_guard_can_refuse_mock_identities_and_says_so_in_the_response() {
+async fn guard_refusal_of_mock_is_marked() {
     let world = World::new().await;
     let auth =
         world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
@@ -111,7 +111,7 @@ async fn a_guard_can_refuse_mock_identities_and_says_so_in_the_response() {
 }
 
 #[tokio::test]
-async fn hybrid_mode_judges_whatever_may_be_real_as_real() {
+async fn hybrid_mode_verifies_tokens_with_a_dot() {
     let world = World::new().await;
     let auth =
         world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
@@ -157,7 +157,7 @@ async fn hybrid_mode_judges_whatever_may_be_real_as_real() {
 }
 
 #[tokio::test]
-async fn no_forged_token_becomes_the_mock_user_in_hybrid_mode() {
+async fn hybrid_mode_refuses_forged_tokens() {
     let world = World::with([Algorithm::RS256, Algorithm::ES256]).await;
     let auth =
         world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
@@ -168,7 +168,7 @@ async fn no_forged_token_becomes_the_mock_user_in_hybrid_mode() {
 }
 
 #[tokio::test]
-async fn while_the_provider_is_away_hybrid_mode_answers_503_for_real_tokens_it_has_no_keys_for() {
+async fn hybrid_mode_without_keys_answers_503() {
     let mut world = World::new().await;
     let auth =
         world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
@@ -185,7 +185,7 @@ async fn while_the_provider_is_away_hybrid_mode_answers_503_for_real_tokens_it_h
 }
 
 #[tokio::test]
-async fn while_the_provider_is_away_hybrid_mode_goes_on_with_the_keys_it_has() {
+async fn hybrid_mode_keeps_cached_keys_during_outage() {
     let mut world = World::new().await;
     let auth =
         world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();

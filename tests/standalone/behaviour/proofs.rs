@@ -226,7 +226,7 @@ async fn handlers_see_the_confirmation() {
 
 /// The proof comes before the tenant, of which nobody without the key learns anything.
 #[tokio::test]
-async fn without_proof_nothing_is_told_of_the_tenant() {
+async fn missing_proof_reveals_nothing_about_tenant() {
     let world = World::new().await;
     for verifier in [KeyInHeader::default(), KeyInHeader::slow()] {
         let auth = world.auth().tenants(MemoryTenants::new()).proof_verifier(verifier);
@@ -254,7 +254,7 @@ impl ProofVerifier for Away {
 }
 
 #[tokio::test]
-async fn verifier_that_cannot_tell_is_answered_with_503() {
+async fn failing_verifier_answers_503() {
     let world = World::new().await;
     let auth = world.auth().proof_verifier(Away).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -308,7 +308,7 @@ async fn bare_bound_token_is_refused() {
 }
 
 #[tokio::test]
-async fn validator_alone_hands_out_bound_identities_on_request_only() {
+async fn validator_returns_bound_identities_on_request() {
     let world = World::new().await;
     let mut config = scaikey_auth::AuthConfig::default();
     config.issuers = vec![world.issuer()];
@@ -346,7 +346,7 @@ impl TokenValidator for Careless {
 }
 
 #[tokio::test]
-async fn careless_validator_opens_no_door_to_bound_tokens() {
+async fn careless_validator_cannot_admit_bound_tokens() {
     let world = World::new().await;
     let mut config = scaikey_auth::AuthConfig::default();
     config.issuers = vec![world.issuer()];

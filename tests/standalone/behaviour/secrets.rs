@@ -36,7 +36,7 @@ fn assert_clean(text: &str, token: &str, place: &str) {
 }
 
 #[tokio::test]
-async fn no_token_is_logged_or_answered_whether_accepted_waiting_refused_or_unavailable() {
+async fn no_token_appears_in_logs_or_answers() {
     let log = Log::start();
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
@@ -122,14 +122,14 @@ async fn no_public_type_prints_a_secret() {
 }
 
 #[test]
-fn faults_of_a_configuration_do_not_repeat_passwords() {
+fn configuration_faults_do_not_repeat_passwords() {
     let url = format!("https://user:{CANARY}@scaikey.example");
     let refused = Auth::builder().issuer(url.as_str()).audience("a").build().unwrap_err();
     assert!(!format!("{refused} {refused:?}").contains(CANARY), "{refused}");
 }
 
 #[tokio::test]
-async fn line_breaks_in_a_token_do_not_become_headers_or_log_lines() {
+async fn line_breaks_cannot_inject_headers() {
     let log = Log::start();
     let world = World::new().await;
     let auth = world.auth().tenants(MemoryTenants::new()).build().unwrap();
@@ -172,7 +172,7 @@ async fn a_cause_is_logged_and_not_answered() {
 
 /// Who puts the service together wrongly must find it in the log at its usual level.
 #[tokio::test]
-async fn a_missing_layer_is_an_error_in_the_log_that_says_what_to_do() {
+async fn missing_layer_log_names_the_remedy() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let handler = |_: scaikey_auth::Identity| async {};
