@@ -1,9 +1,9 @@
 //! Authentication and tenancy for Rust services behind an OpenID provider, as a tower layer.
 //!
-//! Requests carry bearer JWTs. The layer verifies each against its issuer's rotating keys, finds
-//! the tenant, and puts both into the request; everything else is refused with the answer the RFCs
-//! want. It denies by default, does no I/O before the first token, and waits for nothing when the key
-//! of a request's token is at hand.
+//! The layer verifies the bearer JWT of each request against the issuer's rotating keys, finds the
+//! tenant, and puts both into the request's extensions. It refuses all other requests with the
+//! answers the RFCs define. It denies by default and does no I/O before the first token. A request
+//! whose key is cached waits for no fetch.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -22,87 +22,91 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # Where to find what
+//! # Guides
 //!
-//! At the root are the names that a first program types. Everything else has one path, that of its
+//! The [`manual`] explains how to use the crate: [modes](manual::modes),
+//! [how a request is checked](manual::request), [tenants](manual::tenants),
+//! [sign-in and endpoints](manual::endpoints), [tokens for other services](manual::exchange),
+//! [calling other services](manual::outbound), [testing](manual::testing),
+//! [operating](manual::operating), [threats](manual::threats), [costs](manual::costs).
+//!
+//! # Modules
+//!
+//! The root has the names that a first program needs. Every other item has one path, through its
 //! module:
 //!
-//! | module | what is there |
+//! | module | contents |
 //! |---|---|
-//! | [`layer`] | where the layer looks for tokens and tenants: [`TokenSource`](layer::TokenSource), [`TenantSource`](layer::TenantSource) |
-//! | [`guard`] | what a route requires: [`any_scope`](guard::any_scope), [`group`](guard::group), [`mfa_within`](guard::mfa_within), [`verified`](guard::verified), your own [`Guard`](guard::Guard) |
+//! | [`layer`] | sources of tokens and tenants in a request: [`TokenSource`](layer::TokenSource), [`TenantSource`](layer::TenantSource) |
+//! | [`guard`] | requirements of a route: [`any_scope`](guard::any_scope), [`group`](guard::group), [`mfa_within`](guard::mfa_within), [`verified`](guard::verified), your own [`Guard`](guard::Guard) |
 //! | [`extract`] | extractors for axum handlers |
-//! | [`error`] | why a token does not hold, and what a refusal looks like: [`InvalidToken`](error::InvalidToken), [`ProblemJson`](error::ProblemJson), [`Grpc`](error::Grpc) |
-//! | [`identity`] | the parts of an identity: [`Scopes`](identity::Scopes), [`IdentityKey`](identity::IdentityKey), [`Actor`](identity::Actor); [`ClaimsMapping`](identity::ClaimsMapping) |
-//! | [`config`] | the parts of a configuration: [`Algorithm`](config::Algorithm), [`JwksSettings`](config::JwksSettings); [`ENVIRONMENT`](config::ENVIRONMENT) |
-//! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); how a service proves itself: [`ClientAuth`](issuer::ClientAuth) |
-//! | [`validator`] | tokens of another kind, and the tokens verified before: [`Credentials`](validator::Credentials), [`VerifiedTokens`](validator::VerifiedTokens) |
-//! | [`proof`], [`admission`] | bound tokens, and deny lists: [`ProofVerifier`](proof::ProofVerifier), [`AdmissionCheck`](admission::AdmissionCheck) |
-//! | [`replay`] | what may be used only once: [`ReplayLog`](replay::ReplayLog) |
-//! | [`tenant`] | stores of tenants: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |
+//! | [`error`] | reasons for a refusal and formats of the answer: [`InvalidToken`](error::InvalidToken), [`ProblemJson`](error::ProblemJson), [`Grpc`](error::Grpc) |
+//! | [`identity`] | parts of an identity: [`Scopes`](identity::Scopes), [`IdentityKey`](identity::IdentityKey), [`Actor`](identity::Actor), [`ClaimsMapping`](identity::ClaimsMapping) |
+//! | [`config`] | parts of a configuration: [`Algorithm`](config::Algorithm), [`JwksSettings`](config::JwksSettings), [`ENVIRONMENT`](config::ENVIRONMENT) |
+//! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); client authentication: [`ClientAuth`](issuer::ClientAuth) |
+//! | [`validator`] | tokens of other kinds: [`Credentials`](validator::Credentials); the cache of verified tokens: [`VerifiedTokens`](validator::VerifiedTokens) |
+//! | [`proof`], [`admission`] | tokens bound to a key: [`ProofVerifier`](proof::ProofVerifier); deny lists: [`AdmissionCheck`](admission::AdmissionCheck) |
+//! | [`replay`] | tokens that may be used only once: [`ReplayLog`](replay::ReplayLog) |
+//! | [`tenant`] | tenant stores: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |
 //! | [`registrar`] | participants and workspaces of this service: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
 //! | [`exchange`] | tokens for other services: requests, [`AccessToken`](exchange::AccessToken), [`RedisCache`](exchange::RedisCache), [`MemoryCache`](exchange::MemoryCache), [`SealingKeys`](exchange::SealingKeys) |
 //! | [`outbound`] | a layer for HTTP clients: [`OutboundLayer`](outbound::OutboundLayer), [`OutboundToken`](outbound::OutboundToken), [`CallerLayer`](outbound::CallerLayer) |
 //! | [`endpoints`] | sign-in, sign-out, registration and more: [`Endpoints`](endpoints::Endpoints), [`SignIn`](endpoints::SignIn), [`Throttle`](endpoints::Throttle) |
-//! | [`session`] | signed-in browsers: [`Sessions`](session::Sessions) |
-//! | [`trust`], [`mint`] | foreign workload tokens, and tokens of ours for them |
-//! | [`clock`] | the time, for tests that move it: [`Clock`](clock::Clock) |
-//! | [`testing`] | a provider to test against, forged tokens, and [`conformance`](testing::conformance): suites for a tenant store, registrar, token cache or replay log of your own |
+//! | [`session`] | browser sessions: [`Sessions`](session::Sessions) |
+//! | [`trust`], [`mint`] | policies for foreign workload tokens, and the tokens they are exchanged for |
+//! | [`clock`] | the time, adjustable in tests: [`Clock`](clock::Clock) |
+//! | [`testing`] | a test provider, forged tokens, and [`conformance`](testing::conformance) suites for your own tenant store, registrar, token cache or replay log |
 //!
-//! The [`manual`] tells the rest: [modes](manual::modes), [what happens to a request](manual::request),
-//! [tenants](manual::tenants), [sign-in and endpoints](manual::endpoints),
-//! [tokens for other services](manual::exchange),
-//! [calling other services](manual::outbound), [threats](manual::threats),
-//! [operating](manual::operating), [testing](manual::testing).
+//! # Architecture
 //!
-//! # The path of a request
+//! A request:
 //!
 //! ```text
-//! layer ──▶ auth ──▶ validator ──▶ issuer      the token: known? else shape, claims, key, signature
-//!   │         └────▶ tenant                    the tenant it names
+//! layer ──▶ auth ──▶ validator ──▶ issuer      token: cached? otherwise format, claims, key, signature
+//!   │         └────▶ tenant                    the tenant in the token
 //!   └──▶ your service, with an AuthContext in the request's extensions
 //! ```
 //!
-//! Tokens for other services take another path: [`TokenExchangeClient`] gets them from the provider
-//! and keeps them, [`OutboundLayer`](outbound::OutboundLayer) puts them on the requests that need them.
+//! A call to another service. [`TokenExchangeClient`] gets tokens from the provider and caches them;
+//! [`OutboundLayer`](outbound::OutboundLayer) adds them to requests:
 //!
 //! ```text
-//! outbound ──▶ exchange ──▶ cache                 kept, and not yet due?
-//!                 └───────▶ flight ──▶ issuer     one request for all who want it
+//! outbound ──▶ exchange ──▶ cache       a cached token that is not due for renewal
+//!                 └───────▶ issuer      otherwise one request for all callers
 //! ```
 //!
-//! A caller without a token gets one at the [`Endpoints`](endpoints::Endpoints) under `/v1/auth/`; a
-//! browser may keep it in a sealed cookie ([`Sessions`](session::Sessions)).
+//! A sign-in. [`Endpoints`](endpoints::Endpoints) under `/v1/auth/` return tokens, or keep them in sealed
+//! browser cookies ([`Sessions`](session::Sessions)):
 //!
 //! ```text
 //! session ──▶ endpoints ──▶ exchange              sign-in, refresh, sign-out
-//!                 ├───────▶ trust ──▶ mint        a foreign workload token for one of ours
-//!                 └───────▶ registrar             the participant that an identity is in this service
+//!                 ├───────▶ trust ──▶ mint        exchange of a foreign workload token
+//!                 └───────▶ registrar             the identity's participant in this service
 //! ```
 //!
-//! In the source, modules stand in this order: ground first, each importing only from those above it.
+//! The source has five groups of modules. Each module imports only from modules above it:
 //!
-//! | street | modules, as far as they are public |
+//! | group | public modules |
 //! |---|---|
-//! | ground | [`clock`], [`error`], [`replay`] |
-//! | who and what | [`identity`], [`config`] |
-//! | judging | [`issuer`], [`validator`], [`proof`], [`admission`], [`tenant`], [`registrar`] |
-//! | obtaining | [`exchange`], [`trust`], [`mint`] |
-//! | serving | [`layer`], [`guard`], [`outbound`], [`session`], [`endpoints`], [`extract`], [`testing`] |
+//! | ground: tools that are independent of tokens | [`clock`], [`error`], [`replay`] |
+//! | identity: the content of a token and the settings of a service | [`identity`], [`config`] |
+//! | judging: verification of tokens and tenants | [`issuer`], [`validator`], [`proof`], [`admission`], [`tenant`], [`registrar`] |
+//! | obtaining: tokens for other services and workloads | [`exchange`], [`trust`], [`mint`] |
+//! | serving: layers, guards and endpoints | [`layer`], [`guard`], [`outbound`], [`session`], [`endpoints`], [`extract`], [`testing`] |
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
-//! | `axum` | yes | extractors for axum 0.8 handlers, in [`extract`]; the endpoints find the address of a connection |
+//! | `axum` | yes | extractors for axum 0.8 handlers, in [`extract`]; the endpoints read the client's address from axum |
 //! | `exchange` | yes | tokens for other services: [`TokenExchangeClient`] and its caches, [`outbound`] |
-//! | `endpoints` | yes | [`endpoints`], [`session`], [`registrar`]; brings `exchange` |
-//! | `mock` | no | the mock and hybrid modes; without it a build cannot mock |
+//! | `endpoints` | yes | [`endpoints`], [`session`], [`registrar`]; enables `exchange` |
+//! | `mock` | no | the modes `mock` and `hybrid`; a build without it cannot mock |
 //! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar): tenants and participants in a database (Rust 1.94) |
-//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the log of used tokens, shared by all processes |
-//! | `trust` | no | foreign workload tokens, by a policy, for tokens of ours: [`trust`], [`mint`] |
+//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes |
+//! | `trust` | no | foreign workload tokens, exchanged by a policy: [`trust`], [`mint`] |
 //! | `metrics` | no | counters through the `metrics` facade |
-//! | `testing` | no | a provider in a box and more, for your tests: [`testing`] |
+//! | `testing` | no | a test provider and other test tools: [`testing`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // What only `exchange` or `endpoints` use is dead without them. A build with both still tells what is

@@ -231,7 +231,7 @@ impl Endpoints {
     }
 
     /// The exchange of foreign workload tokens, if it is offered (feature `trust`): its
-    /// [trusts](crate::mint::WorkloadExchange::trusts) reload the policy, explain tokens, and report
+    /// [evaluator](crate::mint::WorkloadExchange::evaluator) reload the policy, explain tokens, and report
     /// on the keys of foreign issuers.
     #[cfg(feature = "trust")]
     pub fn workloads(&self) -> Option<&crate::mint::WorkloadExchange> {

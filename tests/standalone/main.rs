@@ -12,6 +12,7 @@ mod endpoints;
 mod exchange;
 mod fuzz_replay;
 mod keys;
+mod manual;
 mod outbound;
 mod public_paths;
 mod registrar;
