@@ -1,20 +1,20 @@
-//! From presented credentials to an identity: the trait [`TokenValidator`] and what it works with.
+//! Token validation: the types that [`TokenValidator`] works with.
 //!
-//! [`TokenValidator`] and [`JwksValidator`], which verifies signed JWTs, are at the root of the
-//! crate. Here are [`Credentials`], which a validator of your own is given, and [`VerifiedTokens`],
-//! the tokens verified before: how many there are, and how to forget them early.
+//! The trait [`TokenValidator`] and its implementation for signed JWTs, [`JwksValidator`], are at the root
+//! of the crate. This module has [`Credentials`], the input of a custom validator, and [`VerifiedTokens`],
+//! the cache of verified tokens with its statistics and flushes.
 //!
 //! How it fits together: [manual::request](crate::manual::request).
 
 mod headers;
 mod id_token;
-mod judgement;
 pub(crate) mod jwks;
 mod jws;
 #[cfg(feature = "mock")]
 mod mock;
 mod rules;
 pub(crate) mod token_validator;
+mod verification;
 mod verified;
 
 pub use jwks::insecure_decode_claims;
@@ -27,4 +27,4 @@ pub(crate) use jwks::JwksValidator;
 pub(crate) use jwks::unverified_claims;
 #[cfg(feature = "mock")]
 pub(crate) use mock::MockValidator;
-pub(crate) use token_validator::{OfTokens, TokenValidator};
+pub(crate) use token_validator::{SyntaxChecked, TokenValidator};

@@ -13,7 +13,7 @@ use crate::support::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tenant::{CachedTenants, SqlTenants};
-use crate::validator::{JwksValidator, OfTokens, TokenValidator};
+use crate::validator::{JwksValidator, SyntaxChecked, TokenValidator};
 
 /// Builds an [`Auth`]. `build` checks everything at once and does no I/O.
 #[derive(Debug)]
@@ -85,7 +85,8 @@ impl AuthBuilder {
     }
 
     /// Names a scheme that this service accepts beside `Bearer`, such as the API keys that a
-    /// [`TokenSource::Custom`](crate::layer::TokenSource::Custom) reads. May be repeated. Every 401 then carries
+    /// [`TokenSource::Custom`](crate::layer::TokenSource::Custom) reads. May be repeated. Every 401 then
+    /// carries
     /// this challenge in a `WWW-Authenticate` line of its own (RFC 9110 §11.6.1). Default: none.
     ///
     /// ```
@@ -140,7 +141,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets how much memory may be spent on [tokens verified before](crate::validator::VerifiedTokens), in bytes.
+    /// Sets how much memory may be spent on [tokens verified before](crate::validator::VerifiedTokens), in
+    /// bytes.
     /// Default 16 MiB, for some 15,000 tokens; 0 verifies every request anew.
     pub fn verified_tokens_bytes(mut self, limit: usize) -> Self {
         self.config.verified_tokens_bytes = limit;
@@ -150,7 +152,7 @@ impl AuthBuilder {
     /// Adds a validator for tokens of another kind. It is asked before the built-in ones whether
     /// it accepts a token.
     pub fn validator(mut self, validator: impl TokenValidator) -> Self {
-        self.validators.push(Arc::new(OfTokens(validator)));
+        self.validators.push(Arc::new(SyntaxChecked(validator)));
         self
     }
 
@@ -162,7 +164,8 @@ impl AuthBuilder {
     }
 
     /// Asks this check about each request whose token holds, before its tenant is looked up. May be repeated:
-    /// all checks must allow the request. Default: none. A check that answers immediately costs a request its own
+    /// all checks must allow the request. Default: none. A check that answers immediately costs a request
+    /// its own
     /// time; one that waits costs an allocation, too.
     pub fn admission(mut self, check: impl AdmissionCheck) -> Self {
         self.admission.push(Arc::new(check));
@@ -256,13 +259,15 @@ fn built_in(
         AuthMode::ScaiKey => vec![jwks],
         #[cfg(feature = "mock")]
         AuthMode::Mock => {
-            let mock = crate::validator::MockValidator::for_everybody(&config.mock, clock.clone());
-            vec![Arc::new(OfTokens(mock))]
+            let mock =
+                crate::validator::MockValidator::for_every_token(&config.mock, clock.clone());
+            vec![Arc::new(SyntaxChecked(mock))]
         }
         #[cfg(feature = "mock")]
         AuthMode::Hybrid => {
-            let mock = crate::validator::MockValidator::by_name(&config.mock, clock.clone());
-            vec![jwks, Arc::new(OfTokens(mock))]
+            let mock =
+                crate::validator::MockValidator::for_prefixed_tokens(&config.mock, clock.clone());
+            vec![jwks, Arc::new(SyntaxChecked(mock))]
         }
         // The configuration was checked: without the feature there is no such mode.
         #[cfg(not(feature = "mock"))]

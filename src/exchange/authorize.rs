@@ -158,7 +158,7 @@ impl TokenExchangeClient {
     pub(crate) async fn supports_iss_parameter(&self) -> Result<bool, ExchangeError> {
         let endpoint = &self.cached.endpoint;
         match endpoint.endpoints().await {
-            Ok(known) => Ok(known.names_itself),
+            Ok(known) => Ok(known.supports_iss_parameter),
             Err(error) if endpoint.needs_metadata() => Err(error),
             Err(_) => Ok(false),
         }

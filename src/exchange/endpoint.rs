@@ -201,7 +201,7 @@ impl TokenEndpoint {
         let proven = {
             let mut form = Serializer::new(String::new());
             fill(&mut form);
-            self.auth.prove(&mut form, &self.name, now).map(|header| (header, form.finish()))
+            self.auth.authenticate(&mut form, &self.name, now).map(|header| (header, form.finish()))
         };
         let (header, form) = match proven {
             Ok(proven) => proven,

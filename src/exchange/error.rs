@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::issuer::Unproven;
+use crate::issuer::ClientAuthError;
 use crate::support::json::{Document, Value};
 
 /// Why there is no token. Never holds a secret or a token; of what the provider said it holds the
@@ -182,8 +182,8 @@ impl ExchangeError {
     }
 }
 
-impl From<Unproven> for ExchangeError {
-    fn from(unproven: Unproven) -> Self {
+impl From<ClientAuthError> for ExchangeError {
+    fn from(unproven: ClientAuthError) -> Self {
         Self::ClientAuth(unproven.to_string())
     }
 }

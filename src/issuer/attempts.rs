@@ -1,25 +1,25 @@
-//! [`Attempts`]: how asking for a document went, and when it may be asked for again.
+//! [`Attempts`]: the outcome of past fetches of a document, and the earliest time of the next one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::keys::NoNewKeys;
+use super::cached_key_set::NotRefreshed;
 use super::source::FetchFault;
 use crate::support::retry::Backoff;
 
-/// How long `Retry-After` is kept to, while there are keys and while there are none: without keys
-/// every request is refused, so the provider is asked again sooner than it may want.
+/// Upper limits of an honoured `Retry-After`, with and without keys. Without keys the service refuses every
+/// request, so it asks the provider again sooner.
 const MAX_RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(60));
 
-/// A moment of the clock, in milliseconds, that is read without a lock. What was written before it
-/// was set is seen by whoever reads it.
+/// A time of the monotonic clock, in milliseconds, that is read without a lock. A thread that reads a value
+/// also sees all writes that came before it.
 #[derive(Debug, Default)]
 pub(super) struct AtomicInstant(AtomicU64);
 
 impl AtomicInstant {
-    pub(super) fn set(&self, moment: Duration) {
-        let millis = u64::try_from(moment.as_millis()).unwrap_or(u64::MAX);
+    pub(super) fn set(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.0.store(millis, Ordering::Release);
     }
 
@@ -28,14 +28,14 @@ impl AtomicInstant {
     }
 }
 
-/// How asking for a key set or for metadata went so far.
+/// Past fetches of a key set or of metadata.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     failures: u32,
-    /// Not before this moment is a missing document asked for again.
+    /// The earliest time of the next fetch.
     pub(super) next: Duration,
-    /// Not before this moment is any asked for: the provider said so.
-    pub(super) left_alone_until: Duration,
+    /// The end of the time for which the provider asked not to be called (`Retry-After`).
+    pub(super) blocked_until: Duration,
     pub(super) last: Option<SystemTime>,
     pub(super) last_fault: Option<Arc<FetchFault>>,
 }
@@ -45,17 +45,16 @@ impl Attempts {
         *self = Self { next, last: self.last, ..Self::default() };
     }
 
-    /// Whoever answered so is not asked again, whatever may want it, for as long as `Retry-After`
-    /// says, within bounds. Who has had too much and does not say for how long is given the pause of
-    /// the back-off.
+    /// Records a failure. `Retry-After` blocks every fetch, up to [`MAX_RETRY_AFTER`]. A 429 without
+    /// `Retry-After` blocks for the back-off.
     pub(super) fn failed(&mut self, fault: Arc<FetchFault>, holds_keys: bool, now: Duration) {
         let pause = Backoff::PROVIDER.wait(self.failures);
         let (with_keys, without) = MAX_RETRY_AFTER;
         let longest = if holds_keys { with_keys } else { without };
-        let unsaid = if fault.is_of_too_many_requests() { pause } else { Duration::ZERO };
-        let asked_for = fault.retry_after().unwrap_or(unsaid).min(longest);
-        self.left_alone_until = now + asked_for;
-        self.next = now + pause.max(asked_for);
+        let default = if fault.is_too_many_requests() { pause } else { Duration::ZERO };
+        let blocked_for = fault.retry_after().unwrap_or(default).min(longest);
+        self.blocked_until = now + blocked_for;
+        self.next = now + pause.max(blocked_for);
         self.failures = self.failures.saturating_add(1);
         self.last_fault = Some(fault);
     }
@@ -64,17 +63,21 @@ impl Attempts {
         self.failures > 0
     }
 
-    /// How long nobody may ask who has nothing to go on with. `in_a_hurry` waits only as long as the
-    /// provider itself said.
-    pub(super) fn wait(&self, in_a_hurry: bool, now: Duration) -> Duration {
-        let next = if in_a_hurry { Duration::ZERO } else { self.next };
-        next.max(self.left_alone_until).saturating_sub(now)
+    /// Returns the time until a fetch is allowed while there is no document. An urgent fetch ignores the
+    /// back-off, but not the provider's `Retry-After`.
+    pub(super) fn wait(&self, is_urgent: bool, now: Duration) -> Duration {
+        let next = if is_urgent { Duration::ZERO } else { self.next };
+        next.max(self.blocked_until).saturating_sub(now)
     }
 
-    /// Why there is nothing to wait for.
-    pub(super) fn unavailable(&self, fault: Option<Arc<FetchFault>>, now: Duration) -> NoNewKeys {
+    /// Creates the error for a document that is not available.
+    pub(super) fn unavailable(
+        &self,
+        fault: Option<Arc<FetchFault>>,
+        now: Duration,
+    ) -> NotRefreshed {
         let wait = self.next.saturating_sub(now);
         let retry_after = wait.clamp(Duration::from_secs(1), Backoff::PROVIDER.cap);
-        NoNewKeys::Unavailable { retry_after, fault }
+        NotRefreshed::Unavailable { retry_after, fault }
     }
 }

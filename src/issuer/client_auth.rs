@@ -1,4 +1,4 @@
-//! [`ClientAuth`]: how the service proves itself to the provider (RFC 6749 §2.3, RFC 7523 §2.2).
+//! [`ClientAuth`]: client authentication at the provider (RFC 6749 §2.3, RFC 7523 §2.2).
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -13,26 +13,26 @@ use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::secret::Secret;
 
-/// How long a client assertion lives, in seconds.
-const ASSERTION_LIFE: u64 = 60;
+/// Lifetime of a client assertion, in seconds.
+const ASSERTION_LIFETIME: u64 = 60;
 
 const ASSERTION_TYPE: &str = "client-authentication+jwt";
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Where a secret or a private key comes from.
+/// The source of a secret or a private key.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum SecretSource {
     /// This text.
     Value(Secret),
-    /// A small local file. It is read for every request to the provider, so that a secret
-    /// replaced on disk is used at once. White space at its end does not count.
+    /// A small local file. It is read for every request to the provider, so a new secret on disk is used
+    /// immediately. White space at its end is ignored.
     File(PathBuf),
 }
 
 impl SecretSource {
-    pub(super) fn read(&self) -> Result<Secret, Unproven> {
+    pub(super) fn read(&self) -> Result<Secret, ClientAuthError> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
             Self::File(path) => match std::fs::read_to_string(path) {
@@ -49,12 +49,12 @@ impl<S: Into<Secret>> From<S> for SecretSource {
     }
 }
 
-/// Why the service cannot prove itself.
+/// Why client authentication failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unproven(String);
+pub(crate) struct ClientAuthError(String);
 
-/// A client and its proof. The proof is never part of a URL, a log line or an error.
+/// A client's id and its credentials. The credentials never appear in a URL, a log line or an error.
 #[derive(Debug, Clone)]
 pub struct ClientAuth {
     id: String,
@@ -70,27 +70,27 @@ enum Method {
 }
 
 impl ClientAuth {
-    /// `client_secret_basic`: HTTP Basic with both halves form-encoded first (RFC 6749 §2.3.1).
-    /// What to use unless the provider wants something else.
+    /// Authenticates by `client_secret_basic`: HTTP Basic with form-encoded id and secret (RFC 6749
+    /// §2.3.1). The right choice unless the provider requires another method.
     pub fn basic(id: impl Into<String>, secret: impl Into<SecretSource>) -> Self {
         Self { id: id.into(), method: Method::Basic(secret.into()) }
     }
 
-    /// `client_secret_post`: the secret as a form member, for providers that cannot read Basic.
+    /// Authenticates by `client_secret_post`: the secret is a form member. For providers without support
+    /// for HTTP Basic.
     pub fn post(id: impl Into<String>, secret: impl Into<SecretSource>) -> Self {
         Self { id: id.into(), method: Method::Post(secret.into()) }
     }
 
-    /// `private_key_jwt`: a signed statement instead of a secret. Its `aud` is the issuer and
-    /// nothing else, it lives for 60 seconds, and each is used once. `pem` is an unencrypted
-    /// PKCS #8 key (`BEGIN PRIVATE KEY`) for this algorithm; `key_id` is the `kid` the provider
-    /// knows it by.
+    /// Authenticates by `private_key_jwt`: a signed assertion instead of a secret. Its `aud` is the issuer
+    /// only, it expires after 60 seconds, and each is used once. `pem` is an unencrypted PKCS #8 key
+    /// (`BEGIN PRIVATE KEY`) for this algorithm. `key_id` is the key's `kid` at the provider.
     ///
     /// ```
     /// use scaikey_auth::config::Algorithm;
     /// use scaikey_auth::issuer::{ClientAuth, SecretSource};
     ///
-    /// // Read for each request to the provider: a key replaced on disk counts from the next one on.
+    /// // The file is read for each request to the provider, so a new key is used from the next one on.
     /// let pem = SecretSource::File("/run/secrets/scaidrive.pem".into());
     /// let client = ClientAuth::private_key_jwt("scaidrive", Algorithm::ES256, Some("2026-11"), pem);
     /// ```
@@ -104,9 +104,9 @@ impl ClientAuth {
         Self { id: id.into(), method: Method::Key(key, None) }
     }
 
-    /// The `aud` of the statements that [`private_key_jwt`](Self::private_key_jwt) signs, for
-    /// providers that want their token endpoint there and not, as they should, their issuer. The
-    /// price: two providers that are told the same may use each other's.
+    /// Sets the `aud` of assertions for [`private_key_jwt`](Self::private_key_jwt). Default: the issuer, as
+    /// it should be. For providers that require their token endpoint instead. Risk: two providers with the
+    /// same `aud` can use each other's assertions.
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
         if let Method::Key(_, aud) = &mut self.method {
             *aud = Some(audience.into());
@@ -114,12 +114,12 @@ impl ClientAuth {
         self
     }
 
-    /// A public client, which proves nothing. It cannot act for itself.
+    /// Creates a public client, which has no credentials. It cannot get tokens for itself.
     pub fn none(id: impl Into<String>) -> Self {
         Self { id: id.into(), method: Method::None }
     }
 
-    /// The client's id.
+    /// Returns the client's id.
     pub fn client_id(&self) -> &str {
         &self.id
     }
@@ -128,7 +128,7 @@ impl ClientAuth {
         matches!(self.method, Method::None)
     }
 
-    /// Why a proof that was given as a value can never work. A file may come later.
+    /// Checks credentials that are given as a value. Files are not checked, because they may be created later.
     pub(crate) fn check(&self) -> Result<(), String> {
         match &self.method {
             Method::Basic(SecretSource::Value(secret))
@@ -142,13 +142,13 @@ impl ClientAuth {
         }
     }
 
-    /// Adds the proof to a request: one header, or members of the form.
-    pub(crate) fn prove(
+    /// Adds the credentials to a request: a header, or form members.
+    pub(crate) fn authenticate(
         &self,
         form: &mut Serializer<'_, String>,
         issuer: &str,
         now: SystemTime,
-    ) -> Result<Option<HeaderValue>, Unproven> {
+    ) -> Result<Option<HeaderValue>, ClientAuthError> {
         match &self.method {
             Method::Basic(secret) => return self.basic_header(&secret.read()?).map(Some),
             Method::Post(secret) => {
@@ -157,7 +157,7 @@ impl ClientAuth {
             }
             Method::Key(key, audience) => {
                 let audience = audience.as_deref().unwrap_or(issuer);
-                let assertion = key.sign(ASSERTION_TYPE, &self.statement(audience, now)?)?;
+                let assertion = key.sign(ASSERTION_TYPE, &self.assertion_claims(audience, now)?)?;
                 form.append_pair("client_id", &self.id);
                 form.append_pair("client_assertion_type", JWT_BEARER);
                 form.append_pair("client_assertion", &assertion);
@@ -169,7 +169,7 @@ impl ClientAuth {
         Ok(None)
     }
 
-    fn basic_header(&self, secret: &Secret) -> Result<HeaderValue, Unproven> {
+    fn basic_header(&self, secret: &Secret) -> Result<HeaderValue, ClientAuthError> {
         let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         let pair = format!("{}:{}", encoded(&self.id), encoded(secret.expose()));
         let value = format!("Basic {}", base64url::encode_standard(pair));
@@ -178,17 +178,20 @@ impl ClientAuth {
         Ok(value)
     }
 
-    /// What the key signs.
-    fn statement(&self, audience: &str, now: SystemTime) -> Result<serde_json::Value, Unproven> {
+    fn assertion_claims(
+        &self,
+        audience: &str,
+        now: SystemTime,
+    ) -> Result<serde_json::Value, ClientAuthError> {
         let id = crypto::random_id().map_err(|error| failed(error.to_string()))?;
         let now = unix_seconds(now);
         Ok(serde_json::json!({
             "iss": self.id, "sub": self.id, "aud": audience, "jti": id,
-            "iat": now, "exp": now + ASSERTION_LIFE,
+            "iat": now, "exp": now + ASSERTION_LIFETIME,
         }))
     }
 }
 
-pub(super) fn failed(problem: impl Into<String>) -> Unproven {
-    Unproven(problem.into())
+pub(super) fn failed(problem: impl Into<String>) -> ClientAuthError {
+    ClientAuthError(problem.into())
 }

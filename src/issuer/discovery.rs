@@ -1,4 +1,4 @@
-//! [`Discovery`]: where an issuer's metadata are, and what they said.
+//! [`Discovery`]: fetches an issuer's metadata and finds its key set.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,79 +7,78 @@ use std::time::Duration;
 use url::Url;
 
 use super::attempts::{AtomicInstant, Attempts};
+use super::cached_key_set::NotRefreshed;
 use super::health::{IssuerHealth, KeyState};
 use super::http::{FetchError, Limits};
 use super::key_sets::{KeySetId, KeySets};
-use super::keys::NoNewKeys;
 use super::metadata::{self, Endpoints, well_known};
 use super::source::{FetchFault, Source};
 use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess};
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry::{self, Outage};
 
-/// How long what discovery said is relied upon.
+/// How long metadata are used before they are fetched again.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
 
-pub(super) type Read = Result<(), Arc<FetchFault>>;
+pub(super) type DiscoveryResult = Result<(), Arc<FetchFault>>;
 
-/// Finds out where an issuer's keys are.
+/// The discovery of an issuer's key set URL.
 #[derive(Debug)]
 pub(super) struct Discovery {
     pub(super) issuer: Arc<str>,
-    /// Where the metadata may be.
-    places: Box<[Url]>,
+    /// The possible URLs of the metadata.
+    urls: Box<[Url]>,
     allow_loopback_http: bool,
-    /// What the key set is but for its URL.
+    /// The parts of the key set's id, without its URL.
     access: KeyAccess,
     algorithms: Vec<Algorithm>,
     pub(super) settings: JwksSettings,
     key_sets: Arc<KeySets>,
-    /// Whether the other endpoints are kept, too, for the service's own client.
+    /// Whether to keep the other endpoints for the service's own client.
     keeps_endpoints: bool,
-    pub(super) flights: SingleFlight<(), Read>,
-    /// When the metadata should next be read.
+    pub(super) flights: SingleFlight<(), DiscoveryResult>,
+    /// The time of the next fetch.
     due: AtomicInstant,
-    /// When they were last read.
-    read_at: AtomicInstant,
-    /// Whether they were read and are wrong.
-    is_misled: AtomicBool,
-    record: Mutex<Record>,
-    /// What the log was told of metadata of its template's tenants that never came.
-    never: Option<Arc<Outage>>,
+    /// The time of the last successful fetch.
+    fetched_at: AtomicInstant,
+    /// Whether the last fetched metadata were invalid.
+    has_bad_metadata: AtomicBool,
+    history: Mutex<History>,
+    /// One outage for all tenants of a template whose metadata were never fetched.
+    template_outage: Option<Arc<Outage>>,
 }
 
 #[derive(Debug, Default)]
-struct Record {
+struct History {
     attempts: Attempts,
-    /// Which of the places answered; it is asked first the next time.
-    answered: Option<usize>,
+    /// The index of the URL that answered last. It is tried first.
+    last_answered: Option<usize>,
     endpoints: Option<Arc<Endpoints>>,
 }
 
-/// What metadata said.
-pub(super) struct Found {
+pub(super) struct Metadata {
     pub(super) jwks_uri: Url,
-    answered: usize,
+    url_index: usize,
     endpoints: Option<Endpoints>,
 }
 
 impl Discovery {
-    /// `None` where the key set's URL is fixed.
-    pub(super) fn of(
+    /// Returns `None` if the key set's URL is configured.
+    pub(super) fn new(
         issuer: &Arc<str>,
         series: &str,
         config: &IssuerConfig,
         key_sets: &Arc<KeySets>,
         keeps_endpoints: bool,
     ) -> Result<Option<Self>, url::ParseError> {
-        let places = match (&config.inline_keys, &config.jwks_uri, &config.discovery_url) {
+        let urls = match (&config.inline_keys, &config.jwks_uri, &config.discovery_url) {
             (Some(_), ..) | (_, Some(_), _) => return Ok(None),
             (None, None, Some(url)) => vec![Url::parse(url)?],
             (None, None, None) => well_known(&Url::parse(&config.issuer)?),
         };
         Ok(Some(Self {
             issuer: issuer.clone(),
-            places: places.into(),
+            urls: urls.into(),
             allow_loopback_http: config.allow_loopback_http,
             access: config.key_access.clone(),
             algorithms: config.algorithms.clone(),
@@ -88,20 +87,19 @@ impl Discovery {
             keeps_endpoints,
             flights: SingleFlight::default(),
             due: AtomicInstant::default(),
-            read_at: AtomicInstant::default(),
-            is_misled: AtomicBool::new(false),
-            record: Mutex::default(),
-            never: key_sets.outage_of_template("metadata", series),
+            fetched_at: AtomicInstant::default(),
+            has_bad_metadata: AtomicBool::new(false),
+            history: Mutex::default(),
+            template_outage: key_sets.outage_of_template("metadata", series),
         }))
     }
 
-    /// Whether these are the places where somebody else would look, and what they say would mean
-    /// the same.
-    pub(super) fn is_at(&self, places: &[Url], allow_loopback_http: bool) -> bool {
-        self.allow_loopback_http == allow_loopback_http && *self.places == *places
+    /// Returns whether this discovery uses the same URLs and the same rule for loopback addresses.
+    pub(super) fn is_at(&self, urls: &[Url], allow_loopback_http: bool) -> bool {
+        self.allow_loopback_http == allow_loopback_http && *self.urls == *urls
     }
 
-    /// The key set at this place.
+    /// Returns the id of the key set at this URL.
     pub(super) fn key_set_at(&self, jwks_uri: Url) -> KeySetId {
         KeySetId {
             source: Source::at(jwks_uri, self.access.clone()),
@@ -110,8 +108,8 @@ impl Discovery {
         }
     }
 
-    /// Logs that the keys are on another host than before.
-    pub(super) fn tell_of_move(&self, from: Option<&Url>, to: &Url) {
+    /// Logs that the key set moved to another host.
+    pub(super) fn log_move(&self, from: Option<&Url>, to: &Url) {
         if let Some(from) = from.filter(|from| from.host() != to.host()) {
             telemetry::keys_moved(&self.issuer, from.as_str(), to.as_str());
         }
@@ -121,34 +119,34 @@ impl Discovery {
         now >= self.due.get()
     }
 
-    /// Whether the metadata may be asked for where there are none. `in_a_hurry` also while the last
-    /// failure says to wait, unless a place itself said so.
-    pub(super) fn may_ask(&self, in_a_hurry: bool) -> bool {
-        self.record().attempts.wait(in_a_hurry, self.now()).is_zero()
+    /// Returns whether a fetch is allowed while there are no metadata. An urgent fetch ignores the back-off
+    /// after a failure, but not the provider's `Retry-After`.
+    pub(super) fn may_fetch(&self, is_urgent: bool) -> bool {
+        self.history().attempts.wait(is_urgent, self.now()).is_zero()
     }
 
-    /// Whether the metadata were read before a failure, after which the keys may have moved.
+    /// Returns whether the metadata are older than a failed fetch of the keys: the keys may have moved since.
     pub(super) fn is_older_than(&self, failure: Duration) -> bool {
-        failure > self.read_at.get()
+        failure > self.fetched_at.get()
     }
 
-    /// Whether the metadata cannot be used as they are now.
-    pub(super) fn is_misled(&self) -> bool {
-        self.is_misled.load(Ordering::Relaxed)
+    /// Returns whether the last fetched metadata were invalid.
+    pub(super) fn has_bad_metadata(&self) -> bool {
+        self.has_bad_metadata.load(Ordering::Relaxed)
     }
 
-    /// Why there is nothing to wait for.
-    pub(super) fn unavailable(&self) -> NoNewKeys {
-        let attempts = &self.record().attempts;
+    /// Creates the error for metadata that are not available.
+    pub(super) fn unavailable(&self) -> NotRefreshed {
+        let attempts = &self.history().attempts;
         attempts.unavailable(attempts.last_fault.clone(), self.now())
     }
 
-    /// Adds to the report of the keys how reading the metadata went. Where there are no keys, or the
-    /// metadata are wrong, that comes first.
-    pub(super) fn report(&self, health: &mut IssuerHealth, has_keys: bool) {
-        let attempts = &self.record().attempts;
+    /// Adds the state of the metadata to the health of the keys. Without keys, or with bad metadata, the
+    /// metadata's error and next attempt replace those of the keys.
+    pub(super) fn add_to_health(&self, health: &mut IssuerHealth, has_keys: bool) {
+        let attempts = &self.history().attempts;
         health.last_attempt = health.last_attempt.max(attempts.last);
-        if has_keys && !self.is_misled() {
+        if has_keys && !self.has_bad_metadata() {
             return;
         }
         health.last_error = attempts.last_fault.as_ref().map(ToString::to_string);
@@ -158,66 +156,65 @@ impl Discovery {
         }
     }
 
-    /// The endpoints that the metadata named, while that is relied upon.
+    /// Returns the endpoints in the metadata, unless the metadata are too old.
     pub(super) fn endpoints(&self) -> Option<Arc<Endpoints>> {
-        let is_old = self.now().saturating_sub(self.read_at.get()) >= METADATA_TTL;
-        self.record().endpoints.clone().filter(|_| !is_old)
+        let is_old = self.now().saturating_sub(self.fetched_at.get()) >= METADATA_TTL;
+        self.history().endpoints.clone().filter(|_| !is_old)
     }
 
-    /// Reads the metadata.
-    pub(super) async fn read(&self) -> Result<Found, FetchFault> {
-        let answered = {
-            let mut record = self.record();
-            record.attempts.last = Some(self.key_sets.clock.now());
-            // Should this task die, the next attempt is still due.
-            record.attempts.next = self.now() + self.settings.timeout.saturating_mul(4);
-            self.due.set(record.attempts.next);
-            record.answered
+    /// Fetches the metadata.
+    pub(super) async fn fetch(&self) -> Result<Metadata, FetchFault> {
+        let last_answered = {
+            let mut history = self.history();
+            history.attempts.last = Some(self.key_sets.clock.now());
+            // If this task dies, another fetch becomes due.
+            history.attempts.next = self.now() + self.settings.timeout.saturating_mul(4);
+            self.due.set(history.attempts.next);
+            history.last_answered
         };
-        self.ask(answered).await
+        self.fetch_first(last_answered).await
     }
 
-    /// Writes down that what was read is used.
-    pub(super) fn succeeded(&self, found: Found) {
+    /// Records that the metadata are in use.
+    pub(super) fn succeeded(&self, metadata: Metadata) {
         let now = self.now();
-        let mut record = self.record();
-        let is_first = record.answered.replace(found.answered).is_none();
-        if let Some(never) = self.never.as_ref().filter(|_| is_first) {
-            never.ends(|| now);
+        let mut history = self.history();
+        let is_first = history.last_answered.replace(metadata.url_index).is_none();
+        if let Some(outage) = self.template_outage.as_ref().filter(|_| is_first) {
+            outage.ends(|| now);
         }
-        record.endpoints = found.endpoints.map(Arc::new);
-        record.attempts.succeeded(now + METADATA_TTL);
-        self.is_misled.store(false, Ordering::Relaxed);
-        self.read_at.set(now);
-        self.due.set(record.attempts.next);
+        history.endpoints = metadata.endpoints.map(Arc::new);
+        history.attempts.succeeded(now + METADATA_TTL);
+        self.has_bad_metadata.store(false, Ordering::Relaxed);
+        self.fetched_at.set(now);
+        self.due.set(history.attempts.next);
     }
 
-    /// Writes down why nothing can be used, and whether there are keys to go on with. Returns
-    /// whether that is new.
-    pub(super) fn failed(&self, fault: Arc<FetchFault>, is_misled: bool, holds_keys: bool) -> bool {
+    /// Records a failure. Returns whether it begins an outage.
+    pub(super) fn failed(&self, fault: Arc<FetchFault>, is_bad: bool, has_keys: bool) -> bool {
         let now = self.now();
-        let mut record = self.record();
-        let is_new = match &self.never {
-            Some(never) if record.answered.is_none() => never.begins(&fault, now),
-            _ => !record.attempts.are_failing(),
+        let mut history = self.history();
+        let is_new = match &self.template_outage {
+            Some(outage) if history.last_answered.is_none() => outage.begins(&fault, now),
+            _ => !history.attempts.are_failing(),
         };
-        record.attempts.failed(fault, holds_keys, now);
-        self.is_misled.store(is_misled, Ordering::Relaxed);
-        self.due.set(record.attempts.next);
+        history.attempts.failed(fault, has_keys, now);
+        self.has_bad_metadata.store(is_bad, Ordering::Relaxed);
+        self.due.set(history.attempts.next);
         is_new
     }
 
-    /// Asks the places in turn, the one that answered last first.
-    async fn ask(&self, answered: Option<usize>) -> Result<Found, FetchFault> {
-        let mut places: Vec<_> = self.places.iter().enumerate().collect();
-        places.sort_by_key(|(nth, _)| Some(*nth) != answered);
+    /// Tries the URLs in turn, beginning with the one that answered last.
+    async fn fetch_first(&self, last_answered: Option<usize>) -> Result<Metadata, FetchFault> {
+        let mut urls: Vec<_> = self.urls.iter().enumerate().collect();
+        urls.sort_by_key(|(nth, _)| Some(*nth) != last_answered);
         let mut first_fault = None;
-        for (nth, place) in places {
-            match self.ask_at(nth, place).await {
-                Ok(found) => return Ok(found),
-                // Nobody there: the other places are on the same host.
-                Err(fault) if fault.is_of_the_host() => return Err(fault),
-                // A document that is wrong tells more than one that is missing.
+        for (nth, url) in urls {
+            match self.fetch_from(nth, url).await {
+                Ok(metadata) => return Ok(metadata),
+                // The other URLs are on the same host.
+                Err(fault) if fault.concerns_host() => return Err(fault),
+                // A wrong document explains more than a missing one.
                 Err(fault @ FetchFault::Metadata { .. }) => first_fault = Some(fault),
                 Err(fault) => first_fault = first_fault.or(Some(fault)),
             }
@@ -225,35 +222,35 @@ impl Discovery {
         Err(first_fault.unwrap_or(FetchFault::NotAKeySet))
     }
 
-    async fn ask_at(&self, nth: usize, place: &Url) -> Result<Found, FetchFault> {
-        let answer = self.key_sets.http.get(place, Limits::of(&self.settings)).await;
-        let answer = answer.map_err(|error| FetchFault::Fetch { url: place.clone(), error })?;
+    async fn fetch_from(&self, nth: usize, url: &Url) -> Result<Metadata, FetchFault> {
+        let answer = self.key_sets.http.get(url, Limits::of(&self.settings)).await;
+        let answer = answer.map_err(|error| FetchFault::Fetch { url: url.clone(), error })?;
         let (issuer, loopback) = (&*self.issuer, self.allow_loopback_http);
-        let jwks_uri = metadata::jwks_uri(&answer.body, place, issuer, loopback)
-            .map_err(|error| FetchFault::Metadata { url: place.clone(), error })?;
-        let endpoints = || Endpoints::parse(&answer.body, place, issuer, loopback).ok();
+        let jwks_uri = metadata::jwks_uri(&answer.body, url, issuer, loopback)
+            .map_err(|error| FetchFault::Metadata { url: url.clone(), error })?;
+        let endpoints = || Endpoints::parse(&answer.body, url, issuer, loopback).ok();
         let endpoints = if self.keeps_endpoints { endpoints() } else { None };
-        Ok(Found { jwks_uri, answered: nth, endpoints })
+        Ok(Metadata { jwks_uri, url_index: nth, endpoints })
     }
 
     fn now(&self) -> Duration {
         self.key_sets.clock.elapsed()
     }
 
-    fn record(&self) -> MutexGuard<'_, Record> {
-        // Every write to the record is a plain assignment, so a panic cannot leave it half done.
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    fn history(&self) -> MutexGuard<'_, History> {
+        // Every write is a plain assignment, so a panic cannot leave the history half written.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl FetchFault {
-    /// Whether asking for another document of the same host would be of no use.
-    fn is_of_the_host(&self) -> bool {
+    /// Returns whether another document of the same host would fail, too.
+    fn concerns_host(&self) -> bool {
         let Self::Fetch { error, .. } = self else { return false };
-        let is_away = matches!(
+        let is_unreachable = matches!(
             error,
             FetchError::Unreachable(_) | FetchError::Unconnected(_) | FetchError::Deadline(_)
         );
-        is_away || self.retry_after().is_some() || self.is_of_too_many_requests()
+        is_unreachable || self.retry_after().is_some() || self.is_too_many_requests()
     }
 }

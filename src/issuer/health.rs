@@ -1,4 +1,4 @@
-//! What an issuer's keys are doing, for readiness probes: [`IssuerHealth`].
+//! [`IssuerHealth`]: the state of an issuer's keys, for readiness probes.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,57 +6,57 @@ use std::time::SystemTime;
 use super::jwk::{MAX_KID, Unusable};
 use crate::clock;
 
-/// What is known of an issuer's keys.
+/// The state of an issuer's key set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum KeyState {
-    /// No key set was ever fetched: tokens are answered with 503.
+    /// The key set was never fetched. Requests with tokens get 503.
     Never,
-    /// Fetched within the TTL.
+    /// The key set was fetched within the TTL.
     Fresh,
-    /// The TTL has passed and nobody has asked yet, or the fetch is under way.
+    /// The TTL has passed. The next fetch has not begun, or is running.
     Due,
-    /// The last fetch failed; the set held is used.
+    /// The last fetch failed. The previous key set is still used.
     Stale,
-    /// No fetch succeeded for `max_stale`: tokens are answered with 503.
+    /// No fetch succeeded for `max_stale`. Requests with tokens get 503.
     Dead,
 }
 
-/// The keys of one issuer, for readiness probes.
+/// The health of one issuer's keys, for readiness probes.
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct IssuerHealth {
-    /// What `iss` says.
+    /// `iss` of the issuer's tokens.
     pub issuer: String,
-    /// What is known of its keys.
+    /// The state of its key set.
     pub state: KeyState,
-    /// How many keys can be used.
+    /// Number of usable keys.
     pub keys: usize,
-    /// How many published keys cannot be used, and were left out.
+    /// Number of published keys that are unusable and ignored.
     pub unusable_keys: usize,
-    /// Which these are, and why, in the order in which they are published.
+    /// The unusable keys with their reasons, in the order of the key set.
     pub unusable: Vec<UnusableKey>,
-    /// When the key set was last asked for. Serialized in seconds since 1970, as in tokens.
+    /// The start of the last fetch. Serialised in seconds since 1970, as in tokens.
     #[serde(serialize_with = "seconds")]
     pub last_attempt: Option<SystemTime>,
-    /// Why that failed, if it did.
+    /// The error of the last fetch, if it failed.
     pub last_error: Option<String>,
-    /// When it will be asked for next, by the first request or health report from then on.
+    /// The time of the next fetch. The first request or health report from then on starts it.
     #[serde(serialize_with = "seconds")]
     pub next_attempt: SystemTime,
 }
 
-/// A published key that was left out of its set.
+/// A published key that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct UnusableKey {
-    /// Its `kid`, unless it has none that can be read.
+    /// Its `kid`, if it has a readable one.
     pub kid: Option<String>,
-    /// Why, as one of some fixed texts.
+    /// The reason, one of a fixed set of texts.
     pub reason: &'static str,
-    /// Whether the provider should mend it. False for a good key that is not for this service: of
-    /// another type or algorithm, for encryption, or revoked.
+    /// Whether the provider should fix the key. `false` for a good key that this service does not use: a
+    /// key of another type or algorithm, a key for encryption, or a revoked key.
     pub is_fault: bool,
 }
 
@@ -67,7 +67,7 @@ impl UnusableKey {
     }
 }
 
-/// The name is quoted, because the provider chose it.
+/// The key id is quoted and escaped, because the provider chose it.
 impl fmt::Display for UnusableKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kid {
@@ -77,21 +77,21 @@ impl fmt::Display for UnusableKey {
     }
 }
 
-/// The most keys that one line of the log tells about.
-const MAX_TOLD: usize = 10;
+/// Maximum number of keys in one log line.
+const MAX_LISTED: usize = 10;
 
-/// Left-out keys with their reasons, in one line behind a colon; nothing if there are none.
+/// Lists keys with their reasons in one line, after a colon. Returns an empty text if there are none.
 pub(super) fn list(keys: &[UnusableKey]) -> String {
-    let told: Vec<_> = keys.iter().take(MAX_TOLD).map(ToString::to_string).collect();
+    let listed: Vec<_> = keys.iter().take(MAX_LISTED).map(ToString::to_string).collect();
     match keys.len() {
         0 => String::new(),
-        1..=MAX_TOLD => format!(": {}", told.join("; ")),
-        all => format!(": {}; and {} more", told.join("; "), all - MAX_TOLD),
+        1..=MAX_LISTED => format!(": {}", listed.join("; ")),
+        all => format!(": {}; and {} more", listed.join("; "), all - MAX_LISTED),
     }
 }
 
 impl IssuerHealth {
-    /// Whether tokens of this issuer can be verified.
+    /// Returns whether tokens of this issuer can be verified.
     pub fn can_verify(&self) -> bool {
         !matches!(self.state, KeyState::Never | KeyState::Dead)
     }

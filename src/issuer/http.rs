@@ -1,4 +1,5 @@
-//! The one door to the network: bounded in time and size, and closed to surprising places.
+//! The HTTP client, and the only module that uses the network. Requests are limited in time and size, and
+//! unexpected destinations are refused.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -10,21 +11,21 @@ use url::Url;
 use crate::config::{JwksSettings, is_loopback};
 use crate::support::telemetry::Causes;
 
-/// How long connecting may take, within the deadline of the whole.
+/// Timeout for connecting, within the deadline of the whole request.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// What is asked for. RFC 7517 §8.5 registers a type of its own for key sets; files on plain web
-/// servers are of any type.
+/// Value of `Accept`. Key sets have a media type (RFC 7517 §8.5), but plain web servers serve files with
+/// any type.
 const ACCEPT: &str = "application/json, application/jwk-set+json, */*;q=0.1";
 
-/// Content codings are not undone, because a short answer could unfold into a very long one.
-/// Without this header a server may use any (RFC 9110 §12.5.3).
+/// Value of `Accept-Encoding`. The client never decompresses, because a short answer could become a very
+/// long one. Without this header, a server may compress (RFC 9110 §12.5.3).
 const ACCEPT_ENCODING: &str = "identity";
 
-/// How many redirects are followed, all within one origin.
+/// Maximum number of redirects, all within one origin.
 const MAX_REDIRECTS: usize = 3;
 
-/// What a fetch may cost.
+/// The limits of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) deadline: Duration,
@@ -37,17 +38,17 @@ impl Limits {
     }
 }
 
-/// A 200 answer.
+/// An answer with status 200.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// `Cache-Control: max-age`; zero for `no-store` and `no-cache` (RFC 9111 §5.2.2).
     pub(crate) max_age: Option<Duration>,
-    /// Whether this was configured, and not fetched.
-    pub(crate) is_given: bool,
+    /// Whether the body is from the configuration and was not fetched.
+    pub(crate) is_inline: bool,
 }
 
-/// Why a fetch failed. Says nothing that the other side sent but its status.
+/// Why a request failed. Contains nothing from the server's answer but its status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error("answered {status}")]
@@ -57,33 +58,33 @@ pub(crate) enum FetchError {
         retry_after: Option<Duration>,
     },
     #[error(
-        "answered in the content coding {0}, which was not asked for: switch compression off there"
+        "answered with the content coding {0}, but only `identity` was requested: disable compression there"
     )]
     Encoded(&'static str),
     #[error("answered with more than {0} bytes")]
     TooLarge(usize),
-    #[error("gave no answer within {0:?}")]
+    #[error("did not answer within {0:?}")]
     Deadline(Duration),
     #[error("could not be reached: {0}")]
     Unreachable(String),
-    /// Nothing was sent.
+    /// The connection failed, so nothing was sent.
     #[error("could not be reached: {0}")]
     Unconnected(String),
-    #[error("must not be asked: {0}")]
+    #[error("is not allowed: {0}")]
     Forbidden(&'static str),
 }
 
-/// The HTTP clients, built when first needed: building one reads the system's certificates.
+/// The HTTP clients. Each is built on first use, because building one reads the system's certificates.
 #[derive(Debug, Default)]
 pub(crate) struct Http {
-    getting: [Client; 2],
-    /// For what carries credentials: no redirect is followed.
-    posting: [Client; 2],
+    get_clients: [Client; 2],
+    /// For requests with credentials. They follow no redirect.
+    post_clients: [Client; 2],
 }
 
 type Client = OnceLock<Result<reqwest::Client, FetchError>>;
 
-/// An answer to a form, whatever its status.
+/// An answer to a form, with any status.
 #[derive(Debug)]
 pub(crate) struct Posted {
     pub(crate) status: StatusCode,
@@ -92,33 +93,33 @@ pub(crate) struct Posted {
 }
 
 impl Http {
-    /// GETs `url`. Anything but a 200 within the limits is an error.
+    /// Sends a GET request to `url`. Any answer but a 200 within the limits is an error.
     pub(crate) async fn get(&self, url: &Url, limits: Limits) -> Result<Answer, FetchError> {
-        ask(client(&self.getting, url, within_origin)?.get(url.clone()), limits).await
+        send_get(client(&self.get_clients, url, within_origin)?.get(url.clone()), limits).await
     }
 
-    /// [`get`](Self::get) from a place that is not open to everybody: with a bearer token to show,
-    /// and where `ca` is given (PEM), believing no other certificates.
-    pub(crate) async fn get_as(
+    /// Sends a GET request as [`get`](Self::get) does, with a bearer token. If `ca` is given (PEM), only
+    /// its certificates are trusted.
+    pub(crate) async fn get_with_credentials(
         &self,
         url: &Url,
         limits: Limits,
         ca: Option<&[u8]>,
         bearer: Option<HeaderValue>,
     ) -> Result<Answer, FetchError> {
-        let own = ca.map(believing).transpose()?;
+        let own = ca.map(client_with_ca).transpose()?;
         let client = match &own {
             Some(client) => client,
-            None => client(&self.getting, url, within_origin)?,
+            None => client(&self.get_clients, url, within_origin)?,
         };
         let mut request = client.get(url.clone());
         if let Some(bearer) = bearer {
             request = request.header(header::AUTHORIZATION, bearer);
         }
-        ask(request, limits).await
+        send_get(request, limits).await
     }
 
-    /// POSTs a form to `url`. Every answer within the limits is handed on; a redirect is one, too.
+    /// Sends a form to `url` by POST. Returns every answer within the limits, including redirects.
     pub(crate) async fn post_form(
         &self,
         url: &Url,
@@ -127,7 +128,7 @@ impl Http {
         limits: Limits,
         now: SystemTime,
     ) -> Result<Posted, FetchError> {
-        let mut request = client(&self.posting, url, redirect::Policy::none)?
+        let mut request = client(&self.post_clients, url, redirect::Policy::none)?
             .post(url.clone())
             .timeout(limits.deadline)
             .header(header::ACCEPT, "application/json")
@@ -145,22 +146,22 @@ impl Http {
     }
 }
 
-/// The client for `url`, of one for other machines and one for this: past every proxy, because
-/// unencrypted keys must not leave this machine and come back.
+/// Returns the client for `url`. Loopback addresses have their own client, which ignores proxies:
+/// unencrypted keys must not travel through another machine.
 fn client<'c>(
-    [elsewhere, loopback]: &'c [Client; 2],
+    [remote, loopback]: &'c [Client; 2],
     url: &Url,
     redirects: fn() -> redirect::Policy,
 ) -> Result<&'c reqwest::Client, FetchError> {
     let any = reqwest::Client::builder;
     let client = match is_loopback(url) {
         true => loopback.get_or_init(|| build(any().no_proxy(), redirects())),
-        false => elsewhere.get_or_init(|| build(any(), redirects())),
+        false => remote.get_or_init(|| build(any(), redirects())),
     };
     client.as_ref().map_err(Clone::clone)
 }
 
-async fn ask(request: reqwest::RequestBuilder, limits: Limits) -> Result<Answer, FetchError> {
+async fn send_get(request: reqwest::RequestBuilder, limits: Limits) -> Result<Answer, FetchError> {
     let failed = |error| failure(error, limits);
     let request = request
         .timeout(limits.deadline)
@@ -176,7 +177,7 @@ async fn ask(request: reqwest::RequestBuilder, limits: Limits) -> Result<Answer,
     }
     let max_age = max_age(response.headers());
     let body = read(&mut response, limits).await?;
-    Ok(Answer { body, max_age, is_given: false })
+    Ok(Answer { body, max_age, is_inline: false })
 }
 
 async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8>, FetchError> {
@@ -190,17 +191,17 @@ async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8
         }
         body.extend_from_slice(&chunk);
     }
-    // Servers of compressed files do not always say so. JSON begins otherwise.
+    // Some servers of compressed files omit `Content-Encoding`. JSON never begins like this.
     match body.starts_with(&GZIP) {
         true => Err(FetchError::Encoded("gzip")),
         false => Ok(body),
     }
 }
 
-/// How every gzip file begins (RFC 1952 §2.3.1).
+/// The first bytes of every gzip file (RFC 1952 §2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// The coding of a body that is not as it is, by its registered name.
+/// Returns the registered name of the body's content coding, unless it is `identity`.
 fn content_coding(headers: &HeaderMap) -> Option<&'static str> {
     const NAMES: [&str; 6] = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress"];
     let codings = headers.get_all(header::CONTENT_ENCODING).into_iter();
@@ -221,8 +222,8 @@ fn failure(error: reqwest::Error, limits: Limits) -> FetchError {
     }
 }
 
-/// `Retry-After` in seconds, or as a date, which is compared with the other side's own clock when
-/// it tells it (RFC 9110 §10.2.3), and else with `now`.
+/// Reads `Retry-After` in seconds or as a date (RFC 9110 §10.2.3). A date is compared with the server's
+/// `Date`, if there is one, and otherwise with `now`.
 fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let wait = text(header::RETRY_AFTER)?;
@@ -247,10 +248,10 @@ fn within_origin() -> redirect::Policy {
     })
 }
 
-/// A client that believes these certificates and no others, past every proxy: what has its own
-/// certificates is within the house.
-fn believing(ca: &[u8]) -> Result<reqwest::Client, FetchError> {
-    let unusable = || FetchError::Unreachable("the certificates to believe cannot be read".into());
+/// Creates a client that trusts only these certificates. It ignores proxies, because a server with a
+/// private CA is in the internal network.
+fn client_with_ca(ca: &[u8]) -> Result<reqwest::Client, FetchError> {
+    let unusable = || FetchError::Unreachable("the CA certificates cannot be parsed".into());
     let certificates = reqwest::Certificate::from_pem_bundle(ca).map_err(|_| unusable())?;
     if certificates.is_empty() {
         return Err(unusable());
@@ -263,8 +264,8 @@ fn build(
     builder: reqwest::ClientBuilder,
     redirects: redirect::Policy,
 ) -> Result<reqwest::Client, FetchError> {
-    // What other crates of the program may have switched on in the client, which is shared with them:
-    // another TLS, and decompression, which makes little of what was sent into much.
+    // Other crates of the program may have enabled reqwest features: another TLS library, and
+    // decompression, which can turn a short answer into a very long one.
     builder
         .tls_backend_rustls()
         .no_gzip()
@@ -278,9 +279,9 @@ fn build(
         .map_err(|error| FetchError::Unreachable(Causes(&error).to_string()))
 }
 
-/// Judges a URL that came out of provider metadata: `https`, or loopback where allowed, and not
-/// an address of a private network unless the metadata itself came from that host (RFC 8725 §3.10).
-/// A *name* that resolves to a private address passes: providers inside a company have such names.
+/// Checks a URL from provider metadata (RFC 8725 §3.10). It must be `https`, or a loopback address where
+/// that is allowed. An address of a private network must be the host of the metadata. A host *name* that
+/// resolves to a private address passes, because providers inside a company have such names.
 pub(crate) fn check_learned_url(
     url: &Url,
     learned_from: &Url,
@@ -334,11 +335,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_cannot_point_into_private_networks() {
+    fn metadata_cannot_name_private_addresses() {
         let from: Url = "https://scaikey.example/.well-known/openid-configuration".parse().unwrap();
-        let judge = |url: &str, from: &Url| check_learned_url(&url.parse().unwrap(), from, true);
+        let check = |url: &str, from: &Url| check_learned_url(&url.parse().unwrap(), from, true);
         for url in ["https://keys.example/jwks", "https://scaikey.example:8443/jwks"] {
-            assert_eq!(judge(url, &from), Ok(()), "{url}");
+            assert_eq!(check(url, &from), Ok(()), "{url}");
         }
         for url in [
             "http://keys.example/jwks",
@@ -351,15 +352,15 @@ mod tests {
             "https://[fe80::1]/jwks",
             "https://[::ffff:169.254.169.254]/jwks",
         ] {
-            assert!(judge(url, &from).is_err(), "{url}");
+            assert!(check(url, &from).is_err(), "{url}");
         }
         let local: Url = "http://127.0.0.1:8080/".parse().unwrap();
-        assert_eq!(judge("http://127.0.0.1:8080/jwks", &local), Ok(()));
+        assert_eq!(check("http://127.0.0.1:8080/jwks", &local), Ok(()));
         assert!(check_learned_url(&local, &local, false).is_err());
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds_and_as_a_date() {
+    fn retry_after_may_be_seconds_or_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         let read = |value: &str, date: Option<&str>| {
             let mut headers = HeaderMap::new();
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn content_codings_are_told_by_name() {
+    fn content_codings_are_named() {
         let read = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
@@ -397,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_control_is_read_in_the_forms_providers_send() {
+    fn cache_control_is_parsed() {
         let read = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CACHE_CONTROL, value.parse().unwrap());

@@ -1,4 +1,4 @@
-//! [`IssuerKeys`]: an issuer's key set, once it is known where that is.
+//! [`IssuerKeys`]: an issuer's key set, and the discovery of its URL.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::Generation;
-use super::discovery::{Discovery, Read};
+use super::cached_key_set::{CachedKeySet, KeySetVersion, NotRefreshed, Refreshed, SignatureCheck};
+use super::discovery::{Discovery, DiscoveryResult};
 use super::health::{IssuerHealth, KeyState};
 use super::jwk::KeyQuery;
 use super::key_sets::{KeySetId, KeySets};
-use super::keys::{Keys, NoNewKeys, Renewed, Seen, Verdict};
 use super::metadata::Endpoints;
 use super::quota::Quota;
 use super::source::{FetchFault, Source};
@@ -19,20 +19,20 @@ use crate::config::{Algorithm, IssuerConfig};
 use crate::support::single_flight::Waiter;
 use crate::support::telemetry;
 
-/// The keys of an issuer: a set that others may name, too, and the way to it.
+/// The keys of an issuer: a key set, which other issuers may share, and the discovery of its URL.
 #[derive(Debug)]
 pub(crate) struct IssuerKeys {
-    /// As what metrics count the issuer.
+    /// The issuer's label in metrics.
     series: Arc<str>,
     key_sets: Arc<KeySets>,
-    /// `None` before discovery told where the set is.
-    set: ArcSwapOption<Keys>,
-    /// `None` where the set's URL is fixed.
+    /// `None` until discovery has found the set's URL.
+    set: ArcSwapOption<CachedKeySet>,
+    /// `None` if the set's URL is configured.
     discovery: Option<Box<Discovery>>,
-    /// What the issuers of a template share.
+    /// Limits that all issuers of a template share.
     quota: Option<Arc<Quota>>,
-    /// Told when the issuer comes to have another set: what was verified with the one before may
-    /// not hold any more, though that one lives on.
+    /// Bumped when discovery finds another set: tokens verified with the previous set must be verified
+    /// again, even if that set lives on for other issuers.
     generation: Generation,
 }
 
@@ -55,7 +55,7 @@ impl IssuerKeys {
             (None, Some(url)) => Some(id(Source::at(url.parse()?, config.key_access.clone()))),
             (None, None) => None,
         };
-        let discovery = Discovery::of(issuer, &series, config, &key_sets, quota.is_none())?;
+        let discovery = Discovery::new(issuer, &series, config, &key_sets, quota.is_none())?;
         Ok(Self {
             set: ArcSwapOption::new(fixed.map(|id| key_sets.get(id, &series))),
             discovery: discovery.map(Box::new),
@@ -66,123 +66,128 @@ impl IssuerKeys {
         })
     }
 
-    /// Judges a signature by the keys at hand. Takes no lock; starts a renewal in the background
-    /// when one is due.
+    /// Verifies a signature with the cached keys, without a lock. Starts a background refresh if one is due.
     pub(crate) fn verify(
         self: &Arc<Self>,
         query: &KeyQuery<'_>,
         algorithm: Algorithm,
         message: &[u8],
         signature: &[u8],
-    ) -> Verdict {
+    ) -> SignatureCheck {
         let set = self.set.load();
-        let Some(set) = &*set else { return Verdict::NoKey(Seen::default()) };
-        let verdict = set.verify(query, algorithm, message, signature);
+        let Some(set) = &*set else { return SignatureCheck::NoKey(KeySetVersion::default()) };
+        let check = set.verify(query, algorithm, message, signature);
         if set.is_usable() {
-            self.tend(set);
+            self.refresh_if_due(set);
         }
-        verdict
+        check
     }
 
-    /// The set, if it is known which.
-    pub(super) fn set(&self) -> Option<Arc<Keys>> {
+    /// Returns the key set, if its URL is known.
+    pub(super) fn set(&self) -> Option<Arc<CachedKeySet>> {
         self.set.load_full()
     }
 
-    /// Waits for newer keys than those seen, if they may be asked for. Tells whose fetch brought
-    /// them.
-    pub(crate) async fn renew(self: &Arc<Self>, seen: &Seen) -> Result<Renewed, NoNewKeys> {
-        let asked_at = self.now();
-        let located = self.locate_if_needed().await?;
+    /// Waits for newer keys than those `tried`, if a fetch is allowed, and returns which fetch returned them.
+    pub(crate) async fn refresh(
+        self: &Arc<Self>,
+        tried: &KeySetVersion,
+    ) -> Result<Refreshed, NotRefreshed> {
+        let called_at = self.now();
+        let has_discovered = self.discover_if_needed().await?;
         let Some(set) = self.set() else { return Err(self.unavailable()) };
-        let sets = match seen.is_of(&set) {
-            true => seen.sets,
-            false => set.sets(),
+        let version = match tried.is_of(&set) {
+            true => tried.version,
+            false => set.version(),
         };
-        let renewed = match !seen.is_of(&set) && set.is_usable() {
-            true => Renewed::ByOthersFetch,
-            false => set.renew(sets, self.quota.as_deref()).await?,
+        let refreshed = match !tried.is_of(&set) && set.is_usable() {
+            true => Refreshed::ByEarlierFetch,
+            false => set.refresh(version, self.quota.as_deref()).await?,
         };
-        // What the metadata led to was fetched for this caller.
-        let is_own = located && set.fetched_at().as_millis() >= asked_at.as_millis();
-        Ok(if is_own { Renewed::ByOwnFetch } else { renewed })
+        // The fetch that follows a discovery of this call is new, too.
+        let is_new = has_discovered && set.fetched_at().as_millis() >= called_at.as_millis();
+        Ok(if is_new { Refreshed::ByNewFetch } else { refreshed })
     }
 
-    /// Why [`renew`](Self::renew) would bring nothing, if that is certain without waiting.
-    pub(crate) fn no_new_keys(&self, seen: &Seen) -> Option<NoNewKeys> {
-        if let Some(way) = self.discovery.as_deref() {
-            if way.flights.is_running(&()) {
+    /// Returns why [`refresh`](Self::refresh) would bring no newer keys, if that is certain without waiting.
+    pub(crate) fn refusal_to_refresh(&self, tried: &KeySetVersion) -> Option<NotRefreshed> {
+        if let Some(discovery) = self.discovery.as_deref() {
+            if discovery.flights.is_running(&()) {
                 return None;
             }
-            if self.set.load().is_none() || way.is_misled() {
-                let is_due = way.is_due(self.now());
-                return (!is_due).then(|| way.unavailable());
+            if self.set.load().is_none() || discovery.has_bad_metadata() {
+                let is_due = discovery.is_due(self.now());
+                return (!is_due).then(|| discovery.unavailable());
             }
         }
-        let set = self.set().filter(|set| seen.is_of(set))?;
-        set.no_new_keys(seen.sets, self.quota.as_deref())
+        let set = self.set().filter(|set| tried.is_of(set))?;
+        set.refusal_to_refresh(tried.version, self.quota.as_deref())
     }
 
-    /// Waits until there are keys that can be used, however long that takes. `in_a_hurry` asks for
-    /// them also while the last failure says to wait, unless the provider itself said so.
-    pub(crate) async fn obtain(self: &Arc<Self>, in_a_hurry: bool) -> Result<(), NoNewKeys> {
-        if let (Some(way), None) = (self.discovery.as_deref(), self.set()) {
-            if !way.may_ask(in_a_hurry) && !way.flights.is_running(&()) {
-                return Err(way.unavailable());
+    /// Waits until there are usable keys, without a time limit. An urgent call ignores the back-off after a
+    /// failure, but not the provider's `Retry-After`.
+    pub(crate) async fn wait_until_usable(
+        self: &Arc<Self>,
+        is_urgent: bool,
+    ) -> Result<(), NotRefreshed> {
+        if let (Some(discovery), None) = (self.discovery.as_deref(), self.set()) {
+            if !discovery.may_fetch(is_urgent) && !discovery.flights.is_running(&()) {
+                return Err(discovery.unavailable());
             }
-            self.start_locating(way, false).wait().await;
+            self.start_discovery(discovery, false).wait().await;
         }
         let Some(set) = self.set() else { return Err(self.unavailable()) };
-        set.obtain(in_a_hurry).await.map(drop)
+        set.wait_until_usable(is_urgent).await.map(drop)
     }
 
-    /// The endpoints that the metadata name, if they are read for the keys' sake and nothing but
-    /// waiting for them is needed.
+    /// Returns the endpoints in the metadata. Waits for the metadata if they are being fetched, or due.
+    /// Returns `None` if this issuer keeps no endpoints.
     pub(super) async fn endpoints(self: &Arc<Self>) -> Option<Arc<Endpoints>> {
-        let way = self.discovery.as_deref()?;
-        if let Some(endpoints) = way.endpoints() {
+        let discovery = self.discovery.as_deref()?;
+        if let Some(endpoints) = discovery.endpoints() {
             return Some(endpoints);
         }
-        if way.flights.is_running(&()) || way.is_due(self.now()) {
-            self.start_locating(way, false).wait().await;
+        if discovery.flights.is_running(&()) || discovery.is_due(self.now()) {
+            self.start_discovery(discovery, false).wait().await;
         }
-        way.endpoints()
+        discovery.endpoints()
     }
 
-    /// Whether somebody who looks for metadata at these places looks where this does.
-    pub(super) fn is_discovered_at(&self, places: &[url::Url], allow_loopback_http: bool) -> bool {
-        let way = self.discovery.as_deref();
-        way.is_some_and(|way| way.is_at(places, allow_loopback_http))
+    /// Returns whether discovery uses these metadata URLs and the same rule for loopback addresses.
+    pub(super) fn is_discovered_at(&self, urls: &[url::Url], allow_loopback_http: bool) -> bool {
+        let discovery = self.discovery.as_deref();
+        discovery.is_some_and(|discovery| discovery.is_at(urls, allow_loopback_http))
     }
 
-    /// Forgets the set, for all who name it: every token waits for a new one, asked for from now on.
+    /// Discards the key set, for all issuers that share it. Every token then waits for a new fetch.
     pub(crate) fn purge(&self) {
         if let Some(set) = self.set() {
             set.purge();
         }
     }
 
-    /// Whether the set is too old to be used. One that never was, or was purged, is not.
+    /// Returns whether the key set is too old to be used. A set that was never fetched, or was purged, is
+    /// not dead.
     pub(crate) fn is_dead(&self) -> bool {
         self.set.load().as_ref().is_some_and(|set| set.is_dead())
     }
 
-    /// Reports, and asks for what is due: a readiness probe keeps an idle service ready.
+    /// Reports the state of the keys, and starts fetches that are due.
     pub(crate) fn health(self: &Arc<Self>, issuer: &str) -> IssuerHealth {
         let set = self.set();
         match (&set, self.discovery.as_deref()) {
-            (Some(set), _) => self.tend(set),
-            (None, Some(way)) if way.is_due(self.now()) => {
-                drop(self.start_locating(way, true));
+            (Some(set), _) => self.refresh_if_due(set),
+            (None, Some(discovery)) if discovery.is_due(self.now()) => {
+                drop(self.start_discovery(discovery, true));
             }
             (None, _) => {}
         }
         let mut health = match &set {
             Some(set) => set.health(issuer),
-            None => never(issuer, self.key_sets.clock.now()),
+            None => never_fetched(issuer, self.key_sets.clock.now()),
         };
-        if let Some(way) = self.discovery.as_deref() {
-            way.report(&mut health, set.is_some());
+        if let Some(discovery) = self.discovery.as_deref() {
+            discovery.add_to_health(&mut health, set.is_some());
         }
         health
     }
@@ -191,130 +196,146 @@ impl IssuerKeys {
         self.key_sets.clock.elapsed()
     }
 
-    /// Starts what is due, in the background. Metadata come before keys, which may have moved.
-    fn tend(self: &Arc<Self>, set: &Arc<Keys>) {
+    /// Starts fetches that are due, in the background. Metadata are fetched before keys, because the keys
+    /// may have moved.
+    fn refresh_if_due(self: &Arc<Self>, set: &Arc<CachedKeySet>) {
         let now = self.now();
         match self.discovery.as_deref() {
-            Some(way) if self.must_locate(way, set, now) && self.may_locate(now) => {
-                drop(self.start_locating(way, true));
+            Some(discovery)
+                if self.needs_discovery(discovery, set, now) && self.may_discover(now) =>
+            {
+                drop(self.start_discovery(discovery, true));
             }
-            // Where the metadata are wrong, what they said before is not insisted on.
-            Some(way) if way.is_misled() => {}
-            // Not before it is known where the keys are.
-            Some(way) if set.is_due(now) && way.flights.is_running(&()) => {}
-            _ => set.renew_if_due(now),
+            // The metadata are wrong now, so the key set's URL may be wrong, too.
+            Some(discovery) if discovery.has_bad_metadata() => {}
+            // The keys are fetched after the discovery.
+            Some(discovery) if set.is_due(now) && discovery.flights.is_running(&()) => {}
+            _ => set.refresh_if_due(now),
         }
     }
 
-    /// Whether the metadata are to be read: they are old, or the keys are not where they said.
-    fn must_locate(&self, way: &Discovery, set: &Keys, now: Duration) -> bool {
-        let has_lost_keys = || set.is_due(now) && way.is_older_than(set.failed_at());
-        way.is_due(now) || has_lost_keys()
+    /// Returns whether the metadata must be fetched: they are old, or the keys were not found at their URL.
+    fn needs_discovery(&self, discovery: &Discovery, set: &CachedKeySet, now: Duration) -> bool {
+        let has_lost_keys = || set.is_due(now) && discovery.is_older_than(set.failed_at());
+        discovery.is_due(now) || has_lost_keys()
     }
 
-    fn may_locate(&self, now: Duration) -> bool {
+    fn may_discover(&self, now: Duration) -> bool {
         self.quota.as_ref().is_none_or(|quota| quota.take_metadata(now))
     }
 
-    /// Waits for the metadata, where there is no set yet, or they are being read, or the set
-    /// cannot be used and they may tell why. Tells whether that began with this. The keys follow,
-    /// even if whoever waits goes away.
-    async fn locate_if_needed(self: &Arc<Self>) -> Result<bool, NoNewKeys> {
-        let Some(way) = self.discovery.as_deref() else { return Ok(false) };
+    /// Waits for the metadata if there is no key set yet, if they are being fetched, or if the set is
+    /// unusable and newer metadata may help. Returns whether this call started the discovery. A fetch of
+    /// the keys follows, even if the caller stops waiting.
+    async fn discover_if_needed(self: &Arc<Self>) -> Result<bool, NotRefreshed> {
+        let Some(discovery) = self.discovery.as_deref() else { return Ok(false) };
         let mut is_new = false;
         let (set, now) = (self.set(), self.now());
         let is_needed = match &set {
-            None => way.is_due(now),
+            None => discovery.is_due(now),
             Some(set) => {
-                !set.is_usable() && self.must_locate(way, set, now) && self.may_locate(now)
+                !set.is_usable()
+                    && self.needs_discovery(discovery, set, now)
+                    && self.may_discover(now)
             }
         };
-        if is_needed || way.flights.is_running(&()) {
-            let waiter = self.start_locating(way, true);
+        if is_needed || discovery.flights.is_running(&()) {
+            let waiter = self.start_discovery(discovery, true);
             is_new = waiter.is_new();
-            self.wait_for(waiter).await?;
+            self.wait_within_limit(waiter).await?;
         }
-        match set.is_none() && self.set().is_none() || way.is_misled() {
-            true => Err(way.unavailable()),
+        match set.is_none() && self.set().is_none() || discovery.has_bad_metadata() {
+            true => Err(discovery.unavailable()),
             false => Ok(is_new),
         }
     }
 
-    async fn wait_for(&self, waiter: Waiter<Read>) -> Result<(), NoNewKeys> {
-        let limit = self.discovery.as_deref().map_or(Duration::ZERO, |way| way.settings.wait);
+    async fn wait_within_limit(&self, waiter: Waiter<DiscoveryResult>) -> Result<(), NotRefreshed> {
+        let discovery = self.discovery.as_deref();
+        let limit = discovery.map_or(Duration::ZERO, |discovery| discovery.settings.wait);
         match clock::within(limit, waiter.wait()).await {
             Some(Some(Ok(()))) => Ok(()),
             _ => Err(self.unavailable()),
         }
     }
 
-    fn unavailable(&self) -> NoNewKeys {
+    fn unavailable(&self) -> NotRefreshed {
         let retry_after = Duration::from_secs(1);
-        let none = NoNewKeys::Unavailable { retry_after, fault: None };
-        self.discovery.as_deref().map_or(none, |way| way.unavailable())
+        let none = NotRefreshed::Unavailable { retry_after, fault: None };
+        self.discovery.as_deref().map_or(none, |discovery| discovery.unavailable())
     }
 
-    fn start_locating(self: &Arc<Self>, way: &Discovery, then_renew: bool) -> Waiter<Read> {
+    fn start_discovery(
+        self: &Arc<Self>,
+        discovery: &Discovery,
+        then_refresh: bool,
+    ) -> Waiter<DiscoveryResult> {
         let keys = self.clone();
-        way.flights.run((), move || async move {
-            let Some(way) = keys.discovery.as_deref() else { return Ok(()) };
-            let located = keys.locate(way).await;
-            if let (true, true, Some(set)) = (then_renew, located.is_ok(), keys.set()) {
-                set.renew_if_due(keys.now());
+        discovery.flights.run((), move || async move {
+            let Some(discovery) = keys.discovery.as_deref() else { return Ok(()) };
+            let result = keys.discover(discovery).await;
+            if let (true, true, Some(set)) = (then_refresh, result.is_ok(), keys.set()) {
+                set.refresh_if_due(keys.now());
             }
-            located
+            result
         })
     }
 
-    /// Reads the metadata, and changes to the set that they name.
-    async fn locate(self: &Arc<Self>, way: &Discovery) -> Read {
+    /// Fetches the metadata, and switches to the key set that they name.
+    async fn discover(self: &Arc<Self>, discovery: &Discovery) -> DiscoveryResult {
         let before = self.set();
-        let found = match way.read().await {
-            Ok(found) => found,
-            Err(fault) => return self.not_located(way, fault, before.as_ref()),
+        let metadata = match discovery.fetch().await {
+            Ok(metadata) => metadata,
+            Err(fault) => return self.discovery_failed(discovery, fault, before.is_some()),
         };
-        let set = self.key_sets.get(way.key_set_at(found.jwks_uri.clone()), &self.series);
+        let id = discovery.key_set_at(metadata.jwks_uri.clone());
+        let set = self.key_sets.get(id, &self.series);
         match before {
             None => self.set.store(Some(set)),
             Some(before) if Arc::ptr_eq(&before, &set) => {}
             Some(before) => {
-                way.tell_of_move(before.url(), &found.jwks_uri);
-                // The set before serves until the other one is there.
-                if let Err(reason) = set.obtain(true).await {
+                discovery.log_move(before.url(), &metadata.jwks_uri);
+                // The previous set stays in use until the new one has keys.
+                if let Err(reason) = set.wait_until_usable(true).await {
                     let fault = reason.fault().unwrap_or_else(|| Arc::new(FetchFault::Lost));
-                    way.failed(fault.clone(), true, true);
+                    discovery.failed(fault.clone(), true, true);
                     return Err(fault);
                 }
                 self.set.store(Some(set));
                 self.generation.bump();
             }
         }
-        way.succeeded(found);
+        discovery.succeeded(metadata);
         Ok(())
     }
 
-    fn not_located(&self, way: &Discovery, fault: FetchFault, before: Option<&Arc<Keys>>) -> Read {
-        // Metadata that are away say nothing about keys that may not be.
-        let is_away = matches!(fault, FetchFault::Fetch { .. });
+    fn discovery_failed(
+        &self,
+        discovery: &Discovery,
+        fault: FetchFault,
+        has_keys: bool,
+    ) -> DiscoveryResult {
+        // Unreachable metadata do not make the keys invalid; bad metadata may.
+        let is_unreachable = matches!(fault, FetchFault::Fetch { .. });
         let fault = Arc::new(fault);
-        let is_misled = before.is_some() && !is_away;
-        let holds_keys = before.is_some();
-        let is_new = way.failed(fault.clone(), is_misled, holds_keys);
-        if is_new || before.is_none() {
-            telemetry::keys_not_refreshed(&way.issuer, &self.series, &fault, holds_keys, is_new);
+        let is_bad = has_keys && !is_unreachable;
+        let is_new = discovery.failed(fault.clone(), is_bad, has_keys);
+        if is_new || !has_keys {
+            let issuer = &discovery.issuer;
+            telemetry::keys_not_refreshed(issuer, &self.series, &fault, has_keys, is_new);
         }
-        if before.is_some() && is_away { Ok(()) } else { Err(fault) }
+        if has_keys && is_unreachable { Ok(()) } else { Err(fault) }
     }
 }
 
-impl Seen {
-    fn is_of(&self, set: &Arc<Keys>) -> bool {
-        self.keys.as_ref().is_some_and(|keys| Arc::ptr_eq(keys, set))
+impl KeySetVersion {
+    fn is_of(&self, set: &Arc<CachedKeySet>) -> bool {
+        self.set.as_ref().is_some_and(|own| Arc::ptr_eq(own, set))
     }
 }
 
-/// Of an issuer that nothing is known of yet.
-fn never(issuer: &str, now: SystemTime) -> IssuerHealth {
+/// Returns the health of an issuer whose key set was never fetched.
+fn never_fetched(issuer: &str, now: SystemTime) -> IssuerHealth {
     IssuerHealth {
         issuer: issuer.to_owned(),
         state: KeyState::Never,

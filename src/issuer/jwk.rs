@@ -1,4 +1,4 @@
-//! One JWK becomes one prepared key (RFC 7517, RFC 7518 §6, RFC 8037), or is left out.
+//! [`Key`]: a JWK (RFC 7517, RFC 7518 §6, RFC 8037), parsed for verification.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,13 +13,13 @@ use crate::identity::numeric_date;
 use crate::support::base64url;
 use crate::support::json::Value;
 
-/// The longest key id read, in bytes. It is an opaque name, and names are short.
+/// Maximum length of a key id, in bytes. Real ones are much shorter.
 pub(crate) const MAX_KID: usize = 256;
 
-/// How Entra ID writes the tenant in a JWK's `issuer`.
+/// The tenant placeholder of Entra ID in a JWK's `issuer`.
 const ENTRA_PLACEHOLDER: &str = "{tenantid}";
 
-/// What a token says about its key, and for whose token a key is looked for.
+/// The criteria for the key of a token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyQuery<'q> {
     /// The token's `kid`.
@@ -29,23 +29,22 @@ pub(crate) struct KeyQuery<'q> {
     /// The token's `iss`.
     pub(crate) issuer: &'q str,
     pub(crate) now: SystemTime,
-    /// How far clocks may differ.
+    /// The permitted difference between clocks.
     pub(crate) leeway: Duration,
 }
 
-/// The hashes that name a certificate (RFC 7517 §4.8 and §4.9, RFC 7515 §4.1.7 and §4.1.8), as
-/// they are written.
+/// The hashes that name a certificate (RFC 7517 §4.8 and §4.9, RFC 7515 §4.1.7 and §4.1.8), still encoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CertificateHash {
-    /// `x5t`, of SHA-1: a name, not a proof.
+    /// `x5t`, a SHA-1 hash. It serves as a name only, so weak SHA-1 is no risk.
     pub(crate) sha1: Option<Box<str>>,
     /// `x5t#S256`.
     pub(crate) sha256: Option<Box<str>>,
 }
 
 impl CertificateHash {
-    /// The hashes that a JWK states, or those of its first certificate (`x5c`).
-    fn read(jwk: Value<'_>) -> Result<Self, Unusable> {
+    /// Returns the hashes stated in a JWK, or computed from its first certificate (`x5c`).
+    fn parse(jwk: Value<'_>) -> Result<Self, Unusable> {
         let first = jwk.get("x5c").and_then(|chain| chain.children().next());
         let der = first.and_then(Value::as_str).and_then(base64url::decode_standard);
         let stated_or_hash = |name, algorithm| {
@@ -58,7 +57,7 @@ impl CertificateHash {
         })
     }
 
-    /// Whether both may name one certificate: no hash that both have differs.
+    /// Returns whether both may name the same certificate: hashes that both have are equal.
     fn agrees_with(&self, other: &Self) -> bool {
         let agree = |one: &Option<Box<str>>, other: &Option<Box<str>>| match (one, other) {
             (Some(one), Some(other)) => one == other,
@@ -68,11 +67,11 @@ impl CertificateHash {
     }
 }
 
-/// For whose tokens and in which time a key is published. Judged when a key is chosen, because
-/// issuers may share a key set, and a time may come or pass while the set is held.
+/// The issuer and the time for which a key is valid. They are checked for each token, because issuers may
+/// share a key set, and time passes while the set is cached.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Validity {
-    /// `issuer`, as Entra ID publishes it: one issuer, or a template of issuers.
+    /// `issuer`, as Entra ID publishes it: one issuer, or a template for the issuers of all tenants.
     issuer: Option<Box<str>>,
     /// `nbf` and `exp` (OpenID Federation 1.0), in seconds since 1970.
     not_before: Option<f64>,
@@ -80,9 +79,8 @@ struct Validity {
 }
 
 impl Validity {
-    fn read(jwk: Value<'_>) -> Result<Self, Unusable> {
-        // `revoked` is an object that says when and why (OpenID Federation 1.0). Whatever it says,
-        // the provider wants the key to be used no longer.
+    fn parse(jwk: Value<'_>) -> Result<Self, Unusable> {
+        // `revoked` is an object with time and reason (OpenID Federation 1.0). Its presence is enough.
         let revoked = jwk.get("revoked");
         if revoked.is_some_and(|it| !it.is_null() && it.as_bool() != Some(false)) {
             return Err(Unusable::Revoked);
@@ -92,17 +90,17 @@ impl Validity {
         Ok(Self { issuer, not_before: date("nbf")?, expires: date("exp")? })
     }
 
-    fn covers(&self, query: &KeyQuery<'_>) -> bool {
+    fn includes(&self, query: &KeyQuery<'_>) -> bool {
         let (now, leeway) = (unix_time(query.now), query.leeway.as_secs_f64());
-        self.issuer.as_deref().is_none_or(|published| is_for(published, query.issuer))
+        self.issuer.as_deref().is_none_or(|published| matches_issuer(published, query.issuer))
             && self.not_before.is_none_or(|begins| begins <= now + leeway)
             && self.expires.is_none_or(|ends| now < ends + leeway)
     }
 }
 
-/// Whether a key that names `published` is for tokens of `issuer`: they are equal, or the former is
-/// a template, in which the placeholder stands for one segment of a path.
-fn is_for(published: &str, issuer: &str) -> bool {
+/// Returns whether `published` names `issuer`: both are equal, or `published` is a template whose
+/// placeholder matches one path segment.
+fn matches_issuer(published: &str, issuer: &str) -> bool {
     let split = published
         .split_once(ENTRA_PLACEHOLDER)
         .or_else(|| published.split_once(TENANT_PLACEHOLDER));
@@ -111,64 +109,64 @@ fn is_for(published: &str, issuer: &str) -> bool {
     tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains(['/', '?', '#']))
 }
 
-/// A public key, parsed once, bound to the algorithms it may be used with.
+/// A parsed public key, bound to its permitted algorithms.
 #[derive(Debug)]
 pub(crate) struct Key {
     kid: Option<Box<str>>,
     material: Material,
-    /// One per algorithm: the library binds the algorithm when it parses.
-    prepared: Box<[Prepared]>,
+    /// One verifier per algorithm, because the library binds the algorithm when it parses the key.
+    verifiers: Box<[Verifier]>,
     validity: Validity,
     certificate: CertificateHash,
-    /// Set when the issuer stops publishing the key, so that whatever was verified with it earlier
-    /// can be distrusted without searching for it.
+    /// Set when the issuer stops publishing the key. Cached tokens share this flag, so they become invalid
+    /// without a search.
     removed: Removed,
 }
 
-/// A key as the library verifies with it.
+/// A key for one algorithm, parsed by the crypto library.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct Verifier {
     algorithm: Algorithm,
     key: ParsedPublicKey,
 }
 
-impl Prepared {
-    /// Whether this is the signature of the message.
+impl Verifier {
+    /// Returns whether `signature` is a valid signature of `message`.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.key.verify_sig(message, signature).is_ok()
     }
 }
 
-/// Why a JWK is left out.
+/// Why a JWK cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
     /// Not an object, or a member has the wrong type or length.
     Malformed,
-    /// Of a type or curve this crate does not verify.
+    /// The type or curve is not supported.
     Type,
-    /// `use` or `key_ops` say it is not for verifying.
+    /// `use` or `key_ops` do not allow verification.
     Purpose,
-    /// The issuer may use none of its algorithms.
+    /// None of its algorithms is allowed for the issuer.
     Algorithm,
-    /// Its `alg` is one that keys of its type cannot be used with.
+    /// Its `alg` does not fit its type.
     Mismatch,
     /// RSA below 2048 bits or above 8192, a point off the curve, or an impossible exponent.
     Weak,
-    /// A symmetric key, or the private half of one: whoever can read the set could sign.
+    /// A symmetric or private key: every reader of the set could sign tokens.
     Secret,
-    /// The provider says so.
+    /// Marked as revoked by the provider.
     Revoked,
 }
 
 impl Unusable {
-    /// One fixed text for logs and health reports.
+    /// Returns the fixed text for logs and health reports.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Malformed => "a member is missing, or has the wrong type or length",
             Self::Type => "its type or curve is not supported",
-            Self::Purpose => "`use` or `key_ops` say that it is not for verifying",
-            Self::Algorithm => "it is for an algorithm that this issuer may not use here",
-            Self::Mismatch => "its `alg` does not belong to its type",
+            Self::Purpose => "`use` or `key_ops` do not allow verification",
+            Self::Algorithm => "its algorithm is not allowed for this issuer",
+            Self::Mismatch => "its `alg` does not fit its type",
             Self::Weak => {
                 "RSA below 2048 or above 8192 bits, an impossible exponent, or a point off its curve"
             }
@@ -177,15 +175,15 @@ impl Unusable {
         }
     }
 
-    /// Whether the provider should mend it. Other keys are only not for us.
+    /// Returns whether the provider should fix the key. Other keys are good, but not for this service.
     pub(crate) fn is_fault(self) -> bool {
         matches!(self, Self::Malformed | Self::Mismatch | Self::Weak | Self::Secret)
     }
 }
 
 impl Key {
-    /// Reads one member of a key set. Only algorithms in `allowed` are prepared.
-    pub(crate) fn read(jwk: Value<'_>, allowed: &[Algorithm]) -> Result<Self, Unusable> {
+    /// Parses one key of a key set, for the algorithms in `allowed`.
+    pub(crate) fn parse(jwk: Value<'_>, allowed: &[Algorithm]) -> Result<Self, Unusable> {
         if !jwk.is_object() {
             return Err(Unusable::Malformed);
         }
@@ -194,9 +192,9 @@ impl Key {
             return Err(Unusable::Malformed);
         }
         check_purpose(jwk)?;
-        let material = Material::read(jwk)?;
-        let validity = Validity::read(jwk)?;
-        let certificate = CertificateHash::read(jwk)?;
+        let material = Material::parse(jwk)?;
+        let validity = Validity::parse(jwk)?;
+        let certificate = CertificateHash::parse(jwk)?;
         let stated = text(jwk, "alg")?.map(str::parse::<Algorithm>).transpose();
         let stated = stated.map_err(|_| Unusable::Algorithm)?;
         if stated.is_some_and(|stated| !material.algorithms().contains(&stated)) {
@@ -206,17 +204,17 @@ impl Key {
             allowed.contains(algorithm) && stated.is_none_or(|stated| stated == **algorithm)
         };
         let algorithms = material.algorithms().iter().filter(usable);
-        let prepared: Box<[_]> = algorithms
-            .map(|&algorithm| material.prepare(algorithm))
+        let verifiers: Box<[_]> = algorithms
+            .map(|&algorithm| material.verifier(algorithm))
             .collect::<Option<_>>()
             .ok_or(Unusable::Weak)?;
-        if prepared.is_empty() {
+        if verifiers.is_empty() {
             return Err(Unusable::Algorithm);
         }
         Ok(Self {
             kid: kid.map(Box::from),
             material,
-            prepared,
+            verifiers,
             validity,
             certificate,
             removed: Removed::default(),
@@ -227,25 +225,26 @@ impl Key {
         self.kid.as_deref()
     }
 
-    /// Whether the key is published for the token's issuer and for this time.
-    pub(crate) fn counts_for(&self, query: &KeyQuery<'_>) -> bool {
-        self.validity.covers(query)
+    /// Returns whether the key is valid for the token's issuer at this time.
+    pub(crate) fn is_valid_for(&self, query: &KeyQuery<'_>) -> bool {
+        self.validity.includes(query)
     }
 
-    /// Whether the token may mean this key's certificate. A key without one may be meant.
+    /// Returns whether `certificate` may name this key. It may always name a key without a certificate.
     pub(crate) fn may_have(&self, certificate: &CertificateHash) -> bool {
         self.certificate.agrees_with(certificate)
     }
 
-    /// When the key counts no longer, leeway included, if its provider says so.
-    pub(crate) fn ends(&self, leeway: Duration) -> Option<SystemTime> {
+    /// Returns the key's expiry with the leeway added, if the key has one.
+    pub(crate) fn expires_at(&self, leeway: Duration) -> Option<SystemTime> {
         let expires = Duration::try_from_secs_f64(self.validity.expires?).ok()?;
         SystemTime::UNIX_EPOCH.checked_add(expires.saturating_add(leeway))
     }
 
-    /// Whether `other` is this key: same name, same material, same algorithms, for the same tokens.
+    /// Returns whether `other` is the same key: name, material, algorithms, validity and certificate are equal.
     pub(crate) fn is_same_as(&self, other: &Key) -> bool {
-        let algorithms = |key: &Key| key.prepared.iter().map(|it| it.algorithm).collect::<Vec<_>>();
+        let algorithms =
+            |key: &Key| key.verifiers.iter().map(|it| it.algorithm).collect::<Vec<_>>();
         self.kid == other.kid
             && self.validity == other.validity
             && self.certificate == other.certificate
@@ -253,22 +252,22 @@ impl Key {
             && algorithms(self) == algorithms(other)
     }
 
-    /// The key prepared for `algorithm`, if it may be used with it.
-    pub(crate) fn prepared(&self, algorithm: Algorithm) -> Option<&Prepared> {
-        self.prepared.iter().find(|it| it.algorithm == algorithm)
+    /// Returns the verifier for `algorithm`, if the key permits it.
+    pub(crate) fn verifier(&self, algorithm: Algorithm) -> Option<&Verifier> {
+        self.verifiers.iter().find(|it| it.algorithm == algorithm)
     }
 
-    pub(crate) fn withdraw(&self) {
+    pub(crate) fn mark_removed(&self) {
         self.removed.set();
     }
 
-    /// The flag that says whether the issuer stopped publishing the key.
+    /// Returns the flag that is set when the issuer stops publishing the key.
     pub(crate) fn removed(&self) -> &Removed {
         &self.removed
     }
 }
 
-/// A member that may be missing.
+/// Returns an optional string member.
 fn text<'j>(jwk: Value<'j>, name: &str) -> Result<Option<&'j str>, Unusable> {
     let member = jwk.get(name);
     member.map(|value| value.as_str().ok_or(Unusable::Malformed)).transpose()
@@ -288,7 +287,8 @@ fn check_purpose(jwk: Value<'_>) -> Result<(), Unusable> {
     Ok(())
 }
 
-/// Members of private and symmetric keys (RFC 7518 §6, RFC 9964). A prime is as bad as `d`.
+/// Members of private and symmetric keys (RFC 7518 §6, RFC 9964). Each reveals the key; a prime does as
+/// well as `d`.
 const SECRET_MEMBERS: [&str; 9] = ["d", "k", "p", "q", "dp", "dq", "qi", "oth", "priv"];
 
 fn without_leading_zeros(mut number: Vec<u8>) -> Vec<u8> {
@@ -297,7 +297,7 @@ fn without_leading_zeros(mut number: Vec<u8>) -> Vec<u8> {
     number
 }
 
-/// The octets a key is made of.
+/// The parameters of a key.
 #[derive(Debug, PartialEq)]
 enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8> },
@@ -320,20 +320,20 @@ static CURVES: [Curve; 3] = [
 ];
 
 impl Material {
-    fn read(jwk: Value<'_>) -> Result<Self, Unusable> {
+    fn parse(jwk: Value<'_>) -> Result<Self, Unusable> {
         let text = |name| jwk.get(name).and_then(Value::as_str).ok_or(Unusable::Malformed);
-        let octets = |name| base64url::decode(text(name)?).ok_or(Unusable::Malformed);
+        let bytes = |name| base64url::decode(text(name)?).ok_or(Unusable::Malformed);
         if SECRET_MEMBERS.iter().any(|name| jwk.get(name).is_some()) {
             return Err(Unusable::Secret);
         }
         match text("kty")? {
             "RSA" => {
-                // RFC 7518 §2 has no leading zero bytes. Java's `BigInteger.toByteArray`, though,
-                // writes one before a number whose first bit is set; the number is the same.
-                let number = |name| octets(name).map(without_leading_zeros);
+                // RFC 7518 §2 forbids leading zero bytes, but Java's `BigInteger.toByteArray` writes one
+                // before a number whose first bit is set.
+                let number = |name| bytes(name).map(without_leading_zeros);
                 let (n, e) = (number("n")?, number("e")?);
                 let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
-                let odd = |octets: &[u8]| octets.last().is_some_and(|byte| byte % 2 == 1);
+                let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
                 if !(2048..=8192).contains(&bits) || !odd(&n) || !odd(&e) || e == [1] {
                     return Err(Unusable::Weak);
                 }
@@ -342,14 +342,14 @@ impl Material {
             "EC" => {
                 let name = text("crv")?;
                 let curve = CURVES.iter().find(|curve| curve.name == name).ok_or(Unusable::Type)?;
-                let (x, y) = (octets("x")?, octets("y")?);
+                let (x, y) = (bytes("x")?, bytes("y")?);
                 if x.len() != curve.coordinate || y.len() != curve.coordinate {
                     return Err(Unusable::Malformed);
                 }
                 Ok(Self::Ec { curve, x, y })
             }
             "OKP" if text("crv")? == "Ed25519" => {
-                let x = octets("x")?;
+                let x = bytes("x")?;
                 if x.len() == 32 { Ok(Self::Ed25519 { x }) } else { Err(Unusable::Malformed) }
             }
             _ => Err(Unusable::Type),
@@ -365,8 +365,8 @@ impl Material {
         }
     }
 
-    /// `None` when the library refuses the key, such as a point off its curve.
-    fn prepare(&self, algorithm: Algorithm) -> Option<Prepared> {
+    /// Returns `None` if the library refuses the key, for example for a point off its curve.
+    fn verifier(&self, algorithm: Algorithm) -> Option<Verifier> {
         let key = match self {
             Self::Rsa { n, e } => {
                 PublicKeyComponents { n, e }.to_parsed_public_key(rsa_parameters(algorithm)?)
@@ -377,7 +377,7 @@ impl Material {
             }
             Self::Ed25519 { x } => ParsedPublicKey::new(&signature::ED25519, x),
         };
-        Some(Prepared { algorithm, key: key.ok()? })
+        Some(Verifier { algorithm, key: key.ok()? })
     }
 }
 
@@ -407,8 +407,8 @@ mod tests {
     use super::*;
     use crate::support::json::Document;
 
-    fn read(jwk: &str) -> Result<Key, Unusable> {
-        Key::read(Document::parse(jwk.as_bytes()).unwrap().root(), &Algorithm::ALL)
+    fn parse(jwk: &str) -> Result<Key, Unusable> {
+        Key::parse(Document::parse(jwk.as_bytes()).unwrap().root(), &Algorithm::ALL)
     }
 
     const RFC7638: &str = r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256","kid":"2011-04-29"}"#;
@@ -417,10 +417,10 @@ mod tests {
     const P256: &str = r#"{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#;
 
     #[test]
-    fn a_key_is_bound_to_its_own_algorithms() {
+    fn key_is_bound_to_its_algorithms() {
         let algorithms = |jwk: &str| -> Vec<_> {
-            let key = read(jwk).unwrap();
-            Algorithm::ALL.into_iter().filter(|alg| key.prepared(*alg).is_some()).collect()
+            let key = parse(jwk).unwrap();
+            Algorithm::ALL.into_iter().filter(|alg| key.verifier(*alg).is_some()).collect()
         };
         assert_eq!(algorithms(RFC7638), [Algorithm::RS256]);
         assert_eq!(algorithms(&RFC7638.replace(r#","alg":"RS256""#, "")).len(), 6);
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_keys_are_recognised() {
+    fn unusable_keys_are_detected() {
         let with = |jwk: &str, member: &str| jwk.replace('}', &format!(",{member}}}"));
         let table = [
             (with(P256, r#""use":"enc""#), Unusable::Purpose),
@@ -473,10 +473,10 @@ mod tests {
             (r#"{"kid":"x"}"#.to_owned(), Unusable::Malformed),
         ];
         for (jwk, why) in table {
-            assert_eq!(read(&jwk).err(), Some(why), "{jwk}");
+            assert_eq!(parse(&jwk).err(), Some(why), "{jwk}");
         }
         let only_es256 =
-            Key::read(Document::parse(RFC7638.as_bytes()).unwrap().root(), &[Algorithm::ES256]);
+            Key::parse(Document::parse(RFC7638.as_bytes()).unwrap().root(), &[Algorithm::ES256]);
         assert_eq!(only_es256.err(), Some(Unusable::Algorithm), "not allowed for the issuer");
     }
 
@@ -486,15 +486,15 @@ mod tests {
         let spelt = |zeros: usize, number: &str| {
             base64url::encode([vec![0; zeros], base64url::decode(number).unwrap()].concat())
         };
-        let plain = read(RFC7638).unwrap();
+        let plain = parse(RFC7638).unwrap();
         for (before_n, before_e) in [(1, 0), (0, 1), (1, 1), (3, 5)] {
             let jwk = RFC7638.replace(n, &spelt(before_n, n));
-            let key = read(&jwk.replace("AQAB", &spelt(before_e, "AQAB"))).unwrap();
+            let key = parse(&jwk.replace("AQAB", &spelt(before_e, "AQAB"))).unwrap();
             assert!(key.is_same_as(&plain), "{before_n} {before_e}");
         }
-        // Zeros make no short key a long one.
+        // Leading zeros do not count towards the key's length.
         let short = format!(r#"{{"kty":"RSA","n":"{}","e":"AQAB"}}"#, spelt(200, "3d3d3Q"));
-        assert_eq!(read(&short).err(), Some(Unusable::Weak));
+        assert_eq!(parse(&short).err(), Some(Unusable::Weak));
     }
 
     fn query<'q>(issuer: &'q str, now: u64, certificate: &'q CertificateHash) -> KeyQuery<'q> {
@@ -503,11 +503,11 @@ mod tests {
     }
 
     #[test]
-    fn key_counts_for_the_issuer_it_names() {
-        let counts = |published: &str, issuer: &str| {
+    fn key_is_valid_for_its_issuer() {
+        let is_valid = |published: &str, issuer: &str| {
             let member = format!(r#","issuer":"{published}"}}"#);
-            let key = read(&P256.replace('}', &member)).unwrap();
-            key.counts_for(&query(issuer, 1000, &CertificateHash::default()))
+            let key = parse(&P256.replace('}', &member)).unwrap();
+            key.is_valid_for(&query(issuer, 1000, &CertificateHash::default()))
         };
         let (consumers, business) = ("9188040d-6c67-4c5b-b112-36a304b66dad", "contoso");
         let at = |tenant: &str| format!("https://login.example/{tenant}/v2.0");
@@ -527,16 +527,16 @@ mod tests {
             (at("Contoso"), at(business), false),
             (String::new(), at(business), false),
         ] {
-            assert_eq!(counts(&published, &issuer), expected, "{published} {issuer}");
+            assert_eq!(is_valid(&published, &issuer), expected, "{published} {issuer}");
         }
     }
 
     #[test]
-    fn key_counts_from_nbf_until_exp() {
+    fn key_is_valid_from_nbf_until_exp() {
         let certificate = CertificateHash::default();
-        let counts = |members: &str, now: u64| {
-            let key = read(&P256.replace('}', &format!(",{members}}}"))).unwrap();
-            key.counts_for(&query("https://a.example", now, &certificate))
+        let is_valid = |members: &str, now: u64| {
+            let key = parse(&P256.replace('}', &format!(",{members}}}"))).unwrap();
+            key.is_valid_for(&query("https://a.example", now, &certificate))
         };
         for (members, now, expected) in [
             (r#""exp":2000"#, 2059, true),
@@ -547,14 +547,14 @@ mod tests {
             (r#""iat":9000,"revoked":false"#, 1500, true),
             (r#""revoked":null"#, 1500, true),
         ] {
-            assert_eq!(counts(members, now), expected, "{members} at {now}");
+            assert_eq!(is_valid(members, now), expected, "{members} at {now}");
         }
     }
 
     #[test]
-    fn certificate_hashes_tell_keys_apart() {
+    fn certificate_hashes_distinguish_keys() {
         let certificate =
-            |members: &str| read(&P256.replace('}', &format!("{members}}}"))).unwrap().certificate;
+            |members: &str| parse(&P256.replace('}', &format!("{members}}}"))).unwrap().certificate;
         let hash = |sha1: Option<&str>, sha256: Option<&str>| CertificateHash {
             sha1: sha1.map(Box::from),
             sha256: sha256.map(Box::from),
@@ -581,8 +581,8 @@ mod tests {
     }
 
     #[test]
-    fn key_whose_terms_change_is_another_key() {
-        let with = |members: &str| read(&P256.replace('}', &format!("{members}}}"))).unwrap();
+    fn changed_validity_makes_another_key() {
+        let with = |members: &str| parse(&P256.replace('}', &format!("{members}}}"))).unwrap();
         let before = with(r#","exp":2000"#);
         assert!(before.is_same_as(&with(r#","exp":2000,"foo":1"#)));
         for members in ["", r#","exp":3000"#, r#","exp":2000,"issuer":"x""#] {
@@ -590,9 +590,9 @@ mod tests {
         }
     }
 
-    /// One number in 256 begins with a zero, and its encoding is shorter.
+    /// One number in 256 begins with a zero byte, and its DER encoding is shorter.
     #[test]
-    fn whatever_numbers_a_signature_has_it_verifies_and_none_near_it_does() {
+    fn all_ecdsa_signatures_verify_and_changed_fail() {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair};
         let table = [
@@ -605,16 +605,16 @@ mod tests {
             let curve = CURVES.iter().find(|curve| curve.algorithm == algorithm).unwrap();
             let (x, y) = pair.public_key().as_ref()[1..].split_at(curve.coordinate);
             let material = Material::Ec { curve, x: x.into(), y: y.into() };
-            let key = material.prepare(algorithm).unwrap();
+            let key = material.verifier(algorithm).unwrap();
             for n in 0..signatures {
                 let message = format!("message {n}");
                 let signed = pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
-                let mut octets = signed.as_ref().to_vec();
-                assert!(key.verifies(message.as_bytes(), &octets), "{octets:?}");
+                let mut bytes = signed.as_ref().to_vec();
+                assert!(key.verifies(message.as_bytes(), &bytes), "{bytes:?}");
                 if n < 50 {
-                    let (at, bit) = (n * 7 % octets.len(), 1 << (n % 8));
-                    octets[at] ^= bit;
-                    assert!(!key.verifies(message.as_bytes(), &octets), "{octets:?}");
+                    let (at, bit) = (n * 7 % bytes.len(), 1 << (n % 8));
+                    bytes[at] ^= bit;
+                    assert!(!key.verifies(message.as_bytes(), &bytes), "{bytes:?}");
                 }
             }
             let zeros = vec![0; 2 * curve.coordinate];

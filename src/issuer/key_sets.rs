@@ -1,17 +1,16 @@
-//! [`KeySets`]: the key sets in use, by their URL.
+//! [`KeySets`]: the registry of key sets, by URL.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::cached_key_set::CachedKeySet;
 use super::http::Http;
-use super::keys::Keys;
 use super::source::Source;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Algorithm, JwksSettings, TENANT_PLACEHOLDER};
 use crate::support::telemetry::Outage;
 
-/// What tells two key sets apart: where they are and who may see them there, which of their keys
-/// are used, and how they are kept.
+/// The identity of a key set: its source with the access to it, the allowed algorithms, and the cache settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct KeySetId {
     pub(crate) source: Source,
@@ -19,25 +18,25 @@ pub(crate) struct KeySetId {
     pub(crate) settings: JwksSettings,
 }
 
-/// The key sets in use. Issuers that name the same URL share one set: it is fetched once, and held
-/// once, for all of them. A set goes when the last issuer that names it does.
+/// The registry of key sets. Issuers with the same URL share one set, which is fetched once for all of
+/// them. A set is dropped with its last issuer.
 #[derive(Debug)]
 pub(crate) struct KeySets {
     pub(super) http: Arc<Http>,
     pub(crate) clock: Arc<dyn Clock>,
     sets: Mutex<Sets>,
-    /// What the log was told of those of a template's tenants that never worked.
+    /// One outage for all tenants of a template whose keys or metadata were never fetched.
     outages: Mutex<Outages>,
 }
 
-/// By what never came, and the template.
+/// By kind of document and template.
 type Outages = HashMap<(&'static str, Box<str>), Arc<Outage>>;
 
 #[derive(Debug, Default)]
 struct Sets {
-    by_id: HashMap<KeySetId, Weak<Keys>>,
-    /// How many there were when those that are gone were last cleared away.
-    after_clearing: usize,
+    by_id: HashMap<KeySetId, Weak<CachedKeySet>>,
+    /// Number of entries after the last removal of dropped sets.
+    after_sweep: usize,
 }
 
 impl Default for KeySets {
@@ -52,34 +51,34 @@ impl KeySets {
         Self { http, clock, sets, outages }
     }
 
-    /// What the log was told of tenants of this template whose keys, or metadata, never came. Anybody
-    /// can invent tenants: one warning for each would fill the log. `None`: this is no template.
+    /// Returns the common outage of a template's tenants for this kind of document, or `None` if `series`
+    /// is no template. An attacker can invent tenants; one warning for each would fill the log.
     pub(crate) fn outage_of_template(
         &self,
-        what: &'static str,
+        document: &'static str,
         series: &str,
     ) -> Option<Arc<Outage>> {
         if !series.contains(TENANT_PLACEHOLDER) {
             return None;
         }
         let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(outages.entry((what, series.into())).or_default().clone())
+        Some(outages.entry((document, series.into())).or_default().clone())
     }
 
-    /// The set that `id` names, which begins empty. Metrics count it under the `series` of the
-    /// issuer that named it first.
-    pub(crate) fn get(&self, id: KeySetId, series: &str) -> Arc<Keys> {
-        // Only whole entries are written, so a panic cannot leave the map half done.
+    /// Returns the set with this id, and creates an empty one if there is none. `series` is the label of a
+    /// new set in metrics.
+    pub(crate) fn get(&self, id: KeySetId, series: &str) -> Arc<CachedKeySet> {
+        // Only whole entries are written, so a panic cannot leave the map half written.
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(keys) = sets.by_id.get(&id).and_then(Weak::upgrade) {
             return keys;
         }
-        // Now and then, so that it costs each new set next to nothing.
-        if sets.by_id.len() > 2 * sets.after_clearing + 16 {
+        // The map must double before the next sweep, so a new set costs constant time on average.
+        if sets.by_id.len() > 2 * sets.after_sweep + 16 {
             sets.by_id.retain(|_, keys| keys.strong_count() > 0);
-            sets.after_clearing = sets.by_id.len();
+            sets.after_sweep = sets.by_id.len();
         }
-        let keys = Arc::new(Keys::new(id.clone(), series, self));
+        let keys = Arc::new(CachedKeySet::new(id.clone(), series, self));
         sets.by_id.insert(id, Arc::downgrade(&keys));
         keys
     }
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn one_id_has_one_set_while_it_is_used() {
+    fn equal_ids_share_one_set() {
         let sets = KeySets::default();
         let get = |url: &str, algorithm| sets.get(id(url, &[algorithm]), "issuer");
         let one = get("https://a.example/keys", Algorithm::ES256);
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_that_nobody_uses_are_cleared_away() {
+    fn dropped_sets_are_removed() {
         let sets = KeySets::default();
         for nth in 0..1000 {
             drop(sets.get(id(&format!("https://a.example/{nth}"), &[]), "issuer"));

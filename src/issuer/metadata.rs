@@ -1,19 +1,18 @@
-//! Provider metadata: where it is looked for and what is taken from it (OpenID Connect Discovery 1.0,
-//! RFC 8414).
+//! Provider metadata (OpenID Connect Discovery 1.0, RFC 8414): its URLs, and the members that this crate uses.
 
 use url::Url;
 
 use super::http::{FetchError, Http, Limits, check_learned_url};
 use crate::support::json::{Document, Fault, Value};
 
-/// Why a discovery document is not used.
+/// Why a metadata document is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MetadataError {
     #[error("is not a JSON object")]
     Syntax,
     #[error("has more members or is deeper than the limit")]
     Limit,
-    #[error("has a member name twice")]
+    #[error("has a duplicate member")]
     Duplicate,
     #[error("is for another issuer than `{expected}`; if that is intended, set expected_issuer")]
     Issuer { expected: String },
@@ -23,7 +22,7 @@ pub(crate) enum MetadataError {
     Forbidden(#[from] FetchError),
 }
 
-/// Reads a discovery document. Its `issuer` must be `expected` byte for byte (RFC 8414 §3.3).
+/// Parses a metadata document. Its `issuer` must be exactly `expected` (RFC 8414 §3.3).
 fn parse(body: &[u8], expected: &str) -> Result<Document, MetadataError> {
     let document = Document::parse(body).map_err(|fault| match fault {
         Fault::Syntax => MetadataError::Syntax,
@@ -40,7 +39,7 @@ fn text<'d>(document: &'d Document, name: &str) -> Option<&'d str> {
     document.root().get(name).and_then(Value::as_str)
 }
 
-/// Where the keys are, according to the document fetched from `from`.
+/// Returns the key set's URL according to the document from the URL `from`.
 pub(crate) fn jwks_uri(
     body: &[u8],
     from: &Url,
@@ -54,15 +53,15 @@ pub(crate) fn jwks_uri(
     Ok(jwks_uri)
 }
 
-/// The endpoints of an authorization server that its clients use, and how it answers there.
+/// The client endpoints of an authorization server, and its capabilities.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoints {
     pub(crate) token: Url,
     pub(crate) revocation: Option<Url>,
     pub(crate) authorization: Option<Url>,
-    /// Whether authorization responses carry `iss` (RFC 9207 §3).
-    pub(crate) names_itself: bool,
-    /// Whether it says which code challenges it takes, and S256 is not one of them.
+    /// Whether authorization responses have `iss` (RFC 9207 §3).
+    pub(crate) supports_iss_parameter: bool,
+    /// Whether the metadata list the supported code challenges, and S256 is not among them.
     pub(crate) lacks_s256: bool,
 }
 
@@ -76,63 +75,65 @@ impl Endpoints {
         let document = parse(body, issuer)?;
         let endpoint = |name: &str| {
             let url = Url::parse(text(&document, name)?).ok()?;
-            // Credentials go there: the same rules as for keys, at least.
+            // Credentials are sent there, so the rules are at least as strict as for keys.
             check_learned_url(&url, from, loopback).ok().map(|()| url)
         };
         let member = |name: &str| document.root().get(name);
-        let names_itself = member("authorization_response_iss_parameter_supported");
+        let supports_iss_parameter = member("authorization_response_iss_parameter_supported");
         let challenges = member("code_challenge_methods_supported").filter(|list| list.is_list());
         let has_s256 = |list: Value<'_>| list.children().any(|one| one.as_str() == Some("S256"));
         Ok(Self {
             token: endpoint("token_endpoint").ok_or(MetadataError::Lacks("token_endpoint"))?,
             revocation: endpoint("revocation_endpoint"),
             authorization: endpoint("authorization_endpoint"),
-            names_itself: names_itself.and_then(Value::as_bool).unwrap_or(false),
+            supports_iss_parameter: supports_iss_parameter
+                .and_then(Value::as_bool)
+                .unwrap_or(false),
             lacks_s256: challenges.is_some_and(|list| !has_s256(list)),
         })
     }
 }
 
 impl Http {
-    /// The endpoints that the metadata of `issuer` names, from the first place that has it.
+    /// Fetches the metadata of `issuer` from the first URL that has it, and returns its endpoints.
     pub(crate) async fn endpoints(
         &self,
-        places: &[Url],
+        urls: &[Url],
         issuer: &str,
         loopback: bool,
         limits: Limits,
     ) -> Result<Endpoints, String> {
-        let mut problem = "there is no metadata to learn the endpoint from".to_owned();
-        for place in places {
-            let found = match self.get(place, limits).await {
-                Ok(answer) => Endpoints::parse(&answer.body, place, issuer, loopback),
+        let mut problem = "there is no metadata URL to learn the endpoint from".to_owned();
+        for url in urls {
+            let found = match self.get(url, limits).await {
+                Ok(answer) => Endpoints::parse(&answer.body, url, issuer, loopback),
                 Err(error) => Err(error.into()),
             };
             match found {
                 Ok(endpoints) => return Ok(endpoints),
-                Err(error) => problem = format!("the metadata at {place} {error}"),
+                Err(error) => problem = format!("the metadata at {url} {error}"),
             }
         }
         Err(problem)
     }
 }
 
-/// Where the metadata of `issuer` may be: RFC 8414 inserts the well-known path before the issuer's
-/// own, OpenID Connect appends it.
+/// Returns the possible metadata URLs of `issuer`. RFC 8414 inserts the well-known path before the issuer's
+/// path; OpenID Connect appends it.
 pub(crate) fn well_known(issuer: &Url) -> Vec<Url> {
     let path = issuer.path().trim_end_matches('/');
-    let mut places = vec![
+    let mut paths = vec![
         format!("/.well-known/oauth-authorization-server{path}"),
         format!("/.well-known/openid-configuration{path}"),
         format!("{path}/.well-known/openid-configuration"),
     ];
-    places.dedup();
+    paths.dedup();
     let at = |path: String| {
         let mut url = issuer.clone();
         url.set_path(&path);
         url
     };
-    places.into_iter().map(at).collect()
+    paths.into_iter().map(at).collect()
 }
 
 #[cfg(test)]
@@ -141,25 +142,25 @@ mod tests {
 
     use super::*;
 
-    fn places(issuer: &str) -> Vec<String> {
+    fn urls(issuer: &str) -> Vec<String> {
         well_known(&issuer.parse().unwrap()).into_iter().map(String::from).collect()
     }
 
     #[test]
-    fn the_well_known_paths_are_inserted_and_appended() {
+    fn well_known_path_is_inserted_and_appended() {
         assert_eq!(
-            places("https://a.example/realms/x/"),
+            urls("https://a.example/realms/x/"),
             [
                 "https://a.example/.well-known/oauth-authorization-server/realms/x",
                 "https://a.example/.well-known/openid-configuration/realms/x",
                 "https://a.example/realms/x/.well-known/openid-configuration",
             ]
         );
-        assert_eq!(places("https://a.example").len(), 2);
+        assert_eq!(urls("https://a.example").len(), 2);
     }
 
     #[test]
-    fn a_document_for_another_issuer_is_not_used() {
+    fn metadata_of_another_issuer_are_refused() {
         let from: Url = "https://a.example/d".parse().unwrap();
         let parse = |body: &str| jwks_uri(body.as_bytes(), &from, "https://a.example", false);
         let good = r#"{"issuer":"https://a.example","jwks_uri":"https://a.example/k","x":{"y":1}}"#;
@@ -179,7 +180,7 @@ mod tests {
         }
     }
 
-    /// URLs of all kinds, some of which may be taken.
+    /// URLs of all kinds, of which some are acceptable.
     fn url() -> impl Strategy<Value = String> {
         let scheme = prop::sample::select(vec!["https", "HTTPS", "http", "ftp", "file", ""]);
         let host = prop::sample::select(vec![
@@ -201,18 +202,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let from = "https://a.example/d".parse().unwrap();
             let _ = jwks_uri(&body, &from, "https://a.example", true);
         }
 
         #[test]
-        fn whatever_is_taken_is_https_and_on_no_private_address(url in url()) {
+        fn accepted_url_is_https_and_public(url in url()) {
             let from = "https://a.example/d".parse().unwrap();
             let body = format!(r#"{{"issuer":"https://a.example","jwks_uri":"{url}"}}"#);
-            if let Ok(taken) = jwks_uri(body.as_bytes(), &from, "https://a.example", true) {
-                prop_assert_eq!(taken.scheme(), "https");
-                let host = taken.host_str().unwrap();
+            if let Ok(accepted) = jwks_uri(body.as_bytes(), &from, "https://a.example", true) {
+                prop_assert_eq!(accepted.scheme(), "https");
+                let host = accepted.host_str().unwrap();
                 prop_assert!(!["127.0.0.1", "localhost", "[::1]", "10.0.0.1"].contains(&host));
             }
         }

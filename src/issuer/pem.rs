@@ -1,4 +1,4 @@
-//! Public keys and certificates in PEM (RFC 7468), turned into a key set.
+//! Conversion of public keys and certificates in PEM (RFC 7468) to a key set.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OBJECT_ID: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
-/// The version in a certificate, which version 1 leaves out.
+/// The version of a certificate; version 1 omits it.
 const EXPLICIT_0: u8 = 0xa0;
 
 /// Object identifiers (RFC 3279 §2.3, RFC 5480 §2.1.1, RFC 8410 §3).
@@ -27,20 +27,19 @@ const CURVES: [(&[u8], &str); 3] = [
 ];
 
 const PRIVATE: &str =
-    "has a private key: give the public one, and replace the key that was written down here";
-const UNREADABLE: &str = "has a PEM block that cannot be read";
+    "has a private key: give the public key, and replace the private key, which is now exposed";
+const UNREADABLE: &str = "has a PEM block that cannot be parsed";
 const UNSUPPORTED: &str = "has a PEM block that is neither a public key (RSA, P-256, P-384, P-521, Ed25519) nor a certificate";
 
-/// Whether a text is PEM; explanations may stand before its first block.
+/// Returns whether a text is PEM. Other text may precede its first block.
 pub(super) fn is_pem(text: &str) -> bool {
     !text.trim_start().starts_with('{') && text.contains(BEGIN)
 }
 
-/// A key set with the keys of `PUBLIC KEY`, `RSA PUBLIC KEY` and `CERTIFICATE` blocks, without key
-/// ids. A key of a certificate also has `x5c`. *Not* checked: who issued a certificate, and when it
-/// expires.
+/// Converts `PUBLIC KEY`, `RSA PUBLIC KEY` and `CERTIFICATE` blocks to a key set without key ids. The key
+/// of a certificate also has `x5c`. *Not* checked: the issuer and the expiry of a certificate.
 pub(super) fn to_key_set(text: &str) -> Result<String, &'static str> {
-    // First of all: a private key may stand behind a block that is refused.
+    // Checked first, because a refused block may precede a private key.
     let labels = text.split(BEGIN).skip(1).filter_map(|block| block.split(DASHES).next());
     if labels.into_iter().any(|label| label.ends_with("PRIVATE KEY")) {
         return Err(PRIVATE);
@@ -55,7 +54,7 @@ pub(super) fn to_key_set(text: &str) -> Result<String, &'static str> {
         keys.push(match label {
             "PUBLIC KEY" => public_key(&der).ok_or(UNSUPPORTED)?,
             "RSA PUBLIC KEY" => rsa(&der).ok_or(UNREADABLE)?,
-            "CERTIFICATE" => certified_key(&der, content).ok_or(UNSUPPORTED)?,
+            "CERTIFICATE" => certificate_key(&der, content).ok_or(UNSUPPORTED)?,
             _ => return Err(UNSUPPORTED),
         });
         rest = after;
@@ -63,8 +62,8 @@ pub(super) fn to_key_set(text: &str) -> Result<String, &'static str> {
     Ok(json!({ "keys": keys }).to_string())
 }
 
-/// The key of a certificate (RFC 5280 §4.1).
-fn certified_key(der: &[u8], content: String) -> Option<Value> {
+/// Reads the key of a certificate (RFC 5280 §4.1).
+fn certificate_key(der: &[u8], content: String) -> Option<Value> {
     let mut certificate = Der(Der(der).only(SEQUENCE)?);
     let mut body = Der(certificate.next(SEQUENCE)?);
     body.skip_if(EXPLICIT_0);
@@ -73,19 +72,19 @@ fn certified_key(der: &[u8], content: String) -> Option<Value> {
     for _ in 0..4 {
         body.next(SEQUENCE)?;
     }
-    let mut key = of_info(Der(body.next(SEQUENCE)?))?;
+    let mut key = key_of(Der(body.next(SEQUENCE)?))?;
     key.as_object_mut()?.insert("x5c".to_owned(), json!([content]));
     Some(key)
 }
 
-/// `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
+/// Reads a `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
 pub(super) fn public_key(der: &[u8]) -> Option<Value> {
-    of_info(Der(Der(der).only(SEQUENCE)?))
+    key_of(Der(Der(der).only(SEQUENCE)?))
 }
 
-fn of_info(mut info: Der<'_>) -> Option<Value> {
+fn key_of(mut info: Der<'_>) -> Option<Value> {
     let mut algorithm = Der(info.next(SEQUENCE)?);
-    // The first byte tells how many bits of the last one do not count: none.
+    // The first byte is the number of unused bits in the last byte: zero.
     let (0, key) = info.only(BIT_STRING)?.split_first()? else { return None };
     match algorithm.next(OBJECT_ID)? {
         id if id == RSA => rsa(key),
@@ -97,7 +96,7 @@ fn of_info(mut info: Der<'_>) -> Option<Value> {
     }
 }
 
-/// `RSAPublicKey` (RFC 8017 §A.1.1).
+/// Reads an `RSAPublicKey` (RFC 8017 §A.1.1).
 fn rsa(der: &[u8]) -> Option<Value> {
     let mut key = Der(Der(der).only(SEQUENCE)?);
     // DER has a zero byte before a number whose first bit is set; a JWK has none.
@@ -106,7 +105,7 @@ fn rsa(der: &[u8]) -> Option<Value> {
     Some(json!({ "kty": "RSA", "n": n, "e": e }))
 }
 
-/// An uncompressed point (SEC 1 §2.3.3).
+/// Reads an uncompressed point (SEC 1 §2.3.3).
 fn ec(curve: &[u8], point: &[u8]) -> Option<Value> {
     let (_, name) = CURVES.iter().find(|(id, _)| *id == curve)?;
     let (4, coordinates) = point.split_first()? else { return None };
@@ -115,11 +114,11 @@ fn ec(curve: &[u8], point: &[u8]) -> Option<Value> {
     Some(json!({ "kty": "EC", "crv": name, "x": x, "y": y }))
 }
 
-/// What is left of a DER encoding.
+/// The rest of a DER encoding.
 struct Der<'d>(&'d [u8]);
 
 impl<'d> Der<'d> {
-    /// The content of the next value, which must have this tag.
+    /// Returns the content of the next value, which must have this tag.
     fn next(&mut self, tag: u8) -> Option<&'d [u8]> {
         let (found, rest) = self.0.split_first()?;
         let (length, rest) = length(rest)?;
@@ -131,7 +130,7 @@ impl<'d> Der<'d> {
         Some(content)
     }
 
-    /// The content of the last value.
+    /// Returns the content of the next value, which must be the last.
     fn only(mut self, tag: u8) -> Option<&'d [u8]> {
         self.next(tag).filter(|_| self.0.is_empty())
     }
@@ -141,7 +140,7 @@ impl<'d> Der<'d> {
     }
 }
 
-/// A length up to 64 KiB, and what comes after it.
+/// Reads a length up to 64 KiB. Returns it with the rest.
 fn length(der: &[u8]) -> Option<(usize, &[u8])> {
     match *der {
         [short @ ..=0x7f, ref rest @ ..] => Some((usize::from(short), rest)),
@@ -248,7 +247,7 @@ R5/REBvD1Kna76dGimFIzdUYxLHoC1ZnKwIDAQAB
     }
 
     #[test]
-    fn certificates_give_their_key_and_themselves() {
+    fn certificate_becomes_jwk_with_x5c() {
         let two = format!("subject=CN = example\n{P256_CERTIFICATE_PEM}{ED25519_PEM}");
         assert!(is_pem(&two) && !is_pem(r#"{"keys":[]}"#) && !is_pem("s3cr3t"));
         let set = parse(&two).unwrap();
@@ -261,7 +260,7 @@ R5/REBvD1Kna76dGimFIzdUYxLHoC1ZnKwIDAQAB
     }
 
     #[test]
-    fn cut_and_changed_blocks_are_survived() {
+    fn truncated_or_changed_blocks_do_not_panic() {
         for pem in [P256_CERTIFICATE_PEM, RSA_PEM, ED25519_PEM] {
             let der: String = pem.lines().filter(|line| !line.starts_with(DASHES)).collect();
             let der = base64url::decode_standard(der.as_bytes()).unwrap();
@@ -269,7 +268,7 @@ R5/REBvD1Kna76dGimFIzdUYxLHoC1ZnKwIDAQAB
                 let mut changed = der.clone();
                 changed[at] ^= 0xff;
                 for der in [&der[..at], &changed] {
-                    let _ = (public_key(der), rsa(der), certified_key(der, String::new()));
+                    let _ = (public_key(der), rsa(der), certificate_key(der, String::new()));
                 }
                 assert_eq!(public_key(&der[..at]), None);
             }

@@ -1,107 +1,111 @@
-//! [`Quota`]: how often the key sets of one template may be asked for, all together.
+//! [`Quota`]: the limit on fetches of all key sets of one template together.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::keys::Keys;
+use super::cached_key_set::CachedKeySet;
 use crate::support::retry::{Rate, TokenBucket};
 
-/// For how long a set that was refused a fetch wants one: whoever needs it asks again, and what a
-/// flood wanted ends soon after the flood.
-const WISH: Duration = Duration::from_secs(5);
+/// How long a refused set stays in line for a fetch. A set that is still needed is requested again within
+/// this time; requests of a flood are forgotten soon after it.
+const REFUSAL_TTL: Duration = Duration::from_secs(5);
 
-/// The limits that the issuers of one template share, whoever asks.
+/// Limits that all issuers of one template share.
 #[derive(Debug, Default)]
 pub(crate) struct Quota(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of fetches that unknown key ids cause.
+    /// The budget for fetches that unknown key ids cause.
     misses: TokenBucket,
-    /// Of metadata read again.
+    /// The budget for fetching metadata again.
     metadata: TokenBucket,
-    /// The sets that were refused a fetch, by their address.
-    wanting: HashMap<usize, Wanting>,
+    /// The sets whose fetch was refused, by their address.
+    refused: HashMap<usize, RefusedSet>,
 }
 
 #[derive(Debug)]
-struct Wanting {
-    keys: Weak<Keys>,
-    /// When it was last fetched, as it was refused: it wants no more if it was fetched since.
+struct RefusedSet {
+    set: Weak<CachedKeySet>,
+    /// The set's last fetch at the time of the refusal. If it was fetched since, it leaves the line.
     fetched_at: Duration,
     refused_at: Duration,
 }
 
 impl Quota {
-    /// Whether there is anything left for unknown key ids. If not, `keys` is noted as wanting.
-    pub(crate) fn has_left(&self, keys: &Arc<Keys>, now: Duration) -> bool {
+    /// Returns whether the budget allows a fetch for an unknown key id. If not, `set` is put in line.
+    pub(crate) fn has_left(&self, set: &Arc<CachedKeySet>, now: Duration) -> bool {
         let mut state = self.state();
         let has_left = state.misses.has_one(Rate::TEMPLATE, now);
         if !has_left {
-            state.note(keys, now);
+            state.put_in_line(set, now);
         }
         has_left
     }
 
-    /// Charges a fetch that an unknown key id causes, and says whether it is for `keys`. Where
-    /// other sets have wanted one and were fetched longer ago, it is for those: they are handed
-    /// out, to be fetched in its place. Of several that can be had, the last is for `keys`.
+    /// Charges the budget for a fetch that an unknown key id causes. Returns whether `set` may be fetched.
+    /// Sets in line whose last fetch is older go first: they are added to `others`, and the caller fetches
+    /// them. If the budget allows several fetches, the last one is for `set`.
     pub(crate) fn take(
         &self,
-        keys: &Arc<Keys>,
+        set: &Arc<CachedKeySet>,
         now: Duration,
-        others: &mut Vec<Arc<Keys>>,
+        others: &mut Vec<Arc<CachedKeySet>>,
     ) -> bool {
         let mut state = self.state();
         while state.misses.take(Rate::TEMPLATE, now).is_ok() {
-            let is_for_keys = !others.is_empty() && !state.misses.has_one(Rate::TEMPLATE, now);
-            let other = if is_for_keys { None } else { state.first_before(keys, now) };
+            let is_last = !others.is_empty() && !state.misses.has_one(Rate::TEMPLATE, now);
+            let other = if is_last { None } else { state.take_older_than(set, now) };
             match other {
                 None => {
-                    state.wanting.remove(&address(keys));
+                    state.refused.remove(&address(set));
                     return true;
                 }
                 Some(other) => others.push(other),
             }
         }
-        state.note(keys, now);
+        state.put_in_line(set, now);
         false
     }
 
-    /// Charges a reading of metadata, where there is something left for it.
+    /// Charges the budget for metadata. Returns whether they may be fetched.
     pub(crate) fn take_metadata(&self, now: Duration) -> bool {
         self.state().metadata.take(Rate::TEMPLATE, now).is_ok()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What a panic might leave behind are entries that are looked into before they are used.
+        // A panic can leave only outdated entries, and entries are checked before use.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn note(&mut self, keys: &Arc<Keys>, now: Duration) {
-        let (fetched_at, keys_then) = (keys.fetched_at(), Arc::downgrade(keys));
-        let wanting = Wanting { keys: keys_then, fetched_at, refused_at: now };
-        self.wanting.insert(address(keys), wanting);
+    fn put_in_line(&mut self, set: &Arc<CachedKeySet>, now: Duration) {
+        let (fetched_at, weak) = (set.fetched_at(), Arc::downgrade(set));
+        let refused = RefusedSet { set: weak, fetched_at, refused_at: now };
+        self.refused.insert(address(set), refused);
     }
 
-    /// Takes out the wanting set that was fetched longest ago, if that is longer than `keys`.
-    fn first_before(&mut self, keys: &Arc<Keys>, now: Duration) -> Option<Arc<Keys>> {
-        self.wanting.retain(|_, it| {
-            now.saturating_sub(it.refused_at) < WISH
-                && it.keys.upgrade().is_some_and(|keys| keys.fetched_at() == it.fetched_at)
+    /// Takes the set with the oldest fetch out of the line, if that fetch is older than the one of `set`.
+    fn take_older_than(
+        &mut self,
+        set: &Arc<CachedKeySet>,
+        now: Duration,
+    ) -> Option<Arc<CachedKeySet>> {
+        self.refused.retain(|_, it| {
+            now.saturating_sub(it.refused_at) < REFUSAL_TTL
+                && it.set.upgrade().is_some_and(|set| set.fetched_at() == it.fetched_at)
         });
-        let others = self.wanting.values().filter(|it| it.fetched_at < keys.fetched_at());
-        let others = others.filter_map(|it| it.keys.upgrade());
-        let first = others.filter(|it| it.has_misses_left(now)).min_by_key(|it| it.fetched_at())?;
-        first.take_miss(now);
-        self.wanting.remove(&address(&first));
-        Some(first)
+        let older = self.refused.values().filter(|it| it.fetched_at < set.fetched_at());
+        let older = older.filter_map(|it| it.set.upgrade());
+        let oldest = older.filter(|it| it.has_misses_left(now)).min_by_key(|it| it.fetched_at())?;
+        oldest.take_miss(now);
+        self.refused.remove(&address(&oldest));
+        Some(oldest)
     }
 }
 
-fn address(keys: &Arc<Keys>) -> usize {
-    Arc::as_ptr(keys).addr()
+fn address(set: &Arc<CachedKeySet>) -> usize {
+    Arc::as_ptr(set).addr()
 }

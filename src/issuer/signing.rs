@@ -1,4 +1,4 @@
-//! [`SigningKey`]: a private key of the service's own, and the JWTs it signs.
+//! [`SigningKey`]: a private key of this service, which signs JWTs.
 
 #[cfg(feature = "trust")]
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -9,15 +9,15 @@ use aws_lc_rs::signature::KeyPair as _;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair};
 use serde_json::{Value, json};
 
-use super::client_auth::{SecretSource, Unproven, failed};
+use super::client_auth::{ClientAuthError, SecretSource, failed};
 #[cfg(feature = "trust")]
 use super::pem;
 use crate::config::Algorithm;
 use crate::support::base64url;
 use crate::support::secret::Secret;
 
-/// A private key: PKCS #8 in PEM, read each time it signs, so that it may be replaced on disk,
-/// unless it is [`held`](Self::held).
+/// A private key: PKCS #8 in PEM. A key in a file is read for each signature, so it may be replaced on
+/// disk, unless the key was [loaded](Self::loaded).
 #[derive(Debug, Clone)]
 pub(crate) struct SigningKey {
     algorithm: Algorithm,
@@ -35,25 +35,25 @@ impl SigningKey {
         self.algorithm
     }
 
-    /// With the key as it is now, whatever becomes of its file.
+    /// Loads the key once. Later changes of its file have no effect.
     #[cfg(feature = "trust")]
-    pub(crate) fn held(mut self) -> Result<Self, Unproven> {
+    pub(crate) fn loaded(mut self) -> Result<Self, ClientAuthError> {
         self.pem = SecretSource::Value(self.pem.read()?);
         Ok(self)
     }
 
-    /// Whether a key that was given as a value can sign.
+    /// Checks that a key that is given as a value can sign.
     pub(super) fn check(&self) -> Result<(), String> {
         match &self.pem {
-            SecretSource::Value(_) => self.sign("JWT", &json!({})).map(drop).map_err(|unproven| {
-                format!("cannot be used: {unproven} (PKCS #8 in PEM, `BEGIN PRIVATE KEY`)")
+            SecretSource::Value(_) => self.sign("JWT", &json!({})).map(drop).map_err(|error| {
+                format!("cannot be used: {error} (PKCS #8 in PEM, `BEGIN PRIVATE KEY`)")
             }),
             SecretSource::File(_) => Ok(()),
         }
     }
 
-    /// A JWT in compact form.
-    pub(crate) fn sign(&self, typ: &str, claims: &Value) -> Result<String, Unproven> {
+    /// Signs a JWT and returns it in compact serialisation.
+    pub(crate) fn sign(&self, typ: &str, claims: &Value) -> Result<String, ClientAuthError> {
         let mut header = json!({ "alg": self.algorithm.as_str(), "typ": typ });
         if let (Some(kid), Some(members)) = (&self.key_id, header.as_object_mut()) {
             members.insert("kid".to_owned(), kid.as_str().into());
@@ -66,9 +66,9 @@ impl SigningKey {
         Ok(format!("{signed}.{}", base64url::encode(signature)))
     }
 
-    /// The public half (RFC 7517).
+    /// Returns the public key as a JWK (RFC 7517).
     #[cfg(feature = "trust")]
-    pub(crate) fn public_jwk(&self) -> Result<Value, Unproven> {
+    pub(crate) fn public_jwk(&self) -> Result<Value, ClientAuthError> {
         let der = self.der()?;
         let jwk = public(self.algorithm, &der);
         let mut jwk =
@@ -81,7 +81,7 @@ impl SigningKey {
         Ok(jwk)
     }
 
-    fn der(&self) -> Result<zeroize::Zeroizing<Vec<u8>>, Unproven> {
+    fn der(&self) -> Result<zeroize::Zeroizing<Vec<u8>>, ClientAuthError> {
         der(&self.pem.read()?).ok_or_else(|| failed("the key is not PKCS #8 in PEM"))
     }
 }
@@ -93,51 +93,55 @@ fn der(pem: &Secret) -> Option<zeroize::Zeroizing<Vec<u8>>> {
     base64url::decode_standard(text.as_bytes()).map(Into::into)
 }
 
-/// How an algorithm signs.
-enum Way {
+/// The crypto library's parameters of an algorithm.
+enum Scheme {
     Rsa(&'static dyn signature::RsaEncoding),
     Ecdsa(&'static signature::EcdsaSigningAlgorithm),
     Ed25519,
 }
 
-fn way(algorithm: Algorithm) -> Way {
+fn scheme(algorithm: Algorithm) -> Scheme {
     match algorithm {
-        Algorithm::RS256 => Way::Rsa(&signature::RSA_PKCS1_SHA256),
-        Algorithm::RS384 => Way::Rsa(&signature::RSA_PKCS1_SHA384),
-        Algorithm::RS512 => Way::Rsa(&signature::RSA_PKCS1_SHA512),
-        Algorithm::PS256 => Way::Rsa(&signature::RSA_PSS_SHA256),
-        Algorithm::PS384 => Way::Rsa(&signature::RSA_PSS_SHA384),
-        Algorithm::PS512 => Way::Rsa(&signature::RSA_PSS_SHA512),
-        Algorithm::ES256 => Way::Ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
-        Algorithm::ES384 => Way::Ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
-        Algorithm::ES512 => Way::Ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
-        Algorithm::Ed25519 => Way::Ed25519,
+        Algorithm::RS256 => Scheme::Rsa(&signature::RSA_PKCS1_SHA256),
+        Algorithm::RS384 => Scheme::Rsa(&signature::RSA_PKCS1_SHA384),
+        Algorithm::RS512 => Scheme::Rsa(&signature::RSA_PKCS1_SHA512),
+        Algorithm::PS256 => Scheme::Rsa(&signature::RSA_PSS_SHA256),
+        Algorithm::PS384 => Scheme::Rsa(&signature::RSA_PSS_SHA384),
+        Algorithm::PS512 => Scheme::Rsa(&signature::RSA_PSS_SHA512),
+        Algorithm::ES256 => Scheme::Ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+        Algorithm::ES384 => Scheme::Ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+        Algorithm::ES512 => Scheme::Ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+        Algorithm::Ed25519 => Scheme::Ed25519,
     }
 }
 
 fn signature(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>> {
     let random = SystemRandom::new();
-    match way(algorithm) {
-        Way::Rsa(padding) => {
+    match scheme(algorithm) {
+        Scheme::Rsa(padding) => {
             let pair = RsaKeyPair::from_pkcs8(der).ok()?;
             let mut signed = vec![0; pair.public_modulus_len()];
             pair.sign(padding, &random, message, &mut signed).ok()?;
             Some(signed)
         }
-        Way::Ecdsa(kind) => {
+        Scheme::Ecdsa(kind) => {
             let pair = EcdsaKeyPair::from_pkcs8(kind, der).ok()?;
             Some(pair.sign(&random, message).ok()?.as_ref().to_vec())
         }
-        Way::Ed25519 => Some(Ed25519KeyPair::from_pkcs8(der).ok()?.sign(message).as_ref().to_vec()),
+        Scheme::Ed25519 => {
+            Some(Ed25519KeyPair::from_pkcs8(der).ok()?.sign(message).as_ref().to_vec())
+        }
     }
 }
 
 #[cfg(feature = "trust")]
 fn public(algorithm: Algorithm, der: &[u8]) -> Option<Value> {
-    let info: PublicKeyX509Der<'_> = match way(algorithm) {
-        Way::Rsa(_) => RsaKeyPair::from_pkcs8(der).ok()?.public_key().as_der().ok()?,
-        Way::Ecdsa(kind) => EcdsaKeyPair::from_pkcs8(kind, der).ok()?.public_key().as_der().ok()?,
-        Way::Ed25519 => Ed25519KeyPair::from_pkcs8(der).ok()?.public_key().as_der().ok()?,
+    let info: PublicKeyX509Der<'_> = match scheme(algorithm) {
+        Scheme::Rsa(_) => RsaKeyPair::from_pkcs8(der).ok()?.public_key().as_der().ok()?,
+        Scheme::Ecdsa(kind) => {
+            EcdsaKeyPair::from_pkcs8(kind, der).ok()?.public_key().as_der().ok()?
+        }
+        Scheme::Ed25519 => Ed25519KeyPair::from_pkcs8(der).ok()?.public_key().as_der().ok()?,
     };
     pem::public_key(info.as_ref())
 }

@@ -1,4 +1,4 @@
-//! [`Source`]: where a key set is, and how it is fetched from there.
+//! [`Source`]: the place of a key set, and the fetch from there.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::http::{Answer, FetchError, Http, Limits};
 use super::metadata::MetadataError;
 use crate::config::{JwksSettings, KeyAccess};
 
-/// Why a key set could not be had.
+/// Why a key set could not be fetched or used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchFault {
     #[error("{url} {error}")]
@@ -26,26 +26,26 @@ pub(crate) enum FetchFault {
     NotAKeySet,
     #[error("the key set is empty")]
     Empty,
-    #[error("the key set has none of {} keys that can be used here{}", .0.len(), list(.0))]
+    #[error("none of the {} keys in the key set can be used{}", .0.len(), list(.0))]
     NoUsableKey(Vec<UnusableKey>),
     #[error("the key set has more than {0} keys")]
     TooManyKeys(usize),
-    /// The task that fetched it died.
-    #[error("the key set was not fetched to the end")]
+    /// The task that fetched the set died.
+    #[error("the fetch of the key set was interrupted")]
     Lost,
-    /// In keys that were configured.
+    /// Inline keys are invalid PEM.
     #[error("{0}")]
     Pem(&'static str),
 }
 
 impl FetchFault {
-    /// Whether the provider says that it was asked too often.
-    pub(crate) fn is_of_too_many_requests(&self) -> bool {
+    /// Returns whether the provider answered 429 (too many requests).
+    pub(crate) fn is_too_many_requests(&self) -> bool {
         let too_many = StatusCode::TOO_MANY_REQUESTS;
         matches!(self, Self::Fetch { error: FetchError::Status { status, .. }, .. } if *status == too_many)
     }
 
-    /// How long the provider wants to be left alone.
+    /// Returns the provider's `Retry-After`.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Fetch { error: FetchError::Status { retry_after, .. }, .. } => *retry_after,
@@ -54,14 +54,14 @@ impl FetchFault {
     }
 }
 
-/// Where a key set is. Two sources that are equal give the same set.
+/// The place of a key set. Equal sources return the same set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     Url {
         url: Url,
         access: KeyAccess,
     },
-    /// The set itself: nobody is to be asked.
+    /// Keys in the configuration, which are not fetched.
     Inline(Arc<str>),
 }
 
@@ -78,7 +78,11 @@ impl Source {
         let (url, access) = match self {
             Self::Url { url, access } => (url, access),
             Self::Inline(set) => {
-                return Ok(Answer { body: set.as_bytes().to_vec(), max_age: None, is_given: true });
+                return Ok(Answer {
+                    body: set.as_bytes().to_vec(),
+                    max_age: None,
+                    is_inline: true,
+                });
             }
         };
         let limits = Limits::of(settings);
@@ -87,7 +91,7 @@ impl Source {
             access => {
                 let ca = access.ca_file.as_deref().map(contents).transpose()?;
                 let bearer = access.bearer_file.as_deref().map(bearer).transpose()?;
-                http.get_as(url, limits, ca.as_deref(), bearer).await
+                http.get_with_credentials(url, limits, ca.as_deref(), bearer).await
             }
         };
         answer.map_err(|error| FetchFault::Fetch { url: url.clone(), error })
@@ -98,13 +102,13 @@ fn contents(file: &Path) -> Result<Vec<u8>, FetchFault> {
     std::fs::read(file).map_err(|error| unusable(file, &error.to_string()))
 }
 
-/// The `Authorization` that shows the token in a file.
+/// Reads a bearer token from a file into an `Authorization` header.
 fn bearer(file: &Path) -> Result<HeaderValue, FetchFault> {
     let token = Zeroizing::new(contents(file)?);
     let mut header = Zeroizing::new(b"Bearer ".to_vec());
     header.extend_from_slice(token.trim_ascii());
     let value = HeaderValue::from_bytes(&header);
-    let mut value = value.map_err(|_| unusable(file, "it holds no bearer token"))?;
+    let mut value = value.map_err(|_| unusable(file, "it has no bearer token"))?;
     value.set_sensitive(true);
     Ok(value)
 }

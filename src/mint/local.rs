@@ -60,7 +60,7 @@ impl LocalMinter {
         pem: impl Into<SecretSource>,
         key_id: impl Into<String>,
     ) -> Result<Self, ExchangeError> {
-        let key = SigningKey::new(algorithm, pem.into(), Some(key_id.into())).held()?;
+        let key = SigningKey::new(algorithm, pem.into(), Some(key_id.into())).loaded()?;
         let key_set = json!({ "keys": [key.public_jwk()?] }).to_string();
         Ok(Self { issuer: issuer.into(), key, key_set, lifetime: LIFETIME })
     }

@@ -49,12 +49,12 @@ pub fn token(bytes: &[u8]) {
 
 /// Parses one JWK.
 pub fn key(bytes: &[u8]) {
-    let _ = Document::parse(bytes).map(|jwk| Key::read(jwk.root(), &Algorithm::ALL).is_ok());
+    let _ = Document::parse(bytes).map(|jwk| Key::parse(jwk.root(), &Algorithm::ALL).is_ok());
 }
 
 /// Checks that a parsed key set has at least one usable key and at most 100 keys.
 pub fn key_set(bytes: &[u8]) {
-    if let Ok(set) = KeySet::read(bytes, &Algorithm::ALL, JwksSettings::default().max_keys) {
+    if let Ok(set) = KeySet::parse(bytes, &Algorithm::ALL, JwksSettings::default().max_keys) {
         let (usable, unusable) = (set.all.len(), set.unusable.len());
         assert!(usable > 0 && usable + unusable <= 100, "the key set is empty or too large");
     }
@@ -63,8 +63,8 @@ pub fn key_set(bytes: &[u8]) {
 /// Checks that keys from a configuration (JSON or PEM) are never an empty set.
 pub fn pem(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(set) = KeySet::read_given(text, &Algorithm::ALL, JwksSettings::default().max_keys) {
-        assert!(!set.all.is_empty(), "an empty key set was accepted");
+    if let Ok(set) = KeySet::parse_inline(text, &Algorithm::ALL, JwksSettings::default().max_keys) {
+        assert!(!set.all.is_empty(), "taken without a key");
     }
 }
 

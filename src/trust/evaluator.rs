@@ -224,7 +224,7 @@ impl Inner {
                     let mut config = AuthConfig::of_issuer(&config, &[]);
                     // A foreign token comes once: there is nothing to remember.
                     config.verified_tokens_bytes = 0;
-                    let compiled = JwksValidator::through(&config, self.key_sets.clone());
+                    let compiled = JwksValidator::with_key_sets(&config, self.key_sets.clone());
                     let compiled = compiled.map_err(|error| error.to_string());
                     let place = format!("trust.{}", trust.id);
                     compiled.map_err(|error| PolicyError::one(trust.lines.own, place, error))?

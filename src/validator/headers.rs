@@ -1,5 +1,5 @@
-//! Headers already read. All tokens signed with one key have the same header, letter for letter, so
-//! looking it up in a short list (30 ns) saves decoding and parsing it (600 ns).
+//! [`HeaderCache`]: parsed headers of verified tokens. All tokens of one key have exactly the same header,
+//! so a lookup in a short list (30 ns) replaces decoding and parsing it (600 ns).
 
 use std::sync::Arc;
 
@@ -8,44 +8,42 @@ use arc_swap::ArcSwap;
 use super::jws::{Header, Jws};
 use crate::error::InvalidToken;
 
-/// How many headers are remembered; the oldest goes first. A provider has a few at a time.
+/// Maximum number of cached headers. The oldest is evicted first. A provider uses a few at a time.
 const CAPACITY: usize = 16;
 
-/// The headers of tokens that were verified, by their encoded text.
+/// A cache of parsed headers, by their encoded text.
 ///
-/// Only what a verified token carried is remembered: an attacker, who chooses headers, cannot fill
-/// the list. It saves the reading and nothing else; every header in it passed the same checks.
+/// Only headers of verified tokens are cached, so an attacker, who chooses headers freely, cannot fill it.
 #[derive(Debug, Default)]
-pub(super) struct Headers {
-    known: ArcSwap<Vec<Known>>,
+pub(super) struct HeaderCache {
+    entries: ArcSwap<Vec<Entry>>,
 }
 
-/// An encoded header and what it says.
-type Known = (Box<[u8]>, Arc<Header>);
+/// An encoded header, and the same parsed.
+type Entry = (Box<[u8]>, Arc<Header>);
 
-impl Headers {
-    /// The header of a token, from the list or read anew.
-    pub(super) fn read(&self, jws: &Jws<'_>) -> Result<Arc<Header>, InvalidToken> {
-        let known = self.known.load();
-        match known.iter().find(|(encoded, _)| **encoded == *jws.encoded_header()) {
+impl HeaderCache {
+    /// Returns the token's header, from the cache or parsed.
+    pub(super) fn get(&self, jws: &Jws<'_>) -> Result<Arc<Header>, InvalidToken> {
+        let entries = self.entries.load();
+        match entries.iter().find(|(encoded, _)| **encoded == *jws.encoded_header()) {
             Some((_, header)) => Ok(header.clone()),
             None => jws.header().map(Arc::new),
         }
     }
 
-    /// Remembers the header of a token that was verified.
-    pub(super) fn remember(&self, jws: &Jws<'_>, header: &Arc<Header>) {
+    /// Caches the header of a token that was verified.
+    pub(super) fn insert(&self, jws: &Jws<'_>, header: &Arc<Header>) {
         let encoded = jws.encoded_header();
-        let is_known = |known: &[Known]| {
-            // The list hands out its own `Arc`s: a header that came from it is recognised by that.
-            known.iter().any(|(_, held)| Arc::ptr_eq(held, header))
-        };
-        if is_known(&self.known.load()) {
+        // `get` returns the `Arc` of the entry, so a pointer comparison finds it.
+        let is_cached = self.entries.load().iter().any(|(_, cached)| Arc::ptr_eq(cached, header));
+        if is_cached {
             return;
         }
-        self.known.rcu(|known| {
-            let surplus = (known.len() + 1).saturating_sub(CAPACITY);
-            let newer = known.iter().skip(surplus).filter(|(text, _)| **text != *encoded).cloned();
+        self.entries.rcu(|entries| {
+            let surplus = (entries.len() + 1).saturating_sub(CAPACITY);
+            let newer =
+                entries.iter().skip(surplus).filter(|(text, _)| **text != *encoded).cloned();
             newer.chain([(encoded.into(), header.clone())]).collect::<Vec<_>>()
         });
     }
@@ -57,8 +55,8 @@ mod tests {
     use crate::support::base64url;
 
     #[test]
-    fn the_list_is_bounded_and_a_header_in_it_is_not_read_again() {
-        let headers = Headers::default();
+    fn cache_is_bounded_and_returns_cached_headers() {
+        let headers = HeaderCache::default();
         let token = |kid: usize| {
             let header = format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#);
             format!("{}.e30.AA", base64url::encode(header))
@@ -66,11 +64,11 @@ mod tests {
         for kid in 0..CAPACITY + 5 {
             let token = token(kid);
             let jws = Jws::split(token.as_bytes(), 1000).ok().unwrap();
-            let read = headers.read(&jws).unwrap();
-            headers.remember(&jws, &read);
-            assert!(Arc::ptr_eq(&read, &headers.read(&jws).unwrap()));
+            let read = headers.get(&jws).unwrap();
+            headers.insert(&jws, &read);
+            assert!(Arc::ptr_eq(&read, &headers.get(&jws).unwrap()));
             assert_eq!(read.kid.as_deref(), Some(&*kid.to_string()));
         }
-        assert_eq!(headers.known.load().len(), CAPACITY);
+        assert_eq!(headers.entries.load().len(), CAPACITY);
     }
 }

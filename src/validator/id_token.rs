@@ -1,141 +1,145 @@
-//! ID tokens: the provider's word on who signed in just now (OpenID Connect Core §3.1.3.7).
+//! Validation of ID tokens from a sign-in (OpenID Connect Core §3.1.3.7).
 
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 
-use super::judgement::{Judgement, settle};
 use super::jws::{Header, Jws, Typ, document};
 use super::rules;
+use super::verification::{Verification, finish};
 use crate::clock::{Clock, unix_time};
 use crate::config::{Algorithm, AuthConfig};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{numeric_date, text};
-use crate::issuer::{Found, Issuers, Verdict};
+use crate::issuer::{IssuerLookup, Issuers, SignatureCheck};
 use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::json::Value;
 
-/// It was made for the request that brought it.
+/// Maximum age of an ID token. The provider issues it during the sign-in, so an older one was not made for it.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// What an ID token must say.
+/// The expected contents of an ID token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IdTokenRules<'a> {
-    /// Who was asked.
+    /// The provider that the client asked.
     pub(crate) issuer: &'a str,
-    /// Who asked: the only audience there may be.
+    /// The client, which must be the only audience.
     pub(crate) client_id: &'a str,
-    /// What was sent along, if anything was.
+    /// The nonce of the authorization request, if it had one.
     pub(crate) nonce: Option<&'a str>,
-    /// What came along.
+    /// The access token of the same response.
     pub(crate) access_token: &'a str,
 }
 
-/// Judges the ID token of a sign-in; its `sub` if it holds. May wait for keys.
+/// Verifies the ID token of a sign-in and returns its `sub`. May wait for keys.
 pub(crate) async fn verify_id_token(
     issuers: &Issuers,
     clock: &dyn Clock,
     token: &str,
     rules: &IdTokenRules<'_>,
 ) -> Result<String, AuthError> {
-    settle(|| match judge(issuers, clock, token, rules) {
-        Ok(judgement) => judgement,
-        Err(invalid) => Judgement::Final(Err(invalid.into())),
+    finish(|| match verify(issuers, clock, token, rules) {
+        Ok(verification) => verification,
+        Err(fault) => Verification::Done(Err(fault.into())),
     })
     .await
 }
 
-fn judge(
+fn verify(
     issuers: &Issuers,
     clock: &dyn Clock,
     token: &str,
-    wanted: &IdTokenRules<'_>,
-) -> Result<Judgement<String>, InvalidToken> {
+    expected: &IdTokenRules<'_>,
+) -> Result<Verification<String>, InvalidToken> {
     let jws = Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?;
     let header = jws.header()?;
     let document = document(jws.payload()?)?;
     let claims = document.root();
-    if rules::issuer(claims)? != wanted.issuer {
+    if rules::issuer(claims)? != expected.issuer {
         return Err(InvalidToken::Issuer);
     }
-    let issuer = match issuers.find(wanted.issuer) {
-        Found::Issuer(issuer) => issuer,
-        // The provider gave it to us itself.
-        Found::NotYet(of, tenant) => {
-            return Ok(Judgement::NeedsIssuer { of, tenant, is_vouched: true });
+    let issuer = match issuers.find(expected.issuer) {
+        IssuerLookup::Found(issuer) => issuer,
+        // The token came from the provider directly, so the tenant is not invented.
+        IssuerLookup::NotOpen(template, tenant) => {
+            return Ok(Verification::NeedsIssuer { template, tenant, is_vouched: true });
         }
-        Found::Unknown => return Err(InvalidToken::Issuer),
+        IssuerLookup::Unknown => return Err(InvalidToken::Issuer),
     };
     if !issuer.rules.config.algorithms.contains(&header.algorithm) {
         return Err(InvalidToken::Algorithm);
     }
     let leeway = issuer.rules.config.leeway.as_secs_f64();
-    check(claims, &header, wanted, unix_time(clock.now()), leeway)?;
+    check(claims, &header, expected, unix_time(clock.now()), leeway)?;
     let signature = jws.signature()?;
     let query = header.key_query(&issuer.name, &issuer.rules, clock.now());
     match issuer.keys.verify(&query, header.algorithm, jws.signed, &signature) {
-        Verdict::Verified(..) => {
-            issuer.was_verified();
+        SignatureCheck::Verified(..) => {
+            issuer.token_was_verified();
             let subject = text(claims.get("sub"), "sub")?.filter(|sub| !sub.is_empty());
             let subject = subject.ok_or(InvalidToken::MissingClaim("sub"))?;
-            Ok(Judgement::Final(Ok(subject.to_owned())))
+            Ok(Verification::Done(Ok(subject.to_owned())))
         }
-        Verdict::BadSignature(seen) => Ok(Judgement::keys(&issuer, seen, InvalidToken::Signature)),
-        Verdict::WrongAlgorithm(seen) => {
-            Ok(Judgement::keys(&issuer, seen, InvalidToken::Algorithm))
+        SignatureCheck::BadSignature(tried) => {
+            Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Signature))
         }
-        Verdict::NoKey(seen) => Ok(Judgement::keys(&issuer, seen, InvalidToken::Key)),
+        SignatureCheck::WrongAlgorithm(tried) => {
+            Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Algorithm))
+        }
+        SignatureCheck::NoKey(tried) => {
+            Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Key))
+        }
     }
 }
 
-/// Every rule that needs no key; `now` and `leeway` in seconds.
+/// Checks every rule that needs no key. `now` and `leeway` are in seconds.
 fn check(
     claims: Value<'_>,
     header: &Header,
-    wanted: &IdTokenRules<'_>,
+    expected: &IdTokenRules<'_>,
     now: f64,
     leeway: f64,
 ) -> Result<(), InvalidToken> {
-    // A type that is stated must be the expected one (RFC 8725 §3.11).
+    // A stated type must be the expected one (RFC 8725 §3.11).
     if !matches!(header.typ, Typ::Absent | Typ::Jwt) || claims.get("events").is_some() {
         return Err(InvalidToken::Type);
     }
-    audience(claims, wanted.client_id)?;
+    audience(claims, expected.client_id)?;
     let date = |name| numeric_date(claims.get(name), name)?.ok_or(InvalidToken::MissingClaim(name));
     let (expires, issued) = (date("exp")?, date("iat")?);
     if now >= expires + leeway {
         return Err(InvalidToken::Expired);
     }
-    // Too old for the request that brought it, or from the future.
+    // Too old for this sign-in, or from the future.
     if now >= issued + MAX_AGE.as_secs_f64() + leeway || issued > now + leeway {
         return Err(InvalidToken::MalformedClaim("iat"));
     }
-    if let Some(nonce) = wanted.nonce {
-        let told =
+    if let Some(nonce) = expected.nonce {
+        let claimed =
             text(claims.get("nonce"), "nonce")?.ok_or(InvalidToken::MissingClaim("nonce"))?;
-        if !crypto::equal(told.as_bytes(), nonce.as_bytes()) {
+        if !crypto::equal(claimed.as_bytes(), nonce.as_bytes()) {
             return Err(InvalidToken::MalformedClaim("nonce"));
         }
     }
     match text(claims.get("at_hash"), "at_hash")? {
-        Some(told) if told != at_hash(wanted.access_token, header.algorithm) => {
+        Some(claimed) if claimed != at_hash(expected.access_token, header.algorithm) => {
             Err(InvalidToken::MalformedClaim("at_hash"))
         }
         _ => Ok(()),
     }
 }
 
-/// `aud` is the client and nobody else: others could have had the token made for themselves.
-/// `azp`, if it is there, is the client, too.
+/// Checks that the client is the only audience: another audience could have requested the token for itself.
+/// `azp`, if present, must be the client, too.
 fn audience(claims: Value<'_>, client_id: &str) -> Result<(), InvalidToken> {
     let aud = claims.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
-    let is_ours = |name: Value<'_>| name.as_str() == Some(client_id);
-    let alone = match aud.is_list() {
-        true => aud.children().next().is_some() && aud.children().all(is_ours),
-        false => is_ours(aud),
+    let is_client = |name: Value<'_>| name.as_str() == Some(client_id);
+    let is_only_audience = match aud.is_list() {
+        true => aud.children().next().is_some() && aud.children().all(is_client),
+        false => is_client(aud),
     };
-    if !alone {
+    if !is_only_audience {
         return Err(InvalidToken::Audience);
     }
     match text(claims.get("azp"), "azp")? {
@@ -144,7 +148,8 @@ fn audience(claims: Value<'_>, client_id: &str) -> Result<(), InvalidToken> {
     }
 }
 
-/// The left half of the hash that belongs to the algorithm (OpenID Connect Core §3.1.3.6).
+/// Computes `at_hash`: the left half of the access token's hash, with the hash function of the algorithm
+/// (OpenID Connect Core §3.1.3.6).
 fn at_hash(access_token: &str, algorithm: Algorithm) -> String {
     let hash = match algorithm.as_str() {
         name if name.ends_with("256") => &digest::SHA256,
@@ -163,7 +168,7 @@ mod tests {
 
     const NOW: f64 = 10_000.0;
 
-    fn judged(change: &str) -> Option<InvalidToken> {
+    fn fault_with(change: &str) -> Option<InvalidToken> {
         let good = serde_json::json!({
             "iss": "https://id.example", "sub": "alice", "aud": "app", "iat": 9_990, "exp": 10_100,
             "nonce": "n-1", "at_hash": at_hash("token", Algorithm::ES256), "azp": "app",
@@ -185,17 +190,17 @@ mod tests {
             certificate: Default::default(),
             typ: Typ::Jwt,
         };
-        let wanted = IdTokenRules {
+        let expected = IdTokenRules {
             issuer: "https://id.example",
             client_id: "app",
             nonce: Some("n-1"),
             access_token: "token",
         };
-        check(document.root(), &header, &wanted, NOW, 60.0).err()
+        check(document.root(), &header, &expected, NOW, 60.0).err()
     }
 
     #[test]
-    fn an_id_token_is_for_this_client_this_sign_in_and_this_token() {
+    fn id_token_must_match_the_sign_in() {
         use InvalidToken::{Audience, Expired, MalformedClaim, MissingClaim, Type};
         let table = [
             ("{}", None),
@@ -220,12 +225,12 @@ mod tests {
             (r#"{"events":{}}"#, Some(Type)),
         ];
         for (change, expected) in table {
-            assert_eq!(judged(change), expected, "{change}");
+            assert_eq!(fault_with(change), expected, "{change}");
         }
     }
 
     #[test]
-    fn at_hash_is_that_of_the_specification() {
+    fn at_hash_matches_specification_example() {
         // OpenID Connect Core, appendix A.3.
         let token = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
         assert_eq!(at_hash(token, Algorithm::RS256), "77QmUPtjPfzWtF2AnpK9RQ");

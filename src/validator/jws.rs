@@ -1,4 +1,5 @@
-//! The outside of a token: three base64url parts and a header (RFC 7515), read strictly.
+//! [`Jws`]: the compact serialisation of a token, its three base64url parts and its header (RFC 7515),
+//! parsed strictly.
 
 use std::time::SystemTime;
 
@@ -8,20 +9,20 @@ use crate::issuer::{CertificateHash, KeyQuery, MAX_KID, Rules};
 use crate::support::base64url;
 use crate::support::json::{Document, Fault, Value};
 
-/// The longest encoded header read. Real ones have 40 to 200 bytes.
+/// Maximum length of an encoded header, in bytes. Usual headers have 40 to 200 bytes.
 const MAX_HEADER: usize = 4 * 1024;
 
-/// A token taken apart. Nothing is verified.
+/// The parts of a token. Nothing is verified.
 pub(crate) struct Jws<'t> {
     header: &'t [u8],
     payload: &'t [u8],
     signature: &'t [u8],
-    /// What the signature covers: header and payload, as sent.
+    /// The signed part (`header.payload`), as sent.
     pub(crate) signed: &'t [u8],
 }
 
 impl<'t> Jws<'t> {
-    /// Splits the compact serialization; any other form is refused.
+    /// Splits a token in compact serialisation. Refuses any other form.
     pub(crate) fn split(token: &'t [u8], max_bytes: usize) -> Result<Self, InvalidToken> {
         if token.len() > max_bytes {
             return Err(InvalidToken::Malformed("longer than the limit"));
@@ -52,7 +53,7 @@ impl<'t> Jws<'t> {
         Header::read(document(text)?.root())
     }
 
-    /// The octets of the claims, to be read with [`document`].
+    /// Decodes the claims. [`document`] parses them.
     pub(crate) fn payload(&self) -> Result<Vec<u8>, InvalidToken> {
         base64url::decode(self.payload).ok_or(InvalidToken::Malformed("payload encoding"))
     }
@@ -62,7 +63,7 @@ impl<'t> Jws<'t> {
     }
 }
 
-/// A JSON object, or the reason why it is none.
+/// Parses a JSON object.
 pub(crate) fn document(text: impl Into<Vec<u8>>) -> Result<Document, InvalidToken> {
     Document::parse(text).map_err(|fault| {
         InvalidToken::Malformed(match fault {
@@ -73,17 +74,17 @@ pub(crate) fn document(text: impl Into<Vec<u8>>) -> Result<Document, InvalidToke
     })
 }
 
-/// What of a header matters. `jku`, `x5u` and `x5c` do not: keys come from the issuer only.
+/// The used members of a header. `jku`, `x5u` and `x5c` are ignored: keys come from the issuer only.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) algorithm: Algorithm,
     pub(crate) kid: Option<Box<str>>,
-    /// `x5t` and `x5t#S256`: they choose among the issuer's keys, as `kid` does.
+    /// `x5t` and `x5t#S256`, which select one of the issuer's keys, as `kid` does.
     pub(crate) certificate: CertificateHash,
     pub(crate) typ: Typ,
 }
 
-/// What `typ` says the token is.
+/// The kind of token according to `typ`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Typ {
     Absent,
@@ -92,9 +93,9 @@ pub(crate) enum Typ {
     Other,
 }
 
-/// Members whose mere presence refuses a token: extensions that must be understood (`crit`, and
-/// this crate understands none), an unencoded payload, nesting, compression, and a key of the
-/// token's own choice.
+/// Header members that cause a refusal: critical extensions (`crit`; this crate supports none), an
+/// unencoded payload (`b64`), a nested token (`cty`), compression (`zip`), and a key inside the token
+/// (`jwk`).
 const REFUSED: [&str; 5] = ["crit", "b64", "cty", "zip", "jwk"];
 
 impl Header {
@@ -126,7 +127,7 @@ impl Header {
 }
 
 impl Header {
-    /// The keys of its issuer that may have signed it.
+    /// Returns the query for the issuer's keys that may have signed the token.
     pub(crate) fn key_query<'q>(
         &'q self,
         issuer: &'q str,
@@ -144,7 +145,7 @@ impl Header {
 }
 
 impl Typ {
-    /// A media type: case does not matter, and `application/` may be left out (RFC 7515 §4.1.9).
+    /// Parses `typ` as a media type: case does not matter, and `application/` may be omitted (RFC 7515 §4.1.9).
     fn read(typ: &str) -> Self {
         let prefix = "application/";
         let typ = match typ.get(..prefix.len()) {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_read_with_unknown_members_ignored() {
+    fn unknown_header_members_are_ignored() {
         let read = header(r#"{"alg":"ES256","kid":"k","typ":"at+JWT","x5t":"a","foo":{"a":[1]}}"#);
         let expected = Header {
             algorithm: Algorithm::ES256,
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_of_unread_json_are_told_apart() {
+    fn malformed_json_has_distinct_reasons() {
         let deep = format!(r#"{{"alg":{}"#, "[".repeat(20));
         for (json, reason) in [
             ("[]", "not a JSON object"),
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_could_mislead_are_refused() {
+    fn dangerous_headers_are_refused() {
         for json in [
             r#"{}"#,
             r#"{"alg":"none"}"#,
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn only_three_parts_are_a_token() {
+    fn token_has_exactly_three_parts() {
         for token in ["", ".", "a.b", "a.b.c.d", "a.b.c.d.e", "{\"payload\":\"\"}"] {
             assert!(Jws::split(token.as_bytes(), 100).is_err(), "{token}");
         }

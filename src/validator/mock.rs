@@ -1,4 +1,4 @@
-//! The mock: a fixed user for everybody, or in hybrid mode for whoever asks for it by name.
+//! The mock validator: one fixed user for every token, or in hybrid mode for tokens with a prefix.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +13,30 @@ use crate::error::{AuthError, InvalidToken};
 use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
 use crate::support::json::Document;
 
-/// `iss` of mock identities: no provider can have it.
+/// `iss` of mock identities. No provider can have it, because it is no URL.
 const ISSUER: &str = "urn:scaikey-auth:mock";
 
-/// How long a mock identity holds, from each request on.
+/// Lifetime of a mock identity, from each request on.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Accepts tokens without looking into them.
+/// Accepts tokens without verifying them.
 #[derive(Debug)]
 pub(crate) struct MockValidator {
     claims: Map<String, Value>,
-    /// What a token must begin with; `None` takes every token.
+    /// The required start of a token; `None` accepts every token.
     prefix: Option<String>,
     clock: Arc<dyn Clock>,
 }
 
 impl MockValidator {
-    /// Mock mode: every token.
-    pub(crate) fn for_everybody(user: &MockUser, clock: Arc<dyn Clock>) -> Self {
+    /// Creates the validator of mock mode, which accepts every token.
+    pub(crate) fn for_every_token(user: &MockUser, clock: Arc<dyn Clock>) -> Self {
         Self { claims: user.claims.clone(), prefix: None, clock }
     }
 
-    /// Hybrid mode: tokens that cannot be real and ask for the mock user.
-    pub(crate) fn by_name(user: &MockUser, clock: Arc<dyn Clock>) -> Self {
+    /// Creates the validator of hybrid mode, which accepts tokens that begin with the prefix and cannot be
+    /// JWTs.
+    pub(crate) fn for_prefixed_tokens(user: &MockUser, clock: Arc<dyn Clock>) -> Self {
         Self { claims: user.claims.clone(), prefix: Some(user.token_prefix.clone()), clock }
     }
 
@@ -64,9 +65,9 @@ impl TokenValidator for MockValidator {
     fn accepts(&self, presented: &Credentials<'_>) -> bool {
         match &self.prefix {
             None => true,
-            // Whatever has a dot may be a real token, however broken: never the mock's.
+            // A token with a dot may be a JWT, even a broken one. The mock never accepts it.
             Some(prefix) => {
-                let token = presented.token_octets();
+                let token = presented.token_bytes();
                 !token.contains(&b'.') && token.starts_with(prefix.as_bytes())
             }
         }

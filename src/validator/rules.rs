@@ -1,4 +1,4 @@
-//! What a token must say beside a good signature: one pure function per rule.
+//! Rules for the header and claims of an access token: one pure function per rule.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::identity::{Confirmation, TenantId, numeric_date, read_tenant, text};
 use crate::issuer::Rules;
 use crate::support::json::Value;
 
-/// `iss`: one non-empty string (RFC 7519 §4.1.1).
+/// Returns `iss`, which must be a string (RFC 7519 §4.1.1).
 pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
     match claims.get("iss") {
         None => Err(InvalidToken::MissingClaim("iss")),
@@ -17,8 +17,8 @@ pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
     }
 }
 
-/// Every rule that needs no key, cheapest first. Of what they look at, only the
-/// time changes while the issuer stays the same: what they found stands within the [`Lifetime`].
+/// Checks every rule that needs no key, cheapest first. For an unchanged issuer, the result depends on the
+/// time only, and holds within the returned [`Lifetime`].
 pub(super) fn check(
     claims: Value<'_>,
     header: &Header,
@@ -44,7 +44,7 @@ pub(super) fn check(
     Ok(lifetime)
 }
 
-/// When a token counts: from `begins` on, and before `ends`. The leeway is in both.
+/// The time in which a token is valid: from `begins` on and before `ends`, both including the leeway.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lifetime {
     begins: SystemTime,
@@ -52,7 +52,8 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
-    /// Of NumericDates. `None` for one that the system's clock will never show.
+    /// Creates a lifetime from two NumericDates. Returns `None` if the system's clock cannot represent one
+    /// of them.
     fn between(begins: f64, expires: f64, leeway: Duration) -> Option<Self> {
         let begins = Duration::try_from_secs_f64(begins).ok()?.saturating_sub(leeway);
         let ends = Duration::try_from_secs_f64(expires).ok()?.saturating_add(leeway);
@@ -60,12 +61,12 @@ impl Lifetime {
         Some(Self { begins: moment(begins)?, ends: moment(ends)? })
     }
 
-    /// The same, and over by `end` if there is one.
+    /// Shortens the lifetime to `end`, if there is one.
     pub(super) fn at_most(self, end: Option<SystemTime>) -> Self {
         Self { ends: end.map_or(self.ends, |end| self.ends.min(end)), ..self }
     }
 
-    /// On the boundary, a token has expired.
+    /// Checks the time. At exactly `ends`, the token has expired.
     pub(super) fn check(&self, now: SystemTime) -> Result<(), InvalidToken> {
         if self.is_over(now) {
             return Err(InvalidToken::Expired);
@@ -86,7 +87,7 @@ impl Lifetime {
     }
 }
 
-/// `typ` (RFC 9068 §4; RFC 8725 §3.11: a type that is stated must be the expected one).
+/// Checks `typ` (RFC 9068 §4). A stated type must be the expected one (RFC 8725 §3.11).
 fn token_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
     match (typ, profile) {
         (Typ::AccessToken, _) | (Typ::Absent | Typ::Jwt, TokenProfile::Lenient) => Ok(()),
@@ -94,16 +95,16 @@ fn token_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
     }
 }
 
-/// `aud`: a string or a list of strings that contains a name of ours (RFC 7519 §4.1.3).
-fn audience(claims: Value<'_>, ours: &[Box<str>]) -> Result<(), InvalidToken> {
-    let is_ours = |name: &str| ours.iter().any(|own| **own == *name);
+/// Checks `aud`: a string, or a list of strings, with an audience of this service (RFC 7519 §4.1.3).
+fn audience(claims: Value<'_>, expected: &[Box<str>]) -> Result<(), InvalidToken> {
+    let is_expected = |name: &str| expected.iter().any(|own| **own == *name);
     let aud = claims.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
     let named = if let Some(single) = aud.as_str() {
-        is_ours(single)
+        is_expected(single)
     } else if aud.is_list() {
         let mut named = false;
         for name in aud.children() {
-            named |= is_ours(name.as_str().ok_or(InvalidToken::MalformedClaim("aud"))?);
+            named |= is_expected(name.as_str().ok_or(InvalidToken::MalformedClaim("aud"))?);
         }
         named
     } else {
@@ -112,7 +113,7 @@ fn audience(claims: Value<'_>, ours: &[Box<str>]) -> Result<(), InvalidToken> {
     if named { Ok(()) } else { Err(InvalidToken::Audience) }
 }
 
-/// `exp`, `nbf`, `iat` (RFC 7519 §4.1.4–4.1.6).
+/// Checks `exp`, `nbf` and `iat` (RFC 7519 §4.1.4–4.1.6).
 fn times(
     claims: Value<'_>,
     now: SystemTime,
@@ -138,8 +139,8 @@ fn times(
     }
 }
 
-/// Refuses ID, refresh and logout tokens of the same issuer (RFC 8725 §3.12). Many issuers do not
-/// mark them by `typ`, but each carries claims that an access token does not.
+/// Refuses ID, refresh and logout tokens of the same issuer (RFC 8725 §3.12). Many issuers do not mark them
+/// by `typ`, but their claims differ from those of access tokens.
 fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
     const FOREIGN_CLAIMS: [&str; 4] = ["at_hash", "c_hash", "s_hash", "events"];
     const FOREIGN_KINDS: [(&str, &[&str]); 3] = [
@@ -151,8 +152,8 @@ fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
     let kind = |(name, foreign): &(&str, &[&str])| {
         claims.get(name).and_then(Value::as_str).is_some_and(|kind| foreign.contains(&kind))
     };
-    // `nonce` is an ID token's, though some issuers copy it into access tokens, which then also
-    // say what they may be used for or by whom.
+    // `nonce` belongs to ID tokens. Some issuers copy it into access tokens, but those also have a scope or
+    // a client.
     let bare_nonce = || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(has);
     if FOREIGN_CLAIMS.iter().any(has) || FOREIGN_KINDS.iter().any(kind) || bare_nonce() {
         return Err(InvalidToken::Type);
@@ -160,8 +161,8 @@ fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
     Ok(())
 }
 
-/// A token bound to a key is worth nothing without the proof (RFC 9449 §7.2, RFC 8705 §3). Where nobody
-/// will ask for one it is refused before its signature costs anything.
+/// Refuses a token that is bound to a key (RFC 9449 §7.2, RFC 8705 §3), unless the caller verifies the
+/// proof. This happens before the expensive signature check.
 fn confirmation(claims: Value<'_>, allows_bound: bool) -> Result<(), InvalidToken> {
     match Confirmation::read(claims)? {
         Some(_) if !allows_bound => Err(InvalidToken::Unproven),
@@ -169,7 +170,7 @@ fn confirmation(claims: Value<'_>, allows_bound: bool) -> Result<(), InvalidToke
     }
 }
 
-/// The claims RFC 9068 §2.2 requires beyond those always required.
+/// Checks the claims that RFC 9068 §2.2 requires and other profiles do not.
 fn rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
     for name in ["client_id", "jti"] {
         let claim = claims.get(name).ok_or(InvalidToken::MissingClaim(name))?;
@@ -181,7 +182,7 @@ fn rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
     }
 }
 
-/// An issuer speaks for its own tenants only: the one in its `iss`, or those configured.
+/// Checks that the tenant belongs to the issuer: it must be the one in `iss`, or one of those configured.
 fn tenant(
     claims: Value<'_>,
     config: &IssuerConfig,
@@ -195,7 +196,7 @@ fn tenant(
     let own = own.is_none() || claimed.as_ref() == own;
     let listed = match &claimed {
         Some(claimed) => allowed.is_empty() || allowed.contains(claimed),
-        // No tenant is no other tenant; whether one is needed is not the issuer's affair.
+        // A token without a tenant passes here. The layer decides whether a tenant is required.
         None => true,
     };
     if own && listed { Ok(()) } else { Err(InvalidToken::IssuerTenant) }
@@ -206,7 +207,7 @@ mod tests {
     use super::*;
     use crate::support::json::Document;
 
-    fn judge<T>(
+    fn fault_of<T>(
         json: &str,
         rule: impl Fn(Value<'_>) -> Result<T, InvalidToken>,
     ) -> Option<InvalidToken> {
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_audience_must_name_this_service_letter_for_letter() {
+    fn audience_must_match_exactly() {
         let ours = ["me".into(), "also-me".into()];
         let table = [
             (r#"{"aud":"me"}"#, None),
@@ -229,12 +230,12 @@ mod tests {
             (r#"{"aud":{"me":1}}"#, Some(InvalidToken::MalformedClaim("aud"))),
         ];
         for (json, expected) in table {
-            assert_eq!(judge(json, |claims| audience(claims, &ours)), expected, "{json}");
+            assert_eq!(fault_of(json, |claims| audience(claims, &ours)), expected, "{json}");
         }
     }
 
     #[test]
-    fn times_are_judged_on_both_sides_of_the_leeway() {
+    fn times_are_checked_with_leeway() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let table = [
             (r#"{"exp":1001}"#, 0, None),
@@ -257,22 +258,22 @@ mod tests {
         ];
         for (json, leeway, expected) in table {
             assert_eq!(
-                judge(json, |claims| times(claims, now, Duration::from_secs(leeway), None)),
+                fault_of(json, |claims| times(claims, now, Duration::from_secs(leeway), None)),
                 expected,
                 "{json}"
             );
         }
-        let lifetime = |json| {
-            judge(json, |claims| {
+        let limited = |json| {
+            fault_of(json, |claims| {
                 times(claims, now, Duration::ZERO, Some(Duration::from_secs(3600)))
             })
         };
-        assert_eq!(lifetime(r#"{"exp":4600,"iat":1000}"#), None);
+        assert_eq!(limited(r#"{"exp":4600,"iat":1000}"#), None);
         assert_eq!(
-            lifetime(r#"{"exp":4601,"iat":1000}"#),
+            limited(r#"{"exp":4601,"iat":1000}"#),
             Some(InvalidToken::MalformedClaim("exp"))
         );
-        assert_eq!(lifetime(r#"{"exp":2000}"#), Some(InvalidToken::MissingClaim("iat")));
+        assert_eq!(limited(r#"{"exp":2000}"#), Some(InvalidToken::MissingClaim("iat")));
     }
 
     #[test]
@@ -285,19 +286,19 @@ mod tests {
             r#"{"token_use":"id"}"#,
             r#"{"token_type":"refresh_token"}"#,
         ] {
-            assert_eq!(judge(json, access_token), Some(InvalidToken::Type), "{json}");
+            assert_eq!(fault_of(json, access_token), Some(InvalidToken::Type), "{json}");
         }
         for json in [
             r#"{"nonce":"x","scope":"a"}"#,
             r#"{"typ":"Bearer"}"#,
             r#"{"token_type":"client_credentials"}"#,
         ] {
-            assert_eq!(judge(json, access_token), None, "{json}");
+            assert_eq!(fault_of(json, access_token), None, "{json}");
         }
     }
 
     #[test]
-    fn bound_token_needs_somebody_who_judges_the_proof() {
+    fn bound_token_is_refused_unless_allowed() {
         let bound = r#"{"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}"#;
         for (json, allows_bound, expected) in [
             ("{}", false, None),
@@ -307,7 +308,7 @@ mod tests {
             (r#"{"cnf":{"future":1}}"#, true, Some(InvalidToken::Unproven)),
             (r#"{"cnf":null}"#, true, Some(InvalidToken::MalformedClaim("cnf"))),
         ] {
-            let refusal = judge(json, |claims| confirmation(claims, allows_bound));
+            let refusal = fault_of(json, |claims| confirmation(claims, allows_bound));
             assert_eq!(refusal, expected, "{json} {allows_bound}");
         }
     }

@@ -1,18 +1,19 @@
-//! [`VerifiedTokens`]: tokens verified before, so that a signature is verified once and not per request.
+//! [`VerifiedTokens`]: a cache of verified tokens, so that each signature is verified once and not per
+//! request.
 //!
-//! Of a token its identity with its claims is kept, a [mac](Mac) of all its bytes, and what its
-//! verification rests on; that is no token. Only tokens that passed every rule get in, and only
-//! acceptance is ever remembered. A known token is accepted if
+//! An entry holds the token's identity, its lifetime and a lease on its key, under a [MAC](Mac) of the
+//! whole token. The token itself is not stored. Only tokens that passed every rule are cached; rejections
+//! never are. A cached token is accepted again if all of these hold:
 //!
-//! - it is the same, by its mac;
-//! - no issuer was removed, replaced or purged since before it was first looked at;
-//! - nobody flushed it since then;
-//! - its key was not withdrawn, and the key set is neither due to be asked for nor too old, so that
-//!   a service that sees known tokens only still learns of withdrawn keys;
-//! - the time is within its `nbf`, `iat` and `exp`, by the same arithmetic as the first time.
+//! - it is the same token, by its MAC;
+//! - no issuer was removed, replaced or purged since its first lookup;
+//! - it was not flushed since its first lookup;
+//! - its [`KeyLease`] is valid: its key was not removed, and the key set is neither due for a refresh nor too
+//!   old. A service that sees only cached tokens therefore still learns of removed keys;
+//! - the time is within its `nbf`, `iat` and `exp`, by the same rule as at first.
 //!
-//! Everything else the rules look at (audience, issuer policy, token type, claims mapping) belongs
-//! to the issuer's configuration, which never generation: a change makes a new issuer.
+//! All other rules (audience, issuer policy, token type, claims mapping) depend on the issuer's
+//! configuration, which is immutable: a change creates a new issuer.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -30,41 +31,41 @@ use crate::issuer::KeyLease;
 use crate::support::mac::{BuildMacHasher, Mac};
 use crate::support::telemetry;
 
-/// The tokens a validator verified before and need not verify again. A handle: clones share them.
+/// The cache of verified tokens of a validator. A handle: clones share the cache.
 /// [`Auth::verified_tokens`](crate::Auth::verified_tokens) returns it.
 ///
-/// Switched on by default and bounded by
-/// [`AuthConfig::verified_tokens_bytes`](crate::AuthConfig::verified_tokens_bytes). A token stops counting
-/// immediately when it expires, when its key is withdrawn, or when its issuer is removed or purged. Its
-/// memory is freed when somebody comes with it again, when others need the room, or by a flush: what is
-/// worthless is not looked for by itself. There is nothing to flush for safety: a flushed token is verified
-/// anew, and accepted if it still holds. Flush to free memory, or to hold fewer personal data of a tenant
-/// that left.
+/// The cache is on by default. [`AuthConfig::verified_tokens_bytes`](crate::AuthConfig::verified_tokens_bytes)
+/// limits its size. An entry becomes invalid immediately when its token expires, when its key is removed, or
+/// when its issuer is removed, replaced or purged. The memory of an invalid entry is freed when the token is
+/// presented again, when the cache evicts it, or by a flush; no task searches for invalid entries.
+///
+/// Safety never requires a flush: the next request with a flushed token verifies it again, and accepts it if
+/// it is still good. Flush to free memory, or to hold less personal data of a tenant that left.
 #[derive(Clone)]
-pub struct VerifiedTokens(Option<Arc<Memory>>);
+pub struct VerifiedTokens(Option<Arc<Shared>>);
 
-/// How many tokens are known, and how often that helped. Counts are since the start.
+/// Statistics of [`VerifiedTokens`]. Counters start at zero with the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct VerifiedTokensStats {
-    /// Tokens held now, those included that stopped counting and were not cleared away yet.
+    /// Number of entries, including invalid ones that were not freed yet.
     pub tokens: usize,
-    /// Bytes held now, about: what is asked of the allocator for each token, and its place in the table.
+    /// Approximate memory of all entries, in bytes: their allocations and their slots in the table.
     pub bytes: usize,
-    /// The limit; 0 if switched off.
+    /// The limit of `bytes`; 0 if the cache is off.
     pub max_bytes: usize,
-    /// Tokens looked for and found.
+    /// Lookups that found a valid entry.
     pub hits: u64,
-    /// Tokens looked for and not found, good or bad. One whose keys must be waited for is looked
-    /// for more than once.
+    /// Lookups that found none, for good and bad tokens. A token that waits for keys is looked up more than
+    /// once.
     pub misses: u64,
-    /// Tokens that were still good and gave way to others, or were not taken in for want of room.
-    /// When this grows like `misses`, the limit is too low.
+    /// Valid entries that were evicted or not stored because the cache was full. If this grows as fast as
+    /// `misses`, raise the limit.
     pub evicted: u64,
 }
 
 impl VerifiedTokensStats {
-    /// The share of tokens that were found, if any was looked for.
+    /// Returns hits divided by lookups, or `None` before the first lookup.
     pub fn hit_rate(&self) -> Option<f64> {
         let all = self.hits.saturating_add(self.misses);
         (all > 0).then(|| self.hits as f64 / all as f64)
@@ -72,8 +73,8 @@ impl VerifiedTokensStats {
 }
 
 #[derive(Debug)]
-struct Memory {
-    tokens: Cache<Mac, Arc<Known>, Bytes, BuildMacHasher, CollectEvicted>,
+struct Shared {
+    entries: Cache<Mac, Arc<Entry>, WeighBytes, BuildMacHasher, CollectEvicted>,
     max_bytes: usize,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -81,49 +82,49 @@ struct Memory {
     flushes: Flushes,
 }
 
-/// A token that was verified.
+/// A verified token.
 #[derive(Debug)]
-struct Known {
+struct Entry {
     identity: Identity,
     bytes: usize,
-    lot: u32,
     lifetime: Lifetime,
     lease: KeyLease,
-    /// [`Issuers::generation`](crate::issuer::Issuers::generation) before its issuer was looked up.
+    /// [`Issuers::generation`](crate::issuer::Issuers::generation) before the issuer was looked up.
     generation: u64,
-    /// When it was looked at, in flushes.
+    shard: u32,
+    /// [`Flushes::count`] before the verification began.
     flushes: u64,
 }
 
-/// What an entry takes beside its identity: itself with the counters of its `Arc`, its place among the
-/// cache's entries with their links, and its share of the cache's index.
-const ENTRY: usize = size_of::<Known>() + 2 * size_of::<usize>() + 64;
+/// Bytes of an entry without its identity: the entry with the counters of its `Arc`, and its share of the
+/// cache's slots, links and index.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * size_of::<usize>() + 64;
 
-/// What a token with its identity takes, about; for the number of places that the cache begins with.
-const USUAL: usize = 1200;
+/// Approximate bytes of a usual entry, to estimate the cache's initial number of slots.
+const USUAL_ENTRY_BYTES: usize = 1200;
 
 #[derive(Debug, Clone)]
-struct Bytes;
+struct WeighBytes;
 
-impl Weighter<Mac, Arc<Known>> for Bytes {
-    fn weight(&self, _: &Mac, known: &Arc<Known>) -> u64 {
-        known.bytes as u64
+impl Weighter<Mac, Arc<Entry>> for WeighBytes {
+    fn weight(&self, _: &Mac, entry: &Arc<Entry>) -> u64 {
+        entry.bytes as u64
     }
 }
 
-/// Collects what has to go for an entry.
+/// Collects the entries that an insertion evicts.
 #[derive(Debug, Clone)]
 struct CollectEvicted;
 
-impl Lifecycle<Mac, Arc<Known>> for CollectEvicted {
-    type RequestState = Vec<(Mac, Arc<Known>)>;
+impl Lifecycle<Mac, Arc<Entry>> for CollectEvicted {
+    type RequestState = Vec<(Mac, Arc<Entry>)>;
 
-    fn on_evict(&self, gone: &mut Self::RequestState, mac: Mac, known: Arc<Known>) {
-        gone.push((mac, known));
+    fn on_evict(&self, evicted: &mut Self::RequestState, mac: Mac, entry: Arc<Entry>) {
+        evicted.push((mac, entry));
     }
 }
 
-/// A token looked at for the first time: what to remember it by, should it turn out to be good.
+/// A failed lookup: what [`VerifiedTokens::insert`] needs if the token turns out to be good.
 #[derive(Debug)]
 pub(super) struct Miss {
     mac: Mac,
@@ -133,16 +134,11 @@ pub(super) struct Miss {
 
 impl VerifiedTokens {
     pub(super) fn new(max_bytes: usize) -> Self {
-        let (places, weight) = (max_bytes / USUAL, max_bytes as u64);
+        let (slots, weight) = (max_bytes / USUAL_ENTRY_BYTES, max_bytes as u64);
         Self((max_bytes > 0).then(|| {
-            Arc::new(Memory {
-                tokens: Cache::with(
-                    places,
-                    weight,
-                    Bytes,
-                    BuildMacHasher::default(),
-                    CollectEvicted,
-                ),
+            let hasher = BuildMacHasher::default();
+            Arc::new(Shared {
+                entries: Cache::with(slots, weight, WeighBytes, hasher, CollectEvicted),
                 max_bytes,
                 hits: AtomicU64::new(0),
                 misses: AtomicU64::new(0),
@@ -152,64 +148,64 @@ impl VerifiedTokens {
         }))
     }
 
-    /// Forgets all tokens. Also those being verified right now are not remembered.
+    /// Removes all tokens. Tokens whose verification is in progress are not cached either.
     pub fn flush(&self) {
-        if let Some(memory) = &self.0 {
-            memory.flushes.all();
-            memory.tokens.clear();
+        if let Some(shared) = &self.0 {
+            shared.flushes.flush_all();
+            shared.entries.clear();
         }
     }
 
-    /// Forgets the tokens of one tenant, as [`flush`](Self::flush) does for all. Some of other
-    /// tenants may go along, and are verified anew.
+    /// Removes the tokens of one tenant, as [`flush`](Self::flush) does for all. Some tokens of other tenants
+    /// may be removed too; they are verified again.
     pub fn flush_tenant(&self, tenant: &TenantId) {
-        if let Some(memory) = &self.0 {
-            memory.flushes.one(memory.flushes.lot(Some(tenant)));
-            memory.tokens.retain(|_, known| known.identity.tenant_id() != Some(tenant));
+        if let Some(shared) = &self.0 {
+            shared.flushes.flush_shard(shared.flushes.shard_of(Some(tenant)));
+            shared.entries.retain(|_, entry| entry.identity.tenant_id() != Some(tenant));
         }
     }
 
-    /// How many tokens are known, and how often that helped.
+    /// Returns the size of the cache and its counters.
     pub fn stats(&self) -> VerifiedTokensStats {
-        let Some(memory) = &self.0 else { return VerifiedTokensStats::default() };
+        let Some(shared) = &self.0 else { return VerifiedTokensStats::default() };
         VerifiedTokensStats {
-            tokens: memory.tokens.len(),
-            bytes: usize::try_from(memory.tokens.weight()).unwrap_or(usize::MAX),
-            max_bytes: memory.max_bytes,
-            hits: memory.hits.load(Ordering::Relaxed),
-            misses: memory.misses.load(Ordering::Relaxed),
-            evicted: memory.evicted.load(Ordering::Relaxed),
+            tokens: shared.entries.len(),
+            bytes: usize::try_from(shared.entries.weight()).unwrap_or(usize::MAX),
+            max_bytes: shared.max_bytes,
+            hits: shared.hits.load(Ordering::Relaxed),
+            misses: shared.misses.load(Ordering::Relaxed),
+            evicted: shared.evicted.load(Ordering::Relaxed),
         }
     }
 
-    /// Who the token stands for, if it is known and still good; `generation` is what the issuers say
-    /// now. Otherwise, what to [remember](Self::remember) it by.
+    /// Returns the identity of a cached token that is still good, or the [`Miss`] to [insert](Self::insert) it
+    /// with. `generation` is the current one of the issuers.
     pub(super) fn get(
         &self,
         token: &[u8],
         generation: u64,
         clock: &dyn Clock,
     ) -> Result<Identity, Option<Miss>> {
-        let Some(memory) = &self.0 else { return Err(None) };
-        // Before anything is verified: a flush from now on concerns this token too.
-        let flushes = memory.flushes.so_far();
+        let Some(shared) = &self.0 else { return Err(None) };
+        // Read before the verification, so that a flush from now on concerns this token too.
+        let flushes = shared.flushes.count();
         let mac = Mac::of(token);
-        let known = memory.tokens.get(&mac);
-        if let Some(known) = &known
-            && memory.counts(known, generation)
-            && known.holds(clock)
+        let entry = shared.entries.get(&mac);
+        if let Some(entry) = &entry
+            && shared.is_current(entry, generation)
+            && entry.is_valid(clock)
         {
-            memory.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(known.identity.clone());
+            shared.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(entry.identity.clone());
         }
-        if let Some(dead) = known.filter(|known| memory.is_dead(known, generation, clock)) {
-            memory.tokens.remove_if(&mac, |held| Arc::ptr_eq(held, &dead));
+        if let Some(dead) = entry.filter(|entry| shared.is_dead(entry, generation, clock)) {
+            shared.entries.remove_if(&mac, |stored| Arc::ptr_eq(stored, &dead));
         }
-        memory.misses.fetch_add(1, Ordering::Relaxed);
+        shared.misses.fetch_add(1, Ordering::Relaxed);
         Err(Some(Miss { mac, generation, flushes }))
     }
 
-    /// Remembers a token that passed every rule after it was sighted.
+    /// Caches a token that passed every rule after `miss`.
     pub(super) fn insert(
         &self,
         miss: Option<Miss>,
@@ -218,21 +214,22 @@ impl VerifiedTokens {
         lease: KeyLease,
         clock: &dyn Clock,
     ) {
-        let (Some(memory), Some(miss)) = (&self.0, miss) else { return };
+        let (Some(shared), Some(miss)) = (&self.0, miss) else { return };
         let Miss { mac, generation, flushes } = miss;
-        let (identity, bytes) = (identity.clone(), identity.footprint() + ENTRY);
-        let lot = memory.flushes.lot(identity.tenant_id());
-        let known = Known { identity, bytes, lot, lifetime, lease, generation, flushes };
-        let mut gone = Vec::new();
-        memory.tokens.insert_with_lifecycle(mac, Arc::new(known), &mut gone);
-        // What was replaced by the same token is not evicted; unless nothing was put in, and this is it.
-        let is_replaced = |other: &Mac| *other == mac && memory.tokens.contains_key(&mac);
-        let evicted = gone.iter().filter(|(other, known)| {
-            !is_replaced(other) && !memory.is_dead(known, generation, clock)
+        let (identity, bytes) = (identity.clone(), identity.footprint() + ENTRY_BYTES);
+        let shard = shared.flushes.shard_of(identity.tenant_id());
+        let entry = Entry { identity, bytes, shard, lifetime, lease, generation, flushes };
+        let mut evicted = Vec::new();
+        shared.entries.insert_with_lifecycle(mac, Arc::new(entry), &mut evicted);
+        // An entry that the same token replaced is not evicted. If the cache stored nothing, the entry in
+        // `evicted` is the new one.
+        let is_replaced = |other: &Mac| *other == mac && shared.entries.contains_key(&mac);
+        let evicted = evicted.iter().filter(|(other, entry)| {
+            !is_replaced(other) && !shared.is_dead(entry, generation, clock)
         });
         let evicted = evicted.count();
         if evicted > 0 {
-            memory.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+            shared.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
             telemetry::verified_tokens_evicted(evicted as u64);
         }
     }
@@ -244,36 +241,37 @@ impl fmt::Debug for VerifiedTokens {
     }
 }
 
-impl Memory {
-    /// Whether neither a change of the issuers nor a flush came after the token was looked at.
-    fn counts(&self, known: &Known, generation: u64) -> bool {
-        known.generation == generation && !self.flushes.concern(known.lot, known.flushes)
+impl Shared {
+    /// Returns whether neither the issuers changed nor a flush happened since the token's verification began.
+    fn is_current(&self, entry: &Entry, generation: u64) -> bool {
+        entry.generation == generation && !self.flushes.is_flushed(entry.shard, entry.flushes)
     }
 
-    /// Whether the token will never count again.
-    fn is_dead(&self, known: &Known, generation: u64, clock: &dyn Clock) -> bool {
-        !self.counts(known, generation)
-            || known.lease.is_over()
-            || known.lifetime.is_over(clock.now())
+    /// Returns whether the entry can never be valid again.
+    fn is_dead(&self, entry: &Entry, generation: u64, clock: &dyn Clock) -> bool {
+        !self.is_current(entry, generation)
+            || entry.lease.is_over()
+            || entry.lifetime.is_over(clock.now())
     }
 }
 
-impl Known {
-    /// Whether the token would be accepted again now.
-    fn holds(&self, clock: &dyn Clock) -> bool {
+impl Entry {
+    /// Returns whether a new verification would accept the token now.
+    fn is_valid(&self, clock: &dyn Clock) -> bool {
         self.lease.is_valid(clock.elapsed()) && self.lifetime.check(clock.now()).is_ok()
     }
 }
 
-/// How many lots tenants are in. One more costs eight bytes.
-const LOTS: usize = 64;
+/// Number of shards. Each costs eight bytes.
+const SHARDS: usize = 64;
 
-/// What was flushed when, counted in flushes. A token sighted before the last flush of its lot is
-/// flushed, wherever it is just then: in the table, or on its way there.
+/// The times of the last flushes, by shard; a shard is a group of tenants. Time is the number of flushes so
+/// far. A token whose verification began before the last flush of its shard is flushed, whether it was in the
+/// table then or not.
 #[derive(Debug)]
 struct Flushes {
     count: AtomicU64,
-    last: [AtomicU64; LOTS],
+    last: [AtomicU64; SHARDS],
     hasher: RandomState,
 }
 
@@ -288,31 +286,31 @@ impl Default for Flushes {
 }
 
 impl Flushes {
-    fn lot(&self, tenant: Option<&TenantId>) -> u32 {
-        (self.hasher.hash_one(tenant) % LOTS as u64) as u32
+    fn shard_of(&self, tenant: Option<&TenantId>) -> u32 {
+        (self.hasher.hash_one(tenant) % SHARDS as u64) as u32
     }
 
-    fn so_far(&self) -> u64 {
+    fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn one(&self, lot: u32) {
+    fn flush_shard(&self, shard: u32) {
         let now = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(last) = self.last.get(lot as usize) {
+        if let Some(last) = self.last.get(shard as usize) {
             last.fetch_max(now, Ordering::Relaxed);
         }
     }
 
-    fn all(&self) {
+    fn flush_all(&self) {
         let now = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         for last in &self.last {
             last.fetch_max(now, Ordering::Relaxed);
         }
     }
 
-    /// Whether a token of this lot, sighted then, was flushed since.
-    fn concern(&self, lot: u32, sighted: u64) -> bool {
-        self.last.get(lot as usize).is_none_or(|last| sighted < last.load(Ordering::Relaxed))
+    /// Returns whether a token of the shard was flushed whose verification began at `count`.
+    fn is_flushed(&self, shard: u32, count: u64) -> bool {
+        self.last.get(shard as usize).is_none_or(|last| count < last.load(Ordering::Relaxed))
     }
 }
 
@@ -330,7 +328,7 @@ mod tests {
     use crate::support::json::Document;
 
     const BUDGET: usize = 1 << 20;
-    const FOR_EVER: u64 = 1 << 40;
+    const FOREVER: u64 = 1 << 40;
 
     /// Seconds since 1970, and since the start.
     #[derive(Debug, Default)]
@@ -352,8 +350,8 @@ mod tests {
         }
     }
 
-    /// Somebody called `subject`, of the tenant `acme`, as `issuer` says.
-    fn somebody_of(issuer: &str, subject: &str) -> Identity {
+    /// An identity of the tenant `acme`.
+    fn identity_from(issuer: &str, subject: &str) -> Identity {
         let claims = format!(r#"{{"sub":"{subject}","tenant_id":"acme","exp":1}}"#);
         let reading = Reading {
             issuer: issuer.into(),
@@ -364,39 +362,38 @@ mod tests {
         reading.identity(Document::parse(claims).unwrap()).unwrap()
     }
 
-    fn somebody(subject: &str) -> Identity {
-        somebody_of("issuer", subject)
+    fn identity(subject: &str) -> Identity {
+        identity_from("issuer", subject)
     }
 
-    /// A token that stands for somebody, with this header and this signature.
+    /// A token of the identity with this header and this signature.
     fn token_with(header: &str, identity: &Identity, signature: &str) -> Vec<u8> {
         let claims = base64url::encode(identity.subject());
         format!("{header}.{claims}.{signature}").into_bytes()
     }
 
-    /// Tokens are placed by what they end with.
     fn token_of(identity: &Identity) -> Vec<u8> {
         token_with("header", identity, identity.subject())
     }
 
-    fn standing() -> KeyLease {
+    fn endless_lease() -> KeyLease {
         KeyLease::until(Duration::MAX).0
     }
 
-    /// Remembers `token` as that of `identity`, for ever.
-    fn learn(known: &VerifiedTokens, token: &[u8], identity: &Identity, lease: KeyLease) {
+    /// Caches `token` as a token of `identity` that never expires.
+    fn insert(cache: &VerifiedTokens, token: &[u8], identity: &Identity, lease: KeyLease) {
         let clock = Seconds::default();
-        if let Err(miss) = known.get(token, 0, &clock) {
-            known.insert(miss, identity, Lifetime::until(FOR_EVER), lease, &clock);
+        if let Err(miss) = cache.get(token, 0, &clock) {
+            cache.insert(miss, identity, Lifetime::until(FOREVER), lease, &clock);
         }
     }
 
-    fn subject(known: &VerifiedTokens, token: &[u8]) -> Option<String> {
-        let found = known.get(token, 0, &Seconds::default());
+    fn subject(cache: &VerifiedTokens, token: &[u8]) -> Option<String> {
+        let found = cache.get(token, 0, &Seconds::default());
         found.ok().map(|identity| identity.subject().to_owned())
     }
 
-    /// What an attacker would make of a good token: cut, prolonged, doubled, and with other letters.
+    /// Variants of a good token that an attacker could try: cut, extended, doubled, and with changed bytes.
     fn variants(token: &[u8]) -> Vec<Vec<u8>> {
         let mut variants = vec![token.to_ascii_uppercase(), token.to_ascii_lowercase()];
         variants.extend((0..token.len()).map(|at| token[..at].to_vec()));
@@ -419,40 +416,40 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_known_by_all_its_octets_and_nothing_near_it_is() {
-        // How long the header is, the claims, and the signature: of one block and of several, whole and
-        // not, and with each number of bits to spare at the end of the claims.
+    fn lookup_compares_every_byte() {
+        // Lengths of header, claims and signature: one block and several, whole and partial, and with each
+        // number of spare bits at the end of the claims.
         let lengths = [(0, 1, 0), (0, 2, 1), (3, 3, 31), (31, 4, 32), (32, 5, 33), (75, 400, 86)];
         for (header, claims, signature) in lengths.into_iter().chain([(90, 770, 342)]) {
-            let known = VerifiedTokens::new(BUDGET);
+            let cache = VerifiedTokens::new(BUDGET);
             let letters =
                 |length: usize| (0..length).map(|n| char::from(b'A' + (n * 7 % 50) as u8));
-            let somebody = somebody(&"s".repeat(claims));
+            let alice = identity(&"s".repeat(claims));
             let [header, signature] =
                 [header, signature].map(|length| letters(length).collect::<String>());
-            let token = token_with(&header, &somebody, &signature);
-            learn(&known, &token, &somebody, standing());
-            assert_eq!(subject(&known, &token).as_deref(), Some(somebody.subject()));
+            let token = token_with(&header, &alice, &signature);
+            insert(&cache, &token, &alice, endless_lease());
+            assert_eq!(subject(&cache, &token).as_deref(), Some(alice.subject()));
             for variant in variants(&token) {
                 let variant_text = String::from_utf8_lossy(&variant);
-                assert_eq!(subject(&known, &variant), None, "{variant_text}");
+                assert_eq!(subject(&cache, &variant), None, "{variant_text}");
             }
         }
     }
 
-    /// Longer than the key that macs are made with; of RSA keys of 8,192 bits, and of 16,384.
+    /// Signatures of RSA keys of 8,192 and 16,384 bits, and a longer one.
     #[test]
-    fn a_long_signature_is_known_by_all_its_octets_too() {
+    fn lookup_compares_every_byte_of_long_signatures() {
         for signature in [1366, 2731, 9000] {
-            let known = VerifiedTokens::new(BUDGET);
-            let token = token_with("header", &somebody("a"), &"A".repeat(signature));
-            learn(&known, &token, &somebody("a"), standing());
-            assert_eq!(subject(&known, &token).as_deref(), Some("a"), "{signature}");
+            let cache = VerifiedTokens::new(BUDGET);
+            let token = token_with("header", &identity("a"), &"A".repeat(signature));
+            insert(&cache, &token, &identity("a"), endless_lease());
+            assert_eq!(subject(&cache, &token).as_deref(), Some("a"), "{signature}");
             for behind in [1, 20, 30, signature / 2, signature - 500, signature - 1, signature] {
                 let mut variant = token.clone();
                 let at = token.len() - behind;
                 variant[at] = b'B';
-                assert_eq!(subject(&known, &variant), None, "octet {at} of {}", token.len());
+                assert_eq!(subject(&cache, &variant), None, "byte {at} of {}", token.len());
             }
         }
     }
@@ -461,22 +458,22 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn however_alike_texts_are_each_is_known_as_itself(
+        fn similar_tokens_are_never_confused(
             texts in proptest::collection::hash_set(
                 ("[abA=]{0,6}|[aA]{30,34}", "[ab]{1,4}", "[ab.=]{0,6}|[aA+/_-]{30,34}"), 0..100
             ),
         ) {
-            let known = VerifiedTokens::new(BUDGET);
+            let cache = VerifiedTokens::new(BUDGET);
             let tokens: Vec<_> = texts.into_iter().enumerate().map(|(n, (header, name, signature))| {
-                let identity = somebody_of(&n.to_string(), &name);
+                let identity = identity_from(&n.to_string(), &name);
                 (n, token_with(&header, &identity, &signature), identity)
             }).collect();
             for (_, token, identity) in tokens.iter().filter(|(n, ..)| n % 2 == 0) {
-                learn(&known, token, identity, standing());
+                insert(&cache, token, identity, endless_lease());
             }
             for (n, token, _) in &tokens {
                 let expected = (n % 2 == 0).then(|| n.to_string());
-                let found = known.get(token, 0, &Seconds::default()).ok();
+                let found = cache.get(token, 0, &Seconds::default()).ok();
                 let issuer = found.map(|identity| identity.issuer().to_owned());
                 prop_assert_eq!(issuer, expected, "{}", String::from_utf8_lossy(token));
             }
@@ -484,124 +481,122 @@ mod tests {
     }
 
     #[test]
-    fn a_token_counts_while_time_key_issuers_and_flushes_allow_it() {
-        let known = VerifiedTokens::new(BUDGET);
-        let (lease, withdraw) = KeyLease::until(Duration::from_secs(50));
+    fn time_key_generation_and_flush_invalidate_tokens() {
+        let cache = VerifiedTokens::new(BUDGET);
+        let (lease, remove_key) = KeyLease::until(Duration::from_secs(50));
         let clock = Seconds::default();
-        let token = token_of(&somebody("a"));
-        let learn = |lease: &KeyLease| {
-            let miss = known.get(&token, 7, &clock).unwrap_err();
+        let token = token_of(&identity("a"));
+        let insert = |lease: &KeyLease| {
+            let miss = cache.get(&token, 7, &clock).unwrap_err();
             let lifetime = Lifetime::until(40);
-            known.insert(miss, &somebody("a"), lifetime, lease.clone(), &clock);
+            cache.insert(miss, &identity("a"), lifetime, lease.clone(), &clock);
         };
         let counts = |generation, at| {
             clock.0.store(at, Ordering::SeqCst);
-            known.get(&token, generation, &clock).is_ok()
+            cache.get(&token, generation, &clock).is_ok()
         };
-        learn(&lease);
+        insert(&lease);
         assert!(counts(7, 0) && counts(7, 39) && counts(7, 0));
         assert!(!counts(7, 40));
-        learn(&lease);
+        insert(&lease);
         assert!(counts(7, 0) && !counts(8, 0));
-        learn(&lease);
+        insert(&lease);
         assert!(counts(7, 0) && !counts(6, 0));
-        learn(&lease);
+        insert(&lease);
         assert!(counts(7, 0));
-        known.flush_tenant(&TenantId::new("acme").unwrap());
+        cache.flush_tenant(&TenantId::new("acme").unwrap());
         assert!(!counts(7, 0));
-        learn(&lease);
+        insert(&lease);
         assert!(counts(7, 0));
-        known.flush();
+        cache.flush();
         assert!(!counts(7, 0));
-        learn(&lease);
+        insert(&lease);
         assert!(counts(7, 0));
-        withdraw();
+        remove_key();
         assert!(!counts(7, 0));
-        learn(&KeyLease::until(Duration::from_secs(30)).0);
+        insert(&KeyLease::until(Duration::from_secs(30)).0);
         assert!(counts(7, 29) && !counts(7, 30), "its keys are due");
-        let stats = known.stats();
+        let stats = cache.stats();
         assert_eq!((stats.tokens, stats.evicted), (1, 0));
     }
 
-    /// The last chunks of texts overlap what is before them, so that such texts are made of the same chunks
-    /// wherever the dot stands.
     #[test]
-    fn a_dot_that_stands_elsewhere_makes_another_token() {
+    fn moved_dot_makes_another_token() {
         let token = |dot: usize| ["B".repeat(dot), "A".repeat(139 - dot)].join(".").into_bytes();
         for dot in [33, 40, 64, 70, 100] {
-            let known = VerifiedTokens::new(BUDGET);
-            learn(&known, &token(dot), &somebody("a"), standing());
+            let cache = VerifiedTokens::new(BUDGET);
+            insert(&cache, &token(dot), &identity("a"), endless_lease());
             for other in 20..=110 {
                 let expected = (other == dot).then(|| "a".to_owned());
-                assert_eq!(subject(&known, &token(other)), expected, "{other} for {dot}");
+                assert_eq!(subject(&cache, &token(other)), expected, "{other} for {dot}");
             }
         }
     }
 
     #[test]
-    fn what_was_sighted_before_a_flush_is_not_remembered_after_it() {
+    fn flush_cancels_insertion_after_earlier_miss() {
         let clock = Seconds::default();
-        let acme = |known: &VerifiedTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
+        let acme = |cache: &VerifiedTokens| cache.flush_tenant(&TenantId::new("acme").unwrap());
         let flushes: [&dyn Fn(&VerifiedTokens); 2] = [&VerifiedTokens::flush, &acme];
         for flush in flushes {
-            let (known, token) = (VerifiedTokens::new(BUDGET), token_of(&somebody("a")));
-            let miss = known.get(&token, 0, &clock).unwrap_err();
-            flush(&known);
-            let lifetime = Lifetime::until(FOR_EVER);
-            known.insert(miss, &somebody("a"), lifetime, standing(), &clock);
-            assert_eq!(subject(&known, &token), None);
-            learn(&known, &token, &somebody("a"), standing());
-            assert_eq!(subject(&known, &token).as_deref(), Some("a"));
+            let (cache, token) = (VerifiedTokens::new(BUDGET), token_of(&identity("a")));
+            let miss = cache.get(&token, 0, &clock).unwrap_err();
+            flush(&cache);
+            let lifetime = Lifetime::until(FOREVER);
+            cache.insert(miss, &identity("a"), lifetime, endless_lease(), &clock);
+            assert_eq!(subject(&cache, &token), None);
+            insert(&cache, &token, &identity("a"), endless_lease());
+            assert_eq!(subject(&cache, &token).as_deref(), Some("a"));
         }
     }
 
     #[test]
-    fn a_token_weighs_what_it_makes_the_allocator_give() {
-        let identity = |n: u32| somebody(&format!("subject-{n}-{}", "read ".repeat(n as usize)));
-        let known = VerifiedTokens::new(BUDGET);
-        let lease = standing();
+    fn reported_bytes_match_allocated_bytes() {
+        let nth = |n: u32| identity(&format!("subject-{n}-{}", "read ".repeat(n as usize)));
+        let cache = VerifiedTokens::new(BUDGET);
+        let lease = endless_lease();
         let allocated = allocations::measure(|| {
             for n in 0..200_u32 {
-                learn(&known, &token_of(&identity(n)), &identity(n), lease.clone());
+                insert(&cache, &token_of(&nth(n)), &nth(n), lease.clone());
             }
         });
-        let held = known.stats().bytes as i64;
-        // The name of the issuer is the issuer's; here each has its own.
+        let held = cache.stats().bytes as i64;
+        // Identities of one issuer share its name; here each has a copy.
         let names = 200 * (2 * size_of::<usize>() + "issuer".len()).next_multiple_of(8) as i64;
-        assert_eq!(known.stats().tokens, 200);
-        // The places of the cache are asked for in powers of two.
+        assert_eq!(cache.stats().tokens, 200);
+        // The cache allocates its slots in powers of two.
         let off = (allocated.bytes - names - held).abs();
-        assert!(off * 20 < held, "{held} said, {} given", allocated.bytes);
+        assert!(off * 20 < held, "{held} reported, {} allocated", allocated.bytes);
     }
 
     #[test]
-    fn entry_beyond_the_limit_counts_as_displaced() {
-        let known = VerifiedTokens::new(20_000);
-        let huge = somebody(&"s".repeat(30_000));
-        learn(&known, &token_of(&huge), &huge, standing());
-        assert_eq!((known.stats().tokens, known.stats().evicted), (0, 1));
+    fn entry_beyond_limit_counts_as_evicted() {
+        let cache = VerifiedTokens::new(20_000);
+        let huge = identity(&"s".repeat(30_000));
+        insert(&cache, &token_of(&huge), &huge, endless_lease());
+        assert_eq!((cache.stats().tokens, cache.stats().evicted), (0, 1));
         for n in 0..100 {
-            let identity = somebody(&n.to_string());
-            learn(&known, &token_of(&identity), &identity, standing());
+            let identity = identity(&n.to_string());
+            insert(&cache, &token_of(&identity), &identity, endless_lease());
         }
-        let stats = known.stats();
+        let stats = cache.stats();
         assert!(stats.tokens > 10 && stats.bytes <= stats.max_bytes, "{stats:?}");
         assert_eq!(stats.evicted, 101 - stats.tokens as u64);
     }
 
     #[test]
-    fn dead_entry_is_dropped_when_found() {
-        let (known, clock) = (VerifiedTokens::new(BUDGET), Seconds::default());
-        let token = token_of(&somebody("a"));
-        let miss = known.get(&token, 0, &clock).unwrap_err();
-        known.insert(miss, &somebody("a"), Lifetime::until(40), standing(), &clock);
+    fn dead_entry_is_removed_when_found() {
+        let (cache, clock) = (VerifiedTokens::new(BUDGET), Seconds::default());
+        let token = token_of(&identity("a"));
+        let miss = cache.get(&token, 0, &clock).unwrap_err();
+        cache.insert(miss, &identity("a"), Lifetime::until(40), endless_lease(), &clock);
         clock.0.store(40, Ordering::SeqCst);
-        assert!(known.get(&token, 0, &clock).is_err());
-        let stats = known.stats();
+        assert!(cache.get(&token, 0, &clock).is_err());
+        let stats = cache.stats();
         assert_eq!((stats.tokens, stats.bytes, stats.evicted), (0, 0, 0));
     }
 
-    /// Ends the threads that look at it.
+    /// Sets the flag that stops the other threads.
     struct End<'a>(&'a std::sync::atomic::AtomicBool);
 
     impl Drop for End<'_> {
@@ -610,61 +605,61 @@ mod tests {
         }
     }
 
-    /// A count that another brought back to what it was would make two flushes one.
+    /// If the counter could return to an earlier value, a concurrent flush could undo another.
     #[test]
-    fn flush_holds_beside_other_flushes() {
-        let acme = |known: &VerifiedTokens| known.flush_tenant(&TenantId::new("acme").unwrap());
+    fn concurrent_flushes_do_not_undo_each_other() {
+        let acme = |cache: &VerifiedTokens| cache.flush_tenant(&TenantId::new("acme").unwrap());
         let flushes: [&(dyn Fn(&VerifiedTokens) + Sync); 2] = [&VerifiedTokens::flush, &acme];
-        let (known, clock) = (VerifiedTokens::new(BUDGET), Seconds::default());
-        let (token, over) = (token_of(&somebody("a")), std::sync::atomic::AtomicBool::new(false));
+        let (cache, clock) = (VerifiedTokens::new(BUDGET), Seconds::default());
+        let (token, over) = (token_of(&identity("a")), std::sync::atomic::AtomicBool::new(false));
         thread::scope(|scope| {
             for flush in flushes {
-                let (known, over) = (&known, &over);
+                let (cache, over) = (&cache, &over);
                 scope.spawn(move || {
                     while !over.load(Ordering::SeqCst) {
-                        flush(known);
+                        flush(cache);
                     }
                 });
             }
-            // Also when an assertion fails: else the flushing threads would go on for ever.
+            // Stops the flushing threads even if an assertion fails.
             let _end = End(&over);
             for round in 0..5000 {
-                let miss = match known.get(&token, 0, &clock) {
+                let miss = match cache.get(&token, 0, &clock) {
                     Ok(_) => {
-                        known.flush();
+                        cache.flush();
                         continue;
                     }
                     Err(miss) => miss,
                 };
-                flushes[round % 2](&known);
-                let lifetime = Lifetime::until(FOR_EVER);
-                known.insert(miss, &somebody("a"), lifetime, standing(), &clock);
-                assert_eq!(subject(&known, &token), None, "round {round}");
+                flushes[round % 2](&cache);
+                let lifetime = Lifetime::until(FOREVER);
+                cache.insert(miss, &identity("a"), lifetime, endless_lease(), &clock);
+                assert_eq!(subject(&cache, &token), None, "round {round}");
             }
         });
     }
 
-    /// Threads verify, recall, flush, withdraw and let time pass, all at once. Whatever the order:
-    /// once a flush or a withdrawal has returned, or time has passed, nothing older is recalled.
+    /// Threads insert, look up, flush, remove keys and advance the clock concurrently. After a flush or a
+    /// removal returned, or the clock advanced, no lookup returns an older entry.
     #[test]
-    fn nothing_is_recalled_that_was_flushed_withdrawn_or_expired_before() {
+    fn concurrent_lookups_return_no_invalid_entry() {
         for budget in [20_000, BUDGET] {
-            visit_flush_withdraw_and_let_time_pass(&VerifiedTokens::new(budget));
+            run_concurrent_rounds(&VerifiedTokens::new(budget));
         }
     }
 
-    fn visit_flush_withdraw_and_let_time_pass(known: &VerifiedTokens) {
+    fn run_concurrent_rounds(cache: &VerifiedTokens) {
         const ROUNDS: u64 = 900;
         let clock = Seconds::default();
-        // A round withdraws its key, flushes, and lets a second pass.
+        // A round removes its key or flushes, and advances the clock by one second.
         let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
         let current = Mutex::new(KeyLease::until(Duration::MAX));
         let acme = TenantId::new("acme").unwrap();
         let visit = |n: u64| {
             let subject = (n % 20).to_string();
-            let token = token_of(&somebody(&subject));
+            let token = token_of(&identity(&subject));
             let (over, now) = (ended.load(Ordering::SeqCst), clock.now());
-            match known.get(&token, 0, &clock) {
+            match cache.get(&token, 0, &clock) {
                 Ok(identity) => {
                     let (round, expires) = identity.issuer().split_once(' ').unwrap();
                     let [round, expires] = [round, expires].map(|it| it.parse::<u64>().unwrap());
@@ -673,14 +668,13 @@ mod tests {
                 }
                 Err(miss) => {
                     let lease = current.lock().unwrap().0.clone();
-                    // Not before the miss: what is older than the label says is let pass, what
-                    // is younger is not.
+                    // Read after the miss: the label may be newer than the entry, never older.
                     let round = begun.load(Ordering::SeqCst);
                     let exp = now + 1 + n % 3;
-                    // The claims belong to the token, but the issuer's name to the identity.
-                    let identity = somebody_of(&format!("{round} {exp}"), &subject);
+                    // The claims belong to the token; the issuer's name carries the round and the expiry.
+                    let identity = identity_from(&format!("{round} {exp}"), &subject);
                     let lifetime = Lifetime::until(exp);
-                    known.insert(miss, &identity, lifetime, lease, &clock);
+                    cache.insert(miss, &identity, lifetime, lease, &clock);
                 }
             }
         };
@@ -698,8 +692,8 @@ mod tests {
             for round in 1..=ROUNDS {
                 begun.store(round, Ordering::SeqCst);
                 match round % 3 {
-                    0 => known.flush(),
-                    1 => known.flush_tenant(&acme),
+                    0 => cache.flush(),
+                    1 => cache.flush_tenant(&acme),
                     _ => {
                         let mut current = current.lock().unwrap();
                         (current.1)();
@@ -712,7 +706,7 @@ mod tests {
                 thread::yield_now();
             }
         });
-        let stats = known.stats();
+        let stats = cache.stats();
         assert!(stats.bytes <= stats.max_bytes);
         assert!(stats.hits > 0 && stats.misses > 0, "{stats:?}");
     }

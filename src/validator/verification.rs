@@ -1,0 +1,93 @@
+//! [`Verification`]: the result for a token, or the issuer or keys it must wait for first.
+
+use std::sync::Arc;
+
+use crate::error::{AuthError, InvalidToken};
+use crate::identity::TenantId;
+use crate::issuer::{Issuer, IssuerKeys, IssuerTemplate, KeySetVersion, NotRefreshed, Refreshed};
+
+/// How often a token may wait for keys: once for a fetch that was already running, and once for a fetch
+/// that began after the token arrived.
+const MAX_REFRESHES: usize = 2;
+
+/// One round for each thing that a token may wait for, and the final one.
+const MAX_ROUNDS: usize = MAX_REFRESHES + 3;
+
+/// The state of a token's verification.
+pub(super) enum Verification<T> {
+    Done(Result<T, AuthError>),
+    /// The issuer of the token's tenant must be opened first.
+    NeedsIssuer {
+        template: Arc<IssuerTemplate>,
+        tenant: TenantId,
+        /// Whether a signature shows that the tenant is not invented.
+        is_vouched: bool,
+    },
+    /// No cached key verifies the token.
+    NeedsKeys {
+        keys: Arc<IssuerKeys>,
+        /// The key set that was tried.
+        tried: KeySetVersion,
+        /// The fault of the token if there are no newer keys.
+        fault: InvalidToken,
+    },
+}
+
+impl<T> Verification<T> {
+    pub(super) fn needs_keys(issuer: &Issuer, tried: KeySetVersion, fault: InvalidToken) -> Self {
+        Self::NeedsKeys { keys: issuer.keys.clone(), tried, fault }
+    }
+
+    /// Returns the result, if there is nothing to wait for.
+    pub(super) fn try_finish(self) -> Option<Result<T, AuthError>> {
+        match self {
+            Self::Done(result) => Some(result),
+            Self::NeedsIssuer { .. } => None,
+            Self::NeedsKeys { keys, tried, fault } => {
+                keys.refusal_to_refresh(&tried).map(|reason| Err(rejection(reason, fault)))
+            }
+        }
+    }
+}
+
+/// Calls `verify` until it is done. Waits between the calls for the issuer or keys it needs.
+pub(super) async fn finish<T>(verify: impl Fn() -> Verification<T>) -> Result<T, AuthError> {
+    let mut refreshes = 0;
+    let mut last_fault = InvalidToken::Key;
+    for _ in 0..MAX_ROUNDS {
+        match verify() {
+            Verification::Done(result) => return result,
+            Verification::NeedsIssuer { template, tenant, is_vouched } => {
+                let check_again = || match verify() {
+                    Verification::NeedsIssuer { is_vouched, .. } => is_vouched,
+                    Verification::Done(_) | Verification::NeedsKeys { .. } => false,
+                };
+                template.open(tenant, is_vouched, check_again).await?;
+            }
+            Verification::NeedsKeys { fault, .. } if refreshes >= MAX_REFRESHES => {
+                return Err(fault.into());
+            }
+            Verification::NeedsKeys { keys, tried, fault } => {
+                match keys.refresh(&tried).await {
+                    Ok(Refreshed::ByEarlierFetch) => refreshes += 1,
+                    // Another fetch would return the same set and use up the budget of the next rotation.
+                    Ok(Refreshed::ByNewFetch) => refreshes = MAX_REFRESHES,
+                    // Another request's fetch may have finished since this check: verify once more.
+                    Err(NotRefreshed::RateLimited) => refreshes = MAX_REFRESHES,
+                    Err(reason) => return Err(rejection(reason, fault)),
+                }
+                last_fault = fault;
+            }
+        }
+    }
+    Err(last_fault.into())
+}
+
+/// Returns the answer for a token when there are no newer keys. If its key is unknown, the token may be
+/// good, and `reason` decides; otherwise the known key decides.
+fn rejection(reason: NotRefreshed, fault: InvalidToken) -> AuthError {
+    match fault {
+        InvalidToken::Key => reason.into(),
+        fault => fault.into(),
+    }
+}
