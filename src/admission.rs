@@ -220,7 +220,7 @@ impl LoggedCheck {
         let error = match answer {
             Ok(admission) => {
                 if self.outage.ends(elapsed) {
-                    telemetry::store_works("admission check");
+                    telemetry::store_recovered("admission check");
                 }
                 return match admission {
                     Admission::Allow => Ok(()),

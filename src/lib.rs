@@ -143,7 +143,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-// Ground: words and tools that know nothing of tokens.
+// Ground: tools that do not depend on tokens.
 
 pub mod clock;
 
@@ -153,13 +153,13 @@ pub mod error;
 
 pub mod replay;
 
-// Who and what: what a token says, and what this service expects.
+// Who and what: the identity in a token, and the configuration of this service.
 
 pub mod identity;
 
 pub mod config;
 
-// Judging: whether a token is good, and whose it is.
+// Judging: verification of tokens, tenants and participants.
 
 pub mod issuer;
 
@@ -174,7 +174,7 @@ pub mod tenant;
 #[cfg(feature = "endpoints")]
 pub mod registrar;
 
-// Obtaining: tokens for others.
+// Obtaining: tokens for other services.
 
 #[cfg(feature = "exchange")]
 pub mod exchange;
@@ -185,7 +185,7 @@ pub mod trust;
 #[cfg(feature = "trust")]
 pub mod mint;
 
-// Serving: what a service mounts, and what it is tested and explained with.
+// Serving: layers, guards and endpoints that a service mounts, test tools and the manual.
 
 mod auth;
 

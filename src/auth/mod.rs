@@ -379,7 +379,7 @@ impl Auth {
             }
             Ok(tenant) => {
                 if outage.ends(|| clock.elapsed()) {
-                    telemetry::store_works("tenant store");
+                    telemetry::store_recovered("tenant store");
                 }
                 return Ok(tenant);
             }

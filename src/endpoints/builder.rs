@@ -239,7 +239,7 @@ impl EndpointsBuilder {
             // One with a token endpoint for each tenant is there for exchanges, unless more is asked for.
             if !asked_for && self.inner.client.as_ref().is_some_and(|client| client.is_per_tenant())
             {
-                telemetry::endpoints_left_out();
+                telemetry::endpoints_omitted();
                 self.without.extend([Endpoint::Token, Endpoint::Refresh, Endpoint::Logout]);
             }
         }

@@ -50,11 +50,11 @@ impl Inner {
         match outcome {
             Err(RegistrarError::Unfit { .. }) => {}
             Err(error) if outage.begins(&Causes(error), clock.elapsed()) => {
-                telemetry::registrar_fails(error);
+                telemetry::registrar_failed(error);
             }
             Err(_) => {}
             Ok(_) if outage.ends(|| clock.elapsed()) => {
-                telemetry::store_works("store of participants")
+                telemetry::store_recovered("store of participants")
             }
             Ok(_) => {}
         }

@@ -175,7 +175,7 @@ impl ThrottleWithFallback {
         match answer.unwrap_or_else(|| Err("it takes longer than a second".into())) {
             Ok(decision) => {
                 if self.outage.ends(|| now) {
-                    telemetry::store_works("throttle");
+                    telemetry::store_recovered("throttle");
                 }
                 decision
             }

@@ -148,6 +148,6 @@ pub(super) fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
 /// The rule that takes passwords everywhere. It is loud, since RFC 9700 §2.4 says that this grant
 /// must not be used.
 pub(super) fn allow_everywhere() -> PasswordRule {
-    telemetry::passwords_are_taken();
+    telemetry::password_grant_enabled();
     Arc::new(|_| PasswordDecision::Allowed)
 }

@@ -258,10 +258,10 @@ impl TokenEndpoint {
         let outage = breaker.outage(grant);
         match failure {
             Some(error) if outage.begins(error, self.settings.clock.elapsed()) => {
-                telemetry::token_endpoint_fails(url, grant, error);
+                telemetry::token_endpoint_failed(url, grant, error);
             }
             None if outage.ends(|| self.settings.clock.elapsed()) => {
-                telemetry::token_endpoint_works(url, grant)
+                telemetry::token_endpoint_recovered(url, grant)
             }
             _ => {}
         }

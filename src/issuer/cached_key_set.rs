@@ -246,7 +246,7 @@ impl CachedKeySet {
 
     fn log_key_limit(&self) {
         if !self.has_logged_key_limit.swap(true, Ordering::Relaxed) {
-            telemetry::keys_not_all_tried(&self.series, MAX_CANDIDATES);
+            telemetry::too_many_candidate_keys(&self.series, MAX_CANDIDATES);
         }
     }
 
@@ -546,7 +546,7 @@ impl CachedKeySet {
             Ok((set, ttl)) => {
                 telemetry::keys_refreshed(&self.series, &self.series, set.all.len());
                 if self.outage().ends(|| now) {
-                    telemetry::keys_can_be_fetched(&self.series);
+                    telemetry::keys_recovered(&self.series);
                 }
                 self.log_unusable_keys(&set, before.as_deref().map(|before| &before.set));
                 let current = self.successor(now, set, ttl, before.as_deref());
@@ -604,7 +604,7 @@ impl CachedKeySet {
             telemetry::keys_broken(&self.series, &list(&broken));
         }
         if !other.is_empty() {
-            telemetry::keys_of_others(&self.series, &list(&other));
+            telemetry::keys_unused(&self.series, &list(&other));
         }
     }
 

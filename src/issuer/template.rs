@@ -396,9 +396,9 @@ impl IssuerTemplate {
         let now = || self.now();
         match &answer {
             Err(why) if self.outage.begins(&Causes(why.as_ref()), now()) => {
-                telemetry::resolver_fails(&self.series, why.as_ref());
+                telemetry::resolver_failed(&self.series, why.as_ref());
             }
-            Ok(_) if self.outage.ends(now) => telemetry::resolver_works(&self.series),
+            Ok(_) if self.outage.ends(now) => telemetry::resolver_recovered(&self.series),
             _ => {}
         }
         answer.map_err(unavailable)

@@ -1,42 +1,41 @@
-//! [`Bounded`]: maps that hold a fixed number of entries, and let others go for new ones.
+//! [`Bounded`]: concurrent maps of limited size that evict old entries for new ones.
 
 use std::hash::{BuildHasher, Hash};
 
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, UnitWeighter, Weighter};
 
-/// A map of at most so many entries, which all threads share.
+/// A concurrent map with a limited number of entries.
 ///
-/// A new entry is always taken in. In a full map it displaces another: an entry that nothing asked for
-/// since it came, the oldest first, or one that was asked for longest ago. At least half of the places
-/// belong to the latest entries, so an entry lives for about as many insertions as half the map has places.
-/// The other half is for entries that were asked for again, so a flood of entries that nothing asks for
-/// displaces none of these.
+/// An insertion always succeeds. In a full map it evicts an entry: the oldest one that was never read, or the
+/// least recently read one. At least half of the capacity is for the latest entries, so an entry survives about
+/// as many insertions as half the capacity. The other half is for entries that were read again; a flood of
+/// entries that are never read evicts none of these.
 ///
-/// No entry expires by itself: an entry that is worthless lies there until it is replaced, removed or
-/// displaced. Whoever reads an entry compares its end with the clock.
+/// Entries do not expire. An outdated entry stays until it is replaced, removed or evicted, so the reader must
+/// compare its expiry with the clock.
 pub(crate) type Bounded<K, V, S> = Cache<K, V, UnitWeighter, S>;
 
-/// Entries of one lock, at least. Keys do not spread evenly, so of a map of 10,000 entries in parts of 600
-/// some parts are full when the map is full by 93 %.
-const LEAST_PER_SHARD: usize = 512;
+/// The least number of entries per shard. Keys do not spread evenly: with shards of 600 entries, a map of 10,000
+/// has some full shards when it is 93 % full.
+const MIN_PER_SHARD: usize = 512;
 
-/// More locks help no machine.
+/// More shards do not reduce contention measurably.
 const MAX_SHARDS: usize = 64;
 
-/// Returns an empty map of at most `capacity` entries: exactly so many below 1,024, about so many beyond.
+/// Returns an empty map for `capacity` entries: exactly for less than 1,024, approximately for more.
 pub(crate) fn bounded<K, V, S>(capacity: usize) -> Bounded<K, V, S>
 where
     K: Eq + Hash,
     V: Clone,
     S: BuildHasher + Clone + Default,
 {
-    weighed(capacity / LEAST_PER_SHARD, capacity, capacity as u64, UnitWeighter)
+    weighed(capacity / MIN_PER_SHARD, capacity, capacity as u64, UnitWeighter)
 }
 
-/// Returns an empty map of entries that weigh `capacity` together, at most. It has about so many `shards`,
-/// each with a lock and an equal part of the weight, and about so many `entries`. An entry that weighs more
-/// than half of a shard's part is not taken in.
+/// Returns an empty map whose entries weigh at most `capacity` together. `shards` and `entries` are approximate
+/// numbers. Each shard has a lock and an equal part of the capacity. An entry that weighs more than half of that
+/// part is not inserted.
 pub(crate) fn weighed<K, V, W, S>(
     shards: usize,
     entries: usize,
@@ -51,14 +50,14 @@ where
 {
     let shards = shards.clamp(1, MAX_SHARDS);
     let options = OptionsBuilder::new()
-        // The library rounds up to a power of two.
+        // The library rounds up to a power of two; this rounds down or up to the nearer one.
         .shards((shards / 2 + 1).next_power_of_two())
         .hot_allocation(0.5)
         .estimated_items_capacity(entries)
         .weight_capacity(capacity)
         .build();
-    #[expect(clippy::expect_used, reason = "both numbers that it requires are set")]
-    let options = options.expect("whole options");
+    #[expect(clippy::expect_used, reason = "both required numbers are set")]
+    let options = options.expect("the options are complete");
     Cache::with_options(options, weigher, S::default(), Default::default())
 }
 
@@ -74,8 +73,8 @@ mod tests {
 
     type Numbers = Bounded<usize, usize, RandomState>;
 
-    fn held(map: &Numbers, of: impl IntoIterator<Item = usize>) -> usize {
-        of.into_iter().filter(|n| map.peek(n).is_some()).count()
+    fn count_present(map: &Numbers, keys: impl IntoIterator<Item = usize>) -> usize {
+        keys.into_iter().filter(|n| map.peek(n).is_some()).count()
     }
 
     #[test]
@@ -83,9 +82,9 @@ mod tests {
         for capacity in [1, 2, 3, 10, 33, 500, 1023] {
             let map: Numbers = bounded(capacity);
             (0..capacity).for_each(|n| map.insert(n, n));
-            assert_eq!(held(&map, 0..capacity), capacity);
+            assert_eq!(count_present(&map, 0..capacity), capacity);
             map.insert(capacity, 0);
-            assert_eq!((map.len(), held(&map, [capacity])), (capacity, 1));
+            assert_eq!((map.len(), count_present(&map, [capacity])), (capacity, 1));
         }
         let none: Numbers = bounded(0);
         none.insert(1, 1);
@@ -108,7 +107,7 @@ mod tests {
         let map: Numbers = bounded(1000);
         for n in 0..5000 {
             map.insert(n, n);
-            assert_eq!(held(&map, n.saturating_sub(499)..=n), 500.min(n + 1), "after {n}");
+            assert_eq!(count_present(&map, n.saturating_sub(499)..=n), 500.min(n + 1), "after {n}");
         }
     }
 
@@ -119,10 +118,10 @@ mod tests {
         (5000..5100).for_each(|n| map.insert(n, n));
         assert_eq!((5000..5100).filter(|n| map.get(n).is_some()).count(), 100);
         (10_000..30_000).for_each(|n| map.insert(n, n));
-        assert_eq!(held(&map, 5000..5100), 100);
+        assert_eq!(count_present(&map, 5000..5100), 100);
     }
 
-    /// What was asked for once does not stay for ever.
+    /// An entry that was read once does not stay for ever.
     #[test]
     fn recently_used_entries_evict_stale_ones() {
         let map: Numbers = bounded(1000);
@@ -136,8 +135,8 @@ mod tests {
                 map.get(&n);
             }
         }
-        assert_eq!(held(&map, 9000..9400), 400);
-        assert!(held(&map, 0..1000) < 600);
+        assert_eq!(count_present(&map, 9000..9400), 400);
+        assert!(count_present(&map, 0..1000) < 600);
     }
 
     #[test]
@@ -161,13 +160,13 @@ mod tests {
     #[test]
     fn entry_beyond_half_the_weight_is_refused() {
         #[derive(Clone)]
-        struct Itself;
-        impl Weighter<u8, u64> for Itself {
+        struct ValueWeighter;
+        impl Weighter<u8, u64> for ValueWeighter {
             fn weight(&self, _: &u8, weight: &u64) -> u64 {
                 *weight
             }
         }
-        let map: Cache<u8, u64, Itself, RandomState> = weighed(1, 10, 1000, Itself);
+        let map: Cache<u8, u64, ValueWeighter, RandomState> = weighed(1, 10, 1000, ValueWeighter);
         map.insert(1, 500);
         map.insert(2, 501);
         assert_eq!((map.get(&1), map.get(&2)), (Some(500), None));

@@ -1,25 +1,25 @@
-//! Random bytes, SHA-256, and comparison in constant time: what needs no key.
+//! Keyless cryptography: random bytes, SHA-256, and comparison in constant time.
 
 use aws_lc_rs::{constant_time, digest};
 
 use crate::support::base64url;
 
-/// The operating system has no random numbers.
+/// The error for an operating system without random numbers.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the system has no random numbers")]
 pub(crate) struct NoRandomness;
 
-/// Returns random bytes of the operating system.
+/// Returns random bytes from the operating system.
 ///
-/// Not of the crypto library, which takes 60 ms to seed its own source at the first use. The library still
-/// draws from that source for itself, where it signs.
+/// The crypto library's own generator is not used, because seeding it takes 60 ms at the first use. The library
+/// still uses it to sign.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 
-/// Returns a name that does not repeat: 128 random bits in base64url, 22 characters.
+/// Returns a unique id: 128 random bits in base64url, 22 characters.
 pub(crate) fn random_id() -> Result<String, NoRandomness> {
     random::<16>().map(base64url::encode)
 }
@@ -29,7 +29,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     fixed(&digest::digest(&digest::SHA256, bytes))
 }
 
-/// Returns the SHA-256 of several texts, each behind its length, so that their boundaries count.
+/// Returns the SHA-256 of several texts, each preceded by its length, so that their boundaries count.
 pub(crate) fn sha256_of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
@@ -39,7 +39,7 @@ pub(crate) fn sha256_of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> [
     fixed(&context.finish())
 }
 
-/// Returns the SHA-256 of a text in hexadecimal: what `printf %s TEXT | sha256sum` prints.
+/// Returns the SHA-256 of a text in hexadecimal, as `printf %s TEXT | sha256sum` prints it.
 #[cfg(feature = "trust")]
 pub(crate) fn sha256_hex(text: &str) -> String {
     hex(&sha256(text.as_bytes()))
@@ -51,11 +51,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 fn fixed(digest: &digest::Digest) -> [u8; 32] {
-    #[expect(clippy::expect_used, reason = "a default would be one digest for all texts")]
-    *digest.as_ref().first_chunk().expect("a digest of SHA-256 has 32 bytes")
+    #[expect(clippy::expect_used, reason = "a default would be the same digest for all texts")]
+    *digest.as_ref().first_chunk().expect("the digest has 32 bytes")
 }
 
-/// Compares in a time that does not tell where the two differ.
+/// Compares two byte strings of the same length in constant time.
 pub(crate) fn equal(one: &[u8], other: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(one, other).is_ok()
 }

@@ -1,4 +1,4 @@
-//! [`Mac`]: stands for bytes that were seen before, without keeping them.
+//! [`Mac`]: a keyed hash of a token or request, used as a cache key instead of the bytes themselves.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -8,16 +8,16 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 
 use crate::support::crypto;
 
-/// The AES-GMAC of some bytes under a random key of this process: nothing is encrypted, all bytes are
-/// associated data, and the nonce is always the same.
+/// The AES-GMAC of some bytes under a random key of this process. Nothing is encrypted, all bytes are
+/// associated data, and the nonce is fixed.
 ///
-/// Used so, it is a keyed universal hash: two texts that an attacker chooses have the same mac with a
-/// chance of about 2⁻¹¹⁸ (16 KiB), as long as no mac leaves the process. It is the fastest such hash that
-/// the crypto library has (a sixth of the time of HMAC-SHA-256). See `manual/threats.md`.
+/// With a fixed nonce it is a keyed universal hash: two texts of up to 16 KiB that an attacker chooses collide
+/// with a probability of about 2⁻¹¹⁸, as long as no MAC leaves the process. It takes a sixth of the time of
+/// HMAC-SHA-256. See `manual/threats.md`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mac([u8; 16]);
 
-/// Tells nothing: macs stay in the process, also where a map that has them as keys is printed.
+/// Prints no bytes, because MACs must not leave the process, not even when a map with MACs as keys is printed.
 impl fmt::Debug for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Mac")
@@ -25,10 +25,10 @@ impl fmt::Debug for Mac {
 }
 
 static KEY: LazyLock<LessSafeKey> = LazyLock::new(|| {
-    #[expect(clippy::expect_used, reason = "without random numbers no secret can be kept")]
+    #[expect(clippy::expect_used, reason = "without random numbers there is no secret key")]
     let key = crypto::random::<32>().expect("the system has random numbers");
-    #[expect(clippy::expect_used, reason = "the key has the length of the algorithm")]
-    let key = UnboundKey::new(&AES_256_GCM, &key).expect("a key of 32 bytes");
+    #[expect(clippy::expect_used, reason = "the key has the length that the algorithm needs")]
+    let key = UnboundKey::new(&AES_256_GCM, &key).expect("the key has 32 bytes");
     LessSafeKey::new(key)
 });
 
@@ -36,14 +36,14 @@ impl Mac {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
         let tag = KEY.seal_in_place_separate_tag(nonce, Aad::from(bytes), &mut []);
-        #[expect(clippy::expect_used, reason = "it fails for more than 2⁶¹ bytes alone")]
-        let tag = tag.expect("a text that fits into memory");
-        #[expect(clippy::expect_used, reason = "a default would be one mac for all bytes")]
-        Self(*tag.as_ref().first_chunk().expect("a tag of 16 bytes"))
+        #[expect(clippy::expect_used, reason = "it fails only for more than 2⁶¹ bytes")]
+        let tag = tag.expect("the text fits into memory");
+        #[expect(clippy::expect_used, reason = "a default would be the same MAC for all bytes")]
+        Self(*tag.as_ref().first_chunk().expect("the tag has 16 bytes"))
     }
 }
 
-/// By its first bytes, which nobody outside can foresee.
+/// Hashes the first 8 bytes, which an attacker cannot predict.
 impl Hash for Mac {
     fn hash<H: Hasher>(&self, to: &mut H) {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
@@ -51,10 +51,10 @@ impl Hash for Mac {
     }
 }
 
-/// For maps whose keys are macs.
+/// The hash builder for maps whose keys are MACs.
 pub(crate) type BuildMacHasher = BuildHasherDefault<MacHasher>;
 
-/// Hands the first bytes of a mac on as its hash.
+/// A hasher that uses the first bytes of a MAC as its hash.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct MacHasher(u64);
 

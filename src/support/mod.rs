@@ -1,4 +1,4 @@
-//! Tools that know nothing of tokens. Each imports only from those declared above it.
+//! General tools that do not depend on tokens. Each module imports only from those declared above it.
 
 pub(crate) mod telemetry;
 

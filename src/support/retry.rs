@@ -1,43 +1,43 @@
-//! When to try again: [`Backoff`] after failures, [`TokenBucket`] before attempts, and their numbers.
+//! Retries and rate limits: [`Backoff`] after failures, [`TokenBucket`] before attempts, and their settings.
 
 use std::time::Duration;
 
 use crate::clock::random_fraction;
 
-/// The longest period of a [`Rate`]: moments are sums of durations, and must not overflow.
+/// The longest period of a [`Rate`], so that sums of durations do not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Waiting times after failures in a row, with full jitter, so that many processes that failed
-/// together do not come back together.
+/// The waits after consecutive failures. They have full jitter, so that processes that failed together do not
+/// retry together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
-    /// How many failures in a row are followed by no wait.
+    /// The number of consecutive failures without a wait.
     free: u32,
     base: Duration,
     pub(crate) cap: Duration,
 }
 
 impl Backoff {
-    /// Key sets, metadata, renewals of tokens: a provider restarts within seconds, and an outage of
-    /// hours costs it one request a minute from each process.
+    /// For key sets, metadata and renewals of tokens. A provider restarts within seconds; during an outage of
+    /// hours each process sends one request a minute.
     pub(crate) const PROVIDER: Self = Self::new(0, 1_000, 60_000);
-    /// Renewals of a session's tokens: its user is there, and wants the next token before this one
-    /// ends.
+    /// For renewals of a session's tokens. The user is active and needs the next token before the current one
+    /// expires.
     pub(crate) const SESSION: Self = Self::new(0, 1_000, 30_000);
-    /// Token endpoints, beyond [`PROVIDER`](Self::PROVIDER): two failures may be bad luck, and
-    /// what fails is a user's sign-in.
+    /// For token endpoints. Unlike [`PROVIDER`](Self::PROVIDER) it allows two failures without a wait, because
+    /// users sign in there.
     pub(crate) const ENDPOINT: Self = Self::new(2, 1_000, 60_000);
-    /// Redis and tenant stores: they are near, and a failover takes a few seconds.
+    /// For Redis and tenant stores. They are near, and a failover takes a few seconds.
     pub(crate) const STORE: Self = Self::new(0, 250, 5_000);
-    /// The second attempt of one token request, as if after a failure before: its caller waits.
+    /// For the second attempt of one token request. It is short, because the caller waits.
     pub(crate) const REPEAT: Self = Self::new(0, 100, 200);
 
     const fn new(free: u32, base: u64, cap: u64) -> Self {
         Self { free, base: Duration::from_millis(base), cap: Duration::from_millis(cap) }
     }
 
-    /// Returns the wait after a failure that so many others came before: a random part of
-    /// `base · 2^failures`, at most `cap` and at least `base / 2`.
+    /// Returns the wait after a failure that followed `failures` others: a random part of `base · 2^failures`, at
+    /// least `base / 2` and at most `cap`.
     pub(crate) fn wait(self, failures: u32) -> Duration {
         let Some(doublings) = failures.checked_sub(self.free) else { return Duration::ZERO };
         let ceiling = self.base.saturating_mul(1 << doublings.min(16)).min(self.cap);
@@ -45,7 +45,7 @@ impl Backoff {
     }
 }
 
-/// Failures in a row, and the moment before which nobody tries again.
+/// The number of consecutive failures, and the time of the next attempt.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Failures {
     pub(crate) count: u32,
@@ -53,8 +53,8 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Counts a failure and returns the wait that follows. A wait that the other side asked for
-    /// (`Retry-After`) counts up to the cap, and from the first failure.
+    /// Counts a failure and returns the following wait. A `Retry-After` is obeyed from the first failure on, up to
+    /// the cap.
     pub(crate) fn add(
         &mut self,
         backoff: Backoff,
@@ -66,20 +66,20 @@ impl Failures {
         }
         let wait = retry_after.map_or_else(|| backoff.wait(self.count), |it| it.min(backoff.cap));
         self.count = self.count.saturating_add(1);
-        // A caller who read the clock a moment before has not to wait where nobody has.
+        // Without a wait, `retry_at` must not block a caller that read the clock a moment earlier.
         if !wait.is_zero() {
             self.retry_at = now + wait;
         }
         wait
     }
 
-    /// Returns whether so many failures happened that the wait after the last one was not zero.
+    /// Returns whether the wait after the last failure was not zero.
     pub(crate) fn are_too_many(&self, backoff: Backoff) -> bool {
         self.count > backoff.free
     }
 }
 
-/// How often something may happen: `burst` times immediately, and then once per period.
+/// A rate limit: `burst` times immediately, then once per period.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
     burst: u32,
@@ -87,35 +87,35 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// Fetches of one key set that unknown key ids cause, beside a period that is configured: a
-    /// rotation that comes right after another.
+    /// The burst of key-set fetches for unknown key ids; their period is configured. It allows two rotations in a
+    /// row.
     pub(crate) const MISS_BURST: u32 = 2;
-    /// The same over all sets of a template, and its metadata: what one provider answers easily.
+    /// For fetches of all key sets and metadata of one template. One provider answers that many easily.
     pub(crate) const TEMPLATE: Self = Self::new(20, Duration::from_millis(500));
-    /// Issuers of tenants that may be invented: a start with 200 tenants waits for none.
+    /// For opening issuers of tenants that may be invented. At the start, 200 tenants need not wait.
     pub(crate) const OPENING: Self = Self::new(200, Duration::from_millis(50));
-    /// Attempts at an endpoint from one address: a form that is used fast, or an office behind NAT.
+    /// For attempts from one address. It allows a fast user, or an office behind NAT.
     pub(crate) const ADDRESS: Self = Self::new(60, Duration::from_secs(1));
-    /// Attempts at one account: typing errors, and 2,880 guesses a day.
+    /// For attempts on one account. It allows typing errors, and 2,880 guesses a day.
     pub(crate) const ACCOUNT: Self = Self::new(10, Duration::from_secs(30));
-    /// Introspections by one caller: a service that asks for each of its requests.
+    /// For introspections by one caller. It allows a service that introspects for each of its requests.
     pub(crate) const INTROSPECTION: Self = Self::new(1000, Duration::from_millis(10));
 
     pub(crate) const fn new(burst: u32, period: Duration) -> Self {
-        // `Ord` is not const.
+        // `min` is not const.
         let period = if period.as_secs() < LONGEST.as_secs() { period } else { LONGEST };
         Self { burst: if burst == 0 { 1 } else { burst }, period }
     }
 }
 
-/// A token bucket, full at first. It needs one number: the moment when it will be full again.
+/// A token bucket, initially full. Its only state is the time at which it will be full again.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TokenBucket {
     full_at: Duration,
 }
 
 impl TokenBucket {
-    /// Takes a token, or returns how long none will be there.
+    /// Takes a token, or returns the wait until the next one.
     pub(crate) fn take(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
         let full_at = self.full_at.max(now).saturating_add(rate.period);
         let limit = now.saturating_add(rate.period.saturating_mul(rate.burst));
@@ -128,7 +128,7 @@ impl TokenBucket {
         }
     }
 
-    /// Returns whether [`take`](Self::take) would take a token.
+    /// Returns whether [`take`](Self::take) would succeed.
     pub(crate) fn has_one(mut self, rate: Rate, now: Duration) -> bool {
         self.take(rate, now).is_ok()
     }

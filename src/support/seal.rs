@@ -1,4 +1,4 @@
-//! [`SealingKeys`]: the secrets under which tokens and cookies leave this process.
+//! [`SealingKeys`]: authenticated encryption of tokens and cookies that leave the process.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,56 +13,58 @@ use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::secret::Secret;
 
-/// The format of sealed bytes.
+/// The version of the format of sealed bytes.
 const VERSION: u8 = 1;
 
-/// Version, key id and expiry (in milliseconds since 1970), in front of nonce and ciphertext.
+/// The length of the header: version, key id and expiry (milliseconds since 1970). Nonce and ciphertext follow.
 const HEADER: usize = 1 + KEY_ID + 8;
 const KEY_ID: usize = 4;
 
-/// Fewer bytes can be guessed.
+/// The least length of a secret, in bytes. A shorter one could be guessed.
 const MIN_KEY: usize = 32;
 
-/// One secret, or two while one replaces the other, that all processes of a service share: tokens in
-/// a shared cache are filed and sealed under it, and cookies are sealed under it. Each use has a
-/// key of its own, derived from the secret with HKDF under a label, so one secret may serve both.
-/// Everything is sealed with AES-256-GCM.
+/// The secret that seals cached tokens and cookies, or two secrets during a replacement. All processes of a
+/// service share it.
 ///
-/// To replace a secret, give all servers each step before the next one begins:
+/// Each use has a separate key, derived from the secret with HKDF under a label, so one secret may serve both
+/// uses. The cipher is AES-256-GCM.
 ///
-/// - *of a cache:* `old,new`, then `new,old`, then `new`. Tokens are filed under both and looked up
-///   under the first. A token filed before `old,new`, and not in memory, is not found from `new,old`
-///   on and costs a request; wait as long as tokens live before that step to save those, too.
-/// - *of sessions:* `old,new`, then `new,old`, and `new` when the longest session is over. Cookies are
-///   sealed under the first and opened under either. Without the first step, a server that does not
-///   know the new secret yet takes cookies of the others for none.
+/// A replacement has three steps. Finish each on all servers before the next:
+///
+/// - *For a cache:* `old,new`, then `new,old`, then `new`. Tokens are stored under both secrets and looked up
+///   under the first. After the second step, a token that was stored before the first is found only in memory.
+///   Otherwise it costs a request. To avoid such requests, wait for the lifetime of a token before the second
+///   step.
+/// - *For sessions:* `old,new`, then `new,old`, then, after the longest session has ended, `new`. Cookies are
+///   sealed under the first secret and opened under either. Without the first step, a server that does not have
+///   the new secret yet ignores the cookies of the others.
 #[derive(Clone)]
 pub struct SealingKeys(Vec<Arc<SealingKey>>);
 
-/// Why there are no [`SealingKeys`]. Shows nothing of the secrets.
+/// The error of making [`SealingKeys`]. It reveals nothing about the secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidSealingKeys(&'static str);
 
-/// What a key seals, and for whom. What is sealed for one purpose opens for no other.
+/// The purpose of sealed bytes, with their owner. Bytes sealed for one purpose cannot be opened for another.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose<'a> {
     /// Cached tokens of the user whose token has this digest.
     UserTokens(&'a [u8]),
-    /// Cached tokens of the service itself in this tenant, or without one (empty).
+    /// Cached tokens of the service itself in this tenant; empty without a tenant.
     ServiceTokens(&'a [u8]),
-    /// Cookies of a session.
+    /// The cookies of a session.
     Session,
-    /// The cookie of a sign-in under way.
+    /// The cookie of a pending sign-in.
     SignIn,
 }
 
 impl SealingKeys {
-    /// Reads one or two secrets of at least 32 bytes in base64 or base64url, with a comma between
-    /// them, as `P_CACHE_KEYS` and `P_SESSION_KEYS` hold them. `openssl rand -base64 32` makes one.
+    /// Parses one secret, or two separated by a comma. Each has at least 32 bytes in base64 or base64url.
+    /// `P_CACHE_KEYS` and `P_SESSION_KEYS` have this format. `openssl rand -base64 32` makes a secret.
     ///
     /// # Errors
-    /// When there is none or more than two, or one is not base64 or too short.
+    /// When there is no secret, or more than two, or one is not base64 or is too short.
     pub fn parse(keys: &Secret) -> Result<Self, InvalidSealingKeys> {
         let keys: Option<Vec<_>> = keys.expose().split(',').map(decode).collect();
         match keys.ok_or(InvalidSealingKeys(NOT_BASE64))? {
@@ -74,8 +76,8 @@ impl SealingKeys {
         }
     }
 
-    /// Makes a secret that no other process has and that ends with this one: for sessions that only
-    /// this process serves, and for tests.
+    /// Makes a random secret for this process: for tests, and for sessions that only this process serves and that
+    /// may end with it.
     ///
     /// # Errors
     /// When the system has no random numbers.
@@ -89,8 +91,8 @@ impl SealingKeys {
         self.0.iter().map(|key| &**key)
     }
 
-    /// Seals `plain` as text, under the first key, for the cookie of this name. The text tells when
-    /// it `ends`.
+    /// Seals `plain` under the first key as the text of the cookie of this name. The text includes the expiry
+    /// `ends`.
     pub(crate) fn seal(
         &self,
         purpose: Purpose<'_>,
@@ -102,7 +104,7 @@ impl SealingKeys {
         key.seal(purpose, cookie.as_bytes(), milliseconds(ends), plain).map(base64url::encode)
     }
 
-    /// Opens a text that was sealed for the cookie of this name, unless it ended before `now`.
+    /// Opens a text that was sealed for the cookie of this name, unless it has expired at `now`.
     pub(crate) fn open_until(
         &self,
         purpose: Purpose<'_>,
@@ -116,7 +118,7 @@ impl SealingKeys {
         (milliseconds(now) < ends).then_some(plain)
     }
 
-    /// Opens a text as [`open_until`](Self::open_until) does, whenever it ended.
+    /// Opens a text as [`open_until`](Self::open_until) does, even if it has expired.
     pub(crate) fn open(
         &self,
         purpose: Purpose<'_>,
@@ -151,13 +153,13 @@ fn milliseconds(at: SystemTime) -> u64 {
 pub(crate) struct SealingKey {
     id: [u8; KEY_ID],
     index: hmac::Key,
-    /// The pseudorandom key of HKDF, prepared: half the time of deriving with the library's HKDF,
-    /// which extracts anew each time.
+    /// The pseudorandom key of HKDF. The library's HKDF would extract it for each derivation, which takes twice the
+    /// time.
     sealing: hmac::Key,
 }
 
 impl Purpose<'_> {
-    /// The label, and for whom. No label is the beginning of another one.
+    /// Returns the label and the owner. No label is a prefix of another.
     fn info(&self) -> [&[u8]; 2] {
         match self {
             Self::UserTokens(owner) => [b"cached tokens of user ", owner],
@@ -177,7 +179,7 @@ impl SealingKey {
         Self { id: [a, b, c, d], index, sealing }
     }
 
-    /// Returns a name for a cache entry that only the secret's holders can tell from random bytes.
+    /// Returns the name of a cache entry. Without the secret it cannot be distinguished from random bytes.
     pub(crate) fn index(&self, request: &[u8]) -> hmac::Tag {
         hmac::sign(&self.index, request)
     }
@@ -201,7 +203,7 @@ impl SealingKey {
         Some(sealed)
     }
 
-    /// Opens what was sealed for this purpose and name, and tells its expiry.
+    /// Opens bytes that were sealed for this purpose and name, and returns them with their expiry.
     pub(crate) fn open(
         &self,
         purpose: Purpose<'_>,
@@ -234,13 +236,13 @@ impl SealingKey {
     }
 }
 
-/// The first block of HKDF-Expand (RFC 5869 §2.3), which is all that 32 bytes take.
+/// Returns the first block of HKDF-Expand (RFC 5869 §2.3), which has 32 bytes.
 fn expanded(key: &hmac::Key, info: [&[u8]; 2]) -> Zeroizing<[u8; 32]> {
     let mut mac = hmac::Context::with_key(key);
     info.iter().for_each(|part| mac.update(part));
     mac.update(&[1]);
-    #[expect(clippy::expect_used, reason = "a default would be a key that anybody knows")]
-    Zeroizing::new(*mac.sign().as_ref().first_chunk().expect("a tag of HMAC-SHA-256 has 32 bytes"))
+    #[expect(clippy::expect_used, reason = "a default would be a public key value")]
+    Zeroizing::new(*mac.sign().as_ref().first_chunk().expect("the tag has 32 bytes"))
 }
 
 #[cfg(test)]
@@ -264,7 +266,7 @@ mod tests {
         for (at, purpose) in PURPOSES.into_iter().enumerate() {
             let seal = |key: &SealingKey| key.seal(purpose, b"name", 7, b"plain");
             let sealed = seal(&ours).unwrap();
-            assert_ne!(sealed, seal(&ours).unwrap(), "a nonce is used once");
+            assert_ne!(sealed, seal(&ours).unwrap(), "each sealing has a new nonce");
             let open = |key: &SealingKey, purpose, name: &[u8], sealed: &[u8]| {
                 key.open(purpose, name, sealed).map(|(plain, ends)| (plain.to_vec(), ends))
             };
@@ -283,7 +285,7 @@ mod tests {
         }
     }
 
-    /// Other versions must find and open what this one filed and sealed.
+    /// Other versions must find and open the entries of this one.
     #[test]
     fn derived_keys_match_hkdf() {
         use aws_lc_rs::hkdf;
@@ -315,11 +317,11 @@ mod tests {
         };
         let both = format!("{new},{old}");
         assert_eq!(opened(keys(&both), "a", before).as_deref(), Some(&b"plain"[..]));
-        assert_eq!(opened(keys(&both), "a", ends), None, "it ended");
+        assert_eq!(opened(keys(&both), "a", ends), None, "expired");
         assert_eq!(opened(keys(&both), "b", before), None, "another cookie");
         assert_eq!(opened(keys(&new), "a", before), None, "another key");
         assert!(keys(&both).open(Purpose::Session, "a", &sealed).is_none(), "another purpose");
-        assert!(keys(&both).open(Purpose::SignIn, "a", &sealed).is_some(), "whenever it ended");
+        assert!(keys(&both).open(Purpose::SignIn, "a", &sealed).is_some(), "even if expired");
         for broken in ["", "%", &sealed[1..], &format!("{sealed}A")] {
             assert!(keys(&old).open(Purpose::SignIn, "a", broken).is_none(), "{broken}");
         }

@@ -1,8 +1,8 @@
-//! [`SingleFlight`]: one piece of work per key, however many want its outcome.
+//! [`SingleFlight`]: concurrent callers with the same key share one run of the work.
 //!
-//! The work runs as a task of its own and callers only wait for it. So a caller that goes away,
-//! even the one that started it, disturbs nobody; and if the work itself dies, everybody learns
-//! that at once and the next caller starts anew.
+//! The work runs as a separate task, and callers wait for its outcome. A dropped caller does not cancel the
+//! work, not even the caller that started it. If the work panics, all callers learn it immediately, and the
+//! next caller starts the work again.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 type Running<K, T> = Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>;
 
-/// The work now under way, by key.
+/// The running work, by key.
 pub(crate) struct SingleFlight<K, T> {
     running: Running<K, T>,
 }
@@ -37,9 +37,9 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Joins the flight for `key`, or starts one that does `work`.
+    /// Joins the running work for `key`, or starts `work`.
     ///
-    /// Outside of a tokio runtime nothing can be started, and the waiter lands with `None`.
+    /// Outside of a tokio runtime nothing starts, and the waiter gets `None`.
     pub(crate) fn run<F>(&self, key: K, work: impl FnOnce() -> F) -> Waiter<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -48,13 +48,13 @@ where
         waiter
     }
 
-    /// Whether somebody does the work for `key` now.
+    /// Returns whether work for `key` is running.
     pub(crate) fn is_running(&self, key: &K) -> bool {
         lock(&self.running).contains_key(key)
     }
 
-    /// Joins the flight for `key`, or starts one whose work tells the outcome itself and may go on after
-    /// that, while the next flight starts.
+    /// Joins the running work for `key`, or starts `work`, which publishes the outcome through the [`Leader`]. It
+    /// may continue after that, while the next caller starts new work.
     pub(crate) fn run_with_leader<F>(
         &self,
         key: K,
@@ -67,8 +67,8 @@ where
         waiter
     }
 
-    /// Joins the flight for `key`, or starts one if `permit` allows it. The permit is asked while
-    /// nobody else can start, so that those who come together are charged once and all get a waiter.
+    /// Joins the running work for `key`, or starts `work` if `permit` allows it. `permit` runs under the lock, so
+    /// callers that arrive together need one permit between them.
     pub(crate) fn run_if<E, F>(
         &self,
         key: K,
@@ -99,52 +99,52 @@ where
             return Ok(Waiter { outcome: outcome.clone(), is_new: false });
         }
         permit()?;
-        let (publish, outcome) = watch::channel(None);
+        let (sender, outcome) = watch::channel(None);
         if let Ok(runtime) = runtime {
             running.insert(key.clone(), outcome.clone());
-            // A runtime that has ended drops the task right here, and dropping it takes the lock.
+            // Unlock first: a runtime that has shut down drops the task in `spawn`, and the drop takes the lock.
             drop(running);
             let entry = Entry { running: self.running.clone(), key };
-            runtime.spawn(work(Leader { entry, publish }));
+            runtime.spawn(work(Leader { entry, sender }));
         }
         Ok(Waiter { outcome, is_new: true })
     }
 }
 
-/// Whoever does the work. If it is dropped before there is an outcome, those who wait learn that.
+/// The publisher of the outcome. If it is dropped without publishing, the waiters get `None`.
 pub(crate) struct Leader<K: Eq + Hash, T> {
     entry: Entry<K, T>,
-    publish: watch::Sender<Option<T>>,
+    sender: watch::Sender<Option<T>>,
 }
 
 impl<K: Eq + Hash, T> Leader<K, T> {
     pub(crate) fn publish(self, outcome: T) {
-        // In this order: whoever asks from here on wants work that begins after they ask.
+        // Remove the entry first, so that a caller that arrives after this outcome starts new work.
         drop(self.entry);
-        self.publish.send_replace(Some(outcome));
+        self.sender.send_replace(Some(outcome));
     }
 }
 
-/// A place in a flight.
+/// A caller's claim to the outcome of running work.
 pub(crate) struct Waiter<T> {
     outcome: watch::Receiver<Option<T>>,
     is_new: bool,
 }
 
 impl<T: Clone> Waiter<T> {
-    /// Whether the flight began with this waiter.
+    /// Returns whether this caller started the work.
     pub(crate) fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// Waits for the outcome; `None` when the work died: it panicked, or its runtime ended.
+    /// Waits for the outcome. Returns `None` if the work panicked or its runtime shut down.
     pub(crate) async fn wait(mut self) -> Option<T> {
         let outcome = self.outcome.wait_for(Option::is_some).await.ok()?;
         outcome.clone()
     }
 }
 
-/// Takes the flight off the list when its task ends, in whatever way.
+/// Removes the key from the map when the task ends, also by a panic.
 struct Entry<K: Eq + Hash, T> {
     running: Running<K, T>,
     key: K,
@@ -156,7 +156,7 @@ impl<K: Eq + Hash, T> Drop for Entry<K, T> {
     }
 }
 
-/// A panic while the lock is held leaves the map whole, so poisoning carries no information.
+/// Locks the map. Poisoning is harmless, because a panic under the lock leaves the map consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -171,12 +171,12 @@ mod tests {
 
     #[tokio::test]
     async fn many_callers_share_one_run() {
-        let (flights, started) = (SingleFlight::default(), Arc::new(AtomicUsize::new(0)));
+        let (single_flight, started) = (SingleFlight::default(), Arc::new(AtomicUsize::new(0)));
         let gate = Arc::new(Notify::new());
         let waiters: Vec<_> = (0..1000)
             .map(|_| {
                 let (started, gate) = (started.clone(), gate.clone());
-                flights.run("key", || async move {
+                single_flight.run("key", || async move {
                     started.fetch_add(1, Ordering::SeqCst);
                     gate.notified().await;
                     7
@@ -192,9 +192,9 @@ mod tests {
 
     #[tokio::test]
     async fn work_continues_after_publishing() {
-        let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
+        let (single_flight, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
         let (ended, has_ended) = tokio::sync::oneshot::channel();
-        let first = flights.run_with_leader("key", |leader| {
+        let first = single_flight.run_with_leader("key", |leader| {
             let gate = gate.clone();
             async move {
                 leader.publish(7);
@@ -203,26 +203,26 @@ mod tests {
             }
         });
         assert_eq!(first.wait().await, Some(7));
-        // The next flight does not wait for what the first still does.
-        assert!(!flights.is_running(&"key"));
-        assert_eq!(flights.run("key", || async { 8 }).wait().await, Some(8));
+        // New work does not wait for the rest of the first.
+        assert!(!single_flight.is_running(&"key"));
+        assert_eq!(single_flight.run("key", || async { 8 }).wait().await, Some(8));
         gate.notify_one();
         has_ended.await.unwrap();
-        // One that gives up leaves nobody waiting.
-        let waiter = flights.run_with_leader("key", |leader| async move { drop(leader) });
+        // A leader dropped without an outcome releases its waiters.
+        let waiter = single_flight.run_with_leader("key", |leader| async move { drop(leader) });
         assert_eq!(waiter.wait().await, None);
-        assert!(!flights.is_running(&"key"));
+        assert!(!single_flight.is_running(&"key"));
     }
 
     #[tokio::test]
     async fn dropped_leader_does_not_cancel_the_work() {
-        let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
+        let (single_flight, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
         let work = || {
             let gate = gate.clone();
             async move { gate.notified().await }
         };
-        let leader = flights.run("key", work);
-        let follower = flights.run("key", work);
+        let leader = single_flight.run("key", work);
+        let follower = single_flight.run("key", work);
         drop(leader);
         gate.notify_one();
         assert_eq!(follower.wait().await, Some(()));
@@ -230,22 +230,22 @@ mod tests {
 
     #[tokio::test]
     async fn panicking_work_releases_waiters_and_restarts() {
-        let flights = SingleFlight::default();
-        let doomed = flights.run("key", || async { panic!("on purpose") });
+        let single_flight = SingleFlight::default();
+        let doomed = single_flight.run("key", || async { panic!("on purpose") });
         assert_eq!(doomed.wait().await, None::<u8>);
-        assert_eq!(flights.run("key", || async { 7 }).wait().await, Some(7));
+        assert_eq!(single_flight.run("key", || async { 7 }).wait().await, Some(7));
     }
 
     #[tokio::test]
     async fn only_starting_needs_a_permit() {
-        let (flights, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
-        let refused = flights.run_if("key", || Err("no"), || async {});
+        let (single_flight, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
+        let refused = single_flight.run_if("key", || Err("no"), || async {});
         assert_eq!(refused.err(), Some("no"));
-        let leader = flights.run("key", || {
+        let leader = single_flight.run("key", || {
             let gate = gate.clone();
             async move { gate.notified().await }
         });
-        let follower = flights.run_if("key", || Err("no"), || async {}).ok().unwrap();
+        let follower = single_flight.run_if("key", || Err("no"), || async {}).ok().unwrap();
         assert!(leader.is_new() && !follower.is_new());
         gate.notify_one();
         assert_eq!(follower.wait().await, Some(()));
@@ -259,17 +259,17 @@ mod tests {
         let (send, done) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let _inside = handle.enter();
-            let flights = SingleFlight::default();
-            drop(flights.run("key", || async { 7 }));
-            send.send(lock(&flights.running).len())
+            let single_flight = SingleFlight::default();
+            drop(single_flight.run("key", || async { 7 }));
+            send.send(lock(&single_flight.running).len())
         });
         assert_eq!(done.recv_timeout(std::time::Duration::from_secs(120)), Ok(0));
     }
 
     #[test]
     fn missing_runtime_starts_nothing() {
-        let flights = SingleFlight::default();
-        drop(flights.run("key", || async { 7 }));
-        assert!(lock(&flights.running).is_empty());
+        let single_flight = SingleFlight::default();
+        drop(single_flight.run("key", || async { 7 }));
+        assert!(lock(&single_flight.running).is_empty());
     }
 }

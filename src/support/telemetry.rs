@@ -1,7 +1,7 @@
-//! Every event, field and metric name of the crate, once.
+//! All log events and metrics of the crate.
 //!
-//! Labels come from configuration or from fixed lists, never from a token: a flood of strange
-//! tokens makes no new time series. No event carries a token or a claim.
+//! Labels come from the configuration or from fixed lists, never from a token, so that an attacker cannot
+//! create time series. No event contains a token or a claim.
 
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// The `target` of every event, for `RUST_LOG=scaikey_auth=debug`.
 pub(crate) const TARGET: &str = "scaikey_auth";
 
-/// Adds one to a counter, with the feature `metrics`.
+/// Adds 1 to a counter, if the feature `metrics` is on.
 macro_rules! count {
     ($name:literal $(, $label:literal => $value:expr)*) => {{
         #[cfg(feature = "metrics")]
@@ -27,7 +27,7 @@ macro_rules! count {
     }};
 }
 
-/// Tells what is news as loudly as it is written, and anything else for debugging.
+/// Logs a new event at the given level, and a repeated one at the level `debug`.
 macro_rules! if_new {
     ($is_new:expr, $level:ident!($($event:tt)*)) => {
         match $is_new {
@@ -37,75 +37,76 @@ macro_rules! if_new {
     };
 }
 
-/// So many causes of one outage are told. A cause whose text is new each time must not fill the log.
+/// The number of causes that are logged for one outage. A cause with a different text each time must not fill
+/// the log.
 const MAX_CAUSES: usize = 8;
 
-/// So many changes are told per minute. What fails for every second caller changes all the time.
+/// The number of changes that are logged per minute. A store that fails for every second caller changes
+/// constantly.
 const MAX_CHANGES: u32 = 20;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Whether something that a service depends on works, as far as the log was told.
+/// The logged state of a component that the service depends on: working, or failed for known causes.
 ///
-/// A service asks its stores and its provider for every request. The log is told of changes: that
-/// something fails, with each cause once; and that it works again.
+/// A service may call a store or a provider for every request. Only changes are logged: each cause of a failure
+/// once, and the recovery.
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
-    is_told: AtomicBool,
-    told: Mutex<Told>,
+    is_logged: AtomicBool,
+    state: Mutex<OutageState>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
-    /// Digests of the causes of the outage that is under way.
+struct OutageState {
+    /// Digests of the logged causes of the current outage.
     causes: HashSet<u64>,
-    /// When the present minute ends, and how many changes were told in it.
+    /// The end of the current minute, and the number of changes logged in it.
     minute_ends: Duration,
     changes: u32,
 }
 
 impl Outage {
-    /// Notes that it failed for this cause, at this moment of a clock that never goes back. Returns
-    /// whether that is news.
+    /// Records a failure at the monotonic time `now`. Returns whether to log it as new.
     pub(crate) fn begins(&self, cause: &dyn Display, now: Duration) -> bool {
         let mut digest = Digest(DefaultHasher::new());
         // Writing into a hasher cannot fail.
         let _ = write!(digest, "{cause}");
         let cause = digest.0.finish();
-        let mut told = self.told();
-        let is_known = told.causes.contains(&cause) || told.causes.len() >= MAX_CAUSES;
-        if is_known || !told.may_tell(now) {
+        let mut state = self.state();
+        let is_known = state.causes.contains(&cause) || state.causes.len() >= MAX_CAUSES;
+        if is_known || !state.may_log(now) {
             return false;
         }
-        told.causes.insert(cause);
-        self.is_told.store(true, Ordering::Relaxed);
+        state.causes.insert(cause);
+        self.is_logged.store(true, Ordering::Relaxed);
         true
     }
 
-    /// Notes that it worked. Returns whether that is news. Costs next to nothing if not: the clock is
-    /// not asked.
+    /// Records a success. Returns whether to log a recovery. Without an outage it reads one flag and not the
+    /// clock, because it runs for every request.
     pub(crate) fn ends(&self, now: impl FnOnce() -> Duration) -> bool {
-        if !self.is_told.load(Ordering::Relaxed) {
+        if !self.is_logged.load(Ordering::Relaxed) {
             return false;
         }
         let now = now();
-        let mut told = self.told();
-        if told.causes.is_empty() || !told.may_tell(now) {
+        let mut state = self.state();
+        if state.causes.is_empty() || !state.may_log(now) {
             return false;
         }
-        told.causes.clear();
-        self.is_told.store(false, Ordering::Relaxed);
+        state.causes.clear();
+        self.is_logged.store(false, Ordering::Relaxed);
         true
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        // Whatever a panic left, it is a set of digests and two numbers.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, OutageState> {
+        // Poisoning is harmless: any set of digests and any two numbers are a valid state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Told {
-    fn may_tell(&mut self, now: Duration) -> bool {
+impl OutageState {
+    fn may_log(&mut self, now: Duration) -> bool {
         if now >= self.minute_ends {
             self.minute_ends = now + MINUTE;
             self.changes = 0;
@@ -124,7 +125,7 @@ impl Write for Digest {
     }
 }
 
-/// An error with its causes, in one line. A cause that the text before it quotes is left out.
+/// An error with its causes, in one line. A cause that the previous text already contains is left out.
 pub(crate) struct Causes<'e>(pub(crate) &'e (dyn Error + 'static));
 
 impl Display for Causes<'_> {
@@ -144,21 +145,21 @@ impl Display for Causes<'_> {
     }
 }
 
-/// The configuration was put together.
+/// Logs the mode of the service, and the notices of its configuration.
 pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
     for notice in notices {
         tracing::warn!(target: TARGET, "{notice}");
     }
     if is_mock {
-        tracing::warn!(target: TARGET, mode, "THIS SERVICE ACCEPTS MOCK TOKENS: it must not be reachable by anybody else");
+        tracing::warn!(target: TARGET, mode, "THIS SERVICE ACCEPTS MOCK TOKENS: make sure that only its developers can reach it");
     } else {
         tracing::info!(target: TARGET, mode, "authentication configured");
     }
 }
 
-/// Neither a tenant store nor a list says which tenants there are.
+/// Neither a tenant store nor a list restricts the tenants.
 pub(crate) fn any_tenant() {
-    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted; list them in P_TENANTS, set P_DATABASE_URL, or in code use `AuthBuilder::tenants`");
+    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted; to restrict them, list them in P_TENANTS, set P_DATABASE_URL, or use `AuthBuilder::tenants`");
 }
 
 /// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).
@@ -167,40 +168,40 @@ pub(crate) fn refused(reason: &'static str, error: &(dyn Error + 'static)) {
     count!("scaikey_auth_refusals_total", "reason" => reason);
 }
 
-/// The service is put together wrongly: a guard or extractor ran outside of every layer.
+/// The service is assembled wrongly: a guard or extractor ran outside of every layer.
 pub(crate) fn layer_missing(error: &dyn Display) {
     tracing::error!(target: TARGET, "{error}");
 }
 
-/// A handler asked for a row that the tenant store does not attach.
+/// A handler extracts a row of a type that the tenant store does not attach.
 #[cfg(feature = "axum")]
 pub(crate) fn tenant_row_missing(row: &'static str) {
-    tracing::error!(target: TARGET, row, "the tenant store attached no row of the type the handler asked for");
+    tracing::error!(target: TARGET, row, "the handler extracts a row of a type that the tenant store does not attach");
 }
 
-/// A key set was fetched and is in force. Metrics count it under `series`: the issuer, or the template
-/// of a tenant's, since invented tenants must not become series.
+/// A key set was fetched and is now used. Metrics count it under `series`: the issuer, or the template of a
+/// per-tenant issuer, because invented tenants must not create time series.
 pub(crate) fn keys_refreshed(issuer: &str, series: &str, usable: usize) {
     tracing::debug!(target: TARGET, issuer, usable, "key set refreshed");
     count!("scaikey_auth_jwks_refreshes_total", "issuer" => series.to_owned(), "outcome" => "ok");
 }
 
-/// Some published keys are wrong. Logged when they change.
+/// Some published keys are invalid. Logged when they change.
 pub(crate) fn keys_broken(issuer: &str, keys: &str) {
-    tracing::warn!(target: TARGET, issuer, "key set has broken keys, which are left out{keys}");
+    tracing::warn!(target: TARGET, issuer, "key set has invalid keys, which are ignored{keys}");
 }
 
-/// Some published keys are not for this service, such as keys for encryption. Logged when they change.
-pub(crate) fn keys_of_others(issuer: &str, keys: &str) {
-    tracing::info!(target: TARGET, issuer, "key set has keys that are not used here{keys}");
+/// Some published keys are for another use, such as encryption. Logged when they change.
+pub(crate) fn keys_unused(issuer: &str, keys: &str) {
+    tracing::info!(target: TARGET, issuer, "key set has keys for another use, which are ignored{keys}");
 }
 
-/// A token without key id fits more keys than are tried for one. Logged once for each issuer.
-pub(crate) fn keys_not_all_tried(issuer: &str, tried: usize) {
-    tracing::warn!(target: TARGET, issuer, tried, "tokens that name no key, or a name that many keys have, fit more keys than are tried for one token, so good ones may be refused: have the provider put kid, x5t or x5t#S256 into its tokens");
+/// A token matches more keys than are tried for one token. Logged once per issuer.
+pub(crate) fn too_many_candidate_keys(issuer: &str, tried: usize) {
+    tracing::warn!(target: TARGET, issuer, tried, "tokens without a unique key id fit more keys than are tried for one token, so valid ones may be refused: configure the provider to put kid, x5t or x5t#S256 into its tokens");
 }
 
-/// A key set could not be fetched; the one held, if any, stays in force. Warned of when it is news.
+/// A key set could not be fetched; the cached one, if any, stays in use. Logs a warning if it is new.
 pub(crate) fn keys_not_refreshed(
     issuer: &str,
     series: &str,
@@ -212,81 +213,81 @@ pub(crate) fn keys_not_refreshed(
     count!("scaikey_auth_jwks_refreshes_total", "issuer" => series.to_owned(), "outcome" => "failed");
 }
 
-/// A key set that could not be fetched was fetched.
-pub(crate) fn keys_can_be_fetched(issuer: &str) {
+/// A key set was fetched after a logged failure.
+pub(crate) fn keys_recovered(issuer: &str) {
     tracing::info!(target: TARGET, issuer, "keys can be fetched again");
 }
 
-/// The provider names another host for its keys than before.
+/// The host of the provider's keys changed.
 pub(crate) fn keys_moved(issuer: &str, from: &str, to: &str) {
-    tracing::warn!(target: TARGET, issuer, from, to, "the provider's jwks_uri moved");
+    tracing::warn!(target: TARGET, issuer, from, to, "the host of the provider's jwks_uri changed");
 }
 
-/// The tenant store failed; `stale` tells whether an earlier answer stood in. Warned of when it is news.
+/// The tenant store failed; `stale` says whether a cached answer was used. Logs a warning if it is new.
 pub(crate) fn tenant_store_failed(why: &(dyn Error + 'static), stale: bool, is_new: bool) {
     let why = Causes(why);
     if_new!(is_new, warn!(%why, stale, "tenant store failed"));
     count!("scaikey_auth_tenant_store_failures_total", "stale" => if stale { "true" } else { "false" });
 }
 
-/// An admission check failed. Warned of when it is news.
+/// An admission check failed. Logs a warning if it is new.
 pub(crate) fn admission_failed(why: &(dyn Error + 'static), is_new: bool) {
     let why = Causes(why);
     if_new!(is_new, warn!(%why, "admission check failed"));
     count!("scaikey_auth_admission_failures_total");
 }
 
-/// A store answers again, after its failure was told.
-pub(crate) fn store_works(store: &'static str) {
+/// A store answered after a logged failure.
+pub(crate) fn store_recovered(store: &'static str) {
     tracing::info!(target: TARGET, "{store} works again");
 }
 
-/// A resolver of tenants' issuers failed. Told once for each change.
-pub(crate) fn resolver_fails(template: &str, why: &(dyn Error + 'static)) {
+/// A resolver of tenants' issuers failed. Logged once per outage.
+pub(crate) fn resolver_failed(template: &str, why: &(dyn Error + 'static)) {
     tracing::warn!(target: TARGET, template, why = %Causes(why), "resolver of tenants' issuers fails");
 }
 
-/// A resolver of tenants' issuers answers again.
-pub(crate) fn resolver_works(template: &str) {
+/// A resolver of tenants' issuers answered after a logged failure.
+pub(crate) fn resolver_recovered(template: &str) {
     tracing::info!(target: TARGET, template, "resolver of tenants' issuers works again");
 }
 
-/// The store of participants failed. Told once for each change.
-pub(crate) fn registrar_fails(why: &(dyn Error + 'static)) {
+/// The store of participants failed. Logged once per outage.
+pub(crate) fn registrar_failed(why: &(dyn Error + 'static)) {
     tracing::warn!(target: TARGET, why = %Causes(why), "store of participants fails");
 }
 
-/// A token endpoint was asked: for which grant, and how it ended.
+/// A token request ended.
 pub(crate) fn token_request_ended(
     grant: &'static str,
     outcome: &'static str,
     error: Option<&dyn Display>,
 ) {
     match error {
-        None => tracing::debug!(target: TARGET, grant, "got a token"),
-        // Not every bad token is to be a warning, nor every request of an outage.
-        Some(error) => tracing::debug!(target: TARGET, grant, %error, "got no token"),
+        None => tracing::debug!(target: TARGET, grant, "token request succeeded"),
+        // Only debug: a warning for every invalid token or request of an outage would flood the log.
+        Some(error) => tracing::debug!(target: TARGET, grant, %error, "token request failed"),
     }
     count!("scaikey_auth_token_requests_total", "grant" => grant, "outcome" => outcome);
 }
 
-/// A token endpoint was not asked, although a token was wanted.
+/// A token request was not sent.
 pub(crate) fn token_request_not_sent(
     grant: &'static str,
     reason: &'static str,
     error: &dyn Display,
 ) {
-    tracing::debug!(target: TARGET, grant, reason, %error, "no token was asked for");
+    tracing::debug!(target: TARGET, grant, reason, %error, "token request was not sent");
     count!("scaikey_auth_token_requests_not_sent_total", "grant" => grant, "outcome" => reason);
 }
 
-/// A token endpoint fails this service: for one grant, or for `all`. Told once for each change.
-pub(crate) fn token_endpoint_fails(url: &str, grant: &'static str, error: &dyn Display) {
+/// A token endpoint failed: for one grant, or for `all`. Logged once per outage.
+pub(crate) fn token_endpoint_failed(url: &str, grant: &'static str, error: &dyn Display) {
     tracing::warn!(target: TARGET, url, grant, %error, "token endpoint fails");
 }
 
-/// A token endpoint that failed this service serves it.
-pub(crate) fn token_endpoint_works(url: &str, grant: &'static str) {
+/// A token endpoint answered after a logged failure.
+pub(crate) fn token_endpoint_recovered(url: &str, grant: &'static str) {
     tracing::info!(target: TARGET, url, grant, "token endpoint works again");
 }
 
@@ -295,54 +296,54 @@ pub(crate) fn token_request_repeated() {
     count!("scaikey_auth_token_request_retries_total", "reason" => "unavailable");
 }
 
-/// How a token was found: `hit`, `miss`, `collapsed`, or `refused` for a refusal repeated.
+/// A token was looked up: `hit`, `miss`, `collapsed`, or `refused` for a cached refusal.
 pub(crate) fn token_cache(result: &'static str) {
     count!("scaikey_auth_token_cache_total", "result" => result);
 }
 
-/// A token endpoint failed too often, and is left alone for a while. That it fails was told.
+/// The circuit breaker of a token endpoint opened. The failures are logged already.
 pub(crate) fn token_endpoint_breaker_opened(url: &str, grant: &'static str, pause: Duration) {
-    tracing::info!(target: TARGET, url, grant, ?pause, "token endpoint is left alone");
+    tracing::info!(target: TARGET, url, grant, ?pause, "circuit breaker of the token endpoint opened");
     count!("scaikey_auth_token_endpoint_breaker_total", "change" => "opened");
 }
 
-/// A token endpoint that had been left alone answers.
+/// The circuit breaker of a token endpoint closed.
 pub(crate) fn token_endpoint_breaker_closed(url: &str) {
-    tracing::debug!(target: TARGET, url, "token endpoint is asked as before");
+    tracing::debug!(target: TARGET, url, "circuit breaker of the token endpoint closed");
     count!("scaikey_auth_token_endpoint_breaker_total", "change" => "closed");
 }
 
-/// The token cache did not answer. Logged when it begins.
+/// The token cache failed. Logged once per outage.
 pub(crate) fn token_cache_failed(error: &dyn Display, is_new: bool, spends_without_lock: bool) {
     if is_new && spends_without_lock {
-        tracing::warn!(target: TARGET, %error, "token cache fails: all go on without it, refresh tokens and codes, too (insecure_spend_without_lock)");
+        tracing::warn!(target: TARGET, %error, "token cache fails: all requests continue without it, even those that use refresh tokens and codes (insecure_spend_without_lock)");
     } else if is_new {
-        tracing::warn!(target: TARGET, %error, "token cache fails: exchanges and service tokens go on without it; refresh tokens and codes are not spent until it answers (503)");
+        tracing::warn!(target: TARGET, %error, "token cache fails: exchanges and service tokens continue without it; requests that use refresh tokens and codes are answered with 503 until it answers");
     }
     count!("scaikey_auth_token_cache_failures_total", "reason" => "unavailable");
 }
 
-/// The token cache held something that none of our servers put there, or that was changed since. It
-/// counts as nothing. Logged when it begins.
+/// The token cache has an entry that this service did not write or that was changed. It is ignored. Logged once
+/// per outage.
 #[cfg(feature = "redis")]
 pub(crate) fn token_cache_invalid_entry(is_new: bool) {
     if is_new {
-        tracing::warn!(target: TARGET, "token cache holds what does not open; it is discarded");
+        tracing::warn!(target: TARGET, "an entry of the token cache does not open; it is ignored");
     }
     count!("scaikey_auth_token_cache_failures_total", "reason" => "garbage");
 }
 
-/// The token cache answers again.
+/// The token cache answered after a logged failure.
 pub(crate) fn token_cache_recovered() {
     tracing::info!(target: TARGET, "token cache answers again");
 }
 
-/// The configured client is of no use to these endpoints.
-pub(crate) fn endpoints_left_out() {
-    tracing::info!(target: TARGET, "the token endpoint depends on the tenant: token, refresh and logout name none and are left out");
+/// Some endpoints cannot work with the configured client.
+pub(crate) fn endpoints_omitted() {
+    tracing::info!(target: TARGET, "the URL of the token endpoint depends on the tenant, which requests to token, refresh and logout do not name: these endpoints are omitted");
 }
 
-/// An endpoint of the crate answered; `endpoint` is of a fixed list.
+/// An endpoint of the crate answered; `endpoint` comes from a fixed list.
 pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
     tracing::debug!(target: TARGET, endpoint, status, "endpoint answered");
     let class = match status {
@@ -354,33 +355,33 @@ pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
     count!("scaikey_auth_endpoint_answers_total", "endpoint" => endpoint, "outcome" => class);
 }
 
-/// An endpoint cannot do its work, and its caller is not to blame. Told once for each change.
+/// An endpoint is misconfigured, so that it fails for every caller. Logged once per outage.
 pub(crate) fn endpoint_misconfigured(endpoint: &'static str, problem: &dyn Display) {
-    tracing::error!(target: TARGET, endpoint, %problem, "endpoint cannot do its work");
+    tracing::error!(target: TARGET, endpoint, %problem, "endpoint is misconfigured");
 }
 
-/// The provider sent a browser back with an error; of the code only what can be printed.
+/// The provider sent a browser back with an error. `error` has printable characters only.
 pub(crate) fn sign_in_refused(error: &str) {
     tracing::debug!(target: TARGET, error, "sign-in was not completed");
 }
 
-/// A session's tokens have more characters than cookies hold, so that it cannot begin or go on.
+/// The tokens of a session are too long for cookies, so the session cannot begin or continue.
 pub(crate) fn session_too_large(characters: usize) {
     tracing::error!(target: TARGET, characters, "a session does not fit into cookies: ask the provider for smaller tokens");
 }
 
-/// Attempts are throttled by address, and there is none.
+/// Attempts are throttled by address, but the request has no address.
 pub(crate) fn no_client_address() {
     tracing::warn!(target: TARGET, "no client address: attempts are not throttled by address. With axum, serve with into_make_service_with_connect_info::<SocketAddr>(); with another server, insert the connection's SocketAddr into the request's extensions, or set client_address");
 }
 
-/// A proxy tells whom it asks for, and is not believed.
+/// A peer that is not a trusted proxy sent `X-Forwarded-For`.
 pub(crate) fn untrusted_proxy(peer: std::net::IpAddr) {
-    tracing::warn!(target: TARGET, %peer, "X-Forwarded-For comes from a peer that is not trusted: all clients behind it are throttled as one. If it is your proxy, name it in trusted_proxies or P_TRUSTED_PROXIES");
+    tracing::warn!(target: TARGET, %peer, "X-Forwarded-For comes from a peer that is not trusted: all clients behind it are throttled together. If it is your proxy, list it in trusted_proxies or P_TRUSTED_PROXIES");
 }
 
-/// A session ended before its time; `reason` is of a fixed list. The provider's part of it, a refresh
-/// token that it takes no more, happens to every session that its user ended elsewhere.
+/// A session ended early; `reason` comes from a fixed list. A refused refresh token is no warning, because it is
+/// normal after a sign-out elsewhere.
 pub(crate) fn session_ended(reason: &'static str) {
     match reason {
         "refresh_token_refused" => tracing::info!(target: TARGET, reason, "session ended"),
@@ -389,7 +390,7 @@ pub(crate) fn session_ended(reason: &'static str) {
     count!("scaikey_auth_sessions_ended_total", "reason" => reason);
 }
 
-/// A token that should have ended lives on at the provider. Warned of when it is news.
+/// A token could not be revoked at the provider. Logs a warning if it is new.
 pub(crate) fn not_revoked(
     what: &'static str,
     reason: &'static str,
@@ -400,7 +401,7 @@ pub(crate) fn not_revoked(
     count!("scaikey_auth_tokens_not_revoked_total", "reason" => reason);
 }
 
-/// A token that a sign-in brought does not hold here: `claim` names what is wrong with it.
+/// A token of a sign-in is invalid; `claim` is the wrong claim.
 pub(crate) fn sign_in_token_refused(
     token: &'static str,
     reason: &'static str,
@@ -411,12 +412,12 @@ pub(crate) fn sign_in_token_refused(
     count!("scaikey_auth_sign_in_tokens_refused_total", "reason" => reason);
 }
 
-/// The password grant is on for everybody.
-pub(crate) fn passwords_are_taken() {
-    tracing::warn!(target: TARGET, "passwords are taken at the token endpoint: RFC 9700 §2.4 says that this must not be");
+/// The token endpoint accepts passwords.
+pub(crate) fn password_grant_enabled() {
+    tracing::warn!(target: TARGET, "the token endpoint accepts passwords, which RFC 9700 §2.4 forbids: prefer sign-in");
 }
 
-/// Tokens known to be good gave way to others, or were not remembered, for want of memory.
+/// Verified tokens were evicted, or not cached, because the cache is full.
 pub(crate) fn verified_tokens_evicted(tokens: u64) {
     #[cfg(feature = "metrics")]
     metrics::counter!("scaikey_auth_verified_tokens_evicted_total").increment(tokens);
@@ -424,17 +425,17 @@ pub(crate) fn verified_tokens_evicted(tokens: u64) {
     let _ = tokens;
 }
 
-/// The store that counts attempts failed: this process counts by itself. Warned of when it is news.
+/// The store that counts attempts failed, so this process counts them. Logs a warning if it is new.
 pub(crate) fn throttle_failed(why: &(dyn Error + 'static), is_new: bool) {
     let why = Causes(why);
     if_new!(
         is_new,
-        warn!(%why, "throttle failed: this process counts attempts by itself meanwhile")
+        warn!(%why, "throttle failed: until it recovers, this process counts attempts alone")
     );
     count!("scaikey_auth_throttle_failures_total", "answer" => "local");
 }
 
-/// A decision about a foreign token, for the audit log. Of the token it has digests only.
+/// A decision about a foreign token, for the audit log. It contains digests of claims, never the claims.
 #[cfg(feature = "trust")]
 pub(crate) struct TrustDecision<'d> {
     pub(crate) trust: Option<&'d str>,
@@ -446,8 +447,8 @@ pub(crate) struct TrustDecision<'d> {
     pub(crate) is_verified: bool,
 }
 
-/// A foreign token was granted something, or denied. What nobody vouches for is for debugging:
-/// anybody can make such tokens.
+/// A foreign token was granted access or denied. A token that is not verified is logged at the level `debug`,
+/// because an attacker can make any number of them.
 #[cfg(feature = "trust")]
 pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
     let TrustDecision { trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified } =
@@ -462,10 +463,8 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
     count!("scaikey_auth_trust_decisions_total", "outcome" => outcome);
 }
 
-/// A token was minted for a workload that a policy let in, or was not. The digest is the one of the
-/// policy's decision.
-///
-/// A failure is warned of when it is news.
+/// A token was minted for a workload, or minting failed. The digest equals that in the policy's decision. Logs a
+/// warning if a failure is new.
 #[cfg(feature = "trust")]
 pub(crate) fn workload_minted(
     trust: &str,
@@ -489,20 +488,19 @@ pub(crate) fn workload_minted(
     count!("scaikey_auth_workload_tokens_total", "outcome" => outcome);
 }
 
-/// A trust policy came into force.
+/// A trust policy was loaded.
 #[cfg(feature = "trust")]
 pub(crate) fn trust_policy_loaded(trusts: usize) {
     tracing::info!(target: TARGET, trusts, "trust policy in force");
 }
 
-/// A trust policy was refused; the one before stays in force.
+/// A trust policy was rejected; the previous one stays in force.
 #[cfg(feature = "trust")]
 pub(crate) fn trust_policy_refused(why: &dyn Display) {
-    tracing::error!(target: TARGET, %why, "trust policy refused; the one before stays in force");
+    tracing::error!(target: TARGET, %why, "trust policy refused; the previous one stays in force");
 }
 
-/// The log of used tokens failed: tokens of trusts with single use are denied. Warned of when it is
-/// news.
+/// The replay log failed, so single-use tokens are denied. Logs an error if it is new.
 #[cfg(feature = "trust")]
 pub(crate) fn replay_log_failed(why: &(dyn Error + 'static), is_new: bool) {
     let why = Causes(why);
@@ -520,34 +518,34 @@ mod tests {
     fn outage_is_logged_once_per_change() {
         let outage = Outage::default();
         let start = || START;
-        assert!(!outage.ends(start), "nothing had failed");
-        assert!(outage.begins(&"away", START));
-        assert!(!outage.begins(&"away", START));
-        assert!(outage.begins(&"refuses", START), "another cause");
-        assert!(!outage.begins(&"away", START), "they alternate");
+        assert!(!outage.ends(start), "there was no failure");
+        assert!(outage.begins(&"timeout", START));
+        assert!(!outage.begins(&"timeout", START));
+        assert!(outage.begins(&"refused", START), "another cause");
+        assert!(!outage.begins(&"timeout", START), "an alternating cause");
         assert!(outage.ends(start));
         assert!(!outage.ends(start));
-        assert!(outage.begins(&"away", START), "a second outage");
+        assert!(outage.begins(&"timeout", START), "a second outage");
     }
 
     #[test]
     fn varying_causes_do_not_fill_logs() {
         let outage = Outage::default();
-        let told = (0..1000).filter(|nth| outage.begins(nth, START)).count();
-        assert_eq!(told, MAX_CAUSES);
+        let logged = (0..1000).filter(|nth| outage.begins(nth, START)).count();
+        assert_eq!(logged, MAX_CAUSES);
         assert!(outage.ends(|| START));
     }
 
     #[test]
     fn flapping_is_logged_within_bounds() {
         let outage = Outage::default();
-        let told = (0..1000)
-            .map(|_| u32::from(outage.begins(&"away", START)) + u32::from(outage.ends(|| START)))
+        let logged = (0..1000)
+            .map(|_| u32::from(outage.begins(&"timeout", START)) + u32::from(outage.ends(|| START)))
             .sum::<u32>();
-        assert_eq!(told, MAX_CHANGES);
-        // What the log says last is right a minute later.
-        let told = [outage.begins(&"away", MINUTE), outage.ends(|| MINUTE)];
-        assert_eq!(told, [true, true]);
+        assert_eq!(logged, MAX_CHANGES);
+        // A minute later changes are logged again.
+        let logged = [outage.begins(&"timeout", MINUTE), outage.ends(|| MINUTE)];
+        assert_eq!(logged, [true, true]);
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl<R: TenantResolver> CachedTenants<R> {
         let (entry, answer) = match outcome {
             Ok(last) => {
                 if self.memory.outage.ends(|| self.clock.elapsed()) {
-                    telemetry::store_works("tenant store");
+                    telemetry::store_recovered("tenant store");
                 }
                 (Entry::new(last.clone(), *asked_at, &self.limits), Ok(last))
             }

@@ -185,7 +185,7 @@ impl TrustEvaluator {
         match self.0.replay_log.first_use(key, until).await {
             Ok(is_first) => {
                 if self.0.replay_outage.ends(|| self.0.clock.elapsed()) {
-                    telemetry::store_works("replay log");
+                    telemetry::store_recovered("replay log");
                 }
                 if is_first { Ok(()) } else { Err(DenialReason::Replayed) }
             }

@@ -1,34 +1,33 @@
-//! The strict JSON reader behind everything that arrives from outside: JOSE headers, claims,
-//! keys, key sets and provider metadata.
+//! A strict JSON reader for all external input: JOSE headers, claims, keys, key sets and provider metadata.
 //!
-//! It is stricter than RFC 8259 where RFC 8725 asks for it: the text is one object with nothing
-//! behind it, no member name occurs twice at any depth, and nesting is bounded. The result is one
-//! flat list of nodes, which name the places of their strings in the text; a value knows where its
-//! members end, so stepping over it costs nothing. The reader is this crate's own, so that no feature
-//! of a library that other crates of the program switch on changes what a number is.
+//! It is stricter than RFC 8259, as RFC 8725 requires: the text is one object with nothing after it, no object
+//! has two members of the same name, and nesting is bounded. The result is a flat list of nodes. Nodes refer to
+//! strings by their place in the text. A node stores the end of its descendants, so that skipping it is cheap.
+//!
+//! `serde_json` is not used, because a feature that another crate of the program enables could change how it
+//! reads numbers.
 
 mod reader;
 
 use std::ops::Range;
 
-/// How deep objects and lists may nest. Claims of real providers stay below 6.
+/// The maximum depth of nested objects and lists. Claims of real providers stay below 6.
 const MAX_DEPTH: usize = 16;
 
-/// How many members an object may have. Those of real providers have some dozens; their number is the
-/// attacker's choice, and each name looked for may have to pass all of them.
+/// The maximum number of members of an object. Real providers send dozens. An attacker chooses the number, and
+/// each lookup may have to pass all of them.
 const MAX_MEMBERS: u32 = 1024;
 
-/// Up to this many members of an object are compared with all before them; where there are more, all are
-/// sorted, so that a hostile object costs n·log n and not n².
-const PAIRWISE: u32 = 32;
+/// The number of members up to which duplicates are found by pairwise comparison. The members of a larger object
+/// are sorted, so that a hostile object costs n·log n, not n².
+const MAX_PAIRWISE: u32 = 32;
 
-/// Why a text was refused. Carries no part of the text.
+/// The reason for rejecting a text. It contains no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Not one JSON object.
+    /// The text is not one JSON object.
     Syntax,
-    /// Nested deeper than [`MAX_DEPTH`], an object of more than [`MAX_MEMBERS`], or 2 GiB of text. Other
-    /// readers may read it, so it is not the same as no JSON.
+    /// The text exceeds [`MAX_DEPTH`], [`MAX_MEMBERS`] or 2 GiB. It may be valid JSON for other readers.
     Limit,
     /// A member name occurs twice in one object.
     Duplicate,
@@ -41,8 +40,8 @@ pub(crate) struct Document {
     tree: Tree,
 }
 
-/// Where a string stands: in a text or, if it is written with escapes there, behind its end, where what
-/// was unescaped is. The default stands nowhere.
+/// The place of a string in the text. A string with escapes is stored unescaped after the end of the text, and
+/// its span is there. The default span is outside of any text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
     start: u32,
@@ -58,7 +57,7 @@ impl Default for Span {
 impl Span {
     const EMPTY: Self = Self { start: 0, end: 0 };
 
-    /// Texts are shorter than 2 GiB.
+    /// Makes a span. Its bounds fit into a u32, because texts are shorter than 2 GiB.
     #[inline]
     fn between(start: usize, end: usize) -> Self {
         Self { start: start as u32, end: end as u32 }
@@ -70,14 +69,14 @@ impl Span {
     }
 }
 
-/// What is found in a text.
+/// The nodes of a parsed text.
 #[derive(Debug)]
 struct Tree {
     nodes: Vec<Node>,
-    /// Strings that are written with escapes, unescaped, one behind the other.
+    /// The unescaped form of all strings with escapes, concatenated.
     unescaped: String,
-    /// Whether a name occurs twice in some object.
-    repeats: bool,
+    /// Whether an object has two members of the same name.
+    has_duplicates: bool,
 }
 
 /// The name of a member; list items and the root have none.
@@ -91,8 +90,8 @@ impl Name {
     const NONE: Self = Self { name: Span::EMPTY, tag: 0 };
 }
 
-/// Returns a byte that is equal for equal names: most others are told apart without a comparison of texts,
-/// which would take 5 % of a first-seen token's time.
+/// Returns a one-byte hash of a name. It avoids most comparisons of texts, which would take 5 % of the time for a
+/// first-seen token.
 #[inline]
 fn tag(name: &str) -> u8 {
     let name = name.as_bytes();
@@ -108,7 +107,7 @@ struct Node {
     name: Span,
     /// See [`tag`].
     tag: u8,
-    /// Index of the first node behind this one and all its descendants.
+    /// The index after the last descendant.
     end: u32,
 }
 
@@ -116,7 +115,7 @@ struct Node {
 enum Kind {
     Null,
     Bool(bool),
-    /// All that is ever asked of a number is whether it is a time below 2^53.
+    /// An f64 suffices, because the crate reads numbers only as times below 2^53.
     Number(f64),
     Text(Span),
     List,
@@ -124,29 +123,29 @@ enum Kind {
 }
 
 impl Document {
-    /// Reads one object.
+    /// Parses one object.
     pub(crate) fn parse(text: impl Into<Vec<u8>>) -> Result<Self, Fault> {
-        // Checked once as a whole: the readers would do it string by string, at five times the cost.
+        // UTF-8 is checked for the whole text, because a check per string takes five times as long.
         let text = String::from_utf8(text.into()).map_err(|_| Fault::Syntax)?;
-        // So that there is room for places behind its end.
+        // A u32 must also hold the spans of unescaped strings after the text.
         if text.len() > i32::MAX as usize {
             return Err(Fault::Limit);
         }
         let tree = reader::read(&text)?;
-        if tree.repeats { Err(Fault::Duplicate) } else { Ok(Self { text, tree }) }
+        if tree.has_duplicates { Err(Fault::Duplicate) } else { Ok(Self { text, tree }) }
     }
 
-    /// The object itself.
+    /// Returns the root object.
     pub(crate) fn root(&self) -> Value<'_> {
         Value { document: self, at: 0 }
     }
 
-    /// Returns the number of bytes read.
+    /// Returns the length of the parsed text in bytes.
     pub(crate) fn length(&self) -> u32 {
         self.text.len() as u32
     }
 
-    /// The text, and behind it what was unescaped: all that [spans](Span) are of.
+    /// Returns the text, followed by the unescaped strings, so that all [spans](Span) are places in it.
     pub(crate) fn into_text(self) -> Box<str> {
         let Self { mut text, tree } = self;
         text.push_str(&tree.unescaped);
@@ -162,14 +161,14 @@ impl Document {
 impl Tree {
     fn new() -> Self {
         Self {
-            // What a usual token needs, in 1 KiB: allocators hand out larger blocks more slowly.
+            // 1 KiB suffices for a usual token. Larger blocks take allocators longer.
             nodes: Vec::with_capacity(1024 / size_of::<Node>()),
             unescaped: String::new(),
-            repeats: false,
+            has_duplicates: false,
         }
     }
 
-    /// The string at a span of the text, or behind its end.
+    /// Returns the string at a span.
     #[inline]
     fn string<'t>(&'t self, text: &'t str, span: Span) -> &'t str {
         text.get(span.range()).unwrap_or_else(|| self.unescaped(text, span))
@@ -178,9 +177,9 @@ impl Tree {
     #[cold]
     fn unescaped(&self, text: &str, span: Span) -> &str {
         let Range { start, end } = span.range();
-        let before = text.len();
-        let place = start.checked_sub(before).zip(end.checked_sub(before));
-        place.and_then(|(start, end)| self.unescaped.get(start..end)).unwrap_or_default()
+        let offset = text.len();
+        let range = start.checked_sub(offset).zip(end.checked_sub(offset));
+        range.and_then(|(start, end)| self.unescaped.get(start..end)).unwrap_or_default()
     }
 
     fn add_unescaped(&mut self, text: &str, string: &str) -> Span {
@@ -189,7 +188,7 @@ impl Tree {
         Span::between(start, start + string.len())
     }
 
-    /// Adds a value; no text has more nodes than bytes.
+    /// Adds a node and returns its index. It fits into a u32, because a text has fewer nodes than bytes.
     #[inline]
     fn push(&mut self, Name { name, tag }: Name, kind: Kind) -> u32 {
         let at = self.nodes.len() as u32;
@@ -197,7 +196,7 @@ impl Tree {
         at
     }
 
-    /// Ends a list or an object, behind the last of its descendants.
+    /// Ends a list or an object after its last descendant.
     fn close(&mut self, opened: u32) {
         let end = self.nodes.len() as u32;
         if let Some(node) = self.nodes.get_mut(opened as usize) {
@@ -205,11 +204,11 @@ impl Tree {
         }
     }
 
-    /// The member called `name` among the values that stand in a row there.
-    fn find(&self, text: &str, name: &str, among: Range<u32>) -> Option<u32> {
+    /// Returns the member called `name` among the siblings in a range of nodes.
+    fn find(&self, text: &str, name: &str, siblings: Range<u32>) -> Option<u32> {
         let tag = tag(name);
-        let mut at = among.start;
-        while at < among.end {
+        let mut at = siblings.start;
+        while at < siblings.end {
             let node = self.nodes.get(at as usize)?;
             if node.tag == tag && self.string(text, node.name) == name {
                 return Some(at);
@@ -219,15 +218,16 @@ impl Tree {
         None
     }
 
-    /// Whether two members of an object have one name. Sorted, because an attacker chooses their number.
-    fn members_repeat(&self, text: &str, object: u32) -> bool {
+    /// Returns whether two members of an object have the same name. It sorts, because an attacker chooses their
+    /// number.
+    fn has_duplicate_members(&self, text: &str, object: u32) -> bool {
         let members = self.children(object).filter_map(|at| self.nodes.get(at as usize));
         let mut names: Vec<&str> = members.map(|node| self.string(text, node.name)).collect();
         names.sort_unstable();
         names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
     }
 
-    /// Where the items of a list or the members of an object are.
+    /// Returns the nodes of the items of a list or the members of an object.
     fn children(&self, of: u32) -> impl Iterator<Item = u32> {
         let end = self.nodes.get(of as usize).map_or(of, |node| node.end);
         let mut next = of + 1;
@@ -261,7 +261,7 @@ impl<'d> Value<'d> {
         self.document.tree.string(&self.document.text, span)
     }
 
-    /// The member called `name`, if this is an object that has it.
+    /// Returns the member called `name`, if this is an object with such a member.
     pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
         let Document { text, tree } = self.document;
         let object = self.node().filter(|node| matches!(node.kind, Kind::Object))?;
@@ -269,7 +269,7 @@ impl<'d> Value<'d> {
         Some(Value { at, ..self })
     }
 
-    /// The value an RFC 6901 pointer, split into its reference tokens, leads to.
+    /// Returns the value at a JSON pointer (RFC 6901), given as its reference tokens.
     pub(crate) fn follow(self, path: &[Box<str>]) -> Option<Value<'d>> {
         path.iter().try_fold(self, |value, step| match value.kind() {
             Kind::Object => value.get(step),
@@ -278,23 +278,23 @@ impl<'d> Value<'d> {
         })
     }
 
-    /// The items of a list or the members of an object, in the order sent.
+    /// Returns the items of a list or the members of an object, in the order of the text.
     pub(crate) fn children(self) -> impl Iterator<Item = Value<'d>> {
         let document = self.document;
         document.tree.children(self.at).map(move |at| Value { document, at })
     }
 
-    /// How many values are inside, at any depth.
+    /// Returns the number of values inside, at any depth.
     pub(crate) fn descendants(self) -> usize {
         self.node().map_or(0, |node| (node.end - self.at - 1) as usize)
     }
 
-    /// The member name this value stands under.
+    /// Returns the member name of this value.
     pub(crate) fn name(self) -> &'d str {
         self.node().map_or("", |node| self.string(node.name))
     }
 
-    /// Where it stands, if it is a string.
+    /// Returns the span, if this is a string.
     #[inline]
     pub(crate) fn span(self) -> Option<Span> {
         match self.kind() {
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_well_formed_object_is_read() {
+    fn only_one_object_is_accepted() {
         for text in ["", "[]", "1", "null", "\"a\"", "{}x", "{} {}", "{", "\u{feff}{}", "{\"a\":}"]
         {
             assert_eq!(fault(text.as_bytes()), Some(Fault::Syntax), "{text}");
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(fault(format!("{{{}}}", many.join(",")).as_bytes()), None);
         let twice = format!("{{{},\"m7\":0}}", many.join(","));
         assert_eq!(fault(twice.as_bytes()), Some(Fault::Duplicate));
-        // The last name is that of the first, of one in the middle, or of its neighbour.
+        // The last member repeats the first, a middle or the previous name.
         for count in [1, 2, 3, 4, 30, 31, 32, 33, 34] {
             for of in [0, count / 2, count - 1] {
                 for text in [
@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn members_of_large_objects_are_found() {
-        // Names of all lengths, many of which look alike.
+        // Similar names of different lengths.
         let names: Vec<String> = (0..600).map(|n| format!("{}m{n}", "-".repeat(n % 7))).collect();
         let member = |(n, name): (usize, &String)| format!("\"{name}\":[{n}]");
         let members = names.iter().enumerate().map(member).collect::<Vec<_>>().join(",");

@@ -1,12 +1,11 @@
-//! Reads JSON exactly as RFC 8259 writes it.
+//! The parser of RFC 8259.
 //!
-//! By itself: what a JSON library makes of a number depends on features that any other crate of a program
-//! may switch on (`serde_json/arbitrary_precision` makes an object of it), and a token that was good must
-//! stay good.
+//! It does not use `serde_json`, because another crate of the program may enable features that change how numbers
+//! are read (with `arbitrary_precision` a number becomes an object), and valid tokens would be refused.
 
-use super::{Fault, Kind, MAX_DEPTH, MAX_MEMBERS, Name, PAIRWISE, Span, Tree, tag};
+use super::{Fault, Kind, MAX_DEPTH, MAX_MEMBERS, MAX_PAIRWISE, Name, Span, Tree, tag};
 
-/// Reads one object. Repeated names are noted in the tree.
+/// Reads one object. It records duplicate names in the tree.
 pub(super) fn read(text: &str) -> Result<Tree, Fault> {
     let mut reader = Reader { text, at: 0, tree: Tree::new(), is_over_limit: false };
     let is_object = reader.next() == Some(b'{');
@@ -18,7 +17,7 @@ pub(super) fn read(text: &str) -> Result<Tree, Fault> {
     }
 }
 
-/// Which bytes of a string stand for themselves: all but control characters, quotation marks and
+/// Whether a byte of a string stands for itself: every byte but control characters, quotation marks and
 /// backslashes.
 #[expect(clippy::indexing_slicing, reason = "computed while the crate is compiled")]
 const IS_PLAIN: [bool; 256] = {
@@ -35,7 +34,7 @@ struct Reader<'a> {
     text: &'a str,
     at: usize,
     tree: Tree,
-    /// Whether reading ended at a limit, and not at what is no JSON.
+    /// Whether reading stopped at a limit, not at a syntax error.
     is_over_limit: bool,
 }
 
@@ -46,7 +45,7 @@ impl<'a> Reader<'a> {
         Some(byte)
     }
 
-    /// The next byte that is no white space (§2).
+    /// Returns the next byte that is not white space (§2).
     fn next(&mut self) -> Option<u8> {
         loop {
             let byte = self.byte()?;
@@ -71,7 +70,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// What stands behind an opening brace (§4).
+    /// Reads an object after its opening brace (§4).
     fn object(&mut self, name: Name, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::Object, depth)?;
         let (mut count, mut tags) = (0, 0);
@@ -97,11 +96,12 @@ impl<'a> Reader<'a> {
             }
         }
         self.tree.close(opened);
-        self.tree.repeats |= count > PAIRWISE && self.tree.members_repeat(self.text, opened);
+        self.tree.has_duplicates |=
+            count > MAX_PAIRWISE && self.tree.has_duplicate_members(self.text, opened);
         Some(())
     }
 
-    /// What stands behind an opening bracket (§5).
+    /// Reads a list after its opening bracket (§5).
     fn list(&mut self, name: Name, depth: usize) -> Option<()> {
         let opened = self.open(name, Kind::List, depth)?;
         let mut next = self.next()?;
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         Some(self.tree.push(name, kind))
     }
 
-    /// Ends reading at a limit.
+    /// Stops reading if a limit is exceeded.
     fn stays_within(&mut self, is_within: bool) -> Option<()> {
         self.is_over_limit |= !is_within;
         is_within.then_some(())
@@ -137,22 +137,22 @@ impl<'a> Reader<'a> {
         is_there.then_some(kind)
     }
 
-    /// The name of the next member of an object that has `count` already. One whose tag no other has
-    /// (`tags` is a set of them) is compared with none.
+    /// Reads the name of the next member of an object with `count` members so far. `tags` is a bit set of their
+    /// tags: a name with a new tag needs no comparison.
     fn name(&mut self, object: u32, count: u32, tags: &mut u128) -> Option<Name> {
         let span = self.string()?;
         let name = self.tree.string(self.text, span);
         let tag = tag(name);
         let bit = 1 << (tag % 128);
-        if *tags & bit != 0 && count < PAIRWISE {
+        if *tags & bit != 0 && count < MAX_PAIRWISE {
             let members = object + 1..self.tree.nodes.len() as u32;
-            self.tree.repeats |= self.tree.find(self.text, name, members).is_some();
+            self.tree.has_duplicates |= self.tree.find(self.text, name, members).is_some();
         }
         *tags |= bit;
         Some(Name { name: span, tag })
     }
 
-    /// A number of which one byte was read (§6). One that is too large for an `f64` is refused.
+    /// Reads a number after its first byte (§6). A number that is too large for an `f64` is rejected.
     fn number(&mut self) -> Option<f64> {
         let start = self.at - 1;
         self.at = start;
@@ -175,14 +175,14 @@ impl<'a> Reader<'a> {
         number.is_finite().then_some(number)
     }
 
-    /// Steps over the next byte, if it is one of these.
+    /// Skips the next byte, if it is one of `these`.
     fn skip(&mut self, these: &[u8]) -> bool {
         let is_there = self.text.as_bytes().get(self.at).is_some_and(|byte| these.contains(byte));
         self.at += usize::from(is_there);
         is_there
     }
 
-    /// Steps over digits and counts them.
+    /// Skips digits and returns their number.
     fn digits(&mut self) -> usize {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         count
     }
 
-    /// What stands behind an opening quotation mark, up to the closing one (§7).
+    /// Reads a string after its opening quotation mark (§7).
     fn string(&mut self) -> Option<Span> {
         let start = self.at;
         if self.plain()? == b'"' {
@@ -208,8 +208,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Steps over characters that stand for themselves and the quotation mark or backslash behind them,
-    /// which it returns. A control character is refused.
+    /// Skips plain characters and the following quotation mark or backslash, which it returns. A control character
+    /// is rejected.
     fn plain(&mut self) -> Option<u8> {
         let rest = self.text.as_bytes().get(self.at..)?;
         let is_plain = |byte: &&u8| IS_PLAIN.get(usize::from(**byte)).is_some_and(|is| *is);
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         self.byte().filter(|end| *end >= b' ')
     }
 
-    /// The character that stands behind a backslash.
+    /// Reads an escape after its backslash.
     fn escaped(&mut self) -> Option<char> {
         Some(match self.byte()? {
             same @ (b'"' | b'\\' | b'/') => char::from(same),
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Four hexadecimal digits.
+    /// Reads four hexadecimal digits.
     fn unit(&mut self) -> Option<u16> {
         let digits = self.text.get(self.at..self.at + 4)?;
         self.at += 4;
@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    /// What this reader reads, as `serde_json` would show it.
+    /// Returns the result of this reader as a value of `serde_json`.
     fn shown(text: &str) -> Option<Json> {
         fn of(value: Value<'_>) -> Json {
             match value.kind() {
@@ -319,7 +319,7 @@ mod tests {
         let document = Document { text: text.to_owned(), tree };
         Some(of(document.root()))
     }
-    /// Pieces that make JSON, nearly JSON, and what looks like it.
+    /// Generates concatenations of JSON tokens, most of which are not JSON.
     fn pieces() -> impl Strategy<Value = String> {
         let pieces = [
             "{",
@@ -373,7 +373,7 @@ mod tests {
         })
     }
 
-    /// Well-formed, in spellings that providers use.
+    /// Generates well-formed JSON.
     fn value(depth: u32) -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             prop::sample::select(vec![
@@ -408,11 +408,11 @@ mod tests {
         })
     }
 
-    /// What this reader and a library read, with numbers as both round them.
+    /// Returns the results of this reader and of `serde_json`, with rounded numbers.
     fn both(text: &str) -> (Option<Json>, Option<Json>) {
         fn rounded(value: Json) -> Json {
             match value {
-                // The library's last digit may differ: one of a few bits.
+                // The last bits may differ.
                 Json::Number(number) => number.as_f64().map(|number| number as f32).into(),
                 Json::Array(items) => items.into_iter().map(rounded).collect(),
                 Json::Object(members) => {
