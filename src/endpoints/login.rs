@@ -152,7 +152,7 @@ impl Inner {
         let verifier = verifier.ok_or(Failure::NotConfigured("the verifier was lost"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
         // A browser may send the same callback twice: both arrive, for one redemption.
-        let request = request.allow_repeats().from_anonymous_caller();
+        let request = request.allow_repeats().by_anonymous_caller();
         let token = self.client()?.authorization_code(&request).await?;
         let nonce = Some(transaction.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {
@@ -244,7 +244,7 @@ impl Inner {
             None if sign_in.unbound_codes => CodeRequest::without_pkce(code, redirect_uri),
             None => return Err(invalid_request("The parameter code_verifier is missing.")),
         };
-        let token = self.client()?.authorization_code(&request.from_anonymous_caller()).await?;
+        let token = self.client()?.authorization_code(&request.by_anonymous_caller()).await?;
         let outcome = match self.check_id_token(&token, parameters.get("nonce")).await {
             Ok(()) => self.tokens_if_admitted(&token).await,
             Err(failure) => Err(failure),

@@ -97,7 +97,7 @@ impl Inner {
         }
         let account = (self.account_rule)(&attempt);
         self.admit(Endpoint::Token, &incoming.head, Some(&account)).await?;
-        let mut request = PasswordRequest::new(username, password).from_anonymous_caller();
+        let mut request = PasswordRequest::new(username, password).by_anonymous_caller();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.password(&request).await?;
         Ok(self.token_response(&token))
@@ -115,7 +115,7 @@ impl Inner {
         }
         let missing = "The parameter refresh_token is missing.";
         let refresh_token = parameters.required("refresh_token", missing)?;
-        let mut request = RefreshRequest::new(refresh_token).from_anonymous_caller();
+        let mut request = RefreshRequest::new(refresh_token).by_anonymous_caller();
         request.scopes = scopes(&parameters)?;
         let token = self.client()?.refresh(&request).await?;
         Ok(self.token_response(&token))

@@ -150,19 +150,19 @@ pub struct RefreshRequest {
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
     /// Whether anybody may have brought the refresh token.
-    from_anonymous_caller: bool,
+    by_anonymous_caller: bool,
 }
 
 impl RefreshRequest {
     /// The same scopes as before.
     pub fn new(refresh_token: impl Into<Secret>) -> Self {
         let (refresh_token, scopes) = (refresh_token.into(), Scopes::new());
-        Self { refresh_token, scopes, tenant: None, from_anonymous_caller: false }
+        Self { refresh_token, scopes, tenant: None, by_anonymous_caller: false }
     }
 
     /// The refresh token is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn from_anonymous_caller(mut self) -> Self {
-        self.from_anonymous_caller = true;
+    pub(crate) fn by_anonymous_caller(mut self) -> Self {
+        self.by_anonymous_caller = true;
         self
     }
 
@@ -188,7 +188,7 @@ pub struct CodeRequest {
     /// Whether a caller that repeats the request within a minute gets the same tokens.
     pub(super) repeats: bool,
     /// Whether anybody may have brought the code.
-    from_anonymous_caller: bool,
+    by_anonymous_caller: bool,
 }
 
 impl CodeRequest {
@@ -210,7 +210,7 @@ impl CodeRequest {
             verifier: None,
             tenant: None,
             repeats: false,
-            from_anonymous_caller: false,
+            by_anonymous_caller: false,
         }
     }
 
@@ -221,8 +221,8 @@ impl CodeRequest {
     }
 
     /// The code is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn from_anonymous_caller(mut self) -> Self {
-        self.from_anonymous_caller = true;
+    pub(crate) fn by_anonymous_caller(mut self) -> Self {
+        self.by_anonymous_caller = true;
         self
     }
 
@@ -249,7 +249,7 @@ pub struct PasswordRequest {
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
     /// Whether anybody may have brought the password.
-    from_anonymous_caller: bool,
+    by_anonymous_caller: bool,
 }
 
 impl PasswordRequest {
@@ -261,13 +261,13 @@ impl PasswordRequest {
             password,
             scopes: Scopes::new(),
             tenant: None,
-            from_anonymous_caller: false,
+            by_anonymous_caller: false,
         }
     }
 
     /// The password is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn from_anonymous_caller(mut self) -> Self {
-        self.from_anonymous_caller = true;
+    pub(crate) fn by_anonymous_caller(mut self) -> Self {
+        self.by_anonymous_caller = true;
         self
     }
 
@@ -361,9 +361,9 @@ impl TokenRequest<'_> {
     pub(super) fn is_from_anonymous_caller(&self) -> bool {
         match self {
             Self::Exchange(_) | Self::Service(_) => false,
-            Self::Refresh(request) => request.from_anonymous_caller,
-            Self::Code(request) => request.from_anonymous_caller,
-            Self::Password(request) => request.from_anonymous_caller,
+            Self::Refresh(request) => request.by_anonymous_caller,
+            Self::Code(request) => request.by_anonymous_caller,
+            Self::Password(request) => request.by_anonymous_caller,
         }
     }
 

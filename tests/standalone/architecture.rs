@@ -52,7 +52,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("base64", "base64_simd::", &["src/support/base64url.rs"]),
-    ("calendars", "humantime::", &["src/endpoints/names.rs", "src/trust/time.rs"]),
+    ("calendars", "humantime::", &["src/endpoints/identity_id.rs", "src/trust/time.rs"]),
     ("TOML", "toml::", &["src/trust/tree.rs"]),
 ];
 
