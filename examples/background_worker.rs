@@ -1,7 +1,7 @@
 //! Run with `cargo run --example background_worker`
 //!
-//! A worker without a user: it indexes the documents of every tenant, each with a token of the
-//! service itself for that tenant (client credentials, RFC 6749 §4.4). Its store checks the tokens.
+//! A background worker without users. It reads the documents of every tenant with a service token
+//! for that tenant (client credentials, RFC 6749 §4.4). The document store verifies the tokens.
 
 use axum::{Router, routing::get};
 use scaikey_auth::issuer::ClientAuth;
@@ -17,7 +17,7 @@ const TENANTS: [&str; 3] = ["acme", "umbrella", "initech"];
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let provider = Provider::start().await;
     for tenant in TENANTS {
-        // Each tenant has an issuer and a token endpoint of its own, as at ScaiKey.
+        // As in ScaiKey, each tenant has its own issuer and token endpoint.
         provider.tenant(tenant, tenant).register_client(Client::new("indexer", "a secret"));
     }
     let store = store(&provider).await?;
@@ -40,13 +40,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A service that knows tenants by their tokens.
+/// Starts the document store, which accepts a token from any tenant, and returns its URL.
 async fn store(provider: &Provider) -> Result<String, Box<dyn std::error::Error>> {
     let url = provider.url();
     let issuer = IssuerConfig::new(format!("{url}/tenants/{{tenant_id}}"))
         .jwks_uri(format!("{url}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json"))
         .allow_loopback_http(true);
-    // Every tenant of this provider is a customer.
+    // Accepts every tenant of this provider.
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").tenants(AnyTenant).build()?;
     let documents = async |identity: Identity, tenant: Tenant| {
         format!("the documents of {}, for {}", tenant.id(), identity.subject())

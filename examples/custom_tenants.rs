@@ -1,7 +1,7 @@
 //! Run with `cargo run --example custom_tenants --features sqlite`
 //!
-//! Tenants in a table of your own: `Workspaces` looks them up with SQLx, `CachedTenants` spares the
-//! database, and handlers get the row back. Prints the `curl` lines to try.
+//! Keeps tenants in your own database table. `Workspaces` reads the table with SQLx,
+//! `CachedTenants` caches the rows, and handlers receive the row. Prints `curl` lines to try.
 
 use std::error::Error;
 
@@ -17,14 +17,14 @@ use tokio::net::TcpListener;
 
 mod serve;
 
-/// What handlers want to know about a tenant.
+/// The row that handlers receive.
 #[derive(Clone)]
 struct Workspace {
     number: i64,
     plan: String,
 }
 
-/// The store: nothing but the pool of connections the service has anyway.
+/// The tenant store: a wrapper around the connection pool of the service.
 #[derive(Debug, Clone)]
 struct Workspaces(SqlitePool);
 
@@ -35,7 +35,7 @@ impl TenantResolver for Workspaces {
             sqlx::query_as("SELECT number, plan, paid FROM workspaces WHERE tenant = $1")
                 .bind(id.as_str())
                 .fetch_optional(&self.0)
-                .await?; // an outage is an error, never "unknown"
+                .await?; // an outage is an error, not an unknown tenant
         Ok(found.map(|(number, plan, paid)| {
             let status = if paid { TenantStatus::Active } else { TenantStatus::Suspended };
             Tenant::with_row(id.clone(), status, Workspace { number, plan })
@@ -64,9 +64,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
     let url = format!("http://{}/plan", listener.local_addr()?);
     for (tenant, outcome) in [
-        ("acme", "200: a workspace that pays"),
-        ("late", "403: one that does not"),
-        ("nobody", "403: one that does not exist"),
+        ("acme", "200: its workspace is paid"),
+        ("late", "403: its workspace is not paid"),
+        ("nobody", "403: it has no workspace"),
     ] {
         println!("# {tenant} gets {outcome}");
         let token = provider.token().tenant(tenant).sign();
@@ -77,7 +77,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 async fn database() -> Result<SqlitePool, sqlx::Error> {
-    // A database in memory lives as long as its one connection.
+    // An in-memory database exists only as long as its connection, so the pool keeps exactly one.
     let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).idle_timeout(None);
     let pool = pool.max_lifetime(None).connect("sqlite::memory:").await?;
     for statement in [

@@ -1,6 +1,6 @@
 //! Run with `cargo run --example hyper`
 //!
-//! The layer around a bare hyper 1 service: no framework. It prints the `curl` lines to try.
+//! Protects a plain hyper 1 service, without a framework. Prints `curl` lines to try.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -14,10 +14,11 @@ use tower::{ServiceBuilder, service_fn};
 
 mod serve;
 
-/// Without extractors, the identity is in the request's extensions.
+/// Reads the identity from the request's extensions, because hyper has no extractors.
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let who = request.extensions().get::<AuthContext>().map(|context| context.identity().subject());
-    Ok(Response::new(Full::from(format!("hello, {}\n", who.unwrap_or("nobody")))))
+    let subject =
+        request.extensions().get::<AuthContext>().map(|context| context.identity().subject());
+    Ok(Response::new(Full::from(format!("hello, {}\n", subject.unwrap_or("nobody")))))
 }
 
 #[tokio::main]

@@ -1,8 +1,9 @@
 //! Run with `cargo run --example on_behalf_of`
 //!
-//! Three services in a row: users call the drive, the drive calls the vault for them, and itself for
-//! its own housekeeping. No handler touches a token: the drive's HTTP client has a layer that knows
-//! which one each destination gets, and a request's handler runs on behalf of its caller.
+//! Calls another service on behalf of the user. Users call the drive. The drive calls the vault
+//! with an exchanged token of the user, or with its own service token for housekeeping. No handler
+//! touches a token: a layer around the drive's HTTP client adds the right token for each
+//! destination.
 
 use axum::extract::State;
 use axum::{Json, Router, routing::get};
@@ -22,7 +23,7 @@ mod serve;
 
 type Http = Client<HttpConnector, axum::body::Body>;
 
-/// What the drive's handlers share.
+/// The state that the drive's handlers share.
 #[derive(Clone)]
 struct Drive {
     http: OutboundService<Http, ReplayEmpty>,
@@ -34,34 +35,39 @@ async fn main() -> Result<(), BoxError> {
     let provider = Provider::builder().audience("scaivault").start().await;
     let account = testing::Client::new("scaidrive", "a secret").scopes("audit:write");
     provider.register_client(account.may_exchange("scaivault", "vault:read"));
-    let vault = open(vault(&provider)?).await?;
-    let drive = open(drive(&provider, &vault)?).await?;
+    let vault = start(vault(&provider)?).await?;
+    let drive = start(drive(&provider, &vault)?).await?;
 
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let token = |user| provider.token().subject(user).audience("scaidrive").sign();
     let (alice, bob) = (token("alice"), token("bob"));
     for (user, token) in [("alice", &alice), ("bob", &bob), ("alice", &alice)] {
-        println!("{user} opens the drive, which asks the vault:");
-        let said = ask(&http, &format!("{drive}/secrets"), Some(token)).await?;
-        println!("  the vault saw {said}");
+        println!("{user} calls the drive, which calls the vault on behalf of {user}:");
+        let answer = ask(&http, &format!("{drive}/secrets"), Some(token)).await?;
+        println!("  the vault saw {answer}");
     }
-    println!("Nobody opens the drive's housekeeping, which writes to the vault's audit log:");
+    println!(
+        "The drive's housekeeping has no caller, so the drive calls the vault with its own token:"
+    );
     println!("  the vault saw {}", ask(&http, &format!("{drive}/housekeeping"), None).await?);
-    println!("Alice makes the drive call what is no destination:");
+    println!("alice makes the drive call a URL that is not a destination:");
     println!("  {}", ask(&http, &format!("{drive}/elsewhere"), Some(&alice)).await?);
-    println!("{} requests to the provider for tokens", provider.token_requests());
+    println!("{} token requests reached the provider", provider.token_requests());
     Ok(())
 }
 
-/// The vault takes tokens for `scaivault`, and says what it sees of them.
+/// The vault. It accepts tokens for `scaivault` and answers with their claims.
 fn vault(provider: &Provider) -> Result<Router, BoxError> {
-    let see = async |identity: Identity| {
+    let show_claims = async |identity: Identity| {
         let claims: Value = identity.claims().unwrap_or_default();
         let (sub, aud, act) = (&claims["sub"], &claims["aud"], &claims["act"]["sub"]);
         Json(json!({ "sub": sub, "aud": aud, "act": act, "scope": claims["scope"] }))
     };
     let auth = auth(provider).audience("scaivault").build()?;
-    Ok(Router::new().route("/secrets", get(see)).route("/audit", get(see)).layer(auth.layer()))
+    Ok(Router::new()
+        .route("/secrets", get(show_claims))
+        .route("/audit", get(show_claims))
+        .layer(auth.layer()))
 }
 
 fn auth(provider: &Provider) -> scaikey_auth::AuthBuilder {
@@ -99,7 +105,7 @@ impl Drive {
     }
 }
 
-/// `GET`, through whatever client.
+/// Sends a `GET` request through any tower client and returns the body.
 async fn ask<S, B>(client: &S, url: &str, token: Option<&str>) -> Result<String, BoxError>
 where
     S: tower::Service<http::Request<axum::body::Body>, Response = http::Response<B>> + Clone,
@@ -115,7 +121,7 @@ where
     Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
 
-async fn open(app: Router) -> Result<String, BoxError> {
+async fn start(app: Router) -> Result<String, BoxError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(serve::serve(listener, app, serve::HEAD));

@@ -1,7 +1,8 @@
 //! Run with `cargo run --example quickstart`
 //!
-//! Then paste the `curl` lines it prints into another terminal, or this one, which needs no token
-//! and gets 401: `curl -i http://127.0.0.1:8080/me`. `LISTEN` sets another address.
+//! Starts a protected API and a test provider, and prints `curl` lines to try in another terminal.
+//! Set `LISTEN` to use another address. Without a token, the API answers 401:
+//! `curl -i http://127.0.0.1:8080/me`.
 
 use std::process::ExitCode;
 
@@ -18,12 +19,12 @@ async fn me(identity: Identity, tenant: Tenant) -> String {
 }
 
 async fn admin(identity: Identity) -> String {
-    format!("Welcome, {}: you may change things.", identity.subject())
+    format!("Welcome, {}. You are an administrator.", identity.subject())
 }
 
-/// The API, which trusts the provider's tokens as soon as they are meant for `scaiwave`.
+/// The API. It accepts the provider's tokens whose audience is `scaiwave`.
 fn api(issuer: String) -> Result<Router, ConfigError> {
-    // The provider in a box has no TLS; anything but loopback must be https.
+    // The test provider has no TLS. Plain http is allowed on the loopback interface only.
     let issuer = IssuerConfig::new(issuer).allow_loopback_http(true);
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
     Ok(Router::new()
@@ -34,7 +35,7 @@ fn api(issuer: String) -> Result<Router, ConfigError> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt::init(); // silent, unless RUST_LOG says otherwise
+    tracing_subscriber::fmt::init(); // prints nothing unless RUST_LOG is set
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -51,42 +52,42 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example quickstart"
         )
     })?;
-    // ES256 makes short tokens.
+    // ES256 tokens are short, which keeps the `curl` lines short.
     let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
     let api = api(provider.issuer())?;
-    introduce(&format!("http://{}", listener.local_addr()?), &provider);
+    print_instructions(&format!("http://{}", listener.local_addr()?), &provider);
     serve::serve(listener, api, serve::HEAD).await;
     Ok(())
 }
 
-fn introduce(api: &str, provider: &Provider) {
+fn print_instructions(api: &str, provider: &Provider) {
     let alice = provider.token().subject("alice").scope("docs:read");
     let bearer = |token: String| format!(" -H 'Authorization: Bearer {token}'");
     let (good, expired) = (bearer(alice.clone().sign()), bearer(alice.expired().sign()));
     println!(
         "\
-A protected API and its identity provider, both on this machine:
+A protected API and a test identity provider run on this machine:
 
-  API       {api}   /me needs a token, /admin one with scope admin
-  provider  {provider}   in a box: signs tokens, publishes its keys
+  API       {api}   /me needs a token, /admin needs the scope admin
+  provider  {provider}   signs tokens and publishes its keys
 
 Paste these lines into another terminal.
 
-  200  alice asks who she is; the API fetches the provider's keys and checks her token
+  200  a valid token: the API fetches the provider's keys and verifies it
 curl -i -w '\\n' {api}/me{good}
 
-  403  alice wants to be admin; her token is as good as before, but lacks the scope
+  403  the same token on /admin: it lacks the scope admin
 curl -i -w '\\n' {api}/admin{good}
 
-  401  alice comes back with a token that expired an hour ago
+  401  a token that expired an hour ago
 curl -i -w '\\n' {api}/me{expired}
 
-  401  somebody comes without a token
+  401  no token
 curl -i -w '\\n' {api}/me
 
-To sign in with a browser: cargo run --example browser_login, and open http://localhost:8080
+To sign in with a browser, run `cargo run --example browser_login` and open http://localhost:8080.
 
-Ctrl-C stops both. With RUST_LOG=scaikey_auth=debug, the log here says why a request was refused.",
+Press Ctrl-C to stop both. Set RUST_LOG=scaikey_auth=debug to log why a request was rejected.",
         provider = provider.url(),
     );
 }

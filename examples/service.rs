@@ -1,11 +1,15 @@
-//! Run with `SCAIWAVE_ISSUER=https://id.example SCAIWAVE_AUDIENCE=scaiwave cargo run --example service`
+//! Run with `SCAIWAVE_ISSUER=https://id.example SCAIWAVE_AUDIENCE=scaiwave cargo run --example
+//! service`
 //!
-//! or, without any provider, with `SCAIWAVE_AUTH_MODE=mock cargo run --example service` (with
-//! `--release`, add `APP_ENV=local`); then try
-//! `curl -i http://127.0.0.1:8080/me -H 'Authorization: Bearer anything'`. Everything comes from
-//! the environment: `SCAIWAVE_…` (see the manual), `LISTEN`, `RUST_LOG`. The endpoints under
-//! `/v1/auth/` are there too: `curl -i http://127.0.0.1:8080/v1/auth/whoami -H …`. `SIGHUP` has the
-//! trust policy (`SCAIWAVE_TRUST_FILE`) read again: `kill -HUP` and the process id.
+//! or, without a provider, with `SCAIWAVE_AUTH_MODE=mock cargo run --example service`. With
+//! `--release`, mock mode also needs `APP_ENV=local`. Then try:
+//!
+//! - `curl -i http://127.0.0.1:8080/me -H 'Authorization: Bearer anything'`
+//! - `curl -i http://127.0.0.1:8080/v1/auth/whoami -H 'Authorization: Bearer anything'`
+//!
+//! A complete service that is configured by environment variables only: `SCAIWAVE_…` (see the
+//! manual), `LISTEN` and `RUST_LOG`. On `SIGHUP` (`kill -HUP PID`) it reloads the trust policy
+//! (`SCAIWAVE_TRUST_FILE`).
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -62,16 +66,17 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Where tokens for other services come from, if this service has a `client_id`.
+/// Builds the client for tokens of other services, if this service has a `client_id`.
 fn tokens(config: &AuthConfig) -> Result<Tokens, ConfigError> {
-    let wanted = config.client.id.is_some();
-    wanted.then(|| TokenExchangeClient::from_config(config).build()).transpose()
+    let has_client = config.client.id.is_some();
+    has_client.then(|| TokenExchangeClient::from_config(config).build()).transpose()
 }
 
-/// What is under `/v1/auth/`. Participants are in the database, if there is one.
+/// Builds the endpoints under `/v1/auth/`. Participants are stored in the database, or in memory
+/// without one.
 fn endpoints(config: &AuthConfig, auth: &Auth, tokens: &Tokens) -> Result<Endpoints, ConfigError> {
     let mut endpoints = auth.endpoints();
-    // Sign-ins and refreshes name no tenant: a client whose token endpoint depends on one is none for them.
+    // Sign-in and refresh requests name no tenant, so they cannot use a token endpoint per tenant.
     let per_tenant =
         config.client.token_url.as_deref().is_some_and(|url| url.contains("{tenant_id}"));
     if let (Some(tokens), false) = (tokens, per_tenant) {
@@ -91,10 +96,10 @@ async fn run(
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
-    // The first request need not wait for keys then. If the provider is away, the library logs it,
-    // and the keys are fetched when a token or a health check asks for them.
-    let warm = auth.clone();
-    tokio::spawn(async move { warm.ready().await });
+    // Fetches the keys before the first request needs them. If the provider is unavailable, the
+    // library logs a warning and fetches them for the first token or health check.
+    let warm_up = auth.clone();
+    tokio::spawn(async move { warm_up.ready().await });
     reload_on_hangup(&endpoints)?;
     let mut app = api(&auth, tokens, &endpoints).layer(endpoints.clone());
     if let Some(sessions) = endpoints.sessions() {
@@ -104,8 +109,8 @@ async fn run(
     Ok(())
 }
 
-/// Reads the trust policy again at each `SIGHUP`. The library logs what is wrong with it; the policy
-/// before stays in force then. Without a policy the signal changes nothing.
+/// Reloads the trust policy at each `SIGHUP`. If the new policy is invalid, the library logs the
+/// reasons and the previous policy stays in force. Without a policy the signal has no effect.
 #[cfg(unix)]
 fn reload_on_hangup(endpoints: &Endpoints) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -163,14 +168,14 @@ async fn me(context: AuthContext) -> Json<Value> {
 }
 
 async fn admin(identity: Identity) -> String {
-    format!("{} may administer\n", identity.subject())
+    format!("{} is an administrator\n", identity.subject())
 }
 
 async fn docs(identity: Identity) -> String {
     format!("{} may read the internal documents\n", identity.subject())
 }
 
-/// Gets the caller's token for another service, and tells what it says: never the token itself.
+/// Exchanges the caller's token for another service, and answers with its claims, never the token.
 async fn downstream(
     State(tokens): State<Tokens>,
     Path(audience): Path<String>,
@@ -179,16 +184,16 @@ async fn downstream(
     let (Some(tokens), Some(token)) = (tokens, context.token()) else { return no_client() };
     let mut request = ExchangeRequest::new(token, audience);
     request.tenant = context.identity().tenant_id().cloned();
-    told(tokens.exchange(&request).await)
+    claims_or_error(tokens.exchange(&request).await)
 }
 
-/// Gets a token of this service itself for one tenant, and tells what it says.
+/// Gets a service token of this service for one tenant, and answers with its claims.
 async fn service_token(State(tokens): State<Tokens>, Path(tenant): Path<TenantId>) -> Response {
     let Some(tokens) = tokens else { return no_client() };
-    told(tokens.service_token(tenant).await)
+    claims_or_error(tokens.service_token(tenant).await)
 }
 
-fn told(outcome: Result<AccessToken, ExchangeError>) -> Response {
+fn claims_or_error(outcome: Result<AccessToken, ExchangeError>) -> Response {
     let error = match outcome {
         Ok(token) => {
             let claims: Value = insecure_decode_claims(token.secret().expose()).unwrap_or_default();
@@ -202,7 +207,7 @@ fn told(outcome: Result<AccessToken, ExchangeError>) -> Response {
         ExchangeError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_GATEWAY,
     };
-    tracing::warn!(%error, "no token");
+    tracing::warn!(%error, "could not get a token");
     let code = error.oauth().map_or("unavailable", OAuthError::as_str);
     let mut response = (status, Json(json!({ "error": code }))).into_response();
     if let Some(wait) = error.retry_after() {
@@ -213,21 +218,20 @@ fn told(outcome: Result<AccessToken, ExchangeError>) -> Response {
 }
 
 fn no_client() -> Response {
-    let why =
-        "set SCAIWAVE_CLIENT_ID, and present a real token, to get tokens for other services\n";
-    (StatusCode::NOT_IMPLEMENTED, why).into_response()
+    let hint = "to get tokens for other services, set SCAIWAVE_CLIENT_ID and send a real token\n";
+    (StatusCode::NOT_IMPLEMENTED, hint).into_response()
 }
 
 async fn public(identity: Option<Identity>) -> String {
     format!("hello, {}\n", identity.as_ref().map_or("stranger", Identity::subject))
 }
 
-/// For readiness probes: 200 when tokens can be verified. Foreign issuers are reported, but a
-/// cluster that is away makes the service no less ready for its users.
+/// Answers readiness probes: 200 if the service can verify tokens. The body also reports foreign
+/// issuers, but an unavailable foreign issuer does not make the service unready.
 async fn healthz(State((auth, endpoints)): State<(Auth, Endpoints)>) -> (StatusCode, Json<Value>) {
     let issuers = auth.issuers().health();
-    let able = auth.mode() == AuthMode::Mock || issuers.iter().all(IssuerHealth::can_verify);
-    let status = if able { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let ready = auth.mode() == AuthMode::Mock || issuers.iter().all(IssuerHealth::can_verify);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let trusts = endpoints.workloads().map(|workloads| workloads.evaluator().health());
     (status, Json(json!({ "mode": auth.mode(), "issuers": issuers, "trusts": trusts })))
 }

@@ -1,8 +1,8 @@
 //! Run with `cargo run --example token_exchange`
 //!
-//! The story of a plugin: a drive whose users keep secrets in a vault. The drive holds each user's
-//! token and needs another one for the vault, which it gets by token exchange (RFC 8693) and keeps.
-//! Time is moved by hand, so that an hour passes at once; a provider in a box stands for ScaiKey.
+//! Exchanges and caches tokens. A drive has its users' tokens and needs a token for the vault for
+//! each of them: token exchange (RFC 8693). The example uses a test provider instead of ScaiKey,
+//! and a manual clock instead of waiting for an hour.
 
 use std::time::Duration;
 
@@ -29,12 +29,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bob = provider.token().subject("bob").expires_in(session).sign();
     let for_vault = |subject: &str| ExchangeRequest::new(subject, "scaivault");
 
-    println!("Both users open their vault, and open it again:");
+    println!("Both users open the vault, twice each:");
     for user in [&alice, &bob, &alice, &bob] {
-        tell(&provider, client.exchange(&for_vault(user)).await);
+        print_outcome(&provider, client.exchange(&for_vault(user)).await);
     }
 
-    println!("A thousand requests of alice's at once:");
+    println!("1000 parallel requests of alice:");
     let mut requests = tokio::task::JoinSet::new();
     for _ in 0..1000 {
         let (client, request) = (client.clone(), for_vault(&alice));
@@ -43,39 +43,44 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens = requests.join_all().await;
     println!("  {} tokens, {} requests to the provider", tokens.len(), provider.token_requests());
 
-    println!("52 minutes later the tokens are due. They serve while the next ones are got:");
+    println!(
+        "52 minutes later the tokens are due for renewal. They are used until the renewal in the background:"
+    );
     clock.advance(Duration::from_secs(52 * 60));
-    tell(&provider, client.exchange(&for_vault(&alice)).await);
+    print_outcome(&provider, client.exchange(&for_vault(&alice)).await);
     while provider.granted("urn:ietf:params:oauth:grant-type:token-exchange") < 3 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    tell(&provider, client.exchange(&for_vault(&alice)).await);
+    print_outcome(&provider, client.exchange(&for_vault(&alice)).await);
 
-    println!("The provider goes away. Nobody notices, for bob's token is good for 8 minutes more:");
+    println!("The provider fails. The cached token of bob is valid for 8 more minutes:");
     provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     clock.advance(Duration::from_secs(5 * 60));
-    tell(&provider, client.exchange(&for_vault(&bob)).await);
+    print_outcome(&provider, client.exchange(&for_vault(&bob)).await);
     provider.heal(ProviderEndpoint::Token);
 
-    println!("The drive may not have tokens for the payroll, and asks for them once:");
+    println!("The drive is not allowed to get tokens for the payroll. The refusal is cached:");
     clock.advance(Duration::from_secs(60));
     for _ in 0..2 {
-        tell(&provider, client.exchange(&ExchangeRequest::new(alice.as_str(), "payroll")).await);
+        print_outcome(
+            &provider,
+            client.exchange(&ExchangeRequest::new(alice.as_str(), "payroll")).await,
+        );
     }
     Ok(())
 }
 
-/// Prints what came, but never a token.
-fn tell(provider: &Provider, outcome: Result<AccessToken, ExchangeError>) {
-    let asked = provider.token_requests();
+/// Prints the claims of the token or the error, but never the token.
+fn print_outcome(provider: &Provider, outcome: Result<AccessToken, ExchangeError>) {
+    let requests = provider.token_requests();
     match outcome {
         Ok(token) => {
             let status = token.cache_status().as_str();
             let claims: serde_json::Value =
                 insecure_decode_claims(token.secret().expose()).unwrap_or_default();
             let (sub, aud, scope) = (&claims["sub"], &claims["aud"], &claims["scope"]);
-            println!("  {status:9} sub {sub} aud {aud} scope {scope}; {asked} requests so far");
+            println!("  {status:9} sub {sub} aud {aud} scope {scope}; {requests} requests so far");
         }
-        Err(error) => println!("  {error}; {asked} requests so far"),
+        Err(error) => println!("  {error}; {requests} requests so far"),
     }
 }

@@ -1,7 +1,7 @@
 //! Run with `cargo run --example tonic`
 //!
-//! The layer around a gRPC server, here tonic's own health service, and a client that calls it:
-//! with a token, without one, and with one that lacks the scope. Prints the status codes.
+//! Protects a gRPC server (tonic's health service). A client calls it with a token, without a
+//! token, and with a token that lacks the scope. Prints the status codes.
 
 use std::error::Error;
 use std::time::Duration;
@@ -24,9 +24,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
     let address = incoming.local_addr()?;
     let (_reporter, health) = tonic_health::server::health_reporter();
-    // A service of yours finds the `AuthContext` in `request.extensions()`.
+    // Your own service finds the `AuthContext` in `request.extensions()`.
     let server = Server::builder()
-        // Clients that stay away, or never say what they want, are not waited for without an end.
+        // Closes connections of clients that disappear or send nothing.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .max_connection_age(Duration::from_secs(3600))
         .layer(auth.layer().respond_with(Grpc))
@@ -41,10 +41,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ("without a token", None),
         ("without the scope", Some(provider.token().sign())),
     ];
-    for (what, token) in calls {
+    for (call, token) in calls {
         match check(&channel, token.as_deref()).await {
-            Ok(()) => println!("{what:18} {:?}", Code::Ok),
-            Err(status) => println!("{what:18} {:?}: {}", status.code(), status.message()),
+            Ok(()) => println!("{call:18} {:?}", Code::Ok),
+            Err(status) => println!("{call:18} {:?}: {}", status.code(), status.message()),
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! Run with `cargo run --example workload_identity --features trust`
 //!
-//! Pods, CI jobs and virtual machines come with the tokens of their platforms and no secret of
-//! ours. A policy says which are believed, as whom; the program shows what it grants, what it
-//! denies, and what an administrator reads about either. It ends by itself.
+//! Accepts tokens of workload platforms: pods, CI jobs and virtual machines authenticate with their
+//! platform's token, without a shared secret. A trust policy maps these tokens to identities. The
+//! program shows granted and denied tokens and the explanations for administrators, then exits.
 
 use std::error::Error;
 
@@ -14,8 +14,8 @@ use scaikey_auth::trust::{Granted, TrustEvaluator, TrustPolicy, presets};
 use scaikey_auth::validator::insecure_decode_claims;
 use serde_json::{Value, json};
 
-/// As the file of a real service, but for where the keys come from: the platforms of this program
-/// are on this machine, so that it needs no network.
+/// A trust policy like that of a real service. Only the key sets differ: they come from test
+/// providers on this machine, so that the example needs no network.
 fn policy(k8s: &TestIssuer, github: &TestIssuer, google: &TestIssuer) -> String {
     let local = |issuer: &TestIssuer| {
         format!("jwks = {{ url = \"{}\" }}\nallow_loopback_http = true", issuer.jwks_uri())
@@ -43,7 +43,7 @@ issuer = "https://token.actions.githubusercontent.com"
 algorithms = ["ES256"]
 audiences = ["scaivault"]
 max_lifetime = "1h"
-single_use_jti = true                                  # a job uses its token once
+single_use_jti = true                                  # a job may use its token only once
 
 [[trust.grant]]
 name = "deploy"
@@ -57,7 +57,7 @@ issuer = "https://accounts.google.com"
 algorithms = ["ES256"]
 audiences = ["scaivault"]
 max_lifetime = "1h"
-mode = "audit"                                         # on trial: judged, and granted nothing
+mode = "audit"                                         # evaluates tokens but grants nothing
 
 [[trust.grant]]
 name = "batch"
@@ -72,46 +72,48 @@ map = {{ identity = "sa:batch", tenant = "tnt_acme_prod", scopes = ["secrets:rea
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt::init(); // silent, unless RUST_LOG says otherwise
+    tracing_subscriber::fmt::init(); // prints nothing unless RUST_LOG is set
     let platform = || Provider::builder().algorithms([Algorithm::ES256]).start();
     let (k8s, github, google) = (platform().await, platform().await, platform().await);
 
-    println!("# A preset as it comes\n\n{}\n", refusal(presets::github_actions()));
+    println!("# A preset without changes\n\n{}\n", refusal(presets::github_actions()));
     println!("# A policy with mistakes\n\n{}\n", refusal(MISTAKES));
 
     let policy = TrustPolicy::from_toml(&policy(&k8s, &github, &google))?;
-    // What our own provider signs is not foreign, whatever a policy says.
+    // Tokens of the service's own provider are never foreign, even if a policy names it.
     let trusts =
         TrustEvaluator::builder().policy(policy).own_issuer("https://scaikey.example").build()?;
 
     let job = job(&github);
-    show(&trusts, "A pod of the reports", &pod(&k8s, "reports", "reporter"), "").await;
-    show(&trusts, "A pod of somebody else", &pod(&k8s, "billing", "reporter"), "").await;
+    show(&trusts, "A pod in the namespace reports", &pod(&k8s, "reports", "reporter"), "").await;
+    show(&trusts, "A pod in another namespace", &pod(&k8s, "billing", "reporter"), "").await;
     show(&trusts, "A job on the main branch", &job, "secrets:write").await;
-    show(&trusts, "The same token once more", &job, "secrets:write").await;
+    show(&trusts, "The same token a second time", &job, "secrets:write").await;
     let fork = workload(&github, "https://token.actions.githubusercontent.com")
         .subject("repo:acme-evil/app:ref:refs/heads/main")
         .claim("repository_id", "9999")
         .claim("ref", "refs/heads/main");
-    show(&trusts, "A job of a repository that is called nearly so", &fork.sign(), "").await;
-    show(&trusts, "A pod that wants more", &pod(&k8s, "reports", "reporter"), "admin").await;
+    show(&trusts, "A job of a repository with a similar name", &fork.sign(), "").await;
+    show(&trusts, "A pod that requests another scope", &pod(&k8s, "reports", "reporter"), "admin")
+        .await;
     let vm = workload(&google, "https://accounts.google.com").subject("108712345").sign();
-    show(&trusts, "A machine whose trust is on trial", &vm, "").await;
-    let stranger = workload(&google, "https://elsewhere.example").subject("108712345").sign();
-    show(&trusts, "A stranger", &stranger, "").await;
+    show(&trusts, "A virtual machine under a trust in audit mode", &vm, "").await;
+    let unknown = workload(&google, "https://elsewhere.example").subject("108712345").sign();
+    show(&trusts, "A token of an unknown issuer", &unknown, "").await;
 
-    // With a service that mints by itself, the pod's token becomes one of the service's.
+    // A service that mints its own tokens exchanges the pod's token for one of them.
     let key = SigningKey::generate(Algorithm::ES256).private_pem();
     let minter = LocalMinter::new("https://vault.example", Algorithm::ES256, key, "minter-1")?;
     let exchange = WorkloadExchange::new(trusts, minter, "scaivault");
     let request = WorkloadRequest::new(pod(&k8s, "reports", "reporter"));
     let minted = exchange.exchange(&request).await?;
     let claims: Value = insecure_decode_claims(minted.access_token.expose())?;
-    println!("# What the pod of the reports gets for its token\n\n{claims:#}");
+    println!("# The claims of the token that the pod gets in exchange\n\n{claims:#}");
     Ok(())
 }
 
-/// A rule for everybody's repositories, a typo, and a token that would live for a month.
+/// A policy with three mistakes: a rule that matches any repository, a typo, and a lifetime of a
+/// month.
 const MISTAKES: &str = r#"
 [[trust]]
 id = "github"
@@ -126,11 +128,11 @@ map = { identity = "{sub}", tenant = "tnt_acme_prod", scopes = ["secrets:read"] 
 "#;
 
 fn refusal(policy: &str) -> String {
-    TrustPolicy::from_toml(policy).map_or_else(|error| error.to_string(), |_| "taken".to_owned())
+    TrustPolicy::from_toml(policy).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
 }
 
-async fn show(trusts: &TrustEvaluator, who: &str, token: &str, scopes: &str) {
-    println!("# {who}\n");
+async fn show(trusts: &TrustEvaluator, title: &str, token: &str, scopes: &str) {
+    println!("# {title}\n");
     let scopes: Scopes = scopes.parse().unwrap_or_default();
     match trusts.evaluate(token, None, &scopes).await {
         Ok(Granted { identity, tenant, scopes, .. }) => {
@@ -148,11 +150,11 @@ async fn show(trusts: &TrustEvaluator, who: &str, token: &str, scopes: &str) {
     println!();
 }
 
-/// A token for `scaivault` that says nothing yet about whose it is.
+/// Builds a token for `scaivault` without the claims of a user.
 fn workload(platform: &TestIssuer, issuer: &str) -> TokenBuilder {
-    let person = ["tenant_id", "preferred_username", "email", "roles", "groups"];
+    let user_claims = ["tenant_id", "preferred_username", "email", "roles", "groups"];
     let token = platform.token().issuer(issuer).audience("scaivault");
-    person.into_iter().fold(token, TokenBuilder::without)
+    user_claims.into_iter().fold(token, TokenBuilder::without)
 }
 
 fn pod(k8s: &TestIssuer, namespace: &str, account: &str) -> String {

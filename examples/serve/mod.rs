@@ -1,7 +1,7 @@
-//! How the examples serve HTTP/1.1: hyper, with an end to the patience for a request's head.
+//! Serves HTTP/1.1 for the examples: hyper with a time limit for request heads.
 //!
-//! `axum::serve` has none: a client that sends half a head, or nothing, keeps its connection, and with
-//! it a file handle, for as long as it likes.
+//! `axum::serve` has no such limit: a client that sends half a head, or nothing, keeps its
+//! connection and its file handle open for ever.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -15,11 +15,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tower::{Service, ServiceExt as _};
 
-/// How long a head may take, and a connection may be idle between two requests.
+/// The time limit for a request head, and for an idle connection between two requests.
 pub(crate) const HEAD: Duration = Duration::from_secs(15);
 
-/// Serves until the process ends. The address of each connection goes with its requests, so that the
-/// endpoints know whom they throttle.
+/// Serves until the process ends. Adds the client address to each request, because the endpoints
+/// throttle by address.
 pub(crate) async fn serve<S, B>(listener: TcpListener, service: S, head: Duration)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -28,14 +28,14 @@ where
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let mut server = http1::Builder::new();
-    // Without a timer, the time limit is none.
+    // Without a timer, hyper ignores the time limit.
     server.timer(TokioTimer::new()).header_read_timeout(head);
     loop {
         let (connection, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
-            // There is no file handle left, say. Clients that go give theirs back.
+            // For example, no file handle is left. Closed connections release theirs.
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
@@ -46,7 +46,7 @@ where
             service.clone().oneshot(request)
         });
         let connection = server.serve_connection(TokioIo::new(connection), service);
-        // A client that hangs up is no reason to stop.
+        // Ignores the error when a client closes its connection.
         tokio::spawn(async move { connection.with_upgrades().await.ok() });
     }
 }

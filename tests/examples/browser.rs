@@ -15,12 +15,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::webdriver::Browser;
-use crate::support::process::Running;
+use crate::support::process::Program;
 
-/// Starts the example and a browser at its page.
-async fn opened(token_seconds: &str) -> (Running, Browser, String) {
+/// Starts the example and opens its page in a browser.
+async fn open_example(token_seconds: &str) -> (Program, Browser, String) {
     let environment = [("LISTEN", "127.0.0.1:0"), ("TOKEN_SECONDS", token_seconds)];
-    let mut example = Running::example("browser_login", &environment);
+    let mut example = Program::example("browser_login", &environment);
     let line = example.stdout.line("Open http").await;
     let here = line.split(' ').nth(1).unwrap().to_owned();
     let browser = Browser::start().await;
@@ -39,8 +39,8 @@ async fn sign_in(browser: &Browser) {
 }
 
 #[tokio::test]
-async fn a_user_signs_in_uses_the_api_beyond_the_life_of_a_token_and_signs_out() {
-    let (_example, browser, here) = opened("4").await;
+async fn session_outlives_access_token_until_sign_out() {
+    let (_example, browser, here) = open_example("4").await;
     browser.open(&format!("{here}/v1/auth/login?error=access_denied")).await;
     browser.shows("did not succeed (invalid_request)").await;
     browser.open(&here).await;
@@ -60,7 +60,7 @@ async fn a_user_signs_in_uses_the_api_beyond_the_life_of_a_token_and_signs_out()
     assert_eq!(browser.url().await, format!("{here}/"));
     browser.shows("user:alice@example.com").await;
 
-    // The browser keeps a session's cookies that its scripts cannot read, and nothing else.
+    // The browser has only session cookies, which its scripts cannot read.
     let cookies = browser.cookies().await;
     assert_eq!(cookies.len(), 2, "{cookies:?}");
     for cookie in &cookies {
@@ -72,7 +72,7 @@ async fn a_user_signs_in_uses_the_api_beyond_the_life_of_a_token_and_signs_out()
     browser.click("#call").await;
     browser.shows("200 note 1 of alice-id in tenant-1").await;
     browser.screenshot("3-signed-in").await;
-    // Until the browser has been given another one, which it was without doing anything for it.
+    // Repeats until the service has renewed the session, which sets new cookies.
     for nth in 2.. {
         browser.click("#call").await;
         browser.shows(&format!("200 note {nth} of alice-id")).await;
@@ -81,7 +81,7 @@ async fn a_user_signs_in_uses_the_api_beyond_the_life_of_a_token_and_signs_out()
         if now.iter().any(|cookie| !cookies.contains(cookie)) {
             break;
         }
-        assert!(nth < 1200, "the session is not renewed");
+        assert!(nth < 1200, "the session was not renewed");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 
@@ -93,10 +93,10 @@ async fn a_user_signs_in_uses_the_api_beyond_the_life_of_a_token_and_signs_out()
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_cannot_act_for_the_user() {
-    let (_example, browser, here) = opened("60").await;
+async fn another_origin_cannot_act_for_the_user() {
+    let (_example, browser, here) = open_example("60").await;
     sign_in(&browser).await;
-    // Another port is another origin of the same site: the cookie goes along, and that is the point.
+    // Another port is another origin of the same site, so the browser sends the cookies.
     let form = format!(
         r#"<form method="post" action="{here}/api/notes" enctype="text/plain">
         <input name="a" value="b"><button id="attack">Win a prize</button></form>"#
@@ -118,7 +118,7 @@ async fn a_page_of_another_origin_cannot_act_for_the_user() {
     let sign_out = attack.replace("/api/notes", "/v1/auth/logout");
     assert_eq!(browser.script(&sign_out).await, "opaque");
 
-    // Nothing was written, and nobody was signed out.
+    // No note was written, and the user is still signed in.
     browser.open(&here).await;
     browser.shows("Hello, Alice Smith").await;
     browser.click("#call").await;
@@ -126,8 +126,8 @@ async fn a_page_of_another_origin_cannot_act_for_the_user() {
 }
 
 #[tokio::test]
-async fn a_user_who_does_not_want_to_sign_in_is_not_signed_in() {
-    let (_example, browser, here) = opened("60").await;
+async fn cancelled_sign_in_creates_no_session() {
+    let (_example, browser, here) = open_example("60").await;
     browser.click("#sign-in").await;
     browser.shows("to continue to scaiwave").await;
     browser.click("#cancel").await;
@@ -137,12 +137,12 @@ async fn a_user_who_does_not_want_to_sign_in_is_not_signed_in() {
     browser.shows("Welcome").await;
 }
 
-/// A service that says who asks, at once (`/who`) and when it is told to (`/slow`).
+/// A service that answers with the subject: immediately (`/who`), or after a signal (`/slow`).
 struct Slow {
     here: String,
     clock: ManualClock,
-    began: Arc<Notify>,
-    go_on: Arc<Notify>,
+    started: Arc<Notify>,
+    release: Arc<Notify>,
     _provider: Provider,
 }
 
@@ -170,11 +170,11 @@ impl Slow {
         let sessions = sessions.renewal_wait(Duration::from_secs(60)).build().unwrap();
         let endpoints = auth.endpoints().client(client).sessions(sessions.clone());
         let endpoints = endpoints.sign_in(SignIn::new(redirect).scopes("openid").landing("/who"));
-        let (began, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (begins, goes_on) = (began.clone(), go_on.clone());
+        let (started, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (starting, released) = (started.clone(), release.clone());
         let slow = move |identity: Identity| async move {
-            begins.notify_one();
-            goes_on.notified().await;
+            starting.notify_one();
+            released.notified().await;
             identity.subject().to_owned()
         };
         let who = async |identity: Identity| format!("I am {}", identity.subject());
@@ -185,7 +185,7 @@ impl Slow {
             .layer(endpoints.build().unwrap())
             .layer(sessions.layer());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { here, clock, began, go_on, _provider: provider }
+        Self { here, clock, started, release, _provider: provider }
     }
 
     async fn sign_in(&self, browser: &Browser, user: &str, password: &str) {
@@ -197,23 +197,23 @@ impl Slow {
         browser.shows(&format!("I am {user}-id")).await;
     }
 
-    /// Begins a request whose answer will bring a renewed session, and comes back meanwhile.
+    /// Starts a request whose answer renews the session, and returns before the answer.
     async fn begin(&self, browser: &Browser) {
         self.clock.advance(Duration::from_secs(52 * 60));
         browser
             .script("window.late = fetch('/slow').then(answer => answer.text()); return 1")
             .await;
-        self.began.notified().await;
+        self.started.notified().await;
     }
 
     async fn end(&self, browser: &Browser) -> String {
-        self.go_on.notify_one();
+        self.release.notify_one();
         browser.script("return window.late").await.as_str().unwrap().to_owned()
     }
 }
 
 #[tokio::test]
-async fn late_answer_signs_nobody_in() {
+async fn late_answer_restores_no_session() {
     let slow = Slow::start().await;
     let browser = Browser::start().await;
     slow.sign_in(&browser, "alice", "wonderland").await;

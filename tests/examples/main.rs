@@ -1,4 +1,4 @@
-//! The examples, run as somebody who reads the README runs them.
+//! Runs the examples as a reader of the README would.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,5 @@
-//! The documents this crate was made for, followed with `curl` against the `service` example.
+//! Follows the two ScaiKey documents that this crate implements, with `curl` against the `service`
+//! example.
 
 use std::fs;
 
@@ -8,10 +9,10 @@ use tokio::process::Command;
 
 use crate::support::File;
 use crate::support::http::get;
-use crate::support::process::Running;
+use crate::support::process::Program;
 
 #[tokio::test]
-async fn both_documents_can_be_followed_line_by_line() {
+async fn both_documents_work_line_by_line() {
     let (scaikey, cluster) = (Provider::start().await, Provider::start().await);
     let redirect = "http://127.0.0.1:1/v1/auth/login";
     scaikey.register_client(
@@ -37,7 +38,7 @@ async fn both_documents_can_be_followed_line_by_line() {
         ("SCAIWAVE_PASSWORD_GRANT", "true"),
         ("SCAIWAVE_TRUST_FILE", trust_file.as_str()),
     ];
-    let (_service, base) = Running::service(&environment).await;
+    let (_service, base) = Program::service(&environment).await;
 
     let verifier = PkceVerifier::generate().unwrap();
     let code = scaikey.authorize("alice", "scaiwave", redirect, &verifier.challenge());
@@ -56,7 +57,7 @@ async fn both_documents_can_be_followed_line_by_line() {
         ("SELF_TOKEN", &admin),
         ("WORKLOAD_TOKEN", &pod),
     ]);
-    let (status, walked, problems) = Running::spawn(walk).end().await;
+    let (status, walked, problems) = Program::spawn(walk).end().await;
     assert_eq!(status, Some(0), "{problems}\n{walked}");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write("tests/seeds/walk.txt", &walked).unwrap();
@@ -78,7 +79,7 @@ async fn trust_policy_is_reloaded_on_hangup() {
         ("SCAIWAVE_CLIENT_SECRET", "secret"),
         ("SCAIWAVE_TRUST_FILE", trust_file.as_str()),
     ];
-    let (mut service, base) = Running::service(&environment).await;
+    let (mut service, base) = Program::service(&environment).await;
     let trusts = async || get(&format!("{base}/healthz"), None).await.json()["trusts"].clone();
     assert_eq!(trusts().await, serde_json::json!([]));
     trust.write("[[trust]]\n");

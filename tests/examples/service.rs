@@ -1,4 +1,4 @@
-//! The `service` example, which knows nothing but its environment.
+//! The `service` example, which is configured by environment variables only.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::File;
 use crate::support::http::{Answer, get, send};
-use crate::support::process::Running;
+use crate::support::process::Program;
 
 type Variables = [(&'static str, &'static str)];
 
@@ -18,8 +18,8 @@ const LOOPBACK: (&str, &str) = ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true");
 const AUDIENCE: (&str, &str) = ("SCAIWAVE_AUDIENCE", "scaiwave");
 
 #[tokio::test]
-async fn in_mock_mode_everybody_is_the_mock_user_and_every_answer_says_so() {
-    let (_service, url) = Running::service(&[MOCK]).await;
+async fn mock_mode_accepts_everyone_and_says_so() {
+    let (_service, url) = Program::service(&[MOCK]).await;
     let me = get(&format!("{url}/me"), Some("anything")).await;
     assert_eq!((me.status, me.header("x-auth-provenance")), (200, "mock"));
     assert_eq!(me.json()["identity"]["subject"], "mock-user");
@@ -39,23 +39,23 @@ async fn in_mock_mode_everybody_is_the_mock_user_and_every_answer_says_so() {
 }
 
 #[tokio::test]
-async fn the_log_warns_of_mock_mode_before_anything_is_served() {
-    let mut service = Running::example("service", &[MOCK, ("LISTEN", "127.0.0.1:0")]);
+async fn mock_mode_is_logged_before_listening() {
+    let mut service = Program::example("service", &[MOCK, ("LISTEN", "127.0.0.1:0")]);
     service.stderr.line("ACCEPTS MOCK TOKENS").await;
     service.stderr.line("listening on").await;
 }
 
 #[tokio::test]
-async fn tokens_of_the_configured_provider_open_what_they_should() {
+async fn tokens_open_the_permitted_routes() {
     let provider = Provider::start().await;
     let issuer = provider.url();
     let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE];
-    let (_service, url) = Running::service(&environment).await;
+    let (_service, url) = Program::service(&environment).await;
     let user = provider.token().sign();
     let admin = provider.token().algorithm(Algorithm::ES256).scope("admin").sign();
     let robot = provider.service_token("indexer").sign();
     let expired = provider.token().expired().sign();
-    let foreign = provider.token().audience("somebody-else").sign();
+    let foreign = provider.token().audience("another-service").sign();
     let table = [
         ("/me", Some(&user), 200),
         ("/me", Some(&admin), 200),
@@ -87,10 +87,10 @@ async fn tokens_of_the_configured_provider_open_what_they_should() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn a_database_named_in_the_environment_says_which_tenants_there_are() {
+async fn tenants_come_from_the_configured_database() {
     use scaikey_auth::tenant::{SqlTenantRow, SqlTenants, TenantStatus};
 
-    let file = File::later("tenants.db");
+    let file = File::reserve("tenants.db");
     let database = file.sqlite();
     let tenants = SqlTenants::connect(&database).await.unwrap();
     tenants.migrate().await.unwrap();
@@ -101,7 +101,7 @@ async fn a_database_named_in_the_environment_says_which_tenants_there_are() {
     let issuer = provider.url();
     let database = ("SCAIWAVE_DATABASE_URL", database.expose());
     let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE, database];
-    let (_service, url) = Running::service(&environment).await;
+    let (_service, url) = Program::service(&environment).await;
     for (tenant, status) in [("acme", 200), ("late", 403), ("nobody", 403)] {
         let token = provider.token().tenant(tenant).sign();
         let answer = get(&format!("{url}/me"), Some(&token)).await;
@@ -110,23 +110,23 @@ async fn a_database_named_in_the_environment_says_which_tenants_there_are() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_not_asked_for_the_keys_of_a_provider_on_this_machine() {
+async fn loopback_keys_bypass_the_proxy() {
     let provider = Provider::start().await;
     let issuer = provider.url();
     let proxy = ("http_proxy", "http://127.0.0.1:1");
     let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE, proxy];
-    let (_service, url) = Running::service(&environment).await;
+    let (_service, url) = Program::service(&environment).await;
     let answer = get(&format!("{url}/me"), Some(&provider.token().sign())).await;
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[tokio::test]
-async fn it_starts_while_the_provider_is_away_and_serves_when_it_is_back() {
+async fn service_starts_during_provider_outage() {
     let mut provider = Provider::start().await;
     provider.pause().await;
     let issuer = provider.url();
     let environment = [("SCAIWAVE_ISSUER", issuer.as_str()), LOOPBACK, AUDIENCE];
-    let (mut service, url) = Running::service(&environment).await;
+    let (mut service, url) = Program::service(&environment).await;
     service.stderr.line("key set could not be refreshed").await;
     let token = provider.token().sign();
     let me = get(&format!("{url}/me"), Some(&token)).await;
@@ -139,7 +139,7 @@ async fn it_starts_while_the_provider_is_away_and_serves_when_it_is_back() {
     assert!(next.is_some_and(|next| next > 1_700_000_000), "seconds since 1970: {health:?}");
 
     provider.resume().await;
-    // As a client does: again, when the answer says so.
+    // Retries like a client, after the time in `Retry-After`.
     for _ in 0..10 {
         let me = get(&format!("{url}/me"), Some(&token)).await;
         match retry_after(&me) {
@@ -158,7 +158,7 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_ends_it_with_code_2_and_every_reason() {
+async fn invalid_configuration_exits_with_all_faults() {
     let issuer = ("SCAIWAVE_ISSUER", "https://id.example");
     let table: [(&Variables, &[&str]); 5] = [
         (&[], &["SCAIWAVE_ISSUER is missing", "SCAIWAVE_AUDIENCE is missing"]),
@@ -194,7 +194,7 @@ async fn what_cannot_be_used_ends_it_with_code_2_and_every_reason() {
         ),
     ];
     for (environment, reasons) in table {
-        let (code, stdout, stderr) = Running::example("service", environment).end().await;
+        let (code, stdout, stderr) = Program::example("service", environment).end().await;
         assert_eq!(code, Some(2), "{environment:?}: {stderr}");
         assert_eq!(stdout, "", "{environment:?}");
         for reason in reasons {
@@ -204,15 +204,15 @@ async fn what_cannot_be_used_ends_it_with_code_2_and_every_reason() {
 }
 
 #[tokio::test]
-async fn a_misspelt_variable_is_warned_of_by_name() {
+async fn misspelt_variable_is_logged_by_name() {
     let misspelt = ("SCAIWAVE_LEEWAY_SECOND", "5");
-    let mut service = Running::example("service", &[MOCK, misspelt, ("LISTEN", "127.0.0.1:0")]);
+    let mut service = Program::example("service", &[MOCK, misspelt, ("LISTEN", "127.0.0.1:0")]);
     let warning = service.stderr.line("SCAIWAVE_LEEWAY_SECOND ").await;
     assert!(warning.contains("WARN") && warning.contains("SCAIWAVE_LEEWAY_SECONDS"), "{warning}");
 }
 
 #[tokio::test]
-async fn it_tells_what_its_tokens_for_other_services_say_and_never_the_tokens() {
+async fn downstream_routes_show_claims_not_tokens() {
     let provider = Provider::start().await;
     let wave = Client::new("scaiwave", "a secret").may_exchange("scaivault", "vault:read");
     provider.register_client(wave);
@@ -226,37 +226,37 @@ async fn it_tells_what_its_tokens_for_other_services_say_and_never_the_tokens() 
         ("SCAIWAVE_CLIENT_ID", "scaiwave"),
         ("SCAIWAVE_CLIENT_SECRET", "a secret"),
     ];
-    let (_service, url) = Running::service(&environment).await;
+    let (_service, url) = Program::service(&environment).await;
     let token = provider.token().sign();
     for cache in ["miss", "hit"] {
         let answer = get(&format!("{url}/downstream/scaivault"), Some(&token)).await;
-        let said = answer.json();
-        assert_eq!((answer.status, &said["cache"]), (200, &json!(cache)), "{answer:?}");
-        let claims = &said["claims"];
+        let body = answer.json();
+        assert_eq!((answer.status, &body["cache"]), (200, &json!(cache)), "{answer:?}");
+        let claims = &body["claims"];
         assert_eq!((&claims["aud"], &claims["sub"]), (&json!("scaivault"), &json!("alice-id")));
-        assert!(!format!("{answer:?}").contains("eyJ"), "a token is shown: {answer:?}");
+        assert!(!format!("{answer:?}").contains("eyJ"), "a token is in the answer: {answer:?}");
     }
     let answer = get(&format!("{url}/downstream/payroll"), Some(&token)).await;
     assert_eq!((answer.status, &answer.json()["error"]), (403, &json!("invalid_target")));
     assert_eq!(get(&format!("{url}/downstream/scaivault"), None).await.status, 401);
     assert_eq!(get(&format!("{url}/service-token/acme"), Some(&token)).await.status, 403);
 
-    // One endpoint for each tenant.
+    // A token endpoint per tenant.
     let endpoint = format!("{issuer}/api/v1/auth/tenants/{{tenant_id}}/oauth/token");
     let environment = [&environment[..], &[("SCAIWAVE_TOKEN_URL", endpoint.as_str())]].concat();
-    let (_service, url) = Running::service(&environment).await;
+    let (_service, url) = Program::service(&environment).await;
     let admin = provider.token().scope("admin").sign();
     for cache in ["miss", "hit"] {
         let answer = get(&format!("{url}/service-token/acme"), Some(&admin)).await;
-        let said = answer.json();
-        assert_eq!((answer.status, &said["cache"]), (200, &json!(cache)), "{answer:?}");
-        let (tenant, sub) = (&said["claims"]["tenant_id"], &said["claims"]["sub"]);
+        let body = answer.json();
+        assert_eq!((answer.status, &body["cache"]), (200, &json!(cache)), "{answer:?}");
+        let (tenant, sub) = (&body["claims"]["tenant_id"], &body["claims"]["sub"]);
         assert_eq!((tenant, sub), (&json!("acme"), &json!("scaiwave")));
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_client_is_said_by_the_names_of_the_variables() {
+async fn client_faults_name_the_variables() {
     let environment = [
         ("SCAIWAVE_ISSUER", "https://id.example"),
         AUDIENCE,
@@ -265,7 +265,7 @@ async fn what_is_wrong_with_the_client_is_said_by_the_names_of_the_variables() {
         ("SCAIWAVE_TOKEN_URL", "http://id.example/token"),
         ("SCAIWAVE_CACHE_KEYS", "hunter2"),
     ];
-    let (code, _, stderr) = Running::example("service", &environment).end().await;
+    let (code, _, stderr) = Program::example("service", &environment).end().await;
     assert_eq!(code, Some(2), "{stderr}");
     for name in ["SCAIWAVE_CLIENT_KEY_FILE", "SCAIWAVE_TOKEN_URL", "SCAIWAVE_CACHE_KEYS"] {
         assert!(stderr.contains(name), "{name}: {stderr}");
@@ -274,22 +274,22 @@ async fn what_is_wrong_with_the_client_is_said_by_the_names_of_the_variables() {
 }
 
 #[tokio::test]
-async fn without_a_client_it_says_which_variable_is_missing() {
-    let (_service, url) = Running::service(&[MOCK]).await;
+async fn missing_client_is_named_in_answer() {
+    let (_service, url) = Program::service(&[MOCK]).await;
     let answer = get(&format!("{url}/downstream/scaivault"), Some("anything")).await;
     assert_eq!(answer.status, 501);
     assert!(format!("{answer:?}").contains("SCAIWAVE_CLIENT_ID"), "{answer:?}");
 }
 
-/// Two processes, one after the other, with the same keys and the same file.
+/// Restarts the service twice with the same keys and the same database file.
 #[tokio::test]
-async fn sessions_and_participants_outlive_the_process() {
+async fn sessions_and_participants_survive_a_restart() {
     let provider = Provider::start().await;
     let redirect = "http://127.0.0.1:1/v1/auth/login";
     let wave = Client::new("scaiwave", "secret").scopes("openid profile").redirect_uri(redirect);
     provider.register_client(wave);
     provider.register_user(User::new("alice", "wonderland"));
-    let file = File::later("service.db");
+    let file = File::reserve("service.db");
     let database = file.sqlite();
     let tenants = SqlTenants::connect(&database).await.unwrap();
     tenants.migrate().await.unwrap();
@@ -316,19 +316,19 @@ async fn sessions_and_participants_outlive_the_process() {
         let pairs = cookies.map(|it| it.to_str().unwrap().split(';').next().unwrap());
         pairs.filter(|pair| !pair.ends_with('=')).collect::<Vec<_>>().join("; ")
     };
-    let (service, url) = Running::service(&environment).await;
-    let away = send(browser.get(format!("{url}/v1/auth/login?return_to=/me"))).await;
-    let page = away.header("location").to_owned();
+    let (service, url) = Program::service(&environment).await;
+    let login = send(browser.get(format!("{url}/v1/auth/login?return_to=/me"))).await;
+    let page = login.header("location").to_owned();
     let form = browser.post(page).header("content-type", "application/x-www-form-urlencoded");
     let back = send(form.body("username=alice&password=wonderland")).await;
     let (_, query) = back.header("location").split_once('?').unwrap();
     service.kill().await;
 
-    let (service, url) = Running::service(&environment).await;
-    let arrive = browser.get(format!("{url}/v1/auth/login?{query}"));
-    let arrived = send(arrive.header("cookie", cookie_of(&away))).await;
-    assert_eq!((arrived.status, arrived.header("location")), (303, "/me"), "{arrived:?}");
-    let session = cookie_of(&arrived);
+    let (service, url) = Program::service(&environment).await;
+    let callback = browser.get(format!("{url}/v1/auth/login?{query}"));
+    let signed_in = send(callback.header("cookie", cookie_of(&login))).await;
+    assert_eq!((signed_in.status, signed_in.header("location")), (303, "/me"), "{signed_in:?}");
+    let session = cookie_of(&signed_in);
     let register = async |url: &str| {
         let request = browser.post(format!("{url}/v1/auth/register")).header("cookie", &session);
         send(request.header("sec-fetch-site", "same-origin")).await
@@ -337,7 +337,7 @@ async fn sessions_and_participants_outlive_the_process() {
     assert_eq!(first.status, 201, "{first:?}");
     service.kill().await;
 
-    let (_service, url) = Running::service(&environment).await;
+    let (_service, url) = Program::service(&environment).await;
     let second = register(&url).await;
     assert_eq!((second.status, second.json()), (200, first.json()));
     let me = send(browser.get(format!("{url}/me")).header("cookie", &session)).await;

@@ -1,26 +1,26 @@
-//! The examples that print what to do: their lines are pasted into a shell.
+//! Runs the examples that print `curl` lines or results, and pastes the lines into a shell.
 
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::support::process::Running;
+use crate::support::process::Program;
 
 const FREE_PORT: (&str, &str) = ("LISTEN", "127.0.0.1:0");
 
-/// Runs a line in a shell, with nothing but a `PATH`, and returns what it prints.
+/// Runs a line in a shell with only `PATH` set, and returns its output.
 async fn paste(line: &str) -> String {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
-    let (code, stdout, stderr) = Running::spawn(shell).end().await;
+    let (code, stdout, stderr) = Program::spawn(shell).end().await;
     assert_ne!(code, Some(127), "`curl` is missing: install the Debian package `curl`");
     assert_eq!(code, Some(0), "{line}\n{stderr}");
     stdout
 }
 
 #[tokio::test]
-async fn the_lines_of_the_quickstart_do_what_it_says() {
-    let mut quickstart = Running::example("quickstart", &[FREE_PORT]);
-    for (path, status, says) in [
+async fn quickstart_lines_give_the_announced_status() {
+    let mut quickstart = Program::example("quickstart", &[FREE_PORT]);
+    for (path, status, text) in [
         ("/me", "200", "You are alice of tenant-1."),
         ("/admin", "403", r#""required_scope":"admin""#),
         ("/me", "401", "The token has expired."),
@@ -31,16 +31,16 @@ async fn the_lines_of_the_quickstart_do_what_it_says() {
         assert!(line.starts_with("curl ") && line.contains(path), "{line}");
         let answer = paste(&line).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}\n{answer}");
-        assert!(answer.contains(says), "{line}\n{answer}");
+        assert!(answer.contains(text), "{line}\n{answer}");
         assert_eq!(answer.contains("www-authenticate: Bearer "), status != "200", "{answer}");
     }
     quickstart.stdout.line("Ctrl-C").await;
 }
 
 #[tokio::test]
-async fn the_log_of_the_quickstart_says_why_when_asked() {
+async fn quickstart_debug_log_gives_the_reason() {
     let log = ("RUST_LOG", "scaikey_auth=debug");
-    let mut quickstart = Running::example("quickstart", &[FREE_PORT, log]);
+    let mut quickstart = Program::example("quickstart", &[FREE_PORT, log]);
     let line = loop {
         let line = quickstart.stdout.line("curl ").await;
         if line.contains("/admin") {
@@ -52,13 +52,13 @@ async fn the_log_of_the_quickstart_says_why_when_asked() {
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_had_is_named_together_with_the_way_out() {
+async fn unusable_listen_address_is_explained() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for (listen, problem) in [(taken.as_str(), "in use"), ("here", "invalid")] {
         for example in ["quickstart", "hyper", "service"] {
             let environment = [("LISTEN", listen), ("SCAIWAVE_AUTH_MODE", "mock")];
-            let (code, _, stderr) = Running::example(example, &environment).end().await;
+            let (code, _, stderr) = Program::example(example, &environment).end().await;
             assert_eq!(code, Some(1), "{example}: {stderr}");
             for part in [listen, "LISTEN", problem] {
                 assert!(stderr.contains(part), "{example}: {stderr}");
@@ -68,19 +68,19 @@ async fn an_address_that_cannot_be_had_is_named_together_with_the_way_out() {
 }
 
 #[tokio::test]
-async fn the_lines_of_the_hyper_example_work() {
-    let mut hyper = Running::example("hyper", &[FREE_PORT]);
-    for (status, says) in [("401", "This resource needs a bearer token."), ("200", "hello, alice")]
+async fn hyper_lines_give_the_announced_status() {
+    let mut hyper = Program::example("hyper", &[FREE_PORT]);
+    for (status, text) in [("401", "This resource needs a bearer token."), ("200", "hello, alice")]
     {
         let answer = paste(&hyper.stdout.line("curl ").await).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-        assert!(answer.contains(says), "{answer}");
+        assert!(answer.contains(text), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn the_tonic_example_shows_three_codes() {
-    let (code, stdout, stderr) = Running::example("tonic", &[]).end().await;
+async fn tonic_example_prints_three_codes() {
+    let (code, stdout, stderr) = Program::example("tonic", &[]).end().await;
     assert_eq!(code, Some(0), "{stderr}");
     let lines: Vec<_> = stdout.lines().collect();
     let expected = [
@@ -99,9 +99,9 @@ async fn the_tonic_example_shows_three_codes() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn the_lines_of_the_custom_tenants_example_do_what_it_says() {
-    let mut tenants = Running::example("custom_tenants", &[FREE_PORT]);
-    for (status, says) in [
+async fn custom_tenants_lines_give_announced_status() {
+    let mut tenants = Program::example("custom_tenants", &[FREE_PORT]);
+    for (status, text) in [
         ("200", "workspace 1 on plan gold"),
         ("403", "The tenant is suspended."),
         ("403", "The tenant is not known here."),
@@ -109,13 +109,13 @@ async fn the_lines_of_the_custom_tenants_example_do_what_it_says() {
         tenants.stdout.line(&format!("gets {status}")).await;
         let answer = paste(&tenants.stdout.line("curl ").await).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-        assert!(answer.contains(says), "{answer}");
+        assert!(answer.contains(text), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn the_token_exchange_example_asks_once_for_each_token() {
-    let (code, stdout, stderr) = Running::example("token_exchange", &[]).end().await;
+async fn token_exchange_requests_each_token_once() {
+    let (code, stdout, stderr) = Program::example("token_exchange", &[]).end().await;
     assert_eq!(code, Some(0), "{stderr}");
     let statuses: Vec<&str> =
         stdout.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
@@ -124,12 +124,12 @@ async fn the_token_exchange_example_asks_once_for_each_token() {
     for line in ["  1000 tokens, 2 requests to the provider", "refused with 400: invalid_target"] {
         assert!(stdout.contains(line), "{stdout}");
     }
-    assert!(!stdout.contains("eyJ"), "a token is shown: {stdout}");
+    assert!(!stdout.contains("eyJ"), "a token is printed: {stdout}");
 }
 
 #[tokio::test]
-async fn the_background_worker_example_has_one_token_for_each_tenant() {
-    let (code, stdout, stderr) = Running::example("background_worker", &[]).end().await;
+async fn background_worker_caches_one_token_per_tenant() {
+    let (code, stdout, stderr) = Program::example("background_worker", &[]).end().await;
     assert_eq!(code, Some(0), "{stderr}");
     let lines: Vec<_> = stdout.lines().collect();
     assert_eq!(lines.len(), 9, "{stdout}");
@@ -143,8 +143,8 @@ async fn the_background_worker_example_has_one_token_for_each_tenant() {
 }
 
 #[tokio::test]
-async fn the_on_behalf_of_example_shows_whom_the_vault_saw() {
-    let (code, stdout, stderr) = Running::example("on_behalf_of", &[]).end().await;
+async fn on_behalf_of_shows_the_vaults_claims() {
+    let (code, stdout, stderr) = Program::example("on_behalf_of", &[]).end().await;
     assert_eq!(code, Some(0), "{stderr}");
     let seen: Vec<serde_json::Value> = stdout
         .lines()
@@ -161,14 +161,14 @@ async fn the_on_behalf_of_example_shows_whom_the_vault_saw() {
     });
     assert_eq!(seen, [user("alice"), user("bob"), user("alice"), service], "{stdout}");
     assert!(stdout.contains("is no destination"), "{stdout}");
-    assert!(stdout.contains("3 requests to the provider"), "{stdout}");
-    assert!(!stdout.contains("eyJ"), "a token is shown: {stdout}");
+    assert!(stdout.contains("3 token requests reached the provider"), "{stdout}");
+    assert!(!stdout.contains("eyJ"), "a token is printed: {stdout}");
 }
 
 #[cfg(feature = "trust")]
 #[tokio::test]
-async fn the_workloads_are_let_in_by_policy_and_the_program_ends() {
-    let (code, stdout, stderr) = Running::example("workload_identity", &[]).end().await;
+async fn workload_identity_follows_the_trust_policy() {
+    let (code, stdout, stderr) = Program::example("workload_identity", &[]).end().await;
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(stdout.matches("granted:  ").count(), 2, "{stdout}");
     assert_eq!(stdout.matches("the caller reads: invalid_request").count(), 5, "{stdout}");

@@ -1,4 +1,4 @@
-//! A real browser, driven by ChromeDriver (W3C WebDriver).
+//! A real browser, controlled by ChromeDriver (W3C WebDriver).
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -18,7 +18,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts one that has never been anywhere.
+    /// Starts a browser with an empty profile.
     pub(crate) async fn start() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let driver = Command::new("chromedriver")
@@ -44,7 +44,7 @@ impl Browser {
             "--window-size=1000,900",
             &format!("--user-data-dir={}", profile.display()),
         ];
-        let wanted = json!({ "capabilities": { "alwaysMatch": {
+        let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "args": arguments },
         } } });
         let mut browser = Self { driver, session: driver_url.clone(), http, profile };
@@ -55,8 +55,8 @@ impl Browser {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let begun = browser.ask("POST", "/session", &wanted).await;
-        let id = begun["sessionId"].as_str().unwrap_or_else(|| panic!("{begun}")).to_owned();
+        let session = browser.ask("POST", "/session", &capabilities).await;
+        let id = session["sessionId"].as_str().unwrap_or_else(|| panic!("{session}")).to_owned();
         browser.session = format!("{driver_url}/session/{id}");
         browser
     }
@@ -69,7 +69,7 @@ impl Browser {
         self.ask("GET", "/url", &Value::Null).await.as_str().unwrap().to_owned()
     }
 
-    /// Goes on in a new tab; the name of the one before.
+    /// Opens a new tab and returns the handle of the previous one.
     pub(crate) async fn new_tab(&self) -> Value {
         let before = self.ask("GET", "/window", &Value::Null).await;
         let tab = self.ask("POST", "/window/new", &json!({ "type": "tab" })).await;
@@ -91,7 +91,7 @@ impl Browser {
         self.ask("POST", &format!("/element/{element}/value"), &json!({ "text": text })).await;
     }
 
-    /// What a script returns; a promise is waited for.
+    /// Runs a script and returns its result. Awaits a promise.
     pub(crate) async fn script(&self, script: &str) -> Value {
         let body = json!({ "script": script, "args": [] });
         self.ask("POST", "/execute/sync", &body).await
@@ -107,15 +107,15 @@ impl Browser {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("the page does not show `{text}`, but at {}: {seen}", self.url().await);
+        panic!("the page at {} does not show `{text}` but: {seen}", self.url().await);
     }
 
-    /// The cookies as the browser keeps them, whether scripts may read them or not.
+    /// Returns all cookies of the page, including those that scripts cannot read.
     pub(crate) async fn cookies(&self) -> Vec<Value> {
         self.ask("GET", "/cookie", &Value::Null).await.as_array().unwrap().clone()
     }
 
-    /// Where `SCREENSHOTS` says, if it says so.
+    /// Saves a screenshot in the folder `SCREENSHOTS`, if the variable is set.
     pub(crate) async fn screenshot(&self, name: &str) {
         let Some(folder) = std::env::var_os("SCREENSHOTS") else { return };
         let image = self.ask("GET", "/screenshot", &Value::Null).await;
@@ -147,7 +147,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser when it is told to, and leaves it alone when it is killed.
+        // The driver closes the browser on SIGTERM, but not when it is killed.
         if let Some(id) = self.driver.id() {
             let _ = std::process::Command::new("kill").arg(id.to_string()).status();
         }

@@ -1,4 +1,4 @@
-//! Signing in, refreshing, exchanging and revoking at a provider nobody here wrote.
+//! Sign-in, refresh, exchange and revocation at a third-party provider.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use tokio::task::JoinSet;
 
 use super::Provider;
 use crate::support::http::{self, Answer, get, send};
-use crate::support::process::Running;
+use crate::support::process::Program;
 
 const REDIRECT: &str = "https://wave.example/v1/auth/login";
 const SECRET: &str = "p+ss %w/o:rd&=x";
 const SCOPES: &str = "openid offline_access email profile docs:read";
 
-/// Follows a browser's way through the provider until it is sent back to the service.
-async fn signed_in(first: &str) -> String {
+/// Follows the redirects of the provider like a browser, until one leads back to the service.
+async fn sign_in(first: &str) -> String {
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     let http = http.build().unwrap();
     let (mut at, mut cookies) = (first.to_owned(), BTreeMap::new());
@@ -35,7 +35,7 @@ async fn signed_in(first: &str) -> String {
             cookies.insert(name.to_owned(), value.to_owned());
         }
         let Some(next) = answer.headers().get("location") else {
-            panic!("{at} leads nowhere: {}", answer.text().await.unwrap());
+            panic!("{at} does not redirect: {}", answer.text().await.unwrap());
         };
         let next = url::Url::parse(&at).unwrap().join(next.to_str().unwrap()).unwrap();
         if next.as_str().starts_with(REDIRECT) {
@@ -43,10 +43,10 @@ async fn signed_in(first: &str) -> String {
         }
         at = next.into();
     }
-    panic!("the provider leads around in circles");
+    panic!("the provider redirects in a loop");
 }
 
-fn asked(url: &str) -> BTreeMap<String, String> {
+fn query(url: &str) -> BTreeMap<String, String> {
     url::Url::parse(url).unwrap().query_pairs().into_owned().collect()
 }
 
@@ -59,13 +59,13 @@ fn web(provider: &Provider) -> TokenExchangeClient {
     client(provider, ClientAuth::basic("web", SECRET))
 }
 
-/// A sign-in as a service does it.
+/// Signs in like a service and returns the code.
 async fn code(client: &TokenExchangeClient, verifier: &PkceVerifier) -> String {
     let request = AuthorizationRequest::new(REDIRECT, verifier, "state-1")
         .scopes(SCOPES.parse().unwrap())
         .nonce("n-1");
     let url = client.authorization_url(&request).await.unwrap();
-    let back = asked(&signed_in(url.as_str()).await);
+    let back = query(&sign_in(url.as_str()).await);
     assert_eq!(back.get("error"), None, "{back:?}");
     assert_eq!(
         (&back["state"], &back["iss"]),
@@ -91,7 +91,7 @@ fn is_refused(outcome: Result<AccessToken, ExchangeError>, code: &OAuthError) {
 }
 
 #[tokio::test]
-async fn a_browser_signs_in_at_the_service_by_way_of_it() {
+async fn browser_signs_in_through_the_provider() {
     let provider = Provider::start("0").await;
     let environment = [
         ("SCAIWAVE_ISSUER", provider.url.as_str()),
@@ -102,32 +102,32 @@ async fn a_browser_signs_in_at_the_service_by_way_of_it() {
         ("SCAIWAVE_REDIRECT_URI", REDIRECT),
         ("SCAIWAVE_SCOPES", SCOPES),
     ];
-    let (_service, service) = Running::service(&environment).await;
+    let (_service, service) = Program::service(&environment).await;
     let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     let browser = browser.build().unwrap();
-    let away = send(browser.get(format!("{service}/v1/auth/login"))).await;
-    assert_eq!(away.status, 303, "{away:?}");
-    let cookie = away.header("set-cookie").split(';').next().unwrap().to_owned();
-    let back = signed_in(away.header("location")).await;
+    let login = send(browser.get(format!("{service}/v1/auth/login"))).await;
+    assert_eq!(login.status, 303, "{login:?}");
+    let cookie = login.header("set-cookie").split(';').next().unwrap().to_owned();
+    let back = sign_in(login.header("location")).await;
     let here = back.replace("https://wave.example", &service);
-    let arrive = || send(browser.get(&here).header("cookie", &cookie));
-    let arrived: Answer = arrive().await;
-    assert_eq!(arrived.status, 200, "{arrived:?}");
-    let token = arrived.json()["access_token"].as_str().unwrap().to_owned();
+    let call_back = || send(browser.get(&here).header("cookie", &cookie));
+    let signed_in: Answer = call_back().await;
+    assert_eq!(signed_in.status, 200, "{signed_in:?}");
+    let token = signed_in.json()["access_token"].as_str().unwrap().to_owned();
     let me = get(&format!("{service}/v1/auth/whoami"), Some(&token)).await.json();
     assert_eq!((&me["subject"], &me["identity_type"]), (&"alice".into(), &"user".into()));
-    // The code is redeemed once, and who comes with it again gets the same answer: redeemed twice it would
-    // end what the first redemption gave (RFC 6749 §4.1.2).
-    let again = arrive().await;
+    // The service redeems the code once and repeats the answer for a repeated callback. A second
+    // redemption would revoke the tokens of the first (RFC 6749 §4.1.2).
+    let again = call_back().await;
     assert_eq!((again.status, &again.json()["access_token"]), (200, &token.into()));
-    let form = format!("refresh_token={}", arrived.json()["refresh_token"].as_str().unwrap());
+    let form = format!("refresh_token={}", signed_in.json()["refresh_token"].as_str().unwrap());
     let request = http::client().post(format!("{service}/v1/auth/refresh")).body(form);
     let request = request.header("content-type", "application/x-www-form-urlencoded");
     assert_eq!(send(request).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_code_is_redeemed_with_its_verifier_only() {
+async fn code_needs_its_own_verifier() {
     let provider = Provider::start("0").await;
     let client = web(&provider);
     let (verifier, other) = (PkceVerifier::generate().unwrap(), PkceVerifier::generate().unwrap());
@@ -139,7 +139,7 @@ async fn a_code_is_redeemed_with_its_verifier_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_callers_spend_a_rotating_refresh_token_once() {
+async fn parallel_callers_use_refresh_token_once() {
     let provider = Provider::start("0").await;
     let client = web(&provider);
     let first = tokens(&client).await;
@@ -153,15 +153,15 @@ async fn fifty_callers_spend_a_rotating_refresh_token_once() {
     assert!(got.iter().all(|token| token.refresh_token() == got[0].refresh_token()));
     assert_ne!(got[0].refresh_token(), first.refresh_token());
     assert_eq!(counts(&provider).await["refresh_token"], 1);
-    // Somebody else who uses it again sets off the alarm, and the family is gone.
-    let stranger = web(&provider);
-    is_refused(stranger.refresh(&refresh).await, &OAuthError::InvalidGrant);
+    // A second client that reuses the token makes the provider revoke the family.
+    let other = web(&provider);
+    is_refused(other.refresh(&refresh).await, &OAuthError::InvalidGrant);
     let successor = RefreshRequest::new(got[0].refresh_token().unwrap().clone());
-    is_refused(stranger.refresh(&successor).await, &OAuthError::InvalidGrant);
+    is_refused(other.refresh(&successor).await, &OAuthError::InvalidGrant);
 }
 
 #[tokio::test]
-async fn its_service_tokens_and_exchanged_tokens_are_taken_where_they_are_meant_for() {
+async fn tokens_are_accepted_by_their_audience() {
     let provider = Provider::start("0").await;
     let client = web(&provider);
     let at = |audience: &str| {
@@ -182,7 +182,10 @@ async fn its_service_tokens_and_exchanged_tokens_are_taken_where_they_are_meant_
     at("scaiwave").authenticate(exchanged.secret().expose()).await.unwrap_err();
     client.exchange(&request).await.unwrap();
     let counted = counts(&provider).await;
-    assert_eq!(counted["urn:ietf:params:oauth:grant-type:token-exchange"], 1, "the second is kept");
+    assert_eq!(
+        counted["urn:ietf:params:oauth:grant-type:token-exchange"], 1,
+        "the second exchange is answered from the cache"
+    );
 
     let elsewhere = ExchangeRequest::new(alice.secret().clone(), "nowhere");
     is_refused(client.exchange(&elsewhere).await, &OAuthError::InvalidTarget);
@@ -191,7 +194,7 @@ async fn its_service_tokens_and_exchanged_tokens_are_taken_where_they_are_meant_
 }
 
 #[tokio::test]
-async fn a_service_proves_itself_in_each_way_there_is() {
+async fn every_client_authentication_method_works() {
     let key = SigningKey::generate(Algorithm::ES256);
     let provider = Provider::start_for("0", &key.jwk().to_string()).await;
     let keyed = |pem: String| ClientAuth::private_key_jwt("keyed", Algorithm::ES256, None, pem);
@@ -214,12 +217,12 @@ async fn a_service_proves_itself_in_each_way_there_is() {
 }
 
 #[tokio::test]
-async fn what_was_revoked_is_of_no_use_any_more() {
+async fn revoked_refresh_token_is_inactive() {
     let provider = Provider::start("0").await;
     let client = web(&provider);
     let token = tokens(&client).await;
     let refresh = token.refresh_token().unwrap().clone();
-    let introspected = async || {
+    let is_active = async || {
         let url = format!("{}/token/introspection", provider.url);
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         let form = form.append_pair("token", refresh.expose()).finish();
@@ -228,11 +231,11 @@ async fn what_was_revoked_is_of_no_use_any_more() {
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         send(request).await.json()["active"].clone()
     };
-    assert_eq!(introspected().await, true);
+    assert_eq!(is_active().await, true);
     for _ in 0..2 {
         client.revoke(&refresh).await.unwrap();
     }
-    assert_eq!(introspected().await, false);
+    assert_eq!(is_active().await, false);
     is_refused(
         client.refresh(&RefreshRequest::new(refresh.clone())).await,
         &OAuthError::InvalidGrant,

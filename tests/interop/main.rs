@@ -1,4 +1,4 @@
-//! The `service` example, told by environment alone to trust a provider nobody here wrote.
+//! The `service` example with a third-party provider, configured by environment variables only.
 
 mod client_side;
 #[path = "../support/mod.rs"]
@@ -9,36 +9,36 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 use support::http::{self, get, send};
-use support::process::Running;
+use support::process::Program;
 use tokio::process::Command;
 
-/// What is needed beside Rust; `oidc-provider` itself comes through npm.
-const NEEDED: &str = "install the Debian packages `nodejs` and `npm`";
+/// The hint for missing tools. npm installs `oidc-provider` itself.
+const INSTALL_HINT: &str = "install the Debian packages `nodejs` and `npm`";
 
 /// A running `oidc-provider`: see `provider.mjs`.
 struct Provider {
-    process: Running,
+    process: Program,
     url: String,
 }
 
 impl Provider {
-    /// Starts one; port 0 is a free one.
+    /// Starts a provider. Port 0 selects a free port.
     async fn start(port: &str) -> Self {
         Self::start_for(port, "").await
     }
 
-    /// Starts one at which the client `keyed` has this public key.
+    /// Starts a provider whose client `keyed` has this public key.
     async fn start_for(port: &str, jwk: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
         install(&folder);
         let mut node = Command::new("node");
         node.arg("provider.mjs").current_dir(folder).env("PORT", port).env("CLIENT_JWK", jwk);
-        let mut process = Running::spawn(node);
+        let mut process = Program::spawn(node);
         let url = process.stdout.line("http://").await;
         Self { process, url }
     }
 
-    /// The same provider at the same address, with other keys.
+    /// Restarts the provider at the same address with new keys.
     async fn restart(self) -> Self {
         self.process.kill().await;
         let (_, port) = self.url.rsplit_once(':').unwrap();
@@ -47,7 +47,7 @@ impl Provider {
         restarted
     }
 
-    /// An access token by client credentials; without a resource it is an opaque one.
+    /// Gets an access token by client credentials. Without a resource it is opaque.
     async fn token(&self, resource: Option<&str>, scope: &str) -> String {
         let url = format!("{}/token", self.url);
         let mut form = format!("grant_type=client_credentials&scope={scope}");
@@ -62,7 +62,7 @@ impl Provider {
     }
 }
 
-/// Puts `oidc-provider` where the build puts everything else, unless it is there.
+/// Installs `oidc-provider` into the build folder, once.
 fn install(folder: &Path) {
     static DONE: Mutex<bool> = Mutex::new(false);
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,20 +76,20 @@ fn install(folder: &Path) {
     }
     let mut npm = std::process::Command::new("npm");
     npm.args(["install", "--no-audit", "--no-fund"]).current_dir(folder);
-    let output = npm.output().unwrap_or_else(|error| panic!("npm: {error}: {NEEDED}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "npm install failed ({NEEDED}): {said}");
+    let output = npm.output().unwrap_or_else(|error| panic!("npm: {error}: {INSTALL_HINT}"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "npm install failed ({INSTALL_HINT}): {message}");
     *done = true;
 }
 
-async fn service(provider: &Provider, more: &[(&str, &str)]) -> (Running, String) {
+async fn service(provider: &Provider, more: &[(&str, &str)]) -> (Program, String) {
     let mut environment = vec![
         ("SCAIWAVE_ISSUER", provider.url.as_str()),
         ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
         ("SCAIWAVE_AUDIENCE", "scaiwave"),
     ];
     environment.extend(more);
-    Running::service(&environment).await
+    Program::service(&environment).await
 }
 
 async fn status(service: &str, path: &str, token: &str) -> u16 {
@@ -101,7 +101,7 @@ const ES256: Option<&str> = Some("https://scaiwave.example/es256");
 const EDDSA: Option<&str> = Some("https://scaiwave.example/eddsa");
 
 #[tokio::test]
-async fn its_tokens_open_what_their_scopes_and_roles_say() {
+async fn tokens_open_the_permitted_routes() {
     let provider = Provider::start("0").await;
     let more =
         [("SCAIWAVE_ALGORITHMS", "RS256 ES256 EdDSA"), ("SCAIWAVE_TOKEN_PROFILE", "rfc9068")];
@@ -137,7 +137,7 @@ async fn its_tokens_open_what_their_scopes_and_roles_say() {
 }
 
 #[tokio::test]
-async fn what_it_did_not_sign_for_this_service_is_refused() {
+async fn tokens_for_other_services_are_rejected() {
     let provider = Provider::start("0").await;
     let (_service, url) = service(&provider, &[]).await;
     let admin = provider.token(RS256, "admin").await;
@@ -149,19 +149,19 @@ async fn what_it_did_not_sign_for_this_service_is_refused() {
     let tampered = format!("{signed}.{other}{}", &signature[1..]);
     let (claims, _) = admin.rsplit_once('.').unwrap();
     let borrowed = format!("{claims}.{signature}");
-    for (what, token) in [
+    for (case, token) in [
         ("a tampered signature", tampered),
         ("another token's signature", borrowed),
         ("another audience", provider.token(Some("https://elsewhere.example"), "admin").await),
         ("an algorithm not allowed here", provider.token(EDDSA, "admin").await),
         ("an opaque token", provider.token(None, "admin").await),
     ] {
-        assert_eq!(status(&url, "/me", &token).await, 401, "{what}: {token}");
+        assert_eq!(status(&url, "/me", &token).await, 401, "{case}: {token}");
     }
 }
 
 #[tokio::test]
-async fn when_it_changes_its_keys_new_tokens_hold_and_old_ones_do_not() {
+async fn key_change_replaces_valid_tokens() {
     let provider = Provider::start("0").await;
     let (_service, url) = service(&provider, &[]).await;
     let old = provider.token(ES256, "admin").await;

@@ -1,9 +1,9 @@
-// An OpenID provider on the loopback interface, made of `oidc-provider`. Every start makes new keys.
+// An OpenID provider on the loopback interface, based on `oidc-provider`. Every start generates new keys.
 //
-// PORT sets the port (default: a free one), CLIENT_JWK the public key of the client `keyed`; its URL is
-// the first line it prints. The client `svc` with the secret `s3cret` gets JWTs for the resources below
-// by client credentials; `web` signs users in, refreshes, and exchanges tokens. Whoever comes to sign in
-// is alice. `/counts` tells which grants succeeded.
+// PORT sets the port (default: a free one), CLIENT_JWK the public key of the client `keyed`. The first
+// line of output is the URL. The client `svc` with the secret `s3cret` gets JWTs for the resources below
+// by client credentials. The client `web` signs users in, refreshes and exchanges tokens. Every user who
+// signs in is alice. `/counts` returns the number of successful grants by type.
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -98,7 +98,7 @@ const configuration = {
     const claims = { sub: id, name: 'Alice Smith', email: 'alice@example.com', email_verified: true };
     return { accountId: id, claims: async () => claims };
   },
-  // Alice consents to whatever is asked for.
+  // Grants every requested scope without a consent page.
   async loadExistingGrant(ctx) {
     const { client, session, params } = ctx.oidc;
     if (!session.accountId) return undefined;
@@ -125,7 +125,7 @@ const configuration = {
 
 const AUDIENCES = { scaidrive: 'https://drive.example', scaiwave: DEFAULT_RESOURCE };
 
-// RFC 8693, as strict as it may be: what is not understood is refused.
+// A strict token exchange (RFC 8693): it rejects every parameter that it does not support.
 function exchange(provider, issuer) {
   const keys = createLocalJWKSet({
     keys: jwks.keys.map(({ kty, crv, x, y, n, e, kid, use }) => ({ kty, crv, x, y, n, e, kid, use })),

@@ -12,19 +12,19 @@ use scaikey_auth::{TokenCache, TokenExchangeClient};
 use super::fixture::{builder, client, fresh, layered, provider, redis, told};
 use super::server::Redis;
 use crate::support::Log;
-use crate::support::{Counts, eventually};
+use crate::support::{MetricsRecorder, eventually};
 
 /// What is watched while a server fails.
 struct Watch {
     log: Log,
-    counts: Counts,
+    counts: MetricsRecorder,
     _counting: metrics::LocalRecorderGuard<'static>,
 }
 
 impl Watch {
     fn begin() -> Self {
-        let counts = Counts::default();
-        let recorder: &'static Counts = Box::leak(Box::new(counts.clone()));
+        let counts = MetricsRecorder::default();
+        let recorder: &'static MetricsRecorder = Box::leak(Box::new(counts.clone()));
         let counting = metrics::set_default_local_recorder(recorder);
         Self { log: Log::start(), counts, _counting: counting }
     }

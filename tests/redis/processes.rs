@@ -8,7 +8,7 @@ use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 use tokio::task::JoinSet;
 
 use crate::support::eventually;
-use crate::support::process::{Running, job, ready};
+use crate::support::process::{Program, job, ready};
 
 use super::fixture::{builder, client, fresh, layered, provider};
 use super::server::Redis;
@@ -22,20 +22,20 @@ async fn process(
     token: &str,
     callers: usize,
     timeout: Duration,
-) -> Running {
+) -> Program {
     let (issuer, url, timeout) = (provider.issuer(), server.url(), timeout.as_millis());
     let job = format!("{what} {token} {callers} {timeout} {issuer} {}", url.expose());
-    Running::child("processes::child", job).await
+    Program::child("processes::child", job).await
 }
 
 /// All get the same token.
-async fn all_agree(mut processes: Vec<Running>) -> String {
+async fn all_agree(mut processes: Vec<Program>) -> String {
     for process in &mut processes {
         process.go().await;
     }
     let mut said = Vec::new();
     for process in &mut processes {
-        said.push(process.said().await);
+        said.push(process.next_message().await);
     }
     assert!(said.iter().all(|it| it == &said[0] && it.starts_with("all ")), "{said:#?}");
     said.remove(0)

@@ -1,13 +1,13 @@
 #!/bin/sh
-# The two documents this crate was made for, followed line by line against the `service` example.
+# Follows the two ScaiKey documents that this crate implements, line by line, with the `service` example.
 #
-# `cargo test --test examples seeds` starts a provider and the service, runs this, and compares what
-# it prints with walk.txt. By hand: set BASE, ISSUER, USER, PASS, CODE, VERIFIER, SELF_TOKEN and
-# WORKLOAD_TOKEN, and run it with sh.
+# `cargo test --test examples seeds` starts a provider and the service, runs this script and compares its
+# output with walk.txt. To run it by hand, set BASE, ISSUER, USER, PASS, CODE, VERIFIER, SELF_TOKEN and
+# WORKLOAD_TOKEN.
 set -eu
 
-# What is new each time is named; what is told stays.
-named() {
+# Replaces values that differ between runs by names.
+replace_variable_values() {
     sed -E \
         -e 's/eyJ[A-Za-z0-9_.-]+/<jwt>/g' \
         -e 's/"refresh_token":"[^"]+"/"refresh_token":"<refresh token>"/' \
@@ -21,11 +21,11 @@ named() {
         -e "s#$(echo "$BASE" | sed 's#/#%2F#g; s#:#%3A#g')#<base>#g"
 }
 
-# A line of the documents: what it is, and how it is asked. Prints status and body.
+# Runs a step of the documents: its title, then the arguments of curl. Prints body and status.
 step() {
     printf '\n== %s\n' "$1"
     shift
-    curl -sS -w '\n%{http_code}\n' "$@" | named
+    curl -sS -w '\n%{http_code}\n' "$@" | replace_variable_values
 }
 
 member() { sed -E "s/.*\"$1\":\"([^\"]+)\".*/\1/"; }
@@ -33,7 +33,7 @@ member() { sed -E "s/.*\"$1\":\"([^\"]+)\".*/\1/"; }
 printf '# Authenticate with ScaiKey\n'
 
 printf '\n== 1. The client redirects to ScaiKey\n'
-curl -sS -o /dev/null -w '%{http_code} %{redirect_url}\n' "$BASE/v1/auth/login" | named
+curl -sS -o /dev/null -w '%{http_code} %{redirect_url}\n' "$BASE/v1/auth/login" | replace_variable_values
 
 step '4. The code is exchanged for tokens' -X POST "$BASE/v1/auth/login" \
     -d "code=$CODE" -d "code_verifier=$VERIFIER"
@@ -43,7 +43,7 @@ step '4. and only once' -X POST "$BASE/v1/auth/login" \
 TOKENS=$(curl -sS -X POST "$BASE/v1/auth/token" \
     -H "Content-Type: application/x-www-form-urlencoded" \
     -d "grant_type=password" -d "username=$USER" -d "password=$PASS")
-printf '\n== Get a token programmatically\n%s\n' "$TOKENS" | named
+printf '\n== Get a token programmatically\n%s\n' "$TOKENS" | replace_variable_values
 TOKEN=$(echo "$TOKENS" | member access_token)
 REFRESH=$(echo "$TOKENS" | member refresh_token)
 
@@ -72,7 +72,7 @@ step 'POST /v1/auth/introspect' -X POST "$BASE/v1/auth/introspect" \
     -H "Authorization: Bearer $SELF_TOKEN" \
     -H "Content-Type: application/json" \
     -d "{\"token\": \"$TOKEN\"}"
-step 'POST /v1/auth/introspect, of a token that is none' -X POST "$BASE/v1/auth/introspect" \
+step 'POST /v1/auth/introspect, with an invalid token' -X POST "$BASE/v1/auth/introspect" \
     -H "Authorization: Bearer $SELF_TOKEN" \
     -H "Content-Type: application/json" \
     -d '{"token": "token-to-introspect"}'

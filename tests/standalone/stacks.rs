@@ -32,7 +32,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-use crate::support::{Server, World, mock, request, soon};
+use crate::support::{Server, World, mock, request, within_timeout};
 
 const REFUSED: &str = r#"{"type":"urn:scaikey-auth:credentials_missing","title":"Unauthorized","status":401,"detail":"This resource needs a bearer token."}"#;
 
@@ -68,7 +68,7 @@ where
 
 async fn text<B: Body<Error: Debug>>(response: Response<B>) -> (StatusCode, HeaderMap, String) {
     let (head, body) = response.into_parts();
-    let body = soon(body.collect()).await.unwrap().to_bytes();
+    let body = within_timeout(body.collect()).await.unwrap().to_bytes();
     (head.status, head.headers, String::from_utf8(body.into()).unwrap())
 }
 
@@ -79,13 +79,13 @@ where
     B: Body<Error: Debug>,
 {
     let (status, headers, body) =
-        text(soon(stack.clone().oneshot(to("/", None))).await.unwrap()).await;
+        text(within_timeout(stack.clone().oneshot(to("/", None))).await.unwrap()).await;
     assert_eq!((status.as_u16(), body.as_str()), (401, REFUSED));
     assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
     assert_eq!(headers[header::CACHE_CONTROL], "no-store");
     assert!(headers[header::WWW_AUTHENTICATE].as_bytes().starts_with(b"Bearer"));
     let (status, _, body) =
-        text(soon(stack.oneshot(to("/", Some("mock-user")))).await.unwrap()).await;
+        text(within_timeout(stack.oneshot(to("/", Some("mock-user")))).await.unwrap()).await;
     assert_eq!((status.as_u16(), body.as_str()), (200, SERVED));
 }
 
@@ -95,7 +95,7 @@ where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Debug> + Clone,
     B: Body<Error: Debug>,
 {
-    text(soon(stack.clone().oneshot(to(path, Some("mock-user")))).await.unwrap()).await
+    text(within_timeout(stack.clone().oneshot(to(path, Some("mock-user")))).await.unwrap()).await
 }
 
 /// Stands in for a guard that admits everyone with an identity.
@@ -317,7 +317,7 @@ async fn all_layers_of_this_crate_stack() {
     refuses_and_serves(stack.clone()).await;
     let mut whoami = to("/v1/auth/whoami", Some("mock-user"));
     *whoami.method_mut() = http::Method::GET;
-    let (status, _, body) = text(soon(stack.oneshot(whoami)).await.unwrap()).await;
+    let (status, _, body) = text(within_timeout(stack.oneshot(whoami)).await.unwrap()).await;
     assert_eq!(status, 200, "{body}");
 }
 
@@ -405,13 +405,13 @@ async fn hyper_serves_stacks_over_a_socket() {
 
 async fn grpc(server: &Server, token: Option<&str>) -> Result<i32, Status> {
     let channel = tonic::transport::Channel::from_shared(server.url()).unwrap();
-    let mut client = HealthClient::new(soon(channel.connect()).await.unwrap());
+    let mut client = HealthClient::new(within_timeout(channel.connect()).await.unwrap());
     let mut request = tonic::Request::new(HealthCheckRequest { service: String::new() });
     if let Some(token) = token {
         let authorization = format!("Bearer {token}").parse().unwrap();
         request.metadata_mut().insert("authorization", authorization);
     }
-    soon(client.check(request)).await.map(|answer| answer.into_inner().status)
+    within_timeout(client.check(request)).await.map(|answer| answer.into_inner().status)
 }
 
 #[tokio::test]
@@ -477,7 +477,7 @@ async fn refusal_equals_the_answer_of_the_layer() {
             assert_eq!(is_grpc, content_type == "application/grpc");
             let made = layer.refusal(&AuthError::MissingCredentials, is_grpc).map(Full::new);
             let stack = ServiceBuilder::new().layer(layer.clone()).service_fn(work);
-            let answer = soon(stack.oneshot(request)).await.unwrap();
+            let answer = within_timeout(stack.oneshot(request)).await.unwrap();
             assert_eq!(text(made).await, text(answer).await);
         }
     }

@@ -1,4 +1,4 @@
-//! Files of one test.
+//! Temporary files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use scaikey_auth::Secret;
 
-/// A file in a folder of its own. Both are gone when the test is.
+/// A file in its own temporary folder. Both are deleted on drop.
 pub(crate) struct File(PathBuf);
 
 impl File {
     pub(crate) fn new(name: &str, text: &str) -> Self {
-        let file = Self::later(name);
+        let file = Self::reserve(name);
         file.write(text);
         file
     }
 
-    /// One that is yet to be written.
-    pub(crate) fn later(name: &str) -> Self {
+    /// Creates the folder for a file that does not exist yet.
+    pub(crate) fn reserve(name: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let folder = format!("scaikey-auth-{}-{number}", std::process::id());
@@ -42,7 +42,7 @@ impl File {
         fs::remove_file(&self.0).unwrap();
     }
 
-    /// As a database of SQLite's, made when it is first opened.
+    /// Returns the URL of an SQLite database in this file, which the first connection creates.
     pub(crate) fn sqlite(&self) -> Secret {
         format!("sqlite://{}?mode=rwc", self.name()).into()
     }

@@ -1,4 +1,4 @@
-//! Servers on real sockets, and clients that say what came back.
+//! Servers on real sockets, and clients that read whole answers.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// A server on a free port of the loopback interface. It ends with its value.
+/// A server on a free port of the loopback interface. It stops on drop.
 pub(crate) struct Server {
     address: SocketAddr,
     task: JoinHandle<()>,
@@ -58,7 +58,7 @@ impl Server {
         Self::start(serve).await
     }
 
-    /// Serves whatever `serve` makes of a listener.
+    /// Runs `serve` with a listener.
     pub(crate) async fn start<F>(serve: impl FnOnce(TcpListener) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -72,7 +72,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Sends a request over a connection of its own.
+    /// Sends a request over a new connection.
     pub(crate) async fn send(&self, request: Request<impl Into<Bytes>>) -> Answer {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) =
@@ -87,18 +87,18 @@ impl Server {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    /// `GET` with these headers.
+    /// Sends a `GET` request with these headers.
     pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send(request("GET", path, headers)).await
     }
 
-    /// `GET` with a bearer token.
+    /// Sends a `GET` request with a bearer token.
     pub(crate) async fn get_as(&self, path: &str, token: &str) -> Answer {
         self.get(path, &[("authorization", &format!("Bearer {token}"))]).await
     }
 }
 
-/// A request without a body.
+/// Builds a request without a body.
 pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<&'static str> {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
@@ -107,7 +107,7 @@ pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Req
     request.body("").unwrap()
 }
 
-/// What came back, read to its end.
+/// An answer, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -116,7 +116,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The value of a header that may be there once.
+    /// Returns the value of a header, if present. Panics if it is repeated.
     pub(crate) fn header_opt(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         let first = values.next().map(|value| value.to_str().unwrap());
@@ -124,13 +124,14 @@ impl Answer {
         first
     }
 
-    /// The value of a header that is there once.
+    /// Returns the value of a header. Panics if it is missing or repeated.
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> &str {
         self.header_opt(name).unwrap_or_else(|| panic!("no {name}: {self:?}"))
     }
 
-    /// The challenge, which must be one, for `Bearer`, and well formed.
+    /// Returns the challenge, if present. Panics unless it is a single, well-formed `Bearer`
+    /// challenge.
     pub(crate) fn challenge(&self) -> Option<Challenge> {
         let mut challenges = challenge::parse(self.header_opt("www-authenticate")?).unwrap();
         assert_eq!(challenges.len(), 1, "{self:?}");
@@ -139,17 +140,17 @@ impl Answer {
         Some(challenge)
     }
 
-    /// The values of a header that may be there more than once, in the order sent.
+    /// Returns the values of a header that may be repeated, in the order sent.
     pub(crate) fn header_lines(&self, name: &str) -> Vec<&str> {
         self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
     }
 
-    /// The `error` of the challenge.
+    /// Returns the `error` of the challenge.
     pub(crate) fn error(&self) -> Option<String> {
         self.challenge()?.param("error").map(str::to_owned)
     }
 
-    /// The error code of RFC 6749 §5.2, with its status.
+    /// Checks that this is an OAuth error with this status and code (RFC 6749 §5.2).
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
@@ -164,7 +165,7 @@ impl Answer {
     }
 }
 
-/// Asks for `url`, with a bearer token or without one.
+/// Sends a `GET` request, with a bearer token if given.
 pub(crate) async fn get(url: &str, token: Option<&str>) -> Answer {
     let request = client().get(url);
     send(match token {
@@ -181,7 +182,7 @@ pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
     Answer { status, headers, body }
 }
 
-/// Not through a proxy, whatever the environment of the tests says, and it follows nothing by itself.
+/// Returns a client that ignores proxy variables and follows no redirects.
 pub(crate) fn client() -> reqwest::Client {
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     client.no_proxy().build().unwrap()

@@ -1,4 +1,4 @@
-//! Reads what the crate logs, at every level, on the thread of one test.
+//! Captures the log of the thread of one test, at every level.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,16 +9,16 @@ use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 thread_local! {
-    /// What was logged on this thread since its test began to listen.
+    /// The log of this thread since its test started a [`Log`].
     static LOGGED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// Everything logged on this thread since it was made.
+/// The log of this thread since [`Log::start`].
 pub(crate) struct Log(());
 
-struct ToThread;
+struct ThreadWriter;
 
-impl io::Write for ToThread {
+impl io::Write for ThreadWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         LOGGED.with_borrow_mut(|logged| logged.as_mut().map(|logged| logged.extend(bytes)));
         Ok(bytes.len())
@@ -29,27 +29,28 @@ impl io::Write for ToThread {
     }
 }
 
-/// One subscriber for the whole process: those that come and go with a thread make other threads miss
-/// events. Where no test listens, nothing is written.
-fn listen() {
+/// Installs one subscriber for the whole process, because a subscriber per thread makes other
+/// threads miss events. It writes only on threads with a [`Log`].
+fn install_subscriber() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
             .with_ansi(false)
-            .with_writer(|| ToThread);
-        let heard = dynamic_filter_fn(|_, _| LOGGED.with_borrow(Option::is_some));
-        tracing::subscriber::set_global_default(subscriber.finish().with(heard)).unwrap();
+            .with_writer(|| ThreadWriter);
+        let has_log = dynamic_filter_fn(|_, _| LOGGED.with_borrow(Option::is_some));
+        tracing::subscriber::set_global_default(subscriber.finish().with(has_log)).unwrap();
     });
-    // An event that first happened on another thread while the subscriber came may be remembered as of
-    // no interest.
+    // Another thread may have cached "no interest" for a call site before the subscriber was
+    // installed.
     rebuild_interest_cache();
 }
 
 impl Log {
-    /// Starts to listen. The runtime of `#[tokio::test]` has one thread, so all tasks are heard.
+    /// Starts to capture. The runtime of `#[tokio::test]` has one thread, so this captures all
+    /// tasks.
     pub(crate) fn start() -> Self {
-        listen();
+        install_subscriber();
         LOGGED.set(Some(Vec::new()));
         Self(())
     }
@@ -59,7 +60,7 @@ impl Log {
         String::from_utf8(logged).unwrap()
     }
 
-    /// The lines of one level: `ERROR`, `WARN`, `INFO`, `DEBUG`.
+    /// Returns the lines of one level: `ERROR`, `WARN`, `INFO`, `DEBUG`.
     pub(crate) fn lines(&self, level: &str) -> Vec<String> {
         let of_level = |line: &&str| line.split_whitespace().nth(1) == Some(level);
         self.text().lines().filter(of_level).map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! Runs a program as its user would, and reads what it prints.
+//! Runs programs as a user would, and reads their output.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,24 +10,24 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
-/// How long something may take that takes a moment.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// The time limit for each step of a program. Long, because the machine may be busy.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// What a child of a test is to do, in its environment.
+/// The environment variable with the job of a child process.
 const JOB: &str = "SCAIKEY_AUTH_TEST_JOB";
 
-/// A program under way. It is killed when dropped.
-pub(crate) struct Running {
+/// A running program. It is killed on drop.
+pub(crate) struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
     pub(crate) stdout: Lines,
     pub(crate) stderr: Lines,
 }
 
-impl Running {
-    /// Starts an example of this crate with this environment and no other.
+impl Program {
+    /// Starts an example of this crate with only these environment variables.
     pub(crate) fn example(name: &str, environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(built(name));
+        let mut command = Command::new(example_path(name));
         command.env_clear().envs(environment.iter().copied());
         Self::spawn(command)
     }
@@ -42,23 +42,23 @@ impl Running {
         (service, url.to_owned())
     }
 
-    /// Starts the ignored test `child` of this binary as a process of its own, which is to do `job`, and
-    /// waits until it is ready.
+    /// Runs the ignored test `child` of this binary in another process with `job`, and waits until
+    /// it is ready.
     pub(crate) async fn child(child: &str, job: String) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", child, "--ignored", "--nocapture"]).env(JOB, job);
         let mut this = Self::start(command, Stdio::piped());
-        assert_eq!(this.said().await, "ready");
+        assert_eq!(this.next_message().await, "ready");
         this
     }
 
-    /// Sets a child off.
+    /// Lets a child continue after [`ready`].
     pub(crate) async fn go(&mut self) {
         self.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
     }
 
-    /// What a child says next.
-    pub(crate) async fn said(&mut self) -> String {
+    /// Returns the next message of a child.
+    pub(crate) async fn next_message(&mut self) -> String {
         match self.stdout.find("child: ").await {
             Some(line) => line.split_once("child: ").unwrap().1.to_owned(),
             None => panic!("{}\n{}", self.stdout.rest().await, self.stderr.rest().await),
@@ -80,14 +80,14 @@ impl Running {
 
     /// Sends it a signal by name, such as `HUP`.
     pub(crate) async fn signal(&self, name: &str) {
-        let id = self.child.id().expect("it runs").to_string();
+        let id = self.child.id().expect("the program runs").to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await;
         assert!(sent.unwrap().success());
     }
 
-    /// Waits for its end: exit code, all of stdout, all of stderr.
+    /// Waits until the program exits. Returns its exit code, stdout and stderr.
     pub(crate) async fn end(mut self) -> (Option<i32>, String, String) {
-        let status = timeout(PATIENCE, self.child.wait()).await;
+        let status = timeout(TIMEOUT, self.child.wait()).await;
         let code = status.expect("the program ends by itself").unwrap().code();
         (code, self.stdout.rest().await, self.stderr.rest().await)
     }
@@ -98,27 +98,27 @@ impl Running {
     }
 }
 
-/// In a child: what it is to do. `None` when nobody started it for that.
+/// In a child: returns its job. `None` if the process is not a child of a test.
 pub(crate) fn job() -> Option<String> {
     std::env::var(JOB).ok()
 }
 
-/// In a child: says that it is ready, and waits to be set off.
+/// In a child: reports that it is ready, and waits for [`Program::go`].
 pub(crate) async fn ready() {
     println!("child: ready");
     BufReader::new(tokio::io::stdin()).lines().next_line().await.unwrap();
 }
 
-/// What a program prints, line by line.
+/// The output of a program, line by line.
 pub(crate) struct Lines {
-    coming: UnboundedReceiver<String>,
+    incoming: UnboundedReceiver<String>,
     seen: String,
 }
 
 impl Lines {
     fn of(pipe: impl AsyncRead + Unpin + Send + 'static) -> Self {
-        // Read all the time: a full pipe would stop the program.
-        let (send, coming) = unbounded_channel();
+        // Reads continuously, because a full pipe would block the program.
+        let (send, incoming) = unbounded_channel();
         tokio::spawn(async move {
             let mut lines = BufReader::new(pipe).lines();
             while let Ok(Some(line)) = lines.next_line().await {
@@ -127,17 +127,17 @@ impl Lines {
                 }
             }
         });
-        Self { coming, seen: String::new() }
+        Self { incoming, seen: String::new() }
     }
 
-    /// Waits for the next line with `part` in it.
+    /// Waits for the next line that contains `part`.
     pub(crate) async fn line(&mut self, part: &str) -> String {
         let line = self.find(part).await;
-        line.unwrap_or_else(|| panic!("no line has `{part}` in it:\n{}", self.seen))
+        line.unwrap_or_else(|| panic!("no line contains `{part}`:\n{}", self.seen))
     }
 
     async fn find(&mut self, part: &str) -> Option<String> {
-        while let Ok(Some(line)) = timeout(PATIENCE, self.coming.recv()).await {
+        while let Ok(Some(line)) = timeout(TIMEOUT, self.incoming.recv()).await {
             self.seen.push_str(&line);
             self.seen.push('\n');
             if line.contains(part) {
@@ -148,7 +148,7 @@ impl Lines {
     }
 
     async fn rest(&mut self) -> String {
-        while let Ok(Some(line)) = timeout(PATIENCE, self.coming.recv()).await {
+        while let Ok(Some(line)) = timeout(TIMEOUT, self.incoming.recv()).await {
             self.seen.push_str(&line);
             self.seen.push('\n');
         }
@@ -156,9 +156,9 @@ impl Lines {
     }
 }
 
-/// The path of a compiled example. Cargo tells tests where binaries are, but not examples, and does
-/// not build them when a single test binary is asked for.
-fn built(name: &str) -> PathBuf {
+/// Returns the path of a compiled example. Builds the example if it is out of date, because Cargo
+/// does not build examples for a single test binary.
+fn example_path(name: &str) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let test = std::env::current_exe().unwrap();
@@ -174,7 +174,7 @@ fn built(name: &str) -> PathBuf {
         let mut build = std::process::Command::new(cargo);
         build.current_dir(root).args(["build", "--example", name, "--target-dir"]);
         build.arg(profile.parent().expect("target"));
-        // With the features of this build: with others, all dependencies would be built once more.
+        // Uses the features of this build: other features would rebuild all dependencies.
         let features = [
             ("metrics", cfg!(feature = "metrics")),
             ("postgres", cfg!(feature = "postgres")),
@@ -192,7 +192,7 @@ fn built(name: &str) -> PathBuf {
     example
 }
 
-/// When a file below `folder` was last changed.
+/// Returns the time of the last change to a file below `folder`.
 fn newest(folder: &Path) -> Option<SystemTime> {
     let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
     let times = entries.map(|path| match path.is_dir() {

@@ -1,4 +1,4 @@
-//! A clock that is moved by hand, and a store that does as it is told.
+//! A tenant store whose failures a test controls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ pub(crate) fn tenant(text: &str, status: TenantStatus) -> Tenant {
     Tenant::with_row(id(text), status, ())
 }
 
-/// Status of the tenant the resolver finds, `None` for an unknown one.
+/// Returns the status of a tenant, `None` for an unknown tenant.
 pub(crate) async fn status(
     resolver: &dyn TenantResolver,
     tenant: &str,
@@ -25,40 +25,40 @@ pub(crate) async fn status(
     Ok(resolver.resolve(&id(tenant)).await?.map(|tenant| tenant.status()))
 }
 
-/// How a [`Store`] answers.
+/// The behaviour of a [`Store`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Mood {
-    /// As the list says.
-    Well,
-    /// Not until the mood changes.
+pub(crate) enum StoreMode {
+    /// Answers from the list.
+    Normal,
+    /// Does not answer until the mode changes.
     Hanging,
-    /// With an error.
+    /// Answers with an error.
     Failing,
-    /// With another tenant than the one asked for.
-    Confused,
-    /// By panicking.
+    /// Answers with another tenant.
+    WrongTenant,
+    /// Panics.
     Panicking,
 }
 
-/// A list of tenants that counts questions and has moods. Clones are the same store.
+/// A list of tenants that counts lookups and fails on demand. Clones share their state.
 #[derive(Debug, Clone)]
 pub(crate) struct Store<R = MemoryTenants> {
     pub(crate) list: R,
-    questions: Arc<AtomicUsize>,
-    mood: watch::Sender<Mood>,
+    lookups: Arc<AtomicUsize>,
+    mode: watch::Sender<StoreMode>,
 }
 
 impl<R> Store<R> {
     pub(crate) fn over(list: R) -> Self {
-        Self { list, questions: Arc::default(), mood: watch::Sender::new(Mood::Well) }
+        Self { list, lookups: Arc::default(), mode: watch::Sender::new(StoreMode::Normal) }
     }
 
-    pub(crate) fn questions(&self) -> usize {
-        self.questions.load(Ordering::SeqCst)
+    pub(crate) fn lookups(&self) -> usize {
+        self.lookups.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn be(&self, mood: Mood) {
-        self.mood.send_replace(mood);
+    pub(crate) fn set_mode(&self, mode: StoreMode) {
+        self.mode.send_replace(mode);
     }
 }
 
@@ -71,15 +71,15 @@ impl Store {
 #[async_trait]
 impl<R: TenantResolver> TenantResolver for Store<R> {
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
-        self.questions.fetch_add(1, Ordering::SeqCst);
-        // The list is read first, so that a hanging store answers from before it hung.
+        self.lookups.fetch_add(1, Ordering::SeqCst);
+        // Reads the list first, so that a hanging store answers with the state before it hung.
         let answer = self.list.resolve(id).await;
-        let mood = *self.mood.subscribe().wait_for(|mood| *mood != Mood::Hanging).await?;
-        match mood {
-            Mood::Well | Mood::Hanging => answer,
-            Mood::Failing => Err("on purpose".into()),
-            Mood::Confused => Ok(Some(tenant("another", TenantStatus::Active))),
-            Mood::Panicking => panic!("on purpose"),
+        let mode = *self.mode.subscribe().wait_for(|mode| *mode != StoreMode::Hanging).await?;
+        match mode {
+            StoreMode::Normal | StoreMode::Hanging => answer,
+            StoreMode::Failing => Err("on purpose".into()),
+            StoreMode::WrongTenant => Ok(Some(tenant("another", TenantStatus::Active))),
+            StoreMode::Panicking => panic!("on purpose"),
         }
     }
 }

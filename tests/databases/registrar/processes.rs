@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use tokio::task::JoinSet;
 
 use crate::postgres::Postgres;
-use crate::support::process::{Running, job, ready};
+use crate::support::process::{Program, job, ready};
 
 /// A process of its own, at the same database, ready to let so many callers at once register `subject`,
 /// by so many registrars.
@@ -19,9 +19,9 @@ pub(crate) async fn process(
     subject: &str,
     callers: usize,
     registrars: usize,
-) -> Running {
+) -> Program {
     let job = format!("{subject} {callers} {registrars} {}", url.expose());
-    Running::child("registrar::processes::child", job).await
+    Program::child("registrar::processes::child", job).await
 }
 
 /// Not a test of its own: what a second process does.
@@ -70,7 +70,7 @@ async fn two_processes(registrars: usize) {
     }
     let (mut ids, mut created) = (Vec::new(), 0);
     for process in &mut processes {
-        let said = process.said().await;
+        let said = process.next_message().await;
         let words: Vec<_> = said.split(' ').collect();
         ids.push((words[0].to_owned(), words[1].to_owned()));
         created += words[2].parse::<usize>().unwrap();

@@ -120,7 +120,7 @@ mod sqlite {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_in_a_file_passes_the_exam() {
-        let file = File::later("registrar.db");
+        let file = File::reserve("registrar.db");
         let url = file.sqlite();
         // Two with connections of their own, whose clones share flights as in one process.
         let both = [0, 1].map(|_| patient(&url));
@@ -132,13 +132,13 @@ mod sqlite {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_first_calls_of_several_processes_create_the_tables_once() {
         for _ in 0..20 {
-            register_together_without_tables(&File::later("registrar.db").sqlite()).await;
+            register_together_without_tables(&File::reserve("registrar.db").sqlite()).await;
         }
     }
 
     #[tokio::test]
     async fn what_is_registered_outlives_the_process() {
-        let (file, alice) = (File::later("registrar.db"), identity(json!({"sub": "alice"})));
+        let (file, alice) = (File::reserve("registrar.db"), identity(json!({"sub": "alice"})));
         let first = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         let first = first.register(&alice).await.unwrap();
         let again = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
@@ -229,7 +229,7 @@ mod sqlite {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_writer_that_will_not_end_costs_the_deadline_and_readers_nothing() {
-        let file = File::later("registrar.db");
+        let file = File::reserve("registrar.db");
         let deadline = Duration::from_millis(300);
         let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         let known = identity(json!({"sub": "known"}));
@@ -252,7 +252,7 @@ mod sqlite {
 
     #[tokio::test]
     async fn a_caller_that_goes_away_leaves_a_whole_registration_or_none() {
-        let file = File::later("registrar.db");
+        let file = File::reserve("registrar.db");
         let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         registrar.migrate().await.unwrap();
         for number in 0..50 {

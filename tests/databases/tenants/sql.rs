@@ -105,12 +105,12 @@ mod sqlite {
 
     #[tokio::test]
     async fn sqlite_in_a_file_passes_the_exam() {
-        examine(&File::later("tenants.db").sqlite()).await;
+        examine(&File::reserve("tenants.db").sqlite()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_is_migrated_by_several_processes_at_once() {
-        migrate_together(&File::later("tenants.db").sqlite()).await;
+        migrate_together(&File::reserve("tenants.db").sqlite()).await;
     }
 
     #[tokio::test]
@@ -158,7 +158,7 @@ mod sqlite {
 
     #[tokio::test]
     async fn a_reader_is_not_blocked_by_a_writer_and_may_open_the_file_read_only() {
-        let file = File::later("tenants.db");
+        let file = File::reserve("tenants.db");
         let tenants = SqlTenants::connect(&file.sqlite()).await.unwrap();
         tenants.migrate().await.unwrap();
         tenants.put(&id("acme"), SqlTenantRow::default(), Active).await.unwrap();

@@ -22,7 +22,7 @@ use scaikey_auth::{Auth, AuthLayer, TokenExchangeClient, scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
-use crate::support::{Server, Spy, World, axum_request, soon};
+use crate::support::{Server, Spy, World, axum_request, within_timeout};
 
 type Answer = Response<Body>;
 
@@ -81,12 +81,13 @@ where
             }
         }
         for (task, status) in tasks {
-            let answer = soon(task).await.unwrap().unwrap();
+            let answer = within_timeout(task).await.unwrap().unwrap();
             assert_eq!(answer.status(), status, "round {round}");
         }
         for (token, status) in [(None, 401), (Some(good.as_str()), 200), (Some(&bad), 401)] {
-            let ready = soon(ServiceExt::<Request<Body>>::ready(&mut service)).await.unwrap();
-            let answer = soon(ready.call(axum_request(token))).await.unwrap();
+            let ready =
+                within_timeout(ServiceExt::<Request<Body>>::ready(&mut service)).await.unwrap();
+            let answer = within_timeout(ready.call(axum_request(token))).await.unwrap();
             assert_eq!(answer.status(), status);
         }
     }
@@ -182,7 +183,7 @@ async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
         let mut service = limited.clone();
         let request = headers.iter().fold(Request::builder(), |r, (n, v)| r.header(*n, v));
         let request = request.body(Body::empty()).unwrap();
-        let ready = soon(ServiceExt::<Request<Body>>::ready(&mut service)).await.unwrap();
+        let ready = within_timeout(ServiceExt::<Request<Body>>::ready(&mut service)).await.unwrap();
         assert_eq!(ready.call(request).await.unwrap().status(), status);
         kept.push(service);
     }
@@ -194,7 +195,7 @@ async fn the_body_is_not_read_before_the_decision_nor_after_a_refusal() {
     for token in [world.provider.token().sign(), "x".to_owned()] {
         let request = Request::post("/").header("authorization", format!("Bearer {token}"));
         let service = auth.layer().layer(Strict::default());
-        soon(service.oneshot(request.body(Unread::default()).unwrap())).await.unwrap();
+        within_timeout(service.oneshot(request.body(Unread::default()).unwrap())).await.unwrap();
     }
     // On the wire: the answer comes although the body never does.
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -203,7 +204,7 @@ async fn the_body_is_not_read_before_the_decision_nor_after_a_refusal() {
     let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut start = [0; 12];
-    soon(stream.read_exact(&mut start)).await.unwrap();
+    within_timeout(stream.read_exact(&mut start)).await.unwrap();
     assert_eq!(&start, b"HTTP/1.1 401");
 }
 
@@ -221,7 +222,7 @@ async fn a_request_given_up_does_not_take_the_keys_from_the_others() {
     world.provider.wait_for_jwks_requests(1).await;
     drop(first);
     world.provider.heal(ProviderEndpoint::Jwks);
-    assert_eq!(soon(second).await.unwrap().status(), 200);
+    assert_eq!(within_timeout(second).await.unwrap().status(), 200);
     assert_eq!(world.provider.jwks_requests(), 1);
 }
 
@@ -236,7 +237,7 @@ async fn many_requests_without_a_key_share_one_fetch() {
         tokio::spawn(async move { server.get_as("/", &token).await.status })
     };
     for task in (0..50).map(ask).collect::<Vec<_>>() {
-        assert_eq!(soon(task).await.unwrap(), 200);
+        assert_eq!(within_timeout(task).await.unwrap(), 200);
     }
     assert_eq!(world.provider.jwks_requests(), 1);
 }

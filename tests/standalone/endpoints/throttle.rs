@@ -23,8 +23,8 @@ use scaikey_auth::registrar::MemoryRegistrar;
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use super::env::{MINUTE, REDIRECT, Setup, TestEnv, Visitor};
-use crate::support::{Log, soon};
+use super::house::{House, MINUTE, Plan, REDIRECT, Visitor};
+use crate::support::{Log, within_timeout};
 
 const WRONG: &str = "grant_type=password&username=bob&password=wrong";
 
@@ -452,7 +452,7 @@ async fn hanging_throttle_leaves_counts_to_the_process() {
     store.hangs.store(true, Ordering::SeqCst);
     let endpoints = bare(&env).throttle(store).build().unwrap();
     // Ends, in a second; without the limit it would not.
-    assert_eq!(soon(attempts_from(&endpoints, [192, 0, 2, 1], 1)).await, [400]);
+    assert_eq!(within_timeout(attempts_from(&endpoints, [192, 0, 2, 1], 1)).await, [400]);
 }
 
 /// Answers without waiting.

@@ -65,7 +65,7 @@ async fn a_secret_in_a_file_may_change() {
     let provider = provider().await;
     let drive = Client::new("drive:1 %", SECRET).token_lifetime(Duration::from_secs(20));
     provider.register_client(drive);
-    let file = File::later("secret");
+    let file = File::reserve("secret");
     let auth = ClientAuth::basic("drive:1 %", SecretSource::File(file.path().into()));
     let clock = ManualClock::default();
     let client = builder(&provider).client_auth(auth).clock(clock.clone()).build().unwrap();

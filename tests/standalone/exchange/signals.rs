@@ -9,7 +9,7 @@ use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 
 #[cfg(feature = "metrics")]
 use super::{builder, drive, provider, timed_with};
-use crate::support::{Counts, Log};
+use crate::support::{Log, MetricsRecorder};
 
 fn subject(nth: usize) -> ExchangeRequest {
     ExchangeRequest::new(format!("subject {nth}"), "scaivault")
@@ -189,7 +189,7 @@ async fn unusable_answers_are_warned_of_once() {
 #[cfg(feature = "metrics")]
 #[tokio::test]
 async fn counters_count_what_was_sent() {
-    let counts = Counts::default();
+    let counts = MetricsRecorder::default();
     let _counting = metrics::set_default_local_recorder(&counts);
     let (client, _clock, _held) = of_nobody();
     for nth in 0..100 {

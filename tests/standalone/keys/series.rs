@@ -1,13 +1,13 @@
 //! What metrics count: nobody can make new time series by inventing tokens.
 
-use crate::support::Counts;
+use crate::support::MetricsRecorder;
 
 use super::fixture::{World, provider, service, status, token};
 use super::town::{invented, template};
 
 #[tokio::test]
 async fn strange_key_ids_and_issuers_make_no_series() {
-    let counts = Counts::default();
+    let counts = MetricsRecorder::default();
     let _counting = metrics::set_default_local_recorder(&counts);
     let world = World::warm().await;
     world.strange().await;
@@ -23,7 +23,7 @@ async fn strange_key_ids_and_issuers_make_no_series() {
 
 #[tokio::test]
 async fn invented_tenants_make_no_series() {
-    let counts = Counts::default();
+    let counts = MetricsRecorder::default();
     let _counting = metrics::set_default_local_recorder(&counts);
     let (provider, clock) = provider().await;
     let acme = provider.tenant("acme", "acme");

@@ -19,7 +19,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use crate::support::{Server, soon};
+use crate::support::{Server, within_timeout};
 
 use super::{Downstream, Http, World, http, why};
 
@@ -51,7 +51,7 @@ impl Drive {
         Path(name): Path<String>,
     ) -> Result<String, StatusCode> {
         // Everybody is in a handler at the same time, and comes back on whatever thread.
-        soon(drive.all_here.wait()).await;
+        within_timeout(drive.all_here.wait()).await;
         for round in 0..3 {
             tokio::task::yield_now().await;
             let status = drive.ask(&format!("/{name}/{round}")).await;
@@ -79,7 +79,7 @@ async fn each_of_many_users_at_once_is_followed_by_a_token_of_their_own() {
         let request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         requests.spawn(client.request(request.body(Full::<Bytes>::default()).unwrap()));
     }
-    for answer in soon(requests.join_all()).await {
+    for answer in within_timeout(requests.join_all()).await {
         assert_eq!(answer.unwrap().status(), 200);
     }
     let seen = vault.seen();
@@ -122,7 +122,9 @@ async fn a_caller_keeps_the_token_from_wherever_in_the_request_it_was() {
         for _ in 0..2 {
             let request = Request::get("/").header(name, format!("{before}{token}"));
             let answer =
-                soon(service.clone().oneshot(request.body(String::new()).unwrap())).await.unwrap();
+                within_timeout(service.clone().oneshot(request.body(String::new()).unwrap()))
+                    .await
+                    .unwrap();
             let kept = answer.into_body().collect().await.unwrap().to_bytes();
             assert!(kept == token.as_str(), "{name}: {before}");
         }
@@ -146,7 +148,8 @@ async fn one_connection_serves_one_caller_after_the_other() {
             let token = world.provider.token().subject(name).sign();
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        let answer = soon(client.request(request.body(Full::<Bytes>::default()).unwrap())).await;
+        let answer =
+            within_timeout(client.request(request.body(Full::<Bytes>::default()).unwrap())).await;
         let status = if name == "nobody" { 502 } else { 200 };
         assert_eq!(answer.unwrap().status(), status, "{name}");
     }

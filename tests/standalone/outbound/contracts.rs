@@ -15,7 +15,7 @@ use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
-use super::{World, secs, soon};
+use super::{World, secs, within_timeout};
 
 /// Panics when it is called without having been asked whether it is ready; a clone is not ready
 /// because its origin is. Answers 401 as often as it is told.
@@ -75,18 +75,18 @@ where
     S::Future: Send,
 {
     for _ in 0..3 {
-        let ready = soon(service.ready()).await.unwrap();
-        assert_eq!(soon(ready.call(request(URL))).await.unwrap().status(), 200);
-        let ready = soon(service.ready()).await.unwrap();
-        soon(ready.call(request("https://evil.example/"))).await.unwrap_err();
+        let ready = within_timeout(service.ready()).await.unwrap();
+        assert_eq!(within_timeout(ready.call(request(URL))).await.unwrap().status(), 200);
+        let ready = within_timeout(service.ready()).await.unwrap();
+        within_timeout(ready.call(request("https://evil.example/"))).await.unwrap_err();
         world.clock.advance(secs(11));
         refusals.store(1, Ordering::SeqCst);
-        let ready = soon(service.ready()).await.unwrap();
-        assert_eq!(soon(ready.call(request(URL))).await.unwrap().status(), 200);
+        let ready = within_timeout(service.ready()).await.unwrap();
+        assert_eq!(within_timeout(ready.call(request(URL))).await.unwrap().status(), 200);
         let at_once: Vec<_> =
             (0..8).map(|_| tokio::spawn(service.clone().oneshot(request(URL)))).collect();
         for answer in at_once {
-            assert_eq!(soon(answer).await.unwrap().unwrap().status(), 200);
+            assert_eq!(within_timeout(answer).await.unwrap().unwrap().status(), 200);
         }
     }
 }
@@ -125,8 +125,9 @@ async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
     let mut kept = Vec::new();
     for uri in ["https://evil.example/", "/", URL] {
         let mut service = limited.clone();
-        let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
-        let _ = soon(ready.call(request(uri))).await;
+        let ready =
+            within_timeout(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
+        let _ = within_timeout(ready.call(request(uri))).await;
         kept.push(service);
     }
 }
@@ -142,7 +143,8 @@ async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_com
     for _ in 0..3 {
         let mut request = request(URL);
         request.extensions_mut().insert(held.clone());
-        let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
+        let ready =
+            within_timeout(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
         let mut response = Box::pin(ready.call(request));
         // It asks for its token, and is given up.
         assert!(poll_once(&mut response).await.is_pending());
@@ -150,8 +152,9 @@ async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_com
         assert_eq!(Arc::strong_count(&held), 1);
     }
     world.provider.heal(ProviderEndpoint::Token);
-    let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
-    assert_eq!(soon(ready.call(request(URL))).await.unwrap().status(), 200);
+    let ready =
+        within_timeout(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
+    assert_eq!(within_timeout(ready.call(request(URL))).await.unwrap().status(), 200);
     assert_eq!((calls.load(Ordering::SeqCst), world.provider.token_requests()), (1, 1));
 }
 
@@ -171,7 +174,8 @@ async fn a_request_that_gets_no_token_from_the_provider_is_the_clients_at_once()
     let mut service = outbound.layer(inner);
     let alice = world.caller("alice-id").await;
     for (nth, uri) in [URL, twin].into_iter().enumerate() {
-        let ready = soon(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
+        let ready =
+            within_timeout(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
         let mut response = ready.call(super::by(&alice, request(uri)));
         // Before it is polled; and the answer is there with the first poll.
         assert_eq!(calls.load(Ordering::SeqCst), nth + 1, "{uri}");
@@ -225,13 +229,13 @@ async fn reqwest_is_such_a_client_by_the_adapter_of_the_manual() {
     });
     let http = builder.build().unwrap().layer(adapter);
     let request = |url: String| Request::get(url).body(reqwest::Body::default()).unwrap();
-    let answer = soon(http.clone().oneshot(request(vault.url()))).await.unwrap();
+    let answer = within_timeout(http.clone().oneshot(request(vault.url()))).await.unwrap();
     assert_eq!(reqwest::Response::from(answer).status(), 200);
     world.clock.advance(secs(11));
     vault.will_answer([401, 307]);
-    let answer = soon(http.clone().oneshot(request(vault.url()))).await.unwrap();
+    let answer = within_timeout(http.clone().oneshot(request(vault.url()))).await.unwrap();
     assert_eq!((answer.status().as_u16(), vault.seen().len()), (307, 3));
     let elsewhere = vault.url().replace("127.0.0.1", "localhost");
-    super::why(soon(http.oneshot(request(elsewhere))).await);
+    super::why(within_timeout(http.oneshot(request(elsewhere))).await);
     assert_eq!(vault.seen()[0].claims()["sub"], "drive");
 }

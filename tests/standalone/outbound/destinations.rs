@@ -10,7 +10,7 @@ use http_body_util::Full;
 use scaikey_auth::outbound::{OutboundLayer, OutboundToken};
 use tower::{Layer, ServiceExt};
 
-use super::{Downstream, World, by, http, send, soon, why};
+use super::{Downstream, World, by, http, send, why, within_timeout};
 
 /// Sends a request through the layer to a client that connects to nobody. The token that it would
 /// have sent, or why it was not asked to; a token that is none is `-`.
@@ -26,7 +26,8 @@ async fn try_it(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String {
     for host in hosts {
         request = request.header(HOST, *host);
     }
-    let outcome = soon(layer.layer(client).oneshot(request.body(Full::default()).unwrap())).await;
+    let outcome =
+        within_timeout(layer.layer(client).oneshot(request.body(Full::default()).unwrap())).await;
     let sent = sent.lock().unwrap().take();
     match (outcome, sent) {
         (Ok(_), Some(token)) => token,
@@ -317,7 +318,7 @@ async fn ipv6_is_a_destination_like_others() {
     let layer = world.builder().destination(url.as_str(), OutboundToken::service());
     let layer = layer.build().unwrap();
     let request = Request::get(format!("{url}/")).body(Full::default()).unwrap();
-    let answer = soon(layer.layer(http()).oneshot(request)).await.unwrap();
+    let answer = within_timeout(layer.layer(http()).oneshot(request)).await.unwrap();
     let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
     assert!(body.ends_with(b"true") && body.starts_with(b"\"[::1]:"), "{body:?}");
     server.abort();

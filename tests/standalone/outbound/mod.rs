@@ -33,7 +33,7 @@ use scaikey_auth::{Auth, AuthContext, TokenExchangeClient};
 use serde_json::Value;
 use tower::{Layer, ServiceExt};
 
-use crate::support::{Server, local, mock, soon};
+use crate::support::{Server, local, mock, within_timeout};
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
@@ -186,7 +186,7 @@ async fn send(
     layer: &OutboundLayer,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, BoxError> {
-    soon(layer.layer(http()).oneshot(request)).await
+    within_timeout(layer.layer(http()).oneshot(request)).await
 }
 
 /// On behalf of this caller.

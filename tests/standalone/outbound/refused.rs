@@ -9,7 +9,7 @@ use hyper_util::rt::TokioExecutor;
 use scaikey_auth::outbound::{OutboundToken, Replay};
 use tower::{Layer, ServiceExt};
 
-use super::{Downstream, World, by, http, secs, send, soon};
+use super::{Downstream, World, by, http, secs, send, within_timeout};
 
 const OLD: u64 = 10;
 const YOUNG: u64 = 9;
@@ -97,7 +97,7 @@ async fn posted<R: Replay<Full<Bytes>> + Sync>(replay: Option<R>) -> (Vec<Bytes>
         let mut answers = Vec::new();
         for _ in 0..2 {
             let answer: http::Response<hyper::body::Incoming> =
-                soon(service.clone().oneshot(request())).await.unwrap();
+                within_timeout(service.clone().oneshot(request())).await.unwrap();
             answers.push(answer.status().as_u16());
             world.clock.advance(secs(OLD));
         }
@@ -183,7 +183,7 @@ async fn many_refused_at_once_get_one_new_token() {
     for _ in 0..30 {
         requests.spawn(service.clone().oneshot(by(&alice, vault.get("/"))));
     }
-    soon(requests.join_all()).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    within_timeout(requests.join_all()).await.into_iter().for_each(|answer| drop(answer.unwrap()));
     let seen = vault.seen();
     assert!(seen.len() <= 61, "{}", seen.len());
     assert_eq!(world.provider.token_requests(), 2);
@@ -196,8 +196,8 @@ async fn empty_bodies_of_other_types_are_sent_again_too() {
         Client::builder(TokioExecutor::new()).build(HttpConnector::new());
     let service = world.layer(&vault, OutboundToken::service()).layer(http);
     let request = || Request::delete(vault.url()).body(Empty::new()).unwrap();
-    soon(service.clone().oneshot(request())).await.unwrap();
+    within_timeout(service.clone().oneshot(request())).await.unwrap();
     world.clock.advance(secs(OLD));
     vault.will_answer([401, 201]);
-    assert_eq!(soon(service.oneshot(request())).await.unwrap().status(), 201);
+    assert_eq!(within_timeout(service.oneshot(request())).await.unwrap().status(), 201);
 }

@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 
 use super::{
-    Downstream, EXCHANGE, SERVICE, World, by, drive, http, mock_caller, secs, send, soon, why,
+    Downstream, EXCHANGE, SERVICE, World, by, drive, http, mock_caller, secs, send, why,
+    within_timeout,
 };
 
 #[tokio::test]
@@ -143,7 +144,7 @@ async fn in_a_tenant_that_is_not_the_callers_own_the_service_acts_there_and_the_
     let request = Request::get("/").header("x-tenant", "acme");
     let request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     let answer = incoming.layer(handler).oneshot(request.body(Full::default()).unwrap());
-    assert_eq!(soon(answer).await.unwrap().status(), 200);
+    assert_eq!(within_timeout(answer).await.unwrap().status(), 200);
     let seen: Vec<_> = vault.seen().iter().map(|seen| seen.claims()["tenant_id"].clone()).collect();
     assert_eq!(seen, ["acme", "umbrella"]);
 }
@@ -195,7 +196,7 @@ async fn a_hundred_requests_of_one_caller_at_once_make_one_exchange() {
     for _ in 0..100 {
         requests.spawn(service.clone().oneshot(by(&alice, vault.get("/"))));
     }
-    for answer in soon(requests.join_all()).await {
+    for answer in within_timeout(requests.join_all()).await {
         assert_eq!(answer.unwrap().status(), 200);
     }
     let seen = vault.seen();

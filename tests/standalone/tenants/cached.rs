@@ -10,7 +10,7 @@ use scaikey_auth::tenant::TenantStatus::{Active, Suspended};
 use scaikey_auth::{Tenant, TenantId, TenantResolver};
 use tokio::task::JoinSet;
 
-use crate::support::tenants::{Mood, Store, id, status, tenant};
+use crate::support::tenants::{Store, StoreMode, id, status, tenant};
 use crate::support::until;
 use scaikey_auth::testing::ManualClock;
 
@@ -34,7 +34,7 @@ async fn a_known_tenant_is_asked_for_once_and_then_answered_at_once() {
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     clock.advance(Duration::from_secs(53));
     let answer = tenants.try_resolve(&id("acme")).unwrap().unwrap().unwrap();
-    assert_eq!((answer.id(), store.questions()), (&id("acme"), 1));
+    assert_eq!((answer.id(), store.lookups()), (&id("acme"), 1));
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn an_unknown_tenant_is_remembered_briefly_and_found_after_it_was_added() 
     store.list.insert(tenant("acme", Active));
     clock.advance(Duration::from_secs(4));
     assert!(matches!(tenants.try_resolve(&id("acme")), Some(Ok(None))));
-    assert_eq!(store.questions(), 1);
+    assert_eq!(store.lookups(), 1);
     clock.advance(Duration::from_secs(1));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
 }
@@ -75,7 +75,7 @@ async fn a_thousand_lookups_of_a_cold_tenant_are_one_question() {
         lookups.spawn(async move { status(&tenants, "acme").await.unwrap() });
     }
     assert!(lookups.join_all().await.iter().all(|answer| *answer == Some(Active)));
-    assert_eq!(store.questions(), 1);
+    assert_eq!(store.lookups(), 1);
 }
 
 #[tokio::test]
@@ -85,13 +85,13 @@ async fn while_the_store_fails_the_last_answer_stands_in_for_a_while() {
         store.list.insert(tenant("acme", last));
         let (tenants, clock) = cached(&store);
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(last));
-        store.be(Mood::Failing);
+        store.set_mode(StoreMode::Failing);
         clock.advance(PAST_TIME_TO_LIVE);
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(last));
         clock.advance(PAST_STALENESS);
         let error = status(&tenants, "acme").await.unwrap_err();
         assert_eq!(error.to_string(), "the tenant store failed: on purpose");
-        store.be(Mood::Well);
+        store.set_mode(StoreMode::Normal);
         clock.advance(PAST_BACKOFF);
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(last));
     }
@@ -103,7 +103,7 @@ async fn with_no_staleness_allowed_a_failing_store_is_an_error() {
     let (tenants, clock) = cached(&store);
     let tenants = tenants.max_stale(Duration::ZERO);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    store.be(Mood::Failing);
+    store.set_mode(StoreMode::Failing);
     clock.advance(PAST_TIME_TO_LIVE);
     assert!(status(&tenants, "acme").await.is_err());
 }
@@ -113,7 +113,7 @@ async fn unknown_never_stands_in_for_a_failing_store() {
     let store = Store::with(&[]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), None);
-    store.be(Mood::Failing);
+    store.set_mode(StoreMode::Failing);
     clock.advance(Duration::from_secs(5));
     assert!(status(&tenants, "acme").await.is_err());
 }
@@ -123,7 +123,7 @@ async fn a_failing_store_is_not_asked_on_every_request() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    store.be(Mood::Failing);
+    store.set_mode(StoreMode::Failing);
     clock.advance(PAST_TIME_TO_LIVE);
     for _ in 0..100 {
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
@@ -131,7 +131,7 @@ async fn a_failing_store_is_not_asked_on_every_request() {
     }
     assert!(tenants.try_resolve(&id("acme")).unwrap().is_ok());
     assert!(tenants.try_resolve(&id("never-seen")).unwrap().is_err());
-    assert_eq!(store.questions(), 3);
+    assert_eq!(store.lookups(), 3);
 }
 
 #[tokio::test]
@@ -140,16 +140,16 @@ async fn during_an_outage_only_the_first_request_waits_and_recovery_is_noticed_b
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     let tenants = tenants.deadline(Duration::from_millis(50));
-    store.be(Mood::Hanging);
+    store.set_mode(StoreMode::Hanging);
     clock.advance(PAST_TIME_TO_LIVE);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     clock.advance(Duration::from_secs(1));
     // The store still hangs: with a deadline this long, waiting for it would show.
     let tenants = tenants.deadline(Duration::from_secs(3600));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    until(|| store.questions() == 3).await;
+    until(|| store.lookups() == 3).await;
     store.list.insert(tenant("acme", Suspended));
-    store.be(Mood::Well);
+    store.set_mode(StoreMode::Normal);
     until(|| tenants.try_resolve(&id("acme")).is_some()).await;
     tenants.forget(&id("acme"));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
@@ -160,10 +160,10 @@ async fn trouble_of_long_ago_does_not_let_an_old_answer_stand_in_unasked() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    store.be(Mood::Failing);
+    store.set_mode(StoreMode::Failing);
     clock.advance(PAST_TIME_TO_LIVE);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    store.be(Mood::Well);
+    store.set_mode(StoreMode::Normal);
     store.list.insert(tenant("acme", Suspended));
     clock.advance(Duration::from_secs(60));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
@@ -172,19 +172,19 @@ async fn trouble_of_long_ago_does_not_let_an_old_answer_stand_in_unasked() {
 #[tokio::test]
 async fn a_store_that_hangs_panics_or_answers_with_another_tenant_has_failed() {
     for (mood, message) in [
-        (Mood::Hanging, "the tenant store gave no answer within 20ms"),
-        (Mood::Panicking, "the lookup of the tenant died"),
-        (Mood::Confused, "the tenant store answered with another tenant"),
+        (StoreMode::Hanging, "the tenant store gave no answer within 20ms"),
+        (StoreMode::Panicking, "the lookup of the tenant died"),
+        (StoreMode::WrongTenant, "the tenant store answered with another tenant"),
     ] {
         let store = Store::with(&["acme"]);
         let (tenants, _clock) = cached(&store);
-        let hangs = matches!(mood, Mood::Hanging);
+        let hangs = matches!(mood, StoreMode::Hanging);
         let tenants = tenants.deadline(Duration::from_millis(if hangs { 20 } else { 60_000 }));
-        store.be(mood);
+        store.set_mode(mood);
         let error = status(&tenants, "acme").await.unwrap_err();
         assert_eq!(error.to_string(), message);
         assert!(status(&tenants, "acme").await.is_err());
-        assert_eq!(store.questions(), 1, "{mood:?} is no reason to ask at once again");
+        assert_eq!(store.lookups(), 1, "{mood:?} is no reason to ask at once again");
     }
 }
 
@@ -196,25 +196,25 @@ async fn what_is_forgotten_is_asked_again_and_a_lookup_from_before_does_not_come
     {
         store.list.insert(tenant("acme", Active));
         tenants.clear();
-        let asked = store.questions();
-        store.be(Mood::Hanging);
+        let asked = store.lookups();
+        store.set_mode(StoreMode::Hanging);
         let early = tokio::spawn({
             let tenants = tenants.clone();
             async move { status(&tenants, "acme").await.unwrap() }
         });
-        until(|| store.questions() == asked + 1).await;
+        until(|| store.lookups() == asked + 1).await;
         store.list.insert(tenant("acme", Suspended));
         forget(&tenants);
         let late = tokio::spawn({
             let tenants = tenants.clone();
             async move { status(&tenants, "acme").await.unwrap() }
         });
-        until(|| store.questions() == asked + 2).await;
-        store.be(Mood::Well);
+        until(|| store.lookups() == asked + 2).await;
+        store.set_mode(StoreMode::Normal);
         assert_eq!(early.await.unwrap(), Some(Active));
         assert_eq!(late.await.unwrap(), Some(Suspended));
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
-        assert_eq!(store.questions(), asked + 2);
+        assert_eq!(store.lookups(), asked + 2);
     }
 }
 
@@ -239,7 +239,7 @@ async fn more_tenants_than_fit_are_all_answered() {
     for name in names.iter().chain(&names) {
         assert_eq!(status(&tenants, name).await.unwrap(), Some(Active));
     }
-    assert!(store.questions() > 1000);
+    assert!(store.lookups() > 1000);
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn the_longest_periods_do_not_overflow() {
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     assert_eq!(status(&tenants, "nobody").await.unwrap(), None);
     tenants.forget(&id("acme"));
-    store.be(Mood::Failing);
+    store.set_mode(StoreMode::Failing);
     assert!(status(&tenants, "acme").await.is_err());
 }
 
