@@ -23,7 +23,7 @@ use scaikey_auth::registrar::MemoryRegistrar;
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use super::house::{House, MINUTE, Plan, REDIRECT, Visitor};
+use super::env::{MINUTE, REDIRECT, Setup, TestEnv, Visitor};
 use crate::support::{Log, within_timeout};
 
 const WRONG: &str = "grant_type=password&username=bob&password=wrong";
