@@ -109,13 +109,13 @@
 //! | `testing` | no | a test provider and other test tools: [`testing`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// What only `exchange` or `endpoints` use is dead without them. A build with both still tells what is
-// dead everywhere.
+// Without `endpoints` or `exchange`, items that only they use are dead code. A build with all features
+// still reports items that are dead everywhere.
 #![cfg_attr(
     not(feature = "endpoints"),
     allow(dead_code, unused_imports, unused_macros, unreachable_pub)
 )]
-// The published documentation has all features; without some, links to their parts lead nowhere.
+// The published documentation has all features. Without a feature, links to its items are broken.
 #![cfg_attr(
     not(all(
         feature = "axum",
@@ -128,7 +128,7 @@
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
-// What a library must not do to its users; tests, examples and benches may.
+// A library must not do this to its users. Tests, examples and benches may.
 #![warn(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -212,7 +212,7 @@ pub mod testing;
 
 pub mod manual;
 
-// The paved names: what a first program types. Each has this one path; everything else has that of
+// The names that a first program needs. Each has only this path. Every other item has one path, through
 // its module.
 
 pub use auth::{Auth, AuthBuilder, AuthContext};
