@@ -1,4 +1,4 @@
-//! [`TrustEvaluator`]: the policy in force, and the decisions it leads to.
+//! [`TrustEvaluator`]: holds the current policy and decides about foreign tokens.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,58 +21,58 @@ use crate::support::crypto;
 use crate::support::telemetry::{self, Outage};
 use crate::validator::JwksValidator;
 
-/// The foreign issuers a service trusts, by a [`TrustPolicy`] (feature `trust`). A handle: clones share the policy.
+/// Evaluates foreign tokens against a [`TrustPolicy`] (feature `trust`). Clones share the policy.
 ///
-/// The policy is exchanged as a whole while requests run, by [`reload`](Self::reload) or
-/// [`replace`](Self::replace); a decision is made by one policy from beginning to end. Keys that
-/// were fetched stay at hand where a trust did not change, and the log of used tokens stays.
+/// [`reload`](Self::reload) and [`replace`](Self::replace) change the whole policy while requests
+/// run. Each decision uses one policy from beginning to end. A change keeps the fetched keys of
+/// unchanged trusts and the log of used tokens.
 #[derive(Debug, Clone)]
 pub struct TrustEvaluator(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    loaded: ArcSwap<Loaded>,
+    loaded: ArcSwap<LoadedPolicy>,
     file: Option<PathBuf>,
     own_issuers: Vec<String>,
     replay_log: Arc<dyn ReplayLog>,
-    /// What the log was told of it.
+    /// Logs a failure of the replay log once, until it works again.
     replay_outage: Outage,
     clock: Arc<dyn Clock>,
-    /// TrustEvaluator that name the same URL share its keys, which are at hand after a reload, too.
+    /// Shares keys between trusts with the same URL, and keeps them across reloads.
     key_sets: Arc<KeySets>,
-    /// Held while the policy is exchanged, so that an older file does not overtake a newer one.
-    changing: Mutex<()>,
+    /// Held while the policy changes, so that an older file cannot replace a newer one.
+    change_lock: Mutex<()>,
 }
 
-/// A policy with what verifies its tokens.
+/// A policy and the validators of its trusts.
 #[derive(Debug, Default)]
-struct Loaded {
+struct LoadedPolicy {
     policy: TrustPolicy,
     trusts: Vec<Arc<CompiledTrust>>,
 }
 
 impl TrustEvaluator {
-    /// Puts one together.
+    /// Returns a builder without a policy.
     pub fn builder() -> TrustEvaluatorBuilder {
         TrustEvaluatorBuilder::default()
     }
 
     /// Decides about a foreign token.
     ///
-    /// `trust_id` is the trust the caller names; with `None` the token leads to its trust by issuer
-    /// and audience. `requested` is the scope asked for; when empty, everything the rule permits.
-    /// A scope beyond that is refused, not left out.
+    /// `trust_id` names the trust. With `None`, the issuer and audience of the token select it.
+    /// `requested` are the requested scopes; if empty, all scopes that the rule permits. A request
+    /// for any other scope is refused; the scope is not just left out.
     ///
-    /// In this order: the trust; that it has not ended; signature, audience and times, as
-    /// [`JwksValidator`] checks them; `max_lifetime` and `max_age`; exactly one matching rule; the
-    /// identity; the scopes; and last, where the trust says so, that the token was not used before.
-    /// A token that is denied is not used up.
+    /// The checks, in this order: the trust exists and has not ended; signature, audience and times
+    /// hold, as [`JwksValidator`] checks them; `max_lifetime` and `max_age`; exactly one rule
+    /// matches; the identity can be made; the scopes are permitted; and, with `single_use_jti`, the
+    /// token was not used before. A denied token is not used up, except by a trust in audit mode.
     ///
     /// *Not* checked: whether the workload still exists (a token may outlive its pod), and whether
-    /// the tenant does.
+    /// the tenant exists.
     ///
     /// # Errors
-    /// [`Denied`], which tells the caller next to nothing. Every decision is logged.
+    /// [`Denied`], whose public message says almost nothing. Every decision is logged.
     pub async fn evaluate(
         &self,
         token: &str,
@@ -80,60 +80,60 @@ impl TrustEvaluator {
         requested: &Scopes,
     ) -> Result<Granted, Denied> {
         let loaded = self.0.loaded.load_full();
-        let found = Verification::of(&loaded.trusts, trust_id, token, &*self.0.clock).await;
-        let decision = self.decide(&found, requested).await;
-        log(&found, decision.as_ref().err());
+        let verification = Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await;
+        let decision = self.decide(&verification, requested).await;
+        log(&verification, decision.as_ref().err());
         decision.map_err(|reason| Denied { reason })
     }
 
-    /// Says which rule matches a token, or why none does. For administrators and logs, never for
-    /// the caller: it quotes the policy and claims of the token. It has neither token nor signature
-    /// in it. Scopes and earlier use are not looked at, and the token is not used up.
+    /// Explains which rule matches a token, or why none does. For administrators and logs, never for
+    /// the caller: the text quotes the policy and claims of the token. It contains neither the token
+    /// nor its signature. Scopes and earlier use are not checked, and the token is not used up.
     pub async fn explain(&self, token: &str, trust_id: Option<&str>) -> Explanation {
         let loaded = self.0.loaded.load_full();
-        Explanation::of(Verification::of(&loaded.trusts, trust_id, token, &*self.0.clock).await)
+        Explanation::of(Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await)
     }
 
-    /// Reads the policy's file again. The calling thread waits for the disk.
+    /// Reads the policy file again. Blocks the calling thread on the disk.
     ///
     /// # Errors
-    /// Everything that is wrong; the policy in force stays in force. Also when there is no file.
+    /// All faults of the file, or that there is none. The current policy stays in force.
     pub fn reload(&self) -> Result<(), PolicyError> {
         self.change(|| match &self.0.file {
             Some(file) => read(file),
-            None => Err(no_file("there is no file to read again: use `replace`")),
+            None => Err(policy_error("was not read from a file: use `replace`")),
         })
     }
 
-    /// Puts another policy into force, whole and at once.
+    /// Replaces the whole policy.
     ///
     /// # Errors
-    /// When it lists an issuer of this service's own; the policy in force stays in force.
+    /// If the policy lists an issuer of this service. The current policy stays in force.
     pub fn replace(&self, policy: TrustPolicy) -> Result<(), PolicyError> {
         self.change(|| Ok(policy))
     }
 
-    /// The policy in force.
+    /// Returns the current policy.
     pub fn policy(&self) -> TrustPolicy {
         self.0.loaded.load().policy.clone()
     }
 
-    /// How the keys of each trust are doing, by its id.
+    /// Returns the state of the keys of each trust, by its id.
     pub fn health(&self) -> Vec<(String, IssuerHealth)> {
         let loaded = self.0.loaded.load();
-        let of = |compiled: &Arc<CompiledTrust>| {
+        let health_of = |compiled: &Arc<CompiledTrust>| {
             let health = compiled.validator.issuers().health();
             health.into_iter().map(|health| (compiled.trust.id.clone(), health)).collect::<Vec<_>>()
         };
-        loaded.trusts.iter().flat_map(of).collect()
+        loaded.trusts.iter().flat_map(health_of).collect()
     }
 
     fn change(
         &self,
         policy: impl FnOnce() -> Result<TrustPolicy, PolicyError>,
     ) -> Result<(), PolicyError> {
-        let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = policy().and_then(|policy| self.0.open(policy, &self.0.loaded.load()));
+        let _guard = self.0.change_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = policy().and_then(|policy| self.0.compile(policy, &self.0.loaded.load()));
         let loaded = loaded.inspect_err(|error| telemetry::trust_policy_refused(error))?;
         telemetry::trust_policy_loaded(loaded.trusts.len());
         self.0.loaded.store(Arc::new(loaded));
@@ -142,12 +142,12 @@ impl TrustEvaluator {
 
     async fn decide(
         &self,
-        found: &Verification,
+        verification: &Verification,
         requested: &Scopes,
     ) -> Result<Granted, DenialReason> {
-        let identity = found.verdict.clone()?;
+        let identity = verification.identity.clone()?;
         let (Some(trust), Some(grant), Some(workload)) =
-            (found.trust(), found.grant(), &found.workload)
+            (verification.trust(), verification.grant(), &verification.workload)
         else {
             return Err(DenialReason::NoGrant);
         };
@@ -159,11 +159,14 @@ impl TrustEvaluator {
             kind: IdentityKind::Workload,
             tenant: grant.map.tenant.clone(),
             scopes: permitted(grant, requested)?,
-            expires_at: trust.not_after.as_ref().map_or(expires_at, |it| it.end.min(expires_at)),
+            expires_at: trust
+                .not_after
+                .as_ref()
+                .map_or(expires_at, |not_after| not_after.end.min(expires_at)),
             workload: workload.clone(),
         };
         if trust.single_use_jti {
-            self.use_up(trust, found.text("jti"), expires_at).await?;
+            self.use_up(trust, verification.text_claim("jti"), expires_at).await?;
         }
         match trust.mode {
             Mode::Enforce => Ok(granted),
@@ -177,7 +180,8 @@ impl TrustEvaluator {
         jti: Option<&str>,
         expires_at: SystemTime,
     ) -> Result<(), DenialReason> {
-        // Until then the validator takes it; a fraction of `exp` was cut off.
+        // Until then the validator accepts the token. The extra second covers the truncated fraction
+        // of `exp`.
         let until = expires_at.checked_add(trust.leeway.0 + Duration::from_secs(1));
         let jti = jti.filter(|jti| !jti.is_empty());
         let (jti, until) = jti.zip(until).ok_or(DenialReason::NoJti)?;
@@ -198,7 +202,7 @@ impl TrustEvaluator {
     }
 }
 
-/// What was asked for, if the rule permits it; everything it permits, if nothing was.
+/// Returns the requested scopes if the rule permits them, or all permitted scopes if none were requested.
 fn permitted(grant: &Grant, requested: &Scopes) -> Result<Scopes, DenialReason> {
     let permitted = &grant.map.scopes;
     match requested.is_empty() {
@@ -209,7 +213,12 @@ fn permitted(grant: &Grant, requested: &Scopes) -> Result<Scopes, DenialReason> 
 }
 
 impl Inner {
-    fn open(&self, policy: TrustPolicy, before: &Loaded) -> Result<Loaded, PolicyError> {
+    /// Checks a policy and makes its validators. Unchanged trusts keep theirs.
+    fn compile(
+        &self,
+        policy: TrustPolicy,
+        before: &LoadedPolicy,
+    ) -> Result<LoadedPolicy, PolicyError> {
         policy.check_own(&self.own_issuers)?;
         let mut trusts = Vec::new();
         for trust in &policy.trusts {
@@ -222,7 +231,7 @@ impl Inner {
                 Some(old) => old.validator.clone(),
                 None => {
                     let mut config = AuthConfig::of_issuer(&config, &[]);
-                    // A foreign token comes once: there is nothing to remember.
+                    // A foreign token usually comes once, so a cache would not help.
                     config.verified_tokens_bytes = 0;
                     let compiled = JwksValidator::with_key_sets(&config, self.key_sets.clone());
                     let compiled = compiled.map_err(|error| error.to_string());
@@ -232,25 +241,26 @@ impl Inner {
             };
             trusts.push(Arc::new(CompiledTrust { trust: trust.clone(), validator }));
         }
-        Ok(Loaded { policy, trusts })
+        Ok(LoadedPolicy { policy, trusts })
     }
 }
 
-fn no_file(problem: &str) -> PolicyError {
+fn policy_error(problem: &str) -> PolicyError {
     PolicyError::one(0, "the policy", problem)
 }
 
-/// JSON if the name ends so, else TOML.
+/// Reads JSON if the extension is `json`, else TOML.
 fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| no_file(&format!("cannot be read from {}: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        policy_error(&format!("cannot be read from {}: {error}", file.display()))
+    })?;
     match file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
         true => TrustPolicy::from_json(&text),
         false => TrustPolicy::from_toml(&text),
     }
 }
 
-/// Puts [`TrustEvaluator`] together (feature `trust`). `build` does no I/O but to read the file.
+/// Builds a [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and does no other I/O.
 #[derive(Debug, Default)]
 #[must_use = "nothing is trusted before `build()`"]
 pub struct TrustEvaluatorBuilder {
@@ -262,7 +272,7 @@ pub struct TrustEvaluatorBuilder {
 }
 
 impl TrustEvaluatorBuilder {
-    /// Sets the policy. Default: one that trusts nobody.
+    /// Sets the policy. Default: a policy without trusts.
     pub fn policy(mut self, policy: TrustPolicy) -> Self {
         self.policy = Some(policy);
         self
@@ -275,22 +285,22 @@ impl TrustEvaluatorBuilder {
         self
     }
 
-    /// Names an issuer whose tokens this service takes as its own, or the template of such issuers
+    /// Names an issuer whose tokens this service accepts directly, or the template of such issuers
     /// (`https://scaikey.example/tenants/{tenant_id}`). May be repeated. A policy that lists it is
-    /// refused: a rule must not give the provider's own tokens other scopes.
+    /// refused, because a rule must not change the scopes of the provider's own tokens.
     pub fn own_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.own_issuers.push(issuer.into());
         self
     }
 
-    /// [`own_issuer`](Self::own_issuer) for every issuer of the service's configuration.
+    /// Calls [`own_issuer`](Self::own_issuer) for every issuer in the service's configuration.
     pub fn own_issuers(mut self, config: &AuthConfig) -> Self {
         self.own_issuers.extend(config.issuers.iter().map(|issuer| issuer.expected().to_owned()));
         self
     }
 
-    /// Sets where used tokens are noted. Default: [`MemoryReplayLog`] for 100 000 tokens, which is
-    /// right for one process only.
+    /// Sets the log of used tokens. Default: a [`MemoryReplayLog`] for 100 000 tokens, which works for
+    /// a single process only.
     pub fn replay_log(mut self, log: impl ReplayLog) -> Self {
         self.replay_log = Some(Arc::new(log));
         self
@@ -305,12 +315,12 @@ impl TrustEvaluatorBuilder {
     /// Reads and checks the policy.
     ///
     /// # Errors
-    /// Everything that is wrong with it; both a policy and a file; a file that cannot be read.
+    /// All faults of the policy, a file that cannot be read, or both a policy and a file.
     pub fn build(self) -> Result<TrustEvaluator, PolicyError> {
         let Self { policy, file, own_issuers, replay_log, clock } = self;
         let policy = match (policy, &file) {
             (Some(_), Some(_)) => {
-                return Err(no_file("is given twice, as a value and as a file: give one"));
+                return Err(policy_error("is given twice, as a value and as a file: give one"));
             }
             (None, Some(file)) => read(file)?,
             (policy, None) => policy.unwrap_or_default(),
@@ -322,29 +332,29 @@ impl TrustEvaluatorBuilder {
             replay_log: replay_log.unwrap_or_else(in_memory),
             replay_outage: Outage::default(),
             key_sets: Arc::new(KeySets::new(clock.clone())),
-            changing: Mutex::default(),
+            change_lock: Mutex::default(),
             file,
             own_issuers,
             clock,
         };
-        let loaded = inner.open(policy, &Loaded::default())?;
+        let loaded = inner.compile(policy, &LoadedPolicy::default())?;
         inner.loaded.store(Arc::new(loaded));
         Ok(TrustEvaluator(Arc::new(inner)))
     }
 }
 
-/// Tells the audit log of a decision. Digests only: what a token says may be about a person, and may be
-/// made to forge log lines.
-fn log(found: &Verification, denied: Option<&DenialReason>) {
-    let digest = |name| found.text(name).map(crypto::sha256_hex);
-    let trust = found.trust();
+/// Writes a decision to the audit log. Claims are logged as digests, because they may be personal data
+/// or contain forged log lines.
+fn log(verification: &Verification, denied: Option<&DenialReason>) {
+    let digest = |name| verification.text_claim(name).map(crypto::sha256_hex);
+    let trust = verification.trust();
     telemetry::trust_decided(&telemetry::TrustDecision {
         trust: trust.map(|trust| trust.id.as_str()),
         issuer: trust.map(|trust| trust.issuer.as_str()),
-        grant: found.grant().map(|grant| grant.name.as_str()),
+        grant: verification.grant().map(|grant| grant.name.as_str()),
         outcome: denied.map_or("granted", DenialReason::as_str),
         subject_sha256: digest("sub").as_deref(),
         jti_sha256: digest("jti").as_deref(),
-        is_verified: found.workload.is_some(),
+        is_verified: verification.workload.is_some(),
     });
 }

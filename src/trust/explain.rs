@@ -1,4 +1,4 @@
-//! [`Explanation`]: why a token is believed or not, in words for administrators.
+//! [`Explanation`]: why a token is granted or denied, for administrators.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use super::rule::quote;
 use super::verification::Verification;
 use crate::support::json::Value;
 
-/// Which trust and which rule a token leads to, and why the others do not match (feature `trust`).
+/// The trust and the rule of a token, and why the other rules do not match (feature `trust`).
 ///
-/// `Display` is the text to show. It quotes the policy, and claims of the token, escaped and cut:
-/// show it to administrators only. There is neither the token nor its signature in it.
+/// `Display` gives the text. It quotes the policy and claims of the token, escaped and shortened, so
+/// show it to administrators only. It contains neither the token nor its signature.
 #[derive(Debug, Clone)]
 pub struct Explanation {
     trust: Option<String>,
@@ -21,78 +21,79 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// The trust the token leads to.
+    /// Returns the trust of the token.
     pub fn trust(&self) -> Option<&str> {
         self.trust.as_deref()
     }
 
-    /// The rule that matches, if exactly one does.
+    /// Returns the matching rule, if exactly one matches.
     pub fn grant(&self) -> Option<&str> {
         self.grant.as_deref()
     }
 
-    /// Why the token would be denied; `None` if it would not, apart from scopes and earlier use.
+    /// Returns why the token would be denied. `None` if it would be granted, unless it was used before
+    /// or the request has other scopes.
     pub fn refusal(&self) -> Option<&DenialReason> {
         self.refusal.as_ref()
     }
 
-    pub(super) fn of(found: Verification) -> Self {
+    pub(super) fn of(verification: Verification) -> Self {
         let mut explanation = Self { trust: None, grant: None, refusal: None, lines: Vec::new() };
-        let refusal = match (found.claims(), found.trust()) {
-            (Some(claims), Some(trust)) => explanation.go_through(&found, trust, claims),
+        let refusal = match (verification.claims(), verification.trust()) {
+            (Some(claims), Some(trust)) => explanation.add_rules(&verification, trust, claims),
             (Some(claims), None) => {
-                let [from, to] = ["iss", "aud"].map(|name| quote(claims.get(name)));
-                explanation.say(format!("the token says it is from {from}"));
-                explanation.say(format!("the token says it is for {to}"));
-                found.verdict.err()
+                let [issuer, audience] = ["iss", "aud"].map(|name| quote(claims.get(name)));
+                explanation.add(format!("the token's `iss` is {issuer}"));
+                explanation.add(format!("the token's `aud` is {audience}"));
+                verification.identity.err()
             }
-            (None, _) => found.verdict.err(),
+            (None, _) => verification.identity.err(),
         };
-        explanation.say(match &refusal {
+        explanation.add(match &refusal {
             Some(reason) => format!("denied: {reason}"),
             None => "granted".to_owned(),
         });
         Self { refusal, ..explanation }
     }
 
-    /// Says what each rule makes of the token, and returns why it is denied.
-    fn go_through(
+    /// Adds the result of each rule, and returns why the token is denied.
+    fn add_rules(
         &mut self,
-        found: &Verification,
+        verification: &Verification,
         trust: &Trust,
         claims: Value<'_>,
     ) -> Option<DenialReason> {
         self.trust = Some(trust.id.clone());
-        let verified = match found.workload {
-            Some(_) => "its signature, audience and times hold",
-            None => "it was not verified",
+        let verified = match verification.workload {
+            Some(_) => "the token's signature, audience and times are valid",
+            None => "the token was not verified",
         };
-        self.say(format!("trust `{}`: {verified}", trust.id));
-        for (grant, rule) in trust.grants.iter().zip(&found.rules) {
+        self.add(format!("trust `{}`: {verified}", trust.id));
+        for (grant, rule) in trust.grants.iter().zip(&verification.rules) {
             let outcome = match rule {
                 Ok(()) => "matches".to_owned(),
                 Err(mismatch) => format!("does not match: {}", grant.describe(mismatch, claims)),
             };
-            self.say(format!("rule `{}`: {outcome}", grant.name));
+            self.add(format!("rule `{}`: {outcome}", grant.name));
         }
         if trust.grants.is_empty() {
-            self.say(format!("trust `{}` has no rule: it grants nothing", trust.id));
+            self.add(format!("trust `{}` has no rule: it grants nothing", trust.id));
         }
-        if let (Ok(identity), Some(grant)) = (&found.verdict, found.grant()) {
+        if let (Ok(identity), Some(grant)) = (&verification.identity, verification.grant()) {
             let (tenant, scopes) = (&grant.map.tenant, &grant.map.scopes);
             self.grant = Some(grant.name.clone());
-            self.say(format!(
-                "it becomes `{identity}` in tenant `{tenant}`, with at most: {scopes}"
+            self.add(format!(
+                "the workload becomes `{identity}` in tenant `{tenant}`; permitted scopes: {scopes}"
             ));
         }
         if trust.single_use_jti {
-            self.say("whether it was used before was not looked at".to_owned());
+            self.add("earlier use of the token was not checked".to_owned());
         }
         let in_audit = (trust.mode == Mode::Audit).then_some(DenialReason::AuditMode);
-        found.verdict.clone().err().or(in_audit)
+        verification.identity.clone().err().or(in_audit)
     }
 
-    fn say(&mut self, line: String) {
+    fn add(&mut self, line: String) {
         self.lines.push(line);
     }
 }

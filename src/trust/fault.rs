@@ -1,18 +1,18 @@
-//! [`PolicyError`]: all that is wrong with a trust policy, at once, each with its line.
+//! [`PolicyError`]: all faults of a trust policy, each with its line.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-/// One thing that is wrong with a policy, or looks like a mistake (feature `trust`).
+/// A fault in a policy, or a likely mistake (feature `trust`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyFault {
-    /// Where in the text, counted from 1. `None` when it came from no text.
+    /// The line in the text, counted from 1. `None` if the policy was not read from a text.
     pub line: Option<usize>,
-    /// What it is about: `trust.k8s-prod.grant.reporting.subject`.
+    /// The field: `trust.k8s-prod.grant.reporting.subject`.
     pub place: String,
-    /// What is wrong with it and what to do.
+    /// A description of the fault and its remedy.
     pub problem: String,
 }
 
@@ -21,7 +21,7 @@ pub struct PolicyFault {
 pub(super) struct Faults(RefCell<Vec<PolicyFault>>);
 
 impl Faults {
-    /// Line 0 is that of a value which came from no text.
+    /// Adds a fault. Line 0 means that the value was not read from a text.
     pub(super) fn note(&self, line: usize, place: impl Into<String>, problem: impl Into<String>) {
         let (place, problem) = (place.into(), problem.into());
         self.0.borrow_mut().push(PolicyFault { line: (line > 0).then_some(line), place, problem });
@@ -35,11 +35,12 @@ impl Faults {
         self.0.into_inner()
     }
 
-    /// These, and of the `others` those that are about other lines.
-    pub(super) fn before(self, others: Self) -> Self {
+    /// Adds the `others` on lines that have no fault yet.
+    pub(super) fn with_other_lines(self, others: Self) -> Self {
         let mut faults = self.into_vec();
         let lines: HashSet<_> = faults.iter().filter_map(|fault| fault.line).collect();
-        let is_elsewhere = |fault: &PolicyFault| fault.line.is_none_or(|it| !lines.contains(&it));
+        let is_elsewhere =
+            |fault: &PolicyFault| fault.line.is_none_or(|line| !lines.contains(&line));
         faults.splice(0..0, others.into_vec().into_iter().filter(is_elsewhere));
         Self(faults.into())
     }
@@ -54,14 +55,14 @@ impl fmt::Display for PolicyFault {
     }
 }
 
-/// A trust policy that is not taken (feature `trust`). Lists every fault, in the order of the text.
+/// The faults of a rejected trust policy, in the order of the text (feature `trust`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyError {
     faults: Vec<PolicyFault>,
 }
 
 impl PolicyError {
-    /// An error, unless there are no faults.
+    /// Returns an error if there are faults.
     pub(super) fn from_faults(faults: Faults) -> Result<(), Self> {
         let mut faults = faults.into_vec();
         faults.sort_by_key(|fault| fault.line);
@@ -75,7 +76,7 @@ impl PolicyError {
         Self { faults: faults.into_vec() }
     }
 
-    /// Every fault.
+    /// Returns every fault.
     pub fn faults(&self) -> &[PolicyFault] {
         &self.faults
     }

@@ -1,21 +1,19 @@
-//! [`Pattern`]: a text whose `*` stands for one whole segment and cannot cross a separator.
+//! [`Pattern`]: a glob whose `*` matches one whole segment and never a separator.
 
 use serde::Serialize;
 
-/// What segments are separated by. A wildcard never stands for one of these.
+/// Characters that separate segments. A wildcard never matches one.
 pub(super) const SEPARATORS: [char; 2] = [':', '/'];
 
-/// A text, or a pattern of segments: `system:serviceaccount:reports:*`.
+/// An exact string, or a pattern of segments: `system:serviceaccount:reports:*`.
 ///
-/// `*` stands for one segment, whole and not empty; everything else stands for itself, letter for
-/// letter. The pattern covers the whole text: `a:*` matches `a:b`, neither `a:b:c` nor `x:a:b`.
+/// `*` matches one whole, non-empty segment. All other characters must match exactly. The pattern
+/// must match the whole string: `a:*` matches `a:b`, but neither `a:b:c` nor `x:a:b`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Pattern(Box<str>);
 
 impl Pattern {
-    /// A text without `*` stands for itself.
-    ///
-    /// The error says what to do.
+    /// Parses a pattern. The error names the remedy.
     pub(super) fn parse(pattern: &str) -> Result<Self, String> {
         if !pattern.contains('*') {
             return Ok(Self(pattern.into()));
@@ -23,25 +21,24 @@ impl Pattern {
         let mut segments = pattern.split(SEPARATORS);
         if segments.next().is_none_or(|first| first.is_empty() || first.contains('*')) {
             return Err(
-                "begins with a wildcard: begin with a segment that is written out, such as `repo:`"
-                    .to_owned(),
+                "begins with a wildcard: begin with a literal segment, such as `repo:`".to_owned()
             );
         }
         if pattern.contains("**") {
             return Err(
-                "has `**`: a wildcard cannot cross `:` or `/`; write one `*` for each segment"
+                "has `**`: a wildcard cannot match `:` or `/`; write one `*` for each segment"
                     .to_owned(),
             );
         }
         match segments.find(|segment| segment.contains('*') && *segment != "*") {
             Some(partial) => Err(format!(
-                "has `*` in a part of the segment `{partial}`, so that a name that begins alike would match; `*` must be a whole segment between `:` or `/`"
+                "has `*` in a part of the segment `{partial}`, which would match names with the same beginning; `*` must be a whole segment between `:` or `/`"
             )),
             None => Ok(Self(pattern.into())),
         }
     }
 
-    /// Whether there is no wildcard in it.
+    /// Returns whether the pattern has no wildcard.
     pub(super) fn is_exact(&self) -> bool {
         !self.0.contains('*')
     }
@@ -50,30 +47,25 @@ impl Pattern {
         &self.0
     }
 
-    /// The text, and whether it stands for itself alone.
-    pub(super) fn look(&self) -> (&str, bool) {
-        (&self.0, self.is_exact())
-    }
-
-    /// Whether the pattern covers `text`.
+    /// Returns whether the pattern matches the whole of `text`.
     pub(super) fn matches(&self, text: &str) -> bool {
-        let mut wanted = self.0.split_inclusive(SEPARATORS);
-        let mut pieces = text.split_inclusive(SEPARATORS);
+        let mut expected = self.0.split_inclusive(SEPARATORS);
+        let mut actual = text.split_inclusive(SEPARATORS);
         loop {
-            match (wanted.next(), pieces.next()) {
+            match (expected.next(), actual.next()) {
                 (None, None) => return true,
-                (Some(wanted), Some(piece)) if covers(wanted, piece) => {}
+                (Some(expected), Some(actual)) if segment_matches(expected, actual) => {}
                 _ => return false,
             }
         }
     }
 }
 
-/// Both end with their separator, unless they are the last.
-fn covers(wanted: &str, piece: &str) -> bool {
-    let Some(separator) = wanted.strip_prefix('*') else { return wanted == piece };
-    let is_open_end = separator.is_empty() && piece.ends_with(SEPARATORS);
-    piece.strip_suffix(separator).is_some_and(|segment| !segment.is_empty()) && !is_open_end
+/// Compares two segments, each with its trailing separator unless it is the last.
+fn segment_matches(expected: &str, actual: &str) -> bool {
+    let Some(separator) = expected.strip_prefix('*') else { return expected == actual };
+    let continues = separator.is_empty() && actual.ends_with(SEPARATORS);
+    actual.strip_suffix(separator).is_some_and(|segment| !segment.is_empty()) && !continues
 }
 
 #[cfg(test)]
@@ -83,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_must_be_anchored_and_made_of_whole_segments() {
+    fn pattern_must_be_anchored_whole_segments() {
         for pattern in ["a:*", "repo:acme/*:ref:refs/heads/main", "arn:aws:iam::1:role/*", "a:*:b"]
         {
             assert!(Pattern::parse(pattern).is_ok(), "{pattern}");
@@ -95,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_stands_for_exactly_one_segment() {
+    fn wildcard_matches_exactly_one_segment() {
         let table = [
             ("repo:acme/*", "repo:acme/x", true),
             ("repo:acme/*", "repo:acme/x:ref:refs/heads/main", false),
@@ -123,7 +115,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_match_never_crosses_a_separator(
+        fn match_never_crosses_a_separator(
             pattern in "[ab]{1,2}([:/]([ab]{1,2}|\\*)){0,4}[:/]?",
             text in "[ab]{1,2}([:/][ab*]{0,2}){0,5}",
         ) {
@@ -134,16 +126,16 @@ mod tests {
             let segments = |text: &str| -> Vec<String> {
                 text.split(SEPARATORS).map(str::to_owned).collect()
             };
-            // What the words above say, told in another way.
+            // A second implementation of the same rule.
             let expected = separators(&pattern) == separators(&text)
-                && segments(&pattern).iter().zip(&segments(&text)).all(|(wanted, segment)| {
-                    wanted == segment || (wanted == "*" && !segment.is_empty())
+                && segments(&pattern).iter().zip(&segments(&text)).all(|(expected, segment)| {
+                    expected == segment || (expected == "*" && !segment.is_empty())
                 });
             prop_assert_eq!(parsed.matches(&text), expected);
         }
 
         #[test]
-        fn what_a_pattern_is_filled_with_matches_unless_it_has_a_separator(
+        fn filled_wildcard_matches_unless_separator(
             filling in "[a-z:/@%*.]{1,6}",
         ) {
             let glob = Pattern::parse("repo:acme/*:ref:main").unwrap();

@@ -1,24 +1,23 @@
-//! The linter: what reads well and would still trust more than it seems to is refused at load.
+//! The linter: rejects well-formed policies that would trust more than they appear to.
 
 use super::fault::Faults;
 use super::glob::Pattern;
 use super::overlap::Identities;
 use super::parse::is_label;
 use super::policy::{Jwks, Trust};
-use super::rule::{Condition, Constant, Grant, Part, names};
+use super::rule::{Condition, Constant, Grant, Part, is_top_level};
 use super::time::Period;
-use super::tree::{Node, Value};
+use super::tree::{Node, NodeValue};
 use crate::config::{AuthConfig, JwksSettings};
 use crate::identity::ClaimPath;
 use crate::issuer::inspect_keys;
 
-/// A token that lives longer is a password.
-const LONGEST: Period = Period::seconds(7 * 24 * 3600);
+/// The limit of `max_lifetime` and `max_age`. A token that lives longer is in effect a password.
+const MAX_PERIOD: Period = Period::seconds(7 * 24 * 3600);
 
-/// Issuers whose one name and key set serve everybody's workloads, and the claims that say whose
-/// a token is and are never given to somebody else. Names can be: repositories are renamed,
-/// organisations deleted and registered anew.
-const SHARED: &[(&str, &[&str])] = &[
+/// Issuers that all customers of a platform share, and the claims that identify a customer and are never
+/// reassigned. Names are: repositories are renamed, organisations deleted and registered anew.
+const SHARED_ISSUERS: &[(&str, &[&str])] = &[
     ("https://token.actions.githubusercontent.com", &["repository_id", "repository_owner_id"]),
     ("https://gitlab.com", &["project_id", "namespace_id"]),
     ("https://accounts.google.com", &[]),
@@ -27,7 +26,7 @@ const SHARED: &[(&str, &[&str])] = &[
     ("https://agent.buildkite.com", &["pipeline_id", "organization_id"]),
 ];
 
-/// What platforms call themselves in `aud`: tokens meant for the platform are not meant for us.
+/// Audiences of the platforms themselves. Their tokens are not meant for this service.
 const PLATFORM_AUDIENCES: &[&str] = &[
     "sts.amazonaws.com",
     "https://sts.amazonaws.com",
@@ -40,12 +39,12 @@ const PLATFORM_AUDIENCES: &[&str] = &[
     "https://sts.googleapis.com",
 ];
 
-/// How audiences begin that a platform fills in when the workload asks for none.
-const PLATFORM_AUDIENCE_STARTS: &[&str] =
+/// Prefixes of the audiences that a platform sets if the workload requests none.
+const PLATFORM_AUDIENCE_PREFIXES: &[&str] =
     &["https://github.com/", "//iam.googleapis.com/", "https://iam.googleapis.com/"];
 
-/// Claims that every token is judged by before a rule sees it.
-const JUDGED: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti"];
+/// Claims that the trust's own fields already check.
+const CHECKED_CLAIMS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti"];
 
 pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
     for (nth, trust) in trusts.iter().enumerate() {
@@ -56,59 +55,60 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
         lint.audiences();
         lint.times();
         lint.keys();
-        lint.told_apart(earlier);
+        lint.unique_match(earlier);
         for (nth, grant) in trust.grants.iter().enumerate() {
-            let lint = RuleLint { trust, grant, faults };
+            let lint = GrantLint { trust, grant, faults };
             lint.name(trust.grants.get(..nth).unwrap_or_default());
-            lint.somebody_in_particular();
+            lint.specific_workload();
             lint.verified_email();
-            lint.judged_elsewhere();
+            lint.checked_claims();
             lint.request_tags();
             lint.identity();
-            RuleLint { faults: warnings, ..lint }.client_id_alone();
+            GrantLint { faults: warnings, ..lint }.client_id_alone();
         }
     }
-    told_apart(trusts, faults);
+    distinct_identities(trusts, faults);
 }
 
-/// Refuses rules that could make one identity of two workloads. Two that take the same claims of one
-/// trust's tokens make the same of one workload; and what is written out twice is meant.
-fn told_apart(trusts: &[Trust], faults: &Faults) {
+/// Rejects two rules that could give two workloads the same identity. Rules of one trust with the same
+/// template are allowed, because they give one workload the same identity. Identities without claims are
+/// allowed too, because sharing them is deliberate.
+fn distinct_identities(trusts: &[Trust], faults: &Faults) {
     let rules: Vec<_> = trusts
         .iter()
         .flat_map(|trust| trust.grants.iter().map(move |grant| (trust, grant)))
-        .filter(|(_, grant)| grant.is_whole && grant.map.identity.keeps_apart())
+        .filter(|(_, grant)| grant.is_complete && grant.map.identity.is_unambiguous())
         .map(|(trust, grant)| (trust, grant, Identities::of(trust, grant)))
         .collect();
     for (nth, (trust, grant, these)) in rules.iter().enumerate() {
-        let could_be = |(other_trust, other, those): &&(&Trust, &Grant, Identities)| {
+        let collides = |(other_trust, other, those): &&(&Trust, &Grant, Identities)| {
             let is_same = trust.id == other_trust.id && grant.map.identity == other.map.identity;
-            !is_same && (these.is_open || those.is_open) && these.meet(those)
+            !is_same && (these.is_open || those.is_open) && these.intersects(those)
         };
-        if let Some((other_trust, other, _)) = rules.iter().take(nth).find(could_be) {
-            let lint = RuleLint { trust, grant, faults };
-            lint.fault("map.identity", format!("could be what rule `{}` of trust `{}` makes of another workload: put a word of its own behind {{trust}}, such as \"sa:{{trust}}:{}:…\"", other.name.escape_debug(), other_trust.id.escape_debug(), grant.name.escape_debug()));
+        if let Some((other_trust, other, _)) = rules.iter().take(nth).find(collides) {
+            let lint = GrantLint { trust, grant, faults };
+            lint.fault("map.identity", format!("could be the identity of another workload by rule `{}` of trust `{}`: add a distinct segment after {{trust}}, such as \"sa:{{trust}}:{}:…\"", other.name.escape_debug(), other_trust.id.escape_debug(), grant.name.escape_debug()));
         }
     }
 }
 
-/// Texts that still have a gap to be filled in.
+/// Reports the placeholders of a preset that were not replaced.
 pub(super) fn placeholders(tree: &Node) -> Faults {
-    let gaps = Faults::default();
+    let faults = Faults::default();
     tree.each(&mut |node| {
-        if let Value::Text(text) = &node.value
-            && let Some(gap) = gap(text)
+        if let NodeValue::Text(text) = &node.value
+            && let Some(name) = placeholder(text)
         {
-            let problem = format!("still has the placeholder <{gap}>: put your own value there");
-            gaps.note(node.line, "the text", problem);
+            let problem = format!("still has the placeholder <{name}>: replace it with your value");
+            faults.note(node.line, "the text", problem);
         }
     });
-    gaps
+    faults
 }
 
-fn gap(text: &str) -> Option<&str> {
-    let (gap, _) = text.split_once('<')?.1.split_once('>')?;
-    Some(gap).filter(|gap| gap.len() < 80 && !gap.contains('<'))
+fn placeholder(text: &str) -> Option<&str> {
+    let (name, _) = text.split_once('<')?.1.split_once('>')?;
+    Some(name).filter(|name| name.len() < 80 && !name.contains('<'))
 }
 
 struct Lint<'l> {
@@ -127,31 +127,30 @@ impl Lint<'_> {
             self.fault("id", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
         }
         if earlier.iter().any(|other| other.id == self.trust.id) {
-            self.fault("id", "is the id of an earlier trust: give each its own");
+            self.fault("id", "is the id of an earlier trust: give each trust a different id");
         }
     }
 
     fn issuer(&self) {
         let issuer = &self.trust.issuer;
         if issuer.contains(['{', '}', '*']) {
-            self.fault("issuer", "is a pattern: one trust believes one issuer, letter for letter");
+            self.fault("issuer", "is a pattern: give one exact issuer for each trust");
         }
         let common = ["common", "organizations", "consumers"];
         let is_entra = issuer.starts_with("https://login.microsoftonline.com/")
             || issuer.starts_with("https://sts.windows.net/");
         if is_entra && issuer.split('/').any(|segment| common.contains(&segment)) {
-            self.fault("issuer", "is the address of all Entra tenants, which is no issuer: name your tenant's, https://login.microsoftonline.com/TENANT-ID/v2.0");
+            self.fault("issuer", "is the address of all Entra tenants, not an issuer: give your tenant's, https://login.microsoftonline.com/TENANT-ID/v2.0");
         }
         if self.trust.discovery_url.is_some() && self.trust.jwks.is_some() {
-            self.fault("discovery_url", "is not asked when `jwks` is given: remove one of them");
+            self.fault("discovery_url", "is not used if `jwks` is given: remove one of them");
         }
-        // Everything that is the same for the issuers of this crate.
+        // The checks that trusts share with the issuers of `AuthConfig`.
         let config = self.trust.issuer_config();
         let Err(error) = AuthConfig::of_issuer(&config, &[]).check() else { return };
         for fault in error.faults() {
             let field = match fault.field.strip_prefix("issuers[0].").unwrap_or(&fault.field) {
-                // The audience is looked at more closely elsewhere. A template was refused above,
-                // whatever its tenants and its spelling.
+                // `audiences` checks the audience more strictly. All templates were rejected above.
                 "audience" | "tenants" | "claims.tenant_id" => continue,
                 "issuer" if fault.problem.contains("the placeholder is") => continue,
                 "jwks_uri" => "jwks",
@@ -159,6 +158,7 @@ impl Lint<'_> {
                 known @ ("discovery_url" | "algorithms") => known,
                 _ => "issuer",
             };
+            // A policy has a field but no environment variable.
             let variable = ", or the variable …_ALLOW_LOOPBACK_HTTP=true";
             self.fault(field, fault.problem.replace(variable, " = true"));
         }
@@ -167,21 +167,19 @@ impl Lint<'_> {
     fn audiences(&self) {
         let audiences = &self.trust.audiences;
         if audiences.is_empty() {
-            self.fault("audiences", "is missing: name what `aud` must say, such as [\"scaivault\"]; a token for somebody else must not work here");
+            self.fault("audiences", "is missing: give the accepted values of `aud`, such as [\"scaivault\"], so that tokens for other services are refused");
         }
         let own = self.trust.issuer.trim_end_matches('/');
         for audience in audiences {
             let lower = audience.to_ascii_lowercase();
             let lower = lower.trim_end_matches('/');
             let is_platform = PLATFORM_AUDIENCES.contains(&lower)
-                || PLATFORM_AUDIENCE_STARTS.iter().any(|start| lower.starts_with(start))
+                || PLATFORM_AUDIENCE_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
                 || lower == own.to_ascii_lowercase();
             if audience.is_empty() || audience.contains('*') {
-                let problem =
-                    format!("has {audience:?}: an audience is compared letter for letter");
-                self.fault("audiences", problem);
+                self.fault("audiences", format!("has {audience:?}: give exact audiences"));
             } else if is_platform {
-                self.fault("audiences", format!("has {audience:?}, which is the platform's own: its tokens are everywhere; let workloads ask for a token for this service by name"));
+                self.fault("audiences", format!("has {audience:?}, an audience of the platform, for which many services hold tokens: let workloads request a token for this service by name"));
             }
         }
     }
@@ -191,9 +189,9 @@ impl Lint<'_> {
             [("max_lifetime", Some(self.trust.max_lifetime)), ("max_age", self.trust.max_age)];
         for (field, period) in periods {
             if period.is_some_and(|period| period.0.is_zero()) {
-                self.fault(field, "is 0: no token could ever be good");
-            } else if period.is_some_and(|period| period > LONGEST) {
-                self.fault(field, "is above 7d: a token that lives so long is a password");
+                self.fault(field, "is 0, so no token could be valid");
+            } else if period.is_some_and(|period| period > MAX_PERIOD) {
+                self.fault(field, "is above the limit of 7d");
             }
         }
     }
@@ -206,8 +204,8 @@ impl Lint<'_> {
         }
     }
 
-    /// A token must lead to one trust: by issuer and audience, or because the caller says which.
-    fn told_apart(&self, earlier: &[Trust]) {
+    /// Rejects trusts that match the same token, unless the caller must name one of them.
+    fn unique_match(&self, earlier: &[Trust]) {
         let trust = self.trust;
         let collides = |other: &&Trust| {
             let shares = |audience: &String| other.audiences.contains(audience);
@@ -216,18 +214,18 @@ impl Lint<'_> {
                 && trust.audiences.iter().any(shares)
         };
         for other in earlier.iter().filter(collides) {
-            self.fault("audiences", format!("has an audience of `{}`, which has the same issuer, so that a token could belong to either: give each its own audience, or set `named_only = true` and let callers name the trust", other.id));
+            self.fault("audiences", format!("has an audience of `{}`, which has the same issuer, so a token could match both: give each trust a different audience, or set `named_only = true` and let callers name the trust", other.id));
         }
     }
 }
 
-struct RuleLint<'l> {
+struct GrantLint<'l> {
     trust: &'l Trust,
     grant: &'l Grant,
     faults: &'l Faults,
 }
 
-impl RuleLint<'_> {
+impl GrantLint<'_> {
     fn fault(&self, field: &str, problem: impl Into<String>) {
         let (trust, grant) = (self.trust.id.escape_debug(), self.grant.name.escape_debug());
         let place = format!("trust.{trust}.grant.{grant}.{field}");
@@ -242,12 +240,15 @@ impl RuleLint<'_> {
         }
         for other in earlier {
             if other.name == grant.name {
-                self.fault("name", "is the name of an earlier rule: give each its own");
+                self.fault(
+                    "name",
+                    "is the name of an earlier rule: give each rule a different name",
+                );
             } else if other.subject == grant.subject && other.claims == grant.claims {
                 self.fault(
                     "name",
                     format!(
-                        "asks the same as `{}`: two rules that match are refused as ambiguous",
+                        "has the same conditions as `{}`, so both would match and be ambiguous: remove one",
                         other.name
                     ),
                 );
@@ -259,67 +260,82 @@ impl RuleLint<'_> {
         self.grant.subject.as_ref().is_some_and(Pattern::is_exact)
     }
 
-    /// Whether only tokens with one of a few written-out values in this claim match.
+    /// Returns whether the rule lists the accepted values of this claim.
     fn pins(&self, claim: &str) -> bool {
-        self.grant.conditions(|on| names(on, claim)).any(Condition::is_exact)
+        self.grant.conditions(|path| is_top_level(path, claim)).any(Condition::is_exact)
     }
 
-    fn somebody_in_particular(&self) {
+    fn specific_workload(&self) {
         if self.grant.subject.as_ref().is_some_and(|subject| subject.as_str().is_empty()) {
             self.fault("subject", "is empty");
         }
-        if !self.grant.is_whole {
+        if !self.grant.is_complete {
             return;
         }
         if self.grant.subject.is_none() && self.grant.claims.is_empty() {
-            self.fault("subject", "is missing, and there are no claims either: every token of the issuer would match; say whose tokens are meant");
+            self.fault("subject", "is missing, and so are `claims`, so every token of the issuer would match: give one of them");
             return;
         }
         let issuer = self.trust.issuer.trim_end_matches('/');
-        let Some((_, ids)) = SHARED.iter().find(|(shared, _)| *shared == issuer) else { return };
+        let Some((_, ids)) = SHARED_ISSUERS.iter().find(|(shared, _)| *shared == issuer) else {
+            return;
+        };
         if self.has_exact_subject() || ids.iter().any(|id| self.pins(id)) {
             return;
         }
-        let how = match ids {
+        let remedy = match ids {
             [] => "an exact `subject`".to_owned(),
             ids => format!("an exact `subject`, or eq / one_of on `{}`", ids.join("` or `")),
         };
-        self.fault("subject", format!("does not say whose workload is meant: this issuer signs for everybody, and names there can change hands; pin it by {how}"));
+        self.fault("subject", format!("does not identify the owner of the workload: all customers share this issuer, and names can be reassigned; give {remedy}"));
     }
 
     fn verified_email(&self) {
-        let is_email = |path: &ClaimPath| names(path, "email");
+        let is_email = |path: &ClaimPath| is_top_level(path, "email");
         let used = self.grant.claims.iter().map(|(path, _)| path).any(is_email)
             || self.grant.map.identity.claims().any(is_email);
-        let verified = Condition::Eq(Constant::Bool(true));
-        let is_verified =
-            self.grant.conditions(|on| names(on, "email_verified")).any(|it| *it == verified);
+        let required = Condition::Eq(Constant::Bool(true));
+        let is_verified = self
+            .grant
+            .conditions(|path| is_top_level(path, "email_verified"))
+            .any(|condition| *condition == required);
         if used && !is_verified {
-            self.fault("claims", "relies on `email`, which anybody may have written: add email_verified = { eq = true }");
+            self.fault(
+                "claims",
+                "relies on `email`, which may be unverified: add email_verified = { eq = true }",
+            );
         }
     }
 
-    fn judged_elsewhere(&self) {
+    fn checked_claims(&self) {
         let claims = self.grant.claims.iter();
-        let firsts: Vec<&str> =
+        let names: Vec<&str> =
             claims.filter_map(|(path, _)| path.steps().first().map(|step| &**step)).collect();
-        for name in firsts.iter().filter(|name| JUDGED.contains(name)) {
-            self.fault("claims", format!("has a condition on `{name}`, which is judged by the trust's own fields: remove it"));
+        for name in names.iter().filter(|name| CHECKED_CLAIMS.contains(name)) {
+            self.fault(
+                "claims",
+                format!(
+                    "has a condition on `{name}`, which the trust's own fields check: remove it"
+                ),
+            );
         }
-        if firsts.contains(&"sub") {
+        if names.contains(&"sub") {
             self.fault("claims", "has a condition on `sub`: use the field `subject`");
         }
     }
 
-    /// Request tags are chosen by whoever asks AWS for the token.
+    /// Rejects a rule that relies on request tags alone: the workload that asks AWS for a token chooses them.
     fn request_tags(&self) {
-        let chosen = |(path, _): &(ClaimPath, Condition)| matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags");
-        if self.grant.claims.iter().any(chosen) && !self.has_exact_subject() {
-            self.fault("claims", "relies on request tags, which the caller chooses: pin the caller by an exact `subject`");
+        let is_tag = |(path, _): &(ClaimPath, Condition)| matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags");
+        if self.grant.claims.iter().any(is_tag) && !self.has_exact_subject() {
+            self.fault(
+                "claims",
+                "relies on request tags, which the caller chooses: add an exact `subject`",
+            );
         }
     }
 
-    /// What a token says may fill a name in, but not begin it, and not reach into other trusts.
+    /// Rejects identities that claims could begin, or that could belong to another trust.
     fn identity(&self) {
         let template = &self.grant.map.identity;
         let start = match template.parts.first() {
@@ -327,43 +343,43 @@ impl RuleLint<'_> {
             _ => "",
         };
         if start.find(':').is_none_or(|at| at == 0) {
-            let problem = "must begin with the kind of identity, written out: \"sa:…\"";
+            let problem = "must begin with a literal kind of identity, such as \"sa:…\"";
             self.fault("map.identity", problem);
         }
         if start.starts_with("user:") {
             let problem =
-                "makes a workload pass for a person: begin with another kind, such as \"sa:\"";
+                "gives a workload the identity of a user: begin with another kind, such as \"sa:\"";
             self.fault("map.identity", problem);
         }
-        if !template.keeps_apart() {
-            self.fault("map.identity", format!("could be the same for two workloads: between placeholders, and on both sides of {{trust}}, there must be a `:` or `/`, which no value contains; write {:?}", template.in_segments()));
+        if !template.is_unambiguous() {
+            self.fault("map.identity", format!("could be the same for two workloads: between placeholders, and on both sides of {{trust}}, there must be a `:` or `/`, which no value contains; write {:?}", template.suggestion()));
         } else if template.has_claim_before_trust() {
-            self.fault("map.identity", format!("has a claim before {{trust}}, where a workload could write another trust's name: write {:?}", template.in_segments()));
+            self.fault("map.identity", format!("has a claim before {{trust}}, which could contain another trust's name: write {:?}", template.suggestion()));
         }
-        let is_unfit = |path: &&ClaimPath| {
-            self.grant.conditions(|on| on == *path).any(Condition::takes_no_text)
+        let is_non_string = |path: &&ClaimPath| {
+            self.grant.conditions(|on| on == *path).any(Condition::accepts_non_string)
         };
-        if let Some(path) = template.claims().find(is_unfit) {
-            self.fault("map.identity", format!("is made from `{path}`, which the rule wants to be no text, so that a match would be denied: an identity takes texts alone; write the name out"));
+        if let Some(path) = template.claims().find(is_non_string) {
+            self.fault("map.identity", format!("uses `{path}`, which by the rule is not a string, so every match would be denied: write a literal name instead"));
         }
-        let is_free = |path: &&ClaimPath| match names(path, "sub") {
+        let is_open = |path: &&ClaimPath| match is_top_level(path, "sub") {
             true => !self.has_exact_subject(),
             false => !self.grant.conditions(|on| on == *path).any(Condition::is_exact),
         };
         let names_trust = template.parts.contains(&Part::Trust);
-        if let Some(path) = template.claims().find(is_free).filter(|_| !names_trust) {
-            self.fault("map.identity", format!("is made from `{path}` without {{trust}}: another trust's workload could get the same name"));
+        if let Some(path) = template.claims().find(is_open).filter(|_| !names_trust) {
+            self.fault("map.identity", format!("uses `{path}` without {{trust}}: a workload of another trust could get the same name"));
         }
     }
 
-    /// Anybody in an Entra tenant with the client's secret has its id; the object id is the
-    /// workload's own.
+    /// Warns about a rule that relies on a client id alone: every holder of the client's secret in the
+    /// Entra tenant has that id, while an object id belongs to one workload.
     fn client_id_alone(&self) {
         let relies = self.pins("appid") || self.pins("azp");
         if relies && !self.has_exact_subject() && !self.pins("oid") {
             self.fault(
                 "claims",
-                "relies on a client id alone: pin the object id, oid = { eq = … }",
+                "relies on a client id alone: add the object id, oid = { eq = … }",
             );
         }
     }

@@ -1,4 +1,4 @@
-//! [`Granted`] and [`Denied`]: what comes of a foreign token, for the service and for the caller.
+//! [`Granted`] and [`Denied`]: the outcomes of an evaluation.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,46 +8,47 @@ use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, IdentityKind, Scopes, TenantId};
 use crate::support::crypto;
 
-/// A foreign token that is believed, and what it is worth here (feature `trust`).
+/// The identity, tenant and scopes granted to a foreign token (feature `trust`).
 ///
-/// With this an endpoint either forwards the token to the provider (RFC 8693, asking for
-/// [`scopes`](Self::scopes) in [`tenant`](Self::tenant)), or mints a token of its own for
-/// [`identity`](Self::identity), which must not outlive [`expires_at`](Self::expires_at). It must
-/// not give out one with other scopes.
+/// With a grant, an endpoint either forwards the token to the provider (RFC 8693, requesting
+/// [`scopes`](Self::scopes) in [`tenant`](Self::tenant)), or mints a token for
+/// [`identity`](Self::identity). A minted token must not have other scopes, and must not live longer
+/// than [`expires_at`](Self::expires_at).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Granted {
-    /// The id of the trust that vouches.
+    /// The id of the trust.
     pub trust: String,
     /// The name of the rule that matched.
     pub grant: String,
-    /// Who the workload is here, as the rule's template says: `sa:reporting-service`.
+    /// The identity of the workload in this service, made by the rule's template:
+    /// `sa:reporting-service`.
     pub identity: String,
     /// Always [`IdentityKind::Workload`].
     pub kind: IdentityKind,
-    /// The one tenant it works in.
+    /// The tenant of the workload.
     pub tenant: TenantId,
-    /// What it may do: what was asked for, or everything the rule permits when nothing was.
+    /// The requested scopes, or all scopes that the rule permits if none were requested.
     pub scopes: Scopes,
-    /// When the foreign token expires, or the trust ends, whichever is earlier.
+    /// The time when the foreign token expires or the trust ends, whichever is earlier.
     pub expires_at: SystemTime,
-    /// The foreign token as verified: its `iss`, `sub` and claims, for whoever needs more. Nothing
-    /// in it says what the workload is here.
+    /// The verified foreign token: its `iss`, `sub` and claims, for logging or further checks. The
+    /// workload's identity in this service is [`identity`](Self::identity), not this one.
     pub workload: Identity,
 }
 
 impl Granted {
-    /// Whom the foreign token is of, for the log, which has it as a digest.
+    /// Returns the digest of the foreign token's subject, for the log.
     pub(crate) fn subject_sha256(&self) -> String {
         crypto::sha256_hex(self.workload.subject())
     }
 }
 
-/// A foreign token that is not believed, or asks for too much (feature `trust`).
+/// A denied foreign token (feature `trust`).
 ///
-/// `Display` and [`reason`](Self::reason) are for the log. The caller is told
-/// [`code`](Self::code) and [`public_message`](Self::public_message), which say the same whatever
-/// is wrong with the token (RFC 8693 §2.2.2).
+/// `Display` and [`reason`](Self::reason) are for the log. The caller gets [`code`](Self::code) and
+/// [`public_message`](Self::public_message), which are the same for every fault of a token
+/// (RFC 8693 §2.2.2).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("foreign token denied: {reason}")]
 pub struct Denied {
@@ -55,64 +56,65 @@ pub struct Denied {
     pub(super) reason: DenialReason,
 }
 
-/// Why a foreign token is denied (feature `trust`). For the log and for administrators, never for the caller.
+/// The reason for denying a foreign token (feature `trust`). For the log and for administrators, never for the
+/// caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DenialReason {
-    /// The caller named a trust that the policy does not have.
-    #[error("the policy has no trust of the id named")]
+    /// The caller named a trust that is not in the policy.
+    #[error("the policy has no trust with the requested id")]
     UnknownTrust,
     /// No trust has this issuer and audience.
     #[error("no trust has the token's issuer and audience")]
     NoTrust,
-    /// The token names the audiences of several trusts of one issuer.
+    /// Several trusts have this issuer and one of the token's audiences.
     #[error("several trusts have the token's issuer and one of its audiences: name the trust")]
     AmbiguousTrust,
-    /// The trust's `not_after` is over.
+    /// The trust's `not_after` has passed.
     #[error("the trust has ended (`not_after`)")]
     TrustEnded,
-    /// The token does not hold.
-    #[error("the token does not hold: {0}")]
+    /// The token is invalid.
+    #[error("the token is invalid: {0}")]
     Token(InvalidToken),
-    /// It was issued for longer than `max_lifetime`, or does not say for how long.
-    #[error("the token lives longer than `max_lifetime`, or has no `iat`")]
+    /// The token's lifetime exceeds `max_lifetime`, or the token has no `iat`.
+    #[error("the token's lifetime exceeds `max_lifetime`, or it has no `iat`")]
     Lifetime,
-    /// It was issued longer ago than `max_age`.
+    /// The token is older than `max_age`.
     #[error("the token is older than `max_age`")]
     Age,
     /// No rule matches.
     #[error("no rule matches")]
     NoGrant,
     /// More than one rule matches.
-    #[error("more than one rule matches, so that it is not clear who this is")]
+    #[error("more than one rule matches, so the identity is ambiguous")]
     AmbiguousGrants,
-    /// The identity template cannot be filled in from the claims.
-    #[error("the rule's identity cannot be made from the token's claims")]
+    /// The claims cannot fill in the identity template.
+    #[error("the token's claims cannot fill in the rule's identity template")]
     Identity,
-    /// Scopes were asked for that the rule does not permit.
-    #[error("scopes were asked for that the rule does not permit")]
+    /// The request has a scope that the rule does not permit.
+    #[error("the rule does not permit all requested scopes")]
     Scope,
-    /// The trust wants `jti`, and the token has none.
-    #[error("the token has no `jti`, which `single_use_jti` needs")]
+    /// The trust has `single_use_jti`, but the token has no `jti`.
+    #[error("the token has no `jti`, which `single_use_jti` requires")]
     NoJti,
     /// The token was used before.
     #[error("the token was used before")]
     Replayed,
-    /// The trust is on trial: it would have been granted.
-    #[error("the trust is in audit mode: it would have been granted")]
+    /// The trust is in audit mode. In enforce mode the token would have been granted.
+    #[error("the trust is in audit mode; in enforce mode the token would have been granted")]
     AuditMode,
-    /// Keys or the replay log are away: the token may be good.
+    /// The keys or the replay log are unavailable. The token may be valid.
     #[error("{what} unavailable")]
     Unavailable {
-        /// What is away: `"keys"` or `"replay log"`.
+        /// The unavailable part: `"keys"` or `"replay log"`.
         what: &'static str,
-        /// When trying again makes sense.
+        /// The time to wait before another attempt.
         retry_after: Option<Duration>,
     },
 }
 
 impl DenialReason {
-    /// A stable name for logs and metrics.
+    /// Returns a stable name for logs and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::UnknownTrust => "trust_unknown",
@@ -141,7 +143,7 @@ impl From<AuthError> for DenialReason {
             AuthError::Unavailable { what, retry_after, .. } => {
                 Self::Unavailable { what, retry_after }
             }
-            // The validator returns no other.
+            // The validator returns no other error.
             _ => Self::Token(InvalidToken::Unrecognised),
         }
     }
@@ -154,40 +156,42 @@ impl From<InvalidToken> for DenialReason {
 }
 
 impl Denied {
-    /// Why, for the log.
+    /// Returns the reason, for the log.
     pub fn reason(&self) -> &DenialReason {
         &self.reason
     }
 
-    /// The `error` of the answer: `invalid_request`, `invalid_scope` or, when something is away,
-    /// `temporarily_unavailable`. (`invalid_target` is for whoever reads the request's `audience`
-    /// and `resource`, which a policy never sees.)
+    /// Returns the `error` of the response: `invalid_request`, `invalid_scope` or
+    /// `temporarily_unavailable`. (`invalid_target` is never returned, because a policy does not see the
+    /// `audience` and `resource` of the request.)
     pub fn code(&self) -> &'static str {
         self.answer().1
     }
 
-    /// The HTTP status of the answer: 400, or 503 when something is away.
+    /// Returns the HTTP status of the response: 400, or 503 if the keys or the replay log are unavailable.
     pub fn status(&self) -> StatusCode {
         self.answer().0
     }
 
-    /// One fixed sentence for the caller. Says nothing that came with the request.
+    /// Returns a fixed sentence for the caller. It quotes nothing from the request.
     pub fn public_message(&self) -> &'static str {
         self.answer().2
     }
 
     fn answer(&self) -> (StatusCode, &'static str, &'static str) {
-        let (bad, away) = (StatusCode::BAD_REQUEST, StatusCode::SERVICE_UNAVAILABLE);
+        let (bad_request, unavailable) = (StatusCode::BAD_REQUEST, StatusCode::SERVICE_UNAVAILABLE);
         match self.reason {
-            DenialReason::Scope => (bad, "invalid_scope", "the scope asked for is not permitted"),
-            DenialReason::Unavailable { .. } => {
-                (away, "temporarily_unavailable", "try again later")
+            DenialReason::Scope => {
+                (bad_request, "invalid_scope", "the scope asked for is not permitted")
             }
-            _ => (bad, "invalid_request", "the subject token is not accepted"),
+            DenialReason::Unavailable { .. } => {
+                (unavailable, "temporarily_unavailable", "try again later")
+            }
+            _ => (bad_request, "invalid_request", "the subject token is not accepted"),
         }
     }
 
-    /// When the caller should try again, when something is away.
+    /// Returns how long the caller should wait, if the keys or the replay log are unavailable.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.reason {
             DenialReason::Unavailable { retry_after, .. } => {

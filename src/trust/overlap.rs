@@ -1,70 +1,74 @@
-//! Whether two rules could make one identity of different workloads.
+//! [`Identities`]: detects rules that could give different workloads the same identity.
 
 use std::collections::HashSet;
 
 use super::glob::SEPARATORS;
 use super::policy::Trust;
-use super::rule::{Condition, Grant, Part, encoded};
+use super::rule::{Condition, Grant, Part, RequiredText, encoded};
 
-/// A piece of the texts that a rule's template can be filled in to.
+/// A part of the identities that a rule can make.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Piece {
     Exactly(char),
-    /// At least one character, and no separator.
+    /// At least one character, but no separator.
     Segment,
     /// At least one character.
     Anything,
 }
 
-/// What identities a rule can make.
+/// The set of identities that a rule can make, as a pattern.
 pub(super) struct Identities {
     pieces: Vec<Piece>,
-    /// Whether a token has a say in it.
+    /// Whether a token can choose a part of the identity.
     pub(super) is_open: bool,
 }
 
 impl Identities {
     pub(super) fn of(trust: &Trust, grant: &Grant) -> Self {
-        let mut these = Self { pieces: Vec::new(), is_open: false };
-        let is_alone = grant.map.identity.claims().count() < 2;
-        let any = if is_alone { Piece::Anything } else { Piece::Segment };
+        let mut identities = Self { pieces: Vec::new(), is_open: false };
+        let keeps_separators = grant.map.identity.claims().count() < 2;
+        let any = if keeps_separators { Piece::Anything } else { Piece::Segment };
         for part in &grant.map.identity.parts {
             match part {
-                Part::Text(text) => these.text(text),
-                Part::Trust => these.text(&trust.id),
-                Part::Claim(path) => match grant.look_of(path) {
-                    Some((text, true)) => these.text(&encoded(text, is_alone)),
-                    Some((glob, false)) if is_alone => these.glob(glob),
-                    _ if grant.conditions(|on| on == path).any(Condition::is_exact) => {
-                        these.pieces.push(any)
+                Part::Text(text) => identities.push_literal(text),
+                Part::Trust => identities.push_literal(&trust.id),
+                Part::Claim(path) => match grant.required_text(path) {
+                    Some(RequiredText::Exact(text)) => {
+                        identities.push_literal(&encoded(text, keeps_separators));
                     }
-                    _ => these.open(any),
+                    Some(RequiredText::Glob(glob)) if keeps_separators => {
+                        identities.push_glob(glob)
+                    }
+                    _ if grant.conditions(|on| on == path).any(Condition::is_exact) => {
+                        identities.pieces.push(any)
+                    }
+                    _ => identities.push_open(any),
                 },
             }
         }
-        these
+        identities
     }
 
-    fn text(&mut self, text: &str) {
+    fn push_literal(&mut self, text: &str) {
         self.pieces.extend(text.chars().map(Piece::Exactly));
     }
 
-    fn open(&mut self, piece: Piece) {
+    fn push_open(&mut self, piece: Piece) {
         self.pieces.push(piece);
         self.is_open = true;
     }
 
-    fn glob(&mut self, glob: &str) {
+    fn push_glob(&mut self, glob: &str) {
         let mut literals = glob.split('*');
-        self.text(&encoded(literals.next().unwrap_or_default(), true));
+        self.push_literal(&encoded(literals.next().unwrap_or_default(), true));
         for literal in literals {
-            self.open(Piece::Segment);
-            self.text(&encoded(literal, true));
+            self.push_open(Piece::Segment);
+            self.push_literal(&encoded(literal, true));
         }
     }
 
-    /// Whether some text is among both. Walks through both at once, as one would through two automata.
-    pub(super) fn meet(&self, other: &Self) -> bool {
+    /// Returns whether the two sets share an identity: searches the product of both patterns as automata.
+    pub(super) fn intersects(&self, other: &Self) -> bool {
         let mut seen = HashSet::new();
         let mut next = vec![(0, 0)];
         while let Some((a, b)) = next.pop() {

@@ -1,18 +1,18 @@
-//! From a tree to trusts: unknown, missing and mistyped fields, all reported.
+//! Converts a parsed tree to trusts. Reports all unknown, missing and mistyped fields.
 
 use super::fault::Faults;
 use super::glob::Pattern;
 use super::policy::{Jwks, Mode, Trust};
 use super::rule::{Condition, Constant, Grant, Mapping, Template};
 use super::time::{Expiry, Period};
-use super::tree::{Node, Value};
+use super::tree::{Node, NodeValue};
 use crate::config::Algorithm;
 use crate::identity::{ClaimPath, Scopes, TenantId};
 
-/// Numbers up to this are exact however a JSON reader holds them.
-const LARGEST: u64 = 1 << 53;
+/// Below this limit an `f64` holds every integer exactly.
+const MAX_INTEGER: u64 = 1 << 53;
 
-/// What the whole is called.
+/// The name of the whole policy in faults.
 const POLICY: &str = "the policy";
 
 /// The fields of each table.
@@ -23,278 +23,292 @@ const GRANT: &str = "name, subject, claims, map";
 const MAP: &str = "identity, tenant, scopes";
 const CONDITION: &str = "eq, one_of, glob, contains";
 
-/// Reads what can be read, and reports what cannot.
+/// Returns the trusts that can be read, and reports the faults of the others.
 pub(super) fn policy(tree: &Node, faults: &Faults) -> Vec<Trust> {
-    let at = At { node: tree, place: POLICY.to_owned(), faults };
-    at.table("trust");
-    at.list("trust", Some("id"), trust)
+    let field = FieldReader { node: tree, place: POLICY.to_owned(), faults };
+    field.table("trust");
+    field.list("trust", Some("id"), trust)
 }
 
-fn trust(at: &At<'_>) -> Option<Trust> {
-    at.table(TRUST)?;
+fn trust(field: &FieldReader<'_>) -> Option<Trust> {
+    field.table(TRUST)?;
     let id =
-        at.required("id", "is missing: give a short name for the log, such as \"k8s-prod-eu\"");
-    let issuer = at.required("issuer", "is missing: give what `iss` says, letter for letter");
+        field.required("id", "is missing: give a short name for the log, such as \"k8s-prod-eu\"");
+    let issuer = field.required("issuer", "is missing: give the exact value of `iss`");
     let trust = Trust {
-        // No two have as many faults before them.
-        id: id.and_then(|at| text(&at)).unwrap_or_else(|| format!("unnamed-{}", at.faults.count())),
-        discovery_url: at.read("discovery_url", text),
-        jwks: at.read("jwks", jwks),
-        algorithms: match at.get("algorithms") {
-            Some(_) => at.list("algorithms", None, algorithm),
+        // The number of earlier faults makes the name unique.
+        id: id
+            .and_then(|field| text(&field))
+            .unwrap_or_else(|| format!("unnamed-{}", field.faults.count())),
+        discovery_url: field.read("discovery_url", text),
+        jwks: field.read("jwks", jwks),
+        algorithms: match field.get("algorithms") {
+            Some(_) => field.list("algorithms", None, algorithm),
             None => vec![Algorithm::RS256, Algorithm::ES256],
         },
-        audiences: at.list("audiences", None, text),
-        max_lifetime: at.read("max_lifetime", period).unwrap_or(Period::seconds(24 * 3600)),
-        max_age: at.read("max_age", period),
-        leeway: at.read("leeway", period).unwrap_or(Period::seconds(60)),
-        single_use_jti: at.read("single_use_jti", flag).unwrap_or_default(),
-        not_after: at.read("not_after", expiry),
-        mode: at.read("mode", mode).unwrap_or(Mode::Enforce),
-        named_only: at.read("named_only", flag).unwrap_or_default(),
-        allow_loopback_http: at.read("allow_loopback_http", flag).unwrap_or_default(),
-        grants: at.list("grant", Some("name"), grant),
-        lines: at.node.lines(),
-        // Last, so that without one the faults of the rest are told.
-        issuer: issuer.and_then(|at| text(&at))?,
+        audiences: field.list("audiences", None, text),
+        max_lifetime: field.read("max_lifetime", period).unwrap_or(Period::seconds(24 * 3600)),
+        max_age: field.read("max_age", period),
+        leeway: field.read("leeway", period).unwrap_or(Period::seconds(60)),
+        single_use_jti: field.read("single_use_jti", flag).unwrap_or_default(),
+        not_after: field.read("not_after", expiry),
+        mode: field.read("mode", mode).unwrap_or(Mode::Enforce),
+        named_only: field.read("named_only", flag).unwrap_or_default(),
+        allow_loopback_http: field.read("allow_loopback_http", flag).unwrap_or_default(),
+        grants: field.list("grant", Some("name"), grant),
+        lines: field.node.lines(),
+        // Last, so that without an issuer the faults of the other fields are still reported.
+        issuer: issuer.and_then(|field| text(&field))?,
     };
     Some(trust)
 }
 
-fn jwks(at: &At<'_>) -> Option<Jwks> {
-    at.table(JWKS)?;
-    let url = at.read("url", text);
-    let inline = match at.get("inline") {
+fn jwks(field: &FieldReader<'_>) -> Option<Jwks> {
+    field.table(JWKS)?;
+    let url = field.read("url", text);
+    let inline = match field.get("inline") {
         Some(inline) => Some(key_set(&inline)?),
         None => None,
     };
-    let (ca_file, bearer_file) = (at.read("ca_file", text), at.read("bearer_file", text));
+    let (ca_file, bearer_file) = (field.read("ca_file", text), field.read("bearer_file", text));
     match (url, inline) {
         (Some(url), None) => Some(Jwks::Fetched { url, ca_file, bearer_file }),
         (None, Some(_)) if ca_file.is_some() || bearer_file.is_some() => {
-            at.fault("names a file for fetching keys, and none are fetched")
+            field.fault("has `ca_file` or `bearer_file`, which `inline` keys do not use: remove it")
         }
         (None, Some(inline)) => Some(Jwks::Inline { inline }),
-        _ => at.fault("needs either `url` or `inline`, and not both"),
+        _ => field.fault("needs either `url` or `inline`, and not both"),
     }
 }
 
-fn key_set(at: &At<'_>) -> Option<String> {
-    match &at.node.value {
-        Value::Text(text) => Some(text.clone()),
-        Value::Table(_) => serde_json::to_string(at.node).ok(),
-        _ => at.is_not("a key set, as JSON text or as a table"),
+fn key_set(field: &FieldReader<'_>) -> Option<String> {
+    match &field.node.value {
+        NodeValue::Text(text) => Some(text.clone()),
+        NodeValue::Table(_) => serde_json::to_string(field.node).ok(),
+        _ => field.is_not("a key set, as JSON text or as a table"),
     }
 }
 
-fn grant(at: &At<'_>) -> Option<Grant> {
-    at.table(GRANT)?;
-    let name = at.required("name", "is missing: give a short name for the log");
-    let name = name.and_then(|at| text(&at)).unwrap_or_else(|| "unnamed".to_owned());
-    let before = at.faults.count();
-    let subject = at.read("subject", pattern);
-    let claims = at.read("claims", conditions).unwrap_or_default();
-    let is_whole = at.faults.count() == before;
-    let map = at.required(
-        "map",
-        "is missing: say who a match becomes, { identity = …, tenant = …, scopes = [ … ] }",
-    );
-    Some(Grant { name, subject, claims, map: mapping(&map?)?, lines: at.node.lines(), is_whole })
-}
-
-fn mapping(at: &At<'_>) -> Option<Mapping> {
-    at.table(MAP)?;
-    let identity = at
-        .required("identity", "is missing: give who a match becomes, such as \"sa:{trust}:{sub}\"");
-    let tenant = at.required("tenant", "is missing: give the one tenant it works in");
-    let scopes = at.required("scopes", "is missing: give what it may do at most");
-    // What could not be read is reported; with something in its place, the rest is looked at, too.
-    Some(Mapping {
-        identity: identity
-            .and_then(|at| at.parse(Template::parse))
-            .or_else(|| Template::parse("sa:unreadable").ok())?,
-        tenant: tenant
-            .and_then(|at| tenant_id(&at))
-            .or_else(|| TenantId::new("unreadable").ok())?,
-        scopes: scopes.and_then(|scopes| permitted(at, &scopes)).unwrap_or_default(),
+fn grant(field: &FieldReader<'_>) -> Option<Grant> {
+    field.table(GRANT)?;
+    let name = field.required("name", "is missing: give a short name for the log");
+    let name = name.and_then(|field| text(&field)).unwrap_or_else(|| "unnamed".to_owned());
+    let before = field.faults.count();
+    let subject = field.read("subject", pattern);
+    let claims = field.read("claims", conditions).unwrap_or_default();
+    let is_complete = field.faults.count() == before;
+    let map =
+        field.required("map", "is missing: give { identity = …, tenant = …, scopes = [ … ] }");
+    Some(Grant {
+        name,
+        subject,
+        claims,
+        map: mapping(&map?)?,
+        lines: field.node.lines(),
+        is_complete,
     })
 }
 
-/// Reads the scopes of a `map`; `at` is their list. Each that is none is reported by itself.
-fn permitted(map: &At<'_>, at: &At<'_>) -> Option<Scopes> {
-    let before = at.faults.count();
+fn mapping(field: &FieldReader<'_>) -> Option<Mapping> {
+    field.table(MAP)?;
+    let identity = field.required(
+        "identity",
+        "is missing: give the workload's identity, such as \"sa:{trust}:{sub}\"",
+    );
+    let tenant = field.required("tenant", "is missing: give the workload's tenant");
+    let scopes = field.required("scopes", "is missing: give the permitted scopes");
+    // Replaces unreadable values, whose faults are noted, so that the linter checks the other fields.
+    Some(Mapping {
+        identity: identity
+            .and_then(|field| field.parse(Template::parse))
+            .or_else(|| Template::parse("sa:unreadable").ok())?,
+        tenant: tenant
+            .and_then(|field| tenant_id(&field))
+            .or_else(|| TenantId::new("unreadable").ok())?,
+        scopes: scopes.and_then(|scopes| permitted(field, &scopes)).unwrap_or_default(),
+    })
+}
+
+/// Reads the scopes of a `map`, whose list is `field`. Reports each invalid scope.
+fn permitted(map: &FieldReader<'_>, field: &FieldReader<'_>) -> Option<Scopes> {
+    let before = field.faults.count();
     let scopes: Scopes = map.list("scopes", None, scope).join(" ").parse().ok()?;
     match scopes.is_empty() {
         false => Some(scopes),
-        true if at.faults.count() > before => None,
-        true => at.fault("is empty: a rule that permits nothing is no rule"),
+        true if field.faults.count() > before => None,
+        true => field.fault("is empty: give at least one scope"),
     }
 }
 
-fn scope(at: &At<'_>) -> Option<String> {
+fn scope(field: &FieldReader<'_>) -> Option<String> {
     let read = |text: &str| text.parse::<Scopes>().map(|_| text.to_owned());
-    at.parse(|text| {
-        read(text).map_err(|_| "has a character that scopes do not have (RFC 6749 §3.3)")
+    field.parse(|text| {
+        read(text).map_err(|_| "has a character that a scope cannot contain (RFC 6749 §3.3)")
     })
 }
 
-fn conditions(at: &At<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
+fn conditions(field: &FieldReader<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
     let mut conditions = Vec::new();
     let mut paths: Vec<ClaimPath> = Vec::new();
-    for (name, node) in at.members()? {
-        let member = At { node, place: format!("{}.{}", at.place, name.escape_debug()), ..*at };
+    for (name, node) in field.members()? {
+        let member = FieldReader {
+            node,
+            place: format!("{}.{}", field.place, name.escape_debug()),
+            ..*field
+        };
         match name.parse::<ClaimPath>() {
-            // A claim's name, and a pointer to it.
+            // A claim's name and the pointer to it are the same path.
             Ok(path) if paths.contains(&path) => member.note("is given twice, in two spellings"),
             Ok(path) => {
                 paths.push(path.clone());
-                // With something in place of what could not be read, its claim is looked at, too.
-                let nothing = Condition::OneOf(Vec::new());
-                conditions.push((path, condition(&member).unwrap_or(nothing)));
+                // Replaces an unreadable condition, so that the linter still checks its path.
+                let unreadable = Condition::OneOf(Vec::new());
+                conditions.push((path, condition(&member).unwrap_or(unreadable)));
             }
-            Err(error) => member.note(format!("is no claim: {error}")),
+            Err(error) => member.note(format!("is not a claim: {error}")),
         }
     }
-    // So that what is the same is equal in whatever order it was written.
+    // Two rules are equal if they differ only in the order of their conditions.
     conditions.sort_by_cached_key(|(path, _)| path.to_string());
     Some(conditions)
 }
 
-fn condition(at: &At<'_>) -> Option<Condition> {
-    let Value::Table(_) = at.node.value else {
-        return at.fault(format!(
+fn condition(field: &FieldReader<'_>) -> Option<Condition> {
+    let NodeValue::Table(_) = field.node.value else {
+        return field.fault(format!(
             "is {}: write {{ eq = … }}, {{ one_of = [ … ] }}, {{ glob = … }} or {{ contains = … }}",
-            at.node.value.kind()
+            field.node.value.kind()
         ));
     };
-    at.table(CONDITION)?;
-    let given = CONDITION.split(", ").filter_map(|name| Some((name, at.get(name)?)));
+    field.table(CONDITION)?;
+    let given = CONDITION.split(", ").filter_map(|name| Some((name, field.get(name)?)));
     let given: Vec<_> = given.collect();
     match &*given {
-        [("eq", value)] => constant(&At { place: at.place.clone(), ..*value }).map(Condition::Eq),
+        [("eq", value)] => {
+            constant(&FieldReader { place: field.place.clone(), ..*value }).map(Condition::Eq)
+        }
         [("contains", value)] => constant(value).map(Condition::Contains),
         [("glob", value)] => pattern(value).map(Condition::Glob),
         [("one_of", list)] => match &list.node.value {
-            Value::List(none) if none.is_empty() => {
-                at.fault("lists no value: nothing could ever match")
+            NodeValue::List(none) if none.is_empty() => {
+                field.fault("lists no value, so nothing could match")
             }
-            _ => Some(Condition::OneOf(at.list("one_of", None, constant))),
+            _ => Some(Condition::OneOf(field.list("one_of", None, constant))),
         },
-        _ => at.fault("needs exactly one of eq, one_of, glob and contains"),
+        _ => field.fault("needs exactly one of eq, one_of, glob and contains"),
     }
 }
 
-fn constant(at: &At<'_>) -> Option<Constant> {
-    match &at.node.value {
-        Value::Text(text) => Some(Constant::Text(text.clone())),
-        Value::Bool(truth) => Some(Constant::Bool(*truth)),
-        Value::Integer(number) if number.unsigned_abs() < LARGEST => {
+fn constant(field: &FieldReader<'_>) -> Option<Constant> {
+    match &field.node.value {
+        NodeValue::Text(text) => Some(Constant::Text(text.clone())),
+        NodeValue::Bool(flag) => Some(Constant::Bool(*flag)),
+        NodeValue::Integer(number) if number.unsigned_abs() < MAX_INTEGER => {
             Some(Constant::Integer(*number))
         }
-        other => at.fault(format!(
-            "compares with {}: give a text, a whole number below 2^53, true or false",
+        other => field.fault(format!(
+            "compares with {}: give a string, a whole number below 2^53, true or false",
             other.kind()
         )),
     }
 }
 
-fn text(at: &At<'_>) -> Option<String> {
-    at.parse(|text| Ok::<_, String>(text.to_owned()))
+fn text(field: &FieldReader<'_>) -> Option<String> {
+    field.parse(|text| Ok::<_, String>(text.to_owned()))
 }
 
-fn flag(at: &At<'_>) -> Option<bool> {
-    match at.node.value {
-        Value::Bool(truth) => Some(truth),
-        _ => at.is_not("true or false"),
+fn flag(field: &FieldReader<'_>) -> Option<bool> {
+    match field.node.value {
+        NodeValue::Bool(flag) => Some(flag),
+        _ => field.is_not("true or false"),
     }
 }
 
-fn pattern(at: &At<'_>) -> Option<Pattern> {
-    at.parse(Pattern::parse)
+fn pattern(field: &FieldReader<'_>) -> Option<Pattern> {
+    field.parse(Pattern::parse)
 }
 
-fn period(at: &At<'_>) -> Option<Period> {
-    at.parse(|text| Period::parse(text).ok_or("is no length of time: write 90s, 15m, 1h or 1d"))
+fn period(field: &FieldReader<'_>) -> Option<Period> {
+    field.parse(|text| Period::parse(text).ok_or("is not a duration: write 90s, 15m, 1h or 1d"))
 }
 
-fn expiry(at: &At<'_>) -> Option<Expiry> {
-    let problem = "is no date: write 2027-06-30 or 2027-06-30T12:00:00Z";
-    at.parse(|text| Expiry::parse(text).ok_or(problem))
+fn expiry(field: &FieldReader<'_>) -> Option<Expiry> {
+    let problem = "is not a date: write 2027-06-30 or 2027-06-30T12:00:00Z";
+    field.parse(|text| Expiry::parse(text).ok_or(problem))
 }
 
-fn mode(at: &At<'_>) -> Option<Mode> {
-    at.parse(|text| match text {
+fn mode(field: &FieldReader<'_>) -> Option<Mode> {
+    field.parse(|text| match text {
         "enforce" => Ok(Mode::Enforce),
         "audit" => Ok(Mode::Audit),
         _ => Err("is neither \"enforce\" nor \"audit\""),
     })
 }
 
-fn algorithm(at: &At<'_>) -> Option<Algorithm> {
-    at.parse(|name| {
+fn algorithm(field: &FieldReader<'_>) -> Option<Algorithm> {
+    field.parse(|name| {
         name.parse().map_err(|_| {
-            format!("names {name:?}: only public-key signatures are verified, such as RS256")
+            format!("has {name:?}: only public-key algorithms are supported, such as RS256")
         })
     })
 }
 
-fn tenant_id(at: &At<'_>) -> Option<TenantId> {
-    at.parse(|text| match text.contains(['{', '}']) {
-        true => Err("is a template: a rule leads into one tenant, by its id"),
-        false => {
-            TenantId::new(text).map_err(|_| "is no tenant id: 1 to 255 bytes without white space")
-        }
+fn tenant_id(field: &FieldReader<'_>) -> Option<TenantId> {
+    field.parse(|text| match text.contains(['{', '}']) {
+        true => Err("is a template: give the id of one tenant"),
+        false => TenantId::new(text)
+            .map_err(|_| "is not a tenant id: give 1 to 255 bytes without white space"),
     })
 }
 
-/// Fit for logs, metrics and identities.
+/// Returns whether a name is safe in logs, metrics and identities.
 pub(super) fn is_label(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    (1..=64).contains(&text.len()) && text.bytes().all(plain)
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
-/// A value of the tree, what its place is called, and where faults are noted.
-struct At<'r> {
+/// Reads a value of the tree, and notes its faults under the path `place`.
+struct FieldReader<'r> {
     node: &'r Node,
     place: String,
     faults: &'r Faults,
 }
 
-impl<'r> At<'r> {
+impl<'r> FieldReader<'r> {
     fn note(&self, problem: impl Into<String>) {
         self.faults.note(self.node.line, &*self.place, problem);
     }
 
-    /// Notes a fault, in place of the value.
+    /// Notes a fault and returns `None`.
     fn fault<T>(&self, problem: impl Into<String>) -> Option<T> {
         self.note(problem);
         None
     }
 
-    fn is_not<T>(&self, wanted: &str) -> Option<T> {
-        self.fault(format!("is {}: give {wanted}", self.node.value.kind()))
+    fn is_not<T>(&self, expected: &str) -> Option<T> {
+        self.fault(format!("is {}: give {expected}", self.node.value.kind()))
     }
 
     fn members(&self) -> Option<&'r [(String, Node)]> {
         match &self.node.value {
-            Value::Table(members) => Some(members),
+            NodeValue::Table(members) => Some(members),
             _ => self.is_not("a table"),
         }
     }
 
-    /// Notes whether it is no table, and which members are not known.
+    /// Notes a fault if the value is not a table, and for each unknown member.
     fn table(&self, known: &str) -> Option<()> {
         for (name, member) in self.members()? {
             if !known.split(", ").any(|field| field == name) {
                 let name: String = name.chars().take(40).collect();
-                let problem = format!("is not known here; the fields are {known}");
+                let problem = format!("is unknown; the fields are {known}");
                 self.faults.note(member.line, format!("{}.{name:?}", self.place), problem);
             }
         }
         Some(())
     }
 
-    /// A value of the tree as the field `name`.
+    /// Returns a reader for `node` as the field `name`.
     fn field(&self, name: &str, node: &'r Node) -> Self {
         let place = match self.place.as_str() {
             POLICY => name.to_owned(),
@@ -307,24 +321,24 @@ impl<'r> At<'r> {
         self.node.get(name).map(|node| self.field(name, node))
     }
 
-    /// A field, or a fault that says so: it stands in the line of the table.
+    /// Returns a field, or notes a fault at the line of the table.
     fn required(&self, name: &str, missing: &str) -> Option<Self> {
         self.get(name).or_else(|| self.field(name, self.node).fault(missing))
     }
 
-    /// Reads a field, if it is there and can be read.
+    /// Reads an optional field.
     fn read<T>(&self, name: &str, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
         read(&self.get(name)?)
     }
 
     fn parse<T, E: Into<String>>(&self, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         match &self.node.value {
-            Value::Text(text) => parse(text).map_err(|problem| self.note(problem)).ok(),
-            _ => self.is_not("a text"),
+            NodeValue::Text(text) => parse(text).map_err(|problem| self.note(problem)).ok(),
+            _ => self.is_not("a string"),
         }
     }
 
-    /// Reads a list: what of it can be read. Items with a `label` are called by it, or by their number.
+    /// Returns the readable items of a list. Faults name an item by its `label` or its index.
     fn list<T>(
         &self,
         name: &str,
@@ -333,8 +347,8 @@ impl<'r> At<'r> {
     ) -> Vec<T> {
         let Some(list) = self.get(name) else { return Vec::new() };
         let items = match &list.node.value {
-            Value::List(items) => items.as_slice(),
-            Value::Table(_) => {
+            NodeValue::List(items) => items.as_slice(),
+            NodeValue::Table(_) => {
                 let header = if name == "grant" { "trust.grant" } else { name };
                 list.note(format!("is a table: give a list; in TOML, write [[{header}]]"));
                 &[]
@@ -344,7 +358,7 @@ impl<'r> At<'r> {
         let item = |(nth, node): (usize, &'r Node)| {
             let place = match label.map(|label| node.get(label)) {
                 None => list.place.clone(),
-                Some(Some(Node { value: Value::Text(text), .. })) if is_label(text) => {
+                Some(Some(Node { value: NodeValue::Text(text), .. })) if is_label(text) => {
                     format!("{}.{text}", list.place)
                 }
                 Some(_) => format!("{}[{nth}]", list.place),

@@ -1,4 +1,4 @@
-//! [`TrustPolicy`]: the policy as a value, read whole or not at all.
+//! [`TrustPolicy`]: a checked policy.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -10,12 +10,11 @@ use super::{lint, parse};
 use crate::config::{Algorithm, IssuerConfig, TENANT_PLACEHOLDER};
 use crate::identity::{ClaimsMapping, IdentityKind};
 
-/// Which foreign tokens are believed, as whom, in which tenant and with which scopes (feature `trust`).
+/// Rules that give foreign tokens an identity, a tenant and scopes (feature `trust`).
 ///
-/// Read from [TOML](Self::from_toml) or [JSON](Self::from_json), or with `serde` from whatever an
-/// admin UI stores; there is one schema, described in the
-/// module's manual. A policy that exists has passed every check. It does nothing by itself: hand it to
-/// [`TrustEvaluator`](super::TrustEvaluator).
+/// Read it from [TOML](Self::from_toml), from [JSON](Self::from_json), or from any other format with
+/// `serde`. The fields are the same; the [module page](crate::trust) describes them. A policy that
+/// exists has passed every check. Pass it to a [`TrustEvaluator`](super::TrustEvaluator).
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct TrustPolicy {
     #[serde(rename = "trust")]
@@ -28,8 +27,8 @@ impl TrustPolicy {
     /// Reads a policy in TOML.
     ///
     /// # Errors
-    /// Everything that is wrong with it at once, each with its line and what to do: no TOML,
-    /// unknown and missing fields, and whatever would trust more than it seems to.
+    /// All faults together, each with its line and remedy: invalid TOML, unknown and missing fields, and
+    /// rules that would trust more than they appear to.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
         Self::of(&Node::from_toml(text)?)
     }
@@ -37,7 +36,7 @@ impl TrustPolicy {
     /// Reads a policy in JSON, which has the same fields.
     ///
     /// # Errors
-    /// As [`from_toml`](Self::from_toml). A number with a fraction counts as unreadable.
+    /// As [`from_toml`](Self::from_toml). A number with a fraction is a fault.
     pub fn from_json(text: &str) -> Result<Self, PolicyError> {
         Self::of(&Node::from_json(text)?)
     }
@@ -46,36 +45,36 @@ impl TrustPolicy {
         let (faults, warnings) = (Faults::default(), Faults::default());
         let trusts = parse::policy(tree, &faults);
         lint::check(&trusts, &faults, &warnings);
-        PolicyError::from_faults(lint::placeholders(tree).before(faults))?;
+        PolicyError::from_faults(lint::placeholders(tree).with_other_lines(faults))?;
         Ok(Self { trusts, warnings: warnings.into_vec() })
     }
 
-    /// The ids of the trusts, in the order written.
+    /// Returns the ids of the trusts, in the order of the text.
     pub fn trust_ids(&self) -> impl Iterator<Item = &str> {
         self.trusts.iter().map(|trust| trust.id.as_str())
     }
 
-    /// What is allowed and looks like a mistake, such as a rule that relies on a client id alone.
+    /// Returns likely mistakes that are allowed, such as a rule that relies on a client id alone.
     pub fn warnings(&self) -> &[PolicyFault] {
         &self.warnings
     }
 
-    /// What is wrong with the policy in a service that itself trusts the issuers `own`: an issuer
-    /// of ours is nobody foreign, and a policy must not give its tokens other scopes.
+    /// Rejects a policy that lists one of the service's `own` issuers, because a rule must not change
+    /// the scopes of their tokens.
     pub(super) fn check_own(&self, own: &[String]) -> Result<(), PolicyError> {
         let faults = Faults::default();
-        let is_own = |trust: &&Trust| own.iter().any(|own| stands_for(own, &trust.issuer));
+        let is_own = |trust: &&Trust| own.iter().any(|own| covers_issuer(own, &trust.issuer));
         for trust in self.trusts.iter().filter(is_own) {
             let problem =
-                "is this service's own issuer, whose tokens need no exchange: remove the trust";
+                "is an issuer of this service, which accepts its tokens directly: remove the trust";
             faults.note(trust.lines.own, format!("trust.{}.issuer", trust.id), problem);
         }
         PolicyError::from_faults(faults)
     }
 }
 
-/// Whether `own` is this issuer, or the template of per-tenant issuers of which this is one.
-fn stands_for(own: &str, issuer: &str) -> bool {
+/// Returns whether `own` is this issuer, or a per-tenant template that matches it.
+fn covers_issuer(own: &str, issuer: &str) -> bool {
     let (own, issuer) = (own.trim_end_matches('/'), issuer.trim_end_matches('/'));
     match own.split_once(TENANT_PLACEHOLDER) {
         None => own == issuer,
@@ -85,7 +84,7 @@ fn stands_for(own: &str, issuer: &str) -> bool {
     }
 }
 
-/// Checked as a text is; there are no lines.
+/// Runs the same checks as for a text, but without line numbers.
 impl<'de> Deserialize<'de> for TrustPolicy {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(from)?;
@@ -93,7 +92,7 @@ impl<'de> Deserialize<'de> for TrustPolicy {
     }
 }
 
-/// One source of tokens: whose signature counts, and what every token of it must say.
+/// A source of tokens: an issuer, its keys, and the conditions for each of its tokens.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Trust {
     pub(super) id: String,
@@ -120,7 +119,7 @@ pub(super) struct Trust {
     pub(super) lines: Lines,
 }
 
-/// Where keys come from when not by discovery.
+/// The source of keys, if not discovery.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Jwks {
@@ -136,18 +135,18 @@ pub(super) enum Jwks {
     },
 }
 
-/// Whether a trust counts.
+/// Whether a trust grants anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Mode {
     Enforce,
-    /// Everything is judged and logged, and nothing is granted.
+    /// Evaluates and logs each token, but grants nothing.
     Audit,
 }
 
 impl Trust {
-    /// How its tokens are verified. The claims are read by the rules, not by a mapping: what a
-    /// platform calls `tenant_id` or `roles` is nothing to us.
+    /// Returns the configuration that verifies its tokens. It maps no claims, because only the rules read
+    /// them: a platform's `tenant_id` or `roles` have no meaning in this service.
     pub(super) fn issuer_config(&self) -> IssuerConfig {
         let mut claims = ClaimsMapping { kind: Some(IdentityKind::Workload), ..Default::default() };
         for paths in [

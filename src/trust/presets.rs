@@ -1,7 +1,7 @@
-//! Policies to begin with, one for each platform (feature `trust`).
+//! Policy templates, one for each platform (feature `trust`).
 //!
-//! Each is a text with gaps in angle brackets, to be copied and filled in. None can be used as it
-//! is: the linter names every gap that is left.
+//! Copy a template and replace its placeholders, which are in angle brackets. A policy with
+//! placeholders is refused, and the error names each of them.
 //!
 //! ```
 //! use scaikey_auth::trust::{TrustPolicy, presets};
@@ -10,47 +10,48 @@
 //! assert!(refused.to_string().contains("placeholder <the repository's number>"));
 //! ```
 
-/// A Kubernetes cluster of your own: tokens of service accounts, by namespace and name.
+/// Returns the template for a self-hosted Kubernetes cluster. It matches service accounts by namespace and
+/// name.
 pub const fn kubernetes() -> &'static str {
     include_str!("presets/kubernetes.toml")
 }
 
-/// A cluster of Amazon EKS.
+/// Returns the template for a cluster of Amazon EKS.
 pub const fn eks() -> &'static str {
     include_str!("presets/eks.toml")
 }
 
-/// A cluster of Google Kubernetes Engine.
+/// Returns the template for a cluster of Google Kubernetes Engine.
 pub const fn gke() -> &'static str {
     include_str!("presets/gke.toml")
 }
 
-/// A cluster of Azure Kubernetes Service.
+/// Returns the template for a cluster of Azure Kubernetes Service.
 pub const fn aks() -> &'static str {
     include_str!("presets/aks.toml")
 }
 
-/// GitHub Actions: jobs of a repository, by its number.
+/// Returns the template for GitHub Actions. It matches the jobs of a repository by the repository's numeric id.
 pub const fn github_actions() -> &'static str {
     include_str!("presets/github_actions.toml")
 }
 
-/// AWS: principals of an account, by ARN (IAM outbound identity federation).
+/// Returns the template for AWS (IAM outbound identity federation). It matches principals by ARN.
 pub const fn aws() -> &'static str {
     include_str!("presets/aws.toml")
 }
 
-/// Google Cloud: service accounts, by number.
+/// Returns the template for Google Cloud. It matches service accounts by numeric id.
 pub const fn gcp() -> &'static str {
     include_str!("presets/gcp.toml")
 }
 
-/// Azure: managed identities, by object id.
+/// Returns the template for Azure. It matches managed identities by object id.
 pub const fn azure() -> &'static str {
     include_str!("presets/azure.toml")
 }
 
-/// Every preset, by name.
+/// All templates, by name.
 pub const ALL: [(&str, &str); 8] = [
     ("kubernetes", kubernetes()),
     ("eks", eks()),

@@ -1,4 +1,4 @@
-//! [`Grant`]: which tokens of a trust are believed as whom, and the matching itself.
+//! [`Grant`]: a rule that gives matching tokens an identity, and the matching.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use super::tree::Lines;
 use crate::identity::{ClaimPath, Scopes, TenantId};
 use crate::support::json::Value;
 
-/// The longest identity made from a template, in bytes.
-const MAX_IDENTITY: usize = 255;
+/// The limit of an identity made from a template, in bytes.
+const MAX_IDENTITY_BYTES: usize = 255;
 
-/// One rule: who matches becomes this identity, in this tenant, with at most these scopes.
+/// A rule: the conditions, and the identity, tenant and scopes of a match.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Grant {
     pub(super) name: String,
@@ -23,12 +23,12 @@ pub(super) struct Grant {
     pub(super) map: Mapping,
     #[serde(skip)]
     pub(super) lines: Lines,
-    /// Whether subject and claims could be read, all of them.
+    /// Whether all conditions could be read.
     #[serde(skip)]
-    pub(super) is_whole: bool,
+    pub(super) is_complete: bool,
 }
 
-/// What a match is worth.
+/// The identity, tenant and scopes of a match.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Mapping {
     pub(super) identity: Template,
@@ -40,7 +40,7 @@ fn as_table<S: Serializer>(claims: &[(ClaimPath, Condition)], to: S) -> Result<S
     to.collect_map(claims.iter().map(|(path, condition)| (path, condition)))
 }
 
-/// What a claim is compared with: type and value must be the same.
+/// A value that a claim is compared with. The type must be the same too.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Constant {
@@ -50,12 +50,12 @@ pub(super) enum Constant {
 }
 
 impl Constant {
-    fn is(&self, value: Value<'_>) -> bool {
+    fn equals(&self, value: Value<'_>) -> bool {
         match self {
             Self::Text(text) => value.as_str() == Some(text),
-            // The linter takes no number that a JSON reader would round.
+            // The parser rejects integers that `f64` would round.
             Self::Integer(number) => value.as_f64() == Some(*number as f64),
-            Self::Bool(truth) => value.as_bool() == Some(*truth),
+            Self::Bool(flag) => value.as_bool() == Some(*flag),
         }
     }
 }
@@ -65,36 +65,36 @@ impl fmt::Display for Constant {
         match self {
             Self::Text(text) => write!(f, "{text:?}"),
             Self::Integer(number) => write!(f, "{number}"),
-            Self::Bool(truth) => write!(f, "{truth}"),
+            Self::Bool(flag) => write!(f, "{flag}"),
         }
     }
 }
 
-/// What must hold for a claim. An absent claim meets none.
+/// A condition on a claim. It never holds for an absent claim.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Condition {
     Eq(Constant),
     OneOf(Vec<Constant>),
     Glob(Pattern),
-    /// The claim is a list with this among its items.
+    /// The claim is a list that contains this value.
     Contains(Constant),
 }
 
 impl Condition {
     fn holds(&self, value: Value<'_>) -> bool {
         match self {
-            Self::Eq(constant) => constant.is(value),
-            Self::OneOf(constants) => constants.iter().any(|constant| constant.is(value)),
+            Self::Eq(constant) => constant.equals(value),
+            Self::OneOf(constants) => constants.iter().any(|constant| constant.equals(value)),
             Self::Glob(pattern) => value.as_str().is_some_and(|text| pattern.matches(text)),
             Self::Contains(constant) => {
-                value.is_list() && value.children().any(|item| constant.is(item))
+                value.is_list() && value.children().any(|item| constant.equals(item))
             }
         }
     }
 
-    /// Whether some value that meets it is no text, and so cannot be put into an identity.
-    pub(super) fn takes_no_text(&self) -> bool {
+    /// Returns whether it holds for a value other than a string, which an identity cannot contain.
+    pub(super) fn accepts_non_string(&self) -> bool {
         let is_text = |constant: &Constant| matches!(constant, Constant::Text(_));
         match self {
             Self::Eq(constant) => !is_text(constant),
@@ -104,7 +104,7 @@ impl Condition {
         }
     }
 
-    /// Whether only values that are written out meet it.
+    /// Returns whether it holds only for listed values.
     pub(super) fn is_exact(&self) -> bool {
         matches!(self, Self::Eq(_) | Self::OneOf(_))
     }
@@ -118,13 +118,13 @@ impl fmt::Display for Condition {
                 f.write_str("one of")?;
                 constants.iter().try_for_each(|constant| write!(f, " {constant}"))
             }
-            Self::Glob(pattern) => write!(f, "a text like {:?}", pattern.as_str()),
+            Self::Glob(pattern) => write!(f, "a string that matches {:?}", pattern.as_str()),
             Self::Contains(constant) => write!(f, "a list that contains {constant}"),
         }
     }
 }
 
-/// The identity a match becomes: a text with `{trust}`, `{sub}` and `{/json/pointer}` in it.
+/// The template of an identity, with the placeholders `{trust}`, `{sub}` and `{/json/pointer}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
 pub(super) struct Template {
@@ -141,7 +141,7 @@ pub(super) enum Part {
 }
 
 impl Template {
-    /// The error says what to do.
+    /// Parses a template. The error names the remedy.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -153,7 +153,7 @@ impl Template {
             parts.push(match name {
                 "trust" => Part::Trust,
                 path => Part::Claim(path.parse().map_err(|_| {
-                    format!("has the placeholder `{{{path}}}`, which names nothing: use {{trust}}, {{sub}} or a claim such as {{/kubernetes.io/namespace}}")
+                    format!("has the unknown placeholder `{{{path}}}`: use {{trust}}, {{sub}} or a claim such as {{/kubernetes.io/namespace}}")
                 })?),
             });
             rest = after;
@@ -165,7 +165,7 @@ impl Template {
         Ok(Self { text: text.to_owned(), parts })
     }
 
-    /// The claims it takes from the token.
+    /// Returns the claims in its placeholders.
     pub(super) fn claims(&self) -> impl Iterator<Item = &ClaimPath> {
         self.parts.iter().filter_map(|part| match part {
             Part::Claim(path) => Some(path),
@@ -173,9 +173,9 @@ impl Template {
         })
     }
 
-    /// Whether the filled-in text tells where each value begins and ends. `{trust}` is a segment of its
-    /// own, and between two claims stands a separator, which no value of several has in it.
-    pub(super) fn keeps_apart(&self) -> bool {
+    /// Returns whether two different sets of values always give different identities. Then `{trust}` is a
+    /// segment of its own, and a separator stands between two claims, whose values cannot contain one.
+    pub(super) fn is_unambiguous(&self) -> bool {
         let last = self.parts.iter().rposition(|part| !matches!(part, Part::Text(_)));
         self.parts.windows(2).enumerate().all(|(nth, pair)| match pair {
             [Part::Text(before), Part::Trust] => before.ends_with(SEPARATORS),
@@ -186,15 +186,15 @@ impl Template {
         })
     }
 
-    /// Whether a value from a token stands before `{trust}`.
+    /// Returns whether a claim stands before `{trust}`.
     pub(super) fn has_claim_before_trust(&self) -> bool {
         let trust = self.parts.iter().rposition(|part| *part == Part::Trust);
         let claim = self.parts.iter().position(|part| matches!(part, Part::Claim(_)));
         trust.zip(claim).is_some_and(|(trust, claim)| claim < trust)
     }
 
-    /// A template of the same kind and placeholders in which each is a segment.
-    pub(super) fn in_segments(&self) -> String {
+    /// Returns a template with the same placeholders, each in a segment of its own, to suggest in an error.
+    pub(super) fn suggestion(&self) -> String {
         let kind = self.text.split(SEPARATORS).next().filter(|kind| !kind.contains('{'));
         let mut segments = vec![kind.unwrap_or("sa").to_owned()];
         segments.extend(self.parts.contains(&Part::Trust).then(|| "{trust}".to_owned()));
@@ -202,10 +202,10 @@ impl Template {
         segments.join(":")
     }
 
-    /// Fills it in. What an identity does not take as it is, is percent-encoded, and so is `%`, so that
-    /// different values stay different; of several values, each is kept within its segment, too.
+    /// Fills the template in. Values are percent-encoded, including `%`, so that different values stay
+    /// different. If there are several claims, separators in their values are encoded too.
     pub(super) fn fill(&self, trust: &str, claims: Value<'_>) -> Option<String> {
-        let is_alone = self.claims().count() < 2;
+        let keeps_separators = self.claims().count() < 2;
         let mut identity = String::new();
         for part in &self.parts {
             match part {
@@ -214,16 +214,16 @@ impl Template {
                 Part::Claim(path) => {
                     let value = claims.follow(path.steps())?.as_str();
                     let value = value.filter(|value| !value.is_empty())?;
-                    identity.push_str(&encoded(value, is_alone));
+                    identity.push_str(&encoded(value, keeps_separators));
                 }
             }
         }
-        (identity.len() <= MAX_IDENTITY).then_some(identity)
+        (identity.len() <= MAX_IDENTITY_BYTES).then_some(identity)
     }
 }
 
-/// A value of a token as an identity takes it (RFC 3986 §2.1). What is encoded could break a log line, look
-/// like another character, or pass for a placeholder.
+/// Percent-encodes a claim for an identity (RFC 3986 §2.1): all characters that could break a log line,
+/// look like another character, or pass for a placeholder.
 pub(super) fn encoded(value: &str, keeps_separators: bool) -> String {
     let mut text = String::with_capacity(value.len());
     for byte in value.bytes() {
@@ -238,22 +238,22 @@ pub(super) fn encoded(value: &str, keeps_separators: bool) -> String {
     text
 }
 
-/// Neither empty nor able to break a log line or to pass for something longer.
+/// Returns whether the literal part of a template is safe in a log line.
 fn is_name(text: &str) -> bool {
-    let strange = |c: char| c.is_whitespace() || c.is_control() || c == '{' || c == '}';
-    !text.is_empty() && !text.chars().any(strange)
+    let is_forbidden = |c: char| c.is_whitespace() || c.is_control() || c == '{' || c == '}';
+    !text.is_empty() && !text.chars().any(is_forbidden)
 }
 
-/// The first thing that keeps a token from matching a rule.
+/// The first condition of a rule that a token does not meet.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Mismatch {
     Subject,
-    /// The condition at this place of the list.
+    /// The index of the condition.
     Claim(usize),
 }
 
 impl Grant {
-    /// Compares a verified token's claims with the rule.
+    /// Compares the claims of a verified token with the rule.
     pub(super) fn compare(&self, claims: Value<'_>) -> Result<(), Mismatch> {
         let subject = claims.get("sub").and_then(Value::as_str);
         if let Some(pattern) = &self.subject
@@ -264,55 +264,72 @@ impl Grant {
         let met = |(path, condition): &(ClaimPath, Condition)| {
             claims.follow(path.steps()).is_some_and(|value| condition.holds(value))
         };
-        match self.claims.iter().position(|wanted| !met(wanted)) {
+        match self.claims.iter().position(|condition| !met(condition)) {
             Some(nth) => Err(Mismatch::Claim(nth)),
             None => Ok(()),
         }
     }
 
-    /// Says in words what [`compare`](Self::compare) found. For administrators: it quotes claims.
+    /// Describes a mismatch for administrators: the text quotes claims.
     pub(super) fn describe(&self, mismatch: &Mismatch, claims: Value<'_>) -> String {
-        let (name, value, wanted) = match mismatch {
+        let (name, value, required) = match mismatch {
             Mismatch::Subject => {
-                let wanted = self.subject.as_ref().map_or("", Pattern::as_str);
-                ("sub".to_owned(), claims.get("sub"), format!("{wanted:?}"))
+                let subject = self.subject.as_ref().map_or("", Pattern::as_str);
+                ("sub".to_owned(), claims.get("sub"), format!("{subject:?}"))
             }
             Mismatch::Claim(nth) => {
                 let Some((path, condition)) = self.claims.get(*nth) else { return String::new() };
                 (path.to_string(), claims.follow(path.steps()), condition.to_string())
             }
         };
-        format!("`{name}` is {}, and the rule wants {wanted}", quote(value))
+        format!("`{name}` is {}, but the rule requires {required}", quote(value))
     }
 
-    /// What it asks of some claims.
+    /// Returns the conditions on the claims that `is_selected` selects.
     pub(super) fn conditions(
         &self,
-        is_meant: impl Fn(&ClaimPath) -> bool,
+        is_selected: impl Fn(&ClaimPath) -> bool,
     ) -> impl Iterator<Item = &Condition> {
-        self.claims.iter().filter(move |(on, _)| is_meant(on)).map(|(_, condition)| condition)
+        self.claims
+            .iter()
+            .filter(move |(path, _)| is_selected(path))
+            .map(|(_, condition)| condition)
     }
 
-    /// What a claim must look like, if it must look like one thing, and whether that is a text and no
-    /// pattern.
-    pub(super) fn look_of(&self, path: &ClaimPath) -> Option<(&str, bool)> {
-        if names(path, "sub") {
-            return self.subject.as_ref().map(Pattern::look);
+    /// Returns the exact string or the pattern that a claim must match, if there is one.
+    pub(super) fn required_text(&self, path: &ClaimPath) -> Option<RequiredText<'_>> {
+        if is_top_level(path, "sub") {
+            return self.subject.as_ref().map(RequiredText::of);
         }
         self.conditions(|on| on == path).find_map(|condition| match condition {
-            Condition::Eq(Constant::Text(text)) => Some((&**text, true)),
-            Condition::Glob(pattern) => Some(pattern.look()),
+            Condition::Eq(Constant::Text(text)) => Some(RequiredText::Exact(text)),
+            Condition::Glob(pattern) => Some(RequiredText::of(pattern)),
             _ => None,
         })
     }
 }
 
-/// Whether the path is that of the claim `name`, which is not within another.
-pub(super) fn names(path: &ClaimPath, name: &str) -> bool {
+/// The string that a rule requires in a claim.
+pub(super) enum RequiredText<'r> {
+    Exact(&'r str),
+    Glob(&'r str),
+}
+
+impl<'r> RequiredText<'r> {
+    fn of(pattern: &'r Pattern) -> Self {
+        match pattern.is_exact() {
+            true => Self::Exact(pattern.as_str()),
+            false => Self::Glob(pattern.as_str()),
+        }
+    }
+}
+
+/// Returns whether the path is that of the top-level claim `name`.
+pub(super) fn is_top_level(path: &ClaimPath, name: &str) -> bool {
     matches!(path.steps(), [only] if **only == *name)
 }
 
-/// A value as an administrator may read it: escaped, and not longer than a line.
+/// Formats a claim for administrators: escaped and shortened.
 pub(super) fn quote(value: Option<Value<'_>>) -> String {
     let Some(value) = value else { return "absent".to_owned() };
     if let Some(text) = value.as_str() {
@@ -322,7 +339,7 @@ pub(super) fn quote(value: Option<Value<'_>>) -> String {
     }
     match (value.as_f64(), value.as_bool()) {
         (Some(number), _) => number.to_string(),
-        (_, Some(truth)) => truth.to_string(),
+        (_, Some(flag)) => flag.to_string(),
         _ if value.is_list() => {
             let items: Vec<String> =
                 value.children().take(8).map(|item| quote(Some(item))).collect();
@@ -377,7 +394,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn different_values_fill_differently(
+        fn different_values_give_different_identities(
             one in prop::array::uniform2("[a%23:/ {}-]{1,4}"),
             other in prop::array::uniform2("[a%23:/ {}-]{1,4}"),
             template in prop::sample::select(vec![
@@ -390,13 +407,13 @@ mod tests {
                 Template::parse(template).unwrap().fill("k8s", document.root()).unwrap()
             };
             let is_same = one[0] == other[0] && (one[1] == other[1] || !template.contains("{b}"));
-            prop_assert!(Template::parse(template).unwrap().keeps_apart());
+            prop_assert!(Template::parse(template).unwrap().is_unambiguous());
             prop_assert_eq!(fill(&one) == fill(&other), is_same, "{} {}", fill(&one), fill(&other));
         }
     }
 
     #[test]
-    fn a_template_is_filled_so_that_no_two_workloads_share_a_name() {
+    fn template_percent_encodes_claims() {
         let fill = |template: &str, claims: &str| {
             let document = Document::parse(claims.as_bytes()).unwrap();
             Template::parse(template).unwrap().fill("k8s", document.root())

@@ -1,10 +1,10 @@
-//! Lengths of time and dates, as a policy writes them.
+//! Durations and dates in the formats of a policy.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-/// A length of time: `90s`, `15m`, `1h`, `1d`.
+/// A duration: `90s`, `15m`, `1h`, `1d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(super) struct Period(pub(super) Duration);
 
@@ -13,11 +13,11 @@ impl Period {
         Self(Duration::from_secs(seconds))
     }
 
-    /// One number and one unit. The library alone would take `1M` for a month.
+    /// Parses one number and one unit. `humantime` alone would accept more, such as `1M` for a month.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let number = text.strip_suffix(['s', 'm', 'h', 'd'])?;
-        let is_plain = number.bytes().all(|b| b.is_ascii_digit());
-        humantime::parse_duration(text).ok().filter(|_| is_plain).map(Self)
+        let is_number = number.bytes().all(|b| b.is_ascii_digit());
+        humantime::parse_duration(text).ok().filter(|_| is_number).map(Self)
     }
 }
 
@@ -27,28 +27,28 @@ impl Serialize for Period {
     }
 }
 
-/// When a trust ends, in UTC, as written: a day, which then counts to its end, or a second.
+/// The end of a trust, in UTC: a date, which includes the whole day, or a time to the second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(super) struct Expiry {
     text: String,
-    /// The first moment that is later.
+    /// The first instant after the end.
     #[serde(skip)]
     pub(super) end: SystemTime,
 }
 
 impl Expiry {
-    /// `2027-06-30` or `2027-06-30T12:00:00Z`.
+    /// Parses `2027-06-30` or `2027-06-30T12:00:00Z`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let end = match text.len() {
             10 => {
                 let last_second = humantime::parse_rfc3339(&format!("{text}T23:59:59Z")).ok()?;
                 last_second.checked_add(Duration::from_secs(1))?
             }
-            // Neither fractions of a second nor a leap second, both of which the library takes.
+            // Rejects fractions of a second and leap seconds, which `humantime` would accept.
             20 if text.get(17..19) != Some("60") => {
-                let in_capitals = text.to_ascii_uppercase().replace(' ', "T");
-                humantime::parse_rfc3339(&in_capitals).ok()?
+                let normalised = text.to_ascii_uppercase().replace(' ', "T");
+                humantime::parse_rfc3339(&normalised).ok()?
             }
             _ => return None,
         };
@@ -62,7 +62,7 @@ mod tests {
     use crate::clock::unix_seconds;
 
     #[test]
-    fn periods_are_a_number_and_a_unit() {
+    fn period_is_number_and_unit() {
         let seconds = |text| Period::parse(text).map(|period| period.0.as_secs());
         assert_eq!(seconds("90s"), Some(90));
         assert_eq!(seconds("15m"), Some(900));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_counts_to_its_end_and_a_second_to_itself() {
+    fn date_includes_its_whole_day() {
         let end = |text| Expiry::parse(text).map(|expiry| unix_seconds(expiry.end));
         assert_eq!(end("1970-01-01"), Some(86_400));
         assert_eq!(end("2027-06-30"), Some(1_814_400_000));

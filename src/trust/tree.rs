@@ -1,4 +1,4 @@
-//! A policy's text as a tree in which every value knows its line, from TOML or JSON alike.
+//! [`Node`]: a parsed TOML or JSON text in which every value has its line.
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -7,37 +7,37 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, PolicyError};
 
-/// How deep a policy may nest. One that says all there is to say has 6 levels.
+/// The limit of nesting. A policy that uses every field has 6 levels.
 const MAX_DEPTH: usize = 16;
 
-/// A value and the line it begins in; 0 when it came from no text.
+/// A value and the line where it begins; line 0 if it was not read from a text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) line: usize,
-    pub(super) value: Value,
+    pub(super) value: NodeValue,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum NodeValue {
     Null,
     Bool(bool),
     Integer(i64),
-    /// A number with a fraction, or too large.
+    /// A number with a fraction or outside of `i64`.
     Float,
     Text(String),
     List(Vec<Node>),
     Table(Vec<(String, Node)>),
 }
 
-impl Value {
-    /// What kind of value it is, for messages.
+impl NodeValue {
+    /// Returns the type of the value, for error messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "true or false",
             Self::Integer(_) => "a number",
             Self::Float => "a number that is not whole",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
         }
@@ -49,48 +49,48 @@ impl Node {
     pub(super) fn each(&self, visit: &mut impl FnMut(&Node)) {
         visit(self);
         match &self.value {
-            Value::List(items) => items.iter().for_each(|item| item.each(visit)),
-            Value::Table(members) => members.iter().for_each(|(_, member)| member.each(visit)),
+            NodeValue::List(items) => items.iter().for_each(|item| item.each(visit)),
+            NodeValue::Table(members) => members.iter().for_each(|(_, member)| member.each(visit)),
             _ => {}
         }
     }
 
-    /// A tree that came from no text.
+    /// Makes a tree without line numbers.
     pub(super) fn from_value(value: &serde_json::Value) -> Self {
         let value = match value {
-            serde_json::Value::Null => Value::Null,
-            serde_json::Value::Bool(truth) => Value::Bool(*truth),
+            serde_json::Value::Null => NodeValue::Null,
+            serde_json::Value::Bool(flag) => NodeValue::Bool(*flag),
             serde_json::Value::Number(number) => {
-                number.as_i64().map_or(Value::Float, Value::Integer)
+                number.as_i64().map_or(NodeValue::Float, NodeValue::Integer)
             }
-            serde_json::Value::String(text) => Value::Text(text.clone()),
+            serde_json::Value::String(text) => NodeValue::Text(text.clone()),
             serde_json::Value::Array(items) => {
-                Value::List(items.iter().map(Self::from_value).collect())
+                NodeValue::List(items.iter().map(Self::from_value).collect())
             }
-            serde_json::Value::Object(members) => Value::Table(
+            serde_json::Value::Object(members) => NodeValue::Table(
                 members.iter().map(|(name, it)| (name.clone(), Self::from_value(it))).collect(),
             ),
         };
         Self { line: 0, value }
     }
 
-    /// Reads TOML. Every place that is no TOML is reported.
+    /// Parses TOML. Reports every syntax error.
     pub(super) fn from_toml(text: &str) -> Result<Self, PolicyError> {
         let source = Source::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         let faults = Faults::default();
         for error in errors {
             let line = error.span().map_or(0, |span| source.line_at(span.start));
-            faults.note(line, "the text", format!("is not TOML: {}", error.message()));
+            faults.note(line, "the text", format!("is not valid TOML: {}", error.message()));
         }
         PolicyError::from_faults(faults)?;
         Ok(Self { line: 1, value: toml_table(&source, table.get_ref()) })
     }
 
-    /// Reads JSON. The first place that is no JSON is reported.
+    /// Parses JSON. Reports only the first syntax error.
     pub(super) fn from_json(text: &str) -> Result<Self, PolicyError> {
         let whole: &RawValue = serde_json::from_str(text).map_err(|error| {
-            let problem = format!("is not JSON (column {})", error.column());
+            let problem = format!("is not valid JSON (column {})", error.column());
             PolicyError::one(error.line(), "the text", problem)
         })?;
         let faults = Faults::default();
@@ -101,14 +101,14 @@ impl Node {
 
     /// A member of a table.
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
-        let Value::Table(members) = &self.value else { return None };
+        let NodeValue::Table(members) = &self.value else { return None };
         members.iter().find(|(member, _)| member == name).map(|(_, node)| node)
     }
 
-    /// Where it and its members stand.
+    /// Returns the lines of the value and its members.
     pub(super) fn lines(&self) -> Lines {
         let fields = match &self.value {
-            Value::Table(members) => {
+            NodeValue::Table(members) => {
                 members.iter().map(|(name, node)| (name.clone(), node.line)).collect()
             }
             _ => Vec::new(),
@@ -117,16 +117,18 @@ impl Node {
     }
 }
 
-/// The same as JSON.
+/// Serialises the tree as JSON.
 impl Serialize for Node {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match &self.value {
-            Value::Null | Value::Float => to.serialize_unit(),
-            Value::Bool(truth) => to.serialize_bool(*truth),
-            Value::Integer(number) => to.serialize_i64(*number),
-            Value::Text(text) => to.serialize_str(text),
-            Value::List(items) => to.collect_seq(items),
-            Value::Table(members) => to.collect_map(members.iter().map(|(name, it)| (name, it))),
+            NodeValue::Null | NodeValue::Float => to.serialize_unit(),
+            NodeValue::Bool(flag) => to.serialize_bool(*flag),
+            NodeValue::Integer(number) => to.serialize_i64(*number),
+            NodeValue::Text(text) => to.serialize_str(text),
+            NodeValue::List(items) => to.collect_seq(items),
+            NodeValue::Table(members) => {
+                to.collect_map(members.iter().map(|(name, it)| (name, it)))
+            }
         }
     }
 }
@@ -139,20 +141,20 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// The line of a field, or of the table if it is not there.
+    /// Returns the line of a field, or of the table if the field is missing.
     pub(super) fn of(&self, field: &str) -> usize {
         self.fields.iter().find(|(name, _)| name == field).map_or(self.own, |(_, line)| *line)
     }
 }
 
-/// Where something stands in a text is no part of what it means.
+/// Two policies that differ only in their layout are equal.
 impl PartialEq for Lines {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-/// A text, and where its lines end: looked up for each value, so not counted anew for each.
+/// A text with an index of its line ends, so that the line of each value is found by binary search.
 struct Source<'t> {
     text: &'t str,
     ends: Vec<usize>,
@@ -173,62 +175,62 @@ impl<'t> Source<'t> {
     }
 }
 
-fn toml_table(source: &Source<'_>, table: &DeTable<'_>) -> Value {
+fn toml_table(source: &Source<'_>, table: &DeTable<'_>) -> NodeValue {
     let members = table.iter();
-    Value::Table(members.map(|(name, it)| (name.to_string(), toml_node(source, it))).collect())
+    NodeValue::Table(members.map(|(name, it)| (name.to_string(), toml_node(source, it))).collect())
 }
 
 fn toml_node(source: &Source<'_>, node: &toml::Spanned<DeValue<'_>>) -> Node {
     let value = match node.get_ref() {
-        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::String(text) => NodeValue::Text(text.to_string()),
         DeValue::Integer(number) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
-            parsed.map_or(Value::Float, Value::Integer)
+            parsed.map_or(NodeValue::Float, NodeValue::Integer)
         }
-        DeValue::Float(_) => Value::Float,
-        DeValue::Boolean(truth) => Value::Bool(*truth),
-        // A date is as good without quotation marks.
-        DeValue::Datetime(date) => Value::Text(date.to_string()),
+        DeValue::Float(_) => NodeValue::Float,
+        DeValue::Boolean(flag) => NodeValue::Bool(*flag),
+        // A date may be written without quotation marks.
+        DeValue::Datetime(date) => NodeValue::Text(date.to_string()),
         DeValue::Array(items) => {
-            Value::List(items.iter().map(|item| toml_node(source, item)).collect())
+            NodeValue::List(items.iter().map(|item| toml_node(source, item)).collect())
         }
         DeValue::Table(table) => toml_table(source, table),
     };
     Node { line: source.line_at(node.span().start), value }
 }
 
-/// Reads `piece`, a well-formed part of the text, level by level: so each value knows where it stands.
+/// Reads `piece`, a well-formed part of the text, level by level, so that each value gets its line.
 fn json_node(source: &Source<'_>, piece: &str, depth: usize, faults: &Faults) -> Node {
     let line = source.line_of(piece);
     let value = match piece.as_bytes().first() {
         Some(b'{' | b'[') if depth > MAX_DEPTH => {
-            faults.note(line, "the text", "is nested too deep");
-            Value::Null
+            faults.note(line, "the text", "is nested too deeply");
+            NodeValue::Null
         }
         Some(b'{') => {
-            let Members(sent) = json_piece(piece, line, faults);
+            let Members(all) = json_piece(piece, line, faults);
             let mut members: Vec<(String, Node)> = Vec::new();
-            for (name, value) in sent {
+            for (name, value) in all {
                 let node = json_node(source, value.get(), depth + 1, faults);
                 if members.iter().any(|(earlier, _)| *earlier == name) {
                     faults.note(node.line, &*name, "is given twice");
                 }
                 members.push((name, node));
             }
-            Value::Table(members)
+            NodeValue::Table(members)
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = json_piece(piece, line, faults);
             let node = |item: &&RawValue| json_node(source, item.get(), depth + 1, faults);
-            Value::List(items.iter().map(node).collect())
+            NodeValue::List(items.iter().map(node).collect())
         }
         _ => Node::from_value(&json_piece(piece, line, faults)).value,
     };
     Node { line, value }
 }
 
-/// Reads a well-formed part of the text, which begins in `line`. What is well-formed may still have no value:
-/// half of a surrogate pair (`"\ud800"`), or a number beyond all.
+/// Reads a well-formed part of the text, which begins in `line`. A well-formed part may still have no value:
+/// an unpaired surrogate (`"\ud800"`), or a number out of range.
 fn json_piece<'t, T>(piece: &'t str, line: usize, faults: &Faults) -> T
 where
     T: serde::Deserialize<'t> + Default,
@@ -238,13 +240,13 @@ where
         faults.note(
             line,
             "the text",
-            "has a name or a value that cannot be read: half a character, or a number too large",
+            "has a name or a value that cannot be read: an unpaired surrogate, or a number out of range",
         );
         T::default()
     })
 }
 
-/// The members of a JSON object, with repetitions.
+/// The members of a JSON object, including repeated names.
 #[derive(Default)]
 struct Members<'t>(Vec<(String, &'t RawValue)>);
 
@@ -275,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn toml_and_json_become_the_same_tree_and_know_their_lines() {
+    fn toml_and_json_give_same_tree() {
         let toml = Node::from_toml("a = 1\n\n[[t]]\nx = \"y\"\nl = [\n  true,\n]\n").unwrap();
         let json =
             Node::from_json("{\"a\": 1,\n\n\"t\": [{\n\"x\": \"y\", \"l\": [\n\ntrue]}]}").unwrap();
@@ -284,7 +286,10 @@ mod tests {
         let lines = |node: &Node| {
             let mut lines = Vec::new();
             node.each(&mut |node| {
-                if matches!(node.value, Value::Integer(_) | Value::Text(_) | Value::Bool(_)) {
+                if matches!(
+                    node.value,
+                    NodeValue::Integer(_) | NodeValue::Text(_) | NodeValue::Bool(_)
+                ) {
                     lines.push(node.line);
                 }
             });
@@ -296,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_of_its_kind_is_refused_with_the_line() {
+    fn syntax_error_has_its_line() {
         let line = |result: Result<Node, PolicyError>| result.unwrap_err().faults()[0].line;
         assert_eq!(line(Node::from_toml("a = 1\nb = \n")), Some(2));
         assert_eq!(line(Node::from_toml("a = 1\na = 2\n")), Some(2));

@@ -1,4 +1,4 @@
-//! The judging of a foreign token: which trust, does it hold, which rule.
+//! [`Verification`]: the checks of a foreign token against the trusts of a policy.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,49 +12,49 @@ use crate::identity::Identity;
 use crate::support::json::{Document, Value};
 use crate::validator::{Credentials, JwksValidator, TokenValidator, unverified_claims};
 
-/// A trust with what verifies its tokens.
+/// A trust and the validator of its tokens.
 #[derive(Debug)]
 pub(super) struct CompiledTrust {
     pub(super) trust: Trust,
     pub(super) validator: JwksValidator,
 }
 
-/// What was found out about a token, as far as it was looked into.
+/// The result of each check of a token, up to the first that failed.
 pub(super) struct Verification {
-    /// What the token says, if it can be read.
+    /// The unverified claims, if the token can be parsed.
     document: Option<Document>,
     compiled: Option<Arc<CompiledTrust>>,
-    /// Whose token it is, once that is verified.
+    /// The verified token.
     pub(super) workload: Option<Identity>,
-    /// For each rule of the trust, whether it matches.
+    /// The comparison with each rule of the trust, in order.
     pub(super) rules: Vec<Result<(), Mismatch>>,
-    /// The place of the one rule that matches.
+    /// The index of the only matching rule.
     grant: Option<usize>,
-    /// Who the workload becomes by that rule.
-    pub(super) verdict: Result<String, DenialReason>,
+    /// The identity that the rule gives the workload.
+    pub(super) identity: Result<String, DenialReason>,
 }
 
 impl Verification {
-    /// Looks into a token. Nothing changes by that.
-    pub(super) async fn of(
+    /// Runs all checks that have no side effects: not the use of `jti`, and not the requested scopes.
+    pub(super) async fn run(
         trusts: &[Arc<CompiledTrust>],
         trust_id: Option<&str>,
         token: &str,
         clock: &dyn Clock,
     ) -> Self {
-        let mut found = Self {
+        let mut verification = Self {
             document: None,
             compiled: None,
             workload: None,
             rules: Vec::new(),
             grant: None,
-            verdict: Err(DenialReason::NoTrust),
+            identity: Err(DenialReason::NoTrust),
         };
-        found.verdict = found.look(trusts, trust_id, token, clock).await;
-        found
+        verification.identity = verification.verify(trusts, trust_id, token, clock).await;
+        verification
     }
 
-    async fn look(
+    async fn verify(
         &mut self,
         trusts: &[Arc<CompiledTrust>],
         trust_id: Option<&str>,
@@ -62,13 +62,13 @@ impl Verification {
         clock: &dyn Clock,
     ) -> Result<String, DenialReason> {
         let claims = self.document.insert(unverified_claims(token)?).root();
-        let compiled = self.compiled.insert(find(trusts, trust_id, claims)?);
+        let compiled = self.compiled.insert(find_trust(trusts, trust_id, claims)?);
         let trust = &compiled.trust;
         if trust.not_after.as_ref().is_some_and(|expiry| clock.now() >= expiry.end) {
             return Err(DenialReason::TrustEnded);
         }
         let workload = compiled.validator.validate(&Credentials::bearer(token)).await?;
-        times(trust, self.workload.insert(workload), clock.now())?;
+        check_lifetime(trust, self.workload.insert(workload), clock.now())?;
         self.rules = trust.grants.iter().map(|grant| grant.compare(claims)).collect();
         let matching = trust.grants.iter().enumerate().zip(&self.rules);
         let mut matching = matching.filter(|(_, rule)| rule.is_ok()).map(|(grant, _)| grant);
@@ -82,30 +82,30 @@ impl Verification {
         }
     }
 
-    /// What the token says, verified or not.
+    /// Returns the claims, verified or not.
     pub(super) fn claims(&self) -> Option<Value<'_>> {
         self.document.as_ref().map(Document::root)
     }
 
-    /// A claim that is a text.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    /// Returns a claim that is a string.
+    pub(super) fn text_claim(&self, name: &str) -> Option<&str> {
         self.claims()?.get(name)?.as_str()
     }
 
-    /// The trust the token leads to.
+    /// Returns the trust of the token.
     pub(super) fn trust(&self) -> Option<&Trust> {
         self.compiled.as_ref().map(|compiled| &compiled.trust)
     }
 
-    /// The one rule that matches.
+    /// Returns the only matching rule.
     pub(super) fn grant(&self) -> Option<&Grant> {
         self.trust()?.grants.get(self.grant?)
     }
 }
 
-/// The trust the caller names; or else the one that has the token's issuer and audience, by which
-/// alone nothing is believed: the trust's keys decide.
-fn find(
+/// Returns the trust that the caller names, or else the one with the token's issuer and audience. Both
+/// are unverified here; the trust's keys verify them afterwards.
+fn find_trust(
     trusts: &[Arc<CompiledTrust>],
     trust_id: Option<&str>,
     claims: Value<'_>,
@@ -118,31 +118,31 @@ fn find(
         None => return Err(InvalidToken::MissingClaim("iss").into()),
         Some(iss) => iss.as_str().ok_or(InvalidToken::MalformedClaim("iss"))?,
     };
-    let is_meant = |compiled: &&Arc<CompiledTrust>| {
+    let is_match = |compiled: &&Arc<CompiledTrust>| {
         let Trust { issuer: expected, audiences, named_only, .. } = &compiled.trust;
-        expected == issuer && !named_only && names_one_of(claims, audiences)
+        expected == issuer && !named_only && has_audience(claims, audiences)
     };
-    let mut meant = trusts.iter().filter(is_meant);
-    match (meant.next(), meant.next()) {
+    let mut matching = trusts.iter().filter(is_match);
+    match (matching.next(), matching.next()) {
         (Some(compiled), None) => Ok(compiled.clone()),
         (None, _) => Err(DenialReason::NoTrust),
         (Some(_), Some(_)) => Err(DenialReason::AmbiguousTrust),
     }
 }
 
-fn names_one_of(claims: Value<'_>, audiences: &[String]) -> bool {
-    let is_ours = |name: Value<'_>| {
+fn has_audience(claims: Value<'_>, audiences: &[String]) -> bool {
+    let is_accepted = |name: Value<'_>| {
         name.as_str().is_some_and(|name| audiences.iter().any(|audience| audience == name))
     };
     match claims.get("aud") {
-        Some(aud) if aud.is_list() => aud.children().any(is_ours),
-        Some(aud) => is_ours(aud),
+        Some(aud) if aud.is_list() => aud.children().any(is_accepted),
+        Some(aud) => is_accepted(aud),
         None => false,
     }
 }
 
-/// How long a token may live and how old it may be, by what it says itself.
-fn times(trust: &Trust, identity: &Identity, now: SystemTime) -> Result<(), DenialReason> {
+/// Checks `max_lifetime` and `max_age` against the token's `iat` and `exp`.
+fn check_lifetime(trust: &Trust, identity: &Identity, now: SystemTime) -> Result<(), DenialReason> {
     let issued_at = identity.issued_at().ok_or(DenialReason::Lifetime)?;
     let lifetime = identity.expires_at().duration_since(issued_at).unwrap_or_default();
     if lifetime > trust.max_lifetime.0 {
