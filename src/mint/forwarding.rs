@@ -1,25 +1,26 @@
-//! [`ForwardingMinter`]: the provider mints, asked by RFC 8693.
+//! [`ForwardingMinter`]: requests tokens from the provider (RFC 8693).
 
 use async_trait::async_trait;
 
 use super::{MintRequest, Minted, Minter};
 use crate::exchange::{ExchangeError, ExchangeRequest, TokenExchangeClient, TokenType};
 
-/// Has the provider mint (feature `trust`): hands on the foreign token, whose issuer the provider must trust as well,
-/// and asks for the granted scopes and for this service, by its `audience` alone (RFC 8693). The
-/// service proves itself by its own client authentication.
+/// A minter that forwards the foreign token to the provider (feature `trust`). The provider must trust its issuer too.
 ///
-/// Neither the answer nor a JWT in it (`scope`, `scp`, `scopes`) may permit more than was granted. A
-/// JWT must name the audience in `aud`, and if it has a `tenant_id`, that must be the granted one.
-/// Opaque tokens cannot be looked into. `sub`, and roles and groups, are the provider's to say.
+/// The request (RFC 8693) has the granted scopes and the service's `audience`, but no `resource`. The service
+/// authenticates as an OAuth client.
 ///
-/// Nothing is kept: each token of a workload is judged anew, and one of single use is never answered
-/// twice. A token may outlive the foreign one, as the provider sees fit.
+/// Neither the response nor a JWT in it (`scope`, `scp`, `scopes`) may have scopes that were not granted. A
+/// JWT must have the audience in `aud`, and its `tenant_id`, if any, must be the granted tenant. Opaque
+/// tokens are not inspected. The provider decides about `sub`, roles and groups.
+///
+/// Responses are not cached: the policy decides about each request, and a single-use token never gets two
+/// responses. The provider's token may live longer than the foreign one.
 #[derive(Debug, Clone)]
 pub struct ForwardingMinter(TokenExchangeClient);
 
 impl ForwardingMinter {
-    /// By this client.
+    /// Makes a minter that uses this client.
     pub fn new(client: TokenExchangeClient) -> Self {
         Self(client)
     }
@@ -27,13 +28,13 @@ impl ForwardingMinter {
 
 #[async_trait]
 impl Minter for ForwardingMinter {
-    async fn mint(&self, order: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
-        let granted = order.granted;
-        let mut request = ExchangeRequest::new(order.subject_token.clone(), order.audience)
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
+        let granted = request.granted;
+        let mut exchange = ExchangeRequest::new(request.subject_token.clone(), request.audience)
             .scopes(granted.scopes.clone())
             .in_tenant(granted.tenant.clone());
-        request.subject_type = TokenType::Jwt;
-        let token = self.0.exchange_foreign(request).await?;
+        exchange.subject_type = TokenType::Jwt;
+        let token = self.0.exchange_foreign(exchange).await?;
         let scopes = token.scopes().unwrap_or(&granted.scopes).clone();
         Ok(Minted::new(token.secret().clone(), token.lifetime(), scopes))
     }

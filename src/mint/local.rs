@@ -1,4 +1,4 @@
-//! [`LocalMinter`]: the service mints, with a key of its own.
+//! [`LocalMinter`]: signs tokens with the service's own key.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::identity::IdentityKind;
 use crate::issuer::{SecretSource, SigningKey};
 use crate::support::crypto;
 
-/// A token lives for as long at most.
-const LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// The default lifetime of a token.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// Mints with a key of the service's own (feature `trust`): for tests, and where the provider cannot be asked.
+/// A minter that signs with the service's own key (feature `trust`). For tests, and for services without a provider.
 ///
-/// Access tokens as RFC 9068 has them, for 15 minutes, and never longer than the foreign token. The
-/// service believes them once it has [`issuer`](Self::issuer) among its issuers; nobody else does.
+/// It mints JWT access tokens (RFC 9068) for 15 minutes, but never for longer than the foreign token. The
+/// service accepts them once it has [`issuer`](Self::issuer) among its issuers; no other service does.
 ///
 /// ```no_run
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -45,15 +45,17 @@ pub struct LocalMinter {
 }
 
 impl LocalMinter {
-    /// `issuer` is what `iss` says, and no other issuer's; `pem` an unencrypted PKCS #8 key
-    /// (`BEGIN PRIVATE KEY`) for this algorithm. A file is read here and not again, so that what
-    /// signs is what [`key_set`](Self::key_set) publishes.
+    /// Makes a minter.
     ///
-    /// Name it to the policy as well ([`own_issuer`](crate::trust::TrustEvaluatorBuilder::own_issuer)), so
-    /// that no rule can give a token of this service's another life or other scopes.
+    /// `issuer` is the value of `iss`; no other issuer may use it. `pem` is an unencrypted PKCS #8 key
+    /// (`BEGIN PRIVATE KEY`) for this algorithm. A file is read only here, so that the key always matches
+    /// [`key_set`](Self::key_set).
+    ///
+    /// Pass the issuer to [`own_issuer`](crate::trust::TrustEvaluatorBuilder::own_issuer) too, so that no rule
+    /// can extend the lifetime or change the scopes of this service's tokens.
     ///
     /// # Errors
-    /// When the key cannot be read, or is not for this algorithm.
+    /// If the key cannot be read, or is not for this algorithm.
     pub fn new(
         issuer: impl Into<String>,
         algorithm: Algorithm,
@@ -62,18 +64,19 @@ impl LocalMinter {
     ) -> Result<Self, ExchangeError> {
         let key = SigningKey::new(algorithm, pem.into(), Some(key_id.into())).loaded()?;
         let key_set = json!({ "keys": [key.public_jwk()?] }).to_string();
-        Ok(Self { issuer: issuer.into(), key, key_set, lifetime: LIFETIME })
+        Ok(Self { issuer: issuer.into(), key, key_set, lifetime: DEFAULT_LIFETIME })
     }
 
-    /// How long a token lives, in whole seconds, if the foreign one does. Default 15 minutes.
+    /// Sets the lifetime of tokens, in whole seconds. Default 15 minutes. A token still never outlives the
+    /// foreign one.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// This service as an issuer of its own: with its key, so that nothing is fetched. Everybody it
-    /// vouches for is a [workload](IdentityKind::Workload), whatever their `sub`.
+    /// Returns the configuration of this service as an issuer, with its key, so that no key is fetched. All
+    /// its identities are [workloads](IdentityKind::Workload).
     pub fn issuer(&self) -> IssuerConfig {
         let mut issuer =
             IssuerConfig::new(&self.issuer).keys(&self.key_set).algorithms([self.key.algorithm()]);
@@ -81,7 +84,7 @@ impl LocalMinter {
         issuer
     }
 
-    /// The public key as a key set (RFC 7517).
+    /// Returns the public key as a JWK set (RFC 7517).
     pub fn key_set(&self) -> &str {
         &self.key_set
     }
@@ -89,19 +92,19 @@ impl LocalMinter {
 
 #[async_trait]
 impl Minter for LocalMinter {
-    async fn mint(&self, order: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
-        let granted = order.granted;
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
+        let granted = request.granted;
         let id =
             crypto::random_id().map_err(|error| ExchangeError::ClientAuth(error.to_string()))?;
-        let now = unix_seconds(order.now);
+        let now = unix_seconds(request.now);
         let exp = now.saturating_add(self.lifetime.as_secs());
-        // Which is over already when the foreign token was taken within the leeway.
+        // May be in the past if the foreign token was accepted within the leeway.
         let exp = exp.min(unix_seconds(granted.expires_at));
-        let life = exp.saturating_sub(now);
+        let lifetime = exp.saturating_sub(now);
         let claims = json!({
             "iss": self.issuer,
             "sub": granted.identity,
-            "aud": order.audience,
+            "aud": request.audience,
             "client_id": granted.identity,
             "tenant_id": granted.tenant,
             "scope": granted.scopes.as_str(),
@@ -110,6 +113,6 @@ impl Minter for LocalMinter {
             "exp": exp,
         });
         let token = self.key.sign("at+jwt", &claims)?;
-        Ok(Minted::new(token, Some(Duration::from_secs(life)), granted.scopes.clone()))
+        Ok(Minted::new(token, Some(Duration::from_secs(lifetime)), granted.scopes.clone()))
     }
 }

@@ -1,8 +1,7 @@
-//! Tokens for foreign workloads: what [`trust`](crate::trust) granted, as a token of the provider's
-//! or of this service's own (feature `trust`).
+//! Tokens for foreign workloads, minted by the provider or by this service (feature `trust`).
 //!
-//! [`WorkloadExchange`] puts a policy and a [`Minter`] together; `POST /v1/auth/exchange`
-//! ([`Endpoints`](crate::endpoints::Endpoints)) is its door.
+//! [`WorkloadExchange`] combines a [trust policy](crate::trust) with a [`Minter`]. Workloads call it
+//! through `POST /v1/auth/exchange` ([`Endpoints`](crate::endpoints::Endpoints)).
 //!
 //! How it fits together: [manual::endpoints](crate::manual::endpoints).
 
@@ -26,38 +25,38 @@ pub use forwarding::ForwardingMinter;
 pub use local::LocalMinter;
 pub use workloads::{WorkloadExchange, WorkloadRefusal, WorkloadRequest};
 
-/// What is to be minted (feature `trust`). The policy has been asked, and granted it.
+/// A token to be minted (feature `trust`). The policy has granted it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MintRequest<'a> {
-    /// Who it is for, in which tenant, with which scopes, and how long at most.
+    /// The identity, tenant, scopes and latest expiry.
     pub granted: &'a Granted,
-    /// The foreign token, as it came.
+    /// The foreign token.
     pub subject_token: &'a Secret,
-    /// The service the new token is for.
+    /// The audience of the new token.
     pub audience: &'a str,
-    /// Its URL, if the caller named it.
+    /// The requested `resource` (RFC 8707), if any.
     pub resource: Option<&'a Url>,
-    /// Now, by the service's clock.
+    /// The current time by the service's clock.
     pub now: SystemTime,
 }
 
-/// A token that was minted (feature `trust`).
+/// A minted token (feature `trust`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Minted {
-    /// The token: always a bearer token.
+    /// The bearer token.
     pub access_token: Secret,
-    /// How long it lives, if that is known.
+    /// The lifetime of the token, if known.
     pub expires_in: Option<Duration>,
-    /// What it permits.
+    /// The scopes of the token.
     pub scopes: Scopes,
-    /// What it is (RFC 8693 §3).
+    /// The type of the token (RFC 8693 §3).
     pub issued_token_type: String,
 }
 
 impl Minted {
-    /// An access token (RFC 8693 §2.2.1).
+    /// Makes an access token (RFC 8693 §2.2.1).
     pub fn new(
         access_token: impl Into<Secret>,
         expires_in: Option<Duration>,
@@ -68,29 +67,29 @@ impl Minted {
     }
 }
 
-/// Makes tokens for foreign workloads that a policy let in (feature `trust`).
+/// Mints tokens for foreign workloads that the policy has granted (feature `trust`).
 ///
-/// [`ForwardingMinter`] has the provider do it, [`LocalMinter`] signs by itself. Asked once for
-/// each request, after the policy; nothing is kept.
+/// [`ForwardingMinter`] requests the token from the provider; [`LocalMinter`] signs it in this process. The
+/// minter is called once for each request, after the policy. Its tokens are not cached.
 ///
-/// Harmless mistake: to fail. Attacks: to give more scopes than
-/// [`granted.scopes`](Granted::scopes), or a token of another tenant or for another service than the
-/// order says; to sign one that lives beyond [`granted.expires_at`](Granted::expires_at); to take
-/// who it is for from the foreign token in place of [`granted.identity`](Granted::identity); to
-/// answer with a token made before. Only the scopes are looked at again.
+/// Harmless mistake: to fail. Attacks: to give more scopes than [`granted.scopes`](Granted::scopes);
+/// to give a token of another tenant or for another audience than requested; to sign a token that
+/// lives longer than [`granted.expires_at`](Granted::expires_at); to take the identity from the foreign
+/// token instead of [`granted.identity`](Granted::identity); to return an earlier token again. The caller
+/// checks only the scopes.
 #[async_trait]
 pub trait Minter: Debug + Send + Sync + 'static {
-    /// Makes one.
+    /// Mints a token.
     ///
     /// # Errors
-    /// When none was to be had: [`ExchangeError::Refused`] is handed on by its code,
-    /// [`ExchangeError::Unavailable`] is 503.
-    async fn mint(&self, order: &MintRequest<'_>) -> Result<Minted, ExchangeError>;
+    /// If no token can be minted. The response has the code of [`ExchangeError::Refused`], or the status
+    /// 503 for [`ExchangeError::Unavailable`].
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Minted, ExchangeError>;
 }
 
 #[async_trait]
 impl<M: Minter + ?Sized> Minter for Arc<M> {
-    async fn mint(&self, order: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
-        (**self).mint(order).await
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
+        (**self).mint(request).await
     }
 }

@@ -1,4 +1,4 @@
-//! [`WorkloadExchange`]: a foreign token comes in, one of ours goes out.
+//! [`WorkloadExchange`]: exchanges a foreign token for a token of this service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +17,28 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
-/// A workload asks for a token (RFC 8693 §2.1; feature `trust`).
+/// A workload's request for a token (RFC 8693 §2.1; feature `trust`).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WorkloadRequest {
-    /// What its platform gave it.
+    /// The token from the workload's platform.
     pub subject_token: Secret,
-    /// What that is: a JWT, whichever of the URNs for `jwt`, `id_token` and `access_token` says so.
+    /// The type of that token: the URN for `jwt`, `id_token` or `access_token`. The token must be a JWT.
     pub subject_token_type: String,
-    /// The service the new token is for, by name.
+    /// The name of the service that the new token is for.
     pub audience: Option<String>,
-    /// The service the new token is for, by URL.
+    /// The URL of the service that the new token is for.
     pub resource: Option<String>,
-    /// What is asked for; empty: everything that is granted.
+    /// The requested scopes. If empty, all scopes that the policy grants.
     pub scopes: Scopes,
-    /// What the new token is to be: an access token, or a JWT.
+    /// The type of the new token: the URN for `access_token` or `jwt`.
     pub requested_token_type: Option<String>,
-    /// The trust, where a token does not tell it.
+    /// The id of the trust. Required if several trusts match the token, or if the trust is `named_only`.
     pub trust_id: Option<String>,
 }
 
 impl WorkloadRequest {
-    /// A JWT for a token with everything that is granted.
+    /// Makes a request with a JWT, for all scopes that the policy grants.
     pub fn new(subject_token: impl Into<Secret>) -> Self {
         Self {
             subject_token: subject_token.into(),
@@ -52,26 +52,26 @@ impl WorkloadRequest {
     }
 }
 
-/// Why a workload gets no token (feature `trust`).
+/// The reason for refusing a workload's request (feature `trust`).
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkloadRefusal {
-    /// The request is malformed: a fixed text says how.
+    /// The request is malformed. A fixed text describes the fault.
     #[error("{0}")]
     Malformed(&'static str),
-    /// The token asked for is for another service.
+    /// The request is for a token of another service.
     #[error("the audience or resource is not this service")]
     Target,
-    /// The policy says no, or cannot tell.
+    /// The policy denies the foreign token, or cannot decide.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// It was granted, and could not be minted.
-    #[error("granted, and not minted: {0}")]
+    /// The policy granted the token, but the minter failed.
+    #[error("granted, but not minted: {0}")]
     Unminted(ExchangeError),
 }
 
 impl WorkloadRefusal {
-    /// The `error` of the answer (RFC 8693 §2.2.2).
+    /// Returns the `error` of the response (RFC 8693 §2.2.2).
     pub fn code(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "invalid_request",
@@ -81,8 +81,8 @@ impl WorkloadRefusal {
             Self::Unminted(ExchangeError::Refused { error: Some(code), .. }) => match code {
                 OAuthError::InvalidTarget => "invalid_target",
                 OAuthError::InvalidScope => "invalid_scope",
-                // That the provider does not believe the token is the same to the caller as
-                // that we do not.
+                // The provider rejects the foreign token. The caller gets the same code as if this
+                // service had rejected it.
                 OAuthError::InvalidGrant | OAuthError::InvalidRequest => "invalid_request",
                 _ => "server_error",
             },
@@ -90,7 +90,7 @@ impl WorkloadRefusal {
         }
     }
 
-    /// The HTTP status of the answer: 400, 502 or 503.
+    /// Returns the HTTP status of the response: 400, 502 or 503.
     pub fn status(&self) -> u16 {
         match self.code() {
             "temporarily_unavailable" => 503,
@@ -99,7 +99,7 @@ impl WorkloadRefusal {
         }
     }
 
-    /// One fixed sentence for the caller, which tells nothing of the policy.
+    /// Returns a fixed sentence for the caller. It reveals nothing about the policy.
     pub fn public_message(&self) -> &'static str {
         match self {
             Self::Malformed(problem) => problem,
@@ -109,7 +109,7 @@ impl WorkloadRefusal {
         }
     }
 
-    /// When to try again, when something is away.
+    /// Returns how long the caller should wait, if the response is 503.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Denied(denied) => denied.retry_after(),
@@ -121,8 +121,8 @@ impl WorkloadRefusal {
     }
 }
 
-/// Foreign workload tokens for tokens of this service (feature `trust`): first the policy decides, then a [`Minter`]
-/// mints. Cheap to clone.
+/// Exchanges foreign workload tokens for tokens of this service (feature `trust`): a policy decides, then a
+/// [`Minter`] mints. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WorkloadExchange {
     evaluator: TrustEvaluator,
@@ -130,12 +130,12 @@ pub struct WorkloadExchange {
     audience: String,
     resources: Vec<String>,
     clock: Arc<dyn Clock>,
-    /// What the log was told of the minter.
+    /// Logs a failure of the minter once, until it works again.
     outage: Arc<Outage>,
 }
 
 impl WorkloadExchange {
-    /// Gives out tokens for `audience`: what this service is called in `aud`.
+    /// Makes an exchange for tokens with the audience `audience`, the name of this service in `aud`.
     pub fn new(
         evaluator: TrustEvaluator,
         minter: impl Minter,
@@ -151,48 +151,49 @@ impl WorkloadExchange {
         }
     }
 
-    /// A URL that callers may name this service by (`resource`, RFC 8707). Compared byte for byte.
-    /// May be repeated. Default: none.
+    /// Adds a URL of this service that callers may request as `resource` (RFC 8707). It must match
+    /// exactly. May be repeated. Default: none.
     #[must_use]
     pub fn resource(mut self, url: impl Into<String>) -> Self {
         self.resources.push(url.into());
         self
     }
 
-    /// Where the time comes from. Default: [`SystemClock`].
+    /// Sets the clock. Default: [`SystemClock`].
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// The trusts, to reload and to explain.
+    /// Returns the evaluator, to reload the policy or explain a decision.
     pub fn evaluator(&self) -> &TrustEvaluator {
         &self.evaluator
     }
 
-    /// Gets a workload a token: of its request first what is cheap, then the policy, which logs its
-    /// decision, then the minter.
+    /// Exchanges a foreign token: checks the request, evaluates the policy, which logs its decision, and
+    /// then mints.
     ///
-    /// A token of [single use](crate::trust) is used up once it is granted, whether or not one can
-    /// be minted: if the provider does not answer, nobody knows. Its workload comes back with
-    /// another one.
+    /// A [single-use](crate::trust) token is used up once the policy grants it, even if minting fails,
+    /// because the provider may have minted a token without responding. The workload must then request
+    /// another token from its platform.
     ///
     /// # Errors
-    /// [`WorkloadRefusal`], which tells the caller next to nothing.
+    /// [`WorkloadRefusal`], whose public message says almost nothing.
     pub async fn exchange(&self, request: &WorkloadRequest) -> Result<Minted, WorkloadRefusal> {
         let resource = self.check(request)?;
         let token = &request.subject_token;
         let trust = request.trust_id.as_deref();
         let granted = self.evaluator.evaluate(token.expose(), trust, &request.scopes).await?;
-        let order = MintRequest {
+        let mint_request = MintRequest {
             granted: &granted,
             subject_token: token,
             audience: &self.audience,
             resource: resource.as_ref(),
             now: self.clock.now(),
         };
-        let minted = self.minter.mint(&order).await.and_then(|minted| within(&granted, minted));
+        let minted = self.minter.mint(&mint_request).await;
+        let minted = minted.and_then(|minted| check_scopes(&granted, minted));
         let error = minted.as_ref().err();
         let is_new = match error {
             Some(error) => self.outage.begins(error, self.clock.elapsed()),
@@ -204,7 +205,7 @@ impl WorkloadExchange {
         minted.map_err(WorkloadRefusal::Unminted)
     }
 
-    /// Whether it is for this service, and asks for what there is.
+    /// Checks the token types and the target, and returns the requested resource.
     fn check(&self, request: &WorkloadRequest) -> Result<Option<Url>, WorkloadRefusal> {
         let malformed = WorkloadRefusal::Malformed;
         if ![JWT, ID_TOKEN, ACCESS_TOKEN].contains(&request.subject_token_type.as_str()) {
@@ -226,8 +227,8 @@ impl WorkloadExchange {
     }
 }
 
-/// What a minter says it made, if it was told to.
-fn within(granted: &Granted, minted: Minted) -> Result<Minted, ExchangeError> {
+/// Rejects a minted token with scopes that were not granted.
+fn check_scopes(granted: &Granted, minted: Minted) -> Result<Minted, ExchangeError> {
     match granted.scopes.contains_all(&minted.scopes) {
         true => Ok(minted),
         false => Err(ExchangeError::Answer("permits more than was granted")),

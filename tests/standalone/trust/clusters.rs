@@ -1,4 +1,4 @@
-//! Two clusters with one issuer string: each is believed by its own keys only.
+//! Two clusters with the same issuer string: each accepts only its own keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
 
-use super::fixture::{ask, platform, pod, reporter, trust_called, trusts, why};
+use super::fixture::{ask, evaluator, platform, pod, reporter, trust_called, why};
 use crate::support::File;
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -22,10 +22,10 @@ fn cluster(id: &str, issuer: &TestIssuer, audience: &str, more: &str) -> String 
 }
 
 #[tokio::test]
-async fn an_audience_of_its_own_leads_a_token_to_its_cluster() {
+async fn audience_selects_the_cluster() {
     let clock = ManualClock::new();
     let (eu, us) = (platform(&clock).await, platform(&clock).await);
-    // The same name for both keys: only the trust tells them apart.
+    // Both keys have the same `kid`, so only the trust distinguishes them.
     for issuer in [&eu, &us] {
         issuer.rotate_to(SigningKey::with_kid(scaikey_auth::config::Algorithm::ES256, "k1"));
     }
@@ -35,23 +35,23 @@ async fn an_audience_of_its_own_leads_a_token_to_its_cluster() {
         cluster("us", &us, "scaivault-us", ""),
         reporter(),
     ];
-    let trusts = trusts(&clock, &parts);
+    let evaluator = evaluator(&clock, &parts);
     let token = |by: &TestIssuer, audience: &str| pod(by).issuer(ISSUER).audience(audience).sign();
     for _ in 0..2 {
-        assert_eq!(ask(&trusts, &token(&eu, "scaivault-eu")).await.unwrap().trust, "eu");
-        assert_eq!(ask(&trusts, &token(&us, "scaivault-us")).await.unwrap().trust, "us");
-        // One cluster's signature under the other's name.
-        assert_eq!(why(&trusts, &token(&us, "scaivault-eu")).await, "token_signature");
-        assert_eq!(why(&trusts, &token(&eu, "scaivault-us")).await, "token_signature");
+        assert_eq!(ask(&evaluator, &token(&eu, "scaivault-eu")).await.unwrap().trust, "eu");
+        assert_eq!(ask(&evaluator, &token(&us, "scaivault-us")).await.unwrap().trust, "us");
+        // A token signed by one cluster with the audience of the other.
+        assert_eq!(why(&evaluator, &token(&us, "scaivault-eu")).await, "token_signature");
+        assert_eq!(why(&evaluator, &token(&eu, "scaivault-us")).await, "token_signature");
     }
     let both = pod(&eu).issuer(ISSUER).claim("aud", ["scaivault-eu", "scaivault-us"].as_slice());
-    assert_eq!(why(&trusts, &both.clone().sign()).await, "trust_ambiguous");
-    let named = trusts.evaluate(&both.sign(), Some("eu"), &Scopes::new()).await;
+    assert_eq!(why(&evaluator, &both.clone().sign()).await, "trust_ambiguous");
+    let named = evaluator.evaluate(&both.sign(), Some("eu"), &Scopes::new()).await;
     assert_eq!(named.unwrap().trust, "eu");
 }
 
 #[tokio::test]
-async fn with_one_audience_the_caller_says_which_cluster_is_meant() {
+async fn trust_id_selects_cluster_with_shared_audience() {
     let clock = ManualClock::new();
     let (eu, us) = (platform(&clock).await, platform(&clock).await);
     let parts = [
@@ -60,24 +60,24 @@ async fn with_one_audience_the_caller_says_which_cluster_is_meant() {
         cluster("us", &us, "scaivault", "named_only = true"),
         reporter(),
     ];
-    let trusts = trusts(&clock, &parts);
+    let evaluator = evaluator(&clock, &parts);
     let all = Scopes::new();
-    let of_us = pod(&us).issuer(ISSUER).sign();
-    let named = trusts.evaluate(&of_us, Some("us"), &all).await;
+    let us_token = pod(&us).issuer(ISSUER).sign();
+    let named = evaluator.evaluate(&us_token, Some("us"), &all).await;
     assert_eq!(named.unwrap().identity, "sa:us:reporting");
-    let wrong = trusts.evaluate(&of_us, Some("eu"), &all).await.unwrap_err();
+    let wrong = evaluator.evaluate(&us_token, Some("eu"), &all).await.unwrap_err();
     assert_eq!(wrong.reason().as_str(), "token_key_unknown");
-    let stranger = trusts.evaluate(&of_us, Some("../eu\n"), &all).await.unwrap_err();
+    let stranger = evaluator.evaluate(&us_token, Some("../eu\n"), &all).await.unwrap_err();
     assert_eq!(stranger.reason().as_str(), "trust_unknown");
-    assert_eq!(why(&trusts, &of_us).await, "trust_none");
-    // Who names a trust does not get around its issuer.
+    assert_eq!(why(&evaluator, &us_token).await, "trust_none");
+    // Naming a trust does not skip its issuer check.
     let elsewhere = pod(&us).sign();
-    let other = trusts.evaluate(&elsewhere, Some("us"), &all).await.unwrap_err();
+    let other = evaluator.evaluate(&elsewhere, Some("us"), &all).await.unwrap_err();
     assert_eq!(other.reason().as_str(), "token_issuer");
 }
 
 #[tokio::test]
-async fn keys_in_the_policy_are_asked_of_nobody() {
+async fn inline_keys_cause_no_request() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let inline = |set: &str| {
@@ -85,15 +85,15 @@ async fn keys_in_the_policy_are_asked_of_nobody() {
             "[[trust]]\nid = \"k8s\"\nissuer = \"{ISSUER}\"\naudiences = [\"scaivault\"]\njwks = {{ inline = '''{set}''' }}\n"
         )
     };
-    let trusts = trusts(&clock, &[inline(&cluster.jwks().to_string()), reporter()]);
+    let evaluator = evaluator(&clock, &[inline(&cluster.jwks().to_string()), reporter()]);
     let token = || pod(&cluster).issuer(ISSUER);
-    assert!(ask(&trusts, &token().sign()).await.is_ok());
-    // As an idle service meets it: long after, and with a key it does not know.
+    assert!(ask(&evaluator, &token().sign()).await.is_ok());
+    // Neither the age of the keys nor an unknown key causes a request.
     clock.advance(Duration::from_secs(40 * 24 * 3600));
-    assert!(ask(&trusts, &token().sign()).await.is_ok());
+    assert!(ask(&evaluator, &token().sign()).await.is_ok());
     let strange = SigningKey::generate(scaikey_auth::config::Algorithm::ES256);
     for _ in 0..5 {
-        assert_eq!(why(&trusts, &token().signed_by(&strange).sign()).await, "token_key_unknown");
+        assert_eq!(why(&evaluator, &token().signed_by(&strange).sign()).await, "token_key_unknown");
     }
     assert_eq!(
         (cluster.jwks_requests(), cluster.discovery_requests(), cluster.stray_requests()),
@@ -101,7 +101,7 @@ async fn keys_in_the_policy_are_asked_of_nobody() {
     );
 }
 
-/// A cluster's API server: TLS with a certificate of its own, and keys for whoever shows the token.
+/// A cluster's API server: has a self-signed certificate, and serves the keys to clients with the token.
 /// Returns its URL and its certificate.
 async fn api_server(keys: String, token: &'static str) -> (String, String) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -121,8 +121,9 @@ async fn api_server(keys: String, token: &'static str) -> (String, String) {
             let mut request = vec![0; 4096];
             let length = stream.read(&mut request).await.unwrap();
             let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
-            let shown = request.contains(&format!("\r\nauthorization: bearer {token}\r\n"));
-            let (status, body) = if shown { ("200 OK", keys.as_str()) } else { ("401 No", "") };
+            let is_authorised = request.contains(&format!("\r\nauthorization: bearer {token}\r\n"));
+            let (status, body) =
+                if is_authorised { ("200 OK", keys.as_str()) } else { ("401 No", "") };
             let head = format!(
                 "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
                 body.len()
@@ -135,7 +136,7 @@ async fn api_server(keys: String, token: &'static str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_clusters_own_certificate_and_token_open_its_keys_and_nothing_else_does() {
+async fn keys_need_ca_file_and_bearer_file() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let (url, certificate) = api_server(cluster.jwks().to_string(), "pod-token").await;
@@ -162,16 +163,16 @@ async fn a_clusters_own_certificate_and_token_open_its_keys_and_nothing_else_doe
         files(&ca, &wrong_token),
         files(&ca, &File::new("gone", "")),
     ] {
-        let trusts = trusts(&clock, &[refused.clone(), reporter()]);
-        assert_eq!(why(&trusts, &pod).await, "unavailable", "{refused}");
-        let told = trusts.health()[0].1.last_error.clone().unwrap();
-        assert!(!told.contains("pod-token"), "{told}");
+        let evaluator = evaluator(&clock, &[refused.clone(), reporter()]);
+        assert_eq!(why(&evaluator, &pod).await, "unavailable", "{refused}");
+        let error = evaluator.health()[0].1.last_error.clone().unwrap();
+        assert!(!error.contains("pod-token"), "{error}");
     }
     let late = File::new("late", "other");
-    let trusts = trusts(&clock, &[files(&ca, &late), reporter()]);
-    assert_eq!(why(&trusts, &pod).await, "unavailable");
-    // The token was exchanged, as the platform does: nothing has to be started anew.
+    let evaluator = evaluator(&clock, &[files(&ca, &late), reporter()]);
+    assert_eq!(why(&evaluator, &pod).await, "unavailable");
+    // The platform replaced the token file. The service reads it again without a restart.
     late.write("pod-token");
     clock.advance(Duration::from_secs(61));
-    assert_eq!(ask(&trusts, &pod).await.unwrap().identity, "sa:k8s:reporting");
+    assert_eq!(ask(&evaluator, &pod).await.unwrap().identity, "sa:k8s:reporting");
 }

@@ -7,12 +7,12 @@ use scaikey_auth::trust::{Denied, Granted, TrustEvaluator, TrustPolicy};
 
 pub(crate) const REPORTER: &str = "system:serviceaccount:reports:reporter";
 
-/// A platform with a clock of its own, which signs with ES256.
+/// A platform that signs with ES256.
 pub(crate) async fn platform(clock: &ManualClock) -> Provider {
     Provider::builder().clock(clock.clone()).algorithms([Algorithm::ES256]).start().await
 }
 
-/// A token as a cluster gives it to a pod: one hour, for `scaivault`, of the reporter.
+/// A token of the reporter's pod: valid for one hour, for `scaivault`.
 pub(crate) fn pod(issuer: &TestIssuer) -> TokenBuilder {
     bare(issuer).subject(REPORTER).claim(
         "kubernetes.io",
@@ -23,13 +23,13 @@ pub(crate) fn pod(issuer: &TestIssuer) -> TokenBuilder {
     )
 }
 
-/// A token that says nothing but who signed it, for `scaivault`.
+/// A token for `scaivault` without any claims about a user.
 pub(crate) fn bare(issuer: &TestIssuer) -> TokenBuilder {
     let person = ["tenant_id", "preferred_username", "email", "roles", "groups"];
     person.into_iter().fold(issuer.token().audience("scaivault"), TokenBuilder::without)
 }
 
-/// `[[trust]]` of an issuer at its own address, with whatever fields.
+/// A `[[trust]]` for an issuer, with additional fields.
 pub(crate) fn trust(id: &str, issuer: &TestIssuer, more: &str) -> String {
     format!(
         "[[trust]]\nid = \"{id}\"\nissuer = \"{}\"\nallow_loopback_http = true\naudiences = [\"scaivault\"]\n{more}\n",
@@ -37,7 +37,7 @@ pub(crate) fn trust(id: &str, issuer: &TestIssuer, more: &str) -> String {
     )
 }
 
-/// `[[trust]]` of an issuer that goes by another name than its address.
+/// A `[[trust]]` for an issuer whose name differs from its address.
 pub(crate) fn trust_called(name: &str, id: &str, issuer: &TestIssuer, more: &str) -> String {
     format!(
         "[[trust]]\nid = \"{id}\"\nissuer = \"{name}\"\njwks = {{ url = \"{}\" }}\nallow_loopback_http = true\naudiences = [\"scaivault\"]\n{more}\n",
@@ -45,10 +45,10 @@ pub(crate) fn trust_called(name: &str, id: &str, issuer: &TestIssuer, more: &str
     )
 }
 
-/// `[[trust.grant]]` for whom `who` describes.
-pub(crate) fn grant(name: &str, who: &str) -> String {
+/// A `[[trust.grant]]` with the conditions in `conditions`.
+pub(crate) fn grant(name: &str, conditions: &str) -> String {
     format!(
-        "[[trust.grant]]\nname = \"{name}\"\n{who}\nmap = {{ identity = \"sa:{{trust}}:{name}\", tenant = \"tnt_acme\", scopes = [\"secrets:read\", \"secrets:list\"] }}\n"
+        "[[trust.grant]]\nname = \"{name}\"\n{conditions}\nmap = {{ identity = \"sa:{{trust}}:{name}\", tenant = \"tnt_acme\", scopes = [\"secrets:read\", \"secrets:list\"] }}\n"
     )
 }
 
@@ -61,17 +61,17 @@ pub(crate) fn policy(parts: &[String]) -> TrustPolicy {
     TrustPolicy::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-pub(crate) fn trusts(clock: &ManualClock, parts: &[String]) -> TrustEvaluator {
+pub(crate) fn evaluator(clock: &ManualClock, parts: &[String]) -> TrustEvaluator {
     TrustEvaluator::builder().policy(policy(parts)).clock(clock.clone()).build().unwrap()
 }
 
-pub(crate) async fn ask(trusts: &TrustEvaluator, token: &str) -> Result<Granted, Denied> {
-    trusts.evaluate(token, None, &Scopes::new()).await
+pub(crate) async fn ask(evaluator: &TrustEvaluator, token: &str) -> Result<Granted, Denied> {
+    evaluator.evaluate(token, None, &Scopes::new()).await
 }
 
-/// Why a token is denied, for the log.
-pub(crate) async fn why(trusts: &TrustEvaluator, token: &str) -> &'static str {
-    match ask(trusts, token).await {
+/// Returns the logged reason for denying a token.
+pub(crate) async fn why(evaluator: &TrustEvaluator, token: &str) -> &'static str {
+    match ask(evaluator, token).await {
         Ok(granted) => panic!("granted: {granted:?}"),
         Err(denied) => denied.reason().as_str(),
     }

@@ -1,4 +1,4 @@
-//! What a policy is refused for, with the line and the words.
+//! Refused policies: the faults, with their lines and texts.
 
 use proptest::prelude::*;
 use scaikey_auth::AuthConfig;
@@ -7,7 +7,7 @@ use scaikey_auth::trust::{PolicyError, TrustEvaluator, TrustPolicy, presets};
 
 use super::fixture::{grant, platform, policy, reporter, trust};
 
-/// Cases: a title, a policy, and after `--` every fault it is refused for.
+/// Cases: a title, a policy, and after `--` all of its faults.
 const REFUSED: &str = include_str!("refused.txt");
 
 fn cases() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
@@ -26,7 +26,7 @@ fn faults(result: Result<TrustPolicy, PolicyError>) -> String {
 }
 
 #[test]
-fn every_bad_policy_is_refused_with_all_its_faults_and_their_lines() {
+fn bad_policy_reports_all_faults_with_lines() {
     assert!(cases().count() > 60);
     let wrong: Vec<String> = cases()
         .filter_map(|(title, policy, expected)| {
@@ -38,7 +38,7 @@ fn every_bad_policy_is_refused_with_all_its_faults_and_their_lines() {
 }
 
 #[test]
-fn a_fault_in_json_has_its_line_too() {
+fn json_fault_has_its_line() {
     let text = r#"{
   "trust": [
     { "id": "k8s", "issuer": "https://k8s.example",
@@ -53,7 +53,7 @@ fn a_fault_in_json_has_its_line_too() {
 }
 
 #[test]
-fn order_of_claims_in_json_makes_no_other_rule() {
+fn json_claim_order_does_not_matter() {
     let policy = |claims: &[&str]| {
         let rule = |(nth, claims): (usize, &&str)| {
             format!(
@@ -69,11 +69,11 @@ fn order_of_claims_in_json_makes_no_other_rule() {
     let one = r#""a":{"eq":"1"},"b":{"eq":"2"}"#;
     let other = r#""b":{"eq":"2"},"a":{"eq":"1"}"#;
     assert_eq!(policy(&[one]).unwrap(), policy(&[other]).unwrap());
-    assert!(faults(policy(&[one, other])).contains("g1.name asks the same as `g0`"));
+    assert!(faults(policy(&[one, other])).contains("g1.name has the same conditions as `g0`"));
 }
 
 #[test]
-fn a_preset_is_refused_until_every_gap_is_filled_in_and_taken_then() {
+fn preset_needs_every_placeholder_filled() {
     for (name, text) in presets::ALL {
         let refused = faults(TrustPolicy::from_toml(text));
         assert!(refused.lines().count() > 3, "{name}: {refused}");
@@ -88,13 +88,13 @@ fn a_preset_is_refused_until_every_gap_is_filled_in_and_taken_then() {
     }
 }
 
-/// Puts something into each gap of the lines that are no comments.
+/// Replaces the placeholders in all lines except comments.
 fn fill(preset: &str) -> String {
     let line = |line: &str| {
         let mut line = line.to_owned();
         while let Some((before, rest)) = line.split_once('<').filter(|_| !line.starts_with('#')) {
-            let (gap, after) = rest.split_once('>').unwrap();
-            let value = match gap {
+            let (placeholder, after) = rest.split_once('>').unwrap();
+            let value = match placeholder {
                 "the cluster's --service-account-issuer" => "https://k8s.example",
                 _ => "1234",
             };
@@ -106,7 +106,7 @@ fn fill(preset: &str) -> String {
 }
 
 #[test]
-fn a_policy_written_out_as_json_is_the_same_policy() {
+fn policy_survives_json_round_trip() {
     let text = r#"
         [[trust]]
         id = "a"
@@ -140,7 +140,7 @@ fn a_policy_written_out_as_json_is_the_same_policy() {
 }
 
 #[test]
-fn what_only_looks_like_a_mistake_is_a_warning() {
+fn client_id_alone_is_a_warning() {
     let rule = |claims: &str| {
         let text = format!(
             "[[trust]]\nid = \"az\"\nissuer = \"https://sts.windows.net/1/\"\naudiences = [\"api://scaivault\"]\n{}",
@@ -153,33 +153,33 @@ fn what_only_looks_like_a_mistake_is_a_warning() {
 }
 
 #[tokio::test]
-async fn our_own_issuer_is_nobody_foreign() {
+async fn own_issuer_is_refused() {
     let clock = ManualClock::new();
     let own = platform(&clock).await;
     let policy = policy(&[trust("k8s", &own, ""), reporter()]);
     for name in [own.issuer(), format!("{}/", own.issuer())] {
         let built = TrustEvaluator::builder().policy(policy.clone()).own_issuer(name).build();
-        assert!(built.unwrap_err().to_string().contains("own issuer"));
+        assert!(built.unwrap_err().to_string().contains("is an issuer of this service"));
     }
     let config: AuthConfig = serde_json::from_str(
         r#"{"audience":["x"],"issuers":[{"issuer":"https://k.example/tenants/{tenant_id}"}]}"#,
     )
     .unwrap();
-    let of_a_tenant = TrustPolicy::from_toml(
+    let tenant_policy = TrustPolicy::from_toml(
         "[[trust]]\nid = \"t\"\nissuer = \"https://k.example/tenants/acme\"\naudiences = [\"scaivault\"]\n",
     );
-    let of_a_tenant = of_a_tenant.unwrap();
-    assert!(TrustEvaluator::builder().policy(of_a_tenant.clone()).build().is_ok());
-    let built = TrustEvaluator::builder().policy(of_a_tenant).own_issuers(&config).build();
+    let tenant_policy = tenant_policy.unwrap();
+    assert!(TrustEvaluator::builder().policy(tenant_policy.clone()).build().is_ok());
+    let built = TrustEvaluator::builder().policy(tenant_policy).own_issuers(&config).build();
     assert_eq!(built.unwrap_err().faults()[0].line, Some(1));
-    let trusts = TrustEvaluator::builder().own_issuer(own.issuer()).build().unwrap();
-    assert!(trusts.replace(policy).is_err());
-    assert_eq!(trusts.policy().trust_ids().count(), 0);
+    let evaluator = TrustEvaluator::builder().own_issuer(own.issuer()).build().unwrap();
+    assert!(evaluator.replace(policy).is_err());
+    assert_eq!(evaluator.policy().trust_ids().count(), 0);
 }
 
 proptest! {
     #[test]
-    fn no_text_makes_the_reader_panic(
+    fn parser_never_panics(
         case in any::<prop::sample::Index>(),
         at in any::<prop::sample::Index>(),
         with in "[\\PC\n\"{}\\[\\]=.#<>*']{0,8}",
@@ -190,7 +190,7 @@ proptest! {
         text.splice(at..(at + with.len() / 2).min(text.len()), with.chars());
         let text: String = text.into_iter().collect();
         if let Ok(policy) = TrustPolicy::from_toml(&text) {
-            // What is taken is taken again when it was written out.
+            // An accepted policy survives a round trip.
             let json = serde_json::to_string(&policy).unwrap();
             prop_assert_eq!(TrustPolicy::from_json(&json).unwrap(), policy);
             let half: String = json.chars().take(json.chars().count() / 2).collect();
@@ -201,7 +201,7 @@ proptest! {
 }
 
 #[test]
-fn deep_nesting_is_refused_and_not_followed() {
+fn deep_nesting_is_refused() {
     for depth in [20, 200, 100_000] {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
         assert!(TrustPolicy::from_toml(&format!("trust = {open}{close}")).is_err());
@@ -209,7 +209,7 @@ fn deep_nesting_is_refused_and_not_followed() {
     }
 }
 
-/// A policy of one rule with these conditions.
+/// Parses a policy with one rule with these conditions.
 fn with_claims(claims: &str) -> Result<TrustPolicy, PolicyError> {
     TrustPolicy::from_json(&format!(
         r#"{{"trust":[{{"id":"k8s","issuer":"https://k8s.example","audiences":["scaivault"],"grant":[{{"name":"g","subject":"repo:*",
@@ -217,36 +217,37 @@ fn with_claims(claims: &str) -> Result<TrustPolicy, PolicyError> {
     ))
 }
 
-/// The faults, as lines.
-fn told<T: std::fmt::Debug>(read: Result<T, PolicyError>) -> Vec<String> {
+/// Returns the faults as strings.
+fn fault_lines<T: std::fmt::Debug>(read: Result<T, PolicyError>) -> Vec<String> {
     read.unwrap_err().faults().iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn name_with_half_a_character_is_refused() {
+fn name_with_unpaired_surrogate_is_refused() {
     let prod = r#""environment":{"eq":"prod"}"#;
     assert!(with_claims(prod).is_ok());
-    let faults = told(with_claims(&format!("{prod},\n\n\"\\ud800\":{{\"eq\":\"x\"}}")));
+    let faults = fault_lines(with_claims(&format!("{prod},\n\n\"\\ud800\":{{\"eq\":\"x\"}}")));
     assert!(faults[0].starts_with("line 4: the text has a name"), "{faults:?}");
     let whole = TrustPolicy::from_json("{\n\"\\ud800\":1,\"trust\":[{\"id\":\"k8s\"}]}");
-    let faults = told(whole);
+    let faults = fault_lines(whole);
     assert!(faults[0].starts_with("line 2: the text has a name"), "{faults:?}");
 }
 
 #[test]
-fn claim_in_two_spellings_is_given_twice() {
+fn claim_in_two_spellings_is_refused() {
     let one = r#""env":{"eq":"prod"}"#;
-    let faults = told(with_claims(&format!(r#"{one},"/env":{{"one_of":["prod","stage"]}}"#)));
+    let faults =
+        fault_lines(with_claims(&format!(r#"{one},"/env":{{"one_of":["prod","stage"]}}"#)));
     assert_eq!(faults.len(), 1, "{faults:?}");
     assert!(faults[0].ends_with("claims./env is given twice, in two spellings"), "{faults:?}");
     assert!(with_claims(&format!(r#"{one},"/env/x":{{"eq":"prod"}}"#)).is_ok());
 }
 
 #[test]
-fn unreadable_condition_is_told_beside_its_claim() {
+fn unreadable_condition_reports_its_claim_too() {
     for (claim, other) in [("sub", "`sub`"), ("email", "`email`"), ("iss", "`iss`")] {
-        let faults = told(with_claims(&format!(r#""{claim}":{{"one_of":[]}}"#)));
-        assert!(faults.iter().any(|it| it.contains("lists no value")), "{faults:?}");
-        assert!(faults.iter().any(|it| it.contains(other)), "{faults:?}");
+        let faults = fault_lines(with_claims(&format!(r#""{claim}":{{"one_of":[]}}"#)));
+        assert!(faults.iter().any(|fault| fault.contains("lists no value")), "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.contains(other)), "{faults:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! From a foreign token to one of ours, by way of `POST /v1/auth/exchange`.
+//! The exchange of foreign tokens for tokens of this service by `POST /v1/auth/exchange`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,17 +23,17 @@ use tower::ServiceExt as _;
 
 use crate::support::{File, Log};
 
-use super::fixture::{platform, pod, reporter, trust, trusts};
+use super::fixture::{evaluator, platform, pod, reporter, trust};
 
 const RESOURCE: &str = "https://scaivault.example";
 
-struct House {
+struct World {
     clock: ManualClock,
     cluster: Provider,
     scaikey: Provider,
 }
 
-impl House {
+impl World {
     async fn new() -> Self {
         let clock = ManualClock::new();
         let cluster = platform(&clock).await;
@@ -45,17 +45,17 @@ impl House {
     }
 
     fn workloads(&self, minter: impl Minter, more: &str) -> WorkloadExchange {
-        let trusts = trusts(&self.clock, &[trust("k8s", &self.cluster, more), reporter()]);
-        WorkloadExchange::new(trusts, minter, "scaivault")
+        let evaluator = evaluator(&self.clock, &[trust("k8s", &self.cluster, more), reporter()]);
+        WorkloadExchange::new(evaluator, minter, "scaivault")
             .resource(RESOURCE)
             .clock(self.clock.clone())
     }
 
-    fn forwarded(&self) -> ForwardingMinter {
-        self.forwarded_as("vault", &self.scaikey.issuer())
+    fn forwarding_minter(&self) -> ForwardingMinter {
+        self.forwarding_minter_of("vault", &self.scaikey.issuer())
     }
 
-    fn forwarded_as(&self, client: &str, issuer: &str) -> ForwardingMinter {
+    fn forwarding_minter_of(&self, client: &str, issuer: &str) -> ForwardingMinter {
         let client = TokenExchangeClient::builder(issuer)
             .allow_loopback_http(true)
             .client_auth(ClientAuth::basic(client, "secret"))
@@ -74,8 +74,8 @@ impl House {
     }
 }
 
-/// As the product's reference has it.
-fn question(token: &str) -> Value {
+/// The request as in the API reference.
+fn exchange_request(token: &str) -> Value {
     json!({
         "grant_type": "token_exchange",
         "subject_token": token,
@@ -85,11 +85,11 @@ fn question(token: &str) -> Value {
     })
 }
 
-async fn ask(endpoints: &Endpoints, question: &Value) -> (u16, Value) {
+async fn ask(endpoints: &Endpoints, request: &Value) -> (u16, Value) {
     let request = Request::post("/v1/auth/exchange")
         .header("content-type", "application/json")
-        .header("authorization", "Bearer of-nobody")
-        .body(Body::from(question.to_string()))
+        .header("authorization", "Bearer ignored")
+        .body(Body::from(request.to_string()))
         .unwrap();
     let answer = endpoints.service().oneshot(request).await.unwrap();
     assert_eq!(answer.headers()["cache-control"], "no-store");
@@ -98,17 +98,17 @@ async fn ask(endpoints: &Endpoints, question: &Value) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap())
 }
 
-async fn refused(endpoints: &Endpoints, question: &Value) -> (u16, String) {
-    let (status, answer) = ask(endpoints, question).await;
+async fn refused(endpoints: &Endpoints, request: &Value) -> (u16, String) {
+    let (status, answer) = ask(endpoints, request).await;
     (status, answer["error"].as_str().unwrap_or_default().to_owned())
 }
 
 #[tokio::test]
-async fn a_pod_gets_a_token_of_the_providers_by_the_request_of_the_reference() {
-    let house = House::new().await;
-    let endpoints = house.endpoints(house.workloads(house.forwarded(), ""));
-    let token = pod(&house.cluster).sign();
-    let (status, mut answer) = ask(&endpoints, &question(&token)).await;
+async fn pod_gets_provider_token() {
+    let world = World::new().await;
+    let endpoints = world.endpoints(world.workloads(world.forwarding_minter(), ""));
+    let token = pod(&world.cluster).sign();
+    let (status, mut answer) = ask(&endpoints, &exchange_request(&token)).await;
     assert_eq!(status, 200, "{answer}");
     let minted = answer["access_token"].take();
     let expected = json!({
@@ -119,14 +119,14 @@ async fn a_pod_gets_a_token_of_the_providers_by_the_request_of_the_reference() {
         "scope": "secrets:read secrets:list",
     });
     assert_eq!(answer, expected);
-    // It is the provider's, and the service takes it.
-    let issuer = IssuerConfig::new(house.scaikey.issuer()).allow_loopback_http(true);
-    let auth = house.auth(issuer.algorithms([Algorithm::ES256]));
+    // The provider issued it, and the service accepts it.
+    let issuer = IssuerConfig::new(world.scaikey.issuer()).allow_loopback_http(true);
+    let auth = world.auth(issuer.algorithms([Algorithm::ES256]));
     let context = auth.authenticate(minted.as_str().unwrap()).await.unwrap();
     assert_eq!(context.identity().subject(), "reporting-service");
     assert_eq!(context.tenant().unwrap().id().as_str(), "tnt_acme");
-    // What went to the provider: the foreign token, and the service's own proof.
-    let received = house.scaikey.received(ProviderEndpoint::Token);
+    // The provider received the foreign token and the service's client authentication.
+    let received = world.scaikey.received(ProviderEndpoint::Token);
     let sent: BTreeMap<_, _> = received[0].form().into_iter().collect();
     let names: Vec<_> = sent.keys().map(String::as_str).collect();
     let expected = [
@@ -144,18 +144,18 @@ async fn a_pod_gets_a_token_of_the_providers_by_the_request_of_the_reference() {
     assert_eq!(sent["audience"], "scaivault");
     assert_eq!(sent["scope"], "secrets:read secrets:list");
     let proof = received[0].headers["authorization"].to_str().unwrap();
-    assert!(proof.starts_with("Basic ") && !proof.contains("of-nobody"));
+    assert!(proof.starts_with("Basic ") && !proof.contains("ignored"));
 }
 
 #[tokio::test]
-async fn the_request_must_be_for_this_service_and_of_the_right_shape() {
-    let house = House::new().await;
-    let endpoints = house.endpoints(house.workloads(house.forwarded(), ""));
-    let token = pod(&house.cluster).sign();
+async fn request_parameters_are_checked() {
+    let world = World::new().await;
+    let endpoints = world.endpoints(world.workloads(world.forwarding_minter(), ""));
+    let token = pod(&world.cluster).sign();
     let with = |name: &str, value: Value| {
-        let mut question = question(&token);
-        question.as_object_mut().unwrap().insert(name.to_owned(), value);
-        question
+        let mut request = exchange_request(&token);
+        request.as_object_mut().unwrap().insert(name.to_owned(), value);
+        request
     };
     let urn = |kind: &str| json!(format!("urn:ietf:params:oauth:token-type:{kind}"));
     let exchange = json!("urn:ietf:params:oauth:grant-type:token-exchange");
@@ -184,40 +184,41 @@ async fn the_request_must_be_for_this_service_and_of_the_right_shape() {
         ("trust_id", json!("other"), 400, "invalid_request"),
     ];
     for (name, value, status, code) in table {
-        let told = refused(&endpoints, &with(name, value.clone())).await;
-        assert_eq!(told, (status, code.to_owned()), "{name} {value}");
+        let answer = refused(&endpoints, &with(name, value.clone())).await;
+        assert_eq!(answer, (status, code.to_owned()), "{name} {value}");
     }
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_learns_no_more_than_that() {
-    let house = House::new().await;
-    let endpoints = house.endpoints(house.workloads(house.forwarded(), "single_use_jti = true"));
-    let once = pod(&house.cluster).sign();
-    assert_eq!(ask(&endpoints, &question(&once)).await.0, 200);
-    let mut told = Vec::new();
+async fn untrusted_caller_learns_no_reason() {
+    let world = World::new().await;
+    let endpoints =
+        world.endpoints(world.workloads(world.forwarding_minter(), "single_use_jti = true"));
+    let once = pod(&world.cluster).sign();
+    assert_eq!(ask(&endpoints, &exchange_request(&once)).await.0, 200);
+    let mut answers = Vec::new();
     for token in [
         once,
-        pod(&house.cluster).expired().sign(),
-        pod(&house.cluster).audience("other").sign(),
-        pod(&house.cluster).subject("system:serviceaccount:billing:x").sign(),
-        pod(&house.scaikey).sign(),
+        pod(&world.cluster).expired().sign(),
+        pod(&world.cluster).audience("other").sign(),
+        pod(&world.cluster).subject("system:serviceaccount:billing:x").sign(),
+        pod(&world.scaikey).sign(),
         "not a token".to_owned(),
     ] {
-        let (status, answer) = ask(&endpoints, &question(&token)).await;
+        let (status, answer) = ask(&endpoints, &exchange_request(&token)).await;
         assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")));
-        told.push(answer);
+        answers.push(answer);
     }
-    assert!(told.windows(2).all(|pair| pair[0] == pair[1]), "{told:?}");
-    assert_eq!(house.scaikey.requests(ProviderEndpoint::Token), 1);
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+    assert_eq!(world.scaikey.requests(ProviderEndpoint::Token), 1);
 }
 
 #[tokio::test]
-async fn a_provider_that_refuses_fails_or_gives_too_much_is_not_believed() {
-    let house = House::new().await;
-    let endpoints = house.endpoints(house.workloads(house.forwarded(), ""));
+async fn provider_answer_is_checked() {
+    let world = World::new().await;
+    let endpoints = world.endpoints(world.workloads(world.forwarding_minter(), ""));
     let foreign = |claim: &str, value: &str| {
-        let token = house.scaikey.token().audience("scaivault").tenant("tnt_acme");
+        let token = world.scaikey.token().audience("scaivault").tenant("tnt_acme");
         Fault::member("access_token", token.claim(claim, value).sign())
     };
     let error = |code: &'static str| Fault::rewrite(move |_| format!(r#"{{"error":"{code}"}}"#));
@@ -230,34 +231,34 @@ async fn a_provider_that_refuses_fails_or_gives_too_much_is_not_believed() {
         (error("x"), (502, "server_error")),
     ];
     for (fault, expected) in table {
-        house.scaikey.fail(ProviderEndpoint::Token, fault.clone());
-        let told = refused(&endpoints, &question(&pod(&house.cluster).sign())).await;
-        assert_eq!((told.0, told.1.as_str()), expected, "{fault:?}");
+        world.scaikey.fail(ProviderEndpoint::Token, fault.clone());
+        let answer = refused(&endpoints, &exchange_request(&pod(&world.cluster).sign())).await;
+        assert_eq!((answer.0, answer.1.as_str()), expected, "{fault:?}");
         // A breaker may have opened.
-        house.clock.advance(Duration::from_secs(61));
+        world.clock.advance(Duration::from_secs(61));
     }
-    house.scaikey.heal(ProviderEndpoint::Token);
-    assert_eq!(ask(&endpoints, &question(&pod(&house.cluster).sign())).await.0, 200);
-    // The provider trusts the cluster no more, and says so in its way.
-    let other = platform(&house.clock).await;
-    let trusts = trusts(&house.clock, &[trust("k8s", &other, ""), reporter()]);
-    let workloads = WorkloadExchange::new(trusts, house.forwarded(), "scaivault");
-    let endpoints = house.endpoints(workloads.resource(RESOURCE));
-    let told = refused(&endpoints, &question(&pod(&other).sign())).await;
-    assert_eq!(told, (400, "invalid_request".to_owned()));
+    world.scaikey.heal(ProviderEndpoint::Token);
+    assert_eq!(ask(&endpoints, &exchange_request(&pod(&world.cluster).sign())).await.0, 200);
+    // The provider does not trust this cluster and rejects its token.
+    let other = platform(&world.clock).await;
+    let evaluator = evaluator(&world.clock, &[trust("k8s", &other, ""), reporter()]);
+    let workloads = WorkloadExchange::new(evaluator, world.forwarding_minter(), "scaivault");
+    let endpoints = world.endpoints(workloads.resource(RESOURCE));
+    let answer = refused(&endpoints, &exchange_request(&pod(&other).sign())).await;
+    assert_eq!(answer, (400, "invalid_request".to_owned()));
 }
 
 #[tokio::test]
-async fn a_service_without_a_provider_mints_by_itself_and_believes_its_own() {
+async fn local_minter_tokens_are_accepted() {
     use Algorithm::{ES256, ES384, ES512, Ed25519, PS256, RS256};
     for algorithm in [ES256, ES384, ES512, RS256, PS256, Ed25519] {
-        let house = House::new().await;
+        let world = World::new().await;
         let pem = SigningKey::generate(algorithm).private_pem();
         let minter = LocalMinter::new("https://vault.example", algorithm, pem, "m-1").unwrap();
-        let auth = house.auth(minter.issuer());
-        let endpoints = house.endpoints(house.workloads(minter, ""));
-        let token = pod(&house.cluster).expires_in(Duration::from_secs(300)).sign();
-        let (status, answer) = ask(&endpoints, &question(&token)).await;
+        let auth = world.auth(minter.issuer());
+        let endpoints = world.endpoints(world.workloads(minter, ""));
+        let token = pod(&world.cluster).expires_in(Duration::from_secs(300)).sign();
+        let (status, answer) = ask(&endpoints, &exchange_request(&token)).await;
         assert_eq!((status, &answer["expires_in"]), (200, &json!(300)), "{answer}");
         let minted = answer["access_token"].as_str().unwrap();
         let context = auth.authenticate(minted).await.unwrap();
@@ -267,10 +268,10 @@ async fn a_service_without_a_provider_mints_by_itself_and_believes_its_own() {
         assert_eq!(identity.scopes().as_str(), "secrets:read secrets:list");
         assert_eq!(identity.tenant_id().unwrap().as_str(), "tnt_acme");
         assert!(identity.subject().starts_with("sa:"), "{}", identity.subject());
-        house.clock.advance(Duration::from_secs(361));
+        world.clock.advance(Duration::from_secs(361));
         auth.authenticate(minted).await.unwrap_err();
-        let long = pod(&house.cluster).sign();
-        assert_eq!(ask(&endpoints, &question(&long)).await.1["expires_in"], 900);
+        let long = pod(&world.cluster).sign();
+        assert_eq!(ask(&endpoints, &exchange_request(&long)).await.1["expires_in"], 900);
     }
     let pem = SigningKey::generate(Algorithm::ES256).private_pem();
     for (algorithm, pem) in [(Algorithm::RS256, pem.as_str()), (Algorithm::ES256, "no key")] {
@@ -279,9 +280,9 @@ async fn a_service_without_a_provider_mints_by_itself_and_believes_its_own() {
 }
 
 #[tokio::test]
-async fn what_the_token_permits_counts_and_not_what_the_answer_says_of_it() {
-    let house = House::new().await;
-    let endpoints = house.endpoints(house.workloads(house.forwarded(), ""));
+async fn scopes_in_token_override_response_scope() {
+    let world = World::new().await;
+    let endpoints = world.endpoints(world.workloads(world.forwarding_minter(), ""));
     let both = "secrets:read secrets:list";
     let table = [
         ("scope", json!("secrets:read admin"), None, 502),
@@ -293,46 +294,46 @@ async fn what_the_token_permits_counts_and_not_what_the_answer_says_of_it() {
         ("scope", json!(null), Some(both), 200),
     ];
     for (claim, permits, says, expected) in table {
-        let token = house.scaikey.token().audience("scaivault").tenant("tnt_acme");
+        let token = world.scaikey.token().audience("scaivault").tenant("tnt_acme");
         let token = token.without("scope").claim(claim, permits.clone()).sign();
         let fault = Fault::rewrite(move |mut good| {
             good["access_token"] = json!(token);
             good["scope"] = json!(says);
             good.to_string()
         });
-        house.scaikey.fail(ProviderEndpoint::Token, fault);
-        let (status, _) = refused(&endpoints, &question(&pod(&house.cluster).sign())).await;
+        world.scaikey.fail(ProviderEndpoint::Token, fault);
+        let (status, _) = refused(&endpoints, &exchange_request(&pod(&world.cluster).sign())).await;
         assert_eq!(status, expected, "{claim} {permits} {says:?}");
     }
 }
 
 #[tokio::test]
-async fn what_the_provider_says_no_to_is_told_by_its_code_and_an_outage_by_503() {
-    let house = House::new().await;
-    let issuer = house.scaikey.issuer();
-    house.scaikey.register_client(Client::new("elsewhere", "secret").may_exchange("drive", "x"));
-    house.scaikey.register_client(Client::new("less", "secret").may_exchange("scaivault", "x"));
+async fn provider_refusals_map_to_codes() {
+    let world = World::new().await;
+    let issuer = world.scaikey.issuer();
+    world.scaikey.register_client(Client::new("elsewhere", "secret").may_exchange("drive", "x"));
+    world.scaikey.register_client(Client::new("less", "secret").may_exchange("scaivault", "x"));
     let table = [
         ("elsewhere", issuer.as_str(), (400, "invalid_target")),
         ("less", &issuer, (400, "invalid_scope")),
         ("unknown", &issuer, (502, "server_error")),
-        // Nobody listens there.
+        // No server listens there.
         ("vault", "http://127.0.0.1:1", (503, "temporarily_unavailable")),
     ];
     for (client, issuer, expected) in table {
-        let minter = house.forwarded_as(client, issuer);
-        let endpoints = house.endpoints(house.workloads(minter, ""));
-        let told = refused(&endpoints, &question(&pod(&house.cluster).sign())).await;
-        assert_eq!((told.0, told.1.as_str()), expected, "{client}");
+        let minter = world.forwarding_minter_of(client, issuer);
+        let endpoints = world.endpoints(world.workloads(minter, ""));
+        let answer = refused(&endpoints, &exchange_request(&pod(&world.cluster).sign())).await;
+        assert_eq!((answer.0, answer.1.as_str()), expected, "{client}");
     }
 }
 
-/// Fails in one way, or gives a token with other scopes than it was told to.
+/// A minter that always returns the same error, or a token with the same scopes.
 #[derive(Debug)]
-struct Wilful(Result<&'static str, ExchangeError>);
+struct FixedMinter(Result<&'static str, ExchangeError>);
 
 #[async_trait]
-impl Minter for Wilful {
+impl Minter for FixedMinter {
     async fn mint(&self, _: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
         let scopes = self.0.clone()?;
         Ok(Minted::new("a-token", None, scopes.parse().unwrap()))
@@ -340,14 +341,14 @@ impl Minter for Wilful {
 }
 
 #[tokio::test]
-async fn each_failure_of_a_minter_has_its_code() {
-    let house = House::new().await;
+async fn each_minter_failure_has_its_code() {
+    let world = World::new().await;
     let refused = |code| {
         let status = StatusCode::BAD_REQUEST;
         Err(ExchangeError::Refused { status, error: code, retry_after: None })
     };
-    let away = |retry_after| {
-        let source: Box<dyn std::error::Error + Send + Sync> = "away".into();
+    let unavailable = |retry_after| {
+        let source: Box<dyn std::error::Error + Send + Sync> = "unavailable".into();
         Err(ExchangeError::Unavailable { retry_after, source: source.into() })
     };
     let (one, nine) = (Duration::from_secs(1), Duration::from_secs(9));
@@ -360,50 +361,51 @@ async fn each_failure_of_a_minter_has_its_code() {
         (refused(Some(OAuthError::UnauthorizedClient)), 502, "server_error", None),
         (refused(Some(OAuthError::Other("x".to_owned()))), 502, "server_error", None),
         (refused(None), 502, "server_error", None),
-        (away(None), 503, "temporarily_unavailable", Some(one)),
-        (away(Some(nine)), 503, "temporarily_unavailable", Some(nine)),
+        (unavailable(None), 503, "temporarily_unavailable", Some(one)),
+        (unavailable(Some(nine)), 503, "temporarily_unavailable", Some(nine)),
         (Err(ExchangeError::ClientAuth("no key".to_owned())), 502, "server_error", None),
         (Err(ExchangeError::NotConfigured("no client")), 502, "server_error", None),
         (Ok("secrets:read admin"), 502, "server_error", None),
     ];
     for (outcome, status, code, retry_after) in table {
-        let minter = Wilful(outcome);
+        let minter = FixedMinter(outcome);
         let case = format!("{minter:?}");
-        let workloads = house.workloads(minter, "");
-        let request = WorkloadRequest::new(pod(&house.cluster).sign());
+        let workloads = world.workloads(minter, "");
+        let request = WorkloadRequest::new(pod(&world.cluster).sign());
         let refusal = workloads.exchange(&request).await.unwrap_err();
-        let told = (refusal.status(), refusal.code(), refusal.retry_after());
-        assert_eq!(told, (status, code, retry_after), "{case}");
+        let answer = (refusal.status(), refusal.code(), refusal.retry_after());
+        assert_eq!(answer, (status, code, retry_after), "{case}");
         assert_eq!(refusal.public_message(), "The token could not be issued.");
     }
-    let fewer = house.workloads(Wilful(Ok("secrets:read")), "");
-    let request = WorkloadRequest::new(pod(&house.cluster).sign());
+    let fewer = world.workloads(FixedMinter(Ok("secrets:read")), "");
+    let request = WorkloadRequest::new(pod(&world.cluster).sign());
     assert_eq!(fewer.exchange(&request).await.unwrap().scopes.as_str(), "secrets:read");
 }
 
 #[tokio::test]
-async fn a_token_of_single_use_is_spent_also_when_none_could_be_minted() {
-    let house = House::new().await;
-    let endpoints = house.endpoints(house.workloads(house.forwarded(), "single_use_jti = true"));
-    let token = pod(&house.cluster).sign();
-    house.scaikey.fail(ProviderEndpoint::Token, Fault::Status(503));
-    let told = refused(&endpoints, &question(&token)).await;
-    assert_eq!(told, (503, "temporarily_unavailable".to_owned()));
-    house.scaikey.heal(ProviderEndpoint::Token);
-    house.clock.advance(Duration::from_secs(61));
-    // Whether the provider minted one nobody knows.
-    let told = refused(&endpoints, &question(&token)).await;
-    assert_eq!(told, (400, "invalid_request".to_owned()));
-    assert_eq!(ask(&endpoints, &question(&pod(&house.cluster).sign())).await.0, 200);
+async fn failed_minting_uses_up_single_use_token() {
+    let world = World::new().await;
+    let endpoints =
+        world.endpoints(world.workloads(world.forwarding_minter(), "single_use_jti = true"));
+    let token = pod(&world.cluster).sign();
+    world.scaikey.fail(ProviderEndpoint::Token, Fault::Status(503));
+    let answer = refused(&endpoints, &exchange_request(&token)).await;
+    assert_eq!(answer, (503, "temporarily_unavailable".to_owned()));
+    world.scaikey.heal(ProviderEndpoint::Token);
+    world.clock.advance(Duration::from_secs(61));
+    // The provider may have minted a token before it failed.
+    let answer = refused(&endpoints, &exchange_request(&token)).await;
+    assert_eq!(answer, (400, "invalid_request".to_owned()));
+    assert_eq!(ask(&endpoints, &exchange_request(&pod(&world.cluster).sign())).await.0, 200);
 }
 
 #[tokio::test]
-async fn what_a_service_mints_says_what_rfc_9068_asks_for_and_nothing_of_the_foreign_token() {
-    let house = House::new().await;
+async fn local_minter_token_has_rfc9068_claims() {
+    let world = World::new().await;
     let pem = SigningKey::generate(Algorithm::ES256).private_pem();
     let minter = LocalMinter::new("https://vault.example", Algorithm::ES256, pem, "m-1").unwrap();
-    let workloads = house.workloads(minter, "");
-    let mut request = WorkloadRequest::new(pod(&house.cluster).sign());
+    let workloads = world.workloads(minter, "");
+    let mut request = WorkloadRequest::new(pod(&world.cluster).sign());
     request.scopes = "secrets:list".parse().unwrap();
     let first = workloads.exchange(&request).await.unwrap();
     let second = workloads.exchange(&request).await.unwrap();
@@ -416,7 +418,7 @@ async fn what_a_service_mints_says_what_rfc_9068_asks_for_and_nothing_of_the_for
     let (mut first, second) = (claims(&first), claims(&second));
     assert_ne!(first["jti"], second["jti"]);
     assert!(first["jti"].take().as_str().unwrap().len() >= 16);
-    let now = house.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = world.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let expected = json!({
         "iss": "https://vault.example",
         "sub": "sa:k8s:reporting",
@@ -432,39 +434,39 @@ async fn what_a_service_mints_says_what_rfc_9068_asks_for_and_nothing_of_the_for
 }
 
 #[tokio::test]
-async fn no_token_of_a_services_own_outlives_the_foreign_one() {
-    let house = House::new().await;
+async fn minted_token_never_outlives_foreign_token() {
+    let world = World::new().await;
     let pem = SigningKey::generate(Algorithm::ES256).private_pem();
     let minter = LocalMinter::new("https://vault.example", Algorithm::ES256, pem, "m-1").unwrap();
-    let workloads = house.workloads(minter.lifetime(Duration::from_secs(3600)), "");
-    let token = pod(&house.cluster).expires_in(Duration::from_secs(100)).sign();
-    // The last of these is within the leeway.
+    let workloads = world.workloads(minter.lifetime(Duration::from_secs(3600)), "");
+    let token = pod(&world.cluster).expires_in(Duration::from_secs(100)).sign();
+    // In the last case the foreign token is accepted within the leeway.
     for (pause, left) in [(0, 100), (60, 40), (70, 0)] {
-        house.clock.advance(Duration::from_secs(pause));
+        world.clock.advance(Duration::from_secs(pause));
         let minted = workloads.exchange(&WorkloadRequest::new(token.as_str())).await.unwrap();
         assert_eq!(minted.expires_in, Some(Duration::from_secs(left)));
         let exp = |token: &str| insecure_decode_claims::<Value>(token).unwrap()["exp"].clone();
-        assert_eq!(exp(minted.access_token.expose()), exp(&token), "after {pause} s more");
+        assert_eq!(exp(minted.access_token.expose()), exp(&token), "after another {pause} s");
     }
 }
 
 #[tokio::test]
-async fn a_key_replaced_on_disk_is_used_when_the_service_starts_anew() {
-    let house = House::new().await;
+async fn local_minter_reads_its_key_once() {
+    let world = World::new().await;
     let pem = || SigningKey::generate(Algorithm::ES256).private_pem();
     let file = File::new("minter.pem", &pem());
     let source = || SecretSource::File(file.path().into());
     let open = || LocalMinter::new("https://vault.example", Algorithm::ES256, source(), "m-1");
     let minter = open().unwrap();
-    let (auth, published) = (house.auth(minter.issuer()), minter.key_set().to_owned());
-    let workloads = house.workloads(minter, "");
+    let (auth, published) = (world.auth(minter.issuer()), minter.key_set().to_owned());
+    let workloads = world.workloads(minter, "");
     let mint = async || {
-        let request = WorkloadRequest::new(pod(&house.cluster).sign());
+        let request = WorkloadRequest::new(pod(&world.cluster).sign());
         workloads.exchange(&request).await.unwrap().access_token
     };
     auth.authenticate(mint().await.expose()).await.unwrap();
     file.write(&pem());
-    // What is signed is what the published key verifies.
+    // The minter still signs with the key that it published.
     auth.authenticate(mint().await.expose()).await.unwrap();
     assert_ne!(open().unwrap().key_set(), published);
     file.write("no key");
@@ -473,42 +475,43 @@ async fn a_key_replaced_on_disk_is_used_when_the_service_starts_anew() {
 }
 
 #[tokio::test]
-async fn the_log_tells_what_was_minted_by_trust_and_rule_and_never_a_token() {
-    let house = House::new().await;
+async fn minting_log_has_no_token() {
+    let world = World::new().await;
     let log = Log::start();
     let mut tokens = Vec::new();
-    for minter in [Some(house.forwarded()), None] {
-        let request = WorkloadRequest::new(pod(&house.cluster).sign());
+    for minter in [Some(world.forwarding_minter()), None] {
+        let request = WorkloadRequest::new(pod(&world.cluster).sign());
         tokens.push(request.subject_token.expose().to_owned());
         let pem = SigningKey::generate(Algorithm::ES256).private_pem();
         let own = LocalMinter::new("https://vault.example", Algorithm::ES256, pem, "m-1").unwrap();
         let workloads = match minter {
-            Some(forwarded) => house.workloads(forwarded, ""),
-            None => house.workloads(own, ""),
+            Some(forwarded) => world.workloads(forwarded, ""),
+            None => world.workloads(own, ""),
         };
         let minted = workloads.exchange(&request).await.unwrap();
         assert!(!format!("{minted:?} {request:?} {workloads:?}").contains("eyJ"));
         tokens.push(minted.access_token.expose().to_owned());
     }
-    house.scaikey.fail(ProviderEndpoint::Token, Fault::Status(400));
-    let request = WorkloadRequest::new(pod(&house.cluster).sign());
+    world.scaikey.fail(ProviderEndpoint::Token, Fault::Status(400));
+    let request = WorkloadRequest::new(pod(&world.cluster).sign());
     tokens.push(request.subject_token.expose().to_owned());
-    let refusal = house.workloads(house.forwarded(), "").exchange(&request).await.unwrap_err();
-    // What is not given out was not minted.
-    let greedy = house.workloads(Wilful(Ok("secrets:read admin")), "");
-    greedy.exchange(&WorkloadRequest::new(pod(&house.cluster).sign())).await.unwrap_err();
+    let refusal =
+        world.workloads(world.forwarding_minter(), "").exchange(&request).await.unwrap_err();
+    // A token with excessive scopes counts as failed.
+    let excessive = world.workloads(FixedMinter(Ok("secrets:read admin")), "");
+    excessive.exchange(&WorkloadRequest::new(pod(&world.cluster).sign())).await.unwrap_err();
     let text = format!("{} {refusal} {refusal:?}", log.text());
-    let told = |outcome: &str| {
+    let count = |outcome: &str| {
         let lines = text.lines().filter(|line| line.contains("token for a workload"));
-        let of = format!("trust=\"k8s\" grant=\"reporting\" outcome=\"{outcome}\"");
-        lines.filter(|line| line.contains(&of)).count()
+        let fields = format!("trust=\"k8s\" grant=\"reporting\" outcome=\"{outcome}\"");
+        lines.filter(|line| line.contains(&fields)).count()
     };
-    assert_eq!((told("minted"), told("failed")), (2, 2), "{text}");
-    // Both events tell of whom: `printf %s "$sub" | sha256sum`.
-    let whom = "ac787648293acaaf";
+    assert_eq!((count("minted"), count("failed")), (2, 2), "{text}");
+    // Both events have the digest of the subject: `printf %s "$sub" | sha256sum`.
+    let digest = "ac787648293acaaf";
     for event in ["foreign token judged", "token for a workload"] {
         let lines = text.lines().filter(|line| line.contains(event));
-        assert_eq!(lines.filter(|line| line.contains(whom)).count(), 4, "{event} {text}");
+        assert_eq!(lines.filter(|line| line.contains(digest)).count(), 4, "{event} {text}");
     }
     for token in tokens {
         for part in token.split('.').skip(1) {

@@ -1,8 +1,8 @@
-//! Foreign workload tokens: policies that are refused, tokens that are believed, and as whom.
+//! Foreign workload tokens: trust policies, decisions about tokens, and minting.
 
 mod clusters;
-mod deciding;
-mod explaining;
+mod decisions;
+mod explanations;
 mod fixture;
 mod linter;
 mod minting;

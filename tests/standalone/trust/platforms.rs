@@ -1,14 +1,14 @@
-//! Tokens shaped like those of real platforms: who gets in, and who nearly does.
+//! Tokens in the format of real platforms, matching and almost matching.
 
 use scaikey_auth::testing::{ManualClock, TestIssuer, TokenBuilder};
 use serde_json::json;
 
-use super::fixture::{ask, bare, grant, platform, pod, trust, trust_called, trusts, why};
+use super::fixture::{ask, bare, evaluator, grant, platform, pod, trust, trust_called, why};
 
 const GITHUB: &str = "https://token.actions.githubusercontent.com";
 
 #[tokio::test]
-async fn a_pod_becomes_the_service_account_its_rule_names() {
+async fn pod_becomes_its_service_account() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let rule = r#"
@@ -18,8 +18,8 @@ async fn a_pod_becomes_the_service_account_its_rule_names() {
         claims = { "/kubernetes.io/serviceaccount/uid" = { eq = "6a2d" } }
         map = { identity = "sa:{trust}:{sub}", tenant = "tnt_acme", scopes = ["a"] }
     "#;
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, ""), rule.to_owned()]);
-    let granted = ask(&trusts, &pod(&cluster).sign()).await.unwrap();
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), rule.to_owned()]);
+    let granted = ask(&evaluator, &pod(&cluster).sign()).await.unwrap();
     assert_eq!(granted.identity, "sa:k8s:system:serviceaccount:reports:reporter");
     assert_eq!((granted.trust.as_str(), granted.grant.as_str()), ("k8s", "reports"));
     assert_eq!((granted.tenant.as_str(), granted.scopes.as_str()), ("tnt_acme", "a"));
@@ -28,13 +28,17 @@ async fn a_pod_becomes_the_service_account_its_rule_names() {
 
     let table: [(&str, TokenBuilder, &str); 9] = [
         (
-            "of another account",
+            "with another account",
             pod(&cluster).subject("system:serviceaccount:billing:x"),
             "grant_none",
         ),
-        ("of five parts", pod(&cluster).subject("system:serviceaccount:reports:a:b"), "grant_none"),
         (
-            "of an account created anew",
+            "with five segments",
+            pod(&cluster).subject("system:serviceaccount:reports:a:b"),
+            "grant_none",
+        ),
+        (
+            "with a recreated account",
             pod(&cluster).claim("kubernetes.io", json!({"serviceaccount": {"uid": "77"}})),
             "grant_none",
         ),
@@ -44,21 +48,21 @@ async fn a_pod_becomes_the_service_account_its_rule_names() {
             "trust_none",
         ),
         (
-            "of one year",
+            "with a lifetime of one year",
             pod(&cluster).expires_in(std::time::Duration::from_secs(31_536_000)),
             "token_lifetime",
         ),
         (
-            "of the old kind",
+            "of the legacy kind",
             pod(&cluster).issuer("kubernetes/serviceaccount").without("exp").without("aud"),
             "trust_none",
         ),
-        ("without a beginning", pod(&cluster).without("iat"), "token_lifetime"),
+        ("without iat", pod(&cluster).without("iat"), "token_lifetime"),
         ("expired", pod(&cluster).expired(), "token_expired"),
-        ("of a transaction", pod(&cluster).typ(Some("txntoken+jwt")), "token_type"),
+        ("of type txntoken", pod(&cluster).typ(Some("txntoken+jwt")), "token_type"),
     ];
-    for (what, token, expected) in table {
-        assert_eq!(why(&trusts, &token.sign()).await, expected, "a token {what}");
+    for (kind, token, expected) in table {
+        assert_eq!(why(&evaluator, &token.sign()).await, expected, "a token {kind}");
     }
 }
 
@@ -76,17 +80,17 @@ fn job(github: &TestIssuer, subject: &str) -> TokenBuilder {
 }
 
 #[tokio::test]
-async fn a_job_is_known_by_its_repositorys_number_in_either_format_of_subject() {
+async fn github_job_is_identified_by_repository_id() {
     let clock = ManualClock::new();
     let github = platform(&clock).await;
     let rule = grant(
         "deploy",
         "claims = { repository_id = { eq = \"74\" }, ref = { eq = \"refs/heads/main\" } }",
     );
-    let trusts = trusts(&clock, &[trust_called(GITHUB, "github", &github, ""), rule]);
+    let evaluator = evaluator(&clock, &[trust_called(GITHUB, "github", &github, ""), rule]);
     for subject in ["repo:acme/app:ref:refs/heads/main", "repo:acme@65/app@74:ref:refs/heads/main"]
     {
-        let granted = ask(&trusts, &job(&github, subject).sign()).await.unwrap();
+        let granted = ask(&evaluator, &job(&github, subject).sign()).await.unwrap();
         assert_eq!(granted.identity, "sa:github:deploy");
     }
     let refused = [
@@ -96,22 +100,22 @@ async fn a_job_is_known_by_its_repositorys_number_in_either_format_of_subject() 
         job(&github, "repo:acme/app:ref:refs/heads/main").without("repository_id"),
     ];
     for token in refused {
-        assert_eq!(why(&trusts, &token.sign()).await, "grant_none");
+        assert_eq!(why(&evaluator, &token.sign()).await, "grant_none");
     }
-    let for_the_owner = job(&github, "x").audience("https://github.com/acme").sign();
-    assert_eq!(why(&trusts, &for_the_owner).await, "trust_none");
+    let owner_audience = job(&github, "x").audience("https://github.com/acme").sign();
+    assert_eq!(why(&evaluator, &owner_audience).await, "trust_none");
 }
 
 #[tokio::test]
-async fn a_wildcard_does_not_reach_into_a_neighbouring_name() {
+async fn wildcard_does_not_match_neighbouring_names() {
     let clock = ManualClock::new();
     let github = platform(&clock).await;
     let rule = grant(
         "any",
         "subject = \"repo:acme/*:environment:prod\"\nclaims = { repository_owner_id = { eq = \"65\" } }",
     );
-    let trusts = trusts(&clock, &[trust_called(GITHUB, "github", &github, ""), rule]);
-    assert!(ask(&trusts, &job(&github, "repo:acme/app:environment:prod").sign()).await.is_ok());
+    let evaluator = evaluator(&clock, &[trust_called(GITHUB, "github", &github, ""), rule]);
+    assert!(ask(&evaluator, &job(&github, "repo:acme/app:environment:prod").sign()).await.is_ok());
     for subject in [
         "repo:acme-evil/app:environment:prod",
         "repo:acme/app:environment:prod:V1",
@@ -119,17 +123,17 @@ async fn a_wildcard_does_not_reach_into_a_neighbouring_name() {
         "repo:acme/:environment:prod",
         "repo:acme/app:environment:prod%3AV1",
     ] {
-        assert_eq!(why(&trusts, &job(&github, subject).sign()).await, "grant_none", "{subject}");
+        assert_eq!(why(&evaluator, &job(&github, subject).sign()).await, "grant_none", "{subject}");
     }
 }
 
 #[tokio::test]
-async fn a_google_service_account_is_its_number_and_a_person_is_nobody() {
+async fn google_service_account_is_identified_by_number() {
     let clock = ManualClock::new();
     let google = platform(&clock).await;
     let rule = grant("vm", "subject = \"1087\"");
     let name = "https://accounts.google.com";
-    let trusts = trusts(&clock, &[trust_called(name, "gcp", &google, ""), rule]);
+    let evaluator = evaluator(&clock, &[trust_called(name, "gcp", &google, ""), rule]);
     let token = || {
         bare(&google)
             .issuer(name)
@@ -138,45 +142,45 @@ async fn a_google_service_account_is_its_number_and_a_person_is_nobody() {
             .email("sa@p.iam.gserviceaccount.com")
             .claim("email_verified", true)
     };
-    assert_eq!(ask(&trusts, &token().sign()).await.unwrap().identity, "sa:gcp:vm");
-    // The account deleted and created anew, and a person who signed in to an app of ours.
-    assert_eq!(why(&trusts, &token().subject("2099").sign()).await, "grant_none");
+    assert_eq!(ask(&evaluator, &token().sign()).await.unwrap().identity, "sa:gcp:vm");
+    // A recreated account, and the ID token of a user.
+    assert_eq!(why(&evaluator, &token().subject("2099").sign()).await, "grant_none");
     let person = token().subject("1087").claim("at_hash", "x").claim("nonce", "y");
-    assert_eq!(why(&trusts, &person.sign()).await, "token_type");
+    assert_eq!(why(&evaluator, &person.sign()).await, "token_type");
 }
 
 #[tokio::test]
-async fn an_aws_principal_is_its_arn_letter_for_letter() {
+async fn aws_principal_must_match_arn_exactly() {
     let clock = ManualClock::new();
     let aws = platform(&clock).await;
     let rule = grant(
         "batch",
         "subject = \"arn:aws:iam::123456789012:role/A\"\nclaims = { \"/https:~1~1sts.amazonaws.com~1/aws_account\" = { eq = \"123456789012\" }, \"/https:~1~1sts.amazonaws.com~1/request_tags/team\" = { eq = \"x\" } }",
     );
-    let trusts = trusts(&clock, &[trust("aws", &aws, ""), rule]);
+    let evaluator = evaluator(&clock, &[trust("aws", &aws, ""), rule]);
     let token = |subject: &str| {
         let nested = json!({ "aws_account": "123456789012", "request_tags": { "team": "x" } });
         bare(&aws).subject(subject).claim("https://sts.amazonaws.com/", nested).sign()
     };
-    assert!(ask(&trusts, &token("arn:aws:iam::123456789012:role/A")).await.is_ok());
+    assert!(ask(&evaluator, &token("arn:aws:iam::123456789012:role/A")).await.is_ok());
     for subject in ["arn:aws:iam::123456789012:role/AB", "arn:aws:iam::123456789012:role/a"] {
-        assert_eq!(why(&trusts, &token(subject)).await, "grant_none");
+        assert_eq!(why(&evaluator, &token(subject)).await, "grant_none");
     }
     for audience in ["sts.amazonaws.com", "pods.eks.amazonaws.com"] {
         let token = bare(&aws).subject("arn:aws:iam::123456789012:role/A").audience(audience);
-        assert_eq!(why(&trusts, &token.sign()).await, "trust_none");
+        assert_eq!(why(&evaluator, &token.sign()).await, "trust_none");
     }
 }
 
 #[tokio::test]
-async fn a_managed_identity_is_its_object_id_under_an_issuer_found_elsewhere() {
+async fn azure_identity_uses_separate_discovery_url() {
     let clock = ManualClock::new();
     let entra = platform(&clock).await;
-    // As for Entra's v1 tokens: the discovery document is under another address than the issuer.
+    // As with Entra's v1 tokens, the discovery document is not under the issuer's URL.
     let tenant = entra.tenant("9d-11", "contoso");
     let more = format!("discovery_url = \"{}\"", tenant.discovery_url());
     let rule = grant("vm", "claims = { oid = { eq = \"0b-77\" }, tid = { eq = \"9d-11\" } }");
-    let trusts = trusts(&clock, &[trust("azure", &tenant, &more), rule]);
+    let evaluator = evaluator(&clock, &[trust("azure", &tenant, &more), rule]);
     let token = || {
         bare(&tenant)
             .subject("0b-77")
@@ -184,18 +188,18 @@ async fn a_managed_identity_is_its_object_id_under_an_issuer_found_elsewhere() {
             .claim("tid", "9d-11")
             .claim("roles", json!({"odd": 1}))
     };
-    assert_eq!(ask(&trusts, &token().sign()).await.unwrap().identity, "sa:azure:vm");
-    assert_eq!(why(&trusts, &token().claim("oid", "0b-78").sign()).await, "grant_none");
+    assert_eq!(ask(&evaluator, &token().sign()).await.unwrap().identity, "sa:azure:vm");
+    assert_eq!(why(&evaluator, &token().claim("oid", "0b-78").sign()).await, "grant_none");
     assert_eq!(
-        why(&trusts, &token().audience("api://AzureADTokenExchange").sign()).await,
+        why(&evaluator, &token().audience("api://AzureADTokenExchange").sign()).await,
         "trust_none"
     );
 }
 
-/// Platforms write what people chose to call their projects. Every character that an identity does not
-/// take as it is gets encoded, so that two subjects never become one identity.
+/// Subjects contain project names, which users choose freely. Characters that an identity cannot contain
+/// are encoded, so that two subjects never give the same identity.
 #[tokio::test]
-async fn strange_subjects_become_distinct_identities() {
+async fn unusual_subjects_become_distinct_identities() {
     let clock = ManualClock::new();
     let ci = platform(&clock).await;
     let rule = r#"
@@ -204,7 +208,7 @@ async fn strange_subjects_become_distinct_identities() {
         subject = "project:*:ref:main"
         map = { identity = "sa:{trust}:{sub}", tenant = "tnt_acme", scopes = ["a"] }
     "#;
-    let trusts = trusts(&clock, &[trust("ci", &ci, ""), rule.to_owned()]);
+    let evaluator = evaluator(&clock, &[trust("ci", &ci, ""), rule.to_owned()]);
     let table = [
         ("project:my app:ref:main", "sa:ci:project:my%20app:ref:main"),
         ("project:my%20app:ref:main", "sa:ci:project:my%2520app:ref:main"),
@@ -214,13 +218,13 @@ async fn strange_subjects_become_distinct_identities() {
         ("project:a+b~c=d@e:ref:main", "sa:ci:project:a+b~c=d@e:ref:main"),
     ];
     for (subject, identity) in table {
-        let granted = ask(&trusts, &bare(&ci).subject(subject).sign()).await;
+        let granted = ask(&evaluator, &bare(&ci).subject(subject).sign()).await;
         assert_eq!(granted.unwrap().identity, identity, "{subject:?}");
     }
 }
 
 #[tokio::test]
-async fn several_claims_stay_apart_in_an_identity() {
+async fn several_claims_give_distinct_identities() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let rule = r#"
@@ -229,12 +233,12 @@ async fn several_claims_stay_apart_in_an_identity() {
         subject = "system:serviceaccount:*:*"
         map = { identity = "sa:{trust}:{ns}:{name}", tenant = "acme", scopes = ["a"] }
     "#;
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, ""), rule.to_owned()]);
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), rule.to_owned()]);
     let mut seen = std::collections::BTreeSet::new();
     let pairs = [("team-a", "b"), ("team", "a-b"), ("a:b", "c"), ("a", "b:c"), ("a/b", "c")];
     for (ns, name) in pairs {
         let token = pod(&cluster).claim("ns", ns).claim("name", name).sign();
-        let granted = ask(&trusts, &token).await.unwrap();
+        let granted = ask(&evaluator, &token).await.unwrap();
         assert!(seen.insert(granted.identity.clone()), "{} twice", granted.identity);
     }
     assert!(seen.contains("sa:k8s:a%3Ab:c") && seen.contains("sa:k8s:a%2Fb:c"), "{seen:?}");

@@ -1,13 +1,15 @@
-//! What administrators read, what the audit log learns, and what neither ever sees.
+//! Explanations for administrators, and the audit log: neither contains the token.
 
 use scaikey_auth::testing::ManualClock;
 
 use crate::support::Log;
 
-use super::fixture::{REPORTER, ask, grant, platform, pod, reporter, trust, trust_called, trusts};
+use super::fixture::{
+    REPORTER, ask, evaluator, grant, platform, pod, reporter, trust, trust_called,
+};
 
 #[tokio::test]
-async fn an_explanation_goes_through_the_rules() {
+async fn explanation_lists_all_rules() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let name = "https://k8s.example";
@@ -24,38 +26,38 @@ async fn an_explanation_goes_through_the_rules() {
             "claims = { \"/kubernetes.io/node/name\" = { eq = \"n1\" }, x = { contains = true } }",
         ),
     ];
-    let trusts = trusts(&clock, &parts);
-    let explain = async |token: String, id| trusts.explain(&token, id).await.to_string();
+    let evaluator = evaluator(&clock, &parts);
+    let explain = async |token: String, id| evaluator.explain(&token, id).await.to_string();
     let token = || pod(&cluster).issuer(name);
     assert_eq!(
         explain(token().sign(), None).await,
         "\
-trust `k8s`: its signature, audience and times hold
+trust `k8s`: the token's signature, audience and times are valid
 rule `reporting`: matches
-rule `billing`: does not match: `sub` is \"system:serviceaccount:reports:reporter\", and the rule wants \"system:serviceaccount:billing:*\"
-rule `by-uid`: does not match: `/kubernetes.io/serviceaccount/uid` is \"6a2d\", and the rule wants one of \"1\" \"2\"
-rule `by-node`: does not match: `/kubernetes.io/node/name` is absent, and the rule wants \"n1\"
-it becomes `sa:k8s:reporting` in tenant `tnt_acme`, with at most: secrets:read secrets:list
-whether it was used before was not looked at
+rule `billing`: does not match: `sub` is \"system:serviceaccount:reports:reporter\", but the rule requires \"system:serviceaccount:billing:*\"
+rule `by-uid`: does not match: `/kubernetes.io/serviceaccount/uid` is \"6a2d\", but the rule requires one of \"1\" \"2\"
+rule `by-node`: does not match: `/kubernetes.io/node/name` is absent, but the rule requires \"n1\"
+the workload becomes `sa:k8s:reporting` in tenant `tnt_acme`; permitted scopes: secrets:read secrets:list
+earlier use of the token was not checked
 granted"
     );
     assert_eq!(
         explain(token().issuer("https://x.example\n\u{1b}[31m").sign(), None).await,
         "\
-the token says it is from \"https://x.example\\n\\u{1b}[31m\"
-the token says it is for \"scaivault\"
+the token's `iss` is \"https://x.example\\n\\u{1b}[31m\"
+the token's `aud` is \"scaivault\"
 denied: no trust has the token's issuer and audience"
     );
     assert_eq!(
         explain(token().expired().sign(), Some("k8s")).await,
         "\
-trust `k8s`: it was not verified
-whether it was used before was not looked at
-denied: the token does not hold: expired"
+trust `k8s`: the token was not verified
+earlier use of the token was not checked
+denied: the token is invalid: expired"
     );
     assert_eq!(
         explain("no token".to_owned(), None).await,
-        "denied: the token does not hold: malformed: not of three parts"
+        "denied: the token is invalid: malformed: not of three parts"
     );
     let long = token().subject(&"s".repeat(500)).sign();
     let long = explain(long, None).await;
@@ -63,19 +65,20 @@ denied: the token does not hold: expired"
 }
 
 #[tokio::test]
-async fn decisions_are_logged_with_digests_and_nothing_of_the_token() {
+async fn decision_log_has_only_digests() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let log = Log::start();
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, "single_use_jti = true"), reporter()]);
+    let evaluator =
+        evaluator(&clock, &[trust("k8s", &cluster, "single_use_jti = true"), reporter()]);
     let token = || pod(&cluster).claim("jti", "canary-jti").claim("note", "canary-note");
     let good = token().sign();
-    let stranger = token().subject("canary-subject").claim("jti", "canary-2").sign();
+    let unmatched = token().subject("canary-subject").claim("jti", "canary-2").sign();
     let mut texts = Vec::new();
-    for token in [&good, &good, &stranger] {
-        let outcome = ask(&trusts, token).await;
+    for token in [&good, &good, &unmatched] {
+        let outcome = ask(&evaluator, token).await;
         texts.extend(outcome.err().map(|denied| format!("{denied} {denied:?}")));
-        let explanation = trusts.explain(token, None).await;
+        let explanation = evaluator.explain(token, None).await;
         assert!(!explanation.to_string().contains("canary-note"));
         texts.push(format!("{explanation} {explanation:?}"));
     }
@@ -94,7 +97,7 @@ async fn decisions_are_logged_with_digests_and_nothing_of_the_token() {
         assert_eq!(count(secret), 0, "{secret} is in {logged}");
     }
     texts.push(logged);
-    for token in [&good, &stranger] {
+    for token in [&good, &unmatched] {
         for part in token.split('.') {
             assert!(texts.iter().all(|text| !text.contains(part)), "{texts:?}");
         }

@@ -1,4 +1,4 @@
-//! One decision: scopes, ambiguity, trial, ends, outages, and what the caller learns.
+//! Decisions about tokens: scopes, ambiguity, audit mode, expiry, outages, and public answers.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -8,28 +8,28 @@ use scaikey_auth::identity::Scopes;
 use scaikey_auth::testing::{Fault, ManualClock, ProviderEndpoint, SigningKey};
 use scaikey_auth::trust::Denied;
 
-use super::fixture::{REPORTER, ask, bare, grant, platform, pod, reporter, trust, trusts, why};
+use super::fixture::{REPORTER, ask, bare, evaluator, grant, platform, pod, reporter, trust, why};
 
 #[tokio::test]
-async fn a_trust_without_a_rule_grants_nothing() {
+async fn trust_without_rule_grants_nothing() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
-    let alone = trusts(&clock, &[trust("k8s", &cluster, "")]);
+    let alone = evaluator(&clock, &[trust("k8s", &cluster, "")]);
     assert_eq!(why(&alone, &pod(&cluster).sign()).await, "grant_none");
 }
 
 #[tokio::test]
-async fn a_rule_of_one_trust_says_nothing_about_anothers_tokens() {
+async fn rule_does_not_apply_across_trusts() {
     let clock = ManualClock::new();
     let (one, other) = (platform(&clock).await, platform(&clock).await);
     let parts = [trust("one", &one, ""), reporter(), trust("other", &other, "")];
-    let trusts = trusts(&clock, &parts);
-    assert!(ask(&trusts, &pod(&one).sign()).await.is_ok());
-    assert_eq!(why(&trusts, &pod(&other).sign()).await, "grant_none");
+    let evaluator = evaluator(&clock, &parts);
+    assert!(ask(&evaluator, &pod(&one).sign()).await.is_ok());
+    assert_eq!(why(&evaluator, &pod(&other).sign()).await, "grant_none");
 }
 
 #[tokio::test]
-async fn two_rules_that_match_are_nobody_in_particular() {
+async fn two_matching_rules_are_ambiguous() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let both = [
@@ -37,78 +37,78 @@ async fn two_rules_that_match_are_nobody_in_particular() {
         reporter(),
         grant("all", "subject = \"system:serviceaccount:reports:*\""),
     ];
-    let trusts = trusts(&clock, &both);
-    assert_eq!(why(&trusts, &pod(&cluster).sign()).await, "grant_ambiguous");
+    let evaluator = evaluator(&clock, &both);
+    assert_eq!(why(&evaluator, &pod(&cluster).sign()).await, "grant_ambiguous");
     let neighbour = pod(&cluster).subject("system:serviceaccount:reports:other").sign();
-    assert_eq!(ask(&trusts, &neighbour).await.unwrap().grant, "all");
+    assert_eq!(ask(&evaluator, &neighbour).await.unwrap().grant, "all");
 }
 
 #[tokio::test]
-async fn scopes_are_what_was_asked_for_within_what_the_rule_permits() {
+async fn rule_limits_requested_scopes() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, ""), reporter()]);
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), reporter()]);
     let token = pod(&cluster).claim("scope", "admin").sign();
-    let asked = async |scopes: &str| {
-        let granted = trusts.evaluate(&token, None, &scopes.parse().unwrap()).await;
+    let scopes_for = async |scopes: &str| {
+        let granted = evaluator.evaluate(&token, None, &scopes.parse().unwrap()).await;
         granted.map(|granted| granted.scopes.to_string()).map_err(|denied| denied.code())
     };
-    assert_eq!(asked("").await, Ok("secrets:read secrets:list".to_owned()));
-    assert_eq!(asked("secrets:list").await, Ok("secrets:list".to_owned()));
-    assert_eq!(asked("secrets:read admin").await, Err("invalid_scope"));
-    assert_eq!(asked("admin").await, Err("invalid_scope"));
+    assert_eq!(scopes_for("").await, Ok("secrets:read secrets:list".to_owned()));
+    assert_eq!(scopes_for("secrets:list").await, Ok("secrets:list".to_owned()));
+    assert_eq!(scopes_for("secrets:read admin").await, Err("invalid_scope"));
+    assert_eq!(scopes_for("admin").await, Err("invalid_scope"));
 }
 
 #[tokio::test]
-async fn a_trust_on_trial_judges_and_grants_nothing() {
+async fn audit_mode_grants_nothing() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, "mode = \"audit\""), reporter()]);
-    assert_eq!(why(&trusts, &pod(&cluster).sign()).await, "audit_mode");
-    assert_eq!(why(&trusts, &pod(&cluster).subject("x").sign()).await, "grant_none");
-    let explained = trusts.explain(&pod(&cluster).sign(), None).await;
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, "mode = \"audit\""), reporter()]);
+    assert_eq!(why(&evaluator, &pod(&cluster).sign()).await, "audit_mode");
+    assert_eq!(why(&evaluator, &pod(&cluster).subject("x").sign()).await, "grant_none");
+    let explained = evaluator.explain(&pod(&cluster).sign(), None).await;
     assert_eq!(explained.grant(), Some("reporting"));
     assert_eq!(explained.refusal().map(|reason| reason.as_str()), Some("audit_mode"));
 }
 
 #[tokio::test]
-async fn a_trust_ends_with_its_last_day_and_so_does_what_it_grants() {
+async fn not_after_ends_trust_and_grant() {
     // 2026-05-16T13:51:07Z
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_778_939_467);
     let clock = ManualClock::at(start);
     let cluster = platform(&clock).await;
     let more = "not_after = \"2026-05-16\"";
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, more), reporter()]);
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, more), reporter()]);
     let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_778_976_000);
-    let granted = ask(&trusts, &pod(&cluster).sign()).await.unwrap();
+    let granted = ask(&evaluator, &pod(&cluster).sign()).await.unwrap();
     assert_eq!(granted.expires_at, start + Duration::from_secs(3600));
     clock.advance(midnight.duration_since(start).unwrap() - Duration::from_secs(1));
-    let granted = ask(&trusts, &pod(&cluster).sign()).await.unwrap();
+    let granted = ask(&evaluator, &pod(&cluster).sign()).await.unwrap();
     assert_eq!(granted.expires_at, midnight);
     clock.advance(Duration::from_secs(1));
-    assert_eq!(why(&trusts, &pod(&cluster).sign()).await, "trust_ended");
+    assert_eq!(why(&evaluator, &pod(&cluster).sign()).await, "trust_ended");
 }
 
 #[tokio::test]
-async fn a_token_may_be_too_old_though_it_has_not_expired() {
+async fn max_age_denies_unexpired_token() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let more = "max_age = \"5m\"\nleeway = \"0s\"\nmax_lifetime = \"1h\"";
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, more), reporter()]);
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, more), reporter()]);
     let token = pod(&cluster).sign();
     clock.advance(Duration::from_secs(299));
-    assert!(ask(&trusts, &token).await.is_ok());
+    assert!(ask(&evaluator, &token).await.is_ok());
     clock.advance(Duration::from_secs(2));
-    assert_eq!(why(&trusts, &token).await, "token_age");
+    assert_eq!(why(&evaluator, &token).await, "token_age");
     let long = pod(&cluster).expires_in(Duration::from_secs(3601)).sign();
-    assert_eq!(why(&trusts, &long).await, "token_lifetime");
+    assert_eq!(why(&evaluator, &long).await, "token_lifetime");
 }
 
 #[tokio::test]
-async fn an_unknown_issuer_costs_no_request() {
+async fn unknown_issuer_causes_no_request() {
     let clock = ManualClock::new();
     let (cluster, evil) = (platform(&clock).await, platform(&clock).await);
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, ""), reporter()]);
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), reporter()]);
     let tokens = [
         pod(&evil).sign(),
         pod(&evil).header("jku", evil.jwks_uri()).issuer("http://169.254.169.254").sign(),
@@ -119,7 +119,7 @@ async fn an_unknown_issuer_costs_no_request() {
         String::new(),
     ];
     for token in tokens {
-        assert!(ask(&trusts, &token).await.is_err());
+        assert!(ask(&evaluator, &token).await.is_err());
     }
     for platform in [&cluster, &evil] {
         assert_eq!(
@@ -130,22 +130,22 @@ async fn an_unknown_issuer_costs_no_request() {
 }
 
 #[tokio::test]
-async fn while_the_platform_is_away_the_answer_is_later_and_not_no() {
+async fn unavailable_platform_is_temporarily_unavailable() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     cluster.fail(ProviderEndpoint::Jwks, Fault::Status(500));
-    let trusts = trusts(&clock, &[trust("k8s", &cluster, ""), reporter()]);
-    let denied = ask(&trusts, &pod(&cluster).sign()).await.unwrap_err();
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), reporter()]);
+    let denied = ask(&evaluator, &pod(&cluster).sign()).await.unwrap_err();
     assert_eq!((denied.code(), denied.status().as_u16()), ("temporarily_unavailable", 503));
     assert!(denied.retry_after().is_some());
-    assert_eq!(trusts.health()[0].0, "k8s");
+    assert_eq!(evaluator.health()[0].0, "k8s");
     cluster.heal(ProviderEndpoint::Jwks);
     clock.advance(Duration::from_secs(61));
-    assert!(ask(&trusts, &pod(&cluster).sign()).await.is_ok());
+    assert!(ask(&evaluator, &pod(&cluster).sign()).await.is_ok());
 }
 
 #[tokio::test]
-async fn the_caller_learns_the_same_whatever_is_wrong_with_the_token() {
+async fn public_answer_is_same_for_every_fault() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let parts = [
@@ -154,21 +154,21 @@ async fn the_caller_learns_the_same_whatever_is_wrong_with_the_token() {
         grant("doubled", "subject = \"a:b\""),
         grant("doubled-2", "subject = \"a:*\""),
     ];
-    let trusts = trusts(&clock, &parts);
+    let evaluator = evaluator(&clock, &parts);
     let used = pod(&cluster).sign();
-    ask(&trusts, &used).await.unwrap();
-    let strange = SigningKey::generate(Algorithm::ES256);
+    ask(&evaluator, &used).await.unwrap();
+    let unknown_key = SigningKey::generate(Algorithm::ES256);
     let forged = format!("{}A", &used[..used.len() - 1]);
     let tokens = [
         used,
         forged,
         "garbage".to_owned(),
-        pod(&cluster).subject("somebody").sign(),
+        pod(&cluster).subject("other").sign(),
         pod(&cluster).subject("a:b").sign(),
         pod(&cluster).expired().sign(),
         pod(&cluster).audience("other").sign(),
         pod(&cluster).issuer("https://other.example").sign(),
-        pod(&cluster).signed_by(&strange).sign(),
+        pod(&cluster).signed_by(&unknown_key).sign(),
         pod(&cluster).without("jti").sign(),
         pod(&cluster).expires_in(Duration::from_secs(999_999)).sign(),
         bare(&cluster)
@@ -179,7 +179,7 @@ async fn the_caller_learns_the_same_whatever_is_wrong_with_the_token() {
     let mut answers = BTreeSet::new();
     let mut reasons = BTreeSet::new();
     for token in &tokens {
-        let denied: Denied = ask(&trusts, token).await.unwrap_err();
+        let denied: Denied = ask(&evaluator, token).await.unwrap_err();
         answers.insert((
             denied.code(),
             denied.public_message(),
@@ -191,7 +191,7 @@ async fn the_caller_learns_the_same_whatever_is_wrong_with_the_token() {
     assert_eq!(answers.len(), 1, "{answers:?}");
     assert_eq!(answers.first().unwrap().0, "invalid_request");
     assert!(reasons.len() > 9 && reasons.contains("token_unproven"), "{reasons:?}");
-    let unknown = trusts.evaluate(&tokens[0], Some("other"), &Scopes::new()).await.unwrap_err();
+    let unknown = evaluator.evaluate(&tokens[0], Some("other"), &Scopes::new()).await.unwrap_err();
     assert_eq!((unknown.code(), unknown.public_message()), {
         let (code, message, ..) = answers.first().unwrap();
         (*code, *message)
