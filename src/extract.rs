@@ -1,15 +1,15 @@
 //! Extractors for axum 0.8 handlers (feature `axum`, on by default).
 //!
-//! | argument | what it is | without a token, where that is allowed |
+//! | argument | value | without a token, if tokens are optional |
 //! |---|---|---|
 //! | [`AuthContext`] | identity and tenant | 401 |
-//! | [`Identity`] | who calls | 401 |
-//! | [`Tenant`] | the tenant the request runs in | 401 |
-//! | [`Claims<T>`] | the claims as a type of yours | 401 |
-//! | [`TenantRow<T>`] | the tenant store's own row | 401 |
-//! | `Option<…>` of the first three | the same, if a token came | `None` |
+//! | [`Identity`] | the caller | 401 |
+//! | [`Tenant`] | the tenant of the request | 401 |
+//! | [`Claims<T>`] | the claims, deserialised into your type | 401 |
+//! | [`TenantRow<T>`] | the tenant's row in the tenant store | 401 |
+//! | `Option<…>` of the first three | the same, or `None` | `None` |
 //!
-//! On a route that no [`AuthLayer`](crate::AuthLayer) wraps, all of them answer 500 and log what is
+//! On a route without an [`AuthLayer`](crate::AuthLayer), all of them answer 500 and log that it is
 //! missing.
 //!
 //! How it fits together: [manual::request](crate::manual::request).
@@ -30,11 +30,11 @@ use crate::layer::{RequestHead, Unauthenticated, refuse};
 use crate::support::telemetry;
 use crate::tenant::Tenant;
 
-/// The claims of the token as a type of yours.
+/// The claims of the token, deserialised into your type.
 #[derive(Debug, Clone)]
 pub struct Claims<T>(pub T);
 
-/// The row the tenant store attached to the tenant. Answers 500 when it attached none of this type.
+/// The row that the tenant store attached to the tenant. Answers 500 if there is no row of this type.
 #[derive(Debug, Clone)]
 pub struct TenantRow<T>(pub T);
 
@@ -54,7 +54,7 @@ impl<T> Deref for TenantRow<T> {
     }
 }
 
-/// Why an extractor refused; as a response, what the layer would have answered.
+/// The refusal of an extractor. As a response, it equals the refusal of the layer.
 #[derive(Debug)]
 pub struct Rejection(Box<Response>);
 
@@ -77,9 +77,10 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// For handlers that refuse by themselves. Without the challenge for `Bearer`, which the layer's realm
-/// belongs to: prefer a guard where one fits. With challenges and headers
-/// [of the refusal's own](AuthError::with_challenge), `Retry-After` and `Cache-Control`, as the layer answers.
+/// For handlers that return an [`AuthError`]. Prefer a guard if possible, because this response lacks the
+/// `Bearer` challenge, which needs the realm of the layer. It has the error's own
+/// [challenges](AuthError::with_challenge) and headers, `Retry-After` and `Cache-Control`, as in the layer's
+/// responses.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
         bare(self, false)
@@ -95,7 +96,7 @@ fn bare(error: AuthError, grpc: bool) -> Response {
     response.map(Body::from)
 }
 
-/// The context, or `None` for a caller who was let in without.
+/// Returns the context, or `None` for a caller that was admitted without a token.
 fn context(parts: &Parts) -> Result<Option<&AuthContext>, Rejection> {
     match (parts.extensions.get::<AuthContext>(), parts.extensions.get::<Unauthenticated>()) {
         (Some(context), _) => Ok(Some(context)),

@@ -1,4 +1,4 @@
-//! [`AuthBuilder`]: from a configuration and what code adds to it to an [`Auth`].
+//! [`AuthBuilder`]: builds an [`Auth`] from a configuration and settings in code.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::tenant::{AnyTenant, TenantResolver};
 use crate::tenant::{CachedTenants, SqlTenants};
 use crate::validator::{JwksValidator, SyntaxChecked, TokenValidator};
 
-/// Builds an [`Auth`]. `build` checks everything at once and does no I/O.
+/// A builder for [`Auth`]. `build` reports all faults together and does no I/O.
 #[derive(Debug)]
 #[must_use = "nothing is protected before `build()`"]
 pub struct AuthBuilder {
@@ -46,7 +46,7 @@ impl AuthBuilder {
         }
     }
 
-    /// Sets who is asked about tokens. Default [`AuthMode::ScaiKey`].
+    /// Sets the mode, which selects the built-in validators. Default [`AuthMode::ScaiKey`].
     pub fn mode(mut self, mode: AuthMode) -> Self {
         self.config.mode = mode;
         self
@@ -58,8 +58,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Trusts one issuer per tenant, found by `resolver`; `{tenant_id}` in the template's `iss`
-    /// stands for the tenant.
+    /// Trusts one issuer per tenant, found by `resolver`. The placeholder `{tenant_id}` in the
+    /// template's `iss` is replaced by the tenant's id.
     pub fn tenant_issuers(
         mut self,
         template: impl Into<IssuerConfig>,
@@ -72,7 +72,7 @@ impl AuthBuilder {
         self
     }
 
-    /// Adds a name this service has in `aud`. At least one is required.
+    /// Adds an accepted value of `aud`. At least one is required.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.config.audience.push(audience.into());
         self
@@ -84,10 +84,9 @@ impl AuthBuilder {
         self
     }
 
-    /// Names a scheme that this service accepts beside `Bearer`, such as the API keys that a
-    /// [`TokenSource::Custom`](crate::layer::TokenSource::Custom) reads. May be repeated. Every 401 then
-    /// carries
-    /// this challenge in a `WWW-Authenticate` line of its own (RFC 9110 §11.6.1). Default: none.
+    /// Adds a challenge for another scheme than `Bearer`, such as the API keys that a
+    /// [`TokenSource::Custom`](crate::layer::TokenSource::Custom) reads. May be repeated. Every 401 response has
+    /// this challenge in a separate `WWW-Authenticate` header (RFC 9110 §11.6.1). Default: none.
     ///
     /// ```
     /// use scaikey_auth::Auth;
@@ -100,15 +99,15 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets the public URL of this service, as clients know it: challenges then say where its
-    /// metadata is (RFC 9728 §5.1), and [`endpoints`](Auth::endpoints) publish them.
+    /// Sets the public URL of this service. Challenges then name the URL of its metadata
+    /// (RFC 9728 §5.1), and the [`endpoints`](Auth::endpoints) publish the metadata.
     pub fn resource(mut self, url: impl Into<String>) -> Self {
         self.config.resource = Some(url.into());
         self
     }
 
-    /// Sets the scopes that this service knows, published in its metadata (`scopes_supported`, RFC 9728
-    /// §2). Default: none are published. Those that a sign-in asks for are not these.
+    /// Sets the scopes that this service publishes in its metadata (`scopes_supported`, RFC 9728 §2).
+    /// Default: none. The scopes that a sign-in requests are a different setting.
     pub fn resource_scopes(mut self, scopes: &str) -> Self {
         match scopes.parse() {
             Ok(scopes) => self.config.resource_scopes = scopes,
@@ -120,66 +119,63 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets where tenants are looked up. Default [`AnyTenant`]: every tenant that a verified token
-    /// names; where an issuer has `{tenant_id}` in it and no list of tenants, that must be said by
-    /// setting it here. Wrap a store in
-    /// [`CachedTenants`](crate::tenant::CachedTenants), unless it answers immediately.
+    /// Sets the tenant store. Default [`AnyTenant`], which accepts every tenant that a verified token
+    /// names. If an issuer contains `{tenant_id}` and has no list of tenants, there is no default: set
+    /// the store here, be it [`AnyTenant`]. Wrap a store in [`CachedTenants`](crate::tenant::CachedTenants),
+    /// unless it returns without waiting.
     pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
         self.tenants = Some(Arc::new(tenants));
         self
     }
 
-    /// Accepts tokens that name no tenant. Default: they are refused with 403.
+    /// Accepts tokens without a tenant. Default: they are refused with 403.
     pub fn tenant_optional(mut self) -> Self {
         self.config.tenant_required = false;
         self
     }
 
-    /// Answers 404 instead of 403 for a tenant that does not exist.
+    /// Answers 404 instead of 403 if the tenant does not exist.
     pub fn unknown_tenant_is_not_found(mut self) -> Self {
         self.config.unknown_tenant_is_not_found = true;
         self
     }
 
-    /// Sets how much memory may be spent on [tokens verified before](crate::validator::VerifiedTokens), in
-    /// bytes.
-    /// Default 16 MiB, for some 15,000 tokens; 0 verifies every request anew.
+    /// Sets the size of the [cache of verified tokens](crate::validator::VerifiedTokens), in bytes.
+    /// Default 16 MiB, for about 15,000 tokens. With 0, every request verifies its token.
     pub fn verified_tokens_bytes(mut self, limit: usize) -> Self {
         self.config.verified_tokens_bytes = limit;
         self
     }
 
-    /// Adds a validator for tokens of another kind. It is asked before the built-in ones whether
-    /// it accepts a token.
+    /// Adds a validator for tokens of another kind. It comes before the built-in validators: it gets each
+    /// token that it [accepts](TokenValidator::accepts).
     pub fn validator(mut self, validator: impl TokenValidator) -> Self {
         self.validators.push(Arc::new(SyntaxChecked(validator)));
         self
     }
 
-    /// Accepts tokens that are bound to a key, if this verifier accepts the proof that comes with the request.
+    /// Accepts tokens that are bound to a key, if this verifier accepts the request's proof of possession.
     /// May be repeated, for keys of different kinds. Default: none, so bound tokens are refused.
     pub fn proof_verifier(mut self, verifier: impl ProofVerifier) -> Self {
         self.proofs.push(Arc::new(verifier));
         self
     }
 
-    /// Asks this check about each request whose token holds, before its tenant is looked up. May be repeated:
-    /// all checks must allow the request. Default: none. A check that answers immediately costs a request
-    /// its own
-    /// time; one that waits costs an allocation, too.
+    /// Adds a check of each request with a valid token, before the tenant lookup. May be repeated: all checks
+    /// must allow the request. Default: none. A check that waits costs each request an allocation.
     pub fn admission(mut self, check: impl AdmissionCheck) -> Self {
         self.admission.push(Arc::new(check));
         self
     }
 
-    /// Sets who the mock user is.
+    /// Sets the mock user.
     pub fn mock_user(mut self, user: MockUser) -> Self {
         self.config.mock = user;
         self
     }
 
-    /// Allows mock and hybrid mode wherever the service runs: in release builds without a marker, in
-    /// Kubernetes, and where a marker says production. Everybody can then sign in with any token.
+    /// Allows mock and hybrid mode everywhere: in release builds without a marker, in Kubernetes, and
+    /// where a marker says production. Every caller can then sign in with any token.
     pub fn insecure_allow_mock_in_production(mut self) -> Self {
         self.config.insecure_allow_mock_in_production = true;
         self
@@ -191,15 +187,15 @@ impl AuthBuilder {
         self
     }
 
-    /// Checks the configuration and puts everything together. Does no I/O: the first token fetches
-    /// the keys, or [`Auth::ready`].
+    /// Checks the configuration and builds the [`Auth`]. Does no I/O: the keys are fetched for the first
+    /// token, or by [`Auth::ready`].
     ///
     /// # Errors
-    /// Every fault of the configuration at once.
+    /// All faults of the configuration together.
     pub fn build(self) -> Result<Auth, ConfigError> {
         let Self { mut config, mut validators, proofs, admission, tenant_issuers, .. } = self;
         let (tenants, challenges, clock) = (self.tenants, self.challenges, self.clock);
-        // Whoever sets a resolver of tenants says with it which there are, or that all are meant.
+        // An explicit tenant store, even `AnyTenant`, is a deliberate choice.
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let jwks = Arc::new(JwksValidator::with_clock(&config, clock.clone())?);
@@ -216,7 +212,7 @@ impl AuthBuilder {
         let Some(challenger) = Challenger::new(realm, metadata.as_deref()) else {
             let fault = Fault::new(
                 "realm",
-                "has characters that cannot stand in a header: use printable ASCII",
+                "has characters that a header cannot contain: use printable ASCII",
             );
             return Err(ConfigError::one(fault));
         };
@@ -249,7 +245,7 @@ impl AuthBuilder {
     }
 }
 
-/// The validators of a mode, in the order in which they are asked.
+/// Returns the built-in validators of the mode, in order of precedence.
 fn built_in(
     config: &AuthConfig,
     jwks: Arc<JwksValidator>,
@@ -269,7 +265,7 @@ fn built_in(
                 crate::validator::MockValidator::for_prefixed_tokens(&config.mock, clock.clone());
             vec![jwks, Arc::new(SyntaxChecked(mock))]
         }
-        // The configuration was checked: without the feature there is no such mode.
+        // Unreachable: the configuration check rejects these modes without the feature.
         #[cfg(not(feature = "mock"))]
         AuthMode::Mock | AuthMode::Hybrid => {
             let _ = clock;

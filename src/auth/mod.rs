@@ -1,4 +1,4 @@
-//! [`Auth`]: mode, validators and tenants put together. Everything else is a way to reach it.
+//! [`Auth`]: authenticates callers with validators, checks and a tenant store.
 
 mod builder;
 
@@ -20,7 +20,7 @@ use crate::support::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_told};
 use crate::validator::{Credentials, TokenValidator, VerifiedTokens};
 
-/// Who calls, and for which tenant: what the layer puts into a request's extensions.
+/// The authenticated caller and its tenant. The layer puts it into the extensions of each request.
 #[derive(Debug, Clone)]
 pub struct AuthContext {
     identity: Identity,
@@ -28,7 +28,7 @@ pub struct AuthContext {
     token: Option<IncomingToken>,
 }
 
-/// A header value with the caller's token from `start` on: a counted reference, no copy.
+/// The caller's token: a shared header value, from byte `start` on.
 #[derive(Clone)]
 pub(crate) struct IncomingToken {
     pub(crate) value: HeaderValue,
@@ -56,18 +56,18 @@ impl AuthContext {
         Self { identity, tenant, token: None }
     }
 
-    /// Who calls.
+    /// Returns the identity of the caller.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The tenant the request runs in. `None` only where tenants are optional.
+    /// Returns the tenant of the request. `None` only if tenants are optional.
     pub fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_ref()
     }
 
-    /// The token the caller came with, to be exchanged or passed on. Every use of it is a place
-    /// where it can leak. `None` for a mock identity, whose token is none.
+    /// Returns the caller's token, to exchange or forward it. Each use is a place where it can leak.
+    /// `None` for a mock identity, which has no real token.
     pub fn token(&self) -> Option<&str> {
         let token = self.token.as_ref().filter(|_| !self.identity.is_mock())?;
         std::str::from_utf8(token.bytes()).ok()
@@ -80,24 +80,24 @@ impl AuthContext {
     }
 }
 
-/// Authentication for one service. Cheap to clone: clones share everything.
+/// The authentication of a service. Cheap to clone: clones share all state.
 ///
-/// `layer()` protects routes, `require()` guards single ones, [`authenticate`](Self::authenticate)
-/// serves whatever does not come as an HTTP request.
+/// [`layer`](Self::layer) protects routes, [`require`](Self::require) guards single routes, and
+/// [`authenticate`](Self::authenticate) checks tokens that do not come with an HTTP request.
 #[derive(Debug, Clone)]
 pub struct Auth(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     mode: AuthMode,
-    /// Asked in this order who accepts a token.
+    /// A token goes to the first validator that accepts it.
     validators: Vec<Arc<dyn TokenValidator>>,
     issuers: Issuers,
     verified_tokens: VerifiedTokens,
     proofs: ProofVerifiers,
     admission: AdmissionChecks,
     tenants: Arc<dyn TenantResolver>,
-    /// What the log was told of them.
+    /// Logs a failure of the tenant store once, until it works again.
     tenant_outage: Outage,
     tenant_required: bool,
     unknown_tenant_is_not_found: bool,
@@ -106,53 +106,53 @@ struct Inner {
     clock: Arc<dyn Clock>,
 }
 
-/// Says whether an identity may act in a tenant other than its own.
+/// A check whether an identity may act in a tenant other than its own.
 pub(crate) type TenantAuthoriser = Arc<dyn Fn(&Identity, &Tenant) -> bool + Send + Sync>;
 
-/// The tenant a request names beside its token, in one place or several.
+/// The tenant that a request names outside of its token, by one source or several.
 #[derive(Clone)]
 pub(crate) struct RequestedTenant {
-    /// `None` if what it names is no tenant.
+    /// `None` if the request names no valid tenant.
     pub(crate) id: Option<TenantId>,
-    /// Those of all places that name it.
+    /// The authorisers of all sources that name it.
     pub(crate) authorisers: Vec<TenantAuthoriser>,
-    /// Whether some place that names it has none: then the tenant must be the token's.
+    /// Whether a source that names it has no authoriser. Then it must be the token's own tenant.
     pub(crate) own_only: bool,
 }
 
 impl RequestedTenant {
-    /// Whether each place that names the tenant lets the identity act in it.
+    /// Returns whether every source that names the tenant lets the identity act in it.
     fn allows(&self, identity: &Identity, tenant: &Tenant) -> bool {
         !self.own_only && self.authorisers.iter().all(|allows| allows(identity, tenant))
     }
 }
 
-/// A request, as far as it is judged here.
+/// The parts of a request that authentication needs.
 #[derive(Clone, Copy)]
 pub(crate) struct AuthRequest<'r> {
     pub(crate) credentials: Credentials<'r>,
     pub(crate) tenant: Option<&'r RequestedTenant>,
-    /// Where a proof would stand. `None` for a token that comes without a request: it must not be bound.
+    /// The head with the proof of possession. `None` for a token without a request, which must not be bound.
     pub(crate) head: Option<ProofHead<'r>>,
 }
 
 impl<'r> AuthRequest<'r> {
-    /// A token without anything around it.
-    pub(crate) fn bare(credentials: Credentials<'r>) -> Self {
+    /// Makes a request of a token alone.
+    pub(crate) fn token_only(credentials: Credentials<'r>) -> Self {
         Self { credentials, tenant: None, head: None }
     }
 }
 
-/// How far a request came without waiting.
+/// The result of an attempt to authenticate without waiting.
 pub(crate) enum Attempt {
     Done(Result<AuthContext, AuthError>),
-    /// The token holds; this step must be waited for.
+    /// The token is valid, but this step must wait.
     Validated(Identity, Step),
-    /// The token must be checked.
+    /// The validation of the token must wait.
     Unvalidated,
 }
 
-/// The steps that follow a verified token, in their order.
+/// The steps after the validation of a token, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
     Proof,
@@ -161,30 +161,30 @@ pub(crate) enum Step {
 }
 
 impl Auth {
-    /// Starts a configuration in code.
+    /// Returns a builder with the default configuration.
     pub fn builder() -> AuthBuilder {
         Self::from_config(AuthConfig::default())
     }
 
-    /// Starts from a configuration read from a file.
+    /// Returns a builder with a configuration, such as one read from a file.
     pub fn from_config(config: AuthConfig) -> AuthBuilder {
         AuthBuilder::new(config)
     }
 
-    /// Starts from environment variables: see [`AuthConfig::from_env`].
+    /// Returns a builder with a configuration from environment variables: see [`AuthConfig::from_env`].
     pub fn from_env(prefix: &str) -> AuthBuilder {
         Self::from_config(AuthConfig::from_env(prefix))
     }
 
-    /// Judges a bearer token and finds its tenant, as the layer does: for web sockets, queues and
-    /// other places where a token arrives without an HTTP request. A token that is bound to a key is refused,
-    /// because there is no request that could carry the proof. To answer a refusal as the layer does, see
-    /// [`AuthLayer::refusal`](crate::AuthLayer::refusal).
+    /// Authenticates a bearer token and resolves its tenant, as the layer does. For web sockets, queues and
+    /// other tokens that do not come with an HTTP request. A token that is bound to a key is refused, because
+    /// there is no request with a proof. [`AuthLayer::refusal`](crate::AuthLayer::refusal) makes the layer's
+    /// response from an error.
     ///
     /// # Errors
-    /// Every way a request can be refused.
+    /// Every reason for which the layer refuses a request.
     pub async fn authenticate(&self, token: &str) -> Result<AuthContext, AuthError> {
-        let request = AuthRequest::bare(Credentials::bearer(token));
+        let request = AuthRequest::token_only(Credentials::bearer(token));
         let context = self.finish(self.try_authenticate(request), request).await?;
         Ok(match HeaderValue::try_from(token) {
             Ok(value) => context.with_token(IncomingToken { value, start: 0 }),
@@ -192,33 +192,32 @@ impl Auth {
         })
     }
 
-    /// The issuers trusted, to add, remove and watch.
+    /// Returns the trusted issuers, to add, remove and monitor them.
     pub fn issuers(&self) -> &Issuers {
         &self.0.issuers
     }
 
-    /// The tokens verified before, to watch and to flush.
+    /// Returns the cache of verified tokens, to monitor and flush it.
     pub fn verified_tokens(&self) -> &VerifiedTokens {
         &self.0.verified_tokens
     }
 
-    /// The mode.
+    /// Returns the mode.
     pub fn mode(&self) -> AuthMode {
         self.0.mode
     }
 
-    /// Waits until the keys of every issuer were fetched, for those who would rather start late than
-    /// answer 503 at first. Returns at once in mock mode.
+    /// Waits until the keys of all issuers are fetched. Call it before the service starts, to avoid 503
+    /// responses to the first requests. Returns immediately in mock mode.
     ///
     /// # Errors
-    /// When a provider cannot be reached, or said not to be asked again before long (429, or 503 with
-    /// `Retry-After`). The service may start all the same: keys are fetched
-    /// when a token needs them.
+    /// If a provider is unreachable or asks to wait (429, or 503 with `Retry-After`). The service may start
+    /// nevertheless, because a token that needs keys fetches them.
     pub async fn ready(&self) -> Result<(), AuthError> {
         self.0.issuers.ready().await
     }
 
-    /// Decides what can be decided without waiting.
+    /// Authenticates a request as far as possible without waiting.
     pub(crate) fn try_authenticate(&self, request: AuthRequest<'_>) -> Attempt {
         self.attempt(request).unwrap_or_else(|error| Attempt::Done(Err(error)))
     }
@@ -249,7 +248,7 @@ impl Auth {
         Ok(Attempt::Done(Ok(AuthContext::new(identity, tenant))))
     }
 
-    /// Decides the rest.
+    /// Completes an attempt, waiting where necessary.
     pub(crate) async fn finish(
         &self,
         attempt: Attempt,
@@ -280,8 +279,8 @@ impl Auth {
         Ok(AuthContext::new(identity, tenant))
     }
 
-    /// Judges a token alone, whatever its tenant is and whether or not its bearer is admitted. Whichever
-    /// validator took the token, a bound one is refused, since nothing proves here that its sender has the key.
+    /// Validates a token without looking at its tenant or admission. Refuses a bound token of any validator,
+    /// because there is no proof that its sender has the key.
     pub(crate) async fn validate(&self, token: &str) -> Result<Identity, AuthError> {
         let presented = Credentials::raw(token.as_bytes());
         let identity = self.validator_for(&presented)?.validate(&presented).await?;
@@ -296,7 +295,7 @@ impl Auth {
         !self.0.admission.is_empty()
     }
 
-    /// Asks all admission checks.
+    /// Runs all admission checks.
     pub(crate) async fn admit(&self, identity: &Identity) -> Result<(), AuthError> {
         match self.admission_request(identity) {
             Some(admission) => self.0.admission.admit(&admission, || self.0.clock.elapsed()).await,
@@ -304,25 +303,24 @@ impl Auth {
         }
     }
 
-    /// Whether the head of a request that waits here is still needed.
+    /// Returns whether the rest of an attempt needs the head of the request.
     pub(crate) fn needs_head(&self, attempt: &Attempt) -> bool {
-        let may_prove = match attempt {
+        let may_need_proof = match attempt {
             Attempt::Unvalidated => true,
             Attempt::Validated(_, step) => *step <= Step::Proof,
             Attempt::Done(_) => false,
         };
-        may_prove && !self.0.proofs.is_empty()
+        may_need_proof && !self.0.proofs.is_empty()
     }
 
-    /// The credentials for a validator: a bound token is accepted only if its proof is going to be judged.
+    /// Returns the credentials for a validator. They allow a bound token only if its proof is verified later.
     fn credentials<'r>(&self, request: AuthRequest<'r>) -> Credentials<'r> {
         let AuthRequest { credentials, head, .. } = request;
-        let judges_proofs = head.is_some() && !self.0.proofs.is_empty();
-        if judges_proofs { credentials.allow_bound() } else { credentials }
+        let verifies_proofs = head.is_some() && !self.0.proofs.is_empty();
+        if verifies_proofs { credentials.allow_bound() } else { credentials }
     }
 
-    /// What must be proven; `None` for a token that is not bound. Whichever validator took the token, a bound
-    /// one needs a proof.
+    /// Returns the proof to verify, or `None` if the token is not bound. Applies to the tokens of all validators.
     #[inline]
     fn proof_request<'r>(
         &self,
@@ -335,14 +333,14 @@ impl Auth {
         Ok(Some(head.request(confirmation, token, self.now())))
     }
 
-    /// What the admission checks are asked, if there are any.
+    /// Returns the request for the admission checks, if there are any.
     #[inline]
     fn admission_request<'r>(&self, identity: &'r Identity) -> Option<AdmissionRequest<'r>> {
         (!self.0.admission.is_empty()).then(|| AdmissionRequest { identity, now: self.now() })
     }
 
-    /// Judges the tenant store's answer about `target`. Whoever asks for a tenant that is not their own
-    /// does not learn whether it exists.
+    /// Checks the tenant store's answer about `target`. A caller that requests another tenant than its own
+    /// does not learn whether that tenant exists.
     fn check_tenant(
         &self,
         answer: Result<Option<Tenant>, BoxError>,
@@ -351,7 +349,7 @@ impl Auth {
         requested: Option<&RequestedTenant>,
     ) -> Result<Option<Tenant>, AuthError> {
         let foreign = identity.tenant_id() != Some(target);
-        let tenant = match self.store_answer(answer, target)? {
+        let tenant = match self.watch_store(answer, target)? {
             None if foreign => return Err(AuthError::TenantMismatch),
             None => return Err(AuthError::UnknownTenant),
             Some(tenant) => tenant,
@@ -365,9 +363,9 @@ impl Auth {
         }
     }
 
-    /// The tenant store's answer, of whose failures the log is told: once for each change.
+    /// Returns the tenant store's answer, and logs the beginning and the end of an outage.
     #[inline]
-    fn store_answer(
+    fn watch_store(
         &self,
         answer: Result<Option<Tenant>, BoxError>,
         target: &TenantId,
@@ -396,7 +394,7 @@ impl Auth {
         &self.0.challenger
     }
 
-    /// What clients call this service by its URL.
+    /// Returns the URL of this service, with its metadata.
     pub(crate) fn resource(&self) -> Option<&Resource> {
         self.0.resource.as_ref()
     }
@@ -425,8 +423,8 @@ impl Auth {
         })
     }
 
-    /// The tenant the request is to run in: the token's own, or another if every place that names it
-    /// has an authoriser.
+    /// Returns the tenant of the request: the token's own, or another if every source that names it has an
+    /// authoriser.
     fn target_tenant<'r>(
         &self,
         identity: &'r Identity,

@@ -1,4 +1,4 @@
-//! [`ResponseBody`]: the body of an answer that passed a layer.
+//! [`ResponseBody`]: the response body of this crate's layers.
 
 use std::mem;
 use std::pin::Pin;
@@ -9,15 +9,15 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of an answer behind a layer of this crate: the inner service's body, or a short one of
-    /// the layer's own, such as a refusal's.
+    /// The response body of this crate's layers: the inner service's body, or a short body of the layer,
+    /// such as a refusal.
     ///
-    /// So the layers stand anywhere in a tower stack: the body of the service behind may be of any
-    /// type, and needs no way to be made of bytes. The inner body is handed on frame by frame, with its
-    /// trailers, its length and its end. To name the type is rarely needed: frameworks take every
-    /// [`Body`]. Its data are those of the inner body, so [`Bytes`] nearly always.
+    /// With this type the layers work anywhere in a tower stack: the inner body may have any type, and
+    /// need not be constructible from bytes. The inner body is passed on frame by frame, with its trailers
+    /// and its size hint. You rarely need to name the type, because frameworks accept every [`Body`]. Its
+    /// `Data` type is that of the inner body, in most cases [`Bytes`].
     ///
-    /// Each layer adds one: `auth.layer()` around `auth.require(…)` answers
+    /// Each layer adds one: `auth.layer()` around `auth.require(…)` returns
     /// `Response<ResponseBody<ResponseBody<B>>>`.
     ///
     /// ```
@@ -41,8 +41,8 @@ pin_project! {
     /// }
     /// ```
     ///
-    /// [`Default`] is an empty body, which layers outside (tower-http's timeout, tonic's interceptors)
-    /// answer with.
+    /// [`Default`] is an empty body. Outer layers need it for their responses (tower-http's timeout,
+    /// tonic's interceptors).
     #[derive(Debug, Clone)]
     pub struct ResponseBody<B> {
         #[pin]
@@ -58,7 +58,7 @@ pin_project! {
             #[pin]
             body: B,
         },
-        // What is left to send.
+        // Emptied when sent.
         Own {
             bytes: Bytes,
         },

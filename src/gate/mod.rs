@@ -1,5 +1,4 @@
-//! [`Gate`]: the one tower service of the layers that decide about requests. A request passes, waits,
-//! or is refused.
+//! [`Gated`]: the tower service of all layers that admit, delay or refuse requests by a [`Gate`].
 
 mod body;
 
@@ -16,36 +15,36 @@ use tower_service::Service;
 
 pub use body::ResponseBody;
 
-/// A future of this crate's own work. It holds nothing of a user's service, which need not be `Send`.
+/// A boxed future of this crate. It holds no part of the inner service, which need not be `Send`.
 pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A layer's decision about each request. `Err` is a refusal.
+/// The decision of a layer about each request. `Err` is a refusal.
 #[expect(
     clippy::result_large_err,
-    reason = "a refusal is moved into the future; a box would be one allocation for each"
+    reason = "the refusal is moved into the future; a box would cost an allocation per refusal"
 )]
 pub trait Gate<Q>: Clone {
-    /// What is left to do once the service has answered. The default is nothing.
+    /// The work left after the service has responded. The default is none.
     type After: Default;
 
-    /// The result that a request may have to wait for.
+    /// The value that a waiting request waits for.
     type Awaited;
 
-    /// Decides as far as it can without waiting.
+    /// Decides as far as possible without waiting.
     fn decide(
         &self,
         request: &mut Request<Q>,
     ) -> Result<Decision<Self::After, Self::Awaited>, Response<Bytes>>;
 
-    /// Decides about a request that waited.
+    /// Decides about a request that has waited.
     fn resume(
         &self,
         awaited: Self::Awaited,
         request: &mut Request<Q>,
     ) -> Result<Self::After, Response<Bytes>>;
 
-    /// Completes an answer; does nothing unless overridden. If the answer must wait, returns a future
-    /// of what is left to do then.
+    /// Completes a response; does nothing unless overridden. If the response must wait, returns a future of
+    /// the remaining work.
     fn finish<B>(
         _after: Self::After,
         _response: &mut Response<ResponseBody<B>>,
@@ -54,15 +53,15 @@ pub trait Gate<Q>: Clone {
     }
 }
 
-/// What happens to a request that is not refused.
+/// The decision about a request that is not refused.
 pub enum Decision<A, V> {
-    /// It goes on immediately.
+    /// The request goes to the service immediately.
     Pass(A),
-    /// It waits, together with the service that was ready for it.
+    /// The request waits, together with the service instance that was ready for it.
     Wait(Pending<V>),
 }
 
-/// A service behind a layer of this crate, `G`.
+/// A service behind one of this crate's layers, `G`.
 #[derive(Debug, Clone)]
 pub struct Gated<S, G> {
     inner: S,
@@ -106,16 +105,16 @@ where
     }
 }
 
-/// Takes the instance that `poll_ready` was for, and leaves a clone, which is not ready. Only that
-/// instance may be called later. Where it is not called it must be dropped, because an instance that is
-/// kept would keep what `poll_ready` reserved (a place under a limit, say) from other requests.
+/// Takes the instance that `poll_ready` made ready, and leaves a clone that is not ready. Only the taken
+/// instance may be called. If it is not called, it must be dropped, because it would keep the resources
+/// that `poll_ready` reserved, such as a permit of a concurrency limit.
 pub(crate) fn take_ready<S: Clone>(inner: &mut S) -> S {
     let spare = inner.clone();
     mem::replace(inner, spare)
 }
 
 pin_project! {
-    /// The response of a [`Gated`] service. Nothing is boxed unless the request or its answer waits.
+    /// The response future of a [`Gated`] service. It boxes nothing unless the request or its response waits.
     pub struct ResponseFuture<S, G, Q, B>
     where
         S: Service<Request<Q>>,
@@ -133,19 +132,19 @@ pin_project! {
         S: Service<Request<Q>>,
         G: Gate<Q>,
     {
-        // The awaited needs keys, a tenant or a token.
+        // The request waits, for keys, a tenant or a token.
         Waiting {
             awaited: Pending<G::Awaited>,
             waiting: Option<Box<WaitingRequest<S, G, Q>>>,
         },
-        // The inner service is at work.
+        // The inner service processes the request.
         Serving {
             #[pin]
             future: S::Future,
             after: G::After,
         },
-        // The answer is there; it goes out when `after` is.
-        Answered {
+        // The response is complete; it is returned when `after` is done.
+        Responded {
             response: Option<Response<ResponseBody<B>>>,
             after: Option<Pending<G::After>>,
         },
@@ -158,11 +157,11 @@ where
     G: Gate<Q>,
 {
     fn refused(refusal: Response<Bytes>) -> Self {
-        Self::Answered { response: Some(refusal.map(ResponseBody::from)), after: None }
+        Self::Responded { response: Some(refusal.map(ResponseBody::from)), after: None }
     }
 }
 
-/// A request that waits, and what goes on with it.
+/// A waiting request, with its gate and the service instance that is ready for it.
 struct WaitingRequest<S, G, Q> {
     gate: G,
     ready: S,
@@ -176,7 +175,7 @@ where
 {
     type Output = Result<Response<ResponseBody<B>>, S::Error>;
 
-    // Polled again after it answered, it is pending: there is nothing to say any more.
+    // A future that is polled again after completion stays pending.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
@@ -194,7 +193,7 @@ where
                 StateProjection::Serving { future, after } => {
                     (ready!(future.poll(context))?.map(ResponseBody::inner), mem::take(after))
                 }
-                StateProjection::Answered { response, after } => {
+                StateProjection::Responded { response, after } => {
                     let after = match after {
                         Some(after) if response.is_some() => ready!(after.as_mut().poll(context)),
                         _ => G::After::default(),
@@ -205,7 +204,7 @@ where
             };
             match G::finish(after, &mut response) {
                 None => return Poll::Ready(Ok(response)),
-                after => state.set(State::Answered { response: Some(response), after }),
+                after => state.set(State::Responded { response: Some(response), after }),
             }
         }
     }
@@ -235,8 +234,8 @@ mod tests {
 
     const AFTER: &str = "after";
 
-    /// A service of one thread. It counts its instances that are ready, and panics when another one
-    /// is called.
+    /// A service that is not `Send`. It counts its ready instances, and panics if an instance is called
+    /// that is not ready.
     struct Reserving {
         ready: Rc<Cell<usize>>,
         is_ready: bool,
@@ -279,11 +278,11 @@ mod tests {
         }
     }
 
-    /// Decides as the body says, and is of one thread itself.
+    /// A gate that is not `Send` and takes its decision from the request body.
     #[derive(Clone)]
     struct ScriptedGate(Rc<RefCell<Vec<&'static str>>>);
 
-    /// Is pending once, and wakes its task.
+    /// Returns `result` at the second poll.
     async fn later<T>(result: T) -> T {
         let mut is_first = true;
         poll_fn(|context| {
@@ -306,8 +305,8 @@ mod tests {
             match &**request.body() {
                 "refuse" => Err(Response::new("refused".into())),
                 "wait" => Ok(Decision::Wait(Box::pin(later(true)))),
-                "wait in vain" => Ok(Decision::Wait(Box::pin(later(false)))),
-                "answer late" => Ok(Decision::Pass(2)),
+                "wait and refuse" => Ok(Decision::Wait(Box::pin(later(false)))),
+                "respond late" => Ok(Decision::Pass(2)),
                 _ => Ok(Decision::Pass(0)),
             }
         }
@@ -337,14 +336,16 @@ mod tests {
         Box::pin(service.call(Request::new(body.clone())))
     }
 
-    /// The body, and what is appended to it once the answer is there.
+    /// Returns the response body, followed by the values of the header `AFTER`.
     fn poll(future: &mut Pin<Box<TestFuture>>) -> Poll<String> {
         let mut context = Context::from_waker(Waker::noop());
         let Poll::Ready(Ok(mut answer)) = future.as_mut().poll(&mut context) else {
             return Poll::Pending;
         };
         let frame = Pin::new(answer.body_mut()).poll_frame(&mut context);
-        let Poll::Ready(Some(Ok(frame))) = frame else { panic!("the body is at hand: {frame:?}") };
+        let Poll::Ready(Some(Ok(frame))) = frame else {
+            panic!("the body is not ready: {frame:?}")
+        };
         let mut text = String::from_utf8(frame.into_data().unwrap().into()).unwrap();
         for after in answer.headers().get_all(AFTER) {
             text = format!("{text} {}", after.to_str().unwrap());
@@ -357,19 +358,23 @@ mod tests {
     }
 
     #[test]
-    fn ready_instance_is_called_or_given_back() {
+    fn ready_instance_is_called_or_dropped() {
         let (mut service, ready) = gated();
         for (body, answers) in [
             ("pass", vec![answer("pass served 0")]),
             ("refuse", vec![answer("refused 0")]),
             ("wait", vec![Poll::Pending, answer("wait served 1")]),
-            ("wait in vain", vec![Poll::Pending, answer("refused late 0")]),
-            ("answer late", vec![Poll::Pending, answer("answer late served 2 1")]),
+            ("wait and refuse", vec![Poll::Pending, answer("refused late 0")]),
+            ("respond late", vec![Poll::Pending, answer("respond late served 2 1")]),
         ] {
             let body: Rc<str> = body.into();
             let mut future = call(&mut service, &body);
             let waits = usize::from(body.starts_with("wait"));
-            assert_eq!(ready.get(), waits, "{body}: kept only while the request waits");
+            assert_eq!(
+                ready.get(),
+                waits,
+                "{body}: the ready instance is kept only while the request waits"
+            );
             for expected in answers {
                 assert_eq!(poll(&mut future), expected);
             }
@@ -378,9 +383,9 @@ mod tests {
     }
 
     #[test]
-    fn answered_future_stays_pending() {
+    fn completed_future_stays_pending() {
         let (mut service, _) = gated();
-        for body in ["refuse", "wait in vain", "answer late"] {
+        for body in ["refuse", "wait and refuse", "respond late"] {
             let mut future = call(&mut service, &body.into());
             while poll(&mut future).is_pending() {}
             assert!(poll(&mut future).is_pending(), "{body}");
@@ -388,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_future_gives_back_what_it_held() {
+    fn dropped_future_drops_request_and_service() {
         let (mut service, ready) = gated();
         let body: Rc<str> = "wait".into();
         for polls in [0, 1] {

@@ -1,4 +1,4 @@
-//! Guards: what a single route requires of the identity, beyond having one.
+//! [`Guard`], the ready-made guards, and the layer that applies one.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -18,22 +18,22 @@ use crate::layer::{RequestHead, Unauthenticated, refuse};
 
 /// A condition on an authenticated request.
 ///
-/// Ready-made: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
-/// [`mfa_within`], [`verified`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is one too, and
-/// [`guard_fn`] makes one of a closure that looks at the request. Join them with
+/// Ready-made guards: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
+/// [`mfa_within`], [`verified`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is a guard too, and
+/// [`guard_fn`] makes one from a closure that sees the request. Combine guards with
 /// [`and`](GuardExt::and) and [`or`](GuardExt::or).
 ///
-/// A guard is called for each request, waits for nothing, and does not see the body.
-/// Harmless mistake: to refuse too much. Attacks: to admit what it does not understand, such as a
-/// method it has no rule for; to decide by a path that a client can write in another way
-/// (`/admin`, `/%61dmin`, `/admin/`) where the router takes both for one route.
+/// A guard is called for each request, cannot wait, and does not see the body.
+/// Harmless mistake: to refuse too much. Attacks: to admit a request that the guard has no rule for, such
+/// as an unknown method; to decide by a path that a client can write in another way
+/// (`/admin`, `/%61dmin`, `/admin/`) while the router treats both as one route.
 ///
 /// ```
 /// use axum::http::Method;
 /// use scaikey_auth::AuthError;
 /// use scaikey_auth::guard::{Guard, GuardRequest};
 ///
-/// /// Lets everybody read, and only editors write.
+/// /// Lets every caller read, but only editors write.
 /// struct EditorsWrite;
 ///
 /// impl Guard for EditorsWrite {
@@ -47,18 +47,18 @@ use crate::layer::{RequestHead, Unauthenticated, refuse};
 /// }
 /// ```
 pub trait Guard: Send + Sync + 'static {
-    /// Decides whether the request may go on.
+    /// Decides whether to admit the request.
     ///
     /// # Errors
-    /// The reason of the refusal, as the caller is told it.
+    /// The refusal that the caller gets.
     fn check(&self, request: &GuardRequest<'_>) -> Result<(), AuthError>;
 }
 
 /// A request in front of a [`Guard`].
 ///
-/// # Which path a guard sees
+/// # The path that a guard sees
 ///
-/// The one that is left where the guard stands. `axum`'s `Router::nest` strips its prefix before the
+/// It depends on the position of the guard, because `axum`'s `Router::nest` strips its prefix before the
 /// nested routes:
 ///
 /// | the guard is added | `GET /v1/docs/7` under `nest("/v1", …)` is |
@@ -66,9 +66,9 @@ pub trait Guard: Send + Sync + 'static {
 /// | to the nested router or one of its routes (`layer`, `route_layer`) | `/docs/7` |
 /// | to the outer router, after `nest` (`layer`, `route_layer`) | `/v1/docs/7` |
 ///
-/// axum leaves the whole path and the route in the extensions: `OriginalUri` and, with
-/// `route_layer`, `MatchedPath` (`/v1/docs/{id}`). Rules for routes are best written with
-/// `MatchedPath`, since it has one spelling.
+/// axum puts the whole path and the route into the extensions: `OriginalUri` and, with
+/// `route_layer`, `MatchedPath` (`/v1/docs/{id}`). Prefer `MatchedPath` for rules about routes, because it
+/// has only one spelling.
 ///
 /// `Debug` prints neither headers, the query nor extensions.
 #[derive(Clone, Copy)]
@@ -78,9 +78,9 @@ pub struct GuardRequest<'r> {
     pub context: &'r AuthContext,
     /// The method, the target and the headers.
     pub head: RequestHead<'r>,
-    /// What layers and routers left with the request.
+    /// The extensions, with the values that layers and routers have added.
     pub extensions: &'r Extensions,
-    /// The time by the clock of [`Auth`].
+    /// The current time by the clock of [`Auth`].
     pub now: SystemTime,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Debug for GuardRequest<'_> {
 }
 
 impl<'r> GuardRequest<'r> {
-    /// Makes the request that a guard sees: to test a guard, or to ask one without its layer.
+    /// Makes a request for a guard, to test it or to call it without its layer.
     pub fn of<B>(request: &'r Request<B>, context: &'r AuthContext, now: SystemTime) -> Self {
         let head = RequestHead::of(request);
         Self { context, head, extensions: request.extensions(), now }
@@ -116,7 +116,7 @@ where
     }
 }
 
-/// Makes a guard of a closure that looks at the request, not only at who calls.
+/// Makes a guard from a closure that sees the whole request, not only the caller.
 ///
 /// ```
 /// use axum::http::Method;
@@ -139,7 +139,7 @@ where
     GuardFn(check)
 }
 
-/// A guard that looks at the request.
+/// The guard of [`guard_fn`].
 struct GuardFn<F>(F);
 
 impl<F> Guard for GuardFn<F>
@@ -151,7 +151,7 @@ where
     }
 }
 
-/// Joins guards. Implemented for every [`Guard`], closures included.
+/// Combinators of guards. Implemented for every [`Guard`], including closures.
 ///
 /// ```
 /// use scaikey_auth::guard::{GuardExt, any_role, verified};
@@ -159,13 +159,13 @@ where
 ///
 /// # fn main() -> Result<(), scaikey_auth::ConfigError> {
 /// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
-/// // The scope or one of the roles; and in both cases no mock.
+/// // Requires the scope or one of the roles, and in both cases a verified token.
 /// let admins = scope("admin").or(any_role(["owner", "auditor"])).and(verified());
 /// let layer = auth.require(admins);
 /// # Ok(()) }
 /// ```
 pub trait GuardExt: Guard + Sized {
-    /// Both must admit; the first refusal is told.
+    /// Returns a guard that admits if both admit. Its refusal is the first one.
     fn and(self, other: impl Guard) -> impl Guard {
         guard_fn(move |request| {
             self.check(request)?;
@@ -173,7 +173,7 @@ pub trait GuardExt: Guard + Sized {
         })
     }
 
-    /// One must admit; otherwise the first refusal is told.
+    /// Returns a guard that admits if one of them admits. Its refusal is that of `self`.
     fn or(self, other: impl Guard) -> impl Guard {
         guard_fn(move |request| {
             self.check(request).or_else(|refusal| other.check(request).map_err(|_| refusal))
@@ -183,9 +183,8 @@ pub trait GuardExt: Guard + Sized {
 
 impl<G: Guard> GuardExt for G {}
 
-/// All of these scopes, separated by spaces: `scope("docs:read docs:write")`. A refusal names them
-/// all. Scopes are compared letter for letter; something that is no scope (RFC 6749 §3.3) admits
-/// nobody.
+/// Requires all of these scopes, separated by spaces: `scope("docs:read docs:write")`. A refusal names
+/// all of them. Scopes must match exactly. An invalid scope (RFC 6749 §3.3) refuses every request.
 pub fn scope(required: &str) -> impl Guard {
     let scopes: Option<Scopes> = required.parse().ok().filter(|scopes: &Scopes| !scopes.is_empty());
     let required: Arc<str> = required.into();
@@ -198,7 +197,7 @@ pub fn scope(required: &str) -> impl Guard {
     }
 }
 
-/// At least one of these scopes, separated by spaces. A refusal names them all.
+/// Requires at least one of these scopes, separated by spaces. A refusal names all of them.
 pub fn any_scope(accepted: &str) -> impl Guard {
     let accepted: Arc<str> = accepted.into();
     move |context: &AuthContext| {
@@ -210,32 +209,32 @@ pub fn any_scope(accepted: &str) -> impl Guard {
     }
 }
 
-/// This role.
+/// Requires this role.
 pub fn role(required: impl Into<String>) -> impl Guard {
     any_role([required])
 }
 
-/// At least one of these roles.
+/// Requires at least one of these roles.
 pub fn any_role<T: Into<String>>(accepted: impl IntoIterator<Item = T>) -> impl Guard {
     let accepted: Vec<String> = accepted.into_iter().map(Into::into).collect();
     let refusal = forbidden("role", &accepted.join(" or "));
     only(refusal, move |identity| accepted.iter().any(|role| identity.has_role(role)))
 }
 
-/// This group.
+/// Requires this group.
 pub fn group(required: impl Into<String>) -> impl Guard {
     let required = required.into();
     only(forbidden("group", &required), move |identity| identity.in_group(&required))
 }
 
-/// This kind of identity: users only, or service accounts only.
+/// Requires this kind of identity, such as users or service accounts.
 pub fn kind(required: IdentityKind) -> impl Guard {
     only(forbidden("kind", required.as_str()), move |identity| identity.kind() == required)
 }
 
-/// A multi-factor authentication not longer ago than this. The refusal asks the client for one
-/// (RFC 9470), also when the token does not say when there was one
-/// ([`Identity::mfa_verified_at`]). One that lies more than 60 s in the future does not count.
+/// Requires a multi-factor authentication within the last `max_age`. A refusal asks the client for a new
+/// one (RFC 9470), also if the token has no time of authentication ([`Identity::mfa_verified_at`]). A time
+/// more than 60 s in the future is refused too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -251,28 +250,28 @@ pub fn kind(required: IdentityKind) -> impl Guard {
 /// ```
 pub fn mfa_within(max_age: Duration) -> impl Guard {
     guard_fn(move |request| match request.context.identity().mfa_verified_at() {
-        Some(moment) if is_recent(moment, request.now, max_age) => Ok(()),
+        Some(verified_at) if is_recent(verified_at, request.now, max_age) => Ok(()),
         _ => Err(AuthError::StepUpRequired { max_age }),
     })
 }
 
-/// Whether `moment` lies no longer ago than `max_age`. One in the future counts only as far as
-/// clocks differ: an issuer that writes milliseconds must not have signed everybody in for ever.
-fn is_recent(moment: SystemTime, now: SystemTime, max_age: Duration) -> bool {
+/// Returns whether `time` is at most `max_age` ago. A time in the future is accepted only within the clock
+/// skew: otherwise an issuer that writes milliseconds would authenticate its users for ever.
+fn is_recent(time: SystemTime, now: SystemTime, max_age: Duration) -> bool {
     const SKEW: Duration = Duration::from_secs(60);
-    match now.duration_since(moment) {
+    match now.duration_since(time) {
         Ok(age) => age <= max_age,
         Err(ahead) => ahead.duration() <= SKEW,
     }
 }
 
-/// An identity whose token was verified here: no mock, and no introspected opaque token.
+/// Requires an identity whose token this service verified: neither a mock nor an introspected opaque token.
 pub fn verified() -> impl Guard {
     let refusal = forbidden("provenance", Provenance::Verified.as_str());
     only(refusal, |identity| identity.provenance() == Provenance::Verified)
 }
 
-/// Admits identities of which `admits` holds, and refuses all others alike.
+/// Makes a guard that admits the identities that `admits` selects, and refuses all others with `refusal`.
 fn only(
     refusal: AuthError,
     admits: impl Fn(&Identity) -> bool + Send + Sync + 'static,
@@ -282,18 +281,18 @@ fn only(
     }
 }
 
-fn forbidden(what: &str, required: &str) -> AuthError {
-    AuthError::Forbidden { required: format!("{what} {required}").into() }
+fn forbidden(attribute: &str, required: &str) -> AuthError {
+    AuthError::Forbidden { required: format!("{attribute} {required}").into() }
 }
 
-/// A layer that admits only requests its guard does. Made by [`Auth::require`].
+/// A layer that admits only the requests that its guard admits. Made by [`Auth::require`].
 #[derive(Clone)]
 pub struct RequireLayer {
     auth: Auth,
     options: Arc<Options>,
 }
 
-/// Shared, so that a clone for each request counts one reference.
+/// The shared options. The layer is cloned for each request.
 #[derive(Clone)]
 struct Options {
     guard: Arc<dyn Guard>,
@@ -306,7 +305,7 @@ impl RequireLayer {
         Self { auth, options: Arc::new(options) }
     }
 
-    /// Sets how refusals are answered. Default [`ProblemJson`].
+    /// Sets the format of refusals. Default [`ProblemJson`].
     #[must_use]
     pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
         Arc::make_mut(&mut self.options).respond = Arc::new(respond);

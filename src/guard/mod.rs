@@ -1,10 +1,10 @@
-//! Guards: what a single route requires of the identity, beyond having one.
+//! Guards: conditions that a route sets on authenticated requests.
 //!
-//! `Auth::require` makes a layer of one: `auth.require(scope("admin"))`. The two that most routes
-//! need, [`scope`] and [`role`](crate::role), are at the root of the crate; here are the others
-//! ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified`]), how to join
-//! them ([`GuardExt`]), and the trait [`Guard`] for your own, which sees the whole head of the request
-//! ([`GuardRequest`]); [`guard_fn`] makes one of a closure.
+//! `Auth::require` makes a layer of a guard: `auth.require(scope("admin"))`. The most common guards,
+//! [`scope`] and [`role`](crate::role), are at the root of the crate. This module has the others
+//! ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified`]) and [`GuardExt`] to
+//! combine them. Write your own as a [`Guard`], which sees the head of the request ([`GuardRequest`]),
+//! or from a closure with [`guard_fn`].
 //!
 //! How it fits together: [manual::request](crate::manual::request).
 
@@ -20,8 +20,8 @@ pub(crate) use condition::scope;
 use crate::auth::Auth;
 
 impl Auth {
-    /// A layer for routes inside of [`layer`](Self::layer) that admits only what `guard` does:
-    /// `auth.require(scope("admin"))`.
+    /// Returns a layer that admits only the requests that `guard` admits: `auth.require(scope("admin"))`. The
+    /// routes must be inside of [`layer`](Self::layer).
     pub fn require<G: Guard>(&self, guard: G) -> RequireLayer {
         RequireLayer::new(self.clone(), guard)
     }

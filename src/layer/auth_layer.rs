@@ -1,4 +1,4 @@
-//! [`AuthLayer`]: what is decided once, when the service is put together.
+//! [`AuthLayer`]: the tower layer and its options.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::gate::Gated;
 /// A [`tower_layer::Layer`] that admits only authenticated requests and puts an
 /// [`AuthContext`](crate::AuthContext) into their extensions.
 ///
-/// Stands anywhere in a tower stack, around every service of `http::Request`s whose bodies are an
-/// `http_body::Body`: axum, bare hyper, tonic (gRPC requests get a gRPC status by themselves). The body of its answers is a
-/// [`ResponseBody`](crate::layer::ResponseBody): the service's, or a refusal's. Refused requests
-/// do not reach the service, and their bodies are not read. CORS preflights, which cannot carry
-/// credentials, pass without an identity; a request with a body is none, whatever its headers say.
+/// It works anywhere in a tower stack, around every service of `http::Request`s whose bodies are an
+/// `http_body::Body`: axum, plain hyper, tonic (refusals of gRPC requests have a gRPC status). The body of
+/// its responses is a [`ResponseBody`](crate::layer::ResponseBody): the service's, or a refusal's. A
+/// refused request does not reach the service, and its body is not read. CORS preflights, which cannot
+/// carry credentials, pass without an identity. A request with a body is never treated as a preflight.
 #[derive(Clone)]
 pub struct AuthLayer {
     pub(super) auth: Auth,
@@ -51,65 +51,64 @@ impl AuthLayer {
         Self { auth, options: Arc::new(options) }
     }
 
-    /// Admits requests without a token too, without an identity. A token that does not hold is
-    /// still refused.
+    /// Admits requests without a token, without an identity. An invalid token is still refused.
     #[must_use]
     pub fn optional(self) -> Self {
         self.with(|options| options.optional = true)
     }
 
-    /// Refuses CORS preflights like everything else. Use it when a layer outside answers them.
+    /// Refuses CORS preflights like all other requests without a token. Use it if an outer layer answers them.
     #[must_use]
     pub fn refuse_preflights(self) -> Self {
         self.with(|options| options.preflights_pass = false)
     }
 
-    /// Looks for the token in `sources` instead of the `Authorization` header alone. A request with
-    /// a token in more than one of them is refused with 400.
+    /// Reads the token from `sources` instead of only the `Authorization` header. A request with tokens in
+    /// several of them is refused with 400.
     #[must_use]
     pub fn tokens_from(self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
         let sources: Vec<_> = sources.into_iter().collect();
         self.with(|options| options.tokens = sources)
     }
 
-    /// Lets requests name their tenant in another place than the token. May be repeated, in any order:
-    /// all places that name one must agree, and each must
-    /// [allow](TenantSource::authorised_by) a tenant that is not the token's.
+    /// Lets requests name their tenant outside of the token. May be repeated, in any order: all sources that
+    /// name a tenant must agree, and each must [allow](TenantSource::authorised_by) a tenant other than the
+    /// token's.
     #[must_use]
     pub fn tenant_from(self, source: TenantSource) -> Self {
         self.with(|options| options.tenants.push(source))
     }
 
-    /// Sets how refusals are answered. Default [`ProblemJson`].
+    /// Sets the format of refusals. Default [`ProblemJson`].
     #[must_use]
     pub fn respond_with(self, respond: impl ErrorResponse) -> Self {
         self.with(|options| options.respond = Arc::new(respond))
     }
 
-    /// Returns the answer that this layer gives to a request it refuses with `error`: status, body
+    /// Returns this layer's response to a request that is refused with `error`: status, body
     /// ([`respond_with`](Self::respond_with)), `WWW-Authenticate`, `Retry-After` and `Cache-Control`.
-    /// It also tells the log and the metrics, as the layer does.
+    /// Updates the log and the metrics, as the layer does.
     ///
-    /// For code that decides where no layer can: behind the upgrade to a web socket, in one method of
-    /// a gRPC service, in a framework without tower. `grpc` says whether the client speaks gRPC
-    /// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc) tells), because such a refusal has the
-    /// status 200 and a `grpc-status`, which every other client takes for success.
+    /// For code that authenticates without the layer: after the upgrade to a web socket, in one method of
+    /// a gRPC service, in a framework without tower. `grpc` says whether the client uses gRPC
+    /// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)): then the response has the status 200
+    /// and a `grpc-status`, which any other client would read as success.
     ///
-    /// A page cannot set the headers of a web socket, but can name protocols:
+    /// A web page cannot set the headers of a web socket, but it can name protocols:
     ///
     /// ```
     /// use axum::{body::Body, response::Response};
     /// use http::{HeaderMap, header};
     /// use scaikey_auth::{Auth, AuthContext, AuthError, AuthLayer, ConfigError};
     ///
-    /// /// Made once, at the start. The layer is that of the other routes, so its answers are the same.
+    /// /// Called once, at the start. The other routes use the same layer, so all responses are alike.
     /// fn protection() -> Result<(Auth, AuthLayer), ConfigError> {
     ///     let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
     ///     let layer = auth.layer();
     ///     Ok((auth, layer))
     /// }
     ///
-    /// /// Decides before the upgrade of `new WebSocket(url, ["chat", "bearer." + token])`.
+    /// /// Authenticates before the upgrade of `new WebSocket(url, ["chat", "bearer." + token])`.
     /// async fn admit(
     ///     auth: &Auth,
     ///     layer: &AuthLayer,
@@ -118,16 +117,16 @@ impl AuthLayer {
     ///     let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
     ///     let protocols = protocols.and_then(|value| value.to_str().ok()).unwrap_or_default();
     ///     let token = protocols.split(", ").find_map(|name| name.strip_prefix("bearer."));
-    ///     let verdict = match token {
+    ///     let context = match token {
     ///         Some(token) => auth.authenticate(token).await,
     ///         None => Err(AuthError::MissingCredentials),
     ///     };
-    ///     verdict.map_err(|error| layer.refusal(&error, false).map(Body::from))
+    ///     context.map_err(|error| layer.refusal(&error, false).map(Body::from))
     /// }
     /// ```
     ///
-    /// A method of a tonic service answers with a `Status`, which is read from the headers and keeps the
-    /// challenge and `Retry-After` in its metadata:
+    /// A method of a tonic service returns a `Status`. The status read from the headers keeps the challenge
+    /// and `Retry-After` in its metadata:
     ///
     /// ```
     /// use scaikey_auth::{AuthContext, AuthError, AuthLayer};
@@ -155,7 +154,7 @@ impl AuthLayer {
     ///     }
     /// }
     /// ```
-    #[must_use = "the answer is to be sent"]
+    #[must_use = "the response must be sent"]
     pub fn refusal(&self, error: &AuthError, grpc: bool) -> Response<Bytes> {
         refuse(&self.auth, &*self.options.respond, error, grpc)
     }

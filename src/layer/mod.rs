@@ -1,8 +1,8 @@
-//! The tower layer that protects a service: where it looks for token and tenant, and its service.
+//! The tower layer that protects a service: its sources of tokens and tenants, and its service.
 //!
-//! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` makes one. Here are the options it
-//! takes ([`TokenSource`] for tokens in other headers, cookies and elsewhere; never in queries;
-//! [`TenantSource`] for tenants in headers and paths), and the types that tower's traits name: [`AuthService`],
+//! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` makes one. This module has its options
+//! ([`TokenSource`] for tokens in other headers or in cookies, but never in queries; [`TenantSource`] for
+//! tenants in headers and paths), and the associated types of tower's traits: [`AuthService`],
 //! [`ResponseFuture`] and [`ResponseBody`].
 //!
 //! How it fits together: [manual::request](crate::manual::request).
@@ -21,13 +21,13 @@ pub(crate) use source::bearer;
 
 use crate::auth::Auth;
 
-/// The header that marks a response to a mock identity, with the value `mock`.
+/// The header of responses to mock identities, with the value `mock`.
 pub const PROVENANCE_HEADER: http::HeaderName = http::HeaderName::from_static("x-auth-provenance");
 
 impl Auth {
-    /// The layer that lets only authenticated requests through.
+    /// Returns the layer that admits only authenticated requests.
     ///
-    /// Put it outside of everything that needs an identity, and inside of CORS and tracing layers.
+    /// Add it outside of all services that need an identity, and inside of CORS and tracing layers.
     pub fn layer(&self) -> AuthLayer {
         AuthLayer::new(self.clone())
     }

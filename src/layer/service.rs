@@ -1,4 +1,4 @@
-//! One request behind an [`AuthLayer`]: from its token to an identity or to a refusal.
+//! The decision of an [`AuthLayer`] about a request: an identity or a refusal.
 
 use std::mem;
 
@@ -16,11 +16,11 @@ use crate::gate::{Decision, Gate, Pending, ResponseBody};
 use crate::proof::ProofHead;
 use crate::support::telemetry;
 
-/// Left in the extensions of requests that pass without an identity, so that guards and extractors
-/// can tell "nobody" from "no layer".
+/// The mark of a request that passes without an identity. Guards and extractors find it in the extensions,
+/// and thus distinguish an anonymous caller from a missing layer.
 #[derive(Clone)]
 pub(crate) enum Unauthenticated {
-    /// No token was sent, and none was needed. Carries what a challenge is made from.
+    /// The request has no token and needs none. The extractors make challenges from the [`Auth`].
     Anonymous(
         #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the extractors read it"))]
         Auth,
@@ -29,11 +29,11 @@ pub(crate) enum Unauthenticated {
     Preflight,
 }
 
-/// What a request with a token may have to wait for: keys, or its tenant.
+/// The result of authenticating a request.
 type AuthResult = Result<AuthContext, AuthError>;
 
 impl<Q: Body> Gate<Q> for AuthLayer {
-    /// Whether the identity is a mock, which the answer must say.
+    /// Whether the identity is a mock, which a response header must say.
     type After = bool;
     type Awaited = AuthResult;
 
@@ -41,8 +41,8 @@ impl<Q: Body> Gate<Q> for AuthLayer {
         &self,
         request: &mut Request<Q>,
     ) -> Result<Decision<bool, AuthResult>, Response<Bytes>> {
-        // Taken out while the head is looked at, so that the context, which is large, is put there where
-        // it is made.
+        // Taken out of the request, so that `admit` can insert the large context directly instead of
+        // returning it.
         let mut extensions = mem::take(request.extensions_mut());
         let decision = self.admit(RequestHead::of(request), request.body(), &mut extensions);
         *request.extensions_mut() = extensions;
@@ -74,13 +74,14 @@ impl AuthLayer {
         body: &impl Body,
         extensions: &mut Extensions,
     ) -> Result<Decision<bool, AuthResult>, AuthError> {
-        // What an outer layer believed is not what this one verified.
+        // The context of an outer layer does not replace the checks of this one.
         extensions.remove::<AuthContext>();
         if self.options.preflights_pass && head.is_preflight() && is_empty(body) {
             extensions.insert(Unauthenticated::Preflight);
             return Ok(Decision::Pass(false));
         }
-        // Only the absence of a token makes a caller anonymous, whatever a check says of one that is there.
+        // Only a missing token makes a caller anonymous. A check of a token that returns `MissingCredentials`
+        // does not.
         let found = TokenSource::find(&self.options.tokens, head);
         let found = found.and_then(|token| token.ok_or(AuthError::MissingCredentials));
         match found {
@@ -134,29 +135,29 @@ impl AuthLayer {
     }
 }
 
-/// Whether there is nothing to read. HTTP/2 announces no length, so the headers alone do not tell.
+/// Returns whether the body is empty. The headers alone are not enough, because HTTP/2 needs no length.
 fn is_empty(body: &impl Body) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
-/// Judges the one bearer token in the `Authorization` header, for endpoints of this crate.
+/// Authenticates the bearer token in the `Authorization` header, for the endpoints of this crate.
 pub(crate) async fn authenticate(auth: &Auth, parts: &Parts) -> Result<AuthContext, AuthError> {
     let token = TokenSource::find(&[TokenSource::Authorization], RequestHead::of_parts(parts))?;
     let token = token.ok_or(AuthError::MissingCredentials)?;
     let head = Some(ProofHead::of_parts(parts));
-    let request = AuthRequest { head, ..AuthRequest::bare(token.credentials()) };
+    let request = AuthRequest { head, ..AuthRequest::token_only(token.credentials()) };
     let context = auth.finish(auth.try_authenticate(request), request).await?;
     Ok(context.with_token(token))
 }
 
-/// Marks an answer that is about a mock identity.
+/// Adds the header that marks a response to a mock identity.
 pub(crate) fn mark_mock<B>(is_mock: bool, response: &mut Response<B>) {
     if is_mock {
         response.headers_mut().insert(PROVENANCE_HEADER, HeaderValue::from_static("mock"));
     }
 }
 
-/// Builds the answer and adds the headers that no implementation may forget.
+/// Builds a refusal and adds the headers that every implementation of [`ErrorResponse`] needs.
 pub(crate) fn refuse(
     auth: &Auth,
     respond: &dyn ErrorResponse,

@@ -1,4 +1,4 @@
-//! Where in a request the token and the tenant are looked for.
+//! The sources of the token and the tenant in a request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,14 +14,14 @@ use crate::tenant::Tenant;
 const GRPC: &[u8] = b"application/grpc";
 const SCHEME: &[u8] = b"bearer";
 
-/// What of a request may be looked at to find token and tenant, and to guard a route. `Debug` prints neither
-/// headers nor the query, where tokens are.
+/// The method, URI and headers of a request, for custom sources and guards. `Debug` prints neither headers
+/// nor the query, because they may contain tokens.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'r> {
     /// The method.
     pub method: &'r Method,
-    /// The target, as the service inside of routers that strip prefixes sees it.
+    /// The request target. A router outside of the layer may have stripped a prefix.
     pub uri: &'r Uri,
     /// The headers.
     pub headers: &'r HeaderMap,
@@ -46,8 +46,9 @@ impl<'r> RequestHead<'r> {
         Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers }
     }
 
-    /// Returns whether the request is gRPC, which alone understands a refusal with status 200: `POST` of
-    /// `application/grpc`, alone or with a message format or parameters (gRPC over HTTP/2, Requests).
+    /// Returns whether the request is a gRPC request: `POST` of `application/grpc`, optionally with a message
+    /// format or parameters (gRPC over HTTP/2, Requests). Only gRPC clients understand a refusal with
+    /// status 200.
     pub fn is_grpc(&self) -> bool {
         let content_type = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let parts = content_type.and_then(|value| value.split_at_checked(GRPC.len()));
@@ -57,8 +58,8 @@ impl<'r> RequestHead<'r> {
             })
     }
 
-    /// A CORS preflight (Fetch §4.8), by its method and headers: it carries no credentials and
-    /// announces neither content nor another protocol.
+    /// Returns whether the method and headers are those of a CORS preflight (Fetch §4.8). A preflight
+    /// carries no credentials, and announces neither content nor a protocol upgrade.
     #[inline]
     pub(super) fn is_preflight(&self) -> bool {
         *self.method == Method::OPTIONS
@@ -70,24 +71,25 @@ impl<'r> RequestHead<'r> {
     }
 }
 
-/// A place where a token may be.
+/// A source of tokens in a request.
 ///
-/// Tokens in the query are not among the places (RFC 9700 §4.3.2): they end up in logs.
+/// The query is not a source (RFC 9700 §4.3.2), because queries end up in logs.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum TokenSource {
-    /// `Authorization: Bearer …` (RFC 6750 §2.1). It alone is looked at unless
-    /// [`tokens_from`](crate::AuthLayer::tokens_from) says otherwise.
+    /// `Authorization: Bearer …` (RFC 6750 §2.1). The only source by default; see
+    /// [`tokens_from`](crate::AuthLayer::tokens_from).
     Authorization,
-    /// A header that holds the bare token, such as `x-forwarded-access-token`. Only behind a proxy
-    /// that removes the header from what clients send.
+    /// A header that contains only the token, such as `x-forwarded-access-token`. Use it only behind a proxy
+    /// that removes this header from client requests.
     Header(HeaderName),
-    /// Anything else. Called for every request; returns the bare token, or `None` where there is none.
+    /// Any other source. The function is called for every request. It returns the token, or `None` if there
+    /// is none.
     ///
-    /// Attacks: to return one of several tokens, which an attacker may have put beside the right one; to
-    /// read a cookie where requests change something and nothing checks their origin, since a browser
-    /// sends its cookies with requests of foreign pages, too. [`Sessions`](crate::session::Sessions) checks
-    /// the origin. This example does not; it fits a service that only reads:
+    /// Attacks: to return one of several tokens, because an attacker may have added it; to read a cookie
+    /// without checking the origin of requests that change state, because a browser sends its cookies with
+    /// requests of foreign pages too. [`Sessions`](crate::session::Sessions) checks the origin. This example
+    /// does not, so it fits only a service without side effects:
     ///
     /// ```
     /// use std::sync::Arc;
@@ -119,7 +121,7 @@ pub enum TokenSource {
     Custom(Arc<CustomSource>),
 }
 
-/// What [`TokenSource::Custom`] holds.
+/// The function of [`TokenSource::Custom`].
 pub type CustomSource =
     dyn Fn(RequestHead<'_>) -> Result<Option<HeaderValue>, AuthError> + Send + Sync;
 
@@ -134,8 +136,8 @@ impl fmt::Debug for TokenSource {
 }
 
 impl TokenSource {
-    /// The token in one of `sources`, not yet checked. More than one is refused: which of them would
-    /// count, an attacker might know better than we do (RFC 6750 §2).
+    /// Returns the token from one of `sources`, not yet checked. Refuses a request with several tokens
+    /// (RFC 6750 §2), because an attacker may have added one of them.
     pub(super) fn find(
         sources: &[Self],
         head: RequestHead<'_>,
@@ -151,7 +153,7 @@ impl TokenSource {
         Ok(found)
     }
 
-    /// No text is copied: header values are counted references.
+    /// Reads this source. Shares the header value instead of copying it.
     #[inline]
     fn read(&self, head: RequestHead<'_>) -> Result<Option<IncomingToken>, AuthError> {
         let bare = |value: &HeaderValue| IncomingToken { value: value.clone(), start: 0 };
@@ -168,7 +170,7 @@ impl TokenSource {
 const TWO_TOKENS: AuthError =
     AuthError::MalformedCredentials("The request carries more than one token.");
 
-/// The only value of a header; several are ambiguous (RFC 9110 §11.6.2).
+/// Returns the only value of a header. Refuses several values, which are ambiguous (RFC 9110 §11.6.2).
 #[inline]
 fn single<'r>(
     headers: &'r HeaderMap,
@@ -182,8 +184,8 @@ fn single<'r>(
     Ok(first)
 }
 
-/// Where the token begins, if the scheme is `Bearer` in any case (RFC 9110 §11.1). Another scheme
-/// is no credentials at all to us.
+/// Returns the offset of the token, if the scheme is `Bearer` in any case (RFC 9110 §11.1). Another scheme
+/// counts as no credentials.
 #[inline]
 fn after_bearer(value: &[u8]) -> Option<usize> {
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
@@ -193,55 +195,54 @@ fn after_bearer(value: &[u8]) -> Option<usize> {
     Some(SCHEME.len() + rest.iter().take_while(|byte| **byte == b' ').count())
 }
 
-/// The `Authorization` that sends a token; `None` if it does not fit into a header.
+/// Returns the `Authorization` value for a token, or `None` if a header cannot contain it.
 pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// A place where a request may name its tenant, beside the token.
+/// A source of the tenant in a request, in addition to the token.
 ///
-/// The tenant named must be the token's own, unless an authoriser lets the caller act in another. Where
-/// several places of a request name it, each must allow that: a place without an authoriser allows only
-/// the token's own.
+/// The tenant must be the token's own, unless an authoriser lets the caller act in another. If several
+/// sources name a tenant, each must allow it; a source without an authoriser allows only the token's own.
 #[derive(Clone)]
 pub struct TenantSource {
-    place: Place,
+    location: TenantLocation,
     authoriser: Option<TenantAuthoriser>,
 }
 
 #[derive(Clone)]
-enum Place {
+enum TenantLocation {
     Header(HeaderName),
-    /// What stands before and behind the tenant in a path.
+    /// The parts of the path before and after the tenant.
     Path(Arc<str>, Arc<str>),
     Custom(Arc<dyn Fn(RequestHead<'_>) -> Option<String> + Send + Sync>),
 }
 
 impl TenantSource {
-    /// A header, such as `x-tenant-id`.
+    /// Reads the tenant from a header, such as `x-tenant-id`.
     pub fn header(name: HeaderName) -> Self {
-        Self::at(Place::Header(name))
+        Self::new(TenantLocation::Header(name))
     }
 
-    /// A segment of the path, written as `{tenant_id}`: `/v1/t/{tenant_id}/`. Paths that do not
-    /// begin like that name no tenant. The segment is taken as it stands, without decoding.
+    /// Reads the tenant from the path segment `{tenant_id}` of a pattern: `/v1/t/{tenant_id}/`. A path that
+    /// does not begin with the pattern names no tenant. The segment is not percent-decoded.
     pub fn path(pattern: &str) -> Self {
         let (before, after) = pattern.split_once("{tenant_id}").unwrap_or((pattern, ""));
-        Self::at(Place::Path(before.into(), after.into()))
+        Self::new(TenantLocation::Path(before.into(), after.into()))
     }
 
-    /// Anything else, such as a sub-domain.
+    /// Reads the tenant with a function, for example from a subdomain.
     pub fn custom(
         read: impl Fn(RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self::at(Place::Custom(Arc::new(read)))
+        Self::new(TenantLocation::Custom(Arc::new(read)))
     }
 
-    /// Lets callers act in a tenant that is not their token's if `allows` says so: for partner
-    /// administrators, say, and only within their partner. It sees the tenant as the resolver
-    /// found it. An `allows` that is too generous opens every tenant to the caller.
+    /// Lets callers act in another tenant than their token's if `allows` returns `true`, such as
+    /// administrators of a partner in the partner's tenants. `allows` gets the tenant from the tenant store.
+    /// If it allows too much, callers can act in every tenant.
     #[must_use]
     pub fn authorised_by(
         mut self,
@@ -251,13 +252,12 @@ impl TenantSource {
         self
     }
 
-    fn at(place: Place) -> Self {
-        Self { place, authoriser: None }
+    fn new(location: TenantLocation) -> Self {
+        Self { location, authoriser: None }
     }
 
-    /// The tenant the request names, if any of `sources` finds one. Those that do must agree, and each
-    /// must allow it; if they disagree, or what they find is no tenant, the request names a tenant
-    /// that is nobody's.
+    /// Returns the tenant that the request names, if any of `sources` finds one. If they disagree, or find an
+    /// invalid id, the result has no id and no caller may act in it.
     #[inline]
     pub(super) fn requested(sources: &[Self], head: RequestHead<'_>) -> Option<RequestedTenant> {
         let mut found: Option<RequestedTenant> = None;
@@ -281,34 +281,34 @@ impl TenantSource {
         found
     }
 
-    /// What stands in the place, if there is anything; `Some(None)` if it cannot be read.
+    /// Returns the value at the location, or `Some(None)` if it cannot be read.
     fn read<'r>(&self, head: RequestHead<'r>) -> Option<Option<Cow<'r, str>>> {
-        match &self.place {
-            Place::Header(name) => {
+        match &self.location {
+            TenantLocation::Header(name) => {
                 let mut values = head.headers.get_all(name).iter();
                 let value = values.next()?;
                 let only = values.next().is_none();
                 Some(value.to_str().ok().filter(|_| only).map(Cow::Borrowed))
             }
-            Place::Path(before, after) => {
+            TenantLocation::Path(before, after) => {
                 let rest = head.uri.path().strip_prefix(&**before)?;
                 let (segment, behind) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
                 behind.starts_with(&**after).then_some(Some(Cow::Borrowed(segment)))
             }
-            Place::Custom(read) => Some(Some(Cow::Owned(read(head)?))),
+            TenantLocation::Custom(read) => Some(Some(Cow::Owned(read(head)?))),
         }
     }
 }
 
 impl fmt::Debug for TenantSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place: &dyn fmt::Debug = match &self.place {
-            Place::Header(name) => name,
-            Place::Path(before, _) => before,
-            Place::Custom(_) => &"custom",
+        let location: &dyn fmt::Debug = match &self.location {
+            TenantLocation::Header(name) => name,
+            TenantLocation::Path(before, _) => before,
+            TenantLocation::Custom(_) => &"custom",
         };
         f.debug_struct("TenantSource")
-            .field("place", place)
+            .field("location", location)
             .field("authorised", &self.authoriser.is_some())
             .finish()
     }
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_authorization_header_is_read_as_the_rfcs_say() {
+    fn authorization_header_follows_rfc_9110_and_6750() {
         let found = |text: &str| Ok(Some(text.to_owned()));
         let table = [
             (vec![], Ok(None)),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sources_with_a_token_are_refused() {
+    fn tokens_in_two_sources_are_refused() {
         let mut request = Request::new(());
         request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer a"));
         let sources =
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tenant_is_one_whole_segment_of_the_path() {
+    fn tenant_is_one_whole_path_segment() {
         let tenant = |path: &str| {
             let request = Request::builder().uri(path).body(()).unwrap();
             let sources = [TenantSource::path("/v1/t/{tenant_id}/")];
@@ -390,6 +390,6 @@ mod tests {
         for path in ["/v1/t/acme", "/v1/x/acme/", "/", "/v2/v1/t/acme/"] {
             assert_eq!(tenant(path), None, "{path}");
         }
-        assert_eq!(tenant("/v1/t//docs"), Some(None), "an empty segment is nobody's");
+        assert_eq!(tenant("/v1/t//docs"), Some(None), "an empty segment is an invalid tenant");
     }
 }

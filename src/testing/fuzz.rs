@@ -41,7 +41,7 @@ pub fn token(bytes: &[u8]) {
     // No cache of verified tokens: creating it dominates the run time of an unoptimised build.
     let auth = Auth::builder().verified_tokens_bytes(0).issuer("https://scaikey.example");
     let Ok(auth) = auth.audience("scaiwave").build() else { return };
-    let request = AuthRequest::bare(Credentials::bearer(text));
+    let request = AuthRequest::token_only(Credentials::bearer(text));
     if let Attempt::Done(verdict) = auth.try_authenticate(request) {
         assert!(verdict.is_err(), "a token was accepted without a key");
     }
