@@ -1,4 +1,4 @@
-//! The layers of this crate among those of other crates. Each stack compiles, refuses and serves.
+//! Stacks of this crate's layers with the layers of other crates. Each stack compiles, refuses and serves.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -36,18 +36,18 @@ use crate::support::{Server, World, mock, request, within_timeout};
 
 const REFUSED: &str = r#"{"type":"urn:scaikey-auth:credentials_missing","title":"Unauthorized","status":401,"detail":"This resource needs a bearer token."}"#;
 
-const SERVED: &str = "served, with a sentence that is long enough to be worth a compression";
+const SERVED: &str = "served, with a sentence that is long enough to be compressed";
 
-/// Requests to the mock service whose path says what the service behind does.
+/// Makes a request. The path selects what the service does.
 fn to(path: &str, token: Option<&str>) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method("POST").uri(path);
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    request.body(Full::from("question")).unwrap()
+    request.body(Full::from("a body.")).unwrap()
 }
 
-/// Serves, panics or hangs. Its body can be made from nothing but a text of its own.
+/// Serves, panics or hangs. Its response body type cannot be constructed from bytes.
 async fn work<B: Body>(request: Request<B>) -> Result<Response<BoxBody<Bytes, BoxError>>, BoxError>
 where
     B::Error: Into<BoxError>,
@@ -55,7 +55,7 @@ where
     assert!(request.extensions().get::<AuthContext>().is_some(), "an unauthenticated request");
     let (head, body) = request.into_parts();
     match head.uri.path() {
-        "/panic" => panic!("as asked"),
+        "/panic" => panic!("requested panic"),
         "/hang" => std::future::pending().await,
         _ => {}
     }
@@ -72,7 +72,7 @@ async fn text<B: Body<Error: Debug>>(response: Response<B>) -> (StatusCode, Head
     (head.status, head.headers, String::from_utf8(body.into()).unwrap())
 }
 
-/// Sends a request that is refused and one that passes.
+/// Sends a request without a token and one with a token.
 async fn refuses_and_serves<S, B>(stack: S)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Debug> + Clone,
@@ -89,8 +89,8 @@ where
     assert_eq!((status.as_u16(), body.as_str()), (200, SERVED));
 }
 
-/// How a stack answers a caller with a token.
-async fn told<S, B>(stack: &S, path: &str) -> (StatusCode, HeaderMap, String)
+/// Returns the response to a request with a token.
+async fn response<S, B>(stack: &S, path: &str) -> (StatusCode, HeaderMap, String)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Debug> + Clone,
     B: Body<Error: Debug>,
@@ -98,13 +98,13 @@ where
     text(within_timeout(stack.clone().oneshot(to(path, Some("mock-user")))).await.unwrap()).await
 }
 
-/// Stands in for a guard that admits everyone with an identity.
+/// A guard that admits every authenticated request.
 fn anyone(_: &AuthContext) -> Result<(), AuthError> {
     Ok(())
 }
 
 #[tokio::test]
-async fn trace_layer_stands_inside_and_outside() {
+async fn trace_layer_works_inside_and_outside() {
     let auth = mock();
     let trace = TraceLayer::new_for_http;
     let (layer, guard) = (auth.layer(), auth.require(anyone));
@@ -119,16 +119,16 @@ async fn trace_layer_stands_inside_and_outside() {
 }
 
 #[tokio::test]
-async fn body_limit_stands_inside_and_outside() {
+async fn body_limit_works_inside_and_outside() {
     let (auth, limit) = (mock(), RequestBodyLimitLayer::new);
     let inside =
         |bytes| ServiceBuilder::new().layer(auth.layer()).layer(limit(bytes)).service_fn(work);
     refuses_and_serves(inside(100)).await;
-    assert_eq!(told(&inside(3), "/").await.2, "the body is too long");
+    assert_eq!(response(&inside(3), "/").await.2, "the body is too long");
     let outside =
         |bytes| ServiceBuilder::new().layer(limit(bytes)).layer(auth.layer()).service_fn(work);
     refuses_and_serves(outside(100)).await;
-    assert_eq!(told(&outside(3), "/").await.2, "the body is too long");
+    assert_eq!(response(&outside(3), "/").await.2, "the body is too long");
     let mut announced = to("/", Some("mock-user"));
     announced.headers_mut().insert(header::CONTENT_LENGTH, 8.into());
     let answer = outside(3).oneshot(announced.clone()).await.unwrap();
@@ -137,7 +137,7 @@ async fn body_limit_stands_inside_and_outside() {
 }
 
 #[tokio::test]
-async fn timeout_layer_stands_inside_and_outside() {
+async fn timeout_layer_works_inside_and_outside() {
     let auth = mock();
     let timeout = |time| TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, time);
     let inside = |time| {
@@ -151,13 +151,13 @@ async fn timeout_layer_stands_inside_and_outside() {
     let hour = Duration::from_secs(3600);
     refuses_and_serves(inside(hour)).await;
     refuses_and_serves(outside(hour)).await;
-    // What hangs for ever is late after any time.
+    // A request that hangs for ever exceeds any timeout.
     let short = Duration::from_millis(1);
-    assert_eq!(told(&inside(short), "/hang").await.0, 504);
-    assert_eq!(told(&outside(short), "/hang").await.0, 504);
+    assert_eq!(response(&inside(short), "/hang").await.0, 504);
+    assert_eq!(response(&outside(short), "/hang").await.0, 504);
 }
 
-/// The same, with a body that has a default, for which the timeout asks.
+/// Like `work`, with a body type that implements `Default`, which the timeout layer requires.
 async fn default_body<B: Body>(
     request: Request<B>,
 ) -> Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>
@@ -168,7 +168,7 @@ where
 }
 
 #[tokio::test]
-async fn compression_stands_inside_and_outside() {
+async fn compression_works_inside_and_outside() {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let auth = mock();
     let inside = ServiceBuilder::new().layer(auth.layer()).layer(CompressionLayer::new());
@@ -176,7 +176,7 @@ async fn compression_stands_inside_and_outside() {
     let (inside, outside) = (inside.service_fn(work), outside.service_fn(work));
     refuses_and_serves(inside.clone()).await;
     refuses_and_serves(outside.clone()).await;
-    let asking = |token| {
+    let accepting_gzip = |token| {
         let mut request = to("/", token);
         request.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip"));
         request
@@ -185,26 +185,26 @@ async fn compression_stands_inside_and_outside() {
         response.into_body().collect().await.unwrap().to_bytes()[..2].to_vec()
     }
     let user = Some("mock-user");
-    assert_eq!(start(inside.clone().oneshot(asking(user)).await.unwrap()).await, GZIP);
-    assert_eq!(start(inside.oneshot(asking(None)).await.unwrap()).await, *b"{\"");
-    assert_eq!(start(outside.clone().oneshot(asking(user)).await.unwrap()).await, GZIP);
-    assert_eq!(start(outside.oneshot(asking(None)).await.unwrap()).await, GZIP);
+    assert_eq!(start(inside.clone().oneshot(accepting_gzip(user)).await.unwrap()).await, GZIP);
+    assert_eq!(start(inside.oneshot(accepting_gzip(None)).await.unwrap()).await, *b"{\"");
+    assert_eq!(start(outside.clone().oneshot(accepting_gzip(user)).await.unwrap()).await, GZIP);
+    assert_eq!(start(outside.oneshot(accepting_gzip(None)).await.unwrap()).await, GZIP);
 }
 
 #[tokio::test]
-async fn caught_panics_answer_inside_and_outside() {
+async fn panic_catcher_works_inside_and_outside() {
     let auth = mock();
     let inside = ServiceBuilder::new().layer(auth.layer()).layer(CatchPanicLayer::new());
     let inside = inside.service_fn(work);
     refuses_and_serves(inside.clone()).await;
-    assert_eq!(told(&inside, "/panic").await.0, 500);
+    assert_eq!(response(&inside, "/panic").await.0, 500);
     let outside = ServiceBuilder::new().layer(CatchPanicLayer::new()).layer(auth.layer());
     let outside = outside.service_fn(work);
     refuses_and_serves(outside.clone()).await;
-    assert_eq!(told(&outside, "/panic").await.0, 500);
+    assert_eq!(response(&outside, "/panic").await.0, 500);
 }
 
-/// Lets identities of a name pass.
+/// Rejects the user `nobody`.
 fn intercept(request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
     match request.extensions().get::<AuthContext>() {
         Some(context) if context.identity().subject() == "nobody" => {
@@ -216,7 +216,7 @@ fn intercept(request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> 
 }
 
 #[tokio::test]
-async fn interceptors_stand_inside_and_outside() {
+async fn interceptors_work_inside_and_outside() {
     let auth = mock();
     let inside = ServiceBuilder::new().layer(auth.layer());
     let inside = inside.layer(InterceptorLayer::new(intercept)).service_fn(work);
@@ -228,12 +228,12 @@ async fn interceptors_stand_inside_and_outside() {
     refuses_and_serves(outside).await;
     let refuse = |_| Err::<tonic::Request<()>, _>(Status::resource_exhausted("full"));
     let outside = ServiceBuilder::new().layer(InterceptorLayer::new(refuse)).layer(auth.layer());
-    let (status, headers, _) = told(&outside.service_fn(work), "/").await;
+    let (status, headers, _) = response(&outside.service_fn(work), "/").await;
     assert_eq!((status.as_u16(), &headers["grpc-status"]), (200, &HeaderValue::from_static("8")));
 }
 
 #[tokio::test]
-async fn bodies_of_all_kinds_pass() {
+async fn all_body_types_pass() {
     let auth = mock();
     let stack = || ServiceBuilder::new().layer(auth.layer()).layer(auth.require(anyone));
     refuses_and_serves(stack().service_fn(work)).await;
@@ -247,7 +247,7 @@ async fn bodies_of_all_kinds_pass() {
         Ok::<_, Infallible>(Response::new(body))
     };
     refuses_and_serves(stack().service_fn(own_data)).await;
-    // The box of a framework around what has passed.
+    // A framework boxes the body of the outermost layer.
     let boxed = ServiceBuilder::new().map_response(|answer: Response<_>| {
         answer.map(|body: ResponseBody<ResponseBody<Full<Bytes>>>| BoxBody::new(body))
     });
@@ -257,7 +257,7 @@ async fn bodies_of_all_kinds_pass() {
 }
 
 #[tokio::test]
-async fn frames_length_and_end_pass_unchanged() {
+async fn frames_and_size_hint_pass_unchanged() {
     let auth = mock();
     let serve = async |_| {
         let trailers = HeaderMap::from_iter([(header::ETAG, HeaderValue::from_static("a"))]);
@@ -279,11 +279,11 @@ async fn frames_length_and_end_pass_unchanged() {
     for (text, is_over) in [("", true), ("12345", false)] {
         let stack = ServiceBuilder::new().layer(auth.layer()).service(full(text));
         let body = stack.oneshot(to("/", user)).await.unwrap().into_body();
-        let told = (body.is_end_stream(), body.size_hint().exact());
-        assert_eq!(told, (is_over, Some(text.len() as u64)));
+        let end_and_length = (body.is_end_stream(), body.size_hint().exact());
+        assert_eq!(end_and_length, (is_over, Some(text.len() as u64)));
     }
     let refusal = |layer: AuthLayer| async {
-        let stack = ServiceBuilder::new().layer(layer).service(full("unseen"));
+        let stack = ServiceBuilder::new().layer(layer).service(full("not served"));
         stack.oneshot(to("/", None)).await.unwrap().into_body()
     };
     let mut body = refusal(auth.layer()).await;
@@ -298,7 +298,7 @@ async fn frames_length_and_end_pass_unchanged() {
 }
 
 #[tokio::test]
-async fn all_layers_of_this_crate_stack() {
+async fn all_layers_of_this_crate_combine() {
     let auth = mock();
     let client = TokenExchangeClient::builder("https://id.example");
     let client = client.client_auth(ClientAuth::basic("wave", "secret")).build().unwrap();
@@ -322,22 +322,22 @@ async fn all_layers_of_this_crate_stack() {
 }
 
 #[tokio::test]
-async fn refusals_are_of_any_bytes() {
+async fn refusal_body_may_be_any_bytes() {
     let auth = mock();
-    fn as_asked<B>(refusal: &Refusal<'_>, body: B) -> Response<B> {
+    fn respond<B>(refusal: &Refusal<'_>, body: B) -> Response<B> {
         let mut response = Response::new(body);
         *response.status_mut() = refusal.status;
         response
     }
-    let owned = |refusal: &Refusal<'_>| as_asked(refusal, refusal.error.reason().to_owned());
+    let owned = |refusal: &Refusal<'_>| respond(refusal, refusal.error.reason().to_owned());
     let layers = [
-        auth.layer().respond_with(|refusal: &Refusal<'_>| as_asked(refusal, "credentials_missing")),
+        auth.layer().respond_with(|refusal: &Refusal<'_>| respond(refusal, "credentials_missing")),
         auth.layer().respond_with(owned),
         auth.layer().respond_with(|refusal: &Refusal<'_>| {
-            as_asked(refusal, Bytes::from(refusal.error.reason()))
+            respond(refusal, Bytes::from(refusal.error.reason()))
         }),
         auth.layer().respond_with(|refusal: &Refusal<'_>| {
-            as_asked(refusal, refusal.error.reason().as_bytes().to_vec())
+            respond(refusal, refusal.error.reason().as_bytes().to_vec())
         }),
     ];
     for layer in layers {
@@ -348,9 +348,9 @@ async fn refusals_are_of_any_bytes() {
     }
 }
 
-/// Routers of axum make one box of the answer's body for each layer, and take every layer.
+/// Routers of axum box the response body for each layer, and accept every layer.
 #[tokio::test]
-async fn axum_routers_take_layers_in_all_places() {
+async fn axum_routers_accept_layers_everywhere() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let app = Router::new().route("/", get(|| async { SERVED }));
@@ -370,7 +370,7 @@ async fn axum_routers_take_layers_in_all_places() {
     }
 }
 
-/// Without a token a refusal, with one the answer of the service, each with its length.
+/// Checks the responses with and without a token, and their lengths.
 async fn server_refuses_and_serves(server: &Server, token: &str) {
     let refused = server.get("/", &[]).await;
     assert_eq!((refused.status, refused.body.as_str()), (401, REFUSED));
@@ -397,7 +397,7 @@ async fn hyper_serves_stacks_over_a_socket() {
     let token = world.provider.token().sign();
     for server in servers {
         server_refuses_and_serves(&server, &token).await;
-        // To HEAD the length is told, too.
+        // Responses to HEAD have no body.
         let head = server.send(request("HEAD", "/", &[])).await;
         assert_eq!((head.status, head.body.as_str()), (401, ""));
     }
@@ -451,10 +451,9 @@ async fn tonic_serves_stacks_over_a_socket() {
     }
 }
 
-/// What the layer answers to a request without a token, and what [`AuthLayer::refusal`] makes of the
-/// same error, are the same answer.
+/// The layer's response to a request without a token equals the result of [`AuthLayer::refusal`].
 #[tokio::test]
-async fn refusal_equals_the_answer_of_the_layer() {
+async fn refusal_equals_response_of_layer() {
     let world = World::new().await;
     let auth = world.auth().realm("docs").unknown_tenant_is_not_found().build().unwrap();
     let layers = [
@@ -482,15 +481,16 @@ async fn refusal_equals_the_answer_of_the_layer() {
         }
     }
     let layer = auth.layer();
-    let away = |retry_after| AuthError::Unavailable { what: "keys", retry_after, source: None };
+    let unavailable =
+        |retry_after| AuthError::Unavailable { what: "keys", retry_after, source: None };
     let retry_after = |answer: &Response<Bytes>| answer.headers().get("retry-after").cloned();
-    let refusal = layer.refusal(&away(Some(Duration::from_secs(7))), false);
+    let refusal = layer.refusal(&unavailable(Some(Duration::from_secs(7))), false);
     assert_eq!(
         (refusal.status().as_u16(), retry_after(&refusal)),
         (503, Some(HeaderValue::from_static("7")))
     );
     let refusal = layer.refusal(&AuthError::UnknownTenant, false);
-    assert_eq!(refusal.status(), 404, "as the service was set up");
+    assert_eq!(refusal.status(), 404, "as configured");
     let required = "docs:write".into();
     let refusal = layer.refusal(&AuthError::InsufficientScope { required }, true);
     let status = Status::from_header_map(refusal.headers()).unwrap();
@@ -498,39 +498,41 @@ async fn refusal_equals_the_answer_of_the_layer() {
     assert_eq!(status.message(), "The token lacks a scope that this resource needs.");
 }
 
-/// A known token costs what handing over the identity costs, whatever is stacked.
+/// For a cached token, the layers allocate only what inserting the context allocates.
 #[tokio::test]
-async fn known_token_allocates_only_the_handover() {
+async fn cached_token_allocates_only_the_context() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let token = world.provider.token().sign();
     let context = auth.authenticate(&token).await.unwrap();
     let serve = |_| std::future::ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
-    let handing_over = ServiceBuilder::new().map_request(move |mut request: Request<_>| {
+    let insert_only = ServiceBuilder::new().map_request(move |mut request: Request<_>| {
         request.extensions_mut().insert(context.clone());
         request
     });
     let ours = ServiceBuilder::new().layer(auth.layer()).layer(auth.require(anyone));
-    // Its bytes are counted from the start, as those that a server reads are.
+    // A clone shares the bytes of the header value, as with a request that a server has read.
     let (first, authorization) = (to("/", Some(&token)), header::AUTHORIZATION);
-    let asking = || {
+    let authorised = || {
         let mut request = to("/", None);
         request.headers_mut().insert(&authorization, first.headers()[&authorization].clone());
         request
     };
-    let spent = |answer: &mut dyn FnMut()| {
+    let allocations = |answer: &mut dyn FnMut()| {
         answer();
-        allocations::measure(answer).count
+        ::allocations::measure(answer).count
     };
-    let (mut handing_over, mut ours) = (handing_over.service_fn(serve), ours.service_fn(serve));
+    let (mut insert_only, mut ours) = (insert_only.service_fn(serve), ours.service_fn(serve));
     let mut context = Context::from_waker(Waker::noop());
-    let without = spent(&mut || {
-        let answer = pin!(handing_over.call(asking()));
+    let without = allocations(&mut || {
+        let answer = pin!(insert_only.call(authorised()));
         assert!(answer.poll(&mut context).is_ready());
     });
-    let with = spent(&mut || {
-        let answer = pin!(ours.call(asking()));
-        let Poll::Ready(Ok(answer)) = answer.poll(&mut context) else { panic!("not at hand") };
+    let with = allocations(&mut || {
+        let answer = pin!(ours.call(authorised()));
+        let Poll::Ready(Ok(answer)) = answer.poll(&mut context) else {
+            panic!("the response is not ready")
+        };
         assert_eq!(answer.status(), 200);
     });
     assert!(without > 0, "nothing was measured");
@@ -538,15 +540,15 @@ async fn known_token_allocates_only_the_handover() {
 }
 
 #[test]
-fn layers_need_no_type_of_their_refusals() {
+fn layer_type_is_independent_of_responder() {
     fn shared<T: Clone + Send + Sync + 'static>(_: &T) {}
     let auth = mock();
-    // One type whatever the look: it may be chosen at run time, and named in a struct.
-    let look = |is_grpc: bool| -> AuthLayer {
+    // The layer has the same type for every responder, so it can be chosen at run time and named in a struct.
+    let layer = |is_grpc: bool| -> AuthLayer {
         if is_grpc { auth.layer().respond_with(Grpc) } else { auth.layer() }
     };
-    shared(&look(true));
-    shared(&look(false));
+    shared(&layer(true));
+    shared(&layer(false));
     let body = ResponseBody::<Empty<Bytes>>::from(Bytes::from("a"));
     fn sent<T: Send + Unpin>(_: &T) {}
     sent(&body);

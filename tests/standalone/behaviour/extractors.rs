@@ -1,4 +1,4 @@
-//! Arguments of axum handlers.
+//! Extractors of axum handlers.
 
 use axum::Router;
 use axum::routing::get;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::support::{Server, World, tenant_id};
 
 #[derive(Debug, Clone, Deserialize)]
-struct Mine {
+struct UserClaims {
     preferred_username: String,
     level: u8,
 }
@@ -24,7 +24,7 @@ async fn everything(
     context: AuthContext,
     identity: Identity,
     tenant: Tenant,
-    claims: Claims<Mine>,
+    claims: Claims<UserClaims>,
     row: TenantRow<Row>,
 ) -> String {
     assert_eq!(context.identity().key(), identity.key());
@@ -35,7 +35,7 @@ async fn everything(
 fn app() -> Router {
     Router::new()
         .route("/all", get(everything))
-        .route("/claims", get(|_: Claims<Mine>| async {}))
+        .route("/claims", get(|_: Claims<UserClaims>| async {}))
         .route("/row", get(|_: TenantRow<u8>| async {}))
         .route("/tenant", get(|_: Tenant| async {}))
         .route("/identity", get(|_: Identity| async {}))
@@ -45,7 +45,7 @@ fn app() -> Router {
 }
 
 #[tokio::test]
-async fn handlers_get_what_they_ask_for() {
+async fn extractors_return_their_values() {
     let world = World::new().await;
     let row = Tenant::with_row(tenant_id("tenant-1"), TenantStatus::Active, Row { plan: "gold" });
     let auth = world.auth().tenants(MemoryTenants::from_iter([row])).build().unwrap();
@@ -53,7 +53,7 @@ async fn handlers_get_what_they_ask_for() {
     let token = world.provider.token().claim("level", 7).sign();
     let answer = server.get_as("/all", &token).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "alice 7 gold"));
-    // Claims that do not fit are the token's fault, a row that does not the service's.
+    // Claims of another type are a fault of the token; a row of another type is a fault of the service.
     let answer = server.get_as("/claims", &world.provider.token().claim("level", 700).sign()).await;
     assert_eq!(answer.status, 401);
     assert_eq!(server.get_as("/row", &token).await.status, 500);
@@ -62,7 +62,7 @@ async fn handlers_get_what_they_ask_for() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_not_there_is_missing_or_none() {
+async fn absent_tenant_is_403_or_none() {
     let world = World::new().await;
     let auth = world.auth().tenant_optional().build().unwrap();
     let maybe = get(|tenant: Option<Tenant>| async move { tenant.is_none().to_string() });
@@ -77,7 +77,7 @@ async fn a_tenant_that_is_not_there_is_missing_or_none() {
 }
 
 #[tokio::test]
-async fn without_a_layer_every_extractor_answers_500() {
+async fn extractors_without_layer_answer_500() {
     let world = World::new().await;
     let server = Server::axum(app()).await;
     let token = world.provider.token().sign();

@@ -1,4 +1,4 @@
-//! What single routes require beyond a good token.
+//! Guards of single routes.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ async fn guarded(auth: &Auth, guard: impl Guard) -> (Server, Spy) {
     (Server::axum(app).await, spy)
 }
 
-/// Sends each token past the guard, and checks the statuses and that refused ones go no further.
+/// Sends each token, and returns the statuses. Checks that refused requests do not reach the service.
 async fn statuses(auth: &Auth, guard: impl Guard, tokens: Vec<TokenBuilder>) -> Vec<u16> {
     let (server, spy) = guarded(auth, guard).await;
     let mut statuses = Vec::new();
@@ -34,7 +34,7 @@ async fn statuses(auth: &Auth, guard: impl Guard, tokens: Vec<TokenBuilder>) -> 
 }
 
 #[tokio::test]
-async fn scopes_are_required_letter_for_letter() {
+async fn scopes_must_match_exactly() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let tokens = || {
@@ -57,7 +57,7 @@ async fn scopes_are_required_letter_for_letter() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_all_scopes_that_are_needed() {
+async fn refusal_names_all_required_scopes() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let token = world.provider.token().scope("docs:read").sign();
@@ -73,7 +73,7 @@ async fn a_refusal_names_all_scopes_that_are_needed() {
 }
 
 #[tokio::test]
-async fn roles_groups_and_kinds_are_required_letter_for_letter() {
+async fn roles_groups_and_kinds_must_match_exactly() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let tokens = || {
@@ -86,7 +86,11 @@ async fn roles_groups_and_kinds_are_required_letter_for_letter() {
     };
     assert_eq!(statuses(&auth, role("boss"), tokens()).await, [200, 403, 403, 403]);
     assert_eq!(statuses(&auth, any_role(["boss", "clerk"]), tokens()).await, [200, 403, 200, 403]);
-    assert_eq!(statuses(&auth, any_role([""; 0]), tokens()).await, [403; 4], "nobody has none");
+    assert_eq!(
+        statuses(&auth, any_role([""; 0]), tokens()).await,
+        [403; 4],
+        "no roles are accepted"
+    );
     assert_eq!(statuses(&auth, group("group-sre"), tokens()).await, [200, 403, 403, 403]);
     assert_eq!(statuses(&auth, kind(IdentityKind::User), tokens()).await, [200, 200, 200, 403]);
     let services = kind(IdentityKind::ServiceAccount);
@@ -96,7 +100,7 @@ async fn roles_groups_and_kinds_are_required_letter_for_letter() {
 }
 
 #[tokio::test]
-async fn guards_join_with_and_and_or_and_closures_are_guards() {
+async fn guards_combine_with_and_or() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let tokens = || {
@@ -117,7 +121,11 @@ async fn guards_join_with_and_and_or_and_closures_are_guards() {
     assert_eq!(statuses(&auth, is_bob, tokens()).await, [403, 403, 200]);
     let (server, _) = guarded(&auth, scope("b").or(scope("c"))).await;
     let answer = server.get_as("/", &world.provider.token().scope("a").sign()).await;
-    assert_eq!(answer.challenge().unwrap().param("scope"), Some("b"), "the first is told");
+    assert_eq!(
+        answer.challenge().unwrap().param("scope"),
+        Some("b"),
+        "the first refusal is returned"
+    );
 }
 
 fn unix(at: SystemTime) -> u64 {
@@ -125,7 +133,7 @@ fn unix(at: SystemTime) -> u64 {
 }
 
 #[tokio::test]
-async fn a_multi_factor_sign_in_is_recent_up_to_its_age_and_no_longer() {
+async fn mfa_is_recent_up_to_max_age() {
     let world = World::new().await;
     let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(unix(world.clock.now()));
     world.clock.set_wall(whole);
@@ -146,7 +154,7 @@ async fn a_multi_factor_sign_in_is_recent_up_to_its_age_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_say_when_the_sign_in_was_is_not_recent() {
+async fn mfa_without_time_is_not_recent() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let now = unix(world.clock.now());
@@ -163,9 +171,9 @@ async fn a_token_that_does_not_say_when_the_sign_in_was_is_not_recent() {
     assert_eq!(statuses(&auth, mfa_within(Duration::from_secs(300)), tokens).await, [401; 7]);
 }
 
-/// An issuer that writes milliseconds would otherwise sign in everybody for ever.
+/// Otherwise an issuer that writes milliseconds would authenticate its users for ever.
 #[tokio::test]
-async fn a_sign_in_in_the_future_is_not_recent() {
+async fn mfa_in_the_future_is_not_recent() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let now = unix(world.clock.now());
@@ -178,17 +186,21 @@ async fn a_sign_in_in_the_future_is_not_recent() {
 }
 
 #[tokio::test]
-async fn a_bad_token_is_refused_before_any_guard_speaks() {
+async fn invalid_token_is_refused_before_guards() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let (server, _) = guarded(&auth, mfa_within(Duration::from_secs(300))).await;
     let answer = server.get_as("/", &world.provider.token().expired().sign()).await;
-    assert_eq!(answer.error().as_deref(), Some("invalid_token"), "policy is not told to strangers");
+    assert_eq!(
+        answer.error().as_deref(),
+        Some("invalid_token"),
+        "the challenge does not reveal the guard"
+    );
     assert_eq!(answer.challenge().unwrap().param("max_age"), None);
 }
 
 #[tokio::test]
-async fn guards_belong_to_their_route_alone() {
+async fn guard_applies_only_to_its_route() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let app = Router::new()
@@ -212,7 +224,7 @@ async fn guards_belong_to_their_route_alone() {
 }
 
 #[tokio::test]
-async fn a_guard_without_a_layer_refuses_everybody_with_500() {
+async fn guard_without_layer_answers_500() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let spy = Spy::default();
@@ -226,7 +238,7 @@ async fn a_guard_without_a_layer_refuses_everybody_with_500() {
 }
 
 #[tokio::test]
-async fn a_guard_behind_an_optional_layer_wants_a_token() {
+async fn guard_behind_optional_layer_requires_token() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let spy = Spy::default();
@@ -240,11 +252,11 @@ async fn a_guard_behind_an_optional_layer_wants_a_token() {
     assert_eq!(server.get_as("/", &world.provider.token().sign()).await.status, 200);
 }
 
-fn forbidden(why: impl Into<String>) -> AuthError {
-    AuthError::Forbidden { required: why.into().into() }
+fn forbidden(required: impl Into<String>) -> AuthError {
+    AuthError::Forbidden { required: required.into().into() }
 }
 
-/// Lets everybody read; below `/drafts`, and to write, one must be an editor.
+/// Requires an editor for writing, and for everything below `/drafts`.
 struct Editors;
 
 impl Guard for Editors {
@@ -274,14 +286,14 @@ async fn guard_decides_by_method_and_path() {
     let server = Server::axum(app).await;
     let reader = world.provider.token().roles(["reader"]).sign();
     let editor = world.provider.token().roles(["editor"]).sign();
-    for (method, path, of_reader) in [
+    for (method, path, reader_status) in [
         ("GET", "/docs/7", 200),
         ("POST", "/docs/7", 403),
         ("GET", "/drafts/7", 403),
         ("POST", "/drafts/7", 403),
         ("POST", "/open", 200),
     ] {
-        for (token, status) in [(&reader, of_reader), (&editor, 200)] {
+        for (token, status) in [(&reader, reader_status), (&editor, 200)] {
             let bearer = format!("Bearer {token}");
             let headers = [("authorization", bearer.as_str())];
             let answer = server.send(request(method, path, &headers)).await;
@@ -290,8 +302,8 @@ async fn guard_decides_by_method_and_path() {
     }
 }
 
-/// Refuses all, with the path it sees, the path before routers, and the route.
-fn tells_paths() -> impl Guard {
+/// Refuses every request. The refusal has the path that the guard sees, the original path, and the route.
+fn refuses_with_paths() -> impl Guard {
     guard_fn(|request| {
         let original = request.extensions.get::<OriginalUri>().map(|uri| uri.path());
         let route = request.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
@@ -303,11 +315,11 @@ fn tells_paths() -> impl Guard {
 }
 
 #[tokio::test]
-async fn nested_guard_sees_the_path_without_prefix() {
+async fn nested_guard_sees_path_without_prefix() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let docs = || Router::new().route("/docs/{id}", get(|| async {}));
-    let guard = || auth.require(tells_paths());
+    let guard = || auth.require(refuses_with_paths());
     let nested = |inner| Router::new().nest("/v1", inner);
     let token = world.provider.token().sign();
     for (name, app, seen) in [
@@ -318,13 +330,13 @@ async fn nested_guard_sees_the_path_without_prefix() {
     ] {
         let server = Server::axum(app.layer(auth.layer())).await;
         let answer = server.get_as("/v1/docs/7", &token).await;
-        let told = answer.json()["required_scope"].as_str().unwrap().to_owned();
-        assert_eq!(told, format!("{seen} /v1/docs/7 /v1/docs/{{id}}"), "{name}");
+        let paths = answer.json()["required_scope"].as_str().unwrap().to_owned();
+        assert_eq!(paths, format!("{seen} /v1/docs/7 /v1/docs/{{id}}"), "{name}");
     }
 }
 
 #[tokio::test]
-async fn guard_request_has_the_clock_of_auth() {
+async fn guard_request_uses_clock_of_auth() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let opens_at = world.clock.now() + Duration::from_secs(60);
@@ -340,7 +352,7 @@ async fn guard_request_has_the_clock_of_auth() {
 }
 
 #[tokio::test]
-async fn guard_is_asked_without_its_layer() {
+async fn guard_can_be_called_without_layer() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let context = auth.authenticate(&world.provider.token().sign()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the crate promises, shown over real sockets.
+//! Tests of documented behaviour over real sockets.
 
 mod admission;
 mod answers;

@@ -1,4 +1,4 @@
-//! Routes that work without a token, and requests that cannot have one.
+//! Requests without a token: optional authentication and CORS preflights.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,29 +11,30 @@ use scaikey_auth::{AuthContext, AuthLayer, Identity, Tenant, scope};
 
 use crate::support::{Server, Spy, World, request};
 
-async fn who(
+async fn describe_caller(
     identity: Option<Identity>,
     tenant: Option<Tenant>,
     context: Option<AuthContext>,
 ) -> String {
     assert_eq!(identity.is_some(), context.is_some());
-    let identity = identity.map_or("nobody".to_owned(), |identity| identity.subject().to_owned());
-    let tenant = tenant.map_or("nowhere".to_owned(), |tenant| tenant.id().to_string());
+    let identity =
+        identity.map_or("anonymous".to_owned(), |identity| identity.subject().to_owned());
+    let tenant = tenant.map_or("no-tenant".to_owned(), |tenant| tenant.id().to_string());
     format!("{identity} {tenant}")
 }
 
 async fn server(layer: AuthLayer) -> Server {
-    Server::axum(Router::new().fallback(any(who)).layer(layer)).await
+    Server::axum(Router::new().fallback(any(describe_caller)).layer(layer)).await
 }
 
 #[tokio::test]
-async fn where_a_token_is_optional_none_is_nobody_and_a_bad_one_is_refused() {
+async fn optional_layer_refuses_invalid_tokens() {
     let world = World::new().await;
     let server = server(world.auth().build().unwrap().layer().optional()).await;
     let token = world.provider.token();
     for (authorization, status, body) in [
-        (None, 200, Some("nobody nowhere")),
-        (Some("Basic eA==".to_owned()), 200, Some("nobody nowhere")),
+        (None, 200, Some("anonymous no-tenant")),
+        (Some("Basic eA==".to_owned()), 200, Some("anonymous no-tenant")),
         (Some(format!("Bearer {}", token.clone().sign())), 200, Some("alice-id tenant-1")),
         (Some(format!("Bearer {}", token.clone().expired().sign())), 401, None),
         (Some(format!("Bearer {}", token.without("tenant_id").sign())), 403, None),
@@ -50,7 +51,7 @@ async fn where_a_token_is_optional_none_is_nobody_and_a_bad_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_handler_that_needs_an_identity_refuses_nobody_with_the_layers_challenge() {
+async fn handler_refusal_has_challenge_of_layer() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let strict = |identity: Identity| async move { identity.subject().to_owned() };
@@ -68,7 +69,7 @@ const PREFLIGHT: [(&str, &str); 3] = [
 ];
 
 #[tokio::test]
-async fn a_preflight_passes_and_everything_that_is_less_than_one_does_not() {
+async fn only_complete_preflights_pass() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let server = server(auth.layer()).await;
@@ -85,37 +86,39 @@ async fn a_preflight_passes_and_everything_that_is_less_than_one_does_not() {
         let answer = server.send(request(method, "/", headers)).await;
         assert_eq!(answer.status, status, "{method} {headers:?}");
         if status == 200 {
-            assert_eq!(answer.body, "nobody nowhere");
+            assert_eq!(answer.body, "anonymous no-tenant");
         }
     }
 }
 
 #[tokio::test]
-async fn a_preflight_passes_guards_and_is_nobody_even_with_a_token() {
+async fn preflight_with_token_passes_as_anonymous() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
-    let app =
-        Router::new().fallback(any(who)).layer(auth.require(scope("admin"))).layer(auth.layer());
+    let app = Router::new()
+        .fallback(any(describe_caller))
+        .layer(auth.require(scope("admin")))
+        .layer(auth.layer());
     let server = Server::axum(app).await;
     let token = format!("Bearer {}", world.provider.token().sign());
     let mut headers = PREFLIGHT.to_vec();
     headers.push(("authorization", &token));
     let answer = server.send(request("OPTIONS", "/", &headers)).await;
-    assert_eq!((answer.status, answer.body.as_str()), (200, "nobody nowhere"));
+    assert_eq!((answer.status, answer.body.as_str()), (200, "anonymous no-tenant"));
 }
 
 #[tokio::test]
-async fn preflights_are_refused_where_an_outer_layer_answers_them() {
+async fn refuse_preflights_refuses_preflights() {
     let world = World::new().await;
     let server = server(world.auth().build().unwrap().layer().refuse_preflights()).await;
     let answer = server.send(request("OPTIONS", "/", &PREFLIGHT)).await;
     assert_eq!((answer.status, answer.error()), (401, None));
 }
 
-/// Browsers send none with a preflight (Fetch §4.8): what has a body is an ordinary request, whose
-/// handler might act upon it.
+/// Browsers send no body with a preflight (Fetch §4.8). A request with a body is an ordinary request, whose
+/// handler might process it.
 #[tokio::test]
-async fn a_preflight_with_a_body_needs_a_token() {
+async fn preflight_with_body_needs_token() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let spy = Spy::default();
@@ -130,7 +133,7 @@ async fn a_preflight_with_a_body_needs_a_token() {
         let answer = tower::ServiceExt::oneshot(app.clone(), request).await.unwrap();
         assert_eq!(answer.status(), 401, "{more:?}");
     }
-    // As HTTP/2 may send it: without a length.
+    // HTTP/2 allows a body without an announced length.
     let unannounced = request("OPTIONS", "/", &PREFLIGHT).map(|_| Body::new(Unannounced));
     let answer = tower::ServiceExt::oneshot(app.clone(), unannounced).await.unwrap();
     assert_eq!(answer.status(), 401);
@@ -141,7 +144,7 @@ async fn a_preflight_with_a_body_needs_a_token() {
     assert_eq!(spy.calls(), 1);
 }
 
-/// A body of unknown length, which nobody has to read.
+/// A body of unknown length.
 struct Unannounced;
 
 impl hyper::body::Body for Unannounced {

@@ -1,4 +1,4 @@
-//! Where a token may stand, and where it is not looked for.
+//! The sources of tokens in a request.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ async fn server(world: &World, sources: Option<Vec<TokenSource>>) -> (Server, Sp
     (Server::axum(spy.app().layer(layer)).await, spy)
 }
 
-/// Status and error code.
-fn verdict(answer: &Answer) -> (u16, Option<String>) {
+/// Returns the status and the error code.
+fn outcome(answer: &Answer) -> (u16, Option<String>) {
     (answer.status, answer.error())
 }
 
 #[tokio::test]
-async fn only_one_well_formed_authorization_header_is_a_credential() {
+async fn only_one_valid_authorization_header_is_accepted() {
     let world = World::new().await;
     let (server, spy) = server(&world, None).await;
     let token = world.provider.token().sign();
@@ -67,14 +67,14 @@ async fn only_one_well_formed_authorization_header_is_a_credential() {
     for (values, (status, error)) in table {
         let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
         let answer = server.get("/", &headers).await;
-        assert_eq!(verdict(&answer), (status, error.map(str::to_owned)), "{values:?}");
+        assert_eq!(outcome(&answer), (status, error.map(str::to_owned)), "{values:?}");
         served += u64::from(status == 200);
         assert_eq!(spy.calls(), served, "{values:?}");
     }
 }
 
 #[tokio::test]
-async fn a_character_that_no_token_has_is_noticed_wherever_it_stands() {
+async fn invalid_character_anywhere_in_token_is_refused() {
     let world = World::new().await;
     let (server, spy) = server(&world, None).await;
     let good = world.provider.token().sign();
@@ -83,17 +83,17 @@ async fn a_character_that_no_token_has_is_noticed_wherever_it_stands() {
         let mut broken = good.clone();
         broken.replace_range(at..=at, ",");
         let answer = server.get("/", &[("authorization", &format!("Bearer {broken}"))]).await;
-        assert_eq!(verdict(&answer), (400, Some("invalid_request".to_owned())), "{at}");
+        assert_eq!(outcome(&answer), (400, Some("invalid_request".to_owned())), "{at}");
     }
-    // In the signature it comes last: what the claims say is said.
+    // The claims are checked before the signature.
     let expired = format!("Bearer {},", world.provider.token().expired().sign());
     let answer = server.get("/", &[("authorization", &expired)]).await;
-    assert_eq!(verdict(&answer), (401, Some("invalid_token".to_owned())));
+    assert_eq!(outcome(&answer), (401, Some("invalid_token".to_owned())));
     assert_eq!(spy.calls(), 0);
 }
 
 #[tokio::test]
-async fn tokens_elsewhere_in_the_request_are_not_looked_at() {
+async fn tokens_outside_authorization_header_are_ignored() {
     let world = World::new().await;
     let (server, spy) = server(&world, None).await;
     let token = world.provider.token().sign();
@@ -102,24 +102,24 @@ async fn tokens_elsewhere_in_the_request_are_not_looked_at() {
     let cookie = ("cookie", &*format!("access_token={token}"));
     for (path, headers) in [(path.as_str(), vec![]), ("/", vec![header]), ("/", vec![cookie])] {
         let answer = server.get(path, &headers).await;
-        assert_eq!(verdict(&answer), (401, None), "{headers:?}");
+        assert_eq!(outcome(&answer), (401, None), "{headers:?}");
     }
     let form = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
     let answer = server.send(form.body(format!("access_token={token}")).unwrap()).await;
-    assert_eq!(verdict(&answer), (401, None));
+    assert_eq!(outcome(&answer), (401, None));
     assert_eq!(spy.calls(), 0);
-    // Beside a good header they change nothing.
+    // They are ignored in a request with a valid header too.
     let path = format!("/?access_token={}", world.provider.token().subject("mallory").sign());
     assert_eq!(server.get_as(&path, &token).await.status, 200);
 }
 
 #[tokio::test]
-async fn other_places_are_named_one_by_one_and_hold_bare_tokens() {
+async fn configured_sources_hold_bare_tokens() {
     let world = World::new().await;
     let cookie = |head: RequestHead<'_>| {
         let Some(cookie) = head.headers.get("cookie") else { return Ok(None) };
         let token = cookie.as_bytes().strip_prefix(b"token=");
-        let token = token.ok_or(AuthError::MalformedCredentials("The cookie is odd."))?;
+        let token = token.ok_or(AuthError::MalformedCredentials("The cookie is malformed."))?;
         Ok(HeaderValue::from_bytes(token).ok())
     };
     let sources = vec![
@@ -153,16 +153,16 @@ async fn other_places_are_named_one_by_one_and_hold_bare_tokens() {
     ];
     for (headers, status, error) in table {
         let answer = server.get("/", &headers).await;
-        assert_eq!(verdict(&answer), (status, error.map(str::to_owned)), "{headers:?}");
+        assert_eq!(outcome(&answer), (status, error.map(str::to_owned)), "{headers:?}");
     }
 }
 
 #[tokio::test]
-async fn sources_given_replace_the_authorization_header() {
+async fn configured_sources_replace_authorization_header() {
     let world = World::new().await;
     let token = world.provider.token().sign();
     let (forwarded, _) = server(&world, Some(vec![TokenSource::Header(FORWARDED)])).await;
     assert_eq!(forwarded.get_as("/", &token).await.status, 401);
     let (nowhere, _) = server(&world, Some(Vec::new())).await;
-    assert_eq!(verdict(&nowhere.get_as("/", &token).await), (401, None));
+    assert_eq!(outcome(&nowhere.get_as("/", &token).await), (401, None));
 }

@@ -1,4 +1,4 @@
-//! What tower asks of a middleware: readiness, laziness, and types one can build with.
+//! The contract of a tower middleware: readiness, cancellation, and composable types.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -26,8 +26,7 @@ use crate::support::{Server, Spy, World, axum_request, within_timeout};
 
 type Answer = Response<Body>;
 
-/// Panics when it is called without having been asked whether it is ready; a clone is not ready
-/// because its origin is.
+/// A service that panics when it is called without `poll_ready`. A clone of a ready instance is not ready.
 #[derive(Debug, Default)]
 struct Strict {
     spy: Spy,
@@ -57,8 +56,8 @@ impl<B> Service<Request<B>> for Strict {
     }
 }
 
-/// Sends good and bad requests through one service and its clones, one by one and all at once:
-/// first with no key at hand, so that requests wait, then with keys.
+/// Sends valid and invalid requests through one service and its clones, sequentially and concurrently:
+/// first without keys, so that requests wait, then with keys.
 async fn exercise<S, B>(world: &World, mut service: S)
 where
     B: Send + 'static,
@@ -100,16 +99,16 @@ async fn fresh() -> (World, Auth) {
 }
 
 #[tokio::test]
-async fn the_instance_that_was_ready_is_the_one_that_is_called() {
+async fn layer_calls_the_ready_instance() {
     let (world, auth) = fresh().await;
     let inner = Strict::default();
     let spy = inner.spy.clone();
     exercise(&world, auth.layer().layer(inner)).await;
-    assert_eq!(spy.calls(), 3 * (8 + 1), "the good requests and no others");
+    assert_eq!(spy.calls(), 3 * (8 + 1), "only the valid requests");
 }
 
 #[tokio::test]
-async fn the_instance_behind_a_guard_is_the_one_that_is_called() {
+async fn guard_calls_the_ready_instance() {
     let (world, auth) = fresh().await;
     let always = |_: &scaikey_auth::AuthContext| Ok(());
     let service = ServiceBuilder::new().layer(auth.layer()).layer(auth.require(always));
@@ -117,7 +116,7 @@ async fn the_instance_behind_a_guard_is_the_one_that_is_called() {
 }
 
 #[tokio::test]
-async fn limits_and_buffers_work_inside_and_outside_of_the_layer() {
+async fn limits_and_buffers_work_around_layer() {
     let (world, auth) = fresh().await;
     exercise(
         &world,
@@ -144,7 +143,7 @@ async fn limits_and_buffers_work_inside_and_outside_of_the_layer() {
     .await;
 }
 
-/// Panics when it is read, and belongs to one thread.
+/// A body that panics when read, and is not `Send`.
 #[derive(Default)]
 struct Unread(PhantomData<Rc<()>>);
 
@@ -161,11 +160,11 @@ impl hyper::body::Body for Unread {
 }
 
 #[tokio::test]
-async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
+async fn refusal_releases_reserved_permit() {
     let (world, auth) = fresh().await;
     auth.ready().await.unwrap();
     let forbidden = |_: &scaikey_auth::AuthContext| {
-        Err(scaikey_auth::AuthError::Forbidden { required: "nobody".into() })
+        Err(scaikey_auth::AuthError::Forbidden { required: "nothing".into() })
     };
     let limited = ServiceBuilder::new()
         .layer(auth.layer())
@@ -173,8 +172,8 @@ async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
         .concurrency_limit(1)
         .service(Strict::default());
     let token = world.provider.token().sign();
-    // Instances that are kept, as a server keeps one for each connection.
-    let mut kept = Vec::new();
+    // Keeps each instance, as a server keeps one for each connection.
+    let mut instances = Vec::new();
     for (headers, status) in [
         (vec![], 401),
         (vec![("authorization", format!("Bearer {token}"))], 403),
@@ -185,19 +184,19 @@ async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
         let request = request.body(Body::empty()).unwrap();
         let ready = within_timeout(ServiceExt::<Request<Body>>::ready(&mut service)).await.unwrap();
         assert_eq!(ready.call(request).await.unwrap().status(), status);
-        kept.push(service);
+        instances.push(service);
     }
 }
 
 #[tokio::test]
-async fn the_body_is_not_read_before_the_decision_nor_after_a_refusal() {
+async fn layer_never_reads_request_body() {
     let (world, auth) = fresh().await;
     for token in [world.provider.token().sign(), "x".to_owned()] {
         let request = Request::post("/").header("authorization", format!("Bearer {token}"));
         let service = auth.layer().layer(Strict::default());
         within_timeout(service.oneshot(request.body(Unread::default()).unwrap())).await.unwrap();
     }
-    // On the wire: the answer comes although the body never does.
+    // Over a socket, the response comes before the body.
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     let address = server.url().replace("http://", "");
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -209,13 +208,13 @@ async fn the_body_is_not_read_before_the_decision_nor_after_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_request_given_up_does_not_take_the_keys_from_the_others() {
+async fn cancelled_request_does_not_cancel_shared_fetch() {
     let (world, auth) = fresh().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let token = world.provider.token().sign();
     let service = auth.layer().layer(Strict::default());
-    let ask = || Box::pin(service.clone().oneshot(axum_request(Some(&token))));
-    let (mut first, mut second) = (ask(), ask());
+    let send = || Box::pin(service.clone().oneshot(axum_request(Some(&token))));
+    let (mut first, mut second) = (send(), send());
     let mut context = Context::from_waker(Waker::noop());
     assert!(first.as_mut().poll(&mut context).is_pending());
     assert!(second.as_mut().poll(&mut context).is_pending());
@@ -227,34 +226,34 @@ async fn a_request_given_up_does_not_take_the_keys_from_the_others() {
 }
 
 #[tokio::test]
-async fn many_requests_without_a_key_share_one_fetch() {
+async fn concurrent_requests_share_one_key_fetch() {
     let (world, auth) = fresh().await;
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     let token = world.provider.token().sign();
     let server = std::sync::Arc::new(server);
-    let ask = |_| {
+    let send = |_| {
         let (server, token) = (server.clone(), token.clone());
         tokio::spawn(async move { server.get_as("/", &token).await.status })
     };
-    for task in (0..50).map(ask).collect::<Vec<_>>() {
-        assert_eq!(within_timeout(task).await.unwrap(), 200);
+    for task in (0..50).map(send).collect::<Vec<_>>() {
+        assert_eq!(soon(task).await.unwrap(), 200);
     }
     assert_eq!(world.provider.jwks_requests(), 1);
 }
 
 #[tokio::test]
-async fn errors_of_the_service_go_through_unchanged() {
+async fn service_errors_pass_unchanged() {
     let (world, auth) = fresh().await;
-    let inner = tower::service_fn(|_: Request<Body>| async { Err::<Answer, _>("own error") });
+    let inner = tower::service_fn(|_: Request<Body>| async { Err::<Answer, _>("service error") });
     for _ in 0..2 {
         let token = world.provider.token().sign();
         let error = auth.layer().layer(inner).oneshot(axum_request(Some(&token))).await;
-        assert_eq!(error.unwrap_err(), "own error");
+        assert_eq!(error.unwrap_err(), "service error");
     }
 }
 
 #[test]
-fn layers_can_be_shared_and_their_futures_sent() {
+fn layers_are_sync_and_futures_send() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
     fn sent<T: Send + 'static>(_: &T) {}
     fn same<T>(_: &T, _: &T) {}
@@ -283,7 +282,7 @@ fn layers_can_be_shared_and_their_futures_sent() {
 }
 
 #[tokio::test]
-async fn services_of_one_thread_are_served() {
+async fn non_send_services_are_supported() {
     let auth = crate::support::mock();
     let client = TokenExchangeClient::builder("https://id.example");
     let client = client.client_auth(ClientAuth::basic("wave", "secret")).build().unwrap();
