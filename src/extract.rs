@@ -65,7 +65,7 @@ impl Rejection {
             Some(Unauthenticated::Anonymous(auth)) => {
                 refuse(auth, &ProblemJson, &error, grpc).map(Body::from)
             }
-            _ => bare(error, grpc),
+            _ => response_without_layer(error, grpc),
         };
         Self(Box::new(response))
     }
@@ -83,11 +83,11 @@ impl IntoResponse for Rejection {
 /// responses.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
-        bare(self, false)
+        response_without_layer(self, false)
     }
 }
 
-fn bare(error: AuthError, grpc: bool) -> Response {
+fn response_without_layer(error: AuthError, grpc: bool) -> Response {
     if let AuthError::MissingLayer = error.plain() {
         telemetry::layer_missing(&error);
     }

@@ -121,7 +121,7 @@ impl AuthBuilder {
 
     /// Sets the tenant store. Default [`AnyTenant`], which accepts every tenant that a verified token
     /// names. If an issuer contains `{tenant_id}` and has no list of tenants, there is no default: set
-    /// the store here, be it [`AnyTenant`]. Wrap a store in [`CachedTenants`](crate::tenant::CachedTenants),
+    /// the store here, even if it is [`AnyTenant`]. Wrap a store in [`CachedTenants`](crate::tenant::CachedTenants),
     /// unless it returns without waiting.
     pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
         self.tenants = Some(Arc::new(tenants));

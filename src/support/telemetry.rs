@@ -457,7 +457,13 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
         is_verified,
         info!(
             trust,
-            issuer, grant, outcome, subject_sha256, jti_sha256, is_verified, "foreign token judged"
+            issuer,
+            grant,
+            outcome,
+            subject_sha256,
+            jti_sha256,
+            is_verified,
+            "foreign token evaluated"
         )
     );
     count!("scaikey_auth_trust_decisions_total", "outcome" => outcome);

@@ -219,7 +219,7 @@ impl Inner {
         policy: TrustPolicy,
         before: &LoadedPolicy,
     ) -> Result<LoadedPolicy, PolicyError> {
-        policy.check_own(&self.own_issuers)?;
+        policy.reject_own_issuers(&self.own_issuers)?;
         let mut trusts = Vec::new();
         for trust in &policy.trusts {
             let config = trust.issuer_config();

@@ -61,7 +61,7 @@ impl TrustPolicy {
 
     /// Rejects a policy that lists one of the service's `own` issuers, because a rule must not change
     /// the scopes of their tokens.
-    pub(super) fn check_own(&self, own: &[String]) -> Result<(), PolicyError> {
+    pub(super) fn reject_own_issuers(&self, own: &[String]) -> Result<(), PolicyError> {
         let faults = Faults::default();
         let is_own = |trust: &&Trust| own.iter().any(|own| covers_issuer(own, &trust.issuer));
         for trust in self.trusts.iter().filter(is_own) {

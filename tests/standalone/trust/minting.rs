@@ -509,7 +509,7 @@ async fn minting_log_has_no_token() {
     assert_eq!((count("minted"), count("failed")), (2, 2), "{text}");
     // Both events have the digest of the subject: `printf %s "$sub" | sha256sum`.
     let digest = "ac787648293acaaf";
-    for event in ["foreign token judged", "token for a workload"] {
+    for event in ["foreign token evaluated", "token for a workload"] {
         let lines = text.lines().filter(|line| line.contains(event));
         assert_eq!(lines.filter(|line| line.contains(digest)).count(), 4, "{event} {text}");
     }
