@@ -1,7 +1,7 @@
-//! [`RedisCache`]: tokens in Redis or Valkey, for all processes of a service.
+//! [`RedisCache`]: a token cache in Redis or Valkey, shared by all processes of a service.
 
 mod commands;
-mod line;
+mod manager;
 mod server;
 mod slots;
 
@@ -18,43 +18,44 @@ use crate::error::BoxError;
 use crate::exchange::AccessToken;
 use crate::replay::{ReplayKey, ReplayLog};
 use crate::support::secret::Secret;
-use commands::{Found, MAX_SINGLE_USE_VALUE, MAX_VALUE, names};
-use line::{Line, Need, Settings};
+use commands::{Entry, MAX_SINGLE_USE_VALUE, MAX_VALUE, escape};
+use manager::{CallMode, ConnectionManager, Settings};
 
-/// Tokens in Redis 6 or later, or Valkey (feature `redis`): what one process gets, the others find.
+/// A token cache in Redis 6 or later, or Valkey, shared by all processes of a service (feature `redis`).
 ///
-/// Usually behind a [`MemoryCache`](super::MemoryCache), in a [`TieredCache`](super::TieredCache). Given to
-/// [`TokenExchangeBuilder::cache`](crate::exchange::TokenExchangeBuilder::cache), together with the
-/// [`SealingKeys`](crate::exchange::SealingKeys) for
-/// [`cache_keys`](crate::exchange::TokenExchangeBuilder::cache_keys), which a shared cache needs.
+/// Usually the far tier of a [`TieredCache`](super::TieredCache), behind a
+/// [`MemoryCache`](super::MemoryCache). Pass it to
+/// [`TokenExchangeBuilder::cache`](crate::exchange::TokenExchangeBuilder::cache), and pass
+/// [`SealingKeys`](crate::exchange::SealingKeys) to
+/// [`cache_keys`](crate::exchange::TokenExchangeBuilder::cache_keys): a shared cache needs them.
 ///
-/// Nothing connects before the first use, or [`connect`](Self::connect). All calls share one
-/// connection. Calls for tokens that can be got again take no longer than the
-/// [`budget`](Self::budget). Calls for what can be spent once only
-/// ([`CacheKey::is_single_use`]) and for the [log of what was used](ReplayLog) take as long as the
-/// [`write_timeout`](Self::write_timeout), and so does connecting.
+/// The cache connects on the first use, or in [`connect`](Self::connect). All calls share one
+/// connection. Two time limits apply:
 ///
-/// After a failure the server is left alone for 0.25 to 5 seconds, longer each time: calls for
-/// tokens that can be got again fail immediately meanwhile, and one task tries whether it is back;
-/// the others wait for it. A server counts as back when it takes, keeps and gives back a value; so
-/// one that is full, loading or a read-only replica is gone on without, like one that is down. Of a
-/// cluster each node is left alone for itself: the keys of the others go on.
+/// * [`budget`](Self::budget) (50 ms) limits calls for tokens that the provider can issue again.
+/// * [`write_timeout`](Self::write_timeout) (2 s) limits connecting, calls under a
+///   [single-use key](CacheKey::is_single_use), and the [log of used tokens](ReplayLog).
 ///
-/// Tokens lie there sealed ([`CacheKey::seal`]) under `{prefix}:{tenant}:token:{digest}`, with
-/// the braces around the digest, so that a token and its lock are in one slot of a cluster, and
-/// with `-` for no tenant. What does not open (garbage, a value moved or changed) is a miss, is
-/// counted and deleted. Values of more than 64 KiB are neither kept nor read; what was got for a
-/// refresh token or a code may have as much as a provider may send, 1 MiB.
+/// After a failure the cache backs off for 0.25 to 5 seconds, longer after each further failure.
+/// During the backoff, calls with a budget fail immediately, and the others wait. A background task
+/// then probes the server: it locks, writes, reads and deletes a value. So a server that is full, still
+/// loading, or a read-only replica counts as unavailable. In a cluster each node has its own backoff.
 ///
-/// *Not* protected: what is stored may be deleted or held back by whoever can write there. That
-/// costs requests to the provider; it gives nobody a token.
+/// Tokens are stored sealed ([`CacheKey::seal`]) under `{prefix}:{tenant}:token:{digest}`. The braces
+/// around the digest are part of the key and keep a token and its lock in the same cluster slot; `-`
+/// stands for no tenant. A value that does not open, because it was moved or changed, is a miss: it is
+/// counted and deleted. Values above 64 KiB are neither written nor read; under a single-use key the
+/// limit is the largest answer of a provider, 1 MiB.
+///
+/// *Not* protected: an attacker with write access can delete or withhold entries. That costs requests
+/// to the provider, but reveals no token.
 ///
 /// ```
 /// use scaikey_auth::exchange::{TieredCache, MemoryCache, RedisCache, SealingKeys};
 /// use scaikey_auth::issuer::ClientAuth;
 /// use scaikey_auth::{ConfigError, Secret, TokenExchangeClient};
 ///
-/// /// `keys`: made by `openssl rand -base64 32`, the same in all processes.
+/// /// `keys` come from `openssl rand -base64 32` and are the same in all processes.
 /// fn client(keys: &Secret) -> Result<TokenExchangeClient, ConfigError> {
 ///     let redis = RedisCache::open(&"redis://:password@cache.internal:6379".into())?.prefix("sw");
 ///     TokenExchangeClient::builder("https://scaikey.example")
@@ -67,102 +68,101 @@ use line::{Line, Need, Settings};
 /// ```
 #[derive(Clone)]
 pub struct RedisCache {
-    line: Arc<Line>,
+    manager: Arc<ConnectionManager>,
 }
 
 impl RedisCache {
-    /// The server at this URL: `redis://user:password@host:port/database`, or `rediss://` for TLS,
-    /// where only the host is needed. Several URLs, with a comma between them, are nodes of one
-    /// cluster, which tell of the others; a cluster with only one address is written twice. What
-    /// is no letter or digit in a password is percent-encoded, a comma as `%2C`.
+    /// Returns a cache on the server at this URL: `redis://user:password@host:port/database`, or
+    /// `rediss://` for TLS. Only the host is required. Several URLs, separated by commas, name nodes of
+    /// one cluster; the other nodes are discovered. For a cluster with a single address, write the URL
+    /// twice. Percent-encode characters other than letters and digits in a password (a comma is `%2C`).
     ///
-    /// Does no I/O: a server that is away is noticed when it is needed.
+    /// Does no I/O, so an unavailable server is not an error here.
     ///
     /// # Errors
-    /// When one is not such a URL, or the nodes of a cluster differ in password, database or TLS.
+    /// A URL is invalid, or the nodes of a cluster differ in password, database or TLS.
     pub fn open(urls: &Secret) -> Result<Self, ConfigError> {
-        Settings::new(urls).and_then(Self::of)
+        Settings::new(urls).and_then(Self::from_settings)
     }
 
-    /// What all keys begin with. Default: `scaikey`.
+    /// Sets the prefix of all keys. Default: `scaikey`.
     pub fn prefix(self, prefix: &str) -> Self {
-        self.changed(|settings| settings.prefix = names(prefix).into_owned())
+        self.with_settings(|settings| settings.prefix = escape(prefix).into_owned())
     }
 
-    /// How long a call for a token that can be got again may take before it is gone on without.
-    /// Default: 50 ms. It is what a server that hangs costs the calls under way then; those after
-    /// it wait no more.
+    /// Limits the time of a call for a token that the provider can issue again. After it, the exchange
+    /// continues without the cache. Default: 50 ms. When the server hangs, only the calls in progress
+    /// wait this long; later calls fail immediately.
     pub fn budget(self, budget: Duration) -> Self {
-        self.changed(|settings| settings.budget = budget)
+        self.with_settings(|settings| settings.budget = budget)
     }
 
-    /// How long connecting may take, and a call that must have an answer: for a refresh token or a
-    /// code, or to note that a workload token was used. Default: 2 s. The first calls of a process
-    /// wait so long for their connection; once the server has failed, only those wait that must
-    /// have an answer.
+    /// Limits the time to connect, and the time of a call that needs an answer: for a refresh token, a
+    /// code, or the log of used tokens. Default: 2 s. The first calls of a process wait up to this long
+    /// for a connection. After a failure, only calls that need an answer wait.
     pub fn write_timeout(self, timeout: Duration) -> Self {
-        self.changed(|settings| settings.write_timeout = timeout)
+        self.with_settings(|settings| settings.write_timeout = timeout)
     }
 
-    /// Connects now, so that no request waits for it. Not needed: the first call connects.
+    /// Connects now, so that no request waits for the connection. Optional: the first call connects.
     ///
     /// # Errors
-    /// When the server is not there within the [`write_timeout`](Self::write_timeout), or does not
-    /// keep what it is given. Later calls try again.
+    /// The server did not pass the probe within the [`write_timeout`](Self::write_timeout). Later calls
+    /// try again.
     pub async fn connect(&self) -> Result<(), BoxError> {
-        Ok(self.line.connect().await?)
+        Ok(self.manager.connect().await?)
     }
 
-    /// Trusts the authorities in this PEM text and no others, for `rediss://`. Default: those the
-    /// operating system trusts.
+    /// Trusts only the certificate authorities in this PEM text, for `rediss://`. Default: the
+    /// authorities of the operating system.
     ///
     /// # Errors
-    /// When it holds no certificate, or a URL is not `rediss://`.
+    /// The text contains no certificate, or a URL is not `rediss://`.
     pub fn root_certificates(self, pem: &[u8]) -> Result<Self, ConfigError> {
-        self.line.settings.trusting(pem).and_then(Self::of)
+        self.manager.settings.with_roots(pem).and_then(Self::from_settings)
     }
 
-    /// What measures how long the server is left alone. Default: the system. Deadlines are always
-    /// measured in real time.
+    /// Sets the clock that measures backoffs. Default: the system clock. Time limits always use real
+    /// time.
     pub fn clock(self, clock: impl Clock) -> Self {
-        self.changed(|settings| settings.clock = Arc::new(clock))
+        self.with_settings(|settings| settings.clock = Arc::new(clock))
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "ends chains that can fail")]
-    fn of(settings: Settings) -> Result<Self, ConfigError> {
-        Ok(Self { line: Arc::new(Line::new(settings)) })
+    fn from_settings(settings: Settings) -> Result<Self, ConfigError> {
+        Ok(Self { manager: Arc::new(ConnectionManager::new(settings)) })
     }
 
-    fn changed(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.line.settings.clone();
+    fn with_settings(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.manager.settings.clone();
         change(&mut settings);
-        Self { line: Arc::new(Line::new(settings)) }
+        Self { manager: Arc::new(ConnectionManager::new(settings)) }
     }
 
-    /// What this is filed under.
-    fn name(&self, key: &CacheKey<'_>) -> String {
-        let prefix = &self.line.settings.prefix;
+    fn redis_key(&self, key: &CacheKey<'_>) -> String {
+        let prefix = &self.manager.settings.prefix;
         match key.tenant() {
             Some(tenant) => {
-                format!("{prefix}:{}:token:{{{}}}", names(tenant.as_str()), key.digest())
+                format!("{prefix}:{}:token:{{{}}}", escape(tenant.as_str()), key.digest())
             }
             None => format!("{prefix}:-:token:{{{}}}", key.digest()),
         }
     }
 
-    /// Notes the use of `key` for so long, and returns whether it is the first, for all processes.
-    async fn note(&self, key: ReplayKey, life: Duration) -> Result<bool, BoxError> {
-        let name = format!("{}:-:used:{key}", self.line.settings.prefix);
+    /// Stores the use of `key` for `lifetime`. Returns whether it is the first use in any process.
+    async fn log_use(&self, key: ReplayKey, lifetime: Duration) -> Result<bool, BoxError> {
+        let redis_key = format!("{}:-:used:{key}", self.manager.settings.prefix);
         let fence = Fence::random()?;
-        let note = |link| commands::note(link, &name, &fence, life);
-        Ok(self.line.call(Need::Certainty, &name, note).await?)
+        let insert =
+            |connection| commands::insert_if_absent(connection, &redis_key, &fence, lifetime);
+        Ok(self.manager.call(CallMode::Required, &redis_key, insert).await?)
     }
 
-    /// Forgets what cannot have been put there under this key.
-    async fn discard(&self, name: &str) {
-        self.line.found_garbage();
-        // It is a miss all the same. If it stays, it is met again.
-        let _ = self.line.call(Need::Speed, name, |link| commands::remove(link, name)).await;
+    /// Counts and deletes a value that does not open.
+    async fn discard(&self, redis_key: &str) {
+        self.manager.note_invalid_entry();
+        // If deleting fails, the next call tries again.
+        let _ = self.manager.call(CallMode::BestEffort, redis_key, |connection| commands::remove(connection, redis_key)).await;
     }
 }
 
@@ -173,17 +173,17 @@ impl TokenCache for RedisCache {
     }
 
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
-        let name = self.name(key);
-        let get = |link| commands::get(link, &name, longest(key));
-        let found = self.line.call(need(key), &name, get).await?;
+        let redis_key = self.redis_key(key);
+        let get = |connection| commands::get(connection, &redis_key, max_value_bytes(key));
+        let found = self.manager.call(call_mode(key), &redis_key, get).await?;
         let token = match found {
-            Found::Nothing => return Ok(None),
-            Found::Value(sealed) => key.open(&sealed),
-            Found::Garbage => None,
+            Entry::Missing => return Ok(None),
+            Entry::Value(sealed) => key.open(&sealed),
+            Entry::Invalid => None,
         };
         match &token {
-            Some(_) => self.line.found_token(),
-            None => self.discard(&name).await,
+            Some(_) => self.manager.note_valid_entry(),
+            None => self.discard(&redis_key).await,
         }
         Ok(token)
     }
@@ -195,86 +195,86 @@ impl TokenCache for RedisCache {
         ttl: Duration,
         fence: Option<&Fence>,
     ) -> Result<(), BoxError> {
-        let name = self.name(key);
+        let redis_key = self.redis_key(key);
         let sealed = key.seal(token, ttl).ok_or("the system has no random numbers")?;
-        if sealed.len() > longest(key) && key.is_single_use() {
-            return Err("what was got is too large to be kept".into());
+        if sealed.len() > max_value_bytes(key) && key.is_single_use() {
+            return Err("the token is too large for the cache".into());
         }
-        if sealed.len() > longest(key) || ttl < commands::SHORTEST {
+        if sealed.len() > max_value_bytes(key) || ttl < commands::MIN_TTL {
             return Ok(());
         }
-        let put = |link| commands::put(link, &name, &sealed, ttl, fence);
-        Ok(self.line.call(need(key), &name, put).await?)
+        let put = |connection| commands::put(connection, &redis_key, &sealed, ttl, fence);
+        Ok(self.manager.call(call_mode(key), &redis_key, put).await?)
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
-        let name = self.name(key);
-        Ok(self.line.call(need(key), &name, |link| commands::remove(link, &name)).await?)
+        let redis_key = self.redis_key(key);
+        Ok(self.manager.call(call_mode(key), &redis_key, |connection| commands::remove(connection, &redis_key)).await?)
     }
 
     async fn lock(
         &self,
         key: &CacheKey<'_>,
         fence: &Fence,
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<bool, BoxError> {
-        let name = self.name(key);
+        let redis_key = self.redis_key(key);
         Ok(self
-            .line
-            .call(need(key), &name, |link| commands::lock(link, &name, fence, life))
+            .manager
+            .call(call_mode(key), &redis_key, |connection| commands::lock(connection, &redis_key, fence, lifetime))
             .await?)
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
-        let name = self.name(key);
-        Ok(self.line.call(need(key), &name, |link| commands::unlock(link, &name, fence)).await?)
+        let redis_key = self.redis_key(key);
+        Ok(self.manager.call(call_mode(key), &redis_key, |connection| commands::unlock(connection, &redis_key, fence)).await?)
     }
 }
 
-/// A log that all processes share: `SET … NX PX` under a digest, beside the tokens, or in another
-/// server.
+/// A log of used tokens that all processes share: `SET … NX PX` under a digest.
 ///
-/// A server that is away, or does not answer within the
-/// [`write_timeout`](RedisCache::write_timeout), denies. One that loses what it was told lets tokens be
-/// used again: because it restarts empty, evicts, or hands over to a replica that had not heard yet.
-/// Give it persistence and a `maxmemory-policy` of `noeviction`, and tokens a short life.
+/// If the server is unavailable, or does not answer within the
+/// [`write_timeout`](RedisCache::write_timeout), the token is denied. A server that loses data lets
+/// tokens be used again: after a restart without persistence, an eviction, or a failover to a replica
+/// that lags behind. Configure persistence and a `maxmemory-policy` of `noeviction`, and issue tokens
+/// with a short lifetime.
 #[async_trait]
 impl ReplayLog for RedisCache {
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
-        match until.duration_since(self.line.settings.clock.now()) {
+        match until.duration_since(self.manager.settings.clock.now()) {
             Ok(left) if left > LONGEST_USE => {
-                Err("the token is to be remembered for too long".into())
+                Err("the token expires more than a year from now".into())
             }
-            Ok(left) if !left.is_zero() => self.note(key, left + LEEWAY).await,
-            // It is over: nobody may use it.
+            Ok(left) if !left.is_zero() => self.log_use(key, left + LEEWAY).await,
+            // The token has expired.
             _ => Ok(false),
         }
     }
 }
 
-/// Clocks of servers differ; what is remembered a little longer does no harm.
+/// The clocks of servers differ, so entries of the log live this much longer.
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// What is kept in Redis is kept for a year at most. Policies do with a week.
+/// The longest time for which a use is logged. Trust policies limit it to a week.
 const LONGEST_USE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-fn need(key: &CacheKey<'_>) -> Need {
-    if key.is_single_use() { Need::Certainty } else { Need::Speed }
+fn call_mode(key: &CacheKey<'_>) -> CallMode {
+    if key.is_single_use() { CallMode::Required } else { CallMode::BestEffort }
 }
 
-/// How many bytes may lie under this key.
-fn longest(key: &CacheKey<'_>) -> usize {
+
+fn max_value_bytes(key: &CacheKey<'_>) -> usize {
     if key.is_single_use() { MAX_SINGLE_USE_VALUE } else { MAX_VALUE }
 }
 
-/// Without the URL, which holds a password.
+/// Omits the URL, which contains a password.
 impl fmt::Debug for RedisCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisCache")
-            .field("prefix", &self.line.settings.prefix)
-            .field("budget", &self.line.settings.budget)
-            .field("write_timeout", &self.line.settings.write_timeout)
-            .field("is_connected", &self.line.is_connected())
+            .field("prefix", &self.manager.settings.prefix)
+            .field("budget", &self.manager.settings.budget)
+            .field("write_timeout", &self.manager.settings.write_timeout)
+            .field("is_connected", &self.manager.is_connected())
             .finish_non_exhaustive()
     }
 }

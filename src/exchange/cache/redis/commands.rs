@@ -1,4 +1,4 @@
-//! What is said to the server: a few commands, each of them atomic.
+//! The commands sent to Redis. Each is atomic.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -7,105 +7,108 @@ use std::time::Duration;
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, cmd};
 
 use super::super::Fence;
-use super::server::Link;
+use super::server::Connection;
 
-/// Larger values are neither written nor read. The provider's answers are smaller, garbage need
-/// not be.
+/// The largest value written or read, in bytes. The sealed tokens of a usual provider are smaller.
 pub(super) const MAX_VALUE: usize = 64 << 10;
 
-/// The same for what can be spent once only: all that a provider may send, and what sealing adds.
+/// The same limit under a single-use key: the largest answer of a provider (1 MiB) and the overhead of
+/// sealing.
 pub(super) const MAX_SINGLE_USE_VALUE: usize = (1 << 20) + (64 << 10);
 
-/// The server counts in milliseconds, and takes 0 for a mistake.
-pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+/// Redis counts in milliseconds, and rejects an expiry of 0.
+pub(super) const MIN_TTL: Duration = Duration::from_millis(1);
 
-/// Longer times could be more than the server can add up.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Redis rejects an expiry that overflows when added to the current time.
+const MAX_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// What is there under a name.
-pub(super) enum Found {
-    Nothing,
+/// The answer to [`get`].
+pub(super) enum Entry {
+    Missing,
     Value(Vec<u8>),
-    /// Something nobody puts there.
-    Garbage,
+    /// A value that this crate never writes: too large, or not a string.
+    Invalid,
 }
 
-pub(super) async fn get(mut link: Link, name: &str, longest: usize) -> RedisResult<Found> {
-    // Unlike GET, it reads no more of a huge value than it takes to see that it is one.
+pub(super) async fn get(mut connection: Connection, key: &str, max_bytes: usize) -> RedisResult<Entry> {
+    // GET would transfer all of a huge value.
     let mut range = cmd("GETRANGE");
-    range.arg(name).arg(0).arg(longest);
-    match link.ask::<Vec<u8>>(&range).await {
-        Ok(value) if value.is_empty() => Ok(Found::Nothing),
-        Ok(value) if value.len() > longest => Ok(Found::Garbage),
-        Ok(value) => Ok(Found::Value(value)),
-        Err(error) if error.code() == Some("WRONGTYPE") => Ok(Found::Garbage),
+    range.arg(key).arg(0).arg(max_bytes);
+    match connection.query::<Vec<u8>>(&range).await {
+        Ok(value) if value.is_empty() => Ok(Entry::Missing),
+        Ok(value) if value.len() > max_bytes => Ok(Entry::Invalid),
+        Ok(value) => Ok(Entry::Value(value)),
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(Entry::Invalid),
         Err(error) => Err(error),
     }
 }
 
-/// With a fence: unless another one holds, or none does and something is there.
+/// Writes a value. With a fence, writes only if the fence holds the lock, or if there is neither a lock
+/// nor a value.
 pub(super) async fn put(
-    mut link: Link,
-    name: &str,
+    mut connection: Connection,
+    key: &str,
     value: &[u8],
     ttl: Duration,
     fence: Option<&Fence>,
 ) -> RedisResult<()> {
     let Some(fence) = fence else {
         let mut set = cmd("SET");
-        set.arg(name).arg(value).arg("PX").arg(milliseconds(ttl));
-        return link.ask(&set).await;
+        set.arg(key).arg(value).arg("PX").arg(milliseconds(ttl));
+        return connection.query(&set).await;
     };
-    let lock = lock_of(name);
+    let lock = lock_key(key);
     let fill = |command: &mut Cmd| {
-        command.arg(2).arg(name).arg(&lock).arg(fence.as_str()).arg(value);
+        command.arg(2).arg(key).arg(&lock).arg(fence.as_str()).arg(value);
         command.arg(milliseconds(ttl));
     };
-    PUT.run(&mut link, fill).await.map(drop)
+    PUT.run(&mut connection, fill).await.map(drop)
 }
 
-pub(super) async fn remove(mut link: Link, name: &str) -> RedisResult<()> {
-    link.ask(cmd("DEL").arg(name)).await
+pub(super) async fn remove(mut connection: Connection, key: &str) -> RedisResult<()> {
+    connection.query(cmd("DEL").arg(key)).await
 }
 
-/// Notes a name for so long; whether it was not noted before, but by this fence. The server does
-/// both in one step.
-pub(super) async fn note(
-    mut link: Link,
-    name: &str,
+/// Writes the fence under `key` if the key is absent. Returns whether the key was absent or already
+/// held this fence.
+pub(super) async fn insert_if_absent(
+    mut connection: Connection,
+    key: &str,
     fence: &Fence,
-    life: Duration,
+    lifetime: Duration,
 ) -> RedisResult<bool> {
     let fill = |command: &mut Cmd| {
-        command.arg(1).arg(name).arg(fence.as_str()).arg(milliseconds(life));
+        command.arg(1).arg(key).arg(fence.as_str()).arg(milliseconds(lifetime));
     };
-    NOTE.run(&mut link, fill).await
+    INSERT_IF_ABSENT.run(&mut connection, fill).await
 }
 
-/// Whether the lock was free, or is held without an end, as none of ours is.
+/// Takes the lock of `key`. Returns false if another fence holds it. A lock without an expiry is
+/// replaced: this crate never writes one.
 pub(super) async fn lock(
-    mut link: Link,
-    name: &str,
+    mut connection: Connection,
+    key: &str,
     fence: &Fence,
-    life: Duration,
+    lifetime: Duration,
 ) -> RedisResult<bool> {
-    let lock = lock_of(name);
+    let lock = lock_key(key);
     let fill = |command: &mut Cmd| {
-        command.arg(1).arg(&lock).arg(fence.as_str()).arg(milliseconds(life));
+        command.arg(1).arg(&lock).arg(fence.as_str()).arg(milliseconds(lifetime));
     };
-    LOCK.run(&mut link, fill).await
+    LOCK.run(&mut connection, fill).await
 }
 
-pub(super) async fn unlock(mut link: Link, name: &str, fence: &Fence) -> RedisResult<()> {
-    let lock = lock_of(name);
+pub(super) async fn unlock(mut connection: Connection, key: &str, fence: &Fence) -> RedisResult<()> {
+    let lock = lock_key(key);
     let fill = |command: &mut Cmd| {
         command.arg(1).arg(&lock).arg(fence.as_str());
     };
-    UNLOCK.run(&mut link, fill).await.map(drop)
+    UNLOCK.run(&mut connection, fill).await.map(drop)
 }
 
-/// A part of a name. Braces would move a lock to another slot of a cluster than its token.
-pub(super) fn names(part: &str) -> Cow<'_, str> {
+/// Escapes a part of a key. Braces would change the hash slot, and the lock has to be in the same slot
+/// as its token.
+pub(super) fn escape(part: &str) -> Cow<'_, str> {
     if part.contains(['%', '{', '}']) {
         part.replace('%', "%25").replace('{', "%7B").replace('}', "%7D").into()
     } else {
@@ -113,45 +116,45 @@ pub(super) fn names(part: &str) -> Cow<'_, str> {
     }
 }
 
-fn lock_of(name: &str) -> String {
-    format!("{name}:lock")
+fn lock_key(key: &str) -> String {
+    format!("{key}:lock")
 }
 
 fn milliseconds(period: Duration) -> u64 {
-    period.clamp(SHORTEST, LONGEST).as_millis() as u64
+    period.clamp(MIN_TTL, MAX_TTL).as_millis() as u64
 }
 
-/// A script, run by its hash; the server is sent the text when it does not have it.
-struct Atomic {
+/// A Lua script, called by its hash. The text is sent only if the server does not have it.
+struct AtomicScript {
     text: &'static str,
     hash: String,
 }
 
-impl Atomic {
+impl AtomicScript {
     fn new(text: &'static str) -> Self {
         Self { text, hash: Script::new(text).get_hash().to_owned() }
     }
 
-    /// Whether it did what it does.
-    async fn run(&self, link: &mut Link, fill: impl Fn(&mut Cmd)) -> RedisResult<bool> {
+    /// Runs the script. Returns false if its condition did not hold.
+    async fn run(&self, connection: &mut Connection, fill: impl Fn(&mut Cmd)) -> RedisResult<bool> {
         let command = |verb, script: &str| {
             let mut command = cmd(verb);
             command.arg(script);
             fill(&mut command);
             command
         };
-        match link.ask(&command("EVALSHA", &self.hash)).await {
+        match connection.query(&command("EVALSHA", &self.hash)).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                link.ask(&command("EVAL", self.text)).await
+                connection.query(&command("EVAL", self.text)).await
             }
             outcome => outcome,
         }
     }
 }
 
-// `pcall`, because a lock that somebody made a list is a lock that is not ours, and no error.
-static PUT: LazyLock<Atomic> = LazyLock::new(|| {
-    Atomic::new(
+// `pcall`: a lock of another type, such as a list, is held by another fence, and is not an error.
+static PUT: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
         "local held = redis.pcall('GET', KEYS[2]) \
          if held == ARGV[1] then \
            redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
@@ -164,18 +167,18 @@ static PUT: LazyLock<Atomic> = LazyLock::new(|| {
     )
 });
 
-// As with locks, the same fence may come twice.
-static NOTE: LazyLock<Atomic> = LazyLock::new(|| {
-    Atomic::new(
+// A call whose answer was lost is repeated with the same fence.
+static INSERT_IF_ABSENT: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
         "if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end \
          if redis.pcall('GET', KEYS[1]) == ARGV[1] then return 1 end \
          return 0",
     )
 });
 
-// The same fence comes twice when the answer to the first time was lost with its connection.
-static LOCK: LazyLock<Atomic> = LazyLock::new(|| {
-    Atomic::new(
+// A call whose answer was lost is repeated with the same fence.
+static LOCK: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
         "if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end \
          if redis.call('PTTL', KEYS[1]) ~= -1 and redis.pcall('GET', KEYS[1]) ~= ARGV[1] then \
            return 0 \
@@ -185,8 +188,8 @@ static LOCK: LazyLock<Atomic> = LazyLock::new(|| {
     )
 });
 
-static UNLOCK: LazyLock<Atomic> = LazyLock::new(|| {
-    Atomic::new(
+static UNLOCK: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
         "if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
          return redis.call('DEL', KEYS[1])",
     )

@@ -1,4 +1,4 @@
-//! [`Server`]: where Redis is, as URLs tell, and how to connect to it.
+//! [`Server`]: the Redis server or cluster that URLs name, and connections to it.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use super::slots::Slots;
 use crate::config::{ConfigError, Fault};
 use crate::support::secret::Secret;
 
-/// The longest that one node of a cluster may take to connect or to answer.
-const NODE: Duration = Duration::from_secs(2);
+/// The time limit for one node of a cluster to connect or to answer.
+const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a certificate begins in PEM.
-const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+/// The first line of a certificate in PEM.
+const PEM_CERTIFICATE: &[u8] = b"-----BEGIN PEM_CERTIFICATE-----";
 
 /// One server, or the nodes of a cluster.
 #[derive(Clone)]
@@ -31,38 +31,38 @@ pub(super) enum Server {
 
 /// A connection that all calls share.
 #[derive(Clone)]
-pub(super) enum Link {
+pub(super) enum Connection {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
-/// The addresses in a list of URLs.
+/// Parses a comma-separated list of URLs.
 pub(super) fn nodes(urls: &Secret) -> Result<Vec<ConnectionInfo>, ConfigError> {
     urls.expose().split(',').map(|url| node(url.trim())).collect()
 }
 
 fn node(url: &str) -> Result<ConnectionInfo, ConfigError> {
     if url.contains('#') {
-        // `#insecure` would turn the check of certificates off.
-        return Err(wrong("has a URL with a fragment: leave out what follows the `#`"));
+        // The client library reads `#insecure` as "do not check certificates".
+        return Err(redis_url_fault("has a URL with a fragment: remove the `#` and the text after it"));
     }
     let known = ["redis://", "rediss://", "valkey://", "valkeys://"];
     let is_known = known.iter().any(|scheme| url.starts_with(scheme));
-    // What the library says may quote the URL, with its password.
+    // The library's error may quote the URL, with its password.
     let info = is_known.then(|| url.into_connection_info().ok()).flatten().ok_or_else(|| {
-        wrong(
-            "is not the URL of a Redis server: write redis://host:6379, or rediss://host:6379 for \
-             TLS, and for a cluster several of them with commas between them",
+        redis_url_fault(
+            "is not a Redis URL: write redis://host:6379, or rediss://host:6379 for TLS; for a \
+             cluster, separate several URLs with commas",
         )
     })?;
     Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
 impl Server {
-    /// The server behind these addresses, trusting these certificates or the system's.
+    /// Returns the server at these addresses. `roots` replaces the certificates of the system.
     pub(super) fn new(nodes: &[ConnectionInfo], roots: Option<&[u8]>) -> Result<Self, ConfigError> {
-        if roots.is_some_and(|pem| memchr::memmem::find(pem, CERTIFICATE).is_none()) {
-            return Err(wrong("cannot trust certificates that are not in PEM"));
+        if roots.is_some_and(|pem| memchr::memmem::find(pem, PEM_CERTIFICATE).is_none()) {
+            return Err(redis_url_fault("needs certificates in PEM"));
         }
         let roots =
             roots.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_owned()) });
@@ -74,8 +74,8 @@ impl Server {
             (nodes, roots) => {
                 let builder = ClusterClient::builder(nodes.iter().cloned())
                     .tcp_settings(TcpSettings::default().set_nodelay(true))
-                    .connection_timeout(NODE)
-                    .response_timeout(NODE)
+                    .connection_timeout(NODE_TIMEOUT)
+                    .response_timeout(NODE_TIMEOUT)
                     .overall_response_timeout(None)
                     .retries(1);
                 let builder = match roots {
@@ -86,65 +86,65 @@ impl Server {
             }
         }
         .ok_or_else(|| {
-            wrong(
-                "cannot be used: the nodes of a cluster need the same password, database and kind \
-                 of URL, and certificates are for rediss://",
+            redis_url_fault(
+                "cannot be used: all nodes of a cluster need the same scheme, password and database, \
+                 and root certificates need rediss://",
             )
         })
     }
 
-    /// Connects within this time.
-    pub(super) async fn connect(&self, limit: Duration) -> RedisResult<Link> {
+    /// Connects within `limit`.
+    pub(super) async fn connect(&self, limit: Duration) -> RedisResult<Connection> {
         match self {
             Self::One(client) => {
                 if let ConnectionAddr::TcpTls { .. } = client.get_connection_info().addr() {
-                    choose_crypto();
+                    install_tls_backend();
                 }
-                // Calls have a deadline of their own.
+                // `ConnectionManager` limits the time of each call.
                 let config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(limit))
                     .set_response_timeout(None);
-                client.get_multiplexed_async_connection_with_config(&config).await.map(Link::One)
+                client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
             }
             Self::Cluster(client) => {
-                choose_crypto();
-                client.get_async_connection().await.map(Link::Cluster)
+                install_tls_backend();
+                client.get_async_connection().await.map(Connection::Cluster)
             }
         }
     }
 }
 
-/// The client for Redis takes the process's TLS backend, and panics if that is not chosen and two
-/// are built in, because some other crate wants another one.
-fn choose_crypto() {
+/// Installs a default TLS backend if the process has none. Without one, the Redis client panics when
+/// two backends are compiled in.
+fn install_tls_backend() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // It fails if somebody else just chose.
+        // Fails if another thread installed one in the meantime, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     }
 }
 
-impl Link {
-    pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+impl Connection {
+    pub(super) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
         match self {
-            Self::One(link) => command.query_async(link).await,
-            Self::Cluster(link) => command.query_async(link).await,
+            Self::One(connection) => command.query_async(connection).await,
+            Self::Cluster(connection) => command.query_async(connection).await,
         }
     }
 
-    /// Which node of a cluster has which keys; of one server, nothing.
+    /// Returns the slots of each cluster node, or no slots for a single server.
     pub(super) async fn slots(&mut self) -> RedisResult<Slots> {
         match self {
             Self::One(_) => Ok(Slots::default()),
-            Self::Cluster(link) => {
-                let told: Vec<Value> = cmd("CLUSTER").arg("SLOTS").query_async(link).await?;
-                Ok(Slots::read(&told))
+            Self::Cluster(connection) => {
+                let ranges: Vec<Value> = cmd("CLUSTER").arg("SLOTS").query_async(connection).await?;
+                Ok(Slots::read(&ranges))
             }
         }
     }
 }
 
-fn wrong(what: &str) -> ConfigError {
-    ConfigError::one(Fault::new("redis_url", what))
+fn redis_url_fault(problem: &str) -> ConfigError {
+    ConfigError::one(Fault::new("redis_url", problem))
 }
 
 #[cfg(test)]
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_one_server_or_a_cluster_and_anything_else_is_said_without_the_password() {
+    fn redis_url_error_hides_the_password() {
         let server = |urls: &str| nodes(&urls.into()).and_then(|nodes| Server::new(&nodes, None));
         for url in ["redis://r", "rediss://u:p@r:7000/3", "valkey://r", "redis://:p%2Cq@[::1]"] {
             assert!(matches!(server(url), Ok(Server::One(_))), "{url}");
@@ -173,7 +173,7 @@ mod tests {
             "redis://:hunter2@a,redis://:hunter3@b",
             "redis://:hunter2@a,rediss://:hunter2@b",
         ] {
-            let error = server(urls).err().unwrap_or_else(|| panic!("{urls} should be refused"));
+            let error = server(urls).err().unwrap_or_else(|| panic!("{urls} should be rejected"));
             assert!(error.to_string().contains("redis_url"), "{error}");
             assert!(!format!("{error} {error:?}").contains("hunter"), "{error}");
         }

@@ -1,34 +1,34 @@
-//! [`Slots`]: which node of a cluster has which keys.
+//! [`Slots`]: the hash slots of each cluster node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use redis::Value;
 
-/// So many slots there are (Redis Cluster specification, "Key distribution model").
+/// The number of slots in a cluster (Redis Cluster specification, "Key distribution model").
 const SLOTS: u16 = 16_384;
 
-/// A node, by the address the cluster tells.
+/// The address of a node, as the cluster reports it.
 pub(super) type Node = Arc<str>;
 
-/// The nodes that take writes, each with its slots. Empty where there is only one server.
+/// The primary nodes, each with its range of slots. Empty for a single server.
 #[derive(Debug, Default)]
 pub(super) struct Slots(Vec<(u16, u16, Node)>);
 
 impl Slots {
-    /// From the answer to `CLUSTER SLOTS`. What cannot be read is left out.
-    pub(super) fn read(told: &[Value]) -> Self {
-        Self(told.iter().filter_map(range).collect())
+    /// Reads the answer to `CLUSTER SLOTS`. Skips ranges that cannot be read.
+    pub(super) fn read(answer: &[Value]) -> Self {
+        Self(answer.iter().filter_map(read_range).collect())
     }
 
-    /// The node that has this key.
-    pub(super) fn owner(&self, name: &str) -> Option<&Node> {
+    /// Returns the node that owns the slot of `key`.
+    pub(super) fn owner(&self, key: &str) -> Option<&Node> {
         if self.0.is_empty() {
             return None;
         }
-        let slot = slot(name);
-        let has = |(first, last, _): &&(u16, u16, Node)| (*first..=*last).contains(&slot);
-        self.0.iter().find(has).map(|(_, _, node)| node)
+        let slot = slot(key);
+        let contains = |(first, last, _): &&(u16, u16, Node)| (*first..=*last).contains(&slot);
+        self.0.iter().find(contains).map(|(_, _, node)| node)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -40,10 +40,10 @@ impl Slots {
     }
 }
 
-/// First and last slot, and the node that takes writes.
-fn range(told: &Value) -> Option<(u16, u16, Node)> {
-    let Value::Array(told) = told else { return None };
-    let [Value::Int(first), Value::Int(last), Value::Array(node), ..] = told.as_slice() else {
+/// Reads the first slot, the last slot and the primary node of a range.
+fn read_range(range: &Value) -> Option<(u16, u16, Node)> {
+    let Value::Array(range) = range else { return None };
+    let [Value::Int(first), Value::Int(last), Value::Array(node), ..] = range.as_slice() else {
         return None;
     };
     let [host, Value::Int(port), ..] = node.as_slice() else { return None };
@@ -55,14 +55,14 @@ fn range(told: &Value) -> Option<(u16, u16, Node)> {
     Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, format!("{host}:{port}").into()))
 }
 
-/// The slot of a key: of what stands between its first braces, if something does.
-fn slot(name: &str) -> u16 {
-    let tag = name.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+/// Returns the slot of a key. Only the text between the first braces counts, unless it is empty.
+fn slot(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
     let tag = tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty());
-    crc16(tag.unwrap_or(name).as_bytes()) % SLOTS
+    crc16(tag.unwrap_or(key).as_bytes()) % SLOTS
 }
 
-/// CRC-16/XMODEM, which clusters use.
+/// Computes CRC-16/XMODEM, the checksum of the specification.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_the_specification() {
+    fn slots_match_the_specification() {
         assert_eq!(crc16(b"123456789"), 0x31c3);
         for (one, other) in [("{user1000}.following", "{user1000}.followers"), ("a{x}b{y}", "x")] {
             assert_eq!(slot(one), slot(other));
@@ -90,13 +90,13 @@ mod tests {
     fn owner_is_read_from_answer() {
         let node =
             |host: &str, port| Value::Array(vec![Value::BulkString(host.into()), Value::Int(port)]);
-        let told = [
+        let answer = [
             Value::Array(vec![Value::Int(0), Value::Int(8191), node("a", 1), node("replica", 2)]),
             Value::Array(vec![Value::Int(8192), Value::Int(16383), node("b", 3)]),
             Value::Nil,
         ];
-        let slots = Slots::read(&told);
-        // `foo` has slot 12182, and `bar` 5061.
+        let slots = Slots::read(&answer);
+        // `foo` is in slot 12182, `bar` in slot 5061.
         assert_eq!(slots.owner("foo").map(|node| &**node), Some("b:3"));
         assert_eq!(slots.owner("bar").map(|node| &**node), Some("a:1"));
         assert_eq!(slots.nodes().len(), 2);
