@@ -1,14 +1,17 @@
-//! Tokens for other services: requests, answers, and the caches that keep them (feature `exchange`, on
-//! by default).
+//! Tokens for other services (feature `exchange`, on by default).
 //!
-//! [`TokenExchangeClient`], its [`ExchangeRequest`] and the [trait of caches](crate::TokenCache) are at
-//! the root of the crate. Here are the other grants' requests ([`ServiceTokenRequest`],
-//! [`RefreshRequest`], [`CodeRequest`] …), the [`AccessToken`] that all of them give, the caches
-//! ([`MemoryCache`], [`RedisCache`] with the feature `redis`, [`TieredCache`] for both), and the
-//! [`SealingKeys`] for what leaves the process: entries of a shared cache, and cookies.
-//! How the service authenticates at the provider is [`issuer::ClientAuth`](crate::issuer::ClientAuth).
+//! [`TokenExchangeClient`], [`ExchangeRequest`] and [`TokenCache`](crate::TokenCache) are at the root of
+//! the crate. This module has the rest:
 //!
-//! How it fits together: [manual::exchange](crate::manual::exchange).
+//! * the requests of the other grants: [`ServiceTokenRequest`], [`RefreshRequest`], [`CodeRequest`],
+//!   [`PasswordRequest`];
+//! * [`AccessToken`], the result of every request;
+//! * the caches: [`MemoryCache`], [`RedisCache`] (feature `redis`), and [`TieredCache`] for both;
+//! * [`SealingKeys`], which encrypt entries of a shared cache and cookies.
+//!
+//! [`issuer::ClientAuth`](crate::issuer::ClientAuth) sets how the service authenticates at the provider.
+//!
+//! The manual explains how the parts work together: [manual::exchange](crate::manual::exchange).
 
 mod authorize;
 mod breaker;
@@ -19,11 +22,11 @@ pub(crate) mod client;
 mod contract;
 mod endpoint;
 mod error;
+mod failure_cache;
+mod locked_fetch;
 mod pkce;
 pub(crate) mod request;
-mod run;
 mod session;
-mod setback;
 mod token;
 
 pub use crate::support::seal::{InvalidSealingKeys, SealingKeys};

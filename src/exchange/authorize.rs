@@ -138,7 +138,7 @@ impl TokenExchangeClient {
     pub(crate) fn sign_in_faults(&self, with_id_token: bool) -> Vec<Fault> {
         let mut faults = Vec::new();
         let endpoint = &self.cached.endpoint;
-        if endpoint.authorization_url.is_none() && endpoint.places.is_empty() {
+        if endpoint.authorization_url.is_none() && endpoint.metadata_urls.is_empty() {
             let problem = "is missing: where there is one issuer per tenant, no metadata names it";
             faults.push(Fault::new("authorization_url", problem));
         }

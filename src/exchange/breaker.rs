@@ -1,4 +1,4 @@
-//! [`Breakers`]: leaves a token endpoint alone that does not answer, for one grant or for all.
+//! [`Breakers`]: circuit breakers of token endpoints, for one grant or for all.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,18 +14,18 @@ use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Backoff, Failures};
 use crate::support::telemetry::Outage;
 
-/// How long a trial may be under way before another one is allowed. One that is given up ends then
-/// and there.
-const TRIAL: Duration = Duration::from_secs(30);
+/// How long other callers wait for a probe before another one is allowed. A probe that is dropped ends
+/// immediately.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// So many endpoints are remembered: one, or one for each tenant. The breaker of an endpoint that is
-/// forgotten begins closed.
+/// The maximum number of breakers: one for each endpoint, so perhaps one for each tenant. The breaker of
+/// an evicted endpoint starts closed.
 const MAX_ENDPOINTS: usize = 1_000;
 
-/// The name of all grants together.
-pub(super) const ALL: &str = "all";
+/// The label for all grants of an endpoint.
+pub(super) const ALL_GRANTS: &str = "all";
 
-/// One breaker for each endpoint.
+/// The breaker of each endpoint, by URL.
 #[derive(Debug)]
 pub(super) struct Breakers(Bounded<String, Arc<Breaker>, RandomState>);
 
@@ -42,38 +42,37 @@ impl Breakers {
     }
 }
 
-/// How far a request came.
+/// How far a request got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reached {
-    /// It was not sent: the service cannot prove itself.
-    Nothing,
-    /// It was not sent: there is no connection.
-    NoConnection,
-    /// It was sent, or connecting took too long, and no answer came.
+pub(super) enum Delivery {
+    /// Client authentication failed before the request was sent.
+    NotSent,
+    /// The connection failed.
+    NotConnected,
+    /// The request timed out, or the connection broke. The provider may have received it.
     NoAnswer,
-    /// It was answered.
-    Answer(StatusCode),
+    Answered(StatusCode),
 }
 
-impl Reached {
-    /// Whether a failure is one of the endpoint as a whole: no connection, or an answer of the
-    /// gateway in front of it. A caller cannot provoke these. All other failures, 429, 500 and
-    /// silence, may be due to what one caller sent, so they count for the grant alone, and not even
-    /// for that where anybody can bring a made-up credential.
-    pub(super) fn concerns_all(self) -> bool {
+impl Delivery {
+    /// Returns whether a failure counts for all grants: no connection, or an answer of the gateway in
+    /// front of the endpoint. A caller cannot provoke these. A caller can provoke other failures (429,
+    /// 500, a timeout), so they count for one grant only, and for none if the credential came from an
+    /// anonymous caller.
+    pub(super) fn is_endpoint_failure(self) -> bool {
         match self {
-            Self::NoConnection => true,
-            Self::Answer(status) => matches!(status.as_u16(), 502..=504),
-            Self::Nothing | Self::NoAnswer => false,
+            Self::NotConnected => true,
+            Self::Answered(status) => matches!(status.as_u16(), 502..=504),
+            Self::NotSent | Self::NoAnswer => false,
         }
     }
 }
 
-/// The state of one endpoint: as a whole, and for each grant.
+/// The circuit breaker of one endpoint, with a state for the whole endpoint and one for each grant.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     states: Mutex<States>,
-    /// What the log was told.
+    /// The outages that were logged, by grant.
     outages: Mutex<HashMap<&'static str, Arc<Outage>>>,
 }
 
@@ -84,41 +83,40 @@ struct States {
     grants: HashMap<&'static str, State>,
 }
 
-/// Closed, open until some moment, or waiting for the outcome of one trial until some moment.
+/// Closed, or open until `retry_at`. A running probe moves `retry_at`, so that other callers wait.
 #[derive(Debug, Default)]
 struct State(Failures);
 
-/// What the endpoint did, as the breaker sees it.
+/// A change of the breaker's state.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum Transition {
     None,
-    /// It is not asked for this grant, or for [`ALL`], for this long.
+    /// No requests of this grant (or [`ALL_GRANTS`]) are sent for this long.
     Opened(&'static str, Duration),
-    /// It answers again.
     Closed,
 }
 
-/// Leave to send one request. Dropped before its end is noted, it gives its place back: its caller
-/// went away, and the next one tries.
+/// Permission to send one request. Dropping it before [`record`](Self::record) ends its probe, so that
+/// the next caller may probe.
 #[derive(Debug)]
 pub(super) struct Permit {
     breaker: Arc<Breaker>,
     clock: Arc<dyn Clock>,
-    /// `None`: only failures of the endpoint as a whole count.
+    /// `None`: only failures of the whole endpoint count.
     grant: Option<&'static str>,
-    /// Until when others wait for this one, if it is a trial.
-    trial: Duration,
-    is_noted: bool,
+    /// The time until which other callers wait, if this request is a probe.
+    probe_until: Duration,
+    is_recorded: bool,
 }
 
 impl Permit {
-    /// Notes how the request ended.
-    pub(super) fn note<T>(
+    /// Records the outcome of the request.
+    pub(super) fn record<T>(
         mut self,
-        reached: Reached,
+        delivery: Delivery,
         outcome: &Result<T, ExchangeError>,
-    ) -> Change {
-        self.is_noted = true;
+    ) -> Transition {
+        self.is_recorded = true;
         let failed = match outcome {
             Err(ExchangeError::Unavailable { retry_after, .. }) => Some(*retry_after),
             _ => None,
@@ -126,51 +124,50 @@ impl Permit {
         let now = self.clock.elapsed();
         let mut states = self.breaker.states();
         let States { whole, grants } = &mut *states;
-        let mut unnamed = State::default();
-        let own = self.grant.map_or(&mut unnamed, |grant| grants.entry(grant).or_default());
-        match (reached, failed) {
-            (Reached::Nothing, _) => {
-                whole.end_trial(self.trial, now);
-                own.end_trial(self.trial, now);
-                Change::None
+        let mut unused = State::default();
+        let own = self.grant.map_or(&mut unused, |grant| grants.entry(grant).or_default());
+        match (delivery, failed) {
+            (Delivery::NotSent, _) => {
+                whole.end_probe(self.probe_until, now);
+                own.end_probe(self.probe_until, now);
+                Transition::None
             }
-            (reached, Some(retry_after)) if reached.concerns_all() => {
-                own.end_trial(self.trial, now);
+            (delivery, Some(retry_after)) if delivery.is_endpoint_failure() => {
+                own.end_probe(self.probe_until, now);
                 whole
-                    .fail(self.trial, retry_after, now)
-                    .map_or(Change::None, |pause| Change::Opened(ALL, pause))
+                    .fail(self.probe_until, retry_after, now)
+                    .map_or(Transition::None, |pause| Transition::Opened(ALL_GRANTS, pause))
             }
-            (reached, Some(retry_after)) => {
-                whole.end_trial(self.trial, now);
-                let was_open = matches!(reached, Reached::Answer(_)) && whole.close();
-                match (own.fail(self.trial, retry_after, now), self.grant) {
-                    (Some(pause), Some(grant)) => Change::Opened(grant, pause),
-                    _ => closed(was_open),
+            (delivery, Some(retry_after)) => {
+                whole.end_probe(self.probe_until, now);
+                let was_open = matches!(delivery, Delivery::Answered(_)) && whole.close();
+                match (own.fail(self.probe_until, retry_after, now), self.grant) {
+                    (Some(pause), Some(grant)) => Transition::Opened(grant, pause),
+                    _ => closed_if(was_open),
                 }
             }
-            (_, None) => closed(whole.close() | own.close()),
+            (_, None) => closed_if(whole.close() | own.close()),
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.is_noted {
+        if self.is_recorded {
             return;
         }
         let now = self.clock.elapsed();
         let mut states = self.breaker.states();
-        states.whole.end_trial(self.trial, now);
+        states.whole.end_probe(self.probe_until, now);
         if let Some(own) = self.grant.and_then(|grant| states.grants.get_mut(grant)) {
-            own.end_trial(self.trial, now);
+            own.end_probe(self.probe_until, now);
         }
     }
 }
 
 impl Breaker {
-    /// Leave to ask the endpoint for this grant now. Without a grant, only failures of the endpoint
-    /// as a whole stand in the way: for credentials that anybody may bring, or one caller with
-    /// made-up ones would stop everybody.
+    /// Permits a request of this grant, unless the breaker is open. Pass no grant for credentials of
+    /// anonymous callers: otherwise one caller with invented credentials could open the breaker for all.
     pub(super) fn permit(
         self: &Arc<Self>,
         grant: Option<&'static str>,
@@ -179,24 +176,24 @@ impl Breaker {
         let now = clock.elapsed();
         let mut states = self.states();
         let States { whole, grants } = &mut *states;
-        let mut unnamed = State::default();
-        let own = grant.map_or(&mut unnamed, |grant| grants.entry(grant).or_default());
-        let closed_until = whole.0.retry_at.max(own.0.retry_at);
-        if now < closed_until {
-            let why = "it failed before and is not asked for a while";
-            return Err(ExchangeError::unavailable(Some(closed_until - now), why));
+        let mut unused = State::default();
+        let own = grant.map_or(&mut unused, |grant| grants.entry(grant).or_default());
+        let open_until = whole.0.retry_at.max(own.0.retry_at);
+        if now < open_until {
+            let problem = "too many requests failed; the circuit breaker is open";
+            return Err(ExchangeError::unavailable(Some(open_until - now), problem));
         }
-        // One caller tries; the others wait for the outcome.
-        let trial = now + TRIAL;
+        // This request is the probe of an open breaker. Other callers wait for its outcome.
+        let probe_until = now + PROBE_TIMEOUT;
         for state in [whole, own].into_iter().filter(|state| state.is_open()) {
-            state.0.retry_at = trial;
+            state.0.retry_at = probe_until;
         }
         drop(states);
         let (breaker, clock) = (self.clone(), clock.clone());
-        Ok(Permit { breaker, clock, grant, trial, is_noted: false })
+        Ok(Permit { breaker, clock, grant, probe_until, is_recorded: false })
     }
 
-    /// What the log was told of this grant, or of [`ALL`].
+    /// Returns the logged outage of this grant, or of [`ALL_GRANTS`].
     pub(super) fn outage(&self, grant: &'static str) -> Arc<Outage> {
         let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
         outages.entry(grant).or_default().clone()
@@ -207,8 +204,8 @@ impl Breaker {
     }
 }
 
-fn closed(was_open: bool) -> Change {
-    if was_open { Change::Closed } else { Change::None }
+fn closed_if(was_open: bool) -> Transition {
+    if was_open { Transition::Closed } else { Transition::None }
 }
 
 impl State {
@@ -216,27 +213,27 @@ impl State {
         self.0.are_too_many(Backoff::ENDPOINT)
     }
 
-    /// Tells whether it was open.
+    /// Closes the breaker and returns whether it was open.
     fn close(&mut self) -> bool {
         std::mem::take(self).is_open()
     }
 
-    /// The trial that was to last until then says nothing: the next caller tries. A pause that
-    /// began meanwhile stays.
-    fn end_trial(&mut self, trial: Duration, now: Duration) {
-        if self.0.retry_at == trial {
+    /// Ends the probe with this deadline, so that the next caller may probe. A backoff that began in
+    /// the meantime stays.
+    fn end_probe(&mut self, probe_until: Duration, now: Duration) {
+        if self.0.retry_at == probe_until {
             self.0.retry_at = now;
         }
     }
 
-    /// Ends the trial that was to last until then, and counts a failure. The pause, if this one opened it.
+    /// Ends the probe and counts a failure. Returns the backoff if this failure opened the breaker.
     fn fail(
         &mut self,
-        trial: Duration,
+        probe_until: Duration,
         retry_after: Option<Duration>,
         now: Duration,
     ) -> Option<Duration> {
-        self.end_trial(trial, now);
+        self.end_probe(probe_until, now);
         let was_open = self.is_open();
         let pause = self.0.add(Backoff::ENDPOINT, retry_after, now);
         (!was_open && self.is_open()).then_some(pause)
@@ -251,9 +248,9 @@ mod tests {
     const OK: StatusCode = StatusCode::OK;
 
     #[derive(Debug)]
-    struct At(u64);
+    struct FixedClock(u64);
 
-    impl Clock for At {
+    impl Clock for FixedClock {
         fn now(&self) -> SystemTime {
             SystemTime::UNIX_EPOCH
         }
@@ -267,18 +264,18 @@ mod tests {
         Err(ExchangeError::unavailable(retry_after.map(Duration::from_secs), "test"))
     }
 
-    fn status(status: u16) -> Reached {
-        Reached::Answer(StatusCode::from_u16(status).unwrap())
+    fn status(status: u16) -> Delivery {
+        Delivery::Answered(StatusCode::from_u16(status).unwrap())
     }
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    /// A breaker, seen at one second after the other.
-    struct Watched(Arc<Breaker>);
+    /// A breaker whose methods take the time in seconds.
+    struct TestBreaker(Arc<Breaker>);
 
-    impl Watched {
+    impl TestBreaker {
         fn new() -> Self {
             Self(Arc::default())
         }
@@ -288,152 +285,159 @@ mod tests {
         }
 
         fn permit_of(&self, grant: Option<&'static str>, now: u64) -> Option<Permit> {
-            let clock: Arc<dyn Clock> = Arc::new(At(now));
+            let clock: Arc<dyn Clock> = Arc::new(FixedClock(now));
             self.0.permit(grant, &clock).ok()
         }
 
-        /// Whether it would permit a request that is never sent.
+        /// Returns whether a request is permitted. The request is never sent.
         fn permits(&self, grant: &'static str, now: u64) -> bool {
             self.permit(grant, now).is_some()
         }
 
-        /// A request permitted and ended in this second.
-        fn ends(
+        /// Runs a request that starts and ends in this second.
+        fn run(
             &self,
             grant: &'static str,
-            reached: Reached,
+            delivery: Delivery,
             outcome: &Result<(), ExchangeError>,
             now: u64,
-        ) -> Change {
-            self.permit(grant, now).expect("is permitted").note(reached, outcome)
+        ) -> Transition {
+            self.permit(grant, now).expect("the request is permitted").record(delivery, outcome)
         }
     }
 
     #[test]
-    fn it_opens_at_the_third_failure_lets_one_try_and_closes_when_that_one_succeeds() {
-        let breaker = Watched::new();
+    fn breaker_opens_probes_and_closes() {
+        let breaker = TestBreaker::new();
         for failure in 1..=2 {
-            let change = breaker.ends("refresh", status(500), &failed(None), 0);
-            assert_eq!(change, Change::None, "{failure}");
+            let change = breaker.run("refresh", status(500), &failed(None), 0);
+            assert_eq!(change, Transition::None, "{failure}");
         }
-        let change = breaker.ends("refresh", status(500), &failed(None), 0);
-        assert!(matches!(change, Change::Opened("refresh", _)));
+        let change = breaker.run("refresh", status(500), &failed(None), 0);
+        assert!(matches!(change, Transition::Opened("refresh", _)));
         assert!(!breaker.permits("refresh", 0));
-        let trial = breaker.permit("refresh", 61).unwrap();
+        let probe = breaker.permit("refresh", 61).unwrap();
         assert!(!breaker.permits("refresh", 61));
-        assert_eq!(trial.note(Reached::Answer(OK), &Ok::<_, ExchangeError>(())), Change::Closed);
+        assert_eq!(
+            probe.record(Delivery::Answered(OK), &Ok::<_, ExchangeError>(())),
+            Transition::Closed
+        );
         let first = breaker.permit("refresh", 61);
         assert!(first.is_some() && breaker.permits("refresh", 61));
     }
 
     #[test]
-    fn who_is_told_to_wait_waits_for_a_minute_at_most() {
-        for (told, waits) in [(7, 7), (3600, 60)] {
-            let breaker = Watched::new();
-            let opened = breaker.ends("password", status(429), &failed(Some(told)), 0);
-            assert_eq!(opened, Change::Opened("password", seconds(waits)));
+    fn retry_after_is_capped_at_one_minute() {
+        for (retry_after, waits) in [(7, 7), (3600, 60)] {
+            let breaker = TestBreaker::new();
+            let opened = breaker.run("password", status(429), &failed(Some(retry_after)), 0);
+            assert_eq!(opened, Transition::Opened("password", seconds(waits)));
             assert!(!breaker.permits("password", waits - 1));
             assert!(breaker.permits("password", waits));
         }
     }
 
     #[test]
-    fn a_refusal_is_an_answer_and_a_trial_without_end_blocks_for_half_a_minute() {
-        let breaker = Watched::new();
-        let _ = breaker.ends("code", status(429), &failed(Some(1)), 0);
+    fn refusal_closes_and_probe_times_out() {
+        let breaker = TestBreaker::new();
+        let _ = breaker.run("code", status(429), &failed(Some(1)), 0);
         let endless = breaker.permit("code", 1).unwrap();
         assert!(!breaker.permits("code", 30));
         let second = breaker.permit("code", 31).unwrap();
         drop(endless);
-        assert!(!breaker.permits("code", 31), "the first is not the trial any more");
+        assert!(!breaker.permits("code", 31), "the first probe has timed out");
         let refused: Result<(), _> = Err(ExchangeError::Answer("test"));
-        assert_eq!(second.note(Reached::Answer(OK), &refused), Change::Closed);
+        assert_eq!(second.record(Delivery::Answered(OK), &refused), Transition::Closed);
     }
 
     #[test]
-    fn trials_given_up_leave_their_place() {
+    fn dropped_probe_ends_immediately() {
         for code in [429, 503] {
-            let breaker = Watched::new();
-            let _ = breaker.ends("code", status(code), &failed(Some(1)), 0);
-            let trial = breaker.permit("code", 1).unwrap();
+            let breaker = TestBreaker::new();
+            let _ = breaker.run("code", status(code), &failed(Some(1)), 0);
+            let probe = breaker.permit("code", 1).unwrap();
             assert!(!breaker.permits("code", 1), "{code}");
-            drop(trial);
+            drop(probe);
             assert!(breaker.permits("code", 1), "{code}");
         }
-        // What began before it failed is no trial: its end does not shorten the pause.
-        let breaker = Watched::new();
+        // A request that began before the failure is no probe: its end does not shorten the backoff.
+        let breaker = TestBreaker::new();
         let early = breaker.permit("code", 0).unwrap();
-        let _ = breaker.ends("code", status(429), &failed(Some(60)), 0);
+        let _ = breaker.run("code", status(429), &failed(Some(60)), 0);
         drop(early);
         assert!(!breaker.permits("code", 59));
     }
 
     #[test]
-    fn callers_failures_count_for_their_grant() {
-        for reached in [429, 500, 501].map(status) {
-            let breaker = Watched::new();
-            let _ = breaker.ends("password", reached, &failed(Some(60)), 0);
-            assert!(!breaker.permits("password", 0), "{reached:?}");
-            assert!(breaker.permits("exchange", 0), "{reached:?}");
+    fn caller_failure_counts_for_one_grant() {
+        for delivery in [429, 500, 501].map(status) {
+            let breaker = TestBreaker::new();
+            let _ = breaker.run("password", delivery, &failed(Some(60)), 0);
+            assert!(!breaker.permits("password", 0), "{delivery:?}");
+            assert!(breaker.permits("exchange", 0), "{delivery:?}");
         }
-        let breaker = Watched::new();
+        let breaker = TestBreaker::new();
         for _ in 0..3 {
-            let _ = breaker.ends("password", Reached::NoAnswer, &failed(None), 0);
+            let _ = breaker.run("password", Delivery::NoAnswer, &failed(None), 0);
         }
         assert!(!breaker.permits("password", 0) && breaker.permits("exchange", 0));
     }
 
     #[test]
-    fn strangers_failures_count_for_nobody() {
-        let breaker = Watched::new();
-        for reached in [status(429), status(500), Reached::NoAnswer] {
+    fn anonymous_failure_counts_for_no_grant() {
+        let breaker = TestBreaker::new();
+        for delivery in [status(429), status(500), Delivery::NoAnswer] {
             for _ in 0..9 {
                 let permit = breaker.permit_of(None, 0).unwrap();
-                assert_eq!(permit.note(reached, &failed(Some(60))), Change::None, "{reached:?}");
+                assert_eq!(
+                    permit.record(delivery, &failed(Some(60))),
+                    Transition::None,
+                    "{delivery:?}"
+                );
             }
         }
         assert!(breaker.permits("refresh", 0));
-        // Those of the endpoint as a whole do.
-        let _ = breaker.permit_of(None, 0).unwrap().note(status(503), &failed(Some(60)));
+        // Failures of the whole endpoint count.
+        let _ = breaker.permit_of(None, 0).unwrap().record(status(503), &failed(Some(60)));
         assert!(!breaker.permits("refresh", 0) && breaker.permit_of(None, 0).is_none());
     }
 
     #[test]
-    fn endpoints_failures_count_for_all() {
-        for reached in [Reached::NoConnection, status(502), status(503), status(504)] {
-            let breaker = Watched::new();
+    fn endpoint_failure_counts_for_all_grants() {
+        for delivery in [Delivery::NotConnected, status(502), status(503), status(504)] {
+            let breaker = TestBreaker::new();
             for grant in ["password", "exchange", "refresh"] {
-                let _ = breaker.ends(grant, reached, &failed(None), 0);
+                let _ = breaker.run(grant, delivery, &failed(None), 0);
             }
-            assert!(!breaker.permits("code", 0), "{reached:?}");
-            // One trial, of whichever grant, and the others wait for it.
-            let trial = breaker.permit("code", 2).unwrap();
-            assert!(!breaker.permits("exchange", 2), "{reached:?}");
-            let change = trial.note(Reached::Answer(OK), &Ok::<_, ExchangeError>(()));
-            assert_eq!(change, Change::Closed);
-            assert!(breaker.permits("exchange", 2), "{reached:?}");
+            assert!(!breaker.permits("code", 0), "{delivery:?}");
+            // One request of any grant is the probe, and the others wait for it.
+            let probe = breaker.permit("code", 2).unwrap();
+            assert!(!breaker.permits("exchange", 2), "{delivery:?}");
+            let change = probe.record(Delivery::Answered(OK), &Ok::<_, ExchangeError>(()));
+            assert_eq!(change, Transition::Closed);
+            assert!(breaker.permits("exchange", 2), "{delivery:?}");
         }
     }
 
     #[test]
-    fn unsent_trials_leave_their_place() {
-        let breaker = Watched::new();
-        let _ = breaker.ends("exchange", status(503), &failed(Some(1)), 0);
-        let trial = breaker.permit("exchange", 1).unwrap();
+    fn unsent_probe_ends_immediately() {
+        let breaker = TestBreaker::new();
+        let _ = breaker.run("exchange", status(503), &failed(Some(1)), 0);
+        let probe = breaker.permit("exchange", 1).unwrap();
         assert!(!breaker.permits("exchange", 1));
         let unproven: Result<(), _> = Err(ExchangeError::ClientAuth("test".to_owned()));
-        assert_eq!(trial.note(Reached::Nothing, &unproven), Change::None);
-        let trial = breaker.permit("exchange", 1);
-        assert!(trial.is_some() && !breaker.permits("exchange", 1), "still open");
+        assert_eq!(probe.record(Delivery::NotSent, &unproven), Transition::None);
+        let probe = breaker.permit("exchange", 1);
+        assert!(probe.is_some() && !breaker.permits("exchange", 1), "still open");
     }
 
     #[test]
-    fn trial_ends_when_retry_after_is_zero() {
+    fn probe_ends_when_retry_after_is_zero() {
         for (grant, code) in [("exchange", 503), ("refresh", 429)] {
-            let breaker = Watched::new();
-            let _ = breaker.ends(grant, status(code), &failed(Some(1)), 0);
-            let trial = breaker.permit(grant, 1).unwrap();
-            let _ = trial.note(status(code), &failed(Some(0)));
+            let breaker = TestBreaker::new();
+            let _ = breaker.run(grant, status(code), &failed(Some(1)), 0);
+            let probe = breaker.permit(grant, 1).unwrap();
+            let _ = probe.record(status(code), &failed(Some(0)));
             let waits = (1..100).find(|now| breaker.permits(grant, *now));
             assert_eq!(waits, Some(1), "{code}");
         }

@@ -9,7 +9,7 @@ use super::breaker::Breakers;
 use super::cache::{ClientFingerprint, MemoryCache, TokenCache};
 use super::cached::CachedExchange;
 use super::contract::Relaxed;
-use super::endpoint::{Place, TokenEndpoint, TokenUrls, is_fit};
+use super::endpoint::{TokenEndpoint, TokenUrlSource, TokenUrls, may_receive_credentials};
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
@@ -28,7 +28,7 @@ pub(super) struct Settings {
     pub(super) allows_passwords: bool,
     pub(super) allow_loopback_http: bool,
     pub(super) relaxed: Relaxed,
-    pub(super) subjects_are_outlived: bool,
+    pub(super) outlives_subject: bool,
     pub(super) default_lifetime: Option<Duration>,
     pub(super) cache_timeout: Duration,
     pub(super) spends_without_lock: bool,
@@ -44,7 +44,7 @@ impl Default for Settings {
             allows_passwords: false,
             allow_loopback_http: false,
             relaxed: Relaxed::default(),
-            subjects_are_outlived: false,
+            outlives_subject: false,
             default_lifetime: None,
             cache_timeout: Duration::from_secs(5),
             spends_without_lock: false,
@@ -110,7 +110,7 @@ impl TokenExchangeBuilder {
         builder.authorization_url = client.authorization_url.clone();
         builder.settings.tenant_parameter = client.tenant_parameter.clone();
         builder.settings.spends_without_lock = client.insecure_spend_without_lock;
-        match proof(client) {
+        match client_auth(client) {
             Ok(auth) => builder.auth = Some(auth),
             Err(fault) => builder.faults.push(fault),
         }
@@ -118,7 +118,7 @@ impl TokenExchangeBuilder {
             Ok(keys) => builder.cache_keys = keys,
             Err(error) => builder.faults.push(Fault::new("cache_keys", error.to_string())),
         }
-        match client.redis_url.as_ref().map(shared).transpose() {
+        match client.redis_url.as_ref().map(redis_cache).transpose() {
             Ok(cache) => builder.cache = cache,
             Err(error) => builder.faults.extend_from_slice(error.faults()),
         }
@@ -131,7 +131,7 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// The metadata document. Default: the well-known places under the issuer's URL.
+    /// The metadata document. Default: the well-known metadata_urls under the issuer's URL.
     pub fn discovery_url(mut self, url: impl Into<String>) -> Self {
         self.discovery_url = Some(url.into());
         self
@@ -150,7 +150,7 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// The token endpoint of each tenant, where the id alone does not tell. Takes the place of
+    /// The token endpoint of each tenant, where the id alone does not tell. Takes the token_url_source of
     /// [`token_url`](Self::token_url).
     pub fn token_urls(mut self, urls: impl TokenUrls) -> Self {
         self.token_urls = Some(Arc::new(urls));
@@ -229,7 +229,7 @@ impl TokenExchangeBuilder {
     /// Keeps a token beyond the end of the subject token it was exchanged for. Default: no. The
     /// price: a user who has signed out goes on downstream.
     pub fn insecure_outlive_subject(mut self) -> Self {
-        self.settings.subjects_are_outlived = true;
+        self.settings.outlives_subject = true;
         self
     }
 
@@ -302,17 +302,17 @@ impl TokenExchangeBuilder {
     /// than that, a [`timeout`](Self::timeout) of 0.
     pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
         let prefix = self.prefix.clone();
-        self.build_unnamed().map_err(|error| error.named(prefix.as_deref()))
+        self.build_checked().map_err(|error| error.named(prefix.as_deref()))
     }
 
-    fn build_unnamed(mut self) -> Result<TokenExchangeClient, ConfigError> {
+    fn build_checked(mut self) -> Result<TokenExchangeClient, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
-        let places = self.places(&mut faults);
-        let place = self.place(&mut faults);
+        let metadata_urls = self.metadata_urls(&mut faults);
+        let token_url_source = self.token_url_source(&mut faults);
         let revocation_url =
-            self.one_url("revocation_url", self.revocation_url.as_ref(), &mut faults);
+            self.tenantless_url("revocation_url", self.revocation_url.as_ref(), &mut faults);
         let authorization_url =
-            self.one_url("authorization_url", self.authorization_url.as_ref(), &mut faults);
+            self.tenantless_url("authorization_url", self.authorization_url.as_ref(), &mut faults);
         if self.settings.timeout.is_zero() {
             faults.push(Fault::new("timeout", "is 0: no request could be answered in time"));
         }
@@ -340,14 +340,14 @@ impl TokenExchangeBuilder {
         let endpoint = TokenEndpoint {
             http: Http::default(),
             settings: self.settings,
-            places,
+            metadata_urls,
             name: self.expected_issuer.unwrap_or(self.issuer),
             auth,
-            place,
+            token_url_source,
             revocation_url,
             authorization_url,
             breakers: Breakers::default(),
-            learned: Mutex::new(None),
+            metadata: Mutex::new(None),
             issuers: self.issuers.map(OnceLock::from).unwrap_or_default(),
         };
         let cached = CachedExchange::new(endpoint, cache, keys, fingerprint);
@@ -355,15 +355,15 @@ impl TokenExchangeBuilder {
     }
 
     /// Where metadata is looked for.
-    fn places(&self, faults: &mut Vec<Fault>) -> Vec<Url> {
+    fn metadata_urls(&self, faults: &mut Vec<Fault>) -> Vec<Url> {
         if self.discovery_url.is_some() {
             return self
-                .one_url("discovery_url", self.discovery_url.as_ref(), faults)
+                .tenantless_url("discovery_url", self.discovery_url.as_ref(), faults)
                 .into_iter()
                 .collect();
         }
         if self.issuer.contains(TENANT_PLACEHOLDER) {
-            if !self.is_told_the_endpoint() {
+            if !self.has_token_url() {
                 let problem = "stands for one issuer per tenant, and that has no metadata: \
                                set token_url (`P_TOKEN_URL`), or discovery_url (`P_DISCOVERY_URL`)";
                 faults.push(Fault::new("issuer", problem));
@@ -373,28 +373,30 @@ impl TokenExchangeBuilder {
         self.url("issuer", &self.issuer, faults).map(|url| well_known(&url)).unwrap_or_default()
     }
 
-    fn is_told_the_endpoint(&self) -> bool {
+    fn has_token_url(&self) -> bool {
         self.token_url.is_some() || self.token_urls.is_some()
     }
 
-    fn place(&self, faults: &mut Vec<Fault>) -> Place {
+    fn token_url_source(&self, faults: &mut Vec<Fault>) -> TokenUrlSource {
         if let Some(urls) = &self.token_urls {
-            return Place::PerTenant(urls.clone());
+            return TokenUrlSource::PerTenant(urls.clone());
         }
-        let Some(url) = &self.token_url else { return Place::Learned };
+        let Some(url) = &self.token_url else { return TokenUrlSource::Metadata };
         if has_other_placeholder(url) {
             faults.push(Fault::new("token_url", OTHER_PLACEHOLDER));
         }
         let filled = |tenant| url.replace(TENANT_PLACEHOLDER, tenant);
-        let Some(one) = self.url("token_url", &filled("x"), faults) else { return Place::Learned };
+        let Some(one) = self.url("token_url", &filled("x"), faults) else {
+            return TokenUrlSource::Metadata;
+        };
         if !url.contains(TENANT_PLACEHOLDER) {
-            return Place::Fixed(one);
+            return TokenUrlSource::Fixed(one);
         }
         if Url::parse(&filled("y")).is_ok_and(|other| one.origin() != other.origin()) {
             // Credentials go to the hosts that were configured and to no others.
             faults.push(Fault::new("token_url", "may have {tenant_id} in its path only"));
         }
-        Place::Template(url.clone())
+        TokenUrlSource::Template(url.clone())
     }
 
     /// All settings that a token depends on: two clients that differ in one share no tokens.
@@ -413,13 +415,18 @@ impl TokenExchangeBuilder {
             settings.requested_type.as_ref().map_or("", TokenType::as_str),
         ];
         let Relaxed { audience, subject, issued_type, token_type } = settings.relaxed;
-        let flags = [audience, subject, issued_type, token_type, settings.subjects_are_outlived];
+        let flags = [audience, subject, issued_type, token_type, settings.outlives_subject];
         let flags = flags.map(|is_on| if is_on { "yes" } else { "no" });
         ClientFingerprint::new(texts.into_iter().chain(flags), settings.spends_without_lock)
     }
 
     /// A URL in which no tenant is filled in.
-    fn one_url(&self, field: &str, text: Option<&String>, faults: &mut Vec<Fault>) -> Option<Url> {
+    fn tenantless_url(
+        &self,
+        field: &str,
+        text: Option<&String>,
+        faults: &mut Vec<Fault>,
+    ) -> Option<Url> {
         let text = text?;
         if text.contains(TENANT_PLACEHOLDER) {
             let problem =
@@ -431,8 +438,9 @@ impl TokenExchangeBuilder {
     }
 
     fn url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {
-        let url =
-            Url::parse(text).ok().filter(|url| is_fit(url, self.settings.allow_loopback_http));
+        let url = Url::parse(text)
+            .ok()
+            .filter(|url| may_receive_credentials(url, self.settings.allow_loopback_http));
         if url.is_none() {
             faults.push(Fault::new(field, "is not an https URL"));
         }
@@ -443,7 +451,7 @@ impl TokenExchangeBuilder {
 const NO_KEY_FILE: &str = "is missing: private_key_jwt needs the file with the private key";
 
 /// How the configuration says the service proves itself.
-fn proof(client: &ClientConfig) -> Result<ClientAuth, Fault> {
+fn client_auth(client: &ClientConfig) -> Result<ClientAuth, Fault> {
     let missing = |field: &str, problem: &str| Fault::new(format!("client.{field}"), problem);
     let id = client.id.as_deref().filter(|id| !id.is_empty());
     let id = id.ok_or_else(|| missing("id", "is missing: give this service's client_id"))?;
@@ -471,12 +479,12 @@ fn proof(client: &ClientConfig) -> Result<ClientAuth, Fault> {
 
 /// The cache behind this URL, with a memory in front of it.
 #[cfg(feature = "redis")]
-fn shared(url: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
+fn redis_cache(url: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
     let redis = super::RedisCache::open(url)?;
     Ok(Arc::new(super::TieredCache::new(MemoryCache::default(), redis)))
 }
 
 #[cfg(not(feature = "redis"))]
-fn shared(_: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
+fn redis_cache(_: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
     Err(ConfigError::one(Fault::new("redis_url", "needs the cargo feature `redis`")))
 }

@@ -1,4 +1,4 @@
-//! [`CachedExchange`]: a token from the cache, or one request to the provider for all who want it.
+//! [`CachedExchange`]: a token from the cache, or one request to the provider for all callers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +8,10 @@ use tokio::sync::Semaphore;
 
 use super::cache::{CacheKey, ClientFingerprint, MemoryCache, TokenCache};
 use super::endpoint::TokenEndpoint;
+use super::error::CacheUnavailable;
+use super::failure_cache::FailureCache;
+use super::locked_fetch::{LockedFetch, SUCCESSOR_TTL};
 use super::request::{RefreshRequest, TokenRequest};
-use super::run::{Run, SUCCESSOR_LIFE};
-use super::setback::Setbacks;
 use super::token::until_exp;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
 use crate::clock::{Clock, within};
@@ -20,38 +21,36 @@ use crate::support::seal::SealingKeys;
 use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry;
 
-/// How many bytes of what refresh tokens and codes gave this process keeps beside its cache, which may
-/// lose them. Half of a full memory belongs to what came last and the rest to what was asked for again, so about
-/// the latest 8 MiB are there.
+/// The size of the memory cache for results of refresh tokens and codes, in bytes. When it is full,
+/// half of it holds the latest entries, so about the latest 8 MiB are never evicted.
 pub(super) const SUCCESSOR_BYTES: u64 = 16 << 20;
 
-/// So many locks are given back at a time behind everybody's back; those beyond end by themselves.
-const STRAYS: usize = 256;
+/// The maximum number of tasks that release locks in the background. Further locks are left to expire.
+const MAX_UNLOCK_TASKS: usize = 256;
 
-/// A downstream service that refuses a token this young does not refuse it for its age.
-const YOUNG: Duration = Duration::from_secs(10);
+/// A downstream service does not reject a token this young because of its age.
+const MIN_REPLACED_AGE: Duration = Duration::from_secs(10);
 
-pub(super) type Outcome = Result<AccessToken, ExchangeError>;
+pub(super) type TokenResult = Result<AccessToken, ExchangeError>;
 
-/// What a shared cache has; the outer `None` without an answer.
-type Look = Option<Option<AccessToken>>;
+type CacheLookup = Result<Option<AccessToken>, CacheUnavailable>;
 
-/// The endpoint, the cache in front of it, and what is under way between them.
+/// The token endpoint with a cache in front of it, and the requests now running.
 #[derive(Debug)]
 pub(super) struct CachedExchange {
     pub(super) endpoint: TokenEndpoint,
     pub(super) cache: Arc<dyn TokenCache>,
     keys: SealingKeys,
     fingerprint: ClientFingerprint,
-    /// What this process got for refresh tokens and codes, whatever becomes of a shared cache.
+    /// The results of refresh tokens and codes that this process spent. Kept beside the cache, which
+    /// may fail or evict: a second request with the same credential must find the result.
     successors: MemoryCache,
-    /// Places for runs that still have locks to give back when their callers are gone.
-    pub(super) strays: Semaphore,
-    /// Looks into a shared cache: one for all who want the same, or a herd would keep its own
-    /// questions waiting until they are too late.
-    lookups: SingleFlight<Mac, Look>,
-    flights: SingleFlight<Mac, Outcome>,
-    setbacks: Setbacks,
+    pub(super) unlock_permits: Semaphore,
+    /// The lookups in a shared cache. Without sharing them, many callers at once would delay each
+    /// other's lookups beyond the time limit.
+    lookups: SingleFlight<Mac, CacheLookup>,
+    fetches: SingleFlight<Mac, TokenResult>,
+    failures: FailureCache,
     cache_unavailable: AtomicBool,
 }
 
@@ -68,10 +67,10 @@ impl CachedExchange {
             keys,
             fingerprint,
             successors: MemoryCache::new(SUCCESSOR_BYTES),
-            strays: Semaphore::new(STRAYS),
+            unlock_permits: Semaphore::new(MAX_UNLOCK_TASKS),
             lookups: SingleFlight::default(),
-            flights: SingleFlight::default(),
-            setbacks: Setbacks::default(),
+            fetches: SingleFlight::default(),
+            failures: FailureCache::default(),
             cache_unavailable: AtomicBool::new(false),
         }
     }
@@ -80,91 +79,93 @@ impl CachedExchange {
         &*self.endpoint.settings.clock
     }
 
-    /// A token for `request`. With `refused`, one that is not that: a service downstream did not
-    /// take it.
+    /// Returns a token for `request`, and not the token that a downstream service `rejected`.
     pub(super) async fn get(
         self: &Arc<Self>,
         request: &TokenRequest<'_>,
-        refused: Option<&AccessToken>,
-    ) -> Outcome {
+        rejected: Option<&AccessToken>,
+    ) -> TokenResult {
         let key = self.key(request)?;
-        match self.peek(&key, refused) {
-            Some(outcome) => outcome,
+        match self.try_get(&key, rejected) {
+            Some(result) => result,
             // Boxed, so that the futures of callers that need not wait stay small.
-            None => Box::pin(self.wait_for(&key, refused)).await,
+            None => Box::pin(self.get_or_fetch(&key, rejected)).await,
         }
     }
 
-    /// What can be said without waiting.
-    fn peek(
+    /// Answers from the memory of this process, without waiting.
+    fn try_get(
         self: &Arc<Self>,
         key: &CacheKey<'_>,
-        refused: Option<&AccessToken>,
-    ) -> Option<Outcome> {
-        if let Some(token) = refused.filter(|token| token.age(self.clock()) < YOUNG) {
+        rejected: Option<&AccessToken>,
+    ) -> Option<TokenResult> {
+        if let Some(token) = rejected.filter(|token| token.age(self.clock()) < MIN_REPLACED_AGE) {
             return Some(Ok(token.clone()));
         }
-        if let Some(token) = self.near(key)
-            && self.serves(key, &token, refused)
+        if let Some(token) = self.peek(key)
+            && self.accept_and_renew(key, &token, rejected)
         {
             telemetry::token_cache("hit");
             return Some(Ok(token.with_status(CacheStatus::Hit)));
         }
-        let error = self.setbacks.standing(key.mac(), self.clock().elapsed())?;
+        let error = self.failures.get(key.mac(), self.clock().elapsed())?;
         telemetry::token_cache("refused");
         Some(Err(error))
     }
 
-    /// What is in this process's memory.
-    pub(super) fn near(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
-        let near = self.cache.peek(key);
-        near.or_else(|| self.successors.peek(key).filter(|_| key.request().spends()))
+    /// Returns the token in the memory of this process.
+    pub(super) fn peek(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
+        let cached = self.cache.peek(key);
+        cached.or_else(|| {
+            self.successors.peek(key).filter(|_| key.request().has_single_use_credential())
+        })
     }
 
-    async fn wait_for(
+    async fn get_or_fetch(
         self: &Arc<Self>,
         key: &CacheKey<'_>,
-        refused: Option<&AccessToken>,
-    ) -> Outcome {
-        // A cache that is known to be away is waited for once: for the lock.
-        let waits = key.is_single_use() && self.cache_unavailable.load(Ordering::Relaxed);
-        let mut patience = self.endpoint.settings.cache_timeout;
-        if self.cache.is_shared() && !waits {
-            // Half of the time is for this look, the rest for the lock: together no more than was said.
-            let half = patience / 2;
-            match self.look_together(key, half).await {
-                Some(Some(token)) if self.serves(key, &token, refused) => {
+        rejected: Option<&AccessToken>,
+    ) -> TokenResult {
+        // Under a single-use key the fetch waits for the lock. If the cache is known to be unavailable,
+        // a lookup before it would only double the wait.
+        let skips_lookup = key.is_single_use() && self.cache_unavailable.load(Ordering::Relaxed);
+        let mut lock_timeout = self.endpoint.settings.cache_timeout;
+        if self.cache.is_shared() && !skips_lookup {
+            // Half of the time limit is for the lookup and half for the lock.
+            let half = lock_timeout / 2;
+            match self.shared_lookup(key, half).await {
+                Ok(Some(token)) if self.accept_and_renew(key, &token, rejected) => {
                     telemetry::token_cache("hit");
                     return Ok(token.with_status(CacheStatus::Hit));
                 }
-                Some(_) => {}
-                None => patience = half,
+                Ok(_) => {}
+                Err(CacheUnavailable) => lock_timeout = half,
             }
         }
-        let waiter = self.join(key, refused, patience);
+        let waiter = self.fetch_once(key, rejected, lock_timeout);
         let is_new = waiter.is_new();
         telemetry::token_cache(if is_new { "miss" } else { "collapsed" });
-        let ended = || Err(ExchangeError::unavailable(None, "the request ended without an answer"));
-        let token = waiter.wait().await.unwrap_or_else(ended)?;
+        let aborted = || Err(ExchangeError::unavailable(None, "the request was aborted"));
+        let token = waiter.wait().await.unwrap_or_else(aborted)?;
         Ok(if is_new { token } else { token.with_status(CacheStatus::Collapsed) })
     }
 
-    /// One task for all who want the same. It goes on after its callers have what they want, where the
-    /// cache has to be told something.
-    fn join(
+    /// Joins the fetch for `key` that is running, or starts one in a task of its own. The task goes on
+    /// after it has published its result, if the cache still has to be written or unlocked.
+    fn fetch_once(
         self: &Arc<Self>,
         key: &CacheKey<'_>,
-        refused: Option<&AccessToken>,
-        cache_patience: Duration,
-    ) -> Waiter<Outcome> {
-        self.flights.run_with_leader(key.mac(), |leader| {
-            let (exchange, request, refused) =
-                (self.clone(), key.request().owned(), refused.cloned());
+        rejected: Option<&AccessToken>,
+        lock_timeout: Duration,
+    ) -> Waiter<TokenResult> {
+        self.fetches.run_with_leader(key.mac(), |leader| {
+            let (exchange, request, rejected) =
+                (self.clone(), key.request().owned(), rejected.cloned());
             async move {
-                match Run::new(&exchange, &request, refused.as_ref()) {
-                    Ok(mut run) => {
-                        leader.publish(run.obtain(cache_patience).await);
-                        run.finish().await;
+                match LockedFetch::new(&exchange, &request, rejected.as_ref()) {
+                    Ok(mut fetch) => {
+                        leader.publish(fetch.run(lock_timeout).await);
+                        fetch.finish().await;
                     }
                     Err(error) => leader.publish(Err(error)),
                 }
@@ -172,123 +173,125 @@ impl CachedExchange {
         })
     }
 
-    /// Whether this token will do. If it is due, its successor is sought meanwhile.
-    fn serves(
+    /// Returns whether a cached token may be used. If it is due, starts a fetch in the background.
+    fn accept_and_renew(
         self: &Arc<Self>,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        refused: Option<&AccessToken>,
+        rejected: Option<&AccessToken>,
     ) -> bool {
-        let freshness = self.judge(key, token, refused);
+        let freshness = self.freshness(key, token, rejected);
         if freshness == Freshness::Due
-            && self.setbacks.permits_renewal(key.mac(), self.clock().elapsed())
+            && self.failures.permits_renewal(key.mac(), self.clock().elapsed())
         {
-            drop(self.join(key, None, self.endpoint.settings.cache_timeout));
+            drop(self.fetch_once(key, None, self.endpoint.settings.cache_timeout));
         }
         freshness != Freshness::Expired
     }
 
-    /// Where a token is in its life for those who make this request.
-    pub(super) fn judge(
+    /// Returns the freshness of a token as an answer to this request.
+    pub(super) fn freshness(
         &self,
         key: &CacheKey<'_>,
         token: &AccessToken,
-        refused: Option<&AccessToken>,
+        rejected: Option<&AccessToken>,
     ) -> Freshness {
         match key.request() {
-            _ if refused.is_some_and(|refused| refused.secret() == token.secret()) => {
+            _ if rejected.is_some_and(|rejected| rejected.secret() == token.secret()) => {
                 Freshness::Expired
             }
-            TokenRequest::Refresh(request) if !self.succeeds(request, token) => Freshness::Expired,
+            TokenRequest::Refresh(request) if !self.is_successor(request, token) => {
+                Freshness::Expired
+            }
             TokenRequest::Refresh(_) | TokenRequest::Code(_) => Freshness::Fresh,
             _ => key.freshness(token),
         }
     }
 
-    /// Whether this is what the next refresh would have to give: always when the refresh token is
-    /// spent, and while the access token is fresh when it is not.
-    fn succeeds(&self, request: &RefreshRequest, token: &AccessToken) -> bool {
+    /// Returns whether the provider has nothing newer for this refresh token: it was spent, or the
+    /// access token is still fresh.
+    fn is_successor(&self, request: &RefreshRequest, token: &AccessToken) -> bool {
         let is_spent = token.refresh_token().is_some_and(|next| *next != request.refresh_token);
         is_spent || token.freshness_until_expiry(self.clock()) == Freshness::Fresh
     }
 
-    /// Asks the provider. What an exchange gives is kept no longer than its subject token lives.
-    pub(super) async fn ask(&self, key: &CacheKey<'_>) -> Outcome {
+    /// Requests a token from the provider. An exchanged token is cached no longer than its subject token
+    /// lives.
+    pub(super) async fn fetch(&self, key: &CacheKey<'_>) -> TokenResult {
         let request = key.request();
-        let outcome = self.endpoint.ask(request).await;
-        self.setbacks.note(key.mac(), &outcome, self.clock().elapsed());
-        let mut token = outcome?;
-        if request.may_be_repeated() {
+        let result = self.endpoint.fetch(request).await;
+        self.failures.record(key.mac(), &result, self.clock().elapsed());
+        let mut token = result?;
+        if request.is_idempotent() {
             token = token.with_refresh_token(None);
         }
         if let TokenRequest::Exchange(exchange) = request
-            && !self.endpoint.settings.subjects_are_outlived
+            && !self.endpoint.settings.outlives_subject
             && let Some(left) = until_exp(&exchange.subject, self.clock().now())
         {
-            token = token.kept_at_most(left);
+            token = token.cacheable_at_most(left);
         }
         Ok(token)
     }
 
-    /// Keeps what was got for what can be spent once in this process, too.
-    pub(super) async fn remember(&self, key: &CacheKey<'_>, token: &AccessToken) {
-        // It is memory, which does not fail.
-        let _ = self.successors.put(key, token, SUCCESSOR_LIFE, None).await;
+    /// Stores the result of a single-use credential in the memory of this process.
+    pub(super) async fn insert_successor(&self, key: &CacheKey<'_>, token: &AccessToken) {
+        // A memory cache does not fail.
+        let _ = self.successors.put(key, token, SUCCESSOR_TTL, None).await;
     }
 
-    /// What the shared cache has, for all who ask for it now. A look that takes too long ends for all, so
-    /// that whoever comes next looks anew.
-    async fn look_together(self: &Arc<Self>, key: &CacheKey<'_>, limit: Duration) -> Look {
+    /// Looks the token up in the shared cache, once for all callers. The time limit is that of the
+    /// lookup, so a caller that comes after it starts a new one.
+    async fn shared_lookup(self: &Arc<Self>, key: &CacheKey<'_>, limit: Duration) -> CacheLookup {
         let waiter = self.lookups.run(key.mac(), || {
             let (exchange, request) = (self.clone(), key.request().owned());
             async move {
-                let key = exchange.key(&request).ok()?;
-                within(limit, exchange.look(&key)).await.flatten()
+                let key = exchange.key(&request).map_err(|_| CacheUnavailable)?;
+                within(limit, exchange.lookup(&key)).await.unwrap_or(Err(CacheUnavailable))
             }
         });
-        waiter.wait().await.flatten()
+        waiter.wait().await.unwrap_or(Err(CacheUnavailable))
     }
 
-    /// What the cache has.
-    pub(super) async fn look(&self, key: &CacheKey<'_>) -> Look {
-        self.cached(self.cache.get(key)).await
+    pub(super) async fn lookup(&self, key: &CacheKey<'_>) -> CacheLookup {
+        self.call_cache(self.cache.get(key)).await
     }
 
-    /// What the cache answers. That there is no answer is told.
-    pub(super) async fn cached<T>(
+    /// Awaits a call to the cache. Logs when the cache becomes unavailable and when it recovers.
+    pub(super) async fn call_cache<T>(
         &self,
-        answer: impl Future<Output = Result<T, BoxError>>,
-    ) -> Option<T> {
-        let answer = self.in_time(answer).await;
-        let was_away = self.cache_unavailable.swap(answer.is_err(), Ordering::Relaxed);
+        call: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, CacheUnavailable> {
+        let answer = self.with_cache_timeout(call).await;
+        let was_unavailable = self.cache_unavailable.swap(answer.is_err(), Ordering::Relaxed);
         match &answer {
-            Ok(_) if was_away => telemetry::token_cache_recovered(),
+            Ok(_) if was_unavailable => telemetry::token_cache_recovered(),
             Ok(_) => {}
             Err(error) => {
-                let alone = self.endpoint.settings.spends_without_lock;
-                telemetry::token_cache_failed(error, !was_away, alone);
+                let spends_without_lock = self.endpoint.settings.spends_without_lock;
+                telemetry::token_cache_failed(error, !was_unavailable, spends_without_lock);
             }
         }
-        answer.ok()
+        answer.map_err(|_| CacheUnavailable)
     }
 
-    pub(super) async fn in_time<T>(
+    pub(super) async fn with_cache_timeout<T>(
         &self,
-        answer: impl Future<Output = Result<T, BoxError>>,
+        call: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
-        let answer = within(self.endpoint.settings.cache_timeout, answer).await;
-        answer.unwrap_or_else(|| Err("gave no answer in time".into()))
+        let answer = within(self.endpoint.settings.cache_timeout, call).await;
+        answer.unwrap_or_else(|| Err("the cache did not answer in time".into()))
     }
 
-    /// What to look for a token under.
+    /// Returns the cache key for lookups, made with the first sealing key.
     pub(super) fn key<'k>(
         &'k self,
         request: &'k TokenRequest<'k>,
     ) -> Result<CacheKey<'k>, ExchangeError> {
-        self.keys(request).next().ok_or(ExchangeError::NotConfigured("there are no cache keys"))
+        self.keys(request).next().ok_or(ExchangeError::NotConfigured("there are no sealing keys"))
     }
 
-    /// What to file a token under.
+    /// Returns the cache keys for writes, one for each sealing key.
     pub(super) fn keys<'k>(
         &'k self,
         request: &'k TokenRequest<'k>,

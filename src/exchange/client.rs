@@ -200,7 +200,7 @@ impl TokenExchangeClient {
     ) -> Result<AccessToken, ExchangeError> {
         let wanted = TokenRequest::Code(Cow::Borrowed(request));
         let token = self.cached.get(&wanted, None).await?;
-        if request.repeats || token.cache_status() == CacheStatus::Miss {
+        if request.allows_repeats || token.cache_status() == CacheStatus::Miss {
             return Ok(token);
         }
         Err(ExchangeError::Refused {
@@ -219,7 +219,7 @@ impl TokenExchangeClient {
         if !self.allows_passwords() {
             return Err(ExchangeError::NotConfigured("the password grant is not enabled"));
         }
-        self.cached.endpoint.ask(&TokenRequest::Password(Cow::Borrowed(request))).await
+        self.cached.endpoint.fetch(&TokenRequest::Password(Cow::Borrowed(request))).await
     }
 
     /// Exchanges a token from a foreign issuer. Its subject and tenant are not compared with the
@@ -230,7 +230,7 @@ impl TokenExchangeClient {
         mut request: ExchangeRequest,
     ) -> Result<AccessToken, ExchangeError> {
         request.is_foreign = true;
-        self.cached.endpoint.ask(&TokenRequest::Exchange(Cow::Owned(request))).await
+        self.cached.endpoint.fetch(&TokenRequest::Exchange(Cow::Owned(request))).await
     }
 
     pub(crate) fn allows_passwords(&self) -> bool {

@@ -1,4 +1,4 @@
-//! [`verify`]: whether the provider gave what was asked for.
+//! [`verify`]: compares the provider's token with the request.
 
 use super::request::TokenRequest;
 use super::token::claims_of;
@@ -6,7 +6,7 @@ use super::{AccessToken, ExchangeError, ExchangeRequest, TokenType};
 use crate::identity::{ClaimsMapping, Scopes, read_scopes};
 use crate::support::json::{Document, Fault, Value};
 
-/// What is not compared, because of a provider that does it another way.
+/// The comparisons that are switched off, for providers that deviate.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Relaxed {
     pub(super) audience: bool,
@@ -15,27 +15,34 @@ pub(super) struct Relaxed {
     pub(super) token_type: bool,
 }
 
-type Verdict = Result<(), ExchangeError>;
+type Verification = Result<(), ExchangeError>;
 
-fn refused(why: &'static str) -> Verdict {
-    Err(ExchangeError::Answer(why))
+fn mismatch(problem: &'static str) -> Verification {
+    Err(ExchangeError::Answer(problem))
 }
 
-/// Compares what the provider gave with what was asked for, as far as both tell. A token that is no
-/// JWT cannot be looked into and passes; a JWT that cannot be read is refused.
-pub(super) fn verify(request: &TokenRequest<'_>, token: &AccessToken, relaxed: Relaxed) -> Verdict {
+/// Verifies that the token matches the request, as far as both state a value. An opaque token passes,
+/// because it has no readable claims; a JWT whose claims cannot be read is rejected.
+///
+/// # Errors
+/// [`ExchangeError::Answer`].
+pub(super) fn verify(
+    request: &TokenRequest<'_>,
+    token: &AccessToken,
+    relaxed: Relaxed,
+) -> Verification {
     if !token.is_bearer() && !relaxed.token_type {
-        return refused("is no access token");
+        return mismatch("is not a bearer token");
     }
-    if let (Some(asked), Some(got)) = (request.scopes(), token.scopes())
-        && !asked.contains_all(got)
+    if let (Some(requested), Some(granted)) = (request.scopes(), token.scopes())
+        && !requested.contains_all(granted)
     {
-        return refused("permits more than was asked for");
+        return mismatch("grants scopes that were not requested");
     }
-    let claims = claims_of(token.secret()).or_else(unreadable)?;
+    let claims = claims_of(token.secret()).or_else(reject_unreadable)?;
     match request {
         TokenRequest::Exchange(exchange) => {
-            verify_type(token, relaxed)?;
+            verify_issued_type(token, relaxed)?;
             if let Some(claims) = &claims {
                 verify_claims(exchange, claims, relaxed)?;
             }
@@ -50,83 +57,88 @@ pub(super) fn verify(request: &TokenRequest<'_>, token: &AccessToken, relaxed: R
     }
 }
 
-/// Others may read the token, and find another user in it than was asked for.
-fn unreadable<T>(fault: Fault) -> Result<T, ExchangeError> {
+/// Rejects a JWT whose claims this crate cannot read. Another service may read them, and find another
+/// user.
+fn reject_unreadable<T>(fault: Fault) -> Result<T, ExchangeError> {
     Err(ExchangeError::Answer(match fault {
-        Fault::Duplicate => "is a token with a claim twice",
-        Fault::Syntax | Fault::Limit => "is a token that cannot be looked into",
+        Fault::Duplicate => "contains a token with a duplicate claim",
+        Fault::Syntax | Fault::Limit => "contains a JWT whose claims cannot be read",
     }))
 }
 
-/// Whether what was issued is what was asked for, by its own name (RFC 8693 §2.2.1).
-fn verify_type(token: &AccessToken, relaxed: Relaxed) -> Verdict {
+/// Verifies `issued_token_type` (RFC 8693 §2.2.1).
+fn verify_issued_type(token: &AccessToken, relaxed: Relaxed) -> Verification {
     let expected = [TokenType::AccessToken, TokenType::Jwt];
     match token.issued_token_type() {
         Some(kind) if expected.iter().any(|known| known.as_str() == kind) => Ok(()),
-        Some(_) => refused("has another issued_token_type than asked for"),
+        Some(_) => mismatch("has an unexpected issued_token_type"),
         None if relaxed.issued_type => Ok(()),
-        None => refused("has no issued_token_type"),
+        None => mismatch("has no issued_token_type"),
     }
 }
 
-fn verify_claims(request: &ExchangeRequest, got: &Document, relaxed: Relaxed) -> Verdict {
+fn verify_claims(request: &ExchangeRequest, claims: &Document, relaxed: Relaxed) -> Verification {
     let resources = request.resources.iter().map(|url| url.as_str());
     let mut targets = request.audiences.iter().map(String::as_str).chain(resources);
-    if !relaxed.audience && !targets.all(|target| names(got, target)) {
-        return refused("is a token of another audience");
+    if !relaxed.audience && !targets.all(|target| has_audience(claims, target)) {
+        return mismatch("contains a token for another audience");
     }
     if !relaxed.subject && !request.is_foreign {
-        verify_subject(request, got)?;
+        verify_subject(request, claims)?;
     }
     if request.is_foreign || !request.scopes.is_empty() {
-        return verify_scopes(&request.scopes, got);
+        return verify_scopes(&request.scopes, claims);
     }
     Ok(())
 }
 
-/// Whether a token is of the user and the tenant of the subject token.
-fn verify_subject(request: &ExchangeRequest, got: &Document) -> Verdict {
+/// Verifies that the token has the user and the tenant of the subject token.
+fn verify_subject(request: &ExchangeRequest, claims: &Document) -> Verification {
     match claims_of(&request.subject) {
-        Err(_) => refused("is for a subject token that cannot be looked into"),
-        Ok(Some(had)) if !agree(&had, got, "sub") => refused("is a token of another subject"),
-        Ok(Some(had)) if !agree(&had, got, "tenant_id") => refused("is a token of another tenant"),
+        Err(_) => mismatch("cannot be verified: the claims of the subject token cannot be read"),
+        Ok(Some(subject)) if !keeps_claim(&subject, claims, "sub") => {
+            mismatch("contains a token for another subject")
+        }
+        Ok(Some(subject)) if !keeps_claim(&subject, claims, "tenant_id") => {
+            mismatch("contains a token for another tenant")
+        }
         Ok(_) => Ok(()),
     }
 }
 
-/// Whether a token permits no more than this. An answer without `scope` says that it is what was asked
-/// for (RFC 6749 §5.1); services believe the token.
-fn verify_scopes(granted: &Scopes, got: &Document) -> Verdict {
-    match read_scopes(got.root(), &ClaimsMapping::default()) {
-        Ok(permitted) if granted.contains_all(&permitted) => Ok(()),
-        Ok(_) => refused("is a token that permits more than was asked for"),
-        Err(_) => refused("is a token with a malformed scope"),
+/// Verifies that the claims of the token have no further scopes. An answer without a `scope` member
+/// states that the requested scopes were granted (RFC 6749 §5.1), but services read the claims.
+fn verify_scopes(requested: &Scopes, claims: &Document) -> Verification {
+    match read_scopes(claims.root(), &ClaimsMapping::default()) {
+        Ok(granted) if requested.contains_all(&granted) => Ok(()),
+        Ok(_) => mismatch("contains a token with scopes that were not requested"),
+        Err(_) => mismatch("contains a token with a malformed scope"),
     }
 }
 
-/// Whether a token is of the tenant that the request names.
-fn verify_tenant(request: &TokenRequest<'_>, got: Option<&Document>) -> Verdict {
-    let got = got.and_then(|got| got.root().get("tenant_id")).and_then(Value::as_str);
-    match (request.tenant(), got) {
-        (Some(asked), Some(got)) if asked.as_str() != got => {
-            refused("is a token of another tenant")
+/// Verifies that the token has the tenant of the request.
+fn verify_tenant(request: &TokenRequest<'_>, claims: Option<&Document>) -> Verification {
+    let tenant = claims.and_then(|claims| claims.root().get("tenant_id")).and_then(Value::as_str);
+    match (request.tenant(), tenant) {
+        (Some(requested), Some(tenant)) if requested.as_str() != tenant => {
+            mismatch("contains a token for another tenant")
         }
         _ => Ok(()),
     }
 }
 
-/// Whether `aud`, one string or a list of them, has this one.
-fn names(claims: &Document, target: &str) -> bool {
+/// Returns whether `aud`, a string or a list of strings, contains the target.
+fn has_audience(claims: &Document, target: &str) -> bool {
     claims.root().get("aud").is_some_and(|aud| {
         aud.as_str() == Some(target)
             || (aud.is_list() && aud.children().any(|one| one.as_str() == Some(target)))
     })
 }
 
-/// Whether a claim that was there before is the same now.
-fn agree(had: &Document, got: &Document, name: &str) -> bool {
-    let before = had.root().get(name).and_then(Value::as_str);
-    before.is_none() || got.root().get(name).and_then(Value::as_str) == before
+/// Returns whether the token has this claim of the subject token, if the subject token has it.
+fn keeps_claim(subject: &Document, claims: &Document, name: &str) -> bool {
+    let before = subject.root().get(name).and_then(Value::as_str);
+    before.is_none() || claims.root().get(name).and_then(Value::as_str) == before
 }
 
 #[cfg(test)]
@@ -138,7 +150,7 @@ mod tests {
     use crate::exchange::{RefreshRequest, ServiceTokenRequest};
     use crate::support::base64url;
 
-    /// What others read as a token of another user, in another tenant, for another service.
+    /// Claims of another user, in another tenant, for another service.
     const FOREIGN: &str =
         r#""sub":"mallory","aud":"elsewhere","tenant_id":"other","scope":"admin""#;
 
@@ -164,7 +176,7 @@ mod tests {
         (0..count).map(|nth| format!("\"{nth}\":0")).collect::<Vec<_>>().join(",")
     }
 
-    /// Claims that this crate does not read, and others do.
+    /// Claims that this crate rejects and other JSON parsers read.
     fn unreadable_claims() -> Vec<String> {
         let deep = format!("{}1{}", "[".repeat(20), "]".repeat(20));
         let more = [
@@ -179,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn answered_jwt_that_cannot_be_read_is_refused() {
+    fn unreadable_jwt_is_rejected() {
         let subject = jwt(r#"{"sub":"alice","tenant_id":"acme"}"#);
         let service = ServiceTokenRequest::in_tenant("acme".parse().unwrap());
         let requests = [
@@ -191,25 +203,25 @@ mod tests {
             .iter()
             .flat_map(|request| unreadable_claims().into_iter().map(move |it| (request, it)))
         {
-            let verdict = verify(request, &answer(&jwt(&claims)), Relaxed::default());
-            let told = verdict.expect_err(&claims).to_string();
-            assert!(told.contains("cannot be looked into") || told.contains("twice"), "{told}");
+            let verification = verify(request, &answer(&jwt(&claims)), Relaxed::default());
+            let error = verification.expect_err(&claims).to_string();
+            assert!(error.contains("cannot be read") || error.contains("duplicate"), "{error}");
         }
     }
 
     #[test]
-    fn opaque_token_passes_unread() {
-        // A JWE, too, whose second part may begin with any byte.
+    fn opaque_token_passes() {
+        // The second part of a JWE is an encrypted key, which may begin with any byte.
         let jwe = format!("e30.{}.AA.AA.AA", base64url::encode("{encrypted"));
         let random = format!("v1.{}.AA", base64url::encode("{random"));
         for token in ["opaque", "a.b.c", "ya29.a0AfH6", &jwe, &random] {
-            let verdict = verify(&exchange("opaque"), &answer(token), Relaxed::default());
-            assert!(verdict.is_ok(), "{token}");
+            let verification = verify(&exchange("opaque"), &answer(token), Relaxed::default());
+            assert!(verification.is_ok(), "{token}");
         }
     }
 
     #[test]
-    fn unreadable_subject_token_vouches_for_nobody() {
+    fn unreadable_subject_token_is_rejected() {
         let good = answer(&jwt(r#"{"sub":"mallory","aud":"vault","scope":"read"}"#));
         let subject = jwt(&format!(r#"{{"sub":"alice",{}}}"#, members(1025)));
         assert!(verify(&exchange(&subject), &good, Relaxed::default()).is_err());

@@ -1,4 +1,4 @@
-//! [`TokenEndpoint`]: one request to the provider, and what becomes of it.
+//! [`TokenEndpoint`]: requests to the provider's token, revocation and metadata endpoints.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use http::StatusCode;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::breaker::{ALL, Breaker, Breakers, Change, Permit, Reached};
+use super::breaker::{ALL_GRANTS, Breaker, Breakers, Delivery, Permit, Transition};
 use super::builder::Settings;
 use super::contract;
 use super::request::TokenRequest;
@@ -21,95 +21,94 @@ use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Issuers, Limits};
 use crate::support::retry::Backoff;
 use crate::support::telemetry;
 
-/// No answer of a token endpoint is larger.
+/// The largest answer that is read, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How long metadata is believed before it is read again.
-const METADATA_LIFE: Duration = Duration::from_secs(3600);
+/// How long metadata is used before it is read again.
+const METADATA_TTL: Duration = Duration::from_secs(3600);
 
-/// Under these names, beside those of grants, requests are told and counted that are for no token.
+/// Labels in logs and metrics for requests that are not for a token.
 const METADATA: &str = "metadata";
 const REVOCATION: &str = "revocation";
 const TOKEN_URLS: &str = "token_urls";
 
-/// Knows the token endpoint of each tenant, when the tenant's id alone does not tell.
+/// Looks up the token endpoint of each tenant. Needed when the URL does not follow from the tenant's id.
 ///
-/// ScaiKey has them under the tenant's *slug*. A closure from the id to the URL will do where
-/// nothing must be waited for.
+/// ScaiKey, for example, uses the tenant's *slug* in the URL.
 ///
-/// Harmless mistake: to fail. Attack: to answer with a URL of somebody else, who would get the
-/// service's proof and the users' tokens.
+/// A failing lookup is harmless. A wrong URL is an attack: its server receives the service's
+/// credentials and the users' tokens.
 #[async_trait]
 pub trait TokenUrls: std::fmt::Debug + Send + Sync + 'static {
-    /// The URL for this tenant; `None` when there is no such tenant.
+    /// Returns the URL for this tenant, or `None` if there is no such tenant.
     ///
     /// # Errors
-    /// When it cannot be told right now.
+    /// The lookup failed. A later one may succeed.
     async fn token_url(&self, tenant: &TenantId) -> Result<Option<String>, BoxError>;
 }
 
-/// Where tokens come from.
+/// The source of the token endpoint's URL.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
-    /// Where metadata says.
-    Learned,
+pub(super) enum TokenUrlSource {
+    Metadata,
     Fixed(Url),
-    /// A URL with the placeholder.
+    /// A URL with `{tenant_id}`.
     Template(String),
     PerTenant(Arc<dyn TokenUrls>),
 }
 
-/// The provider's endpoints and the way to them.
+/// The provider's endpoints, with the client's credentials and circuit breakers.
 #[derive(Debug)]
 pub(super) struct TokenEndpoint {
     pub(super) http: Http,
     pub(super) settings: Settings,
-    /// Where metadata may be.
-    pub(super) places: Vec<Url>,
-    /// The issuer as its metadata spells it.
+    /// The URLs that may have the metadata, in order.
+    pub(super) metadata_urls: Vec<Url>,
+    /// The issuer, as its metadata spells it.
     pub(super) name: String,
     pub(super) auth: ClientAuth,
-    pub(super) place: Place,
+    pub(super) token_url_source: TokenUrlSource,
     pub(super) revocation_url: Option<Url>,
     pub(super) authorization_url: Option<Url>,
     pub(super) breakers: Breakers,
-    /// What metadata said, and when.
-    pub(super) learned: Mutex<Option<(Duration, Arc<Endpoints>)>>,
-    /// Who reads the same metadata for the sake of keys.
+    /// The endpoints from the metadata, and when they were read.
+    pub(super) metadata: Mutex<Option<(Duration, Arc<Endpoints>)>>,
+    /// The issuers that read the same metadata for their keys.
     pub(super) issuers: OnceLock<Issuers>,
 }
 
 impl TokenEndpoint {
-    /// Asks for a token, and compares it with what was asked for.
-    pub(super) async fn ask(
+    /// Requests a token, and verifies that it is the requested one.
+    pub(super) async fn fetch(
         &self,
         request: &TokenRequest<'_>,
     ) -> Result<AccessToken, ExchangeError> {
         let name = request.name();
-        let withheld = |reason| {
+        let not_sent = |reason| {
             move |error: ExchangeError| {
                 telemetry::token_request_not_sent(name, reason, &error);
                 error
             }
         };
-        let url = self.token_url(request.tenant()).await.map_err(withheld("no_endpoint"))?;
+        let url = self.token_url(request.tenant()).await.map_err(not_sent("no_endpoint"))?;
         let breaker = self.breakers.of(url.as_str());
-        let own = (!request.is_from_anonymous_caller()).then_some(name);
-        let permit = breaker.permit(own, &self.settings.clock).map_err(withheld("breaker_open"))?;
+        let grant = (!request.is_from_anonymous_caller()).then_some(name);
+        let permit =
+            breaker.permit(grant, &self.settings.clock).map_err(not_sent("breaker_open"))?;
         let fill = |form: &mut Serializer<'_, String>| request.write(form, &self.settings);
-        let (reached, answer) = self.post(&url, permit, fill, request.may_be_repeated()).await;
+        let (delivery, answer) = self.post(&url, permit, fill, request.is_idempotent()).await;
         let token = answer.and_then(|body| self.read(request, &body));
         let error = token.as_ref().err();
-        self.tell(&url, &breaker, name, reached, error);
-        if reached == Reached::Nothing {
-            return token.map_err(withheld("client_auth"));
+        self.log_outage(&url, &breaker, name, delivery, error);
+        if delivery == Delivery::NotSent {
+            return token.map_err(not_sent("client_auth"));
         }
         let outcome = error.map_or("ok", ExchangeError::kind);
         telemetry::token_request_ended(name, outcome, error.map(|error| error as _));
         token
     }
 
-    /// Tells the provider to end a token (RFC 7009).
+    /// Revokes a token at the provider (RFC 7009).
     pub(super) async fn revoke(&self, token: &str) -> Result<(), ExchangeError> {
         let url = match &self.revocation_url {
             Some(url) => url.clone(),
@@ -123,29 +122,29 @@ impl TokenEndpoint {
             form.append_pair("token", token);
         };
         let breaker = self.breakers.of(url.as_str());
-        // Anybody may bring a token to be revoked.
+        // No grant: an anonymous caller may have sent the token.
         let permit = breaker.permit(None, &self.settings.clock)?;
-        let (reached, answer) = self.post(&url, permit, fill, true).await;
-        self.tell(&url, &breaker, REVOCATION, reached, answer.as_ref().err());
+        let (delivery, answer) = self.post(&url, permit, fill, true).await;
+        self.log_outage(&url, &breaker, REVOCATION, delivery, answer.as_ref().err());
         answer.map(drop)
     }
 
-    /// Whether it depends on the tenant.
+    /// Returns whether the URL of the token endpoint depends on the tenant.
     pub(super) fn is_per_tenant(&self) -> bool {
-        matches!(self.place, Place::Template(_) | Place::PerTenant(_))
+        matches!(self.token_url_source, TokenUrlSource::Template(_) | TokenUrlSource::PerTenant(_))
     }
 
-    /// Whether the token endpoint is found there and nowhere else.
+    /// Returns whether only metadata names the token endpoint.
     pub(super) fn needs_metadata(&self) -> bool {
-        matches!(self.place, Place::Learned)
+        matches!(self.token_url_source, TokenUrlSource::Metadata)
     }
 
-    /// The longest that [`ask`](Self::ask) takes.
-    pub(super) fn longest(&self) -> Duration {
+    /// Returns the longest time that [`fetch`](Self::fetch) takes.
+    pub(super) fn max_duration(&self) -> Duration {
         self.settings.timeout.saturating_mul(3)
     }
 
-    /// A token, if the answer is one, and the one that was asked for.
+    /// Parses and verifies the answer to a token request.
     fn read(&self, request: &TokenRequest<'_>, body: &[u8]) -> Result<AccessToken, ExchangeError> {
         let mut token = AccessToken::parse(body, &*self.settings.clock)?;
         if let (None, Some(lifetime)) = (token.lifetime(), self.settings.default_lifetime) {
@@ -154,101 +153,100 @@ impl TokenEndpoint {
         contract::verify(request, &token, self.settings.relaxed).map(|()| token)
     }
 
-    /// POSTs a form with the client's proof, which the breaker has permitted. Returns how far it
-    /// came, and the body of a 200. A request that was never sent, or that may be repeated, is tried
-    /// twice.
+    /// Posts a form with client authentication. Returns how far the request got, and the body of a 200
+    /// answer. Retries once if the request was not sent or is idempotent.
     async fn post(
         &self,
         url: &Url,
         permit: Permit,
         fill: impl Fn(&mut Serializer<'_, String>),
-        may_be_repeated: bool,
-    ) -> (Reached, Result<Vec<u8>, ExchangeError>) {
+        is_idempotent: bool,
+    ) -> (Delivery, Result<Vec<u8>, ExchangeError>) {
         let attempts = async {
-            let (reached, first) = self.attempt(url, &fill).await;
+            let (delivery, first) = self.attempt(url, &fill).await;
             let again = matches!(first, Err(ExchangeError::Unavailable { retry_after: None, .. }))
-                && (may_be_repeated || reached == Reached::NoConnection);
+                && (is_idempotent || delivery == Delivery::NotConnected);
             if !again {
-                return (reached, first);
+                return (delivery, first);
             }
             telemetry::token_request_repeated();
             pause(Backoff::REPEAT.wait(1)).await;
             self.attempt(url, &fill).await
         };
-        let (reached, outcome) =
+        let (delivery, outcome) =
             within(self.settings.timeout, attempts).await.unwrap_or_else(|| {
-                let problem = format!("{url} gave no answer within {:?}", self.settings.timeout);
-                (Reached::NoAnswer, Err(ExchangeError::unavailable(None, problem)))
+                let problem = format!("{url} did not answer within {:?}", self.settings.timeout);
+                (Delivery::NoAnswer, Err(ExchangeError::unavailable(None, problem)))
             });
-        match permit.note(reached, &outcome) {
-            Change::Opened(grant, pause) => {
+        match permit.record(delivery, &outcome) {
+            Transition::Opened(grant, pause) => {
                 telemetry::token_endpoint_breaker_opened(url.as_str(), grant, pause);
             }
-            Change::Closed => telemetry::token_endpoint_breaker_closed(url.as_str()),
-            Change::None => {}
+            Transition::Closed => telemetry::token_endpoint_breaker_closed(url.as_str()),
+            Transition::None => {}
         }
-        (reached, outcome)
+        (delivery, outcome)
     }
 
-    /// One request, and how far it came.
+    /// Sends one request. Returns how far it got, and the body of a 200 answer.
     async fn attempt(
         &self,
         url: &Url,
         fill: impl Fn(&mut Serializer<'_, String>),
-    ) -> (Reached, Result<Vec<u8>, ExchangeError>) {
+    ) -> (Delivery, Result<Vec<u8>, ExchangeError>) {
         let now = self.settings.clock.now();
-        // The form with the client's proof, or with the header that is the proof.
-        let proven = {
+        // The credentials are in the form or in the header, depending on the method.
+        let authenticated = {
             let mut form = Serializer::new(String::new());
             fill(&mut form);
             self.auth.authenticate(&mut form, &self.name, now).map(|header| (header, form.finish()))
         };
-        let (header, form) = match proven {
-            Ok(proven) => proven,
-            Err(unproven) => return (Reached::Nothing, Err(unproven.into())),
+        let (header, form) = match authenticated {
+            Ok(authenticated) => authenticated,
+            Err(error) => return (Delivery::NotSent, Err(error.into())),
         };
         let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
         match self.http.post_form(url, header, form, limits, now).await {
             Ok(answer) if answer.status == StatusCode::OK => {
-                (Reached::Answer(answer.status), Ok(answer.body))
+                (Delivery::Answered(answer.status), Ok(answer.body))
             }
             Ok(answer) => {
-                let refused = ExchangeError::of(answer.status, answer.retry_after, &answer.body);
-                (Reached::Answer(answer.status), Err(refused))
+                let error = ExchangeError::of(answer.status, answer.retry_after, &answer.body);
+                (Delivery::Answered(answer.status), Err(error))
             }
             Err(error) => {
-                let reached = match error {
-                    FetchError::Unconnected(_) => Reached::NoConnection,
-                    _ => Reached::NoAnswer,
+                let delivery = match error {
+                    FetchError::Unconnected(_) => Delivery::NotConnected,
+                    _ => Delivery::NoAnswer,
                 };
-                (reached, Err(ExchangeError::unavailable(None, format!("{url} {error}"))))
+                (delivery, Err(ExchangeError::unavailable(None, format!("{url} {error}"))))
             }
         }
     }
 
-    /// Tells the log once when the endpoint begins to fail this service, and once when that is over.
-    /// A caller's bad credential is no failure.
-    fn tell(
+    /// Logs once when the endpoint starts to fail, and once when it recovers. An invalid credential of a
+    /// caller is not a failure.
+    fn log_outage(
         &self,
         url: &Url,
         breaker: &Breaker,
         grant: &'static str,
-        reached: Reached,
+        delivery: Delivery,
         error: Option<&ExchangeError>,
     ) {
-        let failure = error.and_then(|error| Some((error, blamed(error, reached, grant)?)));
-        // What failed for one grant was answered: for all together the endpoint works.
-        let is_answered = matches!(reached, Reached::Answer(_));
-        if is_answered && failure.is_none_or(|(_, blamed)| blamed != ALL) {
-            self.tell_of(url.as_str(), breaker, ALL, None);
+        let failure = error.and_then(|error| Some((error, log_scope(error, delivery, grant)?)));
+        // An answer ends an outage of the whole endpoint, even if the answer is an error for one grant.
+        let is_answered = matches!(delivery, Delivery::Answered(_));
+        if is_answered && failure.is_none_or(|(_, scope)| scope != ALL_GRANTS) {
+            self.log_outage_of(url.as_str(), breaker, ALL_GRANTS, None);
         }
         match failure {
-            Some((error, blamed)) => self.tell_of(url.as_str(), breaker, blamed, Some(error)),
-            None => self.tell_of(url.as_str(), breaker, grant, None),
+            Some((error, scope)) => self.log_outage_of(url.as_str(), breaker, scope, Some(error)),
+            None => self.log_outage_of(url.as_str(), breaker, grant, None),
         }
     }
 
-    fn tell_of(
+    fn log_outage_of(
         &self,
         url: &str,
         breaker: &Breaker,
@@ -268,52 +266,58 @@ impl TokenEndpoint {
     }
 
     async fn token_url(&self, tenant: Option<&TenantId>) -> Result<Url, ExchangeError> {
-        match &self.place {
-            Place::Learned => return Ok(self.endpoints().await?.token.clone()),
-            Place::Fixed(url) => return Ok(url.clone()),
-            Place::Template(_) | Place::PerTenant(_) => {}
+        match &self.token_url_source {
+            TokenUrlSource::Metadata => return Ok(self.endpoints().await?.token.clone()),
+            TokenUrlSource::Fixed(url) => return Ok(url.clone()),
+            TokenUrlSource::Template(_) | TokenUrlSource::PerTenant(_) => {}
         }
-        let url = self.tenants_url(tenant).await;
+        let url = self.tenant_token_url(tenant).await;
         let breaker = self.breakers.of(&self.name);
-        self.tell_of(&self.name, &breaker, TOKEN_URLS, url.as_ref().err());
+        self.log_outage_of(&self.name, &breaker, TOKEN_URLS, url.as_ref().err());
         url
     }
 
-    async fn tenants_url(&self, tenant: Option<&TenantId>) -> Result<Url, ExchangeError> {
-        let refused = ExchangeError::NotConfigured;
-        let tenant = tenant.ok_or(refused("the token endpoint depends on the tenant: name one"))?;
-        let url = match &self.place {
-            Place::Learned | Place::Fixed(_) => None,
-            Place::Template(url) => Some(url.replace(TENANT_PLACEHOLDER, &segment(tenant)?)),
-            Place::PerTenant(urls) => {
+    async fn tenant_token_url(&self, tenant: Option<&TenantId>) -> Result<Url, ExchangeError> {
+        let misconfigured = ExchangeError::NotConfigured;
+        let tenant = tenant.ok_or(misconfigured(
+            "the token endpoint depends on the tenant: set one in the request",
+        ))?;
+        let url = match &self.token_url_source {
+            TokenUrlSource::Metadata | TokenUrlSource::Fixed(_) => None,
+            TokenUrlSource::Template(url) => {
+                Some(url.replace(TENANT_PLACEHOLDER, &segment(tenant)?))
+            }
+            TokenUrlSource::PerTenant(urls) => {
                 let found = within(self.settings.timeout, urls.token_url(tenant)).await;
                 let found = found.unwrap_or_else(|| Err("no answer in time".into()));
-                let failed = |error| format!("the tenant's token endpoint: {error}");
+                let failed = |error| format!("looking up the tenant's token endpoint: {error}");
                 found.map_err(|error| ExchangeError::unavailable(None, failed(error)))?
             }
         };
-        let url = url.ok_or(refused("there is no token endpoint for this tenant"))?;
-        let url =
-            Url::parse(&url).ok().filter(|url| is_fit(url, self.settings.allow_loopback_http));
-        url.ok_or(refused("the tenant's token endpoint is not an https URL"))
+        let url = url.ok_or(misconfigured("there is no token endpoint for this tenant"))?;
+        let url = Url::parse(&url)
+            .ok()
+            .filter(|url| may_receive_credentials(url, self.settings.allow_loopback_http));
+        url.ok_or(misconfigured("the tenant's token endpoint is not an https URL"))
     }
 
-    /// What metadata says, an hour old at most. While it cannot be read, what it said before.
+    /// Returns the endpoints from the metadata, at most an hour old. If the metadata cannot be read,
+    /// returns the previous endpoints.
     pub(super) async fn endpoints(&self) -> Result<Arc<Endpoints>, ExchangeError> {
         let plain = self.settings.allow_loopback_http;
         if let Some(issuers) = self.issuers.get()
-            && let Some(known) = issuers.endpoints(&self.name, &self.places, plain).await
+            && let Some(shared) = issuers.endpoints(&self.name, &self.metadata_urls, plain).await
         {
-            return Ok(known);
+            return Ok(shared);
         }
-        let lock = || self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        let (held, now) = (lock().clone(), self.settings.clock.elapsed());
-        if let Some((at, endpoints)) = &held
-            && now.saturating_sub(*at) < METADATA_LIFE
+        let lock = || self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        let (cached, now) = (lock().clone(), self.settings.clock.elapsed());
+        if let Some((read_at, endpoints)) = &cached
+            && now.saturating_sub(*read_at) < METADATA_TTL
         {
             return Ok(endpoints.clone());
         }
-        let endpoints = match (self.learn().await, held) {
+        let endpoints = match (self.fetch_metadata().await, cached) {
             (Ok(endpoints), _) => Arc::new(endpoints),
             (Err(_), Some((_, endpoints))) => endpoints,
             (Err(error), None) => return Err(error),
@@ -322,29 +326,33 @@ impl TokenEndpoint {
         Ok(endpoints)
     }
 
-    async fn learn(&self) -> Result<Endpoints, ExchangeError> {
+    async fn fetch_metadata(&self) -> Result<Endpoints, ExchangeError> {
         let breaker = self.breakers.of(&self.name);
         let permit = breaker.permit(Some(METADATA), &self.settings.clock)?;
         let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
         let plain = self.settings.allow_loopback_http;
-        let asked = self.http.endpoints(&self.places, &self.name, plain, limits);
-        let asked = within(self.settings.timeout, asked).await;
-        let asked = asked.unwrap_or_else(|| Err("the metadata came not in time".into()));
-        let learned = asked.map_err(|problem| ExchangeError::unavailable(None, problem));
-        permit.note(Reached::NoAnswer, &learned);
-        self.tell_of(&self.name, &breaker, METADATA, learned.as_ref().err());
-        learned
+        let answer = self.http.endpoints(&self.metadata_urls, &self.name, plain, limits);
+        let answer = within(self.settings.timeout, answer).await;
+        let answer = answer.unwrap_or_else(|| Err("the metadata did not arrive in time".into()));
+        let endpoints = answer.map_err(|problem| ExchangeError::unavailable(None, problem));
+        permit.record(Delivery::NoAnswer, &endpoints);
+        self.log_outage_of(&self.name, &breaker, METADATA, endpoints.as_ref().err());
+        endpoints
     }
 }
 
-/// For whom the endpoint fails, as the log is told: for all grants, or for this one. Where a caller's
-/// credential is to blame, for nobody.
-fn blamed(error: &ExchangeError, reached: Reached, grant: &'static str) -> Option<&'static str> {
+/// Returns the label under which a failure is logged: all grants, or this grant. Returns `None` if a
+/// caller's credential caused the failure.
+fn log_scope(
+    error: &ExchangeError,
+    delivery: Delivery,
+    grant: &'static str,
+) -> Option<&'static str> {
     use OAuthError::{InvalidClient, UnauthorizedClient, UnsupportedGrantType};
     match error {
-        ExchangeError::Unavailable { .. } if reached.concerns_all() => Some(ALL),
+        ExchangeError::Unavailable { .. } if delivery.is_endpoint_failure() => Some(ALL_GRANTS),
         ExchangeError::ClientAuth(_)
-        | ExchangeError::Refused { error: Some(InvalidClient), .. } => Some(ALL),
+        | ExchangeError::Refused { error: Some(InvalidClient), .. } => Some(ALL_GRANTS),
         ExchangeError::Refused {
             error: Some(UnauthorizedClient | UnsupportedGrantType) | None,
             ..
@@ -356,15 +364,15 @@ fn blamed(error: &ExchangeError, reached: Reached, grant: &'static str) -> Optio
     }
 }
 
-/// Whether credentials may be sent there.
-pub(super) fn is_fit(url: &Url, allow_loopback_http: bool) -> bool {
+/// Returns whether credentials may be sent to this URL.
+pub(super) fn may_receive_credentials(url: &Url, allow_loopback_http: bool) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && allow_loopback_http && is_loopback(url))
 }
 
-/// A tenant as one segment of a path. Dots alone would lead elsewhere.
+/// Encodes a tenant as one path segment. `.` and `..` would change the path, and cannot be encoded.
 fn segment(tenant: &TenantId) -> Result<String, ExchangeError> {
     if tenant.as_str().bytes().all(|b| b == b'.') {
-        return Err(ExchangeError::NotConfigured("this tenant cannot be part of a URL"));
+        return Err(ExchangeError::NotConfigured("this tenant id cannot be part of a URL"));
     }
     Ok(byte_serialize(tenant.as_str().as_bytes()).collect())
 }

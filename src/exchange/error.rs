@@ -1,4 +1,4 @@
-//! [`ExchangeError`]: why there is no token.
+//! [`ExchangeError`]: the reason why there is no token.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,39 +9,41 @@ use http::StatusCode;
 use crate::issuer::ClientAuthError;
 use crate::support::json::{Document, Value};
 
-/// Why there is no token. Never holds a secret or a token; of what the provider said it holds the
-/// error code only. Cheap to clone: all who waited for the same answer get it.
+/// The reason why there is no token.
+///
+/// Contains no secret and no token. Of the provider's answer it contains only the status and the error
+/// code. Cheap to clone, because all callers that waited for one request get the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
-    /// The provider said no.
-    #[error("the provider refused with {}: {}", status.as_u16(), code(error.as_ref()))]
+    /// The provider refused the request.
+    #[error("the provider refused the request with {}: {}", status.as_u16(), code(error.as_ref()))]
     Refused {
         /// The status of the answer.
         status: StatusCode,
-        /// `error` of the answer; `None` when the answer had no readable body.
+        /// The `error` member of the answer, or `None` if the body could not be read.
         error: Option<OAuthError>,
-        /// `Retry-After` of the answer.
+        /// The `Retry-After` header of the answer.
         retry_after: Option<Duration>,
     },
-    /// The provider could not be asked, or did not answer in time: 429 and 5xx count, too. Whether
-    /// a request that was sent took effect is not known: a refresh token may be spent. Or the shared cache
-    /// gave no answer, without which no refresh token or code is spent.
-    #[error("{}{source}", subject(&**source))]
+    /// The provider could not be reached, did not answer in time, or answered 429 or 5xx. A request that
+    /// was sent may have taken effect: a refresh token may be spent. Also returned when the shared cache
+    /// does not answer and a refresh token or code was therefore not spent.
+    #[error("{}{source}", prefix(&**source))]
     Unavailable {
-        /// When it is asked again at the earliest: `Retry-After` of the answer, or what is left of
-        /// the pause after several failures.
+        /// The time until a retry may succeed: `Retry-After` of the answer, or the rest of the circuit
+        /// breaker's backoff.
         retry_after: Option<Duration>,
-        /// What happened.
+        /// The cause.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The provider's answer cannot be used.
+    /// The provider's answer is invalid, or is not what was requested.
     #[error("the provider's answer {0}")]
     Answer(&'static str),
-    /// The service cannot prove itself: a file that cannot be read, a key that cannot be used.
+    /// The service cannot authenticate, for example because its key file cannot be read.
     #[error("client authentication is not possible: {0}")]
     ClientAuth(String),
-    /// The client was not configured for this.
+    /// The client is not configured for this request.
     #[error("{0}")]
     NotConfigured(&'static str),
 }
@@ -50,11 +52,11 @@ pub enum ExchangeError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OAuthError {
-    /// `invalid_request`; for an exchange, also a subject token that is not good.
+    /// `invalid_request`: also for an exchange whose subject token is invalid or expired.
     InvalidRequest,
-    /// `invalid_client`: the service did not prove itself.
+    /// `invalid_client`: client authentication failed.
     InvalidClient,
-    /// `invalid_grant`: the code, password or refresh token is not good (any more).
+    /// `invalid_grant`: the code, password or refresh token is invalid or expired.
     InvalidGrant,
     /// `unauthorized_client`: this client may not use this grant.
     UnauthorizedClient,
@@ -62,9 +64,9 @@ pub enum OAuthError {
     UnsupportedGrantType,
     /// `invalid_scope`.
     InvalidScope,
-    /// `invalid_target`: no tokens for this audience.
+    /// `invalid_target`: the provider issues no tokens for this audience.
     InvalidTarget,
-    /// Another code, if it has the characters of one and at most 64 of them.
+    /// Another code of at most 64 visible ASCII characters.
     Other(String),
 }
 
@@ -79,7 +81,7 @@ impl OAuthError {
         Self::InvalidTarget,
     ];
 
-    /// The code as it goes over the wire.
+    /// Returns the code as sent over the wire.
     pub fn as_str(&self) -> &str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -97,19 +99,19 @@ impl OAuthError {
         let document = Document::parse(body).ok()?;
         let code = document.root().get("error").and_then(Value::as_str)?;
         let known = Self::KNOWN.into_iter().find(|known| known.as_str() == code);
-        // It goes into logs, so a stranger's text must not.
+        // The code is logged, so arbitrary text must not pass.
         let is_code = code.len() <= 64 && code.bytes().all(|b| b.is_ascii_graphic());
         known.or_else(|| is_code.then(|| Self::Other(code.to_owned())))
     }
 }
 
-/// Why a refresh token or code was not spent.
-#[derive(Debug, thiserror::Error)]
-#[error("the shared cache does not answer, and nothing is spent without it")]
-struct CacheUnavailable;
+/// The shared cache did not answer.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the shared cache did not answer, so the refresh token or code was not spent")]
+pub(super) struct CacheUnavailable;
 
-/// Who is unavailable, unless the source says so.
-fn subject(source: &(dyn Error + Send + Sync + 'static)) -> &'static str {
+/// Returns the start of the message, unless the source is a whole sentence.
+fn prefix(source: &(dyn Error + Send + Sync + 'static)) -> &'static str {
     if source.is::<CacheUnavailable>() { "" } else { "the provider is unavailable: " }
 }
 
@@ -118,7 +120,7 @@ fn code(error: Option<&OAuthError>) -> &str {
 }
 
 impl ExchangeError {
-    /// What an answer other than 200 means.
+    /// Reads an answer with a status other than 200.
     pub(super) fn of(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Self::unavailable(retry_after, format!("it answered {status}"));
@@ -126,17 +128,16 @@ impl ExchangeError {
         Self::Refused { status, error: OAuthError::read(body), retry_after }
     }
 
-    /// The shared cache does not tell whether a refresh token or code may be spent.
     pub(super) fn cache_unavailable(retry_after: Duration) -> Self {
         Self::Unavailable { retry_after: Some(retry_after), source: Arc::new(CacheUnavailable) }
     }
 
-    /// Whether it is the shared cache that is unavailable, and not the provider.
+    /// Returns whether the shared cache is unavailable, rather than the provider.
     pub(crate) fn is_cache_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { source, .. } if source.is::<CacheUnavailable>())
     }
 
-    /// What is unavailable, for those who are told nothing else.
+    /// Returns the name of the unavailable component, for answers without further detail.
     pub(crate) fn unavailable_component(&self) -> &'static str {
         if self.is_cache_unavailable() { "token store" } else { "identity provider" }
     }
@@ -146,7 +147,7 @@ impl ExchangeError {
         Self::Unavailable { retry_after, source: source.into() }
     }
 
-    /// Its name in metrics.
+    /// Returns the label in metrics.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "refused",
@@ -157,13 +158,13 @@ impl ExchangeError {
         }
     }
 
-    /// Whether the provider itself said no, or gave what cannot be used: asking the same again at
-    /// once is of no use.
+    /// Returns whether an immediate retry would fail the same way: the provider refused the request, or
+    /// its answer is invalid.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Answer(_))
     }
 
-    /// The provider's error code, if it gave one.
+    /// Returns the provider's error code, if the answer has one.
     pub fn oauth(&self) -> Option<&OAuthError> {
         match self {
             Self::Refused { error, .. } => error.as_ref(),
@@ -171,7 +172,7 @@ impl ExchangeError {
         }
     }
 
-    /// When to ask again at the earliest, if that is known.
+    /// Returns the time until a retry may succeed, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
@@ -193,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_codes_are_read_and_strange_texts_are_not() {
+    fn error_codes_are_read_and_text_is_not() {
         let read = |body: &str| OAuthError::read(body.as_bytes());
         assert_eq!(read(r#"{"error":"invalid_target"}"#), Some(OAuthError::InvalidTarget));
         let other = OAuthError::Other("slow_down".to_owned());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{ExchangeError, OAuthError};
-use crate::support::mac::{Mac, BuildMacHasher};
 use crate::support::bounded::{Bounded, bounded};
+use crate::support::mac::{BuildMacHasher, Mac};
 use crate::support::retry::{Backoff, Failures};
 
 /// How long a refusal is repeated without asking the provider.
@@ -20,13 +20,13 @@ const MAX_ENTRIES: usize = 10_000;
 
 /// The last failure of each request.
 #[derive(Debug)]
-pub(super) struct FailureCache(Bounded<Mac, Failure, BuildMacHasher>);
+pub(super) struct FailureCache(Bounded<Mac, CachedFailure, BuildMacHasher>);
 
 #[derive(Debug, Clone)]
-struct Failure {
+struct CachedFailure {
     error: ExchangeError,
     /// The backoff of early renewals.
-    failures: Failures,
+    renewals: Failures,
     expires: Duration,
 }
 
@@ -38,23 +38,23 @@ impl Default for FailureCache {
 
 impl FailureCache {
     /// Returns the cached error, until it expires.
-    pub(super) fn get(&self, mark: Mac, now: Duration) -> Option<ExchangeError> {
-        let failure = self.0.get(&mark)?;
-        (now < failure.expires).then_some(failure.error)
+    pub(super) fn get(&self, mac: Mac, now: Duration) -> Option<ExchangeError> {
+        let entry = self.0.get(&mac)?;
+        (now < entry.expires).then_some(entry.error)
     }
 
     /// Returns whether a token that is due may be renewed now.
-    pub(super) fn permits_renewal(&self, mark: Mac, now: Duration) -> bool {
-        self.0.get(&mark).is_none_or(|failure| now >= failure.failures.retry_at)
+    pub(super) fn permits_renewal(&self, mac: Mac, now: Duration) -> bool {
+        self.0.get(&mac).is_none_or(|entry| now >= entry.renewals.retry_at)
     }
 
-    pub(super) fn record<T>(&self, mark: Mac, outcome: &Result<T, ExchangeError>, now: Duration) {
+    pub(super) fn record<T>(&self, mac: Mac, outcome: &Result<T, ExchangeError>, now: Duration) {
         let Err(error) = outcome else {
-            self.0.remove(&mark);
+            self.0.remove(&mac);
             return;
         };
-        let mut failures = self.0.get(&mark).map(|failure| failure.failures).unwrap_or_default();
-        failures.add(Backoff::PROVIDER, None, now);
+        let mut renewals = self.0.get(&mac).map(|entry| entry.renewals).unwrap_or_default();
+        renewals.add(Backoff::PROVIDER, None, now);
         let ttl = match error {
             _ if !error.is_final() => Duration::ZERO,
             _ if error.oauth() == Some(&OAuthError::InvalidClient) => ERROR_TTL,
@@ -62,7 +62,7 @@ impl FailureCache {
             _ => ERROR_TTL,
         };
         let (error, expires) = (error.clone(), now + ttl);
-        self.0.insert(mark, Failure { error, failures, expires });
+        self.0.insert(mac, CachedFailure { error, renewals, expires });
     }
 }
 
@@ -72,12 +72,12 @@ mod tests {
 
     #[test]
     fn success_resets_the_failure_count() {
-        let (cache, mark, now) = (FailureCache::default(), Mac::of(b"request"), Duration::ZERO);
+        let (cache, mac, now) = (FailureCache::default(), Mac::of(b"request"), Duration::ZERO);
         for _ in 0..20 {
-            cache.record(mark, &Err::<(), _>(ExchangeError::Answer("is no JSON")), now);
+            cache.record(mac, &Err::<(), _>(ExchangeError::Answer("is no JSON")), now);
         }
-        assert!(cache.get(mark, now).is_some() && !cache.permits_renewal(mark, now));
-        cache.record(mark, &Ok(()), now);
-        assert!(cache.get(mark, now).is_none() && cache.permits_renewal(mark, now));
+        assert!(cache.get(mac, now).is_some() && !cache.permits_renewal(mac, now));
+        cache.record(mac, &Ok(()), now);
+        assert!(cache.get(mac, now).is_none() && cache.permits_renewal(mac, now));
     }
 }

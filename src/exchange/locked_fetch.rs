@@ -1,70 +1,70 @@
-//! [`Run`]: gets one token for all who want it in this process, in turn with other processes.
+//! [`LockedFetch`]: one request to the provider, under a lock that all processes share.
 
 use std::time::Duration;
 
 use super::cache::{CacheKey, Fence};
-use super::cached::{CachedExchange, Outcome};
+use super::cached::{CachedExchange, TokenResult};
+use super::error::CacheUnavailable;
 use super::request::TokenRequest;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
 use crate::clock::{jittered, pause, within};
 
-/// How long a lock outlives the longest request, at least: for the look before it and the write after
-/// it.
+/// The least time by which a lock outlives the longest request: for the lookup before it and the write
+/// after it.
 const LOCK_RESERVE: Duration = Duration::from_secs(4);
 
-/// How long a caller waits for locks to be given back; what takes longer is done behind its back.
-const UNLOCK_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a caller waits until the locks are released. After that, a background task releases them.
+const UNLOCK_WAIT: Duration = Duration::from_millis(250);
 
-/// How long what a refresh or a code gave is kept for those who come with the same one.
-pub(super) const SUCCESSOR_LIFE: Duration = Duration::from_secs(60);
+/// How long the result of a refresh token or code is cached for other requests with the same one.
+pub(super) const SUCCESSOR_TTL: Duration = Duration::from_secs(60);
 
-/// How often a process looks whether another one has got what both want, or asks again what was
-/// not answered.
-const POLL: Duration = Duration::from_millis(20);
+/// The mean delay between two attempts to take the locks.
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
-/// How often the cache is told again what it did not take.
-const AGAIN: Duration = Duration::from_millis(250);
+/// The mean delay between two attempts to write to a cache that failed.
+const WRITE_RETRY: Duration = Duration::from_millis(250);
 
-/// How soon to come back when the shared cache is away.
+/// The `retry_after` of the error while the shared cache is unavailable or the lock is held.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Whose turn it is to ask the provider.
-enum Turn {
-    /// Nobody's: here is what another process got.
+/// The outcome of an attempt to take the locks.
+enum LockOutcome {
+    /// Another process got a token meanwhile.
     Found(AccessToken),
-    /// Ours, and no other process's, as far as the locks reach.
-    Ours,
-    /// Not known: the cache gives no answer.
-    Unknown,
-    /// Another process's, which has not come to an end.
-    Theirs,
+    /// This process holds the locks.
+    Acquired,
+    /// The cache does not answer.
+    CacheUnavailable,
+    /// Another process holds a lock.
+    HeldElsewhere,
 }
 
-/// One request on its way: lock, look, ask, write, give back.
-pub(super) struct Run<'r> {
+/// One fetch: lock, look up, request, write, unlock.
+pub(super) struct LockedFetch<'r> {
     exchange: &'r CachedExchange,
-    refused: Option<&'r AccessToken>,
-    /// What the cache is looked into with.
+    rejected: Option<&'r AccessToken>,
+    /// The key for lookups.
     key: CacheKey<'r>,
-    /// One for each key that the token is filed under, in an order that every process keeps, so that
-    /// no two wait for each other.
+    /// One lock for each sealing key, sorted by digest: all processes lock in the same order, so they
+    /// cannot deadlock.
     locks: Vec<Lock<'r>>,
-    /// What the provider gave and the cache did not take.
+    /// The token that the cache did not take.
     unwritten: Option<AccessToken>,
 }
 
-/// A lock. Its fence is known before it is asked for: one whose answer was lost is given back by it.
+/// A lock with the fence to release it, also when the answer to the lock call was lost.
 struct Lock<'r> {
     key: CacheKey<'r>,
     fence: Fence,
     may_be_held: bool,
 }
 
-impl<'r> Run<'r> {
+impl<'r> LockedFetch<'r> {
     pub(super) fn new(
         exchange: &'r CachedExchange,
         request: &'r TokenRequest<'r>,
-        refused: Option<&'r AccessToken>,
+        rejected: Option<&'r AccessToken>,
     ) -> Result<Self, ExchangeError> {
         let lock = |key| Some(Lock { key, fence: Fence::random().ok()?, may_be_held: false });
         let locks: Option<Vec<_>> = exchange.keys(request).map(lock).collect();
@@ -72,43 +72,45 @@ impl<'r> Run<'r> {
             locks.ok_or(ExchangeError::NotConfigured("the system has no random numbers"))?;
         locks.sort_unstable_by(|one, other| one.key.digest().cmp(other.key.digest()));
         let key = exchange.key(request)?;
-        Ok(Self { exchange, refused, key, locks, unwritten: None })
+        Ok(Self { exchange, rejected, key, locks, unwritten: None })
     }
 
-    /// Gets a fresh token, unless another caller just did. A cache without an answer is asked for
-    /// `patience` whose turn it is.
-    pub(super) async fn obtain(&mut self, patience: Duration) -> Outcome {
-        if let Some(token) = self.exchange.near(&self.key)
+    /// Returns a fresh token: from the cache if another caller or process just got one, else from the
+    /// provider. Waits up to `lock_timeout` for a cache that does not answer.
+    pub(super) async fn run(&mut self, lock_timeout: Duration) -> TokenResult {
+        if let Some(token) = self.exchange.peek(&self.key)
             && self.is_fresh(&token)
         {
             return Ok(token.with_status(CacheStatus::Collapsed));
         }
-        let outcome = match self.turn(patience).await {
-            Turn::Found(token) => Ok(token.with_status(CacheStatus::Collapsed)),
-            Turn::Unknown if self.key.is_single_use() => {
+        let result = match self.wait_for_locks(lock_timeout).await {
+            LockOutcome::Found(token) => Ok(token.with_status(CacheStatus::Collapsed)),
+            LockOutcome::CacheUnavailable if self.key.is_single_use() => {
                 return Err(ExchangeError::cache_unavailable(RETRY_AFTER));
             }
-            Turn::Theirs if self.key.request().spends() => {
-                let why = "another process is at it and does not come to an end";
-                return Err(ExchangeError::unavailable(Some(RETRY_AFTER), why));
+            LockOutcome::HeldElsewhere if self.key.request().has_single_use_credential() => {
+                let problem = "another process holds the lock of this request";
+                return Err(ExchangeError::unavailable(Some(RETRY_AFTER), problem));
             }
-            turn => self.ask(matches!(turn, Turn::Ours)).await,
+            outcome => self.fetch(matches!(outcome, LockOutcome::Acquired)).await,
         };
-        // A token that is still to be written keeps its lock: whoever comes would spend it again.
+        // While the token is not written the locks stay: another process would spend the credential
+        // again.
         if self.unwritten.is_none() {
-            within(UNLOCK_PATIENCE, self.unlock()).await;
+            within(UNLOCK_WAIT, self.unlock()).await;
         }
-        outcome
+        result
     }
 
-    /// Asks the provider, and keeps what it gave under every key. If `is_fenced`, the cache does not
-    /// take it while another process holds the lock.
-    async fn ask(&mut self, is_fenced: bool) -> Outcome {
-        let token = self.exchange.ask(&self.key).await?;
-        let spends = self.key.request().spends();
-        if let Some(ttl) = if spends { Some(SUCCESSOR_LIFE) } else { token.cacheable_for() } {
-            if spends {
-                self.exchange.remember(&self.key, &token).await;
+    /// Requests a token from the provider and writes it under every key. If `is_fenced`, the cache
+    /// ignores the write when another process holds the lock.
+    async fn fetch(&mut self, is_fenced: bool) -> TokenResult {
+        let token = self.exchange.fetch(&self.key).await?;
+        let is_successor = self.key.request().has_single_use_credential();
+        let ttl = if is_successor { Some(SUCCESSOR_TTL) } else { token.cacheable_for() };
+        if let Some(ttl) = ttl {
+            if is_successor {
+                self.exchange.insert_successor(&self.key, &token).await;
             }
             let is_written = self.write(&token, ttl, is_fenced).await;
             if !is_written && self.key.is_single_use() {
@@ -119,95 +121,100 @@ impl<'r> Run<'r> {
     }
 
     fn is_fresh(&self, token: &AccessToken) -> bool {
-        self.exchange.judge(&self.key, token, self.refused) == Freshness::Fresh
+        self.exchange.freshness(&self.key, token, self.rejected) == Freshness::Fresh
     }
 
-    /// Waits until it is this process's turn, or another one has brought what is wanted. To ask twice
-    /// for the same is a waste; to spend a refresh token twice ends a session.
-    async fn turn(&mut self, patience: Duration) -> Turn {
+    /// Waits until this process holds the locks or another one has got the token. Two requests for the
+    /// same token are a waste; to spend a refresh token twice ends the session.
+    async fn wait_for_locks(&mut self, lock_timeout: Duration) -> LockOutcome {
         if !self.exchange.cache.is_shared() {
-            return Turn::Ours;
+            return LockOutcome::Acquired;
         }
         let endpoint = &self.exchange.endpoint;
-        let limit = match self.key.request().spends() {
-            true => endpoint.longest(),
+        let limit = match self.key.request().has_single_use_credential() {
+            true => endpoint.max_duration(),
             false => endpoint.settings.timeout,
         };
         let waiting = async {
             loop {
-                let turn = match self.key.is_single_use() {
-                    true => within(patience, self.known_turn()).await.unwrap_or(Turn::Unknown),
-                    false => self.try_turn().await,
+                let outcome = match self.key.is_single_use() {
+                    true => within(lock_timeout, self.retry_until_answered())
+                        .await
+                        .unwrap_or(LockOutcome::CacheUnavailable),
+                    false => self.try_locks().await,
                 };
-                match turn {
-                    Turn::Theirs => pause(jittered(POLL, 0.5)).await,
-                    turn => return turn,
+                match outcome {
+                    LockOutcome::HeldElsewhere => pause(jittered(LOCK_POLL, 0.5)).await,
+                    outcome => return outcome,
                 }
             }
         };
-        within(limit, waiting).await.unwrap_or(Turn::Theirs)
+        within(limit, waiting).await.unwrap_or(LockOutcome::HeldElsewhere)
     }
 
-    /// Asks the cache until it answers.
-    async fn known_turn(&mut self) -> Turn {
+    /// Tries to take the locks until the cache answers.
+    async fn retry_until_answered(&mut self) -> LockOutcome {
         loop {
-            match self.try_turn().await {
-                Turn::Unknown => pause(jittered(POLL, 0.5)).await,
-                turn => return turn,
+            match self.try_locks().await {
+                LockOutcome::CacheUnavailable => pause(jittered(LOCK_POLL, 0.5)).await,
+                outcome => return outcome,
             }
         }
     }
 
-    /// Takes the locks, and looks whether their holder before left what is wanted.
-    async fn try_turn(&mut self) -> Turn {
-        let Some(is_taken) = self.lock().await else { return Turn::Unknown };
-        match (self.exchange.look(&self.key).await, is_taken) {
-            (Some(Some(token)), _) if self.is_fresh(&token) => Turn::Found(token),
-            (_, false) => Turn::Theirs,
-            (Some(_), true) => Turn::Ours,
-            (None, true) => Turn::Unknown,
+    /// Takes the locks, and looks for a token that the previous holder wrote.
+    async fn try_locks(&mut self) -> LockOutcome {
+        let Ok(is_acquired) = self.lock_all().await else { return LockOutcome::CacheUnavailable };
+        match (self.exchange.lookup(&self.key).await, is_acquired) {
+            (Ok(Some(token)), _) if self.is_fresh(&token) => LockOutcome::Found(token),
+            (_, false) => LockOutcome::HeldElsewhere,
+            (Ok(_), true) => LockOutcome::Acquired,
+            (Err(CacheUnavailable), true) => LockOutcome::CacheUnavailable,
         }
     }
 
-    /// Takes all locks or none: whether they were taken. `None` without an answer: some may be.
-    async fn lock(&mut self) -> Option<bool> {
-        let (exchange, life) = (self.exchange, self.lock_life());
+    /// Takes all locks or none, and returns whether they were taken.
+    ///
+    /// # Errors
+    /// The cache did not answer: some locks may be held.
+    async fn lock_all(&mut self) -> Result<bool, CacheUnavailable> {
+        let (exchange, lifetime) = (self.exchange, self.lock_lifetime());
         for lock in &mut self.locks {
             lock.may_be_held = true;
-            if !exchange.cached(exchange.cache.lock(&lock.key, &lock.fence, life)).await? {
+            if !exchange.call_cache(exchange.cache.lock(&lock.key, &lock.fence, lifetime)).await? {
                 lock.may_be_held = false;
                 self.unlock().await;
-                return Some(false);
+                return Ok(false);
             }
         }
-        Some(true)
+        Ok(true)
     }
 
-    /// A lock lasts through a look, the longest request and a write: each call to the cache takes as
-    /// long as it may.
-    fn lock_life(&self) -> Duration {
+    /// Returns the lifetime of a lock: the longest request, and two calls to the cache.
+    fn lock_lifetime(&self) -> Duration {
         let endpoint = &self.exchange.endpoint;
         let reserve = endpoint.settings.cache_timeout.saturating_mul(2).max(LOCK_RESERVE);
-        endpoint.longest().saturating_add(reserve)
+        endpoint.max_duration().saturating_add(reserve)
     }
 
-    /// Whether the cache answered that it has the token now, or that it is not to have it.
+    /// Writes the token under every key. Returns whether the cache answered every time: a write that
+    /// the fence prevents counts.
     async fn write(&self, token: &AccessToken, ttl: Duration, is_fenced: bool) -> bool {
-        let mut all = true;
+        let mut all_answered = true;
         for lock in &self.locks {
             let fence = is_fenced.then_some(&lock.fence);
             let put = self.exchange.cache.put(&lock.key, token, ttl, fence);
-            all &= self.exchange.cached(put).await.is_some();
+            all_answered &= self.exchange.call_cache(put).await.is_ok();
         }
-        all
+        all_answered
     }
 
-    /// Gives back what is held, or may be: whether nothing is any more.
+    /// Releases all locks that may be held. Returns whether all are released.
     async fn unlock(&mut self) -> bool {
         let exchange = self.exchange;
         for lock in self.locks.iter_mut().filter(|lock| lock.may_be_held) {
-            // Nobody waits for it, and the next call tells whether the cache is away.
-            let unlock = exchange.in_time(exchange.cache.unlock(&lock.key, &lock.fence));
+            // Not `call_cache`: nothing depends on this call, and the next one logs an outage.
+            let unlock = exchange.with_cache_timeout(exchange.cache.unlock(&lock.key, &lock.fence));
             lock.may_be_held = unlock.await.is_err();
         }
         !self.may_hold_locks()
@@ -217,22 +224,22 @@ impl<'r> Run<'r> {
         self.locks.iter().any(|lock| lock.may_be_held)
     }
 
-    /// Tells the cache, when nobody waits any more, what it did not take: the token that was got, and
-    /// that the locks are free. They end by themselves, too.
+    /// Writes and unlocks in the background the data that the cache did not take during [`run`](Self::run).
+    /// After a time limit the locks are left to expire.
     pub(super) async fn finish(mut self) {
-        let place = self.exchange.strays.try_acquire();
+        let permit = self.exchange.unlock_permits.try_acquire();
         let limit = match self.unwritten {
-            // A token is written whatever else goes on: it was paid for.
-            Some(_) => SUCCESSOR_LIFE,
-            None if place.is_ok() && self.may_hold_locks() => self.lock_life(),
+            // No permit needed: a lost token could cost a session, a lost unlock only time.
+            Some(_) => SUCCESSOR_TTL,
+            None if permit.is_ok() && self.may_hold_locks() => self.lock_lifetime(),
             None => return,
         };
         let clock = &*self.exchange.endpoint.settings.clock;
         let since = clock.elapsed();
-        let telling = async {
+        let retrying = async {
             loop {
-                pause(jittered(AGAIN, 0.5)).await;
-                let left = SUCCESSOR_LIFE.saturating_sub(clock.elapsed().saturating_sub(since));
+                pause(jittered(WRITE_RETRY, 0.5)).await;
+                let left = SUCCESSOR_TTL.saturating_sub(clock.elapsed().saturating_sub(since));
                 let is_written = match &self.unwritten {
                     Some(token) => self.write(token, left, true).await,
                     None => true,
@@ -242,6 +249,6 @@ impl<'r> Run<'r> {
                 }
             }
         };
-        within(limit, telling).await;
+        within(limit, retrying).await;
     }
 }

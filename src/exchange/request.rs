@@ -1,4 +1,4 @@
-//! The five requests for a token, and [`TokenRequest`], which all of them turn into.
+//! The five requests for a token, and [`TokenRequest`], the enum of all five.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::builder::Settings;
 use crate::identity::{Scopes, TenantId};
 use crate::support::secret::Secret;
 
-/// What kind of token something is (RFC 8693 §3).
+/// The type of a token (RFC 8693 §3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenType {
@@ -22,12 +22,12 @@ pub enum TokenType {
     IdToken,
     /// `urn:ietf:params:oauth:token-type:jwt`.
     Jwt,
-    /// Another URI.
+    /// Any other URI.
     Other(String),
 }
 
 impl TokenType {
-    /// The URI.
+    /// Returns the URI.
     pub fn as_str(&self) -> &str {
         match self {
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
@@ -39,32 +39,32 @@ impl TokenType {
     }
 }
 
-/// An exchange of one token for another (RFC 8693).
+/// A request to exchange one token for another (RFC 8693).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ExchangeRequest {
-    /// On whose behalf.
+    /// The token of the user on whose behalf the service acts.
     pub subject: Secret,
-    /// What the subject's token is. Default [`TokenType::AccessToken`].
+    /// The type of the subject token. Default: [`TokenType::AccessToken`].
     pub subject_type: TokenType,
-    /// Who acts, with what their token is. Default: nobody but the client.
+    /// The token of the acting party, and its type. Default: the client itself acts.
     pub actor: Option<(Secret, TokenType)>,
-    /// The services the new token is for, by name.
+    /// The target services, by name.
     pub audiences: Vec<String>,
-    /// The services the new token is for, by URL (RFC 8707).
+    /// The target services, by URL (RFC 8707).
     pub resources: Vec<Url>,
-    /// What the new token is to permit. Empty: what the provider gives.
+    /// The requested scopes. Empty: the provider decides.
     pub scopes: Scopes,
-    /// The tenant of the subject. Fills `{tenant_id}` in the client's `token_url`; a JWT that
-    /// comes back must be of this tenant.
+    /// The tenant of the subject. Replaces `{tenant_id}` in the client's `token_url`. If the new token
+    /// is a JWT, it must have this tenant.
     pub tenant: Option<TenantId>,
-    /// Whether the subject token is from another issuer: neither its `sub` nor its tenant say what the
-    /// new one is to be, and nothing beyond `scopes` may be granted.
+    /// Whether the subject token is from another issuer. Its `sub` and tenant are then not compared with
+    /// the new token, and the new token may have no scopes beyond `scopes`.
     pub(super) is_foreign: bool,
 }
 
 impl ExchangeRequest {
-    /// An exchange of an access token for one for `audience`.
+    /// Returns a request to exchange an access token for a token for `audience`.
     pub fn new(subject: impl Into<Secret>, audience: impl Into<String>) -> Self {
         Self {
             subject: subject.into(),
@@ -78,25 +78,25 @@ impl ExchangeRequest {
         }
     }
 
-    /// Names the tenant of the subject.
+    /// Sets the tenant of the subject.
     pub fn in_tenant(mut self, tenant: TenantId) -> Self {
         self.tenant = Some(tenant);
         self
     }
 
-    /// Asks for these scopes only.
+    /// Requests only these scopes.
     pub fn scopes(mut self, scopes: Scopes) -> Self {
         self.scopes = scopes;
         self
     }
 
-    /// Names who acts.
+    /// Sets the token of the acting party, and its type.
     pub fn actor(mut self, token: impl Into<Secret>, kind: TokenType) -> Self {
         self.actor = Some((token.into(), kind));
         self
     }
 
-    /// Adds a target by its URL. A fragment is cut off: the RFC allows none.
+    /// Adds a target service by URL. A fragment is removed, because RFC 8707 allows none.
     pub fn resource(mut self, mut resource: Url) -> Self {
         resource.set_fragment(None);
         self.resources.push(resource);
@@ -104,23 +104,23 @@ impl ExchangeRequest {
     }
 }
 
-/// A token for the service itself (client credentials, RFC 6749 §4.4).
+/// A request for a token of the service itself (client credentials, RFC 6749 §4.4).
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ServiceTokenRequest {
-    /// In which tenant. Default: the provider's choice.
+    /// The tenant of the token. Default: the provider decides.
     pub tenant: Option<TenantId>,
-    /// What it is to permit. Empty: what the provider gives.
+    /// The requested scopes. Empty: the provider decides.
     pub scopes: Scopes,
 }
 
 impl ServiceTokenRequest {
-    /// A token for work in one tenant.
+    /// Returns a request for a token in one tenant.
     pub fn in_tenant(tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), scopes: Scopes::new() }
     }
 
-    /// Asks for these scopes only.
+    /// Requests only these scopes.
     pub fn scopes(mut self, scopes: Scopes) -> Self {
         self.scopes = scopes;
         self
@@ -139,60 +139,59 @@ impl From<&TenantId> for ServiceTokenRequest {
     }
 }
 
-/// A new access token for a session (RFC 6749 §6).
+/// A request for a new access token of a session (RFC 6749 §6).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RefreshRequest {
-    /// The refresh token. Where the provider rotates, it is spent by this request.
+    /// The refresh token. A provider that rotates refresh tokens accepts it only once.
     pub refresh_token: Secret,
-    /// Fewer scopes than before. Empty: the same.
+    /// A subset of the granted scopes. Empty: all of them.
     pub scopes: Scopes,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
-    /// Whether anybody may have brought the refresh token.
-    by_anonymous_caller: bool,
+    from_anonymous_caller: bool,
 }
 
 impl RefreshRequest {
-    /// The same scopes as before.
+    /// Returns a request for the same scopes as before.
     pub fn new(refresh_token: impl Into<Secret>) -> Self {
         let (refresh_token, scopes) = (refresh_token.into(), Scopes::new());
         Self { refresh_token, scopes, tenant: None, by_anonymous_caller: false }
     }
 
-    /// The refresh token is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn by_anonymous_caller(mut self) -> Self {
-        self.by_anonymous_caller = true;
+    /// Marks the refresh token as one that an anonymous caller sent: see
+    /// [`TokenRequest::is_from_anonymous_caller`].
+    pub(crate) fn from_anonymous_caller(mut self) -> Self {
+        self.from_anonymous_caller = true;
         self
     }
 
-    /// Fills `{tenant_id}` in the client's `token_url`.
+    /// Sets the tenant, which replaces `{tenant_id}` in the client's `token_url`.
     pub fn in_tenant(mut self, tenant: TenantId) -> Self {
         self.tenant = Some(tenant);
         self
     }
 }
 
-/// The second half of a sign-in with a browser (RFC 6749 §4.1.3, RFC 7636 §4.5).
+/// A request to redeem an authorization code: the second half of a sign-in (RFC 6749 §4.1.3,
+/// RFC 7636 §4.5).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CodeRequest {
-    /// What the provider sent back with the user.
+    /// The authorization code that the provider sent to the redirect URI.
     pub code: Secret,
-    /// The same as in the authorization request, byte for byte.
+    /// Exactly the redirect URI of the authorization request.
     pub redirect_uri: String,
-    /// Whose challenge was in the authorization request.
+    /// The verifier whose challenge was in the authorization request.
     pub verifier: Option<PkceVerifier>,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
-    /// Whether a caller that repeats the request within a minute gets the same tokens.
-    pub(super) repeats: bool,
-    /// Whether anybody may have brought the code.
-    by_anonymous_caller: bool,
+    pub(super) allows_repeats: bool,
+    from_anonymous_caller: bool,
 }
 
 impl CodeRequest {
-    /// All three belong together.
+    /// Returns a request with PKCE.
     pub fn new(
         code: impl Into<Secret>,
         redirect_uri: impl Into<String>,
@@ -201,59 +200,59 @@ impl CodeRequest {
         Self { verifier: Some(verifier), ..Self::without_pkce(code, redirect_uri) }
     }
 
-    /// A code that was asked for without a challenge, if the provider allows that. The price:
-    /// whoever gets hold of such a code can use it (RFC 9700 §2.1.1).
+    /// Returns a request for a code that was requested without a challenge, if the provider allows it.
+    /// The price: an attacker who obtains the code can use it (RFC 9700 §2.1.1).
     pub fn without_pkce(code: impl Into<Secret>, redirect_uri: impl Into<String>) -> Self {
         Self {
             code: code.into(),
             redirect_uri: redirect_uri.into(),
             verifier: None,
             tenant: None,
-            repeats: false,
-            by_anonymous_caller: false,
+            allows_repeats: false,
+            from_anonymous_caller: false,
         }
     }
 
-    /// Fills `{tenant_id}` in the client's `token_url`.
+    /// Sets the tenant, which replaces `{tenant_id}` in the client's `token_url`.
     pub fn in_tenant(mut self, tenant: TenantId) -> Self {
         self.tenant = Some(tenant);
         self
     }
 
-    /// The code is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn by_anonymous_caller(mut self) -> Self {
-        self.by_anonymous_caller = true;
+    /// Marks the code as one that an anonymous caller sent: see
+    /// [`TokenRequest::is_from_anonymous_caller`].
+    pub(crate) fn from_anonymous_caller(mut self) -> Self {
+        self.from_anonymous_caller = true;
         self
     }
 
-    /// Gives the same tokens to all who come with this code, verifier and redirect URI within a
-    /// minute. Default: only the first gets tokens. For callbacks of browsers whose `state` was
-    /// compared: a browser may send the same one twice. Not for codes that anyone may bring.
+    /// Returns the same tokens to every caller with this code, verifier and redirect URI for one minute.
+    /// Default: only the first caller gets tokens. Use it for a browser callback whose `state` was
+    /// verified, because a browser may send the callback twice. Do not use it for a code that an
+    /// anonymous caller may send.
     pub fn allow_repeats(mut self) -> Self {
-        self.repeats = true;
+        self.allows_repeats = true;
         self
     }
 }
 
-/// A sign-in with a password that passes through this service (RFC 6749 §4.3). RFC 9700 §2.4
-/// forbids it for new designs.
+/// A request to sign a user in with a password (RFC 6749 §4.3). RFC 9700 §2.4 forbids this grant.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PasswordRequest {
-    /// Who signs in.
+    /// The name of the user.
     pub username: String,
-    /// Their password.
+    /// The password of the user.
     pub password: Secret,
-    /// What the token is to permit. Empty: what the provider gives.
+    /// The requested scopes. Empty: the provider decides.
     pub scopes: Scopes,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
-    /// Whether anybody may have brought the password.
-    by_anonymous_caller: bool,
+    from_anonymous_caller: bool,
 }
 
 impl PasswordRequest {
-    /// All scopes the provider gives.
+    /// Returns a request for the scopes that the provider decides.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         let (username, password) = (username.into(), password.into());
         Self {
@@ -265,21 +264,21 @@ impl PasswordRequest {
         }
     }
 
-    /// The password is as an anonymous caller sent it: see [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn by_anonymous_caller(mut self) -> Self {
-        self.by_anonymous_caller = true;
+    /// Marks the password as one that an anonymous caller sent: see
+    /// [`TokenRequest::is_from_anonymous_caller`].
+    pub(crate) fn from_anonymous_caller(mut self) -> Self {
+        self.from_anonymous_caller = true;
         self
     }
 
-    /// Fills `{tenant_id}` in the client's `token_url`.
+    /// Sets the tenant, which replaces `{tenant_id}` in the client's `token_url`.
     pub fn in_tenant(mut self, tenant: TenantId) -> Self {
         self.tenant = Some(tenant);
         self
     }
 }
 
-/// One request for a token, of whichever grant: borrowed from its caller, or taken along by the task
-/// that sends it.
+/// A request for a token, of any grant. Borrowed from the caller, or owned by the task that sends it.
 #[derive(Debug, Clone)]
 pub(crate) enum TokenRequest<'r> {
     Exchange(Cow<'r, ExchangeRequest>),
@@ -301,7 +300,7 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// Its name in metrics and logs.
+    /// Returns the label of the grant in metrics and logs.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Exchange(_) => "exchange",
@@ -322,7 +321,7 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// The scopes asked for, if any were.
+    /// Returns the requested scopes, or `None` if the provider decides.
     pub(super) fn scopes(&self) -> Option<&Scopes> {
         let scopes = match self {
             Self::Exchange(request) => &request.scopes,
@@ -334,7 +333,7 @@ impl TokenRequest<'_> {
         (!scopes.is_empty()).then_some(scopes)
     }
 
-    /// The token, code or password that the new token is got for.
+    /// Returns the token, code or password that is exchanged for the new token.
     pub(super) fn credential(&self) -> Option<&Secret> {
         match self {
             Self::Exchange(request) => Some(&request.subject),
@@ -345,19 +344,19 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// Whether asking twice does no harm: what a code, a refresh token or a password does is done
-    /// once, and the first request may have done it although no answer came.
-    pub(super) fn may_be_repeated(&self) -> bool {
+    /// Returns whether the request may be sent twice. A code or refresh token must not: the provider may
+    /// have accepted the first request although no answer arrived.
+    pub(super) fn is_idempotent(&self) -> bool {
         matches!(self, Self::Exchange(_) | Self::Service(_))
     }
 
-    /// Whether its credential can be spent once only.
-    pub(super) fn spends(&self) -> bool {
+    /// Returns whether the provider accepts the credential only once.
+    pub(super) fn has_single_use_credential(&self) -> bool {
         matches!(self, Self::Refresh(_) | Self::Code(_))
     }
 
-    /// Whether its credential is as an anonymous caller sent it, and may be made up. What the provider
-    /// thinks of that one says nothing about the next.
+    /// Returns whether an anonymous caller sent the credential, and may have invented it. Failures of
+    /// such requests must not affect other callers.
     pub(super) fn is_from_anonymous_caller(&self) -> bool {
         match self {
             Self::Exchange(_) | Self::Service(_) => false,
@@ -367,11 +366,11 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// Everything that tells it from another request of the same client, with `credential` in the place
-    /// of its own. The name comes first and says which parts follow; a set ends with `None`.
+    /// Returns the parts of the cache key, with `credential` in place of the request's own. The first
+    /// part is the label of the grant, which determines the others. Every set ends with `None`.
     pub(super) fn parts<'p>(&'p self, credential: Option<&'p [u8]>) -> Vec<Option<&'p [u8]>> {
         let tenant = self.tenant().map(|tenant| tenant.as_str().as_bytes());
-        // Room for what most requests have.
+        // Enough for most requests.
         let mut parts = Vec::with_capacity(16);
         parts.extend([Some(self.name().as_bytes()), tenant, credential]);
         match self {
@@ -387,9 +386,8 @@ impl TokenRequest<'_> {
                 push_set(&mut parts, request.scopes.iter());
             }
             Self::Service(request) => push_set(&mut parts, request.scopes.iter()),
-            // Whatever scopes are asked for, the refresh token is spent once.
+            // No scopes: a refresh token is spent once, for any scopes.
             Self::Refresh(_) => {}
-            // All that has to be right for the code to be redeemed.
             Self::Code(request) => {
                 let verifier = request.verifier.as_ref();
                 parts.push(verifier.map(|verifier| verifier.secret().expose().as_bytes()));
@@ -403,7 +401,7 @@ impl TokenRequest<'_> {
         parts
     }
 
-    /// Writes the members of its form, but for the client's proof.
+    /// Writes the form parameters, without client authentication.
     pub(super) fn write(&self, form: &mut Serializer<'_, String>, settings: &Settings) {
         match self {
             Self::Exchange(request) => {
@@ -453,10 +451,10 @@ impl TokenRequest<'_> {
     }
 }
 
-/// Adds a set, in whatever order it comes: each member once, and its end.
+/// Appends the members of a set in sorted order, without duplicates, and then `None`.
 fn push_set<'p>(parts: &mut Vec<Option<&'p [u8]>>, members: impl Iterator<Item = &'p str>) {
     let mut members = members.map(|member| Some(member.as_bytes())).peekable();
-    // A set of one, as most are, needs no room to be sorted in.
+    // Most sets have one member, which needs no allocation for sorting.
     parts.extend(members.next());
     if members.peek().is_some() {
         let mut set: Vec<_> = parts.pop().into_iter().chain(members).collect();

@@ -1,4 +1,4 @@
-//! [`CacheKey`]: all that was asked for, as something a cache can file tokens under.
+//! [`CacheKey`]: the key of a token in a cache.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -15,30 +15,30 @@ use crate::support::crypto;
 use crate::support::mac::Mac;
 use crate::support::seal::{Purpose, SealingKey};
 
-/// By how many milliseconds the clocks of two servers may differ.
-const SKEW: u64 = 60_000;
+/// The tolerated difference between the clocks of two servers, in milliseconds.
+const CLOCK_SKEW: u64 = 60_000;
 
-/// The same for what can be spent once only: to take it for garbage ends a session.
-const SINGLE_USE_SKEW: u64 = 600_000;
+/// The same under a single-use key, where a miss would end a session.
+const SINGLE_USE_CLOCK_SKEW: u64 = 600_000;
 
-/// What a cache files a token under: made of everything that tells one request from another.
+/// The key of a token in a cache.
 ///
-/// Provider, client, endpoint, grant, tenant, subject token, actor, audiences, resources, scopes and
-/// token type all count, each with its length, so that no two requests that differ in any
-/// of them share an entry; the order of audiences, resources and scopes does not count.
+/// It covers the provider, client, endpoint, grant, tenant, subject token, actor, audiences, resources,
+/// scopes and token type, each with its length. So requests that differ in any of them never share an
+/// entry. The order of audiences, resources and scopes does not matter.
 pub struct CacheKey<'a> {
     mac: Mac,
     client: &'a ClientFingerprint,
     request: &'a TokenRequest<'a>,
     server_key: &'a SealingKey,
     clock: &'a dyn Clock,
-    /// Not needed for what is found in memory.
-    derived: OnceLock<Derived>,
+    /// Computed on first use: a hit in memory does not need it.
+    lazy_digest: OnceLock<LazyDigest>,
 }
 
-struct Derived {
-    /// Of the subject token.
-    subject: Option<[u8; 32]>,
+struct LazyDigest {
+    /// The SHA-256 of the subject token, refresh token or code.
+    credential: Option<[u8; 32]>,
     digest: String,
 }
 
@@ -50,76 +50,79 @@ impl<'a> CacheKey<'a> {
         clock: &'a dyn Clock,
     ) -> Self {
         let credential = request.credential().map(|it| it.expose().as_bytes());
-        let mac = Mac::of(&client.encoded(request, credential));
-        Self { mac, client, request, server_key, clock, derived: OnceLock::new() }
+        let mac = Mac::of(&client.encode(request, credential));
+        Self { mac, client, request, server_key, clock, lazy_digest: OnceLock::new() }
     }
 
-    /// The tenant the token is for, if the request names one: for caches that keep tenants apart
-    /// by name.
+    /// Returns the tenant of the request, if it names one. A cache may use it to separate tenants.
     pub fn tenant(&self) -> Option<&TenantId> {
         self.request.tenant()
     }
 
-    /// 43 characters of `A-Z a-z 0-9 - _` that stand for the whole request: an HMAC-SHA-256 under
-    /// a key that is made from the server's. Two servers with the same [`SealingKeys`] and settings
-    /// have the same; nobody else can tell what it stands for.
+    /// Returns a digest of the whole request: 43 characters of `A-Z a-z 0-9 - _`. It is an HMAC-SHA-256
+    /// under a key derived from the [`SealingKeys`]. Servers with the same keys and settings compute the
+    /// same digest; without the keys it reveals nothing about the request.
     ///
     /// [`SealingKeys`]: crate::exchange::SealingKeys
     pub fn digest(&self) -> &str {
-        &self.derived().digest
+        &self.lazy_digest().digest
     }
 
-    /// The token encrypted and bound to this key, to be kept outside of this process for so long.
-    /// `None` when the system has no random numbers.
+    /// Encrypts the token and binds it to this key and to `ttl`. Returns `None` if the system has no
+    /// random numbers.
     ///
-    /// AES-256-GCM under a key that is derived from the server's and the subject token (or, for a
-    /// service's own tokens, the tenant): a copy of the store opens nothing.
+    /// The cipher is AES-256-GCM. Its key is derived from the [`SealingKeys`] and the subject token (for
+    /// service tokens: the tenant), so a copy of the store alone opens nothing.
+    ///
+    /// [`SealingKeys`]: crate::exchange::SealingKeys
     pub fn seal(&self, token: &AccessToken, ttl: Duration) -> Option<Vec<u8>> {
         let expires =
-            self.milliseconds().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            self.now_millis().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let plain = match self.request {
-            // Whoever comes with the same code checks the same ID token.
+            // A repeated sign-in callback verifies the ID token again.
             TokenRequest::Code(_) => token.to_bytes_with_id_token(self.clock),
             _ => token.to_bytes(self.clock),
         };
         self.server_key.seal(self.purpose(), self.digest().as_bytes(), expires, &plain)
     }
 
-    /// What [`seal`](Self::seal) gave, if it was this key's, nobody changed it, and the time for
-    /// which it was to be kept is not over by more than a minute, which servers' clocks may differ.
-    /// Under a key of [single use](Self::is_single_use) ten minutes: what a refresh token or a code gave is
-    /// better given out late than bought twice.
+    /// Decrypts the output of [`seal`](Self::seal). Returns `None` if it belongs to another key, was
+    /// changed, or has expired. Expiry tolerates a clock difference of one minute, and of ten minutes
+    /// under a [single-use key](Self::is_single_use): returning a token late is better than spending a
+    /// refresh token twice.
     pub fn open(&self, sealed: &[u8]) -> Option<AccessToken> {
         let digest = self.digest().as_bytes();
         let (plain, expires) = self.server_key.open(self.purpose(), digest, sealed)?;
-        let now = self.milliseconds();
-        let skew = if self.is_single_use() { SINGLE_USE_SKEW } else { SKEW };
+        let now = self.now_millis();
+        let skew = if self.is_single_use() { SINGLE_USE_CLOCK_SKEW } else { CLOCK_SKEW };
         if expires.saturating_add(skew) < now {
             return None;
         }
-        let stays = Duration::from_millis(expires.saturating_sub(now));
-        Some(AccessToken::from_bytes(&plain, self.clock)?.staying(stays))
+        let remaining = Duration::from_millis(expires.saturating_sub(now));
+        Some(AccessToken::from_bytes(&plain, self.clock)?.with_remaining_ttl(remaining))
     }
 
-    /// Whether the token under this key was bought with a refresh token or a code, which can be
-    /// spent once only. No answer is then no substitute for an answer: rather than being gone on
-    /// without, the cache is asked again. A cache may take its time for these keys.
+    /// Returns whether the request spends a refresh token or a code, which can be used only once. The
+    /// client then retries a cache that does not answer, instead of continuing without it. So a cache
+    /// should use a longer timeout for such keys.
     pub fn is_single_use(&self) -> bool {
-        self.request.spends() && !self.client.spends_without_lock
+        self.request.has_single_use_credential() && !self.client.spends_without_lock
     }
 
-    /// Where a token is in its life, by the client's clock.
+    /// Returns the freshness of a token on the client's clock.
     pub fn freshness(&self, token: &AccessToken) -> Freshness {
         token.freshness(self.clock)
     }
 
-    /// How much longer a token may be kept, by the client's clock; `None`: not at all. One that
-    /// [`open`](Self::open) gave, no longer than the cache it came from keeps it.
+    /// Returns how much longer a token may be cached on the client's clock, or `None` if it must not be
+    /// cached. For a token from [`open`](Self::open), the limit includes the `ttl` given to
+    /// [`seal`](Self::seal).
     pub fn remaining_ttl(&self, token: &AccessToken) -> Option<Duration> {
-        token.left(self.clock)
+        token.remaining_ttl(self.clock)
     }
 
-    fn milliseconds(&self) -> u64 {
+    /// Returns the wall clock in milliseconds since 1970.
+    fn now_millis(&self) -> u64 {
         (unix_time(self.clock.now()) * 1000.0) as u64
     }
 
@@ -127,7 +130,7 @@ impl<'a> CacheKey<'a> {
         self.mac
     }
 
-    /// The time of the client's monotonic clock.
+    /// Returns the time of the client's monotonic clock.
     pub(super) fn elapsed(&self) -> Duration {
         self.clock.elapsed()
     }
@@ -136,19 +139,19 @@ impl<'a> CacheKey<'a> {
         self.request
     }
 
-    fn derived(&self) -> &Derived {
-        self.derived.get_or_init(|| {
-            let subject =
+    fn lazy_digest(&self) -> &LazyDigest {
+        self.lazy_digest.get_or_init(|| {
+            let credential =
                 self.request.credential().map(|it| crypto::sha256(it.expose().as_bytes()));
-            let encoded = self.client.encoded(self.request, subject.as_ref().map(|it| &it[..]));
+            let encoded = self.client.encode(self.request, credential.as_ref().map(|it| &it[..]));
             let digest = base64url::encode(self.server_key.index(&encoded));
-            Derived { subject, digest }
+            LazyDigest { credential, digest }
         })
     }
 
-    /// What the token is sealed for.
+    /// Returns the purpose that the sealing key is derived for.
     fn purpose(&self) -> Purpose<'_> {
-        match (&self.derived().subject, self.tenant()) {
+        match (&self.lazy_digest().credential, self.tenant()) {
             (Some(digest), _) => Purpose::UserTokens(digest),
             (None, Some(tenant)) => Purpose::ServiceTokens(tenant.as_str().as_bytes()),
             (None, None) => Purpose::ServiceTokens(&[]),
@@ -162,16 +165,16 @@ impl fmt::Debug for CacheKey<'_> {
     }
 }
 
-/// What all requests of one client have in common: a digest of its settings.
+/// A digest of the settings that all requests of one client share.
 #[derive(Debug)]
 pub(crate) struct ClientFingerprint {
     digest: [u8; 32],
-    /// What it says of the answers, not of the requests: it is not part of the digest.
+    /// Not part of the digest: it does not change the tokens.
     spends_without_lock: bool,
 }
 
 impl ClientFingerprint {
-    /// From the client's settings, in a fixed order.
+    /// Computes the digest. The settings must come in a fixed order.
     pub(crate) fn new<'s>(
         settings: impl Iterator<Item = &'s str>,
         spends_without_lock: bool,
@@ -179,21 +182,21 @@ impl ClientFingerprint {
         Self { digest: crypto::sha256_of_parts(settings), spends_without_lock }
     }
 
-    /// A request of this client, so that no two are written alike. In one place, which never grows:
-    /// that would leave a copy of a token behind.
-    fn encoded(&self, request: &TokenRequest<'_>, credential: Option<&[u8]>) -> Zeroizing<Vec<u8>> {
+    /// Encodes a request, so that different requests have different encodings. The buffer never grows,
+    /// because that would leave a copy of a token behind.
+    fn encode(&self, request: &TokenRequest<'_>, credential: Option<&[u8]>) -> Zeroizing<Vec<u8>> {
         let parts = request.parts(credential);
         let length = parts.iter().flatten().map(|part| part.len()).sum::<usize>();
         let length = self.digest.len() + parts.len() * size_of::<u64>() + length;
         let mut encoded = Zeroizing::new(Vec::with_capacity(length));
         encoded.extend_from_slice(&self.digest);
-        parts.into_iter().for_each(|part| push(&mut encoded, part));
+        parts.into_iter().for_each(|part| push_part(&mut encoded, part));
         encoded
     }
 }
 
-/// Adds a part: its length, and then it. What is not there has a length that nothing has.
-fn push(encoded: &mut Vec<u8>, part: Option<&[u8]>) {
+/// Appends the length of a part and the part. An absent part has the length `u64::MAX`.
+fn push_part(encoded: &mut Vec<u8>, part: Option<&[u8]>) {
     let length = part.map_or(u64::MAX, |part| part.len() as u64);
     encoded.extend_from_slice(&length.to_be_bytes());
     encoded.extend_from_slice(part.unwrap_or_default());
@@ -215,7 +218,7 @@ mod tests {
     use crate::support::secret::Secret;
 
     #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Grant {
+    enum GrantKind {
         Exchange,
         Service,
         Refresh,
@@ -223,9 +226,9 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    struct Asked {
+    struct RequestSpec {
         settings: Vec<String>,
-        grant: Grant,
+        grant: GrantKind,
         tenant: Option<String>,
         credential: String,
         kind: String,
@@ -235,13 +238,13 @@ mod tests {
         scopes: Vec<String>,
     }
 
-    impl Asked {
+    impl RequestSpec {
         fn request(&self) -> TokenRequest<'static> {
             let tenant = self.tenant.as_deref().map(|id| TenantId::new(id).unwrap());
             let scopes = self.scopes.join(" ").parse().unwrap();
             let kind = |kind: &str| TokenType::Other(kind.to_owned());
             match self.grant {
-                Grant::Exchange => {
+                GrantKind::Exchange => {
                     let mut request = ExchangeRequest::new(self.credential.as_str(), "");
                     (request.tenant, request.scopes) = (tenant, scopes);
                     request.subject_type = kind(&self.kind);
@@ -255,17 +258,17 @@ mod tests {
                         .collect();
                     TokenRequest::Exchange(Cow::Owned(request))
                 }
-                Grant::Service => {
+                GrantKind::Service => {
                     let mut request = ServiceTokenRequest::default().scopes(scopes);
                     request.tenant = tenant;
                     TokenRequest::Service(Cow::Owned(request))
                 }
-                Grant::Refresh => {
+                GrantKind::Refresh => {
                     let mut request = RefreshRequest::new(self.credential.as_str());
                     (request.tenant, request.scopes) = (tenant, scopes);
                     TokenRequest::Refresh(Cow::Owned(request))
                 }
-                Grant::Code => {
+                GrantKind::Code => {
                     let mut request =
                         CodeRequest::without_pkce(self.credential.as_str(), self.kind.as_str());
                     let verifier = self.actor.as_ref().map(|(text, _)| text.repeat(50));
@@ -276,13 +279,12 @@ mod tests {
             }
         }
 
-        /// All that is asked for, as somebody sees it who does not care for the order and repetition
-        /// of sets.
+        /// Describes the request, without the order and repetition of set members.
         fn meaning(&self) -> String {
             let sets = [&self.audiences, &self.resources, &self.scopes];
             let [audiences, resources, scopes] = sets.map(|it| it.iter().collect::<BTreeSet<_>>());
             let (tenant, credential, kind) = (&self.tenant, &self.credential, &self.kind);
-            let asked = match self.request() {
+            let request = match self.request() {
                 TokenRequest::Exchange(_) => {
                     format!(
                         "{credential:?} {kind:?} {:?} {audiences:?} {resources:?} {scopes:?}",
@@ -296,10 +298,10 @@ mod tests {
                 }
                 _ => format!("{credential:?}"),
             };
-            format!("{:?} {:?} {tenant:?} {asked}", self.settings, self.grant)
+            format!("{:?} {:?} {tenant:?} {request}", self.settings, self.grant)
         }
 
-        fn filed(&self, keys: &SealingKeys) -> (Mac, String) {
+        fn cache_key(&self, keys: &SealingKeys) -> (Mac, String) {
             let settings = self.settings.iter().map(String::as_str);
             let (client, request) = (ClientFingerprint::new(settings, false), self.request());
             let clock = SystemClock::default();
@@ -308,21 +310,26 @@ mod tests {
         }
     }
 
-    /// Texts that are easily taken for one another when they are put together.
+    /// Strings whose concatenations are easily confused.
     fn text() -> impl Strategy<Value = String> {
         prop::sample::select(vec!["a", "b", "ab", "a:b", "b:c", ":", "c"]).prop_map(str::to_owned)
     }
 
-    fn asked() -> impl Strategy<Value = Asked> {
+    fn request_spec() -> impl Strategy<Value = RequestSpec> {
         let pair = || prop::option::of((text(), text()));
         let set = || prop::collection::vec(text(), 0..3);
-        let grants =
-            [Grant::Exchange, Grant::Exchange, Grant::Service, Grant::Refresh, Grant::Code];
+        let grants = [
+            GrantKind::Exchange,
+            GrantKind::Exchange,
+            GrantKind::Service,
+            GrantKind::Refresh,
+            GrantKind::Code,
+        ];
         let grant = prop::sample::select(grants.to_vec());
         let head = (set(), grant, prop::option::of(text()));
         (head, text(), text(), pair(), set(), set(), set()).prop_map(
             |((settings, grant, tenant), credential, kind, actor, audiences, resources, scopes)| {
-                Asked {
+                RequestSpec {
                     settings,
                     grant,
                     tenant,
@@ -341,9 +348,10 @@ mod tests {
         SealingKeys::parse(&Secret::new("QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")).unwrap()
     }
 
-    fn compare(one: &Asked, two: &Asked) {
+    fn compare(one: &RequestSpec, two: &RequestSpec) {
         let (same, keys) = (one.meaning() == two.meaning(), keys());
-        let ((mac, digest), (other_mac, other_digest)) = (one.filed(&keys), two.filed(&keys));
+        let ((mac, digest), (other_mac, other_digest)) =
+            (one.cache_key(&keys), two.cache_key(&keys));
         assert_eq!(mac == other_mac, same);
         assert_eq!(digest == other_digest, same);
     }
@@ -352,38 +360,38 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn requests_share_a_key_when_they_mean_the_same(one in asked(), two in asked()) {
+        fn equivalent_requests_share_a_key(one in request_spec(), two in request_spec()) {
             compare(&one, &two);
-            // Two that differ in one thing alone.
+            // Requests that differ in a single field.
             let (settings, tenant) = (two.settings.clone(), two.tenant.clone());
-            compare(&one, &Asked { settings, ..one.clone() });
-            compare(&one, &Asked { grant: two.grant, ..one.clone() });
-            compare(&one, &Asked { tenant, ..one.clone() });
-            compare(&one, &Asked { credential: two.credential.clone(), ..one.clone() });
-            compare(&one, &Asked { kind: two.kind.clone(), ..one.clone() });
-            compare(&one, &Asked { actor: two.actor.clone(), ..one.clone() });
-            compare(&one, &Asked { audiences: two.audiences.clone(), ..one.clone() });
-            compare(&one, &Asked { resources: two.resources.clone(), ..one.clone() });
-            compare(&one, &Asked { scopes: two.scopes.clone(), ..one.clone() });
-            // What moves from one set to another is not where it was.
+            compare(&one, &RequestSpec { settings, ..one.clone() });
+            compare(&one, &RequestSpec { grant: two.grant, ..one.clone() });
+            compare(&one, &RequestSpec { tenant, ..one.clone() });
+            compare(&one, &RequestSpec { credential: two.credential.clone(), ..one.clone() });
+            compare(&one, &RequestSpec { kind: two.kind.clone(), ..one.clone() });
+            compare(&one, &RequestSpec { actor: two.actor.clone(), ..one.clone() });
+            compare(&one, &RequestSpec { audiences: two.audiences.clone(), ..one.clone() });
+            compare(&one, &RequestSpec { resources: two.resources.clone(), ..one.clone() });
+            compare(&one, &RequestSpec { scopes: two.scopes.clone(), ..one.clone() });
+            // Sets that are swapped.
             let (audiences, resources) = (one.resources.clone(), one.audiences.clone());
-            compare(&one, &Asked { audiences, resources, ..one.clone() });
+            compare(&one, &RequestSpec { audiences, resources, ..one.clone() });
         }
 
         #[test]
-        fn a_set_has_one_key_in_every_order(asked in asked()) {
-            let mut turned = asked.clone();
-            turned.audiences.reverse();
-            turned.scopes.extend(asked.scopes.iter().cloned().rev());
-            prop_assert_eq!(asked.filed(&keys()), turned.filed(&keys()));
+        fn set_order_does_not_change_the_key(request in request_spec()) {
+            let mut reordered = request.clone();
+            reordered.audiences.reverse();
+            reordered.scopes.extend(request.scopes.iter().cloned().rev());
+            prop_assert_eq!(request.cache_key(&keys()), reordered.cache_key(&keys()));
         }
     }
 
     #[test]
-    fn servers_with_one_secret_share_digests() {
-        let asked = Asked {
+    fn servers_with_one_key_share_digests() {
+        let request = RequestSpec {
             settings: vec!["3".into(), "https://scaikey.example".into()],
-            grant: Grant::Exchange,
+            grant: GrantKind::Exchange,
             tenant: Some("acme".into()),
             credential: "token".into(),
             kind: "type".into(),
@@ -392,9 +400,9 @@ mod tests {
             resources: vec![],
             scopes: vec![],
         };
-        let digest = asked.filed(&keys()).1;
-        // A change here makes all that lies in caches unreachable.
+        let digest = request.cache_key(&keys()).1;
+        // A change of this value makes the entries of existing caches unreachable.
         assert_eq!(digest, "2bGwhbAjBTG-xtd4Q_0vmb8hn745IDg8BSfcMSOU9Kc");
-        assert_ne!(asked.filed(&SealingKeys::random().unwrap()).1, digest);
+        assert_ne!(request.cache_key(&SealingKeys::random().unwrap()).1, digest);
     }
 }

@@ -1,4 +1,4 @@
-//! [`MemoryCache`]: tokens in the memory of this process.
+//! [`MemoryCache`]: a token cache in the memory of this process.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,83 +15,82 @@ use crate::exchange::AccessToken;
 use crate::support::bounded::weighed;
 use crate::support::mac::{BuildMacHasher, Mac};
 
-/// How many bytes of tokens are kept by default.
-const BUDGET: u64 = 32 << 20;
+/// The default size in bytes.
+const DEFAULT_BYTES: u64 = 32 << 20;
 
-/// What an entry takes besides its texts, about.
-const ENTRY: usize = 400;
+/// The approximate size of an entry without its tokens, in bytes.
+const ENTRY_OVERHEAD: usize = 400;
 
-/// What a token of usual size takes, about.
-const USUAL: u64 = 1600;
+/// The approximate size of a typical entry, in bytes.
+const TYPICAL_ENTRY: u64 = 1600;
 
-/// Bytes under one lock, at least. A token takes half of them at most, and an answer of the provider has
-/// no more than 1 MiB.
-const LEAST_PER_SHARD: u64 = 4 << 20;
+/// The minimum size of a shard, in bytes. A shard rejects an entry above half its size, and the largest
+/// answer of a provider has 1 MiB.
+const MIN_SHARD_BYTES: u64 = 4 << 20;
 
-/// How often tokens are looked for whose time is over, in seconds.
-const SWEEP: u64 = 60;
+/// The time between two sweeps of expired tokens, in seconds.
+const SWEEP_INTERVAL: u64 = 60;
 
-/// Tokens in the memory of this process: what a client uses unless it is given another cache.
+/// A token cache in the memory of this process: the default cache of a client. Clones share the entries.
 ///
-/// Bounded to 32 MiB by default, some 20,000 tokens of usual size. A new token is always taken in. In a full
-/// cache those make room first that were not asked for again, the oldest first. A
-/// token whose time is over is not given out; a minute later, as the next one is put, its memory is freed.
+/// The default size is 32 MiB, about 20,000 tokens of typical size. A new token is always inserted. A
+/// full cache first evicts tokens that were not used again, the oldest first. Expired tokens are never
+/// returned; a sweep once a minute, at the next insertion, frees their memory.
 ///
-/// A subject token is not kept, only a keyed hash of the whole request. The tokens obtained lie in memory as
-/// they are, as they do while they are used: a reader of the process's memory has them. Clones share
-/// everything.
+/// The cache does not keep subject tokens, only a keyed hash of the request. The obtained tokens are
+/// *not* encrypted: a reader of the process's memory can read them.
 #[derive(Clone)]
 pub struct MemoryCache(Arc<Memory>);
 
 struct Memory {
-    tokens: Cache<Mac, Entry, Bytes, BuildMacHasher>,
-    /// When the next look for dead tokens is due, in seconds of the monotonic clock.
+    tokens: Cache<Mac, Entry, BytesWeighter, BuildMacHasher>,
+    /// The time of the next sweep, in seconds of the monotonic clock.
     sweep_at: AtomicU64,
 }
 
 #[derive(Clone)]
 struct Entry {
     token: AccessToken,
-    /// By the clock of the client, from which it does not count any more.
-    until: Duration,
+    /// On the monotonic clock of the client.
+    expires: Duration,
 }
 
 #[derive(Clone)]
-struct Bytes;
+struct BytesWeighter;
 
-impl Weighter<Mac, Entry> for Bytes {
+impl Weighter<Mac, Entry> for BytesWeighter {
     fn weight(&self, _: &Mac, entry: &Entry) -> u64 {
-        (entry.token.octets() + ENTRY) as u64
+        (entry.token.size() + ENTRY_OVERHEAD) as u64
     }
 }
 
 impl Default for MemoryCache {
     fn default() -> Self {
-        Self::new(BUDGET)
+        Self::new(DEFAULT_BYTES)
     }
 }
 
 impl MemoryCache {
-    /// A cache of at most so many bytes, about. With less than 4 MiB, a token that takes more than half of
-    /// them is not kept.
+    /// Returns a cache of about `max_bytes`. Below 4 MiB, a token larger than half of it is not cached.
     pub fn new(max_bytes: u64) -> Self {
-        let number = |of: u64| usize::try_from(of).unwrap_or(usize::MAX);
-        let (shards, entries) = (number(max_bytes / LEAST_PER_SHARD), number(max_bytes / USUAL));
-        let tokens = weighed(shards, entries, max_bytes, Bytes);
+        let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let (shards, entries) =
+            (number(max_bytes / MIN_SHARD_BYTES), number(max_bytes / TYPICAL_ENTRY));
+        let tokens = weighed(shards, entries, max_bytes, BytesWeighter);
         Self(Arc::new(Memory { tokens, sweep_at: AtomicU64::new(0) }))
     }
 
-    /// Forgets every token.
+    /// Removes all tokens.
     pub fn clear(&self) {
         self.0.tokens.clear();
     }
 }
 
 impl Memory {
-    /// Frees the memory of tokens whose time is over, once a minute.
+    /// Removes expired tokens, once a minute.
     fn sweep(&self, now: Duration) {
         let (due, seconds) = (self.sweep_at.load(Ordering::Relaxed), now.as_secs());
-        let next = seconds.saturating_add(SWEEP);
+        let next = seconds.saturating_add(SWEEP_INTERVAL);
         let is_due = seconds >= due;
         if is_due
             && self
@@ -99,7 +98,7 @@ impl Memory {
                 .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            self.tokens.retain(|_, entry| now < entry.until);
+            self.tokens.retain(|_, entry| now < entry.expires);
         }
     }
 }
@@ -113,10 +112,10 @@ impl TokenCache for MemoryCache {
     fn peek(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
         let (mac, now) = (key.mac(), key.elapsed());
         let entry = self.0.tokens.get(&mac)?;
-        if now < entry.until {
+        if now < entry.expires {
             return Some(entry.token);
         }
-        self.0.tokens.remove_if(&mac, |held| held.until <= now);
+        self.0.tokens.remove_if(&mac, |entry| entry.expires <= now);
         None
     }
 
@@ -133,7 +132,7 @@ impl TokenCache for MemoryCache {
     ) -> Result<(), BoxError> {
         let now = key.elapsed();
         self.0.sweep(now);
-        let entry = Entry { token: token.clone(), until: now.saturating_add(ttl) };
+        let entry = Entry { token: token.clone(), expires: now.saturating_add(ttl) };
         self.0.tokens.insert(key.mac(), entry);
         Ok(())
     }
@@ -170,9 +169,9 @@ mod tests {
     use crate::support::seal::SealingKeys;
 
     #[derive(Debug, Default)]
-    struct Seconds(AtomicU64);
+    struct TestClock(AtomicU64);
 
-    impl Clock for Seconds {
+    impl Clock for TestClock {
         fn now(&self) -> SystemTime {
             SystemTime::UNIX_EPOCH + self.elapsed()
         }
@@ -182,19 +181,19 @@ mod tests {
         }
     }
 
-    /// A cache, and the time of the client that uses it.
-    struct Desk {
+    /// A cache with the clock and keys of a client.
+    struct TestCache {
         cache: MemoryCache,
-        clock: Seconds,
+        clock: TestClock,
         keys: SealingKeys,
         client: ClientFingerprint,
     }
 
-    impl Desk {
+    impl TestCache {
         fn new(max_bytes: u64) -> Self {
             let (keys, settings) = (SealingKeys::random().unwrap(), ["test"].into_iter());
             let client = ClientFingerprint::new(settings, true);
-            Self { cache: MemoryCache::new(max_bytes), clock: Seconds::default(), keys, client }
+            Self { cache: MemoryCache::new(max_bytes), clock: TestClock::default(), keys, client }
         }
 
         fn with<T>(&self, name: &str, run: impl AsyncFnOnce(&CacheKey<'_>) -> T) -> T {
@@ -217,7 +216,7 @@ mod tests {
             self.with(name, async |key| self.cache.peek(key).is_some())
         }
 
-        fn at(&self, seconds: u64) {
+        fn set_time(&self, seconds: u64) {
             self.clock.0.store(seconds, Ordering::SeqCst);
         }
 
@@ -227,85 +226,85 @@ mod tests {
     }
 
     #[test]
-    fn token_ends_by_the_clock_of_its_client() {
-        let desk = Desk::new(BUDGET);
-        desk.put("a", 10, 60);
-        desk.at(59);
-        assert!(desk.has("a"));
-        desk.at(60);
-        assert!(!desk.has("a"));
-        assert_eq!(desk.tokens(), 0, "its memory is freed as it is found");
-        desk.put("a", 10, u64::MAX);
-        assert!(desk.has("a"));
+    fn token_expires_on_the_clients_clock() {
+        let cache = TestCache::new(DEFAULT_BYTES);
+        cache.put("a", 10, 60);
+        cache.set_time(59);
+        assert!(cache.has("a"));
+        cache.set_time(60);
+        assert!(!cache.has("a"));
+        assert_eq!(cache.tokens(), 0, "the lookup removed the expired token");
+        cache.put("a", 10, u64::MAX);
+        assert!(cache.has("a"));
     }
 
     #[test]
-    fn dead_tokens_are_swept_once_a_minute() {
-        let desk = Desk::new(BUDGET);
-        (0..50).for_each(|nth| desk.put(&format!("short {nth}"), 10, 30));
-        desk.put("long", 10, 600);
-        desk.at(40);
-        desk.put("next", 10, 600);
-        assert_eq!(desk.tokens(), 52);
-        desk.at(60);
-        desk.put("last", 10, 600);
-        assert_eq!(desk.tokens(), 3);
-        assert!(desk.has("long") && desk.has("next") && desk.has("last"));
+    fn expired_tokens_are_swept_once_a_minute() {
+        let cache = TestCache::new(DEFAULT_BYTES);
+        (0..50).for_each(|nth| cache.put(&format!("short {nth}"), 10, 30));
+        cache.put("long", 10, 600);
+        cache.set_time(40);
+        cache.put("next", 10, 600);
+        assert_eq!(cache.tokens(), 52);
+        cache.set_time(60);
+        cache.put("last", 10, 600);
+        assert_eq!(cache.tokens(), 3);
+        assert!(cache.has("long") && cache.has("next") && cache.has("last"));
     }
 
     #[test]
-    fn full_cache_takes_the_latest_in() {
-        let desk = Desk::new(60_000);
+    fn full_cache_inserts_the_latest_token() {
+        let cache = TestCache::new(60_000);
         for nth in 0..400 {
             let name = nth.to_string();
-            desk.put(&name, 600, 600);
-            assert!(desk.has(&name));
-            assert!(desk.cache.0.tokens.weight() <= 60_000);
+            cache.put(&name, 600, 600);
+            assert!(cache.has(&name));
+            assert!(cache.cache.0.tokens.weight() <= 60_000);
         }
-        assert!(desk.tokens() > 50);
+        assert!(cache.tokens() > 50);
     }
 
     #[test]
     fn full_cache_keeps_tokens_of_new_users() {
-        // All that the cache holds are 200 tokens.
-        let desk = Desk::new(200 * (600 + ENTRY as u64));
+        // The cache has room for 200 tokens.
+        let cache = TestCache::new(200 * (600 + ENTRY_OVERHEAD as u64));
         let requests = |users: std::ops::Range<u32>, each: u32| {
-            let mut asked = 0;
+            let mut misses = 0;
             for user in (0..each).flat_map(|_| users.clone()) {
                 let name = user.to_string();
-                if !desk.has(&name) {
-                    desk.put(&name, 600, 600);
-                    asked += 1;
+                if !cache.has(&name) {
+                    cache.put(&name, 600, 600);
+                    misses += 1;
                 }
             }
-            asked
+            misses
         };
         assert_eq!(requests(0..200, 12), 200);
         assert_eq!(requests(1000..1020, 10), 20);
     }
 
-    /// The largest answer that a provider may give.
+    /// 1 MiB is the largest answer of a provider.
     #[test]
-    fn one_mebibyte_is_kept_by_each_shard() {
-        for budget in [BUDGET, 8 << 20, 4 << 20] {
-            let desk = Desk::new(budget);
-            (0..20).for_each(|nth| desk.put(&nth.to_string(), 10, 600));
+    fn every_shard_caches_one_mebibyte() {
+        for max_bytes in [DEFAULT_BYTES, 8 << 20, 4 << 20] {
+            let cache = TestCache::new(max_bytes);
+            (0..20).for_each(|nth| cache.put(&nth.to_string(), 10, 600));
             for nth in 0..20 {
                 let name = format!("large {nth}");
-                desk.put(&name, 1 << 20, 600);
-                assert!(desk.has(&name), "{name} of {budget}");
+                cache.put(&name, 1 << 20, 600);
+                assert!(cache.has(&name), "{name} of {max_bytes}");
             }
         }
     }
 
-    /// Nobody asks again for most of what refresh tokens gave. Keys do not spread evenly over the shards, so of
-    /// half the memory, 8 MiB, some 6.5 MiB are certain.
+    /// Most successors are never read. The cache reserves half of its 16 MiB for new entries. Keys do
+    /// not spread evenly over the shards, so about 6.5 MiB of that half are certain.
     #[test]
-    fn latest_successors_are_all_there() {
-        let desk = Desk::new(crate::exchange::cached::SUCCESSOR_BYTES);
+    fn latest_successors_are_not_evicted() {
+        let cache = TestCache::new(crate::exchange::cached::SUCCESSOR_BYTES);
         let latest = 6000..8000;
-        (0..latest.end).for_each(|nth| desk.put(&nth.to_string(), 3000, 60));
-        let lost = latest.filter(|nth| !desk.has(&nth.to_string())).count();
+        (0..latest.end).for_each(|nth| cache.put(&nth.to_string(), 3000, 60));
+        let lost = latest.filter(|nth| !cache.has(&nth.to_string())).count();
         assert_eq!(lost, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! [`TokenCache`]: where tokens are kept until they are due.
+//! [`TokenCache`]: the trait for caches of tokens, and its implementations.
 
 mod key;
 mod memory;
@@ -23,47 +23,52 @@ pub use memory::MemoryCache;
 pub use redis::RedisCache;
 pub use tiered::TieredCache;
 
-/// Keeps tokens between calls.
+/// A store of tokens between calls.
 ///
-/// [`MemoryCache`] keeps them in this process, [`RedisCache`] (feature `redis`) where other
-/// processes find them, [`TieredCache`] does both. To keep them elsewhere, implement this: store what
-/// [`CacheKey::seal`] gives under [`CacheKey::digest`], and hand what was read to
-/// [`CacheKey::open`]. [`testing::conformance::token_cache`](crate::testing::conformance::token_cache)
-/// (feature `testing`) examines an implementation.
+/// [`MemoryCache`] stores tokens in this process, [`RedisCache`] (feature `redis`) stores them for all
+/// processes, and [`TieredCache`] combines both. To write another one, store the output of
+/// [`CacheKey::seal`] under [`CacheKey::digest`], and pass what you read to [`CacheKey::open`].
+/// [`testing::conformance::token_cache`](crate::testing::conformance::token_cache) (feature `testing`)
+/// tests an implementation.
 ///
-/// Calls may come at any time and again: one that gives no answer is repeated where that matters
-/// ([`CacheKey::is_single_use`]), with the same fence.
+/// The client may repeat a call that failed, with the same fence. It does so under a
+/// [single-use key](CacheKey::is_single_use).
 ///
-/// Harmless mistakes: to forget a token early; to fail, which counts as not having it for tokens
-/// that can be got again, and as "ask again" for those that cannot; to give back what was put under
-/// another key or has since been tampered with, which `open` notices. Attacks: to keep an
-/// [`AccessToken`] itself anywhere but in this process's memory; to say that a lock was taken that
-/// another caller holds, or that there is nothing under a single-use key when the store did not
-/// say so: a refresh token is spent twice then.
+/// Harmless mistakes:
+///
+/// * The cache loses a token early.
+/// * A call fails. The client then requests a token from the provider, or retries under a single-use key.
+/// * [`get`](Self::get) returns the value of another key, or a changed value: `open` detects it.
+///
+/// Attacks:
+///
+/// * The cache stores an unsealed [`AccessToken`] outside of this process.
+/// * [`lock`](Self::lock) returns true although another caller holds the lock, or `get` returns `None`
+///   under a single-use key although the store did not answer. A refresh token may then be spent twice.
 #[async_trait]
 pub trait TokenCache: Debug + Send + Sync + 'static {
-    /// Whether other processes see what is put here. Only then are [`SealingKeys`](crate::exchange::SealingKeys) needed and locks
-    /// taken.
+    /// Returns whether other processes use the same store. Only then does the client take locks and need
+    /// [`SealingKeys`](crate::exchange::SealingKeys).
     fn is_shared(&self) -> bool;
 
-    /// What is kept in this process's memory, without waiting. The default keeps nothing there.
+    /// Returns the token in the memory of this process, without waiting. The default returns `None`.
     fn peek(&self, key: &CacheKey<'_>) -> Option<AccessToken> {
         let _ = key;
         None
     }
 
-    /// What is kept. It may be about to expire: the caller looks.
+    /// Returns the stored token. It may have expired: the caller checks.
     ///
     /// # Errors
-    /// When it cannot be told right now.
+    /// The store did not answer.
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError>;
 
-    /// Keeps a token, for `ttl` at most. With a fence: not while a caller with another fence
-    /// holds the lock, which may know better. A lock that nobody holds (it ended, was evicted, or
-    /// was lost with a server) fences nobody off; then the token is kept if nothing else is.
+    /// Stores a token for at most `ttl`. With a fence, the token is stored only if this fence holds the
+    /// lock, or if the lock is free and no token is stored. A lock becomes free when it is released,
+    /// expires, is evicted, or is lost with a server.
     ///
     /// # Errors
-    /// When it could not be kept, as far as one can tell. A fence that does not hold is no error.
+    /// The token may not have been stored. A fence that does not hold the lock is not an error.
     async fn put(
         &self,
         key: &CacheKey<'_>,
@@ -72,47 +77,46 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
         fence: Option<&Fence>,
     ) -> Result<(), BoxError>;
 
-    /// Forgets what is kept.
+    /// Removes the stored token.
     ///
     /// # Errors
-    /// When it may still be there.
+    /// The token may still be stored.
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError>;
 
-    /// Takes the lock of this key, unless a caller with another fence holds it: whether it was
-    /// taken. It ends by itself after `life`. The same fence takes it again, for another `life`:
-    /// the first answer may have been lost. A cache that is not shared grants every lock: one
-    /// process asks once anyway.
+    /// Takes the lock of this key for `lifetime`. Returns false if another fence holds it. A fence may
+    /// take its lock again, which starts a new `lifetime`: the first answer may have been lost. A cache
+    /// that is not shared returns true, because one process sends each request only once anyway.
     ///
     /// # Errors
-    /// When it cannot be told whether it was taken. The caller gives it back by its fence.
+    /// The lock may or may not be taken. The caller releases it by its fence.
     async fn lock(
         &self,
         key: &CacheKey<'_>,
         fence: &Fence,
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<bool, BoxError>;
 
-    /// Gives the lock back, if it is held with this fence.
+    /// Releases the lock, if this fence holds it.
     ///
     /// # Errors
-    /// When that could not be done; it will end by itself.
+    /// The lock may still be held, until it expires.
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError>;
 }
 
-/// Tells one holder of a lock from every other, for ever: 128 random bits.
+/// A fencing token that identifies one holder of a lock: 128 random bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence(String);
 
 impl Fence {
-    /// A new one.
+    /// Returns a new random fence.
     ///
     /// # Errors
-    /// When the system has no random numbers.
+    /// The system has no random numbers.
     pub fn random() -> Result<Self, BoxError> {
         Ok(Self(crypto::random_id()?))
     }
 
-    /// 22 characters, to be stored with the lock.
+    /// Returns the fence as 22 characters, to be stored as the value of the lock.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -150,9 +154,9 @@ impl<C: TokenCache + ?Sized> TokenCache for Arc<C> {
         &self,
         key: &CacheKey<'_>,
         fence: &Fence,
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<bool, BoxError> {
-        (**self).lock(key, fence, life).await
+        (**self).lock(key, fence, lifetime).await
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {

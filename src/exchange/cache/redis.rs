@@ -162,7 +162,12 @@ impl RedisCache {
     async fn discard(&self, redis_key: &str) {
         self.manager.note_invalid_entry();
         // If deleting fails, the next call tries again.
-        let _ = self.manager.call(CallMode::BestEffort, redis_key, |connection| commands::remove(connection, redis_key)).await;
+        let _ = self
+            .manager
+            .call(CallMode::BestEffort, redis_key, |connection| {
+                commands::remove(connection, redis_key)
+            })
+            .await;
     }
 }
 
@@ -209,7 +214,10 @@ impl TokenCache for RedisCache {
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
         let redis_key = self.redis_key(key);
-        Ok(self.manager.call(call_mode(key), &redis_key, |connection| commands::remove(connection, &redis_key)).await?)
+        Ok(self
+            .manager
+            .call(call_mode(key), &redis_key, |connection| commands::remove(connection, &redis_key))
+            .await?)
     }
 
     async fn lock(
@@ -221,13 +229,20 @@ impl TokenCache for RedisCache {
         let redis_key = self.redis_key(key);
         Ok(self
             .manager
-            .call(call_mode(key), &redis_key, |connection| commands::lock(connection, &redis_key, fence, lifetime))
+            .call(call_mode(key), &redis_key, |connection| {
+                commands::lock(connection, &redis_key, fence, lifetime)
+            })
             .await?)
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
         let redis_key = self.redis_key(key);
-        Ok(self.manager.call(call_mode(key), &redis_key, |connection| commands::unlock(connection, &redis_key, fence)).await?)
+        Ok(self
+            .manager
+            .call(call_mode(key), &redis_key, |connection| {
+                commands::unlock(connection, &redis_key, fence)
+            })
+            .await?)
     }
 }
 
@@ -261,7 +276,6 @@ const LONGEST_USE: Duration = Duration::from_secs(365 * 24 * 3600);
 fn call_mode(key: &CacheKey<'_>) -> CallMode {
     if key.is_single_use() { CallMode::Required } else { CallMode::BestEffort }
 }
-
 
 fn max_value_bytes(key: &CacheKey<'_>) -> usize {
     if key.is_single_use() { MAX_SINGLE_USE_VALUE } else { MAX_VALUE }

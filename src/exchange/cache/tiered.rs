@@ -8,9 +8,9 @@ use super::{CacheKey, Fence, TokenCache};
 use crate::error::BoxError;
 use crate::exchange::{AccessToken, Freshness};
 
-/// A near cache in front of a far one, as [`MemoryCache`](super::MemoryCache) in front of
-/// [`RedisCache`](super::RedisCache): most calls are answered from memory, and a token got by one process is found by
-/// the others. While the far one fails, the near one goes on.
+/// A near cache in front of a far one, usually a [`MemoryCache`](super::MemoryCache) in front of a
+/// [`RedisCache`](super::RedisCache). The near cache answers most calls, and the far cache shares tokens
+/// between processes. While the far cache fails, the near cache continues to work.
 #[derive(Debug, Clone)]
 pub struct TieredCache<N, F> {
     near: N,
@@ -18,7 +18,7 @@ pub struct TieredCache<N, F> {
 }
 
 impl<N, F> TieredCache<N, F> {
-    /// `near` is asked first, and keeps what came from `far`.
+    /// Returns a cache that reads `near` first, and copies tokens from `far` to `near`.
     pub fn new(near: N, far: F) -> Self {
         Self { near, far }
     }
@@ -34,7 +34,8 @@ impl<N: TokenCache, F: TokenCache> TokenCache for TieredCache<N, F> {
         self.near.peek(key).or_else(|| self.far.peek(key))
     }
 
-    /// A fresh token from the near cache, else what the far one has, else what the near one has.
+    /// Returns a fresh token of the near cache, else the token of the far cache, else that of the near
+    /// cache.
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
         let near = self.near.get(key).await;
         if let Ok(Some(token)) = &near
@@ -44,7 +45,7 @@ impl<N: TokenCache, F: TokenCache> TokenCache for TieredCache<N, F> {
         }
         let Some(token) = self.far.get(key).await? else { return near };
         if let Some(left) = key.remaining_ttl(&token) {
-            // It was found, and that counts; the next call may have to go as far again.
+            // If the near cache fails, the next call reads the far cache again.
             let _ = self.near.put(key, &token, left, None).await;
         }
         Ok(Some(token))
@@ -70,9 +71,9 @@ impl<N: TokenCache, F: TokenCache> TokenCache for TieredCache<N, F> {
         &self,
         key: &CacheKey<'_>,
         fence: &Fence,
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<bool, BoxError> {
-        self.far.lock(key, fence, life).await
+        self.far.lock(key, fence, lifetime).await
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {

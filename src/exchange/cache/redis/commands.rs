@@ -30,7 +30,11 @@ pub(super) enum Entry {
     Invalid,
 }
 
-pub(super) async fn get(mut connection: Connection, key: &str, max_bytes: usize) -> RedisResult<Entry> {
+pub(super) async fn get(
+    mut connection: Connection,
+    key: &str,
+    max_bytes: usize,
+) -> RedisResult<Entry> {
     // GET would transfer all of a huge value.
     let mut range = cmd("GETRANGE");
     range.arg(key).arg(0).arg(max_bytes);
@@ -98,7 +102,11 @@ pub(super) async fn lock(
     LOCK.run(&mut connection, fill).await
 }
 
-pub(super) async fn unlock(mut connection: Connection, key: &str, fence: &Fence) -> RedisResult<()> {
+pub(super) async fn unlock(
+    mut connection: Connection,
+    key: &str,
+    fence: &Fence,
+) -> RedisResult<()> {
     let lock = lock_key(key);
     let fill = |command: &mut Cmd| {
         command.arg(1).arg(&lock).arg(fence.as_str());

@@ -15,9 +15,9 @@ use super::server::{self, Connection, Server};
 use super::slots::{Node, Slots};
 use crate::clock::{Clock, SystemClock, jittered, pause, within};
 use crate::config::ConfigError;
-use crate::support::single_flight::{SingleFlight, Waiter};
-use crate::support::secret::Secret;
 use crate::support::retry::Backoff;
+use crate::support::secret::Secret;
+use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry;
 
 /// A connection that lasted this long resets the failure count.

@@ -44,7 +44,9 @@ pub(super) fn nodes(urls: &Secret) -> Result<Vec<ConnectionInfo>, ConfigError> {
 fn node(url: &str) -> Result<ConnectionInfo, ConfigError> {
     if url.contains('#') {
         // The client library reads `#insecure` as "do not check certificates".
-        return Err(redis_url_fault("has a URL with a fragment: remove the `#` and the text after it"));
+        return Err(redis_url_fault(
+            "has a URL with a fragment: remove the `#` and the text after it",
+        ));
     }
     let known = ["redis://", "rediss://", "valkey://", "valkeys://"];
     let is_known = known.iter().any(|scheme| url.starts_with(scheme));
@@ -104,7 +106,10 @@ impl Server {
                 let config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(limit))
                     .set_response_timeout(None);
-                client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
+                client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await
+                    .map(Connection::One)
             }
             Self::Cluster(client) => {
                 install_tls_backend();
@@ -136,7 +141,8 @@ impl Connection {
         match self {
             Self::One(_) => Ok(Slots::default()),
             Self::Cluster(connection) => {
-                let ranges: Vec<Value> = cmd("CLUSTER").arg("SLOTS").query_async(connection).await?;
+                let ranges: Vec<Value> =
+                    cmd("CLUSTER").arg("SLOTS").query_async(connection).await?;
                 Ok(Slots::read(&ranges))
             }
         }

@@ -1,0 +1,175 @@
+//! Reads the answer of the token endpoint, and the claims of a JWT in it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{AccessToken, CacheStatus, MAX_LIFETIME, TokenData, random_due_fraction};
+use crate::clock::{Clock, unix_time};
+use crate::exchange::ExchangeError;
+use crate::support::base64url;
+use crate::support::json::{Document, Fault, Value};
+use crate::support::secret::Secret;
+
+impl AccessToken {
+    /// Parses a successful answer. A `null` member counts as absent.
+    pub(crate) fn parse(body: &[u8], clock: &dyn Clock) -> Result<Self, ExchangeError> {
+        let invalid = ExchangeError::Answer;
+        let document = Document::parse(body).map_err(|fault| {
+            invalid(match fault {
+                Fault::Syntax => "is not a JSON object",
+                Fault::Limit => "has too many members or is nested too deeply",
+                Fault::Duplicate => "has a duplicate member",
+            })
+        })?;
+        let member = |name| document.root().get(name).filter(|value| !value.is_null());
+        let text = |name| match member(name) {
+            None => Ok(None),
+            Some(value) => value.as_str().map(Some).ok_or(invalid("has a member of a wrong type")),
+        };
+        let token = text("access_token")?.filter(|token| !token.is_empty());
+        let token = token.ok_or(invalid("has no access_token"))?;
+        let kind = text("token_type")?.ok_or(invalid("has no token_type"))?;
+        let bearer = kind.eq_ignore_ascii_case("bearer");
+        if !bearer && !kind.eq_ignore_ascii_case("n_a") {
+            return Err(invalid("has a token_type that is not Bearer"));
+        }
+        let scopes = text("scope")?.map(str::parse).transpose();
+        let expires_in = member("expires_in")
+            .map(|value| read_seconds(value).ok_or(invalid("has an invalid expires_in")));
+        let refresh_token = text("refresh_token")?.filter(|token| !token.is_empty());
+        let token = Secret::from(token);
+        let lifetime = expires_in.transpose()?.or_else(|| until_exp(&token, clock.now()));
+        let data = TokenData {
+            token,
+            bearer,
+            issued_type: text("issued_token_type")?.map(str::to_owned),
+            scopes: scopes.map_err(|_| invalid("has an invalid scope"))?,
+            refresh_token: refresh_token.map(Secret::from),
+            id_token: text("id_token")?.map(Secret::from),
+            received: clock.elapsed(),
+            age_when_received: Duration::ZERO,
+            lifetime,
+            max_ttl: MAX_LIFETIME,
+            due_fraction: random_due_fraction(),
+        };
+        Ok(Self { data: Arc::new(data), status: CacheStatus::Miss, remaining_ttl: None })
+    }
+
+    /// Returns whether `sub` and `tenant_id` are equal, where both tokens have them. A session must not
+    /// change its user.
+    pub(crate) fn has_same_subject_as(&self, other: &Self) -> bool {
+        let names = ["sub", "tenant_id"];
+        names.into_iter().all(|name| match (self.read_claim(name), other.read_claim(name)) {
+            (Ok(Some(one)), Ok(Some(another))) => one == another,
+            (Ok(_), Ok(_)) => true,
+            _ => false,
+        })
+    }
+
+    /// Returns a string claim of a JWT. *Not verified*: the token came directly from the provider.
+    pub(crate) fn claim(&self, name: &str) -> Option<String> {
+        self.read_claim(name).ok()?
+    }
+
+    fn read_claim(&self, name: &str) -> Result<Option<String>, Fault> {
+        let claims = claims_of(self.secret())?;
+        let claim = claims.as_ref().and_then(|claims| claims.root().get(name));
+        Ok(claim.and_then(Value::as_str).map(str::to_owned))
+    }
+}
+
+/// Returns the claims of a JWT, *not verified*, or `None` for a token of another kind.
+///
+/// # Errors
+/// The token is a JWT whose claims this crate cannot read. Another service may be able to read them.
+pub(crate) fn claims_of(token: &Secret) -> Result<Option<Document>, Fault> {
+    let text = token.expose();
+    let mut parts = text.split('.').map(base64url::decode);
+    let (header, payload) = (parts.next().flatten(), parts.next().flatten());
+    let Some(payload) = payload else { return Ok(None) };
+    let is_object = |part: &[u8]| part.trim_ascii_start().starts_with(b"{");
+    // A JWE has five parts; its second part is an encrypted key, which may begin with any byte.
+    let is_jwt = text.split('.').count() == 3
+        && is_object(&payload)
+        && header.is_some_and(|header| is_object(&header));
+    match Document::parse(payload) {
+        Ok(claims) => Ok(Some(claims)),
+        Err(Fault::Duplicate) => Err(Fault::Duplicate),
+        Err(fault) if is_jwt => Err(fault),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Reads a number of seconds. Some servers send it as a string.
+fn read_seconds(value: Value<'_>) -> Option<Duration> {
+    let number: f64 = match value.as_str() {
+        Some(text) => text.trim().parse().ok()?,
+        None => value.as_f64()?,
+    };
+    number.is_finite().then(|| Duration::from_secs_f64(number.clamp(0.0, 1e9)))
+}
+
+/// Returns the time until the `exp` of a JWT, if it has one. Returns zero for a JWT that cannot be
+/// read: another service may read an `exp` in the past.
+pub(crate) fn until_exp(token: &Secret, now: SystemTime) -> Option<Duration> {
+    let Ok(claims) = claims_of(token) else { return Some(Duration::ZERO) };
+    let left = claims?.root().get("exp")?.as_f64()? - unix_time(now);
+    left.is_finite().then(|| Duration::from_secs_f64(left.clamp(0.0, 1e9)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::parse;
+    use super::*;
+
+    #[test]
+    fn answers_of_real_servers_are_read() {
+        let cases = [
+            (r#"{"access_token":"a","token_type":"bearer","expires_in":3600}"#, Some(3600), true),
+            (r#"{"access_token":"a","token_type":"BEARER","expires_in":"60"}"#, Some(60), true),
+            (r#"{"access_token":"a","token_type":"N_A","x":[1],"scope":null}"#, None, false),
+            (r#"{"access_token":"a","token_type":"Bearer","expires_in":null}"#, None, true),
+            (r#"{"access_token":"a","token_type":"Bearer","expires_in":-5}"#, Some(0), true),
+        ];
+        for (body, lifetime, bearer) in cases {
+            let token = parse(body).unwrap();
+            assert_eq!(token.lifetime().map(|life| life.as_secs()), lifetime, "{body}");
+            assert_eq!(token.is_bearer(), bearer, "{body}");
+        }
+        for body in [
+            "",
+            "<html>",
+            r#"{"token_type":"Bearer"}"#,
+            r#"{"access_token":"","token_type":"Bearer"}"#,
+            r#"{"access_token":"a"}"#,
+            r#"{"access_token":"a","token_type":"mac"}"#,
+            r#"{"access_token":"a","token_type":"Bearer","expires_in":"abc"}"#,
+            r#"{"access_token":"a","token_type":"Bearer","expires_in":"NaN x"}"#,
+            r#"{"access_token":7,"token_type":"Bearer"}"#,
+        ] {
+            parse(body).expect_err(body);
+        }
+    }
+
+    #[test]
+    fn unreadable_jwt_is_expired_and_has_no_subject() {
+        let jwt = |claims: &str| format!("e30.{}.AA", base64url::encode(claims));
+        let token = |token: String| {
+            parse(&format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#)).unwrap()
+        };
+        let alice = token(jwt(r#"{"sub":"alice","exp":3600}"#));
+        let left = |token: &AccessToken| until_exp(token.secret(), SystemTime::UNIX_EPOCH);
+        assert_eq!(left(&alice), Some(Duration::from_secs(3600)));
+        assert_eq!(left(&token("opaque".to_owned())), None);
+        assert!(alice.has_same_subject_as(&token("opaque".to_owned())));
+        for claims in [
+            format!(r#"{{"sub":"alice","exp":3600,"x":{}1{}}}"#, "[".repeat(20), "]".repeat(20)),
+            r#"{"sub":"alice","exp":3600,"sub":"mallory"}"#.to_owned(),
+        ] {
+            let token = token(jwt(&claims));
+            assert_eq!(left(&token), Some(Duration::ZERO), "{claims}");
+            assert!(!token.has_same_subject_as(&alice), "{claims}");
+            assert!(!alice.has_same_subject_as(&token), "{claims}");
+        }
+    }
+}
