@@ -1,4 +1,4 @@
-//! [`TokenExchangeBuilder`]: how a [`TokenExchangeClient`] is to be.
+//! [`TokenExchangeBuilder`]: configures a [`TokenExchangeClient`].
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
 use crate::support::seal::SealingKeys;
 use crate::support::secret::Secret;
 
-/// What the parts of a client go by, as the setters say it.
+/// The settings that the parts of a client share. The setters of the builder document them.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) requested_type: Option<TokenType>,
@@ -54,9 +54,9 @@ impl Default for Settings {
     }
 }
 
-/// Sets up a [`TokenExchangeClient`]. Made by [`TokenExchangeClient::builder`].
+/// Configures a [`TokenExchangeClient`]. Returned by [`TokenExchangeClient::builder`].
 #[derive(Debug, Clone)]
-#[must_use = "a client exists only once it is built"]
+#[must_use = "call `build` to get a client"]
 pub struct TokenExchangeBuilder {
     issuer: String,
     expected_issuer: Option<String>,
@@ -70,9 +70,9 @@ pub struct TokenExchangeBuilder {
     cache: Option<Arc<dyn TokenCache>>,
     cache_keys: Option<SealingKeys>,
     issuers: Option<Issuers>,
-    /// What could not be read on the way here.
+    /// The faults of the configuration, reported by `build`.
     faults: Vec<Fault>,
-    /// The prefix of the environment variables this came from, so that faults name them.
+    /// The prefix of the environment variables, so that faults name them.
     prefix: Option<String>,
 }
 
@@ -125,181 +125,183 @@ impl TokenExchangeBuilder {
         builder
     }
 
-    /// How the provider's metadata spells its issuer, when it is not the URL it is found under.
+    /// Sets the issuer that the provider's metadata states. Default: the issuer URL of the builder.
     pub fn expected_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.expected_issuer = Some(issuer.into());
         self
     }
 
-    /// The metadata document. Default: the well-known metadata_urls under the issuer's URL.
+    /// Sets the URL of the metadata document. Default: the well-known URLs of the issuer.
     pub fn discovery_url(mut self, url: impl Into<String>) -> Self {
         self.discovery_url = Some(url.into());
         self
     }
 
-    /// How the service proves itself. Needed.
+    /// Sets how the service authenticates at the provider. Required.
     pub fn client_auth(mut self, auth: ClientAuth) -> Self {
         self.auth = Some(auth);
         self
     }
 
-    /// The token endpoint. Default: what the issuer's metadata names, read again every hour.
-    /// `{tenant_id}` in it stands for the tenant of the request, which must name one then.
+    /// Sets the token endpoint. Default: the one in the issuer's metadata, which is read again every
+    /// hour. `{tenant_id}` in the URL is replaced by the tenant of the request; then every request must
+    /// name a tenant.
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = Some(url.into());
         self
     }
 
-    /// The token endpoint of each tenant, where the id alone does not tell. Takes the token_url_source of
-    /// [`token_url`](Self::token_url).
+    /// Sets a lookup for the token endpoint of each tenant, if the URL does not follow from the tenant's
+    /// id. Replaces [`token_url`](Self::token_url).
     pub fn token_urls(mut self, urls: impl TokenUrls) -> Self {
         self.token_urls = Some(Arc::new(urls));
         self
     }
 
-    /// The revocation endpoint. Default: what the issuer's metadata names.
+    /// Sets the revocation endpoint. Default: the one in the issuer's metadata.
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(url.into());
         self
     }
 
-    /// The authorization endpoint, where users sign in. Default: what the issuer's metadata names.
+    /// Sets the authorization endpoint, where users sign in. Default: the one in the issuer's metadata.
     pub fn authorization_url(mut self, url: impl Into<String>) -> Self {
         self.authorization_url = Some(url.into());
         self
     }
 
-    /// `requested_token_type` of exchanges. Default [`TokenType::Jwt`]; `None` leaves it out, for
-    /// providers that refuse it.
+    /// Sets the `requested_token_type` of exchanges. Default: [`TokenType::Jwt`]. `None` omits it, for
+    /// providers that refuse the parameter.
     pub fn requested_token_type(mut self, kind: Option<TokenType>) -> Self {
         self.settings.requested_type = kind;
         self
     }
 
-    /// The form member that tells the provider the tenant of a service token. Default: none.
+    /// Sets the form parameter that carries the tenant of a service token. Default: none.
     pub fn tenant_parameter(mut self, name: impl Into<String>) -> Self {
         self.settings.tenant_parameter = Some(name.into());
         self
     }
 
-    /// Allows [`TokenExchangeClient::password`]. Default: off.
+    /// Allows [`TokenExchangeClient::password`]. Default: not allowed.
     pub fn enable_password_grant(mut self) -> Self {
         self.settings.allows_passwords = true;
         self
     }
 
-    /// Allows `http://` on the loopback interface, for development. Default: no.
+    /// Allows `http://` URLs on the loopback interface, for development. Default: not allowed.
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
         self.settings.allow_loopback_http = allow;
         self
     }
 
-    /// Takes what an exchange gives whatever its `aud`, for providers whose tokens name none or
-    /// call the service something else. The price: a token meant for one service may be sent to
-    /// another.
+    /// Accepts exchanged tokens with any `aud`, for providers whose tokens have none or use other names.
+    /// The price: a token for one service may be sent to another.
     pub fn insecure_any_audience(mut self) -> Self {
         self.settings.relaxed.audience = true;
         self
     }
 
-    /// Takes what an exchange gives whatever its `sub` and `tenant_id`, for providers that call a
-    /// user something else at each service. The price: a provider that mixes up users or tenants
-    /// is not noticed.
+    /// Accepts exchanged tokens with any `sub` and `tenant_id`, for providers that give a user another
+    /// name at each service. The price: a provider that confuses users or tenants is not detected.
     pub fn insecure_any_subject(mut self) -> Self {
         self.settings.relaxed.subject = true;
         self
     }
 
-    /// Takes what an exchange gives without `issued_token_type`, for providers that leave it out
-    /// although RFC 8693 §2.2.1 requires it. The price: something that is no access token may be
-    /// taken for one.
+    /// Accepts exchanged tokens without `issued_token_type`, for providers that omit it although
+    /// RFC 8693 §2.2.1 requires it. The price: a token of another type may be used as an access token.
     pub fn accept_untyped_tokens(mut self) -> Self {
         self.settings.relaxed.issued_type = true;
         self
     }
 
-    /// Takes what an exchange gives with a `token_type` of `N_A`, for services downstream that want
-    /// such tokens elsewhere than in `Authorization` (RFC 8693 §2.2.1):
-    /// [`is_bearer`](super::AccessToken::is_bearer) tells.
+    /// Accepts exchanged tokens with a `token_type` of `N_A`, for downstream services that expect such
+    /// tokens elsewhere than in `Authorization` (RFC 8693 §2.2.1).
+    /// [`is_bearer`](super::AccessToken::is_bearer) returns false for them.
     pub fn accept_other_token_types(mut self) -> Self {
         self.settings.relaxed.token_type = true;
         self
     }
 
-    /// Keeps a token beyond the end of the subject token it was exchanged for. Default: no. The
-    /// price: a user who has signed out goes on downstream.
+    /// Caches an exchanged token longer than its subject token lives. Default: not allowed. The price: a
+    /// user who signed out can still reach downstream services.
     pub fn insecure_outlive_subject(mut self) -> Self {
         self.settings.outlives_subject = true;
         self
     }
 
-    /// How long a token lives that comes without `expires_in` and is no JWT with an `exp`. Default:
-    /// unknown, so it is not kept.
+    /// Sets the lifetime of tokens that have neither `expires_in` nor, as a JWT, an `exp`. Default:
+    /// unknown, so such tokens are not cached.
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.default_lifetime = Some(lifetime);
         self
     }
 
-    /// Where tokens are kept. Default: a [`MemoryCache`] of its own.
+    /// Sets the cache. Default: a new [`MemoryCache`].
     pub fn cache(mut self, cache: impl TokenCache) -> Self {
         self.cache = Some(Arc::new(cache));
         self
     }
 
-    /// Under which secrets tokens are sealed and filed in a cache that other processes share.
-    /// Needed for such a cache, and of no use without one.
+    /// Sets the keys that seal tokens in a shared cache and derive their cache keys. Required for a
+    /// shared cache; unused without one.
     pub fn cache_keys(mut self, keys: SealingKeys) -> Self {
         self.cache_keys = Some(keys);
         self
     }
 
-    /// How long a cache that gives no answer is waited for. Default: 5 seconds. Each call of an
-    /// exchange or for a service token takes no longer, and goes on without; [`RedisCache`](super::RedisCache) gives up
-    /// sooner by itself. A refresh or a code asks again for so long, and fails then with
-    /// [`Unavailable`](super::ExchangeError::Unavailable).
+    /// Sets how long the client waits for a cache that does not answer. Default: 5 seconds. After it, an
+    /// exchange or a request for a service token continues without the cache
+    /// ([`RedisCache`](super::RedisCache) has a shorter limit of its own). A refresh or a code retries the
+    /// cache for this long, and then fails with [`Unavailable`](super::ExchangeError::Unavailable).
     pub fn cache_timeout(mut self, timeout: Duration) -> Self {
         self.settings.cache_timeout = timeout;
         self
     }
 
-    /// Spends refresh tokens and codes also while a shared cache gives no answer: once in each
-    /// process. Default: no, they are not spent. Right for a service of one process. The price
-    /// with more: while the cache is away two processes may spend the same refresh token, and the
-    /// provider ends that session (RFC 9700 §4.14.2).
+    /// Spends refresh tokens and codes even while a shared cache does not answer. Default: not allowed.
+    /// Safe for a service with one process. The price with more processes: while the cache is
+    /// unavailable, two processes may spend the same refresh token, and the provider then ends the
+    /// session (RFC 9700 §4.14.2).
     pub fn insecure_spend_without_lock(mut self) -> Self {
         self.settings.spends_without_lock = true;
         self
     }
 
-    /// How long a request may take, from connecting to the last byte. Default: 10 seconds.
+    /// Limits the time of a request, from connecting to the last byte. Default: 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self
     }
 
-    /// Shares the issuer's metadata with those who verify its tokens (`Auth::issuers`), so that they
-    /// are read once for both. Endpoints and sessions do so by themselves. Nothing else is shared,
-    /// and nothing at all where `issuers` does not list this issuer, looks for its metadata
-    /// elsewhere, or needs none. Default: the client reads them for itself.
+    /// Shares the issuer's metadata with these issuers (`Auth::issuers`), so that it is read only once.
+    /// Endpoints and sessions call this for you. Nothing is shared if `issuers` does not list this
+    /// issuer, uses another metadata URL, or needs no metadata. Default: the client reads the metadata
+    /// itself.
     pub fn issuers(mut self, issuers: &Issuers) -> Self {
         self.issuers = Some(issuers.clone());
         self
     }
 
-    /// Where the time comes from. Default: the system.
+    /// Sets the clock. Default: the system clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.settings.clock = Arc::new(clock);
         self
     }
 
-    /// The client. Does no I/O.
+    /// Builds the client. Does no I/O.
     ///
     /// # Errors
-    /// All faults at once: no [`client_auth`](Self::client_auth), a URL that is none or that is
-    /// neither `https` nor an allowed loopback one, a shared cache without
-    /// [`cache_keys`](Self::cache_keys), an issuer with `{tenant_id}` without
-    /// [`token_url`](Self::token_url) or [`token_urls`](Self::token_urls), `{tenant_id}` in another URL
-    /// than that, a [`timeout`](Self::timeout) of 0.
+    /// All faults together:
+    ///
+    /// * [`client_auth`](Self::client_auth) is missing;
+    /// * a URL is invalid, or is neither `https` nor an allowed loopback URL;
+    /// * a shared cache has no [`cache_keys`](Self::cache_keys);
+    /// * the issuer has `{tenant_id}`, and neither [`token_url`](Self::token_url) nor
+    ///   [`token_urls`](Self::token_urls) is set;
+    /// * a URL other than the token endpoint's has `{tenant_id}`;
+    /// * the [`timeout`](Self::timeout) is 0.
     pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
         let prefix = self.prefix.clone();
         self.build_checked().map_err(|error| error.named(prefix.as_deref()))
@@ -314,10 +316,10 @@ impl TokenExchangeBuilder {
         let authorization_url =
             self.tenantless_url("authorization_url", self.authorization_url.as_ref(), &mut faults);
         if self.settings.timeout.is_zero() {
-            faults.push(Fault::new("timeout", "is 0: no request could be answered in time"));
+            faults.push(Fault::new("timeout", "is 0: set a positive timeout"));
         }
         if self.auth.is_none() && !faults.iter().any(|fault| fault.field.starts_with("client")) {
-            faults.push(Fault::new("client_auth", "is missing: say how the service proves itself"));
+            faults.push(Fault::new("client_auth", "is missing: set how the service authenticates"));
         }
         if let Some(Err(problem)) = self.auth.as_ref().map(ClientAuth::check) {
             faults.push(Fault::new("client_auth", problem));
@@ -326,7 +328,7 @@ impl TokenExchangeBuilder {
         let keys = match self.cache_keys.take() {
             Some(keys) => Some(keys),
             None if cache.is_shared() => {
-                faults.push(Fault::new("cache_keys", "is missing: a shared cache needs them"));
+                faults.push(Fault::new("cache_keys", "is missing: a shared cache needs keys"));
                 None
             }
             None => Some(SealingKeys::random()?),
@@ -354,7 +356,6 @@ impl TokenExchangeBuilder {
         Ok(TokenExchangeClient { cached: Arc::new(cached) })
     }
 
-    /// Where metadata is looked for.
     fn metadata_urls(&self, faults: &mut Vec<Fault>) -> Vec<Url> {
         if self.discovery_url.is_some() {
             return self
@@ -364,7 +365,7 @@ impl TokenExchangeBuilder {
         }
         if self.issuer.contains(TENANT_PLACEHOLDER) {
             if !self.has_token_url() {
-                let problem = "stands for one issuer per tenant, and that has no metadata: \
+                let problem = "has {tenant_id}, so there is no single metadata document: \
                                set token_url (`P_TOKEN_URL`), or discovery_url (`P_DISCOVERY_URL`)";
                 faults.push(Fault::new("issuer", problem));
             }
@@ -393,18 +394,19 @@ impl TokenExchangeBuilder {
             return TokenUrlSource::Fixed(one);
         }
         if Url::parse(&filled("y")).is_ok_and(|other| one.origin() != other.origin()) {
-            // Credentials go to the hosts that were configured and to no others.
-            faults.push(Fault::new("token_url", "may have {tenant_id} in its path only"));
+            // A tenant must not choose the host that receives the credentials.
+            faults.push(Fault::new("token_url", "may have {tenant_id} only in its path"));
         }
         TokenUrlSource::Template(url.clone())
     }
 
-    /// All settings that a token depends on: two clients that differ in one share no tokens.
+    /// Returns the fingerprint of all settings that change a token. Clients with different fingerprints
+    /// share no cache entries.
     fn fingerprint(&self, auth: &ClientAuth) -> ClientFingerprint {
         let settings = &self.settings;
         let lifetime = settings.default_lifetime.map(|life| life.as_millis().to_string());
         let texts = [
-            // The version of what follows, and of the keys made with it.
+            // The version of this list and of the encoding of cache keys.
             "3",
             self.expected_issuer.as_deref().unwrap_or(&self.issuer),
             auth.client_id(),
@@ -420,7 +422,7 @@ impl TokenExchangeBuilder {
         ClientFingerprint::new(texts.into_iter().chain(flags), settings.spends_without_lock)
     }
 
-    /// A URL in which no tenant is filled in.
+    /// Parses a URL that must not have `{tenant_id}`.
     fn tenantless_url(
         &self,
         field: &str,
@@ -430,7 +432,7 @@ impl TokenExchangeBuilder {
         let text = text?;
         if text.contains(TENANT_PLACEHOLDER) {
             let problem =
-                "has {tenant_id}, which is filled in token_url alone: give one URL for all";
+                "has {tenant_id}, which only token_url may have: set one URL for all tenants";
             faults.push(Fault::new(field, problem));
             return None;
         }
@@ -450,19 +452,21 @@ impl TokenExchangeBuilder {
 
 const NO_KEY_FILE: &str = "is missing: private_key_jwt needs the file with the private key";
 
-/// How the configuration says the service proves itself.
+/// Reads the client authentication from the configuration.
 fn client_auth(client: &ClientConfig) -> Result<ClientAuth, Fault> {
     let missing = |field: &str, problem: &str| Fault::new(format!("client.{field}"), problem);
     let id = client.id.as_deref().filter(|id| !id.is_empty());
-    let id = id.ok_or_else(|| missing("id", "is missing: give this service's client_id"))?;
+    let id = id.ok_or_else(|| missing("id", "is missing: set this service's client_id"))?;
     let secret = || match (&client.secret, &client.secret_file) {
-        (Some(_), Some(_)) => Err(missing("secret_file", "is set beside the secret: choose one")),
+        (Some(_), Some(_)) => {
+            Err(missing("secret_file", "is set, and the secret too: set only one"))
+        }
         (Some(secret), None) => Ok(SecretSource::Value(secret.clone())),
         (None, Some(file)) => Ok(SecretSource::File(file.clone())),
         (None, None) => Err(missing(
             "secret",
-            "is missing: set it, or secret_file (`P_CLIENT_SECRET_FILE`), or for a client without \
-             secret auth = none (`P_CLIENT_AUTH=none`)",
+            "is missing: set it, or secret_file (`P_CLIENT_SECRET_FILE`); for a client without a \
+             secret, set auth = none (`P_CLIENT_AUTH=none`)",
         )),
     };
     Ok(match client.auth {
@@ -477,7 +481,7 @@ fn client_auth(client: &ClientConfig) -> Result<ClientAuth, Fault> {
     })
 }
 
-/// The cache behind this URL, with a memory in front of it.
+/// Returns a memory cache in front of the Redis server at this URL.
 #[cfg(feature = "redis")]
 fn redis_cache(url: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
     let redis = super::RedisCache::open(url)?;

@@ -1,4 +1,4 @@
-//! [`TokenExchangeClient`]: the right token for each call to another service.
+//! [`TokenExchangeClient`]: obtains tokens for calls to other services.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,35 +17,46 @@ use crate::issuer::Issuers;
 use crate::support::secret::Secret;
 use crate::support::telemetry;
 
-/// Gets tokens from one provider: one method for each grant. Cheap to clone: clones share
-/// everything.
+/// Obtains tokens from one provider, with one method for each grant. Cheap to clone; clones share the
+/// cache and the circuit breakers.
+///
+/// # Caching
 ///
 /// [`exchange`](Self::exchange) and [`service_token`](Self::service_token) answer from a
-/// [`TokenCache`](crate::TokenCache) when they can. However many callers want the same token at once, the provider is
-/// asked once, and a caller that goes away disturbs nobody. From 80 % of its life on, a token is
-/// still given out while its successor is sought; so a provider that is away for a while is not
-/// noticed. [`refresh`](Self::refresh) spends a refresh token once, however many come with it, and
-/// [`authorization_code`](Self::authorization_code) a code.
+/// [`TokenCache`](crate::TokenCache) if they can. Concurrent calls for the same token share one request
+/// to the provider, which continues even if the first caller is dropped. After 80 % of its lifetime a
+/// token is still returned while a background task requests the next one, so a short outage of the
+/// provider has no effect. Concurrent calls of [`refresh`](Self::refresh) or
+/// [`authorization_code`](Self::authorization_code) spend a refresh token or code only once. The password
+/// grant is never cached.
 ///
-/// The password grant asks the provider for each call. A request that was not sent is tried twice,
-/// and so are the ones above other than a refresh. After three failures in a row the endpoint is
-/// left alone for 1 to 60 seconds, or as long as its `Retry-After` says, up to a minute: for all
-/// grants if there was no connection or a gateway answered (502, 503, 504), else for the grant that
-/// failed, because 429, 500 and silence may be due to what one caller sent.
+/// # Retries and circuit breaker
 ///
-/// An answer must be a bearer token, and must not permit more than was asked for. If what an
-/// exchange gives is a JWT, its `aud` must name all that was asked for, its scopes must be among those
-/// asked for, where any were, and `sub` and `tenant_id` must be those of the subject token, where that
-/// is a JWT, too. A service token that is a JWT with
-/// a `tenant_id` must be of the tenant asked for. Opaque tokens cannot be looked into; signatures
-/// are *not* verified, because the token came from the provider itself.
+/// A request that was not sent is retried once. Exchanges and requests for service tokens are also
+/// retried once if no answer arrived. After three failures in a row a circuit breaker opens for 1 to 60
+/// seconds, or for the `Retry-After` of the answer, at most a minute. It opens for all grants after a
+/// failed connection or an answer of a gateway (502, 503, 504). After 429, 500 or a timeout it opens for
+/// one grant, because a single caller may have caused the failure.
+///
+/// # Verified, and not verified
+///
+/// The answer must be a bearer token without scopes that were not requested. If an exchange returns a
+/// JWT:
+///
+/// * its `aud` must contain every requested audience and resource;
+/// * its scopes must be a subset of the requested ones, if any were requested;
+/// * its `sub` and `tenant_id` must equal those of the subject token, if that is a JWT with these claims.
+///
+/// A service token that is a JWT with a `tenant_id` must have the requested tenant. Claims of opaque
+/// tokens cannot be verified. Signatures are *not* verified, because the token came directly from the
+/// provider.
 ///
 /// ```no_run
 /// use scaikey_auth::issuer::ClientAuth;
 /// use scaikey_auth::{ExchangeRequest, TenantId, TokenExchangeClient};
 ///
 /// # async fn example(incoming: &str, tenant: &TenantId) -> Result<(), Box<dyn std::error::Error>> {
-/// // Or by a private key, or as the provider wants it: see `ClientAuth`.
+/// // Other methods, such as a private key: see `ClientAuth`.
 /// let client = TokenExchangeClient::builder("https://scaikey.example")
 ///     .client_auth(ClientAuth::basic("scaidrive", "secret"))
 ///     .tenant_parameter("tenant_id")
@@ -60,66 +71,66 @@ pub struct TokenExchangeClient {
 }
 
 impl TokenExchangeClient {
-    /// Begins to set one up for the provider with this issuer URL.
+    /// Returns a builder for the provider with this issuer URL.
     pub fn builder(issuer: impl Into<String>) -> TokenExchangeBuilder {
         TokenExchangeBuilder::new(issuer.into())
     }
 
-    /// [`issuers`](TokenExchangeBuilder::issuers), unless that was said when it was built.
+    /// Sets [`issuers`](TokenExchangeBuilder::issuers), unless the builder set it.
     pub(crate) fn share_metadata(&self, issuers: &Issuers) {
-        // Who comes second finds the same metadata with the first.
+        // Fails if it is set, which is as good.
         let _ = self.cached.endpoint.issuers.set(issuers.clone());
     }
 
-    /// Begins to set one up for the first issuer of this configuration, as the
-    /// [`client`](crate::AuthConfig::client) it names.
+    /// Returns a builder for the first issuer of this configuration, with the configured
+    /// [`client`](crate::AuthConfig::client).
     pub fn from_config(config: &AuthConfig) -> TokenExchangeBuilder {
         TokenExchangeBuilder::from_config(config)
     }
 
-    /// Begins to set one up from environment variables: [`AuthConfig::from_env`]. What cannot be
-    /// read is reported by [`build`](TokenExchangeBuilder::build).
+    /// Returns a builder configured from environment variables: see [`AuthConfig::from_env`].
+    /// [`build`](TokenExchangeBuilder::build) reports variables that cannot be read.
     pub fn from_env(prefix: &str) -> TokenExchangeBuilder {
         Self::from_config(&AuthConfig::from_env(prefix))
     }
 
-    /// Exchanges a token for one of another audience (RFC 8693), or gives the one it got before.
+    /// Exchanges a token for a token with another audience (RFC 8693), or returns the cached one.
     ///
-    /// It is kept for 30 seconds less than it lives, and no longer than the subject token. A
-    /// refusal is repeated for ten seconds without asking again.
+    /// A token is cached until 30 seconds before it expires, and no longer than the subject token lives.
+    /// A refusal is cached for ten seconds.
     ///
     /// # Errors
-    /// [`ExchangeError`]; a target the provider has no tokens for is `invalid_target`, a subject
-    /// token it does not accept is `invalid_request`.
+    /// [`ExchangeError`]. `invalid_target` means that the provider issues no tokens for the target,
+    /// `invalid_request` that it does not accept the subject token.
     pub async fn exchange(&self, request: &ExchangeRequest) -> Result<AccessToken, ExchangeError> {
         self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), None).await
     }
 
-    /// Exchanges again, because the service downstream refused `refused`. Whoever comes with a
-    /// token that was replaced meanwhile gets the new one. A token that came less than ten seconds
-    /// ago is given back as it is: it was not refused for its age.
+    /// Exchanges again, because a downstream service rejected a token. If the token was replaced in the
+    /// meantime, returns the cached replacement. A token younger than ten seconds is returned unchanged,
+    /// because its age was not the reason for the rejection.
     ///
     /// # Errors
     /// [`ExchangeError`].
     pub async fn exchange_replacing(
         &self,
-        refused: &AccessToken,
+        rejected: &AccessToken,
         request: &ExchangeRequest,
     ) -> Result<AccessToken, ExchangeError> {
-        self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), Some(refused)).await
+        self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), Some(rejected)).await
     }
 
-    /// Gets a token for the service itself (client credentials, RFC 6749 §4.4), or gives the one
-    /// it got before. A [`TenantId`](crate::TenantId) will do as a request.
+    /// Obtains a token for the service itself (client credentials, RFC 6749 §4.4), or returns the cached
+    /// one. A [`TenantId`](crate::TenantId) converts into a request.
     ///
-    /// How the provider is told the tenant: `{tenant_id}` in
-    /// [`token_url`](TokenExchangeBuilder::token_url), or
+    /// To request a token in a tenant, configure one of these: `{tenant_id}` in
+    /// [`token_url`](TokenExchangeBuilder::token_url),
     /// [`token_urls`](TokenExchangeBuilder::token_urls), or a
     /// [`tenant_parameter`](TokenExchangeBuilder::tenant_parameter).
     ///
     /// # Errors
-    /// [`ExchangeError`]; also when a tenant is named and the client does not know how to tell the
-    /// provider, and when the answer is a JWT of another tenant.
+    /// [`ExchangeError`]. Also if the request names a tenant and none of these is configured, or if the
+    /// answer is a JWT of another tenant.
     pub async fn service_token(
         &self,
         request: impl Into<ServiceTokenRequest>,
@@ -127,70 +138,72 @@ impl TokenExchangeClient {
         self.token(&TokenRequest::Service(Cow::Owned(request.into())), None).await
     }
 
-    /// Gets another one, because the service downstream refused `refused`: as
+    /// Obtains another token, because a downstream service rejected one. Works like
     /// [`exchange_replacing`](Self::exchange_replacing).
     ///
     /// # Errors
     /// [`ExchangeError`].
     pub async fn service_token_replacing(
         &self,
-        refused: &AccessToken,
+        rejected: &AccessToken,
         request: impl Into<ServiceTokenRequest>,
     ) -> Result<AccessToken, ExchangeError> {
-        self.token(&TokenRequest::Service(Cow::Owned(request.into())), Some(refused)).await
+        self.token(&TokenRequest::Service(Cow::Owned(request.into())), Some(rejected)).await
     }
 
-    /// Gets what is requested, or gives what it got before; not the one that was `refused`.
+    /// Obtains a token, or returns the cached one, unless that one was `rejected`.
     pub(crate) async fn token(
         &self,
         request: &TokenRequest<'_>,
-        refused: Option<&AccessToken>,
+        rejected: Option<&AccessToken>,
     ) -> Result<AccessToken, ExchangeError> {
         if let TokenRequest::Service(request) = request {
-            self.can_serve(request)?;
+            self.check_service_request(request)?;
         }
-        self.cached.get(request, refused).await
+        self.cached.get(request, rejected).await
     }
 
-    fn can_serve(&self, request: &ServiceTokenRequest) -> Result<(), ExchangeError> {
+    fn check_service_request(&self, request: &ServiceTokenRequest) -> Result<(), ExchangeError> {
         if self.cached.endpoint.auth.is_public() {
-            return Err(ExchangeError::NotConfigured("a public client has no tokens of its own"));
-        }
-        let knows_how = self.cached.endpoint.settings.tenant_parameter.is_some()
-            || self.cached.endpoint.is_per_tenant();
-        if request.tenant.is_some() && !knows_how {
             return Err(ExchangeError::NotConfigured(
-                "set tenant_parameter, or {tenant_id} in token_url, to ask for a tenant's token",
+                "a public client cannot request service tokens",
+            ));
+        }
+        let sends_tenant = self.cached.endpoint.settings.tenant_parameter.is_some()
+            || self.cached.endpoint.is_per_tenant();
+        if request.tenant.is_some() && !sends_tenant {
+            return Err(ExchangeError::NotConfigured(
+                "set tenant_parameter, or {tenant_id} in token_url, to request a token in a tenant",
             ));
         }
         Ok(())
     }
 
-    /// Gets a new access token for a session (RFC 6749 §6). [`SessionTokens`](super::SessionTokens) does it in time.
+    /// Obtains a new access token for a session (RFC 6749 §6). [`SessionTokens`](super::SessionTokens)
+    /// calls this before the token expires.
     ///
-    /// Where the provider rotates refresh tokens, two grants with the same one end the session. So
-    /// all who come with one within a minute get what the first of them got, in all processes that
-    /// share a cache. While a shared cache does not answer, no refresh token is spent: the error is
-    /// [`Unavailable`](ExchangeError::Unavailable) after a
-    /// [while](TokenExchangeBuilder::cache_timeout). The request is not repeated when no answer
-    /// came: it may have been granted.
+    /// If the provider rotates refresh tokens, it ends the session when one is used twice. So every call
+    /// with the same refresh token within a minute returns the result of the first call, in all processes
+    /// that share a cache. While a shared cache does not answer, no refresh token is spent: the call
+    /// fails with [`Unavailable`](ExchangeError::Unavailable) after the
+    /// [`cache_timeout`](TokenExchangeBuilder::cache_timeout). A request without an answer is not
+    /// retried, because the provider may have granted it.
     ///
     /// # Errors
-    /// [`ExchangeError`]; `invalid_grant` means that the user has to sign in again.
+    /// [`ExchangeError`]. `invalid_grant` means that the user has to sign in again.
     pub async fn refresh(&self, request: &RefreshRequest) -> Result<AccessToken, ExchangeError> {
         let request = TokenRequest::Refresh(Cow::Borrowed(request));
         let token = self.cached.get(&request, None).await?;
-        // The first of those who came with this refresh token may have asked for more.
+        // The first call with this refresh token may have requested more scopes.
         contract::verify(&request, &token, self.cached.endpoint.settings.relaxed).map(|()| token)
     }
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
     ///
-    /// A provider that sees a code twice ends the session (RFC 6749 §4.1.2). So the first who comes
-    /// with one redeems it, in all processes that share a cache. Whoever comes with the same code,
-    /// verifier and redirect URI within a minute is refused with `invalid_grant` here, and the
-    /// provider is not asked; with [`allow_repeats`](CodeRequest::allow_repeats) they get the same
-    /// tokens.
+    /// A provider that receives a code twice ends the session (RFC 6749 §4.1.2). So only the first call
+    /// sends the code, in all processes that share a cache. A call with the same code, verifier and
+    /// redirect URI within a minute fails with `invalid_grant` without a request to the provider. With
+    /// [`allow_repeats`](CodeRequest::allow_repeats) it returns the same tokens instead.
     ///
     /// # Errors
     /// [`ExchangeError`].
@@ -198,8 +211,7 @@ impl TokenExchangeClient {
         &self,
         request: &CodeRequest,
     ) -> Result<AccessToken, ExchangeError> {
-        let wanted = TokenRequest::Code(Cow::Borrowed(request));
-        let token = self.cached.get(&wanted, None).await?;
+        let token = self.cached.get(&TokenRequest::Code(Cow::Borrowed(request)), None).await?;
         if request.allows_repeats || token.cache_status() == CacheStatus::Miss {
             return Ok(token);
         }
@@ -210,11 +222,11 @@ impl TokenExchangeClient {
         })
     }
 
-    /// Signs a user in with a password (RFC 6749 §4.3). Off unless
-    /// [enabled](TokenExchangeBuilder::enable_password_grant).
+    /// Signs a user in with a password (RFC 6749 §4.3).
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// [`ExchangeError`]. Also unless
+    /// [`enable_password_grant`](TokenExchangeBuilder::enable_password_grant) was called.
     pub async fn password(&self, request: &PasswordRequest) -> Result<AccessToken, ExchangeError> {
         if !self.allows_passwords() {
             return Err(ExchangeError::NotConfigured("the password grant is not enabled"));
@@ -237,23 +249,23 @@ impl TokenExchangeClient {
         self.cached.endpoint.settings.allows_passwords
     }
 
-    /// Ends a token before its time (RFC 7009). A token the provider does not know is a success.
+    /// Revokes a token (RFC 7009). Revoking a token that the provider does not know succeeds.
     ///
     /// # Errors
-    /// [`ExchangeError`]; also when neither metadata nor configuration name an endpoint.
+    /// [`ExchangeError`]. Also if neither metadata nor configuration names a revocation endpoint.
     pub async fn revoke(&self, token: &Secret) -> Result<(), ExchangeError> {
         self.cached.endpoint.revoke(token.expose()).await
     }
 
-    /// Tells the operator of a token that should have ended and lives on: warns of each cause once
-    /// until revocation works, because anybody can ask for it.
-    pub(crate) fn log_revocation(&self, what: &'static str, error: Option<&ExchangeError>) {
+    /// Logs a token that should have been revoked and was not. Warns only once until revocation works
+    /// again, because anonymous callers can cause the failure.
+    pub(crate) fn log_revocation(&self, token_kind: &'static str, error: Option<&ExchangeError>) {
         let endpoint = &self.cached.endpoint;
-        let outage = endpoint.breakers.of(&endpoint.name).outage(what);
+        let outage = endpoint.breakers.of(&endpoint.name).outage(token_kind);
         match error {
             Some(error) => {
                 let is_new = outage.begins(error, self.cached.clock().elapsed());
-                telemetry::not_revoked(what, error.kind(), error, is_new);
+                telemetry::not_revoked(token_kind, error.kind(), error, is_new);
             }
             None => {
                 outage.ends(|| self.cached.clock().elapsed());

@@ -1,4 +1,4 @@
-//! [`SessionTokens`]: a user's tokens, renewed in time.
+//! [`SessionTokens`]: a user's tokens, renewed before they expire.
 
 use std::sync::Arc;
 
@@ -10,13 +10,12 @@ use crate::support::retry::{Backoff, Failures};
 use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 
-/// The tokens of one session: what sign-in gave, and what refreshes made of it. Cheap to clone:
-/// clones are the same session.
+/// The tokens of one session, refreshed on use. Cheap to clone; clones share the session.
 ///
-/// From 80 % of its life on, the access token is given out while the next one is sought; nobody
-/// waits for that before it has expired. A session that nobody uses is not renewed. Several of these
-/// (in several processes, with a shared cache) may hold the same refresh token: they end up with
-/// the same successors, if they renew within a minute of each other.
+/// After 80 % of its lifetime the access token is still returned while a background task renews it.
+/// Callers wait only after it has expired. An unused session is not renewed. Several processes with a
+/// shared cache may hold the same refresh token: if they renew within a minute of each other, they get the
+/// same new tokens.
 #[derive(Debug, Clone)]
 pub struct SessionTokens(Arc<Session>);
 
@@ -24,7 +23,7 @@ pub struct SessionTokens(Arc<Session>);
 struct Session {
     client: TokenExchangeClient,
     tenant: Option<TenantId>,
-    held: ArcSwap<Tokens>,
+    tokens: ArcSwap<Tokens>,
     renewals: SingleFlight<(), Result<AccessToken, ExchangeError>>,
 }
 
@@ -32,18 +31,18 @@ struct Session {
 struct Tokens {
     access: AccessToken,
     refresh: Option<Secret>,
-    /// Renewals that failed while the token was still good.
+    /// The failed renewals of this token.
     failures: Failures,
 }
 
 impl SessionTokens {
-    /// From what [`TokenExchangeClient::authorization_code`] or another grant gave. Without a
-    /// refresh token the session ends with its access token.
+    /// Returns a session with the token of [`TokenExchangeClient::authorization_code`] or another grant.
+    /// Without a refresh token the session ends when the access token expires.
     pub fn new(client: TokenExchangeClient, first: AccessToken) -> Self {
         Self::of(client, first, None)
     }
 
-    /// The same where the token endpoint depends on the tenant.
+    /// Returns a session for a client whose token endpoint depends on the tenant.
     pub fn in_tenant(client: TokenExchangeClient, first: AccessToken, tenant: TenantId) -> Self {
         Self::of(client, first, Some(tenant))
     }
@@ -51,54 +50,54 @@ impl SessionTokens {
     fn of(client: TokenExchangeClient, access: AccessToken, tenant: Option<TenantId>) -> Self {
         let refresh = access.refresh_token().cloned();
         let first = Tokens { access, refresh, failures: Failures::default() };
-        let (held, renewals) = (ArcSwap::from_pointee(first), SingleFlight::default());
-        Self(Arc::new(Session { client, tenant, held, renewals }))
+        let (tokens, renewals) = (ArcSwap::from_pointee(first), SingleFlight::default());
+        Self(Arc::new(Session { client, tenant, tokens, renewals }))
     }
 
-    /// The access token to use now.
+    /// Returns a valid access token.
     ///
     /// # Errors
-    /// When it has expired and no other was to be had: `invalid_grant` means that the user has to
-    /// sign in again.
+    /// The token has expired and the renewal failed. `invalid_grant` means that the user has to sign in
+    /// again.
     pub async fn access_token(&self) -> Result<AccessToken, ExchangeError> {
         let session = &self.0;
-        let held = session.held.load_full();
+        let tokens = session.tokens.load_full();
         let clock = session.client.cached.clock();
-        match held.access.freshness_until_expiry(clock) {
-            Freshness::Fresh => Ok(held.access.clone()),
+        match tokens.access.freshness_until_expiry(clock) {
+            Freshness::Fresh => Ok(tokens.access.clone()),
             Freshness::Due => {
-                if held.refresh.is_some() && clock.elapsed() >= held.failures.retry_at {
+                if tokens.refresh.is_some() && clock.elapsed() >= tokens.failures.retry_at {
                     drop(session.renewals.run((), || renew(session.clone())));
                 }
-                Ok(held.access.clone())
+                Ok(tokens.access.clone())
             }
             Freshness::Expired => {
                 let renewed = session.renewals.run((), || renew(session.clone())).wait().await;
-                let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
-                renewed.unwrap_or_else(|| Err(ended()))
+                let aborted = || ExchangeError::unavailable(None, "the renewal was aborted");
+                renewed.unwrap_or_else(|| Err(aborted()))
             }
         }
     }
 
-    /// The refresh token as of now, to keep the session elsewhere, or to
-    /// [revoke](TokenExchangeClient::revoke) it. It changes with every renewal.
+    /// Returns the current refresh token, to store the session elsewhere or to
+    /// [revoke](TokenExchangeClient::revoke) it. Every renewal may change it.
     pub fn refresh_token(&self) -> Option<Secret> {
-        self.0.held.load().refresh.clone()
+        self.0.tokens.load().refresh.clone()
     }
 }
 
-/// Refreshes, and keeps what came of it.
+/// Refreshes the session and stores the new tokens.
 async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
-    let held = session.held.load_full();
+    let tokens = session.tokens.load_full();
     let clock = session.client.cached.clock();
-    if held.access.freshness_until_expiry(clock) == Freshness::Fresh {
-        // Another renewal came to its end while this one was begun.
-        return Ok(held.access.clone());
+    if tokens.access.freshness_until_expiry(clock) == Freshness::Fresh {
+        // Another renewal finished just before this one started.
+        return Ok(tokens.access.clone());
     }
-    let Some(refresh) = held.refresh.clone() else {
+    let Some(refresh) = tokens.refresh.clone() else {
         return Err(ExchangeError::NotConfigured("the session has no refresh token"));
     };
-    let outcome = next(&session, &refresh).await;
+    let outcome = refresh_until_valid(&session, &refresh).await;
     let tokens = match &outcome {
         Ok(access) => Tokens {
             access: access.clone(),
@@ -106,18 +105,21 @@ async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
             failures: Failures::default(),
         },
         Err(_) => {
-            let mut failures = held.failures;
+            let mut failures = tokens.failures;
             failures.add(Backoff::SESSION, None, clock.elapsed());
-            Tokens { access: held.access.clone(), refresh: Some(refresh), failures }
+            Tokens { access: tokens.access.clone(), refresh: Some(refresh), failures }
         }
     };
-    session.held.store(Arc::new(tokens));
+    session.tokens.store(Arc::new(tokens));
     outcome
 }
 
-/// What comes after this refresh token. If another process spent it, and what it got has expired
-/// since, what comes after that.
-async fn next(session: &Session, refresh: &Secret) -> Result<AccessToken, ExchangeError> {
+/// Returns the successor of this refresh token. If another process got a successor that has expired
+/// since, returns the successor of that one.
+async fn refresh_until_valid(
+    session: &Session,
+    refresh: &Secret,
+) -> Result<AccessToken, ExchangeError> {
     let request = |refresh: &Secret| {
         let mut request = RefreshRequest::new(refresh.clone());
         request.tenant = session.tenant.clone();

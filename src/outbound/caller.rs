@@ -1,4 +1,4 @@
-//! [`CallerLayer`]: lets the requests a handler sends know on whose behalf it runs.
+//! [`CallerLayer`]: makes the caller of a request known to the requests that its handler sends.
 
 use std::future::Future;
 use std::task::{Context, Poll};
@@ -14,9 +14,10 @@ tokio::task_local! {
     static CALLER: Option<AuthContext>;
 }
 
-/// Runs `work` on behalf of a caller: an [`OutboundLayer`](super::OutboundLayer) in it finds them.
+/// Runs `work` on behalf of a caller. An [`OutboundLayer`](super::OutboundLayer) used in it finds the
+/// caller.
 ///
-/// Tasks that `work` spawns do not inherit the caller; wrap what they do once more:
+/// Tasks that `work` spawns do not inherit the caller. Wrap their future again:
 /// `tokio::spawn(with_caller(context, work))`.
 pub fn with_caller<F: Future>(
     context: AuthContext,
@@ -25,15 +26,15 @@ pub fn with_caller<F: Future>(
     CALLER.scope(Some(context), work)
 }
 
-/// On whose behalf the current task runs.
+/// Returns the caller of the current task.
 pub(super) fn current() -> Option<AuthContext> {
     CALLER.try_with(Clone::clone).ok().flatten()
 }
 
-/// Runs each request inside of [`with_caller`], so that handlers need not pass anything on.
+/// Runs each request in [`with_caller`], so that handlers need not pass the caller on.
 ///
-/// Put it inside of [`Auth::layer`](crate::Auth::layer). A request without an identity runs without
-/// a caller, also inside of a task that has one.
+/// Add it inside [`Auth::layer`](crate::Auth::layer). A request without an identity has no caller, even
+/// in a task that has one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallerLayer;
 

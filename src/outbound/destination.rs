@@ -1,4 +1,4 @@
-//! Where tokens may go: destinations, and which token each of them gets.
+//! Destinations, and the token that each of them gets.
 
 use std::borrow::Cow;
 use std::ptr;
@@ -13,104 +13,101 @@ use crate::config::{Fault, is_loopback};
 use crate::exchange::{ExchangeRequest, ServiceTokenRequest};
 use crate::identity::{Scopes, TenantId};
 
-/// Which token a destination gets.
+/// The token that a destination gets.
 #[derive(Debug, Clone)]
 pub struct OutboundToken {
-    pub(super) kind: Kind,
-    /// What was asked of it that it cannot do; told when the layer is built.
+    pub(super) kind: TokenKind,
+    /// A fault of the configuration, reported when the layer is built.
     problem: Option<&'static str>,
 }
 
-/// What is asked for, with the caller's part still to be filled in.
+/// The token request of a destination, still without the caller's token and tenant.
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
-    /// Without the caller's token and tenant.
+pub(super) enum TokenKind {
     OnBehalf(ExchangeRequest),
-    /// With the tenant, unless it is the caller's.
-    Service {
-        request: ServiceTokenRequest,
-        in_callers_tenant: bool,
-    },
+    Service { request: ServiceTokenRequest, in_callers_tenant: bool },
     Forwarded,
     None,
 }
 
 impl OutboundToken {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: TokenKind) -> Self {
         Self { kind, problem: None }
     }
 
     fn of_service(request: ServiceTokenRequest, in_callers_tenant: bool) -> Self {
-        Self::new(Kind::Service { request, in_callers_tenant })
+        Self::new(TokenKind::Service { request, in_callers_tenant })
     }
 
-    /// The caller's token exchanged for one of this audience (RFC 8693): the service there sees
-    /// the user, and a token that is good for nobody else.
+    /// Exchanges the caller's token for a token with this audience (RFC 8693). The destination learns the
+    /// user, and cannot use the token at other services.
     pub fn on_behalf_of_caller(audience: impl Into<String>) -> Self {
         let audience = audience.into();
         let problem = audience.is_empty().then_some("has an empty audience");
-        Self { kind: Kind::OnBehalf(ExchangeRequest::new("", audience)), problem }
+        Self { kind: TokenKind::OnBehalf(ExchangeRequest::new("", audience)), problem }
     }
 
-    /// A token of this service itself, whoever calls.
+    /// Uses a token of this service itself, for every caller.
     pub fn service() -> Self {
         Self::of_service(ServiceTokenRequest::default(), false)
     }
 
-    /// A token of this service itself, in this tenant.
+    /// Uses a token of this service itself, in this tenant.
     pub fn service_in(tenant: TenantId) -> Self {
         Self::of_service(ServiceTokenRequest::in_tenant(tenant), false)
     }
 
-    /// A token of this service itself, in the tenant of the request it is serving.
+    /// Uses a token of this service itself, in the tenant of the caller.
     pub fn service_in_callers_tenant() -> Self {
         Self::of_service(ServiceTokenRequest::default(), true)
     }
 
-    /// The caller's own token, as it came. The price: the service there can use it wherever it is
-    /// good, this service included. For services that are the same audience.
+    /// Forwards the caller's token unchanged. The price: the destination can use the token at every
+    /// service that accepts it, including this one. Use it only for destinations with the same audience.
     pub fn forwarded() -> Self {
-        Self::new(Kind::Forwarded)
+        Self::new(TokenKind::Forwarded)
     }
 
-    /// No token: requests pass as they are.
+    /// Sends no token: requests pass unchanged.
     pub fn none() -> Self {
-        Self::new(Kind::None)
+        Self::new(TokenKind::None)
     }
 
-    /// Asks for these scopes only. A token that is not asked for cannot be narrowed: for
-    /// [`forwarded`](Self::forwarded) and [`none`](Self::none) the layer does not build.
+    /// Requests only these scopes. With [`forwarded`](Self::forwarded) or [`none`](Self::none) the layer
+    /// does not build, because no token is requested.
     pub fn scopes(mut self, only: Scopes) -> Self {
         match &mut self.kind {
-            Kind::OnBehalf(request) => request.scopes = only,
-            Kind::Service { request, .. } => request.scopes = only,
-            Kind::Forwarded | Kind::None => {
-                self.problem = Some("has scopes for a token that is not asked for");
+            TokenKind::OnBehalf(request) => request.scopes = only,
+            TokenKind::Service { request, .. } => request.scopes = only,
+            TokenKind::Forwarded | TokenKind::None => {
+                self.problem = Some("has scopes, but requests no token");
             }
         }
         self
     }
 
-    /// Names what the token is for by its URL as well (RFC 8693 §2.1, RFC 8707). Only for
-    /// [`on_behalf_of_caller`](Self::on_behalf_of_caller); with another the layer does not build.
+    /// Adds a target service by URL (RFC 8693 §2.1, RFC 8707). Only for
+    /// [`on_behalf_of_caller`](Self::on_behalf_of_caller); otherwise the layer does not build.
     pub fn resource(mut self, resource: Url) -> Self {
         match self.kind {
-            Kind::OnBehalf(request) => self.kind = Kind::OnBehalf(request.resource(resource)),
-            _ => self.problem = Some("has a resource for a token that is not exchanged"),
+            TokenKind::OnBehalf(request) => {
+                self.kind = TokenKind::OnBehalf(request.resource(resource))
+            }
+            _ => self.problem = Some("has a resource, but exchanges no token"),
         }
         self
     }
 }
 
-/// One destination: an origin, and perhaps a part of its paths.
+/// One destination: an origin, and optionally a path prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Destination {
     scheme: String,
     host: String,
     port: u16,
-    /// Without a slash at its end; empty for all paths.
+    /// The path prefix without a trailing slash. Empty for all paths.
     path: String,
-    /// The path as a lenient server reads it.
+    /// The path prefix as [`normalise_leniently`] returns it.
     lenient: String,
     pub(super) token: OutboundToken,
 }
@@ -137,41 +134,43 @@ impl Destination {
         let (host, port) = (parsed.host_str(), parsed.port_or_known_default());
         let (host, port) = host.zip(port).ok_or_else(|| wrong("has no host"))?;
         let path = parsed.path().trim_end_matches('/').to_owned();
-        let lenient = read_leniently(&path).into_owned();
+        let lenient = normalise_leniently(&path).into_owned();
         if is_ambiguous(&path, &lenient) {
-            return Err(wrong("has a path that can be read in two ways"));
+            return Err(wrong("has an ambiguous path"));
         }
         let (scheme, host) = (parsed.scheme().to_owned(), host.to_owned());
         Ok(Self { scheme, host, port, path, lenient, token })
     }
 
-    /// Whether both are the same place, however they are written.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        let place = |of: &Self| (of.scheme.clone(), of.host.clone(), of.port, of.lenient.clone());
-        place(self) == place(other)
+    /// Returns whether both destinations cover the same requests.
+    pub(super) fn is_equivalent(&self, other: &Self) -> bool {
+        (&self.scheme, &self.host, self.port, &self.lenient)
+            == (&other.scheme, &other.host, other.port, &other.lenient)
     }
 
-    fn is_origin_of(&self, target: &Target<'_>) -> bool {
+    fn has_origin_of(&self, target: &Target<'_>) -> bool {
         self.scheme == target.scheme
             && self.port == target.port
             && self.host.eq_ignore_ascii_case(target.host)
     }
 }
 
-/// The longest of these paths that covers this one.
-fn longest<'d>(
-    known: impl Iterator<Item = &'d Destination>,
+/// Returns the destination with the longest path prefix of `path`.
+fn longest_match<'d>(
+    destinations: impl Iterator<Item = &'d Destination>,
     path: &str,
-    of: impl Fn(&'d Destination) -> &'d str,
+    prefix: impl Fn(&'d Destination) -> &'d str,
 ) -> Option<&'d Destination> {
-    let covers = |part: &str| {
-        let rest = path.strip_prefix(part);
+    let covers = |prefix: &str| {
+        let rest = path.strip_prefix(prefix);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    known.filter(|known| covers(of(known))).max_by_key(|known| of(known).len())
+    destinations
+        .filter(|destination| covers(prefix(destination)))
+        .max_by_key(|destination| prefix(destination).len())
 }
 
-/// What a client will connect to.
+/// The server that a client connects to.
 struct Target<'r> {
     scheme: &'r str,
     host: &'r str,
@@ -193,8 +192,8 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// `None` when there is more: a user, or a port that is no number, of which a client may make
-/// what it likes.
+/// Splits an authority into host and port. Returns `None` for an authority with user information or an
+/// invalid port, because clients treat these differently.
 fn host_and_port(authority: &Authority) -> Option<(&str, Option<u16>)> {
     let host = authority.host();
     let rest = authority.as_str().strip_prefix(host)?;
@@ -203,33 +202,34 @@ fn host_and_port(authority: &Authority) -> Option<(&str, Option<u16>)> {
     is_number.then_some((host, Some(port.parse().ok()?)))
 }
 
-/// The destination of a request: the longest path that covers it, at the origin it names.
+/// Returns the destination of a request: the one at its origin with the longest matching path prefix.
 pub(super) fn find<'d>(
     destinations: &'d [Destination],
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<&'d Destination, OutboundError> {
-    let refused = || OutboundError::Destination(uri.host().unwrap_or_default().to_owned());
-    let target = Target::of(uri).ok_or_else(refused)?;
-    let named = headers.get_all(HOST);
-    if named.iter().count() > 1 || !named.iter().all(|host| names(host.as_bytes(), &target)) {
+    let unknown = || OutboundError::Destination(uri.host().unwrap_or_default().to_owned());
+    let target = Target::of(uri).ok_or_else(unknown)?;
+    let hosts = headers.get_all(HOST);
+    if hosts.iter().count() > 1 || !hosts.iter().all(|host| matches_host(host.as_bytes(), &target))
+    {
         return Err(OutboundError::Host);
     }
-    let at_origin = || destinations.iter().filter(|known| known.is_origin_of(&target));
-    let found = longest(at_origin(), uri.path(), |known| &known.path);
-    if at_origin().any(|known| !known.path.is_empty()) {
-        let lenient = read_leniently(uri.path());
-        let other = longest(at_origin(), &lenient, |known| &known.lenient);
+    let at_origin = || destinations.iter().filter(|destination| destination.has_origin_of(&target));
+    let found = longest_match(at_origin(), uri.path(), |destination| &destination.path);
+    if at_origin().any(|destination| !destination.path.is_empty()) {
+        let lenient = normalise_leniently(uri.path());
+        let other = longest_match(at_origin(), &lenient, |destination| &destination.lenient);
         let is_one = found.map(ptr::from_ref) == other.map(ptr::from_ref);
         if !is_one || is_ambiguous(uri.path(), &lenient) {
             return Err(OutboundError::Path);
         }
     }
-    found.ok_or_else(refused)
+    found.ok_or_else(unknown)
 }
 
-/// Whether a `Host` header names what will be connected to.
-fn names(host: &[u8], target: &Target<'_>) -> bool {
+/// Returns whether a `Host` header names the target.
+fn matches_host(host: &[u8], target: &Target<'_>) -> bool {
     let Ok(authority) = Authority::try_from(host) else { return false };
     host_and_port(&authority).is_some_and(|(host, port)| {
         host.eq_ignore_ascii_case(target.host)
@@ -237,20 +237,21 @@ fn names(host: &[u8], target: &Target<'_>) -> bool {
     })
 }
 
-/// A path as the most lenient of servers reads it: decoded once at a gateway and once behind it,
-/// in one case, backslashes as slashes, without the parameters of segments (RFC 3986 §3.3).
-fn read_leniently(path: &str) -> Cow<'_, str> {
+/// Normalises a path as the most lenient server would: decodes it twice (a gateway and the server behind
+/// it may both decode), converts backslashes to slashes and letters to lower case, and removes the
+/// parameters of segments (RFC 3986 §3.3).
+fn normalise_leniently(path: &str) -> Cow<'_, str> {
     let is_odd = |byte| matches!(byte, b'%' | b'\\' | b';' | b'A'..=b'Z');
     if !path.bytes().any(is_odd) {
         return Cow::Borrowed(path);
     }
-    let path = decoded(&decoded(path)).replace('\\', "/").to_ascii_lowercase();
-    let names = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
-    Cow::Owned(names.collect::<Vec<_>>().join("/"))
+    let path = percent_decode(&percent_decode(path)).replace('\\', "/").to_ascii_lowercase();
+    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    Cow::Owned(segments.collect::<Vec<_>>().join("/"))
 }
 
-/// With the ASCII characters that were percent-encoded.
-fn decoded(path: &str) -> String {
+/// Decodes percent-encoded ASCII characters.
+fn percent_decode(path: &str) -> String {
     let mut parts = path.split('%');
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -269,12 +270,13 @@ fn decoded(path: &str) -> String {
     text
 }
 
-/// Whether a server may read the path as another one: dots, empty segments, hidden slashes.
+/// Returns whether a server may read the path differently: it has dot segments, empty segments, or encoded
+/// slashes.
 fn is_ambiguous(path: &str, lenient: &str) -> bool {
     let mut segments = lenient.split('/').skip(1).peekable();
     let mut is_odd = false;
     while let Some(segment) = segments.next() {
-        // An empty one at the end is a slash at the end.
+        // An empty last segment is a trailing slash, which is allowed.
         let is_empty = segment.is_empty() && segments.peek().is_some();
         is_odd |= is_empty || matches!(segment, "." | "..");
     }

@@ -1,4 +1,4 @@
-//! [`OutboundLayer`]: which destinations there are, around any HTTP client.
+//! [`OutboundLayer`]: a tower layer for HTTP clients, with a list of destinations.
 
 use std::sync::Arc;
 
@@ -10,21 +10,24 @@ use super::service::OutboundService;
 use crate::config::{ConfigError, Fault};
 use crate::exchange::TokenExchangeClient;
 
-/// Puts the right token on each request an HTTP client sends, and sends none anywhere else.
+/// Puts a token on each request that an HTTP client sends, and rejects requests to unknown destinations.
 ///
-/// Works around every `Service<http::Request<B>, Response = http::Response<_>>`. A request goes out
-/// only if its URI, which is what the client connects to, is one of the
-/// [destinations](OutboundBuilder::destination); everything else is refused before it is sent, and so
-/// is a request for which no token is to be had, and one that brings an `Authorization` of its own.
-/// Each request is looked at by itself, and what happens below this layer it does not see: a client
-/// there should not follow redirects, and no layer there should change the URI.
+/// Wraps any `Service<http::Request<B>, Response = http::Response<_>>`. The layer sends a request only
+/// if:
 ///
-/// When a service answers 401, the token is replaced once, if it is older than ten seconds, and the
-/// request is sent once more, if its body can be [replayed](OutboundBuilder::replay). A forwarded
+/// 1. its URI belongs to one of the [destinations](OutboundBuilder::destination);
+/// 2. it has no `Authorization` header of its own, unless the destination gets no token;
+/// 3. the token of the destination could be obtained.
+///
+/// The layer does not see what the client below it does. So that client must not follow redirects, and no
+/// layer below may change the URI.
+///
+/// When a service answers 401, the layer requests a new token, if the old one is older than ten seconds.
+/// It then repeats the request once, if its body can be [copied](OutboundBuilder::replay). A forwarded
 /// token cannot be replaced.
 ///
-/// The caller is the [`AuthContext`](crate::AuthContext) in the extensions of the request that is
-/// sent, else the one of the task ([`with_caller`](super::with_caller),
+/// The caller is the [`AuthContext`](crate::AuthContext) in the extensions of the outgoing request. If
+/// there is none, it is the caller of the current task ([`with_caller`](super::with_caller),
 /// [`CallerLayer`](super::CallerLayer)).
 ///
 /// ```
@@ -46,7 +49,7 @@ use crate::exchange::TokenExchangeClient;
 /// }
 /// ```
 ///
-/// `build_http` makes a client without TLS: for these destinations give `build` a connector with it.
+/// `build_http` returns a client without TLS. For `https` destinations use `build` with a TLS connector.
 #[derive(Debug, Clone)]
 pub struct OutboundLayer<R = ReplayEmpty> {
     pub(super) rules: Arc<Rules>,
@@ -60,16 +63,16 @@ pub(super) struct Rules {
 }
 
 impl OutboundLayer {
-    /// Begins with no destination: nothing may be sent.
+    /// Returns a builder without destinations.
     pub fn builder(client: TokenExchangeClient) -> OutboundBuilder {
         let (destinations, replay) = (Vec::new(), ReplayEmpty);
         OutboundBuilder { client, destinations, allow_loopback_http: false, replay }
     }
 }
 
-/// Sets up an [`OutboundLayer`]. Made by [`OutboundLayer::builder`].
+/// Configures an [`OutboundLayer`]. Returned by [`OutboundLayer::builder`].
 #[derive(Debug, Clone)]
-#[must_use = "a layer exists only once it is built"]
+#[must_use = "call `build` to get a layer"]
 pub struct OutboundBuilder<R = ReplayEmpty> {
     client: TokenExchangeClient,
     destinations: Vec<(String, OutboundToken)>,
@@ -78,41 +81,45 @@ pub struct OutboundBuilder<R = ReplayEmpty> {
 }
 
 impl<R> OutboundBuilder<R> {
-    /// Requests to `url` get this token: to its scheme, host and port, and to its path and all
-    /// below. Of several that fit, the longest path counts.
+    /// Adds a destination and its token. `url` matches requests with the same scheme, host and port, and
+    /// with the same path or a path below it. If several destinations match, the longest path wins.
     pub fn destination(mut self, url: impl Into<String>, token: OutboundToken) -> Self {
         self.destinations.push((url.into(), token));
         self
     }
 
-    /// Allows `http://` to this machine, for development. Default: no.
+    /// Allows `http://` destinations on the loopback interface, for development. Default: not allowed.
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
         self.allow_loopback_http = allow;
         self
     }
 
-    /// How a body is had twice, for the second attempt after a 401: a closure that gives a copy,
-    /// or `None` when it cannot be had. `|body: &Full<Bytes>| Some(body.clone())` for bodies that
-    /// are in memory. Default: [`ReplayEmpty`].
+    /// Sets how the layer copies a body to repeat the request after a 401. Takes a closure that returns
+    /// the copy, or `None` if the body cannot be copied; for a body in memory, for example,
+    /// `|body: &Full<Bytes>| Some(body.clone())`. Default: [`ReplayEmpty`].
     pub fn replay<P>(self, replay: P) -> OutboundBuilder<P> {
         let Self { client, destinations, allow_loopback_http, .. } = self;
         OutboundBuilder { client, destinations, allow_loopback_http, replay }
     }
 
-    /// The layer.
+    /// Builds the layer.
     ///
     /// # Errors
-    /// All faults at once: a destination that is no `https` URL (or allowed loopback one), has more
-    /// than host, port and path, has a path that can be read in two ways, or is given twice, in
-    /// whatever spelling.
+    /// All faults together. A destination is invalid if:
+    ///
+    /// * it is neither an `https` URL nor an allowed loopback URL;
+    /// * it has more than a host, a port and a path;
+    /// * its path is ambiguous;
+    /// * it is given twice, even in another spelling;
+    /// * its token has options that do not apply to it.
     pub fn build(self) -> Result<OutboundLayer<R>, ConfigError> {
         let (mut destinations, mut faults) = (Vec::<Destination>::new(), Vec::new());
         for (url, token) in self.destinations {
             match Destination::new(&url, token, self.allow_loopback_http) {
-                Ok(twin) if destinations.iter().any(|known| known.is_same(&twin)) => {
+                Ok(new) if destinations.iter().any(|known| known.is_equivalent(&new)) => {
                     faults.push(Fault::new("destination", format!("`{url}` is given twice")));
                 }
-                Ok(destination) => destinations.push(destination),
+                Ok(new) => destinations.push(new),
                 Err(fault) => faults.push(fault),
             }
         }
@@ -130,13 +137,13 @@ impl<S, R: Clone> Layer<S> for OutboundLayer<R> {
     }
 }
 
-/// Gives a body a second time. Closures of this shape are one.
+/// Copies a request body. Implemented for closures `Fn(&B) -> Option<B>`.
 pub trait Replay<B>: Clone + Send + 'static {
-    /// A copy of a body that was not sent yet; `None` when there is none to be had.
+    /// Returns a copy of a body that was not sent yet, or `None` if it cannot be copied.
     fn copy(&self, body: &B) -> Option<B>;
 }
 
-/// Replays empty bodies only.
+/// Copies only empty bodies.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReplayEmpty;
 

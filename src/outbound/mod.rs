@@ -1,12 +1,12 @@
-//! A tower layer for HTTP clients, which puts the right token on each request a service sends (feature
-//! `exchange`, on by default).
+//! A tower layer for HTTP clients that puts a token on each outgoing request (feature `exchange`, on by
+//! default).
 //!
-//! [`OutboundLayer::builder`] takes a [`TokenExchangeClient`](crate::TokenExchangeClient) and, for each
-//! destination, an [`OutboundToken`]: on behalf of the caller, the service's own, the caller's as it is,
-//! or none. [`CallerLayer`], inside of the layer that authenticates, tells it who the caller is;
-//! [`with_caller`] does so outside of requests.
+//! [`OutboundLayer::builder`] takes a [`TokenExchangeClient`](crate::TokenExchangeClient) and a list of
+//! destinations. Each destination has an [`OutboundToken`]: an exchanged token of the caller, a token of
+//! the service itself, the caller's token unchanged, or none. [`CallerLayer`], added inside the layer that
+//! authenticates, passes the caller on. Outside of requests, use [`with_caller`].
 //!
-//! How it fits together: [manual::outbound](crate::manual::outbound).
+//! The manual explains how the parts work together: [manual::outbound](crate::manual::outbound).
 
 mod caller;
 mod destination;

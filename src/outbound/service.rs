@@ -1,4 +1,4 @@
-//! [`OutboundService`]: one request, from its destination's rule to its answer.
+//! [`OutboundService`]: puts a token on each request and sends it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::caller;
-use super::destination::{Kind, find};
+use super::destination::{TokenKind, find};
 use super::layer::{OutboundLayer, Replay, Rules};
 use crate::auth::AuthContext;
 use crate::error::BoxError;
@@ -20,45 +20,44 @@ use crate::exchange::{AccessToken, ExchangeError, TokenExchangeClient, TokenRequ
 use crate::gate::{Pending, take_ready};
 use crate::layer;
 
-/// Why a request was not sent. Found in the error of an [`OutboundService`] by `downcast_ref`.
+/// The reason why a request was not sent. Use `downcast_ref` on the error of an [`OutboundService`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutboundError {
-    /// No rule says which token this host (or path of it) gets.
-    #[error("`{0}` is no destination: name it in the outbound layer to send requests there")]
+    /// The host, or this path of it, is not a destination.
+    #[error("`{0}` is not a destination: add it to the outbound layer to send requests there")]
     Destination(String),
-    /// The `Host` header names something else than the request's URI.
-    #[error("the Host header is not that of the URI")]
+    /// The `Host` header differs from the request's URI.
+    #[error("the Host header differs from the URI")]
     Host,
-    /// The path has dot segments, empty ones or encoded slashes, or is spelt so that a lenient server
-    /// reads it as the path of another rule. Looked at only where an origin has rules for paths.
-    #[error("the path can be read in two ways")]
+    /// The path is ambiguous: it has dot segments, empty segments or encoded slashes, or a lenient server
+    /// reads it as the path of another destination. Checked only for an origin with path prefixes.
+    #[error("the path is ambiguous")]
     Path,
-    /// The request already has an `Authorization`: which of the two is meant is not for this layer
-    /// to guess.
-    #[error("the request has an Authorization of its own")]
+    /// The request already has an `Authorization` header. The layer does not guess which one to send.
+    #[error("the request already has an Authorization header")]
     Authorization,
-    /// A token of the caller is wanted, and there is no caller.
+    /// The destination needs the caller's token, and there is no caller.
     #[error(
-        "there is no caller: pass the AuthContext on in the request's extensions, or use CallerLayer"
+        "there is no caller: put the AuthContext into the request's extensions, or use CallerLayer"
     )]
     Caller,
-    /// A token of the caller is wanted, and the caller came without one that is real: in mock mode.
+    /// The destination needs the caller's token, and the caller is a mock identity without one.
     #[error("the caller has no real token: a mock identity cannot call other services")]
     Mock,
-    /// A token in the caller's tenant is wanted, and the caller has none.
+    /// The destination needs the caller's tenant, and the caller has none.
     #[error("the caller has no tenant")]
     Tenant,
-    /// The token was not to be had.
+    /// The token could not be obtained.
     #[error(transparent)]
     Token(#[from] ExchangeError),
 }
 
 /// An HTTP client behind an [`OutboundLayer`]: a tower service like the client itself.
 ///
-/// `S` is the client, and `R` says which bodies are sent again after a 401:
-/// [`ReplayEmpty`](super::ReplayEmpty) unless [`replay`](super::OutboundBuilder::replay) was given another.
-/// Where its type must be written, as in a state, an alias helps:
+/// `S` is the client. `R` copies bodies for a retry after a 401: [`ReplayEmpty`](super::ReplayEmpty), or
+/// the type given to [`replay`](super::OutboundBuilder::replay). Use a type alias to name the type, for
+/// example in an axum state:
 ///
 /// ```
 /// use axum::{body::Body, extract::State};
@@ -99,15 +98,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        match decide(&self.layer.rules, &request) {
-            Ok(Decision::Pass) => Either::Left(self.inner.call(request).err_into()),
-            Ok(Decision::Forward(header)) => {
+        match token_action(&self.layer.rules, &request) {
+            Ok(TokenAction::Pass) => Either::Left(self.inner.call(request).err_into()),
+            Ok(TokenAction::Forward(header)) => {
                 request.headers_mut().insert(AUTHORIZATION, header);
                 Either::Left(self.inner.call(request).err_into())
             }
-            Ok(Decision::Ask(asked)) => {
+            Ok(TokenAction::Fetch(token_request)) => {
                 let ready = take_ready(&mut self.inner);
-                Either::Right(Box::pin(send(ready, self.layer.clone(), asked, request)))
+                Either::Right(Box::pin(send(ready, self.layer.clone(), token_request, request)))
             }
             Err(error) => {
                 drop(take_ready(&mut self.inner));
@@ -117,57 +116,57 @@ where
     }
 }
 
-/// What a request is told before anything is waited for.
-enum Decision {
+/// The action for a request, decided without waiting.
+enum TokenAction {
     Pass,
     Forward(HeaderValue),
-    Ask(TokenRequest<'static>),
+    Fetch(TokenRequest<'static>),
 }
 
-fn decide<Q>(rules: &Rules, request: &Request<Q>) -> Result<Decision, OutboundError> {
+fn token_action<Q>(rules: &Rules, request: &Request<Q>) -> Result<TokenAction, OutboundError> {
     let destination = find(&rules.destinations, request.uri(), request.headers())?;
-    let decision = Decision::of(&destination.token.kind, request.extensions())?;
-    if !matches!(decision, Decision::Pass) && request.headers().contains_key(AUTHORIZATION) {
+    let action = TokenAction::of(&destination.token.kind, request.extensions())?;
+    if !matches!(action, TokenAction::Pass) && request.headers().contains_key(AUTHORIZATION) {
         return Err(OutboundError::Authorization);
     }
-    Ok(decision)
+    Ok(action)
 }
 
-impl Decision {
-    fn of(kind: &Kind, extensions: &Extensions) -> Result<Self, OutboundError> {
+impl TokenAction {
+    fn of(kind: &TokenKind, extensions: &Extensions) -> Result<Self, OutboundError> {
         let caller = || {
-            let given = extensions.get().map(Cow::Borrowed);
-            given.or_else(|| caller::current().map(Cow::Owned)).ok_or(OutboundError::Caller)
+            let context = extensions.get().map(Cow::Borrowed);
+            context.or_else(|| caller::current().map(Cow::Owned)).ok_or(OutboundError::Caller)
         };
         Ok(match kind {
-            Kind::None => Self::Pass,
-            Kind::Forwarded => Self::Forward(bearer(token_of(&*caller()?)?)?),
-            Kind::OnBehalf(request) => {
+            TokenKind::None => Self::Pass,
+            TokenKind::Forwarded => Self::Forward(bearer(caller_token(&*caller()?)?)?),
+            TokenKind::OnBehalf(request) => {
                 let (caller, mut request) = (caller()?, request.clone());
-                request.subject = token_of(&caller)?.into();
+                request.subject = caller_token(&caller)?.into();
                 request.tenant = caller.identity().tenant_id().cloned();
-                Self::Ask(TokenRequest::Exchange(Cow::Owned(request)))
+                Self::Fetch(TokenRequest::Exchange(Cow::Owned(request)))
             }
-            Kind::Service { request, in_callers_tenant } => {
+            TokenKind::Service { request, in_callers_tenant } => {
                 let mut request = request.clone();
                 if *in_callers_tenant {
                     let tenant = caller()?.tenant().ok_or(OutboundError::Tenant)?.id().clone();
                     request.tenant = Some(tenant);
                 }
-                Self::Ask(TokenRequest::Service(Cow::Owned(request)))
+                Self::Fetch(TokenRequest::Service(Cow::Owned(request)))
             }
         })
     }
 }
 
-fn token_of(caller: &AuthContext) -> Result<&str, OutboundError> {
+fn caller_token(caller: &AuthContext) -> Result<&str, OutboundError> {
     caller.token().ok_or(OutboundError::Mock)
 }
 
 async fn send<S, R, Q, B>(
     mut client: S,
     OutboundLayer { rules, replay }: OutboundLayer<R>,
-    asked: TokenRequest<'static>,
+    token_request: TokenRequest<'static>,
     mut request: Request<Q>,
 ) -> Result<Response<B>, BoxError>
 where
@@ -175,50 +174,51 @@ where
     S::Error: Into<BoxError>,
     R: Replay<Q>,
 {
-    let token = token(&rules.client, &asked, None).await?;
-    let again = copy(&request, &replay);
+    let token = fetch_token(&rules.client, &token_request, None).await?;
+    let retry = copy_request(&request, &replay);
     request.headers_mut().insert(AUTHORIZATION, bearer(token.secret().expose())?);
     let response = client.call(request).await.map_err(Into::into)?;
     if response.status() != StatusCode::UNAUTHORIZED {
         return Ok(response);
     }
-    // Also for a request that cannot be sent again: the next ones need a better token, too.
-    let other = match self::token(&rules.client, &asked, Some(&token)).await {
-        Ok(other) if other.secret() != token.secret() => other,
-        // There is no better one: the answer stands.
+    // Also replaced for a request that cannot be repeated, because later requests need the new token.
+    let replacement = match fetch_token(&rules.client, &token_request, Some(&token)).await {
+        Ok(replacement) if replacement.secret() != token.secret() => replacement,
+        // There is no other token, so return the 401.
         _ => return Ok(response),
     };
-    let Some(mut again) = again else { return Ok(response) };
+    let Some(mut retry) = retry else { return Ok(response) };
     drop(response);
-    again.headers_mut().insert(AUTHORIZATION, bearer(other.secret().expose())?);
+    retry.headers_mut().insert(AUTHORIZATION, bearer(replacement.secret().expose())?);
     poll_fn(|context| client.poll_ready(context)).await.map_err(Into::into)?;
-    client.call(again).await.map_err(Into::into)
+    client.call(retry).await.map_err(Into::into)
 }
 
-/// A token to send; not the one that was `refused`.
-async fn token(
+/// Returns a bearer token, unless it is the one that was `rejected`.
+async fn fetch_token(
     client: &TokenExchangeClient,
     request: &TokenRequest<'_>,
-    refused: Option<&AccessToken>,
+    rejected: Option<&AccessToken>,
 ) -> Result<AccessToken, OutboundError> {
-    let token = client.token(request, refused).await?;
+    let token = client.token(request, rejected).await?;
     if !token.is_bearer() {
-        return Err(ExchangeError::Answer("is no token to be sent as a bearer's").into());
+        return Err(ExchangeError::Answer("is not a bearer token").into());
     }
     Ok(token)
 }
 
-/// A second request like this one, if its body can be had twice.
-fn copy<Q>(request: &Request<Q>, replay: &impl Replay<Q>) -> Option<Request<Q>> {
-    let mut again = Request::new(replay.copy(request.body())?);
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.version_mut() = request.version();
-    *again.headers_mut() = request.headers().clone();
-    *again.extensions_mut() = request.extensions().clone();
-    Some(again)
+/// Copies the request, if its body can be copied.
+fn copy_request<Q>(request: &Request<Q>, replay: &impl Replay<Q>) -> Option<Request<Q>> {
+    let mut copy = Request::new(replay.copy(request.body())?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, ExchangeError> {
-    layer::bearer(token).ok_or(ExchangeError::Answer("is no token that fits into a header"))
+    layer::bearer(token)
+        .ok_or(ExchangeError::Answer("contains a token that is not valid in a header"))
 }

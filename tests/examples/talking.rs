@@ -160,9 +160,9 @@ async fn on_behalf_of_shows_the_vaults_claims() {
         "sub": "scaidrive", "aud": "scaivault", "act": null, "scope": "audit:write"
     });
     assert_eq!(seen, [user("alice"), user("bob"), user("alice"), service], "{stdout}");
-    assert!(stdout.contains("is no destination"), "{stdout}");
-    assert!(stdout.contains("3 token requests reached the provider"), "{stdout}");
-    assert!(!stdout.contains("eyJ"), "a token is printed: {stdout}");
+    assert!(stdout.contains("is not a destination"), "{stdout}");
+    assert!(stdout.contains("3 requests to the provider"), "{stdout}");
+    assert!(!stdout.contains("eyJ"), "a token is shown: {stdout}");
 }
 
 #[cfg(feature = "trust")]

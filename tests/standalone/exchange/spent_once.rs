@@ -163,7 +163,7 @@ async fn silent_cache_costs_its_timeout_once() {
             outcome = client.refresh(&request) => outcome.unwrap_err().to_string(),
             () = tokio::time::sleep(limit * 3 / 2) => panic!("it took longer than was said"),
         };
-        assert!(error.contains("cache does not answer"), "{error}");
+        assert!(error.contains("cache did not answer"), "{error}");
         assert!(!error.contains("provider"), "{error}");
     }
 }
