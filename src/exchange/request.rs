@@ -149,7 +149,7 @@ pub struct RefreshRequest {
     pub scopes: Scopes,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
-    from_anonymous_caller: bool,
+    by_anonymous_caller: bool,
 }
 
 impl RefreshRequest {
@@ -161,8 +161,8 @@ impl RefreshRequest {
 
     /// Marks the refresh token as one that an anonymous caller sent: see
     /// [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn from_anonymous_caller(mut self) -> Self {
-        self.from_anonymous_caller = true;
+    pub(crate) fn by_anonymous_caller(mut self) -> Self {
+        self.by_anonymous_caller = true;
         self
     }
 
@@ -187,7 +187,7 @@ pub struct CodeRequest {
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
     pub(super) allows_repeats: bool,
-    from_anonymous_caller: bool,
+    by_anonymous_caller: bool,
 }
 
 impl CodeRequest {
@@ -209,7 +209,7 @@ impl CodeRequest {
             verifier: None,
             tenant: None,
             allows_repeats: false,
-            from_anonymous_caller: false,
+            by_anonymous_caller: false,
         }
     }
 
@@ -221,8 +221,8 @@ impl CodeRequest {
 
     /// Marks the code as one that an anonymous caller sent: see
     /// [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn from_anonymous_caller(mut self) -> Self {
-        self.from_anonymous_caller = true;
+    pub(crate) fn by_anonymous_caller(mut self) -> Self {
+        self.by_anonymous_caller = true;
         self
     }
 
@@ -248,26 +248,20 @@ pub struct PasswordRequest {
     pub scopes: Scopes,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
-    from_anonymous_caller: bool,
+    by_anonymous_caller: bool,
 }
 
 impl PasswordRequest {
     /// Returns a request for the scopes that the provider decides.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         let (username, password) = (username.into(), password.into());
-        Self {
-            username,
-            password,
-            scopes: Scopes::new(),
-            tenant: None,
-            by_anonymous_caller: false,
-        }
+        Self { username, password, scopes: Scopes::new(), tenant: None, by_anonymous_caller: false }
     }
 
     /// Marks the password as one that an anonymous caller sent: see
     /// [`TokenRequest::is_from_anonymous_caller`].
-    pub(crate) fn from_anonymous_caller(mut self) -> Self {
-        self.from_anonymous_caller = true;
+    pub(crate) fn by_anonymous_caller(mut self) -> Self {
+        self.by_anonymous_caller = true;
         self
     }
 

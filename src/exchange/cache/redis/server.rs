@@ -19,7 +19,7 @@ use crate::support::secret::Secret;
 const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The first line of a certificate in PEM.
-const PEM_CERTIFICATE: &[u8] = b"-----BEGIN PEM_CERTIFICATE-----";
+const PEM_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// One server, or the nodes of a cluster.
 #[derive(Clone)]
