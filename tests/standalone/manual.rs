@@ -125,7 +125,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 /// Returns whether rustdoc writes this file with this anchor, judged by the source.
-fn in_documentation(path: &str, sources: &BTreeMap<PathBuf, String>) -> bool {
+fn in_documentation(path: &str, sources: &[String]) -> bool {
     let (file, anchor) = path.split_once('#').map_or((path, None), |(it, to)| (it, Some(to)));
     let (modules, file) = file.rsplit_once('/').unwrap_or(("", file));
     let page = match modules {
@@ -152,32 +152,31 @@ fn in_documentation(path: &str, sources: &BTreeMap<PathBuf, String>) -> bool {
         let line = line.trim_start().replace("pub async fn", "pub fn");
         line.strip_prefix(&definition).is_some_and(|rest| !rest.starts_with(is_of_a_name))
     };
-    let is_defined = sources.values().any(|text| text.lines().any(is_item));
+    let is_defined = sources.iter().any(|text| text.contains(name) && text.lines().any(is_item));
     let is_public_here = page.split(|c| !is_of_a_name(c)).any(|word| word == name);
     is_defined && is_public_here && anchor.is_none_or(|anchor| has_anchor(name, anchor, sources))
 }
 
-fn has_anchor(item: &str, anchor: &str, sources: &BTreeMap<PathBuf, String>) -> bool {
+fn has_anchor(item: &str, anchor: &str, sources: &[String]) -> bool {
     let Some((kind, name)) = anchor.split_once('.') else { return false };
-    let member = match kind {
-        "method" | "tymethod" => format!("fn {name}"),
-        "variant" => name.to_owned(),
-        "structfield" => format!("pub {name}:"),
+    // rustdoc calls a method of a trait `tymethod` if it has no body.
+    let (member, has_body) = match kind {
+        "method" => (format!("fn {name}"), Some(true)),
+        "tymethod" => (format!("fn {name}"), Some(false)),
+        "variant" => (format!("    {name}"), None),
+        "structfield" => (format!("    pub {name}:"), None),
         _ => return false,
     };
-    sources.values().flat_map(|text| blocks(text, item)).any(|block| {
-        block.lines().enumerate().any(|(nth, line)| {
-            let Some((_, rest)) = line.split_once(&member) else { return false };
-            // A method of a trait has another anchor where the trait gives it no body.
-            let end = |c: char| c == '{' || c == ';';
-            let signature = block.lines().skip(nth).collect::<Vec<_>>().join("\n");
-            let is_bare = signature.split_once(&member).is_some_and(|(_, signature)| {
-                signature.find(end).is_some_and(|at| signature[at..].starts_with(';'))
-            });
-            !rest.starts_with(is_of_a_name)
-                && (!member.starts_with("fn ") || is_bare == (kind == "tymethod"))
-        })
-    })
+    let is_member = |block: &str, at: usize| {
+        let rest = &block[at + member.len()..];
+        let end = rest.find(['{', ';']).map(|end| rest[end..].starts_with('{'));
+        !rest.starts_with(is_of_a_name) && (has_body.is_none() || has_body == end)
+    };
+    sources
+        .iter()
+        .filter(|text| text.contains(item))
+        .flat_map(|text| blocks(text, item))
+        .any(|block| block.match_indices(&member).any(|(at, _)| is_member(&block, at)))
 }
 
 /// The definition and implementations of an item.
@@ -198,8 +197,9 @@ fn is_of_a_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-fn sources() -> BTreeMap<PathBuf, String> {
-    let mut found = BTreeMap::new();
+/// The text of every source file.
+fn sources() -> Vec<String> {
+    let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -207,8 +207,7 @@ fn sources() -> BTreeMap<PathBuf, String> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|kind| kind == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                found.insert(path, text);
+                found.push(fs::read_to_string(&path).unwrap());
             }
         }
     }
