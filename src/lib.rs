@@ -1,9 +1,9 @@
 //! Authentication and tenancy for Rust services behind an OpenID provider, as a tower layer.
 //!
 //! The layer verifies the bearer JWT of each request against the issuer's rotating keys, finds the
-//! tenant, and puts both into the request's extensions. It refuses all other requests with the
-//! answers the RFCs define. It denies by default and does no I/O before the first token. A request
-//! whose key is cached waits for no fetch.
+//! tenant, and puts identity and tenant into the request's extensions. It refuses requests without a
+//! valid token with the answers the RFCs define. It denies by default and does no I/O before the first
+//! token. A request whose key is cached waits for no fetch.
 //!
 //! ```
 //! use axum::{Router, routing::get};
