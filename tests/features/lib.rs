@@ -1,4 +1,4 @@
-//! What must be the same whatever features of `serde_json` a program has.
+//! Behaviour that must not depend on the features of `serde_json` and `reqwest` in a program.
 #![cfg(test)]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
@@ -18,15 +18,15 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// Without it, the tests below would prove nothing.
+/// Shows that the feature is on; without it, the other tests would prove nothing.
 #[test]
-fn numbers_of_the_library_are_texts() {
+fn serde_json_keeps_numbers_as_text() {
     assert_eq!(json("4000000000.0").to_string(), "4000000000.0");
     assert_eq!(json("1e400").to_string(), "1e+400");
 }
 
 #[tokio::test]
-async fn times_are_read_in_every_spelling() {
+async fn times_are_read_in_every_format() {
     let clock = ManualClock::new();
     let provider = Provider::builder().clock(clock.clone()).start().await;
     let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
@@ -70,25 +70,25 @@ async fn provider_answers_are_read_alike() {
     assert!(token.lifetime().unwrap() > Duration::from_secs(60));
 }
 
-/// A key set is asked for as it is: what comes compressed may be a thousand times as long.
+/// A key set is requested uncompressed, because a compressed answer may expand a thousandfold.
 #[tokio::test]
-async fn answers_are_not_asked_for_compressed() {
+async fn requests_do_not_accept_compression() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    // With the feature, the library asks for it by itself.
-    let theirs = reqwest::Client::new();
+    // With the feature, a plain client requests compression.
+    let plain = reqwest::Client::new();
     let issuer = IssuerConfig::new(&url).allow_loopback_http(true);
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").build().unwrap();
-    let ours = tokio::spawn(async move { auth.ready().await });
-    assert!(!asked(&listener).await.contains("gzip"));
-    ours.abort();
-    let theirs = tokio::spawn(theirs.get(url).send());
-    assert!(asked(&listener).await.contains("gzip"));
-    theirs.abort();
+    let fetch = tokio::spawn(async move { auth.ready().await });
+    assert!(!request_head(&listener).await.contains("gzip"));
+    fetch.abort();
+    let fetch = tokio::spawn(plain.get(url).send());
+    assert!(request_head(&listener).await.contains("gzip"));
+    fetch.abort();
 }
 
-/// The head of the next request.
-async fn asked(listener: &TcpListener) -> String {
+/// Returns the head of the next request.
+async fn request_head(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,14 +1,14 @@
-//! The rules of the house that a machine can hold.
+//! The rules for the crate's structure that a machine can check.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the unit tests of a file begin; they may use everything.
-const TESTS_ARE_FREE: &str = "#[cfg(test)]";
+/// The attribute of unit tests, which are exempt from the rules.
+const TESTS: &str = "#[cfg(test)]";
 
-/// Who may touch what, by the path of the file.
-const DOORS: &[(&str, &str, &[&str])] = &[
+/// The files and folders that may use an outside dependency: its name, its text in code, and the paths.
+const ALLOWED_USERS: &[(&str, &str, &[&str])] = &[
     ("the network", "reqwest::", &["src/issuer/http.rs"]),
     (
         "the crypto library",
@@ -91,13 +91,13 @@ fn each_outside_dependency_has_one_module() {
     for file in rust_files("src") {
         let code = without_tests(&file);
         let path = file.to_string_lossy().replace('\\', "/");
-        for (what, needle, allowed) in DOORS {
+        for (dependency, needle, allowed) in ALLOWED_USERS {
             let uses = code.lines().any(|line| {
                 let line = line.trim_start();
                 !line.starts_with("//") && line.contains(needle)
             });
-            if uses && !allowed.iter().any(|door| path.starts_with(door)) {
-                offences.push(format!("{path} touches {what} (`{needle}`)"));
+            if uses && !allowed.iter().any(|prefix| path.starts_with(prefix)) {
+                offences.push(format!("{path} uses {dependency} (`{needle}`)"));
             }
         }
     }
@@ -239,14 +239,13 @@ fn module_of(file: &Path, folder: &str) -> Option<String> {
     (!["lib", "mod", "manual"].contains(&first.as_str())).then_some(first)
 }
 
-/// The code of a file without its unit tests, which may use everything.
+/// Returns the code of a file without its unit tests.
 fn without_tests(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
     let begins = |line: &str| line.starts_with("mod tests") || line.contains(") mod tests");
-    match text
-        .match_indices(TESTS_ARE_FREE)
-        .find(|(at, mark)| text[at + mark.len()..].trim_start().lines().next().is_some_and(begins))
-    {
+    match text.match_indices(TESTS).find(|(at, attribute)| {
+        text[at + attribute.len()..].trim_start().lines().next().is_some_and(begins)
+    }) {
         Some((tests, _)) => text[..tests].to_owned(),
         None => text,
     }

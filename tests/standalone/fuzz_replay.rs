@@ -1,11 +1,11 @@
-//! Replays the seeds of the fuzz targets, and whatever a fuzzer once found, as ordinary tests.
+//! Runs the fuzz targets on their seeds and on earlier findings, as ordinary tests.
 
 use std::fs;
 
 use scaikey_auth::testing::fuzz::TARGETS;
 
 #[test]
-fn every_seed_is_survived_by_its_target() {
+fn every_target_survives_its_seeds() {
     for (name, target) in TARGETS {
         let folder = format!("tests/fuzz/corpus/{name}");
         let mut seeds = 0;

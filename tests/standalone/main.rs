@@ -1,7 +1,7 @@
-//! The tests that need nothing but Rust: servers are in this process, on real sockets.
+//! The tests without external services. Servers run in this process, on real sockets.
 //!
-//! All run in one process, side by side on threads. What a test reads of the whole process (the log,
-//! metrics, files) must be its own: `support` listens on the thread of the test.
+//! All tests run concurrently in one process. A test must not read the log, metrics or files of another test, so
+//! `support` records the events of the test's thread only.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,11 +1,11 @@
-//! Public names: few at the root, each under one path, and none that hides another crate.
+//! Public names: few at the root, one path for each, and none that shadows another crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Everything beside modules that the root has.
-const PAVED: [&str; 21] = [
+/// The names at the root, except modules.
+const ROOT_NAMES: [&str; 21] = [
     "Auth",
     "AuthBuilder",
     "AuthConfig",
@@ -29,12 +29,12 @@ const PAVED: [&str; 21] = [
     "scope",
 ];
 
-/// Compiles only while no module of this crate is called as one of these crates.
+/// Compiles only if no module of this crate has the name of one of these crates.
 mod glob {
     use scaikey_auth::*;
 
     #[test]
-    fn glob_import_leaves_other_crates_alone() {
+    fn glob_import_shadows_no_other_crate() {
         let auth = Auth::builder().issuer("https://idp.example").audience("wave").build().unwrap();
         let _app: axum::Router = axum::Router::new().layer(auth.layer());
         let _request: http::Request<()> = http::Request::new(());
@@ -47,46 +47,46 @@ mod glob {
 }
 
 #[test]
-fn root_has_the_paved_names_only() {
+fn root_has_the_expected_names_only() {
     let names: Vec<String> = re_exports("src/lib.rs").into_iter().map(last).collect();
     let sorted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    assert_eq!(sorted.into_iter().collect::<Vec<_>>(), PAVED);
-    assert_eq!(names.len(), PAVED.len(), "a name is there twice");
+    assert_eq!(sorted.into_iter().collect::<Vec<_>>(), ROOT_NAMES);
+    assert_eq!(names.len(), ROOT_NAMES.len(), "a name occurs twice");
     assert_eq!(items("src/lib.rs"), [""; 0], "items are defined in modules");
 }
 
 #[test]
 fn public_item_has_one_path() {
     let mut offences = Vec::new();
-    let mut homes: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
-    let mut note = |page: &str, path: Vec<String>| {
+    let mut paths: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+    let mut record = |page: &str, path: Vec<String>| {
         let (definition, is_public) = resolve(page, &path);
         if is_public {
             offences.push(format!("{page}: {} has a public path already", path.join("::")));
         }
-        homes.entry(definition).or_default().push(format!("{page}: {}", path.join("::")));
+        paths.entry(definition).or_default().push(format!("{page}: {}", path.join("::")));
     };
     let mut todo = vec!["src/lib.rs".to_owned()];
     while let Some(page) = todo.pop() {
         for path in re_exports(&page) {
-            note(&page, path);
+            record(&page, path);
         }
         todo.extend(modules(&page, "pub ").into_iter().map(|name| file_of(&page, &name)));
     }
-    offences.extend(homes.into_values().filter(|paths| paths.len() > 1).map(|all| all.join(" = ")));
+    offences.extend(paths.into_values().filter(|paths| paths.len() > 1).map(|all| all.join(" = ")));
     assert!(offences.is_empty(), "{offences:#?}");
 }
 
-/// The definition that a path on a page leads to, and whether all modules on the way there are public:
-/// then the item is reachable without the re-export, too.
+/// Returns the definition of a path on a page, and whether all its modules are public. If they are, the item is
+/// reachable without the re-export.
 fn resolve(page: &str, path: &[String]) -> (PathBuf, bool) {
-    let (name, mut way) = path.split_last().unwrap();
+    let (name, mut parents) = path.split_last().unwrap();
     let mut at = page.to_owned();
-    if way.first().is_some_and(|first| first == "crate") {
-        (at, way) = ("src/lib.rs".to_owned(), &way[1..]);
+    if parents.first().is_some_and(|first| first == "crate") {
+        (at, parents) = ("src/lib.rs".to_owned(), &parents[1..]);
     }
     let mut is_public = true;
-    for module in way {
+    for module in parents {
         is_public &= modules(&at, "pub ").contains(module);
         at = file_of(&at, module);
     }
@@ -99,7 +99,7 @@ fn resolve(page: &str, path: &[String]) -> (PathBuf, bool) {
     }
 }
 
-/// Where a module that a page declares stands.
+/// Returns the file of a module that a page declares.
 fn file_of(page: &str, module: &str) -> String {
     let page = Path::new(page);
     let folder = match page.file_name().and_then(|name| name.to_str()) {
@@ -118,19 +118,19 @@ fn modules(page: &str, visibility: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The public items that a page itself defines.
+/// Returns the public items that a page itself defines.
 fn items(page: &str) -> Vec<String> {
     let kinds = ["struct", "enum", "trait", "fn", "async fn", "const", "type", "static"];
     let begins = |line: &&str| kinds.iter().any(|kind| line.starts_with(&format!("pub {kind} ")));
     code(page).lines().filter(begins).map(str::to_owned).collect()
 }
 
-/// The paths behind `pub use` on a page.
+/// Returns the paths after `pub use` on a page.
 fn re_exports(page: &str) -> Vec<Vec<String>> {
     uses(page).into_iter().filter(|(is_public, _)| *is_public).map(|(_, path)| path).collect()
 }
 
-/// The paths that a page imports from this crate, without braces, and whether it exports them.
+/// Returns the paths that a page imports from this crate, without braces, and whether it re-exports them.
 fn uses(page: &str) -> Vec<(bool, Vec<String>)> {
     let own = ["", "pub ", "pub(crate) "].map(|kind| modules(page, kind)).concat();
     let mut found = Vec::new();
@@ -150,7 +150,7 @@ fn uses(page: &str) -> Vec<(bool, Vec<String>)> {
     found
 }
 
-/// `a::{b, c::d}` as `a::b` and `a::c::d`.
+/// Expands `a::{b, c::d}` to `a::b` and `a::c::d`.
 fn flat(tree: &str) -> Vec<Vec<String>> {
     let Some((head, rest)) = tree.split_once('{') else {
         return vec![tree.split("::").map(|part| part.trim().to_owned()).collect()];
@@ -176,7 +176,7 @@ fn last(path: Vec<String>) -> String {
     path.into_iter().next_back().unwrap()
 }
 
-/// A page without its unit tests.
+/// Returns a page without its unit tests.
 fn code(page: &str) -> String {
     let text = fs::read_to_string(page).unwrap_or_else(|error| panic!("{page}: {error}"));
     text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned()

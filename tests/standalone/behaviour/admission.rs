@@ -1,4 +1,4 @@
-//! The admission check: who may come in although the token holds.
+//! Admission checks: callers with a valid token that are denied nevertheless.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,9 +22,9 @@ use crate::support::{Log, Server, Spy, World};
 #[derive(Debug, Clone, Default)]
 struct DenyList {
     denied: Arc<Mutex<HashSet<String>>>,
-    asked: Arc<AtomicU64>,
-    is_away: Arc<AtomicBool>,
-    /// Whether the answer must be waited for.
+    calls: Arc<AtomicU64>,
+    is_down: Arc<AtomicBool>,
+    /// Whether the answer takes an asynchronous call.
     is_slow: bool,
 }
 
@@ -42,8 +42,8 @@ impl DenyList {
     }
 
     fn answer(&self, request: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        if self.is_away.load(Ordering::SeqCst) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.is_down.load(Ordering::SeqCst) {
             return Err("secret cause".into());
         }
         let ids = [request.identity.session_id(), request.identity.token_id()];
@@ -93,16 +93,16 @@ async fn denied_session_is_refused_despite_cached_token() {
         assert_eq!(answer.json()["type"], "urn:scaikey-auth:token_revoked");
         assert_eq!(answer.json()["detail"], "The token has been revoked.");
         assert_eq!(answer.header("cache-control"), "no-store");
-        assert_eq!(auth.verified_tokens().stats().hits, hits + 1, "known");
-        assert_eq!((spy.calls(), list.asked.load(Ordering::SeqCst)), (2, 3), "once a request");
-        // Others of the same user go on.
+        assert_eq!(auth.verified_tokens().stats().hits, hits + 1, "the token is cached");
+        assert_eq!((spy.calls(), list.calls.load(Ordering::SeqCst)), (2, 3), "once per request");
+        // Other sessions of the same user continue.
         let other = world.provider.token().claim("sid", "session-2").sign();
         assert_eq!(server.get_as("/", &other).await.status, 200);
     }
 }
 
 #[tokio::test]
-async fn single_token_is_denied_by_its_name() {
+async fn single_token_is_denied_by_jti() {
     let world = World::new().await;
     let list = DenyList::default();
     list.deny("token-1");
@@ -113,7 +113,7 @@ async fn single_token_is_denied_by_its_name() {
 }
 
 #[tokio::test]
-async fn store_that_fails_is_answered_with_503() {
+async fn failing_store_answers_503() {
     let world = World::new().await;
     for list in DenyList::both() {
         let auth = world.auth().admission(list.clone()).build().unwrap();
@@ -121,14 +121,14 @@ async fn store_that_fails_is_answered_with_503() {
         let token = token(&world).sign();
         assert_eq!(server.get_as("/", &token).await.status, 200);
         let log = Log::start();
-        list.is_away.store(true, Ordering::SeqCst);
+        list.is_down.store(true, Ordering::SeqCst);
         for _ in 0..3 {
             let answer = server.get_as("/", &token).await;
             assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
             assert_eq!(answer.error(), None);
             assert!(!answer.body.contains("secret cause"), "{}", answer.body);
         }
-        list.is_away.store(false, Ordering::SeqCst);
+        list.is_down.store(false, Ordering::SeqCst);
         assert_eq!(server.get_as("/", &token).await.status, 200);
         let logged = log.text();
         assert_eq!(logged.matches("WARN").count(), 1, "{logged}");
@@ -138,7 +138,7 @@ async fn store_that_fails_is_answered_with_503() {
     }
 }
 
-/// The answer of the check is the answer of the service, with its challenge.
+/// A check that denies every caller with the given error.
 #[derive(Debug, Clone)]
 struct Denies(AuthError);
 
@@ -149,12 +149,12 @@ impl AdmissionCheck for Denies {
     }
 
     async fn admit(&self, _: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
-        unreachable!("the answer is at hand")
+        unreachable!("try_admit decides")
     }
 }
 
 #[tokio::test]
-async fn denial_is_answered_as_the_check_says() {
+async fn denial_answers_with_the_checks_error() {
     let world = World::new().await;
     let day = std::time::Duration::from_secs(86_400);
     for (error, status, code) in [
@@ -163,7 +163,7 @@ async fn denial_is_answered_as_the_check_says() {
         (AuthError::StepUpRequired { max_age: day }, 401, Some("insufficient_user_authentication")),
         (AuthError::Forbidden { required: "a paid plan".into() }, 403, Some("insufficient_scope")),
         (AuthError::TooManyRequests { retry_after: day }, 429, None),
-        // Nobody becomes anonymous by being denied.
+        // A denied caller does not become anonymous.
         (AuthError::MissingCredentials, 401, None),
     ] {
         let auth = world.auth().admission(Denies(error.clone())).build().unwrap();
@@ -200,9 +200,9 @@ async fn all_checks_must_allow() {
     }
 }
 
-/// Who is denied learns nothing of the tenant; what does not hold is not asked about.
+/// A denied caller learns nothing about the tenant, and an invalid token does not reach the check.
 #[tokio::test]
-async fn check_is_asked_between_token_and_tenant() {
+async fn check_runs_between_token_and_tenant() {
     let world = World::new().await;
     for list in DenyList::both() {
         let auth = world.auth().tenants(MemoryTenants::new()).admission(list.clone());
@@ -215,50 +215,50 @@ async fn check_is_asked_between_token_and_tenant() {
         for _ in 0..2 {
             assert_eq!(server.get_as("/", &token.clone().sign()).await.status, 401);
         }
-        let before = list.asked.load(Ordering::SeqCst);
+        let before = list.calls.load(Ordering::SeqCst);
         assert_eq!(server.get_as("/", &token.clone().expired().sign()).await.status, 401);
         assert_eq!(server.get("/", &[]).await.status, 401);
-        assert_eq!(list.asked.load(Ordering::SeqCst), before);
+        assert_eq!(list.calls.load(Ordering::SeqCst), before);
     }
 }
 
 #[tokio::test]
-async fn every_door_asks_the_check() {
+async fn every_entry_point_runs_the_check() {
     let world = World::new().await;
     for list in DenyList::both() {
         let auth = world.auth().admission(list.clone()).build().unwrap();
         let endpoints = auth.endpoints().introspection_requires(|_: &AuthContext| Ok(()));
         let server = Server::axum(Router::new().layer(endpoints.build().unwrap())).await;
-        let (own, asked) =
+        let (own, subject) =
             (world.provider.token().claim("jti", "own").sign(), token(&world).sign());
         let introspect = async || {
             let request = Request::post("/v1/auth/introspect");
             let request = request.header("authorization", format!("Bearer {own}"));
             let request = request.header("content-type", "application/json");
-            server.send(request.body(json!({ "token": asked }).to_string()).unwrap()).await
+            server.send(request.body(json!({ "token": subject }).to_string()).unwrap()).await
         };
-        assert!(auth.authenticate(&asked).await.is_ok());
-        assert_eq!(server.get_as("/v1/auth/whoami", &asked).await.status, 200);
+        assert!(auth.authenticate(&subject).await.is_ok());
+        assert_eq!(server.get_as("/v1/auth/whoami", &subject).await.status, 200);
         assert_eq!(introspect().await.json()["active"], true);
         list.deny("session-1");
-        let refused = auth.authenticate(&asked).await.unwrap_err();
+        let refused = auth.authenticate(&subject).await.unwrap_err();
         assert!(matches!(refused, AuthError::InvalidToken(InvalidToken::Revoked)));
-        let whoami = server.get_as("/v1/auth/whoami", &asked).await;
+        let whoami = server.get_as("/v1/auth/whoami", &subject).await;
         assert_eq!((whoami.status, whoami.error().as_deref()), (401, Some("invalid_token")));
         assert_eq!(introspect().await.json(), json!({ "active": false }));
         list.deny("own");
         assert_eq!(introspect().await.status, 401);
-        list.is_away.store(true, Ordering::SeqCst);
+        list.is_down.store(true, Ordering::SeqCst);
         assert_eq!(introspect().await.status, 503);
     }
 }
 
-/// Sees the identity and the time.
+/// A check that expects this time.
 #[derive(Debug)]
-struct Sees(std::time::SystemTime);
+struct ExpectTime(std::time::SystemTime);
 
 #[async_trait]
-impl AdmissionCheck for Sees {
+impl AdmissionCheck for ExpectTime {
     async fn admit(&self, request: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
         let identity = request.identity;
         assert_eq!((identity.subject(), identity.provenance()), ("alice-id", Provenance::Verified));
@@ -271,12 +271,12 @@ impl AdmissionCheck for Sees {
 async fn check_sees_identity_and_time() {
     let world = World::new().await;
     let now = scaikey_auth::clock::Clock::now(&world.clock);
-    let auth = world.auth().admission(Arc::new(Sees(now))).build().unwrap();
+    let auth = world.auth().admission(Arc::new(ExpectTime(now))).build().unwrap();
     let (server, _) = server(&auth).await;
     assert_eq!(server.get_as("/", &token(&world).sign()).await.status, 200);
 }
 
-/// A check whose store gives no answer.
+/// A check whose store never answers.
 #[derive(Debug)]
 struct Hangs;
 
@@ -288,12 +288,12 @@ impl AdmissionCheck for Hangs {
 }
 
 #[tokio::test]
-async fn check_that_hangs_is_answered_with_503() {
+async fn hanging_check_answers_503() {
     let world = World::new().await;
     let auth = world.auth().admission(Hangs).build().unwrap();
     let (server, spy) = server(&auth).await;
     let token = token(&world).sign();
     let answer = tokio::time::timeout(Duration::from_secs(30), server.get_as("/", &token)).await;
-    let answer = answer.expect("an answer");
+    let answer = answer.expect("the layer answers within its deadline");
     assert_eq!((answer.status, answer.header("retry-after"), spy.calls()), (503, "1", 0));
 }

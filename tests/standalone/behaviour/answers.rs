@@ -1,4 +1,4 @@
-//! How refusals look on the wire: status, challenge, `Retry-After` and body.
+//! Refusals on the wire: status, challenge, `Retry-After` and body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +104,7 @@ async fn refusal_is_a_problem_with_its_challenge() {
         assert_eq!(answer.header_opt("content-type"), Some("application/problem+json"));
         assert_eq!(answer.header_opt("retry-after"), None);
         assert_eq!(answer.body, body, "{path}");
-        assert_eq!(answer.json()["status"], status, "the member is the real status");
+        assert_eq!(answer.json()["status"], status, "the member equals the HTTP status");
     }
 }
 
@@ -138,7 +138,7 @@ async fn response_formats_differ_only_in_the_body() {
         response
     };
     let app = || Spy::default().app();
-    let looks = [
+    let formats = [
         (
             Server::axum(app().layer(layer.clone().respond_with(Envelope::new("SW_AUTH_")))).await,
             Some("application/json"),
@@ -148,7 +148,7 @@ async fn response_formats_differ_only_in_the_body() {
         (Server::axum(app().layer(layer.respond_with(closure))).await, None, "token_expired"),
     ];
     let expired = world.provider.token().expired().sign();
-    for (server, content_type, body) in looks {
+    for (server, content_type, body) in formats {
         let answer = server.get_as("/", &expired).await;
         assert_eq!((answer.status, answer.body.as_str()), (401, body));
         assert_eq!(answer.header_opt("content-type"), content_type);
@@ -182,7 +182,7 @@ async fn bare_hyper_is_answered_as_axum_is() {
     assert_eq!((answer.status, answer.body.as_str()), (200, "alice-id"));
 }
 
-/// Refuses every token in the way it was told.
+/// A validator that refuses every token with the given error.
 #[derive(Debug, Clone)]
 struct Refuses(AuthError);
 
@@ -246,7 +246,7 @@ async fn each_401_repeats_no_challenge_parameter() {
         assert_eq!(answer.status, error.status(), "{error:?}");
         assert_eq!(answer.json()["status"], answer.status, "{error:?}");
         assert!(!answer.body.contains("secret cause"));
-        // The reader of the answer refuses a parameter that is there twice.
+        // `challenge` fails on a duplicate parameter.
         let challenge = answer.challenge();
         if answer.status == 401 {
             assert_eq!(challenge.unwrap().param("realm"), Some("scaiwave"), "{error:?}");
@@ -260,19 +260,19 @@ async fn each_401_repeats_no_challenge_parameter() {
     }
 }
 
-/// Answers every lookup with an outage.
+/// A tenant resolver that always fails.
 #[derive(Debug)]
 struct Down;
 
 #[async_trait]
 impl TenantResolver for Down {
     async fn resolve(&self, _: &TenantId) -> Result<Option<Tenant>, BoxError> {
-        Err("postgres://user:password@db is away".into())
+        Err("postgres://user:password@db is down".into())
     }
 }
 
 #[tokio::test]
-async fn what_broke_inside_is_not_told() {
+async fn answer_hides_the_internal_cause() {
     let world = World::new().await;
     let auth = world.auth().tenants(Down).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -295,13 +295,12 @@ async fn challenge_of_the_renderer_replaces_ours() {
     assert_eq!(challenges, [r#"Bearer realm="own""#]);
 }
 
-/// A 404 may be kept by a cache that was not told anything (RFC 9110 §15.1), and so may a gRPC status,
-/// which comes with 200.
+/// By default caches may store a 404 (RFC 9110 §15.1), and a gRPC status, because it comes with 200.
 #[tokio::test]
-async fn every_refusal_is_kept_by_nobody() {
+async fn no_refusal_may_be_cached() {
     let world = World::new().await;
-    let nowhere: MemoryTenants = MemoryTenants::new();
-    let auth = world.auth().unknown_tenant_is_not_found().tenants(nowhere).build().unwrap();
+    let empty: MemoryTenants = MemoryTenants::new();
+    let auth = world.auth().unknown_tenant_is_not_found().tenants(empty).build().unwrap();
     let careless = |refusal: &Refusal<'_>| {
         let response = Response::builder().status(refusal.status);
         response.header("cache-control", "public, max-age=60").body("").unwrap()
@@ -333,8 +332,8 @@ async fn every_refusal_is_kept_by_nobody() {
             server.send(crate::support::request("POST", "/", &grpc)).await,
         ] {
             let is_refused = answer.status >= 400 || answer.header_opt("grpc-status").is_some();
-            let kept = answer.header_opt("cache-control");
-            assert!(!is_refused || kept == Some("no-store"), "app {nth}: {answer:?}");
+            let caching = answer.header_opt("cache-control");
+            assert!(!is_refused || caching == Some("no-store"), "app {nth}: {answer:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Refusals with challenges and headers of their own, as checks of a user's own make them.
+//! Refusals with additional challenges and headers, as custom validators and guards make them.
 
 use std::time::Duration;
 
@@ -21,38 +21,38 @@ use crate::support::{Answer, Server, Spy, World, request};
 
 const BEARER: &str = r#"Bearer realm="scaiwave""#;
 const ALGS: &str = r#"DPoP algs="ES256""#;
-const WANTS_NONCE: &str = r#"DPoP algs="ES256", error="use_dpop_nonce""#;
+const NONCE_CHALLENGE: &str = r#"DPoP algs="ES256", error="use_dpop_nonce""#;
 const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 fn dpop() -> Challenge {
     Challenge::new("DPoP").param("algs", "ES256")
 }
 
-/// What a proof of possession refuses with that lacks the server's nonce (RFC 9449 §9).
-fn wants_nonce(nonce: &HeaderValue) -> AuthError {
+/// The refusal of a proof without the server's nonce (RFC 9449 §9).
+fn nonce_required(nonce: &HeaderValue) -> AuthError {
     AuthError::from(InvalidToken::Unproven)
         .with_challenge(dpop().param("error", "use_dpop_nonce"))
         .with_header(NONCE, nonce.clone())
 }
 
-/// Takes no token, and wants a nonce with each.
+/// A validator that refuses every opaque token and requires a nonce.
 #[derive(Debug)]
-struct WantsNonce;
+struct NonceRequired;
 
 #[async_trait]
-impl TokenValidator for WantsNonce {
+impl TokenValidator for NonceRequired {
     fn accepts(&self, presented: &Credentials<'_>) -> bool {
         !presented.token().contains('.')
     }
 
     async fn validate(&self, _: &Credentials<'_>) -> Result<Identity, AuthError> {
-        Err(wants_nonce(&HeaderValue::from_static("n-1")))
+        Err(nonce_required(&HeaderValue::from_static("n-1")))
     }
 }
 
 fn expect_nonce(answer: &Answer) {
     assert_eq!(answer.status, 401);
-    assert_eq!(answer.header_lines("www-authenticate"), [BEARER, WANTS_NONCE]);
+    assert_eq!(answer.header_lines("www-authenticate"), [BEARER, NONCE_CHALLENGE]);
     assert_eq!(answer.header("dpop-nonce"), "n-1");
     assert_eq!(answer.header("cache-control"), "no-store");
     assert_eq!(answer.json()["type"], "urn:scaikey-auth:token_invalid");
@@ -61,7 +61,7 @@ fn expect_nonce(answer: &Answer) {
 #[tokio::test]
 async fn refusal_brings_its_challenge_and_headers() {
     let world = World::new().await;
-    let auth = world.auth().validator(WantsNonce).build().unwrap();
+    let auth = world.auth().validator(NonceRequired).build().unwrap();
     let spy = Spy::default();
     let layers = [auth.layer(), auth.layer().optional()];
     for layer in layers {
@@ -77,7 +77,7 @@ async fn refusal_brings_its_challenge_and_headers() {
 #[tokio::test]
 async fn each_401_names_all_configured_schemes() {
     let world = World::new().await;
-    let auth = world.auth().validator(WantsNonce).challenge(dpop()).build().unwrap();
+    let auth = world.auth().validator(NonceRequired).challenge(dpop()).build().unwrap();
     let app = Router::new()
         .route("/context", get(|_: AuthContext| async {}))
         .route("/option", get(|_: Option<Identity>| async {}))
@@ -90,9 +90,9 @@ async fn each_401_names_all_configured_schemes() {
         assert_eq!(answer.header_lines("www-authenticate"), [BEARER, ALGS], "{path}");
     }
     assert_eq!(server.get("/option", &[]).await.status, 200);
-    // The challenge that the refusal brings takes the place of the general one.
+    // The challenge of the refusal replaces the configured one.
     expect_nonce(&server.get_as("/option", "opaque").await);
-    // 403 is about the scope, and another scheme would not help.
+    // A 403 names no other scheme, because another scheme would not give the scope.
     let answer = server.get_as("/guarded", &world.provider.token().sign()).await;
     assert_eq!((answer.status, answer.header_lines("www-authenticate").len()), (403, 1));
 }
@@ -100,7 +100,7 @@ async fn each_401_names_all_configured_schemes() {
 #[tokio::test]
 async fn endpoints_refuse_with_challenges_and_headers() {
     let world = World::new().await;
-    let auth = world.auth().validator(WantsNonce).challenge(dpop()).build().unwrap();
+    let auth = world.auth().validator(NonceRequired).challenge(dpop()).build().unwrap();
     let endpoints = auth.endpoints().build().unwrap();
     let server = Server::axum(Spy::default().app().layer(endpoints)).await;
     let answer = server.get("/v1/auth/whoami", &[]).await;
@@ -138,7 +138,7 @@ async fn guard_and_handler_add_own_challenges() {
 #[tokio::test]
 async fn grpc_refusal_has_headers_without_challenge() {
     let world = World::new().await;
-    let auth = world.auth().validator(WantsNonce).build().unwrap();
+    let auth = world.auth().validator(NonceRequired).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     let headers = [("content-type", "application/grpc"), ("authorization", "Bearer opaque")];
     let answer = server.send(request("POST", "/", &headers)).await;
@@ -150,7 +150,7 @@ async fn grpc_refusal_has_headers_without_challenge() {
 #[tokio::test]
 async fn custom_response_sees_the_plain_refusal() {
     let world = World::new().await;
-    let auth = world.auth().validator(WantsNonce).build().unwrap();
+    let auth = world.auth().validator(NonceRequired).build().unwrap();
     let own = |refusal: &Refusal<'_>| {
         assert!(matches!(refusal.error, AuthError::InvalidToken(InvalidToken::Unproven)));
         let response = http::Response::builder().status(refusal.status);
@@ -159,10 +159,10 @@ async fn custom_response_sees_the_plain_refusal() {
     let server = Server::axum(Spy::default().app().layer(auth.layer().respond_with(own))).await;
     let answer = server.get_as("/", "opaque").await;
     assert_eq!((answer.status, &*answer.body, answer.header("dpop-nonce")), (401, "no", "n-1"));
-    assert_eq!(answer.header_lines("www-authenticate"), [BEARER, WANTS_NONCE]);
+    assert_eq!(answer.header_lines("www-authenticate"), [BEARER, NONCE_CHALLENGE]);
 }
 
-/// A token source that has a challenge for whoever sends nothing.
+/// The token source adds a challenge to the refusal of a request without a token.
 #[tokio::test]
 async fn absent_token_is_anonymous_despite_challenge() {
     let world = World::new().await;
@@ -177,7 +177,7 @@ async fn absent_token_is_anonymous_despite_challenge() {
     }
 }
 
-/// Accepts each proof once, and only with the server's nonce. `x-proof` is nonce and id.
+/// A verifier that accepts each proof once, and only with the server's nonce. `x-proof` has nonce and id.
 #[derive(Debug, Default)]
 struct OnceWithNonce(MemoryReplayLog);
 
@@ -191,7 +191,7 @@ impl ProofVerifier for OnceWithNonce {
         let proof = request.headers.get("x-proof").and_then(|value| value.to_str().ok());
         let proof = proof.and_then(|proof| proof.split_once(' '));
         let Some((_, id)) = proof.filter(|(nonce, _)| *nonce == "n-1") else {
-            return Err(wants_nonce(&HeaderValue::from_static("n-1")));
+            return Err(nonce_required(&HeaderValue::from_static("n-1")));
         };
         let until = request.now + std::time::Duration::from_secs(60);
         let key = ReplayKey::of("proof", [&*format!("{:?}", request.confirmation), id]);
@@ -224,19 +224,19 @@ async fn proof_with_a_nonce_works_once() {
     for old in ["", "n-0 1"] {
         let answer = send(old).await;
         assert_eq!((answer.status, answer.header("dpop-nonce")), (401, "n-1"), "{answer:?}");
-        assert_eq!(answer.header_lines("www-authenticate"), [BEARER, WANTS_NONCE]);
+        assert_eq!(answer.header_lines("www-authenticate"), [BEARER, NONCE_CHALLENGE]);
     }
     for (proof, status) in [("n-1 1", 200), ("n-1 1", 401), ("n-1 2", 200), ("n-1 3", 200)] {
         assert_eq!(send(proof).await.status, status, "{proof}");
     }
     let invalid = format!(r#"{BEARER}, error="invalid_token""#);
     assert_eq!(send("n-1 1").await.header_lines("www-authenticate"), [&*invalid, ALGS]);
-    // The log is full: what cannot be shown to be unused is not taken.
-    let away = send("n-1 4").await;
-    assert_eq!((away.status, away.header("retry-after")), (503, "1"));
+    // The log is full, so it cannot show that the proof is unused.
+    let answer = send("n-1 4").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
 }
 
-/// Repeats what came with the request, as no check should.
+/// The token source puts text of the request into a challenge and a header.
 #[tokio::test]
 async fn request_text_stays_within_its_parameter() {
     let world = World::new().await;
@@ -251,7 +251,7 @@ async fn request_text_stays_within_its_parameter() {
         })
     }));
     let server = Server::axum(Spy::default().app().layer(auth.layer().tokens_from([echo]))).await;
-    for (query, told) in [
+    for (query, expected) in [
         ("a", "a"),
         ("a%22,%20Basic%20realm=%22b", r#"a", Basic realm="b"#),
         ("%5C%22%5C", r#"\"\"#),
@@ -266,7 +266,7 @@ async fn request_text_stays_within_its_parameter() {
         assert_eq!(bearer, BEARER);
         let challenges = challenge::parse(echo).unwrap();
         assert_eq!(challenges.len(), 1, "{echo}");
-        assert_eq!(challenges[0].param("said"), Some(told), "{echo}");
+        assert_eq!(challenges[0].param("said"), Some(expected), "{echo}");
     }
 }
 
@@ -274,8 +274,8 @@ fn percent_decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// A refusal that brings `Cache-Control`, `Retry-After` and `WWW-Authenticate` among its headers.
-fn meddling() -> AuthError {
+/// A refusal that sets `Cache-Control`, `Retry-After` and `WWW-Authenticate` itself.
+fn with_layer_headers() -> AuthError {
     AuthError::from(InvalidToken::Expired)
         .with_header(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"))
         .with_header(header::RETRY_AFTER, HeaderValue::from_static("99"))
@@ -284,9 +284,9 @@ fn meddling() -> AuthError {
 }
 
 #[tokio::test]
-async fn headers_of_the_layer_remain_its_own() {
+async fn refusal_cannot_set_layer_headers() {
     let auth = World::new().await.auth().build().unwrap();
-    let headers = auth.layer().refusal(&meddling(), false).headers().clone();
+    let headers = auth.layer().refusal(&with_layer_headers(), false).headers().clone();
     let lines: Vec<_> = headers.get_all(header::WWW_AUTHENTICATE).iter().collect();
     assert!(matches!(*lines, [line] if line.to_str().unwrap().starts_with(BEARER)), "{lines:?}");
     assert_eq!(headers.get(header::RETRY_AFTER), None);
@@ -296,7 +296,7 @@ async fn headers_of_the_layer_remain_its_own() {
 
 #[test]
 fn returned_refusal_is_never_stored() {
-    let answer = meddling().into_response();
+    let answer = with_layer_headers().into_response();
     assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
     assert_eq!(answer.headers().get(header::RETRY_AFTER), None);
     assert_eq!(answer.headers().get(header::WWW_AUTHENTICATE), None);
@@ -305,8 +305,8 @@ fn returned_refusal_is_never_stored() {
 
 #[test]
 fn returned_503_has_no_challenge() {
-    let away = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
-    let answer = away.with_challenge(dpop()).into_response();
+    let error = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
+    let answer = error.with_challenge(dpop()).into_response();
     assert_eq!(
         (answer.status().as_u16(), answer.headers()[header::RETRY_AFTER].as_bytes()),
         (503, &b"1"[..])
@@ -315,7 +315,7 @@ fn returned_503_has_no_challenge() {
 }
 
 #[test]
-fn returned_429_says_when_to_come_back() {
+fn returned_429_has_retry_after() {
     let answer = AuthError::TooManyRequests { retry_after: Duration::from_secs(7) }.into_response();
     assert_eq!(
         (answer.status().as_u16(), answer.headers()[header::RETRY_AFTER].as_bytes()),

@@ -1,4 +1,4 @@
-//! From claims to identities, for ScaiKey and for others.
+//! Reading identities from the claims of ScaiKey and of other providers.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +27,7 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// The sample of ScaiWave's tutorial, with the `iss` it leaves out.
+/// The sample of ScaiWave's tutorial, with an added `iss`.
 #[tokio::test]
 async fn tutorial_token_is_read_in_full() {
     let world = World::new().await;
@@ -67,10 +67,10 @@ async fn tutorial_token_is_read_in_full() {
     assert_eq!((identity.client_id(), identity.partner_id()), (None, None));
     assert_eq!(identity.mfa_verified_at(), None);
     assert_eq!(identity.claims::<Value>().unwrap(), sample, "nothing is lost");
-    // As printed there, without `iss`, it could be anybody's.
-    let mut printed = sample.clone();
-    printed.as_object_mut().unwrap().remove("iss");
-    let token = key.token(header.to_string(), printed.to_string());
+    // The original sample, without `iss`, is refused.
+    let mut original = sample.clone();
+    original.as_object_mut().unwrap().remove("iss");
+    let token = key.token(header.to_string(), original.to_string());
     let refusal = auth.authenticate(&token).await.unwrap_err();
     assert!(matches!(refusal, AuthError::InvalidToken(InvalidToken::MissingClaim("iss"))));
 }
@@ -133,7 +133,7 @@ async fn other_providers_are_read_by_mapping_alone() {
         assert!(identity.roles().eq(roles.iter().copied()), "{paths}");
         assert_eq!(identity.tenant_id().unwrap().as_str(), tenant, "{paths}");
     }
-    // Without the mapping, the same claims mean nothing.
+    // Without the mapping, the same claims have no meaning.
     let token =
         world.provider.token().without("roles").claim("realm_access", json!({ "roles": ["boss"] }));
     assert_eq!(identity(world.auth(), token).await.roles().count(), 0);
@@ -236,7 +236,7 @@ async fn missing_subject_needs_legacy_service_tokens() {
     issuer.legacy_service_tokens = true;
     let identity = identity(world.auth_with(issuer.clone()), old()).await;
     assert_eq!((identity.subject(), identity.kind()), ("indexer", IdentityKind::ServiceAccount));
-    // The switch is for client credentials only.
+    // The setting applies to client credentials only.
     let user = world.provider.token().without("sub").claim("client_id", "web");
     assert!(matches!(refusal(world.auth_with(issuer), user).await, AuthError::InvalidToken(_)));
 }
@@ -255,7 +255,7 @@ async fn display_claims_are_optional() {
     assert_eq!(identity.display_name(), Some("Alice A."));
     assert!(identity.email_verified());
     assert_eq!((identity.partner_id(), identity.client_id()), (Some("p-1"), Some("web")));
-    // What is no boolean is no verification.
+    // A string is not accepted as a boolean.
     let token = world.provider.token().claim("email_verified", "true");
     assert!(!self::identity(world.auth(), token).await.email_verified());
 }
@@ -263,9 +263,9 @@ async fn display_claims_are_optional() {
 #[tokio::test]
 async fn insecure_decode_claims_reads_any_token() {
     let world = World::new().await;
-    let token = world.provider.token().expired().issuer("https://nobody.example").sign();
+    let token = world.provider.token().expired().issuer("https://unknown.example").sign();
     let claims: Value = insecure_decode_claims(&format!("{token}AAAA")).unwrap();
-    assert_eq!(claims["iss"], "https://nobody.example");
+    assert_eq!(claims["iss"], "https://unknown.example");
     for text in ["", "x", "a.b", "a.b.c", "a.e30=.c", "a.W10.c.d"] {
         assert!(insecure_decode_claims::<Value>(text).is_err(), "{text}");
     }

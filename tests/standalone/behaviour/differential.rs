@@ -1,4 +1,4 @@
-//! The same tokens judged by `jsonwebtoken`, which shares no code with us but the cryptography.
+//! A comparison with `jsonwebtoken`, which shares no code with this crate except the cryptography.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::World;
 
-/// A key made without our help, as `jsonwebtoken` takes it.
+/// Makes a key for `jsonwebtoken`, without the test provider.
 fn encoding_key(algorithm: Theirs) -> EncodingKey {
     let ecdsa = |algorithm| EcdsaKeyPair::generate(algorithm).unwrap().to_pkcs8v1().unwrap();
     let pem = |der: &[u8]| {
@@ -65,7 +65,7 @@ fn claims(world: &World) -> Value {
 }
 
 #[tokio::test]
-async fn what_they_sign_we_verify() {
+async fn tokens_of_jsonwebtoken_are_accepted() {
     let world = World::new().await;
     let keys: Vec<_> = THEIRS.map(|algorithm| (algorithm, encoding_key(algorithm))).into();
     let publish = |(algorithm, key): &(Theirs, EncodingKey)| {
@@ -79,7 +79,7 @@ async fn what_they_sign_we_verify() {
     for (algorithm, key) in &keys {
         for kid in [Some(format!("{algorithm:?}")), None] {
             let mut header = Header::new(*algorithm);
-            // Without a name only the first keys that fit are tried: RSA keys fit each other.
+            // Without a kid only a few matching keys are tried, and all RSA keys match each other.
             let is_rsa = !matches!(algorithm, Theirs::ES256 | Theirs::ES384 | Theirs::EdDSA);
             if kid.is_none() && is_rsa {
                 continue;
@@ -88,7 +88,7 @@ async fn what_they_sign_we_verify() {
             let token = jsonwebtoken::encode(&header, &claims(&world), key).unwrap();
             let context = auth.authenticate(&token).await;
             assert_eq!(context.unwrap().identity().subject(), "alice", "{algorithm:?}");
-            // And not with anybody else's signature.
+            // The signature of another key is refused.
             let (_, other) = keys
                 .iter()
                 .find(|(other, _)| other != algorithm && same_family(*other, *algorithm))
@@ -106,8 +106,8 @@ fn same_family(one: Theirs, other: Theirs) -> bool {
     is_rsa(one) == is_rsa(other)
 }
 
-/// Their verdict, with rules set as close to ours as theirs can be.
-fn their_verdict(world: &World, token: &str) -> Result<Value, String> {
+/// Verifies a token with `jsonwebtoken`, with rules as close to those of this crate as possible.
+fn verify_with_jsonwebtoken(world: &World, token: &str) -> Result<Value, String> {
     let header = jsonwebtoken::decode_header(token).map_err(|e| e.to_string())?;
     let mut rules = Validation::new(header.alg);
     rules.set_audience(&["scaiwave"]);
@@ -117,7 +117,7 @@ fn their_verdict(world: &World, token: &str) -> Result<Value, String> {
     rules.leeway = 60;
     let mut last = "no key".to_owned();
     for mut jwk in world.provider.jwks()["keys"].as_array().unwrap().clone() {
-        // They know the key by its older name.
+        // `jsonwebtoken` uses the older name of the algorithm.
         if jwk["alg"] == "Ed25519" {
             jwk["alg"] = json!("EdDSA");
         }
@@ -134,10 +134,10 @@ fn their_verdict(world: &World, token: &str) -> Result<Value, String> {
 }
 
 #[tokio::test]
-async fn what_our_provider_signs_they_verify() {
+async fn jsonwebtoken_accepts_tokens_of_test_provider() {
     let world = World::with(Algorithm::ALL).await;
     for algorithm in Algorithm::ALL {
-        // ES512 they do not know, and Ed25519 by another name.
+        // `jsonwebtoken` lacks ES512, and has another name for Ed25519.
         if algorithm == Algorithm::ES512 {
             continue;
         }
@@ -146,13 +146,13 @@ async fn what_our_provider_signs_they_verify() {
             Algorithm::Ed25519 => token.header("alg", "EdDSA").sign(),
             _ => token.sign(),
         };
-        let claims = their_verdict(&world, &token).unwrap();
+        let claims = verify_with_jsonwebtoken(&world, &token).unwrap();
         assert_eq!(claims["sub"], "alice-id", "{algorithm}");
     }
 }
 
-/// Tokens near a good one: other claims, other headers, and texts changed after signing.
-fn neighbours(world: &World) -> Vec<(String, String)> {
+/// Variations of a valid token: other claims, other headers, and texts changed after signing.
+fn variations(world: &World) -> Vec<(String, String)> {
     let token = || world.provider.token();
     let now =
         world.clock.now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_secs();
@@ -232,20 +232,20 @@ fn neighbours(world: &World) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn what_they_refuse_we_refuse() {
+async fn tokens_refused_by_jsonwebtoken_are_refused() {
     let world = World::with([Algorithm::ES256, Algorithm::RS256]).await;
     let auth = world.auth().tenant_optional().build().unwrap();
     let (mut both, mut stricter, mut laxer) = (0, 0, Vec::new());
     let honest = forge::valid(&world.provider).into_iter().map(|h| (h.name.to_owned(), h.token));
-    for (name, token) in neighbours(&world).into_iter().chain(honest) {
-        match (auth.authenticate(&token).await, their_verdict(&world, &token)) {
+    for (name, token) in variations(&world).into_iter().chain(honest) {
+        match (auth.authenticate(&token).await, verify_with_jsonwebtoken(&world, &token)) {
             (Ok(context), Ok(claims)) => {
                 assert_eq!(context.identity().claims::<Value>().unwrap(), claims, "{name}");
                 both += 1;
             }
             (Err(_), Ok(_)) => stricter += 1,
-            // They read the types of members that we never look at, because keys come from the
-            // issuer alone.
+            // `jsonwebtoken` checks the types of these members. This crate ignores them, because keys come
+            // only from the issuer.
             (Ok(_), Err(_)) if name.starts_with("header x5c") || name.starts_with("header jku") => {
             }
             (Ok(_), Err(why)) => laxer.push(format!("{name}: {why}")),
@@ -255,6 +255,6 @@ async fn what_they_refuse_we_refuse() {
     assert!(laxer.is_empty(), "{laxer:#?}");
     assert!(
         both > 50 && stricter > 10,
-        "the table tells: {both} good, {stricter} refused by us alone"
+        "too few cases: {both} accepted by both, {stricter} refused by this crate only"
     );
 }

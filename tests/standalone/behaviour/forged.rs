@@ -1,4 +1,4 @@
-//! Tokens that must be refused, and their honest twins that must not.
+//! Forged tokens, which must be refused, and valid counterparts, which must be accepted.
 
 use scaikey_auth::config::{Algorithm, TokenProfile};
 use scaikey_auth::error::InvalidToken;
@@ -16,19 +16,19 @@ fn auth(world: &World, profile: TokenProfile) -> Auth {
 }
 
 #[tokio::test]
-async fn every_honest_token_is_accepted() {
+async fn every_valid_token_is_accepted() {
     let world = world().await;
-    for (profile, honest) in [
+    for (profile, valid) in [
         (TokenProfile::Lenient, forge::valid(&world.provider)),
         (TokenProfile::Rfc9068, forge::rfc9068_valid(&world.provider)),
     ] {
         let auth = auth(&world, profile);
         let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
-        for honest in honest {
-            let verdict = auth.authenticate(&honest.token).await;
-            assert!(verdict.is_ok(), "{}: {verdict:?}", honest.name);
-            let answer = server.get_as("/", &honest.token).await;
-            assert_eq!(answer.status, 200, "{}: {answer:?}", honest.name);
+        for valid in valid {
+            let result = auth.authenticate(&valid.token).await;
+            assert!(result.is_ok(), "{}: {result:?}", valid.name);
+            let answer = server.get_as("/", &valid.token).await;
+            assert_eq!(answer.status, 200, "{}: {answer:?}", valid.name);
         }
     }
 }
@@ -56,8 +56,8 @@ async fn every_forged_token_is_refused() {
     assert!(bad.is_empty(), "{bad:#?}");
 }
 
-/// Over HTTP it also shows how: the status of the table, a challenge, no call of the service, no
-/// request to any place a token names, and hardly any to the provider.
+/// Over HTTP, a forged token gets the expected status and challenge. It causes no call of the service, no request
+/// to a URL in the token, and few requests to the provider.
 #[tokio::test]
 async fn forged_tokens_are_refused_without_outgoing_requests() {
     let world = world().await;

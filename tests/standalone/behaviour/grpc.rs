@@ -1,4 +1,4 @@
-//! The layer before a tonic service, seen by tonic's client.
+//! The layer around a tonic service, tested with tonic's client.
 
 use http::{HeaderName, HeaderValue};
 use scaikey_auth::error::Grpc;
@@ -60,8 +60,9 @@ async fn grpc_client_sees_the_matching_status() {
     ];
     for (authorization, expected) in table {
         let answer = check(&server, authorization.as_deref()).await;
-        let told = answer.as_ref().map(|s| *s).map_err(|status| (status.code(), status.message()));
-        assert_eq!(told, expected, "{authorization:?}");
+        let result =
+            answer.as_ref().map(|s| *s).map_err(|status| (status.code(), status.message()));
+        assert_eq!(result, expected, "{authorization:?}");
     }
 }
 
@@ -89,15 +90,15 @@ async fn one_layer_serves_grpc_and_http_clients() {
     }
     let answer = server.send(request("POST", "/", &[("content-type", "application/json")])).await;
     assert_eq!((answer.status, answer.header_opt("grpc-status")), (401, None));
-    // Two media types that only begin alike would be two answers; the header is what counts.
+    // A content type that is not UTF-8 is not gRPC.
     let mut odd = request("POST", "/", &[]);
     odd.headers_mut()
         .insert(HeaderName::from_static("content-type"), HeaderValue::from_bytes(b"\xff").unwrap());
     assert_eq!(server.send(odd).await.status, 401);
 }
 
-/// A refusal with status 200 is a refusal to gRPC clients alone: everything else would take it for the
-/// answer, and a cache would keep it (RFC 9110 §15.3.1).
+/// Only a gRPC client understands a refusal with status 200. Other clients would treat it as success, and a
+/// cache might store it (RFC 9110 §15.3.1).
 #[tokio::test]
 async fn only_grpc_requests_are_refused_with_200() {
     let world = World::new().await;
@@ -118,8 +119,8 @@ async fn only_grpc_requests_are_refused_with_200() {
     for server in &servers {
         for (method, content_type) in table {
             let answer = server.send(request(method, "/", &[("content-type", content_type)])).await;
-            let told = (answer.status, answer.header_opt("grpc-status"));
-            assert_eq!(told, (401, None), "{method} {content_type}");
+            let result = (answer.status, answer.header_opt("grpc-status"));
+            assert_eq!(result, (401, None), "{method} {content_type}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Mock and hybrid mode: what they accept, what they never do, and where they do not start.
+//! Mock and hybrid mode: the tokens that they accept, and the environments in which they refuse to start.
 
 use std::process::Command;
 use std::time::Duration;
@@ -66,18 +66,18 @@ async fn mock_user_comes_from_the_configuration() {
     let identity = context.identity();
     assert!(identity.is_mock() && identity.has_role("boss") && identity.scopes().contains("b"));
     assert_eq!((identity.subject(), identity.kind()), ("robot", IdentityKind::ServiceAccount));
-    assert_eq!(identity.issuer(), "urn:scaikey-auth:mock", "it cannot pass for a provider's");
+    assert_eq!(identity.issuer(), "urn:scaikey-auth:mock", "never the issuer of a provider");
     let claims: serde_json::Value = identity.claims().unwrap();
     assert_eq!(claims["iss"], "urn:scaikey-auth:mock");
     assert!(identity.expires_at() > std::time::SystemTime::now());
 }
 
-/// Knows every tenant, but has to think.
+/// A resolver that accepts every tenant after a wait.
 #[derive(Debug)]
-struct Thinking;
+struct SlowTenants;
 
 #[async_trait]
-impl TenantResolver for Thinking {
+impl TenantResolver for SlowTenants {
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
         tokio::task::yield_now().await;
         Ok(Some(Tenant::new(id.clone())))
@@ -89,7 +89,7 @@ async fn mock_response_is_marked_after_waiting() {
     let auth = Auth::builder()
         .mode(AuthMode::Mock)
         .insecure_allow_mock_in_production()
-        .tenants(Thinking)
+        .tenants(SlowTenants)
         .build()
         .unwrap();
     let answer = server(&auth).await.get_as("/", "x").await;
@@ -162,8 +162,8 @@ async fn hybrid_mode_refuses_forged_tokens() {
     let auth =
         world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
     for forged in forge::all(&world.provider) {
-        let verdict = auth.authenticate(&forged.token).await;
-        assert!(verdict.is_err(), "{}: {}", forged.name, forged.why);
+        let result = auth.authenticate(&forged.token).await;
+        assert!(result.is_err(), "{}: {}", forged.name, forged.why);
     }
 }
 
@@ -181,7 +181,7 @@ async fn hybrid_mode_without_keys_answers_503() {
     assert_eq!(server.get_as("/", &world.provider.token().expired().sign()).await.status, 401);
     world.provider.resume().await;
     world.clock.advance(Duration::from_secs(61));
-    assert_eq!(server.get_as("/", &real).await.body, REAL, "it recovers by itself");
+    assert_eq!(server.get_as("/", &real).await.body, REAL, "it recovers without a restart");
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn hybrid_mode_keeps_cached_keys_during_outage() {
 }
 
 #[tokio::test]
-async fn the_default_mode_knows_no_mock() {
+async fn default_mode_refuses_mock_tokens() {
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let auth = world.auth().build().unwrap();
@@ -211,11 +211,11 @@ async fn the_default_mode_knows_no_mock() {
     assert_eq!(server.get_as("/", &world.provider.token().sign()).await.status, 503);
 }
 
-/// Tells a child what to expect of the environment it is given: the environment of a running process
-/// cannot be changed safely.
+/// The variable with the expected error of a child process. The environment of a running process cannot be
+/// changed safely, so each case needs a child.
 const EXPECTED: &str = "SCAIKEY_AUTH_TEST_EXPECTED";
 
-/// Not a test of its own: what a child finds out.
+/// Runs in the child process.
 #[test]
 #[ignore = "started by other tests"]
 fn child() {
@@ -225,15 +225,18 @@ fn child() {
             let config = AuthConfig::from_env("SCAIWAVE");
             Auth::from_config(config).mode(mode).issuer("https://k.example").audience("scaiwave")
         };
-        let told = builder().build().map_or_else(|error| error.to_string(), |_| String::new());
-        let is_free = expected.is_empty() || mode == AuthMode::ScaiKey;
-        assert!(if is_free { told.is_empty() } else { told.contains(&expected) }, "{mode}: {told}");
+        let error = builder().build().map_or_else(|error| error.to_string(), |_| String::new());
+        let may_start = expected.is_empty() || mode == AuthMode::ScaiKey;
+        assert!(
+            if may_start { error.is_empty() } else { error.contains(&expected) },
+            "{mode}: {error}"
+        );
         assert!(builder().insecure_allow_mock_in_production().build().is_ok(), "{mode}");
     }
 }
 
 #[test]
-fn mock_modes_start_where_markers_permit() {
+fn mock_modes_start_outside_of_production_only() {
     let table: &[(&[(&str, &str)], &str)] = &[
         (&[], if cfg!(debug_assertions) { "" } else { "release build" }),
         (&[("APP_ENV", "development")], ""),
@@ -249,17 +252,17 @@ fn mock_modes_start_where_markers_permit() {
         (&[("APP_ENV", "development"), ("RUST_ENV", "prod")], "RUST_ENV=prod"),
         (&[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("APP_ENV", "staging")], "Kubernetes"),
     ];
-    let itself = std::env::current_exe().unwrap();
+    let binary = std::env::current_exe().unwrap();
     for (variables, expected) in table {
-        let mut child = Command::new(&itself);
+        let mut child = Command::new(&binary);
         child.args(["--exact", "behaviour::modes::child", "--ignored"]).env_clear();
         let child = child.envs(variables.iter().copied()).env(EXPECTED, expected).output().unwrap();
-        let told = String::from_utf8_lossy(&child.stdout);
-        assert!(child.status.success() && told.contains("1 passed"), "{variables:?}: {told}");
+        let output = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && output.contains("1 passed"), "{variables:?}: {output}");
     }
 }
 
-/// A file is no code: who may write one could let everybody in.
+/// An attacker who can write the file must not be able to let every caller in.
 #[test]
 fn a_file_cannot_allow_mock_modes() {
     let text = r#"{ "mode": "mock", "insecure_allow_mock_in_production": true }"#;

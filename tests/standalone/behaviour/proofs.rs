@@ -1,4 +1,4 @@
-//! Tokens that are bound to a key: good with the proof, in each request anew, and worth nothing without.
+//! Key-bound tokens: accepted only with a proof in each request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ fn thumbprint(key: &str) -> [u8; 32] {
     digest(&SHA256, key.as_bytes()).as_ref().try_into().unwrap()
 }
 
-/// A token bound to [`KEY`] by this member of `cnf`.
+/// Returns a token bound to [`KEY`] by this member of `cnf`.
 fn bound_by(world: &World, member: &str) -> TokenBuilder {
     let thumbprint = URL_SAFE_NO_PAD.encode(thumbprint(KEY));
     world.provider.token().claim("cnf", json!({ member: thumbprint }))
@@ -39,11 +39,11 @@ fn bound(world: &World) -> String {
     bound_by(world, "jkt").sign()
 }
 
-/// Accepts a request whose header `x-key` is the key itself: a proof for tests.
+/// A verifier for tests. It accepts a request whose header `x-key` is the key itself.
 #[derive(Debug, Clone, Default)]
 struct KeyInHeader {
-    asked: Arc<AtomicU64>,
-    /// Whether the answer must be waited for.
+    calls: Arc<AtomicU64>,
+    /// Whether the answer takes an asynchronous call.
     is_slow: bool,
 }
 
@@ -52,12 +52,12 @@ impl KeyInHeader {
         Self { is_slow: true, ..Self::default() }
     }
 
-    fn asked(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst)
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
     }
 
-    fn judge(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+    fn check(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
         let key = request.headers.get("x-key").and_then(|value| value.to_str().ok());
         let shown = key.map(|key| Confirmation::JwkThumbprint(thumbprint(key)));
         match shown {
@@ -74,12 +74,12 @@ impl ProofVerifier for KeyInHeader {
     }
 
     fn try_verify(&self, request: &ProofRequest<'_>) -> Option<Result<Proven, AuthError>> {
-        (!self.is_slow).then(|| self.judge(request))
+        (!self.is_slow).then(|| self.check(request))
     }
 
     async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
         tokio::task::yield_now().await;
-        self.judge(request)
+        self.check(request)
     }
 }
 
@@ -104,17 +104,17 @@ async fn bound_token_passes_with_its_proof_only() {
         let spy = Spy::default();
         let server = Server::axum(spy.app().layer(auth.layer())).await;
         let token = bound(&world);
-        // First-seen: the keys must be waited for, too.
+        // The token is new, so the layer also waits for the keys.
         assert_unproven(&send(&server, &token, None).await);
         assert_unproven(&send(&server, &token, Some("another key")).await);
         assert_eq!(send(&server, &token, Some(KEY)).await.status, 200);
-        // Known by now, and proven anew each time.
+        // The token is cached, but each request needs a proof.
         let hits = auth.verified_tokens().stats().hits;
         assert_unproven(&send(&server, &token, None).await);
         assert_unproven(&send(&server, &token, Some("another key")).await);
         assert_eq!(send(&server, &token, Some(KEY)).await.status, 200);
         assert_eq!(auth.verified_tokens().stats().hits, hits + 3, "{verifier:?}");
-        assert_eq!((spy.calls(), verifier.asked()), (2, 6));
+        assert_eq!((spy.calls(), verifier.calls()), (2, 6));
     }
 }
 
@@ -128,7 +128,7 @@ async fn unbound_token_needs_no_proof() {
     for key in [None, Some("another key")] {
         assert_eq!(send(&server, &token, key).await.status, 200);
     }
-    assert_eq!(verifier.asked(), 0);
+    assert_eq!(verifier.calls(), 0);
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn bound_token_without_verifier_is_refused_unverified() {
     let auth = world.auth().build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer().optional())).await;
     assert_unproven(&send(&server, &bound(&world), Some(KEY)).await);
-    assert_eq!(world.provider.jwks_requests(), 0, "no key is asked for");
+    assert_eq!(world.provider.jwks_requests(), 0, "no key is fetched");
     assert_eq!(auth.verified_tokens().stats().tokens, 0);
 }
 
@@ -151,19 +151,19 @@ async fn key_of_another_kind_is_no_proof() {
     for _ in 0..2 {
         assert_unproven(&send(&server, &token, Some(KEY)).await);
     }
-    assert_eq!(verifier.asked(), 0);
+    assert_eq!(verifier.calls(), 0);
 }
 
-/// A certificate as a TLS server would leave it in the extensions.
+/// The certificate that a TLS server puts into the extensions.
 #[derive(Clone)]
 struct Certificate([u8; 32]);
 
-/// Notes what it is shown, and accepts the certificate of the connection.
+/// A verifier that records its input, and accepts the certificate of the connection.
 #[derive(Debug, Clone, Default)]
-struct OfConnection(Arc<Mutex<Vec<String>>>);
+struct ConnectionCertificate(Arc<Mutex<Vec<String>>>);
 
 #[async_trait]
-impl ProofVerifier for OfConnection {
+impl ProofVerifier for ConnectionCertificate {
     fn accepts(&self, confirmation: &Confirmation) -> bool {
         matches!(confirmation, Confirmation::CertificateThumbprint(_))
     }
@@ -173,8 +173,8 @@ impl ProofVerifier for OfConnection {
         assert!(!printed.contains(request.token) && !printed.contains("x-seen"), "{printed}");
         let seen = request.headers["x-seen"].to_str().unwrap();
         let (method, uri, now) = (request.method, request.uri, request.now);
-        let noted = format!("{method} {uri} {seen} {} {now:?}", request.token);
-        self.0.lock().unwrap().push(noted);
+        let input = format!("{method} {uri} {seen} {} {now:?}", request.token);
+        self.0.lock().unwrap().push(input);
         let shown = request.extensions.get::<Certificate>();
         match shown.map(|it| Confirmation::CertificateThumbprint(it.0)) {
             Some(shown) if shown == *request.confirmation => Ok(Proven::new()),
@@ -186,25 +186,25 @@ impl ProofVerifier for OfConnection {
 #[tokio::test]
 async fn verifiers_see_the_request_and_its_connection() {
     let world = World::new().await;
-    let verifier = OfConnection::default();
+    let verifier = ConnectionCertificate::default();
     let auth = world.auth().proof_verifier(KeyInHeader::default()).proof_verifier(verifier.clone());
     let auth = auth.build().unwrap();
     let app = |key| {
         let app = Spy::default().app().layer(auth.layer());
         app.layer(Extension(Certificate(thumbprint(key))))
     };
-    let (own, strange) = (Server::axum(app(KEY)).await, Server::axum(app("another")).await);
+    let (own, other) = (Server::axum(app(KEY)).await, Server::axum(app("another")).await);
     let token = bound_by(&world, "x5t#S256").sign();
     let authorization = format!("Bearer {token}");
-    let ask =
+    let message =
         || request("PUT", "/a/b?c=d", &[("authorization", &authorization), ("x-seen", "yes")]);
-    assert_unproven(&strange.send(ask()).await);
-    assert_eq!(own.send(ask()).await.status, 200);
-    assert_unproven(&strange.send(ask()).await);
+    assert_unproven(&other.send(message()).await);
+    assert_eq!(own.send(message()).await.status, 200);
+    assert_unproven(&other.send(message()).await);
     let now = scaikey_auth::clock::Clock::now(&world.clock);
     let expected = format!("PUT /a/b?c=d yes {token} {now:?}");
     assert_eq!(*verifier.0.lock().unwrap(), vec![expected; 3]);
-    // The other verifier goes on with keys of its kind.
+    // The first verifier still handles its kind of key.
     assert_eq!(send(&own, &bound(&world), Some(KEY)).await.status, 200);
 }
 
@@ -224,7 +224,7 @@ async fn handlers_see_the_confirmation() {
     assert_eq!(send(&server, &world.provider.token().sign(), None).await.body, "None");
 }
 
-/// The proof comes before the tenant, of which nobody without the key learns anything.
+/// The proof is verified before the tenant, so a sender without the key learns nothing about the tenant.
 #[tokio::test]
 async fn missing_proof_reveals_nothing_about_tenant() {
     let world = World::new().await;
@@ -238,11 +238,12 @@ async fn missing_proof_reveals_nothing_about_tenant() {
     }
 }
 
+/// A verifier whose replay log is unavailable.
 #[derive(Debug)]
-struct Away;
+struct Unavailable;
 
 #[async_trait]
-impl ProofVerifier for Away {
+impl ProofVerifier for Unavailable {
     fn accepts(&self, _: &Confirmation) -> bool {
         true
     }
@@ -256,14 +257,14 @@ impl ProofVerifier for Away {
 #[tokio::test]
 async fn failing_verifier_answers_503() {
     let world = World::new().await;
-    let auth = world.auth().proof_verifier(Away).build().unwrap();
+    let auth = world.auth().proof_verifier(Unavailable).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     let answer = send(&server, &bound(&world), Some(KEY)).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     assert!(!answer.body.contains("secret cause"));
 }
 
-/// A verifier whose log gives no answer.
+/// A verifier that never answers.
 #[derive(Debug)]
 struct Hangs;
 
@@ -279,25 +280,25 @@ impl ProofVerifier for Hangs {
 }
 
 #[tokio::test]
-async fn verifier_that_hangs_is_answered_with_503() {
+async fn hanging_verifier_answers_503() {
     let world = World::new().await;
     let auth = world.auth().proof_verifier(Hangs).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     let token = bound(&world);
     let sent = tokio::time::timeout(Duration::from_secs(30), send(&server, &token, Some(KEY)));
-    let answer = sent.await.expect("an answer");
+    let answer = sent.await.expect("the layer answers within its deadline");
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
 }
 
-/// A token that comes without a request has no proof, whether or not it is known.
+/// A token without a request has no proof, even if it is in the cache of verified tokens.
 #[tokio::test]
-async fn bare_bound_token_is_refused() {
+async fn bound_token_without_request_is_refused() {
     let world = World::new().await;
     let auth = world.auth().proof_verifier(KeyInHeader::default()).build().unwrap();
     let token = bound(&world);
     let is_unproven = async || {
-        let verdict = auth.authenticate(&token).await;
-        matches!(verdict, Err(AuthError::InvalidToken(InvalidToken::Unproven)))
+        let result = auth.authenticate(&token).await;
+        matches!(result, Err(AuthError::InvalidToken(InvalidToken::Unproven)))
     };
     assert!(is_unproven().await);
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -318,19 +319,19 @@ async fn validator_returns_bound_identities_on_request() {
     let token = bound(&world);
     let plain = Credentials::bearer(&token);
     let is_unproven = async || {
-        let verdict = validator.validate(&plain).await;
-        matches!(verdict, Err(AuthError::InvalidToken(InvalidToken::Unproven)))
+        let result = validator.validate(&plain).await;
+        matches!(result, Err(AuthError::InvalidToken(InvalidToken::Unproven)))
     };
     assert!(is_unproven().await);
     let identity = validator.validate(&plain.allow_bound()).await.unwrap();
     assert_eq!(identity.confirmation(), Some(&Confirmation::JwkThumbprint(thumbprint(KEY))));
     assert_eq!(validator.verified_tokens().stats().tokens, 1);
-    assert!(is_unproven().await, "known, and refused all the same");
+    assert!(is_unproven().await, "refused although it is cached");
     let refused = validator.try_validate(&plain).unwrap();
     assert!(matches!(refused, Err(AuthError::InvalidToken(InvalidToken::Unproven))));
 }
 
-/// Hands out bound identities, whatever its caller allows.
+/// A validator that returns bound identities without permission.
 #[derive(Debug)]
 struct Careless(JwksValidator);
 
@@ -377,16 +378,16 @@ async fn endpoints_ask_for_the_proof_too() {
         assert_unproven(&whoami("another key").await);
         assert_eq!(whoami(KEY).await.json()["subject"], "alice-id");
     }
-    // The token that is asked about comes without proof.
+    // The introspected token has no proof.
     let uri = Uri::from_static("/v1/auth/introspect");
     let body = json!({ "token": token }).to_string();
-    let asked = Request::post(uri).header("authorization", format!("Bearer {plain}"));
-    let asked = asked.header("content-type", "application/json").body(body).unwrap();
-    let answer = server.send(asked).await;
+    let introspection = Request::post(uri).header("authorization", format!("Bearer {plain}"));
+    let introspection = introspection.header("content-type", "application/json");
+    let answer = server.send(introspection.body(body).unwrap()).await;
     assert_eq!((answer.status, answer.json()), (200, json!({ "active": false })));
 }
 
-/// Refuses everybody, and counts how often it was asked.
+/// A check that denies every caller, and counts its calls.
 #[derive(Debug, Clone, Default)]
 struct Denies(Arc<AtomicU64>);
 
@@ -399,17 +400,17 @@ impl AdmissionCheck for Denies {
 }
 
 #[tokio::test]
-async fn without_proof_admission_is_not_asked() {
+async fn admission_check_runs_after_the_proof() {
     let world = World::new().await;
     for verifier in [KeyInHeader::default(), KeyInHeader::slow()] {
         let check = Denies::default();
         let auth = world.auth().admission(check.clone()).proof_verifier(verifier).build().unwrap();
         let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
-        for asked in 1..=2 {
+        for calls in 1..=2 {
             assert_unproven(&send(&server, &bound(&world), None).await);
             let denied = send(&server, &bound(&world), Some(KEY)).await;
             assert_eq!(denied.json()["type"], "urn:scaikey-auth:token_revoked");
-            assert_eq!(check.0.load(Ordering::SeqCst), asked);
+            assert_eq!(check.0.load(Ordering::SeqCst), calls);
         }
     }
 }

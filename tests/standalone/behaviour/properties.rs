@@ -1,4 +1,4 @@
-//! Whatever is sent or configured: no panic, and nothing accepted but what was signed.
+//! Property tests: no input causes a panic, and only signed tokens are accepted.
 
 use std::sync::LazyLock;
 
@@ -17,26 +17,27 @@ use tower::ServiceExt;
 
 use crate::support::{Spy, World};
 
-/// One service for all cases; its keys are at hand.
-struct Bench {
+/// A service for all cases, with its keys loaded.
+struct Service {
     runtime: Runtime,
     auth: Auth,
     good: String,
     _world: World,
 }
 
-static BENCH: LazyLock<Bench> = LazyLock::new(|| {
+static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let world = runtime.block_on(World::new());
     let auth = world.auth().build().unwrap();
     runtime.block_on(auth.ready()).unwrap();
     let good = world.provider.token().sign();
-    Bench { runtime, auth, good, _world: world }
+    Service { runtime, auth, good, _world: world }
 });
 
-impl Bench {
-    /// Status and challenge for these `Authorization` headers; the service behind is counted.
+impl Service {
+    /// Sends a request with these `Authorization` headers, and returns status and challenge. Checks that the inner
+    /// service ran only if the status is 200.
     fn send(&self, values: &[HeaderValue]) -> (u16, Option<String>) {
         let spy = Spy::default();
         let mut request = Request::new(Body::empty());
@@ -66,7 +67,7 @@ fn assert_refused((status, challenge): (u16, Option<String>)) {
 }
 
 #[test]
-fn no_authorization_header_of_chance_is_accepted() {
+fn random_authorization_header_is_refused() {
     let prefix = prop_oneof!["", "Bearer ", "bearer  ", "Bearer", "Basic "];
     let header = (prefix, vec(any::<u8>(), 0..80));
     proptest!(cases(512), |(headers in vec(header, 0..3))| {
@@ -74,12 +75,12 @@ fn no_authorization_header_of_chance_is_accepted() {
             .iter()
             .filter_map(|(prefix, rest)| HeaderValue::from_bytes(&[prefix.as_bytes(), rest].concat()).ok())
             .collect();
-        assert_refused(BENCH.send(&values));
+        assert_refused(SERVICE.send(&values));
     });
 }
 
 #[test]
-fn no_token_of_chance_is_accepted() {
+fn random_token_is_refused() {
     let part = "[A-Za-z0-9_-]{0,40}";
     let token = prop_oneof![
         any::<String>(),
@@ -87,7 +88,7 @@ fn no_token_of_chance_is_accepted() {
         (part, part, part).prop_map(|(a, b, c)| format!("{a}.{b}.{c}")),
     ];
     proptest!(cases(1024), |(token in token)| {
-        prop_assert!(!BENCH.accepts(&token));
+        prop_assert!(!SERVICE.accepts(&token));
     });
 }
 
@@ -139,8 +140,8 @@ fn apply(text: &str, edit: &Edit) -> String {
 #[test]
 fn changed_token_is_refused() {
     proptest!(cases(1024), |(edits in vec(edit(), 0..4))| {
-        let edited = edits.iter().fold(BENCH.good.clone(), |text, edit| apply(&text, edit));
-        prop_assert_eq!(BENCH.accepts(&edited), edited == BENCH.good, "{}", edited);
+        let edited = edits.iter().fold(SERVICE.good.clone(), |text, edit| apply(&text, edit));
+        prop_assert_eq!(SERVICE.accepts(&edited), edited == SERVICE.good, "{}", edited);
     });
 }
 
@@ -158,9 +159,9 @@ fn challenge_is_parsable_for_any_text() {
         let app = app.layer(auth.layer());
         for (token, status) in [(None, 401), (Some("x"), 403)] {
             let request = crate::support::axum_request(token);
-            let answer = BENCH.runtime.block_on(app.clone().oneshot(request)).unwrap();
+            let answer = SERVICE.runtime.block_on(app.clone().oneshot(request)).unwrap();
             prop_assert_eq!(answer.status().as_u16(), status);
-            // A 403 whose scope cannot be written has none.
+            // A 403 has no challenge if its scope cannot be part of a header.
             let Some(value) = answer.headers().get("www-authenticate") else {
                 prop_assert_eq!(status, 403);
                 continue;
@@ -176,7 +177,7 @@ fn challenge_is_parsable_for_any_text() {
 }
 
 #[test]
-fn no_environment_makes_the_reader_panic() {
+fn no_environment_causes_a_panic() {
     let name = prop_oneof![
         (0..ENVIRONMENT.len()).prop_map(|nth| ENVIRONMENT[nth].name.to_owned()),
         "[A-Z_]{0,20}",
@@ -196,7 +197,7 @@ fn no_environment_makes_the_reader_panic() {
     });
 }
 
-/// JSON with the names of our own fields in it.
+/// Generates JSON with the names of configuration fields.
 fn json() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         any::<String>(),
@@ -222,8 +223,8 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// One field of a good configuration with something else in it.
-fn spoilt() -> impl Strategy<Value = Value> {
+/// Generates a valid configuration with one field replaced.
+fn with_one_field_replaced() -> impl Strategy<Value = Value> {
     const FIELDS: [&str; 18] = [
         "issuer",
         "expected_issuer",
@@ -257,8 +258,8 @@ fn spoilt() -> impl Strategy<Value = Value> {
 }
 
 #[test]
-fn no_configuration_file_makes_the_reader_panic() {
-    proptest!(cases(1024), |(file in prop_oneof![json(), spoilt()])| {
+fn no_configuration_file_causes_a_panic() {
+    proptest!(cases(1024), |(file in prop_oneof![json(), with_one_field_replaced()])| {
         if let Ok(config) = serde_json::from_value::<AuthConfig>(file.clone()) {
             drop(Auth::from_config(config).build());
         }

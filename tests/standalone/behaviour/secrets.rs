@@ -1,4 +1,4 @@
-//! Tokens and other secrets do not leave by logs, errors, `Debug` or answers.
+//! Tokens and other secrets do not appear in logs, errors, `Debug` output or answers.
 
 use scaikey_auth::error::{Challenge, InvalidToken};
 use scaikey_auth::guard::GuardRequest;
@@ -14,7 +14,7 @@ use crate::support::{Server, Spy, World, config, request};
 
 const CANARY: &str = "cAnArY-5up3r-53cr3t";
 
-/// A token with the canary in every claim that is not an identifier.
+/// Returns a token with the canary in every claim that is not an identifier.
 fn token(world: &World) -> TokenBuilder {
     let token = world.provider.token();
     ["email", "name", "preferred_username", "jti", "secret", "partner_id"]
@@ -22,8 +22,7 @@ fn token(world: &World) -> TokenBuilder {
         .fold(token, |token, name| token.claim(name, CANARY))
 }
 
-/// What must not be found anywhere: each part of the token that is not the same for all, and the
-/// canary.
+/// Returns the forbidden texts: each part of the token that differs between tokens, and the canary.
 fn needles(token: &str) -> Vec<String> {
     let parts = token.split('.').skip(1).filter(|part| part.len() > 9);
     parts.chain([CANARY]).map(str::to_owned).collect()
@@ -31,7 +30,7 @@ fn needles(token: &str) -> Vec<String> {
 
 fn assert_clean(text: &str, token: &str, place: &str) {
     for needle in needles(token) {
-        assert!(!text.contains(&needle), "{place} tells {needle}: {text}");
+        assert!(!text.contains(&needle), "{place} contains {needle}: {text}");
     }
 }
 
@@ -43,30 +42,30 @@ async fn no_token_appears_in_logs_or_answers() {
     let app = Spy::default().app().layer(auth.require(scope("admin"))).layer(auth.layer());
     let server = Server::axum(app).await;
     let mut sent = Vec::new();
-    let mut ask = async |token: String, status: u16| {
+    let mut send = async |token: String, status: u16| {
         let answer = server.get_as("/", &token).await;
         assert_eq!(answer.status, status, "{answer:?}");
         assert_clean(&format!("{answer:?}"), &token, "the answer");
         sent.push(token);
     };
-    // No keys yet, keys come, keys are there, an unknown key.
+    // The keys are unavailable, are being fetched, are cached, and then lack the token's key.
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
-    ask(token(&world).sign(), 503).await;
+    send(token(&world).sign(), 503).await;
     world.provider.heal(ProviderEndpoint::Jwks);
     world.clock.advance(std::time::Duration::from_secs(61));
-    ask(token(&world).scope("admin").sign(), 200).await;
-    ask(token(&world).scope("admin").sign(), 200).await;
-    ask(token(&world).sign(), 403).await;
-    ask(token(&world).kid(Some(CANARY)).sign(), 401).await;
-    ask(token(&world).expired().sign(), 401).await;
-    ask(token(&world).issuer(&format!("https://{CANARY}.example")).sign(), 401).await;
-    ask(token(&world).audience(CANARY).sign(), 401).await;
-    ask(token(&world).claim("exp", CANARY).sign(), 401).await;
-    ask(token(&world).without("tenant_id").sign(), 403).await;
+    send(token(&world).scope("admin").sign(), 200).await;
+    send(token(&world).scope("admin").sign(), 200).await;
+    send(token(&world).sign(), 403).await;
+    send(token(&world).kid(Some(CANARY)).sign(), 401).await;
+    send(token(&world).expired().sign(), 401).await;
+    send(token(&world).issuer(&format!("https://{CANARY}.example")).sign(), 401).await;
+    send(token(&world).audience(CANARY).sign(), 401).await;
+    send(token(&world).claim("exp", CANARY).sign(), 401).await;
+    send(token(&world).without("tenant_id").sign(), 403).await;
     let mut tampered = token(&world).sign();
     tampered.truncate(tampered.len() - 4);
-    ask(tampered + "AAAA", 401).await;
-    ask(format!("{CANARY}.x"), 401).await;
+    send(tampered + "AAAA", 401).await;
+    send(format!("{CANARY}.x"), 401).await;
     let text = log.text();
     assert!(text.contains("request refused") && text.contains("key set refreshed"), "{text}");
     for token in sent {
@@ -158,7 +157,7 @@ async fn line_breaks_cannot_inject_headers() {
 }
 
 #[tokio::test]
-async fn a_cause_is_logged_and_not_answered() {
+async fn cause_is_logged_but_not_answered() {
     let log = Log::start();
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(599));
@@ -170,7 +169,7 @@ async fn a_cause_is_logged_and_not_answered() {
     assert!(log.text().contains("599"), "{}", log.text());
 }
 
-/// Who puts the service together wrongly must find it in the log at its usual level.
+/// The author of a wrongly assembled service must find the error in the log at its default level.
 #[tokio::test]
 async fn missing_layer_log_names_the_remedy() {
     let world = World::new().await;
