@@ -1,10 +1,10 @@
-//! Stores of tenants: from the tenant that a token names to the tenant this service knows.
+//! Tenant stores: they resolve the tenant in a token to a tenant of this service.
 //!
-//! [`Tenant`] and the trait [`TenantResolver`] are at the root of the crate. Here are its
-//! implementations: [`AnyTenant`] (the default), [`MemoryTenants`] for a list, [`SqlTenants`] for a
-//! table (features `sqlite` and `postgres`), and [`CachedTenants`], which remembers the answers of any
-//! other. [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver) (feature
-//! `testing`) examines a store of your own.
+//! [`Tenant`] and the trait [`TenantResolver`] are at the root of the crate. This module has its
+//! implementations: [`AnyTenant`] (the default), [`MemoryTenants`] for a list, [`SqlTenants`] for a table
+//! (features `sqlite` and `postgres`), and [`CachedTenants`], a cache for any other resolver.
+//! [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver) (feature
+//! `testing`) checks a custom store.
 //!
 //! How it fits together: [manual::tenants](crate::manual::tenants).
 
@@ -20,5 +20,5 @@ pub use resolver::{AnyTenant, TenantStatus};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::{SqlTenantRow, SqlTenants};
 
-pub(crate) use cached::is_told;
+pub(crate) use cached::is_logged;
 pub(crate) use resolver::{Tenant, TenantResolver};

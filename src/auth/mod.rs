@@ -17,7 +17,7 @@ use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
 use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
 use crate::support::telemetry::{self, Outage};
-use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_told};
+use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
 use crate::validator::{Credentials, TokenValidator, VerifiedTokens};
 
 /// The authenticated caller and its tenant. The layer puts it into the extensions of each request.
@@ -383,7 +383,7 @@ impl Auth {
             }
             Err(error) => error,
         };
-        if !is_told(&error) {
+        if !is_logged(&error) {
             let is_new = outage.begins(&error, clock.elapsed());
             telemetry::tenant_store_failed(&*error, false, is_new);
         }

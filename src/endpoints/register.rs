@@ -48,7 +48,7 @@ impl Inner {
     fn log_outage(&self, outcome: &Result<Registration, RegistrarError>) {
         let (outage, clock) = (&self.outages.registrar, self.auth.clock());
         match outcome {
-            Err(RegistrarError::Unfit { .. }) => {}
+            Err(RegistrarError::InvalidIdentity { .. }) => {}
             Err(error) if outage.begins(&Causes(error), clock.elapsed()) => {
                 telemetry::registrar_failed(error);
             }
@@ -63,7 +63,7 @@ impl Inner {
 
 fn auth_error(error: RegistrarError) -> AuthError {
     match error {
-        RegistrarError::Unfit { .. } => AuthError::Unregistrable(error.to_string()),
+        RegistrarError::InvalidIdentity { .. } => AuthError::Unregistrable(error.to_string()),
         error => AuthError::unavailable("store of participants", None, error),
     }
 }

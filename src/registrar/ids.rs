@@ -1,4 +1,4 @@
-//! [`ParticipantId`] and [`WorkspaceId`]: names that this service gives, and that say nothing.
+//! [`ParticipantId`] and [`WorkspaceId`]: opaque ids that this service assigns.
 
 use std::fmt;
 
@@ -7,33 +7,33 @@ use serde::{Serialize, Serializer};
 use super::RegistrarError;
 use crate::support::crypto;
 
-/// An id is empty, too long, or has white space or control characters.
+/// The error for an id that is empty, too long, or has white space or control characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an id has 1 to 255 bytes and neither white space nor control characters")]
+#[error("an id must have 1 to 255 bytes, without white space and control characters")]
 pub struct InvalidLocalId;
 
 macro_rules! local_id {
     ($(#[$about:meta])* $name:ident) => {
         $(#[$about])*
         ///
-        /// A UUID of version 4 (RFC 9562 §5.4): 36 characters with 122 random bits, unless a
-        /// registrar of your own gives others. Never derived from a name or an address.
+        /// A UUID of version 4 (RFC 9562 §5.4), which has 36 characters and 122 random bits. A custom
+        /// registrar may use other ids. Ids are never derived from a name or an e-mail address.
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Box<str>);
 
         impl $name {
-            /// A new one.
+            /// Creates a random id.
             ///
             /// # Errors
-            /// When the system has no random numbers.
+            /// If the operating system's random number generator fails.
             pub fn random() -> Result<Self, RegistrarError> {
                 uuid().map(|id| Self(id.into()))
             }
 
-            /// Takes the id that a store gave.
+            /// Creates an id from the text of a store.
             ///
             /// # Errors
-            /// When it is empty, longer than 255 bytes, or has white space or control characters.
+            /// If the text is empty, longer than 255 bytes, or has white space or control characters.
             pub fn new(id: &str) -> Result<Self, InvalidLocalId> {
                 let fits = (1..=255).contains(&id.len());
                 if !fits || id.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -42,7 +42,7 @@ macro_rules! local_id {
                 Ok(Self(id.into()))
             }
 
-            /// The id as text.
+            /// Returns the id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -69,7 +69,7 @@ macro_rules! local_id {
 }
 
 local_id! {
-    /// The id of a participant: what an identity is called in this service.
+    /// The id of a participant, which represents an identity in this service.
     ParticipantId
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn random_ids_are_uuids_of_version_4_and_all_different() {
+    fn random_ids_are_distinct_version_4_uuids() {
         let ids: HashSet<_> = (0..1000).map(|_| ParticipantId::random().unwrap()).collect();
         assert_eq!(ids.len(), 1000);
         for id in &ids {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_other_stores_are_opaque_but_not_arbitrary() {
+    fn custom_ids_are_validated() {
         for id in ["prt_1", "7", &"a".repeat(255)] {
             assert_eq!(WorkspaceId::new(id).unwrap().as_str(), id);
         }

@@ -1,4 +1,4 @@
-//! [`MemoryRegistrar`]: participants held in memory, and the worked example of a registrar.
+//! [`MemoryRegistrar`]: participants in memory, and an example of a registrar.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -12,13 +12,12 @@ use super::{Entry, ParticipantId, Profile, Registrar, RegistrarError, Registrati
 use crate::clock::{Clock, SystemClock, unix_seconds};
 use crate::identity::{Identity, IdentityKey};
 
-/// Participants in memory: gone when the process ends. Clones share them.
+/// A registrar in memory. Its participants are lost when the process ends. Clones share them.
 ///
-/// For tests and demonstrations. It forgets nobody while it lives, so it grows with everyone who
-/// registers.
+/// For tests and demonstrations: its memory grows with each registration.
 #[derive(Clone)]
 pub struct MemoryRegistrar {
-    known: Arc<Mutex<HashMap<IdentityKey, Participant>>>,
+    participants: Arc<Mutex<HashMap<IdentityKey, Participant>>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -28,27 +27,27 @@ struct Participant {
 }
 
 impl MemoryRegistrar {
-    /// Nobody is registered.
+    /// Creates a registrar without participants.
     pub fn new() -> Self {
-        Self { known: Arc::default(), clock: Arc::new(SystemClock::default()) }
+        Self { participants: Arc::default(), clock: Arc::new(SystemClock::default()) }
     }
 
-    /// Where `created_at` comes from. Default: [`SystemClock`].
+    /// Sets the clock for `created_at`. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// What a participant is shown as; `None` for an unknown one. Looks at all of them.
+    /// Returns a participant's profile, or `None` for an unknown participant. Searches all participants.
     pub fn profile(&self, participant: &ParticipantId) -> Option<Profile> {
-        let known = self.known();
-        let found = known.values().find(|p| p.registration.participant_id == *participant);
+        let participants = self.participants();
+        let found = participants.values().find(|p| p.registration.participant_id == *participant);
         found.map(|participant| participant.profile.clone())
     }
 
-    /// A panic while the lock is held leaves the map whole, so poisoning carries no information.
-    fn known(&self) -> MutexGuard<'_, HashMap<IdentityKey, Participant>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn participants(&self) -> MutexGuard<'_, HashMap<IdentityKey, Participant>> {
+        // A panic cannot leave the map half written, so poisoning is ignored.
+        self.participants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn create(&self, profile: Profile) -> Result<Participant, RegistrarError> {
@@ -70,10 +69,10 @@ impl Default for MemoryRegistrar {
 impl Registrar for MemoryRegistrar {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
         let Entry { key, profile } = Entry::of(identity)?;
-        // One lock over looking and creating: between two, somebody else would create as well.
-        match self.known().entry(key) {
+        // The lock covers lookup and creation. Otherwise two callers could both create a participant.
+        match self.participants().entry(key) {
             Occupied(mut participant) => {
-                participant.get_mut().profile.refresh(&profile);
+                participant.get_mut().profile.update(&profile);
                 Ok(participant.get().registration.clone())
             }
             Vacant(place) => {
@@ -86,6 +85,6 @@ impl Registrar for MemoryRegistrar {
 
 impl fmt::Debug for MemoryRegistrar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryRegistrar").field("participants", &self.known().len()).finish()
+        f.debug_struct("MemoryRegistrar").field("participants", &self.participants().len()).finish()
     }
 }

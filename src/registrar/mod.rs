@@ -1,10 +1,10 @@
-//! Registration: from an identity to its participant and personal workspace in this service (feature
+//! Registration of identities: each gets a participant and a personal workspace in this service (feature
 //! `endpoints`, on by default).
 //!
-//! [`Registrar`] is the trait, with [`MemoryRegistrar`] for tests and [`SqlRegistrar`] for databases
-//! (features `sqlite` and `postgres`);
-//! [`EndpointsBuilder::registrar`](crate::endpoints::EndpointsBuilder::registrar) takes one.
-//! [`testing::conformance`](crate::testing::conformance) (feature `testing`) examines one of your own.
+//! The trait is [`Registrar`]. Its implementations are [`MemoryRegistrar`] for tests and [`SqlRegistrar`]
+//! for databases (features `sqlite` and `postgres`). Pass one to
+//! [`EndpointsBuilder::registrar`](crate::endpoints::EndpointsBuilder::registrar).
+//! [`testing::conformance`](crate::testing::conformance) (feature `testing`) checks a custom registrar.
 //!
 //! How it fits together: [manual::tenants](crate::manual::tenants).
 
@@ -32,60 +32,61 @@ pub use profile::Profile;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlRegistrar;
 
-/// Gives an identity its participant and its personal workspace: those it has, else new ones.
+/// A registrar finds or creates the participant and the personal workspace of an identity.
 ///
-/// A service calls it when a user signs in, and automation before its first request. However
-/// often and from however many processes it is called, an [`IdentityKey`] has one participant, and
-/// a participant one personal workspace. What the participant is shown as, its [`Profile`], lies
-/// beside and is refreshed by each call; the last call wins.
+/// A service calls it when a user signs in; an automated client calls it before its first request. An
+/// [`IdentityKey`] has exactly one participant, and a participant has exactly one personal workspace, even
+/// if several processes register concurrently. Each call also updates the participant's [`Profile`]; the
+/// last call wins.
 ///
-/// Implement it over your own store and run
-/// [`testing::conformance::registrar`](crate::testing::conformance::registrar()) (feature `testing`) on it. Let a unique constraint over *issuer, tenant, kind and subject* do the work, and one over
-/// the workspace's participant: looking first and inserting after is not enough, since two
-/// processes look at once. What is half done, the next call must complete.
+/// Implement this trait for your own store, and run
+/// [`testing::conformance::registrar`](crate::testing::conformance::registrar()) (feature `testing`) on it.
+/// Use a unique constraint over *issuer, tenant, kind and subject*, and one over the workspace's
+/// participant. A lookup followed by an insertion is not enough, because two processes may look up
+/// concurrently. If a call stops halfway, the next call must complete the registration.
 ///
-/// Harmless mistakes: being slow, or failing, since callers repeat; a profile that is out of date;
-/// to say `created` twice or never. Attacks:
+/// Harmless mistakes: slowness and failures, because callers repeat the call; an outdated profile;
+/// reporting `created` twice or never. Attacks:
 ///
-/// - keyed by e-mail address: whoever gets the address into a token, verified or not, takes over
-///   the participant, and an address may pass to somebody else;
-/// - keyed by `sub` alone: another issuer or tenant can issue the same one (RFC 8725 §3.8);
-/// - keyed without the kind: the id of a client may equal the id of a user (RFC 9700 §4.15);
-/// - keyed loosely: by a comparison that overlooks case, accents, or what lies beyond some length;
-/// - ids derived from names or addresses: they can be guessed, and tell who somebody is.
+/// - using the e-mail address as key: a caller with the address in a token, verified or not, takes over the
+///   participant, and an address may later belong to another person;
+/// - using `sub` alone as key: another issuer or tenant can issue the same `sub` (RFC 8725 §3.8);
+/// - omitting the kind from the key: the id of a client may equal the id of a user (RFC 9700 §4.15);
+/// - comparing keys inexactly, for example ignoring case, accents, or the end of a long text;
+/// - deriving ids from names or addresses: such ids can be guessed, and reveal the person.
 ///
-/// The tenant is the identity's, not the one a request runs in: who acts in a foreign tenant
-/// remains the participant of its own.
+/// The tenant is that of the identity, not that of the request: a user who acts in another tenant remains a
+/// participant of the own tenant.
 ///
-/// Not checked: how the identity came to be believed. Those of the mock mode are registered like
-/// others, under the mock's issuer.
+/// Not checked: how the identity was authenticated. Identities of the mock mode are registered under the
+/// mock's issuer.
 #[async_trait]
 pub trait Registrar: Debug + Send + Sync + 'static {
-    /// Finds or creates the participant and personal workspace of `identity`, and refreshes the
-    /// profile.
+    /// Finds or creates the participant and personal workspace of `identity`, and updates the profile.
     ///
     /// # Errors
-    /// [`RegistrarError::Unfit`] when this identity can never be stored; otherwise when the store
-    /// did not answer or failed. It may have been done all the same.
+    /// [`RegistrarError::InvalidIdentity`] if this identity can never be stored. Other errors mean that the
+    /// store failed or did not answer; the registration may have succeeded nevertheless.
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError>;
 }
 
-/// What an identity is in this service.
+/// The participant and workspace of an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Registration {
-    /// The same on every call.
+    /// The participant, which is the same on every call.
     pub participant_id: ParticipantId,
-    /// The personal workspace: the same on every call.
+    /// The personal workspace, which is the same on every call.
     pub workspace_id: WorkspaceId,
-    /// Whether this very call created the participant: 201 and not 200.
+    /// Whether this call created the participant. The endpoint then answers 201 instead of 200.
     pub created: bool,
-    /// When the participant was created, by the store's clock, in whole seconds.
+    /// The creation time of the participant by the store's clock, in whole seconds.
     pub created_at: SystemTime,
 }
 
 impl Registration {
-    /// For registrars: of a participant that was found. Set `created` if it was not.
+    /// Creates the result for a participant that already existed. For a new participant, a registrar sets
+    /// `created`.
     pub fn new(
         participant_id: ParticipantId,
         workspace_id: WorkspaceId,
@@ -99,24 +100,24 @@ impl Registration {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistrarError {
-    /// The identity can never be stored here: repeating the call is of no use.
-    #[error("the {what} of this identity cannot be stored: {why}")]
-    Unfit {
-        /// Which part of its key.
-        what: &'static str,
-        /// What is wrong with it, without showing it.
-        why: &'static str,
+    /// The identity can never be stored. Repeating the call does not help.
+    #[error("the {part} of this identity cannot be stored: {reason}")]
+    InvalidIdentity {
+        /// The invalid part of the identity's key.
+        part: &'static str,
+        /// The fault, without the value.
+        reason: &'static str,
     },
     /// The store did not answer within this time. The call can be repeated.
-    #[error("the store of participants gave no answer within {0:?}; the call can be repeated")]
-    Slow(Duration),
+    #[error("the participant store did not answer within {0:?}: repeat the call")]
+    TimedOut(Duration),
     /// The store failed. The call can be repeated.
-    #[error("the store of participants failed: {0}")]
+    #[error("the participant store failed: {0}")]
     Store(#[source] Arc<dyn Error + Send + Sync>),
 }
 
 impl RegistrarError {
-    /// For registrars: the store failed. `source` must not show a connection string.
+    /// Creates the error for a failed store. `source` must not contain a connection string.
     pub fn store(source: impl Into<BoxError>) -> Self {
         Self::Store(source.into().into())
     }
@@ -129,30 +130,30 @@ impl<R: Registrar + ?Sized> Registrar for Arc<R> {
     }
 }
 
-/// What a store is asked to hold, known to fit.
+/// A validated identity for a store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Entry {
     key: IdentityKey,
     profile: Profile,
 }
 
-/// Longest issuer and longest `sub`, in bytes: with a tenant of 255 they fit into one entry of a
-/// PostgreSQL index, which has 2,704. OpenID Connect allows a `sub` of 255.
-const LONGEST: usize = 1024;
+/// Maximum length of the issuer and of `sub`, in bytes. Together with a tenant of 255 bytes they fit into
+/// an entry of a PostgreSQL index (2,704 bytes). OpenID Connect allows 255 bytes for `sub`.
+const MAX_LENGTH: usize = 1024;
 
 impl Entry {
-    fn of(identity: &Identity) -> Result<Self, RegistrarError> {
+    fn new(identity: &Identity) -> Result<Self, RegistrarError> {
         let key = identity.key();
-        for (what, text) in [("issuer", &*key.issuer), ("subject", &*key.subject)] {
-            let why = match text {
+        for (part, text) in [("issuer", &*key.issuer), ("subject", &*key.subject)] {
+            let reason = match text {
                 "" => "it is empty",
-                // Never shortened: two that differ only at the end would be one.
-                text if text.len() > LONGEST => "it has more than 1024 bytes",
-                text if text.contains('\0') => "it has a NUL, which PostgreSQL cannot hold",
+                // Not shortened, because two keys that differ only at the end would become equal.
+                text if text.len() > MAX_LENGTH => "it has more than 1024 bytes",
+                text if text.contains('\0') => "it has a NUL, which PostgreSQL cannot store",
                 _ => continue,
             };
-            return Err(RegistrarError::Unfit { what, why });
+            return Err(RegistrarError::InvalidIdentity { part, reason });
         }
-        Ok(Self { key, profile: Profile::of(identity) })
+        Ok(Self { key, profile: Profile::new(identity) })
     }
 }

@@ -1,31 +1,29 @@
-//! [`Profile`]: what a participant is shown as, and never found by.
+//! [`Profile`]: the display data of a participant.
 
 use crate::identity::Identity;
 
-/// Longest name in bytes; longer ones are cut.
-const LONGEST_NAME: usize = 255;
+/// Maximum length of a name, in bytes. Longer names are cut.
+const MAX_NAME: usize = 255;
 
-/// Longest address in bytes (RFC 5321 §4.5.3.1.3, less the angle brackets).
-const LONGEST_EMAIL: usize = 254;
+/// Maximum length of an address, in bytes (RFC 5321 §4.5.3.1.3, without the angle brackets).
+const MAX_EMAIL: usize = 254;
 
-/// What a participant is shown as. It changes, and people choose it themselves: decide nothing by
-/// it.
+/// The display data of a participant. It changes, and users choose it freely, so never base a decision on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Profile {
-    /// A name to show: one line of at most 255 bytes.
+    /// The display name: one line of at most 255 bytes.
     pub display_name: Option<Box<str>>,
     /// The e-mail address, of at most 254 bytes.
     pub email: Option<Box<str>>,
-    /// Whether the issuer says it verified the address.
+    /// Whether the issuer has verified the address.
     pub email_verified: bool,
 }
 
 impl Profile {
-    /// What `identity` says of itself, made to fit: a name loses its control characters and what is
-    /// too long; an address that does not fit is left out, since a part of one may be somebody
-    /// else's.
-    pub fn of(identity: &Identity) -> Self {
+    /// Creates the profile of `identity`. A name loses its control characters and is cut to 255 bytes. An
+    /// invalid or too long address is omitted, because a cut address may belong to another person.
+    pub fn new(identity: &Identity) -> Self {
         let email = identity.email().filter(|email| is_short_and_plain(email));
         Self {
             display_name: identity.display_name().and_then(one_line),
@@ -34,9 +32,9 @@ impl Profile {
         }
     }
 
-    /// Takes over what `newer` says. What it does not speak of stays as it is: not every token has
-    /// the claims of a profile.
-    pub fn refresh(&mut self, newer: &Self) {
+    /// Updates the profile with the fields of `newer` that are present. Absent fields keep their values,
+    /// because not every token has profile claims.
+    pub fn update(&mut self, newer: &Self) {
         if newer.display_name.is_some() {
             self.display_name.clone_from(&newer.display_name);
         }
@@ -48,13 +46,13 @@ impl Profile {
 }
 
 fn is_short_and_plain(email: &str) -> bool {
-    (1..=LONGEST_EMAIL).contains(&email.len()) && !email.chars().any(char::is_control)
+    (1..=MAX_EMAIL).contains(&email.len()) && !email.chars().any(char::is_control)
 }
 
 fn one_line(name: &str) -> Option<Box<str>> {
     let mut line = String::new();
     for letter in name.chars().filter(|letter| !letter.is_control()) {
-        if line.len() + letter.len_utf8() > LONGEST_NAME {
+        if line.len() + letter.len_utf8() > MAX_NAME {
             break;
         }
         line.push(letter);
@@ -68,16 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_one_line_and_addresses_whole_or_absent() {
+    fn names_are_cut_and_bad_addresses_omitted() {
         let long = "é".repeat(200);
-        for (name, shown) in [
+        for (name, expected) in [
             ("Alice Smith", Some("Alice Smith")),
             (" Alice\r\nSmith\0 ", Some("AliceSmith")),
             ("\n", None),
             ("", None),
             (long.as_str(), Some(&long[..254])),
         ] {
-            assert_eq!(one_line(name).as_deref(), shown, "{name:?}");
+            assert_eq!(one_line(name).as_deref(), expected, "{name:?}");
         }
         assert!(is_short_and_plain("alice@acme.example"));
         for email in ["", "a\0@b", "a@b\r\nBcc: c", &format!("{}@b", "a".repeat(253))] {
@@ -86,18 +84,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_token_does_not_speak_of_stays() {
+    fn update_keeps_absent_fields() {
         let text = |text: &str| Some(Box::from(text));
-        let known = Profile {
+        let before = Profile {
             display_name: text("Alice"),
             email: text("a@acme.example"),
             email_verified: true,
         };
-        let mut profile = known.clone();
-        profile.refresh(&Profile::default());
-        assert_eq!(profile, known);
-        profile.refresh(&Profile { email: text("b@acme.example"), ..Profile::default() });
-        assert_eq!(profile.display_name, known.display_name);
-        assert!(!profile.email_verified, "another address is not verified because the last was");
+        let mut profile = before.clone();
+        profile.update(&Profile::default());
+        assert_eq!(profile, before);
+        profile.update(&Profile { email: text("b@acme.example"), ..Profile::default() });
+        assert_eq!(profile.display_name, before.display_name);
+        assert!(!profile.email_verified, "a new address is not verified");
     }
 }

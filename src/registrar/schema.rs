@@ -1,28 +1,28 @@
-//! The tables of the SQL registrar, and the steps that lead to them.
+//! The tables of the SQL registrar, and their migrations.
 
 use crate::error::SqlError;
-use crate::support::sql::{Pool, in_transaction, on_either, once, run_all};
+use crate::support::sql::{Pool, in_transaction, run_all, unnamed, with_connection};
 
-/// A version of the tables, and the statements that lead to it from the one before. What was
-/// released is never changed: another step is added, and [`CURRENT`] raised.
-type Step = (i64, &'static [&'static str]);
+/// A schema version, and the statements that migrate the previous version to it. Never change a released
+/// migration: add another one, and raise [`CURRENT`].
+type Migration = (i64, &'static [&'static str]);
 
-/// What this version of the crate works with.
+/// The schema version of this version of the crate.
 const CURRENT: i64 = 1;
 
-const REACHED: &str = "SELECT COALESCE(MAX(version), 0) FROM auth_registrar_versions";
+const SELECT_VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM auth_registrar_versions";
 
-const REACH: &str = "INSERT INTO auth_registrar_versions (version) VALUES ($1)";
+const INSERT_VERSION: &str = "INSERT INTO auth_registrar_versions (version) VALUES ($1)";
 
-/// IF NOT EXISTS alone fails when two sessions create the table at once. The number is an arbitrary one
-/// that other users of advisory locks are unlikely to pick.
+/// A lock, because IF NOT EXISTS alone fails if two sessions create the table concurrently. The number is
+/// arbitrary, so other advisory locks are unlikely to have it.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(4961283075518894206)";
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS auth_registrar_versions (\
     version BIGINT NOT NULL PRIMARY KEY, \
     reached_at {time} NOT NULL DEFAULT CURRENT_TIMESTAMP)";
 
-const STEPS: &[Step] = &[(
+const MIGRATIONS: &[Migration] = &[(
     1,
     &[
         "CREATE TABLE auth_participants (\
@@ -44,30 +44,31 @@ const STEPS: &[Step] = &[(
     ],
 )];
 
-/// Brings the tables to what this version of the crate works with. A newer version's stay.
+/// Migrates the tables to the [`CURRENT`] version. Tables of a newer version stay as they are.
 pub(super) async fn migrate(pool: &Pool) -> Result<(), SqlError> {
-    // A role that may not create tables may still find out that it need not.
-    match reached(pool).await {
-        Ok(reached) if reached >= CURRENT => Ok(()),
-        _ => take_steps(pool).await.map_err(|error| SqlError::Migration(error.into())),
+    // Read first, so that a role without the right to create tables succeeds if nothing is to be done.
+    match version(pool).await {
+        Ok(version) if version >= CURRENT => Ok(()),
+        _ => run_migrations(pool).await.map_err(|error| SqlError::Migration(error.into())),
     }
 }
 
-async fn reached(pool: &Pool) -> Result<i64, sqlx::Error> {
-    Ok(on_either!(pool, connection => once!(sqlx::query_scalar, REACHED)
+async fn version(pool: &Pool) -> Result<i64, sqlx::Error> {
+    Ok(with_connection!(pool, connection => unnamed!(sqlx::query_scalar, SELECT_VERSION)
         .fetch_one(connection)
         .await?))
 }
 
-/// Takes the steps that are left, in a transaction that keeps others from doing so.
-async fn take_steps(pool: &Pool) -> Result<(), sqlx::Error> {
+/// Runs the missing migrations, in a transaction that excludes other processes.
+async fn run_migrations(pool: &Pool) -> Result<(), sqlx::Error> {
     let versions = pool.pick(&[VERSIONS][..], &[POSTGRES_LOCK, VERSIONS]);
     in_transaction!(pool, connection => {
         run_all!(pool, connection, versions);
-        let reached = once!(sqlx::query_scalar, REACHED).fetch_one(&mut *connection).await?;
-        for (version, statements) in STEPS.iter().filter(|(version, _)| *version > reached) {
+        let current = unnamed!(sqlx::query_scalar, SELECT_VERSION);
+        let current = current.fetch_one(&mut *connection).await?;
+        for (version, statements) in MIGRATIONS.iter().filter(|(version, _)| *version > current) {
             run_all!(pool, connection, *statements);
-            once!(sqlx::query, REACH).bind(*version).execute(&mut *connection).await?;
+            unnamed!(sqlx::query, INSERT_VERSION).bind(*version).execute(&mut *connection).await?;
         }
     });
     Ok(())

@@ -1,4 +1,4 @@
-//! [`SqlRegistrar`]: participants and workspaces in tables of SQLite or PostgreSQL, through SQLx.
+//! [`SqlRegistrar`]: participants and workspaces in tables of SQLite or PostgreSQL.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,21 +13,22 @@ use crate::clock::within;
 use crate::error::SqlError;
 use crate::identity::{Identity, IdentityKey};
 use crate::support::single_flight::SingleFlight;
-use crate::support::sql::{Pool, connecting, in_transaction, on_either, once};
+use crate::support::sql::{Pool, in_transaction, sql_constructors, unnamed, with_connection};
 
-/// As long as somebody who signs in waits without wondering.
+/// Default timeout of a registration: a user waits for it during the sign-in.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// The tables `auth_participants` and `auth_workspaces` (features `sqlite`, `postgres`). Clones share the connections.
+/// A registrar with the tables `auth_participants` and `auth_workspaces` (features `sqlite`, `postgres`).
+/// Clones share the connections.
 ///
 /// ```sql
 /// CREATE TABLE auth_participants (
 ///     id             TEXT PRIMARY KEY,   -- random, a UUID of version 4
-///     issuer         TEXT NOT NULL,      -- these four are compared byte for byte
-///     tenant_id      TEXT NOT NULL,      -- '' for an identity without tenant
+///     issuer         TEXT NOT NULL,      -- these four are compared exactly
+///     tenant_id      TEXT NOT NULL,      -- '' for an identity without a tenant
 ///     kind           TEXT NOT NULL,      -- 'user', 'service_account' or 'workload'
 ///     subject        TEXT NOT NULL,
-///     display_name   TEXT,               -- to show, and for nothing else
+///     display_name   TEXT,               -- for display only
 ///     email          TEXT,
 ///     email_verified BOOLEAN NOT NULL,
 ///     created_at     TIMESTAMP NOT NULL,
@@ -41,16 +42,16 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// );
 /// ```
 ///
-/// The unique constraints do the work, however many processes register at once. Both rows are
-/// written in one transaction, so that a crash leaves none or both; and a participant without
-/// workspace, however that came to be, gets one on the next call. Whoever is registered and says
-/// nothing new of itself costs one read. Equal calls that come together in one process are one, and
-/// go on when the callers go away.
+/// The unique constraints prevent duplicates if several processes register concurrently. Both rows are
+/// written in one transaction, so a crash leaves none or both. A participant without a workspace gets one
+/// on the next call. If the participant exists and its profile is unchanged, a call costs one read. Equal
+/// concurrent calls in one process share one registration, which continues if the callers stop waiting.
 ///
-/// Works behind PgBouncer in transaction mode: no statement is kept between transactions.
+/// The registrar works behind PgBouncer in transaction mode, because it keeps no statement between
+/// transactions.
 ///
-/// Tables of yours may refer to `auth_participants (id)`. To remove somebody, delete the workspace,
-/// then the participant; who comes again is somebody new.
+/// Your own tables may reference `auth_participants (id)`. To remove a participant, delete its workspace
+/// first. If the identity registers again, it becomes a new participant.
 #[derive(Clone)]
 pub struct SqlRegistrar {
     pool: Pool,
@@ -58,40 +59,40 @@ pub struct SqlRegistrar {
     flights: Arc<SingleFlight<Entry, Result<Registration, RegistrarError>>>,
 }
 
-connecting!(SqlRegistrar);
+sql_constructors!(SqlRegistrar);
 
 impl SqlRegistrar {
-    /// How long a registration may take in all, in real time. Default 2 s. What was not committed
-    /// by then is undone.
+    /// Sets the timeout of a registration, in real time. Default: 2 s. A transaction that is not committed
+    /// by then is rolled back.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Creates the tables, or brings them up to date. Several processes may do so at once, and
-    /// again. The first registration that misses a table does it too, so a service need not call
-    /// this, unless its role may not create tables. The table `auth_registrar_versions` remembers
-    /// what was done; tables of a newer version of this crate are left alone.
+    /// Creates or migrates the tables. Several processes may call this concurrently, and repeatedly. A
+    /// registration that finds no table also does this, so a service needs this call only if its database
+    /// role must not create tables. The table `auth_registrar_versions` has the schema version. Tables of a
+    /// newer version of this crate stay as they are.
     ///
     /// # Errors
-    /// When the database cannot be reached or refuses.
+    /// If the database cannot be reached, or refuses a statement.
     pub async fn migrate(&self) -> Result<(), SqlError> {
         schema::migrate(&self.pool).await
     }
 
-    /// What a participant is shown as; `None` for an unknown one.
+    /// Returns a participant's profile, or `None` for an unknown participant.
     ///
     /// # Errors
-    /// When the database cannot be reached or refuses, and before there are tables.
+    /// If the database cannot be reached, refuses the statement, or has no tables yet.
     pub async fn profile(&self, participant: &ParticipantId) -> Result<Option<Profile>, SqlError> {
-        let found: Option<Shown> = on_either!(&self.pool, connection => once!(sqlx::query_as, PROFILE)
+        let found: Option<ProfileRow> = with_connection!(&self.pool, connection => unnamed!(sqlx::query_as, PROFILE)
             .bind(participant.as_str())
             .fetch_optional(connection)
             .await?);
         Ok(found.map(profile_of))
     }
 
-    fn over(pool: Pool) -> Self {
+    fn from_pool(pool: Pool) -> Self {
         Self { pool, deadline: DEADLINE, flights: Arc::default() }
     }
 }
@@ -99,18 +100,18 @@ impl SqlRegistrar {
 #[async_trait]
 impl Registrar for SqlRegistrar {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
-        let entry = Entry::of(identity)?;
+        let entry = Entry::new(identity)?;
         let (pool, deadline) = (self.pool.clone(), self.deadline);
-        // In a task of its own, so that a caller that goes away cuts no transaction short.
+        // In its own task, so that a cancelled caller does not interrupt the transaction.
         let waiter = self.flights.run(entry.clone(), || async move {
             match within(deadline, register(&pool, &entry)).await {
                 Some(outcome) => outcome.map_err(RegistrarError::store),
-                None => Err(RegistrarError::Slow(deadline)),
+                None => Err(RegistrarError::TimedOut(deadline)),
             }
         });
         let is_first = waiter.is_new();
-        let died = || Err(RegistrarError::store("the tokio runtime is missing or ending"));
-        let registration = waiter.wait().await.unwrap_or_else(died)?;
+        let no_runtime = || Err(RegistrarError::store("the tokio runtime is missing or stopping"));
+        let registration = waiter.wait().await.unwrap_or_else(no_runtime)?;
         Ok(Registration { created: registration.created && is_first, ..registration })
     }
 }
@@ -128,17 +129,17 @@ async fn register(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> 
 async fn find_or_create(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
     if let Some(row) = find(pool, entry).await? {
         let (registration, profile) = read(row, entry)?;
-        let mut refreshed = profile.clone();
-        refreshed.refresh(&entry.profile);
-        if let Some(registration) = registration.filter(|_| refreshed == profile) {
+        let mut updated = profile.clone();
+        updated.update(&entry.profile);
+        if let Some(registration) = registration.filter(|_| updated == profile) {
             return Ok(registration);
         }
     }
     write(pool, entry).await
 }
 
-/// Binds the key, as `$1` to `$4`.
-macro_rules! keyed {
+/// Binds the key as `$1` to `$4`.
+macro_rules! bind_key {
     ($query:expr, $entry:ident) => {
         $query
             .bind(&*$entry.key.issuer)
@@ -148,39 +149,39 @@ macro_rules! keyed {
     };
 }
 
-/// Binds key and profile, as `$1` to `$7`.
-macro_rules! described {
+/// Binds the key and the profile as `$1` to `$7`.
+macro_rules! bind_entry {
     ($query:expr, $entry:ident) => {
-        keyed!($query, $entry)
+        bind_key!($query, $entry)
             .bind($entry.profile.display_name.as_deref())
             .bind($entry.profile.email.as_deref())
             .bind($entry.profile.email_verified)
     };
 }
 
-/// Writes what is missing, and reads the outcome.
+/// Inserts missing rows, or updates the profile, and reads the result.
 ///
-/// Whoever comes second waits at a unique constraint until the first has committed or is undone,
-/// and then finds its rows or makes its own. All take their locks in the same order.
+/// A second writer waits at the unique constraint until the first one commits or rolls back, and then finds
+/// the rows or inserts them. All writers take their locks in the same order.
 async fn write(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
-    let broken = |error: RegistrarError| SqlError::Database(error.into());
-    let participant = ParticipantId::random().map_err(broken)?;
-    let workspace = WorkspaceId::random().map_err(broken)?;
+    let invalid = |error: RegistrarError| SqlError::Database(error.into());
+    let participant = ParticipantId::random().map_err(invalid)?;
+    let workspace = WorkspaceId::random().map_err(invalid)?;
     let find = pool.pick(FIND_SQLITE, FIND_POSTGRES);
     Ok(in_transaction!(pool, connection => {
-        let inserted = described!(once!(sqlx::query, INSERT_PARTICIPANT), entry)
+        let inserted = bind_entry!(unnamed!(sqlx::query, INSERT_PARTICIPANT), entry)
             .bind(participant.as_str())
             .execute(&mut *connection)
             .await?
             .rows_affected();
-        keyed!(once!(sqlx::query, INSERT_WORKSPACE), entry)
+        bind_key!(unnamed!(sqlx::query, INSERT_WORKSPACE), entry)
             .bind(workspace.as_str())
             .execute(&mut *connection)
             .await?;
         if inserted == 0 {
-            described!(once!(sqlx::query, REFRESH), entry).execute(&mut *connection).await?;
+            bind_entry!(unnamed!(sqlx::query, UPDATE), entry).execute(&mut *connection).await?;
         }
-        let row = keyed!(once!(sqlx::query_as, find), entry).fetch_one(&mut *connection).await?;
+        let row = bind_key!(unnamed!(sqlx::query_as, find), entry).fetch_one(&mut *connection).await?;
         let registration = read(row, entry)?.0.ok_or(sqlx::Error::RowNotFound)?;
         Registration { created: inserted == 1, ..registration }
     }))
@@ -188,12 +189,12 @@ async fn write(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
 
 async fn find(pool: &Pool, entry: &Entry) -> Result<Option<Row>, sqlx::Error> {
     let find = pool.pick(FIND_SQLITE, FIND_POSTGRES);
-    Ok(on_either!(pool, connection => keyed!(once!(sqlx::query_as, find), entry)
+    Ok(with_connection!(pool, connection => bind_key!(unnamed!(sqlx::query_as, find), entry)
         .fetch_optional(connection)
         .await?))
 }
 
-/// The key, the participant's id and time, its workspace's id, and the profile as stored.
+/// The key, the participant's id and creation time, the workspace's id, and the profile.
 type Row = (
     String,
     String,
@@ -207,21 +208,21 @@ type Row = (
     bool,
 );
 
-/// A profile as stored.
-type Shown = (Option<String>, Option<String>, bool);
+/// The profile.
+type ProfileRow = (Option<String>, Option<String>, bool);
 
-/// The registration, if it is complete, and the profile.
+/// Parses a row. Returns the registration, unless the workspace is missing, and the profile.
 fn read(row: Row, entry: &Entry) -> Result<(Option<Registration>, Profile), SqlError> {
     let (issuer, tenant, kind, subject, id, created_at, workspace, name, email, verified) = row;
-    let broken = |error: InvalidLocalId| SqlError::Database(error.into());
+    let invalid = |error: InvalidLocalId| SqlError::Database(error.into());
     let key = &entry.key;
-    let asked = [&*key.issuer, tenant_of(key), key.kind.as_str(), &key.subject];
-    if [&*issuer, &*tenant, &*kind, &*subject] != asked {
-        return Err(SqlError::LooseKey);
+    let expected = [&*key.issuer, tenant_of(key), key.kind.as_str(), &key.subject];
+    if [&*issuer, &*tenant, &*kind, &*subject] != expected {
+        return Err(SqlError::InexactComparison);
     }
-    let participant = ParticipantId::new(&id).map_err(broken)?;
+    let participant = ParticipantId::new(&id).map_err(invalid)?;
     let workspace = workspace.map(|id| WorkspaceId::new(&id)).transpose();
-    let workspace = workspace.map_err(broken)?;
+    let workspace = workspace.map_err(invalid)?;
     let since = Duration::from_secs(u64::try_from(created_at).unwrap_or_default());
     let created_at = SystemTime::UNIX_EPOCH.checked_add(since);
     let created_at = created_at.ok_or_else(|| SqlError::Database("created_at".into()))?;
@@ -229,17 +230,18 @@ fn read(row: Row, entry: &Entry) -> Result<(Option<Registration>, Profile), SqlE
     Ok((registration, profile_of((name, email, verified))))
 }
 
-fn profile_of((display_name, email, email_verified): Shown) -> Profile {
+fn profile_of((display_name, email, email_verified): ProfileRow) -> Profile {
     let text = |text: Option<String>| text.map(String::into_boxed_str);
     Profile { display_name: text(display_name), email: text(email), email_verified }
 }
 
-/// A unique constraint takes no two NULLs for the same. No tenant's id is empty.
+/// Returns the tenant, or "" for none, because a unique constraint treats NULLs as different. A tenant's id
+/// is never empty.
 fn tenant_of(key: &IdentityKey) -> &str {
     key.tenant_id.as_ref().map_or("", |id| id.as_str())
 }
 
-/// The databases differ only in how they tell seconds since 1970.
+/// The query by key. The databases differ only in the conversion to seconds since 1970.
 macro_rules! find_by_key {
     ($created_at:literal) => {
         concat!(
@@ -266,8 +268,8 @@ const INSERT_WORKSPACE: &str = "INSERT INTO auth_workspaces (id, participant_id)
     WHERE issuer = $1 AND tenant_id = $2 AND kind = $3 AND subject = $4 \
     ON CONFLICT (participant_id) DO NOTHING";
 
-/// As [`Profile::refresh`] does.
-const REFRESH: &str = "UPDATE auth_participants SET \
+/// Updates the profile as [`Profile::update`] does.
+const UPDATE: &str = "UPDATE auth_participants SET \
     display_name = COALESCE($5, display_name), \
     email = COALESCE($6, email), \
     email_verified = CASE WHEN $6 IS NULL THEN email_verified ELSE $7 END, \

@@ -12,18 +12,18 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoo
 use crate::clock::pause;
 use crate::support::secret::Secret;
 
-/// How long to wait for a connection, unless another limit is given: less than the 2 s that a lookup or a
-/// registration may take, so that what is said is why there is none. A pool handed in has its own setting.
+/// Default timeout for a connection. It is shorter than the 2 s of a lookup or a registration, so the error
+/// names the connection. A pool from the service has its own setting.
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// A file of SQLite serves as many readers at once, a server as many statements.
+/// Maximum number of connections of a pool.
 const CONNECTIONS: u32 = 8;
 
-/// What others need to put a file into WAL mode.
+/// Pause between two attempts to switch a file to WAL mode.
 #[cfg(feature = "sqlite")]
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
-/// Clones share the connections.
+/// A pool of connections. Clones share the connections.
 #[derive(Clone)]
 pub(crate) enum Pool {
     #[cfg(feature = "sqlite")]
@@ -32,36 +32,37 @@ pub(crate) enum Pool {
     Postgres(PgPool),
 }
 
-/// Why a store in a database could not do what it was asked (features `sqlite`, `postgres`). Never holds the connection string.
+/// An error of a store in a database (features `sqlite`, `postgres`). It never contains the connection string.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqlError {
     /// The connection string does not begin with `sqlite:`, `postgres:` or `postgresql:`.
-    #[error("the connection string names no known database: use sqlite: or postgres:")]
+    #[error("the connection string names an unsupported database: use sqlite: or postgres:")]
     UnknownScheme,
-    /// The connection string needs a cargo feature that is off.
+    /// The connection string needs a cargo feature that is not enabled.
     #[error("this database needs the feature `{0}` of scaikey-auth")]
     FeatureMissing(&'static str),
-    /// The connection string cannot be read: its host, port or an option is malformed.
+    /// The connection string cannot be parsed: its host, port or an option is malformed.
     #[error("the connection string is malformed")]
     MalformedUrl,
-    /// The pool of connections needs a tokio runtime to live in.
+    /// The connection pool needs a tokio runtime.
     #[error("called outside of a tokio runtime")]
     NoRuntime,
-    /// The tables of participants are missing or old, and could not be brought up to date.
+    /// The tables of the registrar are missing or outdated, and could not be migrated.
     #[error(
         "the tables auth_participants and auth_workspaces could not be created or altered: {0}; \
-         if this role may not, call `migrate` with one that may"
+         if this database role must not, call `migrate` once with a role that may"
     )]
     Migration(#[source] BoxedError),
-    /// A row was found whose key is not the one asked for: the table was not made by
-    /// [`SqlRegistrar::migrate`](crate::registrar::SqlRegistrar::migrate), and overlooks case, accents or the end of long texts.
+    /// A query returned a row with another key. The table was not created by
+    /// [`SqlRegistrar::migrate`](crate::registrar::SqlRegistrar::migrate), and its comparison ignores case,
+    /// accents or the end of long texts.
     #[error(
-        "the table auth_participants takes two keys for one: its columns issuer, tenant_id, kind \
-         and subject must be compared byte for byte"
+        "the table auth_participants treats different keys as equal: its columns issuer, tenant_id, \
+         kind and subject must be compared exactly"
     )]
-    LooseKey,
-    /// The database cannot be reached, refused, or holds what this crate did not write.
+    InexactComparison,
+    /// The database cannot be reached, refused the statement, or has invalid data.
     #[error("the database failed: {0}")]
     Database(#[source] BoxedError),
 }
@@ -69,7 +70,8 @@ pub enum SqlError {
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
 impl SqlError {
-    /// PostgreSQL has a code for it (42P01, `undefined_table`); SQLite only a sentence.
+    /// Returns whether a table is missing. PostgreSQL has a code for this (42P01, `undefined_table`);
+    /// SQLite has only a message.
     pub(crate) fn is_missing_table(&self) -> bool {
         let Self::Database(error) = self else { return false };
         let error = error.downcast_ref().and_then(sqlx::Error::as_database_error);
@@ -85,13 +87,13 @@ impl From<sqlx::Error> for SqlError {
     }
 }
 
-/// Does the same work on a connection of either database: both know `$1`. An error of the work is the
-/// caller's, by `?`.
+/// Runs `$work` on a connection of either database; both understand `$1`. An error returns from the calling
+/// function by `?`.
 ///
-/// In PostgreSQL the work is a transaction, also where it is one statement, and statements are made
-/// with `once!`: behind a pooler such as PgBouncer in transaction mode each transaction may get
-/// another connection to the server, where no statement prepared earlier is known, or another's is.
-macro_rules! on_either {
+/// In PostgreSQL, the work runs in a transaction, even if it is one statement, and statements must be
+/// [`unnamed!`]. Behind a pooler such as PgBouncer in transaction mode, each transaction may get another
+/// server connection, which does not have the statements prepared earlier, or has those of another client.
+macro_rules! with_connection {
     ($pool:expr, $connection:ident => $work:expr) => {
         match $pool {
             #[cfg(feature = "sqlite")]
@@ -111,15 +113,16 @@ macro_rules! on_either {
         }
     };
 }
-pub(crate) use on_either;
+pub(crate) use with_connection;
 
-/// Does the same work in a transaction that writes, in either database.
+/// Runs `$work` in a writing transaction, in either database.
 macro_rules! in_transaction {
     ($pool:expr, $connection:ident => $work:expr) => {
         match $pool {
             #[cfg(feature = "sqlite")]
             $crate::support::sql::Pool::Sqlite(pool) => {
-                // Immediate: a transaction that begins by reading cannot wait for its turn to write.
+                // IMMEDIATE, because a transaction that begins with a read fails instead of waiting for
+                // another writer.
                 let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
                 let $connection = &mut *transaction;
                 let done = $work;
@@ -128,7 +131,8 @@ macro_rules! in_transaction {
             }
             #[cfg(feature = "postgres")]
             $crate::support::sql::Pool::Postgres(pool) => {
-                // Whatever the pool's own: stricter levels do not see what ON CONFLICT ran into.
+                // Overrides the pool's level: with a stricter one, the row that ON CONFLICT met would be
+                // invisible.
                 let mut transaction =
                     pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
                 let $connection = &mut *transaction;
@@ -141,74 +145,76 @@ macro_rules! in_transaction {
 }
 pub(crate) use in_transaction;
 
-/// Runs statements of our own, one after the other, on a connection of either database.
+/// Runs constant statements, one after the other, on a connection of either database.
 macro_rules! run_all {
     ($pool:expr, $connection:ident, $statements:expr) => {
         for statement in $statements {
             let statement = sqlx::AssertSqlSafe($pool.typed(statement));
-            $crate::support::sql::once!(sqlx::query, statement).execute(&mut *$connection).await?;
+            $crate::support::sql::unnamed!(sqlx::query, statement)
+                .execute(&mut *$connection)
+                .await?;
         }
     };
 }
 pub(crate) use run_all;
 
-/// The constructors that stores have in common. `over` makes a store from a [`Pool`].
-macro_rules! connecting {
+/// Generates the constructors that all SQL stores have. The store must have `from_pool`.
+macro_rules! sql_constructors {
     ($store:ident) => {
         impl $store {
-            /// Takes a connection string, such as `sqlite:///var/lib/app/app.db?mode=rwc`,
-            /// `sqlite::memory:` or `postgres://app@db.example/app`, and connects when first needed.
+            /// Creates a store from a connection string, such as `sqlite:///var/lib/app/app.db?mode=rwc`,
+            /// `sqlite::memory:` or `postgres://app@db.example/app`. It connects on first use.
             ///
-            /// A service built this way starts without its database. At most 8 connections; a call
-            /// waits up to 1.5 s for one. SQLite files are put into WAL mode, so that a writer blocks
-            /// no reader, unless `mode=ro` or `immutable` forbids it.
+            /// The service can therefore start before its database. The store uses at most 8 connections,
+            /// and a call waits up to 1.5 s for one. SQLite files are switched to WAL mode, so that a
+            /// writer does not block readers, unless the connection string has `mode=ro` or `immutable`.
             ///
             /// # Errors
-            /// When the connection string is malformed or needs a feature that is off, and outside of
+            /// If the connection string is malformed or needs a feature that is not enabled, or outside of
             /// a tokio runtime.
             pub fn connect_lazy(url: &$crate::support::secret::Secret) -> Result<Self, SqlError> {
                 Self::connect_lazy_with_timeout(url, $crate::support::sql::ACQUIRE_TIMEOUT)
             }
 
-            /// As [`connect_lazy`](Self::connect_lazy), but a call waits up to `acquire_timeout` for a
-            /// connection, and as long again for another writer of a SQLite file: for many writers, or
-            /// a database far away. The deadline of whoever waits (of a
-            /// [`CachedTenants`](crate::tenant::CachedTenants), of a registration), 2 s by default, should be
+            /// Creates a store as [`connect_lazy`](Self::connect_lazy) does, with another timeout, for many
+            /// writers or a distant database. A call waits up to `acquire_timeout` for a connection, and up
+            /// to the same time for another writer of a SQLite file. The deadline of a
+            /// [`CachedTenants`](crate::tenant::CachedTenants) or a registration, 2 s by default, should be
             /// longer.
             ///
             /// # Errors
-            /// As `connect_lazy`.
+            /// As [`connect_lazy`](Self::connect_lazy).
             pub fn connect_lazy_with_timeout(
                 url: &$crate::support::secret::Secret,
                 acquire_timeout: std::time::Duration,
             ) -> Result<Self, SqlError> {
-                Ok(Self::over(Pool::connect_lazy(url, acquire_timeout)?))
+                Ok(Self::from_pool(Pool::connect_lazy(url, acquire_timeout)?))
             }
 
-            /// As [`connect_lazy`](Self::connect_lazy), but proves that the database can be reached.
+            /// Creates a store as [`connect_lazy`](Self::connect_lazy) does, and connects immediately.
             ///
             /// # Errors
-            /// Also when it cannot.
+            /// As [`connect_lazy`](Self::connect_lazy), and if the database cannot be reached.
             pub async fn connect(url: &$crate::support::secret::Secret) -> Result<Self, SqlError> {
                 let this = Self::connect_lazy(url)?;
-                this.pool.prove().await?;
+                this.pool.ping().await?;
                 Ok(this)
             }
 
-            /// Uses connections that the service has already, with their limits and timeouts.
+            /// Creates a store from an existing pool, with the pool's limits and timeouts.
             #[cfg(feature = "sqlite")]
             pub fn from_sqlite(pool: sqlx::sqlite::SqlitePool) -> Self {
-                Self::over(Pool::Sqlite(pool))
+                Self::from_pool(Pool::Sqlite(pool))
             }
 
-            /// Uses connections that the service has already, with their limits and timeouts.
+            /// Creates a store from an existing pool, with the pool's limits and timeouts.
             #[cfg(feature = "postgres")]
             pub fn from_postgres(pool: sqlx::postgres::PgPool) -> Self {
-                Self::over(Pool::Postgres(pool))
+                Self::from_pool(Pool::Postgres(pool))
             }
         }
 
-        /// The kind of database, and nothing about where it is.
+        /// Shows the kind of database, but not its location.
         impl std::fmt::Debug for $store {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 write!(f, "{}({:?})", stringify!($store), self.pool)
@@ -216,20 +222,18 @@ macro_rules! connecting {
         }
     };
 }
-pub(crate) use connecting;
+pub(crate) use sql_constructors;
 
-/// Makes a statement without a name, which is prepared each time it runs.
-macro_rules! once {
+/// Creates an unnamed statement, which is prepared each time it runs.
+macro_rules! unnamed {
     ($make:path, $text:expr) => {
         $make($text).persistent(false)
     };
 }
-pub(crate) use once;
+pub(crate) use unnamed;
 
 impl Pool {
-    /// Connects when first needed. SQLite files are put into WAL mode, so that a writer blocks no
-    /// reader, unless `mode=ro` or `immutable` forbids it. A call waits up to `acquire_timeout` for a
-    /// connection, and as long again for another writer of the file.
+    /// Creates a pool that connects on first use.
     pub(crate) fn connect_lazy(url: &Secret, acquire_timeout: Duration) -> Result<Self, SqlError> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(SqlError::NoRuntime);
@@ -241,7 +245,7 @@ impl Pool {
         }
     }
 
-    /// Returns one of two, by the kind of database.
+    /// Returns the value for this kind of database.
     pub(crate) fn pick<T>(&self, sqlite: T, postgres: T) -> T {
         let is_sqlite = match self {
             #[cfg(feature = "sqlite")]
@@ -252,15 +256,15 @@ impl Pool {
         if is_sqlite { sqlite } else { postgres }
     }
 
-    /// Fills in the types in which the tables of both differ. The collation "C" compares bytes,
-    /// whatever the database's own overlooks.
+    /// Replaces the placeholders of column types that differ between the databases. The collation "C"
+    /// compares bytes; the database's default collation may ignore differences.
     pub(crate) fn typed(&self, statement: &str) -> String {
         let (text, time) = self.pick(("TEXT", "TEXT"), ("TEXT COLLATE \"C\"", "TIMESTAMPTZ"));
         statement.replace("{text}", text).replace("{time}", time)
     }
 
-    /// Proves that the database can be reached.
-    pub(crate) async fn prove(&self) -> Result<(), sqlx::Error> {
+    /// Checks that the database can be reached.
+    pub(crate) async fn ping(&self) -> Result<(), sqlx::Error> {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(pool) => pool.acquire().await.map(drop),
@@ -270,7 +274,7 @@ impl Pool {
     }
 }
 
-/// The kind of database, and nothing about where it is.
+/// Shows the kind of database, but not its location.
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.pick("SQLite", "PostgreSQL"))
@@ -283,26 +287,26 @@ fn sqlite(url: &Secret, acquire_timeout: Duration) -> Result<Pool, SqlError> {
     let has = |text| url.contains(text);
     let options: SqliteConnectOptions = url.parse().map_err(|_| SqlError::MalformedUrl)?;
     let options = options.busy_timeout(acquire_timeout);
-    // A file needs no ping; and a lookup given up during one would take the connection with it.
+    // A file needs no ping, and a lookup that is cancelled during a ping would lose its connection.
     let pool = SqlitePoolOptions::new().acquire_timeout(acquire_timeout).test_before_acquire(false);
     let pool = if has(":memory:") || has("mode=memory") {
-        // The database lives as long as its one connection.
+        // An in-memory database exists as long as its only connection.
         pool.max_connections(1).max_lifetime(None).idle_timeout(None)
     } else if has("mode=ro") || has("immutable=") {
         pool.max_connections(CONNECTIONS)
     } else {
         let pool = pool.max_connections(CONNECTIONS);
-        pool.after_connect(|connection, _| Box::pin(write_ahead(connection)))
+        pool.after_connect(|connection, _| Box::pin(enable_wal(connection)))
     };
     Ok(Pool::Sqlite(pool.connect_lazy_with(options)))
 }
 
-/// Puts the file into WAL mode. Of several that do so together, SQLite refuses some at once, whatever
-/// their busy timeout. The pool's limit on waiting for a connection ends this, too.
+/// Switches the file to WAL mode. If several connections do so concurrently, SQLite refuses some
+/// immediately and ignores the busy timeout, so this tries again until the pool's timeout for a connection.
 ///
-/// A file that cannot be changed stays as it is; what is wrong with it, the first statement says.
+/// Other errors are ignored here, because the first statement reports them.
 #[cfg(feature = "sqlite")]
-async fn write_ahead(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+async fn enable_wal(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     const BUSY: &str = "5";
     loop {
         match sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await {
@@ -326,7 +330,7 @@ fn postgres(url: &Secret, acquire_timeout: Duration) -> Result<Pool, SqlError> {
         .ok()
         .and_then(|url| PgConnectOptions::from_url(&url).ok())
         .ok_or(SqlError::MalformedUrl)?
-        // PgBouncer takes no connection that asks for it, and there are no such numbers here.
+        // PgBouncer refuses connections with this setting, and the tables have no floating-point columns.
         .extra_float_digits(None);
     let pool = PgPoolOptions::new().acquire_timeout(acquire_timeout).max_connections(CONNECTIONS);
     Ok(Pool::Postgres(pool.connect_lazy_with(options)))

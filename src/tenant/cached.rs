@@ -1,4 +1,4 @@
-//! [`CachedTenants`]: remembers what another resolver answered, and stands in while it is away.
+//! [`CachedTenants`]: a cache for another resolver, which bridges its outages.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -16,27 +16,27 @@ use crate::support::retry::{Backoff, Failures};
 use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry::{self, Outage};
 
-const GENERATIONS: usize = 64;
-/// Periods are added up, and must not overflow.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const SHARDS: usize = 64;
+/// Upper limit of durations in the settings, so that adding them to a time cannot overflow.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A resolver in front of another one. Clones share what they remember.
+/// A caching resolver in front of another resolver, the store. Clones share the cache.
 ///
-/// A tenant within its [time to live](Self::time_to_live) is answered at once. After that a
-/// request waits for the store, because a suspension must take effect; however many requests
-/// wait, the store is asked once. Unknown tenants are remembered too, apart from the known ones,
-/// so that a flood of invented names displaces nobody.
+/// A tenant is answered from the cache for its [time to live](Self::time_to_live). After that, a request
+/// waits for the store, because a suspension must take effect. Concurrent requests for a tenant cause one
+/// call of the store. Unknown tenants are cached separately, so a flood of invented names evicts no known
+/// tenant.
 ///
-/// While the store fails, the last answer about a *known* tenant (active or suspended) stands in
-/// for up to [`max_stale`](Self::max_stale), without waiting; the store is asked in the
-/// background, 250 ms to 5 s apart for each tenant. "Unknown" never stands in: it would turn an
-/// outage into a refusal. Without an answer to stand in, requests get the store's error (503).
+/// While the store fails, requests get the last answer for a *known* tenant (active or suspended) without
+/// waiting, for up to [`max_stale`](Self::max_stale). The cache calls the store again in the background,
+/// every 250 ms to 5 s for each tenant. "Unknown" is never used as a stale answer, because it would turn an
+/// outage into a refusal. Without a usable answer, requests get the store's error (503).
 ///
-/// An answer about another tenant than the one asked for counts as a failure of the store.
-/// Several processes do not share what they remember: call [`forget`](Self::forget) in each.
+/// An answer with another tenant than the requested one counts as a failure of the store. The cache is
+/// local to the process: call [`forget`](Self::forget) in each process.
 ///
-/// Given to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants), as a clone where the service forgets
-/// tenants later:
+/// Pass the cache to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants), as a clone if the service calls
+/// `forget` later:
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,9 +55,9 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// }
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // A store in a database or behind HTTP, in earnest.
+/// // A real service would pass a database or HTTP store.
 /// let (auth, tenants) = protect(MemoryTenants::default())?;
-/// // The row of this tenant has changed: the next request asks the store.
+/// // The row of this tenant has changed: the next request reads it from the store.
 /// let id: TenantId = "acme".parse()?;
 /// tenants.forget(&id);
 /// # Ok(()) }
@@ -66,7 +66,7 @@ pub struct CachedTenants<R> {
     store: Arc<R>,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    memory: Arc<Memory>,
+    cache: Arc<Cache>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +78,7 @@ struct Limits {
 }
 
 impl<R: TenantResolver> CachedTenants<R> {
-    /// Wraps `store`, with the defaults below.
+    /// Creates a cache for `store` with the default settings.
     pub fn new(store: R) -> Self {
         Self {
             store: Arc::new(store),
@@ -89,54 +89,55 @@ impl<R: TenantResolver> CachedTenants<R> {
                 max_stale: Duration::from_secs(600),
                 deadline: Duration::from_secs(2),
             },
-            memory: Arc::new(Memory::new(10_000)),
+            cache: Arc::new(Cache::new(10_000)),
         }
     }
 
-    /// How long a known tenant is answered from memory: 60 s, ±10 % so that processes started
-    /// together do not ask together. A suspension takes up to this long (and 10 %) to be seen;
-    /// shorter costs more queries.
+    /// Sets how long a known tenant is cached. Default: 60 s. Each entry varies by ±10 %, so that processes
+    /// started together do not query together. A suspension takes effect within this time plus 10 %. A
+    /// shorter time causes more queries.
     #[must_use]
     pub fn time_to_live(mut self, period: Duration) -> Self {
-        self.limits.time_to_live = period.min(LONGEST);
+        self.limits.time_to_live = period.min(FOREVER);
         self
     }
 
-    /// How long an unknown tenant is answered from memory: 5 s. A tenant just created may be
-    /// refused for this long; shorter lets invented names reach the store more often.
+    /// Sets how long an unknown tenant is cached. Default: 5 s. A new tenant may be refused for this time.
+    /// With a shorter time, invented names reach the store more often.
     #[must_use]
     pub fn negative_time_to_live(mut self, period: Duration) -> Self {
-        self.limits.negative_time_to_live = period.min(LONGEST);
+        self.limits.negative_time_to_live = period.min(FOREVER);
         self
     }
 
-    /// How long past its time to live the last answer stands in while the store fails: 10 min.
-    /// During an outage a suspension is not seen for this long; zero answers 503 instead.
+    /// Sets how long after its time to live an answer is still used while the store fails. Default: 10 min.
+    /// During an outage, a suspension may have no effect for this time. With zero, requests get 503
+    /// instead.
     #[must_use]
     pub fn max_stale(mut self, period: Duration) -> Self {
-        self.limits.max_stale = period.min(LONGEST);
+        self.limits.max_stale = period.min(FOREVER);
         self
     }
 
-    /// How long one question to the store may take, in real time: 2 s. Longer keeps requests
-    /// waiting when the store hangs; shorter mistakes a slow store for a failing one.
+    /// Sets the timeout of a call of the store, in real time. Default: 2 s. A longer timeout keeps requests
+    /// waiting when the store hangs; a shorter one treats a slow store as failing.
     #[must_use]
     pub fn deadline(mut self, limit: Duration) -> Self {
-        self.limits.deadline = limit.min(LONGEST);
+        self.limits.deadline = limit.min(FOREVER);
         self
     }
 
-    /// How many known tenants are remembered, and how many unknown ones besides: 10,000 each,
-    /// some 200 bytes and the row apiece; of 1,024 and more it may be 7 % fewer. With more tenants in
-    /// use than this, some requests wait for the store. Those not asked for again make room first; a
-    /// tenant not asked for any more is remembered until then. Forgets what is remembered so far.
+    /// Sets the maximum number of cached known tenants, and the same number for unknown ones. Default:
+    /// 10,000 each. An entry takes about 200 bytes and its row. From 1,024 on, the actual maximum may be 7
+    /// % lower. If more tenants are in use, some requests wait for the store. Entries without a second use
+    /// are evicted first. Call this before the first request, because it clears the cache.
     #[must_use]
     pub fn max_tenants(mut self, count: u64) -> Self {
-        self.memory = Arc::new(Memory::new(count));
+        self.cache = Arc::new(Cache::new(count));
         self
     }
 
-    /// Measures the periods above with `clock`; the deadline stays in real time.
+    /// Sets the clock for the times above. The timeout of a call stays in real time.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -145,46 +146,46 @@ impl<R: TenantResolver> CachedTenants<R> {
 }
 
 impl<R> CachedTenants<R> {
-    /// Forgets one tenant: after a change to it, call this and the next request sees the change.
-    /// Lookups that began earlier are not remembered.
+    /// Removes one tenant from the cache. Call this after a change of the tenant: the next request sees the
+    /// change. The results of lookups that began earlier are not cached.
     pub fn forget(&self, id: &TenantId) {
-        let mut generation = self.memory.generation(id);
+        let mut generation = self.cache.generation(id);
         *generation += 1;
-        let gone = (self.memory.known.remove(id), self.memory.others.remove(id));
+        let removed = (self.cache.known.remove(id), self.cache.unknown.remove(id));
         drop(generation);
-        // A row of the store's is dropped by the store's code, which no lock waits for.
-        drop(gone);
+        // Dropping a row runs code of the store, so it happens outside of the lock.
+        drop(removed);
     }
 
-    /// Forgets everything, as [`forget`](Self::forget) does for one tenant.
+    /// Removes all tenants, as [`forget`](Self::forget) does for one.
     pub fn clear(&self) {
-        let mut generations: Vec<_> = self.memory.generations.iter().map(lock).collect();
+        let mut generations: Vec<_> = self.cache.generations.iter().map(lock).collect();
         generations.iter_mut().for_each(|generation| **generation += 1);
-        let gone: Vec<_> = self.memory.known.drain().chain(self.memory.others.drain()).collect();
+        let removed: Vec<_> = self.cache.known.drain().chain(self.cache.unknown.drain()).collect();
         drop(generations);
-        // As in `forget`.
-        drop(gone);
+        // Outside of the lock, as in `forget`.
+        drop(removed);
     }
 
-    /// What memory says about `id` now.
-    fn held(&self, id: &TenantId) -> Held {
+    /// Looks the tenant up in the cache.
+    fn lookup(&self, id: &TenantId) -> Lookup {
         let now = self.clock.elapsed();
-        let Some(entry) = self.memory.get(id) else { return Held::Nothing };
-        let stands_in = now < entry.stale_until;
-        match entry.trouble {
-            _ if now < entry.fresh_until => Held::Answer(Ok(entry.last)),
-            Some(trouble) if now < trouble.failures.retry_at => {
-                Held::Answer(if stands_in { Ok(entry.last) } else { Err(trouble.failure) })
+        let Some(entry) = self.cache.get(id) else { return Lookup::Miss };
+        let is_usable = now < entry.stale_until;
+        match entry.outage {
+            _ if now < entry.fresh_until => Lookup::Hit(Ok(entry.last)),
+            Some(outage) if now < outage.failures.retry_at => {
+                Lookup::Hit(if is_usable { Ok(entry.last) } else { Err(outage.failure) })
             }
-            // Old trouble says nothing about the store now: after a pause, a request waits again.
-            Some(trouble)
-                if stands_in
+            // An old failure says nothing about the store now: the next request waits for the store.
+            Some(outage)
+                if is_usable
                     && now
-                        < trouble.failures.retry_at + self.limits.deadline + Backoff::STORE.cap =>
+                        < outage.failures.retry_at + self.limits.deadline + Backoff::STORE.cap =>
             {
-                Held::StandIn(entry.last)
+                Lookup::Stale(entry.last)
             }
-            _ => Held::Nothing,
+            _ => Lookup::Miss,
         }
     }
 }
@@ -192,43 +193,44 @@ impl<R> CachedTenants<R> {
 #[async_trait]
 impl<R: TenantResolver> TenantResolver for CachedTenants<R> {
     fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
-        match self.held(id) {
-            Held::Answer(answer) => Some(answer.map_err(BoxError::from)),
-            Held::StandIn(_) | Held::Nothing => None,
+        match self.lookup(id) {
+            Lookup::Hit(answer) => Some(answer.map_err(BoxError::from)),
+            Lookup::Stale(_) | Lookup::Miss => None,
         }
     }
 
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
-        let asked = match self.held(id) {
-            Held::Answer(answer) => return Ok(answer?),
-            Held::StandIn(last) => {
-                drop(self.ask(id));
+        let refreshed = match self.lookup(id) {
+            Lookup::Hit(answer) => return Ok(answer?),
+            Lookup::Stale(last) => {
+                drop(self.refresh(id));
                 return Ok(last);
             }
-            Held::Nothing => self.ask(id),
+            Lookup::Miss => self.refresh(id),
         };
-        Ok(asked.await?)
+        Ok(refreshed.await?)
     }
 }
 
 impl<R: TenantResolver> CachedTenants<R> {
-    /// Has the store asked, once for all who want to know. Goes on when the future is dropped.
-    fn ask(&self, id: &TenantId) -> impl Future<Output = Answer> + use<R> {
-        let question = Question {
+    /// Calls the store, once for all concurrent requests, and caches the answer. The call continues if the
+    /// future is dropped.
+    fn refresh(&self, id: &TenantId) -> impl Future<Output = Answer> + use<R> {
+        let query = Query {
             id: id.clone(),
-            generation: *self.memory.generation(id),
-            asked_at: self.clock.elapsed(),
+            generation: *self.cache.generation(id),
+            started_at: self.clock.elapsed(),
         };
-        let key = (question.id.clone(), question.generation);
-        let waiter: Waiter<Answer> = self.memory.flights.run(key, || {
-            let (this, question) = (self.clone(), question.clone());
+        let key = (query.id.clone(), query.generation);
+        let waiter: Waiter<Answer> = self.cache.flights.run(key, || {
+            let (this, query) = (self.clone(), query.clone());
             async move {
-                // An earlier flight may have wait between the look into memory and this one.
-                if let Held::Answer(answer) = this.held(&question.id) {
+                // An earlier call may have finished between the lookup and this one.
+                if let Lookup::Hit(answer) = this.lookup(&query.id) {
                     return answer;
                 }
-                let outcome = this.ask_store(&question.id).await;
-                this.learn(&question, outcome)
+                let outcome = this.call_store(&query.id).await;
+                this.store_outcome(&query, outcome)
             }
         });
         let this = self.clone();
@@ -236,14 +238,14 @@ impl<R: TenantResolver> CachedTenants<R> {
             if let Some(answer) = waiter.wait().await {
                 return answer;
             }
-            match this.held(&question.id) {
-                Held::Answer(answer) => answer, // another who waited has noted it
-                _ => this.learn(&question, Err(Failure::Died)),
+            match this.lookup(&query.id) {
+                Lookup::Hit(answer) => answer, // another waiter has stored the failure
+                _ => this.store_outcome(&query, Err(Failure::Interrupted)),
             }
         }
     }
 
-    async fn ask_store(&self, id: &TenantId) -> Answer {
+    async fn call_store(&self, id: &TenantId) -> Answer {
         match within(self.limits.deadline, self.store.resolve(id)).await {
             None => Err(Failure::TimedOut(self.limits.deadline)),
             Some(Err(why)) => Err(Failure::Store(why.into())),
@@ -252,37 +254,37 @@ impl<R: TenantResolver> CachedTenants<R> {
         }
     }
 
-    /// Remembers the outcome, unless the tenant was forgotten after the question was asked, and
-    /// turns a failure into the answer that stands in for it.
-    fn learn(&self, question: &Question, outcome: Answer) -> Answer {
-        let Question { id, generation, asked_at } = question;
-        // Held until memory is changed, so that `forget` comes before or after, never between.
-        let current = self.memory.generation(id);
+    /// Caches the outcome, unless `forget` was called since the query began. Returns the outcome, or the
+    /// stale answer instead of a failure.
+    fn store_outcome(&self, query: &Query, outcome: Answer) -> Answer {
+        let Query { id, generation, started_at } = query;
+        // Locked until the cache is changed, so that a concurrent `forget` runs before or after.
+        let current = self.cache.generation(id);
         if *current != *generation {
             return outcome;
         }
         let (entry, answer) = match outcome {
             Ok(last) => {
-                if self.memory.outage.ends(|| self.clock.elapsed()) {
-                    telemetry::store_recovered("tenant store");
+                if self.cache.outage.ends(|| self.clock.elapsed()) {
+                    telemetry::store_works("tenant store");
                 }
-                (Entry::new(last.clone(), *asked_at, &self.limits), Ok(last))
+                (Entry::new(last.clone(), *started_at, &self.limits), Ok(last))
             }
             Err(failure) => {
                 let now = self.clock.elapsed();
-                let mut entry = self.memory.get(id).unwrap_or_default();
-                let stands_in = now < entry.stale_until;
-                let is_new = self.memory.outage.begins(&failure, now);
-                telemetry::tenant_store_failed(&failure, stands_in, is_new);
-                entry.trouble = Some(Trouble::after(entry.trouble, failure.clone(), now));
-                let answer = if stands_in { Ok(entry.last.clone()) } else { Err(failure) };
+                let mut entry = self.cache.get(id).unwrap_or_default();
+                let is_usable = now < entry.stale_until;
+                let is_new = self.cache.outage.begins(&failure, now);
+                telemetry::tenant_store_failed(&failure, is_usable, is_new);
+                entry.outage = Some(StoreOutage::after(entry.outage, failure.clone(), now));
+                let answer = if is_usable { Ok(entry.last.clone()) } else { Err(failure) };
                 (entry, answer)
             }
         };
-        let gone = self.memory.put(id, entry);
+        let removed = self.cache.insert(id, entry);
         drop(current);
-        // As in `forget`.
-        drop(gone);
+        // Outside of the lock, as in `forget`.
+        drop(removed);
         answer
     }
 }
@@ -293,7 +295,7 @@ impl<R> Clone for CachedTenants<R> {
             store: self.store.clone(),
             clock: self.clock.clone(),
             limits: self.limits,
-            memory: self.memory.clone(),
+            cache: self.cache.clone(),
         }
     }
 }
@@ -307,113 +309,114 @@ impl<R: fmt::Debug> fmt::Debug for CachedTenants<R> {
     }
 }
 
-struct Memory {
-    /// Tenants that the store knew when last asked.
+struct Cache {
+    /// Tenants that exist according to the store.
     known: Bounded<TenantId, Entry, RandomState>,
-    /// Those it did not, or that it could not be asked about yet.
-    others: Bounded<TenantId, Entry, RandomState>,
-    /// How often the tenants that share a slot were forgotten. Part of a flight's key, so that
-    /// nobody who comes after a `forget` joins a lookup from before it.
+    /// Tenants that do not exist, or for which the store has only failed so far.
+    unknown: Bounded<TenantId, Entry, RandomState>,
+    /// Number of `forget` calls, by shard of tenants. It is part of a flight's key, so that a request after
+    /// `forget` never joins a lookup that began before.
     generations: Vec<Mutex<u64>>,
-    slot: RandomState,
+    hasher: RandomState,
     flights: SingleFlight<(TenantId, u64), Answer>,
-    /// What the log was told of the store.
+    /// Logs when the store begins to fail, and when it answers again.
     outage: Outage,
 }
 
-impl Memory {
+impl Cache {
     fn new(max_tenants: u64) -> Self {
         let max_tenants = usize::try_from(max_tenants).unwrap_or(usize::MAX);
         Self {
             known: bounded(max_tenants),
-            others: bounded(max_tenants),
-            generations: (0..GENERATIONS).map(|_| Mutex::default()).collect(),
-            slot: RandomState::new(),
+            unknown: bounded(max_tenants),
+            generations: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
             flights: SingleFlight::default(),
             outage: Outage::default(),
         }
     }
 
     fn get(&self, id: &TenantId) -> Option<Entry> {
-        self.known.get(id).or_else(|| self.others.get(id))
+        self.known.get(id).or_else(|| self.unknown.get(id))
     }
 
-    /// Returns what had to go.
-    fn put(&self, id: &TenantId, entry: Entry) -> Gone {
-        let (into, out_of) = match entry.last {
-            Some(_) => (&self.known, &self.others),
-            None => (&self.others, &self.known),
+    /// Returns the removed entries.
+    fn insert(&self, id: &TenantId, entry: Entry) -> RemovedEntries {
+        let (target, other) = match entry.last {
+            Some(_) => (&self.known, &self.unknown),
+            None => (&self.unknown, &self.known),
         };
-        let (moved, mut displaced) = (out_of.remove(id), Displaced::default());
-        into.insert_with_lifecycle(id.clone(), entry, &mut displaced);
-        Gone { _moved: moved, _displaced: displaced }
+        let (moved, mut evicted) = (other.remove(id), Evicted::default());
+        target.insert_with_lifecycle(id.clone(), entry, &mut evicted);
+        RemovedEntries { _moved: moved, _evicted: evicted }
     }
 
     #[expect(clippy::indexing_slicing, reason = "a remainder is less than its divisor")]
     fn generation(&self, id: &TenantId) -> MutexGuard<'_, u64> {
-        lock(&self.generations[self.slot.hash_one(id) as usize % GENERATIONS])
+        lock(&self.generations[self.hasher.hash_one(id) as usize % SHARDS])
     }
 }
 
-/// What an insertion takes out of a map: the entry of the same name, and one that made room.
-type Displaced = [Option<(TenantId, Entry)>; 2];
+/// The entries that an insertion removes: the replaced entry of the same tenant, and an evicted one.
+type Evicted = [Option<(TenantId, Entry)>; 2];
 
-/// Entries that are in memory no more, to be dropped.
-#[must_use = "to be dropped after the lock"]
-struct Gone {
+/// Entries that were removed from the cache and are not dropped yet.
+#[must_use = "drop the entries after the lock is released"]
+struct RemovedEntries {
     _moved: Option<(TenantId, Entry)>,
-    _displaced: Displaced,
+    _evicted: Evicted,
 }
 
 type Answer = Result<Option<Tenant>, Failure>;
 
-/// Whether the log was told of this error here.
-pub(crate) fn is_told(error: &BoxError) -> bool {
+/// Returns whether the error comes from this cache, which has already logged it.
+pub(crate) fn is_logged(error: &BoxError) -> bool {
     error.is::<Failure>()
 }
 
-enum Held {
-    Answer(Answer),
-    /// The store is due to be asked, but failed a moment ago: nobody waits for it.
-    StandIn(Option<Tenant>),
-    Nothing,
+enum Lookup {
+    Hit(Answer),
+    /// A call of the store is due, but the last one failed. The request does not wait for it.
+    Stale(Option<Tenant>),
+    Miss,
 }
 
+/// A call of the store.
 #[derive(Clone)]
-struct Question {
+struct Query {
     id: TenantId,
     generation: u64,
-    asked_at: Duration,
+    started_at: Duration,
 }
 
-/// What the store said last, and how it has failed since.
+/// The last answer of the store, and its failures since.
 #[derive(Clone, Default)]
 struct Entry {
     last: Option<Tenant>,
     fresh_until: Duration,
     stale_until: Duration,
-    trouble: Option<Trouble>,
+    outage: Option<StoreOutage>,
 }
 
 impl Entry {
-    fn new(last: Option<Tenant>, asked_at: Duration, limits: &Limits) -> Self {
+    fn new(last: Option<Tenant>, started_at: Duration, limits: &Limits) -> Self {
         let (fresh, stale) = match last {
             Some(_) => (jittered(limits.time_to_live, 0.1), limits.max_stale),
             None => (limits.negative_time_to_live, Duration::ZERO),
         };
-        let fresh_until = asked_at + fresh;
-        Self { last, fresh_until, stale_until: fresh_until + stale, trouble: None }
+        let fresh_until = started_at + fresh;
+        Self { last, fresh_until, stale_until: fresh_until + stale, outage: None }
     }
 }
 
-/// The store's latest failures in a row.
+/// The last failure of the store, and the back-off.
 #[derive(Clone)]
-struct Trouble {
+struct StoreOutage {
     failure: Failure,
     failures: Failures,
 }
 
-impl Trouble {
+impl StoreOutage {
     fn after(before: Option<Self>, failure: Failure, now: Duration) -> Self {
         let mut failures = before.map(|before| before.failures).unwrap_or_default();
         failures.add(Backoff::STORE, None, now);
@@ -425,15 +428,15 @@ impl Trouble {
 enum Failure {
     #[error("the tenant store failed: {0}")]
     Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    #[error("the tenant store gave no answer within {0:?}")]
+    #[error("the tenant store did not answer within {0:?}")]
     TimedOut(Duration),
-    #[error("the tenant store answered with another tenant")]
+    #[error("the tenant store returned another tenant")]
     AnotherTenant,
-    #[error("the lookup of the tenant died")]
-    Died,
+    #[error("the lookup of the tenant was interrupted")]
+    Interrupted,
 }
 
-/// A panic while the lock is held leaves the number whole, so poisoning carries no information.
+/// A panic cannot leave a number half written, so poisoning is ignored.
 fn lock(generation: &Mutex<u64>) -> MutexGuard<'_, u64> {
     generation.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! [`MemoryTenants`]: tenants held in memory, and the worked example of a resolver.
+//! [`MemoryTenants`]: tenants in memory, and an example of a resolver.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,52 +10,52 @@ use super::{Tenant, TenantResolver};
 use crate::error::BoxError;
 use crate::identity::TenantId;
 
-/// A list of tenants in memory, changeable while requests run. Clones share the list.
+/// A list of tenants in memory, which may change while requests run. Clones share the list.
 ///
-/// For services with few tenants known at start, and for tests.
+/// For tests, and for services with a few tenants that are known at start.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTenants {
-    known: Arc<ArcSwap<HashMap<TenantId, Tenant>>>,
+    tenants: Arc<ArcSwap<HashMap<TenantId, Tenant>>>,
 }
 
 impl MemoryTenants {
-    /// An empty list: every tenant is unknown.
+    /// Creates an empty list, with which every tenant is unknown.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a tenant, or replaces the one with its id.
     pub fn insert(&self, tenant: Tenant) {
-        self.change(|known| {
-            known.insert(tenant.id().clone(), tenant.clone());
+        self.change(|tenants| {
+            tenants.insert(tenant.id().clone(), tenant.clone());
         });
     }
 
-    /// Removes a tenant; from the next request on it is unknown.
+    /// Removes a tenant. From the next request on, it is unknown.
     pub fn remove(&self, id: &TenantId) {
-        self.change(|known| {
-            known.remove(id);
+        self.change(|tenants| {
+            tenants.remove(id);
         });
     }
 
-    /// Readers must not wait, so a change copies the map and swaps it in.
+    /// Changes a copy of the map and swaps it in, so that readers never wait.
     fn change(&self, edit: impl Fn(&mut HashMap<TenantId, Tenant>)) {
-        self.known.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            edit(&mut known);
-            known
+        self.tenants.rcu(|tenants| {
+            let mut tenants = HashMap::clone(tenants);
+            edit(&mut tenants);
+            tenants
         });
     }
 
     fn lookup(&self, id: &TenantId) -> Option<Tenant> {
-        self.known.load().get(id).cloned()
+        self.tenants.load().get(id).cloned()
     }
 }
 
 impl FromIterator<Tenant> for MemoryTenants {
     fn from_iter<I: IntoIterator<Item = Tenant>>(tenants: I) -> Self {
-        let known: HashMap<_, _> = tenants.into_iter().map(|t| (t.id().clone(), t)).collect();
-        Self { known: Arc::new(ArcSwap::from_pointee(known)) }
+        let tenants: HashMap<_, _> = tenants.into_iter().map(|t| (t.id().clone(), t)).collect();
+        Self { tenants: Arc::new(ArcSwap::from_pointee(tenants)) }
     }
 }
 

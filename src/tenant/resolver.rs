@@ -1,4 +1,4 @@
-//! [`TenantResolver`]: from the tenant a token names to the tenant this service knows.
+//! [`TenantResolver`]: resolves the tenant in a token to a tenant of this service.
 
 use std::any::Any;
 use std::fmt::{self, Debug};
@@ -9,19 +9,18 @@ use async_trait::async_trait;
 use crate::error::BoxError;
 use crate::identity::TenantId;
 
-/// Whether a tenant may be used.
+/// The status of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum TenantStatus {
-    /// Requests are served.
+    /// Requests of the tenant are served.
     #[default]
     Active,
-    /// Requests are refused with 403.
+    /// Requests of the tenant are refused with 403.
     Suspended,
 }
 
-/// A tenant as this service knows it. Cheap to clone: clones share id and row, and a tenant without
-/// a row allocates nothing.
+/// A tenant of this service. A clone is cheap, because it shares the id and the row.
 #[derive(Clone)]
 pub struct Tenant {
     id: TenantId,
@@ -30,27 +29,27 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// An active tenant about which nothing but its id is known.
+    /// Creates an active tenant without a row.
     pub fn new(id: TenantId) -> Self {
         Self { id, status: TenantStatus::Active, row: None }
     }
 
-    /// A tenant with the store's own row, for handlers to get back with [`row`](Self::row).
+    /// Creates a tenant with a row of the store. Handlers get the row by [`row`](Self::row).
     pub fn with_row<R: Any + Send + Sync>(id: TenantId, status: TenantStatus, row: R) -> Self {
         Self { id, status, row: Some(Arc::new(row)) }
     }
 
-    /// The tenant's id, as tokens name it.
+    /// Returns the tenant's id, which is the tenant claim of its tokens.
     pub fn id(&self) -> &TenantId {
         &self.id
     }
 
-    /// Whether the tenant may be used. Inside a handler it always may.
+    /// Returns the tenant's status. Inside a handler it is always active.
     pub fn status(&self) -> TenantStatus {
         self.status
     }
 
-    /// The store's own row; `None` when the resolver attached none, or one of another type.
+    /// Returns the store's row, or `None` if the tenant has none or it has another type.
     pub fn row<R: Any>(&self) -> Option<&R> {
         self.row.as_deref()?.downcast_ref()
     }
@@ -65,33 +64,33 @@ impl Debug for Tenant {
     }
 }
 
-/// Looks up tenants.
+/// A lookup of tenants.
 ///
-/// Implement it over your own store, wrap it in [`CachedTenants`](super::CachedTenants), and run
+/// Implement this trait for your own store, wrap it in [`CachedTenants`](super::CachedTenants), and run
 /// [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver) (feature
-/// `testing`) on it. Given to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants).
+/// `testing`) on it. Pass it to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants).
 ///
-/// Harmless mistakes: being slow, or failing: requests are then answered with 503. Attacks: to
-/// return a tenant whose id is not the one asked for (the layer refuses it), or a default tenant
-/// for an unknown id (it cannot tell).
+/// Harmless mistakes: slowness and failures, which clients see as 503. Attacks: returning a tenant with
+/// another id than the requested one, which the layer refuses; returning a default tenant for an unknown
+/// id, which the layer cannot detect.
 #[async_trait]
 pub trait TenantResolver: Debug + Send + Sync + 'static {
-    /// An answer that needs no waiting, if there is one: keeps a request whose tenant is at hand
-    /// free of allocations. The default knows none.
+    /// Resolves the tenant if that needs no waiting, and returns `None` otherwise. It saves the allocation
+    /// of a future. Default: `None`.
     fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
         let _ = id;
         None
     }
 
-    /// The tenant called `id`, or `None` when there is none.
+    /// Returns the tenant `id`, or `None` if there is no such tenant.
     ///
     /// # Errors
-    /// When the store cannot tell. Never `Ok(None)` for that: it would turn an outage into
-    /// "unknown tenant".
+    /// If the store fails. Do not return `Ok(None)` then, because it would turn an outage into "unknown
+    /// tenant".
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError>;
 }
 
-/// Takes every tenant that a verified token names: for services that keep no list of their own.
+/// A resolver that accepts every tenant of a verified token, for services without a list of tenants.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AnyTenant;
 

@@ -1,17 +1,17 @@
-//! [`SqlTenants`]: tenants in a table of SQLite or PostgreSQL, through SQLx.
+//! [`SqlTenants`]: tenants in a table of SQLite or PostgreSQL.
 
 use async_trait::async_trait;
 
 use super::{Tenant, TenantResolver, TenantStatus};
 use crate::error::{BoxError, SqlError};
 use crate::identity::TenantId;
-use crate::support::sql::{Pool, connecting, on_either, once, run_all};
+use crate::support::sql::{Pool, run_all, sql_constructors, unnamed, with_connection};
 
 /// The table `auth_tenants` (features `sqlite`, `postgres`). Clones share the connections.
 ///
 /// ```sql
 /// CREATE TABLE auth_tenants (
-///     id           TEXT PRIMARY KEY,               -- compared byte for byte
+///     id           TEXT PRIMARY KEY,               -- compared exactly
 ///     display_name TEXT,
 ///     partner_id   TEXT,
 ///     status       TEXT NOT NULL DEFAULT 'active', -- or 'suspended'
@@ -19,55 +19,54 @@ use crate::support::sql::{Pool, connecting, on_either, once, run_all};
 /// )
 /// ```
 ///
-/// Works behind PgBouncer in transaction mode: no statement is kept between transactions.
+/// The store works behind PgBouncer in transaction mode, because it keeps no statement between transactions.
 ///
-/// Every lookup is a query: wrap it in [`CachedTenants`](super::CachedTenants), which also sets a
-/// deadline and bridges outages. Handlers get the rest of the row with
-/// `tenant.row::<SqlTenantRow>()`. For a table of your own, implement [`TenantResolver`] yourself:
-/// see `examples/custom_tenants.rs`.
+/// Every lookup is a query. Wrap the store in [`CachedTenants`](super::CachedTenants), which also sets a
+/// timeout and bridges outages. Handlers get the rest of the row by `tenant.row::<SqlTenantRow>()`. For a
+/// table with another schema, implement [`TenantResolver`]: see `examples/custom_tenants.rs`.
 ///
-/// Any status but `active` counts as suspended, also one this version does not know. Whoever
-/// wrote it did not mean "active", and an error would let the cache's earlier answer stand in.
+/// Any status but `active` counts as suspended, even a status that this version does not know. An error
+/// instead would let the cache use an earlier "active".
 #[derive(Clone)]
 pub struct SqlTenants {
     pool: Pool,
 }
 
-/// What [`SqlTenants`] attaches to a tenant (features `sqlite`, `postgres`).
+/// The row that [`SqlTenants`] attaches to a tenant (features `sqlite`, `postgres`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SqlTenantRow {
-    /// The name to show.
+    /// The display name.
     pub display_name: Option<String>,
-    /// The partner the tenant belongs to.
+    /// The partner that the tenant belongs to.
     pub partner_id: Option<String>,
 }
 
-connecting!(SqlTenants);
+sql_constructors!(SqlTenants);
 
 impl SqlTenants {
-    /// Creates the table unless it is there. Several processes may do so at once. The first lookup
-    /// that misses the table does it too, so a service need not call this.
+    /// Creates the table if it is missing. Several processes may call this concurrently. A lookup that
+    /// finds no table also creates it, so a service need not call this.
     ///
     /// # Errors
-    /// When the database cannot be reached or refuses.
+    /// If the database cannot be reached, or refuses the statement.
     pub async fn migrate(&self) -> Result<(), SqlError> {
         let statements = self.pool.pick(&[TABLE][..], &[POSTGRES_LOCK, TABLE]);
-        on_either!(&self.pool, connection => run_all!(self.pool, connection, statements));
+        with_connection!(&self.pool, connection => run_all!(self.pool, connection, statements));
         Ok(())
     }
 
-    /// Adds a tenant, or replaces the one with its id. A cache in front does not notice: tell it
-    /// to [`forget`](super::CachedTenants::forget).
+    /// Adds a tenant, or replaces the one with its id. A cache does not notice the change: call its
+    /// [`forget`](super::CachedTenants::forget).
     ///
     /// # Errors
-    /// When the database cannot be reached or refuses.
-    pub async fn put(
+    /// If the database cannot be reached, or refuses the statement.
+    pub async fn insert(
         &self,
         id: &TenantId,
         row: SqlTenantRow,
         status: TenantStatus,
     ) -> Result<(), SqlError> {
-        on_either!(&self.pool, connection => once!(sqlx::query, PUT)
+        with_connection!(&self.pool, connection => unnamed!(sqlx::query, INSERT)
             .bind(id.as_str())
             .bind(row.display_name)
             .bind(row.partner_id)
@@ -78,13 +77,13 @@ impl SqlTenants {
         Ok(())
     }
 
-    /// Removes a tenant, if it is there. A cache in front does not notice: tell it to
+    /// Removes a tenant, if it exists. A cache does not notice the change: call its
     /// [`forget`](super::CachedTenants::forget).
     ///
     /// # Errors
-    /// When the database cannot be reached or refuses.
+    /// If the database cannot be reached, or refuses the statement.
     pub async fn remove(&self, id: &TenantId) -> Result<(), SqlError> {
-        on_either!(&self.pool, connection => once!(sqlx::query, REMOVE)
+        with_connection!(&self.pool, connection => unnamed!(sqlx::query, REMOVE)
             .bind(id.as_str())
             .execute(connection)
             .await
@@ -94,12 +93,12 @@ impl SqlTenants {
 }
 
 impl SqlTenants {
-    fn over(pool: Pool) -> Self {
+    fn from_pool(pool: Pool) -> Self {
         Self { pool }
     }
 
-    async fn find(&self, id: &TenantId) -> Result<Option<Found>, SqlError> {
-        Ok(on_either!(&self.pool, connection => once!(sqlx::query_as, FIND)
+    async fn find(&self, id: &TenantId) -> Result<Option<Row>, SqlError> {
+        Ok(with_connection!(&self.pool, connection => unnamed!(sqlx::query_as, FIND)
             .bind(id.as_str())
             .fetch_optional(connection)
             .await?))
@@ -107,7 +106,7 @@ impl SqlTenants {
 }
 
 /// A row as stored: id, display name, partner and status.
-type Found = (String, Option<String>, Option<String>, Option<String>);
+type Row = (String, Option<String>, Option<String>, Option<String>);
 
 #[async_trait]
 impl TenantResolver for SqlTenants {
@@ -119,7 +118,7 @@ impl TenantResolver for SqlTenants {
             }
             found => found?,
         };
-        // In a table made by other means, `=` may overlook case or accents.
+        // In a table that the service created itself, `=` may ignore case or accents.
         let Some((found, display_name, partner_id, status)) = found else { return Ok(None) };
         if found != id.as_str() {
             return Ok(None);
@@ -135,7 +134,7 @@ impl TenantResolver for SqlTenants {
 
 const FIND: &str = "SELECT id, display_name, partner_id, status FROM auth_tenants WHERE id = $1";
 
-const PUT: &str = "INSERT INTO auth_tenants (id, display_name, partner_id, status) \
+const INSERT: &str = "INSERT INTO auth_tenants (id, display_name, partner_id, status) \
     VALUES ($1, $2, $3, $4) \
     ON CONFLICT (id) DO UPDATE SET display_name = excluded.display_name, \
     partner_id = excluded.partner_id, status = excluded.status";
@@ -149,8 +148,8 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS auth_tenants (\
     status TEXT NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')), \
     created_at {time} NOT NULL DEFAULT CURRENT_TIMESTAMP)";
 
-/// IF NOT EXISTS alone fails when two sessions create the table at once. The number is an arbitrary
-/// one that other users of advisory locks are unlikely to pick.
+/// A lock, because IF NOT EXISTS alone fails if two sessions create the table concurrently. The number is
+/// arbitrary, so other advisory locks are unlikely to have it.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(7526769903651087731)";
 
 fn status_text(status: TenantStatus) -> &'static str {

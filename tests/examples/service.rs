@@ -95,7 +95,7 @@ async fn tenants_come_from_the_configured_database() {
     let tenants = SqlTenants::connect(&database).await.unwrap();
     tenants.migrate().await.unwrap();
     for (tenant, status) in [("acme", TenantStatus::Active), ("late", TenantStatus::Suspended)] {
-        tenants.put(&tenant.parse().unwrap(), SqlTenantRow::default(), status).await.unwrap();
+        tenants.insert(&tenant.parse().unwrap(), SqlTenantRow::default(), status).await.unwrap();
     }
     let provider = Provider::start().await;
     let issuer = provider.url();
@@ -294,7 +294,7 @@ async fn sessions_and_participants_survive_a_restart() {
     let tenants = SqlTenants::connect(&database).await.unwrap();
     tenants.migrate().await.unwrap();
     tenants
-        .put(&"tenant-1".parse().unwrap(), SqlTenantRow::default(), TenantStatus::Active)
+        .insert(&"tenant-1".parse().unwrap(), SqlTenantRow::default(), TenantStatus::Active)
         .await
         .unwrap();
     let (issuer, keys) = (provider.issuer(), "QUFB".repeat(12));

@@ -58,7 +58,7 @@ async fn memory_tells_when_by_its_clock_and_refuses_what_no_store_can_hold() {
         ),
     ] {
         let error = registrar.register(&identity(claims)).await.unwrap_err();
-        assert!(matches!(error, RegistrarError::Unfit { .. }), "{error:?}");
+        assert!(matches!(error, RegistrarError::InvalidIdentity { .. }), "{error:?}");
         assert!(error.to_string().starts_with(reason), "{error}");
         assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
     }
@@ -125,7 +125,7 @@ impl Registrar for Broken {
                 return Ok(found);
             }
             tokio::task::yield_now().await;
-            let entry = (fresh.clone(), Profile::of(identity));
+            let entry = (fresh.clone(), Profile::new(identity));
             self.known.lock().unwrap().insert(key, entry);
             return Ok(fresh);
         }
@@ -136,12 +136,12 @@ impl Registrar for Broken {
         let mut created = false;
         let (registration, profile) = known.entry(key).or_insert_with(|| {
             created = true;
-            (fresh.clone(), Profile::of(identity))
+            (fresh.clone(), Profile::new(identity))
         });
         match self.fault {
             Fault::KeepsTheFirstProfile => {}
-            Fault::WipesTheProfile => *profile = Profile::of(identity),
-            _ => profile.refresh(&Profile::of(identity)),
+            Fault::WipesTheProfile => *profile = Profile::new(identity),
+            _ => profile.update(&Profile::new(identity)),
         }
         let mut answer = registration.clone();
         answer.created = match self.fault {

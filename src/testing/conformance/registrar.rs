@@ -209,8 +209,10 @@ async fn long_subjects(suite: &dyn RegistrarSuite, fixture: &Fixture) {
             (Ok(first), Ok(second)) => {
                 apart(&first, &second, "subjects that differ only in the last byte are distinct");
             }
-            (Err(RegistrarError::Unfit { .. }), Err(RegistrarError::Unfit { .. }))
-                if length > 255 => {}
+            (
+                Err(RegistrarError::InvalidIdentity { .. }),
+                Err(RegistrarError::InvalidIdentity { .. }),
+            ) if length > 255 => {}
             answers => fail(&format!("a subject of {length} bytes is stored: {answers:?}")),
         }
     }
@@ -303,7 +305,7 @@ async fn profile_updates(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let Some(shown) = suite.profile(&known).await else { return };
     assert_eq!(
         shown,
-        Profile::of(&grace),
+        Profile::new(&grace),
         "rule broken: a new participant gets the profile of the token"
     );
     if let Some(claims) = claims.as_object_mut() {
@@ -316,13 +318,13 @@ async fn profile_updates(suite: &dyn RegistrarSuite, fixture: &Fixture) {
     let shown = suite.profile(&known).await;
     assert_eq!(
         shown,
-        Some(Profile::of(&grace)),
+        Some(Profile::new(&grace)),
         "rule broken: each registration updates the profile"
     );
     register(suite, &fixture.identity(json!({"sub": "grace", "tenant_id": "acme"}))).await;
     let shown = suite.profile(&known).await;
     let rule = "rule broken: a token without profile claims keeps the profile";
-    assert_eq!(shown, Some(Profile::of(&grace)), "{rule}");
+    assert_eq!(shown, Some(Profile::new(&grace)), "{rule}");
 }
 
 /// Registers through a new registrar, like another process.

@@ -124,13 +124,13 @@ async fn a_paused_server_costs_the_deadline_and_recovers() {
     let first = patient.register(&alice).await.unwrap();
     server.pause();
     match registrar.register(&alice).await.unwrap_err() {
-        RegistrarError::Slow(limit) => assert_eq!(limit, Duration::from_secs(2)),
+        RegistrarError::TimedOut(limit) => assert_eq!(limit, Duration::from_secs(2)),
         // The pool's own limit is as long.
         error => assert!(error.to_string().contains("timed out"), "{error}"),
     }
     let brief = registrar.clone().deadline(Duration::from_millis(200));
     let error = brief.register(&identity(json!({"sub": "bob"}))).await.unwrap_err();
-    assert!(matches!(error, RegistrarError::Slow(_)), "{error:?}");
+    assert!(matches!(error, RegistrarError::TimedOut(_)), "{error:?}");
     assert!(error.to_string().ends_with("within 200ms; the call can be repeated"), "{error}");
     server.resume();
     let since = Instant::now();

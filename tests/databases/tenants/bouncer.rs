@@ -26,7 +26,7 @@ async fn tenants_are_found_behind_pgbouncer() {
             for number in 0..20 {
                 let name = format!("tenant-{service}-{number}");
                 let row = SqlTenantRow::default();
-                tenants.put(&id(&name), row, TenantStatus::Active).await.unwrap();
+                tenants.insert(&id(&name), row, TenantStatus::Active).await.unwrap();
                 assert_eq!(status(&tenants, &name).await.unwrap(), Some(TenantStatus::Active));
                 tenants.remove(&id(&name)).await.unwrap();
                 assert_eq!(status(&tenants, &name).await.unwrap(), None);

@@ -36,7 +36,7 @@ async fn setting() -> Setting {
 
 impl Setting {
     async fn put(&self, tenant: &str, status: TenantStatus) {
-        self.table.put(&id(tenant), SqlTenantRow::default(), status).await.unwrap();
+        self.table.insert(&id(tenant), SqlTenantRow::default(), status).await.unwrap();
     }
 
     async fn status(&self, tenant: &str) -> Option<TenantStatus> {
@@ -96,7 +96,7 @@ async fn a_paused_server_costs_one_deadline_and_then_nobody_waits() {
     };
     tokio::time::timeout(Duration::from_secs(120), nobody_waits).await.expect("nobody waits");
     let error = status(&brief, "never-seen").await.unwrap_err().to_string();
-    assert_eq!(error, "the tenant store gave no answer within 300ms");
+    assert_eq!(error, "the tenant store did not answer within 300ms");
 
     setting.server.resume();
     setting.put("acme", Suspended).await;

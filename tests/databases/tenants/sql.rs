@@ -29,7 +29,7 @@ impl TenantSuite for Exam {
     }
 
     async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
-        self.0.put(id, SqlTenantRow::default(), status).await.unwrap();
+        self.0.insert(id, SqlTenantRow::default(), status).await.unwrap();
         true
     }
 
@@ -45,7 +45,7 @@ async fn examine(url: &Secret) {
     assert!(first.is_none(), "the first lookup creates the table");
     tenants.migrate().await.unwrap();
     let row = SqlTenantRow { display_name: Some("Acme ✓".into()), partner_id: Some("p1".into()) };
-    tenants.put(&id("acme"), row.clone(), Active).await.unwrap();
+    tenants.insert(&id("acme"), row.clone(), Active).await.unwrap();
     let found = tenants.resolve(&id("acme")).await.unwrap().unwrap();
     assert_eq!(found.row::<SqlTenantRow>(), Some(&row));
     tenants.migrate().await.unwrap();
@@ -67,9 +67,9 @@ async fn migrate_together(url: &Secret) {
 #[tokio::test]
 async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown() {
     for (url, reason) in [
-        ("", "names no known database"),
-        ("hunter2", "names no known database"),
-        ("mysql://app:hunter2@db/app", "names no known database"),
+        ("", "names an unsupported database"),
+        ("hunter2", "names an unsupported database"),
+        ("mysql://app:hunter2@db/app", "names an unsupported database"),
         #[cfg(feature = "sqlite")]
         ("sqlite:x?hunter2=hunter2", "malformed"),
         #[cfg(not(feature = "sqlite"))]
@@ -118,7 +118,7 @@ mod sqlite {
         let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
         let tenants = SqlTenants::from_sqlite(pool);
         tenants.migrate().await.unwrap();
-        tenants.put(&id("acme"), SqlTenantRow::default(), Suspended).await.unwrap();
+        tenants.insert(&id("acme"), SqlTenantRow::default(), Suspended).await.unwrap();
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Suspended));
     }
 
@@ -161,7 +161,7 @@ mod sqlite {
         let file = File::reserve("tenants.db");
         let tenants = SqlTenants::connect(&file.sqlite()).await.unwrap();
         tenants.migrate().await.unwrap();
-        tenants.put(&id("acme"), SqlTenantRow::default(), Active).await.unwrap();
+        tenants.insert(&id("acme"), SqlTenantRow::default(), Active).await.unwrap();
         let writer = sqlx::SqlitePool::connect(file.sqlite().expose()).await.unwrap();
         let _writing = writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
