@@ -266,7 +266,7 @@ impl<R: TenantResolver> CachedTenants<R> {
         let (entry, answer) = match outcome {
             Ok(last) => {
                 if self.cache.outage.ends(|| self.clock.elapsed()) {
-                    telemetry::store_works("tenant store");
+                    telemetry::store_recovered("tenant store");
                 }
                 (Entry::new(last.clone(), *started_at, &self.limits), Ok(last))
             }

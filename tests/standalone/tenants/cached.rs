@@ -172,9 +172,9 @@ async fn trouble_of_long_ago_does_not_let_an_old_answer_stand_in_unasked() {
 #[tokio::test]
 async fn a_store_that_hangs_panics_or_answers_with_another_tenant_has_failed() {
     for (mood, message) in [
-        (Mood::Hanging, "the tenant store did not answer within 20ms"),
-        (Mood::Panicking, "the lookup of the tenant died"),
-        (Mood::Confused, "the tenant store answered with another tenant"),
+        (StoreMode::Hanging, "the tenant store did not answer within 20ms"),
+        (StoreMode::Panicking, "the lookup of the tenant died"),
+        (StoreMode::WrongTenant, "the tenant store answered with another tenant"),
     ] {
         let store = Store::with(&["acme"]);
         let (tenants, _clock) = cached(&store);
