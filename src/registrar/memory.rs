@@ -68,7 +68,7 @@ impl Default for MemoryRegistrar {
 #[async_trait]
 impl Registrar for MemoryRegistrar {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
-        let Entry { key, profile } = Entry::of(identity)?;
+        let Entry { key, profile } = Entry::new(identity)?;
         // The lock covers lookup and creation. Otherwise two callers could both create a participant.
         match self.participants().entry(key) {
             Occupied(mut participant) => {

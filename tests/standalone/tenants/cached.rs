@@ -173,8 +173,8 @@ async fn trouble_of_long_ago_does_not_let_an_old_answer_stand_in_unasked() {
 async fn a_store_that_hangs_panics_or_answers_with_another_tenant_has_failed() {
     for (mood, message) in [
         (StoreMode::Hanging, "the tenant store did not answer within 20ms"),
-        (StoreMode::Panicking, "the lookup of the tenant died"),
-        (StoreMode::WrongTenant, "the tenant store answered with another tenant"),
+        (StoreMode::Panicking, "the lookup of the tenant was interrupted"),
+        (StoreMode::WrongTenant, "the tenant store returned another tenant"),
     ] {
         let store = Store::with(&["acme"]);
         let (tenants, _clock) = cached(&store);
