@@ -338,7 +338,7 @@ fn content(text: &str) -> (String, String) {
 
 /// Forgeries that are made from no token.
 const FROM_NOTHING: [&str; 5] =
-    ["nothing at all", "dots only", "JWE", "JWE with 2^31 rounds of PBKDF2", "JWE compressed"];
+    ["empty token", "dots only", "JWE", "JWE with 2^31 rounds of PBKDF2", "JWE compressed"];
 
 /// So often must a token be found that the thread has a copy of its own, and that it is found.
 const OFTEN: usize = 3;
