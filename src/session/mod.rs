@@ -9,6 +9,8 @@
 
 mod after_response;
 mod cookie;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
 mod layer;
 mod origin;
 

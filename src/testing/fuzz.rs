@@ -7,15 +7,21 @@ use super::challenge;
 use crate::auth::{Attempt, Auth, AuthRequest};
 use crate::config::{Algorithm, AuthConfig, JwksSettings};
 use crate::error::{AuthError, Challenger};
+#[cfg(feature = "exchange")]
+use crate::exchange::{AccessToken, SealingKeys};
 use crate::issuer::{Key, KeySet, jwks_uri};
 use crate::support::json::Document;
+#[cfg(feature = "exchange")]
+use crate::support::{seal::Purpose, secret::Secret};
+#[cfg(feature = "trust")]
+use crate::trust::TrustPolicy;
 use crate::validator::{Credentials, insecure_decode_claims};
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name. The corpus folders and the binaries have the same names.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("json", json),
     ("token", token),
     ("key", key),
@@ -24,6 +30,14 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("metadata", metadata),
     ("challenge", challenges),
     ("config", config),
+    #[cfg(feature = "endpoints")]
+    ("cookie", cookie),
+    #[cfg(feature = "trust")]
+    ("trust_policy", trust_policy),
+    #[cfg(feature = "exchange")]
+    ("cache_value", cache_value),
+    #[cfg(feature = "exchange")]
+    ("token_response", token_response),
 ];
 
 /// Checks that the strict JSON parser accepts nothing that `serde_json` rejects.
@@ -101,4 +115,57 @@ pub fn config(bytes: &[u8]) {
     let variables = text.lines().filter_map(|line| line.split_once('='));
     let variables = variables.map(|(name, value)| (format!("P_{name}"), value.to_owned()));
     let _ = Auth::from_config(AuthConfig::from_vars("P", variables)).build();
+}
+
+/// Reads and writes session cookies: `Cookie` headers, one a line, and the content of a sealed cookie.
+#[cfg(feature = "endpoints")]
+pub use crate::session::fuzz::cookie;
+
+/// Checks that an accepted trust policy stays the same when it is written and read again.
+#[cfg(feature = "trust")]
+pub fn trust_policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for policy in [TrustPolicy::from_toml(text), TrustPolicy::from_json(text)] {
+        match policy {
+            Ok(policy) => {
+                let written = serde_json::to_string(&policy).unwrap_or_default();
+                let read =
+                    TrustPolicy::from_json(&written).map(|read| serde_json::to_string(&read));
+                assert!(matches!(&read, Ok(Ok(again)) if *again == written), "{written}\n{read:?}");
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+/// Checks that no unsealed cache value opens, and that a token read from one can be written and read again.
+#[cfg(feature = "exchange")]
+pub fn cache_value(bytes: &[u8]) {
+    if let Ok(keys) = SealingKeys::random() {
+        let mut opened = keys.iter().map(|key| key.open(Purpose::ServiceTokens(b""), b"", bytes));
+        assert!(opened.all(|plain| plain.is_none()), "a value was opened that was not sealed");
+    }
+    let clock = super::ManualClock::new();
+    AccessToken::from_bytes(bytes, &clock).iter().for_each(|token| store_and_read(token, &clock));
+}
+
+/// Checks that a token from the token endpoint can be written to a cache and read again.
+#[cfg(feature = "exchange")]
+pub fn token_response(bytes: &[u8]) {
+    let clock = super::ManualClock::new();
+    AccessToken::parse(bytes, &clock).iter().for_each(|token| store_and_read(token, &clock));
+}
+
+#[cfg(feature = "exchange")]
+fn store_and_read(token: &AccessToken, clock: &super::ManualClock) {
+    let parts = |token: &AccessToken| {
+        let refresh_token = token.refresh_token().map(Secret::expose).map(str::to_owned);
+        let scopes = token.scopes().map(ToString::to_string);
+        let kind = token.issued_token_type().map(str::to_owned);
+        (token.secret().expose().to_owned(), token.is_bearer(), refresh_token, scopes, kind)
+    };
+    let read = AccessToken::from_bytes(&token.to_bytes(clock), clock);
+    assert_eq!(read.as_ref().map(parts), Some(parts(token)));
+    clock.advance(std::time::Duration::from_secs(24 * 3600));
+    let _ = token.freshness(clock);
 }

@@ -1,0 +1,65 @@
+//! The fuzz target for session cookies. It needs private parts of sessions, so it is here and not in `testing`.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::cookie::{CookieId, clear_cookies};
+use super::{Purpose, Sessions};
+use crate::auth::Auth;
+use crate::exchange::TokenExchangeClient;
+use crate::support::seal::SealingKeys;
+
+/// Reads and writes session cookies: `Cookie` headers, one a line, and the content of a sealed cookie.
+pub fn cookie(bytes: &[u8]) {
+    // One value for all runs: an HTTP client takes milliseconds to make.
+    static SESSIONS: OnceLock<Option<Sessions>> = OnceLock::new();
+    if let Some(sessions) = SESSIONS.get_or_init(sessions) {
+        read_headers(sessions, bytes);
+        let _ = open_content(sessions, bytes);
+    }
+}
+
+fn sessions() -> Option<Sessions> {
+    let issuer = "https://scaikey.example";
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build().ok()?;
+    let client = TokenExchangeClient::builder(issuer).build().ok()?;
+    Sessions::builder(&auth, client, SealingKeys::random().ok()?).build().ok()
+}
+
+/// Checks that forged cookies open no session, that each can be cleared, and that none reaches the service.
+fn read_headers(sessions: &Sessions, bytes: &[u8]) {
+    let name = &sessions.0.name;
+    let values =
+        bytes.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
+    let mut headers: HeaderMap = values.map(|value| (header::COOKIE, value)).collect();
+    let (session, names) = name.read(&headers, |id, sealed| sessions.open(id, sealed));
+    assert!(session.is_none(), "a session was opened that was not sealed");
+    assert_eq!(clear_cookies(&names.stale).count(), names.stale.len().min(24));
+    name.strip(&mut headers);
+    let (_, names) = name.read(&headers, |_, _| None::<()>);
+    assert!(names.stale.is_empty(), "the service sees {:?}", names.stale);
+}
+
+/// Checks that a session that opens is found again in the cookies that are set for it.
+fn open_content(sessions: &Sessions, bytes: &[u8]) -> Option<()> {
+    let (name, now) = (&sessions.0.name, sessions.0.auth.clock().now());
+    let id = CookieId::new(now)?;
+    let ends = now + sessions.0.lifetime;
+    let sealed = sessions.0.keys.seal(Purpose::Session, &name.data(&id), bytes, ends)?;
+    let session = sessions.open(&id, &sealed)?;
+    let mut cookies = sessions.cookies(&session)?; // none if it is too large
+    cookies.push(name.marker_cookie(&id, Duration::from_secs(60))?);
+    let headers = cookies.into_iter().map(|cookie| (header::COOKIE, pair(&cookie))).collect();
+    let (found, names) = name.read(&headers, |id, sealed| sessions.open(id, sealed));
+    assert!(found.is_some_and(|found| found.id == id), "the session is lost");
+    assert!(names.stale.is_empty(), "{:?}", names.stale);
+    Some(())
+}
+
+/// Returns the part of a `Set-Cookie` header that browsers send back.
+fn pair(cookie: &HeaderValue) -> HeaderValue {
+    let pair = cookie.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    HeaderValue::from_bytes(pair).unwrap_or(HeaderValue::from_static(""))
+}
