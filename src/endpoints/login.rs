@@ -102,7 +102,7 @@ impl Inner {
             }
             // An attacker may have written the rest of it: not even its error is shown.
             return Err(invalid_request(
-                "This sign-in was not transaction in this browser, or more than ten minutes ago.",
+                "This sign-in was not begun in this browser, or more than ten minutes ago.",
             ));
         };
         let outcome = match self.authorization_code(parameters).await {

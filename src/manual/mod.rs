@@ -15,7 +15,9 @@
 //!
 //! For maintainers:
 //!
-//! 1. [`decisions`]: why is the crate built this way?
+//! 1. [`architecture`]: where is what, and which path does a request take through the code?
+//! 2. [`contributing`]: how do I change, test and release the crate?
+//! 3. [`decisions`]: why is the crate built this way?
 
 #[doc = include_str!("modes.md")]
 pub mod modes {}
@@ -46,6 +48,12 @@ pub mod threats {}
 
 #[doc = include_str!("costs.md")]
 pub mod costs {}
+
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
+
+#[doc = include_str!("contributing.md")]
+pub mod contributing {}
 
 #[doc = include_str!("decisions.md")]
 pub mod decisions {}

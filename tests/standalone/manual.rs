@@ -52,6 +52,24 @@ fn cost_tables_repeat_the_measured_results() {
     }
 }
 
+#[test]
+fn maintainers_pages_name_existing_files() {
+    let roots = ["src/", "tests/", "examples/", "benches/", ".ci/", ".github/"];
+    let is_of_a_path = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    let mut missing = Vec::new();
+    for page in
+        ["src/manual/architecture.md", "src/manual/contributing.md", ".github/CONTRIBUTING.md"]
+    {
+        let text = fs::read_to_string(page).unwrap();
+        let words = text.split(|c| !is_of_a_path(c)).map(|word| word.trim_end_matches('.'));
+        let paths = words.filter(|word| roots.iter().any(|root| word.starts_with(root)));
+        missing.extend(
+            paths.filter(|path| !fs::exists(path).unwrap()).map(|path| format!("{page}: {path}")),
+        );
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// The README and the pages of the manual, without blocks of code.
 fn pages() -> Vec<(String, String)> {
     let manual = fs::read_dir("src/manual").unwrap().map(|entry| entry.unwrap().path());
