@@ -1,7 +1,9 @@
-//! What a token for another service costs when it is kept, as ratios taken in interleaved rounds of
-//! one run: from memory against a bare moka `get`, for a herd against one round trip, and from Redis
-//! (with `--features redis`, and a `redis-server` on the `PATH`) against a bare `GET`, beside what is
-//! the least that sealed tokens take.
+//! Measures cached token exchanges. The ratios are medians over interleaved rounds:
+//!
+//! - from memory, relative to a bare moka `get`;
+//! - for many parallel callers of one token, relative to one round trip;
+//! - from Redis, relative to a bare `GET` and to the minimal work for sealed tokens. Needs
+//!   `--features redis` and a `redis-server` on the `PATH`.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -18,16 +20,16 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 const ROUNDS: usize = 41;
-const HERD: usize = 1000;
-const UPSTREAM: Duration = Duration::from_millis(20);
+const CALLERS: usize = 1000;
+const PROVIDER_DELAY: Duration = Duration::from_millis(20);
 
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
     let (provider, client) = runtime.block_on(setup());
     memory(&runtime, &provider, &client);
-    herd(&runtime, &provider, &client);
+    parallel_callers(&runtime, &provider, &client);
     #[cfg(feature = "redis")]
-    redis_level::compare(&runtime, &provider);
+    redis_cache::compare(&runtime, &provider);
 }
 
 async fn setup() -> (Provider, TokenExchangeClient) {
@@ -41,36 +43,33 @@ async fn setup() -> (Provider, TokenExchangeClient) {
     (provider, client)
 }
 
-/// A hit in memory, from the request to the token.
+/// Measures a hit in the memory cache, from the request to the token.
 fn memory(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
-    println!("a token kept in memory, by a bare moka get of the same value");
-    println!(
-        "{:28} {:>10} {:>14} {:>14} {:>7}",
-        "", "cost", "by 32 octets", "by its text", "allocs"
-    );
+    println!("a token in the memory cache, and its ratio to a bare moka get of the same value");
+    println!("{:28} {:>10} {:>14} {:>14} {:>7}", "", "cost", "32-byte key", "text key", "allocs");
     let subject = provider.token().sign();
     let request = ExchangeRequest::new(subject.as_str(), "vault");
     let token = runtime.block_on(client.exchange(&request)).expect("a token");
-    row("exchange", &token, &subject, || at_once(client.exchange(black_box(&request))));
+    row("exchange", &token, &subject, || finish_now(client.exchange(black_box(&request))));
 
     let service = ServiceTokenRequest::default();
     let token = runtime.block_on(client.service_token(service.clone())).expect("a token");
-    row("service_token", &token, "service", || at_once(client.service_token(service.clone())));
+    row("service_token", &token, "service", || finish_now(client.service_token(service.clone())));
 }
 
 fn row(name: &str, token: &AccessToken, text: &str, hit: impl Fn() -> AccessToken) {
     assert_eq!(hit().cache_status(), CacheStatus::Hit);
-    let by_octets: Cache<[u8; 32], AccessToken> = Cache::new(10_000);
+    let by_bytes: Cache<[u8; 32], AccessToken> = Cache::new(10_000);
     let by_text: Cache<String, AccessToken> = Cache::new(10_000);
-    by_octets.insert([7; 32], token.clone());
+    by_bytes.insert([7; 32], token.clone());
     by_text.insert(text.to_owned(), token.clone());
-    let (mut costs, mut to_octets, mut to_text) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut costs, mut to_bytes, mut to_text) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let ours = time(2000, &hit);
-        let octets = time(2000, || by_octets.get(black_box(&[7; 32])).expect("kept"));
-        let texts = time(2000, || by_text.get(black_box(text)).expect("kept"));
+        let bytes = time(2000, || by_bytes.get(black_box(&[7; 32])).expect("an entry"));
+        let texts = time(2000, || by_text.get(black_box(text)).expect("an entry"));
         costs.push(ours);
-        to_octets.push(ours / octets);
+        to_bytes.push(ours / bytes);
         to_text.push(ours / texts);
     }
     let allocations = allocations::measure(|| drop(black_box(hit()))).count;
@@ -78,17 +77,19 @@ fn row(name: &str, token: &AccessToken, text: &str, hit: impl Fn() -> AccessToke
         "{:28} {:>7.0} ns {:>12.2} × {:>12.2} × {:>7}",
         name,
         1000.0 * median(&mut costs),
-        median(&mut to_octets),
+        median(&mut to_bytes),
         median(&mut to_text),
         allocations
     );
 }
 
-/// A thousand callers of one token that nobody has yet.
-fn herd(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
-    println!("\n{HERD} callers at once of a token not kept, the provider taking {UPSTREAM:?}");
-    println!("{:28} {:>10} {:>14} {:>14}", "", "p99", "by one call", "requests");
-    provider.fail(ProviderEndpoint::Token, Fault::Slow(UPSTREAM));
+/// Measures 1,000 parallel callers of one token that is not cached.
+fn parallel_callers(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
+    println!(
+        "\n{CALLERS} parallel callers of a token that is not cached; the provider takes {PROVIDER_DELAY:?}"
+    );
+    println!("{:28} {:>10} {:>14} {:>14}", "", "p99", "to one call", "requests");
+    provider.fail(ProviderEndpoint::Token, Fault::Slow(PROVIDER_DELAY));
     let (mut p99s, mut ratios, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..11 {
         let alone = runtime.block_on(wait(client, &fresh(provider)));
@@ -96,14 +97,14 @@ fn herd(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
         let request = fresh(provider);
         let mut waits: Vec<f64> = runtime.block_on(async {
             let mut callers = JoinSet::new();
-            for _ in 0..HERD {
+            for _ in 0..CALLERS {
                 let (client, request) = (client.clone(), request.clone());
                 callers.spawn(async move { wait(&client, &request).await });
             }
             callers.join_all().await
         });
         waits.sort_by(f64::total_cmp);
-        let p99 = waits[HERD * 99 / 100];
+        let p99 = waits[CALLERS * 99 / 100];
         p99s.push(p99);
         ratios.push(p99 / alone);
         requests.push((provider.token_requests() - before) as f64);
@@ -118,9 +119,9 @@ fn herd(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
     );
 }
 
-/// A hit in Redis, with no memory in front of it.
+/// Measures a hit in Redis, without a memory cache in front.
 #[cfg(feature = "redis")]
-mod redis_level {
+mod redis_cache {
     use std::net::TcpListener;
     use std::process::{Child, Command, Stdio};
 
@@ -136,15 +137,15 @@ mod redis_level {
 
     const CALLS: usize = 300;
 
-    /// Microseconds for one call, from many. A macro, because a task takes no asynchronous closure
-    /// that borrows.
+    /// Returns the microseconds per call. A macro, because a task cannot run an async closure that
+    /// borrows.
     macro_rules! each {
         ($call:expr) => {{
-            let begun = Instant::now();
+            let start = Instant::now();
             for _ in 0..CALLS {
                 black_box($call.await);
             }
-            begun.elapsed().as_secs_f64() * 1e6 / CALLS as f64
+            start.elapsed().as_secs_f64() * 1e6 / CALLS as f64
         }};
     }
 
@@ -159,14 +160,14 @@ mod redis_level {
 
     pub(super) fn compare(runtime: &Runtime, provider: &Provider) {
         println!(
-            "\na token kept in Redis, by a bare GET of as many octets on a connection like it"
+            "\na token in Redis, and its ratio to a bare GET of as many bytes over the same kind of connection"
         );
         let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
         let port = free.expect("a free port").port().to_string();
         let mut command = Command::new("redis-server");
         let command = command.args(["--port", &port, "--save", ""]).stdout(Stdio::null());
         let Ok(child) = command.spawn() else {
-            println!("there is no `redis-server` here: nothing measured");
+            println!("Nothing is measured: there is no `redis-server`.");
             return;
         };
         let _server = Server(child);
@@ -183,8 +184,8 @@ mod redis_level {
                 issuer: provider.issuer().to_owned(),
                 request: fresh(provider),
             };
-            // In a task, as the handlers of a service are.
-            let row = runtime.block_on(runtime.spawn(case.measure())).expect("an end");
+            // Runs in a task, like the handlers of a service.
+            let row = runtime.block_on(runtime.spawn(case.measure())).expect("the task finishes");
             println!("{name:28} {row}");
         }
     }
@@ -210,7 +211,7 @@ mod redis_level {
             let hit = client.exchange(&self.request).await.expect("a token");
             assert_eq!(hit.cache_status(), CacheStatus::Hit);
             let names: Vec<String> = bare.keys("*").await.expect("an answer");
-            let kept = names.first().expect("the token is kept");
+            let name = names.first().expect("the token is in Redis");
             let floor = Floor::new(self.request.subject.expose());
             floor.put(&bare, hit.secret().expose()).await;
 
@@ -218,12 +219,12 @@ mod redis_level {
             let (mut ratios, mut floors) = (Vec::new(), Vec::new());
             for _ in 0..ROUNDS {
                 let cost = each!(async { client.exchange(&self.request).await.expect("a token") });
-                let get = each!(got(&bare, kept));
-                let least = each!(floor.get(&bare));
+                let get = each!(got(&bare, name));
+                let minimum = each!(floor.get(&bare));
                 costs.push(cost);
                 gets.push(get);
                 ratios.push(cost / get);
-                floors.push(least / get);
+                floors.push(minimum / get);
             }
             format!(
                 "{:>7.1} µs {:>11.1} µs {:>12.2} × {:>12.2} ×",
@@ -249,9 +250,9 @@ mod redis_level {
         bare.clone().get(name).await.expect("a value")
     }
 
-    /// What it takes to keep tokens sealed, and nothing else: a name that tells nobody what was
-    /// asked, and a key that the subject token goes into. No deadline, no herd kept together, no
-    /// refusal remembered, nothing wiped.
+    /// The minimal work for sealed tokens: a name that reveals nothing about the request, and a
+    /// sealing key derived from the subject token. It has no timeout, no single flight, no cached
+    /// refusals and no zeroised memory.
     struct Floor {
         subject: String,
         index: hmac::Key,
@@ -264,8 +265,8 @@ mod redis_level {
             Self { subject: subject.to_owned(), index: key(1), sealing: key(2) }
         }
 
-        /// What a token is kept under, and what it is sealed with.
-        fn place(&self) -> (String, aead::LessSafeKey) {
+        /// Returns the name and the sealing key of the token.
+        fn name_and_key(&self) -> (String, aead::LessSafeKey) {
             let subject = digest::digest(&digest::SHA256, self.subject.as_bytes());
             let name = hmac::sign(&self.index, subject.as_ref());
             let name = URL_SAFE_NO_PAD.encode_to_string(name);
@@ -275,17 +276,18 @@ mod redis_level {
         }
 
         async fn put(&self, bare: &MultiplexedConnection, token: &str) {
-            let (name, key) = self.place();
+            let (name, key) = self.name_and_key();
             let (nonce, bound, mut sealed) = (nonce(), bound(&name), token.as_bytes().to_vec());
             key.seal_in_place_append_tag(nonce, bound, &mut sealed).expect("sealed");
-            let () = bare.clone().set(name, sealed).await.expect("it is kept");
+            let () = bare.clone().set(name, sealed).await.expect("the value is set");
         }
 
         async fn get(&self, bare: &MultiplexedConnection) -> String {
-            let (name, key) = self.place();
+            let (name, key) = self.name_and_key();
             let mut sealed = got(bare, &name).await;
-            let token =
-                key.open_in_place(nonce(), bound(&name), &mut sealed).expect("what was put");
+            let token = key
+                .open_in_place(nonce(), bound(&name), &mut sealed)
+                .expect("the value that was set");
             std::str::from_utf8(token).expect("a token").to_owned()
         }
     }
@@ -303,28 +305,28 @@ fn fresh(provider: &Provider) -> ExchangeRequest {
     ExchangeRequest::new(provider.token().sign(), "vault")
 }
 
-/// How long a caller waits, in milliseconds.
+/// Exchanges a token and returns the time in milliseconds.
 async fn wait(client: &TokenExchangeClient, request: &ExchangeRequest) -> f64 {
-    let begun = Instant::now();
+    let start = Instant::now();
     client.exchange(request).await.expect("a token");
-    begun.elapsed().as_secs_f64() * 1e3
+    start.elapsed().as_secs_f64() * 1e3
 }
 
-/// The outcome of a call that must not wait.
-fn at_once<T, E: std::fmt::Debug>(call: impl Future<Output = Result<T, E>>) -> T {
+/// Returns the result of a call that must not wait.
+fn finish_now<T, E: std::fmt::Debug>(call: impl Future<Output = Result<T, E>>) -> T {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome.expect("a token"),
-        Poll::Pending => panic!("the token should have been at hand"),
+        Poll::Pending => panic!("the token must be cached"),
     }
 }
 
-/// Microseconds for one call, from many.
+/// Returns the microseconds per call.
 fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
-    let begun = Instant::now();
+    let start = Instant::now();
     for _ in 0..calls {
         black_box(call());
     }
-    begun.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -1,5 +1,5 @@
-//! Whether a request costs more when its issuer has many keys, when the service has many issuers, and
-//! when two threads verify at once, as ratios taken in interleaved rounds of one run.
+//! Measures how the cost of a request grows with the number of keys of an issuer, with the number
+//! of issuers, and with two parallel threads. The ratios are medians over interleaved rounds.
 
 mod support;
 
@@ -19,17 +19,17 @@ use support::{
     trusting_all,
 };
 
-/// As many as an issuer may have by default.
+/// The default maximum of keys of an issuer.
 const KEYS: usize = 100;
 const ISSUERS: usize = 1000;
-/// Many short rounds: what else the machine does interrupts few of them.
+/// Many short rounds, so that other processes disturb only a few of them.
 const TURNS: usize = 5 * ROUNDS;
-/// Room for all tokens of this bench.
-const REMEMBERED: usize = 64 << 20;
+/// A cache size for all tokens of this bench, in bytes.
+const CACHE_BYTES: usize = 64 << 20;
 
-/// A service twice, with and without known tokens, and the tokens it is asked with in turn.
+/// A service with and without a cache of verified tokens, and the tokens to send in turn.
 struct Side {
-    known: Auth,
+    cached: Auth,
     fresh: Auth,
     headers: Vec<HeaderValue>,
 }
@@ -37,10 +37,10 @@ struct Side {
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
     let provider = runtime.block_on(provider());
-    println!("the layer's share over the bare service: with few, and with many");
+    println!("time that the layer adds to the bare service, with few and with many");
     println!(
         "{:32} {:>8} {:>8} {:>7} {:>12} {:>9} {:>7}",
-        "", "known", "many", "ratio", "first seen", "many", "ratio"
+        "", "cached", "many", "ratio", "new", "many", "ratio"
     );
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
         let name = format!("1 → {KEYS} keys, {}", algorithm.as_str());
@@ -58,10 +58,10 @@ fn main() {
     threads(&runtime, &provider);
 }
 
-/// An issuer with so many keys; its tokens are signed with the last one.
+/// Builds an issuer with this many keys. The last key signs its tokens.
 fn keys(runtime: &Runtime, provider: &Provider, algorithm: Algorithm, count: usize) -> Side {
     let own = provider.key_for(algorithm).jwk();
-    // Other keys in all but their material, which takes a minute to make for RSA.
+    // The other keys share their material, because generating 99 RSA keys takes a minute.
     let other = SigningKey::generate(algorithm).jwk();
     let named = |nth: usize| {
         let mut jwk = other.clone();
@@ -74,7 +74,7 @@ fn keys(runtime: &Runtime, provider: &Provider, algorithm: Algorithm, count: usi
     side(runtime, &[issuer], vec![bearer(&token)])
 }
 
-/// So many issuers, and one token each of those in `asking`.
+/// Builds these issuers, and one token for each issuer in `asking`.
 fn issuers(runtime: &Runtime, provider: &Provider, all: &[usize], asking: &[usize]) -> Side {
     let name = |nth: &usize| format!("https://issuer-{nth:04}.example");
     let set = json!({ "keys": [provider.key_for(Algorithm::RS256).jwk()] }).to_string();
@@ -85,24 +85,25 @@ fn issuers(runtime: &Runtime, provider: &Provider, all: &[usize], asking: &[usiz
 
 fn side(runtime: &Runtime, issuers: &[IssuerConfig], headers: Vec<HeaderValue>) -> Side {
     let trusting = |bytes| runtime.block_on(trusting_all(issuers.iter().cloned(), bytes));
-    Side { known: trusting(REMEMBERED), fresh: trusting(0), headers }
+    Side { cached: trusting(CACHE_BYTES), fresh: trusting(0), headers }
 }
 
 fn grow(name: &str, few: &Side, many: &Side) {
-    let known = compare(300, few, many, |side| &side.known);
+    let cached = compare(300, few, many, |side| &side.cached);
     let fresh = compare(20, few, many, |side| &side.fresh);
     println!(
         "{name:32} {:>5.0} ns {:>5.0} ns {:>7.3} {:>9.2} µs {:>6.2} µs {:>7.3}",
-        1e3 * known.0,
-        1e3 * known.1,
-        known.2,
+        1e3 * cached.0,
+        1e3 * cached.1,
+        cached.2,
         fresh.0,
         fresh.1,
         fresh.2
     );
 }
 
-/// What the layer adds to a request here and there, in microseconds, and there by here.
+/// Returns the time that the layer adds to a request with few and with many, in microseconds, and
+/// the ratio of both.
 fn compare(calls: u32, few: &Side, many: &Side, auth: fn(&Side) -> &Auth) -> (f64, f64, f64) {
     let mut to_few = asking(auth(few), &few.headers);
     let mut to_many = asking(auth(many), &many.headers);
@@ -119,7 +120,7 @@ fn compare(calls: u32, few: &Side, many: &Side, auth: fn(&Side) -> &Auth) -> (f6
     (median(&mut fews), median(&mut manys), median(&mut ratios))
 }
 
-/// Asks with one token after the other, all of them once before.
+/// Returns a function that sends the tokens in turn. Sends each once before, to fill the caches.
 fn asking(auth: &Auth, headers: &[HeaderValue]) -> impl FnMut() -> u16 {
     let mut service = auth.layer().layer(service_fn(handler));
     for header in headers {
@@ -129,7 +130,7 @@ fn asking(auth: &Auth, headers: &[HeaderValue]) -> impl FnMut() -> u16 {
     move || status(&mut service, turn.next())
 }
 
-/// What so many keys cost by being in so many places of memory, without the layer.
+/// Measures the cost of many keys without the layer: their memory is spread over more cache lines.
 fn scattered(provider: &Provider) {
     let signed = |_| {
         let token = provider.token().sign();
@@ -159,9 +160,9 @@ fn scattered(provider: &Provider) {
     );
 }
 
-/// Known tokens in two threads: see the bench `verified`.
+/// Measures two threads with new tokens. The bench `verified` measures cached tokens.
 fn threads(runtime: &Runtime, provider: &Provider) {
-    println!("\ntwo threads, first-seen RS256 token: time per call, by that of one thread alone");
+    println!("\ntwo threads, new RS256 token: time per call, and its ratio to one thread");
     let token = provider.token().sign();
     let (key, signed, signed_by) = floor(provider, Algorithm::RS256, &token);
     let auth = runtime.block_on(trusting_all([issuer(&provider.issuer())], 0));

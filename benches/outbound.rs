@@ -1,5 +1,6 @@
-//! What the layer for HTTP clients adds to a request whose token is kept: time and allocations, over
-//! the bare client. A request over a real connection costs a hundred times as much.
+//! Measures the cost of the outbound layer for a request whose token is cached: time and
+//! allocations over the bare client. A request over a real connection takes a hundred times as
+//! long.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -39,11 +40,11 @@ fn main() {
         runtime.block_on(layered.call(request(&caller))).expect("the first answer");
         let mut costs = Vec::new();
         for _ in 0..ROUNDS {
-            let with = time(500, || at_once(&mut layered, &caller));
-            costs.push(with - time(500, || at_once(&mut bare, &caller)));
+            let with = time(500, || call_now(&mut layered, &caller));
+            costs.push(with - time(500, || call_now(&mut bare, &caller)));
         }
-        let allocations = allocations(|| at_once(&mut layered, &caller))
-            - allocations(|| at_once(&mut bare, &caller));
+        let allocations = allocations(|| call_now(&mut layered, &caller))
+            - allocations(|| call_now(&mut bare, &caller));
         println!("{name:28} {:>7.2} µs {allocations:>7}", median(&mut costs));
     }
 }
@@ -77,15 +78,15 @@ fn request(caller: &AuthContext) -> Request<Body> {
     request.extension(caller.clone()).body(Body::new()).expect("a request")
 }
 
-/// One request through `service`, which must answer without waiting.
-fn at_once<S>(service: &mut S, caller: &AuthContext)
+/// Sends a request through `service`, which must answer without waiting.
+fn call_now<S>(service: &mut S, caller: &AuthContext)
 where
     S: Service<Request<Body>, Response = Response<()>, Error = BoxError>,
 {
     let response = pin!(service.call(black_box(request(caller))));
     match response.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => drop(black_box(answer.expect("an answer"))),
-        Poll::Pending => panic!("the token should have been at hand"),
+        Poll::Pending => panic!("the token must be cached"),
     }
 }
 
@@ -93,7 +94,7 @@ fn allocations(call: impl FnOnce()) -> u64 {
     allocations::measure(call).count
 }
 
-/// Microseconds per call.
+/// Returns the microseconds per call.
 fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
     let start = Instant::now();
     for _ in 0..calls {

@@ -1,6 +1,6 @@
-//! What a protected request costs, as ratios taken in interleaved rounds of one run, and what it
-//! allocates. The floor is the bare signature verification with a prepared key. What holds on a busy
-//! machine are instructions: `cargo bench --bench instructions`.
+//! Measures the time and the allocations of a protected request, relative to the bare signature
+//! verification with a parsed key (the floor). The ratios are medians over interleaved rounds. On a
+//! busy machine, count instructions instead: `cargo bench --bench instructions`.
 
 mod support;
 
@@ -20,16 +20,16 @@ use support::{ROUNDS, bearer, floor, handler, median, service, status, time, ver
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    // Every token is seen for the first time.
+    // No cache of verified tokens: every token is verified.
     let (provider, auth) = runtime.block_on(service(0));
     let mut protected = auth.layer().layer(service_fn(handler));
     let mut bare = service_fn(handler);
 
     let validator = runtime.block_on(support::validator(&provider, 0));
     println!(
-        "first-seen token, by the bare verification: the validator alone, and what the layer adds"
+        "new token: the validator alone, and the time that the layer adds to the bare service,"
     );
-    println!("to the bare service");
+    println!("with their ratios to the bare verification");
     println!(
         "{:10} {:>12} {:>12} {:>8} {:>12} {:>8} {:>8}",
         "algorithm", "floor", "validator", "ratio", "layer", "ratio", "allocs"
@@ -68,9 +68,9 @@ fn main() {
     }
 
     println!(
-        "\nrefusals: their share over the bare service, by one RS256 verification; and the whole"
+        "\nrejections: time over the bare service, as a share of one RS256 verification; and the ratio"
     );
-    println!("request by that of a bare axum router, to which the same is added");
+    println!("of the whole request in an axum router to the bare router");
     println!(
         "{:24} {:>10} {:>8} {:>8} {:>12} {:>8}",
         "request", "cost", "share", "allocs", "bare router", "ratio"
@@ -83,7 +83,8 @@ fn main() {
     let expired = provider.token().expired().sign();
     let unknown = provider.token().kid(Some("nobody")).sign();
     for _ in 0..3 {
-        // The key set is asked for again, until that has been done often enough for now.
+        // The first unknown keys make the validator refresh the key set, until its limit is
+        // reached.
         let refused = runtime.block_on(auth.authenticate(&unknown));
         assert!(refused.is_err(), "there is no such key");
     }
@@ -126,7 +127,7 @@ fn main() {
     }
 }
 
-/// One request through a router, which answers without waiting.
+/// Sends a request through a router, which must answer without waiting. Returns the status.
 fn routed(router: &mut Router, authorization: Option<&HeaderValue>) -> u16 {
     let mut request = Request::new(Body::empty());
     if let Some(value) = authorization {
@@ -135,7 +136,7 @@ fn routed(router: &mut Router, authorization: Option<&HeaderValue>) -> u16 {
     let answer = pin!(router.call(black_box(request)));
     match answer.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(response)) => black_box(response).status().as_u16(),
-        Poll::Pending => panic!("the answer should have been at hand"),
+        Poll::Pending => panic!("the router must answer without waiting"),
     }
 }
 

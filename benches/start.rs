@@ -1,5 +1,6 @@
-//! How long it takes from the start of a process to its first authenticated answer, over a process
-//! that only fetches the same documents with the same HTTP client, in interleaved rounds of one run.
+//! Measures the time from the start of a process to its first authenticated answer, relative to a
+//! process that only fetches the same documents with the same HTTP client. The ratios are medians
+//! over interleaved rounds.
 
 mod support;
 
@@ -31,17 +32,17 @@ fn main() {
     compare(&provider);
 }
 
-/// Runs until killed, after its port is told.
+/// Prints the port, then serves until the process is killed.
 async fn child(kind: &str, issuer: &str, keys: &str) {
     let (listener, port) = listen().await;
     let issuer = IssuerConfig::new(issuer).allow_loopback_http(true);
     match kind {
-        "given, floor" => floor(listener, port, &[keys.to_owned()]).await,
-        "found, floor" => {
+        "jwks_uri, floor" => floor(listener, port, &[keys.to_owned()]).await,
+        "discovery, floor" => {
             let metadata = format!("{}/.well-known/openid-configuration", issuer.issuer);
             floor(listener, port, &[metadata, keys.to_owned()]).await;
         }
-        "found" => protected(listener, port, issuer).await,
+        "discovery" => protected(listener, port, issuer).await,
         _ => protected(listener, port, issuer.jwks_uri(keys)).await,
     }
 }
@@ -53,7 +54,7 @@ async fn protected(listener: TcpListener, port: u16, issuer: IssuerConfig) {
     serve(listener, auth.layer().layer(service_fn(answer))).await;
 }
 
-/// Fetches all of these before the first answer, and does not look at them.
+/// Fetches these URLs before the first answer, and ignores their contents.
 async fn floor(listener: TcpListener, port: u16, urls: &[String]) {
     let (urls, fetched) = (Arc::<[String]>::from(urls), Arc::new(OnceCell::new()));
     let service = move |request| {
@@ -76,10 +77,14 @@ async fn fetch(urls: &[String]) {
 }
 
 fn compare(provider: &Provider) {
-    println!("from process start to the first 200, by one that only fetches the same documents");
+    println!(
+        "process start to first 200, and its ratio to a process that only fetches the same documents"
+    );
     println!("{:32} {:>10} {:>10} {:>8}", "", "floor", "layer", "ratio");
     let request = wire::get(Some(&provider.token().sign()));
-    for (name, kind) in [("the key set's URL is given", "given"), ("it is discovered", "found")] {
+    for (name, kind) in
+        [("key set URL configured", "jwks_uri"), ("key set URL discovered", "discovery")]
+    {
         let (mut floors, mut layers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let floor = first_answer(provider, &format!("{kind}, floor"), &request);
@@ -93,7 +98,7 @@ fn compare(provider: &Provider) {
     }
 }
 
-/// Milliseconds from the start of a process like this one to its first answer.
+/// Returns the milliseconds from the start of a child process to its first answer.
 fn first_answer(provider: &Provider, kind: &str, request: &[u8]) -> f64 {
     let mut command = Command::new(env::current_exe().expect("this program"));
     command

@@ -1,6 +1,7 @@
-//! What a token costs that was seen before, beside `moka` keyed by the token, as ratios taken in
-//! interleaved rounds of one run. `cargo bench --bench verified -- 1000000` fills with so many tokens.
-//! What holds on a busy machine are instructions: `cargo bench --bench instructions`.
+//! Measures the cost of a cached verified token, relative to a `moka` cache keyed by the token
+//! text. The ratios are medians over interleaved rounds. `cargo bench --bench verified -- 1000000`
+//! sets the number of tokens in the memory measurement. On a busy machine, count instructions
+//! instead: `cargo bench --bench instructions`.
 
 mod support;
 
@@ -36,13 +37,11 @@ fn main() {
     let validator = runtime.block_on(support::validator(&provider, 256 * MIB));
     let many: Vec<_> = (0..10_000).map(|_| token(&provider, Algorithm::ES256)).collect();
 
-    println!("known token, validator alone, beside a moka get by the token");
-    println!(
-        "(hash and map: AES-GMAC of the token and a quick_cache get by it, which is what of it finds)"
-    );
+    println!("cached token, validator alone, and its ratio to a moka get by the token text");
+    println!("(MAC and map: only the lookup, an AES-GMAC of the token and a quick_cache get)");
     println!(
         "{:24} {:>10} {:>14} {:>10} {:>8} {:>14}",
-        "tokens", "known", "hash and map", "moka", "ratio", "ratio of these"
+        "tokens", "cached", "MAC and map", "moka", "ratio", "MAC/moka"
     );
     let one = [token(&provider, Algorithm::RS256)];
     lookups("one, RS256", &validator, &one);
@@ -50,14 +49,12 @@ fn main() {
     lookups("10,000, ES256", &validator, &many);
 
     println!(
-        "\nknown token, whole request: the layer's share over the bare service, beside the mere"
+        "\ncached token, whole request: time that the layer adds to the bare service; and the time to"
     );
-    println!(
-        "insertion of an identity into the request, without which no handler learns who calls"
-    );
+    println!("insert an identity into the request, which every such layer must do");
     println!(
         "{:24} {:>10} {:>10} {:>8} {:>12} {:>12}",
-        "tokens", "insertion", "known", "allocs", "first seen", "first/known"
+        "tokens", "insertion", "cached", "allocs", "new", "ratio"
     );
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
         let tokens = [token(&provider, algorithm)];
@@ -65,37 +62,36 @@ fn main() {
     }
     requests("10,000, ES256", &runtime, [&auth, &fresh], &many);
 
-    println!("\nwhat remembering adds to a first-seen token");
+    println!("\ntime that caching adds to a new token");
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
-        // As large as it is by default, empty at first and then full.
+        // A cache of the default size: empty at first, later full.
         let auth = runtime.block_on(trusting(&provider, 16 * MIB));
-        remembering(&provider, algorithm, &auth, &fresh);
+        caching(&provider, algorithm, &auth, &fresh);
     }
 
-    println!("\ntwo threads on one hot token: time per call, by that of one thread alone");
-    contend("nothing but arithmetic", CONTENDED / 10, || arithmetic);
+    println!("\ntwo threads with one cached token: time per call, and its ratio to one thread");
+    contend("arithmetic only", CONTENDED / 10, || arithmetic);
     contend("validator", CONTENDED, || || verified(&validator, &one[0]).is_mock());
     let moka = Moka::new(1000);
     moka.insert(one[0].clone(), verified(&validator, &one[0]));
     contend("moka", CONTENDED, || || black_box(moka.get(one[0].as_str())).is_some());
-    contend("whole request, known", CONTENDED, || {
+    contend("whole request, cached", CONTENDED, || {
         served(auth.layer().layer(service_fn(handler)), &one[0])
     });
     contend("whole request, bare", CONTENDED, || served(service_fn(handler), &one[0]));
 
     let count = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(20_000);
-    println!("\n{count} tokens held, Ed25519");
+    println!("\n{count} cached tokens, Ed25519");
     let [validator, fresh] =
         [4096 * MIB, 0].map(|bytes| runtime.block_on(support::validator(&provider, bytes)));
-    full(&provider, &validator, &fresh, count);
+    memory(&provider, &validator, &fresh, count);
 }
 
 fn token(provider: &Provider, algorithm: Algorithm) -> String {
     provider.token().algorithm(algorithm).sign()
 }
 
-/// Work that touches no memory: two threads slow each other down by it only where their processors
-/// are two halves of one.
+/// Work that uses no memory. Two threads slow each other down only if they share a processor core.
 fn arithmetic() -> bool {
     let sums = (0..500_u64)
         .fold([1, 2, 3, 4], |sums, n| sums.map(|sum: u64| black_box(n ^ sum).wrapping_mul(3)));
@@ -109,7 +105,7 @@ fn lookups(name: &str, validator: &JwksValidator, tokens: &[String]) {
         moka.insert(token.clone(), verified(validator, token));
         map.insert(mac(token), verified(validator, token));
     }
-    let [mut known, mut found, mut cached] = [const { Vec::new() }; 3];
+    let [mut cached, mut found, mut moka_times] = [const { Vec::new() }; 3];
     let [mut ratios, mut found_ratios] = [const { Vec::new() }; 2];
     let calls = tokens.len().max(2000) as u32;
     for _ in 0..ROUNDS {
@@ -122,19 +118,19 @@ fn lookups(name: &str, validator: &JwksValidator, tokens: &[String]) {
         let theirs = time(calls, || moka.get(turn.next().expect("a token").as_str()));
         ratios.push(ours / theirs);
         found_ratios.push(finding / theirs);
-        known.push(ours);
+        cached.push(ours);
         found.push(finding);
-        cached.push(theirs);
+        moka_times.push(theirs);
     }
-    let [known, found, cached] =
-        [&mut known, &mut found, &mut cached].map(|times| 1e3 * median(times));
+    let [cached, found, in_moka] =
+        [&mut cached, &mut found, &mut moka_times].map(|times| 1e3 * median(times));
     let (ratio, found_ratio) = (median(&mut ratios), median(&mut found_ratios));
     println!(
-        "{name:24} {known:>7.0} ns {found:>11.0} ns {cached:>7.0} ns {ratio:>8.3} {found_ratio:>14.3}"
+        "{name:24} {cached:>7.0} ns {found:>11.0} ns {in_moka:>7.0} ns {ratio:>8.3} {found_ratio:>14.3}"
     );
 }
 
-/// The keyed hash by which known tokens are found.
+/// Returns the MAC by which known tokens are found.
 fn mac() -> impl Fn(&str) -> [u8; 16] {
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).expect("a key"));
     move |token| {
@@ -145,37 +141,37 @@ fn mac() -> impl Fn(&str) -> [u8; 16] {
 }
 
 fn requests(name: &str, runtime: &Runtime, [auth, fresh]: [&Auth; 2], tokens: &[String]) {
-    let mut known = auth.layer().layer(service_fn(handler));
-    let mut first_seen = fresh.layer().layer(service_fn(handler));
+    let mut cached = auth.layer().layer(service_fn(handler));
+    let mut uncached = fresh.layer().layer(service_fn(handler));
     let mut bare = service_fn(handler);
-    // What no layer can do without: the handler learns who calls.
+    // The minimum for every such layer: insert the identity into the request.
     let context = runtime.block_on(auth.authenticate(&tokens[0])).expect("a good token");
-    let mut handing_over = service_fn(|mut request: Request<Empty<bytes::Bytes>>| {
+    let mut inserting = service_fn(|mut request: Request<Empty<bytes::Bytes>>| {
         request.extensions_mut().insert(context.clone());
         handler(request)
     });
     let headers: Vec<HeaderValue> = tokens.iter().map(|token| bearer(token)).collect();
     for header in &headers {
-        assert_eq!(status(&mut known, Some(header)), 200);
+        assert_eq!(status(&mut cached, Some(header)), 200);
     }
     let (mut floors, mut shares) = (Vec::new(), Vec::new());
     let (mut firsts, mut ratios) = (Vec::new(), Vec::new());
     let calls = headers.len().max(2000) as u32;
     for _ in 0..ROUNDS {
         let mut turn = headers.iter().cycle();
-        let with = time(calls, || status(&mut known, turn.next()));
+        let with = time(calls, || status(&mut cached, turn.next()));
         let mut turn = headers.iter().cycle();
         let without = time(calls, || status(&mut bare, turn.next()));
         let mut turn = headers.iter().cycle();
-        let handed = time(calls, || status(&mut handing_over, turn.next()));
-        let first = time(50, || status(&mut first_seen, headers.first()));
-        floors.push(handed - without);
+        let inserted = time(calls, || status(&mut inserting, turn.next()));
+        let first = time(50, || status(&mut uncached, headers.first()));
+        floors.push(inserted - without);
         shares.push(with - without);
         firsts.push(first - without);
         ratios.push((first - without) / (with - without));
     }
     let of = |call: &mut dyn FnMut() -> u16| allocations::measure(|| assert_eq!(call(), 200)).count;
-    let allocations = of(&mut || status(&mut known, headers.first()))
+    let allocations = of(&mut || status(&mut cached, headers.first()))
         - of(&mut || status(&mut bare, headers.first()));
     println!(
         "{name:24} {:>7.0} ns {:>7.0} ns {allocations:>8} {:>9.2} µs {:>12.1}",
@@ -186,10 +182,10 @@ fn requests(name: &str, runtime: &Runtime, [auth, fresh]: [&Auth; 2], tokens: &[
     );
 }
 
-fn remembering(provider: &Provider, algorithm: Algorithm, auth: &Auth, fresh: &Auth) {
+fn caching(provider: &Provider, algorithm: Algorithm, auth: &Auth, fresh: &Auth) {
     const CALLS: usize = 60;
-    let mut known = auth.layer().layer(service_fn(handler));
-    let mut first_seen = fresh.layer().layer(service_fn(handler));
+    let mut cached = auth.layer().layer(service_fn(handler));
+    let mut uncached = fresh.layer().layer(service_fn(handler));
     let headers: Vec<HeaderValue> =
         (0..CALLS * ROUNDS).map(|_| bearer(&token(provider, algorithm))).collect();
     let (key, signed, signed_by) = floor(provider, algorithm, &token(provider, algorithm));
@@ -198,9 +194,9 @@ fn remembering(provider: &Provider, algorithm: Algorithm, auth: &Auth, fresh: &A
     for _ in 0..ROUNDS {
         let chunk = headers.next().expect("enough tokens");
         let mut turn = chunk.iter();
-        let without = time(CALLS as u32, || status(&mut first_seen, turn.next()));
+        let without = time(CALLS as u32, || status(&mut uncached, turn.next()));
         let mut turn = chunk.iter();
-        let with = time(CALLS as u32, || status(&mut known, turn.next()));
+        let with = time(CALLS as u32, || status(&mut cached, turn.next()));
         let floor = time(60, || key.verify_sig(black_box(&signed), &signed_by).expect("verifies"));
         added.push((with - without) / floor);
     }
@@ -208,9 +204,9 @@ fn remembering(provider: &Provider, algorithm: Algorithm, auth: &Auth, fresh: &A
     println!("{:24} {share:>6.1} % of a bare verification", algorithm.as_str());
 }
 
-/// What a service would keep by itself: the claims that its handlers ask for, and how long they hold.
+/// The claims that a service would cache itself, for comparison.
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "kept, to be asked for by nobody here")]
+#[expect(dead_code, reason = "only their size matters here")]
 struct Claims {
     iss: String,
     aud: String,
@@ -229,7 +225,7 @@ struct Claims {
     groups: Vec<String>,
 }
 
-/// A token as long as real ones, with all that the provider says of a user. Ids are UUIDs.
+/// Builds a token of realistic length, with all claims of a user and UUIDs as ids.
 fn full_token(provider: &Provider, nth: usize) -> String {
     let uuid = |kind: &str| format!("6f1c2f0e-8a52-4d0b-{kind}-{nth:012x}");
     let token = provider.token().algorithm(Algorithm::Ed25519).subject(&uuid("a3f1"));
@@ -239,20 +235,20 @@ fn full_token(provider: &Provider, nth: usize) -> String {
     token.scope("secrets:read secrets:write audit:read").sign()
 }
 
-/// Bytes per token, and the time of a lookup among so many.
-fn full(provider: &Provider, validator: &JwksValidator, fresh: &JwksValidator, count: usize) {
+/// Measures the bytes per cached token, and the time of a lookup among all of them.
+fn memory(provider: &Provider, validator: &JwksValidator, fresh: &JwksValidator, count: usize) {
     let tokens: Vec<String> = (0..count).map(|nth| full_token(provider, nth)).collect();
     let each = |fill: &mut dyn FnMut()| allocations::measure(fill).bytes as f64 / count as f64;
     let before = validator.verified_tokens().stats();
-    let known = each(&mut || {
+    let cached = each(&mut || {
         for token in &tokens {
             verified(validator, token);
         }
     });
     let after = validator.verified_tokens().stats();
-    // Its part of the limit, which grows with what is held.
-    let table = known * before.bytes as f64 / before.max_bytes as f64;
-    let known = known + table;
+    // The share of the table, which is allocated up to the limit as tokens are inserted.
+    let table = cached * before.bytes as f64 / before.max_bytes as f64;
+    let cached = cached + table;
     let moka = Moka::new(u64::MAX);
     let identities = each(&mut || {
         for token in &tokens {
@@ -267,23 +263,23 @@ fn full(provider: &Provider, validator: &JwksValidator, fresh: &JwksValidator, c
             moka.insert(token.clone(), Arc::new(claims));
         }
         moka.run_pending_tasks();
-        // What is measured is what is held.
+        // Keeps the cache alive, because dropping it would free the measured memory.
         black_box(std::mem::ManuallyDrop::new(moka));
     });
     println!(
-        "bytes for a token of {}: {known:.0} known, {table:.0} of them in the table; {identities:.0} with identities\n\
-         in a moka cache by the token ({:.2}), {claims:.0} with claims of the service's own ({:.2})",
+        "bytes per token of {} bytes: {cached:.0} in this cache ({table:.0} of them for the table),\n\
+         {identities:.0} in a moka cache of identities ({:.2}), {claims:.0} in a moka cache of claims ({:.2})",
         tokens[0].len(),
-        known / identities,
-        known / claims,
+        cached / identities,
+        cached / claims,
     );
-    println!("known, as it says itself: {} of {count} tokens, {} bytes", after.tokens, after.bytes);
+    println!("the cache reports {} of {count} tokens and {} bytes", after.tokens, after.bytes);
     let mut turn = tokens.iter().cycle();
     let ours = time(count as u32, || verified(validator, turn.next().expect("a token")));
     let mut turn = tokens.iter().cycle();
     let theirs = time(count as u32, || moka.get(turn.next().expect("a token").as_str()));
     println!(
-        "time for one in turn: known {:.0} ns, moka {:.0} ns ({:.3})",
+        "time per lookup, tokens in turn: cached {:.0} ns, moka {:.0} ns ({:.3})",
         1e3 * ours,
         1e3 * theirs,
         ours / theirs

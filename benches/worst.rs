@@ -1,7 +1,8 @@
-//! The dearest requests that a caller without credentials can send, by a bare hyper server that reads
-//! requests of the same size: processor time of the server's thread, as ratios taken in interleaved
-//! rounds. None is to cost more than [`BAR`] times the bare request. On one processor:
-//! `taskset -c 0 cargo bench --bench worst`; with `-- claims`, those whose name has that in it.
+//! Measures the most expensive requests that a caller without credentials can send: the CPU time of
+//! the server thread, relative to a bare hyper server that reads the same request. The ratios are
+//! medians over interleaved rounds. No request should cost more than [`BAR`] times the bare
+//! request. Run it on one processor: `taskset -c 0 cargo bench --bench worst`. `-- claims` runs
+//! only the requests whose name contains "claims".
 
 mod support;
 
@@ -32,13 +33,13 @@ const BAR: f64 = 20.0;
 
 const ROUNDS: usize = 11;
 
-/// The largest body that is read.
+/// The largest body that the endpoints read, in bytes.
 const BODY: usize = 64 * 1024;
 
-/// The longest token that is looked into, in characters.
+/// The longest token that the validator decodes, in bytes.
 const TOKEN: usize = 16 * 1024;
 
-/// Lets attempts begin, and refuses accounts: the provider is not to be asked here.
+/// A throttle that admits addresses and denies accounts, so that no request reaches the provider.
 #[derive(Debug)]
 struct NoAccounts;
 
@@ -62,7 +63,7 @@ impl Throttle for NoAccounts {
 
 fn main() {
     if !Path::new("/proc/thread-self/schedstat").exists() {
-        println!("Nothing is measured: this system does not say how long a thread ran.");
+        println!("Nothing is measured: this system does not report the CPU time of a thread.");
         return;
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -71,7 +72,7 @@ fn main() {
     let (endpoints, sessions) = endpoints(&provider, &auth);
     let layered = sessions.layer().layer(endpoints.service());
     let mut ours = Server::start(layered);
-    let mut bare = Server::start(service_fn(reading));
+    let mut bare = Server::start(service_fn(read_body));
 
     println!("{:44} {:>10} {:>10} {:>7}", "request", "bare", "endpoints", "ratio");
     let chosen = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
@@ -105,13 +106,13 @@ fn endpoints(provider: &Provider, auth: &Auth) -> (Endpoints, Sessions) {
     (endpoints.expect("endpoints"), sessions)
 }
 
-async fn reading(request: Request<Incoming>) -> Answer {
+async fn read_body(request: Request<Incoming>) -> Answer {
     let body = request.into_body().collect().await.expect("a body").to_bytes();
     std::hint::black_box(body);
     Ok(http::Response::new(Full::from("hello")))
 }
 
-/// Each with its name and its status.
+/// Returns the requests, each with its name and its expected status.
 fn requests(provider: &Provider) -> Vec<(String, Vec<u8>, u16)> {
     let mut all = Vec::new();
     let mut add = |name: &str, request, status| all.push((name.to_owned(), request, status));
@@ -121,12 +122,12 @@ fn requests(provider: &Provider) -> Vec<(String, Vec<u8>, u16)> {
 
     let names: Vec<_> = (0..16_383).map(|nth| format!("{nth:03x}")).collect();
     add("form of 16,383 names", form("refresh", &names.join("&")[..BODY - 1]), 400);
-    add("form of nothing but &", form("refresh", &fill("&")), 400);
+    add("form of & only", form("refresh", &fill("&")), 400);
     let escaped_value = format!("grant_type={}", &fill("%C3%A4")[12..]);
     add("form of one escaped value", form("token", &escaped_value), 400);
     let pad = "n".repeat(1000);
     let long: Vec<_> = (0..64).map(|nth| format!("{pad}{nth:02}")).collect();
-    add("form of 64 long names that begin alike", form("refresh", &long.join("&")), 400);
+    add("form of 64 long names with one prefix", form("refresh", &long.join("&")), 400);
     let scopes: Vec<_> = (0..1000).map(|nth| format!("{nth:03x}")).collect();
     let scopes = format!("grant_type=password&username=x&password=x&scope={}", scopes.join("+"));
     add("form of 1,000 scopes", form("token", &scopes), 429);
@@ -135,7 +136,7 @@ fn requests(provider: &Provider) -> Vec<(String, Vec<u8>, u16)> {
         let name = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
         form("token", &format!("grant_type=password&password=x&username={name}"))
     };
-    add("user name that grows as it is folded", user("\u{fdfa}"), 429);
+    add("user name that grows when normalised", user("\u{fdfa}"), 429);
     add("user name of accents", user("\u{345}\u{301}"), 429);
 
     let members: Vec<_> = (0..9_000).map(|nth| format!("\"{nth:03x}\":\"\"")).collect();
@@ -150,14 +151,14 @@ fn requests(provider: &Provider) -> Vec<(String, Vec<u8>, u16)> {
     }
     add("token of dots", whoami(&".".repeat(300_000)), 401);
     add("cookies", head("Cookie", &"a=b; ".repeat(60_000)), 401);
-    add("session that is none", head("Cookie", &made_up_session(3800, 19)), 401);
+    add("session of invalid cookies", head("Cookie", &made_up_session(3800, 19)), 401);
     add("session of many small cookies", head("Cookie", &made_up_session(1, 1500)), 401);
     let hops = "X-Forwarded-For: 10.0.0.1,10.0.0.1,10.0.0.1\r\n".repeat(80);
-    add("proxies without end", raw("POST", "refresh", &hops, ""), 400);
+    add("list of many proxies", raw("POST", "refresh", &hops, ""), 400);
     all
 }
 
-/// The marker of a session, and so many generations of its data, none of which opens.
+/// Returns a session marker and this many generations of session data, none of which decrypts.
 fn made_up_session(part: usize, generations: usize) -> String {
     let name = format!("__Host-session-{}", "0".repeat(20));
     let value = "A".repeat(part);
@@ -175,7 +176,8 @@ fn escaped() -> String {
     format!("{{\"a\":\"{}\",\"b\":0}}", "\\u0061".repeat((BODY - 20) / 6))
 }
 
-/// Claims up to the longest token: everything that is judged before a signature is.
+/// Returns claims that fill the longest token. A validator parses them before it verifies a
+/// signature.
 fn hostile_claims() -> Vec<(&'static str, String)> {
     let room = (TOKEN - 600) / 4 * 3 - 200;
     let fill = |unit: &dyn Fn(usize) -> String| {
@@ -192,7 +194,7 @@ fn hostile_claims() -> Vec<(&'static str, String)> {
     vec![
         ("claims of many names", fill(&|nth| format!(",\"{nth:03x}\":0"))),
         (
-            "claims of as many names as may be",
+            "claims of as many names as allowed",
             (0..1010).map(|nth| format!(",\"{nth:05x}\":[]")).collect(),
         ),
         (
@@ -224,7 +226,7 @@ fn hostile_claims() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A token that nobody signed, with the claims of a good one and others.
+/// Returns a token without a valid signature: the claims of a valid token and more.
 fn unsigned(provider: &Provider, more: &str) -> String {
     let good = provider.token().sign();
     let (header, rest) = good.split_once('.').expect("a token");
@@ -256,7 +258,7 @@ fn raw(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("{line}Content-Length: {length}\r\n{headers}\r\n{body}").into_bytes()
 }
 
-/// The same request to both, in turn.
+/// Sends the same request to both servers alternately.
 fn compare(name: &str, ours: &mut Server, bare: &mut Server, request: &[u8], expected: u16) {
     let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     ours.cost(request, expected);

@@ -74,7 +74,7 @@ fn auth(provider: &Provider) -> scaikey_auth::AuthBuilder {
     Auth::builder().issuer(IssuerConfig::new(provider.issuer()).allow_loopback_http(true))
 }
 
-/// The drive: its users' tokens are for `scaidrive` and worth nothing at the vault.
+/// The drive. Its users' tokens are for `scaidrive`, so the vault would reject them.
 fn drive(provider: &Provider, vault: &str) -> Result<Router, BoxError> {
     let client = TokenExchangeClient::builder(provider.issuer())
         .client_auth(ClientAuth::basic("scaidrive", "a secret"))

@@ -1,4 +1,5 @@
-//! [`Budget`]: what the paths may take, kept in `budget.txt` with the tools it was counted with.
+//! [`Budget`]: the allowed instructions of each path, stored in `budget.txt` with the tool
+//! versions.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,16 +7,16 @@ use std::process::Command;
 
 use super::Row;
 
-/// What makes the counts of this run the budget.
-pub(super) const RENEW: &str = "cargo bench --bench instructions -- --write";
+/// The command that writes the counts of a run as the new budget.
+pub(super) const UPDATE: &str = "cargo bench --bench instructions -- --write";
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/budget.txt");
 
-/// What the name of the tools begins the line with.
+/// The name of the line with the tool versions.
 const TOOLS: &str = "counted with";
 
-/// By how many per cent a path may differ from its budget. Counts repeat to 0.3 %, but another compiler
-/// generates other code, and a check more on the way of a token is no reason to fail.
+/// The allowed difference from the budget, in per cent. Counts repeat within 0.3 %, but compilers
+/// generate different code, and one more check of a token should not fail the bench.
 pub(super) const TOLERANCE: f64 = 10.0;
 
 /// Instructions per call by the name of the path.
@@ -25,13 +26,13 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// What was counted now.
+    /// Returns the budget for these counts.
     pub(super) fn of(rows: &[Row]) -> Self {
-        let paths = rows.iter().map(|row| (row.name.to_owned(), row.ours.round())).collect();
+        let paths = rows.iter().map(|row| (row.name.to_owned(), row.own.round())).collect();
         Self { tools: tools(), paths }
     }
 
-    /// The file as it is. Without one there is no budget for anything.
+    /// Reads the budget file. If it is missing, the budget is empty.
     pub(super) fn read() -> Self {
         let text = fs::read_to_string(FILE).unwrap_or_default();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -46,7 +47,9 @@ impl Budget {
     }
 
     pub(super) fn write(&self) {
-        let mut text = format!("# Instructions per call, our own share. Renewed by: {RENEW}\n");
+        let mut text = format!(
+            "# Instructions per call without the bare service and verification. Update with: {UPDATE}\n"
+        );
         let _ = writeln!(text, "{TOOLS} = {}", self.tools);
         for (name, count) in &self.paths {
             let _ = writeln!(text, "{name} = {count}");
@@ -58,19 +61,22 @@ impl Budget {
         self.paths.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
     }
 
-    /// Says so when the budget was counted with other tools than are here.
+    /// Prints a notice if the budget was counted with other tools.
     pub(super) fn compare_tools(&self) {
         let here = tools();
         if here != self.tools {
-            println!("the budget was counted with other tools: {}\n  here: {here}", self.tools);
+            println!(
+                "the budget was counted with other tools: {}\n  this machine has: {here}",
+                self.tools
+            );
         }
     }
 }
 
-/// What else than our code decides the counts: compiler, C library, emulated processor.
+/// Returns the tools that influence the counts: compiler, C library, emulated processor.
 fn tools() -> String {
-    let said = [("rustc", "-V"), ("ldd", "--version"), ("valgrind", "--version")];
-    said.map(|(program, flag)| first_line(program, flag)).join("; ")
+    let commands = [("rustc", "-V"), ("ldd", "--version"), ("valgrind", "--version")];
+    commands.map(|(program, flag)| first_line(program, flag)).join("; ")
 }
 
 fn first_line(program: &str, flag: &str) -> String {

@@ -1,4 +1,4 @@
-//! Runs this bench under callgrind, and takes from its reports what one call of a path costs.
+//! Runs this bench under callgrind, and computes the instructions of one call from its reports.
 
 use std::env;
 use std::fs;
@@ -7,34 +7,34 @@ use std::process::{Child, Command, Stdio};
 
 use super::paths::Path;
 
-/// Why nothing can be counted here.
+/// The reason why nothing can be counted on this machine.
 pub(super) struct Unavailable(pub(super) &'static str);
 
-/// Counts are comparable only where the libraries choose the same code for the same processor.
+/// Checks that counts are comparable: libraries choose code by processor.
 pub(super) fn available() -> Result<(), Unavailable> {
-    if !has_the_processor() {
+    if !has_avx2() {
         return Err(Unavailable("the budget is for Linux on x86-64 with AVX2"));
     }
     match Command::new("valgrind").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
-        _ => Err(Unavailable("there is no `valgrind` here; Debian's package is called so")),
+        _ => Err(Unavailable("install the Debian package `valgrind`")),
     }
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn has_the_processor() -> bool {
+fn has_avx2() -> bool {
     std::arch::is_x86_feature_detected!("avx2")
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-fn has_the_processor() -> bool {
+fn has_avx2() -> bool {
     false
 }
 
-/// Instructions of one call.
+/// Returns the instructions of one call.
 pub(super) fn per_call(path: Path, inputs: &File) -> f64 {
     let (few, many) = path.calls();
-    // Side by side: what else the machine does is not counted.
+    // In parallel: callgrind counts only the instructions of its own process.
     let runs = [few, many].map(|calls| Run::start(path, calls, inputs));
     let [of_few, of_many] = runs.map(Run::instructions);
     (of_many - of_few) / f64::from(many - few)
@@ -62,14 +62,14 @@ impl Run {
     }
 
     fn instructions(self) -> f64 {
-        let output = self.child.wait_with_output().expect("valgrind ends");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "a run under callgrind failed:\n{said}");
+        let output = self.child.wait_with_output().expect("valgrind exits");
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "a run under callgrind failed:\n{messages}");
         let report = fs::read_to_string(&self.report).expect("callgrind's report");
         let _ = fs::remove_file(&self.report);
         let totals = report.lines().find_map(|line| line.strip_prefix("totals: "));
         let total = totals.and_then(|it| it.trim().parse().ok()).expect("the total of the report");
-        assert!(total > 0.0, "callgrind saw no call:\n{said}");
+        assert!(total > 0.0, "callgrind counted no call:\n{messages}");
         total
     }
 }

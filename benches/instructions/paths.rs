@@ -1,4 +1,4 @@
-//! [`Path`]: what is counted, and what it takes to walk it.
+//! [`Path`]: the counted paths and their inputs.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,10 +23,10 @@ use tower::{Layer, service_fn};
 
 use super::support::{bearer, floor_of, handler, issuer, provider, status, trusting_all};
 
-/// The same in every run: an issuer with a port in its name may be longer the next time.
+/// A constant issuer name: with a port in it, its length would differ between runs.
 const ISSUER: &str = "https://scaikey.example";
 
-/// Calls before the counted ones, to get past everything that happens once.
+/// The number of calls before the counted calls, for one-time work.
 const WARM_UP: u32 = 50;
 
 #[derive(Debug, Clone, Copy)]
@@ -36,26 +36,26 @@ pub(super) enum Path {
     /// A signature verified with a prepared key.
     VerifyRs256,
     VerifyEs256,
-    /// A request with a token seen before.
-    Known,
-    /// One whose token is verified.
-    FirstRs256,
-    FirstEs256,
-    /// One that is refused.
+    /// A request with a cached verified token.
+    Cached,
+    /// A request whose token is verified.
+    NewRs256,
+    NewEs256,
+    /// A request with an expired token.
     Expired,
-    /// A token for another service that is kept.
+    /// A token exchange from the cache.
     Exchange,
 }
 
 impl Path {
-    /// In the order of their declaration.
+    /// All paths, in the order of declaration.
     pub(super) const ALL: [Self; 8] = [
         Self::Bare,
         Self::VerifyRs256,
         Self::VerifyEs256,
-        Self::Known,
-        Self::FirstRs256,
-        Self::FirstEs256,
+        Self::Cached,
+        Self::NewRs256,
+        Self::NewEs256,
         Self::Expired,
         Self::Exchange,
     ];
@@ -64,19 +64,17 @@ impl Path {
         Self::ALL.into_iter().find(|path| format!("{path:?}").eq_ignore_ascii_case(name))
     }
 
-    /// With how many calls a run is made, and another one: enough that a chance event is not seen.
+    /// Returns the numbers of calls of the two runs. They differ enough to hide rare events.
     pub(super) fn calls(self) -> (u32, u32) {
         match self {
-            Self::VerifyRs256 | Self::VerifyEs256 | Self::FirstRs256 | Self::FirstEs256 => {
-                (50, 250)
-            }
-            Self::Bare | Self::Known | Self::Expired | Self::Exchange => (500, 10_500),
+            Self::VerifyRs256 | Self::VerifyEs256 | Self::NewRs256 | Self::NewEs256 => (50, 250),
+            Self::Bare | Self::Cached | Self::Expired | Self::Exchange => (500, 10_500),
         }
     }
 }
 
-/// Walks a path so many times, with the inputs in a file or with its own.
-pub(super) fn walk(path: Path, calls: u32, inputs: Option<&str>) {
+/// Runs a path this many times, with inputs from a file or with new ones.
+pub(super) fn run(path: Path, calls: u32, inputs: Option<&str>) {
     let runtime = Runtime::new().expect("a runtime");
     let _inside = runtime.enter();
     let (_provider, inputs) = match inputs {
@@ -98,11 +96,11 @@ pub(super) fn walk(path: Path, calls: u32, inputs: Option<&str>) {
         }
         Path::VerifyRs256 => verify(calls, Algorithm::RS256, &inputs, "rs256"),
         Path::VerifyEs256 => verify(calls, Algorithm::ES256, &inputs, "es256"),
-        Path::Known => ask(calls, &trusting(1 << 20), &header("rs256"), 200),
-        Path::FirstRs256 => ask(calls, &trusting(0), &header("rs256"), 200),
-        Path::FirstEs256 => ask(calls, &trusting(0), &header("es256"), 200),
+        Path::Cached => ask(calls, &trusting(1 << 20), &header("rs256"), 200),
+        Path::NewRs256 => ask(calls, &trusting(0), &header("rs256"), 200),
+        Path::NewEs256 => ask(calls, &trusting(0), &header("es256"), 200),
         Path::Expired => {
-            // Its key's header was seen before, as in every service after its first token.
+            // The first token fills the cache of headers, as in a running service.
             let auth = trusting(1 << 20);
             ask(1, &auth, &header("rs256"), 200);
             ask(calls, &auth, &header("expired"), 401);
@@ -131,7 +129,7 @@ fn exchange(calls: u32, runtime: &Runtime, inputs: &Inputs) {
     let request = ExchangeRequest::new(inputs.get("subject"), "vault");
     runtime.block_on(client.exchange(&request)).expect("a token");
     repeat(calls, || {
-        let token = at_once(client.exchange(black_box(&request)));
+        let token = finish_now(client.exchange(black_box(&request)));
         assert_eq!(token.cache_status(), CacheStatus::Hit);
     });
 }
@@ -141,7 +139,7 @@ fn repeat<T>(calls: u32, mut call: impl FnMut() -> T) {
     counted_calls(calls, call);
 }
 
-/// Callgrind counts while this runs: it must keep its name, and no other name may contain it.
+/// Callgrind counts while this function runs. Keep its name; no other name may contain it.
 #[inline(never)]
 fn counted_calls<T>(calls: u32, mut call: impl FnMut() -> T) {
     for _ in 0..calls {
@@ -149,15 +147,15 @@ fn counted_calls<T>(calls: u32, mut call: impl FnMut() -> T) {
     }
 }
 
-/// The outcome of a call that must not wait.
-fn at_once<T, E: std::fmt::Debug>(call: impl Future<Output = Result<T, E>>) -> T {
+/// Returns the result of a call that must not wait.
+fn finish_now<T, E: std::fmt::Debug>(call: impl Future<Output = Result<T, E>>) -> T {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome.expect("a token"),
-        Poll::Pending => panic!("the token should have been at hand"),
+        Poll::Pending => panic!("the token must be cached"),
     }
 }
 
-/// Keys and tokens. Made once and not under callgrind, where that takes a minute.
+/// Keys and tokens. Generated once, outside callgrind, where this takes a minute.
 pub(super) struct Inputs(BTreeMap<String, String>);
 
 impl Inputs {
@@ -191,24 +189,24 @@ impl Inputs {
         Self(lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// Into a file that lives as long as what is returned.
-    pub(super) fn write(&self) -> Written {
+    /// Writes the inputs to a file, which is deleted when the return value is dropped.
+    pub(super) fn write(&self) -> InputsFile {
         let file = env::temp_dir().join(format!("scaikey-auth-instructions-{}", process::id()));
         let lines = self.0.iter().map(|(name, value)| format!("{name}\t{value}\n"));
         fs::write(&file, lines.collect::<String>()).expect("the inputs can be written");
-        Written(file)
+        InputsFile(file)
     }
 }
 
-pub(super) struct Written(std::path::PathBuf);
+pub(super) struct InputsFile(std::path::PathBuf);
 
-impl Written {
+impl InputsFile {
     pub(super) fn path(&self) -> &File {
         &self.0
     }
 }
 
-impl Drop for Written {
+impl Drop for InputsFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }

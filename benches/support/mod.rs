@@ -1,6 +1,7 @@
-//! What the benches have in common: a provider, a service that trusts it, and a way to ask it.
+//! Helpers for all benches: a test provider, a service that trusts it, and ways to call the
+//! service.
 
-#![allow(dead_code, reason = "each bench uses its part")]
+#![allow(dead_code, reason = "each bench uses a part of this module")]
 
 pub(crate) mod wire;
 
@@ -29,18 +30,18 @@ pub(crate) type Answer = Result<Response<Bytes>, Infallible>;
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519];
 
-/// A provider of tokens that outlast the bench.
+/// Starts a provider whose tokens are valid for longer than the bench runs.
 pub(crate) async fn provider() -> Provider {
     let lifetime = Duration::from_secs(7 * 24 * 3600);
     Provider::builder().algorithms(ALGORITHMS).token_lifetime(lifetime).start().await
 }
 
-/// A service that trusts it, with its keys at hand for as long as the bench runs.
+/// Builds a service that trusts the provider and has fetched its keys.
 pub(crate) async fn trusting(provider: &Provider, verified_tokens_bytes: usize) -> Auth {
     trusting_all([issuer(&provider.issuer())], verified_tokens_bytes).await
 }
 
-/// A service that trusts all of these, with their keys at hand.
+/// Builds a service that trusts all these issuers and has fetched their keys.
 pub(crate) async fn trusting_all(
     issuers: impl IntoIterator<Item = IssuerConfig>,
     verified_tokens_bytes: usize,
@@ -54,7 +55,7 @@ pub(crate) async fn trusting_all(
     auth
 }
 
-/// A validator by itself, without layer and tenants.
+/// Builds a validator alone, without a layer and tenants.
 pub(crate) async fn validator(provider: &Provider, verified_tokens_bytes: usize) -> JwksValidator {
     let mut config = AuthConfig::default();
     config.issuers.push(issuer(&provider.issuer()));
@@ -65,13 +66,13 @@ pub(crate) async fn validator(provider: &Provider, verified_tokens_bytes: usize)
     validator
 }
 
-/// Whose a good token is.
+/// Validates a token without waiting, and returns its identity.
 pub(crate) fn verified(validator: &JwksValidator, token: &str) -> Identity {
-    let verdict = validator.try_validate(&Credentials::bearer(token));
-    verdict.expect("keys are at hand").expect("a good token")
+    let outcome = validator.try_validate(&Credentials::bearer(token));
+    outcome.expect("the keys are fetched").expect("a valid token")
 }
 
-/// An issuer whose keys are not asked for again while the bench runs.
+/// Returns an issuer configuration whose keys are not refreshed while the bench runs.
 pub(crate) fn issuer(name: &str) -> IssuerConfig {
     let mut jwks = JwksSettings::default();
     jwks.ttl = Duration::from_secs(7 * 24 * 3600);
@@ -79,7 +80,7 @@ pub(crate) fn issuer(name: &str) -> IssuerConfig {
     IssuerConfig::new(name).algorithms(ALGORITHMS).allow_loopback_http(true).jwks(jwks)
 }
 
-/// Both.
+/// Starts a provider and builds a service that trusts it.
 pub(crate) async fn service(verified_tokens_bytes: usize) -> (Provider, Auth) {
     let provider = provider().await;
     let auth = trusting(&provider, verified_tokens_bytes).await;
@@ -90,7 +91,7 @@ pub(crate) fn handler(_request: Request<Empty<Bytes>>) -> Ready<Answer> {
     ready(Ok(Response::new(Bytes::new())))
 }
 
-/// One request through `service`, which must answer without waiting.
+/// Sends a request through `service`, which must answer without waiting. Returns the status.
 pub(crate) fn status<S, B>(service: &mut S, authorization: Option<&HeaderValue>) -> u16
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible>,
@@ -102,11 +103,11 @@ where
     let response = pin!(service.call(black_box(request)));
     match response.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(response)) => black_box(response).status().as_u16(),
-        Poll::Pending => panic!("the answer should have been at hand"),
+        Poll::Pending => panic!("the service must answer without waiting"),
     }
 }
 
-/// Requests with `token` in a header of their own, one for each call; whether they are served.
+/// Returns a function that sends a request with `token` and returns whether the status is 200.
 pub(crate) fn served<S, B>(mut service: S, token: &str) -> impl FnMut() -> bool
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible>,
@@ -115,7 +116,8 @@ where
     move || status(&mut service, Some(&header)) == 200
 }
 
-/// What verifying `token` needs and nothing else: prepared key, signed text, decoded signature.
+/// Returns the inputs of a bare signature verification: parsed key, signed bytes, decoded
+/// signature.
 pub(crate) fn floor(
     provider: &Provider,
     algorithm: Algorithm,
@@ -124,7 +126,7 @@ pub(crate) fn floor(
     floor_of(algorithm, &provider.key_for(algorithm).public_key(), token)
 }
 
-/// The same, given the public key.
+/// Returns the same for a given public key.
 pub(crate) fn floor_of(
     algorithm: Algorithm,
     public_key: &[u8],
@@ -133,7 +135,7 @@ pub(crate) fn floor_of(
     use base64::Engine;
     let library: &'static dyn VerificationAlgorithm = match algorithm {
         Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-        // The form that it verifies without making another of it.
+        // The library verifies this format without a conversion.
         Algorithm::ES256 => &signature::ECDSA_P256_SHA256_ASN1,
         _ => &signature::ED25519,
     };
@@ -144,11 +146,11 @@ pub(crate) fn floor_of(
     (key, signed.as_bytes().to_vec(), decoded)
 }
 
-/// Two numbers in DER, each of so few octets that its length takes one.
+/// Encodes an ECDSA signature (r ‖ s) in DER. Each length must fit into one byte.
 fn asn1(signature: &[u8]) -> Vec<u8> {
     let integer = |number: &[u8]| {
-        let digits: Vec<u8> = number.iter().copied().skip_while(|octet| *octet == 0).collect();
-        let zero = if digits.first().is_some_and(|octet| *octet < 0x80) { vec![] } else { vec![0] };
+        let digits: Vec<u8> = number.iter().copied().skip_while(|byte| *byte == 0).collect();
+        let zero = if digits.first().is_some_and(|byte| *byte < 0x80) { vec![] } else { vec![0] };
         [&[2, (zero.len() + digits.len()) as u8], &*zero, &*digits].concat()
     };
     let (r, s) = signature.split_at(signature.len() / 2);
@@ -160,7 +162,7 @@ pub(crate) fn bearer(token: &str) -> HeaderValue {
     format!("Bearer {token}").parse().expect("a header value")
 }
 
-/// Microseconds per call.
+/// Returns the microseconds per call.
 pub(crate) fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
     let start = Instant::now();
     for _ in 0..calls {
@@ -169,8 +171,8 @@ pub(crate) fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
     start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
 }
 
-/// Time per call of two threads at once, by that of one alone. Each makes a call of its own, as each
-/// connection has headers of its own: what calls share is what the service shares.
+/// Prints the time per call of two parallel threads, and its ratio to one thread alone. Each thread
+/// makes its own request, like a connection: the threads share only what the service shares.
 pub(crate) fn contend<C>(name: &str, calls: u32, make: impl Fn() -> C + Sync)
 where
     C: FnMut() -> bool,

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over the loopback interface: a hyper server, and a client that asks with prepared octets.
+//! HTTP/1.1 over the loopback interface: a hyper server, and a client that sends prepared bytes.
 
 use std::convert::Infallible;
 use std::fs;
@@ -25,14 +25,14 @@ pub(crate) async fn answer(_request: Request<Incoming>) -> Answer {
     Ok(Response::new(Full::from("hello")))
 }
 
-/// A listener on a free port, and the port.
+/// Returns a listener on a free port, and the port.
 pub(crate) async fn listen() -> (TcpListener, u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     (listener, port)
 }
 
-/// Serves for as long as the process lives.
+/// Serves until the process ends.
 pub(crate) async fn serve<S, B>(listener: TcpListener, service: S)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// The octets of a request.
+/// Returns the bytes of a request.
 pub(crate) fn get(token: Option<&str>) -> Vec<u8> {
     let authorization = token.map(|it| format!("Authorization: Bearer {it}\r\n"));
     let authorization = authorization.unwrap_or_default();
@@ -56,7 +56,7 @@ pub(crate) fn get(token: Option<&str>) -> Vec<u8> {
         .into_bytes()
 }
 
-/// A connection that is kept open.
+/// A persistent connection.
 pub(crate) struct Connection(TcpStream);
 
 impl Connection {
@@ -67,15 +67,15 @@ impl Connection {
     }
 
     pub(crate) fn send(&mut self, request: &[u8]) {
-        self.0.write_all(request).expect("a request goes out");
+        self.0.write_all(request).expect("the request is sent");
     }
 
-    /// Reads the answer, which is small, and returns its status.
+    /// Reads a small answer and returns its status.
     pub(crate) fn status(&mut self) -> u16 {
         let (mut buffer, mut length) = ([0; 4096], 0);
         loop {
             let more = self.0.read(&mut buffer[length..]).expect("an answer");
-            assert_ne!(more, 0, "the server hung up, or sent a large answer");
+            assert_ne!(more, 0, "the server closed the connection or sent a large answer");
             length += more;
             if let Some(status) = complete(&buffer[..length]) {
                 return status;
@@ -84,7 +84,7 @@ impl Connection {
     }
 }
 
-/// The status of an answer, once all of it is there.
+/// Returns the status if the answer is complete.
 fn complete(answer: &[u8]) -> Option<u16> {
     let answer = str::from_utf8(answer).expect("text");
     let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -93,14 +93,14 @@ fn complete(answer: &[u8]) -> Option<u16> {
     (body.len() == length).then(|| head[9..12].parse().expect("a status"))
 }
 
-/// How many clients ask at once, each on a connection of its own.
+/// The number of parallel clients, each with its own connection.
 const CLIENTS: usize = 8;
-/// How often each of them asks in a round.
+/// The number of requests of each client in a round.
 const REQUESTS: usize = 50;
 
-/// A server on a thread of its own, and its clients.
+/// A server on its own thread, and its clients.
 pub(crate) struct Server {
-    /// Where Linux says how long the thread ran.
+    /// The Linux file with the CPU time of the thread.
     meter: PathBuf,
     clients: Vec<Connection>,
 }
@@ -113,22 +113,22 @@ impl Server {
         S::Future: Send,
         B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let thread = fs::read_link("/proc/thread-self").expect("this thread");
                 let (listener, port) = listen().await;
-                tell.send((port, thread)).expect("somebody waits");
+                sender.send((port, thread)).expect("the receiver waits");
                 serve(listener, service).await;
             });
         });
-        let (port, thread) = told.recv().expect("the server listens");
+        let (port, thread) = receiver.recv().expect("the server listens");
         let meter = Path::new("/proc").join(thread).join("schedstat");
         Self { meter, clients: (0..CLIENTS).map(|_| Connection::open(port)).collect() }
     }
 
-    /// Microseconds of the server's thread per request.
+    /// Returns the CPU time of the server thread per request, in microseconds.
     pub(crate) fn cost(&mut self, request: &[u8], expected: u16) -> f64 {
         let before = self.ran();
         for _ in 0..REQUESTS {
@@ -140,12 +140,13 @@ impl Server {
         (self.ran() - before) as f64 / 1e3 / (CLIENTS * REQUESTS) as f64
     }
 
-    /// Nanoseconds the thread ran. What it did last counts only once it has gone to sleep.
+    /// Returns the CPU time of the thread in nanoseconds. Linux updates it only when the thread
+    /// sleeps, so this waits until the value is stable.
     fn ran(&self) -> u64 {
         let mut last = None;
         loop {
             thread::sleep(Duration::from_micros(300));
-            let line = fs::read_to_string(&self.meter).expect("the thread lives");
+            let line = fs::read_to_string(&self.meter).expect("the thread runs");
             let ran = line.split(' ').next().and_then(|it| it.parse().ok());
             let ran: u64 = ran.expect("a time");
             if last == Some(ran) {

@@ -24,7 +24,7 @@ pub struct Client {
     pub(super) sends_expires_in: bool,
 }
 
-/// How a client authenticates.
+/// The authentication method of a client.
 #[derive(Debug, Clone)]
 pub(super) enum ClientCredential {
     /// A public client: only its id (RFC 6749 §2.1).

@@ -100,7 +100,7 @@ pub trait TenantSuite: Sync {
 /// tenants.
 ///
 /// # Panics
-/// When the resolver breaks a rule. The message names the rule.
+/// Panics if the resolver breaks a rule. The message names the rule.
 pub async fn tenant_resolver(suite: &dyn TenantSuite) {
     let resolver = suite.resolver();
     let (known, unknown) = (suite.known(), suite.unknown());

@@ -22,7 +22,7 @@ use crate::support::json::Document;
 /// ```
 ///
 /// # Panics
-/// When `sub` is missing, or when a validator would reject the claims as malformed.
+/// Panics if `sub` is missing, or when a validator would reject the claims as malformed.
 #[expect(clippy::panic, reason = "a panic reports the mistake in the test")]
 pub fn identity(claims: Value) -> Identity {
     let Value::Object(mut claims) = claims else {

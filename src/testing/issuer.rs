@@ -235,7 +235,7 @@ impl TestIssuer {
     /// Waits until an endpoint has received at least `least` requests in total.
     ///
     /// # Panics
-    /// After 120 seconds of real time.
+    /// Panics after 120 seconds of real time.
     pub async fn wait_for_requests(&self, endpoint: ProviderEndpoint, least: u64) {
         self.endpoint_state(endpoint).wait_for(least).await;
     }
@@ -243,7 +243,7 @@ impl TestIssuer {
     /// Waits until there were at least `least` requests for the key set in total.
     ///
     /// # Panics
-    /// After 120 seconds of real time.
+    /// Panics after 120 seconds of real time.
     pub async fn wait_for_jwks_requests(&self, least: u64) {
         self.wait_for_requests(ProviderEndpoint::Jwks, least).await;
     }

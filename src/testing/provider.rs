@@ -43,7 +43,7 @@ impl Provider {
     /// Starts a provider with the defaults of [`ProviderBuilder`].
     ///
     /// # Panics
-    /// When no port is free.
+    /// Panics if no port is free.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
@@ -93,7 +93,7 @@ impl Provider {
     /// Closes all connections, then refuses new ones. Returns when all connections are closed.
     ///
     /// # Panics
-    /// When the port cannot be bound again.
+    /// Panics if the port cannot be bound again.
     pub async fn pause(&mut self) {
         if let State::Serving { stop, task } = &mut self.state {
             drop(stop.take());
@@ -105,7 +105,7 @@ impl Provider {
     /// Listens again, on the same port.
     ///
     /// # Panics
-    /// When the socket cannot listen.
+    /// Panics if the socket cannot listen.
     pub async fn resume(&mut self) {
         match std::mem::replace(&mut self.state, State::Stopped) {
             State::Paused(socket) => self.state = serving(listen(socket), &self.routes),
@@ -179,7 +179,7 @@ impl ProviderBuilder {
     /// Starts the provider.
     ///
     /// # Panics
-    /// When the address is in use or not available.
+    /// Panics if the address is in use or not available.
     pub async fn start(self) -> Provider {
         let listener = listen(bind(self.address));
         let address = expect_io(listener.local_addr());

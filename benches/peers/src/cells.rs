@@ -1,4 +1,4 @@
-//! The columns: which tokens are sent, and how a service ought to answer them.
+//! The columns: the tokens to send, and the expected answers.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,7 @@ pub(crate) struct Cell {
 pub(crate) const ALGORITHMS: [Algorithm; 3] =
     [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519];
 
-/// All columns, in their order.
+/// Returns all columns in order.
 pub(crate) fn all() -> Vec<Cell> {
     let thrice = |kind| ALGORITHMS.map(|algorithm| Cell { kind, algorithm });
     let once = |kind| Cell { kind, algorithm: Algorithm::RS256 };
@@ -36,7 +36,7 @@ pub(crate) fn all() -> Vec<Cell> {
     cells
 }
 
-/// What peers call the algorithm: the name that RFC 9864 deprecates, because they know no other.
+/// Returns the algorithm name that peers support, which RFC 9864 deprecates.
 pub(crate) fn name(algorithm: Algorithm) -> &'static str {
     if algorithm == Algorithm::Ed25519 { "EdDSA" } else { algorithm.as_str() }
 }
@@ -55,27 +55,27 @@ impl Cell {
         matches!(self.kind, Kind::One | Kind::Many)
     }
 
-    /// What was answered wrongly, if anything was.
+    /// Returns a wrong status, if there is one.
     pub(crate) fn fault(self, statuses: &Statuses) -> Option<u16> {
-        let right = if self.valid() { 200..300 } else { 400..500 };
-        statuses.keys().copied().find(|status| !right.contains(status))
+        let expected = if self.valid() { 200..300 } else { 400..500 };
+        statuses.keys().copied().find(|status| !expected.contains(status))
     }
 
     pub(crate) fn tokens(self, provider: &Provider, many: usize) -> Vec<Option<String>> {
-        let sign = || honest(provider, self.algorithm).sign();
+        let sign = || full_token(provider, self.algorithm).sign();
         match self.kind {
             Kind::One => vec![Some(sign())],
             Kind::Many => (0..many).map(|_| Some(sign())).collect(),
-            Kind::BadSignature => vec![Some(crossed(&sign(), &sign()))],
-            Kind::Expired => vec![Some(honest(provider, self.algorithm).expired().sign())],
+            Kind::BadSignature => vec![Some(with_signature_of(&sign(), &sign()))],
+            Kind::Expired => vec![Some(full_token(provider, self.algorithm).expired().sign())],
             Kind::Garbage => vec![Some("A".repeat(1000))],
             Kind::NoToken => vec![None],
         }
     }
 }
 
-/// A token that has every claim some peer insists on: the RFC 9068 profile, and Keycloak's.
-fn honest(provider: &Provider, algorithm: Algorithm) -> TokenBuilder {
+/// Builds a token with every claim that a peer requires: those of RFC 9068 and of Keycloak.
+fn full_token(provider: &Provider, algorithm: Algorithm) -> TokenBuilder {
     let since = SystemTime::now() - Duration::from_secs(60);
     let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let token = provider.token().algorithm(algorithm).typ(Some("at+jwt"));
@@ -89,9 +89,9 @@ fn honest(provider: &Provider, algorithm: Algorithm) -> TokenBuilder {
         .claim("email_verified", true)
 }
 
-/// One token under the signature of another: as dear to refuse as the real one is to accept. A
-/// signature of zeros would not do, since ECDSA refuses it unseen.
-fn crossed(token: &str, other: &str) -> String {
+/// Combines a token with the signature of another. It is as expensive to reject as a valid token is
+/// to accept; ECDSA rejects a signature of zeros without a verification.
+fn with_signature_of(token: &str, other: &str) -> String {
     let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
     let signature = other.rsplit_once('.').map_or(other, |(_, signature)| signature);
     format!("{signed}.{signature}")

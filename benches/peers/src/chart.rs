@@ -6,7 +6,7 @@ use scaikey_auth::config::Algorithm;
 
 use crate::cells::{Cell, Kind};
 use crate::measure::{Runner, median};
-use crate::rows::{FIRST_SEEN, KNOWN, ROWS};
+use crate::rows::{CACHED, ROWS, UNCACHED};
 
 const NAMES: f64 = 290.0;
 const BARS: f64 = 380.0;
@@ -28,12 +28,12 @@ struct Bar {
 
 pub(crate) fn draw(runners: &[Runner], columns: &[Cell], many: usize) -> String {
     let panels = [
-        ("one valid RS256 token, over and over".to_owned(), Kind::One, Algorithm::RS256),
+        ("one valid RS256 token, repeated".to_owned(), Kind::One, Algorithm::RS256),
         (format!("{many} valid ES256 tokens, in turn"), Kind::Many, Algorithm::ES256),
     ];
     let panels =
         panels.map(|(title, kind, algorithm)| (title, bars(runners, columns, kind, algorithm)));
-    // One scale for both, so that bars can be compared across panels.
+    // Both panels have the same scale, so that their bars are comparable.
     let scale = decades(panels.iter().flat_map(|(_, bars)| bars));
     let mut body = String::new();
     let mut top = 10.0;
@@ -42,18 +42,18 @@ pub(crate) fn draw(runners: &[Runner], columns: &[Cell], many: usize) -> String 
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {top}\" role=\"img\" \
-         aria-label=\"What authentication adds to a request, in microseconds\">{STYLE}{body}</svg>\n"
+         aria-label=\"Time that authentication adds to a request, in microseconds\">{STYLE}{body}</svg>\n"
     )
 }
 
-/// Sorted, the cheapest first; without those who refuse the tokens.
+/// Returns the bars, cheapest first, without peers that reject the tokens.
 fn bars(runners: &[Runner], columns: &[Cell], kind: Kind, algorithm: Algorithm) -> Vec<Bar> {
     let at = columns.iter().position(|cell| cell.kind == kind && cell.algorithm == algorithm);
     let bar = |runner: &Runner| {
         let at = at?;
-        let finding = &runner.findings[at];
-        let accepted = columns[at].fault(finding.statuses.as_ref()?).is_none();
-        let microseconds = median(finding.shares.iter().copied()).filter(|_| accepted)?;
+        let result = &runner.results[at];
+        let accepted = columns[at].fault(result.statuses.as_ref()?).is_none();
+        let microseconds = median(result.shares.iter().copied()).filter(|_| accepted)?;
         Some(Bar { row: runner.row, microseconds: microseconds.max(0.01) })
     };
     let mut bars: Vec<Bar> = runners.iter().filter_map(bar).collect();
@@ -61,7 +61,7 @@ fn bars(runners: &[Runner], columns: &[Cell], kind: Kind, algorithm: Algorithm) 
     bars
 }
 
-/// Draws one panel and says where the next may begin.
+/// Draws one panel and returns the top of the next one.
 fn panel(body: &mut String, top: f64, title: &str, bars: &[Bar], (low, high): (f64, f64)) -> f64 {
     let x = |microseconds: f64| NAMES + BARS * (microseconds.log10() - low) / (high - low);
     let bottom = top + 34.0 + LINE * bars.len() as f64;
@@ -78,7 +78,7 @@ fn panel(body: &mut String, top: f64, title: &str, bars: &[Bar], (low, high): (f
     }
     for (line, bar) in bars.iter().enumerate() {
         let y = top + 30.0 + LINE * line as f64;
-        let class = if [KNOWN, FIRST_SEEN].contains(&bar.row) { "ours" } else { "bar" };
+        let class = if [CACHED, UNCACHED].contains(&bar.row) { "ours" } else { "bar" };
         let end = x(bar.microseconds);
         let length = end - NAMES;
         let _ = write!(
@@ -91,7 +91,7 @@ fn panel(body: &mut String, top: f64, title: &str, bars: &[Bar], (low, high): (f
     bottom + 36.0
 }
 
-/// The powers of ten that hold all bars, from a tenth of a microsecond or less.
+/// Returns the powers of ten that enclose all bars, at least from 0.1 µs to 10 µs.
 fn decades<'a>(bars: impl Iterator<Item = &'a Bar>) -> (f64, f64) {
     let (mut low, mut high) = (-1.0_f64, 1.0_f64);
     for bar in bars {

@@ -1,4 +1,4 @@
-//! A child: serves one peer in its own process and answers the driver's questions on standard output.
+//! A child process: runs one peer and answers the driver's commands on standard output.
 
 mod peers;
 mod protocol;
@@ -12,11 +12,12 @@ use std::time::Instant;
 use http::HeaderValue;
 use tokio::runtime::Runtime;
 
-use protocol::{Answer, Ask, Provider};
+use protocol::{Answer, Command, Provider};
 use service::{Pair, Slot};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let peer = std::env::args().nth(1).ok_or("which peer?")?;
+    let peer =
+        std::env::args().nth(1).ok_or("the argument with the name of the peer is missing")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut child =
         Child { peer, runtime, provider: None, services: BTreeMap::new(), slots: BTreeMap::new() };
@@ -37,26 +38,27 @@ struct Child {
     peer: String,
     runtime: Runtime,
     provider: Option<Provider>,
-    /// By algorithm, because some peers need a service for each. `None`: it cannot do this one.
+    /// Services by algorithm, because some peers need one for each. `None`: the algorithm is not
+    /// supported.
     services: BTreeMap<String, Option<Pair>>,
     slots: BTreeMap<usize, (String, Slot)>,
 }
 
 impl Child {
-    fn answer(&mut self, ask: Ask) -> Result<Answer, Box<dyn Error>> {
-        match ask {
-            Ask::Start(provider) => {
+    fn answer(&mut self, command: Command) -> Result<Answer, Box<dyn Error>> {
+        match command {
+            Command::Start(provider) => {
                 self.provider = Some(provider);
                 Ok(Answer::Ready)
             }
-            Ask::Keep { slot, algorithm, tokens } => self.keep(slot, algorithm, tokens),
-            Ask::Check { slot } => self.check(slot),
-            Ask::Run { slot, calls, bare } => self.run(slot, calls, bare),
-            Ask::Allocations { slot, bare } => self.allocations(slot, bare),
+            Command::Store { slot, algorithm, tokens } => self.store(slot, algorithm, tokens),
+            Command::Check { slot } => self.check(slot),
+            Command::Run { slot, calls, bare } => self.run(slot, calls, bare),
+            Command::Allocations { slot, bare } => self.allocations(slot, bare),
         }
     }
 
-    fn keep(
+    fn store(
         &mut self,
         slot: usize,
         algorithm: String,
@@ -77,14 +79,14 @@ impl Child {
     }
 
     fn check(&mut self, slot: usize) -> Result<Answer, Box<dyn Error>> {
-        let (runtime, pair, slot) = self.at(slot)?;
+        let (runtime, pair, slot) = self.pair_and_slot(slot)?;
         let statuses = runtime.block_on(pair.protected.send(slot, slot.len()));
         let subject = runtime.block_on(pair.protected.subject(slot));
         Ok(Answer::Checked { statuses, subject })
     }
 
     fn run(&mut self, slot: usize, calls: u32, bare: bool) -> Result<Answer, Box<dyn Error>> {
-        let (runtime, pair, slot) = self.at(slot)?;
+        let (runtime, pair, slot) = self.pair_and_slot(slot)?;
         let requests = pair.side(bare).send(slot, calls);
         let start = Instant::now();
         runtime.block_on(requests);
@@ -93,7 +95,7 @@ impl Child {
 
     fn allocations(&mut self, slot: usize, bare: bool) -> Result<Answer, Box<dyn Error>> {
         const CALLS: u32 = 100;
-        let (runtime, pair, slot) = self.at(slot)?;
+        let (runtime, pair, slot) = self.pair_and_slot(slot)?;
         let requests = pair.side(bare).send(slot, CALLS);
         let info = allocations::measure(|| {
             runtime.block_on(requests);
@@ -101,7 +103,10 @@ impl Child {
         Ok(Answer::Allocated(info.count as f64 / f64::from(CALLS)))
     }
 
-    fn at(&mut self, slot: usize) -> Result<(&Runtime, &mut Pair, &mut Slot), Box<dyn Error>> {
+    fn pair_and_slot(
+        &mut self,
+        slot: usize,
+    ) -> Result<(&Runtime, &mut Pair, &mut Slot), Box<dyn Error>> {
         let (algorithm, slot) = self.slots.get_mut(&slot).ok_or("no such slot")?;
         let pair = self.services.get_mut(algorithm).and_then(Option::as_mut);
         Ok((&self.runtime, pair.ok_or("no such service")?, slot))

@@ -1,4 +1,4 @@
-//! The children: built alone, kept as files of their own, started, and talked to.
+//! Builds the children, each as its own executable, starts them and sends them commands.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -6,16 +6,17 @@ use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::protocol::{Answer, Ask};
+use crate::protocol::{Answer, Command as Request};
 
-/// A child that is there to be asked.
+/// A running child process.
 pub(crate) struct Child {
     process: Process,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
-/// Builds the child with this feature alone. Its file is copied, because the next build overwrites it.
+/// Builds the child with only this feature, and copies the executable, because the next build
+/// overwrites it.
 pub(crate) fn build(feature: &str) -> Result<PathBuf, String> {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked", "--bin", "child"])
@@ -26,14 +27,14 @@ pub(crate) fn build(feature: &str) -> Result<PathBuf, String> {
         .output()
         .map_err(|error| error.to_string())?;
     if !output.status.success() {
-        return Err("its child does not build here".to_owned());
+        return Err("its child does not build on this machine".to_owned());
     }
-    let built = executable(&output.stdout).ok_or("cargo names no executable")?;
+    let built = executable(&output.stdout).ok_or("cargo reports no executable")?;
     let folder = built.with_file_name("peers-children");
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-    let kept = folder.join(feature);
-    std::fs::copy(&built, &kept).map_err(|error| error.to_string())?;
-    Ok(kept)
+    let copy = folder.join(feature);
+    std::fs::copy(&built, &copy).map_err(|error| error.to_string())?;
+    Ok(copy)
 }
 
 fn executable(messages: &[u8]) -> Option<PathBuf> {
@@ -55,13 +56,14 @@ impl Child {
         Ok(Self { process, input, output: BufReader::new(output) })
     }
 
-    pub(crate) fn ask(&mut self, ask: &Ask) -> Result<Answer, String> {
-        let answer = self.exchange(ask).map_err(|error| format!("its child is gone: {error}"))?;
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<Answer, String> {
+        let answer =
+            self.exchange(request).map_err(|error| format!("its child exited: {error}"))?;
         if let Answer::Failed(reason) = answer { Err(reason) } else { Ok(answer) }
     }
 
-    fn exchange(&mut self, ask: &Ask) -> Result<Answer, std::io::Error> {
-        let mut line = serde_json::to_vec(ask)?;
+    fn exchange(&mut self, request: &Request) -> Result<Answer, std::io::Error> {
+        let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         let input = self.input.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
         input.write_all(&line)?;
@@ -72,7 +74,7 @@ impl Child {
 }
 
 impl Drop for Child {
-    /// A child ends when nobody asks any more.
+    /// Closes the input of the child, which makes it exit.
     fn drop(&mut self) {
         drop(self.input.take());
         let _ = self.process.wait();

@@ -1,9 +1,9 @@
-//! What the figures were taken on, and when.
+//! The machine and the date of the measurements.
 
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Processor, cores, kernel and compiler, each if it can be found out.
+/// Returns processor, cores, kernel and compiler, as far as they are available.
 pub(crate) fn description() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -19,14 +19,14 @@ fn compiler() -> String {
     version.map_or_else(|| "an unknown rustc".to_owned(), |version| version.trim().to_owned())
 }
 
-/// Today, in UTC.
+/// Returns the current date in UTC.
 pub(crate) fn date() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (year, month, day) = civil(now.as_secs() / 86_400);
     format!("{year}-{month:02}-{day:02}")
 }
 
-/// The date so many days after the first of January 1970.
+/// Converts days since 1 January 1970 to a date.
 fn civil(mut days: u64) -> (u64, usize, u64) {
     let mut year = 1970;
     while days >= 365 + leap(year) {
@@ -47,12 +47,12 @@ fn leap(year: u64) -> u64 {
     u64::from(year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
-/// The version of a package in the lock file; the newest, if there are several.
+/// Returns the version of a package in the lock file, or the newest of several.
 pub(crate) fn version(package: &str) -> String {
     let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
     let lock = std::fs::read_to_string(lock).unwrap_or_default();
     let entry = format!("name = \"{package}\"\nversion = \"");
-    // The lock file sorts as text, where 9 comes after 11.
+    // The lock file sorts versions as text, with 9 after 11.
     let versions = lock.match_indices(&entry).filter_map(|(at, _)| {
         let version = lock.get(at + entry.len()..)?.split('"').next()?;
         Some((version.split('.').next()?.parse::<u64>().ok()?, version))

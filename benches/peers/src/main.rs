@@ -1,4 +1,5 @@
-//! The driver: builds the children, mints the tokens, measures in interleaved rounds, prints tables.
+//! The driver: builds the children, signs the tokens, measures in interleaved rounds, prints
+//! tables.
 
 mod cells;
 mod chart;
@@ -24,7 +25,7 @@ use children::Child;
 use measure::Runner;
 use options::Options;
 use report::Report;
-use rows::{FIRST_SEEN, KNOWN, ROWS};
+use rows::{CACHED, ROWS, UNCACHED};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = match Options::read(std::env::args().skip(1)) {
@@ -35,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let files = build_children(&options);
-    // The provider answers on threads of its own, while this one waits for a child.
+    // The provider runs on other threads, because this thread waits for the children.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let provider = runtime.block_on(provider());
     let mut report = Report::new(&options);
@@ -58,22 +59,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The executable of each feature, or why there is none.
+/// The executable of each feature, or the reason why there is none.
 type Files = BTreeMap<&'static str, Result<PathBuf, String>>;
 
 fn build_children(options: &Options) -> Files {
     let mut files = Files::new();
     for (index, row) in ROWS.iter().enumerate() {
-        let wanted = options.only.is_empty()
+        let selected = options.only.is_empty()
             || options.only.iter().any(|part| row.name.contains(part.as_str()));
-        if wanted || [KNOWN, FIRST_SEEN].contains(&index) {
+        if selected || [CACHED, UNCACHED].contains(&index) {
             files.entry(row.feature).or_insert_with(|| children::build(row.feature));
         }
     }
     files
 }
 
-/// A provider whose tokens outlast the run. Its Ed25519 key goes by the name that peers know.
+/// Starts a provider whose tokens are valid for the whole run. Its Ed25519 key has the algorithm
+/// name `EdDSA`, which peers support.
 async fn provider() -> testing::Provider {
     let lifetime = Duration::from_secs(24 * 3600);
     let builder = testing::Provider::builder().algorithms(cells::ALGORITHMS);
@@ -110,7 +112,7 @@ fn start(files: &Files, provider: &testing::Provider, report: &mut Report) -> Ve
     runners
 }
 
-/// A child that cannot go on is left out of the tables, and the notes tell why.
+/// Runs a step for each child. Removes a child that fails, and adds the reason to the notes.
 fn keep_if_ok(
     runners: &mut Vec<Runner>,
     report: &mut Report,

@@ -1,97 +1,98 @@
-//! Asks every child about every kind of token: first whether it answers rightly, then how fast, in
-//! interleaved rounds.
+//! Measures every child with every kind of token: first the correctness of its answers, then the
+//! time, in interleaved rounds.
 
 use crate::cells::Cell;
 use crate::children::Child;
-use crate::protocol::{Answer, Ask, Provider, Statuses};
+use crate::protocol::{Answer, Command, Provider, Statuses};
 
-/// A child and what is known of it.
+/// A child and its results.
 pub(crate) struct Runner {
-    /// Which row of the table it fills.
+    /// Its row in the tables.
     pub(crate) row: usize,
     child: Child,
-    /// By column.
-    pub(crate) findings: Vec<Finding>,
+    /// The results by column.
+    pub(crate) results: Vec<Measurement>,
     pub(crate) allocations: Option<f64>,
 }
 
-/// What one child does with one kind of token.
+/// The results of one child for one kind of token.
 #[derive(Debug, Default)]
-pub(crate) struct Finding {
-    /// None if it cannot do the algorithm.
+pub(crate) struct Measurement {
+    /// `None` if it does not support the algorithm.
     pub(crate) statuses: Option<Statuses>,
-    /// Whether the handler saw the subject of a valid token.
+    /// Whether the handler received the subject of a valid token.
     pub(crate) subject_seen: bool,
     calls: u32,
     bare_calls: u32,
-    /// Microseconds over the bare service, by round.
+    /// Microseconds over the bare service in each round.
     pub(crate) shares: Vec<f64>,
 }
 
 impl Runner {
     pub(crate) fn new(row: usize, mut child: Child, provider: &Provider) -> Result<Self, String> {
-        child.ask(&Ask::Start(provider.clone()))?;
-        Ok(Self { row, child, findings: Vec::new(), allocations: None })
+        child.ask(&Command::Start(provider.clone()))?;
+        Ok(Self { row, child, results: Vec::new(), allocations: None })
     }
 
-    /// Gives it the tokens of a column and sees how it answers all of them.
+    /// Sends the tokens of a column to the child and records its answers.
     pub(crate) fn check(&mut self, cell: Cell, tokens: &[Option<String>]) -> Result<(), String> {
-        let slot = self.findings.len();
+        let slot = self.results.len();
         let algorithm = crate::cells::name(cell.algorithm).to_owned();
-        let keep = Ask::Keep { slot, algorithm, tokens: tokens.to_vec() };
-        let mut finding = Finding::default();
-        if matches!(self.child.ask(&keep)?, Answer::Ready)
-            && let Answer::Checked { statuses, subject } = self.child.ask(&Ask::Check { slot })?
+        let store = Command::Store { slot, algorithm, tokens: tokens.to_vec() };
+        let mut result = Measurement::default();
+        if matches!(self.child.ask(&store)?, Answer::Ready)
+            && let Answer::Checked { statuses, subject } =
+                self.child.ask(&Command::Check { slot })?
         {
-            finding.statuses = Some(statuses);
-            finding.subject_seen = subject.as_deref() == Some("alice-id");
+            result.statuses = Some(statuses);
+            result.subject_seen = subject.as_deref() == Some("alice-id");
         }
-        self.findings.push(finding);
+        self.results.push(result);
         Ok(())
     }
 
-    /// Finds how many calls fill the time, and how much the first kind of token allocates.
+    /// Determines the number of calls per round, and the allocations for the first kind of token.
     pub(crate) fn prepare(&mut self, milliseconds: f64) -> Result<(), String> {
-        for slot in 0..self.findings.len() {
-            if self.findings[slot].statuses.is_some() {
+        for slot in 0..self.results.len() {
+            if self.results[slot].statuses.is_some() {
                 let calls = |nanos: f64, share| (milliseconds * share * 1e6 / nanos) as u32;
                 let protected = self.nanos(slot, 100, false)?;
                 let bare = self.nanos(slot, 1000, true)?;
-                self.findings[slot].calls = calls(protected, 1.0).max(20);
-                self.findings[slot].bare_calls = calls(bare, 0.25).max(20);
+                self.results[slot].calls = calls(protected, 1.0).max(20);
+                self.results[slot].bare_calls = calls(bare, 0.25).max(20);
             }
         }
         self.allocations = Some(self.allocated(0, false)? - self.allocated(0, true)?);
         Ok(())
     }
 
-    /// One round of one column.
+    /// Runs one round of one column.
     pub(crate) fn round(&mut self, slot: usize) -> Result<(), String> {
-        let Finding { calls, bare_calls, .. } = self.findings[slot];
+        let Measurement { calls, bare_calls, .. } = self.results[slot];
         if calls > 0 {
             let protected = self.nanos(slot, calls, false)?;
             let bare = self.nanos(slot, bare_calls, true)?;
-            self.findings[slot].shares.push((protected - bare) / 1e3);
+            self.results[slot].shares.push((protected - bare) / 1e3);
         }
         Ok(())
     }
 
     fn nanos(&mut self, slot: usize, calls: u32, bare: bool) -> Result<f64, String> {
-        match self.child.ask(&Ask::Run { slot, calls, bare })? {
+        match self.child.ask(&Command::Run { slot, calls, bare })? {
             Answer::Took(nanos) => Ok(nanos),
-            other => Err(format!("{other:?} is no time")),
+            other => Err(format!("expected a time, got {other:?}")),
         }
     }
 
     fn allocated(&mut self, slot: usize, bare: bool) -> Result<f64, String> {
-        match self.child.ask(&Ask::Allocations { slot, bare })? {
+        match self.child.ask(&Command::Allocations { slot, bare })? {
             Answer::Allocated(count) => Ok(count),
-            other => Err(format!("{other:?} is no count")),
+            other => Err(format!("expected a count, got {other:?}")),
         }
     }
 }
 
-/// All rounds. Who begins changes from round to round, so that nobody always follows the same neighbour.
+/// Runs all rounds. The order rotates, so that no child always follows the same one.
 pub(crate) fn rounds(runners: &mut [Runner], columns: usize, count: usize) -> Result<(), String> {
     for round in 0..count {
         eprint!("\rround {} of {count}", round + 1);

@@ -1,20 +1,21 @@
-//! What a person says to the driver.
+//! The command-line options of the driver.
 
-/// How long, how often, about whom.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// Whether the results go to files, too.
+    /// Whether to write the results to files.
     pub(crate) write: bool,
-    /// Rounds; each asks every child about everything once.
+    /// The number of rounds. Each measures every child and every column once.
     pub(crate) rounds: usize,
-    /// How long a child is asked about one kind of token in one round.
+    /// The duration of one measurement in a round.
     pub(crate) milliseconds: f64,
-    /// How many tokens are many.
+    /// The number of tokens in the columns with many tokens.
     pub(crate) many: usize,
-    /// The rows wanted, by parts of their names; all if empty. The two rows of scaikey-auth stay.
+    /// Parts of the names of the rows to measure; all rows if empty. The two rows of scaikey-auth
+    /// are always included.
     pub(crate) only: Vec<String>,
-    /// As it was said, for the record.
-    pub(crate) said: String,
+    /// The command line, for the report.
+    pub(crate) command: String,
 }
 
 pub(crate) const USAGE: &str = "cargo run --release --manifest-path benches/peers/Cargo.toml -- [--write] \
@@ -25,14 +26,14 @@ const COMMAND: &str = "cargo run --release --manifest-path benches/peers/Cargo.t
 impl Options {
     pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let words: Vec<String> = words.collect();
-        let said = format!("{COMMAND} -- {}", words.join(" "));
+        let command = format!("{COMMAND} -- {}", words.join(" "));
         let mut options = Self {
             write: false,
             rounds: 41,
             milliseconds: 10.0,
             many: 10_000,
             only: Vec::new(),
-            said: said.trim_end_matches([' ', '-']).to_owned(),
+            command: command.trim_end_matches([' ', '-']).to_owned(),
         };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
@@ -43,9 +44,9 @@ impl Options {
                 "--milliseconds" => options.milliseconds = number(words.next())?,
                 "--many" => options.many = number(words.next())?,
                 "--only" => options.only = list(words.next())?,
-                // Cargo says so to every bench.
+                // Cargo passes this option to every bench.
                 "--bench" => {}
-                _ => return Err(format!("{word}? {USAGE}")),
+                _ => return Err(format!("unknown option {word}. Usage: {USAGE}")),
             }
         }
         Ok(options)
@@ -53,10 +54,11 @@ impl Options {
 }
 
 fn number<T: std::str::FromStr>(word: Option<String>) -> Result<T, String> {
-    word.and_then(|word| word.parse().ok()).ok_or_else(|| format!("which number? {USAGE}"))
+    word.and_then(|word| word.parse().ok())
+        .ok_or_else(|| format!("a number is missing or invalid. Usage: {USAGE}"))
 }
 
 fn list(word: Option<String>) -> Result<Vec<String>, String> {
-    let word = word.ok_or_else(|| format!("which names? {USAGE}"))?;
+    let word = word.ok_or_else(|| format!("the list of names is missing. Usage: {USAGE}"))?;
     Ok(word.split(',').map(str::to_owned).collect())
 }

@@ -1,49 +1,50 @@
-//! What the driver and a child say to each other: one line of JSON each way, in turn.
+//! The protocol between the driver and a child: the driver sends one line of JSON, the child
+//! answers with one line.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What a service must know of the provider. A peer takes of it what it can use.
+/// The settings of the provider. Each peer uses those that it supports.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Provider {
     pub(crate) issuer: String,
     pub(crate) audience: String,
-    /// The key set itself, for peers that take one.
+    /// The key set, for peers that accept one.
     pub(crate) jwks: String,
-    /// Where it is, for the others.
+    /// The URL of the key set, for the others.
     pub(crate) jwks_uri: String,
 }
 
-/// How many requests got which status.
+/// The number of answers with each status.
 pub(crate) type Statuses = BTreeMap<u16, u64>;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Ask {
-    /// Be ready for this provider's tokens. First of all.
+pub(crate) enum Command {
+    /// Prepares for tokens of this provider. The first command.
     Start(Provider),
-    /// Keep these tokens under a number; `None` is a request without one.
-    Keep { slot: usize, algorithm: String, tokens: Vec<Option<String>> },
-    /// Send each of them once, and tell the statuses and whom the handler saw.
+    /// Stores these tokens in a slot. `None` is a request without a token.
+    Store { slot: usize, algorithm: String, tokens: Vec<Option<String>> },
+    /// Sends each token once, and returns the statuses and the subject that the handler received.
     Check { slot: usize },
-    /// Send so many requests, with the tokens in turn.
+    /// Sends this many requests, with the tokens in turn.
     Run { slot: usize, calls: u32, bare: bool },
-    /// Count what a request with the first of them allocates.
+    /// Counts the allocations of requests with these tokens.
     Allocations { slot: usize, bare: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Ready,
-    /// The peer cannot do this algorithm.
+    /// The peer does not support this algorithm.
     Unsupported,
     Checked {
         statuses: Statuses,
         subject: Option<String>,
     },
-    /// Nanoseconds for one request.
+    /// Nanoseconds per request.
     Took(f64),
-    /// Allocations of one request.
+    /// Allocations per request.
     Allocated(f64),
     Failed(String),
 }

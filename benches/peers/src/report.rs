@@ -1,21 +1,21 @@
-//! What is told: tables of medians, notes, and how it was measured.
+//! The report: tables of medians, notes, and the conditions of the measurement.
 
 use crate::cells::Cell;
 use crate::machine;
-use crate::measure::{Finding, Runner};
+use crate::measure::{Measurement, Runner};
 use crate::options::Options;
-use crate::rows::{FIRST_SEEN, KNOWN, ROWS, Row};
+use crate::rows::{CACHED, ROWS, Row, UNCACHED};
 use crate::table::Table;
 use crate::view::{View, microseconds};
 
-const READING: &str = "Time is what authentication adds to one request, in µs: the protected service \
-less the same service bare, both in one process, median over the rounds. Ratios are taken within \
-each round. Bare is the same handler without protection, a router where the peer works in routers \
-alone. Every peer has a process of its own, its newest release and its keys at hand. A number in \
-brackets is a wrong status; – means the peer cannot do the algorithm.";
+const EXPLANATION: &str = "Times are the microseconds that authentication adds to one request: the protected \
+service minus the bare service, in one process, as a median over the rounds. Ratios are computed within \
+each round. The bare service is the same handler without protection, in a router if the peer needs one. \
+Every peer runs in its own process, in its newest release, with its keys already fetched. A number in \
+brackets is a wrong status; – means that the peer does not support the algorithm.";
 
 pub(crate) struct Report {
-    how: String,
+    conditions: String,
     rounds: usize,
     many: usize,
     tables: Vec<Table>,
@@ -24,20 +24,20 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(options: &Options) -> Self {
-        let how = format!(
+        let conditions = format!(
             "{}. {}.\n\n`{}`, {} rounds of {} ms",
             machine::date(),
             machine::description(),
-            options.said,
+            options.command,
             options.rounds,
             options.milliseconds
         );
         let (rounds, many) = (options.rounds, options.many);
-        Self { how, rounds, many, tables: Vec::new(), notes: Vec::new() }
+        Self { conditions, rounds, many, tables: Vec::new(), notes: Vec::new() }
     }
 
     pub(crate) fn leave_out(&mut self, row: usize, reason: String) {
-        self.notes.push(format!("{}: LEFT OUT: {reason}", title(&ROWS[row])));
+        self.notes.push(format!("{}: NOT MEASURED: {reason}", title(&ROWS[row])));
     }
 
     pub(crate) fn finish(&mut self, runners: &[Runner], columns: &[Cell]) {
@@ -47,24 +47,24 @@ impl Report {
         let mut times = view.table("valid tokens, µs", &accepted, &microseconds);
         view.add_allocations(&mut times);
         self.tables.push(times);
-        self.tables.push(view.table("refused tokens, µs", &refused, &microseconds));
-        for (of, name) in [(KNOWN, "scaikey-auth"), (FIRST_SEEN, "scaikey-auth, every token new")] {
+        self.tables.push(view.table("rejected tokens, µs", &refused, &microseconds));
+        for (of, name) in [(CACHED, "scaikey-auth"), (UNCACHED, "scaikey-auth, every token new")] {
             let title = format!("valid tokens, times the cost of {name}");
             self.tables.push(view.ratios(&title, &accepted, of));
         }
         self.tables.push(view.ratios(
-            "refused tokens, times the cost of scaikey-auth",
+            "rejected tokens, times the cost of scaikey-auth",
             &refused,
-            KNOWN,
+            CACHED,
         ));
         for runner in runners {
             let row = &ROWS[runner.row];
             self.notes.push(format!("{}: {}", title(row), row.note));
-            let blind = |(finding, cell): (&Finding, &Cell)| {
-                cell.valid() && finding.statuses.is_some() && !finding.subject_seen
+            let blind = |(result, cell): (&Measurement, &Cell)| {
+                cell.valid() && result.statuses.is_some() && !result.subject_seen
             };
-            if runner.findings.iter().zip(columns).any(blind) {
-                self.notes.push(format!("{}: ITS HANDLER DID NOT SEE THE SUBJECT", title(row)));
+            if runner.results.iter().zip(columns).any(blind) {
+                self.notes.push(format!("{}: ITS HANDLER DID NOT RECEIVE THE SUBJECT", title(row)));
             }
         }
     }
@@ -72,16 +72,16 @@ impl Report {
     pub(crate) fn plain(&self) -> String {
         let tables: Vec<String> = self.tables.iter().map(Table::plain).collect();
         let notes = self.notes.join("\n");
-        format!("{}\n\n{}\n{READING}\n\n{notes}", self.how, tables.join("\n"))
+        format!("{}\n\n{}\n{EXPLANATION}\n\n{notes}", self.conditions, tables.join("\n"))
     }
 
     pub(crate) fn markdown(&self) -> String {
         let tables: Vec<String> = self.tables.iter().map(Table::markdown).collect();
         let notes: Vec<String> = self.notes.iter().map(|note| format!("- {note}\n")).collect();
         format!(
-            "# What authentication costs\n\nWritten by the command below, not by hand.\n\n{}\n\n\
-             {READING}\n\n![chart](chart.svg)\n\n{}\n### notes\n\n{}",
-            self.how,
+            "# The cost of authentication\n\nThis file is written by the command below. Do not edit it.\n\n{}\n\n\
+             {EXPLANATION}\n\n![chart](chart.svg)\n\n{}\n### notes\n\n{}",
+            self.conditions,
             tables.join("\n"),
             notes.concat()
         )

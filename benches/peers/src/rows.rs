@@ -1,34 +1,34 @@
-//! The rows of the tables: who is compared, and what they do more or less than scaikey-auth.
+//! The rows of the tables: the compared crates, and their differences from scaikey-auth.
 
 /// One row.
 pub(crate) struct Row {
-    /// What the child calls it.
+    /// The name that the child knows.
     pub(crate) name: &'static str,
     /// The cargo feature that builds its child.
     pub(crate) feature: &'static str,
-    /// The package, for its version.
+    /// The package whose version is shown.
     pub(crate) package: &'static str,
-    /// What else the reader calls it.
+    /// The name in the tables.
     pub(crate) title: &'static str,
     pub(crate) note: &'static str,
 }
 
-/// What the others are compared with: tokens seen before.
-pub(crate) const KNOWN: usize = 0;
-/// Likewise: every token as if it were new.
-pub(crate) const FIRST_SEEN: usize = 1;
+/// The reference row with cached tokens.
+pub(crate) const CACHED: usize = 0;
+/// The reference row without a cache: every token is verified.
+pub(crate) const UNCACHED: usize = 1;
 
 pub(crate) const ROWS: &[Row] = &[
     Row {
-        name: "scaikey-known",
+        name: "scaikey-cached",
         feature: "scaikey",
         package: "scaikey-auth",
         title: "scaikey-auth",
-        note: "the default: remembers tokens it has verified, finds the tenant, sees rotated and \
-               withdrawn keys; aws-lc",
+        note: "the default: caches verified tokens, resolves the tenant, follows key rotation and \
+               removal; aws-lc",
     },
     Row {
-        name: "scaikey-first-seen",
+        name: "scaikey-uncached",
         feature: "scaikey",
         package: "scaikey-auth",
         title: "scaikey-auth, every token new",
@@ -39,8 +39,8 @@ pub(crate) const ROWS: &[Row] = &[
         feature: "hand-written",
         package: "jsonwebtoken",
         title: "by hand with jsonwebtoken",
-        note: "issuer, audience, expiry; the keys it started with for ever, no tenant, 401 without \
-               a challenge; aws-lc",
+        note: "issuer, audience, expiry; keys fetched once; no tenant; 401 without a challenge; \
+               aws-lc",
     },
     Row {
         name: "jwt-authorizer",
@@ -70,8 +70,8 @@ pub(crate) const ROWS: &[Row] = &[
         package: "axum-jwt-auth",
         title: "axum-jwt-auth",
         note: "an axum extractor: its bare service is a router; issuer, audience, expiry; one \
-               family of algorithms for each decoder, so a service for each here; an unknown key \
-               waits for the hourly refresh; RustCrypto",
+               algorithm family per decoder, so one service for each here; an unknown key waits \
+               for the hourly refresh; RustCrypto",
     },
     Row {
         name: "axum-keycloak-auth",
@@ -79,14 +79,14 @@ pub(crate) const ROWS: &[Row] = &[
         package: "axum-keycloak-auth",
         title: "axum-keycloak-auth",
         note: "a router; audience and expiry but no issuer; takes the algorithm from the token \
-               and tries every key; never sees a rotated key; its own type of claims; ring",
+               and tries every key; does not follow key rotation; its own claims type; ring",
     },
     Row {
         name: "axum-jwks",
         feature: "axum-jwks",
         package: "axum-jwks",
         title: "axum-jwks",
-        note: "an axum extractor: a router; RSA alone; audience and expiry but no issuer; keys \
+        note: "an axum extractor: a router; RSA only; audience and expiry but no issuer; keys \
                fetched once; clones its keys for every request; ring",
     },
     Row {
@@ -102,7 +102,7 @@ pub(crate) const ROWS: &[Row] = &[
         feature: "oauth-resource-server",
         package: "oauth-resource-server",
         title: "oauth-resource-server",
-        note: "issuer, audience, expiry, type, scopes; keys handed in, refetched when unknown; no \
+        note: "issuer, audience, expiry, type, scopes; initial keys configured, fetched again for an unknown key; no \
                tenant; ring",
     },
     Row {
@@ -110,8 +110,8 @@ pub(crate) const ROWS: &[Row] = &[
         feature: "huskarl",
         package: "huskarl-axum",
         title: "huskarl-axum",
-        note: "a router; the RFC 9068 profile: issuer, audience, expiry, type, client; looks for \
-               bound tokens (DPoP, mTLS), too; sees rotated keys; hands over the claims of the profile \
-               and no others; no tenant; RustCrypto",
+        note: "a router; the RFC 9068 profile: issuer, audience, expiry, type, client; also \
+               checks bound tokens (DPoP, mTLS); follows key rotation; provides only the claims of \
+               the profile; no tenant; RustCrypto",
     },
 ];

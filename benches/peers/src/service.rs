@@ -1,4 +1,4 @@
-//! The little service that every peer protects, and a way to send it requests whatever its types are.
+//! The small service that every peer protects, and a type-erased way to send it requests.
 
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
@@ -11,13 +11,13 @@ use tower::Service;
 
 use crate::protocol::Statuses;
 
-/// Where the handler tells whom it saw, and how.
+/// The path at which the handler returns the subject, and the header that contains it.
 pub(crate) const SUBJECT_PATH: &str = "/subject";
 pub(crate) const SUBJECT_HEADER: &str = "x-subject";
 
-type Sent<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// Headers that take turns.
+/// `Authorization` headers, used in turn.
 pub(crate) struct Slot {
     headers: Vec<Option<HeaderValue>>,
     next: usize,
@@ -32,30 +32,30 @@ impl Slot {
         self.headers.len() as u32
     }
 
-    fn turn(&mut self) -> Option<HeaderValue> {
+    fn next_header(&mut self) -> Option<HeaderValue> {
         let header = self.headers[self.next].clone();
         self.next = (self.next + 1) % self.headers.len();
         header
     }
 }
 
-/// Whoever requests can be sent to.
+/// A service without its type parameters.
 pub(crate) trait Target {
-    /// So many requests, one after the other, and how they were answered.
-    fn send<'a>(&'a mut self, slot: &'a mut Slot, calls: u32) -> Sent<'a, Statuses>;
+    /// Sends this many requests in sequence and returns their statuses.
+    fn send<'a>(&'a mut self, slot: &'a mut Slot, calls: u32) -> LocalFuture<'a, Statuses>;
 
-    /// Whom the handler saw in a request.
-    fn subject<'a>(&'a mut self, slot: &'a mut Slot) -> Sent<'a, Option<String>>;
+    /// Sends a request and returns the subject that the handler received.
+    fn subject<'a>(&'a mut self, slot: &'a mut Slot) -> LocalFuture<'a, Option<String>>;
 }
 
-/// A protected service and the same without protection.
+/// A protected service and the same service without protection.
 pub(crate) struct Pair {
     pub(crate) protected: Box<dyn Target>,
     bare: Box<dyn Target>,
 }
 
 impl Pair {
-    /// `B` is the body of the requests both are sent.
+    /// Creates a pair. `B` is the body type of the requests.
     pub(crate) fn new<B, P, Q, R, T>(protected: P, bare: Q) -> Self
     where
         B: Default + 'static,
@@ -82,20 +82,20 @@ where
     S: Service<Request<B>, Response = Response<R>, Error: Debug>,
     B: Default,
 {
-    fn send<'a>(&'a mut self, slot: &'a mut Slot, calls: u32) -> Sent<'a, Statuses> {
+    fn send<'a>(&'a mut self, slot: &'a mut Slot, calls: u32) -> LocalFuture<'a, Statuses> {
         Box::pin(async move {
             let mut counts = vec![0; 1000];
             for _ in 0..calls {
-                let response = self.call(Uri::default(), slot.turn()).await;
+                let response = self.call(Uri::default(), slot.next_header()).await;
                 counts[usize::from(response.status().as_u16())] += 1;
             }
             (0..).zip(counts).filter(|(_, count)| *count > 0).collect()
         })
     }
 
-    fn subject<'a>(&'a mut self, slot: &'a mut Slot) -> Sent<'a, Option<String>> {
+    fn subject<'a>(&'a mut self, slot: &'a mut Slot) -> LocalFuture<'a, Option<String>> {
         Box::pin(async move {
-            let response = self.call(Uri::from_static(SUBJECT_PATH), slot.turn()).await;
+            let response = self.call(Uri::from_static(SUBJECT_PATH), slot.next_header()).await;
             let subject = response.headers().get(SUBJECT_HEADER)?;
             subject.to_str().ok().map(str::to_owned)
         })
@@ -113,7 +113,7 @@ where
         if let Some(value) = authorization {
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        poll_fn(|cx| self.0.poll_ready(cx)).await.expect("it is ready");
-        black_box(self.0.call(black_box(request)).await.expect("it answers"))
+        poll_fn(|cx| self.0.poll_ready(cx)).await.expect("the service is ready");
+        black_box(self.0.call(black_box(request)).await.expect("the service answers"))
     }
 }

@@ -1,6 +1,6 @@
-//! Tables, for a terminal and for Markdown.
+//! Formats tables for a terminal and as Markdown.
 
-/// Columns of text under a title; the first is the name of the row.
+/// A table with a title. The first column is the name of the row.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) title: String,

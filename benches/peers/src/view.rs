@@ -1,11 +1,11 @@
-//! Tables of what was found: rows are runners, columns are kinds of tokens.
+//! Builds the tables of results: rows are children, columns are kinds of tokens.
 
 use crate::cells::{Cell, Kind};
-use crate::measure::{Finding, Runner, median};
+use crate::measure::{Measurement, Runner, median};
 use crate::rows::ROWS;
 use crate::table::Table;
 
-/// What all tables are made of.
+/// The results of all children.
 pub(crate) struct View<'a> {
     pub(crate) runners: &'a [Runner],
     pub(crate) columns: &'a [Cell],
@@ -18,15 +18,15 @@ impl View<'_> {
         &self,
         title: &str,
         columns: &[usize],
-        figure: &dyn Fn(&Finding) -> Option<f64>,
+        figure: &dyn Fn(&Measurement) -> Option<f64>,
     ) -> Table {
         let mut head = vec![String::new()];
         head.extend(columns.iter().map(|at| self.head(self.columns[*at])));
         let row = |runner: &Runner| {
             let mut row = vec![ROWS[runner.row].title.to_owned()];
             row.extend(columns.iter().map(|at| {
-                let finding = &runner.findings[*at];
-                shown(self.columns[*at], finding, figure(finding))
+                let result = &runner.results[*at];
+                shown(self.columns[*at], result, figure(result))
             }));
             row
         };
@@ -49,7 +49,7 @@ impl View<'_> {
         }
     }
 
-    /// Times the cost of another row in the same round.
+    /// Builds a table of ratios to the cost of another row in the same round.
     pub(crate) fn ratios(&self, title: &str, columns: &[usize], of: usize) -> Table {
         let Some(base) = self.runners.iter().find(|runner| runner.row == of) else {
             return self.table(title, &[], &|_| None);
@@ -57,26 +57,26 @@ impl View<'_> {
         let mut table = self.table(title, columns, &|_| None);
         for (row, runner) in table.rows.iter_mut().zip(self.runners) {
             for (text, at) in row.iter_mut().skip(1).zip(columns) {
-                let (finding, base) = (&runner.findings[*at], &base.findings[*at].shares);
-                let pairs = finding.shares.iter().zip(base).take(self.rounds);
+                let (result, base) = (&runner.results[*at], &base.results[*at].shares);
+                let pairs = result.shares.iter().zip(base).take(self.rounds);
                 let ratio = median(pairs.map(|(share, base)| share / base));
-                *text = shown(self.columns[*at], finding, ratio);
+                *text = shown(self.columns[*at], result, ratio);
             }
         }
         table
     }
 }
 
-pub(crate) fn microseconds(finding: &Finding) -> Option<f64> {
-    median(finding.shares.iter().copied())
+pub(crate) fn microseconds(result: &Measurement) -> Option<f64> {
+    median(result.shares.iter().copied())
 }
 
-/// A figure with three digits that mean something, and what was answered wrongly.
-fn shown(cell: Cell, finding: &Finding, figure: Option<f64>) -> String {
-    let Some(statuses) = &finding.statuses else { return "–".to_owned() };
+/// Formats a figure with three significant digits, and a wrong status if there is one.
+fn shown(cell: Cell, result: &Measurement, figure: Option<f64>) -> String {
+    let Some(statuses) = &result.statuses else { return "–".to_owned() };
     let figure = figure.map_or_else(String::new, digits);
     match cell.fault(statuses) {
-        // How fast a good token is refused is no news.
+        // The time of a wrongly rejected token is not comparable.
         Some(status) if cell.valid() => format!("({status})"),
         Some(status) => format!("{figure} ({status})"),
         None => figure,

@@ -67,7 +67,7 @@ pub trait CacheSuite: Sync {
 /// It does *not* test an unavailable store, which must be an `Err` without a long wait.
 ///
 /// # Panics
-/// When the cache breaks a rule. The message names the rule.
+/// Panics if the cache breaks a rule. The message names the rule.
 pub async fn token_cache(suite: &dyn CacheSuite) {
     let fixture = Fixture::new(suite.timeout());
     stores_tokens(suite, &fixture).await;

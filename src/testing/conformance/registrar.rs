@@ -72,7 +72,7 @@ pub trait RegistrarSuite: Sync {
 /// during a registration, nor that registrations survive a restart.
 ///
 /// # Panics
-/// When the registrar breaks a rule. The message names the rule.
+/// Panics if the registrar breaks a rule. The message names the rule.
 pub async fn registrar(suite: &dyn RegistrarSuite) {
     let fixture = Fixture::new();
     repeated_registrations(suite, &fixture).await;

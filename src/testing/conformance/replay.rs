@@ -35,7 +35,7 @@ const CALLERS: usize = 32;
 /// ```
 ///
 /// # Panics
-/// When the log breaks a rule. The message names the rule.
+/// Panics if the log breaks a rule. The message names the rule.
 pub async fn replay_log(log: Arc<dyn ReplayLog>, now: SystemTime) {
     let hour = now + Duration::from_secs(3600);
     let keys: Vec<ReplayKey> = (0..16).map(|_| fresh()).collect();

@@ -29,8 +29,8 @@ fn segments(list: &mut ForgeryList<'_>) {
         ("two segments", signed.to_owned()),
         ("four segments", format!("{good}.AAAA")),
         ("five segments", format!("{good}.AAAA.AAAA")),
-        ("a dot behind", format!("{good}.")),
-        ("a dot in front", format!(".{good}")),
+        ("trailing dot", format!("{good}.")),
+        ("leading dot", format!(".{good}")),
         ("dots only", "..".to_owned()),
         ("JWE", jwe(r#"{"alg":"dir","enc":"A256GCM"}"#)),
         (
@@ -49,7 +49,7 @@ fn encoding(list: &mut ForgeryList<'_>) {
     let good = key.token(&header, &payload);
     list.add("signature padded", why, format!("{good}=="));
     list.add("signature with spare bits", why, with_spare_bits(&good));
-    list.add("signature with a character too many", why, format!("{good}A"));
+    list.add("signature with an extra character", why, format!("{good}A"));
     // A signature of 256 bytes almost always contains `-` or `_`; otherwise a `+` is appended.
     let mut standard = good.clone();
     while !standard.contains(['+', '/']) {
@@ -103,13 +103,13 @@ fn characters(list: &mut ForgeryList<'_>) {
     let good = list.good().sign();
     let (head, tail) = good.split_at(good.len() / 2);
     for (name, token) in [
-        ("nothing at all", String::new()),
-        ("a space within", format!("{head} {tail}")),
-        ("a tab within", format!("{head}\t{tail}")),
-        ("a newline within", format!("{head}\n{tail}")),
-        ("a newline behind", format!("{good}\n")),
-        ("a NUL behind", format!("{good}\0")),
-        ("a comma behind", format!("{good},")),
+        ("empty token", String::new()),
+        ("space inside", format!("{head} {tail}")),
+        ("tab inside", format!("{head}\t{tail}")),
+        ("newline inside", format!("{head}\n{tail}")),
+        ("trailing newline", format!("{good}\n")),
+        ("trailing NUL", format!("{good}\0")),
+        ("trailing comma", format!("{good},")),
         ("two tokens", format!("{good},{good}")),
         ("in quotes", format!("\"{good}\"")),
         ("the scheme twice", format!("Bearer {good}")),
@@ -142,13 +142,13 @@ fn json(list: &mut ForgeryList<'_>) {
         ("payload with a BOM", [b"\xef\xbb\xbf", bytes].concat()),
         ("payload in UTF-16", utf16),
         ("payload with invalid UTF-8", payload.replacen("alice", "al\u{7f}ce", 1).into_bytes()),
-        ("payload with data behind", [bytes, b"x"].concat()),
+        ("payload with trailing data", [bytes, b"x"].concat()),
         ("payload twice", [bytes, bytes].concat()),
-        ("payload with a NUL behind", [bytes, b"\0"].concat()),
+        ("payload with a trailing NUL", [bytes, b"\0"].concat()),
         ("payload with a comment", [b"/**/", bytes].concat()),
-        ("payload with a comma too many", payload.replacen('}', ",}", 1).into_bytes()),
+        ("payload with a trailing comma", payload.replacen('}', ",}", 1).into_bytes()),
         (
-            "payload cut short",
+            "payload truncated",
             bytes.split_last().map(|(_, rest)| rest.to_vec()).unwrap_or_default(),
         ),
         (
@@ -172,7 +172,7 @@ fn json(list: &mut ForgeryList<'_>) {
         ("header a list", format!("[{header}]").into_bytes()),
         ("header null", b"null".to_vec()),
         ("header with a BOM", format!("\u{feff}{header}").into_bytes()),
-        ("header with data behind", format!("{header}{{}}").into_bytes()),
+        ("header with trailing data", format!("{header}{{}}").into_bytes()),
         (
             "header with invalid UTF-8",
             [b"{\"\xff\":1,", header.get(1..).unwrap_or_default().as_bytes()].concat(),

@@ -58,7 +58,7 @@ fn symmetric(list: &mut ForgeryList<'_>) {
     let (_, header, payload) = list.good().kid(Some(BadKey::KID)).header("alg", "HS256").parts();
     let token = macced(hmac::HMAC_SHA256, &BadKey::SHARED_SECRET, &header, &payload);
     list.add(
-        "HS256 with a secret out of the key set",
+        "HS256 with a secret from the key set",
         "an attacker can sign with a published secret",
         token,
     );
@@ -107,17 +107,17 @@ fn wrong_algorithm(list: &mut ForgeryList<'_>) {
 fn wrong_key(list: &mut ForgeryList<'_>) {
     let why = "the key is not a key of the issuer";
     for (name, algorithm) in [
-        ("RS256 by a stranger with a known kid", Algorithm::RS256),
-        ("ES256 by a stranger with a known kid", Algorithm::ES256),
+        ("RS256 by an unknown key with a known kid", Algorithm::RS256),
+        ("ES256 by an unknown key with a known kid", Algorithm::ES256),
     ] {
         let known = list.issuer.key_for(algorithm);
-        let stranger = SigningKey::with_kid(algorithm, known.kid());
-        list.add(name, why, list.good().signed_by(&stranger).sign());
+        let unknown = SigningKey::with_kid(algorithm, known.kid());
+        list.add(name, why, list.good().signed_by(&unknown).sign());
     }
-    let stranger = SigningKey::generate(Algorithm::RS256);
-    list.add("RS256 by a stranger", why, list.good().signed_by(&stranger).sign());
-    let token = list.good().signed_by(&stranger).kid(None).sign();
-    list.add("RS256 by a stranger without kid", why, token);
+    let unknown = SigningKey::generate(Algorithm::RS256);
+    list.add("RS256 by an unknown key", why, list.good().signed_by(&unknown).sign());
+    let token = list.good().signed_by(&unknown).kid(None).sign();
+    list.add("RS256 by an unknown key without kid", why, token);
 }
 
 fn wrong_signature(list: &mut ForgeryList<'_>) {
@@ -157,7 +157,7 @@ fn wrong_signature(list: &mut ForgeryList<'_>) {
             ec.sign_der(signed.as_bytes()),
         ),
         ("ES256 signature doubled", why, fixed.repeat(2)),
-        ("ES256 signature cut in half", why, fixed.iter().take(32).copied().collect()),
+        ("ES256 signature truncated to half", why, fixed.iter().take(32).copied().collect()),
     ] {
         list.add(name, why, format!("{signed}.{}", base64url(signature)));
     }

@@ -50,7 +50,7 @@ impl TestIssuer {
     /// challenge (RFC 7636). It grants all scopes of the client.
     ///
     /// # Panics
-    /// When the user or the client is not registered.
+    /// Panics if the user or the client is not registered.
     pub fn authorize(
         &self,
         user: &str,
@@ -66,7 +66,7 @@ impl TestIssuer {
     /// client.
     ///
     /// # Panics
-    /// When the user or the client is not registered.
+    /// Panics if the user or the client is not registered.
     #[expect(clippy::panic, reason = "an unregistered name is a mistake in the test")]
     pub fn authorize_with(
         &self,

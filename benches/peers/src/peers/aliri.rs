@@ -1,4 +1,4 @@
-//! aliri_tower with its key set in memory. It knows no EdDSA.
+//! aliri_tower with its key set in memory. It does not support EdDSA.
 
 use aliri::jwa::Algorithm;
 use aliri::jwt::{self, CoreClaims, CoreValidator};
@@ -37,7 +37,7 @@ pub(super) fn build(provider: &Provider, algorithm: &str) -> Built {
     Ok(Some(Pair::new::<(), _, _, _, _>(layer.layer(service.clone()), service)))
 }
 
-/// The claims everybody reads, in the types it checks.
+/// The common claims in the types that it checks.
 #[derive(Debug, Clone, Deserialize)]
 #[allow(dead_code, reason = "a service would read them")]
 struct Token {

@@ -1,4 +1,4 @@
-//! axum-jwks, which takes RSA keys alone: one of another kind makes it refuse the whole set.
+//! axum-jwks, which supports only RSA keys and rejects a key set with any other key.
 
 use axum::Router;
 use axum::extract::FromRef;
@@ -10,7 +10,7 @@ use jsonwebtoken_09::jwk::{AlgorithmParameters, JwkSet};
 
 use super::Built;
 use super::claims::Claims;
-use super::router::{Seen, pair, seen};
+use super::router::{SubjectAnswer, pair, subject_answer};
 use crate::protocol::Provider;
 use crate::service::SUBJECT_PATH;
 
@@ -56,6 +56,6 @@ impl ParseTokenClaims for Claims {
 
 async fn quick(_token: Token<Claims>) {}
 
-async fn subject(Token(claims): Token<Claims>) -> Seen {
-    seen(&claims.sub)
+async fn subject(Token(claims): Token<Claims>) -> SubjectAnswer {
+    subject_answer(&claims.sub)
 }

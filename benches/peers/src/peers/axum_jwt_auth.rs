@@ -1,4 +1,4 @@
-//! axum-jwt-auth with remote keys, as its README has it. Its rules hold for one family of algorithms.
+//! axum-jwt-auth with remote keys, as in its README. A validation covers one family of algorithms.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use jsonwebtoken_10::{Algorithm, Validation};
 
 use super::Built;
 use super::claims::Claims;
-use super::router::{Seen, pair, seen};
+use super::router::{SubjectAnswer, pair, subject_answer};
 use crate::protocol::Provider;
 use crate::service::SUBJECT_PATH;
 
@@ -30,6 +30,6 @@ pub(super) async fn build(provider: &Provider, algorithm: &str) -> Built {
 
 async fn quick(_token: Token<Claims>) {}
 
-async fn subject(token: Token<Claims>) -> Seen {
-    seen(&token.claims.sub)
+async fn subject(token: Token<Claims>) -> SubjectAnswer {
+    subject_answer(&token.claims.sub)
 }

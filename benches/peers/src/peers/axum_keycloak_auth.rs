@@ -1,4 +1,4 @@
-//! axum-keycloak-auth, which discovers keys where Keycloak has them; so there is a little Keycloak here.
+//! axum-keycloak-auth, which discovers keys at Keycloak URLs; this module serves such URLs.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use axum_keycloak_auth::{PassthroughMode, Url};
 use serde_json::json;
 
 use super::Built;
-use super::router::{Seen, open, pair, seen};
+use super::router::{SubjectAnswer, open, pair, subject_answer};
 use crate::protocol::Provider;
 
 pub(super) async fn build(provider: &Provider) -> Built {
@@ -30,11 +30,11 @@ pub(super) async fn build(provider: &Provider) -> Built {
     Ok(Some(pair(open(subject).layer(layer))))
 }
 
-async fn subject(Extension(token): Extension<KeycloakToken<String>>) -> Seen {
-    seen(&token.subject)
+async fn subject(Extension(token): Extension<KeycloakToken<String>>) -> SubjectAnswer {
+    subject_answer(&token.subject)
 }
 
-/// Answers every request with the discovery document of a realm whose keys are the provider's.
+/// Serves the discovery document of a realm with the keys of the provider, for every request.
 fn realm(provider: &Provider) -> std::io::Result<String> {
     let document = json!({
         "issuer": provider.issuer,

@@ -1,9 +1,10 @@
-//! What services read of the tokens: owned, and the same for every peer that lets its user say.
+//! The claims that services read: owned, and the same for every peer with a configurable claims
+//! type.
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[allow(dead_code, reason = "a service would read them; some peers want other types")]
+#[allow(dead_code, reason = "a service would read them; some peers need other types")]
 pub(crate) struct Claims {
     pub(crate) iss: String,
     pub(crate) sub: String,

@@ -1,5 +1,5 @@
-//! What one writes by hand with `jsonwebtoken`: a prepared key and set of rules for each key, and the
-//! claims in the request's extensions.
+//! A hand-written middleware with `jsonwebtoken`: a parsed key and validation rules for each key,
+//! and the claims in the request's extensions.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -1,4 +1,5 @@
-//! huskarl-axum with its validator for the RFC 9068 profile, set up from the provider's metadata.
+//! huskarl-axum with its validator for the RFC 9068 profile, configured from the provider's
+//! metadata.
 
 use huskarl_axum::extractors::ValidatedToken;
 use huskarl_axum::layers::ValidatorLayer;
@@ -10,7 +11,7 @@ use huskarl_reqwest::ReqwestClient;
 use huskarl_reqwest::mtls::NoMtls;
 
 use super::Built;
-use super::router::{Seen, open, pair, seen};
+use super::router::{SubjectAnswer, open, pair, subject_answer};
 use crate::protocol::Provider;
 
 pub(super) async fn build(provider: &Provider) -> Built {
@@ -29,6 +30,6 @@ pub(super) async fn build(provider: &Provider) -> Built {
     Ok(Some(pair(open(subject).layer(layer.authenticated()))))
 }
 
-async fn subject(token: ValidatedToken<Rfc9068AccessTokenClaims>) -> Seen {
-    seen(token.sub.as_deref().unwrap_or_default())
+async fn subject(token: ValidatedToken<Rfc9068AccessTokenClaims>) -> SubjectAnswer {
+    subject_answer(token.sub.as_deref().unwrap_or_default())
 }

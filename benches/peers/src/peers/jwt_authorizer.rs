@@ -1,4 +1,4 @@
-//! jwt-authorizer with its key set in memory. Its answers are axum 0.7's, but it needs no router.
+//! jwt-authorizer with its key set in memory. It answers with axum 0.7 types but needs no router.
 
 use axum_07::body::Body;
 use jwt_authorizer::{IntoLayer, JwtAuthorizer, Validation};

@@ -1,4 +1,4 @@
-//! The little service for peers that wrap any tower service.
+//! The small service for peers that wrap any tower service.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -8,10 +8,10 @@ use tower::Service;
 
 use crate::service::{SUBJECT_HEADER, SUBJECT_PATH};
 
-/// Finds whom a layer saw, where that layer leaves it.
+/// Returns the subject from the place where a layer stores it.
 pub(super) type SubjectOf = fn(&Extensions) -> Option<String>;
 
-/// Tells whom it saw if it is asked for that; otherwise it does nothing.
+/// Returns a service that answers with the subject at [`SUBJECT_PATH`] and otherwise does nothing.
 pub(super) fn little<B, R>(
     subject_of: SubjectOf,
 ) -> impl Service<Request<B>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send

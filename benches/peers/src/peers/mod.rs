@@ -1,4 +1,4 @@
-//! The peers, each at its best documented setting. One build has one of them.
+//! The peers, each with its fastest documented settings. A build contains one of them.
 
 #[cfg(feature = "aliri")]
 mod aliri;
@@ -31,16 +31,16 @@ use std::error::Error;
 use crate::protocol::Provider;
 use crate::service::Pair;
 
-/// What a peer made of the provider; nothing if it cannot do the algorithm.
+/// The services of a peer, or `None` if it does not support the algorithm.
 type Built = Result<Option<Pair>, Box<dyn Error>>;
 
-#[allow(unused_variables, reason = "each build has one peer, and not every peer needs everything")]
+#[allow(unused_variables, reason = "each build has one peer, which may not need every argument")]
 pub(crate) async fn build(peer: &str, provider: &Provider, algorithm: &str) -> Built {
     match peer {
         #[cfg(feature = "scaikey")]
-        "scaikey-known" => scaikey::known(provider).await,
+        "scaikey-cached" => scaikey::cached(provider).await,
         #[cfg(feature = "scaikey")]
-        "scaikey-first-seen" => scaikey::first_seen(provider).await,
+        "scaikey-uncached" => scaikey::uncached(provider).await,
         #[cfg(feature = "hand-written")]
         "hand-written" => hand_written::build(provider),
         #[cfg(feature = "jwt-authorizer")]
@@ -59,6 +59,6 @@ pub(crate) async fn build(peer: &str, provider: &Provider, algorithm: &str) -> B
         "oauth-resource-server" => oauth_resource_server::build(provider),
         #[cfg(feature = "huskarl")]
         "huskarl" => huskarl::build(provider).await,
-        _ => Err(format!("{peer} is not in this build").into()),
+        _ => Err(format!("{peer} is not part of this build").into()),
     }
 }

@@ -1,4 +1,4 @@
-//! oauth-resource-server with a first key set handed in, and its layer for any tower service.
+//! oauth-resource-server with an initial key set, and its layer for any tower service.
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ pub(super) fn build(provider: &Provider) -> Built {
         required_scope: Some("profile".to_owned()),
         ..OAuthConfig::default()
     };
-    let resolved = config.resolve(KeyNaming::Dotted("oauth"))?.ok_or("it is switched off")?;
+    let resolved =
+        config.resolve(KeyNaming::Dotted("oauth"))?.ok_or("the configuration is disabled")?;
     let validator = OAuthValidator::builder(&resolved).initial_jwks(&provider.jwks).build()?;
     let layer = HttpAuthLayer::builder().oauth(Arc::new(validator)).build()?;
     let service = little::<(), Bytes>(|extensions| match extensions.get::<Credential>()? {

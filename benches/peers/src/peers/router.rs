@@ -1,4 +1,4 @@
-//! The little service as an axum router, for peers that work in routers alone.
+//! The small service as an axum router, for peers that work only in routers.
 
 use axum::Router;
 use axum::body::Body;
@@ -7,21 +7,21 @@ use axum::routing::get;
 
 use crate::service::{Pair, SUBJECT_HEADER, SUBJECT_PATH};
 
-/// How a handler tells whom it saw.
-pub(super) type Seen = AppendHeaders<[(&'static str, String); 1]>;
+/// The answer of a handler with the subject that it received.
+pub(super) type SubjectAnswer = AppendHeaders<[(&'static str, String); 1]>;
 
-pub(super) fn seen(subject: &str) -> Seen {
+pub(super) fn subject_answer(subject: &str) -> SubjectAnswer {
     AppendHeaders([(SUBJECT_HEADER, subject.to_owned())])
 }
 
 async fn quick() {}
 
-/// The route that is measured, without protection.
+/// Returns the measured routes without protection.
 pub(super) fn bare() -> Router {
     Router::new().route("/", get(quick)).route(SUBJECT_PATH, get(quick))
 }
 
-/// A protected router beside the bare one.
+/// Pairs a protected router with the bare one.
 pub(super) fn pair(protected: Router) -> Pair {
     Pair::new::<Body, _, _, _, _>(protected, bare())
 }
@@ -33,7 +33,8 @@ pub(super) use open::open;
 mod open {
     use super::{Router, SUBJECT_PATH, get, quick};
 
-    /// The same routes, the second with a handler of the peer's own; to be wrapped by its layer.
+    /// Returns the same routes with a peer-specific handler for the subject, for the layer of the
+    /// peer.
     pub(in super::super) fn open<H, T>(subject: H) -> Router
     where
         H: axum::handler::Handler<T, ()>,

@@ -1,4 +1,4 @@
-//! scaikey-auth, as its README sets it up: with the memory of known tokens, and without.
+//! scaikey-auth with the settings of its README, with and without the cache of verified tokens.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use super::little::little;
 use crate::protocol::Provider;
 use crate::service::Pair;
 
-pub(super) async fn known(provider: &Provider) -> Built {
+pub(super) async fn cached(provider: &Provider) -> Built {
     build(builder(provider)).await
 }
 
-pub(super) async fn first_seen(provider: &Provider) -> Built {
+pub(super) async fn uncached(provider: &Provider) -> Built {
     build(builder(provider).verified_tokens_bytes(0)).await
 }
 
 fn builder(provider: &Provider) -> AuthBuilder {
-    // The keys outlast the run, so that no refresh falls into a round.
+    // The key set does not expire during the run, so that no refresh disturbs a round.
     let mut jwks = JwksSettings::default();
     jwks.ttl = Duration::from_secs(24 * 3600);
     jwks.max_stale = jwks.ttl;
@@ -35,7 +35,7 @@ fn builder(provider: &Provider) -> AuthBuilder {
 async fn build(builder: AuthBuilder) -> Built {
     let auth = builder.build()?;
     auth.ready().await?;
-    // An empty text is the least that is a body, which the layer asks for.
+    // The layer requires a body type; an empty string is the cheapest.
     let service = little::<String, Bytes>(|extensions| {
         extensions.get::<AuthContext>().map(|context| context.identity().subject().to_owned())
     });

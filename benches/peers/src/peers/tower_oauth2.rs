@@ -1,4 +1,4 @@
-//! tower-oauth2-resource-server with its key set in memory; which of its crypto it has, the build says.
+//! tower-oauth2-resource-server with its key set in memory. The build selects its crypto library.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) async fn build(provider: &Provider) -> Built {
         .claims_validation(ClaimsValidationSpec::recommended(&provider.issuer, &audiences))
         .build()?;
     let server = OAuth2ResourceServer::<Claims>::builder().add_tenant(tenant).build().await?;
-    // It takes its keys over in a task of its own.
+    // It loads its keys in a background task.
     tokio::time::sleep(Duration::from_millis(100)).await;
     let service = little::<(), Bytes>(|extensions| Some(extensions.get::<Claims>()?.sub.clone()));
     Ok(Some(Pair::new::<(), _, _, _, _>(server.into_layer().layer(service.clone()), service)))
