@@ -1,4 +1,4 @@
-//! Which user names are one account, so that another spelling is not another try.
+//! Folds user names, so that different spellings of one account share a rate limit.
 
 use std::sync::Arc;
 
@@ -6,42 +6,42 @@ use icu_normalizer::uts46::Uts46MapperBorrowed;
 
 use super::tokens::PasswordAttempt;
 
-/// Names the account that an attempt is made on.
+/// A function that names the account of a password attempt.
 pub(super) type AccountRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> String + Send + Sync>;
 
-/// So many characters tell accounts apart. Single ones grow to 18 as they are folded.
+/// Maximum length of a folded name. Folding one character yields up to 18.
 const MAX_CHARS: usize = 256;
 
-/// Returns what all spellings of `name` have in common: as directories compare names (RFC 4518 §2),
-/// without regard to case, compatibility forms, invisible characters and outer or repeated space.
+/// Folds a user name so that all its spellings become equal, as directories compare names (RFC 4518 §2):
+/// ignores case, compatibility forms, invisible characters, and outer or repeated spaces.
 ///
-/// UTS 46 is the mapping that host names go through: NFKC and case folding at once, from tables that
-/// URLs need anyway. Small letters and then capitals make one of `ẞ`, `ß` and `SS`, which it keeps apart.
+/// UTS 46, the mapping for host names, does NFKC and case folding in one step, from tables that URLs need
+/// anyway. It keeps `ẞ`, `ß` and `SS` apart; mapping to lower and then to upper case makes them equal.
 pub(super) fn fold(name: &str) -> String {
     let visible = name.chars().map(control_to_space).filter(|c| !is_ignored(*c));
     let capitals = visible.flat_map(char::to_lowercase).flat_map(char::to_uppercase);
     let mapper = Uts46MapperBorrowed::new();
     let mapped = mapper.map_normalize(capitals);
-    // Before the rest is cut off: more space in front would leave less of the name.
+    // Collapses before truncating: leading spaces must not use up the limit.
     let mut folded: String = collapse_spaces(mapped).take(MAX_CHARS).collect();
     folded.truncate(folded.trim_end().len());
     folded
 }
 
-/// Without space in front, and with one for several.
+/// Removes leading spaces, and collapses runs of spaces.
 fn collapse_spaces(text: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
     let mut is_behind_space = true;
     let text = text.map(|c| if c.is_whitespace() { ' ' } else { c });
     text.filter(move |c| !std::mem::replace(&mut is_behind_space, *c == ' ') || *c != ' ')
 }
 
-/// Line ends and tabs are space (RFC 4518 §2.2).
+/// Maps line ends and tabs to spaces (RFC 4518 §2.2).
 fn control_to_space(c: char) -> char {
     if matches!(c, '\u{9}'..='\u{d}' | '\u{85}') { ' ' } else { c }
 }
 
-/// Invisible characters: RFC 4518 §2.2 maps them to nothing, and Unicode has given signs of direction
-/// (UAX 9) and of invisible operators since.
+/// Returns whether a character is invisible. RFC 4518 §2.2 maps such characters to nothing; direction marks
+/// (UAX 9) and invisible operators were added to Unicode later.
 fn is_ignored(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_name_fold_alike() {
+    fn spellings_of_one_name_fold_equal() {
         let table: &[(&str, &[&str])] = &[
             ("bob", &["BOB", " bob ", "\tbob\r\n", "ｂｏｂ", "𝐁𝐨𝐛", "b\u{ad}ob", "b\u{200d}ob"]),
             ("bob", &["\u{feff}bob", "bo\u{fe0f}b", "bob\0", "\u{a0}bob\u{3000}", "b\u{202e}ob"]),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_differ_stay_apart() {
+    fn different_names_stay_different() {
         let names =
             ["bob", "bob2", "b-ob", "b.ob", "b_ob", "b ob", "bób", "bob@x", "x\\bob", "боб", ""];
         let folded: std::collections::HashSet<_> = names.iter().map(|name| fold(name)).collect();

@@ -1,4 +1,4 @@
-//! Request bodies, read up to a limit and for so long.
+//! Reads request bodies, with a size limit and a timeout.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -10,17 +10,17 @@ use http_body::Body;
 use super::response::{Failure, invalid_request};
 use crate::clock::within;
 
-/// Tokens have 16 KiB at most, and few parameters stand beside them.
+/// Tokens have at most 16 KiB, and requests add only a few parameters.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// How long a client may take to send a body, unless the service says otherwise.
+/// Default time that a client has to send its body.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 const TOO_LARGE: Failure = Failure::Body(413, "The body is too large.");
 /// RFC 9110 §15.5.9.
 const TOO_LATE: Failure = Failure::Body(408, "The body did not arrive in time.");
 
-/// BodyFormat a whole body, which must be there within `timeout`.
+/// Reads a whole body, which must arrive within `timeout`.
 pub(super) async fn read<B: Body>(body: B, timeout: Duration) -> Result<Bytes, Failure> {
     within(timeout, collect(body)).await.unwrap_or(Err(TOO_LATE))
 }
@@ -32,7 +32,7 @@ async fn collect<B: Body>(body: B) -> Result<Bytes, Failure> {
     let (mut body, mut read) = (pin!(body), BytesMut::new());
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
         let broken = |_| invalid_request("The body could not be read.");
-        // Trailers say nothing here.
+        // Endpoints do not use trailers.
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         if read.len() + data.remaining() > MAX_BYTES {
             return Err(TOO_LARGE);

@@ -1,4 +1,4 @@
-//! [`EndpointsBuilder`]: which endpoints there are, and what they do.
+//! [`EndpointsBuilder`]: selects and configures the endpoints.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,20 +27,20 @@ use crate::session::Sessions;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 
-/// Sets up [`Endpoints`]. Made by [`Auth::endpoints`].
+/// A builder for [`Endpoints`], made by [`Auth::endpoints`].
 #[must_use = "there are no endpoints before `build()`"]
 pub struct EndpointsBuilder {
-    /// What is built, complete but for `offered` and the keys of sign-ins.
+    /// The result, still without `offered` and the keys of sign-ins.
     inner: Inner,
     without: Vec<Endpoint>,
     faults: Vec<Fault>,
-    /// The prefix of the environment variables, so that faults name them.
+    /// The prefix of the environment variables, so that faults can name them.
     variables: Option<String>,
 }
 
 impl Auth {
-    /// The endpoints under `/v1/auth/` (feature `endpoints`, on by default): with nothing added, `whoami`
-    /// and `introspect`.
+    /// Returns a builder for the endpoints under `/v1/auth/` (feature `endpoints`, on by default). Without
+    /// further settings they are `whoami` and `introspect`.
     pub fn endpoints(&self) -> EndpointsBuilder {
         let inner = Inner {
             auth: self.clone(),
@@ -69,52 +69,52 @@ impl Auth {
 }
 
 impl EndpointsBuilder {
-    /// What stands in front of the paths. Default `/v1/auth`; empty where a router takes it away.
+    /// Sets the path prefix. Default `/v1/auth`; leave it empty where a router strips the prefix.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.inner.prefix = prefix.into();
         self
     }
 
-    /// Leaves one out. May be repeated.
+    /// Disables an endpoint. May be repeated.
     pub fn without(mut self, endpoint: Endpoint) -> Self {
         self.without.push(endpoint);
         self
     }
 
-    /// Gets tokens from the provider by this client: offers `token`, `refresh` and `logout`.
+    /// Sets the client that gets tokens from the provider. Enables `token`, `refresh` and `logout`.
     pub fn client(mut self, client: TokenExchangeClient) -> Self {
         self.inner.client = Some(client);
         self
     }
 
-    /// Lets users sign in: offers `login` and `config`. Needs a [`client`](Self::client).
+    /// Lets users sign in. Enables `login` and `config`. Needs a [`client`](Self::client).
     pub fn sign_in(mut self, sign_in: SignIn) -> Self {
         self.inner.sign_in = Some(sign_in);
         self
     }
 
-    /// Ends sign-ins of browsers in a session instead of tokens. Their
-    /// [layer](Sessions::layer) belongs outside of the endpoints.
+    /// Makes browser sign-ins start a session instead of returning tokens. Place the
+    /// [layer](Sessions::layer) of the sessions outside the endpoints.
     pub fn sessions(mut self, sessions: Sessions) -> Self {
         self.inner.sessions = Some(sessions);
         self
     }
 
-    /// Offers `register`.
+    /// Sets the store of participants. Enables `register`.
     pub fn registrar(mut self, registrar: impl Registrar) -> Self {
         self.inner.registrar = Some(Arc::new(registrar));
         self
     }
 
-    /// Offers `exchange`, for foreign workload tokens that a policy trusts (feature `trust`).
+    /// Enables `exchange` for foreign workload tokens that a policy trusts (feature `trust`).
     #[cfg(feature = "trust")]
     pub fn workloads(mut self, workloads: crate::mint::WorkloadExchange) -> Self {
         self.inner.workloads = Some(workloads);
         self
     }
 
-    /// Takes passwords at `token` where `rule` says so. Default: nowhere. RFC 9700 §2.4 says never:
-    /// the service sees the password, and no second factor is asked for. The client must have
+    /// Accepts passwords at `token` where `rule` allows it. Default: never. RFC 9700 §2.4 forbids this
+    /// grant: the service sees the password, and there is no second factor. The client must have
     /// [the grant enabled](crate::exchange::TokenExchangeBuilder::enable_password_grant), too.
     pub fn password_grant(
         mut self,
@@ -124,28 +124,29 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Who may introspect. Default [`scope("admin")`](scope), letter for letter.
+    /// Sets the guard that callers of `introspect` must pass. Default [`scope("admin")`](scope), exactly.
     pub fn introspection_requires(mut self, guard: impl Guard) -> Self {
         self.inner.introspect_guard = Box::new(guard);
         self
     }
 
-    /// Tells callers of `introspect` about tokens of tenants that are not theirs. Default: those
-    /// are inactive to them.
+    /// Lets callers of `introspect` see tokens of other tenants. By default these tokens are reported as
+    /// inactive.
     pub fn introspect_all_tenants(mut self) -> Self {
         self.inner.introspects_all_tenants = true;
         self
     }
 
-    /// What `identity_id` says at `whoami` and `introspect`. Default: `user:` with the verified
-    /// address, else `sub`; `sa:` and `workload:` with `sub`. In a user's `sub`, `@` is written `%40`, so
-    /// no `sub` looks like an address, and in every `sub` `%`, spaces, control characters and signs that
-    /// are not seen are percent-encoded. The name to sign in with (`preferred_username`) is not used:
-    /// users choose it, and two may have the same (OpenID Connect Core §5.7).
+    /// Sets the function that computes `identity_id` in the answers of `whoami` and `introspect`.
     ///
-    /// Not checked: that two issuers, or two tenants, do not verify the same address or give the same
-    /// `sub`. Beside `identity_id` the answers have `tenant_id`, and `whoami` has `issuer` and
-    /// `subject`: decide by those.
+    /// Default: `user:` with the verified email address, or with `sub` if there is none; `sa:` or
+    /// `workload:` with `sub`. In a user's `sub`, `@` becomes `%40`, so that no `sub` looks like an
+    /// address. In every `sub`, `%`, spaces, control characters and invisible characters are
+    /// percent-encoded. `preferred_username` is not used: users choose it, and two users may have the
+    /// same (OpenID Connect Core §5.7).
+    ///
+    /// Not checked: two issuers, or two tenants, may verify the same address or assign the same `sub`. To
+    /// authorize, use `tenant_id`, which both answers have, and `issuer` and `subject` of `whoami`.
     pub fn identity_ids(
         mut self,
         name: impl Fn(&Identity) -> String + Send + Sync + 'static,
@@ -154,40 +155,40 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Answers `{"data": …}` in place of the bare object. Errors, and the metadata of RFC 9728,
-    /// stay as they are.
+    /// Wraps successful answers in `{"data": …}`. Errors and the metadata of RFC 9728 are not wrapped.
     pub fn answers_in_data(mut self) -> Self {
         self.inner.in_data = true;
         self
     }
 
-    /// How `register`, `whoami` and `introspect` refuse. Default [`ProblemJson`]. Where tokens are
-    /// asked for, errors are those of RFC 6749 §5.2 always.
+    /// Sets the error format of `register`, `whoami` and `introspect`. Default [`ProblemJson`]. The other
+    /// endpoints always use the error format of RFC 6749 §5.2.
     pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
         self.inner.respond = Arc::new(respond);
         self
     }
 
-    /// How often endpoints may be tried. Default [`TokenBuckets`].
+    /// Sets the rate limits. Default [`TokenBuckets`].
     pub fn throttle(mut self, throttle: impl Throttle) -> Self {
         self.inner.throttle = Some(ThrottleWithFallback::new(throttle));
         self
     }
 
-    /// Lets endpoints be tried without end, where something in front counts.
+    /// Removes the rate limits, for services behind a gateway that has its own.
     pub fn unthrottled(mut self) -> Self {
         self.inner.throttle = None;
         self
     }
 
-    /// Names the account that a password is tried on, for the [throttle](Self::throttle). Names that
-    /// come out alike share a count. Default [`PasswordAttempt::account`]: case, outer and repeated
-    /// space, compatibility forms and invisible characters make no difference.
+    /// Sets the function that names the account of a password attempt for the
+    /// [throttle](Self::throttle). Attempts with equal names share a limit. Default
+    /// [`PasswordAttempt::account`], which ignores case, outer and repeated spaces, compatibility forms
+    /// and invisible characters.
     ///
-    /// Not known here are aliases that only the provider knows, such as `bob+x@…`, `DOMAIN\bob` or a
-    /// number instead of a name, and tenants: where two tenants may each have a `bob`, put the tenant in
-    /// front, or a flood on one makes the other wait. Take it from a fixed list: whatever the caller can
-    /// invent gives a new count for each try.
+    /// The default does not know aliases of the provider, such as `bob+x@…`, `DOMAIN\bob` or a number
+    /// instead of a name. It does not know tenants either: where two tenants may each have a `bob`, prefix
+    /// the name with the tenant, or attempts on one user slow down the other. Take the tenant from a fixed
+    /// list: a value that the caller can invent gives a new limit for each attempt.
     pub fn account_of(
         mut self,
         rule: impl Fn(&PasswordAttempt<'_>) -> String + Send + Sync + 'static,
@@ -196,18 +197,18 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets how long a body may take to arrive, from its head on. Default 10 seconds; then the answer
-    /// is 408 (RFC 9110 §15.5.9). How long a *head* may take, the server must be told: see the
+    /// Sets how long a body may take to arrive after its head. Default 10 seconds; after that the answer
+    /// is 408 (RFC 9110 §15.5.9). The timeout for the *head* is a setting of the server: see the
     /// [manual](crate::manual::operating).
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.inner.body_timeout = timeout;
         self
     }
 
-    /// Where the address of the connection is found. Default: axum's `ConnectInfo<SocketAddr>`
-    /// (feature `axum`), which `into_make_service_with_connect_info` puts among the request's
-    /// extensions; else a [`std::net::SocketAddr`] there, which a server of your own may insert. While
-    /// attempts are throttled and no address is found, the log says so once.
+    /// Sets the function that finds the address of the connection. The default looks in the request's
+    /// extensions: first for axum's `ConnectInfo<SocketAddr>` (feature `axum`), which
+    /// `into_make_service_with_connect_info` inserts; then for a [`std::net::SocketAddr`], which other
+    /// servers can insert. If attempts are throttled and there is no address, the log says so once.
     pub fn client_address(
         mut self,
         peer: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
@@ -216,17 +217,19 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Whose `X-Forwarded-For` is believed. Default: nobody's.
+    /// Sets the proxies whose `X-Forwarded-For` is trusted. Default: none.
     pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
         self.inner.client_address.proxies = proxies;
         self
     }
 
-    /// Adds what a configuration names, as the environment variables `P_REDIRECT_URI` and others do:
-    /// client, sign-in, sessions, passwords, registrar, trusted proxies, workloads. What was set
-    /// before stays, so a client that the service has already is not made twice. Where the client's
-    /// token endpoint depends on the tenant, and neither sign-in, sessions nor passwords are named,
-    /// `token`, `refresh` and `logout` are left out, with a line in the log: they name no tenant.
+    /// Applies a configuration, such as one read from `P_REDIRECT_URI` and other environment variables:
+    /// client, sign-in, sessions, passwords, registrar, trusted proxies and workloads. Values already set
+    /// on the builder win, so a client that the service has is not built twice.
+    ///
+    /// If the client's token endpoint depends on the tenant, and the configuration has neither sign-in,
+    /// sessions nor passwords, then `token`, `refresh` and `logout` are disabled, because their requests
+    /// name no tenant. The log says so.
     pub fn configured(mut self, config: &AuthConfig) -> Self {
         self.variables.clone_from(&config.prefix);
         let wanted = &config.endpoints;
@@ -236,7 +239,7 @@ impl EndpointsBuilder {
                 || wanted.session_keys.is_some()
                 || wanted.password_grant;
             self.inner.client = self.collect_faults(client);
-            // One with a token endpoint for each tenant is there for exchanges, unless more is asked for.
+            // A client with a token endpoint per tenant only exchanges tokens, unless more is configured.
             if !asked_for && self.inner.client.as_ref().is_some_and(|client| client.is_per_tenant())
             {
                 telemetry::endpoints_omitted();
@@ -277,7 +280,7 @@ impl EndpointsBuilder {
         self.with_database(config).with_workloads(config)
     }
 
-    /// The participants live beside the tenants.
+    /// Participants are stored in the database of the tenants.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     fn with_database(mut self, config: &AuthConfig) -> Self {
         if let (None, Some(url)) = (&self.inner.registrar, &config.database_url) {
@@ -323,11 +326,11 @@ impl EndpointsBuilder {
         outcome.map_err(|error| self.faults.extend_from_slice(error.faults())).ok()
     }
 
-    /// Checks everything.
+    /// Builds the endpoints.
     ///
     /// # Errors
-    /// All faults at once: a sign-in or sessions without a client, URLs that are none, passwords
-    /// that the client does not take, a prefix that is no path.
+    /// Reports all faults together: a sign-in or sessions without a client, invalid URLs, passwords that
+    /// the client does not send, a prefix that is not a path.
     pub fn build(mut self) -> Result<Endpoints, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
@@ -349,7 +352,7 @@ impl EndpointsBuilder {
     fn check(&self, faults: &mut Vec<Fault>) {
         let mut wrong = |field: &str, problem: &str| faults.push(Fault::new(field, problem));
         if !self.inner.prefix.is_empty() && !self.inner.prefix.starts_with('/') {
-            wrong("prefix", "is no path: begin it with `/`, or leave it empty");
+            wrong("prefix", "is not a path: start it with `/`, or leave it empty");
         }
         if self.inner.client.is_none()
             && (self.inner.sign_in.is_some() || self.inner.sessions.is_some())
@@ -357,14 +360,14 @@ impl EndpointsBuilder {
             wrong("client.id", "is missing: sign-ins need a client of the provider");
         }
         if self.inner.sign_in.is_some() && self.inner.auth.mode() == AuthMode::Mock {
-            wrong("endpoints.redirect_uri", "is of no use in mock mode: there is no provider");
+            wrong("endpoints.redirect_uri", "cannot be used in mock mode: there is no provider");
         }
         let takes_passwords =
             self.inner.client.as_ref().is_some_and(|client| client.allows_passwords());
         if self.inner.password_rule.is_some() && !takes_passwords {
             wrong(
                 "endpoints.password_grant",
-                "needs a client with enable_password_grant: nothing could be asked",
+                "needs a client with enable_password_grant: this client sends no passwords",
             );
         }
         if let Some(sign_in) = &self.inner.sign_in {
@@ -374,7 +377,7 @@ impl EndpointsBuilder {
         self.check_client(faults);
     }
 
-    /// Whether the client can do what the endpoints will ask of it, which name no tenant.
+    /// Checks that the client can serve the enabled endpoints, whose requests name no tenant.
     fn check_client(&self, faults: &mut Vec<Fault>) {
         let Some(client) = &self.inner.client else { return };
         let asks = self.inner.sign_in.is_some()
@@ -382,9 +385,9 @@ impl EndpointsBuilder {
             || self.offers(Endpoint::Refresh)
             || (self.offers(Endpoint::Token) && self.inner.password_rule.is_some());
         if asks && client.is_per_tenant() {
-            let problem = "depends on the tenant, and sign-ins, sessions and refreshes here name none: \
-                           give a client with one token endpoint, or leave them out (in code `without`, \
-                           by environment no `P_REDIRECT_URI`, `P_SESSION_KEYS`, `P_PASSWORD_GRANT`)";
+            let problem = "depends on the tenant, but sign-ins, sessions and refreshes name no tenant: \
+                           use a client with one token endpoint, or disable them (in code with `without`, \
+                           in the environment with no `P_REDIRECT_URI`, `P_SESSION_KEYS`, `P_PASSWORD_GRANT`)";
             faults.push(Fault::new("token_url", problem));
         }
         if let Some(sign_in) = &self.inner.sign_in {

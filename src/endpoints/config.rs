@@ -1,4 +1,4 @@
-//! `GET config`: what a client needs to begin a sign-in.
+//! `GET config`: the settings a client needs to start a sign-in.
 
 use bytes::Bytes;
 use http::Response;
@@ -16,10 +16,10 @@ struct ConfigResponse<'a> {
     scopes: Vec<&'a str>,
     response_type: &'static str,
     code_challenge_method: &'static str,
-    /// Where the code is redeemed: here, never at the provider.
+    /// The endpoint that redeems the code. Clients must not send it to the provider.
     login_endpoint: String,
     password_grant_enabled: bool,
-    /// Whether a sign-in begun here ends in a cookie.
+    /// Whether a sign-in at `GET login` ends with a session cookie.
     sessions: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `POST exchange`: a foreign workload token for one of the provider's.
+//! `POST exchange`: exchanges a foreign workload token for a token of the provider.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::trust::{TrustEvaluator, TrustEvaluatorBuilder};
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
-/// What a request may say (RFC 8693 §2.1).
+/// Parameters of a request (RFC 8693 §2.1).
 const KNOWN: [&str; 10] = [
     "grant_type",
     "subject_token",
@@ -32,7 +32,7 @@ const KNOWN: [&str; 10] = [
     "trust_id",
 ];
 
-/// RFC 8693 §2.2.1.
+/// A successful answer (RFC 8693 §2.2.1).
 #[derive(Serialize)]
 struct TokenExchangeResponse<'a> {
     access_token: &'a str,
@@ -44,7 +44,7 @@ struct TokenExchangeResponse<'a> {
 }
 
 impl Inner {
-    /// The foreign token is the only credential: an `Authorization` header says nothing here.
+    /// Exchanges the foreign token, which is the only credential: `Authorization` is ignored.
     pub(super) async fn exchange(
         &self,
         incoming: &EndpointRequest,
@@ -78,7 +78,7 @@ impl Inner {
 fn request(parameters: &Parameters) -> Result<WorkloadRequest, Failure> {
     let text = |name: &str| parameters.get(name).map(str::to_owned);
     if parameters.get("actor_token").is_some() || parameters.get("actor_token_type").is_some() {
-        return Err(invalid_request("Nobody acts for a workload here."));
+        return Err(invalid_request("Actor tokens are not supported."));
     }
     let missing = "The parameter subject_token is missing.";
     let mut request = WorkloadRequest::new(parameters.required("subject_token", missing)?);
@@ -92,7 +92,7 @@ fn request(parameters: &Parameters) -> Result<WorkloadRequest, Failure> {
     Ok(request)
 }
 
-/// A policy in a file, forwarded to the provider by the service's own client.
+/// Builds the exchange from a policy file. The service's own client forwards requests to the provider.
 pub(super) fn from_file(
     file: &Path,
     config: &AuthConfig,
@@ -101,7 +101,8 @@ pub(super) fn from_file(
 ) -> Result<WorkloadExchange, ConfigError> {
     let fault = |problem: String| ConfigError::one(Fault::new("endpoints.trust_file", problem));
     let client = client.ok_or_else(|| {
-        let problem = "needs a client of the provider, which mints: set client.id (`P_CLIENT_ID`)";
+        let problem =
+            "needs a client of the provider to mint tokens: set client.id (`P_CLIENT_ID`)";
         fault(problem.to_owned())
     })?;
     let own = config.issuers.first().and_then(|issuer| config.audience_of(issuer).first());
@@ -118,7 +119,7 @@ pub(super) fn from_file(
     })
 }
 
-/// Processes that share tokens share the log of used ones.
+/// Processes that share a token cache also share the log of used tokens.
 #[cfg(feature = "redis")]
 fn with_log(
     trusts: TrustEvaluatorBuilder,
@@ -130,7 +131,7 @@ fn with_log(
     })
 }
 
-/// A URL that cannot be used is a fault of the client's.
+/// Without the feature `redis`, the client reports the unusable URL.
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unnecessary_wraps, reason = "fails with the feature `redis`")]
 fn with_log(

@@ -1,4 +1,4 @@
-//! What identities are called in answers.
+//! `identity_id`, the displayed identifier of an identity, and timestamps in answers.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -7,17 +7,16 @@ use std::time::{Duration, SystemTime};
 use crate::clock::unix_seconds;
 use crate::identity::{Identity, IdentityKind};
 
-/// 9999-12-31T23:59:59Z: years have four digits.
+/// 9999-12-31T23:59:59Z, the last second with a four-digit year.
 const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 
-/// From an identity to its `identity_id`.
+/// A function from an identity to its `identity_id`.
 pub(super) type IdentityIdRule = Arc<dyn Fn(&Identity) -> String + Send + Sync>;
 
-/// `user:` and the verified address, else `sub`; `sa:` and `workload:` with `sub`. To be shown, and
-/// never to be authorized by: addresses move, and another issuer may verify the same one.
+/// Returns `user:` with the verified address or else `sub`, or `sa:` or `workload:` with `sub`. For display
+/// only, not for authorization: addresses change owners, and another issuer may verify the same address.
 ///
-/// No two identities of one issuer and tenant have the same: a `sub` is written without `@`, and what
-/// counts as an address has one.
+/// Unique per issuer and tenant: an address contains `@`, and `@` in a user's `sub` is encoded.
 pub(super) fn default_identity_id(identity: &Identity) -> String {
     let subject = identity.subject();
     match identity.kind() {
@@ -33,14 +32,15 @@ pub(super) fn default_identity_id(identity: &Identity) -> String {
     }
 }
 
-/// Whether it can be shown as an address: something on both sides of an `@`, and every sign is seen.
+/// Returns whether the text looks like an address: text on both sides of an `@`, and no invisible
+/// characters.
 fn is_address(text: &str) -> bool {
     let parts = text.rsplit_once('@');
     parts.is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
         && text.chars().all(is_visible)
 }
 
-/// Percent-encodes what could be mistaken: `%` itself, signs that are not seen, and where asked `@`.
+/// Percent-encodes `%`, invisible characters, and `@` if `encode_at`.
 fn percent_encode(text: &str, encode_at: bool) -> String {
     let mut encoded = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -49,20 +49,21 @@ fn percent_encode(text: &str, encode_at: bool) -> String {
             continue;
         }
         for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
-            // Writing into a text cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded
 }
 
-/// Letters, digits and what else ASCII prints: no spaces, no marks of direction, no joiners.
+/// Returns whether a character is visible: alphanumeric or printable ASCII. Spaces, direction marks and
+/// joiners are not.
 fn is_visible(letter: char) -> bool {
     letter.is_ascii_graphic() || letter.is_alphanumeric()
 }
 
-/// RFC 3339 in UTC, whole seconds: `2026-04-23T13:45:00Z`. Moments before 1970 and after 9999, which
-/// cannot be written so, count as the nearest that can.
+/// Formats a time as RFC 3339 in UTC, with whole seconds: `2026-04-23T13:45:00Z`. Clamps to the years 1970
+/// to 9999.
 pub(super) fn rfc3339(at: SystemTime) -> String {
     let seconds = Duration::from_secs(unix_seconds(at).min(MAX_UNIX_SECONDS));
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + seconds).to_string()
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_written_as_rfc_3339_wants() {
+    fn times_are_formatted_as_rfc_3339() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),

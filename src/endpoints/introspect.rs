@@ -1,4 +1,4 @@
-//! `POST introspect`: what a token is worth here (RFC 7662).
+//! `POST introspect`: reports whether a token is active (RFC 7662).
 
 use bytes::Bytes;
 use http::Response;
@@ -14,7 +14,7 @@ use crate::clock::unix_seconds;
 use crate::guard::GuardRequest;
 use crate::identity::{Identity, IdentityKey, IdentityKind, Scopes};
 
-/// The service's own members, and behind them those of RFC 7662 §2.2.
+/// The members of this crate, followed by those of RFC 7662 §2.2.
 #[derive(Serialize)]
 struct IntrospectionResponse<'a> {
     active: bool,
@@ -37,7 +37,8 @@ struct IntrospectionResponse<'a> {
     iat: Option<u64>,
 }
 
-/// Subjects of two issuers or tenants may be spelt alike. None of the parts has a line end.
+/// Returns the caller's account for the throttle: two issuers or tenants may assign the same subject. No
+/// part contains a line feed.
 fn throttle_account(identity: &Identity) -> String {
     let IdentityKey { issuer, tenant_id, kind, subject } = identity.key();
     let tenant = tenant_id.as_ref().map_or("", |id| id.as_str());
@@ -60,14 +61,14 @@ impl Inner {
             Ok(found) if self.may_see(&caller, &found) => {
                 Ok(self.active_response(found.identity()))
             }
-            // What is away may know the token: it is not inactive for that.
+            // An unavailable validator may accept the token later, so it must not be reported inactive.
             Err(error) if error.is_unavailable() => Err(error.into()),
-            // One answer, whatever the reason is (RFC 7662 §2.2).
+            // One answer for every reason (RFC 7662 §2.2).
             _ => Ok(self.ok(&json!({ "active": false }))),
         }
     }
 
-    /// Whether the caller may know of the token: it is of the same tenant.
+    /// Returns whether the caller may see the token: it belongs to the caller's tenant.
     fn may_see(&self, caller: &AuthContext, found: &AuthContext) -> bool {
         self.introspects_all_tenants
             || caller.identity().tenant_id() == found.identity().tenant_id()

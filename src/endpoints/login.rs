@@ -1,4 +1,4 @@
-//! `login`: the only place where codes are redeemed.
+//! `login`: starts sign-ins, and redeems authorization codes.
 
 use bytes::Bytes;
 use http::{Method, Response, header};
@@ -18,15 +18,14 @@ use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 use crate::validator::{IdTokenRules, verify_id_token};
 
-/// So much of a stranger's error code goes into the log.
+/// Characters of an unverified error code that are logged.
 const MAX_ERROR_CHARS: usize = 64;
 
-/// What a browser brings: from a page of the service, or from the provider (RFC 6749 §4.1.2,
-/// RFC 9207 §2). `error_description` and `error_uri` are not read, so it does not matter whether they are
-/// UTF-8, which not all providers write.
+/// Query parameters from a page of the service or from the provider (RFC 6749 §4.1.2, RFC 9207 §2).
+/// `error_description` and `error_uri` are ignored, because some providers do not encode them in UTF-8.
 const QUERY_PARAMETERS: [&str; 5] = ["return_to", "code", "state", "iss", "error"];
 
-/// What a client brings that began by itself.
+/// Body parameters from a client that ran the authorization code flow itself.
 const BODY_PARAMETERS: [&str; 4] = ["code", "code_verifier", "redirect_uri", "nonce"];
 
 impl Inner {
@@ -37,7 +36,7 @@ impl Inner {
         if incoming.head.method == Method::POST {
             return self.redeem(incoming).await;
         }
-        // A browser shows a page, whatever went wrong.
+        // A browser shows a page in any case.
         let outcome = self.handle_browser(incoming).await;
         Ok(outcome.unwrap_or_else(|failure| self.sign_in_failure_response(failure)))
     }
@@ -51,7 +50,7 @@ impl Inner {
         }
     }
 
-    /// Sends a browser to the provider.
+    /// Redirects a browser to the provider.
     async fn begin_sign_in(
         &self,
         incoming: &EndpointRequest,
@@ -75,7 +74,8 @@ impl Inner {
         let cookie = transaction.cookie(&prefix, self.sign_in_keys()?, self.clock());
         let cookie = cookie.ok_or(Failure::NotConfigured("the sign-in could not be sealed"))?;
         let response = see_other(url.as_str());
-        let mut response = response.ok_or(Failure::NotConfigured("the provider's URL is odd"))?;
+        let mut response = response
+            .ok_or(Failure::NotConfigured("the authorization URL is not a valid header"))?;
         let old = Transaction::clear_oldest(&prefix, &incoming.head.headers);
         for cookie in old.into_iter().chain([cookie]) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -83,8 +83,7 @@ impl Inner {
         Ok(response)
     }
 
-    /// A browser is back from the provider, or seems to be. Its cookie of this sign-in is taken away
-    /// whatever comes of it.
+    /// Handles a browser that returns from the provider. Clears the cookie of this sign-in in any case.
     async fn handle_callback(
         &self,
         incoming: &EndpointRequest,
@@ -95,14 +94,14 @@ impl Inner {
         let headers = &incoming.head.headers;
         let Some(transaction) = Transaction::find(&prefix, state, headers, keys, self.clock())
         else {
-            // The back button, most likely, or another tab was faster.
+            // Most likely the back button, or another tab was faster.
             if self.has_session(incoming).await {
                 let landing = see_other(&sign_in.landing);
-                return landing.ok_or(Failure::NotConfigured("the landing is odd"));
+                return landing.ok_or(Failure::NotConfigured("the landing is not a valid header"));
             }
-            // An attacker may have written the rest of it: not even its error is shown.
+            // An attacker may have written the URL, so not even its error is shown.
             return Err(invalid_request(
-                "This sign-in was not begun in this browser, or more than ten minutes ago.",
+                "This sign-in was not started in this browser, or it is older than ten minutes.",
             ));
         };
         let outcome = match self.authorization_code(parameters).await {
@@ -116,13 +115,13 @@ impl Inner {
         Ok(response)
     }
 
-    /// Whether the browser has a session that is good for something.
+    /// Returns whether the browser has a session whose token is valid.
     async fn has_session(&self, incoming: &EndpointRequest) -> bool {
         incoming.head.extensions.get::<CurrentSession>().is_some()
             && self.caller(incoming).await.is_ok()
     }
 
-    /// The code, if it is the provider's that was asked (RFC 9207 §2.4), or why there is none.
+    /// Returns the code if the expected provider issued it (RFC 9207 §2.4), or the provider's error.
     async fn authorization_code<'p>(&self, parameters: &'p Parameters) -> Result<&'p str, Failure> {
         let client = self.client()?;
         match parameters.get("iss") {
@@ -130,7 +129,7 @@ impl Inner {
                 return Err(invalid_request("The answer came from another provider."));
             }
             None if client.supports_iss_parameter().await? => {
-                return Err(invalid_request("The answer does not say which provider it is from."));
+                return Err(invalid_request("The answer does not name its provider (iss)."));
             }
             _ => {}
         }
@@ -142,17 +141,17 @@ impl Inner {
         parameters.required("code", "The parameter code is missing.")
     }
 
-    /// From the code to where the browser wanted to go, or to the tokens.
+    /// Redeems the code. Then starts a session and redirects to `return_to`, or returns the tokens.
     async fn complete_sign_in(
         &self,
         code: &str,
         transaction: &Transaction,
     ) -> Result<Response<Bytes>, Failure> {
         let verifier = PkceVerifier::parse(&transaction.verifier);
-        let verifier = verifier.ok_or(Failure::NotConfigured("the verifier was lost"))?;
+        let verifier = verifier.ok_or(Failure::NotConfigured("the PKCE verifier is invalid"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
-        // A browser may send the same callback twice: both arrive, for one redemption.
-        let request = request.allow_repeats().by_anonymous_caller();
+        // A browser may send one callback twice. Both requests succeed, and the code is redeemed once.
+        let request = request.allow_repeats().from_anonymous_caller();
         let token = self.client()?.authorization_code(&request).await?;
         let nonce = Some(transaction.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {
@@ -160,13 +159,13 @@ impl Inner {
             Err(failure) => Err(failure),
         };
         match outcome {
-            // An equal callback beside this one may begin a session with these tokens yet.
+            // A repeated callback may still start a session with these tokens, so they are not revoked.
             Err(failure) if is_unavailable(&failure) => Err(failure),
             outcome => self.revoke_on_failure(outcome, &token).await,
         }
     }
 
-    /// Begins a session, with an access token that this service takes.
+    /// Starts a session, if this service accepts the access token.
     async fn begin_session(
         &self,
         token: &AccessToken,
@@ -178,14 +177,15 @@ impl Inner {
         let cookies =
             cookies.ok_or(Failure::NotConfigured("the tokens do not fit into cookies"))?;
         let response = see_other(&transaction.return_to);
-        let mut response = response.ok_or(Failure::NotConfigured("the way back was lost"))?;
+        let mut response =
+            response.ok_or(Failure::NotConfigured("return_to is not a valid header"))?;
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
     }
 
-    /// A session with a token that this service refuses would be of no use to its user.
+    /// Checks that this service accepts the access token: otherwise the session would be useless.
     async fn check_access_token(&self, token: &AccessToken) -> Result<(), Failure> {
         match self.auth.validate(token.secret().expose()).await {
             Ok(identity) => Ok(self.auth.admit(&identity).await?),
@@ -197,14 +197,14 @@ impl Inner {
                     self.clock().elapsed(),
                 );
                 Err(Failure::NotConfigured(
-                    "the provider's access token is not one that is taken here",
+                    "this service does not accept the provider's access token",
                 ))
             }
         }
     }
 
-    /// Hands the tokens out to whom the admission checks let in. An access token that is not for this service
-    /// says nothing about its bearer here.
+    /// Returns the tokens if the admission checks pass. If this service does not accept the access token,
+    /// it has no identity to check, and the tokens are returned.
     async fn tokens_if_admitted(&self, token: &AccessToken) -> Result<Response<Bytes>, Failure> {
         if self.auth.has_admission_checks() {
             match self.auth.validate(token.secret().expose()).await {
@@ -216,27 +216,27 @@ impl Inner {
         Ok(self.token_response(token))
     }
 
-    /// Revokes the tokens of a sign-in that fails after all: no user has them.
+    /// Revokes the tokens of a failed sign-in, because no user receives them.
     async fn revoke_on_failure<T>(
         &self,
         outcome: Result<T, Failure>,
         token: &AccessToken,
     ) -> Result<T, Failure> {
         if let (Err(_), Some(token)) = (&outcome, token.refresh_token()) {
-            // What was not revoked is in the log; the caller learns why the sign-in failed.
+            // `revoke` logs its failure; the caller gets the reason why the sign-in failed.
             let _ = revoke(self.client()?, token).await;
         }
         outcome
     }
 
-    /// A client that began by itself brings its code.
+    /// Redeems the code of a client that ran the authorization code flow itself.
     async fn redeem(&self, incoming: &EndpointRequest) -> Result<Response<Bytes>, Failure> {
         let sign_in = self.sign_in()?;
         let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &BODY_PARAMETERS)?;
         let code = parameters.required("code", "The parameter code is missing.")?;
         let redirect_uri = parameters.get("redirect_uri").unwrap_or(sign_in.redirect_uri());
         if !sign_in.redirect_uris.iter().any(|known| known == redirect_uri) {
-            return Err(invalid_request("The redirect_uri is none of this service's."));
+            return Err(invalid_request("The redirect_uri is not one of this service."));
         }
         let request = match parameters.get("code_verifier").map(PkceVerifier::parse) {
             Some(Some(verifier)) => CodeRequest::new(code, redirect_uri, verifier),
@@ -252,7 +252,7 @@ impl Inner {
         self.revoke_on_failure(outcome, &token).await
     }
 
-    /// Where `openid` was asked for, an ID token must be there, and tell of this sign-in.
+    /// Verifies that the ID token belongs to this sign-in. The scope `openid` makes it required.
     async fn check_id_token(
         &self,
         token: &AccessToken,
@@ -288,14 +288,14 @@ impl Inner {
                 sign_in.refused_tokens.warn("ID token", Some(&error), now);
                 Err(Failure::OAuth(
                     "invalid_grant",
-                    "The access token and the ID token are of different users.",
+                    "The access token and the ID token belong to different users.",
                 ))
             }
             _ => Ok(()),
         }
     }
 
-    /// Shows the page for it, if there is one.
+    /// Redirects to the failure page, if configured, or answers with the error.
     fn sign_in_failure_response(&self, failure: Failure) -> Response<Bytes> {
         let code = error_code(&failure);
         let page = self.sign_in.as_ref().and_then(|sign_in| sign_in.failure_page.as_deref());
@@ -317,8 +317,8 @@ impl Inner {
     }
 }
 
-/// What a failure is called where a browser sees it: of a fixed list, and nothing of what the provider
-/// thinks of this service.
+/// Returns the error code that a browser sees. The list is fixed, and hides the provider's errors about
+/// this service.
 fn error_code(failure: &Failure) -> &'static str {
     match failure {
         Failure::OAuth(code, _) => code,
@@ -340,8 +340,8 @@ fn is_unavailable(failure: &Failure) -> bool {
     }
 }
 
-/// The codes an authorization endpoint answers with (RFC 6749 §4.1.2.1, OpenID Connect Core
-/// §3.1.2.6). What else somebody writes there is not handed on.
+/// Returns the error code if an authorization endpoint may send it (RFC 6749 §4.1.2.1, OpenID Connect Core
+/// §3.1.2.6), or `server_error`. Other texts may come from an attacker.
 fn known_error_code(error: &str) -> &'static str {
     const CODES: [&str; 9] = [
         "access_denied",

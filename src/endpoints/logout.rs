@@ -1,4 +1,4 @@
-//! `POST logout`: ends a session, here and at the provider.
+//! `POST logout`: ends a session here and at the provider.
 
 use bytes::Bytes;
 use http::{Response, header};
@@ -11,10 +11,12 @@ use crate::session::{CurrentSession, revoke};
 use crate::support::secret::Secret;
 
 impl Inner {
-    /// With a session: takes its cookies away and revokes its refresh token. Otherwise revokes the
-    /// `refresh_token` of the body, which is its own proof. 204, also for a token the provider does
-    /// not know (RFC 7009 §2.2) and for a provider that revokes nothing; 503 when the provider is away
-    /// and the token lives on. The session is gone in any case, and the log says what was not revoked.
+    /// With a session, clears its cookies and revokes its refresh token. Otherwise revokes the
+    /// `refresh_token` in the body, which needs no other credential.
+    ///
+    /// Answers 204, also if the provider does not know the token (RFC 7009 §2.2) or has no revocation
+    /// endpoint. Answers 503 if the provider is unavailable and the token stays valid. The cookies are
+    /// cleared in any case, and a failed revocation is logged.
     pub(super) async fn logout(
         &self,
         incoming: &EndpointRequest,
@@ -26,7 +28,7 @@ impl Inner {
         let outcome = match (session, from_body) {
             (Some(session), _) => match &self.sessions {
                 Some(sessions) => revoked(sessions.revoke(&session.0).await),
-                None => Err(Failure::NotConfigured("there are no sessions here")),
+                None => Err(Failure::NotConfigured("sessions are not configured")),
             },
             (None, Some(token)) => revoked(revoke(self.client()?, &token).await),
             (None, None) => Err(invalid_request(
@@ -44,7 +46,7 @@ impl Inner {
     }
 }
 
-/// A provider without revocation lets tokens live, and there is nothing else to do: the log says so.
+/// Ignores a provider without revocation endpoint. The client already logged that the token stays valid.
 fn revoked(outcome: Result<(), ExchangeError>) -> Result<(), Failure> {
     match outcome {
         Err(ExchangeError::NotConfigured(_)) | Ok(()) => Ok(()),

@@ -1,4 +1,4 @@
-//! `GET /.well-known/oauth-protected-resource`: what this service is (RFC 9728).
+//! `GET /.well-known/oauth-protected-resource`: metadata of this service (RFC 9728).
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Inner;
 use super::response::json_response;
 
-/// Lists without members are left out (RFC 9728 §3.2).
+/// Empty lists are omitted (RFC 9728 §3.2).
 #[derive(Serialize)]
 struct Metadata<'a> {
     resource: &'a str,
@@ -19,13 +19,14 @@ struct Metadata<'a> {
 }
 
 impl Inner {
-    /// Made of what the layer itself goes by. It may be kept, and any page may read it.
+    /// Returns the metadata, from the settings of the authentication layer. Any page may read it, and
+    /// caches may store it.
     pub(super) fn metadata(&self) -> Response<Bytes> {
         let resource = self.auth.resource();
         let metadata = Metadata {
             resource: resource.map_or("", |resource| &resource.identifier),
             authorization_servers: self.auth.issuers().names(),
-            // Not those of sign-ins: `offline_access` is no scope of a resource.
+            // Scopes of sign-ins are not listed: `offline_access`, say, is no scope of a resource.
             scopes_supported: resource.map(|it| it.scopes.iter().collect()).unwrap_or_default(),
             bearer_methods_supported: ["header"],
         };

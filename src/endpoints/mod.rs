@@ -1,11 +1,12 @@
 //! Sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer (feature `endpoints`, on
 //! by default).
 //!
-//! [`Auth::endpoints`] begins to set up [`Endpoints`]: which there are ([`Endpoint`]), how a browser signs in
-//! ([`SignIn`]), who may use passwords ([`PasswordDecision`]), how often ([`Throttle`], by default
-//! [`TokenBuckets`]), and which proxies tell the client's address ([`TrustedProxies`]).
+//! [`Auth::endpoints`] returns a builder for [`Endpoints`]. It sets which endpoints exist ([`Endpoint`]),
+//! how browsers sign in ([`SignIn`]), where passwords are allowed ([`PasswordDecision`]), the rate limits
+//! ([`Throttle`], by default [`TokenBuckets`]), and the proxies that report client addresses
+//! ([`TrustedProxies`]).
 //!
-//! How it fits together: [manual::endpoints](crate::manual::endpoints).
+//! Guide: [manual::endpoints](crate::manual::endpoints).
 
 mod accounts;
 mod body;
@@ -62,32 +63,32 @@ pub use tokens::{PasswordAttempt, PasswordDecision};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// `GET login` begins and ends a sign-in in the browser, `POST login` redeems a code that a
-    /// client of its own got (RFC 6749 §4.1.3).
+    /// `GET login` starts and completes a sign-in in the browser. `POST login` redeems an authorization
+    /// code for a client that ran the flow itself (RFC 6749 §4.1.3).
     Login,
-    /// `POST token`: the password grant (RFC 6749 §4.3), off unless allowed.
+    /// `POST token`: the password grant (RFC 6749 §4.3), off by default.
     Token,
     /// `POST refresh` (RFC 6749 §6).
     Refresh,
     /// `POST logout`: ends a session and revokes its refresh token (RFC 7009).
     Logout,
-    /// `POST register`: gives the caller a participant and a workspace.
+    /// `POST register`: creates a participant and a workspace for the caller.
     Register,
-    /// `GET whoami`: who the service sees the caller as.
+    /// `GET whoami`: returns the caller's identity.
     Whoami,
-    /// `POST introspect`: what a token is worth here (RFC 7662).
+    /// `POST introspect`: reports whether a token is active (RFC 7662).
     Introspect,
-    /// `POST exchange`: a foreign workload token for one of the provider's (RFC 8693; feature
-    /// `trust`).
+    /// `POST exchange`: exchanges a foreign workload token for a token of the provider (RFC 8693;
+    /// feature `trust`).
     Exchange,
-    /// `GET config`: what a client needs to begin a sign-in.
+    /// `GET config`: the settings a client needs to start a sign-in.
     Config,
-    /// `GET /.well-known/oauth-protected-resource` (RFC 9728).
+    /// `GET /.well-known/oauth-protected-resource`: metadata of this service (RFC 9728).
     Metadata,
 }
 
 impl Endpoint {
-    /// All of them.
+    /// All endpoints.
     pub(crate) const ALL: [Self; 10] = [
         Self::Login,
         Self::Token,
@@ -101,7 +102,7 @@ impl Endpoint {
         Self::Metadata,
     ];
 
-    /// The last segment of its path, and its name in metrics.
+    /// Returns the last segment of the path, which is also the endpoint's name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -117,7 +118,7 @@ impl Endpoint {
         }
     }
 
-    /// What `Allow` says (RFC 9110 §10.2.1).
+    /// Returns the value of the `Allow` header (RFC 9110 §10.2.1).
     fn allow(self) -> &'static str {
         match self {
             Self::Login => "GET, POST",
@@ -130,15 +131,15 @@ impl Endpoint {
         self.allow().split(", ").any(|allowed| allowed == method.as_str())
     }
 
-    /// Whether a body says something. Others are not read.
+    /// Returns whether the endpoint uses the request body. Unused bodies are not read.
     fn reads_body(self, method: &Method) -> bool {
         *method == Method::POST && self != Self::Register
     }
 }
 
-/// The authentication endpoints of a service, as a [`tower_layer::Layer`]: it answers the requests
-/// that are for them and hands on all others. [`service`](Self::service) is the same without
-/// anything behind. Made by [`Auth::endpoints`]; cheap to clone.
+/// The authentication endpoints of a service, as a [`tower_layer::Layer`]. It answers requests for its
+/// paths and passes all others to the inner service. [`service`](Self::service) is the same without an
+/// inner service. Made by [`Auth::endpoints`]; cheap to clone.
 ///
 /// ```
 /// use axum::Router;
@@ -157,10 +158,10 @@ impl Endpoint {
 /// }
 /// ```
 ///
-/// The layer belongs outside of [`Auth::layer`], which would refuse who has no token yet, and inside
-/// of [`Sessions::layer`](crate::session::Sessions::layer) and CORS layers.
+/// Place this layer outside [`Auth::layer`], which rejects requests without a token, and inside
+/// [`Sessions::layer`](crate::session::Sessions::layer) and CORS layers.
 ///
-/// | path | needs | offered with |
+/// | path | needs | enabled by |
 /// |---|---|---|
 /// | `GET /v1/auth/login` | nothing; `return_to` | [`sign_in`](EndpointsBuilder::sign_in) |
 /// | `POST /v1/auth/login` | `code`, `code_verifier` | `sign_in` |
@@ -174,12 +175,12 @@ impl Endpoint {
 /// | `GET /v1/auth/config` | nothing | `sign_in` |
 /// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
 ///
-/// What is not offered is handed on. Every answer but the metadata has `Cache-Control: no-store`. Forms
-/// and JSON objects are read up to 64 KiB and 64 parameters, of which none may come twice; `token` and
-/// `refresh` take forms only. A body must be there within 10 seconds
-/// ([`body_timeout`](EndpointsBuilder::body_timeout)), else the answer is 408; where it says nothing, it
-/// is not read. Errors are those of RFC 6749 §5.2 where tokens are asked for, and those of
-/// [`Auth::layer`] at `register`, `whoami` and `introspect`.
+/// Requests for endpoints that are not enabled go to the inner service. Every response except the metadata
+/// has `Cache-Control: no-store`. Bodies are forms or JSON objects of at most 64 KiB and 64 parameters;
+/// `token` and `refresh` accept forms only. A parameter that the endpoint knows must not be repeated. A
+/// body must arrive within 10 seconds ([`body_timeout`](EndpointsBuilder::body_timeout)), or the answer is
+/// 408. Bodies that an endpoint does not use are not read. `register`, `whoami` and `introspect` answer
+/// errors like [`Auth::layer`]; the other endpoints use the error format of RFC 6749 §5.2.
 #[derive(Clone)]
 pub struct Endpoints(Arc<Inner>);
 
@@ -206,39 +207,39 @@ struct Inner {
     outages: Outages,
 }
 
-/// A request with its body.
+/// A request to an endpoint, with its whole body.
 struct EndpointRequest {
     head: Parts,
     body: Bytes,
 }
 
 impl Endpoints {
-    /// The endpoints by themselves: whatever is not theirs is 404. For `Router::nest_service` with
-    /// [`prefix("")`](EndpointsBuilder::prefix), for `fallback_service`, and for bare hyper.
+    /// Returns the endpoints as a service that answers 404 for all other paths. For `Router::nest_service`
+    /// with [`prefix("")`](EndpointsBuilder::prefix), for `fallback_service`, and for bare hyper.
     pub fn service(&self) -> EndpointsService<NotFound> {
         EndpointsService { inner: NotFound, endpoints: self.clone() }
     }
 
-    /// What is offered here.
+    /// Returns the enabled endpoints.
     pub fn offered(&self) -> &[Endpoint] {
         &self.0.offered
     }
 
-    /// The sessions that sign-ins begin, if there are any: their [layer](Sessions::layer) belongs
-    /// outside of this one.
+    /// Returns the sessions that sign-ins start, if configured. Place their [layer](Sessions::layer)
+    /// outside this one.
     pub fn sessions(&self) -> Option<&Sessions> {
         self.0.sessions.as_ref()
     }
 
-    /// The exchange of foreign workload tokens, if it is offered (feature `trust`): its
-    /// [evaluator](crate::mint::WorkloadExchange::evaluator) reload the policy, explain tokens, and report
-    /// on the keys of foreign issuers.
+    /// Returns the exchange of foreign workload tokens, if enabled (feature `trust`). Its
+    /// [trusts](crate::mint::WorkloadExchange::trusts) reload the policy, explain decisions, and report
+    /// the state of foreign issuers' keys.
     #[cfg(feature = "trust")]
     pub fn workloads(&self) -> Option<&crate::mint::WorkloadExchange> {
         self.0.workloads.as_ref()
     }
 
-    /// Which endpoint a path is.
+    /// Returns the endpoint at a path.
     fn find(&self, path: &str) -> Option<Endpoint> {
         let Inner { auth, prefix, offered, .. } = &*self.0;
         let own = path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
@@ -272,7 +273,7 @@ impl Inner {
         self.finish(endpoint, outcome)
     }
 
-    /// The answer to whatever came of a request.
+    /// Turns an outcome into a response, and records it in metrics.
     fn finish(
         &self,
         endpoint: Endpoint,
@@ -288,7 +289,7 @@ impl Inner {
         response
     }
 
-    /// RFC 9110 §15.5.6.
+    /// Returns 405 with `Allow` (RFC 9110 §15.5.6).
     fn method_not_allowed(&self, endpoint: Endpoint) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -298,13 +299,13 @@ impl Inner {
         response
     }
 
-    /// The caller, by the token the request carries.
+    /// Authenticates the caller by the token in the request.
     async fn caller(&self, incoming: &EndpointRequest) -> Result<AuthContext, AuthError> {
         authenticate(&self.auth, &incoming.head).await
     }
 
-    /// Whether this may be tried now: asked without an account when an attempt begins, and again as
-    /// soon as an account is known.
+    /// Asks the throttle whether the attempt may proceed. Called without an account before the body is
+    /// read, and again once the account is known.
     async fn admit(
         &self,
         endpoint: Endpoint,

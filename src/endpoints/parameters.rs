@@ -1,4 +1,4 @@
-//! [`Parameters`]: what a request says, from a query, a form or a JSON object.
+//! [`Parameters`]: the parameters of a query, a form or a JSON object.
 
 use std::fmt;
 use std::string::FromUtf8Error;
@@ -14,31 +14,31 @@ use crate::support::secret::Secret;
 
 /// Names and values, each name once. Values may be secrets.
 ///
-/// Read are the names that an endpoint knows. Others are ignored, however often they come: RFC 6749
-/// says so of requests (§3.1, §3.2) and of what an authorization endpoint answers (§4.1.2). That no
-/// parameter may come twice (§3.1, §3.2) is held against those that mean something here.
+/// Holds only parameters that the endpoint knows. Unknown parameters are ignored, even if repeated: RFC
+/// 6749 requires this for requests (§3.1, §3.2) and for authorization responses (§4.1.2). A known
+/// parameter must not be repeated (§3.1, §3.2).
 #[derive(Debug, Default)]
 pub(super) struct Parameters(Vec<(String, Secret)>);
 
-/// What a body may be.
+/// Accepted formats of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyFormat {
     Form,
     FormOrJson,
 }
 
-/// So many parameters are read, known or not. No endpoint knows a quarter of that, and since names are
-/// compared with those before them, there must be an end.
+/// Maximum number of parameters, known or not. Endpoints know at most a quarter of that. The limit bounds
+/// the comparison of each name with those before it.
 const MAX_PARAMETERS: usize = 64;
 
-/// So many commas, colons and brackets are read of a JSON object. What reading costs grows with them, and
-/// not even a password has a thousand.
+/// Maximum number of commas, colons and opening brackets in a JSON object. The cost of parsing grows with
+/// them. Even a password has fewer than a thousand.
 const MAX_JSON_DELIMITERS: usize = 4096;
 
-const REPEATED: Failure = invalid_request("A parameter is there twice.");
+const REPEATED: Failure = invalid_request("A parameter is repeated.");
 const TOO_MANY_PARAMETERS: Failure = invalid_request("There are more than 64 parameters.");
 const JSON_TOO_COMPLEX: Failure = invalid_request("The JSON object has too many values.");
-const NOT_A_STRING: Failure = invalid_request("A parameter is not a text.");
+const NOT_A_STRING: Failure = invalid_request("A parameter is not a string.");
 const NOT_UTF8: Failure = invalid_request("A parameter is not UTF-8.");
 const FORM_REQUIRED: Failure =
     Failure::Body(415, "The body must be application/x-www-form-urlencoded.");
@@ -51,7 +51,7 @@ impl Parameters {
         Self::from_form(incoming.head.uri.query().unwrap_or_default().as_bytes(), known)
     }
 
-    /// Of the body. One that is empty says nothing, whatever its type.
+    /// Reads the body. An empty body has no parameters, whatever its type.
     pub(super) fn from_body(
         incoming: &EndpointRequest,
         format: BodyFormat,
@@ -69,7 +69,7 @@ impl Parameters {
     }
 
     fn from_form(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
-        // Counted before any is decoded, the empty ones too.
+        // Counts before decoding, and counts empty pairs too.
         if memchr::memchr_iter(b'&', text).count() >= MAX_PARAMETERS {
             return Err(TOO_MANY_PARAMETERS);
         }
@@ -78,7 +78,7 @@ impl Parameters {
         for pair in text.split(|byte| *byte == b'&') {
             let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
             let (name, value) = pair.split_at_checked(equals).unwrap_or_default();
-            // A character may be written as three.
+            // Percent-encoding may triple the length of a name.
             if name.len() > 3 * longest {
                 continue;
             }
@@ -91,8 +91,9 @@ impl Parameters {
         Ok(read)
     }
 
-    /// A JSON object of texts; `null` is as absent. No member may come twice, known or not: two
-    /// readers could take two different ones (RFC 8259 §4). What is wrong first is told.
+    /// Reads a JSON object of strings. `null` counts as absent. A repeated member is an error even if the
+    /// endpoint does not know it, because parsers differ in the value they take (RFC 8259 §4). The first
+    /// problem is reported.
     fn from_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
         let delimiters =
             text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
@@ -127,7 +128,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// A parameter without a value is as one that is not there (RFC 6749 §3.2).
+    /// Returns a parameter. An empty value counts as absent (RFC 6749 §3.2).
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
         Some(value.expose()).filter(|value| !value.is_empty())
@@ -138,15 +139,15 @@ impl Parameters {
     }
 }
 
-/// Decodes a name or a value of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>). What is no
-/// UTF-8 is refused: with replaced characters it would be another value than was sent.
+/// Decodes a name or a value of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>). Rejects invalid
+/// UTF-8: replacement characters would change the value.
 fn form_decode(text: &[u8]) -> Result<String, FromUtf8Error> {
     let spaced: Vec<u8> =
         text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     String::from_utf8(percent_decode(&spaced).collect())
 }
 
-/// BodyFormat the members of a JSON object, and no more of them than are looked at.
+/// Collects the members of a JSON object, and stops above the limit.
 struct Members<'r, 'a>(&'r mut Vec<(String, &'a RawValue)>);
 
 impl<'a> Visitor<'a> for Members<'_, 'a> {
@@ -167,7 +168,7 @@ impl<'a> Visitor<'a> for Members<'_, 'a> {
     }
 }
 
-/// The media type without its parameters, in small letters.
+/// Returns the media type in lower case, without its parameters.
 fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = value.unwrap_or_default().split(';').next().unwrap_or_default();
@@ -200,13 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn forms_and_json_say_the_same() {
+    fn forms_and_json_are_read_alike() {
         let (form, json) = ("application/x-www-form-urlencoded", "Application/JSON; charset=utf-8");
         let expected = Ok(vec![("a".to_owned(), "1 ä".to_owned()), ("b".into(), "".into())]);
         assert_eq!(read(form, "a=1+%C3%A4&b=", BodyFormat::Form), expected);
         assert_eq!(read(json, r#"{"a":"1 ä","b":"","c":null}"#, BodyFormat::FormOrJson), expected);
         assert_eq!(read("text/plain", "", BodyFormat::Form), Ok(Vec::new()));
-        // What nobody knows is ignored, of whatever type and however often it comes.
+        // Unknown parameters are ignored, whatever their type and count.
         assert_eq!(read(form, "x=1&a=1+%C3%A4&x=2&b=&x=3", BodyFormat::Form), expected);
         assert_eq!(read(json, r#"{"x":1,"a":"1 ä","b":""}"#, BodyFormat::FormOrJson), expected);
     }
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_dear_to_read_is_refused_before_it_is() {
+    fn complex_json_is_refused_before_parsing() {
         for unknown in ["[".repeat(5000), format!("[{}0]", "0,".repeat(5000))] {
             let body = format!("{{\"x\":{unknown}}}");
             let error = read("application/json", &body, BodyFormat::FormOrJson).unwrap_err();
@@ -237,26 +238,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ambiguous_or_of_another_type_is_refused() {
+    fn ambiguous_and_mistyped_parameters_are_refused() {
         let (form, json) = ("application/x-www-form-urlencoded", "application/json");
         let table = [
-            (form, "a=1&a=1", BodyFormat::Form, "twice"),
-            (form, "a=1&%61=2", BodyFormat::Form, "twice"),
+            (form, "a=1&a=1", BodyFormat::Form, "repeated"),
+            (form, "a=1&%61=2", BodyFormat::Form, "repeated"),
             (form, "x=%C3&a=%C3", BodyFormat::Form, "UTF-8"),
-            (json, r#"{"a":"1","a":"2"}"#, BodyFormat::FormOrJson, "twice"),
-            (json, r#"{"a":null,"\u0061":"2"}"#, BodyFormat::FormOrJson, "twice"),
-            (json, r#"{"a":1,"a":2} x"#, BodyFormat::FormOrJson, "not a text"),
-            (json, r#"{"b":"1","b":"2""#, BodyFormat::FormOrJson, "twice"),
-            (json, r#"{"x":[{}],"x":1}"#, BodyFormat::FormOrJson, "twice"),
-            (json, r#"{"a":"\ud800"}"#, BodyFormat::FormOrJson, "not a text"),
-            (json, r#"{"a":1}"#, BodyFormat::FormOrJson, "not a text"),
-            (json, r#"{"a":-1.5e3}"#, BodyFormat::FormOrJson, "not a text"),
-            (json, r#"{"a":true}"#, BodyFormat::FormOrJson, "not a text"),
-            (json, r#"{"a":{"b":[]}}"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"{"a":"1","a":"2"}"#, BodyFormat::FormOrJson, "repeated"),
+            (json, r#"{"a":null,"\u0061":"2"}"#, BodyFormat::FormOrJson, "repeated"),
+            (json, r#"{"a":1,"a":2} x"#, BodyFormat::FormOrJson, "not a string"),
+            (json, r#"{"b":"1","b":"2""#, BodyFormat::FormOrJson, "repeated"),
+            (json, r#"{"x":[{}],"x":1}"#, BodyFormat::FormOrJson, "repeated"),
+            (json, r#"{"a":"\ud800"}"#, BodyFormat::FormOrJson, "not a string"),
+            (json, r#"{"a":1}"#, BodyFormat::FormOrJson, "not a string"),
+            (json, r#"{"a":-1.5e3}"#, BodyFormat::FormOrJson, "not a string"),
+            (json, r#"{"a":true}"#, BodyFormat::FormOrJson, "not a string"),
+            (json, r#"{"a":{"b":[]}}"#, BodyFormat::FormOrJson, "not a string"),
             (json, r#"{"a":"1"} x"#, BodyFormat::FormOrJson, "JSON object"),
             (json, r#"{"a":"1""#, BodyFormat::FormOrJson, "JSON object"),
             (json, r#"null"#, BodyFormat::FormOrJson, "JSON object"),
-            (json, r#"{"a":["x"]}"#, BodyFormat::FormOrJson, "not a text"),
+            (json, r#"{"a":["x"]}"#, BodyFormat::FormOrJson, "not a string"),
             (json, r#"["a"]"#, BodyFormat::FormOrJson, "JSON object"),
             (json, "a=1", BodyFormat::FormOrJson, "JSON object"),
             (json, r#"{"a":"1"}"#, BodyFormat::Form, "415"),

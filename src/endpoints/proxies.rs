@@ -1,4 +1,4 @@
-//! [`TrustedProxies`]: whose address counts, when there are proxies in between.
+//! [`TrustedProxies`]: finds the client's address behind proxies.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,33 +10,33 @@ use ipnet::IpNet;
 
 use crate::support::telemetry;
 
-/// Finds the address of a connection.
+/// A function that returns the address of a connection.
 pub(super) type PeerAddress = Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>;
 
-/// How the address of a client is found.
+/// Finds the address of a client.
 pub(super) struct ClientAddress {
-    /// Of the connection.
+    /// The address of the connection.
     pub(super) peer: PeerAddress,
     pub(super) proxies: TrustedProxies,
-    /// That there is no address is entry once.
+    /// Ensures that a missing address is logged once.
     unknown_logged: Once,
-    /// And so is that all clients of a proxy count as one.
+    /// Ensures that an untrusted proxy is logged once.
     untrusted_logged: Once,
 }
 
 const FORWARDED: &str = "x-forwarded-for";
 
-/// So many proxies are looked through: a list without end is not worth its time.
+/// Maximum number of addresses to read. The client controls the length of the list.
 const MAX_HOPS: usize = 32;
 
 impl ClientAddress {
-    /// The address that attempts are counted by, if there is one.
+    /// Returns the address that attempts are counted by, if known.
     pub(super) fn of(&self, head: &Parts) -> Option<IpAddr> {
         let Some(peer) = (self.peer)(head) else {
             self.unknown_logged.call_once(telemetry::no_client_address);
             return None;
         };
-        // Where the peer is out in the world, its header is its own invention.
+        // A header from a public address is most likely forged, not sent by a proxy.
         let is_proxy = || is_private_network(peer) && head.headers.contains_key(FORWARDED);
         if !self.untrusted_logged.is_completed() && !self.proxies.trusts(peer) && is_proxy() {
             self.untrusted_logged.call_once(|| telemetry::untrusted_proxy(peer));
@@ -53,7 +53,7 @@ impl Default for ClientAddress {
     }
 }
 
-/// The address as axum leaves it, or a server of the user's own.
+/// Returns the address that axum, or another server, put into the request's extensions.
 fn connection_address(head: &Parts) -> Option<IpAddr> {
     #[cfg(feature = "axum")]
     if let Some(info) = head.extensions.get::<::axum::extract::ConnectInfo<SocketAddr>>() {
@@ -62,7 +62,7 @@ fn connection_address(head: &Parts) -> Option<IpAddr> {
     head.extensions.get::<SocketAddr>().map(SocketAddr::ip)
 }
 
-/// Whether an address belongs to this machine or a network that is not the world's.
+/// Returns whether an address is local, private or link-local.
 fn is_private_network(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
@@ -70,26 +70,26 @@ fn is_private_network(address: IpAddr) -> bool {
     }
 }
 
-/// Networks of proxies whose `X-Forwarded-For` is believed. None by default: everybody can write
-/// that header.
+/// Networks of proxies whose `X-Forwarded-For` is trusted. Default: none, because any client can send that
+/// header.
 ///
-/// Each proxy adds the address it was asked from at the end. So the list is read from there, and the
-/// first address that is no trusted proxy's is the client's; what stands before it, the client may
-/// have written. At most 32 entries are read.
+/// Each proxy appends the address of its peer. The list is therefore read from its end: the first address
+/// that is not a trusted proxy is the client's. The client may have forged the addresses before it. At most
+/// 32 entries are read.
 #[derive(Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
-/// An entry, counted from 1, is no address and no network. The text is not repeated: it may be a secret in
-/// the wrong place.
+/// An entry is neither an address nor a network. Holds the position, counted from 1, and not the text, which
+/// may be a misplaced secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("entry {0} is no address and no network: write 10.0.0.7 or 10.0.0.0/8")]
+#[error("entry {0} is neither an address nor a network: write 10.0.0.7 or 10.0.0.0/8")]
 pub struct InvalidNetwork(usize);
 
 impl TrustedProxies {
-    /// Of addresses and networks: `10.0.0.7`, `10.0.0.0/8`, `2001:db8::/32`.
+    /// Parses addresses and networks: `10.0.0.7`, `10.0.0.0/8`, `2001:db8::/32`.
     ///
     /// # Errors
-    /// The first that is neither.
+    /// Returns the position of the first invalid entry.
     pub fn new<T: AsRef<str>>(
         networks: impl IntoIterator<Item = T>,
     ) -> Result<Self, InvalidNetwork> {
@@ -106,15 +106,15 @@ impl TrustedProxies {
 
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        // Nothing is read that a peer wrote who is not trusted.
+        // An untrusted peer may have forged the header.
         if !self.trusts(client) {
             return client;
         }
         let values = headers.get_all(FORWARDED).iter().rev();
-        // As bytes: what the client wrote in front may be no text, and must not hide what the proxy added.
+        // Split as bytes: a client may send invalid UTF-8, which must not hide the proxy's entry.
         let entry = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
         for entry in entry.take(MAX_HOPS) {
-            // Who is said here cannot be read: the proxy that said so is the last one known.
+            // An unreadable entry ends the search: the proxy that wrote it is the last known address.
             let Some(address) = std::str::from_utf8(entry).ok().and_then(|it| address(it.trim()))
             else {
                 break;
@@ -133,7 +133,7 @@ fn network(text: &str) -> Option<IpNet> {
     network.or_else(|| text.parse::<IpAddr>().ok().map(|it| it.to_canonical().into()))
 }
 
-/// Some proxies add the port, or put brackets around IPv6 without one.
+/// Parses an address. Some proxies add a port, or brackets around an IPv6 address without port.
 fn address(text: &str) -> Option<IpAddr> {
     let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let bare = inner.parse::<IpAddr>().ok();
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_who_asked_the_first_trusted_proxy() {
+    fn client_is_first_untrusted_address_from_end() {
         let proxies = TrustedProxies::new(["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]).unwrap();
         let client = |peer: &str, forwarded: &[&str]| {
             let values = forwarded.iter().map(|text| text.parse().unwrap());
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_bytes_hide_no_client() {
+    fn invalid_utf8_hides_no_client() {
         let proxies = TrustedProxies::new(["10.0.0.0/8"]).unwrap();
         for (forwarded, expected) in [
             (&b"\xe9, 192.0.2.7"[..], "192.0.2.7"),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_list_has_an_end() {
+    fn forwarded_list_is_bounded() {
         let proxies = TrustedProxies::new(["10.0.0.0/8"]).unwrap();
         let hops = |many: usize| format!("198.51.100.1{}", ", 10.9.9.9".repeat(many));
         let client = |list: String| {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_written_as_usual() {
+    fn networks_are_parsed_and_matched() {
         for bad in ["", "x", "10.0.0.0/33", "10.0.0.0/-1", "2001:db8::/129", "10.0.0.0/a"] {
             assert!(TrustedProxies::new([bad]).is_err(), "{bad}");
         }

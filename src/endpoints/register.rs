@@ -1,4 +1,4 @@
-//! `POST register`: gives the caller a participant and a personal workspace.
+//! `POST register`: creates a participant and a personal workspace for the caller.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -20,8 +20,8 @@ struct RegisterResponse<'a> {
 }
 
 impl Inner {
-    /// 201 for whoever is new, 200 for whoever was here before, with the same ids. A body is not
-    /// looked at.
+    /// Registers the caller: 201 for a new participant, 200 with the same ids for a known one. Ignores the
+    /// body.
     pub(super) async fn register(
         &self,
         incoming: &EndpointRequest,
@@ -43,8 +43,8 @@ impl Inner {
         Ok(response)
     }
 
-    /// Tells the log once when the store begins to fail, and once when that is over. An identity that
-    /// can never be stored says nothing of the store.
+    /// Logs once when the store begins to fail, and once when it works again. An identity that can never
+    /// be stored says nothing about the store.
     fn log_outage(&self, outcome: &Result<Registration, RegistrarError>) {
         let (outage, clock) = (&self.outages.registrar, self.auth.clock());
         match outcome {

@@ -1,4 +1,4 @@
-//! What is answered: JSON, redirects, and the errors of RFC 6749 §5.2.
+//! Responses: JSON, redirects, and the errors of RFC 6749 §5.2.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::exchange::{ExchangeError, OAuthError};
 use crate::layer::refuse;
 use crate::support::telemetry::{self, Outage};
 
-/// What the log was told of what the endpoints depend on.
+/// Failures already logged, so that each is logged once until it ends.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
     pub(super) registrar: Outage,
-    /// One for each endpoint.
+    /// One per endpoint.
     misconfigured: [Outage; Endpoint::ALL.len()],
 }
 
 impl Outages {
-    /// Tells once that an endpoint lacks something.
+    /// Logs that an endpoint is misconfigured, once until it works again.
     fn report_misconfigured(&self, endpoint: Endpoint, problem: &str, now: Duration) {
         let outage = self.misconfigured.get(endpoint as usize);
         if outage.is_some_and(|outage| outage.begins(&problem, now)) {
@@ -30,7 +30,7 @@ impl Outages {
         }
     }
 
-    /// Notes that an endpoint did what it was asked.
+    /// Records that an endpoint succeeded.
     pub(super) fn recovered(&self, endpoint: Endpoint, now: impl FnOnce() -> Duration) {
         if let Some(outage) = self.misconfigured.get(endpoint as usize) {
             outage.ends(now);
@@ -38,19 +38,19 @@ impl Outages {
     }
 }
 
-/// Why an endpoint does not do what it was asked.
+/// The reason why an endpoint rejects a request.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The caller has no right, or what tells that is away.
+    /// The caller is not authorized, or the check is unavailable.
     Auth(AuthError),
-    /// An error code of OAuth, and what it means here. The text is fixed.
+    /// An OAuth error code and a fixed description.
     OAuth(&'static str, &'static str),
-    /// The body was not read, which is no matter of tokens: a status, and why.
+    /// The body was not read: a status and a fixed description.
     Body(u16, &'static str),
     Throttled(Duration),
-    /// Of the provider, or on the way to it.
+    /// An error from the provider, or from the connection to it.
     Exchange(ExchangeError),
-    /// The endpoint lacks something that its service should have given it.
+    /// The service did not configure something that the endpoint needs.
     NotConfigured(&'static str),
 }
 
@@ -68,7 +68,7 @@ impl From<ExchangeError> for Failure {
 
 const INVALID_REQUEST: &str = "invalid_request";
 
-/// The caller's fault: what is wrong, in a fixed text.
+/// Returns an `invalid_request` error with a fixed description.
 pub(super) const fn invalid_request(problem: &'static str) -> Failure {
     Failure::OAuth(INVALID_REQUEST, problem)
 }
@@ -121,7 +121,7 @@ impl Inner {
     }
 }
 
-/// Endpoints that act for a caller answer in the way of the layer.
+/// Converts a failure for the endpoints that answer errors like the authentication layer.
 fn as_auth_error(failure: Failure) -> AuthError {
     match failure {
         Failure::Auth(error) => error,
@@ -137,15 +137,15 @@ fn as_auth_error(failure: Failure) -> AuthError {
     }
 }
 
-/// What of the provider's answer is the caller's business. That the *service* is not accepted there
-/// is not.
+/// Answers with those provider errors that the caller can act on. A provider that rejects the *service*
+/// is reported as 502 without details.
 fn exchange_failure_response(error: &ExchangeError) -> Response<Bytes> {
     use OAuthError::{InvalidGrant, InvalidRequest, InvalidScope, InvalidTarget};
     match error {
         ExchangeError::Refused { error: Some(code), .. } => {
             let description = match code {
                 InvalidGrant => "The code, password or refresh token is not valid (any more).",
-                // The rest of the request is ours: what the provider cannot read is what was handed on.
+                // The service builds the rest of the request, so the caller's value must be malformed.
                 InvalidRequest => "The code, password or refresh token cannot be read.",
                 InvalidScope => "The scope cannot be granted.",
                 InvalidTarget => "There are no tokens for this target.",
@@ -165,12 +165,12 @@ fn exchange_failure_response(error: &ExchangeError) -> Response<Bytes> {
     }
 }
 
-/// The log was told why when the provider was asked.
+/// Returns 502. The token client already logged the cause.
 fn provider_failure_response() -> Response<Bytes> {
-    oauth_error(502, "server_error", "The identity provider did not do its part.", None)
+    oauth_error(502, "server_error", "The identity provider gave no valid answer.", None)
 }
 
-/// RFC 6749 §5.2.
+/// Returns an error response as in RFC 6749 §5.2.
 pub(super) fn oauth_error(
     status: u16,
     code: &str,
@@ -187,7 +187,7 @@ pub(super) fn oauth_error(
 }
 
 impl Inner {
-    /// A good answer, bare or in `{"data": …}`.
+    /// Returns 200 with a JSON body, bare or in `{"data": …}`.
     pub(super) fn ok(&self, body: &impl Serialize) -> Response<Bytes> {
         self.success(StatusCode::OK, body)
     }
@@ -201,7 +201,7 @@ impl Inner {
 }
 
 pub(super) fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
-    // What is written here are maps with text keys, which cannot fail.
+    // The bodies are structs and maps with string keys, so serialization cannot fail.
     let mut response = Response::new(serde_json::to_vec(body).unwrap_or_default().into());
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
@@ -215,7 +215,7 @@ pub(super) fn no_content() -> Response<Bytes> {
     response
 }
 
-/// 303: whatever the method was, the next is GET (RFC 9700 §4.12).
+/// Returns 303, so that the browser follows with GET whatever the method was (RFC 9700 §4.12).
 pub(super) fn see_other(to: &str) -> Option<Response<Bytes>> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SEE_OTHER;
@@ -223,7 +223,7 @@ pub(super) fn see_other(to: &str) -> Option<Response<Bytes>> {
     Some(response)
 }
 
-/// RFC 6749 §5.1 asks for both.
+/// Forbids caching; RFC 6749 §5.1 requires both headers.
 pub(super) fn set_no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));

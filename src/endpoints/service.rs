@@ -1,4 +1,4 @@
-//! [`EndpointsService`]: which requests are for the endpoints, and which go on.
+//! [`EndpointsService`]: answers requests for endpoints, and passes all others to the inner service.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -25,14 +25,14 @@ impl<S> Layer<S> for Endpoints {
     }
 }
 
-/// A service behind [`Endpoints`].
+/// The service that [`Endpoints`] makes around an inner service.
 #[derive(Debug, Clone)]
 pub struct EndpointsService<S> {
     pub(super) inner: S,
     pub(super) endpoints: Endpoints,
 }
 
-/// The answer of the service behind.
+/// The future of the inner service.
 type InnerFuture<F, B> = MapOk<F, fn(Response<B>) -> Response<ResponseBody<B>>>;
 
 impl<S, Q, B> Service<Request<Q>> for EndpointsService<S>
@@ -68,7 +68,7 @@ async fn respond<Q: Body>(
     request: Request<Q>,
 ) -> Response<Bytes> {
     let (mut head, body) = request.into_parts();
-    // What an outer layer believed is not what is verified here.
+    // An identity from an outer layer must not replace the verification here.
     head.extensions.remove::<AuthContext>();
     if !endpoint.allows(&head.method) {
         return endpoints.method_not_allowed(endpoint);
@@ -76,7 +76,7 @@ async fn respond<Q: Body>(
     if !endpoint.reads_body(&head.method) {
         return endpoints.dispatch(endpoint, EndpointRequest { head, body: Bytes::new() }).await;
     }
-    // Before the body: a caller that comes too often must not cost more than a head.
+    // Before reading the body, so that a throttled caller costs no more than a request head.
     if let Err(failure) = endpoints.admit(endpoint, &head, None).await {
         return endpoints.finish(endpoint, Err(failure));
     }
@@ -85,7 +85,7 @@ async fn respond<Q: Body>(
         Ok(body) => endpoints.dispatch(endpoint, EndpointRequest { head, body }).await,
         Err(failure) => {
             let mut response = endpoints.finish(endpoint, Err(failure));
-            // What is left of the body would be taken for the next request. HTTP/2 has no such header.
+            // The rest of the body would be parsed as the next request. HTTP/2 has no such header.
             if version <= Version::HTTP_11 {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
@@ -95,12 +95,12 @@ async fn respond<Q: Body>(
     }
 }
 
-/// Has nothing: answers 404. What is behind [`Endpoints::service`].
+/// An inner service that answers 404 to every request. Used by [`Endpoints::service`].
 #[derive(Debug, Clone, Copy)]
 pub struct NotFound;
 
 impl<Q> Service<Request<Q>> for NotFound {
-    // The simplest of all bodies.
+    // `String` is the simplest body type.
     type Response = Response<String>;
     type Error = Infallible;
     type Future = Ready<Result<Response<String>, Infallible>>;

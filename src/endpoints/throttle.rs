@@ -1,4 +1,4 @@
-//! [`Throttle`]: how often endpoints may be tried.
+//! [`Throttle`]: rate limits of the endpoints.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -16,66 +16,65 @@ use crate::support::mac::{BuildMacHasher, Mac};
 use crate::support::retry::{Rate, TokenBucket};
 use crate::support::telemetry::{self, Outage};
 
-/// Somebody tries an endpoint.
+/// An attempt to use an endpoint.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Attempt<'a> {
-    /// Which.
+    /// The endpoint.
     pub endpoint: Endpoint,
-    /// From where, if that is known: see
+    /// The client's address, if known: see
     /// [`client_address`](super::EndpointsBuilder::client_address).
     pub address: Option<IpAddr>,
-    /// On whose account. `None` as an attempt begins, before its body is read; then, where there is an
-    /// account, the throttle is asked a second time about the same attempt.
+    /// The account. `None` in the first call for an attempt, before its body is read. If the attempt
+    /// concerns an account, a second call names it.
     ///
-    /// At `token` it is the user name, folded so that all its spellings are one account
-    /// ([`account_of`](super::EndpointsBuilder::account_of)); apart from that the caller chooses it, so
-    /// it may be anything. At `introspect` it is the caller: issuer, tenant, kind and subject.
+    /// At `token` it is the user name, folded so that all spellings are one account
+    /// ([`account_of`](super::EndpointsBuilder::account_of)). The caller chooses it, so it may be any text.
+    /// At `introspect` it is the caller: issuer, tenant, kind and subject.
     pub account: Option<&'a str>,
 }
 
 impl<'a> Attempt<'a> {
-    /// Makes what a throttle is incoming: to test a throttle.
-    pub fn of(endpoint: Endpoint, address: Option<IpAddr>, account: Option<&'a str>) -> Self {
+    /// Creates an attempt, for tests of a throttle.
+    pub fn new(endpoint: Endpoint, address: Option<IpAddr>, account: Option<&'a str>) -> Self {
         Self { endpoint, address, account }
     }
 }
 
-/// Whether an attempt goes on.
+/// Whether an attempt may proceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThrottleDecision {
-    /// It does.
+    /// The attempt may proceed.
     Allow,
-    /// It is one too many, and is answered with 429 and `Retry-After`.
+    /// The attempt exceeds the limit. The answer is 429 with `Retry-After`.
     Deny {
-        /// When trying again makes sense. Rounded up to whole seconds, one at least.
+        /// Time until another attempt can succeed. Rounded up to whole seconds, at least one.
         retry_after: Duration,
     },
 }
 
-/// Says whether an attempt may go on, so that nobody guesses passwords, codes and tokens
-/// (RFC 6749 §4.3.2, §10.10; RFC 7662 §4).
+/// Limits attempts, so that passwords, codes and tokens cannot be guessed (RFC 6749 §4.3.2, §10.10; RFC 7662
+/// §4).
 ///
-/// Given to [`EndpointsBuilder::throttle`](super::EndpointsBuilder::throttle). The default,
-/// [`TokenBuckets`], counts in the memory of one process; implement this trait over a store of your own,
-/// and all processes count together.
+/// Set with [`EndpointsBuilder::throttle`](super::EndpointsBuilder::throttle). The default,
+/// [`TokenBuckets`], counts in the memory of one process. To share limits between processes, implement this
+/// trait over a store.
 ///
-/// [`attempt.account`](Attempt::account) is `None` at first, before the body is read. Where the body names
-/// an account, the throttle is asked again about the same attempt, with the account. Count the two apart:
-/// the address first, then the account.
+/// The throttle is called before the body is read, and before any request to the provider. In this call
+/// [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second call for the
+/// same attempt names it. Count addresses and accounts separately.
 ///
-/// EndpointRequest before a body is read, and before the provider or a key is: at first
-/// [`try_admit`](Self::try_admit), and [`admit`](Self::admit) where that has no answer. `now` is the
-/// monotonic clock's, which other processes do not share: a store counts by a clock of its own.
+/// Each call tries [`try_admit`](Self::try_admit) first, then [`admit`](Self::admit) if the result was `None`.
+/// `now` is a monotonic time that other processes do not share: a store must use its own clock.
 ///
-/// If the store fails, or does not answer within a second, this process counts meanwhile, by
-/// [`TokenBuckets`] with their default rates, and the log says so once. So an outage neither locks users
-/// out nor lets anybody guess without end: with ten processes there are at most ten times as many
-/// guesses. To refuse instead, answer [`Deny`](ThrottleDecision::Deny) in place of the error.
+/// If the store fails, or does not answer within one second, this process uses its own [`TokenBuckets`] with
+/// default rates, and the log says so once. An outage then does not lock users out, and guesses stay limited:
+/// ten processes allow at most ten times as many. To refuse attempts during an outage, return
+/// [`Deny`](ThrottleDecision::Deny) instead of the error.
 ///
-/// Harmless mistakes: to forget, to count wrong by a few. Attacks: to keep something for each address
-/// or account without a bound, since callers choose both; to refuse everybody because of one; to read a
-/// count and to write it back in two steps, between which others read it.
+/// Harmless mistakes: to forget counts, or to be off by a few. Attacks: to store an entry per address or
+/// account without a bound, since callers choose both; to refuse all callers because of one; to read and
+/// write a count in two steps, which lets concurrent attempts pass.
 ///
 /// ```
 /// use std::time::Duration;
@@ -89,18 +88,19 @@ pub enum ThrottleDecision {
 ///
 /// /// Ten attempts a minute, counted for all processes.
 /// #[derive(Debug)]
-/// struct Shared(Store); // of yours: counters that all processes share
+/// struct Shared(Store); // your store: counters that all processes share
 ///
 /// #[async_trait]
 /// impl Throttle for Shared {
 ///     async fn admit(&self, attempt: &Attempt<'_>, _: Duration) -> Result<ThrottleDecision, BoxError> {
-///         let who = match (attempt.account, attempt.address) {
+///         let subject = match (attempt.account, attempt.address) {
 ///             (Some(account), _) => account.to_owned(),
 ///             (None, Some(address)) => address.to_string(),
 ///             (None, None) => return Ok(ThrottleDecision::Allow),
 ///         };
-///         // One step: adds one, and lets a new counter end after a minute.
-///         let count = self.0.increment(format!("{}:{who}", attempt.endpoint.as_str()), MINUTE).await?;
+///         // One atomic step: increments the counter, which expires one minute after its creation.
+///         let key = format!("{}:{subject}", attempt.endpoint.as_str());
+///         let count = self.0.increment(key, MINUTE).await?;
 ///         if count <= 10 {
 ///             return Ok(ThrottleDecision::Allow);
 ///         }
@@ -115,8 +115,8 @@ pub enum ThrottleDecision {
 /// ```
 #[async_trait]
 pub trait Throttle: Debug + Send + Sync + 'static {
-    /// Counts the attempt if that needs no waiting. `None`, the default, means that nothing was
-    /// counted and [`admit`](Self::admit) must be asked.
+    /// Counts the attempt if that needs no waiting. `None`, the default, means that nothing was counted;
+    /// [`admit`](Self::admit) is called next.
     fn try_admit(&self, attempt: &Attempt<'_>, now: Duration) -> Option<ThrottleDecision> {
         let _ = (attempt, now);
         None
@@ -125,7 +125,7 @@ pub trait Throttle: Debug + Send + Sync + 'static {
     /// Counts the attempt.
     ///
     /// # Errors
-    /// When the store cannot count. This process then counts by itself.
+    /// Returns an error if the store cannot count. This process then counts in its own memory.
     async fn admit(
         &self,
         attempt: &Attempt<'_>,
@@ -148,14 +148,14 @@ impl<T: Throttle + ?Sized> Throttle for Arc<T> {
     }
 }
 
-/// How long an attempt waits for its [`Throttle`].
+/// Maximum time to wait for a [`Throttle`].
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A throttle, and what counts while it cannot.
+/// A throttle with a local fallback.
 #[derive(Debug)]
 pub(super) struct ThrottleWithFallback {
     throttle: Box<dyn Throttle>,
-    /// Made when the throttle fails for the first time.
+    /// Created at the first failure of the throttle.
     local: OnceLock<TokenBuckets>,
     outage: Outage,
 }
@@ -166,13 +166,13 @@ impl ThrottleWithFallback {
         Self { throttle: Box::new(throttle), local, outage }
     }
 
-    /// Decides about an attempt at `now` of the monotonic clock.
+    /// Decides about an attempt at the monotonic time `now`.
     pub(super) async fn admit(&self, attempt: &Attempt<'_>, now: Duration) -> ThrottleDecision {
         if let Some(decision) = self.throttle.try_admit(attempt, now) {
             return decision;
         }
         let answer = within(TIMEOUT, self.throttle.admit(attempt, now)).await;
-        match answer.unwrap_or_else(|| Err("it takes longer than a second".into())) {
+        match answer.unwrap_or_else(|| Err("the throttle takes longer than one second".into())) {
             Ok(decision) => {
                 if self.outage.ends(|| now) {
                     telemetry::store_recovered("throttle");
@@ -187,24 +187,24 @@ impl ThrottleWithFallback {
     }
 }
 
-/// Token buckets in the memory of this process, one for each endpoint and address, and one for each
-/// endpoint and account. The default.
+/// Token buckets in the memory of this process: one per endpoint and address, and one per endpoint and
+/// account. The default throttle.
 ///
-/// | | at once | then one per |
+/// | | burst | then one per |
 /// |---|---|---|
 /// | each address: `login`, `token`, `refresh`, `logout`, `exchange` | 60 | second |
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
-/// | each account, [however it is spelt](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
+/// | each account, [in any spelling](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
-/// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata, which
-/// read none, are not counted.
-/// An IPv6 network of 64 bits counts as one address, since whoever has one address has all of it. An
-/// address that is not known is not counted: the log says so once, and
-/// [`client_address`](super::EndpointsBuilder::client_address) how to find it.
+/// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata do not read
+/// a body and are not counted.
 ///
-/// The last 100,000 are kept, about, and those that were seen again rather than those seen once; a bucket that
-/// is forgotten is full when it comes back. That is some 10 MB if callers bring so many addresses. Several
-/// processes count each for itself.
+/// An IPv6 /64 network counts as one address, because one client usually has a whole network. Attempts without
+/// a known address are not counted; the log says so once. See
+/// [`client_address`](super::EndpointsBuilder::client_address).
+///
+/// About 100,000 buckets are kept, which needs some 10 MB. Buckets that were used once are evicted before those
+/// used again. An evicted bucket is full when it is created again. Each process counts on its own.
 #[derive(Debug)]
 pub struct TokenBuckets {
     buckets: Bounded<Mac, Arc<Mutex<TokenBucket>>, BuildMacHasher>,
@@ -228,29 +228,27 @@ impl Default for TokenBuckets {
 }
 
 impl TokenBuckets {
-    /// The default rates.
+    /// Creates the default rates.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// So many attempts at once from each address, and then one per `period`, an
-    /// hour at most.
+    /// Allows `burst` attempts from each address, and then one per `period` (at most one hour).
     #[must_use]
     pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
         self.per_address = Rate::new(burst, period.min(MAX_PERIOD));
         self
     }
 
-    /// So many attempts at once on each account, and then one per `period`, an
-    /// hour at most.
+    /// Allows `burst` attempts on each account, and then one per `period` (at most one hour).
     #[must_use]
     pub fn per_account(mut self, burst: u32, period: Duration) -> Self {
         self.per_account = Rate::new(burst, period.min(MAX_PERIOD));
         self
     }
 
-    /// So many introspections at once from each address and by each caller, and then one per
-    /// `period`.
+    /// Allows `burst` introspections from each address and by each caller, and then one per `period` (at most
+    /// one hour).
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
         self.introspections = Rate::new(burst, period.min(MAX_PERIOD));
@@ -265,7 +263,7 @@ impl TokenBuckets {
         rate: Rate,
         now: Duration,
     ) -> Result<(), Duration> {
-        // No kind or endpoint has a NUL in its name.
+        // NUL separates the parts: kinds and endpoints do not contain it.
         let key = [kind.as_bytes(), endpoint.as_str().as_bytes(), subject].join(&0);
         let new = || Ok::<_, Infallible>(Arc::default());
         let Ok(bucket) = self.buckets.get_or_insert_with(&Mac::of(&key), new);
@@ -277,7 +275,7 @@ impl TokenBuckets {
     fn count(&self, attempt: &Attempt<'_>, now: Duration) -> ThrottleDecision {
         let introspects = attempt.endpoint == Endpoint::Introspect;
         let (kind, subject, rate) = match (attempt.account, attempt.address) {
-            // Its address was counted as it began.
+            // The first call for this attempt counted its address.
             (Some(account), _) => ("account", account.as_bytes().to_vec(), self.per_account),
             (None, Some(address)) => ("address", network(address), self.per_address),
             (None, None) => return ThrottleDecision::Allow,
@@ -305,7 +303,7 @@ impl Throttle for TokenBuckets {
     }
 }
 
-/// What counts as one address.
+/// Returns the bytes that identify an address: an IPv4 address or an IPv6 /64 network.
 fn network(address: IpAddr) -> Vec<u8> {
     match address.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -333,7 +331,7 @@ mod tests {
         }
     }
 
-    /// As the endpoints ask: at first about the address alone.
+    /// Calls the throttle like the endpoints do: without the account, and then with it.
     fn admit_with_account(
         buckets: &TokenBuckets,
         whole: &Attempt<'_>,
@@ -344,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_one_per_period() {
+    fn bucket_allows_burst_then_one_per_period() {
         let buckets = TokenBuckets::new().per_address(3, SECOND);
         let login = attempt(Endpoint::Login, "192.0.2.1", None);
         let mut now = Duration::from_secs(1000);
@@ -352,7 +350,7 @@ mod tests {
             admit(&buckets, &login, now).unwrap();
         }
         assert_eq!(admit(&buckets, &login, now), Err(SECOND));
-        // To be refused costs nothing.
+        // A refused attempt takes nothing from the bucket.
         assert_eq!(admit(&buckets, &login, now), Err(SECOND));
         now += SECOND / 2;
         assert_eq!(admit(&buckets, &login, now), Err(SECOND / 2));
@@ -366,12 +364,12 @@ mod tests {
         assert_eq!(
             admit(&buckets, &login, now),
             Err(SECOND),
-            "not more than the burst is saved up"
+            "the bucket never holds more than its burst"
         );
     }
 
     #[test]
-    fn a_period_without_end_is_an_hour() {
+    fn period_is_capped_at_one_hour() {
         let buckets = TokenBuckets::new().per_address(2, Duration::MAX);
         let login = attempt(Endpoint::Login, "192.0.2.1", None);
         for now in [Duration::ZERO, Duration::ZERO] {
@@ -382,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn racing_attempts_take_from_one_bucket() {
+    fn concurrent_attempts_share_one_bucket() {
         for round in 0..50 {
             let buckets = TokenBuckets::new().per_address(10, SECOND);
             let login = attempt(Endpoint::Login, &format!("192.0.2.{round}"), None);
@@ -400,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn account_stays_refused_through_a_flood_of_addresses() {
+    fn address_flood_keeps_account_refused() {
         let (buckets, now) = (TokenBuckets::new(), SECOND);
         let flood = |from: u32| {
             for n in from..from + MAX_BUCKETS as u32 {
@@ -418,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_not_refused_because_of_one() {
+    fn limits_count_addresses_and_accounts_separately() {
         let buckets = TokenBuckets::new().per_address(1, SECOND).per_account(2, SECOND);
         let now = Duration::from_secs(1);
         let once = |attempt: Attempt<'_>| admit_with_account(&buckets, &attempt, now);

@@ -1,4 +1,4 @@
-//! `POST token` and `POST refresh`, and how tokens are answered (RFC 6749 §5.1).
+//! `POST token` and `POST refresh`, and the answer with tokens (RFC 6749 §5.1).
 
 use std::sync::Arc;
 
@@ -16,40 +16,40 @@ use crate::identity::Scopes;
 use crate::layer::RequestHead;
 use crate::support::telemetry;
 
-/// Somebody wants to sign in with a password.
+/// An attempt to sign in with a password.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct PasswordAttempt<'a> {
-    /// Method, URI and headers of the request: its host may tell the tenant.
+    /// Method, URI and headers of the request. The host may name the tenant.
     pub head: RequestHead<'a>,
-    /// Whose password it is said to be: as sent, with at most 1,024 bytes.
+    /// The user name as sent, with at most 1,024 bytes.
     pub username: &'a str,
 }
 
 impl PasswordAttempt<'_> {
-    /// Returns what all spellings of the user name have in common: without regard to case,
-    /// compatibility forms (NFKC), invisible characters, and outer or repeated space, as directories
-    /// compare names (RFC 4518 §2). Accents and punctuation stay.
+    /// Returns the folded user name, which is equal for all spellings: it ignores case, compatibility forms
+    /// (NFKC), invisible characters, and outer or repeated spaces, as directories compare names (RFC 4518
+    /// §2). Accents and punctuation are kept.
     pub fn account(&self) -> String {
         fold(self.username)
     }
 }
 
-/// The longest user name, in bytes: a directory's principal name may have as many characters.
+/// Maximum length of a user name. Principal names of directories have up to 1,024 characters.
 const MAX_USERNAME_BYTES: usize = 1024;
 
-/// The longest `scope`, in bytes.
+/// Maximum length of `scope`.
 const MAX_SCOPE_BYTES: usize = 4096;
 
-/// Whether passwords are taken.
+/// Whether a password may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PasswordDecision {
-    /// The provider is asked.
+    /// The password is sent to the provider.
     Allowed,
-    /// Not in this tenant: `unauthorized_client`.
+    /// This tenant does not use passwords: `unauthorized_client`.
     NotInThisTenant,
-    /// Nowhere: `unsupported_grant_type`.
+    /// The service does not use passwords: `unsupported_grant_type`.
     Off,
 }
 
@@ -68,7 +68,7 @@ struct TokenResponse<'a> {
 }
 
 impl Inner {
-    /// The password grant (RFC 6749 §4.3), for automation that has no better way (RFC 9700 §2.4).
+    /// Uses the password grant (RFC 6749 §4.3), for automation without an alternative (RFC 9700 §2.4).
     pub(super) async fn token(
         &self,
         incoming: &EndpointRequest,
@@ -91,7 +91,7 @@ impl Inner {
             PasswordDecision::Allowed => {}
             PasswordDecision::Off => return Err(unsupported),
             PasswordDecision::NotInThisTenant => {
-                let problem = "Passwords are not taken in this tenant.";
+                let problem = "Passwords are not accepted in this tenant.";
                 return Err(Failure::OAuth("unauthorized_client", problem));
             }
         }
@@ -103,7 +103,7 @@ impl Inner {
         Ok(self.token_response(&token))
     }
 
-    /// Without `grant_type` as the seed of this endpoint has it, or with `refresh_token`.
+    /// Refreshes tokens. `grant_type` is optional, but must be `refresh_token` if present.
     pub(super) async fn refresh(
         &self,
         incoming: &EndpointRequest,
@@ -121,13 +121,13 @@ impl Inner {
         Ok(self.token_response(&token))
     }
 
-    /// What the provider granted. Its ID token stays here: it is proof for this service.
+    /// Returns the tokens of the provider, except the ID token, which is addressed to this service.
     pub(super) fn token_response(&self, token: &AccessToken) -> Response<Bytes> {
         let clock: &dyn Clock = &**self.auth.clock();
         self.ok(&TokenResponse {
             access_token: token.secret().expose(),
             token_type: "Bearer",
-            // Rounded: what came this moment lives as long as the provider said.
+            // Rounded, because a few milliseconds passed since the provider answered.
             expires_in: token.remaining(clock).map(|left| left.as_secs_f64().round() as u64),
             refresh_token: token.refresh_token().map(|token| token.expose()),
             scope: token.scopes().map(Scopes::as_str).filter(|scope| !scope.is_empty()),
@@ -145,8 +145,7 @@ pub(super) fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
     scopes.map(Option::unwrap_or_default).map_err(malformed)
 }
 
-/// The rule that takes passwords everywhere. It is loud, since RFC 9700 §2.4 says that this grant
-/// must not be used.
+/// Returns the rule that allows all passwords. Logs a warning, since RFC 9700 §2.4 forbids this grant.
 pub(super) fn allow_everywhere() -> PasswordRule {
     telemetry::password_grant_enabled();
     Arc::new(|_| PasswordDecision::Allowed)

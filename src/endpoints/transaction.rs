@@ -1,7 +1,7 @@
-//! [`Transaction`]: what ties a browser that left to sign in to the one that comes back.
+//! [`Transaction`]: binds a sign-in to the browser that started it.
 //!
-//! It travels in a cookie of the browser, sealed, so that no process keeps it. Each sign-in has a
-//! cookie of its own: several tabs may sign in together.
+//! It is stored in a sealed cookie, so that no process keeps state. Each sign-in has its own cookie, so that
+//! several tabs can sign in at the same time.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,27 +16,27 @@ use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::seal::{Purpose, SealingKeys};
 
-/// How long a user may take.
+/// Maximum duration of a sign-in.
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// So many sign-ins of one browser may be under way. Their cookies go with every request.
+/// Maximum number of pending sign-ins per browser. Each request carries all their cookies.
 const MAX_PENDING: usize = 6;
 
-/// So many bytes all of them may have, but for the newest: a long `return_to` makes large ones, and
-/// servers refuse requests whose head is too large.
+/// Maximum size of all cookies except the newest. A long `return_to` makes a large cookie, and servers reject
+/// requests with a large head.
 const MAX_PENDING_BYTES: usize = 4096;
 
-/// An answer clears no more than this; the next one clears the rest.
+/// Maximum number of cookies that one answer clears. The next answer clears the rest.
 const MAX_CLEARED: usize = 24;
 
-/// How much of the state names the cookie: the time, and enough random bits to tell tabs apart.
+/// Length of the prefix of the state that names the cookie: the time, and random bits that distinguish tabs.
 const TAG_LEN: usize = 16;
 
-/// The state has more: 32 bytes in base64url.
+/// Length of the state: 32 bytes in base64url.
 const STATE_LEN: usize = 43;
 
-/// A state begins with the time in milliseconds, so that the oldest cookie is known by its name:
-/// browsers send them in no order that can be relied upon. The other 26 bytes are random.
+/// Length of the time in milliseconds at the start of a state. It orders cookies by age; browsers send them in
+/// no reliable order. The other 26 bytes are random.
 const TIME_LEN: usize = 6;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl Transaction {
         })
     }
 
-    /// The cookie that goes with the browser. Names begin with `prefix`.
+    /// Returns the cookie that holds the transaction. Its name begins with `prefix`.
     pub(super) fn cookie(
         &self,
         prefix: &str,
@@ -70,9 +70,9 @@ impl Transaction {
         set_cookie(&name, &sealed, LIFETIME)
     }
 
-    /// What this browser began with this state, if it did, less than ten minutes ago. The cookie is
-    /// opened under its own name, and what is in it says the whole state: a cookie of another
-    /// sign-in, or of another browser, is none.
+    /// Returns the transaction with this state that this browser started in the last ten minutes. The name of
+    /// the cookie is authenticated, and the content holds the whole state, so cookies of other sign-ins and
+    /// other browsers are rejected.
     pub(super) fn find(
         prefix: &str,
         state: &str,
@@ -87,8 +87,8 @@ impl Transaction {
         crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }
 
-    /// Makes room for one more: clears the oldest of what this browser began, until few and small ones
-    /// are left. What is not named as ours are is another service's, whose prefix begins with this one.
+    /// Clears the oldest transactions of this browser to make room for a new one. Ignores other names, which
+    /// belong to a service with a longer prefix.
     pub(super) fn clear_oldest(prefix: &str, headers: &HeaderMap) -> Vec<HeaderValue> {
         let mut begun: Vec<_> = cookies_named(headers, prefix)
             .filter_map(|(tag, sealed)| {
@@ -105,13 +105,13 @@ impl Transaction {
         cleared.filter_map(|(_, tag, _)| clear_cookie(&format!("{prefix}{tag}"))).collect()
     }
 
-    /// Takes the cookie of a sign-in away: it is good once.
+    /// Clears the cookie of a sign-in, which can be used once.
     pub(super) fn clear(prefix: &str, state: &str) -> Option<HeaderValue> {
         clear_cookie(&cookie_name(prefix, state)?)
     }
 }
 
-/// `None` for what cannot be a state of ours.
+/// Returns the name of the cookie, or `None` if the state is malformed.
 fn cookie_name(prefix: &str, state: &str) -> Option<String> {
     let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     let tag = state
@@ -120,7 +120,7 @@ fn cookie_name(prefix: &str, state: &str) -> Option<String> {
     Some(format!("{prefix}{tag}"))
 }
 
-/// When a sign-in was begun, by the name of its cookie; `None` for what is none of ours.
+/// Returns when a sign-in started, from the name of its cookie, or `None` if the name is malformed.
 fn begun_at(tag: &str) -> Option<Vec<u8>> {
     base64url::decode(tag).filter(|_| tag.len() == TAG_LEN)
 }
@@ -135,7 +135,7 @@ fn new_state(now: SystemTime) -> Result<String, Failure> {
 }
 
 fn random() -> Result<[u8; 32], Failure> {
-    crypto::random().map_err(|_| Failure::NotConfigured("there are no random numbers"))
+    crypto::random().map_err(|_| Failure::NotConfigured("the system has no random numbers"))
 }
 
 #[cfg(test)]
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_browser_that_left_comes_back() {
+    fn only_the_starting_browser_can_return() {
         let (keys, clock) = (SealingKeys::random().unwrap(), SystemClock::default());
         let [mine, yours] = [1, 2].map(|_| Transaction::new("v", "/home", clock.now()).unwrap());
         let [my_cookie, your_cookie] = [&mine, &yours]
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(find(&mine.state, &your_cookie), None);
         assert_eq!(find(&yours.state, &my_cookie), None);
         assert_eq!(find(&mine.state, &HeaderMap::new()), None);
-        // The tag alone, and states that differ behind it.
+        // The tag alone, and states that differ after it.
         let near = format!("{}{}", &mine.state[..TAG_LEN], &yours.state[TAG_LEN..]);
         for state in [&mine.state[..TAG_LEN], &near, "", "é", &"a".repeat(STATE_LEN)] {
             assert_eq!(find(state, &my_cookie), None, "{state}");
@@ -187,7 +187,7 @@ mod tests {
             let names = cleared.iter().map(|it| it.to_str().unwrap().split('=').next().unwrap());
             names.map(str::to_owned).collect::<Vec<_>>()
         };
-        // In whatever order they come; what is none of ours stays.
+        // Cookies come in any order; cookies of other services are kept.
         let names: Vec<_> = [1003, 1, 1005, 2, 1004, 1001, 1002].into_iter().map(name).collect();
         let nested = format!("{PREFIX}drive-{}", &names[0][PREFIX.len()..]);
         let others = [&nested, &format!("{PREFIX}odd"), &format!("{PREFIX}0123456789abcdefghij")];
@@ -196,7 +196,7 @@ mod tests {
         assert!(cleared(&[]).is_empty());
         let very_many: Vec<_> = (0..100).map(|seconds| name(seconds) + "=x").collect();
         assert_eq!(cleared(&very_many).len(), MAX_CLEARED);
-        // One that is large leaves less room.
+        // A large cookie leaves room for fewer.
         pairs.truncate(1);
         pairs.push(format!("{}={}", names[2], "x".repeat(3000)));
         assert!(cleared(&pairs).is_empty());

@@ -1,4 +1,4 @@
-//! `GET whoami`: who the service sees the caller as.
+//! `GET whoami`: returns the caller's identity.
 
 use bytes::Bytes;
 use http::Response;
@@ -10,7 +10,7 @@ use super::{EndpointRequest, Inner};
 use crate::identity::{Identity, IdentityKind, Scopes};
 use crate::layer::mark_mock;
 
-/// Lists are always there, what is not known is left out.
+/// Lists are always present; unknown values are omitted.
 #[derive(Serialize)]
 struct WhoamiResponse<'a> {
     identity_id: String,
@@ -27,7 +27,7 @@ struct WhoamiResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mfa_verified_at: Option<String>,
     token_expires_at: String,
-    /// What stays the same when names change.
+    /// Stays the same when names change.
     issuer: &'a str,
     subject: &'a str,
 }

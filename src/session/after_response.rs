@@ -1,4 +1,4 @@
-//! [`AfterResponse`]: the cookies that go with an answer.
+//! [`AfterResponse`]: sets the session cookies of a response.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use crate::error::{AuthError, ErrorResponse};
 use crate::gate::{Pending, ResponseBody};
 use crate::layer::refuse;
 
-/// How a gRPC service says that there is no identity: with status 200.
+/// The gRPC status for a missing identity, sent with HTTP status 200.
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_UNAUTHENTICATED: &str = "16";
 
-/// What happened to a session.
+/// What happened to a session while its request was served.
 pub(super) enum Change {
     None,
     Renewed(Session),
     Ended,
 }
 
-/// What is done to an answer.
+/// The session's changes to a response.
 pub struct AfterResponse {
     pub(super) sessions: Sessions,
     names: CookieNames,
     pub(super) change: Change,
-    /// Waited for when the answer is there.
+    /// The renewal to wait for when the response is ready.
     pub(super) renewal: Option<Pending<RenewalResult>>,
 }
 
@@ -37,8 +37,8 @@ impl AfterResponse {
         Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
     }
 
-    /// The renewal to wait for before [`finish`](Self::finish). An answer that begins or ends a session
-    /// itself need not wait.
+    /// Returns the renewal to wait for before [`finish`](Self::finish). A response that starts or ends a session
+    /// itself does not wait.
     pub(super) fn pending(
         &mut self,
         headers: &HeaderMap,
@@ -52,8 +52,8 @@ impl AfterResponse {
         headers.get_all(header::SET_COOKIE).iter().any(|cookie| name.is_set_by(cookie))
     }
 
-    /// Sets and clears cookies. What the service behind does about sessions (it began one, say) stands,
-    /// and takes the place of all that the browser had.
+    /// Sets and clears cookies. If the inner service started or ended a session, its cookies win, and the
+    /// browser's other session cookies are cleared.
     pub(super) fn finish(self, headers: &mut HeaderMap) {
         let CookieNames { marker, data, stale } = &self.names;
         let change = if self.sets_session_cookie(headers) { Change::Ended } else { self.change };
@@ -70,15 +70,15 @@ impl AfterResponse {
     }
 }
 
-/// Why a browser that has a session is served without it, and how that is answered where an identity is
-/// needed: a 401 would tell the page that its user signed out.
+/// The reason why a session cannot be used now, for a request that continues without it. Replaces a 401, which
+/// would tell the page that the user is signed out.
 pub struct SessionUnavailable {
     pub(super) error: AuthError,
     pub(super) respond: Arc<dyn ErrorResponse>,
 }
 
 impl SessionUnavailable {
-    /// Replaces an answer that says that it lacks an identity.
+    /// Replaces a response that says that there is no identity.
     pub(super) fn replace<B>(&self, answer: &mut Response<ResponseBody<B>>, auth: &Auth) {
         let status = answer.headers().get(GRPC_STATUS);
         let is_grpc = status.is_some_and(|status| status == GRPC_UNAUTHENTICATED);
@@ -89,9 +89,9 @@ impl SessionUnavailable {
     }
 }
 
-/// Adds cookies, unless the service behind sets the same ones. An answer that depends on a cookie is the
-/// browser's alone, as one to an `Authorization` header would be (RFC 9111 §3.5); and one that sets
-/// cookies must not be stored for others, whatever the service behind says (RFC 9111 §7.3).
+/// Adds cookies that the inner service does not set itself. A response to a request with a session is private
+/// to the browser, like one to an `Authorization` header (RFC 9111 §3.5). A response that sets cookies must not
+/// be stored by shared caches, whatever the inner service says (RFC 9111 §7.3).
 fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     let sets = !cookies.is_empty();
     let is_set = |cookie: &HeaderValue| {
@@ -109,7 +109,7 @@ fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     }
 }
 
-/// Whether no shared cache stores the answer.
+/// Returns whether shared caches must not store the response.
 fn is_private(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::CACHE_CONTROL).iter();
     let mut directives = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));

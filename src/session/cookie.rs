@@ -1,5 +1,5 @@
-//! Cookies (RFC 6265): the one reader of what browsers send, and how cookies are set so that no
-//! script, no other host and no plain connection gets at them.
+//! Reads cookies from requests, and sets them so that no script, no other host and no plain-text connection
+//! can access them (RFC 6265).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,60 +9,60 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::exchange::{AccessToken, Fence};
 
-/// Browsers hold 4096 bytes per cookie, name and value together (RFC 6265bis §5.6).
+/// Maximum size of a part. Browsers store 4096 bytes per cookie, name and value together (RFC 6265bis §5.6).
 const MAX_PART_BYTES: usize = 3800;
 
-/// More than this, and servers on the way refuse the request.
+/// Maximum number of parts. Servers and proxies reject requests with larger heads.
 const MAX_PARTS: usize = 4;
 
-/// An answer clears no more cookies than this; the next one clears the rest.
+/// Maximum number of cookies that one response clears. The next response clears the rest.
 const MAX_CLEARED: usize = 24;
 
-/// So many session cookies of a request are looked at. Browsers have a few.
+/// Maximum number of session cookies that are read from a request. Browsers have a few.
 const MAX_READ: usize = 64;
 
-/// So many sets of data cookies are tried, newest first. Late answers leave one or two behind.
+/// Maximum number of sessions that are tried, newest first. Late responses leave one or two behind.
 const MAX_TRIED: usize = 4;
 
-/// What stood behind the name before sessions had markers.
+/// Suffixes of the names used before sessions had markers.
 const LEGACY_SUFFIXES: [&str; 4] = ["", ".1", ".2", ".3"];
 
-/// Characters of a [`CookieId`]'s tag: the time in hexadecimal digits, and random ones behind it.
+/// Length of the tag of a [`CookieId`]: the time in hexadecimal digits, followed by random characters.
 const TAG_LEN: usize = TIME_LEN + 8;
 const TIME_LEN: usize = 12;
 
-/// The name that all cookies of the sessions begin with.
+/// The prefix of all session cookies.
 ///
-/// A session has a *marker* cookie, `NAME-TAG`, which its sign-in sets and its end clears, and *data*
-/// cookies, `NAME-TAG.GENERATION.PART`, which every renewal replaces by those of the next
-/// generation. Data without the marker is no session, and the newest session and generation count.
-/// So answers may arrive in any order: one that was under way while its session ended, was renewed,
-/// or gave way to another sets data cookies that are not read, and the next answer clears them. So it
-/// does with `NAME` and `NAME.PART`, which held whole sessions once.
+/// A session has two kinds of cookies. Sign-in sets a *marker*, `NAME-TAG`, and sign-out clears it. *Data*
+/// cookies, `NAME-TAG.GENERATION.PART`, hold the tokens; each renewal replaces them with the next generation.
+/// Data without a marker is ignored. Of several sessions and generations, the newest is used.
+///
+/// Responses may therefore arrive in any order. A late response may set data of a session that ended, was
+/// renewed or was replaced; these cookies are ignored, and the next response clears them. The same happens to
+/// `NAME` and `NAME.PART`, which older versions set.
 #[derive(Debug, Clone)]
 pub(super) struct CookiePrefix(String);
 
-/// A session as its cookies tell it. Public, because the service of a layer names it, and not exported.
+/// A session read from its cookies. Public because a public layer type names it, but not exported.
 #[derive(Debug, Clone)]
 pub struct Session {
     pub(crate) token: AccessToken,
-    /// When its user signed in.
+    /// When the user signed in.
     pub(super) started_at: SystemTime,
-    /// What its cookies are named after.
+    /// The names of its cookies.
     pub(super) id: CookieId,
 }
 
-/// Which session, and how often it was renewed. Ordered by age.
+/// The id of a session and its number of renewals. Ordered by age.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CookieId {
-    /// When it was begun, in milliseconds, and 48 random bits: not even two sessions of one moment share
-    /// it. Nothing rests upon its being a secret.
+    /// Start time in milliseconds, and 48 random bits so that ids are unique. Not a secret.
     tag: String,
     generation: u32,
 }
 
 impl CookieId {
-    /// The id of a session that begins now; `None` without random numbers.
+    /// Creates the id of a session that starts now; `None` without random numbers.
     pub(super) fn new(now: SystemTime) -> Option<Self> {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let random = Fence::random().ok()?;
@@ -71,7 +71,7 @@ impl CookieId {
         Some(Self { tag, generation: 0 })
     }
 
-    /// The id after one more renewal.
+    /// Returns the id after another renewal.
     pub(super) fn next(&self) -> Self {
         Self { tag: self.tag.clone(), generation: self.generation.saturating_add(1) }
     }
@@ -83,27 +83,27 @@ impl fmt::Display for CookieId {
     }
 }
 
-/// What a cookie of a session is.
+/// The kind of a session cookie.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum CookieKind<'n> {
-    /// A part of a session as it was kept before there were markers.
+    /// A part of a session from before there were markers.
     Legacy(usize),
     Marker(&'n str),
     Data(&'n str, u32, usize),
 }
 
-/// The names of a request's session cookies.
+/// The names of the session cookies in a request.
 #[derive(Debug, Default)]
 pub(super) struct CookieNames {
-    /// Of the session in force.
+    /// The cookies of the session in use.
     pub(super) marker: Option<String>,
     pub(super) data: Vec<String>,
-    /// Of sessions that ended, of earlier generations, or made up.
+    /// Cookies of ended sessions and earlier generations, and invalid ones.
     pub(super) stale: Vec<String>,
 }
 
 impl CookiePrefix {
-    /// With `__Host-` in front: such a cookie is bound to one host, over TLS, for all its paths.
+    /// Adds `__Host-`, which binds a cookie to one host, TLS, and all its paths.
     pub(super) fn new(name: &str) -> Option<Self> {
         is_cookie_name(name).then(|| Self(format!("__Host-{name}")))
     }
@@ -116,7 +116,7 @@ impl CookiePrefix {
         format!("{}-{tag}", self.0)
     }
 
-    /// What the names of a generation's parts begin with, and what they are sealed as.
+    /// Returns the prefix of a generation's data cookies, which is also authenticated when they are sealed.
     pub(super) fn data(&self, id: &CookieId) -> String {
         format!("{}-{id}", self.0)
     }
@@ -148,8 +148,7 @@ impl CookiePrefix {
         Some((self.kind(name)?, name))
     }
 
-    /// Reads the cookies of sessions that a request brings. The newest session that `open` knows is the
-    /// one in force.
+    /// Reads the session cookies of a request. Uses the newest session that `open` accepts.
     pub(super) fn read<T>(
         &self,
         headers: &HeaderMap,
@@ -182,12 +181,12 @@ impl CookiePrefix {
         (None, names)
     }
 
-    /// The marker cookie, for so long. That it is there is all it says.
+    /// Returns the marker cookie. Only its presence matters.
     pub(super) fn marker_cookie(&self, id: &CookieId, lifetime: Duration) -> Option<HeaderValue> {
         set_cookie(&self.marker(&id.tag), &id.tag, lifetime)
     }
 
-    /// The data cookies, as many as the value needs. `None` when it is too large.
+    /// Returns the data cookies, in as many parts as needed, or `None` if the value is too large.
     pub(super) fn data_cookies(
         &self,
         id: &CookieId,
@@ -207,18 +206,18 @@ impl CookiePrefix {
         (0..count).map(part).collect()
     }
 
-    /// Ends a session in the browser: without its marker the rest is nothing.
+    /// Clears the marker, which ends the session: data without a marker is ignored.
     pub(super) fn clear_marker(&self, id: &CookieId) -> Option<HeaderValue> {
         clear_cookie(&self.marker(&id.tag))
     }
 
-    /// Whether an answer that carries this `Set-Cookie` begins, renews or ends a session itself.
+    /// Returns whether this `Set-Cookie` starts, renews or ends a session.
     pub(super) fn is_set_by(&self, cookie: &HeaderValue) -> bool {
         let kind = name_and_value(cookie.as_bytes()).and_then(|(name, _)| self.kind_of_bytes(name));
         matches!(kind, Some((CookieKind::Marker(_) | CookieKind::Data(..), _)))
     }
 
-    /// Takes the cookies out of a request, so that what is behind sees no session.
+    /// Removes the session cookies from a request, so that the inner service does not see them.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         let ours = |pair: &&[u8]| self.kind_of_bytes(name_of(pair)).is_some();
         if !cookie_pairs(headers).any(|pair| ours(&pair)) {
@@ -232,7 +231,7 @@ impl CookiePrefix {
     }
 }
 
-/// What was sealed, and in how many parts: part 0 says how many there are.
+/// Joins the parts of a value. Part 0 begins with their number.
 fn join_parts<'v>(first: &str, part: impl Fn(usize) -> Option<&'v str>) -> Option<(usize, String)> {
     let (count, first) = first.split_once('.')?;
     let count: usize = count.parse().ok().filter(|count| (1..=MAX_PARTS).contains(count))?;
@@ -244,14 +243,13 @@ fn join_parts<'v>(first: &str, part: impl Fn(usize) -> Option<&'v str>) -> Optio
     Some((count, sealed))
 }
 
-/// Whether a cookie may have this name behind its prefix.
+/// Returns whether the name can follow the prefix of a cookie.
 pub(crate) fn is_cookie_name(name: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (1..=64).contains(&name.len()) && name.bytes().all(token)
 }
 
-/// The cookies of a request as they came, whatever bytes are in them: another cookie's are none of
-/// our business, and every sub-domain can set one.
+/// Returns the cookies of a request as bytes. Other cookies, which any sub-domain can set, may not be UTF-8.
 fn cookie_pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(header::COOKIE).iter();
     let pairs = values.flat_map(|value| value.as_bytes().split(|b| *b == b';'));
@@ -264,12 +262,12 @@ fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, value.strip_prefix(b"=")?))
 }
 
-/// The name of a cookie in a `Cookie` or `Set-Cookie` header.
+/// Returns the name of a cookie in a `Cookie` or `Set-Cookie` header.
 pub(super) fn name_of(pair: &[u8]) -> &[u8] {
     name_and_value(pair).map_or(pair, |(name, _)| name)
 }
 
-/// The cookies of a request whose names begin so: the rest of the name, and the value.
+/// Returns the cookies whose names begin with `prefix`: the rest of the name, and the value.
 pub(crate) fn cookies_named<'h>(
     headers: &'h HeaderMap,
     prefix: &str,
@@ -280,8 +278,8 @@ pub(crate) fn cookies_named<'h>(
     })
 }
 
-/// A `Set-Cookie` for so long. `Lax`: sent when a link of another site leads here, which is how a
-/// browser comes back from its sign-in, and with nothing else that other sites cause.
+/// Returns a `Set-Cookie` value. `SameSite=Lax`: browsers send the cookie when a link or redirect from another
+/// site leads here, as after a sign-in, but with no other cross-site request.
 pub(crate) fn set_cookie(name: &str, value: &str, lifetime: Duration) -> Option<HeaderValue> {
     let seconds = lifetime.as_secs();
     let text = format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax");
@@ -290,12 +288,12 @@ pub(crate) fn set_cookie(name: &str, value: &str, lifetime: Duration) -> Option<
     Some(value)
 }
 
-/// A `Set-Cookie` that ends a cookie.
+/// Returns a `Set-Cookie` value that clears a cookie.
 pub(crate) fn clear_cookie(name: &str) -> Option<HeaderValue> {
     set_cookie(name, "", Duration::ZERO)
 }
 
-/// `Set-Cookie`s that end these, or the first of them when they are very many.
+/// Returns `Set-Cookie` values that clear these cookies, up to [`MAX_CLEARED`].
 pub(super) fn clear_cookies<'n>(
     names: impl IntoIterator<Item = &'n String>,
 ) -> impl Iterator<Item = HeaderValue> {
@@ -316,7 +314,7 @@ mod tests {
         values.map(|value| (header::COOKIE, value)).collect()
     }
 
-    /// As a browser sends what was set.
+    /// Returns the cookies as a browser sends them.
     fn sent(cookies: &[HeaderValue]) -> Vec<Vec<u8>> {
         let pair =
             |cookie: &HeaderValue| cookie.as_bytes().split(|b| *b == b';').next().unwrap().to_vec();
@@ -327,7 +325,7 @@ mod tests {
         CookieId { tag: tag.to_string().repeat(TAG_LEN), generation }
     }
 
-    /// What may be a session, newest first.
+    /// Returns the possible sessions, newest first.
     fn candidates(
         name: &CookiePrefix,
         headers: &HeaderMap,
@@ -348,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn long_value_travels_in_parts() {
+    fn long_value_is_split_into_parts() {
         let name = CookiePrefix::new("session").unwrap();
         let id = CookieId::new(SystemTime::UNIX_EPOCH + LIFETIME).unwrap();
         for length in
@@ -371,7 +369,7 @@ mod tests {
         assert!(
             name.data_cookies(&id, &"x".repeat(MAX_PARTS * MAX_PART_BYTES + 1), LIFETIME).is_none()
         );
-        // No larger than they are set.
+        // Parts larger than those that are set are rejected.
         let large = [
             name.marker(&id.tag) + "=1",
             name.part(&id, 0) + "=1." + &"x".repeat(MAX_PART_BYTES + 1),
@@ -392,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_session_in_force_are_told_apart() {
+    fn cookies_in_use_are_not_stale() {
         let name = CookiePrefix::new("s").unwrap();
         let (old, new) = (id('1', 0), id('2', 1));
         let mut cookies: Vec<_> = [&old, &new]
@@ -405,7 +403,7 @@ mod tests {
         let sent = sent(&cookies);
         let headers = headers(&sent.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let (found, names) = name.read(&headers, |id, _| (*id == old).then_some("old"));
-        assert_eq!(found, Some("old"), "the newest that opens");
+        assert_eq!(found, Some("old"), "the newest session that opens");
         assert_eq!(names.marker, Some(name.marker(&old.tag)));
         assert_eq!(names.data, [name.part(&old, 0), name.part(&old, 1)]);
         let stale = [name.part(&new, 0), name.part(&new, 1), name.marker(&new.tag)];
@@ -413,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_set_and_cleared_for_this_host() {
+    fn cookies_are_restricted_to_this_host() {
         let name = CookiePrefix::new("s").unwrap();
         let id = id('a', 3);
         let tag = "a".repeat(TAG_LEN);
@@ -445,10 +443,10 @@ mod tests {
         assert!(strip(&[b"__Host-s=old; __Host-s.3=old"]).is_empty());
         assert!(!name.is_set_by(&HeaderValue::from_static("__Host-s=1")));
         assert_eq!(strip(&[first.as_bytes(), second.as_bytes()]), [kept]);
-        assert_eq!(strip(&[b"\xff=1;\xfe"]), [b"\xff=1;\xfe"], "not ours, so not touched");
+        assert_eq!(strip(&[b"\xff=1;\xfe"]), [b"\xff=1;\xfe"], "other cookies are not changed");
         assert!(strip(&[marker.as_bytes()]).is_empty());
         assert!(strip(&[]).is_empty());
-        // CookieNames that only look like ours.
+        // Names that only resemble session cookies.
         for other in ["__Host-s-", "__Host-s-0", "__Host-s.4", "__Host-s.01", "__Host-t-0", "x"] {
             assert_eq!(name.kind(other), None, "{other}");
         }
@@ -459,7 +457,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cookies_of_others_pass_whatever_their_bytes(
+        fn cookies_of_others_pass_unchanged(
             others in vec(vec(prop::sample::select(b"a=\" \t,\x80\xff.-_%0123s".to_vec()), 0..20), 0..8),
             at in any::<prop::sample::Index>(),
         ) {
@@ -482,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_a_cookie_may_have() {
+    fn only_valid_cookie_names_are_accepted() {
         for bad in ["", "a b", "a=b", "a;b", "ä", &"a".repeat(65)] {
             assert!(CookiePrefix::new(bad).is_none(), "{bad:?}");
         }
@@ -490,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn later_session_has_the_greater_id() {
+    fn later_session_has_greater_id() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let [first, second] = [1_000, 2_000_000_000].map(|at_| CookieId::new(at(at_)).unwrap());
         assert!(first < first.next() && first.next() < second && first.tag.len() == TAG_LEN);

@@ -1,4 +1,4 @@
-//! [`SessionLayer`]: from a cookie to the header that the layer behind it judges.
+//! [`SessionLayer`]: turns session cookies into the header that the inner layer verifies.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,33 +16,33 @@ use crate::exchange::{ExchangeError, Freshness};
 use crate::gate::{Decision, Gate, Gated, Pending, ResponseBody};
 use crate::layer::{bearer, refuse};
 
-/// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. It belongs outside of
-/// [`AuthLayer`](crate::AuthLayer) and of [`Endpoints`](crate::endpoints::Endpoints), and inside of CORS and
-/// tracing layers.
+/// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. Place it outside
+/// [`AuthLayer`](crate::AuthLayer) and [`Endpoints`](crate::endpoints::Endpoints), and inside CORS and tracing
+/// layers.
 ///
-/// A request without a session passes as it is, one with a session as if its `Authorization` header
-/// held the session's token; the session's cookies do not go on. A request with a session *and* another
-/// bearer token is 400. A session that ended is taken from the browser, and the request passes
-/// without it.
+/// - A request without a session passes unchanged.
+/// - A request with a session passes with the session's token in `Authorization`, and without the session's
+///   cookies.
+/// - A request with a session *and* another bearer token gets 400.
+/// - A session that ended is cleared from the browser, and the request passes without it.
 ///
-/// A session whose access token expired while the provider is away stays, and the request passes
-/// without it: what anonymous callers get is answered, `logout` ends the session, and where the service
-/// behind answers 401 the browser gets 503.
+/// If the access token expired and the provider is unavailable, the session is kept and the request passes
+/// without it. Public routes answer as usual, `logout` ends the session, and a 401 from the inner service
+/// becomes 503.
 ///
-/// An answer sets cookies only where something changes. Then its `Cache-Control` is
-/// `private`, or stays `no-store`, whatever else the service behind said, so that no shared cache gives
-/// them to others.
+/// A response sets cookies only if the session changed. Its `Cache-Control` is then `private`, or stays
+/// `no-store`, whatever the inner service set, so that no shared cache stores the cookies.
 #[derive(Clone)]
 pub struct SessionLayer(Arc<Inner>);
 
-/// Shared, so that a clone for each request counts one reference.
+/// Behind an `Arc`, so that cloning the service per request is cheap.
 #[derive(Clone)]
 struct Inner {
     sessions: Sessions,
     respond: Arc<dyn ErrorResponse>,
 }
 
-/// A service behind a [`SessionLayer`].
+/// The service that [`SessionLayer`] makes around an inner service.
 pub type SessionService<S> = Gated<S, SessionLayer>;
 
 impl SessionLayer {
@@ -50,7 +50,7 @@ impl SessionLayer {
         Self(Arc::new(Inner { sessions, respond: Arc::new(ProblemJson) }))
     }
 
-    /// Sets how refusals are answered. Default [`ProblemJson`].
+    /// Sets the format of refusals. Default [`ProblemJson`].
     #[must_use]
     pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
         Arc::make_mut(&mut self.0).respond = Arc::new(respond);
@@ -66,13 +66,13 @@ impl<S> Layer<S> for SessionLayer {
     }
 }
 
-/// Left in the extensions, so that a session can be ended from within.
+/// The request extension that lets `logout` end the session.
 #[derive(Clone)]
 pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 
 impl<Q> Gate<Q> for SessionLayer {
     type After = (Option<Box<AfterResponse>>, Option<Box<SessionUnavailable>>);
-    /// The renewal, or `None` where it takes too long; and the session as it was.
+    /// The result of the renewal, or `None` if it took too long, and the session before it.
     type Awaited = (Option<RenewalResult>, Session, Box<AfterResponse>);
 
     fn decide(
@@ -144,7 +144,7 @@ impl<Q> Gate<Q> for SessionLayer {
             match renewal.await {
                 Some(Ok(Some(session))) => after.change = Change::Renewed(session),
                 Some(Ok(None)) => after.change = Change::Ended,
-                // This token is good for a while: the next request tries again.
+                // The current token is still valid, so the next request tries again.
                 Some(Err(_)) | None => {}
             }
             (Some(after), None)
@@ -153,7 +153,7 @@ impl<Q> Gate<Q> for SessionLayer {
 }
 
 impl SessionLayer {
-    /// Whether a request may use its session.
+    /// Checks whether a request may use its session.
     fn check<Q>(&self, request: &Request<Q>, session: &Session) -> Result<(), AuthError> {
         let headers = request.headers();
         if is_unsafe(request.method(), headers)
@@ -170,7 +170,8 @@ impl SessionLayer {
     }
 }
 
-/// Of another scheme, such as a proxy's Basic, the layer behind would make nothing.
+/// Returns whether the request has a bearer token other than the session's. Other schemes, such as a proxy's
+/// Basic, are ignored: the inner layer does not accept them.
 fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
     let is_bearer = |value: &&HeaderValue| {
         value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
@@ -179,7 +180,7 @@ fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
     values.any(|value| bearer(session.token.secret().expose()).is_none_or(|own| own != value))
 }
 
-/// Makes the session the request's credentials.
+/// Uses the session as the credentials of the request.
 fn attach_session<Q>(request: &mut Request<Q>, session: Session) {
     if let Some(value) = bearer(session.token.secret().expose()) {
         request.headers_mut().insert(header::AUTHORIZATION, value);
@@ -187,8 +188,8 @@ fn attach_session<Q>(request: &mut Request<Q>, session: Session) {
     request.extensions_mut().insert(CurrentSession(Arc::new(session)));
 }
 
-/// Goes on with a request whose session had to be renewed first. Returns why it has no identity if it
-/// should have one. The session as it was serves if the provider is away, or slow, and its token is good.
+/// Continues a request after the renewal of its session. If the renewal fails or is slow, uses the current
+/// session while its token is valid. Returns the error if the request continues without the session.
 fn apply_renewal<Q>(
     renewed: Option<RenewalResult>,
     before: Session,
@@ -201,7 +202,7 @@ fn apply_renewal<Q>(
             after.change = Change::Renewed(session);
             return None;
         }
-        // It is over; whether the request needs one, the layer behind knows.
+        // The session ended. The inner layer decides whether the request needs an identity.
         Some(Ok(None)) => {
             after.change = Change::Ended;
             return None;
@@ -216,9 +217,9 @@ fn apply_renewal<Q>(
         attach_session(request, before);
         return None;
     }
-    // Its user may still sign out.
+    // `logout` must work without a valid token.
     request.extensions_mut().insert(CurrentSession(Arc::new(before)));
-    let late = || ExchangeError::unavailable(None, "the renewal takes longer than the token lasts");
+    let late = || ExchangeError::unavailable(None, "the token expired before it was renewed");
     let error = error.unwrap_or_else(late);
     Some(AuthError::unavailable(error.unavailable_component(), error.retry_after(), error))
 }

@@ -1,11 +1,10 @@
-//! Signed-in browsers, whose tokens stay out of reach of their scripts (feature `endpoints`, on by
-//! default).
+//! Browser sessions, whose tokens no script can read (feature `endpoints`, on by default).
 //!
-//! [`Sessions`] keeps the tokens in sealed cookies, and renews them; [`Sessions::layer`] turns the cookies
-//! into the `Authorization` header that the layer inside of it judges. The
-//! [`endpoints`](crate::endpoints) begin and end sessions.
+//! [`Sessions`] stores tokens in sealed cookies and renews them. [`Sessions::layer`] turns the cookies into
+//! the `Authorization` header that the inner layer verifies. The [`endpoints`](crate::endpoints) start and end
+//! sessions.
 //!
-//! How it fits together: [manual::endpoints](crate::manual::endpoints).
+//! Guide: [manual::endpoints](crate::manual::endpoints).
 
 mod after_response;
 mod cookie;
@@ -40,32 +39,32 @@ pub use layer::{SessionLayer, SessionService};
 pub(crate) use cookie::{clear_cookie, cookies_named, is_cookie_name, set_cookie};
 pub(crate) use layer::CurrentSession;
 
-/// How long a session lasts, however often it is renewed.
+/// Default lifetime of a session, with all its renewals.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
-/// Browsers keep no cookie for longer (RFC 6265bis §5.5).
+/// Maximum lifetime: browsers do not keep cookies longer (RFC 6265bis §5.5).
 const MAX_LIFETIME: Duration = Duration::from_secs(400 * 86_400);
 
-/// What the names of the cookies begin with, behind `__Host-`.
+/// Default part of the cookie names after `__Host-`.
 const DEFAULT_COOKIE_NAME: &str = "session";
 
-/// How long an answer waits for the new cookies.
+/// Default time that a response waits for new cookies.
 const DEFAULT_RENEWAL_WAIT: Duration = Duration::from_secs(3);
 
-/// A token with less left may expire before the service behind has looked at it: its `exp` is in
-/// whole seconds, and clocks differ.
+/// A token with less remaining lifetime may expire before the service verifies it: `exp` has whole seconds,
+/// and clocks differ.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
-/// With less left than this, only the next token will do.
+/// With less remaining lifetime, the current token is not used.
 const MIN_REMAINING: Duration = Duration::from_secs(1);
 
-/// Sessions of browsers. Cheap to clone: clones are the same.
+/// Browser sessions. Cheap to clone: clones share one state.
 ///
-/// A session is a few cookies that hold the tokens, sealed under [`SealingKeys`]: scripts cannot read
-/// them (`HttpOnly`), other hosts neither set nor get them (`__Host-`, `Secure`), and no server keeps
-/// anything, so that any number of processes with the same keys serve it.
-/// [`endpoints`](crate::endpoints::Endpoints) begin and end sessions, [`layer`](Self::layer) turns the cookies
-/// into the `Authorization` header that [`Auth::layer`] judges:
+/// A session is a set of cookies that hold the tokens, sealed with [`SealingKeys`]. Scripts cannot read them
+/// (`HttpOnly`), and other hosts can neither set nor receive them (`__Host-`, `Secure`). The server stores
+/// nothing, so any number of processes with the same keys can serve a session. The
+/// [`endpoints`](crate::endpoints::Endpoints) start and end sessions. [`layer`](Self::layer) turns the cookies
+/// into the `Authorization` header that [`Auth::layer`] verifies:
 ///
 /// ```
 /// use axum::Router;
@@ -73,7 +72,7 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// use scaikey_auth::session::Sessions;
 /// use scaikey_auth::{Auth, ConfigError, Secret, TokenExchangeClient};
 ///
-/// /// `keys`: made by `openssl rand -base64 32`, the same in all processes.
+/// /// `keys`: from `openssl rand -base64 32`, the same in all processes.
 /// fn app(
 ///     auth: &Auth,
 ///     client: TokenExchangeClient,
@@ -85,28 +84,27 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// }
 /// ```
 ///
-/// From 80 % of its life on, an access token is replaced by way of its refresh token while the
-/// request that found it due is served; the answer brings the new cookies. The browser does nothing.
-/// A request that comes in the last five seconds of the token waits for the next one instead, until a
-/// second is left: then it is served with the present one.
+/// **Renewal.** When 80 % of an access token's lifetime has passed, the next request also starts its renewal
+/// with the refresh token. The response sets the new cookies; the browser needs no script. In the last five
+/// seconds of a token, a request waits for the renewal. When one second is left, it continues with the current
+/// token.
 ///
-/// Each session has cookies of its own, so answers may arrive in any order: one that was under way
-/// when its user signed out, or when another user signed in, changes nothing.
+/// **Order of responses.** Each session has its own cookies, so responses may arrive in any order. A response
+/// that is still on its way when the user signs out, or when another user signs in, changes nothing.
 ///
-/// Requests that find it due together spend its refresh token once, in all processes whose clients
-/// share a cache: with several processes, give them [`RedisCache`](crate::exchange::RedisCache), or two that find a session due at
-/// once end it at a provider that rotates refresh tokens.
+/// **Parallel requests.** Concurrent requests spend a refresh token once, in all processes whose clients share
+/// a cache. With several processes, use a [`RedisCache`](crate::exchange::RedisCache). Without it, two of them
+/// may spend the same token, and a provider that rotates refresh tokens then ends the session.
 ///
-/// Since browsers send cookies by themselves, requests that may change something must come from the
-/// service's own pages: `Sec-Fetch-Site: same-origin`, or an `Origin` that is the `Host` asked or
-/// one of [`trusted_origin`](SessionsBuilder::trusted_origin); anything else is 403. So are requests
-/// to open a web socket.
+/// **Cross-site requests.** Browsers send cookies with requests that other sites cause. A request that may
+/// change state, or that opens a web socket, must therefore come from a page of the service:
+/// `Sec-Fetch-Site: same-origin`, or an `Origin` that equals `Host` or a
+/// [`trusted_origin`](SessionsBuilder::trusted_origin). Other requests get 403.
 ///
-/// What this cannot do: end a session everywhere at once. Who copied the cookie before its user
-/// signed out can use its access token until that expires; the refresh token is revoked at the
-/// provider. And an answer that never reached the browser takes the new refresh token with it: if
-/// the browser comes back within a minute nothing is lost, later its user signs in again. Tokens that
-/// outgrow the cookies end the session, and are revoked: the log says so.
+/// **Limits.** A copy of the cookies made before sign-out works until the access token expires; only the
+/// refresh token is revoked. A response that does not reach the browser loses the new refresh token: within
+/// one minute the next request recovers it, later the user has to sign in again. If renewed tokens are too
+/// large for the cookies, they are revoked, the session ends, and the log says so.
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
@@ -121,7 +119,7 @@ struct Inner {
     renewals: SingleFlight<Mac, Result<Option<AccessToken>, ExchangeError>>,
 }
 
-/// What comes of a renewal; `None` if the session is over.
+/// The result of a renewal: the renewed session, or `None` if the session ended.
 type RenewalResult = Result<Option<Session>, ExchangeError>;
 
 impl Session {
@@ -131,7 +129,7 @@ impl Session {
 }
 
 impl Sessions {
-    /// Begins to set sessions up: tokens are renewed by `client` and judged by `auth`.
+    /// Returns a builder. `client` renews the tokens, and `auth` verifies them.
     pub fn builder(auth: &Auth, client: TokenExchangeClient, keys: SealingKeys) -> SessionsBuilder {
         client.share_metadata(auth.issuers());
         SessionsBuilder {
@@ -145,8 +143,7 @@ impl Sessions {
         }
     }
 
-    /// The layer that turns cookies into `Authorization` headers. It belongs outside of
-    /// [`Auth::layer`].
+    /// Returns the layer that turns cookies into `Authorization` headers. Place it outside [`Auth::layer`].
     pub fn layer(&self) -> SessionLayer {
         SessionLayer::new(self.clone())
     }
@@ -159,8 +156,8 @@ impl Sessions {
         &self.0.origins
     }
 
-    /// The cookies of a session that begins now; `None` when the tokens are too large for them.
-    /// Those of an earlier session are cleared by the layer.
+    /// Starts a session. Returns its cookies, or `None` if the tokens are too large for them. The layer clears
+    /// the cookies of earlier sessions.
     pub(crate) fn begin(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
         let started_at = self.0.auth.now();
         let session = Session { token, started_at, id: CookieId::new(started_at)? };
@@ -169,18 +166,18 @@ impl Sessions {
         Some(cookies)
     }
 
-    /// Ends a session in the browser. The layer clears what belongs to it.
+    /// Returns the cookie that ends a session. The layer clears the other cookies.
     pub(crate) fn end(&self, session: &Session) -> Option<HeaderValue> {
         self.0.name.clear_marker(&session.id)
     }
 
-    /// The session that a request's cookies tell, if there is one, and what they are.
+    /// Reads the session from the cookies of a request, and classifies the cookies.
     fn read(&self, headers: &HeaderMap) -> (Option<Session>, CookieNames) {
         self.0.name.read(headers, |id, sealed| self.open(id, sealed))
     }
 
-    /// Revokes what a session ends with at the provider. The token of one that is being renewed has a
-    /// successor in a moment, which must not outlive it.
+    /// Revokes the refresh token of a session. If the token is due for renewal, spends it first and revokes
+    /// its successor: a renewal that runs in parallel would otherwise leave a valid token behind.
     pub(crate) async fn revoke(&self, session: &Session) -> Result<(), ExchangeError> {
         let renewal = match self.freshness(session) {
             Freshness::Fresh => None,
@@ -214,7 +211,7 @@ impl Sessions {
         (age < self.0.lifetime).then(|| Session { token, started_at, id: id.clone() })
     }
 
-    /// The data cookies. `None` when they would be too large, or when there are no random numbers.
+    /// Returns the data cookies, or `None` if they would be too large or there are no random numbers.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
         let mut plain = session.token.to_bytes(clock);
@@ -230,14 +227,14 @@ impl Sessions {
         cookies
     }
 
-    /// Whether the access token may expire before it is judged.
+    /// Returns whether the access token may expire before the service verifies it.
     fn is_about_to_expire(&self, session: &Session) -> bool {
         let left = session.token.remaining(&**self.0.auth.clock());
         left.is_some_and(|left| left < EXPIRY_MARGIN)
     }
 
-    /// How long a request waits for its session to be renewed: while its token serves, and without end
-    /// of its own where it does not. Then the client's own limits count.
+    /// Returns how long a request waits for the renewal of its session: as long as the current token is valid.
+    /// With an expired token there is no limit here; the client's own timeouts apply.
     fn max_renewal_wait(&self, session: &Session) -> Duration {
         let left = session.token.remaining(&**self.0.auth.clock()).unwrap_or_default();
         let spare = left.saturating_sub(MIN_REMAINING);
@@ -248,8 +245,7 @@ impl Sessions {
         session.token.freshness_until_expiry(&**self.0.auth.clock())
     }
 
-    /// Starts to renew a session, once for all its requests. `None` if it has nothing to be renewed
-    /// with.
+    /// Starts the renewal of a session, shared by all its requests. Returns `None` without a refresh token.
     fn renew(&self, session: &Session) -> Option<Pending<RenewalResult>> {
         let refresh = session.token.refresh_token()?.clone();
         let (sessions, had) = (self.clone(), session.clone());
@@ -257,15 +253,14 @@ impl Sessions {
         let waiter = self.0.renewals.run(mac, move || sessions.spend_refresh_token(had, refresh));
         let session = session.clone();
         Some(Box::pin(async move {
-            let ended = || ExchangeError::unavailable(None, "the renewal ended unfinished");
+            let ended = || ExchangeError::unavailable(None, "the renewal stopped before its end");
             let token = waiter.wait().await.unwrap_or_else(|| Err(ended()))?;
             Ok(token.map(|token| session.with(token)))
         }))
     }
 
-    /// The next token of a session; `None` if the session is over: the provider takes its refresh
-    /// token no more, or gives what the session cannot go on with, which is revoked. Whatever else
-    /// goes wrong is not the session's fault, and does not end it.
+    /// Spends the refresh token. Returns `None` if the session ended: the provider rejects the refresh token,
+    /// or the new tokens do not fit the session and are revoked. Other errors do not end the session.
     async fn spend_refresh_token(
         self,
         had: Session,
@@ -282,7 +277,7 @@ impl Sessions {
                 _ => return Err(error),
             },
         };
-        // Absent, the one used stays good (RFC 6749 §6).
+        // Without a new refresh token, the old one stays valid (RFC 6749 §6).
         let token = match token.refresh_token() {
             Some(_) => token,
             None => token.with_refresh_token(Some(refresh)),
@@ -296,14 +291,14 @@ impl Sessions {
         };
         telemetry::session_ended(reason);
         if let Some(token) = token.refresh_token() {
-            // What was not revoked is in the log; the session is over all the same.
+            // `revoke` logs its failure. The session ends in any case.
             let _ = revoke(client, token).await;
         }
         Ok(None)
     }
 }
 
-/// Revokes a token at the provider. What was not revoked is told to the operator: it lives on.
+/// Revokes a token at the provider. Logs a failure, because the token stays valid.
 pub(crate) async fn revoke(
     client: &TokenExchangeClient,
     token: &Secret,
@@ -325,7 +320,7 @@ impl fmt::Debug for Sessions {
     }
 }
 
-/// Sets up [`Sessions`]. Made by [`Sessions::builder`].
+/// A builder for [`Sessions`], made by [`Sessions::builder`].
 #[derive(Debug)]
 #[must_use = "there are no sessions before `build()`"]
 pub struct SessionsBuilder {
@@ -339,47 +334,49 @@ pub struct SessionsBuilder {
 }
 
 impl SessionsBuilder {
-    /// CookieNames the cookies: all begin with `__Host-` and this. Default `session`. Services on one host
-    /// need different names, and different [prefixes](crate::endpoints::SignIn::cookie_prefix) for sign-ins.
+    /// Sets the name of the cookies, which follows `__Host-`. Default `session`. Services on one host need
+    /// different names, and different [prefixes](crate::endpoints::SignIn::cookie_prefix) for sign-ins.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// How long a session lasts from sign-in, however often its tokens are renewed. Default 12
-    /// hours; at most 400 days.
+    /// Sets how long a session lasts after sign-in, with all its renewals. Default 12 hours; at most 400 days.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// How long an answer that is ready waits for the renewal that its request began. Default 3
-    /// seconds. A renewal that comes later is kept for a minute, and goes with another answer of that
-    /// time; if there is none, the user signs in again.
+    /// Sets how long a finished response waits for the renewal that its request started. Default 3 seconds.
+    /// The result of a slower renewal is cached for one minute and sent with a later response. Without a
+    /// request in that minute, the user has to sign in again.
     pub fn renewal_wait(mut self, patience: Duration) -> Self {
         self.renewal_wait = patience;
         self
     }
 
-    /// Lets pages of another origin (`https://app.example`) send requests with the cookie. May be
-    /// repeated. Browsers send it from the same site only.
+    /// Accepts requests with the session from pages of another origin (`https://app.example`). May be
+    /// repeated. Browsers send the cookies only from origins of the same site.
     pub fn trusted_origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self
     }
 
-    /// Checks everything.
+    /// Builds the sessions.
     ///
     /// # Errors
-    /// When the name cannot be a cookie's, an origin is none, or a session would not last.
+    /// Reports an invalid cookie name, an invalid origin, or a lifetime out of range.
     pub fn build(self) -> Result<Sessions, ConfigError> {
         let mut faults = Vec::new();
         let name = CookiePrefix::new(&self.name);
         if name.is_none() {
-            faults.push(Fault::new("cookie_name", "has characters a cookie's name cannot have"));
+            faults.push(Fault::new(
+                "cookie_name",
+                "must have 1 to 64 characters that are valid in the name of a cookie",
+            ));
         }
         if self.lifetime.is_zero() || self.lifetime > MAX_LIFETIME {
-            faults.push(Fault::new("lifetime", "is not between a moment and 400 days"));
+            faults.push(Fault::new("lifetime", "must be more than zero and at most 400 days"));
         }
         let origins = Origins::new(&self.origins, &mut faults);
         let Some(name) = name.filter(|_| faults.is_empty()) else {

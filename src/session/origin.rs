@@ -1,15 +1,14 @@
-//! Whether a request with a cookie comes from the service's own pages.
+//! Checks that a request with a cookie comes from a page of the service.
 //!
-//! Browsers of the last years say so with `Sec-Fetch-Site` (Fetch Metadata §2.4); before, they sent
-//! `Origin` with all requests that may change something (Fetch §3.2). One that says neither is
-//! refused: programs have no cookies.
+//! Current browsers send `Sec-Fetch-Site` (Fetch Metadata §2.4). Older browsers send `Origin` with requests
+//! that may change state (Fetch §3.2). A request with neither is refused: programs do not use cookies.
 
 use http::{HeaderMap, Method, Uri, header};
 use url::Url;
 
 use crate::config::Fault;
 
-/// Origins whose pages may send requests with a session, beside the service's own.
+/// Other origins whose pages may send requests with a session.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origins(Vec<String>);
 
@@ -21,7 +20,7 @@ impl Origins {
             if !parsed.is_some_and(is_origin) {
                 faults.push(Fault::new(
                     "trusted_origin",
-                    "is no origin: write it like https://app.example, without a path",
+                    "is not an origin: write it like https://app.example, without a path",
                 ));
             }
         }
@@ -33,14 +32,14 @@ impl Origins {
     }
 }
 
-/// Whether a request may change something (RFC 9110 §9.2.1), or opens a web socket, which browsers
-/// let every page do.
+/// Returns whether a request may change state (RFC 9110 §9.2.1) or opens a web socket, which browsers allow
+/// for pages of any site.
 pub(super) fn is_unsafe(method: &Method, headers: &HeaderMap) -> bool {
     let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     !safe || headers.contains_key(header::UPGRADE) || headers.contains_key("sec-websocket-key")
 }
 
-/// Whether the page that caused a request is one of the service's own, or trusted.
+/// Returns whether a page of the service or of a trusted origin caused the request.
 pub(super) fn is_from_trusted_page(uri: &Uri, headers: &HeaderMap, trusted: &Origins) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let origin = text("origin");
@@ -48,15 +47,15 @@ pub(super) fn is_from_trusted_page(uri: &Uri, headers: &HeaderMap, trusted: &Ori
         return true;
     }
     match text("sec-fetch-site") {
-        // `none`: typed by the user, or opened by a bookmark.
+        // `none`: the user typed the address or opened a bookmark.
         Some(site) => matches!(site, "same-origin" | "none"),
         None => origin.is_some_and(|origin| is_request_host(origin, uri, headers)),
     }
 }
 
-/// Whether an origin is the host that was asked. Its scheme cannot be compared: behind a proxy the
-/// request has lost it. A `__Host-` cookie is never sent without TLS. The port that the scheme implies
-/// may be written or not (RFC 6454 §5): browsers leave it out, some proxies put it into `Host`.
+/// Returns whether an origin names the request's host. The scheme is not compared, because a proxy may have
+/// removed TLS; browsers never send a `__Host-` cookie without TLS. The default port of the scheme may be
+/// present or not (RFC 6454 §5): browsers omit it, and some proxies add it to `Host`.
 fn is_request_host(origin: &str, uri: &Uri, headers: &HeaderMap) -> bool {
     let asked = uri.authority().map(|authority| authority.as_str());
     let asked = asked.or_else(|| headers.get(header::HOST)?.to_str().ok());
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_of_other_origins_are_told_from_our_own() {
+    fn only_own_and_trusted_origins_pass() {
         let trusted = Origins::new(&["https://spa.example".to_owned()], &mut Vec::new());
         let own = |pairs: &[(&'static str, &str)]| {
             let mut headers = HeaderMap::new();
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_change_something_is_unsafe() {
+    fn state_changes_and_web_sockets_are_unsafe() {
         let (none, mut socket) = (HeaderMap::new(), HeaderMap::new());
         socket.insert("upgrade", "websocket".parse().unwrap());
         for safe in [Method::GET, Method::HEAD, Method::OPTIONS] {
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_origin_is_written_as_browsers_write_it() {
+    fn trusted_origins_use_the_browser_spelling() {
         for bad in ["https://a.example/", "a.example", "https://A.example", "*", "https://a:443"] {
             let mut faults = Vec::new();
             Origins::new(&[bad.to_owned()], &mut faults);
