@@ -1,6 +1,6 @@
-//! What is answered, letter for letter: golden files.
+//! Compares exact answers with golden files.
 //!
-//! With `UPDATE_GOLDEN=1` they are written anew; look at the difference before it is kept.
+//! `UPDATE_GOLDEN=1` rewrites the files; review the difference before committing it.
 
 use std::fs;
 use std::path::Path;
@@ -15,10 +15,10 @@ use tower::ServiceExt as _;
 use super::env::{Setup, TestEnv, Visitor};
 use crate::support::Answer;
 
-/// Compares with the file, after what is different each time was named.
+/// Compares an answer with its file, after replacing random values.
 #[track_caller]
 fn golden(name: &str, answer: &Answer, env: &TestEnv) {
-    const TOLD: [&str; 9] = [
+    const HEADERS: [&str; 9] = [
         "allow",
         "cache-control",
         "content-type",
@@ -30,14 +30,14 @@ fn golden(name: &str, answer: &Answer, env: &TestEnv) {
         "access-control-allow-origin",
     ];
     let mut text = format!("{}\n", answer.status);
-    for name in TOLD {
+    for name in HEADERS {
         for value in answer.headers.get_all(name) {
             text += &format!("{name}: {}\n", value.to_str().unwrap());
         }
     }
     if !answer.body.is_empty() {
         let mut body = answer.json();
-        name_what_changes(&mut body);
+        replace_random_values(&mut body);
         text += &format!("\n{}\n", serde_json::to_string_pretty(&body).unwrap());
     }
     let text = text.replace(&env.provider.issuer(), "https://scaikey.example");
@@ -49,11 +49,11 @@ fn golden(name: &str, answer: &Answer, env: &TestEnv) {
     assert_eq!(text, expected, "{}", path.display());
 }
 
-/// Tokens and ids are new each time. Whether they are there is what counts.
-fn name_what_changes(body: &mut Value) {
+/// Replaces tokens and ids, which are random. Only their presence matters.
+fn replace_random_values(body: &mut Value) {
     let named = ["access_token", "refresh_token", "participant_id", "workspace_id"];
     if let Some(data) = body.get_mut("data") {
-        name_what_changes(data);
+        replace_random_values(data);
     }
     for name in named {
         if let Some(value) = body.get_mut(name) {
@@ -63,7 +63,7 @@ fn name_what_changes(body: &mut Value) {
     }
 }
 
-/// The token of the example in the product's reference.
+/// Returns the token of the example in the product's reference.
 fn reference_token(env: &TestEnv) -> TokenBuilder {
     env.provider
         .token()
@@ -81,7 +81,7 @@ fn reference_token(env: &TestEnv) -> TokenBuilder {
         .claim("exp", 1_776_955_500)
 }
 
-/// At a moment when the token of the reference is good.
+/// Sets the clock to a time when the reference token is valid.
 async fn env_at_reference_time() -> TestEnv {
     let env = TestEnv::new().await;
     env.clock.set_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_776_951_960));
@@ -100,7 +100,7 @@ async fn introspect(visitor: &Visitor, own: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn whoami_answers_as_the_reference_has_it() {
+async fn whoami_matches_the_reference() {
     let env = env_at_reference_time().await;
     let answer = whoami(&env.visitor(), &reference_token(&env).sign()).await;
     golden("whoami-user", &answer, &env);
@@ -123,7 +123,7 @@ async fn whoami_answers_as_the_reference_has_it() {
 }
 
 #[tokio::test]
-async fn whoami_leaves_out_what_is_not_known_and_keeps_lists() {
+async fn whoami_omits_unknown_values_but_not_lists() {
     let env = env_at_reference_time().await;
     let service = env.provider.token().subject("indexer").claim("client_id", "indexer");
     let bare = ["preferred_username", "email", "roles", "groups", "name"]
@@ -134,7 +134,7 @@ async fn whoami_leaves_out_what_is_not_known_and_keeps_lists() {
 }
 
 #[tokio::test]
-async fn an_unverified_address_names_nobody() {
+async fn unverified_address_is_not_the_identity_id() {
     let env = env_at_reference_time().await;
     let unverified = reference_token(&env).claim("email_verified", false).sign();
     let body = whoami(&env.visitor(), &unverified).await.json();
@@ -156,22 +156,22 @@ async fn identity_ids_do_not_collide() {
     let service = |subject| token(subject).claim("client_id", subject);
     let address = "alice@acme.example";
     let ids = [
-        // Whose address it is, and those who are called so.
+        // The owner of an address, and users with that text as their name or `sub`.
         (verified("1", address), "user:alice@acme.example"),
         (named("2", address), "user:2"),
         (token("3").email(address).claim("email_verified", false), "user:3"),
         (token(address), "user:alice%40acme.example"),
         (token("alice%40acme.example"), "user:alice%2540acme.example"),
         (service(address), "sa:alice@acme.example"),
-        // Called as another's `sub` is.
+        // A user name that is the `sub` of another user.
         (named("4", "5"), "user:4"),
         (token("5"), "user:5"),
-        // What is said to be an address and is none.
+        // Claimed addresses that are none.
         (verified("6", "5"), "user:6"),
         (verified("7", "@"), "user:7"),
         (verified("8", "alice@acme.example\n"), "user:8"),
         (verified("9", " alice@acme.example"), "user:9"),
-        // Signs that nobody sees.
+        // Invisible characters.
         (token("alice\u{200b}"), "user:alice%E2%80%8B"),
         (token("sören"), "user:sören"),
     ];
@@ -179,12 +179,12 @@ async fn identity_ids_do_not_collide() {
     for (token, id) in ids {
         let body = whoami(&visitor, &token.sign()).await.json();
         assert_eq!(body["identity_id"], id, "{body}");
-        assert!(seen.insert(id), "{id} is another's");
+        assert!(seen.insert(id), "{id} occurs twice");
     }
 }
 
 #[tokio::test]
-async fn introspection_answers_as_the_reference_has_it() {
+async fn introspection_matches_the_reference() {
     let env = env_at_reference_time().await;
     let visitor = env.visitor();
     let gateway = reference_token(&env).subject("gateway").scope("admin").sign();
@@ -210,7 +210,7 @@ async fn introspection_answers_as_the_reference_has_it() {
 
     let inactive = introspect(&visitor, &gateway, &json!({ "token": "no token" })).await;
     golden("introspect-inactive", &inactive, &env);
-    // Whatever is wrong with it, the answer tells nothing.
+    // The answer does not say what is wrong with the token.
     let good = || reporting.clone();
     for (what, token) in [
         ("expired", good().expired().sign()),
@@ -228,7 +228,7 @@ async fn introspection_answers_as_the_reference_has_it() {
 }
 
 #[tokio::test]
-async fn who_may_not_introspect_learns_nothing() {
+async fn unauthorized_introspection_reveals_nothing() {
     let env = env_at_reference_time().await;
     let visitor = env.visitor();
     let good = reference_token(&env).sign();
@@ -247,7 +247,7 @@ async fn who_may_not_introspect_learns_nothing() {
 }
 
 #[tokio::test]
-async fn tokens_and_their_errors_are_as_oauth_has_them() {
+async fn token_answers_follow_oauth() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     let form = "grant_type=password&username=bob&password=hunter2";
@@ -265,7 +265,7 @@ async fn tokens_and_their_errors_are_as_oauth_has_them() {
 }
 
 #[tokio::test]
-async fn registration_answers_201_once_and_200_from_then_on() {
+async fn first_registration_is_201_later_ones_200() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     env.clock.set_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_776_951_960));
@@ -281,14 +281,18 @@ async fn registration_answers_201_once_and_200_from_then_on() {
 }
 
 #[tokio::test]
-async fn what_clients_need_to_know_is_told_to_everybody() {
+async fn config_and_metadata_are_public() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     golden("config", &visitor.get("/v1/auth/config").await, &env);
     let metadata = visitor.get("/.well-known/oauth-protected-resource").await;
     golden("metadata", &metadata, &env);
-    assert_eq!(metadata.json().get("scopes_supported"), None, "those of sign-ins are not these");
-    // The challenge leads there.
+    assert_eq!(
+        metadata.json().get("scopes_supported"),
+        None,
+        "scopes of sign-ins are not published"
+    );
+    // The challenge names the metadata.
     let refused = visitor.get("/me").await;
     let challenge = refused.header("www-authenticate");
     let place = r#"resource_metadata="https://wave.example/.well-known/oauth-protected-resource""#;
@@ -296,7 +300,7 @@ async fn what_clients_need_to_know_is_told_to_everybody() {
 }
 
 #[tokio::test]
-async fn answers_can_come_in_the_envelope_of_the_product() {
+async fn answers_can_be_wrapped_in_an_envelope() {
     let setup = Setup::default().endpoints(|endpoints| {
         endpoints
             .answers_in_data()
@@ -310,7 +314,7 @@ async fn answers_can_come_in_the_envelope_of_the_product() {
     golden("whoami-in-envelope", &visitor.get("/v1/auth/whoami").await, &env);
     let body = whoami(&visitor, &env.provider.token().sign()).await.json();
     assert_eq!(body["data"]["identity_id"], "id:alice-id");
-    // Who asks for tokens gets errors as OAuth has them, always.
+    // Token requests always get OAuth errors.
     visitor.post_form("/v1/auth/refresh", "").await.refused(400, "invalid_request");
 }
 

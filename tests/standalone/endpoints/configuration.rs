@@ -1,4 +1,4 @@
-//! Configurations that could never work are refused when they are built.
+//! `build()` refuses configurations that can never work.
 
 use scaikey_auth::endpoints::{Endpoint, Endpoints, SignIn};
 use scaikey_auth::exchange::{SealingKeys, TokenExchangeBuilder};
@@ -6,7 +6,7 @@ use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::Sessions;
 use scaikey_auth::{Auth, AuthConfig, ConfigError, TokenExchangeClient};
 
-use super::stores::Nowhere;
+use super::stores::NoTokenUrls;
 use crate::support::Log;
 
 const TEMPLATE: &str = "https://id.example/tenants/{tenant_id}";
@@ -25,13 +25,13 @@ fn auth() -> Auth {
     Auth::builder().issuer("https://id.example").audience("wave").build().unwrap()
 }
 
-fn signing_in(client: TokenExchangeBuilder, sign_in: SignIn) -> Result<(), ConfigError> {
+fn build_sign_in(client: TokenExchangeBuilder, sign_in: SignIn) -> Result<(), ConfigError> {
     auth().endpoints().client(client.build()?).sign_in(sign_in).build().map(drop)
 }
 
 #[track_caller]
 fn refused<T>(outcome: Result<T, ConfigError>, field: &str, problem: &str) {
-    let error = outcome.err().expect("is refused").to_string();
+    let error = outcome.err().expect("the configuration must be refused").to_string();
     assert!(error.contains(field) && error.contains(problem), "{error}");
 }
 
@@ -45,19 +45,24 @@ fn template_issuer_without_token_url_is_refused() {
 
 #[test]
 fn template_issuer_for_sign_in_is_refused() {
-    let told = || client(TEMPLATE).token_url(TOKEN).revocation_url("https://id.example/revoke");
-    told().build().unwrap();
-    refused(signing_in(told(), sign_in()), "issuer", "one issuer");
-    let located = || told().authorization_url(AUTHORIZE);
-    refused(signing_in(located(), sign_in()), "issuer", "one issuer");
-    // Without ID tokens the name of the issuer does not matter.
-    signing_in(located(), sign_in().scopes("docs:read")).unwrap();
-    refused(signing_in(told(), sign_in().scopes("docs:read")), "authorization_url", "is missing");
-    signing_in(client("https://id.example"), sign_in()).unwrap();
+    let with_urls =
+        || client(TEMPLATE).token_url(TOKEN).revocation_url("https://id.example/revoke");
+    with_urls().build().unwrap();
+    refused(build_sign_in(with_urls(), sign_in()), "issuer", "one issuer");
+    let located = || with_urls().authorization_url(AUTHORIZE);
+    refused(build_sign_in(located(), sign_in()), "issuer", "one issuer");
+    // Without ID tokens the issuer does not matter.
+    build_sign_in(located(), sign_in().scopes("docs:read")).unwrap();
+    refused(
+        build_sign_in(with_urls(), sign_in().scopes("docs:read")),
+        "authorization_url",
+        "is missing",
+    );
+    build_sign_in(client("https://id.example"), sign_in()).unwrap();
 }
 
 #[test]
-fn placeholders_nobody_fills_are_refused() {
+fn unused_url_placeholders_are_refused() {
     let with = || client("https://id.example").token_url(TOKEN);
     let place = "https://id.example/{tenant_id}/x";
     refused(with().authorization_url(place).build(), "authorization_url", "{tenant_id}");
@@ -65,13 +70,13 @@ fn placeholders_nobody_fills_are_refused() {
 }
 
 #[test]
-fn tenants_token_endpoints_for_sign_in_are_refused() {
+fn per_tenant_endpoints_cannot_sign_in() {
     let by_url = || client("https://id.example").token_url("https://id.example/{tenant_id}/token");
-    let by_store = || client("https://id.example").token_urls(Nowhere);
+    let by_store = || client("https://id.example").token_urls(NoTokenUrls);
     for client in [by_url(), by_store()] {
-        refused(signing_in(client, sign_in()), "token_url", "depends on the tenant");
+        refused(build_sign_in(client, sign_in()), "token_url", "depends on the tenant");
     }
-    // Whoever refreshes here names no tenant.
+    // Refreshes name no tenant.
     let client = by_url().build().unwrap();
     let endpoints = || auth().endpoints().client(client.clone());
     refused(endpoints().build(), "token_url", "depends on the tenant");
@@ -88,7 +93,7 @@ fn from_variables(variables: &[(&str, &str)]) -> Result<Endpoints, ConfigError> 
 }
 
 #[test]
-fn tenants_token_endpoints_leave_refreshes_out() {
+fn tenant_token_endpoints_disable_refresh() {
     let log = Log::start();
     let variables = [
         ("ISSUER", TEMPLATE),
@@ -99,10 +104,10 @@ fn tenants_token_endpoints_leave_refreshes_out() {
     let endpoints = from_variables(&variables).unwrap();
     assert_eq!(endpoints.offered(), [Endpoint::Whoami, Endpoint::Introspect]);
     assert!(log.text().contains("token, refresh and logout"), "{}", log.text());
-    // Whoever asks for more is told what stands in the way.
+    // With passwords enabled, the fault names the setting to change.
     let more = [("PASSWORD_GRANT", "true")];
-    let refused_for = from_variables(&[&variables[..], &more].concat());
-    refused(refused_for, "WAVE_TOKEN_URL", "no `WAVE_REDIRECT_URI`");
+    let fault = from_variables(&[&variables[..], &more].concat());
+    refused(fault, "WAVE_TOKEN_URL", "no `WAVE_REDIRECT_URI`");
 }
 
 #[test]
@@ -124,8 +129,8 @@ fn faults_name_variables_to_set() {
 }
 
 #[test]
-fn listed_tenants_are_not_called_open() {
-    let told = |variables: &[(&str, &str)]| {
+fn listed_tenants_log_no_open_warning() {
+    let logs_open_warning = |variables: &[(&str, &str)]| {
         let log = Log::start();
         let fixed = [("ISSUER", "https://id.example"), ("AUDIENCE", "wave")];
         let all = fixed.iter().chain(variables);
@@ -133,8 +138,8 @@ fn listed_tenants_are_not_called_open() {
         Auth::from_config(AuthConfig::from_vars("P", all)).build().unwrap();
         log.text().contains("every tenant that a verified token names")
     };
-    assert!(told(&[]));
-    assert!(!told(&[("TENANTS", "acme,globex")]));
+    assert!(logs_open_warning(&[]));
+    assert!(!logs_open_warning(&[("TENANTS", "acme,globex")]));
 }
 
 #[test]

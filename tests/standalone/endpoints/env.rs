@@ -1,4 +1,4 @@
-//! A service with all endpoints, its provider, and somebody who talks to it.
+//! A service with all endpoints, its provider, and an HTTP client.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use crate::support::http::{self, Answer};
 use crate::support::local;
 
-/// The redirect URI as it is registered. Tests follow it to where the service really listens.
+/// The registered redirect URI. Tests send the callback to the address where the service listens.
 pub(crate) const REDIRECT: &str = "https://wave.example/v1/auth/login";
 
 pub(crate) struct TestEnv {
@@ -31,24 +31,24 @@ pub(crate) struct TestEnv {
     pub(crate) auth: Auth,
     pub(crate) client: TokenExchangeClient,
     pub(crate) api: String,
-    pub(crate) slow: Arc<Slow>,
+    pub(crate) slow: Arc<SlowHandler>,
 }
 
-/// The handler of `/slow`: it says that it began, and goes on when it is told to.
+/// Controls the handler of `/slow`, which reports its start and waits to be resumed.
 #[derive(Default)]
-pub(crate) struct Slow {
+pub(crate) struct SlowHandler {
     pub(crate) started: Notify,
     pub(crate) resume: Notify,
 }
 
-/// What is different from the usual env.
+/// Changes to the default [`TestEnv`].
 pub(crate) struct Setup {
     pub(crate) auth: Box<dyn FnOnce(AuthBuilder) -> AuthBuilder>,
     pub(crate) sessions: Option<SealingKeys>,
     pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
     pub(crate) sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
     pub(crate) clock: ManualClock,
-    /// How far apart the clocks of provider and service may be.
+    /// Allowed clock difference between provider and service.
     pub(crate) leeway: Duration,
 }
 
@@ -115,13 +115,13 @@ impl TestEnv {
         Setup::default().build().await
     }
 
-    /// What the next process would have: it shares no memory with this one.
+    /// Replaces the token client, as in another process, which shares no memory.
     pub(crate) fn with_new_client(mut self) -> Self {
         self.client = client(&self.provider, &self.clock);
         self
     }
 
-    /// Another process of the same service.
+    /// Starts another process of the same service.
     pub(crate) async fn start_process(mut self, setup: Setup) -> Self {
         let sign_in = SignIn::new(REDIRECT).scopes("openid docs:read");
         let mut endpoints = self
@@ -140,7 +140,7 @@ impl TestEnv {
             .route("/cached", get(async || [("cache-control", "public, max-age=60")]));
         let sessions = setup.sessions.map(|keys| {
             let sessions = Sessions::builder(&self.auth, self.client.clone(), keys);
-            // Longer than any answer takes on a machine that is busy.
+            // Long enough for a busy machine.
             let sessions = sessions.renewal_wait(MINUTE);
             sessions.trusted_origin("https://spa.example").build().unwrap()
         });
@@ -160,7 +160,7 @@ impl TestEnv {
         Visitor { http, api, cookies: Mutex::default() }
     }
 
-    /// What the provider's sign-in page does: bob signs in, and the browser is sent back.
+    /// Signs bob in at the provider, and returns the callback to the service.
     pub(crate) fn callback_path(&self, location: &str) -> String {
         self.callback_path_for("bob", location)
     }
@@ -182,7 +182,7 @@ impl TestEnv {
         format!("/v1/auth/login?code={code}&state={state}&iss={}", encoded(&issuer))
     }
 
-    /// Signs bob in, in this browser.
+    /// Signs bob in with this browser.
     pub(crate) async fn sign_in(&self, browser: &Visitor) -> Answer {
         self.sign_in_as("bob", browser).await
     }
@@ -194,7 +194,7 @@ impl TestEnv {
         browser.get(&back).await
     }
 
-    /// Does this while the handler of `/slow` is at work for the browser; what that answers.
+    /// Runs `meanwhile` while `/slow` serves the browser, and returns the answer of `/slow`.
     pub(crate) async fn while_slow_runs(
         &self,
         browser: &Visitor,
@@ -242,7 +242,7 @@ async fn me(identity: Identity, headers: HeaderMap) -> String {
     format!("{} {}", identity.subject(), cookies.collect::<Vec<_>>().join("; "))
 }
 
-async fn slow(identity: Identity, State(slow): State<Arc<Slow>>) -> String {
+async fn slow(identity: Identity, State(slow): State<Arc<SlowHandler>>) -> String {
     slow.started.notify_one();
     slow.resume.notified().await;
     identity.subject().to_owned()
@@ -252,7 +252,7 @@ async fn public(headers: HeaderMap) -> (StatusCode, String) {
     (StatusCode::OK, format!("{}", headers.contains_key("authorization")))
 }
 
-/// A browser, or a program: keeps cookies, and follows nothing by itself.
+/// An HTTP client that stores cookies and follows no redirects.
 pub(crate) struct Visitor {
     http: reqwest::Client,
     api: String,
@@ -260,7 +260,7 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    /// Goes on with another process of the service.
+    /// Continues with another process of the service.
     pub(crate) fn at(self, env: &TestEnv) -> Self {
         Self { api: env.api.clone(), ..self }
     }
@@ -298,7 +298,7 @@ impl Visitor {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         if !cookies.is_empty() {
-            // Browsers send whatever bytes a page gave to a cookie.
+            // Cookies of other pages may hold any bytes.
             let cookies = HeaderValue::from_bytes(cookies.join("; ").as_bytes()).unwrap();
             request = request.header("cookie", cookies);
         }
@@ -323,14 +323,14 @@ impl Visitor {
         }
     }
 
-    /// The cookies of the session.
+    /// Returns the stored session cookies.
     pub(crate) fn session_cookies(&self) -> BTreeMap<String, String> {
         let kept = self.cookies.lock().unwrap();
         let session = kept.iter().filter(|(name, _)| name.starts_with("__Host-session"));
         session.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// The names of the cookies kept.
+    /// Returns the names of all stored cookies.
     pub(crate) fn cookie_names(&self) -> Vec<String> {
         self.cookies.lock().unwrap().keys().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! The server of the examples, which does not wait for heads without an end.
+//! The server of the examples closes connections whose request head does not arrive.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 #[path = "../../../examples/serve/mod.rs"]
 mod serve;
 
-/// Only what hangs takes so long.
+/// Only a server that hangs takes this long.
 const FOR_EVER: Duration = Duration::from_secs(120);
 
 async fn connection(head: Duration) -> TcpStream {
@@ -24,17 +24,17 @@ async fn connection(head: Duration) -> TcpStream {
 }
 
 #[tokio::test]
-async fn half_heads_are_dropped() {
+async fn incomplete_heads_are_dropped() {
     for half in ["", "P", "GET / HTTP/1.1\r\nHost: here\r\n", "PRI * HTTP/2.0\r\n\r\nS"] {
         let mut connection = connection(Duration::from_millis(50)).await;
         connection.write_all(half.as_bytes()).await.unwrap();
         let end = timeout(FOR_EVER, connection.read_to_end(&mut Vec::new())).await;
-        assert!(end.is_ok(), "{half:?} is waited for");
+        assert!(end.is_ok(), "the server waits for the rest of {half:?}");
     }
 }
 
 #[tokio::test]
-async fn whole_heads_are_answered() {
+async fn complete_heads_are_answered() {
     let mut connection = connection(serve::HEAD).await;
     let request = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
     connection.write_all(request).await.unwrap();

@@ -9,7 +9,7 @@ use super::env::{Setup, TestEnv};
 const FORM: &str = "grant_type=password&username=bob&password=hunter2";
 
 #[tokio::test]
-async fn passwords_are_taken_only_where_the_service_says_so() {
+async fn password_rule_decides_per_attempt() {
     let env = TestEnv::new().await;
     let setup = Setup::default().endpoints(|endpoints| {
         endpoints.password_grant(|attempt| match attempt.head.headers.get("x-tenant") {
@@ -35,7 +35,7 @@ async fn passwords_are_taken_only_where_the_service_says_so() {
 }
 
 #[tokio::test]
-async fn by_default_no_password_is_taken() {
+async fn passwords_are_refused_by_default() {
     let env = TestEnv::new().await;
     let endpoints = env.auth.endpoints().client(env.client.clone()).build().unwrap();
     let service = endpoints.service();
@@ -46,7 +46,7 @@ async fn by_default_no_password_is_taken() {
     let answer = tower::ServiceExt::oneshot(service, request).await.unwrap();
     assert_eq!(answer.status(), 400);
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
-    // A client that takes none is no use to a service that does.
+    // The client must have the password grant enabled, too.
     let client = TokenExchangeClient::builder("https://id.example")
         .client_auth(scaikey_auth::issuer::ClientAuth::none("x"))
         .build()
@@ -57,7 +57,7 @@ async fn by_default_no_password_is_taken() {
 }
 
 #[tokio::test]
-async fn other_grants_and_missing_members_are_named() {
+async fn bad_token_requests_have_specific_errors() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     for (form, code) in [
@@ -82,7 +82,7 @@ async fn other_grants_and_missing_members_are_named() {
     ] {
         visitor.post_form("/v1/auth/refresh", form).await.refused(400, code);
     }
-    // What a caller says of itself is not handed on (the service proves itself).
+    // Client credentials of the caller are not forwarded; the service uses its own.
     let form = format!("{FORM}&client_id=evil&client_secret=guess");
     assert_eq!(visitor.post_form("/v1/auth/token", &form).await.status, 200);
     let asked = env.provider.received(ProviderEndpoint::Token);
@@ -91,7 +91,7 @@ async fn other_grants_and_missing_members_are_named() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_works_with_and_without_its_grant_type_and_is_replaced() {
+async fn refresh_needs_no_grant_type_and_rotates() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     let mut tokens = env.bob_tokens().await;
@@ -106,11 +106,11 @@ async fn a_refresh_token_works_with_and_without_its_grant_type_and_is_replaced()
     env.provider.keep_refresh_tokens(true);
     let had = tokens["refresh_token"].as_str().unwrap();
     let answer = visitor.post_form("/v1/auth/refresh", &format!("refresh_token={had}")).await;
-    assert!(answer.json().get("refresh_token").is_none(), "absent: the one used stays good");
+    assert!(answer.json().get("refresh_token").is_none(), "the old refresh token stays valid");
 }
 
 #[tokio::test]
-async fn a_provider_that_is_away_or_misunderstood_is_not_the_callers_fault() {
+async fn provider_failures_are_not_client_errors() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     env.provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(503, 7));
@@ -118,7 +118,7 @@ async fn a_provider_that_is_away_or_misunderstood_is_not_the_callers_fault() {
     answer.refused(503, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "7");
     env.provider.heal(ProviderEndpoint::Token);
-    // Some providers say so of a token that is none of theirs.
+    // Some providers answer `invalid_request` to an unknown token.
     let env = TestEnv::new().await;
     let odd = Fault::rewrite(|_| r#"{"error":"invalid_request"}"#.to_owned());
     env.provider.fail(ProviderEndpoint::Token, odd);

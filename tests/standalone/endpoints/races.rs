@@ -1,4 +1,4 @@
-//! Answers that are under way while a session ends, is renewed, or gives way to another.
+//! Answers that arrive late, after their session ended, was renewed or was replaced.
 
 use axum::http::Method;
 use scaikey_auth::exchange::SealingKeys;
@@ -8,8 +8,8 @@ use super::env::{MINUTE, Setup, TestEnv, Visitor};
 
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
 
-/// With a session that is to be renewed by the next request.
-async fn due() -> (TestEnv, Visitor) {
+/// Returns a browser whose session the next request renews.
+async fn session_due_for_renewal() -> (TestEnv, Visitor) {
     let env = Setup::with_sessions().build().await;
     let browser = env.visitor();
     assert_eq!(env.sign_in(&browser).await.status, 303);
@@ -17,7 +17,7 @@ async fn due() -> (TestEnv, Visitor) {
     (env, browser)
 }
 
-/// A claim that makes the token so large that it needs several cookies.
+/// Returns a claim that makes the token so large that it needs several cookies.
 fn groups(count: usize) -> Vec<String> {
     (0..count).map(|nth| format!("group-{nth:08}")).collect()
 }
@@ -38,14 +38,14 @@ async fn smaller_session_replaces_larger_one() {
 
     assert_eq!(env.sign_in_as("alice", &browser).await.status, 303);
     let count = usual.session_cookies().len();
-    assert_eq!(browser.session_cookies().len(), count, "no cookie of the first user is left");
+    assert_eq!(browser.session_cookies().len(), count, "the cookies of the first user are cleared");
     let me = browser.get("/me").await;
     assert_eq!((me.status, me.body.as_str()), (200, "alice-id "));
     assert!(me.headers.get("set-cookie").is_none());
 }
 
 #[tokio::test]
-async fn surplus_parts_of_other_sessions_are_cleared() {
+async fn leftover_parts_of_sessions_are_cleared() {
     let env = Setup::with_sessions().build().await;
     env.provider.register_user(User::new("bob", "hunter2").claim("groups", groups(400)));
     let (first, browser) = (env.visitor(), env.visitor());
@@ -54,7 +54,7 @@ async fn surplus_parts_of_other_sessions_are_cleared() {
     let own = browser.session_cookies();
     browser.cookies.lock().unwrap().extend(first.session_cookies().into_iter().filter(
         |(name, _)| {
-            // As a late answer leaves them: the parts, and not what only a sign-in sets.
+            // As after a late answer: the parts, without the marker that only a sign-in sets.
             name.contains('.')
         },
     ));
@@ -65,7 +65,7 @@ async fn surplus_parts_of_other_sessions_are_cleared() {
 
 #[tokio::test]
 async fn late_answer_after_sign_out_changes_nothing() {
-    let (env, browser) = due().await;
+    let (env, browser) = session_due_for_renewal().await;
     let sign_out = async {
         let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
         assert_eq!((out.status, browser.cookie_names().len()), (204, 0), "{out:?}");
@@ -73,12 +73,12 @@ async fn late_answer_after_sign_out_changes_nothing() {
     let late = env.while_slow_runs(&browser, sign_out).await;
     assert_eq!((late.status, late.body.as_str()), (200, "bob-id"));
     assert_eq!(browser.get("/me").await.status, 401, "{:?}", browser.cookie_names());
-    assert!(browser.cookie_names().is_empty(), "what the late answer left is gone");
+    assert!(browser.cookie_names().is_empty(), "the cookies of the late answer are cleared");
 }
 
 #[tokio::test]
-async fn late_answer_leaves_the_next_user_signed_in() {
-    let (env, browser) = due().await;
+async fn late_answer_keeps_next_user_signed_in() {
+    let (env, browser) = session_due_for_renewal().await;
     let next = async {
         browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
         assert_eq!(env.sign_in_as("alice", &browser).await.status, 303);
@@ -87,7 +87,7 @@ async fn late_answer_leaves_the_next_user_signed_in() {
     for _ in 0..2 {
         assert_eq!(browser.get("/me").await.body, "alice-id ");
     }
-    // Without a sign-out, too.
+    // The same without a sign-out.
     env.clock.advance(MINUTE * 52);
     let next = async {
         assert_eq!(env.sign_in(&browser).await.status, 303);
@@ -99,9 +99,9 @@ async fn late_answer_leaves_the_next_user_signed_in() {
 }
 
 #[tokio::test]
-async fn late_end_leaves_the_next_user_signed_in() {
-    let (env, browser) = due().await;
-    // Its user signed out elsewhere, and this process does not know.
+async fn late_session_end_keeps_next_user() {
+    let (env, browser) = session_due_for_renewal().await;
+    // The user signed out with a copy of the cookies.
     let copy = env.visitor();
     *copy.cookies.lock().unwrap() = browser.cookies.lock().unwrap().clone();
     copy.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
@@ -114,7 +114,7 @@ async fn late_end_leaves_the_next_user_signed_in() {
 }
 
 #[tokio::test]
-async fn late_answer_brings_no_older_token_back() {
+async fn late_answer_restores_no_older_token() {
     let keys = SealingKeys::random().unwrap();
     let setup = || Setup { sessions: Some(keys.clone()), ..Setup::default() };
     let env = setup().build().await;
@@ -129,7 +129,7 @@ async fn late_answer_brings_no_older_token_back() {
     };
     assert_eq!(env.while_slow_runs(&browser, renewals).await.status, 200);
     assert_eq!(env.provider.granted("refresh_token"), 2);
-    // A process that does not remember what a spent refresh token became.
+    // This process has no cached successor of a spent refresh token.
     let env = env.with_new_client().start_process(setup()).await;
     let browser = browser.at(&env);
     assert_eq!(browser.get("/me").await.status, 200);
@@ -137,8 +137,8 @@ async fn late_answer_brings_no_older_token_back() {
 }
 
 #[tokio::test]
-async fn late_sign_out_ends_only_its_own_session() {
-    let (env, browser) = due().await;
+async fn late_sign_out_ends_one_session() {
+    let (env, browser) = session_due_for_renewal().await;
     env.provider.fail(ProviderEndpoint::Revocation, Fault::Hang);
     let first = browser.cookies.lock().unwrap().clone();
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "");
@@ -146,7 +146,7 @@ async fn late_sign_out_ends_only_its_own_session() {
         while env.provider.requests(ProviderEndpoint::Revocation) == 0 {
             tokio::task::yield_now().await;
         }
-        // Another tab, whose sign-in was under way before.
+        // Another tab, whose sign-in started before.
         let tab = env.visitor();
         assert_eq!(env.sign_in_as("alice", &tab).await.status, 303);
         browser.cookies.lock().unwrap().extend(tab.session_cookies());
@@ -159,13 +159,13 @@ async fn late_sign_out_ends_only_its_own_session() {
 }
 
 #[tokio::test]
-async fn newest_of_two_sessions_counts() {
+async fn newest_of_two_sessions_is_used() {
     let env = Setup::with_sessions().build().await;
     let (one, two) = (env.visitor(), env.visitor());
     env.sign_in(&one).await;
     env.clock.advance(MINUTE);
     env.sign_in_as("alice", &two).await;
-    // Two tabs signed in at once: neither knew of the other.
+    // As after two tabs signed in at the same time.
     one.cookies.lock().unwrap().extend(two.session_cookies());
     for _ in 0..2 {
         assert_eq!(one.get("/me").await.body, "alice-id ");

@@ -1,4 +1,4 @@
-//! What requests may look like, and what else the endpoints leave alone.
+//! Methods, bodies, mounting and settings of the endpoints.
 
 use axum::Router;
 use axum::body::Body;
@@ -11,7 +11,7 @@ use tower::ServiceExt as _;
 use super::env::{Setup, TestEnv};
 
 #[tokio::test]
-async fn other_methods_are_405_and_are_told_which_will_do() {
+async fn wrong_method_is_405_with_allow() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     for (path, allow) in [
@@ -48,7 +48,7 @@ async fn other_methods_are_405_and_are_told_which_will_do() {
 }
 
 #[tokio::test]
-async fn bodies_are_bounded_and_of_the_types_that_are_read() {
+async fn oversized_and_mistyped_bodies_are_refused() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     for path in ["/v1/auth/token", "/v1/auth/refresh"] {
@@ -75,7 +75,7 @@ async fn bodies_are_bounded_and_of_the_types_that_are_read() {
 }
 
 #[tokio::test]
-async fn what_is_left_out_or_not_set_up_belongs_to_the_service() {
+async fn disabled_endpoints_go_to_inner_service() {
     let setup = Setup::default().endpoints(|endpoints| endpoints.without(Endpoint::Token));
     let env = setup.build().await;
     let answer = env.visitor().post_form("/v1/auth/token", "grant_type=password").await;
@@ -83,7 +83,7 @@ async fn what_is_left_out_or_not_set_up_belongs_to_the_service() {
     for path in ["/v1/auth/", "/v1/auth", "/v1/auth/whoami/", "/v1/auth//whoami", "/v1/authwhoami"]
     {
         let answer = env.visitor().get(path).await;
-        assert!(answer.headers.get("pragma").is_none(), "{path} is none of ours: {answer:?}");
+        assert!(answer.headers.get("pragma").is_none(), "{path} is not an endpoint: {answer:?}");
     }
 
     let bare = Auth::builder().issuer("https://id.example").audience("me").build().unwrap();
@@ -97,7 +97,7 @@ async fn status(router: Router, path: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn they_can_be_mounted_in_each_way_that_axum_has() {
+async fn endpoints_mount_in_every_axum_way() {
     let auth = Auth::builder().issuer("https://id.example").audience("me").build().unwrap();
     let at = |prefix: &str| -> Endpoints { auth.endpoints().prefix(prefix).build().unwrap() };
     let layered = Router::new().layer(at("/v1/auth"));
@@ -113,21 +113,25 @@ async fn they_can_be_mounted_in_each_way_that_axum_has() {
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_refused_when_it_is_set_up() {
+async fn invalid_settings_are_refused_by_build() {
     let env = TestEnv::new().await;
-    let faults = |build: &dyn Fn() -> scaikey_auth::endpoints::EndpointsBuilder, problem: &str| {
+    let assert_fault = |build: &dyn Fn() -> scaikey_auth::endpoints::EndpointsBuilder,
+                        problem: &str| {
         let error = build().build().unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");
     };
     let sign_in = || scaikey_auth::endpoints::SignIn::new("https://wave.example/v1/auth/login");
-    faults(&|| env.auth.endpoints().sign_in(sign_in()), "client");
-    faults(&|| env.auth.endpoints().prefix("v1"), "prefix");
+    assert_fault(&|| env.auth.endpoints().sign_in(sign_in()), "client");
+    assert_fault(&|| env.auth.endpoints().prefix("v1"), "prefix");
     let with = |sign_in| env.auth.endpoints().client(env.client.clone()).sign_in(sign_in);
-    faults(&|| with(scaikey_auth::endpoints::SignIn::new("http://wave.example/x")), "redirect_uri");
-    faults(&|| with(sign_in().landing("https://evil.example")), "landing");
-    faults(&|| with(sign_in().failure_page("//evil.example")), "failure_page");
-    faults(&|| with(sign_in().failure_page("/sorry#there")), "failure_page");
-    faults(&|| with(sign_in().scopes("a\"b")), "scopes");
+    assert_fault(
+        &|| with(scaikey_auth::endpoints::SignIn::new("http://wave.example/x")),
+        "redirect_uri",
+    );
+    assert_fault(&|| with(sign_in().landing("https://evil.example")), "landing");
+    assert_fault(&|| with(sign_in().failure_page("//evil.example")), "failure_page");
+    assert_fault(&|| with(sign_in().failure_page("/sorry#there")), "failure_page");
+    assert_fault(&|| with(sign_in().scopes("a\"b")), "scopes");
     let variables = |pairs: &[(&str, &str)]| {
         let pairs = pairs.iter().map(|(name, value)| (format!("P_{name}"), (*value).to_owned()));
         let config = scaikey_auth::AuthConfig::from_vars("P", pairs);

@@ -1,4 +1,4 @@
-//! Browsers with a session: what they may do, and what others cannot do by way of them.
+//! Browser sessions: renewal, sign-out, and attacks on them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,33 +26,37 @@ async fn signed_in() -> (TestEnv, Visitor) {
     assert_eq!(
         browser.cookie_names().len(),
         browser.session_cookies().len(),
-        "the sign-in's own is gone"
+        "the cookie of the sign-in is cleared"
     );
     assert!(!browser.cookie_names().is_empty());
     (env, browser)
 }
 
 #[tokio::test]
-async fn a_browser_is_signed_in_and_sees_no_token() {
+async fn session_hides_tokens_from_the_browser() {
     let (env, browser) = signed_in().await;
     let me = browser.get("/me").await;
-    assert_eq!((me.status, me.body.as_str()), (200, "bob-id "), "the cookie goes no further");
+    assert_eq!(
+        (me.status, me.body.as_str()),
+        (200, "bob-id "),
+        "the service does not see the cookies"
+    );
     assert_eq!((me.header("cache-control"), me.header("vary")), ("private", "cookie"));
-    assert!(me.headers.get("set-cookie").is_none(), "nothing is new");
+    assert!(me.headers.get("set-cookie").is_none(), "unchanged cookies are not set again");
     let whoami = browser.get("/v1/auth/whoami").await;
     assert_eq!(whoami.json()["subject"], "bob-id");
     let is_sealed =
         |cookie: &String| !cookie.contains("eyJhbGciOi") && !cookie.contains("eyJ0eXAiOi");
     assert!(browser.session_cookies().values().all(is_sealed));
     assert_eq!(env.visitor().get("/me").await.status, 401);
-    // Routes that need nobody work with the session, too, and other cookies pass.
+    // Public routes work with a session, and other cookies pass.
     assert_eq!(browser.get("/public").await.body, "true");
     browser.cookies.lock().unwrap().insert("theme".into(), "dark".into());
     assert_eq!(browser.get("/me").await.body, "bob-id theme=dark");
 }
 
 #[tokio::test]
-async fn pages_of_others_cannot_act_by_way_of_it() {
+async fn cross_site_requests_are_refused() {
     let (_house, browser) = signed_in().await;
     let post = async |headers: &[(&str, &str)]| {
         browser.send(Method::POST, "/me", headers, "").await.status
@@ -77,16 +81,16 @@ async fn pages_of_others_cannot_act_by_way_of_it() {
     }
     let socket = [("sec-websocket-key", "x"), ("origin", "https://evil.example")];
     assert_eq!(browser.send(Method::GET, "/me", &socket, "").await.status, 403);
-    // A link from elsewhere may lead here.
+    // Links from other sites work.
     let followed = browser.send(Method::GET, "/me", &[("sec-fetch-site", "cross-site")], "").await;
     assert_eq!(followed.status, 200);
-    // Somebody without a session is none of this layer's business.
+    // Without a session there is no check.
     browser.cookies.lock().unwrap().clear();
     assert_eq!(post(&[]).await, 401);
 }
 
 #[tokio::test]
-async fn a_token_beside_the_session_is_ambiguous_unless_it_is_the_same() {
+async fn another_token_beside_session_is_refused() {
     let (env, browser) = signed_in().await;
     let other = format!("Bearer {}", env.provider.token().sign());
     let get =
@@ -97,13 +101,17 @@ async fn a_token_beside_the_session_is_ambiguous_unless_it_is_the_same() {
         (400, &"urn:scaikey-auth:credentials_malformed".into())
     );
     assert_eq!(get(&other.replace("Bearer", "bEARER")).await.status, 400);
-    assert_eq!(get("Basic cHJveHk6cHJveHk=").await.status, 200, "a proxy's, and no token");
+    assert_eq!(
+        get("Basic cHJveHk6cHJveHk=").await.status,
+        200,
+        "credentials of a proxy are ignored"
+    );
     browser.cookies.lock().unwrap().clear();
     assert_eq!(get(&other).await.status, 200);
 }
 
 #[tokio::test]
-async fn it_is_renewed_behind_the_browsers_back_from_four_fifths_on() {
+async fn session_is_renewed_at_eighty_percent() {
     let (env, browser) = signed_in().await;
     let before = browser.session_cookies();
     env.clock.advance(MINUTE * 40);
@@ -114,9 +122,9 @@ async fn it_is_renewed_behind_the_browsers_back_from_four_fifths_on() {
     assert_eq!(renewed.status, 200);
     let after = browser.session_cookies();
     assert_ne!(before, after, "{renewed:?}");
-    assert_eq!(before.len(), after.len(), "in place of those before");
+    assert_eq!(before.len(), after.len(), "new cookies replace the old ones");
     assert_eq!(env.provider.granted("refresh_token"), 1);
-    // Long after the first token expired, with many requests in between.
+    // The session outlives its first token.
     for _ in 0..10 {
         env.clock.advance(MINUTE * 30);
         assert_eq!(browser.get("/me").await.status, 200);
@@ -125,13 +133,13 @@ async fn it_is_renewed_behind_the_browsers_back_from_four_fifths_on() {
 }
 
 #[tokio::test]
-async fn parallel_requests_that_find_it_due_spend_one_refresh_token() {
+async fn parallel_requests_spend_one_refresh_token() {
     let (env, browser) = signed_in().await;
     for period in [MINUTE * 52, MINUTE * 70] {
         env.clock.advance(period);
         let before = env.provider.granted("refresh_token");
         let all = (0..20).map(|_| browser.get("/me"));
-        for answer in futures_of(all).await {
+        for answer in join_all(all).await {
             assert_eq!(answer.status, 200);
         }
         assert_eq!(env.provider.granted("refresh_token"), before + 1);
@@ -139,8 +147,8 @@ async fn parallel_requests_that_find_it_due_spend_one_refresh_token() {
     assert_eq!(env.provider.refresh_reuses(), 0);
 }
 
-/// Polls all of them in turn, as a browser's connections are.
-async fn futures_of<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+/// Polls all futures in turn, like parallel connections of a browser.
+async fn join_all<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = all.into_iter().map(|one| (Box::pin(one), None)).collect();
     std::future::poll_fn(|context| {
         for (future, output) in &mut pending {
@@ -160,7 +168,7 @@ async fn futures_of<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Outpu
 }
 
 #[tokio::test]
-async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
+async fn session_survives_provider_outage() {
     let (env, browser) = signed_in().await;
     env.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
     env.clock.advance(MINUTE * 55);
@@ -169,14 +177,14 @@ async fn while_the_provider_is_away_it_lasts_as_long_as_its_token() {
     let answer = browser.get("/me").await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(!answer.header("retry-after").is_empty());
-    assert!(!browser.session_cookies().is_empty(), "nothing is lost");
+    assert!(!browser.session_cookies().is_empty(), "the session is kept");
     env.provider.heal(ProviderEndpoint::Token);
     env.clock.advance(MINUTE);
     assert_eq!(browser.get("/me").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_session_that_the_provider_ended_or_that_lasted_long_enough_is_taken_away() {
+async fn expired_and_revoked_sessions_are_cleared() {
     let keys = SealingKeys::random().unwrap();
     let setup = |keys: &SealingKeys| Setup { sessions: Some(keys.clone()), ..Setup::default() };
     let env = setup(&keys).build().await;
@@ -190,8 +198,8 @@ async fn a_session_that_the_provider_ended_or_that_lasted_long_enough_is_taken_a
     assert_eq!(browser.get("/me").await.status, 401);
     assert!(browser.cookie_names().is_empty());
 
-    // Somebody copied the cookie, and comes to a process that does not know its refresh token to be
-    // used: the provider ends the session, for everybody.
+    // A thief copied the cookies and uses them in a process that does not know that the refresh token
+    // was spent. The provider ends the session for the thief and for the user.
     env.sign_in(&browser).await;
     let old = browser.cookies.lock().unwrap().clone();
     env.clock.advance(MINUTE * 70);
@@ -207,10 +215,10 @@ async fn a_session_that_the_provider_ended_or_that_lasted_long_enough_is_taken_a
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
+async fn rejected_service_ends_no_session() {
     let (env, browser) = signed_in().await;
     env.clock.advance(MINUTE * 70);
-    // The provider refuses the service, or says what nobody understands.
+    // The provider rejects the service, or its answer is malformed.
     let odd = Fault::member("token_type", "odd");
     for fault in [Fault::Status(403), Fault::Status(401), odd] {
         env.provider.fail(ProviderEndpoint::Token, fault.clone());
@@ -220,7 +228,7 @@ async fn what_is_wrong_with_the_service_itself_ends_nobodys_session() {
 }
 
 #[tokio::test]
-async fn a_session_does_not_become_somebody_elses() {
+async fn renewal_for_another_user_ends_session() {
     for (claim, value) in [("sub", "mallory-id"), ("tenant_id", "tenant-2")] {
         let (env, browser) = signed_in().await;
         env.clock.advance(MINUTE * 70);
@@ -232,7 +240,7 @@ async fn a_session_does_not_become_somebody_elses() {
 }
 
 #[tokio::test]
-async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
+async fn invalid_session_settings_are_refused() {
     let env = TestEnv::new().await;
     let sessions = || {
         let keys = SealingKeys::random().unwrap();
@@ -250,7 +258,7 @@ async fn sessions_that_cannot_be_are_refused_when_they_are_set_up() {
 }
 
 #[tokio::test]
-async fn cookies_that_were_made_up_or_changed_are_no_session() {
+async fn forged_and_changed_cookies_are_rejected() {
     let (env, browser) = signed_in().await;
     let good = browser.session_cookies();
     let (part, value) = good.iter().max_by_key(|(_, value)| value.len()).unwrap();
@@ -260,9 +268,9 @@ async fn cookies_that_were_made_up_or_changed_are_no_session() {
         thief.cookies.lock().unwrap().extend(good.clone());
         thief.cookies.lock().unwrap().insert(part.clone(), bad.to_owned());
         assert_eq!(thief.get("/me").await.status, 401, "{bad}");
-        assert!(thief.cookie_names().is_empty(), "it is taken away");
+        assert!(thief.cookie_names().is_empty(), "the cookies are cleared");
     }
-    // A part of it is none, and the cookie of a sign-in is none either.
+    // A session with a missing cookie, or with the cookie of a sign-in, is rejected.
     for name in good.keys() {
         let thief = env.visitor();
         thief.cookies.lock().unwrap().extend(good.clone());
@@ -275,7 +283,7 @@ async fn cookies_that_were_made_up_or_changed_are_no_session() {
     thief.cookies.lock().unwrap().extend(good.clone());
     thief.cookies.lock().unwrap().insert(part.clone(), begun);
     assert_eq!(thief.get("/me").await.status, 401);
-    // Nor is what was sealed for another session.
+    // A cookie of another session is rejected.
     let other = env.visitor();
     env.clock.advance(MINUTE);
     env.sign_in_as("alice", &other).await;
@@ -287,7 +295,7 @@ async fn cookies_that_were_made_up_or_changed_are_no_session() {
 }
 
 #[tokio::test]
-async fn signing_out_ends_it_here_and_at_the_provider() {
+async fn sign_out_ends_session_and_revokes() {
     let (env, browser) = signed_in().await;
     let copy = browser.cookies.lock().unwrap().clone();
     let forged = browser.send(Method::POST, "/v1/auth/logout", &[], "").await;
@@ -296,7 +304,7 @@ async fn signing_out_ends_it_here_and_at_the_provider() {
     assert_eq!(out.status, 204, "{out:?}");
     assert!(browser.cookie_names().is_empty());
     assert_eq!(browser.get("/me").await.status, 401);
-    // The copy lasts as long as its access token, and cannot be renewed.
+    // A copy works until its access token expires, and cannot be renewed.
     let thief = env.visitor();
     *thief.cookies.lock().unwrap() = copy;
     env.clock.advance(MINUTE * 70);
@@ -306,23 +314,27 @@ async fn signing_out_ends_it_here_and_at_the_provider() {
     env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(503));
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     out.refused(503, "temporarily_unavailable");
-    assert!(browser.cookie_names().is_empty(), "here it ended all the same");
+    assert!(browser.cookie_names().is_empty(), "the session ends here in any case");
 }
 
 #[tokio::test]
-async fn signing_out_while_it_is_renewed_leaves_no_token_behind() {
+async fn sign_out_during_renewal_revokes_successor() {
     let (env, browser) = signed_in().await;
     let copy = browser.cookies.lock().unwrap().clone();
     env.clock.advance(MINUTE * 55);
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!((out.status, browser.cookie_names().len()), (204, 0), "{out:?}");
-    assert_eq!(env.provider.granted("refresh_token"), 1, "it was due");
+    assert_eq!(env.provider.granted("refresh_token"), 1, "the session was due for renewal");
     let revoked = env.provider.received(ProviderEndpoint::Revocation).pop().unwrap().form();
     let spent = env.provider.received(ProviderEndpoint::Token).pop().unwrap().form();
     let token = |form: &[(String, String)], name: &str| {
         form.iter().find(|(known, _)| known == name).unwrap().1.clone()
     };
-    assert_ne!(token(&revoked, "token"), token(&spent, "refresh_token"), "the one it became");
+    assert_ne!(
+        token(&revoked, "token"),
+        token(&spent, "refresh_token"),
+        "the successor is revoked"
+    );
     let thief = env.visitor();
     *thief.cookies.lock().unwrap() = copy;
     env.clock.advance(MINUTE * 70);
@@ -332,7 +344,7 @@ async fn signing_out_while_it_is_renewed_leaves_no_token_behind() {
 }
 
 #[tokio::test]
-async fn without_a_session_a_refresh_token_can_be_revoked() {
+async fn refresh_token_is_revoked_without_session() {
     let env = TestEnv::new().await;
     let tokens = env.bob_tokens().await;
     let form = format!("refresh_token={}", tokens["refresh_token"].as_str().unwrap());
@@ -345,7 +357,7 @@ async fn without_a_session_a_refresh_token_can_be_revoked() {
 }
 
 #[tokio::test]
-async fn any_process_with_the_keys_serves_it_and_old_keys_are_replaced_without_loss() {
+async fn key_rotation_keeps_sessions() {
     let [old, new] = ["QUFB".repeat(12), "QkJC".repeat(12)];
     let setup = |keys: &str| {
         let keys = SealingKeys::parse(&keys.into()).unwrap();
@@ -358,14 +370,18 @@ async fn any_process_with_the_keys_serves_it_and_old_keys_are_replaced_without_l
     let browser = browser.at(&second);
     assert_eq!(browser.get("/me").await.status, 200);
     second.clock.advance(MINUTE * 55);
-    assert_eq!(browser.get("/me").await.status, 200, "renewed, under the new key");
+    assert_eq!(
+        browser.get("/me").await.status,
+        200,
+        "the renewed session is sealed with the new key"
+    );
     let third = second.start_process(setup(&new)).await;
     let browser = browser.at(&third);
     assert_eq!(browser.get("/me").await.status, 200);
 }
 
 #[tokio::test]
-async fn large_tokens_travel_in_several_cookies() {
+async fn large_tokens_use_several_cookies() {
     let env = Setup::with_sessions().build().await;
     let groups: Vec<_> = (0..250).map(|nth| format!("group-{nth:08}")).collect();
     env.provider
@@ -379,7 +395,7 @@ async fn large_tokens_travel_in_several_cookies() {
 }
 
 #[tokio::test]
-async fn bytes_of_other_cookies_do_not_matter() {
+async fn other_cookies_may_have_any_bytes() {
     let env = Setup::with_sessions().build().await;
     for theme in ["café", "\u{fffd}", "a\"b", "=;;="] {
         let browser = env.visitor();
@@ -394,9 +410,9 @@ async fn bytes_of_other_cookies_do_not_matter() {
 }
 
 #[tokio::test]
-async fn tokens_that_outgrow_cookies_end_the_session() {
+async fn tokens_too_large_end_the_session() {
     let log = Log::start();
-    // While it is due, and when it has expired.
+    // While the session is due for renewal, and after its token expired.
     for minutes in [52, 70] {
         let (env, browser) = signed_in().await;
         env.clock.advance(MINUTE * minutes);
@@ -404,22 +420,26 @@ async fn tokens_that_outgrow_cookies_end_the_session() {
         let large = env.provider.token().subject("bob-id").claim("groups", groups).sign();
         env.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", large));
         browser.get("/me").await;
-        assert!(browser.cookie_names().is_empty(), "the spent refresh token is gone");
+        assert!(browser.cookie_names().is_empty(), "the spent refresh token is cleared");
         assert_eq!(browser.get("/me").await.status, 401);
         let revoked = env.provider.received(ProviderEndpoint::Revocation).pop().unwrap().form();
         let spent = env.provider.received(ProviderEndpoint::Token).pop().unwrap().form();
         let token = |form: &[(String, String)], name: &str| {
             form.iter().find(|(known, _)| known == name).unwrap().1.clone()
         };
-        assert_ne!(token(&revoked, "token"), token(&spent, "refresh_token"), "its successor");
+        assert_ne!(
+            token(&revoked, "token"),
+            token(&spent, "refresh_token"),
+            "the successor is revoked"
+        );
         assert_eq!(env.provider.refresh_reuses(), 0);
         assert!(log.text().contains("a session does not fit into cookies"));
     }
 }
 
 #[tokio::test]
-async fn last_seconds_of_a_token_wait_for_the_next() {
-    // Its `exp` is in whole seconds, so it ends a little before `expires_in` says.
+async fn almost_expired_token_waits_for_renewal() {
+    // `exp` has whole seconds, so the token expires shortly before `expires_in` says.
     let begun = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
     let setup = || {
         let clock = ManualClock::at(begun);
@@ -433,7 +453,7 @@ async fn last_seconds_of_a_token_wait_for_the_next() {
         let me = browser.get("/me").await;
         assert_eq!((me.status, env.provider.granted("refresh_token")), (200, 1), "{left}: {me:?}");
     }
-    // While the provider is away it serves as long as it is good.
+    // During an outage of the provider, the token is used while it is valid.
     let env = setup().build().await;
     let browser = env.visitor();
     env.sign_in(&browser).await;
@@ -444,7 +464,7 @@ async fn last_seconds_of_a_token_wait_for_the_next() {
 }
 
 #[tokio::test]
-async fn sign_out_tells_what_was_not_revoked() {
+async fn sign_out_logs_failed_revocation() {
     let keys = SealingKeys::random().unwrap();
     let setup = || Setup { sessions: Some(keys.clone()), ..Setup::default() };
     let env = setup().build().await;
@@ -471,7 +491,7 @@ async fn sign_out_tells_what_was_not_revoked() {
         env.provider.heal(ProviderEndpoint::Revocation);
     }
 
-    // The token it was to become is not known: it may live.
+    // The successor of the refresh token is unknown and may stay valid.
     let log = Log::start();
     env.sign_in(&browser).await;
     env.clock.advance(MINUTE * 55);
@@ -482,7 +502,7 @@ async fn sign_out_tells_what_was_not_revoked() {
 }
 
 #[tokio::test]
-async fn new_cookies_are_for_no_shared_cache() {
+async fn new_cookies_are_not_shared_by_caches() {
     let (env, browser) = signed_in().await;
     env.clock.advance(MINUTE * 52);
     let answer = browser.get("/cached").await;
@@ -491,7 +511,7 @@ async fn new_cookies_are_for_no_shared_cache() {
 }
 
 #[tokio::test]
-async fn sign_out_works_while_the_provider_is_away() {
+async fn sign_out_works_during_provider_outage() {
     for (minutes, revocation, status) in [(0, 503, 503), (61, 503, 503), (61, 200, 204)] {
         let (env, browser) = signed_in().await;
         env.clock.advance(MINUTE * minutes);
@@ -499,7 +519,7 @@ async fn sign_out_works_while_the_provider_is_away() {
         if revocation != 200 {
             env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(revocation));
         }
-        // What anybody gets.
+        // Public routes answer as for anonymous callers.
         let public = browser.get("/public").await;
         let has_identity = (minutes == 0).to_string();
         assert_eq!((public.status, public.body), (200, has_identity), "{minutes}");
@@ -521,20 +541,20 @@ async fn sign_out_works_while_the_provider_is_away() {
 }
 
 #[tokio::test]
-async fn slow_renewal_holds_no_request_whose_token_serves() {
+async fn slow_renewal_delays_no_valid_token() {
     let (env, browser) = signed_in().await;
     env.clock.advance(MINUTE * 60 - Duration::from_millis(1200));
     env.provider.fail(ProviderEndpoint::Token, Fault::Hang);
     let answer =
         env.while_slow_runs(&browser, async { env.provider.heal(ProviderEndpoint::Token) }).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "bob-id"), "{answer:?}");
-    // It went on meanwhile: the answer brings what came of it.
+    // The renewal finished meanwhile, and this answer sets the new cookies.
     assert!(answer.headers.contains_key("set-cookie"), "{answer:?}");
     assert_eq!(env.provider.granted("refresh_token"), 1);
 }
 
 #[tokio::test]
-async fn cookies_of_the_old_kind_are_cleared() {
+async fn legacy_cookies_are_cleared() {
     let old = ["__Host-session", "__Host-session.1", "__Host-session.3"];
     let put = |browser: &Visitor| {
         let mut jar = browser.cookies.lock().unwrap();
@@ -544,7 +564,11 @@ async fn cookies_of_the_old_kind_are_cleared() {
     let session = browser.session_cookies();
     put(&browser);
     let me = browser.get("/me").await;
-    assert_eq!((me.status, me.body.as_str()), (200, "bob-id "), "the service sees none");
+    assert_eq!(
+        (me.status, me.body.as_str()),
+        (200, "bob-id "),
+        "the service sees no session cookie"
+    );
     assert_eq!(browser.session_cookies(), session);
     let stranger = env.visitor();
     put(&stranger);
@@ -552,12 +576,12 @@ async fn cookies_of_the_old_kind_are_cleared() {
     assert!(stranger.cookie_names().is_empty());
 }
 
-/// Denies bob once it is switched on.
+/// Denies bob while switched on.
 #[derive(Debug, Clone, Default)]
-struct NoBob(Arc<AtomicBool>);
+struct DenyBob(Arc<AtomicBool>);
 
 #[async_trait]
-impl AdmissionCheck for NoBob {
+impl AdmissionCheck for DenyBob {
     async fn admit(&self, request: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
         let is_denied = self.0.load(Ordering::SeqCst) && request.identity.subject() == "bob-id";
         let denied = Admission::Deny(InvalidToken::Revoked.into());
@@ -566,8 +590,8 @@ impl AdmissionCheck for NoBob {
 }
 
 #[tokio::test]
-async fn denied_user_loses_the_session_and_begins_no_other() {
-    let (no_bob, setup) = (NoBob::default(), Setup::with_sessions());
+async fn denied_user_loses_session() {
+    let (no_bob, setup) = (DenyBob::default(), Setup::with_sessions());
     let check = no_bob.clone();
     let env = setup.auth(|auth| auth.admission(check)).build().await;
     let browser = env.visitor();
@@ -581,13 +605,13 @@ async fn denied_user_loses_the_session_and_begins_no_other() {
     refused.refused(400, "invalid_grant");
     assert!(again.session_cookies().is_empty());
     assert_eq!(env.sign_in_as("alice", &again).await.status, 303);
-    // Whom the service does not want may still sign out.
+    // A denied user can still sign out.
     let left = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!((left.status, browser.session_cookies().len()), (204, 0), "{left:?}");
 }
 
-/// Signs in a user whose access token is bound to a key.
-async fn refuses_a_session_for_a_bound_token(env: &TestEnv) {
+/// Signs in a user whose access token is bound to a key, and asserts that no session starts.
+async fn assert_bound_token_starts_no_session(env: &TestEnv) {
     let thumbprint = serde_json::json!({ "jkt": "A".repeat(43) });
     env.provider.register_user(User::new("carol", "secret").claim("cnf", thumbprint));
     let browser = env.visitor();
@@ -596,19 +620,19 @@ async fn refuses_a_session_for_a_bound_token(env: &TestEnv) {
     assert!(browser.session_cookies().is_empty());
 }
 
-/// No request of the browser's could prove that it has the key.
+/// A browser cannot prove possession of the key.
 #[tokio::test]
-async fn bound_access_token_begins_no_session() {
+async fn bound_access_token_starts_no_session() {
     let env = Setup::with_sessions().build().await;
-    refuses_a_session_for_a_bound_token(&env).await;
+    assert_bound_token_starts_no_session(&env).await;
 }
 
-/// Hands out bound identities, whatever its caller allows.
+/// Returns identities of bound tokens even if its caller does not allow them.
 #[derive(Debug, Clone, Default)]
-struct Careless(Arc<OnceLock<JwksValidator>>);
+struct CarelessValidator(Arc<OnceLock<JwksValidator>>);
 
 #[async_trait]
-impl TokenValidator for Careless {
+impl TokenValidator for CarelessValidator {
     fn accepts(&self, presented: &Credentials<'_>) -> bool {
         self.0.get().is_some_and(|validator| validator.accepts(presented))
     }
@@ -619,8 +643,8 @@ impl TokenValidator for Careless {
 }
 
 #[tokio::test]
-async fn careless_validator_begins_no_session_with_a_bound_token() {
-    let (careless, setup) = (Careless::default(), Setup::with_sessions());
+async fn careless_validator_starts_no_bound_session() {
+    let (careless, setup) = (CarelessValidator::default(), Setup::with_sessions());
     let validator = careless.clone();
     let env = setup.auth(|auth| auth.validator(validator)).build().await;
     let mut config = AuthConfig::default();
@@ -628,13 +652,13 @@ async fn careless_validator_begins_no_session_with_a_bound_token() {
     config.audience = vec!["scaiwave".to_owned()];
     let validator = JwksValidator::with_clock(&config, Arc::new(env.clock.clone())).unwrap();
     careless.0.set(validator).unwrap();
-    refuses_a_session_for_a_bound_token(&env).await;
+    assert_bound_token_starts_no_session(&env).await;
     assert_eq!(env.sign_in(&env.visitor()).await.status, 303);
 }
 
 #[tokio::test]
-async fn denied_user_signs_in_to_no_tokens() {
-    let no_bob = NoBob::default();
+async fn denied_user_gets_no_tokens() {
+    let no_bob = DenyBob::default();
     let check = no_bob.clone();
     let env = Setup::default().auth(|auth| auth.admission(check)).build().await;
     let redeem = async || {

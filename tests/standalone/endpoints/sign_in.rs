@@ -1,4 +1,4 @@
-//! Signing in: the browser's way, and the way of clients that begin by themselves.
+//! Sign-in with a browser, and by clients that run the flow themselves.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::env::{MINUTE, REDIRECT, Setup, TestEnv, encoded};
 
 #[tokio::test]
-async fn a_browser_signs_in_and_gets_tokens() {
+async fn browser_sign_in_returns_tokens() {
     let env = TestEnv::new().await;
     let browser = env.visitor();
     let away = browser.get("/v1/auth/login").await;
@@ -20,7 +20,7 @@ async fn a_browser_signs_in_and_gets_tokens() {
     assert_eq!(asked["response_type"], "code");
     assert_eq!(asked["client_id"], "wave");
     assert!(asked["state"].len() == 43 && asked["nonce"].len() == 43);
-    assert_eq!(browser.cookie_names().len(), 1, "one cookie goes along");
+    assert_eq!(browser.cookie_names().len(), 1, "the sign-in has one cookie");
     let back = env.callback_path(away.header("location"));
     let tokens = browser.get(&back).await;
     assert_eq!(tokens.status, 200, "{tokens:?}");
@@ -28,19 +28,19 @@ async fn a_browser_signs_in_and_gets_tokens() {
     for name in ["access_token", "refresh_token", "expires_in", "token_type"] {
         assert!(body.get(name).is_some(), "{body}");
     }
-    assert!(browser.cookie_names().is_empty(), "it is good once");
-    // The service proved itself, and the verifier was the one of this sign-in.
+    assert!(browser.cookie_names().is_empty(), "the sign-in can be used once");
+    // The service authenticated itself and sent the verifier of this sign-in.
     let redeemed = env.provider.received(ProviderEndpoint::Token);
     let sent: BTreeMap<_, _> = redeemed[0].form().into_iter().collect();
     assert_eq!(sent["redirect_uri"], REDIRECT);
     assert!(redeemed[0].headers["authorization"].to_str().unwrap().starts_with("Basic "));
-    // The same answer a second time: the browser has no such sign-in any more.
+    // A repeated callback fails: the browser has no such sign-in any more.
     browser.get(&back).await.refused(400, "invalid_request");
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 1);
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_this_browsers_is_refused_before_the_provider_is_asked() {
+async fn foreign_callback_is_refused_without_request() {
     let env = TestEnv::new().await;
     let (victim, attacker) = (env.visitor(), env.visitor());
     let begun = |answer: &crate::support::Answer| answer.header("location").to_owned();
@@ -63,12 +63,12 @@ async fn an_answer_that_is_not_this_browsers_is_refused_before_the_provider_is_a
         assert!(!answer.body.contains("<script") && !answer.body.contains("access_denied"));
     }
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
-    // It was no use, and did no harm.
+    // The attempts do not harm the victim's sign-in.
     assert_eq!(victim.get(&my_way).await.status, 200);
 }
 
 #[tokio::test]
-async fn the_provider_must_say_that_it_is_the_one_that_was_asked() {
+async fn callback_from_another_issuer_is_refused() {
     let env = TestEnv::new().await;
     let issuer = encoded(&env.provider.issuer());
     for wrong in [
@@ -87,7 +87,7 @@ async fn the_provider_must_say_that_it_is_the_one_that_was_asked() {
 }
 
 #[tokio::test]
-async fn two_tabs_sign_in_at_once_and_a_late_one_does_not() {
+async fn tabs_sign_in_together_until_expiry() {
     let env = TestEnv::new().await;
     let browser = env.visitor();
     let (one, two) = (browser.get("/v1/auth/login").await, browser.get("/v1/auth/login").await);
@@ -103,7 +103,7 @@ async fn two_tabs_sign_in_at_once_and_a_late_one_does_not() {
 }
 
 #[tokio::test]
-async fn sign_ins_that_were_left_do_not_pile_up() {
+async fn abandoned_sign_ins_are_bounded() {
     let env = TestEnv::new().await;
     let browser = env.visitor();
     let mut most = 0;
@@ -115,7 +115,7 @@ async fn sign_ins_that_were_left_do_not_pile_up() {
 }
 
 #[tokio::test]
-async fn oldest_sign_in_makes_room_for_the_newest() {
+async fn oldest_sign_ins_are_dropped_first() {
     let env = TestEnv::new().await;
     let browser = env.visitor();
     let mut begun = Vec::new();
@@ -132,7 +132,7 @@ async fn oldest_sign_in_makes_room_for_the_newest() {
 }
 
 #[tokio::test]
-async fn sign_ins_with_long_ways_back_stay_small() {
+async fn long_return_paths_are_bounded_in_size() {
     let env = TestEnv::new().await;
     let browser = env.visitor();
     let long = "a".repeat(2000);
@@ -144,11 +144,11 @@ async fn sign_ins_with_long_ways_back_stay_small() {
     assert!(kept < 8000, "{kept}");
     let away = browser.get("/v1/auth/login").await;
     let back = env.callback_path(away.header("location"));
-    assert_eq!(browser.get(&back).await.status, 200, "the newest is there in any case");
+    assert_eq!(browser.get(&back).await.status, 200, "the newest sign-in is always kept");
 }
 
 #[tokio::test]
-async fn another_process_with_the_same_keys_ends_what_one_began() {
+async fn process_with_same_keys_completes_sign_in() {
     let keys = SealingKeys::random().unwrap();
     let mut setup = Setup::default();
     let shared = keys.clone();
@@ -162,7 +162,7 @@ async fn another_process_with_the_same_keys_ends_what_one_began() {
         first.start_process(Setup::default().sign_in(move |sign_in| sign_in.keys(shared))).await;
     let browser = browser.at(&second);
     assert_eq!(browser.get(&back).await.status, 200);
-    // Without, a process does not know what another started.
+    // Without shared keys, another process cannot complete the sign-in.
     let away = browser.get("/v1/auth/login").await;
     let back = second.callback_path(away.header("location"));
     let third = second.start_process(Setup::default()).await;
@@ -170,7 +170,7 @@ async fn another_process_with_the_same_keys_ends_what_one_began() {
 }
 
 #[tokio::test]
-async fn nobody_is_sent_to_another_host() {
+async fn return_to_cannot_leave_this_host() {
     let env = TestEnv::new().await;
     let browser = env.visitor();
     for to in [
@@ -182,7 +182,7 @@ async fn nobody_is_sent_to_another_host() {
         "javascript:alert(1)",
         "evil",
     ] {
-        // `%09` and such arrive decoded.
+        // `%09` arrives decoded.
         let to = to.replace("%09", "\t");
         let answer = browser.get(&format!("/v1/auth/login?return_to={}", encoded(&to))).await;
         answer.refused(400, "invalid_request");
@@ -191,7 +191,7 @@ async fn nobody_is_sent_to_another_host() {
 }
 
 #[tokio::test]
-async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
+async fn cancelled_sign_in_shows_error_or_page() {
     let env = TestEnv::new().await;
     let issuer = encoded(&env.provider.issuer());
     let refused = |location: &str, error: &str| {
@@ -215,7 +215,7 @@ async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
     let answer = browser.get(&refused(away.header("location"), "access_denied")).await;
     assert_eq!(answer.header("location"), "/sorry?from=login&error=access_denied");
     assert_eq!(answer.status, 303);
-    // What the provider thinks of the service is nothing for an address.
+    // The URL does not reveal why the provider rejected the service.
     for (fault, code) in
         [(Fault::Status(401), "server_error"), (Fault::Status(503), "temporarily_unavailable")]
     {
@@ -229,7 +229,7 @@ async fn a_user_who_changes_their_mind_is_told_or_shown_a_page() {
 }
 
 #[tokio::test]
-async fn a_client_that_began_by_itself_redeems_its_code_once() {
+async fn client_redeems_its_own_code_once() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     let verifier = PkceVerifier::generate().unwrap();
@@ -271,7 +271,7 @@ async fn a_client_that_began_by_itself_redeems_its_code_once() {
 }
 
 #[tokio::test]
-async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
+async fn wrong_id_token_ends_sign_in() {
     let env = TestEnv::new().await;
     let good = || {
         let token = env.provider.token().audience("wave").without("scope").subject("bob-id");
@@ -318,7 +318,7 @@ async fn an_id_token_that_is_not_of_this_sign_in_ends_it() {
 }
 
 #[tokio::test]
-async fn without_s256_or_without_the_provider_nobody_is_sent_anywhere() {
+async fn sign_in_needs_s256_and_the_provider() {
     let env = TestEnv::new().await;
     let plain = Fault::member("code_challenge_methods_supported", json!(["plain"]));
     env.provider.fail(ProviderEndpoint::Discovery, plain);
@@ -331,14 +331,14 @@ async fn without_s256_or_without_the_provider_nobody_is_sent_anywhere() {
 }
 
 #[tokio::test]
-async fn a_browser_is_not_signed_in_by_the_id_token_of_another_sign_in() {
+async fn replayed_id_token_starts_no_session() {
     let env = Setup::with_sessions().build().await;
     let browser = env.visitor();
     let other = env.provider.token().audience("wave").subject("bob-id").without("scope");
     let other = other.claim("nonce", "of-another-sign-in").sign();
     env.provider.fail(ProviderEndpoint::Token, Fault::member("id_token", other));
     env.sign_in(&browser).await.refused(400, "invalid_grant");
-    assert!(browser.cookie_names().is_empty(), "neither a session nor the sign-in is left");
+    assert!(browser.cookie_names().is_empty(), "the cookies of session and sign-in are cleared");
     env.provider.heal(ProviderEndpoint::Token);
     assert_eq!(env.sign_in(&browser).await.status, 303);
 }

@@ -1,4 +1,4 @@
-//! Sign-ins that fail in a browser: what it is shown, and what the operator reads.
+//! Failed sign-ins in a browser: the page failure_page and the log.
 
 use scaikey_auth::endpoints::{SignIn, TokenBuckets};
 use scaikey_auth::exchange::SealingKeys;
@@ -15,7 +15,7 @@ async fn env() -> TestEnv {
     setup.build().await
 }
 
-fn shown(code: &str) -> String {
+fn failure_page(code: &str) -> String {
     format!("{PAGE}?error={code}")
 }
 
@@ -35,29 +35,29 @@ async fn every_failure_shows_the_page() {
         let answer = browser.get(&format!("/v1/auth/login?{way}")).await;
         assert_eq!(
             (answer.status, answer.header("location")),
-            (303, shown(code).as_str()),
+            (303, failure_page(code).as_str()),
             "{way}"
         );
         assert_eq!(answer.header("cache-control"), "no-store");
     }
-    // A sign-in that took too long.
+    // The sign-in took too long.
     let away = browser.get("/v1/auth/login").await;
     let back = env.callback_path(away.header("location"));
     env.clock.advance(MINUTE * 11);
-    assert_eq!(browser.get(&back).await.header("location"), shown("invalid_request"));
+    assert_eq!(browser.get(&back).await.header("location"), failure_page("invalid_request"));
 }
 
 #[tokio::test]
-async fn provider_that_is_away_shows_the_page() {
+async fn unavailable_provider_shows_the_page() {
     let env = env().await;
     env.provider.fail(ProviderEndpoint::Discovery, Fault::Status(503));
     let answer = env.visitor().get("/v1/auth/login").await;
     assert_eq!(answer.status, 303, "{answer:?}");
-    assert_eq!(answer.header("location"), shown("temporarily_unavailable"));
+    assert_eq!(answer.header("location"), failure_page("temporarily_unavailable"));
 }
 
 #[tokio::test]
-async fn throttled_browser_is_shown_the_page() {
+async fn throttled_browser_sees_the_page() {
     let setup = Setup::default().sign_in(|it| it.failure_page(PAGE));
     let env = setup.endpoints(|it| it.throttle(TokenBuckets::new())).build().await;
     let browser = env.visitor();
@@ -68,11 +68,11 @@ async fn throttled_browser_is_shown_the_page() {
             break;
         }
     }
-    assert_eq!(last, shown("temporarily_unavailable"));
+    assert_eq!(last, failure_page("temporarily_unavailable"));
 }
 
 #[tokio::test]
-async fn back_button_with_a_session_leads_on() {
+async fn back_button_with_session_goes_to_landing() {
     let env = env().await;
     let browser = env.visitor();
     let away = browser.get("/v1/auth/login?return_to=/me").await;
@@ -84,14 +84,14 @@ async fn back_button_with_a_session_leads_on() {
     }
     assert_eq!(browser.get("/me").await.status, 200);
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 1);
-    // A session that is none any more is no reason to go on.
+    // An expired session does not lead to the landing page.
     env.clock.advance(MINUTE * 60 * 13);
-    assert_eq!(browser.get(&back).await.header("location"), shown("invalid_request"));
+    assert_eq!(browser.get(&back).await.header("location"), failure_page("invalid_request"));
 }
 
 #[tokio::test]
-async fn access_token_refused_here_begins_no_session() {
-    // Without ID tokens, which tell what access token they belong to.
+async fn rejected_access_token_starts_no_session() {
+    // Without ID tokens, which are bound to their access token.
     let setup = Setup::with_sessions().sign_in(|it| it.failure_page(PAGE).scopes("docs:read"));
     let env = setup.build().await;
     let elsewhere = env.provider.token().audience("elsewhere").subject("bob-id").sign();
@@ -100,24 +100,20 @@ async fn access_token_refused_here_begins_no_session() {
         let browser = env.visitor();
         env.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", token));
         let answer = env.sign_in(&browser).await;
-        assert_eq!(answer.header("location"), shown("server_error"), "{cause}");
+        assert_eq!(answer.header("location"), failure_page("server_error"), "{cause}");
         assert!(browser.cookie_names().is_empty(), "{cause}");
         let text = log.text();
         let warned =
             text.lines().find(|line| line.contains("WARN") && line.contains("access token"));
         assert!(warned.is_some_and(|line| line.contains(cause)), "{cause}: {text}");
     }
-    assert_eq!(
-        env.provider.requests(ProviderEndpoint::Revocation),
-        2,
-        "nobody has what was granted"
-    );
+    assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 2, "the tokens are revoked");
     env.provider.heal(ProviderEndpoint::Token);
     assert_eq!(env.sign_in(&env.visitor()).await.header("location"), "/me");
 }
 
 #[tokio::test]
-async fn refused_id_token_is_warned_once() {
+async fn rejected_id_token_is_logged_once() {
     let env = env().await;
     let log = Log::start();
     let warnings = |claim: &str| {
@@ -138,24 +134,24 @@ async fn refused_id_token_is_warned_once() {
         for _ in 0..3 {
             env.provider.fail(ProviderEndpoint::Token, id_token(name, value.clone()));
             let answer = env.sign_in(&env.visitor()).await;
-            assert_eq!(answer.header("location"), shown("invalid_grant"), "{name}");
+            assert_eq!(answer.header("location"), failure_page("invalid_grant"), "{name}");
         }
         assert_eq!(warnings(claim), 1, "{name}: {}", log.text());
     }
     env.clock.advance(MINUTE * 61);
     env.provider.fail(ProviderEndpoint::Token, id_token("azp", json!("another")));
     env.sign_in(&env.visitor()).await;
-    assert_eq!(warnings("azp"), 2, "it goes on");
+    assert_eq!(warnings("azp"), 2, "the warning is repeated after an hour");
 }
 
 #[tokio::test]
-async fn missing_id_token_is_warned_once() {
+async fn missing_id_token_is_logged_once() {
     let env = env().await;
     let log = Log::start();
     env.provider.fail(ProviderEndpoint::Token, Fault::without("id_token"));
     for _ in 0..2 {
         let answer = env.sign_in(&env.visitor()).await;
-        assert_eq!(answer.header("location"), shown("invalid_grant"));
+        assert_eq!(answer.header("location"), failure_page("invalid_grant"));
     }
     let text = log.text();
     let lines = text.lines().filter(|line| line.contains("WARN") && line.contains("ID token"));
@@ -168,33 +164,33 @@ async fn tokens_too_large_for_cookies_are_revoked() {
     let groups: Vec<_> = (0..2000).map(|nth| format!("group-{nth:08}")).collect();
     env.provider.register_user(User::new("bob", "hunter2").claim("groups", groups));
     let browser = env.visitor();
-    assert_eq!(env.sign_in(&browser).await.header("location"), shown("server_error"));
+    assert_eq!(env.sign_in(&browser).await.header("location"), failure_page("server_error"));
     assert!(browser.cookie_names().is_empty());
     assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 1);
 }
 
 #[tokio::test]
-async fn unknown_parameters_of_an_answer_may_repeat() {
+async fn unknown_callback_parameters_may_repeat() {
     let env = env().await;
     let browser = env.visitor();
     let away = browser.get("/v1/auth/login?return_to=/me&utm=1&utm=2").await;
     let back = env.callback_path(away.header("location"));
     let again = browser.get(&format!("{back}&session_state=1&x=1&x=2&session_state=2")).await;
     assert_eq!(again.header("location"), "/me", "{again:?}");
-    // Those that mean something may not, and nothing is redeemed.
+    // Known parameters must not repeat, and no code is redeemed.
     let requests = env.provider.requests(ProviderEndpoint::Token);
     for name in ["code", "state", "iss", "error"] {
         let browser = env.visitor();
         let away = browser.get("/v1/auth/login").await;
         let back = env.callback_path(away.header("location"));
         let answer = browser.get(&format!("{back}&{name}=1&{name}=2")).await;
-        assert_eq!(answer.header("location"), shown("invalid_request"), "{name}");
+        assert_eq!(answer.header("location"), failure_page("invalid_request"), "{name}");
     }
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), requests);
 }
 
 #[tokio::test]
-async fn two_services_keep_their_own_sign_ins() {
+async fn services_keep_separate_sign_in_cookies() {
     let setup = |prefix: &'static str| Setup {
         sessions: Some(SealingKeys::random().unwrap()),
         ..Setup::default().sign_in(move |it| it.cookie_prefix(prefix))
@@ -216,7 +212,7 @@ async fn two_services_keep_their_own_sign_ins() {
 }
 
 #[tokio::test]
-async fn sign_in_cookies_need_a_good_prefix() {
+async fn invalid_sign_in_cookie_prefix_is_refused() {
     let env = TestEnv::new().await;
     for bad in ["", "a b", "a;b", "a=b"] {
         let sign_in = SignIn::new(REDIRECT).cookie_prefix(bad);
@@ -227,7 +223,7 @@ async fn sign_in_cookies_need_a_good_prefix() {
 }
 
 #[tokio::test]
-async fn login_is_no_page_of_its_own() {
+async fn login_cannot_be_landing_or_failure_page() {
     let env = TestEnv::new().await;
     for path in ["/v1/auth/login", "/v1/auth/login?a=b", "/v1/./x/../auth/login"] {
         let pages = [
@@ -247,7 +243,7 @@ async fn login_is_no_page_of_its_own() {
 }
 
 #[tokio::test]
-async fn callback_repeated_after_an_outage_arrives() {
+async fn callback_can_be_repeated_after_outage() {
     let env = Setup::with_sessions().build().await;
     let browser = env.visitor();
     let away = browser.get("/v1/auth/login?return_to=/me").await;
@@ -266,7 +262,7 @@ async fn callback_repeated_after_an_outage_arrives() {
 }
 
 #[tokio::test]
-async fn refused_sign_in_ends_whatever_its_description() {
+async fn error_description_is_ignored() {
     let env = env().await;
     for described in ["no", "d%C3%A9ni", "d%E9ni", "a&error_description=b", "x&error_uri=%FF"] {
         let browser = env.visitor();
@@ -278,7 +274,7 @@ async fn refused_sign_in_ends_whatever_its_description() {
             "/v1/auth/login?error=access_denied&state={state}&iss={issuer}&error_description={described}"
         );
         let answer = browser.get(&way).await;
-        assert_eq!(answer.header("location"), shown("access_denied"), "{described}");
+        assert_eq!(answer.header("location"), failure_page("access_denied"), "{described}");
         assert!(browser.cookie_names().is_empty(), "{described}");
     }
 }

@@ -1,4 +1,4 @@
-//! Stores behind the endpoints that fail: what is answered, and what is logged.
+//! Failing stores behind the endpoints: answers and logs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,13 +23,15 @@ struct Failing {
 
 #[derive(Debug, thiserror::Error)]
 #[error("the transaction was undone")]
-struct Undone(#[source] std::io::Error);
+struct RolledBack(#[source] std::io::Error);
 
 #[async_trait]
 impl Registrar for Failing {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
         match self.fails.load(Ordering::SeqCst) {
-            true => Err(RegistrarError::store(Undone(std::io::Error::other("the disk is full")))),
+            true => {
+                Err(RegistrarError::store(RolledBack(std::io::Error::other("the disk is full"))))
+            }
             false => self.store.register(identity).await,
         }
     }
@@ -46,7 +48,7 @@ async fn register(env: &TestEnv, visitor: &Visitor) -> Answer {
 }
 
 #[tokio::test]
-async fn failing_registrar_is_warned_of_once() {
+async fn failing_registrar_is_logged_once() {
     let log = Log::start();
     let fails = Arc::new(AtomicBool::new(true));
     let env = env(&fails).await;
@@ -79,7 +81,7 @@ async fn answer_names_the_failing_registrar() {
 }
 
 #[tokio::test]
-async fn refused_service_is_told_once_by_endpoints() {
+async fn rejected_service_is_logged_once() {
     let log = Log::start();
     let env = TestEnv::new().await;
     let visitor = env.visitor();
@@ -94,7 +96,7 @@ async fn refused_service_is_told_once_by_endpoints() {
 }
 
 #[tokio::test]
-async fn missing_endpoint_of_the_provider_is_told_once() {
+async fn missing_provider_endpoint_is_logged_once() {
     let log = Log::start();
     let env = TestEnv::new().await;
     let visitor = env.visitor();
@@ -107,12 +109,12 @@ async fn missing_endpoint_of_the_provider_is_told_once() {
     assert!(loud[0].contains("authorization_endpoint"), "{loud:#?}");
 }
 
-/// Knows no token endpoint.
+/// A resolver that knows no token endpoint.
 #[derive(Debug)]
-pub(crate) struct Nowhere;
+pub(crate) struct NoTokenUrls;
 
 #[async_trait]
-impl TokenUrls for Nowhere {
+impl TokenUrls for NoTokenUrls {
     async fn token_url(
         &self,
         _: &TenantId,

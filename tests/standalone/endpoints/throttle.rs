@@ -1,4 +1,4 @@
-//! How often endpoints may be tried.
+//! Rate limits, and limits of bodies and parameters.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -40,11 +40,11 @@ fn strict_throttle() -> TokenBuckets {
 }
 
 #[tokio::test]
-async fn passwords_cannot_be_guessed_for_long() {
+async fn password_guesses_are_limited() {
     let setup = Setup::default().endpoints(|endpoints| endpoints.throttle(strict_throttle()));
     let env = setup.build().await;
     let visitor = env.visitor();
-    // A header that anybody can write does not make somebody else of them.
+    // A forged header does not change the client's address.
     for (nth, expected) in [400, 400, 400, 429, 429].into_iter().enumerate() {
         assert_eq!(guess(&visitor, &format!("192.0.2.{nth}")).await, expected, "{nth}");
     }
@@ -52,14 +52,14 @@ async fn passwords_cannot_be_guessed_for_long() {
     answer.refused(429, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "3600");
     assert_eq!(env.provider.requests(scaikey_auth::testing::ProviderEndpoint::Token), 3);
-    // Other endpoints are counted by themselves, and time heals.
+    // Other endpoints have their own limits, and limits recover with time.
     assert_eq!(visitor.post_form("/v1/auth/refresh", "refresh_token=x").await.status, 400);
     env.clock.advance(Duration::from_secs(3600));
     assert_eq!(guess(&visitor, "192.0.2.1").await, 400);
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_each_client_counts_and_each_account() {
+async fn trusted_proxy_separates_clients_not_accounts() {
     let setup = Setup::default().endpoints(|endpoints| {
         let proxies = TrustedProxies::new(["127.0.0.0/8"]).unwrap();
         endpoints.throttle(strict_throttle()).trusted_proxies(proxies)
@@ -69,7 +69,7 @@ async fn behind_a_trusted_proxy_each_client_counts_and_each_account() {
     for nth in 0..5 {
         assert_eq!(guess(&visitor, &format!("6.6.6.6, 192.0.2.{nth}")).await, 400);
     }
-    // From wherever they come: this account was tried often enough.
+    // The limit of the account holds for all addresses.
     assert_eq!(guess(&visitor, "192.0.2.77").await, 429);
     let other = WRONG.replace("bob", "carol");
     let headers =
@@ -79,7 +79,7 @@ async fn behind_a_trusted_proxy_each_client_counts_and_each_account() {
 }
 
 #[tokio::test]
-async fn introspection_is_throttled_in_the_words_of_the_layer() {
+async fn throttled_introspection_answers_like_the_layer() {
     let setup = Setup::default().endpoints(|endpoints| endpoints.throttle(strict_throttle()));
     let env = setup.build().await;
     let visitor = env.visitor();
@@ -96,11 +96,11 @@ async fn introspection_is_throttled_in_the_words_of_the_layer() {
     }
 }
 
-/// A body that nobody should read. Reading it takes for ever.
+/// A body that never ends, and records whether it was read.
 #[derive(Clone, Default)]
-struct Endless(Arc<AtomicBool>);
+struct EndlessBody(Arc<AtomicBool>);
 
-impl http_body::Body for Endless {
+impl http_body::Body for EndlessBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -115,7 +115,7 @@ impl http_body::Body for Endless {
 
 type Attempts = Arc<Mutex<Vec<(Endpoint, Option<String>)>>>;
 
-/// Remembers what was tried, and lets through what it is told to.
+/// Records the attempts, and allows or refuses all of them.
 #[derive(Debug, Default)]
 struct RecordingThrottle {
     refuses: bool,
@@ -144,8 +144,8 @@ fn bare(env: &TestEnv) -> EndpointsBuilder {
     endpoints.registrar(MemoryRegistrar::new()).password_grant(|_| PasswordDecision::Allowed)
 }
 
-/// Asks without a socket.
-async fn ask(
+/// Sends a request without a socket.
+async fn request(
     endpoints: &Endpoints,
     method: Method,
     path: &str,
@@ -153,27 +153,27 @@ async fn ask(
 ) -> Response<Bytes> {
     let request = Request::builder().method(method).uri(format!("/v1/auth/{path}"));
     let request = request.header("content-type", "application/x-www-form-urlencoded");
-    whole(endpoints.service().oneshot(request.body(body).unwrap()).await.unwrap()).await
+    collect_body(endpoints.service().oneshot(request.body(body).unwrap()).await.unwrap()).await
 }
 
-async fn whole(answer: Response<ResponseBody<String>>) -> Response<Bytes> {
+async fn collect_body(answer: Response<ResponseBody<String>>) -> Response<Bytes> {
     let (head, body) = answer.into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
 
-fn error_of(answer: &Response<Bytes>) -> String {
+fn oauth_error(answer: &Response<Bytes>) -> String {
     let error: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
     format!("{} {}", error["error"].as_str().unwrap(), error["error_description"].as_str().unwrap())
 }
 
 #[tokio::test]
-async fn throttle_counts_before_bodies_are_read() {
+async fn throttle_decides_before_reading_bodies() {
     let env = TestEnv::new().await;
     let throttle = RecordingThrottle { refuses: true, ..RecordingThrottle::default() };
     let endpoints = bare(&env).throttle(throttle).build().unwrap();
     for path in ["login", "token", "refresh", "logout", "introspect"] {
-        let body = Endless::default();
-        let answer = now_or_never(ask(&endpoints, Method::POST, path, body.clone()));
+        let body = EndlessBody::default();
+        let answer = now_or_never(request(&endpoints, Method::POST, path, body.clone()));
         let answer = answer.unwrap_or_else(|| panic!("{path} waits for its body"));
         assert_eq!(answer.status(), 429, "{path}");
         assert_eq!(answer.headers()["retry-after"], "60", "{path}");
@@ -182,25 +182,25 @@ async fn throttle_counts_before_bodies_are_read() {
 }
 
 #[tokio::test]
-async fn bodies_without_meaning_are_not_read() {
+async fn unused_bodies_are_not_read() {
     let env = TestEnv::new().await;
     let endpoints = bare(&env).build().unwrap();
     let asked = [(Method::POST, "register", 401), (Method::GET, "whoami", 401)];
     for (method, path, status) in
         asked.into_iter().chain([(Method::GET, "login?return_to=//", 400)])
     {
-        let answer = ask(&endpoints, method, path, Endless::default());
+        let answer = request(&endpoints, method, path, EndlessBody::default());
         let answer = now_or_never(answer);
         assert_eq!(answer.map(|answer| answer.status().as_u16()), Some(status), "{path}");
     }
 }
 
 #[tokio::test]
-async fn late_body_is_request_timeout() {
+async fn late_body_is_408() {
     let env = TestEnv::new().await;
     let endpoints = bare(&env).body_timeout(Duration::ZERO).build().unwrap();
     for path in ["token", "refresh", "logout", "login", "introspect"] {
-        let answer = ask(&endpoints, Method::POST, path, Endless::default()).await;
+        let answer = request(&endpoints, Method::POST, path, EndlessBody::default()).await;
         assert_eq!(answer.status(), 408, "{path}");
         assert_eq!(answer.headers()["connection"], "close", "{path}");
         assert_eq!(answer.headers()["cache-control"], "no-store", "{path}");
@@ -208,7 +208,7 @@ async fn late_body_is_request_timeout() {
 }
 
 #[tokio::test]
-async fn form_of_many_names_is_refused() {
+async fn form_with_many_parameters_is_refused() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     let names = |many: usize| (0..many).map(|nth| format!("n{nth}=v"));
@@ -229,7 +229,7 @@ async fn form_of_many_names_is_refused() {
 }
 
 #[tokio::test]
-async fn json_of_many_names_is_refused() {
+async fn json_with_many_members_is_refused() {
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     for (many, problem) in [(65, "more than 64 parameters"), (4000, "too many values")] {
@@ -245,28 +245,28 @@ async fn json_of_many_names_is_refused() {
 }
 
 #[tokio::test]
-async fn scope_without_end_is_refused() {
+async fn oversized_scope_is_refused() {
     let env = TestEnv::new().await;
     let endpoints = bare(&env).build().unwrap();
     let scopes: Vec<_> = (0..1000).map(|nth| format!("s{nth}")).collect();
     for form in ["grant_type=password&username=bob&password=x", "refresh_token=x"] {
         let path = if form.starts_with("refresh") { "refresh" } else { "token" };
         let form = format!("{form}&scope={}", scopes.join("+"));
-        let answer = ask(&endpoints, Method::POST, path, Full::from(form)).await;
+        let answer = request(&endpoints, Method::POST, path, Full::from(form)).await;
         assert_eq!(answer.status(), 400);
-        assert_eq!(error_of(&answer), "invalid_scope The scope has more than 4096 bytes.");
+        assert_eq!(oauth_error(&answer), "invalid_scope The scope has more than 4096 bytes.");
     }
 }
 
 #[tokio::test]
-async fn account_counts_however_it_is_spelt() {
+async fn spellings_of_an_account_share_limit() {
     let env = TestEnv::new().await;
     let endpoints = bare(&env).throttle(strict_throttle()).build().unwrap();
     let spellings = ["bob", "BOB", "bob%20", "+Bob", "%EF%BD%82ob", "b%C2%ADob", "b%E2%80%8Bob"];
     let mut answers = Vec::new();
     for name in spellings {
         let form = format!("grant_type=password&username={name}&password=wrong");
-        let answer = ask(&endpoints, Method::POST, "token", Full::from(form)).await;
+        let answer = request(&endpoints, Method::POST, "token", Full::from(form)).await;
         answers.push(answer.status().as_u16());
     }
     assert_eq!(answers, [400, 400, 400, 400, 400, 429, 429]);
@@ -280,17 +280,17 @@ async fn account_rule_can_be_replaced() {
     let rule = |attempt: &PasswordAttempt<'_>| format!("acme/{}", attempt.account());
     let endpoints = bare(&env).throttle(throttle).account_of(rule).build().unwrap();
     let form = "grant_type=password&username=+BOB&password=wrong";
-    ask(&endpoints, Method::POST, "token", Full::from(form)).await;
+    request(&endpoints, Method::POST, "token", Full::from(form)).await;
     let expected = [None, Some("acme/bob".to_owned())].map(|account| (Endpoint::Token, account));
     assert_eq!(*attempts.lock().unwrap(), expected);
     let long = format!("grant_type=password&password=x&username={}", "x".repeat(1025));
-    let answer = ask(&endpoints, Method::POST, "token", Full::from(long)).await;
+    let answer = request(&endpoints, Method::POST, "token", Full::from(long)).await;
     let expected = "invalid_request The username has more than 1024 bytes.";
-    assert_eq!(error_of(&answer), expected);
+    assert_eq!(oauth_error(&answer), expected);
 }
 
 #[tokio::test]
-async fn introspecting_accounts_are_whole_identities() {
+async fn introspection_accounts_include_the_tenant() {
     let env = TestEnv::new().await;
     let throttle = RecordingThrottle::default();
     let attempts = throttle.attempts.clone();
@@ -311,22 +311,22 @@ async fn introspecting_accounts_are_whole_identities() {
 }
 
 #[tokio::test]
-async fn missing_address_is_told_once() {
+async fn missing_address_is_logged_once() {
     let env = TestEnv::new().await;
     let log = Log::start();
-    let told = |log: &Log| log.text().matches("no client address").count();
+    let count = |log: &Log| log.text().matches("no client address").count();
     let unthrottled = bare(&env).unthrottled().build().unwrap();
-    ask(&unthrottled, Method::POST, "refresh", Full::from("refresh_token=x")).await;
-    assert_eq!(told(&log), 0);
+    request(&unthrottled, Method::POST, "refresh", Full::from("refresh_token=x")).await;
+    assert_eq!(count(&log), 0);
     let endpoints = bare(&env).build().unwrap();
     for _ in 0..3 {
-        ask(&endpoints, Method::POST, "refresh", Full::from("refresh_token=x")).await;
+        request(&endpoints, Method::POST, "refresh", Full::from("refresh_token=x")).await;
     }
-    assert_eq!(told(&log), 1, "{}", log.text());
+    assert_eq!(count(&log), 1, "{}", log.text());
 }
 
 #[tokio::test]
-async fn address_of_bare_servers_is_found() {
+async fn socket_address_extension_is_used() {
     let env = TestEnv::new().await;
     let endpoints = bare(&env).throttle(strict_throttle()).build().unwrap();
     let mut answers = Vec::new();
@@ -340,7 +340,7 @@ async fn address_of_bare_servers_is_found() {
 }
 
 #[tokio::test]
-async fn proxy_that_is_not_trusted_is_told_once() {
+async fn untrusted_proxy_is_logged_once() {
     let env = TestEnv::new().await;
     let log = Log::start();
     let visitor = env.visitor();
@@ -357,16 +357,16 @@ fn now_or_never<F: Future>(work: F) -> Option<F::Output> {
     }
 }
 
-/// A store that processes share. Lets each address through three times.
+/// A store shared by processes. Allows three attempts per address.
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedStore {
     counts: Mutex<HashMap<(Endpoint, Option<IpAddr>), u32>>,
     is_unavailable: AtomicBool,
     hangs: AtomicBool,
 }
 
 #[async_trait]
-impl Throttle for Shared {
+impl Throttle for SharedStore {
     async fn admit(
         &self,
         attempt: &Attempt<'_>,
@@ -389,14 +389,14 @@ impl Throttle for Shared {
     }
 }
 
-/// An attempt from one address, without a socket.
+/// Sends an attempt from one address, without a socket.
 async fn attempt_from(endpoints: &Endpoints, address: [u8; 4]) -> Response<Bytes> {
     let mut request = Request::post("/v1/auth/refresh").body(Full::<Bytes>::default()).unwrap();
     request.extensions_mut().insert(SocketAddr::from((address, 4000)));
-    whole(endpoints.service().oneshot(request).await.unwrap()).await
+    collect_body(endpoints.service().oneshot(request).await.unwrap()).await
 }
 
-/// The statuses of so many attempts from one address.
+/// Returns the statuses of `many` attempts from one address.
 async fn attempts_from(endpoints: &Endpoints, address: [u8; 4], many: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     for _ in 0..many {
@@ -406,9 +406,9 @@ async fn attempts_from(endpoints: &Endpoints, address: [u8; 4], many: usize) -> 
 }
 
 #[tokio::test]
-async fn processes_share_the_counts_of_one_store() {
+async fn processes_share_counts_through_a_store() {
     let env = TestEnv::new().await;
-    let store = Arc::new(Shared::default());
+    let store = Arc::new(SharedStore::default());
     let process = || bare(&env).throttle(store.clone()).build().unwrap();
     let (one, other) = (process(), process());
     assert_eq!(attempts_from(&one, [192, 0, 2, 1], 2).await, [400, 400]);
@@ -418,18 +418,22 @@ async fn processes_share_the_counts_of_one_store() {
         (refused.status().as_u16(), &refused.headers()["retry-after"]),
         (429, &"60".parse().unwrap())
     );
-    assert_eq!(attempts_from(&one, [192, 0, 2, 2], 1).await, [400], "others are not refused");
+    assert_eq!(
+        attempts_from(&one, [192, 0, 2, 2], 1).await,
+        [400],
+        "other addresses are not refused"
+    );
 }
 
 #[tokio::test]
-async fn failing_throttle_leaves_counts_to_the_process() {
+async fn failing_throttle_falls_back_to_process() {
     let env = TestEnv::new().await;
     let log = Log::start();
-    let store = Arc::new(Shared::default());
+    let store = Arc::new(SharedStore::default());
     let endpoints = bare(&env).throttle(store.clone()).build().unwrap();
     for outage in 1..=2 {
         store.is_unavailable.store(true, Ordering::SeqCst);
-        // The default: 60 immediately, then one each second.
+        // The default: a burst of 60, then one per second.
         let mut statuses = attempts_from(&endpoints, [192, 0, 2, outage], 61).await;
         assert_eq!((statuses.pop(), statuses), (Some(429), vec![400; 60]));
         store.is_unavailable.store(false, Ordering::SeqCst);
@@ -446,38 +450,38 @@ async fn failing_throttle_leaves_counts_to_the_process() {
 }
 
 #[tokio::test]
-async fn hanging_throttle_leaves_counts_to_the_process() {
+async fn hanging_throttle_falls_back_to_process() {
     let env = TestEnv::new().await;
-    let store = Arc::new(Shared::default());
+    let store = Arc::new(SharedStore::default());
     store.hangs.store(true, Ordering::SeqCst);
     let endpoints = bare(&env).throttle(store).build().unwrap();
-    // Ends, in a second; without the limit it would not.
-    assert_eq!(within_timeout(attempts_from(&endpoints, [192, 0, 2, 1], 1)).await, [400]);
+    // Ends after one second; without the timeout it would hang.
+    assert_eq!(soon(attempts_from(&endpoints, [192, 0, 2, 1], 1)).await, [400]);
 }
 
-/// Answers without waiting.
+/// A throttle that answers without waiting.
 #[derive(Debug)]
-struct Ready(ThrottleDecision);
+struct ReadyThrottle(ThrottleDecision);
 
 #[async_trait]
-impl Throttle for Ready {
+impl Throttle for ReadyThrottle {
     fn try_admit(&self, _: &Attempt<'_>, _: Duration) -> Option<ThrottleDecision> {
         Some(self.0)
     }
 
     async fn admit(&self, _: &Attempt<'_>, _: Duration) -> Result<ThrottleDecision, BoxError> {
-        panic!("asked although the answer was there");
+        panic!("`admit` is called although `try_admit` answered");
     }
 }
 
 #[tokio::test]
-async fn throttle_with_a_ready_answer_is_not_asked_again() {
+async fn ready_throttle_skips_async_call() {
     let env = TestEnv::new().await;
     for (decision, status) in [
         (ThrottleDecision::Allow, 400),
         (ThrottleDecision::Deny { retry_after: Duration::ZERO }, 429),
     ] {
-        let endpoints = bare(&env).throttle(Ready(decision)).build().unwrap();
+        let endpoints = bare(&env).throttle(ReadyThrottle(decision)).build().unwrap();
         let answer = now_or_never(attempt_from(&endpoints, [192, 0, 2, 1])).unwrap();
         assert_eq!(answer.status(), status);
     }

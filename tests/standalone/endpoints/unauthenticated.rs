@@ -1,4 +1,4 @@
-//! Callers without a credential, and what of theirs reaches others.
+//! Unauthenticated callers must not affect other callers.
 
 use axum::http::Method;
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
@@ -10,7 +10,7 @@ use crate::support::Log;
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
 
 #[tokio::test]
-async fn strangers_throttled_stop_nobody_else() {
+async fn throttled_stranger_affects_no_other_caller() {
     let setup = Setup::with_sessions().endpoints(|it| it.unthrottled());
     let env = setup.build().await;
     let (browser, stranger) = (env.visitor(), env.visitor());
@@ -20,7 +20,7 @@ async fn strangers_throttled_stop_nobody_else() {
     let answer = stranger.post_json("/v1/auth/login", &junk).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "60"), "{answer:?}");
     assert_eq!(stranger.post_form("/v1/auth/refresh", "refresh_token=junk").await.status, 503);
-    // A sign-in of their own, which ends with a made-up code.
+    // The stranger signs in, too.
     let away = stranger.get("/v1/auth/login").await;
     let back = env.callback_path(away.header("location"));
     assert_eq!(stranger.get(&back).await.status, 503);
@@ -33,7 +33,7 @@ async fn strangers_throttled_stop_nobody_else() {
     env.clock.advance(MINUTE * 61);
     assert_eq!(browser.get("/me").await.status, 200, "the session is renewed");
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), before + 1);
-    // The same for the end of sessions.
+    // The same for revocation.
     env.provider.fail(ProviderEndpoint::Revocation, Fault::RetryAfter(429, 60));
     assert_eq!(stranger.post_form("/v1/auth/logout", "refresh_token=junk").await.status, 503);
     env.provider.heal(ProviderEndpoint::Revocation);
@@ -42,7 +42,7 @@ async fn strangers_throttled_stop_nobody_else() {
 }
 
 #[tokio::test]
-async fn junk_to_revoke_fills_no_log() {
+async fn junk_revocations_are_logged_once() {
     let log = Log::start();
     let env = Setup::default().endpoints(|it| it.unthrottled()).build().await;
     env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(500));
@@ -51,12 +51,12 @@ async fn junk_to_revoke_fills_no_log() {
         let junk = format!("refresh_token=junk{nth}");
         assert_eq!(stranger.post_form("/v1/auth/logout", &junk).await.status, 503);
     }
-    let told = |what: &str| log.lines("WARN").iter().filter(|line| line.contains(what)).count();
-    assert_eq!(told("token endpoint fails"), 1, "{}", log.text());
-    assert_eq!(told("not revoked"), 1, "{}", log.text());
+    let count = |what: &str| log.lines("WARN").iter().filter(|line| line.contains(what)).count();
+    assert_eq!(count("token endpoint fails"), 1, "{}", log.text());
+    assert_eq!(count("not revoked"), 1, "{}", log.text());
     env.provider.heal(ProviderEndpoint::Revocation);
     assert_eq!(stranger.post_form("/v1/auth/logout", "refresh_token=junk").await.status, 204);
     env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(500));
     stranger.post_form("/v1/auth/logout", "refresh_token=junk").await;
-    assert_eq!(told("not revoked"), 2, "it is told again after it worked");
+    assert_eq!(count("not revoked"), 2, "the failure is logged again after a success");
 }
