@@ -151,7 +151,7 @@ impl Inner {
         let verifier = verifier.ok_or(Failure::NotConfigured("the PKCE verifier is invalid"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
         // A browser may send one callback twice. Both requests succeed, and the code is redeemed once.
-        let request = request.allow_repeats().from_anonymous_caller();
+        let request = request.allow_repeats().by_anonymous_caller();
         let token = self.client()?.authorization_code(&request).await?;
         let nonce = Some(transaction.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {
