@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_other_kinds_are_not_access_tokens() {
+    fn other_token_types_are_not_access_tokens() {
         for json in [
             r#"{"at_hash":"x","scope":"openid","client_id":"c"}"#,
             r#"{"nonce":"x"}"#,

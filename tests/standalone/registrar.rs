@@ -33,7 +33,7 @@ async fn memory_passes() {
 }
 
 #[tokio::test]
-async fn memory_tells_when_by_its_clock_and_refuses_what_no_store_can_hold() {
+async fn memory_uses_its_clock_and_validates_keys() {
     let clock = ManualClock::new();
     let registrar = MemoryRegistrar::new().clock(clock.clone());
     let alice = identity(json!({"sub": "alice"}));
@@ -184,12 +184,12 @@ async fn verdict(key: Key, fault: Fault) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_registrar_without_fault_passes() {
+async fn correct_registrar_passes() {
     assert_eq!(verdict(whole, Fault::None).await, None);
 }
 
 #[tokio::test]
-async fn careless_keys_fail() {
+async fn registrars_with_weak_keys_fail() {
     let keys: [(&str, Key, &str); 11] = [
         ("sub alone", |i| i.subject().into(), "compared byte for byte"),
         ("e-mail", |i| i.email().map_or_else(|| whole(i), String::from), "the same e-mail address"),
@@ -253,7 +253,7 @@ async fn careless_keys_fail() {
 }
 
 #[tokio::test]
-async fn careless_stores_fail() {
+async fn registrars_with_faulty_stores_fail() {
     for (fault, rule) in [
         (Fault::Forgets, "later registrations return the same participant"),
         (Fault::LooksThenInserts, "parallel registrations of one identity return one participant"),

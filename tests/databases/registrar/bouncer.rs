@@ -27,7 +27,7 @@ async fn services(bouncer: &Bouncer) -> Vec<SqlRegistrar> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_register_behind_pgbouncer() {
+async fn registration_works_behind_pgbouncer() {
     let server = Postgres::start();
     let bouncer = Bouncer::before(&server);
     let services = services(&bouncer).await;

@@ -48,7 +48,7 @@ async fn rows(pool: &PgPool) -> (i64, i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_killed_between_the_two_rows_leaves_nothing_half_and_blocks_nobody() {
+async fn killed_process_leaves_no_partial_registration() {
     let server = Postgres::start();
     let (pool, holder) = with_a_gate(&server).await;
     let mut process = process(&server.url(), "alice", 1, 1).await;
@@ -66,7 +66,7 @@ async fn a_process_killed_between_the_two_rows_leaves_nothing_half_and_blocks_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_killed_between_the_two_rows_leaves_nothing_half() {
+async fn killed_server_leaves_no_partial_registration() {
     let mut server = Postgres::start();
     let (pool, holder) = with_a_gate(&server).await;
     let (registrar, alice) = (patient(&server.url()), identity(json!({"sub": "alice"})));
@@ -96,7 +96,7 @@ async fn a_server_killed_between_the_two_rows_leaves_nothing_half() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_participant_left_without_workspace_is_completed_once_by_many() {
+async fn concurrent_calls_complete_partial_registration_once() {
     let server = Postgres::start();
     let pool = PgPool::connect(server.url().expose()).await.unwrap();
     let alice = identity(json!({"sub": "alice", "tenant_id": "acme"}));
@@ -116,7 +116,7 @@ async fn a_participant_left_without_workspace_is_completed_once_by_many() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_server_costs_the_deadline_and_recovers() {
+async fn paused_server_times_out_and_recovers() {
     let server = Postgres::start();
     let registrar = SqlRegistrar::connect(&server.url()).await.unwrap();
     let patient = registrar.clone().deadline(Duration::from_secs(60));
@@ -142,7 +142,7 @@ async fn a_paused_server_costs_the_deadline_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_starts_without_its_database_and_finds_it_later() {
+async fn service_starts_before_its_database() {
     let mut server = Postgres::start();
     server.kill();
     let registrar = SqlRegistrar::connect_lazy(&server.url()).unwrap();

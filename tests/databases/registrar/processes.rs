@@ -89,11 +89,11 @@ async fn two_processes(registrars: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_callers_in_each_of_two_processes_make_one_participant_and_one_workspace() {
+async fn concurrent_processes_create_one_participant() {
     two_processes(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_they_do_when_no_two_calls_share_a_flight() {
+async fn concurrent_registrars_create_one_participant() {
     two_processes(50).await;
 }

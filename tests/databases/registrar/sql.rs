@@ -43,7 +43,7 @@ async fn fresh_then_examined(make: impl Fn() -> SqlRegistrar + Sync) {
 }
 
 #[tokio::test]
-async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown() {
+async fn invalid_connection_string_is_not_disclosed() {
     for (url, reason) in [
         ("", "names an unsupported database"),
         ("mysql://app:hunter2@db/app", "names an unsupported database"),
@@ -63,7 +63,7 @@ async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown(
 }
 
 #[test]
-fn outside_of_a_runtime_connecting_is_an_error_and_no_panic() {
+fn connecting_outside_a_runtime_is_error() {
     let error = SqlRegistrar::connect_lazy(&"sqlite::memory:".into()).unwrap_err();
     assert!(matches!(error, SqlError::NoRuntime));
 }
@@ -113,13 +113,13 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn sqlite_in_memory_passes_the_exam() {
+    async fn sqlite_memory_passes_conformance_suite() {
         let pool = memory().await;
         fresh_then_examined(|| SqlRegistrar::from_sqlite(pool.clone())).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn sqlite_in_a_file_passes_the_exam() {
+    async fn sqlite_file_passes_conformance_suite() {
         let file = File::reserve("registrar.db");
         let url = file.sqlite();
         // Two with connections of their own, whose clones share flights as in one process.
@@ -130,14 +130,14 @@ mod sqlite {
 
     /// SQLite refuses, at once, some of those that switch a new file to WAL mode together.
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_first_calls_of_several_processes_create_the_tables_once() {
+    async fn concurrent_first_calls_create_tables_once() {
         for _ in 0..20 {
             register_together_without_tables(&File::reserve("registrar.db").sqlite()).await;
         }
     }
 
     #[tokio::test]
-    async fn what_is_registered_outlives_the_process() {
+    async fn registration_outlives_the_process() {
         let (file, alice) = (File::reserve("registrar.db"), identity(json!({"sub": "alice"})));
         let first = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         let first = first.register(&alice).await.unwrap();
@@ -149,7 +149,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn a_participant_without_workspace_gets_one_and_keeps_it() {
+    async fn missing_workspace_is_created_once() {
         let pool = memory().await;
         let registrar = SqlRegistrar::from_sqlite(pool.clone());
         let alice = identity(json!({"sub": "alice"}));
@@ -165,7 +165,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn whoever_says_nothing_new_is_only_read() {
+    async fn unchanged_profile_is_not_written() {
         let pool = memory().await;
         let registrar = SqlRegistrar::from_sqlite(pool.clone());
         let alice = identity(json!({"sub": "alice", "name": "Alice", "email": "a@b.example"}));
@@ -182,7 +182,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn a_table_that_overlooks_case_gives_nobody_another_ones_participant() {
+    async fn case_insensitive_table_is_refused() {
         let pool = memory().await;
         for statement in [
             "CREATE TABLE auth_participants (id TEXT PRIMARY KEY, issuer TEXT, tenant_id TEXT, \
@@ -200,7 +200,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn tables_of_a_newer_version_are_left_alone_and_a_failed_migration_leaves_nothing() {
+    async fn migration_is_atomic_and_keeps_newer_tables() {
         let pool = memory().await;
         let registrar = SqlRegistrar::from_sqlite(pool.clone());
         sqlx::query("CREATE TABLE auth_workspaces (surprise TEXT)").execute(&pool).await.unwrap();
@@ -228,7 +228,7 @@ mod sqlite {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_writer_that_will_not_end_costs_the_deadline_and_readers_nothing() {
+    async fn endless_writer_times_out_only_writers() {
         let file = File::reserve("registrar.db");
         let deadline = Duration::from_millis(300);
         let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
@@ -251,7 +251,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn a_caller_that_goes_away_leaves_a_whole_registration_or_none() {
+    async fn cancelled_call_leaves_no_partial_registration() {
         let file = File::reserve("registrar.db");
         let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         registrar.migrate().await.unwrap();
@@ -273,14 +273,14 @@ mod postgres {
     use crate::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn postgres_passes_the_exam() {
+    async fn postgres_passes_conformance_suite() {
         let server = Postgres::start();
         let pool = sqlx::PgPool::connect(server.url().expose()).await.unwrap();
         fresh_then_examined(|| SqlRegistrar::from_postgres(pool.clone())).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_pool_of_the_strictest_isolation_passes_the_exam() {
+    async fn serializable_pool_passes_conformance_suite() {
         let server = Postgres::start();
         let url = format!(
             "{}&options=-c%20default_transaction_isolation%3Dserializable",
@@ -294,13 +294,13 @@ mod postgres {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_first_calls_of_several_processes_create_the_tables_once() {
+    async fn concurrent_first_calls_create_tables_once() {
         let server = Postgres::start();
         register_together_without_tables(&server.url()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_role_that_may_not_create_tables_is_told_what_to_do_and_needs_no_more_than_rows() {
+    async fn role_without_create_needs_migration_first() {
         let server = Postgres::start();
         let owner = sqlx::PgPool::connect(server.url().expose()).await.unwrap();
         for statement in ["CREATE ROLE app LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC"] {

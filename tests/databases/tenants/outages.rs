@@ -58,7 +58,7 @@ impl Setting {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_is_bridged_within_the_bound_and_then_an_error() {
+async fn killed_server_is_bridged_until_max_stale() {
     let mut setting = setting().await;
     assert_eq!(setting.status("acme").await, Some(Active));
     setting.server.kill();
@@ -75,7 +75,7 @@ async fn a_killed_server_is_bridged_within_the_bound_and_then_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_server_costs_one_deadline_and_then_nobody_waits() {
+async fn paused_server_delays_one_request() {
     let setting = setting().await;
     let brief = setting.tenants.clone().deadline(Duration::from_millis(300));
     let endless = setting.tenants.clone().deadline(Duration::MAX);
@@ -104,7 +104,7 @@ async fn a_paused_server_costs_one_deadline_and_then_nobody_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_starts_without_its_database_and_finds_it_later() {
+async fn service_starts_before_its_database() {
     let mut server = Postgres::start();
     server.kill();
     let table = SqlTenants::connect_lazy(&server.url()).unwrap();
@@ -120,7 +120,7 @@ async fn a_service_starts_without_its_database_and_finds_it_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_in_the_table_are_seen_when_the_cache_says_so() {
+async fn changes_take_effect_after_time_to_live() {
     let setting = setting().await;
     assert_eq!(setting.status("acme").await, Some(Active));
     assert_eq!(setting.status("later").await, None);
@@ -138,7 +138,7 @@ async fn changes_in_the_table_are_seen_when_the_cache_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_lookups_of_a_cold_tenant_are_one_query() {
+async fn concurrent_lookups_share_one_query() {
     let setting = setting().await;
     let mut lookups = JoinSet::new();
     for _ in 0..1000 {

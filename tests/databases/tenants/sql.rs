@@ -65,7 +65,7 @@ async fn migrate_together(url: &Secret) {
 }
 
 #[tokio::test]
-async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown() {
+async fn invalid_connection_string_is_not_disclosed() {
     for (url, reason) in [
         ("", "names an unsupported database"),
         ("hunter2", "names an unsupported database"),
@@ -88,7 +88,7 @@ async fn a_connection_string_is_refused_with_the_reason_and_without_being_shown(
 }
 
 #[test]
-fn outside_of_a_runtime_connecting_is_an_error_and_no_panic() {
+fn connecting_outside_a_runtime_is_error() {
     let error = SqlTenants::connect_lazy(&"sqlite::memory:".into()).unwrap_err();
     assert!(matches!(error, SqlError::NoRuntime));
 }
@@ -99,22 +99,22 @@ mod sqlite {
     use crate::support::File;
 
     #[tokio::test]
-    async fn sqlite_in_memory_passes_the_exam() {
+    async fn sqlite_memory_passes_conformance_suite() {
         examine(&"sqlite::memory:".into()).await;
     }
 
     #[tokio::test]
-    async fn sqlite_in_a_file_passes_the_exam() {
+    async fn sqlite_file_passes_conformance_suite() {
         examine(&File::reserve("tenants.db").sqlite()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn sqlite_is_migrated_by_several_processes_at_once() {
+    async fn sqlite_migrates_concurrently() {
         migrate_together(&File::reserve("tenants.db").sqlite()).await;
     }
 
     #[tokio::test]
-    async fn a_pool_that_is_there_already_can_be_used() {
+    async fn existing_pool_can_be_used() {
         let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
         let tenants = SqlTenants::from_sqlite(pool);
         tenants.migrate().await.unwrap();
@@ -123,7 +123,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn a_status_that_nobody_knows_counts_as_suspended_and_a_broken_row_is_an_error() {
+    async fn unknown_status_counts_as_suspended() {
         let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
         for statement in [
             "CREATE TABLE auth_tenants (id TEXT, display_name, partner_id TEXT, status TEXT)",
@@ -142,7 +142,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn a_table_that_overlooks_case_finds_no_other_tenant() {
+    async fn case_insensitive_table_finds_exact_id_only() {
         let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
         for statement in [
             "CREATE TABLE auth_tenants (id TEXT COLLATE NOCASE, display_name TEXT, \
@@ -157,7 +157,7 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn a_reader_is_not_blocked_by_a_writer_and_may_open_the_file_read_only() {
+    async fn writer_does_not_block_readers() {
         let file = File::reserve("tenants.db");
         let tenants = SqlTenants::connect(&file.sqlite()).await.unwrap();
         tenants.migrate().await.unwrap();
@@ -177,12 +177,12 @@ mod postgres {
     use crate::postgres::Postgres;
 
     #[tokio::test]
-    async fn postgres_passes_the_exam() {
+    async fn postgres_passes_conformance_suite() {
         examine(&Postgres::start().url()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn postgres_is_migrated_by_several_processes_at_once() {
+    async fn postgres_migrates_concurrently() {
         let server = Postgres::start();
         migrate_together(&server.url()).await;
         let pool = sqlx::PgPool::connect(server.url().expose()).await.unwrap();

@@ -22,7 +22,7 @@ async fn who(identity: Option<Identity>, tenant: Option<Tenant>) -> String {
 }
 
 #[tokio::test]
-async fn headers_that_claim_an_identity_change_nothing() {
+async fn identity_headers_are_ignored() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let server =
@@ -48,7 +48,7 @@ async fn headers_that_claim_an_identity_change_nothing() {
 }
 
 #[tokio::test]
-async fn what_an_outer_layer_believed_is_forgotten() {
+async fn inner_layer_replaces_outer_identity() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let root = auth.authenticate(&world.provider.token().subject("root").sign()).await.unwrap();
@@ -67,7 +67,7 @@ async fn what_an_outer_layer_believed_is_forgotten() {
 }
 
 #[tokio::test]
-async fn layers_within_layers_each_decide_for_themselves() {
+async fn nested_layers_decide_independently() {
     let world = World::new().await;
     let (outer, inner) = (crate::support::mock(), world.auth().build().unwrap());
     let app = Router::new().fallback(any(who)).layer(inner.layer()).layer(outer.layer());
@@ -78,7 +78,7 @@ async fn layers_within_layers_each_decide_for_themselves() {
 }
 
 #[tokio::test]
-async fn the_same_key_name_at_two_issuers_is_two_keys() {
+async fn equal_key_ids_of_issuers_are_separate() {
     let (a, b) = (World::new().await, Provider::builder().algorithms([]).start().await);
     a.provider.rotate_to(SigningKey::with_kid(Algorithm::ES256, "shared"));
     b.rotate_to(SigningKey::with_kid(Algorithm::ES256, "shared"));
@@ -96,7 +96,7 @@ async fn the_same_key_name_at_two_issuers_is_two_keys() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_not_trusted_speaks_for_nobody() {
+async fn untrusted_issuer_is_refused() {
     let (a, b) = (World::new().await, World::new().await);
     let auth = a.auth().build().unwrap();
     let refusal = auth.authenticate(&b.provider.token().sign()).await.unwrap_err();
@@ -109,7 +109,7 @@ async fn an_issuer_that_is_not_trusted_speaks_for_nobody() {
 }
 
 #[tokio::test]
-async fn the_same_subject_is_another_identity_by_issuer_tenant_and_kind() {
+async fn identity_includes_issuer_tenant_and_kind() {
     let (a, b) = (World::new().await, World::new().await);
     let auth = a.auth().issuer(b.issuer()).build().unwrap();
     let tokens = [

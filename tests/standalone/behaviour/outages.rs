@@ -68,7 +68,7 @@ async fn is_told_once(world: &World, store: &Store, resolver: impl TenantResolve
 }
 
 #[tokio::test]
-async fn failing_tenant_store_is_warned_of_once() {
+async fn failing_tenant_store_logs_one_warning() {
     let world = World::new().await;
     for is_immediate in [false, true] {
         let store = Store { is_immediate, ..Store::default() };
@@ -77,7 +77,7 @@ async fn failing_tenant_store_is_warned_of_once() {
 }
 
 #[tokio::test]
-async fn failing_cached_store_is_warned_of_once() {
+async fn failing_cached_store_logs_one_warning() {
     let world = World::new().await;
     let store = Store::default();
     let cached = CachedTenants::new(store.clone()).clock(world.clock.clone());
@@ -85,7 +85,7 @@ async fn failing_cached_store_is_warned_of_once() {
 }
 
 #[tokio::test]
-async fn missing_keys_are_warned_of_once() {
+async fn missing_keys_log_one_warning() {
     let log = Log::start();
     let world = World::new().await;
     let auth = world.auth().build().unwrap();

@@ -41,7 +41,7 @@ fn problem(answer: &Answer) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_tenant_must_be_named_known_and_active() {
+async fn tenant_must_be_present_known_and_active() {
     let world = World::new().await;
     let tenants = tenants();
     let auth = world.auth().tenants(tenants.clone()).build().unwrap();
@@ -69,7 +69,7 @@ async fn a_tenant_must_be_named_known_and_active() {
 }
 
 #[tokio::test]
-async fn an_unknown_tenant_is_not_found_where_that_is_wanted() {
+async fn unknown_tenant_may_answer_404() {
     let world = World::new().await;
     let auth = world.auth().tenants(tenants()).unknown_tenant_is_not_found().build().unwrap();
     let server = server(&auth).await;
@@ -82,7 +82,7 @@ async fn an_unknown_tenant_is_not_found_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_token_without_a_tenant_passes_only_where_tenants_are_optional() {
+async fn missing_tenant_passes_only_if_optional() {
     let world = World::new().await;
     let auth = world.auth().tenants(tenants()).tenant_optional().build().unwrap();
     let server = server(&auth).await;
@@ -120,7 +120,7 @@ impl TenantResolver for Odd {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_or_answers_with_another_tenant_is_an_outage() {
+async fn wrong_store_answer_is_an_outage() {
     let world = World::new().await;
     for is_immediate in [true, false] {
         for answer in [None, Some("tenant-2")] {
@@ -138,7 +138,7 @@ async fn a_store_that_fails_or_answers_with_another_tenant_is_an_outage() {
 }
 
 #[tokio::test]
-async fn a_request_may_name_its_own_tenant_and_no_other() {
+async fn request_may_name_only_its_tenant() {
     let world = World::new().await;
     let auth = world.auth().tenants(tenants()).build().unwrap();
     let layer = auth
@@ -175,7 +175,7 @@ async fn a_request_may_name_its_own_tenant_and_no_other() {
 }
 
 #[tokio::test]
-async fn without_an_authoriser_the_store_is_not_even_asked_about_another_tenant() {
+async fn other_tenant_is_not_resolved_without_authoriser() {
     let world = World::new().await;
     let auth = world.auth().tenants(Odd { is_immediate: false, answer: None }).build().unwrap();
     let layer = auth.layer().tenant_from(TenantSource::header(HEADER));
@@ -188,7 +188,7 @@ async fn without_an_authoriser_the_store_is_not_even_asked_about_another_tenant(
 }
 
 #[tokio::test]
-async fn an_authoriser_lets_some_act_elsewhere_and_tells_the_others_nothing() {
+async fn authoriser_admits_callers_to_other_tenants() {
     let world = World::new().await;
     let auth = world.auth().tenants(tenants()).tenant_optional().build().unwrap();
     let partner = |identity: &Identity, tenant: &Tenant| {
@@ -230,7 +230,7 @@ async fn an_authoriser_lets_some_act_elsewhere_and_tells_the_others_nothing() {
 /// A place with an authoriser speaks for itself alone: another that names the tenant, too, has rules of
 /// its own, whichever of them the layer was told of first.
 #[tokio::test]
-async fn every_naming_place_must_allow_the_tenant() {
+async fn every_tenant_source_must_allow_the_tenant() {
     let world = World::new().await;
     let auth = world.auth().tenants(tenants()).build().unwrap();
     let header = || TenantSource::header(HEADER);
@@ -257,7 +257,7 @@ async fn every_naming_place_must_allow_the_tenant() {
 }
 
 #[tokio::test]
-async fn forbidden_and_unknown_tenants_look_alike_where_unknown_ones_are_not_found() {
+async fn forbidden_and_unknown_tenants_are_indistinguishable() {
     let world = World::new().await;
     let auth = world.auth().tenants(tenants()).unknown_tenant_is_not_found().build().unwrap();
     let layer = auth.layer().tenant_from(
@@ -272,7 +272,7 @@ async fn forbidden_and_unknown_tenants_look_alike_where_unknown_ones_are_not_fou
 }
 
 #[tokio::test]
-async fn an_issuer_speaks_for_the_tenants_it_was_given() {
+async fn issuer_is_limited_to_its_tenants() {
     let world = World::new().await;
     let issuer = world.issuer().tenants([tenant_id("tenant-1"), tenant_id("tenant-2")]);
     let server = server(&world.auth_with(issuer).build().unwrap()).await;

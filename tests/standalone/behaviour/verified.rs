@@ -33,7 +33,7 @@ fn hits(auth: &Auth) -> u64 {
 }
 
 #[tokio::test]
-async fn a_token_is_verified_once_and_known_from_then_on() {
+async fn token_is_verified_once_then_cached() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let token = world.provider.token().scope("a b").sign();
@@ -52,7 +52,7 @@ async fn a_token_is_verified_once_and_known_from_then_on() {
 
 /// One good token for each algorithm is known; texts made from it are not.
 #[tokio::test]
-async fn a_text_that_differs_anywhere_is_another_token() {
+async fn changed_token_misses_the_cache() {
     let world = World::with([Algorithm::RS256, Algorithm::Ed25519]).await;
     let auth = world.auth().build().unwrap();
     for algorithm in [Algorithm::RS256, Algorithm::Ed25519] {
@@ -99,7 +99,7 @@ async fn a_text_that_differs_anywhere_is_another_token() {
 }
 
 #[test]
-fn no_edit_of_a_known_token_is_taken_for_it() {
+fn edited_token_misses_the_cache() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let world = runtime.block_on(World::with([Algorithm::RS256]));
     let auth = world.auth().build().unwrap();
@@ -134,7 +134,7 @@ fn no_edit_of_a_known_token_is_taken_for_it() {
 
 /// Beside a service that remembers nothing, through the whole life of some tokens and back.
 #[tokio::test]
-async fn time_is_judged_each_time_as_it_was_the_first_time() {
+async fn cached_token_is_checked_for_time() {
     let world = World::new().await;
     let (knows, forgets) =
         (world.auth().build().unwrap(), world.auth().verified_tokens_bytes(0).build().unwrap());
@@ -174,7 +174,7 @@ async fn time_is_judged_each_time_as_it_was_the_first_time() {
 }
 
 #[tokio::test]
-async fn a_token_may_be_flushed_with_its_tenant_or_with_all() {
+async fn flush_removes_one_tenant_or_all() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let token = |tenant| world.provider.token().tenant(tenant).sign();
@@ -203,7 +203,7 @@ async fn a_token_may_be_flushed_with_its_tenant_or_with_all() {
 }
 
 #[tokio::test]
-async fn switched_off_nothing_is_remembered() {
+async fn disabled_cache_stores_nothing() {
     let world = World::new().await;
     let auth = world.auth().verified_tokens_bytes(0).build().unwrap();
     let token = world.provider.token().sign();
@@ -217,7 +217,7 @@ async fn switched_off_nothing_is_remembered() {
 }
 
 #[tokio::test]
-async fn a_flood_of_good_tokens_stays_within_the_limit_and_displaces_nobody_in_use() {
+async fn flood_stays_in_limit_and_keeps_hot() {
     let world = World::new().await;
     for limit in [1, 3_000, 50_000] {
         let auth = world.auth().verified_tokens_bytes(limit).build().unwrap();
@@ -238,7 +238,7 @@ async fn a_flood_of_good_tokens_stays_within_the_limit_and_displaces_nobody_in_u
 }
 
 #[tokio::test]
-async fn what_a_known_token_may_do_is_decided_for_each_request() {
+async fn cached_token_is_authorised_per_request() {
     let world = World::new().await;
     let tenants = MemoryTenants::new();
     let tenant = |status| Tenant::with_row(tenant_id("tenant-1"), status, ());
@@ -346,7 +346,7 @@ const OFTEN: usize = 3;
 /// The forged tokens again, after everything good that is near them: all honest tokens, and each
 /// forgery's own twins.
 #[tokio::test]
-async fn forgeries_of_known_tokens_are_refused_for_the_same_reason_as_before() {
+async fn forgeries_of_cached_tokens_are_refused_alike() {
     let world = World::with(Algorithm::ALL).await;
     for (profile, forged, honest) in [
         (TokenProfile::Lenient, forge::all(&world.provider), forge::valid(&world.provider)),

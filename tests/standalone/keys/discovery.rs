@@ -29,7 +29,7 @@ async fn last_error(config: IssuerConfig, clock: &ManualClock, token: &str) -> S
 }
 
 #[tokio::test]
-async fn rfc_8414_is_asked_first() {
+async fn rfc_8414_url_is_tried_first() {
     let (provider, clock) = provider().await;
     let auth = service([trust(&provider)], &clock);
     assert_eq!(status(&auth, &token(&provider)).await, 200);
@@ -37,7 +37,7 @@ async fn rfc_8414_is_asked_first() {
 }
 
 #[tokio::test]
-async fn openid_discovery_below_the_issuers_path_is_found_and_remembered() {
+async fn openid_metadata_url_is_found_and_remembered() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("tnt-7", "acme");
     let auth = service([by_slug(&provider, &acme)], &clock);
@@ -53,7 +53,7 @@ async fn openid_discovery_below_the_issuers_path_is_found_and_remembered() {
 }
 
 #[tokio::test]
-async fn what_discovery_said_is_relied_upon_for_an_hour() {
+async fn metadata_are_cached_for_one_hour() {
     let (provider, clock) = provider().await;
     let auth = service([trust(&provider)], &clock);
     auth.ready().await.unwrap();
@@ -70,7 +70,7 @@ async fn what_discovery_said_is_relied_upon_for_an_hour() {
 }
 
 #[tokio::test]
-async fn an_explicit_discovery_url_is_the_only_place() {
+async fn configured_discovery_url_is_the_only_one() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("tnt-7", "acme");
     let config = IssuerConfig::new(acme.issuer())
@@ -101,7 +101,7 @@ async fn an_explicit_key_set_needs_no_discovery() {
 }
 
 #[tokio::test]
-async fn a_document_for_another_issuer_is_not_used() {
+async fn metadata_of_another_issuer_are_refused() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("tnt-7", "acme");
     // The document found there is right, but for an issuer that was not expected.
@@ -122,7 +122,7 @@ async fn a_document_for_another_issuer_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_jwks_uri_that_is_missing_or_leads_to_a_surprising_place_is_not_asked() {
+async fn missing_or_forbidden_jwks_uri_is_refused() {
     let (provider, clock) = provider().await;
     let table = [
         (Fault::without("jwks_uri"), "no usable jwks_uri"),
@@ -187,7 +187,7 @@ async fn start(auth: &Auth, client: &TokenExchangeClient, provider: &TestIssuer)
 }
 
 #[tokio::test]
-async fn client_and_issuer_read_metadata_once() {
+async fn client_and_issuer_share_metadata() {
     let (provider, clock) = provider().await;
     let auth = service([trust(&provider)], &clock);
     let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();
@@ -221,7 +221,7 @@ async fn endpoints_and_sessions_share_the_metadata() {
 }
 
 #[tokio::test]
-async fn a_client_of_another_issuer_reads_its_own_metadata() {
+async fn client_of_another_issuer_fetches_own_metadata() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("tnt-7", "acme");
     let auth = service([trust(&provider)], &clock);
@@ -237,7 +237,7 @@ async fn a_client_of_another_issuer_reads_its_own_metadata() {
 }
 
 #[tokio::test]
-async fn a_client_with_other_places_reads_its_own_metadata() {
+async fn client_with_other_urls_fetches_own_metadata() {
     let (provider, clock) = provider().await;
     let auth = service([trust(&provider)], &clock);
     let client = client(&provider).discovery_url(provider.discovery_url()).clock(clock.clone());
@@ -263,7 +263,7 @@ async fn metadata_of_another_issuer_are_not_shared() {
 }
 
 #[tokio::test]
-async fn shared_metadata_are_read_anew_hourly() {
+async fn shared_metadata_are_fetched_hourly() {
     let (provider, clock) = provider().await;
     let auth = service([trust(&provider)], &clock);
     let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();

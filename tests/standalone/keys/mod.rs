@@ -1,22 +1,22 @@
-//! The life of key sets and per-tenant issuers, shown over real sockets.
+//! The life cycle of key sets and of tenants' issuers, tested over real sockets.
 
 mod algorithms;
+mod cancellation;
 mod discovery;
+mod first_fetch;
 mod fixture;
-mod given;
-mod held;
-mod never;
+mod http;
+mod inline;
+mod issuers;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod outages;
 mod published;
 mod refresh;
 mod removed;
-#[cfg(feature = "metrics")]
-mod series;
-mod several;
-mod shared;
+mod shared_sets;
 mod states;
-mod stranded;
+mod tenant_fixture;
 mod tenants;
-mod town;
-mod unknown;
+mod unknown_keys;
 mod verified;
-mod wire;

@@ -9,7 +9,7 @@ use scaikey_auth::testing::{BadKey, Fault, ProviderEndpoint, SigningKey, TestIss
 use serde_json::{Value, json};
 
 use super::fixture::{PAST_TTL, World, provider, service, status, token, trust, verdict};
-use super::town::Town;
+use super::tenant_fixture::TenantWorld;
 use crate::support::Log;
 use crate::support::until;
 
@@ -44,16 +44,16 @@ async fn key_of_another_issuer_verifies_nothing() {
 
 #[tokio::test]
 async fn key_of_a_template_verifies_its_tenants() {
-    let town = Town::new().await;
-    let template = format!("{}/tenants/{{tenantid}}", town.provider.url());
-    town.acme.fail(ProviderEndpoint::Jwks, member("issuer", template));
-    town.globex.fail(ProviderEndpoint::Jwks, member("issuer", town.acme.issuer()));
-    assert_eq!(verdict(&town.auth, &token(&town.acme)).await, "accepted");
-    assert_eq!(verdict(&town.auth, &token(&town.globex)).await, "token_key_unknown");
+    let world = TenantWorld::new().await;
+    let template = format!("{}/tenants/{{tenantid}}", world.provider.url());
+    world.acme.fail(ProviderEndpoint::Jwks, member("issuer", template));
+    world.globex.fail(ProviderEndpoint::Jwks, member("issuer", world.acme.issuer()));
+    assert_eq!(verdict(&world.auth, &token(&world.acme)).await, "accepted");
+    assert_eq!(verdict(&world.auth, &token(&world.globex)).await, "token_key_unknown");
 }
 
 #[tokio::test]
-async fn key_counts_until_its_end() {
+async fn key_is_valid_until_exp() {
     let world = World::new().await;
     let now = unix_seconds(&world);
     world.provider.fail(ProviderEndpoint::Jwks, member("exp", now + 100));
@@ -67,7 +67,7 @@ async fn key_counts_until_its_end() {
 }
 
 #[tokio::test]
-async fn key_counts_from_its_beginning() {
+async fn key_is_valid_from_nbf() {
     let world = World::new().await;
     let now = unix_seconds(&world);
     world.provider.fail(ProviderEndpoint::Jwks, member("nbf", now + 61));
@@ -82,7 +82,7 @@ fn unix_seconds(world: &World) -> u64 {
 }
 
 #[tokio::test]
-async fn revoked_key_verifies_nothing_more() {
+async fn revoked_key_stops_verifying() {
     let world = World::warm().await;
     let (old, token) = (world.provider.kid(), world.token());
     assert_eq!(world.status(&token).await, 200);
@@ -140,7 +140,7 @@ fn broken_and_foreign(mut set: Value) -> String {
 }
 
 #[tokio::test]
-async fn health_says_why_keys_are_unusable() {
+async fn health_reports_why_keys_are_unusable() {
     let (provider, clock) = provider().await;
     provider.fail(ProviderEndpoint::Jwks, Fault::rewrite(broken_and_foreign));
     let auth = service([trust(&provider)], &clock);
@@ -189,7 +189,7 @@ fn nameless(issuer: &TestIssuer, keys: usize) -> Vec<SigningKey> {
 }
 
 #[tokio::test]
-async fn six_keys_without_names_all_verify() {
+async fn six_nameless_keys_all_verify() {
     let (provider, clock) = provider().await;
     let keys = nameless(&provider, 5);
     let auth = service([trust(&provider)], &clock);
@@ -230,7 +230,7 @@ async fn certificate_hash_chooses_among_many_keys() {
 }
 
 #[tokio::test]
-async fn bound_of_tried_keys_is_told_once() {
+async fn key_limit_is_logged_once() {
     let log = Log::start();
     let (provider, clock) = provider().await;
     let keys = nameless(&provider, 20);

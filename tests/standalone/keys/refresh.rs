@@ -8,7 +8,7 @@ use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status};
 
 #[tokio::test]
-async fn the_provider_says_how_long_a_set_is_fresh_within_limits() {
+async fn cache_control_sets_ttl_within_limits() {
     let table = [
         (None, 300),
         (Some("max-age=1"), 60),
@@ -36,7 +36,7 @@ async fn the_provider_says_how_long_a_set_is_fresh_within_limits() {
 }
 
 #[tokio::test]
-async fn services_started_together_do_not_ask_together() {
+async fn refreshes_are_jittered() {
     let world = World::warm().await;
     let mut pauses = Vec::new();
     for nth in 2..22 {
@@ -52,7 +52,7 @@ async fn services_started_together_do_not_ask_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_requests_cause_one_fetch_and_none_of_them_waits() {
+async fn due_refresh_is_single_and_delays_nobody() {
     let world = World::warm().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     world.clock.advance(PAST_TTL);
@@ -74,7 +74,7 @@ async fn a_thousand_requests_cause_one_fetch_and_none_of_them_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_first_requests_cause_one_fetch_and_all_of_them_wait_for_it() {
+async fn first_requests_share_one_fetch() {
     let world = World::new().await;
     let token = world.token();
     let requests: Vec<_> = (0..1000)
@@ -90,7 +90,7 @@ async fn a_thousand_first_requests_cause_one_fetch_and_all_of_them_wait_for_it()
 }
 
 #[tokio::test]
-async fn a_failed_renewal_is_tried_again_after_a_pause_that_grows() {
+async fn failed_refresh_is_retried_with_backoff() {
     let world = World::warm().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     world.clock.advance(PAST_TTL);
@@ -122,7 +122,7 @@ fn is_fetching(world: &World) -> bool {
 }
 
 #[tokio::test]
-async fn a_new_key_published_ahead_is_known_before_it_signs() {
+async fn key_published_ahead_is_known_in_time() {
     let world = World::warm().await;
     world.provider.publish_next();
     world.clock.advance(PAST_TTL);

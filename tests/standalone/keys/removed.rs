@@ -8,7 +8,7 @@ use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use super::fixture::{PAST_TTL, World, status, verdict};
 
 #[tokio::test]
-async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
+async fn removed_key_is_refused_after_refresh() {
     let world = World::warm().await;
     let old = world.token();
     world.provider.rotate();
@@ -22,7 +22,7 @@ async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_that_is_published_again_works_again() {
+async fn republished_key_verifies_again() {
     let world = World::warm().await;
     let (key, old) = (world.provider.key(), world.token());
     world.provider.rotate();
@@ -36,7 +36,7 @@ async fn a_withdrawn_key_that_is_published_again_works_again() {
 }
 
 #[tokio::test]
-async fn after_a_purge_every_token_waits_for_a_new_set() {
+async fn purged_keys_are_fetched_again() {
     let world = World::warm().await;
     let old = world.token();
     world.provider.rotate();
@@ -49,7 +49,7 @@ async fn after_a_purge_every_token_waits_for_a_new_set() {
 }
 
 #[tokio::test]
-async fn after_a_purge_an_outage_is_answered_with_503() {
+async fn outage_after_purge_answers_503() {
     let mut world = World::warm().await;
     world.provider.pause().await;
     world.auth.issuers().purge(&world.provider.issuer());
@@ -58,7 +58,7 @@ async fn after_a_purge_an_outage_is_answered_with_503() {
 }
 
 #[tokio::test]
-async fn a_set_that_was_on_its_way_when_the_keys_were_purged_is_not_used() {
+async fn fetch_before_purge_is_discarded() {
     for due in [true, false] {
         let world = if due { World::warm().await } else { World::new().await };
         let old = world.token();
@@ -77,7 +77,7 @@ async fn a_set_that_was_on_its_way_when_the_keys_were_purged_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_purge_that_meets_a_failing_fetch_leaves_no_trace() {
+async fn purge_during_failing_fetch_leaves_no_trace() {
     let world = World::warm().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     world.clock.advance(PAST_TTL);
@@ -91,7 +91,7 @@ async fn a_purge_that_meets_a_failing_fetch_leaves_no_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_withdrawn_key_does_not_come_back_however_requests_and_refreshes_mix() {
+async fn removed_key_stays_refused_under_concurrency() {
     let world = World::with(|mut settings| {
         settings.wait = Duration::from_secs(60);
         settings

@@ -10,7 +10,7 @@ use super::fixture::{PAST_BACKOFF, PAST_TTL, World, service, status, trust};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[tokio::test]
-async fn a_set_goes_from_never_to_fresh_to_due_to_stale_to_dead_and_back() {
+async fn key_set_passes_through_all_states() {
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     let health = world.health();
@@ -52,7 +52,7 @@ async fn a_set_goes_from_never_to_fresh_to_due_to_stale_to_dead_and_back() {
 }
 
 #[tokio::test]
-async fn an_idle_service_is_kept_ready_by_its_readiness_probe() {
+async fn readiness_probe_keeps_idle_service_ready() {
     let world = World::new().await;
     world.until_state(KeyState::Fresh).await;
     for nth in 2..5 {
@@ -64,14 +64,14 @@ async fn an_idle_service_is_kept_ready_by_its_readiness_probe() {
 }
 
 #[tokio::test]
-async fn keys_that_nobody_needed_for_longer_than_they_live_are_waited_for() {
+async fn dead_keys_are_fetched_on_next_request() {
     let world = World::warm().await;
     world.clock.advance(2 * DAY);
     assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 2));
 }
 
 #[tokio::test]
-async fn a_set_never_dies_before_it_may_be_renewed() {
+async fn set_is_due_before_it_dies() {
     // The provider asks for an hour, or the operator sets both limits alike: jitter must not
     // leave a gap between the end of the set and the next attempt.
     for (cache_control, ttl) in [(Some("max-age=3600"), 60), (None, 600)] {
@@ -92,7 +92,7 @@ async fn a_set_never_dies_before_it_may_be_renewed() {
 }
 
 #[tokio::test]
-async fn limits_without_limit_do_no_harm() {
+async fn unlimited_durations_do_not_overflow() {
     let world = World::with(|mut settings| {
         settings.ttl = Duration::MAX;
         settings.cooldown = Duration::MAX;
@@ -109,7 +109,7 @@ async fn limits_without_limit_do_no_harm() {
 }
 
 #[tokio::test]
-async fn the_report_says_when_the_set_was_asked_for_even_if_no_answer_came() {
+async fn health_shows_last_attempt_without_answer() {
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     drop(world.health());
@@ -118,7 +118,7 @@ async fn the_report_says_when_the_set_was_asked_for_even_if_no_answer_came() {
 }
 
 #[tokio::test]
-async fn the_report_is_sorted_and_can_be_sent() {
+async fn health_is_sorted_and_serialisable() {
     let world = World::warm().await;
     let (other, _) = super::fixture::provider().await;
     let auth = service([trust(&other), trust(&world.provider)], &world.clock);

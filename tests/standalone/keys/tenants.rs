@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::fixture::{
     provider, service, service_of_tenants, status, statuses, strange, token, verdict,
 };
-use super::town::{Town, invented, template};
+use super::tenant_fixture::{TenantWorld, invented, template};
 use crate::support::Log;
 use crate::support::until;
 
@@ -21,7 +21,7 @@ use crate::support::until;
 const INVENTED: &str = "tnt-invented";
 
 #[tokio::test]
-async fn a_template_finds_keys_by_the_tenants_id() {
+async fn template_inserts_tenant_id_into_url() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("acme", "acme");
     let place = format!("{}/api/v1/auth/tenants/{{tenant_id}}/.well-known", provider.url());
@@ -41,7 +41,7 @@ async fn a_template_finds_keys_by_the_tenants_id() {
 }
 
 #[tokio::test]
-async fn invented_tenants_share_their_warnings() {
+async fn invented_tenants_share_one_warning() {
     let place = "/api/v1/auth/tenants/{tenant_id}/.well-known";
     for by_metadata in [false, true] {
         let log = Log::start();
@@ -87,7 +87,7 @@ impl scaikey_auth::issuer::TenantIssuers for Away {
 }
 
 #[tokio::test]
-async fn failing_resolver_is_warned_of_once() {
+async fn failing_resolver_logs_one_warning() {
     let log = Log::start();
     let (provider, clock) = provider().await;
     let directory = Away::default();
@@ -112,23 +112,23 @@ async fn failing_resolver_is_warned_of_once() {
 }
 
 #[tokio::test]
-async fn a_directory_finds_keys_by_slug() {
-    let town = Town::new().await;
-    assert!(town.auth.issuers().health().is_empty());
+async fn resolver_finds_keys_by_slug() {
+    let world = TenantWorld::new().await;
+    assert!(world.auth.issuers().health().is_empty());
     for _ in 0..10 {
-        assert_eq!(town.status(&token(&town.acme)).await, 200);
-        assert_eq!(town.status(&token(&town.globex)).await, 200);
+        assert_eq!(world.status(&token(&world.acme)).await, 200);
+        assert_eq!(world.status(&token(&world.globex)).await, 200);
     }
-    assert_eq!(town.directory.asked(), 2);
-    assert_eq!((town.acme.jwks_requests(), town.globex.jwks_requests()), (1, 1));
-    let health = town.auth.issuers().health();
+    assert_eq!(world.directory.asked(), 2);
+    assert_eq!((world.acme.jwks_requests(), world.globex.jwks_requests()), (1, 1));
+    let health = world.auth.issuers().health();
     assert_eq!(health.len(), 2);
     assert!(health.iter().all(|one| one.state == KeyState::Fresh), "{health:?}");
 }
 
 #[tokio::test]
-async fn a_tenants_issuer_speaks_for_its_tenant_only() {
-    let Town { provider, acme, globex, auth, .. } = Town::new().await;
+async fn tenant_issuer_is_limited_to_its_tenant() {
+    let TenantWorld { provider, acme, globex, auth, .. } = TenantWorld::new().await;
     let table = [
         (acme.token().tenant("tnt-2").sign(), "token_issuer_tenant"),
         (acme.token().without("tenant_id").sign(), "token_issuer_tenant"),
@@ -146,8 +146,8 @@ async fn a_tenants_issuer_speaks_for_its_tenant_only() {
 }
 
 #[tokio::test]
-async fn a_hostile_id_in_iss_reaches_neither_directory_nor_network() {
-    let Town { provider, acme, directory, auth, .. } = Town::new().await;
+async fn hostile_tenant_id_reaches_no_resolver() {
+    let TenantWorld { provider, acme, directory, auth, .. } = TenantWorld::new().await;
     let long = "x".repeat(200);
     let ids = [
         "",
@@ -183,75 +183,75 @@ async fn a_hostile_id_in_iss_reaches_neither_directory_nor_network() {
 }
 
 #[tokio::test]
-async fn a_tenant_the_directory_does_not_know_is_refused_and_not_asked_for_each_time() {
-    let town = Town::new().await;
-    let stranger = invented(&town.provider, INVENTED);
+async fn unknown_tenant_is_refused_and_cached() {
+    let world = TenantWorld::new().await;
+    let stranger = invented(&world.provider, INVENTED);
     for _ in 0..100 {
-        assert_eq!(verdict(&town.auth, &stranger).await, "token_issuer");
+        assert_eq!(verdict(&world.auth, &stranger).await, "token_issuer");
     }
-    assert_eq!(town.directory.asked(), 1);
-    assert_eq!(town.provider.stray_requests(), 0);
+    assert_eq!(world.directory.asked(), 1);
+    assert_eq!(world.provider.stray_requests(), 0);
     // A tenant that was just made is known a moment later.
-    town.clock.advance(Duration::from_secs(10));
-    assert_eq!(verdict(&town.auth, &stranger).await, "token_issuer");
-    assert_eq!(town.directory.asked(), 2);
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    world.clock.advance(Duration::from_secs(10));
+    assert_eq!(verdict(&world.auth, &stranger).await, "token_issuer");
+    assert_eq!(world.directory.asked(), 2);
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
 
 #[tokio::test]
-async fn a_directory_that_fails_or_hangs_is_answered_with_503() {
-    let town = Town::new().await;
-    town.directory.answers.forget_permits(Semaphore::MAX_PERMITS);
-    let error = town.auth.authenticate(&token(&town.acme)).await.unwrap_err();
+async fn failing_or_hanging_resolver_answers_503() {
+    let world = TenantWorld::new().await;
+    world.directory.answers.forget_permits(Semaphore::MAX_PERMITS);
+    let error = world.auth.authenticate(&token(&world.acme)).await.unwrap_err();
     assert!(matches!(error, AuthError::Unavailable { what: "issuer", .. }), "hangs: {error}");
-    town.directory.answers.close();
-    town.clock.advance(Duration::from_secs(10));
-    let error = town.auth.authenticate(&token(&town.acme)).await.unwrap_err();
+    world.directory.answers.close();
+    world.clock.advance(Duration::from_secs(10));
+    let error = world.auth.authenticate(&token(&world.acme)).await.unwrap_err();
     assert!(matches!(error, AuthError::Unavailable { what: "issuer", .. }), "fails: {error}");
     assert!(error.retry_after().unwrap() >= Duration::from_secs(1));
 }
 
 #[tokio::test]
-async fn a_directory_that_panics_strands_nobody() {
-    let town = Town::new().await;
+async fn panicking_resolver_is_survived() {
+    let world = TenantWorld::new().await;
     for nth in 1..4 {
-        assert_eq!(town.status(&invented(&town.provider, "tnt-9")).await, 503);
-        assert_eq!(town.directory.asked(), nth);
+        assert_eq!(world.status(&invented(&world.provider, "tnt-9")).await, 503);
+        assert_eq!(world.directory.asked(), nth);
     }
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_first_tokens_of_a_tenant_open_its_issuer_once() {
-    let town = Town::new().await;
-    let token = token(&town.acme);
+async fn concurrent_first_tokens_open_issuer_once() {
+    let world = TenantWorld::new().await;
+    let token = token(&world.acme);
     let requests: Vec<_> = (0..500)
         .map(|_| {
-            let (auth, token) = (town.auth.clone(), token.clone());
+            let (auth, token) = (world.auth.clone(), token.clone());
             tokio::spawn(async move { status(&auth, &token).await })
         })
         .collect();
     for request in requests {
         assert_eq!(request.await.unwrap(), 200);
     }
-    assert_eq!((town.directory.asked(), town.acme.jwks_requests()), (1, 1));
+    assert_eq!((world.directory.asked(), world.acme.jwks_requests()), (1, 1));
 }
 
 #[tokio::test]
-async fn a_flood_of_invented_tenants_opens_a_bounded_number() {
-    let town = Town::new().await;
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
-    let flood = (0..300).map(|nth| invented(&town.provider, &format!("flood-{nth}")));
-    let statuses = statuses(&town.auth, flood).await;
+async fn flood_of_tenants_opens_limited_number() {
+    let world = TenantWorld::new().await;
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
+    let flood = (0..300).map(|nth| invented(&world.provider, &format!("flood-{nth}")));
+    let statuses = statuses(&world.auth, flood).await;
     assert!(statuses.iter().all(|status| [401, 503].contains(status)));
-    assert!(town.directory.asked() <= 200, "{}", town.directory.asked());
-    assert_eq!(town.status(&token(&town.acme)).await, 200, "open issuers go on");
-    town.clock.advance(Duration::from_secs(2));
-    assert_eq!(town.status(&token(&town.globex)).await, 200, "and so do new ones, soon");
+    assert!(world.directory.asked() <= 200, "{}", world.directory.asked());
+    assert_eq!(world.status(&token(&world.acme)).await, 200, "open issuers go on");
+    world.clock.advance(Duration::from_secs(2));
+    assert_eq!(world.status(&token(&world.globex)).await, 200, "and so do new ones, soon");
 }
 
 #[tokio::test]
-async fn invented_tenants_cost_the_provider_what_opening_costs_and_nothing_later() {
+async fn invented_tenants_are_never_refreshed() {
     // Without a directory the provider itself is asked whether there is such a tenant.
     let (provider, clock) = provider().await;
     let acme = provider.tenant("acme", "acme");
@@ -274,141 +274,141 @@ async fn invented_tenants_cost_the_provider_what_opening_costs_and_nothing_later
 }
 
 #[tokio::test]
-async fn a_tenant_whose_keys_are_away_is_answered_with_503_and_then_recovers() {
+async fn unavailable_tenant_keys_answer_503_then_recover() {
     for fault in [Fault::Status(404), Fault::Status(500), Fault::HangUp, Fault::html()] {
-        let town = Town::new().await;
-        town.acme.fail(ProviderEndpoint::Jwks, fault.clone());
+        let world = TenantWorld::new().await;
+        world.acme.fail(ProviderEndpoint::Jwks, fault.clone());
         for _ in 0..20 {
-            let error = town.auth.authenticate(&token(&town.acme)).await.unwrap_err();
+            let error = world.auth.authenticate(&token(&world.acme)).await.unwrap_err();
             assert_eq!(error.status(), 503, "{fault:?}");
             assert!(error.retry_after().is_some(), "{fault:?}");
         }
-        assert_eq!(town.acme.jwks_requests(), 1, "{fault:?}");
-        assert_eq!(town.status(&token(&town.globex)).await, 200, "{fault:?}");
-        town.acme.heal(ProviderEndpoint::Jwks);
-        town.clock.advance(Duration::from_secs(61));
-        assert_eq!(town.status(&token(&town.acme)).await, 200, "{fault:?}");
+        assert_eq!(world.acme.jwks_requests(), 1, "{fault:?}");
+        assert_eq!(world.status(&token(&world.globex)).await, 200, "{fault:?}");
+        world.acme.heal(ProviderEndpoint::Jwks);
+        world.clock.advance(Duration::from_secs(61));
+        assert_eq!(world.status(&token(&world.acme)).await, 200, "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn a_tenant_whose_keys_hang_is_waited_for_only_so_long() {
-    let town = Town::new().await;
-    let mut template = template(&town.provider);
+async fn wait_for_tenant_keys_is_limited() {
+    let world = TenantWorld::new().await;
+    let mut template = template(&world.provider);
     template.jwks.wait = Duration::from_millis(50);
-    let auth = service_of_tenants(template, town.directory.clone(), &town.clock);
-    town.acme.fail(ProviderEndpoint::Jwks, Fault::Hang);
+    let auth = service_of_tenants(template, world.directory.clone(), &world.clock);
+    world.acme.fail(ProviderEndpoint::Jwks, Fault::Hang);
     for _ in 0..3 {
-        assert_eq!(status(&auth, &token(&town.acme)).await, 503);
+        assert_eq!(status(&auth, &token(&world.acme)).await, 503);
     }
-    town.acme.wait_for_jwks_requests(1).await;
-    assert_eq!((town.directory.asked(), town.acme.jwks_requests()), (1, 1));
-    town.acme.heal(ProviderEndpoint::Jwks);
+    world.acme.wait_for_jwks_requests(1).await;
+    assert_eq!((world.directory.asked(), world.acme.jwks_requests()), (1, 1));
+    world.acme.heal(ProviderEndpoint::Jwks);
     crate::support::until(|| !auth.issuers().health().is_empty()).await;
-    assert_eq!(status(&auth, &token(&town.acme)).await, 200);
-    assert_eq!(town.acme.jwks_requests(), 1);
+    assert_eq!(status(&auth, &token(&world.acme)).await, 200);
+    assert_eq!(world.acme.jwks_requests(), 1);
 }
 
 #[tokio::test]
-async fn a_tenants_keys_live_as_those_of_other_issuers() {
-    let town = Town::new().await;
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
-    let old = token(&town.acme);
-    town.acme.rotate();
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
-    town.acme.remove_old_keys();
-    town.auth.issuers().purge(&town.acme.issuer());
-    assert_eq!(town.status(&old).await, 401);
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
+async fn tenant_keys_have_usual_life_cycle() {
+    let world = TenantWorld::new().await;
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
+    let old = token(&world.acme);
+    world.acme.rotate();
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
+    world.acme.remove_old_keys();
+    world.auth.issuers().purge(&world.acme.issuer());
+    assert_eq!(world.status(&old).await, 401);
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
     for _ in 0..10 {
-        assert_eq!(town.status(&strange(&town.acme)).await, 401);
+        assert_eq!(world.status(&strange(&world.acme)).await, 401);
     }
-    assert!(town.acme.jwks_requests() <= 5, "{}", town.acme.jwks_requests());
-    assert_eq!((town.directory.asked(), town.globex.jwks_requests()), (1, 0));
+    assert!(world.acme.jwks_requests() <= 5, "{}", world.acme.jwks_requests());
+    assert_eq!((world.directory.asked(), world.globex.jwks_requests()), (1, 0));
 }
 
 #[tokio::test]
-async fn a_tenant_whose_keys_died_is_looked_up_anew() {
-    let town = Town::new().await;
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
-    town.acme.fail(ProviderEndpoint::Jwks, Fault::Status(404));
-    town.clock.advance(Duration::from_secs(23 * 3600));
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
-    assert_eq!(town.directory.asked(), 1);
-    town.clock.advance(Duration::from_secs(3600));
-    assert_eq!(town.status(&token(&town.acme)).await, 503);
-    assert_eq!(town.directory.asked(), 2);
-    town.acme.heal(ProviderEndpoint::Jwks);
-    town.clock.advance(Duration::from_secs(61));
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
+async fn tenant_with_dead_keys_is_resolved_again() {
+    let world = TenantWorld::new().await;
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
+    world.acme.fail(ProviderEndpoint::Jwks, Fault::Status(404));
+    world.clock.advance(Duration::from_secs(23 * 3600));
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
+    assert_eq!(world.directory.asked(), 1);
+    world.clock.advance(Duration::from_secs(3600));
+    assert_eq!(world.status(&token(&world.acme)).await, 503);
+    assert_eq!(world.directory.asked(), 2);
+    world.acme.heal(ProviderEndpoint::Jwks);
+    world.clock.advance(Duration::from_secs(61));
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
 
 #[tokio::test]
-async fn keys_of_a_tenant_that_were_on_their_way_when_they_were_purged_are_not_used() {
-    let town = Town::new().await;
-    let old = token(&town.acme);
-    town.acme.fail(ProviderEndpoint::Jwks, Fault::Stall);
-    let (auth, first) = (town.auth.clone(), old.clone());
+async fn tenant_keys_fetched_before_purge_are_discarded() {
+    let world = TenantWorld::new().await;
+    let old = token(&world.acme);
+    world.acme.fail(ProviderEndpoint::Jwks, Fault::Stall);
+    let (auth, first) = (world.auth.clone(), old.clone());
     let waiting = tokio::spawn(async move { status(&auth, &first).await });
-    town.acme.wait_for_jwks_requests(1).await;
-    town.acme.rotate();
-    town.acme.remove_old_keys();
-    town.auth.issuers().purge(&town.acme.issuer());
-    town.acme.heal(ProviderEndpoint::Jwks);
+    world.acme.wait_for_jwks_requests(1).await;
+    world.acme.rotate();
+    world.acme.remove_old_keys();
+    world.auth.issuers().purge(&world.acme.issuer());
+    world.acme.heal(ProviderEndpoint::Jwks);
     assert_eq!(waiting.await.unwrap(), 401);
-    assert_eq!(verdict(&town.auth, &old).await, "token_key_unknown");
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown");
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
 
 #[tokio::test]
-async fn templates_come_and_go() {
-    let town = Town::new().await;
-    let name = format!("{}/tenants/{{tenant_id}}", town.provider.url());
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
-    town.auth.issuers().remove(&name);
-    assert_eq!(verdict(&town.auth, &token(&town.acme)).await, "token_issuer");
-    assert!(town.auth.issuers().health().is_empty());
-    let directory = Arc::new(town.directory.clone());
-    town.auth.issuers().add_tenant_issuers(template(&town.provider), directory.clone()).unwrap();
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
-    let single = IssuerConfig::new(town.provider.issuer()).allow_loopback_http(true);
-    assert!(town.auth.issuers().add_tenant_issuers(single, directory).is_err(), "no placeholder");
+async fn templates_change_while_requests_run() {
+    let world = TenantWorld::new().await;
+    let name = format!("{}/tenants/{{tenant_id}}", world.provider.url());
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
+    world.auth.issuers().remove(&name);
+    assert_eq!(verdict(&world.auth, &token(&world.acme)).await, "token_issuer");
+    assert!(world.auth.issuers().health().is_empty());
+    let directory = Arc::new(world.directory.clone());
+    world.auth.issuers().add_tenant_issuers(template(&world.provider), directory.clone()).unwrap();
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
+    let single = IssuerConfig::new(world.provider.issuer()).allow_loopback_http(true);
+    assert!(world.auth.issuers().add_tenant_issuers(single, directory).is_err(), "no placeholder");
 }
 
 #[tokio::test]
-async fn a_listed_issuer_goes_before_a_template_that_fits_it() {
-    let town = Town::new().await;
-    let listed = IssuerConfig::new(town.acme.issuer())
-        .jwks_uri(town.globex.jwks_uri())
+async fn exact_issuer_takes_precedence_over_template() {
+    let world = TenantWorld::new().await;
+    let listed = IssuerConfig::new(world.acme.issuer())
+        .jwks_uri(world.globex.jwks_uri())
         .algorithms([Algorithm::ES256])
         .allow_loopback_http(true);
-    town.auth.issuers().add(listed).unwrap();
-    let by_globex = town.acme.token().signed_by(&town.globex.key()).sign();
-    assert_eq!(town.status(&by_globex).await, 200);
-    assert_eq!(town.directory.asked(), 0);
+    world.auth.issuers().add(listed).unwrap();
+    let by_globex = world.acme.token().signed_by(&world.globex.key()).sign();
+    assert_eq!(world.status(&by_globex).await, 200);
+    assert_eq!(world.directory.asked(), 0);
 }
 
 /// Uses up what tenants that may be invented are given at once.
-async fn exhaust(town: &Town) {
+async fn exhaust(world: &TenantWorld) {
     for nth in 0..200 {
-        assert_eq!(town.status(&invented(&town.provider, &format!("flood-{nth}"))).await, 401);
+        assert_eq!(world.status(&invented(&world.provider, &format!("flood-{nth}"))).await, 401);
     }
-    assert_eq!(town.directory.asked(), 200);
+    assert_eq!(world.directory.asked(), 200);
 }
 
 #[tokio::test]
-async fn a_token_that_is_wrong_opens_nothing() {
-    let town = Town::new().await;
+async fn invalid_token_opens_no_issuer() {
+    let world = TenantWorld::new().await;
     let named = |id: &str| {
-        let iss = format!("{}/tenants/{id}", town.provider.url());
-        town.provider.token().issuer(&iss).tenant(id)
+        let iss = format!("{}/tenants/{id}", world.provider.url());
+        world.provider.token().issuer(&iss).tenant(id)
     };
     let bare = |id: &str| {
         let token = named(id).without("aud").without("exp").without("iat");
         token.without("sub").without("nbf").sign()
     };
     for nth in 0..300 {
-        assert_eq!(town.status(&bare(&format!("bare-{nth}"))).await, 401);
+        assert_eq!(world.status(&bare(&format!("bare-{nth}"))).await, 401);
     }
     let table = [
         (named("a").without("exp").sign(), "token_claim_missing"),
@@ -420,44 +420,44 @@ async fn a_token_that_is_wrong_opens_nothing() {
         (named("a").algorithm(Algorithm::RS384).sign(), "token_algorithm"),
     ];
     for (token, expected) in table {
-        assert_eq!(verdict(&town.auth, &token).await, expected);
+        assert_eq!(verdict(&world.auth, &token).await, expected);
     }
-    assert_eq!((town.directory.asked(), town.provider.stray_requests()), (0, 0));
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
+    assert_eq!((world.directory.asked(), world.provider.stray_requests()), (0, 0));
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
 
 #[tokio::test]
-async fn a_tenant_opened_before_passes_the_budget() {
-    let town = Town::new().await;
-    assert_eq!(town.status(&token(&town.acme)).await, 200);
-    town.acme.fail(ProviderEndpoint::Jwks, Fault::Status(500));
-    town.clock.advance(Duration::from_secs(24 * 3600));
-    town.acme.heal(ProviderEndpoint::Jwks);
-    let stale = token(&town.acme);
+async fn tenant_opened_before_ignores_the_budget() {
+    let world = TenantWorld::new().await;
+    assert_eq!(world.status(&token(&world.acme)).await, 200);
+    world.acme.fail(ProviderEndpoint::Jwks, Fault::Status(500));
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    world.acme.heal(ProviderEndpoint::Jwks);
+    let stale = token(&world.acme);
     for nth in 0..200 {
-        assert_eq!(town.status(&invented(&town.provider, &format!("flood-{nth}"))).await, 401);
+        assert_eq!(world.status(&invented(&world.provider, &format!("flood-{nth}"))).await, 401);
     }
-    assert_eq!(town.directory.asked(), 1 + 200);
-    assert_eq!(town.status(&stale).await, 200, "its keys died, and it is opened anew");
+    assert_eq!(world.directory.asked(), 1 + 200);
+    assert_eq!(world.status(&stale).await, 200, "its keys died, and it is opened anew");
 }
 
 #[tokio::test]
-async fn a_listed_tenant_passes_the_budget() {
-    let town = Town::new().await;
+async fn listed_tenant_ignores_the_budget() {
+    let world = TenantWorld::new().await;
     let ids = (0..250).map(|nth| format!("flood-{nth}")).chain(["tnt-1".to_owned()]);
     let ids: Vec<_> = ids.map(|id| scaikey_auth::TenantId::new(&id).unwrap()).collect();
-    let listed = template(&town.provider).tenants(ids);
-    let auth = service_of_tenants(listed, town.directory.clone(), &town.clock);
-    let flood = (0..250).map(|nth| invented(&town.provider, &format!("flood-{nth}")));
+    let listed = template(&world.provider).tenants(ids);
+    let auth = service_of_tenants(listed, world.directory.clone(), &world.clock);
+    let flood = (0..250).map(|nth| invented(&world.provider, &format!("flood-{nth}")));
     assert!(statuses(&auth, flood).await.iter().all(|status| *status == 401));
-    assert_eq!(town.directory.asked(), 250, "nobody else can be invented");
-    assert_eq!(verdict(&auth, &invented(&town.provider, "tnt-3")).await, "token_issuer_tenant");
-    assert_eq!(status(&auth, &token(&town.acme)).await, 200);
+    assert_eq!(world.directory.asked(), 250, "nobody else can be invented");
+    assert_eq!(verdict(&auth, &invented(&world.provider, "tnt-3")).await, "token_issuer_tenant");
+    assert_eq!(status(&auth, &token(&world.acme)).await, 200);
 }
 
 /// A directory that has its tenants in memory.
 #[derive(Debug)]
-struct InMemory(super::town::Directory);
+struct InMemory(super::tenant_fixture::Directory);
 
 #[async_trait::async_trait]
 impl scaikey_auth::issuer::TenantIssuers for InMemory {
@@ -475,25 +475,25 @@ impl scaikey_auth::issuer::TenantIssuers for InMemory {
 }
 
 #[tokio::test]
-async fn a_directory_that_knows_refuses_without_resolving() {
-    let town = Town::new().await;
-    let directory = InMemory(town.directory.clone());
-    let auth = service_of_tenants(template(&town.provider), directory, &town.clock);
-    let flood = (0..300).map(|nth| invented(&town.provider, &format!("flood-{nth}")));
+async fn resolver_that_knows_refuses_without_resolving() {
+    let world = TenantWorld::new().await;
+    let directory = InMemory(world.directory.clone());
+    let auth = service_of_tenants(template(&world.provider), directory, &world.clock);
+    let flood = (0..300).map(|nth| invented(&world.provider, &format!("flood-{nth}")));
     assert!(statuses(&auth, flood).await.iter().all(|status| *status == 401));
-    assert_eq!(town.directory.asked(), 0);
-    assert_eq!(status(&auth, &token(&town.acme)).await, 200);
+    assert_eq!(world.directory.asked(), 0);
+    assert_eq!(status(&auth, &token(&world.acme)).await, 200);
 }
 
 #[tokio::test]
-async fn a_tenant_waits_for_its_turn() {
-    let town = Town::with(|mut template| {
+async fn tenant_waits_for_the_budget() {
+    let world = TenantWorld::with(|mut template| {
         template.jwks.wait = Duration::from_secs(3600);
         template
     })
     .await;
-    exhaust(&town).await;
-    let (auth, first) = (town.auth.clone(), token(&town.acme));
+    exhaust(&world).await;
+    let (auth, first) = (world.auth.clone(), token(&world.acme));
     let mut waiting = std::pin::pin!(status(&auth, &first));
     for _ in 0..3 {
         let step = std::future::poll_fn(|context| {
@@ -501,12 +501,12 @@ async fn a_tenant_waits_for_its_turn() {
         });
         assert!(step.await.is_pending());
     }
-    town.clock.advance(Duration::from_millis(50));
+    world.clock.advance(Duration::from_millis(50));
     assert_eq!(waiting.await, 200, "the budget gave it a turn");
 }
 
 #[tokio::test]
-async fn an_issuer_of_common_keys_is_kept_once_verified() {
+async fn verified_issuer_with_common_keys_is_cached() {
     let (provider, clock) = provider().await;
     let auth = service([template(&provider).jwks_uri(provider.jwks_uri())], &clock);
     for nth in 0..100 {

@@ -7,7 +7,7 @@ use scaikey_auth::testing::Provider;
 use scaikey_auth::{Auth, IssuerConfig};
 
 use super::fixture::{PAST_TTL, World, provider, service, token, trust, verdict};
-use super::town::Town;
+use super::tenant_fixture::TenantWorld;
 use crate::support::until;
 
 fn hits(auth: &Auth) -> u64 {
@@ -31,7 +31,7 @@ async fn fresh_verdict(auth: &Auth, token: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_takes_known_tokens_with_it() {
+async fn removed_key_ends_cached_tokens() {
     let world = World::warm().await;
     let old = world.token();
     known(&world.auth, &old).await;
@@ -50,7 +50,7 @@ async fn a_withdrawn_key_takes_known_tokens_with_it() {
 }
 
 #[tokio::test]
-async fn known_tokens_alone_keep_the_keys_renewed() {
+async fn cached_tokens_keep_keys_refreshed() {
     let world = World::warm().await;
     let old = world.token();
     known(&world.auth, &old).await;
@@ -72,7 +72,7 @@ async fn known_tokens_alone_keep_the_keys_renewed() {
 }
 
 #[tokio::test]
-async fn a_set_kept_through_an_outage_dies_for_known_tokens_too() {
+async fn dead_key_set_ends_cached_tokens() {
     let mut world = World::with(|mut settings| {
         settings.max_stale = Duration::from_secs(1000);
         settings
@@ -99,7 +99,7 @@ async fn a_set_kept_through_an_outage_dies_for_known_tokens_too() {
 }
 
 #[tokio::test]
-async fn a_purge_takes_known_tokens_with_it() {
+async fn purge_ends_cached_tokens() {
     let mut world = World::warm().await;
     let token = world.token();
     known(&world.auth, &token).await;
@@ -112,7 +112,7 @@ async fn a_purge_takes_known_tokens_with_it() {
 }
 
 #[tokio::test]
-async fn a_removed_issuer_takes_known_tokens_with_it() {
+async fn removed_issuer_ends_cached_tokens() {
     let world = World::warm().await;
     let (token, issuers) = (world.token(), world.auth.issuers());
     known(&world.auth, &token).await;
@@ -124,7 +124,7 @@ async fn a_removed_issuer_takes_known_tokens_with_it() {
 }
 
 #[tokio::test]
-async fn what_an_issuer_is_configured_as_now_is_what_counts() {
+async fn replaced_issuer_configuration_applies_to_cached_tokens() {
     let world = World::warm().await;
     let token = world.token();
     let replace = |config: IssuerConfig| world.auth.issuers().add(config).unwrap();
@@ -150,26 +150,26 @@ async fn what_an_issuer_is_configured_as_now_is_what_counts() {
 }
 
 #[tokio::test]
-async fn a_tenants_issuer_is_known_by_its_template_until_that_changes() {
-    let town = Town::new().await;
-    let acme = &town.acme;
+async fn template_change_ends_cached_tokens() {
+    let world = TenantWorld::new().await;
+    let acme = &world.acme;
     let token = token(acme);
-    known(&town.auth, &token).await;
-    town.auth.issuers().purge(&acme.issuer());
-    assert_eq!(fresh_verdict(&town.auth, &token).await, "accepted");
-    known(&town.auth, &token).await;
+    known(&world.auth, &token).await;
+    world.auth.issuers().purge(&acme.issuer());
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
+    known(&world.auth, &token).await;
     // An issuer listed by name stands before the template's.
-    town.auth.issuers().add(trust(acme).audience("another").jwks_uri(acme.jwks_uri())).unwrap();
-    assert_eq!(fresh_verdict(&town.auth, &token).await, "token_audience");
-    town.auth.issuers().remove(&acme.issuer());
-    assert_eq!(fresh_verdict(&town.auth, &token).await, "accepted");
-    known(&town.auth, &token).await;
-    town.auth.issuers().remove(&format!("{}/tenants/{{tenant_id}}", town.provider.url()));
-    assert_eq!(fresh_verdict(&town.auth, &token).await, "token_issuer");
+    world.auth.issuers().add(trust(acme).audience("another").jwks_uri(acme.jwks_uri())).unwrap();
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "token_audience");
+    world.auth.issuers().remove(&acme.issuer());
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
+    known(&world.auth, &token).await;
+    world.auth.issuers().remove(&format!("{}/tenants/{{tenant_id}}", world.provider.url()));
+    assert_eq!(fresh_verdict(&world.auth, &token).await, "token_issuer");
 }
 
 #[tokio::test]
-async fn what_one_service_knows_another_does_not() {
+async fn services_do_not_share_cached_tokens() {
     let (provider, clock) = provider().await;
     let services = ["one", "other"].map(|_| service([trust(&provider)], &clock));
     let token = token(&provider);
@@ -180,7 +180,7 @@ async fn what_one_service_knows_another_does_not() {
 /// Threads use tokens that are known while their keys are withdrawn: after each withdrawal the
 /// provider was asked about, not one passes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn known_tokens_in_full_use_do_not_outlive_their_key() {
+async fn concurrent_cached_tokens_end_with_key() {
     let world = World::with(|mut settings| {
         settings.wait = Duration::from_secs(60);
         settings

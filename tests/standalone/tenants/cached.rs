@@ -27,7 +27,7 @@ fn cached(store: &Store) -> (CachedTenants<Store>, ManualClock) {
 }
 
 #[tokio::test]
-async fn a_known_tenant_is_asked_for_once_and_then_answered_at_once() {
+async fn known_tenant_is_cached() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert!(tenants.try_resolve(&id("acme")).is_none());
@@ -38,7 +38,7 @@ async fn a_known_tenant_is_asked_for_once_and_then_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_suspension_takes_effect_once_the_time_to_live_is_over() {
+async fn suspension_takes_effect_after_time_to_live() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
@@ -53,7 +53,7 @@ async fn a_suspension_takes_effect_once_the_time_to_live_is_over() {
 }
 
 #[tokio::test]
-async fn an_unknown_tenant_is_remembered_briefly_and_found_after_it_was_added() {
+async fn unknown_tenant_is_cached_briefly() {
     let store = Store::with(&[]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), None);
@@ -66,7 +66,7 @@ async fn an_unknown_tenant_is_remembered_briefly_and_found_after_it_was_added() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_lookups_of_a_cold_tenant_are_one_question() {
+async fn concurrent_lookups_share_one_call() {
     let store = Store::with(&["acme"]);
     let (tenants, _clock) = cached(&store);
     let mut lookups = JoinSet::new();
@@ -79,7 +79,7 @@ async fn a_thousand_lookups_of_a_cold_tenant_are_one_question() {
 }
 
 #[tokio::test]
-async fn while_the_store_fails_the_last_answer_stands_in_for_a_while() {
+async fn stale_answer_bridges_outage() {
     for last in [Active, Suspended] {
         let store = Store::with(&[]);
         store.list.insert(tenant("acme", last));
@@ -98,7 +98,7 @@ async fn while_the_store_fails_the_last_answer_stands_in_for_a_while() {
 }
 
 #[tokio::test]
-async fn with_no_staleness_allowed_a_failing_store_is_an_error() {
+async fn failing_store_without_staleness_is_error() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     let tenants = tenants.max_stale(Duration::ZERO);
@@ -109,7 +109,7 @@ async fn with_no_staleness_allowed_a_failing_store_is_an_error() {
 }
 
 #[tokio::test]
-async fn unknown_never_stands_in_for_a_failing_store() {
+async fn unknown_is_never_used_stale() {
     let store = Store::with(&[]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), None);
@@ -119,7 +119,7 @@ async fn unknown_never_stands_in_for_a_failing_store() {
 }
 
 #[tokio::test]
-async fn a_failing_store_is_not_asked_on_every_request() {
+async fn failing_store_is_backed_off() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
@@ -135,7 +135,7 @@ async fn a_failing_store_is_not_asked_on_every_request() {
 }
 
 #[tokio::test]
-async fn during_an_outage_only_the_first_request_waits_and_recovery_is_noticed_by_itself() {
+async fn outage_delays_one_request_and_recovers() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
@@ -156,7 +156,7 @@ async fn during_an_outage_only_the_first_request_waits_and_recovery_is_noticed_b
 }
 
 #[tokio::test]
-async fn trouble_of_long_ago_does_not_let_an_old_answer_stand_in_unasked() {
+async fn old_failure_does_not_excuse_stale_answer() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
@@ -170,7 +170,7 @@ async fn trouble_of_long_ago_does_not_let_an_old_answer_stand_in_unasked() {
 }
 
 #[tokio::test]
-async fn a_store_that_hangs_panics_or_answers_with_another_tenant_has_failed() {
+async fn hang_panic_and_wrong_tenant_are_failures() {
     for (mood, message) in [
         (StoreMode::Hanging, "the tenant store did not answer within 20ms"),
         (StoreMode::Panicking, "the lookup of the tenant was interrupted"),
@@ -189,7 +189,7 @@ async fn a_store_that_hangs_panics_or_answers_with_another_tenant_has_failed() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_asked_again_and_a_lookup_from_before_does_not_come_back() {
+async fn forget_discards_earlier_lookups() {
     let store = Store::with(&["acme"]);
     let (tenants, _clock) = cached(&store);
     for forget in [CachedTenants::clear, |tenants: &_| CachedTenants::forget(tenants, &id("acme"))]
@@ -219,7 +219,7 @@ async fn what_is_forgotten_is_asked_again_and_a_lookup_from_before_does_not_come
 }
 
 #[tokio::test]
-async fn a_flood_of_invented_tenants_displaces_nobody() {
+async fn flood_of_invented_tenants_evicts_nothing() {
     let store = Store::with(&["acme"]);
     let (tenants, _clock) = cached(&store);
     let tenants = tenants.max_tenants(100);
@@ -231,7 +231,7 @@ async fn a_flood_of_invented_tenants_displaces_nobody() {
 }
 
 #[tokio::test]
-async fn more_tenants_than_fit_are_all_answered() {
+async fn more_tenants_than_capacity_are_answered() {
     let names: Vec<_> = (0..1000).map(|turn| format!("tenant-{turn}")).collect();
     let store = Store::with(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let (tenants, _clock) = cached(&store);
@@ -243,7 +243,7 @@ async fn more_tenants_than_fit_are_all_answered() {
 }
 
 #[tokio::test]
-async fn the_longest_periods_do_not_overflow() {
+async fn longest_durations_do_not_overflow() {
     let store = Store::with(&["acme"]);
     let tenants = CachedTenants::new(Arc::new(store.clone()))
         .time_to_live(Duration::MAX)
@@ -298,7 +298,7 @@ fn ends(work: impl FnOnce(&CachedTenants<Rows>, &dyn Fn(&str), &ManualClock) + S
 }
 
 #[test]
-fn rows_are_dropped_outside_of_locks() {
+fn forgotten_rows_are_dropped_outside_locks() {
     ends(|cache, resolve, _| {
         resolve("a");
         cache.clear();
@@ -316,7 +316,7 @@ fn rows_are_dropped_outside_of_locks() {
 
 /// A row that makes room for another is dropped by the other's lookup.
 #[test]
-fn displaced_rows_are_dropped_outside_of_locks() {
+fn evicted_rows_are_dropped_outside_locks() {
     ends(|cache, _, _| {
         let rows = Rows::default();
         let small = CachedTenants::new(rows.clone()).max_tenants(2);

@@ -1,4 +1,4 @@
 //! Tenant stores: the cache in front, and the exam.
 
 mod cached;
-mod exam;
+mod conformance;

@@ -10,7 +10,7 @@ use scaikey_auth::{Auth, AuthConfig, ConfigError, IssuerConfig, TenantId};
 use serde_json::json;
 
 use super::fixture::{status, token, verdict};
-use super::town::template;
+use super::tenant_fixture::template;
 
 fn build(issuer: IssuerConfig) -> Result<Auth, ConfigError> {
     Auth::builder().issuer(issuer).audience("scaiwave").build()
@@ -27,7 +27,7 @@ fn of(url: &str) -> IssuerConfig {
 const TEMPLATE: &str = "https://scaikey.example/tenants/{tenant_id}";
 
 #[test]
-fn keys_without_a_usable_one_are_refused() {
+fn unusable_inline_keys_are_refused() {
     let private = SigningKey::generate(Algorithm::ES256).private_pem();
     let secret = json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }).to_string();
     let short =
@@ -57,7 +57,7 @@ fn keys_without_a_usable_one_are_refused() {
 }
 
 #[tokio::test]
-async fn given_pem_verifies_whatever_the_kid() {
+async fn inline_pem_verifies_any_kid() {
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::ES512, Algorithm::Ed25519] {
         let provider = Provider::builder().algorithms([algorithm]).start().await;
         let pem = provider.key().public_pem();
@@ -73,7 +73,7 @@ async fn given_pem_verifies_whatever_the_kid() {
 }
 
 #[tokio::test]
-async fn given_jwk_needs_no_list() {
+async fn inline_jwk_needs_no_list() {
     let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
     let issuer = of(&provider.issuer()).allow_loopback_http(true);
     let auth = build(issuer.keys(&provider.key().jwk().to_string())).unwrap();
@@ -81,7 +81,7 @@ async fn given_jwk_needs_no_list() {
 }
 
 #[test]
-fn tenants_of_a_template_must_be_said() {
+fn tenants_of_template_must_be_configured() {
     let error = refusal(of(TEMPLATE));
     assert!(error.contains("issuers[0].tenants is empty"), "{error}");
     let acme = TenantId::new("acme").unwrap();
@@ -97,7 +97,7 @@ fn tenants_of_a_template_must_be_said() {
 }
 
 #[test]
-fn tenants_can_be_said_by_environment() {
+fn tenants_can_be_set_by_environment() {
     let auth = |pairs: &[(&str, &str)]| {
         let always = [("ISSUER", TEMPLATE), ("AUDIENCE", "scaiwave")];
         let pairs = always.iter().chain(pairs);
@@ -161,7 +161,7 @@ impl TenantIssuers for Elsewhere {
 }
 
 #[tokio::test]
-async fn resolver_cannot_let_tokens_name_hosts() {
+async fn tokens_cannot_name_hosts_through_resolver() {
     let provider = Provider::start().await;
     // 127.0.0.{tenant_id}: the tenant `1` would lead back to the provider.
     let url = provider.jwks_uri().replace("127.0.0.1", "127.0.0.{tenant_id}");
@@ -175,7 +175,7 @@ async fn resolver_cannot_let_tokens_name_hosts() {
 }
 
 #[test]
-fn misspelt_placeholders_are_faults() {
+fn misspelt_placeholders_are_refused() {
     for url in ["https://a.example/{tenant}", "https://a.example/{tenant_id}/{tenantid}"] {
         for issuer in [of(url), of(TEMPLATE).jwks_uri(url), of(TEMPLATE).discovery_url(url)] {
             let error = refusal(issuer);
@@ -189,7 +189,7 @@ fn misspelt_placeholders_are_faults() {
 }
 
 #[test]
-fn settings_that_refuse_every_token_are_faults() {
+fn settings_that_refuse_every_token_fail() {
     let acme = || TenantId::new("acme").unwrap();
     let mut no_tenant_claim = of(TEMPLATE).tenants([acme()]);
     no_tenant_claim.claims.tenant_id.clear();

@@ -12,7 +12,7 @@ fn silent(provider: &Provider) -> bool {
 }
 
 #[tokio::test]
-async fn a_key_belongs_to_its_issuer_whatever_its_name() {
+async fn key_belongs_to_its_issuer_only() {
     let ((a, clock), (b, _)) = (provider().await, provider().await);
     let key = |issuer: &Provider| {
         let key = SigningKey::with_kid(Algorithm::ES256, "shared");
@@ -36,7 +36,7 @@ async fn a_key_belongs_to_its_issuer_whatever_its_name() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_not_configured_is_not_asked() {
+async fn unconfigured_issuer_is_not_contacted() {
     let world = World::warm().await;
     let (stranger, _) = provider().await;
     let url = world.provider.url();
@@ -60,7 +60,7 @@ async fn an_issuer_that_is_not_configured_is_not_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn issuers_come_and_go_while_requests_run() {
+async fn issuers_change_while_requests_run() {
     let world = World::warm().await;
     let (guest, _) = provider().await;
     let requests: Vec<_> = (0..4)
@@ -87,7 +87,7 @@ async fn issuers_come_and_go_while_requests_run() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_replaced_starts_without_keys() {
+async fn replaced_issuer_starts_without_keys() {
     let world = World::warm().await;
     let only_rsa = trust(&world.provider).algorithms([Algorithm::RS256]);
     world.auth.issuers().add(only_rsa).unwrap();
@@ -99,7 +99,7 @@ async fn an_issuer_that_is_replaced_starts_without_keys() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_cannot_be_used_is_not_added() {
+async fn invalid_issuer_is_not_added() {
     let world = World::warm().await;
     for bad in ["http://keys.example", "ftp://keys.example", "not a url", ""] {
         assert!(world.auth.issuers().add(bad).is_err(), "{bad}");
@@ -108,7 +108,7 @@ async fn an_issuer_that_cannot_be_used_is_not_added() {
 }
 
 #[tokio::test]
-async fn one_provider_that_is_away_does_not_concern_the_tokens_of_another() {
+async fn unavailable_provider_affects_only_its_tokens() {
     let mut world = World::warm().await;
     let (other, _) = provider().await;
     world.auth.issuers().add(trust(&other)).unwrap();

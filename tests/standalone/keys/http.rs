@@ -21,7 +21,7 @@ async fn requests_accept_both_media_types_unencoded() {
 }
 
 #[tokio::test]
-async fn unasked_compression_is_told() {
+async fn unrequested_compression_is_reported() {
     let gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
     let json = vec![("content-type", "application/json")];
     let labelled = |coding| [json.clone(), vec![("content-encoding", coding)]].concat();
@@ -46,7 +46,7 @@ async fn unasked_compression_is_told() {
 }
 
 #[tokio::test]
-async fn retry_after_is_kept_to_without_keys() {
+async fn retry_after_is_honoured_without_keys() {
     for (endpoint, code) in [
         (ProviderEndpoint::Jwks, 429),
         (ProviderEndpoint::Jwks, 503),
@@ -94,7 +94,7 @@ async fn retry_after_of_metadata_is_capped() {
 }
 
 #[tokio::test]
-async fn readiness_probes_leave_a_busy_provider_alone() {
+async fn readiness_probes_honour_retry_after() {
     for (endpoint, fault) in [
         (ProviderEndpoint::Jwks, Fault::Status(429)),
         (ProviderEndpoint::Jwks, Fault::RetryAfter(503, 60)),
@@ -131,7 +131,7 @@ async fn retry_after_outlasts_unknown_key_ids() {
 }
 
 #[tokio::test]
-async fn retry_after_of_metadata_is_kept_to() {
+async fn retry_after_of_metadata_is_honoured() {
     let world = World::warm().await;
     let discoveries = world.provider.discovery_requests();
     world.provider.fail(ProviderEndpoint::Discovery, Fault::RetryAfter(503, 299));

@@ -18,7 +18,7 @@ fn brief(
 }
 
 #[tokio::test]
-async fn a_provider_that_is_away_or_talks_nonsense_is_answered_with_503() {
+async fn unavailable_or_invalid_provider_answers_503() {
     for fault in [
         Fault::HangUp,
         Fault::Status(500),
@@ -44,7 +44,7 @@ async fn a_provider_that_is_away_or_talks_nonsense_is_answered_with_503() {
 }
 
 #[tokio::test]
-async fn a_slow_provider_is_waited_for_only_so_long() {
+async fn wait_for_slow_provider_is_limited() {
     let world = World::with(brief(Duration::from_millis(50))).await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let error = world.auth.authenticate(&world.token()).await.unwrap_err();
@@ -60,7 +60,7 @@ async fn a_slow_provider_is_waited_for_only_so_long() {
 }
 
 #[tokio::test]
-async fn a_slow_provider_that_answers_in_time_is_waited_for() {
+async fn request_waits_for_slow_provider() {
     let world = World::with(brief(Duration::from_secs(60))).await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let (auth, token) = (world.auth.clone(), world.token());
@@ -72,7 +72,7 @@ async fn a_slow_provider_that_answers_in_time_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_gets_no_answer_ends_at_its_deadline() {
+async fn fetch_without_answer_times_out() {
     let world = World::with(|mut settings| {
         settings.timeout = Duration::from_millis(50);
         settings
@@ -84,7 +84,7 @@ async fn a_fetch_that_gets_no_answer_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_not_asked_again_before_the_pause_is_over() {
+async fn failing_provider_is_backed_off() {
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     for _ in 0..100 {
@@ -104,7 +104,7 @@ async fn a_provider_that_fails_is_not_asked_again_before_the_pause_is_over() {
 }
 
 #[tokio::test]
-async fn a_service_starts_without_its_provider_and_recovers_by_itself() {
+async fn service_starts_before_its_provider() {
     let clock = ManualClock::new();
     let mut provider = Provider::builder().clock(clock.clone()).start().await;
     provider.pause().await;
@@ -118,7 +118,7 @@ async fn a_service_starts_without_its_provider_and_recovers_by_itself() {
 }
 
 #[tokio::test]
-async fn building_asks_nobody_and_ready_asks_once() {
+async fn building_fetches_nothing_and_ready_once() {
     let world = World::new().await;
     assert_eq!((world.provider.discovery_requests(), world.provider.jwks_requests()), (0, 0));
     world.auth.ready().await.unwrap();
@@ -128,7 +128,7 @@ async fn building_asks_nobody_and_ready_asks_once() {
 }
 
 #[test]
-fn building_and_reporting_need_no_runtime() {
+fn building_and_health_need_no_runtime() {
     let auth = Auth::builder().issuer("https://scaikey.example").audience("a").build().unwrap();
     assert_eq!(auth.issuers().health()[0].state, KeyState::Never);
     auth.issuers().purge("https://scaikey.example");

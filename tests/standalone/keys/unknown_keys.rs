@@ -14,7 +14,7 @@ use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status, strange, token, verd
 const COOLDOWN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_rotation_right_after_a_fetch_refuses_nobody() {
+async fn rotation_after_fetch_refuses_no_token() {
     for _ in 0..10 {
         let world = World::warm().await;
         world.provider.rotate();
@@ -33,7 +33,7 @@ async fn a_rotation_right_after_a_fetch_refuses_nobody() {
 }
 
 #[tokio::test]
-async fn two_rotations_in_a_row_refuse_nobody() {
+async fn two_rotations_refuse_no_token() {
     let world = World::warm().await;
     for _ in 0..2 {
         world.provider.rotate();
@@ -43,7 +43,7 @@ async fn two_rotations_in_a_row_refuse_nobody() {
 }
 
 #[tokio::test]
-async fn a_strange_token_costs_one_fetch_and_leaves_one_for_a_rotation() {
+async fn unknown_kid_leaves_budget_for_rotation() {
     let world = World::warm().await;
     assert_eq!((world.strange().await, world.provider.jwks_requests()), (401, 2));
     world.provider.rotate();
@@ -51,7 +51,7 @@ async fn a_strange_token_costs_one_fetch_and_leaves_one_for_a_rotation() {
 }
 
 #[tokio::test]
-async fn a_flood_costs_the_provider_two_fetches_and_one_more_per_cool_down() {
+async fn flood_of_kids_is_rate_limited() {
     let world = World::warm().await;
     let key = SigningKey::generate(Algorithm::ES256);
     for nth in 0..1000 {
@@ -73,7 +73,7 @@ async fn a_flood_costs_the_provider_two_fetches_and_one_more_per_cool_down() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_flood_that_hangs_does_not_slow_good_tokens() {
+async fn hanging_flood_does_not_slow_good_tokens() {
     let world = World::warm().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let flood: Vec<_> = (0..500)
@@ -95,7 +95,7 @@ async fn a_flood_that_hangs_does_not_slow_good_tokens() {
 }
 
 #[tokio::test]
-async fn whoever_hangs_up_earns_no_further_fetch() {
+async fn cancelled_request_earns_no_further_fetch() {
     let world = World::warm().await;
     for nth in 0..20 {
         world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
@@ -140,7 +140,7 @@ async fn failed_fetches_are_charged_too() {
 }
 
 #[tokio::test]
-async fn a_rotation_while_the_provider_is_away_is_answered_with_503_until_it_is_back() {
+async fn rotation_during_outage_answers_503() {
     let mut world = World::warm().await;
     let before = world.token();
     world.provider.rotate();
@@ -155,7 +155,7 @@ async fn a_rotation_while_the_provider_is_away_is_answered_with_503_until_it_is_
 }
 
 #[tokio::test]
-async fn a_key_replaced_under_its_name_is_found() {
+async fn key_replaced_under_same_kid_is_found() {
     for algorithm in [Algorithm::ES256, Algorithm::RS256] {
         let world = World::warm().await;
         let old = world.token();
@@ -191,7 +191,7 @@ async fn bad_signatures_share_the_unknown_keys_budget() {
 }
 
 #[tokio::test]
-async fn a_rotation_after_a_flood_takes_five_seconds() {
+async fn rotation_after_flood_takes_five_seconds() {
     let world = World::warm().await;
     for _ in 0..100 {
         assert_eq!(world.strange().await, 401);
@@ -209,7 +209,7 @@ async fn a_rotation_after_a_flood_takes_five_seconds() {
 }
 
 #[tokio::test]
-async fn a_token_that_fails_on_its_claims_asks_nobody() {
+async fn token_with_bad_claims_causes_no_fetch() {
     let world = World::warm().await;
     let key = SigningKey::generate(Algorithm::ES256);
     let strange = || world.provider.token().signed_by(&key);
@@ -226,7 +226,7 @@ async fn a_token_that_fails_on_its_claims_asks_nobody() {
 }
 
 #[tokio::test]
-async fn the_budget_of_one_issuer_is_not_spent_on_another() {
+async fn issuers_have_separate_budgets() {
     let (a, b) = (World::warm().await, super::fixture::provider().await.0);
     a.auth.issuers().add(super::fixture::trust(&b)).unwrap();
     for _ in 0..10 {
@@ -239,7 +239,7 @@ async fn the_budget_of_one_issuer_is_not_spent_on_another() {
 }
 
 #[tokio::test]
-async fn a_set_under_way_is_waited_for_though_no_other_may_be_asked_for() {
+async fn running_fetch_is_awaited_despite_empty_budget() {
     let world = World::with(|mut settings| {
         settings.cooldown = Duration::from_secs(24 * 3600);
         settings

@@ -69,7 +69,7 @@ impl TenantIssuers for Directory {
     }
 }
 
-pub(crate) struct Town {
+pub(crate) struct TenantWorld {
     pub(crate) provider: Provider,
     pub(crate) clock: ManualClock,
     pub(crate) acme: TestIssuer,
@@ -78,7 +78,7 @@ pub(crate) struct Town {
     pub(crate) auth: Auth,
 }
 
-impl Town {
+impl TenantWorld {
     pub(crate) async fn new() -> Self {
         Self::with(|template| template).await
     }

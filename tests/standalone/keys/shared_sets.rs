@@ -14,7 +14,7 @@ use scaikey_auth::testing::{
 use scaikey_auth::{Auth, IssuerConfig, TenantId};
 
 use super::fixture::{PAST_TTL, provider, service, service_of_tenants, status, statuses, verdict};
-use super::town::{invented, template};
+use super::tenant_fixture::{invented, template};
 
 /// Nobody may need so long; a test that waits for it hangs visibly.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -78,7 +78,7 @@ async fn many_tenants_fetch_shared_keys_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn cold_start_of_tenants_refuses_nobody() {
+async fn cold_start_of_tenants_refuses_no_token() {
     let (provider, clock) = provider().await;
     let auth = service([shared(&provider)], &clock);
     let tokens = ids(300).into_iter().map(|id| invented(&provider, &id));
@@ -87,7 +87,7 @@ async fn cold_start_of_tenants_refuses_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn cold_start_with_discovery_refuses_nobody() {
+async fn cold_start_with_discovery_refuses_no_token() {
     let (provider, clock) = provider().await;
     let tenants = with_metadata(&provider, 300);
     let auth = service([discovered(&provider)], &clock);
@@ -119,7 +119,7 @@ impl TenantIssuers for Central {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn cold_start_with_a_resolver_refuses_nobody() {
+async fn cold_start_with_resolver_refuses_no_token() {
     let (provider, clock) = provider().await;
     let mut template = template(&provider);
     (template.jwks.wait, template.jwks.timeout) = (FOREVER, FOREVER);
@@ -180,7 +180,7 @@ fn fetches(tenants: &[TestIssuer]) -> u64 {
 }
 
 #[tokio::test]
-async fn a_template_has_one_budget_over_all_sets() {
+async fn template_has_one_budget_for_all_sets() {
     let (provider, clock) = provider().await;
     let (auth, tenants) = open(&provider, &clock, 40).await;
     let key = SigningKey::generate(Algorithm::ES256);
@@ -204,7 +204,7 @@ async fn a_template_has_one_budget_over_all_sets() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_rotates_in_a_flood_gets_its_turn() {
+async fn tenant_rotating_during_flood_is_refreshed() {
     let (provider, clock) = provider().await;
     let (auth, tenants) = open(&provider, &clock, 40).await;
     let key = SigningKey::generate(Algorithm::ES256);
@@ -230,7 +230,7 @@ async fn a_tenant_that_rotates_in_a_flood_gets_its_turn() {
 }
 
 #[tokio::test]
-async fn wishes_end_soon_after_their_flood() {
+async fn refused_sets_leave_line_after_flood() {
     let (provider, clock) = provider().await;
     let (auth, tenants) = open(&provider, &clock, 80).await;
     let key = SigningKey::generate(Algorithm::ES256);
@@ -255,7 +255,7 @@ async fn wishes_end_soon_after_their_flood() {
 }
 
 #[tokio::test]
-async fn a_purge_of_one_issuer_purges_the_shared_set() {
+async fn purge_affects_all_issuers_of_set() {
     let (provider, clock) = provider().await;
     let auth = service([shared(&provider)], &clock);
     let [a, b] = ["a", "b"].map(|id| invented(&provider, id));
@@ -299,7 +299,7 @@ async fn issuers_with_other_algorithms_share_no_set() {
 }
 
 #[tokio::test]
-async fn an_issuer_whose_keys_moved_leaves_the_shared_set() {
+async fn issuer_with_moved_keys_leaves_shared_set() {
     let (provider, clock) = provider().await;
     let tenants = with_metadata(&provider, 2);
     let auth = service([discovered(&provider)], &clock);
@@ -328,7 +328,7 @@ async fn an_issuer_whose_keys_moved_leaves_the_shared_set() {
 }
 
 #[test]
-fn a_tenant_takes_two_kilobytes_at_most() {
+fn open_tenant_takes_at_most_two_kilobytes() {
     const TENANTS: usize = 1000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (provider, clock) = runtime.block_on(provider());

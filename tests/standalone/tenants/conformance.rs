@@ -82,7 +82,7 @@ async fn the_cache_passes() {
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_changed_passes() {
+async fn immutable_list_passes() {
     struct Fixed;
 
     #[async_trait]
@@ -105,13 +105,13 @@ async fn a_list_that_cannot_be_changed_passes() {
 
 #[tokio::test]
 #[should_panic(expected = "rule broken: an unknown tenant is Ok(None)")]
-async fn a_resolver_that_knows_everybody_fails() {
+async fn resolver_that_knows_every_tenant_fails() {
     tenant_resolver(&Exam(acme(), AnyTenant)).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "rule broken: a suspended tenant is reported as suspended")]
-async fn a_cache_that_is_not_told_to_forget_fails() {
+async fn cache_without_forget_fails() {
     let list = acme();
     let cached = CachedTenants::new(list.clone()).negative_time_to_live(std::time::Duration::ZERO);
     tenant_resolver(&Exam(list, cached)).await;
@@ -148,31 +148,31 @@ async fn examine(
 
 #[tokio::test]
 #[should_panic(expected = "rule broken: ids are compared byte for byte")]
-async fn a_resolver_that_overlooks_case_fails() {
+async fn resolver_that_ignores_case_fails() {
     examine(str::to_lowercase, relabelled).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "rule broken: an answer has the requested id")]
-async fn a_resolver_that_answers_with_another_tenant_fails() {
+async fn resolver_that_returns_other_tenant_fails() {
     examine(str::to_lowercase, |found, _| Ok(found)).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "rule broken: ids are stored and compared byte for byte")]
-async fn a_resolver_that_cuts_long_ids_fails() {
+async fn resolver_that_cuts_ids_fails() {
     examine(|id| id.chars().take(254).collect(), relabelled).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "rule broken: an unknown tenant is Ok(None): resolve(\"nobody\") failed")]
-async fn a_resolver_that_fails_for_unknown_tenants_fails() {
+async fn resolver_with_error_for_unknown_fails() {
     examine(str::to_owned, |found, _| found.ok_or("no rows".into()).map(Some)).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "rule broken: a suspended tenant is reported as suspended")]
-async fn a_resolver_that_hides_suspended_tenants_fails() {
+async fn resolver_that_hides_suspended_tenants_fails() {
     examine(str::to_owned, |found, _| {
         Ok(found.filter(|tenant| tenant.status() == TenantStatus::Active))
     })

@@ -29,7 +29,7 @@ async fn garbage() -> Vec<(Fault, &'static str)> {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_good_set_changes_nothing_but_the_report() {
+async fn bad_key_set_changes_only_health() {
     for (fault, why) in garbage().await {
         let world = World::warm().await;
         world.provider.fail(ProviderEndpoint::Jwks, fault.clone());
@@ -50,7 +50,7 @@ async fn an_answer_that_is_no_good_set_changes_nothing_but_the_report() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_away_is_not_missed_for_a_day() {
+async fn keys_survive_one_day_outage() {
     let mut world = World::warm().await;
     world.provider.pause().await;
     for _ in 0..23 {
@@ -66,7 +66,7 @@ async fn a_provider_that_is_away_is_not_missed_for_a_day() {
 }
 
 #[tokio::test]
-async fn a_provider_that_never_answers_adds_no_waiting() {
+async fn hanging_provider_delays_no_request() {
     for fault in [Fault::Hang, Fault::Stall] {
         let world = World::warm().await;
         world.provider.fail(ProviderEndpoint::Jwks, fault.clone());
@@ -82,7 +82,7 @@ async fn a_provider_that_never_answers_adds_no_waiting() {
 }
 
 #[tokio::test]
-async fn metadata_that_went_bad_changes_nothing_but_the_report() {
+async fn bad_metadata_change_only_health() {
     let bad = [
         (Fault::html(), "is not a JSON object"),
         (Fault::member("issuer", "https://evil.example"), "for another issuer"),
@@ -102,7 +102,7 @@ async fn metadata_that_went_bad_changes_nothing_but_the_report() {
 }
 
 #[tokio::test]
-async fn metadata_that_is_away_does_not_keep_keys_from_being_renewed() {
+async fn keys_refresh_while_metadata_are_unavailable() {
     for fault in [Fault::Status(500), Fault::Status(404), Fault::HangUp, Fault::EndlessBody] {
         let world = World::warm().await;
         world.provider.fail(ProviderEndpoint::Discovery, fault.clone());
@@ -114,7 +114,7 @@ async fn metadata_that_is_away_does_not_keep_keys_from_being_renewed() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_followed_within_the_origin_only() {
+async fn redirect_is_followed_within_origin_only() {
     let world = World::warm().await;
     let (elsewhere, _) = provider().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Redirect(elsewhere.jwks_uri()));
@@ -136,7 +136,7 @@ async fn a_redirect_is_followed_within_the_origin_only() {
 }
 
 #[tokio::test]
-async fn a_redirect_in_a_circle_ends() {
+async fn redirect_loop_ends() {
     let world = World::warm().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Redirect(world.provider.jwks_uri()));
     world.clock.advance(PAST_TTL);
@@ -146,7 +146,7 @@ async fn a_redirect_in_a_circle_ends() {
 }
 
 #[tokio::test]
-async fn a_bad_key_costs_only_itself() {
+async fn bad_key_does_not_spoil_the_set() {
     for bad in BadKey::ALL {
         let world = World::new().await;
         world.provider.fail(ProviderEndpoint::Jwks, Fault::bad_key(bad));

@@ -17,7 +17,7 @@ use super::fixture::{PAST_TTL, World, provider, service, small_auth, status, tok
 const FOREVER: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn a_leader_that_goes_away_leaves_the_fetch_to_the_others() {
+async fn cancelled_leader_does_not_cancel_fetch() {
     let world = World::with(|mut settings| {
         settings.wait = FOREVER;
         settings
@@ -39,7 +39,7 @@ async fn a_leader_that_goes_away_leaves_the_fetch_to_the_others() {
 }
 
 #[tokio::test]
-async fn keys_arrive_even_if_everybody_who_asked_went_away() {
+async fn fetch_continues_without_waiters() {
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let (auth, token) = (world.auth.clone(), world.token());
@@ -72,7 +72,7 @@ impl Clock for Treacherous {
 }
 
 #[tokio::test]
-async fn a_fetch_that_panics_is_answered_with_503_and_the_next_one_works() {
+async fn panicking_fetch_answers_503_once() {
     let (provider, clock) = provider().await;
     let clock = Treacherous { clock, armed: Arc::new(AtomicBool::new(true)) };
     let config = trust(&provider);
@@ -109,7 +109,7 @@ fn patient(provider: &Provider, clock: &ManualClock) -> Auth {
 }
 
 #[test]
-fn a_runtime_that_ends_in_the_middle_of_the_first_fetch_strands_nobody() {
+fn runtime_end_during_first_fetch_is_survived() {
     let (_home, provider, clock) = on_its_own();
     let auth = patient(&provider, &clock);
     let token = token(&provider);
@@ -138,7 +138,7 @@ fn a_runtime_that_ends_in_the_middle_of_the_first_fetch_strands_nobody() {
 }
 
 #[test]
-fn a_runtime_that_ends_in_the_middle_of_a_renewal_leaves_it_to_the_next() {
+fn runtime_end_during_refresh_is_survived() {
     let (_home, provider, clock) = on_its_own();
     let auth = patient(&provider, &clock);
     let token = token(&provider);
@@ -161,7 +161,7 @@ fn a_runtime_that_ends_in_the_middle_of_a_renewal_leaves_it_to_the_next() {
 }
 
 #[test]
-fn one_service_can_be_used_from_runtimes_that_come_and_go() {
+fn service_works_across_runtimes() {
     let (_home, provider, clock) = on_its_own();
     let auth = patient(&provider, &clock);
     for _ in 0..5 {
@@ -173,7 +173,7 @@ fn one_service_can_be_used_from_runtimes_that_come_and_go() {
 }
 
 #[test]
-fn a_report_asked_for_in_a_runtime_that_has_ended_comes_all_the_same() {
+fn health_works_after_runtime_end() {
     let auth = Auth::builder().issuer("https://scaikey.example").audience("a").build().unwrap();
     let runtime = Runtime::new().unwrap();
     let handle = runtime.handle().clone();

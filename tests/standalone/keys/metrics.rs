@@ -3,10 +3,10 @@
 use crate::support::MetricsRecorder;
 
 use super::fixture::{World, provider, service, status, token};
-use super::town::{invented, template};
+use super::tenant_fixture::{invented, template};
 
 #[tokio::test]
-async fn strange_key_ids_and_issuers_make_no_series() {
+async fn unknown_kids_and_issuers_add_no_series() {
     let counts = MetricsRecorder::default();
     let _counting = metrics::set_default_local_recorder(&counts);
     let world = World::warm().await;
@@ -22,7 +22,7 @@ async fn strange_key_ids_and_issuers_make_no_series() {
 }
 
 #[tokio::test]
-async fn invented_tenants_make_no_series() {
+async fn invented_tenants_add_no_series() {
     let counts = MetricsRecorder::default();
     let _counting = metrics::set_default_local_recorder(&counts);
     let (provider, clock) = provider().await;
