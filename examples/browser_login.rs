@@ -1,9 +1,9 @@
 //! Run with `cargo run --example browser_login`
 //!
-//! Then open the page it prints and sign in as `alice` with the password `wonderland`. The page is
-//! plain HTML, its API is behind the layer, and the provider in a box shows the sign-in form. The
-//! browser holds sealed cookies and no token. `LISTEN` sets another address, `TOKEN_SECONDS` how
-//! long an access token lives: it is replaced while you go on.
+//! Then open the printed address, and sign in as `alice` with the password `wonderland`. The page is plain
+//! HTML, its API is behind the layer, and a test provider shows the sign-in form. The browser holds sealed
+//! cookies and no token. `LISTEN` sets another address. `TOKEN_SECONDS` sets the lifetime of access tokens,
+//! which are renewed while you use the page.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,16 +25,16 @@ mod serve;
 
 const PAGE: &str = include_str!("browser_login.html");
 
-/// The page, its API, sign-in and sessions. The page itself is for everybody.
+/// Serves the page, its API, sign-in and sessions. The page itself is public.
 fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
-    // The provider in a box has no TLS; anything but loopback must be https.
+    // The test provider has no TLS. Plain http is allowed for loopback only.
     let trusted = IssuerConfig::new(&issuer).allow_loopback_http(true);
     let auth = Auth::builder().issuer(trusted).audience("scaiwave").build()?;
     let client = TokenExchangeClient::builder(issuer)
         .allow_loopback_http(true)
         .client_auth(ClientAuth::basic("scaiwave", "secret"))
         .build()?;
-    // A service with several processes has its keys from P_SESSION_KEYS.
+    // With several processes, read the keys from P_SESSION_KEYS instead.
     let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random()?).build()?;
     let endpoints = auth
         .endpoints()
@@ -75,7 +75,7 @@ async fn run() -> Result<(), BoxError> {
             "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example browser_login"
         )
     })?;
-    // Browsers take secure cookies over plain http from this name.
+    // Browsers accept secure cookies over plain http from `localhost`.
     let here = format!("http://localhost:{}", listener.local_addr()?.port());
     let provider = Provider::start().await;
     provider.register_client(
@@ -94,7 +94,7 @@ async fn run() -> Result<(), BoxError> {
 Open {here} in a browser, and sign in as alice with the password wonderland.
 
   service   {here}
-  provider  {provider}   in a box: shows the sign-in form, signs tokens
+  provider  {provider}   the test provider: shows the sign-in form, signs tokens
 
 Ctrl-C stops both.",
         provider = provider.url(),

@@ -236,7 +236,7 @@ impl Inner {
         let code = parameters.required("code", "The parameter code is missing.")?;
         let redirect_uri = parameters.get("redirect_uri").unwrap_or(sign_in.redirect_uri());
         if !sign_in.redirect_uris.iter().any(|known| known == redirect_uri) {
-            return Err(invalid_request("The redirect_uri is not one of this service."));
+            return Err(invalid_request("The redirect_uri does not belong to this service."));
         }
         let request = match parameters.get("code_verifier").map(PkceVerifier::parse) {
             Some(Some(verifier)) => CodeRequest::new(code, redirect_uri, verifier),

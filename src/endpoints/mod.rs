@@ -280,7 +280,7 @@ impl Inner {
         outcome: Result<Response<Bytes>, Failure>,
     ) -> Response<Bytes> {
         if outcome.is_ok() {
-            self.outages.recovered(endpoint, || self.auth.clock().elapsed());
+            self.outages.record_success(endpoint, || self.auth.clock().elapsed());
         }
         let mut response =
             outcome.unwrap_or_else(|failure| self.failure_response(endpoint, failure));

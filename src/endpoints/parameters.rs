@@ -51,7 +51,7 @@ impl Parameters {
         Self::from_form(incoming.head.uri.query().unwrap_or_default().as_bytes(), known)
     }
 
-    /// Reads the body. An empty body has no parameters, whatever its type.
+    /// Reads the body. An empty body of any type has no parameters.
     pub(super) fn from_body(
         incoming: &EndpointRequest,
         format: BodyFormat,

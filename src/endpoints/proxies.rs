@@ -112,8 +112,8 @@ impl TrustedProxies {
         }
         let values = headers.get_all(FORWARDED).iter().rev();
         // Split as bytes: a client may send invalid UTF-8, which must not hide the proxy's entry.
-        let entry = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
-        for entry in entry.take(MAX_HOPS) {
+        let entries = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
+        for entry in entries.take(MAX_HOPS) {
             // An unreadable entry ends the search: the proxy that wrote it is the last known address.
             let Some(address) = std::str::from_utf8(entry).ok().and_then(|it| address(it.trim()))
             else {

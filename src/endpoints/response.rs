@@ -31,7 +31,7 @@ impl Outages {
     }
 
     /// Records that an endpoint succeeded.
-    pub(super) fn recovered(&self, endpoint: Endpoint, now: impl FnOnce() -> Duration) {
+    pub(super) fn record_success(&self, endpoint: Endpoint, now: impl FnOnce() -> Duration) {
         if let Some(outage) = self.misconfigured.get(endpoint as usize) {
             outage.ends(now);
         }
@@ -87,11 +87,11 @@ impl Inner {
                     _ => None,
                 };
                 let respond = self.respond.clone();
-                let look = move |refusal: &Refusal<'_>| {
+                let respond_with_status = move |refusal: &Refusal<'_>| {
                     let status = status.unwrap_or(refusal.status);
                     respond.respond(&Refusal { status, ..*refusal })
                 };
-                refuse(&self.auth, &look, &as_auth_error(failure), false)
+                refuse(&self.auth, &respond_with_status, &as_auth_error(failure), false)
             }
             _ => self.oauth_failure_response(failure),
         }

@@ -90,14 +90,14 @@ impl Transaction {
     /// Clears the oldest transactions of this browser to make room for a new one. Ignores other names, which
     /// belong to a service with a longer prefix.
     pub(super) fn clear_oldest(prefix: &str, headers: &HeaderMap) -> Vec<HeaderValue> {
-        let mut begun: Vec<_> = cookies_named(headers, prefix)
+        let mut pending: Vec<_> = cookies_named(headers, prefix)
             .filter_map(|(tag, sealed)| {
-                Some((begun_at(tag)?, tag, prefix.len() + tag.len() + sealed.len()))
+                Some((started_at(tag)?, tag, prefix.len() + tag.len() + sealed.len()))
             })
             .collect();
-        begun.sort_unstable_by(|one, other| other.cmp(one));
+        pending.sort_unstable_by(|one, other| other.cmp(one));
         let (mut kept, mut bytes) = (0, 0);
-        let too_many = begun.into_iter().filter(|(_, _, size)| {
+        let too_many = pending.into_iter().filter(|(_, _, size)| {
             (kept, bytes) = (kept + 1, bytes + size);
             kept >= MAX_PENDING || bytes > MAX_PENDING_BYTES
         });
@@ -121,7 +121,7 @@ fn cookie_name(prefix: &str, state: &str) -> Option<String> {
 }
 
 /// Returns when a sign-in started, from the name of its cookie, or `None` if the name is malformed.
-fn begun_at(tag: &str) -> Option<Vec<u8>> {
+fn started_at(tag: &str) -> Option<Vec<u8>> {
     base64url::decode(tag).filter(|_| tag.len() == TAG_LEN)
 }
 

@@ -48,8 +48,8 @@ impl AfterResponse {
     }
 
     fn sets_session_cookie(&self, headers: &HeaderMap) -> bool {
-        let name = &self.sessions.0.name;
-        headers.get_all(header::SET_COOKIE).iter().any(|cookie| name.is_set_by(cookie))
+        let prefix = &self.sessions.0.cookies;
+        headers.get_all(header::SET_COOKIE).iter().any(|cookie| prefix.is_set_by(cookie))
     }
 
     /// Sets and clears cookies. If the inner service started or ended a session, its cookies win, and the
@@ -66,7 +66,7 @@ impl AfterResponse {
                 cookies.extend(self.sessions.cookies(&session).unwrap_or_default());
             }
         }
-        attach(headers, cookies);
+        add_cookies(headers, cookies);
     }
 }
 
@@ -92,7 +92,7 @@ impl SessionUnavailable {
 /// Adds cookies that the inner service does not set itself. A response to a request with a session is private
 /// to the browser, like one to an `Authorization` header (RFC 9111 §3.5). A response that sets cookies must not
 /// be stored by shared caches, whatever the inner service says (RFC 9111 §7.3).
-fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
+fn add_cookies(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     let sets = !cookies.is_empty();
     let is_set = |cookie: &HeaderValue| {
         let mut set = headers.get_all(header::SET_COOKIE).iter();

@@ -121,23 +121,24 @@ impl CookiePrefix {
         format!("{}-{id}", self.0)
     }
 
-    fn part(&self, id: &CookieId, nth: usize) -> String {
-        format!("{}-{id}.{nth}", self.0)
+    fn part(&self, id: &CookieId, index: usize) -> String {
+        format!("{}-{id}.{index}", self.0)
     }
 
     fn kind<'n>(&self, name: &'n str) -> Option<CookieKind<'n>> {
         let rest = name.strip_prefix(self.as_str())?;
-        if let Some(nth) = LEGACY_SUFFIXES.iter().position(|part| *part == rest) {
-            return Some(CookieKind::Legacy(nth));
+        if let Some(index) = LEGACY_SUFFIXES.iter().position(|part| *part == rest) {
+            return Some(CookieKind::Legacy(index));
         }
         let rest = rest.strip_prefix('-')?;
         let mut fields = rest.split('.');
-        let ours = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-        let tag = fields.next().filter(|tag| tag.len() == TAG_LEN && tag.bytes().all(ours))?;
+        let is_tag_char = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let tag =
+            fields.next().filter(|tag| tag.len() == TAG_LEN && tag.bytes().all(is_tag_char))?;
         match (fields.next(), fields.next(), fields.next()) {
             (None, ..) => Some(CookieKind::Marker(tag)),
-            (Some(generation), Some(nth), None) => {
-                Some(CookieKind::Data(tag, generation.parse().ok()?, nth.parse().ok()?))
+            (Some(generation), Some(index), None) => {
+                Some(CookieKind::Data(tag, generation.parse().ok()?, index.parse().ok()?))
             }
             _ => None,
         }
@@ -155,24 +156,25 @@ impl CookiePrefix {
         mut open: impl FnMut(&CookieId, &str) -> Option<T>,
     ) -> (Option<T>, CookieNames) {
         let (mut names, mut sent) = (CookieNames::default(), BTreeMap::new());
-        let ours = cookie_pairs(headers).filter_map(name_and_value).filter_map(|(name, value)| {
-            let (kind, name) = self.kind_of_bytes(name)?;
-            Some((kind, name, value))
-        });
-        for (kind, name, value) in ours.take(MAX_READ) {
+        let session_cookies =
+            cookie_pairs(headers).filter_map(name_and_value).filter_map(|(name, value)| {
+                let (kind, name) = self.kind_of_bytes(name)?;
+                Some((kind, name, value))
+            });
+        for (kind, name, value) in session_cookies.take(MAX_READ) {
             names.stale.push(name.to_owned());
             sent.entry(kind).or_insert(std::str::from_utf8(value).unwrap_or_default());
         }
         let candidates = sent.iter().rev().filter_map(|(kind, value)| match *kind {
             CookieKind::Data(tag, generation, 0) if sent.contains_key(&CookieKind::Marker(tag)) => {
-                let part = |nth| sent.get(&CookieKind::Data(tag, generation, nth)).copied();
+                let part = |index| sent.get(&CookieKind::Data(tag, generation, index)).copied();
                 Some((CookieId { tag: tag.to_owned(), generation }, join_parts(value, part)?))
             }
             _ => None,
         });
         for (id, (count, sealed)) in candidates.take(MAX_TRIED) {
             let Some(opened) = open(&id, &sealed) else { continue };
-            let data: Vec<_> = (0..count).map(|nth| self.part(&id, nth)).collect();
+            let data: Vec<_> = (0..count).map(|index| self.part(&id, index)).collect();
             let marker = self.marker(&id.tag);
             names.stale.retain(|name| *name != marker && !data.contains(name));
             (names.marker, names.data) = (Some(marker), data);
@@ -197,11 +199,11 @@ impl CookiePrefix {
         if count > MAX_PARTS {
             return None;
         }
-        let part = |nth: usize| {
-            let text =
-                sealed.get(nth * MAX_PART_BYTES..((nth + 1) * MAX_PART_BYTES).min(sealed.len()))?;
-            let said = if nth == 0 { format!("{count}.") } else { String::new() };
-            set_cookie(&self.part(id, nth), &format!("{said}{text}"), lifetime)
+        let part = |index: usize| {
+            let text = sealed
+                .get(index * MAX_PART_BYTES..((index + 1) * MAX_PART_BYTES).min(sealed.len()))?;
+            let prefix = if index == 0 { format!("{count}.") } else { String::new() };
+            set_cookie(&self.part(id, index), &format!("{prefix}{text}"), lifetime)
         };
         (0..count).map(part).collect()
     }
@@ -219,11 +221,11 @@ impl CookiePrefix {
 
     /// Removes the session cookies from a request, so that the inner service does not see them.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        let ours = |pair: &&[u8]| self.kind_of_bytes(name_of(pair)).is_some();
-        if !cookie_pairs(headers).any(|pair| ours(&pair)) {
+        let is_session_cookie = |pair: &&[u8]| self.kind_of_bytes(name_of(pair)).is_some();
+        if !cookie_pairs(headers).any(|pair| is_session_cookie(&pair)) {
             return;
         }
-        let kept: Vec<_> = cookie_pairs(headers).filter(|pair| !ours(pair)).collect();
+        let kept: Vec<_> = cookie_pairs(headers).filter(|pair| !is_session_cookie(pair)).collect();
         match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
             Ok(rest) if !rest.is_empty() => headers.insert(header::COOKIE, rest),
             _ => headers.remove(header::COOKIE),
@@ -237,8 +239,8 @@ fn join_parts<'v>(first: &str, part: impl Fn(usize) -> Option<&'v str>) -> Optio
     let count: usize = count.parse().ok().filter(|count| (1..=MAX_PARTS).contains(count))?;
     let fits = |text: &&str| text.len() <= MAX_PART_BYTES;
     let mut sealed = Some(first).filter(fits)?.to_owned();
-    for nth in 1..count {
-        sealed.push_str(part(nth).filter(fits)?);
+    for index in 1..count {
+        sealed.push_str(part(index).filter(fits)?);
     }
     Some((count, sealed))
 }
@@ -422,7 +424,7 @@ mod tests {
         assert_eq!(end, format!("__Host-s-{tag}=; Path=/; Max-Age=0; {rules}"));
         assert!(name.is_set_by(&set[0]) && name.is_set_by(&end));
         assert!(!name.is_set_by(&HeaderValue::from_static("__Host-sign-in-x=1")));
-        let many: Vec<_> = (0..100).map(|nth| format!("n{nth}")).collect();
+        let many: Vec<_> = (0..100).map(|index| format!("n{index}")).collect();
         assert_eq!(clear_cookies(&many).count(), MAX_CLEARED);
     }
 

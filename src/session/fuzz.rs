@@ -30,7 +30,7 @@ fn sessions() -> Option<Sessions> {
 
 /// Checks that forged cookies open no session, that each can be cleared, and that none reaches the service.
 fn read_headers(sessions: &Sessions, bytes: &[u8]) {
-    let name = &sessions.0.name;
+    let name = &sessions.0.cookies;
     let values =
         bytes.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
     let mut headers: HeaderMap = values.map(|value| (header::COOKIE, value)).collect();
@@ -44,7 +44,7 @@ fn read_headers(sessions: &Sessions, bytes: &[u8]) {
 
 /// Checks that a session that opens is found again in the cookies that are set for it.
 fn open_content(sessions: &Sessions, bytes: &[u8]) -> Option<()> {
-    let (name, now) = (&sessions.0.name, sessions.0.auth.clock().now());
+    let (name, now) = (&sessions.0.cookies, sessions.0.auth.clock().now());
     let id = CookieId::new(now)?;
     let ends = now + sessions.0.lifetime;
     let sealed = sessions.0.keys.seal(Purpose::Session, &name.data(&id), bytes, ends)?;

@@ -89,7 +89,7 @@ impl<Q> Gate<Q> for SessionLayer {
             let refuse = |error| refuse(&sessions.0.auth, &*self.0.respond, &error, false);
             self.check(request, session).map_err(refuse)?;
         }
-        sessions.0.name.strip(request.headers_mut());
+        sessions.0.cookies.strip(request.headers_mut());
         let mut after = Box::new(AfterResponse::new(sessions, names));
         let Some(session) = session else {
             after.change = Change::Ended;

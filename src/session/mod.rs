@@ -112,7 +112,7 @@ struct Inner {
     auth: Auth,
     client: TokenExchangeClient,
     keys: SealingKeys,
-    name: CookiePrefix,
+    cookies: CookiePrefix,
     lifetime: Duration,
     renewal_wait: Duration,
     origins: Origins,
@@ -161,19 +161,19 @@ impl Sessions {
     pub(crate) fn begin(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
         let started_at = self.0.auth.now();
         let session = Session { token, started_at, id: CookieId::new(started_at)? };
-        let mut cookies = vec![self.0.name.marker_cookie(&session.id, self.0.lifetime)?];
+        let mut cookies = vec![self.0.cookies.marker_cookie(&session.id, self.0.lifetime)?];
         cookies.extend(self.cookies(&session)?);
         Some(cookies)
     }
 
     /// Returns the cookie that ends a session. The layer clears the other cookies.
     pub(crate) fn end(&self, session: &Session) -> Option<HeaderValue> {
-        self.0.name.clear_marker(&session.id)
+        self.0.cookies.clear_marker(&session.id)
     }
 
     /// Reads the session from the cookies of a request, and classifies the cookies.
     fn read(&self, headers: &HeaderMap) -> (Option<Session>, CookieNames) {
-        self.0.name.read(headers, |id, sealed| self.open(id, sealed))
+        self.0.cookies.read(headers, |id, sealed| self.open(id, sealed))
     }
 
     /// Revokes the refresh token of a session. If the token is due for renewal, spends it first and revokes
@@ -201,7 +201,7 @@ impl Sessions {
 
     fn open(&self, id: &CookieId, sealed: &str) -> Option<Session> {
         let clock = &**self.0.auth.clock();
-        let plain = self.0.keys.open(Purpose::Session, &self.0.name.data(id), sealed)?;
+        let plain = self.0.keys.open(Purpose::Session, &self.0.cookies.data(id), sealed)?;
         let (started_at, token) = plain.split_at_checked(size_of::<f64>())?;
         let started_at =
             Duration::try_from_secs_f64(f64::from_be_bytes(started_at.try_into().ok()?)).ok()?;
@@ -217,10 +217,10 @@ impl Sessions {
         let mut plain = session.token.to_bytes(clock);
         plain.splice(0..0, unix_time(session.started_at).to_be_bytes());
         let ends = session.started_at + self.0.lifetime;
-        let name = self.0.name.data(&session.id);
+        let name = self.0.cookies.data(&session.id);
         let sealed = self.0.keys.seal(Purpose::Session, &name, &plain, ends)?;
         let left = ends.duration_since(clock.now()).unwrap_or_default();
-        let cookies = self.0.name.data_cookies(&session.id, &sealed, left);
+        let cookies = self.0.cookies.data_cookies(&session.id, &sealed, left);
         if cookies.is_none() {
             telemetry::session_too_large(sealed.len());
         }
@@ -234,7 +234,7 @@ impl Sessions {
     }
 
     /// Returns how long a request waits for the renewal of its session: as long as the current token is valid.
-    /// With an expired token there is no limit here; the client's own timeouts apply.
+    /// In its last second, and after it, only the client's own timeouts apply.
     fn max_renewal_wait(&self, session: &Session) -> Duration {
         let left = session.token.remaining(&**self.0.auth.clock()).unwrap_or_default();
         let spare = left.saturating_sub(MIN_REMAINING);
@@ -248,9 +248,10 @@ impl Sessions {
     /// Starts the renewal of a session, shared by all its requests. Returns `None` without a refresh token.
     fn renew(&self, session: &Session) -> Option<Pending<RenewalResult>> {
         let refresh = session.token.refresh_token()?.clone();
-        let (sessions, had) = (self.clone(), session.clone());
+        let (sessions, previous) = (self.clone(), session.clone());
         let mac = Mac::of(refresh.expose().as_bytes());
-        let waiter = self.0.renewals.run(mac, move || sessions.spend_refresh_token(had, refresh));
+        let waiter =
+            self.0.renewals.run(mac, move || sessions.spend_refresh_token(previous, refresh));
         let session = session.clone();
         Some(Box::pin(async move {
             let ended = || ExchangeError::unavailable(None, "the renewal stopped before its end");
@@ -263,7 +264,7 @@ impl Sessions {
     /// or the new tokens do not fit the session and are revoked. Other errors do not end the session.
     async fn spend_refresh_token(
         self,
-        had: Session,
+        previous: Session,
         refresh: Secret,
     ) -> Result<Option<AccessToken>, ExchangeError> {
         let client = &self.0.client;
@@ -282,9 +283,9 @@ impl Sessions {
             Some(_) => token,
             None => token.with_refresh_token(Some(refresh)),
         };
-        let reason = if !token.has_same_subject_as(&had.token) {
+        let reason = if !token.has_same_subject_as(&previous.token) {
             "tokens_of_another_user"
-        } else if self.cookies(&had.with(token.clone())).is_none() {
+        } else if self.cookies(&previous.with(token.clone())).is_none() {
             "tokens_too_large"
         } else {
             return Ok(Some(token));
@@ -310,10 +311,10 @@ pub(crate) async fn revoke(
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { keys, name, lifetime, origins, .. } = &*self.0;
+        let Inner { keys, cookies, lifetime, origins, .. } = &*self.0;
         f.debug_struct("Sessions")
             .field("keys", keys)
-            .field("cookie", &name.as_str())
+            .field("cookie", &cookies.as_str())
             .field("lifetime", lifetime)
             .field("origins", origins)
             .finish_non_exhaustive()
@@ -387,7 +388,7 @@ impl SessionsBuilder {
             auth: self.auth,
             client: self.client,
             keys: self.keys,
-            name,
+            cookies: name,
             lifetime: self.lifetime,
             renewal_wait: self.renewal_wait,
             origins,

@@ -276,8 +276,8 @@ async fn first_registration_is_201_later_ones_200() {
     golden("register-new", &first, &env);
     golden("register-known", &second, &env);
     assert_eq!(first.json(), second.json());
-    let nobody = visitor.send(Method::POST, "/v1/auth/register", &[], "").await;
-    assert_eq!(nobody.status, 401);
+    let anonymous = visitor.send(Method::POST, "/v1/auth/register", &[], "").await;
+    assert_eq!(anonymous.status, 401);
 }
 
 #[tokio::test]

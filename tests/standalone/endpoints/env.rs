@@ -166,19 +166,19 @@ impl TestEnv {
     }
 
     pub(crate) fn callback_path_for(&self, user: &str, location: &str) -> String {
-        let asked: BTreeMap<_, _> =
+        let query: BTreeMap<_, _> =
             url::Url::parse(location).unwrap().query_pairs().into_owned().collect();
-        assert_eq!(asked["redirect_uri"], REDIRECT);
-        assert_eq!(asked["code_challenge_method"], "S256");
+        assert_eq!(query["redirect_uri"], REDIRECT);
+        assert_eq!(query["code_challenge_method"], "S256");
         let code = self.provider.authorize_with(
             user,
             "wave",
             REDIRECT,
-            &asked["code_challenge"],
-            asked.get("scope").map_or("", String::as_str),
-            asked.get("nonce").map(String::as_str),
+            &query["code_challenge"],
+            query.get("scope").map_or("", String::as_str),
+            query.get("nonce").map(String::as_str),
         );
-        let (state, issuer) = (&asked["state"], self.provider.issuer());
+        let (state, issuer) = (&query["state"], self.provider.issuer());
         format!("/v1/auth/login?code={code}&state={state}&iss={}", encoded(&issuer))
     }
 
@@ -188,10 +188,10 @@ impl TestEnv {
     }
 
     pub(crate) async fn sign_in_as(&self, user: &str, browser: &Visitor) -> Answer {
-        let away = browser.get("/v1/auth/login?return_to=/me").await;
-        assert_eq!(away.status, 303, "{away:?}");
-        let back = self.callback_path_for(user, away.header("location"));
-        browser.get(&back).await
+        let redirect = browser.get("/v1/auth/login?return_to=/me").await;
+        assert_eq!(redirect.status, 303, "{redirect:?}");
+        let callback = self.callback_path_for(user, redirect.header("location"));
+        browser.get(&callback).await
     }
 
     /// Runs `meanwhile` while `/slow` serves the browser, and returns the answer of `/slow`.

@@ -9,11 +9,11 @@ use crate::support::Log;
 /// Sends valid and invalid requests to all endpoints. Returns the secrets in them.
 async fn send_all_requests(env: &TestEnv) -> Vec<String> {
     let browser = env.visitor();
-    let away = browser.get("/v1/auth/login").await;
-    let back = env.callback_path(away.header("location"));
-    let code = back.split("code=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let redirect = browser.get("/v1/auth/login").await;
+    let callback = env.callback_path(redirect.header("location"));
+    let code = callback.split("code=").nth(1).unwrap().split('&').next().unwrap().to_owned();
     let begun: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
-    assert_eq!(browser.get(&back).await.status, 303);
+    assert_eq!(browser.get(&callback).await.status, 303);
     let session: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
     browser.get("/me").await;
     env.clock.advance(MINUTE * 55);

@@ -13,16 +13,16 @@ use super::env::{MINUTE, REDIRECT, Setup, TestEnv, encoded};
 async fn browser_sign_in_returns_tokens() {
     let env = TestEnv::new().await;
     let browser = env.visitor();
-    let away = browser.get("/v1/auth/login").await;
-    assert_eq!(away.status, 303);
-    let asked: BTreeMap<_, _> =
-        url::Url::parse(away.header("location")).unwrap().query_pairs().into_owned().collect();
-    assert_eq!(asked["response_type"], "code");
-    assert_eq!(asked["client_id"], "wave");
-    assert!(asked["state"].len() == 43 && asked["nonce"].len() == 43);
+    let redirect = browser.get("/v1/auth/login").await;
+    assert_eq!(redirect.status, 303);
+    let query: BTreeMap<_, _> =
+        url::Url::parse(redirect.header("location")).unwrap().query_pairs().into_owned().collect();
+    assert_eq!(query["response_type"], "code");
+    assert_eq!(query["client_id"], "wave");
+    assert!(query["state"].len() == 43 && query["nonce"].len() == 43);
     assert_eq!(browser.cookie_names().len(), 1, "the sign-in has one cookie");
-    let back = env.callback_path(away.header("location"));
-    let tokens = browser.get(&back).await;
+    let callback = env.callback_path(redirect.header("location"));
+    let tokens = browser.get(&callback).await;
     assert_eq!(tokens.status, 200, "{tokens:?}");
     let body = tokens.json();
     for name in ["access_token", "refresh_token", "expires_in", "token_type"] {
@@ -35,7 +35,7 @@ async fn browser_sign_in_returns_tokens() {
     assert_eq!(sent["redirect_uri"], REDIRECT);
     assert!(redeemed[0].headers["authorization"].to_str().unwrap().starts_with("Basic "));
     // A repeated callback fails: the browser has no such sign-in any more.
-    browser.get(&back).await.refused(400, "invalid_request");
+    browser.get(&callback).await.refused(400, "invalid_request");
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 1);
 }
 
@@ -43,28 +43,30 @@ async fn browser_sign_in_returns_tokens() {
 async fn foreign_callback_is_refused_without_request() {
     let env = TestEnv::new().await;
     let (victim, attacker) = (env.visitor(), env.visitor());
-    let begun = |answer: &crate::support::Answer| answer.header("location").to_owned();
-    let (mine, theirs) =
-        (begun(&victim.get("/v1/auth/login").await), begun(&attacker.get("/v1/auth/login").await));
-    let (my_way, their_way) = (env.callback_path(&mine), env.callback_path(&theirs));
-    let state_of = |way: &str| way.split("state=").nth(1).unwrap()[..43].to_owned();
+    let location = |answer: &crate::support::Answer| answer.header("location").to_owned();
+    let (mine, theirs) = (
+        location(&victim.get("/v1/auth/login").await),
+        location(&attacker.get("/v1/auth/login").await),
+    );
+    let (my_callback, their_callback) = (env.callback_path(&mine), env.callback_path(&theirs));
+    let state_of = |url: &str| url.split("state=").nth(1).unwrap()[..43].to_owned();
     let foreign = [
-        their_way.clone(),
-        my_way.replace(&state_of(&my_way), &state_of(&their_way)),
-        my_way.replace("state=", "xstate="),
-        format!("{my_way}x").replace("state=", "state=A"),
+        their_callback.clone(),
+        my_callback.replace(&state_of(&my_callback), &state_of(&their_callback)),
+        my_callback.replace("state=", "xstate="),
+        format!("{my_callback}x").replace("state=", "state=A"),
         "/v1/auth/login?code=abc".to_owned(),
         "/v1/auth/login?error=access_denied".to_owned(),
         "/v1/auth/login?error=access_denied&error_description=%3Cscript%3E&state=x".to_owned(),
     ];
-    for way in &foreign {
-        let answer = victim.get(way).await;
+    for url in &foreign {
+        let answer = victim.get(url).await;
         answer.refused(400, "invalid_request");
         assert!(!answer.body.contains("<script") && !answer.body.contains("access_denied"));
     }
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
     // The attempts do not harm the victim's sign-in.
-    assert_eq!(victim.get(&my_way).await.status, 200);
+    assert_eq!(victim.get(&my_callback).await.status, 200);
 }
 
 #[tokio::test]
@@ -78,10 +80,10 @@ async fn callback_from_another_issuer_is_refused() {
         String::new(),
     ] {
         let browser = env.visitor();
-        let away = browser.get("/v1/auth/login").await;
-        let back = env.callback_path(away.header("location"));
-        let back = back.replace(&format!("&iss={issuer}"), &wrong);
-        browser.get(&back).await.refused(400, "invalid_request");
+        let redirect = browser.get("/v1/auth/login").await;
+        let callback = env.callback_path(redirect.header("location"));
+        let callback = callback.replace(&format!("&iss={issuer}"), &wrong);
+        browser.get(&callback).await.refused(400, "invalid_request");
     }
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
 }
@@ -92,14 +94,14 @@ async fn tabs_sign_in_together_until_expiry() {
     let browser = env.visitor();
     let (one, two) = (browser.get("/v1/auth/login").await, browser.get("/v1/auth/login").await);
     assert_eq!(browser.cookie_names().len(), 2);
-    for away in [two, one] {
-        let back = env.callback_path(away.header("location"));
-        assert_eq!(browser.get(&back).await.status, 200);
+    for redirect in [two, one] {
+        let callback = env.callback_path(redirect.header("location"));
+        assert_eq!(browser.get(&callback).await.status, 200);
     }
-    let away = browser.get("/v1/auth/login").await;
+    let redirect = browser.get("/v1/auth/login").await;
     env.clock.advance(MINUTE * 10);
-    let back = env.callback_path(away.header("location"));
-    browser.get(&back).await.refused(400, "invalid_request");
+    let callback = env.callback_path(redirect.header("location"));
+    browser.get(&callback).await.refused(400, "invalid_request");
 }
 
 #[tokio::test]
@@ -118,17 +120,17 @@ async fn abandoned_sign_ins_are_bounded() {
 async fn oldest_sign_ins_are_dropped_first() {
     let env = TestEnv::new().await;
     let browser = env.visitor();
-    let mut begun = Vec::new();
+    let mut callbacks = Vec::new();
     for _ in 0..10 {
-        let away = browser.get("/v1/auth/login").await;
-        begun.push(env.callback_path(away.header("location")));
+        let redirect = browser.get("/v1/auth/login").await;
+        callbacks.push(env.callback_path(redirect.header("location")));
         env.clock.advance(std::time::Duration::from_secs(1));
     }
-    let mut arrived = Vec::new();
-    for back in &begun {
-        arrived.push(browser.get(back).await.status == 200);
+    let mut completed = Vec::new();
+    for callback in &callbacks {
+        completed.push(browser.get(callback).await.status == 200);
     }
-    assert_eq!(arrived, [vec![false; 4], vec![true; 6]].concat());
+    assert_eq!(completed, [vec![false; 4], vec![true; 6]].concat());
 }
 
 #[tokio::test]
@@ -142,9 +144,9 @@ async fn long_return_paths_are_bounded_in_size() {
     }
     let kept: usize = browser.cookies.lock().unwrap().values().map(String::len).sum();
     assert!(kept < 8000, "{kept}");
-    let away = browser.get("/v1/auth/login").await;
-    let back = env.callback_path(away.header("location"));
-    assert_eq!(browser.get(&back).await.status, 200, "the newest sign-in is always kept");
+    let redirect = browser.get("/v1/auth/login").await;
+    let callback = env.callback_path(redirect.header("location"));
+    assert_eq!(browser.get(&callback).await.status, 200, "the newest sign-in is always kept");
 }
 
 #[tokio::test]
@@ -155,18 +157,18 @@ async fn process_with_same_keys_completes_sign_in() {
     setup = setup.sign_in(move |sign_in| sign_in.keys(shared));
     let first = setup.build().await;
     let browser = first.visitor();
-    let away = browser.get("/v1/auth/login").await;
-    let back = first.callback_path(away.header("location"));
+    let redirect = browser.get("/v1/auth/login").await;
+    let callback = first.callback_path(redirect.header("location"));
     let shared = keys.clone();
     let second =
         first.start_process(Setup::default().sign_in(move |sign_in| sign_in.keys(shared))).await;
     let browser = browser.at(&second);
-    assert_eq!(browser.get(&back).await.status, 200);
+    assert_eq!(browser.get(&callback).await.status, 200);
     // Without shared keys, another process cannot complete the sign-in.
-    let away = browser.get("/v1/auth/login").await;
-    let back = second.callback_path(away.header("location"));
+    let redirect = browser.get("/v1/auth/login").await;
+    let callback = second.callback_path(redirect.header("location"));
     let third = second.start_process(Setup::default()).await;
-    browser.at(&third).get(&back).await.refused(400, "invalid_request");
+    browser.at(&third).get(&callback).await.refused(400, "invalid_request");
 }
 
 #[tokio::test]
@@ -199,20 +201,20 @@ async fn cancelled_sign_in_shows_error_or_page() {
         format!("/v1/auth/login?error={error}&state={state}&iss={issuer}&error_description=x")
     };
     let browser = env.visitor();
-    let away = browser.get("/v1/auth/login").await;
-    let answer = browser.get(&refused(away.header("location"), "access_denied")).await;
+    let redirect = browser.get("/v1/auth/login").await;
+    let answer = browser.get(&refused(redirect.header("location"), "access_denied")).await;
     answer.refused(400, "access_denied");
     assert!(browser.cookie_names().is_empty());
-    let away = browser.get("/v1/auth/login").await;
-    let answer = browser.get(&refused(away.header("location"), "%3Cb%3E")).await;
+    let redirect = browser.get("/v1/auth/login").await;
+    let answer = browser.get(&refused(redirect.header("location"), "%3Cb%3E")).await;
     answer.refused(400, "server_error");
 
     let env = env
         .start_process(Setup::default().sign_in(|it| it.failure_page("/sorry?from=login")))
         .await;
     let browser = env.visitor();
-    let away = browser.get("/v1/auth/login").await;
-    let answer = browser.get(&refused(away.header("location"), "access_denied")).await;
+    let redirect = browser.get("/v1/auth/login").await;
+    let answer = browser.get(&refused(redirect.header("location"), "access_denied")).await;
     assert_eq!(answer.header("location"), "/sorry?from=login&error=access_denied");
     assert_eq!(answer.status, 303);
     // The URL does not reveal why the provider rejected the service.
@@ -220,10 +222,10 @@ async fn cancelled_sign_in_shows_error_or_page() {
         [(Fault::Status(401), "server_error"), (Fault::Status(503), "temporarily_unavailable")]
     {
         let browser = env.visitor();
-        let away = browser.get("/v1/auth/login").await;
-        let back = env.callback_path(away.header("location"));
+        let redirect = browser.get("/v1/auth/login").await;
+        let callback = env.callback_path(redirect.header("location"));
         env.provider.fail(ProviderEndpoint::Token, fault);
-        let answer = browser.get(&back).await;
+        let answer = browser.get(&callback).await;
         assert_eq!(answer.header("location"), format!("/sorry?from=login&error={code}"));
     }
 }
@@ -297,7 +299,7 @@ async fn wrong_id_token_ends_sign_in() {
         ("old", id_token("exp", 1000.into())),
         ("of another sign-in", id_token("nonce", "n-2".into())),
         ("of another token", id_token("at_hash", "AAAAAAAAAAAAAAAAAAAAAA".into())),
-        ("for somebody else, too", id_token("aud", json!(["wave", "other"]))),
+        ("for another audience, too", id_token("aud", json!(["wave", "other"]))),
         ("for another party", id_token("azp", "other".into())),
         ("made long ago", id_token("iat", 1000.into())),
         ("a logout token", id_token("events", json!({}))),

@@ -24,7 +24,7 @@ async fn every_failure_shows_the_page() {
     let env = env().await;
     let browser = env.visitor();
     let issuer = encoded(&env.provider.issuer());
-    for (way, code) in [
+    for (query, code) in [
         ("error=access_denied".to_owned(), "invalid_request"),
         (format!("error=server_error&iss={issuer}"), "invalid_request"),
         ("code=abc".to_owned(), "invalid_request"),
@@ -32,19 +32,19 @@ async fn every_failure_shows_the_page() {
         ("code=abc&code=def&state=x".to_owned(), "invalid_request"),
         ("return_to=%2F%2Fevil.example".to_owned(), "invalid_request"),
     ] {
-        let answer = browser.get(&format!("/v1/auth/login?{way}")).await;
+        let answer = browser.get(&format!("/v1/auth/login?{query}")).await;
         assert_eq!(
             (answer.status, answer.header("location")),
             (303, failure_page(code).as_str()),
-            "{way}"
+            "{query}"
         );
         assert_eq!(answer.header("cache-control"), "no-store");
     }
     // The sign-in took too long.
-    let away = browser.get("/v1/auth/login").await;
-    let back = env.callback_path(away.header("location"));
+    let redirect = browser.get("/v1/auth/login").await;
+    let callback = env.callback_path(redirect.header("location"));
     env.clock.advance(MINUTE * 11);
-    assert_eq!(browser.get(&back).await.header("location"), failure_page("invalid_request"));
+    assert_eq!(browser.get(&callback).await.header("location"), failure_page("invalid_request"));
 }
 
 #[tokio::test]
@@ -75,18 +75,18 @@ async fn throttled_browser_sees_the_page() {
 async fn back_button_with_session_goes_to_landing() {
     let env = env().await;
     let browser = env.visitor();
-    let away = browser.get("/v1/auth/login?return_to=/me").await;
-    let back = env.callback_path(away.header("location"));
-    assert_eq!(browser.get(&back).await.header("location"), "/me");
-    for way in [back.as_str(), "/v1/auth/login?error=access_denied"] {
-        let again = browser.get(way).await;
-        assert_eq!((again.status, again.header("location")), (303, "/home"), "{way}");
+    let redirect = browser.get("/v1/auth/login?return_to=/me").await;
+    let callback = env.callback_path(redirect.header("location"));
+    assert_eq!(browser.get(&callback).await.header("location"), "/me");
+    for url in [callback.as_str(), "/v1/auth/login?error=access_denied"] {
+        let again = browser.get(url).await;
+        assert_eq!((again.status, again.header("location")), (303, "/home"), "{url}");
     }
     assert_eq!(browser.get("/me").await.status, 200);
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 1);
     // An expired session does not lead to the landing page.
     env.clock.advance(MINUTE * 60 * 13);
-    assert_eq!(browser.get(&back).await.header("location"), failure_page("invalid_request"));
+    assert_eq!(browser.get(&callback).await.header("location"), failure_page("invalid_request"));
 }
 
 #[tokio::test]
@@ -173,17 +173,17 @@ async fn tokens_too_large_for_cookies_are_revoked() {
 async fn unknown_callback_parameters_may_repeat() {
     let env = env().await;
     let browser = env.visitor();
-    let away = browser.get("/v1/auth/login?return_to=/me&utm=1&utm=2").await;
-    let back = env.callback_path(away.header("location"));
-    let again = browser.get(&format!("{back}&session_state=1&x=1&x=2&session_state=2")).await;
+    let redirect = browser.get("/v1/auth/login?return_to=/me&utm=1&utm=2").await;
+    let callback = env.callback_path(redirect.header("location"));
+    let again = browser.get(&format!("{callback}&session_state=1&x=1&x=2&session_state=2")).await;
     assert_eq!(again.header("location"), "/me", "{again:?}");
     // Known parameters must not repeat, and no code is redeemed.
     let requests = env.provider.requests(ProviderEndpoint::Token);
     for name in ["code", "state", "iss", "error"] {
         let browser = env.visitor();
-        let away = browser.get("/v1/auth/login").await;
-        let back = env.callback_path(away.header("location"));
-        let answer = browser.get(&format!("{back}&{name}=1&{name}=2")).await;
+        let redirect = browser.get("/v1/auth/login").await;
+        let callback = env.callback_path(redirect.header("location"));
+        let answer = browser.get(&format!("{callback}&{name}=1&{name}=2")).await;
         assert_eq!(answer.header("location"), failure_page("invalid_request"), "{name}");
     }
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), requests);
@@ -197,8 +197,8 @@ async fn services_keep_separate_sign_in_cookies() {
     };
     let first = setup("one-two").build().await;
     let browser = first.visitor();
-    let away = browser.get("/v1/auth/login").await;
-    let back = first.callback_path(away.header("location"));
+    let redirect = browser.get("/v1/auth/login").await;
+    let callback = first.callback_path(redirect.header("location"));
     let api = first.api.clone();
     let second = first.start_process(setup("one")).await;
     let browser = browser.at(&second);
@@ -208,7 +208,7 @@ async fn services_keep_separate_sign_in_cookies() {
     let is_first = |name: &&String| name.starts_with("__Host-one-two-");
     assert_eq!(browser.cookie_names().iter().filter(is_first).count(), 1);
     let first = TestEnv { api, ..second };
-    assert_eq!(browser.at(&first).get(&back).await.status, 303);
+    assert_eq!(browser.at(&first).get(&callback).await.status, 303);
 }
 
 #[tokio::test]
@@ -246,16 +246,16 @@ async fn login_cannot_be_landing_or_failure_page() {
 async fn callback_can_be_repeated_after_outage() {
     let env = Setup::with_sessions().build().await;
     let browser = env.visitor();
-    let away = browser.get("/v1/auth/login?return_to=/me").await;
-    let back = env.callback_path(away.header("location"));
+    let redirect = browser.get("/v1/auth/login?return_to=/me").await;
+    let callback = env.callback_path(redirect.header("location"));
     let cookies = browser.cookies.lock().unwrap().clone();
     env.provider.fail(ProviderEndpoint::Jwks, Fault::Status(503));
-    let first = browser.get(&back).await;
+    let first = browser.get(&callback).await;
     assert_eq!(first.status, 503, "{first:?}");
     env.provider.heal(ProviderEndpoint::Jwks);
     env.clock.advance(MINUTE / 2);
     *browser.cookies.lock().unwrap() = cookies;
-    let second = browser.get(&back).await;
+    let second = browser.get(&callback).await;
     assert_eq!((second.status, second.header("location")), (303, "/me"), "{second:?}");
     assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 0);
     assert_eq!(browser.get("/me").await.status, 200);
@@ -266,14 +266,14 @@ async fn error_description_is_ignored() {
     let env = env().await;
     for described in ["no", "d%C3%A9ni", "d%E9ni", "a&error_description=b", "x&error_uri=%FF"] {
         let browser = env.visitor();
-        let away = browser.get("/v1/auth/login").await;
-        let url = url::Url::parse(away.header("location")).unwrap();
+        let redirect = browser.get("/v1/auth/login").await;
+        let url = url::Url::parse(redirect.header("location")).unwrap();
         let state = url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
         let issuer = encoded(&env.provider.issuer());
-        let way = format!(
+        let url = format!(
             "/v1/auth/login?error=access_denied&state={state}&iss={issuer}&error_description={described}"
         );
-        let answer = browser.get(&way).await;
+        let answer = browser.get(&url).await;
         assert_eq!(answer.header("location"), failure_page("access_denied"), "{described}");
         assert!(browser.cookie_names().is_empty(), "{described}");
     }

@@ -21,9 +21,9 @@ async fn throttled_stranger_affects_no_other_caller() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, "60"), "{answer:?}");
     assert_eq!(stranger.post_form("/v1/auth/refresh", "refresh_token=junk").await.status, 503);
     // The stranger signs in, too.
-    let away = stranger.get("/v1/auth/login").await;
-    let back = env.callback_path(away.header("location"));
-    assert_eq!(stranger.get(&back).await.status, 503);
+    let redirect = stranger.get("/v1/auth/login").await;
+    let callback = env.callback_path(redirect.header("location"));
+    assert_eq!(stranger.get(&callback).await.status, 503);
     env.provider.heal(ProviderEndpoint::Token);
     assert_eq!(env.sign_in(&env.visitor()).await.status, 303);
     let tokens = env.bob_tokens().await;
