@@ -12,7 +12,7 @@
 //! On a route without an [`AuthLayer`](crate::AuthLayer), all of them answer 500 and log that it is
 //! missing.
 //!
-//! How it fits together: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request).
 
 use std::any::Any;
 use std::ops::Deref;

@@ -12,11 +12,12 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Method, Request, Uri};
+use http::{Extensions, Request};
 
 use crate::clock::{CHECK_TIMEOUT, within};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::Confirmation;
+use crate::support::request_head::RequestHead;
 
 /// A request with a key-bound token, as a [`ProofVerifier`] sees it. `Debug` prints neither the token nor
 /// headers.
@@ -27,13 +28,9 @@ pub struct ProofRequest<'r> {
     pub confirmation: &'r Confirmation,
     /// The token, already verified.
     pub token: &'r str,
-    /// The method.
-    pub method: &'r Method,
-    /// The target, as the layer sees it. A router outside of the layer may have stripped a prefix; axum
-    /// keeps the full target in the extensions (`OriginalUri`).
-    pub uri: &'r Uri,
-    /// The headers.
-    pub headers: &'r HeaderMap,
+    /// The method, the target and the headers. A router outside of the layer may have stripped a prefix of the
+    /// target; axum keeps the full target in the extensions (`OriginalUri`).
+    pub head: RequestHead<'r>,
     /// The extensions. A server puts facts about the connection here, such as the client's certificate.
     pub extensions: &'r Extensions,
     /// The current time, by the layer's clock.
@@ -48,9 +45,8 @@ impl<'r> ProofRequest<'r> {
         token: &'r str,
         now: SystemTime,
     ) -> Self {
-        let (method, uri) = (request.method(), request.uri());
-        let (headers, extensions) = (request.headers(), request.extensions());
-        Self { confirmation, token, method, uri, headers, extensions, now }
+        let (head, extensions) = (RequestHead::of(request), request.extensions());
+        Self { confirmation, token, head, extensions, now }
     }
 }
 
@@ -58,7 +54,7 @@ impl fmt::Debug for ProofRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProofRequest")
             .field("confirmation", &self.confirmation)
-            .field("method", &self.method)
+            .field("head", &self.head)
             .finish_non_exhaustive()
     }
 }
@@ -168,24 +164,21 @@ impl<V: ProofVerifier + ?Sized> ProofVerifier for Arc<V> {
 /// The part of a request that a proof is made for.
 #[derive(Clone, Copy)]
 pub(crate) struct ProofHead<'r> {
-    pub(crate) method: &'r Method,
-    pub(crate) uri: &'r Uri,
-    pub(crate) headers: &'r HeaderMap,
+    pub(crate) head: RequestHead<'r>,
     pub(crate) extensions: &'r Extensions,
 }
 
 impl<'r> ProofHead<'r> {
     pub(crate) fn of_parts(parts: &'r Parts) -> Self {
-        let Parts { method, uri, headers, extensions, .. } = parts;
-        Self { method, uri, headers, extensions }
+        Self { head: RequestHead::of_parts(parts), extensions: &parts.extensions }
     }
 
     /// Returns a copy for a verification that waits while another owner has the request.
     pub(crate) fn to_parts(self) -> Box<Parts> {
         let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = self.method.clone();
-        parts.uri = self.uri.clone();
-        parts.headers = self.headers.clone();
+        parts.method = self.head.method.clone();
+        parts.uri = self.head.uri.clone();
+        parts.headers = self.head.headers.clone();
         parts.extensions = self.extensions.clone();
         Box::new(parts)
     }
@@ -196,8 +189,8 @@ impl<'r> ProofHead<'r> {
         token: &'r str,
         now: SystemTime,
     ) -> ProofRequest<'r> {
-        let Self { method, uri, headers, extensions } = self;
-        ProofRequest { confirmation, token, method, uri, headers, extensions, now }
+        let Self { head, extensions } = self;
+        ProofRequest { confirmation, token, head, extensions, now }
     }
 }
 

@@ -3,7 +3,8 @@
 //! Some tokens, proofs and codes must work only once (RFC 7519 §4.1.7, RFC 9449 §11.1). A log remembers
 //! each from its first use until it expires. [`MemoryReplayLog`] serves one process;
 //! [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) serves several.
-//! [`TrustEvaluator`](crate::trust::TrustEvaluator) asks a log about foreign tokens with `single_use_jti` (feature `trust`). A check of your own makes its keys with [`ReplayKey::of`]:
+//! [`TrustEvaluator`](crate::trust::TrustEvaluator) uses a log for foreign tokens with `single_use_jti` (feature
+//! `trust`). For your own checks, make keys with [`ReplayKey::of`]:
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -115,7 +116,9 @@ struct Entries {
 
 /// The log is full of unexpired tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the replay log is full: raise its capacity, or ask for shorter-lived tokens")]
+#[error(
+    "the replay log is full: raise its capacity, or have the issuer shorten the lifetime of its tokens"
+)]
 pub struct ReplayLogFull;
 
 impl MemoryReplayLog {

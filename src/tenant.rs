@@ -6,7 +6,7 @@
 //! [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver) (feature
 //! `testing`) checks a custom store.
 //!
-//! How it fits together: [manual::tenants](crate::manual::tenants).
+//! See also: [manual::tenants](crate::manual::tenants).
 
 mod cached;
 mod memory;

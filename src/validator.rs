@@ -4,7 +4,7 @@
 //! of the crate. This module has [`Credentials`], the input of a custom validator, and [`VerifiedTokens`],
 //! the cache of verified tokens with its statistics and flushes.
 //!
-//! How it fits together: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request).
 
 mod headers;
 mod id_token;

@@ -225,7 +225,7 @@ impl AuthConfig {
             if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
                 faults.push(Fault::new(
                     format!("issuers[{nth}].issuer"),
-                    "repeats an earlier one: their tokens could not be told apart",
+                    "repeats an earlier one: their tokens would be indistinguishable",
                 ));
             }
         }

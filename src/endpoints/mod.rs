@@ -6,7 +6,7 @@
 //! ([`Throttle`], by default [`TokenBuckets`]), and the proxies that report client addresses
 //! ([`TrustedProxies`]).
 //!
-//! Guide: [manual::endpoints](crate::manual::endpoints).
+//! See also: [manual::endpoints](crate::manual::endpoints).
 
 mod accounts;
 mod body;

@@ -117,7 +117,7 @@ impl Challenger {
         self
     }
 
-    /// Returns the challenges for `error`, each for a field line of its own (RFC 9110 §11.6.1). There are none
+    /// Returns the challenges for `error`, each for a separate field line (RFC 9110 §11.6.1). There are none
     /// if another token of the same caller would not help, or if the caller is not at fault.
     ///
     /// A challenge of the error replaces the configured one of the same scheme. If it has a parameter `error`,

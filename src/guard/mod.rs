@@ -6,7 +6,7 @@
 //! combine them. Write your own as a [`Guard`], which sees the head of the request ([`GuardRequest`]),
 //! or from a closure with [`guard_fn`].
 //!
-//! How it fits together: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request).
 
 pub(crate) mod condition;
 

@@ -6,7 +6,7 @@
 //! this service at the provider. The configuration of an issuer, [`IssuerConfig`], is at the root of the
 //! crate.
 //!
-//! How it fits together: [manual::tenants](crate::manual::tenants).
+//! See also: [manual::tenants](crate::manual::tenants).
 
 mod attempts;
 mod cached_key_set;

@@ -5,15 +5,16 @@
 //! tenants in headers and paths), and the associated types of tower's traits: [`AuthService`],
 //! [`ResponseFuture`] and [`ResponseBody`].
 //!
-//! How it fits together: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request).
 
 pub(crate) mod auth_layer;
 mod service;
 mod source;
 
 pub use crate::gate::{Gated, ResponseBody, ResponseFuture};
+pub use crate::support::request_head::RequestHead;
 pub use auth_layer::AuthService;
-pub use source::{CustomSource, RequestHead, TenantSource, TokenSource};
+pub use source::{CustomSource, TenantSource, TokenSource};
 
 pub(crate) use auth_layer::AuthLayer;
 pub(crate) use service::{Unauthenticated, authenticate, mark_mock, refuse};

@@ -9,11 +9,12 @@ use http_body::Body;
 
 use super::PROVENANCE_HEADER;
 use super::auth_layer::AuthLayer;
-use super::source::{RequestHead, TenantSource, TokenSource};
+use super::source::{TenantSource, TokenSource};
 use crate::auth::{Attempt, Auth, AuthContext, AuthRequest, IncomingToken};
 use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::gate::{Decision, Gate, Pending, ResponseBody};
 use crate::proof::ProofHead;
+use crate::support::request_head::RequestHead;
 use crate::support::telemetry;
 
 /// The mark of a request that passes without an identity. Guards and extractors find it in the extensions,
@@ -104,8 +105,7 @@ impl AuthLayer {
         extensions: &mut Extensions,
     ) -> Result<Decision<bool, AuthResult>, AuthError> {
         let tenant = TenantSource::requested(&self.options.tenants, head);
-        let RequestHead { method, uri, headers } = head;
-        let head = ProofHead { method, uri, headers, extensions };
+        let head = ProofHead { head, extensions };
         let request = AuthRequest {
             credentials: token.credentials(),
             tenant: tenant.as_ref(),

@@ -4,72 +4,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::auth::{IncomingToken, RequestedTenant, TenantAuthoriser};
 use crate::error::AuthError;
 use crate::identity::{Identity, TenantId};
+use crate::support::request_head::RequestHead;
 use crate::tenant::Tenant;
 
-const GRPC: &[u8] = b"application/grpc";
 const SCHEME: &[u8] = b"bearer";
-
-/// The method, URI and headers of a request, for custom sources and guards. `Debug` prints neither headers
-/// nor the query, because they may contain tokens.
-#[derive(Clone, Copy)]
-#[non_exhaustive]
-pub struct RequestHead<'r> {
-    /// The method.
-    pub method: &'r Method,
-    /// The request target. A router outside of the layer may have stripped a prefix.
-    pub uri: &'r Uri,
-    /// The headers.
-    pub headers: &'r HeaderMap,
-}
-
-impl fmt::Debug for RequestHead<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestHead")
-            .field("method", &self.method)
-            .field("path", &self.uri.path())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<'r> RequestHead<'r> {
-    /// Makes the head of a request.
-    pub fn of<B>(request: &'r Request<B>) -> Self {
-        Self { method: request.method(), uri: request.uri(), headers: request.headers() }
-    }
-
-    pub(crate) fn of_parts(parts: &'r http::request::Parts) -> Self {
-        Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers }
-    }
-
-    /// Returns whether the request is a gRPC request: `POST` of `application/grpc`, optionally with a message
-    /// format or parameters (gRPC over HTTP/2, Requests). Only gRPC clients understand a refusal with
-    /// status 200.
-    pub fn is_grpc(&self) -> bool {
-        let content_type = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let parts = content_type.and_then(|value| value.split_at_checked(GRPC.len()));
-        *self.method == Method::POST
-            && parts.is_some_and(|(start, rest)| {
-                start.eq_ignore_ascii_case(GRPC) && matches!(rest, [] | [b'+' | b';', ..])
-            })
-    }
-
-    /// Returns whether the method and headers are those of a CORS preflight (Fetch §4.8). A preflight
-    /// carries no credentials, and announces neither content nor a protocol upgrade.
-    #[inline]
-    pub(super) fn is_preflight(&self) -> bool {
-        *self.method == Method::OPTIONS
-            && self.headers.contains_key(header::ORIGIN)
-            && self.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-            && !self.headers.contains_key(header::TRANSFER_ENCODING)
-            && !self.headers.contains_key(header::UPGRADE)
-            && self.headers.get_all(header::CONTENT_LENGTH).iter().all(|length| *length == "0")
-    }
-}
 
 /// A source of tokens in a request.
 ///
@@ -316,6 +259,8 @@ impl fmt::Debug for TenantSource {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     fn token(authorization: &[&str]) -> Result<Option<String>, u16> {

@@ -3,7 +3,7 @@
 //! [`WorkloadExchange`] combines a [trust policy](crate::trust) with a [`Minter`]. Workloads call it
 //! through `POST /v1/auth/exchange` ([`Endpoints`](crate::endpoints::Endpoints)).
 //!
-//! How it fits together: [manual::endpoints](crate::manual::endpoints).
+//! See also: [manual::endpoints](crate::manual::endpoints).
 
 mod forwarding;
 mod local;

@@ -6,7 +6,7 @@
 //! [`EndpointsBuilder::registrar`](crate::endpoints::EndpointsBuilder::registrar).
 //! [`testing::conformance`](crate::testing::conformance) (feature `testing`) checks a custom registrar.
 //!
-//! How it fits together: [manual::tenants](crate::manual::tenants).
+//! See also: [manual::tenants](crate::manual::tenants).
 
 mod ids;
 mod memory;

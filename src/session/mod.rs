@@ -4,7 +4,7 @@
 //! the `Authorization` header that the inner layer verifies. The [`endpoints`](crate::endpoints) start and end
 //! sessions.
 //!
-//! Guide: [manual::endpoints](crate::manual::endpoints).
+//! See also: [manual::endpoints](crate::manual::endpoints).
 
 mod after_response;
 mod cookie;

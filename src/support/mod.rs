@@ -12,6 +12,8 @@ pub(crate) mod mac;
 
 pub(crate) mod json;
 
+pub(crate) mod request_head;
+
 pub(crate) mod bounded;
 
 pub(crate) mod retry;

@@ -367,7 +367,7 @@ pub(crate) fn sign_in_refused(error: &str) {
 
 /// The tokens of a session are too long for cookies, so the session cannot begin or continue.
 pub(crate) fn session_too_large(characters: usize) {
-    tracing::error!(target: TARGET, characters, "a session does not fit into cookies: ask the provider for smaller tokens");
+    tracing::error!(target: TARGET, characters, "a session does not fit into cookies: configure the provider to issue smaller tokens");
 }
 
 /// Attempts are throttled by address, but the request has no address.

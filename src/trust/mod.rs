@@ -4,7 +4,7 @@
 //! which of these tokens a service accepts, which identity and tenant they get, and which scopes. A
 //! [`TrustEvaluator`] holds the policy and decides about each token.
 //!
-//! How it fits together: [manual::endpoints](crate::manual::endpoints#workloads).
+//! See also: [manual::endpoints](crate::manual::endpoints#workloads).
 //!
 //! ```
 //! use scaikey_auth::identity::Scopes;

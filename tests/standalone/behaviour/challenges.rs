@@ -188,7 +188,7 @@ impl ProofVerifier for OnceWithNonce {
     }
 
     async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
-        let proof = request.headers.get("x-proof").and_then(|value| value.to_str().ok());
+        let proof = request.head.headers.get("x-proof").and_then(|value| value.to_str().ok());
         let proof = proof.and_then(|proof| proof.split_once(' '));
         let Some((_, id)) = proof.filter(|(nonce, _)| *nonce == "n-1") else {
             return Err(nonce_required(&HeaderValue::from_static("n-1")));

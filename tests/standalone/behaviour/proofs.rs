@@ -58,7 +58,7 @@ impl KeyInHeader {
 
     fn check(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let key = request.headers.get("x-key").and_then(|value| value.to_str().ok());
+        let key = request.head.headers.get("x-key").and_then(|value| value.to_str().ok());
         let shown = key.map(|key| Confirmation::JwkThumbprint(thumbprint(key)));
         match shown {
             Some(shown) if shown == *request.confirmation => Ok(Proven::new()),
@@ -171,8 +171,8 @@ impl ProofVerifier for ConnectionCertificate {
     async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
         let printed = format!("{request:?}");
         assert!(!printed.contains(request.token) && !printed.contains("x-seen"), "{printed}");
-        let seen = request.headers["x-seen"].to_str().unwrap();
-        let (method, uri, now) = (request.method, request.uri, request.now);
+        let seen = request.head.headers["x-seen"].to_str().unwrap();
+        let (method, uri, now) = (request.head.method, request.head.uri, request.now);
         let input = format!("{method} {uri} {seen} {} {now:?}", request.token);
         self.0.lock().unwrap().push(input);
         let shown = request.extensions.get::<Certificate>();
