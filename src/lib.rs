@@ -84,12 +84,13 @@
 //!                 └───────▶ registrar             the identity's participant in this service
 //! ```
 //!
-//! The source has five groups of modules. Each module imports only from modules above it:
+//! The source has five groups of modules. Each module imports only from modules above it. The page
+//! [architecture](manual::architecture) has the details:
 //!
 //! | group | public modules |
 //! |---|---|
 //! | ground: tools that are independent of tokens | [`clock`], [`error`], [`replay`] |
-//! | identity: the content of a token and the settings of a service | [`identity`], [`config`] |
+//! | terms: the content of a token and the settings of a service | [`identity`], [`config`] |
 //! | judging: verification of tokens and tenants | [`issuer`], [`validator`], [`proof`], [`admission`], [`tenant`], [`registrar`] |
 //! | obtaining: tokens for other services and workloads | [`exchange`], [`trust`], [`mint`] |
 //! | serving: layers, guards and endpoints | [`layer`], [`guard`], [`outbound`], [`session`], [`endpoints`], [`extract`], [`testing`] |
@@ -153,7 +154,7 @@ pub mod error;
 
 pub mod replay;
 
-// Who and what: the identity in a token, and the configuration of this service.
+// Terms: the identity in a token, and the configuration of this service.
 
 pub mod identity;
 
