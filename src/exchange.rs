@@ -1,6 +1,6 @@
 //! Tokens for other services (feature `exchange`, on by default).
 //!
-//! [`TokenExchangeClient`], [`ExchangeRequest`] and [`TokenCache`](crate::TokenCache) are at the root of
+//! [`TokenExchangeClient`], [`ExchangeRequest`] and [`TokenCache`] are at the root of
 //! the crate. This module has the rest:
 //!
 //! * the requests of the other grants: [`ServiceTokenRequest`], [`RefreshRequest`], [`CodeRequest`],
