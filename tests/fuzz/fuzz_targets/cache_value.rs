@@ -1,4 +1,4 @@
-//! Any bytes at all: see `scaikey_auth::testing::fuzz::cache_value`.
+//! Fuzzes `scaikey_auth::testing::fuzz::cache_value` with arbitrary bytes.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| scaikey_auth::testing::fuzz::cache_value(bytes));
