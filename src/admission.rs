@@ -73,8 +73,8 @@ pub enum Admission {
 ///
 /// Harmless mistakes: denying too much; being slow or failing, which is answered with 503. Mistakes that let
 /// an attacker in: returning `Allow` when the store is unavailable; looking up `sid` or `jti` without the
-/// issuer, within which alone they are unique; looking up `sid` only, where the issuer puts none into access
-/// tokens.
+/// issuer, although they are unique only within an issuer; looking up only `sid`, although the issuer puts none
+/// into access tokens.
 ///
 /// ```
 /// use std::collections::HashSet;
