@@ -261,21 +261,21 @@ async fn confusable_ids(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolv
         &longer,
         &other,
     ];
-    let mut held = Vec::new();
+    let mut stored = Vec::new();
     for (turn, id) in ids.into_iter().enumerate() {
         let Ok(id) = TenantId::new(id) else { continue };
         let status = [TenantStatus::Active, TenantStatus::Suspended].into_iter().nth(turn % 2);
         if suite.put(&id, status.unwrap_or_default()).await {
-            held.push((id, status));
+            stored.push((id, status));
         }
     }
-    for (id, status) in &held {
+    for (id, status) in &stored {
         expect(resolver, id, *status, "ids are stored and compared byte for byte").await;
     }
-    while let Some((id, _)) = held.pop() {
+    while let Some((id, _)) = stored.pop() {
         suite.remove(&id).await;
         expect(resolver, &id, None, "a removed tenant is Ok(None)").await;
-        if let Some((other, status)) = held.last() {
+        if let Some((other, status)) = stored.last() {
             expect(resolver, other, *status, "removing a tenant keeps the others").await;
         }
     }

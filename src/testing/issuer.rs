@@ -69,7 +69,7 @@ impl TestIssuer {
         };
         let mut keys = KeyRing::default();
         for algorithm in &settings.algorithms {
-            keys.adopt(SigningKey::generate(*algorithm));
+            keys.make_current(SigningKey::generate(*algorithm));
         }
         Self(Arc::new(Inner {
             settings,
@@ -97,12 +97,12 @@ impl TestIssuer {
 
     /// Returns the URL of its OpenID Connect discovery document.
     pub fn discovery_url(&self) -> String {
-        self.at("/.well-known/openid-configuration")
+        self.url_of("/.well-known/openid-configuration")
     }
 
     /// Returns the URL of its key set.
     pub fn jwks_uri(&self) -> String {
-        self.at("/.well-known/jwks.json")
+        self.url_of("/.well-known/jwks.json")
     }
 
     /// Builds an access token of a user: `alice` of tenant `tenant-1`, for the provider's audience
@@ -146,7 +146,7 @@ impl TestIssuer {
     pub fn key_for(&self, algorithm: Algorithm) -> SigningKey {
         let mut ring = self.ring();
         let current = ring.current(algorithm).cloned();
-        current.unwrap_or_else(|| ring.adopt(SigningKey::generate(algorithm)))
+        current.unwrap_or_else(|| ring.make_current(SigningKey::generate(algorithm)))
     }
 
     /// Returns the `kid` of the current signing key.
@@ -165,7 +165,7 @@ impl TestIssuer {
         let algorithm = self.key().algorithm();
         let mut ring = self.ring();
         let key = ring.take_next().unwrap_or_else(|| SigningKey::generate(algorithm));
-        ring.adopt(key).kid().to_owned()
+        ring.make_current(key).kid().to_owned()
     }
 
     /// Publishes the key that the next [`rotate`](Self::rotate) will use, and returns its `kid`.
@@ -178,7 +178,7 @@ impl TestIssuer {
 
     /// Publishes a key and makes it the signing key for its algorithm.
     pub fn rotate_to(&self, key: SigningKey) {
-        self.ring().adopt(key);
+        self.ring().make_current(key);
     }
 
     /// Removes a key from the published set. If it is the current key, it still signs: a verifier
@@ -334,7 +334,7 @@ impl TestIssuer {
         self.0.tenant.as_deref().unwrap_or("tenant-1")
     }
 
-    pub(super) fn at(&self, path: &str) -> String {
+    pub(super) fn url_of(&self, path: &str) -> String {
         format!("{}{}{path}", self.0.settings.url, self.0.base)
     }
 

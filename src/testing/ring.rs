@@ -27,7 +27,7 @@ impl KeyRing {
     }
 
     /// Publishes a key unless it is published, and makes it current.
-    pub(super) fn adopt(&mut self, key: SigningKey) -> SigningKey {
+    pub(super) fn make_current(&mut self, key: SigningKey) -> SigningKey {
         // Compares keys, not `kid`s: two keys may have the same `kid` (RFC 7517 §4.5).
         let public = key.public_key();
         if !self.published.iter().any(|known| known.public_key() == public) {

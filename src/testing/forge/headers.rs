@@ -18,25 +18,25 @@ pub(super) fn add(list: &mut ForgeryList<'_>) {
 /// Tokens signed with a key that only their header names.
 fn key_sources(list: &mut ForgeryList<'_>) {
     let why = "the header never chooses the key (RFC 8725 §3.10)";
-    let own = SigningKey::generate(Algorithm::RS256);
-    let known = list.issuer.key_for(Algorithm::RS256);
+    let attacker_key = SigningKey::generate(Algorithm::RS256);
+    let issuer_key = list.issuer.key_for(Algorithm::RS256);
     // The provider counts a request to this URL as a stray request.
     let url = format!("{}/mallory.json", list.issuer.issuer());
-    let certificate = STANDARD.encode(own.public_der());
-    let signed = |list: &ForgeryList<'_>| list.good().signed_by(&own);
+    let certificate = STANDARD.encode(attacker_key.public_der());
+    let signed = |list: &ForgeryList<'_>| list.good().signed_by(&attacker_key);
     for (name, parameter, value) in [
-        ("jwk in the header", "jwk", own.jwk()),
+        ("jwk in the header", "jwk", attacker_key.jwk()),
         ("jku in the header", "jku", url.as_str().into()),
         ("x5u in the header", "x5u", url.as_str().into()),
         ("x5c in the header", "x5c", json!([certificate])),
     ] {
         list.add(name, why, signed(list).header(parameter, value).sign());
     }
-    let token = signed(list).kid(None).header("jwk", own.jwk()).sign();
+    let token = signed(list).kid(None).header("jwk", attacker_key.jwk()).sign();
     list.add("jwk in the header, no kid", why, token);
-    let token = signed(list).kid(Some(known.kid())).header("jwk", own.jwk()).sign();
+    let token = signed(list).kid(Some(issuer_key.kid())).header("jwk", attacker_key.jwk()).sign();
     list.add("jwk in the header, kid of the issuer", why, token);
-    let token = signed(list).kid(Some(known.kid())).header("jku", url).sign();
+    let token = signed(list).kid(Some(issuer_key.kid())).header("jku", url).sign();
     list.add("jku in the header, kid of the issuer", why, token);
 }
 
@@ -106,9 +106,9 @@ fn types(list: &mut ForgeryList<'_>) {
 /// Tokens signed by the issuer with a wrong `kid`.
 fn key_ids(list: &mut ForgeryList<'_>) {
     let opaque = "a kid is compared, never interpreted (RFC 8725 §3.10)";
-    let known = list.issuer.key_for(Algorithm::RS256);
-    let upper = known.kid().to_uppercase();
-    let padded = format!("{} ", known.kid());
+    let issuer_key = list.issuer.key_for(Algorithm::RS256);
+    let upper = issuer_key.kid().to_uppercase();
+    let padded = format!("{} ", issuer_key.kid());
     let long = "k".repeat(10_000);
     let medium = "k".repeat(1000);
     for (name, kid) in [
@@ -129,7 +129,7 @@ fn key_ids(list: &mut ForgeryList<'_>) {
     for (name, kid) in [
         ("kid a number", json!(1)),
         ("kid null", Value::Null),
-        ("kid a list", json!([known.kid()])),
+        ("kid a list", json!([issuer_key.kid()])),
         ("kid an object", json!({})),
     ] {
         list.add(name, typed, list.good().header("kid", kid).sign());

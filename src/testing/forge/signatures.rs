@@ -110,13 +110,13 @@ fn wrong_key(list: &mut ForgeryList<'_>) {
         ("RS256 by an unknown key with a known kid", Algorithm::RS256),
         ("ES256 by an unknown key with a known kid", Algorithm::ES256),
     ] {
-        let known = list.issuer.key_for(algorithm);
-        let unknown = SigningKey::with_kid(algorithm, known.kid());
-        list.add(name, why, list.good().signed_by(&unknown).sign());
+        let issuer_key = list.issuer.key_for(algorithm);
+        let attacker_key = SigningKey::with_kid(algorithm, issuer_key.kid());
+        list.add(name, why, list.good().signed_by(&attacker_key).sign());
     }
-    let unknown = SigningKey::generate(Algorithm::RS256);
-    list.add("RS256 by an unknown key", why, list.good().signed_by(&unknown).sign());
-    let token = list.good().signed_by(&unknown).kid(None).sign();
+    let attacker_key = SigningKey::generate(Algorithm::RS256);
+    list.add("RS256 by an unknown key", why, list.good().signed_by(&attacker_key).sign());
+    let token = list.good().signed_by(&attacker_key).kid(None).sign();
     list.add("RS256 by an unknown key without kid", why, token);
 }
 

@@ -20,17 +20,17 @@ struct AuthorizationRequest {
 }
 
 pub(super) fn answer(issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
-    let asked = match AuthorizationRequest::read(issuer, request) {
-        Ok(asked) => asked,
+    let authorization = match AuthorizationRequest::read(issuer, request) {
+        Ok(authorization) => authorization,
         // No redirect: the redirect URI is not known to be the client's (RFC 6749 §3.1.2.4).
         Err(problem) => return page(StatusCode::BAD_REQUEST, &notice(problem)),
     };
-    if let Some(error) = asked.fault() {
-        return asked.send_back(issuer, &[("error", error)]);
+    if let Some(error) = authorization.error_code() {
+        return authorization.send_back(issuer, &[("error", error)]);
     }
     match request.method {
-        Method::POST => asked.sign_in(issuer, request),
-        _ => page(StatusCode::OK, &asked.form(None)),
+        Method::POST => authorization.sign_in(issuer, request),
+        _ => page(StatusCode::OK, &authorization.form(None)),
     }
 }
 
@@ -58,7 +58,7 @@ impl AuthorizationRequest {
     }
 
     /// Returns the error code of an invalid request.
-    fn fault(&self) -> Option<&'static str> {
+    fn error_code(&self) -> Option<&'static str> {
         let repeated = self.members.iter().enumerate().any(|(nth, (name, _))| {
             self.members.iter().take(nth).any(|(earlier, _)| earlier == name)
         });
@@ -222,13 +222,13 @@ mod tests {
 
     const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-    const HERE: &str = "https://app.example/cb?x=1";
+    const REDIRECT_URI: &str = "https://app.example/cb?x=1";
 
     async fn provider() -> Provider {
         let provider = Provider::start().await;
-        let app = Client::new("app", "s").scopes("openid read").redirect_uri(HERE);
+        let app = Client::new("app", "s").scopes("openid read").redirect_uri(REDIRECT_URI);
         provider.register_client(app);
-        provider.register_client(Client::new("<b>", "s").redirect_uri(HERE));
+        provider.register_client(Client::new("<b>", "s").redirect_uri(REDIRECT_URI));
         provider.register_user(User::new("bob", "hunter2"));
         provider
     }
@@ -237,7 +237,7 @@ mod tests {
         let mut members = vec![
             ("response_type", "code"),
             ("client_id", "app"),
-            ("redirect_uri", HERE),
+            ("redirect_uri", REDIRECT_URI),
             ("scope", "openid read"),
             ("state", "s t"),
             ("nonce", "n-1"),
@@ -252,38 +252,38 @@ mod tests {
         format!("/auth?{query}")
     }
 
-    fn at(provider: &Provider, method: Method, target: String, body: &str) -> Answer {
+    fn send(provider: &Provider, method: Method, target: String, body: &str) -> Answer {
         let (headers, body) = (http::HeaderMap::new(), body.to_owned().into());
         answer(provider, &ReceivedRequest { method, target, headers, body })
     }
 
-    fn went_to(answer: &Answer) -> Vec<(String, String)> {
+    fn redirect_parameters(answer: &Answer) -> Vec<(String, String)> {
         let url: Url = answer.headers[LOCATION].to_str().unwrap().parse().unwrap();
-        assert!(url.as_str().starts_with(HERE), "{url}");
+        assert!(url.as_str().starts_with(REDIRECT_URI), "{url}");
         url.query_pairs().into_owned().skip(1).collect()
     }
 
     #[tokio::test]
     async fn sign_in_form_leads_to_tokens() {
         let provider = provider().await;
-        let form = at(&provider, Method::GET, target(&[]), "");
+        let form = send(&provider, Method::GET, target(&[]), "");
         assert_eq!(form.headers["cache-control"], "no-store");
         assert_eq!(form.headers[CONTENT_TYPE], "text/html; charset=utf-8");
         assert!(form.headers.contains_key(CONTENT_SECURITY_POLICY));
         let page = form.page.unwrap();
         assert!(page.contains("to continue to <strong>app</strong>"), "{page}");
         assert!(page.contains("<li>openid</li><li>read</li>"), "{page}");
-        let wrong = at(&provider, Method::POST, target(&[]), "username=bob&password=x");
+        let wrong = send(&provider, Method::POST, target(&[]), "username=bob&password=x");
         assert!(wrong.page.unwrap().contains("is wrong"));
-        let back = at(&provider, Method::POST, target(&[]), "username=bob&password=hunter2");
+        let back = send(&provider, Method::POST, target(&[]), "username=bob&password=hunter2");
         assert_eq!(back.status, 303);
-        let sent = went_to(&back);
+        let sent = redirect_parameters(&back);
         let issuer = provider.issuer();
         assert_eq!(sent[1..], [("state".into(), "s t".into()), ("iss".into(), issuer.clone())]);
         let form = [
             ("grant_type", "authorization_code"),
             ("code", sent[0].1.as_str()),
-            ("redirect_uri", HERE),
+            ("redirect_uri", REDIRECT_URI),
             ("code_verifier", VERIFIER),
         ];
         let (status, tokens) = ask(&provider, "app", &form).await;
@@ -313,13 +313,13 @@ mod tests {
             (("scope", Some("openid admin")), "invalid_scope"),
             (("prompt", Some("none")), "login_required"),
         ] {
-            let answer = at(&provider, Method::GET, target(&[change]), "");
-            let sent = went_to(&answer);
+            let answer = send(&provider, Method::GET, target(&[change]), "");
+            let sent = redirect_parameters(&answer);
             assert_eq!(sent[0], ("error".into(), error.into()), "{change:?}");
             assert_eq!((sent[1].1.as_str(), &sent[2].1), ("s t", &provider.issuer()));
         }
-        let cancelled = at(&provider, Method::POST, target(&[]), "cancel=yes");
-        assert_eq!(went_to(&cancelled)[0].1, "access_denied");
+        let cancelled = send(&provider, Method::POST, target(&[]), "cancel=yes");
+        assert_eq!(redirect_parameters(&cancelled)[0].1, "access_denied");
         for change in [
             ("client_id", Some("nobody")),
             ("client_id", None),
@@ -327,12 +327,16 @@ mod tests {
             ("redirect_uri", Some("https://app.example/cb")),
             ("redirect_uri", None),
         ] {
-            let answer = at(&provider, Method::GET, target(&[change]), "");
+            let answer = send(&provider, Method::GET, target(&[change]), "");
             assert_eq!(answer.status, 400, "{change:?}");
             assert!(!answer.headers.contains_key(LOCATION));
         }
-        let odd =
-            at(&provider, Method::GET, target(&[("client_id", Some("<b>")), ("scope", None)]), "");
+        let odd = send(
+            &provider,
+            Method::GET,
+            target(&[("client_id", Some("<b>")), ("scope", None)]),
+            "",
+        );
         assert!(odd.page.unwrap().contains("<strong>&lt;b&gt;</strong>"));
     }
 }

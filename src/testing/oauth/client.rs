@@ -83,8 +83,8 @@ fn unverified_issuer(assertion: &str) -> Option<String> {
 fn verified(key: &SigningKey, assertion: &str) -> Option<Map<String, Value>> {
     let header = URL_SAFE_NO_PAD.decode(assertion.split('.').next()?).ok()?;
     let header: Map<String, Value> = serde_json::from_slice(&header).ok()?;
-    let says = |name: &str, value: &str| header.get(name).is_some_and(|said| said == value);
-    let good = says("typ", "client-authentication+jwt") && says("alg", key.algorithm().as_str());
+    let has = |name: &str, value: &str| header.get(name).is_some_and(|actual| actual == value);
+    let good = has("typ", "client-authentication+jwt") && has("alg", key.algorithm().as_str());
     good.then(|| key.claims_of(assertion)).flatten()
 }
 

@@ -198,10 +198,10 @@ pub(super) fn issue(
 
 /// Returns the requested scope if it is allowed. Without a request it returns all allowed scopes.
 pub(super) fn requested_scope(allowed: &[String], form: &Form) -> Result<String, OAuthError> {
-    let Some(asked) = form.get("scope") else { return Ok(allowed.join(" ")) };
+    let Some(requested) = form.get("scope") else { return Ok(allowed.join(" ")) };
     let is_allowed = |scope: &str| allowed.iter().any(|known| known == scope);
-    if asked.split_ascii_whitespace().all(is_allowed) {
-        return Ok(asked.to_owned());
+    if requested.split_ascii_whitespace().all(is_allowed) {
+        return Ok(requested.to_owned());
     }
     Err(OAuthError::new("invalid_scope", "the client may not request this scope"))
 }
@@ -216,7 +216,7 @@ mod tests {
     // RFC 7636, Appendix B.
     const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-    const HERE: &str = "https://app.example/cb";
+    const REDIRECT_URI: &str = "https://app.example/cb";
 
     async fn provider(clock: &ManualClock) -> Provider {
         let provider = Provider::builder().clock(clock.clone()).start().await;
@@ -249,25 +249,25 @@ mod tests {
             ];
             ask(&provider, client, &form).await
         };
-        let code = provider.authorize("bob", "app", HERE, CHALLENGE);
+        let code = provider.authorize("bob", "app", REDIRECT_URI, CHALLENGE);
         for (client, uri, verifier) in [
-            ("other", HERE, VERIFIER),
+            ("other", REDIRECT_URI, VERIFIER),
             ("app", "https://app.example/cb/", VERIFIER),
-            ("app", HERE, CHALLENGE),
+            ("app", REDIRECT_URI, CHALLENGE),
         ] {
             let error = refused(redeem(client, &code, uri, verifier).await);
             assert_eq!(error, (400, "invalid_grant".into()), "{client} {uri} {verifier}");
         }
-        let (_, first) = redeem("app", &code, HERE, VERIFIER).await;
+        let (_, first) = redeem("app", &code, REDIRECT_URI, VERIFIER).await;
         assert_eq!(payload(first["access_token"].as_str().unwrap())["sub"], "bob-id");
-        let (_, again) = redeem("app", &code, HERE, VERIFIER).await;
+        let (_, again) = redeem("app", &code, REDIRECT_URI, VERIFIER).await;
         assert_eq!(again["error_description"], "code already used");
         let (status, _) = refresh(&provider, "app", &first["refresh_token"]).await;
         assert_eq!((status, provider.granted("authorization_code")), (400, 1));
 
-        let code = provider.authorize("bob", "app", HERE, CHALLENGE);
+        let code = provider.authorize("bob", "app", REDIRECT_URI, CHALLENGE);
         clock.advance(Duration::from_secs(60));
-        assert_eq!(redeem("app", &code, HERE, VERIFIER).await.0, 400);
+        assert_eq!(redeem("app", &code, REDIRECT_URI, VERIFIER).await.0, 400);
     }
 
     #[tokio::test]
@@ -320,13 +320,16 @@ mod tests {
             (client().token_lifetime(minute / 2), Some(minute), Some(30), 30),
             (client().without_expires_in(), None, None, 3600),
         ];
-        for (client, lifetime, expires_in, lives) in cases {
+        for (client, lifetime, expires_in, lifetime_in_token) in cases {
             provider.set_token_lifetime(lifetime);
             provider.register_client(client);
             let (_, answer) = ask(&provider, "app", &[("grant_type", "client_credentials")]).await;
             assert_eq!(answer.get("expires_in"), expires_in.map(Value::from).as_ref());
             let claims = payload(answer["access_token"].as_str().unwrap());
-            assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), lives);
+            assert_eq!(
+                claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(),
+                lifetime_in_token
+            );
         }
     }
 }

@@ -16,22 +16,22 @@ const CODE_LIFETIME: u64 = 60;
 impl TestIssuer {
     /// Returns the URL of the sign-in page.
     pub fn authorization_endpoint(&self) -> String {
-        self.at("/auth")
+        self.url_of("/auth")
     }
 
     /// Returns the URL of the token endpoint.
     pub fn token_endpoint(&self) -> String {
-        self.at("/oauth/token")
+        self.url_of("/oauth/token")
     }
 
     /// Returns the URL of the revocation endpoint (RFC 7009).
     pub fn revocation_endpoint(&self) -> String {
-        self.at("/oauth/revoke")
+        self.url_of("/oauth/revoke")
     }
 
     /// Returns the URL of the introspection endpoint (RFC 7662).
     pub fn introspection_endpoint(&self) -> String {
-        self.at("/oauth/introspect")
+        self.url_of("/oauth/introspect")
     }
 
     /// Registers a client, which may then use these endpoints.
