@@ -1,7 +1,7 @@
-//! Tenants and registrars in real databases, and what happens when they fail.
+//! Tenants and registrars in real databases, and outages of the databases.
 //!
-//! They need `--features sqlite,postgres`; PostgreSQL is a private server that the tests start
-//! themselves, from the Debian packages `postgresql` and `pgbouncer`.
+//! The tests need `--features sqlite,postgres`. They start a private PostgreSQL server from the Debian
+//! packages `postgresql` and `pgbouncer`.
 #![cfg(any(feature = "sqlite", feature = "postgres"))]
 
 #[path = "../support/mod.rs"]

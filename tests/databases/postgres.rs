@@ -12,21 +12,21 @@ use std::time::{Duration, Instant};
 
 use scaikey_auth::Secret;
 
-/// A server of its own on a Unix socket. Stopped and removed when dropped.
+/// A private server on a Unix socket. It is stopped and removed when dropped.
 pub(crate) struct Postgres {
     home: PathBuf,
     server: Option<Child>,
-    _fresh: Arc<Fresh>,
+    _fresh: Arc<Template>,
 }
 
-/// A cluster that was never started, of which servers get copies: `initdb` takes longer than most tests.
-/// It is there as long as one of those servers is.
-struct Fresh(PathBuf);
+/// A new cluster that was never started. Servers get copies of it, because `initdb` takes longer than most
+/// tests. It exists as long as one of the servers.
+struct Template(PathBuf);
 
-impl Fresh {
+impl Template {
     fn get() -> Arc<Self> {
-        static MADE: Mutex<Weak<Fresh>> = Mutex::new(Weak::new());
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        static TEMPLATE: Mutex<Weak<Template>> = Mutex::new(Weak::new());
+        let mut made = TEMPLATE.lock().unwrap_or_else(PoisonError::into_inner);
         made.upgrade().unwrap_or_else(|| {
             let fresh = Arc::new(Self(home("fresh")));
             *made = Arc::downgrade(&fresh);
@@ -42,13 +42,13 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
+impl Drop for Template {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// A folder that no other server of this process or another has.
+/// Returns a folder that no other server uses, in this process or another.
 fn home(kind: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::SeqCst);
@@ -57,7 +57,7 @@ fn home(kind: &str) -> PathBuf {
 
 impl Postgres {
     pub(crate) fn start() -> Self {
-        let (fresh, home) = (Fresh::get(), home("server"));
+        let (fresh, home) = (Template::get(), home("server"));
         let copied = Command::new("cp").arg("-a").arg(&fresh.0).arg(&home).status();
         assert!(copied.is_ok_and(|status| status.success()), "the cluster is copied");
         let mut this = Self { home, server: None, _fresh: fresh };
@@ -72,7 +72,7 @@ impl Postgres {
     /// Starts a server that was killed.
     pub(crate) fn restart(&mut self) {
         assert!(self.server.is_none(), "still running");
-        // What a killed server leaves behind would be taken for a running one's.
+        // A killed server leaves this file behind, which would look like a running server.
         let _ = fs::remove_file(self.home.join("postmaster.pid"));
         let server = run("postgres")
             .arg("-D")
@@ -93,7 +93,7 @@ impl Postgres {
         }
     }
 
-    /// As a crash or the kernel would: no farewell to anybody.
+    /// Kills the server without closing its connections, as a crash does.
     pub(crate) fn kill(&mut self) {
         self.signal("KILL");
         if let Some(mut server) = self.server.take() {
@@ -101,7 +101,7 @@ impl Postgres {
         }
     }
 
-    /// Every process stops where it is, with its connections open.
+    /// Stops every process of the server. The connections stay open.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
     }
@@ -132,8 +132,8 @@ impl Drop for Postgres {
     }
 }
 
-/// PgBouncer before a server, in transaction mode: every transaction may get another connection to the
-/// server, of which there are fewer than clients. Stopped when dropped.
+/// PgBouncer in front of a server, in transaction mode. Each transaction may get another server connection,
+/// and there are fewer of those than clients. It is stopped when dropped.
 pub(crate) struct Bouncer {
     home: PathBuf,
     process: Child,
@@ -179,8 +179,9 @@ impl Drop for Bouncer {
 
 const HINT: &str = "install the Debian package `postgresql`";
 
-/// A program of the server. It refuses to run as root, and then runs as the user `postgres`; it
-/// ends when the test does. (`runuser` would stay as a parent that stops when its child is paused.)
+/// Returns a command that runs a program of the server. As root, the program runs as the user `postgres`,
+/// because it refuses root. It ends with the test. (`runuser` would stay as a parent process, which stops
+/// when its child is paused.)
 fn run(program: &str) -> Command {
     let path = find(program).unwrap_or_else(|| panic!("no `{program}` found: {HINT}"));
     let mut command = Command::new("setpriv");
@@ -192,7 +193,7 @@ fn run(program: &str) -> Command {
     command
 }
 
-/// Debian keeps the server's programs out of `PATH`, one folder for each version.
+/// Finds a program. Debian has the server's programs in one folder per version, outside of `PATH`.
 fn find(program: &str) -> Option<PathBuf> {
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<_> = debian.map(|version| version.path().join("bin")).collect();

@@ -1,4 +1,5 @@
-//! The exam for registrars: ours passes, and broken ones fail by the rule they break.
+//! The conformance suite for registrars: correct registrars pass, and each faulty one fails with the broken
+//! rule.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -64,13 +65,13 @@ async fn memory_uses_its_clock_and_validates_keys() {
     }
 }
 
-/// Makes a key of what it looks at; what has the same key is taken for the same.
+/// Computes the key of an identity. Identities with equal keys are the same participant.
 type Key = fn(&Identity) -> String;
 
-/// A registrar with a fault. All that were made from one share what they know.
+/// A registrar with a fault. Clones share the participants.
 #[derive(Debug, Clone)]
-struct Broken {
-    known: Arc<Mutex<HashMap<String, (Registration, Profile)>>>,
+struct FaultyRegistrar {
+    participants: Arc<Mutex<HashMap<String, (Registration, Profile)>>>,
     key: Key,
     fault: Fault,
 }
@@ -78,78 +79,78 @@ struct Broken {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    Forgets,
-    LooksThenInserts,
-    AnotherWorkspaceEachTime,
-    OneWorkspaceForAll,
-    SaysCreatedAlways,
-    SaysCreatedNever,
-    IdsFromNames,
+    LosesParticipants,
+    LookupThenInsert,
+    NewWorkspaceEachTime,
+    SharedWorkspace,
+    AlwaysCreated,
+    NeverCreated,
+    DerivedIds,
     NewTimeEachTime,
-    KeepsTheFirstProfile,
-    WipesTheProfile,
+    NeverUpdatesProfile,
+    ClearsProfile,
 }
 
 fn whole(identity: &Identity) -> String {
     format!("{:?}", identity.key())
 }
 
-impl Broken {
+impl FaultyRegistrar {
     fn fresh(&self, identity: &Identity) -> Registration {
         let participant = match self.fault {
-            Fault::IdsFromNames => {
+            Fault::DerivedIds => {
                 ParticipantId::new(&whole(identity).replace(char::is_whitespace, "_"))
                     .unwrap_or_else(|_| ParticipantId::random().unwrap())
             }
             _ => ParticipantId::random().unwrap(),
         };
         let workspace = match self.fault {
-            Fault::OneWorkspaceForAll => WorkspaceId::new("home").unwrap(),
+            Fault::SharedWorkspace => WorkspaceId::new("home").unwrap(),
             _ => WorkspaceId::random().unwrap(),
         };
         let now = scaikey_auth::clock::SystemClock::default().now();
         let mut fresh = Registration::new(participant, workspace, now);
-        fresh.created = self.fault != Fault::SaysCreatedNever;
+        fresh.created = self.fault != Fault::NeverCreated;
         fresh
     }
 }
 
 #[async_trait]
-impl Registrar for Broken {
+impl Registrar for FaultyRegistrar {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
         let (key, fresh) = ((self.key)(identity), self.fresh(identity));
-        if self.fault == Fault::LooksThenInserts {
-            let found = self.known.lock().unwrap().get(&key).cloned();
+        if self.fault == Fault::LookupThenInsert {
+            let found = self.participants.lock().unwrap().get(&key).cloned();
             if let Some((mut found, _)) = found {
                 found.created = false;
                 return Ok(found);
             }
             tokio::task::yield_now().await;
             let entry = (fresh.clone(), Profile::new(identity));
-            self.known.lock().unwrap().insert(key, entry);
+            self.participants.lock().unwrap().insert(key, entry);
             return Ok(fresh);
         }
-        let mut known = self.known.lock().unwrap();
-        if self.fault == Fault::Forgets {
-            known.clear();
+        let mut participants = self.participants.lock().unwrap();
+        if self.fault == Fault::LosesParticipants {
+            participants.clear();
         }
         let mut created = false;
-        let (registration, profile) = known.entry(key).or_insert_with(|| {
+        let (registration, profile) = participants.entry(key).or_insert_with(|| {
             created = true;
             (fresh.clone(), Profile::new(identity))
         });
         match self.fault {
-            Fault::KeepsTheFirstProfile => {}
-            Fault::WipesTheProfile => *profile = Profile::new(identity),
+            Fault::NeverUpdatesProfile => {}
+            Fault::ClearsProfile => *profile = Profile::new(identity),
             _ => profile.update(&Profile::new(identity)),
         }
         let mut answer = registration.clone();
         answer.created = match self.fault {
-            Fault::SaysCreatedAlways => true,
-            Fault::SaysCreatedNever => false,
+            Fault::AlwaysCreated => true,
+            Fault::NeverCreated => false,
             _ => created,
         };
-        if self.fault == Fault::AnotherWorkspaceEachTime {
+        if self.fault == Fault::NewWorkspaceEachTime {
             answer.workspace_id = fresh.workspace_id;
         }
         if self.fault == Fault::NewTimeEachTime {
@@ -159,7 +160,7 @@ impl Registrar for Broken {
     }
 }
 
-struct Candidate(Broken);
+struct Candidate(FaultyRegistrar);
 
 #[async_trait]
 impl RegistrarSuite for Candidate {
@@ -168,17 +169,17 @@ impl RegistrarSuite for Candidate {
     }
 
     async fn profile(&self, participant: &ParticipantId) -> Option<Profile> {
-        let known = self.0.known.lock().unwrap();
-        let found = known.values().find(|(known, _)| known.participant_id == *participant);
+        let participants = self.0.participants.lock().unwrap();
+        let found = participants.values().find(|(it, _)| it.participant_id == *participant);
         found.map(|(_, profile)| profile.clone())
     }
 }
 
-/// The rule that the exam says was broken; `None` if it passed.
+/// Returns the broken rule that the suite reports, or `None` if the registrar passed.
 async fn verdict(key: Key, fault: Fault) -> Option<String> {
-    let candidate = Candidate(Broken { known: Arc::default(), key, fault });
-    let exam = tokio::spawn(async move { registrar(&candidate).await });
-    let panic = exam.await.err()?.into_panic();
+    let candidate = Candidate(FaultyRegistrar { participants: Arc::default(), key, fault });
+    let suite = tokio::spawn(async move { registrar(&candidate).await });
+    let panic = suite.await.err()?.into_panic();
     let literal = || panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     panic.downcast_ref::<String>().cloned().or_else(literal)
 }
@@ -255,19 +256,19 @@ async fn registrars_with_weak_keys_fail() {
 #[tokio::test]
 async fn registrars_with_faulty_stores_fail() {
     for (fault, rule) in [
-        (Fault::Forgets, "later registrations return the same participant"),
-        (Fault::LooksThenInserts, "parallel registrations of one identity return one participant"),
+        (Fault::LosesParticipants, "later registrations return the same participant"),
+        (Fault::LookupThenInsert, "parallel registrations of one identity return one participant"),
         (
-            Fault::AnotherWorkspaceEachTime,
+            Fault::NewWorkspaceEachTime,
             "later registrations return the same participant: same workspace",
         ),
-        (Fault::OneWorkspaceForAll, "no shared workspace"),
-        (Fault::SaysCreatedAlways, "later registrations create nothing"),
-        (Fault::SaysCreatedNever, "the first registration creates"),
-        (Fault::IdsFromNames, "ids are not derived"),
+        (Fault::SharedWorkspace, "no shared workspace"),
+        (Fault::AlwaysCreated, "later registrations create nothing"),
+        (Fault::NeverCreated, "the first registration creates"),
+        (Fault::DerivedIds, "ids are not derived"),
         (Fault::NewTimeEachTime, "created_at never changes"),
-        (Fault::KeepsTheFirstProfile, "each registration updates the profile"),
-        (Fault::WipesTheProfile, "keeps the profile"),
+        (Fault::NeverUpdatesProfile, "each registration updates the profile"),
+        (Fault::ClearsProfile, "keeps the profile"),
     ] {
         let verdict = verdict(whole, fault).await;
         let verdict = verdict.unwrap_or_else(|| panic!("passed: {fault:?}"));

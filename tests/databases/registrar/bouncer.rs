@@ -11,19 +11,19 @@ use tokio::task::JoinSet;
 
 use crate::postgres::{Bouncer, Postgres};
 
-/// So long that a busy machine is no fault.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Registrars of six services, one of which hands its own connections in.
+/// Registrars of six services, one of which uses an existing pool.
 async fn services(bouncer: &Bouncer) -> Vec<SqlRegistrar> {
-    let connect = |_| SqlRegistrar::connect_lazy_with_timeout(&bouncer.url(), PATIENCE).unwrap();
+    let connect = |_| SqlRegistrar::connect_lazy_with_timeout(&bouncer.url(), TIMEOUT).unwrap();
     let mut registrars: Vec<_> = (0..5).map(connect).collect();
     let options: PgConnectOptions = bouncer.url().expose().parse().unwrap();
     let pool = PgPoolOptions::new()
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(TIMEOUT)
         .connect_lazy_with(options.extra_float_digits(None));
     registrars.push(SqlRegistrar::from_postgres(pool));
-    registrars.into_iter().map(|registrar| registrar.deadline(PATIENCE)).collect()
+    registrars.into_iter().map(|registrar| registrar.deadline(TIMEOUT)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,15 +34,15 @@ async fn registration_works_behind_pgbouncer() {
     let mut calls = JoinSet::new();
     for number in 0..120 {
         let registrar = services[number % services.len()].clone();
-        let somebody = identity(json!({"sub": format!("somebody-{number}"), "name": "Some"}));
-        calls.spawn(async move { registrar.register(&somebody).await });
+        let user = identity(json!({"sub": format!("user-{number}"), "name": "Some"}));
+        calls.spawn(async move { registrar.register(&user).await });
     }
     let mut seen = BTreeSet::new();
     for outcome in calls.join_all().await {
         let registration = outcome.unwrap();
         assert!(registration.created && seen.insert(registration.participant_id.to_string()));
     }
-    let renamed = identity(json!({"sub": "somebody-7", "name": "Other"}));
+    let renamed = identity(json!({"sub": "user-7", "name": "Other"}));
     for registrar in &services {
         registrar.migrate().await.unwrap();
         let again = registrar.register(&renamed).await.unwrap();

@@ -1,4 +1,4 @@
-//! Registrars in real databases, of several processes.
+//! Registrars in real databases, with several processes.
 
 #[cfg(feature = "postgres")]
 mod bouncer;

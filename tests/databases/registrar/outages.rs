@@ -1,4 +1,4 @@
-//! PostgreSQL that is away, hangs, or is killed between the two rows.
+//! PostgreSQL that is unavailable, hangs, or is killed between the two insertions of a registration.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::processes::process;
 use super::sql::patient;
 use crate::postgres::Postgres;
 
-/// The second row waits until whoever holds this lock lets go.
+/// A trigger that delays the second insertion until the lock is free.
 const GATE: [&str; 2] = [
     "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS \
      'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END'",
@@ -19,8 +19,10 @@ const GATE: [&str; 2] = [
      FOR EACH ROW EXECUTE FUNCTION gate()",
 ];
 
-/// Tables whose gate is shut, and the connection that holds it shut.
-async fn with_a_gate(server: &Postgres) -> (PgPool, sqlx::Transaction<'static, sqlx::Postgres>) {
+/// Creates the tables with a closed gate, and the connection that keeps it closed.
+async fn with_closed_gate(
+    server: &Postgres,
+) -> (PgPool, sqlx::Transaction<'static, sqlx::Postgres>) {
     let pool = PgPool::connect(server.url().expose()).await.unwrap();
     SqlRegistrar::from_postgres(pool.clone()).migrate().await.unwrap();
     for statement in GATE {
@@ -31,7 +33,7 @@ async fn with_a_gate(server: &Postgres) -> (PgPool, sqlx::Transaction<'static, s
     (pool, holder)
 }
 
-/// Waits until that many sessions are between the two rows, or wait for one that is.
+/// Waits until this number of sessions wait at the gate, or for such a session.
 async fn waiting(pool: &PgPool, expected: i64) {
     let since = Instant::now();
     let count = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
@@ -50,25 +52,25 @@ async fn rows(pool: &PgPool) -> (i64, i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_process_leaves_no_partial_registration() {
     let server = Postgres::start();
-    let (pool, holder) = with_a_gate(&server).await;
+    let (pool, holder) = with_closed_gate(&server).await;
     let mut process = process(&server.url(), "alice", 1, 1).await;
     process.go().await;
     waiting(&pool, 1).await;
     process.kill().await;
     let (url, alice) = (server.url(), identity(json!({"sub": "alice"})));
     let next = tokio::spawn(async move { patient(&url).register(&alice).await });
-    // Behind the dead one's row, which nobody has undone yet.
+    // Waits behind the killed process's row, which is not rolled back yet.
     waiting(&pool, 2).await;
     holder.rollback().await.unwrap();
     let registration = next.await.unwrap().unwrap();
-    assert!(registration.created, "nothing of the dead process was left");
+    assert!(registration.created, "the killed process left nothing");
     assert_eq!(rows(&pool).await, (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_server_leaves_no_partial_registration() {
     let mut server = Postgres::start();
-    let (pool, holder) = with_a_gate(&server).await;
+    let (pool, holder) = with_closed_gate(&server).await;
     let (registrar, alice) = (patient(&server.url()), identity(json!({"sub": "alice"})));
     let doomed = tokio::spawn({
         let (registrar, alice) = (registrar.clone(), alice.clone());
@@ -87,7 +89,7 @@ async fn killed_server_leaves_no_partial_registration() {
     let registration = loop {
         match registrar.register(&alice).await {
             Ok(registration) => break registration,
-            // Of the connections that were open when it died.
+            // A connection that was open when the server died.
             Err(_) => assert!(since.elapsed() < Duration::from_secs(120), "did not recover"),
         }
     };
@@ -104,7 +106,7 @@ async fn concurrent_calls_complete_partial_registration_once() {
     sqlx::query("DELETE FROM auth_workspaces").execute(&pool).await.unwrap();
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..50 {
-        // Each as though in a process of its own, with no flight to join.
+        // Separate registrars do not share a call, as in separate processes.
         let registrar = SqlRegistrar::from_postgres(pool.clone());
         let (registrar, alice) = (registrar.deadline(Duration::from_secs(60)), alice.clone());
         calls.spawn(async move { registrar.register(&alice).await.unwrap() });
@@ -125,13 +127,13 @@ async fn paused_server_times_out_and_recovers() {
     server.pause();
     match registrar.register(&alice).await.unwrap_err() {
         RegistrarError::TimedOut(limit) => assert_eq!(limit, Duration::from_secs(2)),
-        // The pool's own limit is as long.
+        // The pool's timeout is equally long.
         error => assert!(error.to_string().contains("timed out"), "{error}"),
     }
     let brief = registrar.clone().deadline(Duration::from_millis(200));
     let error = brief.register(&identity(json!({"sub": "bob"}))).await.unwrap_err();
     assert!(matches!(error, RegistrarError::TimedOut(_)), "{error:?}");
-    assert!(error.to_string().ends_with("within 200ms; the call can be repeated"), "{error}");
+    assert!(error.to_string().ends_with("within 200ms: repeat the call"), "{error}");
     server.resume();
     let since = Instant::now();
     while patient.register(&alice).await.map(|again| again.participant_id).ok()

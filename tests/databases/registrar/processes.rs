@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use crate::postgres::Postgres;
 use crate::support::process::{Program, job, ready};
 
-/// A process of its own, at the same database, ready to let so many callers at once register `subject`,
-/// by so many registrars.
+/// Starts a process that uses the same database. On a signal, the number of `callers` register `subject`
+/// concurrently, with the number of `registrars`.
 pub(crate) async fn process(
     url: &Secret,
     subject: &str,
@@ -24,7 +24,7 @@ pub(crate) async fn process(
     Program::child("registrar::processes::child", job).await
 }
 
-/// Not a test of its own: what a second process does.
+/// Not a test: the work of the second process.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by other tests"]
 async fn child() {
@@ -33,19 +33,19 @@ async fn child() {
     let mut next = || job.next().unwrap().to_owned();
     let (subject, callers, registrars) = (next(), next(), next());
     let pool = PgPool::connect(&next()).await.unwrap();
-    // Registrars share connections but no flights: the database has to keep them apart.
+    // Registrars share connections but no calls, so the database must prevent duplicates.
     let registrars: Vec<_> = (0..registrars.parse().unwrap())
         .map(|_| SqlRegistrar::from_postgres(pool.clone()).deadline(Duration::from_secs(60)))
         .collect();
-    let somebody = identity(json!({"sub": subject, "tenant_id": "acme", "name": "Somebody"}));
+    let user = identity(json!({"sub": subject, "tenant_id": "acme", "name": "Somebody"}));
     ready().await;
 
     let since = Instant::now();
     let mut calls = JoinSet::new();
     for caller in 0..callers.parse().unwrap() {
         let registrar = registrars[caller % registrars.len()].clone();
-        let somebody = somebody.clone();
-        calls.spawn(async move { registrar.register(&somebody).await.unwrap() });
+        let user = user.clone();
+        calls.spawn(async move { registrar.register(&user).await.unwrap() });
     }
     let answers = calls.join_all().await;
     let took = since.elapsed().as_millis();
@@ -58,7 +58,7 @@ async fn child() {
     println!("child: {} {} {created} {took}", first.participant_id, first.workspace_id);
 }
 
-/// Two processes with 50 callers each, with no tables to begin with.
+/// Two processes with 50 callers each, without tables at first.
 async fn two_processes(registrars: usize) {
     let server = Postgres::start();
     let mut processes = Vec::new();

@@ -1,4 +1,4 @@
-//! `SqlRegistrar` on real databases: the exam, migrations, repairs, and rows nobody expected.
+//! `SqlRegistrar` on real databases: conformance suite, migrations, repairs, and unexpected rows.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,11 +13,11 @@ use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-/// Each registrar shares connections, and nothing else, with the others.
-struct Exam<F>(F);
+/// Creates registrars that share only their connections.
+struct Candidate<F>(F);
 
 #[async_trait]
-impl<F: Fn() -> SqlRegistrar + Sync> RegistrarSuite for Exam<F> {
+impl<F: Fn() -> SqlRegistrar + Sync> RegistrarSuite for Candidate<F> {
     fn registrar(&self) -> Arc<dyn Registrar> {
         Arc::new((self.0)().deadline(Duration::from_secs(60)))
     }
@@ -27,7 +27,7 @@ impl<F: Fn() -> SqlRegistrar + Sync> RegistrarSuite for Exam<F> {
     }
 }
 
-async fn fresh_then_examined(make: impl Fn() -> SqlRegistrar + Sync) {
+async fn check_new_database(make: impl Fn() -> SqlRegistrar + Sync) {
     let before = SystemTime::now() - Duration::from_secs(2);
     let alice = identity(json!({"sub": "alice", "name": "Alice"}));
     let first = make().register(&alice).await.expect("the first call creates the tables");
@@ -39,7 +39,7 @@ async fn fresh_then_examined(make: impl Fn() -> SqlRegistrar + Sync) {
     assert_eq!((again.participant_id, again.created), (first.participant_id, false));
     let nobody = ParticipantId::new("nobody").unwrap();
     assert_eq!(make().profile(&nobody).await.unwrap(), None);
-    registrar(&Exam(make)).await;
+    registrar(&Candidate(make)).await;
 }
 
 #[tokio::test]
@@ -68,13 +68,13 @@ fn connecting_outside_a_runtime_is_error() {
     assert!(matches!(error, SqlError::NoRuntime));
 }
 
-/// One that a busy machine does not disturb.
+/// A registrar with timeouts long enough for a busy machine.
 pub(crate) fn patient(url: &Secret) -> SqlRegistrar {
     let patience = Duration::from_secs(60);
     SqlRegistrar::connect_lazy_with_timeout(url, patience).unwrap().deadline(patience * 2)
 }
 
-/// Several processes that start at once: each has its own connections.
+/// Simulates processes that start together: each has its own connections.
 async fn register_together_without_tables(url: &Secret) {
     let mut processes = JoinSet::new();
     let start = Arc::new(Barrier::new(8));
@@ -82,8 +82,8 @@ async fn register_together_without_tables(url: &Secret) {
         let (url, start) = (url.clone(), start.clone());
         processes.spawn(async move {
             start.wait().await;
-            let somebody = identity(json!({"sub": format!("somebody-{number}")}));
-            patient(&url).register(&somebody).await
+            let user = identity(json!({"sub": format!("user-{number}")}));
+            patient(&url).register(&user).await
         });
     }
     for outcome in processes.join_all().await {
@@ -115,20 +115,20 @@ mod sqlite {
     #[tokio::test]
     async fn sqlite_memory_passes_conformance_suite() {
         let pool = memory().await;
-        fresh_then_examined(|| SqlRegistrar::from_sqlite(pool.clone())).await;
+        check_new_database(|| SqlRegistrar::from_sqlite(pool.clone())).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_file_passes_conformance_suite() {
         let file = File::reserve("registrar.db");
         let url = file.sqlite();
-        // Two with connections of their own, whose clones share flights as in one process.
+        // Two registrars with separate connections. Clones of one share calls, as in one process.
         let both = [0, 1].map(|_| patient(&url));
         let turn = AtomicUsize::new(0);
-        fresh_then_examined(|| both[turn.fetch_add(1, Ordering::SeqCst) % 2].clone()).await;
+        check_new_database(|| both[turn.fetch_add(1, Ordering::SeqCst) % 2].clone()).await;
     }
 
-    /// SQLite refuses, at once, some of those that switch a new file to WAL mode together.
+    /// If several connections switch a new file to WAL mode concurrently, SQLite refuses some immediately.
     #[tokio::test(flavor = "multi_thread")]
     async fn concurrent_first_calls_create_tables_once() {
         for _ in 0..20 {
@@ -159,7 +159,7 @@ mod sqlite {
         assert_eq!(healed.participant_id, whole.participant_id);
         assert_eq!(healed.created_at, whole.created_at);
         assert_ne!(healed.workspace_id, whole.workspace_id);
-        assert!(!healed.created, "the participant was there");
+        assert!(!healed.created, "the participant existed");
         assert_eq!(registrar.register(&alice).await.unwrap(), healed);
         assert_eq!(count(&pool).await, (1, 1));
     }
@@ -212,7 +212,7 @@ mod sqlite {
                 .fetch_all(&pool)
                 .await
                 .unwrap();
-        assert_eq!(left, ["auth_workspaces"], "all steps or none");
+        assert_eq!(left, ["auth_workspaces"], "all migrations or none");
 
         sqlx::query("DROP TABLE auth_workspaces").execute(&pool).await.unwrap();
         registrar.migrate().await.unwrap();
@@ -239,14 +239,14 @@ mod sqlite {
         let other = SqlitePool::connect(file.sqlite().expose()).await.unwrap();
         let writing = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
 
-        // The writer ends after this: a reader that waited would meet its deadline.
+        // The writer ends only after this, so a reader that waited would time out.
         patient.register(&known).await.expect("readers do not wait");
-        let stranger = identity(json!({"sub": "stranger"}));
-        let error = registrar.register(&stranger).await.unwrap_err();
+        let new_user = identity(json!({"sub": "new_user"}));
+        let error = registrar.register(&new_user).await.unwrap_err();
         assert!(matches!(error, RegistrarError::TimedOut(limit) if limit == deadline), "{error:?}");
 
         writing.rollback().await.unwrap();
-        patient.register(&stranger).await.unwrap();
+        patient.register(&new_user).await.unwrap();
         assert_eq!(count(&other).await, (2, 2));
     }
 
@@ -256,9 +256,9 @@ mod sqlite {
         let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
         registrar.migrate().await.unwrap();
         for number in 0..50 {
-            let somebody = identity(json!({"sub": format!("somebody-{number}")}));
+            let user = identity(json!({"sub": format!("user-{number}")}));
             let patience = Duration::from_micros(100 * number);
-            let _ = tokio::time::timeout(patience, registrar.register(&somebody)).await;
+            let _ = tokio::time::timeout(patience, registrar.register(&user)).await;
         }
         let pool = SqlitePool::connect(file.sqlite().expose()).await.unwrap();
         let whole = "SELECT (SELECT COUNT(*) FROM auth_participants) = \
@@ -276,7 +276,7 @@ mod postgres {
     async fn postgres_passes_conformance_suite() {
         let server = Postgres::start();
         let pool = sqlx::PgPool::connect(server.url().expose()).await.unwrap();
-        fresh_then_examined(|| SqlRegistrar::from_postgres(pool.clone())).await;
+        check_new_database(|| SqlRegistrar::from_postgres(pool.clone())).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -290,7 +290,7 @@ mod postgres {
         let level: String =
             sqlx::query_scalar("SHOW transaction_isolation").fetch_one(&pool).await.unwrap();
         assert_eq!(level, "serializable");
-        fresh_then_examined(|| SqlRegistrar::from_postgres(pool.clone())).await;
+        check_new_database(|| SqlRegistrar::from_postgres(pool.clone())).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

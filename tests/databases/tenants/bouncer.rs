@@ -20,7 +20,7 @@ async fn tenants_are_found_behind_pgbouncer() {
         services.spawn(async move {
             let tenants = SqlTenants::connect(&url).await.unwrap();
             start.wait().await;
-            // The first creates the table, and the others must not stumble over that.
+            // One process creates the table; the others must not fail because of that.
             assert_eq!(status(&tenants, "nobody").await.unwrap(), None);
             tenants.migrate().await.unwrap();
             for number in 0..20 {

@@ -1,4 +1,4 @@
-//! A real PostgreSQL server that is killed, paused and brought back under a `CachedTenants`.
+//! `CachedTenants` over a real PostgreSQL server that is killed, paused and restarted.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const PAST_TIME_TO_LIVE: Duration = Duration::from_secs(67);
 const PAST_STALENESS: Duration = Duration::from_secs(601);
 const PAST_BACKOFF: Duration = Duration::from_secs(6);
 
-struct Setting {
+struct World {
     server: Postgres,
     table: SqlTenants,
     tenants: CachedTenants<Store<SqlTenants>>,
@@ -23,18 +23,18 @@ struct Setting {
     clock: ManualClock,
 }
 
-async fn setting() -> Setting {
+async fn world() -> World {
     let server = Postgres::start();
     let table = SqlTenants::connect_lazy(&server.url()).unwrap();
     table.migrate().await.unwrap();
     let (store, clock) = (Store::over(table.clone()), ManualClock::new());
     let tenants = CachedTenants::new(store.clone()).clock(clock.clone());
-    let this = Setting { server, table, tenants, store, clock };
+    let this = World { server, table, tenants, store, clock };
     this.put("acme", Active).await;
     this
 }
 
-impl Setting {
+impl World {
     async fn put(&self, tenant: &str, status: TenantStatus) {
         self.table.insert(&id(tenant), SqlTenantRow::default(), status).await.unwrap();
     }
@@ -43,7 +43,7 @@ impl Setting {
         status(&self.tenants, tenant).await.unwrap()
     }
 
-    /// Back-off is on the manual clock, reconnecting in real time.
+    /// Waits for the status. The back-off uses the manual clock; reconnecting takes real time.
     async fn recovers_to(&self, expected: TenantStatus) {
         let since = Instant::now();
         loop {
@@ -59,48 +59,50 @@ impl Setting {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_server_is_bridged_until_max_stale() {
-    let mut setting = setting().await;
-    assert_eq!(setting.status("acme").await, Some(Active));
-    setting.server.kill();
-    setting.clock.advance(PAST_TIME_TO_LIVE);
-    assert_eq!(setting.status("acme").await, Some(Active));
-    assert!(status(&setting.tenants, "never-seen").await.is_err());
-    setting.clock.advance(PAST_STALENESS);
-    let error = status(&setting.tenants, "acme").await.unwrap_err().to_string();
+    let mut world = world().await;
+    assert_eq!(world.status("acme").await, Some(Active));
+    world.server.kill();
+    world.clock.advance(PAST_TIME_TO_LIVE);
+    assert_eq!(world.status("acme").await, Some(Active));
+    assert!(status(&world.tenants, "never-seen").await.is_err());
+    world.clock.advance(PAST_STALENESS);
+    let error = status(&world.tenants, "acme").await.unwrap_err().to_string();
     assert!(error.starts_with("the tenant store failed"), "{error}");
 
-    setting.server.restart();
-    setting.put("acme", Suspended).await;
-    setting.recovers_to(Suspended).await;
+    world.server.restart();
+    world.put("acme", Suspended).await;
+    world.recovers_to(Suspended).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_server_delays_one_request() {
-    let setting = setting().await;
-    let brief = setting.tenants.clone().deadline(Duration::from_millis(300));
-    let endless = setting.tenants.clone().deadline(Duration::MAX);
-    let setting = Setting { tenants: setting.tenants.deadline(Duration::from_secs(60)), ..setting };
-    assert_eq!(setting.status("acme").await, Some(Active));
-    setting.server.pause();
-    setting.clock.advance(PAST_TIME_TO_LIVE);
+    let world = world().await;
+    let brief = world.tenants.clone().deadline(Duration::from_millis(300));
+    let endless = world.tenants.clone().deadline(Duration::MAX);
+    let world = World { tenants: world.tenants.deadline(Duration::from_secs(60)), ..world };
+    assert_eq!(world.status("acme").await, Some(Active));
+    world.server.pause();
+    world.clock.advance(PAST_TIME_TO_LIVE);
 
     let since = Instant::now();
     assert_eq!(status(&brief, "acme").await.unwrap(), Some(Active));
     assert!(since.elapsed() >= Duration::from_millis(300), "{:?}", since.elapsed());
-    setting.clock.advance(Duration::from_secs(5));
-    // Whoever waited for the paused server now would wait for ever.
-    let nobody_waits = async {
+    world.clock.advance(Duration::from_secs(5));
+    // A request that waited for the paused server would never end.
+    let without_waiting = async {
         for _ in 0..100 {
             assert_eq!(status(&endless, "acme").await.unwrap(), Some(Active));
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), nobody_waits).await.expect("nobody waits");
+    tokio::time::timeout(Duration::from_secs(120), without_waiting)
+        .await
+        .expect("a request waited");
     let error = status(&brief, "never-seen").await.unwrap_err().to_string();
     assert_eq!(error, "the tenant store did not answer within 300ms");
 
-    setting.server.resume();
-    setting.put("acme", Suspended).await;
-    setting.recovers_to(Suspended).await;
+    world.server.resume();
+    world.put("acme", Suspended).await;
+    world.recovers_to(Suspended).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,30 +123,30 @@ async fn service_starts_before_its_database() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_take_effect_after_time_to_live() {
-    let setting = setting().await;
-    assert_eq!(setting.status("acme").await, Some(Active));
-    assert_eq!(setting.status("later").await, None);
-    setting.put("acme", Suspended).await;
-    setting.put("later", Active).await;
-    assert_eq!(setting.status("acme").await, Some(Active));
-    assert_eq!(setting.status("later").await, None);
-    setting.clock.advance(Duration::from_secs(5));
-    assert_eq!(setting.status("later").await, Some(Active));
-    setting.clock.advance(PAST_TIME_TO_LIVE);
-    assert_eq!(setting.status("acme").await, Some(Suspended));
-    setting.put("acme", Active).await;
-    setting.tenants.forget(&id("acme"));
-    assert_eq!(setting.status("acme").await, Some(Active));
+    let world = world().await;
+    assert_eq!(world.status("acme").await, Some(Active));
+    assert_eq!(world.status("later").await, None);
+    world.put("acme", Suspended).await;
+    world.put("later", Active).await;
+    assert_eq!(world.status("acme").await, Some(Active));
+    assert_eq!(world.status("later").await, None);
+    world.clock.advance(Duration::from_secs(5));
+    assert_eq!(world.status("later").await, Some(Active));
+    world.clock.advance(PAST_TIME_TO_LIVE);
+    assert_eq!(world.status("acme").await, Some(Suspended));
+    world.put("acme", Active).await;
+    world.tenants.forget(&id("acme"));
+    assert_eq!(world.status("acme").await, Some(Active));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_lookups_share_one_query() {
-    let setting = setting().await;
+    let world = world().await;
     let mut lookups = JoinSet::new();
     for _ in 0..1000 {
-        let tenants = setting.tenants.clone();
+        let tenants = world.tenants.clone();
         lookups.spawn(async move { tenants.resolve(&id("acme")).await.unwrap().is_some() });
     }
     assert!(lookups.join_all().await.iter().all(|found| *found));
-    assert_eq!(setting.store.lookups(), 1);
+    assert_eq!(world.store.lookups(), 1);
 }

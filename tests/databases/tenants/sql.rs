@@ -1,4 +1,4 @@
-//! `SqlTenants` on real databases: the exam, the migration, and rows nobody expected.
+//! `SqlTenants` on real databases: conformance suite, migration, and unexpected rows.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 
 use crate::support::tenants::{id, status};
 
-struct Exam(SqlTenants);
+struct Candidate(SqlTenants);
 
 #[async_trait]
-impl TenantSuite for Exam {
+impl TenantSuite for Candidate {
     fn resolver(&self) -> Arc<dyn TenantResolver> {
         Arc::new(self.0.clone())
     }
@@ -38,8 +38,8 @@ impl TenantSuite for Exam {
     }
 }
 
-/// What every database must do.
-async fn examine(url: &Secret) {
+/// Checks the rules for every database.
+async fn check_database(url: &Secret) {
     let tenants = SqlTenants::connect(url).await.unwrap();
     let first = tenants.resolve(&id("acme")).await.unwrap();
     assert!(first.is_none(), "the first lookup creates the table");
@@ -49,10 +49,10 @@ async fn examine(url: &Secret) {
     let found = tenants.resolve(&id("acme")).await.unwrap().unwrap();
     assert_eq!(found.row::<SqlTenantRow>(), Some(&row));
     tenants.migrate().await.unwrap();
-    tenant_resolver(&Exam(tenants)).await;
+    tenant_resolver(&Candidate(tenants)).await;
 }
 
-/// Several processes that start at once: each has its own connections.
+/// Simulates processes that start together: each has its own connections.
 async fn migrate_together(url: &Secret) {
     let mut processes = JoinSet::new();
     for _ in 0..4 {
@@ -100,12 +100,12 @@ mod sqlite {
 
     #[tokio::test]
     async fn sqlite_memory_passes_conformance_suite() {
-        examine(&"sqlite::memory:".into()).await;
+        check_database(&"sqlite::memory:".into()).await;
     }
 
     #[tokio::test]
     async fn sqlite_file_passes_conformance_suite() {
-        examine(&File::reserve("tenants.db").sqlite()).await;
+        check_database(&File::reserve("tenants.db").sqlite()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -178,7 +178,7 @@ mod postgres {
 
     #[tokio::test]
     async fn postgres_passes_conformance_suite() {
-        examine(&Postgres::start().url()).await;
+        check_database(&Postgres::start().url()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Who somebody is comes from the verified token, and from nowhere else.
+//! Isolation: the identity comes only from the verified token.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ use crate::support::{Server, World, trusted};
 async fn who(identity: Option<Identity>, tenant: Option<Tenant>) -> String {
     match (identity, tenant) {
         (Some(identity), Some(tenant)) => format!("{} of {}", identity.subject(), tenant.id()),
-        _ => "nobody".to_owned(),
+        _ => "anonymous".to_owned(),
     }
 }
 
@@ -38,7 +38,7 @@ async fn identity_headers_are_ignored() {
         ("remote-user", "root"),
         ("forwarded", "for=127.0.0.1"),
     ];
-    assert_eq!(server.get("/", &spoofed).await.body, "nobody");
+    assert_eq!(server.get("/", &spoofed).await.body, "anonymous");
     let bearer = format!("Bearer {}", world.provider.token().sign());
     let mut headers = spoofed.to_vec();
     headers.push(("authorization", &bearer));
@@ -58,12 +58,12 @@ async fn inner_layer_replaces_outer_identity() {
     };
     let app = Router::new().fallback(any(who)).layer(auth.layer().optional()).layer(from_fn(plant));
     let server = Server::axum(app).await;
-    assert_eq!(server.get("/", &[]).await.body, "nobody");
+    assert_eq!(server.get("/", &[]).await.body, "anonymous");
     let token = world.provider.token().sign();
     assert_eq!(server.get_as("/", &token).await.body, "alice-id of tenant-1");
     let preflight = [("origin", "https://a.example"), ("access-control-request-method", "GET")];
     let answer = server.send(crate::support::request("OPTIONS", "/", &preflight)).await;
-    assert_eq!(answer.body, "nobody");
+    assert_eq!(answer.body, "anonymous");
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn untrusted_issuer_is_refused() {
     assert_eq!(
         (b.provider.discovery_requests(), b.provider.jwks_requests()),
         (0, 0),
-        "it was not even asked"
+        "it was not contacted"
     );
 }
 

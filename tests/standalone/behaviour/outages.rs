@@ -1,4 +1,4 @@
-//! What is logged while a store or the provider is away: each change once.
+//! Logs of outages of a store or the provider: one line per change.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,14 +41,14 @@ impl TenantResolver for Store {
 }
 
 /// Two outages, of which each is a warning with its cause and an end.
-async fn is_told_once(world: &World, store: &Store, resolver: impl TenantResolver) {
+async fn logs_outage_once(world: &World, store: &Store, resolver: impl TenantResolver) {
     let log = Log::start();
     let auth = world.auth().tenants(resolver).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
     for outage in 1..=2 {
         for (fails, status) in [(true, 503), (false, 200)] {
             store.fails.store(fails, Ordering::SeqCst);
-            // Past whatever is remembered of the store's answers.
+            // Longer than the store's answers are cached.
             world.clock.advance(Duration::from_secs(3600));
             for nth in 0..20 {
                 let token = world.provider.token().tenant(&format!("tenant-{nth}")).sign();
@@ -72,7 +72,7 @@ async fn failing_tenant_store_logs_one_warning() {
     let world = World::new().await;
     for is_immediate in [false, true] {
         let store = Store { is_immediate, ..Store::default() };
-        is_told_once(&world, &store, store.clone()).await;
+        logs_outage_once(&world, &store, store.clone()).await;
     }
 }
 
@@ -81,7 +81,7 @@ async fn failing_cached_store_logs_one_warning() {
     let world = World::new().await;
     let store = Store::default();
     let cached = CachedTenants::new(store.clone()).clock(world.clock.clone());
-    is_told_once(&world, &store, cached).await;
+    logs_outage_once(&world, &store, cached).await;
 }
 
 #[tokio::test]

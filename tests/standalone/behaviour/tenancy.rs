@@ -1,4 +1,4 @@
-//! The tenant a request runs in.
+//! The tenant of a request.
 
 use std::sync::Arc;
 
@@ -89,27 +89,27 @@ async fn missing_tenant_passes_only_if_optional() {
     let answer = server.get_as("/", &world.provider.token().without("tenant_id").sign()).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "alice-id in none"));
     let answer = server.get_as("/", &world.provider.token().tenant("tenant-9").sign()).await;
-    assert_eq!(answer.status, 403, "one that is named must still be known");
+    assert_eq!(answer.status, 403, "a named tenant must be known");
 }
 
-/// Misbehaves, at once or after waiting.
+/// A faulty store, which answers immediately or after waiting.
 #[derive(Debug, Clone)]
-struct Odd {
+struct FaultyStore {
     is_immediate: bool,
     answer: Option<&'static str>,
 }
 
-impl Odd {
+impl FaultyStore {
     fn lookup(&self) -> Result<Option<Tenant>, BoxError> {
         match self.answer {
-            None => Err("the store is away".into()),
+            None => Err("the store is unavailable".into()),
             Some(id) => Ok(Some(Tenant::new(tenant_id(id)))),
         }
     }
 }
 
 #[async_trait]
-impl TenantResolver for Odd {
+impl TenantResolver for FaultyStore {
     fn try_resolve(&self, _: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
         self.is_immediate.then(|| self.lookup())
     }
@@ -124,7 +124,7 @@ async fn wrong_store_answer_is_an_outage() {
     let world = World::new().await;
     for is_immediate in [true, false] {
         for answer in [None, Some("tenant-2")] {
-            let resolver = Arc::new(Odd { is_immediate, answer });
+            let resolver = Arc::new(FaultyStore { is_immediate, answer });
             let auth = world.auth().tenants(resolver).build().unwrap();
             let server = server(&auth).await;
             let answer = server.get_as("/", &world.provider.token().sign()).await;
@@ -132,7 +132,7 @@ async fn wrong_store_answer_is_an_outage() {
             assert_eq!(answer.header_opt("retry-after"), Some("1"));
         }
     }
-    let auth = world.auth().tenants(Odd { is_immediate: false, answer: Some("tenant-1") });
+    let auth = world.auth().tenants(FaultyStore { is_immediate: false, answer: Some("tenant-1") });
     let server = server(&auth.build().unwrap()).await;
     assert_eq!(server.get_as("/", &world.provider.token().sign()).await.status, 200);
 }
@@ -164,7 +164,7 @@ async fn request_may_name_only_its_tenant() {
         ("/v1/t/tenant-1/docs", vec![token, header("tenant-2")], 403),
         ("/v1/t/tenant-2/docs", vec![token, header("tenant-1")], 403),
         ("/", vec![header("tenant-1")], 401),
-        // Whoever has no good token is told that first.
+        // A bad token is reported first.
         ("/", vec![bad, header("tenant-2")], 401),
         ("/", vec![bad, header(""), header("")], 401),
     ];
@@ -177,7 +177,8 @@ async fn request_may_name_only_its_tenant() {
 #[tokio::test]
 async fn other_tenant_is_not_resolved_without_authoriser() {
     let world = World::new().await;
-    let auth = world.auth().tenants(Odd { is_immediate: false, answer: None }).build().unwrap();
+    let auth =
+        world.auth().tenants(FaultyStore { is_immediate: false, answer: None }).build().unwrap();
     let layer = auth.layer().tenant_from(TenantSource::header(HEADER));
     let server = Server::axum(app().layer(layer)).await;
     let bearer = format!("Bearer {}", world.provider.token().sign());
@@ -207,7 +208,7 @@ async fn authoriser_admits_callers_to_other_tenants() {
     assert_eq!(ask(&admin, "tenant-1").await.body, "alice-id in tenant-1");
     assert_eq!(ask(&user, "tenant-1").await.body, "alice-id in tenant-1");
     assert_eq!(ask(&platform, "tenant-2").await.body, "alice-id in tenant-2");
-    // Whoever may not act there does not learn whether the tenant exists or is suspended.
+    // A caller without permission does not learn whether the tenant exists or is suspended.
     let forbidden = ask(&user, "tenant-2").await;
     assert_eq!(problem(&forbidden), (403, "tenant_mismatch".to_owned()));
     for (token, tenant) in [
@@ -227,8 +228,8 @@ async fn authoriser_admits_callers_to_other_tenants() {
     assert_eq!(problem(&ask(&admin, "suspended").await), (403, "tenant_suspended".to_owned()));
 }
 
-/// A place with an authoriser speaks for itself alone: another that names the tenant, too, has rules of
-/// its own, whichever of them the layer was told of first.
+/// An authoriser applies to its tenant source only. Another source that names the tenant has its own rule,
+/// in any order of the sources.
 #[tokio::test]
 async fn every_tenant_source_must_allow_the_tenant() {
     let world = World::new().await;

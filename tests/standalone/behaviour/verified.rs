@@ -1,4 +1,4 @@
-//! Tokens seen before: the same answers as the first time, at a fraction of the price.
+//! Cached verified tokens: they get the same answers as on first use.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use scaikey_auth::{Auth, Tenant, scope};
 
 use crate::support::{Server, World, tenant_id};
 
-/// The stable name of the refusal, or who was accepted with which claims.
+/// Returns the stable name of the refusal, or the accepted identity with its claims.
 async fn answer(auth: &Auth, token: &str) -> String {
     match auth.authenticate(token).await {
         Ok(context) => {
@@ -50,7 +50,7 @@ async fn token_is_verified_once_then_cached() {
     assert!(!printed.contains("alice") && !printed.contains(&token[..20]), "{printed}");
 }
 
-/// One good token for each algorithm is known; texts made from it are not.
+/// One good token per algorithm is cached. Changed tokens must not hit the cache.
 #[tokio::test]
 async fn changed_token_misses_the_cache() {
     let world = World::with([Algorithm::RS256, Algorithm::Ed25519]).await;
@@ -72,16 +72,16 @@ async fn changed_token_misses_the_cache() {
             format!(" {token}"),
             format!("{token}\n"),
             format!("{token}{token}"),
-            // The same signature with spare bits set: another spelling of the same octets.
+            // The same signature with spare bits set: another encoding of the same bytes.
             format!("{}{}", &token[..token.len() - 1], (last + 1) as char),
         ];
         variants.extend((0..token.len()).step_by(7).map(|end| token[..end].to_owned()));
         variants.extend((1..token.len()).step_by(7).map(|start| token[start..].to_owned()));
-        // One letter in the other case, and each part padded or with another last letter.
+        // One letter in the other case, and each part padded or with another last character.
         variants.extend((0..token.len()).step_by(5).map(|at| {
-            let mut octets = token.clone().into_bytes();
-            octets[at] ^= if octets[at].is_ascii_alphabetic() { 0x20 } else { 1 };
-            String::from_utf8(octets).unwrap()
+            let mut bytes = token.clone().into_bytes();
+            bytes[at] ^= if bytes[at].is_ascii_alphabetic() { 0x20 } else { 1 };
+            String::from_utf8(bytes).unwrap()
         }));
         for (dot, _) in token.match_indices('.') {
             let (part, rest) = token.split_at(dot);
@@ -132,7 +132,7 @@ fn edited_token_misses_the_cache() {
     outcome.unwrap();
 }
 
-/// Beside a service that remembers nothing, through the whole life of some tokens and back.
+/// Compares with a service without the cache, over the whole life of some tokens and back.
 #[tokio::test]
 async fn cached_token_is_checked_for_time() {
     let world = World::new().await;
@@ -167,7 +167,7 @@ async fn cached_token_is_checked_for_time() {
             accepted += u64::from(first.starts_with("Identity"));
         }
     }
-    // Each was verified anew once more, after it had been found expired and the clock was turned back.
+    // Each token was verified once more, after it had expired and the clock was set back.
     let anew = tokens.len() as u64;
     assert_eq!((hits(&knows) - tokens.len() as u64, hits(&forgets)), (accepted - anew, 0));
     assert!(accepted > 20, "{accepted}");
@@ -192,7 +192,7 @@ async fn flush_removes_one_tenant_or_all() {
     assert_eq!(auth.verified_tokens().stats().tokens, 1);
     let before = hits(&auth);
     auth.authenticate(&acme).await.unwrap();
-    assert_eq!(hits(&auth), before, "verified anew");
+    assert_eq!(hits(&auth), before, "verified again");
     auth.authenticate(&acme).await.unwrap();
     assert_eq!(hits(&auth), before + 1);
     assert_eq!(known().await, 2);
@@ -264,7 +264,7 @@ async fn cached_token_is_authorised_per_request() {
     assert_eq!(hits(&auth), 9);
 }
 
-/// Good tokens that a forgery was made from, or might have been.
+/// Good tokens that a forgery was, or could have been, made from.
 struct Twins<'w> {
     provider: &'w Provider,
     keys: [SigningKey; 2],
@@ -272,7 +272,7 @@ struct Twins<'w> {
 }
 
 impl Twins<'_> {
-    /// The forgery's header and claims, as they are and mended, under good signatures.
+    /// The forgery's header and claims, unchanged and repaired, with good signatures.
     fn of(&self, forged: &str) -> Vec<String> {
         let (header, payload) = content(forged);
         if !header.contains("kid") && !payload.contains("jti") {
@@ -281,9 +281,9 @@ impl Twins<'_> {
         let unchanged = payload.replacen("admin", "alice", 1);
         let mut twins = Vec::new();
         for key in &self.keys {
-            let mended = self.mended(key, &payload);
-            let (good_header, _) = content(&mended);
-            twins.push(mended);
+            let repaired = self.repaired(key, &payload);
+            let (good_header, _) = content(&repaired);
+            twins.push(repaired);
             for payload in [&payload, &unchanged] {
                 twins.push(key.token(&header, payload));
                 twins.push(key.token(&good_header, payload));
@@ -293,8 +293,8 @@ impl Twins<'_> {
         twins
     }
 
-    /// A good token by the same number.
-    fn mended(&self, key: &SigningKey, payload: &str) -> String {
+    /// A good token with the same `jti`.
+    fn repaired(&self, key: &SigningKey, payload: &str) -> String {
         let good = self.provider.token().signed_by(key);
         let good = match self.profile {
             TokenProfile::Lenient => good,
@@ -308,18 +308,18 @@ impl Twins<'_> {
     }
 }
 
-/// Header and claims, however a text says them: cut, in odd places, an odd alphabet, with odd
-/// characters.
+/// Extracts header and claims from a malformed token: cut, in the wrong part, with another alphabet, or
+/// with invalid characters.
 fn content(text: &str) -> (String, String) {
     let config = GeneralPurposeConfig::new()
         .with_decode_allow_trailing_bits(true)
         .with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let lax = GeneralPurpose::new(&alphabet::URL_SAFE, config);
     let decode = |part: &str| {
-        // One character of four says nothing.
+        // A single character of a group of four encodes no byte.
         let whole = part.len() - usize::from(part.len() % 4 == 1);
-        let octets = lax.decode(&part[..whole]).unwrap_or_default();
-        String::from_utf8_lossy(&octets).replace('\0', "")
+        let bytes = lax.decode(&part[..whole]).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', "")
     };
     let flattened: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
     let text = match (flattened["protected"].as_str(), flattened["payload"].as_str()) {
@@ -336,15 +336,14 @@ fn content(text: &str) -> (String, String) {
     (with("\"kid\"", 0), with("\"jti\"", 1))
 }
 
-/// Forgeries that are made from no token.
+/// Forgeries that are not made from a token.
 const FROM_NOTHING: [&str; 5] =
     ["empty token", "dots only", "JWE", "JWE with 2^31 rounds of PBKDF2", "JWE compressed"];
 
-/// So often must a token be found that the thread has a copy of its own, and that it is found.
-const OFTEN: usize = 3;
+/// Number of uses of a good token before the forgery.
+const USES: usize = 3;
 
-/// The forged tokens again, after everything good that is near them: all honest tokens, and each
-/// forgery's own twins.
+/// Sends the forged tokens again, after all valid tokens and each forgery's twins were cached.
 #[tokio::test]
 async fn forgeries_of_cached_tokens_are_refused_alike() {
     let world = World::with(Algorithm::ALL).await;
@@ -375,7 +374,7 @@ async fn forgeries_of_cached_tokens_are_refused_alike() {
         let twins = Twins { provider: &world.provider, keys, profile };
         for round in 1..=2 {
             for honest in &honest {
-                for _ in 0..OFTEN {
+                for _ in 0..USES {
                     warm.authenticate(&honest.token).await.unwrap();
                 }
             }
@@ -384,7 +383,7 @@ async fn forgeries_of_cached_tokens_are_refused_alike() {
                 let before = hits(&warm);
                 for twin in twins.of(&forged.token) {
                     if warm.authenticate(&twin).await.is_ok() {
-                        for _ in 0..OFTEN {
+                        for _ in 0..USES {
                             warm.authenticate(&twin).await.unwrap();
                         }
                     }

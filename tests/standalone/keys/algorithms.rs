@@ -1,4 +1,4 @@
-//! Algorithms hang on issuer and key, and names of keys are only names.
+//! Algorithms are limited by issuer and key; key ids only select keys.
 
 use scaikey_auth::Auth;
 use scaikey_auth::config::Algorithm;
@@ -14,7 +14,7 @@ async fn of_all() -> (Provider, Auth) {
     (provider, auth)
 }
 
-/// Serves the keys as they are, without the members named.
+/// Serves the keys without these members.
 fn stripped(members: &'static [&'static str]) -> Fault {
     Fault::rewrite(move |mut set| {
         for key in set["keys"].as_array_mut().unwrap() {
@@ -50,7 +50,7 @@ async fn issuer_is_limited_to_its_algorithms() {
     let good = provider.token().algorithm(Algorithm::ES256).sign();
     let other = provider.token().algorithm(Algorithm::RS256).sign();
     assert_eq!(verdict(&auth, &other).await, "token_algorithm");
-    assert_eq!(provider.jwks_requests(), 0, "that was clear before any key was needed");
+    assert_eq!(provider.jwks_requests(), 0, "refused before a key was needed");
     assert_eq!(verdict(&auth, &good).await, "accepted");
     let health = auth.issuers().health().remove(0);
     assert_eq!((health.keys, health.unusable_keys), (1, 1));
@@ -61,10 +61,10 @@ async fn key_is_limited_to_its_alg() {
     let (provider, auth) = of_all().await;
     let (rs256, ps256) = (Algorithm::RS256, Algorithm::PS256);
     let name = provider.key_for(ps256).kid().to_owned();
-    // A good RS256 signature, under the name of a key for PS256.
+    // A good RS256 signature with the key id of a PS256 key.
     let token = provider.token().algorithm(rs256).kid(Some(&name)).sign();
     assert_eq!(verdict(&auth, &token).await, "token_algorithm");
-    assert_eq!(provider.jwks_requests(), 1, "what its own fetch brought is not asked for again");
+    assert_eq!(provider.jwks_requests(), 1, "the set of this request's fetch is not fetched again");
 }
 
 #[tokio::test]
@@ -79,8 +79,8 @@ async fn token_without_kid_tries_fitting_keys() {
     assert_eq!(status(&auth, &nameless(&provider)).await, 200);
     provider.remove_key(&first);
     assert_eq!(status(&auth, &nameless(&provider)).await, 200);
-    let stranger = SigningKey::generate(Algorithm::ES256);
-    let forged = provider.token().signed_by(&stranger).kid(None).sign();
+    let other_key = SigningKey::generate(Algorithm::ES256);
+    let forged = provider.token().signed_by(&other_key).kid(None).sign();
     assert_eq!(status(&auth, &forged).await, 401);
 }
 
@@ -96,8 +96,8 @@ async fn rotation_refuses_no_token_without_kid() {
 #[tokio::test]
 async fn forged_tokens_without_kid_share_the_budget() {
     let world = World::warm().await;
-    let stranger = SigningKey::generate(Algorithm::ES256);
-    let forged = world.provider.token().signed_by(&stranger).kid(None).sign();
+    let other_key = SigningKey::generate(Algorithm::ES256);
+    let forged = world.provider.token().signed_by(&other_key).kid(None).sign();
     for _ in 0..100 {
         assert_eq!(world.status(&forged).await, 401);
     }
@@ -111,7 +111,7 @@ async fn only_nameless_key_verifies_nameless_tokens() {
     let auth = service([trust(&provider)], &clock);
     assert_eq!(status(&auth, &provider.token().kid(None).sign()).await, 200);
     let named = provider.token().sign();
-    assert_eq!(verdict(&auth, &named).await, "token_key_unknown", "a name must be published");
+    assert_eq!(verdict(&auth, &named).await, "token_key_unknown", "the key id must be published");
 }
 
 #[tokio::test]
@@ -127,8 +127,8 @@ async fn keys_may_share_a_key_id() {
         let token = provider.token().signed_by(key).sign();
         assert_eq!(status(&auth, &token).await, 200, "{key:?}");
     }
-    let stranger = SigningKey::with_kid(Algorithm::ES256, "same");
-    let forged = provider.token().signed_by(&stranger).sign();
+    let other_key = SigningKey::with_kid(Algorithm::ES256, "same");
+    let forged = provider.token().signed_by(&other_key).sign();
     assert_eq!(provider.jwks_requests(), 1);
     assert_eq!(verdict(&auth, &forged).await, "token_signature");
 }

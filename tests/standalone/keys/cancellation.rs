@@ -1,4 +1,4 @@
-//! Whatever becomes of the request, task or runtime that fetches keys: nobody is left waiting.
+//! Cancelled requests, panicking tasks and stopped runtimes during a fetch: no request waits forever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use super::fixture::{PAST_TTL, World, provider, service, small_auth, status, token, trust};
 
-/// Nobody may need so long; a test that waits for it hangs visibly.
+/// Longer than any request needs. A test that waits this long hangs visibly.
 const FOREVER: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
@@ -51,14 +51,14 @@ async fn fetch_continues_without_waiters() {
     assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 1));
 }
 
-/// A clock that panics once in a task that is not the test's own: in the middle of a fetch.
+/// A clock that panics once in the fetch task.
 #[derive(Debug, Clone)]
-struct Treacherous {
+struct PanickingClock {
     clock: ManualClock,
     armed: Arc<AtomicBool>,
 }
 
-impl Clock for Treacherous {
+impl Clock for PanickingClock {
     fn now(&self) -> SystemTime {
         self.clock.now()
     }
@@ -74,15 +74,15 @@ impl Clock for Treacherous {
 #[tokio::test]
 async fn panicking_fetch_answers_503_once() {
     let (provider, clock) = provider().await;
-    let clock = Treacherous { clock, armed: Arc::new(AtomicBool::new(true)) };
+    let clock = PanickingClock { clock, armed: Arc::new(AtomicBool::new(true)) };
     let config = trust(&provider);
     let builder = small_auth().issuer(config).audience("scaiwave").clock(clock.clone());
     let auth = builder.build().unwrap();
     assert_eq!(status(&auth, &token(&provider)).await, 503);
-    assert!(!clock.armed.load(Ordering::SeqCst), "it was the fetch that panicked");
+    assert!(!clock.armed.load(Ordering::SeqCst), "the fetch panicked");
     assert_eq!(status(&auth, &token(&provider)).await, 200);
 
-    // The same in the background: the set is used on, and asked for again in a while.
+    // The same in the background: the set stays in use, and another fetch follows.
     clock.armed.store(true, Ordering::SeqCst);
     clock.clock.advance(PAST_TTL);
     assert_eq!(status(&auth, &token(&provider)).await, 200);
@@ -92,8 +92,8 @@ async fn panicking_fetch_answers_503_once() {
     provider.wait_for_jwks_requests(2).await;
 }
 
-/// A provider that outlives the runtimes of the services.
-fn on_its_own() -> (Runtime, Provider, ManualClock) {
+/// A provider in a separate runtime, which outlives the services' runtimes.
+fn separate_provider() -> (Runtime, Provider, ManualClock) {
     let home =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let clock = ManualClock::new();
@@ -110,7 +110,7 @@ fn patient(provider: &Provider, clock: &ManualClock) -> Auth {
 
 #[test]
 fn runtime_end_during_first_fetch_is_survived() {
-    let (_home, provider, clock) = on_its_own();
+    let (_home, provider, clock) = separate_provider();
     let auth = patient(&provider, &clock);
     let token = token(&provider);
     provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
@@ -120,7 +120,7 @@ fn runtime_end_during_first_fetch_is_survived() {
         tokio::spawn(async move { status(&auth, &token).await });
         provider.wait_for_jwks_requests(1).await;
     });
-    // Somebody in another runtime waits for the same fetch.
+    // A request in another runtime waits for the same fetch.
     let (waiting, other) = (auth.clone(), token.clone());
     let second = std::thread::spawn(move || {
         let runtime = Runtime::new().unwrap();
@@ -130,8 +130,8 @@ fn runtime_end_during_first_fetch_is_survived() {
     provider.heal(ProviderEndpoint::Jwks);
     let answer = second.join().unwrap();
     assert!([200, 503].contains(&answer), "{answer}");
-    // A runtime ends its tasks in any order. If the connection goes before the fetch, the fetch sees
-    // a failure like another, after which nobody is asked for a second.
+    // A runtime ends its tasks in any order. If the connection ends before the fetch, the fetch fails, and
+    // the next one follows after one second of back-off.
     clock.advance(Duration::from_secs(1));
     let last = Runtime::new().unwrap().block_on(status(&auth, &token));
     assert_eq!(last, 200, "{:?}", auth.issuers().health());
@@ -139,7 +139,7 @@ fn runtime_end_during_first_fetch_is_survived() {
 
 #[test]
 fn runtime_end_during_refresh_is_survived() {
-    let (_home, provider, clock) = on_its_own();
+    let (_home, provider, clock) = separate_provider();
     let auth = patient(&provider, &clock);
     let token = token(&provider);
     let first = Runtime::new().unwrap();
@@ -162,7 +162,7 @@ fn runtime_end_during_refresh_is_survived() {
 
 #[test]
 fn service_works_across_runtimes() {
-    let (_home, provider, clock) = on_its_own();
+    let (_home, provider, clock) = separate_provider();
     let auth = patient(&provider, &clock);
     for _ in 0..5 {
         provider.rotate();

@@ -1,4 +1,4 @@
-//! Where keys are looked for, and whose word is taken for it.
+//! Discovery: the URLs of the metadata, and the metadata that are accepted.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn paths(issuer: &TestIssuer) -> Vec<String> {
     issuer.received(ProviderEndpoint::Discovery).into_iter().map(|request| request.target).collect()
 }
 
-/// An issuer found by its slug, whose tokens name it by its id.
+/// An issuer with the slug in its URL and the id in `iss`.
 fn by_slug(provider: &scaikey_auth::testing::Provider, acme: &TestIssuer) -> IssuerConfig {
     IssuerConfig::new(format!("{}/api/v1/auth/tenants/acme", provider.url()))
         .expected_issuer(acme.issuer())
@@ -43,9 +43,9 @@ async fn openid_metadata_url_is_found_and_remembered() {
     let auth = service([by_slug(&provider, &acme)], &clock);
     assert_eq!(status(&auth, &token(&acme)).await, 200);
     assert_eq!(paths(&acme), ["/api/v1/auth/tenants/acme/.well-known/openid-configuration"]);
-    assert_eq!(provider.stray_requests(), 2, "both inserted places were tried before");
+    assert_eq!(provider.stray_requests(), 2, "both URLs with an inserted path were tried before");
 
-    // An hour later the place that answered is asked first.
+    // One hour later, the URL that answered is tried first.
     clock.advance(Duration::from_secs(3601));
     assert_eq!(status(&auth, &token(&acme)).await, 200);
     acme.wait_for_jwks_requests(2).await;
@@ -104,7 +104,7 @@ async fn an_explicit_key_set_needs_no_discovery() {
 async fn metadata_of_another_issuer_are_refused() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("tnt-7", "acme");
-    // The document found there is right, but for an issuer that was not expected.
+    // The document is valid, but for another issuer.
     let mut config = by_slug(&provider, &acme);
     config.expected_issuer = None;
     let token = acme.token().issuer(&config.issuer).sign();
@@ -154,7 +154,7 @@ async fn keys_that_moved_are_followed() {
     let acme = provider.tenant("tnt-7", "acme");
     let auth = service([trust(&provider)], &clock);
     auth.ready().await.unwrap();
-    // The old place is gone, the metadata names a new one.
+    // The old URL fails, and the metadata name a new one.
     provider.fail(ProviderEndpoint::Jwks, Fault::Status(404));
     provider.fail(ProviderEndpoint::Discovery, Fault::member("jwks_uri", acme.jwks_uri()));
     clock.advance(Duration::from_secs(331));
@@ -173,7 +173,7 @@ fn client(provider: &TestIssuer) -> TokenExchangeBuilder {
         .allow_loopback_http(true)
 }
 
-/// What a service does at its start: it verifies a token, asks for one, and ends one.
+/// The first calls of a service: it verifies a token, requests one, and revokes one.
 async fn start(auth: &Auth, client: &TokenExchangeClient, provider: &TestIssuer) {
     let (token, ended) = (token(provider), Secret::new("a-refresh-token"));
     let (status, got, ended) = tokio::join!(
@@ -195,7 +195,7 @@ async fn client_and_issuer_share_metadata() {
     assert_eq!(provider.discovery_requests(), 1);
     clock.advance(Duration::from_secs(3601));
     start(&auth, &client, &provider).await;
-    assert_eq!(provider.discovery_requests(), 2, "both rely on it for an hour");
+    assert_eq!(provider.discovery_requests(), 2, "both use the metadata for one hour");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Keys were never held: 503 with a time to come back, since the token may be good.
+//! Requests before the first successful fetch: they get 503 with `Retry-After`, because the token may be good.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn wait_for_slow_provider_is_limited() {
     world.provider.wait_for_jwks_requests(1).await;
     assert_eq!(world.provider.jwks_requests(), 1, "the second request waited for the same fetch");
 
-    // The fetch went on when nobody waited any more.
+    // The fetch continued without waiting requests.
     world.provider.heal(ProviderEndpoint::Jwks);
     world.until_state(KeyState::Fresh).await;
     assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 1));
@@ -110,7 +110,10 @@ async fn service_starts_before_its_provider() {
     provider.pause().await;
     let auth = service([trust(&provider)], &clock);
     assert_eq!(super::fixture::status(&auth, &token(&provider)).await, 503);
-    assert!(auth.ready().await.is_err(), "`ready` tells, and nothing is lost");
+    assert!(
+        auth.ready().await.is_err(),
+        "`ready` reports the failure, and the service still works"
+    );
     provider.resume().await;
     clock.advance(PAST_BACKOFF);
     assert_eq!(super::fixture::status(&auth, &token(&provider)).await, 200);

@@ -1,4 +1,4 @@
-//! What the stories have in common: a provider, a clock, a service that trusts the one and asks the other.
+//! The common fixture: a provider, a clock, and a service that trusts the provider and uses the clock.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{local, until};
 /// Longer than a set stays fresh by default, jitter included.
 pub(crate) const PAST_TTL: Duration = Duration::from_secs(331);
 
-/// Longer than any pause after a failed fetch.
+/// Longer than any back-off after a failed fetch.
 pub(crate) const PAST_BACKOFF: Duration = Duration::from_secs(61);
 
 /// A provider with one ES256 key, and a service that trusts it.
@@ -38,7 +38,7 @@ impl World {
         Self { provider, clock, auth }
     }
 
-    /// With the keys already fetched.
+    /// Creates a world whose keys are already fetched.
     pub(crate) async fn warm() -> Self {
         Self::new().await.warmed().await
     }
@@ -49,21 +49,21 @@ impl World {
         self
     }
 
-    /// What a good token of the provider's present key is answered with.
+    /// Returns the status for a good token of the provider's current key.
     pub(crate) async fn good(&self) -> u16 {
         self.status(&self.token()).await
     }
 
-    /// What a token with an invented key id is answered with.
-    pub(crate) async fn strange(&self) -> u16 {
-        self.status(&strange(&self.provider)).await
+    /// Returns the status for a token with an unknown key id.
+    pub(crate) async fn unknown_kid(&self) -> u16 {
+        self.status(&unknown_kid(&self.provider)).await
     }
 
     pub(crate) async fn status(&self, token: &str) -> u16 {
         status(&self.auth, token).await
     }
 
-    /// A token that outlives every story.
+    /// Returns a token that does not expire during a test.
     pub(crate) fn token(&self) -> String {
         token(&self.provider)
     }
@@ -76,7 +76,7 @@ impl World {
         self.health().state
     }
 
-    /// In how long the set is asked for next.
+    /// Returns the time until the next fetch.
     pub(crate) fn pause(&self) -> Duration {
         self.health().next_attempt.duration_since(self.clock.now()).unwrap_or_default()
     }
@@ -96,8 +96,8 @@ pub(crate) fn trust(issuer: &TestIssuer) -> IssuerConfig {
     local(issuer.issuer())
 }
 
-/// Known tokens have a small table: emptying one of the default size takes an unoptimised build longer than
-/// most of these tests.
+/// A builder with a small cache of verified tokens. An unoptimised build needs longer to clear the default
+/// cache than for most of these tests.
 pub(crate) fn small_auth() -> AuthBuilder {
     Auth::builder().verified_tokens_bytes(1 << 20)
 }
@@ -119,13 +119,13 @@ pub(crate) fn service_of_tenants(
     builder.tenant_issuers(template, resolver).build().unwrap()
 }
 
-/// A token that outlives every story.
+/// Returns a token that does not expire during a test.
 pub(crate) fn token(issuer: &TestIssuer) -> String {
     issuer.token().expires_in(Duration::from_secs(30 * 24 * 3600)).sign()
 }
 
-/// A token signed by a key nobody published, under a name nobody has heard.
-pub(crate) fn strange(issuer: &TestIssuer) -> String {
+/// Returns a token that an unpublished key with an unknown key id signed.
+pub(crate) fn unknown_kid(issuer: &TestIssuer) -> String {
     issuer.token().signed_by(&SigningKey::generate(Algorithm::ES256)).sign()
 }
 
@@ -136,7 +136,7 @@ pub(crate) async fn status(auth: &Auth, token: &str) -> u16 {
     }
 }
 
-/// What each token is answered with when all come at the same time.
+/// Returns the status for each token. All are sent concurrently.
 pub(crate) async fn statuses(auth: &Auth, tokens: impl IntoIterator<Item = String>) -> Vec<u16> {
     let requests: Vec<_> = tokens
         .into_iter()
@@ -152,7 +152,7 @@ pub(crate) async fn statuses(auth: &Auth, tokens: impl IntoIterator<Item = Strin
     statuses
 }
 
-/// The stable name of the refusal, or `"accepted"`.
+/// Returns the stable name of the refusal, or `"accepted"`.
 pub(crate) async fn verdict(auth: &Auth, token: &str) -> &'static str {
     match auth.authenticate(token).await {
         Ok(_) => "accepted",

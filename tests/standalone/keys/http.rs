@@ -1,4 +1,4 @@
-//! How keys and metadata are asked for, and how answers are taken that say "not so" or "not now".
+//! HTTP requests for keys and metadata: headers, content codings, and `Retry-After`.
 
 use std::time::Duration;
 
@@ -55,13 +55,13 @@ async fn retry_after_is_honoured_without_keys() {
         let world = World::new().await;
         world.provider.fail(endpoint, Fault::RetryAfter(code, 40));
         assert_eq!(world.good().await, 503);
-        let asked = world.provider.requests(endpoint);
-        assert_eq!(asked, 1, "{endpoint:?}: other places are not asked either");
+        let requests = world.provider.requests(endpoint);
+        assert_eq!(requests, 1, "{endpoint:?}: other URLs are not tried either");
         let error = world.auth.authenticate(&world.token()).await.unwrap_err();
         assert_eq!(error.retry_after(), Some(Duration::from_secs(40)), "{endpoint:?}");
         world.clock.advance(Duration::from_secs(39));
         assert_eq!(world.good().await, 503);
-        assert_eq!(world.provider.requests(endpoint), asked, "{endpoint:?}");
+        assert_eq!(world.provider.requests(endpoint), requests, "{endpoint:?}");
         world.provider.heal(endpoint);
         world.clock.advance(Duration::from_secs(1));
         assert_eq!(world.good().await, 200, "{endpoint:?}");
@@ -117,16 +117,16 @@ async fn readiness_probes_honour_retry_after() {
 async fn retry_after_outlasts_unknown_key_ids() {
     let world = World::warm().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::RetryAfter(429, 120));
-    assert_eq!(world.strange().await, 503, "the provider's present keys are not known");
+    assert_eq!(world.unknown_kid().await, 503, "the provider's current keys are not known");
     assert_eq!(world.provider.jwks_requests(), 2);
     for _ in 0..3 {
         world.clock.advance(Duration::from_secs(39));
-        assert_eq!((world.strange().await, world.good().await), (503, 200));
+        assert_eq!((world.unknown_kid().await, world.good().await), (503, 200));
         assert_eq!(world.provider.jwks_requests(), 2);
     }
     world.provider.heal(ProviderEndpoint::Jwks);
     world.clock.advance(Duration::from_secs(3));
-    assert_eq!(world.strange().await, 401);
+    assert_eq!(world.unknown_kid().await, 401);
     assert!(world.provider.jwks_requests() > 2);
 }
 
@@ -135,7 +135,7 @@ async fn retry_after_of_metadata_is_honoured() {
     let world = World::warm().await;
     let discoveries = world.provider.discovery_requests();
     world.provider.fail(ProviderEndpoint::Discovery, Fault::RetryAfter(503, 299));
-    // Metadata is read again after an hour, keys after five minutes.
+    // Metadata are fetched again after one hour, keys after five minutes.
     world.clock.advance(Duration::from_secs(3601));
     assert_eq!(world.good().await, 200);
     world.provider.wait_for_jwks_requests(2).await;

@@ -1,4 +1,4 @@
-//! Keys and tenants that are configured, and configurations that could never accept a token.
+//! Inline keys, configured tenants, and configurations that could never accept a token.
 
 use async_trait::async_trait;
 use scaikey_auth::config::Algorithm;
@@ -49,7 +49,7 @@ fn unusable_inline_keys_are_refused() {
         let error = refusal(of("https://a.example").keys(keys));
         assert!(error.contains("issuers[0].keys") && error.contains(why), "{keys}: {error}");
     }
-    // All faults are told at once, and added issuers are checked as well.
+    // One error reports all faults, and issuers added later are checked, too.
     let error = refusal(of("http://a.example").keys("garbage"));
     assert!(error.contains("must be https") && error.contains("keys"), "{error}");
     let auth = build(of("https://a.example")).unwrap();
@@ -65,8 +65,8 @@ async fn inline_pem_verifies_any_kid() {
         let auth = build(issuer.keys(&pem)).unwrap();
         assert_eq!(verdict(&auth, &token(&provider)).await, "accepted", "{algorithm}");
         assert_eq!(status(&auth, &provider.token().kid(None).sign()).await, 200, "{algorithm}");
-        let stranger = SigningKey::with_kid(algorithm, provider.kid());
-        let forged = provider.token().signed_by(&stranger).sign();
+        let other = SigningKey::with_kid(algorithm, provider.kid());
+        let forged = provider.token().signed_by(&other).sign();
         assert_eq!(status(&auth, &forged).await, 401, "{algorithm}");
         assert_eq!(provider.jwks_requests(), 0);
     }
@@ -91,7 +91,7 @@ fn tenants_of_template_must_be_configured() {
     let auth =
         Auth::builder().audience("scaiwave").tenant_issuers(TEMPLATE, Elsewhere("x")).build();
     let auth = auth.unwrap();
-    // What is added later is held to the same.
+    // Issuers added later follow the same rule.
     auth.issuers().add(TEMPLATE).unwrap_err();
     auth.issuers().add(of(TEMPLATE).tenants([acme])).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Several issuers: each with its own keys, and none but those configured.
+//! Several issuers: each has its own keys, and only configured issuers are contacted.
 
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
@@ -32,30 +32,30 @@ async fn key_belongs_to_its_issuer_only() {
     }
     let elsewhere = a.token().signed_by(&b.key_for(Algorithm::RS256)).sign();
     assert_eq!(verdict(&auth, &elsewhere).await, "token_key_unknown");
-    assert_eq!(b.jwks_requests(), 2, "a's unknown key is not looked for at b's");
+    assert_eq!(b.jwks_requests(), 2, "an unknown key of `a` causes no fetch from `b`");
 }
 
 #[tokio::test]
 async fn unconfigured_issuer_is_not_contacted() {
     let world = World::warm().await;
-    let (stranger, _) = provider().await;
+    let (unconfigured, _) = provider().await;
     let url = world.provider.url();
     let names = [
-        stranger.issuer(),
+        unconfigured.issuer(),
         "http://169.254.169.254/latest/meta-data".to_owned(),
         format!("{url}/"),
         format!("{url}/evil"),
-        format!("{url}@{}", stranger.address()),
+        format!("{url}@{}", unconfigured.address()),
         url.replace("http", "HTTP"),
         format!(" {url}"),
         String::new(),
         "file:///etc/passwd".to_owned(),
     ];
     for name in names {
-        let token = stranger.token().issuer(&name).sign();
+        let token = unconfigured.token().issuer(&name).sign();
         assert_eq!(verdict(&world.auth, &token).await, "token_issuer", "{name}");
     }
-    assert!(silent(&stranger));
+    assert!(silent(&unconfigured));
     assert_eq!((world.provider.jwks_requests(), world.provider.stray_requests()), (1, 0));
 }
 

@@ -1,4 +1,4 @@
-//! What metrics count: nobody can make new time series by inventing tokens.
+//! Metrics: invented tokens add no time series.
 
 use crate::support::MetricsRecorder;
 
@@ -10,7 +10,7 @@ async fn unknown_kids_and_issuers_add_no_series() {
     let counts = MetricsRecorder::default();
     let _counting = metrics::set_default_local_recorder(&counts);
     let world = World::warm().await;
-    world.strange().await;
+    world.unknown_kid().await;
     let before = counts.series();
     assert!(before.iter().any(|name| name.contains("jwks_refreshes")), "{before:?}");
     for nth in 0..1000 {

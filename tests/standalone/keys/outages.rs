@@ -1,4 +1,4 @@
-//! Keys are held: whatever the provider does now, good tokens are answered at once.
+//! Outages with cached keys: good tokens are accepted immediately while the provider fails.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ async fn hanging_provider_delays_no_request() {
         }
         world.provider.wait_for_jwks_requests(2).await;
         assert_eq!(world.good().await, 200, "{fault:?}");
-        assert_eq!(world.state(), KeyState::Due, "the fetch is still under way");
+        assert_eq!(world.state(), KeyState::Due, "the fetch is still running");
         assert_eq!(world.provider.jwks_requests(), 2);
     }
 }
@@ -91,7 +91,7 @@ async fn bad_metadata_change_only_health() {
     for (fault, why) in bad {
         let world = World::warm().await;
         world.provider.fail(ProviderEndpoint::Discovery, fault.clone());
-        // Long enough for the metadata to be asked for again.
+        // Long enough that the metadata are due.
         world.clock.advance(Duration::from_secs(3601));
         assert_eq!(world.good().await, 200, "{fault:?}");
         world.until_state(KeyState::Stale).await;
@@ -108,7 +108,7 @@ async fn keys_refresh_while_metadata_are_unavailable() {
         world.provider.fail(ProviderEndpoint::Discovery, fault.clone());
         world.provider.rotate();
         world.clock.advance(Duration::from_secs(3601));
-        assert_eq!(world.good().await, 200, "a new key, where the old ones were: {fault:?}");
+        assert_eq!(world.good().await, 200, "the new key is at the same URL: {fault:?}");
         assert_eq!((world.health().state, world.provider.jwks_requests()), (KeyState::Fresh, 2));
     }
 }
@@ -124,7 +124,7 @@ async fn redirect_is_followed_within_origin_only() {
     assert_eq!(
         (elsewhere.jwks_requests(), elsewhere.stray_requests()),
         (0, 0),
-        "nobody went there"
+        "the redirect was not followed"
     );
     assert!(world.health().last_error.unwrap().contains("another origin"));
 
@@ -132,7 +132,7 @@ async fn redirect_is_followed_within_origin_only() {
     world.provider.rotate();
     world.clock.advance(PAST_BACKOFF);
     world.until_state(KeyState::Fresh).await;
-    assert_eq!(world.good().await, 200, "the new key arrived by way of the redirect");
+    assert_eq!(world.good().await, 200, "the redirect led to the new key");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a published key says of itself: whose tokens it is for, when, and which certificate it has.
+//! Members of published keys: issuer, validity, and certificate.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn key_is_valid_until_exp() {
     world.clock.advance(Duration::from_secs(159));
     assert_eq!(world.status(&token).await, 200);
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(verdict(&world.auth, &token).await, "token_key_unknown", "also a known token");
+    assert_eq!(verdict(&world.auth, &token).await, "token_key_unknown", "also a cached token");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn rsa_modulus_may_begin_with_zero() {
         ProviderEndpoint::Jwks,
         Fault::rewrite(|mut set| {
             for key in set["keys"].as_array_mut().unwrap() {
-                // One zero byte more in front: three bytes are four characters.
+                // Three bytes are four characters, so this adds leading zero bytes.
                 if let Some(n) = key["n"].as_str().map(with_leading_zero) {
                     key["n"] = n.into();
                 }
@@ -125,7 +125,7 @@ async fn rsa_modulus_may_begin_with_zero() {
     assert_eq!(verdict(&auth, &token).await, "accepted");
 }
 
-/// What Java's `BigInteger` makes of a number whose first bit is set.
+/// Encodes a number as Java's `BigInteger` does if its first bit is set.
 fn with_leading_zero(number: &str) -> String {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -178,10 +178,10 @@ async fn unusable_keys_are_logged_on_change() {
     world.provider.fail(ProviderEndpoint::Jwks, Fault::bad_key(BadKey::OffCurve));
     assert_eq!(world.good().await, 200);
     until(|| world.provider.jwks_requests() > seen && world.state() == KeyState::Fresh).await;
-    assert_eq!(lines("WARN").len(), 2, "other keys are broken now");
+    assert_eq!(lines("WARN").len(), 2, "the unusable keys changed");
 }
 
-/// So many keys of one algorithm, published without names.
+/// Publishes this number of keys of one algorithm, without key ids.
 fn nameless(issuer: &TestIssuer, keys: usize) -> Vec<SigningKey> {
     let keys: Vec<_> = (0..keys).map(|_| SigningKey::generate(Algorithm::ES256)).collect();
     keys.iter().for_each(|key| issuer.rotate_to(key.clone()));
@@ -240,6 +240,6 @@ async fn key_limit_is_logged_once() {
         let token = provider.token().signed_by(last).kid(None).sign();
         assert_eq!(verdict(&auth, &token).await, "token_key_unknown");
     }
-    let told = log.text().matches("fit more keys than are tried").count();
-    assert_eq!(told, 1, "{}", log.text());
+    let warnings = log.text().matches("fit more keys than are tried").count();
+    assert_eq!(warnings, 1, "{}", log.text());
 }

@@ -1,4 +1,4 @@
-//! Renewal happens in the background, when the provider wants it, and once.
+//! Refreshes: in the background, once for all requests, and after the provider's TTL.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ async fn failed_refresh_is_retried_with_backoff() {
         let before = world.health().last_attempt;
         assert_eq!(world.good().await, 200);
         world.provider.wait_for_jwks_requests(nth).await;
-        // While the fetch is under way the next one is planned for after its deadlines.
+        // While a fetch is running, the next one is planned after its timeouts.
         crate::support::until(|| world.health().last_attempt != before).await;
         crate::support::until(|| world.provider.jwks_requests() == nth && !is_fetching(&world))
             .await;
@@ -116,7 +116,7 @@ async fn failed_refresh_is_retried_with_backoff() {
     assert!(longest <= Duration::from_secs(60), "{longest:?}");
 }
 
-/// A fetch under way pushes the next attempt to exactly four times its deadline; nothing else does.
+/// Returns whether a fetch is running: only that sets the next attempt to four times the timeout.
 fn is_fetching(world: &World) -> bool {
     world.pause() == Duration::from_secs(20)
 }

@@ -1,4 +1,4 @@
-//! A key that left the set stops working, and nothing brings it back.
+//! Removed keys: they stop verifying, and only a new publication brings them back.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn removed_key_is_refused_after_refresh() {
     let old = world.token();
     world.provider.rotate();
     world.provider.remove_old_keys();
-    assert_eq!(world.status(&old).await, 200, "nobody has noticed yet");
+    assert_eq!(world.status(&old).await, 200, "the removal is not known yet");
     world.clock.advance(PAST_TTL);
     assert_eq!(world.state(), KeyState::Due);
     world.until_state(KeyState::Fresh).await;
@@ -62,7 +62,7 @@ async fn fetch_before_purge_is_discarded() {
     for due in [true, false] {
         let world = if due { World::warm().await } else { World::new().await };
         let old = world.token();
-        // The answer holds the old key, and is slow to arrive.
+        // The answer contains the old key and is delayed.
         world.provider.fail(ProviderEndpoint::Jwks, Fault::Stall);
         world.clock.advance(PAST_TTL);
         drop(world.health());

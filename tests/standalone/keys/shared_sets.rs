@@ -1,4 +1,4 @@
-//! A key set belongs to its URL: however many issuers name it, it is fetched once and held once.
+//! Shared key sets: all issuers with the same URL share one set, which is fetched once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use scaikey_auth::{Auth, IssuerConfig, TenantId};
 use super::fixture::{PAST_TTL, provider, service, service_of_tenants, status, statuses, verdict};
 use super::tenant_fixture::{invented, template};
 
-/// Nobody may need so long; a test that waits for it hangs visibly.
+/// Longer than any request needs. A test that waits this long hangs visibly.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// One template whose tenants all have the platform's keys.
+/// A template with one key set URL for all tenants.
 fn shared(provider: &Provider) -> IssuerConfig {
     let mut template = template(provider).jwks_uri(provider.jwks_uri());
     (template.jwks.wait, template.jwks.timeout) = (FOREVER, FOREVER);
@@ -34,13 +34,13 @@ fn all_are(expected: u16, statuses: &[u16]) -> bool {
     statuses.iter().all(|status| *status == expected)
 }
 
-/// A token as the tenant's issuer would sign it with a key that nobody published.
+/// A token of the tenant's issuer that an unpublished key signed.
 fn forged(provider: &Provider, id: &str, key: &SigningKey, kid: &str) -> String {
     let iss = format!("{}/tenants/{id}", provider.url());
     provider.token().issuer(&iss).tenant(id).signed_by(key).kid(Some(kid)).sign()
 }
 
-/// Tenants whose metadata all name the platform's keys.
+/// Tenants whose metadata name the same key set.
 fn with_metadata(provider: &Provider, count: usize) -> Vec<TestIssuer> {
     let tenants: Vec<_> = ids(count).iter().map(|id| provider.tenant(id, id)).collect();
     for tenant in &tenants {
@@ -103,7 +103,7 @@ async fn cold_start_with_discovery_refuses_no_token() {
     );
 }
 
-/// Knows of every tenant that its keys are the platform's.
+/// A resolver that returns the same key set URL for every tenant.
 #[derive(Debug)]
 struct Central(String);
 
@@ -162,7 +162,7 @@ async fn forged_key_ids_share_one_budget() {
     assert_eq!(provider.jwks_requests(), 1 + 3);
 }
 
-/// Tenants with keys of their own, opened one after the other.
+/// Tenants with separate keys, opened one after the other.
 async fn open(provider: &Provider, clock: &ManualClock, count: usize) -> (Auth, Vec<TestIssuer>) {
     let place = format!("{}/api/v1/auth/tenants/{{tenant_id}}", provider.url());
     let template = template(provider).jwks_uri(format!("{place}/.well-known/jwks.json"));
@@ -199,8 +199,11 @@ async fn template_has_one_budget_for_all_sets() {
         let expected = 40 + 20 + nth;
         crate::support::until(|| fetches(&tenants) == expected).await;
     }
-    // Each has had its turn at the most once or twice: those that waited longest came first.
-    assert!(tenants.iter().all(|tenant| tenant.jwks_requests() <= 2), "somebody came twice");
+    // Each set was fetched once or twice, because the sets with the oldest fetch come first.
+    assert!(
+        tenants.iter().all(|tenant| tenant.jwks_requests() <= 2),
+        "a set was fetched twice more"
+    );
 }
 
 #[tokio::test]
@@ -243,7 +246,7 @@ async fn refused_sets_leave_line_after_flood() {
     flood().await;
     flood().await;
     let last = tenants.last().unwrap();
-    // Some who wished are served, and so is whoever asks.
+    // Some sets in line are fetched, and so is the requested one.
     clock.advance(Duration::from_secs(1));
     last.rotate();
     assert_eq!(status(&auth, &last.token().sign()).await, 200);
@@ -251,7 +254,7 @@ async fn refused_sets_leave_line_after_flood() {
     clock.advance(Duration::from_secs(9));
     last.rotate();
     assert_eq!(status(&auth, &last.token().sign()).await, 200);
-    assert_eq!(fetches(&tenants), 80 + 20 + 2 + 1, "nobody wishes any more");
+    assert_eq!(fetches(&tenants), 80 + 20 + 2 + 1, "the line is empty");
 }
 
 #[tokio::test]
@@ -268,7 +271,7 @@ async fn purge_affects_all_issuers_of_set() {
     assert_eq!(verdict(&auth, &a).await, "token_key_unknown");
 }
 
-/// Two listed issuers that name the same URL.
+/// Two issuers with the same key set URL.
 fn two(provider: &Provider) -> [IssuerConfig; 2] {
     ["a", "b"].map(|id| {
         IssuerConfig::new(format!("{}/tenants/{id}", provider.url()))
@@ -315,15 +318,15 @@ async fn issuer_with_moved_keys_leaves_shared_set() {
     }
     moved.heal(ProviderEndpoint::Discovery);
     clock.advance(Duration::from_secs(3601));
-    // The other one keeps the shared set fresh.
+    // The other issuer keeps the shared set fresh.
     assert_eq!(status(&auth, &token(stays, &provider.key())).await, 200);
-    assert_eq!(status(&auth, &old).await, 200, "nobody has noticed yet");
+    assert_eq!(status(&auth, &old).await, 200, "the removal is not known yet");
     moved.wait_for_jwks_requests(1).await;
     let new = token(moved, &moved.key());
     crate::support::until(|| auth.issuers().health().iter().all(|it| it.last_error.is_none()))
         .await;
     assert_eq!(status(&auth, &new).await, 200);
-    assert_eq!(verdict(&auth, &old).await, "token_key_unknown", "also where it was known");
+    assert_eq!(verdict(&auth, &old).await, "token_key_unknown", "also a cached token");
     assert_eq!(status(&auth, &token(stays, &provider.key())).await, 200);
 }
 

@@ -1,4 +1,4 @@
-//! What `health()` tells at each turn of a key set's life.
+//! The states of a key set in `health()`.
 
 use std::time::Duration;
 
@@ -72,8 +72,8 @@ async fn dead_keys_are_fetched_on_next_request() {
 
 #[tokio::test]
 async fn set_is_due_before_it_dies() {
-    // The provider asks for an hour, or the operator sets both limits alike: jitter must not
-    // leave a gap between the end of the set and the next attempt.
+    // The provider's TTL is one hour, or the operator sets equal limits. Jitter must not leave a gap
+    // between the end of the set and the next attempt.
     for (cache_control, ttl) in [(Some("max-age=3600"), 60), (None, 600)] {
         for _ in 0..10 {
             let world = World::with(|mut settings| {

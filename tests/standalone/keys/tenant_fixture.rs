@@ -1,4 +1,4 @@
-//! A provider with tenants, and a service that looks them up in a directory.
+//! The fixture for tenants: a provider with tenants, and a service that resolves them in a directory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ pub(crate) fn template(provider: &Provider) -> IssuerConfig {
     IssuerConfig::new(format!("{}/tenants/{{tenant_id}}", provider.url())).allow_loopback_http(true)
 }
 
-/// A token that a tenant's issuer would sign, if there were one.
+/// A token of an invented tenant, signed by the provider's key.
 pub(crate) fn invented(provider: &Provider, id: &str) -> String {
     let iss = format!("{}/tenants/{id}", provider.url());
     provider.token().issuer(&iss).tenant(id).sign()
 }
 
-/// Maps ids to slugs, as a service's own directory does.
+/// A resolver that maps ids to slugs, as a service's directory does.
 #[derive(Debug, Clone)]
 pub(crate) struct Directory {
     base: String,
     slugs: Arc<HashMap<&'static str, &'static str>>,
-    asked: Arc<AtomicU64>,
-    /// Each answer takes one permit: none, and the directory hangs; closed, and it fails.
+    calls: Arc<AtomicU64>,
+    /// Each answer takes one permit. Without permits, the directory hangs; if closed, it fails.
     pub(crate) answers: Arc<Semaphore>,
 }
 
@@ -41,13 +41,13 @@ impl Directory {
         Self {
             base: provider.url(),
             slugs: Arc::new(slugs.into_iter().collect()),
-            asked: Arc::default(),
+            calls: Arc::default(),
             answers: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         }
     }
 
-    pub(crate) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst)
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
     }
 }
 
@@ -58,7 +58,7 @@ impl TenantIssuers for Directory {
         tenant: &TenantId,
         template: IssuerConfig,
     ) -> Result<Option<IssuerConfig>, BoxError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.calls.fetch_add(1, Ordering::SeqCst);
         self.answers.acquire().await?.forget();
         let Some(slug) = self.slugs.get(tenant.as_str()) else { return Ok(None) };
         if *slug == "panics" {
@@ -83,7 +83,7 @@ impl TenantWorld {
         Self::with(|template| template).await
     }
 
-    /// With a template of another kind.
+    /// Creates a world with a changed template.
     pub(crate) async fn with(change: impl FnOnce(IssuerConfig) -> IssuerConfig) -> Self {
         let (provider, clock) = provider().await;
         let (acme, globex) = (provider.tenant("tnt-1", "acme"), provider.tenant("tnt-2", "globex"));

@@ -1,4 +1,4 @@
-//! One issuer per tenant: opened when needed, for tenants that exist, and for nobody else's tokens.
+//! Issuers of tenants: opened when needed, only for existing tenants, and only for their tokens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +11,13 @@ use scaikey_auth::{AuthError, IssuerConfig};
 use tokio::sync::Semaphore;
 
 use super::fixture::{
-    provider, service, service_of_tenants, status, statuses, strange, token, verdict,
+    provider, service, service_of_tenants, status, statuses, token, unknown_kid, verdict,
 };
 use super::tenant_fixture::{TenantWorld, invented, template};
 use crate::support::Log;
 use crate::support::until;
 
-/// What a tenant that does not exist is called here.
+/// The id of a tenant that does not exist.
 const INVENTED: &str = "tnt-invented";
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn invented_tenants_share_one_warning() {
         }
         let warnings = log.lines("WARN");
         assert!((1..=8).contains(&warnings.len()), "{by_metadata}: {warnings:#?}");
-        // A tenant that is there is told of by itself.
+        // An existing tenant has its own log line.
         let acme = provider.tenant("acme", "acme");
         assert_eq!(status(&auth, &token(&acme)).await, 200);
         let before = log.lines("WARN").len();
@@ -68,19 +68,19 @@ async fn invented_tenants_share_one_warning() {
     }
 }
 
-/// A directory that can be away.
+/// A directory that can be unavailable.
 #[derive(Debug, Clone, Default)]
-struct Away(Arc<AtomicBool>);
+struct Unavailable(Arc<AtomicBool>);
 
 #[async_trait::async_trait]
-impl scaikey_auth::issuer::TenantIssuers for Away {
+impl scaikey_auth::issuer::TenantIssuers for Unavailable {
     async fn resolve(
         &self,
         _: &scaikey_auth::TenantId,
         _: IssuerConfig,
     ) -> Result<Option<IssuerConfig>, scaikey_auth::error::BoxError> {
         match self.0.load(Ordering::SeqCst) {
-            true => Err("the directory is away".into()),
+            true => Err("the directory is unavailable".into()),
             false => Ok(None),
         }
     }
@@ -90,9 +90,9 @@ impl scaikey_auth::issuer::TenantIssuers for Away {
 async fn failing_resolver_logs_one_warning() {
     let log = Log::start();
     let (provider, clock) = provider().await;
-    let directory = Away::default();
+    let directory = Unavailable::default();
     let auth = service_of_tenants(template(&provider), directory.clone(), &clock);
-    let told = |level: &str| {
+    let lines = |level: &str| {
         let lines = log.lines(level);
         lines.iter().filter(|line| line.contains("resolver of tenants' issuers")).count()
     };
@@ -102,12 +102,12 @@ async fn failing_resolver_logs_one_warning() {
             let token = invented(&provider, &format!("{round}-{nth}"));
             assert_eq!(status(&auth, &token).await, 503);
         }
-        assert_eq!(told("WARN"), round);
-        assert!(log.lines("WARN").iter().any(|line| line.contains("the directory is away")));
+        assert_eq!(lines("WARN"), round);
+        assert!(log.lines("WARN").iter().any(|line| line.contains("the directory is unavailable")));
         directory.0.store(false, Ordering::SeqCst);
         let token = invented(&provider, &format!("{round}-back"));
         assert_eq!(status(&auth, &token).await, 401);
-        assert_eq!(told("INFO"), round);
+        assert_eq!(lines("INFO"), round);
     }
 }
 
@@ -119,7 +119,7 @@ async fn resolver_finds_keys_by_slug() {
         assert_eq!(world.status(&token(&world.acme)).await, 200);
         assert_eq!(world.status(&token(&world.globex)).await, 200);
     }
-    assert_eq!(world.directory.asked(), 2);
+    assert_eq!(world.directory.calls(), 2);
     assert_eq!((world.acme.jwks_requests(), world.globex.jwks_requests()), (1, 1));
     let health = world.auth.issuers().health();
     assert_eq!(health.len(), 2);
@@ -133,7 +133,7 @@ async fn tenant_issuer_is_limited_to_its_tenant() {
         (acme.token().tenant("tnt-2").sign(), "token_issuer_tenant"),
         (acme.token().without("tenant_id").sign(), "token_issuer_tenant"),
         (acme.token().issuer(&globex.issuer()).sign(), "token_issuer_tenant"),
-        // Acme's key under globex's name.
+        // Acme's key with the issuer of globex.
         (acme.token().issuer(&globex.issuer()).tenant("tnt-2").sign(), "token_key_unknown"),
         (globex.token().kid(Some(&acme.kid())).sign(), "token_key_unknown"),
         (provider.token().issuer(&acme.issuer()).tenant("tnt-1").sign(), "token_key_unknown"),
@@ -175,7 +175,7 @@ async fn hostile_tenant_id_reaches_no_resolver() {
         let token = acme.token().issuer(&iss).tenant(id).sign();
         assert_eq!(verdict(&auth, &token).await, "token_issuer", "{id:?}");
     }
-    assert_eq!(directory.asked(), 0);
+    assert_eq!(directory.calls(), 0);
     assert_eq!(
         (provider.stray_requests(), acme.discovery_requests(), acme.jwks_requests()),
         (0, 0, 0)
@@ -185,16 +185,16 @@ async fn hostile_tenant_id_reaches_no_resolver() {
 #[tokio::test]
 async fn unknown_tenant_is_refused_and_cached() {
     let world = TenantWorld::new().await;
-    let stranger = invented(&world.provider, INVENTED);
+    let unknown = invented(&world.provider, INVENTED);
     for _ in 0..100 {
-        assert_eq!(verdict(&world.auth, &stranger).await, "token_issuer");
+        assert_eq!(verdict(&world.auth, &unknown).await, "token_issuer");
     }
-    assert_eq!(world.directory.asked(), 1);
+    assert_eq!(world.directory.calls(), 1);
     assert_eq!(world.provider.stray_requests(), 0);
-    // A tenant that was just made is known a moment later.
+    // A new tenant is accepted when the cached refusal has expired.
     world.clock.advance(Duration::from_secs(10));
-    assert_eq!(verdict(&world.auth, &stranger).await, "token_issuer");
-    assert_eq!(world.directory.asked(), 2);
+    assert_eq!(verdict(&world.auth, &unknown).await, "token_issuer");
+    assert_eq!(world.directory.calls(), 2);
     assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
 
@@ -216,7 +216,7 @@ async fn panicking_resolver_is_survived() {
     let world = TenantWorld::new().await;
     for nth in 1..4 {
         assert_eq!(world.status(&invented(&world.provider, "tnt-9")).await, 503);
-        assert_eq!(world.directory.asked(), nth);
+        assert_eq!(world.directory.calls(), nth);
     }
     assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
@@ -234,7 +234,7 @@ async fn concurrent_first_tokens_open_issuer_once() {
     for request in requests {
         assert_eq!(request.await.unwrap(), 200);
     }
-    assert_eq!((world.directory.asked(), world.acme.jwks_requests()), (1, 1));
+    assert_eq!((world.directory.calls(), world.acme.jwks_requests()), (1, 1));
 }
 
 #[tokio::test]
@@ -244,15 +244,15 @@ async fn flood_of_tenants_opens_limited_number() {
     let flood = (0..300).map(|nth| invented(&world.provider, &format!("flood-{nth}")));
     let statuses = statuses(&world.auth, flood).await;
     assert!(statuses.iter().all(|status| [401, 503].contains(status)));
-    assert!(world.directory.asked() <= 200, "{}", world.directory.asked());
-    assert_eq!(world.status(&token(&world.acme)).await, 200, "open issuers go on");
+    assert!(world.directory.calls() <= 200, "{}", world.directory.calls());
+    assert_eq!(world.status(&token(&world.acme)).await, 200, "open issuers still work");
     world.clock.advance(Duration::from_secs(2));
-    assert_eq!(world.status(&token(&world.globex)).await, 200, "and so do new ones, soon");
+    assert_eq!(world.status(&token(&world.globex)).await, 200, "new issuers are opened soon");
 }
 
 #[tokio::test]
 async fn invented_tenants_are_never_refreshed() {
-    // Without a directory the provider itself is asked whether there is such a tenant.
+    // Without a directory, the provider's answer decides whether the tenant exists.
     let (provider, clock) = provider().await;
     let acme = provider.tenant("acme", "acme");
     let place =
@@ -261,16 +261,16 @@ async fn invented_tenants_are_never_refreshed() {
     assert_eq!(status(&auth, &token(&acme)).await, 200);
     let flood = (0..300).map(|nth| invented(&provider, &format!("flood-{nth}")));
     assert!(statuses(&auth, flood).await.iter().all(|status| *status == 503));
-    let asked = provider.stray_requests();
-    assert!(asked <= 200, "{asked}");
-    // A probe does not ask for what never was, and an operator is not told about it.
+    let requests = provider.stray_requests();
+    assert!(requests <= 200, "{requests}");
+    // A probe does not ask for what never was, and an operator sees none.
     clock.advance(Duration::from_secs(100));
     for _ in 0..10 {
         assert_eq!(auth.issuers().health().len(), 1);
         assert_eq!(status(&auth, &token(&acme)).await, 200);
     }
     acme.wait_for_jwks_requests(1).await;
-    assert_eq!(provider.stray_requests(), asked);
+    assert_eq!(provider.stray_requests(), requests);
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn wait_for_tenant_keys_is_limited() {
         assert_eq!(status(&auth, &token(&world.acme)).await, 503);
     }
     world.acme.wait_for_jwks_requests(1).await;
-    assert_eq!((world.directory.asked(), world.acme.jwks_requests()), (1, 1));
+    assert_eq!((world.directory.calls(), world.acme.jwks_requests()), (1, 1));
     world.acme.heal(ProviderEndpoint::Jwks);
     crate::support::until(|| !auth.issuers().health().is_empty()).await;
     assert_eq!(status(&auth, &token(&world.acme)).await, 200);
@@ -321,10 +321,10 @@ async fn tenant_keys_have_usual_life_cycle() {
     assert_eq!(world.status(&old).await, 401);
     assert_eq!(world.status(&token(&world.acme)).await, 200);
     for _ in 0..10 {
-        assert_eq!(world.status(&strange(&world.acme)).await, 401);
+        assert_eq!(world.status(&unknown_kid(&world.acme)).await, 401);
     }
     assert!(world.acme.jwks_requests() <= 5, "{}", world.acme.jwks_requests());
-    assert_eq!((world.directory.asked(), world.globex.jwks_requests()), (1, 0));
+    assert_eq!((world.directory.calls(), world.globex.jwks_requests()), (1, 0));
 }
 
 #[tokio::test]
@@ -334,10 +334,10 @@ async fn tenant_with_dead_keys_is_resolved_again() {
     world.acme.fail(ProviderEndpoint::Jwks, Fault::Status(404));
     world.clock.advance(Duration::from_secs(23 * 3600));
     assert_eq!(world.status(&token(&world.acme)).await, 200);
-    assert_eq!(world.directory.asked(), 1);
+    assert_eq!(world.directory.calls(), 1);
     world.clock.advance(Duration::from_secs(3600));
     assert_eq!(world.status(&token(&world.acme)).await, 503);
-    assert_eq!(world.directory.asked(), 2);
+    assert_eq!(world.directory.calls(), 2);
     world.acme.heal(ProviderEndpoint::Jwks);
     world.clock.advance(Duration::from_secs(61));
     assert_eq!(world.status(&token(&world.acme)).await, 200);
@@ -385,15 +385,15 @@ async fn exact_issuer_takes_precedence_over_template() {
     world.auth.issuers().add(listed).unwrap();
     let by_globex = world.acme.token().signed_by(&world.globex.key()).sign();
     assert_eq!(world.status(&by_globex).await, 200);
-    assert_eq!(world.directory.asked(), 0);
+    assert_eq!(world.directory.calls(), 0);
 }
 
-/// Uses up what tenants that may be invented are given at once.
+/// Exhausts the budget for unknown tenants.
 async fn exhaust(world: &TenantWorld) {
     for nth in 0..200 {
         assert_eq!(world.status(&invented(&world.provider, &format!("flood-{nth}"))).await, 401);
     }
-    assert_eq!(world.directory.asked(), 200);
+    assert_eq!(world.directory.calls(), 200);
 }
 
 #[tokio::test]
@@ -422,7 +422,7 @@ async fn invalid_token_opens_no_issuer() {
     for (token, expected) in table {
         assert_eq!(verdict(&world.auth, &token).await, expected);
     }
-    assert_eq!((world.directory.asked(), world.provider.stray_requests()), (0, 0));
+    assert_eq!((world.directory.calls(), world.provider.stray_requests()), (0, 0));
     assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
 
@@ -437,8 +437,8 @@ async fn tenant_opened_before_ignores_the_budget() {
     for nth in 0..200 {
         assert_eq!(world.status(&invented(&world.provider, &format!("flood-{nth}"))).await, 401);
     }
-    assert_eq!(world.directory.asked(), 1 + 200);
-    assert_eq!(world.status(&stale).await, 200, "its keys died, and it is opened anew");
+    assert_eq!(world.directory.calls(), 1 + 200);
+    assert_eq!(world.status(&stale).await, 200, "its keys died, and it is opened again");
 }
 
 #[tokio::test]
@@ -450,12 +450,12 @@ async fn listed_tenant_ignores_the_budget() {
     let auth = service_of_tenants(listed, world.directory.clone(), &world.clock);
     let flood = (0..250).map(|nth| invented(&world.provider, &format!("flood-{nth}")));
     assert!(statuses(&auth, flood).await.iter().all(|status| *status == 401));
-    assert_eq!(world.directory.asked(), 250, "nobody else can be invented");
+    assert_eq!(world.directory.calls(), 250, "the budget is exhausted");
     assert_eq!(verdict(&auth, &invented(&world.provider, "tnt-3")).await, "token_issuer_tenant");
     assert_eq!(status(&auth, &token(&world.acme)).await, 200);
 }
 
-/// A directory that has its tenants in memory.
+/// A directory with its tenants in memory.
 #[derive(Debug)]
 struct InMemory(super::tenant_fixture::Directory);
 
@@ -481,7 +481,7 @@ async fn resolver_that_knows_refuses_without_resolving() {
     let auth = service_of_tenants(template(&world.provider), directory, &world.clock);
     let flood = (0..300).map(|nth| invented(&world.provider, &format!("flood-{nth}")));
     assert!(statuses(&auth, flood).await.iter().all(|status| *status == 401));
-    assert_eq!(world.directory.asked(), 0);
+    assert_eq!(world.directory.calls(), 0);
     assert_eq!(status(&auth, &token(&world.acme)).await, 200);
 }
 
@@ -502,7 +502,7 @@ async fn tenant_waits_for_the_budget() {
         assert!(step.await.is_pending());
     }
     world.clock.advance(Duration::from_millis(50));
-    assert_eq!(waiting.await, 200, "the budget gave it a turn");
+    assert_eq!(waiting.await, 200, "the budget allowed it");
 }
 
 #[tokio::test]
@@ -511,11 +511,11 @@ async fn verified_issuer_with_common_keys_is_cached() {
     let auth = service([template(&provider).jwks_uri(provider.jwks_uri())], &clock);
     for nth in 0..100 {
         let iss = format!("{}/tenants/flood-{nth}", provider.url());
-        let stranger = scaikey_auth::testing::SigningKey::generate(Algorithm::ES256);
+        let unknown = scaikey_auth::testing::SigningKey::generate(Algorithm::ES256);
         let forged = provider.token().issuer(&iss).tenant(&format!("flood-{nth}"));
-        assert_eq!(status(&auth, &forged.signed_by(&stranger).sign()).await, 401);
+        assert_eq!(status(&auth, &forged.signed_by(&unknown).sign()).await, 401);
     }
-    assert!(auth.issuers().health().is_empty(), "nobody was verified");
+    assert!(auth.issuers().health().is_empty(), "no token was verified");
     assert_eq!(status(&auth, &invented(&provider, "real")).await, 200);
     until(|| auth.issuers().health().len() == 1).await;
     assert!(provider.jwks_requests() <= 3, "{}", provider.jwks_requests());

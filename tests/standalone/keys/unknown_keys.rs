@@ -1,4 +1,4 @@
-//! Key ids nobody has heard of: a rotation refuses nobody, a flood costs next to nothing.
+//! Unknown key ids: a rotation refuses no good token, and a flood causes few fetches.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -9,7 +9,7 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Fault, ProviderEndpoint, SigningKey};
 
-use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status, strange, token, verdict};
+use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status, token, unknown_kid, verdict};
 
 const COOLDOWN: Duration = Duration::from_secs(5);
 
@@ -45,7 +45,7 @@ async fn two_rotations_refuse_no_token() {
 #[tokio::test]
 async fn unknown_kid_leaves_budget_for_rotation() {
     let world = World::warm().await;
-    assert_eq!((world.strange().await, world.provider.jwks_requests()), (401, 2));
+    assert_eq!((world.unknown_kid().await, world.provider.jwks_requests()), (401, 2));
     world.provider.rotate();
     assert_eq!((world.good().await, world.provider.jwks_requests()), (200, 3));
 }
@@ -66,7 +66,7 @@ async fn flood_of_kids_is_rate_limited() {
     for nth in 1..4 {
         world.clock.advance(COOLDOWN);
         for _ in 0..100 {
-            assert_eq!(world.strange().await, 401);
+            assert_eq!(world.unknown_kid().await, 401);
         }
         assert_eq!(world.provider.jwks_requests(), 1 + 2 + nth);
     }
@@ -78,7 +78,7 @@ async fn hanging_flood_does_not_slow_good_tokens() {
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     let flood: Vec<_> = (0..500)
         .map(|_| {
-            let (auth, token) = (world.auth.clone(), strange(&world.provider));
+            let (auth, token) = (world.auth.clone(), unknown_kid(&world.provider));
             tokio::spawn(async move { status(&auth, &token).await })
         })
         .collect();
@@ -99,16 +99,16 @@ async fn cancelled_request_earns_no_further_fetch() {
     let world = World::warm().await;
     for nth in 0..20 {
         world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
-        let (auth, token) = (world.auth.clone(), strange(&world.provider));
+        let (auth, token) = (world.auth.clone(), unknown_kid(&world.provider));
         let caller = tokio::spawn(async move { status(&auth, &token).await });
         if nth < 2 {
             world.provider.wait_for_jwks_requests(2 + nth).await;
         } else {
-            assert_eq!(world.strange().await, 401, "no fetch is under way, and none begins");
+            assert_eq!(world.unknown_kid().await, 401, "no fetch is running, and none starts");
         }
         caller.abort();
         world.provider.heal(ProviderEndpoint::Jwks);
-        // A fetch replaces the set, and its time, when it lands.
+        // A finished fetch replaces the set and its time.
         let fetches = world.provider.jwks_requests();
         if nth < 2 {
             world.provider.rotate();
@@ -126,8 +126,8 @@ async fn failed_fetches_are_charged_too() {
         let world = World::warm().await;
         world.provider.fail(ProviderEndpoint::Jwks, fault.clone());
         for _ in 0..100 {
-            // The present set is not known, so nobody can say that there is no such key.
-            assert_eq!(world.strange().await, 503, "{fault:?}");
+            // The last fetch failed, so the provider may have published the key.
+            assert_eq!(world.unknown_kid().await, 503, "{fault:?}");
         }
         assert_eq!(world.provider.jwks_requests(), 1 + 2, "{fault:?}");
         assert_eq!(world.good().await, 200, "{fault:?}");
@@ -135,7 +135,7 @@ async fn failed_fetches_are_charged_too() {
         world.provider.heal(ProviderEndpoint::Jwks);
         world.clock.advance(PAST_BACKOFF);
         world.until_state(KeyState::Fresh).await;
-        assert_eq!(world.strange().await, 401, "{fault:?}");
+        assert_eq!(world.unknown_kid().await, 401, "{fault:?}");
     }
 }
 
@@ -148,7 +148,7 @@ async fn rotation_during_outage_answers_503() {
     let error = world.auth.authenticate(&world.token()).await.unwrap_err();
     assert_eq!(error.status(), 503);
     assert!(error.retry_after().unwrap() >= Duration::from_secs(1));
-    assert_eq!(world.status(&before).await, 200, "the old key goes on");
+    assert_eq!(world.status(&before).await, 200, "the old key still verifies");
     world.provider.resume().await;
     world.clock.advance(PAST_BACKOFF);
     assert_eq!(world.good().await, 200);
@@ -180,7 +180,7 @@ async fn bad_signatures_share_the_unknown_keys_budget() {
     let token = world.provider.token().signed_by(&foreign).sign();
     for _ in 0..10 {
         assert_eq!(verdict(&world.auth, &token).await, "token_signature");
-        assert_eq!(world.strange().await, 401);
+        assert_eq!(world.unknown_kid().await, 401);
     }
     assert_eq!(world.provider.jwks_requests(), 1 + 2);
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
@@ -194,7 +194,7 @@ async fn bad_signatures_share_the_unknown_keys_budget() {
 async fn rotation_after_flood_takes_five_seconds() {
     let world = World::warm().await;
     for _ in 0..100 {
-        assert_eq!(world.strange().await, 401);
+        assert_eq!(world.unknown_kid().await, 401);
     }
     let fetches = world.provider.jwks_requests();
     world.provider.rotate();
@@ -203,7 +203,7 @@ async fn rotation_after_flood_takes_five_seconds() {
         world.clock.advance(Duration::from_secs(1));
         assert_eq!(world.good().await, 401);
     }
-    assert_eq!(world.provider.jwks_requests(), fetches, "the provider is left alone");
+    assert_eq!(world.provider.jwks_requests(), fetches, "no further fetch");
     world.clock.advance(Duration::from_secs(1));
     assert_eq!((world.good().await, world.provider.jwks_requests()), (200, fetches + 1));
 }
@@ -212,13 +212,13 @@ async fn rotation_after_flood_takes_five_seconds() {
 async fn token_with_bad_claims_causes_no_fetch() {
     let world = World::warm().await;
     let key = SigningKey::generate(Algorithm::ES256);
-    let strange = || world.provider.token().signed_by(&key);
+    let unknown_kid = || world.provider.token().signed_by(&key);
     for token in [
-        strange().expired().sign(),
-        strange().audience("another").sign(),
-        strange().issuer("https://another.example").sign(),
-        strange().kid(Some(&"k".repeat(257))).sign(),
-        strange().header("alg", "none").sign(),
+        unknown_kid().expired().sign(),
+        unknown_kid().audience("another").sign(),
+        unknown_kid().issuer("https://another.example").sign(),
+        unknown_kid().kid(Some(&"k".repeat(257))).sign(),
+        unknown_kid().header("alg", "none").sign(),
     ] {
         assert_eq!(world.status(&token).await, 401, "{token}");
     }
@@ -230,7 +230,7 @@ async fn issuers_have_separate_budgets() {
     let (a, b) = (World::warm().await, super::fixture::provider().await.0);
     a.auth.issuers().add(super::fixture::trust(&b)).unwrap();
     for _ in 0..10 {
-        assert_eq!(a.strange().await, 401);
+        assert_eq!(a.unknown_kid().await, 401);
     }
     assert_eq!(a.status(&token(&b)).await, 200);
     b.rotate();
@@ -246,7 +246,7 @@ async fn running_fetch_is_awaited_despite_empty_budget() {
     });
     let world = world.await.warmed().await;
     for _ in 0..3 {
-        assert_eq!(world.strange().await, 401);
+        assert_eq!(world.unknown_kid().await, 401);
     }
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     world.clock.advance(PAST_TTL);
@@ -257,5 +257,5 @@ async fn running_fetch_is_awaited_despite_empty_budget() {
     assert!(poll_fn(|context| Poll::Ready(good.as_mut().poll(context))).await.is_pending());
     world.provider.heal(ProviderEndpoint::Jwks);
     assert_eq!(good.await, 200);
-    assert_eq!((world.strange().await, world.provider.jwks_requests()), (401, 4));
+    assert_eq!((world.unknown_kid().await, world.provider.jwks_requests()), (401, 4));
 }

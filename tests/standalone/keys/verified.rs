@@ -1,4 +1,4 @@
-//! Tokens seen before stop counting when the first-seen path would not take them any more.
+//! Cached verified tokens are refused as soon as a full verification would refuse them.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ fn hits(auth: &Auth) -> u64 {
     auth.verified_tokens().stats().hits
 }
 
-/// Sends the token until it is known.
-async fn known(auth: &Auth, token: &str) {
+/// Sends the token until it is cached.
+async fn cache(auth: &Auth, token: &str) {
     auth.authenticate(token).await.unwrap();
     let before = hits(auth);
     auth.authenticate(token).await.unwrap();
-    assert_eq!(hits(auth), before + 1, "the token is not known");
+    assert_eq!(hits(auth), before + 1, "the token is not cached");
 }
 
-/// The answer, which no memory of earlier ones may have given.
+/// Returns the verdict, and checks that it is not from the cache.
 async fn fresh_verdict(auth: &Auth, token: &str) -> &'static str {
     let before = hits(auth);
     let verdict = verdict(auth, token).await;
-    assert_eq!(hits(auth), before, "answered from memory: {verdict}");
+    assert_eq!(hits(auth), before, "from the cache: {verdict}");
     verdict
 }
 
@@ -34,31 +34,31 @@ async fn fresh_verdict(auth: &Auth, token: &str) -> &'static str {
 async fn removed_key_ends_cached_tokens() {
     let world = World::warm().await;
     let old = world.token();
-    known(&world.auth, &old).await;
+    cache(&world.auth, &old).await;
     world.provider.rotate();
     let new = world.token();
     world.auth.authenticate(&new).await.unwrap();
-    known(&world.auth, &new).await;
-    known(&world.auth, &old).await;
+    cache(&world.auth, &new).await;
+    cache(&world.auth, &old).await;
     world.provider.remove_old_keys();
     world.clock.advance(PAST_TTL);
     world.until_state(KeyState::Fresh).await;
     assert_eq!(fresh_verdict(&world.auth, &old).await, "token_key_unknown");
     let before = hits(&world.auth);
     world.auth.authenticate(&new).await.unwrap();
-    assert_eq!(hits(&world.auth), before + 1, "the other key's tokens stay known");
+    assert_eq!(hits(&world.auth), before + 1, "tokens of the other key stay cached");
 }
 
 #[tokio::test]
 async fn cached_tokens_keep_keys_refreshed() {
     let world = World::warm().await;
     let old = world.token();
-    known(&world.auth, &old).await;
+    cache(&world.auth, &old).await;
     world.provider.rotate();
     world.provider.remove_old_keys();
     world.clock.advance(PAST_TTL);
-    // Nobody asks for health, and no other token comes.
-    assert_eq!(world.status(&old).await, 200, "nobody has noticed yet");
+    // No health report and no other token triggers a refresh.
+    assert_eq!(world.status(&old).await, 200, "the removal is not known yet");
     world.provider.wait_for_jwks_requests(2).await;
     let mut refused = false;
     for _ in 0..1000 {
@@ -68,7 +68,7 @@ async fn cached_tokens_keep_keys_refreshed() {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(refused, "the withdrawn key is still good");
+    assert!(refused, "the removed key still verifies");
 }
 
 #[tokio::test]
@@ -81,19 +81,19 @@ async fn dead_key_set_ends_cached_tokens() {
     .warmed()
     .await;
     let token = world.token();
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
     world.provider.pause().await;
     world.clock.advance(PAST_TTL);
     assert_eq!(world.status(&token).await, 200);
     world.until_state(KeyState::Stale).await;
     let before = hits(&world.auth);
     assert_eq!(world.status(&token).await, 200);
-    assert_eq!(hits(&world.auth), before + 1, "between two attempts it is known");
+    assert_eq!(hits(&world.auth), before + 1, "cached between two attempts");
     world.clock.advance(Duration::from_secs(1000) - PAST_TTL - Duration::from_millis(1));
-    // The next attempt is put off until after the end, which comes all the same.
+    // The next attempt is after the end of the key set's life.
     assert_eq!(world.status(&token).await, 200);
     until(|| world.pause() > Duration::from_millis(1)).await;
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
     world.clock.advance(Duration::from_millis(1));
     assert_eq!(fresh_verdict(&world.auth, &token).await, "unavailable");
 }
@@ -102,10 +102,10 @@ async fn dead_key_set_ends_cached_tokens() {
 async fn purge_ends_cached_tokens() {
     let mut world = World::warm().await;
     let token = world.token();
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
     world.auth.issuers().purge(&world.provider.issuer());
     assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
     world.provider.pause().await;
     world.auth.issuers().purge(&world.provider.issuer());
     assert_eq!(fresh_verdict(&world.auth, &token).await, "unavailable");
@@ -115,12 +115,12 @@ async fn purge_ends_cached_tokens() {
 async fn removed_issuer_ends_cached_tokens() {
     let world = World::warm().await;
     let (token, issuers) = (world.token(), world.auth.issuers());
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
     issuers.remove(&world.provider.issuer());
     assert_eq!(fresh_verdict(&world.auth, &token).await, "token_issuer");
     issuers.add(trust(&world.provider)).unwrap();
     assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
 }
 
 #[tokio::test]
@@ -136,17 +136,17 @@ async fn replaced_issuer_configuration_applies_to_cached_tokens() {
         (trusted().tenants([scaikey_auth::TenantId::new("else").unwrap()]), "token_issuer_tenant"),
     ];
     for (config, reason) in table {
-        known(&world.auth, &token).await;
+        cache(&world.auth, &token).await;
         replace(config);
         assert_eq!(fresh_verdict(&world.auth, &token).await, reason);
         replace(trusted());
     }
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
     let (other, _) = provider().await;
     world.auth.issuers().add(trust(&other)).unwrap();
     let before = hits(&world.auth);
     world.auth.authenticate(&token).await.unwrap();
-    assert_eq!(hits(&world.auth), before + 1, "an issuer more is no reason to forget");
+    assert_eq!(hits(&world.auth), before + 1, "another issuer does not clear the cache");
 }
 
 #[tokio::test]
@@ -154,16 +154,16 @@ async fn template_change_ends_cached_tokens() {
     let world = TenantWorld::new().await;
     let acme = &world.acme;
     let token = token(acme);
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
     world.auth.issuers().purge(&acme.issuer());
     assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
-    known(&world.auth, &token).await;
-    // An issuer listed by name stands before the template's.
+    cache(&world.auth, &token).await;
+    // An issuer with an exact name takes precedence over the template.
     world.auth.issuers().add(trust(acme).audience("another").jwks_uri(acme.jwks_uri())).unwrap();
     assert_eq!(fresh_verdict(&world.auth, &token).await, "token_audience");
     world.auth.issuers().remove(&acme.issuer());
     assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
-    known(&world.auth, &token).await;
+    cache(&world.auth, &token).await;
     world.auth.issuers().remove(&format!("{}/tenants/{{tenant_id}}", world.provider.url()));
     assert_eq!(fresh_verdict(&world.auth, &token).await, "token_issuer");
 }
@@ -173,12 +173,11 @@ async fn services_do_not_share_cached_tokens() {
     let (provider, clock) = provider().await;
     let services = ["one", "other"].map(|_| service([trust(&provider)], &clock));
     let token = token(&provider);
-    known(&services[0], &token).await;
+    cache(&services[0], &token).await;
     assert_eq!(fresh_verdict(&services[1], &token).await, "accepted");
 }
 
-/// Threads use tokens that are known while their keys are withdrawn: after each withdrawal the
-/// provider was asked about, not one passes.
+/// Threads use cached tokens while their keys are removed. After each removal, no token passes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_cached_tokens_end_with_key() {
     let world = World::with(|mut settings| {
@@ -190,7 +189,7 @@ async fn concurrent_cached_tokens_end_with_key() {
     .await;
     for round in 0..20 {
         let old = world.token();
-        known(&world.auth, &old).await;
+        cache(&world.auth, &old).await;
         let busy: Vec<_> = (0..3)
             .map(|_| {
                 let (auth, token) = (world.auth.clone(), old.clone());
@@ -198,7 +197,7 @@ async fn concurrent_cached_tokens_end_with_key() {
                     while auth.authenticate(&token).await.is_ok() {
                         tokio::task::yield_now().await;
                     }
-                    // Never again.
+                    // Once refused, always refused.
                     for _ in 0..50 {
                         assert!(auth.authenticate(&token).await.is_err());
                     }

@@ -1,4 +1,4 @@
-//! `CachedTenants`: what is remembered, for how long, and what happens while the store is away.
+//! `CachedTenants`: cached answers, their times to live, and outages of the store.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::support::tenants::{Store, StoreMode, id, status, tenant};
 use crate::support::until;
 use scaikey_auth::testing::ManualClock;
 
-/// 60 s and 10 % of jitter.
+/// Longer than the default time to live of 60 s with 10 % jitter.
 const PAST_TIME_TO_LIVE: Duration = Duration::from_secs(67);
-/// 10 min more.
+/// Longer than the default `max_stale` of 10 min.
 const PAST_STALENESS: Duration = Duration::from_secs(601);
-/// The longest back-off.
+/// Longer than any back-off.
 const PAST_BACKOFF: Duration = Duration::from_secs(6);
 
 fn cached(store: &Store) -> (CachedTenants<Store>, ManualClock) {
@@ -144,7 +144,7 @@ async fn outage_delays_one_request_and_recovers() {
     clock.advance(PAST_TIME_TO_LIVE);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     clock.advance(Duration::from_secs(1));
-    // The store still hangs: with a deadline this long, waiting for it would show.
+    // The store still hangs. The timeout is long, so a request that waits would be noticed.
     let tenants = tenants.deadline(Duration::from_secs(3600));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     until(|| store.lookups() == 3).await;
@@ -184,7 +184,7 @@ async fn hang_panic_and_wrong_tenant_are_failures() {
         let error = status(&tenants, "acme").await.unwrap_err();
         assert_eq!(error.to_string(), message);
         assert!(status(&tenants, "acme").await.is_err());
-        assert_eq!(store.lookups(), 1, "{mood:?} is no reason to ask at once again");
+        assert_eq!(store.lookups(), 1, "{mood:?} causes no immediate second call");
     }
 }
 
@@ -257,7 +257,7 @@ async fn longest_durations_do_not_overflow() {
     assert!(status(&tenants, "acme").await.is_err());
 }
 
-/// A row that uses the cache as it goes.
+/// A row that calls the cache when it is dropped.
 #[derive(Debug)]
 struct Row(Arc<OnceLock<CachedTenants<Rows>>>);
 
@@ -269,7 +269,7 @@ impl Drop for Row {
     }
 }
 
-/// A store each answer of which is a row of its own.
+/// A store that returns a new row for each call.
 #[derive(Debug, Clone, Default)]
 struct Rows(Arc<OnceLock<CachedTenants<Rows>>>);
 
@@ -280,8 +280,8 @@ impl TenantResolver for Rows {
     }
 }
 
-/// What does not come to an end in 30 s waits for its own lock.
-fn ends(work: impl FnOnce(&CachedTenants<Rows>, &dyn Fn(&str), &ManualClock) + Send + 'static) {
+/// Runs `work`, which must end within 30 s. Otherwise it has deadlocked.
+fn must_end(work: impl FnOnce(&CachedTenants<Rows>, &dyn Fn(&str), &ManualClock) + Send + 'static) {
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let (rows, clock) = (Rows::default(), ManualClock::new());
@@ -294,30 +294,30 @@ fn ends(work: impl FnOnce(&CachedTenants<Rows>, &dyn Fn(&str), &ManualClock) + S
         work(&cache, &resolve, &clock);
         done.send(()).unwrap();
     });
-    ended.recv_timeout(Duration::from_secs(30)).expect("it waits for its own lock");
+    ended.recv_timeout(Duration::from_secs(30)).expect("deadlock");
 }
 
 #[test]
 fn forgotten_rows_are_dropped_outside_locks() {
-    ends(|cache, resolve, _| {
+    must_end(|cache, resolve, _| {
         resolve("a");
         cache.clear();
     });
-    ends(|cache, resolve, _| {
+    must_end(|cache, resolve, _| {
         resolve("other-1");
         cache.forget(&id("other-1"));
     });
-    ends(|_, resolve, clock| {
+    must_end(|_, resolve, clock| {
         resolve("a");
         clock.advance(Duration::from_secs(100));
         resolve("a");
     });
 }
 
-/// A row that makes room for another is dropped by the other's lookup.
+/// The lookup that evicts a row also drops it.
 #[test]
 fn evicted_rows_are_dropped_outside_locks() {
-    ends(|cache, _, _| {
+    must_end(|cache, _, _| {
         let rows = Rows::default();
         let small = CachedTenants::new(rows.clone()).max_tenants(2);
         rows.0.set(small.clone()).unwrap();

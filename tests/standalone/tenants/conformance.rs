@@ -1,4 +1,5 @@
-//! The exam for tenant resolvers: ours pass, and broken ones fail by the rule they break.
+//! The conformance suite for tenant resolvers: correct resolvers pass, and each faulty one fails with the
+//! broken rule.
 
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use scaikey_auth::{Tenant, TenantId, TenantResolver};
 
 use crate::support::tenants::{id, tenant};
 
-/// A list of tenants, and a resolver that answers from it, well or badly.
-struct Exam<R>(MemoryTenants, R);
+/// A list of tenants, and a correct or faulty resolver over it.
+struct Candidate<R>(MemoryTenants, R);
 
 #[async_trait]
-impl<R: TenantResolver + Clone> TenantSuite for Exam<R> {
+impl<R: TenantResolver + Clone> TenantSuite for Candidate<R> {
     fn resolver(&self) -> Arc<dyn TenantResolver> {
         Arc::new(self.1.clone())
     }
@@ -44,7 +45,7 @@ fn acme() -> MemoryTenants {
 #[tokio::test]
 async fn memory_passes() {
     let list = acme();
-    tenant_resolver(&Exam(list.clone(), list)).await;
+    tenant_resolver(&Candidate(list.clone(), list)).await;
 }
 
 #[tokio::test]
@@ -106,7 +107,7 @@ async fn immutable_list_passes() {
 #[tokio::test]
 #[should_panic(expected = "rule broken: an unknown tenant is Ok(None)")]
 async fn resolver_that_knows_every_tenant_fails() {
-    tenant_resolver(&Exam(acme(), AnyTenant)).await;
+    tenant_resolver(&Candidate(acme(), AnyTenant)).await;
 }
 
 #[tokio::test]
@@ -114,36 +115,36 @@ async fn resolver_that_knows_every_tenant_fails() {
 async fn cache_without_forget_fails() {
     let list = acme();
     let cached = CachedTenants::new(list.clone()).negative_time_to_live(std::time::Duration::ZERO);
-    tenant_resolver(&Exam(list, cached)).await;
+    tenant_resolver(&Candidate(list, cached)).await;
 }
 
-/// A resolver that asks the list for something else than it was asked for, or answers so.
+/// A faulty resolver, which changes the id before the lookup, or the answer after it.
 #[derive(Debug, Clone)]
-struct Broken {
+struct Faulty {
     list: MemoryTenants,
-    asks: fn(&str) -> String,
+    change_id: fn(&str) -> String,
     answers: fn(Option<Tenant>, &TenantId) -> Result<Option<Tenant>, BoxError>,
 }
 
 #[async_trait]
-impl TenantResolver for Broken {
+impl TenantResolver for Faulty {
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
-        let found = self.list.resolve(&(self.asks)(id.as_str()).parse()?).await?;
+        let found = self.list.resolve(&(self.change_id)(id.as_str()).parse()?).await?;
         (self.answers)(found, id)
     }
 }
 
-/// Hides that another tenant was found.
+/// Gives the found tenant the requested id.
 fn relabelled(found: Option<Tenant>, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
     Ok(found.map(|tenant| Tenant::with_row(id.clone(), tenant.status(), ())))
 }
 
 async fn examine(
-    asks: fn(&str) -> String,
+    change_id: fn(&str) -> String,
     answers: fn(Option<Tenant>, &TenantId) -> Result<Option<Tenant>, BoxError>,
 ) {
     let list = acme();
-    tenant_resolver(&Exam(list.clone(), Broken { list, asks, answers })).await;
+    tenant_resolver(&Candidate(list.clone(), Faulty { list, change_id, answers })).await;
 }
 
 #[tokio::test]

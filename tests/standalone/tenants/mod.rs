@@ -1,4 +1,4 @@
-//! Tenant stores: the cache in front, and the exam.
+//! Tenant stores: the cache, and the conformance suite.
 
 mod cached;
 mod conformance;
