@@ -34,7 +34,8 @@ use crate::tenant::Tenant;
 #[derive(Debug, Clone)]
 pub struct Claims<T>(pub T);
 
-/// The row that the tenant store attached to the tenant. Answers 500 if there is no row of this type.
+/// The row that the tenant store attached to the tenant. Answers 500 if there is no row of this
+/// type.
 #[derive(Debug, Clone)]
 pub struct TenantRow<T>(pub T);
 
@@ -77,10 +78,10 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// For handlers that return an [`AuthError`]. Prefer a guard if possible, because this response lacks the
-/// `Bearer` challenge, which needs the realm of the layer. It has the error's own
-/// [challenges](AuthError::with_challenge) and headers, `Retry-After` and `Cache-Control`, as in the layer's
-/// responses.
+/// For handlers that return an [`AuthError`]. Prefer a guard if possible, because this response
+/// lacks the `Bearer` challenge, which needs the realm of the layer. It has the error's own
+/// [challenges](AuthError::with_challenge) and headers, `Retry-After` and `Cache-Control`, as in
+/// the layer's responses.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
         response_without_layer(self, false)

@@ -85,8 +85,9 @@ impl AuthBuilder {
     }
 
     /// Adds a challenge for another scheme than `Bearer`, such as the API keys that a
-    /// [`TokenSource::Custom`](crate::layer::TokenSource::Custom) reads. May be repeated. Every 401 response has
-    /// this challenge in a separate `WWW-Authenticate` header (RFC 9110 §11.6.1). Default: none.
+    /// [`TokenSource::Custom`](crate::layer::TokenSource::Custom) reads. May be repeated. Every 401
+    /// response has this challenge in a separate `WWW-Authenticate` header (RFC 9110 §11.6.1).
+    /// Default: none.
     ///
     /// ```
     /// use scaikey_auth::Auth;
@@ -106,8 +107,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets the scopes that this service publishes in its metadata (`scopes_supported`, RFC 9728 §2).
-    /// Default: none. The scopes that a sign-in requests are a different setting.
+    /// Sets the scopes that this service publishes in its metadata (`scopes_supported`, RFC 9728
+    /// §2). Default: none. The scopes that a sign-in requests are a different setting.
     pub fn resource_scopes(mut self, scopes: &str) -> Self {
         match scopes.parse() {
             Ok(scopes) => self.config.resource_scopes = scopes,
@@ -119,10 +120,10 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets the tenant store. Default [`AnyTenant`], which accepts every tenant that a verified token
-    /// names. If an issuer contains `{tenant_id}` and has no list of tenants, there is no default: set
-    /// the store here, even if it is [`AnyTenant`]. Wrap a store in [`CachedTenants`](crate::tenant::CachedTenants),
-    /// unless it returns without waiting.
+    /// Sets the tenant store. Default [`AnyTenant`], which accepts every tenant that a verified
+    /// token names. If an issuer contains `{tenant_id}` and has no list of tenants, there is no
+    /// default: set the store here, even if it is [`AnyTenant`]. Wrap a store in
+    /// [`CachedTenants`](crate::tenant::CachedTenants), unless it returns without waiting.
     pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
         self.tenants = Some(Arc::new(tenants));
         self
@@ -147,22 +148,24 @@ impl AuthBuilder {
         self
     }
 
-    /// Adds a validator for tokens of another kind. It comes before the built-in validators: it gets each
-    /// token that it [accepts](TokenValidator::accepts).
+    /// Adds a validator for tokens of another kind. It comes before the built-in validators: it
+    /// gets each token that it [accepts](TokenValidator::accepts).
     pub fn validator(mut self, validator: impl TokenValidator) -> Self {
         self.validators.push(Arc::new(SyntaxChecked(validator)));
         self
     }
 
-    /// Accepts tokens that are bound to a key, if this verifier accepts the request's proof of possession.
-    /// May be repeated, for keys of different kinds. Default: none, so bound tokens are refused.
+    /// Accepts tokens that are bound to a key, if this verifier accepts the request's proof of
+    /// possession. May be repeated, for keys of different kinds. Default: none, so bound tokens are
+    /// refused.
     pub fn proof_verifier(mut self, verifier: impl ProofVerifier) -> Self {
         self.proofs.push(Arc::new(verifier));
         self
     }
 
-    /// Adds a check of each request with a valid token, before the tenant lookup. May be repeated: all checks
-    /// must allow the request. Default: none. A check that waits costs each request an allocation.
+    /// Adds a check of each request with a valid token, before the tenant lookup. May be repeated:
+    /// all checks must allow the request. Default: none. A check that waits costs each request an
+    /// allocation.
     pub fn admission(mut self, check: impl AdmissionCheck) -> Self {
         self.admission.push(Arc::new(check));
         self
@@ -174,8 +177,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Allows mock and hybrid mode everywhere: in release builds without a marker, in Kubernetes, and
-    /// where a marker says production. Every caller can then sign in with any token.
+    /// Allows mock and hybrid mode everywhere: in release builds without a marker, in Kubernetes,
+    /// and where a marker says production. Every caller can then sign in with any token.
     pub fn insecure_allow_mock_in_production(mut self) -> Self {
         self.config.insecure_allow_mock_in_production = true;
         self
@@ -187,8 +190,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Checks the configuration and builds the [`Auth`]. Does no I/O: the keys are fetched for the first
-    /// token, or by [`Auth::ready`].
+    /// Checks the configuration and builds the [`Auth`]. Does no I/O: the keys are fetched for the
+    /// first token, or by [`Auth::ready`].
     ///
     /// # Errors
     /// All faults of the configuration together.

@@ -66,8 +66,8 @@ impl AuthContext {
         self.tenant.as_ref()
     }
 
-    /// Returns the caller's token, to exchange or forward it. Each use is a place where it can leak.
-    /// `None` for a mock identity, which has no real token.
+    /// Returns the caller's token, to exchange or forward it. Each use is a place where it can
+    /// leak. `None` for a mock identity, which has no real token.
     pub fn token(&self) -> Option<&str> {
         let token = self.token.as_ref().filter(|_| !self.identity.is_mock())?;
         std::str::from_utf8(token.bytes()).ok()
@@ -132,7 +132,8 @@ impl RequestedTenant {
 pub(crate) struct AuthRequest<'r> {
     pub(crate) credentials: Credentials<'r>,
     pub(crate) tenant: Option<&'r RequestedTenant>,
-    /// The head with the proof of possession. `None` for a token without a request, which must not be bound.
+    /// The head with the proof of possession. `None` for a token without a request, which must not
+    /// be bound.
     pub(crate) head: Option<ProofHead<'r>>,
 }
 
@@ -171,15 +172,16 @@ impl Auth {
         AuthBuilder::new(config)
     }
 
-    /// Returns a builder with a configuration from environment variables: see [`AuthConfig::from_env`].
+    /// Returns a builder with a configuration from environment variables: see
+    /// [`AuthConfig::from_env`].
     pub fn from_env(prefix: &str) -> AuthBuilder {
         Self::from_config(AuthConfig::from_env(prefix))
     }
 
-    /// Authenticates a bearer token and resolves its tenant, as the layer does. For web sockets, queues and
-    /// other tokens that do not come with an HTTP request. A token that is bound to a key is refused, because
-    /// there is no request with a proof. [`AuthLayer::refusal`](crate::AuthLayer::refusal) makes the layer's
-    /// response from an error.
+    /// Authenticates a bearer token and resolves its tenant, as the layer does. For web sockets,
+    /// queues and other tokens that do not come with an HTTP request. A token that is bound to a
+    /// key is refused, because there is no request with a proof.
+    /// [`AuthLayer::refusal`](crate::AuthLayer::refusal) makes the layer's response from an error.
     ///
     /// # Errors
     /// Every reason for which the layer refuses a request.
@@ -207,12 +209,12 @@ impl Auth {
         self.0.mode
     }
 
-    /// Waits until the keys of all issuers are fetched. Call it before the service starts, to avoid 503
-    /// responses to the first requests. Returns immediately in mock mode.
+    /// Waits until the keys of all issuers are fetched. Call it before the service starts, to avoid
+    /// 503 responses to the first requests. Returns immediately in mock mode.
     ///
     /// # Errors
-    /// If a provider is unreachable or asks to wait (429, or 503 with `Retry-After`). The service may start
-    /// nevertheless, because a token that needs keys fetches them.
+    /// If a provider is unreachable or asks to wait (429, or 503 with `Retry-After`). The service
+    /// may start nevertheless, because a token that needs keys fetches them.
     pub async fn ready(&self) -> Result<(), AuthError> {
         self.0.issuers.ready().await
     }
@@ -279,8 +281,8 @@ impl Auth {
         Ok(AuthContext::new(identity, tenant))
     }
 
-    /// Validates a token without looking at its tenant or admission. Refuses a bound token of any validator,
-    /// because there is no proof that its sender has the key.
+    /// Validates a token without looking at its tenant or admission. Refuses a bound token of any
+    /// validator, because there is no proof that its sender has the key.
     pub(crate) async fn validate(&self, token: &str) -> Result<Identity, AuthError> {
         let presented = Credentials::raw(token.as_bytes());
         let identity = self.validator_for(&presented)?.validate(&presented).await?;
@@ -313,14 +315,16 @@ impl Auth {
         may_need_proof && !self.0.proofs.is_empty()
     }
 
-    /// Returns the credentials for a validator. They allow a bound token only if its proof is verified later.
+    /// Returns the credentials for a validator. They allow a bound token only if its proof is
+    /// verified later.
     fn credentials<'r>(&self, request: AuthRequest<'r>) -> Credentials<'r> {
         let AuthRequest { credentials, head, .. } = request;
         let verifies_proofs = head.is_some() && !self.0.proofs.is_empty();
         if verifies_proofs { credentials.allow_bound() } else { credentials }
     }
 
-    /// Returns the proof to verify, or `None` if the token is not bound. Applies to the tokens of all validators.
+    /// Returns the proof to verify, or `None` if the token is not bound. Applies to the tokens of
+    /// all validators.
     #[inline]
     fn proof_request<'r>(
         &self,
@@ -339,8 +343,8 @@ impl Auth {
         (!self.0.admission.is_empty()).then(|| AdmissionRequest { identity, now: self.now() })
     }
 
-    /// Checks the tenant store's answer about `target`. A caller that requests another tenant than its own
-    /// does not learn whether that tenant exists.
+    /// Checks the tenant store's answer about `target`. A caller that requests another tenant than
+    /// its own does not learn whether that tenant exists.
     fn check_tenant(
         &self,
         answer: Result<Option<Tenant>, BoxError>,
@@ -423,8 +427,8 @@ impl Auth {
         })
     }
 
-    /// Returns the tenant of the request: the token's own, or another if every source that names it has an
-    /// authoriser.
+    /// Returns the tenant of the request: the token's own, or another if every source that names it
+    /// has an authoriser.
     fn target_tenant<'r>(
         &self,
         identity: &'r Identity,

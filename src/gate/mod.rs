@@ -43,8 +43,8 @@ pub trait Gate<Q>: Clone {
         request: &mut Request<Q>,
     ) -> Result<Self::After, Response<Bytes>>;
 
-    /// Completes a response; does nothing unless overridden. If the response must wait, returns a future of
-    /// the remaining work.
+    /// Completes a response; does nothing unless overridden. If the response must wait, returns a
+    /// future of the remaining work.
     fn finish<B>(
         _after: Self::After,
         _response: &mut Response<ResponseBody<B>>,
@@ -105,16 +105,17 @@ where
     }
 }
 
-/// Takes the instance that `poll_ready` made ready, and leaves a clone that is not ready. Only the taken
-/// instance may be called. If it is not called, it must be dropped, because it would keep the resources
-/// that `poll_ready` reserved, such as a permit of a concurrency limit.
+/// Takes the instance that `poll_ready` made ready, and leaves a clone that is not ready. Only the
+/// taken instance may be called. If it is not called, it must be dropped, because it would keep the
+/// resources that `poll_ready` reserved, such as a permit of a concurrency limit.
 pub(crate) fn take_ready<S: Clone>(inner: &mut S) -> S {
     let spare = inner.clone();
     mem::replace(inner, spare)
 }
 
 pin_project! {
-    /// The response future of a [`Gated`] service. It boxes nothing unless the request or its response waits.
+    /// The response future of a [`Gated`] service. It boxes nothing unless the request or its
+    /// response waits.
     pub struct ResponseFuture<S, G, Q, B>
     where
         S: Service<Request<Q>>,
@@ -234,8 +235,8 @@ mod tests {
 
     const AFTER: &str = "after";
 
-    /// A service that is not `Send`. It counts its ready instances, and panics if an instance is called
-    /// that is not ready.
+    /// A service that is not `Send`. It counts its ready instances, and panics if an instance is
+    /// called that is not ready.
     struct Reserving {
         ready: Rc<Cell<usize>>,
         is_ready: bool,

@@ -19,14 +19,14 @@ use crate::layer::{RequestHead, Unauthenticated, refuse};
 /// A condition on an authenticated request.
 ///
 /// Ready-made guards: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
-/// [`mfa_within`], [`verified`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is a guard too, and
-/// [`guard_fn`] makes one from a closure that sees the request. Combine guards with
+/// [`mfa_within`], [`verified`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is a guard too,
+/// and [`guard_fn`] makes one from a closure that sees the request. Combine guards with
 /// [`and`](GuardExt::and) and [`or`](GuardExt::or).
 ///
-/// A guard is called for each request, cannot wait, and does not see the body.
-/// Harmless mistake: to refuse too much. Attacks: to admit a request that the guard has no rule for, such
-/// as an unknown method; to decide by a path that a client can write in another way
-/// (`/admin`, `/%61dmin`, `/admin/`) while the router treats both as one route.
+/// A guard is called for each request, cannot wait, and does not see the body. Harmless mistake: to
+/// refuse too much. Attacks: to admit a request that the guard has no rule for, such as an unknown
+/// method; to decide by a path that a client can write in another way (`/admin`, `/%61dmin`,
+/// `/admin/`) while the router treats both as one route.
 ///
 /// ```
 /// use axum::http::Method;
@@ -58,8 +58,8 @@ pub trait Guard: Send + Sync + 'static {
 ///
 /// # The path that a guard sees
 ///
-/// It depends on the position of the guard, because `axum`'s `Router::nest` strips its prefix before the
-/// nested routes:
+/// It depends on the position of the guard, because `axum`'s `Router::nest` strips its prefix
+/// before the nested routes:
 ///
 /// | the guard is added | `GET /v1/docs/7` under `nest("/v1", …)` is |
 /// |---|---|
@@ -67,8 +67,8 @@ pub trait Guard: Send + Sync + 'static {
 /// | to the outer router, after `nest` (`layer`, `route_layer`) | `/v1/docs/7` |
 ///
 /// axum puts the whole path and the route into the extensions: `OriginalUri` and, with
-/// `route_layer`, `MatchedPath` (`/v1/docs/{id}`). Prefer `MatchedPath` for rules about routes, because it
-/// has only one spelling.
+/// `route_layer`, `MatchedPath` (`/v1/docs/{id}`). Prefer `MatchedPath` for rules about routes,
+/// because it has only one spelling.
 ///
 /// `Debug` prints neither headers, the query nor extensions.
 #[derive(Clone, Copy)]
@@ -183,8 +183,9 @@ pub trait GuardExt: Guard + Sized {
 
 impl<G: Guard> GuardExt for G {}
 
-/// Requires all of these scopes, separated by spaces: `scope("docs:read docs:write")`. A refusal names
-/// all of them. Scopes must match exactly. An invalid scope (RFC 6749 §3.3) refuses every request.
+/// Requires all of these scopes, separated by spaces: `scope("docs:read docs:write")`. A refusal
+/// names all of them. Scopes must match exactly. An invalid scope (RFC 6749 §3.3) refuses every
+/// request.
 pub fn scope(required: &str) -> impl Guard {
     let scopes: Option<Scopes> = required.parse().ok().filter(|scopes: &Scopes| !scopes.is_empty());
     let required: Arc<str> = required.into();
@@ -232,9 +233,9 @@ pub fn kind(required: IdentityKind) -> impl Guard {
     only(forbidden("kind", required.as_str()), move |identity| identity.kind() == required)
 }
 
-/// Requires a multi-factor authentication within the last `max_age`. A refusal asks the client for a new
-/// one (RFC 9470), also if the token has no time of authentication ([`Identity::mfa_verified_at`]). A time
-/// more than 60 s in the future is refused too.
+/// Requires a multi-factor authentication within the last `max_age`. A refusal asks the client for
+/// a new one (RFC 9470), also if the token has no time of authentication
+/// ([`Identity::mfa_verified_at`]). A time more than 60 s in the future is refused too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -255,8 +256,9 @@ pub fn mfa_within(max_age: Duration) -> impl Guard {
     })
 }
 
-/// Returns whether `time` is at most `max_age` ago. A time in the future is accepted only within the clock
-/// skew: otherwise an issuer that writes milliseconds would authenticate its users for ever.
+/// Returns whether `time` is at most `max_age` ago. A time in the future is accepted only within
+/// the clock skew: otherwise an issuer that writes milliseconds would authenticate its users for
+/// ever.
 fn is_recent(time: SystemTime, now: SystemTime, max_age: Duration) -> bool {
     const SKEW: Duration = Duration::from_secs(60);
     match now.duration_since(time) {
@@ -265,13 +267,15 @@ fn is_recent(time: SystemTime, now: SystemTime, max_age: Duration) -> bool {
     }
 }
 
-/// Requires an identity whose token this service verified: neither a mock nor an introspected opaque token.
+/// Requires an identity whose token this service verified: neither a mock nor an introspected
+/// opaque token.
 pub fn verified() -> impl Guard {
     let refusal = forbidden("provenance", Provenance::Verified.as_str());
     only(refusal, |identity| identity.provenance() == Provenance::Verified)
 }
 
-/// Makes a guard that admits the identities that `admits` selects, and refuses all others with `refusal`.
+/// Makes a guard that admits the identities that `admits` selects, and refuses all others with
+/// `refusal`.
 fn only(
     refusal: AuthError,
     admits: impl Fn(&Identity) -> bool + Send + Sync + 'static,

@@ -1,10 +1,10 @@
 //! Guards: conditions that a route sets on authenticated requests.
 //!
-//! `Auth::require` makes a layer of a guard: `auth.require(scope("admin"))`. The most common guards,
-//! [`scope`] and [`role`](crate::role), are at the root of the crate. This module has the others
-//! ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified`]) and [`GuardExt`] to
-//! combine them. Write your own as a [`Guard`], which sees the head of the request ([`GuardRequest`]),
-//! or from a closure with [`guard_fn`].
+//! `Auth::require` makes a layer of a guard: `auth.require(scope("admin"))`. The most common
+//! guards, [`scope`] and [`role`](crate::role), are at the root of the crate. This module has the
+//! others ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified`]) and
+//! [`GuardExt`] to combine them. Write your own as a [`Guard`], which sees the head of the request
+//! ([`GuardRequest`]), or from a closure with [`guard_fn`].
 //!
 //! See also: [manual::request](crate::manual::request).
 
@@ -20,8 +20,8 @@ pub(crate) use condition::scope;
 use crate::auth::Auth;
 
 impl Auth {
-    /// Returns a layer that admits only the requests that `guard` admits: `auth.require(scope("admin"))`. The
-    /// routes must be inside of [`layer`](Self::layer).
+    /// Returns a layer that admits only the requests that `guard` admits:
+    /// `auth.require(scope("admin"))`. The routes must be inside of [`layer`](Self::layer).
     pub fn require<G: Guard>(&self, guard: G) -> RequireLayer {
         RequireLayer::new(self.clone(), guard)
     }

@@ -17,10 +17,11 @@ use crate::gate::Gated;
 /// [`AuthContext`](crate::AuthContext) into their extensions.
 ///
 /// It works anywhere in a tower stack, around every service of `http::Request`s whose bodies are an
-/// `http_body::Body`: axum, plain hyper, tonic (refusals of gRPC requests have a gRPC status). The body of
-/// its responses is a [`ResponseBody`](crate::layer::ResponseBody): the service's, or a refusal's. A
-/// refused request does not reach the service, and its body is not read. CORS preflights, which cannot
-/// carry credentials, pass without an identity. A request with a body is never treated as a preflight.
+/// `http_body::Body`: axum, plain hyper, tonic (refusals of gRPC requests have a gRPC status). The
+/// body of its responses is a [`ResponseBody`](crate::layer::ResponseBody): the service's, or a
+/// refusal's. A refused request does not reach the service, and its body is not read. CORS
+/// preflights, which cannot carry credentials, pass without an identity. A request with a body is
+/// never treated as a preflight.
 #[derive(Clone)]
 pub struct AuthLayer {
     pub(super) auth: Auth,
@@ -57,23 +58,24 @@ impl AuthLayer {
         self.with(|options| options.optional = true)
     }
 
-    /// Refuses CORS preflights like all other requests without a token. Use it if an outer layer answers them.
+    /// Refuses CORS preflights like all other requests without a token. Use it if an outer layer
+    /// answers them.
     #[must_use]
     pub fn refuse_preflights(self) -> Self {
         self.with(|options| options.preflights_pass = false)
     }
 
-    /// Reads the token from `sources` instead of only the `Authorization` header. A request with tokens in
-    /// several of them is refused with 400.
+    /// Reads the token from `sources` instead of only the `Authorization` header. A request with
+    /// tokens in several of them is refused with 400.
     #[must_use]
     pub fn tokens_from(self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
         let sources: Vec<_> = sources.into_iter().collect();
         self.with(|options| options.tokens = sources)
     }
 
-    /// Lets requests name their tenant outside of the token. May be repeated, in any order: all sources that
-    /// name a tenant must agree, and each must [allow](TenantSource::authorised_by) a tenant other than the
-    /// token's.
+    /// Lets requests name their tenant outside of the token. May be repeated, in any order: all
+    /// sources that name a tenant must agree, and each must [allow](TenantSource::authorised_by) a
+    /// tenant other than the token's.
     #[must_use]
     pub fn tenant_from(self, source: TenantSource) -> Self {
         self.with(|options| options.tenants.push(source))
@@ -86,13 +88,13 @@ impl AuthLayer {
     }
 
     /// Returns this layer's response to a request that is refused with `error`: status, body
-    /// ([`respond_with`](Self::respond_with)), `WWW-Authenticate`, `Retry-After` and `Cache-Control`.
-    /// Updates the log and the metrics, as the layer does.
+    /// ([`respond_with`](Self::respond_with)), `WWW-Authenticate`, `Retry-After` and
+    /// `Cache-Control`. Updates the log and the metrics, as the layer does.
     ///
-    /// For code that authenticates without the layer: after the upgrade to a web socket, in one method of
-    /// a gRPC service, in a framework without tower. `grpc` says whether the client uses gRPC
-    /// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)): then the response has the status 200
-    /// and a `grpc-status`, which any other client would read as success.
+    /// For code that authenticates without the layer: after the upgrade to a web socket, in one
+    /// method of a gRPC service, in a framework without tower. `grpc` says whether the client uses
+    /// gRPC ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)): then the response has
+    /// the status 200 and a `grpc-status`, which any other client would read as success.
     ///
     /// A web page cannot set the headers of a web socket, but it can name protocols:
     ///
@@ -125,8 +127,8 @@ impl AuthLayer {
     /// }
     /// ```
     ///
-    /// A method of a tonic service returns a `Status`. The status read from the headers keeps the challenge
-    /// and `Retry-After` in its metadata:
+    /// A method of a tonic service returns a `Status`. The status read from the headers keeps the
+    /// challenge and `Retry-After` in its metadata:
     ///
     /// ```
     /// use scaikey_auth::{AuthContext, AuthError, AuthLayer};

@@ -1,9 +1,9 @@
 //! The tower layer that protects a service: its sources of tokens and tenants, and its service.
 //!
-//! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` makes one. This module has its options
-//! ([`TokenSource`] for tokens in other headers or in cookies, but never in queries; [`TenantSource`] for
-//! tenants in headers and paths), and the associated types of tower's traits: [`AuthService`],
-//! [`ResponseFuture`] and [`ResponseBody`].
+//! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` makes one. This module has its
+//! options ([`TokenSource`] for tokens in other headers or in cookies, but never in queries;
+//! [`TenantSource`] for tenants in headers and paths), and the associated types of tower's traits:
+//! [`AuthService`], [`ResponseFuture`] and [`ResponseBody`].
 //!
 //! See also: [manual::request](crate::manual::request).
 

@@ -17,8 +17,8 @@ use crate::proof::ProofHead;
 use crate::support::request_head::RequestHead;
 use crate::support::telemetry;
 
-/// The mark of a request that passes without an identity. Guards and extractors find it in the extensions,
-/// and thus distinguish an anonymous caller from a missing layer.
+/// The mark of a request that passes without an identity. Guards and extractors find it in the
+/// extensions, and thus distinguish an anonymous caller from a missing layer.
 #[derive(Clone)]
 pub(crate) enum Unauthenticated {
     /// The request has no token and needs none. The extractors make challenges from the [`Auth`].
@@ -42,8 +42,8 @@ impl<Q: Body> Gate<Q> for AuthLayer {
         &self,
         request: &mut Request<Q>,
     ) -> Result<Decision<bool, AuthResult>, Response<Bytes>> {
-        // Taken out of the request, so that `admit` can insert the large context directly instead of
-        // returning it.
+        // Taken out of the request, so that `admit` can insert the large context directly instead
+        // of returning it.
         let mut extensions = mem::take(request.extensions_mut());
         let decision = self.admit(RequestHead::of(request), request.body(), &mut extensions);
         *request.extensions_mut() = extensions;
@@ -81,8 +81,8 @@ impl AuthLayer {
             extensions.insert(Unauthenticated::Preflight);
             return Ok(Decision::Pass(false));
         }
-        // Only a missing token makes a caller anonymous. A check of a token that returns `MissingCredentials`
-        // does not.
+        // Only a missing token makes a caller anonymous. A check of a token that returns
+        // `MissingCredentials` does not.
         let found = TokenSource::find(&self.options.tokens, head);
         let found = found.and_then(|token| token.ok_or(AuthError::MissingCredentials));
         match found {
@@ -135,7 +135,8 @@ impl AuthLayer {
     }
 }
 
-/// Returns whether the body is empty. The headers alone are not enough, because HTTP/2 needs no length.
+/// Returns whether the body is empty. The headers alone are not enough, because HTTP/2 needs no
+/// length.
 fn is_empty(body: &impl Body) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }

@@ -23,16 +23,16 @@ pub enum TokenSource {
     /// `Authorization: Bearer …` (RFC 6750 §2.1). The only source by default; see
     /// [`tokens_from`](crate::AuthLayer::tokens_from).
     Authorization,
-    /// A header that contains only the token, such as `x-forwarded-access-token`. Use it only behind a proxy
-    /// that removes this header from client requests.
+    /// A header that contains only the token, such as `x-forwarded-access-token`. Use it only
+    /// behind a proxy that removes this header from client requests.
     Header(HeaderName),
-    /// Any other source. The function is called for every request. It returns the token, or `None` if there
-    /// is none.
+    /// Any other source. The function is called for every request. It returns the token, or `None`
+    /// if there is none.
     ///
-    /// Attacks: to return one of several tokens, because an attacker may have added it; to read a cookie
-    /// without checking the origin of requests that change state, because a browser sends its cookies with
-    /// requests of foreign pages too. [`Sessions`](crate::session::Sessions) checks the origin. This example
-    /// does not, so it fits only a service without side effects:
+    /// Attacks: to return one of several tokens, because an attacker may have added it; to read a
+    /// cookie without checking the origin of requests that change state, because a browser sends
+    /// its cookies with requests of foreign pages too. [`Sessions`](crate::session::Sessions)
+    /// checks the origin. This example does not, so it fits only a service without side effects:
     ///
     /// ```
     /// use std::sync::Arc;
@@ -79,8 +79,8 @@ impl fmt::Debug for TokenSource {
 }
 
 impl TokenSource {
-    /// Returns the token from one of `sources`, not yet checked. Refuses a request with several tokens
-    /// (RFC 6750 §2), because an attacker may have added one of them.
+    /// Returns the token from one of `sources`, not yet checked. Refuses a request with several
+    /// tokens (RFC 6750 §2), because an attacker may have added one of them.
     pub(super) fn find(
         sources: &[Self],
         head: RequestHead<'_>,
@@ -113,7 +113,8 @@ impl TokenSource {
 const TWO_TOKENS: AuthError =
     AuthError::MalformedCredentials("The request carries more than one token.");
 
-/// Returns the only value of a header. Refuses several values, which are ambiguous (RFC 9110 §11.6.2).
+/// Returns the only value of a header. Refuses several values, which are ambiguous (RFC 9110
+/// §11.6.2).
 #[inline]
 fn single<'r>(
     headers: &'r HeaderMap,
@@ -127,8 +128,8 @@ fn single<'r>(
     Ok(first)
 }
 
-/// Returns the offset of the token, if the scheme is `Bearer` in any case (RFC 9110 §11.1). Another scheme
-/// counts as no credentials.
+/// Returns the offset of the token, if the scheme is `Bearer` in any case (RFC 9110 §11.1). Another
+/// scheme counts as no credentials.
 #[inline]
 fn after_bearer(value: &[u8]) -> Option<usize> {
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
@@ -147,8 +148,9 @@ pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
 
 /// A source of the tenant in a request, in addition to the token.
 ///
-/// The tenant must be the token's own, unless an authoriser lets the caller act in another. If several
-/// sources name a tenant, each must allow it; a source without an authoriser allows only the token's own.
+/// The tenant must be the token's own, unless an authoriser lets the caller act in another. If
+/// several sources name a tenant, each must allow it; a source without an authoriser allows only
+/// the token's own.
 #[derive(Clone)]
 pub struct TenantSource {
     location: TenantLocation,
@@ -169,8 +171,9 @@ impl TenantSource {
         Self::new(TenantLocation::Header(name))
     }
 
-    /// Reads the tenant from the path segment `{tenant_id}` of a pattern: `/v1/t/{tenant_id}/`. A path that
-    /// does not begin with the pattern names no tenant. The segment is not percent-decoded.
+    /// Reads the tenant from the path segment `{tenant_id}` of a pattern: `/v1/t/{tenant_id}/`. A
+    /// path that does not begin with the pattern names no tenant. The segment is not
+    /// percent-decoded.
     pub fn path(pattern: &str) -> Self {
         let (before, after) = pattern.split_once("{tenant_id}").unwrap_or((pattern, ""));
         Self::new(TenantLocation::Path(before.into(), after.into()))
@@ -184,8 +187,8 @@ impl TenantSource {
     }
 
     /// Lets callers act in another tenant than their token's if `allows` returns `true`, such as
-    /// administrators of a partner in the partner's tenants. `allows` gets the tenant from the tenant store.
-    /// If it allows too much, callers can act in every tenant.
+    /// administrators of a partner in the partner's tenants. `allows` gets the tenant from the
+    /// tenant store. If it allows too much, callers can act in every tenant.
     #[must_use]
     pub fn authorised_by(
         mut self,
@@ -199,8 +202,8 @@ impl TenantSource {
         Self { location, authoriser: None }
     }
 
-    /// Returns the tenant that the request names, if any of `sources` finds one. If they disagree, or find an
-    /// invalid id, the result has no id and no caller may act in it.
+    /// Returns the tenant that the request names, if any of `sources` finds one. If they disagree,
+    /// or find an invalid id, the result has no id and no caller may act in it.
     #[inline]
     pub(super) fn requested(sources: &[Self], head: RequestHead<'_>) -> Option<RequestedTenant> {
         let mut found: Option<RequestedTenant> = None;

@@ -1,7 +1,7 @@
 //! Tokens for foreign workloads, minted by the provider or by this service (feature `trust`).
 //!
-//! [`WorkloadExchange`] combines a [trust policy](crate::trust) with a [`Minter`]. Workloads call it
-//! through `POST /v1/auth/exchange` ([`Endpoints`](crate::endpoints::Endpoints)).
+//! [`WorkloadExchange`] combines a [trust policy](crate::trust) with a [`Minter`]. Workloads call
+//! it through `POST /v1/auth/exchange` ([`Endpoints`](crate::endpoints::Endpoints)).
 //!
 //! See also: [manual::endpoints](crate::manual::endpoints).
 
@@ -69,21 +69,23 @@ impl Minted {
 
 /// Mints tokens for foreign workloads that the policy has granted (feature `trust`).
 ///
-/// [`ForwardingMinter`] requests the token from the provider; [`LocalMinter`] signs it in this process. The
-/// minter is called once for each request, after the policy. Its tokens are not cached.
+/// [`ForwardingMinter`] requests the token from the provider; [`LocalMinter`] signs it in this
+/// process. The minter is called once for each request, after the policy. Its tokens are not
+/// cached.
 ///
-/// Harmless mistake: to fail. Attacks: to give more scopes than [`granted.scopes`](Granted::scopes);
-/// to give a token of another tenant or for another audience than requested; to sign a token that
-/// lives longer than [`granted.expires_at`](Granted::expires_at); to take the identity from the foreign
-/// token instead of [`granted.identity`](Granted::identity); to return an earlier token again. The caller
-/// checks only the scopes.
+/// Harmless mistake: to fail. Attacks: to give more scopes than
+/// [`granted.scopes`](Granted::scopes); to give a token of another tenant or for another audience
+/// than requested; to sign a token that lives longer than
+/// [`granted.expires_at`](Granted::expires_at); to take the identity from the foreign token instead
+/// of [`granted.identity`](Granted::identity); to return an earlier token again. The caller checks
+/// only the scopes.
 #[async_trait]
 pub trait Minter: Debug + Send + Sync + 'static {
     /// Mints a token.
     ///
     /// # Errors
-    /// If no token can be minted. The response has the code of [`ExchangeError::Refused`], or the status
-    /// 503 for [`ExchangeError::Unavailable`].
+    /// If no token can be minted. The response has the code of [`ExchangeError::Refused`], or the
+    /// status 503 for [`ExchangeError::Unavailable`].
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Minted, ExchangeError>;
 }
 

@@ -23,7 +23,8 @@ const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 pub struct WorkloadRequest {
     /// The token from the workload's platform.
     pub subject_token: Secret,
-    /// The type of that token: the URN for `jwt`, `id_token` or `access_token`. The token must be a JWT.
+    /// The type of that token: the URN for `jwt`, `id_token` or `access_token`. The token must be a
+    /// JWT.
     pub subject_token_type: String,
     /// The name of the service that the new token is for.
     pub audience: Option<String>,
@@ -33,7 +34,8 @@ pub struct WorkloadRequest {
     pub scopes: Scopes,
     /// The type of the new token: the URN for `access_token` or `jwt`.
     pub requested_token_type: Option<String>,
-    /// The id of the trust. Required if several trusts match the token, or if the trust is `named_only`.
+    /// The id of the trust. Required if several trusts match the token, or if the trust is
+    /// `named_only`.
     pub trust_id: Option<String>,
 }
 
@@ -121,8 +123,8 @@ impl WorkloadRefusal {
     }
 }
 
-/// Exchanges foreign workload tokens for tokens of this service (feature `trust`): a policy decides, then a
-/// [`Minter`] mints. Cheap to clone.
+/// Exchanges foreign workload tokens for tokens of this service (feature `trust`): a policy
+/// decides, then a [`Minter`] mints. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WorkloadExchange {
     evaluator: TrustEvaluator,
@@ -135,7 +137,8 @@ pub struct WorkloadExchange {
 }
 
 impl WorkloadExchange {
-    /// Makes an exchange for tokens with the audience `audience`, the name of this service in `aud`.
+    /// Makes an exchange for tokens with the audience `audience`, the name of this service in
+    /// `aud`.
     pub fn new(
         evaluator: TrustEvaluator,
         minter: impl Minter,
@@ -171,12 +174,12 @@ impl WorkloadExchange {
         &self.evaluator
     }
 
-    /// Exchanges a foreign token: checks the request, evaluates the policy, which logs its decision, and
-    /// then mints.
+    /// Exchanges a foreign token: checks the request, evaluates the policy, which logs its
+    /// decision, and then mints.
     ///
-    /// A [single-use](crate::trust) token is used up once the policy grants it, even if minting fails,
-    /// because the provider may have minted a token without responding. The workload must then request
-    /// another token from its platform.
+    /// A [single-use](crate::trust) token is used up once the policy grants it, even if minting
+    /// fails, because the provider may have minted a token without responding. The workload must
+    /// then request another token from its platform.
     ///
     /// # Errors
     /// [`WorkloadRefusal`], whose public message says almost nothing.

@@ -86,9 +86,10 @@ impl TrustEvaluator {
         decision.map_err(|reason| Denied { reason })
     }
 
-    /// Explains which rule matches a token, or why none does. For administrators and logs, never for
-    /// the caller: the text quotes the policy and claims of the token. It contains neither the token
-    /// nor its signature. Scopes and earlier use are not checked, and the token is not used up.
+    /// Explains which rule matches a token, or why none does. For administrators and logs, never
+    /// for the caller: the text quotes the policy and claims of the token. It contains neither the
+    /// token nor its signature. Scopes and earlier use are not checked, and the token is not used
+    /// up.
     pub async fn explain(&self, token: &str, trust_id: Option<&str>) -> Explanation {
         let loaded = self.0.loaded.load_full();
         Explanation::of(Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await)
@@ -180,8 +181,8 @@ impl TrustEvaluator {
         jti: Option<&str>,
         expires_at: SystemTime,
     ) -> Result<(), DenialReason> {
-        // Until then the validator accepts the token. The extra second covers the truncated fraction
-        // of `exp`.
+        // Until then the validator accepts the token. The extra second covers the truncated
+        // fraction of `exp`.
         let until = expires_at.checked_add(trust.leeway.0 + Duration::from_secs(1));
         let jti = jti.filter(|jti| !jti.is_empty());
         let (jti, until) = jti.zip(until).ok_or(DenialReason::NoJti)?;
@@ -202,7 +203,8 @@ impl TrustEvaluator {
     }
 }
 
-/// Returns the requested scopes if the rule permits them, or all permitted scopes if none were requested.
+/// Returns the requested scopes if the rule permits them, or all permitted scopes if none were
+/// requested.
 fn permitted(grant: &Grant, requested: &Scopes) -> Result<Scopes, DenialReason> {
     let permitted = &grant.map.scopes;
     match requested.is_empty() {
@@ -260,7 +262,8 @@ fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
     }
 }
 
-/// Builds a [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and does no other I/O.
+/// Builds a [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and does no other
+/// I/O.
 #[derive(Debug, Default)]
 #[must_use = "nothing is trusted before `build()`"]
 pub struct TrustEvaluatorBuilder {
@@ -278,8 +281,8 @@ impl TrustEvaluatorBuilder {
         self
     }
 
-    /// Reads the policy from a file, now and at every [`TrustEvaluator::reload`]: JSON if its name ends in
-    /// `.json`, else TOML.
+    /// Reads the policy from a file, now and at every [`TrustEvaluator::reload`]: JSON if its name
+    /// ends in `.json`, else TOML.
     pub fn file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(file.into());
         self
@@ -299,8 +302,8 @@ impl TrustEvaluatorBuilder {
         self
     }
 
-    /// Sets the log of used tokens. Default: a [`MemoryReplayLog`] for 100 000 tokens, which works for
-    /// a single process only.
+    /// Sets the log of used tokens. Default: a [`MemoryReplayLog`] for 100 000 tokens, which works
+    /// for a single process only.
     pub fn replay_log(mut self, log: impl ReplayLog) -> Self {
         self.replay_log = Some(Arc::new(log));
         self
@@ -343,8 +346,8 @@ impl TrustEvaluatorBuilder {
     }
 }
 
-/// Writes a decision to the audit log. Claims are logged as digests, because they may be personal data
-/// or contain forged log lines.
+/// Writes a decision to the audit log. Claims are logged as digests, because they may be personal
+/// data or contain forged log lines.
 fn log(verification: &Verification, denied: Option<&DenialReason>) {
     let digest = |name| verification.text_claim(name).map(crypto::sha256_hex);
     let trust = verification.trust();

@@ -10,8 +10,8 @@ use crate::support::json::Value;
 
 /// The trust and the rule of a token, and why the other rules do not match (feature `trust`).
 ///
-/// `Display` gives the text. It quotes the policy and claims of the token, escaped and shortened, so
-/// show it to administrators only. It contains neither the token nor its signature.
+/// `Display` gives the text. It quotes the policy and claims of the token, escaped and shortened,
+/// so show it to administrators only. It contains neither the token nor its signature.
 #[derive(Debug, Clone)]
 pub struct Explanation {
     trust: Option<String>,
@@ -31,8 +31,8 @@ impl Explanation {
         self.grant.as_deref()
     }
 
-    /// Returns why the token would be denied. `None` if it would be granted, unless it was used before
-    /// or the request has other scopes.
+    /// Returns why the token would be denied. `None` if it would be granted, unless it was used
+    /// before or the request has other scopes.
     pub fn refusal(&self) -> Option<&DenialReason> {
         self.refusal.as_ref()
     }

@@ -15,8 +15,9 @@ use crate::issuer::inspect_keys;
 /// The limit of `max_lifetime` and `max_age`. A token that lives longer is in effect a password.
 const MAX_PERIOD: Period = Period::seconds(7 * 24 * 3600);
 
-/// Issuers that all customers of a platform share, and the claims that identify a customer and are never
-/// reassigned. Names are: repositories are renamed, organisations deleted and registered anew.
+/// Issuers that all customers of a platform share, and the claims that identify a customer and are
+/// never reassigned. Names are: repositories are renamed, organisations deleted and registered
+/// anew.
 const SHARED_ISSUERS: &[(&str, &[&str])] = &[
     ("https://token.actions.githubusercontent.com", &["repository_id", "repository_owner_id"]),
     ("https://gitlab.com", &["project_id", "namespace_id"]),
@@ -70,9 +71,9 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
     distinct_identities(trusts, faults);
 }
 
-/// Rejects two rules that could give two workloads the same identity. Rules of one trust with the same
-/// template are allowed, because they give one workload the same identity. Identities without claims are
-/// allowed too, because sharing them is deliberate.
+/// Rejects two rules that could give two workloads the same identity. Rules of one trust with the
+/// same template are allowed, because they give one workload the same identity. Identities without
+/// claims are allowed too, because sharing them is deliberate.
 fn distinct_identities(trusts: &[Trust], faults: &Faults) {
     let rules: Vec<_> = trusts
         .iter()
@@ -324,7 +325,8 @@ impl GrantLint<'_> {
         }
     }
 
-    /// Rejects a rule that relies on request tags alone: the workload that asks AWS for a token chooses them.
+    /// Rejects a rule that relies on request tags alone: the workload that asks AWS for a token
+    /// chooses them.
     fn request_tags(&self) {
         let is_tag = |(path, _): &(ClaimPath, Condition)| matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags");
         if self.grant.claims.iter().any(is_tag) && !self.has_exact_subject() {
@@ -372,8 +374,8 @@ impl GrantLint<'_> {
         }
     }
 
-    /// Warns about a rule that relies on a client id alone: every holder of the client's secret in the
-    /// Entra tenant has that id, while an object id belongs to one workload.
+    /// Warns about a rule that relies on a client id alone: every holder of the client's secret in
+    /// the Entra tenant has that id, while an object id belongs to one workload.
     fn client_id_alone(&self) {
         let relies = self.pins("appid") || self.pins("azp");
         if relies && !self.has_exact_subject() && !self.pins("oid") {

@@ -1,8 +1,8 @@
 //! Trust policies for tokens of foreign workloads (feature `trust`).
 //!
-//! A pod, a CI job or a virtual machine has a token that its platform signed. A [`TrustPolicy`] says
-//! which of these tokens a service accepts, which identity and tenant they get, and which scopes. A
-//! [`TrustEvaluator`] holds the policy and decides about each token.
+//! A pod, a CI job or a virtual machine has a token that its platform signed. A [`TrustPolicy`]
+//! says which of these tokens a service accepts, which identity and tenant they get, and which
+//! scopes. A [`TrustEvaluator`] holds the policy and decides about each token.
 //!
 //! See also: [manual::endpoints](crate::manual::endpoints#workloads).
 //!
@@ -77,13 +77,13 @@
 //! All conditions of a rule must hold, and exactly one rule of the trust must match.
 //!
 //! No two workloads get the same identity, unless a policy writes the whole identity out
-//! (`sa:deploy`): then all matching workloads share it. Therefore `{trust}` must be a segment of its
-//! own, before the claims, and a `:` or `/` must separate two claims: write `sa:{trust}:{ns}:{name}`,
-//! not `sa:{trust}:{ns}-{name}`, which gives `team-a`, `b` and `team`, `a-b` the same name.
-//! Characters that an identity cannot contain (white space, control characters, `{`, `}`, `%`,
-//! non-ASCII) are percent-encoded (RFC 3986 §2.1). If a template has several claims, `:` and `/` in
-//! their values are encoded too. An identity has at most 255 bytes; a token with a longer one is
-//! denied.
+//! (`sa:deploy`): then all matching workloads share it. Therefore `{trust}` must be a segment of
+//! its own, before the claims, and a `:` or `/` must separate two claims: write
+//! `sa:{trust}:{ns}:{name}`, not `sa:{trust}:{ns}-{name}`, which gives `team-a`, `b` and `team`,
+//! `a-b` the same name. Characters that an identity cannot contain (white space, control
+//! characters, `{`, `}`, `%`, non-ASCII) are percent-encoded (RFC 3986 §2.1). If a template has
+//! several claims, `:` and `/` in their values are encoded too. An identity has at most 255 bytes;
+//! a token with a longer one is denied.
 //!
 //! Two clusters may use the same issuer string. Register each as a trust of its own, with its own
 //! keys. Give them different audiences, or set `named_only` and let callers name the trust.

@@ -12,8 +12,8 @@ use crate::support::crypto;
 ///
 /// With a grant, an endpoint either forwards the token to the provider (RFC 8693, requesting
 /// [`scopes`](Self::scopes) in [`tenant`](Self::tenant)), or mints a token for
-/// [`identity`](Self::identity). A minted token must not have other scopes, and must not live longer
-/// than [`expires_at`](Self::expires_at).
+/// [`identity`](Self::identity). A minted token must not have other scopes, and must not live
+/// longer than [`expires_at`](Self::expires_at).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Granted {
@@ -56,8 +56,8 @@ pub struct Denied {
     pub(super) reason: DenialReason,
 }
 
-/// The reason for denying a foreign token (feature `trust`). For the log and for administrators, never for the
-/// caller.
+/// The reason for denying a foreign token (feature `trust`). For the log and for administrators,
+/// never for the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DenialReason {
@@ -162,13 +162,14 @@ impl Denied {
     }
 
     /// Returns the `error` of the response: `invalid_request`, `invalid_scope` or
-    /// `temporarily_unavailable`. (`invalid_target` is never returned, because a policy does not see the
-    /// `audience` and `resource` of the request.)
+    /// `temporarily_unavailable`. (`invalid_target` is never returned, because a policy does not
+    /// see the `audience` and `resource` of the request.)
     pub fn code(&self) -> &'static str {
         self.answer().1
     }
 
-    /// Returns the HTTP status of the response: 400, or 503 if the keys or the replay log are unavailable.
+    /// Returns the HTTP status of the response: 400, or 503 if the keys or the replay log are
+    /// unavailable.
     pub fn status(&self) -> StatusCode {
         self.answer().0
     }

@@ -67,7 +67,8 @@ impl Identities {
         }
     }
 
-    /// Returns whether the two sets share an identity: searches the product of both patterns as automata.
+    /// Returns whether the two sets share an identity: searches the product of both patterns as
+    /// automata.
     pub(super) fn intersects(&self, other: &Self) -> bool {
         let mut seen = HashSet::new();
         let mut next = vec![(0, 0)];

@@ -117,7 +117,8 @@ fn mapping(field: &FieldReader<'_>) -> Option<Mapping> {
     );
     let tenant = field.required("tenant", "is missing: give the workload's tenant");
     let scopes = field.required("scopes", "is missing: give the permitted scopes");
-    // Replaces unreadable values, whose faults are noted, so that the linter checks the other fields.
+    // Replaces unreadable values, whose faults are noted, so that the linter checks the other
+    // fields.
     Some(Mapping {
         identity: identity
             .and_then(|field| field.parse(Template::parse))

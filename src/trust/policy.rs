@@ -12,9 +12,9 @@ use crate::identity::{ClaimsMapping, IdentityKind};
 
 /// Rules that give foreign tokens an identity, a tenant and scopes (feature `trust`).
 ///
-/// Read it from [TOML](Self::from_toml), from [JSON](Self::from_json), or from any other format with
-/// `serde`. The fields are the same; the [module page](crate::trust) describes them. A policy that
-/// exists has passed every check. Pass it to a [`TrustEvaluator`](super::TrustEvaluator).
+/// Read it from [TOML](Self::from_toml), from [JSON](Self::from_json), or from any other format
+/// with `serde`. The fields are the same; the [module page](crate::trust) describes them. A policy
+/// that exists has passed every check. Pass it to a [`TrustEvaluator`](super::TrustEvaluator).
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct TrustPolicy {
     #[serde(rename = "trust")]
@@ -27,8 +27,8 @@ impl TrustPolicy {
     /// Reads a policy in TOML.
     ///
     /// # Errors
-    /// All faults together, each with its line and remedy: invalid TOML, unknown and missing fields, and
-    /// rules that would trust more than they appear to.
+    /// All faults together, each with its line and remedy: invalid TOML, unknown and missing
+    /// fields, and rules that would trust more than they appear to.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
         Self::of(&Node::from_toml(text)?)
     }
@@ -59,8 +59,8 @@ impl TrustPolicy {
         &self.warnings
     }
 
-    /// Rejects a policy that lists one of the service's `own` issuers, because a rule must not change
-    /// the scopes of their tokens.
+    /// Rejects a policy that lists one of the service's `own` issuers, because a rule must not
+    /// change the scopes of their tokens.
     pub(super) fn reject_own_issuers(&self, own: &[String]) -> Result<(), PolicyError> {
         let faults = Faults::default();
         let is_own = |trust: &&Trust| own.iter().any(|own| covers_issuer(own, &trust.issuer));
@@ -145,8 +145,8 @@ pub(super) enum Mode {
 }
 
 impl Trust {
-    /// Returns the configuration that verifies its tokens. It maps no claims, because only the rules read
-    /// them: a platform's `tenant_id` or `roles` have no meaning in this service.
+    /// Returns the configuration that verifies its tokens. It maps no claims, because only the
+    /// rules read them: a platform's `tenant_id` or `roles` have no meaning in this service.
     pub(super) fn issuer_config(&self) -> IssuerConfig {
         let mut claims = ClaimsMapping { kind: Some(IdentityKind::Workload), ..Default::default() };
         for paths in [

@@ -10,8 +10,8 @@
 //! assert!(refused.to_string().contains("placeholder <the repository's number>"));
 //! ```
 
-/// Returns the template for a self-hosted Kubernetes cluster. It matches service accounts by namespace and
-/// name.
+/// Returns the template for a self-hosted Kubernetes cluster. It matches service accounts by
+/// namespace and name.
 pub const fn kubernetes() -> &'static str {
     include_str!("presets/kubernetes.toml")
 }
@@ -31,7 +31,8 @@ pub const fn aks() -> &'static str {
     include_str!("presets/aks.toml")
 }
 
-/// Returns the template for GitHub Actions. It matches the jobs of a repository by the repository's numeric id.
+/// Returns the template for GitHub Actions. It matches the jobs of a repository by the repository's
+/// numeric id.
 pub const fn github_actions() -> &'static str {
     include_str!("presets/github_actions.toml")
 }

@@ -173,8 +173,9 @@ impl Template {
         })
     }
 
-    /// Returns whether two different sets of values always give different identities. Then `{trust}` is a
-    /// segment of its own, and a separator stands between two claims, whose values cannot contain one.
+    /// Returns whether two different sets of values always give different identities. Then
+    /// `{trust}` is a segment of its own, and a separator stands between two claims, whose values
+    /// cannot contain one.
     pub(super) fn is_unambiguous(&self) -> bool {
         let last = self.parts.iter().rposition(|part| !matches!(part, Part::Text(_)));
         self.parts.windows(2).enumerate().all(|(nth, pair)| match pair {
@@ -193,7 +194,8 @@ impl Template {
         trust.zip(claim).is_some_and(|(trust, claim)| claim < trust)
     }
 
-    /// Returns a template with the same placeholders, each in a segment of its own, to suggest in an error.
+    /// Returns a template with the same placeholders, each in a segment of its own, to suggest in
+    /// an error.
     pub(super) fn suggestion(&self) -> String {
         let kind = self.text.split(SEPARATORS).next().filter(|kind| !kind.contains('{'));
         let mut segments = vec![kind.unwrap_or("sa").to_owned()];
@@ -202,8 +204,8 @@ impl Template {
         segments.join(":")
     }
 
-    /// Fills the template in. Values are percent-encoded, including `%`, so that different values stay
-    /// different. If there are several claims, separators in their values are encoded too.
+    /// Fills the template in. Values are percent-encoded, including `%`, so that different values
+    /// stay different. If there are several claims, separators in their values are encoded too.
     pub(super) fn fill(&self, trust: &str, claims: Value<'_>) -> Option<String> {
         let keeps_separators = self.claims().count() < 2;
         let mut identity = String::new();
@@ -222,8 +224,8 @@ impl Template {
     }
 }
 
-/// Percent-encodes a claim for an identity (RFC 3986 §2.1): all characters that could break a log line,
-/// look like another character, or pass for a placeholder.
+/// Percent-encodes a claim for an identity (RFC 3986 §2.1): all characters that could break a log
+/// line, look like another character, or pass for a placeholder.
 pub(super) fn encoded(value: &str, keeps_separators: bool) -> String {
     let mut text = String::with_capacity(value.len());
     for byte in value.bytes() {

@@ -13,7 +13,8 @@ impl Period {
         Self(Duration::from_secs(seconds))
     }
 
-    /// Parses one number and one unit. `humantime` alone would accept more, such as `1M` for a month.
+    /// Parses one number and one unit. `humantime` alone would accept more, such as `1M` for a
+    /// month.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let number = text.strip_suffix(['s', 'm', 'h', 'd'])?;
         let is_number = number.bytes().all(|b| b.is_ascii_digit());

@@ -229,8 +229,8 @@ fn json_node(source: &Source<'_>, piece: &str, depth: usize, faults: &Faults) ->
     Node { line, value }
 }
 
-/// Reads a well-formed part of the text, which begins in `line`. A well-formed part may still have no value:
-/// an unpaired surrogate (`"\ud800"`), or a number out of range.
+/// Reads a well-formed part of the text, which begins in `line`. A well-formed part may still have
+/// no value: an unpaired surrogate (`"\ud800"`), or a number out of range.
 fn json_piece<'t, T>(piece: &'t str, line: usize, faults: &Faults) -> T
 where
     T: serde::Deserialize<'t> + Default,

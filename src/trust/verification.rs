@@ -35,7 +35,8 @@ pub(super) struct Verification {
 }
 
 impl Verification {
-    /// Runs all checks that have no side effects: not the use of `jti`, and not the requested scopes.
+    /// Runs all checks that have no side effects: not the use of `jti`, and not the requested
+    /// scopes.
     pub(super) async fn run(
         trusts: &[Arc<CompiledTrust>],
         trust_id: Option<&str>,
@@ -103,8 +104,8 @@ impl Verification {
     }
 }
 
-/// Returns the trust that the caller names, or else the one with the token's issuer and audience. Both
-/// are unverified here; the trust's keys verify them afterwards.
+/// Returns the trust that the caller names, or else the one with the token's issuer and audience.
+/// Both are unverified here; the trust's keys verify them afterwards.
 fn find_trust(
     trusts: &[Arc<CompiledTrust>],
     trust_id: Option<&str>,

@@ -1,4 +1,5 @@
-//! Stacks of this crate's layers with the layers of other crates. Each stack compiles, refuses and serves.
+//! Stacks of this crate's layers with the layers of other crates. Each stack compiles, refuses and
+//! serves.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -543,7 +544,8 @@ async fn cached_token_allocates_only_the_context() {
 fn layer_type_is_independent_of_responder() {
     fn shared<T: Clone + Send + Sync + 'static>(_: &T) {}
     let auth = mock();
-    // The layer has the same type for every responder, so it can be chosen at run time and named in a struct.
+    // The layer has the same type for every responder, so it can be chosen at run time and named in
+    // a struct.
     let layer = |is_grpc: bool| -> AuthLayer {
         if is_grpc { auth.layer().respond_with(Grpc) } else { auth.layer() }
     };

@@ -53,7 +53,8 @@ async fn extractors_return_their_values() {
     let token = world.provider.token().claim("level", 7).sign();
     let answer = server.get_as("/all", &token).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "alice 7 gold"));
-    // Claims of another type are a fault of the token; a row of another type is a fault of the service.
+    // Claims of another type are a fault of the token; a row of another type is a fault of the
+    // service.
     let answer = server.get_as("/claims", &world.provider.token().claim("level", 700).sign()).await;
     assert_eq!(answer.status, 401);
     assert_eq!(server.get_as("/row", &token).await.status, 500);

@@ -22,7 +22,8 @@ async fn guarded(auth: &Auth, guard: impl Guard) -> (Server, Spy) {
     (Server::axum(app).await, spy)
 }
 
-/// Sends each token, and returns the statuses. Checks that refused requests do not reach the service.
+/// Sends each token, and returns the statuses. Checks that refused requests do not reach the
+/// service.
 async fn statuses(auth: &Auth, guard: impl Guard, tokens: Vec<TokenBuilder>) -> Vec<u16> {
     let (server, spy) = guarded(auth, guard).await;
     let mut statuses = Vec::new();
@@ -302,7 +303,8 @@ async fn guard_decides_by_method_and_path() {
     }
 }
 
-/// Refuses every request. The refusal has the path that the guard sees, the original path, and the route.
+/// Refuses every request. The refusal has the path that the guard sees, the original path, and the
+/// route.
 fn refuses_with_paths() -> impl Guard {
     guard_fn(|request| {
         let original = request.extensions.get::<OriginalUri>().map(|uri| uri.path());

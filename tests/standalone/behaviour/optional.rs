@@ -115,8 +115,8 @@ async fn refuse_preflights_refuses_preflights() {
     assert_eq!((answer.status, answer.error()), (401, None));
 }
 
-/// Browsers send no body with a preflight (Fetch §4.8). A request with a body is an ordinary request, whose
-/// handler might process it.
+/// Browsers send no body with a preflight (Fetch §4.8). A request with a body is an ordinary
+/// request, whose handler might process it.
 #[tokio::test]
 async fn preflight_with_body_needs_token() {
     let world = World::new().await;

@@ -26,7 +26,8 @@ use crate::support::{Server, Spy, World, axum_request, within_timeout};
 
 type Answer = Response<Body>;
 
-/// A service that panics when it is called without `poll_ready`. A clone of a ready instance is not ready.
+/// A service that panics when it is called without `poll_ready`. A clone of a ready instance is not
+/// ready.
 #[derive(Debug, Default)]
 struct Strict {
     spy: Spy,
@@ -56,8 +57,8 @@ impl<B> Service<Request<B>> for Strict {
     }
 }
 
-/// Sends valid and invalid requests through one service and its clones, sequentially and concurrently:
-/// first without keys, so that requests wait, then with keys.
+/// Sends valid and invalid requests through one service and its clones, sequentially and
+/// concurrently: first without keys, so that requests wait, then with keys.
 async fn exercise<S, B>(world: &World, mut service: S)
 where
     B: Send + 'static,

@@ -101,8 +101,8 @@ async fn inline_keys_cause_no_request() {
     );
 }
 
-/// A cluster's API server: has a self-signed certificate, and serves the keys to clients with the token.
-/// Returns its URL and its certificate.
+/// A cluster's API server: has a self-signed certificate, and serves the keys to clients with the
+/// token. Returns its URL and its certificate.
 async fn api_server(keys: String, token: &'static str) -> (String, String) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();

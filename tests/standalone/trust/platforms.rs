@@ -196,8 +196,8 @@ async fn azure_identity_uses_separate_discovery_url() {
     );
 }
 
-/// Subjects contain project names, which users choose freely. Characters that an identity cannot contain
-/// are encoded, so that two subjects never give the same identity.
+/// Subjects contain project names, which users choose freely. Characters that an identity cannot
+/// contain are encoded, so that two subjects never give the same identity.
 #[tokio::test]
 async fn unusual_subjects_become_distinct_identities() {
     let clock = ManualClock::new();
