@@ -1,4 +1,4 @@
-//! A server that is down, hangs, is full, or holds garbage: nobody is failed, and it is told once.
+//! A server that is down, hangs, is full, or has invalid entries: exchanges work, and it is logged once.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -9,31 +9,31 @@ use scaikey_auth::exchange::{CacheStatus, MemoryCache, TieredCache};
 use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::{TokenCache, TokenExchangeClient};
 
-use super::fixture::{builder, client, fresh, layered, provider, redis, told};
+use super::fixture::{builder, client, fresh, layered, provider, record_results, redis};
 use super::server::Redis;
 use crate::support::Log;
 use crate::support::{MetricsRecorder, eventually};
 
-/// What is watched while a server fails.
-struct Watch {
+/// The log and the metrics during a test.
+struct Signals {
     log: Log,
     counts: MetricsRecorder,
     _counting: metrics::LocalRecorderGuard<'static>,
 }
 
-impl Watch {
-    fn begin() -> Self {
+impl Signals {
+    fn record() -> Self {
         let counts = MetricsRecorder::default();
         let recorder: &'static MetricsRecorder = Box::leak(Box::new(counts.clone()));
         let counting = metrics::set_default_local_recorder(recorder);
         Self { log: Log::start(), counts, _counting: counting }
     }
 
-    /// How often it was said that the cache fails, and that it answers again.
-    fn said(&self) -> (usize, usize) {
+    /// Returns how often the log says that the cache fails, and that it recovered.
+    fn logged(&self) -> (usize, usize) {
         let text = self.log.text();
-        let said = |what: &str| text.matches(what).count();
-        (said("token cache fails"), said("token cache answers again"))
+        let count = |message: &str| text.matches(message).count();
+        (count("token cache fails"), count("token cache answers again"))
     }
 
     fn failures(&self, reason: &str) -> u64 {
@@ -44,8 +44,8 @@ impl Watch {
     }
 }
 
-/// Every caller gets a token, from the provider.
-async fn goes_on(client: &TokenExchangeClient, provider: &Provider) {
+/// Asserts that callers get tokens from the provider.
+async fn assert_works_without_cache(client: &TokenExchangeClient, provider: &Provider) {
     for _ in 0..5 {
         let before = provider.token_requests();
         let token = client.exchange(&fresh(provider)).await.unwrap();
@@ -54,8 +54,8 @@ async fn goes_on(client: &TokenExchangeClient, provider: &Provider) {
     }
 }
 
-/// Sooner or later tokens are shared again.
-async fn recovers(
+/// Waits until processes share tokens again.
+async fn wait_for_recovery(
     client: &TokenExchangeClient,
     provider: &Provider,
     server: &Redis,
@@ -72,71 +72,71 @@ async fn recovers(
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_from_the_start_is_gone_on_without_and_found_when_it_comes() {
+async fn exchange_works_without_server_until_it_starts() {
     for is_layered in [true, false] {
-        let (watch, provider, mut server) = (Watch::begin(), provider().await, Redis::later());
+        let (signals, provider, mut server) = (Signals::record(), provider().await, Redis::later());
         let clock = ManualClock::new();
         let far = redis(&server.url()).clock(clock.clone());
         let client = match is_layered {
             true => client(&provider, TieredCache::new(MemoryCache::default(), far)),
             false => client(&provider, far),
         };
-        goes_on(&client, &provider).await;
-        assert_eq!(watch.said(), (1, 0));
-        assert!(watch.failures("unavailable") > 0);
+        assert_works_without_cache(&client, &provider).await;
+        assert_eq!(signals.logged(), (1, 0));
+        assert!(signals.failures("unavailable") > 0);
         server.restart();
-        recovers(&client, &provider, &server, &clock).await;
-        assert_eq!(watch.said(), (1, 1));
+        wait_for_recovery(&client, &provider, &server, &clock).await;
+        assert_eq!(signals.logged(), (1, 1));
     }
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_midway_is_gone_on_without_and_comes_back_empty() {
-    let (watch, provider, mut server) = (Watch::begin(), provider().await, Redis::start());
+async fn exchange_works_while_server_restarts() {
+    let (signals, provider, mut server) = (Signals::record(), provider().await, Redis::start());
     let clock = ManualClock::new();
     let far = redis(&server.url()).clock(clock.clone());
     let client = client(&provider, TieredCache::new(MemoryCache::default(), far));
     let request = fresh(&provider);
     let kept = client.exchange(&request).await.unwrap();
-    assert_eq!(watch.said(), (0, 0));
+    assert_eq!(signals.logged(), (0, 0));
     server.kill();
-    goes_on(&client, &provider).await;
-    assert_eq!(watch.said(), (1, 0));
-    // What is in memory is served meanwhile.
+    assert_works_without_cache(&client, &provider).await;
+    assert_eq!(signals.logged(), (1, 0));
+    // Tokens in memory are still returned.
     assert_eq!(client.exchange(&request).await.unwrap().secret(), kept.secret());
     server.restart();
-    recovers(&client, &provider, &server, &clock).await;
-    assert_eq!(watch.said(), (1, 1));
+    wait_for_recovery(&client, &provider, &server, &clock).await;
+    assert_eq!(signals.logged(), (1, 1));
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_costs_one_budget_and_then_nothing() {
-    let (watch, provider, server) = (Watch::begin(), provider().await, Redis::start());
+async fn hanging_server_costs_one_budget() {
+    let (signals, provider, server) = (Signals::record(), provider().await, Redis::start());
     let clock = ManualClock::new();
     let cache = redis(&server.url()).clock(clock.clone());
     cache.connect().await.unwrap();
     let cache = cache.budget(Duration::from_secs(2)).write_timeout(Duration::from_secs(2));
     cache.connect().await.unwrap();
-    let (cache, told) = told(cache);
+    let (cache, results) = record_results(cache);
     let client = client(&provider, cache);
     server.pause();
     for _ in 0..4 {
-        goes_on(&client, &provider).await;
-        // A trial, behind everybody's back.
+        assert_works_without_cache(&client, &provider).await;
+        // A probe runs in the background.
         clock.advance(Duration::from_secs(6));
     }
-    let told = told.lock().unwrap().clone();
-    let waited = told.iter().filter(|told| !told.contains("backoff")).collect::<Vec<_>>();
+    let results = results.lock().unwrap().clone();
+    let waited = results.iter().filter(|it| !it.contains("backoff")).collect::<Vec<_>>();
     assert_eq!(waited, ["Redis did not answer in time"]);
-    assert_eq!(watch.said(), (1, 0));
+    assert_eq!(signals.logged(), (1, 0));
     server.resume();
-    recovers(&client, &provider, &server, &clock).await;
-    assert_eq!(watch.said(), (1, 1));
+    wait_for_recovery(&client, &provider, &server, &clock).await;
+    assert_eq!(signals.logged(), (1, 1));
 }
 
 #[tokio::test]
-async fn a_dead_server_is_asked_once_for_each_rest_however_many_call() {
-    // It takes connections and ends them, so that each attempt is seen.
+async fn dead_server_gets_one_attempt_per_backoff() {
+    // The listener accepts and closes connections, and counts them.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let attempts = Arc::new(AtomicUsize::new(0));
@@ -148,26 +148,26 @@ async fn a_dead_server_is_asked_once_for_each_rest_however_many_call() {
     });
     let (provider, clock) = (provider().await, ManualClock::new());
     let client = client(&provider, redis(&url.as_str().into()).clock(clock.clone()));
-    for trial in 1..=4 {
+    for attempt in 1..=4 {
         for _ in 0..20 {
             client.exchange(&fresh(&provider)).await.unwrap();
         }
-        eventually(async || attempts.load(Ordering::SeqCst) == trial).await;
+        eventually(async || attempts.load(Ordering::SeqCst) == attempt).await;
         for _ in 0..20 {
             client.exchange(&fresh(&provider)).await.unwrap();
         }
-        assert_eq!(attempts.load(Ordering::SeqCst), trial);
+        assert_eq!(attempts.load(Ordering::SeqCst), attempt);
         clock.advance(Duration::from_secs(6));
     }
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_is_gone_on_without_until_it_does() {
+async fn read_only_server_counts_as_unavailable() {
     let full = (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]);
     let replica = (["REPLICAOF", "127.0.0.1", "1", ""], ["REPLICAOF", "NO", "ONE", ""]);
     for (breaks, mends) in [full, replica] {
-        let (watch, provider, server) = (Watch::begin(), provider().await, Redis::start());
-        let given = |command: [&'static str; 4]| {
+        let (signals, provider, server) = (Signals::record(), provider().await, Redis::start());
+        let configure = |command: [&'static str; 4]| {
             let words: Vec<_> = command.into_iter().filter(|word| !word.is_empty()).collect();
             let _: () = server.ask(&words);
         };
@@ -175,9 +175,9 @@ async fn a_server_that_takes_no_writes_is_gone_on_without_until_it_does() {
         let client = client(&provider, redis(&server.url()).clock(clock.clone()));
         let kept = fresh(&provider);
         client.exchange(&kept).await.unwrap();
-        given(breaks);
-        // Several trials: none of them is a recovery, although what was kept could still be read.
-        // The pauses are for trials to end between two calls.
+        configure(breaks);
+        // Several probes fail, although the cached token can still be read.
+        // The pauses let a probe end between two calls.
         for _ in 0..10 {
             clock.advance(Duration::from_secs(6));
             client.exchange(&fresh(&provider)).await.unwrap();
@@ -185,33 +185,33 @@ async fn a_server_that_takes_no_writes_is_gone_on_without_until_it_does() {
             client.exchange(&kept).await.unwrap();
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(watch.said(), (1, 0), "{}", watch.log.text());
-        given(mends);
-        recovers(&client, &provider, &server, &clock).await;
-        assert_eq!(watch.said(), (1, 1));
+        assert_eq!(signals.logged(), (1, 0), "{}", signals.log.text());
+        configure(mends);
+        wait_for_recovery(&client, &provider, &server, &clock).await;
+        assert_eq!(signals.logged(), (1, 1));
     }
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_and_not_printed() {
-    let (watch, provider, server) =
-        (Watch::begin(), provider().await, Redis::with_password("hunter2"));
+async fn wrong_password_is_logged_without_its_text() {
+    let (signals, provider, server) =
+        (Signals::record(), provider().await, Redis::with_password("hunter2"));
     let wrong = server.url().expose().replace("hunter2", "guessed-canary");
     let client = client(&provider, layered(&wrong.as_str().into()));
-    goes_on(&client, &provider).await;
-    assert_eq!(watch.said(), (1, 0));
-    let text = watch.log.text();
+    assert_works_without_cache(&client, &provider).await;
+    assert_eq!(signals.logged(), (1, 0));
+    let text = signals.log.text();
     assert!(!text.contains("canary") && !text.contains("hunter2"), "{text}");
     assert!(text.contains("authentication failed"), "{text}");
 }
 
-/// How a value is spoilt, and what that is called.
+/// The name of a change, and the function that applies it to a key.
 type Change<'c> = (&'c str, &'c dyn Fn(&str, &[u8]));
 
 #[tokio::test]
-async fn garbage_is_a_miss_that_is_counted_and_replaced() {
-    let (watch, provider, server) = (Watch::begin(), provider().await, Redis::start());
-    // A lock that is no lock of ours is not waited for: that would take a minute.
+async fn invalid_entry_is_counted_and_replaced() {
+    let (signals, provider, server) = (Signals::record(), provider().await, Redis::start());
+    // The client must not wait a minute for an invalid lock.
     let timeout = Duration::from_secs(60);
     let with = || {
         let builder = builder(&provider.issuer()).cache(redis(&server.url()));
@@ -223,12 +223,12 @@ async fn garbage_is_a_miss_that_is_counted_and_replaced() {
         ("garbage", &|name, _| server.overwrite(name, b"garbage")),
         ("half of it", &|name, value| server.overwrite(name, &value[..value.len() / 2])),
         ("too much", &|name, _| server.overwrite(name, &huge)),
-        ("another's", &|name, _| server.overwrite(name, &sealed_for_another(&server, name))),
+        ("another's", &|name, _| server.overwrite(name, &value_of_another_key(&server, name))),
         ("a list", &|name, _| {
             let _: () = server.ask(&["DEL", name]);
             let _: () = server.ask(&["LPUSH", name, "garbage"]);
         }),
-        ("a lock that nobody gives back", &|name, _| {
+        ("a lock without an expiry", &|name, _| {
             let _: () = server.ask(&["DEL", name]);
             server.overwrite(&format!("{name}:lock"), b"garbage");
         }),
@@ -240,30 +240,30 @@ async fn garbage_is_a_miss_that_is_counted_and_replaced() {
     let mut last = with().exchange(&request).await.unwrap();
     let name = server.tokens().remove(0);
     with().exchange(&fresh(&provider)).await.unwrap();
-    for (what, change) in changes {
+    for (change_name, change) in changes {
         let (_, value) = server.stored().into_iter().find(|(it, _)| *it == name).unwrap();
         change(&name, &value);
-        let begun = Instant::now();
+        let start = Instant::now();
         let next = with().exchange(&request).await.unwrap();
-        assert_ne!(next.secret(), last.secret(), "{what}");
-        assert!(begun.elapsed() < timeout, "{what}: {:?}", begun.elapsed());
+        assert_ne!(next.secret(), last.secret(), "{change_name}");
+        assert!(start.elapsed() < timeout, "{change_name}: {:?}", start.elapsed());
         let found = with().exchange(&request).await.unwrap();
-        assert_eq!(found.secret(), next.secret(), "{what}: it was not replaced");
+        assert_eq!(found.secret(), next.secret(), "{change_name}: the entry was not replaced");
         last = next;
     }
-    assert!(watch.failures("garbage") > 0);
-    assert_eq!(watch.said(), (0, 0), "{}", watch.log.text());
+    assert!(signals.failures("garbage") > 0);
+    assert_eq!(signals.logged(), (0, 0), "{}", signals.log.text());
 }
 
-/// What is filed under another name.
-fn sealed_for_another(server: &Redis, name: &str) -> Vec<u8> {
+/// Returns the value of another key.
+fn value_of_another_key(server: &Redis, name: &str) -> Vec<u8> {
     let mut stored = server.stored().into_iter();
     stored.find(|(other, _)| other != name && !other.ends_with(":lock")).unwrap().1
 }
 
 #[tokio::test]
-async fn much_garbage_is_told_once() {
-    let (watch, provider, server) = (Watch::begin(), provider().await, Redis::start());
+async fn invalid_entries_are_logged_once() {
+    let (signals, provider, server) = (Signals::record(), provider().await, Redis::start());
     let one = client(&provider, redis(&server.url()));
     let requests: Vec<_> = (0..5).map(|_| fresh(&provider)).collect();
     for request in &requests {
@@ -275,26 +275,26 @@ async fn much_garbage_is_told_once() {
     for request in &requests {
         one.exchange(request).await.unwrap();
     }
-    assert_eq!(watch.log.text().matches("does not open").count(), 1);
+    assert_eq!(signals.log.text().matches("does not open").count(), 1);
     if cfg!(feature = "metrics") {
-        assert_eq!(watch.failures("garbage"), 5);
+        assert_eq!(signals.failures("garbage"), 5);
     }
     for client in [&one, &client(&provider, layered(&server.url()))] {
         for request in &requests {
             assert_eq!(client.exchange(request).await.unwrap().cache_status(), CacheStatus::Hit);
         }
     }
-    // It was well meanwhile, so this is news.
+    // Valid entries were read in between, so this is logged again.
     server.overwrite(&server.tokens()[0], b"garbage");
     for request in &requests {
         one.exchange(request).await.unwrap();
     }
-    assert_eq!(watch.log.text().matches("does not open").count(), 2);
+    assert_eq!(signals.log.text().matches("does not open").count(), 2);
 }
 
 #[tokio::test]
-async fn one_call_waits_for_a_server_that_never_answers_and_none_after_it() {
-    // It takes connections and says nothing.
+async fn only_one_call_waits_for_silent_server() {
+    // The listener accepts connections and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let attempts = Arc::new(AtomicUsize::new(0));
@@ -308,34 +308,34 @@ async fn one_call_waits_for_a_server_that_never_answers_and_none_after_it() {
     });
     let (provider, clock) = (provider().await, ManualClock::new());
     let cache = redis(&url.as_str().into()).write_timeout(Duration::from_millis(200));
-    let (cache, told) = told(cache.clock(clock.clone()));
+    let (cache, results) = record_results(cache.clock(clock.clone()));
     let client = client(&provider, cache);
     for _ in 0..60 {
         client.exchange(&fresh(&provider)).await.unwrap();
     }
-    // It is tried again, behind everybody's back.
+    // Connecting is retried in the background.
     eventually(async || {
         clock.advance(Duration::from_secs(6));
         client.exchange(&fresh(&provider)).await.unwrap();
         attempts.load(Ordering::SeqCst) >= 3
     })
     .await;
-    let told = told.lock().unwrap();
-    let waited = told.iter().filter(|told| !told.contains("backoff")).collect::<Vec<_>>();
+    let results = results.lock().unwrap();
+    let waited = results.iter().filter(|it| !it.contains("backoff")).collect::<Vec<_>>();
     assert_eq!(waited, ["Redis did not answer in time"]);
-    assert!(told.len() >= 180, "{} calls", told.len());
+    assert!(results.len() >= 180, "{} calls", results.len());
 }
 
 #[tokio::test]
-async fn a_server_of_something_else_is_gone_on_without() {
+async fn exchange_works_when_server_is_not_redis() {
     let provider = provider().await;
     let url = provider.url().replace("http://", "redis://");
     let client = client(&provider, layered(&url.as_str().into()));
-    goes_on(&client, &provider).await;
+    assert_works_without_cache(&client, &provider).await;
 }
 
 #[tokio::test]
-async fn a_cache_that_is_away_says_so_to_whoever_asks_it_directly() {
+async fn debug_output_shows_missing_connection() {
     let cache = redis(&"redis://127.0.0.1:1".into());
     assert!(cache.is_shared());
     assert!(format!("{cache:?}").contains("is_connected: false"));

@@ -41,39 +41,39 @@ pub(crate) fn builder(issuer: &str) -> TokenExchangeBuilder {
         .cache_keys(keys(OLD))
 }
 
-/// As a process of its own would have it: nothing but Redis is shared.
+/// Returns a client as in a separate process: clients share only Redis.
 pub(crate) fn client(provider: &Provider, cache: impl TokenCache) -> TokenExchangeClient {
     builder(&provider.issuer()).cache(cache).build().unwrap()
 }
 
-/// With time enough on a machine that is busy: what is tested is seldom speed.
+/// Returns a cache with long time limits, because most tests do not test speed.
 pub(crate) fn redis(url: &Secret) -> RedisCache {
-    RedisCache::open(url).unwrap().budget(PATIENT).write_timeout(PATIENT)
+    RedisCache::open(url).unwrap().budget(LONG).write_timeout(LONG)
 }
 
-const PATIENT: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) fn layered(url: &Secret) -> TieredCache<MemoryCache, RedisCache> {
     TieredCache::new(MemoryCache::default(), redis(url))
 }
 
-/// A request that nobody has made before.
+/// Returns a request that no cache has an entry for.
 pub(crate) fn fresh(provider: &Provider) -> ExchangeRequest {
     ExchangeRequest::new(provider.token().sign(), "vault")
 }
 
-/// The same as a cache that tells what its calls came to.
-pub(crate) fn told(cache: RedisCache) -> (Told, Arc<Mutex<Vec<String>>>) {
-    let told = Arc::<Mutex<Vec<String>>>::default();
-    (Told(cache, told.clone()), told)
+/// Wraps the cache, and returns the list of its results.
+pub(crate) fn record_results(cache: RedisCache) -> (RecordingCache, Arc<Mutex<Vec<String>>>) {
+    let results = Arc::<Mutex<Vec<String>>>::default();
+    (RecordingCache(cache, results.clone()), results)
 }
 
-/// Notes what each call to the cache came to: `ok`, or why it failed.
+/// Records the result of each call to the cache: `ok`, or the error.
 #[derive(Debug)]
-pub(crate) struct Told(RedisCache, Arc<Mutex<Vec<String>>>);
+pub(crate) struct RecordingCache(RedisCache, Arc<Mutex<Vec<String>>>);
 
-impl Told {
-    async fn told<T>(
+impl RecordingCache {
+    async fn record<T>(
         &self,
         call: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
@@ -85,13 +85,13 @@ impl Told {
 }
 
 #[async_trait]
-impl TokenCache for Told {
+impl TokenCache for RecordingCache {
     fn is_shared(&self) -> bool {
         true
     }
 
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
-        self.told(self.0.get(key)).await
+        self.record(self.0.get(key)).await
     }
 
     async fn put(
@@ -101,23 +101,23 @@ impl TokenCache for Told {
         ttl: Duration,
         fence: Option<&Fence>,
     ) -> Result<(), BoxError> {
-        self.told(self.0.put(key, token, ttl, fence)).await
+        self.record(self.0.put(key, token, ttl, fence)).await
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
-        self.told(self.0.remove(key)).await
+        self.record(self.0.remove(key)).await
     }
 
     async fn lock(
         &self,
         key: &CacheKey<'_>,
         fence: &Fence,
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<bool, BoxError> {
-        self.told(self.0.lock(key, fence, life)).await
+        self.record(self.0.lock(key, fence, lifetime)).await
     }
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
-        self.told(self.0.unlock(key, fence)).await
+        self.record(self.0.unlock(key, fence)).await
     }
 }

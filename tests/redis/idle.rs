@@ -1,4 +1,4 @@
-//! Connections that are closed because nobody used them.
+//! Connections that the server closes.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::server::Redis;
 use crate::support::Log;
 
 #[tokio::test]
-async fn a_connection_closed_after_a_while_is_replaced_and_nobody_notices() {
+async fn idle_connection_is_replaced_silently() {
     let (log, provider, server) = (Log::start(), provider().await, Redis::start());
     let clock = ManualClock::new();
     let cache = redis(&server.url()).clock(clock.clone());
@@ -27,7 +27,7 @@ async fn a_connection_closed_after_a_while_is_replaced_and_nobody_notices() {
 }
 
 #[tokio::test]
-async fn a_connection_closed_at_once_is_a_failure_and_the_server_left_alone_for_a_while() {
+async fn early_disconnect_starts_a_backoff() {
     let (log, provider, server) = (Log::start(), provider().await, Redis::start());
     let clock = ManualClock::new();
     let cache = redis(&server.url()).clock(clock.clone());
@@ -36,11 +36,10 @@ async fn a_connection_closed_at_once_is_a_failure_and_the_server_left_alone_for_
     client.exchange(&request).await.unwrap();
     let _: () = server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     for _ in 0..2 {
-        // The clock stands still, so it stays left alone.
+        // The clock stands still, so the backoff does not end.
         client.exchange(&request).await.unwrap();
     }
-    let asked = provider.token_requests();
-    assert_eq!(asked, 3);
+    assert_eq!(provider.token_requests(), 3);
     assert_eq!(log.text().matches("token cache fails").count(), 1);
     clock.advance(Duration::from_secs(6));
     crate::support::eventually(async || {

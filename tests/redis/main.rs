@@ -1,13 +1,14 @@
-//! Tokens shared through Redis: what is found, by whom, and what happens when Redis fails.
+//! The token cache in Redis: sharing, locks, conformance, and faults of the server.
 //!
-//! They need `--features redis`; each test starts a private server, from the Debian package
+//! These tests need `--features redis`. Each starts a private server, from the Debian package
 //! `redis-server`.
 #![cfg(feature = "redis")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
-mod exam;
+mod cluster;
+mod conformance;
 mod faults;
 mod fixture;
 mod idle;
@@ -16,6 +17,5 @@ mod proxy;
 mod replay;
 mod server;
 mod sessions;
-mod shards;
 mod sharing;
-mod spent_once;
+mod single_use;

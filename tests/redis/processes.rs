@@ -1,4 +1,4 @@
-//! Several processes that share a Redis, as a service on several machines does.
+//! Several processes that share one Redis server.
 
 use std::time::Duration;
 
@@ -13,32 +13,32 @@ use crate::support::process::{Program, job, ready};
 use super::fixture::{builder, client, fresh, layered, provider};
 use super::server::Redis;
 
-/// A process of its own, at the same provider and Redis. `what` it does is `exchange` or `refresh`, with
-/// this token and so many callers at once, each call taking `timeout` at most.
+/// Starts a process with the same provider and Redis. It calls `operation` (`exchange` or `refresh`) with
+/// this token, concurrently for `callers` callers, each with this timeout.
 async fn process(
     provider: &Provider,
     server: &Redis,
-    what: &str,
+    operation: &str,
     token: &str,
     callers: usize,
     timeout: Duration,
 ) -> Program {
     let (issuer, url, timeout) = (provider.issuer(), server.url(), timeout.as_millis());
-    let job = format!("{what} {token} {callers} {timeout} {issuer} {}", url.expose());
+    let job = format!("{operation} {token} {callers} {timeout} {issuer} {}", url.expose());
     Program::child("processes::child", job).await
 }
 
-/// All get the same token.
+/// Lets all processes start, and asserts that they get the same token.
 async fn all_agree(mut processes: Vec<Program>) -> String {
     for process in &mut processes {
         process.go().await;
     }
-    let mut said = Vec::new();
+    let mut results = Vec::new();
     for process in &mut processes {
-        said.push(process.next_message().await);
+        results.push(process.next_message().await);
     }
-    assert!(said.iter().all(|it| it == &said[0] && it.starts_with("all ")), "{said:#?}");
-    said.remove(0)
+    assert!(results.iter().all(|it| it == &results[0] && it.starts_with("all ")), "{results:#?}");
+    results.remove(0)
 }
 
 #[test]
@@ -46,21 +46,22 @@ async fn all_agree(mut processes: Vec<Program>) -> String {
 fn child() {
     let Some(job) = job() else { return };
     let job: Vec<_> = job.split(' ').collect();
-    let [what, token, callers, timeout, issuer, url] = job[..] else { panic!("{job:?}") };
+    let [operation, token, callers, timeout, issuer, url] = job[..] else { panic!("{job:?}") };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let timeout = Duration::from_millis(timeout.parse().unwrap());
         let builder = builder(issuer).cache(layered(&url.into())).timeout(timeout);
-        // A lock lives as long as calls to the cache may take, too.
-        let client = builder.cache_timeout(timeout.min(USUAL / 2)).build().unwrap();
-        // A process that serves has its connections: what is examined is not how long they take.
-        let nobodys = ExchangeRequest::new(format!("of-{}", std::process::id()), "vault");
-        client.exchange(&nobodys).await.unwrap_err();
+        // The lifetime of a lock includes the timeout of the cache.
+        let client = builder.cache_timeout(timeout.min(NORMAL_TIMEOUT / 2)).build().unwrap();
+        // Connects first, because the test is not about the time to connect.
+        let warm_up = ExchangeRequest::new(format!("of-{}", std::process::id()), "vault");
+        client.exchange(&warm_up).await.unwrap_err();
         ready().await;
         let mut calls = JoinSet::new();
         for _ in 0..callers.parse().unwrap() {
-            let (client, what, token) = (client.clone(), what.to_owned(), token.to_owned());
-            calls.spawn(async move { called(&client, &what, &token).await });
+            let (client, operation, token) =
+                (client.clone(), operation.to_owned(), token.to_owned());
+            calls.spawn(async move { called(&client, &operation, &token).await });
         }
         let mut got = calls.join_all().await;
         got.sort();
@@ -69,18 +70,22 @@ fn child() {
     });
 }
 
-async fn called(client: &TokenExchangeClient, what: &str, token: &str) -> Result<String, String> {
-    let got = match what {
+async fn called(
+    client: &TokenExchangeClient,
+    operation: &str,
+    token: &str,
+) -> Result<String, String> {
+    let got = match operation {
         "exchange" => client.exchange(&ExchangeRequest::new(token, "vault")).await,
         _ => client.refresh(&RefreshRequest::new(token)).await,
     };
     got.map(|token| token.secret().expose().to_owned()).map_err(|why| why.to_string())
 }
 
-const USUAL: Duration = Duration::from_secs(10);
+const NORMAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_callers_in_four_processes_make_one_request_for_an_expired_token() {
+async fn four_processes_send_one_request() {
     let (server, provider) = (Redis::start(), provider().await);
     let request = fresh(&provider);
     provider.set_token_lifetime(Some(Duration::from_secs(31)));
@@ -91,28 +96,28 @@ async fn a_thousand_callers_in_four_processes_make_one_request_for_an_expired_to
     let subject = request.subject.expose();
     let mut processes = Vec::new();
     for _ in 0..4 {
-        processes.push(process(&provider, &server, "exchange", subject, 250, USUAL).await);
+        processes.push(process(&provider, &server, "exchange", subject, 250, NORMAL_TIMEOUT).await);
     }
     eventually(async || server.tokens().is_empty()).await;
     provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(100)));
     let before = provider.token_requests();
-    let said = all_agree(processes).await;
-    assert!(said.starts_with("all [Ok(") && !said.contains("Err"), "{said}");
-    assert!(!said.contains(old.secret().expose()));
+    let results = all_agree(processes).await;
+    assert!(results.starts_with("all [Ok(") && !results.contains("Err"), "{results}");
+    assert!(!results.contains(old.secret().expose()));
     assert_eq!(provider.token_requests() - before, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_token_is_spent_once_by_150_callers_in_three_processes() {
+async fn three_processes_spend_refresh_token_once() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server).await;
     let mut processes = Vec::new();
     for _ in 0..3 {
-        processes.push(process(&provider, &server, "refresh", &token, 50, USUAL).await);
+        processes.push(process(&provider, &server, "refresh", &token, 50, NORMAL_TIMEOUT).await);
     }
     provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(100)));
-    let said = all_agree(processes).await;
-    assert!(said.starts_with("all [Ok(") && !said.contains("Err"), "{said}");
+    let results = all_agree(processes).await;
+    assert!(results.starts_with("all [Ok(") && !results.contains("Err"), "{results}");
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 }
 
@@ -122,47 +127,47 @@ async fn signed_in(provider: &Provider, server: &Redis) -> String {
     session.refresh_token().unwrap().expose().to_owned()
 }
 
-/// A process that asks, holds the lock, and is killed before there is an answer.
-async fn killed_in_the_middle(provider: &Provider, server: &Redis, what: &str, token: &str) {
-    let mut killed = process(provider, server, what, token, 1, SHORT).await;
+/// Starts a process that takes the lock and sends a request, and kills it before the answer.
+async fn kill_process_with_lock(provider: &Provider, server: &Redis, operation: &str, token: &str) {
+    let mut killed = process(provider, server, operation, token, 1, SHORT_TIMEOUT).await;
     let before = provider.token_requests();
     provider.fail(ProviderEndpoint::Token, Fault::Hang);
     killed.go().await;
     provider.wait_for_requests(ProviderEndpoint::Token, before + 1).await;
     killed.kill().await;
     let is_lock = |(name, _): &(String, Vec<u8>)| name.ends_with(":lock");
-    assert!(server.stored().iter().any(is_lock), "it held the lock");
+    assert!(server.stored().iter().any(is_lock), "the process held the lock");
     provider.heal(ProviderEndpoint::Token);
 }
 
-/// A timeout under which a lock lives for ten seconds, and is waited for two or six.
-const SHORT: Duration = Duration::from_secs(2);
+/// A timeout with which a lock lives for ten seconds, and callers wait for it for two or six seconds.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn short(provider: &Provider, server: &Redis) -> TokenExchangeClient {
     let builder = builder(&provider.issuer()).cache(layered(&server.url()));
-    builder.timeout(SHORT).build().unwrap()
+    builder.timeout(SHORT_TIMEOUT).build().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_dies_with_the_lock_keeps_nobody_from_a_token() {
+async fn lock_of_dead_process_delays_exchange_only() {
     let (server, provider) = (Redis::start(), provider().await);
     let request = fresh(&provider);
-    killed_in_the_middle(&provider, &server, "exchange", request.subject.expose()).await;
+    kill_process_with_lock(&provider, &server, "exchange", request.subject.expose()).await;
     short(&provider, &server).exchange(&request).await.unwrap();
     let is_lock = |(name, _): &(String, Vec<u8>)| name.ends_with(":lock");
-    assert!(server.stored().iter().any(is_lock), "it waited until the lock ended");
+    assert!(server.stored().iter().any(is_lock), "the lock has not expired");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_dies_with_the_lock_makes_nobody_replay_a_refresh_token() {
+async fn lock_of_dead_process_prevents_refresh_reuse() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server).await;
-    killed_in_the_middle(&provider, &server, "refresh", &token).await;
+    kill_process_with_lock(&provider, &server, "refresh", &token).await;
     let (client, request) = (short(&provider, &server), RefreshRequest::new(token.as_str()));
     let error = client.refresh(&request).await.unwrap_err();
     assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
-    assert_eq!(provider.granted("refresh_token"), 0, "nobody asked beside the lock");
-    // Once the lock has ended, whoever comes next tries again.
+    assert_eq!(provider.granted("refresh_token"), 0, "no request was sent without the lock");
+    // When the lock has expired, the next call sends the request.
     eventually(async || client.refresh(&request).await.is_ok()).await;
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 }

@@ -1,4 +1,4 @@
-//! A connection to Redis that is slow, keeps answers back, or breaks.
+//! A proxy in front of Redis that delays or holds answers.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tokio::sync::watch;
 
 use super::server::Redis;
 
-/// Stands between caches and a server. Passes everything on until it is told otherwise.
+/// A proxy between caches and a server.
 pub(crate) struct Proxy {
     port: u16,
     state: Arc<Mutex<State>>,
-    /// How many answers are kept back or were.
+    /// The number of answers held since the start.
     caught: watch::Receiver<usize>,
     open: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
 struct State {
-    /// How long each answer takes longer.
+    /// The delay of each answer.
     delay: Duration,
-    /// Answers to a command with this word are kept back, so many times.
+    /// Holds the answers to this many commands that contain this word.
     catch: Option<(&'static str, usize)>,
 }
 
@@ -55,12 +55,12 @@ impl Proxy {
         Secret::new(format!("redis://127.0.0.1:{}", self.port))
     }
 
-    /// Every answer comes so much later.
+    /// Delays every answer.
     pub(crate) fn delay(&self, delay: Duration) {
         self.state.lock().unwrap().delay = delay;
     }
 
-    /// Keeps the answers to the next `count` commands with this word back until [`release`].
+    /// Holds the answers to the next `count` commands with this word, until [`release`].
     ///
     /// [`release`]: Self::release
     pub(crate) fn catch(&self, word: &'static str, count: usize) {
@@ -68,12 +68,12 @@ impl Proxy {
         self.state.lock().unwrap().catch = Some((word, count));
     }
 
-    /// Waits until so many answers were kept back since the start.
+    /// Waits until this many answers were held since the start.
     pub(crate) async fn caught(&self, count: usize) {
         let mut caught = self.caught.clone();
         let seen =
             tokio::time::timeout(Duration::from_secs(60), caught.wait_for(|it| *it >= count));
-        seen.await.expect("the command comes").unwrap();
+        seen.await.expect("the command arrives").unwrap();
     }
 
     pub(crate) fn release(&self) {
@@ -93,8 +93,8 @@ impl Pair {
     async fn pass(mut self, client: TcpStream, server: TcpStream) {
         let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
             (client.into_split(), server.into_split());
-        // Whether the next answer is kept back.
-        let (told, tells) = watch::channel(false);
+        // Whether the next answer is held.
+        let (hold, is_held) = watch::channel(false);
         let (state, catching) = (self.state.clone(), self.catching.clone());
         let asking = async move {
             let mut bytes = vec![0; 1 << 16];
@@ -105,7 +105,7 @@ impl Pair {
                         && contains(&bytes[..count], word)
                     {
                         *left -= 1;
-                        told.send_replace(true);
+                        hold.send_replace(true);
                         catching.send_modify(|caught| *caught += 1);
                     }
                 }
@@ -117,7 +117,7 @@ impl Pair {
         let answering = async move {
             let mut bytes = vec![0; 1 << 16];
             while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
-                if *tells.borrow() {
+                if *is_held.borrow() {
                     let _ = self.open.wait_for(|open| *open).await;
                 }
                 let delay = self.state.lock().unwrap().delay;

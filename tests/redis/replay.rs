@@ -56,9 +56,9 @@ fn pod(cluster: &Provider) -> TokenBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_callers_at_many_processes_exactly_one_wins() {
+async fn only_one_of_many_callers_wins() {
     let (server, cluster) = (Redis::start(), Provider::start().await);
-    // Each has a connection of its own: nothing but the server is shared.
+    // Each has its own connection, so only the server is shared.
     let processes: Vec<_> = (0..4).map(|_| trusts(&cluster, log(&server))).collect();
     for _ in 0..50 {
         let token = pod(&cluster).sign();
@@ -78,32 +78,32 @@ async fn of_many_callers_at_many_processes_exactly_one_wins() {
 }
 
 #[tokio::test]
-async fn while_the_server_cannot_tell_every_token_is_denied() {
+async fn unavailable_server_denies_every_token() {
     let (mut server, cluster) = (Redis::start(), Provider::start().await);
     let trusts = trusts(&cluster, redis(&server.url()).write_timeout(Duration::from_millis(500)));
     let why = async || {
-        // Without a limit it would hang as long as the server does.
+        // Without a time limit the call would hang with the server.
         let outcome = trusts.evaluate(&pod(&cluster).sign(), None, &Scopes::new()).await;
         outcome.map(drop).map_err(|denied| (denied.reason().as_str(), denied.code()))
     };
-    let away = Err(("unavailable", "temporarily_unavailable"));
+    let unavailable = Err(("unavailable", "temporarily_unavailable"));
     eventually(async || why().await == Ok(())).await;
     server.pause();
     for _ in 0..5 {
-        assert_eq!(why().await, away);
+        assert_eq!(why().await, unavailable);
     }
     server.resume();
     eventually(async || why().await == Ok(())).await;
     server.kill();
     for _ in 0..5 {
-        assert_eq!(why().await, away);
+        assert_eq!(why().await, unavailable);
     }
     server.restart();
     eventually(async || why().await == Ok(())).await;
 }
 
 #[tokio::test]
-async fn the_server_learns_nothing_of_a_token_and_forgets_it_when_it_is_over() {
+async fn log_entries_are_opaque_and_expire() {
     let (server, cluster) = (Redis::start(), Provider::start().await);
     let trusts = trusts(&cluster, log(&server).prefix("vault"));
     let token = pod(&cluster).claim("jti", "jti-canary").expires_in(Duration::from_secs(600));
@@ -114,13 +114,13 @@ async fn the_server_learns_nothing_of_a_token_and_forgets_it_when_it_is_over() {
     assert_eq!(value.len(), 22, "a random text");
     let digest = name.strip_prefix("vault:-:used:").unwrap();
     assert!(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
-    // The token's 600 s, the leeway of the trust and of the log, and a second cut off.
+    // The token's 600 s, plus the leeway of the policy and of the log, rounded down to a second.
     let left: i64 = server.ask(&["PTTL", name]);
     assert!((660_000..=721_000).contains(&left), "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_passes_the_exam_also_when_the_clock_stands_still() {
+async fn replay_log_passes_conformance_suite() {
     let (server, clock) = (Redis::start(), ManualClock::new());
     let log = log(&server);
     replay_log(Arc::new(log.clone()), SystemTime::now()).await;
@@ -128,7 +128,7 @@ async fn it_passes_the_exam_also_when_the_clock_stands_still() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_remembered_for_long_enough_is_denied() {
+async fn token_beyond_maximum_lifetime_is_denied() {
     let server = Redis::start();
     let keys = Arc::new(Keys::default());
     let cluster = Provider::start().await;
@@ -147,7 +147,7 @@ async fn what_cannot_be_remembered_for_long_enough_is_denied() {
     assert_eq!(server.stored().len(), 1);
 }
 
-/// Keeps the last key.
+/// A log that stores the last key.
 #[derive(Debug, Default)]
 struct Keys(Mutex<Option<ReplayKey>>);
 
@@ -160,7 +160,7 @@ impl ReplayLog for Keys {
 }
 
 #[tokio::test]
-async fn processes_set_up_by_variables_alone_share_their_log() {
+async fn processes_configured_by_environment_share_the_log() {
     let (server, cluster, scaikey) =
         (Redis::start(), Provider::start().await, Provider::start().await);
     scaikey
@@ -196,7 +196,7 @@ async fn processes_set_up_by_variables_alone_share_their_log() {
         process.service().oneshot(request).await.unwrap().status().as_u16()
     };
     for (first, second) in [(&one, &other), (&other, &one)] {
-        // A call that takes too long is denied, and its token may be noted all the same.
+        // A call that times out is denied, but the token may have been logged.
         let mut token = String::new();
         eventually(async || {
             token = pod(&cluster).sign();

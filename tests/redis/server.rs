@@ -16,7 +16,7 @@ fn program() -> String {
     env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
-/// A server of its own on the loopback interface. Killed and removed when dropped.
+/// A Redis server on the loopback interface. Dropping it kills the server and removes its files.
 pub(crate) struct Redis {
     home: PathBuf,
     port: u16,
@@ -34,7 +34,7 @@ impl Redis {
         Self::with(&["--requirepass", password], Some(password))
     }
 
-    /// A cluster of one node, which has all slots.
+    /// Starts a cluster of one node, which has all slots.
     pub(crate) fn cluster() -> Self {
         let this =
             Self::with(&["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"], None);
@@ -47,10 +47,10 @@ impl Redis {
         this
     }
 
-    /// A cluster of three nodes without replicas, each with a third of the slots. Whether it
-    /// goes on when one is missing.
-    pub(crate) fn three(goes_on: bool) -> [Self; 3] {
-        let coverage = if goes_on { "no" } else { "yes" };
+    /// Starts a cluster of three nodes without replicas, each with a third of the slots. With
+    /// `allows_gaps` it continues when one node is missing.
+    pub(crate) fn three(allows_gaps: bool) -> [Self; 3] {
+        let coverage = if allows_gaps { "no" } else { "yes" };
         let options = [
             ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"],
             ["--cluster-require-full-coverage", coverage, "--cluster-node-timeout", "2000"],
@@ -71,7 +71,7 @@ impl Redis {
         nodes
     }
 
-    /// It knows who has which slot.
+    /// Waits until the node knows the owner of every slot.
     pub(crate) fn until_cluster_is_ready(&self) {
         let since = Instant::now();
         loop {
@@ -85,9 +85,9 @@ impl Redis {
         }
     }
 
-    /// A server that is yet to be started.
+    /// Returns a server that is not started yet.
     pub(crate) fn later() -> Self {
-        // Below the ports that the system gives to clients, so that nobody else gets ours.
+        // Below the range of ephemeral ports, so that no client socket takes the port.
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let seed = std::process::id() as u16 % 120 * 97;
@@ -109,7 +109,7 @@ impl Redis {
         panic!("redis-server does not start: {HINT}");
     }
 
-    /// With TLS on another port, and the certificate for it, which signed itself.
+    /// Starts a server with TLS on another port, and returns its self-signed certificate.
     pub(crate) fn with_tls() -> (Self, Vec<u8>) {
         let this = Self::start();
         let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -137,7 +137,7 @@ impl Redis {
         Secret::new(format!("redis://{password}127.0.0.1:{}", self.port))
     }
 
-    /// Starts it, or starts a server that was killed. It comes back empty.
+    /// Starts the server, without data.
     pub(crate) fn restart(&mut self) {
         let since = Instant::now();
         while !self.try_start() {
@@ -145,7 +145,7 @@ impl Redis {
         }
     }
 
-    /// `false` when the port is not to be had.
+    /// Returns false if the port is in use.
     fn try_start(&mut self) -> bool {
         assert!(self.server.is_none(), "still running");
         let server = Command::new("setpriv")
@@ -166,7 +166,7 @@ impl Redis {
                 self.server = None;
                 return false;
             }
-            // The very process: the port may be another server's.
+            // Another server may have the port, so compare the process id.
             if self.connect().is_some_and(|link| is_process(link, main)) {
                 return true;
             }
@@ -175,7 +175,7 @@ impl Redis {
         }
     }
 
-    /// As a crash or the kernel would: no farewell to anybody.
+    /// Kills the server without closing its connections first.
     pub(crate) fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             let _ = server.kill();
@@ -183,7 +183,7 @@ impl Redis {
         }
     }
 
-    /// It stops where it is, with its connections open.
+    /// Stops the process, with its connections open.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
     }
@@ -202,13 +202,13 @@ impl Redis {
         client.get_connection_with_timeout(Duration::from_secs(5)).ok()
     }
 
-    /// What it answers to this command.
+    /// Sends a command and returns the answer.
     pub(crate) fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
         let mut link = self.connect().expect("the server is up");
         cmd(command[0]).arg(&command[1..]).query(&mut link).unwrap()
     }
 
-    /// All names there, and what lies under them.
+    /// Returns all keys and string values.
     pub(crate) fn stored(&self) -> Vec<(String, Vec<u8>)> {
         let mut link = self.connect().expect("the server is up");
         let names: Vec<String> = cmd("KEYS").arg("*").query(&mut link).unwrap();
@@ -219,7 +219,7 @@ impl Redis {
         values.collect()
     }
 
-    /// The names of tokens, without locks.
+    /// Returns the keys of tokens, without locks.
     pub(crate) fn tokens(&self) -> Vec<String> {
         let names = self.stored().into_iter().map(|(name, _)| name);
         names.filter(|name| !name.ends_with(":lock")).collect()

@@ -1,4 +1,4 @@
-//! Sessions of browsers that several processes serve.
+//! Browser sessions that several processes serve.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::server::Redis;
 
 const REDIRECT: &str = "https://wave.example/v1/auth/login";
 
-/// What one process serves. Nothing but Redis and the secrets is shared with others.
+/// Returns the router of one process. Processes share only Redis and the keys.
 fn process(provider: &Provider, clock: &ManualClock, server: &Redis) -> Router {
     process_with(provider, clock, layered(&server.url()), Duration::from_secs(60))
 }
@@ -29,7 +29,7 @@ fn process_with(
     provider: &Provider,
     clock: &ManualClock,
     cache: impl TokenCache,
-    patience: Duration,
+    cache_timeout: Duration,
 ) -> Router {
     let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
@@ -38,7 +38,7 @@ fn process_with(
         .allow_loopback_http(true)
         .client_auth(ClientAuth::basic("wave", "secret"))
         .cache(cache)
-        .cache_timeout(patience)
+        .cache_timeout(cache_timeout)
         .cache_keys(keys(OLD))
         .clock(clock.clone())
         .build()
@@ -63,9 +63,10 @@ fn cookie_of(answer: &Response<Body>) -> String {
     cookies_after("", answer)
 }
 
-/// What a browser with these cookies has after this answer.
-fn cookies_after(had: &str, answer: &Response<Body>) -> String {
-    let mut jar: BTreeMap<_, _> = had.split("; ").filter_map(|pair| pair.split_once('=')).collect();
+/// Returns the cookies of a browser after this answer.
+fn cookies_after(before: &str, answer: &Response<Body>) -> String {
+    let mut jar: BTreeMap<_, _> =
+        before.split("; ").filter_map(|pair| pair.split_once('=')).collect();
     for cookie in answer.headers().get_all("set-cookie") {
         let pair = cookie.to_str().unwrap().split(';').next().unwrap();
         let (name, value) = pair.split_once('=').unwrap();
@@ -79,12 +80,12 @@ fn cookies_after(had: &str, answer: &Response<Body>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn processes_that_find_a_session_due_at_once_spend_its_refresh_token_once() {
+async fn processes_renew_a_session_once() {
     let (server, clock) = (Redis::start(), ManualClock::new());
     let provider = provider(&clock).await;
     let processes = [(); 2].map(|()| process(&provider, &clock, &server));
 
-    // One begins the sign-in, the other ends it.
+    // One process starts the sign-in, the other completes it.
     let (back, transaction) = signed_in_at(&provider, &processes[0]).await;
     let arrived = ask(&processes[1], &back, &transaction).await;
     assert_eq!(arrived.status(), 303);
@@ -113,7 +114,7 @@ async fn provider(clock: &ManualClock) -> Provider {
     provider
 }
 
-/// Where the provider sends a browser back to that this process sent there, and its cookie.
+/// Starts a sign-in at this process. Returns the URL of the callback and the transaction cookie.
 async fn signed_in_at(provider: &Provider, process: &Router) -> (String, String) {
     let away = ask(process, "/v1/auth/login?return_to=/me", "").await;
     let url = url::Url::parse(away.headers()["location"].to_str().unwrap()).unwrap();
@@ -150,14 +151,14 @@ async fn equal_callbacks_redeem_one_code() {
         session = cookie_of(&answer);
     }
     assert_eq!(provider.granted("authorization_code"), 1);
-    // The provider saw nothing to end the session for.
+    // The provider received the code once, so the session is valid.
     clock.advance(Duration::from_secs(55 * 60));
     assert_eq!(ask(&processes[0], "/me", &session).await.status(), 200);
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn session_outlives_cache_that_is_away() {
+async fn session_survives_unavailable_cache() {
     let (server, clock) = (Redis::start(), ManualClock::new());
     let provider = provider(&clock).await;
     let process = process(&provider, &clock, &server);
@@ -167,7 +168,7 @@ async fn session_outlives_cache_that_is_away() {
     let usual = RedisCache::open(&server.url()).unwrap();
     let process = process_with(&provider, &clock, usual, short);
     server.pause();
-    // The access token serves while it lasts, and what is in the cookie stays.
+    // The access token works until it expires, and the cookie does not change.
     for (minutes, status) in [(55, 200), (10, 503)] {
         clock.advance(Duration::from_secs(minutes * 60));
         let answer = ask(&process, "/me", &session).await;
@@ -175,7 +176,7 @@ async fn session_outlives_cache_that_is_away() {
         assert!(!answer.headers().contains_key("set-cookie"));
         assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
     }
-    // Whoever brings a refresh token is told that it is not the provider that is away.
+    // The answer names the token store, not the provider, as unavailable.
     let request = Request::post("/v1/auth/refresh")
         .header("content-type", "application/x-www-form-urlencoded")
         .body(Body::from("refresh_token=a-token-that-nobody-spends"));

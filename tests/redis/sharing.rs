@@ -1,4 +1,4 @@
-//! What one process gets, and the others find.
+//! Tokens that processes share through Redis.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::fixture::{NEW, OLD, builder, client, fresh, keys, layered, provider, 
 use super::server::Redis;
 
 #[tokio::test]
-async fn a_token_that_one_process_got_is_found_by_another() {
+async fn processes_share_exchanged_tokens() {
     let (server, provider) = (Redis::start(), provider().await);
     let behind_memory = || client(&provider, layered(&server.url()));
     let alone = || client(&provider, redis(&server.url()));
@@ -32,26 +32,26 @@ async fn a_token_that_one_process_got_is_found_by_another() {
 }
 
 #[tokio::test]
-async fn whoever_has_another_secret_finds_nothing() {
+async fn client_with_other_keys_finds_nothing() {
     let (server, provider) = (Redis::start(), provider().await);
     let request = fresh(&provider);
     let got = client(&provider, redis(&server.url())).exchange(&request).await.unwrap();
-    let stranger = builder(&provider.issuer()).cache(redis(&server.url())).cache_keys(keys(NEW));
-    let theirs = stranger.build().unwrap().exchange(&request).await.unwrap();
-    assert_eq!(theirs.cache_status(), CacheStatus::Miss);
-    assert_ne!(theirs.secret(), got.secret());
+    let other = builder(&provider.issuer()).cache(redis(&server.url())).cache_keys(keys(NEW));
+    let token = other.build().unwrap().exchange(&request).await.unwrap();
+    assert_eq!(token.cache_status(), CacheStatus::Miss);
+    assert_ne!(token.secret(), got.secret());
     assert_eq!(server.tokens().len(), 2);
 }
 
 #[tokio::test]
-async fn a_secret_is_replaced_in_three_steps_without_a_request_more() {
+async fn key_rotation_loses_no_tokens() {
     let (server, provider) = (Redis::start(), provider().await);
     let steps = [OLD.to_owned(), format!("{OLD},{NEW}"), format!("{NEW},{OLD}"), NEW.to_owned()];
     let with = |step: &String| {
         let client = builder(&provider.issuer()).cache(redis(&server.url()));
         client.cache_keys(keys(step)).build().unwrap()
     };
-    // While a step is taken, servers before and after it work side by side, and in both ways.
+    // During a step, servers before and after it run together, so both directions are tested.
     for (before, after) in steps.iter().zip(&steps[1..]) {
         for (first, second) in [(before, after), (after, before)] {
             let request = fresh(&provider);
@@ -75,9 +75,9 @@ async fn signed_in(client: &TokenExchangeClient) -> RefreshRequest {
 }
 
 #[tokio::test]
-async fn names_begin_with_prefix_and_tenant_and_end_by_themselves() {
+async fn redis_keys_have_prefix_tenant_and_expiry() {
     let (server, provider) = (Redis::start(), provider().await);
-    // The provider gives tokens of another tenant than the ones named here.
+    // The provider issues tokens of another tenant than requested.
     let client = builder(&provider.issuer()).insecure_any_subject();
     let client = client.cache(redis(&server.url()).prefix("sw")).build().unwrap();
     for tenant in [Some("acme"), Some("{}"), None] {
@@ -94,12 +94,12 @@ async fn names_begin_with_prefix_and_tenant_and_end_by_themselves() {
         let digest = name.split_once(":token:{").unwrap().1;
         assert!(digest.len() == 44 && digest.ends_with('}'), "{name}");
         let left: i64 = server.ask(&["PTTL", name]);
-        assert!((3_500_000..=3_570_000).contains(&left), "{name} stays for {left} ms");
+        assert!((3_500_000..=3_570_000).contains(&left), "{name} expires in {left} ms");
     }
 }
 
 #[tokio::test]
-async fn a_copy_of_the_store_holds_no_token_no_subject_and_no_secret() {
+async fn store_contains_no_secrets() {
     let (server, provider) = (Redis::start(), provider().await);
     let client = client(&provider, layered(&server.url()));
     let request = fresh(&provider);
@@ -125,11 +125,11 @@ async fn a_copy_of_the_store_holds_no_token_no_subject_and_no_secret() {
     ];
     for (name, value) in &stored {
         for canary in canaries {
-            // A part of a token is as good as the whole: the claims of a JWT lie in its middle.
+            // A part of a token must not appear either: the middle of a JWT has its claims.
             let middle = &canary[canary.len() / 3..canary.len() / 3 * 2];
             for text in [canary, middle].into_iter().filter(|text| text.len() > 2) {
                 let shows =
-                    |octets: &[u8]| octets.windows(text.len()).any(|part| part == text.as_bytes());
+                    |bytes: &[u8]| bytes.windows(text.len()).any(|part| part == text.as_bytes());
                 assert!(!shows(value) && !shows(name.as_bytes()), "{name} shows {text}");
             }
         }
@@ -137,7 +137,7 @@ async fn a_copy_of_the_store_holds_no_token_no_subject_and_no_secret() {
 }
 
 #[tokio::test]
-async fn a_tenants_token_is_never_another_tenants() {
+async fn tenants_do_not_share_service_tokens() {
     let (server, provider) = (Redis::start(), provider().await);
     let ids = ["acme", "umbrella"];
     for id in ids {
@@ -164,7 +164,7 @@ fn tenant_of(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_was_kept_for_a_while_cannot_be_put_back_later() {
+async fn expired_entry_cannot_be_restored() {
     let (server, provider, clock) = (Redis::start(), provider().await, ManualClock::new());
     let with = || {
         let builder = builder(&provider.issuer()).cache(redis(&server.url()));
@@ -173,7 +173,7 @@ async fn what_was_kept_for_a_while_cannot_be_put_back_later() {
     let session = signed_in(&with()).await;
     let successor = with().refresh(&session).await.unwrap();
     let (name, sealed) = server.stored().remove(0);
-    // It is kept for a minute, and two servers' clocks may be ten more apart.
+    // An entry lives for one minute, plus ten minutes of tolerated clock difference.
     clock.advance(Duration::from_secs(655));
     let found = with().refresh(&session).await.unwrap();
     assert_eq!(found.refresh_token(), successor.refresh_token());
@@ -184,7 +184,7 @@ async fn what_was_kept_for_a_while_cannot_be_put_back_later() {
 }
 
 #[tokio::test]
-async fn a_password_is_never_printed() {
+async fn password_is_never_printed() {
     let url = "redis://user:hunter2@127.0.0.1:1".into();
     let cache = layered(&url);
     let provider: Provider = provider().await;
@@ -195,7 +195,7 @@ async fn a_password_is_never_printed() {
 }
 
 #[tokio::test]
-async fn a_shared_cache_is_set_up_by_variables_alone() {
+async fn environment_configures_a_shared_cache() {
     let (server, provider) = (Redis::start(), provider().await);
     let url = server.url();
     let variables = [
@@ -212,7 +212,7 @@ async fn a_shared_cache_is_set_up_by_variables_alone() {
             AuthConfig::from_vars("P", some.map(|(name, value)| (name.to_string(), value.clone())));
         TokenExchangeClient::from_config(&config).build()
     };
-    // Their budget is the usual one, which a busy machine may miss.
+    // These clients have the default budget, which a busy machine may exceed.
     crate::support::eventually(async || {
         let request = fresh(&provider);
         let got = build(6).unwrap().exchange(&request).await.unwrap();

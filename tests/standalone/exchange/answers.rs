@@ -1,4 +1,4 @@
-//! Answers that providers really give, and those that must not be believed.
+//! Answers of the token endpoint: the ones that are accepted and the ones that are rejected.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{SECRET, builder, client, provider};
 
 #[tokio::test]
-async fn without_expires_in_the_life_of_a_jwt_counts() {
+async fn exp_replaces_missing_expires_in() {
     let provider = provider().await;
     provider.register_client(Client::new("drive:1 %", SECRET).without_expires_in());
     let token = client(&provider).service_token(ServiceTokenRequest::default()).await.unwrap();
@@ -20,10 +20,10 @@ async fn without_expires_in_the_life_of_a_jwt_counts() {
 }
 
 #[tokio::test]
-async fn an_answer_that_says_something_else_than_was_asked_is_refused() {
+async fn mismatched_answer_is_rejected() {
     let provider = provider().await;
     let exchange = async |members: &str| {
-        // A new one each time: what was refused is not asked for again at once.
+        // A new client each time, because a client caches failures.
         let client = client(&provider);
         let body = format!(r#"{{"access_token":"opaque",{members}}}"#);
         provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body));
@@ -45,7 +45,7 @@ async fn an_answer_that_says_something_else_than_was_asked_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_of_somebody_else_or_for_somebody_else_is_refused_unless_that_is_allowed() {
+async fn wrong_subject_or_audience_needs_opt_in() {
     let provider = provider().await;
     let strict = client(&provider);
     let any_audience = builder(&provider).insecure_any_audience().build().unwrap();
@@ -77,7 +77,7 @@ async fn a_token_of_somebody_else_or_for_somebody_else_is_refused_unless_that_is
 }
 
 #[tokio::test]
-async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
+async fn outage_and_refusal_are_different_errors() {
     let provider = provider().await;
     let cases = [
         (Fault::RetryAfter(503, 7), true, Some(7)),
@@ -91,8 +91,8 @@ async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
         (Fault::RedirectHere, false, None),
     ];
     for (fault, unavailable, seconds) in cases {
-        // A new one each time: the last one leaves the endpoint alone for a while.
-        // Only what hangs is to run into it.
+        // A new client each time, because the breaker of the last one may be open.
+        // Only a fault that hangs should reach the timeout.
         let hangs = matches!(fault, Fault::Hang);
         let timeout = Duration::from_millis(if hangs { 300 } else { 60_000 });
         let client = builder(&provider).timeout(timeout).build().unwrap();
@@ -108,30 +108,30 @@ async fn a_provider_in_trouble_is_told_apart_from_one_that_refuses() {
 }
 
 #[tokio::test]
-async fn what_providers_leave_out_is_taken_if_that_was_allowed_by_name() {
+async fn relaxed_answer_needs_opt_in() {
     let provider = provider().await;
     let answer =
         |members: &str| format!(r#"{{"access_token":"opaque","expires_in":60,{members}}}"#);
     let untyped = answer(r#""token_type":"Bearer""#);
     let jwt = r#""issued_token_type":"urn:ietf:params:oauth:token-type:jwt""#;
     let other = answer(&format!(r#""token_type":"N_A",{jwt}"#));
-    for (body, takes_untyped, takes_other) in [(untyped, true, false), (other, false, true)] {
+    for (body, accepts_untyped, accepts_other) in [(untyped, true, false), (other, false, true)] {
         provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body.clone()));
         let clients = [
             (client(&provider), false),
-            (builder(&provider).accept_untyped_tokens().build().unwrap(), takes_untyped),
-            (builder(&provider).accept_other_token_types().build().unwrap(), takes_other),
+            (builder(&provider).accept_untyped_tokens().build().unwrap(), accepts_untyped),
+            (builder(&provider).accept_other_token_types().build().unwrap(), accepts_other),
         ];
-        for (client, takes) in clients {
+        for (client, accepts) in clients {
             let got = client.exchange(&ExchangeRequest::new("subject", "scaivault")).await;
-            assert_eq!(got.is_ok(), takes, "{body}");
-            assert!(got.is_err() || got.unwrap().is_bearer() == takes_untyped, "{body}");
+            assert_eq!(got.is_ok(), accepts, "{body}");
+            assert!(got.is_err() || got.unwrap().is_bearer() == accepts_untyped, "{body}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_exchanged_token_is_of_the_tenant_that_was_named() {
+async fn exchanged_token_must_match_requested_tenant() {
     let provider = provider().await;
     let request = || ExchangeRequest::new(provider.token().sign(), "scaivault");
     let tenant = |id: &str| scaikey_auth::TenantId::new(id).unwrap();
@@ -141,14 +141,14 @@ async fn an_exchanged_token_is_of_the_tenant_that_was_named() {
 }
 
 #[tokio::test]
-async fn a_token_that_permits_more_than_its_answer_says_is_refused() {
+async fn unrequested_scope_in_claims_is_rejected() {
     let provider = provider().await;
     let request = || {
         let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
         request.scopes("vault:read".parse().unwrap())
     };
     let jwt = |scope: &str| provider.token().audience("scaivault").scope(scope).sign();
-    for (scope, is_taken) in
+    for (scope, is_accepted) in
         [("vault:read", true), ("vault:read vault:write", false), ("admin", false)]
     {
         let token = jwt(scope);
@@ -158,6 +158,6 @@ async fn a_token_that_permits_more_than_its_answer_says_is_refused() {
         });
         provider.fail(ProviderEndpoint::Token, Fault::rewrite(move |_| answer.to_string()));
         let outcome = client(&provider).exchange(&request()).await;
-        assert_eq!(outcome.is_ok(), is_taken, "{scope}: {outcome:?}");
+        assert_eq!(outcome.is_ok(), is_accepted, "{scope}: {outcome:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Each grant, as it goes over the wire and as it comes back.
+//! The request and the answer of each grant.
 
 use scaikey_auth::exchange::{
     CodeRequest, ExchangeError, OAuthError, PasswordRequest, PkceVerifier, RefreshRequest,
@@ -17,7 +17,7 @@ fn last_form(provider: &scaikey_auth::testing::Provider) -> Vec<(String, String)
 }
 
 #[tokio::test]
-async fn an_exchange_sends_the_five_parameters_and_no_more() {
+async fn exchange_sends_exactly_five_parameters() {
     let provider = provider().await;
     let client = client(&provider);
     let subject = provider.token().sign();
@@ -42,7 +42,7 @@ async fn an_exchange_sends_the_five_parameters_and_no_more() {
 }
 
 #[tokio::test]
-async fn scopes_actor_and_type_are_sent_when_asked_for() {
+async fn exchange_sends_scopes_and_actor() {
     let provider = provider().await;
     let client = builder(&provider).requested_token_type(None).build().unwrap();
     let (subject, actor) = (provider.token().sign(), provider.service_token("robot").sign());
@@ -74,7 +74,7 @@ async fn refusals_are_typed() {
 }
 
 #[tokio::test]
-async fn a_session_begins_with_a_code_is_refreshed_and_is_revoked() {
+async fn code_session_is_refreshed_and_revoked() {
     let provider = provider().await;
     let client = client(&provider);
     let verifier = PkceVerifier::generate().unwrap();
@@ -82,7 +82,7 @@ async fn a_session_begins_with_a_code_is_refreshed_and_is_revoked() {
     let code = provider.authorize("bob", "drive:1 %", here, &verifier.challenge());
     let request = CodeRequest::new(code, here, verifier);
     let first = client.authorization_code(&request).await.unwrap();
-    // The provider does not learn of it, and does not end the session.
+    // The second redemption is refused without a request, so the provider does not end the session.
     let again = client.authorization_code(&request).await.unwrap_err();
     assert_eq!(again.oauth(), Some(&OAuthError::InvalidGrant));
     let repeats = client.authorization_code(&request.clone().allow_repeats()).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_session_begins_with_a_code_is_refreshed_and_is_revoked() {
 }
 
 #[tokio::test]
-async fn passwords_are_passed_on_only_if_that_was_enabled() {
+async fn password_grant_needs_opt_in() {
     let provider = provider().await;
     let request = PasswordRequest::new("bob", "hunter2");
     let refused = client(&provider).password(&request).await.unwrap_err();
@@ -120,7 +120,7 @@ async fn passwords_are_passed_on_only_if_that_was_enabled() {
 }
 
 #[tokio::test]
-async fn a_service_token_is_of_the_tenant_asked_for() {
+async fn service_token_must_match_requested_tenant() {
     let provider = provider().await;
     let acme = provider.tenant("acme", "acme");
     acme.register_client(scaikey_auth::testing::Client::new("drive:1 %", super::SECRET));
@@ -130,7 +130,7 @@ async fn a_service_token_is_of_the_tenant_asked_for() {
     let refused = client(&provider).service_token(tenant("acme")).await.unwrap_err();
     assert!(matches!(refused, ExchangeError::NotConfigured(_)), "{refused}");
 
-    // The provider does not know the parameter and answers with a token of its own tenant.
+    // The provider ignores the parameter and answers with a token of its own tenant.
     let client = builder(&provider).tenant_parameter("tenant").build().unwrap();
     client.service_token(tenant("tenant-1")).await.unwrap();
     assert!(last_form(&provider).contains(&("tenant".to_owned(), "tenant-1".to_owned())));

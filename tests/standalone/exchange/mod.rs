@@ -1,14 +1,14 @@
 //! Tokens for downstream services: grants, client authentication and answers, over real sockets.
 
 mod answers;
+mod caching;
+mod client_auth;
+mod endpoints;
 mod grants;
-mod kept;
 mod outages;
-mod places;
-mod proofs;
 mod sessions;
 mod signals;
-mod spent_once;
+mod single_use;
 
 use scaikey_auth::TokenExchangeClient;
 use scaikey_auth::exchange::TokenExchangeBuilder;
@@ -17,12 +17,12 @@ use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 
 const SECRET: &str = "s+%: /é";
 
-/// A provider at which `drive` may do everything.
+/// Returns a provider where the client `drive` may use every grant.
 async fn provider() -> Provider {
-    furnished(Provider::start().await)
+    with_accounts(Provider::start().await)
 }
 
-fn furnished(provider: Provider) -> Provider {
+fn with_accounts(provider: Provider) -> Provider {
     let drive = Client::new("drive:1 %", SECRET).scopes("read write");
     provider.register_client(drive.may_exchange("scaivault", "vault:read vault:write"));
     provider.register_user(User::new("bob", "hunter2"));
@@ -41,16 +41,16 @@ fn client(provider: &Provider) -> TokenExchangeClient {
     builder(provider).build().unwrap()
 }
 
-/// A provider and a client that live by a clock to be moved.
+/// Returns a provider and a client with one manual clock.
 async fn timed() -> (Provider, TokenExchangeClient, ManualClock) {
     timed_with(|builder| builder).await
 }
 
 async fn timed_with(
-    set_up: impl FnOnce(TokenExchangeBuilder) -> TokenExchangeBuilder,
+    configure: impl FnOnce(TokenExchangeBuilder) -> TokenExchangeBuilder,
 ) -> (Provider, TokenExchangeClient, ManualClock) {
     let clock = ManualClock::new();
-    let provider = furnished(Provider::builder().clock(clock.clone()).start().await);
-    let client = set_up(builder(&provider)).clock(clock.clone()).build().unwrap();
+    let provider = with_accounts(Provider::builder().clock(clock.clone()).start().await);
+    let client = configure(builder(&provider)).clock(clock.clone()).build().unwrap();
     (provider, client, clock)
 }

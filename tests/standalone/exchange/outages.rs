@@ -1,4 +1,4 @@
-//! A provider that does not answer, and what is tried again.
+//! Outages of the provider: retries, timeouts and the circuit breaker.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::until;
 use super::{builder, provider, timed, timed_with};
 
 #[tokio::test]
-async fn only_what_does_no_harm_is_sent_twice() {
+async fn only_idempotent_requests_are_retried() {
     let provider = provider().await;
     for fault in [Fault::Status(503), Fault::HangUp, Fault::Status(500)] {
         provider.fail(ProviderEndpoint::Token, fault.clone());
@@ -23,7 +23,7 @@ async fn only_what_does_no_harm_is_sent_twice() {
         assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
         assert_eq!(provider.token_requests() - before, 3, "{fault:?}");
     }
-    // Told to come later, one does.
+    // `Retry-After` opens the breaker.
     provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(429, 5));
     let before = provider.token_requests();
     let client = builder(&provider).build().unwrap();
@@ -35,48 +35,48 @@ async fn only_what_does_no_harm_is_sent_twice() {
 }
 
 #[tokio::test]
-async fn a_request_that_could_not_be_sent_is_tried_again_whatever_it_is() {
-    // Held and not listened at, so that no other server gets the port meanwhile.
-    let held = tokio::net::TcpSocket::new_v4().unwrap();
-    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let url = format!("http://{}/token", held.local_addr().unwrap());
+async fn unsent_request_is_always_retried() {
+    // Bound but not listening, so that no other server gets the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/token", socket.local_addr().unwrap());
     let client = scaikey_auth::TokenExchangeClient::builder("https://scaikey.example")
         .client_auth(super::drive())
         .allow_loopback_http(true)
         .token_url(url)
         .build()
         .unwrap();
-    let begun = std::time::Instant::now();
+    let start = std::time::Instant::now();
     client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
-    assert!(begun.elapsed() >= Duration::from_millis(50), "there was a pause between two attempts");
+    assert!(start.elapsed() >= Duration::from_millis(50), "there is a pause before the retry");
 }
 
 #[tokio::test]
-async fn an_endpoint_that_keeps_failing_is_left_alone_and_then_tried_by_one() {
+async fn failing_endpoint_opens_the_breaker() {
     let (provider, client, clock) = timed().await;
     provider.fail(ProviderEndpoint::Token, Fault::Status(500));
-    let ask = |n: usize| {
+    let exchange = |n: usize| {
         let (client, subject) = (client.clone(), format!("subject {n}"));
         async move { client.exchange(&ExchangeRequest::new(subject, "scaivault")).await }
     };
     for n in 0..3 {
-        ask(n).await.unwrap_err();
+        exchange(n).await.unwrap_err();
     }
     assert_eq!(provider.token_requests(), 6);
     for n in 0..100 {
-        let error = ask(n).await.unwrap_err();
+        let error = exchange(n).await.unwrap_err();
         assert!(error.retry_after().is_some_and(|wait| wait <= Duration::from_secs(1)), "{error}");
     }
     assert_eq!(provider.token_requests(), 6);
     clock.advance(Duration::from_secs(1));
     provider.heal(ProviderEndpoint::Token);
-    let error = ask(200).await.unwrap_err();
-    assert!(!matches!(error, ExchangeError::Unavailable { .. }), "it answers: {error}");
+    let error = exchange(200).await.unwrap_err();
+    assert!(!matches!(error, ExchangeError::Unavailable { .. }), "the endpoint answers: {error}");
     assert_eq!(provider.token_requests(), 7);
 }
 
 #[tokio::test]
-async fn a_deadline_ends_every_call() {
+async fn timeout_ends_every_call() {
     let provider = provider().await;
     for fault in [Fault::Hang, Fault::Stall, Fault::EndlessBody] {
         provider.fail(ProviderEndpoint::Token, fault.clone());
@@ -88,7 +88,7 @@ async fn a_deadline_ends_every_call() {
 }
 
 #[tokio::test]
-async fn trial_given_up_stops_nobody() {
+async fn dropped_probe_does_not_block_callers() {
     let (provider, client, clock) = timed_with(|it| it.enable_password_grant()).await;
     let password = PasswordRequest::new("bob", "hunter2");
     provider.fail(ProviderEndpoint::Token, Fault::Status(503));
@@ -98,13 +98,13 @@ async fn trial_given_up_stops_nobody() {
     provider.fail(ProviderEndpoint::Token, Fault::Hang);
     clock.advance(Duration::from_secs(61));
     let before = provider.token_requests();
-    let (trying, request) = (client.clone(), password.clone());
-    let trial = tokio::spawn(async move { trying.password(&request).await.map(drop) });
+    let (prober, request) = (client.clone(), password.clone());
+    let probe = tokio::spawn(async move { prober.password(&request).await.map(drop) });
     until(|| provider.token_requests() > before).await;
     client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
-    assert_eq!(provider.token_requests(), before + 1, "the others wait for the trial");
-    trial.abort();
-    trial.await.unwrap_err();
+    assert_eq!(provider.token_requests(), before + 1, "other callers wait for the probe");
+    probe.abort();
+    probe.await.unwrap_err();
     provider.heal(ProviderEndpoint::Token);
     client.service_token(ServiceTokenRequest::default()).await.unwrap();
     client.password(&password).await.unwrap();

@@ -1,4 +1,4 @@
-//! Refresh tokens that change with every use, and sessions that are renewed in time.
+//! Refresh token rotation, and [`SessionTokens`] that renew themselves.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn with_passwords() -> (Provider, TokenExchangeClient) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_callers_with_one_refresh_token_spend_it_once() {
+async fn concurrent_refreshes_spend_one_token() {
     let (provider, client) = with_passwords().await;
     let first = signed_in(&client).await;
     let mut callers = JoinSet::new();
@@ -38,7 +38,7 @@ async fn fifty_callers_with_one_refresh_token_spend_it_once() {
     }
     let got = callers.join_all().await;
     assert!(got.iter().all(|token| token.refresh_token() == got[0].refresh_token()));
-    // One who comes late gets the same, and the successor works.
+    // A later caller gets the same tokens, and the new refresh token works.
     let late = client.refresh(&refresh(&first)).await.unwrap();
     assert_eq!(late.refresh_token(), got[0].refresh_token());
     client.refresh(&refresh(&late)).await.unwrap();
@@ -46,7 +46,7 @@ async fn fifty_callers_with_one_refresh_token_spend_it_once() {
 }
 
 #[tokio::test]
-async fn who_asks_for_less_than_the_first_gets_an_error_and_not_more() {
+async fn later_refresh_cannot_exceed_its_scopes() {
     let (provider, client) = with_passwords().await;
     let first = signed_in(&client).await;
     client.refresh(&refresh(&first)).await.unwrap();
@@ -58,7 +58,7 @@ async fn who_asks_for_less_than_the_first_gets_an_error_and_not_more() {
 }
 
 #[tokio::test]
-async fn a_session_is_renewed_behind_its_users_back_from_four_fifths_on() {
+async fn due_session_is_renewed_in_background() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     let session = SessionTokens::new(client.clone(), signed_in(&client).await);
     let first = session.access_token().await.unwrap();
@@ -79,7 +79,7 @@ async fn a_session_is_renewed_behind_its_users_back_from_four_fifths_on() {
 }
 
 #[tokio::test]
-async fn a_session_outlives_a_provider_that_is_away_as_long_as_its_token_does() {
+async fn session_survives_outage_until_token_expires() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     let session = SessionTokens::new(client.clone(), signed_in(&client).await);
     provider.fail(ProviderEndpoint::Token, Fault::Status(503));
@@ -98,7 +98,7 @@ async fn a_session_outlives_a_provider_that_is_away_as_long_as_its_token_does() 
 }
 
 #[tokio::test]
-async fn a_session_that_was_ended_says_so() {
+async fn ended_session_reports_invalid_grant() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     let session = SessionTokens::new(client.clone(), signed_in(&client).await);
     client.revoke(&session.refresh_token().unwrap()).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_session_that_was_ended_says_so() {
 }
 
 #[tokio::test]
-async fn a_session_of_short_tokens_uses_each_to_its_end() {
+async fn short_token_is_used_until_expiry() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     provider.set_token_lifetime(Some(Duration::from_secs(10)));
     let session = SessionTokens::new(client.clone(), signed_in(&client).await);
@@ -125,7 +125,7 @@ async fn a_session_of_short_tokens_uses_each_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_stays_gives_a_new_token_each_time() {
+async fn unrotated_refresh_token_returns_new_tokens() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     provider.keep_refresh_tokens(true);
     provider.set_token_lifetime(Some(Duration::from_secs(10)));
@@ -141,17 +141,17 @@ async fn a_refresh_token_that_stays_gives_a_new_token_each_time() {
 }
 
 #[tokio::test]
-async fn a_session_that_another_holder_renewed_twice_goes_on_where_that_one_is() {
+async fn session_follows_renewals_of_another_holder() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     provider.set_token_lifetime(Some(Duration::from_secs(10)));
     let first = signed_in(&client).await;
-    let ours = SessionTokens::new(client.clone(), first.clone());
-    let theirs = SessionTokens::new(client.clone(), first);
+    let one = SessionTokens::new(client.clone(), first.clone());
+    let other = SessionTokens::new(client.clone(), first);
     clock.advance(Duration::from_secs(10));
-    let expired = theirs.access_token().await.unwrap();
+    let expired = other.access_token().await.unwrap();
     clock.advance(Duration::from_secs(10));
-    let next = theirs.access_token().await.unwrap();
-    let got = ours.access_token().await.unwrap();
+    let next = other.access_token().await.unwrap();
+    let got = one.access_token().await.unwrap();
     assert_ne!(got.secret(), expired.secret());
     assert_eq!(got.secret(), next.secret());
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (2, 0));

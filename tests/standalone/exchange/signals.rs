@@ -1,4 +1,4 @@
-//! What a failing token endpoint costs others, what is logged of it, and what is counted.
+//! A failing token endpoint: which grants the breaker blocks, logs and metrics.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ async fn service_token(client: &TokenExchangeClient) -> Result<(), ExchangeError
     client.service_token(ServiceTokenRequest::default()).await.map(drop)
 }
 
-/// A client of an endpoint where nothing listens. The socket keeps the port from other servers.
-fn of_nobody() -> (TokenExchangeClient, ManualClock, tokio::net::TcpSocket) {
-    let held = tokio::net::TcpSocket::new_v4().unwrap();
-    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let url = format!("http://{}/token", held.local_addr().unwrap());
+/// Returns a client of an endpoint that refuses connections. The socket reserves the port.
+fn unreachable_client() -> (TokenExchangeClient, ManualClock, tokio::net::TcpSocket) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/token", socket.local_addr().unwrap());
     let clock = ManualClock::new();
     let client = TokenExchangeClient::builder("https://scaikey.example")
         .client_auth(drive())
@@ -32,26 +32,26 @@ fn of_nobody() -> (TokenExchangeClient, ManualClock, tokio::net::TcpSocket) {
         .enable_password_grant()
         .clock(clock.clone())
         .build();
-    (client.unwrap(), clock, held)
+    (client.unwrap(), clock, socket)
 }
 
 #[tokio::test]
-async fn throttled_password_stops_passwords_alone() {
+async fn throttled_password_blocks_only_passwords() {
     for fault in [Fault::RetryAfter(429, 60), Fault::RetryAfter(500, 60)] {
         let (provider, client, clock) = timed_with(|it| it.enable_password_grant()).await;
         provider.fail(ProviderEndpoint::Token, fault.clone());
         let guess = || PasswordRequest::new("bob", "wrong");
         client.password(&guess()).await.unwrap_err();
         provider.heal(ProviderEndpoint::Token);
-        // What other callers want is asked for.
+        // Other grants are still sent.
         service_token(&client).await.unwrap();
         let refused = client.exchange(&subject(1)).await.unwrap_err();
         assert!(refused.oauth().is_some(), "{fault:?}: {refused}");
         let refused = client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
         assert!(refused.oauth().is_some(), "{fault:?}: {refused}");
         let before = provider.token_requests();
-        let held_back = client.password(&guess()).await.unwrap_err();
-        assert_eq!(held_back.retry_after(), Some(Duration::from_secs(60)), "{fault:?}");
+        let error = client.password(&guess()).await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(60)), "{fault:?}");
         assert_eq!(provider.token_requests(), before, "{fault:?}");
         clock.advance(Duration::from_secs(60));
         let refused = client.password(&guess()).await.unwrap_err();
@@ -60,34 +60,34 @@ async fn throttled_password_stops_passwords_alone() {
 }
 
 #[tokio::test]
-async fn gateway_failures_stop_every_grant() {
+async fn gateway_failure_blocks_every_grant() {
     let (provider, client, _) = timed_with(|it| it.enable_password_grant()).await;
     provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(503, 60));
     client.password(&PasswordRequest::new("bob", "wrong")).await.unwrap_err();
     let before = provider.token_requests();
-    let held_back = service_token(&client).await.unwrap_err();
-    assert_eq!(held_back.retry_after(), Some(Duration::from_secs(60)));
+    let error = service_token(&client).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
     assert_eq!(provider.token_requests(), before);
 }
 
 #[tokio::test]
-async fn unreachable_endpoint_stops_every_grant() {
-    let (client, _clock, _held) = of_nobody();
+async fn unreachable_endpoint_blocks_every_grant() {
+    let (client, _clock, _socket) = unreachable_client();
     for nth in 0..3 {
         client.exchange(&subject(nth)).await.unwrap_err();
     }
-    let held_back = client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
-    assert!(held_back.retry_after().is_some(), "{held_back}");
+    let error = client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
+    assert!(error.retry_after().is_some(), "{error}");
 }
 
 #[tokio::test]
-async fn down_endpoint_is_warned_of_once() {
+async fn endpoint_outage_is_logged_once() {
     let log = Log::start();
-    let (client, clock, _held) = of_nobody();
+    let (client, clock, _socket) = unreachable_client();
     for nth in 0..100 {
         client.exchange(&subject(nth)).await.unwrap_err();
     }
-    // The trials that follow find nothing new.
+    // Later probes fail the same way.
     for nth in 100..110 {
         clock.advance(Duration::from_secs(61));
         client.exchange(&subject(nth)).await.unwrap_err();
@@ -98,7 +98,7 @@ async fn down_endpoint_is_warned_of_once() {
 }
 
 #[tokio::test]
-async fn outage_and_recovery_are_told_each_time() {
+async fn each_outage_and_recovery_is_logged() {
     let log = Log::start();
     let (provider, client, clock) = timed_with(|it| it).await;
     for round in 1..=3 {
@@ -119,7 +119,7 @@ async fn outage_and_recovery_are_told_each_time() {
 }
 
 #[tokio::test]
-async fn refused_service_is_warned_of_once() {
+async fn refused_client_is_logged_once() {
     for code in ["invalid_client", "unauthorized_client", "unsupported_grant_type"] {
         let log = Log::start();
         let (provider, client, clock) = timed_with(|it| it).await;
@@ -139,7 +139,7 @@ async fn refused_service_is_warned_of_once() {
 }
 
 #[tokio::test]
-async fn refused_callers_are_no_warnings() {
+async fn refused_callers_cause_no_warnings() {
     let log = Log::start();
     let (provider, client, _) = timed_with(|it| it.enable_password_grant()).await;
     for nth in 0..3 {
@@ -152,7 +152,7 @@ async fn refused_callers_are_no_warnings() {
 }
 
 #[tokio::test]
-async fn unreadable_secret_is_warned_of_once() {
+async fn unreadable_secret_is_logged_once() {
     let log = Log::start();
     let provider = provider().await;
     let missing = scaikey_auth::issuer::SecretSource::File("/nowhere/secret".into());
@@ -168,7 +168,7 @@ async fn unreadable_secret_is_warned_of_once() {
 }
 
 #[tokio::test]
-async fn unusable_answers_are_warned_of_once() {
+async fn invalid_answers_are_logged_once() {
     let log = Log::start();
     let (provider, client, clock) = timed_with(|it| it).await;
     let foreign = provider.token().audience("other").subject("subject").sign();
@@ -188,10 +188,10 @@ async fn unusable_answers_are_warned_of_once() {
 
 #[cfg(feature = "metrics")]
 #[tokio::test]
-async fn counters_count_what_was_sent() {
+async fn metrics_count_sent_requests() {
     let counts = MetricsRecorder::default();
     let _counting = metrics::set_default_local_recorder(&counts);
-    let (client, _clock, _held) = of_nobody();
+    let (client, _clock, _socket) = unreachable_client();
     for nth in 0..100 {
         client.exchange(&subject(nth)).await.unwrap_err();
     }

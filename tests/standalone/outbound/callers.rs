@@ -1,4 +1,4 @@
-//! Whose request a handler's own requests belong to.
+//! Tests of [`CallerLayer`] and [`with_caller`]: outgoing requests have the right caller.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::{Downstream, Http, World, http, why};
 
 type Calls = OutboundService<Http, ReplayEmpty>;
 
-/// A service whose handlers call the vault, with no word of who called them.
+/// A service whose handlers call the vault without passing the caller on.
 #[derive(Clone)]
 struct Drive {
     calls: Calls,
@@ -45,12 +45,12 @@ impl Drive {
         Ok(self.calls.clone().oneshot(request).await?.status().as_u16())
     }
 
-    /// `name` is in the path that the vault sees, to be compared with the token.
+    /// Sends `name` in the path, so that the test can compare it with the token.
     async fn handler(
         State(drive): State<Self>,
         Path(name): Path<String>,
     ) -> Result<String, StatusCode> {
-        // Everybody is in a handler at the same time, and comes back on whatever thread.
+        // All handlers run at the same time, and may resume on any thread.
         within_timeout(drive.all_here.wait()).await;
         for round in 0..3 {
             tokio::task::yield_now().await;
@@ -67,7 +67,7 @@ fn guarded(drive: Drive, auth: &Auth) -> Router {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_of_many_users_at_once_is_followed_by_a_token_of_their_own() {
+async fn concurrent_users_get_their_own_tokens() {
     const USERS: usize = 60;
     let (world, vault) = (World::new().await, Downstream::start().await);
     let server = Server::axum(guarded(Drive::new(&world, &vault, USERS), &world.auth)).await;
@@ -99,7 +99,7 @@ fn cookie(head: RequestHead<'_>) -> Result<Option<HeaderValue>, AuthError> {
 }
 
 #[tokio::test]
-async fn a_caller_keeps_the_token_from_wherever_in_the_request_it_was() {
+async fn caller_token_works_from_any_source() {
     let header = HeaderName::from_static("x-token");
     let cases = [
         (TokenSource::Authorization, "authorization", "Bearer "),
@@ -110,30 +110,30 @@ async fn a_caller_keeps_the_token_from_wherever_in_the_request_it_was() {
     for (source, name, before) in cases {
         let world = World::new().await;
         let token = world.provider.token().sign();
-        let told = async |request: Request<String>| {
+        let handler = async |request: Request<String>| {
             let context = request.extensions().get::<AuthContext>().unwrap();
             assert!(!format!("{context:?}").contains(context.token().unwrap()));
             let body = Full::<Bytes>::from(context.token().unwrap().to_owned());
             Ok::<_, Infallible>(Response::new(body))
         };
         let layer = world.auth.layer().tokens_from([source]);
-        let service = layer.layer(tower::service_fn(told));
-        // The first one waits for keys, the second one does not.
+        let service = layer.layer(tower::service_fn(handler));
+        // The first request waits for keys, the second one does not.
         for _ in 0..2 {
             let request = Request::get("/").header(name, format!("{before}{token}"));
             let answer =
                 within_timeout(service.clone().oneshot(request.body(String::new()).unwrap()))
                     .await
                     .unwrap();
-            let kept = answer.into_body().collect().await.unwrap().to_bytes();
-            assert!(kept == token.as_str(), "{name}: {before}");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(body == token.as_str(), "{name}: {before}");
         }
     }
 }
 
 #[tokio::test]
-async fn one_connection_serves_one_caller_after_the_other() {
-    // hyper polls all requests of a connection in one task: nothing may stay behind in it.
+async fn callers_do_not_leak_between_connections() {
+    // hyper polls all requests of a connection in one task, so no caller may stay behind in it.
     let (world, vault) = (World::new().await, Downstream::start().await);
     let auth = world.auth.layer().optional();
     let layers = ServiceBuilder::new().layer(auth).layer(CallerLayer);
@@ -160,7 +160,7 @@ async fn one_connection_serves_one_caller_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_spawned_task_has_a_caller_only_if_it_is_given_one() {
+async fn spawned_task_has_no_caller_by_default() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let drive = Drive::new(&world, &vault, 1);
     let alice = world.caller("alice-id").await;
@@ -178,7 +178,7 @@ async fn a_spawned_task_has_a_caller_only_if_it_is_given_one() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_caller_stays_in_the_task_nor_leaks_between_polls() {
+async fn caller_does_not_leak_between_polls() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let drive = Drive::new(&world, &vault, 1);
     let (alice, bob) = (world.caller("alice-id").await, world.caller("bob-id").await);
@@ -186,7 +186,7 @@ async fn nothing_of_a_caller_stays_in_the_task_nor_leaks_between_polls() {
         let drive = drive.clone();
         with_caller(alice, async move {
             let inner = drive.clone();
-            let both = both_at_once(
+            let both = join_in_one_task(
                 with_caller(bob, async move {
                     tokio::task::yield_now().await;
                     inner.ask("/bob").await
@@ -211,19 +211,19 @@ async fn nothing_of_a_caller_stays_in_the_task_nor_leaks_between_polls() {
 }
 
 /// Polls both in one task.
-async fn both_at_once<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+async fn join_in_one_task<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     tokio::join!(a, b)
 }
 
 #[tokio::test]
-async fn a_request_without_an_identity_has_no_caller_also_inside_of_one_that_has() {
+async fn anonymous_request_hides_outer_caller() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let drive = Drive::new(&world, &vault, 1);
-    // Asks while it is called, and once more while it is polled.
+    // Sends one request during `call`, and one during `poll`.
     let service = tower::service_fn(move |_: Request<()>| {
-        let (at_once, later) = (drive.calls.clone(), drive.clone());
+        let (started, later) = (drive.calls.clone(), drive.clone());
         let request = Request::get(&drive.vault).body(Full::<Bytes>::default()).unwrap();
-        let at_once = at_once.oneshot(request);
+        let started = started.oneshot(request);
         let called = {
             let mut ready = drive.calls.clone();
             let request = Request::get(&drive.vault).body(Full::<Bytes>::default()).unwrap();
@@ -231,7 +231,7 @@ async fn a_request_without_an_identity_has_no_caller_also_inside_of_one_that_has
         };
         async move {
             let outcomes =
-                [at_once.await.map(drop), called.await.map(drop), later.ask("/").await.map(drop)];
+                [started.await.map(drop), called.await.map(drop), later.ask("/").await.map(drop)];
             Ok::<_, scaikey_auth::error::BoxError>(outcomes)
         }
     });
@@ -251,7 +251,7 @@ async fn a_request_without_an_identity_has_no_caller_also_inside_of_one_that_has
 }
 
 #[tokio::test]
-async fn what_a_handler_leaves_to_be_done_after_it_returned_has_no_caller() {
+async fn response_body_has_no_caller() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let drive = Drive::new(&world, &vault, 1);
     let service = CallerLayer.layer(tower::service_fn(move |_: Request<()>| {
@@ -266,7 +266,7 @@ async fn what_a_handler_leaves_to_be_done_after_it_returned_has_no_caller() {
 }
 
 #[tokio::test]
-async fn a_buffer_around_the_layer_loses_the_caller_and_inside_of_it_does_not() {
+async fn buffer_outside_the_layer_loses_caller() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let alice = world.caller("alice-id").await;
@@ -276,7 +276,7 @@ async fn a_buffer_around_the_layer_loses_the_caller_and_inside_of_it_does_not() 
     let around = ServiceBuilder::new().buffer(4).layer(layer).service(http());
     let lost = with_caller(alice.clone(), around.clone().oneshot(vault.get("/"))).await;
     assert!(matches!(why(lost), OutboundError::Caller));
-    // The extensions of a request go wherever it goes.
+    // Request extensions pass through the buffer.
     let answer = around.oneshot(super::by(&alice, vault.get("/"))).await;
     assert_eq!(answer.unwrap().status(), 200);
     assert_eq!(vault.seen().len(), 2);

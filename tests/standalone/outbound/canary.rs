@@ -1,4 +1,4 @@
-//! Tokens do not leave by `Debug`, errors or the log.
+//! Tokens do not appear in `Debug` output, errors or the log.
 
 use http::header::AUTHORIZATION;
 use scaikey_auth::outbound::{CallerLayer, OutboundToken, with_caller};
@@ -9,16 +9,17 @@ use crate::support::Log;
 
 use super::{Downstream, World, by, http, secs, send};
 
-/// No part of any of these tokens but the header, which all have in common, and not the secret.
+/// Asserts that the text contains no part of these tokens and not the client secret. The header of a
+/// token is skipped, because all tokens share it.
 fn assert_clean(text: &str, tokens: &[String], place: &str) {
     let parts = tokens.iter().flat_map(|token| token.split('.').skip(1));
     for part in parts.chain(["a secret", "YSBzZWNyZXQ", "ZHJpdmU6YSBzZWNyZXQ="]) {
-        assert!(!text.contains(part), "{place} tells {part}: {text}");
+        assert!(!text.contains(part), "{place} contains {part}: {text}");
     }
 }
 
 #[tokio::test]
-async fn no_token_is_printed_or_logged_on_any_way() {
+async fn no_token_is_printed_or_logged() {
     let log = Log::start();
     let (world, vault) = (World::new().await, Downstream::start().await);
     let alice = world.caller("alice-id").await;
@@ -41,7 +42,7 @@ async fn no_token_is_printed_or_logged_on_any_way() {
         if let Err(error) = future.await {
             printed.push(format!("{error} {error:?} {error:#?}"));
         }
-        // Once more with a 401, then a request that brings its own, then a provider that is away.
+        // Then a 401, a request with a token of its own, and an outage of the provider.
         world.clock.advance(secs(11));
         vault.will_answer([401]);
         let _ = send(&layer, by(&alice, vault.get("/"))).await;
@@ -69,19 +70,19 @@ async fn no_token_is_printed_or_logged_on_any_way() {
 }
 
 #[tokio::test]
-async fn the_header_is_marked_as_sensitive() {
+async fn authorization_header_is_marked_sensitive() {
     let world = World::new().await;
     let alice = world.caller("alice-id").await;
     for token in [OutboundToken::service(), OutboundToken::forwarded()] {
         let builder = world.builder().destination("https://vault.example", token);
         let client = |request: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
-            let told = format!("{:?}", request.headers());
-            Ok::<_, std::convert::Infallible>(http::Response::new(told))
+            let headers = format!("{:?}", request.headers());
+            Ok::<_, std::convert::Infallible>(http::Response::new(headers))
         };
         let service = builder.build().unwrap().layer(tower::service_fn(client));
         let request = http::Request::get("https://vault.example/");
         let request = request.body(http_body_util::Full::default()).unwrap();
-        let told = service.oneshot(by(&alice, request)).await.unwrap().into_body();
-        assert_eq!(told, r#"{"authorization": Sensitive}"#);
+        let headers = service.oneshot(by(&alice, request)).await.unwrap().into_body();
+        assert_eq!(headers, r#"{"authorization": Sensitive}"#);
     }
 }

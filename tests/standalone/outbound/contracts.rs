@@ -1,4 +1,4 @@
-//! What tower asks of a middleware, and what an HTTP client may be.
+//! The contracts of tower middleware, with several kinds of HTTP clients.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -17,8 +17,8 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
 use super::{World, secs, within_timeout};
 
-/// Panics when it is called without having been asked whether it is ready; a clone is not ready
-/// because its origin is. Answers 401 as often as it is told.
+/// A service that panics when it is called without `poll_ready`. A clone is not ready, even if the
+/// original is. Answers 401 for the number of `refusals`.
 #[derive(Debug, Default)]
 struct Strict {
     calls: Arc<AtomicUsize>,
@@ -67,7 +67,7 @@ fn request(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
 }
 
-/// Good requests, refused ones, and ones sent twice; one by one and at once.
+/// Sends accepted, rejected and retried requests, one by one and concurrently.
 async fn exercise<S>(world: &World, refusals: &AtomicUsize, mut service: S)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<()>, Error = BoxError>,
@@ -83,16 +83,16 @@ where
         refusals.store(1, Ordering::SeqCst);
         let ready = within_timeout(service.ready()).await.unwrap();
         assert_eq!(within_timeout(ready.call(request(URL))).await.unwrap().status(), 200);
-        let at_once: Vec<_> =
+        let concurrent: Vec<_> =
             (0..8).map(|_| tokio::spawn(service.clone().oneshot(request(URL)))).collect();
-        for answer in at_once {
+        for answer in concurrent {
             assert_eq!(within_timeout(answer).await.unwrap().unwrap().status(), 200);
         }
     }
 }
 
 #[tokio::test]
-async fn the_instance_that_was_ready_is_the_one_that_is_called() {
+async fn ready_instance_is_the_one_called() {
     let world = World::new().await;
     let inner = Strict::default();
     let (calls, refusals) = (inner.calls.clone(), inner.refusals.clone());
@@ -101,7 +101,7 @@ async fn the_instance_that_was_ready_is_the_one_that_is_called() {
 }
 
 #[tokio::test]
-async fn limits_and_buffers_work_inside_and_outside_of_the_layer() {
+async fn limits_and_buffers_compose_with_the_layer() {
     let world = World::new().await;
     let inner = Strict::default();
     let refusals = inner.refusals.clone();
@@ -118,7 +118,7 @@ async fn limits_and_buffers_work_inside_and_outside_of_the_layer() {
 }
 
 #[tokio::test]
-async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
+async fn rejection_releases_reserved_capacity() {
     let world = World::new().await;
     let limited = ServiceBuilder::new().layer(layer(&world)).concurrency_limit(1);
     let limited = limited.service(Strict::default());
@@ -133,7 +133,7 @@ async fn a_refusal_gives_back_what_was_reserved_for_the_request() {
 }
 
 #[tokio::test]
-async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_comes() {
+async fn dropped_future_releases_capacity() {
     let world = World::new().await;
     let inner = Strict::default();
     let calls = inner.calls.clone();
@@ -146,7 +146,7 @@ async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_com
         let ready =
             within_timeout(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
         let mut response = Box::pin(ready.call(request));
-        // It asks for its token, and is given up.
+        // The future requests its token, and is dropped.
         assert!(poll_once(&mut response).await.is_pending());
         drop(response);
         assert_eq!(Arc::strong_count(&held), 1);
@@ -158,13 +158,13 @@ async fn a_future_that_is_dropped_gives_back_all_it_held_and_its_token_still_com
     assert_eq!((calls.load(Ordering::SeqCst), world.provider.token_requests()), (1, 1));
 }
 
-/// What one poll says.
+/// Polls a future once.
 async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
 }
 
 #[tokio::test]
-async fn a_request_that_gets_no_token_from_the_provider_is_the_clients_at_once() {
+async fn request_without_token_is_forwarded_synchronously() {
     let world = World::new().await;
     let builder = world.builder().destination(URL, OutboundToken::none());
     let twin = "https://twin.example/";
@@ -177,7 +177,7 @@ async fn a_request_that_gets_no_token_from_the_provider_is_the_clients_at_once()
         let ready =
             within_timeout(ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)).await.unwrap();
         let mut response = ready.call(super::by(&alice, request(uri)));
-        // Before it is polled; and the answer is there with the first poll.
+        // The client is called before the first poll, and the first poll returns its answer.
         assert_eq!(calls.load(Ordering::SeqCst), nth + 1, "{uri}");
         let answer = poll_once(&mut response).await;
         assert!(matches!(answer, Poll::Ready(Ok(_))), "{uri}");
@@ -185,7 +185,7 @@ async fn a_request_that_gets_no_token_from_the_provider_is_the_clients_at_once()
 }
 
 #[tokio::test]
-async fn errors_of_the_client_go_through() {
+async fn client_errors_are_passed_through() {
     let world = World::new().await;
     let broken = |_: Request<Full<Bytes>>| async { Err::<Response<()>, BoxError>("own".into()) };
     let service = layer(&world).layer(tower::service_fn(broken));
@@ -193,7 +193,7 @@ async fn errors_of_the_client_go_through() {
 }
 
 #[tokio::test]
-async fn a_layer_can_be_shared_and_a_future_sent() {
+async fn layer_is_sync_and_future_is_send() {
     fn shared<T: Clone + Send + Sync + 'static>(_: &T) {}
     fn sent<T: Send + 'static>(value: T) -> T {
         value
@@ -208,7 +208,7 @@ async fn a_layer_can_be_shared_and_a_future_sent() {
     let caller = world.caller("alice-id").await;
     let answer = sent(with_caller(caller, sent(ready.call(request(URL))))).await;
     assert_eq!(answer.unwrap().status(), 200);
-    // Bodies that are sent once only, and cannot be shared between threads.
+    // A body that cannot be copied and is not `Sync`.
     let streamed = world.builder().destination(URL, OutboundToken::service());
     let streamed = streamed.replay(|_: &axum::body::Body| None).build().unwrap();
     let mut service = streamed.layer(Strict::default());
@@ -218,7 +218,7 @@ async fn a_layer_can_be_shared_and_a_future_sent() {
 }
 
 #[tokio::test]
-async fn reqwest_is_such_a_client_by_the_adapter_of_the_manual() {
+async fn reqwest_works_with_the_manuals_adapter() {
     let (world, vault) = (World::new().await, super::Downstream::start().await);
     let builder = world.builder().destination(vault.url(), OutboundToken::service());
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());

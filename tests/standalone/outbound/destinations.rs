@@ -1,4 +1,4 @@
-//! The list of places a token may go to, and the ways around it that there are not.
+//! Tokens go only to configured destinations, in every spelling of a URI.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -12,9 +12,9 @@ use tower::{Layer, ServiceExt};
 
 use super::{Downstream, World, by, http, send, why, within_timeout};
 
-/// Sends a request through the layer to a client that connects to nobody. The token that it would
-/// have sent, or why it was not asked to; a token that is none is `-`.
-async fn try_it(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String {
+/// Sends a request through the layer to a client that does not connect. Returns the `Authorization` header,
+/// `-` if there is none, or the error.
+async fn token_sent(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String {
     let sent = Arc::new(Mutex::new(None));
     let book = sent.clone();
     let client = tower::service_fn(move |request: Request<Full<Bytes>>| {
@@ -38,20 +38,20 @@ async fn try_it(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String {
     }
 }
 
-/// `sent` when a token went along, else what there was instead.
-async fn verdict(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String {
-    let outcome = try_it(layer, uri, hosts).await;
+/// Returns `sent` for a request with a token, `-` for one without, or the error.
+async fn outcome_of(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String {
+    let outcome = token_sent(layer, uri, hosts).await;
     if outcome.starts_with("Bearer ") { "sent".to_owned() } else { outcome }
 }
 
 #[tokio::test]
-async fn a_token_goes_to_the_origin_it_was_configured_for_and_to_no_other() {
+async fn token_goes_only_to_configured_origin() {
     let world = World::new().await;
     let builder = world.builder().destination("https://vault.example", OutboundToken::service());
     let builder = builder.destination("https://[2001:db8::1]:8443", OutboundToken::service());
     let builder = builder.destination("http://127.0.0.1:8080", OutboundToken::service());
     let layer = builder.destination("http://localhost", OutboundToken::service()).build().unwrap();
-    let refused = |host: &str| format!("Destination({host:?})");
+    let unknown = |host: &str| format!("Destination({host:?})");
     let cases = [
         ("https://vault.example", "sent".to_owned()),
         ("https://vault.example/", "sent".to_owned()),
@@ -64,56 +64,56 @@ async fn a_token_goes_to_the_origin_it_was_configured_for_and_to_no_other() {
         ("https://[2001:DB8::1]:8443/", "sent".to_owned()),
         ("http://127.0.0.1:8080/", "sent".to_owned()),
         ("http://localhost:80/", "sent".to_owned()),
-        // No paths are told apart here, so none is refused.
+        // No destination has a path, so no path is ambiguous.
         ("https://vault.example/a/../b//%2e%2f", "sent".to_owned()),
-        // Another port, or something that might be one.
-        ("https://vault.example:8443/", refused("vault.example")),
-        ("https://vault.example:80/", refused("vault.example")),
-        ("https://vault.example:/", refused("vault.example")),
-        ("https://vault.example:65979/", refused("vault.example")),
-        ("https://vault.example:+443/", refused("vault.example")),
-        ("https://[2001:db8::1]/", refused("[2001:db8::1]")),
-        ("http://127.0.0.1/", refused("127.0.0.1")),
-        ("http://localhost:443/", refused("localhost")),
+        // Another port, or an invalid one.
+        ("https://vault.example:8443/", unknown("vault.example")),
+        ("https://vault.example:80/", unknown("vault.example")),
+        ("https://vault.example:/", unknown("vault.example")),
+        ("https://vault.example:65979/", unknown("vault.example")),
+        ("https://vault.example:+443/", unknown("vault.example")),
+        ("https://[2001:db8::1]/", unknown("[2001:db8::1]")),
+        ("http://127.0.0.1/", unknown("127.0.0.1")),
+        ("http://localhost:443/", unknown("localhost")),
         // Another scheme.
-        ("http://vault.example/", refused("vault.example")),
-        ("http://vault.example:443/", refused("vault.example")),
-        ("ftp://vault.example:443/", refused("vault.example")),
-        ("https://127.0.0.1:8080/", refused("127.0.0.1")),
-        // A user in front.
-        ("https://user@vault.example/", refused("vault.example")),
-        ("https://user:pass@vault.example/", refused("vault.example")),
-        ("https://vault.example@evil.example/", refused("evil.example")),
-        ("https://vault.example:443@evil.example/", refused("evil.example")),
-        ("https://vault.example@vault.example/", refused("vault.example")),
-        ("https://evil.example:443@vault.example/", refused("vault.example")),
-        ("https://@vault.example/", refused("vault.example")),
+        ("http://vault.example/", unknown("vault.example")),
+        ("http://vault.example:443/", unknown("vault.example")),
+        ("ftp://vault.example:443/", unknown("vault.example")),
+        ("https://127.0.0.1:8080/", unknown("127.0.0.1")),
+        // User information.
+        ("https://user@vault.example/", unknown("vault.example")),
+        ("https://user:pass@vault.example/", unknown("vault.example")),
+        ("https://vault.example@evil.example/", unknown("evil.example")),
+        ("https://vault.example:443@evil.example/", unknown("evil.example")),
+        ("https://vault.example@vault.example/", unknown("vault.example")),
+        ("https://evil.example:443@vault.example/", unknown("vault.example")),
+        ("https://@vault.example/", unknown("vault.example")),
         // Another host.
-        ("https://vault.example./", refused("vault.example.")),
-        ("https://a.vault.example/", refused("a.vault.example")),
-        ("https://vault.example.evil.example/", refused("vault.example.evil.example")),
-        ("https://evil-vault.example/", refused("evil-vault.example")),
-        ("https://vault.exampl/", refused("vault.exampl")),
-        ("https://evil.example/?vault.example", refused("evil.example")),
-        ("https://evil.example/https://vault.example/", refused("evil.example")),
-        ("https://[2001:db8:0::1]:8443/", refused("[2001:db8:0::1]")),
-        ("https://[::ffff:127.0.0.1]:8080/", refused("[::ffff:127.0.0.1]")),
-        ("http://127.1:8080/", refused("127.1")),
-        ("http://2130706433:8080/", refused("2130706433")),
-        ("http://0x7f.0.0.1:8080/", refused("0x7f.0.0.1")),
-        // Nobody at all.
-        ("/", refused("")),
-        ("/https://vault.example/", refused("")),
-        ("*", refused("")),
-        ("vault.example:443", refused("vault.example")),
+        ("https://vault.example./", unknown("vault.example.")),
+        ("https://a.vault.example/", unknown("a.vault.example")),
+        ("https://vault.example.evil.example/", unknown("vault.example.evil.example")),
+        ("https://evil-vault.example/", unknown("evil-vault.example")),
+        ("https://vault.exampl/", unknown("vault.exampl")),
+        ("https://evil.example/?vault.example", unknown("evil.example")),
+        ("https://evil.example/https://vault.example/", unknown("evil.example")),
+        ("https://[2001:db8:0::1]:8443/", unknown("[2001:db8:0::1]")),
+        ("https://[::ffff:127.0.0.1]:8080/", unknown("[::ffff:127.0.0.1]")),
+        ("http://127.1:8080/", unknown("127.1")),
+        ("http://2130706433:8080/", unknown("2130706433")),
+        ("http://0x7f.0.0.1:8080/", unknown("0x7f.0.0.1")),
+        // No host.
+        ("/", unknown("")),
+        ("/https://vault.example/", unknown("")),
+        ("*", unknown("")),
+        ("vault.example:443", unknown("vault.example")),
     ];
     for (uri, expected) in cases {
-        assert_eq!(verdict(&layer, uri, &[]).await, expected, "{uri}");
+        assert_eq!(outcome_of(&layer, uri, &[]).await, expected, "{uri}");
     }
 }
 
 #[tokio::test]
-async fn a_host_header_may_only_say_what_the_uri_says() {
+async fn host_header_must_match_uri() {
     let world = World::new().await;
     let builder = world.builder().destination("https://vault.example", OutboundToken::service());
     let layer = builder.destination("https://box.example:8443", OutboundToken::none());
@@ -142,25 +142,25 @@ async fn a_host_header_may_only_say_what_the_uri_says() {
         (other, &["vault.example"], "Host"),
     ];
     for (uri, hosts, expected) in cases {
-        assert_eq!(verdict(&layer, uri, hosts).await, expected, "{uri} {hosts:?}");
+        assert_eq!(outcome_of(&layer, uri, hosts).await, expected, "{uri} {hosts:?}");
     }
 }
 
-/// What the service tokens of these tests may be told apart by.
+/// A service token that tests recognise by its scope.
 fn own(scope: &str) -> OutboundToken {
     OutboundToken::service().scopes(scope.parse().unwrap())
 }
 
-/// The scope of the token sent, or what there was instead.
+/// Returns the scope of the token, `-` for a request without one, or the error.
 async fn scope_of(layer: &OutboundLayer, uri: &str) -> String {
-    let outcome = try_it(layer, uri, &[]).await;
+    let outcome = token_sent(layer, uri, &[]).await;
     let Some(token) = outcome.strip_prefix("Bearer ") else { return outcome };
     let claims: serde_json::Value = scaikey_auth::validator::insecure_decode_claims(token).unwrap();
     claims["scope"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn a_rule_for_a_path_holds_below_it_and_nowhere_else() {
+async fn path_prefix_matches_only_its_subtree() {
     let world = World::new().await;
     let layer = world
         .builder()
@@ -207,7 +207,7 @@ async fn a_rule_for_a_path_holds_below_it_and_nowhere_else() {
         ("/api//x", "Path"),
         ("/api//", "Path"),
         ("/;/api", "Path"),
-        // Slashes that are not seen.
+        // Encoded slashes.
         ("/api%2fx", "Path"),
         ("/api/..%2fadmin", "Path"),
         ("/api/x%2Fy", "Path"),
@@ -216,7 +216,7 @@ async fn a_rule_for_a_path_holds_below_it_and_nowhere_else() {
         ("/api/v2%5Copen", "Path"),
         (r"/api/..\admin", "Path"),
         (r"/api/v2\open", "Path"),
-        // Other spellings of another rule.
+        // Other spellings of a path prefix.
         ("/api/v2/%6fpen", "Path"),
         ("/api/v2/%256fpen", "Path"),
         ("/api/v2/OPEN/x", "Path"),
@@ -233,7 +233,7 @@ async fn a_rule_for_a_path_holds_below_it_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn of_several_rules_the_longest_counts_in_whatever_order_they_came() {
+async fn longest_path_prefix_wins() {
     let world = World::new().await;
     let rules = [
         ("https://h.example", own("read")),
@@ -269,45 +269,45 @@ async fn of_several_rules_the_longest_counts_in_whatever_order_they_came() {
 }
 
 #[tokio::test]
-async fn a_path_made_to_be_slow_is_read_at_once() {
+async fn adversarial_path_is_matched_quickly() {
     let world = World::new().await;
     let layer = world.builder().destination("https://h.example/api", own("read"));
     let layer = layer.build().unwrap();
     let begin = std::time::Instant::now();
     for part in ["%25", "25", "/..", ";", "%", "a;"] {
         let uri = format!("https://h.example/api/%{}", part.repeat(60_000 / part.len()));
-        let _ = try_it(&layer, &uri, &[]).await;
+        let _ = token_sent(&layer, &uri, &[]).await;
     }
-    // Read from end to end it takes milliseconds; read again for each layer of encoding, hours.
+    // A linear algorithm takes milliseconds. One that decodes each layer of encoding takes hours.
     assert!(begin.elapsed() < super::secs(60), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
-async fn on_real_sockets_a_refused_request_reaches_nobody() {
+async fn rejected_request_reaches_no_server() {
     let world = World::new().await;
     let (vault, evil) = (Downstream::start().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let alice = world.caller("alice-id").await;
-    let mut disguised = vault.get("/");
-    disguised.headers_mut().insert(HOST, evil.address().parse().unwrap());
-    let mut dressed = evil.get("/");
-    dressed.headers_mut().insert(HOST, vault.address().parse().unwrap());
+    let mut other_host = vault.get("/");
+    other_host.headers_mut().insert(HOST, evil.address().parse().unwrap());
+    let mut other_uri = evil.get("/");
+    other_uri.headers_mut().insert(HOST, vault.address().parse().unwrap());
     let userinfo = format!("http://{}@{}/", vault.address(), evil.address());
     let userinfo = Request::get(userinfo).body(Full::default()).unwrap();
-    for request in [evil.get("/"), disguised, dressed, userinfo] {
+    for request in [evil.get("/"), other_host, other_uri, userinfo] {
         why(send(&layer, by(&alice, request)).await);
     }
     assert_eq!((vault.seen().len(), evil.seen().len()), (0, 0));
-    // Not even a token was asked for.
+    // No token was requested.
     assert_eq!(world.provider.token_requests(), 0);
-    // A service that sends elsewhere is not followed.
+    // A redirect is not followed.
     vault.will_answer([307]);
     let answer = send(&layer, by(&alice, vault.get("/"))).await.unwrap();
     assert_eq!((answer.status().as_u16(), vault.seen().len()), (307, 1));
 }
 
 #[tokio::test]
-async fn ipv6_is_a_destination_like_others() {
+async fn ipv6_destination_matches() {
     let world = World::new().await;
     let Ok(listener) = tokio::net::TcpListener::bind("[::1]:0").await else { return };
     let url = format!("http://[::1]:{}", listener.local_addr().unwrap().port());
@@ -325,14 +325,14 @@ async fn ipv6_is_a_destination_like_others() {
 }
 
 #[tokio::test]
-async fn nothing_may_be_sent_where_nothing_is_configured() {
+async fn empty_configuration_rejects_every_request() {
     let world = World::new().await;
     let layer = world.builder().build().unwrap();
-    assert_eq!(verdict(&layer, "https://h.example/", &[]).await, r#"Destination("h.example")"#);
+    assert_eq!(outcome_of(&layer, "https://h.example/", &[]).await, r#"Destination("h.example")"#);
 }
 
 #[tokio::test]
-async fn all_faults_of_the_destinations_are_told_at_once() {
+async fn all_destination_faults_are_reported_together() {
     let world = World::new().await;
     let service = OutboundToken::service;
     let wrong = [
@@ -367,7 +367,7 @@ async fn all_faults_of_the_destinations_are_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_had_as_it_is_described_is_a_fault() {
+async fn inapplicable_token_option_is_a_fault() {
     let world = World::new().await;
     let scopes = || "read".parse().unwrap();
     let resource = || "https://vault.example/".parse().unwrap();
@@ -377,11 +377,20 @@ async fn a_token_that_cannot_be_had_as_it_is_described_is_a_fault() {
         (OutboundToken::service().scopes(scopes()), None),
         (OutboundToken::service_in_callers_tenant().scopes(scopes()), None),
         (on_behalf(""), Some("has an empty audience")),
-        (OutboundToken::forwarded().scopes(scopes()), Some("has scopes for a token")),
-        (OutboundToken::none().scopes(scopes()), Some("has scopes for a token")),
-        (OutboundToken::service().resource(resource()), Some("has a resource for a token")),
-        (OutboundToken::forwarded().resource(resource()), Some("has a resource for a token")),
-        (OutboundToken::none().resource(resource()), Some("has a resource for a token")),
+        (OutboundToken::forwarded().scopes(scopes()), Some("has scopes, but requests no token")),
+        (OutboundToken::none().scopes(scopes()), Some("has scopes, but requests no token")),
+        (
+            OutboundToken::service().resource(resource()),
+            Some("has a resource, but exchanges no token"),
+        ),
+        (
+            OutboundToken::forwarded().resource(resource()),
+            Some("has a resource, but exchanges no token"),
+        ),
+        (
+            OutboundToken::none().resource(resource()),
+            Some("has a resource, but exchanges no token"),
+        ),
     ];
     for (token, problem) in cases {
         let case = format!("{token:?}");
@@ -395,7 +404,7 @@ async fn a_token_that_cannot_be_had_as_it_is_described_is_a_fault() {
 }
 
 #[tokio::test]
-async fn plain_http_is_for_this_machine_and_only_when_allowed() {
+async fn plain_http_needs_loopback_and_opt_in() {
     let world = World::new().await;
     for (url, is_good) in [
         ("http://127.0.0.1", true),

@@ -1,11 +1,11 @@
-//! The layer for HTTP clients: which token goes where, and that none goes anywhere else.
+//! Tests of the layer for HTTP clients: each destination gets its token, and no other server gets one.
 
 mod callers;
 mod canary;
 mod contracts;
 mod destinations;
-mod refused;
-mod ways;
+mod tokens;
+mod unauthorized;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -40,7 +40,7 @@ type Http = Client<HttpConnector, Full<Bytes>>;
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const SERVICE: &str = "client_credentials";
 
-/// A provider, a service called `scaiwave` that trusts it, and its client there, by one clock.
+/// A provider, the service `scaiwave` that trusts it, and the service's client, with one clock.
 struct World {
     provider: Provider,
     clock: ManualClock,
@@ -81,7 +81,7 @@ impl World {
         self.builder().destination(to.url(), token).build().unwrap()
     }
 
-    /// A user of tenant `tenant-1` for a day, as the service came to know them.
+    /// Returns an authenticated user of tenant `tenant-1` whose token lives for a day.
     async fn caller(&self, subject: &str) -> AuthContext {
         let token = self.provider.token().subject(subject).expires_in(secs(86_400)).sign();
         self.auth.authenticate(&token).await.unwrap()
@@ -93,22 +93,22 @@ fn drive() -> testing::Client {
     drive.may_exchange("scaivault", "vault:read vault:write")
 }
 
-/// A mock user, who has no token of a provider's.
+/// Returns a mock user, who has no real token.
 async fn mock_caller() -> AuthContext {
     mock().authenticate("anything").await.unwrap()
 }
 
-/// A request as a downstream service got it.
+/// A request that a downstream service received.
 #[derive(Debug, Clone)]
 struct Seen {
     path: String,
-    /// All its `Authorization` values.
+    /// All `Authorization` values.
     authorization: Vec<String>,
     body: Bytes,
 }
 
 impl Seen {
-    /// The one token.
+    /// Returns the only token.
     fn token(&self) -> &str {
         let [value] = self.authorization.as_slice() else { panic!("not one token: {self:?}") };
         value.strip_prefix("Bearer ").unwrap()
@@ -119,7 +119,7 @@ impl Seen {
     }
 }
 
-/// A service on a real socket that writes down what comes. It ends with its value.
+/// A service on a real socket that records its requests. Dropping it stops the server.
 struct Downstream {
     server: Server,
     book: Book,
@@ -128,14 +128,14 @@ struct Downstream {
 #[derive(Clone, Default)]
 struct Book {
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// What is answered next; 200 when there is none.
+    /// The next statuses; 200 when empty.
     answers: Arc<Mutex<VecDeque<u16>>>,
 }
 
 impl Downstream {
     async fn start() -> Self {
         let book = Book::default();
-        let app = Router::new().fallback(note).with_state(book.clone());
+        let app = Router::new().fallback(record).with_state(book.clone());
         Self { server: Server::axum(app).await, book }
     }
 
@@ -159,7 +159,7 @@ impl Downstream {
         self.book.seen.lock().unwrap().clone()
     }
 
-    /// The one request there was.
+    /// Returns the only request.
     fn only(&self) -> Seen {
         let seen = self.seen();
         assert_eq!(seen.len(), 1, "{seen:?}");
@@ -167,7 +167,7 @@ impl Downstream {
     }
 }
 
-async fn note(State(book): State<Book>, request: Request<Body>) -> StatusCode {
+async fn record(State(book): State<Book>, request: Request<Body>) -> StatusCode {
     let (head, body) = request.into_parts();
     let values = head.headers.get_all(AUTHORIZATION).iter();
     let authorization = values.map(|value| value.to_str().unwrap().to_owned()).collect();
@@ -189,13 +189,13 @@ async fn send(
     within_timeout(layer.layer(http()).oneshot(request)).await
 }
 
-/// On behalf of this caller.
+/// Adds the caller to the request.
 fn by(caller: &AuthContext, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
     request.extensions_mut().insert(caller.clone());
     request
 }
 
-/// Why a request was not sent.
+/// Returns the reason why a request was not sent.
 fn why<T: std::fmt::Debug>(outcome: Result<T, BoxError>) -> OutboundError {
     *outcome.unwrap_err().downcast::<OutboundError>().expect("an OutboundError")
 }

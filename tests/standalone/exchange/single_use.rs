@@ -1,4 +1,4 @@
-//! Refresh tokens are spent once also where no cache helps, and nobody waits for one for long.
+//! Refresh tokens are spent once, even with a faulty cache, and callers wait only for a limited time.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,42 +17,42 @@ use scaikey_auth::{ExchangeRequest, TokenCache, TokenExchangeClient};
 use super::{builder, provider};
 use crate::support::Log;
 
-/// What a shared cache does when it is asked something.
+/// The behaviour of a faulty shared cache.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Does {
+enum Behaviour {
     Fails,
     Hangs,
-    /// It grants locks, and never answers when they are given back.
+    /// Grants locks, and never answers `unlock`.
     HangsAtUnlock,
-    /// It never answers the first look.
-    HangsAtFirstLook,
+    /// Never answers the first `get`.
+    HangsAtFirstLookup,
 }
 
 #[derive(Debug)]
-struct Bad {
-    does: Does,
-    looks: Arc<AtomicUsize>,
+struct FaultyCache {
+    behaviour: Behaviour,
+    lookups: Arc<AtomicUsize>,
 }
 
-impl Bad {
-    async fn answer<T>(&self, well: T) -> Result<T, BoxError> {
-        match self.does {
-            Does::Fails => Err("away".into()),
-            Does::Hangs => pending().await,
-            Does::HangsAtUnlock | Does::HangsAtFirstLook => Ok(well),
+impl FaultyCache {
+    async fn answer<T>(&self, value: T) -> Result<T, BoxError> {
+        match self.behaviour {
+            Behaviour::Fails => Err("unavailable".into()),
+            Behaviour::Hangs => pending().await,
+            Behaviour::HangsAtUnlock | Behaviour::HangsAtFirstLookup => Ok(value),
         }
     }
 }
 
 #[async_trait]
-impl TokenCache for Bad {
+impl TokenCache for FaultyCache {
     fn is_shared(&self) -> bool {
         true
     }
 
     async fn get(&self, _: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
-        let earlier = self.looks.fetch_add(1, Ordering::Relaxed);
-        if self.does == Does::HangsAtFirstLook && earlier == 0 {
+        let earlier = self.lookups.fetch_add(1, Ordering::Relaxed);
+        if self.behaviour == Behaviour::HangsAtFirstLookup && earlier == 0 {
             pending::<()>().await;
         }
         self.answer(None).await
@@ -77,24 +77,27 @@ impl TokenCache for Bad {
     }
 
     async fn unlock(&self, _: &CacheKey<'_>, _: &Fence) -> Result<(), BoxError> {
-        match self.does {
-            Does::HangsAtUnlock => pending().await,
+        match self.behaviour {
+            Behaviour::HangsAtUnlock => pending().await,
             _ => self.answer(()).await,
         }
     }
 }
 
-fn with(builder: TokenExchangeBuilder, does: Does) -> TokenExchangeBuilder {
-    with_counted(builder, does, Arc::default())
+fn with(builder: TokenExchangeBuilder, behaviour: Behaviour) -> TokenExchangeBuilder {
+    with_counted(builder, behaviour, Arc::default())
 }
 
 fn with_counted(
     builder: TokenExchangeBuilder,
-    does: Does,
-    looks: Arc<AtomicUsize>,
+    behaviour: Behaviour,
+    lookups: Arc<AtomicUsize>,
 ) -> TokenExchangeBuilder {
     let keys = SealingKeys::parse(&"QUFB".repeat(12).into()).unwrap();
-    builder.cache(Arc::new(Bad { does, looks })).cache_keys(keys).enable_password_grant()
+    builder
+        .cache(Arc::new(FaultyCache { behaviour, lookups }))
+        .cache_keys(keys)
+        .enable_password_grant()
 }
 
 async fn signed_in(client: &TokenExchangeClient) -> RefreshRequest {
@@ -102,27 +105,27 @@ async fn signed_in(client: &TokenExchangeClient) -> RefreshRequest {
     RefreshRequest::new(session.refresh_token().unwrap().clone())
 }
 
-fn spent(provider: &Provider) -> (u64, u64) {
+fn grants_and_reuses(provider: &Provider) -> (u64, u64) {
     (provider.granted("refresh_token"), provider.refresh_reuses())
 }
 
 #[tokio::test]
 async fn process_without_lock_spends_once() {
     let (log, provider) = (Log::start(), provider().await);
-    let client = with(builder(&provider), Does::Fails).insecure_spend_without_lock();
+    let client = with(builder(&provider), Behaviour::Fails).insecure_spend_without_lock();
     let client = client.build().unwrap();
     let request = signed_in(&client).await;
     let first = client.refresh(&request).await.unwrap();
     let second = client.refresh(&request).await.unwrap();
     assert_eq!(first.secret(), second.secret());
-    assert_eq!(spent(&provider), (1, 0));
+    assert_eq!(grants_and_reuses(&provider), (1, 0));
     assert!(log.text().contains("insecure_spend_without_lock"), "{}", log.text());
 }
 
 #[tokio::test]
-async fn full_memory_keeps_successors() {
+async fn full_cache_keeps_successors() {
     let provider = provider().await;
-    // It takes some forty tokens, and all that is in it is asked for all the time.
+    // The cache holds about forty tokens, and all of them are used.
     let client = builder(&provider).cache(MemoryCache::new(60_000)).enable_password_grant();
     let client = client.build().unwrap();
     let exchange = async |subject: &str| {
@@ -136,13 +139,13 @@ async fn full_memory_keeps_successors() {
     }
     let request = signed_in(&client).await;
     let first = client.refresh(&request).await.unwrap();
-    // The latest thousand are kept beside it.
+    // The successor is stored beside the cache.
     for nth in 100..1500 {
         exchange(&subject(&provider, nth)).await;
     }
     let second = client.refresh(&request).await.unwrap();
     assert_eq!(first.secret(), second.secret());
-    assert_eq!(spent(&provider), (1, 0));
+    assert_eq!(grants_and_reuses(&provider), (1, 0));
 }
 
 fn subject(provider: &Provider, nth: usize) -> String {
@@ -150,18 +153,18 @@ fn subject(provider: &Provider, nth: usize) -> String {
 }
 
 #[tokio::test]
-async fn silent_cache_costs_its_timeout_once() {
+async fn silent_cache_costs_one_timeout() {
     let limit = Duration::from_secs(2);
     let builder = TokenExchangeClient::builder("https://scaikey.example");
-    let client = with(builder.client_auth(super::drive()), Does::Hangs).cache_timeout(limit);
+    let client = with(builder.client_auth(super::drive()), Behaviour::Hangs).cache_timeout(limit);
     let client = client.build().unwrap();
     for _ in 0..2 {
-        // Both timers are of one runtime: on a busy machine they are late together.
+        // Both timers belong to one runtime, so on a busy machine they are late together.
         let request = RefreshRequest::new("secret");
         let error = tokio::select! {
             biased;
             outcome = client.refresh(&request) => outcome.unwrap_err().to_string(),
-            () = tokio::time::sleep(limit * 3 / 2) => panic!("it took longer than was said"),
+            () = tokio::time::sleep(limit * 3 / 2) => panic!("the call took longer than the timeout"),
         };
         assert!(error.contains("cache did not answer"), "{error}");
         assert!(!error.contains("provider"), "{error}");
@@ -169,24 +172,24 @@ async fn silent_cache_costs_its_timeout_once() {
 }
 
 #[tokio::test]
-async fn hanging_unlock_keeps_nobody_waiting() {
+async fn hanging_unlock_does_not_delay_callers() {
     let provider = provider().await;
-    let client = with(builder(&provider), Does::HangsAtUnlock);
+    let client = with(builder(&provider), Behaviour::HangsAtUnlock);
     let client = client.cache_timeout(Duration::from_secs(24 * 3600)).build().unwrap();
     let request = signed_in(&client).await;
     client.refresh(&request).await.unwrap();
-    assert_eq!(spent(&provider), (1, 0));
+    assert_eq!(grants_and_reuses(&provider), (1, 0));
 }
 
 #[tokio::test]
-async fn look_without_answer_holds_up_nobody_else() {
-    let (provider, looks) = (provider().await, Arc::<AtomicUsize>::default());
-    let client = with_counted(builder(&provider), Does::HangsAtFirstLook, looks.clone());
+async fn hanging_lookup_delays_only_one_call() {
+    let (provider, lookups) = (provider().await, Arc::<AtomicUsize>::default());
+    let client = with_counted(builder(&provider), Behaviour::HangsAtFirstLookup, lookups.clone());
     let client = client.cache_timeout(Duration::from_secs(2)).build().unwrap();
     let request = ExchangeRequest::new(subject(&provider, 0), "scaivault");
     client.exchange(&request).await.unwrap();
-    let before = looks.load(Ordering::Relaxed);
+    let before = lookups.load(Ordering::Relaxed);
     client.exchange(&request).await.unwrap();
-    // It looks itself, and once more when it has the lock.
-    assert_eq!(looks.load(Ordering::Relaxed) - before, 2);
+    // One lookup before the lock, and one with it.
+    assert_eq!(lookups.load(Ordering::Relaxed) - before, 2);
 }

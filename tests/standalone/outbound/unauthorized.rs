@@ -1,4 +1,4 @@
-//! What happens when a service downstream answers 401.
+//! A downstream service answers 401: the token is replaced and the request retried.
 
 use bytes::Bytes;
 use http::Request;
@@ -14,15 +14,15 @@ use super::{Downstream, World, by, http, secs, send, within_timeout};
 const OLD: u64 = 10;
 const YOUNG: u64 = 9;
 
-fn ways() -> [OutboundToken; 2] {
+fn tokens() -> [OutboundToken; 2] {
     [OutboundToken::on_behalf_of_caller("scaivault"), OutboundToken::service()]
 }
 
 #[tokio::test]
-async fn an_old_token_is_replaced_and_the_request_sent_once_more() {
-    for way in ways() {
+async fn old_token_is_replaced_and_request_retried() {
+    for token in tokens() {
         let (world, vault) = (World::new().await, Downstream::start().await);
-        let layer = world.layer(&vault, way);
+        let layer = world.layer(&vault, token);
         let alice = world.caller("alice-id").await;
         send(&layer, by(&alice, vault.get("/"))).await.unwrap();
         world.clock.advance(secs(OLD));
@@ -30,22 +30,22 @@ async fn an_old_token_is_replaced_and_the_request_sent_once_more() {
         let mut request = by(&alice, vault.get("/a/b?c=d"));
         request.headers_mut().insert("x-own", "kept".parse().unwrap());
         assert_eq!(send(&layer, request).await.unwrap().status(), 201);
-        let [first, refused, again] = &vault.seen()[..] else { panic!("{:?}", vault.seen()) };
-        assert_eq!((refused.path.as_str(), again.path.as_str()), ("/a/b", "/a/b"));
-        assert_eq!(first.token(), refused.token());
-        assert_ne!(refused.token(), again.token());
-        // From now on it is the new one.
+        let [first, rejected, retried] = &vault.seen()[..] else { panic!("{:?}", vault.seen()) };
+        assert_eq!((rejected.path.as_str(), retried.path.as_str()), ("/a/b", "/a/b"));
+        assert_eq!(first.token(), rejected.token());
+        assert_ne!(rejected.token(), retried.token());
+        // Later requests use the new token.
         send(&layer, by(&alice, vault.get("/"))).await.unwrap();
-        assert_eq!(vault.seen()[3].token(), again.token());
+        assert_eq!(vault.seen()[3].token(), retried.token());
         assert_eq!(world.provider.token_requests(), 2);
     }
 }
 
 #[tokio::test]
-async fn a_young_token_was_not_refused_for_its_age() {
-    for way in ways() {
+async fn young_token_is_not_replaced() {
+    for token in tokens() {
         let (world, vault) = (World::new().await, Downstream::start().await);
-        let layer = world.layer(&vault, way);
+        let layer = world.layer(&vault, token);
         let alice = world.caller("alice-id").await;
         send(&layer, by(&alice, vault.get("/"))).await.unwrap();
         world.clock.advance(secs(YOUNG));
@@ -56,7 +56,7 @@ async fn a_young_token_was_not_refused_for_its_age() {
 }
 
 #[tokio::test]
-async fn a_service_that_always_says_401_is_called_once_more_and_its_answer_stands() {
+async fn second_401_is_returned() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let alice = world.caller("alice-id").await;
@@ -65,7 +65,7 @@ async fn a_service_that_always_says_401_is_called_once_more_and_its_answer_stand
     vault.will_answer([401; 20]);
     assert_eq!(send(&layer, by(&alice, vault.get("/"))).await.unwrap().status(), 401);
     assert_eq!((vault.seen().len(), world.provider.token_requests()), (3, 2));
-    // The new token is young: for ten seconds nobody tries again.
+    // The new token is young, so it is not replaced for ten seconds.
     for _ in 0..5 {
         assert_eq!(send(&layer, by(&alice, vault.get("/"))).await.unwrap().status(), 401);
     }
@@ -73,7 +73,7 @@ async fn a_service_that_always_says_401_is_called_once_more_and_its_answer_stand
 }
 
 #[tokio::test]
-async fn other_answers_are_not_asked_about() {
+async fn other_statuses_replace_no_token() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::service());
     send(&layer, vault.get("/")).await.unwrap();
@@ -86,8 +86,8 @@ async fn other_answers_are_not_asked_about() {
     assert_eq!((vault.seen().len(), world.provider.token_requests()), (11, 1));
 }
 
-/// The bodies that came, after a first request, a pause, a 401 and what followed; and how many
-/// tokens there were.
+/// Sends a request, waits, and sends one that is answered with 401. Returns the received bodies and the
+/// number of token requests.
 async fn posted<R: Replay<Full<Bytes>> + Sync>(replay: Option<R>) -> (Vec<Bytes>, u64) {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let builder = world.builder().destination(vault.url(), OutboundToken::service());
@@ -113,17 +113,17 @@ async fn posted<R: Replay<Full<Bytes>> + Sync>(replay: Option<R>) -> (Vec<Bytes>
 }
 
 #[tokio::test]
-async fn a_body_is_sent_again_only_when_it_can_be_had_twice() {
+async fn only_copied_body_is_sent_again() {
     let never = None::<fn(&Full<Bytes>) -> Option<Full<Bytes>>>;
     let (bodies, tokens) = posted(never).await;
-    // The token is replaced all the same: the next request shall not fail like this one.
+    // The token is replaced anyway, for the next request.
     assert_eq!((bodies.len(), tokens), (2, 2), "not replayable");
     let (bodies, tokens) = posted(Some(|body: &Full<Bytes>| Some(body.clone()))).await;
     assert_eq!((bodies, tokens), (vec![Bytes::from("a letter"); 3], 2));
 }
 
 #[tokio::test]
-async fn the_request_after_one_that_could_not_be_sent_again_has_the_new_token() {
+async fn next_request_has_the_new_token() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::service());
     let request = || Request::post(vault.url()).body(Full::from("a letter")).unwrap();
@@ -138,7 +138,7 @@ async fn the_request_after_one_that_could_not_be_sent_again_has_the_new_token() 
 }
 
 #[tokio::test]
-async fn a_forwarded_token_is_never_tried_again() {
+async fn forwarded_token_is_never_retried() {
     let (world, twin) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&twin, OutboundToken::forwarded());
     let alice = world.caller("alice-id").await;
@@ -149,7 +149,7 @@ async fn a_forwarded_token_is_never_tried_again() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_token_is_never_tried_again() {
+async fn request_without_token_is_never_retried() {
     let (world, open) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&open, OutboundToken::none());
     open.will_answer([401, 201]);
@@ -158,7 +158,7 @@ async fn a_request_without_a_token_is_never_tried_again() {
 }
 
 #[tokio::test]
-async fn when_there_is_no_better_token_the_answer_stands() {
+async fn first_401_is_returned_without_replacement() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::service());
     send(&layer, vault.get("/")).await.unwrap();
@@ -171,7 +171,7 @@ async fn when_there_is_no_better_token_the_answer_stands() {
 }
 
 #[tokio::test]
-async fn many_refused_at_once_get_one_new_token() {
+async fn concurrent_401s_get_one_new_token() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let service = layer.layer(http());
@@ -190,7 +190,7 @@ async fn many_refused_at_once_get_one_new_token() {
 }
 
 #[tokio::test]
-async fn empty_bodies_of_other_types_are_sent_again_too() {
+async fn empty_body_of_any_type_is_retried() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let http: Client<HttpConnector, Empty<Bytes>> =
         Client::builder(TokioExecutor::new()).build(HttpConnector::new());

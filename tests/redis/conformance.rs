@@ -1,4 +1,4 @@
-//! The exam for token caches: ours pass, and broken ones fail by the rule they break.
+//! The conformance suite for token caches: correct caches pass, and each broken one fails its rule.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -29,11 +29,11 @@ async fn memory_passes() {
     token_cache(&Memory(MemoryCache::default())).await;
 }
 
-/// A server, and how to make a cache on it.
-struct Far<M>(Redis, M);
+/// A server, and a function that returns a cache on it.
+struct CacheOnServer<M>(Redis, M);
 
 #[async_trait]
-impl<M: Fn(&Redis) -> Arc<dyn TokenCache> + Sync> CacheSuite for Far<M> {
+impl<M: Fn(&Redis) -> Arc<dyn TokenCache> + Sync> CacheSuite for CacheOnServer<M> {
     fn cache(&self) -> Arc<dyn TokenCache> {
         (self.1)(&self.0)
     }
@@ -51,7 +51,7 @@ impl<M: Fn(&Redis) -> Arc<dyn TokenCache> + Sync> CacheSuite for Far<M> {
 #[tokio::test]
 async fn redis_passes() {
     let cache = |server: &Redis| Arc::new(redis(&server.url())) as Arc<dyn TokenCache>;
-    token_cache(&Far(Redis::start(), cache)).await;
+    token_cache(&CacheOnServer(Redis::start(), cache)).await;
 }
 
 #[tokio::test]
@@ -61,79 +61,79 @@ async fn redis_behind_memory_passes() {
         Arc::new(scaikey_auth::exchange::TieredCache::new(MemoryCache::default(), far))
             as Arc<dyn TokenCache>
     };
-    token_cache(&Far(Redis::start(), cache)).await;
+    token_cache(&CacheOnServer(Redis::start(), cache)).await;
 }
 
 #[tokio::test]
-async fn a_cache_behind_pointers_passes() {
+async fn cache_behind_arcs_passes() {
     let cache = |server: &Redis| {
         let inner: Arc<dyn TokenCache> = Arc::new(redis(&server.url()));
         Arc::new(Arc::new(inner)) as Arc<dyn TokenCache>
     };
-    token_cache(&Far(Redis::with_password("hunter2"), cache)).await;
+    token_cache(&CacheOnServer(Redis::with_password("hunter2"), cache)).await;
 }
 
 #[tokio::test]
-async fn a_cluster_passes() {
+async fn cluster_passes() {
     let cache = |server: &Redis| {
         let url = server.url();
         let urls = format!("{0},{0}", url.expose());
         Arc::new(redis(&urls.as_str().into())) as Arc<dyn TokenCache>
     };
-    token_cache(&Far(Redis::cluster(), cache)).await;
+    token_cache(&CacheOnServer(Redis::cluster(), cache)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_is_spoken_with_whom_the_certificates_name_and_with_nobody_else() {
+async fn tls_requires_a_trusted_certificate() {
     let (server, certificate) = Redis::with_tls();
     let url = server.tls_url();
     assert!(redis(&server.url()).root_certificates(&certificate).is_err(), "not rediss://");
     assert!(redis(&url).root_certificates(b"no certificate").is_err());
-    // Whom the system trusts does not include this one.
+    // The system does not trust this certificate.
     let untrusting: Arc<dyn TokenCache> = Arc::new(redis(&url));
-    let why = failure(token_cache(&Only(untrusting))).await;
+    let why = failure(token_cache(&AnyCache(untrusting))).await;
     assert!(why.contains("certificate"), "{why}");
     let cache = move |_: &Redis| {
         let cache = redis(&url).root_certificates(&certificate).unwrap();
         Arc::new(cache) as Arc<dyn TokenCache>
     };
-    token_cache(&Far(server, cache)).await;
+    token_cache(&CacheOnServer(server, cache)).await;
 }
 
-struct Only(Arc<dyn TokenCache>);
+struct AnyCache(Arc<dyn TokenCache>);
 
 #[async_trait]
-impl CacheSuite for Only {
+impl CacheSuite for AnyCache {
     fn cache(&self) -> Arc<dyn TokenCache> {
         self.0.clone()
     }
 }
 
-/// With what message an exam is failed.
-async fn failure(exam: impl Future<Output = ()>) -> String {
+/// Runs a suite that must fail, and returns its message.
+async fn failure(suite: impl Future<Output = ()>) -> String {
     let task = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(exam));
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(suite));
     }));
-    said(task.expect_err("it should be failed"))
+    panic_message(task.expect_err("the suite should fail"))
 }
 
-/// The message of a panic.
-fn said(why: Box<dyn Any + Send>) -> String {
+/// Returns the message of a panic.
+fn panic_message(why: Box<dyn Any + Send>) -> String {
     let text = why.downcast_ref::<&str>().map(|text| (*text).to_owned());
     why.downcast_ref::<String>().cloned().or(text).unwrap_or_default()
 }
 
 type Store = HashMap<String, (Vec<u8>, Instant)>;
 
-/// A shared cache as a user might write one, over a store in memory; flawless, or with one flaw.
+/// A custom shared cache over a store in memory, correct or with one flaw.
 #[derive(Debug, Clone)]
-struct Board {
+struct CustomCache {
     flaw: &'static str,
     store: Arc<Mutex<Store>>,
     plain: Arc<Mutex<HashMap<String, AccessToken>>>,
 }
 
-impl Board {
+impl CustomCache {
     fn new(flaw: &'static str) -> Self {
         Self { flaw, store: Arc::default(), plain: Arc::default() }
     }
@@ -171,7 +171,7 @@ impl Board {
 }
 
 #[async_trait]
-impl TokenCache for Board {
+impl TokenCache for CustomCache {
     fn is_shared(&self) -> bool {
         true
     }
@@ -249,13 +249,13 @@ impl TokenCache for Board {
     }
 }
 
-struct BoardExam(Board);
+struct CustomCacheSuite(CustomCache);
 
 #[async_trait]
-impl CacheSuite for BoardExam {
+impl CacheSuite for CustomCacheSuite {
     fn cache(&self) -> Arc<dyn TokenCache> {
         match self.0.flaw {
-            "is not shared" => Arc::new(Board::new("is not shared")),
+            "is not shared" => Arc::new(CustomCache::new("is not shared")),
             _ => Arc::new(self.0.clone()),
         }
     }
@@ -270,7 +270,7 @@ impl CacheSuite for BoardExam {
         self.0.write(name, value, Duration::from_secs(600));
     }
 
-    /// A flaw is waited for so long.
+    /// Waits less for a flaw.
     fn timeout(&self) -> Duration {
         match self.0.flaw {
             "" => Duration::from_secs(60),
@@ -280,14 +280,14 @@ impl CacheSuite for BoardExam {
 }
 
 #[tokio::test]
-async fn a_users_own_shared_cache_passes() {
-    token_cache(&BoardExam(Board::new(""))).await;
+async fn custom_shared_cache_passes() {
+    token_cache(&CustomCacheSuite(CustomCache::new(""))).await;
 }
 
 #[test]
-fn broken_caches_fail_by_the_rule_they_break() {
-    // All at the same time: most of it is waiting.
-    let exams = [
+fn broken_cache_fails_its_rule() {
+    // Run concurrently, because the suites mostly wait.
+    let suites = [
         ("forgets", "get returns the token put last"),
         ("fails", "an available store answers"),
         ("keeps the first", "get returns the token put last"),
@@ -305,22 +305,22 @@ fn broken_caches_fail_by_the_rule_they_break() {
         ("leaks", "values in the store are sealed"),
         ("trusts its store", "is a miss"),
     ]
-    .map(|(flaw, rule)| (flaw, rule, std::thread::spawn(move || examined(flaw))));
-    for (flaw, rule, exam) in exams {
-        let why = said(exam.join().expect_err("it should be failed"));
+    .map(|(flaw, rule)| (flaw, rule, std::thread::spawn(move || run_suite(flaw))));
+    for (flaw, rule, suite) in suites {
+        let why = panic_message(suite.join().expect_err("the suite should fail"));
         assert!(rule.split('|').any(|rule| why.contains(rule)), "a cache that {flaw}: {why}");
     }
 }
 
-fn examined(flaw: &'static str) {
+fn run_suite(flaw: &'static str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(token_cache(&BoardExam(Board::new(flaw))));
+    runtime.block_on(token_cache(&CustomCacheSuite(CustomCache::new(flaw))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_near_cache_that_keeps_what_the_far_one_does_not_is_found_out() {
-    // The server is away: a cache that hides it is no help to anybody who examines one.
+async fn unavailable_far_cache_fails_the_suite() {
+    // The near cache must not hide that the far cache is unavailable.
     let server = Redis::later();
-    let why = failure(token_cache(&Only(Arc::new(layered(&server.url()))))).await;
+    let why = failure(token_cache(&AnyCache(Arc::new(layered(&server.url()))))).await;
     assert!(why.contains("an available store answers"), "{why}");
 }

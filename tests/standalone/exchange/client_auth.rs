@@ -1,4 +1,4 @@
-//! How the service proves itself, and where the proof must not appear.
+//! Client authentication at the provider.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::File;
 use super::{SECRET, builder, provider};
 
 #[tokio::test]
-async fn a_secret_goes_into_one_header_or_one_member() {
+async fn secret_is_sent_in_one_place() {
     let provider = provider().await;
     for (auth, header) in [
         (ClientAuth::basic("drive:1 %", SECRET), true),
@@ -31,13 +31,13 @@ async fn a_secret_goes_into_one_header_or_one_member() {
 }
 
 #[tokio::test]
-async fn a_key_proves_itself_anew_each_time() {
+async fn private_key_signs_each_request() {
     let provider = provider().await;
     for algorithm in Algorithm::ALL {
         let key = SigningKey::generate(algorithm);
-        // Too short to be kept, so that each is asked for.
-        let life = Duration::from_secs(20);
-        provider.register_client(Client::with_key("svc", &key).token_lifetime(life));
+        // Too short to be cached, so that each call sends a request.
+        let lifetime = Duration::from_secs(20);
+        provider.register_client(Client::with_key("svc", &key).token_lifetime(lifetime));
         let auth =
             ClientAuth::private_key_jwt("svc", algorithm, Some(key.kid()), key.private_pem());
         let client = builder(&provider).client_auth(auth).build().unwrap();
@@ -46,7 +46,8 @@ async fn a_key_proves_itself_anew_each_time() {
             got.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
         }
     }
-    // A file may be mended while the service runs; a text is refused when the client is built.
+    // An invalid file is reported at the request, because it may be corrected while the service runs. An
+    // invalid text is reported when the client is built.
     let file = File::new("key", "hunter2");
     let auth = ClientAuth::private_key_jwt(
         "svc",
@@ -61,7 +62,7 @@ async fn a_key_proves_itself_anew_each_time() {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_file_may_change() {
+async fn secret_file_may_change() {
     let provider = provider().await;
     let drive = Client::new("drive:1 %", SECRET).token_lifetime(Duration::from_secs(20));
     provider.register_client(drive);
@@ -69,18 +70,18 @@ async fn a_secret_in_a_file_may_change() {
     let auth = ClientAuth::basic("drive:1 %", SecretSource::File(file.path().into()));
     let clock = ManualClock::default();
     let client = builder(&provider).client_auth(auth).clock(clock.clone()).build().unwrap();
-    let ask = async || client.service_token(ServiceTokenRequest::default()).await;
+    let service_token = async || client.service_token(ServiceTokenRequest::default()).await;
     file.write("old");
-    assert_eq!(ask().await.unwrap_err().oauth(), Some(&OAuthError::InvalidClient));
+    assert_eq!(service_token().await.unwrap_err().oauth(), Some(&OAuthError::InvalidClient));
     file.write(&format!("{SECRET}\n"));
     clock.advance(Duration::from_secs(1));
-    ask().await.unwrap();
+    service_token().await.unwrap();
     file.remove();
-    assert!(matches!(ask().await, Err(ExchangeError::ClientAuth(_))));
+    assert!(matches!(service_token().await, Err(ExchangeError::ClientAuth(_))));
 }
 
 #[tokio::test]
-async fn who_proves_nothing_gets_nothing_of_its_own() {
+async fn public_client_gets_no_service_token() {
     let provider = provider().await;
     let client = builder(&provider).client_auth(ClientAuth::none("app")).build().unwrap();
     let refused = client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
@@ -89,7 +90,7 @@ async fn who_proves_nothing_gets_nothing_of_its_own() {
 }
 
 #[test]
-fn proof_that_can_never_work_is_refused() {
+fn unusable_client_auth_is_rejected() {
     let key = SigningKey::generate(Algorithm::ES384).private_pem();
     for (auth, why) in [
         (ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, "hunter2"), "PKCS #8"),
@@ -105,7 +106,7 @@ fn proof_that_can_never_work_is_refused() {
 }
 
 #[test]
-fn a_client_that_cannot_work_is_not_built() {
+fn invalid_configuration_does_not_build() {
     let url = "https://scaikey.example";
     let auth = || ClientAuth::basic("a", "b");
     TokenExchangeClient::builder(url).client_auth(auth()).build().unwrap();

@@ -1,4 +1,4 @@
-//! The ways a destination can be had: whose token it gets, and what happens when there is none.
+//! The kinds of tokens that a destination may get, and requests whose token is missing.
 
 use bytes::Bytes;
 use http::Request;
@@ -20,7 +20,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn on_behalf_of_the_caller_the_service_sees_the_user_and_who_acts() {
+async fn exchanged_token_names_user_and_actor() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let alice = world.caller("alice-id").await;
@@ -35,7 +35,7 @@ async fn on_behalf_of_the_caller_the_service_sees_the_user_and_who_acts() {
 }
 
 #[tokio::test]
-async fn only_the_scopes_named_are_asked_for() {
+async fn only_configured_scopes_are_requested() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let read = || "vault:read".parse().unwrap();
     let on_behalf = OutboundToken::on_behalf_of_caller("scaivault").scopes(read());
@@ -48,7 +48,7 @@ async fn only_the_scopes_named_are_asked_for() {
 }
 
 #[tokio::test]
-async fn a_resource_is_named_beside_the_audience() {
+async fn resource_is_sent_with_audience() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let url = "https://vault.example/";
     world.provider.register_client(drive().may_exchange(url, "vault:read"));
@@ -60,7 +60,7 @@ async fn a_resource_is_named_beside_the_audience() {
 }
 
 #[tokio::test]
-async fn a_service_token_is_the_services_whoever_calls() {
+async fn service_token_is_the_same_for_callers() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::service());
     let alice = world.caller("alice-id").await;
@@ -72,8 +72,9 @@ async fn a_service_token_is_the_services_whoever_calls() {
     assert_eq!((world.provider.granted(SERVICE), world.provider.granted(EXCHANGE)), (1, 0));
 }
 
-/// A provider with an issuer for each tenant, a service that trusts them all, and a client of both.
-async fn town() -> (Provider, Auth, impl Fn(&Downstream, OutboundToken) -> OutboundLayer) {
+/// Returns a provider with one issuer for each tenant, a service that trusts all of them, and a function
+/// that builds a layer.
+async fn multi_tenant() -> (Provider, Auth, impl Fn(&Downstream, OutboundToken) -> OutboundLayer) {
     let provider = Provider::start().await;
     for tenant in ["acme", "umbrella"] {
         provider.tenant(tenant, tenant).register_client(drive());
@@ -98,8 +99,8 @@ async fn town() -> (Provider, Auth, impl Fn(&Downstream, OutboundToken) -> Outbo
 }
 
 #[tokio::test]
-async fn the_tenant_of_a_token_is_the_one_named_or_the_callers() {
-    let (provider, auth, layer) = town().await;
+async fn service_token_has_configured_or_callers_tenant() {
+    let (provider, auth, layer) = multi_tenant().await;
     let vault = Downstream::start().await;
     let acme = TenantId::new("acme").unwrap();
     let fixed = layer(&vault, OutboundToken::service_in(acme));
@@ -118,10 +119,10 @@ async fn the_tenant_of_a_token_is_the_one_named_or_the_callers() {
 }
 
 #[tokio::test]
-async fn in_a_tenant_that_is_not_the_callers_own_the_service_acts_there_and_the_user_does_not() {
-    let (provider, auth, layer) = town().await;
+async fn foreign_tenant_applies_to_service_tokens_only() {
+    let (provider, auth, layer) = multi_tenant().await;
     let vault = Downstream::start().await;
-    // The request names another tenant than the token, and is allowed to.
+    // The request may name another tenant than the token.
     let tenants = TenantSource::header(http::HeaderName::from_static("x-tenant"));
     let incoming = auth.layer().tenant_from(tenants.authorised_by(|_, _| true));
     let layers = [
@@ -150,7 +151,7 @@ async fn in_a_tenant_that_is_not_the_callers_own_the_service_acts_there_and_the_
 }
 
 #[tokio::test]
-async fn a_forwarded_token_is_the_callers_own() {
+async fn forwarded_token_is_the_callers() {
     let (world, twin) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&twin, OutboundToken::forwarded());
     let alice = world.caller("alice-id").await;
@@ -160,7 +161,7 @@ async fn a_forwarded_token_is_the_callers_own() {
 }
 
 #[tokio::test]
-async fn without_a_token_a_request_passes_as_it_is() {
+async fn request_without_token_passes_unchanged() {
     let (world, open) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&open, OutboundToken::none());
     let alice = world.caller("alice-id").await;
@@ -174,7 +175,7 @@ async fn without_a_token_a_request_passes_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_caller_in_the_request_counts_more_than_the_one_of_the_task() {
+async fn request_extension_overrides_task_caller() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let (alice, bob) = (world.caller("alice-id").await, world.caller("bob-id").await);
@@ -186,7 +187,7 @@ async fn the_caller_in_the_request_counts_more_than_the_one_of_the_task() {
 }
 
 #[tokio::test]
-async fn a_hundred_requests_of_one_caller_at_once_make_one_exchange() {
+async fn concurrent_requests_share_one_exchange() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let service =
         world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault")).layer(http());
@@ -205,7 +206,7 @@ async fn a_hundred_requests_of_one_caller_at_once_make_one_exchange() {
 }
 
 #[tokio::test]
-async fn a_request_that_lacks_what_its_token_needs_is_not_sent() {
+async fn missing_caller_or_tenant_prevents_sending() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let alice = world.caller("alice-id").await;
     let nowhere = world.provider.token().without("tenant_id").sign();
@@ -238,13 +239,13 @@ async fn a_request_that_lacks_what_its_token_needs_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_request_whose_token_is_not_to_be_had_is_not_sent() {
+async fn failed_token_request_prevents_sending() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let alice = world.caller("alice-id").await;
     let refused = world.layer(&vault, OutboundToken::on_behalf_of_caller("payroll"));
     let error = why(send(&refused, by(&alice, vault.get("/"))).await);
     assert!(matches!(error, OutboundError::Token(ExchangeError::Refused { .. })), "{error:?}");
-    // A tenant, and no way to tell the provider.
+    // The client cannot send a tenant to the provider.
     let stuck = world.layer(&vault, OutboundToken::service_in_callers_tenant());
     let error = why(send(&stuck, by(&alice, vault.get("/"))).await);
     assert!(matches!(error, OutboundError::Token(ExchangeError::NotConfigured(_))), "{error:?}");
@@ -253,7 +254,7 @@ async fn a_request_whose_token_is_not_to_be_had_is_not_sent() {
     let error = why(send(&layer, by(&alice, vault.get("/"))).await);
     assert!(matches!(error, OutboundError::Token(ExchangeError::Unavailable { .. })), "{error:?}");
     assert_eq!(vault.seen().len(), 0);
-    // Once there is a token, it serves while the provider is away.
+    // A cached token works while the provider is unavailable.
     world.provider.heal(ProviderEndpoint::Token);
     world.clock.advance(secs(60));
     send(&layer, by(&alice, vault.get("/"))).await.unwrap();
@@ -263,7 +264,7 @@ async fn a_request_whose_token_is_not_to_be_had_is_not_sent() {
 }
 
 #[tokio::test]
-async fn what_is_no_bearer_token_is_not_sent_as_one() {
+async fn non_bearer_token_is_not_sent() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let client = world.client_builder().accept_other_token_types().build().unwrap();
     let layer = OutboundLayer::builder(client)

@@ -1,4 +1,4 @@
-//! What is kept, for whom, and how long.
+//! The cache of exchanged tokens: keys, lifetimes, and requests that callers share.
 
 use std::collections::HashSet;
 use std::future::{Future as _, poll_fn};
@@ -26,7 +26,7 @@ fn secs(seconds: u64) -> Duration {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_once_and_kept_for_half_a_minute_less_than_it_lives() {
+async fn token_is_cached_until_thirty_seconds_left() {
     let (provider, client, clock) = timed().await;
     let request =
         ExchangeRequest::new(provider.token().expires_in(secs(90_000)).sign(), "scaivault");
@@ -36,7 +36,7 @@ async fn a_token_is_asked_for_once_and_kept_for_half_a_minute_less_than_it_lives
     let second = client.exchange(&request).await.unwrap();
     assert_eq!(second.cache_status(), CacheStatus::Hit);
     assert_eq!((second.secret(), provider.token_requests()), (first.secret(), 1));
-    // Due by now; but while the provider hangs, the old one serves to the end of its time.
+    // The token is due now. While the provider hangs, it is returned until it expires.
     provider.fail(ProviderEndpoint::Token, Fault::Hang);
     clock.advance(secs(869));
     assert_eq!(client.exchange(&request).await.unwrap().secret(), first.secret());
@@ -46,7 +46,7 @@ async fn a_token_is_asked_for_once_and_kept_for_half_a_minute_less_than_it_lives
 }
 
 #[tokio::test]
-async fn nobody_gets_what_somebody_else_asked_for() {
+async fn different_requests_never_share_tokens() {
     let provider = provider().await;
     let drive =
         Client::new("drive:1 %", SECRET).may_exchange("scaivault", "vault:read vault:write");
@@ -62,7 +62,7 @@ async fn nobody_gets_what_somebody_else_asked_for() {
     both.audiences.push("scaigrid".to_owned());
     let mut typed = request(&alice);
     typed.subject_type = TokenType::Jwt;
-    let asked = [
+    let requests = [
         request(&alice),
         request(&bob),
         request(&another_session),
@@ -78,18 +78,18 @@ async fn nobody_gets_what_somebody_else_asked_for() {
         request(&alice).in_tenant(TenantId::new("tenant-1").unwrap()),
     ];
     let mut tokens = Vec::new();
-    for (index, request) in asked.iter().enumerate() {
+    for (index, request) in requests.iter().enumerate() {
         let token = strict.exchange(request).await.unwrap_or_else(|e| panic!("{index}: {e}"));
         assert_eq!(token.cache_status(), CacheStatus::Miss, "{index}");
         tokens.push(token);
     }
-    for (request, token) in asked.iter().zip(&tokens) {
+    for (request, token) in requests.iter().zip(&tokens) {
         let again = strict.exchange(request).await.unwrap();
         assert_eq!((again.cache_status(), again.secret()), (CacheStatus::Hit, token.secret()));
     }
-    // The order of a set makes no difference.
-    let turned = strict.exchange(&scoped("vault:write vault:read")).await.unwrap();
-    assert_eq!(turned.cache_status(), CacheStatus::Hit);
+    // The order of scopes does not matter.
+    let reordered = strict.exchange(&scoped("vault:write vault:read")).await.unwrap();
+    assert_eq!(reordered.cache_status(), CacheStatus::Hit);
 }
 
 fn client_without_type(provider: &Provider) -> TokenExchangeClient {
@@ -97,7 +97,7 @@ fn client_without_type(provider: &Provider) -> TokenExchangeClient {
 }
 
 #[tokio::test]
-async fn a_token_of_one_tenant_is_never_another_tenants() {
+async fn tenants_never_share_tokens() {
     let provider = provider().await;
     let drive = || Client::new("drive:1 %", SECRET);
     let tenants = ["acme", "umbrella"].map(|id| {
@@ -117,8 +117,8 @@ async fn a_token_of_one_tenant_is_never_another_tenants() {
     }
 }
 
-/// So many callers at once, and what each of them got.
-async fn herd(
+/// Calls `exchange` concurrently and returns all results.
+async fn exchange_concurrently(
     client: &TokenExchangeClient,
     request: &ExchangeRequest,
     count: usize,
@@ -132,14 +132,14 @@ async fn herd(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_callers_of_an_expired_token_make_one_request() {
+async fn concurrent_callers_share_one_request() {
     let (provider, client, clock) = timed().await;
     let subject = provider.token().expires_in(secs(90_000)).sign();
     let request = ExchangeRequest::new(subject, "scaivault");
     let old = client.exchange(&request).await.unwrap();
     clock.advance(secs(3600));
     provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(50)));
-    let got = herd(&client, &request, 1000).await;
+    let got = exchange_concurrently(&client, &request, 1000).await;
     let first = got[0].as_ref().unwrap();
     assert!(got.iter().all(|token| token.as_ref().unwrap().secret() == first.secret()));
     assert_ne!(first.secret(), old.secret());
@@ -148,7 +148,7 @@ async fn a_thousand_callers_of_an_expired_token_make_one_request() {
 }
 
 #[tokio::test]
-async fn a_leader_that_goes_away_strands_nobody() {
+async fn cancelled_leader_does_not_cancel_followers() {
     let provider = provider().await;
     let client = super::client(&provider);
     provider.fail(ProviderEndpoint::Token, Fault::Hang);
@@ -168,10 +168,10 @@ async fn a_leader_that_goes_away_strands_nobody() {
 }
 
 #[tokio::test]
-async fn those_who_wait_share_the_failure_and_do_not_ask_again() {
+async fn concurrent_callers_share_one_failure() {
     let (provider, client, clock) = timed().await;
     let request = ExchangeRequest::new(provider.token().sign(), "elsewhere");
-    for error in herd(&client, &request, 100).await {
+    for error in exchange_concurrently(&client, &request, 100).await {
         assert_eq!(error.unwrap_err().oauth(), Some(&OAuthError::InvalidTarget));
     }
     clock.advance(secs(9));
@@ -183,7 +183,7 @@ async fn those_who_wait_share_the_failure_and_do_not_ask_again() {
 }
 
 #[tokio::test]
-async fn a_short_token_is_shared_by_those_who_waited_and_not_kept() {
+async fn uncacheable_token_is_shared_by_concurrent_callers() {
     let provider = provider().await;
     provider.set_token_lifetime(Some(secs(30)));
     provider.fail(ProviderEndpoint::Token, Fault::Hang);
@@ -192,7 +192,7 @@ async fn a_short_token_is_shared_by_those_who_waited_and_not_kept() {
     let mut callers: Vec<_> = (0..50).map(|_| Box::pin(client.exchange(&request))).collect();
     for caller in &mut callers {
         let polled = poll_fn(|context| Poll::Ready(caller.as_mut().poll(context))).await;
-        assert!(polled.is_pending(), "all wait before there is an answer");
+        assert!(polled.is_pending(), "every caller waits for the answer");
     }
     provider.heal(ProviderEndpoint::Token);
     for caller in callers {
@@ -204,22 +204,22 @@ async fn a_short_token_is_shared_by_those_who_waited_and_not_kept() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_kept_beyond_its_subject_unless_that_was_allowed() {
+async fn outlives_subject_the_subject_needs_opt_in() {
     let (provider, client, clock) = timed().await;
-    let outliving =
+    let outlives_subject =
         builder(&provider).clock(clock.clone()).insecure_outlive_subject().build().unwrap();
     let request = ExchangeRequest::new(provider.token().expires_in(secs(100)).sign(), "scaivault");
     let token = client.exchange(&request).await.unwrap();
     assert!(token.cacheable_for().unwrap() <= secs(100), "{:?}", token.cacheable_for());
-    outliving.exchange(&request).await.unwrap();
+    outlives_subject.exchange(&request).await.unwrap();
     clock.advance(secs(101));
     let refused = client.exchange(&request).await.unwrap_err();
     assert_eq!(refused.oauth(), Some(&OAuthError::InvalidRequest));
-    outliving.exchange(&request).await.unwrap();
+    outlives_subject.exchange(&request).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_token_that_is_due_is_given_out_and_replaced_behind_the_callers_back() {
+async fn due_token_is_renewed_in_background() {
     let (provider, client, clock) = timed().await;
     let service = || client.service_token(ServiceTokenRequest::default());
     let first = service().await.unwrap();
@@ -247,7 +247,7 @@ async fn a_token_that_is_due_is_given_out_and_replaced_behind_the_callers_back()
 }
 
 #[tokio::test]
-async fn a_provider_that_is_away_for_ten_minutes_is_not_noticed() {
+async fn ten_minute_outage_has_no_effect() {
     let (provider, client, clock) = timed().await;
     let service = || client.service_token(ServiceTokenRequest::default());
     service().await.unwrap();
@@ -258,8 +258,8 @@ async fn a_provider_that_is_away_for_ten_minutes_is_not_noticed() {
         service().await.unwrap();
         tokio::task::yield_now().await;
     }
-    let asked = provider.token_requests();
-    assert!((2..=60).contains(&asked), "{asked} requests in ten minutes");
+    let requests = provider.token_requests();
+    assert!((2..=60).contains(&requests), "{requests} requests in ten minutes");
     provider.heal(ProviderEndpoint::Token);
     clock.advance(secs(61));
     service().await.unwrap();
@@ -267,7 +267,7 @@ async fn a_provider_that_is_away_for_ten_minutes_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_token_refused_downstream_is_replaced_once_for_all_who_hold_it() {
+async fn rejected_token_is_replaced_once() {
     let (provider, client, clock) = timed().await;
     let subject = provider.token().expires_in(secs(90_000)).sign();
     let request = ExchangeRequest::new(subject, "scaivault");
@@ -288,7 +288,7 @@ async fn a_token_refused_downstream_is_replaced_once_for_all_who_hold_it() {
 }
 
 #[tokio::test]
-async fn a_lifetime_nobody_tells_may_be_assumed() {
+async fn default_lifetime_applies_to_opaque_tokens() {
     let clock = ManualClock::new();
     let provider = provider().await;
     let body = r#"{"access_token":"opaque","token_type":"Bearer"}"#.to_owned();
@@ -307,7 +307,7 @@ async fn a_lifetime_nobody_tells_may_be_assumed() {
 }
 
 #[tokio::test]
-async fn a_memory_that_was_cleared_knows_nothing() {
+async fn cleared_cache_is_empty() {
     let provider = provider().await;
     let cache = MemoryCache::default();
     let client = builder(&provider).cache(cache.clone()).build().unwrap();
@@ -321,11 +321,11 @@ async fn a_memory_that_was_cleared_knows_nothing() {
     }
 }
 
-/// A shared cache that keeps nothing and gives one lock, and then fails.
+/// A shared cache without entries that grants one lock and then fails.
 #[derive(Debug, Default)]
 struct OneLock {
     held: Mutex<HashSet<String>>,
-    asked: AtomicUsize,
+    lock_calls: AtomicUsize,
 }
 
 #[async_trait]
@@ -353,8 +353,8 @@ impl TokenCache for OneLock {
     }
 
     async fn lock(&self, key: &CacheKey<'_>, _: &Fence, _: Duration) -> Result<bool, BoxError> {
-        if self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
-            return Err("away".into());
+        if self.lock_calls.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Err("unavailable".into());
         }
         self.held.lock().unwrap().insert(key.digest().to_owned());
         Ok(true)
@@ -367,15 +367,15 @@ impl TokenCache for OneLock {
 }
 
 #[tokio::test]
-async fn a_lock_is_given_back_when_the_other_cannot_be_had() {
+async fn first_lock_is_released_if_second_fails() {
     let provider = provider().await;
     let cache = Arc::new(OneLock::default());
-    // While one secret replaces another there are two locks for each token.
+    // Two sealing keys mean two locks for each token.
     let keys = format!("{},{}", "QUFB".repeat(12), "QkJC".repeat(12));
     let client = builder(&provider).cache(cache.clone());
     let client = client.cache_keys(SealingKeys::parse(&keys.into()).unwrap()).build().unwrap();
     let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
     client.exchange(&request).await.unwrap();
-    assert_eq!(cache.asked.load(Ordering::SeqCst), 2);
+    assert_eq!(cache.lock_calls.load(Ordering::SeqCst), 2);
     assert!(cache.held.lock().unwrap().is_empty());
 }

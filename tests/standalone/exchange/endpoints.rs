@@ -1,4 +1,4 @@
-//! Where the token endpoint is: metadata, fixed, by tenant, and metadata that changes.
+//! The URL of the token endpoint: from metadata, fixed, or for each tenant.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::File;
 
 use super::{SECRET, builder, drive, provider, timed};
 
-/// Tenants by slug, as a service keeps them in its own store.
+/// A lookup of tenants' slugs, as in a service's own store.
 #[derive(Debug)]
 struct Slugs(String);
 
@@ -24,51 +24,51 @@ impl TokenUrls for Slugs {
         match tenant.as_str() {
             "id-of-acme" => Ok(Some(format!("{}/api/v1/auth/tenants/acme/oauth/token", self.0))),
             "elsewhere" => Ok(Some("http://scaikey.example/token".to_owned())),
-            "broken" => Err("the store is away".into()),
+            "broken" => Err("the store is unavailable".into()),
             _ => Ok(None),
         }
     }
 }
 
 #[tokio::test]
-async fn a_tenants_endpoint_may_be_known_to_the_service_alone() {
+async fn service_looks_up_tenant_endpoints() {
     let provider = provider().await;
     let acme = provider.tenant("id-of-acme", "acme");
     acme.register_client(Client::new("drive:1 %", SECRET));
     let client = builder(&provider).token_urls(Slugs(provider.url())).build().unwrap();
-    let ask = async |id: &str| client.service_token(TenantId::new(id).unwrap()).await;
-    ask("id-of-acme").await.unwrap();
+    let service_token = async |id: &str| client.service_token(TenantId::new(id).unwrap()).await;
+    service_token("id-of-acme").await.unwrap();
     assert_eq!(acme.granted("client_credentials"), 1);
-    assert!(matches!(ask("nobody").await, Err(ExchangeError::NotConfigured(_))));
-    assert!(matches!(ask("elsewhere").await, Err(ExchangeError::NotConfigured(_))));
-    assert!(matches!(ask("broken").await, Err(ExchangeError::Unavailable { .. })));
+    assert!(matches!(service_token("nobody").await, Err(ExchangeError::NotConfigured(_))));
+    assert!(matches!(service_token("elsewhere").await, Err(ExchangeError::NotConfigured(_))));
+    assert!(matches!(service_token("broken").await, Err(ExchangeError::Unavailable { .. })));
     let without = client.service_token(ServiceTokenRequest::default()).await;
     assert!(matches!(without, Err(ExchangeError::NotConfigured(_))));
     assert_eq!((provider.token_requests(), provider.stray_requests()), (0, 0));
 }
 
 #[tokio::test]
-async fn metadata_is_read_again_after_an_hour_and_stands_while_it_cannot_be() {
+async fn metadata_is_refreshed_hourly() {
     let (provider, client, clock) = timed().await;
     provider.set_token_lifetime(Some(Duration::from_secs(20)));
-    let ask = async || client.service_token(ServiceTokenRequest::default()).await;
+    let service_token = async || client.service_token(ServiceTokenRequest::default()).await;
     for _ in 0..3 {
-        ask().await.unwrap();
+        service_token().await.unwrap();
     }
     assert_eq!(provider.discovery_requests(), 1);
     provider.fail(ProviderEndpoint::Discovery, Fault::Status(404));
     clock.advance(Duration::from_secs(3600));
-    ask().await.unwrap();
-    assert!(provider.discovery_requests() > 1, "it was asked for");
+    service_token().await.unwrap();
+    assert!(provider.discovery_requests() > 1, "the client requested it again");
     provider.heal(ProviderEndpoint::Discovery);
     let before = provider.discovery_requests();
     clock.advance(Duration::from_secs(3600));
-    ask().await.unwrap();
+    service_token().await.unwrap();
     assert_eq!(provider.discovery_requests(), before + 1);
 }
 
 #[tokio::test]
-async fn an_issuer_may_be_found_elsewhere_and_spelt_otherwise() {
+async fn discovery_url_and_issuer_may_differ() {
     let provider = provider().await;
     let acme = provider.tenant("acme", "acme");
     acme.register_client(Client::new("drive:1 %", SECRET));
@@ -85,14 +85,14 @@ async fn an_issuer_may_be_found_elsewhere_and_spelt_otherwise() {
 }
 
 #[tokio::test]
-async fn a_client_is_set_up_by_variables_alone() {
+async fn environment_configures_a_client() {
     let provider = provider().await;
     let key = scaikey_auth::testing::SigningKey::generate(Algorithm::ES256);
     provider.register_client(Client::with_key("svc", &key));
     let secret_file = File::new("secret", &format!("{SECRET}\n"));
     let key_file = File::new("key.pem", &key.private_pem());
     let text = str::to_owned;
-    let ways = [
+    let variables = [
         vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET", text(SECRET))],
         vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET_FILE", secret_file.name())],
         vec![
@@ -109,19 +109,19 @@ async fn a_client_is_set_up_by_variables_alone() {
             ("CLIENT_KEY_ALGORITHM", text("ES256")),
         ],
     ];
-    for way in ways {
+    for variables in variables {
         let common = [("ISSUER", provider.url()), ("ALLOW_LOOPBACK_HTTP", text("true"))];
-        let all = common.into_iter().chain(way.clone());
+        let all = common.into_iter().chain(variables.clone());
         let config =
             AuthConfig::from_vars("P", all.map(|(name, value)| (format!("P_{name}"), value)));
         let client = TokenExchangeClient::from_config(&config).build().unwrap();
         let got = client.service_token(ServiceTokenRequest::default()).await;
-        got.unwrap_or_else(|error| panic!("{way:?}: {error}"));
+        got.unwrap_or_else(|error| panic!("{variables:?}: {error}"));
     }
 }
 
 #[tokio::test]
-async fn a_statement_may_be_addressed_as_an_old_provider_wants_it() {
+async fn assertion_audience_is_configurable() {
     let provider = provider().await;
     let key = scaikey_auth::testing::SigningKey::generate(Algorithm::ES256);
     provider.register_client(Client::with_key("svc", &key));

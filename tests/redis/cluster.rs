@@ -1,4 +1,4 @@
-//! A cluster one of whose nodes is away.
+//! A cluster with an unavailable node.
 
 use scaikey_auth::TokenExchangeClient;
 use scaikey_auth::exchange::RedisCache;
@@ -14,7 +14,7 @@ fn cache(nodes: &[Redis]) -> RedisCache {
     redis(&urls.join(",").as_str().into())
 }
 
-/// How many of so many tokens another process finds.
+/// Returns how many of `count` tokens another process finds.
 async fn shared_of(
     count: usize,
     one: &TokenExchangeClient,
@@ -35,17 +35,17 @@ async fn shared(one: &TokenExchangeClient, other: &TokenExchangeClient, from: &P
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_shard_costs_its_own_keys_only() {
+async fn dead_node_affects_only_its_keys() {
     let (mut nodes, provider) = (Redis::three(true), provider().await);
     let [one, other] = [(); 2].map(|()| client(&provider, cache(&nodes)));
     assert_eq!(shared(&one, &other, &provider).await, 30);
     nodes[2].kill();
-    // Each notices by itself that it is away; two thirds of all keys are elsewhere.
+    // Two thirds of all keys belong to the other nodes.
     for _ in 0..3 {
         let found = shared(&one, &other, &provider).await;
         assert!((8..30).contains(&found), "{found} of 30 were shared");
     }
-    // So it is for a process that begins now.
+    // The same holds for a process that starts now.
     let late = client(&provider, cache(&nodes));
     let found = shared(&one, &late, &provider).await;
     assert!((8..30).contains(&found), "{found} of 30 were shared");
@@ -55,7 +55,7 @@ async fn dead_shard_costs_its_own_keys_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hung_shard_costs_its_own_keys_only() {
+async fn hanging_node_affects_only_its_keys() {
     let (nodes, provider) = (Redis::three(true), provider().await);
     let short = || cache(&nodes).budget(Duration::from_secs(1));
     let [one, other] = [(); 2].map(|()| client(&provider, short()));
@@ -70,12 +70,12 @@ async fn hung_shard_costs_its_own_keys_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_without_full_coverage_is_gone_on_without() {
+async fn exchange_works_when_cluster_lacks_coverage() {
     let (mut nodes, provider) = (Redis::three(false), provider().await);
     let [one, other] = [(); 2].map(|()| client(&provider, cache(&nodes)));
     assert_eq!(shared(&one, &other, &provider).await, 30);
     nodes[2].kill();
-    // The others refuse all keys as soon as they notice.
+    // The other nodes refuse all keys when they detect the failure.
     eventually(async || shared_of(5, &one, &other, &provider).await == 0).await;
     nodes[2].restart();
     eventually(async || shared_of(5, &one, &other, &provider).await == 5).await;

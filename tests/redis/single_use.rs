@@ -1,4 +1,4 @@
-//! Refresh tokens and codes are spent once, also while Redis is slow, breaks or is away.
+//! Refresh tokens and codes are spent once, even while Redis is slow or unavailable.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use crate::support::eventually;
 
 type Call = JoinHandle<Result<AccessToken, ExchangeError>>;
 
-/// A cache as users have it, with the usual budgets.
-fn usual(url: &Secret) -> TieredCache<MemoryCache, RedisCache> {
+/// Returns a cache with the default time limits.
+fn default_cache(url: &Secret) -> TieredCache<MemoryCache, RedisCache> {
     TieredCache::new(MemoryCache::default(), RedisCache::open(url).unwrap())
 }
 
 async fn signed_in(provider: &Provider, url: &Secret) -> String {
-    let client = client(provider, usual(url));
+    let client = client(provider, default_cache(url));
     let session = client.password(&PasswordRequest::new("bob", "hunter2")).await.unwrap();
     session.refresh_token().unwrap().expose().to_owned()
 }
 
-/// A process that has its connection.
+/// Returns a client that is connected to Redis.
 async fn connected(provider: &Provider, url: &Secret) -> TokenExchangeClient {
-    let client = client(provider, usual(url));
+    let client = client(provider, default_cache(url));
     connected_with(&client, provider, url).await;
     client
 }
@@ -51,8 +51,8 @@ fn refresh(client: &TokenExchangeClient, token: &str) -> Call {
     tokio::spawn(async move { client.refresh(&request).await })
 }
 
-/// All get the same token, for one grant.
-async fn spent_once(provider: &Provider, calls: Vec<Call>) {
+/// Asserts that all calls return the same token, with one grant.
+async fn assert_spent_once(provider: &Provider, calls: Vec<Call>) {
     let mut got = Vec::new();
     for call in calls {
         got.push(call.await.unwrap().unwrap());
@@ -61,8 +61,12 @@ async fn spent_once(provider: &Provider, calls: Vec<Call>) {
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 }
 
-/// The provider has the request of the first, and takes its time.
-async fn first_asks(provider: &Provider, client: &TokenExchangeClient, token: &str) -> Call {
+/// Starts a refresh that the provider has received and answers slowly.
+async fn start_slow_refresh(
+    provider: &Provider,
+    client: &TokenExchangeClient,
+    token: &str,
+) -> Call {
     provider.fail(ProviderEndpoint::Token, Fault::Slow(Duration::from_millis(600)));
     let before = provider.token_requests();
     let call = refresh(client, token);
@@ -71,69 +75,69 @@ async fn first_asks(provider: &Provider, client: &TokenExchangeClient, token: &s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn paused_server_costs_no_second_grant() {
+async fn paused_server_causes_no_second_grant() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server.url()).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
         clients.push(connected(&provider, &server.url()).await);
     }
-    let mut calls = vec![first_asks(&provider, &clients[0], &token).await];
+    let mut calls = vec![start_slow_refresh(&provider, &clients[0], &token).await];
     calls.extend(clients[1..].iter().map(|client| refresh(client, &token)));
     tokio::time::sleep(Duration::from_millis(100)).await;
     server.pause();
     tokio::time::sleep(Duration::from_millis(100)).await;
     server.resume();
-    spent_once(&provider, calls).await;
+    assert_spent_once(&provider, calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_lock_answer_costs_no_second_grant() {
+async fn late_lock_answer_causes_no_second_grant() {
     let (server, provider) = (Redis::start(), provider().await);
     let proxy = Proxy::before(&server).await;
     let token = signed_in(&provider, &server.url()).await;
     let (one, two) =
         (connected(&provider, &server.url()).await, connected(&provider, &proxy.url()).await);
-    let first = first_asks(&provider, &one, &token).await;
+    let first = start_slow_refresh(&provider, &one, &token).await;
     proxy.catch("EVALSHA", 1);
     let second = refresh(&two, &token);
     proxy.caught(1).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.release();
-    spent_once(&provider, vec![first, second]).await;
+    assert_spent_once(&provider, vec![first, second]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_look_costs_no_second_grant() {
+async fn late_lookup_causes_no_second_grant() {
     let (server, provider) = (Redis::start(), provider().await);
     let proxy = Proxy::before(&server).await;
     let token = signed_in(&provider, &server.url()).await;
     let (one, two) =
         (connected(&provider, &server.url()).await, connected(&provider, &proxy.url()).await);
     let first = refresh(&one, &token).await.unwrap();
-    // Both looks: the one before the lock was taken, and the one after.
+    // Both lookups: before and after taking the lock.
     proxy.catch("GETRANGE", 2);
     let second = refresh(&two, &token);
     proxy.caught(1).await;
     tokio::time::sleep(Duration::from_millis(150)).await;
     proxy.release();
     let calls = vec![tokio::spawn(async { first }), second];
-    spent_once(&provider, calls).await;
+    assert_spent_once(&provider, calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_connection_of_holder_loses_no_successor() {
+async fn killed_connection_loses_no_successor() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server.url()).await;
     let (one, two) =
         (connected(&provider, &server.url()).await, connected(&provider, &server.url()).await);
-    let first = first_asks(&provider, &one, &token).await;
+    let first = start_slow_refresh(&provider, &one, &token).await;
     let _: () = server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let first = first.await.unwrap();
-    // Whoever comes when the lock is gone finds what was got.
+    // A later call finds the new token, even without the lock.
     let is_lock = |(name, _): &(String, Vec<u8>)| name.ends_with(":lock");
     let calls = vec![tokio::spawn(async { first }), refresh(&two, &token)];
-    spent_once(&provider, calls).await;
+    assert_spent_once(&provider, calls).await;
     eventually(async || !server.stored().iter().any(is_lock)).await;
 }
 
@@ -143,32 +147,32 @@ async fn lock_lost_in_failover_loses_no_successor() {
     let token = signed_in(&provider, &server.url()).await;
     let (one, two) =
         (connected(&provider, &server.url()).await, connected(&provider, &server.url()).await);
-    let first = first_asks(&provider, &one, &token).await;
+    let first = start_slow_refresh(&provider, &one, &token).await;
     let _: () = server.ask(&["FLUSHALL"]);
     let first = first.await.unwrap();
     let calls = vec![tokio::spawn(async { first }), refresh(&two, &token)];
-    spent_once(&provider, calls).await;
+    assert_spent_once(&provider, calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fresh_processes_share_far_server() {
+async fn fresh_processes_share_a_slow_server() {
     let (server, provider) = (Redis::start(), provider().await);
     let proxy = Proxy::before(&server).await;
     let token = signed_in(&provider, &server.url()).await;
     proxy.delay(Duration::from_millis(15));
-    let clients = [(); 3].map(|()| client(&provider, usual(&proxy.url())));
-    let first = first_asks(&provider, &clients[0], &token).await;
+    let clients = [(); 3].map(|()| client(&provider, default_cache(&proxy.url())));
+    let first = start_slow_refresh(&provider, &clients[0], &token).await;
     let mut calls = vec![first];
     calls.extend(clients[1..].iter().map(|client| refresh(client, &token)));
-    spent_once(&provider, calls).await;
+    assert_spent_once(&provider, calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unanswered_cache_spends_nothing() {
+async fn unavailable_cache_prevents_spending() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server.url()).await;
     let build = |server: &Redis| {
-        let builder = builder(&provider.issuer()).cache(usual(&server.url()));
+        let builder = builder(&provider.issuer()).cache(default_cache(&server.url()));
         builder.cache_timeout(Duration::from_secs(1))
     };
     let strict = build(&server).build().unwrap();
@@ -183,7 +187,7 @@ async fn unanswered_cache_spends_nothing() {
     let first = strict.refresh(&RefreshRequest::new(token.as_str())).await.unwrap();
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (1, 0));
 
-    // A service of one process may go on.
+    // A service with one process may spend without the lock.
     let next = first.refresh_token().unwrap().clone();
     server.pause();
     let lenient = build(&server).insecure_spend_without_lock().build().unwrap();
@@ -193,40 +197,40 @@ async fn unanswered_cache_spends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lock_without_answer_is_given_back() {
+async fn lock_without_answer_is_released() {
     let (server, provider) = (Redis::start(), provider().await);
     let proxy = Proxy::before(&server).await;
     let token = signed_in(&provider, &server.url()).await;
-    let builder = builder(&provider.issuer()).cache(usual(&proxy.url()));
-    // A lock outlives the longest request: one of these would last for half an hour.
+    let builder = builder(&provider.issuer()).cache(default_cache(&proxy.url()));
+    // The lock would live for half an hour, because it outlives the longest request.
     let builder = builder.timeout(Duration::from_secs(600));
     let slow = builder.cache_timeout(Duration::from_millis(300)).build().unwrap();
     connected_with(&slow, &provider, &server.url()).await;
-    // Taken, but its caller never learns that, and gives up.
+    // The lock is taken, but the caller never gets the answer.
     proxy.catch("EVALSHA", usize::MAX);
     let error = refresh(&slow, &token).await.unwrap().unwrap_err();
     assert!(matches!(error, ExchangeError::Unavailable { .. }), "{error}");
     proxy.release();
     eventually(async || server.stored().iter().all(|(name, _)| !name.ends_with(":lock"))).await;
-    let call = refresh(&client(&provider, usual(&server.url())), &token);
-    spent_once(&provider, vec![call]).await;
+    let call = refresh(&client(&provider, default_cache(&server.url())), &token);
+    assert_spent_once(&provider, vec![call]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_write_is_repeated_until_taken() {
+async fn lost_write_is_retried() {
     let (server, provider) = (Redis::start(), provider().await);
     let proxy = Proxy::before(&server).await;
     let token = signed_in(&provider, &server.url()).await;
     let (one, two) =
         (connected(&provider, &proxy.url()).await, connected(&provider, &server.url()).await);
-    let first = first_asks(&provider, &one, &token).await;
-    // The server takes nothing when the answer comes, nor for as long as one call lasts.
+    let first = start_slow_refresh(&provider, &one, &token).await;
+    // The server rejects the write, for longer than one call.
     let _: () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
     let first = first.await.unwrap();
     let second = refresh(&two, &token);
     let _: () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
     let calls = vec![tokio::spawn(async { first }), second];
-    spent_once(&provider, calls).await;
+    assert_spent_once(&provider, calls).await;
 }
 
 const HERE: &str = "https://app.example/cb";
@@ -239,7 +243,7 @@ fn redeem(client: &TokenExchangeClient, request: &CodeRequest) -> Call {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_is_redeemed_once_in_all_processes() {
     let (server, provider) = (Redis::start(), provider().await);
-    let clients = [(); 2].map(|()| client(&provider, usual(&server.url())));
+    let clients = [(); 2].map(|()| client(&provider, default_cache(&server.url())));
     let code = || {
         let verifier = PkceVerifier::generate().unwrap();
         let challenge = verifier.challenge();
@@ -254,11 +258,14 @@ async fn code_is_redeemed_once_in_all_processes() {
         got.push(call.await.unwrap().unwrap());
     }
     assert!(got.iter().all(|token| token.secret() == got[0].secret()));
-    assert!(got.iter().all(|token| token.id_token() == got[0].id_token()), "all can check it");
+    assert!(
+        got.iter().all(|token| token.id_token() == got[0].id_token()),
+        "every caller can verify it"
+    );
     assert!(got[0].id_token().is_some());
     assert_eq!(provider.granted("authorization_code"), 1);
 
-    // Unless it is said that the code comes with a state, the first gets tokens and nobody else.
+    // Without `allow_repeats`, only the first call gets tokens.
     let request = code();
     let calls: Vec<_> = (0..8).map(|nth| redeem(&clients[nth % 2], &request)).collect();
     let mut refused = 0;
@@ -269,7 +276,7 @@ async fn code_is_redeemed_once_in_all_processes() {
         }
     }
     assert_eq!((refused, provider.granted("authorization_code")), (7, 2));
-    // The provider saw no code twice, so the session goes on.
+    // The provider received no code twice, so the session is valid.
     let session = refresh(&clients[0], got[0].refresh_token().unwrap().expose());
     session.await.unwrap().unwrap();
     let stored = server.stored();
@@ -278,22 +285,22 @@ async fn code_is_redeemed_once_in_all_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_secrets_take_two_locks_once() {
+async fn clients_during_key_rotation_spend_once() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server.url()).await;
     let with = |secrets: &str| {
-        let builder = builder(&provider.issuer()).cache(usual(&server.url()));
+        let builder = builder(&provider.issuer()).cache(default_cache(&server.url()));
         builder.cache_keys(keys(secrets)).build().unwrap()
     };
     let both = format!("{OLD},{}", super::fixture::NEW);
     let clients = [with(&both), with(OLD), with(&both)];
-    let mut calls = vec![first_asks(&provider, &clients[0], &token).await];
+    let mut calls = vec![start_slow_refresh(&provider, &clients[0], &token).await];
     calls.extend(clients[1..].iter().map(|client| refresh(client, &token)));
-    spent_once(&provider, calls).await;
+    assert_spent_once(&provider, calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_successor_is_found_elsewhere() {
+async fn large_successor_is_shared() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server.url()).await;
     let (one, two) =
@@ -302,12 +309,12 @@ async fn large_successor_is_found_elsewhere() {
     provider.fail(ProviderEndpoint::Token, large);
     let first = refresh(&one, &token).await.unwrap();
     let calls = vec![tokio::spawn(async { first }), refresh(&two, &token)];
-    spent_once(&provider, calls).await;
+    assert_spent_once(&provider, calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clocks_apart_share_successors() {
-    // A process that is ahead, and one that is behind.
+async fn clock_skew_keeps_successors_shared() {
+    // One process has a clock that is ahead.
     for is_first_ahead in [true, false] {
         let (server, provider) = (Redis::start(), provider().await);
         let token = signed_in(&provider, &server.url()).await;
@@ -323,12 +330,12 @@ async fn clocks_apart_share_successors() {
         };
         let got = refresh(&first, &token).await.unwrap();
         let calls = vec![tokio::spawn(async { got }), refresh(&second, &token)];
-        spent_once(&provider, calls).await;
+        assert_spent_once(&provider, calls).await;
     }
 }
 
 #[tokio::test]
-async fn failed_connect_names_cause_in_warning() {
+async fn failed_connect_warning_names_the_cause() {
     let (log, provider) = (Log::start(), provider().await);
     let clock = ManualClock::new();
     let cache = RedisCache::open(&"redis://127.0.0.1:1".into()).unwrap().clock(clock);
