@@ -14,7 +14,7 @@ use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Backoff, Failures};
 use crate::support::telemetry::Outage;
 
-/// How long other callers wait for a probe before another one is allowed. A probe that is dropped ends
+/// The time after which another probe is allowed while one is running. A probe that is dropped ends
 /// immediately.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -42,7 +42,7 @@ impl Breakers {
     }
 }
 
-/// How far a request got.
+/// The extent to which a request was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
     /// Client authentication failed before the request was sent.

@@ -253,7 +253,7 @@ impl TokenExchangeBuilder {
 
     /// Sets how long the client waits for a cache that does not answer. Default: 5 seconds. After it, an
     /// exchange or a request for a service token continues without the cache
-    /// ([`RedisCache`](super::RedisCache) has a shorter limit of its own). A refresh or a code retries the
+    /// ([`RedisCache`](super::RedisCache) has a shorter limit). A refresh or a code retries the
     /// cache for this long, and then fails with [`Unavailable`](super::ExchangeError::Unavailable).
     pub fn cache_timeout(mut self, timeout: Duration) -> Self {
         self.settings.cache_timeout = timeout;

@@ -46,7 +46,7 @@ pub(super) struct CachedExchange {
     /// may fail or evict: a second request with the same credential must find the result.
     successors: MemoryCache,
     pub(super) unlock_permits: Semaphore,
-    /// The lookups in a shared cache. Without sharing them, many callers at once would delay each
+    /// The lookups in a shared cache. Without sharing them, many callers at the same time would delay each
     /// other's lookups beyond the time limit.
     lookups: SingleFlight<Mac, CacheLookup>,
     fetches: SingleFlight<Mac, TokenResult>,

@@ -24,7 +24,7 @@ use crate::support::telemetry;
 /// The largest answer that is read, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How long metadata is used before it is read again.
+/// The time after which metadata is read again.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
 
 /// Labels in logs and metrics for requests that are not for a token.

@@ -7,10 +7,10 @@ use crate::support::bounded::{Bounded, bounded};
 use crate::support::mac::{BuildMacHasher, Mac};
 use crate::support::retry::{Backoff, Failures};
 
-/// How long a refusal is repeated without asking the provider.
+/// The time for which a refusal is repeated without asking the provider.
 const REFUSAL_TTL: Duration = Duration::from_secs(10);
 
-/// How long any other final error is repeated. Shorter, because an operator may correct the
+/// The time for which any other final error is repeated. Shorter, because an operator may correct the
 /// configuration at any moment.
 const ERROR_TTL: Duration = Duration::from_secs(1);
 

@@ -13,10 +13,10 @@ use crate::clock::{jittered, pause, within};
 /// after it.
 const LOCK_RESERVE: Duration = Duration::from_secs(4);
 
-/// How long a caller waits until the locks are released. After that, a background task releases them.
+/// The time that a caller waits until the locks are released. After it, a background task releases them.
 const UNLOCK_WAIT: Duration = Duration::from_millis(250);
 
-/// How long the result of a refresh token or code is cached for other requests with the same one.
+/// The time for which the result of a refresh token or code is cached, for requests with the same one.
 pub(super) const SUCCESSOR_TTL: Duration = Duration::from_secs(60);
 
 /// The mean delay between two attempts to take the locks.

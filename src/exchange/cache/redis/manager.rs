@@ -26,7 +26,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// The mean delay before a [`CallMode::Required`] call tries again.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// What a call does when the server fails.
+/// The behaviour of a call while the server fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CallMode {
     /// Fails within the budget, and immediately during a backoff. The caller continues without the
@@ -362,7 +362,7 @@ impl ConnectionManager {
     }
 
     /// Probes all nodes at the same time and returns after the first success. A node that fails later
-    /// gets a backoff of its own.
+    /// gets its own backoff.
     async fn probe_any_node(
         self: &Arc<Self>,
         connection: &Connection,
