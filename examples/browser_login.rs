@@ -1,9 +1,9 @@
 //! Run with `cargo run --example browser_login`
 //!
-//! Then open the printed address, and sign in as `alice` with the password `wonderland`. The page is plain
-//! HTML, its API is behind the layer, and a test provider shows the sign-in form. The browser holds sealed
-//! cookies and no token. `LISTEN` sets another address. `TOKEN_SECONDS` sets the lifetime of access tokens,
-//! which are renewed while you use the page.
+//! Then open the printed address, and sign in as `alice` with the password `wonderland`. The page
+//! is plain HTML, its API is behind the layer, and a test provider shows the sign-in form. The
+//! browser holds sealed cookies and no token. `LISTEN` sets another address. `TOKEN_SECONDS` sets
+//! the lifetime of access tokens, which are renewed while you use the page.
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -12,11 +12,12 @@ pub(super) type AccountRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> String + Send 
 /// Maximum length of a folded name. Folding one character yields up to 18.
 const MAX_CHARS: usize = 256;
 
-/// Folds a user name so that all its spellings become equal, as directories compare names (RFC 4518 §2):
-/// ignores case, compatibility forms, invisible characters, and outer or repeated spaces.
+/// Folds a user name so that all its spellings become equal, as directories compare names (RFC 4518
+/// §2): ignores case, compatibility forms, invisible characters, and outer or repeated spaces.
 ///
-/// UTS 46, the mapping for host names, does NFKC and case folding in one step, from tables that URLs need
-/// anyway. It keeps `ẞ`, `ß` and `SS` apart; mapping to lower and then to upper case makes them equal.
+/// UTS 46, the mapping for host names, does NFKC and case folding in one step, from tables that
+/// URLs need anyway. It keeps `ẞ`, `ß` and `SS` apart; mapping to lower and then to upper case
+/// makes them equal.
 pub(super) fn fold(name: &str) -> String {
     let visible = name.chars().map(control_to_space).filter(|c| !is_ignored(*c));
     let capitals = visible.flat_map(char::to_lowercase).flat_map(char::to_uppercase);
@@ -40,8 +41,8 @@ fn control_to_space(c: char) -> char {
     if matches!(c, '\u{9}'..='\u{d}' | '\u{85}') { ' ' } else { c }
 }
 
-/// Returns whether a character is invisible. RFC 4518 §2.2 maps such characters to nothing; direction marks
-/// (UAX 9) and invisible operators were added to Unicode later.
+/// Returns whether a character is invisible. RFC 4518 §2.2 maps such characters to nothing;
+/// direction marks (UAX 9) and invisible operators were added to Unicode later.
 fn is_ignored(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -39,8 +39,8 @@ pub struct EndpointsBuilder {
 }
 
 impl Auth {
-    /// Returns a builder for the endpoints under `/v1/auth/` (feature `endpoints`, on by default). Without
-    /// further settings they are `whoami` and `introspect`.
+    /// Returns a builder for the endpoints under `/v1/auth/` (feature `endpoints`, on by default).
+    /// Without further settings they are `whoami` and `introspect`.
     pub fn endpoints(&self) -> EndpointsBuilder {
         let inner = Inner {
             auth: self.clone(),
@@ -113,9 +113,9 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Accepts passwords at `token` where `rule` allows it. Default: never. RFC 9700 §2.4 forbids this
-    /// grant: the service sees the password, and there is no second factor. The client must have
-    /// [the grant enabled](crate::exchange::TokenExchangeBuilder::enable_password_grant), too.
+    /// Accepts passwords at `token` where `rule` allows it. Default: never. RFC 9700 §2.4 forbids
+    /// this grant: the service sees the password, and there is no second factor. The client must
+    /// have [the grant enabled](crate::exchange::TokenExchangeBuilder::enable_password_grant), too.
     pub fn password_grant(
         mut self,
         rule: impl Fn(&PasswordAttempt<'_>) -> PasswordDecision + Send + Sync + 'static,
@@ -124,29 +124,31 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets the guard that callers of `introspect` must pass. Default [`scope("admin")`](scope), exactly.
+    /// Sets the guard that callers of `introspect` must pass. Default [`scope("admin")`](scope),
+    /// exactly.
     pub fn introspection_requires(mut self, guard: impl Guard) -> Self {
         self.inner.introspect_guard = Box::new(guard);
         self
     }
 
-    /// Lets callers of `introspect` see tokens of other tenants. By default these tokens are reported as
-    /// inactive.
+    /// Lets callers of `introspect` see tokens of other tenants. By default these tokens are
+    /// reported as inactive.
     pub fn introspect_all_tenants(mut self) -> Self {
         self.inner.introspects_all_tenants = true;
         self
     }
 
-    /// Sets the function that computes `identity_id` in the answers of `whoami` and `introspect`.
+    /// Sets the function that computes `identity_id` in the responses of `whoami` and `introspect`.
     ///
     /// Default: `user:` with the verified email address, or with `sub` if there is none; `sa:` or
     /// `workload:` with `sub`. In a user's `sub`, `@` becomes `%40`, so that no `sub` looks like an
     /// address. In every `sub`, `%`, spaces, control characters and invisible characters are
-    /// percent-encoded. `preferred_username` is not used: users choose it, and two users may have the
-    /// same (OpenID Connect Core §5.7).
+    /// percent-encoded. `preferred_username` is not used: users choose it, and two users may have
+    /// the same (OpenID Connect Core §5.7).
     ///
-    /// Not checked: two issuers, or two tenants, may verify the same address or assign the same `sub`. To
-    /// authorize, use `tenant_id`, which both answers have, and `issuer` and `subject` of `whoami`.
+    /// Not checked: two issuers, or two tenants, may verify the same address or assign the same
+    /// `sub`. To authorize, use `tenant_id`, which both responses have, and `issuer` and `subject`
+    /// of `whoami`.
     pub fn identity_ids(
         mut self,
         name: impl Fn(&Identity) -> String + Send + Sync + 'static,
@@ -155,14 +157,15 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Wraps successful answers in `{"data": …}`. Errors and the metadata of RFC 9728 are not wrapped.
+    /// Wraps successful responses in `{"data": …}`. Errors and the metadata of RFC 9728 are not
+    /// wrapped.
     pub fn answers_in_data(mut self) -> Self {
         self.inner.in_data = true;
         self
     }
 
-    /// Sets the error format of `register`, `whoami` and `introspect`. Default [`ProblemJson`]. The other
-    /// endpoints always use the error format of RFC 6749 §5.2.
+    /// Sets the error format of `register`, `whoami` and `introspect`. Default [`ProblemJson`]. The
+    /// other endpoints always use the error format of RFC 6749 §5.2.
     pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
         self.inner.respond = Arc::new(respond);
         self
@@ -182,13 +185,14 @@ impl EndpointsBuilder {
 
     /// Sets the function that names the account of a password attempt for the
     /// [throttle](Self::throttle). Attempts with equal names share a limit. Default
-    /// [`PasswordAttempt::account`], which ignores case, outer and repeated spaces, compatibility forms
-    /// and invisible characters.
+    /// [`PasswordAttempt::account`], which ignores case, outer and repeated spaces, compatibility
+    /// forms and invisible characters.
     ///
-    /// The default does not know aliases of the provider, such as `bob+x@…`, `DOMAIN\bob` or a number
-    /// instead of a name. It does not know tenants either: where two tenants may each have a `bob`, prefix
-    /// the name with the tenant, or attempts on one user slow down the other. Take the tenant from a fixed
-    /// list: a value that the caller can invent gives a new limit for each attempt.
+    /// The default does not know aliases of the provider, such as `bob+x@…`, `DOMAIN\bob` or a
+    /// number instead of a name. It does not know tenants either: where two tenants may each have a
+    /// `bob`, prefix the name with the tenant, or attempts on one user slow down the other. Take
+    /// the tenant from a fixed list: a value that the caller can invent gives a new limit for each
+    /// attempt.
     pub fn account_of(
         mut self,
         rule: impl Fn(&PasswordAttempt<'_>) -> String + Send + Sync + 'static,
@@ -197,18 +201,19 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets how long a body may take to arrive after its head. Default 10 seconds; after that the answer
-    /// is 408 (RFC 9110 §15.5.9). The timeout for the *head* is a setting of the server: see the
-    /// [manual](crate::manual::operating).
+    /// Sets how long a body may take to arrive after its head. Default 10 seconds; after that the
+    /// response is 408 (RFC 9110 §15.5.9). The timeout for the *head* is a setting of the server:
+    /// see the [manual](crate::manual::operating).
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.inner.body_timeout = timeout;
         self
     }
 
-    /// Sets the function that finds the address of the connection. The default looks in the request's
-    /// extensions: first for axum's `ConnectInfo<SocketAddr>` (feature `axum`), which
-    /// `into_make_service_with_connect_info` inserts; then for a [`std::net::SocketAddr`], which other
-    /// servers can insert. If attempts are throttled and there is no address, the log says so once.
+    /// Sets the function that finds the address of the connection. The default looks in the
+    /// request's extensions: first for axum's `ConnectInfo<SocketAddr>` (feature `axum`), which
+    /// `into_make_service_with_connect_info` inserts; then for a [`std::net::SocketAddr`], which
+    /// other servers can insert. If attempts are throttled and there is no address, the log says so
+    /// once.
     pub fn client_address(
         mut self,
         peer: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
@@ -223,13 +228,13 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Applies a configuration, such as one read from `P_REDIRECT_URI` and other environment variables:
-    /// client, sign-in, sessions, passwords, registrar, trusted proxies and workloads. Values already set
-    /// on the builder win, so a client that the service has is not built twice.
+    /// Applies a configuration, such as one read from `P_REDIRECT_URI` and other environment
+    /// variables: client, sign-in, sessions, passwords, registrar, trusted proxies and workloads.
+    /// Values already set on the builder win, so a client that the service has is not built twice.
     ///
-    /// If the client's token endpoint depends on the tenant, and the configuration has neither sign-in,
-    /// sessions nor passwords, then `token`, `refresh` and `logout` are disabled, because their requests
-    /// name no tenant. The log says so.
+    /// If the client's token endpoint depends on the tenant, and the configuration has neither
+    /// sign-in, sessions nor passwords, then `token`, `refresh` and `logout` are disabled, because
+    /// their requests name no tenant. The log says so.
     pub fn configured(mut self, config: &AuthConfig) -> Self {
         self.variables.clone_from(&config.prefix);
         let wanted = &config.endpoints;
@@ -239,7 +244,8 @@ impl EndpointsBuilder {
                 || wanted.session_keys.is_some()
                 || wanted.password_grant;
             self.inner.client = self.collect_faults(client);
-            // A client with a token endpoint per tenant only exchanges tokens, unless more is configured.
+            // A client with a token endpoint per tenant only exchanges tokens, unless more is
+            // configured.
             if !asked_for && self.inner.client.as_ref().is_some_and(|client| client.is_per_tenant())
             {
                 telemetry::endpoints_omitted();
@@ -329,8 +335,8 @@ impl EndpointsBuilder {
     /// Builds the endpoints.
     ///
     /// # Errors
-    /// Reports all faults together: a sign-in or sessions without a client, invalid URLs, passwords that
-    /// the client does not send, a prefix that is not a path.
+    /// Reports all faults together: a sign-in or sessions without a client, invalid URLs, passwords
+    /// that the client does not send, a prefix that is not a path.
     pub fn build(mut self) -> Result<Endpoints, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
@@ -385,9 +391,10 @@ impl EndpointsBuilder {
             || self.offers(Endpoint::Refresh)
             || (self.offers(Endpoint::Token) && self.inner.password_rule.is_some());
         if asks && client.is_per_tenant() {
-            let problem = "depends on the tenant, but sign-ins, sessions and refreshes name no tenant: \
-                           use a client with one token endpoint, or disable them (in code with `without`, \
-                           in the environment with no `P_REDIRECT_URI`, `P_SESSION_KEYS`, `P_PASSWORD_GRANT`)";
+            let problem = "depends on the tenant, but sign-ins, sessions and refreshes name no \
+                           tenant: use a client with one token endpoint, or disable them (in code \
+                           with `without`, in the environment with no `P_REDIRECT_URI`, \
+                           `P_SESSION_KEYS`, `P_PASSWORD_GRANT`)";
             faults.push(Fault::new("token_url", problem));
         }
         if let Some(sign_in) = &self.inner.sign_in {

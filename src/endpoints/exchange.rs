@@ -32,7 +32,7 @@ const KNOWN: [&str; 10] = [
     "trust_id",
 ];
 
-/// A successful answer (RFC 8693 §2.2.1).
+/// A successful response (RFC 8693 §2.2.1).
 #[derive(Serialize)]
 struct TokenExchangeResponse<'a> {
     access_token: &'a str,
@@ -92,7 +92,8 @@ fn request(parameters: &Parameters) -> Result<WorkloadRequest, Failure> {
     Ok(request)
 }
 
-/// Builds the exchange from a policy file. The service's own client forwards requests to the provider.
+/// Builds the exchange from a policy file. The service's own client forwards requests to the
+/// provider.
 pub(super) fn from_file(
     file: &Path,
     config: &AuthConfig,

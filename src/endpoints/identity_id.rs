@@ -1,4 +1,4 @@
-//! `identity_id`, the displayed identifier of an identity, and timestamps in answers.
+//! `identity_id`, the displayed identifier of an identity, and timestamps in responses.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 /// A function from an identity to its `identity_id`.
 pub(super) type IdentityIdRule = Arc<dyn Fn(&Identity) -> String + Send + Sync>;
 
-/// Returns `user:` with the verified address or else `sub`, or `sa:` or `workload:` with `sub`. For display
-/// only, not for authorization: addresses change owners, and another issuer may verify the same address.
+/// Returns `user:` with the verified address or else `sub`, or `sa:` or `workload:` with `sub`. For
+/// display only, not for authorization: addresses change owners, and another issuer may verify the
+/// same address.
 ///
 /// Unique per issuer and tenant: an address contains `@`, and `@` in a user's `sub` is encoded.
 pub(super) fn default_identity_id(identity: &Identity) -> String {
@@ -56,14 +57,14 @@ fn percent_encode(text: &str, encode_at: bool) -> String {
     encoded
 }
 
-/// Returns whether a character is visible: alphanumeric or printable ASCII. Spaces, direction marks and
-/// joiners are not.
+/// Returns whether a character is visible: alphanumeric or printable ASCII. Spaces, direction marks
+/// and joiners are not.
 fn is_visible(letter: char) -> bool {
     letter.is_ascii_graphic() || letter.is_alphanumeric()
 }
 
-/// Formats a time as RFC 3339 in UTC, with whole seconds: `2026-04-23T13:45:00Z`. Clamps to the years 1970
-/// to 9999.
+/// Formats a time as RFC 3339 in UTC, with whole seconds: `2026-04-23T13:45:00Z`. Clamps to the
+/// years 1970 to 9999.
 pub(super) fn rfc3339(at: SystemTime) -> String {
     let seconds = Duration::from_secs(unix_seconds(at).min(MAX_UNIX_SECONDS));
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + seconds).to_string()

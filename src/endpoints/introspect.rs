@@ -37,8 +37,8 @@ struct IntrospectionResponse<'a> {
     iat: Option<u64>,
 }
 
-/// Returns the caller's account for the throttle: two issuers or tenants may assign the same subject. No
-/// part contains a line feed.
+/// Returns the caller's account for the throttle: two issuers or tenants may assign the same
+/// subject. No part contains a line feed.
 fn throttle_account(identity: &Identity) -> String {
     let IdentityKey { issuer, tenant_id, kind, subject } = identity.key();
     let tenant = tenant_id.as_ref().map_or("", |id| id.as_str());
@@ -61,9 +61,10 @@ impl Inner {
             Ok(found) if self.may_see(&caller, &found) => {
                 Ok(self.active_response(found.identity()))
             }
-            // An unavailable validator may accept the token later, so it must not be reported inactive.
+            // An unavailable validator may accept the token later, so it must not be reported
+            // inactive.
             Err(error) if error.is_unavailable() => Err(error.into()),
-            // One answer for every reason (RFC 7662 §2.2).
+            // One response for every reason (RFC 7662 §2.2).
             _ => Ok(self.ok(&json!({ "active": false }))),
         }
     }

@@ -22,7 +22,8 @@ use crate::validator::{IdTokenRules, verify_id_token};
 const MAX_ERROR_CHARS: usize = 64;
 
 /// Query parameters from a page of the service or from the provider (RFC 6749 §4.1.2, RFC 9207 §2).
-/// `error_description` and `error_uri` are ignored, because some providers do not encode them in UTF-8.
+/// `error_description` and `error_uri` are ignored, because some providers do not encode them in
+/// UTF-8.
 const QUERY_PARAMETERS: [&str; 5] = ["return_to", "code", "state", "iss", "error"];
 
 /// Body parameters from a client that ran the authorization code flow itself.
@@ -83,7 +84,8 @@ impl Inner {
         Ok(response)
     }
 
-    /// Handles a browser that returns from the provider. Clears the cookie of this sign-in in any case.
+    /// Handles a browser that returns from the provider. Clears the cookie of this sign-in in any
+    /// case.
     async fn handle_callback(
         &self,
         incoming: &EndpointRequest,
@@ -121,7 +123,8 @@ impl Inner {
             && self.caller(incoming).await.is_ok()
     }
 
-    /// Returns the code if the expected provider issued it (RFC 9207 §2.4), or the provider's error.
+    /// Returns the code if the expected provider issued it (RFC 9207 §2.4), or the provider's
+    /// error.
     async fn authorization_code<'p>(&self, parameters: &'p Parameters) -> Result<&'p str, Failure> {
         let client = self.client()?;
         match parameters.get("iss") {
@@ -150,7 +153,8 @@ impl Inner {
         let verifier = PkceVerifier::parse(&transaction.verifier);
         let verifier = verifier.ok_or(Failure::NotConfigured("the PKCE verifier is invalid"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
-        // A browser may send one callback twice. Both requests succeed, and the code is redeemed once.
+        // A browser may send one callback twice. Both requests succeed, and the code is redeemed
+        // once.
         let request = request.allow_repeats().by_anonymous_caller();
         let token = self.client()?.authorization_code(&request).await?;
         let nonce = Some(transaction.nonce.as_str());
@@ -159,7 +163,8 @@ impl Inner {
             Err(failure) => Err(failure),
         };
         match outcome {
-            // A repeated callback may still start a session with these tokens, so they are not revoked.
+            // A repeated callback may still start a session with these tokens, so they are not
+            // revoked.
             Err(failure) if is_unavailable(&failure) => Err(failure),
             outcome => self.revoke_on_failure(outcome, &token).await,
         }
@@ -203,8 +208,8 @@ impl Inner {
         }
     }
 
-    /// Returns the tokens if the admission checks pass. If this service does not accept the access token,
-    /// it has no identity to check, and the tokens are returned.
+    /// Returns the tokens if the admission checks pass. If this service does not accept the access
+    /// token, it has no identity to check, and the tokens are returned.
     async fn tokens_if_admitted(&self, token: &AccessToken) -> Result<Response<Bytes>, Failure> {
         if self.auth.has_admission_checks() {
             match self.auth.validate(token.secret().expose()).await {
@@ -317,8 +322,8 @@ impl Inner {
     }
 }
 
-/// Returns the error code that a browser sees. The list is fixed, and hides the provider's errors about
-/// this service.
+/// Returns the error code that a browser sees. The list is fixed, and hides the provider's errors
+/// about this service.
 fn error_code(failure: &Failure) -> &'static str {
     match failure {
         Failure::OAuth(code, _) => code,
@@ -340,8 +345,8 @@ fn is_unavailable(failure: &Failure) -> bool {
     }
 }
 
-/// Returns the error code if an authorization endpoint may send it (RFC 6749 §4.1.2.1, OpenID Connect Core
-/// §3.1.2.6), or `server_error`. Other texts may come from an attacker.
+/// Returns the error code if an authorization endpoint may send it (RFC 6749 §4.1.2.1, OpenID
+/// Connect Core §3.1.2.6), or `server_error`. Other texts may come from an attacker.
 fn known_error_code(error: &str) -> &'static str {
     const CODES: [&str; 9] = [
         "access_denied",

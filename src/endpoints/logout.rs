@@ -14,9 +14,9 @@ impl Inner {
     /// With a session, clears its cookies and revokes its refresh token. Otherwise revokes the
     /// `refresh_token` in the body, which needs no other credential.
     ///
-    /// Answers 204, also if the provider does not know the token (RFC 7009 §2.2) or has no revocation
-    /// endpoint. Answers 503 if the provider is unavailable and the token stays valid. The cookies are
-    /// cleared in any case, and a failed revocation is logged.
+    /// Answers 204, also if the provider does not know the token (RFC 7009 §2.2) or has no
+    /// revocation endpoint. Answers 503 if the provider is unavailable and the token stays valid.
+    /// The cookies are cleared in any case, and a failed revocation is logged.
     pub(super) async fn logout(
         &self,
         incoming: &EndpointRequest,
@@ -46,7 +46,8 @@ impl Inner {
     }
 }
 
-/// Ignores a provider without revocation endpoint. The client already logged that the token stays valid.
+/// Ignores a provider without revocation endpoint. The client already logged that the token stays
+/// valid.
 fn revoked(outcome: Result<(), ExchangeError>) -> Result<(), Failure> {
     match outcome {
         Err(ExchangeError::NotConfigured(_)) | Ok(()) => Ok(()),

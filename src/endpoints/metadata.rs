@@ -19,8 +19,8 @@ struct Metadata<'a> {
 }
 
 impl Inner {
-    /// Returns the metadata, from the settings of the authentication layer. Any page may read it, and
-    /// caches may store it.
+    /// Returns the metadata, from the settings of the authentication layer. Any page may read it,
+    /// and caches may store it.
     pub(super) fn metadata(&self) -> Response<Bytes> {
         let resource = self.auth.resource();
         let metadata = Metadata {

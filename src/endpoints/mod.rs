@@ -1,10 +1,10 @@
-//! Sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer (feature `endpoints`, on
-//! by default).
+//! Sign-in, tokens, registration and more under `/v1/auth/`, as a tower layer (feature `endpoints`,
+//! on by default).
 //!
-//! [`Auth::endpoints`] returns a builder for [`Endpoints`]. It sets which endpoints exist ([`Endpoint`]),
-//! how browsers sign in ([`SignIn`]), where passwords are allowed ([`PasswordDecision`]), the rate limits
-//! ([`Throttle`], by default [`TokenBuckets`]), and the proxies that report client addresses
-//! ([`TrustedProxies`]).
+//! [`Auth::endpoints`] returns a builder for [`Endpoints`]. It sets which endpoints exist
+//! ([`Endpoint`]), how browsers sign in ([`SignIn`]), where passwords are allowed
+//! ([`PasswordDecision`]), the rate limits ([`Throttle`], by default [`TokenBuckets`]), and the
+//! proxies that report client addresses ([`TrustedProxies`]).
 //!
 //! See also: [manual::endpoints](crate::manual::endpoints).
 
@@ -63,8 +63,8 @@ pub use tokens::{PasswordAttempt, PasswordDecision};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// `GET login` starts and completes a sign-in in the browser. `POST login` redeems an authorization
-    /// code for a client that ran the flow itself (RFC 6749 §4.1.3).
+    /// `GET login` starts and completes a sign-in in the browser. `POST login` redeems an
+    /// authorization code for a client that ran the flow itself (RFC 6749 §4.1.3).
     Login,
     /// `POST token`: the password grant (RFC 6749 §4.3), off by default.
     Token,
@@ -137,9 +137,9 @@ impl Endpoint {
     }
 }
 
-/// The authentication endpoints of a service, as a [`tower_layer::Layer`]. It answers requests for its
-/// paths and passes all others to the inner service. [`service`](Self::service) is the same without an
-/// inner service. Made by [`Auth::endpoints`]; cheap to clone.
+/// The authentication endpoints of a service, as a [`tower_layer::Layer`]. It answers requests for
+/// its paths and passes all others to the inner service. [`service`](Self::service) is the same
+/// without an inner service. Made by [`Auth::endpoints`]; cheap to clone.
 ///
 /// ```
 /// use axum::Router;
@@ -175,12 +175,13 @@ impl Endpoint {
 /// | `GET /v1/auth/config` | nothing | `sign_in` |
 /// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
 ///
-/// Requests for endpoints that are not enabled go to the inner service. Every response except the metadata
-/// has `Cache-Control: no-store`. Bodies are forms or JSON objects of at most 64 KiB and 64 parameters;
-/// `token` and `refresh` accept forms only. A parameter that the endpoint knows must not be repeated. A
-/// body must arrive within 10 seconds ([`body_timeout`](EndpointsBuilder::body_timeout)), or the answer is
-/// 408. Bodies that an endpoint does not use are not read. `register`, `whoami` and `introspect` answer
-/// errors like [`Auth::layer`]; the other endpoints use the error format of RFC 6749 §5.2.
+/// Requests for endpoints that are not enabled go to the inner service. Every response except the
+/// metadata has `Cache-Control: no-store`. Bodies are forms or JSON objects of at most 64 KiB and
+/// 64 parameters; `token` and `refresh` accept forms only. A parameter that the endpoint knows must
+/// not be repeated. A body must arrive within 10 seconds
+/// ([`body_timeout`](EndpointsBuilder::body_timeout)), or the response is
+/// 408. Bodies that an endpoint does not use are not read. `register`, `whoami` and `introspect`
+///   report errors like [`Auth::layer`]; the other endpoints use the error format of RFC 6749 §5.2.
 #[derive(Clone)]
 pub struct Endpoints(Arc<Inner>);
 
@@ -214,8 +215,9 @@ struct EndpointRequest {
 }
 
 impl Endpoints {
-    /// Returns the endpoints as a service that answers 404 for all other paths. For `Router::nest_service`
-    /// with [`prefix("")`](EndpointsBuilder::prefix), for `fallback_service`, and for bare hyper.
+    /// Returns the endpoints as a service that answers 404 for all other paths. For
+    /// `Router::nest_service` with [`prefix("")`](EndpointsBuilder::prefix), for
+    /// `fallback_service`, and for bare hyper.
     pub fn service(&self) -> EndpointsService<NotFound> {
         EndpointsService { inner: NotFound, endpoints: self.clone() }
     }
@@ -225,15 +227,15 @@ impl Endpoints {
         &self.0.offered
     }
 
-    /// Returns the sessions that sign-ins start, if configured. Place their [layer](Sessions::layer)
-    /// outside this one.
+    /// Returns the sessions that sign-ins start, if configured. Place their
+    /// [layer](Sessions::layer) outside this one.
     pub fn sessions(&self) -> Option<&Sessions> {
         self.0.sessions.as_ref()
     }
 
     /// Returns the exchange of foreign workload tokens, if enabled (feature `trust`). Its
-    /// [evaluator](crate::mint::WorkloadExchange::evaluator) reloads the policy, explains decisions, and reports
-    /// the state of foreign issuers' keys.
+    /// [trusts](crate::mint::WorkloadExchange::trusts) reload the policy, explain decisions, and
+    /// report the state of foreign issuers' keys.
     #[cfg(feature = "trust")]
     pub fn workloads(&self) -> Option<&crate::mint::WorkloadExchange> {
         self.0.workloads.as_ref()
@@ -304,8 +306,8 @@ impl Inner {
         authenticate(&self.auth, &incoming.head).await
     }
 
-    /// Asks the throttle whether the attempt may proceed. Called without an account before the body is
-    /// read, and again once the account is known.
+    /// Asks the throttle whether the attempt may proceed. Called without an account before the body
+    /// is read, and again once the account is known.
     async fn admit(
         &self,
         endpoint: Endpoint,

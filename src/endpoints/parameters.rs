@@ -14,9 +14,9 @@ use crate::support::secret::Secret;
 
 /// Names and values, each name once. Values may be secrets.
 ///
-/// Holds only parameters that the endpoint knows. Unknown parameters are ignored, even if repeated: RFC
-/// 6749 requires this for requests (§3.1, §3.2) and for authorization responses (§4.1.2). A known
-/// parameter must not be repeated (§3.1, §3.2).
+/// Holds only parameters that the endpoint knows. Unknown parameters are ignored, even if repeated:
+/// RFC 6749 requires this for requests (§3.1, §3.2) and for authorization responses (§4.1.2). A
+/// known parameter must not be repeated (§3.1, §3.2).
 #[derive(Debug, Default)]
 pub(super) struct Parameters(Vec<(String, Secret)>);
 
@@ -27,12 +27,12 @@ pub(super) enum BodyFormat {
     FormOrJson,
 }
 
-/// Maximum number of parameters, known or not. Endpoints know at most a quarter of that. The limit bounds
-/// the comparison of each name with those before it.
+/// Maximum number of parameters, known or not. Endpoints know at most a quarter of that. The limit
+/// bounds the comparison of each name with those before it.
 const MAX_PARAMETERS: usize = 64;
 
-/// Maximum number of commas, colons and opening brackets in a JSON object. The cost of parsing grows with
-/// them. Even a password has fewer than a thousand.
+/// Maximum number of commas, colons and opening brackets in a JSON object. The cost of parsing
+/// grows with them. Even a password has fewer than a thousand.
 const MAX_JSON_DELIMITERS: usize = 4096;
 
 const REPEATED: Failure = invalid_request("A parameter is repeated.");
@@ -91,9 +91,9 @@ impl Parameters {
         Ok(read)
     }
 
-    /// Reads a JSON object of strings. `null` counts as absent. A repeated member is an error even if the
-    /// endpoint does not know it, because parsers differ in the value they take (RFC 8259 §4). The first
-    /// problem is reported.
+    /// Reads a JSON object of strings. `null` counts as absent. A repeated member is an error even
+    /// if the endpoint does not know it, because parsers differ in the value they take (RFC 8259
+    /// §4). The first problem is reported.
     fn from_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
         let delimiters =
             text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
@@ -139,8 +139,8 @@ impl Parameters {
     }
 }
 
-/// Decodes a name or a value of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>). Rejects invalid
-/// UTF-8: replacement characters would change the value.
+/// Decodes a name or a value of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>). Rejects
+/// invalid UTF-8: replacement characters would change the value.
 fn form_decode(text: &[u8]) -> Result<String, FromUtf8Error> {
     let spaced: Vec<u8> =
         text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();

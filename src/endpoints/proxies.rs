@@ -70,17 +70,17 @@ fn is_private_network(address: IpAddr) -> bool {
     }
 }
 
-/// Networks of proxies whose `X-Forwarded-For` is trusted. Default: none, because any client can send that
-/// header.
+/// Networks of proxies whose `X-Forwarded-For` is trusted. Default: none, because any client can
+/// send that header.
 ///
-/// Each proxy appends the address of its peer. The list is therefore read from its end: the first address
-/// that is not a trusted proxy is the client's. The client may have forged the addresses before it. At most
-/// 32 entries are read.
+/// Each proxy appends the address of its peer. The list is therefore read from its end: the first
+/// address that is not a trusted proxy is the client's. The client may have forged the addresses
+/// before it. At most 32 entries are read.
 #[derive(Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
-/// An entry is neither an address nor a network. Holds the position, counted from 1, and not the text, which
-/// may be a misplaced secret.
+/// An entry is neither an address nor a network. Holds the position, counted from 1, and not the
+/// text, which may be a misplaced secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("entry {0} is neither an address nor a network: write 10.0.0.7 or 10.0.0.0/8")]
 pub struct InvalidNetwork(usize);
@@ -114,7 +114,8 @@ impl TrustedProxies {
         // Split as bytes: a client may send invalid UTF-8, which must not hide the proxy's entry.
         let entries = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
         for entry in entries.take(MAX_HOPS) {
-            // An unreadable entry ends the search: the proxy that wrote it is the last known address.
+            // An unreadable entry ends the search: the proxy that wrote it is the last known
+            // address.
             let Some(address) = std::str::from_utf8(entry).ok().and_then(|it| address(it.trim()))
             else {
                 break;

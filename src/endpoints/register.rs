@@ -20,8 +20,8 @@ struct RegisterResponse<'a> {
 }
 
 impl Inner {
-    /// Registers the caller: 201 for a new participant, 200 with the same ids for a known one. Ignores the
-    /// body.
+    /// Registers the caller: 201 for a new participant, 200 with the same ids for a known one.
+    /// Ignores the body.
     pub(super) async fn register(
         &self,
         incoming: &EndpointRequest,
@@ -43,8 +43,8 @@ impl Inner {
         Ok(response)
     }
 
-    /// Logs once when the store begins to fail, and once when it works again. An identity that can never
-    /// be stored says nothing about the store.
+    /// Logs once when the store begins to fail, and once when it works again. An identity that can
+    /// never be stored says nothing about the store.
     fn log_outage(&self, outcome: &Result<Registration, RegistrarError>) {
         let (outage, clock) = (&self.outages.registrar, self.auth.clock());
         match outcome {

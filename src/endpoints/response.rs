@@ -121,7 +121,7 @@ impl Inner {
     }
 }
 
-/// Converts a failure for the endpoints that answer errors like the authentication layer.
+/// Converts a failure for the endpoints that report errors like the authentication layer.
 fn as_auth_error(failure: Failure) -> AuthError {
     match failure {
         Failure::Auth(error) => error,
@@ -137,15 +137,16 @@ fn as_auth_error(failure: Failure) -> AuthError {
     }
 }
 
-/// Answers with those provider errors that the caller can act on. A provider that rejects the *service*
-/// is reported as 502 without details.
+/// Answers with those provider errors that the caller can act on. A provider that rejects the
+/// *service* is reported as 502 without details.
 fn exchange_failure_response(error: &ExchangeError) -> Response<Bytes> {
     use OAuthError::{InvalidGrant, InvalidRequest, InvalidScope, InvalidTarget};
     match error {
         ExchangeError::Refused { error: Some(code), .. } => {
             let description = match code {
                 InvalidGrant => "The code, password or refresh token is not valid (any more).",
-                // The service builds the rest of the request, so the caller's value must be malformed.
+                // The service builds the rest of the request, so the caller's value must be
+                // malformed.
                 InvalidRequest => "The code, password or refresh token cannot be read.",
                 InvalidScope => "The scope cannot be granted.",
                 InvalidTarget => "There are no tokens for this target.",

@@ -1,4 +1,5 @@
-//! [`EndpointsService`]: answers requests for endpoints, and passes all others to the inner service.
+//! [`EndpointsService`]: answers requests for endpoints, and passes all others to the inner
+//! service.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

@@ -15,8 +15,8 @@ use crate::session::is_cookie_name;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 
-/// Default scopes: an ID token, the user's profile and address, and a refresh token (OpenID Connect Core
-/// §5.4, §11).
+/// Default scopes: an ID token, the user's profile and address, and a refresh token (OpenID Connect
+/// Core §5.4, §11).
 const SCOPES: &str = "openid profile email offline_access";
 
 /// Default part of the cookie names after `__Host-`.
@@ -25,29 +25,32 @@ const COOKIE_PREFIX: &str = "sign-in";
 /// Time between two warnings with the same cause.
 const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Settings for sign-in with the authorization code flow and PKCE (RFC 6749 §4.1, RFC 7636, OpenID Connect
-/// Core §3.1). For [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
+/// Settings for sign-in with the authorization code flow and PKCE (RFC 6749 §4.1, RFC 7636, OpenID
+/// Connect Core §3.1). For [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
 ///
-/// `GET login` redirects a browser to the provider. A sealed cookie binds state, nonce and PKCE verifier to
-/// this browser for ten minutes. Any process with the same keys can complete the sign-in.
+/// `GET login` redirects a browser to the provider. A sealed cookie binds state, nonce and PKCE
+/// verifier to this browser for ten minutes. Any process with the same keys can complete the
+/// sign-in.
 ///
-/// When the browser returns, the endpoint checks state, `iss` (RFC 9207) and the ID token. It then starts a
-/// session and redirects to `return_to`. Without [`sessions`](super::EndpointsBuilder::sessions), it returns
-/// the tokens as JSON.
+/// When the browser returns, the endpoint checks state, `iss` (RFC 9207) and the ID token. It then
+/// starts a session and redirects to `return_to`. Without
+/// [`sessions`](super::EndpointsBuilder::sessions), it returns the tokens as JSON.
 ///
-/// A session needs an access token that this service accepts. If the token has another audience, for
-/// example, the sign-in fails with `server_error`, and a warning in the log names the claim. Sign-in does not
-/// check whether the token's *tenant* may use the service.
+/// A session needs an access token that this service accepts. If the token has another audience,
+/// for example, the sign-in fails with `server_error`, and a warning in the log names the claim.
+/// Sign-in does not check whether the token's *tenant* may use the service.
 ///
-/// The tokens of a failed sign-in are revoked, with one exception: the provider became unavailable after it
-/// issued them. A browser may send a callback twice, and the second request may still use the tokens.
+/// The tokens of a failed sign-in are revoked, with one exception: the provider became unavailable
+/// after it issued them. A browser may send a callback twice, and the second request may still use
+/// the tokens.
 ///
 /// A sign-in can be used already, expired, or started in another browser. Then the browser goes to
-/// [`landing`](Self::landing) if it has a session, and otherwise to the [`failure_page`](Self::failure_page).
+/// [`landing`](Self::landing) if it has a session, and otherwise to the
+/// [`failure_page`](Self::failure_page).
 ///
 /// `POST login` is for clients that ran the flow themselves. They send `code`, `code_verifier`,
-/// `redirect_uri` if it is not the first one here, and `nonce` if they used one. They compare `state`
-/// themselves, and get tokens instead of a session.
+/// `redirect_uri` if it is not the first one here, and `nonce` if they used one. They compare
+/// `state` themselves, and get tokens instead of a session.
 #[derive(Debug, Clone)]
 #[must_use = "does nothing before it is given to the endpoints"]
 pub struct SignIn {
@@ -70,8 +73,8 @@ pub(super) struct RefusedTokens(
 );
 
 impl RefusedTokens {
-    /// Warns that a token of a sign-in is missing or rejected. Reasons and claims come from fixed lists, so
-    /// the map is bounded.
+    /// Warns that a token of a sign-in is missing or rejected. Reasons and claims come from fixed
+    /// lists, so the map is bounded.
     pub(super) fn warn(&self, token: &'static str, refused: Option<&AuthError>, now: Duration) {
         let (reason, claim) = match refused {
             None => ("missing", ""),
@@ -112,8 +115,8 @@ impl SignIn {
         self
     }
 
-    /// Sets the requested scopes. Default `openid profile email offline_access`. Without `openid` there is no
-    /// ID token, so the user is not verified before the access token is used.
+    /// Sets the requested scopes. Default `openid profile email offline_access`. Without `openid`
+    /// there is no ID token, so the user is not verified before the access token is used.
     pub fn scopes(mut self, scopes: &str) -> Self {
         match scopes.parse() {
             Ok(scopes) => self.scopes = scopes,
@@ -122,18 +125,18 @@ impl SignIn {
         self
     }
 
-    /// Sets the page after a sign-in without `return_to`: a path of this host, other than `login`. Default
-    /// `/`.
+    /// Sets the page after a sign-in without `return_to`: a path of this host, other than `login`.
+    /// Default `/`.
     pub fn landing(mut self, path: impl Into<String>) -> Self {
         self.landing = path.into();
         self
     }
 
-    /// Sets the page after a failed sign-in: a path of this host, other than `login`. Default: the error is
-    /// shown as JSON. The parameter `error` is added with one of these codes:
+    /// Sets the page after a failed sign-in: a path of this host, other than `login`. Default: the
+    /// error is shown as JSON. The parameter `error` is added with one of these codes:
     ///
-    /// - `invalid_request`: the request is malformed, or the sign-in was not started in this browser or took
-    ///   more than ten minutes
+    /// - `invalid_request`: the request is malformed, or the sign-in was not started in this
+    ///   browser or took more than ten minutes
     /// - `temporarily_unavailable`: the provider is unavailable, or there were too many attempts
     /// - `invalid_grant`: the provider or this service rejected the code or a token
     /// - the provider's error, if RFC 6749 §4.1.2.1 or OpenID Connect Core §3.1.2.6 defines it
@@ -143,31 +146,31 @@ impl SignIn {
         self
     }
 
-    /// Adds a parameter to the authorization request, such as `prompt` or `acr_values`. Its effect is *not*
-    /// checked. To enforce a `max_age`, for example, use the guard
+    /// Adds a parameter to the authorization request, such as `prompt` or `acr_values`. Its effect
+    /// is *not* checked. To enforce a `max_age`, for example, use the guard
     /// [`mfa_within`](crate::guard::mfa_within) or the claim `auth_time`.
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
     }
 
-    /// Sets the prefix of the sign-in cookies. A name is `__Host-`, this prefix, `-` and a random text.
-    /// Default `sign-in`. A browser keeps the newest six cookies per prefix. Services on one host need
-    /// different prefixes, or they clear each other's cookies.
+    /// Sets the prefix of the sign-in cookies. A name is `__Host-`, this prefix, `-` and a random
+    /// text. Default `sign-in`. A browser keeps the newest six cookies per prefix. Services on one
+    /// host need different prefixes, or they clear each other's cookies.
     pub fn cookie_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.cookie_prefix = prefix.into();
         self
     }
 
-    /// Sets the keys that seal the cookie of a sign-in. Default: the keys of the sessions. Without sessions:
-    /// random keys, so that only the process that started a sign-in can complete it.
+    /// Sets the keys that seal the cookie of a sign-in. Default: the keys of the sessions. Without
+    /// sessions: random keys, so that only the process that started a sign-in can complete it.
     pub fn keys(mut self, keys: SealingKeys) -> Self {
         self.keys = Some(keys);
         self
     }
 
-    /// Accepts codes at `POST login` without `code_verifier`. The price: an attacker who gets a code can use
-    /// it, or can inject it into another user's sign-in (RFC 9700 §2.1.1).
+    /// Accepts codes at `POST login` without `code_verifier`. The price: an attacker who gets a
+    /// code can use it, or can inject it into another user's sign-in (RFC 9700 §2.1.1).
     pub fn insecure_allow_unbound_codes(mut self) -> Self {
         self.unbound_codes = true;
         self
@@ -217,8 +220,8 @@ impl SignIn {
     }
 }
 
-/// Returns whether a browser that is redirected to `page` requests `path`. Browsers resolve dot segments, and
-/// the query does not count.
+/// Returns whether a browser that is redirected to `page` requests `path`. Browsers resolve dot
+/// segments, and the query does not count.
 fn resolves_to(path: &str, page: &str) -> bool {
     let here = Url::parse("https://here.invalid").ok();
     here.and_then(|here| here.join(page).ok()).is_some_and(|url| url.path() == path)
@@ -230,8 +233,8 @@ impl Inner {
     }
 }
 
-/// Returns whether a redirect to `path` stays on this host. Browsers read `\` as `/`, drop tabs and line
-/// ends, and take the text after two slashes for a host.
+/// Returns whether a redirect to `path` stays on this host. Browsers read `\` as `/`, drop tabs and
+/// line ends, and take the text after two slashes for a host.
 pub(super) fn is_local_path(path: &str) -> bool {
     let plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     path.len() <= 2048 && plain && path.starts_with('/') && !path.starts_with("//")

@@ -25,12 +25,12 @@ pub struct Attempt<'a> {
     /// The client's address, if known: see
     /// [`client_address`](super::EndpointsBuilder::client_address).
     pub address: Option<IpAddr>,
-    /// The account. `None` in the first call for an attempt, before its body is read. If the attempt
-    /// concerns an account, a second call names it.
+    /// The account. `None` in the first call for an attempt, before its body is read. If the
+    /// attempt concerns an account, a second call names it.
     ///
     /// At `token` it is the user name, folded so that all spellings are one account
-    /// ([`account_of`](super::EndpointsBuilder::account_of)). The caller chooses it, so it may be any text.
-    /// At `introspect` it is the caller: issuer, tenant, kind and subject.
+    /// ([`account_of`](super::EndpointsBuilder::account_of)). The caller chooses it, so it may be
+    /// any text. At `introspect` it is the caller: issuer, tenant, kind and subject.
     pub account: Option<&'a str>,
 }
 
@@ -46,35 +46,36 @@ impl<'a> Attempt<'a> {
 pub enum ThrottleDecision {
     /// The attempt may proceed.
     Allow,
-    /// The attempt exceeds the limit. The answer is 429 with `Retry-After`.
+    /// The attempt exceeds the limit. The response is 429 with `Retry-After`.
     Deny {
         /// Time until another attempt can succeed. Rounded up to whole seconds, at least one.
         retry_after: Duration,
     },
 }
 
-/// Limits attempts, so that passwords, codes and tokens cannot be guessed (RFC 6749 §4.3.2, §10.10; RFC 7662
-/// §4).
+/// Limits attempts, so that passwords, codes and tokens cannot be guessed (RFC 6749 §4.3.2, §10.10;
+/// RFC 7662 §4).
 ///
 /// Set with [`EndpointsBuilder::throttle`](super::EndpointsBuilder::throttle). The default,
-/// [`TokenBuckets`], counts in the memory of one process. To share limits between processes, implement this
-/// trait over a store.
+/// [`TokenBuckets`], counts in the memory of one process. To share limits between processes,
+/// implement this trait over a store.
 ///
-/// The throttle is called before the body is read, and before any request to the provider. In this call
-/// [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second call for the
-/// same attempt names it. Count addresses and accounts separately.
+/// The throttle is called before the body is read, and before any request to the provider. In this
+/// call [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a
+/// second call for the same attempt names it. Count addresses and accounts separately.
 ///
-/// Each call tries [`try_admit`](Self::try_admit) first, then [`admit`](Self::admit) if the result was `None`.
-/// `now` is a monotonic time that other processes do not share: a store must use its own clock.
+/// Each call tries [`try_admit`](Self::try_admit) first, then [`admit`](Self::admit) if the result
+/// was `None`. `now` is a monotonic time that other processes do not share: a store must use its
+/// own clock.
 ///
-/// If the store fails, or does not answer within one second, this process uses its own [`TokenBuckets`] with
-/// default rates, and the log says so once. An outage then does not lock users out, and guesses stay limited:
-/// ten processes allow at most ten times as many. To refuse attempts during an outage, return
-/// [`Deny`](ThrottleDecision::Deny) instead of the error.
+/// If the store fails, or does not answer within one second, this process uses its own
+/// [`TokenBuckets`] with default rates, and the log says so once. An outage then does not lock
+/// users out, and guesses stay limited: ten processes allow at most ten times as many. To refuse
+/// attempts during an outage, return [`Deny`](ThrottleDecision::Deny) instead of the error.
 ///
-/// Harmless mistakes: to forget counts, or to be off by a few. Attacks: to store an entry per address or
-/// account without a bound, since callers choose both; to refuse all callers because of one; to read and
-/// write a count in two steps, which lets concurrent attempts pass.
+/// Harmless mistakes: to forget counts, or to be off by a few. Attacks: to store an entry per
+/// address or account without a bound, since callers choose both; to refuse all callers because of
+/// one; to read and write a count in two steps, which lets concurrent attempts pass.
 ///
 /// ```
 /// use std::time::Duration;
@@ -115,8 +116,8 @@ pub enum ThrottleDecision {
 /// ```
 #[async_trait]
 pub trait Throttle: Debug + Send + Sync + 'static {
-    /// Counts the attempt if that needs no waiting. `None`, the default, means that nothing was counted;
-    /// [`admit`](Self::admit) is called next.
+    /// Counts the attempt if that needs no waiting. `None`, the default, means that nothing was
+    /// counted; [`admit`](Self::admit) is called next.
     fn try_admit(&self, attempt: &Attempt<'_>, now: Duration) -> Option<ThrottleDecision> {
         let _ = (attempt, now);
         None
@@ -187,8 +188,8 @@ impl ThrottleWithFallback {
     }
 }
 
-/// Token buckets in the memory of this process: one per endpoint and address, and one per endpoint and
-/// account. The default throttle.
+/// Token buckets in the memory of this process: one per endpoint and address, and one per endpoint
+/// and account. The default throttle.
 ///
 /// | | burst | then one per |
 /// |---|---|---|
@@ -196,15 +197,16 @@ impl ThrottleWithFallback {
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
 /// | each account, [in any spelling](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
-/// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata do not read
-/// a body and are not counted.
+/// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata do
+/// not read a body and are not counted.
 ///
-/// An IPv6 /64 network counts as one address, because one client usually has a whole network. Attempts without
-/// a known address are not counted; the log says so once. See
+/// An IPv6 /64 network counts as one address, because one client usually has a whole network.
+/// Attempts without a known address are not counted; the log says so once. See
 /// [`client_address`](super::EndpointsBuilder::client_address).
 ///
-/// About 100,000 buckets are kept, which needs some 10 MB. Buckets that were used once are evicted before those
-/// used again. An evicted bucket is full when it is created again. Each process counts on its own.
+/// About 100,000 buckets are kept, which needs some 10 MB. Buckets that were used once are evicted
+/// before those used again. An evicted bucket is full when it is created again. Each process counts
+/// on its own.
 #[derive(Debug)]
 pub struct TokenBuckets {
     buckets: Bounded<Mac, Arc<Mutex<TokenBucket>>, BuildMacHasher>,
@@ -247,8 +249,8 @@ impl TokenBuckets {
         self
     }
 
-    /// Allows `burst` introspections from each address and by each caller, and then one per `period` (at most
-    /// one hour).
+    /// Allows `burst` introspections from each address and by each caller, and then one per
+    /// `period` (at most one hour).
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
         self.introspections = Rate::new(burst, period.min(MAX_PERIOD));

@@ -1,4 +1,4 @@
-//! `POST token` and `POST refresh`, and the answer with tokens (RFC 6749 §5.1).
+//! `POST token` and `POST refresh`, and the token response (RFC 6749 §5.1).
 
 use std::sync::Arc;
 
@@ -27,9 +27,9 @@ pub struct PasswordAttempt<'a> {
 }
 
 impl PasswordAttempt<'_> {
-    /// Returns the folded user name, which is equal for all spellings: it ignores case, compatibility forms
-    /// (NFKC), invisible characters, and outer or repeated spaces, as directories compare names (RFC 4518
-    /// §2). Accents and punctuation are kept.
+    /// Returns the folded user name, which is equal for all spellings: it ignores case,
+    /// compatibility forms (NFKC), invisible characters, and outer or repeated spaces, as
+    /// directories compare names (RFC 4518 §2). Accents and punctuation are kept.
     pub fn account(&self) -> String {
         fold(self.username)
     }
@@ -68,7 +68,8 @@ struct TokenResponse<'a> {
 }
 
 impl Inner {
-    /// Uses the password grant (RFC 6749 §4.3), for automation without an alternative (RFC 9700 §2.4).
+    /// Uses the password grant (RFC 6749 §4.3), for automation without an alternative (RFC 9700
+    /// §2.4).
     pub(super) async fn token(
         &self,
         incoming: &EndpointRequest,
@@ -145,7 +146,8 @@ pub(super) fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
     scopes.map(Option::unwrap_or_default).map_err(malformed)
 }
 
-/// Returns the rule that allows all passwords. Logs a warning, since RFC 9700 §2.4 forbids this grant.
+/// Returns the rule that allows all passwords. Logs a warning, since RFC 9700 §2.4 forbids this
+/// grant.
 pub(super) fn allow_everywhere() -> PasswordRule {
     telemetry::password_grant_enabled();
     Arc::new(|_| PasswordDecision::Allowed)

@@ -1,7 +1,7 @@
 //! [`Transaction`]: binds a sign-in to the browser that started it.
 //!
-//! It is stored in a sealed cookie, so that no process keeps state. Each sign-in has its own cookie, so that
-//! several tabs can sign in at the same time.
+//! It is stored in a sealed cookie, so that no process keeps state. Each sign-in has its own
+//! cookie, so that several tabs can sign in at the same time.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,21 +22,22 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// Maximum number of pending sign-ins per browser. Each request carries all their cookies.
 const MAX_PENDING: usize = 6;
 
-/// Maximum size of all cookies except the newest. A long `return_to` makes a large cookie, and servers reject
-/// requests with a large head.
+/// Maximum size of all cookies except the newest. A long `return_to` makes a large cookie, and
+/// servers reject requests with a large head.
 const MAX_PENDING_BYTES: usize = 4096;
 
-/// Maximum number of cookies that one answer clears. The next answer clears the rest.
+/// Maximum number of cookies that one response clears. The next response clears the rest.
 const MAX_CLEARED: usize = 24;
 
-/// Length of the prefix of the state that names the cookie: the time, and random bits that distinguish tabs.
+/// Length of the prefix of the state that names the cookie: the time, and random bits that
+/// distinguish tabs.
 const TAG_LEN: usize = 16;
 
 /// Length of the state: 32 bytes in base64url.
 const STATE_LEN: usize = 43;
 
-/// Length of the time in milliseconds at the start of a state. It orders cookies by age; browsers send them in
-/// no reliable order. The other 26 bytes are random.
+/// Length of the time in milliseconds at the start of a state. It orders cookies by age; browsers
+/// send them in no reliable order. The other 26 bytes are random.
 const TIME_LEN: usize = 6;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,9 +71,9 @@ impl Transaction {
         set_cookie(&name, &sealed, LIFETIME)
     }
 
-    /// Returns the transaction with this state that this browser started in the last ten minutes. The name of
-    /// the cookie is authenticated, and the content holds the whole state, so cookies of other sign-ins and
-    /// other browsers are rejected.
+    /// Returns the transaction with this state that this browser started in the last ten minutes.
+    /// The name of the cookie is authenticated, and the content holds the whole state, so cookies
+    /// of other sign-ins and other browsers are rejected.
     pub(super) fn find(
         prefix: &str,
         state: &str,
@@ -87,8 +88,8 @@ impl Transaction {
         crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }
 
-    /// Clears the oldest transactions of this browser to make room for a new one. Ignores other names, which
-    /// belong to a service with a longer prefix.
+    /// Clears the oldest transactions of this browser to make room for a new one. Ignores other
+    /// names, which belong to a service with a longer prefix.
     pub(super) fn clear_oldest(prefix: &str, headers: &HeaderMap) -> Vec<HeaderValue> {
         let mut pending: Vec<_> = cookies_named(headers, prefix)
             .filter_map(|(tag, sealed)| {

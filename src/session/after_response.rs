@@ -37,8 +37,8 @@ impl AfterResponse {
         Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
     }
 
-    /// Returns the renewal to wait for before [`finish`](Self::finish). A response that starts or ends a session
-    /// itself does not wait.
+    /// Returns the renewal to wait for before [`finish`](Self::finish). A response that starts or
+    /// ends a session itself does not wait.
     pub(super) fn pending(
         &mut self,
         headers: &HeaderMap,
@@ -52,8 +52,8 @@ impl AfterResponse {
         headers.get_all(header::SET_COOKIE).iter().any(|cookie| prefix.is_set_by(cookie))
     }
 
-    /// Sets and clears cookies. If the inner service started or ended a session, its cookies win, and the
-    /// browser's other session cookies are cleared.
+    /// Sets and clears cookies. If the inner service started or ended a session, its cookies win,
+    /// and the browser's other session cookies are cleared.
     pub(super) fn finish(self, headers: &mut HeaderMap) {
         let CookieNames { marker, data, stale } = &self.names;
         let change = if self.sets_session_cookie(headers) { Change::Ended } else { self.change };
@@ -70,8 +70,8 @@ impl AfterResponse {
     }
 }
 
-/// The reason why a session cannot be used now, for a request that continues without it. Replaces a 401, which
-/// would tell the page that the user is signed out.
+/// The reason why a session cannot be used now, for a request that continues without it. Replaces a
+/// 401, which would tell the page that the user is signed out.
 pub struct SessionUnavailable {
     pub(super) error: AuthError,
     pub(super) respond: Arc<dyn ErrorResponse>,
@@ -89,9 +89,10 @@ impl SessionUnavailable {
     }
 }
 
-/// Adds cookies that the inner service does not set itself. A response to a request with a session is private
-/// to the browser, like one to an `Authorization` header (RFC 9111 §3.5). A response that sets cookies must not
-/// be stored by shared caches, whatever the inner service says (RFC 9111 §7.3).
+/// Adds cookies that the inner service does not set itself. A response to a request with a session
+/// is private to the browser, like one to an `Authorization` header (RFC 9111 §3.5). A response
+/// that sets cookies must not be stored by shared caches, whatever the inner service says (RFC 9111
+/// §7.3).
 fn add_cookies(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     let sets = !cookies.is_empty();
     let is_set = |cookie: &HeaderValue| {

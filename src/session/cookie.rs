@@ -1,5 +1,5 @@
-//! Reads cookies from requests, and sets them so that no script, no other host and no plain-text connection
-//! can access them (RFC 6265).
+//! Reads cookies from requests, and sets them so that no script, no other host and no plain-text
+//! connection can access them (RFC 6265).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::exchange::{AccessToken, Fence};
 
-/// Maximum size of a part. Browsers store 4096 bytes per cookie, name and value together (RFC 6265bis §5.6).
+/// Maximum size of a part. Browsers store 4096 bytes per cookie, name and value together (RFC
+/// 6265bis §5.6).
 const MAX_PART_BYTES: usize = 3800;
 
 /// Maximum number of parts. Servers and proxies reject requests with larger heads.
@@ -27,19 +28,21 @@ const MAX_TRIED: usize = 4;
 /// Suffixes of the names used before sessions had markers.
 const LEGACY_SUFFIXES: [&str; 4] = ["", ".1", ".2", ".3"];
 
-/// Length of the tag of a [`CookieId`]: the time in hexadecimal digits, followed by random characters.
+/// Length of the tag of a [`CookieId`]: the time in hexadecimal digits, followed by random
+/// characters.
 const TAG_LEN: usize = TIME_LEN + 8;
 const TIME_LEN: usize = 12;
 
 /// The prefix of all session cookies.
 ///
-/// A session has two kinds of cookies. Sign-in sets a *marker*, `NAME-TAG`, and sign-out clears it. *Data*
-/// cookies, `NAME-TAG.GENERATION.PART`, hold the tokens; each renewal replaces them with the next generation.
-/// Data without a marker is ignored. Of several sessions and generations, the newest is used.
+/// A session has two kinds of cookies. Sign-in sets a *marker*, `NAME-TAG`, and sign-out clears it.
+/// *Data* cookies, `NAME-TAG.GENERATION.PART`, hold the tokens; each renewal replaces them with the
+/// next generation. Data without a marker is ignored. Of several sessions and generations, the
+/// newest is used.
 ///
-/// Responses may therefore arrive in any order. A late response may set data of a session that ended, was
-/// renewed or was replaced; these cookies are ignored, and the next response clears them. The same happens to
-/// `NAME` and `NAME.PART`, which older versions set.
+/// Responses may therefore arrive in any order. A late response may set data of a session that
+/// ended, was renewed or was replaced; these cookies are ignored, and the next response clears
+/// them. The same happens to `NAME` and `NAME.PART`, which older versions set.
 #[derive(Debug, Clone)]
 pub(super) struct CookiePrefix(String);
 
@@ -116,7 +119,8 @@ impl CookiePrefix {
         format!("{}-{tag}", self.0)
     }
 
-    /// Returns the prefix of a generation's data cookies, which is also authenticated when they are sealed.
+    /// Returns the prefix of a generation's data cookies, which is also authenticated when they are
+    /// sealed.
     pub(super) fn data(&self, id: &CookieId) -> String {
         format!("{}-{id}", self.0)
     }
@@ -251,7 +255,8 @@ pub(crate) fn is_cookie_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(token)
 }
 
-/// Returns the cookies of a request as bytes. Other cookies, which any sub-domain can set, may not be UTF-8.
+/// Returns the cookies of a request as bytes. Other cookies, which any sub-domain can set, may not
+/// be UTF-8.
 fn cookie_pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(header::COOKIE).iter();
     let pairs = values.flat_map(|value| value.as_bytes().split(|b| *b == b';'));
@@ -280,8 +285,8 @@ pub(crate) fn cookies_named<'h>(
     })
 }
 
-/// Returns a `Set-Cookie` value. `SameSite=Lax`: browsers send the cookie when a link or redirect from another
-/// site leads here, as after a sign-in, but with no other cross-site request.
+/// Returns a `Set-Cookie` value. `SameSite=Lax`: browsers send the cookie when a link or redirect
+/// from another site leads here, as after a sign-in, but with no other cross-site request.
 pub(crate) fn set_cookie(name: &str, value: &str, lifetime: Duration) -> Option<HeaderValue> {
     let seconds = lifetime.as_secs();
     let text = format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax");
@@ -465,7 +470,8 @@ mod tests {
         ) {
             let name = CookiePrefix::new("s").unwrap();
             let id = id('a', 1);
-            let mut own = sent(&name.data_cookies(&id, &"x".repeat(MAX_PART_BYTES + 1), LIFETIME).unwrap());
+            let value = "x".repeat(MAX_PART_BYTES + 1);
+            let mut own = sent(&name.data_cookies(&id, &value, LIFETIME).unwrap());
             own.extend(sent(&[name.marker_cookie(&id, LIFETIME).unwrap()]));
             let mut all = others.clone();
             let at = at.index(others.len() + 1);

@@ -17,21 +17,21 @@ use crate::gate::{Decision, Gate, Gated, Pending, ResponseBody};
 use crate::layer::{bearer, refuse};
 
 /// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. Place it outside
-/// [`AuthLayer`](crate::AuthLayer) and [`Endpoints`](crate::endpoints::Endpoints), and inside CORS and tracing
-/// layers.
+/// [`AuthLayer`](crate::AuthLayer) and [`Endpoints`](crate::endpoints::Endpoints), and inside CORS
+/// and tracing layers.
 ///
 /// - A request without a session passes unchanged.
-/// - A request with a session passes with the session's token in `Authorization`, and without the session's
-///   cookies.
+/// - A request with a session passes with the session's token in `Authorization`, and without the
+///   session's cookies.
 /// - A request with a session *and* another bearer token gets 400.
 /// - A session that ended is cleared from the browser, and the request passes without it.
 ///
-/// If the access token expired and the provider is unavailable, the session is kept and the request passes
-/// without it. Public routes answer as usual, `logout` ends the session, and a 401 from the inner service
-/// becomes 503.
+/// If the access token expired and the provider is unavailable, the session is kept and the request
+/// passes without it. Public routes answer as usual, `logout` ends the session, and a 401 from the
+/// inner service becomes 503.
 ///
-/// A response sets cookies only if the session changed. Its `Cache-Control` is then `private`, or stays
-/// `no-store`, whatever the inner service set, so that no shared cache stores the cookies.
+/// A response sets cookies only if the session changed. Its `Cache-Control` is then `private`, or
+/// stays `no-store`, whatever the inner service set, so that no shared cache stores the cookies.
 #[derive(Clone)]
 pub struct SessionLayer(Arc<Inner>);
 
@@ -170,8 +170,8 @@ impl SessionLayer {
     }
 }
 
-/// Returns whether the request has a bearer token other than the session's. Other schemes, such as a proxy's
-/// Basic, are ignored: the inner layer does not accept them.
+/// Returns whether the request has a bearer token other than the session's. Other schemes, such as
+/// a proxy's Basic, are ignored: the inner layer does not accept them.
 fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
     let is_bearer = |value: &&HeaderValue| {
         value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
@@ -188,8 +188,9 @@ fn attach_session<Q>(request: &mut Request<Q>, session: Session) {
     request.extensions_mut().insert(CurrentSession(Arc::new(session)));
 }
 
-/// Continues a request after the renewal of its session. If the renewal fails or is slow, uses the current
-/// session while its token is valid. Returns the error if the request continues without the session.
+/// Continues a request after the renewal of its session. If the renewal fails or is slow, uses the
+/// current session while its token is valid. Returns the error if the request continues without the
+/// session.
 fn apply_renewal<Q>(
     renewed: Option<RenewalResult>,
     before: Session,

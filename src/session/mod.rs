@@ -1,8 +1,8 @@
 //! Browser sessions, whose tokens no script can read (feature `endpoints`, on by default).
 //!
-//! [`Sessions`] stores tokens in sealed cookies and renews them. [`Sessions::layer`] turns the cookies into
-//! the `Authorization` header that the inner layer verifies. The [`endpoints`](crate::endpoints) start and end
-//! sessions.
+//! [`Sessions`] stores tokens in sealed cookies and renews them. [`Sessions::layer`] turns the
+//! cookies into the `Authorization` header that the inner layer verifies. The
+//! [`endpoints`](crate::endpoints) start and end sessions.
 //!
 //! See also: [manual::endpoints](crate::manual::endpoints).
 
@@ -51,8 +51,8 @@ const DEFAULT_COOKIE_NAME: &str = "session";
 /// Default time that a response waits for new cookies.
 const DEFAULT_RENEWAL_WAIT: Duration = Duration::from_secs(3);
 
-/// A token with less remaining lifetime may expire before the service verifies it: `exp` has whole seconds,
-/// and clocks differ.
+/// A token with less remaining lifetime may expire before the service verifies it: `exp` has whole
+/// seconds, and clocks differ.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
 /// With less remaining lifetime, the current token is not used.
@@ -60,11 +60,11 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 
 /// Browser sessions. Cheap to clone: clones share one state.
 ///
-/// A session is a set of cookies that hold the tokens, sealed with [`SealingKeys`]. Scripts cannot read them
-/// (`HttpOnly`), and other hosts can neither set nor receive them (`__Host-`, `Secure`). The server stores
-/// nothing, so any number of processes with the same keys can serve a session. The
-/// [`endpoints`](crate::endpoints::Endpoints) start and end sessions. [`layer`](Self::layer) turns the cookies
-/// into the `Authorization` header that [`Auth::layer`] verifies:
+/// A session is a set of cookies that hold the tokens, sealed with [`SealingKeys`]. Scripts cannot
+/// read them (`HttpOnly`), and other hosts can neither set nor receive them (`__Host-`, `Secure`).
+/// The server stores nothing, so any number of processes with the same keys can serve a session.
+/// The [`endpoints`](crate::endpoints::Endpoints) start and end sessions. [`layer`](Self::layer)
+/// turns the cookies into the `Authorization` header that [`Auth::layer`] verifies:
 ///
 /// ```
 /// use axum::Router;
@@ -84,27 +84,30 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// }
 /// ```
 ///
-/// **Renewal.** When 80 % of an access token's lifetime has passed, the next request also starts its renewal
-/// with the refresh token. The response sets the new cookies; the browser needs no script. In the last five
-/// seconds of a token, a request waits for the renewal. When one second is left, it continues with the current
-/// token.
+/// **Renewal.** When 80 % of an access token's lifetime has passed, the next request also starts
+/// its renewal with the refresh token. The response sets the new cookies; the browser needs no
+/// script. In the last five seconds of a token, a request waits for the renewal. When one second is
+/// left, it continues with the current token.
 ///
-/// **Order of responses.** Each session has its own cookies, so responses may arrive in any order. A response
-/// that is still on its way when the user signs out, or when another user signs in, changes nothing.
+/// **Order of responses.** Each session has its own cookies, so responses may arrive in any order.
+/// A response that is still on its way when the user signs out, or when another user signs in,
+/// changes nothing.
 ///
-/// **Parallel requests.** Concurrent requests spend a refresh token once, in all processes whose clients share
-/// a cache. With several processes, use a [`RedisCache`](crate::exchange::RedisCache). Without it, two of them
-/// may spend the same token, and a provider that rotates refresh tokens then ends the session.
+/// **Parallel requests.** Concurrent requests spend a refresh token once, in all processes whose
+/// clients share a cache. With several processes, use a
+/// [`RedisCache`](crate::exchange::RedisCache). Without it, two of them may spend the same token,
+/// and a provider that rotates refresh tokens then ends the session.
 ///
-/// **Cross-site requests.** Browsers send cookies with requests that other sites cause. A request that may
-/// change state, or that opens a web socket, must therefore come from a page of the service:
-/// `Sec-Fetch-Site: same-origin`, or an `Origin` that equals `Host` or a
+/// **Cross-site requests.** Browsers send cookies with requests that other sites cause. A request
+/// that may change state, or that opens a web socket, must therefore come from a page of the
+/// service: `Sec-Fetch-Site: same-origin`, or an `Origin` that equals `Host` or a
 /// [`trusted_origin`](SessionsBuilder::trusted_origin). Other requests get 403.
 ///
-/// **Limits.** A copy of the cookies made before sign-out works until the access token expires; only the
-/// refresh token is revoked. A response that does not reach the browser loses the new refresh token: within
-/// one minute the next request recovers it, later the user has to sign in again. If renewed tokens are too
-/// large for the cookies, they are revoked, the session ends, and the log says so.
+/// **Limits.** A copy of the cookies made before sign-out works until the access token expires;
+/// only the refresh token is revoked. A response that does not reach the browser loses the new
+/// refresh token: within one minute the next request recovers it, later the user has to sign in
+/// again. If renewed tokens are too large for the cookies, they are revoked, the session ends, and
+/// the log says so.
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
@@ -143,7 +146,8 @@ impl Sessions {
         }
     }
 
-    /// Returns the layer that turns cookies into `Authorization` headers. Place it outside [`Auth::layer`].
+    /// Returns the layer that turns cookies into `Authorization` headers. Place it outside
+    /// [`Auth::layer`].
     pub fn layer(&self) -> SessionLayer {
         SessionLayer::new(self.clone())
     }
@@ -156,8 +160,8 @@ impl Sessions {
         &self.0.origins
     }
 
-    /// Starts a session. Returns its cookies, or `None` if the tokens are too large for them. The layer clears
-    /// the cookies of earlier sessions.
+    /// Starts a session. Returns its cookies, or `None` if the tokens are too large for them. The
+    /// layer clears the cookies of earlier sessions.
     pub(crate) fn begin(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
         let started_at = self.0.auth.now();
         let session = Session { token, started_at, id: CookieId::new(started_at)? };
@@ -176,8 +180,9 @@ impl Sessions {
         self.0.cookies.read(headers, |id, sealed| self.open(id, sealed))
     }
 
-    /// Revokes the refresh token of a session. If the token is due for renewal, spends it first and revokes
-    /// its successor: a renewal that runs in parallel would otherwise leave a valid token behind.
+    /// Revokes the refresh token of a session. If the token is due for renewal, spends it first and
+    /// revokes its successor: a renewal that runs in parallel would otherwise leave a valid token
+    /// behind.
     pub(crate) async fn revoke(&self, session: &Session) -> Result<(), ExchangeError> {
         let renewal = match self.freshness(session) {
             Freshness::Fresh => None,
@@ -211,7 +216,8 @@ impl Sessions {
         (age < self.0.lifetime).then(|| Session { token, started_at, id: id.clone() })
     }
 
-    /// Returns the data cookies, or `None` if they would be too large or there are no random numbers.
+    /// Returns the data cookies, or `None` if they would be too large or there are no random
+    /// numbers.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
         let mut plain = session.token.to_bytes(clock);
@@ -233,8 +239,8 @@ impl Sessions {
         left.is_some_and(|left| left < EXPIRY_MARGIN)
     }
 
-    /// Returns how long a request waits for the renewal of its session: as long as the current token is valid.
-    /// In its last second, and after it, only the client's own timeouts apply.
+    /// Returns how long a request waits for the renewal of its session: as long as the current
+    /// token is valid. In its last second, and after it, only the client's own timeouts apply.
     fn max_renewal_wait(&self, session: &Session) -> Duration {
         let left = session.token.remaining(&**self.0.auth.clock()).unwrap_or_default();
         let spare = left.saturating_sub(MIN_REMAINING);
@@ -245,7 +251,8 @@ impl Sessions {
         session.token.freshness_until_expiry(&**self.0.auth.clock())
     }
 
-    /// Starts the renewal of a session, shared by all its requests. Returns `None` without a refresh token.
+    /// Starts the renewal of a session, shared by all its requests. Returns `None` without a
+    /// refresh token.
     fn renew(&self, session: &Session) -> Option<Pending<RenewalResult>> {
         let refresh = session.token.refresh_token()?.clone();
         let (sessions, previous) = (self.clone(), session.clone());
@@ -260,8 +267,9 @@ impl Sessions {
         }))
     }
 
-    /// Spends the refresh token. Returns `None` if the session ended: the provider rejects the refresh token,
-    /// or the new tokens do not fit the session and are revoked. Other errors do not end the session.
+    /// Spends the refresh token. Returns `None` if the session ended: the provider rejects the
+    /// refresh token, or the new tokens do not fit the session and are revoked. Other errors do not
+    /// end the session.
     async fn spend_refresh_token(
         self,
         previous: Session,
@@ -335,29 +343,31 @@ pub struct SessionsBuilder {
 }
 
 impl SessionsBuilder {
-    /// Sets the name of the cookies, which follows `__Host-`. Default `session`. Services on one host need
-    /// different names, and different [prefixes](crate::endpoints::SignIn::cookie_prefix) for sign-ins.
+    /// Sets the name of the cookies, which follows `__Host-`. Default `session`. Services on one
+    /// host need different names, and different [prefixes](crate::endpoints::SignIn::cookie_prefix)
+    /// for sign-ins.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets how long a session lasts after sign-in, with all its renewals. Default 12 hours; at most 400 days.
+    /// Sets how long a session lasts after sign-in, with all its renewals. Default 12 hours; at
+    /// most 400 days.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// Sets how long a finished response waits for the renewal that its request started. Default 3 seconds.
-    /// The result of a slower renewal is cached for one minute and sent with a later response. Without a
-    /// request in that minute, the user has to sign in again.
+    /// Sets how long a finished response waits for the renewal that its request started. Default 3
+    /// seconds. The result of a slower renewal is cached for one minute and sent with a later
+    /// response. Without a request in that minute, the user has to sign in again.
     pub fn renewal_wait(mut self, patience: Duration) -> Self {
         self.renewal_wait = patience;
         self
     }
 
-    /// Accepts requests with the session from pages of another origin (`https://app.example`). May be
-    /// repeated. Browsers send the cookies only from origins of the same site.
+    /// Accepts requests with the session from pages of another origin (`https://app.example`). May
+    /// be repeated. Browsers send the cookies only from origins of the same site.
     pub fn trusted_origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self

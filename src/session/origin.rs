@@ -1,7 +1,8 @@
 //! Checks that a request with a cookie comes from a page of the service.
 //!
-//! Current browsers send `Sec-Fetch-Site` (Fetch Metadata §2.4). Older browsers send `Origin` with requests
-//! that may change state (Fetch §3.2). A request with neither is refused: programs do not use cookies.
+//! Current browsers send `Sec-Fetch-Site` (Fetch Metadata §2.4). Older browsers send `Origin` with
+//! requests that may change state (Fetch §3.2). A request with neither is refused: programs do not
+//! use cookies.
 
 use http::{HeaderMap, Method, Uri, header};
 use url::Url;
@@ -32,8 +33,8 @@ impl Origins {
     }
 }
 
-/// Returns whether a request may change state (RFC 9110 §9.2.1) or opens a web socket, which browsers allow
-/// for pages of any site.
+/// Returns whether a request may change state (RFC 9110 §9.2.1) or opens a web socket, which
+/// browsers allow for pages of any site.
 pub(super) fn is_unsafe(method: &Method, headers: &HeaderMap) -> bool {
     let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     !safe || headers.contains_key(header::UPGRADE) || headers.contains_key("sec-websocket-key")
@@ -53,9 +54,10 @@ pub(super) fn is_from_trusted_page(uri: &Uri, headers: &HeaderMap, trusted: &Ori
     }
 }
 
-/// Returns whether an origin names the request's host. The scheme is not compared, because a proxy may have
-/// removed TLS; browsers never send a `__Host-` cookie without TLS. The default port of the scheme may be
-/// present or not (RFC 6454 §5): browsers omit it, and some proxies add it to `Host`.
+/// Returns whether an origin names the request's host. The scheme is not compared, because a proxy
+/// may have removed TLS; browsers never send a `__Host-` cookie without TLS. The default port of
+/// the scheme may be present or not (RFC 6454 §5): browsers omit it, and some proxies add it to
+/// `Host`.
 fn is_request_host(origin: &str, uri: &Uri, headers: &HeaderMap) -> bool {
     let asked = uri.authority().map(|authority| authority.as_str());
     let asked = asked.or_else(|| headers.get(header::HOST)?.to_str().ok());

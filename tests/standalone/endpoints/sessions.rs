@@ -198,8 +198,8 @@ async fn expired_and_revoked_sessions_are_cleared() {
     assert_eq!(browser.get("/me").await.status, 401);
     assert!(browser.cookie_names().is_empty());
 
-    // A thief copied the cookies and uses them in a process that does not know that the refresh token
-    // was spent. The provider ends the session for the thief and for the user.
+    // A thief copied the cookies and uses them in a process that does not know that the refresh
+    // token was spent. The provider ends the session for the thief and for the user.
     env.sign_in(&browser).await;
     let old = browser.cookies.lock().unwrap().clone();
     env.clock.advance(MINUTE * 70);

@@ -1,4 +1,4 @@
-//! Failed sign-ins in a browser: the page failure_page and the log.
+//! Failed sign-ins in a browser: the page shown, and the log.
 
 use scaikey_auth::endpoints::{SignIn, TokenBuckets};
 use scaikey_auth::exchange::SealingKeys;
