@@ -37,7 +37,7 @@ fn refused<T>(outcome: Result<T, ConfigError>, field: &str, problem: &str) {
 
 #[test]
 fn template_issuer_without_token_url_is_refused() {
-    refused(client(TEMPLATE).build(), "issuer", "has no metadata");
+    refused(client(TEMPLATE).build(), "issuer", "no single metadata document");
     let place = format!("{TEMPLATE}/.well-known/openid-configuration");
     let client = client("https://id.example");
     refused(client.discovery_url(place).build(), "discovery_url", "{tenant_id}");
@@ -158,6 +158,6 @@ fn template_issuer_is_named_by_its_variable() {
         let config = AuthConfig::from_vars("P", all);
         auth().endpoints().configured(&config).build()
     };
-    refused(variables(&[]), "P_ISSUER", "has no metadata");
+    refused(variables(&[]), "P_ISSUER", "no single metadata document");
     refused(variables(&[("TOKEN_URL", TOKEN)]), "P_AUTHORIZATION_URL", "is missing");
 }
