@@ -79,8 +79,8 @@ fn print_outcome(provider: &Provider, outcome: Result<AccessToken, ExchangeError
             let claims: serde_json::Value =
                 insecure_decode_claims(token.secret().expose()).unwrap_or_default();
             let (sub, aud, scope) = (&claims["sub"], &claims["aud"], &claims["scope"]);
-            println!("  {status:9} sub {sub} aud {aud} scope {scope}; {requests} requests so far");
+            println!("  {status:9} sub {sub} aud {aud} scope {scope}; requests so far: {requests}");
         }
-        Err(error) => println!("  {error}; {requests} requests so far"),
+        Err(error) => println!("  {error}; requests so far: {requests}"),
     }
 }

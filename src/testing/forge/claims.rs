@@ -21,7 +21,7 @@ pub(super) fn add(list: &mut ForgeryList<'_>) {
 fn missing(list: &mut ForgeryList<'_>) {
     for name in ["iss missing", "aud missing", "sub missing", "exp missing"] {
         let claim = name.split(' ').next().unwrap_or_default();
-        list.add(name, "the claim is required", list.good().without(claim).sign());
+        list.add(name, "the claim is required", list.valid().without(claim).sign());
     }
 }
 
@@ -46,7 +46,7 @@ fn issuers(list: &mut ForgeryList<'_>) {
         ("iss a number", json!(1)),
         ("iss null", Value::Null),
     ] {
-        list.add(name, why, list.good().claim("iss", value).sign());
+        list.add(name, why, list.valid().claim("iss", value).sign());
     }
 }
 
@@ -71,27 +71,27 @@ fn audiences(list: &mut ForgeryList<'_>) {
         ("aud an object", json!({ me.as_str(): true })),
         ("aud null", Value::Null),
     ] {
-        list.add(name, why, list.good().claim("aud", value).sign());
+        list.add(name, why, list.valid().claim("aud", value).sign());
     }
 }
 
 fn times(list: &mut ForgeryList<'_>) {
     let now = list.issuer.unix_now();
     let over = "a token expires at exp plus at most 60 s of leeway (RFC 7519 §4.1.4)";
-    list.add("expired", over, list.good().expired().sign());
+    list.add("expired", over, list.valid().expired().sign());
     list.add(
         "expired by exactly the leeway",
         over,
-        list.good().claim("exp", now.saturating_sub(60)).sign(),
+        list.valid().claim("exp", now.saturating_sub(60)).sign(),
     );
-    list.add("exp zero", over, list.good().claim("exp", 0).sign());
+    list.add("exp zero", over, list.valid().claim("exp", 0).sign());
     let early = "a token is not valid before nbf (RFC 7519 §4.1.5)";
-    let token = list.good().not_before(Duration::from_secs(HOUR)).sign();
+    let token = list.valid().not_before(Duration::from_secs(HOUR)).sign();
     list.add("not yet valid", early, token);
-    let token = list.good().claim("nbf", now + HOUR).claim("iat", now + HOUR);
+    let token = list.valid().claim("nbf", now + HOUR).claim("iat", now + HOUR);
     let token = token.claim("exp", now + 2 * HOUR).sign();
     list.add("from the future", early, token);
-    let token = list.good().claim("iat", now + HOUR).claim("exp", now + 2 * HOUR).sign();
+    let token = list.valid().claim("iat", now + HOUR).claim("exp", now + 2 * HOUR).sign();
     list.add("issued in the future", "a clock or the claim is wrong", token);
 
     let date = "a time is a finite number of seconds below 2^53 (RFC 7519 §2)";
@@ -115,9 +115,9 @@ fn times(list: &mut ForgeryList<'_>) {
         ("iat 1e300", "iat", json!(1e300)),
         ("iat negative", "iat", json!(-1)),
     ] {
-        list.add(name, date, list.good().claim(claim, value).sign());
+        list.add(name, date, list.valid().claim(claim, value).sign());
     }
-    let (key, header, payload) = list.good().without("exp").parts();
+    let (key, header, payload) = list.valid().without("exp").parts();
     let payload = payload.replacen('{', r#"{"exp":1e400,"#, 1);
     list.add("exp infinite", date, key.token(header, payload));
 }
@@ -140,23 +140,23 @@ fn types(list: &mut ForgeryList<'_>) {
         ("client_id a number", "client_id", json!(1)),
         ("jti a number", "jti", json!(1)),
     ] {
-        list.add(name, why, list.good().claim(claim, value).sign());
+        list.add(name, why, list.valid().claim(claim, value).sign());
     }
 }
 
 /// Tokens that the issuer signs for other purposes without a distinct `typ`.
 fn other_kinds(list: &mut ForgeryList<'_>) {
     let id = "an ID token grants no access (RFC 9068 §5)";
-    let token = || list.good().without("tenant_id");
+    let token = || list.valid().without("tenant_id");
     let (nonce, hash) = (token().claim("nonce", "n-0S6_WzA2Mj"), token().claim("at_hash", "77Qm"));
     let code = token().claim("nonce", "n").claim("at_hash", "77Qm").claim("c_hash", "LDkt");
-    let tenant = list.good().claim("nonce", "n-0S6_WzA2Mj");
+    let tenant = list.valid().claim("nonce", "n-0S6_WzA2Mj");
     list.add("ID token with nonce", id, nonce.sign());
     list.add("ID token with at_hash", id, hash.sign());
     list.add("ID token of the hybrid flow", id, code.sign());
     list.add("ID token with tenant", id, tenant.sign());
     let events = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
-    let token = list.good().claim("events", events).claim("sid", "s1").sign();
+    let token = list.valid().claim("events", events).claim("sid", "s1").sign();
     list.add("logout token", "a security event token grants no access (RFC 8725 §3.12)", token);
 }
 
@@ -170,6 +170,6 @@ fn bound(list: &mut ForgeryList<'_>) {
         ("cnf a string", json!("jkt")),
         ("cnf null", Value::Null),
     ] {
-        list.add(name, why, list.good().claim("cnf", cnf).sign());
+        list.add(name, why, list.valid().claim("cnf", cnf).sign());
     }
 }

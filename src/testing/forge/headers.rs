@@ -23,7 +23,7 @@ fn key_sources(list: &mut ForgeryList<'_>) {
     // The provider counts a request to this URL as a stray request.
     let url = format!("{}/mallory.json", list.issuer.issuer());
     let certificate = STANDARD.encode(attacker_key.public_der());
-    let signed = |list: &ForgeryList<'_>| list.good().signed_by(&attacker_key);
+    let signed = |list: &ForgeryList<'_>| list.valid().signed_by(&attacker_key);
     for (name, parameter, value) in [
         ("jwk in the header", "jwk", attacker_key.jwk()),
         ("jku in the header", "jku", url.as_str().into()),
@@ -54,17 +54,17 @@ fn critical(list: &mut ForgeryList<'_>) {
         ("crit of a number", json!([1])),
         ("crit an object", json!({ "x": true })),
     ] {
-        list.add(name, why, list.good().header("x", "1").header("crit", crit).sign());
+        list.add(name, why, list.valid().header("x", "1").header("crit", crit).sign());
     }
     for (name, b64) in [("crit b64, b64 false", false), ("crit b64, b64 true", true)] {
-        let token = list.good().header("crit", json!(["b64"])).header("b64", b64).sign();
+        let token = list.valid().header("crit", json!(["b64"])).header("b64", b64).sign();
         list.add(name, "an unencoded payload is not a JWT (RFC 7797 §7)", token);
     }
     for (name, cty) in [("cty JWT", "JWT"), ("cty jwt", "jwt")] {
-        let token = list.good().header("cty", cty).sign();
+        let token = list.valid().header("cty", cty).sign();
         list.add(name, "nested tokens are not supported (RFC 7519 §5.2)", token);
     }
-    let token = list.good().header("zip", "DEF").sign();
+    let token = list.valid().header("zip", "DEF").sign();
     list.add("zip", "compression is not supported (RFC 8725bis §3.15)", token);
 }
 
@@ -95,12 +95,12 @@ fn types(list: &mut ForgeryList<'_>) {
         "typ x+at+jwt",
     ] {
         let typ = name.split(' ').nth(1);
-        list.add(name, why, list.good().typ(typ).sign());
+        list.add(name, why, list.valid().typ(typ).sign());
     }
     let typed = "a parameter of the wrong type is malformed, not absent";
-    list.add("typ a number", typed, list.good().header("typ", 1).sign());
-    list.add("typ null", typed, list.good().header("typ", Value::Null).sign());
-    list.add("typ empty", why, list.good().typ(Some("")).sign());
+    list.add("typ a number", typed, list.valid().header("typ", 1).sign());
+    list.add("typ null", typed, list.valid().header("typ", Value::Null).sign());
+    list.add("typ empty", why, list.valid().typ(Some("")).sign());
 }
 
 /// Tokens signed by the issuer with a wrong `kid`.
@@ -123,7 +123,7 @@ fn key_ids(list: &mut ForgeryList<'_>) {
         ("kid of 1000 bytes", &medium),
         ("kid of 10 kB", &long),
     ] {
-        list.add(name, opaque, list.good().kid(Some(kid)).sign());
+        list.add(name, opaque, list.valid().kid(Some(kid)).sign());
     }
     let typed = "a parameter of the wrong type is malformed, not absent";
     for (name, kid) in [
@@ -132,6 +132,6 @@ fn key_ids(list: &mut ForgeryList<'_>) {
         ("kid a list", json!([issuer_key.kid()])),
         ("kid an object", json!({})),
     ] {
-        list.add(name, typed, list.good().header("kid", kid).sign());
+        list.add(name, typed, list.valid().header("kid", kid).sign());
     }
 }

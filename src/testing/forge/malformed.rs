@@ -20,7 +20,7 @@ pub(super) fn add_json(list: &mut ForgeryList<'_>) {
 
 fn segments(list: &mut ForgeryList<'_>) {
     let why = "a compact JWS has two dots (RFC 7515 §7.1)";
-    let good = list.good().sign();
+    let good = list.valid().sign();
     let (signed, _) = good.rsplit_once('.').unwrap_or_default();
     let payload = signed.split('.').nth(1).unwrap_or_default();
     let jwe = |header: &str| format!("{}.AAAA.AAAA.AAAA.AAAA", base64url(header));
@@ -45,7 +45,7 @@ fn segments(list: &mut ForgeryList<'_>) {
 
 fn encoding(list: &mut ForgeryList<'_>) {
     let why = "only one base64url encoding of a token is valid (RFC 7515 §2)";
-    let (key, header, payload) = list.good().parts();
+    let (key, header, payload) = list.valid().parts();
     let good = key.token(&header, &payload);
     list.add("signature padded", why, format!("{good}=="));
     list.add("signature with spare bits", why, with_spare_bits(&good));
@@ -60,7 +60,7 @@ fn encoding(list: &mut ForgeryList<'_>) {
         };
     }
     list.add("signature in the other alphabet", why, standard);
-    // The rest is signed as it stands, so that only its spelling is wrong.
+    // These tokens are signed over the malformed text, so that only the encoding is wrong.
     let header = base64url(&header);
     let mut payload = payload;
     while payload.len() % 3 != 1 {
@@ -100,7 +100,7 @@ fn with_spare_bits(text: &str) -> String {
 
 fn characters(list: &mut ForgeryList<'_>) {
     let why = "a bearer token must not contain this character (RFC 6750 §2.1)";
-    let good = list.good().sign();
+    let good = list.valid().sign();
     let (head, tail) = good.split_at(good.len() / 2);
     for (name, token) in [
         ("empty token", String::new()),
@@ -128,7 +128,7 @@ fn characters(list: &mut ForgeryList<'_>) {
 
 fn json(list: &mut ForgeryList<'_>) {
     let why = "header and payload are one JSON object each, in UTF-8 (RFC 7519 §7.2)";
-    let (key, header, payload) = list.good().parts();
+    let (key, header, payload) = list.valid().parts();
     let bytes = payload.as_bytes();
     let utf16: Vec<u8> = payload.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let rows: [(&'static str, Vec<u8>); 18] = [
@@ -184,7 +184,7 @@ fn json(list: &mut ForgeryList<'_>) {
 
 fn duplicates(list: &mut ForgeryList<'_>) {
     let why = "two parsers may read different values (RFC 7519 §4)";
-    let (key, header, payload) = list.good().parts();
+    let (key, header, payload) = list.valid().parts();
     let me = list.issuer.audience();
     for (name, member) in [
         ("sub twice", r#""sub":"mallory""#.to_owned()),
@@ -208,13 +208,13 @@ fn duplicates(list: &mut ForgeryList<'_>) {
 
 fn sizes(list: &mut ForgeryList<'_>) {
     let why = "the length of a token is limited (RFC 8725bis §3.15)";
-    list.add("header above 4 KiB", why, list.good().header("x", "x".repeat(4096)).sign());
-    list.add("token above 16 KiB", why, list.good().claim("x", "x".repeat(16 * 1024)).sign());
+    list.add("header above 4 KiB", why, list.valid().header("x", "x".repeat(4096)).sign());
+    list.add("token above 16 KiB", why, list.valid().claim("x", "x".repeat(16 * 1024)).sign());
 }
 
 fn depths(list: &mut ForgeryList<'_>) {
     let why = "unlimited nesting exhausts the stack of a parser";
-    let (key, header, payload) = list.good().parts();
+    let (key, header, payload) = list.valid().parts();
     let mut deep = |name, levels, within_header| {
         let nested = format!(r#""x":{}{}"#, "[".repeat(levels), "]".repeat(levels));
         list.add(name, why, deep_token(&key, &header, &payload, &nested, within_header));

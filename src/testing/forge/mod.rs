@@ -142,7 +142,7 @@ impl<'a> ForgeryList<'a> {
     }
 
     /// Returns a valid token, signed with RS256, to be modified.
-    fn good(&self) -> TokenBuilder {
+    fn valid(&self) -> TokenBuilder {
         self.issuer.token().algorithm(Algorithm::RS256)
     }
 }

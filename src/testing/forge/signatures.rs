@@ -22,13 +22,13 @@ fn unsigned(list: &mut ForgeryList<'_>) {
     let why = "an attacker can write an unsigned token (RFC 7518 §3.6)";
     for name in ["alg none", "alg None", "alg NONE", "alg nOnE"] {
         let alg = name.split(' ').nth(1).unwrap_or_default();
-        let (_, header, payload) = list.good().header("alg", alg).parts();
+        let (_, header, payload) = list.valid().header("alg", alg).parts();
         list.add(name, why, format!("{}.", signing_input(header, payload)));
     }
-    let (_, header, payload) = list.good().kid(None).header("alg", "none").parts();
+    let (_, header, payload) = list.valid().kid(None).header("alg", "none").parts();
     list.add("alg none without kid", why, format!("{}.", signing_input(header, payload)));
-    list.add("alg none with a signature", why, list.good().header("alg", "none").sign());
-    let (_, header, payload) = list.good().parts();
+    list.add("alg none with a signature", why, list.valid().header("alg", "none").sign());
+    let (_, header, payload) = list.valid().parts();
     list.add("signature empty", why, format!("{}.", signing_input(header, payload)));
 }
 
@@ -49,20 +49,20 @@ fn symmetric(list: &mut ForgeryList<'_>) {
         ("HS256 with the JWK", jwk.to_string().into_bytes()),
         ("HS256 with no secret", Vec::new()),
     ] {
-        let (_, header, payload) = list.good().header("alg", "HS256").parts();
+        let (_, header, payload) = list.valid().header("alg", "HS256").parts();
         list.add(name, why, macced(hmac::HMAC_SHA256, &secret, &header, &payload));
     }
-    let (_, header, payload) = list.good().header("alg", "HS512").parts();
+    let (_, header, payload) = list.valid().header("alg", "HS512").parts();
     let token = macced(hmac::HMAC_SHA512, pem(&key.public_der()).as_bytes(), &header, &payload);
     list.add("HS512 with the public key as PEM", why, token);
-    let (_, header, payload) = list.good().kid(Some(BadKey::KID)).header("alg", "HS256").parts();
+    let (_, header, payload) = list.valid().kid(Some(BadKey::KID)).header("alg", "HS256").parts();
     let token = macced(hmac::HMAC_SHA256, &BadKey::SHARED_SECRET, &header, &payload);
     list.add(
         "HS256 with a secret from the key set",
         "an attacker can sign with a published secret",
         token,
     );
-    let good = list.good().header("alg", "HS256").sign();
+    let good = list.valid().header("alg", "HS256").sign();
     list.add("HS256 over an RSA signature", "MAC algorithms are not supported", good);
 }
 
@@ -70,9 +70,9 @@ fn wrong_algorithm(list: &mut ForgeryList<'_>) {
     let agree = "the header and the key must agree (RFC 8725 §3.1)";
     let rsa = list.issuer.key_for(Algorithm::RS256);
     let ec = list.issuer.key_for(Algorithm::ES256);
-    let token = list.good().kid(Some(ec.kid())).sign();
+    let token = list.valid().kid(Some(ec.kid())).sign();
     list.add("RS256 pointing at an EC key", agree, token);
-    let token = list.good().signed_by(&ec).kid(Some(rsa.kid())).sign();
+    let token = list.valid().signed_by(&ec).kid(Some(rsa.kid())).sign();
     list.add("ES256 pointing at an RSA key", agree, token);
     let one = "a key is used with one algorithm (RFC 7517 §4.4)";
     for (name, other) in [
@@ -80,7 +80,7 @@ fn wrong_algorithm(list: &mut ForgeryList<'_>) {
         ("RS384 by a key for RS256", Algorithm::RS384),
         ("RS512 by a key for RS256", Algorithm::RS512),
     ] {
-        let (key, header, payload) = list.good().header("alg", other.as_str()).parts();
+        let (key, header, payload) = list.valid().header("alg", other.as_str()).parts();
         let signed = signing_input(header, payload);
         let signature = key.sign_as(other, signed.as_bytes());
         list.add(name, one, format!("{signed}.{}", base64url(signature)));
@@ -88,19 +88,19 @@ fn wrong_algorithm(list: &mut ForgeryList<'_>) {
     let exact = "algorithm names match exactly (RFC 7515 §4.1.1)";
     for name in ["alg rs256", "alg Rs256", "alg RS256K", "alg RS25", "alg ES256K", "alg RS1"] {
         let alg = name.split(' ').nth(1).unwrap_or_default();
-        list.add(name, exact, list.good().header("alg", alg).sign());
+        list.add(name, exact, list.valid().header("alg", alg).sign());
     }
-    list.add("alg empty", exact, list.good().header("alg", "").sign());
-    list.add("alg with a space", exact, list.good().header("alg", "RS256 ").sign());
+    list.add("alg empty", exact, list.valid().header("alg", "").sign());
+    list.add("alg with a space", exact, list.valid().header("alg", "RS256 ").sign());
     let typed = "alg is a required string (RFC 7515 §4.1.1)";
     for (name, alg) in [
         ("alg null", Value::Null),
         ("alg a number", 256.into()),
         ("alg a list", vec!["RS256"].into()),
     ] {
-        list.add(name, typed, list.good().header("alg", alg).sign());
+        list.add(name, typed, list.valid().header("alg", alg).sign());
     }
-    let (key, _, payload) = list.good().parts();
+    let (key, _, payload) = list.valid().parts();
     list.add("alg missing", typed, key.token(format!(r#"{{"kid":"{}"}}"#, key.kid()), payload));
 }
 
@@ -112,17 +112,17 @@ fn wrong_key(list: &mut ForgeryList<'_>) {
     ] {
         let issuer_key = list.issuer.key_for(algorithm);
         let attacker_key = SigningKey::with_kid(algorithm, issuer_key.kid());
-        list.add(name, why, list.good().signed_by(&attacker_key).sign());
+        list.add(name, why, list.valid().signed_by(&attacker_key).sign());
     }
     let attacker_key = SigningKey::generate(Algorithm::RS256);
-    list.add("RS256 by an unknown key", why, list.good().signed_by(&attacker_key).sign());
-    let token = list.good().signed_by(&attacker_key).kid(None).sign();
+    list.add("RS256 by an unknown key", why, list.valid().signed_by(&attacker_key).sign());
+    let token = list.valid().signed_by(&attacker_key).kid(None).sign();
     list.add("RS256 by an unknown key without kid", why, token);
 }
 
 fn wrong_signature(list: &mut ForgeryList<'_>) {
     let why = "the signature does not match";
-    let (key, header, payload) = list.good().parts();
+    let (key, header, payload) = list.valid().parts();
     let signed = signing_input(&header, &payload);
     let signature = key.sign(signed.as_bytes());
     let mut cut = signature.clone();
