@@ -234,8 +234,8 @@ impl Endpoints {
     }
 
     /// Returns the exchange of foreign workload tokens, if enabled (feature `trust`). Its
-    /// [trusts](crate::mint::WorkloadExchange::trusts) reload the policy, explain decisions, and
-    /// report the state of foreign issuers' keys.
+    /// [evaluator](crate::mint::WorkloadExchange::evaluator) reloads the policy, explains
+    /// decisions, and reports the state of foreign issuers' keys.
     #[cfg(feature = "trust")]
     pub fn workloads(&self) -> Option<&crate::mint::WorkloadExchange> {
         self.0.workloads.as_ref()
