@@ -109,9 +109,9 @@ impl Proven {
 ///     }
 ///
 ///     fn try_verify(&self, request: &ProofRequest<'_>) -> Option<Result<Proven, AuthError>> {
-///         let shown = request.extensions.get::<ClientCertificate>();
-///         let shown = shown.map(|it| Confirmation::CertificateThumbprint(it.0));
-///         let is_proven = shown.is_some_and(|shown| shown == *request.confirmation);
+///         let presented = request.extensions.get::<ClientCertificate>();
+///         let presented = presented.map(|it| Confirmation::CertificateThumbprint(it.0));
+///         let is_proven = presented.is_some_and(|presented| presented == *request.confirmation);
 ///         Some(is_proven.then(Proven::new).ok_or(InvalidToken::Unproven.into()))
 ///     }
 ///

@@ -191,11 +191,11 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
 /// Reads `vars`. Unreadable values become faults, and probable misspellings become notices.
 pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> AuthConfig {
     let mut config = AuthConfig { prefix: Some(prefix.to_owned()), ..AuthConfig::default() };
-    let ours = vars.into_iter().filter_map(|(name, value)| {
+    let prefixed = vars.into_iter().filter_map(|(name, value)| {
         let name = name.strip_prefix(prefix)?.strip_prefix('_')?.to_owned();
         Some((name, value.trim().to_owned()))
     });
-    for (name, value) in ours {
+    for (name, value) in prefixed {
         match ENVIRONMENT.iter().find(|variable| variable.name == name) {
             Some(_) if value.is_empty() => {}
             Some(variable) => {

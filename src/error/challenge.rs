@@ -127,16 +127,16 @@ impl Challenger {
         &'a self,
         error: &'a AuthError,
     ) -> impl Iterator<Item = HeaderValue> + 'a {
-        let own = error.challenges();
-        let names_error = own.iter().any(|challenge| challenge.has_error_parameter);
+        let additional = error.challenges();
+        let names_error = additional.iter().any(|challenge| challenge.has_error_parameter);
         let bearer = self.bearer(error.plain());
         let bearer = bearer.map(|value| if names_error { self.missing.clone() } else { value });
         let others = self.others.iter().filter(move |(other, _)| {
             error.status() == StatusCode::UNAUTHORIZED
-                && !own.iter().any(|challenge| challenge.has_same_scheme_as(other))
+                && !additional.iter().any(|challenge| challenge.has_same_scheme_as(other))
         });
         let others = others.map(|(_, value)| value.clone());
-        bearer.into_iter().chain(others).chain(own.iter().filter_map(Challenge::to_header))
+        bearer.into_iter().chain(others).chain(additional.iter().filter_map(Challenge::to_header))
     }
 
     fn bearer(&self, error: &AuthError) -> Option<HeaderValue> {

@@ -134,8 +134,9 @@ impl AuthError {
         let status = response.status().as_u16();
         let headers = response.headers_mut();
         if let Self::Extended(extended) = self {
-            let own = extended.0.headers.iter().filter(|(name, _)| !LAYER_HEADERS.contains(name));
-            own.for_each(|(name, value)| drop(headers.insert(name, value.clone())));
+            let additional =
+                extended.0.headers.iter().filter(|(name, _)| !LAYER_HEADERS.contains(name));
+            additional.for_each(|(name, value)| drop(headers.insert(name, value.clone())));
         }
         // A shared cache would serve the refusal of one caller to all others.
         headers.insert(header::CACHE_CONTROL, NO_STORE);

@@ -17,8 +17,8 @@ use crate::support::json::Value;
 /// use scaikey_auth::identity::Confirmation;
 ///
 /// // SHA-256 of the certificate that the client showed, as DER.
-/// let shown = Confirmation::CertificateThumbprint([7; 32]);
-/// assert_ne!(shown, Confirmation::JwkThumbprint([7; 32]), "a hash of another kind");
+/// let presented = Confirmation::CertificateThumbprint([7; 32]);
+/// assert_ne!(presented, Confirmation::JwkThumbprint([7; 32]), "a hash of another kind");
 /// ```
 #[derive(Debug, Clone, Copy, Eq)]
 #[non_exhaustive]
@@ -111,7 +111,7 @@ mod tests {
             format!(r#"{{"jkt":"{}"}}"#, &text[..42]),
             format!(r#"{{"jkt":"{}"}}"#, base64url::encode([0xff; 31])),
             format!(r#"{{"jkt":"{}"}}"#, base64url::encode([0xff; 33])),
-            // The same bytes with spare bits set.
+            // The same bytes with trailing bits set.
             format!(r#"{{"jkt":"{}9"}}"#, &text[..42]),
         ] {
             assert_eq!(read(&format!(r#"{{"cnf":{malformed}}}"#)), Err(MALFORMED), "{malformed}");

@@ -60,7 +60,7 @@ impl Scopes {
 
     /// Returns whether `scope` is exactly one of the members.
     pub fn contains(&self, scope: &str) -> bool {
-        self.iter().any(|held| held == scope)
+        self.iter().any(|member| member == scope)
     }
 
     /// Returns whether every scope of `required` is a member.
@@ -68,8 +68,8 @@ impl Scopes {
         if required.joined.len() <= LINEAR_SEARCH_BYTES {
             return required.iter().all(|scope| self.contains(scope));
         }
-        let held: HashSet<&str> = self.iter().collect();
-        required.iter().all(|scope| held.contains(scope))
+        let members: HashSet<&str> = self.iter().collect();
+        required.iter().all(|scope| members.contains(scope))
     }
 
     /// Returns the members, in the order of insertion.

@@ -136,7 +136,7 @@ pub(crate) struct CachedKeySet {
     /// The same for sets of a template that were never fetched, in one outage for all of them.
     template_outage: Option<Arc<Outage>>,
     history: Mutex<History>,
-    flights: SingleFlight<(), Fetched>,
+    single_flight: SingleFlight<(), Fetched>,
 }
 
 /// The current keys.
@@ -170,7 +170,7 @@ impl CachedKeySet {
             outage: Outage::default(),
             template_outage: key_sets.outage_of_template("keys", series),
             history: Mutex::default(),
-            flights: SingleFlight::default(),
+            single_flight: SingleFlight::default(),
             id,
             series: series.into(),
             http: key_sets.http.clone(),
@@ -292,7 +292,7 @@ impl CachedKeySet {
         permit: impl FnOnce() -> Result<(), E>,
     ) -> Result<Waiter<Fetched>, E> {
         let keys = Arc::clone(self);
-        self.flights.run_if((), permit, move || async move { keys.fetch().await })
+        self.single_flight.run_if((), permit, move || async move { keys.fetch().await })
     }
 
     /// Waits for a fetch, at most as long as a request may wait.
@@ -410,7 +410,7 @@ impl CachedKeySet {
         quota: Option<&Quota>,
     ) -> Option<NotRefreshed> {
         // In this order: a fetch that ended before the first check has raised the version.
-        if self.flights.is_running(&()) || self.version() != version {
+        if self.single_flight.is_running(&()) || self.version() != version {
             return None;
         }
         if !self.is_usable() {
@@ -490,7 +490,7 @@ impl CachedKeySet {
 
     pub(super) fn start_fetch(self: &Arc<Self>) -> Waiter<Fetched> {
         let keys = Arc::clone(self);
-        self.flights.run((), move || async move { keys.fetch().await })
+        self.single_flight.run((), move || async move { keys.fetch().await })
     }
 
     /// Fetches the set and stores it. Only one fetch runs at a time, so an older answer cannot overwrite a

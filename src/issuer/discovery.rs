@@ -36,7 +36,7 @@ pub(super) struct Discovery {
     key_sets: Arc<KeySets>,
     /// Whether to keep the other endpoints for the service's own client.
     keeps_endpoints: bool,
-    pub(super) flights: SingleFlight<(), DiscoveryResult>,
+    pub(super) single_flight: SingleFlight<(), DiscoveryResult>,
     /// The time of the next fetch.
     due: AtomicInstant,
     /// The time of the last successful fetch.
@@ -85,7 +85,7 @@ impl Discovery {
             settings: config.jwks.clone(),
             key_sets: key_sets.clone(),
             keeps_endpoints,
-            flights: SingleFlight::default(),
+            single_flight: SingleFlight::default(),
             due: AtomicInstant::default(),
             fetched_at: AtomicInstant::default(),
             has_bad_metadata: AtomicBool::new(false),

@@ -112,7 +112,7 @@ impl IssuerKeys {
     /// Returns why [`refresh`](Self::refresh) would bring no newer keys, if that is certain without waiting.
     pub(crate) fn refusal_to_refresh(&self, tried: &KeySetVersion) -> Option<NotRefreshed> {
         if let Some(discovery) = self.discovery.as_deref() {
-            if discovery.flights.is_running(&()) {
+            if discovery.single_flight.is_running(&()) {
                 return None;
             }
             if self.set.load().is_none() || discovery.has_bad_metadata() {
@@ -131,7 +131,7 @@ impl IssuerKeys {
         is_urgent: bool,
     ) -> Result<(), NotRefreshed> {
         if let (Some(discovery), None) = (self.discovery.as_deref(), self.set()) {
-            if !discovery.may_fetch(is_urgent) && !discovery.flights.is_running(&()) {
+            if !discovery.may_fetch(is_urgent) && !discovery.single_flight.is_running(&()) {
                 return Err(discovery.unavailable());
             }
             self.start_discovery(discovery, false).wait().await;
@@ -147,7 +147,7 @@ impl IssuerKeys {
         if let Some(endpoints) = discovery.endpoints() {
             return Some(endpoints);
         }
-        if discovery.flights.is_running(&()) || discovery.is_due(self.now()) {
+        if discovery.single_flight.is_running(&()) || discovery.is_due(self.now()) {
             self.start_discovery(discovery, false).wait().await;
         }
         discovery.endpoints()
@@ -209,7 +209,7 @@ impl IssuerKeys {
             // The metadata are wrong now, so the key set's URL may be wrong, too.
             Some(discovery) if discovery.has_bad_metadata() => {}
             // The keys are fetched after the discovery.
-            Some(discovery) if set.is_due(now) && discovery.flights.is_running(&()) => {}
+            Some(discovery) if set.is_due(now) && discovery.single_flight.is_running(&()) => {}
             _ => set.refresh_if_due(now),
         }
     }
@@ -239,7 +239,7 @@ impl IssuerKeys {
                     && self.may_discover(now)
             }
         };
-        if is_needed || discovery.flights.is_running(&()) {
+        if is_needed || discovery.single_flight.is_running(&()) {
             let waiter = self.start_discovery(discovery, true);
             is_new = waiter.is_new();
             self.wait_within_limit(waiter).await?;
@@ -271,7 +271,7 @@ impl IssuerKeys {
         then_refresh: bool,
     ) -> Waiter<DiscoveryResult> {
         let keys = self.clone();
-        discovery.flights.run((), move || async move {
+        discovery.single_flight.run((), move || async move {
             let Some(discovery) = keys.discovery.as_deref() else { return Ok(()) };
             let result = keys.discover(discovery).await;
             if let (true, true, Some(set)) = (then_refresh, result.is_ok(), keys.set()) {

@@ -56,7 +56,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub struct SqlRegistrar {
     pool: Pool,
     deadline: Duration,
-    flights: Arc<SingleFlight<Entry, Result<Registration, RegistrarError>>>,
+    single_flight: Arc<SingleFlight<Entry, Result<Registration, RegistrarError>>>,
 }
 
 sql_constructors!(SqlRegistrar);
@@ -93,7 +93,7 @@ impl SqlRegistrar {
     }
 
     fn from_pool(pool: Pool) -> Self {
-        Self { pool, deadline: DEADLINE, flights: Arc::default() }
+        Self { pool, deadline: DEADLINE, single_flight: Arc::default() }
     }
 }
 
@@ -103,7 +103,7 @@ impl Registrar for SqlRegistrar {
         let entry = Entry::new(identity)?;
         let (pool, deadline) = (self.pool.clone(), self.deadline);
         // In its own task, so that a cancelled caller does not interrupt the transaction.
-        let waiter = self.flights.run(entry.clone(), || async move {
+        let waiter = self.single_flight.run(entry.clone(), || async move {
             match within(deadline, register(&pool, &entry)).await {
                 Some(outcome) => outcome.map_err(RegistrarError::store),
                 None => Err(RegistrarError::TimedOut(deadline)),

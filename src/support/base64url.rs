@@ -3,10 +3,12 @@
 
 use base64_simd::{STANDARD, URL_SAFE_NO_PAD};
 
+/// Decodes base64url. Returns `None` for any other text.
 pub(crate) fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode_to_vec(text).ok()
 }
 
+/// Encodes as base64url.
 pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode_to_string(bytes)
 }
@@ -16,6 +18,7 @@ pub(crate) fn encode_standard(bytes: impl AsRef<[u8]>) -> String {
     STANDARD.encode_to_string(bytes)
 }
 
+/// Decodes the standard alphabet with padding (RFC 4648 §4).
 pub(crate) fn decode_standard(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     STANDARD.decode_to_vec(text).ok()
 }

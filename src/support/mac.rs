@@ -33,6 +33,7 @@ static KEY: LazyLock<LessSafeKey> = LazyLock::new(|| {
 });
 
 impl Mac {
+    /// Computes the MAC of `bytes`.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
         let tag = KEY.seal_in_place_separate_tag(nonce, Aad::from(bytes), &mut []);

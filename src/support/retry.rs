@@ -102,7 +102,7 @@ impl Rate {
     pub(crate) const INTROSPECTION: Self = Self::new(1000, Duration::from_millis(10));
 
     pub(crate) const fn new(burst: u32, period: Duration) -> Self {
-        // `min` is not const.
+        // `Ord::min` cannot be called in a const fn.
         let period = if period.as_secs() < LONGEST.as_secs() { period } else { LONGEST };
         Self { burst: if burst == 0 { 1 } else { burst }, period }
     }

@@ -118,6 +118,7 @@ pub(crate) struct Leader<K: Eq + Hash, T> {
 }
 
 impl<K: Eq + Hash, T> Leader<K, T> {
+    /// Gives the outcome to all waiters.
     pub(crate) fn publish(self, outcome: T) {
         // Remove the entry first, so that a caller that arrives after this outcome starts new work.
         drop(self.entry);

@@ -222,7 +222,7 @@ impl<R: TenantResolver> CachedTenants<R> {
             started_at: self.clock.elapsed(),
         };
         let key = (query.id.clone(), query.generation);
-        let waiter: Waiter<Answer> = self.cache.flights.run(key, || {
+        let waiter: Waiter<Answer> = self.cache.single_flight.run(key, || {
             let (this, query) = (self.clone(), query.clone());
             async move {
                 // An earlier call may have finished between the lookup and this one.
@@ -314,11 +314,11 @@ struct Cache {
     known: Bounded<TenantId, Entry, RandomState>,
     /// Tenants that do not exist, or for which the store has only failed so far.
     unknown: Bounded<TenantId, Entry, RandomState>,
-    /// Number of `forget` calls, by shard of tenants. It is part of a flight's key, so that a request after
+    /// Number of `forget` calls, by shard of tenants. It is part of the single-flight key, so that a request after
     /// `forget` never joins a lookup that began before.
     generations: Vec<Mutex<u64>>,
     hasher: RandomState,
-    flights: SingleFlight<(TenantId, u64), Answer>,
+    single_flight: SingleFlight<(TenantId, u64), Answer>,
     /// Logs when the store begins to fail, and when it answers again.
     outage: Outage,
 }
@@ -331,7 +331,7 @@ impl Cache {
             unknown: bounded(max_tenants),
             generations: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            flights: SingleFlight::default(),
+            single_flight: SingleFlight::default(),
             outage: Outage::default(),
         }
     }

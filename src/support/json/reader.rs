@@ -302,7 +302,7 @@ mod tests {
     }
 
     /// Returns the result of this reader as a value of `serde_json`.
-    fn shown(text: &str) -> Option<Json> {
+    fn as_serde_json(text: &str) -> Option<Json> {
         fn of(value: Value<'_>) -> Json {
             match value.kind() {
                 Kind::Null => Json::Null,
@@ -422,7 +422,7 @@ mod tests {
             }
         }
         let library: Option<Json> = serde_json::from_str(text).ok();
-        (shown(text).map(rounded), library.filter(Json::is_object).map(rounded))
+        (as_serde_json(text).map(rounded), library.filter(Json::is_object).map(rounded))
     }
 
     proptest! {
@@ -441,7 +441,7 @@ mod tests {
             prop_assert!(own.is_some());
             prop_assert_eq!(own, library, "{:?}", text);
             let end = (0..=cut.index(text.len())).rfind(|end| text.is_char_boundary(*end)).unwrap();
-            prop_assert!(end == text.len() || shown(&text[..end]).is_none());
+            prop_assert!(end == text.len() || as_serde_json(&text[..end]).is_none());
         }
     }
 }

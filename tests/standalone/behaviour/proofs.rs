@@ -59,9 +59,9 @@ impl KeyInHeader {
     fn check(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let key = request.head.headers.get("x-key").and_then(|value| value.to_str().ok());
-        let shown = key.map(|key| Confirmation::JwkThumbprint(thumbprint(key)));
-        match shown {
-            Some(shown) if shown == *request.confirmation => Ok(Proven::new()),
+        let presented = key.map(|key| Confirmation::JwkThumbprint(thumbprint(key)));
+        match presented {
+            Some(presented) if presented == *request.confirmation => Ok(Proven::new()),
             _ => Err(InvalidToken::Unproven.into()),
         }
     }
@@ -175,9 +175,9 @@ impl ProofVerifier for ConnectionCertificate {
         let (method, uri, now) = (request.head.method, request.head.uri, request.now);
         let input = format!("{method} {uri} {seen} {} {now:?}", request.token);
         self.0.lock().unwrap().push(input);
-        let shown = request.extensions.get::<Certificate>();
-        match shown.map(|it| Confirmation::CertificateThumbprint(it.0)) {
-            Some(shown) if shown == *request.confirmation => Ok(Proven::new()),
+        let presented = request.extensions.get::<Certificate>();
+        match presented.map(|it| Confirmation::CertificateThumbprint(it.0)) {
+            Some(presented) if presented == *request.confirmation => Ok(Proven::new()),
             _ => Err(InvalidToken::Unproven.into()),
         }
     }
