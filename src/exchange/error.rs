@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_codes_are_read_and_text_is_not() {
+    fn error_code_is_read_and_text_ignored() {
         let read = |body: &str| OAuthError::read(body.as_bytes());
         assert_eq!(read(r#"{"error":"invalid_target"}"#), Some(OAuthError::InvalidTarget));
         let other = OAuthError::Other("slow_down".to_owned());

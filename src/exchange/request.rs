@@ -387,6 +387,7 @@ impl TokenRequest<'_> {
                 parts.push(verifier.map(|verifier| verifier.secret().expose().as_bytes()));
                 parts.push(Some(request.redirect_uri.as_bytes()));
             }
+            // Never cached. The parts are complete anyway, so that no key could be shared by two users.
             Self::Password(request) => {
                 parts.push(Some(request.username.as_bytes()));
                 push_set(&mut parts, request.scopes.iter());

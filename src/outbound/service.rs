@@ -194,7 +194,7 @@ where
     client.call(retry).await.map_err(Into::into)
 }
 
-/// Returns a bearer token, unless it is the one that was `rejected`.
+/// Obtains a bearer token, and another one than the service `rejected`.
 async fn fetch_token(
     client: &TokenExchangeClient,
     request: &TokenRequest<'_>,

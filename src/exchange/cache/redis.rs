@@ -1,8 +1,8 @@
 //! [`RedisCache`]: a token cache in Redis or Valkey, shared by all processes of a service.
 
 mod commands;
-mod manager;
 mod server;
+mod shared_connection;
 mod slots;
 
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::exchange::AccessToken;
 use crate::replay::{ReplayKey, ReplayLog};
 use crate::support::secret::Secret;
 use commands::{Entry, MAX_SINGLE_USE_VALUE, MAX_VALUE, escape};
-use manager::{CallMode, ConnectionManager, Settings};
+use shared_connection::{CallMode, Settings, SharedConnection};
 
 /// A token cache in Redis 6 or later, or Valkey, shared by all processes of a service (feature `redis`).
 ///
@@ -68,7 +68,7 @@ use manager::{CallMode, ConnectionManager, Settings};
 /// ```
 #[derive(Clone)]
 pub struct RedisCache {
-    manager: Arc<ConnectionManager>,
+    connection: Arc<SharedConnection>,
 }
 
 impl RedisCache {
@@ -110,7 +110,7 @@ impl RedisCache {
     /// The server did not pass the probe within the [`write_timeout`](Self::write_timeout). Later calls
     /// try again.
     pub async fn connect(&self) -> Result<(), BoxError> {
-        Ok(self.manager.connect().await?)
+        Ok(self.connection.connect().await?)
     }
 
     /// Trusts only the certificate authorities in this PEM text, for `rediss://`. Default: the
@@ -119,7 +119,7 @@ impl RedisCache {
     /// # Errors
     /// The text contains no certificate, or a URL is not `rediss://`.
     pub fn root_certificates(self, pem: &[u8]) -> Result<Self, ConfigError> {
-        self.manager.settings.with_roots(pem).and_then(Self::from_settings)
+        self.connection.settings.with_roots(pem).and_then(Self::from_settings)
     }
 
     /// Sets the clock that measures backoffs. Default: the system clock. Time limits always use real
@@ -130,17 +130,17 @@ impl RedisCache {
 
     #[expect(clippy::unnecessary_wraps, reason = "ends chains that can fail")]
     fn from_settings(settings: Settings) -> Result<Self, ConfigError> {
-        Ok(Self { manager: Arc::new(ConnectionManager::new(settings)) })
+        Ok(Self { connection: Arc::new(SharedConnection::new(settings)) })
     }
 
     fn with_settings(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.manager.settings.clone();
+        let mut settings = self.connection.settings.clone();
         change(&mut settings);
-        Self { manager: Arc::new(ConnectionManager::new(settings)) }
+        Self { connection: Arc::new(SharedConnection::new(settings)) }
     }
 
     fn redis_key(&self, key: &CacheKey<'_>) -> String {
-        let prefix = &self.manager.settings.prefix;
+        let prefix = &self.connection.settings.prefix;
         match key.tenant() {
             Some(tenant) => {
                 format!("{prefix}:{}:token:{{{}}}", escape(tenant.as_str()), key.digest())
@@ -151,19 +151,19 @@ impl RedisCache {
 
     /// Stores the use of `key` for `lifetime`. Returns whether it is the first use in any process.
     async fn log_use(&self, key: ReplayKey, lifetime: Duration) -> Result<bool, BoxError> {
-        let redis_key = format!("{}:-:used:{key}", self.manager.settings.prefix);
+        let redis_key = format!("{}:-:used:{key}", self.connection.settings.prefix);
         let fence = Fence::random()?;
         let insert =
             |connection| commands::insert_if_absent(connection, &redis_key, &fence, lifetime);
-        Ok(self.manager.call(CallMode::Required, &redis_key, insert).await?)
+        Ok(self.connection.call(CallMode::Required, &redis_key, insert).await?)
     }
 
     /// Counts and deletes a value that does not open.
     async fn discard(&self, redis_key: &str) {
-        self.manager.note_invalid_entry();
+        self.connection.note_invalid_entry();
         // If deleting fails, the next call tries again.
         let _ = self
-            .manager
+            .connection
             .call(CallMode::BestEffort, redis_key, |connection| {
                 commands::remove(connection, redis_key)
             })
@@ -180,14 +180,14 @@ impl TokenCache for RedisCache {
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
         let redis_key = self.redis_key(key);
         let get = |connection| commands::get(connection, &redis_key, max_value_bytes(key));
-        let found = self.manager.call(call_mode(key), &redis_key, get).await?;
+        let found = self.connection.call(call_mode(key), &redis_key, get).await?;
         let token = match found {
             Entry::Missing => return Ok(None),
             Entry::Value(sealed) => key.open(&sealed),
             Entry::Invalid => None,
         };
         match &token {
-            Some(_) => self.manager.note_valid_entry(),
+            Some(_) => self.connection.note_valid_entry(),
             None => self.discard(&redis_key).await,
         }
         Ok(token)
@@ -209,13 +209,13 @@ impl TokenCache for RedisCache {
             return Ok(());
         }
         let put = |connection| commands::put(connection, &redis_key, &sealed, ttl, fence);
-        Ok(self.manager.call(call_mode(key), &redis_key, put).await?)
+        Ok(self.connection.call(call_mode(key), &redis_key, put).await?)
     }
 
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
         let redis_key = self.redis_key(key);
         Ok(self
-            .manager
+            .connection
             .call(call_mode(key), &redis_key, |connection| commands::remove(connection, &redis_key))
             .await?)
     }
@@ -228,7 +228,7 @@ impl TokenCache for RedisCache {
     ) -> Result<bool, BoxError> {
         let redis_key = self.redis_key(key);
         Ok(self
-            .manager
+            .connection
             .call(call_mode(key), &redis_key, |connection| {
                 commands::lock(connection, &redis_key, fence, lifetime)
             })
@@ -238,7 +238,7 @@ impl TokenCache for RedisCache {
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
         let redis_key = self.redis_key(key);
         Ok(self
-            .manager
+            .connection
             .call(call_mode(key), &redis_key, |connection| {
                 commands::unlock(connection, &redis_key, fence)
             })
@@ -256,7 +256,7 @@ impl TokenCache for RedisCache {
 #[async_trait]
 impl ReplayLog for RedisCache {
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
-        match until.duration_since(self.manager.settings.clock.now()) {
+        match until.duration_since(self.connection.settings.clock.now()) {
             Ok(left) if left > LONGEST_USE => {
                 Err("the token expires more than a year from now".into())
             }
@@ -285,10 +285,10 @@ fn max_value_bytes(key: &CacheKey<'_>) -> usize {
 impl fmt::Debug for RedisCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisCache")
-            .field("prefix", &self.manager.settings.prefix)
-            .field("budget", &self.manager.settings.budget)
-            .field("write_timeout", &self.manager.settings.write_timeout)
-            .field("is_connected", &self.manager.is_connected())
+            .field("prefix", &self.connection.settings.prefix)
+            .field("budget", &self.connection.settings.budget)
+            .field("write_timeout", &self.connection.settings.write_timeout)
+            .field("is_connected", &self.connection.is_connected())
             .finish_non_exhaustive()
     }
 }

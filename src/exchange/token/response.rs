@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_jwt_is_expired_and_has_no_subject() {
+    fn unreadable_jwt_counts_as_expired() {
         let jwt = |claims: &str| format!("e30.{}.AA", base64url::encode(claims));
         let token = |token: String| {
             parse(&format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#)).unwrap()

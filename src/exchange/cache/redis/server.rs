@@ -102,7 +102,7 @@ impl Server {
                 if let ConnectionAddr::TcpTls { .. } = client.get_connection_info().addr() {
                     install_tls_backend();
                 }
-                // `ConnectionManager` limits the time of each call.
+                // `SharedConnection` limits the time of each call.
                 let config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(limit))
                     .set_response_timeout(None);

@@ -1,4 +1,4 @@
-//! [`ConnectionManager`]: the shared connection to Redis, its probes and its backoff.
+//! [`SharedConnection`]: the shared connection to Redis, its probes and its backoff.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,7 +67,7 @@ impl Settings {
 }
 
 /// The shared connection to one server or cluster: connects, probes, and backs off after failures.
-pub(super) struct ConnectionManager {
+pub(super) struct SharedConnection {
     pub(super) settings: Settings,
     active: ArcSwapOption<ActiveConnection>,
     /// The backoff of each cluster node, and of the whole server (`None`). Hold this lock to change
@@ -128,7 +128,7 @@ impl From<RedisError> for CallError {
     }
 }
 
-impl ConnectionManager {
+impl SharedConnection {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             settings,
@@ -257,8 +257,8 @@ impl ConnectionManager {
             return Ok(active);
         }
         let wait = self.retrying_connects.run((), || {
-            let manager = self.clone();
-            async move { manager.connect_with_retry().await }
+            let shared = self.clone();
+            async move { shared.connect_with_retry().await }
         });
         wait.wait().await.unwrap_or_else(|| Err(aborted()))
     }
@@ -302,8 +302,8 @@ impl ConnectionManager {
     ) -> Result<(), CallError> {
         let Some(error) = self.last_failure(Some(node))? else { return Ok(()) };
         drop(self.node_probes.run(node.clone(), || {
-            let (manager, active, node) = (self.clone(), active.clone(), node.clone());
-            async move { manager.probe_node(&active, node).await }
+            let (shared, active, node) = (self.clone(), active.clone(), node.clone());
+            async move { shared.probe_node(&active, node).await }
         }));
         Err(CallError::BackingOff(error))
     }
@@ -330,8 +330,8 @@ impl ConnectionManager {
 
     fn start_connect(self: &Arc<Self>) -> Waiter<Result<Arc<ActiveConnection>, CallError>> {
         self.connects.run((), || {
-            let manager = self.clone();
-            async move { manager.connect_and_probe().await }
+            let shared = self.clone();
+            async move { shared.connect_and_probe().await }
         })
     }
 
@@ -374,8 +374,8 @@ impl ConnectionManager {
         }
         let mut probes = JoinSet::new();
         for node in nodes {
-            let (manager, connection, slots) = (self.clone(), connection.clone(), slots.clone());
-            probes.spawn(async move { manager.probe(&connection, &slots, Some(&node)).await });
+            let (shared, connection, slots) = (self.clone(), connection.clone(), slots.clone());
+            probes.spawn(async move { shared.probe(&connection, &slots, Some(&node)).await });
         }
         let mut last_error = aborted();
         while let Some(outcome) = probes.join_next().await {
