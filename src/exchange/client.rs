@@ -38,7 +38,7 @@ use crate::support::telemetry;
 /// failed connection or an answer of a gateway (502, 503, 504). After 429, 500 or a timeout it opens for
 /// one grant, because a single caller may have caused the failure.
 ///
-/// # Verified, and not verified
+/// # Verification
 ///
 /// The answer must be a bearer token without scopes that were not requested. If an exchange returns a
 /// JWT:

@@ -1,4 +1,7 @@
 //! [`SharedConnection`]: the shared connection to Redis, its probes and its backoff.
+//!
+//! The client library's `ConnectionManager` would keep a connection that hangs, has no probe, and does not
+//! support clusters: see `manual/decisions.md`, "The connection to Redis stays our own".
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
