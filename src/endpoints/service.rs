@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use super::{Endpoint, EndpointRequest, Endpoints, Inner, body};
 use crate::auth::AuthContext;
-use crate::gate::{Pending, ResponseBody, take_ready};
+use crate::gate::{BoxFuture, ResponseBody, take_ready};
 
 impl<S> Layer<S> for Endpoints {
     type Service = EndpointsService<S>;
@@ -44,7 +44,7 @@ where
 {
     type Response = Response<ResponseBody<B>>;
     type Error = S::Error;
-    type Future = Either<InnerFuture<S::Future, B>, Pending<Result<Self::Response, S::Error>>>;
+    type Future = Either<InnerFuture<S::Future, B>, BoxFuture<Result<Self::Response, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)

@@ -16,7 +16,7 @@ use tower_service::Service;
 pub use body::ResponseBody;
 
 /// A boxed future of this crate. It holds no part of the inner service, which need not be `Send`.
-pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The decision of a layer about each request. `Err` is a refusal.
 #[expect(
@@ -48,7 +48,7 @@ pub trait Gate<Q>: Clone {
     fn finish<B>(
         _after: Self::After,
         _response: &mut Response<ResponseBody<B>>,
-    ) -> Option<Pending<Self::After>> {
+    ) -> Option<BoxFuture<Self::After>> {
         None
     }
 }
@@ -58,7 +58,7 @@ pub enum Decision<A, V> {
     /// The request goes to the service immediately.
     Pass(A),
     /// The request waits, together with the service instance that was ready for it.
-    Wait(Pending<V>),
+    Wait(BoxFuture<V>),
 }
 
 /// A service behind one of this crate's layers, `G`.
@@ -135,7 +135,7 @@ pin_project! {
     {
         // The request waits, for keys, a tenant or a token.
         Waiting {
-            awaited: Pending<G::Awaited>,
+            awaited: BoxFuture<G::Awaited>,
             waiting: Option<Box<WaitingRequest<S, G, Q>>>,
         },
         // The inner service processes the request.
@@ -147,7 +147,7 @@ pin_project! {
         // The response is complete; it is returned when `after` is done.
         Responded {
             response: Option<Response<ResponseBody<B>>>,
-            after: Option<Pending<G::After>>,
+            after: Option<BoxFuture<G::After>>,
         },
     }
 }
@@ -317,7 +317,7 @@ mod tests {
             if awaited { Ok(1) } else { Err(Response::new("refused late".into())) }
         }
 
-        fn finish<B>(after: u8, response: &mut Response<ResponseBody<B>>) -> Option<Pending<u8>> {
+        fn finish<B>(after: u8, response: &mut Response<ResponseBody<B>>) -> Option<BoxFuture<u8>> {
             response.headers_mut().append(AFTER, u16::from(after).into());
             after.checked_sub(1).filter(|left| *left > 0).map(|left| Box::pin(later(left)) as _)
         }

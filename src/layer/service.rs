@@ -12,7 +12,7 @@ use super::auth_layer::AuthLayer;
 use super::source::{TenantSource, TokenSource};
 use crate::auth::{Attempt, Auth, AuthContext, AuthRequest, IncomingToken};
 use crate::error::{AuthError, ErrorResponse, Refusal};
-use crate::gate::{Decision, Gate, Pending, ResponseBody};
+use crate::gate::{BoxFuture, Decision, Gate, ResponseBody};
 use crate::proof::ProofHead;
 use crate::support::request_head::RequestHead;
 use crate::support::telemetry;
@@ -62,7 +62,10 @@ impl<Q: Body> Gate<Q> for AuthLayer {
         Ok(is_mock)
     }
 
-    fn finish<B>(is_mock: bool, response: &mut Response<ResponseBody<B>>) -> Option<Pending<bool>> {
+    fn finish<B>(
+        is_mock: bool,
+        response: &mut Response<ResponseBody<B>>,
+    ) -> Option<BoxFuture<bool>> {
         mark_mock(is_mock, response);
         None
     }

@@ -17,7 +17,7 @@ use super::layer::{OutboundLayer, Replay, Rules};
 use crate::auth::AuthContext;
 use crate::error::BoxError;
 use crate::exchange::{AccessToken, ExchangeError, TokenExchangeClient, TokenRequest};
-use crate::gate::{Pending, take_ready};
+use crate::gate::{BoxFuture, take_ready};
 use crate::layer;
 
 /// The reason why a request was not sent. Use `downcast_ref` on the error of an [`OutboundService`].
@@ -91,7 +91,7 @@ where
 {
     type Response = Response<B>;
     type Error = BoxError;
-    type Future = Either<ErrInto<S::Future, BoxError>, Pending<Result<Response<B>, BoxError>>>;
+    type Future = Either<ErrInto<S::Future, BoxError>, BoxFuture<Result<Response<B>, BoxError>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)

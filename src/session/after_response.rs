@@ -9,7 +9,7 @@ use super::{CookieNames, RenewalResult, Session, Sessions};
 use crate::auth::Auth;
 use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse};
-use crate::gate::{Pending, ResponseBody};
+use crate::gate::{BoxFuture, ResponseBody};
 use crate::layer::refuse;
 
 /// The gRPC status for a missing identity, sent with HTTP status 200.
@@ -29,7 +29,7 @@ pub struct AfterResponse {
     names: CookieNames,
     pub(super) change: Change,
     /// The renewal to wait for when the response is ready.
-    pub(super) renewal: Option<Pending<RenewalResult>>,
+    pub(super) renewal: Option<BoxFuture<RenewalResult>>,
 }
 
 impl AfterResponse {
@@ -42,7 +42,7 @@ impl AfterResponse {
     pub(super) fn pending(
         &mut self,
         headers: &HeaderMap,
-    ) -> Option<Pending<Option<RenewalResult>>> {
+    ) -> Option<BoxFuture<Option<RenewalResult>>> {
         let renewal = self.renewal.take().filter(|_| !self.sets_session_cookie(headers))?;
         Some(Box::pin(within(self.sessions.0.renewal_wait, renewal)))
     }

@@ -13,7 +13,7 @@ use super::{RenewalResult, Session, Sessions};
 use crate::clock::within;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
-use crate::gate::{Decision, Gate, Gated, Pending, ResponseBody};
+use crate::gate::{BoxFuture, Decision, Gate, Gated, ResponseBody};
 use crate::layer::{bearer, refuse};
 
 /// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. Place it outside
@@ -130,7 +130,7 @@ impl<Q> Gate<Q> for SessionLayer {
     fn finish<B>(
         (after, unavailable): Self::After,
         response: &mut Response<ResponseBody<B>>,
-    ) -> Option<Pending<Self::After>> {
+    ) -> Option<BoxFuture<Self::After>> {
         let mut after = after?;
         if let Some(unavailable) = unavailable {
             unavailable.replace(response, &after.sessions.0.auth);

@@ -25,7 +25,7 @@ use crate::config::{ConfigError, Fault};
 use crate::exchange::{
     AccessToken, ExchangeError, Freshness, OAuthError, RefreshRequest, TokenExchangeClient,
 };
-use crate::gate::Pending;
+use crate::gate::BoxFuture;
 use crate::support::mac::Mac;
 use crate::support::seal::{Purpose, SealingKeys};
 use crate::support::secret::Secret;
@@ -253,7 +253,7 @@ impl Sessions {
 
     /// Starts the renewal of a session, shared by all its requests. Returns `None` without a
     /// refresh token.
-    fn renew(&self, session: &Session) -> Option<Pending<RenewalResult>> {
+    fn renew(&self, session: &Session) -> Option<BoxFuture<RenewalResult>> {
         let refresh = session.token.refresh_token()?.clone();
         let (sessions, previous) = (self.clone(), session.clone());
         let mac = Mac::of(refresh.expose().as_bytes());
