@@ -21,7 +21,7 @@
 //!     fn unknown(&self) -> TenantId {
 //!         "nobody".parse().unwrap()
 //!     }
-//!     async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+//!     async fn insert(&self, id: &TenantId, status: TenantStatus) -> bool {
 //!         self.0.insert(Tenant::with_row(id.clone(), status, ()));
 //!         true
 //!     }
@@ -75,12 +75,12 @@ pub trait TenantSuite: Sync {
     ///
     /// Returns `false` if the store cannot hold this id (for example, because its ids are UUIDs) or
     /// is read-only. The suite then skips the rules that need the tenant. Default: `false`.
-    async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+    async fn insert(&self, id: &TenantId, status: TenantStatus) -> bool {
         let _ = (id, status);
         false
     }
 
-    /// Removes a tenant that [`put`](Self::put) added. When this returns, the resolver must report
+    /// Removes a tenant that [`insert`](Self::insert) added. When this returns, the resolver must report
     /// the removal.
     async fn remove(&self, id: &TenantId) {
         let _ = id;
@@ -221,7 +221,7 @@ async fn changes(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
     expect(resolver, &id, None, "an unknown tenant is Ok(None)").await;
     for (step, rule) in steps {
         match step {
-            Some(status) if !suite.put(&id, status).await => return,
+            Some(status) if !suite.insert(&id, status).await => return,
             Some(_) => {}
             None => suite.remove(&id).await,
         }
@@ -265,7 +265,7 @@ async fn confusable_ids(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolv
     for (turn, id) in ids.into_iter().enumerate() {
         let Ok(id) = TenantId::new(id) else { continue };
         let status = [TenantStatus::Active, TenantStatus::Suspended].into_iter().nth(turn % 2);
-        if suite.put(&id, status.unwrap_or_default()).await {
+        if suite.insert(&id, status.unwrap_or_default()).await {
             stored.push((id, status));
         }
     }

@@ -57,8 +57,7 @@ impl World {
     }
 
     pub(crate) fn auth_with(&self, issuer: IssuerConfig) -> AuthBuilder {
-        // An unoptimised build needs longer to drop a cache of the default size than for most
-        // tests.
+        // Dropping a cache of the default size takes an unoptimised build longer than most tests.
         let builder = Auth::builder().verified_tokens_bytes(1 << 20);
         builder.issuer(issuer).audience("scaiwave").clock(self.clock.clone())
     }

@@ -28,7 +28,7 @@ impl TenantSuite for Candidate {
         id("nobody")
     }
 
-    async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+    async fn insert(&self, id: &TenantId, status: TenantStatus) -> bool {
         self.0.insert(id, SqlTenantRow::default(), status).await.unwrap();
         true
     }

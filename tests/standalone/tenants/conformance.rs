@@ -28,7 +28,7 @@ impl<R: TenantResolver + Clone> TenantSuite for Candidate<R> {
         id("nobody")
     }
 
-    async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+    async fn insert(&self, id: &TenantId, status: TenantStatus) -> bool {
         self.0.insert(Tenant::with_row(id.clone(), status, ()));
         true
     }
@@ -66,7 +66,7 @@ async fn the_cache_passes() {
             id("nobody")
         }
 
-        async fn put(&self, id: &TenantId, status: TenantStatus) -> bool {
+        async fn insert(&self, id: &TenantId, status: TenantStatus) -> bool {
             self.0.insert(Tenant::with_row(id.clone(), status, ()));
             self.1.forget(id);
             true
