@@ -130,7 +130,7 @@ fn lookups(name: &str, validator: &JwksValidator, tokens: &[String]) {
     );
 }
 
-/// Returns the MAC by which known tokens are found.
+/// Returns the MAC that identifies a cached token.
 fn mac() -> impl Fn(&str) -> [u8; 16] {
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).expect("a key"));
     move |token| {

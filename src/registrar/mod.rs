@@ -56,7 +56,7 @@ pub use sql::SqlRegistrar;
 /// - deriving ids from names or addresses: such ids can be guessed, and reveal the person.
 ///
 /// The tenant is that of the identity, not that of the request: a user who acts in another tenant remains a
-/// participant of the own tenant.
+/// participant of the home tenant.
 ///
 /// Not checked: how the identity was authenticated. Identities of the mock mode are registered under the
 /// mock's issuer.

@@ -80,7 +80,7 @@ async fn fetch_without_answer_times_out() {
     .await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Stall);
     assert_eq!(world.good().await, 503);
-    assert!(world.health().last_error.unwrap().contains("no answer within 50ms"));
+    assert!(world.health().last_error.unwrap().contains("did not answer within 50ms"));
 }
 
 #[tokio::test]

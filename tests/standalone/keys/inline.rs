@@ -194,17 +194,20 @@ fn settings_that_refuse_every_token_fail() {
     let mut no_tenant_claim = of(TEMPLATE).tenants([acme()]);
     no_tenant_claim.claims.tenant_id.clear();
     for (issuer, why) in [
-        (of("https://a.example").jwks_uri("https://a.example/{tenant_id}"), "nothing replaces"),
+        (
+            of("https://a.example").jwks_uri("https://a.example/{tenant_id}"),
+            "but the value of `iss` has not",
+        ),
         (
             of("https://a.example").discovery_url("https://a.example/{tenant_id}"),
-            "nothing replaces",
+            "but the value of `iss` has not",
         ),
-        (of(TEMPLATE).expected_issuer("https://a.example"), "nothing replaces"),
+        (of(TEMPLATE).expected_issuer("https://a.example"), "but the value of `iss` has not"),
         (of("https://a.example").expected_issuer("https://a.example "), "white space"),
         (of("https://a.example").audience(" scaiwave"), "white space"),
         (of("https://a.example").max_token_lifetime(std::time::Duration::ZERO), "must not be 0"),
         (of("https://a.example").jwks_uri("https://a.example/k#1"), "fragment"),
-        (no_tenant_claim, "needs the claim"),
+        (no_tenant_claim, "need the claim"),
     ] {
         let error = refusal(issuer.clone());
         assert!(error.contains(why), "{issuer:?}: {error}");
