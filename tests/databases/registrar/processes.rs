@@ -37,7 +37,7 @@ async fn child() {
     let registrars: Vec<_> = (0..registrars.parse().unwrap())
         .map(|_| SqlRegistrar::from_postgres(pool.clone()).deadline(Duration::from_secs(60)))
         .collect();
-    let user = identity(json!({"sub": subject, "tenant_id": "acme", "name": "Somebody"}));
+    let user = identity(json!({"sub": subject, "tenant_id": "acme", "name": "User"}));
     ready().await;
 
     let since = Instant::now();

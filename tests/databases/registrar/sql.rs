@@ -37,8 +37,8 @@ async fn check_new_database(make: impl Fn() -> SqlRegistrar + Sync) {
     make().migrate().await.unwrap();
     let again = make().register(&alice).await.unwrap();
     assert_eq!((again.participant_id, again.created), (first.participant_id, false));
-    let nobody = ParticipantId::new("nobody").unwrap();
-    assert_eq!(make().profile(&nobody).await.unwrap(), None);
+    let unknown = ParticipantId::new("unknown").unwrap();
+    assert_eq!(make().profile(&unknown).await.unwrap(), None);
     registrar(&Candidate(make)).await;
 }
 

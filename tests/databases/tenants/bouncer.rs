@@ -21,7 +21,7 @@ async fn tenants_are_found_behind_pgbouncer() {
             let tenants = SqlTenants::connect(&url).await.unwrap();
             start.wait().await;
             // One process creates the table; the others must not fail because of that.
-            assert_eq!(status(&tenants, "nobody").await.unwrap(), None);
+            assert_eq!(status(&tenants, "unknown").await.unwrap(), None);
             tenants.migrate().await.unwrap();
             for number in 0..20 {
                 let name = format!("tenant-{service}-{number}");

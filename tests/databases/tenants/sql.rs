@@ -25,7 +25,7 @@ impl TenantSuite for Candidate {
     }
 
     fn unknown(&self) -> TenantId {
-        id("nobody")
+        id("unknown")
     }
 
     async fn insert(&self, id: &TenantId, status: TenantStatus) -> bool {

@@ -237,15 +237,15 @@ async fn every_tenant_source_must_allow_the_tenant() {
     let header = || TenantSource::header(HEADER);
     let path = || TenantSource::path("/t/{tenant_id}");
     let anyone = |_: &Identity, _: &Tenant| true;
-    let nobody = |_: &Identity, _: &Tenant| false;
+    let no_one = |_: &Identity, _: &Tenant| false;
     let bearer = format!("Bearer {}", world.provider.token().sign());
     let both = [("authorization", bearer.as_str()), ("x-tenant-id", "tenant-2")];
     let table = [
         ([header().authorised_by(anyone), path()], 403),
         ([path(), header().authorised_by(anyone)], 403),
         ([header(), path().authorised_by(anyone)], 403),
-        ([header().authorised_by(anyone), path().authorised_by(nobody)], 403),
-        ([path().authorised_by(nobody), header().authorised_by(anyone)], 403),
+        ([header().authorised_by(anyone), path().authorised_by(no_one)], 403),
+        ([path().authorised_by(no_one), header().authorised_by(anyone)], 403),
         ([header().authorised_by(anyone), path().authorised_by(anyone)], 200),
     ];
     for (nth, (places, status)) in table.into_iter().enumerate() {

@@ -151,8 +151,8 @@ async fn one_good_key_among_many_is_found() {
     provider.fail(
         ProviderEndpoint::Jwks,
         Fault::rewrite(|good| {
-            let strange = |nth| json!({ "kty": "AKP", "kid": format!("strange-{nth}") });
-            let mut keys: Vec<Value> = (0..99).map(strange).collect();
+            let unsupported = |nth| json!({ "kty": "AKP", "kid": format!("unsupported-{nth}") });
+            let mut keys: Vec<Value> = (0..99).map(unsupported).collect();
             keys.extend(good["keys"].as_array().unwrap().iter().cloned());
             json!({ "keys": keys }).to_string()
         }),

@@ -31,11 +31,11 @@ async fn invented_tenants_add_no_series() {
         format!("{}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json", provider.url());
     let auth = service([template(&provider).jwks_uri(keys)], &clock);
     assert_eq!(status(&auth, &token(&acme)).await, 200);
-    assert_eq!(status(&auth, &invented(&provider, "nobody")).await, 503);
+    assert_eq!(status(&auth, &invented(&provider, "unknown")).await, 503);
     let before = counts.series();
     assert!(before.iter().any(|name| name.contains("{tenant_id}")), "{before:?}");
     for nth in 0..100 {
-        status(&auth, &invented(&provider, &format!("nobody-{nth}"))).await;
+        status(&auth, &invented(&provider, &format!("unknown-{nth}"))).await;
     }
     assert_eq!(counts.series(), before);
 }

@@ -52,7 +52,7 @@ async fn refreshes_are_jittered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn due_refresh_is_single_and_delays_nobody() {
+async fn due_refresh_runs_once_without_delay() {
     let world = World::warm().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);
     world.clock.advance(PAST_TTL);

@@ -251,7 +251,7 @@ async fn longest_durations_do_not_overflow() {
         .max_stale(Duration::MAX)
         .deadline(Duration::MAX);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    assert_eq!(status(&tenants, "nobody").await.unwrap(), None);
+    assert_eq!(status(&tenants, "unknown").await.unwrap(), None);
     tenants.forget(&id("acme"));
     store.set_mode(StoreMode::Failing);
     assert!(status(&tenants, "acme").await.is_err());

@@ -25,7 +25,7 @@ impl<R: TenantResolver + Clone> TenantSuite for Candidate<R> {
     }
 
     fn unknown(&self) -> TenantId {
-        id("nobody")
+        id("unknown")
     }
 
     async fn insert(&self, id: &TenantId, status: TenantStatus) -> bool {
@@ -63,7 +63,7 @@ async fn the_cache_passes() {
         }
 
         fn unknown(&self) -> TenantId {
-            id("nobody")
+            id("unknown")
         }
 
         async fn insert(&self, id: &TenantId, status: TenantStatus) -> bool {
@@ -97,7 +97,7 @@ async fn immutable_list_passes() {
         }
 
         fn unknown(&self) -> TenantId {
-            id("nobody")
+            id("unknown")
         }
     }
 
@@ -166,7 +166,9 @@ async fn resolver_that_cuts_ids_fails() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "rule broken: an unknown tenant is Ok(None): resolve(\"nobody\") failed")]
+#[should_panic(
+    expected = "rule broken: an unknown tenant is Ok(None): resolve(\"unknown\") failed"
+)]
 async fn resolver_with_error_for_unknown_fails() {
     examine(str::to_owned, |found, _| found.ok_or("no rows".into()).map(Some)).await;
 }
