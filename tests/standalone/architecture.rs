@@ -217,6 +217,34 @@ fn no_file_names_a_build_machine() {
     }
 }
 
+#[test]
+fn test_names_have_at_most_seven_words() {
+    let mut offences = Vec::new();
+    for root in ["src", "tests", "examples", "benches"] {
+        for file in rust_files(root) {
+            let names = test_names(&fs::read_to_string(&file).unwrap());
+            let long = names.into_iter().filter(|name| name.split('_').count() > 7);
+            offences.extend(long.map(|name| format!("{}: {name}", file.display())));
+        }
+    }
+    assert!(offences.is_empty(), "{offences:#?}");
+}
+
+/// Returns the names of the functions with a test attribute.
+fn test_names(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in code.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        if let Some((_, signature)) = line.split_once("fn ")
+            && std::mem::take(&mut is_test)
+        {
+            names.extend(signature.split(['(', '<']).next().map(str::to_owned));
+        }
+    }
+    names
+}
+
 fn source(path: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
