@@ -154,8 +154,8 @@ impl CustomCache {
         let store = self.store.lock().unwrap();
         let (value, until) = store.get(name)?;
         let for_ever = match name.ends_with("lock") {
-            true => self.has("locks for ever"),
-            false => self.has("keeps for ever"),
+            true => self.has("never expires locks"),
+            false => self.has("never expires tokens"),
         };
         (for_ever || Instant::now() < *until).then(|| value.clone())
     }
@@ -242,7 +242,7 @@ impl TokenCache for CustomCache {
 
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
         let name = self.name(key);
-        if self.holds(&name, fence) || self.has("unlocks for anybody") {
+        if self.holds(&name, fence) || self.has("unlocks without the fence") {
             self.store.lock().unwrap().remove(&format!("{name}lock"));
         }
         Ok(())
@@ -294,11 +294,11 @@ fn broken_cache_fails_its_rule() {
         ("mixes keys", "each key has its own token"),
         ("mixes a tenant's keys", "each key has its own token"),
         ("removes nothing", "a removed token is gone"),
-        ("keeps for ever", "a token expires after its TTL"),
+        ("never expires tokens", "a token expires after its TTL"),
         ("is not shared", "expires after its TTL|instance of a shared cache sees"),
         ("grants every lock", "a lock has one holder"),
-        ("unlocks for anybody", "only the holder releases a lock"),
-        ("locks for ever", "a lock expires"),
+        ("unlocks without the fence", "only the holder releases a lock"),
+        ("never expires locks", "a lock expires"),
         ("takes no lock again", "the same fence acquires a lock again"),
         ("needs a lock", "any fence may put without a lock and a token"),
         ("ignores fences", "a put by a former lock holder is ignored"),
