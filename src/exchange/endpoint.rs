@@ -290,7 +290,8 @@ impl TokenEndpoint {
             TokenUrlSource::PerTenant(urls) => {
                 let found = within(self.settings.timeout, urls.token_url(tenant)).await;
                 let found = found.unwrap_or_else(|| Err("no answer in time".into()));
-                let failed = |error| format!("looking up the tenant's token endpoint: {error}");
+                let failed =
+                    |error| format!("the lookup of the tenant's token endpoint failed: {error}");
                 found.map_err(|error| ExchangeError::unavailable(None, failed(error)))?
             }
         };
