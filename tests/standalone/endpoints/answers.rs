@@ -232,15 +232,15 @@ async fn unauthorized_introspection_reveals_nothing() {
     let env = env_at_reference_time().await;
     let visitor = env.visitor();
     let good = reference_token(&env).sign();
-    let question = json!({ "token": good });
-    let answer = introspect(&visitor, &good, &question).await;
+    let introspection = json!({ "token": good });
+    let answer = introspect(&visitor, &good, &introspection).await;
     golden("introspect-forbidden", &answer, &env);
     for scope in ["admin:read", "admin:*", "ADMIN", "tenant:admin", "*"] {
         let nearly = reference_token(&env).scope(scope).sign();
-        assert_eq!(introspect(&visitor, &nearly, &question).await.status, 403, "{scope}");
+        assert_eq!(introspect(&visitor, &nearly, &introspection).await.status, 403, "{scope}");
     }
     let expired = reference_token(&env).scope("admin").expired().sign();
-    assert_eq!(introspect(&visitor, &expired, &question).await.status, 401);
+    assert_eq!(introspect(&visitor, &expired, &introspection).await.status, 401);
     let admin = reference_token(&env).scope("admin").sign();
     let answer = introspect(&visitor, &admin, &json!({})).await;
     golden("introspect-empty", &answer, &env);

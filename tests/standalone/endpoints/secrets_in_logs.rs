@@ -12,9 +12,9 @@ async fn send_all_requests(env: &TestEnv) -> Vec<String> {
     let redirect = browser.get("/v1/auth/login").await;
     let callback = env.callback_path(redirect.header("location"));
     let code = callback.split("code=").nth(1).unwrap().split('&').next().unwrap().to_owned();
-    let begun: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
+    let sign_in_cookies: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
     assert_eq!(browser.get(&callback).await.status, 303);
-    let session: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
+    let session_cookies: Vec<_> = browser.cookies.lock().unwrap().values().cloned().collect();
     browser.get("/me").await;
     env.clock.advance(MINUTE * 55);
     browser.get("/me").await;
@@ -25,9 +25,9 @@ async fn send_all_requests(env: &TestEnv) -> Vec<String> {
     let (access, refresh) = (text("access_token"), text("refresh_token"));
     let bearer = format!("Bearer {access}");
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-    let question = json!({ "token": access }).to_string();
+    let introspection = json!({ "token": access }).to_string();
     for path in ["introspect", "register"] {
-        visitor.send(Method::POST, &format!("/v1/auth/{path}"), &headers, &question).await;
+        visitor.send(Method::POST, &format!("/v1/auth/{path}"), &headers, &introspection).await;
     }
     visitor.get(&format!("/v1/auth/login?code={code}&state=made-up-state-canary")).await;
     visitor.get(&format!("/v1/auth/login?error={code}&state=made-up-state-canary")).await;
@@ -42,7 +42,12 @@ async fn send_all_requests(env: &TestEnv) -> Vec<String> {
     }
     let made_up = ["password-canary", "verifier-canary", "state-canary", "hunter2"];
     let made_up = made_up.map(str::to_owned);
-    [access, refresh, code].into_iter().chain(begun).chain(session).chain(made_up).collect()
+    [access, refresh, code]
+        .into_iter()
+        .chain(sign_in_cookies)
+        .chain(session_cookies)
+        .chain(made_up)
+        .collect()
 }
 
 #[tokio::test]

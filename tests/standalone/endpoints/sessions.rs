@@ -279,9 +279,9 @@ async fn forged_and_changed_cookies_are_rejected() {
     }
     let thief = env.visitor();
     thief.get("/v1/auth/login").await;
-    let begun = thief.cookies.lock().unwrap().values().next().unwrap().clone();
+    let sign_in_cookie = thief.cookies.lock().unwrap().values().next().unwrap().clone();
     thief.cookies.lock().unwrap().extend(good.clone());
-    thief.cookies.lock().unwrap().insert(part.clone(), begun);
+    thief.cookies.lock().unwrap().insert(part.clone(), sign_in_cookie);
     assert_eq!(thief.get("/me").await.status, 401);
     // A cookie of another session is rejected.
     let other = env.visitor();
@@ -440,9 +440,9 @@ async fn tokens_too_large_end_the_session() {
 #[tokio::test]
 async fn almost_expired_token_waits_for_renewal() {
     // `exp` has whole seconds, so the token expires shortly before `expires_in` says.
-    let begun = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
+    let sign_in_cookie = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
     let setup = || {
-        let clock = ManualClock::at(begun);
+        let clock = ManualClock::at(sign_in_cookie);
         Setup { clock, leeway: Duration::ZERO, ..Setup::with_sessions() }
     };
     for left in [4000, 1000, 500] {

@@ -85,9 +85,10 @@ async fn throttled_introspection_answers_like_the_layer() {
     let visitor = env.visitor();
     let bearer = format!("Bearer {}", env.provider.token().scope("admin").sign());
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-    let question = json!({ "token": "x" }).to_string();
+    let introspection = json!({ "token": "x" }).to_string();
     for expected in [200, 200, 429] {
-        let answer = visitor.send(Method::POST, "/v1/auth/introspect", &headers, &question).await;
+        let answer =
+            visitor.send(Method::POST, "/v1/auth/introspect", &headers, &introspection).await;
         assert_eq!(answer.status, expected);
         if expected == 429 {
             assert_eq!(answer.json()["type"], "urn:scaikey-auth:too_many_requests");
@@ -138,7 +139,7 @@ impl Throttle for RecordingThrottle {
     }
 }
 
-fn bare(env: &TestEnv) -> EndpointsBuilder {
+fn default_endpoints(env: &TestEnv) -> EndpointsBuilder {
     let (auth, client) = (&env.auth, env.client.clone());
     let endpoints = auth.endpoints().client(client).sign_in(SignIn::new(REDIRECT));
     endpoints.registrar(MemoryRegistrar::new()).password_grant(|_| PasswordDecision::Allowed)
@@ -170,7 +171,7 @@ fn oauth_error(answer: &Response<Bytes>) -> String {
 async fn throttle_decides_before_reading_bodies() {
     let env = TestEnv::new().await;
     let throttle = RecordingThrottle { refuses: true, ..RecordingThrottle::default() };
-    let endpoints = bare(&env).throttle(throttle).build().unwrap();
+    let endpoints = default_endpoints(&env).throttle(throttle).build().unwrap();
     for path in ["login", "token", "refresh", "logout", "introspect"] {
         let body = EndlessBody::default();
         let answer = now_or_never(request(&endpoints, Method::POST, path, body.clone()));
@@ -184,7 +185,7 @@ async fn throttle_decides_before_reading_bodies() {
 #[tokio::test]
 async fn unused_bodies_are_not_read() {
     let env = TestEnv::new().await;
-    let endpoints = bare(&env).build().unwrap();
+    let endpoints = default_endpoints(&env).build().unwrap();
     let asked = [(Method::POST, "register", 401), (Method::GET, "whoami", 401)];
     for (method, path, status) in
         asked.into_iter().chain([(Method::GET, "login?return_to=//", 400)])
@@ -198,7 +199,7 @@ async fn unused_bodies_are_not_read() {
 #[tokio::test]
 async fn late_body_is_408() {
     let env = TestEnv::new().await;
-    let endpoints = bare(&env).body_timeout(Duration::ZERO).build().unwrap();
+    let endpoints = default_endpoints(&env).body_timeout(Duration::ZERO).build().unwrap();
     for path in ["token", "refresh", "logout", "login", "introspect"] {
         let answer = request(&endpoints, Method::POST, path, EndlessBody::default()).await;
         assert_eq!(answer.status(), 408, "{path}");
@@ -247,7 +248,7 @@ async fn json_with_many_members_is_refused() {
 #[tokio::test]
 async fn oversized_scope_is_refused() {
     let env = TestEnv::new().await;
-    let endpoints = bare(&env).build().unwrap();
+    let endpoints = default_endpoints(&env).build().unwrap();
     let scopes: Vec<_> = (0..1000).map(|nth| format!("s{nth}")).collect();
     for form in ["grant_type=password&username=bob&password=x", "refresh_token=x"] {
         let path = if form.starts_with("refresh") { "refresh" } else { "token" };
@@ -261,7 +262,7 @@ async fn oversized_scope_is_refused() {
 #[tokio::test]
 async fn spellings_of_an_account_share_limit() {
     let env = TestEnv::new().await;
-    let endpoints = bare(&env).throttle(strict_throttle()).build().unwrap();
+    let endpoints = default_endpoints(&env).throttle(strict_throttle()).build().unwrap();
     let spellings = ["bob", "BOB", "bob%20", "+Bob", "%EF%BD%82ob", "b%C2%ADob", "b%E2%80%8Bob"];
     let mut answers = Vec::new();
     for name in spellings {
@@ -278,7 +279,7 @@ async fn account_rule_can_be_replaced() {
     let throttle = RecordingThrottle::default();
     let attempts = throttle.attempts.clone();
     let rule = |attempt: &PasswordAttempt<'_>| format!("acme/{}", attempt.account());
-    let endpoints = bare(&env).throttle(throttle).account_of(rule).build().unwrap();
+    let endpoints = default_endpoints(&env).throttle(throttle).account_of(rule).build().unwrap();
     let form = "grant_type=password&username=+BOB&password=wrong";
     request(&endpoints, Method::POST, "token", Full::from(form)).await;
     let expected = [None, Some("acme/bob".to_owned())].map(|account| (Endpoint::Token, account));
@@ -294,7 +295,7 @@ async fn introspection_accounts_include_the_tenant() {
     let env = TestEnv::new().await;
     let throttle = RecordingThrottle::default();
     let attempts = throttle.attempts.clone();
-    let endpoints = bare(&env).throttle(throttle).build().unwrap();
+    let endpoints = default_endpoints(&env).throttle(throttle).build().unwrap();
     for tenant in ["acme", "zeta"] {
         let token = env.provider.token().subject("gateway").claim("tenant_id", tenant);
         let bearer = format!("Bearer {}", token.scope("admin").sign());
@@ -315,10 +316,10 @@ async fn missing_address_is_logged_once() {
     let env = TestEnv::new().await;
     let log = Log::start();
     let count = |log: &Log| log.text().matches("no client address").count();
-    let unthrottled = bare(&env).unthrottled().build().unwrap();
+    let unthrottled = default_endpoints(&env).unthrottled().build().unwrap();
     request(&unthrottled, Method::POST, "refresh", Full::from("refresh_token=x")).await;
     assert_eq!(count(&log), 0);
-    let endpoints = bare(&env).build().unwrap();
+    let endpoints = default_endpoints(&env).build().unwrap();
     for _ in 0..3 {
         request(&endpoints, Method::POST, "refresh", Full::from("refresh_token=x")).await;
     }
@@ -328,7 +329,7 @@ async fn missing_address_is_logged_once() {
 #[tokio::test]
 async fn socket_address_extension_is_used() {
     let env = TestEnv::new().await;
-    let endpoints = bare(&env).throttle(strict_throttle()).build().unwrap();
+    let endpoints = default_endpoints(&env).throttle(strict_throttle()).build().unwrap();
     let mut answers = Vec::new();
     for port in 4000..4004 {
         let mut request = Request::post("/v1/auth/token").body(Full::<Bytes>::default()).unwrap();
@@ -409,7 +410,7 @@ async fn attempts_from(endpoints: &Endpoints, address: [u8; 4], many: usize) -> 
 async fn processes_share_counts_through_a_store() {
     let env = TestEnv::new().await;
     let store = Arc::new(SharedStore::default());
-    let process = || bare(&env).throttle(store.clone()).build().unwrap();
+    let process = || default_endpoints(&env).throttle(store.clone()).build().unwrap();
     let (one, other) = (process(), process());
     assert_eq!(attempts_from(&one, [192, 0, 2, 1], 2).await, [400, 400]);
     assert_eq!(attempts_from(&other, [192, 0, 2, 1], 2).await, [400, 429]);
@@ -430,7 +431,7 @@ async fn failing_throttle_falls_back_to_process() {
     let env = TestEnv::new().await;
     let log = Log::start();
     let store = Arc::new(SharedStore::default());
-    let endpoints = bare(&env).throttle(store.clone()).build().unwrap();
+    let endpoints = default_endpoints(&env).throttle(store.clone()).build().unwrap();
     for outage in 1..=2 {
         store.is_unavailable.store(true, Ordering::SeqCst);
         // The default: a burst of 60, then one per second.
@@ -454,7 +455,7 @@ async fn hanging_throttle_falls_back_to_process() {
     let env = TestEnv::new().await;
     let store = Arc::new(SharedStore::default());
     store.hangs.store(true, Ordering::SeqCst);
-    let endpoints = bare(&env).throttle(store).build().unwrap();
+    let endpoints = default_endpoints(&env).throttle(store).build().unwrap();
     // Ends after one second; without the timeout it would hang.
     assert_eq!(within_timeout(attempts_from(&endpoints, [192, 0, 2, 1], 1)).await, [400]);
 }
@@ -481,7 +482,7 @@ async fn ready_throttle_skips_async_call() {
         (ThrottleDecision::Allow, 400),
         (ThrottleDecision::Deny { retry_after: Duration::ZERO }, 429),
     ] {
-        let endpoints = bare(&env).throttle(ReadyThrottle(decision)).build().unwrap();
+        let endpoints = default_endpoints(&env).throttle(ReadyThrottle(decision)).build().unwrap();
         let answer = now_or_never(attempt_from(&endpoints, [192, 0, 2, 1])).unwrap();
         assert_eq!(answer.status(), status);
     }
