@@ -440,9 +440,9 @@ async fn tokens_too_large_end_the_session() {
 #[tokio::test]
 async fn almost_expired_token_waits_for_renewal() {
     // `exp` has whole seconds, so the token expires shortly before `expires_in` says.
-    let sign_in_cookie = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
+    let started_at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
     let setup = || {
-        let clock = ManualClock::at(sign_in_cookie);
+        let clock = ManualClock::at(started_at);
         Setup { clock, leeway: Duration::ZERO, ..Setup::with_sessions() }
     };
     for left in [4000, 1000, 500] {
