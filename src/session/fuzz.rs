@@ -9,13 +9,16 @@ use super::cookie::{CookieId, clear_cookies};
 use super::{Purpose, Sessions};
 use crate::auth::Auth;
 use crate::exchange::TokenExchangeClient;
+use crate::issuer::ClientAuth;
 use crate::support::seal::SealingKeys;
 
 /// Reads and writes session cookies: `Cookie` headers, one a line, and the content of a sealed cookie.
 pub fn cookie(bytes: &[u8]) {
     // One value for all runs: an HTTP client takes milliseconds to make.
     static SESSIONS: OnceLock<Option<Sessions>> = OnceLock::new();
-    if let Some(sessions) = SESSIONS.get_or_init(sessions) {
+    let sessions = SESSIONS.get_or_init(sessions);
+    assert!(sessions.is_some(), "the sessions to test with cannot be built");
+    if let Some(sessions) = sessions {
         read_headers(sessions, bytes);
         let _ = open_content(sessions, bytes);
     }
@@ -24,7 +27,8 @@ pub fn cookie(bytes: &[u8]) {
 fn sessions() -> Option<Sessions> {
     let issuer = "https://scaikey.example";
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").build().ok()?;
-    let client = TokenExchangeClient::builder(issuer).build().ok()?;
+    let client_auth = ClientAuth::basic("scaiwave", "secret");
+    let client = TokenExchangeClient::builder(issuer).client_auth(client_auth).build().ok()?;
     Sessions::builder(&auth, client, SealingKeys::random().ok()?).build().ok()
 }
 
