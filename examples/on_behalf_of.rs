@@ -12,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::outbound::{
-    CallerLayer, OutboundLayer, OutboundService, OutboundToken, ReplayEmpty,
+    CallerLayer, OutboundLayer, OutboundService, OutboundToken, ResendEmpty,
 };
 use scaikey_auth::testing::{self, Provider};
 use scaikey_auth::{Auth, Identity, IssuerConfig, TokenExchangeClient};
@@ -26,7 +26,7 @@ type Http = Client<HttpConnector, axum::body::Body>;
 /// The state that the drive's handlers share.
 #[derive(Clone)]
 struct Drive {
-    http: OutboundService<Http, ReplayEmpty>,
+    http: OutboundService<Http, ResendEmpty>,
     vault: String,
 }
 

@@ -23,7 +23,7 @@ use crate::exchange::TokenExchangeClient;
 /// layer below may change the URI.
 ///
 /// When a service answers 401, the layer requests a new token, if the old one is older than ten seconds.
-/// It then repeats the request once, if its body can be [copied](OutboundBuilder::replay). A forwarded
+/// It then repeats the request once, if its body can be [copied](OutboundBuilder::resend). A forwarded
 /// token cannot be replaced.
 ///
 /// The caller is the [`AuthContext`](crate::AuthContext) in the extensions of the outgoing request. If
@@ -34,11 +34,11 @@ use crate::exchange::TokenExchangeClient;
 /// use axum::body::Body;
 /// use hyper_util::client::legacy::{Client, connect::HttpConnector};
 /// use hyper_util::rt::TokioExecutor;
-/// use scaikey_auth::outbound::{ReplayEmpty, OutboundLayer, OutboundService, OutboundToken};
+/// use scaikey_auth::outbound::{ResendEmpty, OutboundLayer, OutboundService, OutboundToken};
 /// use scaikey_auth::{ConfigError, TokenExchangeClient};
 /// use tower::Layer;
 ///
-/// type Http = OutboundService<Client<HttpConnector, Body>, ReplayEmpty>;
+/// type Http = OutboundService<Client<HttpConnector, Body>, ResendEmpty>;
 ///
 /// fn http(tokens: TokenExchangeClient) -> Result<Http, ConfigError> {
 ///     let outbound = OutboundLayer::builder(tokens)
@@ -51,9 +51,9 @@ use crate::exchange::TokenExchangeClient;
 ///
 /// `build_http` returns a client without TLS. For `https` destinations use `build` with a TLS connector.
 #[derive(Debug, Clone)]
-pub struct OutboundLayer<R = ReplayEmpty> {
+pub struct OutboundLayer<R = ResendEmpty> {
     pub(super) rules: Arc<Rules>,
-    pub(super) replay: R,
+    pub(super) resend: R,
 }
 
 #[derive(Debug)]
@@ -65,19 +65,19 @@ pub(super) struct Rules {
 impl OutboundLayer {
     /// Returns a builder without destinations.
     pub fn builder(client: TokenExchangeClient) -> OutboundBuilder {
-        let (destinations, replay) = (Vec::new(), ReplayEmpty);
-        OutboundBuilder { client, destinations, allow_loopback_http: false, replay }
+        let (destinations, resend) = (Vec::new(), ResendEmpty);
+        OutboundBuilder { client, destinations, allow_loopback_http: false, resend }
     }
 }
 
 /// Configures an [`OutboundLayer`]. Returned by [`OutboundLayer::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "call `build` to get a layer"]
-pub struct OutboundBuilder<R = ReplayEmpty> {
+pub struct OutboundBuilder<R = ResendEmpty> {
     client: TokenExchangeClient,
     destinations: Vec<(String, OutboundToken)>,
     allow_loopback_http: bool,
-    replay: R,
+    resend: R,
 }
 
 impl<R> OutboundBuilder<R> {
@@ -96,10 +96,10 @@ impl<R> OutboundBuilder<R> {
 
     /// Sets how the layer copies a body to repeat the request after a 401. Takes a closure that returns
     /// the copy, or `None` if the body cannot be copied; for a body in memory, for example,
-    /// `|body: &Full<Bytes>| Some(body.clone())`. Default: [`ReplayEmpty`].
-    pub fn replay<P>(self, replay: P) -> OutboundBuilder<P> {
+    /// `|body: &Full<Bytes>| Some(body.clone())`. Default: [`ResendEmpty`].
+    pub fn resend<P>(self, resend: P) -> OutboundBuilder<P> {
         let Self { client, destinations, allow_loopback_http, .. } = self;
-        OutboundBuilder { client, destinations, allow_loopback_http, replay }
+        OutboundBuilder { client, destinations, allow_loopback_http, resend }
     }
 
     /// Builds the layer.
@@ -125,7 +125,7 @@ impl<R> OutboundBuilder<R> {
         }
         ConfigError::from_faults(faults)?;
         let rules = Arc::new(Rules { client: self.client, destinations });
-        Ok(OutboundLayer { rules, replay: self.replay })
+        Ok(OutboundLayer { rules, resend: self.resend })
     }
 }
 
@@ -138,22 +138,22 @@ impl<S, R: Clone> Layer<S> for OutboundLayer<R> {
 }
 
 /// Copies a request body. Implemented for closures `Fn(&B) -> Option<B>`.
-pub trait Replay<B>: Clone + Send + 'static {
+pub trait Resend<B>: Clone + Send + 'static {
     /// Returns a copy of a body that was not sent yet, or `None` if it cannot be copied.
     fn copy(&self, body: &B) -> Option<B>;
 }
 
 /// Copies only empty bodies.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ReplayEmpty;
+pub struct ResendEmpty;
 
-impl<B: Body + Default> Replay<B> for ReplayEmpty {
+impl<B: Body + Default> Resend<B> for ResendEmpty {
     fn copy(&self, body: &B) -> Option<B> {
         body.is_end_stream().then(B::default)
     }
 }
 
-impl<B, F> Replay<B> for F
+impl<B, F> Resend<B> for F
 where
     F: Fn(&B) -> Option<B> + Clone + Send + 'static,
 {

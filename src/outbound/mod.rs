@@ -15,5 +15,5 @@ mod service;
 
 pub use caller::{CallerLayer, CallerService, with_caller};
 pub use destination::OutboundToken;
-pub use layer::{OutboundBuilder, OutboundLayer, Replay, ReplayEmpty};
+pub use layer::{OutboundBuilder, OutboundLayer, Resend, ResendEmpty};
 pub use service::{OutboundError, OutboundService};

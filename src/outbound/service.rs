@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::caller;
 use super::destination::{TokenKind, find};
-use super::layer::{OutboundLayer, Replay, Rules};
+use super::layer::{OutboundLayer, Resend, Rules};
 use crate::auth::AuthContext;
 use crate::error::BoxError;
 use crate::exchange::{AccessToken, ExchangeError, TokenExchangeClient, TokenRequest};
@@ -55,16 +55,16 @@ pub enum OutboundError {
 
 /// An HTTP client behind an [`OutboundLayer`]: a tower service like the client itself.
 ///
-/// `S` is the client. `R` copies bodies for a retry after a 401: [`ReplayEmpty`](super::ReplayEmpty), or
-/// the type given to [`replay`](super::OutboundBuilder::replay). Use a type alias to name the type, for
+/// `S` is the client. `R` copies bodies for a retry after a 401: [`ResendEmpty`](super::ResendEmpty), or
+/// the type given to [`resend`](super::OutboundBuilder::resend). Use a type alias to name the type, for
 /// example in an axum state:
 ///
 /// ```
 /// use axum::{body::Body, extract::State};
 /// use hyper_util::client::legacy::{Client, connect::HttpConnector};
-/// use scaikey_auth::outbound::{ReplayEmpty, OutboundService};
+/// use scaikey_auth::outbound::{ResendEmpty, OutboundService};
 ///
-/// type Http = OutboundService<Client<HttpConnector, Body>, ReplayEmpty>;
+/// type Http = OutboundService<Client<HttpConnector, Body>, ResendEmpty>;
 ///
 /// async fn handler(State(http): State<Http>) {}
 /// ```
@@ -85,7 +85,7 @@ where
     S: Service<Request<Q>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError>,
-    R: Replay<Q>,
+    R: Resend<Q>,
     Q: Send + 'static,
     B: Send + 'static,
 {
@@ -165,17 +165,17 @@ fn caller_token(caller: &AuthContext) -> Result<&str, OutboundError> {
 
 async fn send<S, R, Q, B>(
     mut client: S,
-    OutboundLayer { rules, replay }: OutboundLayer<R>,
+    OutboundLayer { rules, resend }: OutboundLayer<R>,
     token_request: TokenRequest<'static>,
     mut request: Request<Q>,
 ) -> Result<Response<B>, BoxError>
 where
     S: Service<Request<Q>, Response = Response<B>>,
     S::Error: Into<BoxError>,
-    R: Replay<Q>,
+    R: Resend<Q>,
 {
     let token = fetch_token(&rules.client, &token_request, None).await?;
-    let retry = copy_request(&request, &replay);
+    let retry = copy_request(&request, &resend);
     request.headers_mut().insert(AUTHORIZATION, bearer(token.secret().expose())?);
     let response = client.call(request).await.map_err(Into::into)?;
     if response.status() != StatusCode::UNAUTHORIZED {
@@ -208,8 +208,8 @@ async fn fetch_token(
 }
 
 /// Copies the request, if its body can be copied.
-fn copy_request<Q>(request: &Request<Q>, replay: &impl Replay<Q>) -> Option<Request<Q>> {
-    let mut copy = Request::new(replay.copy(request.body())?);
+fn copy_request<Q>(request: &Request<Q>, resend: &impl Resend<Q>) -> Option<Request<Q>> {
+    let mut copy = Request::new(resend.copy(request.body())?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();

@@ -432,7 +432,7 @@ pub(crate) fn throttle_failed(why: &(dyn Error + 'static), is_new: bool) {
         is_new,
         warn!(%why, "throttle failed: until it recovers, this process counts attempts alone")
     );
-    count!("scaikey_auth_throttle_failures_total", "answer" => "local");
+    count!("scaikey_auth_throttle_failures_total", "outcome" => "local");
 }
 
 /// A decision about a foreign token, for the audit log. It contains digests of claims, never the claims.
@@ -511,7 +511,7 @@ pub(crate) fn trust_policy_refused(why: &dyn Display) {
 pub(crate) fn replay_log_failed(why: &(dyn Error + 'static), is_new: bool) {
     let why = Causes(why);
     if_new!(is_new, error!(%why, "replay log failed"));
-    count!("scaikey_auth_replay_log_failures_total", "answer" => "denied");
+    count!("scaikey_auth_replay_log_failures_total", "outcome" => "denied");
 }
 
 #[cfg(test)]

@@ -210,7 +210,7 @@ async fn layer_is_sync_and_future_is_send() {
     assert_eq!(answer.unwrap().status(), 200);
     // A body that cannot be copied and is not `Sync`.
     let streamed = world.builder().destination(URL, OutboundToken::service());
-    let streamed = streamed.replay(|_: &axum::body::Body| None).build().unwrap();
+    let streamed = streamed.resend(|_: &axum::body::Body| None).build().unwrap();
     let mut service = streamed.layer(Strict::default());
     let request = Request::get(URL).body(axum::body::Body::empty()).unwrap();
     let ready = ServiceExt::<Request<axum::body::Body>>::ready(&mut service).await.unwrap();

@@ -6,7 +6,7 @@ use http_body_util::{Empty, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use scaikey_auth::outbound::{OutboundToken, Replay};
+use scaikey_auth::outbound::{OutboundToken, Resend};
 use tower::{Layer, ServiceExt};
 
 use super::{Downstream, World, by, http, secs, send, within_timeout};
@@ -88,7 +88,7 @@ async fn other_statuses_replace_no_token() {
 
 /// Sends a request, waits, and sends one that is answered with 401. Returns the received bodies and the
 /// number of token requests.
-async fn posted<R: Replay<Full<Bytes>> + Sync>(replay: Option<R>) -> (Vec<Bytes>, u64) {
+async fn posted<R: Resend<Full<Bytes>> + Sync>(resend: Option<R>) -> (Vec<Bytes>, u64) {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let builder = world.builder().destination(vault.url(), OutboundToken::service());
     let request = || Request::post(vault.url()).body(Full::from("a letter")).unwrap();
@@ -103,8 +103,8 @@ async fn posted<R: Replay<Full<Bytes>> + Sync>(replay: Option<R>) -> (Vec<Bytes>
         }
         answers
     };
-    let (service, last) = match replay {
-        Some(replay) => (builder.replay(replay).build().unwrap().layer(http()).boxed_clone(), 201),
+    let (service, last) = match resend {
+        Some(resend) => (builder.resend(resend).build().unwrap().layer(http()).boxed_clone(), 201),
         None => (builder.build().unwrap().layer(http()).boxed_clone(), 401),
     };
     assert_eq!(both(service).await, [200, last]);
@@ -117,7 +117,7 @@ async fn only_copied_body_is_sent_again() {
     let never = None::<fn(&Full<Bytes>) -> Option<Full<Bytes>>>;
     let (bodies, tokens) = posted(never).await;
     // The token is replaced anyway, for the next request.
-    assert_eq!((bodies.len(), tokens), (2, 2), "not replayable");
+    assert_eq!((bodies.len(), tokens), (2, 2), "cannot be copied");
     let (bodies, tokens) = posted(Some(|body: &Full<Bytes>| Some(body.clone()))).await;
     assert_eq!((bodies, tokens), (vec![Bytes::from("a letter"); 3], 2));
 }
