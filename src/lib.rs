@@ -1,9 +1,10 @@
-//! Authentication and tenancy for Rust services behind an OpenID provider, as a tower layer.
+//! Authentication and tenancy for Rust services whose callers sign in at an OpenID provider.
 //!
-//! The layer verifies the bearer JWT of each request against the issuer's rotating keys, finds the
-//! tenant, and puts identity and tenant into the request's extensions. It refuses requests without a
-//! valid token with the answers the RFCs define. It denies by default and does no I/O before the first
-//! token. A request whose key is cached waits for no fetch.
+//! A tower layer verifies the bearer JWT of each request against the issuer's rotating keys, finds the
+//! tenant, and puts identity and tenant into the request's extensions. It answers requests without a
+//! valid token as RFC 6750 and RFC 9470 require. It denies by default. It does no I/O before the first
+//! token, unless you call [`Auth::ready`] or ask for the [health](issuer::Issuers::health) of the keys.
+//! A token whose key is cached is verified without waiting for a fetch.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -32,34 +33,34 @@
 //!
 //! # Modules
 //!
-//! The root has the names that a first program needs. Every other item has one path, through its
-//! module:
+//! The crate root exports the items that most programs need. Every other item has exactly one path, in
+//! its module:
 //!
 //! | module | contents |
 //! |---|---|
 //! | [`layer`] | sources of tokens and tenants in a request: [`TokenSource`](layer::TokenSource), [`TenantSource`](layer::TenantSource) |
-//! | [`guard`] | requirements of a route: [`any_scope`](guard::any_scope), [`group`](guard::group), [`mfa_within`](guard::mfa_within), [`verified`](guard::verified), your own [`Guard`](guard::Guard) |
+//! | [`guard`] | guards for routes: [`any_scope`](guard::any_scope), [`group`](guard::group), [`mfa_within`](guard::mfa_within), [`verified`](guard::verified), your own [`Guard`](guard::Guard) |
 //! | [`extract`] | extractors for axum handlers |
-//! | [`error`] | reasons for a refusal and formats of the answer: [`InvalidToken`](error::InvalidToken), [`ProblemJson`](error::ProblemJson), [`Grpc`](error::Grpc) |
+//! | [`error`] | reasons why a token is invalid: [`InvalidToken`](error::InvalidToken); formats of error responses: [`ProblemJson`](error::ProblemJson), [`Grpc`](error::Grpc) |
 //! | [`identity`] | parts of an identity: [`Scopes`](identity::Scopes), [`IdentityKey`](identity::IdentityKey), [`Actor`](identity::Actor), [`ClaimsMapping`](identity::ClaimsMapping) |
 //! | [`config`] | parts of a configuration: [`Algorithm`](config::Algorithm), [`JwksSettings`](config::JwksSettings), [`ENVIRONMENT`](config::ENVIRONMENT) |
 //! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); client authentication: [`ClientAuth`](issuer::ClientAuth) |
-//! | [`validator`] | tokens of other kinds: [`Credentials`](validator::Credentials); the cache of verified tokens: [`VerifiedTokens`](validator::VerifiedTokens) |
-//! | [`proof`], [`admission`] | tokens bound to a key: [`ProofVerifier`](proof::ProofVerifier); deny lists: [`AdmissionCheck`](admission::AdmissionCheck) |
+//! | [`validator`] | the credentials that a validator sees: [`Credentials`](validator::Credentials); the cache of verified tokens: [`VerifiedTokens`](validator::VerifiedTokens) |
+//! | [`proof`], [`admission`] | proof of possession (DPoP, mTLS): [`ProofVerifier`](proof::ProofVerifier); checks of valid tokens, such as deny lists: [`AdmissionCheck`](admission::AdmissionCheck) |
 //! | [`replay`] | tokens that may be used only once: [`ReplayLog`](replay::ReplayLog) |
 //! | [`tenant`] | tenant stores: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |
-//! | [`registrar`] | participants and workspaces of this service: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
+//! | [`registrar`] | this service's record of each user (*participant*), with a workspace: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
 //! | [`exchange`] | tokens for other services: requests, [`AccessToken`](exchange::AccessToken), [`RedisCache`](exchange::RedisCache), [`MemoryCache`](exchange::MemoryCache), [`SealingKeys`](exchange::SealingKeys) |
 //! | [`outbound`] | a layer for HTTP clients: [`OutboundLayer`](outbound::OutboundLayer), [`OutboundToken`](outbound::OutboundToken), [`CallerLayer`](outbound::CallerLayer) |
 //! | [`endpoints`] | sign-in, sign-out, registration and more: [`Endpoints`](endpoints::Endpoints), [`SignIn`](endpoints::SignIn), [`Throttle`](endpoints::Throttle) |
 //! | [`session`] | browser sessions: [`Sessions`](session::Sessions) |
-//! | [`trust`], [`mint`] | policies for foreign workload tokens, and the tokens they are exchanged for |
-//! | [`clock`] | the time, adjustable in tests: [`Clock`](clock::Clock) |
+//! | [`trust`], [`mint`] | trust policies for the workload tokens of other platforms, and minters that issue tokens in exchange |
+//! | [`clock`] | the source of time, which tests replace: [`Clock`](clock::Clock) |
 //! | [`testing`] | a test provider, forged tokens, and [`conformance`](testing::conformance) suites for your own tenant store, registrar, token cache or replay log |
 //!
 //! # Architecture
 //!
-//! A request:
+//! The path of a request:
 //!
 //! ```text
 //! layer ──▶ auth ──▶ validator ──▶ issuer      token: cached? otherwise format, claims, key, signature
@@ -67,7 +68,7 @@
 //!   └──▶ your service, with an AuthContext in the request's extensions
 //! ```
 //!
-//! A call to another service. [`TokenExchangeClient`] gets tokens from the provider and caches them;
+//! The path of a call to another service. [`TokenExchangeClient`] gets tokens from the provider and caches them;
 //! [`OutboundLayer`](outbound::OutboundLayer) adds them to requests:
 //!
 //! ```text
@@ -75,39 +76,39 @@
 //!                 └───────▶ issuer      otherwise one request for all callers
 //! ```
 //!
-//! A sign-in. [`Endpoints`](endpoints::Endpoints) under `/v1/auth/` return tokens, or keep them in sealed
-//! browser cookies ([`Sessions`](session::Sessions)):
+//! The path of a sign-in. The [`Endpoints`](endpoints::Endpoints) under `/v1/auth/` return tokens, or keep
+//! them in sealed browser cookies ([`Sessions`](session::Sessions)):
 //!
 //! ```text
 //! session ──▶ endpoints ──▶ exchange              sign-in, refresh, sign-out
-//!                 ├───────▶ trust ──▶ mint        exchange of a foreign workload token
+//!                 ├───────▶ trust ──▶ mint        exchange of another platform's workload token
 //!                 └───────▶ registrar             the identity's participant in this service
 //! ```
 //!
-//! The source has five groups of modules. Each module imports only from modules above it. The page
-//! [architecture](manual::architecture) has the details:
+//! The source has five groups of modules. A module imports only from modules that `src/lib.rs` declares
+//! before it. The page [architecture](manual::architecture) has the details:
 //!
 //! | group | public modules |
 //! |---|---|
-//! | ground: tools that are independent of tokens | [`clock`], [`error`], [`replay`] |
-//! | terms: the content of a token and the settings of a service | [`identity`], [`config`] |
-//! | judging: verification of tokens and tenants | [`issuer`], [`validator`], [`proof`], [`admission`], [`tenant`], [`registrar`] |
-//! | obtaining: tokens for other services and workloads | [`exchange`], [`trust`], [`mint`] |
-//! | serving: layers, guards and endpoints | [`layer`], [`guard`], [`outbound`], [`session`], [`endpoints`], [`extract`], [`testing`] |
+//! | foundations: tools that are independent of tokens | [`clock`], [`error`], [`replay`] |
+//! | identity and configuration: the content of a token and the settings of a service | [`identity`], [`config`] |
+//! | verification: issuers' keys, tokens, tenants and participants | [`issuer`], [`validator`], [`proof`], [`admission`], [`tenant`], [`registrar`] |
+//! | token acquisition: tokens for other services and for workloads | [`exchange`], [`trust`], [`mint`] |
+//! | HTTP integration: layers, guards and endpoints, and test tools | [`layer`], [`guard`], [`outbound`], [`session`], [`endpoints`], [`extract`], [`testing`] |
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `axum` | yes | extractors for axum 0.8 handlers, in [`extract`]; the endpoints read the client's address from axum |
+//! | `axum` | yes | extractors for axum 0.8 handlers, in [`extract`]; the endpoints use axum's `ConnectInfo` as the client address |
 //! | `exchange` | yes | tokens for other services: [`TokenExchangeClient`] and its caches, [`outbound`] |
 //! | `endpoints` | yes | [`endpoints`], [`session`], [`registrar`]; enables `exchange` |
-//! | `mock` | no | the modes `mock` and `hybrid`; a build without it cannot mock |
+//! | `mock` | no | the modes `mock` and `hybrid`; a build without this feature accepts no mock tokens |
 //! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar): tenants and participants in a database (Rust 1.94) |
-//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes |
-//! | `trust` | no | foreign workload tokens, exchanged by a policy: [`trust`], [`mint`] |
+//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes; enables `exchange` |
+//! | `trust` | no | exchange of workload tokens of other platforms under a trust policy: [`trust`], [`mint`]; enables `exchange` |
 //! | `metrics` | no | counters through the `metrics` facade |
-//! | `testing` | no | a test provider and other test tools: [`testing`] |
+//! | `testing` | no | a test provider, a manual clock, forged tokens and conformance suites: [`testing`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without `endpoints` or `exchange`, items that only they use are dead code. A build with all features
@@ -144,7 +145,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-// Ground: tools that do not depend on tokens.
+// Foundations: tools that do not depend on tokens.
 
 pub mod clock;
 
@@ -154,13 +155,13 @@ pub mod error;
 
 pub mod replay;
 
-// Terms: the identity in a token, and the configuration of this service.
+// Identity and configuration: the content of a token, and the settings of this service.
 
 pub mod identity;
 
 pub mod config;
 
-// Judging: verification of tokens, tenants and participants.
+// Verification: issuers' keys, tokens, tenants and participants.
 
 pub mod issuer;
 
@@ -175,7 +176,7 @@ pub mod tenant;
 #[cfg(feature = "endpoints")]
 pub mod registrar;
 
-// Obtaining: tokens for other services.
+// Token acquisition: tokens for other services and for workloads.
 
 #[cfg(feature = "exchange")]
 pub mod exchange;
@@ -186,7 +187,7 @@ pub mod trust;
 #[cfg(feature = "trust")]
 pub mod mint;
 
-// Serving: layers, guards and endpoints that a service mounts, test tools and the manual.
+// HTTP integration: layers, guards and endpoints that a service mounts; also test tools and the manual.
 
 mod auth;
 
@@ -213,8 +214,8 @@ pub mod testing;
 
 pub mod manual;
 
-// The names that a first program needs. Each has only this path. Every other item has one path, through
-// its module.
+// The items that most programs need. Each has only this path. Every other item has only the path of its
+// module.
 
 pub use auth::{Auth, AuthBuilder, AuthContext};
 pub use config::auth_config::AuthConfig;

@@ -62,7 +62,8 @@ pub trait TenantIssuers: Debug + Send + Sync + 'static {
     ///
     /// Called when the tenant's first token arrives, and again when its keys could not be fetched for
     /// `max_stale`. The token has already passed the rules of the template, without its signature. The
-    /// answer may add stricter rules, but cannot relax any.
+    /// answer may have stricter rules. It must not relax any: later tokens of the tenant are checked only by
+    /// the rules of the answer.
     ///
     /// # Errors
     /// If the issuer cannot be determined now.

@@ -2,10 +2,10 @@
 //!
 //! For users, in reading order. The first three pages are for every service:
 //!
-//! 1. [`modes`]: which tokens are accepted in production, in staging and on a laptop?
+//! 1. [`modes`]: which tokens are accepted in production, in staging and in local development?
 //! 2. [`request`]: how is a request checked, how is it refused, and how do guards protect a route?
 //! 3. [`tenants`]: how are tenants found, and how do I use a provider with one issuer per tenant?
-//! 4. [`endpoints`]: how do I add sign-in, browser sessions, registration and workloads?
+//! 4. [`endpoints`]: how do I add sign-in, browser sessions, registration and workload tokens?
 //! 5. [`exchange`]: how do I get tokens for other services, and how are they cached?
 //! 6. [`outbound`]: how do I add these tokens to outgoing requests?
 //! 7. [`testing`]: how do I test a service and its stores?

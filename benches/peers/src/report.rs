@@ -48,7 +48,7 @@ impl Report {
         view.add_allocations(&mut times);
         self.tables.push(times);
         self.tables.push(view.table("rejected tokens, µs", &refused, &microseconds));
-        for (of, name) in [(CACHED, "scaikey-auth"), (UNCACHED, "scaikey-auth, every token new")] {
+        for (of, name) in [(CACHED, "scaikey-auth"), (UNCACHED, "scaikey-auth, cache off")] {
             let title = format!("valid tokens, times the cost of {name}");
             self.tables.push(view.ratios(&title, &accepted, of));
         }

@@ -31,7 +31,7 @@ pub(crate) const ROWS: &[Row] = &[
         name: "scaikey-uncached",
         feature: "scaikey",
         package: "scaikey-auth",
-        title: "scaikey-auth, every token new",
+        title: "scaikey-auth, cache off",
         note: "the same with `verified_tokens_bytes(0)`: every request verifies the signature",
     },
     Row {
