@@ -68,8 +68,8 @@
 //!   └──▶ your service, with an AuthContext in the request's extensions
 //! ```
 //!
-//! The path of a call to another service. [`TokenExchangeClient`] gets tokens from the provider and caches them;
-//! [`OutboundLayer`](outbound::OutboundLayer) adds them to requests:
+//! The path of a call to another service. [`TokenExchangeClient`] gets tokens from the provider and caches
+//! them; [`OutboundLayer`](outbound::OutboundLayer) adds them to requests:
 //!
 //! ```text
 //! outbound ──▶ exchange ──▶ cache       a cached token that is not due for renewal
