@@ -57,7 +57,8 @@ use shared_connection::{CallMode, Settings, SharedConnection};
 ///
 /// /// `keys` come from `openssl rand -base64 32` and are the same in all processes.
 /// fn client(keys: &Secret) -> Result<TokenExchangeClient, ConfigError> {
-///     let redis = RedisCache::open(&"redis://:password@cache.internal:6379".into())?.prefix("sw");
+///     let redis = RedisCache::open(&"redis://:password@cache.internal:6379".into())?;
+///     let redis = redis.prefix("scaidrive");
 ///     TokenExchangeClient::builder("https://scaikey.example")
 ///         .client_auth(ClientAuth::basic("scaidrive", "secret"))
 ///         .cache(TieredCache::new(MemoryCache::default(), redis))
