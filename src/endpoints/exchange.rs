@@ -69,7 +69,7 @@ impl Inner {
             })),
             Err(refusal) => {
                 let (code, message) = (refusal.code(), refusal.public_message());
-                Ok(oauth_error(refusal.status(), code, message, refusal.retry_after()))
+                Ok(oauth_error(refusal.status().as_u16(), code, message, refusal.retry_after()))
             }
         }
     }

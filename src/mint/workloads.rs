@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use url::Url;
 
 use super::{MintRequest, Minted, Minter};
@@ -69,7 +70,7 @@ pub enum WorkloadRefusal {
     Denied(#[from] Denied),
     /// The policy granted the token, but the minter failed.
     #[error("granted, but not minted: {0}")]
-    Unminted(ExchangeError),
+    MintFailed(ExchangeError),
 }
 
 impl WorkloadRefusal {
@@ -79,8 +80,8 @@ impl WorkloadRefusal {
             Self::Malformed(_) => "invalid_request",
             Self::Target => "invalid_target",
             Self::Denied(denied) => denied.code(),
-            Self::Unminted(ExchangeError::Unavailable { .. }) => "temporarily_unavailable",
-            Self::Unminted(ExchangeError::Refused { error: Some(code), .. }) => match code {
+            Self::MintFailed(ExchangeError::Unavailable { .. }) => "temporarily_unavailable",
+            Self::MintFailed(ExchangeError::Refused { error: Some(code), .. }) => match code {
                 OAuthError::InvalidTarget => "invalid_target",
                 OAuthError::InvalidScope => "invalid_scope",
                 // The provider rejects the foreign token. The caller gets the same code as if this
@@ -88,16 +89,16 @@ impl WorkloadRefusal {
                 OAuthError::InvalidGrant | OAuthError::InvalidRequest => "invalid_request",
                 _ => "server_error",
             },
-            Self::Unminted(_) => "server_error",
+            Self::MintFailed(_) => "server_error",
         }
     }
 
     /// Returns the HTTP status of the response: 400, 502 or 503.
-    pub fn status(&self) -> u16 {
+    pub fn status(&self) -> StatusCode {
         match self.code() {
-            "temporarily_unavailable" => 503,
-            "server_error" => 502,
-            _ => 400,
+            "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+            "server_error" => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -107,7 +108,7 @@ impl WorkloadRefusal {
             Self::Malformed(problem) => problem,
             Self::Target => "There are no tokens for this target here.",
             Self::Denied(denied) => denied.public_message(),
-            Self::Unminted(_) => "The token could not be issued.",
+            Self::MintFailed(_) => "The token could not be issued.",
         }
     }
 
@@ -115,7 +116,7 @@ impl WorkloadRefusal {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Denied(denied) => denied.retry_after(),
-            Self::Unminted(error @ ExchangeError::Unavailable { .. }) => {
+            Self::MintFailed(error @ ExchangeError::Unavailable { .. }) => {
                 Some(error.retry_after().unwrap_or(Duration::from_secs(1)))
             }
             _ => None,
@@ -205,7 +206,7 @@ impl WorkloadExchange {
         let (trust, grant) = (&granted.trust, &granted.grant);
         let error = error.map(|error| error as _);
         telemetry::workload_minted(trust, grant, &granted.subject_sha256(), error, is_new);
-        minted.map_err(WorkloadRefusal::Unminted)
+        minted.map_err(WorkloadRefusal::MintFailed)
     }
 
     /// Checks the token types and the target, and returns the requested resource.

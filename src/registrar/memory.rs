@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use super::{Entry, ParticipantId, Profile, Registrar, RegistrarError, Registration, WorkspaceId};
+use super::{
+    ParticipantId, Profile, Registrar, RegistrarError, Registration, StorableIdentity, WorkspaceId,
+};
 use crate::clock::{Clock, SystemClock, unix_seconds};
 use crate::identity::{Identity, IdentityKey};
 
@@ -68,16 +70,16 @@ impl Default for MemoryRegistrar {
 #[async_trait]
 impl Registrar for MemoryRegistrar {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
-        let Entry { key, profile } = Entry::new(identity)?;
+        let StorableIdentity { key, profile } = StorableIdentity::new(identity)?;
         // The lock covers lookup and creation. Otherwise two callers could both create a participant.
         match self.participants().entry(key) {
             Occupied(mut participant) => {
                 participant.get_mut().profile.update(&profile);
                 Ok(participant.get().registration.clone())
             }
-            Vacant(place) => {
-                let found = place.insert(self.create(profile)?).registration.clone();
-                Ok(Registration { created: true, ..found })
+            Vacant(entry) => {
+                let created = entry.insert(self.create(profile)?).registration.clone();
+                Ok(Registration { created: true, ..created })
             }
         }
     }

@@ -132,7 +132,7 @@ impl<R: Registrar + ?Sized> Registrar for Arc<R> {
 
 /// A validated identity for a store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Entry {
+struct StorableIdentity {
     key: IdentityKey,
     profile: Profile,
 }
@@ -141,7 +141,7 @@ struct Entry {
 /// an entry of a PostgreSQL index (2,704 bytes). OpenID Connect allows 255 bytes for `sub`.
 const MAX_LENGTH: usize = 1024;
 
-impl Entry {
+impl StorableIdentity {
     fn new(identity: &Identity) -> Result<Self, RegistrarError> {
         let key = identity.key();
         for (part, text) in [("issuer", &*key.issuer), ("subject", &*key.subject)] {

@@ -51,11 +51,11 @@ fn is_short_and_plain(email: &str) -> bool {
 
 fn one_line(name: &str) -> Option<Box<str>> {
     let mut line = String::new();
-    for letter in name.chars().filter(|letter| !letter.is_control()) {
-        if line.len() + letter.len_utf8() > MAX_NAME {
+    for character in name.chars().filter(|character| !character.is_control()) {
+        if line.len() + character.len_utf8() > MAX_NAME {
             break;
         }
-        line.push(letter);
+        line.push(character);
     }
     let line = line.trim();
     (!line.is_empty()).then(|| line.into())

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use super::{
-    Entry, InvalidLocalId, ParticipantId, Profile, Registrar, RegistrarError, Registration,
-    WorkspaceId, schema,
+    InvalidLocalId, ParticipantId, Profile, Registrar, RegistrarError, Registration,
+    StorableIdentity, WorkspaceId, schema,
 };
 use crate::clock::within;
 use crate::error::SqlError;
@@ -16,7 +16,7 @@ use crate::support::single_flight::SingleFlight;
 use crate::support::sql::{Pool, in_transaction, sql_constructors, unnamed, with_connection};
 
 /// Default timeout of a registration: a user waits for it during the sign-in.
-const DEADLINE: Duration = Duration::from_secs(2);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A registrar with the tables `auth_participants` and `auth_workspaces` (features `sqlite`, `postgres`).
 /// Clones share the connections.
@@ -55,8 +55,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct SqlRegistrar {
     pool: Pool,
-    deadline: Duration,
-    single_flight: Arc<SingleFlight<Entry, Result<Registration, RegistrarError>>>,
+    timeout: Duration,
+    single_flight: Arc<SingleFlight<StorableIdentity, Result<Registration, RegistrarError>>>,
 }
 
 sql_constructors!(SqlRegistrar);
@@ -64,8 +64,8 @@ sql_constructors!(SqlRegistrar);
 impl SqlRegistrar {
     /// Sets the timeout of a registration, in real time. Default: 2 s. A transaction that is not committed
     /// by then is rolled back.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -93,20 +93,20 @@ impl SqlRegistrar {
     }
 
     fn from_pool(pool: Pool) -> Self {
-        Self { pool, deadline: DEADLINE, single_flight: Arc::default() }
+        Self { pool, timeout: DEFAULT_TIMEOUT, single_flight: Arc::default() }
     }
 }
 
 #[async_trait]
 impl Registrar for SqlRegistrar {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
-        let entry = Entry::new(identity)?;
-        let (pool, deadline) = (self.pool.clone(), self.deadline);
+        let entry = StorableIdentity::new(identity)?;
+        let (pool, timeout) = (self.pool.clone(), self.timeout);
         // In its own task, so that a cancelled caller does not interrupt the transaction.
         let waiter = self.single_flight.run(entry.clone(), || async move {
-            match within(deadline, register(&pool, &entry)).await {
+            match within(timeout, register(&pool, &entry)).await {
                 Some(outcome) => outcome.map_err(RegistrarError::store),
-                None => Err(RegistrarError::TimedOut(deadline)),
+                None => Err(RegistrarError::TimedOut(timeout)),
             }
         });
         let is_first = waiter.is_new();
@@ -116,7 +116,7 @@ impl Registrar for SqlRegistrar {
     }
 }
 
-async fn register(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
+async fn register(pool: &Pool, entry: &StorableIdentity) -> Result<Registration, SqlError> {
     match find_or_create(pool, entry).await {
         Err(error) if error.is_missing_table() => {
             schema::migrate(pool).await?;
@@ -126,7 +126,7 @@ async fn register(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> 
     }
 }
 
-async fn find_or_create(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
+async fn find_or_create(pool: &Pool, entry: &StorableIdentity) -> Result<Registration, SqlError> {
     if let Some(row) = find(pool, entry).await? {
         let (registration, profile) = read(row, entry)?;
         let mut updated = profile.clone();
@@ -163,7 +163,7 @@ macro_rules! bind_entry {
 ///
 /// A second writer waits at the unique constraint until the first one commits or rolls back, and then finds
 /// the rows or inserts them. All writers take their locks in the same order.
-async fn write(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
+async fn write(pool: &Pool, entry: &StorableIdentity) -> Result<Registration, SqlError> {
     let invalid = |error: RegistrarError| SqlError::Database(error.into());
     let participant = ParticipantId::random().map_err(invalid)?;
     let workspace = WorkspaceId::random().map_err(invalid)?;
@@ -187,7 +187,7 @@ async fn write(pool: &Pool, entry: &Entry) -> Result<Registration, SqlError> {
     }))
 }
 
-async fn find(pool: &Pool, entry: &Entry) -> Result<Option<Row>, sqlx::Error> {
+async fn find(pool: &Pool, entry: &StorableIdentity) -> Result<Option<Row>, sqlx::Error> {
     let find = pool.pick(FIND_SQLITE, FIND_POSTGRES);
     Ok(with_connection!(pool, connection => bind_key!(unnamed!(sqlx::query_as, find), entry)
         .fetch_optional(connection)
@@ -212,7 +212,7 @@ type Row = (
 type ProfileRow = (Option<String>, Option<String>, bool);
 
 /// Parses a row. Returns the registration, unless the workspace is missing, and the profile.
-fn read(row: Row, entry: &Entry) -> Result<(Option<Registration>, Profile), SqlError> {
+fn read(row: Row, entry: &StorableIdentity) -> Result<(Option<Registration>, Profile), SqlError> {
     let (issuer, tenant, kind, subject, id, created_at, workspace, name, email, verified) = row;
     let invalid = |error: InvalidLocalId| SqlError::Database(error.into());
     let key = &entry.key;

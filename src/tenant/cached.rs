@@ -18,7 +18,7 @@ use crate::support::telemetry::{self, Outage};
 
 const SHARDS: usize = 64;
 /// Upper limit of durations in the settings, so that adding them to a time cannot overflow.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MAX_PERIOD: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A caching resolver in front of another resolver, the store. Clones share the cache.
 ///
@@ -74,7 +74,7 @@ struct Limits {
     time_to_live: Duration,
     negative_time_to_live: Duration,
     max_stale: Duration,
-    deadline: Duration,
+    timeout: Duration,
 }
 
 impl<R: TenantResolver> CachedTenants<R> {
@@ -87,7 +87,7 @@ impl<R: TenantResolver> CachedTenants<R> {
                 time_to_live: Duration::from_secs(60),
                 negative_time_to_live: Duration::from_secs(5),
                 max_stale: Duration::from_secs(600),
-                deadline: Duration::from_secs(2),
+                timeout: Duration::from_secs(2),
             },
             cache: Arc::new(Cache::new(10_000)),
         }
@@ -98,7 +98,7 @@ impl<R: TenantResolver> CachedTenants<R> {
     /// shorter time causes more queries.
     #[must_use]
     pub fn time_to_live(mut self, period: Duration) -> Self {
-        self.limits.time_to_live = period.min(FOREVER);
+        self.limits.time_to_live = period.min(MAX_PERIOD);
         self
     }
 
@@ -106,7 +106,7 @@ impl<R: TenantResolver> CachedTenants<R> {
     /// With a shorter time, invented names reach the store more often.
     #[must_use]
     pub fn negative_time_to_live(mut self, period: Duration) -> Self {
-        self.limits.negative_time_to_live = period.min(FOREVER);
+        self.limits.negative_time_to_live = period.min(MAX_PERIOD);
         self
     }
 
@@ -115,15 +115,15 @@ impl<R: TenantResolver> CachedTenants<R> {
     /// instead.
     #[must_use]
     pub fn max_stale(mut self, period: Duration) -> Self {
-        self.limits.max_stale = period.min(FOREVER);
+        self.limits.max_stale = period.min(MAX_PERIOD);
         self
     }
 
     /// Sets the timeout of a call of the store, in real time. Default: 2 s. A longer timeout keeps requests
     /// waiting when the store hangs; a shorter one treats a slow store as failing.
     #[must_use]
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.limits.deadline = limit.min(FOREVER);
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.limits.timeout = limit.min(MAX_PERIOD);
         self
     }
 
@@ -181,7 +181,7 @@ impl<R> CachedTenants<R> {
             Some(outage)
                 if is_usable
                     && now
-                        < outage.failures.retry_at + self.limits.deadline + Backoff::STORE.cap =>
+                        < outage.failures.retry_at + self.limits.timeout + Backoff::STORE.cap =>
             {
                 Lookup::Stale(entry.last)
             }
@@ -230,7 +230,7 @@ impl<R: TenantResolver> CachedTenants<R> {
                     return answer;
                 }
                 let outcome = this.call_store(&query.id).await;
-                this.store_outcome(&query, outcome)
+                this.cache_outcome(&query, outcome)
             }
         });
         let this = self.clone();
@@ -240,14 +240,14 @@ impl<R: TenantResolver> CachedTenants<R> {
             }
             match this.lookup(&query.id) {
                 Lookup::Hit(answer) => answer, // another waiter has stored the failure
-                _ => this.store_outcome(&query, Err(Failure::Interrupted)),
+                _ => this.cache_outcome(&query, Err(Failure::Interrupted)),
             }
         }
     }
 
     async fn call_store(&self, id: &TenantId) -> Answer {
-        match within(self.limits.deadline, self.store.resolve(id)).await {
-            None => Err(Failure::TimedOut(self.limits.deadline)),
+        match within(self.limits.timeout, self.store.resolve(id)).await {
+            None => Err(Failure::TimedOut(self.limits.timeout)),
             Some(Err(why)) => Err(Failure::Store(why.into())),
             Some(Ok(Some(tenant))) if tenant.id() != id => Err(Failure::AnotherTenant),
             Some(Ok(answer)) => Ok(answer),
@@ -256,7 +256,7 @@ impl<R: TenantResolver> CachedTenants<R> {
 
     /// Caches the outcome, unless `forget` was called since the query began. Returns the outcome, or the
     /// stale answer instead of a failure.
-    fn store_outcome(&self, query: &Query, outcome: Answer) -> Answer {
+    fn cache_outcome(&self, query: &Query, outcome: Answer) -> Answer {
         let Query { id, generation, started_at } = query;
         // Locked until the cache is changed, so that a concurrent `forget` runs before or after.
         let current = self.cache.generation(id);
@@ -268,7 +268,7 @@ impl<R: TenantResolver> CachedTenants<R> {
                 if self.cache.outage.ends(|| self.clock.elapsed()) {
                     telemetry::store_recovered("tenant store");
                 }
-                (Entry::new(last.clone(), *started_at, &self.limits), Ok(last))
+                (CachedTenant::new(last.clone(), *started_at, &self.limits), Ok(last))
             }
             Err(failure) => {
                 let now = self.clock.elapsed();
@@ -311,9 +311,9 @@ impl<R: fmt::Debug> fmt::Debug for CachedTenants<R> {
 
 struct Cache {
     /// Tenants that exist according to the store.
-    known: Bounded<TenantId, Entry, RandomState>,
+    known: Bounded<TenantId, CachedTenant, RandomState>,
     /// Tenants that do not exist, or for which the store has only failed so far.
-    unknown: Bounded<TenantId, Entry, RandomState>,
+    unknown: Bounded<TenantId, CachedTenant, RandomState>,
     /// Number of `forget` calls, by shard of tenants. It is part of the single-flight key, so that a request after
     /// `forget` never joins a lookup that began before.
     generations: Vec<Mutex<u64>>,
@@ -336,12 +336,12 @@ impl Cache {
         }
     }
 
-    fn get(&self, id: &TenantId) -> Option<Entry> {
+    fn get(&self, id: &TenantId) -> Option<CachedTenant> {
         self.known.get(id).or_else(|| self.unknown.get(id))
     }
 
     /// Returns the removed entries.
-    fn insert(&self, id: &TenantId, entry: Entry) -> RemovedEntries {
+    fn insert(&self, id: &TenantId, entry: CachedTenant) -> RemovedEntries {
         let (target, other) = match entry.last {
             Some(_) => (&self.known, &self.unknown),
             None => (&self.unknown, &self.known),
@@ -358,12 +358,12 @@ impl Cache {
 }
 
 /// The entries that an insertion removes: the replaced entry of the same tenant, and an evicted one.
-type Evicted = [Option<(TenantId, Entry)>; 2];
+type Evicted = [Option<(TenantId, CachedTenant)>; 2];
 
 /// Entries that were removed from the cache and are not dropped yet.
 #[must_use = "drop the entries after the lock is released"]
 struct RemovedEntries {
-    _moved: Option<(TenantId, Entry)>,
+    _moved: Option<(TenantId, CachedTenant)>,
     _evicted: Evicted,
 }
 
@@ -391,14 +391,14 @@ struct Query {
 
 /// The last answer of the store, and its failures since.
 #[derive(Clone, Default)]
-struct Entry {
+struct CachedTenant {
     last: Option<Tenant>,
     fresh_until: Duration,
     stale_until: Duration,
     outage: Option<StoreOutage>,
 }
 
-impl Entry {
+impl CachedTenant {
     fn new(last: Option<Tenant>, started_at: Duration, limits: &Limits) -> Self {
         let (fresh, stale) = match last {
             Some(_) => (jittered(limits.time_to_live, 0.1), limits.max_stale),

@@ -150,7 +150,7 @@ impl TrustEvaluator {
         let (Some(trust), Some(grant), Some(workload)) =
             (verification.trust(), verification.grant(), &verification.workload)
         else {
-            return Err(DenialReason::NoGrant);
+            return Err(DenialReason::NoMatchingRule);
         };
         let expires_at = workload.expires_at();
         let granted = Granted {
@@ -167,7 +167,7 @@ impl TrustEvaluator {
             workload: workload.clone(),
         };
         if trust.single_use_jti {
-            self.use_up(trust, verification.text_claim("jti"), expires_at).await?;
+            self.record_use(trust, verification.text_claim("jti"), expires_at).await?;
         }
         match trust.mode {
             Mode::Enforce => Ok(granted),
@@ -175,7 +175,7 @@ impl TrustEvaluator {
         }
     }
 
-    async fn use_up(
+    async fn record_use(
         &self,
         trust: &Trust,
         jti: Option<&str>,

@@ -16,7 +16,7 @@ use crate::support::json::Value;
 pub struct Explanation {
     trust: Option<String>,
     grant: Option<String>,
-    refusal: Option<DenialReason>,
+    denial: Option<DenialReason>,
     lines: Vec<String>,
 }
 
@@ -33,13 +33,13 @@ impl Explanation {
 
     /// Returns why the token would be denied. `None` if it would be granted, unless it was used
     /// before or the request has other scopes.
-    pub fn refusal(&self) -> Option<&DenialReason> {
-        self.refusal.as_ref()
+    pub fn denial(&self) -> Option<&DenialReason> {
+        self.denial.as_ref()
     }
 
     pub(super) fn of(verification: Verification) -> Self {
-        let mut explanation = Self { trust: None, grant: None, refusal: None, lines: Vec::new() };
-        let refusal = match (verification.claims(), verification.trust()) {
+        let mut explanation = Self { trust: None, grant: None, denial: None, lines: Vec::new() };
+        let denial = match (verification.claims(), verification.trust()) {
             (Some(claims), Some(trust)) => explanation.add_rules(&verification, trust, claims),
             (Some(claims), None) => {
                 let [issuer, audience] = ["iss", "aud"].map(|name| quote(claims.get(name)));
@@ -49,11 +49,11 @@ impl Explanation {
             }
             (None, _) => verification.identity.err(),
         };
-        explanation.add(match &refusal {
+        explanation.add(match &denial {
             Some(reason) => format!("denied: {reason}"),
             None => "granted".to_owned(),
         });
-        Self { refusal, ..explanation }
+        Self { denial, ..explanation }
     }
 
     /// Adds the result of each rule, and returns why the token is denied.

@@ -11,7 +11,7 @@ pub struct PolicyFault {
     /// The line in the text, counted from 1. `None` if the policy was not read from a text.
     pub line: Option<usize>,
     /// The field: `trust.k8s-prod.grant.reporting.subject`.
-    pub place: String,
+    pub field: String,
     /// A description of the fault and its remedy.
     pub problem: String,
 }
@@ -22,9 +22,9 @@ pub(super) struct Faults(RefCell<Vec<PolicyFault>>);
 
 impl Faults {
     /// Adds a fault. Line 0 means that the value was not read from a text.
-    pub(super) fn note(&self, line: usize, place: impl Into<String>, problem: impl Into<String>) {
-        let (place, problem) = (place.into(), problem.into());
-        self.0.borrow_mut().push(PolicyFault { line: (line > 0).then_some(line), place, problem });
+    pub(super) fn report(&self, line: usize, field: impl Into<String>, problem: impl Into<String>) {
+        let (field, problem) = (field.into(), problem.into());
+        self.0.borrow_mut().push(PolicyFault { line: (line > 0).then_some(line), field, problem });
     }
 
     pub(super) fn count(&self) -> usize {
@@ -36,7 +36,7 @@ impl Faults {
     }
 
     /// Adds the `others` on lines that have no fault yet.
-    pub(super) fn with_other_lines(self, others: Self) -> Self {
+    pub(super) fn with_faults_on_other_lines(self, others: Self) -> Self {
         let mut faults = self.into_vec();
         let lines: HashSet<_> = faults.iter().filter_map(|fault| fault.line).collect();
         let is_elsewhere =
@@ -51,7 +51,7 @@ impl fmt::Display for PolicyFault {
         if let Some(line) = self.line {
             write!(f, "line {line}: ")?;
         }
-        write!(f, "{} {}", self.place, self.problem)
+        write!(f, "{} {}", self.field, self.problem)
     }
 }
 
@@ -63,16 +63,16 @@ pub struct PolicyError {
 
 impl PolicyError {
     /// Returns an error if there are faults.
-    pub(super) fn from_faults(faults: Faults) -> Result<(), Self> {
+    pub(super) fn check_none(faults: Faults) -> Result<(), Self> {
         let mut faults = faults.into_vec();
         faults.sort_by_key(|fault| fault.line);
         faults.dedup();
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
-    pub(super) fn one(line: usize, place: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(super) fn one(line: usize, field: impl Into<String>, problem: impl Into<String>) -> Self {
         let faults = Faults::default();
-        faults.note(line, place, problem);
+        faults.report(line, field, problem);
         Self { faults: faults.into_vec() }
     }
 

@@ -1,9 +1,9 @@
 //! The linter: rejects well-formed policies that would trust more than they appear to.
 
 use super::fault::Faults;
-use super::glob::Pattern;
-use super::overlap::Identities;
+use super::overlap::IdentityPattern;
 use super::parse::is_label;
+use super::pattern::Pattern;
 use super::policy::{Jwks, Trust};
 use super::rule::{Condition, Constant, Grant, Part, is_top_level};
 use super::time::Period;
@@ -50,39 +50,39 @@ const CHECKED_CLAIMS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti"];
 pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
     for (nth, trust) in trusts.iter().enumerate() {
         let earlier = trusts.get(..nth).unwrap_or_default();
-        let lint = Lint { trust, faults };
-        lint.identifier(earlier);
-        lint.issuer();
-        lint.audiences();
-        lint.times();
-        lint.keys();
-        lint.unique_match(earlier);
+        let lint = TrustLint { trust, faults };
+        lint.check_id(earlier);
+        lint.check_issuer();
+        lint.check_audiences();
+        lint.check_times();
+        lint.check_keys();
+        lint.check_unique_match(earlier);
         for (nth, grant) in trust.grants.iter().enumerate() {
             let lint = GrantLint { trust, grant, faults };
-            lint.name(trust.grants.get(..nth).unwrap_or_default());
-            lint.specific_workload();
-            lint.verified_email();
-            lint.checked_claims();
-            lint.request_tags();
-            lint.identity();
-            GrantLint { faults: warnings, ..lint }.client_id_alone();
+            lint.check_name(trust.grants.get(..nth).unwrap_or_default());
+            lint.check_specific_workload();
+            lint.check_email();
+            lint.check_claim_names();
+            lint.check_request_tags();
+            lint.check_identity();
+            GrantLint { faults: warnings, ..lint }.check_client_id();
         }
     }
-    distinct_identities(trusts, faults);
+    check_distinct_identities(trusts, faults);
 }
 
 /// Rejects two rules that could give two workloads the same identity. Rules of one trust with the
-/// same template are allowed, because they give one workload the same identity. Identities without
+/// same template are allowed, because they give one workload the same identity. IdentityPattern without
 /// claims are allowed too, because sharing them is deliberate.
-fn distinct_identities(trusts: &[Trust], faults: &Faults) {
+fn check_distinct_identities(trusts: &[Trust], faults: &Faults) {
     let rules: Vec<_> = trusts
         .iter()
         .flat_map(|trust| trust.grants.iter().map(move |grant| (trust, grant)))
         .filter(|(_, grant)| grant.is_complete && grant.map.identity.is_unambiguous())
-        .map(|(trust, grant)| (trust, grant, Identities::of(trust, grant)))
+        .map(|(trust, grant)| (trust, grant, IdentityPattern::of(trust, grant)))
         .collect();
     for (nth, (trust, grant, these)) in rules.iter().enumerate() {
-        let collides = |(other_trust, other, those): &&(&Trust, &Grant, Identities)| {
+        let collides = |(other_trust, other, those): &&(&Trust, &Grant, IdentityPattern)| {
             let is_same = trust.id == other_trust.id && grant.map.identity == other.map.identity;
             !is_same && (these.is_open || those.is_open) && these.intersects(those)
         };
@@ -101,7 +101,7 @@ pub(super) fn placeholders(tree: &Node) -> Faults {
             && let Some(name) = placeholder(text)
         {
             let problem = format!("still has the placeholder <{name}>: replace it with your value");
-            faults.note(node.line, "the text", problem);
+            faults.report(node.line, "the text", problem);
         }
     });
     faults
@@ -112,18 +112,18 @@ fn placeholder(text: &str) -> Option<&str> {
     Some(name).filter(|name| name.len() < 80 && !name.contains('<'))
 }
 
-struct Lint<'l> {
+struct TrustLint<'l> {
     trust: &'l Trust,
     faults: &'l Faults,
 }
 
-impl Lint<'_> {
+impl TrustLint<'_> {
     fn fault(&self, field: &str, problem: impl Into<String>) {
         let place = format!("trust.{}.{field}", self.trust.id.escape_debug());
-        self.faults.note(self.trust.lines.of(field), place, problem);
+        self.faults.report(self.trust.lines.of(field), place, problem);
     }
 
-    fn identifier(&self, earlier: &[Trust]) {
+    fn check_id(&self, earlier: &[Trust]) {
         if !is_label(&self.trust.id) {
             self.fault("id", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
         }
@@ -132,7 +132,7 @@ impl Lint<'_> {
         }
     }
 
-    fn issuer(&self) {
+    fn check_issuer(&self) {
         let issuer = &self.trust.issuer;
         if issuer.contains(['{', '}', '*']) {
             self.fault("issuer", "is a pattern: give one exact issuer for each trust");
@@ -165,7 +165,7 @@ impl Lint<'_> {
         }
     }
 
-    fn audiences(&self) {
+    fn check_audiences(&self) {
         let audiences = &self.trust.audiences;
         if audiences.is_empty() {
             self.fault("audiences", "is missing: give the accepted values of `aud`, such as [\"scaivault\"], so that tokens for other services are refused");
@@ -185,7 +185,7 @@ impl Lint<'_> {
         }
     }
 
-    fn times(&self) {
+    fn check_times(&self) {
         let periods =
             [("max_lifetime", Some(self.trust.max_lifetime)), ("max_age", self.trust.max_age)];
         for (field, period) in periods {
@@ -197,7 +197,7 @@ impl Lint<'_> {
         }
     }
 
-    fn keys(&self) {
+    fn check_keys(&self) {
         let Some(Jwks::Inline { inline }) = &self.trust.jwks else { return };
         let max_keys = JwksSettings::default().max_keys;
         if let Err(problem) = inspect_keys(inline, &self.trust.algorithms, max_keys) {
@@ -206,7 +206,7 @@ impl Lint<'_> {
     }
 
     /// Rejects trusts that match the same token, unless the caller must name one of them.
-    fn unique_match(&self, earlier: &[Trust]) {
+    fn check_unique_match(&self, earlier: &[Trust]) {
         let trust = self.trust;
         let collides = |other: &&Trust| {
             let shares = |audience: &String| other.audiences.contains(audience);
@@ -231,10 +231,10 @@ impl GrantLint<'_> {
         let (trust, grant) = (self.trust.id.escape_debug(), self.grant.name.escape_debug());
         let place = format!("trust.{trust}.grant.{grant}.{field}");
         let field = field.split_once('.').map_or(field, |(field, _)| field);
-        self.faults.note(self.grant.lines.of(field), place, problem);
+        self.faults.report(self.grant.lines.of(field), place, problem);
     }
 
-    fn name(&self, earlier: &[Grant]) {
+    fn check_name(&self, earlier: &[Grant]) {
         let grant = self.grant;
         if !is_label(&grant.name) {
             self.fault("name", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
@@ -262,11 +262,11 @@ impl GrantLint<'_> {
     }
 
     /// Returns whether the rule lists the accepted values of this claim.
-    fn pins(&self, claim: &str) -> bool {
-        self.grant.conditions(|path| is_top_level(path, claim)).any(Condition::is_exact)
+    fn lists_values_of(&self, claim: &str) -> bool {
+        self.grant.conditions(|path| is_top_level(path, claim)).any(Condition::lists_values)
     }
 
-    fn specific_workload(&self) {
+    fn check_specific_workload(&self) {
         if self.grant.subject.as_ref().is_some_and(|subject| subject.as_str().is_empty()) {
             self.fault("subject", "is empty");
         }
@@ -281,7 +281,7 @@ impl GrantLint<'_> {
         let Some((_, ids)) = SHARED_ISSUERS.iter().find(|(shared, _)| *shared == issuer) else {
             return;
         };
-        if self.has_exact_subject() || ids.iter().any(|id| self.pins(id)) {
+        if self.has_exact_subject() || ids.iter().any(|id| self.lists_values_of(id)) {
             return;
         }
         let remedy = match ids {
@@ -291,7 +291,7 @@ impl GrantLint<'_> {
         self.fault("subject", format!("does not identify the owner of the workload: all customers share this issuer, and names can be reassigned; give {remedy}"));
     }
 
-    fn verified_email(&self) {
+    fn check_email(&self) {
         let is_email = |path: &ClaimPath| is_top_level(path, "email");
         let used = self.grant.claims.iter().map(|(path, _)| path).any(is_email)
             || self.grant.map.identity.claims().any(is_email);
@@ -308,7 +308,7 @@ impl GrantLint<'_> {
         }
     }
 
-    fn checked_claims(&self) {
+    fn check_claim_names(&self) {
         let claims = self.grant.claims.iter();
         let names: Vec<&str> =
             claims.filter_map(|(path, _)| path.steps().first().map(|step| &**step)).collect();
@@ -327,7 +327,7 @@ impl GrantLint<'_> {
 
     /// Rejects a rule that relies on request tags alone: the workload that asks AWS for a token
     /// chooses them.
-    fn request_tags(&self) {
+    fn check_request_tags(&self) {
         let is_tag = |(path, _): &(ClaimPath, Condition)| matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags");
         if self.grant.claims.iter().any(is_tag) && !self.has_exact_subject() {
             self.fault(
@@ -338,7 +338,7 @@ impl GrantLint<'_> {
     }
 
     /// Rejects identities that claims could begin, or that could belong to another trust.
-    fn identity(&self) {
+    fn check_identity(&self) {
         let template = &self.grant.map.identity;
         let start = match template.parts.first() {
             Some(Part::Text(text)) => text,
@@ -366,7 +366,7 @@ impl GrantLint<'_> {
         }
         let is_open = |path: &&ClaimPath| match is_top_level(path, "sub") {
             true => !self.has_exact_subject(),
-            false => !self.grant.conditions(|on| on == *path).any(Condition::is_exact),
+            false => !self.grant.conditions(|on| on == *path).any(Condition::lists_values),
         };
         let names_trust = template.parts.contains(&Part::Trust);
         if let Some(path) = template.claims().find(is_open).filter(|_| !names_trust) {
@@ -376,9 +376,9 @@ impl GrantLint<'_> {
 
     /// Warns about a rule that relies on a client id alone: every holder of the client's secret in
     /// the Entra tenant has that id, while an object id belongs to one workload.
-    fn client_id_alone(&self) {
-        let relies = self.pins("appid") || self.pins("azp");
-        if relies && !self.has_exact_subject() && !self.pins("oid") {
+    fn check_client_id(&self) {
+        let relies = self.lists_values_of("appid") || self.lists_values_of("azp");
+        if relies && !self.has_exact_subject() && !self.lists_values_of("oid") {
             self.fault(
                 "claims",
                 "relies on a client id alone: add the object id, oid = { eq = … }",

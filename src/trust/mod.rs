@@ -109,11 +109,11 @@
 mod evaluator;
 mod explain;
 mod fault;
-mod glob;
 mod lint;
 mod outcome;
 mod overlap;
 mod parse;
+mod pattern;
 mod policy;
 pub mod presets;
 mod rule;

@@ -66,10 +66,10 @@ pub enum DenialReason {
     UnknownTrust,
     /// No trust has this issuer and audience.
     #[error("no trust has the token's issuer and audience")]
-    NoTrust,
+    NoMatchingTrust,
     /// Several trusts have this issuer and one of the token's audiences.
     #[error("several trusts have the token's issuer and one of its audiences: name the trust")]
-    AmbiguousTrust,
+    AmbiguousTrusts,
     /// The trust's `not_after` has passed.
     #[error("the trust has ended (`not_after`)")]
     TrustEnded,
@@ -84,10 +84,10 @@ pub enum DenialReason {
     Age,
     /// No rule matches.
     #[error("no rule matches")]
-    NoGrant,
+    NoMatchingRule,
     /// More than one rule matches.
     #[error("more than one rule matches, so the identity is ambiguous")]
-    AmbiguousGrants,
+    AmbiguousRules,
     /// The claims cannot fill in the identity template.
     #[error("the token's claims cannot fill in the rule's identity template")]
     Identity,
@@ -118,14 +118,14 @@ impl DenialReason {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::UnknownTrust => "trust_unknown",
-            Self::NoTrust => "trust_none",
-            Self::AmbiguousTrust => "trust_ambiguous",
+            Self::NoMatchingTrust => "trust_none",
+            Self::AmbiguousTrusts => "trust_ambiguous",
             Self::TrustEnded => "trust_ended",
             Self::Token(invalid) => invalid.reason(),
             Self::Lifetime => "token_lifetime",
             Self::Age => "token_age",
-            Self::NoGrant => "grant_none",
-            Self::AmbiguousGrants => "grant_ambiguous",
+            Self::NoMatchingRule => "grant_none",
+            Self::AmbiguousRules => "grant_ambiguous",
             Self::Identity => "identity",
             Self::Scope => "scope",
             Self::NoJti => "jti_missing",

@@ -1,14 +1,14 @@
-//! [`Identities`]: detects rules that could give different workloads the same identity.
+//! [`IdentityPattern`]: detects rules that could give different workloads the same identity.
 
 use std::collections::HashSet;
 
-use super::glob::SEPARATORS;
+use super::pattern::SEPARATORS;
 use super::policy::Trust;
 use super::rule::{Condition, Grant, Part, RequiredText, encoded};
 
 /// A part of the identities that a rule can make.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Piece {
+enum Symbol {
     Exactly(char),
     /// At least one character, but no separator.
     Segment,
@@ -17,17 +17,17 @@ enum Piece {
 }
 
 /// The set of identities that a rule can make, as a pattern.
-pub(super) struct Identities {
-    pieces: Vec<Piece>,
+pub(super) struct IdentityPattern {
+    symbols: Vec<Symbol>,
     /// Whether a token can choose a part of the identity.
     pub(super) is_open: bool,
 }
 
-impl Identities {
+impl IdentityPattern {
     pub(super) fn of(trust: &Trust, grant: &Grant) -> Self {
-        let mut identities = Self { pieces: Vec::new(), is_open: false };
+        let mut identities = Self { symbols: Vec::new(), is_open: false };
         let keeps_separators = grant.map.identity.claims().count() < 2;
-        let any = if keeps_separators { Piece::Anything } else { Piece::Segment };
+        let any = if keeps_separators { Symbol::Anything } else { Symbol::Segment };
         for part in &grant.map.identity.parts {
             match part {
                 Part::Text(text) => identities.push_literal(text),
@@ -39,8 +39,8 @@ impl Identities {
                     Some(RequiredText::Glob(glob)) if keeps_separators => {
                         identities.push_glob(glob)
                     }
-                    _ if grant.conditions(|on| on == path).any(Condition::is_exact) => {
-                        identities.pieces.push(any)
+                    _ if grant.conditions(|on| on == path).any(Condition::lists_values) => {
+                        identities.symbols.push(any)
                     }
                     _ => identities.push_open(any),
                 },
@@ -50,11 +50,11 @@ impl Identities {
     }
 
     fn push_literal(&mut self, text: &str) {
-        self.pieces.extend(text.chars().map(Piece::Exactly));
+        self.symbols.extend(text.chars().map(Symbol::Exactly));
     }
 
-    fn push_open(&mut self, piece: Piece) {
-        self.pieces.push(piece);
+    fn push_open(&mut self, symbol: Symbol) {
+        self.symbols.push(symbol);
         self.is_open = true;
     }
 
@@ -62,7 +62,7 @@ impl Identities {
         let mut literals = glob.split('*');
         self.push_literal(&encoded(literals.next().unwrap_or_default(), true));
         for literal in literals {
-            self.push_open(Piece::Segment);
+            self.push_open(Symbol::Segment);
             self.push_literal(&encoded(literal, true));
         }
     }
@@ -76,7 +76,7 @@ impl Identities {
             if !seen.insert((a, b)) {
                 continue;
             }
-            let (one, two) = (self.pieces.get(a).copied(), other.pieces.get(b).copied());
+            let (one, two) = (self.symbols.get(a).copied(), other.symbols.get(b).copied());
             let (Some(one), Some(two)) = (one, two) else {
                 if one.is_none() && two.is_none() {
                     return true;
@@ -94,7 +94,7 @@ impl Identities {
     }
 }
 
-impl Piece {
+impl Symbol {
     fn repeats(self) -> bool {
         !matches!(self, Self::Exactly(_))
     }

@@ -1,7 +1,7 @@
 //! Converts a parsed tree to trusts. Reports all unknown, missing and mistyped fields.
 
 use super::fault::Faults;
-use super::glob::Pattern;
+use super::pattern::Pattern;
 use super::policy::{Jwks, Mode, Trust};
 use super::rule::{Condition, Constant, Grant, Mapping, Template};
 use super::time::{Expiry, Period};
@@ -26,12 +26,12 @@ const CONDITION: &str = "eq, one_of, glob, contains";
 /// Returns the trusts that can be read, and reports the faults of the others.
 pub(super) fn policy(tree: &Node, faults: &Faults) -> Vec<Trust> {
     let field = FieldReader { node: tree, place: POLICY.to_owned(), faults };
-    field.table("trust");
+    field.check_fields("trust");
     field.list("trust", Some("id"), trust)
 }
 
 fn trust(field: &FieldReader<'_>) -> Option<Trust> {
-    field.table(TRUST)?;
+    field.check_fields(TRUST)?;
     let id =
         field.required("id", "is missing: give a short name for the log, such as \"k8s-prod-eu\"");
     let issuer = field.required("issuer", "is missing: give the exact value of `iss`");
@@ -64,7 +64,7 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
 }
 
 fn jwks(field: &FieldReader<'_>) -> Option<Jwks> {
-    field.table(JWKS)?;
+    field.check_fields(JWKS)?;
     let url = field.read("url", text);
     let inline = match field.get("inline") {
         Some(inline) => Some(key_set(&inline)?),
@@ -73,11 +73,11 @@ fn jwks(field: &FieldReader<'_>) -> Option<Jwks> {
     let (ca_file, bearer_file) = (field.read("ca_file", text), field.read("bearer_file", text));
     match (url, inline) {
         (Some(url), None) => Some(Jwks::Fetched { url, ca_file, bearer_file }),
-        (None, Some(_)) if ca_file.is_some() || bearer_file.is_some() => {
-            field.fault("has `ca_file` or `bearer_file`, which `inline` keys do not use: remove it")
-        }
+        (None, Some(_)) if ca_file.is_some() || bearer_file.is_some() => field.report_none(
+            "has `ca_file` or `bearer_file`, which `inline` keys do not use: remove it",
+        ),
         (None, Some(inline)) => Some(Jwks::Inline { inline }),
-        _ => field.fault("needs either `url` or `inline`, and not both"),
+        _ => field.report_none("needs either `url` or `inline`, and not both"),
     }
 }
 
@@ -85,12 +85,12 @@ fn key_set(field: &FieldReader<'_>) -> Option<String> {
     match &field.node.value {
         NodeValue::Text(text) => Some(text.clone()),
         NodeValue::Table(_) => serde_json::to_string(field.node).ok(),
-        _ => field.is_not("a key set, as JSON text or as a table"),
+        _ => field.report_type("a key set, as JSON text or as a table"),
     }
 }
 
 fn grant(field: &FieldReader<'_>) -> Option<Grant> {
-    field.table(GRANT)?;
+    field.check_fields(GRANT)?;
     let name = field.required("name", "is missing: give a short name for the log");
     let name = name.and_then(|field| text(&field)).unwrap_or_else(|| "unnamed".to_owned());
     let before = field.faults.count();
@@ -110,7 +110,7 @@ fn grant(field: &FieldReader<'_>) -> Option<Grant> {
 }
 
 fn mapping(field: &FieldReader<'_>) -> Option<Mapping> {
-    field.table(MAP)?;
+    field.check_fields(MAP)?;
     let identity = field.required(
         "identity",
         "is missing: give the workload's identity, such as \"sa:{trust}:{sub}\"",
@@ -137,7 +137,7 @@ fn permitted(map: &FieldReader<'_>, field: &FieldReader<'_>) -> Option<Scopes> {
     match scopes.is_empty() {
         false => Some(scopes),
         true if field.faults.count() > before => None,
-        true => field.fault("is empty: give at least one scope"),
+        true => field.report_none("is empty: give at least one scope"),
     }
 }
 
@@ -159,14 +159,14 @@ fn conditions(field: &FieldReader<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
         };
         match name.parse::<ClaimPath>() {
             // A claim's name and the pointer to it are the same path.
-            Ok(path) if paths.contains(&path) => member.note("is given twice, in two spellings"),
+            Ok(path) if paths.contains(&path) => member.report("is given twice, in two spellings"),
             Ok(path) => {
                 paths.push(path.clone());
                 // Replaces an unreadable condition, so that the linter still checks its path.
                 let unreadable = Condition::OneOf(Vec::new());
                 conditions.push((path, condition(&member).unwrap_or(unreadable)));
             }
-            Err(error) => member.note(format!("is not a claim: {error}")),
+            Err(error) => member.report(format!("is not a claim: {error}")),
         }
     }
     // Two rules are equal if they differ only in the order of their conditions.
@@ -176,12 +176,12 @@ fn conditions(field: &FieldReader<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
 
 fn condition(field: &FieldReader<'_>) -> Option<Condition> {
     let NodeValue::Table(_) = field.node.value else {
-        return field.fault(format!(
+        return field.report_none(format!(
             "is {}: write {{ eq = … }}, {{ one_of = [ … ] }}, {{ glob = … }} or {{ contains = … }}",
             field.node.value.kind()
         ));
     };
-    field.table(CONDITION)?;
+    field.check_fields(CONDITION)?;
     let given = CONDITION.split(", ").filter_map(|name| Some((name, field.get(name)?)));
     let given: Vec<_> = given.collect();
     match &*given {
@@ -192,11 +192,11 @@ fn condition(field: &FieldReader<'_>) -> Option<Condition> {
         [("glob", value)] => pattern(value).map(Condition::Glob),
         [("one_of", list)] => match &list.node.value {
             NodeValue::List(none) if none.is_empty() => {
-                field.fault("lists no value, so nothing could match")
+                field.report_none("lists no value, so nothing could match")
             }
             _ => Some(Condition::OneOf(field.list("one_of", None, constant))),
         },
-        _ => field.fault("needs exactly one of eq, one_of, glob and contains"),
+        _ => field.report_none("needs exactly one of eq, one_of, glob and contains"),
     }
 }
 
@@ -207,7 +207,7 @@ fn constant(field: &FieldReader<'_>) -> Option<Constant> {
         NodeValue::Integer(number) if number.unsigned_abs() < MAX_INTEGER => {
             Some(Constant::Integer(*number))
         }
-        other => field.fault(format!(
+        other => field.report_none(format!(
             "compares with {}: give a string, a whole number below 2^53, true or false",
             other.kind()
         )),
@@ -221,7 +221,7 @@ fn text(field: &FieldReader<'_>) -> Option<String> {
 fn flag(field: &FieldReader<'_>) -> Option<bool> {
     match field.node.value {
         NodeValue::Bool(flag) => Some(flag),
-        _ => field.is_not("true or false"),
+        _ => field.report_type("true or false"),
     }
 }
 
@@ -276,34 +276,34 @@ struct FieldReader<'r> {
 }
 
 impl<'r> FieldReader<'r> {
-    fn note(&self, problem: impl Into<String>) {
-        self.faults.note(self.node.line, &*self.place, problem);
+    fn report(&self, problem: impl Into<String>) {
+        self.faults.report(self.node.line, &*self.place, problem);
     }
 
     /// Notes a fault and returns `None`.
-    fn fault<T>(&self, problem: impl Into<String>) -> Option<T> {
-        self.note(problem);
+    fn report_none<T>(&self, problem: impl Into<String>) -> Option<T> {
+        self.report(problem);
         None
     }
 
-    fn is_not<T>(&self, expected: &str) -> Option<T> {
-        self.fault(format!("is {}: give {expected}", self.node.value.kind()))
+    fn report_type<T>(&self, expected: &str) -> Option<T> {
+        self.report_none(format!("is {}: give {expected}", self.node.value.kind()))
     }
 
     fn members(&self) -> Option<&'r [(String, Node)]> {
         match &self.node.value {
             NodeValue::Table(members) => Some(members),
-            _ => self.is_not("a table"),
+            _ => self.report_type("a table"),
         }
     }
 
     /// Notes a fault if the value is not a table, and for each unknown member.
-    fn table(&self, known: &str) -> Option<()> {
+    fn check_fields(&self, known: &str) -> Option<()> {
         for (name, member) in self.members()? {
             if !known.split(", ").any(|field| field == name) {
                 let name: String = name.chars().take(40).collect();
                 let problem = format!("is unknown; the fields are {known}");
-                self.faults.note(member.line, format!("{}.{name:?}", self.place), problem);
+                self.faults.report(member.line, format!("{}.{name:?}", self.place), problem);
             }
         }
         Some(())
@@ -324,7 +324,7 @@ impl<'r> FieldReader<'r> {
 
     /// Returns a field, or notes a fault at the line of the table.
     fn required(&self, name: &str, missing: &str) -> Option<Self> {
-        self.get(name).or_else(|| self.field(name, self.node).fault(missing))
+        self.get(name).or_else(|| self.field(name, self.node).report_none(missing))
     }
 
     /// Reads an optional field.
@@ -334,8 +334,8 @@ impl<'r> FieldReader<'r> {
 
     fn parse<T, E: Into<String>>(&self, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         match &self.node.value {
-            NodeValue::Text(text) => parse(text).map_err(|problem| self.note(problem)).ok(),
-            _ => self.is_not("a string"),
+            NodeValue::Text(text) => parse(text).map_err(|problem| self.report(problem)).ok(),
+            _ => self.report_type("a string"),
         }
     }
 
@@ -351,10 +351,10 @@ impl<'r> FieldReader<'r> {
             NodeValue::List(items) => items.as_slice(),
             NodeValue::Table(_) => {
                 let header = if name == "grant" { "trust.grant" } else { name };
-                list.note(format!("is a table: give a list; in TOML, write [[{header}]]"));
+                list.report(format!("is a table: give a list; in TOML, write [[{header}]]"));
                 &[]
             }
-            _ => list.is_not("a list").unwrap_or_default(),
+            _ => list.report_type("a list").unwrap_or_default(),
         };
         let item = |(nth, node): (usize, &'r Node)| {
             let place = match label.map(|label| node.get(label)) {

@@ -45,7 +45,7 @@ impl TrustPolicy {
         let (faults, warnings) = (Faults::default(), Faults::default());
         let trusts = parse::policy(tree, &faults);
         lint::check(&trusts, &faults, &warnings);
-        PolicyError::from_faults(lint::placeholders(tree).with_other_lines(faults))?;
+        PolicyError::check_none(lint::placeholders(tree).with_faults_on_other_lines(faults))?;
         Ok(Self { trusts, warnings: warnings.into_vec() })
     }
 
@@ -67,9 +67,9 @@ impl TrustPolicy {
         for trust in self.trusts.iter().filter(is_own) {
             let problem =
                 "is an issuer of this service, which accepts its tokens directly: remove the trust";
-            faults.note(trust.lines.own, format!("trust.{}.issuer", trust.id), problem);
+            faults.report(trust.lines.own, format!("trust.{}.issuer", trust.id), problem);
         }
-        PolicyError::from_faults(faults)
+        PolicyError::check_none(faults)
     }
 }
 

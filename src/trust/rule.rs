@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::glob::{Pattern, SEPARATORS};
+use super::pattern::{Pattern, SEPARATORS};
 use super::tree::Lines;
 use crate::identity::{ClaimPath, Scopes, TenantId};
 use crate::support::json::Value;
@@ -104,8 +104,8 @@ impl Condition {
         }
     }
 
-    /// Returns whether it holds only for listed values.
-    pub(super) fn is_exact(&self) -> bool {
+    /// Returns whether the condition lists the accepted values.
+    pub(super) fn lists_values(&self) -> bool {
         matches!(self, Self::Eq(_) | Self::OneOf(_))
     }
 }

@@ -76,15 +76,15 @@ impl Node {
 
     /// Parses TOML. Reports every syntax error.
     pub(super) fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        let source = Source::of(text);
+        let line_index = LineIndex::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         let faults = Faults::default();
         for error in errors {
-            let line = error.span().map_or(0, |span| source.line_at(span.start));
-            faults.note(line, "the text", format!("is not valid TOML: {}", error.message()));
+            let line = error.span().map_or(0, |span| line_index.line_at(span.start));
+            faults.report(line, "the text", format!("is not valid TOML: {}", error.message()));
         }
-        PolicyError::from_faults(faults)?;
-        Ok(Self { line: 1, value: toml_table(&source, table.get_ref()) })
+        PolicyError::check_none(faults)?;
+        Ok(Self { line: 1, value: toml_table(&line_index, table.get_ref()) })
     }
 
     /// Parses JSON. Reports only the first syntax error.
@@ -94,8 +94,8 @@ impl Node {
             PolicyError::one(error.line(), "the text", problem)
         })?;
         let faults = Faults::default();
-        let node = json_node(&Source::of(text), whole.get(), 0, &faults);
-        PolicyError::from_faults(faults)?;
+        let node = json_node(&LineIndex::of(text), whole.get(), 0, &faults);
+        PolicyError::check_none(faults)?;
         Ok(node)
     }
 
@@ -155,12 +155,12 @@ impl PartialEq for Lines {
 }
 
 /// A text with an index of its line ends, so that the line of each value is found by binary search.
-struct Source<'t> {
+struct LineIndex<'t> {
     text: &'t str,
     ends: Vec<usize>,
 }
 
-impl<'t> Source<'t> {
+impl<'t> LineIndex<'t> {
     fn of(text: &'t str) -> Self {
         Self { text, ends: memchr::memchr_iter(b'\n', text.as_bytes()).collect() }
     }
@@ -175,12 +175,14 @@ impl<'t> Source<'t> {
     }
 }
 
-fn toml_table(source: &Source<'_>, table: &DeTable<'_>) -> NodeValue {
+fn toml_table(line_index: &LineIndex<'_>, table: &DeTable<'_>) -> NodeValue {
     let members = table.iter();
-    NodeValue::Table(members.map(|(name, it)| (name.to_string(), toml_node(source, it))).collect())
+    NodeValue::Table(
+        members.map(|(name, it)| (name.to_string(), toml_node(line_index, it))).collect(),
+    )
 }
 
-fn toml_node(source: &Source<'_>, node: &toml::Spanned<DeValue<'_>>) -> Node {
+fn toml_node(line_index: &LineIndex<'_>, node: &toml::Spanned<DeValue<'_>>) -> Node {
     let value = match node.get_ref() {
         DeValue::String(text) => NodeValue::Text(text.to_string()),
         DeValue::Integer(number) => {
@@ -192,28 +194,28 @@ fn toml_node(source: &Source<'_>, node: &toml::Spanned<DeValue<'_>>) -> Node {
         // A date may be written without quotation marks.
         DeValue::Datetime(date) => NodeValue::Text(date.to_string()),
         DeValue::Array(items) => {
-            NodeValue::List(items.iter().map(|item| toml_node(source, item)).collect())
+            NodeValue::List(items.iter().map(|item| toml_node(line_index, item)).collect())
         }
-        DeValue::Table(table) => toml_table(source, table),
+        DeValue::Table(table) => toml_table(line_index, table),
     };
-    Node { line: source.line_at(node.span().start), value }
+    Node { line: line_index.line_at(node.span().start), value }
 }
 
 /// Reads `piece`, a well-formed part of the text, level by level, so that each value gets its line.
-fn json_node(source: &Source<'_>, piece: &str, depth: usize, faults: &Faults) -> Node {
-    let line = source.line_of(piece);
+fn json_node(line_index: &LineIndex<'_>, piece: &str, depth: usize, faults: &Faults) -> Node {
+    let line = line_index.line_of(piece);
     let value = match piece.as_bytes().first() {
         Some(b'{' | b'[') if depth > MAX_DEPTH => {
-            faults.note(line, "the text", "is nested too deeply");
+            faults.report(line, "the text", "is nested too deeply");
             NodeValue::Null
         }
         Some(b'{') => {
             let Members(all) = json_piece(piece, line, faults);
             let mut members: Vec<(String, Node)> = Vec::new();
             for (name, value) in all {
-                let node = json_node(source, value.get(), depth + 1, faults);
+                let node = json_node(line_index, value.get(), depth + 1, faults);
                 if members.iter().any(|(earlier, _)| *earlier == name) {
-                    faults.note(node.line, &*name, "is given twice");
+                    faults.report(node.line, &*name, "is given twice");
                 }
                 members.push((name, node));
             }
@@ -221,7 +223,7 @@ fn json_node(source: &Source<'_>, piece: &str, depth: usize, faults: &Faults) ->
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = json_piece(piece, line, faults);
-            let node = |item: &&RawValue| json_node(source, item.get(), depth + 1, faults);
+            let node = |item: &&RawValue| json_node(line_index, item.get(), depth + 1, faults);
             NodeValue::List(items.iter().map(node).collect())
         }
         _ => Node::from_value(&json_piece(piece, line, faults)).value,
@@ -237,7 +239,7 @@ where
 {
     serde_json::from_str(piece).unwrap_or_else(|error: serde_json::Error| {
         let line = line + error.line().saturating_sub(1);
-        faults.note(
+        faults.report(
             line,
             "the text",
             "has a name or a value that cannot be read: an unpaired surrogate, or a number out of range",

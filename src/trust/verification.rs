@@ -49,7 +49,7 @@ impl Verification {
             workload: None,
             rules: Vec::new(),
             grant: None,
-            identity: Err(DenialReason::NoTrust),
+            identity: Err(DenialReason::NoMatchingTrust),
         };
         verification.identity = verification.verify(trusts, trust_id, token, clock).await;
         verification
@@ -78,8 +78,8 @@ impl Verification {
                 self.grant = Some(nth);
                 grant.map.identity.fill(&trust.id, claims).ok_or(DenialReason::Identity)
             }
-            (None, _) => Err(DenialReason::NoGrant),
-            (Some(_), Some(_)) => Err(DenialReason::AmbiguousGrants),
+            (None, _) => Err(DenialReason::NoMatchingRule),
+            (Some(_), Some(_)) => Err(DenialReason::AmbiguousRules),
         }
     }
 
@@ -126,8 +126,8 @@ fn find_trust(
     let mut matching = trusts.iter().filter(is_match);
     match (matching.next(), matching.next()) {
         (Some(compiled), None) => Ok(compiled.clone()),
-        (None, _) => Err(DenialReason::NoTrust),
-        (Some(_), Some(_)) => Err(DenialReason::AmbiguousTrust),
+        (None, _) => Err(DenialReason::NoMatchingTrust),
+        (Some(_), Some(_)) => Err(DenialReason::AmbiguousTrusts),
     }
 }
 

@@ -23,7 +23,7 @@ async fn services(bouncer: &Bouncer) -> Vec<SqlRegistrar> {
         .acquire_timeout(TIMEOUT)
         .connect_lazy_with(options.extra_float_digits(None));
     registrars.push(SqlRegistrar::from_postgres(pool));
-    registrars.into_iter().map(|registrar| registrar.deadline(TIMEOUT)).collect()
+    registrars.into_iter().map(|registrar| registrar.timeout(TIMEOUT)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,7 +108,7 @@ async fn concurrent_calls_complete_partial_registration_once() {
     for _ in 0..50 {
         // Separate registrars do not share a call, as in separate processes.
         let registrar = SqlRegistrar::from_postgres(pool.clone());
-        let (registrar, alice) = (registrar.deadline(Duration::from_secs(60)), alice.clone());
+        let (registrar, alice) = (registrar.timeout(Duration::from_secs(60)), alice.clone());
         calls.spawn(async move { registrar.register(&alice).await.unwrap() });
     }
     let healed = calls.join_all().await;
@@ -121,7 +121,7 @@ async fn concurrent_calls_complete_partial_registration_once() {
 async fn paused_server_times_out_and_recovers() {
     let server = Postgres::start();
     let registrar = SqlRegistrar::connect(&server.url()).await.unwrap();
-    let patient = registrar.clone().deadline(Duration::from_secs(60));
+    let patient = registrar.clone().timeout(Duration::from_secs(60));
     let alice = identity(json!({"sub": "alice"}));
     let first = patient.register(&alice).await.unwrap();
     server.pause();
@@ -130,7 +130,7 @@ async fn paused_server_times_out_and_recovers() {
         // The pool's timeout is equally long.
         error => assert!(error.to_string().contains("timed out"), "{error}"),
     }
-    let brief = registrar.clone().deadline(Duration::from_millis(200));
+    let brief = registrar.clone().timeout(Duration::from_millis(200));
     let error = brief.register(&identity(json!({"sub": "bob"}))).await.unwrap_err();
     assert!(matches!(error, RegistrarError::TimedOut(_)), "{error:?}");
     assert!(error.to_string().ends_with("within 200ms: repeat the call"), "{error}");

@@ -35,7 +35,7 @@ async fn child() {
     let pool = PgPool::connect(&next()).await.unwrap();
     // Registrars share connections but no calls, so the database must prevent duplicates.
     let registrars: Vec<_> = (0..registrars.parse().unwrap())
-        .map(|_| SqlRegistrar::from_postgres(pool.clone()).deadline(Duration::from_secs(60)))
+        .map(|_| SqlRegistrar::from_postgres(pool.clone()).timeout(Duration::from_secs(60)))
         .collect();
     let user = identity(json!({"sub": subject, "tenant_id": "acme", "name": "User"}));
     ready().await;

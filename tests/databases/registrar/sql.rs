@@ -19,7 +19,7 @@ struct Candidate<F>(F);
 #[async_trait]
 impl<F: Fn() -> SqlRegistrar + Sync> RegistrarSuite for Candidate<F> {
     fn registrar(&self) -> Arc<dyn Registrar> {
-        Arc::new((self.0)().deadline(Duration::from_secs(60)))
+        Arc::new((self.0)().timeout(Duration::from_secs(60)))
     }
 
     async fn profile(&self, participant: &ParticipantId) -> Option<Profile> {
@@ -71,7 +71,7 @@ fn connecting_outside_a_runtime_is_error() {
 /// A registrar with timeouts long enough for a busy machine.
 pub(crate) fn patient(url: &Secret) -> SqlRegistrar {
     let patience = Duration::from_secs(60);
-    SqlRegistrar::connect_lazy_with_timeout(url, patience).unwrap().deadline(patience * 2)
+    SqlRegistrar::connect_lazy_with_timeout(url, patience).unwrap().timeout(patience * 2)
 }
 
 /// Simulates processes that start together: each has its own connections.
@@ -235,7 +235,7 @@ mod sqlite {
         let known = identity(json!({"sub": "known"}));
         registrar.register(&known).await.unwrap();
         let (patient, registrar) =
-            (registrar.clone().deadline(Duration::from_secs(60)), registrar.deadline(deadline));
+            (registrar.clone().timeout(Duration::from_secs(60)), registrar.timeout(deadline));
         let other = SqlitePool::connect(file.sqlite().expose()).await.unwrap();
         let writing = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
 

@@ -77,9 +77,9 @@ async fn killed_server_is_bridged_until_max_stale() {
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_server_delays_one_request() {
     let world = world().await;
-    let brief = world.tenants.clone().deadline(Duration::from_millis(300));
-    let endless = world.tenants.clone().deadline(Duration::MAX);
-    let world = World { tenants: world.tenants.deadline(Duration::from_secs(60)), ..world };
+    let brief = world.tenants.clone().timeout(Duration::from_millis(300));
+    let endless = world.tenants.clone().timeout(Duration::MAX);
+    let world = World { tenants: world.tenants.timeout(Duration::from_secs(60)), ..world };
     assert_eq!(world.status("acme").await, Some(Active));
     world.server.pause();
     world.clock.advance(PAST_TIME_TO_LIVE);

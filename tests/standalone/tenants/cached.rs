@@ -139,13 +139,13 @@ async fn outage_delays_one_request_and_recovers() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-    let tenants = tenants.deadline(Duration::from_millis(50));
+    let tenants = tenants.timeout(Duration::from_millis(50));
     store.set_mode(StoreMode::Hanging);
     clock.advance(PAST_TIME_TO_LIVE);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     clock.advance(Duration::from_secs(1));
     // The store still hangs. The timeout is long, so a request that waits would be noticed.
-    let tenants = tenants.deadline(Duration::from_secs(3600));
+    let tenants = tenants.timeout(Duration::from_secs(3600));
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     until(|| store.lookups() == 3).await;
     store.list.insert(tenant("acme", Suspended));
@@ -179,7 +179,7 @@ async fn hang_panic_and_wrong_tenant_are_failures() {
         let store = Store::with(&["acme"]);
         let (tenants, _clock) = cached(&store);
         let hangs = matches!(mood, StoreMode::Hanging);
-        let tenants = tenants.deadline(Duration::from_millis(if hangs { 20 } else { 60_000 }));
+        let tenants = tenants.timeout(Duration::from_millis(if hangs { 20 } else { 60_000 }));
         store.set_mode(mood);
         let error = status(&tenants, "acme").await.unwrap_err();
         assert_eq!(error.to_string(), message);
@@ -249,7 +249,7 @@ async fn longest_durations_do_not_overflow() {
         .time_to_live(Duration::MAX)
         .negative_time_to_live(Duration::MAX)
         .max_stale(Duration::MAX)
-        .deadline(Duration::MAX);
+        .timeout(Duration::MAX);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
     assert_eq!(status(&tenants, "unknown").await.unwrap(), None);
     tenants.forget(&id("acme"));

@@ -136,7 +136,7 @@ async fn api_server(keys: String, token: &'static str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn keys_need_ca_file_and_bearer_file() {
+async fn key_fetch_uses_ca_and_bearer_files() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let (url, certificate) = api_server(cluster.jwks().to_string(), "pod-token").await;

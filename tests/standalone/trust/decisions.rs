@@ -19,7 +19,7 @@ async fn trust_without_rule_grants_nothing() {
 }
 
 #[tokio::test]
-async fn rule_does_not_apply_across_trusts() {
+async fn rule_applies_only_to_its_trust() {
     let clock = ManualClock::new();
     let (one, other) = (platform(&clock).await, platform(&clock).await);
     let parts = [trust("one", &one, ""), reporter(), trust("other", &other, "")];
@@ -68,11 +68,11 @@ async fn audit_mode_grants_nothing() {
     assert_eq!(why(&evaluator, &pod(&cluster).subject("x").sign()).await, "grant_none");
     let explained = evaluator.explain(&pod(&cluster).sign(), None).await;
     assert_eq!(explained.grant(), Some("reporting"));
-    assert_eq!(explained.refusal().map(|reason| reason.as_str()), Some("audit_mode"));
+    assert_eq!(explained.denial().map(|reason| reason.as_str()), Some("audit_mode"));
 }
 
 #[tokio::test]
-async fn not_after_ends_trust_and_grant() {
+async fn not_after_limits_trust_and_expiry() {
     // 2026-05-16T13:51:07Z
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_778_939_467);
     let clock = ManualClock::at(start);
@@ -130,7 +130,7 @@ async fn unknown_issuer_causes_no_request() {
 }
 
 #[tokio::test]
-async fn unavailable_platform_is_temporarily_unavailable() {
+async fn unavailable_keys_give_temporarily_unavailable() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     cluster.fail(ProviderEndpoint::Jwks, Fault::Status(500));
@@ -145,7 +145,7 @@ async fn unavailable_platform_is_temporarily_unavailable() {
 }
 
 #[tokio::test]
-async fn public_answer_is_same_for_every_fault() {
+async fn public_response_is_same_for_all_faults() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let parts = [

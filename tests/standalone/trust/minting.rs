@@ -190,7 +190,7 @@ async fn request_parameters_are_checked() {
 }
 
 #[tokio::test]
-async fn untrusted_caller_learns_no_reason() {
+async fn denied_caller_gets_no_reason() {
     let world = World::new().await;
     let endpoints =
         world.endpoints(world.workloads(world.forwarding_minter(), "single_use_jti = true"));
@@ -214,7 +214,7 @@ async fn untrusted_caller_learns_no_reason() {
 }
 
 #[tokio::test]
-async fn provider_answer_is_checked() {
+async fn provider_response_is_checked() {
     let world = World::new().await;
     let endpoints = world.endpoints(world.workloads(world.forwarding_minter(), ""));
     let foreign = |claim: &str, value: &str| {
@@ -373,7 +373,7 @@ async fn each_minter_failure_has_its_code() {
         let workloads = world.workloads(minter, "");
         let request = WorkloadRequest::new(pod(&world.cluster).sign());
         let refusal = workloads.exchange(&request).await.unwrap_err();
-        let answer = (refusal.status(), refusal.code(), refusal.retry_after());
+        let answer = (refusal.status().as_u16(), refusal.code(), refusal.retry_after());
         assert_eq!(answer, (status, code, retry_after), "{case}");
         assert_eq!(refusal.public_message(), "The token could not be issued.");
     }
@@ -383,7 +383,7 @@ async fn each_minter_failure_has_its_code() {
 }
 
 #[tokio::test]
-async fn failed_minting_uses_up_single_use_token() {
+async fn token_counts_as_used_despite_failed_minting() {
     let world = World::new().await;
     let endpoints =
         world.endpoints(world.workloads(world.forwarding_minter(), "single_use_jti = true"));

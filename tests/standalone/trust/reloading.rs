@@ -129,7 +129,7 @@ async fn decision_uses_one_whole_policy() {
 }
 
 #[test]
-fn policy_has_exactly_one_source() {
+fn policy_and_file_exclude_each_other() {
     let both = TrustEvaluator::builder().policy(TrustPolicy::default()).file("x.toml").build();
     assert!(both.unwrap_err().to_string().contains("give one"));
     assert!(evaluator(&ManualClock::new(), &[]).reload().is_err());

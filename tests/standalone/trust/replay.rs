@@ -43,7 +43,7 @@ async fn one_of_many_concurrent_uses_wins() {
 }
 
 #[tokio::test]
-async fn only_a_grant_uses_up_token() {
+async fn only_granted_token_counts_as_used() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ONCE), reporter()]);
@@ -115,7 +115,7 @@ async fn full_log_denies_new_tokens() {
 }
 
 #[tokio::test]
-async fn clock_jumps_do_not_forget_tokens() {
+async fn used_tokens_survive_clock_jumps() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ONCE), reporter()]);
@@ -144,7 +144,7 @@ impl ReplayLog for Unavailable {
 }
 
 #[tokio::test]
-async fn unavailable_log_denies_single_use() {
+async fn unavailable_log_denies_single_use_tokens() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let build = |more| {
@@ -163,7 +163,7 @@ async fn unavailable_log_denies_single_use() {
 }
 
 #[tokio::test]
-async fn same_jti_of_two_trusts_is_independent() {
+async fn same_jti_may_occur_in_two_trusts() {
     let clock = ManualClock::new();
     let (one, other) = (platform(&clock).await, platform(&clock).await);
     let parts = [trust("one", &one, ONCE), reporter(), trust("other", &other, ONCE), reporter()];

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pattern_must_be_anchored_whole_segments() {
+    fn wildcard_must_be_whole_later_segment() {
         for pattern in ["a:*", "repo:acme/*:ref:refs/heads/main", "arn:aws:iam::1:role/*", "a:*:b"]
         {
             assert!(Pattern::parse(pattern).is_ok(), "{pattern}");
