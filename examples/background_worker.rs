@@ -1,7 +1,8 @@
 //! Run with `cargo run --example background_worker`
 //!
-//! A background worker without users. It reads the documents of every tenant with a service token
-//! for that tenant (client credentials, RFC 6749 §4.4). The document store verifies the tokens.
+//! Runs a background worker that has no users. It reads the documents of every tenant with a
+//! service token for that tenant (client credentials, RFC 6749 §4.4). The document service verifies
+//! the tokens.
 
 use axum::{Router, routing::get};
 use scaikey_auth::issuer::ClientAuth;
@@ -20,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // As in ScaiKey, each tenant has its own issuer and token endpoint.
         provider.tenant(tenant, tenant).register_client(Client::new("indexer", "a secret"));
     }
-    let store = store(&provider).await?;
+    let documents = start_document_service(&provider).await?;
 
     let client = TokenExchangeClient::builder(provider.issuer())
         .client_auth(ClientAuth::basic("indexer", "a secret"))
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         for tenant in TENANTS {
             let token = client.service_token(TenantId::new(tenant)?).await?;
             let status = token.cache_status().as_str();
-            let request = http.get(format!("{store}/documents"));
+            let request = http.get(format!("{documents}/documents"));
             let answer = request.bearer_auth(token.secret().expose()).send().await?.text().await?;
             println!("round {round}, {status:4}: {answer}");
         }
@@ -40,8 +41,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Starts the document store, which accepts a token from any tenant, and returns its URL.
-async fn store(provider: &Provider) -> Result<String, Box<dyn std::error::Error>> {
+/// Starts the document service, which accepts tokens of every tenant, and returns its URL.
+async fn start_document_service(provider: &Provider) -> Result<String, Box<dyn std::error::Error>> {
     let url = provider.url();
     let issuer = IssuerConfig::new(format!("{url}/tenants/{{tenant_id}}"))
         .jwks_uri(format!("{url}/api/v1/auth/tenants/{{tenant_id}}/.well-known/jwks.json"))
@@ -54,6 +55,6 @@ async fn store(provider: &Provider) -> Result<String, Box<dyn std::error::Error>
     let app: Router = Router::new().route("/documents", get(documents)).layer(auth.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(async move { serve::serve(listener, app, serve::HEAD).await });
+    tokio::spawn(async move { serve::serve(listener, app, serve::HEAD_TIMEOUT).await });
     Ok(url)
 }

@@ -1,9 +1,10 @@
 //! Run with `cargo run --example browser_login`
 //!
 //! Then open the printed address, and sign in as `alice` with the password `wonderland`. The page
-//! is plain HTML, its API is behind the layer, and a test provider shows the sign-in form. The
-//! browser holds sealed cookies and no token. `LISTEN` sets another address. `TOKEN_SECONDS` sets
-//! the lifetime of access tokens, which are renewed while you use the page.
+//! is plain HTML, its API requires a session, and a test provider shows the sign-in form. The
+//! browser holds sealed cookies and no token. `LISTEN` sets the address (default `127.0.0.1:8080`).
+//! `TOKEN_SECONDS` sets the lifetime of access tokens (default 3600), which are renewed while you
+//! use the page.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,7 +35,8 @@ fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
         .allow_loopback_http(true)
         .client_auth(ClientAuth::basic("scaiwave", "secret"))
         .build()?;
-    // With several processes, read the keys from P_SESSION_KEYS instead.
+    // Random keys end all sessions at a restart. A real service reads its keys from an environment
+    // variable (in the manual: `P_SESSION_KEYS`), the same in all its processes.
     let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random()?).build()?;
     let endpoints = auth
         .endpoints()
@@ -58,7 +60,7 @@ fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt::init(); // silent, unless RUST_LOG says otherwise
+    tracing_subscriber::fmt::init(); // prints nothing unless RUST_LOG is set
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -96,9 +98,9 @@ Open {here} in a browser, and sign in as alice with the password wonderland.
   service   {here}
   provider  {provider}   the test provider: shows the sign-in form, signs tokens
 
-Ctrl-C stops both.",
+Press Ctrl-C to stop both.",
         provider = provider.url(),
     );
-    serve::serve(listener, app, serve::HEAD).await;
+    serve::serve(listener, app, serve::HEAD_TIMEOUT).await;
     Ok(())
 }

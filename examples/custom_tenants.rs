@@ -1,7 +1,8 @@
 //! Run with `cargo run --example custom_tenants --features sqlite`
 //!
-//! Keeps tenants in your own database table. `Workspaces` reads the table with SQLx,
-//! `CachedTenants` caches the rows, and handlers receive the row. Prints `curl` lines to try.
+//! Reads tenants from a database table of the service. The resolver `Workspaces` reads the table
+//! with SQLx, `CachedTenants` caches the rows, and handlers receive them. Prints `curl` lines to
+//! try. `LISTEN` sets the address (default `127.0.0.1:8080`).
 
 use std::error::Error;
 
@@ -51,7 +52,9 @@ async fn plan(TenantRow(workspace): TenantRow<Workspace>) -> String {
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = TcpListener::bind(&listen).await.map_err(|error| {
-        format!("cannot listen on {listen}: {error}; set LISTEN to another address")
+        format!(
+            "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example custom_tenants --features sqlite"
+        )
     })?;
     let provider = Provider::start().await;
     let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
@@ -72,7 +75,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let token = provider.token().tenant(tenant).sign();
         println!("curl -i {url} -H 'Authorization: Bearer {token}'");
     }
-    serve::serve(listener, api, serve::HEAD).await;
+    serve::serve(listener, api, serve::HEAD_TIMEOUT).await;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Run with `cargo run --example hyper`
 //!
-//! Protects a plain hyper 1 service, without a framework. Prints `curl` lines to try.
+//! Protects a plain hyper 1 service, without a framework. Prints `curl` lines to try. `LISTEN` sets
+//! the address (default `127.0.0.1:8080`).
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -25,7 +26,9 @@ async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
 async fn main() -> Result<(), Box<dyn Error>> {
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = TcpListener::bind(&listen).await.map_err(|error| {
-        format!("cannot listen on {listen}: {error}; set LISTEN to another address")
+        format!(
+            "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example hyper"
+        )
     })?;
     let provider = Provider::start().await;
     let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
@@ -33,8 +36,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let service = ServiceBuilder::new().layer(auth.layer()).service(service_fn(hello));
 
     let url = format!("http://{}", listener.local_addr()?);
-    println!("curl -i {url}");
-    println!("curl -i {url} -H 'Authorization: Bearer {}'", provider.token().sign());
-    serve::serve(listener, service, serve::HEAD).await;
+    println!("# 401: no token\ncurl -i {url}");
+    println!(
+        "# 200: a valid token\ncurl -i {url} -H 'Authorization: Bearer {}'",
+        provider.token().sign()
+    );
+    serve::serve(listener, service, serve::HEAD_TIMEOUT).await;
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Run with `cargo run --example on_behalf_of`
 //!
 //! Calls another service on behalf of the user. Users call the drive. The drive calls the vault
-//! with an exchanged token of the user, or with its own service token for housekeeping. No handler
-//! touches a token: a layer around the drive's HTTP client adds the right token for each
-//! destination.
+//! with a token that it got in exchange for the user's token, or with its own service token for
+//! housekeeping. The handlers do not handle tokens: a layer around the drive's HTTP client adds the
+//! right token for each destination.
 
 use axum::extract::State;
 use axum::{Json, Router, routing::get};
@@ -33,8 +33,8 @@ struct Drive {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let provider = Provider::builder().audience("scaivault").start().await;
-    let account = testing::Client::new("scaidrive", "a secret").scopes("audit:write");
-    provider.register_client(account.may_exchange("scaivault", "vault:read"));
+    let client = testing::Client::new("scaidrive", "a secret").scopes("audit:write");
+    provider.register_client(client.may_exchange("scaivault", "vault:read"));
     let vault = start(vault(&provider)?).await?;
     let drive = start(drive(&provider, &vault)?).await?;
 
@@ -50,13 +50,13 @@ async fn main() -> Result<(), BoxError> {
         "The drive's housekeeping has no caller, so the drive calls the vault with its own token:"
     );
     println!("  the vault saw {}", ask(&http, &format!("{drive}/housekeeping"), None).await?);
-    println!("alice makes the drive call a URL that is not a destination:");
+    println!("alice makes the drive call a URL that is not a configured destination:");
     println!("  {}", ask(&http, &format!("{drive}/elsewhere"), Some(&alice)).await?);
     println!("{} token requests reached the provider", provider.token_requests());
     Ok(())
 }
 
-/// The vault. It accepts tokens for `scaivault` and answers with their claims.
+/// Builds the vault, which accepts tokens for `scaivault` and answers with their claims.
 fn vault(provider: &Provider) -> Result<Router, BoxError> {
     let show_claims = async |identity: Identity| {
         let claims: Value = identity.claims().unwrap_or_default();
@@ -74,7 +74,7 @@ fn auth(provider: &Provider) -> scaikey_auth::AuthBuilder {
     Auth::builder().issuer(IssuerConfig::new(provider.issuer()).allow_loopback_http(true))
 }
 
-/// The drive. Its users' tokens are for `scaidrive`, so the vault would reject them.
+/// Builds the drive. Its users' tokens are for `scaidrive`, so the vault would reject them.
 fn drive(provider: &Provider, vault: &str) -> Result<Router, BoxError> {
     let client = TokenExchangeClient::builder(provider.issuer())
         .client_auth(ClientAuth::basic("scaidrive", "a secret"))
@@ -124,6 +124,6 @@ where
 async fn start(app: Router) -> Result<String, BoxError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(serve::serve(listener, app, serve::HEAD));
+    tokio::spawn(serve::serve(listener, app, serve::HEAD_TIMEOUT));
     Ok(url)
 }

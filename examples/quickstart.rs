@@ -1,7 +1,7 @@
 //! Run with `cargo run --example quickstart`
 //!
 //! Starts a protected API and a test provider, and prints `curl` lines to try in another terminal.
-//! Set `LISTEN` to use another address. Without a token, the API answers 401:
+//! `LISTEN` sets the address (default `127.0.0.1:8080`). Without a token, the API answers 401:
 //! `curl -i http://127.0.0.1:8080/me`.
 
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ async fn admin(identity: Identity) -> String {
     format!("Welcome, {}. You are an administrator.", identity.subject())
 }
 
-/// The API. It accepts the provider's tokens whose audience is `scaiwave`.
+/// Builds the API, which accepts the provider's tokens for the audience `scaiwave`.
 fn api(issuer: String) -> Result<Router, ConfigError> {
     // The test provider has no TLS. Plain http is allowed on the loopback interface only.
     let issuer = IssuerConfig::new(issuer).allow_loopback_http(true);
@@ -56,7 +56,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
     let api = api(provider.issuer())?;
     print_instructions(&format!("http://{}", listener.local_addr()?), &provider);
-    serve::serve(listener, api, serve::HEAD).await;
+    serve::serve(listener, api, serve::HEAD_TIMEOUT).await;
     Ok(())
 }
 
@@ -66,14 +66,14 @@ fn print_instructions(api: &str, provider: &Provider) {
     let (good, expired) = (bearer(alice.clone().sign()), bearer(alice.expired().sign()));
     println!(
         "\
-A protected API and a test identity provider run on this machine:
+A protected API and a test provider run on this machine:
 
   API       {api}   /me needs a token, /admin needs the scope admin
   provider  {provider}   signs tokens and publishes its keys
 
 Paste these lines into another terminal.
 
-  200  a valid token: the API fetches the provider's keys and verifies it
+  200  a valid token: the API fetches the provider's keys and verifies the token
 curl -i -w '\\n' {api}/me{good}
 
   403  the same token on /admin: it lacks the scope admin
@@ -85,7 +85,8 @@ curl -i -w '\\n' {api}/me{expired}
   401  no token
 curl -i -w '\\n' {api}/me
 
-To sign in with a browser, run `cargo run --example browser_login` and open http://localhost:8080.
+To sign in with a browser, run this in another terminal and open the address that it prints:
+LISTEN=127.0.0.1:0 cargo run --example browser_login
 
 Press Ctrl-C to stop both. Set RUST_LOG=scaikey_auth=debug to log why a request was rejected.",
         provider = provider.url(),

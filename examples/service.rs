@@ -1,15 +1,21 @@
-//! Run with `SCAIWAVE_ISSUER=https://id.example SCAIWAVE_AUDIENCE=scaiwave cargo run --example
-//! service`
+//! Runs a complete service that is configured by environment variables only: `SCAIWAVE_…` (see the
+//! manual), `LISTEN` (default `127.0.0.1:8080`) and `RUST_LOG`.
 //!
-//! or, without a provider, with `SCAIWAVE_AUTH_MODE=mock cargo run --example service`. With
-//! `--release`, mock mode also needs `APP_ENV=local`. Then try:
+//! ```sh
+//! # With a provider:
+//! SCAIWAVE_ISSUER=https://id.example SCAIWAVE_AUDIENCE=scaiwave cargo run --example service
+//! # Without a provider; with `--release`, this also needs APP_ENV=local:
+//! SCAIWAVE_AUTH_MODE=mock cargo run --example service
+//! ```
 //!
-//! - `curl -i http://127.0.0.1:8080/me -H 'Authorization: Bearer anything'`
-//! - `curl -i http://127.0.0.1:8080/v1/auth/whoami -H 'Authorization: Bearer anything'`
+//! In mock mode, try:
 //!
-//! A complete service that is configured by environment variables only: `SCAIWAVE_…` (see the
-//! manual), `LISTEN` and `RUST_LOG`. On `SIGHUP` (`kill -HUP PID`) it reloads the trust policy
-//! (`SCAIWAVE_TRUST_FILE`).
+//! ```sh
+//! curl -i http://127.0.0.1:8080/me -H 'Authorization: Bearer anything'
+//! curl -i http://127.0.0.1:8080/v1/auth/whoami -H 'Authorization: Bearer anything'
+//! ```
+//!
+//! On `SIGHUP` (`kill -HUP PID`), the service reloads the trust policy (`SCAIWAVE_TRUST_FILE`).
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -19,6 +25,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing::get};
 use scaikey_auth::endpoints::Endpoints;
+use scaikey_auth::error::BoxError;
 use scaikey_auth::exchange::{AccessToken, ExchangeError, OAuthError};
 use scaikey_auth::issuer::IssuerHealth;
 use scaikey_auth::registrar::MemoryRegistrar;
@@ -33,7 +40,7 @@ use tracing_subscriber::EnvFilter;
 
 mod serve;
 
-type Tokens = Option<TokenExchangeClient>;
+type TokenClient = Option<TokenExchangeClient>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -42,14 +49,14 @@ async fn main() -> ExitCode {
     log.with_ansi(std::io::stderr().is_terminal()).init();
 
     let config = AuthConfig::from_env("SCAIWAVE");
-    let (auth, tokens) = match (Auth::from_config(config.clone()).build(), tokens(&config)) {
-        (Ok(auth), Ok(tokens)) => (auth, tokens),
-        (auth, tokens) => {
-            auth.err().into_iter().chain(tokens.err()).for_each(|faults| eprintln!("{faults}"));
+    let (auth, client) = match (Auth::from_config(config.clone()).build(), token_client(&config)) {
+        (Ok(auth), Ok(client)) => (auth, client),
+        (auth, client) => {
+            auth.err().into_iter().chain(client.err()).for_each(|faults| eprintln!("{faults}"));
             return ExitCode::from(2);
         }
     };
-    let endpoints = match endpoints(&config, &auth, &tokens) {
+    let endpoints = match endpoints(&config, &auth, &client) {
         Ok(endpoints) => endpoints,
         Err(faults) => {
             eprintln!("{faults}");
@@ -57,30 +64,34 @@ async fn main() -> ExitCode {
         }
     };
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    match run(&listen, auth, tokens, endpoints).await {
+    match run(&listen, auth, client, endpoints).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cannot listen on {listen}: {error}; set LISTEN to another address");
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Builds the client for tokens of other services, if this service has a `client_id`.
-fn tokens(config: &AuthConfig) -> Result<Tokens, ConfigError> {
+/// Builds the client that gets tokens for other services, if this service has a `client_id`.
+fn token_client(config: &AuthConfig) -> Result<TokenClient, ConfigError> {
     let has_client = config.client.id.is_some();
     has_client.then(|| TokenExchangeClient::from_config(config).build()).transpose()
 }
 
 /// Builds the endpoints under `/v1/auth/`. Participants are stored in the database, or in memory
 /// without one.
-fn endpoints(config: &AuthConfig, auth: &Auth, tokens: &Tokens) -> Result<Endpoints, ConfigError> {
+fn endpoints(
+    config: &AuthConfig,
+    auth: &Auth,
+    client: &TokenClient,
+) -> Result<Endpoints, ConfigError> {
     let mut endpoints = auth.endpoints();
     // Sign-in and refresh requests name no tenant, so they cannot use a token endpoint per tenant.
     let per_tenant =
         config.client.token_url.as_deref().is_some_and(|url| url.contains("{tenant_id}"));
-    if let (Some(tokens), false) = (tokens, per_tenant) {
-        endpoints = endpoints.client(tokens.clone());
+    if let (Some(client), false) = (client, per_tenant) {
+        endpoints = endpoints.client(client.clone());
     }
     if config.database_url.is_none() {
         endpoints = endpoints.registrar(MemoryRegistrar::new());
@@ -91,25 +102,29 @@ fn endpoints(config: &AuthConfig, auth: &Auth, tokens: &Tokens) -> Result<Endpoi
 async fn run(
     listen: &str,
     auth: Auth,
-    tokens: Tokens,
+    client: TokenClient,
     endpoints: Endpoints,
-) -> std::io::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
+) -> Result<(), BoxError> {
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        format!(
+            "Cannot listen on {listen}: {error}.\nSet LISTEN to another address, for example LISTEN=127.0.0.1:8081."
+        )
+    })?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
     // Fetches the keys before the first request needs them. If the provider is unavailable, the
     // library logs a warning and fetches them for the first token or health check.
     let warm_up = auth.clone();
     tokio::spawn(async move { warm_up.ready().await });
     reload_on_hangup(&endpoints)?;
-    let mut app = api(&auth, tokens, &endpoints).layer(endpoints.clone());
+    let mut app = api(&auth, client, &endpoints).layer(endpoints.clone());
     if let Some(sessions) = endpoints.sessions() {
         app = app.layer(sessions.layer());
     }
-    serve::serve(listener, app, serve::HEAD).await;
+    serve::serve(listener, app, serve::HEAD_TIMEOUT).await;
     Ok(())
 }
 
-/// Reloads the trust policy at each `SIGHUP`. If the new policy is invalid, the library logs the
+/// Reloads the trust policy on each `SIGHUP`. If the new policy is invalid, the library logs the
 /// reasons and the previous policy stays in force. Without a policy the signal has no effect.
 #[cfg(unix)]
 fn reload_on_hangup(endpoints: &Endpoints) -> std::io::Result<()> {
@@ -131,7 +146,7 @@ fn reload_on_hangup(_: &Endpoints) -> std::io::Result<()> {
     Ok(())
 }
 
-fn api(auth: &Auth, tokens: Tokens, endpoints: &Endpoints) -> Router {
+fn api(auth: &Auth, client: TokenClient, endpoints: &Endpoints) -> Router {
     let protected = Router::new()
         .route("/me", get(me))
         .route("/admin", get(admin).route_layer(auth.require(scope("admin"))))
@@ -141,7 +156,7 @@ fn api(auth: &Auth, tokens: Tokens, endpoints: &Endpoints) -> Router {
             "/service-token/{tenant}",
             get(service_token).route_layer(auth.require(scope("admin"))),
         )
-        .with_state(tokens)
+        .with_state(client)
         .layer(auth.layer());
     let public = Router::new().route("/public", get(public)).layer(auth.layer().optional());
     let health = (auth.clone(), endpoints.clone());
@@ -177,20 +192,23 @@ async fn docs(identity: Identity) -> String {
 
 /// Exchanges the caller's token for another service, and answers with its claims, never the token.
 async fn downstream(
-    State(tokens): State<Tokens>,
+    State(client): State<TokenClient>,
     Path(audience): Path<String>,
     context: AuthContext,
 ) -> Response {
-    let (Some(tokens), Some(token)) = (tokens, context.token()) else { return no_client() };
+    let (Some(client), Some(token)) = (client, context.token()) else { return no_client() };
     let mut request = ExchangeRequest::new(token, audience);
     request.tenant = context.identity().tenant_id().cloned();
-    claims_or_error(tokens.exchange(&request).await)
+    claims_or_error(client.exchange(&request).await)
 }
 
 /// Gets a service token of this service for one tenant, and answers with its claims.
-async fn service_token(State(tokens): State<Tokens>, Path(tenant): Path<TenantId>) -> Response {
-    let Some(tokens) = tokens else { return no_client() };
-    claims_or_error(tokens.service_token(tenant).await)
+async fn service_token(
+    State(client): State<TokenClient>,
+    Path(tenant): Path<TenantId>,
+) -> Response {
+    let Some(client) = client else { return no_client() };
+    claims_or_error(client.service_token(tenant).await)
 }
 
 fn claims_or_error(outcome: Result<AccessToken, ExchangeError>) -> Response {
@@ -218,7 +236,8 @@ fn claims_or_error(outcome: Result<AccessToken, ExchangeError>) -> Response {
 }
 
 fn no_client() -> Response {
-    let hint = "to get tokens for other services, set SCAIWAVE_CLIENT_ID and send a real token\n";
+    let hint =
+        "tokens for other services need SCAIWAVE_CLIENT_ID and a caller with a verified token\n";
     (StatusCode::NOT_IMPLEMENTED, hint).into_response()
 }
 
@@ -226,8 +245,8 @@ async fn public(identity: Option<Identity>) -> String {
     format!("hello, {}\n", identity.as_ref().map_or("stranger", Identity::subject))
 }
 
-/// Answers readiness probes: 200 if the service can verify tokens. The body also reports foreign
-/// issuers, but an unavailable foreign issuer does not make the service unready.
+/// Answers readiness probes: 200 if the service can verify tokens. The body also reports the
+/// issuers of the trust policy, but an unavailable one does not make the service unready.
 async fn healthz(State((auth, endpoints)): State<(Auth, Endpoints)>) -> (StatusCode, Json<Value>) {
     let issuers = auth.issuers().health();
     let ready = auth.mode() == AuthMode::Mock || issuers.iter().all(IssuerHealth::can_verify);

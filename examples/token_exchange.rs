@@ -1,8 +1,8 @@
 //! Run with `cargo run --example token_exchange`
 //!
-//! Exchanges and caches tokens. A drive has its users' tokens and needs a token for the vault for
-//! each of them: token exchange (RFC 8693). The example uses a test provider instead of ScaiKey,
-//! and a manual clock instead of waiting for an hour.
+//! Exchanges and caches tokens. A drive exchanges the token of each user for a token for the vault
+//! (RFC 8693). The example uses a test provider instead of ScaiKey, and a manual clock instead of
+//! waiting for an hour.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         print_outcome(&provider, client.exchange(&for_vault(user)).await);
     }
 
-    println!("1000 parallel requests of alice:");
+    println!("1,000 concurrent requests for alice's token:");
     let mut requests = tokio::task::JoinSet::new();
     for _ in 0..1000 {
         let (client, request) = (client.clone(), for_vault(&alice));
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("  {} tokens, {} requests to the provider", tokens.len(), provider.token_requests());
 
     println!(
-        "52 minutes later the tokens are due for renewal. They are used until the renewal in the background:"
+        "52 minutes later, the tokens are due for renewal. The old token is returned while a background task renews it:"
     );
     clock.advance(Duration::from_secs(52 * 60));
     print_outcome(&provider, client.exchange(&for_vault(&alice)).await);
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     print_outcome(&provider, client.exchange(&for_vault(&bob)).await);
     provider.heal(ProviderEndpoint::Token);
 
-    println!("The drive is not allowed to get tokens for the payroll. The refusal is cached:");
+    println!("The drive may not get tokens for the service `payroll`. The refusal is cached:");
     clock.advance(Duration::from_secs(60));
     for _ in 0..2 {
         print_outcome(

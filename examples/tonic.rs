@@ -1,7 +1,7 @@
 //! Run with `cargo run --example tonic`
 //!
-//! Protects a gRPC server (tonic's health service). A client calls it with a token, without a
-//! token, and with a token that lacks the scope. Prints the status codes.
+//! Protects a gRPC service (tonic's health service) with the layer and a guard. A client calls it
+//! with a token, without a token, and with a token that lacks the scope. Prints the status codes.
 
 use std::error::Error;
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (_reporter, health) = tonic_health::server::health_reporter();
     // Your own service finds the `AuthContext` in `request.extensions()`.
     let server = Server::builder()
-        // Closes connections of clients that disappear or send nothing.
+        // Closes connections of clients that disappear, and every connection after an hour.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .max_connection_age(Duration::from_secs(3600))
         .layer(auth.layer().respond_with(Grpc))

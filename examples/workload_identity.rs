@@ -2,7 +2,7 @@
 //!
 //! Accepts tokens of workload platforms: pods, CI jobs and virtual machines authenticate with their
 //! platform's token, without a shared secret. A trust policy maps these tokens to identities. The
-//! program shows granted and denied tokens and the explanations for administrators, then exits.
+//! program shows granted and denied tokens, and an explanation of each decision for administrators.
 
 use std::error::Error;
 
@@ -14,7 +14,7 @@ use scaikey_auth::trust::{Granted, TrustEvaluator, TrustPolicy, presets};
 use scaikey_auth::validator::insecure_decode_claims;
 use serde_json::{Value, json};
 
-/// A trust policy like that of a real service. Only the key sets differ: they come from test
+/// Returns a trust policy like that of a real service. Only the key sets differ: they come from test
 /// providers on this machine, so that the example needs no network.
 fn policy(k8s: &TestIssuer, github: &TestIssuer, google: &TestIssuer) -> String {
     let local = |issuer: &TestIssuer| {
@@ -80,7 +80,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("# A policy with mistakes\n\n{}\n", refusal(MISTAKES));
 
     let policy = TrustPolicy::from_toml(&policy(&k8s, &github, &google))?;
-    // Tokens of the service's own provider are never foreign, even if a policy names it.
+    // The builder refuses a policy that names the service's own provider: a rule must not change the
+    // scopes of its tokens.
     let trusts =
         TrustEvaluator::builder().policy(policy).own_issuer("https://scaikey.example").build()?;
 
@@ -101,7 +102,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let unknown = workload(&google, "https://elsewhere.example").subject("108712345").sign();
     show(&trusts, "A token of an unknown issuer", &unknown, "").await;
 
-    // A service that mints its own tokens exchanges the pod's token for one of them.
+    // Exchanges the pod's token for a token that this service issues itself.
     let key = SigningKey::generate(Algorithm::ES256).private_pem();
     let minter = LocalMinter::new("https://vault.example", Algorithm::ES256, key, "minter-1")?;
     let exchange = WorkloadExchange::new(trusts, minter, "scaivault");
@@ -112,8 +113,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A policy with three mistakes: a rule that matches any repository, a typo, and a lifetime of a
-/// month.
+/// A policy with four mistakes: a misspelt field, a lifetime of a month, a wildcard that also matches
+/// other owners (`acme-evil`), and an identity that names neither its kind nor the trust.
 const MISTAKES: &str = r#"
 [[trust]]
 id = "github"

@@ -1,7 +1,7 @@
 //! Serves HTTP/1.1 for the examples: hyper with a time limit for request heads.
 //!
 //! `axum::serve` has no such limit: a client that sends half a head, or nothing, keeps its
-//! connection and its file handle open for ever.
+//! connection and its file descriptor open forever.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -16,11 +16,11 @@ use tokio::net::TcpListener;
 use tower::{Service, ServiceExt as _};
 
 /// The time limit for a request head, and for an idle connection between two requests.
-pub(crate) const HEAD: Duration = Duration::from_secs(15);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves until the process ends. Adds the client address to each request, because the endpoints
 /// throttle by address.
-pub(crate) async fn serve<S, B>(listener: TcpListener, service: S, head: Duration)
+pub(crate) async fn serve<S, B>(listener: TcpListener, service: S, head_timeout: Duration)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
@@ -29,11 +29,11 @@ where
 {
     let mut server = http1::Builder::new();
     // Without a timer, hyper ignores the time limit.
-    server.timer(TokioTimer::new()).header_read_timeout(head);
+    server.timer(TokioTimer::new()).header_read_timeout(head_timeout);
     loop {
         let (connection, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
-            // For example, no file handle is left. Closed connections release theirs.
+            // For example, no file descriptor is left. Closed connections release theirs.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -38,6 +38,16 @@ async fn quickstart_lines_give_the_announced_status() {
 }
 
 #[tokio::test]
+async fn quickstart_names_a_working_sign_in_command() {
+    let mut quickstart = Program::example("quickstart", &[FREE_PORT]);
+    let command = quickstart.stdout.line("browser_login").await;
+    let (variable, example) = command.split_once(" cargo run --example ").unwrap();
+    let environment = [variable.split_once('=').unwrap()];
+    // `quickstart` is still running.
+    Program::example(example, &environment).stdout.line("Open http://localhost:").await;
+}
+
+#[tokio::test]
 async fn quickstart_debug_log_gives_the_reason() {
     let log = ("RUST_LOG", "scaikey_auth=debug");
     let mut quickstart = Program::example("quickstart", &[FREE_PORT, log]);
@@ -72,6 +82,7 @@ async fn hyper_lines_give_the_announced_status() {
     let mut hyper = Program::example("hyper", &[FREE_PORT]);
     for (status, text) in [("401", "This resource needs a bearer token."), ("200", "hello, alice")]
     {
+        hyper.stdout.line(&format!("# {status}")).await;
         let answer = paste(&hyper.stdout.line("curl ").await).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(answer.contains(text), "{answer}");

@@ -35,7 +35,7 @@ async fn incomplete_heads_are_dropped() {
 
 #[tokio::test]
 async fn complete_heads_are_answered() {
-    let mut connection = connection(serve::HEAD).await;
+    let mut connection = connection(serve::HEAD_TIMEOUT).await;
     let request = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
     connection.write_all(request).await.unwrap();
     let mut answer = String::new();
@@ -51,7 +51,7 @@ fn examples_serve_with_head_timeouts() {
     for file in files.filter(|path| path.extension().is_some_and(|it| it == "rs")) {
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains("axum::serve(") && !text.contains("serve_connection"), "{file:?}");
-        servers += usize::from(text.contains("serve::HEAD"));
+        servers += usize::from(text.contains("serve::HEAD_TIMEOUT"));
     }
     assert!(servers >= 5, "{servers}");
 }
