@@ -30,7 +30,7 @@ impl Challenge {
     }
 }
 
-/// An error: the value does not follow the grammar.
+/// The error of [`parse`]: the position, and the element that the grammar requires there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} at byte {offset} of a WWW-Authenticate value")]
 #[non_exhaustive]
@@ -50,7 +50,7 @@ pub fn parse(value: &str) -> Result<Vec<Challenge>, ParseError> {
     let mut reader = Reader { text: value, offset: 0 };
     let mut challenges = Vec::new();
     loop {
-        reader.empty_members();
+        reader.skip_empty_elements();
         if reader.is_done() {
             break;
         }
@@ -74,11 +74,11 @@ impl<'a> Reader<'a> {
         let scheme = self.token("a scheme")?.to_owned();
         let mut challenge = Challenge { scheme, params: Vec::new(), token68: None };
         if self.skip(" ") == 0 {
-            return self.end_of_member().map(|()| challenge);
+            return self.end_of_element().map(|()| challenge);
         }
         if let Some(token68) = self.token68() {
             challenge.token68 = Some(token68.to_owned());
-            return self.end_of_member().map(|()| challenge);
+            return self.end_of_element().map(|()| challenge);
         }
         if !(self.is_done() || self.peek() == Some(',') || self.at_param()) {
             return Err(self.expected("a parameter or a token68"));
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         // After a comma, a name with `=` is a parameter of this challenge. A name without `=` is
         // the scheme of the next challenge.
         loop {
-            self.empty_members();
+            self.skip_empty_elements();
             if self.is_done() || !self.at_param() {
                 return Ok(challenge);
             }
@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
                 return Err(self.expected("a parameter without a repeated name"));
             }
             challenge.params.push((name, value));
-            self.end_of_member()?;
+            self.end_of_element()?;
         }
     }
 
@@ -139,14 +139,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Parses a token68 that ends its member. Otherwise consumes nothing.
+    /// Parses a token68 that ends its list element. Otherwise consumes nothing.
     fn token68(&mut self) -> Option<&'a str> {
         let rest = self.rest();
         let body = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"-._~+/".contains(c));
         let body = body.unwrap_or(rest.len());
         let padding = rest.get(body..)?.bytes().take_while(|b| *b == b'=').count();
-        let behind = rest.get(body + padding..)?.trim_start_matches([' ', '\t']);
-        if body == 0 || !(behind.is_empty() || behind.starts_with(',')) {
+        let after = rest.get(body + padding..)?.trim_start_matches([' ', '\t']);
+        if body == 0 || !(after.is_empty() || after.starts_with(',')) {
             return None;
         }
         self.offset += body + padding;
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn end_of_member(&mut self) -> Result<(), ParseError> {
+    fn end_of_element(&mut self) -> Result<(), ParseError> {
         self.skip(" \t");
         match self.is_done() || self.peek() == Some(',') {
             true => Ok(()),
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn empty_members(&mut self) {
+    fn skip_empty_elements(&mut self) {
         self.skip(", \t");
     }
 

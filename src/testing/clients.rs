@@ -84,22 +84,22 @@ impl Client {
         self
     }
 
-    /// Lets it exchange tokens for this `audience` or `resource`, with at most these scopes. It
-    /// gets all of them if a request names none.
+    /// Lets it exchange tokens for this `audience` or `resource`, with at most these scopes,
+    /// separated by spaces. It gets all of them if a request names none.
     pub fn may_exchange(mut self, audience: &str, scopes: &str) -> Self {
         self.exchange_policies
             .push(ExchangePolicy { audience: audience.to_owned(), scopes: list(scopes) });
         self
     }
 
-    /// Sets the lifetime of its access tokens, in whole seconds. Default: the issuer's, see
-    /// [`TestIssuer::set_token_lifetime`](super::TestIssuer::set_token_lifetime).
+    /// Sets the lifetime of its access tokens, rounded down to whole seconds. Default: the
+    /// issuer's, see [`TestIssuer::set_token_lifetime`](super::TestIssuer::set_token_lifetime).
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
         self
     }
 
-    /// Omits `expires_in` from the token answers for this client.
+    /// Omits `expires_in` from the token responses to this client.
     pub fn without_expires_in(mut self) -> Self {
         self.sends_expires_in = false;
         self
@@ -126,7 +126,7 @@ pub struct User {
 }
 
 impl User {
-    /// Creates a user whose `sub` is `{name}-id`.
+    /// Creates a user whose `sub` is `{name}-id` and whose `preferred_username` is `name`.
     pub fn new(name: &str, password: &str) -> Self {
         let user = Self { name: name.to_owned(), password: password.into(), claims: Map::new() };
         user.claim("sub", format!("{name}-id")).claim("preferred_username", name)

@@ -38,7 +38,8 @@ impl ManualClock {
         time.elapsed += period;
     }
 
-    /// Sets only the wall clock, forwards or back, as NTP does. The monotonic clock stays.
+    /// Sets only the wall clock, forwards or back, as NTP does. The monotonic clock does not
+    /// change.
     pub fn set_wall(&self, wall: SystemTime) {
         self.lock().wall = wall;
     }

@@ -64,7 +64,7 @@ pub trait TenantSuite: Sync {
     fn resolver(&self) -> Arc<dyn TenantResolver>;
 
     /// Returns the id of an active tenant. The store must have no tenant whose id differs from it
-    /// only in case, accents, or the last character.
+    /// only in case, in accents, or by one character at the end (changed, removed or added).
     fn known(&self) -> TenantId;
 
     /// Returns an id that no tenant has.
@@ -80,8 +80,8 @@ pub trait TenantSuite: Sync {
         false
     }
 
-    /// Removes a tenant that [`insert`](Self::insert) added. When this returns, the resolver must report
-    /// the removal.
+    /// Removes a tenant that [`insert`](Self::insert) added. When this returns, the resolver must
+    /// report the removal. The default does nothing.
     async fn remove(&self, id: &TenantId) {
         let _ = id;
     }
@@ -90,14 +90,16 @@ pub trait TenantSuite: Sync {
 /// Runs the conformance suite for a [`TenantResolver`] (feature `testing`).
 ///
 /// The suite tests that:
-/// - an answer has exactly the requested id, byte for byte;
+/// - a found tenant has exactly the requested id, byte for byte;
 /// - an unknown tenant is `Ok(None)`;
 /// - suspensions and removals are reported;
 /// - parallel and cancelled lookups have no effect on other lookups;
 /// - [`try_resolve`](TenantResolver::try_resolve) agrees with [`resolve`](TenantResolver::resolve).
 ///
-/// It does *not* test an outage of the store, which must be an `Err`, nor the rows attached to
-/// tenants.
+/// Run it on a store of its own, in a Tokio runtime with the time driver: if
+/// [`insert`](TenantSuite::insert) is implemented, the suite adds and removes tenants such as
+/// `suite-acme`, `7` and `null`. It does *not* test an outage of the store, which must be an `Err`,
+/// nor the rows attached to tenants.
 ///
 /// # Panics
 /// Panics if the resolver breaks a rule. The message names the rule.
@@ -106,13 +108,13 @@ pub async fn tenant_resolver(suite: &dyn TenantSuite) {
     let (known, unknown) = (suite.known(), suite.unknown());
     expect(&resolver, &known, Some(TenantStatus::Active), "a known tenant is found").await;
     expect(&resolver, &unknown, None, "an unknown tenant is Ok(None)").await;
-    for id in neighbours(&known) {
+    for id in similar_ids(&known) {
         expect(&resolver, &id, None, "ids are compared byte for byte").await;
     }
     cancelled_lookups(&resolver, &known).await;
     parallel_lookups(&resolver, &known, &unknown).await;
     changes(suite, &resolver).await;
-    confusable_ids(suite, &resolver).await;
+    similar_ids_are_stored(suite, &resolver).await;
 }
 
 /// Resolves `id` with both methods and compares the status with `expected`.
@@ -124,14 +126,14 @@ async fn expect(
     rule: &str,
 ) {
     let resolved = ("resolve", Some(resolver.resolve(id).await));
-    for (by, answer) in [resolved, ("try_resolve after resolve", resolver.try_resolve(id))] {
+    for (by, answer) in [resolved, ("try_resolve", resolver.try_resolve(id))] {
         let found = match answer {
             None => continue, // `try_resolve` may always return `None`
             Some(Ok(found)) => found,
             Some(Err(why)) => panic!("rule broken: {rule}: {by}({id:?}) failed: {why}"),
         };
         if let Some(tenant) = &found {
-            let rule = "an answer has the requested id";
+            let rule = "a found tenant has the requested id";
             assert_eq!(tenant.id(), id, "rule broken: {rule}: {by}({id:?})");
         }
         let status = found.map(|tenant| tenant.status());
@@ -139,8 +141,8 @@ async fn expect(
     }
 }
 
-/// Returns ids that a careless comparison, pattern or quotation confuses with `id`.
-fn neighbours(id: &TenantId) -> Vec<TenantId> {
+/// Returns ids that careless comparison, pattern matching or quoting confuses with `id`.
+fn similar_ids(id: &TenantId) -> Vec<TenantId> {
     let text = id.as_str();
     let mut rest = text.chars();
     let last = rest.next_back();
@@ -164,12 +166,13 @@ fn neighbours(id: &TenantId) -> Vec<TenantId> {
         format!("{start}{}", last.map(full_width).unwrap_or_default()),
     ]
     .iter()
-    .filter(|neighbour| *neighbour != text)
-    .filter_map(|neighbour| TenantId::new(neighbour).ok())
+    .filter(|similar| *similar != text)
+    .filter_map(|similar| TenantId::new(similar).ok())
     .collect()
 }
 
-/// Returns the full-width form, which Unicode compatibility normalisation (NFKC) would turn back.
+/// Returns the full-width form of a character, which Unicode normalisation (NFKC) would convert
+/// back.
 fn full_width(letter: char) -> char {
     match letter {
         '!'..='~' => char::from_u32(u32::from(letter) + 0xfee0).unwrap_or(letter),
@@ -198,7 +201,8 @@ async fn parallel_lookups(
         };
         let resolver = resolver.clone();
         lookups.spawn(async move {
-            expect(&resolver, &id, expected, "parallel lookups give the same answers").await;
+            let rule = "parallel lookups give the same answers as single ones";
+            expect(&resolver, &id, expected, rule).await;
         });
     }
     while let Some(lookup) = lookups.join_next().await {
@@ -230,7 +234,7 @@ async fn changes(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
 }
 
 /// Stores many ids that are easily confused, then reads each one and compares its status.
-async fn confusable_ids(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
+async fn similar_ids_are_stored(suite: &dyn TenantSuite, resolver: &Arc<dyn TenantResolver>) {
     let long = "x".repeat(254);
     let (longer, other) = (format!("{long}x"), format!("{long}y"));
     let ids = [

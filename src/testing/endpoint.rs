@@ -18,7 +18,8 @@ const MAX_RECENT: usize = 100;
 /// The longest wait for requests, in real time.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// An endpoint of an issuer, with its own request count and fault (feature `testing`).
+/// An endpoint of an issuer, with its own request count and fault (feature `testing`). The paths
+/// begin after the issuer's base: `{url}`, or `{url}/api/v1/auth/tenants/{slug}` for a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderEndpoint {

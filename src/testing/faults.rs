@@ -11,12 +11,12 @@ use super::keys::base64url;
 /// A way in which an endpoint fails (feature `testing`).
 ///
 /// [`TestIssuer::fail`](super::TestIssuer::fail) sets it,
-/// [`TestIssuer::heal`](super::TestIssuer::heal) clears it. In between it applies to every request,
-/// also to requests that already wait in [`Hang`](Fault::Hang).
+/// [`TestIssuer::heal`](super::TestIssuer::heal) clears it. Until then it applies to every request,
+/// also to requests that an earlier [`Hang`](Fault::Hang) still holds.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Fault {
-    /// An empty answer with this status code.
+    /// An empty answer with this status code. An invalid code is sent as 500.
     Status(u16),
     /// A status code with `Retry-After` in seconds.
     RetryAfter(u16, u64),
@@ -26,11 +26,13 @@ pub enum Fault {
     Slow(Duration),
     /// No answer until the fault is cleared or replaced.
     Hang,
-    /// The normal head. The body follows when the fault is cleared.
+    /// Status 200 with the content type JSON. The normal body follows when the fault is cleared or
+    /// replaced.
     Stall,
     /// Status 200 with a body that never ends.
     EndlessBody,
-    /// The normal answer after this many bytes of white space: valid JSON, but too long.
+    /// Status 200 with the normal JSON body after this many bytes of white space: valid JSON, but
+    /// too long.
     Padded(usize),
     /// Status 200 with this content type and text.
     Body(&'static str, String),
@@ -38,7 +40,8 @@ pub enum Fault {
     Bytes(Vec<(&'static str, &'static str)>, Vec<u8>),
     /// A redirect (302) to this URL.
     Redirect(String),
-    /// A redirect (302) to another path of the same origin, which gives the normal answer.
+    /// A redirect (302) to another path of the same origin, which gives the normal answer. The
+    /// request to that path is not counted.
     RedirectHere,
     /// No answer: the server closes the connection.
     HangUp,
@@ -62,8 +65,8 @@ impl Fault {
         Self::Rewrite(Rewrite(Arc::new(change)))
     }
 
-    /// Replaces one member of the normal answer, for example `issuer` or `expires_in`.
-    pub fn member(name: &str, value: impl Into<Value>) -> Self {
+    /// Replaces or adds one member of the normal answer, for example `issuer` or `expires_in`.
+    pub fn replace_member(name: &str, value: impl Into<Value>) -> Self {
         let (name, value) = (name.to_owned(), value.into());
         Self::rewrite(move |mut good| {
             if let Some(members) = good.as_object_mut() {
@@ -74,7 +77,7 @@ impl Fault {
     }
 
     /// Removes one member of the normal answer.
-    pub fn without(name: &str) -> Self {
+    pub fn remove_member(name: &str) -> Self {
         let name = name.to_owned();
         Self::rewrite(move |mut good| {
             if let Some(members) = good.as_object_mut() {
@@ -96,7 +99,7 @@ impl Fault {
 
     /// Sends a key set without keys.
     pub fn empty_key_set() -> Self {
-        Self::member("keys", json!([]))
+        Self::replace_member("keys", json!([]))
     }
 
     /// Sends a key set of this many keys, none of which is the issuer's.
@@ -105,7 +108,7 @@ impl Fault {
             json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": format!("many-{number}"),
                     "x": base64url([7; 32]) })
         };
-        Self::member("keys", (0..count).map(key).collect::<Value>())
+        Self::replace_member("keys", (0..count).map(key).collect::<Value>())
     }
 
     /// Sends the normal key set with one unusable key before the others. A verifier must ignore
@@ -148,7 +151,7 @@ pub enum BadKey {
     UnknownType,
     /// `crv: P-256K`.
     UnknownCurve,
-    /// An RSA modulus of 1024 bits (RFC 7518 §3.3 asks for 2048).
+    /// An RSA modulus of 1024 bits (RFC 7518 §3.3 requires at least 2048).
     ShortRsa,
     /// An RSA key without `n`.
     IncompleteRsa,
@@ -171,7 +174,7 @@ pub enum BadKey {
 }
 
 impl BadKey {
-    /// Every kind.
+    /// All variants.
     pub const ALL: [Self; 12] = [
         Self::UnknownType,
         Self::UnknownCurve,
@@ -256,9 +259,9 @@ mod tests {
     #[test]
     fn member_is_replaced_or_removed() {
         let good = || json!({ "issuer": "a", "jwks_uri": "b" });
-        let Fault::Rewrite(rewrite) = Fault::member("issuer", "c") else { unreachable!() };
+        let Fault::Rewrite(rewrite) = Fault::replace_member("issuer", "c") else { unreachable!() };
         assert_eq!(rewrite.apply(good()), r#"{"issuer":"c","jwks_uri":"b"}"#);
-        let Fault::Rewrite(rewrite) = Fault::without("issuer") else { unreachable!() };
+        let Fault::Rewrite(rewrite) = Fault::remove_member("issuer") else { unreachable!() };
         assert_eq!(rewrite.apply(good()), r#"{"jwks_uri":"b"}"#);
     }
 }

@@ -1,5 +1,5 @@
 //! The functions that the fuzz targets call: each passes arbitrary bytes to a parser and checks its
-//! guarantees. None of them may panic.
+//! guarantees. A panic is a finding.
 
 #[cfg(feature = "exchange")]
 use std::time::{Duration, UNIX_EPOCH};
@@ -51,7 +51,7 @@ pub fn json(bytes: &[u8]) {
     }
 }
 
-/// Checks that no unsigned token is accepted.
+/// Checks that a service without keys accepts no token.
 pub fn token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = insecure_decode_claims::<serde_json::Value>(text);
@@ -81,7 +81,7 @@ pub fn key_set(bytes: &[u8]) {
 pub fn pem(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(set) = KeySet::parse_inline(text, &Algorithm::ALL, JwksSettings::default().max_keys) {
-        assert!(!set.all.is_empty(), "taken without a key");
+        assert!(!set.all.is_empty(), "a configured key set without a key was accepted");
     }
 }
 
@@ -120,7 +120,8 @@ pub fn config(bytes: &[u8]) {
     let _ = Auth::from_config(AuthConfig::from_vars("P", variables)).build();
 }
 
-/// Reads and writes session cookies: `Cookie` headers, one a line, and the content of a sealed cookie.
+/// Reads and writes session cookies: `Cookie` headers, one per line, and the content of a sealed
+/// cookie.
 #[cfg(feature = "endpoints")]
 pub use crate::session::fuzz::cookie;
 
@@ -141,7 +142,8 @@ pub fn trust_policy(bytes: &[u8]) {
     }
 }
 
-/// Checks that no unsealed cache value opens, and that a token read from one can be written and read again.
+/// Checks that a cache value that was not sealed cannot be opened, and that a token read from one
+/// can be written and read again.
 #[cfg(feature = "exchange")]
 pub fn cache_value(bytes: &[u8]) {
     if let Ok(keys) = SealingKeys::random() {
@@ -159,7 +161,7 @@ pub fn token_response(bytes: &[u8]) {
     AccessToken::parse(bytes, &clock).iter().for_each(|token| store_and_read(token, &clock));
 }
 
-/// A clock that shows the same time in each run.
+/// Returns a clock that shows the same time in each run.
 #[cfg(feature = "exchange")]
 fn clock() -> super::ManualClock {
     super::ManualClock::at(UNIX_EPOCH + Duration::from_secs(1_800_000_000))

@@ -22,7 +22,8 @@ use crate::support::json::Document;
 /// ```
 ///
 /// # Panics
-/// Panics if `sub` is missing, or when a validator would reject the claims as malformed.
+/// Panics if `claims` is not a JSON object, if `sub` is missing, or if a validator would reject the
+/// claims as malformed.
 #[expect(clippy::panic, reason = "a panic reports the mistake in the test")]
 pub fn identity(claims: Value) -> Identity {
     let Value::Object(mut claims) = claims else {

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use super::clients::Registry;
 use super::endpoint::{EndpointState, ProviderEndpoint, ReceivedRequest};
 use super::faults::Fault;
+use super::key_ring::KeyRing;
 use super::keys::SigningKey;
 use super::oauth::GrantStore;
-use super::ring::KeyRing;
 use super::tokens::TokenBuilder;
 use crate::clock::Clock;
 use crate::clock::unix_seconds;
@@ -54,10 +54,10 @@ struct Inner {
     trusted_workloads: Mutex<Vec<TrustedWorkload>>,
 }
 
-/// A foreign issuer that this issuer trusts, and the identity that its tokens are exchanged for.
+/// A foreign issuer that this issuer trusts, and the claims that replace those of its tokens.
 struct TrustedWorkload {
     foreign: TestIssuer,
-    identity: String,
+    subject: String,
     tenant: String,
 }
 
@@ -105,8 +105,10 @@ impl TestIssuer {
         self.url_of("/.well-known/jwks.json")
     }
 
-    /// Builds an access token of a user: `alice` of tenant `tenant-1`, for the provider's audience
-    /// and lifetime.
+    /// Builds an access token of the user `alice` (`sub`: `alice-id`), with an e-mail address, the
+    /// roles `docs_internal` and `tenant_admin`, and the groups `group-eng` and `group-sre`. The
+    /// tenant is the issuer's own, or `tenant-1` for the platform. Audience and lifetime are those
+    /// of the [`ProviderBuilder`](super::ProviderBuilder).
     pub fn token(&self) -> TokenBuilder {
         TokenBuilder::new(
             self,
@@ -135,7 +137,7 @@ impl TestIssuer {
         )
     }
 
-    /// Returns the current signing key.
+    /// Returns the current signing key of the provider's first algorithm, which signs by default.
     pub fn key(&self) -> SigningKey {
         let algorithm = self.0.settings.algorithms.first().copied().unwrap_or(Algorithm::RS256);
         self.key_for(algorithm)
@@ -149,7 +151,7 @@ impl TestIssuer {
         current.unwrap_or_else(|| ring.make_current(SigningKey::generate(algorithm)))
     }
 
-    /// Returns the `kid` of the current signing key.
+    /// Returns the `kid` of [`key`](Self::key).
     pub fn kid(&self) -> String {
         self.key().kid().to_owned()
     }
@@ -159,8 +161,9 @@ impl TestIssuer {
         self.ring().published().iter().map(|key| key.kid().to_owned()).collect()
     }
 
-    /// Changes to a new signing key of the same algorithm and returns its `kid`. The old key stays
-    /// published. If [`publish_next`](Self::publish_next) published a key, it becomes the new one.
+    /// Replaces the signing key of the provider's first algorithm, and returns the `kid` of the new
+    /// key. The old key stays published. The new key is the one from
+    /// [`publish_next`](Self::publish_next), otherwise a generated one.
     pub fn rotate(&self) -> String {
         let algorithm = self.key().algorithm();
         let mut ring = self.ring();
@@ -181,19 +184,21 @@ impl TestIssuer {
         self.ring().make_current(key);
     }
 
-    /// Removes a key from the published set. If it is the current key, it still signs: a verifier
-    /// must reject those tokens as soon as it has fetched the set again.
+    /// Removes a key from the key set. If it is the current key, it still signs: a verifier must
+    /// reject those tokens as soon as it has fetched the set again.
     pub fn remove_key(&self, kid: &str) {
         self.ring().remove_key(|key| key.kid() == kid);
     }
 
-    /// Removes all keys from the published set, except the current signing keys.
+    /// Removes all keys from the key set, except the current signing keys. Discards the key from
+    /// [`publish_next`](Self::publish_next).
     pub fn remove_old_keys(&self) {
         self.ring().remove_old_keys();
     }
 
-    /// Sets the `Cache-Control` header of the key set. Default: none.
-    pub fn cache_control(&self, value: Option<&str>) {
+    /// Sets the `Cache-Control` header of the key set. `None`, or a text that is not a valid header
+    /// value, sends no header. Default: `None`.
+    pub fn set_cache_control(&self, value: Option<&str>) {
         *lock(&self.0.cache_control) = value.map(str::to_owned);
     }
 
@@ -240,7 +245,7 @@ impl TestIssuer {
         self.endpoint_state(endpoint).wait_for(least).await;
     }
 
-    /// Waits until there were at least `least` requests for the key set in total.
+    /// Waits until the key set has been requested at least `least` times in total.
     ///
     /// # Panics
     /// Panics after 120 seconds of real time.
@@ -274,18 +279,19 @@ impl TestIssuer {
         self.ring().published().iter().find_map(|key| key.claims_of(token))
     }
 
-    /// Trusts the tokens of `foreign`, for example a workload platform: the token endpoint
-    /// exchanges each of them for a token of `identity` in `tenant`. It checks only the signature.
-    pub fn trust_workloads(&self, foreign: &TestIssuer, identity: &str, tenant: &str) {
-        let (foreign, identity, tenant) = (foreign.clone(), identity.to_owned(), tenant.to_owned());
-        lock(&self.0.trusted_workloads).push(TrustedWorkload { foreign, identity, tenant });
+    /// Trusts the tokens of `foreign`, for example those of a workload platform: the token endpoint
+    /// accepts them as subject and actor tokens, as if they had the subject `subject` and the
+    /// tenant `tenant`. It checks only the signature, neither `exp` nor `aud`.
+    pub fn trust_workloads(&self, foreign: &TestIssuer, subject: &str, tenant: &str) {
+        let (foreign, subject, tenant) = (foreign.clone(), subject.to_owned(), tenant.to_owned());
+        lock(&self.0.trusted_workloads).push(TrustedWorkload { foreign, subject, tenant });
     }
 
-    /// Returns the claims that a foreign token is exchanged for.
-    pub(super) fn workload(&self, token: &str) -> Option<Map<String, Value>> {
+    /// Returns the subject and the tenant that a trusted foreign token stands for.
+    pub(super) fn workload_claims(&self, token: &str) -> Option<Map<String, Value>> {
         let workloads = lock(&self.0.trusted_workloads);
         let trusted = workloads.iter().find(|it| it.foreign.own_claims(token).is_some())?;
-        let claims = json!({ "sub": trusted.identity, "tenant_id": trusted.tenant });
+        let claims = json!({ "sub": trusted.subject, "tenant_id": trusted.tenant });
         claims.as_object().cloned()
     }
 

@@ -22,8 +22,8 @@ use crate::config::Algorithm;
 /// A [`TestIssuer`](super::TestIssuer) generates its own keys. Generate one yourself to sign with
 /// an unpublished key, or to share a key between issuers. Clones are the same key.
 ///
-/// RSA keys have 2048 bits. Generating one takes tens of milliseconds, so later keys of the same
-/// process reuse the material of dropped RSA keys under another `kid`.
+/// RSA keys have 2048 bits. Generating one takes tens of milliseconds, so a later key in the same
+/// process may reuse the material of a dropped RSA key.
 #[derive(Clone)]
 pub struct SigningKey(Arc<Inner>);
 

@@ -26,7 +26,8 @@
 //!   [`TestIssuer`]s (the platform and each [tenant](Provider::tenant)) have keys that rotate,
 //!   request counters, and [faults](Fault) that a test sets and clears.
 //! - A [`Client`] gets tokens by client credentials, password, [code](TestIssuer::authorize),
-//!   refresh and [exchange](Client::may_exchange), and can revoke and introspect them.
+//!   refresh and [exchange](Client::may_exchange), and can revoke and introspect them. A
+//!   [public](Client::public) client is limited to password, code, refresh and revocation.
 //! - [`ManualClock`] stands still until the test moves it, so that no test has to sleep.
 //! - [`forge`] makes tokens that a service must reject, and unusual tokens that it must accept.
 //! - [`conformance`] tests your own tenant store, registrar, token cache and replay log.
@@ -48,10 +49,10 @@ pub mod forge;
 pub mod fuzz;
 mod identity;
 mod issuer;
+mod key_ring;
 mod keys;
 mod oauth;
 mod provider;
-mod ring;
 mod server;
 mod tokens;
 

@@ -18,7 +18,8 @@ use crate::config::Algorithm;
 /// A running test provider (feature `testing`): an HTTP server on the loopback interface.
 ///
 /// It dereferences to the [`TestIssuer`] of the platform. [`tenant`](Self::tenant) adds the issuers
-/// of tenants. It stops when dropped. Start it inside a Tokio runtime with I/O and time.
+/// of tenants. It stops when dropped. Start it in a Tokio runtime whose I/O and time drivers are
+/// enabled.
 #[derive(Debug)]
 pub struct Provider {
     platform: TestIssuer,
@@ -43,7 +44,7 @@ impl Provider {
     /// Starts a provider with the defaults of [`ProviderBuilder`].
     ///
     /// # Panics
-    /// Panics if no port is free.
+    /// Panics outside a Tokio runtime, or if no port is free.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
@@ -69,7 +70,8 @@ impl Provider {
         self.address
     }
 
-    /// Returns the issuer of a tenant. The first call creates it, with its own keys.
+    /// Returns the issuer of a tenant. The first call creates it, with its own keys. Later calls
+    /// with this `id` return the same issuer and ignore `slug`.
     ///
     /// As in ScaiKey, endpoints use the *slug* and tokens use the *id*: the `iss` of its tokens is
     /// `{url}/tenants/{id}`, and its endpoints are under `{url}/api/v1/auth/tenants/{slug}`.
@@ -84,13 +86,15 @@ impl Provider {
         issuer
     }
 
-    /// Returns the number of requests to paths that belong to no issuer. A service that follows a
-    /// URL from a token or from a caller increases this count.
+    /// Returns the number of requests to paths that belong to no issuer. Use it to check that a
+    /// service follows no URL from a token or a caller: put a URL of this provider that no issuer
+    /// has into the token, and expect 0.
     pub fn stray_requests(&self) -> u64 {
         self.routes.strays.load(Ordering::Relaxed)
     }
 
-    /// Closes all connections, then refuses new ones. Returns when all connections are closed.
+    /// Closes all connections, then refuses new ones. Returns when all connections are closed. Has
+    /// no effect on a paused provider.
     ///
     /// # Panics
     /// Panics if the port cannot be bound again.
@@ -102,7 +106,7 @@ impl Provider {
         }
     }
 
-    /// Listens again, on the same port.
+    /// Listens again, on the same port. Has no effect on a provider that is not paused.
     ///
     /// # Panics
     /// Panics if the socket cannot listen.
@@ -149,8 +153,10 @@ impl ProviderBuilder {
         self
     }
 
-    /// Sets the algorithms of each issuer's first keys, one key for each. The first algorithm signs
-    /// unless a token asks for another. Default: RS256 and ES256.
+    /// Sets the algorithms of the keys that each issuer generates when it is created: one key per
+    /// algorithm. The issuer signs with the first algorithm unless
+    /// [`TokenBuilder::algorithm`](super::TokenBuilder::algorithm) selects another. An empty list
+    /// means RS256, with a key generated at the first use. Default: RS256 and ES256.
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.algorithms = algorithms.into_iter().collect();
         self
@@ -170,7 +176,7 @@ impl ProviderBuilder {
         self
     }
 
-    /// Sets the lifetime of tokens, in whole seconds. Default: one hour.
+    /// Sets the lifetime of tokens, rounded down to whole seconds. Default: one hour.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
@@ -179,7 +185,7 @@ impl ProviderBuilder {
     /// Starts the provider.
     ///
     /// # Panics
-    /// Panics if the address is in use or not available.
+    /// Panics outside a Tokio runtime, or if the address is in use or not available.
     pub async fn start(self) -> Provider {
         let listener = listen(bind(self.address));
         let address = expect_io(listener.local_addr());
@@ -280,7 +286,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn tenant_urls_use_slug_tokens_use_id() {
+    async fn tenant_urls_use_slug_and_tokens_use_id() {
         let provider = Provider::start().await;
         let acme = provider.tenant("tnt_acme", "acme");
         let metadata = get(&acme.discovery_url()).await.unwrap();

@@ -34,13 +34,14 @@ pub(super) struct Routes {
     pub(super) strays: AtomicU64,
 }
 
-/// A path prefix that leads to the same document, without faults and without counting.
+/// The path prefix of the targets of [`Fault::RedirectHere`]. Requests below it get the normal
+/// answer, without faults, and are not counted.
 const REDIRECT_PREFIX: &str = "/moved";
 
 /// The largest request body that the server reads, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
-type Reply = Response<BoxBody<Bytes, Infallible>>;
+type HttpResponse = Response<BoxBody<Bytes, Infallible>>;
 
 /// Serves until `stop` fires, then closes all connections before it returns.
 pub(super) async fn serve(
@@ -66,10 +67,10 @@ pub(super) async fn serve(
     connections.shutdown().await;
 }
 
-async fn answer(routes: Arc<Routes>, request: Request<Incoming>) -> io::Result<Reply> {
+async fn answer(routes: Arc<Routes>, request: Request<Incoming>) -> io::Result<HttpResponse> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-        return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, Full::default()));
+        return Ok(response(StatusCode::PAYLOAD_TOO_LARGE, Full::default()));
     };
     let received = ReceivedRequest {
         method: head.method,
@@ -79,8 +80,9 @@ async fn answer(routes: Arc<Routes>, request: Request<Incoming>) -> io::Result<R
     };
     if let Some(path) = received.path().strip_prefix(REDIRECT_PREFIX) {
         let found = routes.find(path);
-        return Ok(found
-            .map_or_else(not_found, |(issuer, it)| normal_answer(&issuer, it, &received).reply()));
+        return Ok(found.map_or_else(not_found, |(issuer, it)| {
+            normal_answer(&issuer, it, &received).into_response()
+        }));
     }
     let Some((issuer, endpoint)) = routes.find(received.path()) else {
         routes.strays.fetch_add(1, Ordering::Relaxed);
@@ -115,45 +117,47 @@ async fn answer_with_faults(
     issuer: &TestIssuer,
     endpoint: ProviderEndpoint,
     request: &ReceivedRequest,
-) -> io::Result<Reply> {
-    let mut switch = issuer.endpoint_state(endpoint).fault();
+) -> io::Result<HttpResponse> {
+    let mut faults = issuer.endpoint_state(endpoint).fault();
     // A request that waits here gets the fault, or none, that replaces `Hang`.
-    let held = switch.wait_for(|fault| !matches!(fault, Some(Fault::Hang))).await;
+    let held = faults.wait_for(|fault| !matches!(fault, Some(Fault::Hang))).await;
     let fault = held.ok().and_then(|fault| (*fault).clone());
-    let Some(fault) = fault else { return Ok(normal_answer(issuer, endpoint, request).reply()) };
+    let Some(fault) = fault else {
+        return Ok(normal_answer(issuer, endpoint, request).into_response());
+    };
     if let Fault::Slow(delay) = fault {
         tokio::time::sleep(delay).await;
     }
     let normal = || normal_answer(issuer, endpoint, request);
     Ok(match fault {
-        Fault::Status(code) => reply(status(code), Full::default()),
+        Fault::Status(code) => response(status(code), Full::default()),
         Fault::RetryAfter(code, seconds) => {
-            let mut answer = reply(status(code), Full::default());
+            let mut answer = response(status(code), Full::default());
             answer.headers_mut().insert(RETRY_AFTER, seconds.into());
             answer
         }
         Fault::OAuthError(code, error) => {
             let body = serde_json::json!({ "error": error });
-            let mut answer = json_reply(Full::from(body.to_string()));
+            let mut answer = json_response(Full::from(body.to_string()));
             *answer.status_mut() = status(code);
             answer
         }
-        Fault::Slow(_) | Fault::Hang => normal().reply(),
+        Fault::Slow(_) | Fault::Hang => normal().into_response(),
         Fault::Stall => {
             let text = Bytes::from(normal().json.to_string());
-            json_reply(StalledBody { text: Some(text), switch: Some(switch), release: None })
+            json_response(StalledBody { text: Some(text), faults: Some(faults), release: None })
         }
-        Fault::EndlessBody => json_reply(EndlessBody),
+        Fault::EndlessBody => json_response(EndlessBody),
         Fault::Padded(bytes) => {
-            json_reply(Full::from(format!("{}{}", " ".repeat(bytes), normal().json)))
+            json_response(Full::from(format!("{}{}", " ".repeat(bytes), normal().json)))
         }
         Fault::Body(content_type, text) => {
-            let mut answer = reply(StatusCode::OK, Full::from(text));
+            let mut answer = response(StatusCode::OK, Full::from(text));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             answer
         }
         Fault::Bytes(headers, bytes) => {
-            let mut answer = reply(StatusCode::OK, Full::from(bytes));
+            let mut answer = response(StatusCode::OK, Full::from(bytes));
             for (name, value) in headers {
                 answer.headers_mut().insert(name, HeaderValue::from_static(value));
             }
@@ -164,7 +168,7 @@ async fn answer_with_faults(
         Fault::HangUp => return Err(io::Error::other("connection closed by the fault")),
         Fault::Rewrite(rewrite) => {
             let Answer { status, headers, json, .. } = normal();
-            let mut answer = json_reply(Full::from(rewrite.apply(json)));
+            let mut answer = json_response(Full::from(rewrite.apply(json)));
             *answer.status_mut() = status;
             answer.headers_mut().extend(headers);
             answer
@@ -197,11 +201,11 @@ fn normal_answer(
 }
 
 impl Answer {
-    fn reply(self) -> Reply {
+    fn into_response(self) -> HttpResponse {
         let mut answer = match (self.page, self.json) {
-            (Some(page), _) => reply(StatusCode::OK, Full::from(page)),
-            (None, serde_json::Value::Null) => reply(StatusCode::OK, Full::default()),
-            (None, json) => json_reply(Full::from(json.to_string())),
+            (Some(page), _) => response(StatusCode::OK, Full::from(page)),
+            (None, serde_json::Value::Null) => response(StatusCode::OK, Full::default()),
+            (None, json) => json_response(Full::from(json.to_string())),
         };
         *answer.status_mut() = self.status;
         answer.headers_mut().extend(self.headers);
@@ -209,32 +213,34 @@ impl Answer {
     }
 }
 
-fn not_found() -> Reply {
-    reply(StatusCode::NOT_FOUND, Full::default())
+fn not_found() -> HttpResponse {
+    response(StatusCode::NOT_FOUND, Full::default())
 }
 
 fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn redirect(to: &str) -> Reply {
-    let mut answer = reply(StatusCode::FOUND, Full::default());
+fn redirect(to: &str) -> HttpResponse {
+    let mut answer = response(StatusCode::FOUND, Full::default());
     if let Ok(to) = HeaderValue::from_str(to) {
         answer.headers_mut().insert(LOCATION, to);
     }
     answer
 }
 
-fn json_reply(body: impl Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static) -> Reply {
-    let mut answer = reply(StatusCode::OK, body);
+fn json_response(
+    body: impl Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,
+) -> HttpResponse {
+    let mut answer = response(StatusCode::OK, body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 
-fn reply(
+fn response(
     status: StatusCode,
     body: impl Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,
-) -> Reply {
+) -> HttpResponse {
     let mut answer = Response::new(BoxBody::new(body));
     *answer.status_mut() = status;
     answer
@@ -257,10 +263,10 @@ impl Body for EndlessBody {
 
 type Release = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// A body that waits until the fault is cleared.
+/// A body that waits until [`Fault::Stall`] is cleared or replaced.
 struct StalledBody {
     text: Option<Bytes>,
-    switch: Option<watch::Receiver<Option<Fault>>>,
+    faults: Option<watch::Receiver<Option<Fault>>>,
     release: Option<Release>,
 }
 
@@ -272,9 +278,9 @@ impl Body for StalledBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(mut switch) = self.switch.take() {
+        if let Some(mut faults) = self.faults.take() {
             self.release = Some(Box::pin(async move {
-                let _ = switch.wait_for(|fault| !matches!(fault, Some(Fault::Stall))).await;
+                let _ = faults.wait_for(|fault| !matches!(fault, Some(Fault::Stall))).await;
             }));
         }
         if let Some(release) = &mut self.release {

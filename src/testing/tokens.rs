@@ -12,8 +12,8 @@ use crate::config::Algorithm;
 /// A token to be signed (feature `testing`), from [`TestIssuer::token`] or
 /// [`TestIssuer::service_token`].
 ///
-/// It starts as a valid token. Each method changes one member and checks nothing, so a test can
-/// also build tokens that a verifier must reject.
+/// It starts as a valid token. The methods check nothing, so a test can also build tokens that a
+/// verifier must reject.
 #[derive(Debug, Clone)]
 #[must_use = "call `sign` to get the token"]
 pub struct TokenBuilder {
@@ -73,7 +73,7 @@ impl TokenBuilder {
         self.claim("iss", issuer)
     }
 
-    /// Sets `scope`, separated by spaces.
+    /// Sets `scope`: one or more scopes, separated by spaces.
     pub fn scope(self, scope: &str) -> Self {
         self.claim("scope", scope)
     }
@@ -105,7 +105,7 @@ impl TokenBuilder {
         self
     }
 
-    /// Sets `exp` to this period from now, in whole seconds.
+    /// Sets `exp` to this period from now, rounded down to whole seconds.
     pub fn expires_in(self, period: Duration) -> Self {
         let exp = unix_seconds(self.issuer.now() + period);
         self.claim("exp", exp)
@@ -117,7 +117,7 @@ impl TokenBuilder {
         self.claim("iat", now.saturating_sub(7200)).claim("exp", now.saturating_sub(3600))
     }
 
-    /// Sets `nbf` to this period from now, in whole seconds.
+    /// Sets `nbf` to this period from now, rounded down to whole seconds.
     pub fn not_before(self, period: Duration) -> Self {
         let nbf = unix_seconds(self.issuer.now() + period);
         self.claim("nbf", nbf)
@@ -131,7 +131,7 @@ impl TokenBuilder {
         self
     }
 
-    /// Signs with this key, published or not.
+    /// Signs with this key, published or not. Takes precedence over [`algorithm`](Self::algorithm).
     pub fn signed_by(mut self, key: &SigningKey) -> Self {
         self.key = Some(key.clone());
         self
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn token_has_the_claims_set() {
+    async fn token_has_the_chosen_claims() {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_778_935_867));
         let provider = Provider::builder().clock(clock.clone()).start().await;
         clock.advance(Duration::from_secs(3));

@@ -305,7 +305,7 @@ async fn large_successor_is_shared() {
     let token = signed_in(&provider, &server.url()).await;
     let (one, two) =
         (connected(&provider, &server.url()).await, connected(&provider, &server.url()).await);
-    let large = Fault::member("access_token", "x".repeat(900_000));
+    let large = Fault::replace_member("access_token", "x".repeat(900_000));
     provider.fail(ProviderEndpoint::Token, large);
     let first = refresh(&one, &token).await.unwrap();
     let calls = vec![tokio::spawn(async { first }), refresh(&two, &token)];

@@ -60,7 +60,7 @@ impl Log {
         String::from_utf8(logged).unwrap()
     }
 
-    /// Returns the lines of one level: `ERROR`, `WARN`, `INFO`, `DEBUG`.
+    /// Returns the lines of one level: `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
     pub(crate) fn lines(&self, level: &str) -> Vec<String> {
         let of_level = |line: &&str| line.split_whitespace().nth(1) == Some(level);
         self.text().lines().filter(of_level).map(str::to_owned).collect()

@@ -85,12 +85,12 @@ pub(crate) fn tenant_id(id: &str) -> TenantId {
     TenantId::new(id).unwrap()
 }
 
-/// Parses a configuration like the contents of a file.
+/// Parses a configuration as if it were read from a file.
 pub(crate) fn config(json: serde_json::Value) -> AuthConfig {
     serde_json::from_value(json).unwrap()
 }
 
-/// MetricsRecorder how often the service behind the layer was called.
+/// A counter of the calls to the service behind the layer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spy(Arc<AtomicU64>);
 
@@ -113,17 +113,17 @@ impl Spy {
 /// The time limit for work that should be immediate. Long, because the machine may be busy.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Awaits work that must not wait for anything.
+/// Awaits work that must finish immediately. Panics after 120 s.
 pub(crate) async fn within_timeout<F: Future>(work: F) -> F::Output {
     tokio::time::timeout(TIMEOUT, work).await.expect("finishes before the timeout")
 }
 
-/// Waits until a condition holds that other tasks bring about.
+/// Waits until other tasks make a condition true. Panics after 120 s.
 pub(crate) async fn until(mut reached: impl FnMut() -> bool) {
     eventually(async || reached()).await;
 }
 
-/// Waits until a condition holds that other tasks or processes bring about.
+/// Waits until other tasks or processes make a condition true. Panics after 120 s.
 pub(crate) async fn eventually(mut reached: impl AsyncFnMut() -> bool) {
     let since = Instant::now();
     while !reached().await {

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 /// The time limit for each step of a program. Long, because the machine may be busy.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The environment variable with the job of a child process.
+/// The environment variable with the job of a child process: a text that the test gives to the
+/// child.
 const JOB: &str = "SCAIKEY_AUTH_TEST_JOB";
 
 /// A running program. It is killed on drop.
@@ -92,18 +93,18 @@ impl Program {
         (code, self.stdout.rest().await, self.stderr.rest().await)
     }
 
-    /// Kills it and waits until it is gone, and its port free.
+    /// Kills the program and waits until it has exited and its port is free.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 }
 
-/// In a child: returns its job. `None` if the process is not a child of a test.
+/// Returns the job of this process, or `None` if it is not a child of a test.
 pub(crate) fn job() -> Option<String> {
     std::env::var(JOB).ok()
 }
 
-/// In a child: reports that it is ready, and waits for [`Program::go`].
+/// Reports that this child is ready, and waits for [`Program::go`].
 pub(crate) async fn ready() {
     println!("child: ready");
     BufReader::new(tokio::io::stdin()).lines().next_line().await.unwrap();

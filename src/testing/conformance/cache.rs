@@ -15,10 +15,10 @@ use crate::exchange::{
 use crate::identity::TenantId;
 use crate::support::seal::SealingKeys;
 
-/// A TTL that does not pass during a test.
+/// A TTL that is longer than the suite runs.
 const LONG: Duration = Duration::from_secs(600);
 
-/// A TTL that passes during a test.
+/// A TTL that elapses while the suite runs.
 const SHORT: Duration = Duration::from_millis(500);
 
 /// The default of [`CacheSuite::timeout`].
@@ -38,7 +38,9 @@ pub trait CacheSuite: Sync {
         Vec::new()
     }
 
-    /// Replaces the value of `name`, a name from [`stored`](Self::stored).
+    /// Replaces the value of `name`, a name from [`stored`](Self::stored). The default does
+    /// nothing. Implement both methods or neither: the suite fails if `stored` returns entries and
+    /// this method changes none.
     async fn overwrite(&self, name: &[u8], value: &[u8]) {
         let _ = (name, value);
     }
@@ -59,10 +61,12 @@ pub trait CacheSuite: Sync {
 /// - parallel and cancelled calls have no effect on other calls;
 /// - [`peek`](TokenCache::peek) agrees with [`get`](TokenCache::get);
 /// - in a [shared](TokenCache::is_shared) cache, other instances see a token, a lock has one holder
-///   and expires, and a former holder cannot put;
-/// - with [`stored`](CacheSuite::stored): the store contains no token, subject or user name in
-///   plain text;
-/// - with [`overwrite`](CacheSuite::overwrite): a modified value is never returned.
+///   and expires, and a put by a former holder is ignored; a cache that is not shared grants every
+///   lock;
+/// - in a shared cache with [`stored`](CacheSuite::stored): the store contains no token, subject or
+///   user name in plain text;
+/// - in a shared cache with [`overwrite`](CacheSuite::overwrite): a modified value is never
+///   returned.
 ///
 /// It does *not* test an unavailable store, which must be an `Err` without a long wait.
 ///
@@ -133,7 +137,7 @@ impl RequestFields {
         request.subject_type = TokenType::Other(self.subject_type.to_owned());
         request.actor = self.actor.map(|token| (token.into(), TokenType::Jwt));
         request.resources = self.resource.iter().filter_map(|url| url.parse().ok()).collect();
-        request.scopes = require(self.scopes.parse().ok(), "the suite's scopes are valid");
+        request.scopes = obtain(self.scopes.parse().ok(), "the suite's scopes are valid");
         TokenRequest::Exchange(Cow::Owned(request))
     }
 }
@@ -141,9 +145,9 @@ impl RequestFields {
 impl Fixture {
     fn new(timeout: Duration) -> Self {
         let nonce =
-            require(Fence::random().ok(), "the system provides random numbers").as_str().to_owned();
+            obtain(Fence::random().ok(), "the system provides random numbers").as_str().to_owned();
         Self {
-            keys: require(SealingKeys::random().ok(), "the system provides random numbers"),
+            keys: obtain(SealingKeys::random().ok(), "the system provides random numbers"),
             client: Arc::new(ClientFingerprint::new([nonce.as_str()].into_iter(), true)),
             clock: SystemClock::default(),
             nonce,
@@ -167,12 +171,13 @@ impl Fixture {
         fields: &RequestFields,
         use_key: impl AsyncFnOnce(&CacheKey<'_>) -> T,
     ) -> T {
-        let server_key = require(self.keys.iter().next(), "there is a key");
+        let server_key = obtain(self.keys.iter().next(), "there is a key");
         let request = fields.request();
         use_key(&CacheKey::new(&self.client, &request, server_key, &self.clock)).await
     }
 
-    /// Returns a token with this name in every member, to search the store for.
+    /// Returns a token whose text members contain this name, so that the suite can search for them
+    /// in the store.
     fn token(&self, name: &str) -> AccessToken {
         let body = format!(
             r#"{{"access_token":"token-{name}-{nonce}","token_type":"Bearer","expires_in":3600,
@@ -180,13 +185,13 @@ impl Fixture {
             "issued_token_type":"urn:ietf:params:oauth:token-type:jwt"}}"#,
             nonce = self.nonce
         );
-        require(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the suite's token is valid")
+        obtain(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the suite's token is valid")
     }
 
     /// Returns a token with the required members only.
     fn bare_token(&self) -> AccessToken {
         let body = format!(r#"{{"access_token":"bare-{}","token_type":"N_A"}}"#, self.nonce);
-        require(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the suite's token is valid")
+        obtain(AccessToken::parse(body.as_bytes(), &self.clock).ok(), "the suite's token is valid")
     }
 
     async fn put(&self, cache: &dyn TokenCache, fields: &RequestFields, token: &AccessToken) {
@@ -223,7 +228,7 @@ impl Fixture {
         fields: &RequestFields,
         life: Duration,
     ) -> Option<Fence> {
-        let fence = require(Fence::random().ok(), "the system provides random numbers");
+        let fence = obtain(Fence::random().ok(), "the system provides random numbers");
         self.lock_with(cache, fields, &fence, life).await.then_some(fence)
     }
 
@@ -269,10 +274,14 @@ fn equal(got: &AccessToken, put: &AccessToken, rule: &str) {
     assert!(got.secret() == put.secret(), "rule broken: {rule}: another token");
     assert!(got.refresh_token() == put.refresh_token(), "rule broken: {rule}: refresh_token");
     assert_eq!(got.is_bearer(), put.is_bearer(), "rule broken: {rule}: is_bearer");
-    assert_eq!(got.issued_token_type(), put.issued_token_type(), "rule broken: {rule}");
+    assert_eq!(
+        got.issued_token_type(),
+        put.issued_token_type(),
+        "rule broken: {rule}: issued_token_type"
+    );
     assert_eq!(got.scopes(), put.scopes(), "rule broken: {rule}: scopes");
     assert_eq!(got.lifetime(), put.lifetime(), "rule broken: {rule}: lifetime");
-    assert_eq!(got.cacheable_for(), put.cacheable_for(), "rule broken: {rule}: ttl");
+    assert_eq!(got.cacheable_for(), put.cacheable_for(), "rule broken: {rule}: cacheable_for");
 }
 
 async fn stores_tokens(suite: &dyn CacheSuite, fixture: &Fixture) {
@@ -468,9 +477,9 @@ async fn fences(suite: &dyn CacheSuite, fixture: &Fixture) {
     fixture.unlock(two, &ALICE, &next).await;
     fixture.remove(&*suite.cache(), &ALICE).await;
     // An expired lock, or one lost with its server, has no holder.
-    let fence = require(Fence::random().ok(), "the system provides random numbers");
+    let fence = obtain(Fence::random().ok(), "the system provides random numbers");
     fixture.put_for(one, &ALICE, &late, LONG, Some(&fence)).await;
-    let rule = "any fence may put without a lock and a token";
+    let rule = "any fence may put if there is neither a lock nor a token";
     fixture.expect(&*suite.cache(), &ALICE, Some(&late), rule).await;
     fixture.remove(&*suite.cache(), &ALICE).await;
 }
@@ -544,7 +553,7 @@ async fn rejects_modified_values(suite: &dyn CacheSuite, fixture: &Fixture) {
 
 /// Seals the same token for the same request with other sealing keys.
 async fn sealed_elsewhere(fixture: &Fixture, token: &AccessToken) -> Vec<u8> {
-    let keys = require(SealingKeys::random().ok(), "the system provides random numbers");
+    let keys = obtain(SealingKeys::random().ok(), "the system provides random numbers");
     let other = Fixture { keys, ..fixture.clone() };
     let sealed = other.with(&ALICE, async |key| key.seal(token, LONG)).await;
     sealed.unwrap_or_default()
@@ -564,6 +573,12 @@ fn granted(fence: Option<Fence>) -> Fence {
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
+}
+
+/// Returns a value that the suite itself needs.
+#[expect(clippy::expect_used, reason = "a conformance suite fails by panicking")]
+fn obtain<T>(it: Option<T>, need: &str) -> T {
+    it.expect(need)
 }
 
 fn require<T>(it: Option<T>, rule: &str) -> T {

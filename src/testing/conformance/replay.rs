@@ -40,12 +40,13 @@ pub async fn replay_log(log: Arc<dyn ReplayLog>, now: SystemTime) {
     let hour = now + Duration::from_secs(3600);
     let keys: Vec<ReplayKey> = (0..16).map(|_| fresh()).collect();
     for key in &keys {
-        expect(&log, *key, hour, true, "the first use of a token is the first").await;
+        expect(&log, *key, hour, true, "the first use of a token is reported as the first").await;
     }
     for key in &keys {
         expect(&log, *key, hour, false, "the second use of a token is not the first").await;
         let later = hour + Duration::from_secs(3600);
-        expect(&log, *key, later, false, "a later expiry does not make it another token").await;
+        expect(&log, *key, later, false, "the same token with a later expiry is not a new token")
+            .await;
     }
     for _ in 0..64 {
         parallel_uses(&log, hour).await;
@@ -63,7 +64,10 @@ async fn parallel_uses(log: &Arc<dyn ReplayLog>, until: SystemTime) {
         tasks.spawn(async move { matches!(log.first_use(key, until).await, Ok(true)) });
     }
     let first = tasks.join_all().await.into_iter().filter(|first| *first).count();
-    assert_eq!(first, 1, "of {CALLERS} parallel uses of one token exactly one is the first");
+    assert_eq!(
+        first, 1,
+        "rule broken: of {CALLERS} parallel uses of one token exactly one is the first"
+    );
 }
 
 #[expect(clippy::panic, reason = "a conformance suite fails by panicking")]
@@ -75,8 +79,8 @@ async fn expect(
     rule: &str,
 ) {
     match log.first_use(key, until).await {
-        Ok(first) => assert_eq!(first, expected, "{rule}"),
-        Err(error) => panic!("{rule}: {error}"),
+        Ok(first) => assert_eq!(first, expected, "rule broken: {rule}"),
+        Err(error) => panic!("rule broken: {rule}: {error}"),
     }
 }
 

@@ -40,7 +40,7 @@ fn issuers(list: &mut ForgeryList<'_>) {
         ("iss truncated", json!(iss.get(..iss.len() - 1))),
         ("iss of another issuer", json!("https://issuer.example")),
         ("iss of the cloud metadata service", json!("http://169.254.169.254/")),
-        ("iss a file", json!("file:///etc/passwd")),
+        ("iss a file URL", json!("file:///etc/passwd")),
         ("iss empty", json!("")),
         ("iss a list", json!([iss])),
         ("iss a number", json!(1)),
@@ -92,9 +92,9 @@ fn times(list: &mut ForgeryList<'_>) {
     let token = token.claim("exp", now + 2 * HOUR).sign();
     list.add("from the future", early, token);
     let token = list.valid().claim("iat", now + HOUR).claim("exp", now + 2 * HOUR).sign();
-    list.add("issued in the future", "a clock or the claim is wrong", token);
+    list.add("issued in the future", "the clock of the issuer or the claim is wrong", token);
 
-    let date = "a time is a finite number of seconds below 2^53 (RFC 7519 §2)";
+    let date = "a time is a finite, non-negative number of seconds (RFC 7519 §2), here below 2^53";
     let (soon, past) = (now + HOUR, now.saturating_sub(HOUR));
     for (name, claim, value) in [
         ("exp a string", "exp", json!(soon.to_string())),
@@ -128,7 +128,6 @@ fn types(list: &mut ForgeryList<'_>) {
         ("sub a number", "sub", json!(1)),
         ("sub null", "sub", Value::Null),
         ("sub a list", "sub", json!(["alice-id"])),
-        ("sub empty", "sub", json!("")),
         ("tenant_id a number", "tenant_id", json!(1)),
         ("tenant_id a list", "tenant_id", json!(["tenant-1"])),
         ("tenant_id an object", "tenant_id", json!({})),
@@ -142,9 +141,11 @@ fn types(list: &mut ForgeryList<'_>) {
     ] {
         list.add(name, why, list.valid().claim(claim, value).sign());
     }
+    let why = "a required claim must not be empty";
+    list.add("sub empty", why, list.valid().subject("").sign());
 }
 
-/// Tokens that the issuer signs for other purposes without a distinct `typ`.
+/// Adds tokens that the issuer signs for other purposes without a distinct `typ`.
 fn other_kinds(list: &mut ForgeryList<'_>) {
     let id = "an ID token grants no access (RFC 9068 §5)";
     let token = || list.valid().without("tenant_id");

@@ -15,9 +15,9 @@ pub(super) fn add(list: &mut ForgeryList<'_>) {
     key_ids(list);
 }
 
-/// Tokens signed with a key that only their header names.
+/// Adds tokens signed with a key that only their header names.
 fn key_sources(list: &mut ForgeryList<'_>) {
-    let why = "the header never chooses the key (RFC 8725 §3.10)";
+    let why = "the header never supplies the key (RFC 8725 §3.10)";
     let attacker_key = SigningKey::generate(Algorithm::RS256);
     let issuer_key = list.issuer.key_for(Algorithm::RS256);
     // The provider counts a request to this URL as a stray request.
@@ -40,9 +40,10 @@ fn key_sources(list: &mut ForgeryList<'_>) {
     list.add("jku in the header, kid of the issuer", why, token);
 }
 
-/// Validly signed tokens with header parameters that the verifier does not support.
+/// Adds validly signed tokens with header parameters that the verifier does not support.
 fn critical(list: &mut ForgeryList<'_>) {
-    let why = "crit lists parameters that the verifier does not support (RFC 7515 §4.1.11)";
+    let why =
+        "crit must be a list of header parameters that the verifier supports (RFC 7515 §4.1.11)";
     for (name, crit) in [
         ("crit of an unknown parameter", json!(["x"])),
         ("crit of an absent parameter", json!(["absent"])),
@@ -58,17 +59,17 @@ fn critical(list: &mut ForgeryList<'_>) {
     }
     for (name, b64) in [("crit b64, b64 false", false), ("crit b64, b64 true", true)] {
         let token = list.valid().header("crit", json!(["b64"])).header("b64", b64).sign();
-        list.add(name, "an unencoded payload is not a JWT (RFC 7797 §7)", token);
+        list.add(name, "a JWT does not use the option b64 (RFC 7797 §7)", token);
     }
     for (name, cty) in [("cty JWT", "JWT"), ("cty jwt", "jwt")] {
         let token = list.valid().header("cty", cty).sign();
         list.add(name, "nested tokens are not supported (RFC 7519 §5.2)", token);
     }
     let token = list.valid().header("zip", "DEF").sign();
-    list.add("zip", "compression is not supported (RFC 8725bis §3.15)", token);
+    list.add("zip", "compression is not supported (draft-ietf-oauth-rfc8725bis §3.15)", token);
 }
 
-/// Validly signed tokens of another kind.
+/// Adds validly signed tokens of another kind.
 fn types(list: &mut ForgeryList<'_>) {
     let why = "a token of another kind is not an access token (RFC 8725 §3.11)";
     for name in [
@@ -103,7 +104,7 @@ fn types(list: &mut ForgeryList<'_>) {
     list.add("typ empty", why, list.valid().typ(Some("")).sign());
 }
 
-/// Tokens signed by the issuer with a wrong `kid`.
+/// Adds tokens signed by the issuer with a wrong `kid`.
 fn key_ids(list: &mut ForgeryList<'_>) {
     let opaque = "a kid is compared, never interpreted (RFC 8725 §3.10)";
     let issuer_key = list.issuer.key_for(Algorithm::RS256);
@@ -112,8 +113,8 @@ fn key_ids(list: &mut ForgeryList<'_>) {
     let long = "k".repeat(10_000);
     let medium = "k".repeat(1000);
     for (name, kid) in [
-        ("kid a path", "../../x"),
-        ("kid a file", "/dev/null"),
+        ("kid a relative path", "../../x"),
+        ("kid an absolute path", "/dev/null"),
         ("kid SQL", "x' UNION SELECT 'key"),
         ("kid a URL", "http://169.254.169.254/"),
         ("kid empty", ""),

@@ -1,4 +1,4 @@
-//! Malformed tokens: not a compact JWS over two JSON objects.
+//! Malformed tokens: not a compact JWS whose header and payload are JSON objects.
 
 use super::super::keys::{SigningKey, base64url};
 use super::ForgeryList;
@@ -19,7 +19,7 @@ pub(super) fn add_json(list: &mut ForgeryList<'_>) {
 }
 
 fn segments(list: &mut ForgeryList<'_>) {
-    let why = "a compact JWS has two dots (RFC 7515 §7.1)";
+    let why = "a compact JWS has three non-empty parts, separated by two dots (RFC 7515 §7.1)";
     let good = list.valid().sign();
     let (signed, _) = good.rsplit_once('.').unwrap_or_default();
     let payload = signed.split('.').nth(1).unwrap_or_default();
@@ -48,7 +48,7 @@ fn encoding(list: &mut ForgeryList<'_>) {
     let (key, header, payload) = list.valid().parts();
     let good = key.token(&header, &payload);
     list.add("signature padded", why, format!("{good}=="));
-    list.add("signature with spare bits", why, with_spare_bits(&good));
+    list.add("signature with non-zero pad bits", why, with_nonzero_pad_bits(&good));
     list.add("signature with an extra character", why, format!("{good}A"));
     // A signature of 256 bytes almost always contains `-` or `_`; otherwise a `+` is appended.
     let mut standard = good.clone();
@@ -59,7 +59,7 @@ fn encoding(list: &mut ForgeryList<'_>) {
             false => format!("{signed}.{signature}+"),
         };
     }
-    list.add("signature in the other alphabet", why, standard);
+    list.add("signature in standard base64", why, standard);
     // These tokens are signed over the malformed text, so that only the encoding is wrong.
     let header = base64url(&header);
     let mut payload = payload;
@@ -69,7 +69,7 @@ fn encoding(list: &mut ForgeryList<'_>) {
     let payload = base64url(&payload);
     for (name, signed) in [
         ("payload padded", format!("{header}.{payload}==")),
-        ("payload with spare bits", format!("{header}.{}", with_spare_bits(&payload))),
+        ("payload with non-zero pad bits", format!("{header}.{}", with_nonzero_pad_bits(&payload))),
         ("payload of impossible length", format!("{header}.{payload}AAA")),
         ("header padded", format!("{header}=.{payload}")),
     ] {
@@ -82,11 +82,11 @@ fn encoding(list: &mut ForgeryList<'_>) {
     }
 }
 
-/// Changes the unused bits of the last character, which decode to nothing.
-fn with_spare_bits(text: &str) -> String {
+/// Changes the pad bits of the last character, which decode to nothing (RFC 4648 §3.5).
+fn with_nonzero_pad_bits(text: &str) -> String {
     let mut changed = text.to_owned();
-    // A signature length of 3n + 1 bytes leaves four unused zero bits: the last character is A, Q,
-    // g or w.
+    // A length of 3n + 1 bytes leaves four pad bits, which are zero: the last character is A, Q, g
+    // or w.
     let replacement = match changed.pop() {
         Some('A') => 'B',
         Some('Q') => 'R',
@@ -99,7 +99,7 @@ fn with_spare_bits(text: &str) -> String {
 }
 
 fn characters(list: &mut ForgeryList<'_>) {
-    let why = "a bearer token must not contain this character (RFC 6750 §2.1)";
+    let why = "a bearer token consists of one or more of the characters of RFC 6750 §2.1";
     let good = list.valid().sign();
     let (head, tail) = good.split_at(good.len() / 2);
     for (name, token) in [
@@ -131,9 +131,8 @@ fn json(list: &mut ForgeryList<'_>) {
     let (key, header, payload) = list.valid().parts();
     let bytes = payload.as_bytes();
     let utf16: Vec<u8> = payload.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let rows: [(&'static str, Vec<u8>); 18] = [
+    let rows: [(&'static str, Vec<u8>); 17] = [
         ("payload empty", Vec::new()),
-        ("payload an empty object", b"{}".to_vec()),
         ("payload a list", [b"[", bytes, b"]"].concat()),
         ("payload a string", b"\"alice\"".to_vec()),
         ("payload a number", b"1".to_vec()),
@@ -168,7 +167,6 @@ fn json(list: &mut ForgeryList<'_>) {
     }
     for (name, text) in [
         ("header empty", Vec::new()),
-        ("header an empty object", b"{}".to_vec()),
         ("header a list", format!("[{header}]").into_bytes()),
         ("header null", b"null".to_vec()),
         ("header with a BOM", format!("\u{feff}{header}").into_bytes()),
@@ -180,6 +178,9 @@ fn json(list: &mut ForgeryList<'_>) {
     ] {
         list.add(name, why, key.token(text, &payload));
     }
+    let why = "required members are missing";
+    list.add("header an empty object", why, key.token("{}", &payload));
+    list.add("payload an empty object", why, key.token(&header, "{}"));
 }
 
 fn duplicates(list: &mut ForgeryList<'_>) {
@@ -191,7 +192,7 @@ fn duplicates(list: &mut ForgeryList<'_>) {
         ("sub twice, once escaped", r#""s\u0075b":"mallory""#.to_owned()),
         ("aud twice", format!(r#""aud":"{me}""#)),
         ("exp twice", r#""exp":9007199254740991"#.to_owned()),
-        ("an unread claim twice", r#""x":1,"x":1"#.to_owned()),
+        ("an unknown claim twice", r#""x":1,"x":1"#.to_owned()),
         ("a nested claim twice", r#""x":{"y":1,"y":1}"#.to_owned()),
     ] {
         list.add(name, why, key.token(&header, with_first_member(&payload, &member)));
@@ -200,14 +201,14 @@ fn duplicates(list: &mut ForgeryList<'_>) {
         ("alg twice", r#""alg":"none""#),
         ("alg twice, the same", r#""alg":"RS256""#),
         ("kid twice", r#""kid":"x""#),
-        ("an unread parameter twice", r#""x":1,"x":1"#),
+        ("an unknown parameter twice", r#""x":1,"x":1"#),
     ] {
         list.add(name, why, key.token(with_first_member(&header, member), &payload));
     }
 }
 
 fn sizes(list: &mut ForgeryList<'_>) {
-    let why = "the length of a token is limited (RFC 8725bis §3.15)";
+    let why = "the length of a token is limited (draft-ietf-oauth-rfc8725bis §3.15)";
     list.add("header above 4 KiB", why, list.valid().header("x", "x".repeat(4096)).sign());
     list.add("token above 16 KiB", why, list.valid().claim("x", "x".repeat(16 * 1024)).sign());
 }

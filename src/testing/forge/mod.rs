@@ -18,8 +18,9 @@
 //! ```
 //!
 //! Generate the tokens just before use, because they contain the current time. They assume a
-//! verifier that trusts this issuer and its audience, allows a leeway of 60 seconds, reads at most
-//! 16 KiB of token and 4 KiB of header, and supports RS256 and ES256.
+//! verifier that trusts this issuer, has the audience of the provider, allows a leeway of 60
+//! seconds, accepts tokens of at most 16 KiB with a header of at most 4 KiB and 16 levels of
+//! nesting, and supports RS256 and ES256.
 
 mod claims;
 mod headers;
@@ -50,7 +51,8 @@ pub struct Forged {
 }
 
 impl Forged {
-    /// Returns an `Authorization` header value with this token, if the token is valid in a header.
+    /// Returns an `Authorization` header value with this token, or `None` if a header value must
+    /// not contain its characters.
     pub fn header(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(format!("Bearer {}", self.token).as_bytes()).ok()
     }
@@ -80,7 +82,7 @@ impl Rejection {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ValidToken {
-    /// A short, unique name for its peculiarity.
+    /// A short, unique name that says what is unusual.
     pub name: &'static str,
     /// The token.
     pub token: String,
@@ -102,22 +104,22 @@ pub fn all(issuer: &TestIssuer) -> Vec<Forged> {
 /// [`all`].
 pub fn rfc9068(issuer: &TestIssuer) -> Vec<Forged> {
     let mut list = ForgeryList::new(issuer);
-    let strict = || valid::rfc9068_token(issuer);
+    let token = || valid::rfc9068_token(issuer);
     let typ = "RFC 9068 §2.1: the type is at+jwt";
-    list.add("strict: typ missing", typ, strict().typ(None).sign());
-    list.add("strict: typ JWT", typ, strict().typ(Some("JWT")).sign());
-    list.add("strict: typ jwt", typ, strict().typ(Some("jwt")).sign());
+    list.add("RFC 9068: typ missing", typ, token().typ(None).sign());
+    list.add("RFC 9068: typ JWT", typ, token().typ(Some("JWT")).sign());
+    list.add("RFC 9068: typ jwt", typ, token().typ(Some("jwt")).sign());
     for name in [
-        "strict: iss missing",
-        "strict: exp missing",
-        "strict: aud missing",
-        "strict: sub missing",
-        "strict: client_id missing",
-        "strict: iat missing",
-        "strict: jti missing",
+        "RFC 9068: iss missing",
+        "RFC 9068: exp missing",
+        "RFC 9068: aud missing",
+        "RFC 9068: sub missing",
+        "RFC 9068: client_id missing",
+        "RFC 9068: iat missing",
+        "RFC 9068: jti missing",
     ] {
-        let claim = name.split(' ').nth(1).unwrap_or_default();
-        list.add(name, "RFC 9068 §2.2: the claim is required", strict().without(claim).sign());
+        let claim = name.split(' ').nth(2).unwrap_or_default();
+        list.add(name, "RFC 9068 §2.2: the claim is required", token().without(claim).sign());
     }
     list.forged
 }
@@ -230,7 +232,9 @@ mod tests {
         signatures::add(&mut list);
         // These have a valid signature; only a name in their header is wrong.
         let renamed = |name: &str| {
-            name.starts_with("alg ") || name.contains(" pointing at ") || name.contains(" over an ")
+            name.starts_with("alg ")
+                || name.contains(" with the kid of ")
+                || name.contains(" over an ")
         };
         for Forged { name, token, .. } in list.forged.iter().filter(|row| !renamed(row.name)) {
             assert!(!is_signed(&provider, token), "{name}");
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn providers_share_only_empty_forgeries() {
+    async fn providers_share_only_constant_forgeries() {
         let (one, other) = (Provider::start().await, Provider::start().await);
         let tokens: HashSet<_> = all(&one).into_iter().map(|forged| forged.token).collect();
         let same: Vec<_> =

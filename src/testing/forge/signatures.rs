@@ -47,16 +47,17 @@ fn symmetric(list: &mut ForgeryList<'_>) {
         ("HS256 with the modulus", modulus),
         ("HS256 with the modulus as text", n.into()),
         ("HS256 with the JWK", jwk.to_string().into_bytes()),
-        ("HS256 with no secret", Vec::new()),
+        ("HS256 with an empty secret", Vec::new()),
     ] {
         let (_, header, payload) = list.valid().header("alg", "HS256").parts();
-        list.add(name, why, macced(hmac::HMAC_SHA256, &secret, &header, &payload));
+        list.add(name, why, signed_with_mac(hmac::HMAC_SHA256, &secret, &header, &payload));
     }
     let (_, header, payload) = list.valid().header("alg", "HS512").parts();
-    let token = macced(hmac::HMAC_SHA512, pem(&key.public_der()).as_bytes(), &header, &payload);
+    let token =
+        signed_with_mac(hmac::HMAC_SHA512, pem(&key.public_der()).as_bytes(), &header, &payload);
     list.add("HS512 with the public key as PEM", why, token);
     let (_, header, payload) = list.valid().kid(Some(BadKey::KID)).header("alg", "HS256").parts();
-    let token = macced(hmac::HMAC_SHA256, &BadKey::SHARED_SECRET, &header, &payload);
+    let token = signed_with_mac(hmac::HMAC_SHA256, &BadKey::SHARED_SECRET, &header, &payload);
     list.add(
         "HS256 with a secret from the key set",
         "an attacker can sign with a published secret",
@@ -71,9 +72,9 @@ fn wrong_algorithm(list: &mut ForgeryList<'_>) {
     let rsa = list.issuer.key_for(Algorithm::RS256);
     let ec = list.issuer.key_for(Algorithm::ES256);
     let token = list.valid().kid(Some(ec.kid())).sign();
-    list.add("RS256 pointing at an EC key", agree, token);
+    list.add("RS256 with the kid of an EC key", agree, token);
     let token = list.valid().signed_by(&ec).kid(Some(rsa.kid())).sign();
-    list.add("ES256 pointing at an RSA key", agree, token);
+    list.add("ES256 with the kid of an RSA key", agree, token);
     let one = "a key is used with one algorithm (RFC 7517 §4.4)";
     for (name, other) in [
         ("PS256 by a key for RS256", Algorithm::PS256),
@@ -163,7 +164,12 @@ fn wrong_signature(list: &mut ForgeryList<'_>) {
     }
 }
 
-fn macced(algorithm: hmac::Algorithm, secret: &[u8], header: &str, payload: &str) -> String {
+fn signed_with_mac(
+    algorithm: hmac::Algorithm,
+    secret: &[u8],
+    header: &str,
+    payload: &str,
+) -> String {
     let signed = signing_input(header, payload);
     let tag = hmac::sign(&hmac::Key::new(algorithm, secret), signed.as_bytes());
     format!("{signed}.{}", base64url(tag))

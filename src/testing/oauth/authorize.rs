@@ -10,11 +10,11 @@ use url::{Url, form_urlencoded};
 use super::super::clients::Client;
 use super::super::endpoint::ReceivedRequest;
 use super::super::issuer::TestIssuer;
-use super::{Answer, not_stored};
+use super::{Answer, no_store_headers};
 
 /// An authorization request from the query. The sign-in form posts to the same URL.
 struct AuthorizationRequest {
-    members: Vec<(String, String)>,
+    parameters: Vec<(String, String)>,
     client: Arc<Client>,
     redirect_uri: String,
 }
@@ -37,9 +37,9 @@ pub(super) fn answer(issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
 impl AuthorizationRequest {
     fn read(issuer: &TestIssuer, request: &ReceivedRequest) -> Result<Self, &'static str> {
         let (_, query) = request.target.split_once('?').unwrap_or_default();
-        let members: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let parameters: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let find = |name: &str| {
-            let mut found = members.iter().filter(|(known, _)| known == name);
+            let mut found = parameters.iter().filter(|(known, _)| known == name);
             let (_, value) = found.next()?;
             found.next().is_none().then_some(value.as_str())
         };
@@ -49,18 +49,19 @@ impl AuthorizationRequest {
         if !client.redirect_uris.contains(&redirect_uri) {
             return Err("This redirect_uri is not registered for the client.");
         }
-        Ok(Self { members, client, redirect_uri })
+        Ok(Self { parameters, client, redirect_uri })
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.members.iter().find(|(known, _)| known == name)?;
+        let (_, value) = self.parameters.iter().find(|(known, _)| known == name)?;
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// Returns the error code of an invalid request.
+    /// Returns the error code of a request that is invalid or forbids the sign-in page
+    /// (`prompt=none`).
     fn error_code(&self) -> Option<&'static str> {
-        let repeated = self.members.iter().enumerate().any(|(nth, (name, _))| {
-            self.members.iter().take(nth).any(|(earlier, _)| earlier == name)
+        let repeated = self.parameters.iter().enumerate().any(|(nth, (name, _))| {
+            self.parameters.iter().take(nth).any(|(earlier, _)| earlier == name)
         });
         let is = |name: &str, value: &str| self.get(name) == Some(value);
         let allowed = |scope: &str| self.client.scopes.iter().any(|known| known == scope);
@@ -109,12 +110,12 @@ impl AuthorizationRequest {
 
     /// Redirects to the client with 303: with 307 the browser would post the password to it (RFC
     /// 9700 §4.12).
-    fn send_back(&self, issuer: &TestIssuer, members: &[(&str, &str)]) -> Answer {
+    fn send_back(&self, issuer: &TestIssuer, parameters: &[(&str, &str)]) -> Answer {
         let Ok(mut url) = Url::parse(&self.redirect_uri) else {
             return page(StatusCode::BAD_REQUEST, &notice("The redirect_uri is not a URL."));
         };
         url.query_pairs_mut()
-            .extend_pairs(members)
+            .extend_pairs(parameters)
             .extend_pairs(self.get("state").map(|state| ("state", state)))
             .append_pair("iss", &issuer.issuer());
         let mut answer = page(StatusCode::SEE_OTHER, "");
@@ -153,7 +154,7 @@ fn notice(problem: &str) -> String {
 }
 
 fn page(status: StatusCode, main: &str) -> Answer {
-    let mut headers = not_stored();
+    let mut headers = no_store_headers();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     // No form-action: browsers also apply it to the redirect after the form, which goes to the
     // client.
@@ -217,7 +218,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::super::super::provider::tests::payload;
     use super::super::super::{Provider, ProviderEndpoint, User};
-    use super::super::issuer::tests::ask;
+    use super::super::issuer::tests::request_token;
     use super::*;
 
     const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -234,7 +235,7 @@ mod tests {
     }
 
     fn target(change: &[(&str, Option<&str>)]) -> String {
-        let mut members = vec![
+        let mut parameters = vec![
             ("response_type", "code"),
             ("client_id", "app"),
             ("redirect_uri", REDIRECT_URI),
@@ -245,10 +246,11 @@ mod tests {
             ("code_challenge_method", "S256"),
         ];
         for (name, value) in change {
-            members.retain(|(known, _)| known != name);
-            members.extend(value.map(|value| (*name, value)));
+            parameters.retain(|(known, _)| known != name);
+            parameters.extend(value.map(|value| (*name, value)));
         }
-        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
+        let query =
+            form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         format!("/auth?{query}")
     }
 
@@ -286,7 +288,7 @@ mod tests {
             ("redirect_uri", REDIRECT_URI),
             ("code_verifier", VERIFIER),
         ];
-        let (status, tokens) = ask(&provider, "app", &form).await;
+        let (status, tokens) = request_token(&provider, "app", &form).await;
         assert_eq!(status, 200, "{tokens}");
         let id = payload(tokens["id_token"].as_str().unwrap());
         assert_eq!(
@@ -297,7 +299,7 @@ mod tests {
             ("grant_type", "refresh_token"),
             ("refresh_token", tokens["refresh_token"].as_str().unwrap()),
         ];
-        let (_, renewed) = ask(&provider, "app", &refresh).await;
+        let (_, renewed) = request_token(&provider, "app", &refresh).await;
         let again = payload(renewed["id_token"].as_str().unwrap());
         assert_eq!((&again["sub"], again.get("nonce")), (&id["sub"], None));
         assert_eq!(provider.requests(ProviderEndpoint::Authorization), 0);

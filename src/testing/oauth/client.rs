@@ -32,8 +32,9 @@ pub(super) fn authenticate(
         return Err(OAuthError::new("invalid_request", "two methods of client authentication"));
     }
     if let Some(value) = header {
-        let (id, secret) = basic(value).ok_or_else(OAuthError::challenge)?;
-        return by_secret(issuer, &id, Some(&secret)).ok_or_else(OAuthError::challenge);
+        let refused = OAuthError::invalid_client_with_challenge;
+        let (id, secret) = basic(value).ok_or_else(refused)?;
+        return by_secret(issuer, &id, Some(&secret)).ok_or_else(refused);
     }
     if let Some(assertion) = form.get("client_assertion") {
         return by_key(issuer, form, assertion).ok_or_else(OAuthError::invalid_client);
@@ -44,16 +45,16 @@ pub(super) fn authenticate(
 
 fn by_secret(issuer: &TestIssuer, id: &str, secret: Option<&str>) -> Option<Arc<Client>> {
     let client = issuer.registry().client(id)?;
-    let shown = match (&client.credential, secret) {
+    let matches = match (&client.credential, secret) {
         (ClientCredential::None, None) => true,
         (ClientCredential::Secret(known), Some(secret)) => known.expose() == secret,
         _ => false,
     };
-    shown.then_some(client)
+    matches.then_some(client)
 }
 
-/// Authenticates by an assertion that is for this issuer only, short-lived, and used once
-/// (RFC 7523 §3 with the rules of its update: `aud` is the issuer, `typ` is explicit).
+/// Authenticates by an assertion that is for this issuer only, short-lived, and used once (RFC 7523
+/// §3, with the rules of draft-ietf-oauth-rfc7523bis: `aud` is the issuer, `typ` is explicit).
 fn by_key(issuer: &TestIssuer, form: &Form, assertion: &str) -> Option<Arc<Client>> {
     if form.get("client_assertion_type") != Some(JWT_BEARER) {
         return None;
@@ -70,7 +71,7 @@ fn by_key(issuer: &TestIssuer, form: &Form, assertion: &str) -> Option<Arc<Clien
         && now < exp
         && exp <= now + MAX_ASSERTION_LIFETIME
         && form.get("client_id").is_none_or(|named| named == id)
-        && issuer.grant_store().is_new_assertion(&id, text("jti")?);
+        && issuer.grant_store().record_assertion(&id, text("jti")?);
     good.then_some(client)
 }
 
@@ -111,7 +112,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::super::{Provider, SigningKey};
-    use super::super::issuer::tests::{post, refused};
+    use super::super::issuer::tests::{post, status_and_error};
     use super::*;
     use crate::config::Algorithm;
 
@@ -150,7 +151,7 @@ mod tests {
             (assertion().signed_by(&stranger).sign(), "another key"),
             ("x".to_owned(), "no JWT"),
         ] {
-            assert_eq!(refused(send(&bad).await), (401, "invalid_client".into()), "{why}");
+            assert_eq!(status_and_error(send(&bad).await), (401, "invalid_client".into()), "{why}");
         }
     }
 }

@@ -50,9 +50,9 @@ pub(super) fn exchange(
     Ok(answer)
 }
 
-/// Returns the claims of a subject or actor token. The token needs its type and must be a valid
-/// token of this issuer or a trusted one; otherwise the error is `invalid_request` (RFC 8693
-/// §2.2.2).
+/// Returns the claims of a subject or actor token. The token and its type must be sent together,
+/// and the token must be a valid token of this issuer or a token of a trusted foreign issuer;
+/// otherwise the error is `invalid_request` (RFC 8693 §2.2.2).
 fn token_claims(
     issuer: &TestIssuer,
     form: &Form,
@@ -63,13 +63,13 @@ fn token_claims(
     match (token, kind) {
         (None, None) => Ok(None),
         (Some(token), Some(ACCESS_TOKEN | JWT)) => {
-            match issuer.live_claims(token).or_else(|| issuer.workload(token)) {
+            match issuer.live_claims(token).or_else(|| issuer.workload_claims(token)) {
                 Some(claims) => Ok(Some(claims)),
                 None => refused("the token is not valid"),
             }
         }
         (Some(_), Some(_)) => refused("the token type is not supported"),
-        _ => refused("a token and its type come together"),
+        _ => refused("a token and its type must be sent together"),
     }
 }
 
@@ -78,23 +78,28 @@ fn token_claims(
 fn targets(form: &Form) -> Result<Vec<&str>, OAuthError> {
     for resource in form.all("resource") {
         if !Url::parse(resource).is_ok_and(|url| url.fragment().is_none()) {
-            return Err(OAuthError::new("invalid_target", "a resource is an absolute URI"));
+            return Err(OAuthError::new(
+                "invalid_target",
+                "a resource must be an absolute URI without a fragment",
+            ));
         }
     }
     let targets: Vec<_> = form.all("audience").chain(form.all("resource")).collect();
     match targets.is_empty() {
-        true => Err(OAuthError::new("invalid_request", "audience is missing")),
+        true => Err(OAuthError::new("invalid_request", "an audience or a resource is required")),
         false => Ok(targets),
     }
 }
 
-/// Returns the scopes that the client may have for these targets together.
+/// Returns all scopes that the client may request for these targets.
 fn allowed_scopes(client: &Client, targets: &[&str]) -> Result<Vec<String>, OAuthError> {
     let mut scopes = Vec::new();
     for target in targets {
         let policy = client.exchange_policies.iter().find(|policy| policy.audience == *target);
-        let policy =
-            policy.ok_or(OAuthError::new("invalid_target", "no tokens for this target"))?;
+        let policy = policy.ok_or(OAuthError::new(
+            "invalid_target",
+            "the client may not request tokens for this target",
+        ))?;
         scopes.extend(policy.scopes.iter().cloned());
     }
     scopes.sort_unstable();
@@ -125,7 +130,7 @@ mod tests {
     use super::super::super::provider::tests::payload;
     use super::super::super::{Provider, SigningKey};
     use super::super::grants::TOKEN_EXCHANGE;
-    use super::super::issuer::tests::{ask, refused};
+    use super::super::issuer::tests::{request_token, status_and_error};
     use super::*;
     use crate::config::Algorithm;
 
@@ -150,7 +155,7 @@ mod tests {
             ("subject_token_type", ACCESS_TOKEN),
         ];
         form.extend_from_slice(more);
-        ask(provider, client, &form).await
+        request_token(provider, client, &form).await
     }
 
     #[tokio::test]
@@ -206,12 +211,12 @@ mod tests {
             ("drive", &good, &[vault, ("scope", "vault:admin")], "invalid_scope"),
         ];
         for (client, subject, more, error) in cases {
-            let refusal = refused(exchange(&provider, client, subject, more).await);
+            let refusal = status_and_error(exchange(&provider, client, subject, more).await);
             assert_eq!(refusal, (400, error.to_owned()), "{client} {more:?}");
         }
         let url = provider.token_endpoint();
         let form = [("grant_type", TOKEN_EXCHANGE), ("client_id", "app")];
-        let refusal = refused(super::super::issuer::tests::post(&url, None, &form).await);
+        let refusal = status_and_error(super::super::issuer::tests::post(&url, None, &form).await);
         assert_eq!(refusal.1, "unauthorized_client");
     }
 }

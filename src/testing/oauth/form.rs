@@ -6,29 +6,29 @@ use http::header::CONTENT_TYPE;
 use super::super::endpoint::ReceivedRequest;
 use super::OAuthError;
 
-/// The members of a request body. Empty ones count as absent (RFC 6749 §3.2).
+/// The parameters of a request body. Parameters without a value count as absent (RFC 6749 §3.2).
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
     pub(super) fn read(request: &ReceivedRequest) -> Result<Self, OAuthError> {
         if request.method != Method::POST {
-            return Err(OAuthError::method());
+            return Err(OAuthError::wrong_method());
         }
         let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
         if !essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(OAuthError::new("invalid_request", "the body is not a form"));
         }
-        let mut members = request.form();
-        members.retain(|(_, value)| !value.is_empty());
+        let mut parameters = request.form();
+        parameters.retain(|(_, value)| !value.is_empty());
         // Only these two parameters may repeat (RFC 8693 §2.1).
-        let mut names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
+        let mut names: Vec<_> = parameters.iter().map(|(name, _)| name.as_str()).collect();
         names.retain(|name| !matches!(*name, "audience" | "resource"));
         names.sort_unstable();
         if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
             return Err(OAuthError::new("invalid_request", "a parameter is repeated"));
         }
-        Ok(Self(members))
+        Ok(Self(parameters))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {

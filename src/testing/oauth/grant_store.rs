@@ -73,7 +73,9 @@ impl GrantStore {
         let refused = |why| Err(OAuthError::new("invalid_grant", why));
         match codes.get_mut(name) {
             None => refused("unknown code"),
-            Some(code) if !matches(code) => refused("the code belongs to another request"),
+            Some(code) if !matches(code) => {
+                refused("the code has expired or belongs to another request")
+            }
             Some(code) if code.used => {
                 revoked.insert(code.session.id.clone());
                 refused("code already used")
@@ -103,7 +105,9 @@ impl GrantStore {
         let refused = |why| Err(OAuthError::new("invalid_grant", why));
         match refresh_tokens.get_mut(token) {
             None => refused("unknown refresh token"),
-            Some((session, _)) if session.client != client => refused("another client's token"),
+            Some((session, _)) if session.client != client => {
+                refused("the token belongs to another client")
+            }
             Some((session, true)) => {
                 *reuses += 1;
                 revoked.insert(session.id.clone());
@@ -140,11 +144,12 @@ impl GrantStore {
         self.entries().revoked.contains(id)
     }
 
-    pub(super) fn is_new_assertion(&self, client: &str, jti: &str) -> bool {
+    /// Records an assertion, and returns whether it is new.
+    pub(super) fn record_assertion(&self, client: &str, jti: &str) -> bool {
         self.entries().assertions.insert((client.to_owned(), jti.to_owned()))
     }
 
-    pub(super) fn count(&self, grant_type: &str) {
+    pub(super) fn count_grant(&self, grant_type: &str) {
         *self.entries().granted.entry(grant_type.to_owned()).or_default() += 1;
     }
 

@@ -34,7 +34,7 @@ pub(super) fn grant(
         TOKEN_EXCHANGE => exchange::exchange(issuer, client, form),
         _ => Err(OAuthError::new("unsupported_grant_type", "the grant is not supported")),
     }?;
-    issuer.grant_store().count(grant_type);
+    issuer.grant_store().count_grant(grant_type);
     Ok(answer)
 }
 
@@ -60,10 +60,10 @@ fn password(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer,
         .registry()
         .user(name)
         .filter(|user| user.password.expose() == password)
-        .ok_or(OAuthError::new("invalid_grant", "the name or the password is wrong"))?;
+        .ok_or(OAuthError::new("invalid_grant", "the user name or the password is wrong"))?;
     let scope = requested_scope(&client.scopes, form)?;
     let session = Session::new(&client.id, user, scope, issuer.unix_now());
-    Ok(signed_in(issuer, client, &session, &session.scope, form))
+    Ok(answer_with_refresh_token(issuer, client, &session, &session.scope, form))
 }
 
 fn authorization_code(
@@ -82,7 +82,7 @@ fn authorization_code(
             && now < code.expires_at
     };
     let (session, nonce) = issuer.grant_store().spend_code(code, matches)?;
-    let mut answer = signed_in(issuer, client, &session, &session.scope, form);
+    let mut answer = answer_with_refresh_token(issuer, client, &session, &session.scope, form);
     add_id_token(issuer, &session, nonce, &mut answer);
     Ok(answer)
 }
@@ -100,7 +100,7 @@ fn refresh(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer, 
     let session = issuer.grant_store().spend_refresh_token(token, &client.id)?;
     let mut answer = match issuer.grant_store().keeps_refresh_tokens() {
         true => issue(issuer, client, user_token(issuer, client, &session, form), &scope),
-        false => signed_in(issuer, client, &session, &scope, form),
+        false => answer_with_refresh_token(issuer, client, &session, &scope, form),
     };
     add_id_token(issuer, &session, None, &mut answer);
     Ok(answer)
@@ -139,8 +139,8 @@ fn add_id_token(
     members.insert("id_token".to_owned(), token.sign().into());
 }
 
-/// Builds an answer with a refresh token.
-fn signed_in(
+/// Builds a token response with a refresh token.
+fn answer_with_refresh_token(
     issuer: &TestIssuer,
     client: &Client,
     session: &Arc<Session>,
@@ -174,7 +174,7 @@ fn for_audience(token: TokenBuilder, form: &Form) -> TokenBuilder {
     }
 }
 
-/// Builds the token answer that all grants share (RFC 6749 §5.1).
+/// Builds the token response that all grants share (RFC 6749 §5.1).
 pub(super) fn issue(
     issuer: &TestIssuer,
     client: &Client,
@@ -196,7 +196,8 @@ pub(super) fn issue(
     Answer::ok(json)
 }
 
-/// Returns the requested scope if it is allowed. Without a request it returns all allowed scopes.
+/// Returns the requested scopes if all are allowed. If the form names no scope, returns all allowed
+/// scopes.
 pub(super) fn requested_scope(allowed: &[String], form: &Form) -> Result<String, OAuthError> {
     let Some(requested) = form.get("scope") else { return Ok(allowed.join(" ")) };
     let is_allowed = |scope: &str| allowed.iter().any(|known| known == scope);
@@ -210,7 +211,7 @@ pub(super) fn requested_scope(allowed: &[String], form: &Form) -> Result<String,
 mod tests {
     use super::super::super::provider::tests::payload;
     use super::super::super::{ManualClock, Provider};
-    use super::super::issuer::tests::{ask, refused};
+    use super::super::issuer::tests::{request_token, status_and_error};
     use super::*;
 
     // RFC 7636, Appendix B.
@@ -228,12 +229,17 @@ mod tests {
 
     async fn sign_in(provider: &Provider) -> Value {
         let form = [("grant_type", "password"), ("username", "bob"), ("password", "hunter2")];
-        ask(provider, "app", &form).await.1
+        request_token(provider, "app", &form).await.1
     }
 
     async fn refresh(provider: &Provider, client: &str, token: &Value) -> (u16, Value) {
         let token = token.as_str().unwrap();
-        ask(provider, client, &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+        request_token(
+            provider,
+            client,
+            &[("grant_type", "refresh_token"), ("refresh_token", token)],
+        )
+        .await
     }
 
     #[tokio::test]
@@ -247,7 +253,7 @@ mod tests {
                 ("redirect_uri", uri),
                 ("code_verifier", verifier),
             ];
-            ask(&provider, client, &form).await
+            request_token(&provider, client, &form).await
         };
         let code = provider.authorize("bob", "app", REDIRECT_URI, CHALLENGE);
         for (client, uri, verifier) in [
@@ -255,7 +261,7 @@ mod tests {
             ("app", "https://app.example/cb/", VERIFIER),
             ("app", REDIRECT_URI, CHALLENGE),
         ] {
-            let error = refused(redeem(client, &code, uri, verifier).await);
+            let error = status_and_error(redeem(client, &code, uri, verifier).await);
             assert_eq!(error, (400, "invalid_grant".into()), "{client} {uri} {verifier}");
         }
         let (_, first) = redeem("app", &code, REDIRECT_URI, VERIFIER).await;
@@ -275,14 +281,14 @@ mod tests {
         let provider = provider(&ManualClock::default()).await;
         let first = sign_in(&provider).await["refresh_token"].clone();
         let bystander = sign_in(&provider).await["refresh_token"].clone();
-        assert_eq!(refused(refresh(&provider, "other", &first).await).1, "invalid_grant");
+        assert_eq!(status_and_error(refresh(&provider, "other", &first).await).1, "invalid_grant");
         let (status, answer) = refresh(&provider, "app", &first).await;
         assert_eq!((status, &answer["scope"]), (200, &"read write".into()));
         let second = answer["refresh_token"].clone();
         assert_ne!(first, second);
         assert_eq!(provider.refresh_reuses(), 0);
-        assert_eq!(refused(refresh(&provider, "app", &first).await).1, "invalid_grant");
-        assert_eq!(refused(refresh(&provider, "app", &second).await).1, "invalid_grant");
+        assert_eq!(status_and_error(refresh(&provider, "app", &first).await).1, "invalid_grant");
+        assert_eq!(status_and_error(refresh(&provider, "app", &second).await).1, "invalid_grant");
         assert_eq!(refresh(&provider, "app", &bystander).await.0, 200);
         assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (2, 1));
     }
@@ -293,9 +299,12 @@ mod tests {
         let token = sign_in(&provider).await["refresh_token"].clone();
         let token = token.as_str().unwrap();
         let form = [("grant_type", "refresh_token"), ("refresh_token", token), ("scope", "admin")];
-        assert_eq!(refused(ask(&provider, "app", &form).await).1, "invalid_scope");
+        assert_eq!(
+            status_and_error(request_token(&provider, "app", &form).await).1,
+            "invalid_scope"
+        );
         let form = [("grant_type", "refresh_token"), ("refresh_token", token), ("scope", "read")];
-        assert_eq!(ask(&provider, "app", &form).await.1["scope"], "read");
+        assert_eq!(request_token(&provider, "app", &form).await.1["scope"], "read");
     }
 
     #[tokio::test]
@@ -323,7 +332,8 @@ mod tests {
         for (client, lifetime, expires_in, lifetime_in_token) in cases {
             provider.set_token_lifetime(lifetime);
             provider.register_client(client);
-            let (_, answer) = ask(&provider, "app", &[("grant_type", "client_credentials")]).await;
+            let (_, answer) =
+                request_token(&provider, "app", &[("grant_type", "client_credentials")]).await;
             assert_eq!(answer.get("expires_in"), expires_in.map(Value::from).as_ref());
             let claims = payload(answer["access_token"].as_str().unwrap());
             assert_eq!(

@@ -34,20 +34,21 @@ impl TestIssuer {
         self.url_of("/oauth/introspect")
     }
 
-    /// Registers a client, which may then use these endpoints.
+    /// Registers a client, which may then use these endpoints. Replaces a client with the same id.
     pub fn register_client(&self, client: Client) {
         self.registry().add_client(client);
     }
 
     /// Registers a user, who may then sign in: on the sign-in page, with the password grant, or by
-    /// [`authorize`](Self::authorize).
+    /// [`authorize`](Self::authorize). Replaces a user with the same name.
     pub fn register_user(&self, user: User) {
         self.registry().add_user(user);
     }
 
-    /// Signs a user in to a client as a browser would, and returns the authorization code. The code
-    /// works once within one minute, with this `redirect_uri` and the verifier of this S256
-    /// challenge (RFC 7636). It grants all scopes of the client.
+    /// Signs the user named `user` in to the client with the id `client`, as a browser would, and
+    /// returns the authorization code. The code works once within one minute of the provider's
+    /// clock, with this `redirect_uri`, which need not be registered, and with the verifier of this
+    /// S256 challenge (RFC 7636). It grants all scopes of the client.
     ///
     /// # Panics
     /// Panics if the user or the client is not registered.
@@ -62,8 +63,8 @@ impl TestIssuer {
     }
 
     /// Signs a user in like [`authorize`](Self::authorize), with these scopes and this nonce for
-    /// the ID token. Scopes are separated by spaces; an empty `scope` grants all scopes of the
-    /// client.
+    /// the ID token. Scopes are separated by spaces and are not checked against the scopes of the
+    /// client; an empty `scope` grants all scopes of the client.
     ///
     /// # Panics
     /// Panics if the user or the client is not registered.
@@ -103,7 +104,8 @@ impl TestIssuer {
         })
     }
 
-    /// Sets the lifetime of access tokens from the token endpoint, in whole seconds. `None`
+    /// Sets the lifetime of access tokens from the token endpoint, rounded down to whole seconds.
+    /// [`Client::token_lifetime`](super::super::Client::token_lifetime) takes precedence. `None`
     /// restores [`ProviderBuilder::token_lifetime`](super::super::ProviderBuilder::token_lifetime).
     pub fn set_token_lifetime(&self, lifetime: Option<Duration>) {
         self.grant_store().set_lifetime(lifetime);
@@ -189,7 +191,7 @@ pub(super) mod tests {
     }
 
     /// POSTs to the token endpoint as a client whose secret is `s`.
-    pub(in super::super) async fn ask(
+    pub(in super::super) async fn request_token(
         provider: &Provider,
         client: &str,
         form: &[(&str, &str)],
@@ -198,7 +200,7 @@ pub(super) mod tests {
     }
 
     /// Returns the status and the error code.
-    pub(in super::super) fn refused((status, answer): (u16, Value)) -> (u16, String) {
+    pub(in super::super) fn status_and_error((status, answer): (u16, Value)) -> (u16, String) {
         (status, answer["error"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -210,11 +212,15 @@ pub(super) mod tests {
         let metadata = get(&provider.discovery_url()).await.unwrap();
         for name in ["token_endpoint", "revocation_endpoint", "introspection_endpoint"] {
             let url = metadata[name].as_str().unwrap();
-            let error = refused(post(url, Some(("app", "s")), &[]).await);
+            let error = status_and_error(post(url, Some(("app", "s")), &[]).await);
             assert_eq!(error, (400, "invalid_request".into()), "{name}");
             // A tenant does not know the clients of the platform.
             let url = acme.metadata()[name].as_str().unwrap().to_owned();
-            assert_eq!(refused(post(&url, Some(("app", "s")), &[]).await).0, 401, "{name}");
+            assert_eq!(
+                status_and_error(post(&url, Some(("app", "s")), &[]).await).0,
+                401,
+                "{name}"
+            );
         }
         assert_eq!(provider.stray_requests(), 0);
         assert_eq!(metadata["code_challenge_methods_supported"], json!(["S256"]));

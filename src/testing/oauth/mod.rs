@@ -1,4 +1,5 @@
-//! The OAuth endpoints: tokens (RFC 6749), revocation (RFC 7009), introspection (RFC 7662).
+//! The OAuth endpoints: authorization and tokens (RFC 6749), revocation (RFC 7009), introspection
+//! (RFC 7662).
 
 mod authorize;
 mod client;
@@ -6,8 +7,8 @@ mod exchange;
 mod form;
 mod grant_store;
 mod grants;
-mod inspect;
 mod issuer;
+mod revoke_and_introspect;
 
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -42,8 +43,10 @@ pub(super) fn answer(
         let form = Form::read(request)?;
         let client = client::authenticate(issuer, request, &form)?;
         match endpoint {
-            ProviderEndpoint::Revocation => inspect::revoke(issuer, &client, &form),
-            ProviderEndpoint::Introspection => inspect::introspect(issuer, &client, &form),
+            ProviderEndpoint::Revocation => revoke_and_introspect::revoke(issuer, &client, &form),
+            ProviderEndpoint::Introspection => {
+                revoke_and_introspect::introspect(issuer, &client, &form)
+            }
             _ => grants::grant(issuer, &client, &form),
         }
     };
@@ -64,7 +67,7 @@ impl OAuthError {
         Self { status: StatusCode::BAD_REQUEST, error, description, header: None }
     }
 
-    fn method() -> Self {
+    fn wrong_method() -> Self {
         let mut error = Self::new("invalid_request", "the method must be POST");
         error.status = StatusCode::METHOD_NOT_ALLOWED;
         error.header = Some((ALLOW, "POST"));
@@ -77,8 +80,9 @@ impl OAuthError {
         error
     }
 
-    /// Adds a challenge for a client that used the `Authorization` header.
-    fn challenge() -> Self {
+    /// Returns `invalid_client` with a challenge, for a client that used the `Authorization`
+    /// header.
+    fn invalid_client_with_challenge() -> Self {
         let mut error = Self::invalid_client();
         error.header = Some((WWW_AUTHENTICATE, r#"Basic realm="token endpoint""#));
         error
@@ -87,13 +91,13 @@ impl OAuthError {
 
 impl Answer {
     fn ok(json: Value) -> Self {
-        Self { status: StatusCode::OK, headers: not_stored(), json, page: None }
+        Self { status: StatusCode::OK, headers: no_store_headers(), json, page: None }
     }
 }
 
 impl From<OAuthError> for Answer {
     fn from(error: OAuthError) -> Self {
-        let mut headers = not_stored();
+        let mut headers = no_store_headers();
         if let Some((name, value)) = error.header {
             headers.insert(name, HeaderValue::from_static(value));
         }
@@ -103,7 +107,7 @@ impl From<OAuthError> for Answer {
 }
 
 /// Returns the headers that RFC 6749 §5.1 requires.
-fn not_stored() -> HeaderMap {
+fn no_store_headers() -> HeaderMap {
     HeaderMap::from_iter([
         (http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (http::header::PRAGMA, HeaderValue::from_static("no-cache")),

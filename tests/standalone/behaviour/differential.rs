@@ -74,7 +74,7 @@ async fn tokens_of_jsonwebtoken_are_accepted() {
         serde_json::to_value(jwk).unwrap()
     };
     let set: Value = keys.iter().map(publish).collect();
-    world.provider.fail(ProviderEndpoint::Jwks, Fault::member("keys", set));
+    world.provider.fail(ProviderEndpoint::Jwks, Fault::replace_member("keys", set));
     let auth = world.auth().build().unwrap();
     for (algorithm, key) in &keys {
         for kid in [Some(format!("{algorithm:?}")), None] {

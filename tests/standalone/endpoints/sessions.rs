@@ -219,7 +219,7 @@ async fn rejected_service_ends_no_session() {
     let (env, browser) = signed_in().await;
     env.clock.advance(MINUTE * 70);
     // The provider rejects the service, or its answer is malformed.
-    let odd = Fault::member("token_type", "odd");
+    let odd = Fault::replace_member("token_type", "odd");
     for fault in [Fault::Status(403), Fault::Status(401), odd] {
         env.provider.fail(ProviderEndpoint::Token, fault.clone());
         assert_eq!(browser.get("/me").await.status, 503, "{fault:?}");
@@ -233,7 +233,7 @@ async fn renewal_for_another_user_ends_session() {
         let (env, browser) = signed_in().await;
         env.clock.advance(MINUTE * 70);
         let other = env.provider.token().subject("bob-id").claim(claim, value).sign();
-        env.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", other));
+        env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("access_token", other));
         assert_eq!(browser.get("/me").await.status, 401, "{claim}");
         assert!(browser.cookie_names().is_empty(), "{claim}");
     }
@@ -418,7 +418,7 @@ async fn tokens_too_large_end_the_session() {
         env.clock.advance(MINUTE * minutes);
         let groups: Vec<_> = (0..2000).map(|nth| format!("group-{nth:08}")).collect();
         let large = env.provider.token().subject("bob-id").claim("groups", groups).sign();
-        env.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", large));
+        env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("access_token", large));
         browser.get("/me").await;
         assert!(browser.cookie_names().is_empty(), "the spent refresh token is cleared");
         assert_eq!(browser.get("/me").await.status, 401);
@@ -468,7 +468,7 @@ async fn sign_out_logs_failed_revocation() {
     let keys = SealingKeys::random().unwrap();
     let setup = || Setup { sessions: Some(keys.clone()), ..Setup::default() };
     let env = setup().build().await;
-    env.provider.fail(ProviderEndpoint::Discovery, Fault::without("revocation_endpoint"));
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::remove_member("revocation_endpoint"));
     let warned = |log: &Log| {
         let text = log.text();
         text.lines().any(|line| line.contains("WARN") && line.contains("not revoked"))

@@ -289,7 +289,7 @@ async fn wrong_id_token_ends_sign_in() {
         let form = format!("code={code}&code_verifier={secret}&nonce=n-1");
         env.visitor().post_form("/v1/auth/login", &form).await
     };
-    let answers = |token: String| Fault::member("id_token", token);
+    let answers = |token: String| Fault::replace_member("id_token", token);
     env.provider.fail(ProviderEndpoint::Token, answers(id_token("x", 1.into())));
     assert_eq!(redeem().await.status, 200, "{:?}", redeem().await);
     for (what, token) in [
@@ -315,14 +315,14 @@ async fn wrong_id_token_ends_sign_in() {
             "{what}"
         );
     }
-    env.provider.fail(ProviderEndpoint::Token, Fault::without("id_token"));
+    env.provider.fail(ProviderEndpoint::Token, Fault::remove_member("id_token"));
     redeem().await.refused(400, "invalid_grant");
 }
 
 #[tokio::test]
 async fn sign_in_needs_s256_and_the_provider() {
     let env = TestEnv::new().await;
-    let plain = Fault::member("code_challenge_methods_supported", json!(["plain"]));
+    let plain = Fault::replace_member("code_challenge_methods_supported", json!(["plain"]));
     env.provider.fail(ProviderEndpoint::Discovery, plain);
     env.visitor().get("/v1/auth/login").await.refused(502, "server_error");
     let env = TestEnv::new().await;
@@ -338,7 +338,7 @@ async fn replayed_id_token_starts_no_session() {
     let browser = env.visitor();
     let other = env.provider.token().audience("wave").subject("bob-id").without("scope");
     let other = other.claim("nonce", "of-another-sign-in").sign();
-    env.provider.fail(ProviderEndpoint::Token, Fault::member("id_token", other));
+    env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("id_token", other));
     env.sign_in(&browser).await.refused(400, "invalid_grant");
     assert!(browser.cookie_names().is_empty(), "the cookies of session and sign-in are cleared");
     env.provider.heal(ProviderEndpoint::Token);

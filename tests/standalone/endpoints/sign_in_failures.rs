@@ -98,7 +98,7 @@ async fn rejected_access_token_starts_no_session() {
     for (token, cause) in [(elsewhere, "aud"), ("opaque-token".to_owned(), "token_unrecognised")] {
         let log = Log::start();
         let browser = env.visitor();
-        env.provider.fail(ProviderEndpoint::Token, Fault::member("access_token", token));
+        env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("access_token", token));
         let answer = env.sign_in(&browser).await;
         assert_eq!(answer.header("location"), failure_page("server_error"), "{cause}");
         assert!(browser.cookie_names().is_empty(), "{cause}");
@@ -123,7 +123,7 @@ async fn rejected_id_token_is_logged_once() {
     };
     let id_token = |name: &str, value: serde_json::Value| {
         let token = env.provider.token().audience("wave").without("scope").subject("bob-id");
-        Fault::member("id_token", token.claim(name, value).sign())
+        Fault::replace_member("id_token", token.claim(name, value).sign())
     };
     for (name, value, claim) in [
         ("nonce", json!("another"), "nonce"),
@@ -148,7 +148,7 @@ async fn rejected_id_token_is_logged_once() {
 async fn missing_id_token_is_logged_once() {
     let env = env().await;
     let log = Log::start();
-    env.provider.fail(ProviderEndpoint::Token, Fault::without("id_token"));
+    env.provider.fail(ProviderEndpoint::Token, Fault::remove_member("id_token"));
     for _ in 0..2 {
         let answer = env.sign_in(&env.visitor()).await;
         assert_eq!(answer.header("location"), failure_page("invalid_grant"));

@@ -100,7 +100,7 @@ async fn missing_provider_endpoint_is_logged_once() {
     let log = Log::start();
     let env = TestEnv::new().await;
     let visitor = env.visitor();
-    env.provider.fail(ProviderEndpoint::Discovery, Fault::without("authorization_endpoint"));
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::remove_member("authorization_endpoint"));
     for _ in 0..5 {
         assert_eq!(visitor.get("/v1/auth/config").await.status, 502);
     }

@@ -111,11 +111,11 @@ async fn metadata_of_another_issuer_are_refused() {
     assert!(last_error(config, &clock, &token).await.contains("for another issuer"));
 
     for issuer in ["https://evil.example".to_owned(), format!("{}/", provider.issuer())] {
-        provider.fail(ProviderEndpoint::Discovery, Fault::member("issuer", issuer.clone()));
+        provider.fail(ProviderEndpoint::Discovery, Fault::replace_member("issuer", issuer.clone()));
         let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
         assert!(error.contains("for another issuer"), "{issuer}: {error}");
     }
-    provider.fail(ProviderEndpoint::Discovery, Fault::without("issuer"));
+    provider.fail(ProviderEndpoint::Discovery, Fault::remove_member("issuer"));
     let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
     assert!(error.contains("for another issuer"), "{error}");
     assert_eq!((provider.jwks_requests(), acme.jwks_requests()), (0, 0));
@@ -125,18 +125,18 @@ async fn metadata_of_another_issuer_are_refused() {
 async fn missing_or_forbidden_jwks_uri_is_refused() {
     let (provider, clock) = provider().await;
     let table = [
-        (Fault::without("jwks_uri"), "no usable jwks_uri"),
-        (Fault::member("jwks_uri", 7), "no usable jwks_uri"),
-        (Fault::member("jwks_uri", ""), "no usable jwks_uri"),
-        (Fault::member("jwks_uri", "/keys"), "no usable jwks_uri"),
-        (Fault::member("jwks_uri", "http://keys.example/"), "not https"),
-        (Fault::member("jwks_uri", "ftp://127.0.0.1/keys"), "not https"),
-        (Fault::member("jwks_uri", "file:///etc/passwd"), "not https"),
-        (Fault::member("jwks_uri", "https://10.0.0.1/keys"), "private network"),
-        (Fault::member("jwks_uri", "https://169.254.169.254/latest"), "private network"),
-        (Fault::member("jwks_uri", "https://[::1]/keys"), "private network"),
-        (Fault::member("jwks_uri", "https://[::ffff:10.0.0.1]/keys"), "private network"),
-        (Fault::member("jwks_uri", "https://localhost/keys"), "private network"),
+        (Fault::remove_member("jwks_uri"), "no usable jwks_uri"),
+        (Fault::replace_member("jwks_uri", 7), "no usable jwks_uri"),
+        (Fault::replace_member("jwks_uri", ""), "no usable jwks_uri"),
+        (Fault::replace_member("jwks_uri", "/keys"), "no usable jwks_uri"),
+        (Fault::replace_member("jwks_uri", "http://keys.example/"), "not https"),
+        (Fault::replace_member("jwks_uri", "ftp://127.0.0.1/keys"), "not https"),
+        (Fault::replace_member("jwks_uri", "file:///etc/passwd"), "not https"),
+        (Fault::replace_member("jwks_uri", "https://10.0.0.1/keys"), "private network"),
+        (Fault::replace_member("jwks_uri", "https://169.254.169.254/latest"), "private network"),
+        (Fault::replace_member("jwks_uri", "https://[::1]/keys"), "private network"),
+        (Fault::replace_member("jwks_uri", "https://[::ffff:10.0.0.1]/keys"), "private network"),
+        (Fault::replace_member("jwks_uri", "https://localhost/keys"), "private network"),
         (Fault::html(), "not a JSON object"),
         (Fault::Status(404), "answered 404"),
     ];
@@ -156,7 +156,7 @@ async fn keys_that_moved_are_followed() {
     auth.ready().await.unwrap();
     // The old URL fails, and the metadata name a new one.
     provider.fail(ProviderEndpoint::Jwks, Fault::Status(404));
-    provider.fail(ProviderEndpoint::Discovery, Fault::member("jwks_uri", acme.jwks_uri()));
+    provider.fail(ProviderEndpoint::Discovery, Fault::replace_member("jwks_uri", acme.jwks_uri()));
     clock.advance(Duration::from_secs(331));
     drop(auth.issuers().health());
     provider.wait_for_jwks_requests(2).await;

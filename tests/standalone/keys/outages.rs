@@ -19,7 +19,7 @@ async fn garbage() -> Vec<(Fault, &'static str)> {
         (Fault::Body("application/json", String::new()), "not a JSON object"),
         (Fault::Body("application/json", "[]".to_owned()), "not a JSON object"),
         (Fault::Body("application/json", r#"{"keys":{}}"#.to_owned()), "not a JSON object"),
-        (Fault::without("keys"), "not a JSON object"),
+        (Fault::remove_member("keys"), "not a JSON object"),
         (Fault::empty_key_set(), "the key set is empty"),
         (Fault::many_keys(101), "more than 100 keys"),
         (Fault::Padded(256 * 1024), "more than 262144 bytes"),
@@ -85,8 +85,8 @@ async fn hanging_provider_delays_no_request() {
 async fn bad_metadata_change_only_health() {
     let bad = [
         (Fault::html(), "is not a JSON object"),
-        (Fault::member("issuer", "https://evil.example"), "for another issuer"),
-        (Fault::member("jwks_uri", "https://10.0.0.1/keys"), "private network"),
+        (Fault::replace_member("issuer", "https://evil.example"), "for another issuer"),
+        (Fault::replace_member("jwks_uri", "https://10.0.0.1/keys"), "private network"),
     ];
     for (fault, why) in bad {
         let world = World::warm().await;

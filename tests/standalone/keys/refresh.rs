@@ -22,7 +22,7 @@ async fn cache_control_sets_ttl_within_limits() {
     ];
     for (cache_control, seconds) in table {
         let world = World::new().await;
-        world.provider.cache_control(cache_control);
+        world.provider.set_cache_control(cache_control);
         world.auth.ready().await.unwrap();
         let ttl = Duration::from_secs(seconds);
         let pause = world.pause();

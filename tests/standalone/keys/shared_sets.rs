@@ -44,7 +44,10 @@ fn forged(provider: &Provider, id: &str, key: &SigningKey, kid: &str) -> String 
 fn with_metadata(provider: &Provider, count: usize) -> Vec<TestIssuer> {
     let tenants: Vec<_> = ids(count).iter().map(|id| provider.tenant(id, id)).collect();
     for tenant in &tenants {
-        tenant.fail(ProviderEndpoint::Discovery, Fault::member("jwks_uri", provider.jwks_uri()));
+        tenant.fail(
+            ProviderEndpoint::Discovery,
+            Fault::replace_member("jwks_uri", provider.jwks_uri()),
+        );
     }
     tenants
 }

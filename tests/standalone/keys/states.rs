@@ -82,7 +82,7 @@ async fn set_is_due_before_it_dies() {
                 settings
             })
             .await;
-            world.provider.cache_control(cache_control);
+            world.provider.set_cache_control(cache_control);
             let world = world.warmed().await;
             assert!(world.pause() <= Duration::from_secs(600), "{:?}", world.pause());
             world.clock.advance(Duration::from_secs(600));

@@ -219,15 +219,15 @@ async fn provider_response_is_checked() {
     let endpoints = world.endpoints(world.workloads(world.forwarding_minter(), ""));
     let foreign = |claim: &str, value: &str| {
         let token = world.scaikey.token().audience("scaivault").tenant("tnt_acme");
-        Fault::member("access_token", token.claim(claim, value).sign())
+        Fault::replace_member("access_token", token.claim(claim, value).sign())
     };
     let error = |code: &'static str| Fault::rewrite(move |_| format!(r#"{{"error":"{code}"}}"#));
     let table = [
         (Fault::Status(503), (503, "temporarily_unavailable")),
-        (Fault::member("scope", "secrets:read admin"), (502, "server_error")),
+        (Fault::replace_member("scope", "secrets:read admin"), (502, "server_error")),
         (foreign("tenant_id", "tnt_other"), (502, "server_error")),
         (foreign("aud", "scaidrive"), (502, "server_error")),
-        (Fault::member("token_type", "N_A"), (502, "server_error")),
+        (Fault::replace_member("token_type", "N_A"), (502, "server_error")),
         (error("x"), (502, "server_error")),
     ];
     for (fault, expected) in table {

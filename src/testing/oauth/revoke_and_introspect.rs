@@ -14,7 +14,8 @@ pub(super) fn revoke(
     form: &Form,
 ) -> Result<Answer, OAuthError> {
     let token = form.require("token")?;
-    let refused = Err(OAuthError::new("unauthorized_client", "another client's token"));
+    let refused =
+        Err(OAuthError::new("unauthorized_client", "the token belongs to another client"));
     if let Some(session) = issuer.grant_store().session(token) {
         if session.client != client.id {
             return refused;
@@ -65,7 +66,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::super::{ManualClock, Provider, ProviderEndpoint, User};
-    use super::super::issuer::tests::{ask, post, refused};
+    use super::super::issuer::tests::{post, request_token, status_and_error};
     use super::*;
 
     #[tokio::test]
@@ -77,7 +78,7 @@ mod tests {
         provider.register_user(User::new("bob", "hunter2"));
         let sign_in = async || {
             let form = [("grant_type", "password"), ("username", "bob"), ("password", "hunter2")];
-            let (_, answer) = ask(&provider, "app", &form).await;
+            let (_, answer) = request_token(&provider, "app", &form).await;
             let text = |name: &str| answer[name].as_str().unwrap().to_owned();
             (text("access_token"), text("refresh_token"))
         };
@@ -98,13 +99,13 @@ mod tests {
             assert_eq!(introspect(token).await, json!({ "active": false }));
         }
 
-        assert_eq!(refused(revoke("other", &access).await).1, "unauthorized_client");
+        assert_eq!(status_and_error(revoke("other", &access).await).1, "unauthorized_client");
         assert_eq!(revoke("app", &access).await, (200, Value::Null));
         assert_eq!(introspect(&access).await, json!({ "active": false }));
         assert_eq!(introspect(&refresh).await["active"], true);
 
         let (access, refresh) = sign_in().await;
-        assert_eq!(refused(revoke("other", &refresh).await).1, "unauthorized_client");
+        assert_eq!(status_and_error(revoke("other", &refresh).await).1, "unauthorized_client");
         assert_eq!(revoke("app", &refresh).await, (200, Value::Null));
         assert_eq!(revoke("app", "unknown").await, (200, Value::Null));
         for token in [&access, &refresh] {
