@@ -95,7 +95,7 @@ def main():
         for package in group:
             needed = package["rust_version"]
             if needed and version(needed) > version(minimum):
-                faults.append(f"{package['name']} {package['version']}: needs Rust {needed}, but we state {minimum}")
+                faults.append(f"{package['name']} {package['version']}: needs Rust {needed}, above the minimum {minimum}")
 
     print("\n".join(sorted(set(faults))) or f"{len(packages)} dependencies pass")
     return bool(faults)

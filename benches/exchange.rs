@@ -1,8 +1,8 @@
-//! Measures cached token exchanges. The ratios are medians over interleaved rounds:
+//! Measures cached token exchanges. Each ratio is a median over interleaved rounds. Measured are:
 //!
-//! - from memory, relative to a bare moka `get`;
-//! - for many parallel callers of one token, relative to one round trip;
-//! - from Redis, relative to a bare `GET` and to the minimal work for sealed tokens. Needs
+//! - a hit in memory, relative to a bare moka `get`;
+//! - many parallel requests for one token, relative to one round trip;
+//! - a hit in Redis, relative to a bare `GET` and to the minimal work for sealed tokens. Needs
 //!   `--features redis` and a `redis-server` on the `PATH`.
 
 use std::future::Future;
@@ -83,12 +83,12 @@ fn row(name: &str, token: &AccessToken, text: &str, hit: impl Fn() -> AccessToke
     );
 }
 
-/// Measures 1,000 parallel callers of one token that is not cached.
+/// Measures 1,000 parallel requests for one token that is not cached.
 fn parallel_callers(runtime: &Runtime, provider: &Provider, client: &TokenExchangeClient) {
     println!(
-        "\n{CALLERS} parallel callers of a token that is not cached; the provider takes {PROVIDER_DELAY:?}"
+        "\n{CALLERS} parallel requests for one token that is not cached; the provider takes {PROVIDER_DELAY:?}"
     );
-    println!("{:28} {:>10} {:>14} {:>14}", "", "p99", "to one call", "requests");
+    println!("{:28} {:>10} {:>14} {:>14}", "", "p99", "ratio to one", "requests");
     provider.fail(ProviderEndpoint::Token, Fault::Slow(PROVIDER_DELAY));
     let (mut p99s, mut ratios, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..11 {

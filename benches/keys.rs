@@ -28,7 +28,7 @@ const TURNS: usize = 5 * ROUNDS;
 const CACHE_BYTES: usize = 64 << 20;
 
 /// A service with and without a cache of verified tokens, and the tokens to send in turn.
-struct Side {
+struct Setup {
     cached: Auth,
     fresh: Auth,
     headers: Vec<HeaderValue>,
@@ -37,11 +37,18 @@ struct Side {
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
     let provider = runtime.block_on(provider());
-    println!("time that the layer adds to the bare service, with few and with many");
     println!(
-        "{:32} {:>8} {:>8} {:>7} {:>12} {:>9} {:>7}",
-        "", "cached", "many", "ratio", "new", "many", "ratio"
+        "time that the layer adds to the bare service, with one and with many keys or issuers"
     );
+    for [one, many, ratio, new_one, new_many, new_ratio] in [
+        ["cached", "cached", "cached", "new", "new", "new"],
+        ["one", "many", "ratio", "one", "many", "ratio"],
+    ] {
+        println!(
+            "{:32} {one:>8} {many:>8} {ratio:>7} {new_one:>12} {new_many:>9} {new_ratio:>7}",
+            ""
+        );
+    }
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
         let name = format!("1 → {KEYS} keys, {}", algorithm.as_str());
         let few = keys(&runtime, &provider, algorithm, 1);
@@ -58,8 +65,8 @@ fn main() {
     threads(&runtime, &provider);
 }
 
-/// Builds an issuer with this many keys. The last key signs its tokens.
-fn keys(runtime: &Runtime, provider: &Provider, algorithm: Algorithm, count: usize) -> Side {
+/// Builds services that trust an issuer with this many keys, the last of which signs the token.
+fn keys(runtime: &Runtime, provider: &Provider, algorithm: Algorithm, count: usize) -> Setup {
     let own = provider.key_for(algorithm).jwk();
     // The other keys share their material, because generating 99 RSA keys takes a minute.
     let other = SigningKey::generate(algorithm).jwk();
@@ -71,26 +78,26 @@ fn keys(runtime: &Runtime, provider: &Provider, algorithm: Algorithm, count: usi
     let keys: Vec<Value> = (1..count).map(named).chain([own]).collect();
     let issuer = issuer(&provider.issuer()).keys(&json!({ "keys": keys }).to_string());
     let token = provider.token().algorithm(algorithm).sign();
-    side(runtime, &[issuer], vec![bearer(&token)])
+    setup(runtime, &[issuer], vec![bearer(&token)])
 }
 
-/// Builds these issuers, and one token for each issuer in `asking`.
-fn issuers(runtime: &Runtime, provider: &Provider, all: &[usize], asking: &[usize]) -> Side {
+/// Builds services that trust these issuers, and one token for each issuer in `senders`.
+fn issuers(runtime: &Runtime, provider: &Provider, all: &[usize], senders: &[usize]) -> Setup {
     let name = |nth: &usize| format!("https://issuer-{nth:04}.example");
     let set = json!({ "keys": [provider.key_for(Algorithm::RS256).jwk()] }).to_string();
     let all: Vec<_> = all.iter().map(|nth| issuer(&name(nth)).keys(&set)).collect();
     let token = |nth| bearer(&provider.token().issuer(&name(nth)).sign());
-    side(runtime, &all, asking.iter().map(token).collect())
+    setup(runtime, &all, senders.iter().map(token).collect())
 }
 
-fn side(runtime: &Runtime, issuers: &[IssuerConfig], headers: Vec<HeaderValue>) -> Side {
+fn setup(runtime: &Runtime, issuers: &[IssuerConfig], headers: Vec<HeaderValue>) -> Setup {
     let trusting = |bytes| runtime.block_on(trusting_all(issuers.iter().cloned(), bytes));
-    Side { cached: trusting(CACHE_BYTES), fresh: trusting(0), headers }
+    Setup { cached: trusting(CACHE_BYTES), fresh: trusting(0), headers }
 }
 
-fn grow(name: &str, few: &Side, many: &Side) {
-    let cached = compare(300, few, many, |side| &side.cached);
-    let fresh = compare(20, few, many, |side| &side.fresh);
+fn grow(name: &str, few: &Setup, many: &Setup) {
+    let cached = compare(300, few, many, |setup| &setup.cached);
+    let fresh = compare(20, few, many, |setup| &setup.fresh);
     println!(
         "{name:32} {:>5.0} ns {:>5.0} ns {:>7.3} {:>9.2} µs {:>6.2} µs {:>7.3}",
         1e3 * cached.0,
@@ -102,11 +109,11 @@ fn grow(name: &str, few: &Side, many: &Side) {
     );
 }
 
-/// Returns the time that the layer adds to a request with few and with many, in microseconds, and
-/// the ratio of both.
-fn compare(calls: u32, few: &Side, many: &Side, auth: fn(&Side) -> &Auth) -> (f64, f64, f64) {
-    let mut to_few = asking(auth(few), &few.headers);
-    let mut to_many = asking(auth(many), &many.headers);
+/// Returns the time that the layer adds to a request in the setups `few` and `many`, in
+/// microseconds, and the ratio of `many` to `few`.
+fn compare(calls: u32, few: &Setup, many: &Setup, auth: fn(&Setup) -> &Auth) -> (f64, f64, f64) {
+    let mut to_few = sender(auth(few), &few.headers);
+    let mut to_many = sender(auth(many), &many.headers);
     let mut bare = service_fn(handler);
     let (mut fews, mut manys, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..TURNS {
@@ -121,7 +128,7 @@ fn compare(calls: u32, few: &Side, many: &Side, auth: fn(&Side) -> &Auth) -> (f6
 }
 
 /// Returns a function that sends the tokens in turn. Sends each once before, to fill the caches.
-fn asking(auth: &Auth, headers: &[HeaderValue]) -> impl FnMut() -> u16 {
+fn sender(auth: &Auth, headers: &[HeaderValue]) -> impl FnMut() -> u16 {
     let mut service = auth.layer().layer(service_fn(handler));
     for header in headers {
         assert_eq!(status(&mut service, Some(header)), 200);

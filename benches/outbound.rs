@@ -29,7 +29,7 @@ fn main() {
     let (provider, caller) = runtime.block_on(setup());
     let mut bare = service_fn(client);
 
-    println!("{:28} {:>10} {:>7}", "a destination that gets", "adds", "allocs");
+    println!("{:28} {:>10} {:>7}", "token for the destination", "adds", "allocs");
     for (name, token) in [
         ("none", OutboundToken::none()),
         ("forwarded", OutboundToken::forwarded()),

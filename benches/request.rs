@@ -83,8 +83,8 @@ fn main() {
     let expired = provider.token().expired().sign();
     let unknown = provider.token().kid(Some("nobody")).sign();
     for _ in 0..3 {
-        // The first unknown keys make the validator refresh the key set, until its limit is
-        // reached.
+        // The first unknown keys make the validator fetch the key set again, until the limit of
+        // such fetches is reached.
         let refused = runtime.block_on(auth.authenticate(&unknown));
         assert!(refused.is_err(), "there is no such key");
     }

@@ -28,7 +28,7 @@ type Moka = moka::sync::Cache<String, Identity>;
 
 const MIB: usize = 1 << 20;
 
-const CONTENDED: u32 = 100_000;
+const CONTENDED_CALLS: u32 = 100_000;
 
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
@@ -38,7 +38,9 @@ fn main() {
     let many: Vec<_> = (0..10_000).map(|_| token(&provider, Algorithm::ES256)).collect();
 
     println!("cached token, validator alone, and its ratio to a moka get by the token text");
-    println!("(MAC and map: only the lookup, an AES-GMAC of the token and a quick_cache get)");
+    println!(
+        "(MAC and map: the lookup alone, that is, an AES-GMAC of the token and a quick_cache get)"
+    );
     println!(
         "{:24} {:>10} {:>14} {:>10} {:>8} {:>14}",
         "tokens", "cached", "MAC and map", "moka", "ratio", "MAC/moka"
@@ -54,7 +56,7 @@ fn main() {
     println!("insert an identity into the request, which every such layer must do");
     println!(
         "{:24} {:>10} {:>10} {:>8} {:>12} {:>12}",
-        "tokens", "insertion", "cached", "allocs", "new", "ratio"
+        "tokens", "insertion", "cached", "allocs", "new", "new/cached"
     );
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
         let tokens = [token(&provider, algorithm)];
@@ -70,15 +72,15 @@ fn main() {
     }
 
     println!("\ntwo threads with one cached token: time per call, and its ratio to one thread");
-    contend("arithmetic only", CONTENDED / 10, || arithmetic);
-    contend("validator", CONTENDED, || || verified(&validator, &one[0]).is_mock());
+    contend("arithmetic only", CONTENDED_CALLS / 10, || arithmetic);
+    contend("validator", CONTENDED_CALLS, || || verified(&validator, &one[0]).is_mock());
     let moka = Moka::new(1000);
     moka.insert(one[0].clone(), verified(&validator, &one[0]));
-    contend("moka", CONTENDED, || || black_box(moka.get(one[0].as_str())).is_some());
-    contend("whole request, cached", CONTENDED, || {
+    contend("moka", CONTENDED_CALLS, || || black_box(moka.get(one[0].as_str())).is_some());
+    contend("whole request, cached", CONTENDED_CALLS, || {
         served(auth.layer().layer(service_fn(handler)), &one[0])
     });
-    contend("whole request, bare", CONTENDED, || served(service_fn(handler), &one[0]));
+    contend("whole request, bare", CONTENDED_CALLS, || served(service_fn(handler), &one[0]));
 
     let count = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(20_000);
     println!("\n{count} cached tokens, Ed25519");
@@ -91,7 +93,8 @@ fn token(provider: &Provider, algorithm: Algorithm) -> String {
     provider.token().algorithm(algorithm).sign()
 }
 
-/// Work that uses no memory. Two threads slow each other down only if they share a processor core.
+/// Does arithmetic without memory accesses. Two threads slow each other down only if they share a
+/// processor core.
 fn arithmetic() -> bool {
     let sums = (0..500_u64)
         .fold([1, 2, 3, 4], |sums, n| sums.map(|sum: u64| black_box(n ^ sum).wrapping_mul(3)));
@@ -268,7 +271,7 @@ fn memory(provider: &Provider, validator: &JwksValidator, fresh: &JwksValidator,
     });
     println!(
         "bytes per token of {} bytes: {cached:.0} in this cache ({table:.0} of them for the table),\n\
-         {identities:.0} in a moka cache of identities ({:.2}), {claims:.0} in a moka cache of claims ({:.2})",
+         {identities:.0} in a moka cache of identities (ratio {:.2}), {claims:.0} in a moka cache of claims (ratio {:.2})",
         tokens[0].len(),
         cached / identities,
         cached / claims,

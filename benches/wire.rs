@@ -49,7 +49,7 @@ fn main() {
     }
 }
 
-/// Sends the same request to both servers alternately.
+/// Sends the same request to both servers alternately, and prints the costs and their ratio.
 fn compare(name: &str, layered: &mut Server, bare: &mut Server, request: &[u8], expected: u16) {
     let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     // The first round fills the caches and is not counted.

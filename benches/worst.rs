@@ -1,8 +1,8 @@
 //! Measures the most expensive requests that a caller without credentials can send: the CPU time of
 //! the server thread, relative to a bare hyper server that reads the same request. The ratios are
-//! medians over interleaved rounds. No request should cost more than [`BAR`] times the bare
-//! request. Run it on one processor: `taskset -c 0 cargo bench --bench worst`. `-- claims` runs
-//! only the requests whose name contains "claims".
+//! medians over interleaved rounds. No request should cost more than 20 times ([`MAX_RATIO`]) the
+//! bare request. Run it on one processor: `taskset -c 0 cargo bench --bench worst`. `-- claims`
+//! runs only the requests whose name contains "claims".
 
 mod support;
 
@@ -29,7 +29,7 @@ use tower::{Layer, service_fn};
 use support::wire::{Answer, Server};
 use support::{median, provider, trusting};
 
-const BAR: f64 = 20.0;
+const MAX_RATIO: f64 = 20.0;
 
 const ROUNDS: usize = 11;
 
@@ -150,15 +150,16 @@ fn requests(provider: &Provider) -> Vec<(String, Vec<u8>, u16)> {
         add(name, whoami(&unsigned(provider, &claims)), 401);
     }
     add("token of dots", whoami(&".".repeat(300_000)), 401);
-    add("cookies", head("Cookie", &"a=b; ".repeat(60_000)), 401);
-    add("session of invalid cookies", head("Cookie", &made_up_session(3800, 19)), 401);
-    add("session of many small cookies", head("Cookie", &made_up_session(1, 1500)), 401);
+    add("cookies", get_with_header("Cookie", &"a=b; ".repeat(60_000)), 401);
+    add("session of invalid cookies", get_with_header("Cookie", &made_up_session(3800, 19)), 401);
+    add("session of many small cookies", get_with_header("Cookie", &made_up_session(1, 1500)), 401);
     let hops = "X-Forwarded-For: 10.0.0.1,10.0.0.1,10.0.0.1\r\n".repeat(80);
     add("list of many proxies", raw("POST", "refresh", &hops, ""), 400);
     all
 }
 
-/// Returns a session marker and this many generations of session data, none of which decrypts.
+/// Returns cookies with a session marker and this many generations of session data (see
+/// `src/session/cookie.rs`), none of which can be decrypted.
 fn made_up_session(part: usize, generations: usize) -> String {
     let name = format!("__Host-session-{}", "0".repeat(20));
     let value = "A".repeat(part);
@@ -248,7 +249,7 @@ fn whoami(token: &str) -> Vec<u8> {
     raw("GET", "whoami", &format!("Authorization: Bearer {token}\r\n"), "")
 }
 
-fn head(name: &str, value: &str) -> Vec<u8> {
+fn get_with_header(name: &str, value: &str) -> Vec<u8> {
     raw("GET", "whoami", &format!("{name}: {value}\r\n"), "")
 }
 
@@ -258,7 +259,7 @@ fn raw(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("{line}Content-Length: {length}\r\n{headers}\r\n{body}").into_bytes()
 }
 
-/// Sends the same request to both servers alternately.
+/// Sends the same request to both servers alternately, and prints the costs and their ratio.
 fn compare(name: &str, ours: &mut Server, bare: &mut Server, request: &[u8], expected: u16) {
     let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     ours.cost(request, expected);
@@ -271,6 +272,6 @@ fn compare(name: &str, ours: &mut Server, bare: &mut Server, request: &[u8], exp
         without.push(floor);
     }
     let (with, without, ratio) = (median(&mut with), median(&mut without), median(&mut ratios));
-    let above = if ratio > BAR { "  ABOVE" } else { "" };
+    let above = if ratio > MAX_RATIO { "  ABOVE" } else { "" };
     println!("{name:44} {without:>7.1} µs {with:>7.1} µs {ratio:>7.2}{above}");
 }

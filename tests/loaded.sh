@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs the tests several times on a machine under load, with six busy loops for each core:
-# bash tests/loaded.sh [times] [filter...]
+# bash tests/loaded.sh [times, default 5] [filter] [-- options of the tests]
 #
-# A test that depends on real milliseconds fails here. Run `bash tests/all.sh` once before: it installs
-# what the tests need. This script first builds everything without load. Each run prints the number of
-# passed and failed tests and the duration. The output of each run is in target/loaded/. The loops stop
-# when the script stops, even when it is killed.
+# A test that depends on short periods of real time is likely to fail here. Run `bash tests/all.sh` once
+# before: it installs what the tests need. This script first builds everything without load. Each run
+# prints the number of passed and failed tests and the duration. The output of each run is in
+# target/loaded/. The loops stop when the script stops, even when it is killed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 times=${1:-5}
@@ -33,7 +33,7 @@ for ((run = 1; run <= times; run++)); do
     "${tests[@]}" "$@" >"$log" 2>&1
     code=$?
     read -r passed failed < <(awk '/^test result: / { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$log")
-    echo "run $run of $times beside ${#loops[@]} busy loops: $passed passed, $failed failed, $((SECONDS - started)) s"
+    echo "run $run of $times with ${#loops[@]} busy loops: $passed passed, $failed failed, $((SECONDS - started)) s"
     # A test binary that does not start or is killed reports no count, so check the exit code.
     if ((code)); then
         bad=1

@@ -10,14 +10,14 @@ use super::paths::Path;
 /// The reason why nothing can be counted on this machine.
 pub(super) struct Unavailable(pub(super) &'static str);
 
-/// Checks that counts are comparable: libraries choose code by processor.
+/// Checks that counts are comparable: libraries choose code by the features of the processor.
 pub(super) fn available() -> Result<(), Unavailable> {
     if !has_avx2() {
         return Err(Unavailable("the budget is for Linux on x86-64 with AVX2"));
     }
     match Command::new("valgrind").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
-        _ => Err(Unavailable("install the Debian package `valgrind`")),
+        _ => Err(Unavailable("valgrind is missing; install the Debian package `valgrind`")),
     }
 }
 

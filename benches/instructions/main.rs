@@ -80,27 +80,27 @@ fn count() -> Result<Vec<Row>, Unavailable> {
     Ok(BUDGETED.iter().map(row).collect())
 }
 
-/// Prints all paths, and advice for paths that differ from their budget. Fails if one exceeds its
-/// budget.
+/// Prints all paths, and advice for paths that differ from their budget by more than the tolerance.
+/// Fails if a path exceeds its budget by more than the tolerance, or has no budget.
 fn report(rows: &[Row], budget: &Budget) -> ExitCode {
     let tolerance = budget::TOLERANCE;
     budget.compare_tools();
     println!(
-        "instructions per call: total, without the bare service and verification, and the budget"
+        "instructions per call: total; own (without the bare service and the bare verification); budget"
     );
     println!("{:28} {:>10} {:>10} {:>10} {:>8}", "", "total", "own", "budget", "diff");
     let mut advice = Vec::new();
     for Row { name, total, own } in rows {
         let Some(allowed) = budget.of_path(name) else {
             println!("{name:28} {total:>10.0} {own:>10.0} {:>10} {:>8}", "none", "");
-            advice.push(format!("ABOVE: `{name}` has no budget"));
+            advice.push(format!("FAILED: `{name}` has no budget"));
             continue;
         };
         let by = 100.0 * (own / allowed - 1.0);
         println!("{name:28} {total:>10.0} {own:>10.0} {allowed:>10.0} {by:>+6.1} %");
         if by > tolerance {
             advice.push(format!(
-                "ABOVE: `{name}` exceeds its budget by {:.0} instructions ({by:+.1} %, {tolerance} % allowed)",
+                "FAILED: `{name}` exceeds its budget by {:.0} instructions ({by:+.1} %, {tolerance} % allowed)",
                 own - allowed
             ));
         } else if by < -tolerance {
@@ -114,5 +114,5 @@ fn report(rows: &[Row], budget: &Budget) -> ExitCode {
     if !advice.is_empty() {
         println!("If the change is intended, update the budget: {}", budget::UPDATE);
     }
-    ExitCode::from(u8::from(advice.iter().any(|line| line.starts_with("ABOVE"))))
+    ExitCode::from(u8::from(advice.iter().any(|line| line.starts_with("FAILED"))))
 }

@@ -139,7 +139,8 @@ fn repeat<T>(calls: u32, mut call: impl FnMut() -> T) {
     counted_calls(calls, call);
 }
 
-/// Callgrind counts while this function runs. Keep its name; no other name may contain it.
+/// Makes the counted calls. Callgrind counts only while this function runs, and finds it by the
+/// pattern `*counted_calls*`: keep its name, and give no other function a name that contains it.
 #[inline(never)]
 fn counted_calls<T>(calls: u32, mut call: impl FnMut() -> T) {
     for _ in 0..calls {
@@ -155,7 +156,8 @@ fn finish_now<T, E: std::fmt::Debug>(call: impl Future<Output = Result<T, E>>) -
     }
 }
 
-/// Keys and tokens. Generated once, outside callgrind, where this takes a minute.
+/// Keys and tokens. They are generated once, outside callgrind, because generating them under
+/// callgrind takes a minute.
 pub(super) struct Inputs(BTreeMap<String, String>);
 
 impl Inputs {

@@ -126,7 +126,7 @@ pub(crate) fn floor(
     floor_of(algorithm, &provider.key_for(algorithm).public_key(), token)
 }
 
-/// Returns the same for a given public key.
+/// Returns the inputs of [`floor`] for a given public key.
 pub(crate) fn floor_of(
     algorithm: Algorithm,
     public_key: &[u8],
@@ -172,7 +172,7 @@ pub(crate) fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
 }
 
 /// Prints the time per call of two parallel threads, and its ratio to one thread alone. Each thread
-/// makes its own request, like a connection: the threads share only what the service shares.
+/// makes its own requests, as a connection would: the threads share only what the service shares.
 pub(crate) fn contend<C>(name: &str, calls: u32, make: impl Fn() -> C + Sync)
 where
     C: FnMut() -> bool,

@@ -130,19 +130,19 @@ impl Server {
 
     /// Returns the CPU time of the server thread per request, in microseconds.
     pub(crate) fn cost(&mut self, request: &[u8], expected: u16) -> f64 {
-        let before = self.ran();
+        let before = self.cpu_time();
         for _ in 0..REQUESTS {
             self.clients.iter_mut().for_each(|client| client.send(request));
             for client in &mut self.clients {
                 assert_eq!(client.status(), expected);
             }
         }
-        (self.ran() - before) as f64 / 1e3 / (CLIENTS * REQUESTS) as f64
+        (self.cpu_time() - before) as f64 / 1e3 / (CLIENTS * REQUESTS) as f64
     }
 
     /// Returns the CPU time of the thread in nanoseconds. Linux updates it only when the thread
     /// sleeps, so this waits until the value is stable.
-    fn ran(&self) -> u64 {
+    fn cpu_time(&self) -> u64 {
         let mut last = None;
         loop {
             thread::sleep(Duration::from_micros(300));

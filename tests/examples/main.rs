@@ -4,7 +4,7 @@
 mod support;
 
 mod browser;
-mod seeds;
+mod printed_commands;
+mod scaikey_documents;
 mod service;
-mod talking;
 mod webdriver;

@@ -18,7 +18,7 @@ const LOOPBACK: (&str, &str) = ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true");
 const AUDIENCE: (&str, &str) = ("SCAIWAVE_AUDIENCE", "scaiwave");
 
 #[tokio::test]
-async fn mock_mode_accepts_everyone_and_says_so() {
+async fn mock_mode_accepts_any_token_as_mock() {
     let (_service, url) = Program::service(&[MOCK]).await;
     let me = get(&format!("{url}/me"), Some("anything")).await;
     assert_eq!((me.status, me.header("x-auth-provenance")), (200, "mock"));
@@ -91,7 +91,7 @@ async fn tenants_come_from_the_configured_database() {
     use scaikey_auth::tenant::{SqlTenantRow, SqlTenants, TenantStatus};
 
     let file = File::reserve("tenants.db");
-    let database = file.sqlite();
+    let database = file.sqlite_url();
     let tenants = SqlTenants::connect(&database).await.unwrap();
     tenants.migrate().await.unwrap();
     for (tenant, status) in [("acme", TenantStatus::Active), ("late", TenantStatus::Suspended)] {
@@ -110,7 +110,7 @@ async fn tenants_come_from_the_configured_database() {
 }
 
 #[tokio::test]
-async fn loopback_keys_bypass_the_proxy() {
+async fn key_fetch_from_loopback_bypasses_the_proxy() {
     let provider = Provider::start().await;
     let issuer = provider.url();
     let proxy = ("http_proxy", "http://127.0.0.1:1");
@@ -158,7 +158,7 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
 }
 
 #[tokio::test]
-async fn invalid_configuration_exits_with_all_faults() {
+async fn invalid_configuration_reports_all_faults_and_exits() {
     let issuer = ("SCAIWAVE_ISSUER", "https://id.example");
     let table: [(&Variables, &[&str]); 5] = [
         (&[], &["SCAIWAVE_ISSUER is missing", "SCAIWAVE_AUDIENCE is missing"]),
@@ -290,7 +290,7 @@ async fn sessions_and_participants_survive_a_restart() {
     provider.register_client(wave);
     provider.register_user(User::new("alice", "wonderland"));
     let file = File::reserve("service.db");
-    let database = file.sqlite();
+    let database = file.sqlite_url();
     let tenants = SqlTenants::connect(&database).await.unwrap();
     tenants.migrate().await.unwrap();
     tenants

@@ -161,7 +161,7 @@ async fn tokens_for_other_services_are_rejected() {
 }
 
 #[tokio::test]
-async fn key_change_replaces_valid_tokens() {
+async fn new_keys_are_accepted_old_tokens_refused() {
     let provider = Provider::start("0").await;
     let (_service, url) = service(&provider, &[]).await;
     let old = provider.token(ES256, "admin").await;

@@ -38,7 +38,7 @@ impl Signals {
 
     fn failures(&self, reason: &str) -> u64 {
         match cfg!(feature = "metrics") {
-            true => self.counts.of(&["token_cache_failures", reason]),
+            true => self.counts.sum_of(&["token_cache_failures", reason]),
             false => 1,
         }
     }

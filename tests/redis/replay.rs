@@ -175,7 +175,7 @@ async fn processes_configured_by_environment_share_the_log() {
         ("P_CLIENT_SECRET", "secret".to_owned()),
         ("P_REDIS_URL", server.url().expose().to_owned()),
         ("P_CACHE_KEYS", OLD.to_owned()),
-        ("P_TRUST_FILE", file.name()),
+        ("P_TRUST_FILE", file.path_text()),
     ];
     let process = || -> Endpoints {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));

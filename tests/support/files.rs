@@ -30,7 +30,7 @@ impl File {
         &self.0
     }
 
-    pub(crate) fn name(&self) -> String {
+    pub(crate) fn path_text(&self) -> String {
         self.0.display().to_string()
     }
 
@@ -43,8 +43,8 @@ impl File {
     }
 
     /// Returns the URL of an SQLite database in this file, which the first connection creates.
-    pub(crate) fn sqlite(&self) -> Secret {
-        format!("sqlite://{}?mode=rwc", self.name()).into()
+    pub(crate) fn sqlite_url(&self) -> Secret {
+        format!("sqlite://{}?mode=rwc", self.path_text()).into()
     }
 }
 

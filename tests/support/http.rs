@@ -152,7 +152,7 @@ impl Answer {
 
     /// Checks that this is an OAuth error with this status and code (RFC 6749 §5.2).
     #[track_caller]
-    pub(crate) fn refused(&self, status: u16, code: &str) {
+    pub(crate) fn assert_oauth_error(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.json()["error"], code, "{self:?}");
         assert_eq!(self.header("cache-control"), "no-store");

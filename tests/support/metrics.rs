@@ -24,7 +24,7 @@ impl CounterFn for Series {
 
 impl MetricsRecorder {
     /// Returns the sum of the counters whose name and labels contain all these parts.
-    pub(crate) fn of(&self, parts: &[&str]) -> u64 {
+    pub(crate) fn sum_of(&self, parts: &[&str]) -> u64 {
         let counts = self.0.lock().unwrap();
         let has = |name: &str| parts.iter().all(|part| name.contains(part));
         counts.iter().filter(|(name, _)| has(name)).map(|(_, count)| count).sum()

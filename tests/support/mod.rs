@@ -48,7 +48,7 @@ impl World {
 
     /// Returns the issuer configuration of the provider, with every algorithm allowed.
     pub(crate) fn issuer(&self) -> IssuerConfig {
-        trusted(&self.provider.issuer())
+        local_with_all_algorithms(&self.provider.issuer())
     }
 
     /// Returns a builder for a service with the audience `scaiwave` that trusts the provider.
@@ -64,7 +64,7 @@ impl World {
 }
 
 /// Returns the configuration of a local issuer, with every algorithm allowed.
-pub(crate) fn trusted(url: &str) -> IssuerConfig {
+pub(crate) fn local_with_all_algorithms(url: &str) -> IssuerConfig {
     local(url).algorithms(Algorithm::ALL)
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use scaikey_auth::config::Algorithm;
 
-use crate::cells::{Cell, Kind};
+use crate::columns::{Column, Kind};
 use crate::measure::{Runner, median};
 use crate::rows::{CACHED, ROWS, UNCACHED};
 
@@ -26,7 +26,7 @@ struct Bar {
     microseconds: f64,
 }
 
-pub(crate) fn draw(runners: &[Runner], columns: &[Cell], many: usize) -> String {
+pub(crate) fn draw(runners: &[Runner], columns: &[Column], many: usize) -> String {
     let panels = [
         ("one valid RS256 token, repeated".to_owned(), Kind::One, Algorithm::RS256),
         (format!("{many} valid ES256 tokens, in turn"), Kind::Many, Algorithm::ES256),
@@ -47,13 +47,13 @@ pub(crate) fn draw(runners: &[Runner], columns: &[Cell], many: usize) -> String 
 }
 
 /// Returns the bars, cheapest first, without peers that reject the tokens.
-fn bars(runners: &[Runner], columns: &[Cell], kind: Kind, algorithm: Algorithm) -> Vec<Bar> {
-    let at = columns.iter().position(|cell| cell.kind == kind && cell.algorithm == algorithm);
+fn bars(runners: &[Runner], columns: &[Column], kind: Kind, algorithm: Algorithm) -> Vec<Bar> {
+    let at = columns.iter().position(|column| column.kind == kind && column.algorithm == algorithm);
     let bar = |runner: &Runner| {
         let at = at?;
         let result = &runner.results[at];
         let accepted = columns[at].fault(result.statuses.as_ref()?).is_none();
-        let microseconds = median(result.shares.iter().copied()).filter(|_| accepted)?;
+        let microseconds = median(result.overheads.iter().copied()).filter(|_| accepted)?;
         Some(Bar { row: runner.row, microseconds: microseconds.max(0.01) })
     };
     let mut bars: Vec<Bar> = runners.iter().filter_map(bar).collect();

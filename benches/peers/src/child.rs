@@ -1,4 +1,5 @@
-//! A child process: runs one peer and answers the driver's commands on standard output.
+//! A child process: runs one peer, reads commands from standard input, and writes the answers to
+//! standard output.
 
 mod peers;
 mod protocol;

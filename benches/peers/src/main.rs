@@ -1,9 +1,9 @@
-//! The driver: builds the children, signs the tokens, measures in interleaved rounds, prints
+//! The driver: builds the children, signs the tokens, measures in interleaved rounds, and prints
 //! tables.
 
-mod cells;
 mod chart;
 mod children;
+mod columns;
 mod machine;
 mod measure;
 mod options;
@@ -41,11 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let provider = runtime.block_on(provider());
     let mut report = Report::new(&options);
     let mut runners = start(&files, &provider, &mut report);
-    let columns = cells::all();
-    for cell in &columns {
-        eprint!("\rchecking: {:20}", cell.title());
-        let tokens = cell.tokens(&provider, options.many);
-        keep_if_ok(&mut runners, &mut report, |runner| runner.check(*cell, &tokens));
+    let columns = columns::all();
+    for column in &columns {
+        eprint!("\rchecking: {:20}", column.title());
+        let tokens = column.tokens(&provider, options.many);
+        keep_if_ok(&mut runners, &mut report, |runner| runner.check(*column, &tokens));
     }
     keep_if_ok(&mut runners, &mut report, |runner| runner.prepare(options.milliseconds));
     measure::rounds(&mut runners, columns.len(), options.rounds)?;
@@ -78,7 +78,7 @@ fn build_children(options: &Options) -> Files {
 /// name `EdDSA`, which peers support.
 async fn provider() -> testing::Provider {
     let lifetime = Duration::from_secs(24 * 3600);
-    let builder = testing::Provider::builder().algorithms(cells::ALGORITHMS);
+    let builder = testing::Provider::builder().algorithms(columns::ALGORITHMS);
     let provider = builder.token_lifetime(lifetime).start().await;
     provider.fail(ProviderEndpoint::Jwks, Fault::rewrite(|set| renamed(set).to_string()));
     provider

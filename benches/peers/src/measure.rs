@@ -1,8 +1,8 @@
 //! Measures every child with every kind of token: first the correctness of its answers, then the
 //! time, in interleaved rounds.
 
-use crate::cells::Cell;
 use crate::children::Child;
+use crate::columns::Column;
 use crate::protocol::{Answer, Command, Provider, Statuses};
 
 /// A child and its results.
@@ -25,7 +25,7 @@ pub(crate) struct Measurement {
     calls: u32,
     bare_calls: u32,
     /// Microseconds over the bare service in each round.
-    pub(crate) shares: Vec<f64>,
+    pub(crate) overheads: Vec<f64>,
 }
 
 impl Runner {
@@ -35,9 +35,13 @@ impl Runner {
     }
 
     /// Sends the tokens of a column to the child and records its answers.
-    pub(crate) fn check(&mut self, cell: Cell, tokens: &[Option<String>]) -> Result<(), String> {
+    pub(crate) fn check(
+        &mut self,
+        column: Column,
+        tokens: &[Option<String>],
+    ) -> Result<(), String> {
         let slot = self.results.len();
-        let algorithm = crate::cells::name(cell.algorithm).to_owned();
+        let algorithm = crate::columns::name(column.algorithm).to_owned();
         let store = Command::Store { slot, algorithm, tokens: tokens.to_vec() };
         let mut result = Measurement::default();
         if matches!(self.child.ask(&store)?, Answer::Ready)
@@ -72,7 +76,7 @@ impl Runner {
         if calls > 0 {
             let protected = self.nanos(slot, calls, false)?;
             let bare = self.nanos(slot, bare_calls, true)?;
-            self.results[slot].shares.push((protected - bare) / 1e3);
+            self.results[slot].overheads.push((protected - bare) / 1e3);
         }
         Ok(())
     }

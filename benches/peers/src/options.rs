@@ -44,8 +44,6 @@ impl Options {
                 "--milliseconds" => options.milliseconds = number(words.next())?,
                 "--many" => options.many = number(words.next())?,
                 "--only" => options.only = list(words.next())?,
-                // Cargo passes this option to every bench.
-                "--bench" => {}
                 _ => return Err(format!("unknown option {word}. Usage: {USAGE}")),
             }
         }

@@ -21,9 +21,9 @@ pub(crate) type Statuses = BTreeMap<u16, u64>;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Command {
-    /// Prepares for tokens of this provider. The first command.
+    /// Prepares for tokens of this provider. It must be the first command.
     Start(Provider),
-    /// Stores these tokens in a slot. `None` is a request without a token.
+    /// Stores the tokens of a column under the number `slot`. `None` is a request without a token.
     Store { slot: usize, algorithm: String, tokens: Vec<Option<String>> },
     /// Sends each token once, and returns the statuses and the subject that the handler received.
     Check { slot: usize },

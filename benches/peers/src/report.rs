@@ -1,6 +1,6 @@
 //! The report: tables of medians, notes, and the conditions of the measurement.
 
-use crate::cells::Cell;
+use crate::columns::Column;
 use crate::machine;
 use crate::measure::{Measurement, Runner};
 use crate::options::Options;
@@ -12,7 +12,8 @@ const EXPLANATION: &str = "Times are the microseconds that authentication adds t
 service minus the bare service, in one process, as a median over the rounds. Ratios are computed within \
 each round. The bare service is the same handler without protection, in a router if the peer needs one. \
 Every peer runs in its own process, in its newest release, with its keys already fetched. A number in \
-brackets is a wrong status; – means that the peer does not support the algorithm.";
+parentheses is a wrong status; – means that the peer does not support the algorithm. Allocations are those \
+of the first column. A cost below the noise can be negative.";
 
 pub(crate) struct Report {
     conditions: String,
@@ -25,7 +26,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(options: &Options) -> Self {
         let conditions = format!(
-            "{}. {}.\n\n`{}`, {} rounds of {} ms",
+            "{}. {}.\n\n`{}`, {} rounds, {} ms for each measurement",
             machine::date(),
             machine::description(),
             options.command,
@@ -40,28 +41,28 @@ impl Report {
         self.notes.push(format!("{}: NOT MEASURED: {reason}", title(&ROWS[row])));
     }
 
-    pub(crate) fn finish(&mut self, runners: &[Runner], columns: &[Cell]) {
+    pub(crate) fn finish(&mut self, runners: &[Runner], columns: &[Column]) {
         let accepted: Vec<usize> = (0..columns.len()).filter(|at| columns[*at].valid()).collect();
         let refused: Vec<usize> = (0..columns.len()).filter(|at| !columns[*at].valid()).collect();
         let view = View { runners, columns, rounds: self.rounds, many: self.many };
-        let mut times = view.table("valid tokens, µs", &accepted, &microseconds);
+        let mut times = view.table("Valid tokens, µs", &accepted, &microseconds);
         view.add_allocations(&mut times);
         self.tables.push(times);
-        self.tables.push(view.table("rejected tokens, µs", &refused, &microseconds));
-        for (of, name) in [(CACHED, "scaikey-auth"), (UNCACHED, "scaikey-auth, cache off")] {
-            let title = format!("valid tokens, times the cost of {name}");
+        self.tables.push(view.table("Rejected tokens, µs", &refused, &microseconds));
+        for (of, name) in [(CACHED, "scaikey-auth"), (UNCACHED, "scaikey-auth without its cache")] {
+            let title = format!("Valid tokens: cost relative to {name}");
             self.tables.push(view.ratios(&title, &accepted, of));
         }
         self.tables.push(view.ratios(
-            "rejected tokens, times the cost of scaikey-auth",
+            "Rejected tokens: cost relative to scaikey-auth",
             &refused,
             CACHED,
         ));
         for runner in runners {
             let row = &ROWS[runner.row];
             self.notes.push(format!("{}: {}", title(row), row.note));
-            let blind = |(result, cell): (&Measurement, &Cell)| {
-                cell.valid() && result.statuses.is_some() && !result.subject_seen
+            let blind = |(result, column): (&Measurement, &Column)| {
+                column.valid() && result.statuses.is_some() && !result.subject_seen
             };
             if runner.results.iter().zip(columns).any(blind) {
                 self.notes.push(format!("{}: ITS HANDLER DID NOT RECEIVE THE SUBJECT", title(row)));
@@ -80,7 +81,7 @@ impl Report {
         let notes: Vec<String> = self.notes.iter().map(|note| format!("- {note}\n")).collect();
         format!(
             "# The cost of authentication\n\nThis file is written by the command below. Do not edit it.\n\n{}\n\n\
-             {EXPLANATION}\n\n![chart](chart.svg)\n\n{}\n### notes\n\n{}",
+             {EXPLANATION}\n\n![chart](chart.svg)\n\n{}\n## Notes\n\n{}",
             self.conditions,
             tables.join("\n"),
             notes.concat()
@@ -89,5 +90,9 @@ impl Report {
 }
 
 fn title(row: &Row) -> String {
-    format!("{} {}", row.title, machine::version(row.package))
+    let version = machine::version(row.package);
+    match row.title.strip_prefix(row.package) {
+        Some(rest) => format!("{} {version}{rest}", row.package),
+        None => format!("{} {version}", row.title),
+    }
 }

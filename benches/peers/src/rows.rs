@@ -38,7 +38,7 @@ pub(crate) const ROWS: &[Row] = &[
         name: "hand-written",
         feature: "hand-written",
         package: "jsonwebtoken",
-        title: "by hand with jsonwebtoken",
+        title: "hand-written, with jsonwebtoken",
         note: "issuer, audience, expiry; keys fetched once; no tenant; 401 without a challenge; \
                aws-lc",
     },
@@ -69,25 +69,26 @@ pub(crate) const ROWS: &[Row] = &[
         feature: "axum-jwt-auth",
         package: "axum-jwt-auth",
         title: "axum-jwt-auth",
-        note: "an axum extractor: its bare service is a router; issuer, audience, expiry; one \
-               algorithm family per decoder, so one service for each here; an unknown key waits \
-               for the hourly refresh; RustCrypto",
+        note: "an axum extractor; bare service: a router; issuer, audience, expiry; one algorithm \
+               family per decoder, so one service for each here; an unknown key waits for the \
+               hourly refresh; RustCrypto",
     },
     Row {
         name: "axum-keycloak-auth",
         feature: "axum-keycloak-auth",
         package: "axum-keycloak-auth",
         title: "axum-keycloak-auth",
-        note: "a router; audience and expiry but no issuer; takes the algorithm from the token \
-               and tries every key; does not follow key rotation; its own claims type; ring",
+        note: "bare service: a router; audience and expiry but not the issuer; takes the algorithm \
+               from the token and tries every key; does not follow key rotation; its own claims \
+               type; ring",
     },
     Row {
         name: "axum-jwks",
         feature: "axum-jwks",
         package: "axum-jwks",
         title: "axum-jwks",
-        note: "an axum extractor: a router; RSA only; audience and expiry but no issuer; keys \
-               fetched once; clones its keys for every request; ring",
+        note: "an axum extractor; bare service: a router; RSA only; audience and expiry but not the \
+               issuer; keys fetched once; clones its keys for every request; ring",
     },
     Row {
         name: "aliri",
@@ -110,8 +111,8 @@ pub(crate) const ROWS: &[Row] = &[
         feature: "huskarl",
         package: "huskarl-axum",
         title: "huskarl-axum",
-        note: "a router; the RFC 9068 profile: issuer, audience, expiry, type, client; also \
-               checks bound tokens (DPoP, mTLS); follows key rotation; provides only the claims of \
-               the profile; no tenant; RustCrypto",
+        note: "bare service: a router; the RFC 9068 profile: issuer, audience, expiry, type, client; \
+               also checks bound tokens (DPoP, mTLS); follows key rotation; provides only the \
+               claims of the profile; no tenant; RustCrypto",
     },
 ];

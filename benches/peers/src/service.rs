@@ -39,7 +39,7 @@ impl Slot {
     }
 }
 
-/// A service without its type parameters.
+/// A type-erased service.
 pub(crate) trait Target {
     /// Sends this many requests in sequence and returns their statuses.
     fn send<'a>(&'a mut self, slot: &'a mut Slot, calls: u32) -> LocalFuture<'a, Statuses>;

@@ -30,7 +30,7 @@ impl Table {
 
     pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let mut text = format!("### {}\n\n{}", self.title, line(&self.head));
+        let mut text = format!("## {}\n\n{}", self.title, line(&self.head));
         text.push_str("|---|");
         text.push_str(&"--:|".repeat(self.head.len() - 1));
         text.push('\n');

@@ -1,6 +1,6 @@
 //! Builds the tables of results: rows are children, columns are kinds of tokens.
 
-use crate::cells::{Cell, Kind};
+use crate::columns::{Column, Kind};
 use crate::measure::{Measurement, Runner, median};
 use crate::rows::ROWS;
 use crate::table::Table;
@@ -8,7 +8,7 @@ use crate::table::Table;
 /// The results of all children.
 pub(crate) struct View<'a> {
     pub(crate) runners: &'a [Runner],
-    pub(crate) columns: &'a [Cell],
+    pub(crate) columns: &'a [Column],
     pub(crate) rounds: usize,
     pub(crate) many: usize,
 }
@@ -33,12 +33,12 @@ impl View<'_> {
         Table { title: title.to_owned(), head, rows: self.runners.iter().map(row).collect() }
     }
 
-    fn head(&self, cell: Cell) -> String {
-        match cell.kind {
-            Kind::One => format!("one {}", cell.title()),
-            Kind::Many => format!("{} {}", self.many, cell.title()),
-            Kind::BadSignature => format!("bad {}", cell.title()),
-            _ => cell.title(),
+    fn head(&self, column: Column) -> String {
+        match column.kind {
+            Kind::One => format!("one {}", column.title()),
+            Kind::Many => format!("{} {}", self.many, column.title()),
+            Kind::BadSignature => format!("bad {}", column.title()),
+            _ => column.title(),
         }
     }
 
@@ -57,9 +57,9 @@ impl View<'_> {
         let mut table = self.table(title, columns, &|_| None);
         for (row, runner) in table.rows.iter_mut().zip(self.runners) {
             for (text, at) in row.iter_mut().skip(1).zip(columns) {
-                let (result, base) = (&runner.results[*at], &base.results[*at].shares);
-                let pairs = result.shares.iter().zip(base).take(self.rounds);
-                let ratio = median(pairs.map(|(share, base)| share / base));
+                let (result, base) = (&runner.results[*at], &base.results[*at].overheads);
+                let pairs = result.overheads.iter().zip(base).take(self.rounds);
+                let ratio = median(pairs.map(|(overhead, base)| overhead / base));
                 *text = shown(self.columns[*at], result, ratio);
             }
         }
@@ -68,16 +68,16 @@ impl View<'_> {
 }
 
 pub(crate) fn microseconds(result: &Measurement) -> Option<f64> {
-    median(result.shares.iter().copied())
+    median(result.overheads.iter().copied())
 }
 
 /// Formats a figure with three significant digits, and a wrong status if there is one.
-fn shown(cell: Cell, result: &Measurement, figure: Option<f64>) -> String {
+fn shown(column: Column, result: &Measurement, figure: Option<f64>) -> String {
     let Some(statuses) = &result.statuses else { return "–".to_owned() };
     let figure = figure.map_or_else(String::new, digits);
-    match cell.fault(statuses) {
+    match column.fault(statuses) {
         // The time of a wrongly rejected token is not comparable.
-        Some(status) if cell.valid() => format!("({status})"),
+        Some(status) if column.valid() => format!("({status})"),
         Some(status) => format!("{figure} ({status})"),
         None => figure,
     }

@@ -63,7 +63,7 @@ async fn invalid_connection_string_is_not_disclosed() {
 }
 
 #[test]
-fn connecting_outside_a_runtime_is_error() {
+fn connecting_outside_a_runtime_is_an_error() {
     let error = SqlRegistrar::connect_lazy(&"sqlite::memory:".into()).unwrap_err();
     assert!(matches!(error, SqlError::NoRuntime));
 }
@@ -121,7 +121,7 @@ mod sqlite {
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_file_passes_conformance_suite() {
         let file = File::reserve("registrar.db");
-        let url = file.sqlite();
+        let url = file.sqlite_url();
         // Two registrars with separate connections. Clones of one share calls, as in one process.
         let both = [0, 1].map(|_| patient(&url));
         let turn = AtomicUsize::new(0);
@@ -132,16 +132,16 @@ mod sqlite {
     #[tokio::test(flavor = "multi_thread")]
     async fn concurrent_first_calls_create_tables_once() {
         for _ in 0..20 {
-            register_together_without_tables(&File::reserve("registrar.db").sqlite()).await;
+            register_together_without_tables(&File::reserve("registrar.db").sqlite_url()).await;
         }
     }
 
     #[tokio::test]
     async fn registration_outlives_the_process() {
         let (file, alice) = (File::reserve("registrar.db"), identity(json!({"sub": "alice"})));
-        let first = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
+        let first = SqlRegistrar::connect(&file.sqlite_url()).await.unwrap();
         let first = first.register(&alice).await.unwrap();
-        let again = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
+        let again = SqlRegistrar::connect(&file.sqlite_url()).await.unwrap();
         let again = again.register(&alice).await.unwrap();
         assert_eq!(again.participant_id, first.participant_id);
         assert_eq!(again.workspace_id, first.workspace_id);
@@ -228,15 +228,15 @@ mod sqlite {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn endless_writer_times_out_only_writers() {
+    async fn writer_holding_lock_blocks_only_writers() {
         let file = File::reserve("registrar.db");
         let deadline = Duration::from_millis(300);
-        let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
+        let registrar = SqlRegistrar::connect(&file.sqlite_url()).await.unwrap();
         let known = identity(json!({"sub": "known"}));
         registrar.register(&known).await.unwrap();
         let (patient, registrar) =
             (registrar.clone().timeout(Duration::from_secs(60)), registrar.timeout(deadline));
-        let other = SqlitePool::connect(file.sqlite().expose()).await.unwrap();
+        let other = SqlitePool::connect(file.sqlite_url().expose()).await.unwrap();
         let writing = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
 
         // The writer ends only after this, so a reader that waited would time out.
@@ -253,14 +253,14 @@ mod sqlite {
     #[tokio::test]
     async fn cancelled_call_leaves_no_partial_registration() {
         let file = File::reserve("registrar.db");
-        let registrar = SqlRegistrar::connect(&file.sqlite()).await.unwrap();
+        let registrar = SqlRegistrar::connect(&file.sqlite_url()).await.unwrap();
         registrar.migrate().await.unwrap();
         for number in 0..50 {
             let user = identity(json!({"sub": format!("user-{number}")}));
             let patience = Duration::from_micros(100 * number);
             let _ = tokio::time::timeout(patience, registrar.register(&user)).await;
         }
-        let pool = SqlitePool::connect(file.sqlite().expose()).await.unwrap();
+        let pool = SqlitePool::connect(file.sqlite_url().expose()).await.unwrap();
         let whole = "SELECT (SELECT COUNT(*) FROM auth_participants) = \
                      (SELECT COUNT(*) FROM auth_workspaces)";
         assert!(sqlx::query_scalar::<_, bool>(whole).fetch_one(&pool).await.unwrap());

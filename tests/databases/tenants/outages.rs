@@ -58,7 +58,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_server_is_bridged_until_max_stale() {
+async fn stale_tenants_bridge_outage_until_max_stale() {
     let mut world = world().await;
     assert_eq!(world.status("acme").await, Some(Active));
     world.server.kill();

@@ -88,7 +88,7 @@ async fn invalid_connection_string_is_not_disclosed() {
 }
 
 #[test]
-fn connecting_outside_a_runtime_is_error() {
+fn connecting_outside_a_runtime_is_an_error() {
     let error = SqlTenants::connect_lazy(&"sqlite::memory:".into()).unwrap_err();
     assert!(matches!(error, SqlError::NoRuntime));
 }
@@ -105,16 +105,16 @@ mod sqlite {
 
     #[tokio::test]
     async fn sqlite_file_passes_conformance_suite() {
-        check_database(&File::reserve("tenants.db").sqlite()).await;
+        check_database(&File::reserve("tenants.db").sqlite_url()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_migrates_concurrently() {
-        migrate_together(&File::reserve("tenants.db").sqlite()).await;
+        migrate_together(&File::reserve("tenants.db").sqlite_url()).await;
     }
 
     #[tokio::test]
-    async fn existing_pool_can_be_used() {
+    async fn resolver_accepts_an_existing_pool() {
         let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
         let tenants = SqlTenants::from_sqlite(pool);
         tenants.migrate().await.unwrap();
@@ -159,13 +159,13 @@ mod sqlite {
     #[tokio::test]
     async fn writer_does_not_block_readers() {
         let file = File::reserve("tenants.db");
-        let tenants = SqlTenants::connect(&file.sqlite()).await.unwrap();
+        let tenants = SqlTenants::connect(&file.sqlite_url()).await.unwrap();
         tenants.migrate().await.unwrap();
         tenants.insert(&id("acme"), SqlTenantRow::default(), Active).await.unwrap();
-        let writer = sqlx::SqlitePool::connect(file.sqlite().expose()).await.unwrap();
+        let writer = sqlx::SqlitePool::connect(file.sqlite_url().expose()).await.unwrap();
         let _writing = writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
         assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));
-        let read_only = format!("sqlite://{}?mode=ro", file.name());
+        let read_only = format!("sqlite://{}?mode=ro", file.path_text());
         let reader = SqlTenants::connect(&read_only.into()).await.unwrap();
         assert_eq!(status(&reader, "acme").await.unwrap(), Some(Active));
     }

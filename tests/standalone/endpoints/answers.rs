@@ -134,7 +134,7 @@ async fn whoami_omits_unknown_values_but_not_lists() {
 }
 
 #[tokio::test]
-async fn unverified_address_is_not_the_identity_id() {
+async fn unverified_email_is_not_the_identity_id() {
     let env = env_at_reference_time().await;
     let unverified = reference_token(&env).claim("email_verified", false).sign();
     let body = whoami(&env.visitor(), &unverified).await.json();
@@ -315,7 +315,7 @@ async fn answers_can_be_wrapped_in_an_envelope() {
     let body = whoami(&visitor, &env.provider.token().sign()).await.json();
     assert_eq!(body["data"]["identity_id"], "id:alice-id");
     // Token requests always get OAuth errors.
-    visitor.post_form("/v1/auth/refresh", "").await.refused(400, "invalid_request");
+    visitor.post_form("/v1/auth/refresh", "").await.assert_oauth_error(400, "invalid_request");
 }
 
 #[tokio::test]

@@ -129,7 +129,7 @@ fn faults_name_variables_to_set() {
 }
 
 #[test]
-fn listed_tenants_log_no_open_warning() {
+fn listed_tenants_silence_open_tenancy_warning() {
     let logs_open_warning = |variables: &[(&str, &str)]| {
         let log = Log::start();
         let fixed = [("ISSUER", "https://id.example"), ("AUDIENCE", "wave")];
@@ -149,7 +149,7 @@ fn timeout_of_zero_is_refused() {
 }
 
 #[test]
-fn template_issuer_is_named_by_its_variable() {
+fn error_for_template_issuer_names_its_variable() {
     let variables = |more: &[(&str, &str)]| {
         let all = [("ISSUER", TEMPLATE), ("CLIENT_ID", "wave"), ("CLIENT_SECRET", "s")];
         let sign_in = [("REDIRECT_URI", "https://wave.example/v1/auth/login")];

@@ -28,8 +28,8 @@ async fn password_rule_decides_per_attempt() {
         headers.extend(tenant.map(|tenant| ("x-tenant", tenant)));
         visitor.send(axum::http::Method::POST, "/v1/auth/token", &headers, FORM).await
     };
-    try_at(None).await.refused(400, "unsupported_grant_type");
-    try_at(Some("closed")).await.refused(400, "unauthorized_client");
+    try_at(None).await.assert_oauth_error(400, "unsupported_grant_type");
+    try_at(Some("closed")).await.assert_oauth_error(400, "unauthorized_client");
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
     assert_eq!(try_at(Some("open")).await.status, 200);
 }
@@ -72,7 +72,7 @@ async fn bad_token_requests_have_specific_errors() {
         ("grant_type=password&username=bob&password=hunter2&scope=admin", "invalid_scope"),
         ("grant_type=password&username=bob&password=wrong", "invalid_grant"),
     ] {
-        visitor.post_form("/v1/auth/token", form).await.refused(400, code);
+        visitor.post_form("/v1/auth/token", form).await.assert_oauth_error(400, code);
     }
     for (form, code) in [
         ("", "invalid_request"),
@@ -80,7 +80,7 @@ async fn bad_token_requests_have_specific_errors() {
         ("refresh_token=x", "invalid_grant"),
         ("refresh_token=x&grant_type=password", "unsupported_grant_type"),
     ] {
-        visitor.post_form("/v1/auth/refresh", form).await.refused(400, code);
+        visitor.post_form("/v1/auth/refresh", form).await.assert_oauth_error(400, code);
     }
     // Client credentials of the caller are not forwarded; the service uses its own.
     let form = format!("{FORM}&client_id=evil&client_secret=guess");
@@ -115,7 +115,7 @@ async fn provider_failures_are_not_client_errors() {
     let visitor = env.visitor();
     env.provider.fail(ProviderEndpoint::Token, Fault::RetryAfter(503, 7));
     let answer = visitor.post_form("/v1/auth/token", FORM).await;
-    answer.refused(503, "temporarily_unavailable");
+    answer.assert_oauth_error(503, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "7");
     env.provider.heal(ProviderEndpoint::Token);
     // Some providers answer `invalid_request` to an unknown token.
@@ -123,9 +123,12 @@ async fn provider_failures_are_not_client_errors() {
     let odd = Fault::rewrite(|_| r#"{"error":"invalid_request"}"#.to_owned());
     env.provider.fail(ProviderEndpoint::Token, odd);
     let form = "refresh_token=odd";
-    env.visitor().post_form("/v1/auth/refresh", form).await.refused(400, "invalid_request");
+    env.visitor()
+        .post_form("/v1/auth/refresh", form)
+        .await
+        .assert_oauth_error(400, "invalid_request");
     let env = TestEnv::new().await;
     env.provider
         .fail(ProviderEndpoint::Token, Fault::rewrite(|_| r#"{"access_token":7}"#.to_owned()));
-    env.visitor().post_form("/v1/auth/token", FORM).await.refused(502, "server_error");
+    env.visitor().post_form("/v1/auth/token", FORM).await.assert_oauth_error(502, "server_error");
 }

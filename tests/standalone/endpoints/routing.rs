@@ -53,29 +53,29 @@ async fn oversized_and_mistyped_bodies_are_refused() {
     let visitor = env.visitor();
     for path in ["/v1/auth/token", "/v1/auth/refresh"] {
         let json = json!({ "grant_type": "password", "username": "bob", "password": "hunter2" });
-        visitor.post_json(path, &json).await.refused(415, "invalid_request");
+        visitor.post_json(path, &json).await.assert_oauth_error(415, "invalid_request");
     }
     let large = "x".repeat(65 * 1024);
     for path in ["/v1/auth/login", "/v1/auth/token", "/v1/auth/refresh", "/v1/auth/logout"] {
         let answer = visitor.post_form(path, &format!("a={large}")).await;
-        answer.refused(413, "invalid_request");
+        answer.assert_oauth_error(413, "invalid_request");
         let twice = "grant_type=password&grant_type=password&code=a&code=a";
-        visitor.post_form(path, twice).await.refused(400, "invalid_request");
+        visitor.post_form(path, twice).await.assert_oauth_error(400, "invalid_request");
         let answer =
             visitor.send(Method::POST, path, &[("content-type", "text/plain")], "a=b").await;
-        answer.refused(415, "invalid_request");
+        answer.assert_oauth_error(415, "invalid_request");
     }
     let twice = r#"{"code":"a","code":"b"}"#;
     let json = [("content-type", "application/json")];
     let answer = visitor.send(Method::POST, "/v1/auth/login", &json, twice).await;
-    answer.refused(400, "invalid_request");
+    answer.assert_oauth_error(400, "invalid_request");
     let answer = visitor.get("/v1/auth/login?state=a&state=b").await;
-    answer.refused(400, "invalid_request");
+    answer.assert_oauth_error(400, "invalid_request");
     assert_eq!(env.provider.requests(scaikey_auth::testing::ProviderEndpoint::Token), 0);
 }
 
 #[tokio::test]
-async fn disabled_endpoints_go_to_inner_service() {
+async fn disabled_endpoint_requests_go_to_inner_service() {
     let setup = Setup::default().endpoints(|endpoints| endpoints.without(Endpoint::Token));
     let env = setup.build().await;
     let answer = env.visitor().post_form("/v1/auth/token", "grant_type=password").await;
@@ -97,7 +97,7 @@ async fn status(router: Router, path: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn endpoints_mount_in_every_axum_way() {
+async fn endpoints_work_layered_nested_merged_as_fallback() {
     let auth = Auth::builder().issuer("https://id.example").audience("me").build().unwrap();
     let at = |prefix: &str| -> Endpoints { auth.endpoints().prefix(prefix).build().unwrap() };
     let layered = Router::new().layer(at("/v1/auth"));

@@ -111,7 +111,7 @@ async fn another_token_beside_session_is_refused() {
 }
 
 #[tokio::test]
-async fn session_is_renewed_at_eighty_percent() {
+async fn renewal_starts_at_eighty_percent_of_lifetime() {
     let (env, browser) = signed_in().await;
     let before = browser.session_cookies();
     env.clock.advance(MINUTE * 40);
@@ -215,7 +215,7 @@ async fn expired_and_revoked_sessions_are_cleared() {
 }
 
 #[tokio::test]
-async fn rejected_service_ends_no_session() {
+async fn provider_error_at_renewal_ends_no_session() {
     let (env, browser) = signed_in().await;
     env.clock.advance(MINUTE * 70);
     // The provider rejects the service, or its answer is malformed.
@@ -313,7 +313,7 @@ async fn sign_out_ends_session_and_revokes() {
     env.sign_in(&browser).await;
     env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(503));
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-    out.refused(503, "temporarily_unavailable");
+    out.assert_oauth_error(503, "temporarily_unavailable");
     assert!(browser.cookie_names().is_empty(), "the session ends here in any case");
 }
 
@@ -352,8 +352,8 @@ async fn refresh_token_is_revoked_without_session() {
     for _ in 0..2 {
         assert_eq!(visitor.post_form("/v1/auth/logout", &form).await.status, 204);
     }
-    visitor.post_form("/v1/auth/refresh", &form).await.refused(400, "invalid_grant");
-    visitor.post_form("/v1/auth/logout", "").await.refused(400, "invalid_request");
+    visitor.post_form("/v1/auth/refresh", &form).await.assert_oauth_error(400, "invalid_grant");
+    visitor.post_form("/v1/auth/logout", "").await.assert_oauth_error(400, "invalid_request");
 }
 
 #[tokio::test]
@@ -410,7 +410,7 @@ async fn other_cookies_may_have_any_bytes() {
 }
 
 #[tokio::test]
-async fn tokens_too_large_end_the_session() {
+async fn too_large_tokens_end_the_session() {
     let log = Log::start();
     // While the session is due for renewal, and after its token expired.
     for minutes in [52, 70] {
@@ -438,7 +438,7 @@ async fn tokens_too_large_end_the_session() {
 }
 
 #[tokio::test]
-async fn almost_expired_token_waits_for_renewal() {
+async fn request_with_expiring_token_waits_for_renewal() {
     // `exp` has whole seconds, so the token expires shortly before `expires_in` says.
     let started_at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_778_935_867_700);
     let setup = || {
@@ -502,7 +502,7 @@ async fn sign_out_logs_failed_revocation() {
 }
 
 #[tokio::test]
-async fn new_cookies_are_not_shared_by_caches() {
+async fn answers_with_new_cookies_are_private() {
     let (env, browser) = signed_in().await;
     env.clock.advance(MINUTE * 52);
     let answer = browser.get("/cached").await;
@@ -602,7 +602,7 @@ async fn denied_user_loses_session() {
     assert_eq!((denied.status, denied.error().as_deref()), (401, Some("invalid_token")));
     let again = env.visitor();
     let refused = env.sign_in(&again).await;
-    refused.refused(400, "invalid_grant");
+    refused.assert_oauth_error(400, "invalid_grant");
     assert!(again.session_cookies().is_empty());
     assert_eq!(env.sign_in_as("alice", &again).await.status, 303);
     // A denied user can still sign out.
@@ -643,7 +643,7 @@ impl TokenValidator for CarelessValidator {
 }
 
 #[tokio::test]
-async fn careless_validator_starts_no_bound_session() {
+async fn bound_token_starts_no_session_without_check() {
     let (careless, setup) = (CarelessValidator::default(), Setup::with_sessions());
     let validator = careless.clone();
     let env = setup.auth(|auth| auth.validator(validator)).build().await;
@@ -670,7 +670,7 @@ async fn denied_user_gets_no_tokens() {
     assert_eq!(env.sign_in(&env.visitor()).await.status, 200);
     assert_eq!(redeem().await.status, 200);
     no_bob.0.store(true, Ordering::SeqCst);
-    env.sign_in(&env.visitor()).await.refused(400, "invalid_grant");
-    redeem().await.refused(400, "invalid_grant");
+    env.sign_in(&env.visitor()).await.assert_oauth_error(400, "invalid_grant");
+    redeem().await.assert_oauth_error(400, "invalid_grant");
     assert_eq!(env.sign_in_as("alice", &env.visitor()).await.status, 200);
 }

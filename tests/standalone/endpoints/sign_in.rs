@@ -35,7 +35,7 @@ async fn browser_sign_in_returns_tokens() {
     assert_eq!(sent["redirect_uri"], REDIRECT);
     assert!(redeemed[0].headers["authorization"].to_str().unwrap().starts_with("Basic "));
     // A repeated callback fails: the browser has no such sign-in any more.
-    browser.get(&callback).await.refused(400, "invalid_request");
+    browser.get(&callback).await.assert_oauth_error(400, "invalid_request");
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 1);
 }
 
@@ -61,7 +61,7 @@ async fn foreign_callback_is_refused_without_request() {
     ];
     for url in &foreign {
         let answer = victim.get(url).await;
-        answer.refused(400, "invalid_request");
+        answer.assert_oauth_error(400, "invalid_request");
         assert!(!answer.body.contains("<script") && !answer.body.contains("access_denied"));
     }
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
@@ -83,7 +83,7 @@ async fn callback_from_another_issuer_is_refused() {
         let redirect = browser.get("/v1/auth/login").await;
         let callback = env.callback_path(redirect.header("location"));
         let callback = callback.replace(&format!("&iss={issuer}"), &wrong);
-        browser.get(&callback).await.refused(400, "invalid_request");
+        browser.get(&callback).await.assert_oauth_error(400, "invalid_request");
     }
     assert_eq!(env.provider.requests(ProviderEndpoint::Token), 0);
 }
@@ -101,7 +101,7 @@ async fn tabs_sign_in_together_until_expiry() {
     let redirect = browser.get("/v1/auth/login").await;
     env.clock.advance(MINUTE * 10);
     let callback = env.callback_path(redirect.header("location"));
-    browser.get(&callback).await.refused(400, "invalid_request");
+    browser.get(&callback).await.assert_oauth_error(400, "invalid_request");
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn process_with_same_keys_completes_sign_in() {
     let redirect = browser.get("/v1/auth/login").await;
     let callback = second.callback_path(redirect.header("location"));
     let third = second.start_process(Setup::default()).await;
-    browser.at(&third).get(&callback).await.refused(400, "invalid_request");
+    browser.at(&third).get(&callback).await.assert_oauth_error(400, "invalid_request");
 }
 
 #[tokio::test]
@@ -187,13 +187,13 @@ async fn return_to_cannot_leave_this_host() {
         // `%09` arrives decoded.
         let to = to.replace("%09", "\t");
         let answer = browser.get(&format!("/v1/auth/login?return_to={}", encoded(&to))).await;
-        answer.refused(400, "invalid_request");
+        answer.assert_oauth_error(400, "invalid_request");
         assert!(browser.cookie_names().is_empty());
     }
 }
 
 #[tokio::test]
-async fn cancelled_sign_in_shows_error_or_page() {
+async fn cancelled_sign_in_answers_error_or_redirects() {
     let env = TestEnv::new().await;
     let issuer = encoded(&env.provider.issuer());
     let refused = |location: &str, error: &str| {
@@ -203,11 +203,11 @@ async fn cancelled_sign_in_shows_error_or_page() {
     let browser = env.visitor();
     let redirect = browser.get("/v1/auth/login").await;
     let answer = browser.get(&refused(redirect.header("location"), "access_denied")).await;
-    answer.refused(400, "access_denied");
+    answer.assert_oauth_error(400, "access_denied");
     assert!(browser.cookie_names().is_empty());
     let redirect = browser.get("/v1/auth/login").await;
     let answer = browser.get(&refused(redirect.header("location"), "%3Cb%3E")).await;
-    answer.refused(400, "server_error");
+    answer.assert_oauth_error(400, "server_error");
 
     let env = env
         .start_process(Setup::default().sign_in(|it| it.failure_page("/sorry?from=login")))
@@ -247,7 +247,7 @@ async fn client_redeems_its_own_code_once() {
     });
     let answer = visitor.post_json("/v1/auth/login", &body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    visitor.post_json("/v1/auth/login", &body).await.refused(400, "invalid_grant");
+    visitor.post_json("/v1/auth/login", &body).await.assert_oauth_error(400, "invalid_grant");
     let form = format!("code={}&code_verifier={secret}", code());
     assert_eq!(visitor.post_form("/v1/auth/login", &form).await.status, 200);
 
@@ -268,7 +268,7 @@ async fn client_redeems_its_own_code_once() {
         ),
         (format!("code={}&code_verifier={secret}&nonce=n-2", code()), "invalid_grant"),
     ] {
-        visitor.post_form("/v1/auth/login", &form).await.refused(400, code);
+        visitor.post_form("/v1/auth/login", &form).await.assert_oauth_error(400, code);
     }
 }
 
@@ -316,19 +316,19 @@ async fn wrong_id_token_ends_sign_in() {
         );
     }
     env.provider.fail(ProviderEndpoint::Token, Fault::remove_member("id_token"));
-    redeem().await.refused(400, "invalid_grant");
+    redeem().await.assert_oauth_error(400, "invalid_grant");
 }
 
 #[tokio::test]
-async fn sign_in_needs_s256_and_the_provider() {
+async fn sign_in_fails_without_s256_or_metadata() {
     let env = TestEnv::new().await;
     let plain = Fault::replace_member("code_challenge_methods_supported", json!(["plain"]));
     env.provider.fail(ProviderEndpoint::Discovery, plain);
-    env.visitor().get("/v1/auth/login").await.refused(502, "server_error");
+    env.visitor().get("/v1/auth/login").await.assert_oauth_error(502, "server_error");
     let env = TestEnv::new().await;
     env.provider.fail(ProviderEndpoint::Discovery, Fault::Status(503));
     let answer = env.visitor().get("/v1/auth/login").await;
-    answer.refused(503, "temporarily_unavailable");
+    answer.assert_oauth_error(503, "temporarily_unavailable");
     assert!(!answer.header("retry-after").is_empty());
 }
 
@@ -339,7 +339,7 @@ async fn replayed_id_token_starts_no_session() {
     let other = env.provider.token().audience("wave").subject("bob-id").without("scope");
     let other = other.claim("nonce", "of-another-sign-in").sign();
     env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("id_token", other));
-    env.sign_in(&browser).await.refused(400, "invalid_grant");
+    env.sign_in(&browser).await.assert_oauth_error(400, "invalid_grant");
     assert!(browser.cookie_names().is_empty(), "the cookies of session and sign-in are cleared");
     env.provider.heal(ProviderEndpoint::Token);
     assert_eq!(env.sign_in(&browser).await.status, 303);

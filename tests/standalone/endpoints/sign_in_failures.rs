@@ -20,7 +20,7 @@ fn failure_page(code: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_failure_shows_the_page() {
+async fn every_failure_redirects_to_the_failure_page() {
     let env = env().await;
     let browser = env.visitor();
     let issuer = encoded(&env.provider.issuer());
@@ -48,7 +48,7 @@ async fn every_failure_shows_the_page() {
 }
 
 #[tokio::test]
-async fn unavailable_provider_shows_the_page() {
+async fn unavailable_provider_redirects_to_the_failure_page() {
     let env = env().await;
     env.provider.fail(ProviderEndpoint::Discovery, Fault::Status(503));
     let answer = env.visitor().get("/v1/auth/login").await;
@@ -57,7 +57,7 @@ async fn unavailable_provider_shows_the_page() {
 }
 
 #[tokio::test]
-async fn throttled_browser_sees_the_page() {
+async fn throttled_browser_redirects_to_the_failure_page() {
     let setup = Setup::default().sign_in(|it| it.failure_page(PAGE));
     let env = setup.endpoints(|it| it.throttle(TokenBuckets::new())).build().await;
     let browser = env.visitor();
@@ -72,7 +72,7 @@ async fn throttled_browser_sees_the_page() {
 }
 
 #[tokio::test]
-async fn back_button_with_session_goes_to_landing() {
+async fn back_button_with_session_shows_landing_page() {
     let env = env().await;
     let browser = env.visitor();
     let redirect = browser.get("/v1/auth/login?return_to=/me").await;

@@ -81,14 +81,14 @@ async fn answer_names_the_failing_registrar() {
 }
 
 #[tokio::test]
-async fn rejected_service_is_logged_once() {
+async fn failed_client_authentication_is_logged_once() {
     let log = Log::start();
     let env = TestEnv::new().await;
     let visitor = env.visitor();
     env.provider.fail(ProviderEndpoint::Token, Fault::OAuthError(401, "invalid_client"));
     for nth in 0..5 {
         let answer = visitor.post_form("/v1/auth/refresh", &format!("refresh_token=r{nth}")).await;
-        answer.refused(502, "server_error");
+        answer.assert_oauth_error(502, "server_error");
     }
     let loud = [log.lines("WARN"), log.lines("ERROR")].concat();
     assert_eq!(loud.len(), 1, "{loud:#?}");

@@ -49,7 +49,7 @@ async fn password_guesses_are_limited() {
         assert_eq!(guess(&visitor, &format!("192.0.2.{nth}")).await, expected, "{nth}");
     }
     let answer = visitor.post_form("/v1/auth/token", WRONG).await;
-    answer.refused(429, "temporarily_unavailable");
+    answer.assert_oauth_error(429, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), "3600");
     assert_eq!(env.provider.requests(scaikey_auth::testing::ProviderEndpoint::Token), 3);
     // Other endpoints have their own limits, and limits recover with time.
@@ -220,7 +220,7 @@ async fn form_with_many_parameters_is_refused() {
         let form = names(many).collect::<Vec<_>>().join("&");
         for path in ["token", "refresh", "logout", "login"] {
             let answer = visitor.post_form(&format!("/v1/auth/{path}"), &form).await;
-            answer.refused(400, "invalid_request");
+            answer.assert_oauth_error(400, "invalid_request");
             assert!(answer.body.contains("more than 64 parameters"), "{answer:?}");
         }
     }
@@ -239,7 +239,7 @@ async fn json_with_many_members_is_refused() {
         for path in ["logout", "login"] {
             let answer =
                 visitor.post_json(&format!("/v1/auth/{path}"), &object.clone().into()).await;
-            answer.refused(400, "invalid_request");
+            answer.assert_oauth_error(400, "invalid_request");
             assert!(answer.body.contains(problem), "{answer:?}");
         }
     }
@@ -427,7 +427,7 @@ async fn processes_share_counts_through_a_store() {
 }
 
 #[tokio::test]
-async fn failing_throttle_falls_back_to_process() {
+async fn failing_throttle_falls_back_to_local_counts() {
     let env = TestEnv::new().await;
     let log = Log::start();
     let store = Arc::new(SharedStore::default());
@@ -451,7 +451,7 @@ async fn failing_throttle_falls_back_to_process() {
 }
 
 #[tokio::test]
-async fn hanging_throttle_falls_back_to_process() {
+async fn hanging_throttle_falls_back_to_local_counts() {
     let env = TestEnv::new().await;
     let store = Arc::new(SharedStore::default());
     store.hangs.store(true, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use crate::support::Log;
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
 
 #[tokio::test]
-async fn throttled_stranger_affects_no_other_caller() {
+async fn provider_429_affects_only_the_unauthenticated_caller() {
     let setup = Setup::with_sessions().endpoints(|it| it.unthrottled());
     let env = setup.build().await;
     let (browser, stranger) = (env.visitor(), env.visitor());

@@ -94,7 +94,7 @@ async fn environment_configures_a_client() {
     let text = str::to_owned;
     let variables = [
         vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET", text(SECRET))],
-        vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET_FILE", secret_file.name())],
+        vec![("CLIENT_ID", text("drive:1 %")), ("CLIENT_SECRET_FILE", secret_file.path_text())],
         vec![
             ("CLIENT_ID", text("drive:1 %")),
             ("CLIENT_SECRET", text(SECRET)),
@@ -104,7 +104,7 @@ async fn environment_configures_a_client() {
         vec![
             ("CLIENT_ID", text("svc")),
             ("CLIENT_AUTH", text("private_key_jwt")),
-            ("CLIENT_KEY_FILE", key_file.name()),
+            ("CLIENT_KEY_FILE", key_file.path_text()),
             ("CLIENT_KEY_ID", text(key.kid())),
             ("CLIENT_KEY_ALGORITHM", text("ES256")),
         ],

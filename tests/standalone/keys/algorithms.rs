@@ -75,10 +75,10 @@ async fn token_without_kid_tries_fitting_keys() {
     }
     let first = provider.kids()[0].clone();
     let auth = service([trust(&provider)], &clock);
-    let nameless = |provider: &Provider| provider.token().kid(None).sign();
-    assert_eq!(status(&auth, &nameless(&provider)).await, 200);
+    let without_kid = |provider: &Provider| provider.token().kid(None).sign();
+    assert_eq!(status(&auth, &without_kid(&provider)).await, 200);
     provider.remove_key(&first);
-    assert_eq!(status(&auth, &nameless(&provider)).await, 200);
+    assert_eq!(status(&auth, &without_kid(&provider)).await, 200);
     let other_key = SigningKey::generate(Algorithm::ES256);
     let forged = provider.token().signed_by(&other_key).kid(None).sign();
     assert_eq!(status(&auth, &forged).await, 401);
@@ -105,17 +105,17 @@ async fn forged_tokens_without_kid_share_the_budget() {
 }
 
 #[tokio::test]
-async fn only_nameless_key_verifies_nameless_tokens() {
+async fn key_without_kid_requires_token_without_kid() {
     let (provider, clock) = provider().await;
     provider.fail(ProviderEndpoint::Jwks, stripped(&["kid"]));
     let auth = service([trust(&provider)], &clock);
     assert_eq!(status(&auth, &provider.token().kid(None).sign()).await, 200);
-    let named = provider.token().sign();
-    assert_eq!(verdict(&auth, &named).await, "token_key_unknown", "the key id must be published");
+    let with_kid = provider.token().sign();
+    assert_eq!(verdict(&auth, &with_kid).await, "token_key_unknown", "the kid must be published");
 }
 
 #[tokio::test]
-async fn keys_may_share_a_key_id() {
+async fn keys_may_share_a_kid() {
     let (provider, clock) = provider().await;
     let keys = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES256].map(|algorithm| {
         let key = SigningKey::with_kid(algorithm, "same");

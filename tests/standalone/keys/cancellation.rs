@@ -17,7 +17,7 @@ use super::fixture::{PAST_TTL, World, provider, service, small_auth, status, tok
 const FOREVER: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn cancelled_leader_does_not_cancel_fetch() {
+async fn cancelled_first_caller_does_not_cancel_fetch() {
     let world = World::with(|mut settings| {
         settings.wait = FOREVER;
         settings
@@ -109,7 +109,7 @@ fn patient(provider: &Provider, clock: &ManualClock) -> Auth {
 }
 
 #[test]
-fn runtime_end_during_first_fetch_is_survived() {
+fn service_survives_runtime_shutdown_during_first_fetch() {
     let (_home, provider, clock) = separate_provider();
     let auth = patient(&provider, &clock);
     let token = token(&provider);
@@ -138,7 +138,7 @@ fn runtime_end_during_first_fetch_is_survived() {
 }
 
 #[test]
-fn runtime_end_during_refresh_is_survived() {
+fn service_survives_runtime_shutdown_during_refresh() {
     let (_home, provider, clock) = separate_provider();
     let auth = patient(&provider, &clock);
     let token = token(&provider);

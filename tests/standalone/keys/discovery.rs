@@ -53,7 +53,7 @@ async fn openid_metadata_url_is_found_and_remembered() {
 }
 
 #[tokio::test]
-async fn metadata_are_cached_for_one_hour() {
+async fn metadata_is_cached_for_one_hour() {
     let (provider, clock) = provider().await;
     let auth = service([trust(&provider)], &clock);
     auth.ready().await.unwrap();
@@ -86,7 +86,7 @@ async fn configured_discovery_url_is_the_only_one() {
 }
 
 #[tokio::test]
-async fn an_explicit_key_set_needs_no_discovery() {
+async fn configured_jwks_uri_needs_no_discovery() {
     let (provider, clock) = provider().await;
     provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let acme = provider.tenant("tnt-7", "acme");
@@ -101,7 +101,7 @@ async fn an_explicit_key_set_needs_no_discovery() {
 }
 
 #[tokio::test]
-async fn metadata_of_another_issuer_are_refused() {
+async fn metadata_of_another_issuer_is_refused() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("tnt-7", "acme");
     // The document is valid, but for another issuer.
@@ -149,12 +149,12 @@ async fn missing_or_forbidden_jwks_uri_is_refused() {
 }
 
 #[tokio::test]
-async fn keys_that_moved_are_followed() {
+async fn changed_jwks_uri_is_followed() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("tnt-7", "acme");
     let auth = service([trust(&provider)], &clock);
     auth.ready().await.unwrap();
-    // The old URL fails, and the metadata name a new one.
+    // The old URL fails, and the metadata names a new one.
     provider.fail(ProviderEndpoint::Jwks, Fault::Status(404));
     provider.fail(ProviderEndpoint::Discovery, Fault::replace_member("jwks_uri", acme.jwks_uri()));
     clock.advance(Duration::from_secs(331));
@@ -248,7 +248,7 @@ async fn client_with_other_urls_fetches_own_metadata() {
 }
 
 #[tokio::test]
-async fn metadata_of_another_issuer_are_not_shared() {
+async fn metadata_of_another_issuer_is_not_shared() {
     let (provider, clock) = provider().await;
     let acme = provider.tenant("tnt-7", "acme");
     let auth = service([trust(&provider).discovery_url(provider.discovery_url())], &clock);
@@ -258,12 +258,12 @@ async fn metadata_of_another_issuer_are_not_shared() {
     assert_eq!(
         provider.requests(ProviderEndpoint::Revocation),
         0,
-        "its metadata are not the client's"
+        "its metadata is not the client's"
     );
 }
 
 #[tokio::test]
-async fn shared_metadata_are_fetched_hourly() {
+async fn shared_metadata_is_fetched_hourly() {
     let (provider, clock) = provider().await;
     let auth = service([trust(&provider)], &clock);
     let client = client(&provider).clock(clock.clone()).issuers(auth.issuers()).build().unwrap();

@@ -121,7 +121,7 @@ async fn service_starts_before_its_provider() {
 }
 
 #[tokio::test]
-async fn building_fetches_nothing_and_ready_once() {
+async fn build_fetches_nothing_and_ready_fetches_once() {
     let world = World::new().await;
     assert_eq!((world.provider.discovery_requests(), world.provider.jwks_requests()), (0, 0));
     world.auth.ready().await.unwrap();

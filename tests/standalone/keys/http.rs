@@ -114,7 +114,7 @@ async fn readiness_probes_honour_retry_after() {
 }
 
 #[tokio::test]
-async fn retry_after_outlasts_unknown_key_ids() {
+async fn unknown_kids_do_not_shorten_retry_after() {
     let world = World::warm().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::RetryAfter(429, 120));
     assert_eq!(world.unknown_kid().await, 503, "the provider's current keys are not known");

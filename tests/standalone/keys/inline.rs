@@ -161,7 +161,7 @@ impl TenantIssuers for Elsewhere {
 }
 
 #[tokio::test]
-async fn tokens_cannot_name_hosts_through_resolver() {
+async fn resolver_url_with_tenant_host_is_refused() {
     let provider = Provider::start().await;
     // 127.0.0.{tenant_id}: the tenant `1` would lead back to the provider.
     let url = provider.jwks_uri().replace("127.0.0.1", "127.0.0.{tenant_id}");

@@ -82,7 +82,7 @@ async fn hanging_provider_delays_no_request() {
 }
 
 #[tokio::test]
-async fn bad_metadata_change_only_health() {
+async fn bad_metadata_changes_only_health() {
     let bad = [
         (Fault::html(), "is not a JSON object"),
         (Fault::replace_member("issuer", "https://evil.example"), "for another issuer"),
@@ -102,7 +102,7 @@ async fn bad_metadata_change_only_health() {
 }
 
 #[tokio::test]
-async fn keys_refresh_while_metadata_are_unavailable() {
+async fn keys_refresh_while_metadata_is_unavailable() {
     for fault in [Fault::Status(500), Fault::Status(404), Fault::HangUp, Fault::EndlessBody] {
         let world = World::warm().await;
         world.provider.fail(ProviderEndpoint::Discovery, fault.clone());

@@ -181,17 +181,17 @@ async fn unusable_keys_are_logged_on_change() {
     assert_eq!(lines("WARN").len(), 2, "the unusable keys changed");
 }
 
-/// Publishes this number of keys of one algorithm, without key ids.
-fn nameless(issuer: &TestIssuer, keys: usize) -> Vec<SigningKey> {
+/// Publishes this number of keys of one algorithm.
+fn publish_keys(issuer: &TestIssuer, keys: usize) -> Vec<SigningKey> {
     let keys: Vec<_> = (0..keys).map(|_| SigningKey::generate(Algorithm::ES256)).collect();
     keys.iter().for_each(|key| issuer.rotate_to(key.clone()));
     keys
 }
 
 #[tokio::test]
-async fn six_nameless_keys_all_verify() {
+async fn six_keys_verify_tokens_without_kid() {
     let (provider, clock) = provider().await;
-    let keys = nameless(&provider, 5);
+    let keys = publish_keys(&provider, 5);
     let auth = service([trust(&provider)], &clock);
     for key in &keys {
         let token = provider.token().signed_by(key).kid(None).sign();
@@ -203,7 +203,7 @@ async fn six_nameless_keys_all_verify() {
 #[tokio::test]
 async fn certificate_hash_chooses_among_many_keys() {
     let (provider, clock) = provider().await;
-    let keys = nameless(&provider, 20);
+    let keys = publish_keys(&provider, 20);
     provider.fail(
         ProviderEndpoint::Jwks,
         Fault::rewrite(|mut set| {
@@ -233,7 +233,7 @@ async fn certificate_hash_chooses_among_many_keys() {
 async fn key_limit_is_logged_once() {
     let log = Log::start();
     let (provider, clock) = provider().await;
-    let keys = nameless(&provider, 20);
+    let keys = publish_keys(&provider, 20);
     let auth = service([trust(&provider)], &clock);
     let last = keys.last().unwrap();
     for _ in 0..3 {

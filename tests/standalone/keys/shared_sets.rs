@@ -145,7 +145,7 @@ async fn rotation_of_shared_keys_costs_one_fetch() {
 }
 
 #[tokio::test]
-async fn forged_key_ids_share_one_budget() {
+async fn forged_kids_share_one_budget() {
     let (provider, clock) = provider().await;
     let auth = service([shared(&provider)], &clock);
     for id in ids(100) {
@@ -236,7 +236,7 @@ async fn tenant_rotating_during_flood_is_refreshed() {
 }
 
 #[tokio::test]
-async fn refused_sets_leave_line_after_flood() {
+async fn refused_sets_leave_the_queue_after_flood() {
     let (provider, clock) = provider().await;
     let (auth, tenants) = open(&provider, &clock, 80).await;
     let key = SigningKey::generate(Algorithm::ES256);
@@ -284,7 +284,7 @@ fn two(provider: &Provider) -> [IssuerConfig; 2] {
 }
 
 #[tokio::test]
-async fn removing_one_issuer_leaves_the_others_keys() {
+async fn removing_an_issuer_keeps_keys_of_others() {
     let (provider, clock) = provider().await;
     let auth = service(two(&provider), &clock);
     let [a, b] = ["a", "b"].map(|id| invented(&provider, id));
@@ -334,7 +334,7 @@ async fn issuer_with_moved_keys_leaves_shared_set() {
 }
 
 #[test]
-fn open_tenant_takes_at_most_two_kilobytes() {
+fn opened_tenant_takes_at_most_two_kilobytes() {
     const TENANTS: usize = 1000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (provider, clock) = runtime.block_on(provider());

@@ -212,7 +212,7 @@ async fn failing_or_hanging_resolver_answers_503() {
 }
 
 #[tokio::test]
-async fn panicking_resolver_is_survived() {
+async fn service_survives_a_panicking_resolver() {
     let world = TenantWorld::new().await;
     for nth in 1..4 {
         assert_eq!(world.status(&invented(&world.provider, "tnt-9")).await, 503);
@@ -427,7 +427,7 @@ async fn invalid_token_opens_no_issuer() {
 }
 
 #[tokio::test]
-async fn tenant_opened_before_ignores_the_budget() {
+async fn reopened_tenant_ignores_the_budget() {
     let world = TenantWorld::new().await;
     assert_eq!(world.status(&token(&world.acme)).await, 200);
     world.acme.fail(ProviderEndpoint::Jwks, Fault::Status(500));
@@ -475,7 +475,7 @@ impl scaikey_auth::issuer::TenantIssuers for InMemory {
 }
 
 #[tokio::test]
-async fn resolver_that_knows_refuses_without_resolving() {
+async fn tenant_refused_by_knows_is_not_resolved() {
     let world = TenantWorld::new().await;
     let directory = InMemory(world.directory.clone());
     let auth = service_of_tenants(template(&world.provider), directory, &world.clock);
@@ -506,7 +506,7 @@ async fn tenant_waits_for_the_budget() {
 }
 
 #[tokio::test]
-async fn verified_issuer_with_common_keys_is_cached() {
+async fn verified_issuer_with_shared_keys_is_cached() {
     let (provider, clock) = provider().await;
     let auth = service([template(&provider).jwks_uri(provider.jwks_uri())], &clock);
     for nth in 0..100 {

@@ -95,7 +95,7 @@ async fn hanging_flood_does_not_slow_good_tokens() {
 }
 
 #[tokio::test]
-async fn cancelled_request_earns_no_further_fetch() {
+async fn cancelled_requests_cause_no_extra_fetches() {
     let world = World::warm().await;
     for nth in 0..20 {
         world.provider.fail(ProviderEndpoint::Jwks, Fault::Hang);

@@ -98,7 +98,7 @@ async fn stale_answer_bridges_outage() {
 }
 
 #[tokio::test]
-async fn failing_store_without_staleness_is_error() {
+async fn failing_store_without_max_stale_is_error() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     let tenants = tenants.max_stale(Duration::ZERO);
@@ -109,7 +109,7 @@ async fn failing_store_without_staleness_is_error() {
 }
 
 #[tokio::test]
-async fn unknown_is_never_used_stale() {
+async fn stale_unknown_answer_is_never_used() {
     let store = Store::with(&[]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), None);
@@ -156,7 +156,7 @@ async fn outage_delays_one_request_and_recovers() {
 }
 
 #[tokio::test]
-async fn old_failure_does_not_excuse_stale_answer() {
+async fn stale_answer_is_not_used_after_outage() {
     let store = Store::with(&["acme"]);
     let (tenants, clock) = cached(&store);
     assert_eq!(status(&tenants, "acme").await.unwrap(), Some(Active));

@@ -43,13 +43,13 @@ fn acme() -> MemoryTenants {
 }
 
 #[tokio::test]
-async fn memory_passes() {
+async fn memory_passes_conformance_suite() {
     let list = acme();
     tenant_resolver(&Candidate(list.clone(), list)).await;
 }
 
 #[tokio::test]
-async fn the_cache_passes() {
+async fn cache_passes_conformance_suite() {
     struct Cached(MemoryTenants, CachedTenants<MemoryTenants>);
 
     #[async_trait]
@@ -83,7 +83,7 @@ async fn the_cache_passes() {
 }
 
 #[tokio::test]
-async fn immutable_list_passes() {
+async fn immutable_list_passes_conformance_suite() {
     struct Fixed;
 
     #[async_trait]

@@ -150,14 +150,14 @@ async fn key_fetch_uses_ca_and_bearer_files() {
         )
     };
     let files = |ca: &File, token: &File| {
-        let (ca, token) = (ca.name(), token.name());
+        let (ca, token) = (ca.path_text(), token.path_text());
         policy(&format!(", ca_file = \"{ca}\", bearer_file = \"{token}\""))
     };
     let pod = pod(&cluster).issuer(ISSUER).sign();
     for refused in [
         policy(""),
-        policy(&format!(", ca_file = \"{}\"", ca.name())),
-        policy(&format!(", bearer_file = \"{}\"", token.name())),
+        policy(&format!(", ca_file = \"{}\"", ca.path_text())),
+        policy(&format!(", bearer_file = \"{}\"", token.path_text())),
         files(&wrong_ca, &token),
         files(&no_pem, &token),
         files(&ca, &wrong_token),

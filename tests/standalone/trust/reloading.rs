@@ -44,7 +44,7 @@ async fn endpoints_expose_their_trust_evaluator() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let file = File::new("endpoints.toml", "");
-    let path = file.name();
+    let path = file.path_text();
     let variables = [
         ("ISSUER", "https://scaikey.example"),
         ("AUDIENCE", "scaivault"),

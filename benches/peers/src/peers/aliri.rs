@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tower::Layer;
 
 use super::Built;
-use super::little::little;
+use super::tower_service::small_service;
 use crate::protocol::Provider;
 use crate::service::Pair;
 
@@ -31,7 +31,7 @@ pub(super) fn build(provider: &Provider, algorithm: &str) -> Built {
         .with_claims::<Token>()
         .with_terse_error_handler::<Full<Bytes>>()
         .jwt_layer(authority);
-    let service = little::<(), Full<Bytes>>(|extensions| {
+    let service = small_service::<(), Full<Bytes>>(|extensions| {
         Some(extensions.get::<Token>()?.sub.as_str().to_owned())
     });
     Ok(Some(Pair::new::<(), _, _, _, _>(layer.layer(service.clone()), service)))

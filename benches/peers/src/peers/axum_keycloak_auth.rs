@@ -12,7 +12,7 @@ use axum_keycloak_auth::{PassthroughMode, Url};
 use serde_json::json;
 
 use super::Built;
-use super::router::{SubjectAnswer, open, pair, subject_answer};
+use super::router::{SubjectAnswer, pair, subject_answer, unprotected};
 use crate::protocol::Provider;
 
 pub(super) async fn build(provider: &Provider) -> Built {
@@ -27,7 +27,7 @@ pub(super) async fn build(provider: &Provider) -> Built {
         .passthrough_mode(PassthroughMode::Block)
         .expected_audiences(vec![provider.audience.clone()])
         .build();
-    Ok(Some(pair(open(subject).layer(layer))))
+    Ok(Some(pair(unprotected(subject).layer(layer))))
 }
 
 async fn subject(Extension(token): Extension<KeycloakToken<String>>) -> SubjectAnswer {

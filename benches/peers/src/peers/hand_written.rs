@@ -16,7 +16,7 @@ use tower::Service;
 
 use super::Built;
 use super::claims::Claims;
-use super::little::little;
+use super::tower_service::small_service;
 use crate::protocol::Provider;
 use crate::service::Pair;
 
@@ -26,7 +26,7 @@ pub(super) fn build(provider: &Provider) -> Built {
     let set: JwkSet = serde_json::from_str(&provider.jwks)?;
     let mut keys = Keys::new();
     for jwk in &set.keys {
-        let kid = jwk.common.key_id.clone().ok_or("a key without a name")?;
+        let kid = jwk.common.key_id.clone().ok_or("a key without a `kid`")?;
         let algorithm = jwk.common.key_algorithm.ok_or("a key without an algorithm")?;
         let mut rules = Validation::new(Algorithm::try_from(algorithm)?);
         rules.set_issuer(&[&provider.issuer]);
@@ -35,7 +35,8 @@ pub(super) fn build(provider: &Provider) -> Built {
         rules.validate_nbf = true;
         keys.insert(kid, (DecodingKey::from_jwk(jwk)?, rules));
     }
-    let service = little::<(), Bytes>(|extensions| Some(extensions.get::<Claims>()?.sub.clone()));
+    let service =
+        small_service::<(), Bytes>(|extensions| Some(extensions.get::<Claims>()?.sub.clone()));
     let protected = ByHand { keys: Arc::new(keys), inner: service.clone() };
     Ok(Some(Pair::new::<(), _, _, _, _>(protected, service)))
 }

@@ -11,7 +11,7 @@ use huskarl_reqwest::ReqwestClient;
 use huskarl_reqwest::mtls::NoMtls;
 
 use super::Built;
-use super::router::{SubjectAnswer, open, pair, subject_answer};
+use super::router::{SubjectAnswer, pair, subject_answer, unprotected};
 use crate::protocol::Provider;
 
 pub(super) async fn build(provider: &Provider) -> Built {
@@ -27,7 +27,7 @@ pub(super) async fn build(provider: &Provider) -> Built {
         .build()
         .await?;
     let layer = ValidatorLayer::builder().validator(validator).build();
-    Ok(Some(pair(open(subject).layer(layer.authenticated()))))
+    Ok(Some(pair(unprotected(subject).layer(layer.authenticated()))))
 }
 
 async fn subject(token: ValidatedToken<Rfc9068AccessTokenClaims>) -> SubjectAnswer {

@@ -6,7 +6,7 @@ use tower::Layer;
 
 use super::Built;
 use super::claims::Claims;
-use super::little::little;
+use super::tower_service::small_service;
 use crate::protocol::Provider;
 use crate::service::Pair;
 
@@ -14,7 +14,7 @@ pub(super) async fn build(provider: &Provider) -> Built {
     let rules = Validation::new().iss(&[&provider.issuer]).aud(&[&provider.audience]).nbf(true);
     let authorizer =
         JwtAuthorizer::<Claims>::from_jwks_text(&provider.jwks).validation(rules).build().await?;
-    let service = little::<(), Body>(|extensions| {
+    let service = small_service::<(), Body>(|extensions| {
         let token = extensions.get::<jsonwebtoken_09::TokenData<Claims>>()?;
         Some(token.claims.sub.clone())
     });

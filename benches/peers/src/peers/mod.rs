@@ -15,8 +15,6 @@ mod hand_written;
 mod huskarl;
 #[cfg(feature = "jwt-authorizer")]
 mod jwt_authorizer;
-#[cfg(feature = "little")]
-mod little;
 #[cfg(feature = "oauth-resource-server")]
 mod oauth_resource_server;
 #[cfg(feature = "router")]
@@ -25,6 +23,8 @@ mod router;
 mod scaikey;
 #[cfg(feature = "tower-oauth2")]
 mod tower_oauth2;
+#[cfg(feature = "tower-service")]
+mod tower_service;
 
 use std::error::Error;
 

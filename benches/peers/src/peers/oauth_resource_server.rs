@@ -8,7 +8,7 @@ use oauth_resource_server::{Credential, KeyNaming, OAuthConfig, OAuthValidator};
 use tower::Layer;
 
 use super::Built;
-use super::little::little;
+use super::tower_service::small_service;
 use crate::protocol::Provider;
 use crate::service::Pair;
 
@@ -27,9 +27,10 @@ pub(super) fn build(provider: &Provider) -> Built {
         config.resolve(KeyNaming::Dotted("oauth"))?.ok_or("the configuration is disabled")?;
     let validator = OAuthValidator::builder(&resolved).initial_jwks(&provider.jwks).build()?;
     let layer = HttpAuthLayer::builder().oauth(Arc::new(validator)).build()?;
-    let service = little::<(), Bytes>(|extensions| match extensions.get::<Credential>()? {
-        Credential::OAuth(token) => token.subject.clone(),
-        _ => None,
-    });
+    let service =
+        small_service::<(), Bytes>(|extensions| match extensions.get::<Credential>()? {
+            Credential::OAuth(token) => token.subject.clone(),
+            _ => None,
+        });
     Ok(Some(Pair::new::<(), _, _, _, _>(layer.layer(service.clone()), service)))
 }

@@ -14,11 +14,11 @@ pub(super) fn subject_answer(subject: &str) -> SubjectAnswer {
     AppendHeaders([(SUBJECT_HEADER, subject.to_owned())])
 }
 
-async fn quick() {}
+async fn empty() {}
 
 /// Returns the measured routes without protection.
 pub(super) fn bare() -> Router {
-    Router::new().route("/", get(quick)).route(SUBJECT_PATH, get(quick))
+    Router::new().route("/", get(empty)).route(SUBJECT_PATH, get(empty))
 }
 
 /// Pairs a protected router with the bare one.
@@ -27,19 +27,19 @@ pub(super) fn pair(protected: Router) -> Pair {
 }
 
 #[cfg(any(feature = "axum-keycloak-auth", feature = "huskarl"))]
-pub(super) use open::open;
+pub(super) use unprotected::unprotected;
 
 #[cfg(any(feature = "axum-keycloak-auth", feature = "huskarl"))]
-mod open {
-    use super::{Router, SUBJECT_PATH, get, quick};
+mod unprotected {
+    use super::{Router, SUBJECT_PATH, empty, get};
 
-    /// Returns the same routes with a peer-specific handler for the subject, for the layer of the
-    /// peer.
-    pub(in super::super) fn open<H, T>(subject: H) -> Router
+    /// Returns the same routes with the handler of a peer for the subject, to be wrapped in the
+    /// layer of that peer.
+    pub(in super::super) fn unprotected<H, T>(subject: H) -> Router
     where
         H: axum::handler::Handler<T, ()>,
         T: 'static,
     {
-        Router::new().route("/", get(quick)).route(SUBJECT_PATH, get(subject))
+        Router::new().route("/", get(empty)).route(SUBJECT_PATH, get(subject))
     }
 }

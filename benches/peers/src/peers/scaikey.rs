@@ -8,7 +8,7 @@ use scaikey_auth::{Auth, AuthBuilder, AuthContext, IssuerConfig};
 use tower::Layer;
 
 use super::Built;
-use super::little::little;
+use super::tower_service::small_service;
 use crate::protocol::Provider;
 use crate::service::Pair;
 
@@ -36,7 +36,7 @@ async fn build(builder: AuthBuilder) -> Built {
     let auth = builder.build()?;
     auth.ready().await?;
     // The layer requires a body type; an empty string is the cheapest.
-    let service = little::<String, Bytes>(|extensions| {
+    let service = small_service::<String, Bytes>(|extensions| {
         extensions.get::<AuthContext>().map(|context| context.identity().subject().to_owned())
     });
     Ok(Some(Pair::new::<String, _, _, _, _>(auth.layer().layer(service.clone()), service)))

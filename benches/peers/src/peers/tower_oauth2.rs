@@ -10,7 +10,7 @@ use tower_oauth2_resource_server::validation::ClaimsValidationSpec;
 
 use super::Built;
 use super::claims::Claims;
-use super::little::little;
+use super::tower_service::small_service;
 use crate::protocol::Provider;
 use crate::service::Pair;
 
@@ -24,6 +24,7 @@ pub(super) async fn build(provider: &Provider) -> Built {
     let server = OAuth2ResourceServer::<Claims>::builder().add_tenant(tenant).build().await?;
     // It loads its keys in a background task.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let service = little::<(), Bytes>(|extensions| Some(extensions.get::<Claims>()?.sub.clone()));
+    let service =
+        small_service::<(), Bytes>(|extensions| Some(extensions.get::<Claims>()?.sub.clone()));
     Ok(Some(Pair::new::<(), _, _, _, _>(server.into_layer().layer(service.clone()), service)))
 }

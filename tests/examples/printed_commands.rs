@@ -18,7 +18,7 @@ async fn paste(line: &str) -> String {
 }
 
 #[tokio::test]
-async fn quickstart_lines_give_the_announced_status() {
+async fn quickstart_commands_return_the_printed_status() {
     let mut quickstart = Program::example("quickstart", &[FREE_PORT]);
     for (path, status, text) in [
         ("/me", "200", "You are alice of tenant-1."),
@@ -78,7 +78,7 @@ async fn unusable_listen_address_is_explained() {
 }
 
 #[tokio::test]
-async fn hyper_lines_give_the_announced_status() {
+async fn hyper_commands_return_the_printed_status() {
     let mut hyper = Program::example("hyper", &[FREE_PORT]);
     for (status, text) in [("401", "This resource needs a bearer token."), ("200", "hello, alice")]
     {
@@ -110,7 +110,7 @@ async fn tonic_example_prints_three_codes() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn custom_tenants_lines_give_announced_status() {
+async fn custom_tenants_commands_return_the_printed_status() {
     let mut tenants = Program::example("custom_tenants", &[FREE_PORT]);
     for (status, text) in [
         ("200", "workspace 1 on plan gold"),

@@ -8,11 +8,11 @@ use tower::Service;
 
 use crate::service::{SUBJECT_HEADER, SUBJECT_PATH};
 
-/// Returns the subject from the place where a layer stores it.
+/// A function that returns the subject from the place where a layer stores it.
 pub(super) type SubjectOf = fn(&Extensions) -> Option<String>;
 
 /// Returns a service that answers with the subject at [`SUBJECT_PATH`] and otherwise does nothing.
-pub(super) fn little<B, R>(
+pub(super) fn small_service<B, R>(
     subject_of: SubjectOf,
 ) -> impl Service<Request<B>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send
 where

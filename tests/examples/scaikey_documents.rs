@@ -12,7 +12,7 @@ use crate::support::http::get;
 use crate::support::process::Program;
 
 #[tokio::test]
-async fn both_documents_work_line_by_line() {
+async fn scaikey_documents_work_line_by_line() {
     let (scaikey, cluster) = (Provider::start().await, Provider::start().await);
     let redirect = "http://127.0.0.1:1/v1/auth/login";
     scaikey.register_client(
@@ -25,7 +25,7 @@ async fn both_documents_work_line_by_line() {
     scaikey.register_user(User::new("alice", "wonderland").claim("email_verified", true));
     scaikey.trust_workloads(&cluster, "reporting-service", "tenant-1");
     let trust = File::new("trust.toml", &policy(&cluster));
-    let (issuer, trust_file) = (scaikey.issuer(), trust.name());
+    let (issuer, trust_file) = (scaikey.issuer(), trust.path_text());
     let environment = [
         ("SCAIWAVE_ISSUER", issuer.as_str()),
         ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
@@ -46,7 +46,7 @@ async fn both_documents_work_line_by_line() {
     let pod = cluster.token().audience("scaiwave").without("tenant_id");
     let pod = pod.subject("system:serviceaccount:reports:reporter").sign();
     let mut walk = Command::new("sh");
-    walk.arg("tests/seeds/walk.sh").env_clear().envs([
+    walk.arg("tests/scaikey_documents/walk.sh").env_clear().envs([
         ("PATH", std::env::var("PATH").unwrap().as_str()),
         ("BASE", &base),
         ("ISSUER", &issuer),
@@ -60,17 +60,17 @@ async fn both_documents_work_line_by_line() {
     let (status, walked, problems) = Program::spawn(walk).end().await;
     assert_eq!(status, Some(0), "{problems}\n{walked}");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write("tests/seeds/walk.txt", &walked).unwrap();
+        fs::write("tests/scaikey_documents/walk.txt", &walked).unwrap();
     }
-    let expected = fs::read_to_string("tests/seeds/walk.txt").unwrap_or_default();
+    let expected = fs::read_to_string("tests/scaikey_documents/walk.txt").unwrap_or_default();
     assert_eq!(walked, expected);
 }
 
 #[tokio::test]
-async fn trust_policy_is_reloaded_on_hangup() {
+async fn trust_policy_is_reloaded_on_sighup() {
     let (scaikey, cluster) = (Provider::start().await, Provider::start().await);
     let trust = File::new("trust.toml", "");
-    let (issuer, trust_file) = (scaikey.issuer(), trust.name());
+    let (issuer, trust_file) = (scaikey.issuer(), trust.path_text());
     let environment = [
         ("SCAIWAVE_ISSUER", issuer.as_str()),
         ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),

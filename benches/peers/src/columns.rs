@@ -18,7 +18,7 @@ pub(crate) enum Kind {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Cell {
+pub(crate) struct Column {
     pub(crate) kind: Kind,
     pub(crate) algorithm: Algorithm,
 }
@@ -27,21 +27,21 @@ pub(crate) const ALGORITHMS: [Algorithm; 3] =
     [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519];
 
 /// Returns all columns in order.
-pub(crate) fn all() -> Vec<Cell> {
-    let thrice = |kind| ALGORITHMS.map(|algorithm| Cell { kind, algorithm });
-    let once = |kind| Cell { kind, algorithm: Algorithm::RS256 };
-    let mut cells = Vec::new();
-    cells.extend([Kind::One, Kind::Many, Kind::BadSignature].into_iter().flat_map(thrice));
-    cells.extend([Kind::Expired, Kind::Garbage, Kind::NoToken].map(once));
-    cells
+pub(crate) fn all() -> Vec<Column> {
+    let thrice = |kind| ALGORITHMS.map(|algorithm| Column { kind, algorithm });
+    let once = |kind| Column { kind, algorithm: Algorithm::RS256 };
+    let mut columns = Vec::new();
+    columns.extend([Kind::One, Kind::Many, Kind::BadSignature].into_iter().flat_map(thrice));
+    columns.extend([Kind::Expired, Kind::Garbage, Kind::NoToken].map(once));
+    columns
 }
 
-/// Returns the algorithm name that peers support, which RFC 9864 deprecates.
+/// Returns the algorithm name that peers support: for Ed25519 `EdDSA`, which RFC 9864 deprecates.
 pub(crate) fn name(algorithm: Algorithm) -> &'static str {
     if algorithm == Algorithm::Ed25519 { "EdDSA" } else { algorithm.as_str() }
 }
 
-impl Cell {
+impl Column {
     pub(crate) fn title(self) -> String {
         match self.kind {
             Kind::Expired => "expired".to_owned(),
