@@ -1,10 +1,10 @@
-//! Tenant stores: they resolve the tenant in a token to a tenant of this service.
+//! Tenant stores: implementations of [`TenantResolver`], which look up the tenant that a token names.
 //!
-//! [`Tenant`] and the trait [`TenantResolver`] are at the root of the crate. This module has its
-//! implementations: [`AnyTenant`] (the default), [`MemoryTenants`] for a list, [`SqlTenants`] for a table
-//! (features `sqlite` and `postgres`), and [`CachedTenants`], a cache for any other resolver.
-//! [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver) (feature
-//! `testing`) checks a custom store.
+//! [`Tenant`] and the trait [`TenantResolver`] are at the root of the crate. This module has the
+//! implementations of the trait: [`AnyTenant`] (the default without a database), [`MemoryTenants`] for a
+//! list, [`SqlTenants`] for a table (features `sqlite` and `postgres`), and [`CachedTenants`], a cache for
+//! any other store. [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver)
+//! (feature `testing`) checks a custom store.
 //!
 //! See also: [manual::tenants](crate::manual::tenants).
 

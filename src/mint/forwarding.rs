@@ -6,22 +6,23 @@ use super::{MintRequest, Minted, Minter};
 use crate::exchange::{ExchangeError, ExchangeRequest, TokenExchangeClient, TokenType};
 
 /// A minter that forwards the foreign token to the provider (feature `trust`). The provider must
-/// trust its issuer too.
+/// also trust the issuer of the foreign token.
 ///
-/// The request (RFC 8693) has the granted scopes and the service's `audience`, but no `resource`.
-/// The service authenticates as an OAuth client.
+/// The request (RFC 8693) contains the granted scopes and the service's `audience`. The workload's
+/// `resource` is not forwarded. The service authenticates as an OAuth client.
 ///
-/// Neither the response nor a JWT in it (`scope`, `scp`, `scopes`) may have scopes that were not
-/// granted. A JWT must have the audience in `aud`, and its `tenant_id`, if any, must be the granted
-/// tenant. Opaque tokens are not inspected. The provider decides about `sub`, roles and groups.
+/// A response is rejected (502) if it, or the claims `scope`, `scp` or `scopes` of a JWT in it,
+/// contain scopes that were not granted. A JWT is also rejected if `aud` lacks the audience, or if
+/// its `tenant_id` is not the granted tenant. Opaque tokens are not inspected. The provider decides
+/// about `sub`, roles and groups.
 ///
-/// Responses are not cached: the policy decides about each request, and a single-use token never
-/// gets two responses. The provider's token may live longer than the foreign one.
+/// Responses are not cached, so that the policy decides about each request, and a single-use token
+/// is exchanged only once. The provider's token may live longer than the foreign token.
 #[derive(Debug, Clone)]
 pub struct ForwardingMinter(TokenExchangeClient);
 
 impl ForwardingMinter {
-    /// Makes a minter that uses this client.
+    /// Creates a minter that uses `client`.
     pub fn new(client: TokenExchangeClient) -> Self {
         Self(client)
     }

@@ -16,12 +16,12 @@ use crate::support::crypto;
 /// The default lifetime of a token.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// A minter that signs with the service's own key (feature `trust`). For tests, and for services
-/// without a provider.
+/// A minter that signs with the service's own key (feature `trust`). Use it for tests, and for
+/// services without a provider.
 ///
 /// It mints JWT access tokens (RFC 9068) for 15 minutes, but never for longer than the foreign
-/// token. The service accepts them once it has [`issuer`](Self::issuer) among its issuers; no other
-/// service does.
+/// token. The service accepts them if [`issuer`](Self::issuer) is one of its configured issuers.
+/// Services without this issuer do not accept them.
 ///
 /// ```no_run
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,11 +47,11 @@ pub struct LocalMinter {
 }
 
 impl LocalMinter {
-    /// Makes a minter.
+    /// Creates a minter.
     ///
     /// `issuer` is the value of `iss`; no other issuer may use it. `pem` is an unencrypted PKCS #8
-    /// key (`BEGIN PRIVATE KEY`) for this algorithm. A file is read only here, so that the key
-    /// always matches [`key_set`](Self::key_set).
+    /// key (`BEGIN PRIVATE KEY`) for this algorithm. If `pem` names a file, only this function
+    /// reads it, so that the key always matches [`key_set`](Self::key_set).
     ///
     /// Pass the issuer to [`own_issuer`](crate::trust::TrustEvaluatorBuilder::own_issuer) too, so
     /// that no rule can extend the lifetime or change the scopes of this service's tokens.
@@ -69,16 +69,17 @@ impl LocalMinter {
         Ok(Self { issuer: issuer.into(), key, key_set, lifetime: DEFAULT_LIFETIME })
     }
 
-    /// Sets the lifetime of tokens, in whole seconds. Default 15 minutes. A token still never
-    /// outlives the foreign one.
+    /// Sets the lifetime of tokens. Default: 15 minutes. Fractions of a second are dropped. A token
+    /// never outlives the foreign token.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// Returns the configuration of this service as an issuer, with its key, so that no key is
-    /// fetched. All its identities are [workloads](IdentityKind::Workload).
+    /// Returns the configuration of this issuer, for
+    /// [`AuthBuilder::issuer`](crate::AuthBuilder::issuer). It contains the public key, so no key
+    /// is fetched. All its identities are [workloads](IdentityKind::Workload).
     pub fn issuer(&self) -> IssuerConfig {
         let mut issuer =
             IssuerConfig::new(&self.issuer).keys(&self.key_set).algorithms([self.key.algorithm()]);
@@ -100,7 +101,8 @@ impl Minter for LocalMinter {
             crypto::random_id().map_err(|error| ExchangeError::ClientAuth(error.to_string()))?;
         let now = unix_seconds(request.now);
         let exp = now.saturating_add(self.lifetime.as_secs());
-        // May be in the past if the foreign token was accepted within the leeway.
+        // The result is in the past if the foreign token has expired but is still within the
+        // leeway.
         let exp = exp.min(unix_seconds(granted.expires_at));
         let lifetime = exp.saturating_sub(now);
         let claims = json!({

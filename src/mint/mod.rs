@@ -1,4 +1,5 @@
-//! Tokens for foreign workloads, minted by the provider or by this service (feature `trust`).
+//! Issues ("mints") tokens for foreign workloads, by the provider or by this service (feature
+//! `trust`).
 //!
 //! [`WorkloadExchange`] combines a [trust policy](crate::trust) with a [`Minter`]. Workloads call
 //! it through `POST /v1/auth/exchange` ([`Endpoints`](crate::endpoints::Endpoints)).
@@ -25,11 +26,12 @@ pub use forwarding::ForwardingMinter;
 pub use local::LocalMinter;
 pub use workloads::{WorkloadExchange, WorkloadRefusal, WorkloadRequest};
 
-/// A token to be minted (feature `trust`). The policy has granted it.
+/// A request to a [`Minter`] (feature `trust`). The policy has granted the foreign token.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MintRequest<'a> {
-    /// The identity, tenant, scopes and latest expiry.
+    /// The granted identity, tenant and scopes, and the latest time at which the new token may
+    /// expire.
     pub granted: &'a Granted,
     /// The foreign token.
     pub subject_token: &'a Secret,
@@ -56,7 +58,7 @@ pub struct Minted {
 }
 
 impl Minted {
-    /// Makes an access token (RFC 8693 §2.2.1).
+    /// Creates the result for an access token (RFC 8693 §2.2.1).
     pub fn new(
         access_token: impl Into<Secret>,
         expires_in: Option<Duration>,
@@ -67,25 +69,25 @@ impl Minted {
     }
 }
 
-/// Mints tokens for foreign workloads that the policy has granted (feature `trust`).
+/// An issuer of tokens for foreign workloads whose tokens the policy has granted (feature `trust`).
 ///
 /// [`ForwardingMinter`] requests the token from the provider; [`LocalMinter`] signs it in this
 /// process. The minter is called once for each request, after the policy. Its tokens are not
 /// cached.
 ///
-/// Harmless mistake: to fail. Attacks: to give more scopes than
-/// [`granted.scopes`](Granted::scopes); to give a token of another tenant or for another audience
-/// than requested; to sign a token that lives longer than
-/// [`granted.expires_at`](Granted::expires_at); to take the identity from the foreign token instead
-/// of [`granted.identity`](Granted::identity); to return an earlier token again. The caller checks
-/// only the scopes.
+/// Harmless mistakes: failing. Security holes: issuing more scopes than
+/// [`granted.scopes`](Granted::scopes); issuing a token for a tenant other than the granted one, or
+/// for an audience other than the requested one; issuing a token that outlives
+/// [`granted.expires_at`](Granted::expires_at); taking the identity from the foreign token instead
+/// of [`granted.identity`](Granted::identity); returning an earlier token again.
+/// [`WorkloadExchange`] checks only the scopes.
 #[async_trait]
 pub trait Minter: Debug + Send + Sync + 'static {
     /// Mints a token.
     ///
     /// # Errors
-    /// If no token can be minted. The response has the code of [`ExchangeError::Refused`], or the
-    /// status 503 for [`ExchangeError::Unavailable`].
+    /// If no token can be minted. [`WorkloadRefusal::code`] and [`WorkloadRefusal::status`]
+    /// describe the response to the workload.
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Minted, ExchangeError>;
 }
 

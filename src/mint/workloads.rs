@@ -27,13 +27,15 @@ pub struct WorkloadRequest {
     /// The type of that token: the URN for `jwt`, `id_token` or `access_token`. The token must be a
     /// JWT.
     pub subject_token_type: String,
-    /// The name of the service that the new token is for.
+    /// The name of the service that the new token is for. If present, it must be the audience of
+    /// the [`WorkloadExchange`].
     pub audience: Option<String>,
-    /// The URL of the service that the new token is for.
+    /// The URL of the service that the new token is for. If present, it must be one of
+    /// [`WorkloadExchange::resource`].
     pub resource: Option<String>,
-    /// The requested scopes. If empty, all scopes that the policy grants.
+    /// The requested scopes. If there are none, the token gets all scopes that the policy grants.
     pub scopes: Scopes,
-    /// The type of the new token: the URN for `access_token` or `jwt`.
+    /// The type of the new token: the URN for `access_token` (the default) or `jwt`.
     pub requested_token_type: Option<String>,
     /// The id of the trust. Required if several trusts match the token, or if the trust is
     /// `named_only`.
@@ -41,7 +43,7 @@ pub struct WorkloadRequest {
 }
 
 impl WorkloadRequest {
-    /// Makes a request with a JWT, for all scopes that the policy grants.
+    /// Creates a request with a JWT, for all scopes that the policy grants.
     pub fn new(subject_token: impl Into<Secret>) -> Self {
         Self {
             subject_token: subject_token.into(),
@@ -69,7 +71,7 @@ pub enum WorkloadRefusal {
     #[error(transparent)]
     Denied(#[from] Denied),
     /// The policy granted the token, but the minter failed.
-    #[error("granted, but not minted: {0}")]
+    #[error("the token was granted, but could not be minted: {0}")]
     MintFailed(ExchangeError),
 }
 
@@ -102,7 +104,8 @@ impl WorkloadRefusal {
         }
     }
 
-    /// Returns a fixed sentence for the caller. It reveals nothing about the policy.
+    /// Returns a fixed sentence for the caller. It does not say what is wrong with the foreign
+    /// token.
     pub fn public_message(&self) -> &'static str {
         match self {
             Self::Malformed(problem) => problem,
@@ -112,7 +115,7 @@ impl WorkloadRefusal {
         }
     }
 
-    /// Returns how long the caller should wait, if the response is 503.
+    /// Returns the time that the caller should wait (1 s if it is unknown), if the response is 503.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Denied(denied) => denied.retry_after(),
@@ -124,8 +127,8 @@ impl WorkloadRefusal {
     }
 }
 
-/// Exchanges foreign workload tokens for tokens of this service (feature `trust`): a policy
-/// decides, then a [`Minter`] mints. Cheap to clone.
+/// A token exchange for foreign workloads (feature `trust`): a trust policy decides about the
+/// foreign token, then a [`Minter`] issues a token of this service. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct WorkloadExchange {
     evaluator: TrustEvaluator,
@@ -138,7 +141,7 @@ pub struct WorkloadExchange {
 }
 
 impl WorkloadExchange {
-    /// Makes an exchange for tokens with the audience `audience`, the name of this service in
+    /// Creates an exchange. `audience` is the name of this service, which the new tokens have in
     /// `aud`.
     pub fn new(
         evaluator: TrustEvaluator,
@@ -175,15 +178,15 @@ impl WorkloadExchange {
         &self.evaluator
     }
 
-    /// Exchanges a foreign token: checks the request, evaluates the policy, which logs its
-    /// decision, and then mints.
+    /// Exchanges a foreign token: checks the request, evaluates and logs the policy's decision, and
+    /// mints a token.
     ///
-    /// A [single-use](crate::trust) token is used up once the policy grants it, even if minting
-    /// fails, because the provider may have minted a token without responding. The workload must
-    /// then request another token from its platform.
+    /// A token of a [trust](crate::trust) with `single_use_jti` counts as used when the policy
+    /// grants it, even if minting fails, because the provider may have issued a token although its
+    /// response was lost. The workload must then request another token from its platform.
     ///
     /// # Errors
-    /// [`WorkloadRefusal`], whose public message says almost nothing.
+    /// [`WorkloadRefusal`]. Its public message does not say what is wrong with the foreign token.
     pub async fn exchange(&self, request: &WorkloadRequest) -> Result<Minted, WorkloadRefusal> {
         let resource = self.check(request)?;
         let token = &request.subject_token;
@@ -235,6 +238,6 @@ impl WorkloadExchange {
 fn check_scopes(granted: &Granted, minted: Minted) -> Result<Minted, ExchangeError> {
     match granted.scopes.contains_all(&minted.scopes) {
         true => Ok(minted),
-        false => Err(ExchangeError::Answer("permits more than was granted")),
+        false => Err(ExchangeError::Answer("has scopes that were not granted")),
     }
 }

@@ -9,7 +9,7 @@ use crate::support::crypto;
 
 /// The error for an id that is empty, too long, or has white space or control characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an id must have 1 to 255 bytes, without white space and control characters")]
+#[error("an id must have 1 to 255 bytes, without white space or control characters")]
 pub struct InvalidLocalId;
 
 macro_rules! local_id {
@@ -30,7 +30,7 @@ macro_rules! local_id {
                 uuid().map(|id| Self(id.into()))
             }
 
-            /// Creates an id from the text of a store.
+            /// Creates an id from text, such as the value in a store.
             ///
             /// # Errors
             /// If the text is empty, longer than 255 bytes, or has white space or control characters.
@@ -74,7 +74,7 @@ local_id! {
 }
 
 local_id! {
-    /// The id of a workspace.
+    /// The id of a personal workspace, the area of one participant in this service.
     WorkspaceId
 }
 

@@ -16,7 +16,7 @@ use crate::identity::{Identity, IdentityKey};
 
 /// A registrar in memory. Its participants are lost when the process ends. Clones share them.
 ///
-/// For tests and demonstrations: its memory grows with each registration.
+/// Use it for tests and demonstrations only, because its memory grows with each registration.
 #[derive(Clone)]
 pub struct MemoryRegistrar {
     participants: Arc<Mutex<HashMap<IdentityKey, Participant>>>,
@@ -40,7 +40,8 @@ impl MemoryRegistrar {
         self
     }
 
-    /// Returns a participant's profile, or `None` for an unknown participant. Searches all participants.
+    /// Returns a participant's profile, or `None` for an unknown participant. The cost is linear in the
+    /// number of participants.
     pub fn profile(&self, participant: &ParticipantId) -> Option<Profile> {
         let participants = self.participants();
         let found = participants.values().find(|p| p.registration.participant_id == *participant);

@@ -1,5 +1,6 @@
-//! Registration of identities: each gets a participant and a personal workspace in this service (feature
-//! `endpoints`, on by default).
+//! Registration of identities (feature `endpoints`, on by default). A registered identity has a participant
+//! (its record in this service, with a stable id) and a personal workspace (an id for the data of that
+//! participant).
 //!
 //! The trait is [`Registrar`]. Its implementations are [`MemoryRegistrar`] for tests and [`SqlRegistrar`]
 //! for databases (features `sqlite` and `postgres`). Pass one to
@@ -34,10 +35,10 @@ pub use sql::SqlRegistrar;
 
 /// A registrar finds or creates the participant and the personal workspace of an identity.
 ///
-/// A service calls it when a user signs in; an automated client calls it before its first request. An
-/// [`IdentityKey`] has exactly one participant, and a participant has exactly one personal workspace, even
-/// if several processes register concurrently. Each call also updates the participant's [`Profile`]; the
-/// last call wins.
+/// The endpoint `register` calls it, or the service itself: when a user signs in, and before the first
+/// request of an automated client. An [`IdentityKey`] has exactly one participant, and a participant has
+/// exactly one personal workspace, even if several processes register concurrently. Each call also updates
+/// the participant's [`Profile`]; the last call wins.
 ///
 /// Implement this trait for your own store, and run
 /// [`testing::conformance::registrar`](crate::testing::conformance::registrar()) (feature `testing`) on it.
@@ -45,8 +46,8 @@ pub use sql::SqlRegistrar;
 /// participant. A lookup followed by an insertion is not enough, because two processes may look up
 /// concurrently. If a call stops halfway, the next call must complete the registration.
 ///
-/// Harmless mistakes: slowness and failures, because callers repeat the call; an outdated profile;
-/// reporting `created` twice or never. Attacks:
+/// Harmless mistakes: slowness and failures, because callers repeat the call; an outdated profile; reporting
+/// `created` twice or never. Security holes:
 ///
 /// - using the e-mail address as key: a caller with the address in a token, verified or not, takes over the
 ///   participant, and an address may later belong to another person;
@@ -58,8 +59,8 @@ pub use sql::SqlRegistrar;
 /// The tenant is that of the identity, not that of the request: a user who acts in another tenant remains a
 /// participant of the home tenant.
 ///
-/// Not checked: how the identity was authenticated. Identities of the mock mode are registered under the
-/// mock's issuer.
+/// A registrar does not check how the identity was authenticated. Mock identities are registered under the
+/// issuer of the mock.
 #[async_trait]
 pub trait Registrar: Debug + Send + Sync + 'static {
     /// Finds or creates the participant and personal workspace of `identity`, and updates the profile.
@@ -96,7 +97,7 @@ impl Registration {
     }
 }
 
-/// Why an identity was not registered.
+/// The reason why an identity was not registered.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistrarError {
@@ -112,7 +113,7 @@ pub enum RegistrarError {
     #[error("the participant store did not answer within {0:?}: repeat the call")]
     TimedOut(Duration),
     /// The store failed. The call can be repeated.
-    #[error("the participant store failed: {0}")]
+    #[error("the participant store failed (the call can be repeated): {0}")]
     Store(#[source] Arc<dyn Error + Send + Sync>),
 }
 
@@ -130,7 +131,7 @@ impl<R: Registrar + ?Sized> Registrar for Arc<R> {
     }
 }
 
-/// A validated identity for a store.
+/// The key and the profile of an identity, checked for storing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct StorableIdentity {
     key: IdentityKey,
@@ -147,9 +148,12 @@ impl StorableIdentity {
         for (part, text) in [("issuer", &*key.issuer), ("subject", &*key.subject)] {
             let reason = match text {
                 "" => "it is empty",
-                // Not shortened, because two keys that differ only at the end would become equal.
+                // Refused rather than shortened, because two keys that differ only at the end would become
+                // equal.
                 text if text.len() > MAX_LENGTH => "it has more than 1024 bytes",
-                text if text.contains('\0') => "it has a NUL, which PostgreSQL cannot store",
+                text if text.contains('\0') => {
+                    "it contains a NUL character, which PostgreSQL cannot store"
+                }
                 _ => continue,
             };
             return Err(RegistrarError::InvalidIdentity { part, reason });

@@ -8,7 +8,7 @@ const MAX_NAME: usize = 255;
 /// Maximum length of an address, in bytes (RFC 5321 §4.5.3.1.3, without the angle brackets).
 const MAX_EMAIL: usize = 254;
 
-/// The display data of a participant. It changes, and users choose it freely, so never base a decision on it.
+/// The display data of a participant. Users can change it freely, so never base a decision on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Profile {
@@ -21,8 +21,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Creates the profile of `identity`. A name loses its control characters and is cut to 255 bytes. An
-    /// invalid or too long address is omitted, because a cut address may belong to another person.
+    /// Creates the profile of `identity`. Control characters are removed from the name, and it is cut to 255
+    /// bytes. An invalid or overlong address is omitted, because a cut address may belong to another person.
     pub fn new(identity: &Identity) -> Self {
         let email = identity.email().filter(|email| is_short_and_plain(email));
         Self {

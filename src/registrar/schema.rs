@@ -14,8 +14,8 @@ const SELECT_VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM auth_registr
 
 const INSERT_VERSION: &str = "INSERT INTO auth_registrar_versions (version) VALUES ($1)";
 
-/// A lock, because IF NOT EXISTS alone fails if two sessions create the table concurrently. The number is
-/// arbitrary, so other advisory locks are unlikely to have it.
+/// Locks out other sessions, because IF NOT EXISTS alone fails if two sessions create the table concurrently.
+/// The key is arbitrary, so that it is unlikely to collide with other advisory locks.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(4961283075518894206)";
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS auth_registrar_versions (\
@@ -46,7 +46,7 @@ const MIGRATIONS: &[Migration] = &[(
 
 /// Migrates the tables to the [`CURRENT`] version. Tables of a newer version stay as they are.
 pub(super) async fn migrate(pool: &Pool) -> Result<(), SqlError> {
-    // Read first, so that a role without the right to create tables succeeds if nothing is to be done.
+    // Read first, so that a role that may not create tables succeeds if there is nothing to do.
     match version(pool).await {
         Ok(version) if version >= CURRENT => Ok(()),
         _ => run_migrations(pool).await.map_err(|error| SqlError::Migration(error.into())),
@@ -59,7 +59,7 @@ async fn version(pool: &Pool) -> Result<i64, sqlx::Error> {
         .await?))
 }
 
-/// Runs the missing migrations, in a transaction that excludes other processes.
+/// Runs the missing migrations in a transaction, one process at a time.
 async fn run_migrations(pool: &Pool) -> Result<(), sqlx::Error> {
     let versions = pool.pick(&[VERSIONS][..], &[POSTGRES_LOCK, VERSIONS]);
     in_transaction!(pool, connection => {

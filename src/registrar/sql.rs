@@ -15,11 +15,11 @@ use crate::identity::{Identity, IdentityKey};
 use crate::support::single_flight::SingleFlight;
 use crate::support::sql::{Pool, in_transaction, sql_constructors, unnamed, with_connection};
 
-/// Default timeout of a registration: a user waits for it during the sign-in.
+/// Default timeout of a registration. It is short, because a user waits during the sign-in.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A registrar with the tables `auth_participants` and `auth_workspaces` (features `sqlite`, `postgres`).
-/// Clones share the connections.
+/// A registrar that uses the tables `auth_participants` and `auth_workspaces` (features `sqlite`,
+/// `postgres`). Clones share the connections.
 ///
 /// ```sql
 /// CREATE TABLE auth_participants (
@@ -43,8 +43,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 /// ```
 ///
 /// The unique constraints prevent duplicates if several processes register concurrently. Both rows are
-/// written in one transaction, so a crash leaves none or both. A participant without a workspace gets one
-/// on the next call. If the participant exists and its profile is unchanged, a call costs one read. Equal
+/// written in one transaction, so a crash leaves none or both. A participant without a workspace gets one on
+/// the next call. If the participant exists and its profile is unchanged, a call runs one query. Equal
 /// concurrent calls in one process share one registration, which continues if the callers stop waiting.
 ///
 /// The registrar works behind PgBouncer in transaction mode, because it keeps no statement between
@@ -70,9 +70,9 @@ impl SqlRegistrar {
     }
 
     /// Creates or migrates the tables. Several processes may call this concurrently, and repeatedly. A
-    /// registration that finds no table also does this, so a service needs this call only if its database
-    /// role must not create tables. The table `auth_registrar_versions` has the schema version. Tables of a
-    /// newer version of this crate stay as they are.
+    /// registration that finds no table also does this. If the service's database role may not create tables,
+    /// call this once with a role that may. The schema version is in the table `auth_registrar_versions`.
+    /// Tables of a newer version of this crate stay as they are.
     ///
     /// # Errors
     /// If the database cannot be reached, or refuses a statement.
@@ -102,7 +102,7 @@ impl Registrar for SqlRegistrar {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
         let entry = StorableIdentity::new(identity)?;
         let (pool, timeout) = (self.pool.clone(), self.timeout);
-        // In its own task, so that a cancelled caller does not interrupt the transaction.
+        // Runs in a separate task, so that a cancelled caller does not interrupt the transaction.
         let waiter = self.single_flight.run(entry.clone(), || async move {
             match within(timeout, register(&pool, &entry)).await {
                 Some(outcome) => outcome.map_err(RegistrarError::store),
@@ -110,7 +110,11 @@ impl Registrar for SqlRegistrar {
             }
         });
         let is_first = waiter.is_new();
-        let no_runtime = || Err(RegistrarError::store("the tokio runtime is missing or stopping"));
+        let no_runtime = || {
+            Err(RegistrarError::store(
+                "the tokio runtime is missing or shutting down: call `register` inside a runtime",
+            ))
+        };
         let registration = waiter.wait().await.unwrap_or_else(no_runtime)?;
         Ok(Registration { created: registration.created && is_first, ..registration })
     }

@@ -502,8 +502,8 @@ pub(crate) fn trust_policy_loaded(trusts: usize) {
 
 /// A trust policy was rejected; the previous one stays in force.
 #[cfg(feature = "trust")]
-pub(crate) fn trust_policy_refused(why: &dyn Display) {
-    tracing::error!(target: TARGET, %why, "trust policy refused; the previous one stays in force");
+pub(crate) fn trust_policy_rejected(why: &dyn Display) {
+    tracing::error!(target: TARGET, %why, "trust policy rejected; the previous one stays in force");
 }
 
 /// The replay log failed, so single-use tokens are denied. Logs an error if it is new.

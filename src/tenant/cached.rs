@@ -1,4 +1,5 @@
-//! [`CachedTenants`]: a cache for another resolver, which bridges its outages.
+//! [`CachedTenants`]: a cache in front of another tenant store. It serves cached tenants while the store is
+//! unavailable.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -17,23 +18,23 @@ use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry::{self, Outage};
 
 const SHARDS: usize = 64;
-/// Upper limit of durations in the settings, so that adding them to a time cannot overflow.
+/// The limit of periods in the settings, so that adding them to a time cannot overflow.
 const MAX_PERIOD: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A caching resolver in front of another resolver, the store. Clones share the cache.
+/// A cache in front of another tenant store. Clones share the cache.
 ///
-/// A tenant is answered from the cache for its [time to live](Self::time_to_live). After that, a request
-/// waits for the store, because a suspension must take effect. Concurrent requests for a tenant cause one
-/// call of the store. Unknown tenants are cached separately, so a flood of invented names evicts no known
-/// tenant.
+/// A tenant is served from the cache for its [time to live](Self::time_to_live). After that, a request waits
+/// for the store, because a suspension must take effect. Concurrent requests for a tenant cause one call to
+/// the store. Unknown tenants are cached separately, so that a flood of made-up ids cannot evict known
+/// tenants.
 ///
 /// While the store fails, requests get the last answer for a *known* tenant (active or suspended) without
 /// waiting, for up to [`max_stale`](Self::max_stale). The cache calls the store again in the background,
 /// every 250 ms to 5 s for each tenant. "Unknown" is never used as a stale answer, because it would turn an
 /// outage into a refusal. Without a usable answer, requests get the store's error (503).
 ///
-/// An answer with another tenant than the requested one counts as a failure of the store. The cache is
-/// local to the process: call [`forget`](Self::forget) in each process.
+/// If the store returns a tenant other than the requested one, that counts as a failure of the store. The
+/// cache is local to the process: call [`forget`](Self::forget) in each process.
 ///
 /// Pass the cache to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants), as a clone if the service calls
 /// `forget` later:
@@ -57,7 +58,7 @@ const MAX_PERIOD: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // A real service would pass a database or HTTP store.
 /// let (auth, tenants) = protect(MemoryTenants::default())?;
-/// // The row of this tenant has changed: the next request reads it from the store.
+/// // After a change of this tenant in the store: the next request reads the new row.
 /// let id: TenantId = "acme".parse()?;
 /// tenants.forget(&id);
 /// # Ok(()) }
@@ -93,33 +94,33 @@ impl<R: TenantResolver> CachedTenants<R> {
         }
     }
 
-    /// Sets how long a known tenant is cached. Default: 60 s. Each entry varies by ±10 %, so that processes
-    /// started together do not query together. A suspension takes effect within this time plus 10 %. A
-    /// shorter time causes more queries.
+    /// Sets how long a known tenant is cached. Default: 60 s, varied by ±10% for each entry, so that
+    /// processes that started together do not query the store together. A suspension takes effect within this
+    /// time plus 10%. A shorter time causes more queries.
     #[must_use]
     pub fn time_to_live(mut self, period: Duration) -> Self {
         self.limits.time_to_live = period.min(MAX_PERIOD);
         self
     }
 
-    /// Sets how long an unknown tenant is cached. Default: 5 s. A new tenant may be refused for this time.
-    /// With a shorter time, invented names reach the store more often.
+    /// Sets how long an unknown tenant is cached. Default: 5 s. A new tenant may be refused for this time. A
+    /// shorter time lets made-up ids reach the store more often.
     #[must_use]
     pub fn negative_time_to_live(mut self, period: Duration) -> Self {
         self.limits.negative_time_to_live = period.min(MAX_PERIOD);
         self
     }
 
-    /// Sets how long after its time to live an answer is still used while the store fails. Default: 10 min.
-    /// During an outage, a suspension may have no effect for this time. With zero, requests get 503
-    /// instead.
+    /// Sets the time for which an expired entry is still used while the store fails. Default: 10 min. During
+    /// an outage, a suspension may be ignored for this time. With zero, requests get 503 once the entry has
+    /// expired.
     #[must_use]
     pub fn max_stale(mut self, period: Duration) -> Self {
         self.limits.max_stale = period.min(MAX_PERIOD);
         self
     }
 
-    /// Sets the timeout of a call of the store, in real time. Default: 2 s. A longer timeout keeps requests
+    /// Sets the timeout of a call to the store, in real time. Default: 2 s. A longer timeout keeps requests
     /// waiting when the store hangs; a shorter one treats a slow store as failing.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
@@ -127,17 +128,17 @@ impl<R: TenantResolver> CachedTenants<R> {
         self
     }
 
-    /// Sets the maximum number of cached known tenants, and the same number for unknown ones. Default:
-    /// 10,000 each. An entry takes about 200 bytes and its row. From 1,024 on, the actual maximum may be 7
-    /// % lower. If more tenants are in use, some requests wait for the store. Entries without a second use
-    /// are evicted first. Call this before the first request, because it clears the cache.
+    /// Sets the maximum number of cached known tenants, and the same number for unknown ones. Default: 10,000
+    /// each. An entry takes about 200 bytes, plus its row. If `count` is 1,024 or more, the actual maximum
+    /// may be up to 7% lower. If more tenants are in use, some requests wait for the store. Entries that were
+    /// used only once are evicted first. Call this before the first request, because it clears the cache.
     #[must_use]
     pub fn max_tenants(mut self, count: u64) -> Self {
         self.cache = Arc::new(Cache::new(count));
         self
     }
 
-    /// Sets the clock for the times above. The timeout of a call stays in real time.
+    /// Sets the clock for the times above. The timeout of a call always uses real time.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -146,14 +147,14 @@ impl<R: TenantResolver> CachedTenants<R> {
 }
 
 impl<R> CachedTenants<R> {
-    /// Removes one tenant from the cache. Call this after a change of the tenant: the next request sees the
-    /// change. The results of lookups that began earlier are not cached.
+    /// Removes a tenant from the cache. Call this after you change the tenant, so that the next request sees
+    /// the change. The results of lookups that began earlier are not cached.
     pub fn forget(&self, id: &TenantId) {
         let mut generation = self.cache.generation(id);
         *generation += 1;
         let removed = (self.cache.known.remove(id), self.cache.unknown.remove(id));
         drop(generation);
-        // Dropping a row runs code of the store, so it happens outside of the lock.
+        // Dropped after the lock is released, because a row may run the store's code when it is dropped.
         drop(removed);
     }
 
@@ -163,7 +164,7 @@ impl<R> CachedTenants<R> {
         generations.iter_mut().for_each(|generation| **generation += 1);
         let removed: Vec<_> = self.cache.known.drain().chain(self.cache.unknown.drain()).collect();
         drop(generations);
-        // Outside of the lock, as in `forget`.
+        // Dropped after the lock is released, as in `forget`.
         drop(removed);
     }
 
@@ -177,7 +178,7 @@ impl<R> CachedTenants<R> {
             Some(outage) if now < outage.failures.retry_at => {
                 Lookup::Hit(if is_usable { Ok(entry.last) } else { Err(outage.failure) })
             }
-            // An old failure says nothing about the store now: the next request waits for the store.
+            // An old failure does not show that the store still fails: the next request waits for the store.
             Some(outage)
                 if is_usable
                     && now
@@ -213,7 +214,7 @@ impl<R: TenantResolver> TenantResolver for CachedTenants<R> {
 }
 
 impl<R: TenantResolver> CachedTenants<R> {
-    /// Calls the store, once for all concurrent requests, and caches the answer. The call continues if the
+    /// Calls the store once for all concurrent requests, and caches the answer. The call continues if the
     /// future is dropped.
     fn refresh(&self, id: &TenantId) -> impl Future<Output = Answer> + use<R> {
         let query = Query {
@@ -258,7 +259,7 @@ impl<R: TenantResolver> CachedTenants<R> {
     /// stale answer instead of a failure.
     fn cache_outcome(&self, query: &Query, outcome: Answer) -> Answer {
         let Query { id, generation, started_at } = query;
-        // Locked until the cache is changed, so that a concurrent `forget` runs before or after.
+        // Locked until the cache is changed, so that a concurrent `forget` cannot run in between.
         let current = self.cache.generation(id);
         if *current != *generation {
             return outcome;
@@ -283,7 +284,7 @@ impl<R: TenantResolver> CachedTenants<R> {
         };
         let removed = self.cache.insert(id, entry);
         drop(current);
-        // Outside of the lock, as in `forget`.
+        // Dropped after the lock is released, as in `forget`.
         drop(removed);
         answer
     }
@@ -340,7 +341,7 @@ impl Cache {
         self.known.get(id).or_else(|| self.unknown.get(id))
     }
 
-    /// Returns the removed entries.
+    /// Inserts an entry, and returns the entries that it replaced or evicted.
     fn insert(&self, id: &TenantId, entry: CachedTenant) -> RemovedEntries {
         let (target, other) = match entry.last {
             Some(_) => (&self.known, &self.unknown),
@@ -376,12 +377,12 @@ pub(crate) fn is_logged(error: &BoxError) -> bool {
 
 enum Lookup {
     Hit(Answer),
-    /// A call of the store is due, but the last one failed. The request does not wait for it.
+    /// A call to the store is due, but the last one failed. The request does not wait for it.
     Stale(Option<Tenant>),
     Miss,
 }
 
-/// A call of the store.
+/// A call to the store.
 #[derive(Clone)]
 struct Query {
     id: TenantId,
@@ -432,7 +433,9 @@ enum Failure {
     TimedOut(Duration),
     #[error("the tenant store returned another tenant")]
     AnotherTenant,
-    #[error("the lookup of the tenant was interrupted")]
+    #[error(
+        "the lookup of the tenant was interrupted: the store panicked, or the tokio runtime is missing or shutting down"
+    )]
     Interrupted,
 }
 

@@ -1,4 +1,4 @@
-//! [`MemoryTenants`]: tenants in memory, and an example of a resolver.
+//! [`MemoryTenants`]: tenants in memory, and an example of a tenant store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::identity::TenantId;
 
 /// A list of tenants in memory, which may change while requests run. Clones share the list.
 ///
-/// For tests, and for services with a few tenants that are known at start.
+/// Use it for tests, and for services with a few tenants that are known at start-up.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTenants {
     tenants: Arc<ArcSwap<HashMap<TenantId, Tenant>>>,
 }
 
 impl MemoryTenants {
-    /// Creates an empty list, with which every tenant is unknown.
+    /// Creates an empty list. Every tenant is unknown until it is inserted.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,4 +1,4 @@
-//! [`TenantResolver`]: resolves the tenant in a token to a tenant of this service.
+//! [`TenantResolver`]: the trait of tenant stores, which look up the tenant that a token names.
 
 use std::any::Any;
 use std::fmt::{self, Debug};
@@ -44,12 +44,13 @@ impl Tenant {
         &self.id
     }
 
-    /// Returns the tenant's status. Inside a handler it is always active.
+    /// Returns the tenant's status. It is always active in a handler, because requests of other tenants are
+    /// refused.
     pub fn status(&self) -> TenantStatus {
         self.status
     }
 
-    /// Returns the store's row, or `None` if the tenant has none or it has another type.
+    /// Returns the store's row, or `None` if the tenant has no row of the type `R`.
     pub fn row<R: Any>(&self) -> Option<&R> {
         self.row.as_deref()?.downcast_ref()
     }
@@ -64,19 +65,20 @@ impl Debug for Tenant {
     }
 }
 
-/// A lookup of tenants.
+/// A tenant store: looks up the tenant that a token names.
 ///
 /// Implement this trait for your own store, wrap it in [`CachedTenants`](super::CachedTenants), and run
 /// [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver) (feature
 /// `testing`) on it. Pass it to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants).
 ///
-/// Harmless mistakes: slowness and failures, which clients see as 503. Attacks: returning a tenant with
-/// another id than the requested one, which the layer refuses; returning a default tenant for an unknown
-/// id, which the layer cannot detect.
+/// Harmless mistakes: slowness; failures, which are answered with 503. Security holes: returning a tenant
+/// with an id other than the requested one, which the layer detects and answers with 503; returning a default
+/// tenant for an unknown id, which the layer cannot detect.
 #[async_trait]
 pub trait TenantResolver: Debug + Send + Sync + 'static {
-    /// Resolves the tenant if that needs no waiting, and returns `None` otherwise. It saves the allocation
-    /// of a future. Default: `None`.
+    /// Resolves the tenant without waiting, or returns `None` if that is not possible; then
+    /// [`resolve`](Self::resolve) is called. Implementing it avoids the allocation of a future. Default:
+    /// `None`.
     fn try_resolve(&self, id: &TenantId) -> Option<Result<Option<Tenant>, BoxError>> {
         let _ = id;
         None
@@ -90,7 +92,7 @@ pub trait TenantResolver: Debug + Send + Sync + 'static {
     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError>;
 }
 
-/// A resolver that accepts every tenant of a verified token, for services without a list of tenants.
+/// A tenant store that accepts every tenant of a verified token, for services without a list of tenants.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AnyTenant;
 

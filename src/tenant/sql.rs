@@ -7,7 +7,7 @@ use crate::error::{BoxError, SqlError};
 use crate::identity::TenantId;
 use crate::support::sql::{Pool, run_all, sql_constructors, unnamed, with_connection};
 
-/// The table `auth_tenants` (features `sqlite`, `postgres`). Clones share the connections.
+/// A tenant store in the table `auth_tenants` (features `sqlite`, `postgres`). Clones share the connections.
 ///
 /// ```sql
 /// CREATE TABLE auth_tenants (
@@ -22,11 +22,12 @@ use crate::support::sql::{Pool, run_all, sql_constructors, unnamed, with_connect
 /// The store works behind PgBouncer in transaction mode, because it keeps no statement between transactions.
 ///
 /// Every lookup is a query. Wrap the store in [`CachedTenants`](super::CachedTenants), which also sets a
-/// timeout and bridges outages. Handlers get the rest of the row by `tenant.row::<SqlTenantRow>()`. For a
-/// table with another schema, implement [`TenantResolver`]: see `examples/custom_tenants.rs`.
+/// timeout and serves cached tenants during outages. Handlers read the other columns with
+/// `tenant.row::<SqlTenantRow>()`. For a table with another schema, implement [`TenantResolver`]: see
+/// `examples/custom_tenants.rs`.
 ///
-/// Any status but `active` counts as suspended, even a status that this version does not know. An error
-/// instead would let the cache use an earlier "active".
+/// Every status other than `active` counts as suspended, including one that this version does not know. It is
+/// not an error, because a cache would then keep using an earlier `active`.
 #[derive(Clone)]
 pub struct SqlTenants {
     pool: Pool,
@@ -44,8 +45,9 @@ pub struct SqlTenantRow {
 sql_constructors!(SqlTenants);
 
 impl SqlTenants {
-    /// Creates the table if it is missing. Several processes may call this concurrently. A lookup that
-    /// finds no table also creates it, so a service need not call this.
+    /// Creates the table if it is missing. Several processes may call this concurrently. A lookup that finds
+    /// no table also creates it. If the service's database role may not create tables, call this once with a
+    /// role that may.
     ///
     /// # Errors
     /// If the database cannot be reached, or refuses the statement.
@@ -55,8 +57,8 @@ impl SqlTenants {
         Ok(())
     }
 
-    /// Adds a tenant, or replaces the one with its id. A cache does not notice the change: call its
-    /// [`forget`](super::CachedTenants::forget).
+    /// Adds a tenant, or replaces the one with its id. A [`CachedTenants`](super::CachedTenants) in front
+    /// does not see the change: call its [`forget`](super::CachedTenants::forget).
     ///
     /// # Errors
     /// If the database cannot be reached, or refuses the statement.
@@ -77,8 +79,8 @@ impl SqlTenants {
         Ok(())
     }
 
-    /// Removes a tenant, if it exists. A cache does not notice the change: call its
-    /// [`forget`](super::CachedTenants::forget).
+    /// Removes a tenant, if it exists. A [`CachedTenants`](super::CachedTenants) in front does not see the
+    /// change: call its [`forget`](super::CachedTenants::forget).
     ///
     /// # Errors
     /// If the database cannot be reached, or refuses the statement.
@@ -118,7 +120,7 @@ impl TenantResolver for SqlTenants {
             }
             found => found?,
         };
-        // In a table that the service created itself, `=` may ignore case or accents.
+        // `=` may ignore case or accents if the table was not created by `migrate`.
         let Some((found, display_name, partner_id, status)) = found else { return Ok(None) };
         if found != id.as_str() {
             return Ok(None);
@@ -148,8 +150,8 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS auth_tenants (\
     status TEXT NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')), \
     created_at {time} NOT NULL DEFAULT CURRENT_TIMESTAMP)";
 
-/// A lock, because IF NOT EXISTS alone fails if two sessions create the table concurrently. The number is
-/// arbitrary, so other advisory locks are unlikely to have it.
+/// Locks out other sessions, because IF NOT EXISTS alone fails if two sessions create the table concurrently.
+/// The key is arbitrary, so that it is unlikely to collide with other advisory locks.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(7526769903651087731)";
 
 fn status_text(status: TenantStatus) -> &'static str {

@@ -21,11 +21,12 @@ use crate::support::crypto;
 use crate::support::telemetry::{self, Outage};
 use crate::validator::JwksValidator;
 
-/// Evaluates foreign tokens against a [`TrustPolicy`] (feature `trust`). Clones share the policy.
+/// An evaluator of foreign tokens against a [`TrustPolicy`] (feature `trust`). Clones share the
+/// policy.
 ///
 /// [`reload`](Self::reload) and [`replace`](Self::replace) change the whole policy while requests
-/// run. Each decision uses one policy from beginning to end. A change keeps the fetched keys of
-/// unchanged trusts and the log of used tokens.
+/// run. A change does not affect decisions that have begun. It keeps the fetched keys of unchanged
+/// trusts and the log of used tokens.
 #[derive(Debug, Clone)]
 pub struct TrustEvaluator(Arc<Inner>);
 
@@ -57,22 +58,24 @@ impl TrustEvaluator {
         TrustEvaluatorBuilder::default()
     }
 
-    /// Decides about a foreign token.
+    /// Decides whether a foreign token is granted an identity.
     ///
     /// `trust_id` names the trust. With `None`, the issuer and audience of the token select it.
-    /// `requested` are the requested scopes; if empty, all scopes that the rule permits. A request
-    /// for any other scope is refused; the scope is not just left out.
+    /// `requested` are the requested scopes. If there are none, the workload gets all scopes that
+    /// the rule permits. If a requested scope is not permitted, the token is denied.
     ///
-    /// The checks, in this order: the trust exists and has not ended; signature, audience and times
-    /// hold, as [`JwksValidator`] checks them; `max_lifetime` and `max_age`; exactly one rule
-    /// matches; the identity can be made; the scopes are permitted; and, with `single_use_jti`, the
-    /// token was not used before. A denied token is not used up, except by a trust in audit mode.
+    /// It checks, in this order, that the trust exists and has not ended; that signature, audience
+    /// and times are valid ([`JwksValidator`]); that the token meets `max_lifetime` and `max_age`;
+    /// that exactly one rule matches; that the claims can fill in the identity; that the scopes are
+    /// permitted; and, with `single_use_jti`, that the token was not used before. A denied token
+    /// does not count as used, except in audit mode.
     ///
-    /// *Not* checked: whether the workload still exists (a token may outlive its pod), and whether
+    /// It does *not* check that the workload still exists (a token may outlive its pod), or that
     /// the tenant exists.
     ///
     /// # Errors
-    /// [`Denied`], whose public message says almost nothing. Every decision is logged.
+    /// [`Denied`]. Its public message does not say what is wrong with the token. Every decision is
+    /// logged.
     pub async fn evaluate(
         &self,
         token: &str,
@@ -86,19 +89,21 @@ impl TrustEvaluator {
         decision.map_err(|reason| Denied { reason })
     }
 
-    /// Explains which rule matches a token, or why none does. For administrators and logs, never
-    /// for the caller: the text quotes the policy and claims of the token. It contains neither the
-    /// token nor its signature. Scopes and earlier use are not checked, and the token is not used
-    /// up.
+    /// Explains which rule matches a token, or why none does. Show the text to administrators only,
+    /// and do not log it, because it quotes the policy and claims of the token. It contains neither
+    /// the token nor its signature.
+    ///
+    /// Requested scopes and earlier use are not checked, and the token does not count as used.
     pub async fn explain(&self, token: &str, trust_id: Option<&str>) -> Explanation {
         let loaded = self.0.loaded.load_full();
         Explanation::of(Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await)
     }
 
-    /// Reads the policy file again. Blocks the calling thread on the disk.
+    /// Reads the policy file again. Blocks the calling thread while it reads.
     ///
     /// # Errors
-    /// All faults of the file, or that there is none. The current policy stays in force.
+    /// All faults of the file; a file that cannot be read; or an evaluator that was built without a
+    /// [`file`](TrustEvaluatorBuilder::file). The current policy stays in force.
     pub fn reload(&self) -> Result<(), PolicyError> {
         self.change(|| match &self.0.file {
             Some(file) => read(file),
@@ -119,7 +124,7 @@ impl TrustEvaluator {
         self.0.loaded.load().policy.clone()
     }
 
-    /// Returns the state of the keys of each trust, by its id.
+    /// Returns the id of each trust with the state of its keys.
     pub fn health(&self) -> Vec<(String, IssuerHealth)> {
         let loaded = self.0.loaded.load();
         let health_of = |compiled: &Arc<CompiledTrust>| {
@@ -135,7 +140,7 @@ impl TrustEvaluator {
     ) -> Result<(), PolicyError> {
         let _guard = self.0.change_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = policy().and_then(|policy| self.0.compile(policy, &self.0.loaded.load()));
-        let loaded = loaded.inspect_err(|error| telemetry::trust_policy_refused(error))?;
+        let loaded = loaded.inspect_err(|error| telemetry::trust_policy_rejected(error))?;
         telemetry::trust_policy_loaded(loaded.trusts.len());
         self.0.loaded.store(Arc::new(loaded));
         Ok(())
@@ -181,8 +186,8 @@ impl TrustEvaluator {
         jti: Option<&str>,
         expires_at: SystemTime,
     ) -> Result<(), DenialReason> {
-        // Until then the validator accepts the token. The extra second covers the truncated
-        // fraction of `exp`.
+        // The validator accepts the token until `exp` plus the leeway. The extra second covers the
+        // truncated fraction of `exp`.
         let until = expires_at.checked_add(trust.leeway.0 + Duration::from_secs(1));
         let jti = jti.filter(|jti| !jti.is_empty());
         let (jti, until) = jti.zip(until).ok_or(DenialReason::NoJti)?;
@@ -215,7 +220,7 @@ fn permitted(grant: &Grant, requested: &Scopes) -> Result<Scopes, DenialReason> 
 }
 
 impl Inner {
-    /// Checks a policy and makes its validators. Unchanged trusts keep theirs.
+    /// Checks a policy and creates its validators. Unchanged trusts keep theirs.
     fn compile(
         &self,
         policy: TrustPolicy,
@@ -251,7 +256,7 @@ fn policy_error(problem: &str) -> PolicyError {
     PolicyError::one(0, "the policy", problem)
 }
 
-/// Reads JSON if the extension is `json`, else TOML.
+/// Reads a policy file: JSON if the extension is `json`, otherwise TOML.
 fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         policy_error(&format!("cannot be read from {}: {error}", file.display()))
@@ -262,8 +267,8 @@ fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
     }
 }
 
-/// Builds a [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and does no other
-/// I/O.
+/// A builder for [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and does no
+/// other I/O.
 #[derive(Debug, Default)]
 #[must_use = "nothing is trusted before `build()`"]
 pub struct TrustEvaluatorBuilder {
@@ -281,16 +286,16 @@ impl TrustEvaluatorBuilder {
         self
     }
 
-    /// Reads the policy from a file, now and at every [`TrustEvaluator::reload`]: JSON if its name
-    /// ends in `.json`, else TOML.
+    /// Sets the policy file. [`build`](Self::build) and [`TrustEvaluator::reload`] read it: as JSON
+    /// if its name ends in `.json`, otherwise as TOML.
     pub fn file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(file.into());
         self
     }
 
-    /// Names an issuer whose tokens this service accepts directly, or the template of such issuers
-    /// (`https://scaikey.example/tenants/{tenant_id}`). May be repeated. A policy that lists it is
-    /// refused, because a rule must not change the scopes of the provider's own tokens.
+    /// Names an issuer whose tokens this service accepts directly, or a pattern for one issuer per
+    /// tenant (`https://scaikey.example/tenants/{tenant_id}`). May be repeated. A policy that lists
+    /// it is rejected, because a rule must not change the scopes of the provider's own tokens.
     pub fn own_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.own_issuers.push(issuer.into());
         self
@@ -302,14 +307,14 @@ impl TrustEvaluatorBuilder {
         self
     }
 
-    /// Sets the log of used tokens. Default: a [`MemoryReplayLog`] for 100 000 tokens, which works
-    /// for a single process only.
+    /// Sets the log of used tokens. Default: a [`MemoryReplayLog`] for 100,000 tokens, which serves
+    /// one process only.
     pub fn replay_log(mut self, log: impl ReplayLog) -> Self {
         self.replay_log = Some(Arc::new(log));
         self
     }
 
-    /// Sets the clock. Default [`SystemClock`].
+    /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
@@ -318,7 +323,8 @@ impl TrustEvaluatorBuilder {
     /// Reads and checks the policy.
     ///
     /// # Errors
-    /// All faults of the policy, a file that cannot be read, or both a policy and a file.
+    /// All faults of the policy; a file that cannot be read; or if both [`policy`](Self::policy)
+    /// and [`file`](Self::file) were called.
     pub fn build(self) -> Result<TrustEvaluator, PolicyError> {
         let Self { policy, file, own_issuers, replay_log, clock } = self;
         let policy = match (policy, &file) {

@@ -1,4 +1,4 @@
-//! [`Explanation`]: why a token is granted or denied, for administrators.
+//! [`Explanation`]: the reasons for granting or denying a token, for administrators.
 
 use std::fmt;
 
@@ -8,10 +8,11 @@ use super::rule::quote;
 use super::verification::Verification;
 use crate::support::json::Value;
 
-/// The trust and the rule of a token, and why the other rules do not match (feature `trust`).
+/// An explanation of a decision about a foreign token (feature `trust`): the trust, the matching
+/// rule, and the reasons why other rules do not match.
 ///
-/// `Display` gives the text. It quotes the policy and claims of the token, escaped and shortened,
-/// so show it to administrators only. It contains neither the token nor its signature.
+/// `Display` writes the explanation. It quotes the policy and claims of the token, escaped and
+/// shortened, so show it to administrators only. It contains neither the token nor its signature.
 #[derive(Debug, Clone)]
 pub struct Explanation {
     trust: Option<String>,
@@ -31,8 +32,8 @@ impl Explanation {
         self.grant.as_deref()
     }
 
-    /// Returns why the token would be denied. `None` if it would be granted, unless it was used
-    /// before or the request has other scopes.
+    /// Returns the reason why the token would be denied, or `None` if it would be granted. Earlier
+    /// use and requested scopes are not considered.
     pub fn denial(&self) -> Option<&DenialReason> {
         self.denial.as_ref()
     }
@@ -56,7 +57,7 @@ impl Explanation {
         Self { denial, ..explanation }
     }
 
-    /// Adds the result of each rule, and returns why the token is denied.
+    /// Adds the result of each rule, and returns the reason for denying the token.
     fn add_rules(
         &mut self,
         verification: &Verification,

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-/// A fault in a policy, or a likely mistake (feature `trust`).
+/// A fault in a policy, or a warning about a likely mistake (feature `trust`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyFault {
     /// The line in the text, counted from 1. `None` if the policy was not read from a text.
     pub line: Option<usize>,
-    /// The field: `trust.k8s-prod.grant.reporting.subject`.
+    /// The field, such as `trust.k8s-prod.grant.reporting.subject`.
     pub field: String,
     /// A description of the fault and its remedy.
     pub problem: String,
@@ -21,7 +21,7 @@ pub struct PolicyFault {
 pub(super) struct Faults(RefCell<Vec<PolicyFault>>);
 
 impl Faults {
-    /// Adds a fault. Line 0 means that the value was not read from a text.
+    /// Reports a fault. Line 0 means that the value was not read from a text.
     pub(super) fn report(&self, line: usize, field: impl Into<String>, problem: impl Into<String>) {
         let (field, problem) = (field.into(), problem.into());
         self.0.borrow_mut().push(PolicyFault { line: (line > 0).then_some(line), field, problem });
@@ -35,7 +35,7 @@ impl Faults {
         self.0.into_inner()
     }
 
-    /// Adds the `others` on lines that have no fault yet.
+    /// Adds those of `others` whose lines have no fault yet.
     pub(super) fn with_faults_on_other_lines(self, others: Self) -> Self {
         let mut faults = self.into_vec();
         let lines: HashSet<_> = faults.iter().filter_map(|fault| fault.line).collect();
@@ -62,7 +62,8 @@ pub struct PolicyError {
 }
 
 impl PolicyError {
-    /// Returns an error if there are faults.
+    /// Returns `Err` with the faults, sorted by line and without duplicates, or `Ok` if there are
+    /// none.
     pub(super) fn check_none(faults: Faults) -> Result<(), Self> {
         let mut faults = faults.into_vec();
         faults.sort_by_key(|fault| fault.line);

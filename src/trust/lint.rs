@@ -15,9 +15,9 @@ use crate::issuer::inspect_keys;
 /// The limit of `max_lifetime` and `max_age`. A token that lives longer is in effect a password.
 const MAX_PERIOD: Period = Period::seconds(7 * 24 * 3600);
 
-/// Issuers that all customers of a platform share, and the claims that identify a customer and are
-/// never reassigned. Names are: repositories are renamed, organisations deleted and registered
-/// anew.
+/// Issuers that all customers of a platform share, with the claims that identify a customer and are
+/// never reassigned. Names can be reassigned: a repository can be renamed, and the name of a
+/// deleted organisation can be registered again.
 const SHARED_ISSUERS: &[(&str, &[&str])] = &[
     ("https://token.actions.githubusercontent.com", &["repository_id", "repository_owner_id"]),
     ("https://gitlab.com", &["project_id", "namespace_id"]),
@@ -27,7 +27,8 @@ const SHARED_ISSUERS: &[(&str, &[&str])] = &[
     ("https://agent.buildkite.com", &["pipeline_id", "organization_id"]),
 ];
 
-/// Audiences of the platforms themselves. Their tokens are not meant for this service.
+/// Audiences of the platforms themselves. Tokens with these audiences are not meant for this
+/// service.
 const PLATFORM_AUDIENCES: &[&str] = &[
     "sts.amazonaws.com",
     "https://sts.amazonaws.com",
@@ -71,9 +72,9 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
     check_distinct_identities(trusts, faults);
 }
 
-/// Rejects two rules that could give two workloads the same identity. Rules of one trust with the
-/// same template are allowed, because they give one workload the same identity. IdentityPattern without
-/// claims are allowed too, because sharing them is deliberate.
+/// Rejects two rules that could give the same identity to two workloads. Rules of one trust with
+/// the same template are allowed, because equal identities then mean the same workload. Identities
+/// without claims are allowed too, because sharing them is deliberate.
 fn check_distinct_identities(trusts: &[Trust], faults: &Faults) {
     let rules: Vec<_> = trusts
         .iter()
@@ -151,7 +152,7 @@ impl TrustLint<'_> {
         let Err(error) = AuthConfig::of_issuer(&config, &[]).check() else { return };
         for fault in error.faults() {
             let field = match fault.field.strip_prefix("issuers[0].").unwrap_or(&fault.field) {
-                // `audiences` checks the audience more strictly. All templates were rejected above.
+                // `check_audiences` is stricter. Issuer patterns were rejected above.
                 "audience" | "tenants" | "claims.tenant_id" => continue,
                 "issuer" if fault.problem.contains("the placeholder is") => continue,
                 "jwks_uri" => "jwks",
@@ -159,7 +160,7 @@ impl TrustLint<'_> {
                 known @ ("discovery_url" | "algorithms") => known,
                 _ => "issuer",
             };
-            // A policy has a field but no environment variable.
+            // In a policy this setting has a field, but no environment variable.
             let variable = ", or the variable …_ALLOW_LOOPBACK_HTTP=true";
             self.fault(field, fault.problem.replace(variable, " = true"));
         }
@@ -168,7 +169,7 @@ impl TrustLint<'_> {
     fn check_audiences(&self) {
         let audiences = &self.trust.audiences;
         if audiences.is_empty() {
-            self.fault("audiences", "is missing: give the accepted values of `aud`, such as [\"scaivault\"], so that tokens for other services are refused");
+            self.fault("audiences", "is missing: give the accepted values of `aud`, such as [\"scaivault\"], so that tokens for other services are denied");
         }
         let own = self.trust.issuer.trim_end_matches('/');
         for audience in audiences {
@@ -180,7 +181,7 @@ impl TrustLint<'_> {
             if audience.is_empty() || audience.contains('*') {
                 self.fault("audiences", format!("has {audience:?}: give exact audiences"));
             } else if is_platform {
-                self.fault("audiences", format!("has {audience:?}, an audience of the platform, for which many services hold tokens: let workloads request a token for this service by name"));
+                self.fault("audiences", format!("has {audience:?}, an audience of the platform itself, so other services receive the same tokens: let workloads request tokens with an audience of this service"));
             }
         }
     }
@@ -190,9 +191,12 @@ impl TrustLint<'_> {
             [("max_lifetime", Some(self.trust.max_lifetime)), ("max_age", self.trust.max_age)];
         for (field, period) in periods {
             if period.is_some_and(|period| period.0.is_zero()) {
-                self.fault(field, "is 0, so no token could be valid");
+                self.fault(
+                    field,
+                    "is 0, so no token could be valid: give a longer period, such as 1h",
+                );
             } else if period.is_some_and(|period| period > MAX_PERIOD) {
-                self.fault(field, "is above the limit of 7d");
+                self.fault(field, "is above the limit of 7d: give a shorter period");
             }
         }
     }
@@ -215,7 +219,7 @@ impl TrustLint<'_> {
                 && trust.audiences.iter().any(shares)
         };
         for other in earlier.iter().filter(collides) {
-            self.fault("audiences", format!("has an audience of `{}`, which has the same issuer, so a token could match both: give each trust a different audience, or set `named_only = true` and let callers name the trust", other.id));
+            self.fault("audiences", format!("has an audience of trust `{}`, which has the same issuer, so a token could match both: give each trust a different audience, or set `named_only = true` and let callers name the trust", other.id));
         }
     }
 }
@@ -268,7 +272,7 @@ impl GrantLint<'_> {
 
     fn check_specific_workload(&self) {
         if self.grant.subject.as_ref().is_some_and(|subject| subject.as_str().is_empty()) {
-            self.fault("subject", "is empty");
+            self.fault("subject", "is empty: give the value of `sub`, or remove the field");
         }
         if !self.grant.is_complete {
             return;
@@ -325,8 +329,8 @@ impl GrantLint<'_> {
         }
     }
 
-    /// Rejects a rule that relies on request tags alone: the workload that asks AWS for a token
-    /// chooses them.
+    /// Rejects a rule that relies only on AWS request tags, because the workload itself chooses
+    /// them when it requests a token.
     fn check_request_tags(&self) {
         let is_tag = |(path, _): &(ClaimPath, Condition)| matches!(path.steps(), [platform, kind, ..] if **platform == *"https://sts.amazonaws.com/" && **kind == *"request_tags");
         if self.grant.claims.iter().any(is_tag) && !self.has_exact_subject() {
@@ -337,7 +341,7 @@ impl GrantLint<'_> {
         }
     }
 
-    /// Rejects identities that claims could begin, or that could belong to another trust.
+    /// Rejects identities that begin with a claim, or that another trust could also give.
     fn check_identity(&self) {
         let template = &self.grant.map.identity;
         let start = match template.parts.first() {
@@ -345,7 +349,7 @@ impl GrantLint<'_> {
             _ => "",
         };
         if start.find(':').is_none_or(|at| at == 0) {
-            let problem = "must begin with a literal kind of identity, such as \"sa:…\"";
+            let problem = "must begin with literal text and a `:`, such as \"sa:…\"";
             self.fault("map.identity", problem);
         }
         if start.starts_with("user:") {
@@ -354,7 +358,7 @@ impl GrantLint<'_> {
             self.fault("map.identity", problem);
         }
         if !template.is_unambiguous() {
-            self.fault("map.identity", format!("could be the same for two workloads: between placeholders, and on both sides of {{trust}}, there must be a `:` or `/`, which no value contains; write {:?}", template.suggestion()));
+            self.fault("map.identity", format!("could be the same for two workloads: put a `:` or `/` between placeholders and on both sides of {{trust}}; write {:?}", template.suggestion()));
         } else if template.has_claim_before_trust() {
             self.fault("map.identity", format!("has a claim before {{trust}}, which could contain another trust's name: write {:?}", template.suggestion()));
         }
@@ -362,7 +366,7 @@ impl GrantLint<'_> {
             self.grant.conditions(|on| on == *path).any(Condition::accepts_non_string)
         };
         if let Some(path) = template.claims().find(is_non_string) {
-            self.fault("map.identity", format!("uses `{path}`, which by the rule is not a string, so every match would be denied: write a literal name instead"));
+            self.fault("map.identity", format!("uses `{path}`, but the rule accepts values of it that are not strings, and those tokens would be denied: require a string, or write a literal name"));
         }
         let is_open = |path: &&ClaimPath| match is_top_level(path, "sub") {
             true => !self.has_exact_subject(),
@@ -370,12 +374,12 @@ impl GrantLint<'_> {
         };
         let names_trust = template.parts.contains(&Part::Trust);
         if let Some(path) = template.claims().find(is_open).filter(|_| !names_trust) {
-            self.fault("map.identity", format!("uses `{path}` without {{trust}}: a workload of another trust could get the same name"));
+            self.fault("map.identity", format!("uses `{path}` without {{trust}}, so a workload of another trust could get the same identity: add {{trust}}, such as \"sa:{{trust}}:…\""));
         }
     }
 
-    /// Warns about a rule that relies on a client id alone: every holder of the client's secret in
-    /// the Entra tenant has that id, while an object id belongs to one workload.
+    /// Warns about a rule that relies on a client id alone. Everyone who has the client's secret
+    /// can get a token with that id; an object id belongs to one workload.
     fn check_client_id(&self) {
         let relies = self.lists_values_of("appid") || self.lists_values_of("azp");
         if relies && !self.has_exact_subject() && !self.lists_values_of("oid") {

@@ -10,7 +10,7 @@ use crate::support::crypto;
 
 /// The identity, tenant and scopes granted to a foreign token (feature `trust`).
 ///
-/// With a grant, an endpoint either forwards the token to the provider (RFC 8693, requesting
+/// The endpoint then either forwards the token to the provider (RFC 8693, requesting
 /// [`scopes`](Self::scopes) in [`tenant`](Self::tenant)), or mints a token for
 /// [`identity`](Self::identity). A minted token must not have other scopes, and must not live
 /// longer than [`expires_at`](Self::expires_at).
@@ -21,7 +21,7 @@ pub struct Granted {
     pub trust: String,
     /// The name of the rule that matched.
     pub grant: String,
-    /// The identity of the workload in this service, made by the rule's template:
+    /// The identity of the workload in this service, from the rule's template, such as
     /// `sa:reporting-service`.
     pub identity: String,
     /// Always [`IdentityKind::Workload`].
@@ -32,8 +32,8 @@ pub struct Granted {
     pub scopes: Scopes,
     /// The time when the foreign token expires or the trust ends, whichever is earlier.
     pub expires_at: SystemTime,
-    /// The verified foreign token: its `iss`, `sub` and claims, for logging or further checks. The
-    /// workload's identity in this service is [`identity`](Self::identity), not this one.
+    /// The verified foreign token: its `iss`, `sub` and claims, for further checks. The workload's
+    /// identity in this service is [`identity`](Self::identity) instead.
     pub workload: Identity,
 }
 
@@ -47,7 +47,7 @@ impl Granted {
 /// A denied foreign token (feature `trust`).
 ///
 /// `Display` and [`reason`](Self::reason) are for the log. The caller gets [`code`](Self::code) and
-/// [`public_message`](Self::public_message), which are the same for every fault of a token
+/// [`public_message`](Self::public_message), which do not depend on what is wrong with the token
 /// (RFC 8693 §2.2.2).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("foreign token denied: {reason}")]
@@ -64,10 +64,10 @@ pub enum DenialReason {
     /// The caller named a trust that is not in the policy.
     #[error("the policy has no trust with the requested id")]
     UnknownTrust,
-    /// No trust has this issuer and audience.
+    /// No trust has the token's issuer and audience.
     #[error("no trust has the token's issuer and audience")]
     NoMatchingTrust,
-    /// Several trusts have this issuer and one of the token's audiences.
+    /// Several trusts have the token's issuer and one of its audiences.
     #[error("several trusts have the token's issuer and one of its audiences: name the trust")]
     AmbiguousTrusts,
     /// The trust's `not_after` has passed.
@@ -108,7 +108,7 @@ pub enum DenialReason {
     Unavailable {
         /// The unavailable part: `"keys"` or `"replay log"`.
         what: &'static str,
-        /// The time to wait before another attempt.
+        /// The time to wait before a retry. With `None`, [`Denied::retry_after`] returns 1 s.
         retry_after: Option<Duration>,
     },
 }
@@ -192,7 +192,8 @@ impl Denied {
         }
     }
 
-    /// Returns how long the caller should wait, if the keys or the replay log are unavailable.
+    /// Returns the time that the caller should wait (1 s if it is unknown), if the keys or the
+    /// replay log are unavailable.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.reason {
             DenialReason::Unavailable { retry_after, .. } => {

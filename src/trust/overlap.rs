@@ -1,4 +1,5 @@
-//! [`IdentityPattern`]: detects rules that could give different workloads the same identity.
+//! [`IdentityPattern`]: the identities that a rule can give, to detect rules that could give
+//! different workloads the same one.
 
 use std::collections::HashSet;
 
@@ -6,7 +7,7 @@ use super::pattern::SEPARATORS;
 use super::policy::Trust;
 use super::rule::{Condition, Grant, Part, RequiredText, encoded};
 
-/// A part of the identities that a rule can make.
+/// A part of the identities that a rule can give.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Symbol {
     Exactly(char),
@@ -16,10 +17,10 @@ enum Symbol {
     Anything,
 }
 
-/// The set of identities that a rule can make, as a pattern.
+/// The set of identities that a rule can give, as a pattern.
 pub(super) struct IdentityPattern {
     symbols: Vec<Symbol>,
-    /// Whether a token can choose a part of the identity.
+    /// Whether a part of the identity depends on a claim that the rule does not fix.
     pub(super) is_open: bool,
 }
 
@@ -36,8 +37,8 @@ impl IdentityPattern {
                     Some(RequiredText::Exact(text)) => {
                         identities.push_literal(&encoded(text, keeps_separators));
                     }
-                    Some(RequiredText::Glob(glob)) if keeps_separators => {
-                        identities.push_glob(glob)
+                    Some(RequiredText::Pattern(pattern)) if keeps_separators => {
+                        identities.push_pattern(pattern)
                     }
                     _ if grant.conditions(|on| on == path).any(Condition::lists_values) => {
                         identities.symbols.push(any)
@@ -58,8 +59,8 @@ impl IdentityPattern {
         self.is_open = true;
     }
 
-    fn push_glob(&mut self, glob: &str) {
-        let mut literals = glob.split('*');
+    fn push_pattern(&mut self, pattern: &str) {
+        let mut literals = pattern.split('*');
         self.push_literal(&encoded(literals.next().unwrap_or_default(), true));
         for literal in literals {
             self.push_open(Symbol::Segment);
@@ -67,8 +68,8 @@ impl IdentityPattern {
         }
     }
 
-    /// Returns whether the two sets share an identity: searches the product of both patterns as
-    /// automata.
+    /// Returns whether the two sets share an identity. Searches the product automaton of the two
+    /// patterns.
     pub(super) fn intersects(&self, other: &Self) -> bool {
         let mut seen = HashSet::new();
         let mut next = vec![(0, 0)];

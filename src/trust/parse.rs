@@ -57,7 +57,8 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
         allow_loopback_http: field.read("allow_loopback_http", flag).unwrap_or_default(),
         grants: field.list("grant", Some("name"), grant),
         lines: field.node.lines(),
-        // Last, so that without an issuer the faults of the other fields are still reported.
+        // Read last, so that the faults of all other fields are reported even if the issuer is
+        // missing.
         issuer: issuer.and_then(|field| text(&field))?,
     };
     Some(trust)
@@ -74,7 +75,7 @@ fn jwks(field: &FieldReader<'_>) -> Option<Jwks> {
     match (url, inline) {
         (Some(url), None) => Some(Jwks::Fetched { url, ca_file, bearer_file }),
         (None, Some(_)) if ca_file.is_some() || bearer_file.is_some() => field.report_none(
-            "has `ca_file` or `bearer_file`, which `inline` keys do not use: remove it",
+            "has `ca_file` or `bearer_file`, which have no effect with `inline`: remove them",
         ),
         (None, Some(inline)) => Some(Jwks::Inline { inline }),
         _ => field.report_none("needs either `url` or `inline`, and not both"),
@@ -117,8 +118,8 @@ fn mapping(field: &FieldReader<'_>) -> Option<Mapping> {
     );
     let tenant = field.required("tenant", "is missing: give the workload's tenant");
     let scopes = field.required("scopes", "is missing: give the permitted scopes");
-    // Replaces unreadable values, whose faults are noted, so that the linter checks the other
-    // fields.
+    // Unreadable values, which have been reported, are replaced, so that the linter can check the
+    // other fields.
     Some(Mapping {
         identity: identity
             .and_then(|field| field.parse(Template::parse))
@@ -126,18 +127,18 @@ fn mapping(field: &FieldReader<'_>) -> Option<Mapping> {
         tenant: tenant
             .and_then(|field| tenant_id(&field))
             .or_else(|| TenantId::new("unreadable").ok())?,
-        scopes: scopes.and_then(|scopes| permitted(field, &scopes)).unwrap_or_default(),
+        scopes: scopes.and_then(|list| permitted_scopes(field, &list)).unwrap_or_default(),
     })
 }
 
-/// Reads the scopes of a `map`, whose list is `field`. Reports each invalid scope.
-fn permitted(map: &FieldReader<'_>, field: &FieldReader<'_>) -> Option<Scopes> {
-    let before = field.faults.count();
+/// Reads the field `scopes` of `map`. Reports each invalid scope.
+fn permitted_scopes(map: &FieldReader<'_>, list: &FieldReader<'_>) -> Option<Scopes> {
+    let before = list.faults.count();
     let scopes: Scopes = map.list("scopes", None, scope).join(" ").parse().ok()?;
     match scopes.is_empty() {
         false => Some(scopes),
-        true if field.faults.count() > before => None,
-        true => field.report_none("is empty: give at least one scope"),
+        true if list.faults.count() > before => None,
+        true => list.report_none("is empty: give at least one scope"),
     }
 }
 
@@ -159,17 +160,20 @@ fn conditions(field: &FieldReader<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
         };
         match name.parse::<ClaimPath>() {
             // A claim's name and the pointer to it are the same path.
-            Ok(path) if paths.contains(&path) => member.report("is given twice, in two spellings"),
+            Ok(path) if paths.contains(&path) => {
+                member.report("is given twice, as a name and as a pointer: remove one")
+            }
             Ok(path) => {
                 paths.push(path.clone());
-                // Replaces an unreadable condition, so that the linter still checks its path.
+                // An empty condition stands for an unreadable one, so that the linter still checks
+                // its path.
                 let unreadable = Condition::OneOf(Vec::new());
                 conditions.push((path, condition(&member).unwrap_or(unreadable)));
             }
             Err(error) => member.report(format!("is not a claim: {error}")),
         }
     }
-    // Two rules are equal if they differ only in the order of their conditions.
+    // Sorted, so that rules that differ only in the order of their conditions are equal.
     conditions.sort_by_cached_key(|(path, _)| path.to_string());
     Some(conditions)
 }
@@ -192,7 +196,7 @@ fn condition(field: &FieldReader<'_>) -> Option<Condition> {
         [("glob", value)] => pattern(value).map(Condition::Glob),
         [("one_of", list)] => match &list.node.value {
             NodeValue::List(none) if none.is_empty() => {
-                field.report_none("lists no value, so nothing could match")
+                field.report_none("is empty, so nothing could match: list at least one value")
             }
             _ => Some(Condition::OneOf(field.list("one_of", None, constant))),
         },
@@ -208,7 +212,7 @@ fn constant(field: &FieldReader<'_>) -> Option<Constant> {
             Some(Constant::Integer(*number))
         }
         other => field.report_none(format!(
-            "compares with {}: give a string, a whole number below 2^53, true or false",
+            "cannot compare with {}: give a string, a whole number below 2^53, `true` or `false`",
             other.kind()
         )),
     }
@@ -256,7 +260,7 @@ fn algorithm(field: &FieldReader<'_>) -> Option<Algorithm> {
 
 fn tenant_id(field: &FieldReader<'_>) -> Option<TenantId> {
     field.parse(|text| match text.contains(['{', '}']) {
-        true => Err("is a template: give the id of one tenant"),
+        true => Err("contains a placeholder: give the id of one tenant"),
         false => TenantId::new(text)
             .map_err(|_| "is not a tenant id: give 1 to 255 bytes without white space"),
     })
@@ -268,7 +272,7 @@ pub(super) fn is_label(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
-/// Reads a value of the tree, and notes its faults under the path `place`.
+/// Reads a value of the tree, and reports its faults under the path `place`.
 struct FieldReader<'r> {
     node: &'r Node,
     place: String,
@@ -280,7 +284,7 @@ impl<'r> FieldReader<'r> {
         self.faults.report(self.node.line, &*self.place, problem);
     }
 
-    /// Notes a fault and returns `None`.
+    /// Reports a fault and returns `None`.
     fn report_none<T>(&self, problem: impl Into<String>) -> Option<T> {
         self.report(problem);
         None
@@ -297,7 +301,7 @@ impl<'r> FieldReader<'r> {
         }
     }
 
-    /// Notes a fault if the value is not a table, and for each unknown member.
+    /// Reports a fault if the value is not a table, and one for each unknown field.
     fn check_fields(&self, known: &str) -> Option<()> {
         for (name, member) in self.members()? {
             if !known.split(", ").any(|field| field == name) {
@@ -322,7 +326,7 @@ impl<'r> FieldReader<'r> {
         self.node.get(name).map(|node| self.field(name, node))
     }
 
-    /// Returns a field, or notes a fault at the line of the table.
+    /// Returns a required field, or reports that it is missing.
     fn required(&self, name: &str, missing: &str) -> Option<Self> {
         self.get(name).or_else(|| self.field(name, self.node).report_none(missing))
     }

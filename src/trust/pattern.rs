@@ -1,4 +1,4 @@
-//! [`Pattern`]: a glob whose `*` matches one whole segment and never a separator.
+//! [`Pattern`]: a pattern for strings (`glob` in a policy). Its `*` matches one whole segment.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ pub(super) const SEPARATORS: [char; 2] = [':', '/'];
 pub(super) struct Pattern(Box<str>);
 
 impl Pattern {
-    /// Parses a pattern. The error names the remedy.
+    /// Parses a pattern. The error says what to change.
     pub(super) fn parse(pattern: &str) -> Result<Self, String> {
         if !pattern.contains('*') {
             return Ok(Self(pattern.into()));
@@ -32,7 +32,7 @@ impl Pattern {
         }
         match segments.find(|segment| segment.contains('*') && *segment != "*") {
             Some(partial) => Err(format!(
-                "has `*` in a part of the segment `{partial}`, which would match names with the same beginning; `*` must be a whole segment between `:` or `/`"
+                "has `*` inside the segment `{partial}`, which would also match other names with the same beginning: use `*` only as a whole segment between `:` or `/`"
             )),
             None => Ok(Self(pattern.into())),
         }
@@ -138,9 +138,9 @@ mod tests {
         fn filled_wildcard_matches_unless_separator(
             filling in "[a-z:/@%*.]{1,6}",
         ) {
-            let glob = Pattern::parse("repo:acme/*:ref:main").unwrap();
+            let pattern = Pattern::parse("repo:acme/*:ref:main").unwrap();
             let text = format!("repo:acme/{filling}:ref:main");
-            prop_assert_eq!(glob.matches(&text), !filling.contains(SEPARATORS));
+            prop_assert_eq!(pattern.matches(&text), !filling.contains(SEPARATORS));
         }
     }
 }

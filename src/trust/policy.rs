@@ -13,8 +13,9 @@ use crate::identity::{ClaimsMapping, IdentityKind};
 /// Rules that give foreign tokens an identity, a tenant and scopes (feature `trust`).
 ///
 /// Read it from [TOML](Self::from_toml), from [JSON](Self::from_json), or from any other format
-/// with `serde`. The fields are the same; the [module page](crate::trust) describes them. A policy
-/// that exists has passed every check. Pass it to a [`TrustEvaluator`](super::TrustEvaluator).
+/// with `serde`. The fields are the same; the [module page](crate::trust) describes them. Every
+/// `TrustPolicy` value has passed all checks. Pass it to a
+/// [`TrustEvaluator`](super::TrustEvaluator).
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct TrustPolicy {
     #[serde(rename = "trust")]
@@ -36,7 +37,8 @@ impl TrustPolicy {
     /// Reads a policy in JSON, which has the same fields.
     ///
     /// # Errors
-    /// As [`from_toml`](Self::from_toml). A number with a fraction is a fault.
+    /// As for [`from_toml`](Self::from_toml), except that only the first syntax error is reported.
+    /// A number with a fraction is a fault.
     pub fn from_json(text: &str) -> Result<Self, PolicyError> {
         Self::of(&Node::from_json(text)?)
     }
@@ -73,7 +75,7 @@ impl TrustPolicy {
     }
 }
 
-/// Returns whether `own` is this issuer, or a per-tenant template that matches it.
+/// Returns whether `own` is this issuer, or a pattern for one issuer per tenant that matches it.
 fn covers_issuer(own: &str, issuer: &str) -> bool {
     let (own, issuer) = (own.trim_end_matches('/'), issuer.trim_end_matches('/'));
     match own.split_once(TENANT_PLACEHOLDER) {
@@ -92,7 +94,7 @@ impl<'de> Deserialize<'de> for TrustPolicy {
     }
 }
 
-/// A source of tokens: an issuer, its keys, and the conditions for each of its tokens.
+/// A source of tokens: an issuer, its keys, and the conditions that all its tokens must meet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Trust {
     pub(super) id: String,
@@ -119,7 +121,7 @@ pub(super) struct Trust {
     pub(super) lines: Lines,
 }
 
-/// The source of keys, if not discovery.
+/// The source of the keys, if they are not found by discovery.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Jwks {
@@ -135,7 +137,7 @@ pub(super) enum Jwks {
     },
 }
 
-/// Whether a trust grants anything.
+/// The mode of a trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Mode {

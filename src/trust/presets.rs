@@ -1,58 +1,61 @@
-//! Policy templates, one for each platform (feature `trust`).
+//! Presets: policies with placeholders, one for each platform (feature `trust`).
 //!
-//! Copy a template and replace its placeholders, which are in angle brackets. A policy with
-//! placeholders is refused, and the error names each of them.
+//! Copy a preset and replace its placeholders, which are in angle brackets. A policy with
+//! placeholders is rejected, and the error names each of them.
 //!
 //! ```
 //! use scaikey_auth::trust::{TrustPolicy, presets};
 //!
-//! let refused = TrustPolicy::from_toml(presets::github_actions()).unwrap_err();
-//! assert!(refused.to_string().contains("placeholder <the repository's number>"));
+//! let rejected = TrustPolicy::from_toml(presets::github_actions()).unwrap_err();
+//! assert!(rejected.to_string().contains("placeholder <the repository's number>"));
 //! ```
 
-/// Returns the template for a self-hosted Kubernetes cluster. It matches service accounts by
+/// Returns the preset for a self-hosted Kubernetes cluster. It matches service accounts by
 /// namespace and name.
 pub const fn kubernetes() -> &'static str {
     include_str!("presets/kubernetes.toml")
 }
 
-/// Returns the template for a cluster of Amazon EKS.
+/// Returns the preset for a cluster of Amazon EKS. It matches service accounts by namespace and
+/// name.
 pub const fn eks() -> &'static str {
     include_str!("presets/eks.toml")
 }
 
-/// Returns the template for a cluster of Google Kubernetes Engine.
+/// Returns the preset for a cluster of Google Kubernetes Engine. It matches service accounts by
+/// namespace and name.
 pub const fn gke() -> &'static str {
     include_str!("presets/gke.toml")
 }
 
-/// Returns the template for a cluster of Azure Kubernetes Service.
+/// Returns the preset for a cluster of Azure Kubernetes Service. It matches service accounts by
+/// namespace and name.
 pub const fn aks() -> &'static str {
     include_str!("presets/aks.toml")
 }
 
-/// Returns the template for GitHub Actions. It matches the jobs of a repository by the repository's
+/// Returns the preset for GitHub Actions. It matches the jobs of a repository by the repository's
 /// numeric id.
 pub const fn github_actions() -> &'static str {
     include_str!("presets/github_actions.toml")
 }
 
-/// Returns the template for AWS (IAM outbound identity federation). It matches principals by ARN.
+/// Returns the preset for AWS (IAM outbound identity federation). It matches principals by ARN.
 pub const fn aws() -> &'static str {
     include_str!("presets/aws.toml")
 }
 
-/// Returns the template for Google Cloud. It matches service accounts by numeric id.
+/// Returns the preset for Google Cloud. It matches service accounts by numeric id.
 pub const fn gcp() -> &'static str {
     include_str!("presets/gcp.toml")
 }
 
-/// Returns the template for Azure. It matches managed identities by object id.
+/// Returns the preset for Azure. It matches managed identities by object id.
 pub const fn azure() -> &'static str {
     include_str!("presets/azure.toml")
 }
 
-/// All templates, by name.
+/// All presets, by name.
 pub const ALL: [(&str, &str); 8] = [
     ("kubernetes", kubernetes()),
     ("eks", eks()),

@@ -1,4 +1,4 @@
-//! [`Grant`]: a rule that gives matching tokens an identity, and the matching.
+//! [`Grant`]: a rule that gives matching tokens an identity, and the comparison of tokens with it.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ fn as_table<S: Serializer>(claims: &[(ClaimPath, Condition)], to: S) -> Result<S
     to.collect_map(claims.iter().map(|(path, condition)| (path, condition)))
 }
 
-/// A value that a claim is compared with. The type must be the same too.
+/// A value that a claim is compared with. It equals only a claim of the same type.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Constant {
@@ -93,7 +93,8 @@ impl Condition {
         }
     }
 
-    /// Returns whether it holds for a value other than a string, which an identity cannot contain.
+    /// Returns whether the condition can hold for a value that is not a string. Such a value cannot
+    /// be part of an identity.
     pub(super) fn accepts_non_string(&self) -> bool {
         let is_text = |constant: &Constant| matches!(constant, Constant::Text(_));
         match self {
@@ -141,7 +142,7 @@ pub(super) enum Part {
 }
 
 impl Template {
-    /// Parses a template. The error names the remedy.
+    /// Parses a template. The error says what to change.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -165,7 +166,7 @@ impl Template {
         Ok(Self { text: text.to_owned(), parts })
     }
 
-    /// Returns the claims in its placeholders.
+    /// Returns the claims that the template uses.
     pub(super) fn claims(&self) -> impl Iterator<Item = &ClaimPath> {
         self.parts.iter().filter_map(|part| match part {
             Part::Claim(path) => Some(path),
@@ -173,9 +174,9 @@ impl Template {
         })
     }
 
-    /// Returns whether two different sets of values always give different identities. Then
-    /// `{trust}` is a segment of its own, and a separator stands between two claims, whose values
-    /// cannot contain one.
+    /// Returns whether different values always give different identities. This requires that
+    /// `{trust}` is a whole segment, and that a separator stands between two claims (separators in
+    /// their values are encoded).
     pub(super) fn is_unambiguous(&self) -> bool {
         let last = self.parts.iter().rposition(|part| !matches!(part, Part::Text(_)));
         self.parts.windows(2).enumerate().all(|(nth, pair)| match pair {
@@ -204,8 +205,11 @@ impl Template {
         segments.join(":")
     }
 
-    /// Fills the template in. Values are percent-encoded, including `%`, so that different values
-    /// stay different. If there are several claims, separators in their values are encoded too.
+    /// Fills in the template. Returns `None` if a claim is missing, empty or not a string, or if
+    /// the identity exceeds 255 bytes.
+    ///
+    /// Values are percent-encoded, including `%`, so that different values stay different. If there
+    /// are several claims, separators in their values are encoded too.
     pub(super) fn fill(&self, trust: &str, claims: Value<'_>) -> Option<String> {
         let keeps_separators = self.claims().count() < 2;
         let mut identity = String::new();
@@ -314,14 +318,14 @@ impl Grant {
 /// The string that a rule requires in a claim.
 pub(super) enum RequiredText<'r> {
     Exact(&'r str),
-    Glob(&'r str),
+    Pattern(&'r str),
 }
 
 impl<'r> RequiredText<'r> {
     fn of(pattern: &'r Pattern) -> Self {
         match pattern.is_exact() {
             true => Self::Exact(pattern.as_str()),
-            false => Self::Glob(pattern.as_str()),
+            false => Self::Pattern(pattern.as_str()),
         }
     }
 }
@@ -434,9 +438,9 @@ mod tests {
         for (template, claims, identity) in encoded {
             assert_eq!(fill(template, claims).as_deref(), Some(identity), "{template} on {claims}");
         }
-        let refused =
+        let incomplete =
             [("sa:{sub}", r#"{"sub":""}"#), ("sa:{sub}", r#"{"sub":7}"#), ("sa:{sub}", r#"{}"#)];
-        for (template, claims) in refused {
+        for (template, claims) in incomplete {
             assert_eq!(fill(template, claims), None, "{template} on {claims}");
         }
         assert_eq!(fill("sa:{sub}", &format!(r#"{{"sub":"{}"}}"#, "x".repeat(300))), None);

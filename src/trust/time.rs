@@ -1,10 +1,10 @@
-//! Durations and dates in the formats of a policy.
+//! Periods and dates in the formats of a policy.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-/// A duration: `90s`, `15m`, `1h`, `1d`.
+/// A period of time in a policy: `90s`, `15m`, `1h`, `1d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(super) struct Period(pub(super) Duration);
 

@@ -1,4 +1,4 @@
-//! [`Node`]: a parsed TOML or JSON text in which every value has its line.
+//! [`Node`]: a parsed TOML or JSON text, with the line number of every value.
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -34,7 +34,7 @@ impl NodeValue {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Bool(_) => "true or false",
+            Self::Bool(_) => "a boolean",
             Self::Integer(_) => "a number",
             Self::Float => "a number that is not whole",
             Self::Text(_) => "a string",
@@ -55,7 +55,7 @@ impl Node {
         }
     }
 
-    /// Makes a tree without line numbers.
+    /// Creates a tree without line numbers.
     pub(super) fn from_value(value: &serde_json::Value) -> Self {
         let value = match value {
             serde_json::Value::Null => NodeValue::Null,
@@ -99,7 +99,7 @@ impl Node {
         Ok(node)
     }
 
-    /// A member of a table.
+    /// Returns the member `name` of a table.
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
         let NodeValue::Table(members) = &self.value else { return None };
         members.iter().find(|(member, _)| member == name).map(|(_, node)| node)
@@ -154,7 +154,7 @@ impl PartialEq for Lines {
     }
 }
 
-/// A text with an index of its line ends, so that the line of each value is found by binary search.
+/// An index of the line ends of a text, to find the line of each value by binary search.
 struct LineIndex<'t> {
     text: &'t str,
     ends: Vec<usize>,
@@ -201,12 +201,17 @@ fn toml_node(line_index: &LineIndex<'_>, node: &toml::Spanned<DeValue<'_>>) -> N
     Node { line: line_index.line_at(node.span().start), value }
 }
 
-/// Reads `piece`, a well-formed part of the text, level by level, so that each value gets its line.
+/// Parses `piece`, a well-formed part of the text, one level at a time, to find the line of each
+/// value.
 fn json_node(line_index: &LineIndex<'_>, piece: &str, depth: usize, faults: &Faults) -> Node {
     let line = line_index.line_of(piece);
     let value = match piece.as_bytes().first() {
         Some(b'{' | b'[') if depth > MAX_DEPTH => {
-            faults.report(line, "the text", "is nested too deeply");
+            faults.report(
+                line,
+                "the text",
+                format!("is nested too deeply: use at most {MAX_DEPTH} levels"),
+            );
             NodeValue::Null
         }
         Some(b'{') => {
@@ -215,7 +220,7 @@ fn json_node(line_index: &LineIndex<'_>, piece: &str, depth: usize, faults: &Fau
             for (name, value) in all {
                 let node = json_node(line_index, value.get(), depth + 1, faults);
                 if members.iter().any(|(earlier, _)| *earlier == name) {
-                    faults.report(node.line, &*name, "is given twice");
+                    faults.report(node.line, &*name, "is given twice: remove one");
                 }
                 members.push((name, node));
             }

@@ -19,7 +19,7 @@ pub(super) struct CompiledTrust {
     pub(super) validator: JwksValidator,
 }
 
-/// The result of each check of a token, up to the first that failed.
+/// The results of the checks of a token, up to the first failure.
 pub(super) struct Verification {
     /// The unverified claims, if the token can be parsed.
     document: Option<Document>,
@@ -35,8 +35,8 @@ pub(super) struct Verification {
 }
 
 impl Verification {
-    /// Runs all checks that have no side effects: not the use of `jti`, and not the requested
-    /// scopes.
+    /// Runs all checks that have no side effects. Earlier use (`jti`) and the requested scopes are
+    /// not checked.
     pub(super) async fn run(
         trusts: &[Arc<CompiledTrust>],
         trust_id: Option<&str>,
@@ -104,8 +104,8 @@ impl Verification {
     }
 }
 
-/// Returns the trust that the caller names, or else the one with the token's issuer and audience.
-/// Both are unverified here; the trust's keys verify them afterwards.
+/// Returns the trust that the caller names, or else the one that matches the token's issuer and
+/// audience. These claims are not verified yet.
 fn find_trust(
     trusts: &[Arc<CompiledTrust>],
     trust_id: Option<&str>,

@@ -84,7 +84,7 @@ async fn trust_policy_is_reloaded_on_sighup() {
     assert_eq!(trusts().await, serde_json::json!([]));
     trust.write("[[trust]]\n");
     service.signal("HUP").await;
-    service.stderr.line("trust policy refused").await;
+    service.stderr.line("trust policy rejected").await;
     trust.write(&policy(&cluster));
     service.signal("HUP").await;
     service.stderr.line("trust policy in force").await;

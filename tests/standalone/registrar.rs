@@ -51,7 +51,7 @@ async fn memory_uses_its_clock_and_validates_keys() {
         ),
         (
             json!({"sub": "hunter\u{0}2"}),
-            "the subject of this identity cannot be stored: it has a NUL",
+            "the subject of this identity cannot be stored: it contains a NUL character",
         ),
         (
             json!({"sub": "a", "iss": "i".repeat(1025)}),

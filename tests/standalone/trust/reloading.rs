@@ -28,7 +28,7 @@ async fn bad_file_keeps_current_policy() {
 
     file.write("[[trust]]\nid = \"k8s\"\nissuer = \"http://x\"\nmode = \"off\"\n");
     assert_eq!(evaluator.reload().unwrap_err().faults().len(), 3);
-    assert!(log.text().contains("trust policy refused"));
+    assert!(log.text().contains("trust policy rejected"));
     file.remove();
     assert!(evaluator.reload().unwrap_err().to_string().contains("cannot be read"));
     assert_eq!(evaluator.policy(), before);
