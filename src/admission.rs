@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use crate::clock::{CHECK_TIMEOUT, within};
+use crate::clock::{CHECK_TIMEOUT, with_timeout};
 use crate::error::{AuthError, BoxError};
 use crate::identity::Identity;
 use crate::support::telemetry::{self, Outage};
@@ -35,11 +35,11 @@ impl<'r> AdmissionRequest<'r> {
     /// use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
     ///
     /// async fn is_denied(check: &dyn AdmissionCheck, identity: &Identity) -> bool {
-    ///     let request = AdmissionRequest::of(identity, SystemTime::now());
+    ///     let request = AdmissionRequest::new(identity, SystemTime::now());
     ///     matches!(check.admit(&request).await, Ok(Admission::Deny(_)))
     /// }
     /// ```
-    pub fn of(identity: &'r Identity, now: SystemTime) -> Self {
+    pub fn new(identity: &'r Identity, now: SystemTime) -> Self {
         Self { identity, now }
     }
 }
@@ -160,18 +160,18 @@ impl<C: AdmissionCheck + ?Sized> AdmissionCheck for Arc<C> {
 
 /// A check, and the outage of its store that has been logged.
 #[derive(Debug)]
-pub(crate) struct LoggedCheck {
+pub(crate) struct MonitoredCheck {
     check: Arc<dyn AdmissionCheck>,
     outage: Outage,
 }
 
 /// The checks of one [`Auth`](crate::Auth): all of them must allow a request.
 #[derive(Debug)]
-pub(crate) struct AdmissionChecks(Vec<LoggedCheck>);
+pub(crate) struct AdmissionChecks(Vec<MonitoredCheck>);
 
 impl AdmissionChecks {
     pub(crate) fn new(checks: Vec<Arc<dyn AdmissionCheck>>) -> Self {
-        let logged = |check| LoggedCheck { check, outage: Outage::default() };
+        let logged = |check| MonitoredCheck { check, outage: Outage::default() };
         Self(checks.into_iter().map(logged).collect())
     }
 
@@ -200,7 +200,7 @@ impl AdmissionChecks {
         for logged in &self.0 {
             let answer = match logged.check.try_admit(request) {
                 Some(answer) => answer,
-                None => within(CHECK_TIMEOUT, logged.check.admit(request))
+                None => with_timeout(CHECK_TIMEOUT, logged.check.admit(request))
                     .await
                     .unwrap_or_else(|| Err("no answer in time".into())),
             };
@@ -210,7 +210,7 @@ impl AdmissionChecks {
     }
 }
 
-impl LoggedCheck {
+impl MonitoredCheck {
     /// Turns an answer into a decision. Logs the failure and the recovery of the store once each.
     fn decide(
         &self,

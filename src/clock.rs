@@ -64,20 +64,20 @@ pub(crate) fn unix_time(at: SystemTime) -> f64 {
 /// Drops `work` and returns `None` after `limit` of real time. The [`Clock`] is ignored, because a peer
 /// hangs in real time. Outside of a tokio runtime there is no timer, hence no deadline; no peer is called
 /// there either.
-pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+pub(crate) async fn with_timeout<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => tokio::time::timeout(limit, work).await.ok(),
         Err(_) => Some(work.await),
     }
 }
 
-/// The deadline for a check that the service supplies, [in real time](within). A busy store answers sooner,
+/// The deadline for a check that the service supplies, [in real time](with_timeout). A busy store answers sooner,
 /// and callers wait longer. [`CachedTenants::deadline`](crate::tenant::CachedTenants::deadline) has the same
 /// default.
 pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sleeps for `period` of real time. Outside of a tokio runtime it returns immediately.
-pub(crate) async fn pause(period: Duration) {
+pub(crate) async fn sleep(period: Duration) {
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::time::sleep(period).await;
     }

@@ -24,4 +24,4 @@ pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusa
 pub(crate) use auth_error::AuthError;
 pub(crate) use challenge::Challenger;
 #[cfg(feature = "endpoints")]
-pub(crate) use response::in_seconds;
+pub(crate) use response::retry_after_value;

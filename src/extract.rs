@@ -93,7 +93,9 @@ fn response_without_layer(error: AuthError, grpc: bool) -> Response {
         telemetry::layer_missing(&error);
     }
     let mut response = ProblemJson.respond(&Refusal::new(&error, grpc));
-    error.write_head(&mut response, || error.challenges().iter().filter_map(Challenge::to_header));
+    error.write_headers(&mut response, || {
+        error.challenges().iter().filter_map(Challenge::to_header)
+    });
     response.map(Body::from)
 }
 

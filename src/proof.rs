@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use http::request::Parts;
 use http::{Extensions, Request};
 
-use crate::clock::{CHECK_TIMEOUT, within};
+use crate::clock::{CHECK_TIMEOUT, with_timeout};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::Confirmation;
 use crate::support::request_head::RequestHead;
@@ -39,7 +39,7 @@ pub struct ProofRequest<'r> {
 
 impl<'r> ProofRequest<'r> {
     /// Makes the input of a verifier, for tests: `token` came with `request` and is bound to `confirmation`.
-    pub fn of<B>(
+    pub fn new<B>(
         request: &'r Request<B>,
         confirmation: &'r Confirmation,
         token: &'r str,
@@ -215,9 +215,11 @@ impl ProofVerifiers {
         let verifier = self.find(request)?;
         match verifier.try_verify(request) {
             Some(result) => result,
-            None => within(CHECK_TIMEOUT, verifier.verify(request)).await.unwrap_or_else(|| {
-                Err(AuthError::unavailable("proof verifier", None, "no answer in time"))
-            }),
+            None => {
+                with_timeout(CHECK_TIMEOUT, verifier.verify(request)).await.unwrap_or_else(|| {
+                    Err(AuthError::unavailable("proof verifier", None, "no answer in time"))
+                })
+            }
         }
     }
 

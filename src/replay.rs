@@ -4,7 +4,7 @@
 //! each from its first use until it expires. [`MemoryReplayLog`] serves one process;
 //! [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) serves several.
 //! [`TrustEvaluator`](crate::trust::TrustEvaluator) uses a log for foreign tokens with `single_use_jti` (feature
-//! `trust`). For your own checks, make keys with [`ReplayKey::of`]:
+//! `trust`). For your own checks, make keys with [`ReplayKey::new`]:
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@
 //! let log = MemoryReplayLog::new(10_000);
 //! let expires_at = SystemTime::now() + Duration::from_secs(300);
 //! // Invitation ids are unique within a tenant, so the tenant is part of the key.
-//! let key = ReplayKey::of("invitation", ["acme", "7f3a"]);
+//! let key = ReplayKey::new("invitation", ["acme", "7f3a"]);
 //! assert!(log.first_use(key, expires_at).await?);
 //! assert!(!log.first_use(key, expires_at).await?, "used before");
 //! # Ok(()) }
@@ -44,7 +44,7 @@ impl ReplayKey {
     ///
     /// The parts must identify exactly one token. Two issuers may choose the same `jti`, so a key with a
     /// `jti` also needs the issuer (RFC 7519 §4.1.7).
-    pub fn of<'a>(purpose: &'a str, parts: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn new<'a>(purpose: &'a str, parts: impl IntoIterator<Item = &'a str>) -> Self {
         // The empty part separates these keys from those of trusts, which begin with the id of the trust.
         Self(crypto::sha256_of_parts(["", purpose].into_iter().chain(parts)))
     }
@@ -209,24 +209,24 @@ mod tests {
     #[test]
     fn keys_differ_by_purpose_and_parts() {
         let keys = [
-            ReplayKey::of("logout", ["https://a", "7"]),
-            ReplayKey::of("proof", ["https://a", "7"]),
-            ReplayKey::of("logout", ["https://a7", ""]),
-            ReplayKey::of("logout", ["https://a", "", "7"]),
-            ReplayKey::of("logout", ["https://a"]),
-            ReplayKey::of("", ["logout", "https://a", "7"]),
+            ReplayKey::new("logout", ["https://a", "7"]),
+            ReplayKey::new("proof", ["https://a", "7"]),
+            ReplayKey::new("logout", ["https://a7", ""]),
+            ReplayKey::new("logout", ["https://a", "", "7"]),
+            ReplayKey::new("logout", ["https://a"]),
+            ReplayKey::new("", ["logout", "https://a", "7"]),
             #[cfg(feature = "trust")]
             ReplayKey::of_foreign_token("logout", "https://a", "7"),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
-        assert_eq!(keys[0], ReplayKey::of("logout", ["https://a", "7"]));
+        assert_eq!(keys[0], ReplayKey::new("logout", ["https://a", "7"]));
     }
 
     /// Processes of two versions may share a log, so no key may change its value.
     #[test]
     fn key_values_are_fixed() {
-        let key = ReplayKey::of("logout", ["https://a", "7"]);
+        let key = ReplayKey::new("logout", ["https://a", "7"]);
         assert_eq!(
             key.to_string(),
             "2732d1500d0457ad54e3abf402f4ce5db79071d6b5df6fd90b84f58d47df6c2b"

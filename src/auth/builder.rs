@@ -224,7 +224,7 @@ impl AuthBuilder {
             Some(tenants) => tenants,
             None => configured_tenants(&config)?,
         };
-        validators.extend(built_in(&config, jwks, &clock));
+        validators.extend(built_in_validators(&config, jwks, &clock));
         telemetry::configured(
             config.mode.as_str(),
             config.mode != AuthMode::ScaiKey,
@@ -249,7 +249,7 @@ impl AuthBuilder {
 }
 
 /// Returns the built-in validators of the mode, in order of precedence.
-fn built_in(
+fn built_in_validators(
     config: &AuthConfig,
     jwks: Arc<JwksValidator>,
     clock: &Arc<dyn Clock>,
@@ -279,8 +279,8 @@ fn built_in(
 
 fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, ConfigError> {
     let Some(url) = &config.database_url else {
-        let is_open = config.issuers.iter().any(|issuer| issuer.tenants.is_empty());
-        if config.mode != AuthMode::Mock && is_open {
+        let has_unrestricted_issuer = config.issuers.iter().any(|issuer| issuer.tenants.is_empty());
+        if config.mode != AuthMode::Mock && has_unrestricted_issuer {
             telemetry::any_tenant();
         }
         return Ok(Arc::new(AnyTenant));

@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 
 use super::response::{Failure, invalid_request};
-use crate::clock::within;
+use crate::clock::with_timeout;
 
 /// Tokens have at most 16 KiB, and requests add only a few parameters.
 const MAX_BYTES: usize = 64 * 1024;
@@ -22,7 +22,7 @@ const TOO_LATE: Failure = Failure::Body(408, "The body did not arrive in time.")
 
 /// Reads a whole body, which must arrive within `timeout`.
 pub(super) async fn read<B: Body>(body: B, timeout: Duration) -> Result<Bytes, Failure> {
-    within(timeout, collect(body)).await.unwrap_or(Err(TOO_LATE))
+    with_timeout(timeout, collect(body)).await.unwrap_or(Err(TOO_LATE))
 }
 
 async fn collect<B: Body>(body: B) -> Result<Bytes, Failure> {

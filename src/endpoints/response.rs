@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Endpoint, Inner};
-use crate::error::{AuthError, Refusal, in_seconds};
+use crate::error::{AuthError, Refusal, retry_after_value};
 use crate::exchange::{ExchangeError, OAuthError};
 use crate::layer::refuse;
 use crate::support::telemetry::{self, Outage};
@@ -182,7 +182,7 @@ pub(super) fn oauth_error(
     let body = json!({ "error": code, "error_description": description });
     let mut response = json_response(status, &body);
     if let Some(wait) = wait {
-        response.headers_mut().insert(header::RETRY_AFTER, in_seconds(wait));
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(wait));
     }
     response
 }

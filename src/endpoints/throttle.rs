@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Endpoint;
-use crate::clock::within;
+use crate::clock::with_timeout;
 use crate::error::BoxError;
 use crate::support::bounded::{Bounded, bounded};
 use crate::support::mac::{BuildMacHasher, Mac};
@@ -172,7 +172,7 @@ impl ThrottleWithFallback {
         if let Some(decision) = self.throttle.try_admit(attempt, now) {
             return decision;
         }
-        let answer = within(TIMEOUT, self.throttle.admit(attempt, now)).await;
+        let answer = with_timeout(TIMEOUT, self.throttle.admit(attempt, now)).await;
         match answer.unwrap_or_else(|| Err("the throttle takes longer than one second".into())) {
             Ok(decision) => {
                 if self.outage.ends(|| now) {

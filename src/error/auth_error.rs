@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::extended::ExtendedError;
-use super::public::{self, PublicAnswer};
+use super::public::{self, PublicResponse};
 
 /// An error of a store or provider, as implementations of this crate's traits return it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -275,7 +275,7 @@ impl AuthError {
         }
     }
 
-    pub(super) fn public(&self) -> &'static PublicAnswer {
+    pub(super) fn public(&self) -> &'static PublicResponse {
         match self {
             Self::MissingCredentials => &public::CREDENTIALS_MISSING,
             Self::MalformedCredentials(_) => &public::CREDENTIALS_MALFORMED,

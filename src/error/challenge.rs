@@ -128,9 +128,10 @@ impl Challenger {
         error: &'a AuthError,
     ) -> impl Iterator<Item = HeaderValue> + 'a {
         let additional = error.challenges();
-        let names_error = additional.iter().any(|challenge| challenge.has_error_parameter);
+        let has_error_parameter = additional.iter().any(|challenge| challenge.has_error_parameter);
         let bearer = self.bearer(error.plain());
-        let bearer = bearer.map(|value| if names_error { self.missing.clone() } else { value });
+        let bearer =
+            bearer.map(|value| if has_error_parameter { self.missing.clone() } else { value });
         let others = self.others.iter().filter(move |(other, _)| {
             error.status() == StatusCode::UNAUTHORIZED
                 && !additional.iter().any(|challenge| challenge.has_same_scheme_as(other))

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::response::{NO_STORE, in_seconds};
+use super::response::{NO_STORE, retry_after_value};
 use super::{AuthError, Challenge};
 
 /// The headers that only the layer sets.
@@ -126,7 +126,7 @@ impl AuthError {
 
     /// Writes the required headers: the additional ones, `Cache-Control`, `Retry-After` for a 429 or 503, and
     /// the `challenges` for a 400, 401 or 403 that has none yet.
-    pub(crate) fn write_head<I: IntoIterator<Item = HeaderValue>>(
+    pub(crate) fn write_headers<I: IntoIterator<Item = HeaderValue>>(
         &self,
         response: &mut Response<Bytes>,
         challenges: impl FnOnce() -> I,
@@ -143,7 +143,7 @@ impl AuthError {
         if matches!(status, 429 | 503)
             && let Some(wait) = self.retry_after()
         {
-            headers.insert(header::RETRY_AFTER, in_seconds(wait));
+            headers.insert(header::RETRY_AFTER, retry_after_value(wait));
         }
         if matches!(status, 400 | 401 | 403) && !headers.contains_key(header::WWW_AUTHENTICATE) {
             for challenge in challenges() {

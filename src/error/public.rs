@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 /// The public part of one refusal.
-pub(super) struct PublicAnswer {
+pub(super) struct PublicResponse {
     pub(super) reason: &'static str,
     pub(super) status: StatusCode,
     pub(super) message: &'static str,
@@ -13,7 +13,7 @@ pub(super) struct PublicAnswer {
 
 macro_rules! answers {
     ($($name:ident = $reason:literal, $status:literal $title:literal, $message:literal;)*) => {$(
-        pub(super) static $name: PublicAnswer = PublicAnswer {
+        pub(super) static $name: PublicResponse = PublicResponse {
             reason: $reason,
             status: match StatusCode::from_u16($status) {
                 Ok(status) => status,
@@ -55,7 +55,7 @@ answers! {
 }
 
 /// Returns the answer for an unavailable component.
-pub(super) fn unavailable(what: &str) -> &'static PublicAnswer {
+pub(super) fn unavailable(what: &str) -> &'static PublicResponse {
     match what {
         "keys" | "issuer" => &UNAVAILABLE_KEYS,
         "tenant store" => &UNAVAILABLE_TENANTS,

@@ -183,7 +183,7 @@ fn trailers_only(error: &AuthError) -> Response<Bytes> {
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Formats a `Retry-After`: whole seconds, rounded up, at least 1.
-pub(crate) fn in_seconds(wait: Duration) -> HeaderValue {
+pub(crate) fn retry_after_value(wait: Duration) -> HeaderValue {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     HeaderValue::from(seconds.max(1))
 }

@@ -14,7 +14,7 @@ use super::locked_fetch::{LockedFetch, SUCCESSOR_TTL};
 use super::request::{RefreshRequest, TokenRequest};
 use super::token::until_exp;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
-use crate::clock::{Clock, within};
+use crate::clock::{Clock, with_timeout};
 use crate::error::BoxError;
 use crate::support::mac::Mac;
 use crate::support::seal::SealingKeys;
@@ -247,7 +247,7 @@ impl CachedExchange {
             let (exchange, request) = (self.clone(), key.request().owned());
             async move {
                 let key = exchange.key(&request).map_err(|_| CacheUnavailable)?;
-                within(limit, exchange.lookup(&key)).await.unwrap_or(Err(CacheUnavailable))
+                with_timeout(limit, exchange.lookup(&key)).await.unwrap_or(Err(CacheUnavailable))
             }
         });
         waiter.wait().await.unwrap_or(Err(CacheUnavailable))
@@ -279,7 +279,7 @@ impl CachedExchange {
         &self,
         call: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
-        let answer = within(self.endpoint.settings.cache_timeout, call).await;
+        let answer = with_timeout(self.endpoint.settings.cache_timeout, call).await;
         answer.unwrap_or_else(|| Err("the cache did not answer in time".into()))
     }
 

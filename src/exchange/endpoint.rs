@@ -13,7 +13,7 @@ use super::builder::Settings;
 use super::contract;
 use super::request::TokenRequest;
 use super::{AccessToken, ExchangeError, OAuthError};
-use crate::clock::{pause, within};
+use crate::clock::{sleep, with_timeout};
 use crate::config::{TENANT_PLACEHOLDER, is_loopback};
 use crate::error::BoxError;
 use crate::identity::TenantId;
@@ -170,11 +170,11 @@ impl TokenEndpoint {
                 return (delivery, first);
             }
             telemetry::token_request_repeated();
-            pause(Backoff::REPEAT.wait(1)).await;
+            sleep(Backoff::REPEAT.wait(1)).await;
             self.attempt(url, &fill).await
         };
         let (delivery, outcome) =
-            within(self.settings.timeout, attempts).await.unwrap_or_else(|| {
+            with_timeout(self.settings.timeout, attempts).await.unwrap_or_else(|| {
                 let problem = format!("{url} did not answer within {:?}", self.settings.timeout);
                 (Delivery::NoAnswer, Err(ExchangeError::unavailable(None, problem)))
             });
@@ -288,7 +288,7 @@ impl TokenEndpoint {
                 Some(url.replace(TENANT_PLACEHOLDER, &segment(tenant)?))
             }
             TokenUrlSource::PerTenant(urls) => {
-                let found = within(self.settings.timeout, urls.token_url(tenant)).await;
+                let found = with_timeout(self.settings.timeout, urls.token_url(tenant)).await;
                 let found = found.unwrap_or_else(|| Err("no answer in time".into()));
                 let failed =
                     |error| format!("the lookup of the tenant's token endpoint failed: {error}");
@@ -333,7 +333,7 @@ impl TokenEndpoint {
         let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
         let plain = self.settings.allow_loopback_http;
         let answer = self.http.endpoints(&self.metadata_urls, &self.name, plain, limits);
-        let answer = within(self.settings.timeout, answer).await;
+        let answer = with_timeout(self.settings.timeout, answer).await;
         let answer = answer.unwrap_or_else(|| Err("the metadata did not arrive in time".into()));
         let endpoints = answer.map_err(|problem| ExchangeError::unavailable(None, problem));
         permit.record(Delivery::NoAnswer, &endpoints);

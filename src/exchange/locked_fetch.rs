@@ -7,7 +7,7 @@ use super::cached::{CachedExchange, TokenResult};
 use super::error::CacheUnavailable;
 use super::request::TokenRequest;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
-use crate::clock::{jittered, pause, within};
+use crate::clock::{jittered, sleep, with_timeout};
 
 /// The least time by which a lock outlives the longest request: for the lookup before it and the write
 /// after it.
@@ -97,7 +97,7 @@ impl<'r> LockedFetch<'r> {
         // While the token is not written the locks stay: another process would spend the credential
         // again.
         if self.unwritten.is_none() {
-            within(UNLOCK_WAIT, self.unlock()).await;
+            with_timeout(UNLOCK_WAIT, self.unlock()).await;
         }
         result
     }
@@ -138,25 +138,25 @@ impl<'r> LockedFetch<'r> {
         let waiting = async {
             loop {
                 let outcome = match self.key.is_single_use() {
-                    true => within(lock_timeout, self.retry_until_answered())
+                    true => with_timeout(lock_timeout, self.retry_until_answered())
                         .await
                         .unwrap_or(LockOutcome::CacheUnavailable),
                     false => self.try_locks().await,
                 };
                 match outcome {
-                    LockOutcome::HeldElsewhere => pause(jittered(LOCK_POLL, 0.5)).await,
+                    LockOutcome::HeldElsewhere => sleep(jittered(LOCK_POLL, 0.5)).await,
                     outcome => return outcome,
                 }
             }
         };
-        within(limit, waiting).await.unwrap_or(LockOutcome::HeldElsewhere)
+        with_timeout(limit, waiting).await.unwrap_or(LockOutcome::HeldElsewhere)
     }
 
     /// Tries to take the locks until the cache answers.
     async fn retry_until_answered(&mut self) -> LockOutcome {
         loop {
             match self.try_locks().await {
-                LockOutcome::CacheUnavailable => pause(jittered(LOCK_POLL, 0.5)).await,
+                LockOutcome::CacheUnavailable => sleep(jittered(LOCK_POLL, 0.5)).await,
                 outcome => return outcome,
             }
         }
@@ -238,7 +238,7 @@ impl<'r> LockedFetch<'r> {
         let since = clock.elapsed();
         let retrying = async {
             loop {
-                pause(jittered(WRITE_RETRY, 0.5)).await;
+                sleep(jittered(WRITE_RETRY, 0.5)).await;
                 let left = SUCCESSOR_TTL.saturating_sub(clock.elapsed().saturating_sub(since));
                 let is_written = match &self.unwritten {
                     Some(token) => self.write(token, left, true).await,
@@ -249,6 +249,6 @@ impl<'r> LockedFetch<'r> {
                 }
             }
         };
-        within(limit, retrying).await;
+        with_timeout(limit, retrying).await;
     }
 }

@@ -300,7 +300,7 @@ impl CachedKeySet {
         &self,
         waiter: Waiter<Fetched>,
     ) -> Result<Refreshed, NotRefreshed> {
-        let outcome = clock::within(self.settings.wait, self.outcome(waiter)).await;
+        let outcome = clock::with_timeout(self.settings.wait, self.outcome(waiter)).await;
         outcome.unwrap_or_else(|| Err(self.unavailable(None)))
     }
 

@@ -253,7 +253,7 @@ impl IssuerKeys {
     async fn wait_within_limit(&self, waiter: Waiter<DiscoveryResult>) -> Result<(), NotRefreshed> {
         let discovery = self.discovery.as_deref();
         let limit = discovery.map_or(Duration::ZERO, |discovery| discovery.settings.wait);
-        match clock::within(limit, waiter.wait()).await {
+        match clock::with_timeout(limit, waiter.wait()).await {
             Some(Some(Ok(()))) => Ok(()),
             _ => Err(self.unavailable()),
         }

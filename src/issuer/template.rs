@@ -282,7 +282,8 @@ impl IssuerTemplate {
     ) -> Result<(), AuthError> {
         let wait = self.rules.config.jwks.wait;
         // Half of the time, so that the other half is left to open the issuer.
-        let started = clock::within(wait / 2, self.start_open(tenant, is_vouched, check_again));
+        let started =
+            clock::with_timeout(wait / 2, self.start_open(tenant, is_vouched, check_again));
         let waiter = match started.await {
             Some(Ok(waiter)) => waiter,
             Some(Err(Denied::Finished(result))) => return result,
@@ -290,7 +291,7 @@ impl IssuerTemplate {
                 return Err(unavailable("too many tenants' issuers are being opened"));
             }
         };
-        match clock::within(wait, waiter.wait()).await {
+        match clock::with_timeout(wait, waiter.wait()).await {
             Some(Some(outcome)) => outcome,
             Some(None) => Err(unavailable("opening the tenant's issuer was interrupted")),
             None => Err(unavailable("the tenant's issuer is still being opened")),
@@ -324,7 +325,7 @@ impl IssuerTemplate {
                 let permit = self.queue.try_acquire();
                 queue_permit = Some(permit.map_err(|_| Denied::OverBudget)?);
             }
-            clock::within(Rate::OPENING.period, first_keys).await;
+            clock::with_timeout(Rate::OPENING.period, first_keys).await;
         }
     }
 
@@ -391,7 +392,7 @@ impl IssuerTemplate {
     /// Calls the resolver. Logs when it begins to fail, and when it answers again.
     async fn resolve(&self, tenant: &TenantId) -> Result<Option<IssuerConfig>, AuthError> {
         let answer = self.resolver.resolve(tenant, self.rules.config.clone());
-        let answer = clock::within(RESOLVE_TIMEOUT, answer).await;
+        let answer = clock::with_timeout(RESOLVE_TIMEOUT, answer).await;
         let answer =
             answer.unwrap_or_else(|| Err("the tenant's issuer was not resolved in time".into()));
         let now = || self.now();

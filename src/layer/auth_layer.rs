@@ -55,14 +55,14 @@ impl AuthLayer {
     /// Admits requests without a token, without an identity. An invalid token is still refused.
     #[must_use]
     pub fn optional(self) -> Self {
-        self.with(|options| options.optional = true)
+        self.with_options(|options| options.optional = true)
     }
 
     /// Refuses CORS preflights like all other requests without a token. Use it if an outer layer
     /// answers them.
     #[must_use]
     pub fn refuse_preflights(self) -> Self {
-        self.with(|options| options.preflights_pass = false)
+        self.with_options(|options| options.preflights_pass = false)
     }
 
     /// Reads the token from `sources` instead of only the `Authorization` header. A request with
@@ -70,7 +70,7 @@ impl AuthLayer {
     #[must_use]
     pub fn tokens_from(self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
         let sources: Vec<_> = sources.into_iter().collect();
-        self.with(|options| options.tokens = sources)
+        self.with_options(|options| options.tokens = sources)
     }
 
     /// Lets requests name their tenant outside of the token. May be repeated, in any order: all
@@ -78,13 +78,13 @@ impl AuthLayer {
     /// tenant other than the token's.
     #[must_use]
     pub fn tenant_from(self, source: TenantSource) -> Self {
-        self.with(|options| options.tenants.push(source))
+        self.with_options(|options| options.tenants.push(source))
     }
 
     /// Sets the format of refusals. Default [`ProblemJson`].
     #[must_use]
     pub fn respond_with(self, respond: impl ErrorResponse) -> Self {
-        self.with(|options| options.respond = Arc::new(respond))
+        self.with_options(|options| options.respond = Arc::new(respond))
     }
 
     /// Returns this layer's response to a request that is refused with `error`: status, body
@@ -161,7 +161,7 @@ impl AuthLayer {
         refuse(&self.auth, &*self.options.respond, error, grpc)
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
+    fn with_options(mut self, change: impl FnOnce(&mut Options)) -> Self {
         change(Arc::make_mut(&mut self.options));
         self
     }

@@ -86,7 +86,7 @@ impl AuthLayer {
         }
         // Only a missing token makes a caller anonymous. A check of a token that returns
         // `MissingCredentials` does not.
-        let found = TokenSource::find(&self.options.tokens, head);
+        let found = TokenSource::read_all(&self.options.tokens, head);
         let found = found.and_then(|token| token.ok_or(AuthError::MissingCredentials));
         match found {
             Ok(token) => self.authenticate_token(head, token, extensions),
@@ -146,7 +146,7 @@ fn is_empty(body: &impl Body) -> bool {
 
 /// Authenticates the bearer token in the `Authorization` header, for the endpoints of this crate.
 pub(crate) async fn authenticate(auth: &Auth, parts: &Parts) -> Result<AuthContext, AuthError> {
-    let token = TokenSource::find(&[TokenSource::Authorization], RequestHead::of_parts(parts))?;
+    let token = TokenSource::read_all(&[TokenSource::Authorization], RequestHead::of_parts(parts))?;
     let token = token.ok_or(AuthError::MissingCredentials)?;
     let head = Some(ProofHead::of_parts(parts));
     let request = AuthRequest { head, ..AuthRequest::token_only(token.credentials()) };
@@ -177,6 +177,6 @@ pub(crate) fn refuse(
         refusal.status = StatusCode::NOT_FOUND;
     }
     let mut response = respond.respond(&refusal);
-    error.write_head(&mut response, || auth.challenger().challenges(error));
+    error.write_headers(&mut response, || auth.challenger().challenges(error));
     response
 }

@@ -81,7 +81,7 @@ impl fmt::Debug for TokenSource {
 impl TokenSource {
     /// Returns the token from one of `sources`, not yet checked. Refuses a request with several
     /// tokens (RFC 6750 §2), because an attacker may have added one of them.
-    pub(super) fn find(
+    pub(super) fn read_all(
         sources: &[Self],
         head: RequestHead<'_>,
     ) -> Result<Option<IncomingToken>, AuthError> {
@@ -273,7 +273,7 @@ mod tests {
                 .headers_mut()
                 .append("authorization", HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        match TokenSource::find(&[TokenSource::Authorization], RequestHead::of(&request)) {
+        match TokenSource::read_all(&[TokenSource::Authorization], RequestHead::of(&request)) {
             Ok(None) => Ok(None),
             Ok(Some(token)) => {
                 let credentials = token.credentials();
@@ -317,7 +317,7 @@ mod tests {
         let sources =
             [TokenSource::Authorization, TokenSource::Header(HeaderName::from_static("x-token"))];
         let read = |request: &Request<()>| {
-            TokenSource::find(&sources, RequestHead::of(request)).map(|found| found.is_some())
+            TokenSource::read_all(&sources, RequestHead::of(request)).map(|found| found.is_some())
         };
         assert!(read(&request).unwrap());
         request.headers_mut().insert("x-token", HeaderValue::from_static("b"));

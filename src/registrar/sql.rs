@@ -9,7 +9,7 @@ use super::{
     InvalidLocalId, ParticipantId, Profile, Registrar, RegistrarError, Registration,
     StorableIdentity, WorkspaceId, schema,
 };
-use crate::clock::within;
+use crate::clock::with_timeout;
 use crate::error::SqlError;
 use crate::identity::{Identity, IdentityKey};
 use crate::support::single_flight::SingleFlight;
@@ -104,7 +104,7 @@ impl Registrar for SqlRegistrar {
         let (pool, timeout) = (self.pool.clone(), self.timeout);
         // Runs in a separate task, so that a cancelled caller does not interrupt the transaction.
         let waiter = self.single_flight.run(entry.clone(), || async move {
-            match within(timeout, register(&pool, &entry)).await {
+            match with_timeout(timeout, register(&pool, &entry)).await {
                 Some(outcome) => outcome.map_err(RegistrarError::store),
                 None => Err(RegistrarError::TimedOut(timeout)),
             }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::cookie::{clear_cookies, name_of};
 use super::{CookieNames, RenewalResult, Session, Sessions};
 use crate::auth::Auth;
-use crate::clock::within;
+use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse};
 use crate::gate::{BoxFuture, ResponseBody};
 use crate::layer::refuse;
@@ -44,7 +44,7 @@ impl AfterResponse {
         headers: &HeaderMap,
     ) -> Option<BoxFuture<Option<RenewalResult>>> {
         let renewal = self.renewal.take().filter(|_| !self.sets_session_cookie(headers))?;
-        Some(Box::pin(within(self.sessions.0.renewal_wait, renewal)))
+        Some(Box::pin(with_timeout(self.sessions.0.renewal_wait, renewal)))
     }
 
     fn sets_session_cookie(&self, headers: &HeaderMap) -> bool {

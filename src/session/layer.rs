@@ -10,7 +10,7 @@ use tower_layer::Layer;
 use super::after_response::{AfterResponse, Change, SessionUnavailable};
 use super::origin::{is_from_trusted_page, is_unsafe};
 use super::{RenewalResult, Session, Sessions};
-use crate::clock::within;
+use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
 use crate::gate::{BoxFuture, Decision, Gate, Gated, ResponseBody};
@@ -104,7 +104,7 @@ impl<Q> Gate<Q> for SessionLayer {
         match renewal {
             None if is_expired => after.change = Change::Ended,
             Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
-                let renewal = within(sessions.max_renewal_wait(&session), renewal);
+                let renewal = with_timeout(sessions.max_renewal_wait(&session), renewal);
                 let awaited = Box::pin(async move { (renewal.await, session, after) });
                 return Ok(Decision::Wait(awaited));
             }

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
 
 #[cfg(feature = "sqlite")]
-use crate::clock::pause;
+use crate::clock::sleep;
 use crate::support::secret::Secret;
 
 /// Default timeout for a connection. It is shorter than the 2 s of a lookup or a registration, so the error
@@ -311,7 +311,7 @@ async fn enable_wal(connection: &mut SqliteConnection) -> Result<(), sqlx::Error
     loop {
         match sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await {
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(BUSY) => {
-                pause(RETRY_AFTER).await;
+                sleep(RETRY_AFTER).await;
             }
             _ => return Ok(()),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Tenant, TenantResolver};
-use crate::clock::{Clock, SystemClock, jittered, within};
+use crate::clock::{Clock, SystemClock, jittered, with_timeout};
 use crate::error::BoxError;
 use crate::identity::TenantId;
 use crate::support::bounded::{Bounded, bounded};
@@ -247,7 +247,7 @@ impl<R: TenantResolver> CachedTenants<R> {
     }
 
     async fn call_store(&self, id: &TenantId) -> Answer {
-        match within(self.limits.timeout, self.store.resolve(id)).await {
+        match with_timeout(self.limits.timeout, self.store.resolve(id)).await {
             None => Err(Failure::TimedOut(self.limits.timeout)),
             Some(Err(why)) => Err(Failure::Store(why.into())),
             Some(Ok(Some(tenant))) if tenant.id() != id => Err(Failure::AnotherTenant),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use url::form_urlencoded;
 
 use super::faults::Fault;
-use crate::clock::within;
+use crate::clock::with_timeout;
 
 /// The number of requests that an endpoint keeps.
 const MAX_RECENT: usize = 100;
@@ -101,7 +101,7 @@ impl EndpointState {
     #[expect(clippy::panic, reason = "a wait without an end is a failed test")]
     pub(super) async fn wait_for(&self, least: u64) {
         let mut count = self.count.subscribe();
-        if within(TIMEOUT, count.wait_for(|count| *count >= least)).await.is_none() {
+        if with_timeout(TIMEOUT, count.wait_for(|count| *count >= least)).await.is_none() {
             panic!("expected {least} requests within {TIMEOUT:?}, received {}", self.count());
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 
-use crate::clock::{SystemClock, pause, within};
+use crate::clock::{SystemClock, sleep, with_timeout};
 use crate::exchange::{
     AccessToken, CacheKey, ClientFingerprint, ExchangeRequest, Fence, RefreshRequest, TokenCache,
     TokenRequest, TokenType,
@@ -159,10 +159,10 @@ impl Fixture {
     async fn until(&self, mut condition: impl AsyncFnMut() -> bool) -> bool {
         let polling = async {
             while !condition().await {
-                pause(SHORT / 10).await;
+                sleep(SHORT / 10).await;
             }
         };
-        within(self.timeout, polling).await.is_some()
+        with_timeout(self.timeout, polling).await.is_some()
     }
 
     /// Calls `use_key` with the cache key of a request.
@@ -362,10 +362,10 @@ async fn handles_parallel_calls(suite: &dyn CacheSuite, fixture: &Fixture) {
     let (token, other) = (fixture.token("parallel"), RequestFields { scopes: "parallel", ..ALICE });
     fixture.put(&*cache, &ALICE, &token).await;
     for _ in 0..16 {
-        fixture.with(&ALICE, async |key| within(Duration::ZERO, cache.get(key)).await).await;
+        fixture.with(&ALICE, async |key| with_timeout(Duration::ZERO, cache.get(key)).await).await;
         fixture
             .with(&ALICE, async |key| {
-                within(Duration::ZERO, cache.put(key, &token, LONG, None)).await
+                with_timeout(Duration::ZERO, cache.put(key, &token, LONG, None)).await
             })
             .await;
     }

@@ -90,5 +90,5 @@ fn fresh() -> ReplayKey {
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let jti = format!("{}-{}-{number}", std::process::id(), started.as_nanos());
-    ReplayKey::of("conformance", [jti.as_str()])
+    ReplayKey::new("conformance", [jti.as_str()])
 }

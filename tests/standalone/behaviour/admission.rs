@@ -154,7 +154,7 @@ impl AdmissionCheck for Denies {
 }
 
 #[tokio::test]
-async fn denial_answers_with_the_checks_error() {
+async fn denied_request_gets_error_of_check() {
     let world = World::new().await;
     let day = std::time::Duration::from_secs(86_400);
     for (error, status, code) in [
@@ -202,7 +202,7 @@ async fn all_checks_must_allow() {
 
 /// A denied caller learns nothing about the tenant, and an invalid token does not reach the check.
 #[tokio::test]
-async fn check_runs_between_token_and_tenant() {
+async fn check_runs_before_tenant_lookup() {
     let world = World::new().await;
     for list in DenyList::both() {
         let auth = world.auth().tenants(MemoryTenants::new()).admission(list.clone());

@@ -59,7 +59,7 @@ fn expect_nonce(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn refusal_brings_its_challenge_and_headers() {
+async fn response_contains_challenge_and_headers_of_error() {
     let world = World::new().await;
     let auth = world.auth().validator(NonceRequired).build().unwrap();
     let spy = Spy::default();
@@ -110,7 +110,7 @@ async fn endpoints_refuse_with_challenges_and_headers() {
 }
 
 #[tokio::test]
-async fn guard_and_handler_add_own_challenges() {
+async fn guard_and_handler_errors_keep_their_challenges() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let refusal = || AuthError::Forbidden { required: "a grant".into() };
@@ -148,7 +148,7 @@ async fn grpc_refusal_has_headers_without_challenge() {
 }
 
 #[tokio::test]
-async fn custom_response_sees_the_plain_refusal() {
+async fn error_response_receives_the_plain_error() {
     let world = World::new().await;
     let auth = world.auth().validator(NonceRequired).build().unwrap();
     let own = |refusal: &Refusal<'_>| {
@@ -164,7 +164,7 @@ async fn custom_response_sees_the_plain_refusal() {
 
 /// The token source adds a challenge to the refusal of a request without a token.
 #[tokio::test]
-async fn absent_token_is_anonymous_despite_challenge() {
+async fn request_without_token_stays_anonymous_despite_challenge() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let source = TokenSource::Custom(std::sync::Arc::new(|_| {
@@ -194,7 +194,7 @@ impl ProofVerifier for OnceWithNonce {
             return Err(nonce_required(&HeaderValue::from_static("n-1")));
         };
         let until = request.now + std::time::Duration::from_secs(60);
-        let key = ReplayKey::of("proof", [&*format!("{:?}", request.confirmation), id]);
+        let key = ReplayKey::new("proof", [&*format!("{:?}", request.confirmation), id]);
         match self.0.first_use(key, until).await {
             Ok(true) => Ok(Proven::new()),
             Ok(false) => Err(InvalidToken::Unproven.into()),
@@ -238,7 +238,7 @@ async fn proof_with_a_nonce_works_once() {
 
 /// The token source puts text of the request into a challenge and a header.
 #[tokio::test]
-async fn request_text_stays_within_its_parameter() {
+async fn request_text_cannot_escape_challenge_parameter() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let echo = TokenSource::Custom(std::sync::Arc::new(|head| {
@@ -295,7 +295,7 @@ async fn refusal_cannot_set_layer_headers() {
 }
 
 #[test]
-fn returned_refusal_is_never_stored() {
+fn error_from_handler_is_not_cacheable() {
     let answer = with_layer_headers().into_response();
     assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
     assert_eq!(answer.headers().get(header::RETRY_AFTER), None);
@@ -304,7 +304,7 @@ fn returned_refusal_is_never_stored() {
 }
 
 #[test]
-fn returned_503_has_no_challenge() {
+fn handler_503_has_no_challenge() {
     let error = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
     let answer = error.with_challenge(dpop()).into_response();
     assert_eq!(
@@ -315,7 +315,7 @@ fn returned_503_has_no_challenge() {
 }
 
 #[test]
-fn returned_429_has_retry_after() {
+fn handler_429_has_retry_after() {
     let answer = AuthError::TooManyRequests { retry_after: Duration::from_secs(7) }.into_response();
     assert_eq!(
         (answer.status().as_u16(), answer.headers()[header::RETRY_AFTER].as_bytes()),

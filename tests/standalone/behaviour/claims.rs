@@ -29,7 +29,7 @@ fn at(seconds: u64) -> SystemTime {
 
 /// The sample of ScaiWave's tutorial, with an added `iss`.
 #[tokio::test]
-async fn tutorial_token_is_read_in_full() {
+async fn sample_token_gives_complete_identity() {
     let world = World::new().await;
     world.clock.set_wall(at(1_778_935_900));
     let sample = json!({
@@ -90,7 +90,7 @@ async fn scopes_are_the_union_of_three_claims() {
 }
 
 #[tokio::test]
-async fn other_providers_are_read_by_mapping_alone() {
+async fn claims_mapping_supports_other_providers() {
     let world = World::new().await;
     let cases = [
         // Keycloak
@@ -140,7 +140,7 @@ async fn other_providers_are_read_by_mapping_alone() {
 }
 
 #[tokio::test]
-async fn mfa_time_is_never_guessed() {
+async fn mfa_time_needs_mfa_and_auth_time() {
     let world = World::new().await;
     let issuer = || world.issuer().claims(mapping(json!({ "mfa_acr": ["urn:mfa"] })));
     for (claims, expected) in [
@@ -210,7 +210,7 @@ async fn outermost_actor_is_the_current_one() {
 }
 
 #[tokio::test]
-async fn client_is_a_service_account() {
+async fn client_credentials_token_is_service_account() {
     let world = World::new().await;
     for (token, kind) in [
         (world.provider.service_token("indexer"), IdentityKind::ServiceAccount),
@@ -227,7 +227,7 @@ async fn client_is_a_service_account() {
 }
 
 #[tokio::test]
-async fn missing_subject_needs_legacy_service_tokens() {
+async fn missing_subject_requires_legacy_setting() {
     let world = World::new().await;
     let old = || world.provider.service_token("indexer").without("sub");
     let missing = refusal(world.auth(), old()).await;

@@ -63,7 +63,7 @@ async fn extractors_return_their_values() {
 }
 
 #[tokio::test]
-async fn absent_tenant_is_403_or_none() {
+async fn missing_tenant_gives_403_or_none() {
     let world = World::new().await;
     let auth = world.auth().tenant_optional().build().unwrap();
     let maybe = get(|tenant: Option<Tenant>| async move { tenant.is_none().to_string() });

@@ -8,7 +8,8 @@ use axum::http::{Method, Request};
 use axum::routing::get;
 use scaikey_auth::clock::Clock;
 use scaikey_auth::guard::{
-    Guard, GuardExt, GuardRequest, any_role, any_scope, group, guard_fn, kind, mfa_within, verified,
+    Guard, GuardExt, GuardRequest, any_role, any_scope, group, guard_fn, kind, mfa_within,
+    verified_token,
 };
 use scaikey_auth::identity::IdentityKind;
 use scaikey_auth::testing::TokenBuilder;
@@ -97,7 +98,7 @@ async fn roles_groups_and_kinds_must_match_exactly() {
     let services = kind(IdentityKind::ServiceAccount);
     assert_eq!(statuses(&auth, services, tokens()).await, [403, 403, 403, 200]);
     assert_eq!(statuses(&auth, kind(IdentityKind::Workload), tokens()).await, [403; 4]);
-    assert_eq!(statuses(&auth, verified(), tokens()).await, [200; 4]);
+    assert_eq!(statuses(&auth, verified_token(), tokens()).await, [200; 4]);
 }
 
 #[tokio::test]
@@ -338,7 +339,7 @@ async fn nested_guard_sees_path_without_prefix() {
 }
 
 #[tokio::test]
-async fn guard_request_uses_clock_of_auth() {
+async fn guard_sees_time_of_auth_clock() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let opens_at = world.clock.now() + Duration::from_secs(60);
@@ -360,7 +361,7 @@ async fn guard_can_be_called_without_layer() {
     let context = auth.authenticate(&world.provider.token().sign()).await.unwrap();
     let check = |method: Method, path: &str| {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        Editors.check(&GuardRequest::of(&request, &context, world.clock.now()))
+        Editors.check(&GuardRequest::new(&request, &context, world.clock.now()))
     };
     assert!(check(Method::GET, "/docs/7").is_ok());
     for (method, path) in [(Method::PUT, "/docs/7"), (Method::GET, "/drafts/7")] {

@@ -1,22 +1,22 @@
 //! Tests of documented behaviour over real sockets.
 
 mod admission;
-mod answers;
 mod challenges;
 mod claims;
-mod differential;
 mod extractors;
 mod forged;
 mod grpc;
 mod guards;
-mod isolation;
+mod identity_isolation;
+mod jsonwebtoken;
 mod modes;
 mod optional;
 mod outages;
-mod placement;
 mod proofs;
 mod properties;
+mod responses;
 mod secrets;
 mod tenancy;
+mod token_sources;
 mod tower_contracts;
-mod verified;
+mod verified_tokens;

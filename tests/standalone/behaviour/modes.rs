@@ -8,7 +8,7 @@ use axum::Router;
 use axum::routing::any;
 use scaikey_auth::config::{Algorithm, MockUser};
 use scaikey_auth::error::BoxError;
-use scaikey_auth::guard::verified;
+use scaikey_auth::guard::verified_token;
 use scaikey_auth::identity::IdentityKind;
 use scaikey_auth::testing::{Fault, ProviderEndpoint, forge};
 use scaikey_auth::{Auth, AuthConfig, AuthMode, Identity, Tenant, TenantId, TenantResolver};
@@ -85,7 +85,7 @@ impl TenantResolver for SlowTenants {
 }
 
 #[tokio::test]
-async fn mock_response_is_marked_after_waiting() {
+async fn delayed_mock_response_is_marked() {
     let auth = Auth::builder()
         .mode(AuthMode::Mock)
         .insecure_allow_mock_in_production()
@@ -102,7 +102,7 @@ async fn guard_refusal_of_mock_is_marked() {
     let world = World::new().await;
     let auth =
         world.auth().mode(AuthMode::Hybrid).insecure_allow_mock_in_production().build().unwrap();
-    let app = Spy::default().app().layer(auth.require(verified())).layer(auth.layer());
+    let app = Spy::default().app().layer(auth.require(verified_token())).layer(auth.layer());
     let server = Server::axum(app).await;
     let answer = server.get_as("/", "mock").await;
     assert_eq!((answer.status, answer.header_opt("x-auth-provenance")), (403, Some("mock")));
@@ -236,7 +236,7 @@ fn child() {
 }
 
 #[test]
-fn mock_modes_start_outside_of_production_only() {
+fn mock_modes_start_only_outside_production() {
     let table: &[(&[(&str, &str)], &str)] = &[
         (&[], if cfg!(debug_assertions) { "" } else { "release build" }),
         (&[("APP_ENV", "development")], ""),
@@ -264,7 +264,7 @@ fn mock_modes_start_outside_of_production_only() {
 
 /// An attacker who can write the file must not be able to let every caller in.
 #[test]
-fn a_file_cannot_allow_mock_modes() {
+fn configuration_file_cannot_allow_mock_in_production() {
     let text = r#"{ "mode": "mock", "insecure_allow_mock_in_production": true }"#;
     assert!(serde_json::from_str::<AuthConfig>(text).is_err());
 }

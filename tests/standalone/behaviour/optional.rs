@@ -51,7 +51,7 @@ async fn optional_layer_refuses_invalid_tokens() {
 }
 
 #[tokio::test]
-async fn handler_refusal_has_challenge_of_layer() {
+async fn extractor_refusal_has_challenge_of_layer() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let strict = |identity: Identity| async move { identity.subject().to_owned() };
@@ -108,7 +108,7 @@ async fn preflight_with_token_passes_as_anonymous() {
 }
 
 #[tokio::test]
-async fn refuse_preflights_refuses_preflights() {
+async fn refuse_preflights_answers_401() {
     let world = World::new().await;
     let server = server(world.auth().build().unwrap().layer().refuse_preflights()).await;
     let answer = server.send(request("OPTIONS", "/", &PREFLIGHT)).await;

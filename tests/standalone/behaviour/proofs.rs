@@ -132,7 +132,7 @@ async fn unbound_token_needs_no_proof() {
 }
 
 #[tokio::test]
-async fn bound_token_without_verifier_is_refused_unverified() {
+async fn bound_token_needs_configured_verifier() {
     let world = World::new().await;
     let auth = world.auth().build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer().optional())).await;
@@ -142,7 +142,7 @@ async fn bound_token_without_verifier_is_refused_unverified() {
 }
 
 #[tokio::test]
-async fn key_of_another_kind_is_no_proof() {
+async fn unsupported_key_binding_is_refused() {
     let world = World::new().await;
     let verifier = KeyInHeader::default();
     let auth = world.auth().proof_verifier(verifier.clone()).build().unwrap();
@@ -309,7 +309,7 @@ async fn bound_token_without_request_is_refused() {
 }
 
 #[tokio::test]
-async fn validator_returns_bound_identities_on_request() {
+async fn validator_accepts_bound_token_if_allowed() {
     let world = World::new().await;
     let mut config = scaikey_auth::AuthConfig::default();
     config.issuers = vec![world.issuer()];
@@ -363,7 +363,7 @@ async fn careless_validator_cannot_admit_bound_tokens() {
 }
 
 #[tokio::test]
-async fn endpoints_ask_for_the_proof_too() {
+async fn endpoints_require_the_proof() {
     let world = World::new().await;
     let auth = world.auth().proof_verifier(KeyInHeader::default()).build().unwrap();
     let endpoints = auth.endpoints().introspection_requires(|_: &scaikey_auth::AuthContext| Ok(()));

@@ -138,7 +138,7 @@ fn apply(text: &str, edit: &Edit) -> String {
 }
 
 #[test]
-fn changed_token_is_refused() {
+fn modified_token_is_refused() {
     proptest!(cases(1024), |(edits in vec(edit(), 0..4))| {
         let edited = edits.iter().fold(SERVICE.good.clone(), |text, edit| apply(&text, edit));
         prop_assert_eq!(SERVICE.accepts(&edited), edited == SERVICE.good, "{}", edited);
@@ -177,7 +177,7 @@ fn challenge_is_parsable_for_any_text() {
 }
 
 #[test]
-fn no_environment_causes_a_panic() {
+fn config_from_env_never_panics() {
     let name = prop_oneof![
         (0..ENVIRONMENT.len()).prop_map(|nth| ENVIRONMENT[nth].name.to_owned()),
         "[A-Z_]{0,20}",
@@ -258,7 +258,7 @@ fn with_one_field_replaced() -> impl Strategy<Value = Value> {
 }
 
 #[test]
-fn no_configuration_file_causes_a_panic() {
+fn config_from_file_never_panics() {
     proptest!(cases(1024), |(file in prop_oneof![json(), with_one_field_replaced()])| {
         if let Ok(config) = serde_json::from_value::<AuthConfig>(file.clone()) {
             drop(Auth::from_config(config).build());

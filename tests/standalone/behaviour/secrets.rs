@@ -103,7 +103,7 @@ async fn no_public_type_prints_a_secret() {
     let printed = [
         builder,
         head,
-        format!("{:?}", GuardRequest::of(&request, &context, std::time::SystemTime::UNIX_EPOCH)),
+        format!("{:?}", GuardRequest::new(&request, &context, std::time::SystemTime::UNIX_EPOCH)),
         extended,
         format!("{auth:?} {context:?} {:?} {guard:?} {layer:?} {source:?}", context.identity()),
         format!("{:?}", context.identity().key()),
@@ -157,7 +157,7 @@ async fn line_breaks_cannot_inject_headers() {
 }
 
 #[tokio::test]
-async fn cause_is_logged_but_not_answered() {
+async fn cause_is_only_in_log() {
     let log = Log::start();
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(599));

@@ -138,7 +138,7 @@ async fn wrong_store_answer_is_an_outage() {
 }
 
 #[tokio::test]
-async fn request_may_name_only_its_tenant() {
+async fn request_cannot_name_another_tenant() {
     let world = World::new().await;
     let auth = world.auth().tenants(tenants()).build().unwrap();
     let layer = auth
@@ -273,7 +273,7 @@ async fn forbidden_and_unknown_tenants_are_indistinguishable() {
 }
 
 #[tokio::test]
-async fn issuer_is_limited_to_its_tenants() {
+async fn issuer_accepts_only_listed_tenants() {
     let world = World::new().await;
     let issuer = world.issuer().tenants([tenant_id("tenant-1"), tenant_id("tenant-2")]);
     let server = server(&world.auth_with(issuer).build().unwrap()).await;

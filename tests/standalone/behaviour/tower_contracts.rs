@@ -13,7 +13,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Frame;
 use scaikey_auth::exchange::SealingKeys;
-use scaikey_auth::guard::{RequireLayer, verified};
+use scaikey_auth::guard::{RequireLayer, verified_token};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::layer::{TenantSource, TokenSource};
 use scaikey_auth::session::Sessions;
@@ -117,7 +117,7 @@ async fn guard_calls_the_ready_instance() {
 }
 
 #[tokio::test]
-async fn limits_and_buffers_work_around_layer() {
+async fn layer_works_with_limits_and_buffers() {
     let (world, auth) = fresh().await;
     exercise(
         &world,
@@ -254,7 +254,7 @@ async fn service_errors_pass_unchanged() {
 }
 
 #[test]
-fn layers_are_sync_and_futures_send() {
+fn layers_are_sync_futures_are_send() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
     fn sent<T: Send + 'static>(_: &T) {}
     fn same<T>(_: &T, _: &T) {}
@@ -299,7 +299,7 @@ async fn non_send_services_are_supported() {
     };
     let answer = stack.clone().service(service).oneshot(request()).await.unwrap();
     assert_eq!(answer.status(), 200);
-    let stack = stack.layer(auth.require(verified())).service(service);
+    let stack = stack.layer(auth.require(verified_token())).service(service);
     let answer = stack.oneshot(request()).await.unwrap();
     assert_eq!(answer.status(), 403, "a mock identity is not verified");
 }

@@ -16,7 +16,7 @@ use super::super::Fence;
 use super::commands::{self, Entry, MAX_VALUE};
 use super::server::{self, Connection, Server};
 use super::slots::{Node, Slots};
-use crate::clock::{Clock, SystemClock, jittered, pause, within};
+use crate::clock::{Clock, SystemClock, jittered, sleep, with_timeout};
 use crate::config::ConfigError;
 use crate::support::retry::Backoff;
 use crate::support::secret::Secret;
@@ -166,7 +166,7 @@ impl SharedConnection {
         if mode == CallMode::BestEffort {
             return self.call_best_effort(key, send).await;
         }
-        let answer = within(self.settings.write_timeout, self.call_required(key, send)).await;
+        let answer = with_timeout(self.settings.write_timeout, self.call_required(key, send)).await;
         answer.unwrap_or_else(|| match self.active.load_full() {
             Some(active) => Err(self.record_failure(&active, key, CallError::Timeout)),
             None => Err(CallError::Timeout),
@@ -184,15 +184,16 @@ impl SharedConnection {
         let mut is_second = false;
         loop {
             let active = self.connection_for(key).await?;
-            let error = match within(self.settings.budget, send(active.connection.clone())).await {
-                Some(Ok(answer)) => return Ok(answer),
-                Some(Err(error)) if !is_second && self.discard_stale(&active, &error) => {
-                    is_second = true;
-                    continue;
-                }
-                Some(Err(error)) => error.into(),
-                None => CallError::Timeout,
-            };
+            let error =
+                match with_timeout(self.settings.budget, send(active.connection.clone())).await {
+                    Some(Ok(answer)) => return Ok(answer),
+                    Some(Err(error)) if !is_second && self.discard_stale(&active, &error) => {
+                        is_second = true;
+                        continue;
+                    }
+                    Some(Err(error)) => error.into(),
+                    None => CallError::Timeout,
+                };
             return Err(self.record_failure(&active, key, error));
         }
     }
@@ -212,7 +213,7 @@ impl SharedConnection {
                 Err(error) if self.discard_stale(&active, &error) => {}
                 Err(error) if error.is_connection_dropped() => {
                     self.record_failure(&active, key, error.into());
-                    pause(jittered(RETRY_DELAY, 0.5)).await;
+                    sleep(jittered(RETRY_DELAY, 0.5)).await;
                 }
                 Err(error) => return Err(self.record_failure(&active, key, error.into())),
             }
@@ -235,7 +236,7 @@ impl SharedConnection {
             drop(self.start_connect());
             return Err(CallError::BackingOff(error));
         }
-        match within(self.settings.write_timeout, self.start_connect().wait()).await {
+        match with_timeout(self.settings.write_timeout, self.start_connect().wait()).await {
             Some(Some(outcome)) => outcome,
             Some(None) => {
                 self.backoffs().entry(None).or_default().start(self.now(), &aborted());
@@ -274,10 +275,10 @@ impl SharedConnection {
                     Ok(active) => return active,
                     Err(error) => last_error = error,
                 }
-                pause(jittered(RETRY_DELAY, 0.5)).await;
+                sleep(jittered(RETRY_DELAY, 0.5)).await;
             }
         };
-        let active = within(self.settings.write_timeout, attempts).await;
+        let active = with_timeout(self.settings.write_timeout, attempts).await;
         active.ok_or(last_error)
     }
 
@@ -313,8 +314,9 @@ impl SharedConnection {
 
     async fn probe_node(&self, active: &Arc<ActiveConnection>, node: Node) {
         let probe = self.probe(&active.connection, &active.slots, Some(&node));
-        let outcome =
-            within(self.settings.write_timeout, probe).await.unwrap_or(Err(CallError::Timeout));
+        let outcome = with_timeout(self.settings.write_timeout, probe)
+            .await
+            .unwrap_or(Err(CallError::Timeout));
         let mut backoffs = self.backoffs();
         let Err(error) = outcome else {
             backoffs.remove(&Some(node));
@@ -349,7 +351,7 @@ impl SharedConnection {
             self.probe_any_node(&connection, &slots).await?;
             Ok((connection, slots))
         };
-        let connected = within(limit, connecting).await.unwrap_or(Err(CallError::Timeout));
+        let connected = with_timeout(limit, connecting).await.unwrap_or(Err(CallError::Timeout));
         let mut backoffs = self.backoffs();
         match connected {
             Ok((connection, slots)) => {

@@ -52,7 +52,7 @@ async fn token_is_verified_once_then_cached() {
 
 /// One good token per algorithm is cached. Changed tokens must not hit the cache.
 #[tokio::test]
-async fn changed_token_misses_the_cache() {
+async fn reencoded_token_misses_the_cache() {
     let world = World::with([Algorithm::RS256, Algorithm::Ed25519]).await;
     let auth = world.auth().build().unwrap();
     for algorithm in [Algorithm::RS256, Algorithm::Ed25519] {
@@ -99,7 +99,7 @@ async fn changed_token_misses_the_cache() {
 }
 
 #[test]
-fn edited_token_misses_the_cache() {
+fn randomly_modified_token_misses_the_cache() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let world = runtime.block_on(World::with([Algorithm::RS256]));
     let auth = world.auth().build().unwrap();
@@ -220,7 +220,7 @@ async fn disabled_cache_stores_nothing() {
 }
 
 #[tokio::test]
-async fn flood_stays_in_limit_and_keeps_hot() {
+async fn flood_does_not_evict_used_token() {
     let world = World::new().await;
     for limit in [1, 3_000, 50_000] {
         let auth = world.auth().verified_tokens_bytes(limit).build().unwrap();
@@ -348,7 +348,7 @@ const USES: usize = 3;
 
 /// Sends the forged tokens again, after all valid tokens and each forgery's twins were cached.
 #[tokio::test]
-async fn forgeries_of_cached_tokens_are_refused_alike() {
+async fn cache_does_not_change_refusals_of_forgeries() {
     let world = World::with(Algorithm::ALL).await;
     for (profile, forged, honest) in [
         (TokenProfile::Lenient, forge::all(&world.provider), forge::valid(&world.provider)),

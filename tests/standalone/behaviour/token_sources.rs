@@ -114,7 +114,7 @@ async fn tokens_outside_authorization_header_are_ignored() {
 }
 
 #[tokio::test]
-async fn configured_sources_hold_bare_tokens() {
+async fn configured_sources_contain_only_the_token() {
     let world = World::new().await;
     let cookie = |head: RequestHead<'_>| {
         let Some(cookie) = head.headers.get("cookie") else { return Ok(None) };

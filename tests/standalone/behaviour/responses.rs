@@ -111,7 +111,7 @@ async fn refusal_is_a_problem_with_its_challenge() {
 const MAX_AGE: Duration = Duration::from_secs(300);
 
 #[tokio::test]
-async fn missing_keys_answer_503_with_retry_after() {
+async fn unavailable_keys_give_503_with_retry_after() {
     let world = World::new().await;
     world.provider.fail(ProviderEndpoint::Discovery, Fault::Status(500));
     let auth = world.auth().build().unwrap();
@@ -157,7 +157,7 @@ async fn response_formats_differ_only_in_the_body() {
 }
 
 #[tokio::test]
-async fn bare_hyper_is_answered_as_axum_is() {
+async fn layer_works_with_plain_hyper() {
     let world = World::new().await;
     let auth = world.auth().realm(r#"say "hi""#).build().unwrap();
     let spy = Spy::default();
@@ -198,7 +198,7 @@ impl TokenValidator for Refuses {
 }
 
 #[tokio::test]
-async fn each_401_repeats_no_challenge_parameter() {
+async fn no_challenge_parameter_occurs_twice() {
     let invalid = [
         InvalidToken::Malformed("a \"quote\"\r\n"),
         InvalidToken::Algorithm,
@@ -272,7 +272,7 @@ impl TenantResolver for Down {
 }
 
 #[tokio::test]
-async fn answer_hides_the_internal_cause() {
+async fn response_hides_the_internal_cause() {
     let world = World::new().await;
     let auth = world.auth().tenants(Down).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -282,7 +282,7 @@ async fn answer_hides_the_internal_cause() {
 }
 
 #[tokio::test]
-async fn challenge_of_the_renderer_replaces_ours() {
+async fn custom_response_keeps_its_own_challenge() {
     let auth = mock();
     let own = |refusal: &Refusal<'_>| {
         let response = Response::builder().status(refusal.status);

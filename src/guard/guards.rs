@@ -1,25 +1,21 @@
-//! [`Guard`], the ready-made guards, and the layer that applies one.
+//! [`Guard`], and the ready-made guards.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, Request, Response};
-use tower_layer::Layer;
+use http::{Extensions, Request};
 
-use crate::auth::{Auth, AuthContext};
-use crate::error::{AuthError, ErrorResponse, ProblemJson};
-use crate::gate::{Decision, Gate, Gated};
+use crate::auth::AuthContext;
+use crate::error::AuthError;
 use crate::identity::{Identity, IdentityKind, Provenance, Scopes};
-use crate::layer::{RequestHead, Unauthenticated, refuse};
+use crate::layer::RequestHead;
 
 /// A condition on an authenticated request.
 ///
 /// Ready-made guards: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
-/// [`mfa_within`], [`verified`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is a guard too,
+/// [`mfa_within`], [`verified_token`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is a guard too,
 /// and [`guard_fn`] makes one from a closure that sees the request. Combine guards with
 /// [`and`](GuardExt::and) and [`or`](GuardExt::or).
 ///
@@ -80,7 +76,7 @@ pub struct GuardRequest<'r> {
     pub head: RequestHead<'r>,
     /// The extensions, with the values that layers and routers have added.
     pub extensions: &'r Extensions,
-    /// The current time by the clock of [`Auth`].
+    /// The current time by the clock of [`Auth`](crate::Auth).
     pub now: SystemTime,
 }
 
@@ -96,7 +92,7 @@ impl fmt::Debug for GuardRequest<'_> {
 
 impl<'r> GuardRequest<'r> {
     /// Makes a request for a guard, to test it or to call it without its layer.
-    pub fn of<B>(request: &'r Request<B>, context: &'r AuthContext, now: SystemTime) -> Self {
+    pub fn new<B>(request: &'r Request<B>, context: &'r AuthContext, now: SystemTime) -> Self {
         let head = RequestHead::of(request);
         Self { context, head, extensions: request.extensions(), now }
     }
@@ -154,13 +150,13 @@ where
 /// Combinators of guards. Implemented for every [`Guard`], including closures.
 ///
 /// ```
-/// use scaikey_auth::guard::{GuardExt, any_role, verified};
+/// use scaikey_auth::guard::{GuardExt, any_role, verified_token};
 /// use scaikey_auth::{Auth, scope};
 ///
 /// # fn main() -> Result<(), scaikey_auth::ConfigError> {
 /// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
 /// // Requires the scope or one of the roles, and in both cases a verified token.
-/// let admins = scope("admin").or(any_role(["owner", "auditor"])).and(verified());
+/// let admins = scope("admin").or(any_role(["owner", "auditor"])).and(verified_token());
 /// let layer = auth.require(admins);
 /// # Ok(()) }
 /// ```
@@ -269,7 +265,7 @@ fn is_recent(time: SystemTime, now: SystemTime, max_age: Duration) -> bool {
 
 /// Requires an identity whose token this service verified: neither a mock nor an introspected
 /// opaque token.
-pub fn verified() -> impl Guard {
+pub fn verified_token() -> impl Guard {
     let refusal = forbidden("provenance", Provenance::Verified.as_str());
     only(refusal, |identity| identity.provenance() == Provenance::Verified)
 }
@@ -287,81 +283,4 @@ fn only(
 
 fn forbidden(attribute: &str, required: &str) -> AuthError {
     AuthError::Forbidden { required: format!("{attribute} {required}").into() }
-}
-
-/// A layer that admits only the requests that its guard admits. Made by [`Auth::require`].
-#[derive(Clone)]
-pub struct RequireLayer {
-    auth: Auth,
-    options: Arc<Options>,
-}
-
-/// The shared options. The layer is cloned for each request.
-#[derive(Clone)]
-struct Options {
-    guard: Arc<dyn Guard>,
-    respond: Arc<dyn ErrorResponse>,
-}
-
-impl RequireLayer {
-    pub(super) fn new(auth: Auth, guard: impl Guard) -> Self {
-        let options = Options { guard: Arc::new(guard), respond: Arc::new(ProblemJson) };
-        Self { auth, options: Arc::new(options) }
-    }
-
-    /// Sets the format of refusals. Default [`ProblemJson`].
-    #[must_use]
-    pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
-        Arc::make_mut(&mut self.options).respond = Arc::new(respond);
-        self
-    }
-
-    fn check<Q>(&self, request: &Request<Q>) -> Result<(), AuthError> {
-        let extensions = request.extensions();
-        if let Some(context) = extensions.get::<AuthContext>() {
-            let request = GuardRequest::of(request, context, self.auth.now());
-            return self.options.guard.check(&request);
-        }
-        match extensions.get::<Unauthenticated>() {
-            Some(Unauthenticated::Anonymous(_)) => Err(AuthError::MissingCredentials),
-            Some(Unauthenticated::Preflight) => Ok(()),
-            None => Err(AuthError::MissingLayer),
-        }
-    }
-}
-
-impl fmt::Debug for RequireLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequireLayer").finish_non_exhaustive()
-    }
-}
-
-impl<S> Layer<S> for RequireLayer {
-    type Service = GuardService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Gated::new(inner, self.clone())
-    }
-}
-
-/// A service behind a [`RequireLayer`].
-pub type GuardService<S> = Gated<S, RequireLayer>;
-
-impl<Q> Gate<Q> for RequireLayer {
-    type After = ();
-    type Awaited = Infallible;
-
-    fn decide(
-        &self,
-        request: &mut Request<Q>,
-    ) -> Result<Decision<(), Infallible>, Response<Bytes>> {
-        self.check(request).map(Decision::Pass).map_err(|error| {
-            let is_grpc = RequestHead::of(request).is_grpc();
-            refuse(&self.auth, &*self.options.respond, &error, is_grpc)
-        })
-    }
-
-    fn resume(&self, awaited: Infallible, _: &mut Request<Q>) -> Result<(), Response<Bytes>> {
-        match awaited {}
-    }
 }

@@ -1,0 +1,92 @@
+//! [`RequireLayer`]: the layer that applies a guard.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tower_layer::Layer;
+
+use super::guards::{Guard, GuardRequest};
+use crate::auth::{Auth, AuthContext};
+use crate::error::{AuthError, ErrorResponse, ProblemJson};
+use crate::gate::{Decision, Gate, Gated};
+use crate::layer::{RequestHead, Unauthenticated, refuse};
+
+/// A layer that admits only the requests that its guard admits. Made by [`Auth::require`].
+#[derive(Clone)]
+pub struct RequireLayer {
+    auth: Auth,
+    options: Arc<Options>,
+}
+
+/// The shared options. The layer is cloned for each request.
+#[derive(Clone)]
+struct Options {
+    guard: Arc<dyn Guard>,
+    respond: Arc<dyn ErrorResponse>,
+}
+
+impl RequireLayer {
+    pub(super) fn new(auth: Auth, guard: impl Guard) -> Self {
+        let options = Options { guard: Arc::new(guard), respond: Arc::new(ProblemJson) };
+        Self { auth, options: Arc::new(options) }
+    }
+
+    /// Sets the format of refusals. Default [`ProblemJson`].
+    #[must_use]
+    pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
+        Arc::make_mut(&mut self.options).respond = Arc::new(respond);
+        self
+    }
+
+    fn check<Q>(&self, request: &Request<Q>) -> Result<(), AuthError> {
+        let extensions = request.extensions();
+        if let Some(context) = extensions.get::<AuthContext>() {
+            let request = GuardRequest::new(request, context, self.auth.now());
+            return self.options.guard.check(&request);
+        }
+        match extensions.get::<Unauthenticated>() {
+            Some(Unauthenticated::Anonymous(_)) => Err(AuthError::MissingCredentials),
+            Some(Unauthenticated::Preflight) => Ok(()),
+            None => Err(AuthError::MissingLayer),
+        }
+    }
+}
+
+impl fmt::Debug for RequireLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireLayer").finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for RequireLayer {
+    type Service = GuardService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gated::new(inner, self.clone())
+    }
+}
+
+/// A service behind a [`RequireLayer`].
+pub type GuardService<S> = Gated<S, RequireLayer>;
+
+impl<Q> Gate<Q> for RequireLayer {
+    type After = ();
+    type Awaited = Infallible;
+
+    fn decide(
+        &self,
+        request: &mut Request<Q>,
+    ) -> Result<Decision<(), Infallible>, Response<Bytes>> {
+        self.check(request).map(Decision::Pass).map_err(|error| {
+            let is_grpc = RequestHead::of(request).is_grpc();
+            refuse(&self.auth, &*self.options.respond, &error, is_grpc)
+        })
+    }
+
+    fn resume(&self, awaited: Infallible, _: &mut Request<Q>) -> Result<(), Response<Bytes>> {
+        match awaited {}
+    }
+}
